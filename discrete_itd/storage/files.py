@@ -57,6 +57,7 @@ DTYPES = {  # no bool: a byte that is neither 0 nor 1 would be one all the same
     torch.uint8: "U8",
 }
 
+AnyPath = str | os.PathLike[str]
 State = tuple[dict[str, Any], dict[str, Tensor]]
 
 
@@ -70,28 +71,13 @@ def stop_writing(_: Path) -> None:
 
 
 def write_whole(
-    path: str | os.PathLike[str],
-    write: Callable[[Path], object],
-    *,
-    before: Callable[[], object] = lambda: None,
+    path: AnyPath, write: Callable[[Path], object], *, before: Callable[[], object] = lambda: None
 ) -> None:
-    """Let ``write`` make a temporary file beside ``path`` and move it there only when it is complete.
+    """Let ``write`` make a temporary file, whose path it is given, and move it to ``path`` only when it is complete.
 
-    What a killed call has left of the same file is removed; what a running one is writing is not, for each holds a
-    lock on its temporary file.
-
-    Parameters
-    ----------
-    path : path-like
-    write : callable
-        Given the path of the temporary file.
-    before : callable
-        Called when the temporary file is complete, before it is moved.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; also if ``path`` is there and no regular file, like a folder or a device.
+    ``before`` is called just before it is moved. What a killed call has left of the same file is removed; what a
+    running one is writing is not, for each holds a lock on its temporary file. OSError if it cannot be written, or if
+    ``path`` is there and no regular file, like a folder or a device.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -105,9 +91,7 @@ def write_whole(
         mask = os.umask(0)
         os.umask(mask)
         partial.chmod(0o666 & ~mask)  # mkstemp's files are private
-        with open(
-            partial, "rb+"
-        ) as file:  # or a power failure could leave the name without the content
+        with open(partial, "rb+") as file:  # a power failure must not leave a name without content
             os.fsync(file.fileno())
         before()
         if fcntl is None:  # a file that is open cannot be moved there
@@ -118,7 +102,7 @@ def write_whole(
             partial.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: str | os.PathLike[str]) -> None:
+def remove_leftovers(path: AnyPath) -> None:
     """Remove the temporary files that killed calls of :func:`write_whole` have left of a file."""
     path = Path(path)
     for left in path.parent.glob(f".{escape(path.name)}.{PARTIAL}*"):
@@ -149,34 +133,12 @@ def _locked_temporary(path: Path) -> tuple[BinaryIO, Path]:
 
 
 def write_state(
-    path: str | os.PathLike[str],
-    state: State,
-    *,
-    kind: str = "model",
-    before: Callable[[], object] = lambda: None,
+    path: AnyPath, state: State, *, kind: str = "model", before: Callable[[], object] = lambda: None
 ) -> str:
-    """Write a state; the file appears whole or not at all, and equal states give equal bytes.
+    """Write a state of one of :data:`KINDS` as :func:`write_whole` does, equal states to equal bytes.
 
-    Parameters
-    ----------
-    path : path-like
-    state : State
-        What the header has under names that begin with ``~`` is no part of the content that the digest stands for.
-    kind : {"model", "checkpoint", "watch"}
-    before : callable
-        As of :func:`write_whole`.
-
-    Returns
-    -------
-    str
-        The digest of its content, as :func:`content_digest` reads it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    ValueError
-        If :func:`read_state` would refuse it: a header too long, or a tensor of an unusual type.
+    Returns the digest of its content, of which names in the header that begin with ``~`` are no part. ValueError if
+    :func:`read_state` would refuse it: a header too long, or a tensor of an unusual type.
     """
     header, tensors = state
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -219,21 +181,11 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict
             file.write(_bytes(tensors[name]))
 
 
-def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
-    """Read a state.
+def read_state(path: AnyPath, *, kind: str = "model") -> State:
+    """The state of one of :data:`KINDS` in a file.
 
-    Parameters
-    ----------
-    path : path-like
-    kind : {"model", "checkpoint", "watch"}
-        What the file must hold.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be opened, or is no regular file.
-    ValueError
-        Naming the file, if it is foreign, damaged, of another kind, of a newer format or of a development version.
+    OSError if the file cannot be opened, or is no regular file; ValueError that names it if it is foreign, damaged, of
+    another kind, of a newer format or of a development version.
     """
     try:
         content = _content(path)
@@ -243,16 +195,8 @@ def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
         return _state(content, kind)
 
 
-def content_digest(path: str | os.PathLike[str]) -> str:
-    """The digest that a file states of its content: equal for equal models. Only the header is read.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be opened.
-    ValueError
-        Naming the file, if it states none.
-    """
+def content_digest(path: AnyPath) -> str:
+    """The digest that a file states of its content, equal for equal models; ValueError that names it without one."""
     try:
         with safe_open(os.fspath(path), "pt") as file:
             found = (file.metadata() or {}).get(DIGEST)
@@ -280,7 +224,7 @@ def _state(content: bytes, kind: str) -> State:
     return {k: v for k, v in header.items() if k not in ("format", "kind")}, tensors
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
+def _content(path: AnyPath) -> bytes:
     """The bytes of a regular file; an OSError for a folder, a device or a pipe, which is not waited for."""
 
     def opener(name: str, flags: int) -> int:

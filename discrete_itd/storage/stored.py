@@ -44,7 +44,7 @@ from discrete_itd.channel.devices import resolve_device
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.storage import files
 from discrete_itd.storage.card import code
-from discrete_itd.storage.files import CLASS, TIMED, State, building
+from discrete_itd.storage.files import CLASS, TIMED, AnyPath, State, building
 
 Kind = TypeVar("Kind")
 
@@ -68,9 +68,7 @@ DENOISERS: tuple[type[Denoiser], ...] = tuple(
 class Like:
     """In the annotation of an array: its dtype and shape, of lengths or letters that stand for one length in an object.
 
-    Examples
-    --------
-    >>> Pairs = Annotated[np.ndarray, Like("float64", "n", 2)]
+    As in ``Annotated[np.ndarray, Like("float64", "n", 2)]``. With ``gaps`` it may be NaN.
     """
 
     dtype: str
@@ -78,22 +76,19 @@ class Like:
     gaps: bool
 
     def __init__(self, dtype: str, *shape: str | int, gaps: bool = False) -> None:
-        vars(self).update(dtype=dtype, shape=shape, gaps=gaps)  # with gaps it may be NaN
+        vars(self).update(dtype=dtype, shape=shape, gaps=gaps)
 
     def checked(self, array: np.ndarray, sizes: dict[str, int], name: str) -> np.ndarray:
         """The array, if it is like this; ``sizes`` of letters that are met for the first time are added."""
-        wanted = [n if isinstance(n, int) else sizes.get(n) for n in self.shape]
-        fits = array.ndim == len(wanted) and all(
-            own == n or n is None for own, n in zip(array.shape, wanted, strict=True)
-        )
+        for n, own in zip(self.shape, array.shape, strict=False):
+            if isinstance(n, str):
+                sizes.setdefault(n, own)
+        wanted = [sizes.get(n) if isinstance(n, str) else n for n in self.shape]
         stored = "uint8" if self.dtype == "bool" else self.dtype
-        if not fits or array.dtype != stored:
+        if list(array.shape) != wanted or array.dtype != stored:
             raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
         if not (np.isfinite(array) | (np.isnan(array) & self.gaps)).all():
             raise ValueError(f"{name} is not finite")
-        sizes |= {
-            n: own for n, own in zip(self.shape, array.shape, strict=True) if isinstance(n, str)
-        }
         return array.astype(self.dtype)
 
 
@@ -103,13 +98,8 @@ class Like:
 def flatten(value: Any) -> State:
     """JSON data and CPU tensors from which :func:`unflatten` makes an equal value.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the value, if it, or one in it, cannot be stored, or is not of its annotated type.
+    TypeError or ValueError that names the value if it, or one in it, cannot be stored, or is not of its annotated type.
 
-    Examples
-    --------
     >>> from discrete_itd.channel import CoordinateSchedule
     >>> flatten(CoordinateSchedule(2, (1, 0)))
     ({'class': 'CoordinateSchedule', 'n_steps': 2, 'order': [1, 0]}, {})
@@ -247,23 +237,10 @@ def unflatten(
 ) -> Kind:
     """The value that :func:`flatten` wrote.
 
-    Parameters
-    ----------
-    kind : type or annotation
-        What it must be. Of a :class:`Denoiser` it is an :class:`Unbuilt` one: a function from a codebook.
-    state : (JSON data, dict of Tensor)
-    classes : iterable of type
-        Of which objects may be made besides annotated classes and the library's denoisers, schedules and recipes; of
-        two with one name the later one. What is not the library's own checks its arguments itself.
-    device : str, optional
-        For the parameter of that name of estimators.
-    try_out : bool
-        Whether fitted estimators are tried out.
-
-    Raises
-    ------
-    ValueError
-        Naming the field, if the data make no sense, or name a class that is not listed.
+    It must be of a ``kind``, a type or an annotation; in place of a :class:`Denoiser` there is an :class:`Unbuilt` one.
+    Objects are made of annotated classes, the library's denoisers and schedules, an estimator's recipes, and of further
+    ``classes``, which check their arguments themselves; of two with one name the later one. Estimators get the
+    ``device``, and are tried out if wished. ValueError, naming the field, if the data make no sense.
     """
     data, tensors = state
     known = (*SCHEDULES, *DENOISERS, *getattr(kind, "_stored_classes", ()), *classes)
@@ -471,15 +448,7 @@ def scalar(kinds: frozenset[Any], data: Any, name: str) -> Any:
 class Unbuilt:
     """A stored denoiser, which is made for a codebook of the floating type of its tensors.
 
-    Attributes
-    ----------
-    made_by : subclass of Denoiser
-    config : dict
-        What ``config()`` returned, with unbuilt denoisers in it.
-    tensors : dict of Tensor
-        The ``state_dict``.
-    name : str
-        The field's.
+    That is what ``config()`` returned, with unbuilt denoisers in it, the ``state_dict``, and the name of the field.
     """
 
     made_by: type[Denoiser]
@@ -577,11 +546,7 @@ class Persistent:
 
     @classmethod
     def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        device: str = "auto",
-        trusted: Iterable[type] = (),
+        cls, path: str | os.PathLike[str], *, device: str = "auto", trusted: Iterable[type] = ()
     ) -> Self:
         """Read an estimator that :meth:`save` wrote; no code in the file is run.
 
@@ -629,11 +594,7 @@ NOT_IN_FILES = Persistent, np.random.RandomState  # as they are, among parameter
 
 
 def load_one_of(
-    path: str | os.PathLike[str],
-    kinds: Iterable[type[Any]],
-    *,
-    device: str = "auto",
-    trusted: Iterable[type] = (),
+    path: AnyPath, kinds: Iterable[type], *, device: str = "auto", trusted: Iterable[type] = ()
 ) -> Any:
     """The estimator in a file, of that of the classes that the file names; see :meth:`Persistent.load`."""
     if isinstance(trusted, type):
@@ -653,7 +614,7 @@ def load_one_of(
     return made
 
 
-def card_path(path: str | os.PathLike[str]) -> str:
+def card_path(path: AnyPath) -> str:
     """Where the card of a model's file is: "m.safetensors.md" for "m.safetensors"."""
     return f"{os.fspath(path)}.md"
 
