@@ -11,7 +11,7 @@ from discrete_itd import estimators
 from discrete_itd.likelihood import schedule_search
 from discrete_itd.models import choosing, networks
 from discrete_itd.recipes import Decoder
-from discrete_itd.training import evaluation
+from discrete_itd.training import objectives
 from discrete_itd.training.config import TrainingPlan
 
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
@@ -22,9 +22,9 @@ choosing.LARGE_DECODER = Decoder(512, n_points=256, max_steps=60)
 # and the validations of a fit and its search of a schedule are fewer, on fewer draws and coarser grids
 SMALL = {
     (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),
-    (evaluation, "DRAWS"): 256,
-    (evaluation, "PILOT_NUMBERS"): 1,
-    (evaluation, "N_CELLS"): 16,
+    (objectives, "DRAWS"): 256,
+    (objectives, "PILOT_NUMBERS"): 1,
+    (objectives, "N_CELLS"): 16,
     (schedule_search, "GRID"): 12,
     (schedule_search, "PILOT_CELLS"): 1,
 }

@@ -27,7 +27,7 @@ from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.distributed import led
-from discrete_itd.training.evaluation import seconds_of_row
+from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import check_random_state, warn
 
 # of the time that is left after training: what the choice of a schedule may take; the nats that the model then has on

@@ -6,9 +6,13 @@
 
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
-from discrete_itd.training.evaluation import Evaluator, mean_and_error, pilot_quadrature
 from discrete_itd.training.loop import seeded, train
-from discrete_itd.training.objectives import TrainingLoss
+from discrete_itd.training.objectives import (
+    Evaluator,
+    TrainingLoss,
+    mean_and_error,
+    pilot_quadrature,
+)
 
 __all__ = [
     "Checkpoint",

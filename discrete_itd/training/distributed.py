@@ -29,10 +29,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.training.acceleration import accelerated
-from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.evaluation import Evaluator, mean_and_error
-from discrete_itd.training.objectives import Loss, losses
+from discrete_itd.training.config import TrainingPlan, accelerated
+from discrete_itd.training.objectives import Evaluator, Loss, losses, mean_and_error
 from discrete_itd.training.rows import RowSource, batches_with
 from discrete_itd.training.state import MAX_GRADIENT, Average, Optimizer
 

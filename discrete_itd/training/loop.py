@@ -23,18 +23,17 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.threads import threads_for
 from discrete_itd.training import state as states
-from discrete_itd.training.acceleration import accelerated
 from discrete_itd.training.checkpoint import Checkpoint, describe
-from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
+from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan, accelerated
 from discrete_itd.training.distributed import EVALUATE, LOAD, STEP, MeanLoss, Team, Training
-from discrete_itd.training.evaluation import (
+from discrete_itd.training.objectives import (
     DRAWS,
     Evaluator,
+    losses,
     mean_and_error,
     pilot_quadrature,
     seconds_of_row,
 )
-from discrete_itd.training.objectives import losses
 from discrete_itd.training.rows import RowSource, TensorRows, batches_with
 from discrete_itd.training.state import MAX_GRADIENT, Average, Optimizer, RandomStreams
 from discrete_itd.validation import warn

@@ -34,8 +34,8 @@ from discrete_itd.recipes import (
     RowMixture,
     Trees,
 )
-from discrete_itd.training.evaluation import Evaluator
 from discrete_itd.training.loop import TRIAL_STEPS, Run
+from discrete_itd.training.objectives import Evaluator
 
 QUICK = {"max_steps": 30, "random_state": 0}
 

@@ -10,7 +10,7 @@ from fits import chain, interrupt_at, mixed, plan, training_rows
 
 from discrete_itd.models import networks
 from discrete_itd.models.contract import FitPlan, fit_recipe
-from discrete_itd.models.orders import KINDS, explained_variance, order_of
+from discrete_itd.models.networks import KINDS, explained_variance, order_of
 from discrete_itd.recipes import Causal
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.loop import seeded

@@ -11,7 +11,7 @@ from discrete_itd.channel import Codebook
 from discrete_itd.denoisers import NeuralDenoiser
 from discrete_itd.recipes import Causal
 from discrete_itd.training import TrainingPlan, train
-from discrete_itd.training.acceleration import NATS_TOLERANCE, accelerated
+from discrete_itd.training.config import NATS_TOLERANCE, accelerated
 from discrete_itd.training.loop import seeded
 from tests.laws import BOOKS, draw_rows, random_marginals, random_oracle
 

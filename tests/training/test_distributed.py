@@ -21,8 +21,8 @@ from discrete_itd.recipes import Causal, Recipe
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.distributed import LOST, FitError, Team, job, led, team_of_process
-from discrete_itd.training.evaluation import mean_and_error
 from discrete_itd.training.loop import Run, seeded, train
+from discrete_itd.training.objectives import mean_and_error
 
 N_COLUMNS = 5
 
