@@ -49,6 +49,7 @@ HEAD_BYTES = 1 << 16  # by which a CSV is recognised
 FEW_ROWS, LONGEST = 1 << 12, 1 << 27  # rows of a CSV, and characters that they may have together
 BLOCK = 1 << 18  # characters of a CSV that are read at once
 MOST_COLUMNS = 1 << 17  # of a CSV
+MOST_LINES = 100  # of a row of which it is known whether it ends early
 BUFFER = 1 << 20  # bytes of Parquet
 PARQUET = b"PAR1"
 BYTE_ORDERS = (  # the mark of UTF-32 begins with that of UTF-16
@@ -232,10 +233,13 @@ class _Bounded:
 
     def check_last(self, cells: list[Any], sep: str) -> None:
         """Raise a UserError if the last row, with these cells, ends early: the file may have been cut off there."""
+        if not pd.isna(cells[-1]):
+            return
         lines = list(io.StringIO(self._end, newline=""))
         n_lines = self._n_lines + (not self._end.endswith(("\n", "\r")))
+        last = max((i for i, line in enumerate(lines) if line.strip("\r\n")), default=-1)
         # a quoted cell may go over lines: the row begins where the rest of the text is one row of these cells
-        for i in reversed(range(len(lines) if pd.isna(cells[-1]) else 0)):
+        for i in range(last, max(-1, last - MOST_LINES), -1):
             with suppress(csv.Error):
                 found = [row for row in csv.reader(lines[i:], delimiter=sep) if row]
                 pairs = zip(cells, found[0] if len(found) == 1 else [], strict=False)

@@ -290,6 +290,9 @@ def test_property_a_file_that_is_cut_off_within_a_row_is_an_error(tmp_path, newl
                 read()
         else:
             assert len(read()) == 2 + (n > 0)
+    path.write_bytes((text + "7" + newline * 100_000).encode())
+    with pytest.raises(UserError, match="line 6: the last row ends after 1 of 3 cells"):
+        read()
 
 
 # -- standard input and output ----------------------------------------------------------------------
