@@ -215,3 +215,19 @@ def lines(folder: Path, *, without: str | None = None) -> int:
         for path in folder.rglob("*.py")
         if without is None or without not in path.relative_to(folder).parts
     )
+
+
+def with_two_meanings(house: House) -> list[str]:
+    """Names of classes and types that several modules define for themselves, each with these modules."""
+    homes: dict[str, list[str]] = {}
+    for name, module in house.modules.items():
+        for node in module.tree.body:
+            found = None
+            if isinstance(node, ast.ClassDef):
+                found = node.name
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                is_variable = isinstance(node.value, ast.Call)  # TypeVar(...)
+                found = None if is_variable else node.targets[0].id
+            if found and found[0].isupper() and not found.isupper():
+                homes.setdefault(found, []).append(name)
+    return sorted(f"{name}: {', '.join(where)}" for name, where in homes.items() if len(where) > 1)

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import PACKAGE, House, cycles, depths, foreign_privates, imported, resolve
+from tests.house import (
+    PACKAGE,
+    House,
+    cycles,
+    depths,
+    foreign_privates,
+    imported,
+    resolve,
+    with_two_meanings,
+)
 
 MOST_AT_TOP = 10
 # A room imports only rooms of an earlier line; rooms of one line import one another only where they are one layer.
@@ -24,6 +33,8 @@ LAYERS = [
 ONE_LAYER = [{"models", "recipes"}, {"reporting", "plots"}]
 CORE = ("channel", "denoisers", "likelihood", "training")
 NOT_IN_CORE = {"pandas", "sklearn"}
+
+TWO_MEANINGS = {"Learned", "Mixture", "Part", "Progress", "State"}  # names of classes; none more
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
@@ -81,3 +92,7 @@ def test_inheritance_is_flat(house):
 
 def test_nobody_uses_the_private_names_of_another(house):
     assert not [use for m in house.modules.values() for use in foreign_privates(m)]
+
+
+def test_names_of_classes_have_one_meaning(house):
+    assert {line.partition(":")[0] for line in with_two_meanings(house)} <= TWO_MEANINGS

@@ -23,7 +23,7 @@ TIMED_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class CandidateModel:
     """A fitted model and what it costs.
 
     Parameters
@@ -36,7 +36,7 @@ class Candidate:
     fit_seconds : float
     report : Report, optional
         Of its training, if it was trained.
-    members : tuple of Candidate
+    members : tuple of CandidateModel
         Of a mixture of rows.
     """
 
@@ -45,7 +45,7 @@ class Candidate:
     nats: Tensor
     fit_seconds: float
     report: Report | None = None
-    members: tuple[Candidate, ...] = ()
+    members: tuple[CandidateModel, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -63,7 +63,7 @@ class CandidateTable:
     """
 
     rows: TrainingRows
-    candidates: list[Candidate] = field(default_factory=list, init=False)
+    candidates: list[CandidateModel] = field(default_factory=list, init=False)
     companions: list[Denoiser] = field(default_factory=list, init=False)
 
     def fit(self, recipes: Sequence[Recipe], plans: Sequence[FitPlan]) -> None:
@@ -89,7 +89,7 @@ class CandidateTable:
         if same:
             label = f"{label} no. {same + 1}"
         fit = fitted.seconds, fitted.report
-        self.candidates.append(Candidate(label, fitted.denoiser, nats, *fit))
+        self.candidates.append(CandidateModel(label, fitted.denoiser, nats, *fit))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
         """As :meth:`fit`, unless the time of the whole fit is over."""
@@ -111,7 +111,7 @@ class CandidateTable:
         weights = fit_weights(-torch.stack([*each, nats], 1), least=LEAST_WEIGHT)
         return not float(weights[-1])
 
-    def mixture(self, among: list[Candidate] | None = None) -> Candidate:
+    def mixture(self, among: list[CandidateModel] | None = None) -> CandidateModel:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.
 
         A single candidate that gets all the weight is returned as it is.
@@ -128,7 +128,7 @@ class CandidateTable:
         members, kept_weights = [c.denoiser for c in parts], [w for _, w in kept]
         joint = torch.stack([math.log(w) - c.nats for c, w in kept], 1)
         reports = [c.report for c in parts if c.report is not None]
-        return Candidate(
+        return CandidateModel(
             " + ".join(c.label for c in parts),
             RowMixtureDenoiser(self.rows.codebook, members, kept_weights, main),
             -torch.logsumexp(joint, 1),  # (10), of what is known of the members
@@ -144,7 +144,7 @@ class CandidateTable:
         for among in (exact, every) if len(exact) < len(every) else (every,):
             self.add(self.mixture(among))
 
-    def add(self, candidate: Candidate) -> Candidate:
+    def add(self, candidate: CandidateModel) -> CandidateModel:
         """Add a mixture, unless it is there; returns it."""
         for there in self.candidates:
             if there is candidate or (there.members and there.members == candidate.members):
@@ -152,20 +152,20 @@ class CandidateTable:
         self.candidates.append(candidate)
         return candidate
 
-    def cheapest(self) -> Candidate:
+    def cheapest(self) -> CandidateModel:
         """The candidate of least work within one paired standard error of the best; the first of equals."""
         best = min(self.candidates, key=lambda c: c.mean)
         near = [c for c in self.candidates if self._behind(c, best)[0] <= self._behind(c, best)[1]]
         return min(near or [best], key=lambda c: c.denoiser.score_work)
 
-    def _behind(self, one: Candidate, best: Candidate) -> tuple[float, float]:
+    def _behind(self, one: CandidateModel, best: CandidateModel) -> tuple[float, float]:
         """Mean difference of two candidates, nats per row, and its standard error over rows."""
         if one is best:
             return 0.0, 0.0
         gap = one.nats - best.nats
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
-    def settle(self, plan: FitPlan, chosen: Candidate) -> Fitted:
+    def settle(self, plan: FitPlan, chosen: CandidateModel) -> Fitted:
         """The fit that ends with a candidate: with what answers questions that this one cannot."""
         members, answers, mixture = None, None, chosen.denoiser
         cost = {c: 1e6 * seconds_per_row(c.denoiser, self.rows.x_valid) for c in self.candidates}
@@ -200,19 +200,19 @@ class CandidateTable:
         if not chosen.denoiser.exact:
             exact = {c.denoiser: c for c in self.candidates if c.denoiser.exact and not c.members}
             for d in self.companions:
-                exact.setdefault(d, Candidate("companion", d, self.rows.held_out(d), 0.0))
+                exact.setdefault(d, CandidateModel("companion", d, self.rows.held_out(d), 0.0))
             if exact:
                 answers = self.companion(list(exact.values()))
         learned = chosen.denoiser is not self.rows.marginals
         candidates = pd.DataFrame(of_candidates)
         return Fitted(chosen.denoiser, report, learned, members, answers, candidates)
 
-    def _without(self, one: Candidate, mixture: Candidate) -> Candidate:
+    def _without(self, one: CandidateModel, mixture: CandidateModel) -> CandidateModel:
         """A mixture without one of its members, the weights of the others fitted anew."""
         others = torch.stack([m.nats for m in mixture.members if m is not one], 1)
         return replace(one, nats=-torch.logsumexp(fit_weights(-others).log() - others, 1))
 
-    def companion(self, exact: list[Candidate]) -> Denoiser:
+    def companion(self, exact: list[CandidateModel]) -> Denoiser:
         """What answers questions about any columns given others: the mixture of exact models, which is exact itself.
 
         Without those, like large forests, that draw missing cells one after the other by very large posteriors:

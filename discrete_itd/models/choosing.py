@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from discrete_itd.models.candidates import Candidate, CandidateTable
+from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.exact import (
     EXACT,
@@ -145,7 +145,7 @@ class Best(Recipe):
         later = replace(plan, span=(DECODER_DONE, 1.0), is_beside_decoder=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         n = self.count_networks() if trains else 0
-        networks: list[tuple[Recipe, Candidate]] = []
+        networks: list[tuple[Recipe, CandidateModel]] = []
 
         def fit_network(plan: FitPlan) -> None:
             kind, there = next_kind(table, networks), len(table.candidates)
@@ -178,7 +178,7 @@ class Best(Recipe):
         return self
 
 
-def next_kind(table: CandidateTable, networks: list[tuple[Recipe, Candidate]]) -> Recipe:
+def next_kind(table: CandidateTable, networks: list[tuple[Recipe, CandidateModel]]) -> Recipe:
     """The kind of the network that is to be fitted next: first one of each; then the one the mixture would miss most.
 
     By the nats that the mixture has more without the latest network of a kind.

@@ -21,7 +21,7 @@ from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.causal import start_from_regressions
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
-from discrete_itd.models.candidates import Candidate, CandidateTable
+from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
 from discrete_itd.models.exact import (
     BayesNet,
@@ -318,7 +318,7 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
     parts = [base]
     if asks_decoder(rows, plan):
         parts.append(QUICK_DECODER.fit(rows, plan))
-    named = [Candidate(type(d).__name__, d, rows.held_out(d), 0.0) for d in parts]
+    named = [CandidateModel(type(d).__name__, d, rows.held_out(d), 0.0) for d in parts]
     return CandidateTable(rows).companion(named)
 
 

@@ -1,8 +1,8 @@
 """Tables to learn from, in memory or as a stream: their schema, and their rows divided for a fit.
 
 What belongs together stays on one side of the division. Rows are taken for independent draws, so that a row is as
-likely to be held out as any other, also one that is equal to others. What new rows repeat of the training rows, held-
-out rows then repeat as often. Where rows are not independent, because several are of one customer or copies of one
+likely to be held out as any other, also one that is equal to others. What new rows repeat of the training rows,
+held-out rows then repeat as often. Where rows are not independent, because several are of one customer or copies of one
 record, held-out rows would be too much like training rows. A table does not show this: draws from a few patterns, and
 copies of as many records, may be the same rows. It has to be said:
 

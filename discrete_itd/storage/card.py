@@ -20,8 +20,6 @@ PLAIN = re.compile(
     r"(?!.*www\.)[A-Za-z0-9 .,%+()=-]*(?:(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])[A-Za-z0-9 .,%+()=-]*)*"
 )
 
-Lines = list[str]
-
 
 def density_card(estimator: Any, model: Any, n_evaluations: int) -> str:
     """The card of a density.
@@ -70,7 +68,7 @@ def detector_card(detector: Any, scorer: Any) -> str:
     )
 
 
-def _document(title: str, summary: str, *sections: Lines) -> str:
+def _document(title: str, summary: str, *sections: list[str]) -> str:
     """Markdown of a title, a summary and sections."""
     from discrete_itd import __version__
 
@@ -78,7 +76,7 @@ def _document(title: str, summary: str, *sections: Lines) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
-def _model(estimator: Any, model: Any, n_evaluations: int) -> Lines:
+def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
     """What the model is: parameters, denoiser, how a row is scored, and the models it was chosen from."""
     how = "in closed form, without error"
     if not model.denoiser.closed_form:
@@ -103,7 +101,7 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> Lines:
     return lines
 
 
-def _data(model: Any) -> Lines:
+def _data(model: Any) -> list[str]:
     """The training table: its size and schema."""
     schema, described = model.encoder.schema, model.encoder.describe()
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
@@ -122,7 +120,7 @@ def _data(model: Any) -> Lines:
     return lines
 
 
-def _held_out(model: Any) -> Lines:
+def _held_out(model: Any) -> list[str]:
     """Nats on the rows that the fit held out."""
     found, unit = model.held_out, "per held-out row"
     if any(column.has_volume for column in model.encoder.schema):
@@ -138,7 +136,7 @@ def _held_out(model: Any) -> Lines:
     ]
 
 
-def _calibration(detector: Any, given: Sequence[Any], weight: float) -> Lines:
+def _calibration(detector: Any, given: Sequence[Any], weight: float) -> list[str]:
     """The score, the calibration rows, and the threshold with its false-alarm rate."""
     scores = np.asarray(detector.calibration_scores_)
     n, finite = len(scores), scores[np.isfinite(scores)]
@@ -170,7 +168,7 @@ def _calibration(detector: Any, given: Sequence[Any], weight: float) -> Lines:
     return lines
 
 
-def _cost(model: Any, n_evaluations: int) -> Lines:
+def _cost(model: Any, n_evaluations: int) -> list[str]:
     """Time of the fit and of a score, as far as they are known."""
     cost, how = model.cost, "in closed form"
     if cost is None:
@@ -186,7 +184,7 @@ def _cost(model: Any, n_evaluations: int) -> Lines:
     ]
 
 
-def _limits(model: Any) -> Lines:
+def _limits(model: Any) -> list[str]:
     """What the numbers do not mean."""
     schema = model.encoder.schema
     lines = [
@@ -283,7 +281,7 @@ def listed(names: Sequence[object], most: int = 10) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def table(frame: Any) -> Lines:
+def table(frame: Any) -> list[str]:
     """The lines of a frame as a table."""
     rows = [list(frame.columns), *frame.itertuples(index=False)]
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]

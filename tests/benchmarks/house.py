@@ -3,7 +3,16 @@
 import argparse
 from pathlib import Path
 
-from tests.house import House, cycles, depths, foreign_privates, lines
+from tests.house import House, cycles, depths, foreign_privates, lines, with_two_meanings
+
+
+def lines_of_rooms(house: House) -> dict[str, int]:
+    """Lines of each folder of the package, and of the modules at its top together."""
+    out: dict[str, int] = {}
+    for module in house.modules.values():
+        room = module.path.parent.name
+        out[room] = out.get(room, 0) + module.n_lines
+    return out
 
 
 def main():
@@ -14,6 +23,7 @@ def main():
     modules = house.modules.values()
     deep = sorted(f"{name} {n}" for name, n in depths(house).items() if n > 1)
     private = [use for m in modules for use in foreign_privates(m)]
+    twice = with_two_meanings(house)
     rooms, between = cycles(house.room_arrows()), cycles(house.arrows())
     rows = [
         ("modules at the top", len(house.at_top()), []),
@@ -24,6 +34,8 @@ def main():
         ("import cycles between modules", len(between), [" ".join(group) for group in between]),
         ("inheritance deeper than 1 below contracts", len(deep), deep),
         ("uses of others' underscore names", len(private), private),
+        ("names of classes with two meanings", len(twice), twice),
+        *((f"lines of {room}", n, []) for room, n in sorted(lines_of_rooms(house).items())),
         ("lines of the package", lines(checkout / "discrete_itd"), []),
         ("lines of the tests", lines(checkout / "tests", without="benchmarks"), []),
         ("lines of the benchmarks", lines(checkout / "tests" / "benchmarks"), []),

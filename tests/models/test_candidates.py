@@ -9,7 +9,7 @@ from fits import plan
 
 from discrete_itd.channel import Codebook, ColumnPoints
 from discrete_itd.denoisers import MarginalDenoiser, RowMixtureDenoiser
-from discrete_itd.models.candidates import Candidate, CandidateTable
+from discrete_itd.models.candidates import CandidateModel, CandidateTable
 
 BOOK = Codebook([ColumnPoints("simplex", 2)])
 N = 400
@@ -56,13 +56,13 @@ def behind(best, stderrs, seed=0):
 def test_property_a_cheaper_model_is_taken_within_one_paired_standard_error(stderrs, chosen):
     """Of the mean difference over rows, whatever rows cost by themselves."""
     nats = 50 * torch.rand(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    best = Candidate("best", Fitted(0.5, work=10), nats, 0.0)
-    cheap = Candidate("cheap", Fitted(0.5, work=5), behind(nats, stderrs), 0.0)
-    hopeless = Candidate("hopeless", Fitted(0.5, work=1), nats + 5, 0.0)
+    best = CandidateModel("best", Fitted(0.5, work=10), nats, 0.0)
+    cheap = CandidateModel("cheap", Fitted(0.5, work=5), behind(nats, stderrs), 0.0)
+    hopeless = CandidateModel("hopeless", Fitted(0.5, work=1), nats + 5, 0.0)
     for candidates in ((best, cheap, hopeless), (hopeless, cheap, best)):
         table = table_of(*candidates)
         assert table.cheapest().label == chosen
-    equal = Candidate("equal", Fitted(0.5, work=10), nats.clone(), 0.0)
+    equal = CandidateModel("equal", Fitted(0.5, work=10), nats.clone(), 0.0)
     assert table_of(best, equal).cheapest() is best
     assert table_of(equal, best).cheapest() is equal
 
@@ -70,11 +70,11 @@ def test_property_a_cheaper_model_is_taken_within_one_paired_standard_error(stde
 def test_the_companion_is_the_best_that_hears_every_column():
     """Of the exact candidates, and of what answers for those that are not."""
     nats = torch.ones(N, dtype=torch.float64)
-    chosen = Candidate("causal", Fitted(0.9, exact=False), nats, 0.0)
+    chosen = CandidateModel("causal", Fitted(0.9, exact=False), nats, 0.0)
     worse, better = Fitted(0.2), Fitted(0.6)
     for of_fit, best in ((0.3, 0.6), (0.8, 0.8)):
         for order in ((worse, better), (better, worse)):
-            exact = [Candidate(f"exact {i}", d, held_out(d), 0.0) for i, d in enumerate(order)]
+            exact = [CandidateModel(f"exact {i}", d, held_out(d), 0.0) for i, d in enumerate(order)]
             table = table_of(chosen, *exact)
             table.companions = [Fitted(of_fit)]
             fitted = table.settle(plan(), chosen)
@@ -89,8 +89,12 @@ def test_the_companion_mixes_exact_models_that_err_differently():
     """It is exact itself, and there though only single models and a causal network were candidates."""
     first = torch.arange(N) % 2 == 0
     nats = torch.where(first, 0.3, 2.0).double()
-    exact = [Candidate(f"exact {i}", Fitted(0.6), n, 0.0) for i, n in enumerate((nats, 2.3 - nats))]
-    table = table_of(*exact, Candidate("causal", Fitted(0.9, exact=False), nats / 4 + 0.1, 0.0))
+    exact = [
+        CandidateModel(f"exact {i}", Fitted(0.6), n, 0.0) for i, n in enumerate((nats, 2.3 - nats))
+    ]
+    table = table_of(
+        *exact, CandidateModel("causal", Fitted(0.9, exact=False), nats / 4 + 0.1, 0.0)
+    )
     companion = table.settle(plan(), table.candidates[-1]).companion
     assert isinstance(companion, RowMixtureDenoiser)
     assert companion.exact
@@ -108,7 +112,7 @@ def test_a_mixture_answers_by_its_best_exact_member(exact, main):
     nats += torch.tensor([[1.0], [1.3], [1.6]])
     assert (nats.mean(1).diff() > 0).all()
     members = [
-        Candidate(f"no. {i}", Fitted(0.5, exact=e == "E"), nats[i], 0.0)
+        CandidateModel(f"no. {i}", Fitted(0.5, exact=e == "E"), nats[i], 0.0)
         for i, e in enumerate(exact)
     ]
     found = table_of(*members).mixture().denoiser
@@ -122,13 +126,14 @@ def test_a_training_is_hopeless_if_its_model_would_have_no_weight(ahead, hopeles
     nats = 5 * torch.rand(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     other = nats.flip(0) + 0.1
     table = table_of(
-        Candidate("one", Fitted(0.5), nats, 0.0), Candidate("other", Fitted(0.4), nats + 3, 0.0)
+        CandidateModel("one", Fitted(0.5), nats, 0.0),
+        CandidateModel("other", Fitted(0.4), nats + 3, 0.0),
     )
     assert table.is_hopeless((nats if ahead else other)[:200] - ahead) == hopeless
 
 
 def test_a_recipe_is_fitted_with_the_rule_of_the_candidates_that_are_there(monkeypatch):
-    table, seen = table_of(Candidate("one", Fitted(0.5), torch.ones(N).double(), 0.0)), []
+    table, seen = table_of(CandidateModel("one", Fitted(0.5), torch.ones(N).double(), 0.0)), []
     monkeypatch.setattr(CandidateTable, "fit", lambda _, __, plans: seen.extend(plans))
     table.fit_in_time(Fitted, plan())
     assert seen[0].is_hopeless(torch.full((10,), 2.0).double())

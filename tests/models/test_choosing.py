@@ -20,7 +20,7 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.denoisers.structure_search import Search
 from discrete_itd.models import choosing, decoder, exact, networks
-from discrete_itd.models.candidates import Candidate, CandidateTable
+from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.recipes import (
     Auto,
@@ -92,14 +92,15 @@ def test_the_next_network_is_of_the_kind_that_is_worth_most(worthy):
     table, n = CandidateTable(rows), len(rows.x_valid)
     kinds = choosing.VARIED
     middling = torch.full((n,), 3.0, dtype=torch.float64)
-    alone = Candidate("exact", rows.marginals, middling, 0.0)
+    alone = CandidateModel("exact", rows.marginals, middling, 0.0)
     # the latest of one kind is right in a quarter of the rows alone; the others repeat what is there
     errs = torch.where(torch.arange(n) % 4 == 0, 0.1, 9.0).double()
     latest = [errs if i == worthy else middling + 0.1 for i in range(len(kinds))]
     fitted = [
-        (k, Candidate("causal", rows.marginals, m, 0.0)) for k, m in zip(kinds, latest, strict=True)
+        (k, CandidateModel("causal", rows.marginals, m, 0.0))
+        for k, m in zip(kinds, latest, strict=True)
     ]
-    earlier = [(k, Candidate("causal", rows.marginals, middling, 0.0)) for k in kinds]
+    earlier = [(k, CandidateModel("causal", rows.marginals, middling, 0.0)) for k in kinds]
     table.candidates = [alone, *(c for _, c in earlier + fitted)]
     networks: list = []
     for kind in kinds:
