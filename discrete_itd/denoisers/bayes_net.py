@@ -58,8 +58,7 @@ from discrete_itd.denoisers.marginal import (
     factors_beside,
     fallback_log_prob,
 )
-from discrete_itd.denoisers.mixture import MixtureDenoiser
-from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, PATIENCE, check_fit
+from discrete_itd.denoisers.mixture import LEAST_GAIN, PATIENCE, MixtureDenoiser, check_fit
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.denoisers.structure_search import (
     Counted,

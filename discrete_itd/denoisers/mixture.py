@@ -12,16 +12,16 @@ number is then a linear function of others, with an error (:mod:`discrete_itd.de
 References
 ----------
 Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, JRSS B 39, 1977, for the fit; Cappé
-& Moulines, "On-line expectation-maximization", JRSS B 71, 2009, for the fit of large tables by parts
-(:mod:`discrete_itd.denoisers.mixture_fit`).
+& Moulines, "On-line expectation-maximization", JRSS B 71, 2009, for the fit of large tables by parts.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ from discrete_itd.denoisers.base import (
     drawable,
     filled,
     finite_log,
+    held_out_nats,
     inverse_cdf,
     log_sum_exp,
     row_product,
@@ -49,13 +50,31 @@ from discrete_itd.denoisers.base import (
     with_codebook,
     without_copies,
 )
-from discrete_itd.denoisers.gaussian import DenseGaussians
-from discrete_itd.denoisers.marginal import MarginalDenoiser, beside_fallback, fallback_log_prob
-from discrete_itd.denoisers.mixture_fit import expectation_maximisation, powers, quadratics
+from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.gaussian import DenseGaussians, cholesky, outer
+from discrete_itd.denoisers.marginal import (
+    FINEST_SD,
+    PRIOR_ROWS,
+    MarginalDenoiser,
+    beside_fallback,
+    fallback_log_prob,
+    lacking,
+)
 
-# rows times classes of one batch, times columns where each has numbers of its own: more do not fit in a cache
-CELLS = 1 << 20
 CACHED = 1 << 19  # rows times classes to which cells are multiplied one after the other
+# rows times classes or levels of one batch, times columns where each has numbers of its own: more leave the cache
+CELLS = 1 << 20
+EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
+# a class starts as this share of one row of the table, the remainder being the marginals
+START_SHARE = 0.3
+PATIENCE = 3  # evaluations in a row without improvement before a fit ends
+LOOK_ROUNDS = 4  # rounds between two evaluations on held-out rows
+LEAST_GAIN = 1e-3  # nats per row that count as an improvement
+# continuous columns that may depend on one another in a class: the work of a step grows with their square
+MOST_DEPENDENT = 32
+KEPT_ROWS = (1.0, 4.0, 16.0, 64.0)  # that each class keeps, among which held-out rows choose
+ROUNDS, EXPECTED_ROUNDS = 16, 4
+LEAST_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
 
 
 class MixtureDenoiser(Denoiser):
@@ -592,3 +611,265 @@ def shares_of_classes(
         lost += [steps[j] for j in range(len(order))]
     out = torch.stack(lost, 1) if lost else log_weights.new_zeros(n_rows, 0)
     return out.unflatten(1, (len(orders), -1)).mean(1)
+
+
+class Sums(NamedTuple):
+    """What rows are expected to add up to in each class.
+
+    Attributes
+    ----------
+    mass : Tensor, shape (Z,)
+        Rows.
+    counts : Tensor, shape (Z, T)
+        Cells of every level.
+    first, second, present : Tensor of float64, shape (Z, R)
+        Values of the continuous columns, their squares, and the number of cells that are not missing. Where these
+        columns depend on one another given the class, expected values stand for missing cells: ``second`` holds their
+        products, (Z, R, R), and ``present`` the rows, (Z, 1).
+    """
+
+    mass: Tensor
+    counts: Tensor
+    first: Tensor
+    second: Tensor
+    present: Tensor
+
+
+def expectation_maximisation(
+    made: Callable[[Tensor, Tensor, Tensor, Tensor], MixtureDenoiser],
+    marginals: MarginalDenoiser,
+    x: Tensor,
+    x_valid: Tensor | None,
+    n_components: int,
+    generator: torch.Generator,
+    pseudo_count: float,
+    n_rounds: int,
+    draw: Callable[[], Tensor] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> MixtureDenoiser:
+    """The fit of :meth:`discrete_itd.denoisers.MixtureDenoiser.fit`, where the arguments are described.
+
+    ``made`` makes a mixture of weights, probabilities, means and variances.
+    """
+    check_fit(x, n_components, pseudo_count)
+    book = marginals.codebook
+    prior = marginals.log_probs.exp()
+    pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
+    ones = indicators(book, x[pick])
+    there = book.levels.per_level(book.levels.sum(ones))
+    probs = torch.where(there > 0, (1 - START_SHARE) * prior + START_SHARE * ones, prior)
+    weights = torch.full((n_components,), 1 / n_components, device=x.device).to(probs)
+    cells = x[:, book.reals].double()
+    middle = cells.nanmean(0).nan_to_num(0.0)
+    total = (cells - middle).square().nanmean(0).nan_to_num(0.25).clamp_min(FINEST_SD**2)
+    mean = torch.where(cells[pick].isnan(), middle, cells[pick])
+    prior_var = total / min(n_components, 16)
+    var = total.expand_as(mean) / 4
+
+    def some() -> Tensor:
+        return x[torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)]
+
+    if draw is None and len(x) > EM_ROWS:
+        draw = some
+    model = best = made(weights, probs, mean, var)
+    best_nats, stale = math.inf, 0
+    sums: Sums | None = None
+    for i in range(n_rounds):
+        if x_valid is not None and i and i % LOOK_ROUNDS == 0:
+            nats = held_out_nats(model, x_valid)
+            stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
+            if nats < best_nats:
+                best, best_nats = model, nats
+            if stale >= PATIENCE:
+                break
+        if i and is_over():
+            break
+        new = expected_sums(model, x if draw is None else draw())
+        if draw is not None and sums is not None:
+            rate = (i + 1.0) ** -0.7
+            new = Sums(*((1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)))
+        sums = new
+        mass, counts, first, second, present = sums
+        weights = mass + 0.5
+        observed = book.levels.per_level(book.levels.sum(counts))
+        few = pseudo_count + lacking(observed)
+        probs = (counts + few * prior) / (observed + few)
+        few = lacking(present)
+        mean = (first + (0.5 + few) * middle) / (present + 0.5 + few)
+        square = second - 2 * mean * first + mean.square() * present
+        var = (square + (PRIOR_ROWS + few) * prior_var) / (present + PRIOR_ROWS + few)
+        var = var.clamp_min(FINEST_SD**2)
+        model = made(weights, probs, mean, var)
+    if x_valid is None or held_out_nats(model, x_valid) < best_nats:
+        return model
+    return best
+
+
+def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
+    """The sums over rows ``x`` (N, C), each divided among the classes by their posterior."""
+    book, like, z = model.codebook, model.log_probs, model.n_components
+    sums = like.new_zeros(z), torch.zeros_like(like)
+    reals: tuple[Tensor, ...] = ()
+    for rows in x.split(max(1, CELLS // max(z, book.levels.n_points))):
+        r = torch.softmax(model.log_joint(rows), 1)  # (B, Z)
+        sums[0].add_(r.sum(0))
+        if book.levels.n_points:
+            sums[1].addmm_(r.T, indicators(book, rows))
+        new = model.moments(rows, r)
+        reals = tuple(map(torch.add, reals, new)) if reals else new
+    return Sums(*sums, *reals)
+
+
+def powers(cells: Tensor) -> Tensor:
+    """Squares, values and presence of continuous cells (B, R), NaN where missing: (B, 3 R), zeros there.
+
+    In double: variances, and squared distances from a class, are differences of large sums of them.
+    """
+    there, cells = (~cells.isnan()).double(), cells.double().nan_to_num(0.0)
+    return torch.cat([cells.square(), cells, there], 1)
+
+
+def quadratics(mean: Tensor, var: Tensor) -> Tensor:
+    """What :func:`powers` are multiplied by, float64 (3 R, Z), for the log-densities of Gaussians (Z, R), added up."""
+    mean, var = mean.double(), var.double()
+    constant = mean.square() / var + (2 * math.pi * var).log()
+    return torch.cat([-0.5 / var, mean / var, -0.5 * constant], 1).T
+
+
+def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:
+    """Refuse to fit to no rows, with no classes or no pseudo-counts."""
+    if not len(x):
+        raise ValueError("a mixture is fitted to at least one row")
+    if n_components < 1 or not pseudo_count > 0:
+        raise ValueError(
+            f"n_components and pseudo_count must be positive, got {n_components}, {pseudo_count}"
+        )
+
+
+@torch.no_grad()
+def refine(
+    model: MixtureDenoiser,
+    x: Tensor,
+    x_valid: Tensor,
+    *,
+    n_fixed: int = 0,
+    left: Callable[[], float] = lambda: math.inf,
+    clock: Callable[[], float] = time.perf_counter,
+) -> MixtureDenoiser:
+    """A mixture with the same classes, moved towards the rows where held-out rows agree.
+
+    A mixture with more classes than rows cannot be fitted class by class. Here every class keeps a number of rows of
+    its own former distribution, as a Dirichlet prior does (Dempster, Laird & Rubin 1977, section 3): rows pull those
+    classes a little that are near them. Held-out rows choose the number of prior rows and end the rounds.
+
+    Parameters
+    ----------
+    model : MixtureDenoiser
+    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
+        Rows and held-out rows; NaN where a cell is missing.
+    n_fixed : int
+        Classes, the last ones, of which nothing but the weight changes.
+    left, clock : callable
+        Seconds that are left, and a clock: no round is begun that would likely take longer.
+
+    Returns
+    -------
+    MixtureDenoiser
+        Not worse on the held-out rows, but for what the classes of negligible weight were worth, which are left out.
+    """
+    start = clock()
+    best, best_nats = model, held_out_nats(model, x_valid)
+    needed = round_seconds(clock() - start, len(x), len(x_valid))
+    tried = KEPT_ROWS
+    for _ in range(ROUNDS):
+        start = clock()
+        if needed > left():
+            break
+        sums = expected_sums(best, x)
+        made = [updated(model, sums, rows, n_fixed) for rows in tried]
+        nats = [held_out_nats(m, x_valid) for m in made]
+        gain, i = best_nats - min(nats), nats.index(min(nats))
+        if gain > 0:
+            kept = weighty(made[i], n_fixed)  # a round takes time in proportion to its classes
+            best, model, best_nats = part(made[i], kept), part(model, kept), nats[i]
+        if gain < LEAST_GAIN:
+            break
+        tried, needed = tried[i : i + 1], clock() - start
+    return best
+
+
+def with_dependent_numbers(
+    model: MixtureDenoiser,
+    x: Tensor,
+    x_valid: Tensor,
+    *,
+    left: Callable[[], float] = lambda: math.inf,
+) -> MixtureDenoiser:
+    """A mixture of products whose continuous columns then depend on one another in every class: refined to rows.
+
+    Not worse on the held-out rows, see :func:`refine`. As it is unless there are two to ``MOST_DEPENDENT`` of them.
+    """
+    if not model.has_reals or not 1 < model.means.shape[1] <= MOST_DEPENDENT:
+        return model
+    weights, probs = model.log_weights.exp(), model.log_probs.exp()
+    own = {"mean": model.means, "chol": torch.diag_embed(model.var.sqrt())}
+    start = MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)
+    return refine(start, x, x_valid, left=left)
+
+
+def round_seconds(evaluation: float, n: int, n_valid: int) -> float:
+    """Seconds of the first round, which the others do not exceed, by those of one evaluation of the held-out rows."""
+    return evaluation * (2 * n / n_valid + len(KEPT_ROWS))  # a row takes twice as long as in it
+
+
+def seconds_of_rounds(evaluation: float, n: int, n_valid: int) -> float:
+    """Seconds of the rounds that are expected, likewise."""
+    return evaluation + EXPECTED_ROUNDS * round_seconds(evaluation, n, n_valid)
+
+
+def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int) -> MixtureDenoiser:
+    """The mixture that has the sums, and of each class a number of rows of the prior ``model``."""
+    levels = model.codebook.levels
+    # one row more, spread evenly, so that no class is lost
+    weights = sums.mass + 1 / len(sums.mass)
+    prior = model.log_probs.exp()
+    seen = levels.per_level(levels.sum(sums.counts))
+    kept_rows = prior_rows + lacking(seen)
+    probs = (sums.counts + kept_rows * prior) / (seen + kept_rows)
+    kept = len(weights) - n_fixed
+    probs[kept:] = prior[kept:]
+    if not model.has_reals:
+        return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback)
+    kept_rows = prior_rows + lacking(sums.present)
+    old_mean, n = model.means.double(), sums.present + kept_rows
+    mean = (sums.first + kept_rows * old_mean) / n
+    moved = old_mean - mean
+    if model.dense is not None:
+        kind, old = "chol", model.chol.double()
+        square = sums.second + sums.present[:, :, None] * outer(mean, mean)
+        square = square - outer(mean, sums.first) - outer(sums.first, mean)
+        prior_square = kept_rows[:, :, None] * (old @ old.mT + outer(moved, moved))
+        spread = cholesky((square + prior_square) / n[:, :, None])
+    else:
+        kind, old = "var", model.var.double()
+        square = sums.second - 2 * mean * sums.first + mean.square() * sums.present
+        spread = (square.clamp_min(0.0) + kept_rows * (old + moved.square())) / n
+    mean[kept:], spread[kept:] = old_mean[kept:], old[kept:]
+    own = {"mean": mean, kind: spread}
+    return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)
+
+
+def weighty(model: MixtureDenoiser, n_fixed: int) -> Tensor:
+    """Which classes have a weight that is not negligible, (Z,) of bool; the last ``n_fixed`` ones always are kept."""
+    kept = model.log_weights >= math.log(LEAST_SHARE / model.n_components)
+    kept[model.n_components - n_fixed :] = True
+    return kept
+
+
+def part(model: MixtureDenoiser, kept: Tensor) -> MixtureDenoiser:
+    """The mixture of some of the classes, (Z,) of bool."""
+    if bool(kept.all()):
+        return model
+    weights, probs = model.log_weights[kept].exp(), model.log_probs[kept].exp()
+    own = {name: tensor[kept] for name, tensor in model.gaussians.items()}
+    return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)

@@ -33,15 +33,15 @@ from torch import Tensor
 from discrete_itd.channel.state import State
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.decoder_classes import (
+from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
+from discrete_itd.denoisers.mixture import (
     MOST_DEPENDENT,
+    MixtureDenoiser,
+    expected_sums,
     refine,
     seconds_of_rounds,
     updated,
 )
-from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
-from discrete_itd.denoisers.mixture import MixtureDenoiser
-from discrete_itd.denoisers.mixture_fit import expected_sums
 from discrete_itd.models.decoder_network import (
     Columns,
     DecoderNetwork,

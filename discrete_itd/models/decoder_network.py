@@ -19,8 +19,8 @@ from torch.quasirandom import SobolEngine
 
 from discrete_itd.denoisers.base import NEGLIGIBLE, log_sum_exp
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.decoder_classes import MOST_DEPENDENT
 from discrete_itd.denoisers.marginal import MarginalDenoiser
+from discrete_itd.denoisers.mixture import MOST_DEPENDENT
 
 HOT_CELLS = 1 << 17  # rows times latent points that stay in a cache
 N_WAVES = 12  # smooth functions of a column on a line

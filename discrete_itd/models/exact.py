@@ -24,10 +24,9 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
 )
 from discrete_itd.denoisers.bayes_net import MOST_LEVELS, fit_trees
-from discrete_itd.denoisers.decoder_classes import with_dependent_numbers
 from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.denoisers.mixture_fit import EM_ROWS
+from discrete_itd.denoisers.mixture import EM_ROWS, with_dependent_numbers
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.models.growing import grow

@@ -28,7 +28,7 @@ from laws import (
 from scipy import stats
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser, mixture, mixture_fit
+from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser, mixture
 
 WIDER = sorted(WIDER_BOOKS)
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
@@ -131,12 +131,12 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, name)
     rows = random_rows(book, 9, rng, missing=0.3)
 
     def everything():
-        sums = mixture_fit.expected_sums(denoiser, rows)
+        sums = mixture.expected_sums(denoiser, rows)
         return denoiser(y, snr).log_prob(rows).nan_to_num(0.0), denoiser.log_prob(rows), *sums
 
     before = everything()
     monkeypatch.setattr(mixture, "CELLS", 1)
-    monkeypatch.setattr(mixture_fit, "CELLS", 1)
+    monkeypatch.setattr(mixture, "CELLS", 1)
     close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
     torch.testing.assert_close(everything(), before, **close)
 
@@ -317,7 +317,7 @@ def test_a_class_of_one_value_has_a_finite_density(device):
     fitted = fit(book, x, 8)
     for value in fitted.state_dict().values():
         assert value.isfinite().all()
-    assert (fitted.var >= mixture_fit.FINEST_SD**2 * (1 - 1e-6)).all()
+    assert (fitted.var >= mixture.FINEST_SD**2 * (1 - 1e-6)).all()
     assert fitted.log_prob(x).isfinite().all()
 
 
@@ -326,7 +326,7 @@ def test_held_out_rows_end_the_fit_and_choose_the_round(device, monkeypatch):
     rng = np.random.default_rng(1)
     oracle = random_mixture(book, rng)
     x, valid = mixture_draws(oracle, 150, rng), mixture_draws(oracle, 400, rng)
-    seen, log_prob, expected = [], MixtureDenoiser.log_prob, mixture_fit.expected_sums
+    seen, log_prob, expected = [], MixtureDenoiser.log_prob, mixture.expected_sums
     rounds = []
 
     def look(self, rows):
@@ -338,8 +338,8 @@ def test_held_out_rows_end_the_fit_and_choose_the_round(device, monkeypatch):
         return expected(self, rows)
 
     monkeypatch.setattr(MixtureDenoiser, "log_prob", look)
-    monkeypatch.setattr(mixture_fit, "expected_sums", count)
-    monkeypatch.setattr(mixture_fit, "LOOK_ROUNDS", 1)
+    monkeypatch.setattr(mixture, "expected_sums", count)
+    monkeypatch.setattr(mixture, "LOOK_ROUNDS", 1)
     fitted = fit(book, x, 12, x_valid=valid, pseudo_count=0.05)
     nats = [lp.mean().item() for _, lp in seen]
     assert all(len(lp) == len(valid) for _, lp in seen)
@@ -360,14 +360,14 @@ def test_a_large_table_is_learned_by_parts(device, monkeypatch, missing):
     rng = np.random.default_rng(0)
     x, test = (clusters(n, rng, missing=missing)[0].to(device) for n in (2000, 600))
     whole = fit(book, x, 6, n_rounds=20).log_prob(test).mean().item()
-    rows, expected = [], mixture_fit.expected_sums
+    rows, expected = [], mixture.expected_sums
 
     def spy(self, x):
         rows.append(x)
         return expected(self, x)
 
-    monkeypatch.setattr(mixture_fit, "EM_ROWS", 300)
-    monkeypatch.setattr(mixture_fit, "expected_sums", spy)
+    monkeypatch.setattr(mixture, "EM_ROWS", 300)
+    monkeypatch.setattr(mixture, "expected_sums", spy)
     parts = fit(book, x, 6, n_rounds=20).log_prob(test).mean().item()
     assert {len(r) for r in rows} == {300}
     assert not torch.equal(rows[0].nan_to_num(), rows[1].nan_to_num())
@@ -382,8 +382,8 @@ def test_the_generator_alone_decides(device, monkeypatch, name):
     book = make_book(name, device)
     x = random_rows(book, 80, np.random.default_rng(0), missing=0.1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    for rows in (mixture_fit.EM_ROWS, 30):
-        monkeypatch.setattr(mixture_fit, "EM_ROWS", rows)
+    for rows in (mixture.EM_ROWS, 30):
+        monkeypatch.setattr(mixture, "EM_ROWS", rows)
         fitted, again, other = (fit(book, x, 4, seed, n_rounds=9) for seed in (0, 0, 1))
         assert torch.equal(torch.get_rng_state(), before[0])
         assert (np.random.get_state()[1] == before[1]).all()

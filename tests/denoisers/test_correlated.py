@@ -30,9 +30,14 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MixtureDenoiser
 from discrete_itd.denoisers.base import held_out_nats
-from discrete_itd.denoisers.decoder_classes import part, refine, updated, with_dependent_numbers
 from discrete_itd.denoisers.marginal import FEWEST
-from discrete_itd.denoisers.mixture_fit import expected_sums
+from discrete_itd.denoisers.mixture import (
+    expected_sums,
+    part,
+    refine,
+    updated,
+    with_dependent_numbers,
+)
 from discrete_itd.recipes import Decoder, Mixture
 from discrete_itd.testing import check_denoiser
 

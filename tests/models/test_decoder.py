@@ -33,11 +33,10 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     MixtureDenoiser,
 )
-from discrete_itd.denoisers import decoder_classes as classes
+from discrete_itd.denoisers import mixture as classes
 from discrete_itd.denoisers.base import held_out_nats
-from discrete_itd.denoisers.decoder_classes import part, refine, updated, weighty
 from discrete_itd.denoisers.marginal import WIDE_SD
-from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, expected_sums
+from discrete_itd.denoisers.mixture import LEAST_GAIN, expected_sums, part, refine, updated, weighty
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.models import decoder as fits
 from discrete_itd.models import decoder_network
@@ -302,7 +301,7 @@ def test_rounds_choose_the_prior_rows_once_and_go_on_from_the_best(device, monke
     monkeypatch.setattr(classes, "expected_sums", sums)
     monkeypatch.setattr(classes, "updated", made)
     refine(model, x, x_valid)
-    n = len(classes.PRIOR_ROWS)
+    n = len(classes.KEPT_ROWS)
     assert len(rounds) > 3
     assert len(tried) == n + len(rounds) - 1
     assert len(set(tried[n:])) == 1
