@@ -148,10 +148,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         A category not seen in training gets a small probability; or raises ValueError. A boolean column knows only
         False and True and raises for anything else.
     denoiser : str, recipe or list of these, default="auto"
-        What is fitted. "auto" is the cheapest of several models whose held-out nats are within a standard error of
-        the best: independent columns, a tree, a Bayesian network, a decoder mixture, a causal network, or mixtures of
-        these; ``candidates_`` lists them. "best" takes the time that ``max_time`` allows for the lowest nats.
-        "causal" is a network that scores a row by one call, "network" one that hears every column and scores along a
+        What is fitted. "auto" is the cheapest of several models whose held-out nats are within a standard error of the
+        best: independent columns, a tree, a Bayesian network, a decoder mixture, a causal network, or mixtures of
+        these; ``candidates_`` lists them. "best" takes the time that ``max_time`` allows for the lowest nats. "causal"
+        is a network that scores a row by one call, "network" one that conditions on all columns and scores along a
         path. "tree", "trees", "bayes_net", "mixture" (of products), "decoder" and "independent" are exact models.
         "row_mixture", or a list, is a mixture of several. Recipes of :mod:`discrete_itd.recipes` set sizes, like
         ``Causal(n_orders=4)`` or ``[BayesNet(), Mixture(256)]``.

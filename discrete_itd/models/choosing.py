@@ -54,7 +54,7 @@ def checked_members(members: Any) -> tuple[Recipe, ...]:
             if isinstance(made[i], RowMixture):
                 raise ValueError("a member of a mixture of rows cannot be one itself")
             if isinstance(made[i], Network):
-                raise ValueError("a network that hears every column has no closed form")
+                raise ValueError("a network that conditions on all columns has no closed form")
         except (TypeError, ValueError) as error:
             raise type(error)(f"member {i}: {error}") from None
     return tuple(made)

@@ -120,8 +120,8 @@ def test_members_are_names_recipes_or_both():
 
 
 BAD = [
-    (RowMixture(("network",)), ValueError, "member 0: a network that hears every column"),
-    (["tree", Network()], ValueError, "member 1: a network that hears every column"),
+    (RowMixture(("network",)), ValueError, "member 0: a network that conditions on all columns"),
+    (["tree", Network()], ValueError, "member 1: a network that conditions on all columns"),
     (Causal(0), ValueError, "n_orders must be from 1 to"),
     (Causal(base="causal"), ValueError, "base must be 'auto' or an exact denoiser"),
     ("grove", ValueError, "denoiser must be one of ('auto', "),
