@@ -28,10 +28,9 @@ from discrete_itd.denoisers.base import (
     Tensors,
     drawable,
     row_product,
-    with_codebook,
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
-from discrete_itd.denoisers.neural import SD, ColumnFeatures
+from discrete_itd.denoisers.neural import SD, ColumnFeatures, from_network
 
 # components of a continuous column beside those of the base, which may start as a regression
 N_REGRESSED = 2
@@ -131,18 +130,7 @@ class CausalDenoiser(Denoiser):
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
-        first = tensors["network.enter.weight"]  # checked before memory is allocated
-        if first.shape[0] != config["width"]:
-            raise ValueError(
-                f"width is {config['width']!r}, but the weights have {tuple(first.shape)}"
-            )
-        blocks = {name.split(".")[2] for name in tensors if name.startswith("network.blocks.")}
-        if len(blocks) != config["depth"]:
-            raise ValueError(
-                f"depth is {config['depth']!r}, but there are weights of {len(blocks)} blocks"
-            )
-        base = with_codebook(config["base"], codebook)
-        return cls(**{**config, "base": base}).to(first.dtype)
+        return from_network(cls, config, codebook, tensors)
 
     # -- the posterior --------------------------------------------------------------------------
 

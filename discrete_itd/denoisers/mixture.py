@@ -561,6 +561,7 @@ class MixtureDenoiser(Denoiser):
         ValueError
             If there are no rows, no classes or no pseudo-counts.
         """
+        check_fit(x, n_components, pseudo_count)
         book = marginals.codebook
         with_reals = with_reals and len(book.reals) > 0
         untold = book.vocabularies or (len(book.reals) and not with_reals)
@@ -570,9 +571,56 @@ class MixtureDenoiser(Denoiser):
             own = (mean, var) if with_reals else (None, None)
             return cls(book, weights, probs, *own, fallback)
 
-        return expectation_maximisation(
-            made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds, draw, is_over
-        )  # fmt: skip
+        prior = marginals.log_probs.exp()
+        pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
+        ones = indicators(book, x[pick])
+        there = book.levels.per_level(book.levels.sum(ones))
+        probs = torch.where(there > 0, (1 - START_SHARE) * prior + START_SHARE * ones, prior)
+        weights = torch.full((n_components,), 1 / n_components, device=x.device).to(probs)
+        cells = x[:, book.reals].double()
+        middle = cells.nanmean(0).nan_to_num(0.0)
+        total = (cells - middle).square().nanmean(0).nan_to_num(0.25).clamp_min(FINEST_SD**2)
+        mean = torch.where(cells[pick].isnan(), middle, cells[pick])
+        prior_var = total / min(n_components, 16)
+        var = total.expand_as(mean) / 4
+
+        def some() -> Tensor:
+            return x[torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)]
+
+        if draw is None and len(x) > EM_ROWS:
+            draw = some
+        model = best = made(weights, probs, mean, var)
+        best_nats, stale = math.inf, 0
+        sums: Sums | None = None
+        for i in range(n_rounds):
+            if x_valid is not None and i and i % LOOK_ROUNDS == 0:
+                nats = held_out_nats(model, x_valid)
+                stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
+                if nats < best_nats:
+                    best, best_nats = model, nats
+                if stale >= PATIENCE:
+                    break
+            if i and is_over():
+                break
+            new = expected_sums(model, x if draw is None else draw())
+            if draw is not None and sums is not None:
+                rate = (i + 1.0) ** -0.7
+                new = Sums(*((1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)))
+            sums = new
+            mass, counts, first, second, present = sums
+            weights = mass + 0.5
+            observed = book.levels.per_level(book.levels.sum(counts))
+            few = pseudo_count + lacking(observed)
+            probs = (counts + few * prior) / (observed + few)
+            few = lacking(present)
+            mean = (first + (0.5 + few) * middle) / (present + 0.5 + few)
+            square = second - 2 * mean * first + mean.square() * present
+            var = (square + (PRIOR_ROWS + few) * prior_var) / (present + PRIOR_ROWS + few)
+            var = var.clamp_min(FINEST_SD**2)
+            model = made(weights, probs, mean, var)
+        if x_valid is None or held_out_nats(model, x_valid) < best_nats:
+            return model
+        return best
 
 
 def _by_level(log_probs: Tensor) -> Tensor:
@@ -633,76 +681,6 @@ class Sums(NamedTuple):
     first: Tensor
     second: Tensor
     present: Tensor
-
-
-def expectation_maximisation(
-    made: Callable[[Tensor, Tensor, Tensor, Tensor], MixtureDenoiser],
-    marginals: MarginalDenoiser,
-    x: Tensor,
-    x_valid: Tensor | None,
-    n_components: int,
-    generator: torch.Generator,
-    pseudo_count: float,
-    n_rounds: int,
-    draw: Callable[[], Tensor] | None = None,
-    is_over: Callable[[], bool] = lambda: False,
-) -> MixtureDenoiser:
-    """The fit of :meth:`discrete_itd.denoisers.MixtureDenoiser.fit`, where the arguments are described.
-
-    ``made`` makes a mixture of weights, probabilities, means and variances.
-    """
-    check_fit(x, n_components, pseudo_count)
-    book = marginals.codebook
-    prior = marginals.log_probs.exp()
-    pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
-    ones = indicators(book, x[pick])
-    there = book.levels.per_level(book.levels.sum(ones))
-    probs = torch.where(there > 0, (1 - START_SHARE) * prior + START_SHARE * ones, prior)
-    weights = torch.full((n_components,), 1 / n_components, device=x.device).to(probs)
-    cells = x[:, book.reals].double()
-    middle = cells.nanmean(0).nan_to_num(0.0)
-    total = (cells - middle).square().nanmean(0).nan_to_num(0.25).clamp_min(FINEST_SD**2)
-    mean = torch.where(cells[pick].isnan(), middle, cells[pick])
-    prior_var = total / min(n_components, 16)
-    var = total.expand_as(mean) / 4
-
-    def some() -> Tensor:
-        return x[torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)]
-
-    if draw is None and len(x) > EM_ROWS:
-        draw = some
-    model = best = made(weights, probs, mean, var)
-    best_nats, stale = math.inf, 0
-    sums: Sums | None = None
-    for i in range(n_rounds):
-        if x_valid is not None and i and i % LOOK_ROUNDS == 0:
-            nats = held_out_nats(model, x_valid)
-            stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
-            if nats < best_nats:
-                best, best_nats = model, nats
-            if stale >= PATIENCE:
-                break
-        if i and is_over():
-            break
-        new = expected_sums(model, x if draw is None else draw())
-        if draw is not None and sums is not None:
-            rate = (i + 1.0) ** -0.7
-            new = Sums(*((1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)))
-        sums = new
-        mass, counts, first, second, present = sums
-        weights = mass + 0.5
-        observed = book.levels.per_level(book.levels.sum(counts))
-        few = pseudo_count + lacking(observed)
-        probs = (counts + few * prior) / (observed + few)
-        few = lacking(present)
-        mean = (first + (0.5 + few) * middle) / (present + 0.5 + few)
-        square = second - 2 * mean * first + mean.square() * present
-        var = (square + (PRIOR_ROWS + few) * prior_var) / (present + PRIOR_ROWS + few)
-        var = var.clamp_min(FINEST_SD**2)
-        model = made(weights, probs, mean, var)
-    if x_valid is None or held_out_nats(model, x_valid) < best_nats:
-        return model
-    return best
 
 
 def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:

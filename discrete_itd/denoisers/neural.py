@@ -8,8 +8,8 @@ that prior is a mixture of Gaussians.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from discrete_itd.channel.posterior import (
 )
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.counts import indicators
+
+Network = TypeVar("Network", bound=Denoiser)
 
 SD = 0.5  # of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
@@ -78,15 +80,7 @@ class NeuralDenoiser(Denoiser):
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
-        width, depth = config["width"], config["depth"]
-        first = tensors["network.enter.weight"]  # checked before memory is allocated
-        if first.shape[0] != width:
-            raise ValueError(f"width is {width!r}, but the weights have {tuple(first.shape)}")
-        blocks = {name.split(".")[2] for name in tensors if name.startswith("network.blocks.")}
-        if len(blocks) != depth:
-            raise ValueError(f"depth is {depth!r}, but there are weights of {len(blocks)} blocks")
-        base = with_codebook(config["base"], codebook)
-        return cls(**{**config, "base": base}).to(first.dtype)
+        return from_network(cls, config, codebook, tensors)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, base = self.codebook, self.base(y, snr)
@@ -96,6 +90,23 @@ class NeuralDenoiser(Denoiser):
         if gaussian is not None:  # the others start from the base, which has heard the evidence
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
         return Posterior(book, posterior.categorical, gaussian, posterior.words)
+
+
+def from_network(
+    cls: Callable[..., Network], config: Config, codebook: Codebook, tensors: Tensors
+) -> Network:
+    """A denoiser with a network of the width and the depth in ``config``, if the weights are of these.
+
+    Checked before memory is allocated.
+    """
+    width, depth, first = config["width"], config["depth"], tensors["network.enter.weight"]
+    if first.shape[0] != width:
+        raise ValueError(f"width is {width!r}, but the weights have {tuple(first.shape)}")
+    blocks = {name.split(".")[2] for name in tensors if name.startswith("network.blocks.")}
+    if len(blocks) != depth:
+        raise ValueError(f"depth is {depth!r}, but there are weights of {len(blocks)} blocks")
+    base = with_codebook(config["base"], codebook)
+    return cls(**{**config, "base": base}).to(first.dtype)
 
 
 class ResidualMLP(nn.Module):
