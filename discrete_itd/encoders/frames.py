@@ -44,18 +44,23 @@ def as_frame(X: Any) -> pd.DataFrame | None:
     """
     if isinstance(X, pd.DataFrame):
         return X
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Dask is to move to a package of its own
-        table = narwhals.from_native(X, pass_through=True)
-        if isinstance(table, narwhals.LazyFrame):
-            table = table.collect()
+    kind = f"{type(X).__module__}.{type(X).__qualname__}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Dask is to move to a package of its own
+            table = narwhals.from_native(X, pass_through=True)
+            if isinstance(table, narwhals.LazyFrame):
+                table = table.collect()
+    except (AttributeError, ImportError, NotImplementedError) as error:  # of another release
+        raise TypeError(
+            f"X is a {kind}, which this release of narwhals does not read ({error}): convert it to pandas"
+        ) from error
     if isinstance(table, narwhals.DataFrame):
         return table.to_pandas()
     frame = X.to_pandas() if hasattr(X, "to_pandas") else None  # record batches of Arrow
     if isinstance(frame, pd.DataFrame):
         return frame
     if hasattr(type(X), "columns") or hasattr(X, "__dataframe__"):
-        kind = f"{type(X).__module__}.{type(X).__qualname__}"
         raise TypeError(f"X is a {kind}, a table that narwhals does not know: convert it to pandas")
     return None
 

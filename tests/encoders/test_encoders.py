@@ -2,6 +2,7 @@
 
 import json
 
+import narwhals
 import numpy as np
 import pandas as pd
 import pytest
@@ -393,7 +394,7 @@ def test_one_row_and_one_category():
     assert_frame_equal(encoder.inverse_transform(encoder.transform(frame).x), frame)
 
 
-def test_other_tables_become_frames():
+def test_other_tables_become_frames(monkeypatch):
     frame = pd.DataFrame({"a": ["x", None], "n": [1, 2]})
     assert as_frame(frame) is frame
     assert as_frame(np.eye(2)) is None
@@ -406,6 +407,10 @@ def test_other_tables_become_frames():
         TypeError, match=r"X is a \S+\.Foreign, a table that narwhals does not know"
     ):
         as_frame(Foreign())
+    monkeypatch.setattr(narwhals, "from_native", lambda *_, **__: narwhals.absent)
+    with pytest.raises(TypeError, match=r"Foreign, which this release of narwhals does not read"):
+        as_frame(Foreign())
+    monkeypatch.undo()
     pyarrow = pytest.importorskip("pyarrow")
     batch = pyarrow.record_batch({"n": [1, 2]})
     for table in (batch, pyarrow.table(batch)):
