@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from laws import LAW, line, simplex
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
+from discrete_itd.denoisers import CausalDenoiser, Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.training import (
     Evaluator,
     TrainingLoss,
@@ -21,7 +21,13 @@ from discrete_itd.training import (
     seeded,
     train,
 )
-from discrete_itd.training.loop import CHECK_STEPS, EARLY_EVALUATIONS, MOST_ROLLBACKS, Run
+from discrete_itd.training.loop import (
+    CHECK_STEPS,
+    EARLIEST_END,
+    EARLY_EVALUATIONS,
+    MOST_ROLLBACKS,
+    Run,
+)
 from discrete_itd.training.state import Average
 
 pytestmark = pytest.mark.usefixtures("full_size")
@@ -414,3 +420,26 @@ def test_a_second_interruption_is_obeyed(device, monkeypatch):
     monkeypatch.setattr(Average, "restore", stop)
     with pytest.raises(KeyboardInterrupt):
         trained(device, progress=stop)
+
+
+@pytest.mark.parametrize("is_hopeless", [True, False])
+def test_a_hopeless_training_ends_but_not_in_its_slow_start(device, is_hopeless):
+    """Asked about the code lengths of the held-out rows, less what was gained until then."""
+    rows, held_out = correlated_rows(300, 1, device), correlated_rows(50, 2, device)
+    book = Codebook([simplex(3), line(-1.2, 0.0, 1.2), simplex(2)]).to(device)
+    base, asked = MarginalDenoiser.fit(book, rows), []
+    net = CausalDenoiser(base, range(3), width=8, depth=1, dropout=0.0).to(device)
+
+    def rule(nats):
+        asked.append(nats)
+        return is_hopeless
+
+    generator, plan = seeded_generator(1, device), short_plan(max_steps=50, n_validations=10)
+    report = train(net, rows, held_out, plan, generator=generator, is_hopeless=rule)
+    judged = [e for e in report.history if EARLIEST_END < e.step / 50 < 1]
+    assert (report.stopped == "no improvement") == is_hopeless
+    assert len(asked) == (1 if is_hopeless else len(judged))
+    start = report.history[0].valid_nats
+    for nats, e in zip(asked, judged, strict=False):
+        gained = max(0.0, start - e.valid_nats)
+        assert float(nats.mean()) == pytest.approx(e.valid_nats - gained, abs=1e-6)
