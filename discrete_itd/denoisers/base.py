@@ -386,7 +386,7 @@ class Denoiser(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} cannot be the base of a causal denoiser")
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
-        """A random order, the leading columns first, in which :meth:`preceding` costs little and says much: (C,)."""
+        """A random order (C,), leading columns first, in which :meth:`preceding` is cheap and nearly conditional."""
         leading = self.codebook.leading
         order = torch.randperm(len(leading), generator=generator, device=generator.device)
         order = order.to(leading.device)

@@ -5,7 +5,7 @@ evidence. On the coordinate path along the order the terms of (6) are then all r
 
 .. math:: \log P(x) = \sum_i \log q_{\sigma_i}(x_{\sigma_i} \mid x_{\sigma_1} \dots x_{\sigma_{i-1}}), \qquad (8)
 
-exactly normalised. Its logits are those of an exact base, which hears the same columns, plus a masked network's answer,
+exactly normalised. Its logits are those of an exact base, given the same columns, plus a masked network's answer,
 which is zero at the start. At a state off the path it still answers, and ignores what comes later in the order.
 """
 
@@ -41,7 +41,7 @@ MOST_ROWS, MOST_FEATURES = 8192, 4096
 FEWEST_ROWS = 32  # apart, with the column known
 APART = 4  # one row of so many measures the residuals
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, rows, among which rows apart choose
-FAR = 4.0  # eight standard deviations of a column: further out values have no say
+FAR = 4.0  # eight standard deviations of a column: values further out do not count
 LEAST_SHARE, MOST_SHARE, ROUNDS = 0.01, 0.95, 50
 
 
@@ -315,12 +315,12 @@ class MaskedGradient(torch.autograd.Function):
 
 
 class MaskedLinear(nn.Module):
-    """A linear map of which an output hears some of the inputs.
+    """A linear map each of whose outputs depends on some of the inputs.
 
     Parameters
     ----------
-    heard, hearing : Tensor of int64, shapes (n_in,) and (n_out,)
-        An output hears the inputs of which ``heard`` is at most its ``hearing``.
+    rank, most : Tensor of int64, shapes (n_in,) and (n_out,)
+        An output depends on the inputs whose ``rank`` is at most its ``most``.
 
     Notes
     -----
@@ -330,14 +330,14 @@ class MaskedLinear(nn.Module):
 
     mask: Tensor
 
-    def __init__(self, heard: Tensor, hearing: Tensor) -> None:
+    def __init__(self, rank: Tensor, most: Tensor) -> None:
         super().__init__()
-        mask = (heard <= hearing[:, None]).to(torch.get_default_dtype())
+        mask = (rank <= most[:, None]).to(torch.get_default_dtype())
         self.register_buffer("mask", mask, persistent=False)
         bound = mask.sum(1, keepdim=True).clamp_min(1).rsqrt()
         start = (2 * torch.rand(mask.shape, device=mask.device) - 1) * bound
         self.weight = nn.Parameter(start * mask)
-        self.bias = nn.Parameter(torch.zeros(len(hearing), device=mask.device))
+        self.bias = nn.Parameter(torch.zeros(len(most), device=mask.device))
         self.register_load_state_dict_post_hook(_mask)
 
     def train(self, mode: bool = True) -> Self:
@@ -350,12 +350,12 @@ class MaskedLinear(nn.Module):
         return nn.functional.linear(x, MaskedGradient.of(self.weight, self.mask), self.bias)
 
     def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
-        """Some of the outputs, from the first ``x.shape[1]`` inputs: the others must not be heard by them."""
+        """Some of the outputs, from the first ``x.shape[1]`` inputs: they must not depend on the others."""
         return row_product(x, self.weight[rows, : x.shape[1]].T) + self.bias[rows]
 
 
 def _mask(module: nn.Module, loaded: object = None) -> None:  # noqa: ARG001
-    """Set the weights of a masked map to zero where nothing is heard."""
+    """Set the weights of a masked map to zero where an output does not depend on an input."""
     assert isinstance(module, MaskedLinear)
     module.weight.detach().mul_(module.mask)
 
@@ -519,30 +519,32 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     y = x[:, reals]
     known = y.abs() < FAR  # false where missing
     by_rank = network.feature_rank.argsort(stable=True)
-    heard = features.describe_cells(x).double()[:, by_rank]
-    heard = torch.cat([heard.new_ones(len(x), 1), heard], 1)  # (N, 1 + F), in the order of columns
-    first = heard[~apart]
+    inputs = features.describe_cells(x).double()[:, by_rank]
+    inputs = torch.cat(
+        [inputs.new_ones(len(x), 1), inputs], 1
+    )  # (N, 1 + F), in the order of columns
+    first = inputs[~apart]
     gram = first.T @ first
     products = first.T @ torch.where(known, y, 0.0)[~apart]
     # the squares are of all rows, the products of those with the cell
     products *= len(first) / known[~apart].sum(0).clamp_min(1)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    # the features that a column hears are the first ones: a part of the factor is their factor
+    # the features before a column are the first ones: a part of the factor is their factor
     tried = [torch.linalg.cholesky_ex(gram + penalty * eye) for penalty in PENALTIES]
     factors = [factor for factor, failed in tried if not failed]
     if not factors:  # rounding of huge features
         return
     answers = torch.nonzero(torch.isin(features.answer_column, reals)).flatten()
     answers = answers.unflatten(0, (len(reals), -1, 3))  # (R, K', 3)
-    n_heard = 1 + (network.feature_rank < network.answer_rank[answers[:, :1, 0]]).sum(1)
-    y, heard_apart, known = y[apart], heard[apart], known[apart]
+    n_inputs = 1 + (network.feature_rank < network.answer_rank[answers[:, :1, 0]]).sum(1)
+    y, inputs_apart, known = y[apart], inputs[apart], known[apart]
     places, weights, errors = [], [], []
-    for i, n in enumerate(n_heard.tolist()):
+    for i, n in enumerate(n_inputs.tolist()):
         if n == 1 or int(known[:, i].sum()) < FEWEST_ROWS:
             continue
         own = products[:n, i : i + 1]
         fits = torch.cat([torch.cholesky_solve(own, factor[:n, :n]) for factor in factors], 1)
-        error = y[:, i, None] - heard_apart[:, :n] @ fits
+        error = y[:, i, None] - inputs_apart[:, :n] @ fits
         error = torch.where(known[:, i, None], error, torch.nan)
         best = int(error.abs().nanmean(0).argmin())
         places.append(i)

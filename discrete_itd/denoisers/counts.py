@@ -1,4 +1,4 @@
-"""Counts of categories and of pairs of them, and what columns say of one another by these."""
+"""Category counts, pairwise counts, and the mutual information computed from them."""
 
 from __future__ import annotations
 

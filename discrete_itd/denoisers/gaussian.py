@@ -236,7 +236,7 @@ def _one_class(
 
 
 class Told(NamedTuple):
-    """What the evidence of U states says of the classes and the continuous columns, as functions of t (R).
+    """The classes and the continuous columns given the evidence of U states, as functions of t (R).
 
     Attributes
     ----------

@@ -87,7 +87,9 @@ class NeuralDenoiser(Denoiser):
         answers = self.network(self.features.describe(base, snr))[:, : self._n_answers]
         posterior = self.features.answer(base, answers, list(self.words))
         gaussian = posterior.gaussian
-        if gaussian is not None:  # the others start from the base, which has heard the evidence
+        if (
+            gaussian is not None
+        ):  # the others start from the base, which is updated by the evidence already
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
         return Posterior(book, posterior.categorical, gaussian, posterior.words)
 
@@ -177,10 +179,10 @@ class ColumnFeatures(nn.Module):
 
     Notes
     -----
-    Of a low-cardinality column a network hears and changes all seen levels but the first, which serves as reference; of
-    a continuous one the weight of every component and the mean, and it changes weights, means and variances; of a
-    high-cardinality column it hears the mean code, and answers with a direction in a space of learned words. Of every
-    column it hears the reliability :math:`\gamma/(1+\gamma)`.
+    Inputs and answers of a low-cardinality column are all seen levels but the first, which serves as reference; inputs
+    of a continuous one are the weight of every component and the mean, its answers change weights, means and variances;
+    of a high-cardinality column the mean code is an input, and the answer a direction in a space of learned vectors.
+    The reliability :math:`\gamma/(1+\gamma)` of every column is an input.
 
     It moves probability among the *seen* categories only, and a cell that holds an unseen one looks to it like a
     missing cell. The wide last component of a continuous column is to outliers what the unseen level is to categories.

@@ -156,7 +156,7 @@ class OneHotDenoiser(Denoiser):
         return out
 
     def _evidence(self, x: Tensor) -> Tensor:
-        """What rows ``x`` (B, C) say of the merged table: (B, T')."""
+        """Evidence of rows ``x`` (B, C) about the merged table: (B, T')."""
         book = self.codebook
         missing = x[:, book.finite].isnan().to(book.dtype)
         possible = indicators(book, x) + book.levels.per_level(missing)
