@@ -12,12 +12,12 @@ is known.
 
 Letters of tensor shapes, here and in the whole core:
 
-| letter | of                                            |
+| letter | number of                                     |
 |--------|-----------------------------------------------|
 | B, N   | rows of a batch, rows of a table              |
 | C      | columns                                       |
 | K      | levels of one column, the unseen one included |
-| T      | levels of all columns of few categories       |
+| T      | levels of all low-cardinality columns         |
 | R      | continuous columns                            |
 | D      | coordinates                                   |
 | S, M   | steps of a path, paths                        |

@@ -1,4 +1,4 @@
-"""The posterior of columns of few categories: one categorical distribution per column."""
+"""The posterior of low-cardinality columns: one categorical distribution per column."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from discrete_itd.channel.noise import add_gumbel
 
 
 class CategoricalPosterior:
-    r"""A product of categorical distributions over levels.
+    """A product of categorical distributions over levels.
 
     Parameters
     ----------
-    levels : Levels
-    logits : Tensor, shape (B, T), nats
-        Normalised within every column by the constructor.
-    normalised : bool
-        Whether they already are.
+    levels : Levels logits : Tensor, shape (B, T), nats
+        Normalised within every column by the constructor, unless ``normalised``.
     log_total : Tensor, shape (B, C), optional
-        Of each column of ``logits`` the logarithm of its total: these are then normalised where they are asked for.
+        Logsumexp of each column of ``logits``, which are then normalised only when they are needed.
 
     Examples
     --------
@@ -73,7 +70,7 @@ class CategoricalPosterior:
         return CategoricalPosterior(self.levels, self.logits + self.levels.evidence(y, snr))
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> CategoricalPosterior:
-        """The posterior of other rows, ``rows`` of each tensor."""
+        """The posterior of the rows that ``rows`` selects from each tensor."""
         return CategoricalPosterior(self.levels, rows(self.logits), normalised=True)
 
     def sample(self, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:

@@ -1,13 +1,13 @@
-"""The points of a whole table: which coordinates belong to which column, and rows to points.
+"""The points of a whole table: the coordinates of each column, and the map from rows to points.
 
 A column belongs to one of three *families*:
 
-* *finite*: few categories, on a simplex or a line (:mod:`discrete_itd.channel.levels`);
+* *low-cardinality*: few categories, on a simplex or a line (:mod:`discrete_itd.channel.levels`);
 * *real*: a continuous column, whose one coordinate is the standardised value itself;
 * *high-cardinality*: many categories, each with a code of a few coordinates.
 
 A row x is a tensor of float64 cells, one per column: the number of the category, or the standardised value;
-NaN where the cell is missing. Its point has D coordinates: those of the finite columns, then of the real, then of the
+NaN where the cell is missing. Its point has D coordinates: of the low-cardinality columns, the real, and then the
 high-cardinality ones. The letters of tensor shapes are listed in :mod:`discrete_itd.channel`.
 """
 
@@ -26,23 +26,10 @@ __all__ = ["Codebook", "ColumnPoints", "Vocabulary"]
 
 
 class Vocabulary(nn.Module):
-    """The codes of one high-cardinality column.
+    """The codes (K, CODE_LENGTH) of one high-cardinality column, the ``column``-th of the table.
 
-    All categories lie on a sphere at pseudo-random places, about one unit apart, always the same. The level of unseen
-    categories, if there is one, is the last and lies at the centre of the sphere.
-
-    Parameters
-    ----------
-    points : ColumnPoints
-        Of kind "code".
-    column : int
-        Number of the column in the table.
-    first_coord : int
-        Its first coordinate in D.
-
-    Attributes
-    ----------
-    codes : Tensor, shape (K, CODE_LENGTH)
+    All categories lie on a sphere at fixed pseudo-random places, about one unit apart. The level of unseen categories,
+    if there is one, is the last and lies at the centre of the sphere.
 
     Examples
     --------
@@ -68,35 +55,33 @@ class Codebook(nn.Module):
 
     Parameters
     ----------
-    columns : sequence of ColumnPoints, length C
-    leading : sequence of int
+    columns : sequence of ColumnPoints, length C leading : sequence of int
         Columns that precede all others on every path: the missingness indicators.
 
     Attributes
     ----------
-    leading : Tensor of bool, shape (C,)
+    leading : Tensor of bool, shape (C,) leading_columns : tuple of int
+        Numbers of the leading columns.
+    leading_first : tuple of int, length C
+        All columns in the order of the table, but the leading ones before the others.
     n_columns, n_coords : int
         C and D.
     levels : Levels
-        The columns of few categories.
+        The low-cardinality columns.
     vocabularies : list of Vocabulary
         The high-cardinality columns.
     finite, reals : Tensor of int64
-        Numbers of the columns of few categories and of the continuous columns.
+        Numbers of the low-cardinality and of the continuous columns.
     place : dict of int to int
-        Which of the columns of few categories a column is: the place of j in ``finite``.
-    leading_columns : tuple of int
-        The same by their numbers.
-    leading_first : tuple of int, length C
-        All columns in the order of the table, but the leading ones before the others.
+        Position of each low-cardinality column in ``finite``.
     real_coords : slice
-        The coordinates of the latter.
+        Coordinates of the continuous columns.
     coord_column : Tensor of int64, shape (D,)
         The column of each coordinate.
     size : int
         Floats of a row's posterior, to which memory is proportional.
     work : int
-        Floats computed for a row's posterior in full, to which time is proportional.
+        Floats computed for a row's full posterior, to which time is proportional.
 
     Examples
     --------
@@ -164,7 +149,7 @@ class Codebook(nn.Module):
         return self.known_snr.dtype
 
     def embed(self, x: Tensor) -> Tensor:
-        """The points of rows ``x`` (B, C): (B, D). Where a cell is missing, any finite point."""
+        """The points of rows ``x`` (B, C): (B, D). Where a cell is missing, an arbitrary finite point."""
         codes = x.nan_to_num(0.0)
         parts = [self.levels.embed(codes[:, self.finite].long())]
         if len(self.reals):
@@ -179,7 +164,7 @@ class Codebook(nn.Module):
         return level.masked_fill_(cells.isnan(), self.levels.n_points)
 
     def known_cells(self, y: Tensor, snr: Tensor) -> Tensor:
-        """Rows (B, C), float64, of the cells that a state knows; NaN elsewhere, and in high-cardinality columns."""
+        """The known cells of a state as rows (B, C), float64; NaN elsewhere, and in high-cardinality columns."""
         x = torch.full(snr.shape, torch.nan, dtype=torch.float64, device=y.device)
         levels = self.levels.argmax(
             self.levels.evidence(y[:, : self.levels.n_coords], snr[:, self.finite])

@@ -1,19 +1,19 @@
-"""What a step may not do on a device other than the CPU: look at its own numbers.
+"""Operations of a step that never wait for the device.
 
-A program queues work for a GPU and goes on. Where the shape of a tensor, or what is done next, depends on numbers there
-(``nonzero``, a boolean mask as an index, ``bool(tensor)``), it has to wait until they are computed, and the GPU is idle
-meanwhile; a tensor that is copied from the host has to be waited for, too. On a CPU a look is free, and rows that need
-no work are left out. So a *step* asks the functions below, which leave out work on the CPU and do all of it elsewhere,
-with the same result to rounding. A step is the forward and backward pass with the optimiser and the average; a
-denoiser's ``forward``, ``log_prob``, ``preceding`` and ``draw``; and what a posterior is asked for.
+A program queues work for a GPU and goes on. Where the shape of a tensor, or control flow, depends on values there
+(``nonzero``, a boolean mask as an index, ``bool(tensor)``), the host has to wait for them, and the GPU is idle
+meanwhile; so it does for a tensor that is copied from the host. On a CPU values can be read for free, and rows that
+need no work are skipped. So a *step* uses the functions below, which skip work on the CPU and do all of it elsewhere,
+with the same result up to rounding. Steps are: the forward and backward pass with the optimiser and the average of
+weights; a denoiser's ``forward``, ``log_prob``, ``preceding`` and ``draw``; and the methods of posteriors.
 
-Outside the steps the host looks, and waits: at fit time, every few dozen steps of a training, at the first call of what
-keeps tables, once a batch for the length of its paths, after each doubling of the paths under ``max_stderr``, and for
-the ``log_factors`` of a tree or a Bayesian network, which explain rows. A denoiser of images by a foreign network
-checks in every call what goes in and comes out.
+Outside the steps the host may wait: every few dozen training steps, at the first call of methods that keep tables, once
+a batch for the length of its paths, after each doubling of the paths under ``max_stderr``, and for the ``log_factors``
+of a tree or a Bayesian network, which explain rows. A denoiser of images by an external network checks inputs and
+outputs in every call.
 
-What doing all of the work costs on a GPU is unmeasured. Where few rows need it, as on long paths over high-cardinality
-columns, it is a multiple of what the CPU does.
+The cost on a GPU of work that the CPU skips is unmeasured. Where few rows need it, as on long paths over
+high-cardinality columns, it is a multiple of the CPU's work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 def resolve_device(name: str) -> torch.device:
     """The device of that name; ValueError if this machine has no such device.
 
-    "auto" is CUDA if available, of several processes on a machine to each its own.
+    "auto" is CUDA if available, and for each of several processes on a machine its own GPU.
     """
     if isinstance(name, str) and name == "auto":
         own = os.environ.get("LOCAL_RANK")  # set by torchrun
@@ -37,7 +37,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device(cuda if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device, dtype=torch.float64)  # nats are added up in it
+        torch.empty(0, device=device, dtype=torch.float64)  # sums of nats need it
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(
@@ -52,31 +52,22 @@ def static_shapes(device: torch.device) -> bool:
 
 
 def any_true(mask: Tensor) -> bool:
-    """Whether anything in a mask is true; on a device other than the CPU, where asking means waiting, True."""
+    """Whether any entry of a mask is true; True on a device other than the CPU, where reading it would mean waiting."""
     return static_shapes(mask.device) or bool(mask.any())
 
 
 def rows_where(mask: Tensor) -> Tensor:
-    """Numbers of the rows where a mask (B,) is true, on a device other than the CPU of all rows: int64."""
+    """Numbers of the rows where a mask (B,) is true, int64; of all rows on a device other than the CPU."""
     if static_shapes(mask.device):
         return torch.arange(len(mask), device=mask.device)
     return torch.nonzero(mask).flatten()
 
 
 def replace_rows(values: Tensor, mask: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """Values with other ones where a mask is true.
+    """``values`` (B, ...) with ``compute`` of the row numbers, (n,) to (n, ...), in the rows of ``mask`` (B,).
 
-    Parameters
-    ----------
-    values : Tensor, shape (B, ...)
-    mask : Tensor of bool, shape (B,)
-    compute : callable
-        From numbers of rows (n,) to their values, (n, ...). On the CPU it is called for the rows of the mask, if there
-        are any; elsewhere for all rows, of which those outside the mask may come out as anything, even NaN.
-
-    Returns
-    -------
-    Tensor, shape (B, ...)
+    On the CPU ``compute`` is called for the rows of the mask, if there are any; elsewhere for all rows, where its
+    results outside the mask are ignored, even NaN.
     """
     rows = rows_where(mask)
     if not len(rows):
@@ -89,16 +80,15 @@ def replace_rows(values: Tensor, mask: Tensor, compute: Callable[[Tensor], Tenso
 
 @lru_cache(maxsize=256)
 def index_tensor(numbers: tuple[int, ...] | tuple[tuple[int, ...], ...], device: str) -> Tensor:
-    """Whole numbers as a tensor on a device, copied there once: int64. Not to be changed."""
+    """Integers as an int64 tensor on a device, copied there once; it must not be changed."""
     with torch.inference_mode(False):
         return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 def add_at(sums: Tensor, dim: int, index: Tensor, values: Tensor) -> Tensor:
-    """As ``sums.index_add_(dim, index, values)``, in an order that does not change from run to run.
+    """``sums.index_add_(dim, index, values)`` in an order that does not change from run to run.
 
-    On CUDA, ``index_add_`` adds in whatever order threads arrive, and so rounds differently each time; ``index_put_``
-    sorts the places first.
+    On CUDA, ``index_add_`` adds in the order in which threads arrive, so rounding varies; ``index_put_`` sorts first.
     """
     if not static_shapes(sums.device):
         return sums.index_add_(dim, index, values)

@@ -12,9 +12,9 @@ from torch import Tensor
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
 
-SMALL = 1e-300  # probability that stands for less
-FARTHEST = 1e30  # nats that stand for more
-NEWTON_STEPS = 5  # to a quantile in a tail that has less than the smallest float
+SMALL = 1e-300  # least probability
+FARTHEST = 1e30  # largest surprisal, nats
+NEWTON_STEPS = 5  # for quantiles in a tail whose mass is below the smallest float
 
 
 class GaussianPosterior:
@@ -23,18 +23,16 @@ class GaussianPosterior:
     Parameters
     ----------
     log_weight, mean, var : Tensor, shape (B, R, K)
-        Of the K components of each column; the weights are normalised by the constructor.
+        Log-weights, means and variances of the K components of each column; the constructor normalises the weights,
+        unless ``normalised``.
     low, high : Tensor, broadcastable to (B, R, K), optional
         Each component is the Gaussian of this mean and variance truncated to the interval (low, high], low < high; an
         infinite bound is none. By default, and where one of the two is None, there are no bounds.
-    normalised : bool
-        Whether the weights already are normalised.
 
     Notes
     -----
-    One component is the Gaussian posterior of the mathematics. The Bayes update of a mixture is a mixture of as many
-    components again: with evidence :math:`y = \delta x + \sqrt\delta\xi`, c = y/δ, and Z the mass of a component's
-    Gaussian between its bounds (1 without bounds),
+    The Bayes update of a mixture is a mixture of equally many components. With evidence :math:`y=\delta
+    x+\sqrt\delta\xi`, c = y/δ, and Z the mass of a component's Gaussian between its bounds (1 without bounds),
 
     .. math:: \mu \to \mu' = \frac{\mu + vy}{1 + \delta v}, \quad v \to v' = \frac{v}{1 + \delta v}, \quad
               \log w \to \log w - \tfrac12\log(1 + \delta v) - \frac{\delta(\mu - c)^2}{2(1 + \delta v)}
@@ -48,7 +46,7 @@ class GaussianPosterior:
     >>> q = GaussianPosterior(zero, zero, zero + 1.0).update(torch.tensor([[3.0]]), torch.tensor([[2.0]]))
     >>> q.mean(), q.var.flatten()
     (tensor([[1.]]), tensor([0.3333]))
-    >>> GaussianPosterior(zero, zero, zero + 1.0, low=zero).mean()  # of a half of a Gaussian: (2 / π)½
+    >>> GaussianPosterior(zero, zero, zero + 1.0, low=zero).mean()  # half a Gaussian: (2 / π)½
     tensor([[0.7979]])
     """
 
@@ -72,7 +70,7 @@ class GaussianPosterior:
 
     @classmethod
     def joined(cls, posteriors: Sequence[GaussianPosterior], log_weights: Tensor) -> Self:
-        """The mixture of posteriors: components of all, with log-weights (B, M) of each, or (B, M, R) by column."""
+        """The mixture of posteriors: the components of all, with log-weights (B, M) of each, or (B, M, R) by column."""
         w = log_weights if log_weights.ndim == 3 else log_weights[:, :, None]
         parts = [
             (q.log_weight + w[:, i, :, None], q.means, q.var) for i, q in enumerate(posteriors)
@@ -88,7 +86,7 @@ class GaussianPosterior:
         return cls(log_weight, mean, var, *(torch.cat(t, 2) for t in zip(*bounds, strict=True)))
 
     def _standard(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Means, standard deviations and bounds of all components, the latter in units of the Gaussians: float64."""
+        """Means, standard deviations and standardised bounds of all components, float64."""
         mean, sd = self.means.double(), self.var.double().sqrt()
         low, high = ((t.double() - mean) / sd for t in self.bounds)
         return mean, sd, low, high
@@ -122,7 +120,7 @@ class GaussianPosterior:
         return (self.log_weight.exp() * below).sum(2)
 
     def shares(self, values: Tensor) -> Tensor:
-        """Probabilities of the components given the cells (B, R): (B, R, K)."""
+        """Posterior probabilities of the components given the cells (B, R): (B, R, K)."""
         return torch.softmax(self.log_weight + self._log_density(values), 2)
 
     def _log_density(self, values: Tensor) -> Tensor:
@@ -146,14 +144,14 @@ class GaussianPosterior:
     def update(self, y: Tensor, snr: Tensor) -> GaussianPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R).
 
-        A known value that no component reaches leaves their weights as they are.
+        A known value far outside every component leaves their weights unchanged.
         """
         log_evidence, *parts = self.given(y, snr)
         log_weight = self.log_weight + log_evidence.clamp_min(-FARTHEST)
         return GaussianPosterior(*(t.to(self.means) for t in (log_weight, *parts)), *self.bounds)
 
     def given(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As :meth:`log_evidence`, and means and variances of the components after the evidence: (B, R, K) each."""
+        """:meth:`log_evidence`, and means and variances of the components after the evidence: (B, R, K) each."""
         mean, var, known, point = self.means, self.var, torch.isinf(snr), y
         if self.bounds:
             mean, var, y, snr = (t.double() for t in (mean, var, y, snr))
@@ -162,7 +160,7 @@ class GaussianPosterior:
         centre = (y / snr.clamp_min(torch.finfo(snr.dtype).tiny))[:, :, None]
         y, snr = y[:, :, None], snr[:, :, None]
         shrink = 1 + snr * var
-        # where snr is 0, so is y, and the centre
+        # where snr is 0, y and the centre are 0, too
         log_evidence = -0.5 * (shrink.log() + snr * (mean - centre) ** 2 / shrink)
         after, narrower = (mean + var * y) / shrink, var / shrink
         if self.bounds:
@@ -175,18 +173,15 @@ class GaussianPosterior:
         return torch.where(known[:, :, None], there, log_evidence), after, narrower
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GaussianPosterior:
-        """The posterior of other rows, ``rows`` of each tensor."""
+        """The posterior of the rows that ``rows`` selects from each tensor."""
         parts = self.log_weight, self.means, self.var, *self.bounds
         return GaussianPosterior(*map(rows, parts), normalised=True)
 
     def at_uniform(self, u: Tensor, v: Tensor) -> Tensor:
-        """Values of one column by inverse distribution functions: float64, (B, n).
+        """Values (B, n) of one column by inverse distribution functions, float64.
 
-        Parameters
-        ----------
-        u, v : Tensor of float64, shape (B, n)
-            Numbers between 0 and 1 that choose the component, and the value within it. Uniform ones give draws; spread
-            evenly over the square, they give values that are spread like the mixture.
+        ``u`` (B, n) in [0, 1] chooses the component and ``v`` (B, n) the value within it: uniform numbers give draws,
+        points spread evenly over the square a quasi-random sample.
         """
         which = chosen(self.log_weight[:, 0].double(), u)
         mean, var, *bounds = (
@@ -251,22 +246,22 @@ def log_normal(z: Tensor) -> Tensor:
 
 
 def chosen(log_probs: Tensor, u: Tensor) -> Tensor:
-    """Places in distributions (B, K) of logits that belong to uniform numbers (B,) or (B, n): int64, as these."""
+    """Categories of distributions (B, K) of logits by uniform numbers (B,) or (B, n): int64, of the same shape."""
     cdf = torch.softmax(log_probs, 1).cumsum(1)
     wide = u[:, None] if u.ndim == 1 else u
-    share = wide * cdf[:, -1:]  # without rounding, a place beyond the last might be chosen
+    share = wide * cdf[:, -1:]  # the last sum may round to less than 1
     place = torch.searchsorted(cdf, share.contiguous(), right=True).clamp_max(cdf.shape[1] - 1)
     return place.view(u.shape)
 
 
 def _mirrored(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether an interval lies above zero, and its mirror image if so: below zero, small masses keep their digits."""
+    """Whether an interval lies above zero; if so it is mirrored, since small masses below zero keep their digits."""
     above = low > 0
     return above, torch.where(above, -high, low), torch.where(above, -low, high)
 
 
 def log_between(low: Tensor, high: Tensor) -> Tensor:
-    """Log-probability of a standard normal variable to lie between bounds (float64), nats."""
+    """Log-probability of a standard normal variable between bounds (float64), nats."""
     _, low, high = _mirrored(low, high)
     most = torch.special.log_ndtr(high)
     less = (torch.special.log_ndtr(low) - most).clamp_max(-SMALL)
@@ -274,18 +269,18 @@ def log_between(low: Tensor, high: Tensor) -> Tensor:
 
 
 def truncated_cdf(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Probability of at most z of a standard normal variable truncated to (low, high], float64."""
+    """Distribution function at z of a standard normal variable truncated to (low, high], float64."""
     return (log_between(low, z.clamp(low, high)) - log_between(low, high)).exp()
 
 
 def truncated_quantile(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The value below which a standard normal variable truncated to (low, high] has probability u, float64."""
+    """Quantile u of a standard normal variable truncated to (low, high], float64."""
     above, a, b = _mirrored(low, high)
     u = torch.where(above, 1 - u, u).clamp(SMALL, 1 - 1e-16)
     a_below, b_below = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
     log_below = torch.logaddexp(torch.log1p(-u) + a_below, u.log() + b_below)
     z = torch.special.ndtri(log_below.exp())
-    far = -(-2 * log_below).clamp_min(1.0).sqrt()  # where a float has no such probability
+    far = -(-2 * log_below).clamp_min(1.0).sqrt()  # where the probability underflows
     for _ in range(NEWTON_STEPS):
         now = torch.special.log_ndtr(far)
         far = far + (log_below - now) * (now - log_normal(far)).exp()

@@ -1,4 +1,4 @@
-"""Densities of single cells on a grid, beside the mixtures of Gaussians of other continuous cells."""
+"""Densities of single cells on a grid; other continuous cells keep their mixtures of Gaussians."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from discrete_itd.channel.gaussian import GaussianPosterior
 
 BLOCK = 32  # rows
-LEAST_DECAY = 1.0  # per unit of a standardised column, of the tails beyond the outermost nodes
+LEAST_DECAY = 1.0  # least slope of the tails, nats per unit of a standardised column
 
 
 def _in_blocks(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function of rows, called for a multiple of ``BLOCK`` of them, so that no row's rounding depends on others."""
+    """Call a function of rows for a multiple of ``BLOCK`` rows, so that no row's rounding depends on others."""
 
     @wraps(function)
     def blocked(*rows: Tensor) -> Tensor:
@@ -27,18 +27,18 @@ def _in_blocks(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class GridPosterior(GaussianPosterior):
-    r"""Continuous columns, of which some cells have a density whose logarithm is linear between the nodes of a grid.
+    """Continuous columns some of whose cells have a log-density that is linear between the nodes of a grid.
 
-    Beyond the outermost nodes it goes on as in the outermost interval, but falls at least as :math:`e^{-|x|}`.
+    Beyond the outermost nodes the log-density continues linearly, but falls at least as :math:`e^{-|x|}`.
 
     Parameters
     ----------
     others : GaussianPosterior
-        Of B rows and R columns: the distributions of all other cells, whose components are the attributes of this.
+        Distributions of all other cells of B rows and R columns; its components are the attributes of this posterior.
     place : Tensor of int64, shape (B, R)
-        Which of the n grids is that of the cell; -1 where it is one of the others.
+        Which of the n grids belongs to the cell; -1 for cells without a grid.
     nodes : Tensor of float64, shape (n, G)
-        Increasing in every row; equal ones count as one.
+        Increasing in every row; equal nodes count once.
     log_density : Tensor of float64, shape (n, G)
         At the nodes, up to a constant of each grid, nats.
     log_mass : Tensor of float64, shape (n,), optional
@@ -94,7 +94,7 @@ class GridPosterior(GaussianPosterior):
         return out
 
     def quantiles(self, u: Tensor) -> Tensor:
-        """Quantiles at levels ``u`` (n,) of the cells, all of which must have a grid: float64, (B, R, n)."""
+        """Quantiles at levels ``u`` (n,) of cells that all have a grid: float64, (B, R, n)."""
         row, _, nodes, log_f = self._own()
         levels = u.to(nodes).expand(len(row), -1)
         return grid_quantiles(nodes, log_f, levels).view(*self.place.shape, len(u))
@@ -116,7 +116,7 @@ class GridPosterior(GaussianPosterior):
         return GridPosterior(others, place, nodes, told)
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GridPosterior:
-        """The posterior of other rows, ``rows`` of each tensor."""
+        """The posterior of the rows that ``rows`` selects from each tensor."""
         others, place = self._others().pick(rows), rows(self.place)
         return GridPosterior(others, place, self.nodes, self.log_joint, self.log_mass)
 
@@ -131,7 +131,7 @@ class GridPosterior(GaussianPosterior):
 
 
 def _slopes(nodes: Tensor, log_f: Tensor) -> tuple[Tensor, Tensor]:
-    """Decay to the left of the first node and to the right of the last one, per unit: (n, 1) each."""
+    """Decay left of the first node and right of the last one, nats per unit: (n, 1) each."""
     gap, step = nodes.diff(dim=1), log_f.diff(dim=1)
     slope = step / gap.clamp_min(torch.finfo(gap.dtype).tiny)
     left, right = slope[:, :1], -slope[:, -1:]
@@ -191,7 +191,7 @@ def grid_quantiles(nodes: Tensor, log_f: Tensor, u: Tensor) -> Tensor:
     k = (i - 1).clamp(0, nodes.shape[1] - 2)  # the interval, where it is one
     d = log_f.diff(dim=1).gather(1, k)
     down = torch.where(d.abs() < 1e-9, 1e-9, d.abs())
-    # of a falling density by its definition, of a rising one from the other end
+    # a falling density from its left end, a rising one from its right end
     back = torch.where(d < 0, s, 1 - s)
     t = -torch.log1p(back * torch.expm1(-down)) / down
     t = torch.where(d < 0, t, 1 - t)

@@ -1,4 +1,4 @@
-"""The posterior of a high-cardinality column: computed only where it is asked for."""
+"""The posterior of a high-cardinality column: computed only where it is needed."""
 
 from __future__ import annotations
 
@@ -11,26 +11,23 @@ from discrete_itd.channel.codebook import Vocabulary
 from discrete_itd.channel.devices import replace_rows, rows_where
 from discrete_itd.channel.levels import VERTEX
 
-CODE_KNOWN_SNR = 2e5  # codes lie a tenth of a unit apart or more
+CODE_KNOWN_SNR = 2e5  # suffices for codes that lie at least a tenth of a unit apart
 CHUNK_CELLS = 1 << 24  # rows times categories of one softmax
 
 
 class VocabularyPosterior:
     r"""A distribution over the categories of a high-cardinality column, one for each of B rows.
 
-    Its logits are :math:`\log\pi_k + \langle y, e_k\rangle - \gamma\|e_k\|^2/2 + f_k`, eq. (2), with
-    :math:`f_k = \langle h, u_k\rangle` of a network; so the pair (y, h) of a few numbers is the whole posterior, and
-    one matrix product normalises it exactly.
+    Its logits are :math:`\log\pi_k + \langle y, e_k\rangle - \gamma\|e_k\|^2/2 + f_k`, eq. (2), with :math:`f_k =
+    \langle h, u_k\rangle` of a network; so the pair (y, h) of a few numbers is the whole posterior, and one matrix
+    product normalises it exactly.
 
     Parameters
     ----------
-    vocabulary : Vocabulary
-    log_probs : Tensor, shape (K,) or (B, K), nats
-        The prior, :math:`\log\pi`, of all rows or of each.
-    y : Tensor, shape (B, D_j)
-    snr : Tensor, shape (B,)
-    h : Tensor, shape (B, r), optional
-    u : Tensor, shape (n_levels, r), optional
+    vocabulary : Vocabulary log_probs : Tensor, shape (K,) or (B, K), nats
+        The prior, :math:`\log\pi`, shared or for each row.
+    y, snr : Tensor, shapes (B, D_j) and (B,) h : Tensor, shape (B, r), optional u : Tensor, shape (n_levels, r),
+    optional
         The network's vectors of the categories; it moves probability among the seen ones only.
     shared : bool
         Whether all rows are equal, so that one is computed for all.
@@ -61,7 +58,7 @@ class VocabularyPosterior:
 
     @classmethod
     def joined(cls, parts: Sequence[VocabularyPosterior]) -> VocabularyPosterior:
-        """The posterior of the rows of several about the same column, one after the other."""
+        """Concatenate the rows of several posteriors of the same column."""
         first = parts[0]
         prior, h = first.log_probs, first.h
         if prior.ndim > 1:
@@ -72,7 +69,7 @@ class VocabularyPosterior:
         return cls(first.vocabulary, prior, y, snr, h, first.u)
 
     def _bases(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of the numbered rows, and prior times evidence (2) of each category, without a network: (b, K)."""
+        """Chunks of the numbered rows, and log prior plus evidence (2) of each category, without a network: (b, K)."""
         n, codes = self.vocabulary.n_levels, self.vocabulary.codes
         for part in rows.split(max(1, CHUNK_CELLS // len(codes))):
             known = torch.isinf(self.snr[part])
@@ -83,9 +80,9 @@ class VocabularyPosterior:
             yield part, torch.cat([base[:, :n] - gamma * (VERTEX**2 / 2), base[:, n:]], 1)
 
     def log_evidence(self) -> Tensor:
-        """Log-probability that the prior gives to the evidence, or to a known category: (B,), nats; at no cost if none.
+        """Log-likelihood (B,) of the evidence under the prior, nats, up to a constant that depends on it alone.
 
-        Up to a constant that depends on the evidence alone.
+        Where the cell is known it is the log-prior of its category. Rows without evidence cost nothing on a CPU.
         """
 
         def compute(rows: Tensor) -> Tensor:
@@ -114,7 +111,7 @@ class VocabularyPosterior:
             yield part, seen
 
     def log_prob(self, cells: Tensor) -> Tensor:
-        """Log-probability of each cell (float64 codes, (B,)), nats; 0 where it is NaN, on a CPU at no cost."""
+        """Log-probability of each cell (float64 codes, (B,)), nats; 0 where it is NaN, which costs nothing on a CPU."""
         codes = cells.nan_to_num(0.0).long()
 
         def compute(asked: Tensor) -> Tensor:
@@ -127,12 +124,12 @@ class VocabularyPosterior:
         return replace_rows(self.y.new_zeros(len(cells)), ~cells.isnan(), compute)
 
     def log_probs_of_all(self) -> Tensor:
-        """Log-probabilities of all categories, (B, K), nats: as large as the vocabulary."""
+        """Log-probabilities of all categories, (B, K), nats."""
         rows = torch.arange(len(self.y), device=self.y.device)
         return torch.cat([q for _, q in self._logits(rows)])
 
     def mode(self, cells: Tensor) -> Tensor:
-        """The most probable seen category where ``cells`` (B,) is true: float64 codes, (B,); any or 0 elsewhere."""
+        """The most probable seen category where ``cells`` (B,) is true: float64 codes, (B,); arbitrary elsewhere."""
         out = torch.zeros(len(self.y), dtype=torch.float64, device=self.y.device)
         for part, logits in self._logits(rows_where(cells)):
             out[part] = logits[:, : self.vocabulary.n_levels].argmax(1).double()
@@ -163,14 +160,14 @@ class VocabularyPosterior:
         )
 
     def pick(self, rows: Callable[[Tensor], Tensor], *, shared: bool) -> VocabularyPosterior:
-        """The posterior of other rows, ``rows`` of each tensor."""
+        """The posterior of the rows that ``rows`` selects from each tensor."""
         h = None if self.h is None else rows(self.h)
         y, snr = rows(self.y), rows(self.snr)
         prior = self.log_probs if self.log_probs.ndim == 1 else rows(self.log_probs)
         return VocabularyPosterior(self.vocabulary, prior, y, snr, h, self.u, shared=shared)
 
     def sample(self, generator: torch.Generator, cells: Tensor, *, allow_unseen: bool) -> Tensor:
-        """One category where ``cells`` (B,) is true: float64 codes, (B,); any or 0 elsewhere."""
+        """One category where ``cells`` (B,) is true: float64 codes, (B,); arbitrary elsewhere."""
         out = torch.zeros(len(self.y), dtype=torch.float64, device=self.y.device)
         for part, logits in self._logits(rows_where(cells)):
             if self.vocabulary.open and not allow_unseen:

@@ -1,4 +1,4 @@
-r"""The points of the levels of columns of few categories, and the arithmetic on them.
+r"""The points of the levels of low-cardinality columns, and the arithmetic on them.
 
 Column :math:`j` has :math:`K_j` *levels* (its categories, and, where the column is open, one last level
 for unseen categories). Each level is a point :math:`e_{jk}` with a single non-zero coordinate:
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 VERTEX = 1 / math.sqrt(2)  # ‖e_k − e_l‖ = 1 for two vertices of the simplex
 CATEGORY_MAJOR_UP_TO = 32  # levels; measured, see the benchmark named above
-KNOWN_NATS = 1000.0  # evidence by which a known cell beats its nearest rival: exp(-1000) = 0
+KNOWN_NATS = 1000.0  # log-odds of a known cell against the nearest other level: exp(-1000) = 0
 REAL_KNOWN_SNR = 1e10  # an error of 1e-5: finer than any density that can be learned
 CODE_LENGTH = 32  # coordinates of a code; a hundred thousand random ones stay well apart
 
@@ -81,7 +81,7 @@ class ColumnPoints:
 
     @property
     def known_snr(self) -> float:
-        """The finite SNR that stands for infinity: no float tells its posterior from certainty."""
+        """The finite SNR that replaces infinity: its posterior is certain to the precision of floats."""
         if self.kind == "real":
             return REAL_KNOWN_SNR
         gap = 1.0
@@ -142,21 +142,16 @@ class _Group:
 class Levels(nn.Module):
     """Points of the columns on simplices and lines, and softmax, evidence and mean over them.
 
-    Parameters
-    ----------
-    columns : sequence of ColumnPoints, length C
-        All of kind "simplex" or "line"; there may be none.
+    All C ``columns`` are of kind "simplex" or "line"; there may be none.
 
     Attributes
     ----------
     n_columns, n_points, n_coords : int
         C, T and D.
     widest : int
-        Levels of the column that has most.
-    level_column : Tensor, shape (T,)
-        The column of each level.
-    level_code : Tensor, shape (T,)
-        Which category of its column the level is.
+        Largest number of levels of a column.
+    level_column, level_code : Tensor, shape (T,)
+        The column of each level, and its category in that column.
     level_unseen : Tensor of bool, shape (T,)
         True at the levels of unseen categories.
 
@@ -229,7 +224,7 @@ class Levels(nn.Module):
         keep("_order", sorted(range(len(order)), key=order.__getitem__), torch.int64)
         self.any_open = any(is_open)
         self.widest = widest = max(self.cardinalities, default=1)
-        place = [self.n_points] * (self.n_columns * widest)  # beyond the last: no level
+        place = [self.n_points] * (self.n_columns * widest)  # n_points: no level
         for s in range(self.n_points):
             place[column[s] * widest + level[s]] = s
         keep("_place", place, torch.int64)
@@ -261,7 +256,7 @@ class Levels(nn.Module):
         return x.scatter_(1, self.level_coord[level], self.level_value[level])
 
     def at(self, values: Tensor, codes: Tensor) -> Tensor:
-        """``values`` (B, T) at the row's own category: (B, C)."""
+        """``values`` (B, T) at the row's category of each column: (B, C)."""
         return values.gather(1, self.index_of(codes))
 
     def per_level(self, values: Tensor) -> Tensor:
@@ -272,12 +267,12 @@ class Levels(nn.Module):
         return values[:, self.coord_column]
 
     def spread(self, values: Tensor, fill: float) -> Tensor:
-        """``values`` (B, T) by column: (B, C, K) for the widest column, ``fill`` beyond the levels of narrower ones."""
+        """``values`` (B, T) by column: (B, C, K), with ``fill`` beyond the levels of columns with fewer than K."""
         padded = torch.cat([values, values.new_full((len(values), 1), fill)], 1)
         return padded[:, self._place].view(len(values), self.n_columns, self.widest)
 
     def gather(self, values: Tensor) -> Tensor:
-        """The levels of ``values`` (B, C, K), spread by column: (B, T)."""
+        """Inverse of :meth:`spread`: the levels of ``values`` (B, C, K) as (B, T)."""
         return values.flatten(1)[:, self._spread]
 
     # -- softmax over each column's levels -------------------------------------------------------
@@ -288,37 +283,29 @@ class Levels(nn.Module):
         return _joined(parts, logits)
 
     def logsumexp(self, logits: Tensor) -> Tensor:
-        """Log of each column's total: (B, T) to (B, C)."""
+        """Logsumexp over each column's levels: (B, T) to (B, C)."""
         return self._in_order([torch.logsumexp(v, g.axis) for g, v in self._views(logits)], logits)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Each column's total over its levels: (B, T) to (B, C)."""
+        """Sum over each column's levels: (B, T) to (B, C)."""
         return self._in_order([v.sum(g.axis) for g, v in self._views(values)], values)
 
     def below_peak(self, values: Tensor) -> Tensor:
-        """Values (B, T) less the largest one of each column."""
+        """Values (B, T) minus the maximum of each column."""
         parts = [(v - v.amax(g.axis, keepdim=True)).flatten(1) for g, v in self._views(values)]
         return _joined(parts, values)
 
     def argmax(self, values: Tensor) -> Tensor:
-        """Each column's level of largest value, as codes: (B, T) to (B, C)."""
+        """Code of the largest value of each column: (B, T) to (B, C)."""
         return self._in_order([v.argmax(g.axis) for g, v in self._views(values)], values.long())
 
     # -- the channel on the points --------------------------------------------------------------
 
     def evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        r"""Log-likelihood of every category given the state, up to a constant per column, eq. (2).
+        r"""Log-likelihood (B, T) of every category given the state, nats, up to a constant per column, eq. (2).
 
-        Parameters
-        ----------
-        y : Tensor, shape (B, D)
-            Sufficient statistic :math:`\gamma x + w_\gamma`; where the SNR is infinite, the point itself.
-        snr : Tensor, shape (B, C)
-            SNR of each column, from 0 (nothing known) to infinity (the cell is known).
-
-        Returns
-        -------
-        Tensor, shape (B, T), nats
+        ``y`` (B, D) is the sufficient statistic :math:`\gamma x + w_\gamma`, or the point itself where the SNR is
+        infinite; ``snr`` (B, C) runs from 0 (nothing known) to infinity (the cell is known).
         """
         known = torch.isinf(snr)
         snr = torch.where(known, self.known_snr, snr)
@@ -367,7 +354,7 @@ class Levels(nn.Module):
 
 
 def _joined(parts: list[Tensor], like: Tensor) -> Tensor:
-    """The parts side by side; an empty tensor like another where there are none."""
+    """The parts side by side; an empty tensor like ``like`` if there are none."""
     if len(parts) == 1:
         return parts[0]
     return torch.cat(parts, 1) if parts else like[:, :0]

@@ -16,7 +16,7 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
-_MISSING = 0x7FF8000000000000  # there are many NaNs, but one missing cell
+_MISSING = 0x7FF8000000000000  # all NaNs are one missing cell
 
 
 def _wrap(n: int) -> int:
@@ -36,12 +36,12 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def cell_bits(x: Tensor) -> Tensor:
-    """The 64 bits of each float64 cell as an integer, the same for equal cells: 0 and -0, any two NaNs."""
+    """The 64 bits of each float64 cell as an integer, equal for equal cells: 0 and -0, any two NaNs."""
     return (x + 0.0).contiguous().view(torch.int64).masked_fill(x.isnan(), _MISSING)
 
 
 def row_hashes(x: Tensor, salt: int = 0) -> Tensor:
-    """A 64-bit number of the content of each row of x (B, C): int64, (B,), equal for equal rows."""
+    """A 64-bit hash of each row of x (B, C): int64, (B,)."""
     place = _mix(torch.arange(1, x.shape[1] + 1, device=x.device) * _GOLDEN + _wrap(salt))
     return _mix(_mix(_mix(cell_bits(x)) * _GOLDEN + place).sum(1))
 
@@ -49,21 +49,9 @@ def row_hashes(x: Tensor, salt: int = 0) -> Tensor:
 class RowNoise:
     """Random numbers that depend on a row's content alone, never on its place in a batch.
 
-    Every number is a hash of (salt, content of the row, path, step, coordinate). Two equal rows get equal
-    noise, so a score is a function of the row.
-
-    Parameters
-    ----------
-    x : Tensor of float64, shape (B, C)
-        The rows' cells.
-    path : Tensor of int64, shape (B,)
-        Which repetition each row is in.
-    salt : int
-        One number for all rows, from the caller's generator.
-
-    Attributes
-    ----------
-    path : Tensor of int64, shape (B,)
+    Every number is a hash of (salt, content of the row, path, step, coordinate). Two equal rows get equal noise, so a
+    score is a function of the row. ``x`` (B, C) are the rows' float64 cells, ``path`` (B,) is the repetition of each
+    row, int64, and ``salt`` one number for all rows, from the caller's generator.
     """
 
     def __init__(self, x: Tensor, path: Tensor, salt: int) -> None:
@@ -98,7 +86,7 @@ def draw_salt(generator: torch.Generator) -> int:
 
 
 def scattered_directions(n: int, dim: int) -> Tensor:
-    """Unit vectors spread at random but always the same: float64, shape (n, dim)."""
+    """Fixed pseudo-random unit vectors: float64, shape (n, dim)."""
     number = torch.arange(n, dtype=torch.float64)[:, None]
     normal = RowNoise(number, torch.zeros(n, dtype=torch.int64), salt=dim).normal(
         0, dim, torch.float64

@@ -27,17 +27,16 @@ __all__ = [
 
 
 class Posterior:
-    """The distribution of a whole row, column by column independent.
+    """The distribution of a whole row, with independent columns.
 
     Parameters
     ----------
-    codebook : Codebook
-    categorical : CategoricalPosterior
-        Of the columns of few categories.
+    codebook : Codebook categorical : CategoricalPosterior
+        The low-cardinality columns.
     gaussian : GaussianPosterior or GridPosterior
-        Of the continuous columns.
+        The continuous columns.
     words : list of VocabularyPosterior
-        Of the columns of many categories.
+        The high-cardinality columns.
 
     Examples
     --------
@@ -85,12 +84,8 @@ class Posterior:
     def update(self, y: Tensor, snr: Tensor) -> Posterior:
         r"""The Bayes update :math:`q \oplus \Delta` by new evidence of every column about itself.
 
-        Parameters
-        ----------
-        y : Tensor, shape (B, D)
-            Increment of the statistic (the point itself where ``snr`` is infinite).
-        snr : Tensor, shape (B, C)
-            Increment of the SNR.
+        ``y`` (B, D) is the increment of the statistic (the point itself where ``snr`` is infinite), ``snr`` (B, C) that
+        of the SNR.
         """
         book = self.codebook
         categorical = self.categorical.update(y[:, : book.levels.n_coords], snr[:, book.finite])
@@ -103,7 +98,7 @@ class Posterior:
         return Posterior(book, categorical, gaussian, words)
 
     def expand(self, n: int) -> Posterior:
-        """One row's posterior for ``n`` rows."""
+        """The posterior of one row repeated for ``n`` rows."""
         return self._pick(lambda t: t.expand(n, *t.shape[1:]), shared=True)
 
     def rows(self, part: slice | Tensor) -> Posterior:
@@ -120,8 +115,8 @@ class Posterior:
     ) -> Tensor:
         """One value per cell: float64, shape (B, C).
 
-        The level of unseen categories names no value; it is drawn only if asked for. Where ``cells`` (B, C) is false,
-        the result is a draw or zero, whichever is cheaper.
+        The level of unseen categories is drawn only if ``allow_unseen``. Where ``cells`` (B, C) is false, the result is
+        a draw or zero, whichever is cheaper.
         """
         book = self.codebook
         codes = self.categorical.sample(generator, allow_unseen=allow_unseen)
@@ -137,7 +132,7 @@ class Posterior:
         return out
 
     def column(self, j: int) -> Tensor:
-        """Log-probabilities of the categories of column ``j``: (B, K), nats; that of the unseen, if any, last."""
+        """Log-probabilities of the categories of column ``j``: (B, K), nats; the unseen one, if any, last."""
         book = self.codebook
         for q in self.words:
             if q.vocabulary.column == j:
@@ -147,9 +142,9 @@ class Posterior:
         return self.categorical.logits[:, book.levels.own(book.place[j])].contiguous()
 
     def at_uniform(self, j: int, u: Tensor, v: Tensor) -> Tensor:
-        """The values of column ``j`` that belong to uniform numbers ``u`` and ``v``, (B,) each: draws, (B,), float64.
+        """Draws (B,), float64, of column ``j`` by inverse distribution functions of uniform numbers ``u``, ``v`` (B,).
 
-        By inverse distribution functions, of a component and then within it, where the column is continuous.
+        In a continuous column ``u`` chooses the component and ``v`` the value within it.
         """
         at = torch.nonzero(self.codebook.reals == j).flatten()
         if not len(at) or self.gaussian is None:
@@ -159,7 +154,7 @@ class Posterior:
     def mode(self, cells: Tensor) -> Tensor:
         """The most probable seen category of each cell, the mean of each continuous one: float64, (B, C).
 
-        Where ``cells`` (B, C) is false, anything.
+        Where ``cells`` (B, C) is false, the result is arbitrary.
         """
         book, q = self.codebook, self.categorical
         codes = q.levels.argmax(q.logits.masked_fill(q.levels.level_unseen, -torch.inf))

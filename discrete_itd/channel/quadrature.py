@@ -1,4 +1,4 @@
-"""Quadratures: where to put the points of an integral over SNR."""
+"""Quadratures: the points of an integral over SNR."""
 
 from __future__ import annotations
 

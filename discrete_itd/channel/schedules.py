@@ -41,12 +41,12 @@ class Schedule(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether every cell is known after the last step, whose posterior then needs no call."""
+        """Whether every cell is known after the last step, so that its posterior need not be computed."""
         ...
 
     @property
     def orders(self) -> tuple[tuple[int, ...], ...] | None:
-        """Orders of the columns, of which every path takes one; None for a random one for every path."""
+        """Orders of the columns, one of which every path takes; None if every path has a random order."""
         ...
 
     def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor: ...
@@ -88,16 +88,17 @@ class IsotropicSchedule:
 
 @dataclass(frozen=True)
 class CoordinateSchedule:
-    """Columns jump from unknown to known: autoregression, in random or one given order.
+    """Columns jump from unknown to known: autoregression, in random or given orders.
 
     Parameters
     ----------
     n_steps : int
-        In how many steps; with one for every column, one column a step. With fewer, columns that jump together
-        are taken as independent given those known before. A row with fewer free cells takes one step for each.
+        Number of steps; with one for every column, one column a step. With fewer, columns that jump together are
+        treated
+        as independent given those known before. A row with fewer free cells takes one step for each.
     order : tuple of int, or tuple of such tuples, optional
         A permutation of the column numbers, the first to be known first; or several, of which every path takes one at
-        random, those of a row different ones. By default every path of every row takes its own random order.
+        random, the paths of a row different ones. By default every path of every row takes its own random order.
 
     Notes
     -----
@@ -139,14 +140,14 @@ class CoordinateSchedule:
 
     def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
         n_steps = n_free.clamp(1, self.n_steps)
-        # ceiling: the last step knows all
+        # ceiling: after the last step all cells are known
         n_known = -(-n_free * n_steps.clamp_max(step) // n_steps)
         snr = torch.zeros(rank.shape, dtype=torch.get_default_dtype(), device=rank.device)
         return snr.masked_fill_(rank < n_known, math.inf)
 
 
 def distinct_paths(schedule: Schedule) -> int | None:
-    """How many different paths a row has, each as probable; None where there is no end to them.
+    """Number of different, equally probable paths of a row; None if it is unbounded.
 
     Examples
     --------
@@ -163,28 +164,12 @@ def distinct_paths(schedule: Schedule) -> int | None:
 def column_ranks(
     schedule: Schedule, uniform: Tensor, path: Tensor, free: Tensor, known: Tensor
 ) -> Tensor:
-    """Ranks of the columns in the order of each path.
+    """Ranks (B, C), int64, of the columns in the order of each path.
 
-    Parameters
-    ----------
-    schedule : Schedule
-        Gives the order, if it has one.
-    uniform : Tensor, shape (B, C)
-        Random numbers in [0, 1) that give it otherwise.
-    path : Tensor of int64, shape (B,)
-        Which of the schedule's orders each row takes, modulo their number.
-    free, known : Tensor of bool, shape (B, C)
-        Cells that the path is to take, and cells known from the start.
-
-    Returns
-    -------
-    Tensor of int64, shape (B, C)
-        0 for the first free cell; negative for known cells, at least the number of free ones for missing cells.
-
-    Raises
-    ------
-    ValueError
-        If the schedule's order is one of another number of columns.
+    The k-th free cell has rank k - 1, known cells have negative ranks, missing cells at least the number of free ones.
+    The order is that of ``schedule`` with number ``path`` (B,), modulo the number of its orders, or, if it has none,
+    the order of the random numbers ``uniform`` (B, C). ``free`` and ``known`` (B, C) are the cells that the path is to
+    take and those known from the start. A ValueError if the schedule has another number of columns.
 
     Examples
     --------
@@ -205,8 +190,8 @@ def column_ranks(
 def steps_needed(schedule: Schedule, n_free: Tensor) -> int:
     """Steps after which no path of these rows changes any more, given their numbers of free cells ``n_free`` (B, 1).
 
-    Of a schedule without noise that ends with all cells known, at most one for each free cell. That number is read from
-    the device, which is waited for.
+    A schedule without noise that ends with all cells known needs at most one for each free cell. The largest number is
+    read from the device, for which the host waits.
 
     Examples
     --------

@@ -28,7 +28,7 @@ class State(NamedTuple):
 
     @classmethod
     def start(cls, codebook: Codebook, points: Tensor, given: Tensor | None = None) -> State:
-        """The state of rows ``points`` (B, D) in which only the cells ``given`` (B, C) are known."""
+        """The state of rows ``points`` (B, D) with only the cells ``given`` (B, C) known, by default none."""
         snr = points.new_zeros(len(points), codebook.n_columns)
         if given is None:
             return cls(torch.zeros_like(points), snr)

@@ -1,6 +1,6 @@
 """All numbers of a report.
 
-:func:`examine` asks the model; :mod:`discrete_itd.reporting.page` puts the findings into words and figures.
+:func:`examine` computes them; :mod:`discrete_itd.reporting.page` presents them as text and figures.
 """
 
 from __future__ import annotations
@@ -31,20 +31,12 @@ from discrete_itd.reporting.statistics import (
 )
 from discrete_itd.validation import check_integer, check_share
 
-LEVELS = (0.01, 0.05, 0.1)  # of the table of p-values
+LEVELS = (0.01, 0.05, 0.1)  # levels in the table of p-values
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A measured number and the target that it must not exceed.
-
-    Parameters
-    ----------
-    what : str
-        "nats" or "false alarms".
-    measured : Interval
-    target : float
-    """
+    """A measured interval of ``what`` ("nats" or "false alarms") and the target that it must not exceed."""
 
     what: str
     measured: Interval
@@ -60,18 +52,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Alarms:
-    """What a detector's threshold and calibration rows say about M inliers; of a density, nothing.
+    """Threshold and calibration of a detector, measured on M inliers; empty for a density.
 
-    Parameters
-    ----------
-    threshold : Threshold, optional
-        A row with ``surprisal`` above ``-offset`` raises an alarm.
-    rate : Interval, optional
-        Share of the inliers that raise an alarm.
-    reference : ndarray, shape (n,), optional
-        ``surprisal`` of the calibration rows, if there are any.
-    p_values : ndarray, shape (M,), optional
-        Of the inliers, if there are calibration rows.
+    A row with ``surprisal`` above ``-threshold.offset`` raises an alarm; ``rate`` is the share of inliers that do. With
+    n calibration rows, ``reference`` (n,) holds their ``surprisal`` and ``p_values`` (M,) those of the inliers.
     """
 
     threshold: Threshold | None = None
@@ -86,7 +70,7 @@ class Alarms:
 
     @property
     def calibration(self) -> pd.DataFrame | None:
-        """For a few levels the share of inliers with a p-value up to it, and its 95 % range; None without p-values."""
+        """Share of inliers with a p-value up to each of ``LEVELS``, and its 95 % range; None without p-values."""
         if self.p_values is None or self.reference is None:
             return None
         levels = np.array(LEVELS)
@@ -97,7 +81,7 @@ class Alarms:
 
 @dataclass(frozen=True)
 class Findings:
-    """What :func:`examine` found.
+    """The numbers of a report on N rows and M inliers, as returned by :func:`examine`.
 
     Parameters
     ----------
@@ -199,7 +183,7 @@ class Findings:
 
     @property
     def companion(self) -> str:
-        """What the curve is of: "" for the denoiser that scores rows, else the class of the companion."""
+        """The model of the curve: "" for the denoiser that scores rows, else the class of the companion."""
         curve = self.curve
         return "" if curve is None or curve.attrs["scores_rows"] else curve.attrs["model"]
 
@@ -210,7 +194,7 @@ class Findings:
 
     @cached_property
     def extrapolation(self) -> Extrapolation | None:
-        """What longer training would gain; None if there are too few validations to say."""
+        """Predicted gain of longer training; None if there are too few validations."""
         return extrapolate(self.history)
 
     @property
@@ -233,15 +217,15 @@ def examine(
     max_stderr: float | None = None,
     keep: Sequence[Hashable] = (),
 ) -> Findings:
-    """Ask a model everything that a report says. Each table is read and encoded once.
+    """Compute everything that a report shows. Each table is read and encoded once.
 
     Parameters
     ----------
     model : DiffusionDensity or DiffusionOutlierDetector
         Fitted. Thresholds, p-values and alarms need a detector.
     X : DataFrame or array-like, shape (N, C), Rows, or iterable of Rows
-        The rows to report on. Of parts, a few rows are kept, and at most four numbers for each row; the findings are
-        the same however the table is divided.
+        The rows to report on. Of a table in parts, a few rows are kept, and at most four numbers for each row; the
+        findings do not depend on the division.
     inliers : DataFrame or array-like, shape (M, C), Rows, or iterable of Rows, optional
         Normal rows that were used neither for training nor for calibration: mean surprisal, false alarms and the
         calibration of p-values are measured on them. The default is X, which is right if it holds no anomalies. With a
@@ -256,8 +240,8 @@ def examine(
     max_stderr : float, optional
         See :meth:`~discrete_itd.DiffusionDensity.log_prob`.
     keep : sequence of names
-        Columns of X, also ones that the model does not know, that say which row is which: they are shown with the rows
-        that are listed, and stand in the table of alarms.
+        Columns of X that identify a row, whether or not the model uses them: they are shown with the listed rows and in
+        the table of alarms.
 
     Raises
     ------
@@ -325,7 +309,7 @@ def examine(
 
 
 def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Iterable[Rows]:
-    """The rows of a table, with the columns to keep that the model does not know beside them; parts as they are."""
+    """The rows of a table, with the columns to keep that the model does not use; parts are returned unchanged."""
     if isinstance(keep, str):
         raise TypeError(f"keep must be a list of names of columns, got the string {keep!r}")
     frame = None if isinstance(X, Rows) else as_frame(X)
@@ -335,13 +319,15 @@ def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> 
     extra = [name for name in keep if name not in density.encoder_.names]
     if frame is None or not extra or not set(extra) <= set(frame.columns):
         return [check_any(density.rows(X if frame is None else frame))]
-    rows = density.rows(frame.drop(columns=extra))  # it warns of columns that are of no use
+    rows = density.rows(
+        frame.drop(columns=extra)
+    )  # warns about columns that the model does not use
     others = frame[extra].set_axis(rows.index)
     return [check_any(replace(rows, others=others))]
 
 
 def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
-    """What a detector says about inliers."""
+    """Threshold, p-values and false alarms of a detector on inliers."""
     calibration, score = np.asarray(detector.calibration_scores_), known.numbers["score"]
     return Alarms(
         threshold=detector.threshold_,
@@ -352,7 +338,7 @@ def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
 
 
 def check_finite(name: str, value: Any) -> None:
-    """Raise a TypeError or ValueError if a value is no finite number."""
+    """Raise a TypeError or ValueError unless a value is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not np.isfinite(value):

@@ -1,4 +1,4 @@
-r"""What longer training would gain: a power law fitted to the held-out nats of a training run.
+r"""Predicted gain of longer training: a power law fitted to the held-out nats of a training run.
 
 Many learning curves follow :math:`a + b\,s^{-c}` of the number of steps s over a wide range (Hestness et al. 2017,
 arXiv:1712.00409, section 3). Here a is the limit of infinitely many steps.
@@ -13,28 +13,19 @@ import pandas as pd
 
 # of the power law; beyond, curves cannot be distinguished within the range of a training run
 EXPONENTS = np.geomspace(0.05, 4.0, 400)
-FEWEST = 5  # validations, for three parameters and a residual
+FEWEST = 5  # validations: three parameters, and residuals
 TRANSIENT = 0.1  # share of the steps at the start, left out if enough validations remain
-FLAT = 2.0  # standard deviations of the scatter by which a curve must rise to have turned
-N_BOOTSTRAP = 400  # curves
+FLAT = 2.0  # a curve has turned if it has risen by this many standard deviations of its scatter
+N_BOOTSTRAP = 400
 
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """A power law fitted to a learning curve, and the gain of longer training that it predicts.
+    """A power law fitted to a learning curve, and the gain that it predicts for ``factor`` times as many ``steps``.
 
-    Parameters
-    ----------
-    laws : ndarray, shape (1 + B, 3)
-        a, b, c of the fitted curve, and of bootstrapped ones.
-    steps : int
-        Steps of the training run.
-    factor : float
-        The longer training that is asked about has ``factor`` times as many steps.
-    gain, low, high : float
-        Decrease of the nats per row by longer training, with a 95 % interval; never below 0.
-    has_turned : bool
-        Whether the best validation was long before the last, so that the model overfits; ``gain`` is then 0.
+    ``laws`` (1 + B, 3) holds a, b, c of the fitted curve and of B bootstrapped ones. ``gain`` is the decrease of the
+    nats per row, never below 0, with the 95 % interval ``low`` to ``high``. ``has_turned`` says that the best
+    validation was long before the last, so that the model overfits; ``gain`` is then 0.
     """
 
     laws: np.ndarray
@@ -63,38 +54,15 @@ class Extrapolation:
 def extrapolate(
     history: pd.DataFrame, *, factor: float = 2.0, seed: int = 0
 ) -> Extrapolation | None:
-    """Fit a power law to the held-out nats of a training run by least squares.
+    """Fit a power law to the held-out nats of a training run by least squares; None with fewer than five validations.
+
+    ``history`` has columns step and valid_nats, like ``DiffusionDensity.history_``; rows with step 0 and rows that are
+    not finite are left out. Longer training has ``factor`` times as many steps; a factor of at most 1 is a ValueError.
 
     All validations use the same held-out rows and noise, so their standard errors shift the curve as a whole and are
     not used. The interval comes from a wild bootstrap (Wu 1986) of the residuals, each time with another first
     validation, since it is unknown where the curve begins to follow the power law. It does not cover errors of the
     power law itself: longer training would also lower the learning rate later, which a shorter run cannot show.
-
-    Parameters
-    ----------
-    history : DataFrame
-        With columns step and valid_nats, like ``DiffusionDensity.history_``. Rows with step 0 and rows that are
-        not finite are left out.
-    factor : float
-        Longer training has ``factor`` times as many steps; more than 1.
-    seed : int
-        Random seed of the bootstrap.
-
-    Returns
-    -------
-    Extrapolation, or None if there are fewer than five validations
-
-    Raises
-    ------
-    ValueError
-        If ``factor`` is not more than 1.
-
-    Examples
-    --------
-    >>> steps = np.arange(100, 3001, 100)
-    >>> law = extrapolate(pd.DataFrame({"step": steps, "valid_nats": 8 + 40 * steps**-0.5}))
-    >>> round(law.gain, 2), round(40 * 3000**-0.5 - 40 * 6000**-0.5, 2)
-    (0.21, 0.21)
     """
     if not factor > 1:
         raise ValueError(f"factor must be more than 1, got {factor!r}")
@@ -127,7 +95,7 @@ def extrapolate(
 def _fit(steps: np.ndarray, nats: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Least squares a + b s^-c with b >= 0: shape (B, 3), of nats and weights of shape (B, S).
 
-    Given c the fit is linear in a and b, so c is found by a grid search, without starting point or local minimum.
+    Given c the fit is linear in a and b, so a grid search over c needs no starting point and has no local minimum.
     """
     u = steps[None] ** -EXPONENTS[:, None]  # (E, S)
     weights = weights / weights.sum(1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What a report asks of a model: the rows of a table that arrives in parts, its anomalies, columns and facts."""
+"""Measurements for a report: scores of a table that arrives in parts, its anomalies, columns and facts."""
 
 from __future__ import annotations
 
@@ -22,30 +22,25 @@ from discrete_itd.encoders import Column, Rows, TableEncoder, written
 from discrete_itd.estimators import DiffusionDensity
 
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
-MOST_CELLS_SHOWN = 24  # of a row, in the order of the columns
-MOST_ROWS = 500  # for questions that cost one network evaluation per row and column, or noise level
+MOST_CELLS_SHOWN = 24  # cells of a row, in the order of the columns
+MOST_ROWS = 500  # rows for what costs one network evaluation per row and column, or noise level
 MOST_CALIBRATION = 1 << 17  # inliers that set a threshold
 MOST_ALARMS = 10_000  # rows that are kept, for the download
 MOST_REASONS = (
-    1000  # of them whose reasons are looked for: some milliseconds to tenths of a second each
+    1000  # rows with an alarm that are explained: milliseconds to tenths of a second each
 )
 USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
-MOST_COLUMNS = 100  # of which each is asked for given all others
-# numbers of the posteriors that this takes in a wide table, and rows at least
+MOST_COLUMNS = 100  # columns whose entropy given all others is measured
+# in a wide table: floats of these posteriors in all, and least number of rows
 MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
-MOST_SCORES = 1 << 17  # in all, where the model that scores is asked value by value
-N_REASONS = 3  # cells of a row, at most
+MOST_SCORES = 1 << 17  # in all, where conditionals are enumerated by scores
+N_REASONS = 3  # per row, at most
 
 
 def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
-    """A fitted model as a detector, or None if it is a density, and as a density.
+    """A fitted model as (detector, or None if it is a density; density).
 
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    NotFittedError
-        If it is not fitted.
+    A TypeError if it is neither, a NotFittedError if it is not fitted.
     """
     if not isinstance(model, DiffusionDensity | DiffusionOutlierDetector):
         raise TypeError(
@@ -82,7 +77,7 @@ class Spread:
         self._kept: list[Rows] = []
 
     def add(self, rows: Rows) -> None:
-        """Take some more rows of the table."""
+        """Add the next part of the table."""
         new = np.arange(-self._n % self._step, len(rows), self._step)
         self._n += len(rows)
         if len(new):
@@ -99,11 +94,11 @@ class Spread:
 
 
 class Half:
-    """One half of a table's rows: of each pair one at random, however the table is divided into parts."""
+    """One half of a table's rows: one at random of each pair, independent of the division into parts."""
 
     def __init__(self, parts: Iterable[Rows], seed: int, *, is_second: bool) -> None:
         self._parts, self._is_second, self.n_table = parts, is_second, 0
-        # of many pairs, the choices come again
+        # the choices repeat after 65 536 pairs
         self._choices = np.random.default_rng(seed).integers(0, 2, 1 << 16)
 
     def __iter__(self) -> Iterator[Rows]:
@@ -120,9 +115,9 @@ class Half:
 def with_threshold(
     density: DiffusionDensity, inliers: Iterable[Rows], rate: float | None
 ) -> tuple[DiffusionOutlierDetector, Iterable[Rows]]:
-    """A detector whose threshold is set by one half of the inliers, and the other half.
+    """A detector whose threshold is set by one half of the inliers, and the other half of them.
 
-    Of many inliers, at most ``MOST_CALIBRATION`` set the threshold.
+    At most ``MOST_CALIBRATION`` inliers set the threshold.
     """
     seed = density.model_.seed
     half, known = Half(inliers, seed, is_second=False), Spread(MOST_CALIBRATION)
@@ -138,36 +133,25 @@ def with_threshold(
 
 
 class Measured:
-    """Numbers of the rows of a table that arrives in parts, and the rows that are shown or asked again.
+    """Numbers of the rows of a table that arrives in parts, and the rows that are shown or explained.
 
-    Parameters
-    ----------
-    density : DiffusionDensity
-    detector : DiffusionOutlierDetector, optional
-        By whose score the rows are ranked.
-    parts : iterable of Rows
-        They are not kept, and can be gone before the next part.
-    max_stderr : float, optional
-        Of the log-probabilities.
-    n_most : int
-        Number of rows with the lowest scores to keep; if it is not 0, rows with an alarm are kept, too.
-    is_known : bool
-        Whether log-probabilities are asked for.
+    ``detector``, if there is one, gives the scores by which rows are ranked; log-probabilities, with standard errors up
+    to ``max_stderr``, are computed if ``is_known``. The ``n_most`` rows with the lowest scores are kept, and, unless it
+    is 0, the first rows with an alarm. Parts are not kept.
 
     Attributes
     ----------
     numbers : dict of ndarray, shape (N,)
-        score; p_value of a detector with calibration rows; log_prob and stderr, if they are asked for. Nats.
+        score; p_value with a detector that has calibration rows; log_prob and stderr if ``is_known``. Nats.
     n_cells : int
         Cells that are not missing.
     seconds : float
-        That scoring took.
+        Time for scoring.
     spread : Rows
-        Rows from the whole table.
-    worst : Rows
-        Those with the lowest scores, in the order of the table; ``worst_scores`` are theirs.
-    alarms : Rows or None
-        The first rows that raise an alarm, in the order of the table; ``alarm_scores`` are theirs.
+        At most ``MOST_ROWS`` rows, evenly spread over the table.
+    worst, alarms : Rows, and Rows or None
+        Rows with the lowest scores, and rows with an alarm, in the order of the table; ``worst_scores`` and
+        ``alarm_scores`` are their scores.
     """
 
     def __init__(
@@ -190,7 +174,7 @@ class Measured:
             score = found[-1]["score"]
             self.n_cells += int((~rows.x.isnan()).sum())
             spread.add(rows)
-            # earlier rows stand before later ones: of equal scores the earlier ones stay
+            # stable: of equal scores the earlier rows are kept
             lowest = np.sort(np.argsort(score, kind="stable")[:n_most])
             both = Rows.concat([*worst, rows.take(lowest)])
             scores = np.append(self.worst_scores, score[lowest])
@@ -243,12 +227,9 @@ def most_anomalous_rows(
 ) -> pd.DataFrame:
     """The n of N rows with the lowest scores, shape (N,) in nats, and up to ``N_REASONS`` reasons for each.
 
-    Returns
-    -------
-    DataFrame, shape (n, 5)
-        row (its label in the table), nats (minus the score), p_value (NaN without calibration rows), reasons (a tuple
-        of sentences), cells (a tuple of name, value as text, and whether a reason is about it: the columns to keep,
-        :func:`kept`, then those of the model, of many columns the first ``MOST_CELLS_SHOWN`` and those with a reason).
+    Columns: row (its label in the table), nats (minus the score), p_value (NaN without calibration rows), reasons (a
+    tuple of sentences), cells (a tuple of name, value as text, and whether a reason is about it: the columns to keep,
+    :func:`kept`, then those of the model, of many columns the first ``MOST_CELLS_SHOWN`` and those with a reason).
     """
     worst = np.argsort(score, kind="stable")[:n]
     rows = rows.take(worst)
@@ -269,9 +250,9 @@ def alarm_rows(
     score: np.ndarray,
     keep: Sequence[Hashable],
 ) -> pd.DataFrame:
-    """The rows that raise an alarm, in the order of the table; the ``MOST_REASONS`` highest with reasons.
+    """The rows that raise an alarm, in the order of the table; the ``MOST_REASONS`` most anomalous have reasons.
 
-    The columns to keep, row, nats, p_value and reasons, as one text.
+    Columns: those to keep, row, nats, p_value and reasons (one string).
     """
     if detector is None or alarms is None:
         return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
@@ -304,7 +285,7 @@ def _reasons(
         return [], []
     rows = rows.labelled(range(len(rows)))  # labels may repeat
     with warnings.catch_warnings():
-        # the warning was given for the whole table
+        # already warned for the whole table
         warnings.filterwarnings("ignore", "column .* no value was seen in training")
         if isinstance(model, DiffusionDensity):
             lines = reasons(model, rows, N_REASONS)
@@ -325,12 +306,9 @@ def _text(value: Any, column: Column | None) -> str:
 
 
 def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
-    """Columns of the table that rows come from, also ones that the model does not know: as they are there.
+    """The named columns of the table, unchanged, including columns that the model does not use.
 
-    Raises
-    ------
-    ValueError
-        Naming the column that is not there.
+    A ValueError names a column that the table lacks.
     """
     columns = {}
     for name in names:
@@ -347,14 +325,10 @@ def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """Each column's mean surprisal, marginally and given all other columns, over at most ``MOST_ROWS`` rows.
 
-    Of a table of more than ``MOST_COLUMNS`` columns, those that the model explains most, by its shares of the score:
-    each cell given all others costs a posterior of the whole row.
-
-    Returns
-    -------
-    DataFrame, shape (C, 6)
-        column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats; NaN
-        for a density and where nats is not positive). A missing cell counts as 0 nats.
+    Columns: column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats;
+    NaN for a density and where nats is not positive). A missing cell counts as 0 nats. In a table of more than
+    ``MOST_COLUMNS`` columns, only those that the model explains most, by their shares of the score: the conditional
+    distribution of each cell costs a posterior of the whole row.
     """
     encoder, marginals = density.encoder_, density.model_.marginals
     columns, most = np.arange(encoder.n_columns), MOST_ROWS

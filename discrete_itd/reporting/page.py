@@ -118,15 +118,7 @@ def report(
 
 
 def render(found: Findings, *, title: str | None = None, date: datetime.date | None = None) -> str:
-    """The HTML page of the findings.
-
-    Parameters
-    ----------
-    found : Findings
-    title : str, optional
-    date : date, optional
-        Default: today.
-    """
+    """The HTML page of the findings, with today's date by default."""
     return (
         _environment()
         .get_template("page.html")
@@ -135,7 +127,7 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
             policy=POLICY,
             date=datetime.date.today() if date is None else date,
             found=found,
-            anomalies=_told_once(found.most_anomalous),
+            anomalies=_without_repeats(found.most_anomalous),
             alarms_csv=_data_link(found),
             drawings=_drawings(found),
             most_reasons=MOST_REASONS,
@@ -143,14 +135,14 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
     )
 
 
-def _told_once(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The lines of the table of anomalies; reasons that an earlier row has are not told again."""
+def _without_repeats(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of the table of anomalies; repeated reasons refer to the first row that has them."""
     lines, first = rows.to_dict("records"), {}
     for line in lines:
         reasons = line["reasons"]
         earlier = first.setdefault(reasons, line["row"])
-        is_told = reasons and reasons != (NO_CELL,) and earlier is not line["row"]
-        line["same_as"] = earlier if is_told else None
+        is_repeated = reasons and reasons != (NO_CELL,) and earlier is not line["row"]
+        line["same_as"] = earlier if is_repeated else None
     return lines
 
 
@@ -187,15 +179,10 @@ def _drawings(found: Findings) -> dict[str, Markup]:
 
 
 def svg(ax: Axes, name: str, label: str) -> Markup:
-    """The figure of matplotlib axes as an ``<svg>`` element, whose text stays text.
+    """The figure of matplotlib axes as an ``<svg>`` element whose text stays text.
 
-    Parameters
-    ----------
-    ax : Axes
-    name : str
-        Salt of all ids in the figure, so that several figures fit on one page.
-    label : str
-        What the figure shows, for screen readers.
+    ``name`` is the salt of all ids in the figure, so that several fit on one page; ``label`` describes it to screen
+    readers.
     """
     import matplotlib
     from markupsafe import Markup
@@ -205,7 +192,7 @@ def svg(ax: Axes, name: str, label: str) -> Markup:
         matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
         warnings.catch_warnings(),
     ):
-        # a glyph that matplotlib's font lacks is found in the reader's fonts
+        # fall back on the reader's fonts for glyphs that matplotlib's font lacks
         warnings.filterwarnings("ignore", r"Glyph \d+")
         ax.figure.savefig(file, format="svg", transparent=True)  # pyright: ignore
     root = ElementTree.fromstring(file.getvalue().encode())

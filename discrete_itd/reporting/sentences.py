@@ -1,4 +1,4 @@
-"""Numbers as people read them, and the sentences of a report that depend on them; others are in the page's template."""
+"""Formatting of numbers, and the sentences of a report that depend on them; others are in the page's template."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCALES = ("", " thousand", " million", " billion", " trillion")
 
 
 def readable(text: object) -> str:
-    """The text without characters that no document may contain, or that change the order of others."""
+    """The text without characters that XML forbids or that change the direction of text."""
     return UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
@@ -44,7 +44,7 @@ def nats(value: float) -> str:
 
 
 def count(n: int, what: str) -> str:
-    """A number of things, with the plural where it is due."""
+    """A number of things, with the noun in the plural where needed."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
@@ -83,16 +83,16 @@ def times(nats: float) -> str:
     )
 
 
-# -- what was found ---------------------------------------------------------------------------------
+# -- findings ---------------------------------------------------------------------------------
 
 
 def an_inlier(found: Findings) -> str:
-    """One of the rows on which the model is measured."""
+    """Name of one of the rows on which the model is measured."""
     return "an inlier" if found.has_inliers else "a row of this table"
 
 
 def the_inliers(found: Findings) -> str:
-    """All rows on which the model is measured."""
+    """Number and name of the rows on which the model is measured."""
     if found.has_inliers:
         return count(found.n_inliers, "inlier")
     return f"{count(found.n_inliers, 'row')} of this table"
@@ -118,7 +118,7 @@ def gain_in_words(found: Findings) -> str:
 
 
 def judgement(verdict: Verdict, found: Findings) -> str:
-    """What was measured, the target and what follows, in one sentence without its full stop."""
+    """Measured value, target and conclusion, in one sentence without its full stop."""
     measured, target = verdict.measured, verdict.target
     if verdict.what == "nats":
         what = f"the mean surprisal of {an_inlier(found)} is {nats(measured.value)}"
@@ -140,7 +140,7 @@ def judgement(verdict: Verdict, found: Findings) -> str:
 
 
 def training(found: Findings) -> str:
-    """How training went."""
+    """Duration and result of training."""
     history = found.history
     best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
     gain = (
@@ -159,7 +159,7 @@ def training(found: Findings) -> str:
 
 
 def longer_training(found: Findings) -> str:
-    """What longer training would gain."""
+    """Predicted gain of longer training."""
     law = found.extrapolation
     if not found.was_trained:
         if found.stopped in CUT_SHORT:
@@ -183,7 +183,7 @@ def longer_training(found: Findings) -> str:
     return f"{longer} would gain {gain}, if the curve continues along the fitted power law."
 
 
-# -- what to do next ----------------------------------------------------------------------------------
+# -- recommendations ----------------------------------------------------------------------------------
 
 AFTER_VERDICT = {
     "nats": {
@@ -200,7 +200,7 @@ AFTER_VERDICT = {
 
 
 def many_alarms(found: Findings) -> str:
-    """That the table itself raises more alarms than inliers do, in one sentence without its full stop."""
+    """Shares of alarms in the table and among inliers, in one sentence without its full stop."""
     assert found.n_alarms is not None
     assert found.alarms.rate is not None
     return (
@@ -210,7 +210,7 @@ def many_alarms(found: Findings) -> str:
 
 
 def after_training(found: Findings) -> str:
-    """What to do about the training."""
+    """Recommendation about training."""
     law = found.extrapolation
     if found.stopped == "max_time":
         return "fit again with more time, a larger max_time: this one was cut short, and other models may be better"
@@ -224,7 +224,7 @@ def after_training(found: Findings) -> str:
 
 
 def after_calibration(found: Findings) -> str:
-    """What to do about the p-values."""
+    """Recommendation about the p-values."""
     table = found.alarms.calibration
     assert table is not None
     share, low, high = table[["share", "low", "high"]].to_numpy().T
@@ -242,7 +242,7 @@ def after_calibration(found: Findings) -> str:
 
 
 def after_alarms(found: Findings) -> str:
-    """What to do about the rows with alarms."""
+    """Recommendation about rows with alarms."""
     if found.has_many_alarms:
         return (
             "read a few of these rows; if they are no errors, the data have changed: see the columns in"

@@ -63,8 +63,7 @@ def auroc_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
 def precision_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
     """The average precision of a score that is higher for positives, and its interval.
 
-    The interval is that of a bootstrap of the positives and of the others, each by themselves; from 0 to 1 if there is
-    only one of either.
+    Positives and negatives are resampled separately (bootstrap); from 0 to 1 if there is only one of either.
     """
     values, place = np.unique(-score, return_inverse=True)  # ties count together
 
@@ -87,19 +86,10 @@ def precision_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
 def p_value_band(
     level: np.ndarray, n: int, n_calibration: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Range of the share of n inliers with a p-value up to each level, in 95 % of tables.
+    """Range of the share of n inliers with a p-value up to each level (L,), in 95 % of tables: two arrays (L,).
 
-    Parameters
-    ----------
-    level : ndarray, shape (L,)
-    n : int
-    n_calibration : int, optional
-        Number of calibration rows among which p-values are ranks. The count is then beta-binomial (Vovk 2012,
-        arXiv:1209.2673, proposition 2a); otherwise it is binomial.
-
-    Returns
-    -------
-    tuple of two ndarray, shape (L,)
+    If p-values are ranks among ``n_calibration`` rows, the count is beta-binomial (Vovk 2012, arXiv:1209.2673,
+    proposition 2a); by default it is binomial.
     """
     quantiles = np.array([[0.5 - LEVEL / 2], [0.5 + LEVEL / 2]])
     if n_calibration is None:
