@@ -1,4 +1,4 @@
-"""The I-MMSE estimator: log-probabilities of rows from a denoiser, and what else follows from them.
+"""The I-MMSE estimator: log-probabilities of rows from a denoiser, conditionals and samples.
 
 Two estimators of the same quantity, :mod:`~discrete_itd.likelihood.path`, eq. (6), and
 :mod:`~discrete_itd.likelihood.integral`, eqs. (3) and (4); their error bars are in

@@ -1,12 +1,12 @@
-r"""Conditional distributions under a model that scores complete rows, and has no other closed form.
+r"""Conditional distributions under a model that scores complete rows and has no other closed form.
 
-A causal network, or a mixture of rows with one, does not marginalise. What it says about some cells given others
-follows from its scores all the same. Of one unknown cell by enumeration,
+A causal network, or a mixture of rows with one, cannot be marginalised in closed form. Its conditional distributions
+follow from its scores all the same. Of one unknown cell by enumeration,
 
 .. math:: P(x_j = v \mid x_{-j}) = P(v, x_{-j}) \Big/ \sum_u P(u, x_{-j}),    (13)
 
-and of several by importance sampling, with an exact model Q of the same table as the proposal: with draws
-:math:`a^m \sim Q(a \mid b)` of the unknown cells,
+and of several by importance sampling, with an exact model Q of the same table as the proposal: with draws :math:`a^m
+\sim Q(a \mid b)` of the unknown cells,
 
 .. math:: P(b) = E\Big[\frac{P(a, b)}{Q(a \mid b)}\Big], \qquad
           P(x_j = v, b) = E\Big[\frac{P(v, a_{-j}, b)}{Q(a_{-j} \mid b)}\Big],
@@ -51,35 +51,35 @@ from discrete_itd.likelihood.standard_error import Estimate, combine
 
 BATCH = 2048  # rows in one call of the scorer
 PAIRS = 1 << 14  # cells whose values are enumerated together
-SALT = 0x13  # of the draws: a row has the same ones in every call
-# of the unknown cells of a row, if there are several: with the cell itself enumerated and the proposal's answer beside
+SALT = 0x13  # seed of the draws: a row has the same ones in every call
+# draws of a row's unknown cells, if there are several: with the cell itself enumerated and the proposal's answer beside
 # them, 16 draws predict hidden cells of mushroom and of a table of loans no better, at four times the price
 DRAWS = 4
-MOST_UNKNOWN = 8  # cells of a row, beyond which the draws are of no use: the proposal answers
-MOST_LEVELS = 512  # of a column that are enumerated
+MOST_UNKNOWN = 8  # cells of a row; with more, draws are of no use, and the proposal is used
+MOST_LEVELS = 512  # of a column, enumerated
 FAR = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nodes on both sides of a number's density
-GOLDEN = 0.618  # of a step, by which a guide's quantiles lie beside those of another that is equal
-STEEPEST = 12.0  # nats by which a density may rise between two nodes above both
+GOLDEN = 0.618  # offset, in steps, between the quantiles of guides, so that equal guides have different ones
+STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
 AT_ONCE = 1 << 15  # completed rows that are kept together
 NEVER = 1e6  # nats: unseen categories are not drawn
 CANDIDATES = 32  # completions among which a draw is chosen
 
 
 class Nodes(NamedTuple):
-    """How finely a cell is enumerated: nodes of a density, and then stages in which intervals are divided; levels.
+    """Resolution at which a cell's distribution is enumerated: nodes of a density, or levels.
 
     Attributes
     ----------
     guided, marginal : int
-        Quantiles of each guide, and of the column whatever the other cells.
+        Quantiles of each guide, and of the column's marginal distribution.
     stages, split, parts : int
-        As many times, so many intervals are divided into equal parts.
+        In each of ``stages`` refinements, ``split`` intervals are divided into ``parts`` equal parts.
     far : tuple of float
         Nodes on both sides of the density.
     levels : int
-        Of a category, those that are enumerated: the most probable ones under the guides, and the observed one.
+        Levels of a category that are enumerated: the most probable ones under the guides, and the observed one.
     by_proposal : bool
-        Whether the proposal is a guide, even where there is one that costs less.
+        Whether the proposal is a guide even where there is a cheaper one.
     """
 
     guided: int
@@ -93,48 +93,48 @@ class Nodes(NamedTuple):
 
 
 FINE = Nodes(24, 64, 4, 8)
-# of all cells of a row, of the few that matter, and of these again where another cell has changed
+# for all cells of a row, for the few that matter, and for these again after another cell has changed
 FIRST, SECOND = Nodes(6, 6, 0, 0, 4, (3.0, 12.0), 16), Nodes(0, 0, 2, 6, levels=64)
 AGAIN = Nodes(8, 6, 1, 4, 4, (3.0, 12.0), 16, by_proposal=False)
 
 
 class ConditionalDenoiser(Denoiser):
-    r"""Conditional distributions of cells under a model that scores rows, with an exact model where they cost too much.
+    """Conditional distributions of cells under a model that scores rows, by an exact model where they cost too much.
 
     Parameters
     ----------
     scorer : Denoiser
-        With a closed form of complete rows, P.
+        P, with a closed form for complete rows.
     proposal : Denoiser
-        Exact, Q, of the same codebook.
+        Q, exact, with the same codebook.
     indicator : sequence of int, length C, optional
-        The leading column that says whether a cell is missing, of each column; -1 for none.
+        For each column, the leading column that indicates whether its cell is missing; -1 for none.
     has_gaps : sequence of bool, length C, optional
-        The columns of whose gaps the scorer has learned, so that its closed form is of rows with such gaps, too.
+        Columns whose gaps the scorer has learned: its closed form covers rows with gaps in these columns.
     n_draws : int
         Draws of the unknown cells of a row with several.
 
     Notes
     -----
-    What is answered by which:
+    The distribution of a cell comes from:
 
-    * A cell beside no other unknown one: the scorer. Of a category, all values are enumerated, of more than
-      ``MOST_LEVELS`` those that are most probable under the proposal and the scorer's own factors; others keep their
-      proportions under these. Of a number, the density is computed at some 200 nodes, which are refined where it is
-      large and bends, and is log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its logarithm
-      is off by 0.002 nats on average, and up to 0.05 where it is low and rough.
-    * Beside others, up to ``MOST_UNKNOWN`` cells together: the scorer, by importance sampling, together with one
-      defensive draw: Q(b) is added to the sum of the weights, with Q's answer. So where no draw is near what the scorer
-      says, as with many unknown cells, the proposal answers. This makes an error of the order 1 / ``n_draws``, as the
-      quotient of two estimates has in any case. What the same draws say of Q, whose answer is known, is divided out:
-      where Q = P, no error is left, whatever the draws.
-    * More of them, and cells of which something is known but not all (a noisy state): the proposal.
-    * Leading columns, where no other column is known: the scorer, whose closed form marginalises what comes last. Where
-      others are known, the proposal.
+    * no other unknown cell in the row: the scorer. All values of a category are enumerated; of more than
+      ``MOST_LEVELS`` those that are most probable under the proposal and the scorer's own factors, and the others keep
+      their proportions under these. The density of a number is computed at some 200 nodes, which are refined where it
+      is large and bends, and is log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its
+      logarithm is off by 0.002 nats on average, and up to 0.05 where it is low and rough.
+    * up to ``MOST_UNKNOWN`` unknown cells: the scorer, by importance sampling, with one defensive draw: Q(b) is added
+      to the sum of the weights, with the conditional distribution of Q. So where no draw is probable under the scorer,
+      as with many unknown cells, the proposal decides. This causes an error of the order 1 / ``n_draws``, like that of
+      any quotient of two estimates. The estimate of Q by the same draws, whose true value is known, is a control
+      variate: where Q = P, no error is left, whatever the draws.
+    * more unknown cells, and cells with noisy evidence: the proposal.
+    * leading columns: the scorer where no other column is known, since its closed form marginalises later columns;
+      otherwise the proposal.
 
     A gap in a column of ``has_gaps`` is a value like any other to the scorer: it stays a gap beside other cells.
 
-    Nothing depends on other rows: draws are keyed by the row. On a device other than the CPU the host waits for it.
+    Results do not depend on other rows: draws are keyed by the row. The host waits for a device other than the CPU.
     """
 
     _has_gaps: Tensor
@@ -159,7 +159,7 @@ class ConditionalDenoiser(Denoiser):
         self.register_buffer("_indicator", place, persistent=False)
         members = scorer.members if isinstance(scorer, RowMixtureDenoiser) else [scorer]
         own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
-        self._guides = own if len(own) == 1 else []  # what it costs less to ask than to score
+        self._guides = own if len(own) == 1 else []  # cheaper than enumerating scores
         self._causal = [g for g in self._guides if g.own_order is not None]
         self._spread: dict[tuple[int, Nodes], Tensor] = {}
         self._alone: Posterior | None = None  # made at the first use
@@ -169,7 +169,7 @@ class ConditionalDenoiser(Denoiser):
         return self.proposal.row_work
 
     def scores_of_row(self, nodes: Nodes = FINE) -> int:
-        """Scores that the distributions of all cells of a row cost, one by one."""
+        """Number of scores that the distributions of all cells of a row need."""
         of_number = 2 * len(nodes.far) + nodes.marginal + (1 + len(self._guides)) * nodes.guided
         of_number += nodes.stages * nodes.split * (nodes.parts - 1)
         each = (c.n_points or of_number for c in self.codebook.columns)
@@ -183,14 +183,9 @@ class ConditionalDenoiser(Denoiser):
 
     @torch.no_grad()
     def given(self, x: Tensor, asked: Tensor | None = None) -> Posterior:
-        """The posterior given the known cells of rows.
+        """The posterior given the known cells of rows ``x`` (B, C), NaN where unknown.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (B, C)
-            NaN where a cell is unknown.
-        asked : Tensor of bool, shape (B, C), optional
-            The unknown cells whose distribution is wanted, all by default; those of the others may be the proposal's.
+        Only the unknown cells ``asked`` (B, C), by default all, are needed: those of others may be the proposal's.
         """
         book = self.codebook
         return self._answers(*State.start(book, book.embed(x), ~x.isnan()), asked)
@@ -203,13 +198,13 @@ class ConditionalDenoiser(Denoiser):
         x = self._cells(y, snr)[:n]
         unknown = self.unknown(x)
         noisy = ((snr > 0) & ~torch.isinf(snr)).any(1)[:n]
-        # where nothing but leading cells is known, later ones are left out of the scores
+        # where only leading cells are known, later ones are left out of the scores
         leads = (unknown & book.leading).any(1) & (x.isnan() | book.leading).all(1)
         unknown &= ~leads[:, None] | book.leading
         wanted = unknown if asked is None else unknown & asked
         wanted &= (~noisy & (leads | ~(unknown & book.leading).any(1)))[:, None]
         drawn = unknown & ~self._has_gaps
-        beside = drawn.sum(1, keepdim=True) - drawn.long()  # cells that are drawn beside each
+        beside = drawn.sum(1, keepdim=True) - drawn.long()  # number of other cells that are drawn
         alone = wanted & (beside == 0)
         self._fill(x, alone, found, FINE)
         several = wanted & ~alone & (beside < MOST_UNKNOWN)
@@ -223,23 +218,16 @@ class ConditionalDenoiser(Denoiser):
     def each(
         self, x: Tensor, asked: Tensor, nodes: Nodes = FINE, start: Posterior | None = None
     ) -> Posterior:
-        """The distribution of each asked cell given all other cells of its row, as these are scored.
+        """The distribution of each asked cell given all other cells of its row, by the scores of complete rows.
 
-        The score of the row is normalised over the values of the cell (13): a gap in the row stays one, and is left
-        out as the score leaves it out, so that nothing is drawn. A value is asked about as being present, a leading
-        cell given the other leading cells only. All values of all cells are scored together.
+        The score of the row is normalised over the values of the cell (13): other gaps in the row stay gaps, which the
+        score leaves out, so that nothing is drawn. The values of a cell are scored as present; a leading cell is
+        conditioned on the other leading cells only. All values of all cells are scored together.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (B, C)
-            NaN where a cell is unknown; what is at an asked cell is one of the nodes of its density.
-        asked : Tensor of bool, shape (B, C)
-            One cell of a row or several, each by itself; the distributions of all others have no meaning.
-        nodes : Nodes
-            With few of them, less is scored.
-        start : Posterior, optional
-            An earlier answer about these rows: the densities of asked cells are refined from where it ended, what it
-            says of the other cells is kept.
+        ``x`` (B, C) is NaN where a cell is unknown; the value at an asked cell is one of the nodes of its density.
+        ``asked`` (B, C) holds one cell of a row or several, each by itself; the distributions of all others have no
+        meaning. Fewer ``nodes`` cost fewer scores. ``start`` is an earlier result for these rows: the densities of
+        asked cells are refined from there, and its distributions of other cells are kept.
         """
         found = _Found(self._nothing(x) if start is None else start)
         self._fill(x, asked, found, nodes, start)
@@ -253,7 +241,7 @@ class ConditionalDenoiser(Denoiser):
         size: Nodes,
         start: Posterior | None = None,
     ) -> None:
-        """Write down the distribution of each asked cell of rows x given all others of its row."""
+        """Enter the distribution of each asked cell of rows x given all others of its row."""
         columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
         for column, row in zip(columns.split(BATCH), rows.split(BATCH), strict=True):
             self._fill_cells(x, row, column, found, size, start)
@@ -267,7 +255,7 @@ class ConditionalDenoiser(Denoiser):
         size: Nodes,
         start: Posterior | None,
     ) -> None:
-        """Write down the distributions of cells (n,) of rows x (B, C)."""
+        """Enter the distributions of cells (n,) of rows x (B, C)."""
         others = _others(x[row], column, self._indicator, self.codebook.leading)
         observed = others.gather(1, column[:, None])
         n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns], device=x.device)
@@ -313,7 +301,7 @@ class ConditionalDenoiser(Denoiser):
     ) -> list[Posterior]:
         """The posteriors of the guides of cells (n,) of rows x (B, C), with other cells (n, C).
 
-        A causal guide's answer is its factor of the row, one call for all of its cells.
+        The conditional distribution of a causal guide is its factor of the row: one call for all of its cells.
         """
         found = [g.chain(filled(x)).rows(row) for g in self._causal]
         if by_proposal:
@@ -321,7 +309,7 @@ class ConditionalDenoiser(Denoiser):
         return found
 
     def _nothing(self, x: Tensor) -> Posterior:
-        """A posterior of rows (B, C) in which to write: it costs less than that of a proposal of many components."""
+        """A posterior of rows (B, C) to be overwritten, cheaper than that of a proposal of many components."""
         book = self.codebook
         zero = book.known_snr.new_zeros(len(x), len(book.reals), 1)
         categorical = CategoricalPosterior(
@@ -332,15 +320,15 @@ class ConditionalDenoiser(Denoiser):
         return Posterior(book, categorical, gaussian, words)
 
     def _marginals(self) -> Posterior:
-        """Of one row of which nothing is known."""
+        """The proposal's posterior of one row without known cells."""
         if self._alone is None or self._alone.codebook.device != self.codebook.device:
             self._alone = self.proposal.marginals()
         return self._alone
 
     def is_alone(self, x: Tensor, asked: Tensor) -> Tensor:
-        """Rows (B, C) in which no cell has to be drawn beside an ``asked`` one: :meth:`each` answers as :meth:`given`.
+        """Rows (B, C) in which no cell has to be drawn beside an ``asked`` one: :meth:`each` equals :meth:`given`.
 
-        At less cost: the proposal is not asked about categories.
+        It costs less: the proposal is not needed for categories.
         """
         unknown = self.unknown(x)
         drawn = unknown & ~self._has_gaps
@@ -348,7 +336,7 @@ class ConditionalDenoiser(Denoiser):
         return ~(asked & (beside > 0) | unknown & self.codebook.leading).any(1)
 
     def unlearned_gaps(self, x: Tensor) -> Tensor:
-        """Which rows (B, C) have unknown cells in columns of whose gaps the scorer has learned nothing: (B,)."""
+        """Which rows (B, C) have unknown cells outside the columns of ``has_gaps``: (B,)."""
         return (self.unknown(x) & ~self._has_gaps).any(1)
 
     def _cells(self, y: Tensor, snr: Tensor) -> Tensor:
@@ -364,7 +352,7 @@ class ConditionalDenoiser(Denoiser):
         return x.masked_fill(~torch.isinf(snr), math.nan)
 
     def unknown(self, x: Tensor) -> Tensor:
-        """Which cells of rows (B, C) are unknown, (B, C): not known, and not said to be missing."""
+        """Which cells of rows (B, C) are unknown, (B, C): neither known nor indicated as missing."""
         out = x.isnan()
         for j, i in enumerate(self.indicator):
             if i >= 0:
@@ -378,7 +366,8 @@ class ConditionalDenoiser(Denoiser):
     ) -> list[Tensor]:
         """Log-probabilities of rows (n, C) with other values in their ``column``, nats.
 
-        Of the rows at some places (p,) with each of some values (p, V), for every part of that shape: (p, V).
+        Each part is a pair of row numbers (p,) and of values (p, V) for each of these rows; its result has shape (p,
+        V).
         """
         column = _of_rows(column, rows)
 
@@ -417,7 +406,7 @@ class ConditionalDenoiser(Denoiser):
     def _first_nodes(
         self, x: Tensor, column: Tensor, guides: list[Posterior], size: Nodes
     ) -> Tensor:
-        """Nodes of cells of rows (n, C) in continuous columns (n,), what is there among them: increasing, (n, G)."""
+        """Nodes of cells of rows (n, C) in continuous columns (n,), with the observed values: increasing, (n, G)."""
         each, which = column.unique(return_inverse=True)
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
         parts += [_points(_column(g, column), size.guided, i) for i, g in enumerate(guides, 1)]
@@ -437,7 +426,7 @@ class ConditionalDenoiser(Denoiser):
         return nodes, log_f
 
     def _column_nodes(self, j: int, size: Nodes) -> Tensor:
-        """Nodes of column j whatever the rest, (n,): quantiles of its own distribution and far values."""
+        """Nodes of column j that do not depend on the row, (n,): quantiles of its marginal and far values."""
         key = j, size
         if key not in self._spread:
             far = torch.tensor(size.far, dtype=torch.float64, device=self.codebook.device)
@@ -446,7 +435,7 @@ class ConditionalDenoiser(Denoiser):
         return self._spread[key]
 
     def _ask(self, x: Tensor, guides: Sequence[Denoiser] | None = None) -> list[Posterior]:
-        """The posteriors of the guides given the known cells of rows (n, C): of all of them by default."""
+        """The posteriors of the guides, by default all of them, given the known cells of rows (n, C)."""
         guides = [self.proposal, *self._guides] if guides is None else guides
         book, whole = self.codebook, filled(x)
         state = State.start(book, book.embed(whole), ~whole.isnan())
@@ -455,9 +444,9 @@ class ConditionalDenoiser(Denoiser):
     # -- several cells --------------------------------------------------------------------------
 
     def _completions(self, x: Tensor, left: Tensor, n_draws: int, salt: int) -> Tensor:
-        """Rows whose unknown cells are drawn from the proposal: (n, M, C); NaN in those ``left`` (n, C) as they are.
+        """Rows whose unknown cells are drawn from the proposal: (n, M, C).
 
-        And where an indicator that was drawn says that the cell is missing.
+        NaN in the cells ``left`` (n, C), and where a drawn indicator says that the cell is missing.
         """
         drawn = self.proposal.complete(x, n_draws, salt)
         for j, i in enumerate(self.indicator):
@@ -475,7 +464,7 @@ class ConditionalDenoiser(Denoiser):
         rows: Tensor,
         found: _Found,
     ) -> None:
-        """Write down the distributions of the wanted ones of several unknown cells of rows x (n, C)."""
+        """Enter the distributions of the wanted cells of rows x (n, C) with several unknown ones."""
         book, m = self.codebook, self.n_draws
         draws = self._completions(x, left, m, SALT)
         for j in torch.nonzero(wanted.any(0)).flatten().tolist():
@@ -504,24 +493,11 @@ class ConditionalDenoiser(Denoiser):
     def marginal(
         self, x: Tensor, n_draws: int, salt: int = SALT, *, gaps: Tensor | None = None
     ) -> Estimate:
-        """Log-probability of the known cells of rows under the scorer.
+        """Log-probability of the known cells of rows ``x`` (N, C) under the scorer; unknown cells (NaN) are summed out.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (N, C)
-            NaN where a cell is unknown: summed out.
-        n_draws : int
-            Draws of the unknown cells of a row, where there are several.
-        salt : int
-            Seed of these draws.
-        gaps : Tensor of bool, shape (N, C), optional
-            Unknown cells that are not summed out, but gaps to the scorer.
-
-        Returns
-        -------
-        Estimate
-            The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell, and where none
-            but leading columns are known.
+        The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell, and where no column
+        but leading ones is known. With several, ``n_draws`` draws with seed ``salt``. Cells in ``gaps`` (N, C) are not
+        summed out: they are gaps to the scorer.
         """
         gaps = torch.zeros_like(x, dtype=torch.bool) if gaps is None else gaps
         step = max(1, AT_ONCE // n_draws)
@@ -561,8 +537,8 @@ class ConditionalDenoiser(Denoiser):
     def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of the known cells of rows (B, C), and standard errors: float64, (B,), nats.
 
-        The scorer's closed form, unless a cell is missing in a column of whose gaps it has not learned. Such cells are
-        summed out of the mixture (10) of ``n_draws`` parts of the scorer and one of the proposal, by ``n_draws`` draws.
+        The scorer's closed form, unless a cell is missing outside the columns of ``has_gaps``. Such cells are summed
+        out of the mixture (10) of ``n_draws`` parts of the scorer and one of the proposal, by ``n_draws`` draws.
         """
         log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
         rows = self._with_new_gaps(x)
@@ -575,8 +551,8 @@ class ConditionalDenoiser(Denoiser):
     def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Shares of the columns in :meth:`score`, (B, C), zero where a cell is missing; and its standard errors, (B,).
 
-        Of rows whose gaps are summed out, the factors of the scorer in the completions and those of the proposal,
-        averaged by the weights that these have in the score; what is left is divided among the known cells.
+        For rows whose gaps are summed out, the factors of the scorer in the completions and those of the proposal are
+        averaged by their weights in the score, and the remainder is divided equally among the known cells.
         """
         parts = [x.new_zeros(x[:0].shape), *in_blocks(self.scorer.log_factors, x, batch_size=BATCH)]
         out, rows = torch.cat(parts).double(), self._with_new_gaps(x)
@@ -596,11 +572,11 @@ class ConditionalDenoiser(Denoiser):
         return out, stderr
 
     def learned_gaps(self, x: Tensor) -> Tensor:
-        """The cells of rows (B, C) that are missing in a column of whose gaps the scorer has learned, (B, C)."""
+        """The cells of rows (B, C) that are missing in a column of ``has_gaps``, (B, C)."""
         return x.isnan() & self._has_gaps
 
     def _with_new_gaps(self, x: Tensor) -> Tensor:
-        """The rows (n,) among (B, C) of which something is known, and a cell missing that was not in training."""
+        """The rows (n,) among (B, C) with a known cell and a missing one outside the columns of ``has_gaps``."""
         new = self.unknown(x) & ~self._has_gaps & ~self.codebook.leading
         return torch.nonzero(new.any(1) & ~x.isnan().all(1)).flatten()
 
@@ -618,7 +594,7 @@ class ConditionalDenoiser(Denoiser):
     # -- sums and draws -------------------------------------------------------------------------
 
     def _sum_over(self, x: Tensor, j: int) -> Tensor:
-        """Log-probability of rows (n, C) without their cell in column j, all others as they are: (n,), nats."""
+        """Log-probability of rows (n, C) with their cell in column j summed out: (n,), nats."""
         out = [x.new_zeros(0)]
         for rows in x.split(self.rows_at_once):
             guides = self._ask(rows)
@@ -630,25 +606,16 @@ class ConditionalDenoiser(Denoiser):
 
     @torch.no_grad()
     def draw_unknown(self, x: Tensor, seed: int) -> Tensor:
-        """Rows whose unknown cells are drawn given the others.
+        """Rows ``x`` (N, C) whose unknown cells are drawn given the others; cells indicated as missing stay NaN.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (N, C)
-            NaN in the cells to be drawn, or said to be missing, which they stay.
-        seed : int
-
-        Returns
-        -------
-        Tensor of float64, shape (N, C)
-            One of ``CANDIDATES`` completions by the proposal, chosen by its weight; then, of rows with at most
-            ``MOST_UNKNOWN`` unknown cells, each of these is drawn anew given the others, from its enumerated
-            distribution: where there is one only, an exact draw. Never a category unseen in training.
+        Of ``CANDIDATES`` completions by the proposal one is chosen by its weight; then, in rows with at most
+        ``MOST_UNKNOWN`` unknown cells, each of these is drawn again given the others, from its enumerated distribution:
+        a single one exactly. Categories unseen in training are never drawn.
 
         References
         ----------
         Rubin, "The calculation of posterior distributions by data augmentation: comment", JASA 82, 1987, for the choice
-        by weight; Geman & Geman, IEEE PAMI 6, 1984, for the draws one by one, which leave the distribution as it is.
+        by weight; Geman & Geman, IEEE PAMI 6, 1984, for the draws one by one, which leave the distribution invariant.
         """
         generator = torch.Generator(x.device).manual_seed(seed)
         unknown, leading = self.unknown(x), self.codebook.leading
@@ -670,7 +637,7 @@ class ConditionalDenoiser(Denoiser):
         first, among = equal_rows(x)
         members, counts = among.argsort(stable=True), torch.bincount(among, minlength=len(first))
         start = counts.cumsum(0) - counts
-        for r in counts.unique().tolist():  # copies of a row: draws of their own for each
+        for r in counts.unique().tolist():  # copies of a row get independent draws
             same = torch.nonzero(counts == r).flatten()
             for copies in torch.arange(r, device=x.device).split(max(1, AT_ONCE // n)):
                 for some in same.split(max(1, AT_ONCE // (n * len(copies)))):
@@ -688,7 +655,7 @@ class ConditionalDenoiser(Denoiser):
         return out
 
     def _drawn(self, x: Tensor, j: int, u: Tensor) -> Tensor:
-        """Draws of the only unknown cell, in column j, of rows (n, C), by uniform numbers u (n,)."""
+        """Draws (n,) of the only unknown cell, in column j, of rows (n, C), by uniform numbers u (n,)."""
         points, guides = self.codebook.columns[j], self._ask(x)
         if points.kind == "real":
             nodes, log_f = self._density(x, j, guides)
@@ -712,21 +679,12 @@ def cell_by_cell(
     *,
     batch_size: int,
 ) -> Posterior:
-    """The distribution of each asked cell given all other known cells of its row, one question of a denoiser for each.
+    """The distribution of each asked cell given all other known cells of its row, one denoiser state per cell.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-        That answers at every state of known and unknown cells.
-    x : Tensor of float64, shape (B, C)
-        NaN where a cell is unknown; what is at an asked cell does not matter.
-    asked : Tensor of bool, shape (B, C)
-        The distributions of all other cells have no meaning, or are left out.
-    indicator : Tensor of int64, shape (C,)
-        The leading column that says whether a cell is missing, of each column; -1 for none. A value is asked about as
-        being present, a leading cell given the other leading cells only.
-    batch_size : int
-        Questions in one call.
+    ``x`` (B, C) is NaN where a cell is unknown; the values of the cells ``asked`` (B, C) are not used, and the
+    distributions of all other cells have no meaning, or are left out. ``indicator`` (C,) is the leading column that
+    indicates whether a cell is missing, -1 for none: a value is conditioned on being present, a leading cell on the
+    other leading cells only. ``batch_size`` states go into one call.
     """
     book = denoiser.codebook
     columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
@@ -774,7 +732,7 @@ def cell_by_cell(
 
 
 class _Found:
-    """Distributions of single cells, put into the proposal's posterior at the end."""
+    """Distributions of single cells, merged into the base posterior at the end."""
 
     def __init__(self, base: Posterior) -> None:
         self.base = base
@@ -790,14 +748,14 @@ class _Found:
             self.place = torch.full(shape, -1, dtype=torch.int64, device=self.logits.device)
 
     def density(self, rows: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        """The grids (n, G) of cells (n,) of the earlier answer, with its own constants."""
+        """The grids (n, G) of cells (n,) of the earlier result, with its constants."""
         assert self.place is not None
         nodes, log_f = self.grids[0]
         at = self.place[rows, torch.searchsorted(self.base.codebook.reals, column)]
         return nodes[at], log_f[at]
 
     def keep_levels(self, rows: Tensor, j: int, log_p: Tensor) -> None:
-        """The distribution of column j in some rows, (n, K), up to a constant of each."""
+        """Store the distribution of column j in some rows, (n, K), each up to a constant."""
         book, log_p = self.base.codebook, torch.log_softmax(log_p, 1)
         if j in book.place:
             own = book.levels.own(book.place[j])
@@ -808,7 +766,7 @@ class _Found:
         prior[rows] = log_p.to(prior)
 
     def keep_density(self, rows: Tensor, column: Tensor, nodes: Tensor, log_f: Tensor) -> None:
-        """The densities of cells (n,) in continuous columns, on grids (n, G)."""
+        """Store the densities of cells (n,) in continuous columns, on grids (n, G)."""
         assert self.place is not None
         first = sum(len(nodes) for nodes, _ in self.grids)
         r = torch.searchsorted(self.base.codebook.reals, column)
@@ -816,7 +774,7 @@ class _Found:
         self.grids.append((nodes, log_f))
 
     def posterior(self) -> Posterior:
-        """All of them together."""
+        """The base posterior with all stored distributions."""
         q, gaussian = self.base, self.base.gaussian
         categorical = CategoricalPosterior(q.categorical.levels, self.logits, normalised=True)
         if self.place is not None and gaussian is not None:
@@ -836,7 +794,7 @@ class _Found:
 
 
 def _others(x: Tensor, column: Tensor, indicator: Tensor, leading: Tensor) -> Tensor:
-    """Rows (n, C) in which any value of the cell in a ``column`` (n,) may be put: see :func:`cell_by_cell`."""
+    """Rows (n, C) that may take any value in their ``column`` (n,): see :func:`cell_by_cell`."""
     x, at = x.clone(), torch.arange(len(x), device=x.device)
     place = indicator[column]
     there = place >= 0
@@ -845,20 +803,20 @@ def _others(x: Tensor, column: Tensor, indicator: Tensor, leading: Tensor) -> Te
 
 
 def _widened(t: Tensor, n: int) -> Tensor:
-    """Rows (m, G) up to n columns by repeating one of the middle, where equal nodes leave a density as it is."""
+    """Pad grids (m, G) to n columns by repeating a middle one; equal nodes do not change a density."""
     at = t.shape[1] // 2
     return torch.cat([t[:, :at], t[:, at : at + 1].expand(-1, n - t.shape[1]), t[:, at:]], 1)
 
 
 def _with_all_levels(guide: Tensor, values: Tensor, log_p: Tensor) -> Tensor:
-    """Log-probabilities (n, V) of some levels, and of the others in proportion to a guide's (n, K): (n, K), nats."""
+    """Log-probabilities (n, V) of some levels extended to all K in proportion to a guide (n, K): (n, K), nats."""
     log_g = guide.gather(1, values)
     ratio = torch.logsumexp(log_p, 1, keepdim=True) - torch.logsumexp(log_g, 1, keepdim=True)
     return (guide + ratio).scatter(1, values, log_p)
 
 
 def _of_rows(column: Tensor | int, rows: Tensor) -> Tensor:
-    """A column for each of some rows (n, ...), (n,): their own ones, or the same."""
+    """The column of each row, (n,): given by row, or one for all."""
     return torch.as_tensor(column, device=rows.device).expand(len(rows)).contiguous()
 
 
@@ -872,9 +830,9 @@ def _column(q: Posterior, column: Tensor | int) -> GaussianPosterior:
 
 
 def _points(q: GaussianPosterior, n: int, shift: int = 0) -> Tensor:
-    """Points spread like the mixtures of one column, over components and within them: (B, n), a Hammersley set.
+    """Quasi-random points of the mixtures of one column: (B, n), a Hammersley set over components and within them.
 
-    With another ``shift`` they are others: no two of them are equal.
+    Different values of ``shift`` give different points.
     """
     i = torch.arange(n, device=q.means.device)
     bits = max(1, (n - 1).bit_length())
@@ -886,10 +844,10 @@ def _points(q: GaussianPosterior, n: int, shift: int = 0) -> Tensor:
 
 
 def _refined(nodes: Tensor, log_f: Tensor, size: Nodes) -> Tensor:
-    """New nodes in the intervals in which a density that is log-linear between nodes may be most in error: (n, new).
+    """New nodes (n, new) where a density that is log-linear between nodes may have the largest errors.
 
-    The error of an interval is its mass times what the slopes beside it differ. Slopes that meet above both of its ends
-    may hide a peak: it counts with the height at which they meet.
+    The error of an interval is its mass times the difference of the slopes beside it. Where these slopes, continued,
+    meet above both ends, a peak may be hidden: the height at which they meet replaces that of the density.
     """
     gap = nodes.diff(dim=1)
     slope = log_f.diff(dim=1) / gap.clamp_min(1e-12)
@@ -905,9 +863,9 @@ def _refined(nodes: Tensor, log_f: Tensor, size: Nodes) -> Tensor:
 
 
 def _correction(each: Tensor, own: Tensor) -> Tensor:
-    """The proposal's answer (n, V) over what draws say of it, (n, M, V) with the answer itself beside them, nats.
+    """Log-ratio of the proposal's distribution (n, V) and its estimate by draws (n, M, V) and itself, nats.
 
-    What the draws say of the scorer has much the same error, and is multiplied by this: a control variate.
+    The estimate for the scorer by the same draws has a similar error and is multiplied by this: a control variate.
     """
     ratio = own - torch.cat([each, own[:, None]], 1).logsumexp(1)
     return ratio.masked_fill(ratio.isnan(), 0.0)  # impossible to the proposal
@@ -923,9 +881,8 @@ def _merged(
 ) -> tuple[Tensor, Tensor]:
     """The sum of ``n_draws`` densities of each cell, on grids (n M, G), and one that is a mixture: (n, G) again.
 
-    Corrected by what the proposal says given each draw, ``each_q`` (n M rows): :func:`_correction`.
-
-    The nodes are the ``fixed`` ones (F,), and others spread over those of all by the square root of the masses between.
+    It is corrected (:func:`_correction`) by the proposal given each draw, ``each_q`` (n M rows). The nodes are the
+    ``fixed`` ones (F,), and others chosen from all by the square root of the mass between them.
     """
     n_nodes, every = nodes.shape[1], nodes.unflatten(0, (-1, n_draws)).flatten(1).sort(1)[0]
     out = []
@@ -955,7 +912,7 @@ def _log_density(q: GaussianPosterior, row: int, values: Tensor) -> Tensor:
 
 
 def _stderr(log_joint: Tensor, log_w: Tensor) -> Tensor:
-    """Standard errors (n,) of sums of terms (n, M + 1), the last one exact, the others with log-weights (n, M)."""
+    """Standard errors (n,) of sums of terms (n, M + 1): the last one is exact, the others have log-weights (n, M)."""
     exact = (log_joint[:, -1] - torch.logsumexp(log_joint, 1)).exp()
     return combine(log_w).stderr * (1 - exact)
 

@@ -47,31 +47,12 @@ def pointwise_information(
     batch_size: int = 2048,
     progress: Callable[[int], object] | None = None,
 ) -> Information:
-    """Information that some columns of each row carry about its other columns.
+    """Information that the columns ``informing`` (C,) of each row of ``x`` (N, C) carry about its other columns.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (N, C)
-        Rows; a missing cell neither informs nor is informed.
-    informing : Tensor of bool, shape (C,)
-        The columns y.
-    quadrature : Quadrature
-        Importance density over logsnr.
-    given : Tensor of bool, shape (C,), optional
-        Columns known in both cases: the information is conditional on them.
-    n_points : int
-        Noisy points per row, at least 4; each costs two denoiser calls.
-    generator : torch.Generator
-    batch_size : int
-        Rows times points in one denoiser call.
-    progress : callable, optional
-        Called with the number of rows done since the last call.
-
-    Raises
-    ------
-    ValueError
-        If no column informs, or none is left to be informed.
+    Missing cells neither inform nor are informed. The information is conditional on the columns ``given`` (C,). Each
+    row has ``n_points`` noisy points, at least 4, with SNRs from the quadrature; each costs two denoiser calls. A call
+    takes ``batch_size`` rows times points; ``progress`` is called with the number of rows done since its last call. A
+    ValueError if no column informs, or none is left to be informed.
     """
     book = denoiser.codebook
     both = torch.zeros_like(informing) if given is None else given
@@ -89,7 +70,7 @@ def pointwise_information(
         points, missing = book.embed(each), each.isnan()
         xi = noise.normal(1, book.n_coords, points.dtype)
         asked = ~missing & ~informing & ~both
-        row = slice(None, None, n_points)  # of each row the first
+        row = slice(None, None, n_points)  # the first point of each row
         means, first = [], []
         for known in (both & ~missing, (both | informing) & ~missing):
             start = State.start(book, points, known)
@@ -107,7 +88,7 @@ def pointwise_information(
 
         f = 0.5 * weight[:, None] * by_column(means, asked)
         f = f.unflatten(0, (-1, n_points))
-        # left of the quadrature nothing but y is known
+        # left of the quadrature only y is known
         nats.append(f.mean(1) + quadrature.low / 2 * by_column(first, asked[row]))
         pairs = f.sum(2).unflatten(1, (-1, 2)).diff(dim=2)
         stderrs.append((pairs.square().sum((1, 2)) / n_points**2).sqrt())

@@ -208,7 +208,7 @@ def _measured(
 def _posterior(denoiser: Denoiser, x: Tensor, state: State, block: int = 1) -> Posterior:
     """The posterior of rows ``x`` (B, C) at their states, in one call of a multiple of ``block`` rows.
 
-    Of a denoiser with an order of its own, of every column at its SNR when the columns before it are known.
+    If the denoiser has an order of its own, each column is at its SNR with the columns before it known.
     """
     if denoiser.own_order is not None:
         return denoiser.chain(filled(x, block)).rows(slice(len(x))).update(*state)
@@ -216,7 +216,7 @@ def _posterior(denoiser: Denoiser, x: Tensor, state: State, block: int = 1) -> P
 
 
 def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error and surprisal of the observed cells of rows: (B,) each, float64.
+    """Squared error and surprisal of the observed cells of rows ``x`` (B, C): (B,) each, float64.
 
     Examples
     --------
@@ -245,29 +245,12 @@ def squared_errors(
     given: Tensor | None = None,
     batch_size: int = 2048,
 ) -> Tensor:
-    r"""Squared errors of several denoisers on the same noise, at each SNR.
+    r"""Squared errors (M, n, N) of M denoisers of one codebook on the same noise, at each SNR: float64.
 
-    Half the area under their mean over rows, as a function of the SNR, is the mean code length (3). Of a denoiser with
-    an :attr:`~discrete_itd.denoisers.Denoiser.own_order`, each column has this SNR when those before it are known.
-
-    Parameters
-    ----------
-    denoisers : sequence of Denoiser, length M
-        Of one codebook.
-    x : Tensor of float64, shape (N, C)
-        Rows; NaN where a cell is missing. Each gets a noise of its own, also where rows are equal.
-    snr : Tensor, shape (n,)
-        Positive SNRs, the same for all columns.
-    generator : torch.Generator
-    given : Tensor of bool, shape (C,), optional
-        Columns that are known throughout.
-    batch_size : int
-        Rows in one denoiser call.
-
-    Returns
-    -------
-    Tensor, shape (M, n, N), float64
-        :math:`\|x - \hat x\|^2` over the cells that are neither missing nor given.
+    The errors :math:`\|x - \hat x\|^2` are over the cells of ``x`` (N, C) that are neither missing nor ``given`` (C,).
+    Each row has its own noise, also where rows are equal; each of the positive ``snr`` (n,) is that of all columns.
+    Half the area under the mean over rows, as a function of the SNR, is the mean code length (3). With an
+    :attr:`~discrete_itd.denoisers.Denoiser.own_order`, each column has this SNR when those before it are known.
 
     Examples
     --------

@@ -34,8 +34,8 @@ from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
 
 MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
-MOST_SHARED = 0.7  # distinct states among rows, beyond which telling them apart does not pay
-LARGER_CHUNK = 4  # times as many rows for fixed orders: more of them share a state
+MOST_SHARED = 0.7  # share of distinct states up to which deduplication pays
+LARGER_CHUNK = 4  # factor for fixed orders: more rows share a state
 DECISION = 0x5EED  # separates the noise that decides on more paths from the noise that estimates
 
 
@@ -44,18 +44,9 @@ def in_blocks(
 ) -> Iterator[Tensor]:
     """Results of ``call`` on batches of rows; a row's result does not depend on the number of other rows.
 
-    Parameters
-    ----------
-    call : callable
-        From rows of ``x`` and of each of ``more`` to a tensor with one row for each.
-    x, *more : Tensor, shapes (N, ...)
-    batch_size : int
-        Rows of a call at most, up to a multiple of ``BLOCK``.
-
-    Notes
-    -----
-    A matrix product of one row may sum in another order than one of many rows, and so round differently. Every call
-    therefore gets a multiple of ``BLOCK`` rows (or of ``batch_size``, if smaller), filled up with copies of the last.
+    ``call`` maps rows of ``x`` and of each of ``more``, (N, ...), to a tensor with as many rows. A matrix product of
+    one row may sum in another order than one of many rows, and so round differently. Every call therefore gets a
+    multiple of ``BLOCK`` rows (or of ``batch_size``, if smaller), padded with copies of the last.
 
     Examples
     --------
@@ -77,25 +68,12 @@ def path_log_weights(
     *,
     n_steps: int | None = None,
 ) -> Tensor:
-    """One path per row: log W of (6), split by column.
+    """One path per row of ``x`` (B, C): log W of (6), split by column, (B, C), float64, nats.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (B, C)
-        Rows; NaN where a cell is missing, which keeps SNR zero for ever: it is marginalised.
-    schedule : Schedule
-    noise : RowNoise
-        Noise of these rows' paths.
-    given : Tensor of bool, shape (C,), optional
-        Columns known from the start, except where they are missing; their log-weights are zero.
-    n_steps : int, optional
-        Steps to take, at least as many as these rows need; by default the result of
-        :func:`~discrete_itd.channel.steps_needed`, for which the host waits for the device. With it, nothing else does.
-
-    Returns
-    -------
-    Tensor, shape (B, C), float64, nats
+    A missing cell (NaN) keeps SNR zero: it is marginalised. Columns ``given`` (C,) are known from the start, except
+    where they are missing; their log-weights are zero. ``noise`` is that of these rows' paths. ``n_steps`` is at least
+    the number of steps that these rows need, by default :func:`~discrete_itd.channel.steps_needed`, for which alone the
+    host waits for the device.
 
     Examples
     --------
@@ -116,7 +94,7 @@ def path_log_weights(
     n_free = free.sum(1, keepdim=True)
     path = noise.path
     if schedule.orders is not None:
-        # the first order of a row is random, so that E[W] is the mixture of all orders; none comes twice
+        # the first order of a row is random, so that E[W] is the mixture of all orders; none repeats
         path = path + noise.offset(len(schedule.orders))
     rank = column_ranks(schedule, noise.uniform(0, book.n_columns), path, free, known)
     if n_steps is None:
@@ -127,7 +105,7 @@ def path_log_weights(
         denoiser(state.y[:1], state.snr[:1]).expand(len(x)) if given is None else denoiser(*state)
     )
     log_w = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-    # without noise, a state is its known cells, and rows that take one order begin with few different ones
+    # without noise a state is its known cells, and the paths of one order share the first states
     shared = schedule.orders is not None and not schedule.noisy
     shared = shared and not devices.static_shapes(x.device)
     for step in range(1, n_steps + 1):
@@ -146,7 +124,7 @@ def path_log_weights(
         known = torch.isinf(state.snr)
         if shared:
             first, among = equal_rows(x.masked_fill(~known, math.nan))
-            shared = len(first) <= MOST_SHARED * len(x)  # no fewer later: every step tells more
+            shared = len(first) <= MOST_SHARED * len(x)  # later states are no fewer
         if shared:
             y, snr = (filled(t[first], min(BLOCK, len(x))) for t in state)
             posterior = denoiser(y, snr).rows(among)
@@ -156,7 +134,7 @@ def path_log_weights(
 
 
 def equal_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The first place of each of U distinct rows of x (B, C), by hashes of 64 bits, (U,), and each row's one, (B,)."""
+    """Index of each of U distinct rows of x (B, C), by hashes of 64 bits, (U,), and each row's among these, (B,)."""
     distinct, among = torch.unique(row_hashes(x), return_inverse=True)
     places = torch.arange(len(x), device=x.device)
     first = places.new_full((len(distinct),), len(x))
@@ -247,7 +225,7 @@ def path_attribution(
     batch_size: int = 2048,
     progress: Callable[[int], object] | None = None,
 ) -> Attribution:
-    """As :func:`path_log_prob`, with each column's share of the surprisal: (6) is a sum over columns.
+    """:func:`path_log_prob` with each column's share of the surprisal: (6) is a sum over columns.
 
     Examples
     --------
@@ -281,7 +259,7 @@ def _adaptive_weights(
     progress: Callable[[int], object] | None,
     by_column: bool = False,
 ) -> Iterator[Tensor]:
-    """Log-weights of chunks of rows: (b, M), or (b, M, C) by column, NaN where a row needed fewer paths."""
+    """Log-weights of chunks of rows: (b, M), or (b, M, C) by column, NaN where a row needed fewer paths than others."""
     if n_paths < 1 or max_paths < 1 or (max_stderr is not None and not max_stderr > 0):
         raise ValueError(
             f"n_paths, max_paths and max_stderr must be positive, got {n_paths}, {max_paths}, {max_stderr}"
@@ -289,7 +267,7 @@ def _adaptive_weights(
     salt = draw_salt(generator)
     most = n_paths if max_stderr is None else max(n_paths, max_paths)
     distinct = distinct_paths(schedule)
-    if distinct is not None:  # more would be the same ones again
+    if distinct is not None:  # further paths would repeat
         n_paths, most = min(n_paths, distinct), min(most, distinct)
     chunk = max(1, batch_size // n_paths)
     if schedule.orders is not None:
@@ -333,7 +311,7 @@ def _adaptive_weights(
                 if not len(needy):
                     break
                 log_w = extended(log_w, rows, needy, salt, by_column)
-                if log_w.shape[1] < most:  # else nothing is left to decide
+                if log_w.shape[1] < most:
                     judge = extended(judge, rows, needy, other, False)
         yield log_w
         if progress is not None:

@@ -27,25 +27,10 @@ def sample(
     r"""Rows drawn from :math:`P_\theta`, the distribution that the path estimator (6) scores, given the known cells.
 
     At each step a value of every column is drawn from the current posterior, and the state gets the evidence that this
-    value would give. Cells that are still unknown at the end are drawn from the last posterior.
-
-    Parameters
-    ----------
-    denoiser : Denoiser
-    start : Tensor of float64, shape (N, C)
-        One row per sample; NaN in the cells to be drawn.
-    schedule : Schedule
-    generator : torch.Generator
-        On the device of the denoiser.
-    left : Tensor of bool, shape (N, C), optional
-        Cells that stay as they are, missing or not; those that are missing are marginalised.
-    batch_size : int
-        Rows in one denoiser call.
-
-    Returns
-    -------
-    Tensor of float64, shape (N, C)
-        The rows, filled. The level of unseen categories is never drawn.
+    value would give. Cells that are still unknown at the end are drawn from the last posterior. ``start`` (N, C) has
+    one row per sample, NaN in the cells to be drawn; the cells ``left`` (N, C) stay as they are, those that are missing
+    are marginalised. The level of unseen categories is never drawn. ``generator`` is on the device of the denoiser, and
+    ``batch_size`` rows go into one denoiser call.
     """
     if not len(start):
         return start
@@ -69,16 +54,9 @@ def sample_batch(
     *,
     generator: torch.Generator,
 ) -> Tensor:
-    """As :func:`sample`, of the rows of one call, without waiting for the device.
+    """:func:`sample` for the rows of one call, without waiting for the device.
 
-    Parameters
-    ----------
-    denoiser, left, schedule, generator
-        As of :func:`sample`.
-    x : Tensor of float64, shape (B, C)
-        The rows; NaN in the cells to be drawn.
-    n_steps : int
-        Steps to take, at least as many as these rows need (:func:`~discrete_itd.channel.steps_needed`).
+    ``n_steps`` is at least the number of steps that these rows need (:func:`~discrete_itd.channel.steps_needed`).
     """
     book = denoiser.codebook
     known = ~x.isnan()
@@ -111,21 +89,10 @@ def sample_batch(
 def point_predictions(
     denoiser: Denoiser, x: Tensor, *, medians: Sequence[int] = (), batch_size: int = 2048
 ) -> Tensor:
-    """Rows whose missing cells are filled one by one by point predictions given the known cells.
+    """Rows ``x`` (N, C) whose missing cells are filled one by one by point predictions given the known cells.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (N, C)
-        NaN in the cells to be filled.
-    medians : sequence of int
-        Columns of ordered levels that get the median. Other categorical columns get the most probable level, continuous
-        columns the mean.
-    batch_size : int
-
-    Returns
-    -------
-    Tensor of float64, shape (N, C)
+    Columns ``medians`` of ordered levels get the median, other categorical columns the most probable level, continuous
+    columns the mean.
     """
     out = x.clone()
     for rows, posterior in _posteriors(denoiser, x, batch_size):
@@ -142,21 +109,9 @@ def point_predictions(
 def column_distribution(
     denoiser: Denoiser, x: Tensor, column: int, *, batch_size: int = 2048
 ) -> Tensor:
-    """Conditional distribution of one column given the other cells of each row.
+    """Conditional distribution (N, K) of a categorical column given the other cells of each row of ``x`` (N, C), nats.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (N, C)
-        The values of the column itself are not used.
-    column : int
-        Categorical.
-    batch_size : int
-
-    Returns
-    -------
-    Tensor of float64, shape (N, K), nats
-        The level of unseen categories, if there is one, is the last.
+    The column's own values are not used. The level of unseen categories, if there is one, is the last.
     """
     x = x.index_fill(1, torch.tensor([column], device=x.device), math.nan)
     out = x.new_zeros(len(x), denoiser.codebook.columns[column].n_points)
@@ -168,7 +123,7 @@ def column_distribution(
 def _posteriors(
     denoiser: Denoiser, x: Tensor, batch_size: int, column: int | None = None
 ) -> Iterator[tuple[Tensor, Posterior]]:
-    """Numbers of some rows and their posteriors, of all columns or of one, given the cells that are not missing."""
+    """Row numbers and their posteriors, of all columns or of one, given the cells that are not missing."""
     book = denoiser.codebook
     block = min(BLOCK, batch_size)
     size = batch_size // block * block
@@ -183,6 +138,6 @@ def _posteriors(
                     yield rows, answer(x[rows], asked[rows])
         return
     for rows in torch.arange(len(x), device=x.device).split(size):
-        whole = filled(x[rows], block)  # so that no row's result depends on the number of rows
+        whole = filled(x[rows], block)  # a row's rounding does not depend on the number of rows
         posterior = denoiser(*State.start(book, book.embed(whole), ~whole.isnan()))
         yield rows, posterior.rows(slice(0, len(rows)))

@@ -1,4 +1,4 @@
-r"""Search of schedules: where to place the steps of a path, and which of several schedules to use.
+r"""Search of schedules: the placement of the steps of a path, and a comparison of several schedules.
 
 The expected code length of an isotropic path is a sum over its steps,
 
@@ -8,8 +8,8 @@ The expected code length of an isotropic path is a sum over its steps,
 so on a grid of SNRs the best S steps are a shortest path through the matrix c, found exactly by dynamic programming.
 The matrix costs one denoiser call per grid point and row; the Bayes updates between two points need no call.
 
-A coordinate path of fewer steps than columns treats the columns of one step as independent given those before. It
-loses least if columns with much mutual information are in different steps, which is what *spread* orders achieve.
+A coordinate path of fewer steps than columns treats the columns of one step as independent given those before. It loses
+least if columns with much mutual information are in different steps, which is what *spread* orders achieve.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ GRID = 48  # candidate SNRs of a step; half as many for a wide table
 WIDE = 2000  # floats of a row's posterior beyond which a table is wide
 PILOT_CELLS = 1 << 17  # rows times floats of a row's posterior, for the pilot
 CHOICE_CELLS = 1 << 20  # the same, for comparing schedules
-FEW_ROWS = 32  # where there is no time for more
-TRIAL_ROWS = 4  # that show how long a row takes
-MOST_TRIED = 8  # candidates, or what costs as much as one, like a pilot
-RUN_OFF = 4  # times as many rows for the best two
+FEW_ROWS = 32  # least number for a comparison
+TRIAL_ROWS = 4  # to estimate the time of a row
+MOST_TRIED = 8  # candidates, a pilot included
+RUN_OFF = 4  # factor of rows for the final comparison of the best two
 MOST_STEPS = 64  # of one isotropic path
 N_ORDERS = 64  # spread orders; fewer for a wide table
 ORDER_NUMBERS = 1 << 15  # column numbers in all orders together
@@ -55,27 +55,15 @@ ORDER_NOISE = 0.5  # log-scale jitter added to mutual information, so that order
 
 @torch.no_grad()
 def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Generator) -> Tensor:
-    """Mean nats c(a, b) of every step between two SNRs of a grid.
+    """Mean nats c(a, b) of every step between two of n increasing positive SNRs, over rows ``x`` (B, C): float64.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (B, C)
-        Rows to average over; missingness indicators are known throughout.
-    snrs : Tensor, shape (n,)
-        Increasing positive SNRs.
-    generator : torch.Generator
-
-    Returns
-    -------
-    Tensor, shape (n + 1, n + 1), float64, nats
-        Entry (a, b), a < b, is the cost of the step from the a-th SNR to the b-th, with 0 the start (SNR zero);
-        infinite for a >= b.
+    Entry (a, b), a < b, of the result (n + 1, n + 1) is the cost of the step from the a-th SNR to the b-th, with 0 the
+    start (SNR zero); infinite for a >= b. Missingness indicators are known throughout.
     """
     book = denoiser.codebook
     noise = RowNoise(x, torch.zeros_like(x[:, 0], dtype=torch.int64), draw_salt(generator))
     points, known = book.embed(x), book.leading & ~x.isnan()
-    x = x.masked_fill(known, math.nan)  # (B, C): the cells to be priced
+    x = x.masked_fill(known, math.nan)  # (B, C): the scored cells
     states = [State.start(book, points, known)]
     for i, snr in enumerate(snrs.tolist()):
         target = torch.where(x.isnan(), states[-1].snr, snr)
@@ -97,10 +85,10 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
 
 
 def cheapest_steps(costs: Tensor, n_steps: int) -> list[int]:
-    """The best path of at most ``n_steps`` steps through costs (n + 1, n + 1), from 0 to anywhere: its grid points."""
+    """Grid points of the best path of at most ``n_steps`` steps through costs (n + 1, n + 1), from 0 to any point."""
     best = torch.full((len(costs),), math.inf, dtype=costs.dtype)
     best[0] = 0.0
-    steps: list[tuple[Tensor, Tensor]] = []  # totals, and where they come from
+    steps: list[tuple[Tensor, Tensor]] = []  # totals, and their predecessors
     for _ in range(n_steps):
         best, source = (best[:, None] + costs).min(0)
         steps.append((best, source))
@@ -119,9 +107,9 @@ def place_steps(
     *,
     generator: torch.Generator,
 ) -> list[IsotropicSchedule]:
-    """An isotropic schedule of at most each number of steps, those of least expected code length.
+    """The isotropic schedule of least expected code length for each largest number of steps.
 
-    By a pilot on some of the training rows ``x`` (N, C), on a grid over the range of the quadrature.
+    A pilot on some of the training rows ``x`` (N, C) measures the costs, on a grid over the range of the quadrature.
     """
     n_rows = denoiser.pilot_rows(PILOT_CELLS)
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
@@ -154,20 +142,14 @@ def spread_orders(
 ) -> tuple[tuple[int, ...], ...]:
     """Orders in which the next column has the least mutual information with those before it.
 
-    Parameters
-    ----------
-    information : Tensor, shape (C, C), nats
-        Between every two columns.
-    n_orders : int
-        Each begins with a random column; jitter on the information makes them differ.
-    generator : torch.Generator
-        Of the CPU.
+    ``information`` (C, C) is in nats. Each of the ``n_orders`` begins with a random column; jitter on the information
+    makes them differ. The generator is on the CPU.
     """
     # with no information at all, the jitter decides
     information = information.double().cpu().clamp_min(1e-9)
     n = len(information)
     here = torch.randint(n, (n_orders,), generator=generator)
-    shared = torch.full((n_orders, n), -torch.inf, dtype=torch.float64)  # with those before
+    shared = torch.full((n_orders, n), -torch.inf, dtype=torch.float64)  # with the columns before
     done = torch.zeros(n_orders, n, dtype=torch.bool)
     orders = []
     for _ in range(n):
@@ -209,7 +191,7 @@ class Candidate(NamedTuple):
 
 
 def paths_within(n_evaluations: int, schedule: Schedule) -> int:
-    """Paths M for a budget of calls per row: at least two, for a standard error, unless the schedule has only one."""
+    """Number of paths M within a budget of calls per row: at least two, unless the schedule has only one."""
     within = max(2, n_evaluations // schedule.n_steps)
     return min(within, distinct_paths(schedule) or within)
 
@@ -223,7 +205,7 @@ def possible_paths(
     n_evaluations: int,
     generator: torch.Generator,
 ) -> Iterator[tuple[str, Schedule]]:
-    """Names and schedules of which ``n_evaluations`` pays for two paths; parameters as of :func:`choose_path`."""
+    """Names and schedules that allow two paths within ``n_evaluations``; parameters as in :func:`choose_path`."""
     book = denoiser.codebook
     n_columns = max(1, book.n_columns - int(book.leading.sum()))
     most = max(1, n_evaluations // 2)
@@ -265,31 +247,29 @@ def choose_path(
 
     Parameters
     ----------
-    denoiser : Denoiser
-    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
+    denoiser : Denoiser x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Training rows to place steps on, held-out rows to measure on.
     quadrature : Quadrature, or callable that returns it
         Called if an isotropic schedule is tried.
     kind : {"auto", "coordinate", "isotropic"}
-        Which schedules to try.
+        Kinds of schedules to try.
     n_evaluations : int
-        Denoiser calls per row for each candidate: about steps times paths. Where two paths need more, they are spent
-        all the same.
-    generator : torch.Generator
+        Denoiser calls per row for each candidate: about steps times paths, with at least two paths.
     max_rows : int
         Most held-out rows used, fewer for a wide table. If the best two are close, they are compared on more.
     seconds_left : callable
-        If they are no longer enough for what the first schedule took, no other is tried; if not for ``FEW_ROWS`` rows
-        of several, as ``TRIAL_ROWS`` show, the first schedule is taken, with the nats of these.
+        Once fewer are left than the slowest schedule took, no other is tried. If the time of ``TRIAL_ROWS`` rows shows
+        that
+        several schedules on ``FEW_ROWS`` would take longer, the first is taken, with the nats of the trial.
     ended : callable
-        Called if something was not tried for that.
+        Called if schedules were left out for lack of time.
     """
     book = denoiser.codebook
     if kind == "auto" and book.vocabularies:
-        # it needs a high-cardinality column once a path, an isotropic schedule needs it at every step
+        # it computes a high-cardinality column once a path, an isotropic schedule at every step
         kind = "coordinate"
     max_rows = min(max_rows, max(FEW_ROWS, CHOICE_CELLS // denoiser.row_work))
-    # a path prices the other columns given the missingness indicators
+    # a path scores the other columns given the missingness indicators
     given = book.leading if book.has_leading else None
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     tried = possible_paths(
@@ -298,7 +278,7 @@ def choose_path(
     nats: dict[tuple[str, Schedule], Tensor] = {}
 
     def measure(candidate: tuple[str, Schedule], rows: Tensor) -> float:
-        """Add nats of rows to those of a candidate; the seconds that it took."""
+        """Score rows with a candidate and add their nats; returns the seconds that it took."""
         began, noise = time.perf_counter(), torch.Generator().manual_seed(seed)
         n_paths = paths_within(n_evaluations, candidate[1])
         estimate = path_log_prob(
@@ -327,7 +307,6 @@ def choose_path(
     if len(more) and others:
         gap = (nats[others[0]] - nats[best]).double()
         if gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
-            # too close to decide: the best two are compared on more rows
             for candidate in ranked[:2]:
                 measure(candidate, more)
             ranked[:2] = sorted(ranked[:2], key=lambda c: float(nats[c].mean()))

@@ -15,7 +15,7 @@ CONFIDENCE = 0.95  # of the interval of 1.96 standard errors to both sides
 class Estimate(NamedTuple):
     """Log-probabilities with their standard errors: two float64 tensors of shape (N,), in nats.
 
-    See :func:`combine` for what ``log_prob`` ± 1.96 ``stderr`` covers.
+    :func:`combine` defines the coverage of ``log_prob`` ± 1.96 ``stderr``.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
     log_w : Tensor, shape (N, M), float64
         Log-weights; NaN where a row has fewer paths than others.
     distinct : int, optional
-        How many different paths there are, if there is an end to them: a row that has them all has no error.
+        Number of different paths, if it is finite: a row that has them all has no error.
 
     Returns
     -------
@@ -111,17 +111,9 @@ def _student(m: Tensor) -> Tensor:
 def attribute(log_w: Tensor, distinct: int | None = None) -> Attribution:
     r"""Split the log-mean-exp over paths by column, exactly.
 
-    Parameters
-    ----------
-    log_w : Tensor, shape (N, M, C), float64
-        Log-weights by column; NaN where a row has fewer paths.
-    distinct : int, optional
-        As of :func:`combine`.
-
-    Notes
-    -----
-    Column j gets :math:`-\sum_m \lambda_m \log W_{mj}` with convex weights between uniform and proportional to W:
-    the only mixture of the two for which the columns add up to the score.
+    Column j gets :math:`-\sum_m \lambda_m \log W_{mj}` with convex weights between uniform and proportional to W: the
+    only mixture of the two for which the columns add up to the score. ``log_w`` (N, M, C) are log-weights by column,
+    NaN where a row has fewer paths; ``distinct`` as in :func:`combine`.
 
     Examples
     --------
