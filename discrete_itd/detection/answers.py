@@ -1,7 +1,7 @@
-"""The table of answers about rows: what the command, streams of batches and every engine return.
+"""The table of results for rows that the command line, streams of batches and every engine return.
 
-One function makes it, :func:`answers`: log-probabilities, and of a detector scores, p-values, alarms and reasons, under
-the same names wherever it is asked.
+:func:`answers` computes it: log-probabilities, and for a detector scores, p-values, alarms and reasons, under the same
+names everywhere.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from discrete_itd.estimators import DiffusionDensity, RowEstimate
 
 Estimator = DiffusionDensity | DiffusionOutlierDetector
 
-# what each kind of model answers unless outputs= says otherwise
+# default outputs of each kind of model
 DENSITY_OUTPUTS = ("log_prob", "stderr")
 DETECTOR_OUTPUTS = ("score", "p_value", "alarm", "reason")
-OF_GROUPS = ("group_seen",)  # of a detector with given=, besides
+OF_GROUPS = ("group_seen",)  # also for a detector with given=
 OF_DENSITIES = (*DENSITY_OUTPUTS, "nats")
 OF_DETECTORS = (*DETECTOR_OUTPUTS, *OF_DENSITIES)
 
@@ -38,14 +38,10 @@ def density_of(model: Estimator) -> DiffusionDensity:
 
 
 def checked_outputs(model: Estimator, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    """The outputs that are asked for; by default those of :data:`DENSITY_OUTPUTS` or :data:`DETECTOR_OUTPUTS`.
+    """The requested outputs; by default :data:`DENSITY_OUTPUTS` or :data:`DETECTOR_OUTPUTS`.
 
-    A detector with ``given`` also says by default whether it has seen a row's group.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the output that the model does not have.
+    By default a detector with ``given`` also states whether the row's group was seen in training. A ValueError or
+    TypeError names an output that the model does not have.
     """
     detects = isinstance(model, DiffusionOutlierDetector)
     possible: tuple[str, ...] = OF_DETECTORS if detects else OF_DENSITIES
@@ -69,11 +65,11 @@ def checked_outputs(model: Estimator, outputs: Sequence[str] | None) -> tuple[st
 
 
 def answer_types(model: Estimator, outputs: Sequence[str], n_reasons: int) -> dict[str, Any]:
-    """The columns of the table of answers with their pandas dtypes, in order: known before any row is scored.
+    """The columns of the table of results with their pandas dtypes, in order: known before any row is scored.
 
-    Of "reason" these are ``reason``, the sentences of up to ``n_reasons`` cells, and for each of these
-    ``reason_1``, the name of its column, and ``reason_1_excess_nats``, its surprisal above the expected one. Of
-    "nats", ``nats_<column>`` for each column of the model. Any other output is one column.
+    "reason" has the columns ``reason``, the sentences of up to ``n_reasons`` cells, and for each of these ``reason_1``,
+    the name of its column, and ``reason_1_excess_nats``, its surprisal above the expected one; "nats" has
+    ``nats_<column>`` for each column of the model. Any other output is one column.
     """
     names = density_of(model).encoder_.names
     given = named(model.given) if isinstance(model, DiffusionOutlierDetector) else ()
@@ -105,10 +101,10 @@ def answers(
 ) -> pd.DataFrame:
     """The columns of :func:`answer_types` for some rows, shape (N, ...), with their index; none if ``rows`` is None.
 
-    Each row is judged by itself. Only rows that raise an alarm, by ``threshold`` or by default the detector's, have a
-    reason: up to ``n_reasons`` of the cells that :meth:`DiffusionOutlierDetector.reasons` names, or where it names
-    none, :data:`~discrete_itd.detection.reasons.NO_CELL` and no column. ``outputs`` are those of
-    :func:`checked_outputs`; ``given`` and ``max_stderr`` as of ``log_prob``: with ``given``, "nats" are those of a
+    Each row's results depend on this row only. Only rows that raise an alarm, by ``threshold`` or by default the
+    detector's, have a reason: up to ``n_reasons`` of the cells of :meth:`DiffusionOutlierDetector.reasons`, or if there
+    are none, :data:`~discrete_itd.detection.reasons.NO_CELL` and no column. ``outputs`` are those of
+    :func:`checked_outputs`; ``given`` and ``max_stderr`` as in ``log_prob``: with ``given``, "nats" are those of a
     density.
     """
     types = answer_types(model, outputs, n_reasons)
@@ -127,7 +123,7 @@ def answers(
 
 
 class _Asked:
-    """Answers about some rows, each computed once and only if an output needs it."""
+    """Results for some rows, each computed once and only if an output needs it."""
 
     def __init__(
         self,
@@ -156,7 +152,7 @@ class _Asked:
 
     @property
     def detector(self) -> DiffusionOutlierDetector:
-        return cast(DiffusionOutlierDetector, self.model)  # checked_outputs has seen to it
+        return cast(DiffusionOutlierDetector, self.model)  # checked by checked_outputs
 
     @cached_property
     def estimate(self) -> RowEstimate:

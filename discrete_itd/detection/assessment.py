@@ -1,15 +1,15 @@
-"""Every cell against the other cells of its row, and every pair of cells, under the score that a detector returns.
+"""Every cell against the other cells of its row, and every pair of cells, under the score of a detector.
 
-A cell is compared with the other cells of its row. Where missingness is modelled, a cell is a pair of
-its missingness indicator and its value: the indicator is conditioned on the other indicators, the value on all of them.
+A cell is compared with the other cells of its row. Where missingness is modelled, a cell is a pair of its missingness
+indicator and its value: the indicator is conditioned on the other indicators, the value on all of them.
 
-Conditional distributions are the model's own: one denoiser call with the cell unknown, or, of a model that scores
-complete rows and does not marginalise, its log-probabilities normalised over the values of the cell, eq. (13) of
-:mod:`discrete_itd.likelihood.conditional`, with the gaps of the row as they are scored. Of an exact model they are its
-log-probability, normalised over the values of one cell, all other cells fixed, with these exceptions:
+Conditional distributions are the model's own: one denoiser call with the cell unknown, or, for a model that scores
+complete rows and does not marginalise, its log-probabilities normalised over the values of the cell (*enumeration*),
+eq. (13) of :mod:`discrete_itd.likelihood.conditional`, with the gaps of the row as they are scored. For an exact model
+they are its log-probability, normalised over the values of one cell, all other cells fixed, with these exceptions:
 
-* What takes many unknown cells at once is asked of the exact companion of a model that does not marginalise: conflicts
-  of pairs, which cells are candidates in wide tables, and the column whose dependence has changed.
+* Conditionals with many unknown cells at once come from the exact companion of a model that does not marginalise:
+  conflicts of pairs, the candidates among the cells of wide tables, and the column whose dependence has changed.
 * A network's posterior of a cell given all others need not equal the ratio of two of its path scores, so the two agree
   only as well as the network's conditionals agree with one another.
 * Missingness indicators (``missing="category"``) are conditioned on the other indicators only, as in the score, where
@@ -53,30 +53,30 @@ from discrete_itd.likelihood.conditional import (
 )
 from discrete_itd.progress import progress_bar
 
-BATCH_WORK = 1 << 24  # rows times floats computed for each, in one call
-PRIOR = 0.5  # probability that a row has a wrong cell: who asks why has a reason to ask
-LEAST_NATS = 0.05  # above the expectation; a sentence rounds fewer to nothing
-LEAST = 1e-9  # the smallest probability that a float32 softmax can tell from zero
-MOST_CELLS = 256  # of a row that are asked about one by one: all cells, except in very wide tables
-# where the model that scores is asked value by value:
-RIVALS = 4  # cells of a row that are asked about more finely, among which a doubtful one and what it conflicts with are
-MARGIN = 4.0  # nats by which their log-odds may be in error before
-RECHECKED = 5  # cells that are asked about again after a wrong one was found
-MOST_SCORES = 1 << 13  # of a row: fewer cells in wider tables
-N_FOLDS = 32  # questions by which they are chosen among more cells
+BATCH_WORK = 1 << 24  # rows times floats per row in one call
+PRIOR = 0.5  # probability that a row has a wrong cell: rows to be explained are suspicious
+LEAST_NATS = 0.05  # least excess over the expectation; smaller ones round to nothing in a sentence
+LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
+MOST_CELLS = 256  # cells of a row that are assessed one by one: all, except in very wide tables
+# with enumeration:
+RIVALS = 4  # cells of a row that are refined: they should include wrong ones and those with which these conflict
+MARGIN = 4.0  # nats: error of their log-odds before
+RECHECKED = 5  # cells that are assessed again after a wrong one was found
+MOST_SCORES = 1 << 13  # per row: fewer cells in wider tables
+N_FOLDS = 32  # denoiser states that select them among more cells
 
 
 # -- conditional distributions ----------------------------------------------------------------------
 
 
 def most_rows(scorer: Scorer, numbers: int = 0) -> int:
-    """Rows whose posteriors fit into memory in full, and so many numbers of each row."""
+    """Number of rows whose posteriors fit into memory in full, and ``numbers`` floats of each row."""
     most = BATCH_WORK // max(scorer.conditional.row_work, numbers)
     return max(1, min(scorer.density.model_.batch_size, most))
 
 
 def scores_of_row(scorer: Scorer, nodes: Nodes = FINE) -> int:
-    """Scores of the model that the distributions of all cells of a row cost: 0 if it answers by itself."""
+    """Number of scores that enumerate the cells of a row: 0 for a model with conditionals of its own."""
     denoiser = scorer.conditional
     return denoiser.scores_of_row(nodes) if isinstance(denoiser, ConditionalDenoiser) else 0
 
@@ -93,19 +93,10 @@ def given_others(
 ) -> Posterior:
     """The distribution of each asked cell given the others of its row.
 
-    Parameters
-    ----------
-    scorer : Scorer
-    x : Tensor of float64, shape (B, C')
-        Encoded rows; NaN where a cell is not conditioned on.
-    asked : Tensor of bool, shape (B, C')
-        One cell of a row or several, each by itself; the distributions of all others have no meaning.
-    nodes : Nodes
-        Of a model that is asked value by value.
-    start : Posterior, optional
-        An earlier answer about these rows, of which the asked cells become finer, where that is possible.
-    quick : bool
-        Whether the denoiser that answers at every state is asked in any case (:attr:`Model.anywhere`).
+    ``x`` (B, C') are encoded rows, NaN where a cell is not conditioned on. ``asked`` (B, C') holds one cell of a row or
+    several, each by itself; the distributions of all others have no meaning. Enumeration uses ``nodes``, and refines
+    the asked cells of an earlier result ``start`` for these rows; without enumeration ``start`` is returned. ``quick``
+    avoids enumeration (:attr:`Model.anywhere`).
     """
     denoiser, indicator = scorer.conditional, _indicators(scorer, x.device)
     if quick or not isinstance(denoiser, ConditionalDenoiser):
@@ -113,7 +104,7 @@ def given_others(
     elif not bool(denoiser.unlearned_gaps(x).any()):
         return denoiser.each(x, asked, nodes, start)
     else:
-        size = max(1, int(asked.sum()))  # such gaps are summed out of the score, too
+        size = max(1, int(asked.sum()))  # such gaps are summed out of the score
     if start is not None:
         return start
     place = torch.full((asked.shape[1],), -1, device=x.device)
@@ -123,9 +114,9 @@ def given_others(
 
 @torch.no_grad()
 def _log_prob_given(scorer: Scorer, known: Tensor, cells: Tensor) -> Tensor:
-    """Log-probabilities of ``cells`` given what is ``known`` of their rows, (B, C') each, nats; 0 where NaN.
+    """Log-probabilities of ``cells`` given the ``known`` cells of their rows, (B, C') each, nats; 0 where NaN.
 
-    Of the denoiser that answers at every state; equal questions are asked once.
+    By the denoiser of any state (:attr:`Model.anywhere`); equal states are evaluated once.
     """
     denoiser = scorer.model.anywhere
     states, inverse = unique_rows(known)
@@ -137,13 +128,8 @@ def _log_prob_given(scorer: Scorer, known: Tensor, cells: Tensor) -> Tensor:
 class Cell(NamedTuple):
     """The distribution of the cells of one column in n rows.
 
-    Attributes
-    ----------
-    values : CellDistribution
-    indicator : Tensor or None, shape (n, 2)
-        Log-probabilities of its being present or missing, if that is modelled.
-    places : list of int
-        Internal columns: of the value, and of the indicator.
+    ``values`` are the distributions of the values, ``indicator`` (n, 2) the log-probabilities of being present or
+    missing, None if missingness is not modelled, and ``places`` the internal columns of the value and of the indicator.
     """
 
     values: CellDistribution
@@ -152,7 +138,7 @@ class Cell(NamedTuple):
 
     @classmethod
     def of(cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor) -> Cell:
-        """Of the cells of column j in some rows (n,) of an answer of :func:`given_others`."""
+        """The cells of column j in some rows (n,) of a result of :func:`given_others`."""
         column, book, places = scorer.schema[j], q.codebook, _places(scorer)[j]
         indicator = q.column(places[1])[rows] if len(places) > 1 else None
         if column.kind == "continuous":
@@ -192,7 +178,7 @@ class Cell(NamedTuple):
 
 
 def _asked(scorer: Scorer, rows: Tensor, columns: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """The internal columns of cells in some columns (B, m) of each row, (B, C'): those that are ``wanted`` (B, m)."""
+    """Mask (B, C') of the internal columns of the cells in ``columns`` (B, m) of each row, if ``wanted`` (B, m)."""
     out = torch.zeros_like(rows, dtype=torch.bool)
     wanted = torch.ones_like(columns, dtype=torch.bool) if wanted is None else wanted
     place = _indicators(scorer, rows.device)[columns]
@@ -208,18 +194,10 @@ def _asked(scorer: Scorer, rows: Tensor, columns: Tensor, wanted: Tensor | None 
 class CellAssessment(NamedTuple):
     """Cells of encoded rows against the other cells of their rows: float64 arrays of shape (N, C), nats.
 
-    All but ``entropy`` refer to encoded values, without the change of unit of continuous columns.
-
-    Attributes
-    ----------
-    given_others : ndarray
-        Minus log-probability of the cell given the others; 0 where it is missing.
-    entropy : ndarray
-        Expectation of that, in the column's unit; 0 where the cell is missing.
-    marginal : ndarray
-        Minus log-probability of the cell in its column, whatever the other cells; 0 where it is missing.
-    error_log_odds : ndarray
-        See :func:`assess`; minus infinity where the cell is missing.
+    ``given_others`` is minus the log-probability of the cell given the others, ``entropy`` its expectation in the unit
+    of the column, ``marginal`` minus the log-probability of the cell under the column's marginal, ``error_log_odds``
+    that of :func:`assess`. Where a cell is missing they are 0, or minus infinity. All but ``entropy`` refer to encoded
+    values, without the change of unit of continuous columns.
     """
 
     given_others: np.ndarray
@@ -229,9 +207,9 @@ class CellAssessment(NamedTuple):
 
 
 def _batches(scorer: Scorer, x: Tensor, what: str, n_cells: int) -> Iterator[Tensor]:
-    """Batches of rows (N, C'), by number, whose ``n_cells`` questions each fit into memory, under a progress bar.
+    """Batches of row numbers of ``x`` (N, C') that fit into memory with ``n_cells`` states each, under a progress bar.
 
-    Gaps of which the model that scores has learned nothing cost more: such rows are batches of their own.
+    Gaps that the scoring model has not learned cost more: such rows are in batches of their own.
     """
     denoiser, new = scorer.conditional, torch.zeros_like(x[:, 0], dtype=torch.bool)
     if isinstance(denoiser, ConditionalDenoiser):
@@ -251,25 +229,16 @@ def _places(scorer: Scorer) -> list[list[int]]:
 
 
 def assess(scorer: Scorer, x: Tensor) -> CellAssessment:
-    r"""Every cell of encoded rows against the other cells of its row: C questions of each row.
+    r"""Every cell of encoded rows ``x`` (N, C') against the other cells of its row: C conditionals for each row.
 
-    Parameters
-    ----------
-    scorer : Scorer
-        The score whose conditional distributions are used.
-    x : Tensor of float64, shape (N, C')
-
-    Notes
-    -----
     The log-odds of an error are, up to a constant that is the same for all cells, the log-odds that the cell is wrong.
-    Suppose that a wrong cell holds a value drawn from :math:`c = \tfrac12\pi + \tfrac12 u`: half the time from the
-    column's marginal :math:`\pi` (as when rows are mixed up), half the time from u, which is uniform over the
-    categories, or of a number the Cauchy distribution as wide as the widest Gaussian of its marginal (as in a typing
-    error). Then by Bayes' rule, with p the probability of the cell given the others,
+    Suppose that a wrong cell holds a value drawn from :math:`c = \tfrac12\pi + \tfrac12 u` (:func:`log_probs_alone`).
+    Then by Bayes' rule, with p the probability of the cell given the others,
 
     .. math:: \mathrm{log\ odds} = \log\frac{(1 - p(x_j))\,c(x_j)}{p(x_j)}.
 
-    For a density, :math:`1 - p` is replaced by 1. What a new number adds to the score, where numbers repeat, is added.
+    For a density, :math:`1 - p` is replaced by 1. The score's nats of new numbers, in columns whose numbers repeat, are
+    added.
     """
     shape = len(x), len(scorer.schema)
     out = CellAssessment(*(np.zeros(shape) for _ in CellAssessment._fields))
@@ -303,9 +272,9 @@ def _assess_batch(scorer: Scorer, rows: Tensor) -> tuple[Tensor, ...]:
 def nats_given_others(
     scorer: Scorer, x: Tensor, columns: Sequence[int], *, quick: bool = False
 ) -> np.ndarray:
-    """``given_others`` of :class:`CellAssessment` for some columns, (N, c), without what costs more than that.
+    """``given_others`` of :class:`CellAssessment` for some columns, (N, c), without the other fields.
 
-    ``quick`` as of :func:`given_others`.
+    ``quick`` as in :func:`given_others`.
     """
     out = np.zeros((len(x), len(columns)))
     for batch in _batches(scorer, x, "columns", len(columns)):
@@ -317,7 +286,7 @@ def nats_given_others(
 
 
 def _of_new(scorer: Scorer, rows: Tensor) -> Tensor:
-    """The nats of whether numbers are new, where numbers repeat: (B, C), 0 of all others."""
+    """Nats of a number being new or not, in columns whose numbers repeat: (B, C), 0 in others."""
     new, x = np.zeros((len(rows), len(scorer.schema))), rows.cpu().numpy()
     for j, column in enumerate(scorer.schema):
         if isinstance(column.codec, Continuous) and column.codec.seen:
@@ -343,7 +312,7 @@ def _indicators(scorer: Scorer, device: torch.device) -> Tensor:
 def _log_odds(
     scorer: Scorer, rows: Tensor, columns: Tensor, log_p: Tensor, log_wrong: Tensor
 ) -> Tensor:
-    """Log-odds of an error, (B, m), of the cells in some columns (B, m) of each row, without what new numbers add.
+    """Log-odds of an error, (B, m), of the cells in some columns (B, m) of each row, without the nats of new numbers.
 
     ``log_p`` are their log-probabilities (B, m); ``log_wrong`` those of all internal columns if wrong, (B, C').
     """
@@ -351,24 +320,18 @@ def _log_odds(
     is_density[scorer.conditional.codebook.reals] = True
     missing = rows.gather(1, columns).isnan()
     others = (-torch.expm1(log_p)).clamp_min(LEAST).log()
-    others = others.masked_fill(is_density[columns] & ~missing, 0.0)  # any number might be there
+    others = others.masked_fill(is_density[columns] & ~missing, 0.0)  # a density: 1 - p is 1
     odds = others - log_p + _by_column(scorer, log_wrong).gather(1, columns)
     return odds.masked_fill(missing & (_indicators(scorer, rows.device)[columns] < 0), -math.inf)
 
 
 def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Log-probability of each cell in its column, and if it is wrong: float64, (B, C) each, nats; 0 where missing.
+    r"""Log-probability of each cell of ``x`` in its column, and if it is wrong: float64, (B, C) each, nats.
 
-    A wrong cell is drawn from :math:`\tfrac12\pi + \tfrac12 u`: half the time from the column's marginal
-    :math:`\pi` (as when rows are mixed up), half the time from u, which is uniform over the categories, or of a number
-    the Cauchy distribution as wide as the widest Gaussian of its marginal (as in a typing error): no number is too far
-    out to be one.
-
-    Parameters
-    ----------
-    marginals : Posterior
-        Independent columns, one row.
-    x : Tensor of float64, shape (B, C)
+    A wrong cell is drawn from :math:`\tfrac12\pi + \tfrac12 u`: half the time from the column's marginal :math:`\pi`
+    (``marginals``, one row; as when rows are mixed up), half the time from u, which is uniform over the categories, or
+    for a number the Cauchy distribution as wide as the widest Gaussian of its marginal (as in a typing error): its
+    heavy tails cover any number. Both are 0 where the cell is missing.
     """
     book = marginals.codebook
     alone = marginals.expand(len(x)).log_prob(x).double()
@@ -384,27 +347,24 @@ def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Doubtful(NamedTuple):
-    """The cells of encoded rows that are more likely wrong than right, at most k of each row, one after the other.
+    """The cells of encoded rows that are more likely wrong than right, at most k in each row, found one by one.
 
     All arrays have shape (N, k); NaN, or None, where a row has no further cell.
 
     Attributes
     ----------
     cells : ndarray of int64
-        Columns of the cells, the most doubtful first; -1 where there is none.
+        Columns of the cells, the most likely wrong first; -1 where there is none.
     probability : ndarray of float64
-        That the cell is wrong: above one half.
+        Probability that the cell is wrong: above one half.
     nats, expected_nats : ndarray of float64
         Surprisal of the cell given the others, and its expectation, in the unit of the column.
     conflict : ndarray of int64
         Column of the cell with which it conflicts most.
     conflict_nats : ndarray of float64
-        By how much that cell increases its surprisal; at most 0 if it does not.
-    value : ndarray of object
-        Of each of these cells the most probable value, as in :class:`Expected` the rest: what is returned of a column
-        has its own type.
-    value_probability : ndarray of float64
-    low, high : ndarray of object
+        Increase of its surprisal by that cell; at most 0 if there is none.
+    value, value_probability, low, high : ndarray
+        Most probable value of the cell, as in :class:`Expected`.
     """
 
     cells: np.ndarray
@@ -432,37 +392,29 @@ class Doubtful(NamedTuple):
 def most_doubtful(
     scorer: Scorer, x: Tensor, log_volume: np.ndarray, k: int, prior: float = PRIOR
 ) -> Doubtful:
-    r"""The most probable set of at most k wrong cells of each row, found one by one.
+    r"""The most probable set of at most k wrong cells of each encoded row of ``x`` (N, C'), found one by one.
 
-    Parameters
-    ----------
-    scorer : Scorer
-    x : Tensor of float64, shape (N, C')
-        Encoded rows.
-    log_volume : ndarray of float64, shape (N, C')
-        See :class:`~discrete_itd.encoders.Rows`.
-    k : int
-    prior : float
-        Probability that a row has a wrong cell, which is equally likely to be any of those that are not given.
+    ``log_volume`` (N, C') is that of :class:`~discrete_itd.encoders.Rows`; ``prior`` is the probability that a row has
+    a wrong cell, which is equally likely to be any of those that are not given.
 
     Notes
     -----
-    A cell is wrong rather than right with the log-odds of :func:`assess` plus
-    :math:`\log\frac{\mathrm{prior}}{(1 - \mathrm{prior})\,C}`. The cell with the largest ones is the first, if they are
-    positive. It is then taken as unknown, and the others are asked again: what only conflicted with it is no longer in
-    doubt, and what is still more likely wrong than right is the next. Cells whose surprisal is not at least
-    ``LEAST_NATS`` above its expectation, as where all values are improbable, are passed over.
+    The log-odds that a cell is wrong are those of :func:`assess` plus :math:`\log\frac{\mathrm{prior}}{(1 -
+    \mathrm{prior})\,C}`. The cell with the largest ones is the first, if they are positive. It is then treated as
+    unknown, and the others are assessed again: cells that only conflicted with it no longer stand out, and the next is
+    the one that is still more likely wrong than right. Cells whose surprisal is not at least ``LEAST_NATS`` above its
+    expectation, as where all values are improbable, are skipped.
 
-    Where the model that scores is asked value by value, a cell that was found is not unknown but has its predicted
-    value, and only the ``RECHECKED`` cells with the largest log-odds are asked about again. All cells are asked about
-    coarsely, and those that may be found, at most ``RIVALS`` of a row, once more: nothing is scored twice.
+    With enumeration, a cell that was found is not unknown but has its predicted value, and only the ``RECHECKED`` cells
+    with the largest log-odds are assessed again. All cells are first enumerated coarsely, and at most ``RIVALS`` of a
+    row are then refined: nothing is scored twice.
 
-    The other cell, with which a found one conflicts, is that of :func:`conflicts`; or where the model that scores is
-    asked value by value, the one of the row's ``RIVALS`` cells with the largest log-odds of an error whose predicted
-    value, in its place, decreases the surprisal of the found cell given all others most.
+    The cell with which a found one conflicts is that of :func:`conflicts`; or with enumeration, the one of the row's
+    ``RIVALS`` cells with the largest log-odds of an error whose predicted value, in its place, decreases the surprisal
+    of the found cell given all others most.
 
-    Only :func:`candidates` are asked about: a row costs at most ``N_FOLDS`` + k ``MOST_CELLS`` questions of the model,
-    twice as many with missingness indicators, however many columns there are.
+    Only :func:`candidates` are assessed: a row costs at most ``N_FOLDS`` + k ``MOST_CELLS`` conditionals, twice as many
+    with missingness indicators, however many columns there are.
     """
     free = [j for j in range(len(scorer.schema)) if j not in scorer.given]
     shift = math.log(prior / (1 - prior) / len(free))
@@ -484,12 +436,11 @@ def most_doubtful(
 
 @torch.no_grad()
 def candidates(scorer: Scorer, rows: Tensor, among: Sequence[int]) -> Tensor:
-    """The cells of each row that may be wrong: columns (B, m) of those ``among`` which they are sought, in their order.
+    """The cells of each row that may be wrong: columns (B, m) among those of ``among``, in their order.
 
-    All of them, if they are at most ``MOST_CELLS`` and, where the model that scores is asked value by value, cost
-    ``MOST_SCORES`` or fewer scores a row. Of more, those with the largest log-odds of an error where the
-    cells are predicted not one by one but every ``N_FOLDS``-th together, from all the others: ``N_FOLDS`` questions of
-    a row.
+    All of them, if they are at most ``MOST_CELLS`` and their enumeration costs at most ``MOST_SCORES`` scores a row.
+    Otherwise those with the largest log-odds of an error where every ``N_FOLDS``-th cell is predicted together, from
+    all the others: ``N_FOLDS`` denoiser states a row.
     """
     columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
     most = MOST_CELLS
@@ -528,7 +479,7 @@ def _fill_batch(
     shift: float,
     out: Doubtful,
 ) -> None:
-    """Write the cells of a batch of B rows, of candidates (B, m), to ``out``."""
+    """Write the wrong cells of a batch of B rows, among candidates (B, m), to ``out``."""
     by_value, k = isinstance(scorer.conditional, ConditionalDenoiser), out.cells.shape[1]
     log_wrong, more = log_probs_alone(scorer.marginals, rows)[1], _of_new(scorer, rows) + shift
     left = torch.arange(len(rows), device=rows.device)  # rows whose next cell is sought
@@ -591,9 +542,9 @@ def _take(
     out: Doubtful,
     rank: int,
 ) -> None:
-    """Write down the cell with the largest log-odds, if it is a reason, of the rows that are ``left``."""
+    """Enter the cell with the largest log-odds, if it is a reason, of the rows that are ``left``."""
     at, columns, nats, odds = (t.cpu().numpy() for t in (left, among, -log_p, log_odds))
-    odds, asked = odds.copy(), np.arange(len(at))  # whose next cell is looked for
+    odds, asked = odds.copy(), np.arange(len(at))  # rows whose next cell is sought
     while len(asked := asked[odds[asked].max(1) > 0]):
         best = odds[asked].argmax(1)
         cells, passed_over = columns[asked, best], []
@@ -626,7 +577,7 @@ def _fill_conflicts(
     log_p: Tensor,
     out: Doubtful,
 ) -> None:
-    """Write down with which of the ``rivals`` (B, r) the cells that were found conflict.
+    """Enter the cell among the ``rivals`` (B, r) with which each found cell conflicts.
 
     ``q`` are the distributions of the cells of the rows, ``log_p`` (B, m) their log-probabilities in some ``columns``.
     """
@@ -656,7 +607,7 @@ def _fill_conflicts(
 def ranked(scorer: Scorer, x: Tensor, among: Sequence[int], k: int | None) -> np.ndarray:
     """Columns (N, k) of the cells of rows with the largest log-odds of an error, the largest first.
 
-    Of the columns ``among``: all with k None, at N questions for each; otherwise of :func:`candidates`.
+    With k None, all of the columns ``among``, at one conditional for each; otherwise k among the :func:`candidates`.
     """
     width = len(among) if k is None else min(k, len(among))
     out = np.zeros((len(x), width), dtype=np.int64)
@@ -698,7 +649,7 @@ def predictions(scorer: Scorer, x: Tensor, cells: np.ndarray, n_values: int) -> 
 
 
 def _taken_as_unknown(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Tensor:
-    """The rows (B, C') without the cells at positions (B, r): their values, or that they are missing."""
+    """The rows (B, C') without the cells at positions (B, r): without their values, or their indicators if missing."""
     known = rows.clone()
     wrong = torch.zeros(len(rows), scorer.density.encoder_.n_columns, dtype=torch.bool)
     wrong.scatter_(1, torch.from_numpy(cells), True)
@@ -710,19 +661,18 @@ def _taken_as_unknown(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Tensor
 
 
 def _only(rows: Tensor, columns: Tensor) -> Tensor:
-    """The rows with no cells but those of their own columns (B, k)."""
+    """The rows with only the cells of their own columns (B, k)."""
     return torch.full_like(rows, math.nan).scatter_(1, columns, rows.gather(1, columns))
 
 
 def conflicts(scorer: Scorer, x: Tensor, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The other cell that increases a cell's surprisal most, as a column, and by how much, in nats.
 
-    Both of the shape of ``cells``, which are columns (N, k) of encoded rows ``x`` (N, C'); at most 0 nats if no cell
-    does.
-
-    The other cell is sought among all, or in tables of more than ``MOST_CELLS`` columns among as many cells, those
-    whose own surprisal the cells of the row increase most: under a joint distribution, two cells increase each other's
-    by the same amount. So a row costs at most k + ``MOST_CELLS`` questions, twice as many with missingness indicators.
+    Both have the shape of ``cells``, which are columns (N, k) of encoded rows ``x`` (N, C'); at most 0 nats if no cell
+    does. The other cell is sought among all, or in tables of more than ``MOST_CELLS`` columns among as many cells,
+    those whose own surprisal the cells of the row increase most: under a joint distribution, two cells increase each
+    other's by the same amount. So a row costs at most k + ``MOST_CELLS`` conditionals, twice as many with missingness
+    indicators.
     """
     n_columns = scorer.density.encoder_.n_columns
     all_columns = torch.arange(n_columns, device=x.device)
@@ -749,9 +699,9 @@ def conflicts(scorer: Scorer, x: Tensor, cells: np.ndarray) -> tuple[np.ndarray,
 
 @torch.no_grad()
 def _changes(scorer: Scorer, x: Tensor, given: Tensor, asked: Tensor) -> Tensor:
-    """By how much each cell in ``given`` columns (B, m), alone, changes the surprisal of each cell: (B, m, C), nats.
+    """Change of the surprisal of each cell by each cell in ``given`` columns (B, m) alone: (B, m, C), nats.
 
-    Only of the cells that are not NaN in ``asked`` (B, C'); 0 for the others, and for a cell and itself.
+    0 for the cells that are NaN in ``asked`` (B, C'), and for a cell and itself.
     """
     leading, indicators = scorer.conditional.codebook.leading, _indicators(scorer, x.device)
     out = x.new_zeros(*given.shape, scorer.density.encoder_.n_columns)

@@ -1,4 +1,4 @@
-"""Rows of a detector's fit: which of them are trained on, and which calibrated on."""
+"""Division of the rows of a detector's fit into training and calibration rows."""
 
 from __future__ import annotations
 
@@ -29,28 +29,26 @@ from discrete_itd.models.tables import (
 )
 from discrete_itd.validation import warn
 
-MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
+MOST_HELD = 20_000  # calibration rows: they determine a rate of 1 in 1000 to within a half
 
 
 class Division(NamedTuple):
-    """What the rows given to a fit are used for.
+    """The division of the rows given to a fit.
 
     Attributes
     ----------
     table : DataFrame or ndarray
-        The rows in memory: all or, of a stream, a sample.
+        The rows in memory: all, or a sample of a stream.
     held : ndarray
-        Positions in it of the rows to calibrate on, one of each group, in the order of the table.
+        Positions in ``table`` of the calibration rows, one of each group, in the order of the table.
     rest : ndarray
-        Of the others, in random order.
+        Positions of the others, in random order.
     train : ndarray
-        Of those to fit to, in the order of the table.
+        Positions of the training rows, in the order of the table.
     groups : ndarray of int, optional
         The number of the group of each row of ``train``; None if each row is one by itself.
     source : table or stream
-        What the density is fitted to.
-    n_train : int
-        How many rows that has.
+        Training data of the density, with ``n_train`` rows.
     """
 
     table: Any
@@ -73,24 +71,10 @@ def divide(
 ) -> Division:
     """Divide the rows of a table or stream at random.
 
-    Parameters
-    ----------
-    X : table, array, path of Parquet or iterable of frames
-    estimator : estimator
-        Named in scikit-learn's errors.
-    fraction : float or None
-        Of the rows to calibrate on, at most ``MOST_HELD``, and of a stream at most half of its sample; None if the
-        density is fitted already: then all are, at most ``MOST_HELD`` of a stream.
-    seed : int
-    sample_weight : array-like of int, shape (N,), optional
-        How often each row occurs; not of a stream.
-    groups : array-like of labels, shape (N,), optional
-        What each row belongs to; not of a stream.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the column or argument that is invalid.
+    ``fraction`` of the rows, at most ``MOST_HELD``, are calibration rows, and of a stream at most half of its sample;
+    None if the density is fitted already: then all are, at most ``MOST_HELD`` of a stream. ``sample_weight`` (N,), how
+    often each row occurs, and ``groups`` (N,), labels of what each row belongs to, are not for streams. A ValueError or
+    TypeError names the column or argument that is invalid; scikit-learn's errors name ``estimator``.
     """
     stream = as_stream(X)
     if stream is not None:
@@ -110,7 +94,7 @@ def divide(
         return Division(table, held, none, none, None, None, 0)
     n_held = min(MOST_HELD, round(fraction * n))
     if fraction and n > 2:
-        n_held = min(max(1, n_held), n - 2)  # a density holds out some of the others
+        n_held = min(max(1, n_held), n - 2)  # the density needs two rows, to hold out one
     elif fraction and n == 2:
         n_held, what = 0, "rows" if units is None else "groups"
         warn(f"two {what} leave none to calibrate on: no p-values")
@@ -121,7 +105,7 @@ def divide(
 
 
 def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: int) -> Division:
-    """By the hashes of their positions: the smallest are calibrated on, and are not read for the fit."""
+    """Divide by the hashes of positions: rows with the smallest are calibration rows, which the fit does not read."""
     order, none = np.argsort(found.hashes), np.zeros(0, dtype=np.int64)
     if fraction is None:
         held = np.sort(order[:MOST_HELD])
@@ -143,13 +127,9 @@ def take(table: Any, which: Positions) -> Any:
 
 
 def repeats(x: torch.Tensor, parts: Division) -> np.ndarray:
-    """Which calibration rows equal a row that was fitted to, bool, (n,): none if not all of the latter are known.
+    """Which calibration rows equal a training row, bool, (n,): none if not all training rows are known.
 
-    Parameters
-    ----------
-    x : Tensor, shape (N, C')
-        The encoded rows in memory.
-    parts : Division
+    ``x`` (N, C') are the encoded rows in memory.
     """
     if len(parts.train) < parts.n_train:
         return np.zeros(len(parts.held), dtype=bool)

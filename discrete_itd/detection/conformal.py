@@ -38,23 +38,11 @@ Scores = NDArray[np.float64]
 def p_values(
     calibration: Scores, scores: Scores, *, two_sided: bool = False, rounding: float = 0.0
 ) -> Scores:
-    """Conformal p-values of rows, eq. (7).
+    """Conformal p-values (N,) of rows by their ``scores`` (N,), eq. (7), between 1 / (n + 1) and 1.
 
-    Parameters
-    ----------
-    calibration : ndarray, shape (n,)
-        Scores of inliers that took no part in the fit.
-    scores : ndarray, shape (N,)
-    two_sided : bool
-        If True, a score may also be too high: the p-value is twice the smaller of the p-values of both sides, at most
-        1, which is valid for each row by the union bound.
-    rounding : float
-        Bound on the relative rounding error of scores (see the module).
-
-    Returns
-    -------
-    ndarray, shape (N,)
-        Between 1 / (n + 1) and 1.
+    ``calibration`` (n,) are scores of inliers that took no part in the fit, and ``rounding`` bounds the relative
+    rounding error of scores (see the module). With ``two_sided`` a score may also be too high: the p-value is twice the
+    smaller of those of both sides, at most 1, which is valid for each row by the union bound.
 
     Examples
     --------
@@ -89,25 +77,12 @@ def _tail(calibration: Scores, scores: Scores, rounding: float) -> Scores:
 
 
 def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
-    """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
+    """Rows (N,) of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
 
-    Parameters
-    ----------
-    p : ndarray, shape (N,)
-        p-values of the batch.
-    fdr : float
-        False-discovery rate, between 0 and 1.
-
-    Returns
-    -------
-    ndarray of bool, shape (N,)
-
-    Notes
-    -----
-    The procedure of Benjamini and Hochberg. One-sided conformal p-values share their calibration set, which makes them
-    positively dependent in the way under which the procedure still controls the rate, if the inliers of the batch and
-    the calibration rows are independent and identically distributed (Bates et al. 2023, theorem 2; ties only enlarge
-    p-values). For two-sided p-values see :func:`two_sided_discoveries`.
+    The procedure of Benjamini and Hochberg on the p-values ``p`` (N,) of the batch. One-sided conformal p-values share
+    their calibration set, which makes them positively dependent in the way under which the procedure still controls the
+    rate, if the inliers of the batch and the calibration rows are independent and identically distributed (Bates et al.
+    2023, theorem 2; ties only enlarge p-values). For two-sided p-values see :func:`two_sided_discoveries`.
     """
     return p <= discovery_level(*np.unique(p, return_counts=True), fdr)
 

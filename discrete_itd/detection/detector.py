@@ -47,7 +47,7 @@ SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held o
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a detector has learned: n calibration rows, G groups of training rows by m columns.
+    """State of a fitted detector: n calibration rows, G groups of training rows by m columns.
 
     See :class:`Scorer`, :class:`Groups` and the attributes of the detector.
     """
@@ -78,7 +78,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row is
     minus the sum over columns of the nats above those that 95 % of the model's own cells of the column have, rounded
-    off smoothly, eq. (12) of :mod:`discrete_itd.detection.score`. It depends on the row and the fitted model only,
+    off smoothly, eq. (12) of :mod:`discrete_itd.detection.score`. It depends only on the row and the fitted model,
     never on its batch. Every method that takes a table X also takes :class:`Rows`, as ``density_.rows`` makes them: the
     table is then read and encoded once for several questions.
 
@@ -113,7 +113,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     Attributes
     ----------
     density_ : DiffusionDensity
-        The fitted model, which answers for log-probabilities, draws and missing cells.
+        The fitted model, for log-probabilities, draws and missing cells.
     offset_ : float
         A score below it raises an alarm, in nats; with ``given``, in groups without an offset of their own
         (:meth:`groups` has these). Set it by :meth:`set_threshold`.
@@ -130,7 +130,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
     calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, whatever the model.
 
-    What that means depends on how the rows came about, which a table does not show. By default they are taken for
+    What that means depends on the sampling of the rows, which a table does not show. By default they are assumed to be
     independent draws: equal rows repeat by chance, and new rows repeat those of the fit as often as calibration rows
     do. Rates are then those of new rows, repetitions included; new rows that equal none of the fit raise more alarms,
     ``threshold_.rate_if_new`` of them.
@@ -144,7 +144,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     inliers, like forms left at their defaults, p-values are too small. With a share e of anomalies among the
     calibration rows, only :math:`P(p \le \alpha) \le \alpha / (1 - e)` is guaranteed for inliers.
 
-    A missing cell has no surprisal, so rows with many of them look more typical than complete ones.
+    A missing cell has no surprisal, so rows with many of them score as more typical than complete ones.
 
     References
     ----------
@@ -163,7 +163,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     >>> detector.p_values(new)[1].round(3)
     np.float64(0.024)
 
-    With ``given``, a row is compared with its own group. Large amounts are usual in one shop, not in the other:
+    With ``given``, a row is compared with its own group. Large amounts are typical in one shop, not in the other:
 
     >>> shop = ["corner"] * 500 + ["jeweller"] * 500
     >>> sales = pd.DataFrame({"shop": shop, "amount": ["small"] * 495 + ["large"] * 485 + ["small"] * 20})
@@ -269,7 +269,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         own = Groups.of(given, density, rows, parts, rate)
         repeats = calibration.repeats(rows.x, parts)
         if len(scores):
-            known = conformal.lowered(scores, scorer.rounding)  # no alarm may come of rounding
+            known = conformal.lowered(scores, scorer.rounding)  # rounding must not cause an alarm
             threshold = thresholds.at_lowest_rate(known, rate, name)
             threshold = own.with_offsets(threshold, known, rate, None).among(known, repeats)
         else:
@@ -377,9 +377,9 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         ----------
         X : DataFrame, array-like or Rows, shape (N, C)
         scores : ndarray, shape (N,), optional
-            What :meth:`score_samples` returned for X, if it is known already.
+            The result of :meth:`score_samples` for X, to save time.
         threshold : Threshold, optional
-            Another one than ``threshold_``.
+            By default ``threshold_``.
         """
         rows = self._rows(X)
         found = self.score_samples(rows) if scores is None else scores
@@ -409,7 +409,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         two_sided : bool
             If True, a row may also be *too* probable, like a form left at its defaults.
         scores : ndarray, shape (N,), optional
-            What :meth:`score_samples` returned for X, if it is known already.
+            The result of :meth:`score_samples` for X, to save time.
 
         Returns
         -------
@@ -539,12 +539,12 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         ValueError
             If a cost is not positive, the prevalence not between 0 and 1, or there are no known anomalies.
         """
-        odd = self.score_samples(anomalies)
+        scores = self.score_samples(anomalies)
         costs: Any = {"miss_cost": miss_cost, "check_cost": check_cost, "prevalence": prevalence}
-        return self._stated(thresholds.at_cost(self._lowered(), anomalies=odd, **costs))
+        return self._stated(thresholds.at_cost(self._lowered(), anomalies=scores, **costs))
 
     def _stated(self, found: Threshold) -> Threshold:
-        """A threshold with what is known of the calibration rows."""
+        """A threshold with its rate among new rows and the contamination of the calibration rows."""
         found = replace(found, contaminated=self.threshold_.contaminated)
         return found.among(self._lowered(), self._repeats)
 
@@ -578,7 +578,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         return self
 
     def _checked(self, threshold: Threshold | None) -> Threshold:
-        """The threshold; TypeError or ValueError if it is none of this detector."""
+        """The threshold; TypeError or ValueError unless it belongs to this detector."""
         if not isinstance(threshold, Threshold):
             raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")
         n, own = len(threshold.group_offsets), len(self._groups.members) - 1
@@ -648,7 +648,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     @in_kind
     def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
-        """Why each row is anomalous: its cells that are more likely wrong than right.
+        """Reasons for each row: its cells that are more likely wrong than right.
 
         Parameters
         ----------
@@ -659,7 +659,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         Returns
         -------
         DataFrame
-            One line per cell, a row's most doubtful first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
+            One line per cell, a row's most probable error first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
             ``expected_nats``, ``excess_nats``, ``error_probability``, ``expected``, ``probability``, ``low``, ``high``,
             ``conflict_column``, ``conflict_value``, ``conflict_nats``, and ``sentence``, the same in English, see
             :func:`discrete_itd.detection.reasons.reasons`. A row without a cell that is more likely wrong than right
@@ -692,7 +692,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         k: int | None = 3,
         n_values: int = 3,
     ) -> pd.DataFrame:
-        """The values that the other cells of a row predict for its most doubtful cells.
+        """The values that the other cells of a row predict for its most suspicious cells.
 
         Probabilities are those of the score: its normalisation over the values of the cell
         (:mod:`discrete_itd.detection.assessment` states where that is exact).
@@ -703,7 +703,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         columns : names (positions, for an array) of columns, optional
             Columns to predict; by default all but those of ``given``.
         k : int, optional
-            Only the k most doubtful of these cells in each row; None for all.
+            Only the k of these cells with the largest log-odds of an error in each row; None for all.
         n_values : int
             Number of predicted values per cell.
 
@@ -719,7 +719,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     # -- change ---------------------------------------------------------------------------------
 
     def drift(self, X: Any, *, reference: Any = None, alpha: float = 0.05) -> Drift:
-        """Whether a new batch follows the distribution of the calibration rows.
+        """Compare a new batch with the calibration rows, and both with the model.
 
         Parameters
         ----------
@@ -734,8 +734,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         Returns
         -------
         Drift
-            ``print`` it; ``drifted``, ``drifted_columns``, ``dependent_columns`` and ``to_frame()`` give the same to a
-            program.
+            To be printed; ``drifted``, ``drifted_columns``, ``dependent_columns`` and ``to_frame()`` hold the results.
         """
         n = len(conformal.calibration_scores(self))
         if n < 2:
@@ -835,31 +834,11 @@ def nats_in_time(
     start: float,
     max_time: float | None,
 ) -> tuple[Positions, pd.DataFrame]:
-    """Nats of the calibration rows, or of a sample of them if ``max_time``, or Ctrl-C, leaves no time for all.
+    """Positions (n,) and nats (n, C) of the calibration rows that were scored before ``max_time``, or Ctrl-C.
 
-    Parameters
-    ----------
-    scorer : Scorer
-    rows : Rows
-    held : ndarray
-        Positions in ``rows`` of the calibration rows.
-    seed : int
-        Of the order in which they are scored.
-    start : float
-        When the fit began, by ``time.perf_counter``.
-    max_time : float, optional
-        Seconds of the fit.
-
-    Returns
-    -------
-    held : ndarray
-        Positions of those that were scored, in their order.
-    nats : DataFrame, shape (n, C)
-
-    Warns
-    -----
-    UserWarning
-        If not all were.
+    ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` that of the order in which they are scored,
+    ``start`` the beginning of the fit by ``time.perf_counter``, ``max_time`` the seconds of the fit. A UserWarning if
+    not all were scored.
     """
     order, scored = np.random.RandomState(seed).permutation(held), []
     is_interrupted: list[bool] = []

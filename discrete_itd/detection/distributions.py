@@ -1,4 +1,4 @@
-"""Conditional distributions of cells, as categories or as densities, and the values they predict."""
+"""Conditional distributions of cells, categorical or densities, and their predicted values."""
 
 from __future__ import annotations
 
@@ -22,27 +22,22 @@ from discrete_itd.denoisers.base import rows_at_once
 from discrete_itd.encoders import Bins, Categories, Column, Continuous
 
 INTERVAL = 0.8  # probability of the reported interval of a number
-MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
+MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
 # points of the quadrature of a mixture's entropy: at least, at most, and times components where there are more
 POINTS, MANY_POINTS, WORK = 512, 1 << 13, 1 << 20
-HALVINGS = 45  # of an interval of a few units, in which a quantile lies
+HALVINGS = 45  # of an interval of a few units that contains a quantile
 LEFT_OUT = 1e-7  # probability of the components of a mixture that are left out
 CHUNK = 1 << 22  # rows times points times Gaussians at once
-SMALLEST = 1e-300  # probability that stands for less
+SMALLEST = 1e-300  # least probability
 QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
 
 
 class Expected(NamedTuple):
     """Predicted values of one column: four arrays of shape (N, n), the most probable first.
 
-    Attributes
-    ----------
-    value : ndarray of object
-        A category; the median of a number; None for a missing cell, or where fewer than n values exist.
-    probability : ndarray of float
-        Probability of the value, or of the interval; NaN where fewer than n values exist.
-    low, high : ndarray of object
-        Central interval of a number; None for categories.
+    ``value`` is a category, or the median of a number; None for a missing cell, or where fewer than n values exist.
+    ``probability`` is that of the value, or of the interval; NaN where fewer than n values exist. ``low`` and ``high``
+    are the central interval of a number; None for categories.
     """
 
     value: np.ndarray
@@ -82,7 +77,7 @@ class Categorical:
             return self._interval(probs)
         pooled = getattr(self.column.codec, "pooled", ())
         if pooled:
-            probs[:, -1] /= len(pooled)  # of the most frequent of them
+            probs[:, -1] /= len(pooled)  # one of the pooled categories
         top = probs.topk(min(n, n_levels), 1)
         values = _decode(self.column, top.indices.cpu().numpy())
         nothing = np.full(values.shape, None, dtype=object)
@@ -98,7 +93,7 @@ class Categorical:
         top = cdf.gather(1, level)
         if isinstance(self.column.codec, Bins):
             share = (1 - (top - u) / mass.clamp_min(SMALLEST)).clamp(0, 1 - 1e-9)
-            share = torch.where(level == 0, 1 - 1e-9 - share, share)  # this tail counts downwards
+            share = torch.where(level == 0, 1 - 1e-9 - share, share)  # the lower tail is reversed
             values = _decode(self.column, level.cpu().numpy(), share.cpu().numpy())
             one = values[:, 0] == values[:, 2]  # a value with a bin of its own
             probability = np.where(one, mass[:, 1].cpu().numpy(), INTERVAL)
@@ -127,8 +122,8 @@ class Mixture:
     def entropy(self) -> np.ndarray:
         """Differential entropy in the column's unit, (B,), nats, within about 0.01 for most mixtures, and 0.05 for any.
 
-        The mean surprisal at points that are spread over components and quantiles within them like a Hammersley set.
-        Memory is bounded, and time grows like the number of components.
+        The mean surprisal at the points of a Hammersley set over components and quantiles within them. Memory is
+        bounded, and time grows like the number of components.
         """
         out = torch.zeros(len(self.mixture.means), dtype=torch.float64)
         for rows, log_weight, means, sd, bounds in self._few_components(_points_for):
@@ -144,7 +139,7 @@ class Mixture:
             of_each = log_normal(points[:, :, None], means[:, None], sd[:, None])
             if bounds:
                 z = (points[:, :, None] - means[:, None]) / sd[:, None]
-                # a point stays in the interval that it was made in, whatever was rounded
+                # rounding must not move a point out of its interval
                 inside = (z > bounds[0][:, None]) & (z <= bounds[1][:, None])
                 inside = inside.scatter(2, which[:, :, None], True)
                 of_each = of_each - log_between(*bounds)[:, None]
@@ -167,7 +162,7 @@ class Mixture:
             weight, mean, scale = (t[:, :, None] for t in (log_weight.exp(), means, sd))
             bounds = tuple(t[:, :, None] for t in bounds)
             z = truncated_quantile(share, *bounds) if bounds else torch.special.ndtri(share)
-            of_each = mean + scale * z  # a mixture's lies between those
+            of_each = mean + scale * z  # the mixture's quantile lies between these
             low, high = of_each.amin(1), of_each.amax(1)
             for _ in range(HALVINGS):
                 middle = (low + high) / 2
@@ -182,13 +177,12 @@ class Mixture:
     def _few_components(
         self, n_points: Callable[[int], int]
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]]:
-        """Positions of some rows (b,); logarithmic weight, mean and standard deviation of their components, (b, K').
+        """Row numbers (b,), log-weights, means and standard deviations (b, K') of their main components, and bounds.
 
-        Last their bounds, in units of the Gaussians, if there are any.
-
-        In double and by rising mean, without the least likely ones, which have ``LEFT_OUT`` of the probability
-        together: given other cells, few of thousands of components are left. Rows are taken together that need about as
-        many, K' at most, and as many of them as keep K' times ``n_points`` numbers of each within ``CHUNK``.
+        Bounds, if there are any, are standardised. All are in double, by rising mean, without the least likely
+        components, which have ``LEFT_OUT`` of the probability together: given other cells, few of thousands of
+        components are left. Rows that need about equally many are processed together, as many as keep K' times
+        ``n_points`` numbers within ``CHUNK``.
         """
         q = self.mixture
         n_components = q.means.shape[2]
@@ -264,18 +258,18 @@ class Gridded:
 
 
 def _points_for(n_components: int) -> int:
-    """Points of the quadrature of an entropy: more of a mixture of fewer components, of which each costs less."""
+    """Number of points of the quadrature of an entropy: more for mixtures of few components, which cost less."""
     return rows_at_once(max(POINTS, min(MANY_POINTS, WORK // n_components)))
 
 
 def _van_der_corput(n: int) -> Tensor:
-    """The first n numbers of the sequence to base 2, moved to the middle of their intervals: float64, (n,)."""
+    """The first n numbers of the van der Corput sequence to base 2, at the middle of their intervals: float64, (n,)."""
     bits, i = max(1, (n - 1).bit_length()), torch.arange(n)
     reverse = sum(((i >> b) & 1) << (bits - 1 - b) for b in range(bits))
     return (torch.as_tensor(reverse).double() + 0.5) / 2**bits
 
 
-CellDistribution = Categorical | Mixture | Gridded  # of the cells of one column in B rows
+CellDistribution = Categorical | Mixture | Gridded  # the cells of one column in B rows
 
 
 def log_normal(z: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
@@ -330,7 +324,7 @@ def with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Expe
 
 
 def _median_and_interval(column: Column, quantiles: Tensor) -> Expected:
-    """Of continuous cells, from standardised quantiles (B, 3)."""
+    """Predictions of continuous cells from standardised quantiles (B, 3)."""
     values = _decode(column, quantiles.cpu().numpy())
     probability = np.full((len(values), 1), INTERVAL)
     return Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])

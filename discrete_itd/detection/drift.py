@@ -1,4 +1,4 @@
-"""Whether a new batch of rows follows the distribution of the calibration rows, and whether the model fits either."""
+"""Comparison of a new batch of rows with the calibration rows, and of both with the model."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_random_state, check_share
 
-LEAST_EFFECT = 0.02  # nats, or share of the rows: of a column that is said to differ
+LEAST_EFFECT = 0.02  # nats, or share of the rows: smaller differences of a column are negligible
 MOST_ASKED, FEWEST_ROWS = (
     5000,
     100,
 )  # cells of a table that are predicted from the others; rows, if it is wide
-DECIMALS = 4  # of compared nats: beyond, equal rows of two tables need not agree
+DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 
 
 @dataclass(frozen=True)
 class Drift:
-    r"""How a batch of rows differs from inliers, and these from rows drawn from the model.
+    r"""Differences of a batch of rows from inliers, and of these from rows drawn from the model.
 
     All nats are mean code lengths, minus the mean score of rows, with the standard error of the mean.
 
@@ -127,17 +127,17 @@ class Drift:
         """Names of the columns that drifted, the largest effect first, independently of ``drifted``.
 
         A column *differs* if its ``q_value`` is at most ``alpha`` and its ``effect`` at least 0.02 nats, or its
-        ``distance`` 0.02: in many rows even what is negligible is significant. On average over batches, at most a share
-        of ``alpha`` of those with such a ``q_value`` is false, under the same conditions. Of the columns that differ,
-        those are named whose own values or rates of missing cells do, tested alone (values need a reference). If there
-        are none, a dependence has changed: that column is named whose cells are worse predicted by the others of their
-        rows than among the reference, or among rows drawn from the model, by most nats.
+        ``distance`` 0.02: with many rows even negligible differences are significant. On average over batches, at most
+        a share of ``alpha`` of those with such a ``q_value`` is false, under the same conditions. Among the columns
+        that differ, those are named whose own values or rates of missing cells do, tested alone (values need a
+        reference). If there are none, a dependence has changed: the column is named whose cells are predicted worse by
+        the others of their rows than among the reference, or among rows drawn from the model, by most nats.
         """
         return self._named(self.columns["moved"].to_numpy(dtype=bool))
 
     @property
     def dependent_columns(self) -> list:
-        """Names of the other columns that differ: their nats do, given others, and not what they hold by themselves."""
+        """Names of the other columns that differ: their nats given other columns do, but not their own distribution."""
         return self._named(
             _differ(self.columns, self.alpha) & ~self.columns["moved"].to_numpy(dtype=bool)
         )
@@ -192,10 +192,10 @@ def drift(
 ) -> Drift:
     """Compare a batch of rows X with inliers, and both with ``n_model`` rows drawn from the model, by its score.
 
-    Of a density, the log-probability is compared. ``inlier_nats`` (n, C) are nats by column of inliers that were not
+    For a density, log-probabilities are compared. ``inlier_nats`` (n, C) are nats by column of inliers that were not
     used in the fit, under the same score, NaN where a cell is missing. With a ``reference`` table of such inliers, the
-    values' own distributions are compared, too; without it, a column may be named in place of one that it depends on.
-    ValueError or TypeError names the column that is absent or holds a value that its kind cannot take.
+    values' own distributions are compared, too; without it, a column may be named in place of one that it depends on. A
+    ValueError or TypeError names a column that is absent or holds a value that its kind cannot take.
     """
     check_integer("n_model", n_model, 2)
     alpha = check_share("alpha", alpha)
@@ -209,7 +209,7 @@ def drift(
     random = check_random_state(random_state)
     missing, inliers_missing = np.isnan(shares), np.isnan(of_inliers)
     for mask in (missing, inliers_missing):
-        mask[:, list(scorer.given)] = False  # they have no nats, but the rows drawn need them
+        mask[:, list(scorer.given)] = False  # they have no nats, but drawn rows need their values
     drawn = to_pandas(density.sample(n_model, random_state=random))
     of_model = _model_rows(scorer, drawn, missing, random)
     inlier_model = of_model
@@ -274,7 +274,7 @@ def compare(
 
 
 def known(nats: np.ndarray) -> np.ndarray:
-    """Those of some nats (n,) that are not of a missing cell, NaN."""
+    """The nats (n,) of cells that are not missing (NaN)."""
     return nats[~np.isnan(nats)]
 
 
@@ -291,10 +291,7 @@ def differs(p_value: float, q_values: np.ndarray, alpha: float) -> bool:
 def as_shares(inlier_nats: pd.DataFrame, names: Sequence[Any]) -> np.ndarray:
     """Nats by column of inliers as float64, (n, C), NaN where a cell was missing.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If they are no DataFrame, or lack a column.
+    A TypeError unless they are a DataFrame, a ValueError if a column is absent.
     """
     if not isinstance(inlier_nats, pd.DataFrame):
         raise TypeError(
@@ -317,7 +314,7 @@ def _model_rows(
 
 
 def _differ(table: pd.DataFrame, alpha: float) -> np.ndarray:
-    """Which columns differ, significantly and by more than what is negligible, (C,)."""
+    """Which columns differ significantly and by more than a negligible amount, (C,)."""
     large = table[["effect", "distance"]].max(axis=1) >= LEAST_EFFECT
     return (large & (table["q_value"] <= alpha)).to_numpy()
 
@@ -325,7 +322,7 @@ def _differ(table: pd.DataFrame, alpha: float) -> np.ndarray:
 def _moved(
     table: pd.DataFrame, alpha: float, scorer: Scorer, tables: Sequence[Tensor]
 ) -> np.ndarray:
-    """The columns that :attr:`Drift.drifted_columns` names, (C,); the batch and others are encoded rows."""
+    """The columns that :attr:`Drift.drifted_columns` names, (C,); ``tables`` are rows of the batch and of others."""
     differ, p = _differ(table, alpha), _smallest(table, ["p_values", "p_missing"])
     own = differ & (stats.false_discovery_control(p) <= alpha) & (table["distance"] >= LEAST_EFFECT)
     if own.any() or not differ.any():
@@ -335,7 +332,7 @@ def _moved(
 
 
 def _surprisals(scorer: Scorer, x: Tensor) -> np.ndarray:
-    """Mean surprisal of the cells of each column given all others of their row, of some rows (N, C'): (C,), nats."""
+    """Mean surprisal of each column's cells given all others of their row, over some rows (N, C'): (C,), nats."""
     columns = [k for k in range(len(scorer.schema)) if k not in scorer.given]
     x = x[:: -(-len(x) // max(FEWEST_ROWS, MOST_ASKED // len(columns)))]
     nats = nats_given_others(scorer, x, columns, quick=True)
@@ -358,6 +355,6 @@ def _in_errors(excess: float, *stderr: float) -> float:
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean and its standard error, infinite for one number."""
+    """Mean and its standard error, infinite for one value."""
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return float(values.mean()), error

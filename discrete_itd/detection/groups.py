@@ -1,12 +1,12 @@
-r"""Rows against their own group: which columns define it, which calibration rows a row is compared with.
+r"""Comparison of rows within their own group: the columns that define it, and its calibration rows.
 
-With :math:`g` the cells of a row in the columns that define its group, a detector scores the others by
-:math:`\log P(x_{others} \mid g)`, and compares the score with those of calibration rows of the same group: eq. (7) of
+With :math:`g` the cells of a row in the columns that define its group, a detector scores the others by :math:`\log
+P(x_{others} \mid g)`, and compares the score with those of calibration rows of the same group: eq. (7) of
 :mod:`discrete_itd.detection.conformal` within each group. For an inlier that is exchangeable with the calibration rows
 of its group, :math:`P(p \le \alpha \mid g) \le \alpha` then holds in each group, not only on average over groups.
 
 A group of fewer than :math:`\lceil 1 / \alpha \rceil - 1` calibration rows has no p-value as small as :math:`\alpha`.
-Its rows are compared with the calibration rows of all groups. That promises nothing for a single one of these groups.
+Its rows are compared with the calibration rows of all groups, without a guarantee for any single one of these groups.
 Over all rows, at most a share :math:`2 \alpha` has :math:`p \le \alpha`: at most :math:`\alpha` of rows of groups that
 are compared with their own, and, since :math:`P(p \le \alpha)` is at most :math:`\alpha` when all rows are compared
 with all, at most :math:`\alpha` of the others.
@@ -39,10 +39,10 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.estimators import DiffusionDensity
 
-KINDS = ("nominal", "ordinal")  # of columns that can define a group
-MISSING = -1  # the level of a missing cell: a group may be that of rows without a value
+KINDS = ("nominal", "ordinal")  # kinds of columns that can define a group
+MISSING = -1  # the level of a missing cell: rows without a value are a group
 
-GroupLevels = np.ndarray  # of the columns that define the group, int64, shape (N, m)
+GroupLevels = np.ndarray  # levels of the columns that define the group, int64, shape (N, m)
 
 
 def named(given: str | int | Sequence[Hashable] | None) -> list[Hashable]:
@@ -57,10 +57,10 @@ def named(given: str | int | Sequence[Hashable] | None) -> list[Hashable]:
 def positions(
     given: Any, schema: Sequence[Column], n_columns: int | None = None
 ) -> tuple[int, ...]:
-    """Where the columns ``given`` (a name, several or None) stand in a schema, or in a table of ``n_columns`` columns.
+    """Positions of the columns ``given`` (a name, several or None) in a schema, or in a table of ``n_columns`` columns.
 
-    ValueError names the column, if there is none of that name or it is not nominal or ordinal, or if no other column is
-    left.
+    A ValueError names the column, if there is none of that name or it is not nominal or ordinal, or if no other column
+    is left.
     """
     places = {column.name: j for j, column in enumerate(schema)}
     found = []
@@ -79,7 +79,7 @@ def positions(
 
 
 def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
-    """As :func:`positions`, of a table before a density is fitted to it: a long fit should not fail at its end."""
+    """:func:`positions` in a table before a density is fitted to it, so that a long fit does not fail at its end."""
     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
     names = [name for name in named(given) if name in frame.columns]
     types = density.column_types
@@ -162,7 +162,7 @@ class Groups:
         ]
 
     def place(self, rows: Rows) -> np.ndarray:
-        """By which of :attr:`members` each row is judged: int64, (N,), 0 for all calibration rows."""
+        """Index in :attr:`members` of each row's calibration rows: int64, (N,), 0 for all calibration rows."""
         if len(self.members) == 1:
             return np.zeros(len(rows), dtype=np.int64)
         own = self._of_calibration[0][self._is_own]
@@ -179,7 +179,7 @@ class Groups:
             seen &= _find(self.trained, levels) >= 0
         return seen
 
-    # -- what comes of it -------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------
 
     def p_values(
         self,
@@ -205,7 +205,7 @@ class Groups:
         return np.stack(means)[place]
 
     def divided(self, nats: pd.DataFrame) -> list[pd.DataFrame]:
-        """The rows of a table of all calibration rows, of each of :attr:`members`."""
+        """The rows of a table of all calibration rows that belong to each of :attr:`members`."""
         return [nats, *(nats.iloc[own] for own in self.members[1:])]
 
     def with_offsets(
@@ -216,12 +216,12 @@ class Groups:
         for own in self.members[1:]:
             try:
                 found = thresholds.at_rate(calibration[own], rate, confidence=confidence)
-            except ValueError:  # too few of them
+            except ValueError:  # too few rows
                 found = threshold
             offsets.append(found.offset)
         return replace(threshold, group_offsets=tuple(offsets))
 
-    # -- for people -------------------------------------------------------------------------------
+    # -- description -------------------------------------------------------------------------------
 
     @property
     def _codecs(self) -> list[Categories]:
@@ -276,7 +276,7 @@ def _levels(x: Tensor, columns: Sequence[int]) -> GroupLevels:
 
 
 def _find(groups: GroupLevels, levels: GroupLevels) -> np.ndarray:
-    """The position of each row of ``levels`` (N, m) among distinct ``groups`` (K, m), -1 where it is none of them."""
+    """The position of each row of ``levels`` (N, m) among distinct ``groups`` (K, m), -1 if absent."""
     places = {tuple(group): k for k, group in enumerate(groups.tolist())}
     distinct, inverse = np.unique(levels, axis=0, return_inverse=True)
     found = np.array([places.get(tuple(row), -1) for row in distinct.tolist()], dtype=np.int64)

@@ -41,23 +41,20 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-PENDING = 256  # values a column that wait to be sorted in, at most; no result depends on it
-COMPARED = 1 << 22  # comparisons with them at once
+PENDING = 256  # most values of a column that are not yet sorted in; no result depends on it
+COMPARED = 1 << 22  # simultaneous comparisons with them
 FIRST_STAKE = 0.5  # before the first row: that all rows differ is the likeliest change
 PACE = 1000.0  # rows, of eq. (15)
 AT_ONCE = 256  # rows whose densities are computed at once
-SMALLEST = 2.0**-53  # p-values below it earn what it earns
-RARE = 0.1  # share of the rows that a bet on rare extremes takes for changed
+SMALLEST = 2.0**-53  # smaller p-values count as this
+RARE = 0.1  # share of changed rows that the bet on rare extremes assumes
 HUGE = 2.0**512
 
 
 class Ranks:
     """Values seen so far, by column, among which new ones are ranked; they take 8 bytes each.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n, C)
-        Of the rows seen so far, in any order.
+    ``values`` (n, C) are those of the rows seen so far, in any order.
     """
 
     def __init__(self, values: Floats) -> None:
@@ -69,7 +66,7 @@ class Ranks:
         return self._sorted.shape[1] + self._n_pending
 
     def p_values(self, new: Floats, uniform: Floats) -> Floats:
-        """Eq. (14) for successive rows ``new`` (N, C), each then among those seen, with numbers U (N, C) in (0, 1]."""
+        """Eq. (14) for successive rows ``new`` (N, C), each then among those seen, with U (N, C) in (0, 1]."""
         p, start = np.empty(new.shape), 0
         most = max(1, COMPARED // (PENDING * max(1, new.shape[1])))
         while start < len(new):
@@ -133,10 +130,10 @@ N_BETS = bets(np.ones(1)).shape[-1]
 
 @dataclass
 class Martingales:
-    """Test martingales, one for each column of p-values.
+    """Test martingales, one for each column of p-values, after ``n_rows`` rows.
 
-    ``capital`` (C, number of bets) is what is staked on each density, divided by ``2 ** exponents`` (C,), multiples of
-    512 from 0: capital may outgrow a float. ``n_rows`` were bet on so far.
+    ``capital`` (C, number of bets) is the stake on each density, divided by ``2 ** exponents`` (C,), multiples of 512
+    from 0: capital may exceed the range of floats.
     """
 
     capital: Floats
@@ -149,7 +146,7 @@ class Martingales:
         return cls(np.zeros((n_columns, N_BETS)), np.zeros(n_columns, dtype=np.int64))
 
     def update(self, p: Floats) -> Floats:
-        """The logarithm to base 10 of each martingale after each of some more rows of p-values: (N, C) to (N, C)."""
+        """Logarithms to base 10 of each martingale after each of further rows of p-values: (N, C) to (N, C)."""
         densities = logs = np.empty(p.shape)
         scale = 2.0 ** -self.exponents.astype(float)
         for i in range(len(p)):

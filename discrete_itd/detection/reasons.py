@@ -1,7 +1,7 @@
-"""Why a row is anomalous: which cells, compared with their predicted values, and with each other.
+"""Reasons for an anomalous row: its cells compared with their predicted values, and with each other.
 
-All functions take the score to explain: a :class:`discrete_itd.detection.score.Scorer`, or a fitted density. They ask
-the conditional distributions of the model that scores.
+All functions take the score to explain: a :class:`discrete_itd.detection.score.Scorer`, or a fitted density. They use
+the conditional distributions of the scoring model (:mod:`discrete_itd.detection.assessment`).
 """
 
 from __future__ import annotations
@@ -37,18 +37,11 @@ NO_CELL = "no single cell is more likely wrong than right: it is their combinati
 class CellNats(NamedTuple):
     r"""Surprisal of each cell: four tables of shape (N, C), with the index and the columns of the rows, in nats.
 
-    Attributes
-    ----------
-    given_others : DataFrame
-        :math:`-\log P(x_j | x_{-j})`, the surprisal given all other cells of the row; for continuous columns minus a
-        log-density in the column's unit. 0 where the cell is missing.
-    entropy : DataFrame
-        Entropy of that conditional distribution, which is the expected surprisal. 0 where the cell is missing.
-    marginal : DataFrame
-        :math:`-\log \pi_j(x_j)`, the surprisal of the value in its column, whatever the other cells.
-    error_log_odds : DataFrame
-        Log-odds that this cell is wrong, up to a constant of the row; minus infinity where it is missing. Cells are
-        ranked by it; see :func:`discrete_itd.detection.assessment.assess`.
+    ``given_others`` is :math:`-\log P(x_j | x_{-j})`, given all other cells of the row (for continuous columns minus a
+    log-density in the column's unit), ``entropy`` its expectation, the entropy of that conditional distribution; both
+    are 0 where the cell is missing. ``marginal`` is :math:`-\log \pi_j(x_j)` under the column's marginal.
+    ``error_log_odds`` ranks cells: the log-odds that the cell is wrong, up to a constant of the row
+    (:func:`discrete_itd.detection.assessment.assess`); minus infinity where it is missing.
     """
 
     given_others: pd.DataFrame
@@ -60,24 +53,10 @@ class CellNats(NamedTuple):
 def cell_nats(model: DiffusionDensity | Scorer, X: Any) -> CellNats:
     """Surprisal of each cell given the other cells of its row, its expectation, and the log-odds of an error.
 
-    One denoiser call per row and column, or where the model that scores does not answer by itself one score for each
-    value of the column (some two hundred for a number).
-
-    Parameters
-    ----------
-    model : DiffusionDensity or Scorer
-        Fitted.
-    X : DataFrame, array-like or Rows, shape (N, C)
-
-    Returns
-    -------
-    CellNats
-        Where missingness is modelled, a cell is its missingness indicator and, if it is present, its value.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the column, if it is absent from the table or holds a value that its kind cannot take.
+    One denoiser call per row and column, or, for a model without conditionals of its own, one score for each value of
+    the column (some two hundred for a number). Where missingness is modelled, a cell is its missingness indicator and,
+    if it is present, its value. A ValueError or TypeError names a column that is absent or holds a value that its kind
+    cannot take.
 
     Examples
     --------
@@ -110,11 +89,11 @@ def expected(
     ----------
     model : DiffusionDensity or Scorer
         Fitted.
-    X : DataFrame, array-like or Rows, shape (N, C)
-    columns : names (positions, for an array) of columns, optional
+    X : DataFrame, array-like or Rows, shape (N, C) columns : names (positions, for an array) of columns, optional
         Columns to predict; by default all that are not given.
     k : int, optional
-        Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all. Of more
+        Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all. Among
+        more
         than 256 columns, they are sought among candidates (:func:`discrete_itd.detection.assessment.candidates`).
     n_values : int
         Number of predicted values per cell.
@@ -122,11 +101,14 @@ def expected(
     Returns
     -------
     DataFrame
-        One line per predicted value, a row's most doubtful cell first: ``row`` (the index of X), ``column``, ``value``
-        (the observed one), ``rank`` (1 for the most probable), ``expected``, ``probability``, ``low``, ``high``. For
-        categories, ``probability`` is that of ``expected``. For numbers (all but ordinal ones of few values)
-        ``expected`` is the median, and ``probability`` that of the interval from ``low`` to ``high``: 80 %, for whole
-        numbers at least. Where missingness is modelled, a predicted missing cell is None. Missing cells are predicted
+        One line per predicted value, a row's cell with the largest log-odds of an error first: ``row`` (the index of
+        X),
+        ``column``, ``value`` (the observed one), ``rank`` (1 for the most probable), ``expected``, ``probability``,
+        ``low``, ``high``. For categories, ``probability`` is that of ``expected``. For numbers (all but ordinal ones of
+        few
+        values) ``expected`` is the median, and ``probability`` that of the interval from ``low`` to ``high``: 80 %, for
+        whole numbers at least. Where missingness is modelled, a predicted missing cell is None. Missing cells are
+        predicted
         too.
 
     Raises
@@ -186,40 +168,41 @@ def _objects(values: Iterable[Any]) -> pd.Series:
 def reasons(
     model: DiffusionDensity | Scorer, X: Any, k: int = 3, *, prior: float = PRIOR
 ) -> pd.DataFrame:
-    r"""The cells of each row that are more likely wrong than right, with what they are compared with.
+    r"""The cells of each row that are more likely wrong than right, with the cells and values that contradict them.
 
     Parameters
     ----------
     model : DiffusionDensity or Scorer
-        Fitted. Of a scorer, no cell of a column that is given is among the reasons.
-    X : DataFrame, array-like or Rows, shape (N, C)
-    k : int
+        Fitted. Cells of the columns that a scorer conditions on are never reasons.
+    X : DataFrame, array-like or Rows, shape (N, C) k : int
         Maximal number of cells per row.
     prior : float
-        Probability that a row has a wrong cell, before it is looked at; that of a row that raised an alarm by default.
+        Prior probability that a row has a wrong cell; by default that of a row that raised an alarm.
 
     Returns
     -------
     DataFrame
-        One line per cell, a row's most doubtful first. A row has fewer than k lines if fewer of its cells are more
+        One line per cell, a row's most probable error first. A row has fewer than k lines if fewer of its cells are
+        more
         likely wrong than right, and none if no cell is: an inlier, or a row of which no single cell stands out.
 
-        * ``row`` (the index of X), ``rank`` (1 for the most doubtful), ``column``, ``value``;
+        * ``row`` (the index of X), ``rank`` (1 for the most probable error), ``column``, ``value``;
         * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; ``expected_nats``, its
           expectation, the entropy of that conditional distribution; ``excess_nats``, the difference, at least 0.05;
         * ``error_probability``, the probability that the cell is wrong, above 0.5, if the others are right;
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: the column that increases this cell's surprisal
           most, :math:`\log P(x_j) - \log P(x_j | x_i)`, its value, and by how much; None and at most 0 where none
-          does. Where the model that scores is asked value by value, it is the one of the most doubtful cells of the row
+          does. With enumeration (:mod:`discrete_itd.detection.assessment`) it is the one of the row's most probable
+          errors
           whose predicted value in its place decreases this cell's surprisal given all others most;
         * ``sentence``, the same in English, see :func:`sentence`.
 
-        The others are the other cells of the row but those of smaller rank, which are taken as unknown
-        (:func:`discrete_itd.detection.assessment.most_doubtful`), or where the model that scores is asked value by
-        value, to have their predicted values. Of tables of more than 256 columns, both cells are
-        sought among 256 candidates of each row (:func:`discrete_itd.detection.assessment.candidates`,
-        :func:`discrete_itd.detection.assessment.conflicts`), so that a row costs some hundred questions of the model.
+        The others are the other cells of the row, where those of smaller rank are treated as unknown
+        (:func:`discrete_itd.detection.assessment.most_doubtful`), or with enumeration have their predicted values. In
+        tables of more than 256 columns, both cells are sought among 256 candidates of each row
+        (:func:`discrete_itd.detection.assessment.candidates`, :func:`discrete_itd.detection.assessment.conflicts`), so
+        that a row costs some hundred conditionals.
 
     Raises
     ------
@@ -237,7 +220,7 @@ def reasons(
     check_share("prior", prior)
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
-    if not len(rows):  # nor has a row without values a reason
+    if not len(rows):
         return reasons(scorer, rows.blank(), k, prior=prior)
     names = rows.encoder.names
     first = np.zeros(len(rows.unique), dtype=np.int64)
@@ -269,14 +252,9 @@ def reasons(
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:
-    """One line of :func:`reasons` as an English sentence, without its full stop.
+    """One line of :func:`reasons`, a mapping from its columns, as an English sentence without its full stop.
 
-    Parameters
-    ----------
-    reason : mapping
-        The values of the table's columns in that line: one of ``reasons(...).to_dict("records")``.
-    columns : mapping from name to Column
-        How values of each column are written (:func:`discrete_itd.encoders.frames`).
+    ``columns`` maps names to columns, which determine how values are written (:mod:`discrete_itd.encoders.frames`).
 
     Examples
     --------

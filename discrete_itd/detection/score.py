@@ -1,4 +1,4 @@
-r"""The anomaly score: nats of every column above those that rare but ordinary cells have.
+r"""The anomaly score: nats of every column above those of rare but normal cells.
 
 With the nats :math:`\ell_j(x)` of column j, which add up to the row's code length by the chain rule
 (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`; along paths those of the path (6)),
@@ -49,8 +49,8 @@ from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
-QUANTILE = 0.95  # of a column's nats, by which others are measured
-TYPICAL_ROWS = 500  # drawn from the model, in which it is found
+QUANTILE = 0.95  # the level of the quantile q of a column's nats
+TYPICAL_ROWS = 500  # rows drawn from the model to estimate q
 # of few rows, and rows of each; weight of their code lengths for a share of anomalies, and at most: by the deciding
 # tables with anomalies among the training rows
 SMALL_TREES, ROWS_OF_TREE = 64, 64
@@ -70,11 +70,9 @@ class Scorer:
     given : tuple of int
         Positions of the columns to condition on: nats are those of the other columns given these.
     quantiles : ndarray of float64, shape (C',), optional
-        The q of every internal column; by default of rows drawn from the model at the first score.
+        The q of every internal column; by default computed from rows drawn from the model at the first score.
     trees : ForestDenoiser, optional
-        :func:`small_trees`, with which the model shares the code lengths.
-    weight : float
-        Of these trees.
+        :func:`small_trees`, whose code lengths are averaged with those of the model, with ``weight``.
     """
 
     density: DiffusionDensity
@@ -151,7 +149,7 @@ class Scorer:
         return nats.cpu().numpy()[rows.inverse] - rows.log_volume
 
     def fitted_quantiles(self) -> np.ndarray:
-        """The q of (12), (C',), in rows drawn from the model; 0 of a column that is missing in all, or given."""
+        """The q of (12), (C',), in rows drawn from the model; 0 for a column that is missing in all, or given."""
         drawn = self.density.rows(self.density.sample(TYPICAL_ROWS, random_state=self.model.seed))
         found = [nats[~np.isnan(nats)] for nats in self._nats(drawn).T]
         return np.array([np.quantile(nats, QUANTILE) if len(nats) else 0.0 for nats in found])
@@ -166,7 +164,7 @@ class Scorer:
         """
         return ROUNDINGS * torch.finfo(self.denoiser.codebook.known_snr.dtype).eps / 2
 
-    # -- what is scored ---------------------------------------------------------------------------
+    # -- model ---------------------------------------------------------------------------
 
     @cached_property
     def given_cells(self) -> Tensor | None:
@@ -205,18 +203,8 @@ class Scorer:
 def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenoiser | None:
     """Density trees, each grown on and counted in a few rows of its own.
 
-    Parameters
-    ----------
-    density : DiffusionDensity
-        Fitted; the trees are smoothed towards its independent columns.
-    x : Tensor of float64, shape (N, C')
-        The rows that it was fitted to, or a sample of them, encoded.
-    seed : int
-
-    Returns
-    -------
-    ForestDenoiser or None
-        None if there are neither continuous nor low-cardinality columns.
+    ``x`` (N, C') are the encoded rows that ``density`` was fitted to, or a sample of them; the trees are smoothed
+    towards its independent columns. None if there are neither continuous nor low-cardinality columns.
     """
     base = density.model_.marginals
     book, random = base.codebook, np.random.default_rng(seed)
@@ -231,10 +219,10 @@ def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenois
 
 
 def row_scores(nats: pd.DataFrame | np.ndarray) -> np.ndarray:
-    """The scores (N,) of rows whose terms s of (12) are ``nats`` (N, C); NaN terms count for nothing."""
+    """The scores (N,) of rows whose terms s of (12) are ``nats`` (N, C); NaN terms are ignored."""
     return 0.0 - np.nansum(np.asarray(nats, dtype=float), 1)
 
 
 def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:
-    """A scorer as it is, or that of a density."""
+    """A scorer unchanged, or the scorer of a density."""
     return model if isinstance(model, Scorer) else Scorer(model)

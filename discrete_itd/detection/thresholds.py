@@ -1,4 +1,4 @@
-r"""Alarm thresholds from calibration scores, each with the uncertainty that the calibration set leaves.
+r"""Alarm thresholds from calibration scores, each with its uncertainty given the calibration set.
 
 An alarm at a conformal p-value :math:`p \le \alpha` (:mod:`discrete_itd.detection.conformal`, eq. (7)) is a score below
 the k-th smallest of n calibration scores, :math:`k = \lfloor \alpha (n + 1) \rfloor`. Given the calibration set, the
@@ -30,7 +30,9 @@ from discrete_itd.storage.stored import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
 CONFIDENCE = 0.95  # of intervals
-MOST_COUNTED = 100_000  # rows per day, above which the alarms of a day vary no more than their rate
+MOST_COUNTED = (
+    100_000  # rows per day; with more, counts of alarms add no uncertainty to that of the rate
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Threshold:
         return text
 
     def alarms_expected(self, n_rows: int, *, level: float = CONFIDENCE) -> AlarmCount:
-        """How many of some new inliers will raise an alarm, with an interval to hold the detector to.
+        """Number of alarms among some new inliers, with a prediction interval.
 
         Parameters
         ----------
@@ -168,7 +170,7 @@ class Threshold:
 
 
 class AlarmCount(NamedTuple):
-    """How many of some new rows raise an alarm: the expected number, and the ends of an interval."""
+    """Number of new rows that raise an alarm: the expected number, and a prediction interval."""
 
     mean: float
     low: float
@@ -189,14 +191,9 @@ def at_rate(
     confidence: float | None = None,
     rows_per_day: float | None = None,
 ) -> Threshold:
-    """The threshold with a given false-alarm rate.
+    """The threshold with a given false-alarm rate; ``calibration`` are scores of inliers, (n,).
 
-    See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_rate`; ``calibration`` are scores of inliers, (n,).
-
-    Raises
-    ------
-    ValueError
-        If there are too few calibration rows to guarantee so small a rate.
+    See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_rate`.
     """
     rate, n = check_share("rate", rate), len(calibration)
     if rows_per_day is not None:
@@ -223,12 +220,7 @@ def at_rate(
 def at_lowest_rate(calibration: Scores, rate: float, name: str = "false_alarm_rate") -> Threshold:
     """The threshold of :func:`at_rate`, or of the smallest guaranteed rate if the calibration rows are too few.
 
-    ``name`` is that of the parameter that holds the rate.
-
-    Warns
-    -----
-    UserWarning
-        If ``rate`` cannot be guaranteed.
+    A UserWarning names the parameter ``name`` if its ``rate`` cannot be guaranteed.
     """
     least = 1 / (len(calibration) + 1)
     if rate < least:
@@ -240,7 +232,7 @@ def at_lowest_rate(calibration: Scores, rate: float, name: str = "false_alarm_ra
 
 
 def at_offset(calibration: Scores, offset: float) -> Threshold:
-    """A threshold that was chosen otherwise, with the share of calibration scores below it and its interval."""
+    """The threshold with a given offset, the share of calibration scores below it, and its interval."""
     n = len(calibration)
     if not n:
         return Threshold(offset, math.nan, 0.0, 1.0, 0)
@@ -263,7 +255,7 @@ def _at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> 
     if rows_per_day is None:
         return found
     fewest, most = low * rows_per_day, high * rows_per_day
-    if rows_per_day <= MOST_COUNTED:  # a larger volume's counts add nothing to the interval
+    if rows_per_day <= MOST_COUNTED:  # otherwise counts add nothing to the interval
         _, fewest, most = found.alarms_expected(round(rows_per_day))
     return replace(found, alarms_per_day=(k / (n + 1) * rows_per_day, float(fewest), float(most)))
 
@@ -279,14 +271,10 @@ def at_cost(
     anomalies: Scores,
     prevalence: float,
 ) -> Threshold:
-    r"""The threshold with the least expected cost.
+    r"""The threshold with the least expected cost; ``anomalies`` are scores, (A,).
 
-    See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_cost`; here ``anomalies`` are scores, (A,).
-
-    Notes
-    -----
-    With alarms from a share :math:`\alpha` of the inliers and a share h of the anomalies, whose prevalence is
-    :math:`\pi`, the expected cost per row is
+    See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_cost`. With alarms from a share :math:`\alpha` of the
+    inliers and a share h of the anomalies, whose prevalence is :math:`\pi`, the expected cost per row is
 
     .. math:: c_{miss}\,\pi (1 - h) + c_{check} \bigl((1 - \pi)\,\alpha + \pi h\bigr),
 
@@ -303,7 +291,7 @@ def at_cost(
         raise ValueError("anomalies: at least one row is needed to weigh costs")
 
     def cost(alpha: Any, caught: Any) -> Any:
-        """Per row, at shares of inliers and of anomalies that raise an alarm."""
+        """Cost per row, at shares of inliers and of anomalies that raise an alarm."""
         checks = (1 - share) * alpha + share * caught
         return miss_cost * share * (1 - caught) + check_cost * checks
 

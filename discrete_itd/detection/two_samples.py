@@ -1,4 +1,4 @@
-r"""Whether two samples come from one distribution, with p-values that hold for samples of any size, ties and all.
+r"""Two-sample tests with p-values that are valid for samples of any size, with ties.
 
 If all values of both samples are exchangeable then, given the values, every choice of which of them make up one of the
 samples is equally likely. All tests here but two refer to that conditional distribution, so that
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 N_PERMUTATIONS = 1999
-MANY = 100_000  # values, whose means are Gaussian enough
+MANY = 100_000  # values whose means are close to Gaussian
 
 # Kolmogorov and Smirnov: asymptotic only if both samples are at least LONG, and more than ENUMERATED together.
 # Its level with fewer, 1000 values against 5000, is in the table of `python -m tests.benchmarks.drift_level`.
@@ -40,10 +40,10 @@ LONG = 1000
 
 # Categories.
 FEW = 5  # categories of fewer values, in both samples together, are pooled
-MOST = 100  # categories told apart: the most frequent
+MOST = 100  # categories that are not pooled: the most frequent
 DRAWS = 99_999
 CELLS = 1_000_000  # of all tables drawn
-ENOUGH = 100  # draws as extreme as the observed table, after which no more are needed
+ENOUGH = 100  # draws as extreme as the observed table, after which sampling stops
 SINGLE = 0.01  # the share of the level that goes to the tests of single categories
 RELATIVE = 1e-9  # statistics that differ by less are equal
 
@@ -64,7 +64,7 @@ def permutation_test(
     def distance(sums: Any) -> Any:
         return np.abs(sums / n - (total - sums) / (len(pooled) - n))
 
-    small = min(n, len(pooled) - n)  # the smaller part's sum says the other's
+    small = min(n, len(pooled) - n)  # the smaller part's sum determines the other's
     sums = np.array(
         [pooled[random.permutation(len(pooled))[:small]].sum() for _ in range(N_PERMUTATIONS)]
     )
@@ -79,7 +79,7 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
     """p-value of the two-sided test of Kolmogorov and Smirnov on numbers (n,) and (m,), with or without ties.
 
     Exact without ties and conservative with them, unless both n and m are at least 1000 and n + m is above 10 000: then
-    asymptotic. 1 where there is nothing to compare.
+    asymptotic. 1 if a sample is empty.
     """
     fewest, total = min(len(a), len(b)), len(a) + len(b)
     if not fewest:
@@ -91,20 +91,20 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
 def same_categories(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> float:
     """p-value that codes of categories (n,) and (m,) have one distribution, valid given the counts in both together.
 
-    Of two categories, that of Fisher's exact test. Of more, the smaller of two, each divided by its share of the level:
-    0.99 for a Monte-Carlo test of the statistic chi-square, which is exact, and 0.01 for exact tests of each category
-    against all others, times twice their number. The first finds differences of any kind, but cannot go below 1 / 100
-    000 (1 / 33 000 for 30 categories); the second can, where a category takes the place of most others. 1 where there
-    is nothing to compare. All but the 100 most frequent categories are pooled, and those of fewer than 5 values (fewer
-    than a sample has, if it has less), counted in both samples together: the hypothesis allows that, as it knows no
-    sample.
+    For two categories, that of Fisher's exact test. For more, the smaller of two, each divided by its share of the
+    level: 0.99 for a Monte-Carlo test of the statistic chi-square, which is exact, and 0.01 for exact tests of each
+    category against all others, times twice their number. The first finds differences of any kind, but cannot go below
+    1 / 100 000 (1 / 33 000 for 30 categories); the second can, where a category replaces most others. 1 where there is
+    nothing to compare. All but the 100 most frequent categories are pooled, and those of fewer than 5 values (fewer
+    than a sample has, if it has less), counted in both samples together: this does not depend on the division into
+    samples, as the hypothesis requires.
     """
     if not len(a) or not len(b):
         return 1.0
     codes = np.unique(np.concatenate([a, b]), return_inverse=True)[1]
     table = np.stack([np.bincount(c, minlength=codes.max() + 1) for c in np.split(codes, [len(a)])])
     if len(b) < len(a):
-        table = table[::-1]  # the fewer are cheaper to draw, and say the others
+        table = table[::-1]  # the smaller sample is cheaper to draw, and determines the other
     n, total = int(table[0].sum()), len(codes)
     both = table.sum(0)
     pooled = both < min(FEW, n)
@@ -121,7 +121,7 @@ def same_categories(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -
     single = 2 * len(both) * float(min(more.min(), fewer.min())) / SINGLE
     n_draws = min(DRAWS, CELLS // len(both))
     if single * (1 + n_draws) <= 1:
-        return single  # which no draws can undercut
+        return single  # no Monte-Carlo p-value can be smaller
     return min(1.0, single, _monte_carlo_chi_square(table, n_draws, random) / (1 - SINGLE))
 
 
@@ -161,12 +161,12 @@ def same_column(
 
 
 def same_rate(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """That as large a share of both samples, (n,) and (m,), is True: Fisher's exact test."""
+    """p-value that the shares of True in both samples, (n,) and (m,), are equal: Fisher's exact test."""
     return _fisher(np.array([[t.sum(), (~t).sum()] for t in (a, b)]))
 
 
 def distance(a: np.ndarray, b: np.ndarray, kind: str) -> float:
-    """How far apart the values of a column are, or its rates of missing cells (NaN), whichever is farther: 0 to 1.
+    """Distance of the values of a column, or of its rates of missing cells (NaN), whichever is larger: 0 to 1.
 
     Total variation of codes (``kind`` "nominal"), else the largest difference of the distribution functions.
     """

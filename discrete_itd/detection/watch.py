@@ -1,4 +1,4 @@
-"""A watch on rows as they arrive: test martingales of whole rows and of each column, which may run for ever."""
+"""Monitoring of rows as they arrive: test martingales of whole rows and of each column, without an end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_ROWS = 2**53
 
 
 class Alarm(NamedTuple):
-    """The first alarm of one martingale: the ``row`` that raised it, from 1 on; ``column``, None for whole rows."""
+    """The first alarm of one martingale: ``row``, from 1 on, that raised it; ``column``, None for whole rows."""
 
     row: int
     column: Hashable | None
@@ -39,7 +39,7 @@ Counts = Annotated[np.ndarray, Like("int64", "martingales")]
 
 @dataclass(frozen=True, eq=False)
 class WatchState:
-    """What a file holds of a watch: its settings, a digest of its detector, and what it found so far."""
+    """Contents of the file of a watch: settings, a digest of the detector, and the state of its martingales."""
 
     seed: int
     level: float
@@ -63,12 +63,12 @@ class WatchState:
 
 @methods_in_one_thread
 class DriftWatch:
-    r"""Watches rows as they arrive, and raises an alarm once they are not exchangeable with the calibration rows.
+    r"""Monitor rows as they arrive, and raise an alarm once they are not exchangeable with the calibration rows.
 
     Each row's score, and its nats by column, are ranked among those of the calibration rows and of all rows watched so
     far. Against these p-values a test martingale bets for whole rows, and one for each column
     (:mod:`discrete_itd.detection.martingales`). Unlike :meth:`DiffusionOutlierDetector.drift`, which compares one batch
-    at one time, the watch may be looked at after every row.
+    at one time, the watch may be evaluated after every row.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class DriftWatch:
     -----
     **Guarantee.** If the calibration rows and all rows watched are exchangeable, for instance independent draws from
     one distribution, then P(an alarm is ever raised) is at most ``level``: whatever the model, however many rows, at
-    any time of looking, with any ties. Half of the level is for the martingale of whole rows, whose alarm is at 2 /
+    any time of evaluation, with any ties. Half of the level is for the martingale of whole rows, whose alarm is at 2 /
     level, the other half is divided equally among the C columns, whose alarms are at 2 C / level (Ville's inequality
     for each, and the union bound: martingales of several columns need not be martingales together, so they are not
     averaged). For an exact guarantee the detector must have been fitted to other rows; nats are compared to 4 decimals,
@@ -104,9 +104,9 @@ class DriftWatch:
     fit with ``groups``, and watch one row of each new group. A stream of rows that were fitted to differs from the
     calibration rows, too.
 
-    **Power.** All rows watched are compared with, those after a change too. A change is found if it comes after
+    **Power.** Rows are compared with all earlier ones, those after a change too. A change is found if it comes after
     many rows, those of the calibration among them, in comparison to the number that it takes to find it; later it
-    becomes what is usual.
+    becomes the norm.
 
     **Memory** grows by 8 (C + 1) bytes a row, as does the file that :meth:`save` writes; exact p-values need all ranks.
 
@@ -194,7 +194,7 @@ class DriftWatch:
         return pd.DataFrame(table, index=rows.index)
 
     def _note(self, logs: np.ndarray, number: np.ndarray) -> None:
-        """Keep where the martingales are, were highest, and first raised an alarm."""
+        """Record the current and the highest values of the martingales, and first alarms."""
         if not len(logs):
             return
         self._now = logs[-1].copy()
@@ -213,7 +213,7 @@ class DriftWatch:
         shares = np.array([ROW_SHARE, *[(1 - ROW_SHARE) / n_columns] * n_columns])
         return -np.log10(self.level * shares)
 
-    # -- what was found -------------------------------------------------------------------------
+    # -- results -------------------------------------------------------------------------
 
     @property
     def n_rows_(self) -> int:
@@ -288,7 +288,7 @@ class DriftWatch:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], detector: DiffusionOutlierDetector) -> Self:
-        """Read what :meth:`save` wrote; the watch continues, to the same bits, as if it had never stopped.
+        """Read a file of :meth:`save`; the watch continues, to the same bits, as if it had never stopped.
 
         Parameters
         ----------
@@ -320,7 +320,7 @@ class DriftWatch:
 
 
 def _values(nats: pd.DataFrame) -> np.ndarray:
-    """Scores and minus the nats by column, shape (N, C + 1), in which equal rows are equal whatever their batch.
+    """Scores and minus the nats by column, shape (N, C + 1), equal for equal rows in any batch.
 
     A missing cell has 0 nats here: it is never improbable.
     """
@@ -330,7 +330,7 @@ def _values(nats: pd.DataFrame) -> np.ndarray:
 
 
 def _digest(detector: DiffusionOutlierDetector) -> str:
-    """Of the calibration rows' scores and nats by column."""
+    """Hash of the calibration rows' scores and nats by column."""
     names = json.dumps([str(name) for name in detector.explain().columns])
     arrays = detector.calibration_scores_, detector.explain().to_numpy(dtype=float)
     scores, nats = (torch.from_numpy(np.array(a, order="C")) for a in arrays)
