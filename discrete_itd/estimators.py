@@ -603,10 +603,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             If standard errors stay clearly above ``max_stderr``.
         """
         rows, log_volume, how = self._asked(X, given, max_stderr)
-        with progress_bar(len(rows.unique), "score") as bar:
-            estimate = self.model_.log_prob(
-                rows.unique, **how, estimator=estimator, progress=bar.update
-            )
+        x = rows.unique  # kept by the rows, so not made in the mode below
+        with torch.inference_mode(), progress_bar(len(x), "score") as bar:
+            estimate = self.model_.log_prob(x, **how, estimator=estimator, progress=bar.update)
         _warn_of_errors(estimate.stderr, max_stderr)
         log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in estimate)
         return RowEstimate(log_prob + log_volume.sum(1), stderr)
@@ -654,8 +653,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             cell has none: NaN.
         """
         rows, log_volume, how = self._asked(X, given, max_stderr)
-        with progress_bar(len(rows.unique), "explain") as bar:
-            split = self.model_.attribution(rows.unique, **how, progress=bar.update)
+        x = rows.unique  # kept by the rows, so not made in the mode below
+        with torch.inference_mode(), progress_bar(len(x), "explain") as bar:
+            split = self.model_.attribution(x, **how, progress=bar.update)
         _warn_of_errors(split.stderr, max_stderr)
         nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
         if how["given"] is not None:

@@ -129,22 +129,22 @@ class Scorer:
 
     def _nats(self, rows: Rows) -> np.ndarray:
         """Nats of every internal column, (N, C'); NaN where it is missing or given."""
+        x = rows.unique  # kept by the rows, so not made in the mode below
         closed = self.given_cells is not None and self.model.answers(self.given_cells).closed_form
-        with progress_bar(len(rows.unique), "explain") as bar:
+        with torch.inference_mode(), progress_bar(len(x), "explain") as bar:
             split = self.model.attribution(
-                rows.unique,
+                x,
                 self.density.n_evaluations,
                 given=self.given_cells,
                 estimator="closed_form" if closed else None,
                 progress=bar.update,
             )
-        absent = rows.unique.isnan()
+            nats = split.surprisal
+            if self.trees is not None:
+                nats = nats + self.weight * (-self.trees.mean_log_factors(x) - nats)
+        absent = x.isnan()
         if self.given_cells is not None:
             absent |= self.given_cells
-        nats = split.surprisal
-        if self.trees is not None:
-            with torch.no_grad():
-                nats = nats + self.weight * (-self.trees.mean_log_factors(rows.unique) - nats)
         nats = nats.masked_fill(absent, torch.nan)
         return nats.cpu().numpy()[rows.inverse] - rows.log_volume
 
