@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -15,6 +15,12 @@ from discrete_itd.channel.noise import add_gumbel
 SMALL = 1e-300  # least probability
 FARTHEST = 1e30  # largest surprisal, nats
 NEWTON_STEPS = 5  # for quantiles in a tail whose mass is below the smallest float
+HALVINGS = 45  # of an interval of a few units that contains a quantile
+LEFT_OUT = 1e-7  # probability of the components of a mixture that are left out
+# points of the quadrature of a mixture's entropy: at least, at most, and times components where there are more
+POINTS, MANY_POINTS, WORK = 512, 1 << 13, 1 << 20
+CHUNK = 1 << 22  # rows times points times Gaussians at once
+GOLDEN = 0.618  # offset, in steps, between the points of equal mixtures: they differ
 
 
 class GaussianPosterior:
@@ -187,11 +193,69 @@ class GaussianPosterior:
         mean, var, *bounds = (
             t[:, 0].double().gather(1, which) for t in (self.means, self.var, *self.bounds)
         )
-        v = v.clamp(1e-12, 1 - 1e-12)
-        if not bounds:
-            return mean + var.sqrt() * torch.special.ndtri(v)
-        low, high = ((t - mean) / var.sqrt() for t in bounds)
-        return mean + var.sqrt() * truncated_quantile(v, low, high)
+        return _quantile(v.clamp(1e-12, 1 - 1e-12), mean, var.sqrt(), *bounds)
+
+    def points(self, n: int, shift: int = 0) -> Tensor:
+        """Quasi-random points of the mixtures of one column: (B, n), a Hammersley set over components and within them.
+
+        Different values of ``shift`` give different points.
+        """
+        i = torch.arange(n, device=self.means.device)
+        bits = max(1, (n - 1).bit_length())
+        reverse = torch.stack([((i >> b) & 1) << (bits - 1 - b) for b in range(bits)]).sum(0)
+        u, v = (i.double() + 0.5) / n, (reverse.double() + 0.5) / 2**bits
+        u, v = ((t + shift * GOLDEN * step) % 1 for t, step in ((u, 1 / n), (v, 1 / 2**bits)))
+        shape = (len(self.means), n)
+        return self.at_uniform(u.expand(shape), v.expand(shape))
+
+    def quantiles(self, u: Tensor) -> Tensor:
+        """Quantiles of one column at levels ``u`` (n,), by bisection: float64, (B, n)."""
+        share = u.to(self.means.device, torch.float64)
+        out = share.new_zeros(len(self.means), len(u))
+        for rows, q in self._few_components(lambda _: len(u)):
+            parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
+            of_each = _quantile(share, *parts)  # the mixture's quantile lies between these
+            low, high = of_each.amin(1), of_each.amax(1)
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                below = q.cdf(middle) < share
+                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+            out[rows] = (low + high) / 2
+        return out
+
+    def entropy(self, log_volume: Callable[[Tensor], Tensor]) -> Tensor:
+        """Expected surprisal of one column: float64, (B,), nats, within about 0.01 for most mixtures, and 0.05 for any.
+
+        ``log_volume`` of values (b, n) is added to their log-densities. The mean is that at :meth:`points`. Memory is
+        bounded, and time grows like the number of components.
+        """
+        out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
+        for rows, q in self._few_components(_points_for):
+            values = q.points(_points_for(q.means.shape[2]))
+            out[rows] = -(q.log_prob(values) + log_volume(values)).mean(1)
+        return out
+
+    def _few_components(
+        self, n_points: Callable[[int], int]
+    ) -> Iterator[tuple[Tensor, GaussianPosterior]]:
+        """Some rows, and their mixtures of one column in double, without the least likely components.
+
+        Those have at most ``LEFT_OUT`` of the probability: given other cells, few of thousands are left. Rows are taken
+        together that need about as many, and as many as keep K times ``n_points`` numbers of each within ``CHUNK``.
+        """
+        n_components = self.means.shape[2]
+        for part in torch.arange(len(self.means)).split(max(1, CHUNK // n_components)):
+            log_weight, order = self.log_weight[part, 0].double().sort(1, descending=True)
+            n_kept = 1 + (1 - log_weight.exp().cumsum(1) > LEFT_OUT).sum(1)
+            needs = [min(1 << (n - 1).bit_length(), n_components) for n in n_kept.tolist()]
+            for k in sorted(set(needs)):
+                places = torch.nonzero(torch.tensor(needs) == k).flatten()
+                for some in places.split(max(1, CHUNK // (k * n_points(k)))):
+                    rows, kept = part[some], order[some, :k]
+                    rising = self.means[rows, 0].gather(1, kept).argsort(1)
+                    kept = kept.gather(1, rising)[:, None]
+                    q = self.pick(lambda t, i=rows, kept=kept: t[i].double().gather(2, kept))
+                    yield rows, GaussianPosterior(q.log_weight, q.means, q.var, *q.bounds)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""
@@ -230,6 +294,11 @@ class MixtureLogProb(torch.autograd.Function):
         of_var = 0.5 * (of_mean * score - r / var)
         shape = ctx.shape
         return *(t.sum_to_size(shape) for t in (r, of_mean, of_var)), -of_mean.sum(2)
+
+
+def _points_for(n_components: int) -> int:
+    """Points of the quadrature of an entropy, a power of two: more where there are fewer components."""
+    return 1 << max(POINTS, min(MANY_POINTS, WORK // n_components)).bit_length() - 1
 
 
 def log_gaussian(gap: Tensor, var: Tensor) -> Tensor:
@@ -271,6 +340,15 @@ def log_between(low: Tensor, high: Tensor) -> Tensor:
 def truncated_cdf(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Distribution function at z of a standard normal variable truncated to (low, high], float64."""
     return (log_between(low, z.clamp(low, high)) - log_between(low, high)).exp()
+
+
+def _quantile(u: Tensor, mean: Tensor, sd: Tensor, *bounds: Tensor) -> Tensor:
+    """The value below which a Gaussian, truncated to (low, high] if there are bounds, has probability u, float64."""
+    if not bounds:
+        return mean + sd * torch.special.ndtri(u)
+    low, high = bounds
+    out = mean + sd * truncated_quantile(u, (low - mean) / sd, (high - mean) / sd)
+    return out.clamp(torch.nextafter(low, high), high)  # rounding must not move it out
 
 
 def truncated_quantile(u: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from functools import wraps
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.gaussian import GaussianPosterior
+from discrete_itd.channel.gaussian import CHUNK, POINTS, GaussianPosterior
 
 BLOCK = 32  # rows
 LEAST_DECAY = 1.0  # least slope of the tails, nats per unit of a standardised column
@@ -50,7 +50,7 @@ class GridPosterior(GaussianPosterior):
     >>> nodes = torch.linspace(-8, 8, 401, dtype=torch.float64)[None]
     >>> q = GridPosterior(flat, torch.zeros(1, 1, dtype=torch.int64), nodes, -0.5 * nodes**2)
     >>> q.log_prob(torch.zeros(1, 1)).round(decimals=3), q.quantiles(torch.tensor([0.975])).round(decimals=2)
-    (tensor([[-0.9190]]), tensor([[[1.9600]]], dtype=torch.float64))
+    (tensor([[-0.9190]]), tensor([[1.9600]], dtype=torch.float64))
     """
 
     def __init__(
@@ -94,15 +94,36 @@ class GridPosterior(GaussianPosterior):
         return out
 
     def quantiles(self, u: Tensor) -> Tensor:
-        """Quantiles at levels ``u`` (n,) of cells that all have a grid: float64, (B, R, n)."""
-        row, _, nodes, log_f = self._own()
-        levels = u.to(nodes).expand(len(row), -1)
-        return grid_quantiles(nodes, log_f, levels).view(*self.place.shape, len(u))
+        """Quantiles of one column at levels ``u`` (n,): float64, (B, n)."""
+        return self._one_column(
+            lambda q: q.quantiles(u),
+            lambda nodes, log_f: grid_quantiles(nodes, log_f, u.to(nodes).expand(len(nodes), -1)),
+        )
 
-    def log_probs(self, values: Tensor) -> Tensor:
-        """Log-densities at several values (B, n) of cells of one column that all have a grid: (B, n), nats."""
-        _, _, nodes, log_f = self._own()
-        return interpolated(nodes, log_f, values)
+    def entropy(self, log_volume: Callable[[Tensor], Tensor]) -> Tensor:
+        """As of mixtures; on a grid at evenly spread quantiles."""
+        at = (torch.arange(POINTS, dtype=torch.float64) + 0.5) / POINTS
+
+        def on_grid(nodes: Tensor, log_f: Tensor) -> Tensor:
+            values = grid_quantiles(nodes, log_f, at.to(nodes).expand(len(nodes), -1))
+            return -(interpolated(nodes, log_f, values) + log_volume(values)).mean(1)
+
+        return self._one_column(lambda q: q.entropy(log_volume), on_grid)
+
+    def _one_column(
+        self,
+        of_others: Callable[[GaussianPosterior], Tensor],
+        on_grid: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """What is asked of one column, of rows without a grid and of the nodes and log-densities of some with one."""
+        place = self.place[:, 0]
+        rows = torch.nonzero(place < 0).flatten()
+        found = of_others(self._others().pick(lambda t: t[rows]))
+        out = found.new_zeros(len(place), *found.shape[1:]).index_copy_(0, rows, found)
+        for rows in torch.nonzero(place >= 0).flatten().split(CHUNK // POINTS):
+            if len(rows):
+                out[rows] = on_grid(self.nodes[place[rows]], self.log_density[place[rows]])
+        return out
 
     def update(self, y: Tensor, snr: Tensor) -> GridPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R), at the nodes."""

@@ -30,17 +30,10 @@ from torch import Tensor
 from discrete_itd.channel import State
 from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.gaussian import FARTHEST
-from discrete_itd.channel.posterior import GridPosterior, Posterior
-from discrete_itd.detection.distributions import (
-    Categorical,
-    CellDistribution,
-    Expected,
-    Gridded,
-    Mixture,
-    with_missing,
-)
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.detection.distributions import Cell, Expected
 from discrete_itd.detection.score import Scorer
-from discrete_itd.encoders import ABSENT, PRESENT, Continuous
+from discrete_itd.encoders import PRESENT, Continuous
 from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.likelihood.conditional import (
     AGAIN,
@@ -125,58 +118,6 @@ def _log_prob_given(scorer: Scorer, known: Tensor, cells: Tensor) -> Tensor:
     return q.rows(torch.from_numpy(inverse).to(known.device)).log_prob(cells).double()
 
 
-class Cell(NamedTuple):
-    """The distribution of the cells of one column in n rows.
-
-    ``values`` are the distributions of the values, ``indicator`` (n, 2) the log-probabilities of being present or
-    missing, None if missingness is not modelled, and ``places`` the internal columns of the value and of the indicator.
-    """
-
-    values: CellDistribution
-    indicator: Tensor | None
-    places: list[int]
-
-    @classmethod
-    def of(cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor) -> Cell:
-        """The cells of column j in some rows (n,) of a result of :func:`given_others`."""
-        column, book, places = scorer.schema[j], q.codebook, _places(scorer)[j]
-        indicator = q.column(places[1])[rows] if len(places) > 1 else None
-        if column.kind == "continuous":
-            assert q.gaussian is not None
-            at = torch.nonzero(book.reals == j).flatten()
-            own = q.gaussian.pick(lambda t: t[rows][:, at])
-            on_grid = isinstance(own, GridPosterior)
-            return cls(Gridded(column, own) if on_grid else Mixture(column, own), indicator, places)
-        if j in book.place:
-            return cls(Categorical(column, q.column(j)[rows]), indicator, places)
-        word = next(w for w in q.words if w.vocabulary.column == j)
-        log_p = word.pick(lambda t: t[rows], shared=False).log_probs_of_all().double()
-        return cls(Categorical(column, torch.log_softmax(log_p, 1)), indicator, places)
-
-    def expected(self, n_values: int) -> Expected:
-        """The most probable values."""
-        present = None if self.indicator is None else self.indicator[:, int(PRESENT)]
-        return with_missing(self.values.expected(n_values), present, n_values)
-
-    def entropy(self) -> Tensor:
-        """Expected surprisal, (n,), nats."""
-        entropy = torch.from_numpy(self.values.entropy())
-        if self.indicator is None:
-            return entropy
-        of_indicator = -(self.indicator.exp() * self.indicator).sum(1)
-        return of_indicator + self.indicator[:, int(PRESENT)].exp() * entropy.to(self.indicator)
-
-    def put_into(self, rows: Tensor) -> Tensor:
-        """Rows (n, C') with the predicted values of the cells."""
-        out = rows.clone()
-        out[:, self.places[0]] = self.values.central().to(rows)
-        if self.indicator is not None:
-            missing = self.indicator[:, int(PRESENT)] < -math.log(2)
-            out[missing, self.places[0]] = math.nan
-            out[:, self.places[1]] = torch.where(missing, ABSENT, PRESENT).to(rows)
-        return out
-
-
 def _asked(scorer: Scorer, rows: Tensor, columns: Tensor, wanted: Tensor | None = None) -> Tensor:
     """Mask (B, C') of the internal columns of the cells in ``columns`` (B, m) of each row, if ``wanted`` (B, m)."""
     out = torch.zeros_like(rows, dtype=torch.bool)
@@ -220,12 +161,6 @@ def _batches(scorer: Scorer, x: Tensor, what: str, n_cells: int) -> Iterator[Ten
                 if len(rows):
                     yield rows
                     bar.update(len(rows))
-
-
-def _places(scorer: Scorer) -> list[list[int]]:
-    """The internal columns of each column: that of its value, and of its missingness indicator if there is one."""
-    indicators = _indicators(scorer, torch.device("cpu")).tolist()
-    return [[j] if place < 0 else [j, place] for j, place in enumerate(indicators)]
 
 
 def assess(scorer: Scorer, x: Tensor) -> CellAssessment:

@@ -1,9 +1,8 @@
-"""Conditional distributions of cells, categorical or densities, and their predicted values."""
+"""Conditional distributions of cells: of the levels of a column or densities, and the values that they predict."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -11,25 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.gaussian import (
-    GaussianPosterior,
-    log_between,
-    truncated_cdf,
-    truncated_quantile,
-)
-from discrete_itd.channel.grid import GridPosterior
-from discrete_itd.denoisers.base import rows_at_once
-from discrete_itd.encoders import Bins, Categories, Column, Continuous
+from discrete_itd.channel.gaussian import GaussianPosterior
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.detection.score import Scorer
+from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
-# points of the quadrature of a mixture's entropy: at least, at most, and times components where there are more
-POINTS, MANY_POINTS, WORK = 512, 1 << 13, 1 << 20
-HALVINGS = 45  # of an interval of a few units that contains a quantile
-LEFT_OUT = 1e-7  # probability of the components of a mixture that are left out
-CHUNK = 1 << 22  # rows times points times Gaussians at once
 SMALLEST = 1e-300  # least probability
-QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
+QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
 
 
 class Expected(NamedTuple):
@@ -46,47 +35,97 @@ class Expected(NamedTuple):
     high: np.ndarray
 
 
-class Categorical:
-    """Distributions of cells over the levels of one categorical or binned column: ``log_probs`` (B, K), nats."""
+class Cell(NamedTuple):
+    """The distribution of the cells of one column in B rows.
 
-    is_density = False
+    ``values`` are the log-probabilities of its levels, (B, K), nats, or the densities of standardised values, (B, 1);
+    ``indicator`` (B, 2) the log-probabilities of being present or missing, None if missingness is not modelled, and
+    ``places`` the internal columns of the value and of the indicator.
+    """
 
-    def __init__(self, column: Column, log_probs: Tensor) -> None:
-        self.column, self.log_probs = column, log_probs
+    column: Column
+    values: Tensor | GaussianPosterior
+    indicator: Tensor | None
+    places: list[int]
 
-    def log_prob(self, values: Tensor) -> Tensor:
-        """Log-probabilities of the levels ``values`` (B,)."""
-        return self.log_probs.gather(1, values[:, None].long())[:, 0]
+    @classmethod
+    def of(cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor) -> Cell:
+        """The cells of column j in some rows (B,) of distributions of cells given the others of their rows."""
+        column, book = scorer.schema[j], q.codebook
+        places = np.flatnonzero(scorer.density.encoder_.owner == j).tolist()
+        indicator = q.column(places[1])[rows] if len(places) > 1 else None
+        if column.kind == "continuous":
+            assert q.gaussian is not None
+            at = torch.nonzero(book.reals == j).flatten()
+            values = q.gaussian.pick(lambda t: t[rows][:, at])
+        elif j in book.place:
+            values = q.column(j)[rows]
+        else:
+            word = next(w for w in q.words if w.vocabulary.column == j)
+            log_p = word.pick(lambda t: t[rows], shared=False).log_probs_of_all().double()
+            values = torch.log_softmax(log_p, 1)
+        return cls(column, values, indicator, places)
+
+    def _seen(self) -> Tensor:
+        """Log-probabilities of the levels that were seen in training, (B, K')."""
+        assert isinstance(self.values, Tensor)
+        codec = self.column.codec
+        return self.values[:, : codec.n_levels + 2 * isinstance(codec, Bins)]
 
     def central(self) -> Tensor:
-        """The most probable level of those seen in training: float64, (B,)."""
-        n_levels = self.column.codec.n_levels + 2 * isinstance(self.column.codec, Bins)
-        return self.log_probs[:, :n_levels].argmax(1).double()
+        """The most probable level of those seen in training, or the standardised median: float64, (B,)."""
+        if isinstance(self.values, Tensor):
+            return self._seen().argmax(1).double()
+        return self.values.quantiles(QUANTILES[1:2])[:, 0]
 
-    def entropy(self) -> np.ndarray:
+    def entropy(self) -> Tensor:
         """Expected surprisal in the column's unit, (B,), nats."""
-        volume = torch.from_numpy(mean_log_volume(self.column)).to(self.log_probs)
-        inside = torch.where(self.log_probs > -math.inf, self.log_probs + volume, 0.0)
-        return -(self.log_probs.exp() * inside).sum(1).cpu().numpy()
+        if isinstance(self.values, Tensor):
+            log_p, volume = self.values, torch.from_numpy(mean_log_volume(self.column))
+            inside = torch.where(log_p > -math.inf, log_p + volume.to(log_p), 0.0)
+            entropy = -(log_p.exp() * inside).sum(1)
+        else:
+            entropy = self.values.entropy(lambda z: log_volume_at(self.column, z))
+        if self.indicator is None:
+            return entropy
+        of_indicator = -(self.indicator.exp() * self.indicator).sum(1)
+        return of_indicator + self.indicator[:, int(PRESENT)].exp() * entropy.to(self.indicator)
+
+    def put_into(self, rows: Tensor) -> Tensor:
+        """Rows (B, C') with the predicted values of the cells."""
+        out = rows.clone()
+        out[:, self.places[0]] = self.central().to(rows)
+        if self.indicator is not None:
+            missing = self.indicator[:, int(PRESENT)] < -math.log(2)
+            out[missing, self.places[0]] = math.nan
+            out[:, self.places[1]] = torch.where(missing, ABSENT, PRESENT).to(rows)
+        return out
 
     def expected(self, n: int) -> Expected:
-        """Up to ``n`` most probable categories seen in training, or the median and interval of numbers."""
-        n_levels = self.column.codec.n_levels + 2 * isinstance(self.column.codec, Bins)
-        probs = torch.softmax(self.log_probs[:, :n_levels], 1)
-        if _is_number(self.column):
-            return self._interval(probs)
-        pooled = getattr(self.column.codec, "pooled", ())
-        if pooled:
-            probs[:, -1] /= len(pooled)  # one of the pooled categories
-        top = probs.topk(min(n, n_levels), 1)
-        values = _decode(self.column, top.indices.cpu().numpy())
-        nothing = np.full(values.shape, None, dtype=object)
-        return Expected(values, top.values.cpu().numpy(), nothing, nothing)
+        """Up to ``n`` most probable categories, or the median and interval of a number; or that it is missing."""
+        if not isinstance(self.values, Tensor):
+            values = _decode(self.column, self.values.quantiles(QUANTILES).cpu().numpy())
+            probability = np.full((len(values), 1), INTERVAL)
+            found = Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
+        elif _is_number(self.column):
+            found = self._interval()
+        else:
+            probs, pooled = torch.softmax(self._seen(), 1), getattr(self.column.codec, "pooled", ())
+            if pooled:
+                probs[:, -1] /= len(pooled)  # one of the pooled categories
+            top = probs.topk(min(n, probs.shape[1]), 1)
+            values = _decode(self.column, top.indices.cpu().numpy())
+            nothing = np.full(values.shape, None, dtype=object)
+            found = Expected(values, top.values.cpu().numpy(), nothing, nothing)
+        present = None if self.indicator is None else self.indicator[:, int(PRESENT)]
+        return _with_missing(found, present, n)
 
-    def _interval(self, probs: Tensor) -> Expected:
+    def _interval(self) -> Expected:
+        """The median and the central interval of a number whose levels are ordered."""
+        probs = torch.softmax(self._seen(), 1)
         cdf = probs.cumsum(1)
         cdf = cdf / cdf[:, -1:]
-        u = torch.tensor(QUANTILES).to(cdf)
+        u = QUANTILES.to(cdf)
         level = torch.searchsorted(cdf, u.expand(len(cdf), -1).contiguous())
         level = level.clamp_max(cdf.shape[1] - 1)
         mass = probs.gather(1, level)
@@ -103,184 +142,11 @@ class Categorical:
         return Expected(values[:, 1:2], probability[:, None], values[:, :1], values[:, 2:])
 
 
-class Mixture:
-    """Densities of one continuous column as mixtures of Gaussians: ``mixture`` has shape (B, 1, K)."""
-
-    is_density = True
-
-    def __init__(self, column: Column, mixture: GaussianPosterior) -> None:
-        self.column, self.mixture = column, mixture
-
-    def log_prob(self, values: Tensor) -> Tensor:
-        """Log-densities at the standardised ``values`` (B,)."""
-        return self.mixture.log_prob(values[:, None])[:, 0]
-
-    def central(self) -> Tensor:
-        """The standardised median, (B,)."""
-        return self.quantiles([0.5])[:, 0]
-
-    def entropy(self) -> np.ndarray:
-        """Differential entropy in the column's unit, (B,), nats, within about 0.01 for most mixtures, and 0.05 for any.
-
-        The mean surprisal at the points of a Hammersley set over components and quantiles within them. Memory is
-        bounded, and time grows like the number of components.
-        """
-        out = torch.zeros(len(self.mixture.means), dtype=torch.float64)
-        for rows, log_weight, means, sd, bounds in self._few_components(_points_for):
-            n = _points_for(means.shape[1])
-            at = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-            within = _van_der_corput(n).to(means)
-            cumulative = log_weight.exp().cumsum(1)
-            share = at.to(means).expand(len(means), -1) * cumulative[:, -1:]
-            which = torch.searchsorted(cumulative, share).clamp_max(means.shape[1] - 1)
-            own = tuple(t.gather(1, which) for t in bounds)
-            z = truncated_quantile(within, *own) if own else torch.special.ndtri(within)
-            points = means.gather(1, which) + sd.gather(1, which) * z  # (b, n)
-            of_each = log_normal(points[:, :, None], means[:, None], sd[:, None])
-            if bounds:
-                z = (points[:, :, None] - means[:, None]) / sd[:, None]
-                # rounding must not move a point out of its interval
-                inside = (z > bounds[0][:, None]) & (z <= bounds[1][:, None])
-                inside = inside.scatter(2, which[:, :, None], True)
-                of_each = of_each - log_between(*bounds)[:, None]
-                of_each = of_each.masked_fill(~inside, -math.inf)
-            density = torch.logsumexp(log_weight[:, None] + of_each, 2).cpu().numpy()
-            volume = log_volume_at(self.column, points.cpu().numpy().ravel())
-            out[rows.cpu()] = torch.from_numpy(-(density + volume.reshape(density.shape)).mean(1))
-        return out.numpy()
-
-    def expected(self, n: int) -> Expected:
-        """The median and the central interval, whatever ``n``."""
-        return _median_and_interval(self.column, self.quantiles(QUANTILES))
-
-    def quantiles(self, u: list[float]) -> Tensor:
-        """Standardised quantiles at levels ``u``: (B, len(u)), by bisection."""
-        like = self.mixture.means
-        share = torch.tensor(u, dtype=torch.float64).to(like.device)
-        out = torch.zeros(len(like), len(u), dtype=torch.float64, device=like.device)
-        for rows, log_weight, means, sd, bounds in self._few_components(lambda _: len(u)):
-            weight, mean, scale = (t[:, :, None] for t in (log_weight.exp(), means, sd))
-            bounds = tuple(t[:, :, None] for t in bounds)
-            z = truncated_quantile(share, *bounds) if bounds else torch.special.ndtri(share)
-            of_each = mean + scale * z  # the mixture's quantile lies between these
-            low, high = of_each.amin(1), of_each.amax(1)
-            for _ in range(HALVINGS):
-                middle = (low + high) / 2
-                z = (middle[:, None] - mean) / scale
-                cdf = truncated_cdf(z, *bounds) if bounds else torch.special.ndtr(z)
-                below = (weight * cdf).sum(1)
-                low = torch.where(below < share, middle, low)
-                high = torch.where(below < share, high, middle)
-            out[rows] = (low + high) / 2
-        return out
-
-    def _few_components(
-        self, n_points: Callable[[int], int]
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]]:
-        """Row numbers (b,), log-weights, means and standard deviations (b, K') of their main components, and bounds.
-
-        Bounds, if there are any, are standardised. All are in double, by rising mean, without the least likely
-        components, which have ``LEFT_OUT`` of the probability together: given other cells, few of thousands of
-        components are left. Rows that need about equally many are processed together, as many as keep K' times
-        ``n_points`` numbers within ``CHUNK``.
-        """
-        q = self.mixture
-        n_components = q.means.shape[2]
-        every = torch.arange(len(q.means), device=q.means.device)
-        for part in every.split(max(1, CHUNK // n_components)):
-            log_weight, order = q.log_weight[part, 0].double().sort(1, descending=True)
-            rest = 1 - log_weight.exp().cumsum(1)
-            n_kept = (1 + (rest > LEFT_OUT).sum(1)).clamp_max(n_components)
-            needs = [1 << (n - 1).bit_length() for n in n_kept.tolist()]
-            for need in sorted(set(needs)):
-                k = min(need, n_components)
-                places = torch.nonzero(torch.tensor(needs) == need).flatten().to(part.device)
-                for some in places.split(max(1, CHUNK // (k * n_points(k)))):
-                    rows, own = part[some], order[some, :k]
-                    beyond = torch.arange(k, device=part.device) >= n_kept[some][:, None]
-                    kept = log_weight[some, :k].masked_fill(beyond, -math.inf)
-                    means, rising = q.means[rows, 0].double().gather(1, own).sort(1)
-                    own = own.gather(1, rising)
-                    sd = q.var[rows, 0].double().gather(1, own).sqrt()
-                    ends = (t[rows, 0].double().gather(1, own) for t in q.bounds)
-                    bounds = tuple((t - means) / sd for t in ends)
-                    yield rows, torch.log_softmax(kept, 1).gather(1, rising), means, sd, bounds
-
-
-class Gridded:
-    """Densities of one continuous column, on grids or mixtures of Gaussians: ``density`` has B rows and one column."""
-
-    is_density = True
-
-    def __init__(self, column: Column, density: GridPosterior) -> None:
-        self.column, self.density = column, density
-        on_grid = density.place[:, 0] >= 0
-        self._on_grid, self._others = (torch.nonzero(t).flatten() for t in (on_grid, ~on_grid))
-        parts = density.log_weight, density.means, density.var, *density.bounds
-        others = (t[self._others].double() for t in parts)
-        self._mixture = Mixture(column, GaussianPosterior(*others, normalised=True))
-
-    def log_prob(self, values: Tensor) -> Tensor:
-        """Log-densities at the standardised ``values`` (B,)."""
-        return self.density.log_prob(values[:, None])[:, 0].double()
-
-    def central(self) -> Tensor:
-        """The standardised median, (B,)."""
-        return self.quantiles([0.5])[:, 0]
-
-    def entropy(self) -> np.ndarray:
-        """Differential entropy in the column's unit, (B,), nats: the mean surprisal at evenly spread quantiles."""
-        out = torch.zeros(len(self.density.place), dtype=torch.float64)
-        out[self._others.cpu()] = torch.from_numpy(self._mixture.entropy())
-        for rows in self._on_grid.split(max(1, CHUNK // POINTS)):
-            levels = (torch.arange(POINTS, dtype=torch.float64) + 0.5) / POINTS
-            points = self._quantiles(rows, levels)
-            density = self.density.pick(lambda t, rows=rows: t[rows]).log_probs(points)
-            volume = log_volume_at(self.column, points.cpu().numpy().ravel())
-            volume = torch.from_numpy(volume.reshape(points.shape))
-            out[rows.cpu()] = -(density.cpu() + volume).mean(1)
-        return out.numpy()
-
-    def expected(self, n: int) -> Expected:
-        """The median and the central interval, whatever ``n``."""
-        return _median_and_interval(self.column, self.quantiles(QUANTILES))
-
-    def quantiles(self, u: list[float]) -> Tensor:
-        """Standardised quantiles at levels ``u``: (B, len(u))."""
-        place = self.density.place
-        out = torch.zeros(len(place), len(u), dtype=torch.float64, device=place.device)
-        out[self._others] = self._mixture.quantiles(u)
-        out[self._on_grid] = self._quantiles(self._on_grid, torch.tensor(u, dtype=torch.float64))
-        return out
-
-    def _quantiles(self, rows: Tensor, u: Tensor) -> Tensor:
-        return self.density.pick(lambda t: t[rows]).quantiles(u)[:, 0]
-
-
-def _points_for(n_components: int) -> int:
-    """Number of points of the quadrature of an entropy: more for mixtures of few components, which cost less."""
-    return rows_at_once(max(POINTS, min(MANY_POINTS, WORK // n_components)))
-
-
-def _van_der_corput(n: int) -> Tensor:
-    """The first n numbers of the van der Corput sequence to base 2, at the middle of their intervals: float64, (n,)."""
-    bits, i = max(1, (n - 1).bit_length()), torch.arange(n)
-    reverse = sum(((i >> b) & 1) << (bits - 1 - b) for b in range(bits))
-    return (torch.as_tensor(reverse).double() + 0.5) / 2**bits
-
-
-CellDistribution = Categorical | Mixture | Gridded  # the cells of one column in B rows
-
-
-def log_normal(z: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
-    """Log-density of Gaussians at z, nats."""
-    return -0.5 * ((z - mean) / sd).square() - (sd * math.sqrt(2 * math.pi)).log()
-
-
-def log_volume_at(column: Column, z: np.ndarray) -> np.ndarray:
+def log_volume_at(column: Column, z: Tensor) -> Tensor:
     """Log-volume of a continuous column near standardised values, expected over whether a number is new."""
     codec = cast(Continuous, column.codec)
-    return codec.slope(codec.decode(z))[1] - codec.mean_new_nats - _log_unit(column)
+    log_slope = codec.slope(codec.decode(z.cpu().numpy().ravel()))[1]
+    return torch.from_numpy(log_slope - codec.mean_new_nats - _log_unit(column)).to(z).view(z.shape)
 
 
 def mean_log_volume(column: Column) -> np.ndarray:
@@ -303,7 +169,7 @@ def mean_log_volume(column: Column) -> np.ndarray:
     return volume
 
 
-def with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Expected:
+def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Expected:
     """Predictions in n columns, with "missing" at its rank among the values if its probability is modelled."""
     if log_present is not None:
         present = log_present.exp().cpu().numpy()[:, None]
@@ -321,13 +187,6 @@ def with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Expe
     for out, t in zip(whole, expected, strict=True):
         out[:, : t.shape[1]] = t[:, :n]
     return Expected(*whole)
-
-
-def _median_and_interval(column: Column, quantiles: Tensor) -> Expected:
-    """Predictions of continuous cells from standardised quantiles (B, 3)."""
-    values = _decode(column, quantiles.cpu().numpy())
-    probability = np.full((len(values), 1), INTERVAL)
-    return Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
 
 
 def _is_number(column: Column) -> bool:

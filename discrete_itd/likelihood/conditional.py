@@ -58,7 +58,6 @@ DRAWS = 4
 MOST_UNKNOWN = 8  # cells of a row; with more, draws are of no use, and the proposal is used
 MOST_LEVELS = 512  # of a column, enumerated
 FAR = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nodes on both sides of a number's density
-GOLDEN = 0.618  # offset, in steps, between the quantiles of guides, so that equal guides have different ones
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
 AT_ONCE = 1 << 15  # completed rows that are kept together
 NEVER = 1e6  # nats: unseen categories are not drawn
@@ -409,7 +408,7 @@ class ConditionalDenoiser(Denoiser):
         """Nodes of cells of rows (n, C) in continuous columns (n,), with the observed values: increasing, (n, G)."""
         each, which = column.unique(return_inverse=True)
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
-        parts += [_points(_column(g, column), size.guided, i) for i, g in enumerate(guides, 1)]
+        parts += [_column(g, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
         there = x.gather(1, column[:, None]).nan_to_num(size.far[-1])
         parts.append(there.clamp(-FAR[-1], FAR[-1]))
         return torch.cat(parts, 1).sort(1)[0].contiguous()
@@ -430,7 +429,7 @@ class ConditionalDenoiser(Denoiser):
         key = j, size
         if key not in self._spread:
             far = torch.tensor(size.far, dtype=torch.float64, device=self.codebook.device)
-            own = _points(_column(self._marginals(), j), size.marginal)[0]
+            own = _column(self._marginals(), j).points(size.marginal)[0]
             self._spread[key] = torch.cat([-far, far, own])
         return self._spread[key]
 
@@ -827,20 +826,6 @@ def _column(q: Posterior, column: Tensor | int) -> GaussianPosterior:
     row = torch.arange(len(column), device=column.device)
     at = torch.searchsorted(q.codebook.reals, column)
     return q.gaussian.pick(lambda t: t[row, at][:, None])
-
-
-def _points(q: GaussianPosterior, n: int, shift: int = 0) -> Tensor:
-    """Quasi-random points of the mixtures of one column: (B, n), a Hammersley set over components and within them.
-
-    Different values of ``shift`` give different points.
-    """
-    i = torch.arange(n, device=q.means.device)
-    bits = max(1, (n - 1).bit_length())
-    reverse = torch.stack([((i >> b) & 1) << (bits - 1 - b) for b in range(bits)]).sum(0)
-    u, v = (i.double() + 0.5) / n, (reverse.double() + 0.5) / 2**bits
-    u, v = ((t + shift * GOLDEN * step) % 1 for t, step in ((u, 1 / n), (v, 1 / 2**bits)))
-    shape = (len(q.means), n)
-    return q.at_uniform(u.expand(shape), v.expand(shape))
 
 
 def _refined(nodes: Tensor, log_f: Tensor, size: Nodes) -> Tensor:

@@ -45,7 +45,7 @@ def test_densities_integrate_to_one_with_their_mean_and_quantiles():
         assert q.mean()[i, 0].item() == pytest.approx(mean, abs=1e-3)
         if i:
             below = torch.cumulative_trapezoid(p, FINE)
-            at = torch.searchsorted(FINE, own.quantiles(u)[i - 1, 0])
+            at = torch.searchsorted(FINE, own.quantiles(u)[i - 1])
             assert below[at - 1].tolist() == pytest.approx(u.tolist(), abs=1e-3)
     assert q.mean()[:, 1].tolist() == [0.0] * 4
 

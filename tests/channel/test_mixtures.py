@@ -1,21 +1,12 @@
 """Densities that are mixtures of many Gaussians: entropy and quantiles against a slow quadrature, in bounded memory."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from discrete_itd.channel import gaussian
 from discrete_itd.channel.posterior import GaussianPosterior
-from discrete_itd.detection import distributions
-from discrete_itd.detection.distributions import Mixture
-
-
-@pytest.fixture(autouse=True)
-def without_units(monkeypatch):
-    """Entropies of the standardised values themselves."""
-    monkeypatch.setattr(distributions, "log_volume_at", lambda _, z: np.zeros(len(z)))
 
 
 def mixture(n_rows, n_components, width, seed=0, *, truncated=False):
@@ -57,38 +48,46 @@ def one_by_one(q, i):
 @pytest.mark.parametrize("truncated", [False, True])
 def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
     q = mixture(3, n_components, width, truncated=truncated)
-    found = Mixture(SimpleNamespace(), q)  # type: ignore
-    entropy, quantiles = found.entropy(), found.quantiles([0.1, 0.5, 0.9])
+    u = torch.tensor([0.1, 0.5, 0.9])
+    entropy, quantiles = q.entropy(torch.zeros_like), q.quantiles(u)
     for i in range(3):
         points, density, cdf = one_by_one(q, i)
         surprisal = -np.log(np.maximum(density, 1e-300))
         exact = np.trapezoid(density * surprisal, points)
-        assert entropy[i] == pytest.approx(exact, abs=0.03 if n_components > 60 else 0.01)
+        assert entropy[i].item() == pytest.approx(exact, abs=0.03 if n_components > 60 else 0.01)
         np.testing.assert_allclose(
-            np.interp(quantiles[i].numpy(), points, cdf), [0.1, 0.5, 0.9], atol=2e-3
+            np.interp(quantiles[i].numpy(), points, cdf), u.numpy(), atol=2e-3
         )
 
 
 def test_a_row_is_its_own_whatever_stands_beside_it():
     q = mixture(9, 70, 0.1)
     q.log_weight[::2] = torch.log_softmax(8 * q.log_weight[::2], 2)  # few components are left
-    entropy = Mixture(SimpleNamespace(), q).entropy()  # type: ignore
-    alone = [Mixture(SimpleNamespace(), q.pick(lambda t, i=i: t[i : i + 1])) for i in range(9)]  # type: ignore
-    np.testing.assert_allclose(np.concatenate([m.entropy() for m in alone]), entropy, atol=1e-12)
+    entropy = q.entropy(torch.zeros_like)
+    alone = [q.pick(lambda t, i=i: t[i : i + 1]).entropy(torch.zeros_like) for i in range(9)]
+    torch.testing.assert_close(torch.cat(alone), entropy, rtol=0, atol=1e-12)
+
+
+def test_an_entropy_counts_the_volumes_at_values():
+    """Of a value in another unit, its logarithm more."""
+    q = mixture(2, 5, 0.5)
+    doubled = GaussianPosterior(q.log_weight, 2 * q.means, 4 * q.var)
+    found = doubled.entropy(lambda z: torch.full_like(z, np.log(2)))
+    torch.testing.assert_close(found, q.entropy(torch.zeros_like))
 
 
 def test_thousands_of_components_stay_within_memory(monkeypatch):
-    monkeypatch.setattr(distributions, "CHUNK", 1 << 16)
+    monkeypatch.setattr(gaussian, "CHUNK", 1 << 16)
     q, largest = mixture(40, 4000, 0.1), 0
-    log_normal = distributions.log_normal
+    log_gaussian = gaussian.log_gaussian
 
     def counted(*args):
         nonlocal largest
-        out = log_normal(*args)
+        out = log_gaussian(*args)
         largest = max(largest, out.numel())
         return out
 
-    monkeypatch.setattr(distributions, "log_normal", counted)
+    monkeypatch.setattr(gaussian, "log_gaussian", counted)
     q.log_weight = torch.log_softmax(20 * q.log_weight, 2)
-    assert np.isfinite(Mixture(SimpleNamespace(), q).entropy()).all()  # type: ignore
+    assert q.entropy(torch.zeros_like).isfinite().all()
     assert 0 < largest <= 1 << 21  # of one row; squared components were 384 million
