@@ -1,4 +1,4 @@
-"""Tables to try the library on: real ones, and Bayesian networks whose probabilities are known.
+"""Example tables: real ones, and Bayesian networks whose probabilities are known.
 
 >>> load_car().shape
 (1728, 7)

@@ -4,7 +4,7 @@ A network factorises the probability of a row over its columns,
 
 .. math:: \log P(x) = \sum_j \log P(x_j \mid x_{\mathrm{pa}(j)}),
 
-so the true log-probability of every row, and samples as large as one likes, cost a few array
+so the true log-probability of every row, and samples of any size, cost a few array
 look-ups. A density estimator trained on samples can then be compared with the truth itself, which
 no real table offers.
 """

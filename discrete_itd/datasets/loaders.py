@@ -1,7 +1,7 @@
-"""Tables to try the library on: real ones, and Bayesian networks whose truth is known.
+"""Loaders of the example tables.
 
-Each table is described on a card, ``datasets/<name>.md``: what it is, where it comes from, its
-licence and how to cite it.
+Each table has a card, ``datasets/<name>.md``, with its description, source,
+licence and citation.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def load_mushroom(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
 @overload
 def load_mushroom(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
 def load_mushroom(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
-    """Load the mushroom table: 8124 gilled mushrooms in words, edible or poisonous.
+    """Load the mushroom table: 8124 gilled mushrooms described by categories, edible or poisonous.
 
     18 of the 22 descriptions are nominal, 3 are ordered (``gill_spacing``, ``gill_size``,
     ``ring_number``) and ``bruises`` is a bool. ``stalk_root`` was not recorded for 2480 rows; they
@@ -82,7 +82,7 @@ def load_mushroom(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFr
     Parameters
     ----------
     return_X_y : bool, default=False
-        If True, return the label ``class`` ("edible" or "poisonous") apart from the table.
+        If True, return the label ``class`` ("edible" or "poisonous") separately.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def load_adult(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame
     Parameters
     ----------
     return_X_y : bool, default=False
-        If True, return the label ``income`` ("<=50K" < ">50K") apart from the table.
+        If True, return the label ``income`` ("<=50K" < ">50K") separately.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def load_car(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, 
     Parameters
     ----------
     return_X_y : bool, default=False
-        If True, return the label ``class`` (the verdict) apart from the table.
+        If True, return the label ``class`` (the verdict) separately.
 
     Returns
     -------
@@ -185,7 +185,7 @@ def load_digits(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFram
     Parameters
     ----------
     return_X_y : bool, default=False
-        If True, return the label ``digit`` apart from the table.
+        If True, return the label ``digit`` separately.
 
     Returns
     -------
@@ -202,7 +202,7 @@ def load_digits(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFram
     >>> X.shape, int(X.to_numpy().max())
     ((1797, 64), 16)
     """
-    # Imported here so that the other tables do not pay for it.
+    # Imported here so that other tables do not import scikit-learn.s datasets.
     from sklearn import datasets
 
     pixels, digit = datasets.load_digits(return_X_y=True)
@@ -283,6 +283,6 @@ def _read(
 
 
 def _split(table: pd.DataFrame, label: str) -> tuple[pd.DataFrame, pd.Series]:
-    """Part the label from the other columns."""
+    """Separate the label from the other columns."""
     y = table.pop(label)
     return table, y

@@ -1,4 +1,4 @@
-"""Diffusion models of images that exist already, as densities of images."""
+"""Pretrained diffusion models of images as densities of images."""
 
 from discrete_itd.images.density import ImageDensity
 

@@ -65,19 +65,20 @@ class AdaptedDenoiser(Denoiser):
     Parameters
     ----------
     network : callable
-        Takes noisy images (B, *shape), times (B,) and, if there are classes, those (B,); returns its prediction, of the
-        images' shape. A module becomes a submodule of this one, and can be fine-tuned.
+        Maps noisy images (B, *shape), times (B,) and, if there are classes, those (B,) to a prediction of the images'
+        shape. A module becomes a submodule of this one, and can be fine-tuned.
     noising : Noising
         The network's times and scales.
     prediction : {"epsilon", "v_prediction", "sample"}
-        What the network predicts: the noise, the velocity, or the clean image.
+        The network predicts the noise, the velocity, or the clean image.
     pixels : Pixels
         Layout of the images.
     marginals : MarginalDenoiser
         Marginal distributions of the pixels, and of the class.
     null_class : int, optional
-        The class that the network is given where the class is unknown. A network of classes that has none can only be
-        evaluated with the class given.
+        Input of the network where the class is unknown. A class-conditional network without one can only be evaluated
+        with
+        the class given.
     autocast : torch.dtype, optional
         Floating type of the network's own arithmetic, like ``torch.bfloat16``.
 
@@ -88,8 +89,8 @@ class AdaptedDenoiser(Denoiser):
 
     Notes
     -----
-    The network has one noise level for the whole image, so this denoiser takes only states in which all pixels have one
-    SNR, and the class is known or unknown.
+    The network has one noise level for the whole image, so this denoiser needs states in which all pixels have one SNR,
+    and the class is known or unknown.
     """
 
     mean0: Tensor
@@ -149,32 +150,17 @@ class AdaptedDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        """Numbers computed per row, about, with a network that uses every weight for several pixels."""
+        """Approximate floats computed per row, for a network that uses every weight for several pixels."""
         return self.codebook.work + sum(p.numel() for p in self.parameters()) // 4
 
     # -- the network's prediction -----------------------------------------------------------------
 
     def denoised_mean(self, y: Tensor, snr: Tensor, classes: Tensor | None = None) -> Tensor:
-        r"""The clean image that the network predicts.
+        r"""The clean image (B, D) that the network predicts; within the range of the levels, where pixels have levels.
 
-        Parameters
-        ----------
-        y : Tensor, shape (B, D)
-            The pixels' statistic, :math:`\gamma x + w_\gamma`.
-        snr : Tensor, shape (B, 1)
-            Positive and finite. Beyond the range of the network's noise levels, the network gets the image at its
-            actual SNR with the time of the nearest level.
-        classes : Tensor of int64, shape (B,), optional
-
-        Returns
-        -------
-        Tensor, shape (B, D)
-            Within the range of the levels, where pixels have levels.
-
-        Raises
-        ------
-        ValueError
-            If the network's output has another shape or, in evaluation mode, is not finite.
+        ``y`` (B, D) is the pixels' statistic, :math:`\gamma x + w_\gamma`, ``snr`` (B, 1) positive and finite. Beyond
+        the range of the network's noise levels, the network gets the image at its actual SNR with the time of the
+        nearest level. A ValueError if the network's output has another shape or, in evaluation mode, is not finite.
         """
         noising, pixels = self.noising, self.pixels
         z = y * snr.rsqrt()
@@ -188,7 +174,7 @@ class AdaptedDenoiser(Denoiser):
             output = self.network(noisy, time, *told)
         channels = pixels.shape[0]
         if isinstance(output, Tensor) and output.shape[1:] == (2 * channels, *pixels.shape[1:]):
-            output = output[:, :channels]  # the others are a variance that the network learned
+            output = output[:, :channels]  # the others are a learned variance
         if not isinstance(output, Tensor) or output.shape != noisy.shape:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
@@ -218,7 +204,7 @@ class AdaptedDenoiser(Denoiser):
         return torch.lerp(values[at], values[at + 1], step[:, None])
 
     def evidence(self, y: Tensor, snr: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The observation to which a predicted mean amounts: statistic h and SNR :math:`\lambda`, (B, D) each."""
+        r"""The second observation equivalent to a predicted mean: statistic h and SNR :math:`\lambda`, (B, D) each."""
         own, var = self.own_moments(y, snr)
         ratio = self.at_snr(self.ratio.log(), snr).exp()
         precision = self.at_snr(self.trust[:, None], snr) / var
@@ -298,25 +284,10 @@ class AdaptedDenoiser(Denoiser):
     def noisy(
         self, x: Tensor, snr: Tensor, noise: RowNoise, stream: int = 1
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-        """Add noise to rows, as :meth:`denoised_mean` takes them.
+        """Add noise to rows ``x`` (B, C) at ``snr`` (B, 1): the arguments of :meth:`denoised_mean`, and clean pixels.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (B, C)
-        snr : Tensor, shape (B, 1)
-        noise : RowNoise
-        stream : int
-            Separates independent uses of the noise.
-
-        Returns
-        -------
-        y, snr, classes, clean : Tensor
-            Statistic (B, D), SNR (B, 1), classes (B,) or None, and the clean pixels (B, D).
-
-        Raises
-        ------
-        ValueError
-            If the network needs a class and a row has none.
+        ``stream`` separates independent uses of the noise. A ValueError if the network needs a class and a row has
+        none.
         """
         clean = self.codebook.embed(x)[:, self.pixel_coords]
         snr = snr.to(clean)
@@ -354,24 +325,11 @@ def calibrate(
     n_knots: int = N_KNOTS,
     progress: Callable[[float], object] | None = None,
 ) -> AdaptedDenoiser:
-    r"""Measure the errors of an adapted network's predictions, and set the denoiser's buffers accordingly.
+    """Measure the errors of an adapted network's predictions, and set the denoiser's buffers accordingly.
 
-    Parameters
-    ----------
-    denoiser : AdaptedDenoiser
-        Is changed, and put in evaluation mode.
-    x : Tensor of float64, shape (N, C)
-        At least two images like those to be scored, best not the network's training images.
-    generator : torch.Generator
-    n_knots : int
-        SNRs at which to measure, evenly spread on a logarithmic scale; positive.
-    progress : callable, optional
-        Called with the share done.
-
-    Returns
-    -------
-    AdaptedDenoiser
-        The same denoiser.
+    The denoiser is changed, put in evaluation mode and returned. ``x`` (N, C) are at least two images like those to be
+    scored, preferably not the network's training images. Errors are measured at ``n_knots`` SNRs, evenly spread on a
+    logarithmic scale. ``progress`` is called with the share done.
     """
     denoiser.eval()
     like, size, pixels = denoiser.mean0, denoiser.codebook.size, denoiser.pixels
@@ -390,7 +348,7 @@ def calibrate(
         costs.append(_costs(denoiser, kept))
         if progress is not None:
             progress((i + 1) / n_knots)
-    # where the network adds little, the cheapest candidate would be chance: neighbouring knots choose together
+    # sum over neighbouring knots: where the network adds little, the best candidate of one would be random
     cost = nn.functional.pad(torch.stack(costs, -1), (1, 1), mode="replicate")
     best = cost.unfold(2, 3, 1).sum(3).flatten(0, 1).argmin(0).to(like.device)  # (G,)
     _set(denoiser, knots, shrinks, ratios, SCALES.to(like)[best // len(TILTS)])
@@ -440,7 +398,7 @@ def _set(
     ratio: list[Tensor],
     trust: Tensor,
 ) -> None:
-    """Set what was measured, without a tilted posterior."""
+    """Set the measured buffers, without a tilted posterior."""
     denoiser.knots, denoiser.trust, denoiser.tilt = knots, trust, torch.zeros_like(trust)
     denoiser.shrink, denoiser.ratio = torch.stack(shrink), torch.stack(ratio)
 
@@ -479,23 +437,11 @@ def _costs(denoiser: AdaptedDenoiser, kept: Kept) -> Tensor:
 def tilted_posterior(
     pixels: Pixels, own: Posterior, mean: Tensor, shrink: Tensor
 ) -> CategoricalPosterior:
-    """The posterior nearest to ``own`` whose means are predicted ones, shrunk towards those of ``own``.
+    """The posterior of B rows nearest to ``own`` with predicted means ``mean`` (B, D), shrunk towards those of ``own``.
 
-    Parameters
-    ----------
-    pixels : Pixels
-        With levels.
-    own : Posterior
-        Of B rows, given every pixel's own noisy value alone.
-    mean : Tensor, shape (B, D)
-        Predicted means; gradients flow through them.
-    shrink : Tensor, shape (B, D)
-        Weight of the predicted mean against that of ``own``, 0 to 1.
-
-    Returns
-    -------
-    CategoricalPosterior
-        Of B rows; columns other than pixels are as in ``own``.
+    ``own`` is the posterior given every pixel's own noisy value alone, of ``pixels`` with levels; ``shrink`` (B, D) is
+    the weight of the predicted mean, 0 to 1. Gradients flow through the means. Columns other than pixels are as in
+    ``own``.
     """
     levels_of, n = own.codebook.levels, pixels.n_pixels
     gap = (pixels.high - pixels.low) / ((pixels.n_levels or 2) - 1)

@@ -45,7 +45,7 @@ def from_callable(
     n_knots: int = N_KNOTS,
     random_state: int = 0,
 ) -> AdaptedDenoiser:
-    r"""Make a denoiser of a function that predicts the noise, the velocity or the clean image.
+    r"""Adapt a function that predicts the noise, the velocity or the clean image.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def from_callable(
         fractional where the SNR lies between those of the schedule. A module becomes part of the denoiser, and can be
         tuned; it is not copied, and is put in evaluation mode.
     X : array-like
-        Some hundred images like those to be scored, best not the model's training images: the errors of its
+        Some hundred images like those to be scored, preferably not the model's training images: the errors of its
         predictions are measured on them. Levels 0 ... n_levels - 1, or values in the model's units.
     prediction : {"epsilon", "v_prediction", "sample"}
         The noise, the velocity, or the clean image; see :class:`Preconditioned` for their meaning there.
@@ -64,7 +64,7 @@ def from_callable(
     labels : array-like of int, optional
         Classes of ``X``; needed if the model has classes and no ``null_class``.
     shape : tuple of int, optional
-        Shape of one image, as the model takes it. By default that of ``X``.
+        Shape of the model's input images. By default that of ``X``.
     n_levels : int, optional
         Levels of a pixel; pixels are continuous by default.
     value_range : tuple of float
@@ -72,7 +72,7 @@ def from_callable(
     n_classes : int
         Number of the model's classes.
     null_class : int, optional
-        The class that the model is given where the class is unknown.
+        Input of the model where the class is unknown.
     autocast : torch.dtype, optional
         Floating type of the network's arithmetic, like ``torch.bfloat16``.
     n_knots : int
@@ -146,7 +146,7 @@ def described(
     Raises
     ------
     TypeError
-        If the model does not tell its shape, the scheduler is of another kind, or its prediction type is unknown.
+        If the model's config has no shape, the scheduler is of another kind, or its prediction type is unknown.
     ValueError
         If ``null_class`` is none of the model's.
     """
@@ -233,7 +233,7 @@ def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
     kernel = kernel / kernel.sum(1, keepdim=True)
     uniform = 1 / (n_rows + 1) / k
     smooth = (counts @ kernel) * (n_rows / (n_rows + 1)) / n_rows + uniform
-    # a row's own part, which is left out of its prediction
+    # a row's own contribution is left out of its prediction
     own = kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
 
     def nats(share: float) -> float:

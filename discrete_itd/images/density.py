@@ -234,7 +234,7 @@ class ImageDensity:
     def sample(
         self, n_samples: int = 1, *, labels: Any = None, random_state: int | None = None
     ) -> np.ndarray:
-        """Draw images, of classes ``labels`` (n_samples,) if given; without ``random_state``, others at every call.
+        """Draw images, of classes ``labels`` (n_samples,) if given; without ``random_state``, new ones at every call.
 
         Returns
         -------
@@ -313,7 +313,7 @@ class ImageDensity:
             )
         denoiser = copy.deepcopy(self.denoiser)
         if not any(p.requires_grad for p in denoiser.parameters()):
-            denoiser.requires_grad_(True)  # frozen networks are common where nothing is trained
+            denoiser.requires_grad_(True)  # networks for inference are often frozen
         plan = TrainingPlan(
             max_steps=max_steps, max_time=max_time, batch_size=batch_size, learning_rate=learning_rate,
             weight_decay=0.0, ema=0.995, patterns=ISOTROPIC, judged=ISOTROPIC,
@@ -406,7 +406,7 @@ class ImageDensity:
     def _ask(
         self, f: Callable[..., Any], X: Any, labels: Any, *args: Any, **options: Any
     ) -> list[np.ndarray]:
-        """What ``f`` finds of the denoiser and images with this object's noise and batch size, as arrays."""
+        """Results of ``f`` for the denoiser and images, with this object's noise and batch size, as arrays."""
         x = self.encode(X, labels)
         common = {"generator": self.generator(), "batch_size": self.batch_size, **options}
         with progress_bar(len(x), f.__name__.replace("_", " ")) as bar:

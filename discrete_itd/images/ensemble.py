@@ -27,24 +27,18 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.row_mixture import fit_weights
 
 MOST_KNOTS = 9  # SNRs at which weights are fitted
-KNOT_ROWS = 32  # images for each of them: every pixel carries information about them
-VALUE_CELLS = 32  # parts of the integral by which the contribution of members is measured
+KNOT_ROWS = 32  # images for each of them: every pixel carries information about the weights
+VALUE_CELLS = 32  # intervals of the integral that measures the contribution of members
 ROUNDS = 300  # of the search for weights of least error
 BATCH = 512
-MOST_CELLS = 1 << 18  # of errors by which the weights of one SNR are fitted
+MOST_CELLS = 1 << 18  # pixels to which the weights of one SNR are fitted
 
 
 class Value(NamedTuple):
     """Marginal contribution of one member of an ensemble, in nats per image.
 
-    Attributes
-    ----------
-    alone : float
-        Code length with this member alone.
-    gain, stderr : float
-        Increase of the code length without it, and its standard error; NaN for a single member.
-    weight : float
-        Mean weight over the SNRs.
+    ``alone`` is the code length with this member alone, ``gain`` the increase of the code length without it and
+    ``stderr`` its standard error (NaN for a single member), ``weight`` the mean weight over the SNRs.
     """
 
     alone: float
@@ -56,19 +50,9 @@ class Value(NamedTuple):
 class EnsembleDenoiser(Denoiser):
     """A convex combination of denoisers.
 
-    Parameters
-    ----------
-    members : sequence of Denoiser, length M
-        Of one codebook, without high-cardinality columns.
-    logsnr : Tensor, shape (G,)
-        Increasing values of logsnr at which weights are given.
-    weights : Tensor, shape (G, M)
-        Weights there, non-negative, each row normalised here; between them they are interpolated, beyond them constant.
-
-    Raises
-    ------
-    ValueError
-        If there is no member, they are of different tables, or the weights do not fit them.
+    ``members`` are M denoisers with one codebook, without high-cardinality columns. ``weights`` (G, M) are their
+    non-negative weights, normalised here, at increasing values of ``logsnr`` (G,); between these they are interpolated,
+    beyond them constant. A ValueError if there is no member, the codebooks differ, or the weights do not fit.
     """
 
     logsnr: Tensor
@@ -93,7 +77,7 @@ class EnsembleDenoiser(Denoiser):
         self.register_buffer("logsnr", logsnr.to(like))
 
     def weights(self, snr: Tensor) -> Tensor:
-        """Weights of the members: ``snr`` (B, C), one for all columns but the leading ones, to (B, M)."""
+        """Weights of the members, (B, M), at ``snr`` (B, C), the same for all columns but the leading ones."""
         log, last = snr[:, ~self.codebook.leading].log().mean(1), len(self.logsnr) - 1
         if not last:
             return self.knots.expand(len(snr), -1)
@@ -116,23 +100,12 @@ class EnsembleDenoiser(Denoiser):
         generator: torch.Generator,
         n_knots: int | None = None,
     ) -> EnsembleDenoiser:
-        """Weights fitted to images that no member was fitted to.
+        """Fit the weights to images ``x`` (N, C) on which no member was trained, over the range of the quadrature.
 
-        Parameters
-        ----------
-        members : sequence of Denoiser
-        x : Tensor of float64, shape (N, C)
-        quadrature : Quadrature
-            Its range is that of the SNRs.
-        generator : torch.Generator
-            On the device of the images.
-        n_knots : int, optional
-            At how many SNRs; by default one for ``KNOT_ROWS`` images, up to ``MOST_KNOTS``.
-
-        Notes
-        -----
-        Around an SNR the squared error of the mean is least, times the SNR, which is its share of the code length (3).
-        Around the last one, at the end of a noisy path, errors are all but nothing, and pixels are most probable.
+        At each of ``n_knots`` SNRs, by default one for ``KNOT_ROWS`` images, up to ``MOST_KNOTS``, the weights minimise
+        the squared error of the mean times the SNR, its share of the code length (3). At the last one, the end of a
+        noisy path, where errors almost vanish, they maximise the probability of the pixels. The generator is on the
+        device of the images.
         """
         if n_knots is None:
             n_knots = max(1, min(MOST_KNOTS, len(x) // KNOT_ROWS))
@@ -149,18 +122,8 @@ class EnsembleDenoiser(Denoiser):
     ) -> list[Value]:
         """Marginal contribution of each member: the increase of the code length (3) of images without it.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (N, C)
-            Images that no member was fitted to.
-        quadrature : Quadrature
-            Its range is that of the SNRs.
-        generator : torch.Generator
-            On the device of the images.
-
-        Notes
-        -----
-        Without a member, the weights of the others are fitted anew on the same images.
+        No member was trained on the images ``x`` (N, C). Without a member, the weights of the others are fitted again
+        on the same images, over the range of the quadrature. The generator is on the device of the images.
         """
         members, m = list(self.members), len(self.members)
         edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), VALUE_CELLS + 1)
@@ -187,15 +150,11 @@ class EnsembleDenoiser(Denoiser):
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of all members on the same noisy images.
+    """Errors of all M members on the same noisy images.
 
-    Attributes
-    ----------
-    log_prob : Tensor, shape (n, M), float64
-        Log-probability of each pixel under each member, nats.
-    grams : Tensor, shape (N, M, M), float64
-        Of each image, sums over the pixels of the products of two members' errors, times the SNR: w' G w is the error
-        of weights w.
+    ``log_prob`` (n, M) are log-probabilities of each pixel under each member, nats. ``grams`` (N, M, M) are, for each
+    image, sums over the pixels of the products of two members' errors, times the SNR: w' G w is the error of weights w.
+    Both are float64.
     """
 
     log_prob: Tensor
@@ -209,7 +168,7 @@ class Errors:
         logsnr: tuple[float, float],
         generator: torch.Generator,
     ) -> Errors:
-        """All pixels of an image at one SNR, whose logarithm is between two values; the class is known."""
+        """Errors at one random SNR for each image, with its logarithm between two values; the class is known."""
         book = members[0].codebook
         x = x[: max(32, MOST_CELLS // book.n_columns)]
         low, high = logsnr
@@ -243,7 +202,7 @@ class Errors:
         gram = self.grams.sum(0)[list(chosen)][:, list(chosen)]
         gram = gram / gram.diagonal().max().clamp_min(1e-300)
         w = torch.zeros_like(gram[0])
-        w[int(gram.diagonal().argmin())] = 1.0  # from the best member downhill
+        w[int(gram.diagonal().argmin())] = 1.0  # start at the best member
         start, momentum, at = w.clone(), w.clone(), 1.0
         step = 1 / gram.abs().sum(1).max().clamp_min(1e-300)
         for _ in range(ROUNDS):
@@ -263,7 +222,7 @@ class Errors:
 def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:
     """The mixture of posteriors, column by column, with weights (B, M)."""
     first = posteriors[0]
-    log_w = weights.log()  # -inf where a member has no say
+    log_w = weights.log()  # -inf where a weight is 0
     if len(posteriors) == 1:
         return first
     logits = torch.stack([q.categorical.logits for q in posteriors], 1)  # (B, M, T)

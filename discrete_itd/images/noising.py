@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TINY = 1e-6  # a last cumulative product below it may stand for zero
+TINY = 1e-6  # a last cumulative product below it may represent zero
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -46,7 +46,7 @@ class Noising(Protocol):
         ...
 
     def denoised_mean(self, output: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
-        r"""The denoised mean :math:`\hat x` (B, D) that the network's output stands for."""
+        r"""The denoised mean :math:`\hat x` (B, D) given by the network's output."""
         ...
 
 
@@ -76,7 +76,7 @@ class VariancePreserving:
         alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64).cpu().flatten()
         n = len(alphas)
         if n > 1 and float(alphas[n - 1]) < TINY and bool(alphas[n - 1] >= alphas[n - 2]):
-            n -= 1  # stands for the zero with which some schedulers end
+            n -= 1  # some schedulers replace a final zero
         while n and float(alphas[n - 1]) == 0.0:
             n -= 1
         self.alphas_cumprod = alphas = alphas[:n]
@@ -133,8 +133,8 @@ class Preconditioned:
     Notes
     -----
     The network's input is :math:`(x + \sigma\varepsilon) / \sqrt{\sigma^2 + \sigma_d^2}` at the time
-    :math:`\tfrac14 \ln\sigma`. Its raw output F, called "epsilon" here as in diffusers, stands for the image
-    :math:`c_{skip} (x + \sigma\varepsilon) + c_{out} F`; "v_prediction" stands for -F, and "sample" for the image
+    :math:`\tfrac14 \ln\sigma`. Its raw output F, called "epsilon" here as in diffusers, gives the image
+    :math:`c_{skip} (x + \sigma\varepsilon) + c_{out} F`; "v_prediction" denotes -F, and "sample" the image
     itself.
     """
 

@@ -1,4 +1,4 @@
-"""Images as rows of a table: the layout of columns, and arrays for the tensors of results."""
+"""Images as rows of a table: the layout of columns, and results as arrays."""
 
 from __future__ import annotations
 

@@ -55,7 +55,6 @@ def variational_bound(
         first and the last term are always included.
     variance : {"fixed_small", "fixed_large"}
         Variance of a reverse step: that of the posterior, or :math:`\beta_t`.
-    generator : torch.Generator
     batch_size : int
         Rows times draws in one network evaluation.
     progress : callable, optional
@@ -130,7 +129,7 @@ def variational_bound(
 
 
 def _reverse_steps(bar: Tensor, variance: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each reverse step: the posterior's variance, the model's, and the weight of the prediction in the mean."""
+    """For each reverse step: the posterior's variance, the model's, and the weight of the prediction in the mean."""
     before = torch.cat([bar.new_ones(1), bar[:-1]])
     beta = 1 - bar / before
     tilde = beta * (1 - before) / (1 - bar)

@@ -1,7 +1,7 @@
 """Scores at scale: one function from batches to batches, thin wrappers for engines, and models kept in MLflow.
 
-``batches`` scores Arrow or pandas batches by a model that each process loads once; its answers are those of
-:mod:`discrete_itd.detection.answers`. ``engines`` hands the same function to Dask, Ray Data and Spark; ``mlflow``
+``batches`` scores Arrow or pandas batches by a model that each process loads once; its results are those of
+:mod:`discrete_itd.detection.answers`. ``engines`` runs the same function on Dask, Ray Data and Spark; ``mlflow``
 saves, logs and loads models as an MLflow flavour. The engines and MLflow are extras, imported when they are used.
 """
 

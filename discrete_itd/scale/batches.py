@@ -1,8 +1,8 @@
 """Scores of a stream of batches, pandas frames or Arrow's: one function of a batch, which every engine can run.
 
-What is to be done is a value, :class:`BatchScoring`. It holds the path of a model and no model, so it can be sent to
-any worker; the worker's process reads the file once. Scores depend on the row and the model alone: they are those of
-the whole table to the last bit, however it is divided into batches.
+:class:`BatchScoring` holds the path of a model and no model, so it can be sent to any worker; the worker's process
+reads the file once. Scores depend on the row and the model alone: they are those of the whole table to the last bit,
+however it is divided into batches.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 CLASSES = DiffusionDensity, DiffusionOutlierDetector
 MOST_MODELS = 8  # kept by one process
-NULLABLE = {  # the dtype of pandas for each of Arrow's whole numbers and truth values
+NULLABLE = {  # pandas' dtypes of Arrow's integers and booleans
     name.lower(): pandas_dtype(name)
     for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
 } | {"bool": pandas_dtype("boolean")}
-MOST_ROWS = 1 << 16  # encoded at once, so that a large batch takes little memory besides its own
+MOST_ROWS = 1 << 16  # encoded at once, to bound the memory of large batches
 
 Batch = TypeVar("Batch")
 
@@ -51,39 +51,38 @@ _kept: OrderedDict[Any, tuple[tuple[int, int, int], str, Estimator]] = OrderedDi
 
 @dataclass(frozen=True)
 class BatchScoring:
-    """What to compute of each batch, and by which model: a function of a batch that can be sent to workers.
+    """Outputs to compute for each batch, and the model: a function of a batch that can be sent to workers.
 
     Parameters
     ----------
     model_path : path-like
-        A file that ``save`` of a :class:`DiffusionDensity` or a :class:`DiffusionOutlierDetector` wrote, at a path that
+        A file written by ``save`` of a :class:`DiffusionDensity` or a :class:`DiffusionOutlierDetector`, at a path that
         every worker can read.
     outputs : sequence of str, optional
-        Which answers become columns, in this order; by default "log_prob" and "stderr" of a density, "score",
-        "p_value", "alarm" and "reason" of a detector.
+        Results that become columns, in this order; by default "log_prob" and "stderr" for a density, "score",
+        "p_value", "alarm" and "reason" for a detector.
 
-        * "log_prob", "stderr": as of ``log_prob``.
-        * "nats": ``nats_<column>`` for each column of the model, as of ``explain``.
-        * "score", "p_value", "alarm": as of the detector's ``score_samples``, ``p_values`` and ``predict``. A detector
+        * "log_prob", "stderr": as in ``log_prob``.
+        * "nats": ``nats_<column>`` for each column of the model, as in ``explain``.
+        * "score", "p_value", "alarm": as in the detector's ``score_samples``, ``p_values`` and ``predict``. A detector
           without calibration rows has missing p-values.
-        * "reason": of rows that raise an alarm, the cells that the detector's ``reasons`` names: ``reason``, sentences
+        * "reason": for rows that raise an alarm, the cells of the detector's ``reasons``: ``reason``, sentences
           about them, and ``reason_1``, the column of the first, ``reason_1_excess_nats`` and so on. All are missing in
           other rows, and the numbered ones where there are fewer cells; where there is none, ``reason`` says so.
     keep : sequence of column names, optional
-        Columns of the input that stay, before the answers; by default all.
+        Columns of the input that are kept, before the results; by default all.
     prefix : str
-        Before the names of the answers.
+        Prefix of the names of the results.
     n_reasons : int
         Maximal number of cells per reason.
-    device : str
-    n_threads : int, optional
-        Threads of torch for each batch; by default as many as it takes now. Engines that run a worker for every core
-        want one.
+    device : str n_threads : int, optional
+        Threads of torch for each batch; by default its current number. Use one where engines run a worker for every
+        core.
     trusted : tuple of type
         As in :meth:`DiffusionDensity.load`.
     digest : str, optional
-        That of the model's content (:func:`discrete_itd.storage.files.content_digest`): a worker whose file holds
-        another one refuses it. :meth:`pinned` sets it.
+        Digest of the model's content (:func:`discrete_itd.storage.files.content_digest`): a worker refuses a file with
+        another one. :meth:`pinned` sets it.
 
     Examples
     --------
@@ -110,7 +109,7 @@ class BatchScoring:
     digest: str | None = None
 
     def pinned(self, *, n_threads: int | None = None) -> BatchScoring:
-        """The same for this content of the model's file only, and for so many threads unless the number is set.
+        """A copy bound to the current content of the model's file, with ``n_threads`` unless the number is set.
 
         The path is absolute, as workers have working folders of their own.
         """
@@ -122,20 +121,20 @@ class BatchScoring:
         )
 
     def model(self) -> Estimator:
-        """The model, as this process keeps it; see :func:`loaded`."""
+        """The model in this process; see :func:`loaded`."""
         return loaded(self.model_path, device=self.device, trusted=self.trusted, digest=self.digest)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The answers about one batch, of the kind of the batch; see :func:`score_batches`."""
+        """The results for one batch, of the type of the batch; see :func:`score_batches`."""
         return _score(self, *self._checked(), batch)
 
     def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """As :func:`score_batches`."""
+        """See :func:`score_batches`."""
         model, outputs = self._checked()
         return (_score(self, model, outputs, batch) for batch in batches)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        """As :func:`output_schema`."""
+        """See :func:`output_schema`."""
         return self(schema.empty_table()).schema
 
     def _checked(self) -> tuple[Estimator, tuple[str, ...]]:
@@ -160,26 +159,26 @@ def score_batches(
     n_threads: int | None = None,
     trusted: tuple[type, ...] = (),
 ) -> Iterator[Batch]:
-    """Score batches one after the other, each when it is asked for.
+    """Score batches lazily, one after the other.
 
     Parameters
     ----------
     model_path, outputs, keep, prefix, n_reasons, device, n_threads, trusted
         See :class:`BatchScoring`.
     batches : iterable of DataFrame, RecordBatch or Table
-        They need not be of one size or kind; some may be empty. Columns are found by name, whatever their order; a
+        Sizes and types may differ; some may be empty. Columns are found by name, in any order; a
         model that was fitted to an array takes all columns by position.
 
     Returns
     -------
     iterator of DataFrame, RecordBatch or Table
-        For each batch one of its kind, with a row for each row: the columns to keep, then the answers.
+        For each batch one of its type, with a row for each row: the columns to keep, then the results.
 
     Raises
     ------
     OSError, ValueError, TypeError
-        At once, if the model cannot be read or does not have the outputs; with a batch, naming the column that is
-        absent, holds a value that the model cannot take, or has the name of an answer.
+        At once, if the model cannot be read or does not have the outputs; with a batch, naming a column that is
+        absent, holds a value that the model cannot take, or has the name of a result.
 
     Examples
     --------
@@ -208,7 +207,7 @@ def output_schema(
     n_reasons: int = 1,
     trusted: tuple[type, ...] = (),
 ) -> pa.Schema:
-    """The Arrow schema of what :func:`score_batches` makes of batches with a schema; no row is scored.
+    """The Arrow schema of the results of :func:`score_batches` for batches with a schema; no row is scored.
 
     Raises
     ------
@@ -235,7 +234,7 @@ def output_schema(
 
 
 def _score(scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], batch: Any) -> Any:
-    """The answers about one batch, in slices of at most ``MOST_ROWS`` rows."""
+    """The results for one batch, in slices of at most ``MOST_ROWS`` rows."""
     names = _names(batch)
     known = density_of(model).encoder_.names
     wanted, kept = _positions_of_model(model, names), _positions_to_keep(scoring.keep, names)
@@ -255,12 +254,9 @@ def _score(scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], ba
 
 
 def _positions_of_model(model: Estimator, names: list) -> list[int]:
-    """Where a batch has the columns of the model: by name, or the name as text, as Arrow has no other.
+    """Positions of the model's columns in a batch: by name, or the name as a string, since Arrow has no other names.
 
-    Raises
-    ------
-    ValueError
-        Naming the column, if it is absent or occurs more than once.
+    A ValueError names a column that is absent or occurs more than once.
     """
     encoder = density_of(model).encoder_
     known, texts = encoder.names, [str(name) for name in names]
@@ -277,7 +273,7 @@ def _positions_of_model(model: Estimator, names: list) -> list[int]:
 
 
 def _positions_to_keep(keep: Sequence[Hashable] | None, names: list) -> list[int]:
-    """Where a batch has the columns to keep; ValueError, naming the column, if one is absent."""
+    """Positions in a batch of the columns to keep; ValueError, naming the column, if one is absent."""
     if keep is None:
         return list(range(len(names)))
     for name in keep:
@@ -290,10 +286,10 @@ def _positions_to_keep(keep: Sequence[Hashable] | None, names: list) -> list[int
 
 
 def _names(batch: Any) -> list:
-    """The names of the columns of a batch; TypeError if it is none."""
+    """The names of the columns of a batch; TypeError if it is not one."""
     if isinstance(batch, pd.DataFrame):
         return list(batch.columns)
-    # whoever has made an Arrow batch has imported pyarrow
+    # an Arrow batch exists only if pyarrow has been imported
     if type(batch).__module__.partition(".")[0] == "pyarrow" and hasattr(batch, "select"):
         return batch.schema.names
     raise TypeError(
@@ -310,10 +306,10 @@ def _frame(batch: Any, columns: Sequence[int], start: int) -> pd.DataFrame:
     arrays: list[Any] = []
     for i in columns:
         array = batch.column(i).slice(start, MOST_ROWS)
-        if pa.types.is_dictionary(array.type):  # its values may be missing, or repeat
+        if pa.types.is_dictionary(array.type):  # its categories may be missing or repeated
             array = array.cast(array.type.value_type)
         is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-        # each text is then read once, not in each cell
+        # each string is then parsed once, not in each cell
         arrays.append(array.dictionary_encode() if is_text else array)
     # nullable dtypes: with numpy's, a batch with a missing cell would hold other types than one without, and
     # integers beyond 2^53 other values
@@ -323,7 +319,7 @@ def _frame(batch: Any, columns: Sequence[int], start: int) -> pd.DataFrame:
 
 
 def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
-    """A batch of the same kind: some of its columns, by position, not copied, then the answers, NaN as null."""
+    """A batch of the same type: some of its columns, by position, not copied, then the results, NaN as null."""
     if isinstance(batch, pd.DataFrame):  # the index stays
         return pd.concat([batch.iloc[:, list(columns)], found.set_axis(batch.index)], axis=1)
     import pyarrow as pa
@@ -333,7 +329,7 @@ def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
     for name, values in found.items():
         kind = {"f": pa.float64(), "b": pa.bool_()}.get(values.dtype.kind, pa.string())
         array = pa.array(values, type=kind, from_pandas=True)
-        # a column of text may come in chunks, which a record batch cannot hold
+        # strings may be chunked, which a record batch cannot hold
         arrays.append(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
         fields.append(pa.field(str(name), kind))
     return type(batch).from_arrays(arrays, schema=pa.schema(fields))
@@ -349,23 +345,12 @@ def loaded(
     trusted: tuple[type, ...] = (),
     digest: str | None = None,
 ) -> Estimator:
-    """The density or the detector in a file, read when it is first asked for and again if the file has changed.
+    """The density or the detector in a file, read at the first request and again if the file has changed.
 
-    Threads that ask at the same time wait for one reading. Do not change the model: others score by it, too.
-
-    Parameters
-    ----------
-    path : path-like
-    device : str
-    trusted : tuple of type
-        As in :meth:`DiffusionDensity.load`.
-    digest : str, optional
-        What :func:`~discrete_itd.storage.files.content_digest` says of the expected model.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the file cannot be read as a model, or holds another model than expected.
+    Threads that request it at the same time wait for one reading. The model is shared and must not be changed.
+    ``digest`` is the expected :func:`~discrete_itd.storage.files.content_digest`, ``trusted`` as in
+    :meth:`DiffusionDensity.load`. An OSError or ValueError if the file cannot be read as a model, or holds another
+    model than expected.
     """
     path = os.path.realpath(path)
     key = path, device, tuple(trusted)

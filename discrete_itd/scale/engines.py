@@ -1,8 +1,8 @@
-"""The same function on engines: Dask, Ray Data and Spark. Each is an extra of that name.
+"""Batch scoring on engines: Dask, Ray Data and Spark. Each is an extra of that name.
 
-A worker gets the path of the model and loads it itself, once; where workers do not share the file system, bring the
-file to the same path on each first. A worker whose file is another one refuses it. Engines run a worker for every core,
-so torch takes one thread in each, unless ``n_threads`` says otherwise.
+A worker gets the path of the model and loads it once; where workers do not share the file system, copy the file to the
+same path on each first. A worker refuses a file with another content. Engines run a worker for every core, so torch
+uses one thread in each, unless ``n_threads`` is set.
 """
 
 # the packages are extras: types are checked where they are not installed, too
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 
 
 def score_dask(frame: dask.dataframe.DataFrame, scoring: BatchScoring) -> dask.dataframe.DataFrame:
-    """The frame with answers, by partitions; nothing is computed yet.
+    """The frame with results, by partitions; evaluated lazily.
 
     Parameters
     ----------
-    frame : dask.dataframe.DataFrame
-    scoring : BatchScoring
+    frame : dask.dataframe.DataFrame scoring : BatchScoring
 
     Raises
     ------
     ImportError
         Without Dask: ``pip install "discrete-itd[dask]"``.
     OSError, ValueError, TypeError
-        As of :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
+        As in :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
 
     Examples
     --------
@@ -67,30 +66,28 @@ def score_ray(
     n_workers: int,
     batch_size: int | None = 1 << 14,
 ) -> ray.data.Dataset:
-    """The dataset with answers, by a pool of actors; nothing is computed yet.
+    """The dataset with results, by a pool of actors; evaluated lazily.
 
     Parameters
     ----------
-    dataset : ray.data.Dataset
-    scoring : BatchScoring
-    n_workers : int
-        Actors at most; each takes a core and keeps the model. The pool starts with one: while actors hold all
+    dataset : ray.data.Dataset scoring : BatchScoring n_workers : int
+        Largest number of actors; each uses a core and keeps the model. The pool starts with one: while actors hold all
         cores nothing can read the rows that they wait for.
     batch_size : int, optional
-        Rows at once; None for the blocks of the dataset as they are.
+        Rows at once; None for the blocks of the dataset.
 
     Raises
     ------
     ImportError
         Without Ray: ``pip install "discrete-itd[ray]"``.
     OSError, ValueError, TypeError
-        As of :func:`~discrete_itd.scale.score_batches`, about the model.
+        As in :func:`~discrete_itd.scale.score_batches`, about the model.
     """
     _need("ray")
     from ray.data import ActorPoolStrategy
 
     scoring = scoring.pinned(n_threads=1)
-    scoring.model()  # what is wrong with the model is said here, not by a worker
+    scoring.model()  # errors of the model are raised here, not by a worker
     return dataset.map_batches(
         Actor,
         fn_constructor_args=(scoring,),
@@ -102,19 +99,18 @@ def score_ray(
 
 
 def score_spark(frame: pyspark.sql.DataFrame, scoring: BatchScoring) -> pyspark.sql.DataFrame:
-    """The frame with answers, by ``mapInArrow``; nothing is computed yet.
+    """The frame with results, by ``mapInArrow``; evaluated lazily.
 
     Parameters
     ----------
-    frame : pyspark.sql.DataFrame
-    scoring : BatchScoring
+    frame : pyspark.sql.DataFrame scoring : BatchScoring
 
     Raises
     ------
     ImportError
         Without Spark: ``pip install "discrete-itd[spark]"``.
     OSError, ValueError, TypeError
-        As of :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
+        As in :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
     """
     _need("pyspark", "spark")
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema

@@ -1,8 +1,8 @@
 """An MLflow flavour: models saved, logged and loaded with signature, input example and requirements; no pickle.
 
-What MLflow keeps is the file of the model as ``save`` writes it, with its card. ``mlflow.pyfunc.load_model`` gives a
-function from a frame to the answers of :func:`~discrete_itd.scale.score_batches`; :func:`load_model` the estimator
-itself. Needs the extra ``mlflow``.
+MLflow keeps the file of the model as ``save`` writes it, with its card. ``mlflow.pyfunc.load_model`` returns a function
+from a frame to the results of :func:`~discrete_itd.scale.score_batches`; :func:`load_model` returns the estimator.
+Needs the extra ``mlflow``.
 """
 
 # the packages are extras: types are checked where they are not installed, too
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo
 
 FLAVOR = "discrete_itd"
-FOLDER, FILE = "model", "model.safetensors"  # of the data that MLflow keeps
+FOLDER, FILE = "model", "model.safetensors"  # names of the data in MLflow's folder
 REQUIREMENTS = (f"discrete-itd>={__version__}", "mlflow-skinny>=3")
 EXAMPLE_ROWS = 3
 
@@ -52,13 +52,12 @@ def save_model(
 
     Parameters
     ----------
-    model : DiffusionDensity or DiffusionOutlierDetector
-    path : path-like
-        A folder that is not there yet.
+    model : DiffusionDensity or DiffusionOutlierDetector path : path-like
+        A folder that does not exist yet.
     outputs, n_reasons
-        What the ``predict`` of ``mlflow.pyfunc`` answers: see :class:`~discrete_itd.scale.BatchScoring`.
+        Results of ``predict`` of ``mlflow.pyfunc``: see :class:`~discrete_itd.scale.BatchScoring`.
     input_example : DataFrame, optional
-        Rows of the table; by default some drawn from the model, which are nobody's.
+        Rows of the table; by default synthetic ones, drawn from the model.
     pip_requirements : sequence of str, optional
         By default ranges of this package and MLflow.
     mlflow_model : mlflow.models.Model, optional
@@ -73,8 +72,8 @@ def save_model(
 
     Notes
     -----
-    MLflow compares the types of a frame with the signature before it asks the model. Columns of one plain numpy type or
-    of text have that type; columns that had missing cells or are of another dtype take any.
+    MLflow compares the types of a frame with the signature before it calls the model. Columns of one plain numpy type
+    or of text have that type; columns that had missing cells or are of another dtype take any.
     """
     _need_mlflow()
     import mlflow.models
@@ -119,16 +118,16 @@ def log_model(
     Parameters
     ----------
     model, outputs, n_reasons, input_example, pip_requirements
-        As of :func:`save_model`.
+        As in :func:`save_model`.
     name : str
-        Of the logged model.
+        Name of the logged model.
     registered_model_name : str, optional
-        Under which it becomes a version in the registry, too.
+        Name under which it is also registered as a new version.
 
     Returns
     -------
     ModelInfo
-        With the ``model_uri`` that :func:`load_model` and ``mlflow.pyfunc.load_model`` take.
+        Its ``model_uri`` is for :func:`load_model` and ``mlflow.pyfunc.load_model``.
     """
     _need_mlflow()
     import mlflow.models
@@ -147,14 +146,14 @@ def log_model(
 
 
 def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] = ()) -> Estimator:
-    """The density or the detector that was saved or logged.
+    """Load a density or a detector that was saved or logged.
 
     Parameters
     ----------
     model_uri : str
         A folder, or a URI of MLflow.
     device, trusted
-        As of :meth:`DiffusionDensity.load`.
+        As in :meth:`DiffusionDensity.load`.
 
     Raises
     ------
@@ -179,7 +178,7 @@ def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] 
 def signature_of(
     model: Estimator, outputs: Sequence[str], n_reasons: int
 ) -> mlflow.models.ModelSignature:
-    """The types of the model's columns and of its answers."""
+    """The types of the model's columns and of its results."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema
 
@@ -194,7 +193,7 @@ def signature_of(
 
 
 def _type_of(column: Column) -> Any:
-    """MLflow's type of a column: any, unless each value is of one type that has no missing cells or can hold them."""
+    """MLflow's type of a column: any, unless one type holds all of its values and missing cells, if there are any."""
     from mlflow.types.schema import AnyType
 
     kinds = {"f": "double", "M": "datetime"}
@@ -209,7 +208,7 @@ def _type_of(column: Column) -> Any:
 
 
 class Predictor:
-    """What ``mlflow.pyfunc`` asks: a function from a frame to the answers about its rows."""
+    """The model of ``mlflow.pyfunc``: a function from a frame to the results for its rows."""
 
     def __init__(self, scoring: BatchScoring) -> None:
         self.scoring = scoring
@@ -217,7 +216,7 @@ class Predictor:
     def predict(
         self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
     ) -> pd.DataFrame:
-        """The answers about each row, with the index of the frame."""
+        """The results for each row, with the index of the frame."""
         return self.scoring(model_input)
 
 

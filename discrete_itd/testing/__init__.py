@@ -1,9 +1,9 @@
-r"""Property checks for parts of one's own: :func:`check_denoiser`, :func:`check_encoder` and :func:`check_schedule`.
+r"""Property checks for your own parts: :func:`check_denoiser`, :func:`check_encoder` and :func:`check_schedule`.
 
 The library's own denoisers, encoders and schedules pass the same checks. Each raises an AssertionError that says which
 property does not hold, or returns the names of those that do.
 
-**A denoiser of one's own** is a class with ``forward``, which returns a posterior, and ``config``, by which it is
+**Your own denoiser** is a class with ``forward``, which returns a posterior, and ``config``, by which it is
 saved. Whatever the posterior, the score is a normalised log-probability, eq. (6); a better one gives shorter codes.
 
 >>> import torch
@@ -42,7 +42,7 @@ A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts()
 >>> type(model.denoiser_).__name__, model.score_samples(frame).shape
 ('Smoothed', (54,))
 
-**A schedule of one's own** has the methods of :class:`discrete_itd.channel.Schedule`.
+**Your own schedule** has the methods of :class:`discrete_itd.channel.Schedule`.
 
 >>> @dataclass(frozen=True)
 ... class Halves:
@@ -57,8 +57,8 @@ A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts()
 >>> model.set_params(schedule=Halves(2)).fit(frame).model_.schedule
 Halves(n_columns=2)
 
-**An encoder of one's own** is a :class:`~discrete_itd.encoders.TableEncoder` with a codec for one of its columns:
-values to points and back, with the log of the slope. Estimators infer their encoder, and take none of one's own; this
+**Your own encoder** is a :class:`~discrete_itd.encoders.TableEncoder` with a codec for one of its columns:
+values to points and back, with the log of the slope. Estimators infer their encoder and accept no other; this
 one is for the functions of the core.
 
 >>> import numpy as np

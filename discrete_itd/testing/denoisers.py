@@ -21,15 +21,15 @@ from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.testing.properties import checked
 from discrete_itd.testing.rows import all_rows, random_rows, states_of_every_kind
 
-MOST_ROWS = 2048  # of a table that is enumerated
-FEW_COLUMNS = 5  # of which all patterns of missing cells are tried
+MOST_ROWS = 2048  # largest number of possible rows that is enumerated
+FEW_COLUMNS = 5  # up to which all patterns of missing cells are tried
 N_DRAWS = 4000
-RARE = 1e-5  # p-value below which draws are said not to follow the probabilities
+RARE = 1e-5  # significance level of the test of draws
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A denoiser, and rows and states to ask it about."""
+    """A denoiser, and rows and states for its checks."""
 
     denoiser: Denoiser
     seed: int
@@ -55,7 +55,7 @@ class _Subject:
 
     @cached_property
     def rows(self) -> Tensor:
-        """Rows that are possible: (9, C)."""
+        """Possible rows: (9, C)."""
         rows = random_rows(self.book, 9, self.rng)
         if not (self.denoiser.closed_form and self.every is not None):
             return rows
@@ -86,7 +86,7 @@ class _Subject:
 def _parts(q: Posterior) -> list[Tensor]:
     """All numbers of a posterior, rows first."""
     g = q.gaussian
-    # not the components: how many of them there are may depend on the other rows
+    # not the components: their number may depend on the other rows
     points = (-0.7, 0.1, 0.9)
     gaussian = [] if g is None else [g.log_prob(torch.full_like(g.mean(), v)) for v in points]
     return [q.categorical.logits, *gaussian, *(w.log_probs_of_all() for w in q.words), q.mean()]
@@ -146,7 +146,7 @@ def _patterns(s: _Subject) -> list[Tensor]:
     gaps: list[list[int]] = [[], *([j] for j in range(n))]
     if n <= FEW_COLUMNS:
         gaps = [[j for j in range(n) if pattern >> j & 1] for pattern in range(2**n)]
-    filler = -1.0  # NaN is not equal to itself
+    filler = -1.0  # since NaN is not equal to itself
     at = [torch.tensor(g, dtype=torch.int64, device=s.book.device) for g in gaps]
     rows = [s.every.index_fill(1, g, filler).unique(dim=0) for g in at]
     return [r.masked_fill(r == filler, math.nan) for r in rows]
@@ -171,7 +171,7 @@ def _closed_form_sums_to_one(s: _Subject) -> None:
 
 
 def _missing_cells_are_summed_over(s: _Subject) -> None:
-    """A missing cell is heard as nothing: log_prob is the sum over its values."""
+    """A missing cell is marginalised: log_prob is the log of the sum over its values."""
     assert s.every is not None
     rows = random_rows(s.book, 7, s.rng, missing=0.4)
     rows[0] = math.nan
@@ -221,7 +221,7 @@ def _any_order(s: _Subject) -> None:
         schedule = CoordinateSchedule(s.book.n_columns, tuple(order))
         got = path_log_prob(s.denoiser, rows, schedule, n_paths=1, generator=s.generator)
         expected = s.denoiser.log_prob(rows).double()
-        # a known number is one known to a hundred thousandth
+        # a known number is known to a precision of 1e-5
         s.close(got.log_prob, expected, f"order {schedule.order}", more=1e-7)
 
 
@@ -288,7 +288,7 @@ def _overrides(denoiser: Denoiser, *methods: str) -> bool:
 
 
 def _precedes(denoiser: Denoiser) -> bool:
-    """Whether ``preceding`` is defined, of a mixture that of all members."""
+    """Whether ``preceding`` is defined; in a mixture, by all members."""
     members = [m for m in denoiser.children() if isinstance(m, nn.ModuleList)]
     nested = [d for parts in members for d in parts if isinstance(d, Denoiser)]
     return _overrides(denoiser, "preceding") and all(map(_precedes, nested))
@@ -329,25 +329,25 @@ def check_denoiser(
     random_state: int = 0,
     trusted: Iterable[type] = (),
 ) -> list[str]:
-    """Check the properties that every denoiser must have, and those that it says it has.
+    """Check the properties that every denoiser must have, and those that it declares.
 
     Parameters
     ----------
     denoiser : Denoiser
-        In evaluation mode (``eval()``), on its device. With few columns of few categories, so that all rows can be
+        In evaluation mode (``eval()``), on its device. With few low-cardinality columns, so that all rows can be
         enumerated (at most 2048), more is checked; an exact one is then compared with sums over all rows.
     properties : collection of str, optional
         Names of those to check; by default all that apply.
     random_state : int
-        Of the rows, states and draws.
+        Seed of the rows, states and draws.
     trusted : iterable of type
-        Classes of one's own that it is made of, as for ``DiffusionDensity.load``.
+        Your own classes that it is made of, as for ``DiffusionDensity.load``.
 
     Returns
     -------
     list of str
-        Names of the properties that were checked: what ``exact``, ``closed_form``, ``ancestral`` and ``isotropic``
-        say decides on them, and whether ``preceding`` and ``config`` are defined.
+        Names of the properties that were checked: they depend on ``exact``, ``closed_form``, ``ancestral`` and
+        ``isotropic``, and on whether ``preceding`` and ``config`` are defined.
 
     Raises
     ------

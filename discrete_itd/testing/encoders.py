@@ -64,7 +64,9 @@ def _decoding_undoes_encoding(s: _Subject) -> None:
         back: Any = s.encoder.inverse_transform(x, s.frame.index, rng)
         again = s.encoder.transform(back).x
         for j, column, cells in s.columns():
-            known = ~(column.open & (x[:, j] == column.codec.n_levels))  # the unseen has no value
+            known = ~(
+                column.open & (x[:, j] == column.codec.n_levels)
+            )  # unseen categories have no value
             if column.kind == "binned" or getattr(column.codec, "pooled", ()):
                 np.testing.assert_array_equal(again[known, j], x[known, j], f"{column.name!r}")
                 assert back[column.name].dtype == cells.dtype, f"dtype of {column.name!r}"
@@ -98,9 +100,9 @@ def _refused(call: Callable[[], Any], column: Column, what: str) -> None:
 
 
 def _refuses(s: _Subject) -> None:
-    """A column that is not there, text among numbers and what a closed column has not seen raise errors that name it.
+    """An absent column, text among numbers and an unseen value in a closed column raise errors that name the column.
 
-    An open column takes what it has not seen, as its last level.
+    An open column encodes unseen values as its last level.
     """
     for j, column, _ in s.columns():
         without = s.frame.drop(columns=[column.name])
@@ -135,7 +137,7 @@ def _slope(s: _Subject) -> None:
 
 
 def _draws_few(codec: Any) -> bool:
-    """Whether draws become one of some numbers."""
+    """Whether draws are limited to a finite set of numbers."""
     return bool(getattr(codec, "atoms", ()) or getattr(codec, "seen", ()))
 
 
@@ -160,16 +162,16 @@ def check_encoder(
     Parameters
     ----------
     encoder : TableEncoder
-        Perhaps with codecs of one's own.
+        Possibly with your own codecs.
     frame : DataFrame, shape (N, C)
-        Rows like those that it is for, with missing cells; categories that it has seen.
+        Rows that it can encode, with missing cells and with categories seen in training.
     rtol, atol : float
-        By how much decoded numbers may differ.
+        Tolerances of decoded numbers.
 
     Returns
     -------
     list of str
-        Names of the properties that were checked; "stored" if all codecs are the library's own, for files hold no
+        Names of the properties that were checked; "stored" if all codecs are the library's own, since files hold no
         others.
 
     Raises
@@ -196,5 +198,5 @@ def check_encoder(
     if all(isinstance(c.codec, Categories | Bins | Continuous) for c in encoder.schema):
         properties["stored"] = _stored
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # values that were not seen are meant here
+        warnings.simplefilter("ignore", UserWarning)  # unseen values are intended here
         return checked(type(encoder).__name__, properties, subject)

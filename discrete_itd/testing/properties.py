@@ -12,17 +12,11 @@ def checked(
     subject: Any,
     wanted: Collection[str] | None = None,
 ) -> list[str]:
-    """Names of the properties that hold; AssertionError naming the first that does not.
+    """Names of the properties of ``subject`` that hold; AssertionError naming the first that does not.
 
-    Parameters
-    ----------
-    name : str
-        Of what is checked, for messages.
-    properties : mapping from name to function
-        Each raises an error if ``subject`` lacks the property that its docstring states.
-    subject : object
-    wanted : collection of str, optional
-        Names of those to check, all by default; ValueError if one is not there.
+    Each function of ``properties`` raises an error if ``subject`` lacks the property that its docstring states;
+    ``name`` is that of the subject in messages. ``wanted`` are the properties to check, by default all; ValueError for
+    an unknown one.
     """
     for unknown in sorted(set(wanted or ()) - set(properties)):
         raise ValueError(f"properties must be of {list(properties)}, got {unknown!r}")

@@ -1,4 +1,4 @@
-"""Rows and states of small tables, to ask denoisers about."""
+"""Rows and states of small tables, for checks of denoisers."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def random_rows(
 def states_of_every_kind(
     codebook: Codebook, rng: np.random.Generator, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """States ``y`` (9, D), ``snr`` (9, C) with nothing known, everything, some cells, a noisy view of all or of some.
+    """States ``y`` (9, D), ``snr`` (9, C) with no, all or some cells known, or noisy evidence of all or some.
 
-    ``rows`` (9, C) are those seen; by default random ones.
+    ``rows`` (9, C) are the underlying rows; by default random ones.
 
     Examples
     --------

@@ -18,7 +18,7 @@ from discrete_itd.testing.properties import checked
 @dataclass(frozen=True)
 class _Subject:
     schedule: Schedule
-    rank: Tensor  # (B, C), of rows with all, some and none of their cells free
+    rank: Tensor  # (B, C): rows with all, some and none of their cells free
     n_free: Tensor  # (B, 1)
     trusted: tuple[type, ...]
 
@@ -28,7 +28,7 @@ class _Subject:
 
 def _climbs(s: _Subject) -> None:
     """SNRs are zero at step 0 and never fall; all are infinite at the end if and only if it is complete."""
-    before, own = s.snr(0), (s.rank >= 0) & (s.rank < s.n_free)  # paths overrule it elsewhere
+    before, own = s.snr(0), (s.rank >= 0) & (s.rank < s.n_free)  # elsewhere paths set the SNR
     assert before.shape == s.rank.shape, f"snr has shape {tuple(before.shape)}"
     assert not bool((before != 0)[own].any()), "an SNR at step 0 is not zero"
     assert s.schedule.n_steps >= 1, f"n_steps is {s.schedule.n_steps}"
@@ -73,11 +73,10 @@ def check_schedule(
 
     Parameters
     ----------
-    schedule : Schedule
-    n_columns : int
-        Of the table that it is for.
+    schedule : Schedule n_columns : int
+        Number of columns of its table.
     random_state : int
-        Of the orders of the columns.
+        Seed of the orders of the columns.
     trusted : iterable of type
         Further classes of its constructor's arguments.
 
