@@ -84,8 +84,12 @@ array([-1.4, -2.2,  0. , -5.8, -3.4])
 
 from discrete_itd.testing.denoisers import check_denoiser
 from discrete_itd.testing.encoders import check_encoder
-from discrete_itd.testing.rows import all_rows, random_rows, states_of_every_kind
-from discrete_itd.testing.schedules import check_schedule
+from discrete_itd.testing.properties import (
+    all_rows,
+    check_schedule,
+    random_rows,
+    states_of_every_kind,
+)
 
 __all__ = [
     "all_rows",

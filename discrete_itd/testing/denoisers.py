@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -17,9 +16,13 @@ from torch import Tensor, nn
 from discrete_itd.channel import Codebook, CoordinateSchedule, Posterior, State
 from discrete_itd.denoisers import Denoiser, SupportDenoiser
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.storage.stored import flatten, unflatten
-from discrete_itd.testing.properties import checked
-from discrete_itd.testing.rows import all_rows, random_rows, states_of_every_kind
+from discrete_itd.testing.properties import (
+    all_rows,
+    checked,
+    random_rows,
+    states_of_every_kind,
+    through_file,
+)
 
 MOST_ROWS = 2048  # largest number of possible rows that is enumerated
 FEW_COLUMNS = 5  # up to which all patterns of missing cells are tried
@@ -52,6 +55,13 @@ class _Subject:
         """All rows of a small table without continuous columns, or None."""
         sizes = [c.n_points for c in self.book.columns]
         return None if len(self.book.reals) or math.prod(sizes) > MOST_ROWS else all_rows(self.book)
+
+    @cached_property
+    def oracle(self) -> SupportDenoiser:
+        """The distribution of an exact denoiser of a small table, by sums over all rows."""
+        assert self.every is not None
+        p = self.denoiser.log_prob(self.every).exp()
+        return SupportDenoiser(self.book, self.every[p > 0], p[p > 0])
 
     @cached_property
     def rows(self) -> Tensor:
@@ -192,10 +202,7 @@ def _factors(s: _Subject) -> None:
 
 def _posterior_is_enumerated(s: _Subject) -> None:
     """The posterior of an exact denoiser is the sum over all rows, whatever is known and through whatever noise."""
-    assert s.every is not None
-    p = s.denoiser.log_prob(s.every).exp()
-    oracle = SupportDenoiser(s.book, s.every[p > 0], p[p > 0])
-    got, expected = s.denoiser(*s.state), oracle(*s.state)
+    got, expected = s.denoiser(*s.state), s.oracle(*s.state)
     s.close(got.categorical.probs, expected.categorical.probs, "posterior, and sums over all rows")
 
 
@@ -205,12 +212,9 @@ def _evidence(s: _Subject) -> None:
     state = State.start(s.book, s.book.embed(rows), ~rows.isnan())
     got = s.denoiser.log_evidence(*state)
     s.close(got, s.denoiser.log_prob(rows), "log_evidence of known cells, and log_prob", more=1e-7)
-    if s.every is None or len(s.book.finite) < s.book.n_columns:
-        return
-    p = s.denoiser.log_prob(s.every).exp()
-    oracle = SupportDenoiser(s.book, s.every[p > 0], p[p > 0])
-    expected = oracle.log_evidence(*s.state)
-    s.close(s.denoiser.log_evidence(*s.state), expected, "log_evidence, and sums over all rows")
+    if s.every is not None and len(s.book.finite) == s.book.n_columns:
+        got, expected = (d.log_evidence(*s.state) for d in (s.denoiser, s.oracle))
+        s.close(got, expected, "log_evidence, and sums over all rows")
 
 
 def _any_order(s: _Subject) -> None:
@@ -227,7 +231,7 @@ def _any_order(s: _Subject) -> None:
 
 def _preceding(s: _Subject) -> None:
     """preceding() of a column is a distribution that depends on the columns before it alone."""
-    order = s.denoiser.natural_order(torch.Generator(s.book.device).manual_seed(s.seed)).cpu()
+    order = s.denoiser.natural_order(s.generator).cpu()
     other = random_rows(s.book, len(s.rows), s.rng, missing=0.2)
     q = s.denoiser.preceding(s.rows, order)
     total = s.book.levels.sum(q.categorical.probs)
@@ -275,9 +279,7 @@ def _gradients(s: _Subject) -> None:
 
 def _stored(s: _Subject) -> None:
     """It is the same after a deep copy, and after config() and the state_dict went through a file."""
-    data, tensors = flatten(s.denoiser)
-    data = json.loads(json.dumps(data, allow_nan=False))
-    again = unflatten(Denoiser, (data, tensors), classes=s.trusted)(s.book).to(s.book.device)
+    again = through_file(Denoiser, s.denoiser, s.trusted)(s.book).to(s.book.device)
     for other in (again.eval(), copy.deepcopy(s.denoiser)):
         same = map(torch.equal, _parts(other(*s.state)), _parts(s.denoiser(*s.state)))
         assert all(same), "its posterior differs"
@@ -297,11 +299,11 @@ def _precedes(denoiser: Denoiser) -> bool:
 Property = Callable[[_Subject], None]
 
 
-def _that_apply(s: _Subject) -> dict[str, Property]:
-    """The properties that a denoiser must have, by their names."""
+def _that_apply(s: _Subject) -> list[tuple[Property, bool]]:
+    """All properties, and whether the denoiser must have each."""
     d, small = s.denoiser, s.every is not None
     table = small and len(s.book.finite) == s.book.n_columns
-    wanted: list[tuple[Property, bool]] = [
+    return [
         (_shapes, True),
         (_posterior_sums_to_one, True),
         (_repeatable, True),
@@ -318,7 +320,6 @@ def _that_apply(s: _Subject) -> dict[str, Property]:
         (_gradients, any(p.requires_grad for p in d.parameters())),
         (_stored, _overrides(d, "config")),
     ]
-    return {law.__name__[1:]: law for law, applies in wanted if applies}
 
 
 @torch.no_grad()
@@ -365,4 +366,4 @@ def check_denoiser(
     ['shapes', 'posterior_sums_to_one', 'repeatable']
     """
     subject = _Subject(denoiser, random_state, tuple(trusted))
-    return checked(type(denoiser).__name__, _that_apply(subject), subject, properties)
+    return checked(denoiser, subject, _that_apply(subject), properties)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders import Bins, Categories, Column, Continuous, TableEncoder
-from discrete_itd.storage.stored import flatten, unflatten
-from discrete_itd.testing.properties import checked
+from discrete_itd.testing.properties import checked, through_file
 
 NOWHERE = "no value of any table \N{SNOWMAN}"
 
@@ -64,9 +62,8 @@ def _decoding_undoes_encoding(s: _Subject) -> None:
         back: Any = s.encoder.inverse_transform(x, s.frame.index, rng)
         again = s.encoder.transform(back).x
         for j, column, cells in s.columns():
-            known = ~(
-                column.open & (x[:, j] == column.codec.n_levels)
-            )  # unseen categories have no value
+            # unseen categories have no value
+            known = ~(column.open & (x[:, j] == column.codec.n_levels))
             if column.kind == "binned" or getattr(column.codec, "pooled", ()):
                 np.testing.assert_array_equal(again[known, j], x[known, j], f"{column.name!r}")
                 assert back[column.name].dtype == cells.dtype, f"dtype of {column.name!r}"
@@ -147,9 +144,7 @@ def _is_number(column: Column) -> bool:
 
 def _stored(s: _Subject) -> None:
     """It is the same after it went through a file."""
-    data, tensors = flatten(s.encoder)
-    data = json.loads(json.dumps(data, allow_nan=False))
-    again = unflatten(type(s.encoder), (data, tensors))
+    again = through_file(type(s.encoder), s.encoder)
     for a, b in zip(again.transform(s.frame), s.encoder.transform(s.frame), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -186,17 +181,16 @@ def check_encoder(
     ['shapes', 'decoding_undoes_encoding']
     """
     subject = _Subject(encoder, frame, rtol, atol)
-    properties = {
-        "shapes": _shapes,
-        "decoding_undoes_encoding": _decoding_undoes_encoding,
-        "row_alone": _row_alone,
-        "names_not_order": _names_not_order,
-        "refuses": _refuses,
-    }
-    if any(_is_number(c) for c in encoder.schema):
-        properties["slope"] = _slope
-    if all(isinstance(c.codec, Categories | Bins | Continuous) for c in encoder.schema):
-        properties["stored"] = _stored
+    own = all(isinstance(c.codec, Categories | Bins | Continuous) for c in encoder.schema)
+    properties = [
+        (_shapes, True),
+        (_decoding_undoes_encoding, True),
+        (_row_alone, True),
+        (_names_not_order, True),
+        (_refuses, True),
+        (_slope, any(_is_number(c) for c in encoder.schema)),
+        (_stored, own),
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # unseen values are intended here
-        return checked(type(encoder).__name__, properties, subject)
+        return checked(encoder, subject, properties)
