@@ -66,7 +66,6 @@ from discrete_itd.validation import (
     check_positive,
     check_random_state,
     check_share,
-    check_tolerance,
     warn,
 )
 
@@ -767,7 +766,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """The rows, the log-volumes of the cells that are asked for, and the arguments of :class:`Model`."""
         rows = self.rows(X)
         check_integer("n_evaluations", self.n_evaluations, 2)
-        check_tolerance(max_stderr)
+        if max_stderr is not None:
+            check_positive("max_stderr", max_stderr)
         mask, volume = _mask(rows, given, "given"), rows.log_volume
         if mask is not None:
             volume = np.where(mask.cpu().numpy(), 0.0, volume)

@@ -25,11 +25,15 @@ from discrete_itd.detection.groups import named
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import as_frame, written
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting.findings import Findings
-from discrete_itd.reporting.learning_curve import TRANSIENT, extrapolate
-from discrete_itd.reporting.measurements import MASSES, column_entropies, fitted, is_mass
+from discrete_itd.reporting.findings import MASSES, Findings, column_entropies, fitted, is_mass
 from discrete_itd.reporting.sentences import shorten
-from discrete_itd.reporting.statistics import curve_areas, half_error, p_value_band
+from discrete_itd.reporting.statistics import (
+    TRANSIENT,
+    curve_areas,
+    extrapolate,
+    half_error,
+    p_value_band,
+)
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
@@ -214,9 +218,8 @@ def plot_learning_curve(
         step, nats, stderr, fmt="o", color=BLUE, ecolor=SKY, markersize=3, elinewidth=0.7,
         label="held-out rows, ± standard error",
     )  # fmt: skip
-    settled = (
-        step >= TRANSIENT * step.max()
-    )  # the decrease in the first steps would flatten the rest
+    # the decrease in the first steps would flatten the rest
+    settled = step >= TRANSIENT * step.max()
     low, high = (nats - stderr)[settled].min(), (nats + stderr)[settled].max()
     law = extrapolate(history, factor=factor)
     if law is not None:
@@ -346,10 +349,8 @@ def plot_explanation(model: Estimator, row: Any, ax: Axes | None = None) -> Axes
         usual = np.nan_to_num(usual.to_numpy(dtype=float))
     cells = zip(rows.frame.iloc[0], rows.encoder.schema, strict=True)
     labels = [f"{column.name} = {written(value, column)}" for value, column in cells]
-    ax = new_axes(bars_size(len(labels))) if ax is None else ax
-    return _draw_bars(
-        ax, labels, {"": np.nan_to_num(nats.to_numpy(dtype=float))}, (BLUE,), marks=usual
-    )
+    parts = {"": np.nan_to_num(nats.to_numpy(dtype=float))}
+    return _draw_bars(ax, labels, parts, (BLUE,), marks=usual)
 
 
 def plot_p_values(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
@@ -436,7 +437,6 @@ def plot_columns(model: Estimator | Findings, X: Any = None, ax: Axes | None = N
         "explained by the other columns": (alone - given).clip(min=0),
         "remaining": np.where(is_entropy, given, 0.0).clip(min=0),
     }
-    ax = new_axes(bars_size(len(labels))) if ax is None else ax
     return _draw_bars(ax, labels, parts, (BLUE, PALE))
 
 
@@ -514,13 +514,8 @@ def new_axes(size: tuple[float, float] = SIZE) -> Axes:
     return Figure(figsize=size, layout="constrained").subplots()
 
 
-def bars_size(n_bars: int) -> tuple[float, float]:
-    """Size in inches of a bar chart."""
-    return SIZE[0], 0.9 + 0.23 * min(n_bars, MOST_BARS)
-
-
 def _draw_bars(
-    ax: Axes,
+    ax: Axes | None,
     labels: Sequence[str],
     parts: dict[str, np.ndarray],
     colours: Sequence[str],
@@ -528,6 +523,8 @@ def _draw_bars(
     marks: np.ndarray | None = None,
 ) -> Axes:
     """Stacked horizontal bars of nats, the longest on top; of many, the shortest are summed in the last one."""
+    if ax is None:
+        ax = new_axes((SIZE[0], 0.9 + 0.23 * min(len(labels), MOST_BARS)))
     order = np.argsort(-sum(parts.values()), kind="stable")
     n_kept = len(order) if len(order) <= MOST_BARS else MOST_BARS - 1
     kept, rest = order[:n_kept], order[n_kept:]

@@ -33,10 +33,21 @@ def check_integer(name: str, value: Any, least: int, most: float = math.inf) -> 
 
 def check_positive(name: str, value: Any) -> None:
     """Raise a TypeError or ValueError if a value is no positive number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+    _check_number(name, value)
     if not value > 0:
         raise ValueError(f"{name} must be positive, got {value!r}")
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Raise a TypeError or ValueError if a value is no finite number."""
+    _check_number(name, value)
+    if not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
@@ -57,13 +68,6 @@ def check_share(name: str, value: Any) -> float:
     if not value < 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
     return float(value)
-
-
-def check_tolerance(max_stderr: float | None) -> float | None:
-    """Return a bound on standard errors, if it is one; TypeError or ValueError if not."""
-    if max_stderr is not None:
-        check_positive("max_stderr", max_stderr)
-    return max_stderr
 
 
 def check_random_state(random_state: Any) -> np.random.RandomState:

@@ -14,8 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
 from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.reporting.findings import Alarms, examine
-from discrete_itd.reporting.measurements import column_entropies
+from discrete_itd.reporting.findings import Alarms, column_entropies, examine
 from discrete_itd.reporting.sentences import LONGEST, readable, shorten
 from discrete_itd.reporting.statistics import curve_areas, p_value_band
 from tests import reported
@@ -288,9 +287,8 @@ def test_the_band_holds_so_many_tables_as_it_says():
     assert (inside >= 0.94).all()
     assert (inside <= 0.99).all()
     # with endless calibration rows it is binomial, at the ends it is certain
-    wide, narrow = p_value_band(level, n, 10**7), p_value_band(level, n)
-    assert np.array(wide) == pytest.approx(np.array(narrow))
-    assert narrow[0] == pytest.approx(stats.binom.ppf(0.025, n, level) / n)
+    binomial = stats.binom.ppf([[0.025], [0.975]], n, level) / n
+    assert np.array(p_value_band(level, n, 10**7)) == pytest.approx(binomial)
     ends = p_value_band(np.array([0.0, 1.0]), n, m)
     assert np.array(ends).tolist() == [[0, 1], [0, 1]]
 

@@ -25,8 +25,7 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting import sentences
-from discrete_itd.reporting.findings import Findings, examine
-from discrete_itd.reporting.measurements import MOST_REASONS
+from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
 from discrete_itd.reporting.sentences import count, nats, p_value, percent, readable, shorten
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 from discrete_itd.threads import one_thread
@@ -196,9 +195,7 @@ def svg(ax: Axes, name: str, label: str) -> Markup:
         warnings.filterwarnings("ignore", r"Glyph \d+")
         ax.figure.savefig(file, format="svg", transparent=True)  # pyright: ignore
     root = ElementTree.fromstring(file.getvalue().encode())
-    used = set(
-        REFERENCE.findall(file.getvalue())
-    )  # other ids, like "axes_1", are those of any figure
+    used = set(REFERENCE.findall(file.getvalue()))  # other ids, as "axes_1", are of any figure
     for element in root.iter():
         for child in list(element):
             if child.tag.endswith(("}metadata", "}style")):

@@ -12,8 +12,6 @@ LONGEST = 27  # characters of a label in a figure
 UNREADABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
-
-
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
 ENDINGS = {
     "max_steps": "the maximum number of steps was reached",
@@ -112,11 +110,6 @@ def odds(found: Findings) -> str:
     return f"like one of {many} equally likely rows"
 
 
-def gain_in_words(found: Findings) -> str:
-    """The gain over independent columns as a ratio of probabilities."""
-    return f"per held-out row of training, which is {times(found.gain)} as likely on average"
-
-
 def judgement(verdict: Verdict, found: Findings) -> str:
     """Measured value, target and conclusion, in one sentence without its full stop."""
     measured, target = verdict.measured, verdict.target
@@ -197,16 +190,6 @@ AFTER_VERDICT = {
         None: "measure on more inliers",
     },
 }
-
-
-def many_alarms(found: Findings) -> str:
-    """Shares of alarms in the table and among inliers, in one sentence without its full stop."""
-    assert found.n_alarms is not None
-    assert found.alarms.rate is not None
-    return (
-        f"{found.n_alarms:,} of {count(found.n_rows, 'row')} of this table raise an alarm, where"
-        f" {percent(found.alarms.rate.value)} of the inliers do"
-    )
 
 
 def after_training(found: Findings) -> str:

@@ -15,11 +15,13 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, cell_nats
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
-from discrete_itd.reporting import measurements
-from discrete_itd.reporting.findings import Alarms, Verdict, examine
-from discrete_itd.reporting.measurements import (
-    Half,
+from discrete_itd.reporting import findings
+from discrete_itd.reporting.findings import (
+    Alarms,
+    Verdict,
     column_entropies,
+    examine,
+    half,
     most_anomalous_rows,
     spread_positions,
 )
@@ -165,9 +167,9 @@ def test_a_density_takes_its_threshold_from_half_of_the_inliers():
     # the two halves are all of the rows, each once
     assert {len(found.alarms.reference), found.n_inliers} == {80, 81}
     halves = [
-        Half([reported.density().rows(ordinary)], 0, is_second=which) for which in (False, True)
+        half([reported.density().rows(ordinary)], 0, is_second=which) for which in (False, True)
     ]
-    parts = [pd.concat([rows.frame for rows in half]) for half in halves]
+    parts = [pd.concat([rows.frame for rows in part]) for part in halves]
     assert sorted(pd.concat(parts).index) == list(range(161))
     assert 0.04 < found.alarms.threshold.false_alarm_rate <= 0.1  # rows with equal scores lower it
     again = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
@@ -263,7 +265,7 @@ def test_rows_are_spread_over_the_table(n, most):
 )
 def test_parts_of_a_table_are_examined_like_the_whole(monkeypatch, model, has_inliers):
     for name, few in (("MOST_ROWS", 8), ("MOST_CALIBRATION", 16)):
-        monkeypatch.setattr(measurements, name, few)
+        monkeypatch.setattr(findings, name, few)
     model = getattr(reported, model)()
     tables = [pd.concat([reported.odd(), reported.table(33, 9)]), reported.table(41, 8)]
     rows = [reported.density().rows(t.reset_index(drop=True)) for t in tables]

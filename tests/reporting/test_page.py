@@ -19,7 +19,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.plots import new_axes
 from discrete_itd.recipes import Causal
-from discrete_itd.reporting import measurements, page, sentences
+from discrete_itd.reporting import findings, page, sentences
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
 from discrete_itd.reporting.page import breakable, svg
 from discrete_itd.reporting.sentences import percent
@@ -568,7 +568,7 @@ def test_every_alarm_of_the_download_has_reasons(monkeypatch):
     found = examine(reported.detector(), rows(), n_most_anomalous=1)
     assert len(found.alarm_rows) > 1
     assert found.alarm_rows["reasons"].str.len().gt(0).all()
-    monkeypatch.setattr(measurements, "MOST_REASONS", 2)
+    monkeypatch.setattr(findings, "MOST_REASONS", 2)
     few = examine(reported.detector(), rows(), n_most_anomalous=1).alarm_rows
     told = few["reasons"] != ""
     assert told.sum() == 2
