@@ -20,7 +20,8 @@ with warnings.catch_warnings():  # of a notebook without widgets, which gets a b
 LINE_SECONDS = 10.0  # between two lines
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
 _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
-_lines: ContextVar[Lines | None] = ContextVar("_lines", default=None)
+# what a line of the log says: the last of these
+_log: ContextVar[list[Callable[[], str]] | None] = ContextVar("_log", default=None)
 
 
 def in_notebook() -> bool:
@@ -52,24 +53,18 @@ def stream_progress(what: str) -> Iterator[tqdm]:
         desc=what, unit=" rows", unit_scale=True, disable=_hidden(), leave=False, delay=1.0
     ) as bar:
         token = _has_outer.set(True)
-        lines = _lines.get()
-        if lines is not None:
-            lines.status = lambda: f"{what}, {bar.n:,} rows" if bar.n else what
-            _count_hidden(bar)
+
+        def count(n: float | None = 1) -> None:
+            bar.n += n or 0
+
+        if (log := _log.get()) is not None:
+            log.append(lambda: f"{what}, {bar.n:,} rows" if bar.n else what)
+            if bar.disable:  # its rows are counted all the same
+                bar.update = count
         try:
             yield bar
         finally:
             _has_outer.reset(token)
-
-
-def _count_hidden(bar: tqdm) -> None:
-    """Let a bar that is not drawn count all the same."""
-    if bar.disable:
-
-        def update(n: float | None = 1) -> None:
-            bar.n += n or 0
-
-        bar.update = update
 
 
 class FitProgress:
@@ -107,15 +102,13 @@ class FitProgress:
 
     @property
     def line(self) -> str:
-        """What a log says."""
+        """A line of a log."""
         self._refresh(self._done)
-        return f"fit, {self._done:.0%} done{self._left()}{self._nats}, {self._text}"
-
-    def _left(self) -> str:
-        elapsed = time.perf_counter() - self.start
-        if not self._done:
-            return ""
-        return f", at most {elapsed * (1 - self._done) / self._done:.0f} s left"
+        done, left = self._done, ""
+        if done:
+            seconds = (time.perf_counter() - self.start) * (1 - done) / done
+            left = f", at most {seconds:.0f} s left"
+        return f"fit, {done:.0%} done{left}{self._nats}, {self._text}"
 
     def _refresh(self, done: float) -> None:
         """Draw the bar, which never goes back; where there is a time, at least as far as this is used up."""
@@ -156,9 +149,8 @@ def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[
         fit = FitProgress(bar, max_time)
         fit.share = share
         fit.tell("starting")
-        lines = _lines.get()
-        if lines is not None:
-            lines.status = lambda: fit.line
+        if (log := _log.get()) is not None:
+            log.append(lambda: fit.line)
         token = _fit.set(fit)
         try:
             yield fit
@@ -197,46 +189,27 @@ def deferred_interrupts(note: Callable[[], object]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-class Lines:
-    """A line on stderr now and then, for those who read a log in place of a terminal.
-
-    Attributes
-    ----------
-    status : callable
-        What to say.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.status: Callable[[], str] = lambda: ""
-        self._seconds, self._start = seconds, time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
-            if text := self.status():
-                elapsed = time.monotonic() - self._start
-                sys.stderr.write(f"discrete-itd: {elapsed:.0f} s: {text}\n")
-                sys.stderr.flush()
-
-    def __enter__(self) -> Lines:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-
 @contextmanager
 def lines_now_and_then(seconds: float = LINE_SECONDS) -> Iterator[None]:
-    """Within the block, print what a fit or a stream is doing every few seconds if no bar can be seen."""
+    """Within the block, write what a fit or a stream is doing to stderr every few seconds, if no bar can be seen."""
     if sys.stderr is None or sys.stderr.isatty():
         yield
         return
-    with Lines(seconds) as lines:
-        token = _lines.set(lines)
-        try:
-            yield
-        finally:
-            _lines.reset(token)
+    log: list[Callable[[], str]] = []
+    start, ended = time.monotonic(), threading.Event()
+
+    def write() -> None:
+        while not ended.wait(seconds):
+            if log and (text := log[-1]()):
+                sys.stderr.write(f"discrete-itd: {time.monotonic() - start:.0f} s: {text}\n")
+                sys.stderr.flush()
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    token = _log.set(log)
+    try:
+        yield
+    finally:
+        _log.reset(token)
+        ended.set()
+        writer.join()

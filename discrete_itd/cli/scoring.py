@@ -35,7 +35,7 @@ from discrete_itd.detection.answers import (
 )
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
-from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.detection.thresholds import Threshold, percent
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import TOLERATED, DiffusionDensity, large_errors
 from discrete_itd.validation import warn
@@ -104,22 +104,18 @@ def _of_alarms(
     """The guarantee and the result in lines, the last one about alarms."""
     n_rows, n_alarms, lines = tally["rows"], tally["alarm"], [str(threshold)]
     if args.discoveries is not None:
-        what = f"at most {_percent(args.discoveries)} of them are expected to be inliers"
+        what = f"at most {percent(args.discoveries)} of them are expected to be inliers"
         if detector.threshold_.contaminated:
             what = "the calibration rows hold anomalies, and only what is more anomalous is found"
         lines.append(f"{tally['discovery']} of {n_rows} rows are discoveries; {what}")
-    rate = _percent(threshold.false_alarm_rate)
+    rate = percent(threshold.false_alarm_rate)
     expected = f"expected among inliers: {rate}"
     if not threshold.n_calibration:
         expected = "the false-alarm rate is unknown without calibration rows"
     elif threshold is detector.threshold_ and detector.contamination != "auto":
         expected = f"expected if anomalies are as frequent as in the table of the fit: {rate}"
-    share = _percent(n_alarms / max(1, n_rows))
+    share = percent(n_alarms / max(1, n_rows))
     return [*lines, f"{n_alarms} of {n_rows} rows ({share}) raised an alarm; {expected}"]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
 
 
 class Scoring:

@@ -18,8 +18,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["BayesianNetwork"]
-
 # Published tables are rounded to a few decimals; a larger gap is a mistake, not rounding.
 _ROUNDING = 2e-3
 

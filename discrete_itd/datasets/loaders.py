@@ -18,31 +18,13 @@ import pandas as pd
 
 from discrete_itd.datasets.bayesian_network import BayesianNetwork
 
-__all__ = [
-    "BayesianNetwork",
-    "load_adult",
-    "load_bayesian_network",
-    "load_car",
-    "load_digits",
-    "load_mushroom",
-]
-
+# fmt: off
 NetworkName = Literal[
-    "alarm",
-    "asia",
-    "cancer",
-    "child",
-    "earthquake",
-    "hailfinder",
-    "hepar2",
-    "insurance",
-    "sachs",
-    "survey",
-    "win95pts",
+    "alarm", "asia", "cancer", "child", "earthquake", "hailfinder", "hepar2", "insurance",
+    "sachs", "survey", "win95pts",
 ]
 
 _ADULT_INTEGERS = ("age", "capital_gain", "capital_loss", "hours_per_week")
-# fmt: off
 _ADULT_LEVELS: Mapping[str, Sequence[str]] = {
     "education": (
         "Preschool", "1st-4th", "5th-6th", "7th-8th", "9th", "10th", "11th", "12th",
@@ -202,8 +184,7 @@ def load_digits(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFram
     >>> X.shape, int(X.to_numpy().max())
     ((1797, 64), 16)
     """
-    # Imported here so that other tables do not import scikit-learn.s datasets.
-    from sklearn import datasets
+    from sklearn import datasets  # here, so that other tables do not import it
 
     pixels, digit = datasets.load_digits(return_X_y=True)
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]

@@ -101,11 +101,11 @@ class Threshold:
             if self.contaminated:
                 whose = "the calibration rows, anomalies among them"
             text += (
-                f": {_percent(self.false_alarm_rate)} of {whose} ({_percent(self.low)} to"
-                f" {_percent(self.high)}, from {self.n_calibration} calibration rows)"
+                f": {percent(self.false_alarm_rate)} of {whose} ({percent(self.low)} to"
+                f" {percent(self.high)}, from {self.n_calibration} calibration rows)"
             )
         if self.rate_if_new is not None and self.rate_if_new[1] > self.false_alarm_rate:
-            rate, low, high = map(_percent, self.rate_if_new)
+            rate, low, high = map(percent, self.rate_if_new)
             text += f"; of the {self.n_new} that equal no row of the fit, {rate} ({low} to {high})"
         if self.alarms_per_day is not None:
             expected, low, high = self.alarms_per_day
@@ -309,5 +309,6 @@ def at_cost(
     return replace(found, cost=(float(cost(alpha[k], n_caught[k] / m)), *interval))
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in percent, with three digits."""
     return f"{100 * share:.3g} %"
