@@ -1,6 +1,6 @@
 """Training: denoising regression on random SNR patterns, stopped by held-out nats.
 
-``train`` runs the loop (:mod:`~discrete_itd.training.loop`); what it minimises is in
+``train`` runs the loop (:mod:`~discrete_itd.training.loop`); the objectives are in
 :mod:`~discrete_itd.training.objectives`, one class for each kind of noisy state.
 """
 

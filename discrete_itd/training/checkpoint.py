@@ -17,27 +17,21 @@ from discrete_itd.storage.files import State, digest, read_state, remove_leftove
 from discrete_itd.training.config import TrainingPlan
 
 INTERVAL = 30.0  # seconds between two writings
-MOST_DIFFERENCES = 3  # that an error message names
-LAYOUT = 3  # of the state; raised when a release changes what it holds
+MOST_DIFFERENCES = 3  # named in an error message
+LAYOUT = 3  # version of the state's layout
 
 
 class Checkpoint:
-    """A file in which a training keeps its state.
+    """A file in which a training keeps its state, written at most every ``interval`` seconds.
 
-    The file is replaced as a whole, so that it is never half written. If there is a file already, it is read at once,
-    and the training that is given this object continues from it. Only the release that wrote a checkpoint is
-    guaranteed to read it.
-
-    Parameters
-    ----------
-    path : path-like
-    interval : float
-        Least seconds between two writings.
+    The file is replaced as a whole, so that it is never half written. An existing file is read at once, and the
+    training that is given this object continues from it. Only the release that wrote a checkpoint is guaranteed to read
+    it.
 
     Attributes
     ----------
     note : dict of JSON data
-        For the caller, written with every state and read again: what it must know to set up the same training, like a
+        For the caller, written with every state and read again: what is needed to set up the same training, like a
         seed.
 
     Raises
@@ -82,25 +76,17 @@ class Checkpoint:
 
     @classmethod
     def of(cls, given: str | os.PathLike[str] | Checkpoint | None) -> Checkpoint | None:
-        """The checkpoint in a file; one that is open already, or None, as it is."""
+        """The checkpoint in a file; an open checkpoint, or None, is returned unchanged."""
         return given if given is None or isinstance(given, Checkpoint) else cls(given)
 
     def damaged(self, error: Exception) -> ValueError:
-        """The error to raise if the content of the file makes no sense."""
+        """The error to raise if the content of the file is invalid."""
         return ValueError(f"{self.path}: the checkpoint is damaged ({error!r})")
 
     def found(self, identity: Mapping[str, Any]) -> State | None:
-        """The state to continue from; None if there was no file.
+        """The state to continue from, None if there was no file; ``identity`` is the :func:`describe` of the training.
 
-        Parameters
-        ----------
-        identity : mapping
-            Description of the training that asks, from :func:`describe`.
-
-        Raises
-        ------
-        ValueError
-            If the state belongs to another training; the message names the differences.
+        A ValueError names the differences if the state belongs to another training.
         """
         if self._found is None:
             return None
@@ -146,13 +132,13 @@ class Checkpoint:
 def describe(
     denoiser: nn.Module, x: Tensor, x_valid: Tensor, plan: TrainingPlan, n_rows: int
 ) -> dict[str, dict[str, Any]]:
-    """What identifies a training, as JSON data: digests of the rows, the plan, and the network without its weights.
+    """Identity of a training, as JSON data: digests of the rows, the plan, and the network without its weights.
 
-    Of ``n_rows`` training rows, ``x`` may be a sample.
+    ``x`` may be a sample of the ``n_rows`` training rows.
     """
     fitted = {name for name, p in denoiser.named_parameters() if p.requires_grad}
     weights = denoiser.state_dict()
-    settings = {**asdict(plan), "max_time": None}  # what is left of it depends on what came before
+    settings = {**asdict(plan), "max_time": None}  # the remaining time differs between runs
     frozen = {name: w for name, w in weights.items() if name not in fitted}
     return {
         "plan": {name: np.asarray(value).tolist() for name, value in settings.items()},
@@ -165,7 +151,7 @@ def describe(
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, dict[str, Any]]) -> list[str]:
-    """The differences between two trainings, in words."""
+    """The differences between two trainings, as text."""
     out = []
     for part, now in new.items():
         was = old.get(part)

@@ -1,9 +1,9 @@
-"""The settings of a training, its report, and how fast its steps are computed.
+"""The settings of a training, its report, and the precision and compilation of its steps.
 
-With bfloat16 and ``torch.compile`` a network is trained faster, but learns the same. Both touch the network alone: its
-features, what its answers change, nats and sums stay as they are, and so do the weights, the optimiser and every
-validation. With bfloat16 an answer is rounded to 8 bits; compiled, it differs by rounding. Held-out nats after a
-training agree within ``NATS_TOLERANCE``. Speeds on a GPU are unmeasured.
+With bfloat16 and ``torch.compile`` a network is trained faster, but learns the same. Both affect the network alone:
+features, posteriors, nats and sums keep their type, and so do the weights, the optimiser and every validation. With
+bfloat16 an output is rounded to 8 bits; compiled, it differs by rounding. Held-out nats after a training agree within
+``NATS_TOLERANCE``. Speeds on a GPU are unmeasured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from discrete_itd.validation import warn
 
 PRECISIONS = ("float32", "bfloat16")
 ENDS = ("max_steps", "max_time", "no improvement", "interrupted", "diverged")
-NATS_TOLERANCE = 0.05  # nats per row, between trainings that differ in these settings alone
+NATS_TOLERANCE = 0.05  # nats per row between trainings that differ in these settings only
 # dropout takes the random numbers that it takes without compilation
 COMPILER_OPTIONS: dict[str, str | int | bool | Callable] = {"fallback_random": True}
 
@@ -47,7 +47,7 @@ class TrainingPlan:
     patterns : tuple of two floats
         Shares of isotropic and masked rows in a batch, see :mod:`discrete_itd.training.objectives`.
     judged : tuple of two floats
-        The same, of the held-out rows on which weights are validated.
+        The same shares for validation.
     n_validations : int
         Validations in a full run.
     patience : int
@@ -96,13 +96,8 @@ class Rollback(NamedTuple):
 class Report:
     """The course of a training.
 
-    Attributes
-    ----------
-    history : list of Evaluation
-    stopped : str
-        Why it ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged".
-    rollbacks : list of Rollback
-        Each time it diverged.
+    ``stopped`` is its end: "max_steps", "max_time", "no improvement", "interrupted" or "diverged". ``rollbacks`` has an
+    entry for each divergence.
     """
 
     history: list[Evaluation] = field(default_factory=list)
@@ -124,7 +119,7 @@ class Report:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the content of another report; ValueError if it is none."""
+        """Set the content of another report; ValueError if it is invalid."""
         types = (int, float, float, float, float, float), (int, int, str)
         for name, kinds in zip(("history", "rollbacks"), types, strict=True):
             for line in state[name]:
@@ -145,15 +140,8 @@ class Report:
 def accelerated(denoiser: Denoiser, plan: TrainingPlan) -> Iterator[None]:
     """Within the block, the ``network`` of a denoiser, if it has one, computes as the plan says.
 
-    Warns
-    -----
-    UserWarning
-        Once, if the network cannot be compiled, as without a C++ compiler: it is then trained without.
-
-    Raises
-    ------
-    ValueError
-        If the plan names an unknown precision.
+    A UserWarning, once, if the network cannot be compiled, as without a C++ compiler: it is then trained uncompiled. A
+    ValueError if the plan names an unknown precision.
     """
     if plan.precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {plan.precision!r}")
@@ -172,11 +160,11 @@ def accelerated(denoiser: Denoiser, plan: TrainingPlan) -> Iterator[None]:
     try:
         yield
     finally:
-        del network.forward  # that of its class is seen again
+        del network.forward  # restores the method of its class
 
 
 def compiled_or_not(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A function of features compiled; or as it is, with a warning, if a first call or its gradient fails."""
+    """A function of features compiled, or unchanged, with a warning, if a first call or its gradient fails."""
     compiled = torch.compile(forward, options=COMPILER_OPTIONS)
     chosen: list[Callable[[Tensor], Tensor]] = []
 
@@ -186,7 +174,7 @@ def compiled_or_not(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], T
                 with torch.random.fork_rng(), torch.enable_grad():
                     compiled(features.detach()).sum().backward()
                 chosen.append(compiled)
-            except Exception as error:  # whatever a compiler raises: there is no common class
+            except Exception as error:  # compilers' errors have no common class
                 reason = (str(error).strip() or type(error).__name__).split("\n")[0]
                 warn(f"the network is trained without compilation: {reason}")
                 chosen.append(forward)

@@ -1,12 +1,11 @@
 """Training by several processes at once, as ``torchrun`` starts them: one leads, the others follow it step by step.
 
-Process 0 fits the model and takes every decision: what is trained, when it is evaluated, when it ends. Wherever it
+Process 0 fits the model and makes every decision: what is trained, when it is evaluated, when it ends. Wherever it
 trains a network, the others share the work: each has a part of the rows, draws its part of every batch from them, and
 ``DistributedDataParallel`` averages the gradients, so that a step is that of one process with the whole batch. So no
-two processes can come to different decisions, only process 0 writes models, and a recipe needs no word about any of it.
-
-What a follower draws is a function of the seed, its rank and the number of the step: nothing of it has to be kept in a
-checkpoint, and a run that was killed goes on as if it had not been.
+two processes can come to different decisions, only process 0 writes models, and recipes do not depend on it. The
+batches of a follower are a function of the seed, its rank and the number of the step: checkpoints need not hold them,
+and a run that was killed continues as if uninterrupted.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ from discrete_itd.training.objectives import Evaluator, Loss, losses, mean_and_e
 from discrete_itd.training.rows import RowSource, batches_with
 from discrete_itd.training.state import MAX_GRADIENT, Average, Optimizer
 
-PATIENCE = timedelta(days=30)  # with which others wait: process 0 may fit exact models for hours
+PATIENCE = timedelta(days=30)  # timeout of the others: process 0 may fit exact models for hours
 LOST = "another process of this job has ended, and so does this one; its own message says why"
 
-STEP, EVALUATE, LOAD, STOP = range(4)  # what process 0 tells the others to do
+STEP, EVALUATE, LOAD, STOP = range(4)  # commands of process 0
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
 
@@ -47,21 +46,10 @@ Parts = tuple[RowSource, Tensor]  # rows to train on, and held-out rows
 
 @dataclass
 class Training:
-    """What a follower must know of a training besides its rows.
+    """Description of a training for followers, besides its rows.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-    plan : TrainingPlan
-    quadrature : Quadrature or None
-    seed : int
-        Of the evaluations, and with the rank of what is drawn.
-    batch_size : int
-        Rows of one process in a step.
-    state : dict
-        Weights of the optimiser and of the average.
-    device : torch.device
-        Of process 0.
+    ``seed`` is that of the evaluations and, with the rank, of batches and noise; ``batch_size`` the rows of one process
+    in a step; ``state`` the weights of the optimiser and of the average; ``device`` that of process 0.
     """
 
     denoiser: Denoiser
@@ -87,30 +75,27 @@ class MeanLoss(nn.Module):
 
 @dataclass
 class Agreed:
-    """What process 0 told all processes, outside of a training."""
+    """A value that process 0 sends to all processes, outside of a training."""
 
     value: Any
 
 
 @dataclass
 class Outcome:
-    """What the fit of process 0 ended with: a model, or why there is none."""
+    """Result of the fit of process 0: a model, or an error."""
 
     model: Any = None
     error: str = ""
 
 
 class FitError(RuntimeError):
-    """What a follower raises if the fit of process 0 failed."""
+    """Raised by a follower if the fit of process 0 failed."""
 
 
 class Team:
     """The processes that fit one model. This class is a team of one; :class:`Processes` are several.
 
-    Attributes
-    ----------
-    rank, size : int
-        Which process this is, of how many.
+    ``rank`` is the number of this process among ``size``.
     """
 
     rank, size = 0, 1
@@ -122,50 +107,45 @@ class Team:
         return x[self.rank if rank is None else rank :: self.size]
 
     def start(self, training: Training, source: RowSource, x_valid: Tensor) -> None:
-        """Let the others join a training, of which process 0 has all rows."""
+        """Let the others join a training; process 0 has all of its rows."""
 
     def tell(self, what: int, rate: float = 0.0, step: int = 0) -> None:
-        """Let the others do what this process does next."""
+        """Send the others the next command of this process."""
 
     def stop(self) -> None:
         """Let the others leave the training, if there is one."""
 
     def send(self, value: Any) -> None:
-        """Give the others an object."""
+        """Send the others an object."""
 
     def together(self, mean: MeanLoss) -> nn.Module:
         """The loss whose gradients are averaged over the team."""
         return mean
 
     def mean_and_error(self, values: Tensor) -> tuple[float, float]:
-        """Mean of the values (n,) of all, and its standard error."""
+        """Mean of the values (n,) of all processes, and its standard error."""
         return mean_and_error(values)
 
     def agreed(self, value: Any) -> Any:
-        """The value that process 0 gave: all processes that are not followers call this at the same place."""
+        """The value of process 0: all processes that are not followers call this at the same place."""
         return value
 
     def explained(self, error: RuntimeError) -> RuntimeError:
-        """The error to raise for one that came up in a training."""
+        """The error to raise in place of one that occurred in a training."""
         return error
 
     @contextmanager
     def leading(self) -> Iterator[Outcome]:
-        """Around a fit in process 0: at its end the others get the model of the outcome, or learn why there is none."""
+        """Context of a fit in process 0: at its end the others receive the model of the outcome, or its error."""
         yield Outcome()
 
     def dismiss(self) -> None:
         """Let the others end."""
 
     def follow(self) -> Any:
-        """Share in the trainings of process 0 until its fit has ended; returns its model, None after a dismissal.
+        """Take part in the trainings of process 0 until its fit has ended; returns its model, None after a dismissal.
 
-        Raises
-        ------
-        FitError
-            If the fit failed.
-        RuntimeError
-            If process 0 has ended.
+        A FitError if the fit failed, a RuntimeError if process 0 has ended.
         """
         raise NotImplementedError("a team of one has nobody to follow")
 
@@ -173,16 +153,14 @@ class Team:
 class Processes(Team):
     """The processes of ``torch.distributed``'s default group, more than one.
 
-    Words go by a group of their own on the CPU, so that no GPU waits for them.
+    Commands use a group of their own on the CPU, so that no GPU waits for them.
     """
 
     def __init__(self) -> None:
         self.world = dist.group.WORLD
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._words: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
-        self._sent: Parts | None = (
-            None  # of process 0: the rows of which the others have their parts
-        )
+        self._sent: Parts | None = None  # in process 0: the rows whose parts the others have
         self._trains = False
 
     def start(self, training: Training, source: RowSource, x_valid: Tensor) -> None:
@@ -206,11 +184,11 @@ class Processes(Team):
     def stop(self) -> None:
         if self._trains:
             self._trains = False
-            with suppress(RuntimeError):  # nobody may be left to hear it
+            with suppress(RuntimeError):  # the others may have ended
                 self.tell(STOP)
 
     def told(self) -> tuple[int, float, int]:
-        """What process 0 tells this one: what to do, at which learning rate, in which step."""
+        """The next command of process 0: its kind, the learning rate, and the step."""
         words = torch.zeros(3, dtype=torch.float64)
         dist.broadcast(words, 0, self._words)
         what, rate, step = words.tolist()
@@ -220,17 +198,15 @@ class Processes(Team):
         dist.broadcast_object_list([value], group=self._words)
 
     def received(self) -> Any:
-        """What process 0 sends."""
+        """The object that process 0 sends."""
         got: list[Any] = [None]
         dist.broadcast_object_list(got, group=self._words)
         return got[0]
 
     def together(self, mean: MeanLoss) -> nn.Module:
-        unused = bool(mean.denoiser.codebook.vocabularies)  # a batch has only some of the words
+        unused = bool(mean.denoiser.codebook.vocabularies)  # a batch has only some categories
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # the argument has another name in torch 2.13
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames the argument
             return DistributedDataParallel(
                 mean, broadcast_buffers=False, find_unused_parameters=unused
             )
@@ -279,12 +255,12 @@ class Processes(Team):
             while not isinstance(heard := self.received(), Outcome | None):
                 if isinstance(heard, Agreed):
                     continue
-                if not self.received():  # whether the rows are those of the training before
+                if not self.received():  # True if the rows are those of the previous training
                     got: list[Any] = [None]
                     dist.scatter_object_list(got, None, group=self._words)
                     rows = got[0]
                 assert rows is not None
-                # the state of the process is left as it was: only initial weights and dropout draw from it
+                # the global random state, used by initial weights and dropout, is restored
                 device = own_device(heard.device)
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                     follower = Follower(self, heard, rows, device)
@@ -298,7 +274,7 @@ class Processes(Team):
 
 
 class Follower:
-    """A process that shares in a training of process 0."""
+    """A process that takes part in a training of process 0."""
 
     def __init__(
         self, team: Processes, training: Training, rows: Parts, device: torch.device
@@ -319,7 +295,7 @@ class Follower:
         self.mean = team.together(MeanLoss(denoiser, loss))
 
     def run(self) -> None:
-        """Do what process 0 tells until it stops."""
+        """Execute the commands of process 0 until it stops."""
         while True:
             what, rate, step = self.team.told()
             if what == STEP:
@@ -340,7 +316,7 @@ class Follower:
         self.average.follow(self.parameters.values())
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """The batch of a step: each epoch has an order of its own, which does not depend on what was drawn before."""
+        """The batch of a step: the order of each epoch is independent of earlier draws."""
         size = self.training.batch_size
         epoch, i = divmod(step, max(1, self.source.n_rows // size))
         if epoch != self.epoch:
@@ -350,7 +326,7 @@ class Follower:
             self.batches = batches_with(
                 self.source, self.denoiser.constants, size, self.orders, most
             )
-        while self.n_taken < i:  # a run that goes on
+        while self.n_taken < i:  # a run that continues
             next(self.batches)
             self.n_taken += 1
         self.n_taken += 1
@@ -362,13 +338,13 @@ class Follower:
         return int(np.random.SeedSequence(key).generate_state(1)[0])
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from the weights of process 0."""
+        """Continue from the weights of process 0."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of a follower, by that of process 0: of several GPUs of a machine, each process has its own."""
+    """The device of a follower, given that of process 0: each process on a machine has its own GPU."""
     if device.type != "cuda":
         return device
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -388,7 +364,7 @@ def job() -> Iterator[Team]:
         dist.destroy_process_group()
 
 
-_teams: list[Processes] = []  # that of the default group, as soon as it was asked for
+_teams: list[Processes] = []  # that of the default group, once requested
 
 
 def team_of_process() -> Team:

@@ -1,9 +1,9 @@
 """Training with early stopping on held-out nats: the loop, its failures, and the state from which it continues.
 
-Every few dozen steps the weights are checked, and if they are sound, the state of the whole run is kept. A run that
-was ended continues from all of it, by way of a checkpoint. A run that went wrong goes back to the weights, the
-average and the optimiser of that state, with a smaller learning rate; the clock, the random streams, the history and
-the best weights stay as they are, so that it meets other batches and noise.
+Every few dozen steps the weights are checked, and if they are sound, the state of the whole run is kept. An interrupted
+run continues from all of it, by way of a checkpoint. A run that diverged goes back to the weights, the average and the
+optimiser of that state, with a smaller learning rate; the clock, the random streams, the history and the best weights
+are not reset, so that batches and noise differ.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from discrete_itd.training.rows import RowSource, TensorRows, batches_with
 from discrete_itd.training.state import MAX_GRADIENT, Average, Optimizer, RandomStreams
 from discrete_itd.validation import warn
 
-RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
+RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # factor of the learning rate at a plateau; least factor
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
 # of the time of a training that a pilot, and an evaluation in random states, may take; and rows of the latter at least
 EVALUATION_SHARE, FEWEST_DRAWS = 0.1, 32
-EVALUATION_PAUSE = 4  # least time to the next evaluation, in units of what the last one took
+EVALUATION_PAUSE = 4  # least time to the next evaluation, in units of the duration of the last
 WARMUP_SHARE = 0.1  # of a time that is too short for all steps, if that is sooner
 TRIAL_STEPS, FEWEST_STEPS = (
     4,
@@ -52,7 +52,7 @@ EARLIEST_END = (
     0.4  # share of the bounds before which no training is hopeless: the start may be slow
 )
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
-DIVERGED_STEPS = 128  # with a loss far above the untrained model's, after which a run has diverged
+DIVERGED_STEPS = 128  # a run has diverged after so many with a loss far above the untrained model's
 MOST_ROLLBACKS = 3
 STATEFUL = ("report", "batches", "average", "optimizer", "streams")  # parts of a run
 
@@ -61,7 +61,7 @@ STATEFUL = ("report", "batches", "average", "optimizer", "streams")  # parts of 
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Set the global random state within the block and restore it afterwards.
 
-    Initial weights and dropout have no other source of random numbers.
+    It is the only source of random numbers of initial weights and dropout.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -91,29 +91,29 @@ def train(
         they are on the validation rows.
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Rows; NaN where a cell is missing.
-    plan : TrainingPlan
-    generator : torch.Generator
+    plan : TrainingPlan generator : torch.Generator
         On the device of the rows.
     progress : callable, optional
         Called with the share done and the latest evaluation.
     checkpoint : Checkpoint, optional
-        Where to keep the state of the run; if one is kept there, the run continues from it. On the CPU it then ends as
+        Keeps the state of the run; if it holds one, the run continues from it. On the CPU it then ends as
         the uninterrupted run would have ended, to the last bit. Continuing sets the generator and the global random
         state, so call this function within :func:`seeded`. The file stays at the end, so that a repeated call
         returns at once; remove it when the model is saved.
     source : RowSource, optional
-        Where batches come from, if ``x`` is no more than a sample of the training rows.
+        Source of batches, if ``x`` is only a sample of the training rows.
     team : Team, optional
         Other processes that take part, see :mod:`discrete_itd.training.distributed`; this is process 0.
     is_hopeless : callable
         Whether to end the training, given the code lengths that the first held-out rows, (n,), would have if it gained
-        as much again as it did until now. Asked after ``EARLIEST_END``, of denoisers with a closed form.
+        as much again as it did until now. Called after ``EARLIEST_END``, for denoisers with a closed form.
 
     Returns
     -------
     Report
-        After a KeyboardInterrupt, too: it ends the training early, with the best weights so far, and the checkpoint
-        can be continued.
+        Also after a KeyboardInterrupt, which ends the training early with the best weights so far; the checkpoint can
+        be
+        continued.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def train(
     Warns
     -----
     UserWarning
-        If weights or loss diverged and training went on from an earlier state, or gave up.
+        If weights or loss diverged and training continued from an earlier state, or gave up.
     """
     run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint, source, team)
     run.is_hopeless = is_hopeless
@@ -140,7 +140,7 @@ def train(
                 run.finish()
     except KeyboardInterrupt:
         if not report.history:
-            raise  # there are no weights yet that could be kept
+            raise  # there are no weights yet to keep
         report.stopped = "interrupted"
     except RuntimeError as error:
         raise team.explained(error) from error
@@ -198,8 +198,8 @@ class Run:
         self.next_evaluation, self.cut = 1 / plan.n_validations, 1.0
         self.losses: list[Tensor] = []  # since the last evaluation
         self.norms: list[Tensor] = []  # of the gradients, since the last check
-        self.astray = 0  # steps with a loss that is far too high
-        self.seconds_to_evaluate = 0.0  # what the last one took
+        self.astray = 0  # steps with a much too high loss
+        self.seconds_to_evaluate = 0.0  # of the last evaluation
         self.seconds_to_begin = 0.0  # until the end of the first step
         self.kept: dict[str, Any] = {}  # the last sound state
         self.is_hopeless: Callable[[Tensor], bool] = lambda nats: False  # noqa: ARG005
@@ -257,7 +257,7 @@ class Run:
             if due:
                 before = self.done_share()
                 self.evaluate()
-                # several may be due by now; and where time is short, most of it should be spent on training
+                # several may be due; where time is short, most of it should be spent on training
                 took = self.done_share() - before
                 ahead = EVALUATION_PAUSE * took if plan.max_time else 0.0
                 while self.next_evaluation <= self.done_share() + ahead:
@@ -276,7 +276,7 @@ class Run:
             self.evaluate()
 
     def done_share(self) -> float:
-        """The share of the bounds on steps and time that is used up; the last evaluation is to be within the time."""
+        """The share of the bounds on steps and time that is used; the last evaluation must end within the time."""
         share = self.step / max(self.plan.max_steps, 1)
         if self.plan.max_time is not None:
             bound = self.plan.max_time - self.seconds_to_evaluate
@@ -284,7 +284,7 @@ class Run:
         return min(share, 1.0) if self.plan.max_steps else 1.0
 
     def elapsed_share(self, bound: float) -> float:
-        """The share that is used up of the time of all steps but the first, which may take longer than others."""
+        """The used share of the time of all steps but the first, which may take longer than others."""
         seconds = time.perf_counter() - self.start
         if seconds >= bound:
             return 1.0
@@ -295,18 +295,18 @@ class Run:
         )
 
     def is_short(self) -> bool:
-        """Whether the time, if it goes on as until now, is over before all steps are made."""
+        """Whether the time is expected to end before all steps are made."""
         return self.done_share() > self.step / max(self.plan.max_steps, 1)
 
     def is_early(self) -> bool:
-        """Whether one of the first evaluations is due: where time is short, only if it takes little of it."""
+        """Whether one of the first evaluations is due: if time is short, only if it takes little of it."""
         if self.step not in EARLY_EVALUATIONS or not self.is_short():
             return self.step in EARLY_EVALUATIONS
         trained = time.perf_counter() - self.start - self.report.history[-1].seconds
         return trained > EVALUATION_PAUSE * self.seconds_to_evaluate
 
     def has_time(self) -> bool:
-        """Whether the first steps let expect as many as a network needs to be judged."""
+        """Whether, at the speed of the first steps, there is time for as many as a network needs to be evaluated."""
         if self.plan.max_time is None or self.step > TRIAL_STEPS or not self.is_short():
             return True
         seconds = time.perf_counter() - self.start
@@ -348,7 +348,7 @@ class Run:
             self.progress(self.done_share(), self.report.history[-1])
 
     def is_given_up(self) -> bool:
-        """Whether the training is hopeless, even if it gained as much again as it did until now."""
+        """Whether the training is hopeless, even if it gained as much again as so far."""
         share, lines = self.done_share(), self.report.history
         if not EARLIEST_END < share < 1 or not self.denoiser.closed_form or self.team.size > 1:
             return False
@@ -365,19 +365,19 @@ class Run:
         self.share_weights()
 
     def weights(self) -> dict[str, Any]:
-        """What the other processes need to go on from the weights of this one."""
+        """The state that other processes need to continue from the weights of this one."""
         return {name: getattr(self, name).state_dict() for name in ("optimizer", "average")}
 
     def share_weights(self) -> None:
-        """Let the other processes go on from the weights of this one."""
+        """Let the other processes continue from the weights of this one."""
         if self.team.size > 1:
             self.team.tell(LOAD)
             self.team.send(self.weights())
 
-    # -- what goes wrong ----------------------------------------------------------------------------
+    # -- divergence ----------------------------------------------------------------------------
 
     def check(self) -> Rollback | None:
-        """What is wrong with the steps since the last check, for which the device is waited for; None if nothing is."""
+        """The divergence since the last check, or None; the host waits for the device."""
         n, good = len(self.norms), self.kept["run"]["step"]
         losses = torch.stack(self.losses[-n:]).tolist()
         sums = [p.detach().sum() for p in self.parameters.values()]
@@ -411,7 +411,7 @@ class Run:
     # -- the state ----------------------------------------------------------------------------------
 
     def keep(self) -> None:
-        """Keep the state, which is sound, and write it if it is time."""
+        """Keep the sound state, and write it if it is time."""
         self.kept = self.state_dict()
         if self.checkpoint is not None and self.checkpoint.due:
             self.write(self.kept)
@@ -424,7 +424,7 @@ class Run:
             self.checkpoint.write(self.identity, flatten(state))
         except OSError as error:
             if self.step == 0 and not self.report.stopped:
-                raise  # the caller is still there to give another path
+                raise  # early enough for the caller to give another path
             warn(f"the checkpoint is not up to date: {error}")
 
     def state_dict(self) -> dict[str, Any]:
@@ -444,7 +444,7 @@ class Run:
         return {"run": run, "quadrature": quadrature, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` returned; ValueError or RuntimeError if it makes no sense."""
+        """Continue from a :meth:`state_dict`; ValueError or RuntimeError if it is invalid."""
         state = dict(state)
         points = state.pop("quadrature", {})
         quadrature = None

@@ -1,20 +1,20 @@
-r"""Training objectives: which noisy state of a row a denoiser is shown, and what its posterior there costs.
+r"""Training objectives: the noisy state of a row that a denoiser sees, and the loss of its posterior.
 
-Each objective is a class that chooses the state of its rows (:meth:`Objective.show`) and prices the posterior
-(:meth:`Objective.nats`), in nats per row. Each price is an unbiased estimate of a code length. Missing cells keep SNR
-zero and cost nothing.
+Each objective is a class that chooses the state of its rows (:meth:`Objective.show`) and computes the loss of the
+posterior (:meth:`Objective.nats`), in nats per row. Each loss is an unbiased estimate of a code length. Missing cells
+keep SNR zero and have no loss.
 
 * :class:`Isotropic`: all columns at one SNR; :math:`-\log P(x)` by the integral (3).
 * :class:`Masked`: a random subset of the columns known, the others unknown; there (3) has the closed form of a
   cross-entropy.
 * :class:`ContinuousPath`: the continuous columns of the rows at a finite SNR, whose squared error does not depend on
-  the width of the posterior; their price is the cost of a path (6) of a few random steps.
+  the width of the posterior; their loss is the cost of a path (6) of a few random steps.
 
 :class:`TrainingLoss` splits a batch between the objectives and calls the denoiser once for all of them. To add an
 objective, write a subclass of :class:`Objective` and add it to ``TrainingLoss.parts``.
 
-Missingness indicators (``codebook.leading``) precede the other columns on every path. Isotropic rows therefore price
-the other columns given the indicators. Half of the masked rows price the indicators alone, the other half the other
+Missingness indicators (``codebook.leading``) precede the other columns on every path. Isotropic rows therefore score
+the other columns given the indicators. Half of the masked rows score the indicators alone, the other half the other
 columns given the indicators.
 
 A denoiser with a closed form is trained by :class:`ExactLoss` instead.
@@ -40,25 +40,23 @@ from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.rows import kept_constants
 
 MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
-PATH_STEPS = 8  # steps S of the path that prices the continuous columns
-EXACT_ROWS = (
-    8192  # of a validation in closed form, at most: a look must not cost what many steps do
-)
+PATH_STEPS = 8  # steps S of the path that scores the continuous columns
+EXACT_ROWS = 8192  # of a validation in closed form, at most: it must not cost as much as many steps
 DRAWS = 4096  # rows times repeats of one validation
-NUMBERS = 1 << 26  # rows times floats of a row's posterior, of one validation
-PILOT_NUMBERS = 1 << 19  # the same, of the pilot
+NUMBERS = 1 << 26  # rows times floats of a row's posterior in one validation
+PILOT_NUMBERS = 1 << 19  # the same for the pilot
 N_CELLS = 64  # cells of the grid of logsnr
-FEW_ROWS = 4  # of the pilot, where there is no time for more
+FEW_ROWS = 4  # least number of rows for the pilot
 LOWEST_SNR = 0.01
 FEW_COORDS = 64  # with more, an isotropic denoiser learns something below the lowest SNR
 HIGHEST_SNR = 100 / 2000  # of known_snr: an error of 3e-7 where categories are at distance one
-REAL_SNR = 1000.0  # beyond it the evidence of a continuous column says little about other columns
+REAL_SNR = 1000.0  # beyond it the evidence of a continuous column is hardly informative about other columns
 REAL_HIGHEST_SNR = 16000.0  # an error of a sixtieth of a standard deviation
 TAIL = 1e-5  # share of the density that is cut at either end
 
 
 class Draws(NamedTuple):
-    """Random numbers of B rows, from which an objective makes their state."""
+    """Random numbers of B rows that determine their state."""
 
     coin: Tensor  # (B, 1), bool, fair; False where the table has no missingness indicators
     share: Tensor  # (B,), chance with which each cell is known; 0 unless the objective masks
@@ -67,31 +65,26 @@ class Draws(NamedTuple):
 
 
 class View(NamedTuple):
-    """B rows in the state in which the denoiser sees them."""
+    """B rows in the state that the denoiser sees."""
 
-    x: Tensor  # (B, C), float64; NaN where a cell is missing or not part of the question
-    known: Tensor  # (B, C), bool: cells that are shown
+    x: Tensor  # (B, C), float64; NaN where a cell is missing or not scored
+    known: Tensor  # (B, C), bool
     snr: Tensor  # (B, C)
     draws: Draws
 
     @property
     def asked(self) -> Tensor:
-        """The cells to be priced, (B, C), float64; NaN elsewhere."""
+        """The scored cells, (B, C), float64; NaN elsewhere."""
         return self.x.masked_fill(self.known, math.nan)
 
 
 class Objective:
-    """How the rows of a part of a batch are shown and priced.
+    """State and loss of the rows of a part of a batch.
 
-    Attributes
-    ----------
-    masks : bool
-        Whether a random subset of the cells is known, so that ``draws.share`` is drawn.
-    noisy : bool
-        Whether cells have a finite SNR, so that ``draws.quantile`` and Gaussian noise are drawn. The continuous
-        columns of such rows are priced by :class:`ContinuousPath`.
-    splits : bool
-        Whether half of the rows price the missingness indicators alone, so that ``draws.coin`` is drawn.
+    ``masks``: a random subset of the cells is known, so that ``draws.share`` is drawn. ``noisy``: cells have a finite
+    SNR, so that ``draws.quantile`` and Gaussian noise are drawn; the continuous columns of such rows are scored by
+    :class:`ContinuousPath`. ``splits``: half of the rows score the missingness indicators alone, so that ``draws.coin``
+    is drawn.
     """
 
     masks = noisy = splits = False
@@ -101,7 +94,7 @@ class Objective:
         raise NotImplementedError
 
     def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
-        """The price of the posterior of a view, (B,); ``points`` (B, D) are the rows' own."""
+        """The loss of the posterior of a view, (B,); ``points`` (B, D) are those of the rows."""
         raise NotImplementedError
 
 
@@ -122,7 +115,7 @@ class Isotropic(Objective):
     def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
         book = posterior.codebook
         free_of_charge = view.known | view.x.isnan()
-        free_of_charge[:, book.reals] = True  # ContinuousPath prices these
+        free_of_charge[:, book.reals] = True  # scored by ContinuousPath
         error = (points - posterior.mean()).square()
         error = error.masked_fill(book.per_coord(free_of_charge), 0.0).sum(1)
         _, weight = self.quadrature.points(view.draws.quantile)
@@ -135,12 +128,9 @@ class Masked(Objective):
     With u of C observed cells unknown, :math:`-\log P(x)` is (C + 1)/u times their cross-entropy, on average over
     subsets of which every size is equally likely: an autoregression averaged over orders.
 
-    Parameters
-    ----------
-    balanced : bool
-        Whether rows with missing cells are reweighted so that they count like complete rows with the same cells
-        known. Without it they count more, because each of their few cells is more often among the first: an unbiased
-        loss, but where cells are missing more often in some kinds of rows, their frequencies are learned wrong.
+    If ``balanced``, rows with missing cells are reweighted so that they count like complete rows with the same cells
+    known. Without it they count more, because each of their few cells is more often among the first: an unbiased loss,
+    but where cells are missing more often in some kinds of rows, the frequencies of these kinds are learned wrong.
     """
 
     masks = splits = True
@@ -173,29 +163,15 @@ class Masked(Objective):
 
 
 class ContinuousPath:
-    """The continuous columns of rows at a finite SNR, priced as one step of a random path (6), times their number S.
+    """The continuous columns of M rows at a finite SNR, scored by one step of a random path (6), times its S steps.
 
     The path steps through the quantiles u', u' + 1/S, u' + 2/S ... of the quadrature, with u' uniform below 1/S. The
     step from a row's quantile u is one of them, drawn at random; where u itself is below 1/S, it is u', and the step
     that led there from the start is added.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-        If it has a denoiser ``base``, the price of the same path by the base is subtracted and its log-density in
-        closed form added, as in (4), which reduces the variance.
-    quadrature : Quadrature
-    here : State
-        State of the M rows.
-    points : Tensor, shape (M, D)
-    views : list of View
-        Of these rows.
-    generator : torch.Generator
-
-    Attributes
-    ----------
-    start : State
-        States from which the first steps start. The denoiser is to be called on them, too.
+    ``here`` is the state, ``points`` (M, D) and ``views`` are those of the rows. If the denoiser has a ``base``, the
+    loss of the same path by the base is subtracted and its log-density in closed form added, as in (4), which reduces
+    the variance. ``start`` are the states from which the first steps start: the denoiser is to be called on them, too.
     """
 
     def __init__(
@@ -216,7 +192,7 @@ class ContinuousPath:
         self.first = first = rows_below(u, 1 / PATH_STEPS, most)
         self.arrives = u[first] < 1 / PATH_STEPS
         self.start = start = State.start(book, points[first], known[first])
-        # infinite minus infinite: a cell known from the start brings no new evidence
+        # infinity minus infinity: a cell known from the start has no new evidence
         snr = (here.snr[first] - start.snr).nan_to_num(0.0)
         self.arrival = State(here.y[first] - start.y, snr)
         ahead = u + 1 / PATH_STEPS
@@ -228,7 +204,7 @@ class ContinuousPath:
         self.steps = [here.increment(book, points, target, noise) for noise in (xi, -xi)]
 
     def nats(self, at_here: Posterior, at_start: Posterior) -> Tensor:
-        """The price of the posteriors of :attr:`here` and :attr:`start`, (M,)."""
+        """The loss of the posteriors at :attr:`here` and :attr:`start`, (M,)."""
         price = self._price(at_here, at_start)
         base = getattr(self.denoiser, "base", None)
         if base is None:
@@ -250,7 +226,7 @@ class ContinuousPath:
 def rows_below(u: Tensor, bound: float, most: int) -> Tensor:
     """Numbers of the rows where ``u`` (B,) is below a bound, in increasing order: int64.
 
-    They must be at most ``most``. On a device other than the CPU, where their number is not asked for, the ``most``
+    They must be at most ``most``. On a device other than the CPU, where counting them would mean waiting, the ``most``
     rows of smallest u.
     """
     if devices.static_shapes(u.device):
@@ -259,7 +235,7 @@ def rows_below(u: Tensor, bound: float, most: int) -> Tensor:
 
 
 class Loss(Protocol):
-    """Nats of each row of a batch, of which a training follows the gradient."""
+    """Training objective: nats of each row of a batch."""
 
     repeats: bool  # whether the result is random, so that an evaluation averages several
 
@@ -271,22 +247,11 @@ class Loss(Protocol):
 
 
 class TrainingLoss:
-    """Nats of rows in random states: a batch is split between objectives and shown to the denoiser in one call.
+    """Nats of rows in random states: a batch is split between objectives and passed to the denoiser in one call.
 
-    Parameters
-    ----------
-    quadrature : Quadrature
-        Importance density over logsnr, of the isotropic rows.
-    shares : tuple of two floats
-        Of isotropic and masked rows in a batch.
-    balanced : bool
-        See :class:`Masked`.
-
-    Attributes
-    ----------
-    parts : list of (Objective, float)
-        The objectives in the order of their rows, the noisy ones first, and their shares of a batch; the last one gets
-        the rows that are left.
+    ``quadrature`` is the importance density over logsnr of the isotropic rows, ``shares`` those of isotropic and masked
+    rows in a batch, ``balanced`` that of :class:`Masked`. ``parts`` lists the objectives in the order of their rows,
+    the noisy ones first, with their shares of a batch; the last one gets the remaining rows.
     """
 
     repeats = True
@@ -313,7 +278,7 @@ class TrainingLoss:
         generator: torch.Generator,
         *constants: Tensor,
     ) -> Tensor:
-        """Nats of each row of ``x`` (B, C) in a fresh random state: (B,), in the order of the objectives' rows."""
+        """Nats of each row of ``x`` (B, C) in a new random state: (B,), in the order of the objectives' rows."""
         book, sizes = denoiser.codebook, self.sizes(len(x))
         points = book.embed(x)
         parts = [objective for objective, _ in self.parts]
@@ -409,17 +374,10 @@ def _step_cost(posterior: Posterior, step: State, x: Tensor) -> Tensor:
 
 
 class Evaluator:
-    """Held-out nats in random states that are the same at every call, so that evaluations compare.
+    """Held-out nats in random states that are the same at every call, so that evaluations are comparable.
 
-    Parameters
-    ----------
-    loss : Loss
-    x : Tensor of float64, shape (N, C)
-        Held-out rows. Of a wide table only the first ones are used.
-    seed : int
-        Of the random states.
-    n_draws : int
-        Rows times repeats, in random states.
+    ``x`` (N, C) are held-out rows, of which a wide table uses only the first; ``n_draws`` rows times repeats are
+    evaluated in random states of the seed.
     """
 
     def __init__(self, loss: Loss, x: Tensor, seed: int, n_draws: int = DRAWS) -> None:
@@ -429,7 +387,7 @@ class Evaluator:
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> Tensor:
-        """Nats of each row that is used: float64."""
+        """Nats of each row that is used, float64."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
         huge = denoiser.codebook.work >= HUGE
         most, size = max(16 if huge else 512, NUMBERS // denoiser.row_work), 16 if huge else 2048
@@ -465,7 +423,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 @torch.no_grad()
 def seconds_of_row(denoiser: Denoiser, x: Tensor) -> float:
-    """Seconds of a denoiser call for one row, from ``FEW_ROWS`` rows of x (N, C) of which nothing is known."""
+    """Seconds of a denoiser call per row, measured with ``FEW_ROWS`` rows of x (N, C) without known cells."""
     start = State.start(denoiser.codebook, denoiser.codebook.embed(x[:FEW_ROWS]), None)
     began = time.perf_counter()
     float(denoiser(*start).mean().sum())  # waits for a GPU
@@ -476,26 +434,17 @@ def seconds_of_row(denoiser: Denoiser, x: Tensor) -> float:
 def pilot_quadrature(
     denoiser: Denoiser, x: Tensor, generator: torch.Generator, *, seconds: float = math.inf
 ) -> Quadrature:
-    r"""An importance density over logsnr for a table.
+    r"""An importance density over logsnr for a table, from some of its rows ``x`` (N, C).
 
     The density is proportional to the root mean square of :math:`\gamma \|x - \hat x\|^2` on a grid, the choice of
-    least variance, with a tenth spread evenly. The grid runs from where the channel carries no information to where
-    no error is left.
-
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (N, C)
-        Rows; some of them are used.
-    generator : torch.Generator
-    seconds : float
-        In which it is to end, on fewer rows if need be, but at least ``FEW_ROWS``.
+    least variance, with a tenth spread evenly. The grid runs from where the channel carries no information to where no
+    error is left. Fewer rows are used to keep within ``seconds``, but at least ``FEW_ROWS``.
     """
     book = denoiser.codebook
     finite = torch.ones(book.n_columns, dtype=torch.bool, device=x.device)
     finite[book.reals] = False
     highest = torch.where(finite, book.known_snr * HIGHEST_SNR, REAL_HIGHEST_SNR)
-    # many pixels together show at a lower SNR what none shows alone
+    # many pixels together are informative at a lower SNR than one
     low = LOWEST_SNR * (min(1.0, FEW_COORDS / book.n_coords) if denoiser.isotropic else 1.0)
     ends = math.log(low), math.log(float(highest.max()))
     edges = torch.linspace(*ends, N_CELLS + 1, dtype=torch.float64, device=x.device)
@@ -514,12 +463,12 @@ def pilot_quadrature(
         target = gamma.expand(start.snr.shape).masked_fill(missing, 0.0)
         target = torch.where(torch.isinf(start.snr), start.snr, target)
         state = start.add(book, start.increment(book, points, target, xi))
-        # the error of a continuous column never ends: its own evidence makes it fall as 1/snr
+        # the error of a continuous column never vanishes: given its own evidence it falls as 1/snr
         damping = torch.where(finite, 1.0, (1 + gamma / REAL_SNR) ** -0.5)
         damping = damping.masked_fill(missing, 0.0)
         error = (points - denoiser(*state).mean()) * book.per_coord(damping)
         values.append(gamma.double() * error.square().sum(1).double().square().mean().sqrt())
-    density = torch.stack(values).clamp_min(1e-300)  # constant columns leave no error at all
+    density = torch.stack(values).clamp_min(1e-300)  # constant columns have no error
     share = density / density.sum()
     first = torch.nonzero(share.cumsum(0) > TAIL).flatten()[0]
     last = torch.nonzero(share.flip(0).cumsum(0).flip(0) > TAIL).flatten()[-1]

@@ -1,4 +1,4 @@
-"""Where training rows come from: a tensor in memory, or any other source that can be read again and again."""
+"""Sources of training rows: a tensor in memory, or any other source that can be read repeatedly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.counts import ROWS, pair_counts, pair_counts_of
 
-KEPT = 1 << 23  # numbers that are kept of all rows; of more, each batch computes its own
+KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes its own
 
 Constants = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -31,13 +31,9 @@ class Batches(Protocol):
 
 
 class RowSource(Protocol):
-    """All training rows of a table, encoded: float64, NaN where a cell is missing.
+    """All ``n_rows`` training rows of a table, encoded: float64, NaN where a cell is missing.
 
-    Attributes
-    ----------
-    n_rows : int
-    is_kept : bool
-        Whether the rows can be read; if not, no more than counts are known.
+    ``is_kept`` says whether the rows can be read; otherwise only counts are known.
     """
 
     is_kept: bool
@@ -62,15 +58,9 @@ class RowSource(Protocol):
         ...
 
     def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Batches:
-        """Batches (``size``, C) of rows in random order.
+        """Batches (``size``, C) of rows in random order; the generator is on their device.
 
-        Parameters
-        ----------
-        size : int
-        generator : torch.Generator
-            On the device of the rows.
-        n_batches : int
-            How many will be asked for at most: where that is less than an epoch, they are to be of the whole table.
+        At most ``n_batches`` will be drawn: if that is less than an epoch, they should be spread over the whole table.
         """
         ...
 
@@ -104,7 +94,7 @@ class TensorRows:
 
 
 class MappedRows:
-    """The rows of another source, each part of them mapped by a function of rows (B, C)."""
+    """The rows of another source, each part mapped by a function of rows (B, C)."""
 
     is_kept = True
 
@@ -154,7 +144,7 @@ def batches_with(
     generator: torch.Generator,
     n_batches: int,
 ) -> Batches:
-    """As :meth:`RowSource.batches`, each a tuple of the rows and of their constants."""
+    """:meth:`RowSource.batches` where each batch is a tuple of the rows and their constants."""
     if isinstance(source, TensorRows) and (kept := kept_constants(constants, source.x)) is not None:
         return TensorBatches(source.x, size, generator, kept)
     return MappedBatches(source.batches(size, generator, n_batches), lambda x: (x, *constants(x)))
@@ -162,7 +152,7 @@ def batches_with(
 
 @torch.no_grad()
 def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None:
-    """The constants of rows ``x`` (N, C), or None if they are too many numbers to be kept."""
+    """The constants of rows ``x`` (N, C), or None if they are too large to be kept."""
     one = constants(x[:1])
     if len(x) * sum(t.numel() for t in one) > KEPT:
         return None
@@ -171,19 +161,10 @@ def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None
 
 
 class TensorBatches:
-    """Batches of the rows of a tensor, in a new random order each epoch.
+    """Batches of the rows of a tensor ``x`` (N, C), in a new random order each epoch.
 
-    The rows that are left at the end of an epoch are dropped; a table shorter than a batch is repeated.
-
-    Parameters
-    ----------
-    x : Tensor, shape (N, C)
-    size : int
-        Rows of a batch.
-    generator : torch.Generator
-        On the device of the rows.
-    constants : tuple of Tensor, optional
-        Tensors of as many rows: a batch then is a tuple of its rows of all.
+    Remaining rows at the end of an epoch are dropped; a table shorter than a batch is repeated. With ``constants``,
+    tensors of N rows, a batch is a tuple of its rows of all. The generator is on the device of the rows.
     """
 
     def __init__(
@@ -196,7 +177,7 @@ class TensorBatches:
         self._x, self._size, self._generator = x, size, generator
         self._constants = constants
         self._order = torch.zeros(0, dtype=torch.int64, device=x.device)
-        # the generator's state before it drew the order, kept instead of the order; and rows used up
+        # the generator's state before the order was drawn, kept instead of the order; and the rows used
         self._before, self._position = generator.get_state(), 0
 
     def __next__(self) -> Any:

@@ -18,22 +18,12 @@ Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class Optimizer:
-    """AdamW on named weights, with clipped gradients: as torch computes it, without what its class loads first.
+    """AdamW on named weights, with gradients clipped to the norm ``max_norm``, without the imports of torch's class.
 
     The first ``torch.optim`` object of a process loads the compiler, which takes more than a second (``python -X
-    importtime -c "import torch._dynamo"``). The function behind the class, which does the arithmetic, is used as it is.
-
-    Parameters
-    ----------
-    weights : dict of name to nn.Parameter
-    weight_decay : float
-    max_norm : float
-        Bound on the norm of the gradient.
-
-    Attributes
-    ----------
-    moments : dict of name to dict of Tensor
-        The number of steps and the two moments of each weight, ``step``, ``exp_avg`` and ``exp_avg_sq``.
+    importtime -c "import torch._dynamo"``). The function behind the class, which does the arithmetic, is called
+    directly. ``moments`` holds the number of steps and the two moments of each weight, ``step``, ``exp_avg`` and
+    ``exp_avg_sq``.
 
     References
     ----------
@@ -57,7 +47,7 @@ class Optimizer:
         }
 
     def step(self, loss: Tensor, rate: float) -> Tensor:
-        """Follow the gradient of a loss, with a learning rate; returns its norm before clipping."""
+        """Make a step down the gradient of a loss, with a learning rate; returns its norm before clipping."""
         for p in self.weights.values():
             p.grad = None
         loss.backward()
@@ -108,14 +98,8 @@ class Optimizer:
 class Average(Generic[Trained]):
     """The moving average of a model's weights, and the best of its past states.
 
-    Attributes
-    ----------
-    model : Module
-        A copy, with the averaged weights.
-    best : float
-        Nats of the best state so far.
-    stale : int
-        Evaluations since then, or since the last restart.
+    ``model`` is a copy with the averaged weights, ``best`` the nats of the best state so far, and ``stale`` the number
+    of evaluations since then, or since the last restart.
     """
 
     def __init__(self, model: Trained, decay: float) -> None:
@@ -145,7 +129,7 @@ class Average(Generic[Trained]):
 
     @torch.no_grad()
     def restore(self, weights: Iterable[Tensor]) -> None:
-        """Put the best weights into the average and into ``weights``."""
+        """Copy the best weights to the average and to ``weights``."""
         self.stale = 0
         for name, p in zip(self.weights, weights, strict=True):
             self.weights[name].copy_(self.best_weights[name])
@@ -180,7 +164,7 @@ class Average(Generic[Trained]):
 
 
 class RandomStreams:
-    """The generators a training draws from: the caller's, and the global ones, which dropout knows."""
+    """The generators of a training: the caller's, and the global ones, which dropout uses."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
@@ -201,18 +185,10 @@ class RandomStreams:
 
 
 def check(found: Any, like: Any, name: str = "state") -> None:
-    """Refuse a state that is not made like another one.
+    """Raise a ValueError, naming the first part that differs, unless two nested dicts have the same structure.
 
-    Parameters
-    ----------
-    found, like : nested dict
-        Must have the same keys and types, their tensors the same shapes and finite numbers. A tensor of length zero in
-        ``like`` admits any length; an integer must be a count; what is in lists is not looked at.
-
-    Raises
-    ------
-    ValueError
-        Naming the first part that differs.
+    Keys and types must be equal, tensors of the same shapes and finite. A tensor of length zero in ``like`` admits any
+    length; an integer must be a count; lists are not checked.
     """
     if type(found) is not type(like):
         raise ValueError(f"{name} is of the type {type(found).__name__}")
