@@ -1,4 +1,4 @@
-"""Every cell against the other cells of its row, and every pair of cells, under the score of a detector.
+"""Every cell against the other cells of its row, under the score of a detector.
 
 A cell is compared with the other cells of its row. Where missingness is modelled, a cell is a pair of its missingness
 indicator and its value: the indicator is conditioned on the other indicators, the value on all of them.
@@ -8,8 +8,8 @@ complete rows and does not marginalise, its log-probabilities normalised over th
 eq. (13) of :mod:`discrete_itd.likelihood.conditional`, with the gaps of the row as they are scored. For an exact model
 they are its log-probability, normalised over the values of one cell, all other cells fixed, with these exceptions:
 
-* Conditionals with many unknown cells at once come from the exact companion of a model that does not marginalise:
-  conflicts of pairs, the candidates among the cells of wide tables, and the column whose dependence has changed.
+* Conditionals with many unknown cells at once come from the exact companion of a model that does not marginalise: the
+  candidates among the cells of wide tables, and the column whose dependence has changed.
 * A network's posterior of a cell given all others need not equal the ratio of two of its path scores, so the two agree
   only as well as the network's conditionals agree with one another.
 * Missingness indicators (``missing="category"``) are conditioned on the other indicators only, as in the score, where
@@ -51,8 +51,8 @@ PRIOR = 0.5  # probability that a row has a wrong cell: rows to be explained are
 LEAST_NATS = 0.05  # least excess over the expectation; smaller ones round to nothing in a sentence
 LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
 MOST_CELLS = 256  # cells of a row that are assessed one by one: all, except in very wide tables
+RIVALS = 4  # most probable errors of a row: they should include wrong cells and those with which these conflict
 # with enumeration:
-RIVALS = 4  # cells of a row that are refined: they should include wrong ones and those with which these conflict
 MARGIN = 4.0  # nats: error of their log-odds before
 RECHECKED = 5  # cells that are assessed again after a wrong one was found
 MOST_SCORES = 1 << 13  # per row: fewer cells in wider tables
@@ -344,12 +344,11 @@ def most_doubtful(
     with the largest log-odds are assessed again. All cells are first enumerated coarsely, and at most ``RIVALS`` of a
     row are then refined: nothing is scored twice.
 
-    The cell with which a found one conflicts is that of :func:`conflicts`; or with enumeration, the one of the row's
-    ``RIVALS`` cells with the largest log-odds of an error whose predicted value, in its place, decreases the surprisal
-    of the found cell given all others most.
+    The cell with which a found one conflicts is the one of the row's ``RIVALS`` cells with the largest log-odds of an
+    error whose predicted value, in its place, decreases the surprisal of the found cell given all others most.
 
-    Only :func:`candidates` are assessed: a row costs at most ``N_FOLDS`` + k ``MOST_CELLS`` conditionals, twice as many
-    with missingness indicators, however many columns there are.
+    Only :func:`candidates` and given cells are assessed: a row costs at most ``N_FOLDS`` + k (``MOST_CELLS`` +
+    ``RIVALS``) conditionals, twice as many with missingness indicators, however many columns there are.
     """
     free = [j for j in range(len(scorer.schema)) if j not in scorer.given]
     shift = math.log(prior / (1 - prior) / len(free))
@@ -362,10 +361,6 @@ def most_doubtful(
         )
         for every, part in zip(out, found, strict=True):
             every[own] = part
-    if not isinstance(scorer.conditional, ConditionalDenoiser):
-        some = np.flatnonzero(out.cells[:, 0] >= 0)
-        cells = np.where(out.cells >= 0, out.cells, out.cells[:, :1])[some]
-        out.conflict[some], out.conflict_nats[some] = conflicts(scorer, x[some], cells)
     return out
 
 
@@ -416,19 +411,23 @@ def _fill_batch(
 ) -> None:
     """Write the wrong cells of a batch of B rows, among candidates (B, m), to ``out``."""
     by_value, k = isinstance(scorer.conditional, ConditionalDenoiser), out.cells.shape[1]
+    # given cells are no reasons, but others may conflict with them
+    given = torch.tensor(scorer.given, dtype=columns.dtype, device=columns.device)
+    columns = torch.cat([columns, given.expand(len(rows), -1)], 1)
     log_wrong, more = log_probs_alone(scorer.marginals, rows)[1], _of_new(scorer, rows) + shift
     left = torch.arange(len(rows), device=rows.device)  # rows whose next cell is sought
     known, among, repaired = rows, columns, rows.clone()
     first: tuple[Tensor, Posterior, Tensor] | None = None
     for rank in range(k):
         before = torch.from_numpy(out.cells[:, :rank]).to(left.device)[left]
-        fresh = (among[:, :, None] != before[:, None]).all(2)
+        free = ~torch.isin(among, given)
+        fresh = (among[:, :, None] != before[:, None]).all(2) & (free | (rank == 0))
         nodes = AGAIN if rank else FIRST
         q = given_others(scorer, known, _asked(scorer, known, among, fresh), nodes)
         log_p, log_odds = _judged(scorer, q, rows[left], among, log_wrong[left], more[left])
         log_odds = log_odds.masked_fill(~fresh, -math.inf)
+        place = _largest(log_odds, RIVALS)
         if by_value:
-            place = _largest(log_odds, RIVALS)
             near = log_odds.gather(1, place) > -MARGIN
             near = near if rank else near.any(1, keepdim=True).expand_as(near)
             if bool(near.any()):
@@ -436,8 +435,8 @@ def _fill_batch(
                 q = given_others(scorer, known, finer, SECOND, q)
                 log_p, log_odds = _judged(scorer, q, rows[left], among, log_wrong[left], more[left])
                 log_odds = log_odds.masked_fill(~fresh, -math.inf)
-            if not rank:
-                first = columns.gather(1, place), q, log_p
+        first = first or (columns.gather(1, place), q, log_p)
+        log_odds = log_odds.masked_fill(~free, -math.inf)
         _take(scorer, q, left, among, log_p, log_odds, log_volume, repaired, out, rank)
         hit = torch.from_numpy(out.cells[:, rank] >= 0).to(left.device)[left]
         left, among = left[hit], among[hit]
@@ -598,70 +597,3 @@ def _taken_as_unknown(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Tensor
 def _only(rows: Tensor, columns: Tensor) -> Tensor:
     """The rows with only the cells of their own columns (B, k)."""
     return torch.full_like(rows, math.nan).scatter_(1, columns, rows.gather(1, columns))
-
-
-def conflicts(scorer: Scorer, x: Tensor, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The other cell that increases a cell's surprisal most, as a column, and by how much, in nats.
-
-    Both have the shape of ``cells``, which are columns (N, k) of encoded rows ``x`` (N, C'); at most 0 nats if no cell
-    does. The other cell is sought among all, or in tables of more than ``MOST_CELLS`` columns among as many cells,
-    those whose own surprisal the cells of the row increase most: under a joint distribution, two cells increase each
-    other's by the same amount. So a row costs at most k + ``MOST_CELLS`` conditionals, twice as many with missingness
-    indicators.
-    """
-    n_columns = scorer.density.encoder_.n_columns
-    all_columns = torch.arange(n_columns, device=x.device)
-    most, done = min(n_columns, MOST_CELLS), 0
-    other, nats = np.zeros_like(cells), np.zeros(cells.shape)
-    with progress_bar(len(x), "pairs") as bar:
-        for rows in x.split(most_rows(scorer, most * n_columns)):
-            batch = slice(done, done + len(rows))
-            own = torch.from_numpy(cells[batch]).to(x.device)
-            others = all_columns.expand(len(rows), -1)
-            if n_columns > MOST_CELLS:
-                others = _largest(_changes(scorer, rows, own, rows).amax(1), most)
-            place = _indicators(scorer, x.device)[own]
-            asked = _only(rows, torch.cat([own, torch.where(place < 0, own, place)], 1))
-            changes = _changes(scorer, rows, others, asked)
-            changes = changes.gather(2, own[:, None].expand(-1, most, -1)).cpu().numpy()
-            best = changes.argmax(1)
-            other[batch] = np.take_along_axis(others.cpu().numpy(), best, 1)
-            nats[batch] = changes.max(1)
-            done += len(rows)
-            bar.update(len(rows))
-    return other, nats
-
-
-@torch.no_grad()
-def _changes(scorer: Scorer, x: Tensor, given: Tensor, asked: Tensor) -> Tensor:
-    """Change of the surprisal of each cell by each cell in ``given`` columns (B, m) alone: (B, m, C), nats.
-
-    0 for the cells that are NaN in ``asked`` (B, C'), and for a cell and itself.
-    """
-    leading, indicators = scorer.conditional.codebook.leading, _indicators(scorer, x.device)
-    out = x.new_zeros(*given.shape, scorer.density.encoder_.n_columns)
-    if not out.numel():
-        return out
-    # the indicators come first, so they are known where a value is predicted
-    known = torch.full_like(x, math.nan), x.masked_fill(~leading, math.nan)
-    cells = asked.masked_fill(~leading, math.nan), asked.masked_fill(leading, math.nan)
-    alone = [_log_prob_given(scorer, k, c) for k, c in zip(known, cells, strict=True)]
-
-    def changed(part: int, row: Tensor, place: Tensor) -> Tensor:
-        """Changes (Q, C') of indicators (part 0) or values (1) of each ``row`` (Q,) by its cell at ``place`` (Q, 1)."""
-        both = known[part][row].scatter_(1, place, x[row].gather(1, place))
-        asked = cells[part][row].scatter_(1, place, math.nan)
-        found = _log_prob_given(scorer, both, asked)
-        return (alone[part][row] - found).scatter_(1, place, 0.0)
-
-    step = max(1, most_rows(scorer) // len(x))
-    for start in range(0, given.shape[1], step):
-        at = given[:, start : start + step].T.reshape(-1, 1)
-        row = torch.arange(len(x), device=x.device).repeat(len(at) // len(x))
-        changes, place = changed(1, row, at), indicators[at]
-        there = torch.nonzero(place[:, 0] >= 0).flatten()
-        if len(there):
-            changes[there] += changed(0, row[there], place[there])
-        changes = _by_column(scorer, changes).scatter_(1, at, 0.0)
-        out[:, start : start + step] = changes.view(-1, *out[:, 0].shape).transpose(0, 1)
-    return out

@@ -174,7 +174,8 @@ def reasons(
     ----------
     model : DiffusionDensity or Scorer
         Fitted. Cells of the columns that a scorer conditions on are never reasons.
-    X : DataFrame, array-like or Rows, shape (N, C) k : int
+    X : DataFrame, array-like or Rows, shape (N, C)
+    k : int
         Maximal number of cells per row.
     prior : float
         Prior probability that a row has a wrong cell; by default that of a row that raised an alarm.
@@ -183,26 +184,22 @@ def reasons(
     -------
     DataFrame
         One line per cell, a row's most probable error first. A row has fewer than k lines if fewer of its cells are
-        more
-        likely wrong than right, and none if no cell is: an inlier, or a row of which no single cell stands out.
+        more likely wrong than right, and none if no cell is: an inlier, or a row of which no single cell stands out.
 
         * ``row`` (the index of X), ``rank`` (1 for the most probable error), ``column``, ``value``;
         * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; ``expected_nats``, its
           expectation, the entropy of that conditional distribution; ``excess_nats``, the difference, at least 0.05;
         * ``error_probability``, the probability that the cell is wrong, above 0.5, if the others are right;
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
-        * ``conflict_column``, ``conflict_value``, ``conflict_nats``: the column that increases this cell's surprisal
-          most, :math:`\log P(x_j) - \log P(x_j | x_i)`, its value, and by how much; None and at most 0 where none
-          does. With enumeration (:mod:`discrete_itd.detection.assessment`) it is the one of the row's most probable
-          errors
-          whose predicted value in its place decreases this cell's surprisal given all others most;
+        * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
+          whose predicted value in its place decreases this cell's surprisal given all others most, its value, and by
+          how much; None and 0 where none does;
         * ``sentence``, the same in English, see :func:`sentence`.
 
         The others are the other cells of the row, where those of smaller rank are treated as unknown
         (:func:`discrete_itd.detection.assessment.most_doubtful`), or with enumeration have their predicted values. In
-        tables of more than 256 columns, both cells are sought among 256 candidates of each row
-        (:func:`discrete_itd.detection.assessment.candidates`, :func:`discrete_itd.detection.assessment.conflicts`), so
-        that a row costs some hundred conditionals.
+        tables of more than 256 columns, cells are sought among 256 candidates of each row
+        (:func:`discrete_itd.detection.assessment.candidates`), so that a row costs some hundred conditionals.
 
     Raises
     ------

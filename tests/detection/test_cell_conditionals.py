@@ -13,11 +13,10 @@ import torch
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
-from discrete_itd.detection import assessment
-from discrete_itd.detection.assessment import assess
-from discrete_itd.detection.distributions import mean_log_volume
+from discrete_itd.detection.assessment import assess, given_others
+from discrete_itd.detection.distributions import Cell, mean_log_volume
 from discrete_itd.detection.reasons import cell_nats, expected
-from discrete_itd.detection.score import Scorer, scorer_of
+from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.numeric import fit_bins
 from discrete_itd.recipes import Network
@@ -36,14 +35,19 @@ LEVELS = {"a": ["x", "y", "z"], "b": ["u", "v"], "c": ["s", "t"]}
 ROWS = pd.DataFrame(list(itertools.product(*LEVELS.values())), columns=list(LEVELS))
 
 
-def pairwise(model, X):
-    """Of all pairs of cells, log P(x_j) - log P(x_j | x_i), as the search for conflicts has it: (N C, C)."""
-    scorer, names = scorer_of(model), X.columns
-    rows = scorer.density.rows(X)
-    of_each = torch.arange(len(names)).expand(len(rows.unique), -1)
-    changes = assessment._changes(scorer, rows.unique, of_each, rows.unique).transpose(1, 2)
-    index = pd.MultiIndex.from_product([X.index, names], names=["row", "column"])
-    return pd.DataFrame(changes[rows.inverse].reshape(-1, len(names)), index, names)
+def conflicts(scorer, x, column, n_rivals=4):
+    """Of a row (1, C'), by how much each rival's predicted value decreases the surprisal of a cell: by column, nats.
+
+    The rivals are the cells that are most likely wrong; of every question, all cells are asked again.
+    """
+    whole, every = assess(scorer, x), torch.ones_like(x, dtype=torch.bool)
+    q, gains = given_others(scorer, x, every), {}
+    for j in np.argsort(-whole.error_log_odds[0], kind="stable")[:n_rivals]:
+        if j != column:
+            told = Cell.of(scorer, q, int(j), torch.tensor([0])).put_into(x)
+            change = whole.given_others - assess(scorer, told).given_others
+            gains[int(j)] = change[0, column]
+    return gains
 
 
 def with_denoiser(density, denoiser, marginals=None):

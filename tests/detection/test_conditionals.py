@@ -4,13 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_cell_conditionals import pairwise
+from test_cell_conditionals import conflicts
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import State
 from discrete_itd.detection.assessment import (
     assess,
-    conflicts,
     given_others,
     most_doubtful,
     predictions,
@@ -92,21 +91,6 @@ def test_properties_continuous_columns_against_a_fine_grid(detectors):
             p = brute_force(detector, row, "a", np.unique(table["a"]))
             names = detector.expected(row, ["a"], k=None).set_index("expected")["probability"]
             assert names[value] == pytest.approx(p["xyz".index(value)], abs=1e-4)
-
-
-def test_properties_pairs_are_changes_of_the_conditional(detectors):
-    """Of a row of which two cells are known: the probability normalised over one, with and without the other."""
-    detector, row = detectors["ordinal"], ordinal(1)[3:4].astype(object)
-    pairs = pairwise(detector._scorer, row)
-    for j, i in (("a", "b"), ("level", "a"), ("b", "level")):
-        values = np.unique(ordinal()[j].dropna())
-        at = list(values).index(row[j].iloc[0])
-        alone = row.copy()
-        alone.loc[:, [c for c in row if c != j]] = None
-        both = alone.assign(**{i: row[i]})
-        given, nothing = (brute_force(detector, r, j, values)[at] for r in (both, alone))
-        change = pairs.xs(j, level="column")[i].iloc[0]
-        assert change == pytest.approx(np.log(nothing / given), abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["nominal", "mixed"])
@@ -192,16 +176,19 @@ def test_properties_wrong_cells_are_found_one_by_one(several):
     assert n_found[1] > 3
 
 
-def test_properties_conflicts_are_the_largest_of_all_pairs(several):
+def test_properties_conflicts_are_with_the_rival_that_explains_most(several):
+    n_found = 0
     for detector, table in several:
-        scorer, x = detector._scorer, detector.density_.rows(table).x[:20]
-        n_columns = detector.explain().shape[1]
-        cells = np.random.default_rng(0).integers(0, n_columns, (20, 2))
-        pairs = pairwise(scorer, table[:20]).to_numpy().reshape(20, n_columns, n_columns)
-        other, nats = conflicts(scorer, x, cells)
-        at = np.arange(20)[:, None], cells
-        np.testing.assert_allclose(nats, pairs[at].max(2), atol=2e-5)
-        np.testing.assert_allclose(pairs[(*at, other)], nats, atol=2e-5)
+        mixed = table[:8].assign(**{table.columns[0]: table.iloc[-8:, 0].to_numpy()})
+        scorer, rows = detector._scorer, detector.density_.rows(mixed)
+        out = most_doubtful(scorer, rows.x, rows.log_volume, 1, 0.9)
+        for i in np.flatnonzero(out.cells[:, 0] >= 0):
+            gains = conflicts(scorer, rows.x[i : i + 1], out.cells[i, 0])
+            assert out.conflict_nats[i, 0] == pytest.approx(max(*gains.values(), 0), abs=1e-4)
+            if out.conflict_nats[i, 0] > 1e-3:
+                n_found += 1
+                assert gains[out.conflict[i, 0]] == pytest.approx(max(gains.values()), abs=1e-4)
+    assert n_found > 5
 
 
 # -- wide tables ----------------------------------------------------------------------------------
@@ -272,6 +259,6 @@ def test_properties_questions_of_a_row_do_not_grow_with_the_square_of_columns(wi
             counts[name, most] = n_asked / len(rows)
     hook.remove()
     assert counts["expected", 5] <= 2 * (3 + 5 + 1)  # folds, candidates, prediction; indicators too
-    assert counts["reasons", 5] <= 2 * (3 + 5 + (1 + 5 + 1))  # and what is in conflict with it
+    assert counts["reasons", 5] <= 2 * (3 + 5 + 4)  # and what is in conflict with it
     for name in ("reasons", "expected"):
         assert counts[name, COLUMNS] > COLUMNS

@@ -1,13 +1,13 @@
-"""Reasons for people: pairs against enumeration, and the table that puts all together."""
+"""Reasons for people: the table that puts all together, and sentences."""
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from test_cell_conditionals import QUICK, ROWS, TABLE, exact_density, mixed_model, pairwise
+from test_cell_conditionals import TABLE, conflicts, mixed_model
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.reasons import cell_nats, expected, reasons, sentence
+from discrete_itd.detection.score import scorer_of
 from discrete_itd.encoders import TableEncoder
 
 pytestmark = pytest.mark.single_precision
@@ -18,75 +18,6 @@ def model():
     return mixed_model()
 
 
-def marginal(p, names):
-    return p.groupby([ROWS[c] for c in names]).transform("sum")
-
-
-# -- pairs ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_pairs_against_enumeration(seed):
-    density, p, _ = exact_density(seed)
-    pairs = pairwise(density, ROWS)
-    assert pairs.shape == (12 * 3, 3)
-    for j in ROWS:
-        own = pairs.xs(j, level="column")
-        for i in ROWS:
-            if i == j:
-                assert (own[i] == 0).all()
-                continue
-            ratio = marginal(p, [i]) * marginal(p, [j]) / marginal(p, [i, j])
-            np.testing.assert_allclose(own[i], np.log(ratio), atol=1e-4)
-
-
-def test_pairs_with_missing_cells():
-    density, p, _ = exact_density()
-    pairs = pairwise(density, ROWS.assign(b=None))
-    assert (pairs.xs("b", level="column") == 0).all(axis=None)
-    assert (pairs["b"] == 0).all()
-    ratio = marginal(p, ["a"]) * marginal(p, ["c"]) / marginal(p, ["a", "c"])
-    np.testing.assert_allclose(pairs.xs("a", level="column")["c"], np.log(ratio), atol=1e-4)
-
-
-def test_pairs_are_differences_of_the_model(model):
-    """Whatever the kind of column: what one given column changes, asked one by one."""
-    rows = TABLE[:12]
-    pairs = pairwise(model, rows)
-    for j, i in [("size", "word"), ("count", "flag"), ("word", "level"), ("level", "size")]:
-        alone, both = (rows[[j, *given]].reindex(columns=rows.columns) for given in ([], [i]))
-        change = model.log_prob(alone).log_prob - model.log_prob(both, given=[i]).log_prob
-        np.testing.assert_allclose(pairs.xs(j, level="column")[i], change, atol=1e-3)
-    strange = pairwise(model, rows[:1].assign(word="low", size=9.0)).xs("size", level="column")
-    assert strange["word"].iloc[0] > 1
-
-
-def test_pairs_of_what_is_missing():
-    """Two columns that are missing together: that only one is, is strange for both."""
-    rng = np.random.default_rng(1)
-    gone = rng.random(500) < 0.4
-    frame = pd.DataFrame({c: pd.Series(rng.choice(["u", "v"], 500)).mask(gone) for c in "ab"})
-    frame["c"] = rng.choice(["s", "t"], 500)
-    density = DiffusionDensity(**{**QUICK, "max_steps": 300}, missing="category").fit(frame)
-    pairs = pairwise(density, pd.DataFrame({"a": ["u", None], "b": [None, None], "c": ["s", "s"]}))
-    assert pairs.loc[(0, "a"), "b"] > 0.5
-    assert pairs.loc[(0, "b"), "a"] > 0.5
-    assert pairs.loc[(1, "b"), "a"] < -0.3
-    assert abs(pairs["c"]).max() < 0.3
-    # asked one by one: a's being there given that b is, and a given b and which cells are there
-    row = pd.DataFrame({"a": ["u"], "b": ["v"], "c": ["s"]})
-    x = density.rows(row).x
-
-    def log_prob(j, *known):
-        known = torch.isin(torch.arange(5), torch.tensor(known, dtype=torch.int64))
-        told = x.masked_fill(~known & (torch.arange(5) != j), np.nan)
-        return density.model_.log_prob(told, 2, given=known).log_prob.item()
-
-    there = log_prob(3) - log_prob(3, 4)
-    value = log_prob(0, 3, 4) - log_prob(0, 1, 3, 4)
-    assert np.isclose(pairwise(density, row).loc[(0, "a"), "b"], there + value, atol=1e-4)
-
-
 # -- the table ------------------------------------------------------------------------------------
 
 
@@ -94,7 +25,7 @@ def test_the_table_of_reasons(model):
     rows = pd.concat([TABLE[TABLE["word"] == "top"][-10:].assign(size=0.2), TABLE[150:160]])
     table = reasons(model, rows, k=2)
     assert set(rows.index[:10]) <= set(table["row"])
-    nats, pairs = cell_nats(model, rows), pairwise(model, rows)
+    nats, x = cell_nats(model, rows), model.rows(rows).x
     best = expected(model, rows, n_values=1).set_index(["row", "column"])
     for line in table.to_dict("records"):
         row, column = line["row"], line["column"]
@@ -109,12 +40,14 @@ def test_the_table_of_reasons(model):
             assert np.isclose(line["error_probability"], 1 / (1 + np.exp(-odds)), atol=1e-5)
             told = best.loc[(row, column), "expected"]
             assert told == line["expected"] or told == pytest.approx(line["expected"], rel=1e-5)
-        against = pairs.loc[(row, column)]
+        i, j = (list(names).index(name) for names, name in ((rows.index, row), (rows, column)))
+        against = conflicts(scorer_of(model), x[i : i + 1], j)
+        other = max(against, key=against.__getitem__)
+        assert np.isclose(max(against[other], 0), line["conflict_nats"], atol=1e-4)
         if line["conflict_column"] is None:
-            assert against.max() <= 0
+            assert against[other] <= 0
         else:
-            assert against.idxmax() == line["conflict_column"]
-            assert np.isclose(against.max(), line["conflict_nats"])
+            assert rows.columns[other] == line["conflict_column"]
             assert line["conflict_value"] == rows.loc[row, line["conflict_column"]]
         assert line["sentence"].startswith(f"{column} = ")
         assert " times as rare as expected from the other cells (+" in line["sentence"]
