@@ -24,15 +24,10 @@ _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
 _log: ContextVar[list[Callable[[], str]] | None] = ContextVar("_log", default=None)
 
 
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, whose output is seen though it is no terminal."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
-
-
 def _hidden() -> bool | None:
-    """Whether a bar is not to be seen; None leaves that to whether the output is a terminal."""
-    return False if in_notebook() else None
+    """False, to show a bar, in the kernel of a notebook, which is no terminal; else None: tqdm asks for a terminal."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return False if "IPKernelApp" in getattr(shell, "config", {}) else None
 
 
 def progress_bar(total: float, what: str, bar_format: str | None = None) -> tqdm:
@@ -68,21 +63,10 @@ def stream_progress(what: str) -> Iterator[tqdm]:
 
 
 class FitProgress:
-    """How far a fit is, which may be the largest part of another one.
+    """Progress of a fit, on a bar whose total is 1; the largest part of it may be another fit.
 
-    Parameters
-    ----------
-    bar : tqdm
-        Its total is 1.
-    max_time : float, optional
-        Seconds of the whole fit.
-
-    Attributes
-    ----------
-    start : float
-        When the whole fit began, by ``time.perf_counter``.
-    share : float
-        Of the whole fit and of ``max_time``, which a fit within it may take.
+    It began at ``start``, by ``time.perf_counter``, and may take ``max_time`` seconds. A fit within it may take the
+    ``share`` of it, and of that time.
     """
 
     def __init__(self, bar: tqdm, max_time: float | None) -> None:
@@ -125,14 +109,8 @@ class FitProgress:
 def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[FitProgress]:
     """One bar for a fit, with an estimate of its end; a fit within the block has the same.
 
-    It is there at once, and :func:`stage` says what the fit is doing before there is anything to count.
-
-    Parameters
-    ----------
-    max_time : float, optional
-        Seconds of the fit.
-    share : float
-        Of the time, which a fit within the block may take: what comes after it has the remainder.
+    It is shown at once, and :func:`stage` names the step before there is anything to count. The fit may take
+    ``max_time`` seconds; a fit within the block may take the ``share`` of them, and what comes after it the remainder.
     """
     outer = _fit.get()
     if outer is not None:

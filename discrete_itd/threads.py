@@ -51,14 +51,9 @@ def count_cpus() -> int:
 
 
 def quota(groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUP) -> float:
-    """CPUs' worth of time that control groups (cgroup v1 or v2) allow this process; infinite where none is set.
+    """Number of CPUs that control groups (cgroup v1 or v2) allow this process; infinite where none is set.
 
-    Parameters
-    ----------
-    groups : Path
-        Where the file system of the control groups is mounted.
-    own : Path
-        The file that lists the groups of the process.
+    ``groups`` is the mount point of their file system, ``own`` the file that lists the groups of the process.
     """
     least = float("inf")
     try:
@@ -116,10 +111,7 @@ def in_one_thread() -> Iterator[None]:
 def threads_for(work: float) -> Iterator[None]:
     """Within the block, torch uses as many threads as have ``LEAST_WORK`` each, at least one.
 
-    Parameters
-    ----------
-    work : float
-        Multiply-adds of a step or a block: rows, times the floats that are multiplied for a row.
+    ``work`` is the number of multiply-adds of a step or a block: rows, times the floats that are multiplied for a row.
     """
     n = min(int(work / LEAST_WORK), most_threads()) if work >= 2 * LEAST_WORK else 1
     with _set_threads(n, getattr(_callers, "most", None)):

@@ -57,7 +57,7 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuse what is no yes or no."""
+    """Raise a TypeError if a value is no bool."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
@@ -73,9 +73,7 @@ def check_share(name: str, value: Any) -> float:
 def check_random_state(random_state: Any) -> np.random.RandomState:
     """The random numbers of a ``random_state``, as scikit-learn has it; ValueError if it is none."""
     if random_state is None or random_state is np.random:
-        random_state = np.random.randint(
-            2**31 - 1
-        )  # of the global state, which np.random.seed seeds
+        random_state = np.random.randint(2**31 - 1)  # the global state, set by np.random.seed
     if isinstance(random_state, np.random.RandomState):
         return random_state
     if not isinstance(random_state, int | np.integer) or not 0 <= random_state < 2**32:
@@ -89,10 +87,7 @@ def check_random_state(random_state: Any) -> np.random.RandomState:
 def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
     """How often each row occurs, as int64 of shape (N,); None if that is once each.
 
-    Raises
-    ------
-    ValueError
-        If weights are not whole, negative, too few or too many, or all zero.
+    A ValueError if weights are not whole, negative, too few or too many, or all zero.
     """
     if sample_weight is None:
         return None
@@ -115,10 +110,7 @@ def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
 def check_mean_weights(sample_weight: Any, n_rows: int) -> np.ndarray:
     """Weights of rows in a mean, float64 of shape (N,) with mean 1.
 
-    Raises
-    ------
-    ValueError
-        If weights are negative, not finite, too few or too many, or all zero.
+    A ValueError if weights are negative, not finite, too few or too many, or all zero.
     """
     weights = _one_for_every_row(sample_weight, n_rows)
     wrong = ~(np.isfinite(weights) & (weights >= 0))
