@@ -131,10 +131,10 @@ class GridPosterior(GaussianPosterior):
         row, column, nodes, log_f = self._own()
         y, snr = (t[row, column].double()[:, None] for t in (y, snr))
         known = torch.isinf(snr[:, 0])
-        told = log_f + torch.where(known[:, None], 0.0, y * nodes - snr * nodes.square() / 2)
+        updated = log_f + torch.where(known[:, None], 0.0, y * nodes - snr * nodes.square() / 2)
         place = torch.full_like(self.place, -1)
         place[row, column] = torch.arange(len(row), device=row.device).masked_fill(known, -1)
-        return GridPosterior(others, place, nodes, told)
+        return GridPosterior(others, place, nodes, updated)
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GridPosterior:
         """The posterior of the rows that ``rows`` selects from each tensor."""

@@ -1,4 +1,4 @@
-"""The contract that every denoiser keeps."""
+"""The interface of denoisers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-Config = Mapping[str, Any]  # arguments of a constructor, as JSON gives them back
+Config = Mapping[str, Any]  # arguments of a constructor, read from JSON
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
 
 HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
@@ -31,7 +31,7 @@ ESTIMATORS = (
 )  # of a row's log-probability, see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
 BATCH = 2048  # rows in a call of a draw
-NUMBERS = 1 << 25  # of the posteriors of such a call, where rows need many
+NUMBERS = 1 << 25  # floats of the posteriors of such a call
 NEGLIGIBLE = 80.0  # nats below the largest term of a sum
 NARROW = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
 
@@ -46,9 +46,9 @@ def filled(x: Tensor, block: int = BLOCK) -> Tensor:
 
 
 def without_copies(x: Tensor) -> Tensor:
-    """The first rows of ``x`` (B, C), of which the others are copies of the last: what :func:`filled` adds, taken away.
+    """Drop the trailing copies of the last row that :func:`filled` appended to ``x`` (B, C).
 
-    For numbers that are made row by row, without products of matrices. On a CPU: elsewhere the host would wait.
+    For functions of single rows, without products of matrices. On a CPU only: elsewhere the host would wait.
     """
     if x.device.type != "cpu" or len(x) < 2:
         return x
@@ -57,7 +57,7 @@ def without_copies(x: Tensor) -> Tensor:
 
 
 def row_product(x: Tensor, w: Tensor) -> Tensor:
-    """``x @ w``, each row of which depends on that row of ``x`` alone: (..., B, K) and (..., K, N) to (..., B, N).
+    """``x @ w``, each row of which depends only on that row of ``x``: (..., B, K) and (..., K, N) to (..., B, N).
 
     If N is small, libraries choose the order of summation by the position of a row; columns of zeros prevent this.
     """
@@ -69,12 +69,10 @@ n_writes = attrgetter("_version")  # of a tensor, as torch counts them
 
 
 class Derived(Generic[Made]):
-    """What a function makes of tensors, kept until one of them is moved, replaced or written to.
+    """Result of ``make``, a function of tensors, kept until one of them is moved, replaced or written to.
 
-    Parameters
-    ----------
-    make : callable
-        Its result is not differentiated. Of a module, so that it can be copied and pickled; what it made is not.
+    The result is not differentiated. ``make`` is a function of a module, so that it can be copied and pickled; the
+    result is not.
 
     Examples
     --------
@@ -103,14 +101,14 @@ class Derived(Generic[Made]):
 
 
 def finite_log(values: Tensor) -> Tensor:
-    """Logarithm of numbers that are not negative, less than the smallest normal float counting as that float."""
+    """Logarithm of non-negative numbers, clamped to the smallest normal float."""
     return values.clamp_min(torch.finfo(values.dtype).tiny).log()
 
 
 def log_sum_exp(values: Tensor, dim: int) -> Tensor:
-    """``torch.logsumexp`` without numbers below the least normal float, with which an ``exp`` takes ten times as long.
+    """``torch.logsumexp`` without subnormal numbers, for which ``exp`` takes ten times as long.
 
-    Terms smaller than ``exp(-NEGLIGIBLE)`` of the largest one count as that: no float of the sum is another.
+    Terms smaller than ``exp(-NEGLIGIBLE)`` of the largest one count as that, which does not change the sum in floats.
     """
     top = values.detach().amax(dim, keepdim=True)
     total = (values - top).clamp_min(-NEGLIGIBLE).exp().sum(dim).log() + top.squeeze(dim)
@@ -123,9 +121,9 @@ def rows_at_once(n: int) -> int:
 
 
 def both_ways(columns: Sequence[int], leading: Sequence[int]) -> list[list[int]]:
-    """Two orders of ``columns``: as they come, and with the others backwards; the ``leading`` ones come first.
+    """Two orders of ``columns``: the given one, and with the others reversed; the ``leading`` ones come first.
 
-    Columns are named by their place among them.
+    Columns are numbered by their position among them.
     """
     first = [i for i, j in enumerate(columns) if j in leading]
     others = [i for i, j in enumerate(columns) if j not in leading]

@@ -167,12 +167,12 @@ class BayesNetDenoiser(Denoiser):
         first = torch.tensor([0, *(t.numel() for t in logs)]).cumsum(0)[:-1]
         for name, places in (("_above", above), ("_stride", stride), ("_first", first)):
             self.register_buffer(name, places.to(codebook.device), persistent=False)
-        # filled at first use, for by then the tables of a file are loaded
+        # filled at first use, when the tables of a file are loaded
         self.register_buffer("_marginal", codebook.known_snr.new_zeros(0), persistent=False)
 
     @torch.no_grad()
     def _alone(self) -> Tensor:
-        """Every column's distribution where nothing is known: log-probabilities, (T,)."""
+        """Every column's marginal distribution: log-probabilities, (T,)."""
         if not len(self._marginal) and self.parents:
             with torch.inference_mode(False):
                 nothing = torch.zeros_like(self.codebook.levels.level_value[None])
@@ -234,10 +234,10 @@ class BayesNetDenoiser(Denoiser):
         columns: frozenset[int] | None = None,
         kept: list[tuple[int, list[Factor]]] | None = None,
     ) -> Tensor:
-        """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf.
+        """Log-probability of evidence (C, K, B): (B,). In every column some category has evidence above -inf.
 
-        Only ``columns`` are taken, if given: with each one its parents. To ``kept`` is added each column in its turn,
-        and the factors that it is summed out of.
+        If ``columns`` are given, only these, closed under parents, are summed out. Each column is appended to ``kept``
+        in its turn, with the factors that it is summed out of.
         """
         tables, place, ell = self.log_tables, str(ell.device), ell.clone()
         log_mass, done = ell.new_zeros(ell.shape[2]), set()
@@ -278,7 +278,7 @@ class BayesNetDenoiser(Denoiser):
                 kept.append((j, mine))
             left = torch.logsumexp(joint, 0)
             most = left.detach().reshape(math.prod(left.shape[:-1]), -1).amax(0)
-            log_mass, left = log_mass + most, left - most  # small numbers keep their digits
+            log_mass, left = log_mass + most, left - most  # preserves the digits of small numbers
             if scope[1:]:
                 factors.append((scope[1:], left))
             else:
@@ -303,14 +303,14 @@ class BayesNetDenoiser(Denoiser):
         return self._log_mass(self._certain(cells), frozenset(columns))
 
     def _certain(self, cells: Tensor) -> Tensor:
-        """Evidence (C, K, B) of rows (B, C): 0 of a known category, and of all where a cell is missing, else -inf."""
+        """Evidence (C, K, B) of rows (B, C): 0 for a known category, and for all where a cell is missing, else -inf."""
         codes = torch.arange(self.codebook.levels.widest, device=cells.device)[:, None]
         some = cells.T[:, None]  # (C, 1, B)
         may_be = (some == codes) | some.isnan()
         return torch.where(may_be, 0.0, -torch.inf).to(self.codebook.known_snr)
 
     def _rows_of_tables(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each column's row of its table begins among all numbers, and where a parent is missing: (B, C)."""
+        """Offset of each column's row of its table among all numbers, and where a parent is missing: (B, C) each."""
         missing, codes = cells.isnan(), cells.nan_to_num(0.0).long()
         at, unsure = self._first.expand(codes.shape), torch.zeros_like(missing)
         for above, stride in zip(self._above, self._stride, strict=True):
@@ -321,7 +321,7 @@ class BayesNetDenoiser(Denoiser):
     def _looked_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of every low-cardinality cell given its parents, and where one of them is missing: (B, C).
 
-        A missing cell below which nothing is seen needs no sum: 0 and no such place.
+        A missing cell without observed descendants needs no sum: it has 0 and counts as having its parents.
         """
         cells = x[:, self.codebook.finite]
         at, unsure = self._rows_of_tables(cells)
@@ -329,10 +329,10 @@ class BayesNetDenoiser(Denoiser):
         return own.masked_fill(cells.isnan(), 0.0), unsure & ~cells.isnan()
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """As the base class has it: in an order with parents first, in which most factors are numbers of the tables.
+        """Factors in an order with parents first, in which most are entries of the tables.
 
         Given its parents, a column depends on no other column before it. Where a parent is missing, the factor is a
-        difference of two log-probabilities: the host looks, and waits for the device, where that is so.
+        difference of two log-probabilities, for which the host waits for the device.
         """
         own, unsure = self._looked_up(x)
         if bool(unsure.any()):
@@ -357,7 +357,7 @@ class BayesNetDenoiser(Denoiser):
         return out
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """As the base class has it: given its parents if all are known and come first, else a column's marginal."""
+        """Given its parents if all are known and come first, else a column's marginal."""
         book, levels = self.codebook, self.codebook.levels
         place = {j: i for i, j in enumerate(order.tolist())}
         rank = index_tensor(tuple(place[j] for j in book.place), str(book.device))  # (C',)
@@ -374,7 +374,7 @@ class BayesNetDenoiser(Denoiser):
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
-        """As the base class has it: columns are summed out, then drawn in the reverse order."""
+        """Columns are summed out, then drawn in the reverse order."""
         book, out = self.codebook, x.repeat_interleave(n_draws, 0)
         path = torch.arange(n_draws, device=x.device).repeat(len(x))
         noise, step = RowNoise(out, path, salt), max(BLOCK, self._step)
@@ -402,7 +402,7 @@ class BayesNetDenoiser(Denoiser):
         return out.unflatten(0, (len(x), n_draws))
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
-        """As the base class has it: parents first, but for the leading columns, which are moved to the front."""
+        """Parents first, but for the leading columns, which are moved to the front."""
         finite = self.codebook.finite.tolist()
         above: list[set[int]] = [set() for _ in self.codebook.columns]
         for j, own in zip(finite, self.parents, strict=True):
@@ -444,7 +444,7 @@ class BayesNetDenoiser(Denoiser):
         parts: Iterable[Tensor] | None = None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> Self:
-        """The graph that hill climbing finds, and its tables.
+        """Fit a graph by hill climbing, and its tables.
 
         Parameters
         ----------
@@ -453,22 +453,20 @@ class BayesNetDenoiser(Denoiser):
         x : Tensor of float64, shape (N, C)
             Rows; NaN where a cell is missing. A column and its parents are counted in the rows that have all of them.
         x_valid : Tensor, shape (N', C), optional
-            Held-out rows, on which the penalty of edges and the smoothing are chosen; by default, the penalty of the
+            Held-out rows to choose the penalty of edges and the smoothing; by default, the penalty of the
             Bayesian information criterion (Schwarz) and a pseudo-count of one row.
-        most_parents : int
         most_table : int
             Floats of the largest table of an elimination.
         parts : iterable of Tensor, shapes (n, C), optional
             All rows, for the counts in the tables, if ``x`` is a sample of them.
         is_over : callable
-            Whether the search is to end with the graph that it has.
+            Whether the search must end with its current graph.
 
         Notes
         -----
-        Each search begins without edges. Hill climbing ends in a local optimum, which may be worse than a tree: one
-        more search begins with the tree, and the tree itself is compared.
-
-        A table is smoothed by that of the same column without its last parent, and so on down to its marginal.
+        Each search begins without edges. Hill climbing ends in a local optimum, which may be worse than a tree: another
+        search begins with the tree, and the tree itself is compared. A table is smoothed by that of the same column
+        without its last parent, and so on down to its marginal.
         """
         book = marginals.codebook
         cells = x[:, book.finite].cpu().numpy()
@@ -513,25 +511,13 @@ class BayesNetDenoiser(Denoiser):
         counts: Tensor | None = None,
         penalty: float = 0.0,
     ) -> Self:
-        """The tree of maximum likelihood.
+        """The tree of maximum likelihood of rows ``x`` (N, C), NaN where a cell is missing.
 
-        Parameters
-        ----------
-        marginals : MarginalDenoiser
-            Independent columns of the same rows, the prior of the tables.
-        x : Tensor of float64, shape (N, C)
-            Rows, at least one; NaN where a cell is missing. A pair of columns is counted in the rows that have both.
-        pseudo_count : float
-            Number of rows of independent columns that are added; positive.
-        counts : Tensor, shape (T, T), optional
-            The :func:`~discrete_itd.denoisers.counts.pair_counts` of the rows, if they are known.
-        penalty : float
-            Of each parameter of an edge, nats; see :func:`~discrete_itd.denoisers.structure_search.chow_liu`.
-
-        Raises
-        ------
-        ValueError
-            If the columns have more than ``MOST_LEVELS`` categories together, there are no rows or no pseudo-counts.
+        A pair of columns is counted in the rows that have both. ``marginals`` are the independent columns of the same
+        rows, of which ``pseudo_count`` rows, more than 0, are added. ``counts`` (T, T) are the
+        :func:`~discrete_itd.denoisers.counts.pair_counts` of the rows, if known, and ``penalty`` that of
+        :func:`~discrete_itd.denoisers.structure_search.chow_liu`. A ValueError if the columns have more than
+        ``MOST_LEVELS`` categories together, or there are no rows or no pseudo-counts.
         """
         check_fit(x, 1, pseudo_count)
         book = marginals.codebook
@@ -557,33 +543,13 @@ def fit_trees(
     n_rounds: int = 30,
     is_over: Callable[[], bool] = lambda: False,
 ) -> RowMixtureDenoiser:
-    """A mixture of trees by expectation maximisation.
+    """A mixture of ``n_components`` trees of rows ``x`` (N, C) by expectation maximisation.
 
-    Parameters
-    ----------
-    marginals : MarginalDenoiser
-        Independent columns of the same rows, the prior of the tables.
-    x : Tensor of float64, shape (N, C)
-        Rows, at least one; NaN where a cell is missing.
-    n_components : int
-        Trees.
-    x_valid : Tensor, shape (N', C), optional
-        Held-out rows, by default the rows themselves. The round with the best log-likelihood on them is kept. The fit
-        ends early after ``PATIENCE`` rounds in a row that improve it by less than ``LEAST_GAIN`` nats per row.
-    generator : torch.Generator
-        On the device of the rows.
-    pseudo_count : float
-        Number of rows of independent columns added to every tree; positive.
-    n_rounds : int
-        Maximum number of rounds.
-    is_over : callable
-        Asked before each tree; where it is true, the fit ends with the best round, or if none is complete, with one
-        tree.
-
-    Raises
-    ------
-    ValueError
-        As :meth:`BayesNetDenoiser.fit_tree`, or if there are no trees.
+    ``marginals`` are the independent columns of the same rows, of which ``pseudo_count`` rows, more than 0, are added
+    to every tree. Of at most ``n_rounds`` rounds, the one with the best log-likelihood on held-out rows ``x_valid``, by
+    default ``x``, is kept; the fit ends early after ``PATIENCE`` rounds in a row that improve it by less than
+    ``LEAST_GAIN`` nats per row. Once ``is_over``, checked before each tree, the fit ends with the best round, or if
+    none is complete, with one tree. ValueErrors are those of :meth:`BayesNetDenoiser.fit_tree`, or for no trees.
     """
     check_fit(x, n_components, pseudo_count)
     book = marginals.codebook
@@ -620,12 +586,12 @@ Factor = tuple[tuple[int, ...], Tensor]  # columns, and a table (K of each, B or
 
 
 def _is_wide(shape: Sequence[int]) -> bool:
-    """Whether messages by a table are a matrix product: libraries sum narrow ones in an order of their choice."""
+    """Whether messages by a table are a matrix product: libraries sum narrow ones in an unspecified order."""
     return len(shape) == 2 and min(shape) >= NARROW
 
 
 def _product(tables: Tensor, probs: Tensor) -> Tensor:
-    """Products of tables (n, K', K) and numbers (n, K, B), each row's whatever the others are: (n, K', B)."""
+    """Products of tables (n, K', K) and numbers (n, K, B), each row independent of others: (n, K', B)."""
     if _is_wide(tables.shape[1:]):
         return (probs.transpose(1, 2) @ tables.transpose(1, 2)).transpose(1, 2)
     return (tables[..., None] * probs[:, None]).sum(2)

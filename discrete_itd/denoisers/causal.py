@@ -5,8 +5,8 @@ evidence. On the coordinate path along the order the terms of (6) are then all r
 
 .. math:: \log P(x) = \sum_i \log q_{\sigma_i}(x_{\sigma_i} \mid x_{\sigma_1} \dots x_{\sigma_{i-1}}), \qquad (8)
 
-exactly normalised. Its logits are those of an exact base, given the same columns, plus a masked network's answer,
-which is zero at the start. At a state off the path it still answers, and ignores what comes later in the order.
+exactly normalised. Its logits are those of an exact base, given the same columns, plus the output of a masked network,
+which is zero at the start. At states off the path it ignores later columns in the order.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ N_REGRESSED = 2
 # others by a sum are learned far more slowly
 MOST_SKIPPED = 1 << 24
 MOST_ROWS, MOST_FEATURES = 8192, 4096
-FEWEST_ROWS = 32  # apart, with the column known
-APART = 4  # one row of so many measures the residuals
-PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, rows, among which rows apart choose
-FAR = 4.0  # eight standard deviations of a column: values further out do not count
+FEWEST_ROWS = 32  # separate rows with the column known
+APART = 4  # every fourth row is separate and measures the residuals
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, in rows; separate rows choose
+FAR = 4.0  # eight standard deviations of a column: values further out are ignored
 LEAST_SHARE, MOST_SHARE, ROUNDS = 0.01, 0.95, 50
 
 
@@ -161,7 +161,7 @@ class CausalDenoiser(Denoiser):
         return self._prior(net.after(sums[:, :n_units], skipped), x)
 
     def _mapped(self, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network's maps of the features, one beside the other, add up of known cells.
+        """Contributions of known cells to the network's concatenated maps of the features.
 
         By level and, last, for a missing cell, (T + 1, M); by feature of other columns, (F', M); for every row, (M,).
         """
@@ -209,7 +209,7 @@ class CausalDenoiser(Denoiser):
         return self._answered(answers, self.base.preceding(cells, self.order))
 
     def _answered(self, answers: Tensor, prior: Posterior) -> Posterior:
-        """The base's distributions, as the network changes them."""
+        """The base's distributions, corrected by the network's outputs."""
         return self.features.answer(prior, answers[:, : self._n_answers], list(self.words))
 
     # -- drawing --------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ class CausalDenoiser(Denoiser):
 
 
 class OneColumn(NamedTuple):
-    """A column of a table as a table of its own: its draws cost as little as one column does."""
+    """A column of a table as a table of its own: draws cost only as much as one column."""
 
     marginal: MarginalDenoiser
     features: ColumnFeatures
@@ -282,7 +282,7 @@ class OneColumn(NamedTuple):
     def prior(
         self, n: int, logits: Tensor | None, answers: Tensor, words: list[Tensor]
     ) -> Posterior:
-        """The distribution of the column in ``n`` rows, from the base's logits (n, K) and a network's answers."""
+        """The distribution of the column in ``n`` rows, from the base's logits (n, K) and a network's outputs."""
         start = self.marginal.marginals().expand(n)
         if logits is not None:
             levels = self.marginal.codebook.levels
@@ -295,7 +295,7 @@ class OneColumn(NamedTuple):
 
 
 class MaskedGradient(torch.autograd.Function):
-    """A weight as it is, whose gradient is multiplied by a mask."""
+    """Identity of a weight, with its gradient multiplied by a mask."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
@@ -308,24 +308,17 @@ class MaskedGradient(torch.autograd.Function):
 
     @classmethod
     def of(cls, weight: Tensor, mask: Tensor) -> Tensor:
-        """The weight (n_out, n_in), of which the gradient is zero where the mask is."""
+        """The weight (n_out, n_in), with zero gradient where the mask is zero."""
         out = cls.apply(weight, mask)
         assert isinstance(out, Tensor)
         return out
 
 
 class MaskedLinear(nn.Module):
-    """A linear map each of whose outputs depends on some of the inputs.
+    """A linear map whose outputs depend on the inputs with a ``rank`` (n_in,) of at most their ``most`` (n_out,).
 
-    Parameters
-    ----------
-    rank, most : Tensor of int64, shapes (n_in,) and (n_out,)
-        An output depends on the inputs whose ``rank`` is at most its ``most``.
-
-    Notes
-    -----
-    The other weights are zero and stay so: their gradients in training are, and whatever else has set them is undone by
-    ``train()``, ``eval()`` and where a state is loaded. So only gradients pay for the mask.
+    The other weights are zero: so are their gradients in training, and ``train()``, ``eval()`` and loading a state
+    reset them. So only gradients need the mask.
     """
 
     mask: Tensor
@@ -361,26 +354,24 @@ def _mask(module: nn.Module, loaded: object = None) -> None:  # noqa: ARG001
 
 
 class MaskedMLP(nn.Module):
-    """Masked residual blocks between two masked linear maps, and a masked linear map beside them.
+    """Masked residual blocks between two masked linear maps, and a masked linear map in parallel.
 
-    Its answers about a column depend on the columns before it in a fixed order alone. Every hidden unit has a degree d:
-    its inputs are columns of rank at most d, through units of at most its own degree, and it is an input of answers of
-    a higher rank. So one call gives the answers about all columns, and a row can be drawn column by column at the cost
-    of one call, for each unit is computed when the last column that it depends on is known.
+    Its outputs for a column depend only on the columns before it in a fixed order. Every hidden unit has a degree d:
+    its inputs are columns of rank at most d, through units of at most its own degree, and it is an input of outputs of
+    a higher rank. So one call gives the outputs for all columns, and a row can be drawn column by column at the cost of
+    one call, since each unit is computed when the last column that it depends on is known.
 
-    The answers are zero at the start. The map beside the blocks grows with the product of features and answers: of more
-    than ``MOST_SKIPPED`` weights there is none.
+    The outputs are zero at the start. The parallel map grows with the product of features and outputs: it is omitted if
+    it would have more than ``MOST_SKIPPED`` weights.
 
     Parameters
     ----------
     feature_rank, answer_rank : Tensor of int64, shapes (F,) and (A,)
-        Rank of the column of each feature and answer in the order, from 0 to ``n_ranks`` - 1.
+        Rank of the column of each feature and output in the order, from 0 to ``n_ranks`` - 1.
     n_ranks : int
-        Columns.
-    width : int
-        Hidden units W.
-    depth : int
-        Number of residual blocks.
+        Number of columns.
+    width, depth : int
+        Hidden units W, and number of residual blocks.
     dropout : float
         Share of hidden units dropped in training.
 
@@ -407,7 +398,7 @@ class MaskedMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.n_ranks = n_ranks
-        # evenly spread, sorted: units that are computed together lie together
+        # evenly spread and sorted, so that units that are computed together are adjacent
         degree = torch.arange(width, device=feature_rank.device) * max(1, n_ranks - 1) // width
         self.register_buffer("degree", degree, persistent=False)
         self.register_buffer("feature_rank", feature_rank, persistent=False)
@@ -434,7 +425,7 @@ class MaskedMLP(nn.Module):
         return self.after(self.enter(features), None if self.skip is None else self.skip(features))
 
     def after(self, h: Tensor, skipped: Tensor | None) -> Tensor:
-        """The answers (B, A) from what the maps of the features give: to the units (B, W), and beside them (B, A)."""
+        """The outputs (B, A) from the maps of the features: to the units (B, W), and in parallel (B, A)."""
         share = self.dropout if self.training else 0.0
         for first, second in self._pairs():
             h = h + second(dropped(torch.relu(first(torch.relu(h))), share))
@@ -450,17 +441,9 @@ class MaskedMLP(nn.Module):
             yield first, second
 
     def steps(self, features: Tensor) -> Iterator[Tensor]:
-        """The answers of one rank after the other, of features that are filled in meanwhile.
+        """Yield the outputs of one rank after the other, (B, A_r), from features that are filled in meanwhile.
 
-        Parameters
-        ----------
-        features : Tensor, shape (B, F)
-            Before the answers of rank r are asked for, those of lower ranks must have been written into it.
-
-        Yields
-        ------
-        Tensor, shape (B, A_r)
-            Answers of rank r in the order in which they lie among all answers.
+        Before the outputs of rank r are requested, the ``features`` (B, F) of lower ranks must have been written.
         """
         n, width = len(features), len(self.degree)
         pairs = list(self._pairs())
@@ -484,9 +467,10 @@ class MaskedMLP(nn.Module):
 
 
 def dropped(x: Tensor, share: float) -> Tensor:
-    """``x`` with a share of its numbers, to 1/256, set to zero and the others raised so that the mean is kept.
+    """``x`` with a share of its entries, to 1/256, set to zero and the others scaled so that the mean is kept.
 
-    Of the global generator, like ``nn.Dropout``, which on a CPU draws one number for each where this takes eight bits.
+    From the global generator, like ``nn.Dropout``, which on a CPU draws one number for each where this needs eight
+    bits.
     """
     least = min(round(256 * share), 255)
     if not least:
@@ -499,16 +483,15 @@ def dropped(x: Tensor, share: float) -> Tensor:
 
 @torch.no_grad()
 def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
-    """Set the untrained network of ``denoiser`` to regressions fitted to rows ``x`` (N, C).
+    """Initialise the network of ``denoiser`` by regressions fitted to rows ``x`` (N, C).
 
     A number that follows from others by a sum, like an instalment from amount, rate and months on a logarithmic scale,
     is found in closed form at once, and by gradients only after many steps. So some components of each continuous
     column start as a linear regression on the features of the columns before it, with the mixture of Gaussians of its
-    residuals on rows apart. Their share of the mixture, by expectation maximisation on these rows, is bounded: the
-    other components start as in the base, for numbers that repeat are no matter of regression.
-
-    Without continuous columns, added components or the map from features to answers, or with too many features or too
-    few rows, nothing is changed.
+    residuals on separate rows. Their share of the mixture, by expectation maximisation on these rows, is bounded: the
+    other components start as in the base, since regression does not predict repeated numbers. Without continuous
+    columns, added components or the map from features to outputs, or with too many features or too few rows, nothing is
+    changed.
     """
     features, network, reals = denoiser.features, denoiser.network, denoiser.codebook.reals
     n_features, skip = len(features.feature_column), network.skip

@@ -15,16 +15,11 @@ ROWS = 16384  # counted at once
 
 
 class CellCounts:
-    """How often every level and category occurs, added up over parts of a table.
-
-    Parameters
-    ----------
-    book : Codebook
+    """Counts of every level and category, added up over parts of a table.
 
     Attributes
     ----------
-    n_rows : int
-    levels : Tensor of float64, shape (T,)
+    n_rows : int levels : Tensor of float64, shape (T,)
         Cells of each level of the low-cardinality columns.
     words : list of Tensor of float64, shape (K_j,)
         Cells of each category of the high-cardinality columns.
@@ -39,7 +34,7 @@ class CellCounts:
         self.reals = torch.zeros(len(book.reals), dtype=torch.int64)
 
     def add(self, x: Tensor) -> CellCounts:
-        """Count the cells of rows ``x`` (N, C), too."""
+        """Add the cells of rows ``x`` (N, C)."""
         book, x = self._book, x.cpu()
         codes = x[:, book.finite.cpu()]
         level = book.levels.index_of(codes.nan_to_num(0.0).long().to(book.device)).cpu()
@@ -62,13 +57,13 @@ class CellCounts:
 
 
 def indicators(book: Codebook, x: Tensor) -> Tensor:
-    """Which levels rows ``x`` (B, C) have: (B, T), none where a cell is missing."""
+    """One-hot levels of rows ``x`` (B, C): (B, T), zero where a cell is missing."""
     out = book.known_snr.new_zeros(len(x), book.levels.n_points + 1)
     return out.scatter_(1, book.level_of(x), 1.0)[:, :-1]
 
 
 def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """How often every two levels occur together in rows ``x`` (N, C), of weights (N,): (T, T), float64."""
+    """Number of rows ``x`` (N, C), weighted by (N,), with each pair of levels: (T, T), float64."""
     n = book.levels.n_points
     counts = torch.zeros(n, n, dtype=torch.float64, device=x.device)
     for i, rows in enumerate(x.split(ROWS)):
@@ -101,7 +96,8 @@ def sum_pairs(t: Tensor, levels: Levels) -> Tensor:
 def mutual_information(joint: Tensor, levels: Levels) -> Tensor:
     """Mutual information of every two columns, (C, C) in nats, from a table of probabilities for each two, (T, T).
 
-    The table is symmetric. A column's entropy is that beside the other: where one is missing may depend on the other.
+    The table is symmetric. A column's entropy is that in its table with the other, whose missing cells may depend on
+    it.
     """
     margin = sum_levels(joint, levels).T.contiguous()  # of a level, beside another column
     entropy = -sum_levels(torch.special.xlogy(margin, margin), levels)

@@ -50,8 +50,8 @@ CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up toget
 REACHED = 1 << 20  # pairs of a row with gaps and a leaf, at most
 IMPOSSIBLE = 0.9 * KNOWN_NATS  # evidence by which a level is excluded, not just improbable
 ROUNDING = 1e-4  # by which probabilities may fail to add up to one
-TINY = 1e-38  # probability that stands for less, so that nothing is divided by zero
-NEVER = -1e6  # nats that stand for a probability of zero
+TINY = 1e-38  # least probability, to avoid division by zero
+NEVER = -1e6  # nats for a probability of zero
 MOST_NATS = 600.0  # by which other columns favour a level that a cell's own evidence excludes: exp of it is finite
 FEWER = 0.75  # share of the pairs still on their way at which those that have arrived are set aside
 
@@ -69,13 +69,11 @@ class Pairs(NamedTuple):
     rows : Tensor of int64, shape (B,)
         Their numbers in a table.
     leaf : Tensor of int64, shape (B, Tr) or (P,)
-        One leaf of each tree, or as many as there are, sorted by the row.
+        One leaf of each tree, or all that agree, sorted by the row.
     level, reals : Tensor, shapes (B, 1, C') and (B, 1, R), or (P, C') and (P, R)
         The cells of each pair's row: levels, T where missing, and numbers.
-    row : Tensor of int64, shape (P,), optional
-        The row of each pair, counted from 0.
-    counts : Tensor of int64, shape (B,), optional
-        Leaves of each row, at least one.
+    row, counts : Tensor of int64, shapes (P,) and (B,), optional
+        The row of each pair, counted from 0; leaves of each row, at least one.
     """
 
     rows: Tensor
@@ -234,7 +232,7 @@ class ForestDenoiser(Denoiser):
 
     @torch.no_grad()
     def _derive(self) -> None:
-        """What follows from the parameters: kept, because every score needs it."""
+        """Compute quantities that follow from the parameters, since every score needs them."""
         splits, book = self.splits, self.codebook
         own = self.log_shares.new_zeros(splits.n_nodes, book.n_columns)
         for part in splits.depths[1:]:
@@ -277,7 +275,7 @@ class ForestDenoiser(Denoiser):
 
     @property
     def own_reals(self) -> bool:
-        """As the base class has it."""
+        """Whether there are continuous columns."""
         return len(self.codebook.reals) > 0
 
     @property
@@ -358,24 +356,16 @@ class ForestDenoiser(Denoiser):
         cells = self._constant[pairs.leaf] - 0.5 * z.square()
         far = log_normal(pairs.reals / WIDE_SD) - math.log(WIDE_SD)
         far = far + self._log_wide[pairs.leaf]
-        top = torch.maximum(cells, far)  # logaddexp rounds by the place of a number among others
+        top = torch.maximum(cells, far)  # the rounding of logaddexp depends on position
         cells = top + ((cells - top).exp() + (far - top).exp()).log()
         return cells if pairs.row is None else cells.masked_fill_(pairs.reals.isnan(), 0.0)
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """How the log-probability grows as the columns are taken in one by one, the leaves of the row held fixed.
+        """Increments of the log-probability as the columns are added one by one, the leaves of the row held fixed.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (B, C)
-            Rows; NaN where a cell is missing.
-
-        Returns
-        -------
-        Tensor of float64, shape (B, C), nats
-            A column has the shares of the splits by it and its probability in the leaves of the row, which are weighted
-            by what the columns before it make of them; the mean over the order of the table and its reverse, leading
-            columns first. Zero where a cell is missing. Rows sum to the log-probability.
+        A column has the shares of the splits by it and its probability in the leaves of the row, which are weighted by
+        their posterior given the columns before it; the mean over the order of the table and its reverse, leading
+        columns first.
         """
         book = self.codebook
         out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
@@ -409,9 +399,9 @@ class ForestDenoiser(Denoiser):
         return start, terms.masked_fill_(missing, 0.0)
 
     def mean_log_factors(self, x: Tensor) -> Tensor:
-        """The mean over the trees of the factors that each of them, alone, has for rows ``x`` (B, C): float64, (B, C).
+        """The mean over the trees of the factors of each tree alone for rows ``x`` (B, C): float64, (B, C).
 
-        Of products in the leaves only. Rows sum to the logarithm of the geometric mean of the trees.
+        Only with products in the leaves. Rows sum to the logarithm of the geometric mean of the trees.
         """
         out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
         if self.fallback is not None:
@@ -436,12 +426,14 @@ class ForestDenoiser(Denoiser):
     # -- posteriors -------------------------------------------------------------------------------
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        log_mass, logits, _ = self._told(evidence)
+        log_mass, logits, _ = self._given_evidence(evidence)
         return log_mass.to(evidence), logits
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         evidence, values, precision = self._evidence(y, snr)
-        out = self._told(self.codebook.levels.below_peak(evidence), values, precision)[0].to(y)
+        out = self._given_evidence(self.codebook.levels.below_peak(evidence), values, precision)[
+            0
+        ].to(y)
         if self.fallback is None:
             return out
         return out + self.fallback.log_evidence_of_others(y, snr, reals=False)
@@ -449,7 +441,7 @@ class ForestDenoiser(Denoiser):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, gaussian = self.codebook, None
         evidence, values, precision = self._evidence(y, snr)
-        _, logits, leaves = self._told(evidence, values, precision)
+        _, logits, leaves = self._given_evidence(evidence, values, precision)
         if len(book.reals):
             log_weight, leaf = leaves  # (B, K)
             gaussian = self._gaussian(leaf).update(values, precision)
@@ -462,7 +454,7 @@ class ForestDenoiser(Denoiser):
         return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, words)
 
     def _gaussian(self, leaf: Tensor) -> GaussianPosterior:
-        """The continuous columns in leaves (B, K), as if all had the same weight: (B, R, 2 K), two for each leaf."""
+        """The continuous columns in leaves (B, K) of equal weight: (B, R, 2 K), two components for each leaf."""
         parts = (self.means, self.var, self._low, self._high)
         mean, var, low, high = (t[leaf].transpose(1, 2) for t in parts)
         far = torch.full_like(mean, WIDE_SD**2)
@@ -476,20 +468,13 @@ class ForestDenoiser(Denoiser):
         evidence = book.levels.evidence(y[:, : book.levels.n_coords], snr[:, book.finite])
         return evidence, y[:, book.real_coords], snr[:, book.reals]
 
-    def _told(
+    def _given_evidence(
         self, evidence: Tensor, y: Tensor | None = None, snr: Tensor | None = None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """What evidence says.
+        """Log-probability of the evidence (B,), float64, nats; logits (B, T) of the levels; and the leaves that agree.
 
-        Returns
-        -------
-        log_mass : Tensor of float64, shape (B,)
-            Log-probability of the evidence, nats.
-        logits : Tensor, shape (B, T)
-            Posterior of every level, up to a constant per column.
-        leaves : pair of Tensor, shape (B, K)
-            Log-probabilities and numbers of the leaves that agree with a row, of the row that has most of them; minus
-            infinity and 0 beyond the leaves of another row. Only if there are continuous columns.
+        The leaves are, only with continuous columns, log-probabilities and numbers (B, K), with K the largest number of
+        leaves of a row; minus infinity and 0 beyond the leaves of other rows. Logits are up to a constant per column.
         """
         levels, splits, n_points = self.codebook.levels, self.splits, evidence.shape[1]
         n_reals = len(self.codebook.reals)
@@ -561,7 +546,7 @@ class ForestDenoiser(Denoiser):
     def _masses(
         self, row: Tensor, leaf: Tensor, counts: Tensor, ell: Tensor, y: Tensor, snr: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Log-probability of any evidence together with each leaf (P,), nats; and what :meth:`_mixed` needs of it."""
+        """Log-probability of any evidence together with each leaf (P,), nats; and the ``masses`` for :meth:`_mixed`."""
         levels, like, masses, joint = self.codebook.levels, ell.exp(), [], []
         if self.trees is not None:
             like = levels.spread(like, 0.0)
@@ -576,8 +561,8 @@ class ForestDenoiser(Denoiser):
             joint.append(self._log_weights[own].double() + log_mass)
             if len(self.codebook.reals):
                 q = self._gaussian(own[:, None])
-                told = q.log_weight + q.log_evidence(y[at], snr[at])
-                joint[-1] += told.logsumexp(2).sum(1)
+                weighted = q.log_weight + q.log_evidence(y[at], snr[at])
+                joint[-1] += weighted.logsumexp(2).sum(1)
         return torch.cat(joint), like if self.trees is not None else torch.cat(masses)
 
     def _mixed(
@@ -585,8 +570,8 @@ class ForestDenoiser(Denoiser):
     ) -> Tensor:
         """The leaves' probabilities of levels, added up with weights (P,): (B, T).
 
-        Each column's are divided by the probability of its own evidence, ``masses`` (P, C'), 1 by default. Of trees,
-        the evidence is given instead, as likelihoods (B, C', K).
+        Each column's are divided by the probability of its own evidence, ``masses`` (P, C'), 1 by default. With trees
+        in the leaves, the evidence is given instead, as likelihoods (B, C', K).
         """
         if masses is None:
             start = counts.cumsum(0) - counts
@@ -598,8 +583,8 @@ class ForestDenoiser(Denoiser):
             out = out.double()
             for _, pairs in portions(counts, 4 * CELLS // max(1, masses[0].numel())):
                 prior = self.trees.posteriors(leaf[pairs], masses[row[pairs]])
-                told = self.codebook.levels.gather(prior) * weight[pairs, None]
-                add_at(out, 0, row[pairs], told)
+                shares = self.codebook.levels.gather(prior) * weight[pairs, None]
+                add_at(out, 0, row[pairs], shares)
             return out
         for _, pairs in portions(counts, 4 * CELLS // max(1, out.shape[1])):
             share = self.codebook.levels.per_level(weight[pairs, None] / masses[pairs])
@@ -649,19 +634,13 @@ class LeafTrees(nn.Module):
 
     Parameters
     ----------
-    codebook : Codebook
-    parents : Tensor of int64, shape (L, C')
+    codebook : Codebook parents : Tensor of int64, shape (L, C')
         The parent of every low-cardinality column, counted among these; -1 for the one root of each leaf.
     tables : Tensor, shape (L, C', K, K)
-        Probability of a column's level (last) given its parent's (next to last), of the root whatever that is. Rows add
+        Probability of a column's level (last) given its parent's (next to last); the root's rows are equal. Rows add
         up to one, also those of levels that the parent does not have.
     inside : Tensor of bool, shape (L, C', K)
-        The levels in the box of each leaf.
-
-    Raises
-    ------
-    ValueError
-        If these are no trees, or not positive within the boxes alone.
+        The levels in the box of each leaf. A ValueError unless probabilities are positive exactly in the boxes.
     """
 
     parents: Tensor
@@ -726,9 +705,9 @@ class LeafTrees(nn.Module):
         return self._gathered(leaf, like)[0]
 
     def _gathered(self, leaf: Tensor, like: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """As :meth:`log_mass`; what the columns below say of each (P, C', K); what each said, the last one first.
+        """The :meth:`log_mass`; messages from the columns below (P, C', K); message of each column, the last one first.
 
-        Both as logarithms: many columns below one may contradict each other by more than a product can hold.
+        Both as logarithms: many columns below one may contradict each other beyond the range of floats.
         """
         n, k = self.tables.shape[1:3]
         at = torch.arange(len(leaf), device=leaf.device)
@@ -739,27 +718,19 @@ class LeafTrees(nn.Module):
         for i in range(n - 1, 0, -1):
             j = order[:, i]
             own, top = scaled(log_like[at, j] + below[at, j])
-            told = finite_log((tables[leaf * n + j] * own.to(like)[:, None]).sum(2)).double()
+            message = finite_log((tables[leaf * n + j] * own.to(like)[:, None]).sum(2)).double()
             log_mass += top
-            below[at, parents[at, j]] += told
-            sent.append(told)
+            below[at, parents[at, j]] += message
+            sent.append(message)
         root = order[:, 0]
         own, top = scaled(log_like[at, root] + below[at, root])
         mass = (tables[leaf * n + root][:, 0] * own).sum(1)
         return log_mass + finite_log(mass) + top, below, sent
 
     def posteriors(self, leaf: Tensor, like: Tensor) -> Tensor:
-        """Of every level given the other columns, divided by the probability of the column's own evidence: (P, C', K).
+        """Posterior of every level given the other columns, over the probability of its own evidence: (P, C', K).
 
-        Parameters
-        ----------
-        leaf : Tensor of int64, shape (P,)
-        like : Tensor, shape (P, C', K)
-            Likelihood of every level.
-
-        Returns
-        -------
-        Tensor of float64, shape (P, C', K)
+        ``like`` (P, C', K) are the likelihoods of the levels, in leaves (P,); float64.
         """
         n, k = self.tables.shape[1:3]
         at = torch.arange(len(leaf), device=leaf.device)
@@ -768,11 +739,11 @@ class LeafTrees(nn.Module):
         likely = like.double().log() + below
         above, root = torch.zeros_like(like), order[:, 0]
         above[at, root] = tables[leaf * n + root][:, 0]
-        for i, told in zip(range(1, n), reversed(sent), strict=True):
+        for i, message in zip(range(1, n), reversed(sent), strict=True):
             j = order[:, i]
             up = parents[at, j]
-            # the parent without what this column said
-            others, _ = scaled(above[at, up].double().log() + likely[at, up] - told)
+            # the parent without the message of this column
+            others, _ = scaled(above[at, up].double().log() + likely[at, up] - message)
             others = others / others.sum(1, keepdim=True).clamp_min(TINY)
             above[at, j] = (others.to(like)[:, :, None] * tables[leaf * n + j]).sum(1)
         _, top = scaled(likely)
@@ -805,14 +776,14 @@ class Splits(nn.Module):
     So the columns of the nodes describe the shape: the children of the i-th node that is no leaf, counted from 0, are
     the nodes ``n_trees + 2 i`` and ``n_trees + 2 i + 1``. A cell that is at most the threshold goes to the first child.
 
-    A level of a low-cardinality column is compared by its rank, which each tree orders in its own way: a threshold is
-    then a random subset of the levels, and the part of a column that belongs to a node is an interval.
+    A level of a low-cardinality column is compared by its rank, in an order of each tree's own: a threshold is then a
+    random subset of the levels, and the part of a column that belongs to a node is an interval.
 
     Parameters
     ----------
-    codebook : Codebook
-    column : Tensor of int64, shape (M,)
-        The column by which each node is split; -1 at leaves.
+    codebook : Codebook column : Tensor of int64, shape (M,)
+        The column by which each node is split; -1 at leaves. A ValueError if these do not describe trees, or are not
+        low-cardinality or continuous columns.
     threshold : Tensor, shape (M,)
         Of the rank of a level, or of the standardised number; anything finite at leaves.
     rank : Tensor, shape (n_trees, T)
@@ -832,11 +803,6 @@ class Splits(nn.Module):
         The tree of every node.
     depths : list of slice
         The nodes of each depth, the roots first.
-
-    Raises
-    ------
-    ValueError
-        If the columns do not describe trees, or are not low-cardinality or continuous ones.
     """
 
     column: Tensor
@@ -915,7 +881,7 @@ class Splits(nn.Module):
             self.register_buffer(name, data.to(device), persistent=False)
 
     def place(self, column: Tensor) -> Tensor:
-        """Place of columns (P,) among those of few categories; -1 for others."""
+        """Position of columns (P,) among the low-cardinality ones; -1 for others."""
         return self._finite_place[column]
 
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -934,7 +900,7 @@ class Splits(nn.Module):
         return self._either(of_level, reals, width)
 
     def ranges(self, may_be: Tensor, reals: Tensor) -> tuple[Values, Values]:
-        """The least and the largest values of cells of which the possible levels (B, T) are known, and numbers."""
+        """Least and largest values of cells with the possible levels (B, T), and of numbers."""
         levels, n_rows = self.codebook.levels, len(may_be)
         width = levels.n_columns
         may_be = levels.spread(may_be, False)  # (B, C', K)
@@ -972,13 +938,8 @@ class Splits(nn.Module):
     def descend(self, value: Values, n_rows: int, choose: Choose | None = None) -> Tensor:
         """The leaf of every row in each tree: (B, Tr).
 
-        Parameters
-        ----------
-        value : callable
-            Of :meth:`values`.
-        n_rows : int
-        choose : callable, optional
-            Which child is taken where the cell is missing; needed if any is.
+        ``value`` is from :meth:`values`; ``choose`` selects the child where the cell is missing, and is needed if any
+        is.
         """
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat_interleave(n_rows)
@@ -1004,20 +965,10 @@ class Splits(nn.Module):
         return self.leaf[out].view(self.n_trees, n_rows).T.contiguous()
 
     def reach(self, low: Values, high: Values, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Every leaf that agrees with what is known of a row.
+        """Every leaf that agrees with the known cells of a row: row and leaf (P,), sorted, and leaves of each row (B,).
 
-        Parameters
-        ----------
-        low, high : callable
-            The least and the largest value that a row's cell may have; NaN if it may have any.
-        n_rows : int
-
-        Returns
-        -------
-        row, leaf : Tensor of int64, shape (P,)
-            Sorted by the row, then by the leaf.
-        counts : Tensor of int64, shape (B,)
-            Leaves of each row, at least one.
+        ``low`` and ``high`` give the least and the largest possible value of a row's cell; NaN if any value is
+        possible.
         """
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat(n_rows)
@@ -1050,7 +1001,7 @@ class Splits(nn.Module):
         return low, high
 
     def sums(self, of_leaves: Tensor) -> Tensor:
-        """What leaves (L, ...) add up to in every node: (M, ...)."""
+        """Sums of leaves' values (L, ...) in every node: (M, ...)."""
         out = of_leaves.new_zeros(self.n_nodes, *of_leaves.shape[1:])
         out[self.leaves] = of_leaves
         for part, below in zip(self.depths[-2::-1], self.depths[:0:-1], strict=True):
@@ -1067,19 +1018,7 @@ class Splits(nn.Module):
         return splits, new[self.leaves]
 
     def cut(self, is_inner: Tensor) -> tuple[Splits, Tensor]:
-        """The trees without the splits of some nodes, and of all below them.
-
-        Parameters
-        ----------
-        is_inner : Tensor of bool, shape (M,)
-            Whether a node stays split, if all above it do.
-
-        Returns
-        -------
-        splits : Splits
-        leaf : Tensor of int64, shape (L,)
-            For each leaf of these trees, the leaf of the new ones in which it lies.
-        """
+        """The trees with only the splits of ``is_inner`` (M,) below other such splits; each leaf's new leaf (L,)."""
         top = torch.arange(
             self.n_nodes, device=self.column.device
         )  # the node that a node ends up in

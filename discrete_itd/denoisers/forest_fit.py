@@ -1,4 +1,4 @@
-"""What the leaves of a density forest hold: counted from rows, smoothed towards the nodes above them."""
+"""The distributions in the leaves of a density forest: counted from rows, smoothed towards the nodes above them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
 ROWS = 4096  # counted at once
 CELLS = 1 << 22  # numbers of nodes that are smoothed at once
-TINY = 1e-30  # probability that stands for less
+TINY = 1e-30  # least probability
 FLAT = 10.0  # widths of a box that the standard deviation of a Gaussian in it may have: then it is flat
 PRIOR_VAR = 0.25  # of a continuous column without numbers; they are scaled to this variance
 # pseudo-counts of the rows of a node, of the marginal distribution and, for moments, of that in the node above; and the
@@ -29,13 +29,8 @@ SHARE_COUNT, ROOT_COUNT, MOMENT_COUNT, WIDE = 0.5, 0.05, 0.5, 3e-3
 class ForestCounts:
     """Counts of rows in the leaves of a forest, which add up over the parts of a table.
 
-    Parameters
-    ----------
-    splits : Splits
-    seed : int
-        Of the noise by which a row with a missing cell goes to one of both children.
-    x : Tensor of float64, shape (N, C)
-        Rows of the table, not yet counted: the shares by which such rows are divided are theirs.
+    A row with a missing cell goes to one of both children at random, by noise of the ``seed`` and by the shares of
+    ``x`` (N, C), rows of the table that are not yet counted.
     """
 
     def __init__(self, splits: Splits, seed: int, x: Tensor) -> None:
@@ -139,12 +134,8 @@ class ForestCounts:
     def probs(self, prior: Tensor, above: float, root: float) -> Tensor:
         """Probabilities of the levels in every leaf, zero outside of its box: (L, T).
 
-        Parameters
-        ----------
-        prior : Tensor, shape (T,)
-            Those of the whole table.
-        above, root : float
-            Pseudo-counts of the distribution in the node above, and of ``prior``, both restricted to the box.
+        ``above`` and ``root`` are the pseudo-counts of the distribution in the node above, and of the ``prior`` (T,) of
+        the whole table, both restricted to the box.
         """
         splits, book = self.splits, self.splits.codebook
         out = torch.zeros(self.levels.shape, dtype=prior.dtype, device=prior.device)
@@ -182,10 +173,7 @@ class ForestCounts:
     def gaussians(self, above: float) -> tuple[Tensor, Tensor]:
         """Means and variances of every continuous column in each leaf, before they are truncated to its box: (L, R).
 
-        Parameters
-        ----------
-        above : float
-            Pseudo-count of the moments in the node above, restricted to the box.
+        ``above`` is the pseudo-count of the moments in the node above, restricted to the box.
         """
         splits, book = self.splits, self.splits.codebook
         count, first, second = (splits.sums(t) for t in self.reals)  # (M, R)
@@ -213,21 +201,11 @@ class ForestCounts:
         return untruncated(mean[own], var[own], low[own], high[own])
 
     def trees(self, x: Tensor, prior: Tensor, above: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Chow-Liu trees of the low-cardinality columns in every leaf.
+        """Chow-Liu trees of the low-cardinality columns in every leaf: probs, parents and tables of a forest.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (N, C)
-            The first rows that were counted: pairs of levels are counted in them alone.
-        prior : Tensor, shape (T,)
-            Probabilities of the levels in the whole table, of which ``ROOT_COUNT`` rows are added to every node.
-        above : float
-            Pseudo-count of the joint distributions of pairs in the node above, restricted to the box.
-
-        Returns
-        -------
-        probs, parents, tables : Tensor, shapes (L, T), (L, C') and (L, C', K, K)
-            As a :class:`~discrete_itd.denoisers.forest.ForestDenoiser` takes them.
+        Pairs of levels are counted in ``x`` (N, C), the first rows that were counted. ``ROOT_COUNT`` rows of the
+        ``prior`` (T,), the probabilities of the levels in the whole table, are added to every node; ``above`` is the
+        pseudo-count of the joint distributions of pairs in the node above, restricted to the box.
         """
         splits, levels = self.splits, self.splits.codebook.levels
         c, k = levels.n_columns, levels.widest
@@ -252,13 +230,7 @@ class ForestCounts:
     def _joints(self, nodes: Tensor, counts: Tensor, prior: Tensor, above: float) -> Tensor:
         """Smoothed joint distributions of pairs of columns, (n, T, T), in the nodes (n,) of one tree.
 
-        Parameters
-        ----------
-        nodes : Tensor of int64, shape (n,)
-        counts : Tensor, shape (n, T, T)
-            Of pairs of levels in the leaves, 0 at other nodes; changed.
-        prior : Tensor, shape (T,)
-        above : float
+        ``counts`` (n, T, T) are those of pairs of levels in the leaves, 0 at other nodes; they are changed.
         """
         splits, levels = self.splits, self.splits.codebook.levels
         tree, of = int(nodes[0]), levels.level_column
@@ -294,14 +266,9 @@ class ForestCounts:
     ) -> ForestDenoiser:
         """The forest whose leaves have these counts.
 
-        Parameters
-        ----------
-        marginals : MarginalDenoiser
-            Independent columns of the same rows.
-        above : float
-            Pseudo-count of the probabilities of levels, or pairs of them, in the node above.
-        x : Tensor of float64, shape (N, C), optional
-            The first rows that were counted, for leaves that are :meth:`trees`; by default they are products.
+        ``marginals`` are the independent columns of the same rows, ``above`` is the pseudo-count of the probabilities
+        of levels, or pairs of them, in the node above. With ``x`` (N, C), the first rows that were counted, leaves are
+        :meth:`trees`; by default they are products.
         """
         splits, book = self.splits, self.splits.codebook
         prior, parents, tables = marginals.log_probs.exp(), None, None
@@ -323,23 +290,15 @@ def _blocks_of(pairs: Tensor, levels: Levels) -> Tensor:
 
 
 def _spread(blocks: Tensor, column: Tensor) -> Tensor:
-    """A number of every two columns (n, C', C') at all pairs of their levels (n, T, T)."""
+    """Values of every two columns (n, C', C') repeated for all pairs of their levels: (n, T, T)."""
     return blocks[:, column][:, :, column]
 
 
 def chow_liu_trees(joint: Tensor, levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
-    """The trees of most mutual information, by Prim's algorithm, all at once.
+    """The trees of most mutual information, by Prim's algorithm, all at once: margins, parents and tables of L trees.
 
-    Parameters
-    ----------
-    joint : Tensor, shape (L, T, T)
-        Distributions of pairs of columns, of a column and itself on the diagonal.
-    levels : Levels
-
-    Returns
-    -------
-    margins, parents, tables : Tensor, shapes (L, T), (L, C') and (L, C', K, K)
-        A parent's level of probability zero has the child's marginal distribution.
+    Shapes (L, T), (L, C') and (L, C', K, K), from distributions ``joint`` (L, T, T) of pairs of columns, of a column
+    and itself on the diagonal. A parent's level of probability zero has the child's marginal distribution.
     """
     n, c = len(joint), levels.n_columns
     row = torch.arange(n, device=joint.device)
@@ -385,9 +344,9 @@ def truncated_moments(
 
 
 def untruncated(mean: Tensor, var: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Gaussians (float64) that have about these moments when they are truncated to boxes.
+    """Gaussians (float64) that have approximately these moments when they are truncated to boxes.
 
-    As if a box were a factor with the moments of its uniform distribution, c and :math:`w^2 / 12`, that is divided
+    A box is treated as a factor with the moments of its uniform distribution, c and :math:`w^2 / 12`, that is divided
     out: right for boxes much wider than the Gaussian, and for a Gaussian so wide that it is flat in the box.
     """
     width = high - low
@@ -412,7 +371,7 @@ def _blocks(book: Codebook, n_nodes: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def noise(row: Tensor, node: Tensor, seed: int) -> Tensor:
-    """Numbers from 0 to 1 that look random, of pairs of integers (P,): float64, (P,)."""
+    """Pseudo-random numbers in [0, 1] from pairs of integers (P,): float64, (P,)."""
     h = row * -7046029254386353131 + node * -4658895280553007687 + seed
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         h = (h ^ ((h >> shift) & ((1 << (64 - shift)) - 1))) * factor

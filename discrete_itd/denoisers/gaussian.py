@@ -18,14 +18,14 @@ from discrete_itd.denoisers.base import Config, Denoiser, Derived, Tensors, fill
 
 # columns: with more, covariances of single rows would cost more than a wait for a GPU
 MOST_STATIC = 128
-LEAST_VARIANCE = 1e-8  # of a direction, as a share of the largest
+LEAST_VARIANCE = 1e-8  # least variance of a direction, as a share of the largest
 Made = TypeVar("Made")
 
 CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit in a cache
 # least standard deviation of a fitted class in any direction; that of a column is about 1/2
 NARROWEST_SD = 5e-4
 MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
-RELATIVE = 1e-10  # of a variance that a covariance gets more: rounding leaves it positive definite
+RELATIVE = 1e-10  # relative jitter of variances, so that covariances stay positive definite
 
 
 class GaussianDenoiser(Denoiser):
@@ -97,21 +97,12 @@ class GaussianDenoiser(Denoiser):
 
     @classmethod
     def fit(cls, codebook: Codebook, x: Tensor, *, rank: int | None = None) -> GaussianDenoiser:
-        """A Gaussian for rows ``x`` (N, C), all cells there, its covariance drawn to a sphere where rows are few.
+        """A Gaussian for at least two complete rows ``x`` (N, C), its covariance shrunk to a sphere where rows are few.
 
-        Parameters
-        ----------
-        codebook : Codebook
-        x : Tensor of float64, shape (N, C)
-            At least two.
-        rank : int, optional
-            Directions of most variance to keep; the others share one variance. By default all, at most N - 1.
-
-        Notes
-        -----
-        Eigenvalues are shrunk towards their mean by as much as Chen, Wiesel, Eldar and Hero, "Shrinkage algorithms for
-        MMSE covariance estimation", IEEE Trans. Signal Processing 2010, find best for Gaussian rows; their terms in
-        2/C are left out, as in ``sklearn.covariance.oas``.
+        ``rank`` is the number of directions of most variance to keep; the others share one variance. By default all, at
+        most N - 1. Eigenvalues are shrunk towards their mean by the amount that Chen, Wiesel, Eldar and Hero,
+        "Shrinkage algorithms for MMSE covariance estimation", IEEE Trans. Signal Processing 2010, find best for
+        Gaussian rows; their terms in 2/C are left out, as in ``sklearn.covariance.oas``.
         """
         if len(x) < 2:
             raise ValueError(f"a Gaussian is fitted to at least two rows, got {len(x)}")
@@ -163,9 +154,9 @@ class GaussianDenoiser(Denoiser):
 
     @property
     def _looks(self) -> bool:
-        """Whether the numbers of a batch decide how it is computed.
+        """Whether the computation may depend on the values of a batch.
 
-        On a device other than the CPU that means waiting, but with many columns less than the general way.
+        On a device other than the CPU that means waiting, but with many columns less than the general method takes.
         """
         return not devices.static_shapes(self.mean0.device) or len(self.mean0) > MOST_STATIC
 
@@ -179,7 +170,7 @@ class GaussianDenoiser(Denoiser):
         return -0.5 * (within.sum(1) + beyond + logdet + x.shape[1] * math.log(2 * math.pi))
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """As the base class has it, exactly."""
+        """The exact conditional distribution."""
         book, like = self.codebook, self.codebook.known_snr
         mean, var = (t.to(like) for t in self.dense.in_order(x, order.tolist()))
         gaussian = GaussianPosterior(torch.zeros_like(mean), mean, var)
@@ -235,16 +226,12 @@ def _one_class(
     return DenseGaussians(mean[None], torch.linalg.cholesky_ex(covariance).L[None])
 
 
-class Told(NamedTuple):
+class GivenEvidence(NamedTuple):
     """The classes and the continuous columns given the evidence of U states, as functions of t (R).
 
-    Attributes
-    ----------
-    mass : Tensor of float64, shape (U, F, Z)
-        Coefficients of :func:`monomials` of t: the log-probability of the evidence given the class.
-    gain, offset : Tensor of float64, shapes (U, Z, R, R) and (U, Z, R)
-        Means of the columns: ``gain @ t + offset``.
-    covariance : Tensor of float64, shape (U, Z, R, R)
+    ``mass`` (U, F, Z) are coefficients of :func:`monomials` of t: the log-probability of the evidence given the class.
+    Means of the columns are ``gain @ t + offset``, (U, Z, R, R) and (U, Z, R); ``covariance`` is (U, Z, R, R). All
+    float64.
     """
 
     mass: Tensor
@@ -287,17 +274,19 @@ class DenseGaussians:
         self._kept: dict[Any, Any] = {}
 
     def covariance(self) -> Tensor:
-        """Of the continuous columns given each class: (Z, R, R), float64."""
+        """Covariances of the continuous columns given each class: (Z, R, R), float64."""
         chol = self.chol.double()
         return chol @ chol.mT
 
-    def told(self, snr: Tensor) -> Told:
-        """What is known of the classes and the continuous columns at SNRs (U, R) of the latter."""
+    def posterior(self, snr: Tensor) -> GivenEvidence:
+        """Posterior of the classes and the continuous columns at SNRs (U, R) of the latter."""
         mean, covariance, known = self.mean.double(), self.covariance(), torch.isinf(snr)
         root = torch.where(known, 1.0, snr.double().sqrt())
         seen = root[:, None, :, None] * covariance * root[:, None, None, :]
         seen = seen + torch.diag_embed((~known).to(seen))[:, None]
-        factor = torch.linalg.cholesky_ex(seen).L  # positive definite: no need to ask the device
+        factor = torch.linalg.cholesky_ex(
+            seen
+        ).L  # positive definite: no check that waits for the device
         precision = torch.cholesky_inverse(factor)
         shift = root[:, None] * mean  # (U, Z, R)
         linear = (precision @ shift[..., None])[..., 0]
@@ -307,7 +296,7 @@ class DenseGaussians:
         i, j = torch.tril_indices(*mean.shape[1:] * 2, device=mean.device)
         quadratic = torch.where(i == j, -0.5, -1.0) * precision[..., i, j]
         gain = covariance * root[:, None, None, :] @ precision
-        return Told(
+        return GivenEvidence(
             torch.cat([quadratic, linear, constant[..., None]], -1).mT,
             gain,
             mean - (gain @ shift[..., None])[..., 0],
@@ -317,14 +306,14 @@ class DenseGaussians:
     def _patterns(self, snr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Different SNRs (U, R) among those of rows (B, R), and the numbers (U, n) of rows that have them.
 
-        On a CPU one after the other, n a multiple of a block, but together those of one row with noise each. Elsewhere
-        the rows as they come, for nobody may look.
+        On a CPU one after the other, n a multiple of a block, but single rows with noise together. Elsewhere the rows
+        in their order, since reading values would mean waiting.
         """
         at_once = rows_at_once(CELLS // (self.mean.numel()))
         every = torch.arange(len(snr), device=snr.device)
         alone, shared = every, []
         if not devices.static_shapes(snr.device):
-            if len(snr) > 1 and bool((snr == snr[:1]).all()):  # a look is cheaper than to sort rows
+            if len(snr) > 1 and bool((snr == snr[:1]).all()):  # cheaper than sorting rows
                 alone, shared = every[:0], [every]
             else:
                 ways, way, n = snr.unique(dim=0, return_inverse=True, return_counts=True)
@@ -339,7 +328,7 @@ class DenseGaussians:
                 yield snr[some[:1]], some[None]
 
     def evidence(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability of the evidence of states (B, R), and means and variances then.
+        """Log-probability of the evidence of states (B, R), and means and variances given it.
 
         (B, Z), up to the constant of :meth:`~discrete_itd.denoisers.base.Denoiser.log_evidence`, and twice (B, R, Z).
         """
@@ -350,11 +339,13 @@ class DenseGaussians:
         mean = y.new_zeros(*snr.shape, len(self.mean))
         var, fit = torch.zeros_like(mean), y.new_zeros(len(y), len(self.mean))
         for ways, rows in self._patterns(snr):
-            told, here, at = self.told(ways), t[rows], rows.flatten()  # here: (U, n, R)
-            fit.index_copy_(0, at, (monomials(here) @ told.mass).flatten(0, 1).to(fit))
-            after = torch.einsum("unj,uzij->uniz", here, told.gain) + told.offset.mT[:, None]
+            posterior, here, at = self.posterior(ways), t[rows], rows.flatten()  # here: (U, n, R)
+            fit.index_copy_(0, at, (monomials(here) @ posterior.mass).flatten(0, 1).to(fit))
+            after = (
+                torch.einsum("unj,uzij->uniz", here, posterior.gain) + posterior.offset.mT[:, None]
+            )
             mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
-            own = told.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
+            own = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
             var.index_copy_(0, at, own.mT.to(var).repeat_interleave(rows.shape[1], 0))
         return fit, mean, var
 
@@ -369,11 +360,11 @@ class DenseGaussians:
         return out
 
     def _mass(self, snr: Tensor) -> Tensor:
-        """The ``mass`` of :meth:`told` where cells are known or missing; on a CPU kept for the next batch."""
-        return self._once(lambda: self.told(snr).mass, snr)
+        """The ``mass`` of :meth:`posterior` where cells are known or missing; on a CPU kept for the next batch."""
+        return self._once(lambda: self.posterior(snr).mass, snr)
 
     def _once(self, make: Callable[[], Made], snr: Tensor, *order: int) -> Made:
-        """What is made of a pattern of known cells and an order, kept for the next batch; not where none may look."""
+        """Result of ``make`` for a pattern of known cells and an order, on a CPU kept for the next batch."""
         if devices.static_shapes(snr.device):
             return make()
         kept, key = self._kept, (order, *torch.isinf(snr[0]).tolist())
@@ -386,7 +377,7 @@ class DenseGaussians:
     def moments(self, cells: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Expected sums of cells (B, R), of products of each two, and of rows, each by its shares (B, Z) in classes.
 
-        (Z, R), (Z, R, R) and (Z, 1). Expected values stand for missing cells.
+        (Z, R), (Z, R, R) and (Z, 1). Missing cells are replaced by their expected values.
         """
         cells, r = cells.double(), shares.T.double()
         first = torch.zeros_like(self.mean, dtype=torch.float64)
@@ -402,12 +393,12 @@ class DenseGaussians:
             squares[:, i, j] = squares[:, j, i] = sums[:, : len(i)]
             values, n = sums[:, len(i) : -1], sums[:, -1:]
             if not bool(known.all()):  # the expected values of missing cells
-                told = self.told(torch.where(known, math.inf, 0.0)[None])
-                gain, offset = told.gain[0], told.offset[0]
+                posterior = self.posterior(torch.where(known, math.inf, 0.0)[None])
+                gain, offset = posterior.gain[0], posterior.offset[0]
                 values = (gain @ values[:, :, None])[:, :, 0]
                 both = outer(values, offset)
                 squares = gain @ squares @ gain.mT + both + both.mT
-                squares += n[:, :, None] * (outer(offset, offset) + told.covariance[0])
+                squares += n[:, :, None] * (outer(offset, offset) + posterior.covariance[0])
                 values = values + n * offset
             first, second = first + values, second + squares
         return first, second, r.sum(1, keepdim=True)
@@ -426,9 +417,9 @@ class DenseGaussians:
         return means, var
 
     def densities_in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
-        """What gives log-densities (B, Z) of one column's cells among (B, R) by :meth:`in_order`.
+        """Function from a column to log-densities (B, Z) of its cells among (B, R) by :meth:`in_order`.
 
-        No number has a meaning where the cell is missing.
+        Its values are meaningless where the cell is missing.
         """
         at, parts = devices.index_tensor(tuple(order), str(cells.device)), []
         for ways, rows, t in self._known(cells):
@@ -457,7 +448,7 @@ class DenseGaussians:
             yield ways, rows.flatten(), known[rows]
 
     def _standardising(self, snr: Tensor, at: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """By column: what makes standardised residuals of cells and 1, (U, R + 1, Z); log-densities at 0, (U, 1, Z)."""
+        """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z); log-densities at 0, (U, 1, Z)."""
         slopes, offset, own = self._conditionals(snr, at)
         residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
         affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
@@ -468,7 +459,8 @@ class DenseGaussians:
     def _conditionals(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given the known ones before them.
 
-        By the Cholesky factor of what is seen, its columns in the order ``at``: a part of it is that of the first ones.
+        By the Cholesky factor of the observations, its columns in the order ``at``: its first part is that of the first
+        ones.
         """
         mean, covariance = self.mean.double()[:, at], self.covariance()[:, at][:, :, at]
         known = torch.isinf(snr[:, at]).double()[:, None]  # (U, 1, R)
@@ -477,10 +469,10 @@ class DenseGaussians:
         whiten = torch.linalg.solve_triangular(
             factor, torch.diag_embed(known.expand(-1, len(mean), -1)), upper=False
         )
-        told = (whiten @ covariance).triu(1)  # of a column, by those before it
-        slopes = told.mT @ whiten
+        loadings = (whiten @ covariance).triu(1)  # of a column, by those before it
+        slopes = loadings.mT @ whiten
         offset = mean - (slopes @ mean[..., None])[..., 0]
-        own = covariance.diagonal(dim1=1, dim2=2) - told.square().sum(-2)
+        own = covariance.diagonal(dim1=1, dim2=2) - loadings.square().sum(-2)
         back = at.argsort()
         own = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
         return slopes[..., back, :][..., back], offset[..., back], own
@@ -490,11 +482,15 @@ class DenseGaussians:
         cells = cells.double()
         mean, var = cells.new_zeros(len(z)), cells.new_zeros(len(z))
         for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
-            told, t, own = self.told(ways), cells[rows].nan_to_num(0.0), z[rows]  # (U, n, R)
+            posterior, t, own = (
+                self.posterior(ways),
+                cells[rows].nan_to_num(0.0),
+                z[rows],
+            )  # (U, n, R)
             u = torch.arange(len(ways), device=z.device)[:, None]
-            after = told.offset[u, own, r] + (told.gain[u, own, r] * t).sum(2)
+            after = posterior.offset[u, own, r] + (posterior.gain[u, own, r] * t).sum(2)
             mean.index_copy_(0, rows.flatten(), after.flatten())
-            var.index_copy_(0, rows.flatten(), told.covariance[u, own, r, r].flatten())
+            var.index_copy_(0, rows.flatten(), posterior.covariance[u, own, r, r].flatten())
         return mean, var.clamp_min(1 / REAL_KNOWN_SNR)
 
 
@@ -512,7 +508,7 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
 def cholesky(covariance: Tensor) -> Tensor:
     """Cholesky factors of covariances (Z, R, R), widened so that no direction is narrower than ``NARROWEST_SD``.
 
-    Where rounding leaves none, because numbers are absurdly large, that of the variances alone.
+    Where rounding leaves none, with extremely large numbers, that of the variances alone.
     """
     var = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0)
     own = (1 + RELATIVE) * var + NARROWEST_SD**2

@@ -128,22 +128,11 @@ class MarginalDenoiser(Denoiser):
     ) -> MarginalDenoiser:
         """Smoothed marginal distributions of the rows ``x`` (N, C), missing cells left out.
 
-        Parameters
-        ----------
-        codebook : Codebook
-        x : Tensor of float64, shape (N, C)
-            NaN where a cell is missing.
-        pseudo_count : float
-            Added to the count of every category; one half is the estimator of Krichevsky and Trofimov (1981).
-        unseen_counts : sequence of float, length C, optional
-            For each column, the pseudo-count of the level of unseen categories; ``pseudo_count`` by default.
-        counts : CellCounts, optional
-            Of the cells of all rows, if ``x`` is a sample of them.
-
-        Notes
-        -----
-        A continuous column gets a mixture of Gaussians by expectation maximisation, and one wide component whose weight
-        is that of about one row.
+        ``pseudo_count`` is added to the count of every category; one half is the estimator of Krichevsky and Trofimov
+        (1981). ``unseen_counts`` are, for each column, the pseudo-count of the level of unseen categories, by default
+        ``pseudo_count``. ``counts`` are those of the cells of all rows, if ``x`` is a sample. A continuous column gets
+        a mixture of Gaussians by expectation maximisation, and one wide component whose weight is that of about one
+        row.
         """
         levels = codebook.levels
         counts = CellCounts(codebook).add(x) if counts is None else counts
@@ -192,14 +181,14 @@ class MarginalDenoiser(Denoiser):
         return Posterior(book, categorical, gaussian, words)
 
     def log_evidence_of_others(self, y: Tensor, snr: Tensor, *, reals: bool = True) -> Tensor:
-        """As :meth:`log_evidence`, of high-cardinality columns and continuous ones, or ``reals`` left out: (B,)."""
+        """:meth:`log_evidence` of the high-cardinality columns and, with ``reals``, the continuous ones: (B,)."""
         book, out = self.codebook, y.new_zeros(len(y))
         if reals and len(book.reals):
             prior = GaussianPosterior(
                 *self.mixture[:, None].expand(-1, len(y), -1, -1), normalised=True
             )
-            told = prior.log_evidence(y[:, book.real_coords], snr[:, book.reals])
-            out = out + torch.logsumexp(prior.log_weight + told, 2).sum(1)
+            evidence = prior.log_evidence(y[:, book.real_coords], snr[:, book.reals])
+            out = out + torch.logsumexp(prior.log_weight + evidence, 2).sum(1)
         for v, p in zip(book.vocabularies, self.log_words, strict=True):
             out = out + VocabularyPosterior(v, p, y[:, v.coords], snr[:, v.column]).log_evidence()
         return out
@@ -230,19 +219,11 @@ class MarginalDenoiser(Denoiser):
 
 @torch.no_grad()
 def fit_mixtures(values: Tensor, counts: Tensor | None = None) -> Tensor:
-    """Mixtures of Gaussians of every column, by expectation maximisation.
+    """Mixtures of Gaussians of every column, by expectation maximisation: (3, R, K).
 
-    Parameters
-    ----------
-    values : Tensor of float64, shape (N, R)
-        Of mean about 0 and standard deviation about one half; NaN where missing.
-    counts : Tensor of int64, shape (R,), optional
-        Cells that are not missing in all rows, if ``values`` is a sample of them.
-
-    Returns
-    -------
-    Tensor, shape (3, R, K)
-        Log-weights, means and variances; the last component is the wide one.
+    Log-weights, means and variances; the last component is the wide one. ``values`` (N, R) have mean about 0 and
+    standard deviation about one half, NaN where missing; ``counts`` (R,) are the numbers of cells that are not missing
+    in all rows, if ``values`` is a sample of them.
     """
     counts = (~values.isnan()).sum(0) if counts is None else counts
     values = values[:: max(1, len(values) // EM_ROWS)]
@@ -259,7 +240,7 @@ def fit_mixtures(values: Tensor, counts: Tensor | None = None) -> Tensor:
 
 
 def lacking(rows: Tensor) -> Tensor:
-    """Rows short of ``FEWEST``: average ones take their place, or a mean might be a single row's cell."""
+    """Rows short of ``FEWEST``, to be filled with average ones, or a mean might be a single row's cell."""
     return (FEWEST - rows).clamp_min(0)
 
 
@@ -317,7 +298,7 @@ def fallback_log_prob(fallback: MarginalDenoiser | None, x: Tensor, own: Tensor)
 def beside_fallback(
     codebook: Codebook, logits: Tensor, fallback: MarginalDenoiser | None
 ) -> Posterior:
-    """A posterior of normalised ``logits`` (B, T), other columns independent as the ``fallback`` has them."""
+    """A posterior of normalised ``logits`` (B, T), with other columns independent as in the ``fallback``."""
     categorical = CategoricalPosterior(codebook.levels, logits, normalised=True)
     if fallback is None:
         return Posterior(codebook, categorical)
@@ -326,7 +307,7 @@ def beside_fallback(
 
 
 def factors_beside(x: Tensor, own: Tensor, fallback: MarginalDenoiser | None) -> Tensor:
-    """Factors (B, C) of rows ``x``, those of the low-cardinality columns, (B, C'), given."""
+    """Factors (B, C) of rows ``x``, with those of the low-cardinality columns given, (B, C')."""
     if fallback is None:
         return own
     out = fallback.log_factors(x).to(own)

@@ -61,7 +61,7 @@ from discrete_itd.denoisers.marginal import (
     lacking,
 )
 
-CACHED = 1 << 19  # rows times classes to which cells are multiplied one after the other
+CACHED = 1 << 19  # rows times classes that stay in a cache
 # rows times classes or levels of one batch, times columns where each has numbers of its own: more leave the cache
 CELLS = 1 << 20
 EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
@@ -72,13 +72,13 @@ LOOK_ROUNDS = 4  # rounds between two evaluations on held-out rows
 LEAST_GAIN = 1e-3  # nats per row that count as an improvement
 # continuous columns that may depend on one another in a class: the work of a step grows with their square
 MOST_DEPENDENT = 32
-KEPT_ROWS = (1.0, 4.0, 16.0, 64.0)  # that each class keeps, among which held-out rows choose
+KEPT_ROWS = (1.0, 4.0, 16.0, 64.0)  # candidate numbers of prior rows of each class
 ROUNDS, EXPECTED_ROUNDS = 16, 4
 LEAST_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
 
 
 class MixtureDenoiser(Denoiser):
-    """Exact for a mixture of products: given a hidden class, the columns are independent, but perhaps for the numbers.
+    """Exact for a mixture of products: given a hidden class the columns, except perhaps the numbers, are independent.
 
     Parameters
     ----------
@@ -143,8 +143,8 @@ class MixtureDenoiser(Denoiser):
                 raise ValueError("chol must be finite and its diagonal positive")
             var = chol.square().sum(2)
         self.has_reals = mean is not None and len(codebook.reals) > 0
-        untold = codebook.vocabularies or (len(codebook.reals) and not self.has_reals)
-        if untold and fallback is None:
+        needs_fallback = codebook.vocabularies or (len(codebook.reals) and not self.has_reals)
+        if needs_fallback and fallback is None:
             raise ValueError(
                 "a mixture of products needs a fallback for high-cardinality columns, and for continuous columns"
                 " without mean and var"
@@ -177,7 +177,7 @@ class MixtureDenoiser(Denoiser):
 
     @property
     def own_reals(self) -> bool:
-        """As the base class has it."""
+        """Whether continuous columns depend on the class."""
         return self.has_reals
 
     @property
@@ -231,7 +231,7 @@ class MixtureDenoiser(Denoiser):
         book, levels = self.codebook, self.codebook.levels
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
         start, moments = self._start(y, snr)
-        log_class, logits = self._told(start, evidence, snr[:, book.finite])
+        log_class, logits = self._given_evidence(start, evidence, snr[:, book.finite])
         log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(levels, logits)
         gaussian, words = None, []
@@ -244,7 +244,7 @@ class MixtureDenoiser(Denoiser):
         return Posterior(book, categorical, gaussian, words)
 
     def _start(self, y: Tensor, snr: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Log-probabilities of the classes with the evidence of continuous columns, and these columns' moments then.
+        """Log-probabilities of the classes given the evidence of continuous columns, and moments of these columns.
 
         (B, Z), up to the constant of :meth:`log_evidence`; means and variances (B, R, Z), if they depend on the class.
         """
@@ -269,10 +269,12 @@ class MixtureDenoiser(Denoiser):
             return out
         return out + self.fallback.log_evidence_of_others(y, snr, reals=not self.has_reals)
 
-    def _told(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
+    def _given_evidence(
+        self, start: Tensor, evidence: Tensor, snr: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the classes, up to a constant, and logits of the levels.
 
-        Rows of which no cell is half known take the short way, where a look at them costs nothing.
+        Rows without noisy cells take a shortcut, where checking this costs nothing.
         """
         if devices.static_shapes(snr.device):
             return self._noisy(start, evidence)
@@ -293,18 +295,18 @@ class MixtureDenoiser(Denoiser):
         return log_sum_exp(log_class, 1), logits
 
     def _known_or_not(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes, up to a constant, and logits of the levels, where no cell is half known."""
+        """Log-probabilities of the classes, up to a constant, and logits of the levels, where no cell is noisy."""
         levels = self.codebook.levels
         known = levels.per_level(torch.isinf(snr).to(evidence))
-        told = (levels.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
-        log_class = start + row_product(told, self.log_probs.T)
+        hot = (levels.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
+        log_class = start + row_product(hot, self.log_probs.T)
         prior = row_product(torch.softmax(log_class, 1), self.log_probs.exp())
         return log_class, finite_log(prior) + evidence
 
     def _noisy(
         self, start: Tensor, evidence: Tensor, snr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The same, whatever the cells; the constant is zero."""
+        """The same for any evidence; the constant is zero."""
         levels, probs, out = self.codebook.levels, self._probs, []
         step = rows_at_once(CELLS // max(1, self.n_components * levels.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
@@ -345,7 +347,7 @@ class MixtureDenoiser(Denoiser):
         return row_product(powers(cells), self._quadratics.of(self.means, self.var))
 
     def moments(self, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums of continuous cells of rows (B, C), of which each class has shares (B, Z): see :class:`Sums`."""
+        """Sums of continuous cells of rows (B, C), divided among the classes by ``shares`` (B, Z): :class:`Sums`."""
         cells = x[:, self.codebook.reals]
         if self.dense is not None:
             return self.dense.moments(cells, shares)
@@ -359,13 +361,13 @@ class MixtureDenoiser(Denoiser):
         return torch.cat([book.finite, book.reals]) if self.has_reals else book.finite
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
-        """Rows, as many at once as keep numbers for each class in a cache."""
+        """Batches of rows whose numbers for each class stay in a cache."""
         return x.split(max(BLOCK, rows_at_once(CACHED // self.n_components)))
 
     def _cells(self, x: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
-        """What gives the log-probability of the cells of a column given each class: (B, Z), 0 where one is missing.
+        """Function from a column to the log-probability of its cells given each class: (B, Z), 0 where one is missing.
 
-        Continuous cells that depend on one another are given those before them in an ``order`` of the columns.
+        Continuous cells that depend on one another are conditioned on those before them in an ``order`` of the columns.
         """
         book, table = self.codebook, self._of_levels.of(self.log_probs)
         level, cells = book.level_of(x), x.index_select(1, book.reals)
@@ -392,12 +394,12 @@ class MixtureDenoiser(Denoiser):
         return torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
 
     def _reals_of(self, order: Sequence[int]) -> list[int]:
-        """The continuous columns in an order of all columns, by their place among them."""
+        """Positions of the continuous columns, in an order of all columns."""
         place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
         return [place[j] for j in order if j in place]
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """As the base class has it: the mean over the order of the table and its reverse, leading columns first."""
+        """The mean over the order of the table and its reverse, leading columns first."""
         own, rows, back = self._modelled.sort().values, without_copies(x), None
         columns = own.tolist()
         orders = both_ways(columns, self.codebook.leading_columns)
@@ -428,7 +430,7 @@ class MixtureDenoiser(Denoiser):
         return torch.stack(parts).mean(0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """As the base class has it: exact, by the posterior of the classes given the cells before each column."""
+        """Exact, by the posterior of the classes given the cells before each column."""
         book, levels, probs = self.codebook, self.codebook.levels, self._probs
         logits, gaussians = [], []
         for rows in self._batches(x):
@@ -475,7 +477,7 @@ class MixtureDenoiser(Denoiser):
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
-        """As the base class has it: a class given the known cells, then all cells given the class."""
+        """A class given the known cells, then all cells given the class."""
         book, levels = self.codebook, self.codebook.levels
         out = x.repeat_interleave(n_draws, 0)
         noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
@@ -528,33 +530,26 @@ class MixtureDenoiser(Denoiser):
         draw: Callable[[], Tensor] | None = None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> MixtureDenoiser:
-        """A mixture fitted to rows by expectation maximisation.
+        """A mixture fitted to rows ``x`` (N, C) by expectation maximisation, in at most ``n_rounds`` rounds.
 
         Parameters
         ----------
         marginals : MarginalDenoiser
-            Independent columns of the same rows: where classes start, and what they are smoothed by.
-        x : Tensor of float64, shape (N, C)
-            Rows, at least one; NaN where a cell is missing.
-        n_components : int
-            Hidden classes.
+            Independent columns of the same rows: start of the classes, and prior of ``pseudo_count`` rows for each.
         x_valid : Tensor, shape (N', C), optional
             Held-out rows, evaluated every ``LOOK_ROUNDS`` rounds; the evaluated round with the best log-likelihood is
             kept, or the last round if it is better. The fit ends early after ``PATIENCE`` evaluations in a row that
             improve by less than ``LEAST_GAIN`` nats per row.
         generator : torch.Generator
             On the device of the rows.
-        pseudo_count : float
-            Rows of the marginals that are added to every class; positive.
-        n_rounds : int
-            At most.
         with_reals : bool
             Whether continuous columns depend on the class; else they are those of ``marginals``.
         draw : callable, optional
-            The rows of each round, (n, C), if ``x`` is a sample of a larger table; by default all of ``x`` or, if these
-            are more than ``EM_ROWS``, so many of them at random.
+            The rows of each round, (n, C), if ``x`` is a sample of a larger table; by default all of ``x``, or a random
+            sample
+            of ``EM_ROWS`` if there are more.
         is_over : callable
-            Asked before each round but the first; where it is true, the fit ends.
+            Whether the fit must end; checked before each round but the first.
 
         Raises
         ------
@@ -564,8 +559,8 @@ class MixtureDenoiser(Denoiser):
         check_fit(x, n_components, pseudo_count)
         book = marginals.codebook
         with_reals = with_reals and len(book.reals) > 0
-        untold = book.vocabularies or (len(book.reals) and not with_reals)
-        fallback = marginals if untold else None
+        needs_fallback = book.vocabularies or (len(book.reals) and not with_reals)
+        fallback = marginals if needs_fallback else None
 
         def made(weights: Tensor, probs: Tensor, mean: Tensor, var: Tensor) -> MixtureDenoiser:
             own = (mean, var) if with_reals else (None, None)
@@ -631,23 +626,11 @@ def _by_level(log_probs: Tensor) -> Tensor:
 def shares_of_classes(
     log_weights: Tensor, own: Callable[[int], Tensor], orders: Sequence[Sequence[int]], n_rows: int
 ) -> Tensor:
-    r"""How a mixture's log-probability grows as its columns are multiplied in one by one.
+    r"""Increments of a mixture's log-probability as its columns are multiplied in one by one: (B, C), nats.
 
-    Parameters
-    ----------
-    log_weights : Tensor, shape (Z,)
-    own : callable
-        From a column to each class's log-probability of its cells, (B, Z), nats; 0 where one is missing.
-    orders : sequence of sequences of int, length C
-        The result is the mean over them.
-    n_rows : int
-        B.
-
-    Returns
-    -------
-    Tensor, shape (B, C), nats
-        :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior r given the columns before j. The
-        columns sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`.
+    :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior r given the columns before j; the
+    columns sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`, with ``log_weights`` (Z,). ``own`` maps a column to each
+    class's log-probability of its cells, (B, Z), nats, 0 where one is missing. The result is the mean over ``orders``.
     """
     lost = []  # by the largest term in each step, where the terms are normalised
     for order in orders:
@@ -662,7 +645,7 @@ def shares_of_classes(
 
 
 class Sums(NamedTuple):
-    """What rows are expected to add up to in each class.
+    """Expected sums of rows in each class.
 
     Attributes
     ----------
@@ -672,7 +655,7 @@ class Sums(NamedTuple):
         Cells of every level.
     first, second, present : Tensor of float64, shape (Z, R)
         Values of the continuous columns, their squares, and the number of cells that are not missing. Where these
-        columns depend on one another given the class, expected values stand for missing cells: ``second`` holds their
+        columns depend on one another given the class, missing cells have expected values: ``second`` holds the
         products, (Z, R, R), and ``present`` the rows, (Z, 1).
     """
 
@@ -708,14 +691,14 @@ def powers(cells: Tensor) -> Tensor:
 
 
 def quadratics(mean: Tensor, var: Tensor) -> Tensor:
-    """What :func:`powers` are multiplied by, float64 (3 R, Z), for the log-densities of Gaussians (Z, R), added up."""
+    """Coefficients of :func:`powers`, float64 (3 R, Z), in the summed log-densities of Gaussians (Z, R)."""
     mean, var = mean.double(), var.double()
     constant = mean.square() / var + (2 * math.pi * var).log()
     return torch.cat([-0.5 / var, mean / var, -0.5 * constant], 1).T
 
 
 def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:
-    """Refuse to fit to no rows, with no classes or no pseudo-counts."""
+    """Raise a ValueError if there are no rows, no classes or no pseudo-counts."""
     if not len(x):
         raise ValueError("a mixture is fitted to at least one row")
     if n_components < 1 or not pseudo_count > 0:
@@ -734,26 +717,15 @@ def refine(
     left: Callable[[], float] = lambda: math.inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> MixtureDenoiser:
-    """A mixture with the same classes, moved towards the rows where held-out rows agree.
+    """A mixture with the same classes, fitted to rows ``x`` (N, C) where held-out rows ``x_valid`` improve.
 
     A mixture with more classes than rows cannot be fitted class by class. Here every class keeps a number of rows of
-    its own former distribution, as a Dirichlet prior does (Dempster, Laird & Rubin 1977, section 3): rows pull those
-    classes a little that are near them. Held-out rows choose the number of prior rows and end the rounds.
+    its own former distribution, as a Dirichlet prior does (Dempster, Laird & Rubin 1977, section 3): rows move only the
+    classes near them. Held-out rows choose the number of prior rows and end the rounds. Of the last ``n_fixed`` classes
+    only the weight changes. No round is begun that would likely take longer than the seconds ``left`` on the ``clock``.
 
-    Parameters
-    ----------
-    model : MixtureDenoiser
-    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
-        Rows and held-out rows; NaN where a cell is missing.
-    n_fixed : int
-        Classes, the last ones, of which nothing but the weight changes.
-    left, clock : callable
-        Seconds that are left, and a clock: no round is begun that would likely take longer.
-
-    Returns
-    -------
-    MixtureDenoiser
-        Not worse on the held-out rows, but for what the classes of negligible weight were worth, which are left out.
+    The result is not worse on the held-out rows, except for the effect of the classes of negligible weight, which are
+    dropped.
     """
     start = clock()
     best, best_nats = model, held_out_nats(model, x_valid)
@@ -783,9 +755,9 @@ def with_dependent_numbers(
     *,
     left: Callable[[], float] = lambda: math.inf,
 ) -> MixtureDenoiser:
-    """A mixture of products whose continuous columns then depend on one another in every class: refined to rows.
+    """Make the continuous columns of a mixture of products depend on one another in every class, and refine it.
 
-    Not worse on the held-out rows, see :func:`refine`. As it is unless there are two to ``MOST_DEPENDENT`` of them.
+    Not worse on the held-out rows, see :func:`refine`. Unchanged unless there are two to ``MOST_DEPENDENT`` of them.
     """
     if not model.has_reals or not 1 < model.means.shape[1] <= MOST_DEPENDENT:
         return model
@@ -796,17 +768,17 @@ def with_dependent_numbers(
 
 
 def round_seconds(evaluation: float, n: int, n_valid: int) -> float:
-    """Seconds of the first round, which the others do not exceed, by those of one evaluation of the held-out rows."""
+    """Seconds of the first round, an upper bound for the others, from those of one evaluation of the held-out rows."""
     return evaluation * (2 * n / n_valid + len(KEPT_ROWS))  # a row takes twice as long as in it
 
 
 def seconds_of_rounds(evaluation: float, n: int, n_valid: int) -> float:
-    """Seconds of the rounds that are expected, likewise."""
+    """Expected seconds of all rounds, likewise."""
     return evaluation + EXPECTED_ROUNDS * round_seconds(evaluation, n, n_valid)
 
 
 def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int) -> MixtureDenoiser:
-    """The mixture that has the sums, and of each class a number of rows of the prior ``model``."""
+    """The mixture with these sums, and for each class a number of rows of the prior ``model``."""
     levels = model.codebook.levels
     # one row more, spread evenly, so that no class is lost
     weights = sums.mass + 1 / len(sums.mass)

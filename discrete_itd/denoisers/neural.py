@@ -1,8 +1,8 @@
 r"""The learned denoiser: an exact base plus a network's correction.
 
 Its logits are :math:`\log\pi_{jk} + \ell_{jk} + f_{jk}(y, \gamma)` with f a network that starts at zero, so
-that an untrained denoiser *is* its base and training can only buy nats. In other words the network sees all columns and
-gives each a new prior, which the column's own evidence then updates by Bayes' rule; for a continuous column
+that an untrained denoiser *is* its base and training can only gain nats. In other words the network sees all columns
+and gives each a new prior, which the column's own evidence then updates by Bayes' rule; for a continuous column
 that prior is a mixture of Gaussians.
 """
 
@@ -97,7 +97,7 @@ class NeuralDenoiser(Denoiser):
 def from_network(
     cls: Callable[..., Network], config: Config, codebook: Codebook, tensors: Tensors
 ) -> Network:
-    """A denoiser with a network of the width and the depth in ``config``, if the weights are of these.
+    """A denoiser with a network of the width and the depth in ``config``, if the weights have these sizes.
 
     Checked before memory is allocated.
     """
@@ -114,15 +114,8 @@ def from_network(
 class ResidualMLP(nn.Module):
     """Pre-normalised residual blocks between two linear maps; the last starts at zero.
 
-    Parameters
-    ----------
-    n_in, n_out : int
-    width : int
-        Hidden units W.
-    depth : int
-        Number of residual blocks.
-    dropout : float
-        Share of hidden units dropped in training.
+    ``width`` hidden units W, ``depth`` residual blocks, of whose hidden units a share ``dropout`` is dropped in
+    training.
     """
 
     def __init__(self, n_in: int, n_out: int, *, width: int, depth: int, dropout: float) -> None:
@@ -151,7 +144,7 @@ class ResidualMLP(nn.Module):
 
 
 class ColumnFeatures(nn.Module):
-    r"""Features of columns for a network, and posteriors from its answers: the same for all networks.
+    r"""Features of columns for a network, and posteriors from its outputs: the same for all networks.
 
     The features of a column are those of the posterior that independent columns give it from its own evidence: bounded,
     and centred and scaled by its value when nothing is known. So all features of an unknown column are zero.
@@ -160,37 +153,31 @@ class ColumnFeatures(nn.Module):
     ----------
     base : Denoiser
         Exact. Its continuous and high-cardinality columns, if there are any, must be those of its
-        ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
+        ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``; otherwise a ValueError.
     n_added : int
-        Components that a network's mixtures have more than the base's: its first components are split in two.
+        Additional components of the network's mixtures: the base's first components are split in two.
 
     Attributes
     ----------
-    feature_column : Tensor of int64, shape (F,)
-        The column of each feature.
-    answer_column : Tensor of int64, shape (A,)
-        The column of each answer.
+    feature_column, answer_column : Tensor of int64, shapes (F,) and (A,)
+        The column of each feature and of each output.
     others : Tensor of int64, shape (F',)
         The features that are not of low-cardinality columns.
     nothing : Tensor, shape (1, T), nats
         Log-probability of every level when nothing is known.
     sizes : list of int
-        Answers for low-cardinality, continuous and high-cardinality columns.
+        Outputs for low-cardinality, continuous and high-cardinality columns.
 
     Notes
     -----
-    Inputs and answers of a low-cardinality column are all seen levels but the first, which serves as reference; inputs
-    of a continuous one are the weight of every component and the mean, its answers change weights, means and variances;
-    of a high-cardinality column the mean code is an input, and the answer a direction in a space of learned vectors.
+    Inputs and outputs of a low-cardinality column are all seen levels but the first, which serves as reference; inputs
+    of a continuous one are the weight of every component and the mean, its outputs change weights, means and variances;
+    for a high-cardinality column the mean code is an input, and the output a direction in a space of learned vectors.
     The reliability :math:`\gamma/(1+\gamma)` of every column is an input.
 
-    It moves probability among the *seen* categories only, and a cell that holds an unseen one looks to it like a
-    missing cell. The wide last component of a continuous column is to outliers what the unseen level is to categories.
-
-    Raises
-    ------
-    ValueError
-        If there are such columns and the base has no independent part, or its continuous columns are others.
+    The network moves probability among the *seen* categories only, and a cell that holds an unseen one has the features
+    of a missing cell. The wide last component of a continuous column is to outliers what the unseen level is to
+    categories.
     """
 
     feature_column: Tensor
@@ -319,7 +306,7 @@ class ColumnFeatures(nn.Module):
         return out.index_copy_(1, self.others, self.describe_others(x))
 
     def describe_others(self, x: Tensor) -> Tensor:
-        """Those of :meth:`describe_cells` at ``others``: of all columns but the low-cardinality ones."""
+        """The :meth:`describe_cells` of ``others``: all columns but the low-cardinality ones."""
         book, features, reliability = self.codebook, [x[:, :0].to(self.codebook.dtype)], []
         if len(book.reals):
             cells = x.index_select(1, book.reals)
@@ -340,17 +327,10 @@ class ColumnFeatures(nn.Module):
         return torch.cat([*features, *reliability], 1)
 
     def answer(self, prior: Posterior, answers: Tensor, words: Sequence[Tensor]) -> Posterior:
-        """The posterior that a network's answers make of another.
+        """The posterior of B rows ``prior``, changed by a network's outputs ``answers`` (B, A), zero for no change.
 
-        Parameters
-        ----------
-        prior : Posterior
-            Of B rows. Its continuous columns are not used: the network's start from the marginal mixtures, and have
-            seen no evidence yet.
-        answers : Tensor, shape (B, A)
-            Zero for no change.
-        words : sequence of Tensor
-            As :meth:`new_words` made them.
+        The continuous columns of ``prior`` are not used: the network's start from the marginal mixtures, and have no
+        evidence yet. ``words`` are from :meth:`new_words`.
         """
         levels, categorical = self.codebook.levels, prior.categorical
         out = answers.split(self.sizes, 1)
@@ -367,9 +347,9 @@ class ColumnFeatures(nn.Module):
         gaussian = None
         if len(self.codebook.reals):
             gaussian = self._mixtures(out[1].unflatten(1, (-1, self._started.shape[2], 3)))
-        told = zip(prior.words, out[2].split(CODE_LENGTH, 1), words, strict=False)
+        parts = zip(prior.words, out[2].split(CODE_LENGTH, 1), words, strict=False)
         changed = [
-            VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in told
+            VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in parts
         ]
         return Posterior(self.codebook, categorical, gaussian, changed)
 
@@ -379,15 +359,9 @@ class ColumnFeatures(nn.Module):
         return GaussianPosterior(log_weight, mean, var)
 
     def regressed(self, i: int, share: Tensor, added: Tensor) -> Tensor:
-        """Answers (K', 3) that make ``added`` components a share of the i-th mixture, beside those of the base.
+        """Outputs (K', 3) that give ``added`` components a share of the i-th mixture, next to those of the base.
 
-        Parameters
-        ----------
-        i : int
-            Which of the continuous columns.
-        share : Tensor, shape ()
-        added : Tensor, shape (3, n_added)
-            Log-weights, means and variances.
+        ``added`` (3, n_added) are log-weights, means and variances; ``share`` is a scalar tensor.
         """
         base, (log_weight, mean, var) = self.base_mixture(), self._started[:, i].double()
         n = len(mean) - self.n_added
@@ -413,21 +387,14 @@ class ColumnFeatures(nn.Module):
 
 
 class Moved(torch.autograd.Function):
-    """Mixtures whose components a network has moved, with the gradient: a few operations instead of dozens."""
+    """Mixtures whose components are moved by a network, with the gradient: a few operations instead of dozens."""
 
     @staticmethod
     def forward(ctx: Any, f: Tensor, started: Tensor, wide: Tensor) -> Tensor:
         """Log-weights, means and variances (3, B, R, K' + 1).
 
-        Parameters
-        ----------
-        ctx : context of autograd
-        f : Tensor, shape (B, R, K', 3)
-            Changes of log-weights, shifts of means, changes of log-variances.
-        started : Tensor, shape (3, R, K')
-            What is moved.
-        wide : Tensor, shape (3, R, 1)
-            The last component, which is not.
+        ``f`` (B, R, K', 3) are changes of log-weights, shifts of means, changes of log-variances of the components
+        ``started`` (3, R, K'); ``wide`` (3, R, 1) is the last component, which is not changed.
         """
         log_weight, mean, var = started
         out = f.new_empty(3, *f.shape[:2], f.shape[2] + 1)

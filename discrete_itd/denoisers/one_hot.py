@@ -49,9 +49,9 @@ from discrete_itd.denoisers.marginal import (
 NOWHERE = -4 * KNOWN_NATS
 MOST_LEVELS = 6000  # categories of a table and of the merged one: memory grows with their product
 ROWS = 20_000  # at most, in which groups are detected
-FEWEST_ROWS = 32  # with fewer, a run of neighbours is not taken for a group
+FEWEST_ROWS = 32  # with fewer, runs of neighbours are not groups
 TOLERANCE = 0.01  # share of rows with no column of a group on; share with two on, relative to independent columns
-SURPRISE = 10.0  # nats by which a group's surprisal must exceed its price: chance is then exp(-10)
+SURPRISE = 10.0  # nats by which a group's surprisal must exceed its price: by chance with exp(-10)
 # columns from each of which a group is grown, to take the best; with more, one start
 MOST_STARTS = 128
 
@@ -171,22 +171,10 @@ class OneHotDenoiser(Denoiser):
     def _within(
         self, i: int, logits: Tensor, cells: Tensor, members: Sequence[int]
     ) -> list[Tensor]:
-        """Distributions of the columns of a group one after the other, each given those before it.
+        """Distributions (B, K_j), nats, of the columns ``members`` of group i, each given those before it.
 
-        Parameters
-        ----------
-        i : int
-            The group.
-        logits : Tensor, shape (B, T')
-            Of the merged table, given what is known besides the group.
-        cells : Tensor, shape (B, C)
-            NaN where a cell is not known.
-        members : sequence of int
-            The columns of the group in their order.
-
-        Returns
-        -------
-        list of Tensor, shape (B, K_j), nats
+        ``logits`` (B, T') are of the merged table, given the known cells outside the group; ``cells`` (B, C) are NaN
+        where not known.
         """
         merged = getattr(self, f"_merged_{i}")
         log_w, out = logits[:, merged], []  # of the patterns, and of "other"
@@ -197,12 +185,12 @@ class OneHotDenoiser(Denoiser):
             table = torch.where(is_other, self.fallback.log_probs[levels].exp(), table)
             out.append(finite_log(row_product(torch.softmax(log_w, 1), table)))
             known = cells[:, j]
-            told = table.log().clamp_min(NOWHERE).T[known.nan_to_num(0.0).long()]
-            log_w = log_w + told.masked_fill(known.isnan()[:, None], 0.0)
+            fit = table.log().clamp_min(NOWHERE).T[known.nan_to_num(0.0).long()]
+            log_w = log_w + fit.masked_fill(known.isnan()[:, None], 0.0)
         return out
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """As the base class has it: one inference for each column of the merged table, not of the table."""
+        """One inference for each column of the merged table, not of the table."""
         book, finite = self.codebook, [*self.codebook.place]
         leading = book.leading_columns
         groups = list(enumerate([*self.groups.groups, *((j,) for j in self.groups.others)]))
@@ -213,10 +201,10 @@ class OneHotDenoiser(Denoiser):
         for i, group in groups:
             q = self.inner.codebook.levels.log_softmax(self.inner.infer(self._evidence(seen))[1])
             if i < len(self.groups.groups):
-                told = self._within(i, q, cells, group)
+                factors = self._within(i, q, cells, group)
             else:
-                told = [q[:, getattr(self, f"_merged_{i}")]]
-            for j, log_p in zip(group, told, strict=True):
+                factors = [q[:, getattr(self, f"_merged_{i}")]]
+            for j, log_p in zip(group, factors, strict=True):
                 out[:, j] = log_p.gather(1, codes[:, j, None])[:, 0]
             for j in group:
                 seen[:, finite[j]] = x[:, finite[j]]
@@ -224,7 +212,7 @@ class OneHotDenoiser(Denoiser):
         return out.masked_fill(x.isnan(), 0.0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """As the base class has it, by that of the merged table.
+        """By the inner denoiser's :meth:`preceding` of the merged table.
 
         A group's columns come one after the other, each given the patterns that agree with those before it. To other
         columns a group is known if its columns lie together in the order. A group with one of its patterns counts as
@@ -248,7 +236,7 @@ class OneHotDenoiser(Denoiser):
         return beside_fallback(self.codebook, logits, self.fallback)
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
-        """As the base class has it: in an order of the merged table, in which others are scattered."""
+        """An order of the merged table, among which the columns outside of it are scattered."""
         book, finite = self.codebook, self.codebook.finite.tolist()
         columns = [*self.groups.groups, *((j,) for j in self.groups.others)]
         order = [
@@ -399,7 +387,8 @@ class OneHotGroups:
     ) -> MarginalDenoiser:
         """Independent columns of the merged table, from its rows ``x`` (N, C') and the ``marginals`` of the table.
 
-        Columns outside the groups keep their marginal probabilities. ``counts``: of all rows, if ``x`` is a sample.
+        Columns outside the groups keep their marginal probabilities. ``counts`` are those of all rows, if ``x`` is a
+        sample.
         """
         counted = MarginalDenoiser.fit(self.codebook, x, counts=counts).log_probs.exp()
         same = self.codebook.levels.level_column >= len(self.groups)
@@ -424,34 +413,22 @@ class OneHotGroups:
 
 
 def _level_numbers(levels: Levels) -> Tensor:
-    """The level of every category of every column: (K, C), on the CPU; beyond a column's last, of no meaning."""
+    """The level of every category of every column: (K, C), on the CPU; meaningless beyond a column's last category."""
     codes = torch.arange(levels.widest, device=levels.known_snr.device)[:, None]
     return levels.index_of(codes.expand(-1, levels.n_columns)).cpu()
 
 
 def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...], int]]:
-    """Groups of binary columns of which hardly any row has more than one "on".
+    """Groups of binary columns of which hardly any row has more than one "on", and which category is "on".
 
-    Parameters
-    ----------
-    codebook : Codebook
-    x : Tensor of float64, shape (N, C)
-        Rows; NaN where a cell is missing.
+    Columns are counted among the low-cardinality ones, increasing, in rows ``x`` (N, C), NaN where a cell is missing.
 
-    Returns
-    -------
-    list of pairs
-        The columns of a group, increasing, counted among the low-cardinality ones; and which category is "on".
-
-    Notes
-    -----
     "On" is the second of a column's categories; for columns that are in no group then, the first. The search begins
     with runs of neighbouring columns of which exactly one is on in almost every row. Among the other columns, a group
-    starts with one column and grows by the column that has the largest surprisal of never being on together with
-    the group, if columns were independent. Every column after the second needs a surprisal above the logarithm of the
+    starts with one column and grows by the column that has the largest surprisal of never being on together with the
+    group, if columns were independent. Every column after the second needs a surprisal above the logarithm of the
     number of columns, the price of a choice among them. The first pair is exempt, because in a large group a single
-    pair need not be surprising; but the group as a whole must exceed the price of all its columns by
-    ``SURPRISE`` nats.
+    pair need not be improbable; but the group as a whole must exceed the price of all its columns by ``SURPRISE`` nats.
     """
     two = torch.tensor([c.n_levels == 2 for c in codebook.levels.columns], dtype=torch.bool)
     columns = torch.nonzero(two).flatten()
@@ -470,14 +447,9 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
 
 
 class _Exclusions:
-    """How often columns are on, and which pairs are never on together, in the rows that have both cells.
+    """Frequencies of columns being on, and pairs that are never on together, in the rows that have both cells.
 
-    Parameters
-    ----------
-    cells : Tensor, shape (N, C)
-        NaN where missing.
-    value : int
-        The category that counts as on.
+    ``cells`` (N, C) are NaN where missing; ``value`` is the category that counts as on.
 
     Attributes
     ----------
@@ -534,7 +506,7 @@ def _runs(seen: _Exclusions, left: Tensor) -> list[list[int]]:
 
 
 def _cliques(seen: _Exclusions, left: Tensor) -> list[list[int]]:
-    """Groups of columns of which no two are on together."""
+    """Groups of columns no two of which are on together."""
     left = left.clone()
     price = math.log(max(2, int(left.sum())))  # nats of a choice among the columns
     groups = []
@@ -569,7 +541,7 @@ def _clique(start: int, seen: _Exclusions, left: Tensor, price: float) -> tuple[
 
 
 def match_patterns(cells: Tensor, patterns: Tensor) -> Tensor:
-    """The number of the pattern (P, K) that each row of ``cells`` (N, K) is, or P: (N,)."""
+    """The number among the patterns (P, K) of each row of ``cells`` (N, K), or P if it is none: (N,)."""
     weight = _weights(cells.shape[1], str(cells.device))
     keys, key = (patterns * weight).sum(1), (cells * weight).sum(1)  # integers, which wrap around
     order = keys.argsort()
@@ -579,7 +551,7 @@ def match_patterns(cells: Tensor, patterns: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _weights(n: int, device: str) -> Tensor:
-    """Random integers, always the same, by which n codes make one number: int64, (n,)."""
+    """Fixed pseudo-random integers that hash n codes to one number: int64, (n,)."""
     with torch.inference_mode(False):
         weight = torch.randint(2**62, (n,), generator=torch.Generator().manual_seed(n))
         return weight.to(device)

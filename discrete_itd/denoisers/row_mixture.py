@@ -34,7 +34,7 @@ from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 EM_ROUNDS = 500
 LEAST_SHARE = 0.01  # probability of a member given a row, below which it has no part in the factors
-LEAST_CHANGE = 1e-7  # nats per row of a round, below which the weights are as good as found
+LEAST_CHANGE = 1e-7  # nats per row of a round, below which the weights have converged
 
 
 class RowMixtureDenoiser(Denoiser):
@@ -132,7 +132,7 @@ class RowMixtureDenoiser(Denoiser):
 
     @property
     def independent_columns(self) -> Tensor:
-        """Continuous and high-cardinality columns that are so in every member."""
+        """Continuous and high-cardinality columns that are independent in every member."""
         out = torch.stack([member.independent_columns for member in self._members]).all(0)
         out[self.codebook.finite.cpu()] = False
         return out
@@ -148,7 +148,7 @@ class RowMixtureDenoiser(Denoiser):
 
     @property
     def estimators(self) -> tuple[str, ...]:
-        """Those that all members have: :meth:`log_prob` then mixes what they estimate."""
+        """Those of all members: :meth:`log_prob` then mixes their estimates."""
         each = [member.estimators for member in self._members]
         return tuple(name for name in ESTIMATORS if all(name in own for own in each))
 
@@ -164,15 +164,15 @@ class RowMixtureDenoiser(Denoiser):
         if not self.exact:
             return self._members[self.main](y, snr)
         weights = self._log_evidence(y, snr)
-        # a state that no member has seen, as rows outside a listed support: the weights stay what they are
+        # a state that no member supports, as rows outside a listed support: keep the weights
         weights = torch.where(weights.isneginf().all(1, keepdim=True), self.log_weights, weights)
         parts = [member(y, snr) for member in self._members]
         return self._mixed(parts, torch.log_softmax(weights, 1).to(y)[:, :, None])
 
     def _log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        """Log-weights of the members and their :meth:`log_evidence` without high-cardinality columns: float64, (B, M).
+        """Log-weights of the members plus their :meth:`log_evidence` without high-cardinality columns: float64, (B, M).
 
-        Of rows without noisy cells it is their log-probability, which costs less.
+        For rows without noisy cells it is their log-probability, which costs less.
         """
         book, members = self.codebook, self._members
         words = tuple(v.column for v in book.vocabularies)
@@ -190,8 +190,8 @@ class RowMixtureDenoiser(Denoiser):
         if devices.static_shapes(y.device):
             return out + log_evidence(torch.arange(len(y), device=y.device))
         hard = ((snr == 0) | torch.isinf(snr)).all(1)
-        told = devices.replace_rows(torch.zeros_like(out), ~hard, log_evidence)
-        return out + devices.replace_rows(told, hard, log_prob)
+        easy = devices.replace_rows(torch.zeros_like(out), ~hard, log_evidence)
+        return out + devices.replace_rows(easy, hard, log_prob)
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         out = torch.logsumexp(self._log_evidence(y, snr), 1).to(y)
@@ -220,10 +220,7 @@ class RowMixtureDenoiser(Denoiser):
         return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, first.words)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """As the base class has it: members', weighted by the probabilities that these give to the cells before.
-
-        As good as the members' own are; exact where these are.
-        """
+        """The members' distributions, weighted by their probabilities of the cells before; exact where these are."""
         parts = [member.preceding(x, order) for member in self._members]
         place = devices.index_tensor(tuple(order.tolist()), str(x.device))
         own = torch.stack([q.log_prob(x).double() for q in parts], 1)[:, :, place]
@@ -232,7 +229,7 @@ class RowMixtureDenoiser(Denoiser):
         return self._mixed(parts, torch.log_softmax(before, 1).to(self.codebook.known_snr))
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
-        """As the base class has it: that of the member with the largest weight."""
+        """The order of the member with the largest weight."""
         return self._members[int(self.log_weights.argmax())].natural_order(generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -245,15 +242,12 @@ class RowMixtureDenoiser(Denoiser):
         return torch.stack(each, 1) + self.log_weights
 
     def log_factors(self, x: Tensor) -> Tensor:
-        r"""Shares of the columns in :meth:`log_prob`.
+        r"""Shares (B, C) of the columns in :meth:`log_prob`, nats.
 
-        Returns
-        -------
-        Tensor, shape (B, C), nats
-            The factors of the members, averaged by the probabilities r of the members given the row. What is left of
-            the log-probability, the divergence :math:`\sum_m r_m \log (r_m / w_m)`, is divided equally among the cells
-            that are not missing. Members of which r is below ``LEAST_SHARE`` have no part in the average, which so
-            costs little more than the log-probability where one member stands out.
+        The factors of the members, averaged by the probabilities r of the members given the row. The remainder of the
+        log-probability, the divergence :math:`\sum_m r_m \log (r_m / w_m)`, is divided equally among the cells that are
+        not missing. Members with r below ``LEAST_SHARE`` are left out of the average, which thus costs little more than
+        the log-probability where one member dominates.
         """
         members, main = self._members, self.weights.index(max(self.weights))
         factors = members[main].log_factors(x).double()
@@ -291,7 +285,7 @@ class RowMixtureDenoiser(Denoiser):
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
-        """As the base class has it: a member by its probability given the known cells, then its draw."""
+        """A member by its probability given the known cells, then its draw."""
         rows, path = x.repeat_interleave(n_draws, 0), torch.arange(n_draws, device=x.device)
         u = RowNoise(rows, path.repeat(len(x)), salt).uniform(x.shape[1] + 1, 1)
         joint = self.log_joint(filled(x))[: len(x)]
@@ -312,18 +306,10 @@ class RowMixtureDenoiser(Denoiser):
 
 @torch.no_grad()
 def fit_weights(log_probs: Tensor, *, least: float = 0.0) -> Tensor:
-    """The weights of (10) that maximise the likelihood of rows.
+    """The weights (M,) of (10) that maximise the likelihood of rows, float64.
 
-    Parameters
-    ----------
-    log_probs : Tensor, shape (N, M)
-        Log-probability of each row under each member, nats.
-    least : float
-        Members of a smaller weight, but not the one of the largest, get none, and those of the others are fitted anew.
-
-    Returns
-    -------
-    Tensor of float64, shape (M,)
+    ``log_probs`` (N, M) are the members' log-probabilities, nats. Members of a weight below ``least``, but not the one
+    of the largest, get none, and the weights of the others are fitted again.
     """
     log_probs = log_probs.double()
     top = log_probs.amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The structure of Bayesian networks and trees: what a graph costs, its tables, and the search for one.
+"""The structure of Bayesian networks and trees: the cost of a graph, its tables, and the search for one.
 
 References
 ----------
@@ -48,10 +48,10 @@ def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
 def waves(
     parents: Sequence[Sequence[int]], sizes: Sequence[int], allowed: set[int]
 ) -> list[list[int]]:
-    """Columns with at most one parent that can be summed out from the leaves on, those of one time and size together.
+    """Columns with at most one parent that can be summed out from the leaves on, grouped by time and size.
 
-    Below a column there are only columns of earlier waves. Others than the ``allowed`` ones are in none, nor is what
-    is above them.
+    Below a column there are only columns of earlier waves. Columns that are not ``allowed``, and those above them, are
+    left out.
     """
     time = [0] * len(parents)
     rounds: list[dict[tuple[int, ...], list[int]]] = [{} for _ in parents]
@@ -71,7 +71,7 @@ def elimination(
 ) -> tuple[tuple[int, ...], int, int]:
     """An order in which to sum columns out, the numbers of the largest table on the way, and of all together.
 
-    Greedy: next comes the column whose table is smallest.
+    Greedy: the next column is the one with the smallest table.
     """
     near: list[set[int]] = [set() for _ in sizes]
     for j, above in enumerate(parents):
@@ -85,7 +85,7 @@ def elimination(
     heapq.heapify(waiting)
     while waiting:
         own, j = heapq.heappop(waiting)
-        if own != cost[j]:  # entered again at another cost, or gone
+        if own != cost[j]:  # queued again at another cost, or removed
             continue
         largest, work, cost[j] = max(largest, own), work + own, 0
         order.append(j)
@@ -100,7 +100,7 @@ def elimination(
 def family_counts(
     cells: NDArray[np.float64], sizes: Sequence[int], family: Sequence[int]
 ) -> NDArray[np.float64]:
-    """How often each combination of a family's categories occurs, rows with a gap among them left out."""
+    """Counts of each combination of a family's categories, in rows without gaps among them."""
     there = ~np.isnan(cells[:, family]).any(1)
     code = np.zeros(int(there.sum()), dtype=np.int64)
     for j in family:
@@ -112,7 +112,7 @@ def family_counts(
 def nested_counts(
     parts: Iterable[NDArray[np.float64]], sizes: Sequence[int], families: Iterable[Sequence[int]]
 ) -> dict[tuple[int, ...], list[NDArray[np.float64]]]:
-    """For each family, counts of its last given its first other, its first two, and so on to all.
+    """For each family, counts of its last column with the first of the others, the first two, and so on to all.
 
     Counted in the rows of all ``parts`` (n, C).
     """
@@ -131,14 +131,8 @@ def smoothed_table(
 ) -> NDArray[np.float64]:
     """Probabilities of a column given its parents, smoothed by those given fewer.
 
-    Parameters
-    ----------
-    counts : sequence of arrays
-        From :func:`nested_counts`.
-    alone : array, shape (K,)
-        Probabilities of the column by itself.
-    strength : float
-        Rows that the table of fewer parents counts for.
+    ``counts`` are from :func:`nested_counts`, ``alone`` (K,) are the column's marginal probabilities, and ``strength``
+    is the pseudo-count, in rows, of the table of fewer parents.
     """
     table = alone / alone.sum()
     for count in counts:
@@ -149,11 +143,7 @@ def smoothed_table(
 class Counted:
     """Information of columns about one another, counted at the first request: searches with other penalties share it.
 
-    Parameters
-    ----------
-    cells : array, shape (N, C)
-        NaN where a cell is missing.
-    sizes : sequence of int, length C
+    ``cells`` (N, C) are NaN where missing; ``sizes`` are the C numbers of categories.
     """
 
     def __init__(self, cells: NDArray[np.float64], sizes: Sequence[int]) -> None:
@@ -165,10 +155,10 @@ class Counted:
         self._found: dict[tuple[int, frozenset[int], int], tuple[float, int, float]] = {}
 
     def gain(self, j: int, own: Sequence[int], i: int, price: float) -> float:
-        """Nats that column ``i`` carries about ``j`` beside parents ``own``, less the price of the larger table.
+        """Nats that column ``i`` carries about ``j`` beyond parents ``own``, minus the price of the larger table.
 
-        Of the rows that have all these cells, and in proportion of all: where cells are missing may depend on values,
-        so that of other rows nothing can be compared.
+        In the rows that have all these cells, scaled to all rows: where cells are missing may depend on values, so
+        other rows are not comparable.
         """
         key = j, frozenset(own), i
         if key not in self._found:
@@ -177,7 +167,7 @@ class Counted:
         return (nats - price * free) / share if share else 0.0
 
     def _count(self, family: Sequence[int]) -> tuple[float, int, float]:
-        """Nats, free numbers, and the share of the rows that have all the cells."""
+        """Nats, free parameters, and the share of the rows that have all the cells."""
         i, j = family[-2:]
         if self.gaps:
             count = family_counts(self.cells, self.sizes, family)
@@ -190,7 +180,7 @@ class Counted:
         count = count.reshape(-1, self.sizes[i], self.sizes[j])
         total, fewer = count.sum(2), count.sum(1)
         nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
-        # categories and contexts that do not occur cost nothing: an unseen level is no free number
+        # categories and contexts that do not occur are not free parameters
         contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
         free = max(1, self.n_seen[j] - 1) * contexts
         return nats, free, float(count.sum()) / max(1, len(self.cells))
@@ -199,14 +189,8 @@ class Counted:
 class Search:
     """Hill climbing: the edge to add, drop or turn that improves a penalised likelihood most, until none does.
 
-    Parameters
-    ----------
-    counted : Counted
-    penalty : float
-        In units of that of the Bayesian information criterion.
-    most_parents, most_table : int
-    is_over : callable
-        Whether the search is to end with the graph that it has.
+    The ``penalty`` is in units of that of the Bayesian information criterion. Once ``is_over``, the search ends with
+    its current graph.
     """
 
     def __init__(
@@ -221,14 +205,14 @@ class Search:
         self.price = penalty * math.log(max(2, len(counted.cells))) / 2  # nats of one free number
         self.most_parents, self.most_table = most_parents, most_table
         self.parents: list[tuple[int, ...]] = [() for _ in self.sizes]
-        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too dear
+        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too expensive
 
     def gain(self, j: int, own: Sequence[int], i: int) -> float:
-        """As :meth:`Counted.gain` has it, at the price of this search."""
+        """:meth:`Counted.gain` at the price of this search."""
         return self.counted.gain(j, own, i, self.price)
 
     def tree(self) -> list[tuple[int, ...]]:
-        """The best graph in which no column has two parents (Chow and Liu), of the edges that pay for themselves."""
+        """The best graph in which no column has two parents (Chow and Liu), of edges whose gain exceeds their price."""
         c = len(self.sizes)
         pairs = [
             (self.gain(j, (), i), i, j) for j in range(c) for i in range(j) if self._fits(j, i)
@@ -254,7 +238,7 @@ class Search:
         return math.prod(self.sizes[i] for i in family)
 
     def climb(self, parents: Sequence[tuple[int, ...]] | None = None) -> list[tuple[int, ...]]:
-        """The graph found, from one without edges or the one given: parents of every column, most telling first."""
+        """The graph found from ``parents``, by default no edges: parents of every column, most informative first."""
         c = len(self.sizes)
         if parents is not None:
             self.parents = list(parents)
@@ -289,12 +273,12 @@ class Search:
         return [self._by_worth(j) for j in range(c)]
 
     def _fits(self, j: int, i: int) -> bool:
-        """Whether column ``j`` may have ``i`` as one more parent, as far as its own table goes."""
+        """Whether the table of column ``j`` allows ``i`` as another parent."""
         family = (*self.parents[j], i, j)
         return len(family) <= self.most_parents + 1 and self._size(family) <= self.most_table
 
     def _make(self, what: str, i: int, j: int, gain: NDArray[np.float64]) -> None:
-        """Make a change, unless that makes elimination too dear."""
+        """Make a change, unless elimination would then cost too much."""
         before = list(self.parents)
         if what in ("drop", "turn"):
             self.parents[j] = tuple(p for p in self.parents[j] if p != i)
@@ -310,7 +294,7 @@ class Search:
             self._price_edges(gain, i)
 
     def _price_edges(self, gain: NDArray[np.float64], j: int) -> None:
-        """What every column would gain column ``j`` as one more parent."""
+        """Gains of every column as another parent of column ``j``."""
         own = self.parents[j]
         gain[:, j] = -np.inf
         if self.is_over():
@@ -328,7 +312,7 @@ class Search:
         return out
 
     def _by_worth(self, j: int) -> tuple[int, ...]:
-        """The parents of a column, each the one that adds most to those before it."""
+        """The parents of a column, each adding most to those before it."""
         left, out = list(self.parents[j]), ()
         while left:
             best = max(left, key=lambda i: self.gain(j, out, i))
@@ -349,17 +333,11 @@ def chow_liu(
 ) -> tuple[list[tuple[int, ...]], list[Tensor]]:
     """The forest of most mutual information: parents of each column, and tables (K of the parent, K) or (K,).
 
-    Parameters
-    ----------
-    marginals : MarginalDenoiser
-    joint : Tensor of float64, shape (T, T)
-        The :func:`~discrete_itd.denoisers.counts.pair_counts` of rows that may have weights.
-    pseudo_count : float
-        Number of rows of independent columns that are added.
-    penalty : float
-        Nats by which each parameter of an edge lowers its gain, the mutual information in one row times the rows that
-        have both. 0 is Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges without
-        gain: in few rows, columns of many categories seem to depend on one another whether they do or not.
+    ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.counts.pair_counts` of rows that may have weights, to which
+    ``pseudo_count`` rows of independent columns are added. ``penalty`` is the nats by which each parameter of an edge
+    lowers its gain, the mutual information in one row times the rows that have both. 0 is Chow and Liu's tree of
+    maximum likelihood, 1 Akaike's criterion, which leaves out edges without gain: in few rows, columns of many
+    categories have spurious mutual information.
     """
     levels = marginals.codebook.levels
     column, prior = levels.level_column, marginals.log_probs.exp().double()
@@ -393,7 +371,7 @@ def _parameters(joint: Tensor, levels: Levels) -> Tensor:
 
 
 def _spanning_tree(gain: np.ndarray) -> Sequence[int]:
-    """Parents in the tree of most gain, hung up in the middle so that it is shallow; -1 for the root."""
+    """Parents in the tree of most gain, rooted in the middle so that it is shallow; -1 for the root."""
     n = len(gain)
     if n < 2:
         return [-1] * n

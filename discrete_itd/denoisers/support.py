@@ -81,7 +81,7 @@ class SupportDenoiser(Denoiser):
         return log_mass, finite_log(probs)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """As the base class has it: exact, by the listed rows that agree with the cells before each column."""
+        """Exact, by the listed rows that agree with the cells before each column."""
         book, levels = self.codebook, self.codebook.levels
         out = self.log_probs.new_zeros(len(x), levels.n_points)
         log_w = self.log_probs.expand(len(x), -1)  # (B, R)
@@ -91,12 +91,12 @@ class SupportDenoiser(Denoiser):
             out[:, mine] = row_product(weight, self._indicator[:, mine])
             fits = (x[:, j, None] == self.support[:, j]) | x[:, j, None].isnan()
             log_w = log_w.masked_fill(~fits, -torch.inf)
-            # where no row agrees any more, none is excluded for it
+            # where no row agrees any more, all are kept
             log_w = torch.where(log_w.isneginf().all(1, keepdim=True), weight.log(), log_w)
         return Posterior(book, CategoricalPosterior(levels, finite_log(out)))
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """As the base class has it; -inf at the first cell that no row has, and 0 after it."""
+        """-inf at the first cell that no row has, and 0 after it."""
         return super().log_factors(x).nan_to_num(0.0, neginf=-torch.inf)
 
     def log_prob(self, x: Tensor) -> Tensor:

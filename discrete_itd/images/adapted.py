@@ -170,8 +170,8 @@ class AdaptedDenoiser(Denoiser):
             nullcontext() if self.autocast is None else torch.autocast(y.device.type, self.autocast)
         )
         with context:
-            told = () if classes is None else (classes,)
-            output = self.network(noisy, time, *told)
+            extra = () if classes is None else (classes,)
+            output = self.network(noisy, time, *extra)
         channels = pixels.shape[0]
         if isinstance(output, Tensor) and output.shape[1:] == (2 * channels, *pixels.shape[1:]):
             output = output[:, :channels]  # the others are a learned variance

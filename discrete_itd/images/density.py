@@ -130,11 +130,11 @@ class ImageDensity:
         ``model`` and ``scheduler`` are described in :func:`discrete_itd.images.adapters.described`, which names the
         errors; the other parameters are those of :meth:`from_callable`. The classes are the model's.
         """
-        network, told = described(model, scheduler, null_class)
+        network, arguments = described(model, scheduler, null_class)
         return cls.from_callable(
             network, X, labels=labels, n_levels=n_levels, value_range=value_range, null_class=null_class,
             autocast=autocast, n_knots=n_knots, n_steps=n_steps, batch_size=batch_size, random_state=random_state,
-            **told,
+            **arguments,
         )  # fmt: skip
 
     @classmethod

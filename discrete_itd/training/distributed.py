@@ -252,8 +252,8 @@ class Processes(Team):
     def follow(self) -> Any:
         rows: Parts | None = None
         try:
-            while not isinstance(heard := self.received(), Outcome | None):
-                if isinstance(heard, Agreed):
+            while not isinstance(command := self.received(), Outcome | None):
+                if isinstance(command, Agreed):
                     continue
                 if not self.received():  # True if the rows are those of the previous training
                     got: list[Any] = [None]
@@ -261,16 +261,16 @@ class Processes(Team):
                     rows = got[0]
                 assert rows is not None
                 # the global random state, used by initial weights and dropout, is restored
-                device = own_device(heard.device)
+                device = own_device(command.device)
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    follower = Follower(self, heard, rows, device)
-                    with accelerated(follower.denoiser, heard.plan):
+                    follower = Follower(self, command, rows, device)
+                    with accelerated(follower.denoiser, command.plan):
                         follower.run()
         except RuntimeError as error:
             raise self.explained(error) from error
-        if isinstance(heard, Outcome) and heard.error:
-            raise FitError(f"the fit failed in process 0: {heard.error}")
-        return heard and heard.model
+        if isinstance(command, Outcome) and command.error:
+            raise FitError(f"the fit failed in process 0: {command.error}")
+        return command and command.model
 
 
 class Follower:
