@@ -38,7 +38,7 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be positive, got {value!r}")
 
 
-def check_finite(name: str, value: Any) -> None:
+def check_real(name: str, value: Any) -> None:
     """Raise a TypeError or ValueError if a value is no finite number."""
     _check_number(name, value)
     if not np.isfinite(value):

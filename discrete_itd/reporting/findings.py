@@ -37,7 +37,7 @@ from discrete_itd.reporting.statistics import (
     p_value_band,
     share_interval,
 )
-from discrete_itd.validation import check_finite, check_integer, check_share
+from discrete_itd.validation import check_integer, check_real, check_share
 
 LEVELS = (0.01, 0.05, 0.1)  # levels in the table of p-values
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
@@ -300,7 +300,7 @@ def examine(
         )
     check_integer("n_most_anomalous", n_most_anomalous, 0)
     if target_nats is not None:
-        check_finite("target_nats", target_nats)
+        check_real("target_nats", target_nats)
     if target_false_alarms is not None:
         check_share("target_false_alarms", target_false_alarms)
     table, is_own = _parts(density, X, keep), inliers is None
@@ -647,6 +647,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     alone = table.to_numpy()[:, columns].mean(0)
     schema = [encoder.schema[j] for j in columns]
     is_entropy = np.array([column.kind in MASSES for column in schema]) & (alone > 0)
+    share = np.divide(alone - given, alone, out=np.full(len(alone), np.nan), where=is_entropy)
     return pd.DataFrame(
         {
             "column": [column.name for column in schema],
@@ -654,9 +655,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
             "nats": alone,
             "nats_given_others": given,
             "explained": alone - given,
-            "share": np.divide(
-                alone - given, alone, out=np.full(len(alone), np.nan), where=is_entropy
-            ),
+            "share": share,
         }
     )
 
@@ -668,15 +667,16 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
     kinds = pd.Series([c.kind for c in schema]).value_counts()
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
     steps, seconds = history["step"].iloc[-1], history["seconds"].iloc[-1]
+    how = f"{steps:,.0f} steps in {seconds:.0f} s" if steps else "in closed form, without steps"
+    score = f"up to {density.n_evaluations} network evaluations per row"
+    if density.denoiser_.closed_form:
+        score = "a closed form, one call per row"
     lines = [
         ("training rows", f"{schema[0].n_rows:,}, part of them held out for validation"),
         ("columns", f"{len(schema)}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"),
         ("missing cells", f"{missing / max(1, cells):.1%} of the training table"),
         ("model", f"{density.denoiser_.n_parameters:,} parameters"),
-        (
-            "training",
-            f"{steps:,.0f} steps in {seconds:.0f} s" if steps else "in closed form, without steps",
-        ),
+        ("training", how),
     ]
     if len(schedules):
         best = schedules.iloc[0]
@@ -684,12 +684,7 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
         lines.append(("schedule", used))
     return [
         *lines,
-        (
-            "a score",
-            "a closed form, one call per row"
-            if density.denoiser_.closed_form
-            else f"up to {density.n_evaluations} network evaluations per row",
-        ),
+        ("a score", score),
         ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.model_.device}"),
         ("version", f"discrete_itd {__version__}"),
     ]
