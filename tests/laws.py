@@ -640,3 +640,20 @@ def draw_rows(denoiser, n, rng, *, missing=0.0):
     p = denoiser.log_prob(rows).double().exp().cpu().numpy()
     x = rows[torch.tensor(rng.choice(len(rows), size=n, p=p / p.sum()), device=rows.device)]
     return x.masked_fill(torch.tensor(rng.random(x.shape) < missing, device=x.device), math.nan)
+
+
+def known_but(book, rows, j):
+    """The state that knows all cells of rows but those of columns ``j``."""
+    free = torch.zeros(rows.shape, dtype=torch.bool, device=rows.device)
+    free[:, j] = True
+    y = book.embed(rows).masked_fill(book.per_coord(free), 0.0)
+    return y, torch.where(free, 0.0, math.inf).to(y)
+
+
+def correlated_rows(n, seed, device):
+    """Two columns that agree nine times in ten, and one that follows their sum."""
+    rng = np.random.default_rng(seed)
+    a = rng.integers(3, size=n)
+    b = np.where(rng.random(n) < 0.9, a, rng.integers(3, size=n))
+    c = np.where(rng.random(n) < 0.9, (a + b) % 2, rng.integers(2, size=n))
+    return torch.tensor(np.stack([a, b, c], 1), device=device).double()

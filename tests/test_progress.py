@@ -12,13 +12,9 @@ import pytest
 from discrete_itd import DiffusionDensity, progress
 from discrete_itd.cli import main
 from discrete_itd.models import tables
+from tests.examples import Terminal
 
 pytestmark = pytest.mark.single_precision
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def table(n=200):

@@ -19,6 +19,7 @@ from discrete_itd.storage.files import read_state, write_state
 from discrete_itd.training import Checkpoint, TrainingLoss
 from tests import reported
 from tests.cli.test_command import snapshot
+from tests.examples import run
 
 pytestmark = pytest.mark.single_precision
 
@@ -55,11 +56,6 @@ def place(files, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "DiffusionDensity", small)
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     return tmp_path
-
-
-def run(line, capsys, code=0):
-    assert main(line.split()) == code
-    return capsys.readouterr()
 
 
 def scores(path="s.csv"):

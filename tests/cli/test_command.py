@@ -29,6 +29,7 @@ from discrete_itd.cli.options import DENOISERS, KINDS, NOTATIONS
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.denoisers import BayesNetDenoiser, NeuralDenoiser
 from discrete_itd.recipes import Network
+from tests.examples import run
 
 SMALL = Network(width=8, depth=1, base="independent")
 
@@ -123,10 +124,6 @@ def place(tmp_path, monkeypatch, saved):
     return tmp_path
 
 
-def run(line, code=0):
-    assert main(line.split()) == code
-
-
 FIT = "fit t.csv --out new.safetensors --max-steps 2 --seed 0 --drop id"
 
 
@@ -162,7 +159,7 @@ def test_a_folder_of_parquet_is_fitted_like_its_rows_in_one_file(place, capsys):
         (place / "both").mkdir(exist_ok=True)
         table().to_csv("both/a.csv")
         table().to_parquet("both/b.parquet")
-        run(line, 2)
+        run(line, code=2)
         assert words in capsys.readouterr().err
 
 

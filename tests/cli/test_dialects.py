@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli import main
 from discrete_itd.cli.tables import Dialect, reading
+from tests.examples import run
 
 N = 300
 
@@ -35,10 +35,6 @@ def place(tmp_path, monkeypatch):
     TABLE.to_csv("t.csv", index=False)
     TABLE.mask(TABLE.index.to_series() % 7 == 0).to_csv("gaps.csv", index=False)
     return tmp_path
-
-
-def run(line, code=0):
-    assert main(line.split()) == code
 
 
 def fit(table, options="", out="m"):

@@ -6,8 +6,8 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from discrete_itd import DiffusionOutlierDetector
-from discrete_itd.cli import main
 from discrete_itd.reporting.statistics import auroc_interval, precision_interval
+from tests.examples import run
 
 pytestmark = pytest.mark.single_precision
 N = 800
@@ -42,10 +42,6 @@ def folder(tmp_path_factory):
 def place(folder, monkeypatch):
     monkeypatch.chdir(folder)
     return folder
-
-
-def run(line, code=0):
-    assert main(line.split()) == code
 
 
 @pytest.mark.usefixtures("place")

@@ -7,11 +7,12 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-from discrete_itd.cli import main, tables
+from discrete_itd.cli import tables
 from discrete_itd.reporting import page as report_page
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.sentences import VERDICTS, judgement
 from tests import reported
+from tests.examples import run
 
 
 def frames():
@@ -34,11 +35,6 @@ def place(tmp_path, monkeypatch):
 def without_figures(monkeypatch):
     """Pages without figures, which take most of the time."""
     monkeypatch.setattr(report_page, "_drawings", lambda _: {})
-
-
-def run(line, capsys, code=0):
-    assert main(line.split()) == code
-    return capsys.readouterr()
 
 
 def page(path="r.html"):

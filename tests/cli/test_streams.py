@@ -23,6 +23,7 @@ from discrete_itd.cli.messages import UserError
 from discrete_itd.cli.tables import Dialect, reading, write_table
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.progress import progress_bar, stream_progress
+from tests.examples import Terminal, run
 
 pytestmark = pytest.mark.single_precision
 
@@ -97,10 +98,6 @@ def place(files, tmp_path, monkeypatch):
     for name in ("d", "odd.csv"):
         os.symlink(files / name, name)
     return tmp_path
-
-
-def run(line, code=0):
-    assert main(line.split()) == code
 
 
 # -- any chunks -------------------------------------------------------------------------------------
@@ -373,13 +370,6 @@ def test_a_closed_input_is_an_error(monkeypatch, capsys):
     run("score d - --out s.csv", code=2)
     assert capsys.readouterr().err == "discrete-itd: error: -: the table is empty\n"
     assert not os.path.exists("s.csv")
-
-
-class Terminal(io.StringIO):
-    """An output that people see."""
-
-    def isatty(self):
-        return True
 
 
 def test_one_bar_tells_of_rows_per_second(monkeypatch):

@@ -12,6 +12,7 @@ from discrete_itd.cli import main, tables
 from discrete_itd.storage.files import content_digest
 from tests.cli.test_command import snapshot
 from tests.detection.test_watch import detector, table
+from tests.examples import run
 
 pytestmark = pytest.mark.single_precision
 
@@ -42,11 +43,6 @@ def place(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     return tmp_path
-
-
-def run(line, capsys, code=0):
-    assert main(line.split()) == code
-    return capsys.readouterr()
 
 
 def test_calls_go_on_from_each_other(capsys, monkeypatch):

@@ -20,6 +20,7 @@ from laws import (
     cases,
     draw_rows,
     empty_state,
+    known_but,
     line,
     make_book,
     make_denoiser,
@@ -154,14 +155,6 @@ def test_isotropic_path_comes_down_to_the_entropy(device):
 
 
 # -- far from what it expects ----------------------------------------------------------------------
-
-
-def known_but(book, rows, j):
-    """The state that knows all cells of rows but those of columns ``j``."""
-    free = torch.zeros(rows.shape, dtype=torch.bool, device=rows.device)
-    free[:, j] = True
-    y = book.embed(rows).masked_fill(book.per_coord(free), 0.0)
-    return y, torch.where(free, 0.0, math.inf).to(y)
 
 
 def agreeing(parents, off, device):

@@ -24,6 +24,7 @@ from laws import (
     simplex,
     states_of_every_kind,
     tables,
+    whole,
 )
 
 from discrete_itd import DiffusionDensity
@@ -45,10 +46,6 @@ from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan
 
 EXACT = ["oracle", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
-
-
-def whole(book):
-    return [tuple(int(k) for k in row) for row in all_rows(book).tolist()]
 
 
 def naive_log_prob(denoiser, row):

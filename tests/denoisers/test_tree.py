@@ -13,6 +13,7 @@ from laws import (
     all_rows,
     draw_rows,
     empty_state,
+    known_but,
     line,
     make_book,
     make_denoiser,
@@ -112,14 +113,6 @@ def binary_tree(parents, off, device):
     table = table.expand(len(parents), 2, 2).clone()
     table[[j for j, up in enumerate(parents) if up < 0]] = 0.5
     return tree_of(book, parents, table)
-
-
-def known_but(book, rows, j):
-    """The state that knows all cells of rows but those of columns ``j``."""
-    free = torch.zeros(rows.shape, dtype=torch.bool, device=rows.device)
-    free[:, j] = True
-    y = book.embed(rows).masked_fill(book.per_coord(free), 0.0)
-    return y, torch.where(free, 0.0, math.inf).to(y)
 
 
 def test_opposed_children_leave_their_parent_in_doubt(device):

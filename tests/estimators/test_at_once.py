@@ -6,11 +6,11 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.recipes import Forest, Mixture, Network
+from tests.examples import levels
 
 pytestmark = pytest.mark.single_precision
 
@@ -18,18 +18,9 @@ N_ROUNDS = 3
 
 
 def table(n, seed=0):
-    rng = np.random.default_rng(seed)
-    group = rng.integers(0, 3, n)
-    rows = pd.DataFrame(
-        {
-            "a": np.array(list("xyz"))[group],
-            "n": group + rng.integers(0, 2, n),
-            "r": rng.normal(size=n) + group,
-            "id": [f"w{k}" for k in rng.integers(0, 60, n)],
-        }
-    )
-    rows.loc[::7, "r"] = np.nan
-    return rows
+    rows = levels(n, seed)[["word", "whole", "size"]]
+    names = [f"w{k}" for k in np.random.default_rng(seed + 9).integers(0, 60, n)]
+    return rows.assign(size=rows["size"].mask(rows.index % 7 == 0), id=names)
 
 
 EXACT = {"tree": "tree", "bayes_net": "bayes_net", "mixture": Mixture(2), "forest": Forest(2)}
@@ -63,8 +54,8 @@ def questions(model):
     if isinstance(model, DiffusionOutlierDetector):
         asked += [lambda: model.p_values(many), lambda: model.reasons(few)["nats"].to_numpy()]
         return asked
-    asked += [lambda: model.sample(20, random_state=1)["r"].to_numpy()]
-    asked += [lambda: model.impute(few)["r"].to_numpy()]
+    asked += [lambda: model.sample(20, random_state=1)["size"].to_numpy()]
+    asked += [lambda: model.impute(few)["size"].to_numpy()]
     return asked
 
 

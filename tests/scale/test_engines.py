@@ -11,6 +11,7 @@ import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.scale import BatchScoring, engines, score_dask, score_ray, score_spark
+from tests.examples import levels
 
 pytest.importorskip("pyarrow")
 
@@ -21,18 +22,7 @@ pytestmark = [
 
 
 def table(n=90):
-    random = np.random.default_rng(0)
-    level = random.integers(0, 3, n)
-    frame = pd.DataFrame(
-        {
-            "key": np.arange(n),
-            "word": np.array(["red", "green", "blue"])[level],
-            "whole": level,
-            "size": random.normal(level, 0.3),
-            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(level, unit="D"),
-            "truth": level == 1,
-        }
-    )
+    frame = levels(n).drop(columns="kind").assign(key=np.arange(n))
     frame.loc[::7, "word"] = None
     frame.loc[::5, "size"] = None
     frame.loc[n - 3 :, "word"] = "odd"

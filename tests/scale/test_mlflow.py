@@ -10,6 +10,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.scale import BatchScoring
 from discrete_itd.scale import mlflow as flavour
 from discrete_itd.storage.files import content_digest
+from tests.examples import levels
 
 pytestmark = [
     pytest.mark.single_precision,
@@ -18,21 +19,8 @@ pytestmark = [
 
 
 def table(n=120):
-    random = np.random.default_rng(0)
-    level = random.integers(0, 3, n)
-    frame = pd.DataFrame(
-        {
-            "word": np.array(["red", "green", "blue"])[level],
-            "kind": pd.Categorical.from_codes(level // 2, ["u", "v"]),
-            "whole": level,
-            "size": random.normal(level, 0.3),
-            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(level, unit="D"),
-        }
-    )
-    gaps = frame["whole"].astype(float)
-    gaps[::9] = None
-    frame["gaps"] = gaps.astype("Int64")
-    return frame
+    whole = pd.Series(range(n), dtype="Int64") % 3
+    return levels(n).drop(columns="truth").assign(gaps=whole.mask(whole.index % 9 == 0))
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ import string
 import warnings
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from limits import TooLong, bounded
@@ -26,6 +24,7 @@ from safetensors.torch import save
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.recipes import Decoder, Forest, Mixture, Network, RowMixture, Trees
 from discrete_itd.storage import files
+from tests.examples import levels
 
 pytestmark = [
     pytest.mark.single_precision,
@@ -47,18 +46,8 @@ MODELS = {
 
 
 def table(n=60):
-    rng = np.random.default_rng(0)
-    group = rng.integers(0, 3, n)
-    rows = pd.DataFrame(
-        {
-            "a": np.array(list("xyz"))[group],
-            "n": group + rng.integers(0, 2, n),
-            "r": rng.normal(size=n) + group,
-            "t": pd.Timestamp("2026-01-01") + pd.to_timedelta(rng.integers(0, 10**6, n), "s"),
-        }
-    )
-    rows.loc[::9, "r"] = np.nan
-    return rows
+    rows = levels(n)[["word", "whole", "size", "day"]]
+    return rows.assign(size=rows["size"].mask(rows.index % 9 == 0))
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +230,7 @@ DISTRIBUTIONS = {
 def test_what_does_not_add_up_to_one_is_refused(name, tmp_path):
     """Every table of probabilities of every denoiser, signed anew with another number."""
     path, changed = tmp_path / "m", 0
-    rows = table().drop(columns="t")
+    rows = table().drop(columns="day")
     settings = QUICK if name == "network" else {"random_state": 0}
     model = DiffusionDensity(denoiser=DISTRIBUTIONS[name], **settings).fit(rows)
     model.save(path)

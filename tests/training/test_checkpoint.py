@@ -14,7 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_training import correlated_rows, make_network, seeded_generator, short_plan, weights
+from laws import correlated_rows, seeded_generator
+from test_training import make_network, short_plan, weights
 
 from discrete_itd.storage.files import read_state, write_state
 from discrete_itd.storage.stored import flatten

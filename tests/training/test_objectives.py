@@ -10,6 +10,7 @@ from laws import (
     WIDER_BOOKS,
     WITH_REALS,
     broad_marginals,
+    correlated_rows,
     draws,
     line,
     make_book,
@@ -34,15 +35,6 @@ from discrete_itd.training import objectives as objectives_module
 from discrete_itd.training.objectives import ContinuousPath, Draws, Isotropic
 
 pytestmark = pytest.mark.usefixtures("full_size")
-
-
-def correlated_rows(n, seed, device):
-    """Two columns that agree nine times in ten, and one that follows their sum."""
-    rng = np.random.default_rng(seed)
-    a = rng.integers(3, size=n)
-    b = np.where(rng.random(n) < 0.9, a, rng.integers(3, size=n))
-    c = np.where(rng.random(n) < 0.9, (a + b) % 2, rng.integers(2, size=n))
-    return torch.tensor(np.stack([a, b, c], 1), device=device).double()
 
 
 def make_network(rows):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import LAW, line, simplex
+from laws import LAW, correlated_rows, line, seeded_generator, simplex
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, MarginalDenoiser, NeuralDenoiser
@@ -33,22 +33,9 @@ from discrete_itd.training.state import Average
 pytestmark = pytest.mark.usefixtures("full_size")
 
 
-def seeded_generator(seed, device):
-    return torch.Generator(device).manual_seed(seed)
-
-
 def short_plan(**kwargs):
     kwargs = {"max_steps": 150, "batch_size": 128, "learning_rate": 5e-3, "ema": 0.9} | kwargs
     return TrainingPlan(**kwargs)
-
-
-def correlated_rows(n, seed, device):
-    """Two columns that agree nine times in ten, and one that follows their sum."""
-    rng = np.random.default_rng(seed)
-    a = rng.integers(3, size=n)
-    b = np.where(rng.random(n) < 0.9, a, rng.integers(3, size=n))
-    c = np.where(rng.random(n) < 0.9, (a + b) % 2, rng.integers(2, size=n))
-    return torch.tensor(np.stack([a, b, c], 1), device=device).double()
 
 
 def make_network(rows, seed=0, dropout=0.0, width=24):

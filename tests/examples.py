@@ -1,0 +1,37 @@
+"""Tables, terminals and calls of the command line that tests of several folders share."""
+
+import io
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.cli import main
+
+
+def levels(n, seed=0):
+    """A column of every kind, all of which follow one level of three."""
+    random = np.random.default_rng(seed)
+    level = random.integers(0, 3, n)
+    return pd.DataFrame(
+        {
+            "word": np.array(["red", "green", "blue"])[level],
+            "kind": pd.Categorical.from_codes(level // 2, ["u", "v"]),
+            "whole": level + random.integers(0, 2, n),
+            "size": random.normal(level, 0.3),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(9 * level + random.random(n), "D"),
+            "truth": level == 1,
+        }
+    )
+
+
+class Terminal(io.StringIO):
+    """An output that people see."""
+
+    def isatty(self):
+        return True
+
+
+def run(line, capsys=None, code=0):
+    """The command ends with this code; what it wrote since the last look, where ``capsys`` is given."""
+    assert main(line.split()) == code
+    return capsys and capsys.readouterr()
