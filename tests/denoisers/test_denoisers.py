@@ -14,6 +14,7 @@ from laws import (
     all_rows,
     code,
     empty_state,
+    fixed_order,
     line,
     make_book,
     numpy_evidence,
@@ -23,8 +24,10 @@ from laws import (
     random_oracle,
     random_rows,
     random_state,
+    random_trees,
     real,
     rounding,
+    seeded_generator,
     seeds,
     simplex,
     tables,
@@ -34,6 +37,7 @@ from laws import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser, SupportDenoiser
 from discrete_itd.denoisers.base import log_sum_exp
+from discrete_itd.likelihood import path_log_prob
 
 
 def state_of_possible_rows(book, oracle, rng, n):
@@ -415,3 +419,30 @@ def test_a_table_of_constants_needs_no_network(device):
     rows, y, snr = random_state(book, np.random.default_rng(0), 3)
     assert len(list(net.parameters())) > 0
     assert net(y, snr).log_prob(rows).abs().max() == 0
+
+
+# -- networks that correct any exact base ----------------------------------------------------------
+
+
+@FEW_EXAMPLES
+@given(tables(sizes=(1, 2, 3), max_columns=3), seeds)
+def test_a_tree_is_corrected_too(device, dtype, columns, seed):
+    """Any exact base: untrained it is the base, trained it is still a normalised mass."""
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    base = random_trees(book, rng, n_trees=2)
+    net = NeuralDenoiser(base, width=8, depth=1).to(device).eval()
+    _, y, snr = random_state(book, rng, 5)
+    rows = random_rows(book, 5, rng)
+    close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
+    torch.testing.assert_close(net(y, snr).log_prob(rows), base(y, snr).log_prob(rows), **close)
+    with torch.no_grad():
+        for p in net.network.parameters():
+            p.normal_(0, 0.6, generator=seeded_generator(seed, device))
+    got = path_log_prob(
+        net,
+        all_rows(book),
+        fixed_order(book.n_columns),
+        generator=seeded_generator(seed, device),
+    )
+    assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))

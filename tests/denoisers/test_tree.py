@@ -12,11 +12,8 @@ from laws import (
     FEW_EXAMPLES,
     all_rows,
     draw_rows,
-    empty_state,
     known_but,
-    line,
     make_book,
-    make_denoiser,
     random_rows,
     random_trees,
     real,
@@ -30,16 +27,13 @@ from laws import (
     whole,
 )
 
-from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import BayesNetDenoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers import bayes_net as nets
 from discrete_itd.denoisers.bayes_net import fit_trees
 from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.structure_search import chow_liu
-from discrete_itd.likelihood import path_log_weights
 
 N_TREES = st.sampled_from([1, 3])
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
@@ -73,103 +67,7 @@ def test_log_prob_is_a_sum_of_products_down_the_trees(device, dtype, columns, n_
     assert got.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
 
 
-# -- both estimators find it: of a mixture of products, too ----------------------------------------
-
-
-@pytest.mark.parametrize(
-    "kind", ["trees", *(pytest.param(k, marks=pytest.mark.slow) for k in ("tree", "mixture"))]
-)
-def test_isotropic_path_comes_down_to_the_entropy(device, kind):
-    book = make_book("mixed", device)
-    denoiser = make_denoiser(kind, book, 11)
-    n_paths = 200
-    every = all_rows(book)
-    log_p = denoiser.log_prob(every).double()
-    rows = every.repeat_interleave(n_paths, 0)
-    path = torch.arange(n_paths, device=device).repeat(len(every))
-    high = 60 * float(book.known_snr.max()) / 2000
-    grid = torch.linspace(math.log(0.2), math.log(high), 64).exp().tolist()
-    excess, spread = [], []
-    for n_steps in (1, 8, 64):
-        levels = IsotropicSchedule(tuple(grid[64 // n_steps - 1 :: 64 // n_steps]))
-        log_w = path_log_weights(denoiser, rows, levels, RowNoise(rows, path, n_steps)).sum(1)
-        log_w = log_w.unflatten(0, (-1, n_paths))
-        excess.append((log_p.exp() * (log_p - log_w.mean(1))).sum().item())
-        spread.append((log_p.exp().square() * log_w.var(1) / n_paths).sum().sqrt().item())
-    assert all(e > -3 * s for e, s in zip(excess, spread, strict=True))
-    assert excess[0] > excess[1] - 3 * spread[1] > excess[2] - 6 * max(spread)
-    assert excess[0] > 0.09 + 3 * spread[0]  # one step: almost the independent columns
-    assert excess[2] < 0.25 * excess[0] + 3 * spread[2]
-
-
 # -- far from what it expects ----------------------------------------------------------------------
-
-
-def binary_tree(parents, off, device):
-    """Columns of two categories that agree with their parents but for a probability, in float32."""
-    torch.set_default_dtype(torch.float32)
-    book = Codebook([simplex(2)] * len(parents)).to(device)
-    table = torch.tensor([[1 - off, off], [off, 1 - off]], device=device, dtype=torch.float64)
-    table = table.expand(len(parents), 2, 2).clone()
-    table[[j for j, up in enumerate(parents) if up < 0]] = 0.5
-    return tree_of(book, parents, table)
-
-
-def test_opposed_children_leave_their_parent_in_doubt(device):
-    """Forty whose opinions multiply to far less than the smallest float, and one that decides."""
-    children = binary_tree([-1] + [0] * 40, 1e-6, device)
-    rows = torch.tensor([[0.0] * 21 + [1.0] * 20, [0.0] * 20 + [1.0] * 21], device=device).double()
-    y, snr = known_but(children.codebook, rows, [0])
-    p = children(y, snr).column(0).exp()
-    half = torch.full_like(p[:1], 0.5)
-    torch.testing.assert_close(p[:1], half, atol=1e-3, rtol=0)
-    # 19 against 21
-    torch.testing.assert_close(p[1, 1].item(), 1 - 1e-12, atol=1e-5, rtol=0)
-    rows[:, 0] = math.nan
-    assert children.log_prob(rows).isfinite().all()
-    truth = math.log(0.5) + 20 * math.log(1e-6) + math.log(2) + 20 * math.log1p(-1e-6)
-    assert children.log_prob(rows)[0].item() == pytest.approx(truth, rel=1e-5)
-
-
-@pytest.mark.parametrize("off", [0.02, 1e-60])  # the last is zero in float32
-def test_very_unlikely_rows_of_a_deep_tree_are_finite(device, off):
-    """Every cell of a chain of 150 disagrees with its neighbours."""
-    n = 150
-    chain = binary_tree([-1, *range(n - 1)], off, device)
-    rows = (torch.arange(n, device=device) % 2)[None].double().repeat(3, 1)
-    rows[1, ::3] = math.nan
-    truth = math.log(0.5) + (n - 1) * math.log(off)
-    log_p = chain.log_prob(rows)
-    assert log_p.isfinite().all()
-    assert log_p[0].item() == pytest.approx(truth, rel=1e-5)
-    for j in ([0], [75], list(range(0, n, 3))):
-        q = chain(*known_but(chain.codebook, rows.nan_to_num(0.0), j))
-        assert q.log_prob(rows.nan_to_num(0.0)).isfinite().all()
-        assert q.mean().isfinite().all()
-    start = chain(*empty_state(chain.codebook)).categorical.probs
-    torch.testing.assert_close(start, torch.full_like(start, 0.5), atol=1e-4, rtol=0)
-
-
-def test_states_near_no_point_tell_the_nearest(device):
-    """A value far from all levels of a line, beside a column of more categories."""
-    torch.set_default_dtype(torch.float32)
-    book = Codebook([line(-0.8, 1.0), simplex(3), simplex(2)]).to(device)
-    denoiser = random_trees(book, np.random.default_rng(0), n_trees=2)
-    y, snr = empty_state(book)
-
-    def told(value, level):
-        mine = book.coord_column == 0
-        value = value if level == math.inf else value * level
-        state = y.masked_fill(mine, value), snr.clone()
-        state[1][0, 0] = level
-        return denoiser(*state).categorical.probs
-
-    for value, nearest in ((40.0, 1.0), (-1e4, -0.8)):
-        for level in (math.inf, 1e3):
-            torch.testing.assert_close(
-                told(value, level), told(nearest, math.inf), atol=1e-4, rtol=0
-            )
-    assert (told(1.0, math.inf) - told(-0.8, math.inf)).abs()[0, 2:].max() > 0.01
 
 
 def test_many_known_cells_do_not_blur_which_tree_it_is(device):

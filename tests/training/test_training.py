@@ -1,6 +1,7 @@
 """What training does, and what it leaves alone."""
 
 import math
+import sys
 import time
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import LAW, correlated_rows, line, seeded_generator, simplex
+from torch import nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, MarginalDenoiser, NeuralDenoiser
@@ -28,7 +30,7 @@ from discrete_itd.training.loop import (
     MOST_ROLLBACKS,
     Run,
 )
-from discrete_itd.training.state import Average
+from discrete_itd.training.state import Average, Optimizer
 
 pytestmark = pytest.mark.usefixtures("full_size")
 
@@ -430,3 +432,53 @@ def test_a_hopeless_training_ends_but_not_in_its_slow_start(device, is_hopeless)
     for nats, e in zip(asked, judged, strict=False):
         gained = max(0.0, start - e.valid_nats)
         assert float(nats.mean()) == pytest.approx(e.valid_nats - gained, abs=1e-6)
+
+
+# -- the optimiser is torch's own, computed without its class --------------------------------------
+
+
+def random_weights(dtype):
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(n, 3, generator=generator, dtype=dtype)) for n in (4, 1, 1, 2)]
+
+
+def numbered(own):
+    return {str(i): p for i, p in enumerate(own)}
+
+
+def three_steps(own, step):
+    """Three steps on a loss that one weight has no part in."""
+    for rate in (0.1, 0.01, 0.2):
+        step(sum((p.sin() * rate).sum() for i, p in enumerate(own) if i != 2), rate)
+    return [p.detach() for p in own]
+
+
+def test_steps_are_those_of_torch(dtype):
+    own, theirs = random_weights(dtype), random_weights(dtype)
+    optimizer = Optimizer(numbered(own), 0.3, 0.1)
+    reference, norms = torch.optim.AdamW(theirs, weight_decay=0.3, fused=True), []
+
+    def reference_step(loss, rate):
+        reference.param_groups[0]["lr"] = rate
+        reference.zero_grad()
+        loss.backward()
+        norms.append(nn.utils.clip_grad_norm_(theirs, 0.1))
+        reference.step()
+
+    for p, q in zip(
+        three_steps(own, optimizer.step), three_steps(theirs, reference_step), strict=True
+    ):
+        assert torch.equal(p, q)
+    assert max(norms) > 0.1
+    for i, q in enumerate(theirs):
+        for name, tensor in reference.state[q].items():
+            assert torch.equal(optimizer.moments[str(i)][name], tensor)
+
+
+def test_it_loads_no_compiler(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    own = random_weights(torch.float64)
+    Optimizer(numbered(own), 0.1, 1.0).step(sum(p.sum() for p in own), 0.1)
+    monkeypatch.delattr(torch.optim.Optimizer.add_param_group, "__dynamo_disable", raising=False)
+    with pytest.raises(ImportError):  # as the class of torch does at its first use
+        torch.optim.AdamW(own).step()
