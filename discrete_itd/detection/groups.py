@@ -49,6 +49,8 @@ def named(given: str | int | Sequence[Hashable] | None) -> list[Hashable]:
     """The names of the columns that define the group, each once."""
     if given is None:
         return []
+    if isinstance(given, np.ndarray | pd.Index):
+        given = given.tolist()
     if isinstance(given, str) or not isinstance(given, Sequence):
         return [given]
     return list(dict.fromkeys(given))

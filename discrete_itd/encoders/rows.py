@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -14,7 +14,7 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
-from discrete_itd.encoders.frames import as_frame, check_unique_names, unique_rows
+from discrete_itd.encoders.frames import as_frame, check_unique_names, is_table, unique_rows
 from discrete_itd.encoders.table import ABSENT, TableEncoder
 
 
@@ -232,6 +232,7 @@ def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame,
         )
     frame = as_frame(X)
     if frame is None:
+        _check_array_like(X)
         cells = check_array(
             X,
             dtype=cast(Any, None),
@@ -248,6 +249,16 @@ def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame,
             f" (shape={frame.shape}) while a minimum of 1 is required."
         )
     return frame if frame is X else frame.reset_index(drop=True), True
+
+
+def _check_array_like(X: Any) -> None:
+    """TypeError with the type of what is no array: scikit-learn would call it a scalar, or its rows numbers."""
+    first = X[0] if isinstance(X, Sequence) and X else None
+    if isinstance(first, Mapping) or is_table(first):
+        what = f"a {type(X).__name__} of {type(first).__name__}"
+        raise TypeError(f"X is {what}, not one table: make a frame of it, like pandas.DataFrame(X)")
+    if not isinstance(X, Sequence) and not hasattr(X, "__array__"):
+        raise TypeError(f"X must be a table or an array, got {type(X).__name__}")
 
 
 def check_any(rows: Rows) -> Rows:

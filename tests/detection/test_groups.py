@@ -322,7 +322,7 @@ def test_without_groups_nothing_changes():
 
 def test_arrays_have_groups_by_position():
     X = nominal(400).apply(lambda c: pd.factorize(c, sort=True)[0]).to_numpy()
-    named = fit(nominal(400), given=["group"])
+    named = fit(nominal(400), given=np.array(["group"]))  # an array of names is as good as a list
     model = fit(X, given=0)
     np.testing.assert_allclose(model.score_samples(X), named.score_samples(nominal(400)), atol=1e-5)
 

@@ -33,6 +33,9 @@ REFUSED = {
     "no file": ("text", {}, FileNotFoundError, "text: no such file"),
     "no Parquet": (__file__, {}, ValueError, "test_bad_input.py: no Parquet"),
     "a list of numbers": ([1, 2, 3], {}, ValueError, "Expected 2D array"),
+    "a list of records": (GOOD.to_dict("records"), {}, TypeError, "X is a list of dict, not one table"),
+    "a mapping": (GOOD.to_dict("list"), {}, TypeError, "X must be a table or an array, got dict"),
+    "nothing": (None, {}, TypeError, "got NoneType"),
     "three dimensions": (np.zeros((2, 2, 2)), {}, ValueError, "dim 3"),
     "no rows": (GOOD[:0], {}, ValueError, "0 sample(s)"),
     "no columns": (GOOD[[]], {}, ValueError, "0 feature(s)"),
@@ -95,6 +98,13 @@ def test_refused_with_a_word_why(table, settings, error, words):
     pattern = ".*".join(re.escape(part) for part in words.split(".*"))
     with pytest.raises(error, match=pattern):
         DiffusionDensity(**QUICK, **settings).fit(table)
+
+
+def test_questions_name_the_type_of_what_is_no_table():
+    model = DiffusionDensity(denoiser="independent").fit(GOOD)
+    for rows, words in (((GOOD for _ in range(2)), "got generator"), ([GOOD], "list of DataFrame")):
+        with pytest.raises(TypeError, match=words):
+            model.score_samples(rows)
 
 
 @pytest.mark.parametrize(("table", "words"), WARNED.values(), ids=WARNED)
