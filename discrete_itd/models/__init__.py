@@ -1,1 +1,1 @@
-"""Fitted models: what a fit has learned, fitting candidates and choosing between them."""
+"""Fitted models: the result of a fit, and the fitting and choice of candidates."""

@@ -18,26 +18,16 @@ from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, 
 from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
 
-LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: one with less is not worth its time
+LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: the others are dropped
 TIMED_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class CandidateModel:
-    """A fitted model and what it costs.
+    """A fitted model with its costs: held-out code lengths ``nats`` (N',), float64, and ``fit_seconds``.
 
-    Parameters
-    ----------
-    label : str
-    denoiser : Denoiser
-        With a closed form.
-    nats : Tensor of float64, shape (N',)
-        Code length of each held-out row.
-    fit_seconds : float
-    report : Report, optional
-        Of its training, if it was trained.
-    members : tuple of CandidateModel
-        Of a mixture of rows.
+    The denoiser has a closed form. ``report`` is that of its training, if any, and ``members`` are those of a mixture
+    of rows.
     """
 
     label: str
@@ -55,12 +45,7 @@ class CandidateModel:
 
 @dataclass
 class CandidateTable:
-    """The one place where candidates are fitted, compared and chosen.
-
-    Parameters
-    ----------
-    rows : TrainingRows
-    """
+    """Fits candidates to rows, compares them and chooses among them."""
 
     rows: TrainingRows
     candidates: list[CandidateModel] = field(default_factory=list, init=False)
@@ -78,7 +63,7 @@ class CandidateTable:
         except KeyboardInterrupt:
             if not self.candidates:
                 raise
-            plans[0].run.interrupted = True  # those that are there make a model
+            plans[0].run.interrupted = True  # the model is made of the candidates so far
 
     def _add_fit(self, recipe: Recipe, fitted: Fitted) -> None:
         if fitted.companion is not None:
@@ -92,7 +77,7 @@ class CandidateTable:
         self.candidates.append(CandidateModel(label, fitted.denoiser, nats, *fit))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
-        """As :meth:`fit`, unless the time of the whole fit is over."""
+        """:meth:`fit`, unless the time of the whole fit is over."""
         if plan.run.interrupted:
             return
         if plan.time_left or not self.candidates:
@@ -100,7 +85,7 @@ class CandidateTable:
             there, left_out = self.candidates[:], len(plan.run.left_out)
             self.fit([recipe], [plan])
             if len(plan.run.left_out) > left_out and there:
-                # it had no time to begin, and is nothing but what it began with
+                # it had no time for a step: the network equals its start
                 self.candidates = there
         else:
             plan.run.left_out.append(recipe.label)
@@ -114,7 +99,7 @@ class CandidateTable:
     def mixture(self, among: list[CandidateModel] | None = None) -> CandidateModel:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.
 
-        A single candidate that gets all the weight is returned as it is.
+        A single candidate with all the weight is returned itself.
         """
         among = self.candidates if among is None else among
         single = [c for c in among if not c.members]
@@ -131,7 +116,7 @@ class CandidateTable:
         return CandidateModel(
             " + ".join(c.label for c in parts),
             RowMixtureDenoiser(self.rows.codebook, members, kept_weights, main),
-            -torch.logsumexp(joint, 1),  # (10), of what is known of the members
+            -torch.logsumexp(joint, 1),  # (10), from the members' nats
             sum(c.fit_seconds for c in parts),
             reports[0] if reports else None,
             parts,
@@ -145,7 +130,7 @@ class CandidateTable:
             self.add(self.mixture(among))
 
     def add(self, candidate: CandidateModel) -> CandidateModel:
-        """Add a mixture, unless it is there; returns it."""
+        """Add a mixture unless an equal one exists; returns it."""
         for there in self.candidates:
             if there is candidate or (there.members and there.members == candidate.members):
                 return there
@@ -166,7 +151,7 @@ class CandidateTable:
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
     def settle(self, plan: FitPlan, chosen: CandidateModel) -> Fitted:
-        """The fit that ends with a candidate: with what answers questions that this one cannot."""
+        """The fit that ends with a candidate: with the companion for conditionals that it cannot compute."""
         members, answers, mixture = None, None, chosen.denoiser
         cost = {c: 1e6 * seconds_per_row(c.denoiser, self.rows.x_valid) for c in self.candidates}
         if isinstance(mixture, RowMixtureDenoiser) and chosen.members:
@@ -195,7 +180,7 @@ class CandidateTable:
             "chosen": [c is chosen for c in self.candidates],
         }
         report, trained = chosen.report, [c.report for c in self.candidates if c.report is not None]
-        if plan.run.interrupted and trained:  # whatever was chosen, the user must learn of it
+        if plan.run.interrupted and trained:  # the user must be informed, whatever was chosen
             report = trained[-1]
         if not chosen.denoiser.exact:
             exact = {c.denoiser: c for c in self.candidates if c.denoiser.exact and not c.members}
@@ -208,24 +193,24 @@ class CandidateTable:
         return Fitted(chosen.denoiser, report, learned, members, answers, candidates)
 
     def _without(self, one: CandidateModel, mixture: CandidateModel) -> CandidateModel:
-        """A mixture without one of its members, the weights of the others fitted anew."""
+        """A mixture without one of its members, the weights of the others fitted again."""
         others = torch.stack([m.nats for m in mixture.members if m is not one], 1)
         return replace(one, nats=-torch.logsumexp(fit_weights(-others).log() - others, 1))
 
     def companion(self, exact: list[CandidateModel]) -> Denoiser:
-        """What answers questions about any columns given others: the mixture of exact models, which is exact itself.
+        """The mixture of exact models, exact itself, for the conditional distributions of any columns given others.
 
-        Without those, like large forests, that draw missing cells one after the other by very large posteriors:
-        a row would take milliseconds to seconds.
+        Without models, like large forests, that draw missing cells one after the other by very large posteriors: a row
+        would take milliseconds to seconds.
         """
         exact = [c for c in exact if completes_cheaply(c.denoiser)] or exact
         found = self.mixture(exact).denoiser
-        # members of a user's own may disagree on high-cardinality columns
+        # user-defined members may disagree on high-cardinality columns
         return found if found.exact else min(exact, key=lambda c: c.mean).denoiser
 
 
 def completes_cheaply(denoiser: Denoiser) -> bool:
-    """Whether draws of missing cells given the others cost little."""
+    """Whether draws of missing cells given the others are cheap."""
     is_own = type(denoiser).complete is not Denoiser.complete
     return is_own or denoiser.noisy_work <= HUGE
 

@@ -42,7 +42,7 @@ LEAST_GAIN = 1e-3  # nats per held-out row that the last one of more must have g
 
 
 def checked_members(members: Any) -> tuple[Recipe, ...]:
-    """The recipes of members, each checked; TypeError or ValueError naming the member that is wrong."""
+    """The recipes of members, each checked; TypeError or ValueError naming the invalid member."""
     if not isinstance(members, list | tuple):
         raise TypeError(f"members must be a tuple of recipes, got {members!r}")
     if not 1 <= len(members) <= MOST_MEMBERS:
@@ -92,10 +92,10 @@ class Auto(Recipe):
 
     Candidates are the exact models that a network can correct, a forest (11), a causal network (8) on the best of the
     first, a decoder mixture (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a
-    :class:`Network`. With ``max_steps=0`` no network is trained, nor one of a table with so many levels that it would
-    be huge. Where ``max_time`` is short, the causal network may take three quarters of what is left, or all that a
+    :class:`Network`. With ``max_steps=0`` no network is trained, nor for a table with so many levels that it would be
+    huge. Where ``max_time`` is short, the causal network may take three quarters of the remaining time, or all that a
     decoder is not expected to need: where columns depend on one another, it gains most. The decoder has the rest, also
-    of a network that ends sooner. What has no time for enough steps to be judged is not begun.
+    that of a network that ends sooner. Models without time for enough steps to be evaluated are not begun.
     """
 
     trains = True
@@ -122,14 +122,15 @@ class Auto(Recipe):
 class Best(Recipe):
     """The lowest held-out nats for the time allowed: a mixture of rows (10) of exact models and causal networks.
 
-    Networks are of several kinds, by the base that they correct. After one of each kind, the next is always of that
-    kind whose latest network the mixture would miss most.
+    Networks are of several kinds, by the base that they correct. After one of each kind, the next is always of the kind
+    whose latest network contributes most to the mixture.
 
     Parameters
     ----------
     n_orders : int, optional
-        Causal networks at most; fewer if ``max_time`` is over before. By default eight, and with ``max_time`` as many
-        more, up to 64, as there is time for and held-out rows gain by.
+        Largest number of causal networks; fewer if ``max_time`` is over before. By default eight, and with ``max_time``
+        up
+        to 64, as long as there is time and held-out rows improve.
     """
 
     n_orders: int | None = None
@@ -164,7 +165,7 @@ class Best(Recipe):
         return table.settle(plan, table.add(table.mixture()))
 
     def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:
-        """Whether there may be more networks than ``n``, and the last one took no more time than is left."""
+        """Whether there may be more than ``n`` networks, and as much time is left as the last one took."""
         if self.n_orders is not None or plan.training.max_time is None or n >= MOST_ORDERS:
             return False
         return plan.time_left > table.candidates[-1].fit_seconds and not plan.run.interrupted
@@ -179,9 +180,9 @@ class Best(Recipe):
 
 
 def next_kind(table: CandidateTable, networks: list[tuple[Recipe, CandidateModel]]) -> Recipe:
-    """The kind of the network that is to be fitted next: first one of each; then the one the mixture would miss most.
+    """The kind of the next network: first one of each; then that whose latest network contributes most to the mixture.
 
-    By the nats that the mixture has more without the latest network of a kind.
+    The contribution is the increase of the mixture's nats without it.
     """
     if len(networks) < len(VARIED):
         return VARIED[len(networks)]
@@ -205,12 +206,9 @@ NAMES: dict[str, Recipe] = {
 
 
 def recipe(denoiser: Any) -> Recipe:
-    """The recipe that a name, a recipe or a list of these stands for, checked.
+    """The recipe for a name, a recipe or a list of these, checked.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Saying what is wrong with it.
+    A TypeError or ValueError describes an invalid one.
 
     Examples
     --------

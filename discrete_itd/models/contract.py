@@ -1,7 +1,7 @@
-"""The contract of recipes: what a recipe is given, and what its fit returns.
+"""Interface between recipes and fitting code: inputs (rows, plan) and results.
 
-A :class:`Recipe` makes a denoiser of :class:`TrainingRows` according to a :class:`FitPlan`. Both are made by
-:func:`discrete_itd.models.fitting.fit_model`, or in a test by hand.
+A :class:`Recipe` fits a denoiser to :class:`TrainingRows` according to a :class:`FitPlan`. Both are created by
+:func:`discrete_itd.models.fitting.fit_model`, or by hand in a test.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 # shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which
 # things are begun: the choice of a schedule, the comparison of the candidates and measurements come after them
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
-LEAST_RESERVE = 0.05  # of what is left, at least, for what is fitted afterwards
-LEAST_SECONDS = 1e-3  # of a training: where no time is left it ends after its first evaluation
+LEAST_RESERVE = 0.05  # least share of the remaining time for later models
+LEAST_SECONDS = 1e-3  # of a training: without time it ends after its first evaluation
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
 Progress = Callable[[float, Evaluation], object]
@@ -45,9 +45,9 @@ Made = TypeVar("Made")
 
 @runtime_checkable
 class Recipe(Protocol):
-    """What denoiser to fit, as an immutable value: one that can be compared, hashed, copied and saved.
+    """Description of a denoiser to fit, as an immutable value: it can be compared, hashed, copied and saved.
 
-    A recipe of one's own is a frozen dataclass that inherits from this class and defines :meth:`fit`.
+    Your own recipe is a frozen dataclass that inherits from this class and defines :meth:`fit`.
 
     Attributes
     ----------
@@ -117,23 +117,22 @@ class Recipe(Protocol):
 
 
 class Fitted(NamedTuple):
-    """What a fit returns.
+    """The result of a fit.
 
     Attributes
     ----------
-    denoiser : Denoiser
-    report : Report or None
-        What training did; None if nothing was trained.
+    denoiser : Denoiser report : Report or None
+        Of the training; None if nothing was trained.
     learned : bool or None
         Whether it has learned anything beyond independent columns; by default, whether the denoiser is another one.
     members : DataFrame or None
         Contribution and cost of each member of a mixture of rows.
     companion : Denoiser or None
-        Exact, beside a denoiser that scores complete rows only: its proposal for questions about some cells.
+        Exact, beside a denoiser that scores complete rows only: its proposal for conditional distributions.
     candidates : DataFrame or None
-        Nats and costs of the models among which was chosen.
+        Nats and costs of the compared models.
     seconds : float
-        That the fit took.
+        Duration of the fit.
     """
 
     denoiser: Denoiser
@@ -147,18 +146,12 @@ class Fitted(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """The rows to which recipes are fitted, with what several recipes need of them, computed once.
+    """The rows to which recipes are fitted, with results that several recipes need, computed once.
 
-    Parameters
-    ----------
-    marginals : MarginalDenoiser
-        Independent columns, fitted to ``x``.
-    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
-        Encoded training rows, or a uniform sample of them, and held-out rows; NaN where a cell is missing.
-    generator : torch.Generator
-        On the device of the rows: random numbers for exact denoisers. Networks have their own.
-    stream : RowSource, optional
-        All training rows, if they are too many for memory and ``x`` is a sample of them.
+    ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C), or a uniform sample of them;
+    ``x_valid`` (N', C) are held-out rows; NaN where a cell is missing. The generator, on the device of the rows, is for
+    exact denoisers: networks have their own. ``stream`` has all training rows, if they are too many for memory and
+    ``x`` is a sample.
     """
 
     marginals: MarginalDenoiser
@@ -188,11 +181,11 @@ class TrainingRows:
         return self.source.n_rows
 
     def pair_counts(self) -> Tensor:
-        """How often every two levels occur together in all training rows: (T, T), float64."""
+        """Counts of every two levels together in all training rows: (T, T), float64."""
         return self.source.pair_counts(self.codebook)
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What ``make`` returns, called at the first request for this key: networks share a base that is equal."""
+        """The result of ``make``, called at the first request for this key: networks share equal bases."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -225,7 +218,7 @@ class TrainingRows:
     def held_out(self, denoiser: Denoiser) -> Tensor:
         """Code length of each held-out row in closed form: float64, (N',), nats.
 
-        Computed once for a denoiser that is no longer trained: several choices ask for it.
+        Computed once for a denoiser that is no longer trained.
         """
 
         def nats() -> Tensor:
@@ -242,8 +235,8 @@ class TrainingRows:
     def best(self, candidates: Callable[[TrainingRows], Iterable[Denoiser]]) -> Denoiser:
         """The exact candidate that predicts held-out rows best.
 
-        ``candidates`` fits denoisers to the rows that it is given: the table as it is and, if there are one-hot groups,
-        the table in which each of them is one column. In the latter, continuous columns are independent.
+        ``candidates`` fits denoisers to given rows: those of the table and, if there are one-hot groups, those of the
+        table in which each of them is one column. In the latter, continuous columns are independent.
         """
         fitted = list(candidates(self))
         if self.one_hot_groups is not None and self.merged is not None:
@@ -272,14 +265,14 @@ class TrainingRows:
 
 @dataclass
 class SharedRun:
-    """What the members of one fit share."""
+    """State that the members of one fit share."""
 
     interrupted: bool = False  # whether the user has ended the fit: no later training makes a step
     start: float = field(default_factory=time.perf_counter)  # when the fit began
     share: float = 1.0  # of ``max_time``: the rest is for what follows the fit of the density
     team: Team = field(default_factory=team_of_process)  # the processes that train
-    cut: list[str] = field(default_factory=list)  # what max_time ended early
-    left_out: list[str] = field(default_factory=list)  # what there was no time to begin
+    cut: list[str] = field(default_factory=list)  # steps that max_time ended early
+    left_out: list[str] = field(default_factory=list)  # steps that were not begun for lack of time
 
     @property
     def age(self) -> float:
@@ -306,7 +299,7 @@ class FitPlan:
     checkpoint : Checkpoint, optional
         Of the whole fit.
     index, n_networks : int
-        Which network this is, of how many. Each trains for an equal share of the time, with a seed of its own.
+        Number of this network, and of all. Each trains for an equal share of the time, with a seed of its own.
     run : SharedRun
         The same object for all members of a mixture.
     until : float
@@ -314,10 +307,10 @@ class FitPlan:
     span : tuple of float
         The part of the whole fit's progress that is this recipe's.
     is_beside_decoder : bool
-        Whether a decoder is a candidate beside this recipe, which then need not fit one to answer questions.
+        Whether a decoder is another candidate, so that this recipe need not fit one as a companion.
     is_hopeless : callable
-        Whether a model by which the first held-out rows have some code lengths, (n,), would be worth nothing: where one
-        that gained as much again as it did until now would be, its training is ended.
+        Whether a model with given code lengths (n,) of the first held-out rows would have no weight. A training ends if
+        this holds for a model that gained as much again as it did until now.
     """
 
     training: TrainingPlan
@@ -343,7 +336,7 @@ class FitPlan:
         return min(self.seconds_left(FITTING_SHARE), max(0.0, self.until - self.run.age))
 
     def seconds_left(self, share: float = 1.0) -> float:
-        """As :attr:`time_left`, until a share of the time of the whole fit is over."""
+        """:attr:`time_left` until a share of the time of the whole fit is over."""
         if self.run.interrupted:
             return 0.0
         if self.training.max_time is None:
@@ -351,7 +344,7 @@ class FitPlan:
         return max(0.0, share * self.run.share * self.training.max_time - self.run.age)
 
     def clock(self, what: str) -> Callable[[], bool]:
-        """Says whether the time of this recipe is over: from then on it is, and ``what`` is named as ended early."""
+        """Function that returns whether the time of this recipe is over; ``what`` is then recorded as ended early."""
         is_cut: list[bool] = []
 
         def is_over() -> bool:
@@ -367,9 +360,9 @@ class FitPlan:
         return replace(self, until=self.run.age + share * self.time_left, span=span)
 
     def before(self, share: float, needed: Callable[[], float]) -> FitPlan:
-        """The plan for a recipe after which another one, which needs ``needed()`` seconds, is to be fitted.
+        """The plan for a recipe before another one, which needs ``needed()`` seconds.
 
-        It may take a share of the time that is left in any case, and else all that the other one does not need.
+        It may take a share of the remaining time in any case, or all that the other one does not need.
         """
         if not 0.0 < self.time_left < math.inf:
             return replace(self)
@@ -398,7 +391,7 @@ class FitPlan:
             share = 1.0 if denoiser.closed_form else TRAINING_SHARE
             seconds = share * self.time_left / (self.n_networks - self.index)
             training = replace(training, max_time=max(seconds, LEAST_SECONDS))
-        if self.run.interrupted:  # whoever interrupts one training ends them all
+        if self.run.interrupted:  # an interrupt ends all trainings
             training, checkpoint = replace(training, max_steps=0), None
         report = train(
             denoiser,

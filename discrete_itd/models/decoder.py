@@ -62,7 +62,7 @@ LEAST_SD = 0.02  # of a continuous column given the latent point; the column's o
 NARROWER = 0.25  # times this given other continuous columns, too, if they may depend on one another
 # cells are clamped to this many standard deviations in training: it bounds their gradient
 FARTHEST = 8.0
-POINTS_PER_ROW = 4  # a small table has no use for more latent points
+POINTS_PER_ROW = 4  # most latent points: more do not help a small table
 FEWEST_POINTS = 64
 # points of a training on fewer rows, and classes of its result: twice as many take twice the time of the training, or
 # of a score, and gain nothing measurable there
@@ -149,41 +149,34 @@ def fit_decoder(
     Parameters
     ----------
     marginals : MarginalDenoiser
-        Independent columns of the same rows: what the network starts from, and the high-cardinality columns of the
+        Independent columns of the same rows: initial distributions of the network, and the high-cardinality columns of
+        the
         result.
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Training rows and held-out rows, at least one of each; NaN where a cell is missing. The first ``LOOK_ROWS``
         held-out rows end the training and the rounds of the weights, and choose between the fit and ``marginals``.
-    plan : DecoderPlan, optional
-    generator : torch.Generator
+    plan : DecoderPlan, optional generator : torch.Generator
         On the device of the rows. With the same state and without ``max_time``, the fit is the same.
     progress : callable, optional
         Called after each evaluation with the share of the training that is done and the best held-out nats per row.
     ended : callable, optional
-        Called if ``max_time`` ended the training, with the steps that were made and those that were not to be exceeded.
-        None were made if there was no time for enough of them: then the result is ``marginals``.
-    is_over : callable
-        Whether the fit is to end at once with what it has.
-    is_hopeless : callable
-        Whether the training is to end, given the code lengths that the first held-out rows would have if it gained as
-        much again as it did until now.
+        Called if ``max_time`` ended the training, with the number of steps and its bound. It is 0 if there was no time
+        for
+        enough of them: then the result is ``marginals``.
+    is_over, is_hopeless : callable
+        Whether to end the fit at once with the current result; see :func:`discrete_itd.training.loop.train`.
     clock : callable
-        Seconds, against which ``max_time`` is held.
+        Seconds, compared with ``max_time``.
 
     Returns
     -------
     MixtureDenoiser
         Not worse than ``marginals`` on the held-out rows named above.
-
-    Raises
-    ------
-    ValueError
-        If there are no rows.
     """
     if not len(x) or not len(x_valid):
         raise ValueError("a decoder mixture is fitted to at least one row and one held-out row")
     if all(c.kind == "code" or c.n_levels == 1 for c in marginals.codebook.columns):
-        return alone(marginals)  # there is nothing for the network to say
+        return alone(marginals)  # the network would have no outputs
     run = DecoderRun(marginals, x, x_valid, plan or DecoderPlan(), generator, clock, is_over)
     with threads_for(run.work):
         run.train(progress, is_hopeless)
@@ -200,9 +193,9 @@ def seconds_needed(
     *,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Seconds within which :func:`fit_decoder` is expected to make all its steps, by a few of them.
+    """Expected upper bound on the seconds of :func:`fit_decoder` with all its steps, from a few of them.
 
-    A fit that has so much time, or more, is not cut short by it. No random numbers of the caller's are drawn.
+    The caller's random numbers are not used.
     """
     generator = torch.Generator(x.device).manual_seed(0)
     run = DecoderRun(marginals, x, x_valid, plan, generator, clock)
@@ -218,7 +211,7 @@ def seconds_needed(
 
 
 class DecoderRun:
-    """A fit under way: training, then the classes."""
+    """A fit in progress: training, then the classes."""
 
     def __init__(
         self,
@@ -271,9 +264,9 @@ class DecoderRun:
         self.seconds_to_begin = 0.0  # until the end of the first step
 
     def _without_gaps(self, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
-        """Both kinds of rows, missing numbers drawn given the others of the row by one Gaussian of all rows.
+        """Training and held-out rows with missing numbers drawn given the others by one Gaussian of all rows.
 
-        For the training alone, whose classes are then refined to the rows as they are.
+        For the training only, whose classes are then refined to the original rows.
         """
         book, both = self.marginals.codebook, (self.rows, self.x_valid)
         if not any(bool(x[:, book.reals].isnan().any()) for x in both):
@@ -326,7 +319,7 @@ class DecoderRun:
         return min(share, 1.0)
 
     def elapsed_share(self, bound: float) -> float:
-        """The share that is used up of the time of all steps but the first, which may take longer than others."""
+        """The used share of the time of all steps but the first, which may take longer than others."""
         seconds = self.seconds()
         if seconds >= bound:
             return 1.0
@@ -337,13 +330,13 @@ class DecoderRun:
         )
 
     def training_time(self, max_time: float) -> float:
-        """Seconds for the training: what the classes do not need, and at least a share."""
+        """Seconds for the training: the time that the classes do not need, but at least a share."""
         return max(TRAIN_SHARE * max_time, max_time - self.seconds_of_classes)
 
     # -- training -----------------------------------------------------------------------------------
 
     def train(self, progress: Progress | None, is_hopeless: Callable[[Tensor], bool]) -> None:
-        """Make steps until a bound is reached or held-out rows are predicted no better."""
+        """Make steps until a bound is reached or held-out rows no longer improve."""
         start = float(self.look().mean())
         looked, next_look = self.seconds(), 1 / N_LOOKS
         while (share := self.done_share()) < 1.0:
@@ -362,7 +355,7 @@ class DecoderRun:
                 next_look += 1 / N_LOOKS
             if progress is not None:
                 progress(share, self.average.best)
-            # rows whose gaps were filled have other code lengths than the candidates'
+            # rows with filled gaps have other code lengths than those of the candidates
             if share > EARLIEST_END and self.looked is self.x_valid:
                 gained = max(0.0, start - float(nats.mean()))
                 if is_hopeless(nats - gained):
@@ -370,14 +363,14 @@ class DecoderRun:
         self.is_out_of_time = self.step < self.max_steps
 
     def has_time(self, seconds_per_step: float) -> bool:
-        """Whether there is time for the steps that a training needs to be of use."""
+        """Whether there is time for the least number of steps of a useful training."""
         if self.plan.max_time is None:
             return True
         left = self.training_time(self.plan.max_time) - self.seconds()
         return self.step + left / seconds_per_step >= min(FEWEST_STEPS, self.max_steps)
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """The features of the next rows, all of them in a random order before any comes again."""
+        """The features of the next rows; each epoch is in random order."""
         if len(self.order) < self.batch_size:
             n, device = len(self.x), self.x.device
             self.order = torch.randperm(n, generator=self.generator, device=device)
@@ -388,7 +381,7 @@ class DecoderRun:
         return features[these], start[these]
 
     def make_step(self, rows: tuple[Tensor, Tensor], share: float) -> None:
-        """Follow the gradient of one batch, at latent points of its own; few of them at first."""
+        """Make a step down the gradient of one batch, at its own latent points; few of them at first."""
         plan, stages = self.plan, (*STAGES, 1.0)
         rate = plan.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
         rate *= min(1.0, (self.step + 1) / WARMUP_STEPS)
@@ -404,7 +397,7 @@ class DecoderRun:
 
     @torch.no_grad()
     def look(self) -> Tensor:
-        """Code lengths of held-out rows (N',) by the averaged weights, which are kept if they are the best so far."""
+        """Validate: code lengths of held-out rows (N',) by the averaged weights; the best weights so far are kept."""
         start = self.clock()
         points = self.layout.of_points(self.average.model(normal(self.points, self.layout.base)))
         parts = self.looked.split(max(1, CELLS // len(points)))

@@ -1,6 +1,6 @@
 """The network of a decoder mixture: points of a latent space to distributions of the columns.
 
-What a fit does with it is said in :mod:`discrete_itd.models.decoder`.
+It is fitted by :mod:`discrete_itd.models.decoder`.
 
 References
 ----------
@@ -31,17 +31,12 @@ START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, l
 
 
 class Columns(NamedTuple):
-    """The columns at K latent points: those of categories independent, the continuous ones with one Gaussian.
+    """The columns at K latent points: categories are independent, continuous columns have one Gaussian.
 
-    Attributes
-    ----------
-    values : Tensor, shape (K, V)
-        What stands for the distributions of the levels, see :class:`Layout`.
-    mean, var : Tensor, shape (K, R)
-        Of the continuous columns; the variance given the continuous columns before.
-    slopes : Tensor, shape (K, R, R), optional
-        By how much the mean of a column (row) grows with those before it (columns): lower triangular, the diagonal 0.
-        None if continuous columns are independent, too.
+    ``values`` (K, V) are parameters of the distributions of the levels, see :class:`Layout`. ``mean`` and ``var`` (K,
+    R) are those of the continuous columns; the variance is given the continuous columns before. ``slopes`` (K, R, R),
+    lower triangular with diagonal 0, are the coefficients of the mean of a column (row) on those before it (columns);
+    None if continuous columns are independent, too.
     """
 
     values: Tensor
@@ -50,9 +45,9 @@ class Columns(NamedTuple):
     slopes: Tensor | None = None
 
     def precisions(self, pairs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Of the Gaussians, as functions of the cells: minus twice the constant of each column, (K, R), and the rest.
+        """The Gaussians' log-densities as functions of the cells: constants (K, R), times minus 2, and coefficients.
 
-        The latter are coefficients of products of ``pairs`` of cells (2, P), if there are any; of squares; of cells.
+        The coefficients are of products of ``pairs`` of cells (2, P), if there are any; of squares; of cells.
         """
         mean, var = self.mean, self.var
         if self.slopes is None:
@@ -107,21 +102,20 @@ class Precisions(torch.autograd.Function):
 
 
 class Layout(nn.Module):
-    r"""How numbers stand for distributions of levels, and log-probabilities are inner products.
+    """Parameters of the distributions of levels, such that log-probabilities are inner products.
 
     A category has a logit of its own, relative to the first category of its column. The levels of a column on a line
     share a few smooth functions if there are many: cosines of the share of rows below the level. All this is added to
-    the marginal logits; zeros stand for the marginals. Unseen categories keep their marginal probability, for no
-    training row says anything about them.
+    the marginal logits; zeros give the marginals. Unseen categories keep their marginal probability, since training
+    rows carry no information about them.
 
-    The log-probability of a row given a latent point is then a sum over the row's own logits, less the normalisers of
+    The log-probability of a row given a latent point is then a sum over the row's own logits, minus the normalisers of
     the columns that it has, and for all pairs of rows and points one matrix product. Columns in which no cell is
     missing share one normaliser.
 
     Parameters
     ----------
-    marginals : MarginalDenoiser
-    gaps : Tensor of bool, shape (C,)
+    marginals : MarginalDenoiser gaps : Tensor of bool, shape (C,)
         Columns in which a row may have no cell or an unseen category.
     low, high : Tensor, shape (R,)
         Bounds to which continuous cells are clamped.
@@ -130,11 +124,6 @@ class Layout(nn.Module):
     -----
     With two to ``MOST_DEPENDENT`` continuous columns, products of each two are features of a row, and these columns may
     depend on one another at a latent point. None of them may then be missing.
-
-    Attributes
-    ----------
-    n_values : int
-        V.
     """
 
     base: Tensor
@@ -234,19 +223,9 @@ class Layout(nn.Module):
 class DecoderNetwork(nn.Module):
     """The network g: points of the latent space to distributions of the columns.
 
-    Its first outputs are small, so that it starts near the marginals.
-
-    Parameters
-    ----------
-    layout : Layout
-    mean, sd : Tensor, shape (R,)
-        Of the continuous columns.
-    least_sd : float
-        Least standard deviation of a continuous column given the point.
-    sizes : tuple of int
-        Dimensions of the latent space, then the hidden units of each layer.
-    generator : torch.Generator
-        Of the initial weights.
+    Its first outputs are small, so that it starts near the marginals. ``mean`` and ``sd`` (R,) are those of the
+    continuous columns, ``least_sd`` is their least standard deviation given the point, and ``sizes`` are the dimensions
+    of the latent space, then the hidden units of each layer. The generator draws the initial weights.
     """
 
     mean: Tensor
@@ -308,7 +287,7 @@ def latent_points(n: int, n_latent: int, generator: torch.Generator) -> Tensor:
 
 
 def shifted(points: Tensor, generator: torch.Generator) -> Tensor:
-    """The same points, all moved by one random vector round the cube: each is then uniform, together they stay even."""
+    """The points moved by one random vector around the unit cube: each is then uniform, together they stay even."""
     shift = torch.rand(
         points.shape[1], generator=generator, device=points.device, dtype=points.dtype
     )
@@ -328,9 +307,9 @@ def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
 
 
 class MeanLogProb(torch.autograd.Function):
-    """The mean over rows of what :func:`log_prob` is less the start, as a function of the points' features.
+    """Mean over rows of :func:`log_prob` minus the start, as a function of the points' features.
 
-    Its gradient is added up with it, from a few rows at a time: their numbers stay in the cache, while those of all
+    Its gradient is accumulated with it, for a few rows at a time: their numbers stay in the cache, while those of all
     rows and points would be written and read several times.
     """
 
@@ -355,7 +334,7 @@ class MeanLogProb(torch.autograd.Function):
 
 
 def mean_log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
-    """The mean of :func:`log_prob`, a scalar, whose gradient costs little."""
+    """The mean of :func:`log_prob`, a scalar, with a cheap gradient."""
     features, start = rows
     mean = MeanLogProb.apply(points, features)
     assert isinstance(mean, Tensor)

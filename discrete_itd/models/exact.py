@@ -155,13 +155,8 @@ class Mixture(Recipe):
     ) -> Iterator[MixtureDenoiser]:
         """Mixtures with different numbers of classes.
 
-        Parameters
-        ----------
-        rows : TrainingRows
-        with_reals : bool
-            Whether continuous columns depend on the class.
-        is_over : callable
-            Whether there is no time for another round.
+        ``with_reals``: whether continuous columns depend on the class; ``is_over``: whether there is no time for
+        another round.
         """
 
         def mixture(n: int) -> MixtureDenoiser:
@@ -251,7 +246,7 @@ class Decoder(Recipe):
         )
 
     def seconds_needed(self, rows: TrainingRows) -> float:
-        """Seconds that the fit is expected to need, at most; none if it is there already."""
+        """Expected largest number of seconds of the fit; 0 if it exists already."""
         if rows.has(self):
             return 0.0
         return seconds_needed(rows.marginals, rows.x, rows.x_valid, self.plan())
@@ -310,7 +305,7 @@ class BayesNet(Recipe):
         return rows.once(self, lambda: self._searched(rows, plan))
 
     def _searched(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The fit; the graph found until then where the time is over."""
+        """The fit, with the current graph of the search if the time is over."""
         clock = plan.clock("the search for a Bayesian network")
         with deferred_interrupts(plan.run.interrupt):
             return rows.best(partial(self.candidates, is_over=clock))
@@ -414,7 +409,7 @@ class Forest(Recipe):
         return cast(Denoiser, best)
 
     def counted(self, rows: TrainingRows) -> ForestCounts:
-        """Trees with the counts of all rows; of rows that cannot be read again, those that were counted before."""
+        """Trees with the counts of all rows; for rows that cannot be read again, the earlier counts."""
         if (before := getattr(rows.source, "leaves", None)) is not None:
             return before
         counts = ForestCounts(*self._grown(rows, self.n_trees), x=rows.x)
@@ -423,7 +418,7 @@ class Forest(Recipe):
         return counts
 
     def _fewest(self, rows: TrainingRows) -> int:
-        """Rows of a leaf, at least: the probabilities of all leaves are to be no more than ``MOST_PROBS``."""
+        """Least number of rows of a leaf with which the leaves have at most ``MOST_PROBS`` probabilities."""
         book = rows.codebook
         numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
         most = math.ceil(self.n_trees * rows.n_rows * numbers / (FILLING * MOST_PROBS))
@@ -459,7 +454,7 @@ def _tree_size(
     least: float,
     is_over: Callable[[], bool],
 ) -> int | None:
-    """The least number of rows of leaves that are Chow-Liu trees, by held-out rows and a few trees of the forest.
+    """The least number of rows of leaves with Chow-Liu trees, chosen by held-out rows and a few trees of the forest.
 
     None if leaves that are products, of ``least`` nats, are as good, or leaves with trees cost too much.
     """
@@ -515,21 +510,21 @@ def exact_base(base: str | Recipe) -> Recipe:
 
 
 def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser that a network corrects; of "auto", the candidate that predicts held-out rows best."""
+    """The exact denoiser that a network corrects; for "auto", the candidate that predicts held-out rows best."""
     if base != "auto":
         return exact_base(base).fit_base(rows, plan)
     return min(base_candidates(rows, plan), key=rows.held_out_nats)
 
 
 def base_candidates(rows: TrainingRows, plan: FitPlan) -> list[Denoiser]:
-    """Independent columns, a tree and, if it is cheap enough, a Bayesian network: fitted once, whoever asks."""
+    """Independent columns, a tree and, if it is cheap enough, a Bayesian network: each fitted once."""
     net = BayesNet(BASE_TABLE)
     fitted = [(recipe, recipe.fit_base(rows, plan)) for recipe in affordable_bases(rows, net)]
     return [d for recipe, d in fitted if recipe != net or getattr(d, "work", 0) <= BASE_WORK]
 
 
 def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:
-    """Recipes of the exact denoisers that are quickly fitted to a table, the quickest first; ``net`` among them."""
+    """Recipes of the exact denoisers that are quickly fitted to a table, the quickest first, including ``net``."""
     levels = rows.codebook.levels
     n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
     if levels.n_columns < 2 or levels.n_points > MOST_LEVELS or n_table > TREE_TABLE:

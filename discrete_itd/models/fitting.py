@@ -57,19 +57,11 @@ def fit_model(
 ) -> Model:
     """Fit a denoiser to rows and choose the schedule on which to score: :meth:`discrete_itd.DiffusionDensity.fit`.
 
-    Parameters
-    ----------
-    training : TrainingPlan
-        For networks; several share the time, each may take all the steps. If ``schedule`` says on which kind of noise
-        rows are scored, this decides the noise of training in place of ``training.patterns``.
-    seed : int
-        The only source of randomness.
-    start, share : float
-        When the fit began, by ``time.perf_counter``, and the share of ``training.max_time`` that it may take.
-    checkpoint : Checkpoint, optional
-        Where training is kept, to be resumed. The file is not removed.
-    progress : callable, optional
-        Called with the share done and the latest evaluation.
+    ``training`` is for networks; several share the time, each may take all the steps. If ``schedule`` specifies the
+    kind of noise on which rows are scored, this decides the noise of training in place of ``training.patterns``.
+    ``seed`` is the only source of randomness. The fit began at ``start``, by ``time.perf_counter``, and may take a
+    ``share`` of ``training.max_time``. The checkpoint, from which training is resumed, is not removed. ``progress`` is
+    called with the share done and the latest evaluation.
     """
     stage("dividing the rows")
     run = SharedRun(start=start, share=share)
@@ -105,7 +97,7 @@ def finished(
     schedule: str | Schedule,
     n_evaluations: int,
 ) -> Model:
-    """The model of a fitted denoiser: its schedule, and what was measured. An interruption shortens the choice."""
+    """The model of a fitted denoiser: its schedule, and measurements. An interruption shortens the choice."""
     tried: list[Candidate] = []
     if isinstance(schedule, str):
         stage("choosing the schedule")
@@ -146,10 +138,10 @@ def finished(
 def tried_schedules(
     fitted: Fitted, plan: FitPlan, rows: TrainingRows, kind: str, n_evaluations: int
 ) -> list[Candidate]:
-    """Schedules of a kind ("auto": any) with their held-out nats, the best first: of the companion, if there is one."""
+    """Schedules of a kind ("auto": any) with their held-out nats, the best first; of the companion, if any."""
     denoiser = fitted.denoiser
     if denoiser.closed_form and (kind == "auto" or not denoiser.exact):
-        # column by column, in any order, gives the closed form
+        # any order, column by column, gives the closed form
         schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
         nats = mean_and_error(rows.held_out(denoiser))
         return [Candidate("exact", schedule, 1, *nats)]
@@ -178,12 +170,9 @@ def tried_schedules(
 def seed_of_run(
     random_state: int | np.random.RandomState | None, checkpoint: Checkpoint | None
 ) -> int:
-    """The seed of a fit: that of the run to which a checkpoint belongs; a new run's is drawn, and noted in it.
+    """The seed of a fit: that of the run of a checkpoint; for a new run it is drawn, and recorded in the checkpoint.
 
-    Raises
-    ------
-    ValueError
-        If they differ and ``random_state`` was given, or the checkpoint is damaged.
+    A ValueError if they differ and ``random_state`` was given, or the checkpoint is damaged.
     """
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     if checkpoint is None:

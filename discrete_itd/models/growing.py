@@ -1,8 +1,8 @@
 """Random trees for density forests (11), grown by scikit-learn.
 
-Only where the trees split comes from here: a column and a threshold for each node. Everything that is a probability is
-counted from the rows afterwards (:mod:`discrete_itd.denoisers.forest_fit`), so that another library could grow the
-trees without changing what is defined.
+Only the splits come from here: a column and a threshold for each node. All probabilities are counted from the rows
+afterwards (:mod:`discrete_itd.denoisers.forest_fit`), so that another library could grow the trees without changing the
+definition.
 """
 
 from __future__ import annotations
@@ -36,22 +36,9 @@ def grow(
 ) -> Splits:
     """Trees whose splits, the best of a few random ones, lower the variance of random projections of the rows.
 
-    Parameters
-    ----------
-    book : Codebook
-    x : Tensor of float64, shape (N, C)
-        Rows; a missing cell is filled, for growing alone, with one that the column has in another row.
-    n_trees : int
-    min_leaf : int
-        Rows of a leaf, at least.
-    seed : int
-    tree : Tensor of int64, shape (N,), optional
-        The one tree that each row is for; by default all trees are grown on all rows.
-
-    Returns
-    -------
-    Splits
-        In each tree the levels of nominal columns are in a random order, so that a threshold is a random subset.
+    A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row. Leaves have
+    at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by default all trees are grown on all rows.
+    In each tree the levels of nominal columns are in a random order, so that a threshold is a random subset.
     """
     rng = np.random.default_rng(seed)
     levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()

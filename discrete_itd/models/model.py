@@ -55,18 +55,11 @@ TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 1024, 32, 2
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Mean code lengths of held-out rows, in nats per encoded row (without ``log_volume``).
+    """Mean code lengths of ``n_rows`` held-out rows, in nats per encoded row (without ``log_volume``).
 
-    Attributes
-    ----------
-    n_rows : int
-        On which they were measured, the same ones for both.
-    nats, stderr : float
-        Of the model, as it scores rows, and the standard error over rows (NaN for one row).
-    independent, independent_stderr : float
-        Of independent columns fitted to the same training rows.
-    gain_stderr : float
-        Standard error of :attr:`gain`, over rows.
+    ``nats`` and ``stderr`` are those of the model and the standard error over rows (NaN for one row), ``independent``
+    and ``independent_stderr`` those of independent columns fitted to the same training rows; ``gain_stderr`` is the
+    standard error of :attr:`gain`.
     """
 
     n_rows: int
@@ -85,7 +78,7 @@ class HeldOut:
     def measure(
         cls, model: Model, x: Tensor, n_evaluations: int, n_rows: int | None = None
     ) -> HeldOut:
-        """The nats of held-out rows (N', C'); of ``n_rows`` at most, if the model scores along paths."""
+        """The nats of held-out rows (N', C'), at most ``n_rows`` of them if the model scores along paths."""
         if not model.denoiser.closed_form:
             most = min(HELD_OUT_ROWS, max(32, PATH_WORK // model.denoiser.row_work))
             x = x[: min(most, n_rows or most)]
@@ -104,16 +97,8 @@ UNMEASURED = HeldOut(0, *[math.nan] * 5)  # of a model whose fit has not ended
 class Cost:
     """Times on the machine of the fit.
 
-    Attributes
-    ----------
-    fit_seconds : float
-        Of the whole fit.
-    microseconds : float
-        Per encoded row scored in a batch; along paths for ``n_evaluations`` of the fit, extrapolated from few.
-    n_rows : int
-        Of the batch.
-    n_threads : int
-        That torch was allowed.
+    ``fit_seconds`` is for the whole fit, ``microseconds`` per encoded row in a batch of ``n_rows``, along paths for
+    ``n_evaluations`` of the fit, extrapolated from few; with ``n_threads`` of torch.
     """
 
     fit_seconds: float
@@ -178,15 +163,15 @@ class Question:
         return replace(self, max_stderr=self.max_stderr / math.sqrt(n))
 
     def show(self, n_done: int) -> None:
-        """Show that some more rows are done."""
+        """Report progress by some more rows."""
         if self.progress is not None:
             self.progress(n_done)
 
     def estimate(self, by: Callable[[Question, int], Estimate], seed: int) -> Estimate:
         """An estimate by ``by``, a function of a question and a seed.
 
-        Under ``max_stderr``, each row has up to half of ``EFFORT`` times as many evaluations: how many is decided by as
-        many others, so that the estimate stays unbiased.
+        Under ``max_stderr``, each row has up to half of ``EFFORT`` times as many evaluations: their number is decided
+        by as many others, so that the estimate stays unbiased.
         """
         x, bound = self.x, self.max_stderr
         if bound is None or not len(x):
@@ -270,9 +255,9 @@ class Model:
 
     @cached_property
     def conditional(self) -> Denoiser:
-        """The denoiser that answers questions about some cells given others.
+        """The denoiser for conditional distributions of some cells given others.
 
-        That which scores, if it answers by itself; else its conditionals by enumeration (13), with the companion as
+        The scorer, if it has them in closed form; else its conditionals by enumeration (13), with the companion as
         proposal.
         """
         scorer, exact = self.denoiser, self.companion
@@ -287,12 +272,12 @@ class Model:
 
     @property
     def anywhere(self) -> Denoiser:
-        """The denoiser that answers at every state, noisy ones too: the companion, if there is one."""
+        """The denoiser for any state, also noisy ones: the companion, if there is one."""
         return self.companion or self.denoiser
 
     @property
     def curved(self) -> Denoiser:
-        """The denoiser whose error at every SNR is shown: that which scores, if it has an integral of its own.
+        """The denoiser whose error at every SNR is shown: the scorer, if it has an integral of its own.
 
         A mixture of rows with a member that is not exact has none; then it is the companion.
         """
@@ -378,7 +363,7 @@ class Model:
         estimator: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
-        """As :meth:`log_prob`, with the surprisal of each internal column; an ``estimator`` is of ``given`` only."""
+        """:meth:`log_prob` with the surprisal of each internal column; an ``estimator`` only applies with ``given``."""
         asked, denoiser = (
             Question(x, n_evaluations, max_stderr, given, progress),
             self.answers(given),
@@ -398,7 +383,7 @@ class Model:
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
     def answers(self, given: Tensor | None) -> Denoiser:
-        """The denoiser that answers a question about rows, or about some columns given others."""
+        """The denoiser that scores rows, or some columns given others."""
         return self.denoiser if given is None else self.anywhere
 
     def _threads(self, denoiser: Denoiser, x: Tensor) -> AbstractContextManager[None]:
@@ -407,7 +392,7 @@ class Model:
     def _in_batches(
         self, call: Callable[[Tensor], tuple[Tensor, ...]], denoiser: Denoiser, asked: Question
     ) -> tuple[Tensor, ...]:
-        """Tensors that a function of rows returns, for some rows at a time."""
+        """Tensors that a function of rows returns, computed for some rows at a time."""
         parts, x = [] if len(asked.x) else [call(asked.x)], asked.x
         with self._threads(denoiser, x):
             for rows in x.split(self.batch_size) if len(x) else ():
@@ -416,7 +401,7 @@ class Model:
         return tuple(torch.cat(t) for t in zip(*parts, strict=True))
 
     def _blocks(self, call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """What a denoiser returns for rows, float64, however many there are."""
+        """Results of a denoiser for any number of rows, float64."""
         parts = (
             list(in_blocks(call, rows, batch_size=self.batch_size)) if len(rows) else [call(rows)]
         )
@@ -501,7 +486,7 @@ class Model:
         return Estimate(every.log_prob - part.log_prob, stderr)
 
     def _chain(self, conditional: ConditionalDenoiser, asked: Question) -> Attribution:
-        """Differences of marginals with one more column each: of the given ones as :meth:`log_prob` has it.
+        """Differences of marginals with one more column each, conditioned on the given ones as in :meth:`log_prob`.
 
         The estimates between the first and the last, which only divide the sum, share the draws.
         """
@@ -551,9 +536,9 @@ class Model:
         return Estimate(*_product(parts))
 
     def _integral(self, denoiser: Denoiser, asked: Question) -> Estimate:
-        """The integral (4) against independent columns on the same noise; (3) for these themselves, if of categories.
+        """The integral (4) against independent columns on the same noise; (3) for categorical independent columns.
 
-        Half of the noise levels that ``max_stderr`` allows decide how many the estimate has.
+        Half of the noise levels that ``max_stderr`` allows decide the number of those of the estimate.
         """
         generator = torch.Generator(self.device).manual_seed(self.seed)
         # not x: a score is a function of the row alone
@@ -627,7 +612,7 @@ class Model:
     def draw(self, start: Tensor, seed: int) -> Tensor:
         """Rows drawn given the cells of ``start`` (N, C') that are not NaN.
 
-        A cell whose indicator says that it is missing stays NaN.
+        A cell that is missing by its indicator stays NaN.
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         columns = self.denoiser.codebook.leading.nonzero().flatten()
@@ -665,12 +650,9 @@ class Model:
         )
 
     def try_out(self) -> None:
-        """Draw two rows and score them: what is wrong with a file in ways that no check foresees shows in use.
+        """Draw two rows and score them, to find defects of a file that no other check finds.
 
-        Raises
-        ------
-        ValueError
-            If the scores are no numbers; and whatever a model that makes no sense runs into.
+        A ValueError if the scores are not numbers; an invalid model may raise other errors.
         """
         shape = (2, len(self.encoder.owner))
         nothing = torch.full(shape, math.nan, dtype=torch.float64, device=self.device)
@@ -681,7 +663,7 @@ class Model:
 
 
 def missing_estimator(estimator: str, denoiser: Denoiser) -> str:
-    """Why a denoiser does not have an estimator, and which ones it has."""
+    """Message that a denoiser does not have an estimator, and which ones it has."""
     why = "has no closed form"
     if denoiser.closed_form:
         why = "scores rows by a closed form that is not the integral of its error at noisy rows"
@@ -704,10 +686,10 @@ def factors(denoiser: Denoiser, asked: Question) -> list[Question]:
 
 
 def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int, int]:
-    """How a row's evaluations are divided between missingness indicators and the other columns, two for each at least.
+    """Division of a row's evaluations between missingness indicators and the other columns, at least two for each.
 
     The steps in which the indicators become known, the evaluations for these, by their share of the columns, and those
-    that are left for the others.
+    for the others.
     """
     n_indicators = int(codebook.leading.sum())
     if not n_indicators:
@@ -719,7 +701,7 @@ def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int,
 
 
 def chain_factors(denoiser: Denoiser, given: Tensor, free: list[int], x: Tensor) -> Tensor:
-    """Log-factors of the columns ``free``, in their order, given others, of rows (B, C'); 0 of all other cells."""
+    """Log-factors of the columns ``free``, in their order, given others, for rows (B, C'); 0 for all other cells."""
     known, out = given.clone(), torch.zeros_like(x)
     before = denoiser.log_prob(x.masked_fill(~known, math.nan)).double()
     for j in free:

@@ -1,9 +1,8 @@
 """Recipes of networks that correct an exact base, and the order in which a causal one conditions the columns.
 
-Whatever the order, a network can in principle represent every distribution; but what follows from other columns, like
-an instalment from amount, rate and months, it learns only where these come before it. Of that,
-the regressions that a network starts from (:mod:`discrete_itd.denoisers.causal`) tell as much as the first steps of
-a training do.
+Whatever the order, a network can in principle represent every distribution; but columns that follow from others, like
+an instalment from amount, rate and months, are learned only if they come after these. The regressions that a network
+starts from (:mod:`discrete_itd.denoisers.causal`) indicate this as well as the first steps of a training do.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ class Network(Recipe):
         report = plan.train(denoiser.to(rows.device), rows, training)
         learned = report.improved or base is not rows.marginals
         if base is not rows.marginals:
-            # a history begins with independent columns; what the base saves is known in closed form
+            # a history begins with independent columns; the base's gain has a closed form
             alone = rows.evaluation(rows.marginals)
             saved = alone.valid_nats - rows.held_out_nats(base)
             first = report.history[0].valid_nats + saved
@@ -145,7 +144,7 @@ class Causal(Recipe):
     Notes
     -----
     Where cells are missing, a network may be worse than the base that it corrects: then the model is the mixture of
-    rows (10) of both. A network hears the columns in its order only. Questions about some columns given others, like
+    rows (10) of both. A network conditions each column on those before it only. Other conditional distributions, like
     imputation, need an exact denoiser of the same rows beside it: the base or, with continuous columns, the mixture of
     rows (10) of it and a decoder mixture.
     """
@@ -183,7 +182,7 @@ class Causal(Recipe):
         return Fitted(mixture, fits[0].report, any(fitted.learned for fitted in fits))
 
     def is_affordable(self, rows: TrainingRows) -> bool:
-        """Whether a network of this table is not so large that nothing could be learned in a reasonable time."""
+        """Whether a network of this table is small enough to be trained in a reasonable time."""
         book, n_components = rows.codebook, rows.marginals.mixture.shape[2]
         n_answers = book.levels.n_points + 3 * n_components * len(book.reals)
         return (self.width or self._width(rows)) * n_answers <= MOST_WEIGHTS
@@ -193,7 +192,7 @@ class Causal(Recipe):
         return next(width for most, width in WIDTHS if n <= most)
 
     def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """What the networks correct; TypeError if it cannot be asked about the next column."""
+        """The base that the networks correct; TypeError if it has no distributions given the preceding columns."""
         if self.base == "auto":
             # look-ups in the order of the columns: unlike that of a Network, it is never asked to sum columns out
             recipes = affordable_bases(rows, BayesNet())
@@ -211,13 +210,13 @@ class Causal(Recipe):
         self, base: Denoiser, rows: TrainingRows, plan: FitPlan
     ) -> tuple[CausalDenoiser, Report]:
         """A network with an order of its own, by the seed of the plan."""
-        # its own: the order must not depend on what was fitted before
+        # a generator of its own: the order must not depend on earlier fits
         generator = torch.Generator().manual_seed(plan.network_seed)
         natural = base.natural_order(generator).tolist()
         part = None if plan.checkpoint is None else plan.checkpoint.part(plan.index)
         order = None if part is None else part.note.get("order")
         if not isinstance(order, list) or sorted(order, key=str) != sorted(natural, key=str):
-            # of the whole fit, not of this network: whatever network asks first, the answer is the same
+            # the plan of the whole fit: the result must not depend on which network requests it first
             seeds = replace(plan, index=0)
             kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
             order = order_of(kind, natural, rows)
@@ -243,8 +242,8 @@ class Causal(Recipe):
     def kind_of_order(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> str:
         """The kind of order in which the regressions that a network starts from predict held-out rows best.
 
-        Natural, unless another kind is better by more than a standard error: steps of a training would tell more, but
-        a few of them do not, and many cost more than an order is worth.
+        Natural, unless another kind is better by more than a standard error: steps of a training would be more
+        informative, but a few of them are not, and many cost more than an order gains.
         """
         generator = torch.Generator().manual_seed(plan.network_seed)
         natural = base.natural_order(generator).tolist()
@@ -294,9 +293,9 @@ class Causal(Recipe):
 
 
 def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoiser:
-    """A causal denoiser, or where its base predicts held-out rows better, the mixture of rows (10) of both.
+    """A causal denoiser, or if its base predicts held-out rows better, the mixture of rows (10) of both.
 
-    Beside a gap the network corrects less than its base knows: given a parent that is missing, a base has no cheap
+    Beside a gap the network corrects a worse distribution than its base's: given a missing parent, a base has no cheap
     distribution of the next column, so that the network starts from its marginal.
     """
     if rows.held_out_nats(denoiser) <= rows.held_out_nats(base):
@@ -307,12 +306,12 @@ def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoi
 
 
 def asks_decoder(rows: TrainingRows, plan: FitPlan) -> bool:
-    """Whether a causal network is to fit a decoder, because a base has continuous columns independent."""
+    """Whether a causal network needs a decoder as companion, because continuous columns are independent in a base."""
     return len(rows.codebook.reals) > 0 and not plan.is_beside_decoder
 
 
 def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser that answers what a causal one cannot: of the base and, for numbers, a decoder."""
+    """The exact denoiser for conditionals that a causal one lacks: from the base and, for numbers, a decoder."""
     if plan.is_beside_decoder or plan.run.interrupted:
         return base
     parts = [base]
@@ -323,13 +322,13 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
 
 
 def check_acceleration(precision: Any, compiled: Any) -> None:
-    """Refuse an unknown precision, and what is no yes or no."""
+    """Raise an error for an unknown precision, or if ``compiled`` is not a bool."""
     check_choice("precision", precision, PRECISIONS)
     check_flag("compiled", compiled)
 
 
 def check_dropout(value: Any) -> None:
-    """Refuse what is no share of hidden units."""
+    """Raise an error unless the value is a share of hidden units."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise TypeError(f"dropout must be a number, got {value!r}")
     if not 0 <= value < 1:
@@ -337,16 +336,11 @@ def check_dropout(value: Any) -> None:
 
 
 def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]:
-    """An order of all columns, the leading ones first, made of a base's natural order.
+    """An order of all columns, the leading ones first, made of a base's ``natural`` order.
 
-    Parameters
-    ----------
-    kind : {"natural", "explained first", "numbers first", "numbers last"}
-        "explained first" begins with the category columns that explain at least an eighth of the variance of a
-        continuous column, and then has the continuous columns, those first that are explained least.
-    natural : sequence of int
-        The leading columns first.
-    rows : TrainingRows
+    Of the kinds "natural", "explained first", "numbers first" and "numbers last", "explained first" begins with the
+    categorical columns that explain at least an eighth of the variance of a continuous column, followed by the
+    continuous columns, those first that are explained least.
     """
     book = rows.codebook
     numbers, leading = set(book.reals.tolist()), set(torch.nonzero(book.leading).flatten().tolist())

@@ -94,7 +94,7 @@ class StreamedRows:
             yield x.to(self.device)
 
     def part(self, rank: int, size: int) -> StreamedRows:
-        """The rows of some row groups, or every ``size``-th row where the stream has none: then all rows are read."""
+        """The rows of some row groups, or every ``size``-th row if the stream has none: then all rows are read."""
         if size > self.n_rows:
             return self
         own = copy.copy(self)
@@ -108,7 +108,7 @@ class StreamedRows:
         return own
 
     def _rows_of(self, shard: RemainingStream) -> tuple[int, int]:
-        """How many rows of the table a shard has, and how many of them have a cell that is not missing."""
+        """Number of rows of a shard, and of those with a cell that is not missing."""
         positions = [p for p in shard.positions() if len(p)]
         bounds = np.array([(p[0], p[-1]) for p in positions], dtype=np.int64).reshape(-1, 2)
         starts, numbers = (np.array(c, dtype=np.int64) for c in self._counted)
@@ -153,8 +153,8 @@ class StreamedRows:
 class StreamedBatches:
     """Batches of equal size without end, ``n_batches`` at most, drawn from a bounded buffer that the stream refills.
 
-    What is left at the end of an epoch is dropped; a batch has no more rows than there are. One number of the generator
-    is drawn each epoch.
+    Remaining rows at the end of an epoch are dropped; a batch has no more rows than there are. One number of the
+    generator is drawn each epoch.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class StreamedBatches:
 
 
 class CountedRows:
-    """Training rows of which no more than their number and their pair counts (T, T) are known.
+    """Training rows of which only their number and their pair counts (T, T) are known.
 
     And, for a forest, all of them in ``parts`` as long as they are few, then the counts in its leaves.
     """

@@ -1,13 +1,13 @@
-"""Tables to learn from, in memory or as a stream: their schema, and their rows divided for a fit.
+"""Tables to learn from, in memory or as a stream: their schema, and the division of their rows for a fit.
 
-What belongs together stays on one side of the division. Rows are taken for independent draws, so that a row is as
-likely to be held out as any other, also one that is equal to others. What new rows repeat of the training rows,
-held-out rows then repeat as often. Where rows are not independent, because several are of one customer or copies of one
-record, held-out rows would be too much like training rows. A table does not show this: draws from a few patterns, and
-copies of as many records, may be the same rows. It has to be said:
+Dependent rows stay on one side of the division. By default rows are treated as independent draws, so that a row is as
+likely to be held out as any other, also one that is equal to others: held-out rows then repeat training rows as often
+as new rows do. Where rows are not independent, because several belong to one customer or are copies of one record,
+held-out rows would be too similar to training rows. A table does not show this: draws from a few patterns, and copies
+of as many records, may be the same rows. It must be specified:
 
 * With ``groups``, labels of the rows, groups are divided, all of equal probability whatever their sizes.
-* With ``sample_weight``, each row that was given is a group of copies, unless ``groups`` unites several.
+* With ``sample_weight``, each given row is a group of copies, unless ``groups`` unites several.
 
 If groups are exchangeable (independent draws of customers, say), then the held-out ones and a new one are, too.
 """
@@ -43,7 +43,7 @@ Ints = NDArray[np.int64]
 # of a stream, kept in memory; of a wide table fewer rows
 SAMPLE_ROWS, SAMPLE_CELLS = 150_000, 1 << 23
 FEWEST_SAMPLED = 15_000
-MOST_HELD = 3  # one row of so many in the sample is held out at most
+MOST_HELD = 3  # at most one in so many rows of the sample is held out
 MOST_VALID = 20_000  # held-out rows: every candidate is judged on all of them
 # passes through a stream that a fit makes after the first, and the share of the time that is left that they may take
 PASSES, READING_SHARE = 4, 0.25
@@ -123,7 +123,7 @@ TrainingTable = TableInMemory | StreamedTable | CountedTable
 
 
 class ReadTable(NamedTuple):
-    """What was read of a user's table."""
+    """A user's table after reading."""
 
     table: TrainingTable
     shown: Any  # the table or, of a stream, some rows, from which scikit-learn takes names and numbers of columns
@@ -145,7 +145,7 @@ def read_table(
     """The table in memory, or the stream, that a user gives to ``fit``; a stream of few rows is read into memory.
 
     The arguments are those of :class:`discrete_itd.DiffusionDensity` and its ``fit``; the seed is that of the sample of
-    a stream. ValueError or TypeError, naming the column or argument that is invalid.
+    a stream. A ValueError or TypeError names the column or argument that is invalid.
     """
     stage("reading the table")
     start = time.perf_counter()
@@ -185,14 +185,14 @@ def read_table(
 
 
 def refuse_stream(**given: Any) -> None:
-    """ValueError, if any of these arguments, one for each row of a table in memory, is given of a stream."""
+    """ValueError, if any of these arguments, one for each row of a table in memory, is given with a stream."""
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"{name} needs a table in memory; X is a stream")
 
 
 def sample_size(n_columns: int) -> int:
-    """Rows of a stream that are kept in memory, those that may be held out among them."""
+    """Rows of a stream that are kept in memory, including those that may be held out."""
     return min(SAMPLE_ROWS, max(FEWEST_SAMPLED, SAMPLE_CELLS // n_columns))
 
 
@@ -219,9 +219,9 @@ def occurring(sample_weight: Any, groups: Any, n_rows: int) -> tuple[Ints | None
 
 
 def check_groups(groups: Any, n_rows: int) -> Ints | None:
-    """Numbers for the labels of rows, int64 of shape (N,), the same for equal labels; None if there are none.
+    """Numbers for the labels of rows, int64 of shape (N,), equal for equal labels; None if there are none.
 
-    TypeError if they are no sequence, or one is not hashable; ValueError if they are not one for every row.
+    TypeError if they are not a sequence, or one is not hashable; ValueError if they are not one for every row.
     """
     if groups is None:
         return None
@@ -247,8 +247,8 @@ def check_groups(groups: Any, n_rows: int) -> Ints | None:
 def hold_out(n_rows: int, units: Ints | None, n_held: int, seed: int) -> tuple[Ints, Ints]:
     """Positions of the rows of ``n_held`` groups, and those of the others, in random order.
 
-    Every choice of groups is equally likely. ``units`` (n_rows,) has the group of each row; by default each is one by
-    itself.
+    Every choice of groups is equally likely. ``units`` (n_rows,) has the group of each row; by default each row is its
+    own.
     """
     random = np.random.RandomState(seed)
     order = random.permutation(n_rows)
@@ -261,12 +261,12 @@ def hold_out(n_rows: int, units: Ints | None, n_held: int, seed: int) -> tuple[I
 
 
 def count_units(n_rows: int, units: Ints | None) -> int:
-    """How many groups there are to divide."""
+    """Number of groups to divide."""
     return n_rows if units is None else len(np.unique(units))
 
 
 def one_of_each(held: Ints, units: Ints | None) -> Ints:
-    """Of positions in random order one of each group, in the order of the table: each of its rows equally likely."""
+    """One position of each group among positions in random order, in the order of the table."""
     if units is not None:
         held = held[np.unique(units[held], return_index=True)[1]]
     return np.sort(held)
