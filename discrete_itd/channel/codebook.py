@@ -55,12 +55,14 @@ class Codebook(nn.Module):
 
     Parameters
     ----------
-    columns : sequence of ColumnPoints, length C leading : sequence of int
+    columns : sequence of ColumnPoints, length C
+    leading : sequence of int
         Columns that precede all others on every path: the missingness indicators.
 
     Attributes
     ----------
-    leading : Tensor of bool, shape (C,) leading_columns : tuple of int
+    leading : Tensor of bool, shape (C,)
+    leading_columns : tuple of int
         Numbers of the leading columns.
     leading_first : tuple of int, length C
         All columns in the order of the table, but the leading ones before the others.

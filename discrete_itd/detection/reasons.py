@@ -89,12 +89,12 @@ def expected(
     ----------
     model : DiffusionDensity or Scorer
         Fitted.
-    X : DataFrame, array-like or Rows, shape (N, C) columns : names (positions, for an array) of columns, optional
+    X : DataFrame, array-like or Rows, shape (N, C)
+    columns : names (positions, for an array) of columns, optional
         Columns to predict; by default all that are not given.
     k : int, optional
         Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all. Among
-        more
-        than 256 columns, they are sought among candidates (:func:`discrete_itd.detection.assessment.candidates`).
+        more than 256 columns, they are sought among candidates (:func:`discrete_itd.detection.assessment.candidates`).
     n_values : int
         Number of predicted values per cell.
 
