@@ -1,14 +1,29 @@
-"""The commands of the results still run: each benchmark that needs no outside data, on little."""
+"""Benchmarks: their commands run on little, and their reference models and scores are right."""
 
 import importlib
+import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import normalized_mutual_info_score
 
 from tests.benchmarks import detectors
+from tests.benchmarks.baselines import ChowLiuTree, IndependentColumns
+from tests.benchmarks.data import has_density, load_density
+from tests.benchmarks.fidelity import (
+    copies,
+    detection,
+    features,
+    shape,
+    total_variation,
+    trend,
+    utility,
+    weighted_nmi,
+)
 
 RUNS = {
     "density": "asia --rows 1000 --max-time 0.5 --paths 2",
@@ -81,3 +96,226 @@ def test_a_detector_of_a_paper_is_run_from_its_folder(tmp_path, monkeypatch, cap
     assert first.scores[0] == again.scores[0] != other.scores[0]
     assert first.scores[1] == 0  # of what is not a number
     assert torch.equal(before, torch.get_rng_state())
+
+
+# -- the reference models are checked too: a wrong yardstick proves nothing ------------------------
+
+
+CARDINALITIES = [2, 3, 1, 4]
+MODELS = [IndependentColumns, ChowLiuTree]
+
+
+def all_rows(cardinalities):
+    return np.array(list(itertools.product(*map(range, cardinalities))))
+
+
+def reaches_root(parents, node):
+    for _ in parents:
+        if node > 0:
+            node = parents[node]
+    return node == 0
+
+
+def tree_sample(rng, n_rows):
+    """Rows of a known tree 2 <- 0 -> 1 -> 3, and a function for their true log-probability."""
+    root = rng.dirichlet([5, 5])
+    tables = {
+        (0, 1): rng.dirichlet([0.5] * 3, size=2),
+        (0, 2): rng.dirichlet([0.5] * 2, size=2),
+        (1, 3): rng.dirichlet([0.5] * 4, size=3),
+    }
+    codes = np.zeros((n_rows, 4), dtype=int)
+    codes[:, 0] = rng.random(n_rows) >= root[0]
+    for (parent, child), table in tables.items():
+        cumulative = table.cumsum(axis=1)[codes[:, parent], :-1]
+        codes[:, child] = (rng.random((n_rows, 1)) >= cumulative).sum(axis=1)
+
+    def log_prob(rows):
+        total = np.log(root)[rows[:, 0]]
+        for (parent, child), table in tables.items():
+            total = total + np.log(table)[rows[:, parent], rows[:, child]]
+        return total
+
+    return codes, [2, 3, 2, 4], log_prob
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0])
+def test_mass_sums_to_one(model, alpha):
+    rng = np.random.default_rng(0)
+    codes = np.column_stack([rng.integers(0, k, size=30) for k in CARDINALITIES])
+    fitted = model(alpha).fit(codes, CARDINALITIES)
+    assert np.exp(fitted.log_prob(all_rows(CARDINALITIES))).sum() == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_unseen_categories_are_possible(model):
+    fitted = model().fit([[0, 0], [1, 0]], [2, 3])
+    assert np.isfinite(fitted.log_prob([[0, 2], [1, 1]])).all()
+
+
+def test_tree_finds_a_known_tree():
+    codes, cardinalities, true_log_prob = tree_sample(np.random.default_rng(1), 50_000)
+    fitted = ChowLiuTree().fit(codes, cardinalities)
+    assert fitted.parents_.tolist() == [-1, 0, 0, 1]
+    rows = all_rows(cardinalities)
+    truth = np.exp(true_log_prob(rows))
+    assert np.abs(np.exp(fitted.log_prob(rows)) - truth).sum() < 0.02  # total variation, twice
+    # Twice the gap in log-likelihood is chi-squared with the number of parameters, 1+4+2+9.
+    gap = fitted.log_prob(codes).sum() - true_log_prob(codes).sum()
+    assert abs(gap) < 25
+
+
+def test_tree_is_the_best_of_all_trees():
+    rng = np.random.default_rng(2)
+    hidden = rng.integers(0, 3, size=400)
+    codes = np.column_stack([(hidden + (rng.random(400) < p)) % 3 for p in (0.1, 0.2, 0.3, 0.5)])
+    best = ChowLiuTree(alpha=0.0).fit(codes, [3] * 4).log_prob(codes).sum()
+
+    def naive(parents):
+        total = 0.0
+        for row in codes:
+            for j, parent in enumerate(parents):
+                same = codes if parent < 0 else codes[codes[:, parent] == row[parent]]
+                total += np.log((same[:, j] == row[j]).mean())
+        return total
+
+    # Every labelled tree on four nodes rooted in 0: each node points to another, without cycles.
+    scores = []
+    for choice in itertools.product(range(4), repeat=3):
+        parents = [-1, *choice]
+        if all(reaches_root(parents, j) for j in range(4)):
+            scores.append(naive(parents))
+    assert len(scores) == 16
+    assert best == pytest.approx(max(scores), rel=1e-12)
+
+
+def test_independent_columns_against_counting():
+    codes = np.array([[0, 2], [1, 2], [1, 0]])
+    fitted = IndependentColumns(alpha=0.5).fit(codes, [2, 3])
+    expected = np.log([2.5 / 4 * 1.5 / 4.5, 1.5 / 4 * 0.5 / 4.5])
+    np.testing.assert_allclose(fitted.log_prob([[1, 0], [0, 1]]), expected, rtol=1e-14)
+
+
+def test_tree_of_one_column_is_that_column():
+    codes = np.array([[0], [2], [2]])
+    rows = all_rows([3])
+    np.testing.assert_allclose(
+        ChowLiuTree().fit(codes, [3]).log_prob(rows),
+        IndependentColumns().fit(codes, [3]).log_prob(rows),
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ([[0, 3]], "column 1: codes must lie in 0, ..., 2"),
+        ([[-1, 0]], "column 0"),
+        ([[0.5, 0.0]], "integers"),
+        ([[0]], r"shape \(N, 2\)"),
+    ],
+)
+def test_wrong_codes_are_refused(model, codes, message):
+    with pytest.raises(ValueError, match=message):
+        model().fit(codes, [2, 3])
+    with pytest.raises(ValueError, match=message):
+        model().fit([[0, 0]], [2, 3]).log_prob(codes)
+
+
+def test_missing_benchmark_table(monkeypatch, tmp_path):
+    monkeypatch.setenv("DISCRETE_ITD_SHARED", str(tmp_path))
+    assert not has_density("nltcs")
+    with pytest.raises(FileNotFoundError, match="set DISCRETE_ITD_SHARED"):
+        load_density("nltcs")
+
+
+@pytest.mark.skipif(not has_density("nltcs"), reason="the benchmark tables are not here")
+def test_published_figures_on_nltcs():
+    train, _, test = load_density("nltcs")
+    cardinalities = [2] * train.shape[1]
+    independent = IndependentColumns().fit(train, cardinalities).log_prob(test).mean()
+    tree = ChowLiuTree().fit(train, cardinalities).log_prob(test).mean()
+    assert independent == pytest.approx(-9.23, abs=0.01)
+    assert tree == pytest.approx(-6.76, abs=0.01)
+
+
+# -- scores of synthetic rows: perfect for the same table, as defined for others, low where they should be
+
+
+NUMBERS = ["amount", "twice"]
+
+
+def table(seed, n=600):
+    random = np.random.default_rng(seed)
+    amount = random.normal(size=n)
+    town = np.where(amount + random.normal(size=n) > 0, "Bern", "Chur")
+    code = random.integers(0, 3, n).astype(str)
+    twice = 2 * amount + random.normal(size=n)
+    return pd.DataFrame({"amount": amount, "twice": twice, "town": town, "code": code})
+
+
+A, B = table(0), table(1)
+SHUFFLED = A.apply(lambda c: c.sample(frac=1, random_state=len(c.name)).to_numpy())
+
+
+@pytest.mark.parametrize("score", [shape, trend, weighted_nmi])
+def test_the_same_table_is_perfect_in_any_order_of_rows_and_another_one_is_not(score):
+    assert score(A, A[::-1].reset_index(drop=True), NUMBERS) == pytest.approx(1.0)
+    assert 0.85 < score(A, B, NUMBERS) < 1.0
+
+
+def test_shuffled_columns_keep_their_shape_and_lose_their_pairs():
+    assert shape(A, SHUFFLED, NUMBERS) == 1.0
+    assert trend(A, SHUFFLED, NUMBERS) < trend(A, B, NUMBERS) - 0.05
+    assert weighted_nmi(A, SHUFFLED, NUMBERS) < weighted_nmi(A, B, NUMBERS) - 0.05
+
+
+def test_weighted_nmi_is_that_of_scikit_learn_weighted():
+    edges = {c: np.histogram_bin_edges(A[c], 10) for c in NUMBERS}
+
+    def codes(frame):
+        cut = {c: np.digitize(frame[c], np.nextafter(e, np.inf)) for c, e in edges.items()}
+        for c, e in edges.items():  # outside of the real range is one more value
+            cut[c][frame[c] == e[0]] = 1
+            cut[c][(frame[c] < e[0]) | (frame[c] > e[-1])] = 99
+        return frame.assign(**cut)
+
+    parts = [codes(A), codes(B)]
+    pairs = itertools.combinations(A.columns, 2)
+    ours, theirs = np.array(
+        [[normalized_mutual_info_score(f[a], f[b]) for f in parts] for a, b in pairs]
+    ).T
+    expected = 1 - np.average(abs(ours - theirs), weights=ours + theirs)
+    assert weighted_nmi(A, B, NUMBERS) == pytest.approx(expected, abs=1e-12)
+
+
+def test_detection_guesses_among_rows_of_one_distribution_and_sees_another():
+    real = A[:400]
+    same, other = detection(real, B[:400]), detection(real, SHUFFLED[:400])
+    assert abs(same.aucs.mean() - 0.5) < 0.1
+    assert same.score > 0.75
+    assert other.aucs.mean() > 0.7
+    assert other.score == pytest.approx(2 - 2 * other.aucs.mean())
+    assert detection(real, real.sample(frac=1, replace=True)).score == 1.0  # it cannot see copies
+
+
+def test_rows_that_keep_the_pairs_are_of_more_use():
+    scores = [utility(f, table(2), "town", is_number=False) for f in (B, SHUFFLED)]
+    assert scores[0] > 0.7 > 0.6 > scores[1]
+    target = B.assign(amount=np.exp(B["amount"]))
+    assert utility(target, target, "amount", is_number=True) < 0.4
+
+
+def test_integers_as_text_are_numbers_and_other_text_is_one_hot():
+    assert [*features(A)] == ["0 amount", "1 twice", "2 town=Bern", "2 town=Chur", "3 code"]
+    assert total_variation(A["town"], A["town"].replace("Bern", "Thun")) == pytest.approx(
+        (A["town"] == "Bern").mean()
+    )
+
+
+def test_copies_are_counted_whatever_the_dtype():
+    mixed = pd.concat([A[:30], B[:10]])
+    assert copies(A, mixed) == 0.75
+    whole = pd.DataFrame({"n": [1, 2, 3]})
+    assert copies(whole, whole.astype(float)) == 1.0
