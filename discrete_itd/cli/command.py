@@ -89,7 +89,7 @@ def _run(args: Namespace) -> int | None:
 
 
 def _help(team: Team) -> int:
-    """What a process other than the first one does in a job of ``torchrun``: it takes part in trainings."""
+    """Take part in trainings, as a process other than the first one in a job of ``torchrun``."""
     from discrete_itd.training.distributed import FitError
 
     while True:

@@ -1,4 +1,4 @@
-"""What ``--help`` says of the commands."""
+"""Help texts of the commands."""
 
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 ENDINGS = f".csv, .tsv (also {', '.join(PACKED)}), .parquet"

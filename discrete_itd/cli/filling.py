@@ -65,7 +65,7 @@ class Filling:
         self.reader, self._args = Reader(model, args, progress), args
 
     def options(self) -> Mapping[str, Any]:
-        """What makes a difference to the filled cells, apart from the model."""
+        """Options that change the filled cells."""
         return {"draw": self._args.draw, "seed": self._args.seed}
 
     def outputs(

@@ -44,7 +44,7 @@ SIGNED = ("nats",)  # sums that may be negative
 
 
 class Job(Protocol):
-    """What a command makes of a table."""
+    """The conversion of a table by a command."""
 
     reader: Reader
     copies: bool  # whether its output is the table itself, with some cells changed
@@ -59,7 +59,7 @@ class Job(Protocol):
         ...
 
     def options(self) -> Mapping[str, Any]:
-        """Plain data: what makes a difference to the output, apart from the model."""
+        """Options that change the output, as plain data."""
         ...
 
 
@@ -145,7 +145,7 @@ def _made(job: Job, part: Part, ledger: Ledger) -> Tally | None:
 
 @dataclass(frozen=True)
 class Part:
-    """What becomes one file in the folder of the output."""
+    """The source of one file in the folder of the output."""
 
     name: str  # of the file, relative to the folder
     file: str  # it is made of, relative to the folder of the input
@@ -155,7 +155,7 @@ class Part:
 
     @property
     def stamps(self) -> list[Any]:
-        """What the part is made of."""
+        """Stamps of the files that the part is made of."""
         return [self.file, self.row_group, stamp(self.source)]
 
 
@@ -213,7 +213,7 @@ class Ledger:
         self._file.close()
 
     def find(self, part: Part) -> Tally | None:
-        """What was counted in a part that is complete; None if it must be made."""
+        """The counts of a complete part; None if it must be made."""
         entry = self._lines.get(part.name, {})
         expected = (self._key, part.stamps, stamp(part.out))
         return entry["tally"] if expected == tuple(map(entry.get, ("key", "source", "out"))) else None  # fmt: skip

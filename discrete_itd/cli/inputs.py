@@ -168,7 +168,7 @@ class Reader:
 
     def _rows(self, frame: pd.DataFrame) -> Rows:
         with warnings.catch_warnings():
-            # a few rows cannot tell; all together do
+            # decided by all rows together, not by a few
             warnings.filterwarnings("ignore", "column .* no value was seen in training")
             return self.model.rows(frame)
 

@@ -1,4 +1,4 @@
-"""What the command prints: notes, errors, results and numbers; an import of it needs neither torch nor pandas."""
+"""Output of the command: notes, errors, results and numbers; importing it needs neither torch nor pandas."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _examined(args: argparse.Namespace) -> Findings:
-    """What the model says of the table, and the inliers, which are read in chunks."""
+    """Findings on the table and the inliers, which are read in chunks."""
     model = load_model(args.model)
     if model is density_of(model) and args.inliers is None and args.target_false_alarms is not None:
         raise UserError(
@@ -165,7 +165,7 @@ def watch(args: argparse.Namespace) -> int:
 
 
 def _watched(found: DriftWatch, chunks: Chunks, keep: list[str]) -> Iterator[pd.DataFrame]:
-    """The columns to keep, and what the watch says of the rows."""
+    """The columns to keep, and the results of the watch for the rows."""
     for path, chunk, rows in chunks:
         with about(path):
             table = found.update(rows)

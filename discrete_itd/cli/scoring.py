@@ -148,7 +148,7 @@ class Scoring:
         }
 
     def options(self) -> Mapping[str, Any]:
-        """What makes a difference to the scores, apart from the model."""
+        """Options that change the scores."""
         return {n: v for n, v in vars(self._args).items() if n not in MAKE_NO_DIFFERENCE}
 
     def outputs(

@@ -30,9 +30,7 @@ from discrete_itd.storage.stored import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
 CONFIDENCE = 0.95  # of intervals
-MOST_COUNTED = (
-    100_000  # rows per day; with more, counts of alarms add no uncertainty to that of the rate
-)
+MOST_COUNTED = 100_000  # rows per day; beyond it, counts add no uncertainty to the rate
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ MANY_CATEGORIES = 1000  # a column of more levels than this is embedded by a cod
 RARE = 5  # occurrences; rarer categories of a high-cardinality column are pooled
 CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
-FINEST_GAP = 1e-3  # in standard deviations; closer levels are spaced by rank
+FINEST_GAP = 1e-3  # standard deviations; closer levels are spaced by rank
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Categories:
 
     @cached_property
     def _twins(self) -> dict[Scalar, int]:
-        """Positions of truth values by the words for them, or of such words by truth values: a CSV has words only."""
+        """Positions of booleans by the words for them, or of such words by booleans: a CSV has words only."""
         if self._are_truths:
             known = {w: self._positions.get(truth, -1) for w, truth in TRUTHS.items()}
             return {w: k for w, k in known.items() if k >= 0}
@@ -96,9 +96,9 @@ class Categories:
 
     @cached_property
     def _by_value(self) -> dict[int | float, int]:
-        """Positions of categories by value, if all are numbers or the text of whole ones; else none.
+        """Positions of categories by value, if all are numbers or the text of integers; else empty.
 
-        Readers differ in whether they make numbers of these.
+        Readers differ in converting these to numbers.
         """
         found: dict[int | float, int] = {}
         for k, c in enumerate(self.categories):
@@ -117,12 +117,12 @@ class Categories:
         return sorted((float(c), k) for c, k in self._positions.items()) if are_floats else []
 
     def _place(self, value: Any) -> int:
-        """The position of a value among the categories, -1 if it is none; TypeError if it has no hash.
+        """The position of a value among the categories, -1 if absent; TypeError if it has no hash.
 
         Equal numbers match whatever their types, and floats to within :func:`rounding`; where all categories are
-        numbers or the text of whole ones, text of the number does too. Truth values match truth values, and among
-        categories of text the words for them; other text matches text. Among truth values alone, text is read as one,
-        and 0 and 1 are.
+        numbers or the text of integers, text of the number does too. Booleans match booleans, and among categories of
+        text the words for them; other text matches text. If all categories are booleans, text is parsed as one, and so
+        are 0 and 1.
         """
         k, is_truth = self._positions.get(value, -1), isinstance(value, bool)
         if k >= 0 and (isinstance(self.categories[k], bool) == is_truth or self._are_truths):
@@ -275,11 +275,11 @@ def fit_categories(
 
 
 def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
-    """Where ordinal categories at increasing ``positions`` (K,) lie on the line, given how often each occurs.
+    """Points on the line of ordinal categories at increasing ``positions`` (K,), given their counts.
 
     Centred, with standard deviation one half, as two equally likely categories at unit distance have; shrunk if two
-    neighbours would otherwise be further apart than one. Numbers so uneven that neighbours nearly touch are replaced
-    by their ranks.
+    neighbours would otherwise be further apart than one. Numbers so uneven that neighbours nearly touch are replaced by
+    their ranks.
     """
     if len(positions) == 1:
         return (0.0,)
@@ -301,7 +301,7 @@ def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
 
 
 def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
-    """The error that names the first of the values that is neither string nor number."""
+    """The error that names the first value that is neither a string nor a number."""
     odd = next((v for v in map(plain, values) if not isinstance(v, Scalar)), None)
     return TypeError(
         f"column {name!r}: argument must be a string or a number, got {odd!r} of type {type(odd).__name__};"
@@ -336,7 +336,7 @@ def category_order(category: Scalar) -> tuple[bool, Scalar]:
 
 
 def check_truths(name: Hashable, kinds: set[bool]) -> None:
-    """ValueError if among the values that are no text some are truth values and others not."""
+    """ValueError if the values that are not text mix booleans with others."""
     if len(kinds) > 1:  # or True would be counted with 1
         raise ValueError(f"column {name!r}: mixes truth values and numbers; make them text")
 

@@ -1,7 +1,7 @@
-"""Cells of a pandas column <-> plain numpy values, and what dtypes are.
+"""Cells of a pandas column <-> plain numpy values, and properties of dtypes.
 
-Every dtype is read as one of a few plain arrays: bool, int64 or uint64, float64, datetime64, timedelta64, or
-Python objects (text and everything else). Missing cells, however the dtype represents them, are left out.
+Every dtype is read as one of a few plain arrays: bool, int64 or uint64, float64, datetime64, timedelta64, or Python
+objects (text and everything else). Missing cells, however the dtype represents them, are left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_category(dtype: Any) -> TypeGuard[pd.CategoricalDtype]:
 
 
 def family(dtype: Any) -> Family:
-    """What the values of a dtype are, be it numpy's, nullable, sparse or of Arrow."""
+    """The kind of values of a dtype, be it numpy's, nullable, sparse or Arrow's."""
     return "category" if is_category(dtype) else FAMILIES.get(dtype.kind, "other")
 
 
@@ -106,12 +106,9 @@ def dtype_to_json(dtype: Any) -> str | dict[str, Any]:
 
 
 def dtype_from_json(data: Any) -> Any:
-    """The dtype that :func:`dtype_to_json` wrote, without categories.
+    """The dtype written by :func:`dtype_to_json`, without categories.
 
-    Raises
-    ------
-    TypeError, ValueError, LookupError
-        If the data describe no dtype, or one of a package that is not installed.
+    A TypeError, ValueError or LookupError if the data describe no dtype, or one of a package that is not installed.
     """
     if isinstance(data, str):
         return pandas_dtype(data)
@@ -195,7 +192,7 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
 
 
 def read_cell(value: Any) -> PlainCells | None:
-    """What :func:`read_cells` makes of a column of one cell, if its value is one of Python's plain ones; else None."""
+    """:func:`read_cells` for a column of one cell, if its value is one of Python's plain ones; else None."""
     kind = type(value)
     if kind is str:
         return PlainCells(np.array([value], dtype=object), np.array([0]))
@@ -307,9 +304,9 @@ def decimals_of(values: np.ndarray, dtype: Any) -> int | None:
 
 
 def rounding(values: Any) -> Any:
-    """How far from each of the values (N,) another counts as the same number: two float32 roundings, at most 1/4.
+    """Distance (N,) within which a number counts as equal to each of the values: two float32 roundings, at most 1/4.
 
-    0.1 + 0.2 is 0.3, and a file may keep as float32 what another has as float64; whole numbers stay apart.
+    0.1 + 0.2 is 0.3, and one file may have float32 where another has float64; integers stay distinct.
     """
     return np.minimum(np.abs(values) * 2.0**-23, 0.25)
 
@@ -325,8 +322,7 @@ def restore_numbers(
 ) -> pd.Series:
     """Cells of a dtype from float64 numbers; NaN is a missing cell.
 
-    Whole numbers are rounded, others to as many decimals; what the dtype cannot hold becomes the nearest number that it
-    can.
+    Integers are rounded, others to ``decimals``; numbers out of the range of the dtype are clipped to it.
     """
     missing = np.isnan(numbers)
     numbers = np.where(missing, 0.0, np.rint(numbers) if whole else numbers)

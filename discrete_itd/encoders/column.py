@@ -1,4 +1,4 @@
-"""One column of a table: a dtype, and how its values go to numbers of the core and back."""
+"""One column of a table: its dtype, and the map of its values to numbers of the core and back."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Column:
 
     @property
     def family(self) -> str:
-        """What the values are if they are not categories: "number", "datetime" or "timedelta"."""
+        """Kind of the values if they are not categories: "number", "datetime" or "timedelta"."""
         found = family(self.dtype)
         return found if found in TIMES else "number"
 
@@ -139,7 +139,7 @@ class Column:
 
     @cached_property
     def _takes_text(self) -> bool:
-        """Whether text among its cells is read: as numbers or times, or as words for missing cells if none is text."""
+        """Whether text among its cells is parsed: as numbers or times, or as words for missing cells among numbers."""
         if self.notation is not None or not isinstance(self.codec, Categories):
             return True
         return bool(self.categories) and all(isinstance(c, int | float) for c in self.categories)
@@ -172,14 +172,10 @@ class Column:
         return index, level, share
 
     def read_cells(self, values: pd.Series | pd.Index | PlainCells) -> PlainCells:
-        """The plain values of cells, with text read in the column's notation, or as Python and ISO 8601 write.
+        """The plain values of cells, with text parsed in the column's notation, or that of Python and ISO 8601.
 
-        Text among categories stays as it is, but for words for missing cells among numbers.
-
-        Raises
-        ------
-        ValueError
-            Naming column and cell, if a text is none of its numbers or times, and no word for a missing cell.
+        Text among categories is kept, except for words for missing cells among numbers. A ValueError names column and
+        cell, if a text is neither a number or time of the column nor a word for a missing cell.
         """
         cells = values if isinstance(values, PlainCells) else read_cells(values)
         if not self._takes_text or cells.values.dtype != object:
@@ -207,7 +203,7 @@ class Column:
         return PlainCells(known, place[cells.where])
 
     def _read_texts(self, texts: list[str]) -> np.ndarray:
-        """Numbers or times, missing where a text is a word for that; ValueError if one is nothing."""
+        """Numbers or times, missing where a text is a word for that; ValueError for any other text."""
         notation = self.notation
         found = (
             read_plainly(texts, self.family, self.dtype)
@@ -244,7 +240,7 @@ class Column:
         return self._typed(pd.Series(typed, index=values.index, name=values.name))
 
     def _typed(self, values: pd.Series) -> pd.Series:
-        """Numbers or times in the fitted dtype, or as they are if it cannot hold them."""
+        """Numbers or times in the fitted dtype, or unchanged if it cannot represent them."""
         if has_time_zone(self.dtype):
             values = values.dt.tz_localize("UTC")
         try:
@@ -297,12 +293,10 @@ class Column:
         return x[cells.where], log_volume[cells.where], strange
 
     def encode_values(self, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
-        """The core's numbers and log-volumes of the values that occur: float64, (P,) each.
+        """The core's numbers and log-volumes of the distinct values: float64, (P,) each.
 
-        Raises
-        ------
-        ValueError, TypeError
-            Naming the column, if a value is not of the column's kind, infinite, or unseen where that is refused.
+        A ValueError or TypeError names the column, if a value is not of the column's kind, infinite, or unseen where
+        that is refused.
         """
         if isinstance(self.codec, Categories):
             x, log_volume = self.codec.encode(self.name, cells)

@@ -1,4 +1,4 @@
-"""Tables of any library as frames, and what users get back: filled cells, and values as people write them."""
+"""Tables of any library as frames, and results for users: filled cells, and values as readable text."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
 
 
 def _as_there(values: pd.Series, column: pd.Series) -> pd.Series:
-    """Numbers and truth values as text where the column has text, and text as these where it has them."""
+    """Numbers and booleans as text where the column has text, and text as these where it has them."""
     is_truth = family(values.dtype) == "boolean"
     there = pd.api.types.infer_dtype(column, skipna=True)
     if there == "string" and is_number(read_cells(values).values):
@@ -139,7 +139,7 @@ def _is_whole_text(values: pd.Series) -> bool:
 
 
 def like(X: Any, table: pd.DataFrame) -> Any:
-    """A table as a polars frame if X is one, else as it is; polars has no index, and names of columns are text."""
+    """A table as a polars frame if X is one, else unchanged; polars has no index, and names of columns are text."""
     return as_polars(table) if is_polars(X) and isinstance(table, pd.DataFrame) else table
 
 
@@ -187,7 +187,7 @@ def _of_one_type(values: pd.Series) -> pd.Series:
 
 
 def as_dtype(values: pd.Series, dtype: Any) -> pd.Series:
-    """Values in another dtype if that can hold them, else as they are."""
+    """Values in another dtype if it can represent them, else unchanged."""
     if is_category(dtype) and not values.isin(dtype.categories).all():
         return values
     try:
@@ -199,7 +199,7 @@ def as_dtype(values: pd.Series, dtype: Any) -> pd.Series:
 
 
 def unique_rows(x: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Distinct rows and, for every row, which of them it is: equal rows are scored once."""
+    """Distinct rows and, for every row, the index of its distinct row: equal rows are scored once."""
     cells = np.ascontiguousarray(cell_bits(x).cpu().numpy())
     rows = cells.view(np.dtype((np.void, cells.dtype.itemsize * cells.shape[1])))[:, 0]
     _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
@@ -299,7 +299,7 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
 
 
 def _own_decimals(value: float) -> int | None:
-    """The decimals that a number has; None if it has more than it can have been written with."""
+    """The decimals of a number; None if it has more than were plausibly written."""
     own = decimals_of(np.array([value], dtype=float), np.dtype(float))
     if own is None:
         parts = Decimal(repr(float(value))).normalize().as_tuple()

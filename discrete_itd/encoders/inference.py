@@ -55,20 +55,20 @@ OF_ANY = ("missing", "notation")  # options of columns of any kind
 
 FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
 FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
-ENOUGH_ROWS = 100  # to tell that values hardly repeat
+ENOUGH_ROWS = 100  # to decide that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
 STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
 LONG_TEXT, MANY_WORDS = 30, 4  # characters, and words, of a cell on average
 LONG_NUMBER = 1e12  # more digits than what is counted or measured has
 NEARLY = 0.9  # different numbers among identifiers, as a share of the cells, at least
 CERTAIN = math.log(1e6)  # nats against chance
-NO_SURPRISE = 1e9  # pseudo-count of a value of a column that had none in training: no surprisal
+NO_SURPRISE = 1e9  # pseudo-count of unseen values of an empty column: no surprisal
 WHOLE_UP_TO = 2.0**52  # floats further out have no halves
 
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """What a user specifies about one column; None where nothing is specified."""
+    """A user's specification of one column; None where nothing is specified."""
 
     kind: Kind | None = None
     edges: tuple[float, ...] | None = None
@@ -158,10 +158,10 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
 
 
 def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
-    """A column as numbers or times if it is text of these, and what the text was found to be.
+    """A column as numbers or times if it is text of these, and the recognised notation.
 
-    ValueError, naming the column and a cell, if it must be numbers or times and is not. A warning names words that
-    are taken as missing cells, and text that looks like numbers or dates and is ambiguous.
+    ValueError, naming the column and a cell, if it must be numbers or times and is not. A warning names words that are
+    treated as missing cells, and text that resembles numbers or dates and is ambiguous.
     """
     values = seen.values
     is_open = spec.kind in (None, "continuous", "binned") or spec.notation is not None
@@ -209,10 +209,9 @@ def infer_column(
     from_array: bool,
     notation: Notation | None = None,
 ) -> Column:
-    """Decide what a column that :func:`read_text` has read is, and learn its categories, bins or scale.
+    """Decide the kind of a column from :func:`read_text`, and learn its categories, bins or scale.
 
-    ValueError or TypeError, naming the column, if its name or dtype is not supported or its values are not of the
-    kind.
+    A ValueError or TypeError names the column, if its name or dtype is not supported or its values are not of the kind.
     """
     name, dtype = seen.name, seen.dtype
     if not isinstance(name, Scalar) or name != name:
@@ -335,12 +334,12 @@ def _fit_categories(
 
 
 def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -> Why | None:
-    """Why a column of which nothing is specified is not worth a place in a model; None if it is.
+    """Reason for leaving an unspecified column out of a model; None if it is kept.
 
-    Identifiers are text of nine tenths as many values as cells, and whole numbers that were made to differ: among
-    independent draws from any distribution on their range, two equal ones would be as good as certain (see
+    Identifiers are text with at least nine tenths as many distinct values as cells, and integers constructed to differ:
+    among independent draws from any distribution on their range, two equal ones would be practically certain (see
     :func:`_made_unique`). Free text has long cells, more than a tenth of which occur once. Fewer than 100 cells, real
-    numbers, text of which ``is_measure`` says that it is dates or the like, and dtypes of categories never qualify.
+    numbers, text that is dates or the like (``is_measure``), and dtypes of categories never qualify.
     """
     n = seen.n_rows - seen.n_missing
     if spec.kind is not None or n < ENOUGH_ROWS or is_measure:
@@ -366,7 +365,7 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
 
 
 def is_whole(seen: Observed) -> bool:
-    """Whether a column that is left out has whole numbers or the text of these alone, which may be amounts."""
+    """Whether a column that is left out has only integers or their text, which may be amounts."""
     if is_number(seen.values):
         return True
     texts = [c for c in seen.tally()[0] if not (isinstance(c, str) and is_missing(c))]
@@ -387,11 +386,11 @@ def how_kept(name: Hashable, whole: bool) -> str:
 
 
 def _made_unique(values: np.ndarray) -> bool:
-    r"""Whether whole numbers differ more than independent draws would.
+    r"""Whether integers differ more than independent draws would.
 
-    Of n draws from any distribution on R whole numbers, at least :math:`E = n(n-1)/2R` pairs are expected to be equal;
-    that :math:`T < E` are has probability :math:`e^{-(E - T + T \log(T/E))}` at most, Poisson's, which must be below
-    one in a million. Numbers that never repeat and have more than twelve digits are not measured either.
+    Of n draws from any distribution on R integers, at least :math:`E = n(n-1)/2R` pairs are expected to be equal; the
+    probability of only :math:`T < E` is at most :math:`e^{-(E - T + T \log(T/E))}`, Poisson's, which must be below one
+    in a million. Numbers that never repeat and have more than twelve digits are no measurements either.
     """
     numbers = pd.Series(values)
     counts = numbers.value_counts().to_numpy()
@@ -407,7 +406,7 @@ def _made_unique(values: np.ndarray) -> bool:
 
 
 def _warn_of_text(name: Hashable, categories: Sequence[Scalar]) -> None:
-    """Warn of numbers among which is a little text."""
+    """Warn about a little text among numbers."""
     text = [c for c in categories if isinstance(c, str)]
     if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):
         kinds = advice("say what it is with column_types=", "say what it is with --column")

@@ -1,4 +1,4 @@
-r"""How text writes numbers and times: money, percentages, decimal commas, dates in other orders than that of ISO 8601.
+r"""Notations of numbers and times in text: money, percentages, decimal commas, dates in other orders than ISO 8601.
 
 A column of text is numbers or times if *all* its cells are, in one notation; else it stays text. Rules, where cells
 could be read in several ways:
@@ -11,10 +11,10 @@ could be read in several ways:
 - Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
   Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time.
 - Words like "NA" are missing cells where all others are numbers or times.
-- Text of plain whole numbers is left as it is, as text is how categories are told from numbers in Python; a kind
+- Text of plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a kind
   "continuous" or "binned" reads it.
 
-What is ambiguous is not guessed: a warning says so once, and an option says which notation it is.
+Ambiguous text is not parsed: a warning is given once, and an option specifies the notation.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MISSING = ("", "na", "n/a", "nan", "nat", "null", "none")  # in lower case
 ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
 MOST = 0.5  # share from which a single other text is probably the word for a missing cell
 CLOCK = re.compile(r"[ 0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?", re.ASCII)  # a time of day
-PROBED = 50  # texts that are looked at first: most columns of text have no digits
+PROBED = 50  # texts that are checked first: most columns of text have no digits
 UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
 SAME_UNIT = {
     "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
@@ -104,7 +104,7 @@ class Notation:
             raise ValueError(f"places must be a small number, got {self.places!r}")
 
     def read(self, texts: Sequence[Any]) -> np.ndarray:
-        """The numbers (float64) or times (datetime64[us]) that texts are; NaN or NaT for what is none."""
+        """The numbers (float64) or times (datetime64[us]) of texts; NaN or NaT for other texts."""
         if self.family == "datetime":
             times = [_time(text, self.day_first) for text in texts]
             return np.array(times, dtype="datetime64[us]")
@@ -143,14 +143,14 @@ class Notation:
 
     @property
     def expected(self) -> str:
-        """What a cell must be, in the words of an error."""
+        """Description of a valid cell, for error messages."""
         if self.family == "datetime":
             return f"a date like {self.example!r}"
         mark = {",": " with a decimal comma", ".": " with a decimal point", None: ""}[self.decimal]
         return f"a number{mark}, like {self.example!r}"
 
     def hint(self, text: str) -> str:
-        """What is wrong with a text that is a number with another unit or the other decimal mark."""
+        """Explanation of a text that is a number with another unit or the other decimal mark."""
         if self.family == "datetime":
             return ""
         units = {_number(mark, text)[1] for mark in self.decimal or ".,"} - {"", self.unit}
@@ -163,18 +163,18 @@ class Notation:
 
     @property
     def example(self) -> str:
-        """A cell as it is written."""
+        """A cell in this notation."""
         if self.family == "datetime":
             return datetime(2028, 1, 24).strftime(self.format or "%Y-%m-%d")
         return str(self.write(pd.Series([1234.5 if self.places != 0 else 1234.0])).iloc[0])
 
 
 class Recognised(NamedTuple):
-    """What texts are found to be: a notation, or None and maybe a sentence on what they look like.
+    """Result of recognising texts: a notation, or None and perhaps a sentence on what they resemble.
 
-    ``unlike`` is the first text that is least like the others, where there is no notation. ``is_measure`` is whether
-    nearly all texts are dates, times of day, or numbers that are not plain whole ones, of one notation or not: what is
-    measured and no identifier, however many of them differ.
+    ``unlike`` is the first text that is least like the others, where there is no notation. ``is_measure`` says whether
+    nearly all texts are dates, times of day, or numbers that are not plain integers, in one notation or not: these are
+    measurements and no identifiers, however many of them differ.
     """
 
     notation: Notation | None
@@ -184,15 +184,15 @@ class Recognised(NamedTuple):
 
 
 def is_missing(text: str) -> bool:
-    """Whether a text among numbers or times stands for a missing cell."""
+    """Whether a text among numbers or times denotes a missing cell."""
     return text.strip().lower() in MISSING
 
 
 def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[pd.Series, str]:
-    """A column of text as plain numbers, truth values or ISO times if all of it is; else as it is.
+    """A column of text as plain numbers, booleans or ISO times if all of it is; else unchanged.
 
-    Words like "NA" are missing among these, and the second result says which, if any. With a decimal comma, plain
-    numbers are whole ones. Numbers some of which begin with a zero, like postal codes, stay text.
+    Words like "NA" are missing among these, and the second result names them, if any. With a decimal comma, plain
+    numbers are integers. Numbers some of which begin with a zero, like postal codes, stay text.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[
 
 
 def _plain(texts: np.ndarray, decimal: str, dates: bool) -> tuple[str, pd.Series | None]:
-    """What all texts are as Python and ISO 8601 write it, and their values; None if they are several things."""
+    """The kind of all texts in the notation of Python and ISO 8601, and their values; None if mixed."""
     numbers = floats_of(texts)
     if not np.isnan(numbers).any() and not any(LEADING_ZERO.fullmatch(text) for text in texts):
         found = pd.Series(numbers)
@@ -241,7 +241,7 @@ def recognise(
 ) -> Recognised:
     """The notation of different texts (K,), without words for missing cells, each of which occurs ``counts`` times.
 
-    ``asked`` is what the user says; ``plain``, whether plain whole numbers are numbers, too.
+    ``asked`` is the user's specification; with ``plain``, plain integers are numbers, too.
 
     Examples
     --------
@@ -300,7 +300,7 @@ def _read(
     texts: Sequence[str],
     probe: Sequence[str],
 ) -> list[Any]:
-    """What each way of reading makes of the texts; nothing, if it reads less than half of a probe of them."""
+    """Results of each parser for the texts; empty, if it parses less than half of a probe of them."""
     out = []
     for read in ways:
         few = len(probe) > 2 * np.count_nonzero(~pd.isna(read(probe)))
@@ -309,7 +309,7 @@ def _read(
 
 
 def tell(name: Hashable, found: Recognised) -> None:
-    """Warn of what a column of text looks like, with the options that say what it is."""
+    """Warn that a column of text is ambiguous, naming the options that specify its notation."""
     note = found.note
     if "could be" in note:
         kind = NOTATIONS[2:] if note.startswith("dates") else NOTATIONS[:2]
@@ -327,7 +327,7 @@ def tell(name: Hashable, found: Recognised) -> None:
 
 
 class _Nearly(NamedTuple):
-    """Which share of the cells can be read in a notation, and the first text and the number of those that cannot."""
+    """Share of the cells that can be parsed in a notation, and the first text and the number of the others."""
 
     share: float
     what: str
@@ -374,13 +374,13 @@ def _pattern(decimal: str) -> re.Pattern[str]:
 
 
 def _numbers(texts: Sequence[str], decimal: str, unit: str | None = None) -> np.ndarray:
-    """The numbers that texts are, in a unit or without one; None for a unit of any kind. NaN for what is none."""
+    """The numbers of texts with or without a unit, None for any unit; NaN for other texts."""
     found = [_number(decimal, text) for text in texts]
     return np.array([x if unit is None or u in ("", unit) else np.nan for x, u in found])
 
 
 def _number(decimal: str, text: str) -> tuple[float, str]:
-    """The number that a text is, and its unit; NaN if it is none."""
+    """The number of a text and its unit; NaN if it is not a number."""
     match = _pattern(decimal).fullmatch(text.strip())
     if match is None or (match["sign"] and match["inner"]):
         return np.nan, ""
@@ -415,7 +415,7 @@ def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notat
 
 
 def formatted(time: datetime, form: str) -> str:
-    """A time as of ``strftime``, with four digits of a year, and with its time of day where that is not midnight.
+    """A time in a ``strftime`` format, with four digits of a year, and with its time of day where that is not midnight.
 
     Examples
     --------
@@ -488,7 +488,7 @@ EXACT = 2.0**53  # floats below are exact as integers
 
 
 def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:
-    """What texts say in a column: float64, datetime64 (of UTC) or timedelta64; missing where they say nothing.
+    """Values of texts in plain notation: float64, datetime64 (of UTC) or timedelta64; missing for other texts.
 
     Examples
     --------
@@ -505,7 +505,7 @@ def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:
 
 
 def floats_of(cells: np.ndarray) -> np.ndarray:
-    """The numbers that texts are; NaN where there is none."""
+    """The numbers of texts; NaN for other texts."""
     together = "".join(cells)
     if together.isascii() and "_" not in together:
         try:
@@ -516,7 +516,7 @@ def floats_of(cells: np.ndarray) -> np.ndarray:
 
 
 def number_of(text: str) -> float:
-    """The number that a text is, correctly rounded; NaN if it is none."""
+    """The number of a text, correctly rounded; NaN for other text."""
     if not text.isascii() or "_" in text:  # Python's own notation, not that of tables
         return np.nan
     try:
@@ -536,7 +536,7 @@ def whole_of(text: str, number: float) -> int | float:
 
 
 def times_of(cells: np.ndarray, dtype: Any) -> pd.Series:
-    """The ISO dates and times that texts are, with a time zone if the dtype has one (then UTC's); NaT for others."""
+    """The ISO dates and times of texts, with a time zone if the dtype has one (then UTC); NaT for other texts."""
     texts = pd.Series(cells, dtype=object)
     dates = texts.where(texts.str.match(ISO_DATE))
     # microseconds hold every year; pandas would choose a unit for all cells together
@@ -552,7 +552,7 @@ def times_of(cells: np.ndarray, dtype: Any) -> pd.Series:
 
 
 def durations_of(cells: np.ndarray) -> pd.Series:
-    """The durations, like "1 days 02:00:00", that texts are; NaT for others, numbers without a unit among them."""
+    """The durations of texts like "1 days 02:00:00"; NaT for others, including numbers without a unit."""
     texts = pd.Series(cells, dtype=object)
     has_unit = [bool(np.isnan(number_of(text))) for text in cells]
     return pd.to_timedelta(texts.where(np.array(has_unit, dtype=bool)), errors="coerce")

@@ -122,7 +122,7 @@ class Continuous:
         return z, log_slope - self.new_nats(z)
 
     def new_nats(self, z: np.ndarray) -> np.ndarray:
-        """Nats by which encoded numbers say whether they are new: 0 where numbers do not repeat, and for NaN."""
+        """Nats of encoded numbers being new or not: 0 where numbers do not repeat, and for NaN."""
         if not self.seen:
             return np.zeros(len(z))
         low, high = self._reach
@@ -142,7 +142,7 @@ class Continuous:
 
     @cached_property
     def _reach(self) -> tuple[np.ndarray, np.ndarray]:
-        """The least and the greatest encoded number that each number seen stands for, increasing."""
+        """The least and the greatest encoded number that decode to each number seen, increasing."""
         width = rounding(self._seen)
         low, high = (np.clip(self._seen + side, -LARGEST, LARGEST) for side in (-width, width))
         return self.slope(low)[0], self.slope(high)[0]
@@ -171,9 +171,9 @@ class Continuous:
 
 
 def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) -> Continuous:
-    """Centre, scale and power of the values, shape (N,) with N > 0, and which numbers repeat.
+    """Centre, scale and power of the values, shape (N,) with N > 0, and the repeated numbers.
 
-    Of points ``in_time`` none is new in this sense: tomorrow never was.
+    Points ``in_time`` are never new in this sense: future times are not in training.
     """
     low, center, high = np.quantile(values, [0.25, 0.5, 0.75], method="nearest").tolist()
     scale = 2 * (high / 2 - low / 2) / IQR
@@ -204,7 +204,7 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
 def _coarse(
     values: np.ndarray, distance: np.ndarray, rounded: Callable[[np.ndarray], np.ndarray] = np.rint
 ) -> np.ndarray:
-    """The values on a binary grid of 1/64 to 1/32 of a distance: a quantile is somebody's number to the last digit."""
+    """The values on a binary grid of 1/64 to 1/32 of a distance: quantiles must not reveal a training value exactly."""
     step = np.exp2(np.floor(np.log2(distance)) - COARSER)
     with np.errstate(all="ignore"):
         near = rounded(values / step) * step
@@ -213,7 +213,7 @@ def _coarse(
 
 def _tame(values: np.ndarray, center: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """The image w of each value, and log dw/dx."""
-    with np.errstate(over="ignore"):  # what is no float is the largest one, or its logarithm is
+    with np.errstate(over="ignore"):  # clip overflow to the largest float; keep its logarithm exact
         distance = np.clip(values - center, -LARGEST, LARGEST)
         u = distance / scale
     far = np.abs(u) > FAR
@@ -453,14 +453,15 @@ RARE = 0.2  # the probability of a new number, above which a column is not said 
 def numbers_seen(values: np.ndarray) -> tuple[tuple[float, ...], float]:
     r"""The different numbers among values, shape (N,), increasing, and the probability of a new one.
 
-    Among a few hundred different numbers, one that was never seen is odd wherever it lies: a density does not know
-    this, for between two frequent values it is as high as at them. The next number is new with probability
+    Among a few hundred different numbers, one that was never seen is anomalous wherever it lies: a density does not
+    express this, since between two frequent values it is as high as at them. The next number is new with probability
 
     .. math:: p = \max\Bigl(0.02, \frac{n_1 + 1/2}{n + 1}\Bigr), \quad (11)
 
     with n training cells of the column, of which :math:`n_1` have a number that no other has: Good and Turing's share
-    :math:`n_1/n`. It is that of rows from where the training rows came from; of others, as of an instrument that now
-    gives one more digit, a new number says less, so p is not below 0.02. Nothing and 0 where numbers do not repeat.
+    :math:`n_1/n`. It is that of rows from the source of the training rows; for others, as of an instrument that now
+    gives one more digit, a new number is less informative, so p is at least 0.02. Empty and 0 where numbers do not
+    repeat.
 
     References
     ----------
@@ -490,18 +491,12 @@ def nearest(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def find_atoms(values: np.ndarray, whole: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The atoms among the values, shape (N,) with N > 0, and where each begins and ends.
+    """The atoms among the values, shape (N,) with N > 0: A values, and 2 A edges, before and after each.
 
-    An atom reaches half-way to the next different value, or over the few next ones, for there its peak covers them in
-    any density that is fitted: its edge is in the middle of the widest gap (of equal ones, the furthest) within reach
-    of few rows and of no other atom. The outermost value ends as far out as it begins, or, as a bound that many rows
-    reach, where numbers end. Of whole numbers, which draws are rounded to, atoms that cover no gap are left out.
-
-    Returns
-    -------
-    atoms : tuple of A floats
-        Increasing.
-    edges : tuple of 2 A floats
+    An atom reaches half-way to the next different value, or over the few next ones, since there its peak covers them in
+    any fitted density: its edge is in the middle of the widest gap (of equal ones, the furthest) within reach of few
+    rows and of no other atom. The outermost value ends as far out as it begins, or, as a bound that many rows reach,
+    where numbers end. For integers, to which draws are rounded, atoms that cover no gap are left out.
 
     Examples
     --------
@@ -528,7 +523,7 @@ def find_atoms(values: np.ndarray, whole: bool) -> tuple[tuple[float, ...], tupl
 
 
 def _upper_edges(distinct: np.ndarray, counts: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Where each atom ends, of increasing values, how often each occurs and which are atoms."""
+    """The end of each atom, given increasing values, their counts and the positions of the atoms."""
     until, n = np.cumsum(counts), len(distinct)
     own, beyond = counts[places], until[-1] - until[places]
     room = until[places] + NEARBY * np.minimum(own, beyond)

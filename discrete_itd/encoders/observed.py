@@ -25,11 +25,11 @@ MANY_NUMBERS = 256  # distinct integers; more are measurements
 
 
 class Observed:
-    """What the kind of a column, its categories and its scale are inferred from.
+    """Data from which the kind of a column, its categories and its scale are inferred.
 
-    Categories are counted exactly, part by part. Numbers of which no kind is specified are counted as long as they
-    may turn out to be categories; measurements are not, unless they are text. ``text_dtype`` is that of a column of
-    text whose parts come as categories.
+    Categories are counted exactly, part by part. Numbers without a specified kind are counted as long as they may turn
+    out to be categories; measurements are not, unless they are text. ``text_dtype`` is that of a column of text whose
+    parts come as categories.
 
     Attributes
     ----------
@@ -66,12 +66,9 @@ class Observed:
         return seen
 
     def add(self, part: pd.Series) -> PlainCells:
-        """See one more part, and return its cells.
+        """Add a part, and return its cells.
 
-        Raises
-        ------
-        ValueError, TypeError
-            Naming the column, if values fit no kind or no other part.
+        A ValueError or TypeError names the column, if values fit no kind or no other part.
         """
         self._add_dtype(part)
         cells = read_cells(part)
@@ -151,7 +148,7 @@ class Observed:
 
     @property
     def n_categories(self) -> int:
-        """How many different values are counted."""
+        """Number of different values that are counted."""
         return len(self._counts)
 
     @property
@@ -161,7 +158,7 @@ class Observed:
         return by_type or (self._whole and self.n_missing > 0)
 
     def tally(self) -> tuple[list[Scalar], np.ndarray]:
-        """The categories, in order, numbers before text, and how often each occurs.
+        """The categories, in order, numbers before text, and their counts.
 
         Those of a ``category`` dtype, used or not; else the different values.
         """
@@ -203,7 +200,7 @@ class Observed:
             self._examples[dtype] = part.iloc[first : first + 1]
 
     def _check_found(self) -> None:
-        """ValueError if parts hold what cannot be one column."""
+        """ValueError if parts cannot belong to one column."""
         mixed = "times" in self._found and len(self._found) > 1
         late = self._measured and self._found == {"numbers", "other values"}
         if mixed or late:

@@ -156,7 +156,7 @@ class ParquetStream:
             parquet.close()
 
     def positions(self) -> Iterator[Positions]:
-        """Those of all rows, in parts; nothing is read."""
+        """Positions of all rows, in parts; nothing is read."""
         for _, _, start, n in self._groups:
             yield np.arange(start, start + n)
 
@@ -187,12 +187,12 @@ class RemainingStream:
             yield part.take(self._remain(part.positions))
 
     def positions(self) -> Iterator[Positions]:
-        """As of a :class:`ParquetStream`."""
+        """See :class:`ParquetStream`."""
         for positions in cast(ParquetStream, self.stream).positions():
             yield positions[self._remain(positions)]
 
     def shard(self, rank: int, size: int) -> RemainingStream | None:
-        """As of a :class:`ParquetStream`; None of a stream that has no shards."""
+        """See :class:`ParquetStream`; None for a stream without shards."""
         find = getattr(self.stream, "shard", None)
         shard = None if find is None else find(rank, size)
         return None if shard is None else RemainingStream(shard, self.salt, int(self.bound))
@@ -307,7 +307,7 @@ class Sample:
         self._largest = np.uint64(2**64 - 1)
 
     def add(self, part: Part) -> None:
-        """Take what belongs into the sample among some rows."""
+        """Add those of some rows that belong to the sample."""
         hashes = position_hashes(part.positions, self._salt)
         near = hashes <= self._largest
         self._parts.append((part.take(near).frame, hashes[near]))
@@ -330,7 +330,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What one pass has found.
+    """Results of one pass.
 
     The sample, and the hashes of its positions, are in the order of the stream, and of all rows, if they are few.
     """
@@ -354,13 +354,9 @@ def survey(
 ) -> Survey:
     """Read a stream once; a sample of ``n_sample`` (of the number of columns) rows, with the seed ``salt``.
 
-    ``specs`` says, of the names of the columns, what is specified about each, or raises an error. Without it, columns
-    are not looked at, and the survey is of the sample alone.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the column, if parts do not fit together, or a column has too many categories. If there are no rows.
+    ``specs`` maps the names of the columns to their specifications, or raises an error. Without it only the sample is
+    taken. A ValueError or TypeError names the column, if parts do not fit together, or a column has too many
+    categories; a ValueError if there are no rows.
     """
     columns: dict[Any, Observed] = {}
     sample, n, names = None, 0, pd.Index([])

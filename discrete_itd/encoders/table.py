@@ -223,19 +223,16 @@ class TableEncoder:
         return {column.name: j for j, column in enumerate(self.schema)}
 
     def at_positions(self, frame: pd.DataFrame) -> list[int]:
-        """Where a table whose columns are found by position has those of the model, with or without those left out."""
+        """Positions in a table of the model's columns, for tables with or without those left out."""
         left_out = {column.position for column in self.left_out}
         if frame.shape[1] != self.n_columns + len(left_out):
             return list(range(frame.shape[1]))
         return [k for k in range(frame.shape[1]) if k not in left_out]
 
     def one_row(self, given: Any) -> pd.DataFrame:
-        """A frame of one row and all columns; missing where ``given``, a mapping, a Series or a frame, says nothing.
+        """A frame of one row and all columns; missing where ``given``, a mapping, a Series or a frame, has no value.
 
-        Raises
-        ------
-        ValueError, TypeError
-            If it names another column, has several rows, or is none of these.
+        A ValueError or TypeError if it names another column, has several rows, or is none of these.
         """
         if isinstance(given, pd.DataFrame):
             if len(given) != 1:
@@ -401,21 +398,21 @@ def _replaced(frame: pd.DataFrame, new: Mapping[Any, pd.Series]) -> pd.DataFrame
 
 
 def _dtype_of(column: Column) -> str:
-    """What the cells of a column are, for people."""
+    """Readable description of the cells of a column."""
     if column.notation is not None and column.text_dtype is not None:
         return f"{column.dtype}, written as {column.notation.example!r}"
     return "category" if is_category(column.dtype) else str(column.dtype)
 
 
 def _warn_of_left_out(found: Sequence[LeftOut]) -> None:
-    """Say once which columns are left out, and how they are kept."""
+    """Warn once about columns that are left out, and how to keep them."""
     names = ", ".join(f"{column.name!r} ({column.why})" for column in found)
     example = max(found, key=lambda column: column.whole)  # the first that has most options
     warn(f"left out of the model: {names}; {how_kept(example.name, example.whole)} keeps a column")
 
 
 def _warn_of_kept(found: Sequence[LeftOut]) -> None:
-    """Say which columns look as if they should not be in the model."""
+    """Warn about columns that probably should not be in the model."""
     for column in found:
         drop = advice(
             "drop it, or say what it is with column_types=",
@@ -435,7 +432,7 @@ def unseen_values(column: Column, dtype: Any) -> str:
 def column_specs(
     names: Iterable[Any], columns: Mapping[Any, Any] | str | None
 ) -> dict[Any, ColumnSpec]:
-    """What is specified about each column; ValueError or TypeError naming one that is not there or is invalid."""
+    """Specification of each column; ValueError or TypeError naming one that is absent or invalid."""
     names = list(names)
     if isinstance(columns, str):
         columns = dict.fromkeys(names, columns)
