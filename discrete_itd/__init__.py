@@ -2,14 +2,14 @@
 
 Start with ``DiffusionDensity``; ``DiffusionOutlierDetector`` finds anomalies and ``DriftWatch`` changes in a stream of
 rows, ``ImageDensity`` scores images by an existing diffusion model, and ``report`` writes an HTML page on a density or
-a detector. ``recipes`` says what a density can fit, ``datasets`` loads tables to try it on.
+a detector. ``recipes`` lists the models that a density can fit, ``datasets`` loads example tables.
 
 Three ideas make it up, in the order in which data flow: an encoder maps the columns of a table to points
 (:mod:`discrete_itd.encoders`); a Gaussian channel adds noise (:mod:`discrete_itd.channel`), and a denoiser predicts the
 clean row (:mod:`discrete_itd.denoisers`); the I-MMSE estimator turns the denoising error into log-probabilities
 (:mod:`discrete_itd.likelihood`). Each name is imported when it is first used.
 
-The user guide is in the folder ``guide`` of the package; parts of one's own are in :mod:`discrete_itd.testing`.
+The user guide is in the folder ``guide`` of the package; :mod:`discrete_itd.testing` shows how to write your own parts.
 """
 
 from __future__ import annotations

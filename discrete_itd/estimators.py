@@ -95,7 +95,7 @@ def _of_model(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a density has learned: its model, and the form of the table, a pandas or polars frame or an array."""
+    """State of a fitted density: its model, and the form of the table, a pandas or polars frame or an array."""
 
     model: Model
     is_frame: bool
@@ -352,7 +352,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from more rows, as if they had been in the table from the beginning.
 
-        Counts of cells and of pairs of them are added up, and the model is made anew from all counts. There is this
+        Counts of cells and of pairs of them are added up, and the model is fitted again to all counts. There is this
         method only with ``denoiser="independent"``, ``"tree"`` and ``"forest"``, and not after ``fit`` or ``load``,
         which keep no counts: :class:`AttributeError`.
 
@@ -480,7 +480,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         return members.copy()
 
     def model_card(self) -> str:
-        """What people should know of the fitted model, in Markdown: data, held-out nats, cost and limits.
+        """Model card of the fitted model, in Markdown: data, held-out nats, cost and limits.
 
         It names columns, but none of their values. ``save`` writes it beside the model.
         """
@@ -862,7 +862,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         n_draws : int
             With "sample", how many completed tables to draw.
         random_state : int, RandomState or None
-            With "sample"; None draws anew at every call.
+            With "sample"; None gives new draws at every call.
 
         Returns
         -------

@@ -309,7 +309,7 @@ def plot_scores(model: Estimator | Findings, X: Any = None, ax: Axes | None = No
 
 
 def plot_explanation(model: Estimator, row: Any, ax: Axes | None = None) -> Axes:
-    """The surprisal of each cell of a row, the highest on top; for a detector, beside what is usual.
+    """The surprisal of each cell of a row, the highest on top; for a detector, with the column's typical value.
 
     Parameters
     ----------
@@ -540,7 +540,7 @@ def _draw_bars(
     if marks is not None:
         ax.plot(
             drawn(marks), y, linestyle="none", marker="|", markersize=11, markeredgewidth=2,
-            color=VERMILLION, label="usual for the column",
+            color=VERMILLION, label="typical of the column",
         )  # fmt: skip
     ax.axvline(0, color=GREY, linewidth=0.8)
     ax.invert_yaxis()

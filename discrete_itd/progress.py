@@ -20,7 +20,7 @@ with warnings.catch_warnings():  # of a notebook without widgets, which gets a b
 LINE_SECONDS = 10.0  # between two lines
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
 _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
-# what a line of the log says: the last of these
+# contents of a line of the log: the last of these
 _log: ContextVar[list[Callable[[], str]] | None] = ContextVar("_log", default=None)
 
 

@@ -3,7 +3,7 @@
 A name stands for a recipe with its defaults: ``"auto"`` for :class:`Auto`, ``"best"`` for :class:`Best`,
 ``"network"`` for :class:`Network`, ``"trees"`` for ``Trees(8)``; ``"causal"``, ``"independent"``,
 ``"tree"``, ``"mixture"``, ``"decoder"``, ``"bayes_net"``, ``"forest"`` and ``"row_mixture"`` for the others. A list of
-names and recipes stands for a :class:`RowMixture` of them. A recipe of one's own inherits from :class:`Recipe`.
+names and recipes stands for a :class:`RowMixture` of them. Your own recipe inherits from :class:`Recipe`.
 
 >>> from discrete_itd import DiffusionDensity
 >>> DiffusionDensity(denoiser=[Trees(), Mixture(64)]).denoiser

@@ -1,4 +1,4 @@
-"""How many threads torch takes: one, unless a product is large enough to repay more.
+"""The number of torch's threads: one, unless a product is large enough to repay more.
 
 Threads of OpenMP that wait for each other spin, for milliseconds after every operation. Where other programs run, a
 thread that was put aside lets all others spin: an operation of 3 µs takes 700, and CPU time that nobody has. So
@@ -120,7 +120,7 @@ def threads_for(work: float) -> Iterator[None]:
 
 @contextmanager
 def threads_set(n: int | None) -> Iterator[None]:
-    """Within the block, torch uses at most n threads; None leaves their number as it is."""
+    """Within the block, torch uses at most n threads; None keeps their number."""
     with _set_threads(n or torch.get_num_threads(), None):
         yield
 

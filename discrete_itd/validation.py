@@ -71,7 +71,7 @@ def check_share(name: str, value: Any) -> float:
 
 
 def check_random_state(random_state: Any) -> np.random.RandomState:
-    """The random numbers of a ``random_state``, as scikit-learn has it; ValueError if it is none."""
+    """The random generator of a ``random_state``, as in scikit-learn; ValueError if it is invalid."""
     if random_state is None or random_state is np.random:
         random_state = np.random.randint(2**31 - 1)  # the global state, set by np.random.seed
     if isinstance(random_state, np.random.RandomState):
@@ -85,7 +85,7 @@ def check_random_state(random_state: Any) -> np.random.RandomState:
 
 
 def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
-    """How often each row occurs, as int64 of shape (N,); None if that is once each.
+    """Number of occurrences of each row, int64 of shape (N,); None if all are 1.
 
     A ValueError if weights are not whole, negative, too few or too many, or all zero.
     """

@@ -115,7 +115,7 @@ class GridPosterior(GaussianPosterior):
         of_others: Callable[[GaussianPosterior], Tensor],
         on_grid: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
-        """What is asked of one column, of rows without a grid and of the nodes and log-densities of some with one."""
+        """A quantity of one column, computed for rows without a grid, and from nodes and log-densities of others."""
         place = self.place[:, 0]
         rows = torch.nonzero(place < 0).flatten()
         found = of_others(self._others().pick(lambda t: t[rows]))

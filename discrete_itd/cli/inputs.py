@@ -185,7 +185,7 @@ class Reader:
         return pd.Series(values, index=cells.index, dtype=object)
 
     def notation(self, column: Column) -> Notation | None:
-        """How the CSV writes the numbers of a column, if that was said, and the model would not know it."""
+        """The notation of a column's numbers in the CSV, if it was given and the model does not know it."""
         own, mark = column.notation, self.dialect.decimal
         are_numbers = {*map(type, column.categories)} <= {int, float} and column.family == "number"
         if mark is None or not are_numbers or (own is not None and own.decimal == mark):

@@ -74,13 +74,13 @@ class EmptyTableError(UserError):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV is written."""
+    """Format of a CSV."""
 
     sep: str | None = None  # None if it is to be found, and so is the encoding
     encoding: str | None = None
     decimal: str | None = None  # None if it is that of each column
     na: tuple[str, ...] = ()  # cells that are missing, besides empty ones
-    newline: str = "\n"  # what ends a row of a copy
+    newline: str = "\n"  # end of a row of a copy
 
     @classmethod
     def asked(cls, args: argparse.Namespace) -> Dialect:
@@ -110,9 +110,9 @@ class Source:
         self, names: Sequence[str] | None = None, n_rows: int | None = None
     ) -> Iterator[pd.DataFrame]:
         """The rows in frames of at most about a million cells, with the columns ``names``; at least one frame."""
-        usual = min(MOST_ROWS, max(1, CHUNK_CELLS // len(self.names)))
+        default = min(MOST_ROWS, max(1, CHUNK_CELLS // len(self.names)))
         with damage_named(self.path, self.kind):
-            yield from self.take(n_rows or usual, names)
+            yield from self.take(n_rows or default, names)
 
 
 def ending(path: str) -> str:
@@ -274,7 +274,7 @@ def _encoding(path: str, head: bytes) -> str:
 
 
 def _two_rows(text: TextIO) -> str:
-    """The beginning of a CSV, at least two rows of it as far as quotation marks tell."""
+    """The beginning of a CSV, at least two rows of it by their quotation marks."""
     head, n_rows = "", 0
     while n_rows < 2 and len(head) < HEAD_BYTES and (line := text.readline(LONGEST)):
         head += line

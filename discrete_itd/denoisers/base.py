@@ -308,9 +308,9 @@ class Denoiser(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What :meth:`log_prob_from` needs of rows ``x`` (B, C) besides the weights that are trained: B rows each.
+        """Inputs of :meth:`log_prob_from` for rows ``x`` (B, C) that do not depend on trained weights: B rows each.
 
-        A training keeps them for all rows, where they are few, instead of computing them for every batch.
+        Training keeps them for all rows, if they fit in memory, instead of computing them for every batch.
         """
         return ()
 

@@ -48,8 +48,8 @@ class GaussianDenoiser(Denoiser):
 
     Notes
     -----
-    On a device other than the CPU a batch is computed without a look at it, a covariance for every row, up to
-    ``MOST_STATIC`` columns; with more, the host waits and looks whether rows are whole and share an SNR.
+    On a device other than the CPU a batch is computed without reading its values, a covariance for every row, up to
+    ``MOST_STATIC`` columns; with more, the host waits and checks whether rows are complete and share an SNR.
 
     References
     ----------

@@ -139,7 +139,7 @@ class OneHotDenoiser(Denoiser):
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         levels = self.codebook.levels
-        ell = levels.log_softmax(evidence)  # what is known has 0
+        ell = levels.log_softmax(evidence)  # known levels have 0
         log_mass, logits = self.inner.infer(self._merged(ell))
         q = self.inner.codebook.levels.log_softmax(logits).exp()
         alone = levels.log_softmax(self.fallback.log_probs + ell).exp()
@@ -531,7 +531,7 @@ def _clique(start: int, seen: _Exclusions, left: Tensor, price: float) -> tuple[
     while bool(may.any()):
         score = gain.masked_fill(~may, -1.0)
         j = int(score.argmax())
-        # the first pair is exempt: in a large group it need not be surprising
+        # the first pair is exempt: in a large group it need not be improbable
         if score[j] < price and len(group) > 1:
             break
         group.append(j)

@@ -45,11 +45,11 @@ def checked_outputs(model: Estimator, outputs: Sequence[str] | None) -> tuple[st
     """
     detects = isinstance(model, DiffusionOutlierDetector)
     possible: tuple[str, ...] = OF_DETECTORS if detects else OF_DENSITIES
-    usual: tuple[str, ...] = DETECTOR_OUTPUTS if detects else DENSITY_OUTPUTS
+    default: tuple[str, ...] = DETECTOR_OUTPUTS if detects else DENSITY_OUTPUTS
     if detects and named(model.given):
-        possible, usual = (*possible, *OF_GROUPS), (*usual, *OF_GROUPS)
+        possible, default = (*possible, *OF_GROUPS), (*default, *OF_GROUPS)
     if outputs is None:
-        return usual
+        return default
     if isinstance(outputs, str):
         raise TypeError(f"outputs must be a list of names, got the string {outputs!r}")
     for name in outputs:

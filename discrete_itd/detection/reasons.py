@@ -134,9 +134,9 @@ def expected(
     column = np.repeat(cells[rows.inverse].ravel(), n_values)
     rank = np.tile(np.arange(n_values), len(row) // n_values)
     value, probability, low, high = (t[rows.inverse].ravel() for t in found)
-    told = {"expected": _objects(value), "probability": probability}
-    told |= {"low": _objects(low), "high": _objects(high)}
-    lines = pd.DataFrame(_lines(rows, row, column, rank) | told)
+    predicted = {"expected": _objects(value), "probability": probability}
+    predicted |= {"low": _objects(low), "high": _objects(high)}
+    lines = pd.DataFrame(_lines(rows, row, column, rank) | predicted)
     return cast(pd.DataFrame, lines[lines["probability"].notna()]).reset_index(drop=True)
 
 

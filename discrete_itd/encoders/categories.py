@@ -302,9 +302,9 @@ def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
 
 def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
     """The error that names the first value that is neither a string nor a number."""
-    odd = next((v for v in map(plain, values) if not isinstance(v, Scalar)), None)
+    wrong = next((v for v in map(plain, values) if not isinstance(v, Scalar)), None)
     return TypeError(
-        f"column {name!r}: argument must be a string or a number, got {odd!r} of type {type(odd).__name__};"
+        f"column {name!r}: argument must be a string or a number, got {wrong!r} of type {type(wrong).__name__};"
         " convert it first"
     )
 

@@ -263,8 +263,8 @@ def as_numbers(
         return np.zeros(0)
     if expected == "number":
         if not is_number(values):
-            odd = np.array([isinstance(plain(v), bool) or not _is_real(v) for v in values])
-            raise ValueError(f"column {name!r}: expected numbers, got {cells.first(odd)!r}")
+            wrong = np.array([isinstance(plain(v), bool) or not _is_real(v) for v in values])
+            raise ValueError(f"column {name!r}: expected numbers, got {cells.first(wrong)!r}")
         try:
             numbers = values.astype(float)
         except OverflowError:
@@ -275,8 +275,8 @@ def as_numbers(
             raise ValueError(f"column {name!r}: contains infinity")
         return numbers
     if family(values.dtype) != expected:
-        odd = np.ones(len(values), bool)
-        raise ValueError(f"column {name!r}: expected {expected}s, got {cells.first(odd)!r}")
+        wrong = np.ones(len(values), bool)
+        raise ValueError(f"column {name!r}: expected {expected}s, got {cells.first(wrong)!r}")
     return times_to_steps(values, origin, step)
 
 

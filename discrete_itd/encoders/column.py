@@ -52,7 +52,7 @@ SUSPICIOUS_ROWS = 5  # this many unseen values and no known one are hardly chanc
 
 @dataclass(frozen=True)
 class Column:
-    """What one of the user's columns is.
+    """Schema of one of the user's columns.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ CENTURY = 69  # two digits of a year from here on are of the last century, as PO
 
 @dataclass(frozen=True)
 class Notation:
-    """How the cells of a column are written.
+    """Notation of the cells of a column.
 
     Parameters
     ----------
@@ -395,7 +395,7 @@ def _number(decimal: str, text: str) -> tuple[float, str]:
 def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notation | None:
     """The notation of numbers that all match; None if their units differ."""
     found = [m for text in texts if (m := _pattern(decimal).fullmatch(text.strip()))]
-    around: dict[tuple[str, str], int] = {}  # what stands before and after a number
+    around: dict[tuple[str, str], int] = {}  # text before and after a number
     for match, count in zip(found, counts.tolist(), strict=True):
         pair = match["prefix"] or "", match["suffix"] or ""
         around[pair] = around.get(pair, 0) + count

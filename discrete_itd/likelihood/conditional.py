@@ -507,10 +507,10 @@ class ConditionalDenoiser(Denoiser):
 
     def _marginal(self, x: Tensor, gaps: Tensor, n_draws: int, salt: int) -> Estimate:
         unknown, leading = self.unknown(x) & ~gaps, self.codebook.leading
-        told = (unknown & leading).any(1)
-        whole = ~unknown.any(1) | ~told & (x.isnan() | leading).all(1) & bool(leading.any())
+        leads = (unknown & leading).any(1)
+        whole = ~unknown.any(1) | ~leads & (x.isnan() | leading).all(1) & bool(leading.any())
         log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
-        alone = ~whole & (unknown.sum(1) == 1) & ~told
+        alone = ~whole & (unknown.sum(1) == 1) & ~leads
         for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
             rows = torch.nonzero(alone & unknown[:, j]).flatten()
             log_prob[rows] = self._sum_over(x[rows], j)

@@ -108,7 +108,7 @@ class Auto(Recipe):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         if plan.training.max_steps:
             if Causal().is_affordable(rows):
-                # what nothing else waits for comes last, and has all the time that is left
+                # models on which nothing else depends come last, and have all the remaining time
                 own = plan.before(NETWORK_SHARE, lambda: QUICK_DECODER.seconds_needed(rows))
                 own = replace(own, span=(0.0, NETWORK_DONE), is_beside_decoder=True)
                 table.fit_in_time(Causal(), own)

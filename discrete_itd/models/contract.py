@@ -107,7 +107,7 @@ class Recipe(Protocol):
         return self
 
     def count_networks(self) -> int:
-        """How many networks its fit trains at most: each has a seed, a checkpoint and a share of the time."""
+        """Largest number of networks that its fit trains: each has a seed, a checkpoint and a share of the time."""
         return int(self.trains)
 
     @property

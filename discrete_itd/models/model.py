@@ -112,7 +112,9 @@ class Cost:
         fit_seconds = time.perf_counter() - start
         closed = model.denoiser.closed_form
         x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
-        model.log_prob(x[:1], TIMED_EVALUATIONS)  # what is computed at the first call only
+        model.log_prob(
+            x[:1], TIMED_EVALUATIONS
+        )  # warm-up: some tables are computed at the first call
         start = time.perf_counter()
         float(model.log_prob(x, TIMED_EVALUATIONS).log_prob.sum())  # waits for a GPU
         microseconds = 1e6 * (time.perf_counter() - start) / len(x)
@@ -502,7 +504,7 @@ class Model:
             found = conditional.marginal(cells, max(1, n_draws // len(order)), self.seed, gaps=gaps)
             after = torch.where(x[:, j].isnan(), before, found.log_prob - base)
             out[:, j], before = after - before, after
-        if order:  # what is left belongs to the last known cell
+        if order:  # the remainder belongs to the last known cell
             missing = x[:, order].isnan()
             last = len(order) - 1 - (~missing).flip(1).long().argmax(1, keepdim=True)
             at = torch.tensor(order, device=x.device)[last]

@@ -52,7 +52,7 @@ FEWEST_BUFFERED = 8  # batches, of a wide table
 SPARE = 1.1  # rows of an epoch that takes a part of the table, as a multiple of those needed
 EVERY = 2.0**64
 KEPT_ROWS = 50_000  # held-out rows, and training rows, that are kept at most
-ADDITIVE = (Independent(), Trees())  # what is fitted from counts of cells and pairs alone
+ADDITIVE = (Independent(), Trees())  # fitted from counts of cells and pairs alone
 
 
 class StreamedRows:

@@ -77,7 +77,7 @@ def _document(title: str, summary: str, *sections: list[str]) -> str:
 
 
 def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
-    """What the model is: parameters, denoiser, how a row is scored, and the models it was chosen from."""
+    """Description of the model: parameters, denoiser, scoring, and the compared candidates."""
     how = "in closed form, without error"
     if not model.denoiser.closed_form:
         how = f"by {n_evaluations} denoiser evaluations along paths, with a standard error"
@@ -185,7 +185,7 @@ def _cost(model: Any, n_evaluations: int) -> list[str]:
 
 
 def _limits(model: Any) -> list[str]:
-    """What the numbers do not mean."""
+    """Limits of the interpretation of the numbers."""
     schema = model.encoder.schema
     lines = [
         "## Limits",

@@ -53,7 +53,7 @@ SMALLEST_LOG = -80.0
 MOST_NATS = 1e-4  # by which the logarithm of a sum of probabilities may differ from zero
 ANY_FLOAT = "NaN and infinity"
 AnyFloat = Annotated[float, ANY_FLOAT]  # the annotation of a number that need not be finite
-PLAIN = frozenset({NoneType, bool, int, float, str})  # what JSON has
+PLAIN = frozenset({NoneType, bool, int, float, str})  # types of JSON
 ARRAYS = {np.ndarray: "array", Tensor: "tensor"}  # their names in data
 
 SCHEDULES: tuple[type, ...] = (channel.CoordinateSchedule, channel.IsotropicSchedule)
@@ -197,7 +197,7 @@ def join(name: str, part: object) -> str:
 
 
 def is_own(cls: type) -> bool:
-    """Whether a class is the library's, so that its annotations say what it takes."""
+    """Whether a class is the library's, so that its annotations describe its arguments."""
     return cls.__module__.startswith("discrete_itd.")
 
 
@@ -216,7 +216,7 @@ def arguments(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def marks_of(kind: Any) -> tuple[Any, ...]:
-    """What an annotation, or one of the alternatives in it, has beside its type."""
+    """Metadata of an annotation, or of one of its alternatives."""
     if get_origin(kind) is Annotated:
         return (*get_args(kind)[1:], *marks_of(get_args(kind)[0]))
     if get_origin(kind) in (Union, UnionType):
@@ -385,9 +385,9 @@ class _Source:
         is_denoiser = issubclass(cls, Denoiser)
         if not is_denoiser and (cls is kind or is_own(cls)):
             kinds = arguments(cls)
-            if odd := kinds.keys() ^ fields.keys():
-                what = "missing" if min(odd) in kinds else "unknown"
-                raise ValueError(f"{join(name, min(odd))} is {what}")
+            if wrong := kinds.keys() ^ fields.keys():
+                what = "missing" if min(wrong) in kinds else "unknown"
+                raise ValueError(f"{join(name, min(wrong))} is {what}")
         values = {k: self.read(kinds[k], v, join(name, k), sizes) for k, v in fields.items()}
         if is_denoiser:
             own = within(self.tensors, name)
@@ -500,7 +500,7 @@ class Persistent:
     _learned_type: ClassVar[type]
     _learned: Any
     _stored_classes: ClassVar[tuple[type, ...]] = ()  # of which parameters may be
-    model_card: Callable[[], str]  # what people should know of it, in Markdown; NotFittedError
+    model_card: Callable[[], str]  # a description for users, in Markdown; NotFittedError
     __sklearn_is_fitted__: Callable[[], bool]
 
     def _checked_parameters(self) -> dict[str, Any]:

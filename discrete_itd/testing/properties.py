@@ -48,7 +48,7 @@ def checked(
 
 
 def through_file(kind: type, thing: object, trusted: tuple[type, ...] = ()) -> Any:
-    """What a file gives back in place of ``thing``, a stored object whose class is ``kind`` or derived from it."""
+    """``thing`` after a round trip through a file, a stored object whose class is ``kind`` or derived from it."""
     data, tensors = flatten(thing)
     data = json.loads(json.dumps(data, allow_nan=False))
     return unflatten(kind, (data, tensors), classes=trusted)
