@@ -571,13 +571,14 @@ class Persistent:
         if not self.__sklearn_is_fitted__():
             return cast(dict[str, Any], cast(Any, super()).__getstate__())
         into, given = _Written(), cast(Any, self).get_params(deep=False)
+        kept = {k: v for k, v in given.items() if isinstance(v, NOT_IN_FILES)}
         data = _write(self, "", into)
         return {
             "format": files.FORMAT,
             "data": data,
             "arrays": {name: tensor.numpy() for name, tensor in into.tensors.items()},
             "classes": list(into.foreign),
-            "given": {k: v for k, v in given.items() if isinstance(v, NOT_IN_FILES)},
+            "given": kept | {k: v for k, v in vars(self).items() if k == REQUESTS},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -590,6 +591,7 @@ class Persistent:
         self.__dict__.update(vars(made), **state["given"])
 
 
+REQUESTS = "_metadata_request"  # where scikit-learn keeps what set_fit_request and the like were called with
 NOT_IN_FILES = Persistent, np.random.RandomState  # as they are, among parameters
 
 

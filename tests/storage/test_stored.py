@@ -3,16 +3,20 @@
 import copy
 import json
 import math
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sklearn import config_context
 
+from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.recipes import Causal, RowMixture
 from discrete_itd.storage.files import TIMED
@@ -227,3 +231,11 @@ def test_what_cannot_be_stored_is_refused_by_name(value):
 def test_arguments_that_a_class_does_not_take_are_a_value_error(data):
     with pytest.raises(ValueError):  # noqa: PT011
         unflatten(Any, (copy.deepcopy(data), {}), classes=[Leaf, Node])
+
+
+def test_copies_of_a_fitted_estimator_ask_for_the_same_metadata():
+    with config_context(enable_metadata_routing=True):
+        model = DiffusionDensity(denoiser="independent", random_state=0)
+        model.set_fit_request(sample_weight=True).fit(pd.DataFrame({"a": ["x", "y"] * 20}))
+        for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert again.get_metadata_routing().fit.requests["sample_weight"] is True
