@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import issparse
 from sklearn.utils import check_array
 from torch import Tensor
 
@@ -257,7 +258,7 @@ def _check_array_like(X: Any) -> None:
     if isinstance(first, Mapping) or is_table(first):
         what = f"a {type(X).__name__} of {type(first).__name__}"
         raise TypeError(f"X is {what}, not one table: make a frame of it, like pandas.DataFrame(X)")
-    if not isinstance(X, Sequence) and not hasattr(X, "__array__"):
+    if not isinstance(X, Sequence) and not hasattr(X, "__array__") and not issparse(X):
         raise TypeError(f"X must be a table or an array, got {type(X).__name__}")
 
 
