@@ -75,7 +75,7 @@ BOOKS = {
 WIDER_BOOKS = {
     "one real": (line(-0.8, 0.7), real(), simplex(2)),
     "only reals": (real(), real()),
-    "only words": (code(4), code(3, is_open=True)),
+    "only high-cardinality": (code(4), code(3, is_open=True)),
     "all kinds": (code(3, is_open=True), real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
     "reals and levels": (real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
 }

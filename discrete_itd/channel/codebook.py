@@ -108,20 +108,20 @@ class Codebook(nn.Module):
         def of(*kinds: str) -> list[int]:
             return [j for j, c in enumerate(self.columns) if c.kind in kinds]
 
-        finite, reals, words = of("simplex", "line"), of("real"), of("code")
+        finite, reals, high = of("simplex", "line"), of("real"), of("code")
         self.levels = Levels([self.columns[j] for j in finite])
         self.real_coords = slice(self.levels.n_coords, self.levels.n_coords + len(reals))
         first = self.real_coords.stop
         self._vocabularies = nn.ModuleList(
-            Vocabulary(self.columns[j], j, first + i * CODE_LENGTH) for i, j in enumerate(words)
+            Vocabulary(self.columns[j], j, first + i * CODE_LENGTH) for i, j in enumerate(high)
         )
-        self.n_coords = first + len(words) * CODE_LENGTH
+        self.n_coords = first + len(high) * CODE_LENGTH
         self.has_leading = len(leading) > 0
         self.leading_columns = tuple(sorted(leading))
         self.place = {j: i for i, j in enumerate(finite)}
         self.leading_first = tuple(sorted(range(self.n_columns), key=lambda j: j not in leading))
         coord_column = [finite[j] for j in self.levels.coord_column.tolist()] + reals
-        coord_column += [j for j in words for _ in range(CODE_LENGTH)]
+        coord_column += [j for j in high for _ in range(CODE_LENGTH)]
 
         def keep(name: str, data: list, dtype: torch.dtype) -> None:
             self.register_buffer(name, torch.tensor(data, dtype=dtype), persistent=False)
@@ -132,8 +132,8 @@ class Codebook(nn.Module):
         keep("coord_column", coord_column, torch.int64)
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
         # the posterior of a high-cardinality column is kept as a few floats, and computed a few rows at a time
-        self.size = self.levels.n_points + 8 * len(reals) + 2 * CODE_LENGTH * len(words)
-        self.work = self.size + sum(self.columns[j].n_points for j in words)
+        self.size = self.levels.n_points + 8 * len(reals) + 2 * CODE_LENGTH * len(high)
+        self.work = self.size + sum(self.columns[j].n_points for j in high)
 
     @property
     def vocabularies(self) -> list[Vocabulary]:

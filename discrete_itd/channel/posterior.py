@@ -35,7 +35,7 @@ class Posterior:
         The low-cardinality columns.
     gaussian : GaussianPosterior or GridPosterior
         The continuous columns.
-    words : list of VocabularyPosterior
+    high_cardinality : list of VocabularyPosterior
         The high-cardinality columns.
 
     Examples
@@ -52,17 +52,18 @@ class Posterior:
         codebook: Codebook,
         categorical: CategoricalPosterior,
         gaussian: GaussianPosterior | None = None,
-        words: list[VocabularyPosterior] | None = None,
+        high_cardinality: list[VocabularyPosterior] | None = None,
     ) -> None:
         self.codebook = codebook
-        self.categorical, self.gaussian, self.words = categorical, gaussian, words or []
+        self.categorical, self.gaussian = categorical, gaussian
+        self.high_cardinality = high_cardinality or []
 
     def mean(self) -> Tensor:
         r"""The denoised point :math:`\hat x`, shape (B, D)."""
         parts = [self.categorical.mean()]
         if self.gaussian is not None:
             parts.append(self.gaussian.mean())
-        parts += [q.mean() for q in self.words]
+        parts += [q.mean() for q in self.high_cardinality]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class Posterior:
         if self.gaussian is not None:
             values = cells[:, book.reals].to(own)
             out = out.index_copy(1, book.reals, self.gaussian.log_prob(values))
-        for q in self.words:
+        for q in self.high_cardinality:
             j = q.vocabulary.column
             out[:, j] = q.log_prob(x[:, j])
         return out.masked_fill(x.isnan(), 0.0)
@@ -92,10 +93,11 @@ class Posterior:
         gaussian = self.gaussian
         if gaussian is not None:
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
-        words = [
-            q.update(y[:, q.vocabulary.coords], snr[:, q.vocabulary.column]) for q in self.words
+        high = [
+            q.update(y[:, q.vocabulary.coords], snr[:, q.vocabulary.column])
+            for q in self.high_cardinality
         ]
-        return Posterior(book, categorical, gaussian, words)
+        return Posterior(book, categorical, gaussian, high)
 
     def expand(self, n: int) -> Posterior:
         """The posterior of one row repeated for ``n`` rows."""
@@ -107,8 +109,8 @@ class Posterior:
 
     def _pick(self, rows: Callable[[Tensor], Tensor], *, shared: bool) -> Posterior:
         gaussian = None if self.gaussian is None else self.gaussian.pick(rows)
-        words = [q.pick(rows, shared=shared) for q in self.words]
-        return Posterior(self.codebook, self.categorical.pick(rows), gaussian, words)
+        high = [q.pick(rows, shared=shared) for q in self.high_cardinality]
+        return Posterior(self.codebook, self.categorical.pick(rows), gaussian, high)
 
     def sample(
         self, generator: torch.Generator, cells: Tensor | None = None, *, allow_unseen: bool = False
@@ -125,7 +127,7 @@ class Posterior:
         ).index_copy_(1, book.finite, codes.double())
         if self.gaussian is not None:
             out.index_copy_(1, book.reals, self.gaussian.sample(generator).double())
-        for q in self.words:
+        for q in self.high_cardinality:
             j = q.vocabulary.column
             where = cells[:, j] if cells is not None else torch.ones_like(q.snr, dtype=torch.bool)
             out[:, j] = q.sample(generator, where, allow_unseen=allow_unseen)
@@ -134,7 +136,7 @@ class Posterior:
     def column(self, j: int) -> Tensor:
         """Log-probabilities of the categories of column ``j``: (B, K), nats; the unseen one, if any, last."""
         book = self.codebook
-        for q in self.words:
+        for q in self.high_cardinality:
             if q.vocabulary.column == j:
                 return q.log_probs_of_all()
         if j not in book.place:
@@ -162,6 +164,6 @@ class Posterior:
         out.index_copy_(1, book.finite, codes.double())
         if self.gaussian is not None:
             out.index_copy_(1, book.reals, self.gaussian.mean().double())
-        for q in self.words:
+        for q in self.high_cardinality:
             out[:, q.vocabulary.column] = q.mode(cells[:, q.vocabulary.column])
         return out

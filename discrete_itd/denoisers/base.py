@@ -222,7 +222,7 @@ class Denoiser(nn.Module):
         if fallback is None:
             return Posterior(book, categorical)
         others = fallback(y, snr)
-        return Posterior(book, categorical, others.gaussian, others.words)
+        return Posterior(book, categorical, others.gaussian, others.high_cardinality)
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         r"""Log-probability that the distribution of an exact denoiser gives to the evidence of a state.

@@ -73,7 +73,7 @@ class CausalDenoiser(Denoiser):
     torch.Size([3, 2])
     """
 
-    words: nn.ParameterList
+    vectors: nn.ParameterList
 
     ancestral = True
 
@@ -98,7 +98,7 @@ class CausalDenoiser(Denoiser):
         self.base = base.requires_grad_(False)
         self.order = torch.tensor(order)  # on the host wherever the weights are
         self.features = ColumnFeatures(base, N_REGRESSED)
-        self.words = self.features.new_words()
+        self.vectors = self.features.new_vectors()
         rank = self.order.argsort().to(device)
         self._n_answers = len(self.features.answer_column)
         self._columns: list[OneColumn] = []  # made at the first draw
@@ -174,7 +174,7 @@ class CausalDenoiser(Denoiser):
         return self.features.describe_cells(x) @ weight, weight[self.features.others], bias
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.words:  # their posteriors are no single tensor
+        if self.vectors:  # their posteriors are no single tensor
             return ()
         prior = self.base.preceding(x, self.order)
         return self.features.describe_cells(x), prior.categorical.logits
@@ -202,7 +202,7 @@ class CausalDenoiser(Denoiser):
         if part is None:
             return Posterior(book, categorical)
         others = part(y, snr)
-        return Posterior(book, categorical, others.gaussian, others.words)
+        return Posterior(book, categorical, others.gaussian, others.high_cardinality)
 
     def _prior(self, answers: Tensor, cells: Tensor) -> Posterior:
         """The distribution of every column given those before it, known ``cells`` (B, C) and the network's answers."""
@@ -210,7 +210,7 @@ class CausalDenoiser(Denoiser):
 
     def _answered(self, answers: Tensor, prior: Posterior) -> Posterior:
         """The base's distributions, corrected by the network's outputs."""
-        return self.features.answer(prior, answers[:, : self._n_answers], list(self.words))
+        return self.features.answer(prior, answers[:, : self._n_answers], list(self.vectors))
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -220,14 +220,14 @@ class CausalDenoiser(Denoiser):
         may_be = book.levels.spread(drawable(book.levels, allowed)[None].float(), 0.0)[0] > 0
         x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
         features = book.known_snr.new_zeros(n, len(self.features.feature_column))
-        words = dict(zip((v.column for v in book.vocabularies), self.words, strict=True))
+        vectors = dict(zip((v.column for v in book.vocabularies), self.vectors, strict=True))
         prior, columns = self.base.preceding(x, self.order), self._one_by_one()
         for j, answers in zip(self.order.tolist(), self.network.steps(features), strict=True):
             if not self.base.independent:
                 prior = self.base.preceding(x, self.order)
             column = columns[j]
             logits = prior.column(j) if j in places else None
-            own = [words[j]] if j in words else []
+            own = [vectors[j]] if j in vectors else []
             posterior = column.prior(n, logits, answers, own)
             if j in places:
                 never = ~may_be[places[j], : book.columns[j].n_points]
@@ -267,27 +267,27 @@ class OneColumn(NamedTuple):
         """Column ``j`` of a table with the ``features`` and the independent columns ``part``."""
         book = features.codebook
         alone = Codebook([book.columns[j]]).to(book.known_snr)
-        probs, mixture, words = features.nothing.new_zeros(0), None, []
+        probs, mixture, high = features.nothing.new_zeros(0), None, []
         if alone.levels.n_points:
             nothing = CategoricalPosterior(book.levels, features.nothing, normalised=True)
             probs = Posterior(book, nothing).column(j)[0].exp()
         if part is not None:
             mixture = part.mixture[:, book.reals == j] if len(alone.reals) else None
-            known = zip(book.vocabularies, part.log_words, strict=True)
-            words = [w.exp() for v, w in known if v.column == j]
-        marginal = MarginalDenoiser(alone, probs, mixture, words)
+            known = zip(book.vocabularies, part.log_high_cardinality, strict=True)
+            high = [w.exp() for v, w in known if v.column == j]
+        marginal = MarginalDenoiser(alone, probs, mixture, high)
         places = torch.nonzero(features.feature_column == j).flatten()
         return cls(marginal, ColumnFeatures(marginal, features.n_added), places)
 
     def prior(
-        self, n: int, logits: Tensor | None, answers: Tensor, words: list[Tensor]
+        self, n: int, logits: Tensor | None, answers: Tensor, vectors: list[Tensor]
     ) -> Posterior:
         """The distribution of the column in ``n`` rows, from the base's logits (n, K) and a network's outputs."""
         start = self.marginal.marginals().expand(n)
         if logits is not None:
             levels = self.marginal.codebook.levels
             start = Posterior(self.marginal.codebook, CategoricalPosterior(levels, logits))
-        return self.features.answer(start, answers, words)
+        return self.features.answer(start, answers, vectors)
 
     def describe(self, values: Tensor) -> Tensor:
         """The features of known values, (n, 1)."""

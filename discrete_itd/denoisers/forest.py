@@ -450,8 +450,8 @@ class ForestDenoiser(Denoiser):
             own = own - own.logsumexp(3, keepdim=True) + log_weight[:, None, :, None]
             parts = gaussian.means, gaussian.var, *gaussian.bounds
             gaussian = GaussianPosterior(own.flatten(2), *parts)
-        words = [] if self.fallback is None else self.fallback(y, snr).words
-        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, words)
+        high = [] if self.fallback is None else self.fallback(y, snr).high_cardinality
+        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, high)
 
     def _gaussian(self, leaf: Tensor) -> GaussianPosterior:
         """The continuous columns in leaves (B, K) of equal weight: (B, R, 2 K), two components for each leaf."""

@@ -40,7 +40,7 @@ class MarginalDenoiser(Denoiser):
     mixture : Tensor, shape (3, R, K), optional
         Log-weights, means and variances of the mixture of Gaussians of every continuous column; its weights add up
         to one. The last component should be wide, for outliers.
-    words : sequence of Tensor, shape (K_j,)
+    high_cardinality : sequence of Tensor, shape (K_j,)
         Marginal probability of every category of each high-cardinality column.
 
     Raises
@@ -68,7 +68,7 @@ class MarginalDenoiser(Denoiser):
         codebook: Codebook,
         probs: Tensor,
         mixture: Tensor | None = None,
-        words: Sequence[Tensor] = (),
+        high_cardinality: Sequence[Tensor] = (),
     ) -> None:
         super().__init__(codebook)
         levels = codebook.levels
@@ -87,18 +87,21 @@ class MarginalDenoiser(Denoiser):
         if not torch.allclose(total, torch.zeros_like(total), atol=1e-4):
             raise ValueError("the weights of a mixture must add up to one")
         self.register_buffer("mixture", mixture.to(codebook.known_snr))
-        if [len(w) for w in words] != [v.n_points for v in codebook.vocabularies]:
-            raise ValueError("words must hold one probability for each category")
-        self.n_words = len(words)
-        for i, p in enumerate(words):
+        if [len(w) for w in high_cardinality] != [v.n_points for v in codebook.vocabularies]:
+            raise ValueError("high_cardinality must hold one probability for each category")
+        for i, p in enumerate(high_cardinality):
             if not bool((p > 0).all()):
-                raise ValueError("probabilities of words must be positive")
-            self.register_buffer(f"words_{i}", (p / p.sum()).to(codebook.known_snr).log())
+                raise ValueError("probabilities of high-cardinality columns must be positive")
+            self.register_buffer(
+                f"high_cardinality_{i}", (p / p.sum()).to(codebook.known_snr).log()
+            )
 
     @property
-    def log_words(self) -> list[Tensor]:
+    def log_high_cardinality(self) -> list[Tensor]:
         """Log-probabilities of the categories of each high-cardinality column."""
-        return [getattr(self, f"words_{i}") for i in range(self.n_words)]
+        return [
+            getattr(self, f"high_cardinality_{i}") for i in range(len(self.codebook.vocabularies))
+        ]
 
     @property
     def score_work(self) -> int:
@@ -109,8 +112,8 @@ class MarginalDenoiser(Denoiser):
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
-        words = [tensors[f"words_{i}"].exp() for i in range(len(codebook.vocabularies))]
-        return cls(codebook, tensors["log_probs"].exp(), tensors["mixture"], words, **config)
+        high = [tensors[f"high_cardinality_{i}"].exp() for i in range(len(codebook.vocabularies))]
+        return cls(codebook, tensors["log_probs"].exp(), tensors["mixture"], high, **config)
 
     @property
     def independent_part(self) -> MarginalDenoiser:
@@ -145,16 +148,16 @@ class MarginalDenoiser(Denoiser):
         if bool(where.any()):
             column = codebook.finite.cpu()[levels.level_column.cpu()[where]]
             added[where] = torch.tensor([unseen(j) for j in column.tolist()], dtype=torch.float64)
-        words = []
-        for v, count in zip(codebook.vocabularies, counts.words, strict=True):
+        high = []
+        for v, count in zip(codebook.vocabularies, counts.high_cardinality, strict=True):
             smooth = count.clone()
             smooth[: v.n_levels] += pseudo_count
             if v.open:
                 smooth[-1] += unseen(v.column)
-            words.append(smooth.to(codebook.device))
+            high.append(smooth.to(codebook.device))
         reals = x[:, codebook.reals.to(x.device)].to(codebook.device)
         mixture = fit_mixtures(reals, counts.reals.to(reals.device)) if reals.shape[1] else None
-        return cls(codebook, (counts.levels + added).to(codebook.device), mixture, words)
+        return cls(codebook, (counts.levels + added).to(codebook.device), mixture, high)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book = self.codebook
@@ -164,21 +167,21 @@ class MarginalDenoiser(Denoiser):
         if len(book.reals):
             prior = GaussianPosterior(*self.mixture[:, None].expand(-1, len(y), -1, -1))
             gaussian = prior.update(y[:, book.real_coords], snr[:, book.reals])
-        words = [
+        high = [
             VocabularyPosterior(v, p, y[:, v.coords], snr[:, v.column])
-            for v, p in zip(book.vocabularies, self.log_words, strict=True)
+            for v, p in zip(book.vocabularies, self.log_high_cardinality, strict=True)
         ]
-        return Posterior(book, categorical, gaussian, words)
+        return Posterior(book, categorical, gaussian, high)
 
     def marginals(self) -> Posterior:
         book, like = self.codebook, self.codebook.known_snr
         categorical = CategoricalPosterior(book.levels, self.log_probs[None], normalised=True)
         gaussian = GaussianPosterior(*self.mixture[:, None]) if len(book.reals) else None
-        words = [
+        high = [
             VocabularyPosterior(v, p, like.new_zeros(1, CODE_LENGTH), like.new_zeros(1))
-            for v, p in zip(book.vocabularies, self.log_words, strict=True)
+            for v, p in zip(book.vocabularies, self.log_high_cardinality, strict=True)
         ]
-        return Posterior(book, categorical, gaussian, words)
+        return Posterior(book, categorical, gaussian, high)
 
     def log_evidence_of_others(self, y: Tensor, snr: Tensor, *, reals: bool = True) -> Tensor:
         """:meth:`log_evidence` of the high-cardinality columns and, with ``reals``, the continuous ones: (B,)."""
@@ -189,7 +192,7 @@ class MarginalDenoiser(Denoiser):
             )
             evidence = prior.log_evidence(y[:, book.real_coords], snr[:, book.reals])
             out = out + torch.logsumexp(prior.log_weight + evidence, 2).sum(1)
-        for v, p in zip(book.vocabularies, self.log_words, strict=True):
+        for v, p in zip(book.vocabularies, self.log_high_cardinality, strict=True):
             out = out + VocabularyPosterior(v, p, y[:, v.coords], snr[:, v.column]).log_evidence()
         return out
 
@@ -303,7 +306,7 @@ def beside_fallback(
     if fallback is None:
         return Posterior(codebook, categorical)
     others = fallback.marginals().expand(len(logits))
-    return Posterior(codebook, categorical, others.gaussian, others.words)
+    return Posterior(codebook, categorical, others.gaussian, others.high_cardinality)
 
 
 def factors_beside(x: Tensor, own: Tensor, fallback: MarginalDenoiser | None) -> Tensor:

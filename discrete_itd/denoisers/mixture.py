@@ -234,14 +234,14 @@ class MixtureDenoiser(Denoiser):
         log_class, logits = self._given_evidence(start, evidence, snr[:, book.finite])
         log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(levels, logits)
-        gaussian, words = None, []
+        gaussian, high = None, []
         if self.has_reals:
             weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
             gaussian = GaussianPosterior(weight, *moments, normalised=True)
         if self.fallback is not None:
             others = self.fallback(y, snr)
-            gaussian, words = gaussian or others.gaussian, others.words
-        return Posterior(book, categorical, gaussian, words)
+            gaussian, high = gaussian or others.gaussian, others.high_cardinality
+        return Posterior(book, categorical, gaussian, high)
 
     def _start(self, y: Tensor, snr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Log-probabilities of the classes given the evidence of continuous columns, and moments of these columns.

@@ -60,7 +60,7 @@ class NeuralDenoiser(Denoiser):
     tensor([[0.3750, 0.6250]])
     """
 
-    words: nn.ParameterList
+    vectors: nn.ParameterList
 
     def __init__(
         self, base: Denoiser, *, width: int = 256, depth: int = 3, dropout: float = 0.1
@@ -69,7 +69,7 @@ class NeuralDenoiser(Denoiser):
         self.width, self.depth, self.dropout = width, depth, dropout
         self.base = base.requires_grad_(False)
         self.features = ColumnFeatures(base)
-        self.words = self.features.new_words()
+        self.vectors = self.features.new_vectors()
         n_features, self._n_answers = len(self.features.feature_column), sum(self.features.sizes)
         n_answers = self._n_answers or 1  # a table of constants leaves nothing to predict
         self.network = ResidualMLP(n_features, n_answers, width=width, depth=depth, dropout=dropout)
@@ -85,13 +85,13 @@ class NeuralDenoiser(Denoiser):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, base = self.codebook, self.base(y, snr)
         answers = self.network(self.features.describe(base, snr))[:, : self._n_answers]
-        posterior = self.features.answer(base, answers, list(self.words))
+        posterior = self.features.answer(base, answers, list(self.vectors))
         gaussian = posterior.gaussian
         if (
             gaussian is not None
         ):  # the others start from the base, which is updated by the evidence already
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
-        return Posterior(book, posterior.categorical, gaussian, posterior.words)
+        return Posterior(book, posterior.categorical, gaussian, posterior.high_cardinality)
 
 
 def from_network(
@@ -195,7 +195,7 @@ class ColumnFeatures(nn.Module):
     _started: Tensor
     _middles: Tensor
     _n_seen: Tensor
-    _word_columns: Tensor
+    _high_columns: Tensor
 
     def __init__(self, base: Denoiser, n_added: int = 0) -> None:
         super().__init__()
@@ -216,10 +216,10 @@ class ColumnFeatures(nn.Module):
         column = levels.level_column[fed]
         n_fed = torch.bincount(column, minlength=1)[column].to(start)
         parts = () if mixture is None else (mixture.log_weight, mixture.means, mixture.var)
-        middles = [q.mean() for q in nothing.words]
+        middles = [q.mean() for q in nothing.high_cardinality]
         high = [v.column for v in book.vocabularies]
         high = torch.tensor(high, dtype=torch.int64, device=fed.device)
-        words = high.repeat_interleave(CODE_LENGTH)
+        high_coords = high.repeat_interleave(CODE_LENGTH)
         mixtures = torch.cat(parts) if parts else torch.zeros(3, 0, 1)
         n = mixtures.shape[2] - 1
         k = n + n_added if n else 0
@@ -245,18 +245,20 @@ class ColumnFeatures(nn.Module):
             "_started": started,
             "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
             "_n_seen": torch.tensor([c.n_levels for c in levels.columns], device=fed.device),
-            "_word_columns": high,
-            "feature_column": torch.cat([finite, reals.repeat_interleave(n), reals, words, every]),
-            "answer_column": torch.cat([finite, reals.repeat_interleave(3 * k), words]),
+            "_high_columns": high,
+            "feature_column": torch.cat(
+                [finite, reals.repeat_interleave(n), reals, high_coords, every]
+            ),
+            "answer_column": torch.cat([finite, reals.repeat_interleave(3 * k), high_coords]),
         }
-        n_others = len(reals) * (n + 1) + len(words)
+        n_others = len(reals) * (n + 1) + len(high_coords)
         within = torch.arange(len(fed), len(fed) + n_others).to(fed)
         buffers["others"] = torch.cat([within, torch.cat([reals, high]) + len(fed) + n_others])
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
-        self.sizes, self.n_added = [len(fed), len(reals) * k * 3, len(words)], n_added
+        self.sizes, self.n_added = [len(fed), len(reals) * k * 3, len(high_coords)], n_added
 
-    def new_words(self) -> nn.ParameterList:
+    def new_vectors(self) -> nn.ParameterList:
         """Vectors of the categories of each high-cardinality column, to be learned."""
         return nn.ParameterList(
             nn.Parameter(v.codes[: v.n_levels] / VERTEX) for v in self.codebook.vocabularies
@@ -282,8 +284,10 @@ class ColumnFeatures(nn.Module):
             features.append((weight - prior * narrow[:, :, None]).flatten(1) * 2)
             mean = (weight * gaussian.means[:, :, :-1]).sum(2)
             features.append((mean - middle * narrow) / SD)
-        columns = self._word_columns.split(1)
-        for q, middle, column in zip(posterior.words, self._middles, columns, strict=False):
+        columns = self._high_columns.split(1)
+        for q, middle, column in zip(
+            posterior.high_cardinality, self._middles, columns, strict=False
+        ):
             # a known category lies on the sphere, an unseen one at its centre
             unseen = torch.isinf(q.snr) & (q.y.square().sum(1) < VERTEX**2 / 4)
             features.append((q.mean() - middle).masked_fill(unseen[:, None], 0.0) / VERTEX)
@@ -326,11 +330,11 @@ class ColumnFeatures(nn.Module):
             reliability.append(seen.to(book.dtype))
         return torch.cat([*features, *reliability], 1)
 
-    def answer(self, prior: Posterior, answers: Tensor, words: Sequence[Tensor]) -> Posterior:
+    def answer(self, prior: Posterior, answers: Tensor, vectors: Sequence[Tensor]) -> Posterior:
         """The posterior of B rows ``prior``, changed by a network's outputs ``answers`` (B, A), zero for no change.
 
         The continuous columns of ``prior`` are not used: the network's start from the marginal mixtures, and have no
-        evidence yet. ``words`` are from :meth:`new_words`.
+        evidence yet. ``vectors`` are from :meth:`new_vectors`.
         """
         levels, categorical = self.codebook.levels, prior.categorical
         out = answers.split(self.sizes, 1)
@@ -347,7 +351,7 @@ class ColumnFeatures(nn.Module):
         gaussian = None
         if len(self.codebook.reals):
             gaussian = self._mixtures(out[1].unflatten(1, (-1, self._started.shape[2], 3)))
-        parts = zip(prior.words, out[2].split(CODE_LENGTH, 1), words, strict=False)
+        parts = zip(prior.high_cardinality, out[2].split(CODE_LENGTH, 1), vectors, strict=False)
         changed = [
             VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in parts
         ]

@@ -100,8 +100,8 @@ class RowMixtureDenoiser(Denoiser):
             pairs = [zip(own[0], other, strict=True) for other in own]
             return len(own) == len(alone) and all(torch.equal(a, b) for p in pairs for a, b in p)
 
-        words = not codebook.vocabularies or same(lambda a: a.log_words)
-        self.exact = words and all(member.exact for member in members)
+        alike = not codebook.vocabularies or same(lambda a: a.log_high_cardinality)
+        self.exact = alike and all(member.exact for member in members)
         self.own_reals = len(codebook.reals) > 0 and (
             any(member.own_reals for member in members) or not same(lambda a: [a.mixture])
         )
@@ -175,8 +175,8 @@ class RowMixtureDenoiser(Denoiser):
         For rows without noisy cells it is their log-probability, which costs less.
         """
         book, members = self.codebook, self._members
-        words = tuple(v.column for v in book.vocabularies)
-        snr = snr.index_fill(1, devices.index_tensor(words, str(snr.device)), 0.0)
+        high = tuple(v.column for v in book.vocabularies)
+        snr = snr.index_fill(1, devices.index_tensor(high, str(snr.device)), 0.0)
 
         def log_evidence(rows: Tensor) -> Tensor:
             state = y[filled(rows)], snr[filled(rows)]
@@ -195,8 +195,8 @@ class RowMixtureDenoiser(Denoiser):
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         out = torch.logsumexp(self._log_evidence(y, snr), 1).to(y)
-        words = self.independent_part if self.codebook.vocabularies else None
-        return out if words is None else out + words.log_evidence_of_others(y, snr, reals=False)
+        alone = self.independent_part if self.codebook.vocabularies else None
+        return out if alone is None else out + alone.log_evidence_of_others(y, snr, reals=False)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         levels = self.codebook.levels
@@ -217,7 +217,9 @@ class RowMixtureDenoiser(Denoiser):
         if gaussian is not None and self.own_reals:
             own = [q.gaussian for q in parts if q.gaussian is not None]
             gaussian = GaussianPosterior.joined(own, w[:, :, book.reals])
-        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, first.words)
+        return Posterior(
+            book, CategoricalPosterior(book.levels, logits), gaussian, first.high_cardinality
+        )
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """The members' distributions, weighted by their probabilities of the cells before; exact where these are."""

@@ -61,7 +61,7 @@ class Cell(NamedTuple):
         elif j in book.place:
             values = q.column(j)[rows]
         else:
-            word = next(w for w in q.words if w.vocabulary.column == j)
+            word = next(w for w in q.high_cardinality if w.vocabulary.column == j)
             log_p = word.pick(lambda t: t[rows], shared=False).log_probs_of_all().double()
             values = torch.log_softmax(log_p, 1)
         return cls(column, values, indicator, places)

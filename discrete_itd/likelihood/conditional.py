@@ -315,8 +315,8 @@ class ConditionalDenoiser(Denoiser):
             book.levels, zero.new_zeros(len(x), book.levels.n_points)
         )
         gaussian = GaussianPosterior(zero, zero, zero + 1) if len(book.reals) else None
-        words = self._marginals().expand(len(x)).words if book.vocabularies else []
-        return Posterior(book, categorical, gaussian, words)
+        high = self._marginals().expand(len(x)).high_cardinality if book.vocabularies else []
+        return Posterior(book, categorical, gaussian, high)
 
     def _marginals(self) -> Posterior:
         """The proposal's posterior of one row without known cells."""
@@ -690,7 +690,7 @@ def cell_by_cell(
     is_real = torch.isin(columns, book.reals)
     logits = book.known_snr.new_zeros(len(x), book.levels.n_points)
     mixtures: list[GaussianPosterior] = []
-    words: dict[int, list[VocabularyPosterior]] = {v.column: [] for v in book.vocabularies}
+    high: dict[int, list[VocabularyPosterior]] = {v.column: [] for v in book.vocabularies}
     for column, row in zip(columns.split(batch_size), rows.split(batch_size), strict=True):
         known = _others(x[row], column, indicator, book.leading)
         known.scatter_(1, column[:, None], math.nan)
@@ -706,9 +706,9 @@ def cell_by_cell(
         at = torch.nonzero(torch.isin(column, book.reals)).flatten()
         if len(at):
             mixtures.append(_column(q.rows(at), column[at]))
-        for w in q.words:
+        for w in q.high_cardinality:
             own = column == w.vocabulary.column
-            words[w.vocabulary.column].append(w.pick(lambda t, own=own: t[own], shared=False))
+            high[w.vocabulary.column].append(w.pick(lambda t, own=own: t[own], shared=False))
     gaussian = None
     if mixtures:
         parts = [(q.log_weight, q.means, q.var, *q.bounds) for q in mixtures]
@@ -718,7 +718,7 @@ def cell_by_cell(
         place[rows[is_real], columns[is_real]] = torch.arange(len(every.means), device=x.device)
         gaussian = every.pick(lambda t, place=place[:, book.reals]: t[:, 0][place])
     found = []
-    for j, parts in words.items():
+    for j, parts in high.items():
         own = rows[columns == j]
         if len(own):
             place = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -736,7 +736,7 @@ class _Found:
     def __init__(self, base: Posterior) -> None:
         self.base = base
         self.logits = base.categorical.logits.clone()
-        self.words: dict[int, Tensor] = {}
+        self.high_cardinality: dict[int, Tensor] = {}
         self.place: Tensor | None = None
         self.grids: list[tuple[Tensor, Tensor]] = []
         if isinstance(base.gaussian, GridPosterior):  # an earlier answer, which is refined
@@ -760,8 +760,8 @@ class _Found:
             own = book.levels.own(book.place[j])
             self.logits[rows, own] = log_p.to(self.logits)
             return
-        q = next(q for q in self.base.words if q.vocabulary.column == j)
-        prior = self.words.setdefault(j, q.log_probs.expand(len(q.y), -1).clone())
+        q = next(q for q in self.base.high_cardinality if q.vocabulary.column == j)
+        prior = self.high_cardinality.setdefault(j, q.log_probs.expand(len(q.y), -1).clone())
         prior[rows] = log_p.to(prior)
 
     def keep_density(self, rows: Tensor, column: Tensor, nodes: Tensor, log_f: Tensor) -> None:
@@ -782,11 +782,11 @@ class _Found:
             wide = [[_widened(t, most) for t in grid] for grid in self.grids]
             grids = [torch.cat(t) for t in zip(*wide, strict=True)] or [none, none]
             gaussian = GridPosterior(gaussian, self.place, *grids)
-        words = [self._words(w) for w in q.words]
-        return Posterior(q.codebook, categorical, gaussian, words)
+        high = [self._high_cardinality(w) for w in q.high_cardinality]
+        return Posterior(q.codebook, categorical, gaussian, high)
 
-    def _words(self, q: VocabularyPosterior) -> VocabularyPosterior:
-        prior = self.words.get(q.vocabulary.column)
+    def _high_cardinality(self, q: VocabularyPosterior) -> VocabularyPosterior:
+        prior = self.high_cardinality.get(q.vocabulary.column)
         if prior is None:
             return q
         return VocabularyPosterior(q.vocabulary, prior, q.y, q.snr, q.h, q.u)

@@ -99,7 +99,12 @@ def _parts(q: Posterior) -> list[Tensor]:
     # not the components: their number may depend on the other rows
     points = (-0.7, 0.1, 0.9)
     gaussian = [] if g is None else [g.log_prob(torch.full_like(g.mean(), v)) for v in points]
-    return [q.categorical.logits, *gaussian, *(w.log_probs_of_all() for w in q.words), q.mean()]
+    return [
+        q.categorical.logits,
+        *gaussian,
+        *(w.log_probs_of_all() for w in q.high_cardinality),
+        q.mean(),
+    ]
 
 
 def _shapes(s: _Subject) -> None:
@@ -120,8 +125,8 @@ def _posterior_sums_to_one(s: _Subject) -> None:
     q = s.denoiser(*s.state)
     total = s.book.levels.sum(q.categorical.probs)
     s.close(total, torch.ones_like(total), "probabilities of a column of few categories")
-    for words in q.words:
-        total = words.log_probs_of_all().exp().sum(1)
+    for high in q.high_cardinality:
+        total = high.log_probs_of_all().exp().sum(1)
         s.close(total, torch.ones_like(total), "probabilities of a high-cardinality column")
     if q.gaussian is not None:
         total = q.gaussian.log_weight.exp().sum(2)

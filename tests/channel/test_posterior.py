@@ -460,7 +460,7 @@ def test_each_family_speaks_for_its_columns(device, name):
         values = rows[:, book.reals].to(mean)
         assert torch.equal(whole[:, book.reals], q.gaussian.log_prob(values))
         assert torch.equal(mean[:, book.real_coords], q.gaussian.mean())
-    for word in q.words:
+    for word in q.high_cardinality:
         v = word.vocabulary
         assert torch.equal(whole[:, v.column], word.log_prob(rows[:, v.column]))
         assert torch.equal(mean[:, v.coords], word.mean())
@@ -523,7 +523,7 @@ def test_updates_of_all_families_compose_and_believe_known_cells(device, dtype, 
 
 
 @pytest.mark.parametrize("kind", ["stranger", "network"])
-@pytest.mark.parametrize("name", ["only words", "all kinds"])
+@pytest.mark.parametrize("name", ["only high-cardinality", "all kinds"])
 def test_samples_of_all_families_follow_their_columns(device, generator, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 3)

@@ -262,7 +262,7 @@ def words_like_levels(device, seed):
         codes = torch.zeros(len(p), 2, dtype=torch.int64)
         codes[:, j] = torch.arange(len(p))
         by_level[plain.levels.index_of(codes.to(device))[:, j].cpu()] = p
-    words = MarginalDenoiser(book, torch.ones(0), words=[p.to(device) for p in probs])
+    words = MarginalDenoiser(book, torch.ones(0), high_cardinality=[p.to(device) for p in probs])
     return words.to(device), MarginalDenoiser(plain, by_level.to(device))
 
 
@@ -289,7 +289,7 @@ def test_gradients_reach_the_learned_words(device):
         [[0.0, 1.0, math.nan], [3, 0, 2], [9, 1, 0], [math.nan, 0, 5]], device=device
     )
     (q.log_prob(rows.double()).sum() + q.mean().square().sum()).backward()
-    for u in net.words:
+    for u in net.vectors:
         assert u.grad.isfinite().all()
         assert (u.grad.abs().sum(1) > 0).all()  # every word: the softmax knows them all
     assert net.network.enter.weight.grad.any()
@@ -299,10 +299,10 @@ def test_learned_words_start_as_codes_and_are_their_own(device):
     book = Codebook([code(9, is_open=True)]).to(device)
     net = random_network(book, 0)
     codes = book.vocabularies[0].codes
-    torch.testing.assert_close(net.words[0].detach(), codes[:9] / VERTEX)
-    net.words[0].add_(1.0)
+    torch.testing.assert_close(net.vectors[0].detach(), codes[:9] / VERTEX)
+    net.vectors[0].add_(1.0)
     assert codes[:9].norm(dim=1).max() < 1  # the channel's codes stay
-    assert net.words[0].shape == (9, CODE_LENGTH)
+    assert net.vectors[0].shape == (9, CODE_LENGTH)
 
 
 @pytest.mark.parametrize("n_words", [1, 2])

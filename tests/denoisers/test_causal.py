@@ -163,7 +163,7 @@ def test_an_untrained_network_is_its_base(device, name, kind):
     torch.testing.assert_close(denoiser.log_factors(x), prior, **close)
 
 
-@pytest.mark.parametrize("name", ["all kinds", "only words", "reals and levels", "open"])
+@pytest.mark.parametrize("name", ["all kinds", "only high-cardinality", "reals and levels", "open"])
 def test_draws_are_those_along_the_path(device, name):
     """Surprisal of every column, on average over rows drawn at once and over rows drawn by a call for each column."""
     book = make_book(name, device)

@@ -376,7 +376,7 @@ def test_a_large_table_is_learned_by_parts(device, monkeypatch, missing):
     assert whole > one + 1
 
 
-@pytest.mark.parametrize("name", ["mixed", "all kinds", "only reals", "only words"])
+@pytest.mark.parametrize("name", ["mixed", "all kinds", "only reals", "only high-cardinality"])
 def test_the_generator_alone_decides(device, monkeypatch, name):
     """Whatever else is in the table, and without a look at the global random state."""
     book = make_book(name, device)

@@ -401,7 +401,7 @@ def test_held_out_rows_end_the_fit_and_choose_the_round(device, monkeypatch):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("name", ["mixed", "all kinds", "only words"])
+@pytest.mark.parametrize("name", ["mixed", "all kinds", "only high-cardinality"])
 def test_the_generator_alone_decides(device, n, name):
     """Whatever else is in the table, and without a look at the global random state."""
     book = make_book(name, device)

@@ -213,7 +213,7 @@ def test_candidates_keep_the_budget_and_the_best_leads(device, dtype, kind, n_ev
         assert exact[0].nats == pytest.approx(truth, abs=rounding(dtype))
 
 
-@pytest.mark.parametrize("name", ["only reals", "only words", "all kinds"])
+@pytest.mark.parametrize("name", ["only reals", "only high-cardinality", "all kinds"])
 def test_paths_are_chosen_for_tables_of_any_kind(device, name):
     """With gaps, and a row of nothing else."""
     book = make_book(name, device)

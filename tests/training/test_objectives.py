@@ -192,7 +192,7 @@ def test_the_noise_of_a_step_cancels_to_first_order(device, generator):
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 @pytest.mark.parametrize("pattern", sorted(SHARES))
-@pytest.mark.parametrize("name", ["only words", "all kinds"])
+@pytest.mark.parametrize("name", ["only high-cardinality", "all kinds"])
 def test_losses_of_independent_columns_average_to_their_entropy(device, name, pattern, missing):
     """Words have no oracle but this one; and no step of a path costs it anything."""
     book = make_book(name, device)
@@ -354,9 +354,9 @@ def test_gradients_flow_from_every_pattern_into_every_family(device, name, patte
     assert last.weight.grad.isfinite().all()
     for part in last.bias.grad.split([n for n in net.features.sizes if n]):  # levels, reals, words
         assert part.abs().max() > 1e-6
-    for words in net.words:
-        assert words.grad.isfinite().all()
-        assert words.grad.any()
+    for vectors in net.vectors:
+        assert vectors.grad.isfinite().all()
+        assert vectors.grad.any()
 
 
 @pytest.mark.parametrize("pattern", sorted(SHARES))
