@@ -13,6 +13,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from tests.benchmarks import detectors
 from tests.benchmarks.baselines import ChowLiuTree, IndependentColumns
+from tests.benchmarks.change import difference
 from tests.benchmarks.data import has_density, load_density
 from tests.benchmarks.fidelity import (
     copies,
@@ -28,6 +29,7 @@ from tests.benchmarks.fidelity import (
 RUNS = {
     "density": "asia --rows 1000 --max-time 0.5 --paths 2",
     "speed": "asia --max-time 0.5 --max-stderr 1",  # so short a training leaves wide errors
+    "change": "HEAD HEAD --tables wine asia --estimators independent",
     "conditionals": "car --quick --fractions 0.3 --asked buying safety",
     "missing": "--quick --network asia --fractions 0.3 --rows 500 --test-rows 30",
     "vocabulary": "--quick --categories 300 --rows 3000 --test-rows 50",
@@ -64,6 +66,16 @@ def test_a_benchmark_runs(name, monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "|---|" in printed
     assert "nan" not in printed
+
+
+def test_a_difference_of_answers_is_counted_by_cell_and_named_relative_to_what_it_was():
+    frame = pd.DataFrame({"a": [1.0, np.nan, 3.0], "b": ["x", None, "z"]})
+    assert difference(frame, frame.copy()) == (0, 6, 0.0)
+    other = frame.assign(a=[1.0, np.nan, 3.4])
+    assert difference(frame, other) == (1, 6, pytest.approx(0.1))
+    assert difference(frame, frame.assign(b=["x", "y", "z"])) == (1, 6, np.inf)
+    assert difference(frame, frame[:2]) == (6, 6, np.inf)
+    assert difference(frame, frame.rename(columns={"a": "c"})).largest == np.inf
 
 
 STUB = """
