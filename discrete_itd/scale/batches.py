@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pandas as pd
@@ -35,18 +35,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CLASSES = DiffusionDensity, DiffusionOutlierDetector
-MOST_MODELS = 8  # kept by one process
 NULLABLE = {  # pandas' dtypes of Arrow's integers and booleans
     name.lower(): pandas_dtype(name)
     for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
 } | {"bool": pandas_dtype("boolean")}
-MOST_ROWS = 1 << 16  # encoded at once, to bound the memory of large batches
 
 Batch = TypeVar("Batch")
 
 _lock = threading.Lock()
-# by path, device and trusted types: the state of the file when it was read, the digest of its content, the model
-_kept: OrderedDict[Any, tuple[tuple[int, int, int], str, Estimator]] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,8 @@ class BatchScoring:
         Prefix of the names of the results.
     n_reasons : int
         Maximal number of cells per reason.
-    device : str n_threads : int, optional
+    device : str
+    n_threads : int, optional
         Threads of torch for each batch; by default its current number. Use one where engines run a worker for every
         core.
     trusted : tuple of type
@@ -89,12 +86,14 @@ class BatchScoring:
     >>> import tempfile
     >>> from pathlib import Path
     >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50})
+    >>> frame = pd.DataFrame({"id": range(100), "a": ["x", "y"] * 50})
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = Path(folder.name) / "model.safetensors"
-    >>> DiffusionDensity(denoiser="independent", random_state=0).fit(frame).save(path, card=False)
-    >>> BatchScoring(path, keep=[])(frame[:2]).columns.tolist()
-    ['log_prob', 'stderr']
+    >>> DiffusionDensity(denoiser="independent", random_state=0).fit(frame[["a"]]).save(path, card=False)
+    >>> for batch in BatchScoring(path, keep=["id"]).over([frame[:3], frame[3:4]]):
+    ...     print(list(batch), len(batch))
+    ['id', 'log_prob', 'stderr'] 3
+    ['id', 'log_prob', 'stderr'] 1
     >>> folder.cleanup()
     """
 
@@ -121,20 +120,51 @@ class BatchScoring:
         )
 
     def model(self) -> Estimator:
-        """The model in this process; see :func:`loaded`."""
-        return loaded(self.model_path, device=self.device, trusted=self.trusted, digest=self.digest)
+        """The model in this process, read at the first request and again if the file has changed.
+
+        Threads that request it at the same time wait for one reading. It is shared and must not be changed. An OSError
+        or ValueError if the file cannot be read as a model, or holds another model than expected.
+        """
+        path = os.path.realpath(self.model_path)
+        with _lock:
+            status = os.stat(path)
+            stamp = status.st_mtime_ns, status.st_size, status.st_ino
+            found, model = _read(path, stamp, self.device, tuple(self.trusted))
+        if self.digest not in (None, found):
+            raise ValueError(
+                f"{path}: another model than when the job was set up; set it up again, with one file for all workers"
+            )
+        return model
 
     def __call__(self, batch: Batch) -> Batch:
-        """The results for one batch, of the type of the batch; see :func:`score_batches`."""
+        """The results for one batch; see :meth:`over`."""
         return _score(self, *self._checked(), batch)
 
     def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """See :func:`score_batches`."""
+        """Score batches lazily, one after the other.
+
+        Parameters
+        ----------
+        batches : iterable of DataFrame, RecordBatch or Table
+            Sizes and types may differ; some may be empty. Columns are found by name, in any order; a model that was
+            fitted to an array takes all columns by position.
+
+        Returns
+        -------
+        iterator of DataFrame, RecordBatch or Table
+            For each batch one of its type, with a row for each row: the columns to keep, then the results.
+
+        Raises
+        ------
+        OSError, ValueError, TypeError
+            At once, if the model cannot be read or does not have the outputs; with a batch, naming a column that is
+            absent, holds a value that the model cannot take, or has the name of a result.
+        """
         model, outputs = self._checked()
         return (_score(self, model, outputs, batch) for batch in batches)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        """See :func:`output_schema`."""
+        """The Arrow schema of the results for batches with a schema; no row is scored."""
         return self(schema.empty_table()).schema
 
     def _checked(self) -> tuple[Estimator, tuple[str, ...]]:
@@ -147,110 +177,25 @@ class BatchScoring:
         return model, checked_outputs(model, self.outputs)
 
 
-def score_batches(
-    model_path: str | os.PathLike[str],
-    batches: Iterable[Batch],
-    *,
-    outputs: Sequence[str] | None = None,
-    keep: Sequence[Hashable] | None = None,
-    prefix: str = "",
-    n_reasons: int = 1,
-    device: str = "cpu",
-    n_threads: int | None = None,
-    trusted: tuple[type, ...] = (),
-) -> Iterator[Batch]:
-    """Score batches lazily, one after the other.
-
-    Parameters
-    ----------
-    model_path, outputs, keep, prefix, n_reasons, device, n_threads, trusted
-        See :class:`BatchScoring`.
-    batches : iterable of DataFrame, RecordBatch or Table
-        Sizes and types may differ; some may be empty. Columns are found by name, in any order; a
-        model that was fitted to an array takes all columns by position.
-
-    Returns
-    -------
-    iterator of DataFrame, RecordBatch or Table
-        For each batch one of its type, with a row for each row: the columns to keep, then the results.
-
-    Raises
-    ------
-    OSError, ValueError, TypeError
-        At once, if the model cannot be read or does not have the outputs; with a batch, naming a column that is
-        absent, holds a value that the model cannot take, or has the name of a result.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> from discrete_itd import DiffusionDensity
-    >>> coins = pd.DataFrame({"id": range(100), "a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "coins.safetensors")
-    ...     DiffusionDensity(denoiser="tree", random_state=0).fit(coins[["a", "b"]]).save(path)
-    ...     for batch in score_batches(path, (coins[:3], coins[3:4]), keep=["id"]):
-    ...         print(list(batch), len(batch))
-    ['id', 'log_prob', 'stderr'] 3
-    ['id', 'log_prob', 'stderr'] 1
-    """
-    scoring = BatchScoring(model_path, outputs, keep, prefix, n_reasons, device, n_threads, trusted)
-    return scoring.over(batches)
-
-
-def output_schema(
-    model_path: str | os.PathLike[str],
-    schema: pa.Schema,
-    *,
-    outputs: Sequence[str] | None = None,
-    keep: Sequence[Hashable] | None = None,
-    prefix: str = "",
-    n_reasons: int = 1,
-    trusted: tuple[type, ...] = (),
-) -> pa.Schema:
-    """The Arrow schema of the results of :func:`score_batches` for batches with a schema; no row is scored.
-
-    Raises
-    ------
-    OSError, ValueError, TypeError
-        As :func:`score_batches`, also if the schema lacks a column of the model.
-
-    Examples
-    --------
-    >>> import pyarrow as pa
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50})
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = Path(folder.name) / "model.safetensors"
-    >>> DiffusionDensity(denoiser="independent", random_state=0).fit(frame).save(path, card=False)
-    >>> output_schema(path, pa.schema([("a", pa.string())])).names
-    ['a', 'log_prob', 'stderr']
-    >>> folder.cleanup()
-    """
-    return BatchScoring(model_path, outputs, keep, prefix, n_reasons, trusted=trusted).schema(
-        schema
-    )
-
-
 def _score(scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], batch: Any) -> Any:
-    """The results for one batch, in slices of at most ``MOST_ROWS`` rows."""
     names = _names(batch)
     known = density_of(model).encoder_.names
-    wanted, kept = _positions_of_model(model, names), _positions_to_keep(scoring.keep, names)
+    kept = list(range(len(names)))
+    if scoring.keep is not None:
+        for name in scoring.keep:
+            if name not in names:
+                raise ValueError(f"column {name!r}: named in keep=, but the batch lacks it")
+        kept = [names.index(name) for name in scoring.keep]
     called = [f"{scoring.prefix}{n}" for n in answer_types(model, outputs, scoring.n_reasons)]
     for name in {str(names[i]) for i in kept} & set(called):
         raise ValueError(
             f"column {name!r}: also the name of an answer; give prefix=, or leave it out of keep="
         )
-    parts = []
     with threads_set(scoring.n_threads):
-        for start in range(0, max(1, len(batch)), MOST_ROWS):
-            frame = _frame(batch, wanted, start).set_axis(known, axis=1).reset_index(drop=True)
-            rows = density_of(model).rows(frame) if len(frame) else None
-            parts.append(answers(model, rows, outputs, n_reasons=scoring.n_reasons))
-    whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    return _extended(batch, kept, whole.set_axis(called, axis=1))
+        frame = _frame(batch, _positions_of_model(model, names)).set_axis(known, axis=1)
+        rows = density_of(model).rows(frame.reset_index(drop=True)) if len(frame) else None
+        found = answers(model, rows, outputs, n_reasons=scoring.n_reasons)
+    return _extended(batch, kept, found.set_axis(called, axis=1))
 
 
 def _positions_of_model(model: Estimator, names: list) -> list[int]:
@@ -272,16 +217,6 @@ def _positions_of_model(model: Estimator, names: list) -> list[int]:
     return [texts.index(str(name)) for name in known]
 
 
-def _positions_to_keep(keep: Sequence[Hashable] | None, names: list) -> list[int]:
-    """Positions in a batch of the columns to keep; ValueError, naming the column, if one is absent."""
-    if keep is None:
-        return list(range(len(names)))
-    for name in keep:
-        if name not in names:
-            raise ValueError(f"column {name!r}: named in keep=, but the batch lacks it")
-    return [names.index(name) for name in keep]
-
-
 # -- batches of pandas and of Arrow -----------------------------------------------------------------
 
 
@@ -297,15 +232,15 @@ def _names(batch: Any) -> list:
     )
 
 
-def _frame(batch: Any, columns: Sequence[int], start: int) -> pd.DataFrame:
-    """Some columns of a batch, and its next rows, by position, as a frame."""
+def _frame(batch: Any, columns: Sequence[int]) -> pd.DataFrame:
+    """Some columns of a batch, by position, as a frame."""
     if isinstance(batch, pd.DataFrame):
-        return cast(pd.DataFrame, batch.iloc[start : start + MOST_ROWS, list(columns)])
+        return cast(pd.DataFrame, batch.iloc[:, list(columns)])
     import pyarrow as pa
 
     arrays: list[Any] = []
     for i in columns:
-        array = batch.column(i).slice(start, MOST_ROWS)
+        array = batch.column(i)
         if pa.types.is_dictionary(array.type):  # its categories may be missing or repeated
             array = array.cast(array.type.value_type)
         is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
@@ -338,35 +273,9 @@ def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
 # -- models of a process ----------------------------------------------------------------------------
 
 
-def loaded(
-    path: str | os.PathLike[str],
-    *,
-    device: str = "cpu",
-    trusted: tuple[type, ...] = (),
-    digest: str | None = None,
-) -> Estimator:
-    """The density or the detector in a file, read at the first request and again if the file has changed.
-
-    Threads that request it at the same time wait for one reading. The model is shared and must not be changed.
-    ``digest`` is the expected :func:`~discrete_itd.storage.files.content_digest`, ``trusted`` as in
-    :meth:`DiffusionDensity.load`. An OSError or ValueError if the file cannot be read as a model, or holds another
-    model than expected.
-    """
-    path = os.path.realpath(path)
-    key = path, device, tuple(trusted)
-    with _lock:
-        status = os.stat(path)
-        stamp = status.st_mtime_ns, status.st_size, status.st_ino
-        if key not in _kept or _kept[key][0] != stamp:
-            found = content_digest(path)
-            model = load_one_of(path, CLASSES, device=device, trusted=trusted)
-            _kept[key] = stamp, found, model
-            while len(_kept) > MOST_MODELS:
-                _kept.popitem(last=False)
-        _kept.move_to_end(key)
-        _, found, model = _kept[key]
-    if digest is not None and found != digest:
-        raise ValueError(
-            f"{path}: another model than when the job was set up; set it up again, with one file for all workers"
-        )
-    return model
+@lru_cache(maxsize=8)
+def _read(
+    path: str, _stamp: tuple[int, ...], device: str, trusted: tuple[type, ...]
+) -> tuple[str, Estimator]:
+    """The digest of a file's content, and the model in it; the stamp changes when the file does."""
+    return content_digest(path), load_one_of(path, CLASSES, device=device, trusted=trusted)

@@ -3,6 +3,9 @@
 A worker gets the path of the model and loads it once; where workers do not share the file system, copy the file to the
 same path on each first. A worker refuses a file with another content. Engines run a worker for every core, so torch
 uses one thread in each, unless ``n_threads`` is set.
+
+Results are evaluated lazily. An ImportError names the extra that is missing; errors about the model, and with Dask and
+Spark about the columns, are those of :meth:`~discrete_itd.scale.BatchScoring.over`, and raised at once.
 """
 
 # the packages are extras: types are checked where they are not installed, too
@@ -23,18 +26,7 @@ if TYPE_CHECKING:
 
 
 def score_dask(frame: dask.dataframe.DataFrame, scoring: BatchScoring) -> dask.dataframe.DataFrame:
-    """The frame with results, by partitions; evaluated lazily.
-
-    Parameters
-    ----------
-    frame : dask.dataframe.DataFrame scoring : BatchScoring
-
-    Raises
-    ------
-    ImportError
-        Without Dask: ``pip install "discrete-itd[dask]"``.
-    OSError, ValueError, TypeError
-        As in :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
+    """The frame with results, by partitions.
 
     Examples
     --------
@@ -66,22 +58,17 @@ def score_ray(
     n_workers: int,
     batch_size: int | None = 1 << 14,
 ) -> ray.data.Dataset:
-    """The dataset with results, by a pool of actors; evaluated lazily.
+    """The dataset with results, by a pool of actors.
 
     Parameters
     ----------
-    dataset : ray.data.Dataset scoring : BatchScoring n_workers : int
+    dataset : ray.data.Dataset
+    scoring : BatchScoring
+    n_workers : int
         Largest number of actors; each uses a core and keeps the model. The pool starts with one: while actors hold all
         cores nothing can read the rows that they wait for.
     batch_size : int, optional
         Rows at once; None for the blocks of the dataset.
-
-    Raises
-    ------
-    ImportError
-        Without Ray: ``pip install "discrete-itd[ray]"``.
-    OSError, ValueError, TypeError
-        As in :func:`~discrete_itd.scale.score_batches`, about the model.
     """
     _need("ray")
     from ray.data import ActorPoolStrategy
@@ -99,19 +86,7 @@ def score_ray(
 
 
 def score_spark(frame: pyspark.sql.DataFrame, scoring: BatchScoring) -> pyspark.sql.DataFrame:
-    """The frame with results, by ``mapInArrow``; evaluated lazily.
-
-    Parameters
-    ----------
-    frame : pyspark.sql.DataFrame scoring : BatchScoring
-
-    Raises
-    ------
-    ImportError
-        Without Spark: ``pip install "discrete-itd[spark]"``.
-    OSError, ValueError, TypeError
-        As in :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
-    """
+    """The frame with results, by ``mapInArrow``."""
     _need("pyspark", "spark")
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
@@ -121,7 +96,7 @@ def score_spark(frame: pyspark.sql.DataFrame, scoring: BatchScoring) -> pyspark.
 
 
 class Actor:
-    """A worker of Ray: loads the model when it starts, then scores batches."""
+    """A worker of Ray, which loads the model when it starts."""
 
     def __init__(self, scoring: BatchScoring) -> None:
         self.scoring = scoring

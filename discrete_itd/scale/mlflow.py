@@ -1,8 +1,8 @@
 """An MLflow flavour: models saved, logged and loaded with signature, input example and requirements; no pickle.
 
 MLflow keeps the file of the model as ``save`` writes it, with its card. ``mlflow.pyfunc.load_model`` returns a function
-from a frame to the results of :func:`~discrete_itd.scale.score_batches`; :func:`load_model` returns the estimator.
-Needs the extra ``mlflow``.
+from a frame to the results of a :class:`~discrete_itd.scale.BatchScoring`; :func:`load_model` returns the estimator.
+Needs the extra ``mlflow``: an ImportError says so.
 """
 
 # the packages are extras: types are checked where they are not installed, too
@@ -52,7 +52,8 @@ def save_model(
 
     Parameters
     ----------
-    model : DiffusionDensity or DiffusionOutlierDetector path : path-like
+    model : DiffusionDensity or DiffusionOutlierDetector
+    path : path-like
         A folder that does not exist yet.
     outputs, n_reasons
         Results of ``predict`` of ``mlflow.pyfunc``: see :class:`~discrete_itd.scale.BatchScoring`.
@@ -65,8 +66,6 @@ def save_model(
 
     Raises
     ------
-    ImportError
-        Without MLflow: ``pip install "discrete-itd[mlflow]"``.
     ValueError, TypeError
         Naming the output that the model does not have.
 
@@ -113,21 +112,10 @@ def log_model(
     pip_requirements: Sequence[str] | None = None,
     registered_model_name: str | None = None,
 ) -> ModelInfo:
-    """Log a fitted model to MLflow's current run, or to a new one.
+    """Log a fitted model to MLflow's current run, or to a new one; the parameters are those of :func:`save_model`.
 
-    Parameters
-    ----------
-    model, outputs, n_reasons, input_example, pip_requirements
-        As in :func:`save_model`.
-    name : str
-        Name of the logged model.
-    registered_model_name : str, optional
-        Name under which it is also registered as a new version.
-
-    Returns
-    -------
-    ModelInfo
-        Its ``model_uri`` is for :func:`load_model` and ``mlflow.pyfunc.load_model``.
+    With ``registered_model_name`` it is also registered as a new version. The result's ``model_uri`` is for
+    :func:`load_model` and ``mlflow.pyfunc.load_model``.
     """
     _need_mlflow()
     import mlflow.models
@@ -146,19 +134,9 @@ def log_model(
 
 
 def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] = ()) -> Estimator:
-    """Load a density or a detector that was saved or logged.
+    """Load a density or a detector from a folder or a URI of MLflow; see :meth:`DiffusionDensity.load`.
 
-    Parameters
-    ----------
-    model_uri : str
-        A folder, or a URI of MLflow.
-    device, trusted
-        As in :meth:`DiffusionDensity.load`.
-
-    Raises
-    ------
-    OSError, ValueError
-        If there is no such model, or the folder names a file outside of it.
+    An OSError or ValueError if there is no such model, or the folder names a file outside of it.
     """
     _need_mlflow()
     import mlflow.artifacts

@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.cli.command import main
 from discrete_itd.recipes import Mixture
-from discrete_itd.scale import score_batches
+from discrete_itd.scale import BatchScoring
 
 TREE = DiffusionDensity(denoiser="tree", random_state=0)
 NET = DiffusionDensity(denoiser="bayes_net", random_state=0)
@@ -256,7 +256,7 @@ def test_streams_of_batches_give_the_answers_of_the_detector(fitted, tmp_path):
     X = sales(30, seed=9)
     X.loc[0, "shop"] = "new"
     fitted.save(tmp_path / "m")
-    (frame,) = score_batches(tmp_path / "m", [X])
+    frame = BatchScoring(tmp_path / "m")(X)
     np.testing.assert_array_equal(frame["p_value"], fitted.p_values(X))
     np.testing.assert_array_equal(frame["alarm"], fitted.predict(X) == -1)
     np.testing.assert_array_equal(frame["group_seen"], fitted.groups(X)["seen"])

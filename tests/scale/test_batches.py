@@ -17,8 +17,6 @@ from discrete_itd.scale import (
     DETECTOR_OUTPUTS,
     BatchScoring,
     batches,
-    output_schema,
-    score_batches,
 )
 
 pa = pytest.importorskip("pyarrow")
@@ -128,14 +126,13 @@ def joined(parts):
 @pytest.mark.parametrize(
     ("name", "kind"), [("density", "table"), ("detector", "batch"), ("detector", "frame")]
 )
-def test_properties_answers_are_those_of_the_whole_table(models, paths, monkeypatch, name, kind):
-    monkeypatch.setattr(batches, "MOST_ROWS", 40)
+def test_properties_answers_are_those_of_the_whole_table(models, paths, name, kind):
     frame = table().set_index(pd.Index(np.arange(150) % 7))  # labels repeat
     outputs = EVERYTHING if name == "detector" else ("stderr", "nats", "log_prob")
     wanted = reference(models[name], table(), 2)
     assert name == "density" or 4 <= wanted["alarm"].sum() < 40
     parts = cut(frame if kind == "frame" else table(), kind, np.random.default_rng(0))
-    scored = list(score_batches(paths[name], parts, outputs=outputs, n_reasons=2))
+    scored = list(BatchScoring(paths[name], outputs, n_reasons=2).over(parts))
     assert [(type(a), len(a)) for a in scored] == [(type(b), len(b)) for b in parts]
     got = joined(scored)
     assert list(got.columns[:8]) == list(frame.columns)
@@ -155,11 +152,10 @@ def test_properties_answers_are_those_of_the_whole_table(models, paths, monkeypa
 def test_the_schema_is_known_without_scoring(paths, monkeypatch, name):
     parts = cut(table(), "batch", np.random.default_rng(2))
     schema = arrow_schema(table())
-    options = {"keep": ["note", "key"], "prefix": "m_", "n_reasons": 9}
-    scored = list(score_batches(paths[name], parts, **options))
-    frames = list(score_batches(paths[name], [table()[:0], table()], **options))
+    scoring = BatchScoring(paths[name], keep=["note", "key"], prefix="m_", n_reasons=9)
+    scored, frames = list(scoring.over(parts)), list(scoring.over([table()[:0], table()]))
     monkeypatch.setattr(DiffusionDensity, "rows", None)  # nothing is encoded
-    told = output_schema(paths[name], schema, **options)
+    told = scoring.schema(schema)
     assert {str(batch.schema) for batch in scored} == {str(told)}
     assert told.names[:3] == ["note", "key", "m_log_prob" if name == "density" else "m_score"]
     assert name == "density" or told.names[-1] == "m_reason_6_excess_nats"  # of six columns
@@ -175,7 +171,7 @@ def test_one_batch_is_taken_at_a_time(paths):
             taken.append(i)
             yield table(5, i)
 
-    scored = score_batches(paths["density"], source())
+    scored = BatchScoring(paths["density"]).over(source())
     assert taken == []
     for i, _ in enumerate(scored):
         assert taken == list(range(i + 1))
@@ -190,7 +186,7 @@ def test_a_process_reads_a_model_once_whoever_asks(paths, tmp_path, monkeypatch)
     whole = scoring(table(60))
     assert len(pickle.dumps(scoring)) < 1000  # no model
     read.clear()
-    monkeypatch.setattr(batches, "_kept", type(batches._kept)())
+    batches._read.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         copies = [pickle.loads(pickle.dumps(scoring)) for _ in range(12)]
         parts = list(pool.map(lambda i: copies[i](table(60)[5 * i : 5 * i + 5]), range(12)))
@@ -213,8 +209,7 @@ def test_torch_takes_as_many_threads_as_are_asked_for_within_a_batch(paths, monk
         lambda *a, **k: seen.append(torch.get_num_threads()) or log_prob(*a, **k),
     )
     before = torch.get_num_threads()
-    two = next(score_batches(paths["density"], [table(40)], n_threads=2))
-    one = next(score_batches(paths["density"], [table(40)], n_threads=1))
+    two, one = (BatchScoring(paths["density"], n_threads=n)(table(40)) for n in (2, 1))
     assert seen == [2, 1]
     assert torch.get_num_threads() == before
     pd.testing.assert_frame_equal(one, two, check_exact=True)
@@ -227,7 +222,7 @@ def test_a_model_of_an_array_takes_columns_by_position(tmp_path):
     named = pa.table({"a": codes[:, 0], "b": codes[:, 1]})
     swapped = pd.DataFrame({"1": codes[:, 1], 0: codes[:, 0], "more": 0})
     for batch in (named, swapped):
-        scored = next(score_batches(tmp_path / "m", [batch], outputs=["log_prob"], keep=[]))
+        scored = BatchScoring(tmp_path / "m", ["log_prob"], keep=[])(batch)
         assert np.array_equal(np.asarray(scored)[:, 0], model.score_samples(codes))
 
 
@@ -256,15 +251,15 @@ def test_what_is_wrong_is_named(paths, change, options, error, message):
         batch = batch.rename(columns={"note": change["rename"]})
     batch = [] if "list" in change else batch[:0] if "empty" in change else batch
     with pytest.raises(error, match=message):
-        list(score_batches(paths["density"], [batch], **options))
+        BatchScoring(paths["density"], **options)(batch)
 
 
 def test_what_is_no_model_is_said_at_once(tmp_path):
     (tmp_path / "m").write_text("no model")
     with pytest.raises(ValueError, match=str(tmp_path / "m")):
-        score_batches(tmp_path / "m", [])
+        BatchScoring(tmp_path / "m").over([])
     with pytest.raises(OSError, match="none"):
-        score_batches(tmp_path / "none", [])
+        BatchScoring(tmp_path / "none").over([])
 
 
 def test_dictionaries_of_any_values_are_read_as_their_cells(models, paths):
@@ -274,7 +269,7 @@ def test_dictionaries_of_any_values_are_read_as_their_cells(models, paths):
     words = pa.DictionaryArray.from_arrays(codes, pa.array(["red", None, "green", "red"]))
     batch = pa.Table.from_pandas(rows, preserve_index=False)
     batch = batch.set_column(batch.schema.get_field_index("word"), "word", words)
-    (found,) = score_batches(paths["density"], [batch], keep=[])
+    found = BatchScoring(paths["density"], keep=[])(batch)
     plain = rows.assign(word=pd.Series(words.to_pylist(), dtype="str"))
     expected = models["density"].score_samples(plain)
     np.testing.assert_array_equal(found["log_prob"].to_numpy(), expected)
