@@ -1,9 +1,9 @@
 """The answers of every estimator and recipe on ten small tables, written to a file for ``change.py`` to compare.
 
-    PYTHONPATH=checkout python tests/benchmarks/answers.py answers.pkl --tables car --estimators forest detector
+    PYTHONPATH=checkout python -P tests/benchmarks/answers.py answers.pkl --tables car
 
 It uses the public interface of whichever ``discrete_itd`` it finds, and nothing else of its checkout, so that one
-version of this file measures two versions of the library.
+version of this file measures two versions of the library. Bits agree only on one thread of one kind of processor.
 """
 
 from __future__ import annotations

@@ -90,9 +90,21 @@ def answers_of(checkout: Path, tables: Sequence[str], estimators: Sequence[str])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "answers.pkl"
         script = Path(__file__).with_name("answers.py")
-        command = [sys.executable, script, file, "--tables", *tables, "--estimators", *estimators]
+        command = [
+            sys.executable,
+            "-P",
+            script,
+            file,
+            "--tables",
+            *tables,
+            "--estimators",
+            *estimators,
+        ]
         subprocess.run(
-            command, check=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(checkout)}
+            command,
+            check=True,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
         )
         return dict(read(file))
 
