@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import Levels
@@ -24,11 +26,7 @@ Config = Mapping[str, Any]  # arguments of a constructor, read from JSON
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
 
 HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
-ESTIMATORS = (
-    "closed_form",
-    "path",
-    "integral",
-)  # of a row's log-probability, see Denoiser.estimators
+ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
 BATCH = 2048  # rows in a call of a draw
 NUMBERS = 1 << 25  # floats of the posteriors of such a call
@@ -71,8 +69,7 @@ n_writes = attrgetter("_version")  # of a tensor, as torch counts them
 class Derived(Generic[Made]):
     """Result of ``make``, a function of tensors, kept until one of them is moved, replaced or written to.
 
-    The result is not differentiated. ``make`` is a function of a module, so that it can be copied and pickled; the
-    result is not.
+    The result is not differentiated, and neither copied nor pickled; ``make`` is a function of a module, which can be.
 
     Examples
     --------
@@ -81,23 +78,34 @@ class Derived(Generic[Made]):
     (True, tensor([36.]))
     """
 
+    n_steps = 0  # of any optimiser: fused ones write to tensors without counting it there
+
     def __init__(self, make: Callable[..., Made]) -> None:
         self._make, self._made = make, None
         self._sources: tuple[Tensor, ...] = ()  # held, so that no other tensor has their identity
         self._states: list[Any] = []
 
     def of(self, *tensors: Tensor) -> Made:
-        states = [
-            (id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else n_writes(t)) for t in tensors
-        ]
+        states = [self._state(t) for t in tensors]
         if self._states != states:
             with torch.inference_mode(False), torch.no_grad():
                 self._made = self._make(*tensors)
             self._sources, self._states = tensors, states
         return cast(Made, self._made)
 
+    def _state(self, t: Tensor) -> tuple[Any, ...]:
+        n_steps = self.n_steps if t.requires_grad else 0
+        return id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else n_writes(t), n_steps
+
     def __reduce__(self) -> tuple[type, tuple[Callable[..., Made]]]:
         return type(self), (self._make,)
+
+
+def _count_step(*_: object) -> None:
+    Derived.n_steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 def finite_log(values: Tensor) -> Tensor:
@@ -161,11 +169,10 @@ class Denoiser(nn.Module):
     Any map is admissible: the score it leads to is a valid code length by inequality (5) of
     :mod:`discrete_itd.likelihood`, and its path a normalised probability mass (6). A better map gives shorter codes.
 
-    To write a denoiser, define :meth:`forward`, or :meth:`infer` if it is exact. To save it as well, return from
-    :meth:`config` the arguments of the constructor besides ``codebook``, under their names: plain JSON values, or
-    denoisers that are attributes of the same name. Everything else must be in the ``state_dict``. Define
-    :meth:`from_config` only if the constructor needs tensors, or another codebook for a nested denoiser.
-    ``DiffusionDensity.load(path, trusted=[MyDenoiser])`` then reads the file.
+    To write a denoiser, define :meth:`forward`, or :meth:`infer` if it is exact. It can be saved if the arguments of
+    its constructor are attributes of the same names: plain JSON values, denoisers, or tensors of the ``state_dict``.
+    Else define :meth:`config` or :meth:`from_config`. ``DiffusionDensity.load(path, trusted=[MyDenoiser])`` then reads
+    the file.
 
     Examples
     --------
@@ -178,8 +185,6 @@ class Denoiser(nn.Module):
     ...         q = self.base(y, snr)
     ...         categorical = type(q.categorical)(self.codebook.levels, q.categorical.logits * self.factor)
     ...         return Posterior(self.codebook, categorical)
-    ...     def config(self):
-    ...         return {"base": self.base, "factor": self.factor}
     """
 
     exact: bool = False
@@ -415,19 +420,28 @@ class Denoiser(nn.Module):
     def config(self) -> dict[str, Any]:
         """Arguments of the constructor besides ``codebook``: plain values, and denoisers, alone or in lists.
 
-        The tensors of a nested denoiser must have the name of its argument as a prefix, as those of an attribute of
-        that name have.
+        By default the attributes of these names that are no tensors. The tensors of a nested denoiser must have the
+        name of its argument as a prefix, as those of an attribute of that name have.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot be saved: it defines no config()")
+        cls, names = type(self), inspect.signature(type(self)).parameters
+        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        lacking = ["codebook"] * ("codebook" not in names) + [n for n in names if n not in own]
+        if lacking and cls.from_config.__func__ is Denoiser.from_config.__func__:
+            raise NotImplementedError(
+                f"{cls.__name__} cannot be saved: its constructor needs a codebook and arguments that are attributes,"
+                f" which {lacking[0]!r} is not; else define config() and from_config()"
+            )
+        own.pop("codebook", None)
+        return {name: value for name, value in own.items() if not isinstance(value, Tensor)}
 
     @classmethod
     def from_config(
         cls,
         config: Config,
         codebook: Codebook,
-        tensors: Tensors,  # noqa: ARG003 - for those whose constructor takes tensors
+        tensors: Tensors,
     ) -> Self:
-        """A denoiser of the same shape as the one that was saved.
+        """A denoiser of the same shape as the one that was saved, made from its ``config`` and tensors by their names.
 
         The caller then loads ``tensors`` by ``load_state_dict``, so that the result is equal to the last bit.
 
@@ -448,8 +462,8 @@ class Denoiser(nn.Module):
             If the arguments do not fit together.
         """
         arguments = {name: with_codebook(value, codebook) for name, value in config.items()}
-        denoiser = cls(codebook, **arguments)
-        return denoiser.to(codebook.dtype)
+        own = {name: tensors[name] for name in inspect.signature(cls).parameters if name in tensors}
+        return cls(codebook, **arguments, **own).to(codebook.dtype)
 
     # -- sizes ----------------------------------------------------------------------------------
 

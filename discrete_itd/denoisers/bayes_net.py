@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -188,9 +188,6 @@ class BayesNetDenoiser(Denoiser):
     @property
     def score_work(self) -> int:
         return self.codebook.n_columns
-
-    def config(self) -> dict[str, Any]:
-        return {"parents": self.parents, "fallback": self.fallback}
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:

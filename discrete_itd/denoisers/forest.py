@@ -253,9 +253,6 @@ class ForestDenoiser(Denoiser):
         super()._load_from_state_dict(*args, **kwargs)
         self._derive()
 
-    def config(self) -> dict[str, Any]:
-        return {"wide": self.wide, "fallback": self.fallback}
-
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         return cls(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
-
 import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors, finite_log, row_product
+from discrete_itd.denoisers.base import Denoiser, finite_log, row_product
 
 
 class SupportDenoiser(Denoiser):
@@ -46,7 +44,7 @@ class SupportDenoiser(Denoiser):
 
     exact = True
     support: Tensor
-    log_probs: Tensor
+    probs: Tensor
     _indicator: Tensor
 
     def __init__(self, codebook: Codebook, support: Tensor, probs: Tensor) -> None:
@@ -61,15 +59,12 @@ class SupportDenoiser(Denoiser):
         indicator = torch.zeros(len(support), codebook.levels.n_points, device=levels.device)
         indicator.scatter_(1, levels, 1.0)
         self.register_buffer("support", support)
-        self.register_buffer("log_probs", (probs / probs.sum()).to(codebook.known_snr).log())
-        self.register_buffer("_indicator", indicator.to(codebook.known_snr))
+        self.register_buffer("probs", (probs / probs.sum()).to(codebook.known_snr))
+        self.register_buffer("_indicator", indicator.to(codebook.known_snr), persistent=False)
 
-    def config(self) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
-        return cls(codebook, tensors["support"], tensors["log_probs"].exp(), **config)
+    @property
+    def log_probs(self) -> Tensor:
+        return self.probs.log()
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         levels = self.codebook.levels

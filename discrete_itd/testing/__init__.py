@@ -19,8 +19,6 @@ saved. Whatever the posterior, the score is a normalised log-probability, eq. (6
 ...         uniform = levels.log_softmax(torch.zeros_like(q.logits)).exp()
 ...         mixed = (1 - self.weight) * q.probs + self.weight * uniform
 ...         return Posterior(self.codebook, CategoricalPosterior(levels, mixed.log()))
-...     def config(self):
-...         return {"base": self.base, "weight": self.weight}
 >>> book = Codebook([ColumnPoints("simplex", 3), ColumnPoints("simplex", 2)])
 >>> rows = torch.tensor([[0, 1], [2, 0], [2, 1]], dtype=torch.float64)
 >>> check_denoiser(Smoothed(book, MarginalDenoiser.fit(book, rows), 0.1), trusted=[Smoothed])

@@ -294,6 +294,14 @@ def _overrides(denoiser: Denoiser, *methods: str) -> bool:
     return any(getattr(type(denoiser), m) is not getattr(Denoiser, m) for m in methods)
 
 
+def _is_saved(denoiser: Denoiser) -> bool:
+    try:
+        denoiser.config()
+    except NotImplementedError:
+        return False
+    return True
+
+
 def _precedes(denoiser: Denoiser) -> bool:
     """Whether ``preceding`` is defined; in a mixture, by all members."""
     members = [m for m in denoiser.children() if isinstance(m, nn.ModuleList)]
@@ -323,7 +331,7 @@ def _that_apply(s: _Subject) -> list[tuple[Property, bool]]:
         (_preceding, _precedes(d)),
         (_draws, d.ancestral),
         (_gradients, any(p.requires_grad for p in d.parameters())),
-        (_stored, _overrides(d, "config")),
+        (_stored, _is_saved(d)),
     ]
 
 
@@ -353,7 +361,7 @@ def check_denoiser(
     -------
     list of str
         Names of the properties that were checked: they depend on ``exact``, ``closed_form``, ``ancestral`` and
-        ``isotropic``, and on whether ``preceding`` and ``config`` are defined.
+        ``isotropic``, and on whether ``preceding`` is defined and ``config()`` works.
 
     Raises
     ------

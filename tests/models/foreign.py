@@ -29,9 +29,6 @@ class LinearDenoiser(Denoiser):
         categorical = CategoricalPosterior(self.codebook.levels, prior.categorical.logits + shift)
         return Posterior(self.codebook, categorical, prior.gaussian)
 
-    def config(self):
-        return {"base": self.base}
-
 
 @dataclass(frozen=True)
 class Linear(Recipe):
