@@ -17,7 +17,6 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import resolve_device
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import (
-    GaussianDenoiser,
     RowMixtureDenoiser,
 )
 from discrete_itd.likelihood import path_log_weights
@@ -57,9 +56,7 @@ def build(kind, name):
     columns, leading = TABLES[name]
     book, rng = Codebook(columns, leading), np.random.default_rng(0)
     x = random_rows(book, N_ROWS, rng, missing=0.15)
-    if kind == "gaussian":
-        made = GaussianDenoiser.fit(book, random_rows(book, N_ROWS, rng))
-    elif kind == "row mixture":
+    if kind == "row mixture":
         members = [random_trees(book, rng, n_trees=2), random_causal(book, 0)]
         made = RowMixtureDenoiser(book, members, [0.4, 0.6])
     elif kind == "mixture" and book.vocabularies:
@@ -71,13 +68,12 @@ def build(kind, name):
 
 KINDS = (
     "network", "marginals", "mixture", "correlated", "tree", "trees", "bayes_net", "joined", "forest", "oracle",
-    "gaussian", "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
+    "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
     "causal on bayes_net", "causal on joined", "causal on mixture",
 )  # fmt: skip
 UNDEFINED = {
     "oracle": ("mixed", "indicators", "words", "numbers"),
     "joined": ("numbers",),
-    "gaussian": ("categories", "mixed", "indicators", "words"),
     "correlated": ("categories", "words"),
     "causal on joined": ("numbers",),
     "causal on mixture": (

@@ -14,10 +14,8 @@ from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.base import Config, Denoiser, Derived, Tensors, filled, rows_at_once
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, filled, rows_at_once
 
-# columns: with more, covariances of single rows would cost more than a wait for a GPU
-MOST_STATIC = 128
 LEAST_VARIANCE = 1e-8  # least variance of a direction, as a share of the largest
 Made = TypeVar("Made")
 
@@ -29,10 +27,11 @@ RELATIVE = 1e-10  # relative jitter of variances, so that covariances stay posit
 
 
 class GaussianDenoiser(Denoiser):
-    r"""Exact for a multivariate Gaussian :math:`N(m, V \Lambda V^\top + \sigma^2 (I - VV^\top))`.
+    r"""A multivariate Gaussian :math:`N(m, V \Lambda V^\top + \sigma^2 (I - VV^\top))`, a baseline of the density (4).
 
-    The baseline of the continuous density (4): with all directions V the full covariance, with the first few a
-    probabilistic principal component analysis.
+    With all directions V it has the full covariance, with the first few it is a probabilistic principal component
+    analysis. Its states have one SNR for all columns: for others, a
+    :class:`~discrete_itd.denoisers.mixture.MixtureDenoiser` of one class with ``chol`` is the same distribution.
 
     Parameters
     ----------
@@ -45,11 +44,6 @@ class GaussianDenoiser(Denoiser):
         Positive, :math:`\Lambda`.
     residual : float
         Positive variance of all directions orthogonal to these.
-
-    Notes
-    -----
-    On a device other than the CPU a batch is computed without reading its values, a covariance for every row, up to
-    ``MOST_STATIC`` columns; with more, the host waits and checks whether rows are complete and share an SNR.
 
     References
     ----------
@@ -67,7 +61,7 @@ class GaussianDenoiser(Denoiser):
 
     exact = True
     own_reals = True
-    ancestral = True
+    isotropic = True
     mean0: Tensor
     directions: Tensor
     variances: Tensor
@@ -93,7 +87,6 @@ class GaussianDenoiser(Denoiser):
         self.register_buffer("directions", directions.double())
         self.register_buffer("variances", variances.double())
         self.register_buffer("residual", torch.tensor(float(residual), dtype=torch.float64))
-        self._dense = Derived(_one_class)
 
     @classmethod
     def fit(cls, codebook: Codebook, x: Tensor, *, rank: int | None = None) -> GaussianDenoiser:
@@ -137,93 +130,36 @@ class GaussianDenoiser(Denoiser):
 
     def covariance(self) -> Tensor:
         """The covariance matrix, (C, C)."""
-        return self.dense.covariance()[0]
-
-    @property
-    def dense(self) -> DenseGaussians:
-        """The same distribution as one class of a mixture."""
-        return self._dense.of(self.mean0, self.directions, self.variances, self.residual)
+        v, eye = self.directions, torch.eye(len(self.mean0)).to(self.mean0)
+        return self.residual * eye + (v * (self.variances - self.residual)) @ v.T
 
     def log_prob(self, x: Tensor) -> Tensor:
-        whole, missing = self._log_prob_of_whole(x), x.isnan().any(1)
-        if self._looks and not bool(missing.any()):
-            return whole
-        return devices.replace_rows(
-            whole, missing, lambda rows: self.dense.densities(x[rows])[:, 0]
-        )
-
-    @property
-    def _looks(self) -> bool:
-        """Whether the computation may depend on the values of a batch.
-
-        On a device other than the CPU that means waiting, but with many columns less than the general method takes.
-        """
-        return not devices.static_shapes(self.mean0.device) or len(self.mean0) > MOST_STATIC
-
-    def _log_prob_of_whole(self, x: Tensor) -> Tensor:
-        """Log-density of rows without missing cells."""
+        missing = x.isnan().any(1)
         r = x - self.mean0
         c = r @ self.directions
         within, n = c.square() / self.variances, x.shape[1] - len(self.variances)
         beyond = (r.square().sum(1) - c.square().sum(1)).clamp_min(0) / self.residual
         logdet = self.variances.log().sum() + n * self.residual.log()
-        return -0.5 * (within.sum(1) + beyond + logdet + x.shape[1] * math.log(2 * math.pi))
-
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """The exact conditional distribution."""
-        book, like = self.codebook, self.codebook.known_snr
-        mean, var = (t.to(like) for t in self.dense.in_order(x, order.tolist()))
-        gaussian = GaussianPosterior(torch.zeros_like(mean), mean, var)
-        return Posterior(
-            book, CategoricalPosterior(book.levels, like.new_zeros(len(x), 0)), gaussian
-        )
-
-    def log_factors(self, x: Tensor) -> Tensor:
-        mean, var = (t[:, :, 0] for t in self.dense.in_order(x, self.codebook.leading_first))
-        out = -0.5 * ((x - mean).square() / var + (2 * math.pi * var).log())
-        return out.masked_fill(x.isnan(), 0.0)
-
-    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
-        like, v = self.mean0, self.directions
-        shape = (n, len(like))
-        xi = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-        within = xi @ v
-        beyond = self.residual.sqrt() * (xi - within @ v.T)
-        return like + beyond + (within * self.variances.sqrt()) @ v.T
-
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        return evidence.new_zeros(len(evidence)), evidence
-
-    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        return self.dense.evidence(y, snr)[0][:, 0]
+        out = -0.5 * (within.sum(1) + beyond + logdet + x.shape[1] * math.log(2 * math.pi))
+        if bool(missing.any()):
+            chol = torch.linalg.cholesky(self.covariance())
+            dense = DenseGaussians(self.mean0[None], chol[None])
+            out[missing] = dense.densities(x[missing])[:, 0]
+        return out
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        level = snr[:, :1]
-        same = self._looks and bool(((snr == level) & ~torch.isinf(level)).all())
-        if same:
-            mean, var = (t.to(y)[:, :, None] for t in self._isotropic(y, level))
-        else:
-            _, mean, var = self.dense.evidence(y, snr)
-        book, gaussian = self.codebook, GaussianPosterior(torch.zeros_like(mean), mean, var)
-        return Posterior(book, CategoricalPosterior(book.levels, y.new_zeros(len(y), 0)), gaussian)
-
-    def _isotropic(self, y: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and variances where all columns have one SNR: of the independent directions."""
-        gamma, v = level.double(), self.directions
-        r = y.double() - gamma * self.mean0  # of independent noise of variance gamma
-        own, residual = (t / (1 + gamma * t) for t in (self.variances, self.residual))
+        """Posterior, by independent directions; ValueError unless all columns of a row have the same finite SNR."""
+        level, v = snr[:, :1].double(), self.directions
+        if not bool(((snr == snr[:, :1]) & ~torch.isinf(snr)).all()):
+            raise ValueError("a Gaussian baseline has one finite SNR for all columns of a row")
+        r = y.double() - level * self.mean0  # of independent noise of variance gamma
+        own, residual = (t / (1 + level * t) for t in (self.variances, self.residual))
         c = r @ v
         mean = self.mean0 + residual * r + ((own - residual) * c) @ v.T
-        return mean, residual + (own - residual) @ v.square().T
-
-
-def _one_class(
-    mean: Tensor, directions: Tensor, variances: Tensor, residual: Tensor
-) -> DenseGaussians:
-    """The Gaussian of a :class:`GaussianDenoiser`."""
-    eye = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
-    covariance = residual * eye + (directions * (variances - residual)) @ directions.T
-    return DenseGaussians(mean[None], torch.linalg.cholesky_ex(covariance).L[None])
+        var = residual + (own - residual) @ v.square().T
+        mean, var = (t.to(y)[:, :, None] for t in (mean, var))
+        book, gaussian = self.codebook, GaussianPosterior(torch.zeros_like(mean), mean, var)
+        return Posterior(book, CategoricalPosterior(book.levels, y.new_zeros(len(y), 0)), gaussian)
 
 
 class GivenEvidence(NamedTuple):
@@ -403,64 +339,48 @@ class DenseGaussians:
             first, second = first + values, second + squares
         return first, second, r.sum(1, keepdim=True)
 
-    def in_order(self, cells: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Means and variances (B, R, Z) of cells (B, R) given the known ones before them in an order of the columns."""
-        at = devices.index_tensor(tuple(order), str(cells.device))
-        means = self.mean.new_zeros(*cells.shape, len(self.mean))
-        var = torch.zeros_like(means)
-        for ways, rows, t in self._known(cells):
-            slopes, offset, own = self._conditionals(ways, at)
-            after = torch.einsum("unj,uzij->uniz", t, slopes) + offset.mT[:, None]
-            means.index_copy_(0, rows, after.flatten(0, 1).to(means))
-            own = own.mT.to(var).repeat_interleave(t.shape[1], 0)
-            var.index_copy_(0, rows, own)
-        return means, var
+    def in_order(
+        self, cells: Tensor, order: Sequence[int], *, alone: bool = False
+    ) -> Callable[[int], tuple[Tensor, ...]]:
+        """Function from a column to its cells given the known ones before them in an order of the columns.
 
-    def densities_in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
-        """Function from a column to log-densities (B, Z) of its cells among (B, R) by :meth:`in_order`.
-
-        Its values are meaningless where the cell is missing.
+        Of cells (B, R): standardised residuals (B, Z), with zero for a missing cell, or, with ``alone``, for every one
+        in the column; and standard deviations, (B, Z) or (1, Z).
         """
         at, parts = devices.index_tensor(tuple(order), str(cells.device)), []
-        for ways, rows, t in self._known(cells):
+        cells = cells.double()
+        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
             made = self._once(partial(self._standardising, ways, at), ways, *order)
-            parts.append((rows, torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
+            t = cells[rows].nan_to_num(0.0)
+            parts.append((rows.flatten(), torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
 
-        def of_column(r: int) -> Tensor:
+        def of_column(r: int) -> tuple[Tensor, ...]:
             found = []
-            for rows, t, affine, constant in parts:
-                z = torch.bmm(t, affine[r]).to(self.mean)  # (U, n, Z)
-                found.append((rows, torch.addcmul(constant[r], z, z, value=-0.5).flatten(0, 1)))
+            for rows, t, affine, sd in parts:
+                if alone:
+                    t = torch.cat([t[..., :r], torch.zeros_like(t[..., :1]), t[..., r + 1 :]], -1)
+                found.append((rows, torch.bmm(t, affine[r]).to(self.mean), sd[r]))
             if len(found) == 1:
-                return found[0][1][: len(cells)]
-            out = self.mean.new_empty(len(cells), len(self.mean))
-            for rows, own in found:
-                out.index_copy_(0, rows, own)
-            return out
+                return tuple(t.flatten(0, 1)[: len(cells)] for t in found[0][1:])
+            out = self.mean.new_empty(2, len(cells), len(self.mean))
+            for rows, z, sd in found:
+                out.index_copy_(1, rows, torch.stack([z, sd.expand_as(z)]).flatten(1, 2))
+            return out[0], out[1]
 
         return of_column
 
-    def _known(self, cells: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """:meth:`_patterns` of cells (B, R), with the positions (U n,) of their rows and the known cells (U, n, R)."""
-        cells = cells.double()
-        known = cells.nan_to_num(0.0)
-        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
-            yield ways, rows.flatten(), known[rows]
+    def conditionals(self, cells: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Means and variances (B, R, Z) of cells (B, R) given the known ones before them in an order of the columns."""
+        of_column = self.in_order(cells, order, alone=True)
+        columns = (torch.broadcast_tensors(*of_column(r)) for r in range(cells.shape[1]))
+        z, sd = (torch.stack(t, 1) for t in zip(*columns, strict=True))
+        return -z * sd, sd.square()
 
     def _standardising(self, snr: Tensor, at: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z); log-densities at 0, (U, 1, Z)."""
-        slopes, offset, own = self._conditionals(snr, at)
-        residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
-        affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
-        constant = -0.5 * (2 * math.pi * own).log().mT.to(self.mean)
-        by_column = affine.permute(2, 0, 3, 1).contiguous(), constant.transpose(0, 1)[:, :, None]
-        return list(by_column[0]), list(by_column[1])
+        """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z), and their scales, (U, 1, Z).
 
-    def _conditionals(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given the known ones before them.
-
-        By the Cholesky factor of the observations, its columns in the order ``at``: its first part is that of the first
-        ones.
+        Of the columns given the known ones before them, by the Cholesky factor of the observations, its columns in the
+        order ``at``: its first part is that of the first ones.
         """
         mean, covariance = self.mean.double()[:, at], self.covariance()[:, at][:, :, at]
         known = torch.isinf(snr[:, at]).double()[:, None]  # (U, 1, R)
@@ -474,24 +394,26 @@ class DenseGaussians:
         offset = mean - (slopes @ mean[..., None])[..., 0]
         own = covariance.diagonal(dim1=1, dim2=2) - loadings.square().sum(-2)
         back = at.argsort()
-        own = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
-        return slopes[..., back, :][..., back], offset[..., back], own
+        slopes, offset = slopes[..., back, :][..., back], offset[..., back]
+        sd = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back].sqrt()
+        residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
+        affine = torch.cat([residual, -offset[..., None]], -1) / sd[..., None]
+        scales = sd.mT.to(self.mean).transpose(0, 1)[:, :, None]
+        return list(affine.permute(2, 0, 3, 1).contiguous()), list(scales)
 
-    def number(self, z: Tensor, cells: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        """Mean and variance of column r given classes (n,) and the known ones among cells (n, R): (n,), float64."""
-        cells = cells.double()
-        mean, var = cells.new_zeros(len(z)), cells.new_zeros(len(z))
+    def conditioned(self, free: Tensor, z: Tensor, cells: Tensor) -> Tensor:
+        """Draws ``free`` (n, R) of classes (n,) made draws given the known ones among cells (n, R): float64.
+
+        By Matheron's rule: plus the posterior mean of their error at the known cells.
+        """
+        free = free.double()
+        error, out = (cells - free).nan_to_num(0.0), torch.empty_like(free)
         for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
-            posterior, t, own = (
-                self.posterior(ways),
-                cells[rows].nan_to_num(0.0),
-                z[rows],
-            )  # (U, n, R)
             u = torch.arange(len(ways), device=z.device)[:, None]
-            after = posterior.offset[u, own, r] + (posterior.gain[u, own, r] * t).sum(2)
-            mean.index_copy_(0, rows.flatten(), after.flatten())
-            var.index_copy_(0, rows.flatten(), posterior.covariance[u, own, r, r].flatten())
-        return mean, var.clamp_min(1 / REAL_KNOWN_SNR)
+            gain = self.posterior(ways).gain[u, z[rows]]  # (U, n, R, R)
+            moved = free[rows] + (gain @ error[rows][..., None])[..., 0]
+            out.index_copy_(0, rows.flatten(), moved.flatten(0, 1))
+        return out
 
 
 def monomials(t: Tensor) -> Tensor:

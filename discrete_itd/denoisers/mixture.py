@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -37,7 +36,6 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Derived,
     Tensors,
-    both_ways,
     cumulative,
     drawable,
     filled,
@@ -142,8 +140,8 @@ class MixtureDenoiser(Denoiser):
             if not bool(chol.isfinite().all() & (chol.diagonal(dim1=1, dim2=2) > 0).all()):
                 raise ValueError("chol must be finite and its diagonal positive")
             var = chol.square().sum(2)
-        self.has_reals = mean is not None and len(codebook.reals) > 0
-        needs_fallback = codebook.vocabularies or (len(codebook.reals) and not self.has_reals)
+        self.own_reals = mean is not None and len(codebook.reals) > 0
+        needs_fallback = codebook.vocabularies or (len(codebook.reals) and not self.own_reals)
         if needs_fallback and fallback is None:
             raise ValueError(
                 "a mixture of products needs a fallback for high-cardinality columns, and for continuous columns"
@@ -176,14 +174,9 @@ class MixtureDenoiser(Denoiser):
         self._dense = Derived(DenseGaussians)
 
     @property
-    def own_reals(self) -> bool:
-        """Whether continuous columns depend on the class."""
-        return self.has_reals
-
-    @property
     def gaussians(self) -> dict[str, Tensor]:
         """The arguments of the constructor that describe continuous columns given the class, by name."""
-        if not self.has_reals:
+        if not self.own_reals:
             return {}
         return {"mean": self.means} | (
             {"chol": self.chol} if self.chol.numel() else {"var": self.var}
@@ -235,7 +228,7 @@ class MixtureDenoiser(Denoiser):
         log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(levels, logits)
         gaussian, high = None, []
-        if self.has_reals:
+        if self.own_reals:
             weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
             gaussian = GaussianPosterior(weight, *moments, normalised=True)
         if self.fallback is not None:
@@ -249,7 +242,7 @@ class MixtureDenoiser(Denoiser):
         (B, Z), up to the constant of :meth:`log_evidence`; means and variances (B, R, Z), if they depend on the class.
         """
         start, book = self.log_weights.expand(len(y), -1), self.codebook
-        if not self.has_reals:
+        if not self.own_reals:
             return start, []
         if self.dense is not None:
             fit, *moments = self.dense.evidence(y[:, book.real_coords], snr[:, book.reals])
@@ -267,7 +260,7 @@ class MixtureDenoiser(Denoiser):
         out = log_sum_exp(log_class, 1)
         if self.fallback is None:
             return out
-        return out + self.fallback.log_evidence_of_others(y, snr, reals=not self.has_reals)
+        return out + self.fallback.log_evidence_of_others(y, snr, reals=not self.own_reals)
 
     def _given_evidence(
         self, start: Tensor, evidence: Tensor, snr: Tensor
@@ -336,7 +329,7 @@ class MixtureDenoiser(Denoiser):
         if len(book.finite):
             table = self._of_levels.of(self.log_probs)
             own = own + nn.functional.embedding_bag(book.level_of(x), table, mode="sum")
-        if self.has_reals:
+        if self.own_reals:
             own = own + self._densities(x[:, book.reals]).to(own)
         return own
 
@@ -358,11 +351,30 @@ class MixtureDenoiser(Denoiser):
     def _modelled(self) -> Tensor:
         """The columns that depend on the class."""
         book = self.codebook
-        return torch.cat([book.finite, book.reals]) if self.has_reals else book.finite
+        return torch.cat([book.finite, book.reals]) if self.own_reals else book.finite
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
         """Batches of rows whose numbers for each class stay in a cache."""
         return x.split(max(BLOCK, rows_at_once(CACHED // self.n_components)))
+
+    def _places(self, order: Sequence[int]) -> list[int]:
+        """Positions of the continuous columns, in an order of all columns."""
+        place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
+        return [place[j] for j in order if j in place]
+
+    def _residuals(
+        self, cells: Tensor, order: Sequence[int]
+    ) -> Callable[[int], tuple[Tensor, ...]]:
+        """Function from a position to residuals and standard deviations, :meth:`DenseGaussians.in_order`."""
+        if self.dense is not None:
+            return self.dense.in_order(cells, self._places(order))
+        known = cells.nan_to_num(0.0).to(self.means)
+
+        def of_column(r: int) -> tuple[Tensor, ...]:
+            sd = self.var[:, r].sqrt()
+            return (known[:, r, None] - self.means[:, r]).mul_(1 / sd), sd
+
+        return of_column
 
     def _cells(self, x: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
         """Function from a column to the log-probability of its cells given each class: (B, Z), 0 where one is missing.
@@ -372,73 +384,56 @@ class MixtureDenoiser(Denoiser):
         book, table = self.codebook, self._of_levels.of(self.log_probs)
         level, cells = book.level_of(x), x.index_select(1, book.reals)
         places = {j: r for r, j in enumerate(book.reals.tolist())}
-        if self.dense is None:
-            densities = partial(self._density, cells.nan_to_num(0.0).to(self.means))
-        else:
-            densities = self.dense.densities_in_order(cells, self._reals_of(order))
-        missing = cells.isnan()
+        residuals, missing = self._residuals(cells, order), cells.isnan()
         has_gaps = devices.any_true(missing)
 
         def of_column(j: int) -> Tensor:
             if j in book.place:
                 return table.index_select(0, level[:, book.place[j]])
-            out = densities(places[j])
+            z, sd = residuals(places[j])
+            out = torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
             return out.masked_fill(missing[:, places[j], None], 0.0) if has_gaps else out
 
         return of_column
 
-    def _density(self, cells: Tensor, r: int) -> Tensor:
-        """Log-density of known cells (B, R) of column r given each class, where numbers do not depend: (B, Z)."""
-        sd = self.var[:, r].sqrt()
-        z = (cells[:, r, None] - self.means[:, r]).mul_(1 / sd)
-        return torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
-
-    def _reals_of(self, order: Sequence[int]) -> list[int]:
-        """Positions of the continuous columns, in an order of all columns."""
-        place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
-        return [place[j] for j in order if j in place]
-
     def log_factors(self, x: Tensor) -> Tensor:
         """The mean over the order of the table and its reverse, leading columns first."""
-        own, rows, back = self._modelled.sort().values, without_copies(x), None
-        columns = own.tolist()
-        orders = both_ways(columns, self.codebook.leading_columns)
+        book, own = self.codebook, self._modelled.tolist()
+        first = [j for j in book.leading_first if j in own]
+        n_leading = len(set(own).intersection(book.leading_columns))
+        orders = [first, first[:n_leading] + first[n_leading:][::-1]] if own else []
+        rows, back = without_copies(x), None
         if self.dense is not None and not devices.static_shapes(x.device):
             # rows with the same cells missing in one batch: each batch costs a product for each pattern
-            missing = rows[:, self.codebook.reals].isnan()
+            missing = rows[:, book.reals].isnan()
             if bool((missing != missing[:1]).any()):
-                first = missing.unique(dim=0, return_inverse=True)[1].argsort(stable=True)
-                rows, back = rows[first], first.argsort()
-        out = torch.cat([self._shares(some, columns, orders) for some in self._batches(rows)])
-        out = out if back is None else out[back]
+                by_pattern = missing.unique(dim=0, return_inverse=True)[1].argsort(stable=True)
+                rows, back = rows[by_pattern], by_pattern.argsort()
+        parts = []
+        for some in self._batches(rows):
+            out = self.log_weights.new_zeros(some.shape)
+            for order in orders:
+                shares = shares_of_classes(self.log_weights, map(self._cells(some, order), order))
+                place = devices.index_tensor(tuple(order), str(x.device))
+                out = out.index_add(1, place, shares, alpha=0.5)
+            parts.append(out)
+        out = torch.cat(parts) if back is None else torch.cat(parts)[back]
         out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
         if self.fallback is not None:
-            out = self.fallback.log_factors(x).to(out).index_copy(1, own, out)
+            others = self.fallback.log_factors(x).to(out)
+            out = others.index_copy(1, self._modelled, out[:, self._modelled])
         return out.masked_fill(x.isnan(), 0.0)
-
-    def _shares(self, x: Tensor, columns: Sequence[int], orders: Sequence[Sequence[int]]) -> Tensor:
-        """Factors of some columns in rows, (B, C''): the mean over orders, by the places of the columns among them."""
-        parts = []
-        # where numbers depend on those before them, each order has its own
-        for some in [orders] if self.dense is None else [[order] for order in orders]:
-            cells = self._cells(x, [columns[i] for i in some[0]])
-            parts.append(
-                shares_of_classes(
-                    self.log_weights, lambda i, of=cells: of(columns[i]), some, len(x)
-                )
-            )
-        return torch.stack(parts).mean(0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """Exact, by the posterior of the classes given the cells before each column."""
         book, levels, probs = self.codebook, self.codebook.levels, self._probs
         logits, gaussians = [], []
         for rows in self._batches(x):
-            cells, moments = self._cells(rows, order.tolist()), [self.means.T, self.var.T]
-            modelled = self._modelled.tolist()
+            cells, modelled = self._cells(rows, order.tolist()), self._modelled.tolist()
+            moments = [t.T.expand(len(rows), -1, -1) for t in (self.means, self.var)]
             if self.dense is not None:
-                moments = self.dense.in_order(rows[:, book.reals], self._reals_of(order.tolist()))
-            moments = [t.expand(len(rows), *t.shape[-2:]) for t in moments]
+                values = rows[:, book.reals]
+                moments = self.dense.conditionals(values, self._places(order.tolist()))
             log_class = self.log_weights.expand(len(rows), -1)
             before = log_class.new_empty(book.n_columns, *log_class.shape)
             for j in order.tolist():
@@ -449,7 +444,7 @@ class MixtureDenoiser(Denoiser):
             logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
             gaussians.append((before[book.reals].transpose(0, 1), *moments))
         q = beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
-        if self.has_reals:
+        if self.own_reals:
             q.gaussian = GaussianPosterior(*map(torch.cat, zip(*gaussians, strict=True)))
         return q
 
@@ -463,17 +458,18 @@ class MixtureDenoiser(Denoiser):
         logits = self.log_probs[z].masked_fill(~may_be, -torch.inf)
         codes = CategoricalPosterior(book.levels, logits).sample(generator, allow_unseen=True)
         out.index_copy_(1, book.finite, codes.double())
-        if self.has_reals:
-            mean = self.means[z]
-            xi = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-            out.index_copy_(1, book.reals, (mean + self._deviations(z, xi)).double())
+        if self.own_reals:
+            like, shape = self.means, (n, self.means.shape[1])
+            xi = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+            out.index_copy_(1, book.reals, self._numbers(z, xi).double())
         return out
 
-    def _deviations(self, z: Tensor, xi: Tensor) -> Tensor:
-        """Standard normal numbers (n, R) as deviations of continuous cells from the means of classes (n,)."""
+    def _numbers(self, z: Tensor, xi: Tensor) -> Tensor:
+        """Continuous cells (n, R) of classes (n,) by standard normal numbers (n, R)."""
+        mean = self.means[z].to(xi)
         if self.dense is not None:
-            return (self.chol[z] @ xi[:, :, None])[:, :, 0]
-        return self.var[z].sqrt() * xi
+            return mean + (self.chol[z].to(xi) @ xi[:, :, None])[:, :, 0]
+        return mean + self.var[z].to(xi).sqrt() * xi
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
@@ -486,33 +482,27 @@ class MixtureDenoiser(Denoiser):
         for rows, own in zip(x.split(step), u.split(step), strict=True):
             log_class = self.log_joint(filled(rows))[: len(rows)]
             z.append(chosen(log_class.double(), own).flatten())
-        which, others = torch.cat(z) if z else x.new_zeros(0).long(), None
-        if self.fallback is not None:
-            others = self.fallback.marginals()
-        place = {j: r for r, j in enumerate(book.reals.tolist())} if self.has_reals else {}
-        for j in range(book.n_columns):
-            rows = torch.nonzero(out[:, j].isnan()).flatten()
-            if not len(rows):
-                continue
+        which = torch.cat(z) if z else x.new_zeros(0).long()
+        gaps = out.isnan()
+        if self.own_reals and bool(gaps[:, book.reals].any()):
+            v = torch.stack([noise.uniform(j, 2)[:, 1] for j in book.reals.tolist()], 1)
+            drawn = self._numbers(which, torch.special.ndtri(v.clamp(1e-12, 1 - 1e-12)))
+            cells = out[:, book.reals]
+            if self.dense is not None:
+                drawn = self.dense.conditioned(drawn, which, cells)
+            out[:, book.reals] = torch.where(cells.isnan(), drawn, cells)
+        others = None if self.fallback is None else self.fallback.marginals()
+        for j in torch.nonzero(out.isnan().any(0)).flatten().tolist():
+            rows = torch.nonzero(gaps[:, j]).flatten()
             u, v = noise.uniform(j, 2)[rows].unbind(1)
             if j in book.place:
                 own = levels.own(book.place[j])
                 values = chosen(self.log_probs[:, own][which[rows]].double(), u).double()
-            elif j in place:
-                mean, var = self._number(which[rows], out[rows], place[j])
-                values = mean + var.sqrt() * torch.special.ndtri(v.clamp(1e-12, 1 - 1e-12))
             else:
                 assert others is not None
                 values = others.expand(len(rows)).at_uniform(j, u, v)
             out[rows, j] = values
         return out.unflatten(0, (len(x), n_draws))
-
-    def _number(self, z: Tensor, x: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the continuous column r given classes (n,), and the known cells of rows (n, C)."""
-        if self.dense is not None:
-            return self.dense.number(z, x[:, self.codebook.reals], r)
-        mean, var = (t[z, r].double() for t in (self.means, self.var))
-        return mean, var
 
     @classmethod
     @torch.no_grad()
@@ -623,25 +613,20 @@ def _by_level(log_probs: Tensor) -> Tensor:
     return torch.cat([log_probs.T, log_probs.new_zeros(1, len(log_probs))])
 
 
-def shares_of_classes(
-    log_weights: Tensor, own: Callable[[int], Tensor], orders: Sequence[Sequence[int]], n_rows: int
-) -> Tensor:
-    r"""Increments of a mixture's log-probability as its columns are multiplied in one by one: (B, C), nats.
+def shares_of_classes(log_weights: Tensor, cells: Iterable[Tensor]) -> Tensor:
+    r"""Increments of a mixture's log-probability as its columns are multiplied in one by one: (B, n), nats.
 
-    :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior r given the columns before j; the
-    columns sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`, with ``log_weights`` (Z,). ``own`` maps a column to each
-    class's log-probability of its cells, (B, Z), nats, 0 where one is missing. The result is the mean over ``orders``.
+    :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior r given the columns before j, which sum
+    to :math:`\log \sum_z w_z \prod_j p_z(x_j)`, with ``log_weights`` (Z,). ``cells`` are each class's log-probabilities
+    of the cells of one column after the other, (B, Z), nats, 0 where one is missing.
     """
-    lost = []  # by the largest term in each step, where the terms are normalised
-    for order in orders:
-        log_class, steps = log_weights, {}
-        for j in order:
-            joint = log_class + own(j)
-            log_class = torch.log_softmax(joint, 1)
-            steps[j] = joint.amax(1) - log_class.amax(1)
-        lost += [steps[j] for j in range(len(order))]
-    out = torch.stack(lost, 1) if lost else log_weights.new_zeros(n_rows, 0)
-    return out.unflatten(1, (len(orders), -1)).mean(1)
+    log_class, steps = log_weights[None], []
+    for own in cells:
+        joint = log_class + own
+        log_class = torch.log_softmax(joint, 1)
+        # by the largest term, where the terms are normalised
+        steps.append(joint.amax(1) - log_class.amax(1))
+    return torch.stack(steps, 1) if steps else log_weights.new_zeros(1, 0)
 
 
 class Sums(NamedTuple):
@@ -759,7 +744,7 @@ def with_dependent_numbers(
 
     Not worse on the held-out rows, see :func:`refine`. Unchanged unless there are two to ``MOST_DEPENDENT`` of them.
     """
-    if not model.has_reals or not 1 < model.means.shape[1] <= MOST_DEPENDENT:
+    if not model.own_reals or not 1 < model.means.shape[1] <= MOST_DEPENDENT:
         return model
     weights, probs = model.log_weights.exp(), model.log_probs.exp()
     own = {"mean": model.means, "chol": torch.diag_embed(model.var.sqrt())}
@@ -788,7 +773,7 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     probs = (sums.counts + kept_rows * prior) / (seen + kept_rows)
     kept = len(weights) - n_fixed
     probs[kept:] = prior[kept:]
-    if not model.has_reals:
+    if not model.own_reals:
         return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback)
     kept_rows = prior_rows + lacking(sums.present)
     old_mean, n = model.means.double(), sums.present + kept_rows

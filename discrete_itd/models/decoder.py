@@ -422,7 +422,7 @@ class DecoderRun:
         if len(rows) > EM_ROWS:
             order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
             rows = rows[order[:EM_ROWS]]
-        fixed = int(fitted.has_reals)  # the class for outliers
+        fixed = int(fitted.own_reals)  # the class for outliers
         fitted = refine(
             fitted, rows, self.x_valid, n_fixed=fixed, left=self.seconds_left, clock=self.clock
         )

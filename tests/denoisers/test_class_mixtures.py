@@ -292,7 +292,7 @@ def test_continuous_columns_get_a_gaussian_of_every_class(device, missing):
     np.testing.assert_allclose(probs[0][order], expected, atol=0.04)
     assert fitted.fallback is not None
     plain = fit(book, x.to(device), 3, with_reals=False)
-    assert not plain.has_reals
+    assert not plain.own_reals
     assert plain.log_prob(x).mean() < fitted.log_prob(x).mean() - 1
 
 

@@ -360,7 +360,7 @@ def test_a_fit_is_one_distribution(device, dtype, name, missing):
 def test_a_fit_with_a_continuous_column_integrates_to_one(device):
     book = make_book("one real", device)
     model, *_ = fitted(book, np.random.default_rng(0), missing=0.1)
-    assert model.has_reals
+    assert model.own_reals
     grid = np.arange(-16, 16, 0.02)
     total = model.log_prob(all_rows(book, grid)).double().exp().sum().item() * 0.02
     assert total == pytest.approx(1, abs=1e-3)
