@@ -69,17 +69,21 @@ class Filling:
         return {"draw": self._args.draw, "seed": self._args.seed}
 
     def outputs(
-        self, source: Source, tally: Tally, part: str | None
+        self, source: Source, tally: Tally, name: str | None
     ) -> tuple[pa.Schema | None, Iterator[pd.DataFrame]]:
         """See :class:`~discrete_itd.cli.folders.Job`."""
         self.reader.check(source)
         schema = None if source.schema is None else self._schema(source.schema)
-        return schema, self._filled(source, schema, tally, part)
+        return schema, self._filled(source, schema, tally, _random(self._args.seed, name))
 
     def _filled(
-        self, source: Source, schema: pa.Schema | None, tally: Tally, part: str | None
+        self,
+        source: Source,
+        schema: pa.Schema | None,
+        tally: Tally,
+        random: np.random.RandomState,
     ) -> Iterator[pd.DataFrame]:
-        draw, random = self._args.draw, _random(self._args.seed, part)
+        draw = self._args.draw
         how: Any = {"method": "sample", "random_state": random} if draw else {}
         n_rows = DRAWN_ROWS if draw else None
         for chunk, rows in self.reader.read(source, all_used=True, n_rows=n_rows):
@@ -143,8 +147,8 @@ def _stored(values: pd.Series, field: pa.Field, path: str) -> pd.Series:
     return pd.Series(pd.arrays.ArrowExtensionArray(array), index=values.index)
 
 
-def _random(seed: int | None, part: str | None) -> np.random.RandomState:
-    """Random numbers of a table; of a part of a folder, the same in each run and unlike those of other parts."""
-    if seed is None or part is None:
+def _random(seed: int | None, name: str | None) -> np.random.RandomState:
+    """Random numbers of a table; of a file in a folder, the same in each run and unlike those of other files."""
+    if seed is None or name is None:
         return check_random_state(seed)
-    return np.random.RandomState([seed, zlib.crc32(part.encode())])
+    return np.random.RandomState([seed, zlib.crc32(name.encode())])

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.inputs import about, load_model, tables_in
+from discrete_itd.cli.inputs import about, load_model, tables_of
 from discrete_itd.cli.messages import STANDARD, UserError, note, percent, plus_minus
 from discrete_itd.cli.tables import (
     Dialect,
@@ -204,7 +204,7 @@ def _is_written(values: pd.Series, asked: Any) -> bool:
 
 def _folder(path: str) -> ParquetStream:
     """The Parquet files of a folder; UserError if there are other tables."""
-    files = {ending(file): file for file in reversed(tables_in(path))}
+    files = {ending(file): file for file in reversed(tables_of(path))}
     parquet = files.pop(".parquet", None)
     if files:
         beside = "" if parquet is None else f" beside {parquet}"

@@ -1,8 +1,8 @@
 """Commands that turn the rows of tables into rows of other tables: one file, a pipe, or folders of files.
 
-In a folder each file, or row group of a Parquet file, gives one file of the output, which appears whole or not at all.
-The folder has a ledger with a line for each part that is complete: what it was made of, and by which model and options.
-The same command after a kill makes the other parts only.
+In a folder each file gives one of the output, which appears whole or not at all. The folder has a ledger with a line
+for each file that is complete: what it was made of, and by which model and options. The same command after a kill makes
+the other files only.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 import pandas as pd
 
 from discrete_itd import __version__
-from discrete_itd.cli.inputs import Reader, tables_in
+from discrete_itd.cli.inputs import Reader, tables_of
 from discrete_itd.cli.messages import STANDARD, UserError, note, say
 from discrete_itd.cli.tables import (
     EmptyTableError,
@@ -32,7 +32,6 @@ from discrete_itd.cli.tables import (
     check_out,
     ending,
     reading,
-    row_groups,
     same_file,
     write_table,
 )
@@ -50,11 +49,11 @@ class Job(Protocol):
     copies: bool  # whether its output is the table itself, with some cells changed
 
     def outputs(
-        self, source: Source, tally: Tally, part: str | None
+        self, source: Source, tally: Tally, name: str | None
     ) -> tuple[Any, Iterable[pd.DataFrame]]:
         """The Arrow schema of the output, or None for that of the first frame; and its frames.
 
-        ``tally`` counts what has been made. ``part`` names the part of a folder.
+        ``tally`` counts what has been made. ``name`` is that of a file in a folder.
         """
         ...
 
@@ -84,7 +83,7 @@ def run(args: argparse.Namespace, make: Callable[[Callable[[int], object]], Job]
     with stream_progress(args.command) as bar:
         job = make(bar.update)
         if in_folder(args):
-            tally = _parts_made(args, job)
+            tally = _folder_made(args, job)
         else:
             tally = Tally()
             with reading(args.table, job.reader.dialect) as source:
@@ -94,103 +93,62 @@ def run(args: argparse.Namespace, make: Callable[[Callable[[int], object]], Job]
     return tally
 
 
-def _write(job: Job, source: Source, out: str, tally: Tally, part: str | None) -> None:
+def _write(job: Job, source: Source, out: str, tally: Tally, name: str | None) -> None:
     dialect = None
     if job.copies and source.schema is None:
         of_csv = out == STANDARD or ending(out) == ".csv"
         dialect = source.dialect if of_csv else replace(source.dialect, sep=None)
-    schema, frames = job.outputs(source, tally, part)
+    schema, frames = job.outputs(source, tally, name)
     write_table(out, frames, dialect, schema)
 
 
-def _parts_made(args: argparse.Namespace, job: Job) -> Tally:
-    """Make the parts of a folder that are not complete; the sums over all."""
-    parts, total, n_known, any_made = parts_of(args.table, args.out), Tally(rows=0), 0, False
-    for part in parts:
-        if same_file(part.out, args.model) or same_file(part.out, args.table):
-            raise UserError(f"{part.out}: would be written over what is read")
-    dialect = job.reader.dialect
-    options = {"command": args.command, "dialect": vars(dialect), **job.options()}
+def _folder_made(args: argparse.Namespace, job: Job) -> Tally:
+    """Make the files of a folder that are not complete; the sums over all."""
+    sources = tables_of(args.table)
+    if os.path.isdir(args.table):
+        inner, outer = Path(args.table).resolve(), Path(args.out).resolve()
+        if inner == outer or inner in outer.parents or outer in inner.parents:
+            raise UserError(f"{args.out}: --out and the folder of tables must lie apart")
+    for name in sources:
+        ending(name)
+        out = os.path.join(args.out, name)
+        if same_file(out, args.model) or same_file(out, args.table):
+            raise UserError(f"{out}: would be written over what is read")
+    options = {"command": args.command, "dialect": vars(job.reader.dialect), **job.options()}
+    total, n_known, any_made = Tally(rows=0), 0, False
     with closing(Ledger(args.out, key_of(args.model, options))) as ledger:
-        ledger.clear(parts)
-        for part in parts:
-            tally = ledger.find(part)
+        for name, source in sources.items():
+            tally = ledger.find(name, source)
             n_known += tally is not None
-            tally = _made(job, part, ledger) if tally is None else tally
+            tally = _made(job, name, source, ledger) if tally is None else tally
             any_made |= tally is not None
             total.update(tally or {})
     if not any_made:
         raise EmptyTableError(f"{args.table}: the tables are empty")
     known = f", {n_known} of them complete before" if n_known else ""
-    say(args.out, f"{args.out}: {len(parts)} files{known}")
+    say(args.out, f"{args.out}: {len(sources)} files{known}")
     return total
 
 
-def _made(job: Job, part: Part, ledger: Ledger) -> Tally | None:
-    """The sums over a part; None if it is left out, as it has not even a header."""
-    begun, tally = ledger.begin(part), Tally(rows=0)
+def _made(job: Job, name: str, source: str, ledger: Ledger) -> Tally | None:
+    """The sums over a file; None if it is left out, as it has not even a header."""
+    out, before, tally = ledger.place(name), stamp(source), Tally(rows=0)
     try:
-        with reading(part.source, job.reader.dialect, part.row_group) as source:
-            _write(job, source, part.out, tally, part.name)
+        with reading(source, job.reader.dialect) as opened:
+            _write(job, opened, out, tally, name)
     except EmptyTableError as error:
         note(f"{error}: left out")
-        ledger.leave_out(part)
+        ledger.leave_out(name)
         return None
-    ledger.add(part, begun, tally)
+    ledger.add(name, before, tally)
     return tally
 
 
-# -- parts ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Part:
-    """The source of one file in the folder of the output."""
-
-    name: str  # of the file, relative to the folder
-    file: str  # it is made of, relative to the folder of the input
-    source: str  # the paths of both
-    out: str
-    row_group: int | None = None  # the only one to read
-
-    @property
-    def stamps(self) -> list[Any]:
-        """Stamps of the files that the part is made of."""
-        return [self.file, self.row_group, stamp(self.source)]
-
-
-def parts_of(path: str, out: str) -> list[Part]:
-    """The parts that a table, or each table of a folder, gives; UserError if one folder lies in the other.
-
-    A Parquet file of several row groups becomes a folder of its name, as engines write them: it reads as one table.
-    """
-    files = [os.path.basename(path)]
-    if os.path.isdir(path):
-        inner, outer = Path(path).resolve(), Path(out).resolve()
-        if inner == outer or inner in outer.parents or outer in inner.parents:
-            raise UserError(f"{out}: --out and the folder of tables must lie apart")
-        files = tables_in(path)
-    else:
-        path = os.path.dirname(path)
-    parts = []
-    for file in files:
-        source = os.path.join(path, file)
-        n_groups = row_groups(source) if ending(source) == ".parquet" else 1
-        if n_groups < 2:
-            parts.append(Part(file, file, source, os.path.join(out, file)))
-            continue
-        for i in range(n_groups):
-            name = os.path.join(file, f"{i:05}.parquet")
-            parts.append(Part(name, file, source, os.path.join(out, name), i))
-    return parts
-
-
 class Ledger:
-    """The parts of a folder that are complete, by the model and options of ``key``.
+    """The files of a folder that are complete, by the model and options of ``key``.
 
-    A ledger may come from anyone who can write in the folder: of its lines only those count that name a table in the
-    folder, and nothing outside of the folder is ever removed or written. The folder is made if it is not there; a
-    UserError if it cannot be written in, or its ledger is no regular file.
+    A ledger may come from anyone who can write in the folder: it names no file that is written or removed. The folder
+    is made if it is not there; a UserError if it cannot be written in, or its ledger is no regular file.
     """
 
     def __init__(self, folder: str, key: str) -> None:
@@ -203,8 +161,7 @@ class Ledger:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
         self._lock()
         content = self._file.read()
-        entries = filter(None, map(_entry, content.splitlines()))
-        self._lines = {entry["part"]: entry for entry in entries}
+        self._entries = dict(filter(None, map(_entry, content.splitlines())))
         if content and not content.endswith(b"\n"):
             self._file.write(b"\n")
 
@@ -212,53 +169,39 @@ class Ledger:
         """Let others write in the folder."""
         self._file.close()
 
-    def find(self, part: Part) -> Tally | None:
-        """The counts of a complete part; None if it must be made."""
-        entry = self._lines.get(part.name, {})
-        expected = (self._key, part.stamps, stamp(part.out))
-        return entry["tally"] if expected == tuple(map(entry.get, ("key", "source", "out"))) else None  # fmt: skip
+    def find(self, name: str, source: str) -> Tally | None:
+        """The counts of a complete file; None if it must be made."""
+        made, tally = self._entries.get(name, (None, None))
+        return tally if made == [self._key, stamp(source), stamp(self._path(name))] else None
 
-    def clear(self, parts: Sequence[Part]) -> None:
-        """Remove what earlier runs have made of these input files if none of the parts is it."""
-        names, files = {part.name for part in parts}, {part.file for part in parts}
-        for name, entry in self._lines.items():
-            path = Path(self._folder, name)
-            stale = entry["file"] in files and name not in names
-            if stale and path.is_file() and self._is_inside(path):
-                path.unlink()
-                if path.parent != Path(self._folder):
-                    with suppress(OSError):  # it holds other parts
-                        path.parent.rmdir()
-
-    def begin(self, part: Part) -> dict[str, Any]:
-        """Make room for a part; the result is for :meth:`add`. A UserError if a link leads out of the folder."""
-        path = Path(part.out)
-        if not self._is_inside(path):
+    def place(self, name: str) -> str:
+        """The path of a file that is to be made, in a folder that is there; UserError if a link leads out of it."""
+        path = self._path(name)
+        inner, outer = os.path.realpath(os.path.dirname(path)), os.path.realpath(self._folder)
+        if os.path.commonpath([inner, outer]) != outer:
             raise UserError(f"{path}: a link leads out of the folder {self._folder}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            os.makedirs(inner, exist_ok=True)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-        return {"part": part.name, "file": part.file, "source": part.stamps, "key": self._key}
+        return path
 
-    def add(self, part: Part, begun: dict[str, Any], tally: Tally) -> None:
-        """Note that a part is complete."""
-        entry = {**begun, "out": stamp(part.out), "tally": tally}
-        self._lines[part.name] = entry
-        self._file.write(json.dumps(entry).encode() + b"\n")
+    def add(self, name: str, source: list[int] | None, tally: Tally) -> None:
+        """Note that a file is complete, made of one with this stamp."""
+        made = [self._key, source, stamp(self._path(name))]
+        self._entries[name] = made, tally
+        line = json.dumps({"name": name, "made": made, "tally": tally})
+        self._file.write(line.encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def leave_out(self, part: Part) -> None:
-        """Remove what an earlier run has made of a part that now gives none."""
-        path = Path(part.out)
-        if self._lines.pop(part.name, None) is not None and self._is_inside(path):
-            path.unlink(missing_ok=True)
+    def leave_out(self, name: str) -> None:
+        """Remove what an earlier run has made of a table that now gives nothing."""
+        if self._entries.pop(name, None) is not None:
+            Path(self._path(name)).unlink(missing_ok=True)
 
-    def _is_inside(self, path: Path) -> bool:
-        """Whether a file is, or would be, in the folder, all links on the way to it followed."""
-        inner, outer = os.path.realpath(path.parent), os.path.realpath(self._folder)
-        return os.path.commonpath([inner, outer]) == outer
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
 
     def _lock(self) -> None:
         try:
@@ -291,28 +234,19 @@ def _open_regular(path: str) -> BinaryIO:
     return file
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
+def _entry(line: bytes) -> tuple[str, tuple[Any, Tally]] | None:
     """A line of a ledger; None if a kill or somebody else has left it."""
     try:
         entry = json.loads(line)
-        name, tally = entry["part"], entry["tally"]
+        name, made, tally = entry["name"], entry["made"], entry["tally"]
         sums = [
             type(v) in (int, float) and math.isfinite(v) and (v >= 0 or what in SIGNED)
             for what, v in tally.items()
         ]
-        is_sound = isinstance(entry["file"], str) and type(tally["rows"]) is int and all(sums)
-        return {**entry, "tally": Tally(tally)} if is_sound and _is_table_inside(name) else None
+        is_sound = isinstance(name, str) and type(tally["rows"]) is int and all(sums)
+        return (name, (made, Tally(tally))) if is_sound else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _is_table_inside(name: Any) -> bool:
-    """Whether a name, relative to a folder, is that of a table in it, with no way out of it."""
-    if not isinstance(name, str) or "\0" in name or os.path.isabs(name):
-        return False
-    ending(name)
-    parts = name.replace(os.sep, "/").split("/")
-    return not {"", ".", ".."} & {*parts} and not os.path.splitdrive(name)[0]
 
 
 def key_of(model: str, options: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,7 @@ class Reader:
 
     def check_all(self, path: str) -> None:
         """Raise a UserError if a table, or one in a folder, cannot be opened or lacks a column of the model."""
-        for _, table in _files(path):
+        for table in tables_of(path).values():
             with reading(table, self.dialect) as source:
                 self.check(source)
 
@@ -90,16 +90,16 @@ class Reader:
         In a folder, the labels of rows begin with their file. Errors are those of :meth:`read`, and if a table lacks
         a column or has no rows.
         """
-        for file, table in _files(path):
+        in_folder = os.path.isdir(path)
+        for name, table in tables_of(path).items():
             with reading(table, self.dialect) as source:
                 self.check(source)
                 kept = kept_names(table, source.names, keep)
                 for chunk, rows in self.read(source, keep=kept, all_used=all_used):
                     if not len(chunk):
                         raise EmptyTableError(f"{table}: the table is empty")
-                    if file:
-                        labels = [f"{file} {n}" for n in rows.index]
-                        rows = rows.labelled(labels)
+                    if in_folder:
+                        rows = rows.labelled([f"{name} {n}" for n in rows.index])
                     yield table, chunk, rows
 
     def check(self, source: Source) -> None:
@@ -201,40 +201,27 @@ def written_categories(column: Column) -> dict[str, Any]:
     return TRUTHS | known if all(isinstance(c, bool) for c in column.categories) else known
 
 
-def _files(path: str) -> list[tuple[str, str]]:
-    """The name within a folder, and the path, of each of its tables; of a file no name."""
-    if not os.path.isdir(path):
-        return [("", path)]
-    return [(file, os.path.join(path, file)) for file in tables_in(path)]
+def tables_of(path: str) -> dict[str, str]:
+    """The path of a table, or of those in a folder and the folders in it, by relative names in order.
 
-
-def tables_in(folder: str) -> list[str]:
-    """Tables in a folder and the folders in it, by relative names in order.
-
-    Names that begin with a dot or an underscore are passed over, and a folder is read once, however many links lead to
-    it.
+    Names that begin with a dot or an underscore are passed over; links to folders are not followed.
     """
-    found, others, seen, waiting = [], [], set(), [folder]
-    while waiting:  # links are followed last: a folder is known by its own name if it lies within
-        for at, folders, names in os.walk(waiting.pop(0)):
-            status = os.stat(at)
-            if (status.st_dev, status.st_ino) in seen:
-                folders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-            paths = [os.path.join(at, name) for name in folders]
-            waiting += [path for path in paths if os.path.islink(path)]
-            for name in names:
-                if name.startswith((".", "_")):
-                    continue
-                relative = os.path.relpath(os.path.join(at, name), folder)
-                (found if _is_table(relative) else others).append(relative)
-    if not found:
-        raise UserError(f"{folder}: no tables in this folder")
-    if others:
-        warn(f"{folder}: ignoring {len(others)} files that are no tables, like {min(others)}")
-    return sorted(found)
+    if not os.path.isdir(path):
+        return {os.path.basename(path): path}
+    files = {}
+    for at, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        for name in folders:
+            if os.path.islink(os.path.join(at, name)):
+                warn(f"{os.path.join(at, name)}: a link to a folder is not followed")
+        full = [os.path.join(at, name) for name in names if not name.startswith((".", "_"))]
+        files |= {os.path.relpath(file, path): file for file in full}
+    tables = {name: files[name] for name in sorted(files) if _is_table(name)}
+    if not tables:
+        raise UserError(f"{path}: no tables in this folder")
+    if others := sorted(files.keys() - tables):
+        warn(f"{path}: ignoring {len(others)} files that are no tables, like {others[0]}")
+    return tables
 
 
 def _is_table(path: str) -> bool:
@@ -284,8 +271,3 @@ def kept_names(
         if problem:
             raise UserError(f"{path}: column {name!r}: named in --keep, {problem}")
     return kept
-
-
-def kept_cells(chunk: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Some columns of a chunk as they are: the text of a CSV, or the types of Parquet."""
-    return cast(pd.DataFrame, chunk[list(names)])

@@ -14,7 +14,6 @@ import pandas as pd
 from discrete_itd.cli.inputs import (
     Reader,
     about,
-    kept_cells,
     kept_names,
     load_detector,
     load_model,
@@ -92,7 +91,7 @@ def _examined(args: argparse.Namespace) -> Findings:
         """The rows, beside them the columns that ``--keep`` asks for, as they are."""
         for path, chunk, rows in readers[0].read_all(args.table, keep=args.keep):
             keep[:] = kept_names(path, list(chunk.columns), args.keep)
-            yield replace(rows, others=kept_cells(chunk, keep).set_axis(rows.index))
+            yield replace(rows, others=chunk[keep].set_axis(rows.index))
 
     paths = [path for path in (args.table, args.inliers) if path is not None]
     with stream_progress(args.command) as bar, about(" or ".join(paths)):
@@ -170,8 +169,7 @@ def _watched(found: DriftWatch, chunks: Chunks, keep: list[str]) -> Iterator[pd.
         with about(path):
             table = found.update(rows)
         names = kept_names(path, list(chunk.columns), keep, list(table.columns))
-        kept = kept_cells(chunk, names).set_axis(table.index, axis=0)
-        yield pd.concat([kept, table], axis=1)
+        yield pd.concat([chunk[names].set_axis(table.index, axis=0), table], axis=1)
 
 
 def drift(args: argparse.Namespace) -> int:

@@ -19,7 +19,6 @@ from discrete_itd.cli.inputs import (
     Reader,
     about,
     check_given,
-    kept_cells,
     kept_names,
     load_model,
 )
@@ -152,7 +151,7 @@ class Scoring:
         return {n: v for n, v in vars(self._args).items() if n not in MAKE_NO_DIFFERENCE}
 
     def outputs(
-        self, source: Source, tally: Tally, part: str | None
+        self, source: Source, tally: Tally, name: str | None
     ) -> tuple[None, Iterator[pd.DataFrame]]:
         """See :class:`~discrete_itd.cli.folders.Job`."""
         self.reader.check(source)
@@ -179,7 +178,7 @@ class Scoring:
             if "alarm" in scores:
                 sums["alarm"] = int(scores["alarm"].to_numpy().sum())
             tally.update(sums)
-            yield pd.concat([kept_cells(chunk, keep), scores], axis=1)
+            yield pd.concat([chunk[keep], scores], axis=1)
 
     def _scores(self, rows: Rows) -> pd.DataFrame:
         """The columns of the output, each row by itself."""

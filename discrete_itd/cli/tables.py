@@ -28,7 +28,7 @@ from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast
 
 import pandas as pd
 
@@ -64,7 +64,6 @@ BEGINNINGS = {
     PARQUET: ".parquet",
 }  # fmt: skip
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes of no text
-OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 DAMAGED = (ValueError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
@@ -133,8 +132,8 @@ def ending(path: str) -> str:
 
 
 @contextmanager
-def reading(path: str, dialect: Dialect, row_group: int | None = None) -> Iterator[Source]:
-    """A table, or one row group of a Parquet file, open within the block.
+def reading(path: str, dialect: Dialect) -> Iterator[Source]:
+    """A table that is open within the block.
 
     A UserError names the file, if it cannot be read, has no columns, or two of its columns have one name.
     """
@@ -143,13 +142,15 @@ def reading(path: str, dialect: Dialect, row_group: int | None = None) -> Iterat
         with damage_named(path, kind):
             opened: Any = path
             if kind != ".parquet":
-                opened = _standard_input() if path == STANDARD else _unpacked(path, stack)
+                opened = _standard_input() if path == STANDARD else _opened(path, stack)
                 if path == STANDARD and opened.peek()[: len(PARQUET)] == PARQUET:
                     kind, opened = ".parquet", _copy(opened, stack)  # its schema stands at its end
-            if kind == ".parquet":
-                source = _parquet(path, opened, row_group, stack)
-            else:
-                source = _csv(path, kind, opened, dialect, stack)
+            parquet = kind == ".parquet"
+            source = (
+                _parquet(path, opened, stack)
+                if parquet
+                else _csv(path, kind, opened, dialect, stack)
+            )
         if not source.names:
             raise EmptyTableError(f"{path}: the table is empty")
         named = pd.Index([name for name in source.names if name])
@@ -303,57 +304,52 @@ def _header(head: str, sep: str) -> tuple[list[str], str]:
     return cells, "\r\n" if head[: lines.tell()].endswith("\r\n") else "\n"
 
 
-def _parquet(path: str, opened: Any, row_group: int | None, stack: ExitStack) -> Source:
-    import pyarrow as pa
+def _parquet(path: str, opened: Any, stack: ExitStack) -> Source:
     from pyarrow.parquet import ParquetFile
 
     file = stack.enter_context(ParquetFile(opened, buffer_size=BUFFER, pre_buffer=False))
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    groups = list(range(len(sizes))) if row_group is None else [row_group]
-    before = sum(sizes[: groups[0]]) if groups else 0
-    schema = file.schema_arrow
+    schema, n_all = file.schema_arrow, file.metadata.num_rows
 
     def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
-        first = before + 1
-        names = [name for name in schema.names if wanted is None or name in wanted]
-        left = schema.empty_table().select(names)
-        for batch in chain(file.iter_batches(n_rows, row_groups=groups, columns=names), [None]):
-            if batch is not None:
-                left = pa.concat_tables([left, pa.Table.from_batches([batch])])
-            while len(left) >= n_rows or (batch is None and (len(left) or first == before + 1)):
-                part, left = left.slice(0, n_rows), left.slice(n_rows)
-                # the types of the file, whatever stands in the part
-                frame = part.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-                yield frame.set_axis(pd.RangeIndex(first, first + len(part)), axis=0)
-                first += max(1, len(part))
+        first, names = 1, [name for name in schema.names if wanted is None or name in wanted]
+        none = [] if n_all else [schema.empty_table().select(names)]
+        for batch in chain(none, file.iter_batches(n_rows, columns=names)):
+            # the types of the file, whatever stands in the part
+            frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+            yield frame.set_axis(pd.RangeIndex(first, first + len(frame)), axis=0)
+            first += len(frame)
 
-    n_rows = sum(sizes[i] for i in groups)
-    return Source(path, ".parquet", schema.names, take, schema=schema, n_rows=n_rows)
+    return Source(path, ".parquet", schema.names, take, schema=schema, n_rows=n_all)
 
 
-def row_groups(path: str) -> int:
-    """Number of row groups of a Parquet file."""
-    from pyarrow.parquet import read_metadata
-
-    with damage_named(path, ".parquet"):
-        return read_metadata(path).num_row_groups
+def _opened(path: str, stack: ExitStack) -> io.BufferedReader:
+    """What is in a file, packed or not, as a stream of bytes that the stack closes."""
+    raw = stack.enter_context(open(path, "rb"))  # noqa: SIM115
+    return stack.enter_context(io.BufferedReader(_packed(path, raw, "r", stack), HEAD_BYTES))
 
 
-def _unpacked(path: str, stack: ExitStack) -> io.BufferedReader:
-    """What is in a file, as a stream of bytes that the stack closes; ValueError for a .zip of several files."""
-    raw: Any
+def _packed(path: str, file: BinaryIO, mode: Literal["r", "w"], stack: ExitStack) -> Any:
+    """A file of the bytes that are packed in another, as the name of the table says; ValueError for .zip of several."""
     match Path(path).suffix.lower():
+        case ".gz":  # no time in it: equal tables are equal files
+            packed: Any = gzip.GzipFile("", f"{mode}b", fileobj=file, mtime=0)
+        case ".bz2":
+            packed = bz2.BZ2File(file, mode)
+        case ".xz":
+            packed = lzma.LZMAFile(file, mode)  # noqa: SIM115
         case ".zip":
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            names = archive.namelist()
+            archive = stack.enter_context(zipfile.ZipFile(file, mode, zipfile.ZIP_DEFLATED))
+            names = archive.namelist() if mode == "r" else [Path(path).stem]
             if len(names) != 1:
                 raise ValueError(f"{len(names)} files in the .zip, not one")
-            raw = archive.open(names[0])
+            packed = archive.open(names[0], mode, force_zip64=mode == "w")
         case ".zst":
-            raw = _arrow(path).CompressedInputStream(path, "zstd")
-        case suffix:
-            raw = OPENERS.get(suffix, io.FileIO)(path)
-    return stack.enter_context(io.BufferedReader(raw, HEAD_BYTES))
+            arrow = _arrow(path)
+            streams = {"r": arrow.CompressedInputStream, "w": arrow.CompressedOutputStream}
+            packed = streams[mode](file, "zstd")
+        case _:
+            return file
+    return stack.enter_context(packed)
 
 
 def _arrow(path: str) -> Any:
@@ -431,7 +427,7 @@ def write_table(
             if kind == ".parquet":
                 _write_parquet(file, frames, schema)
             else:
-                packed = _packing(path, file, stack)
+                packed = _packed(path, file, "w", stack)
                 _write_csv(packed, frames, dialect or Dialect(), SEPARATORS[kind])
 
     save_whole(path, write)
@@ -471,25 +467,6 @@ def _write_parquet(file: Any, frames: Iterable[pd.DataFrame], schema: pa.Schema 
                 schema = schema or pa.schema(list(fields), table.schema.metadata)
                 writer = stack.enter_context(ParquetWriter(file, schema))
             writer.write_table(table.cast(schema))
-
-
-def _packing(path: str, file: BinaryIO, stack: ExitStack) -> Any:
-    """A file that packs what is written to it, if the name of the table says so."""
-    match Path(path).suffix.lower():
-        case ".gz":  # no time in it: equal tables are equal files
-            packed: Any = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
-        case ".bz2":
-            packed = bz2.BZ2File(file, "wb")
-        case ".xz":
-            packed = lzma.LZMAFile(file, "wb")  # noqa: SIM115
-        case ".zip":
-            archive = stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
-            packed = archive.open(Path(path).stem, "w", force_zip64=True)
-        case ".zst":
-            packed = _arrow(path).CompressedOutputStream(file, "zstd")
-        case _:
-            return file
-    return stack.enter_context(packed)
 
 
 def standard_output() -> BinaryIO:
