@@ -12,7 +12,6 @@ from discrete_itd.likelihood.integral import (
 )
 from discrete_itd.likelihood.path import (
     in_blocks,
-    path_attribution,
     path_log_prob,
     path_log_weights,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "error_and_tail",
     "in_blocks",
     "integral_log_prob",
-    "path_attribution",
     "path_log_prob",
     "path_log_weights",
     "squared_errors",

@@ -15,16 +15,17 @@ arXiv:2310.07972: the non-negative decomposition, pixel by pixel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Quadrature, State
+from discrete_itd.channel import Quadrature
 from discrete_itd.channel.noise import draw_salt
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.likelihood.integral import noisy_copies
+from discrete_itd.likelihood.integral import noisy_copies, noisy_state
 
 
 class Information(NamedTuple):
@@ -67,15 +68,13 @@ def pointwise_information(
     nats, stderrs = [x.new_zeros(0, book.n_columns)], [x.new_zeros(0)]
     for rows in x.split(max(1, batch_size // n_points)):
         each, noise, snr, weight = noisy_copies(rows, quadrature, n_points, n_points, salt)
-        points, missing = book.embed(each), each.isnan()
-        xi = noise.normal(1, book.n_coords, points.dtype)
-        asked = ~missing & ~informing & ~both
+        xi = noise.normal(1, book.n_coords, book.dtype)
+        asked = ~each.isnan() & ~informing & ~both
         row = slice(None, None, n_points)  # the first point of each row
         means, first = [], []
-        for known in (both & ~missing, (both | informing) & ~missing):
-            start = State.start(book, points, known)
-            target = torch.where(asked, snr.to(points)[:, None], start.snr)
-            state = start.add(book, start.increment(book, points, target, xi))
+        for known in (both, both | informing):
+            seen = each.masked_fill(informing & ~known, math.nan)
+            start, state, _ = noisy_state(book, seen, snr[:, None], xi, known)
             parts = zip(*(t.split(batch_size) for t in state), strict=True)
             means.append(torch.cat([denoiser(*part).mean() for part in parts]))
             first.append(denoiser(start.y[row], start.snr[row]).mean())

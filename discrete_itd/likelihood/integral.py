@@ -33,7 +33,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Posterior, Quadrature, State
+from discrete_itd.channel import Codebook, Posterior, Quadrature, State
 from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.standard_error import Estimate
@@ -53,8 +53,6 @@ def integral_log_prob(
     progress: Callable[[int], object] | None = None,
 ) -> Estimate:
     r"""Log-probabilities of rows by the integral over SNR, eq. (3), or (4) with a baseline.
-
-    Of a denoiser with an :attr:`~discrete_itd.denoisers.Denoiser.own_order`, along this order.
 
     Parameters
     ----------
@@ -124,22 +122,11 @@ def integral_log_prob(
     log_probs, stderrs = [], []
     for rows in x.split(max(1, batch_size // n_points)):
         each, noise, snr, weight = noisy_copies(rows, quadrature, n_points, n_inner, salt)
-        points, missing = book.embed(each), each.isnan()
-        known = torch.zeros_like(missing) if given is None else given & ~missing
-        start = State.start(book, points, known)
-        target = torch.where(known, math.inf, snr.to(points)[:, None]).masked_fill(missing, 0.0)
-        xi = noise.normal(1, book.n_coords, points.dtype)
-        state = start.add(book, start.increment(book, points, target, xi))
-        asked = each.masked_fill(known, math.nan)
+        xi = noise.normal(1, book.n_coords, book.dtype)
+        start, state, asked = noisy_state(book, each, snr[:, None], xi, given)
         first = slice(None, None, n_points)  # of each row
-        how = (
-            rows,
-            asked,
-            State(start.y[first], start.snr[first]),
-            state,
-            given is None,
-            batch_size,
-        )
+        begin = State(start.y[first], start.snr[first])
+        how = (rows, asked, begin, state, given is None, batch_size)
         error, tail, left = _measured(denoiser, *how)
         log_b = 0.0
         if baseline is not None:
@@ -147,7 +134,7 @@ def integral_log_prob(
             error, tail, left = (a - b for a, b in own)
             log_b = baseline.log_prob(rows)
             if given is not None:
-                log_b = log_b - baseline.log_prob(rows.masked_fill(~known[first], math.nan))
+                log_b = log_b - baseline.log_prob(rows.masked_fill(~given, math.nan))
         closed = (log_b - left * (quadrature.low / 2)).double()
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
@@ -158,6 +145,22 @@ def integral_log_prob(
         if progress is not None:
             progress(len(rows))
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))
+
+
+def noisy_state(
+    book: Codebook, x: Tensor, snr: Tensor, xi: Tensor, given: Tensor | None = None
+) -> tuple[State, State, Tensor]:
+    """States of rows ``x`` (B, C) without and with noise ``xi`` (B, D), and the rows with the given cells missing.
+
+    The columns ``given`` (C,) are known in both, where they are not missing; the other cells have ``snr`` (B, 1) in the
+    second, missing cells 0.
+    """
+    points, missing = book.embed(x), x.isnan()
+    known = torch.zeros_like(missing) if given is None else given & ~missing
+    start = State.start(book, points, known)
+    target = torch.where(known, math.inf, snr.to(points)).masked_fill(missing, 0.0)
+    state = start.add(book, start.increment(book, points, target, xi))
+    return start, state, x.masked_fill(known, math.nan)
 
 
 def noisy_copies(
@@ -186,8 +189,7 @@ def _measured(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Squared errors and tails at n noisy states of each row, (b n,), and squared errors at its start, (b,).
 
-    ``rows`` (b, C) and ``start`` are without noise, ``asked`` (b n, C) and ``state`` with it; ``alike`` says that all
-    rows start from one state.
+    ``alike`` says that all rows start from one state.
     """
     block = min(BLOCK, batch_size)  # the rounding of a row is the same in every batch
     n_points, chained = len(asked) // len(rows), denoiser.own_order is not None
@@ -216,20 +218,7 @@ def _posterior(denoiser: Denoiser, x: Tensor, state: State, block: int = 1) -> P
 
 
 def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error and surprisal of the observed cells of rows ``x`` (B, C): (B,) each, float64.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import Codebook, ColumnPoints
-    >>> from discrete_itd.denoisers import SupportDenoiser
-    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
-    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> error, nats = error_and_tail(oracle.marginals().expand(2), x)
-    >>> nats.exp()
-    tensor([16.0000,  1.7778], dtype=torch.float64)
-    """
+    """Squared error and surprisal of the observed cells of rows ``x`` (B, C): (B,) each, float64."""
     book = q.codebook
     error = (book.embed(x) - q.mean()).masked_fill(book.per_coord(x.isnan()), 0.0)
     return error.double().square().sum(1), -q.log_prob(x).double().sum(1)
@@ -251,17 +240,6 @@ def squared_errors(
     Each row has its own noise, also where rows are equal; each of the positive ``snr`` (n,) is that of all columns.
     Half the area under the mean over rows, as a function of the SNR, is the mean code length (3). With an
     :attr:`~discrete_itd.denoisers.Denoiser.own_order`, each column has this SNR when those before it are known.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import Codebook, ColumnPoints
-    >>> from discrete_itd.denoisers import SupportDenoiser
-    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
-    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> squared_errors([oracle], x, torch.tensor([0.1, 1.0]), generator=generator).shape
-    torch.Size([1, 2, 2])
     """
     book = denoisers[0].codebook
     salt = draw_salt(generator)
@@ -271,15 +249,8 @@ def squared_errors(
         for rows in x.split(batch_size):
             # the row number enters the noise, so that equal rows get independent noise and the standard error holds
             index = torch.arange(done, done + len(rows), device=x.device)
-            points = book.embed(rows)
-            known = (
-                torch.zeros_like(rows, dtype=torch.bool) if given is None else given & ~rows.isnan()
-            )
-            start = State.start(book, points, known)
-            xi = RowNoise(rows, index, salt).normal(i, book.n_coords, points.dtype)
-            target = torch.full_like(start.snr, gamma).masked_fill(rows.isnan(), 0.0)
-            target, asked = torch.where(known, math.inf, target), rows.masked_fill(known, math.nan)
-            state = start.add(book, start.increment(book, points, target, xi))
+            xi = RowNoise(rows, index, salt).normal(i, book.n_coords, book.dtype)
+            _, state, asked = noisy_state(book, rows, rows.new_tensor([[gamma]]), xi, given)
             for m, denoiser in enumerate(denoisers):
                 error, _ = error_and_tail(_posterior(denoiser, rows, state), asked)
                 errors[m, i, done : done + len(rows)] = error

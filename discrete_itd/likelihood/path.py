@@ -31,7 +31,7 @@ from discrete_itd.channel import (
 )
 from discrete_itd.channel.noise import RowNoise, draw_salt, row_hashes
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
-from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
+from discrete_itd.likelihood.standard_error import Attribution, attribute, combine
 
 MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
 MOST_SHARED = 0.7  # share of distinct states up to which deduplication pays
@@ -42,16 +42,10 @@ DECISION = 0x5EED  # separates the noise that decides on more paths from the noi
 def in_blocks(
     call: Callable[..., Tensor], x: Tensor, *more: Tensor, batch_size: int
 ) -> Iterator[Tensor]:
-    """Results of ``call`` on batches of rows; a row's result does not depend on the number of other rows.
+    """Results of ``call`` on batches of rows of ``x`` and of each of ``more``, (N, ...).
 
-    ``call`` maps rows of ``x`` and of each of ``more``, (N, ...), to a tensor with as many rows. A matrix product of
-    one row may sum in another order than one of many rows, and so round differently. Every call therefore gets a
-    multiple of ``BLOCK`` rows (or of ``batch_size``, if smaller), padded with copies of the last.
-
-    Examples
-    --------
-    >>> [part.tolist() for part in in_blocks(lambda part: 2 * part, torch.arange(3), batch_size=2)]
-    [[0, 2], [4]]
+    A matrix product of one row may sum in another order than one of many rows, and so round differently. Every call
+    therefore gets a multiple of ``BLOCK`` rows (or of ``batch_size``, if smaller), padded with copies of the last.
     """
     block = min(BLOCK, batch_size)
     size = batch_size // block * block
@@ -74,18 +68,6 @@ def path_log_weights(
     where they are missing; their log-weights are zero. ``noise`` is that of these rows' paths. ``n_steps`` is at least
     the number of steps that these rows need, by default :func:`~discrete_itd.channel.steps_needed`, for which alone the
     host waits for the device.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
-    >>> from discrete_itd.denoisers import SupportDenoiser
-    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
-    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> noise = RowNoise(x, torch.zeros(2, dtype=torch.int64), salt=0)
-    >>> path_log_weights(oracle, x, CoordinateSchedule(2), noise).sum(1).exp()
-    tensor([0.2500, 0.7500], dtype=torch.float64)
     """
     book = denoiser.codebook
     points, missing = book.embed(x), x.isnan()
@@ -154,8 +136,8 @@ def path_log_prob(
     given: Tensor | None = None,
     batch_size: int = 2048,
     progress: Callable[[int], object] | None = None,
-) -> Estimate:
-    """Log-probabilities of rows by the path estimator (6).
+) -> Attribution:
+    """Log-probabilities of rows by the path estimator (6), and their split by column.
 
     Parameters
     ----------
@@ -184,9 +166,9 @@ def path_log_prob(
 
     Returns
     -------
-    Estimate
-        float64 tensors of shape (N,), nats. ``-log_prob`` is in expectation above the model's true code
-        length, and falls towards it as M grows.
+    Attribution
+        float64, nats. ``-log_prob`` is in expectation above the model's true code length, and falls towards it as M
+        grows.
 
     Raises
     ------
@@ -204,62 +186,6 @@ def path_log_prob(
     >>> path_log_prob(oracle, x, CoordinateSchedule(2), generator=generator).log_prob.exp()
     tensor([0.2500, 0.7500], dtype=torch.float64)
     """
-    chunks = _adaptive_weights(
-        denoiser, x, schedule, n_paths, generator, max_stderr, max_paths, given, batch_size, progress
-    )  # fmt: skip
-    parts = [combine(log_w, distinct_paths(schedule)) for log_w in chunks]
-    return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
-
-
-@torch.no_grad()
-def path_attribution(
-    denoiser: Denoiser,
-    x: Tensor,
-    schedule: Schedule,
-    *,
-    n_paths: int = 4,
-    generator: torch.Generator,
-    max_stderr: float | None = None,
-    max_paths: int = 256,
-    given: Tensor | None = None,
-    batch_size: int = 2048,
-    progress: Callable[[int], object] | None = None,
-) -> Attribution:
-    """:func:`path_log_prob` with each column's share of the surprisal: (6) is a sum over columns.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
-    >>> from discrete_itd.denoisers import SupportDenoiser
-    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
-    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> path_attribution(oracle, x, CoordinateSchedule(2), generator=generator).surprisal.sum(1)
-    tensor([1.3863, 0.2877], dtype=torch.float64)
-    """
-    chunks = _adaptive_weights(
-        denoiser, x, schedule, n_paths, generator, max_stderr, max_paths, given, batch_size, progress,
-        by_column=True,
-    )  # fmt: skip
-    parts = [attribute(log_w, distinct_paths(schedule)) for log_w in chunks]
-    return Attribution(*(torch.cat(t) for t in zip(*parts, strict=True)))
-
-
-def _adaptive_weights(
-    denoiser: Denoiser,
-    x: Tensor,
-    schedule: Schedule,
-    n_paths: int,
-    generator: torch.Generator,
-    max_stderr: float | None,
-    max_paths: int,
-    given: Tensor | None,
-    batch_size: int,
-    progress: Callable[[int], object] | None,
-    by_column: bool = False,
-) -> Iterator[Tensor]:
-    """Log-weights of chunks of rows: (b, M), or (b, M, C) by column, NaN where a row needed fewer paths than others."""
     if n_paths < 1 or max_paths < 1 or (max_stderr is not None and not max_stderr > 0):
         raise ValueError(
             f"n_paths, max_paths and max_stderr must be positive, got {n_paths}, {max_paths}, {max_stderr}"
@@ -272,47 +198,45 @@ def _adaptive_weights(
     chunk = max(1, batch_size // n_paths)
     if schedule.orders is not None:
         chunk = min(LARGER_CHUNK * chunk, batch_size)
-    if by_column:
-        chunk = max(1, min(chunk, MAX_ELEMENTS // (most * x.shape[1])))
+    chunk = max(1, min(chunk, MAX_ELEMENTS // (most * x.shape[1])))
 
-    def weights(rows: Tensor, paths: range, salt: int, by_column: bool) -> Tensor:
-        """The numbered paths of every row: (b, M) or (b, M, C)."""
+    def weights(rows: Tensor, paths: range, salt: int) -> Tensor:
+        """Log-weights by column of the numbered paths of every row: (b, M, C)."""
 
         def call(part: Tensor, path: Tensor) -> Tensor:
-            log_w = path_log_weights(denoiser, part, schedule, RowNoise(part, path, salt), given)
-            return log_w if by_column else log_w.sum(1)
+            return path_log_weights(denoiser, part, schedule, RowNoise(part, path, salt), given)
 
         which = torch.tensor(paths, device=x.device).repeat(len(rows))
         each = rows.repeat_interleave(len(paths), 0)
-        if schedule.orders is None:
-            out = torch.cat(list(in_blocks(call, each, which, batch_size=batch_size)))
-            return out.unflatten(0, (len(rows), len(paths)))
-        # paths of one order side by side
-        n = len(schedule.orders)
-        place = ((which + RowNoise(each, which, salt).offset(n)) % n).argsort(stable=True)
+        place = torch.arange(len(each), device=x.device)
+        if schedule.orders is not None:  # paths of one order side by side
+            n = len(schedule.orders)
+            place = ((which + RowNoise(each, which, salt).offset(n)) % n).argsort(stable=True)
         out = torch.cat(list(in_blocks(call, each[place], which[place], batch_size=batch_size)))
         return out[place.argsort()].unflatten(0, (len(rows), len(paths)))
 
-    def extended(log_w: Tensor, rows: Tensor, needy: Tensor, salt: int, by_column: bool) -> Tensor:
+    def extended(log_w: Tensor, rows: Tensor, needy: Tensor, salt: int) -> Tensor:
         """Twice as many paths of the needy rows, NaN for the others."""
         more = range(log_w.shape[1], min(2 * log_w.shape[1], most))
-        extra = log_w.new_full((len(rows), len(more), *log_w.shape[2:]), torch.nan)
-        extra[needy] = weights(rows[needy], more, salt, by_column)
+        extra = log_w.new_full((len(rows), len(more), log_w.shape[2]), torch.nan)
+        extra[needy] = weights(rows[needy], more, salt)
         return torch.cat([log_w, extra], 1)
 
+    parts = []
     for rows in x.split(chunk):
-        log_w = weights(rows, range(n_paths), salt, by_column)
+        log_w = weights(rows, range(n_paths), salt)
         if max_stderr is not None and n_paths < most:
             other = salt ^ DECISION
-            judge = weights(rows, range(n_paths), other, False)
+            judge = weights(rows, range(n_paths), other)
             while log_w.shape[1] < most:
-                small = combine(judge, distinct).stderr <= max_stderr
+                small = combine(judge.sum(2), distinct).stderr <= max_stderr
                 needy = torch.nonzero(~small).flatten()  # an unknown error is not small
                 if not len(needy):
                     break
-                log_w = extended(log_w, rows, needy, salt, by_column)
+                log_w = extended(log_w, rows, needy, salt)
                 if log_w.shape[1] < most:
-                    judge = extended(judge, rows, needy, other, False)
-        yield log_w
+                    judge = extended(judge, rows, needy, other)
+        parts.append(attribute(log_w, distinct))
         if progress is not None:
             progress(len(rows))
+    return Attribution(*(torch.cat(t) for t in zip(*parts, strict=True)))

@@ -7,9 +7,6 @@ The expected code length of an isotropic path is a sum over its steps,
 
 so on a grid of SNRs the best S steps are a shortest path through the matrix c, found exactly by dynamic programming.
 The matrix costs one denoiser call per grid point and row; the Bayes updates between two points need no call.
-
-A coordinate path of fewer steps than columns treats the columns of one step as independent given those before. It loses
-least if columns with much mutual information are in different steps, which is what *spread* orders achieve.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,11 +27,9 @@ from discrete_itd.channel import (
     State,
     distinct_paths,
 )
-from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.counts import mutual_information, pair_counts, sum_levels, sum_pairs
 from discrete_itd.likelihood.path import path_log_prob
 
 GRID = 48  # candidate SNRs of a step; half as many for a wide table
@@ -44,13 +39,7 @@ CHOICE_CELLS = 1 << 20  # the same, for comparing schedules
 FEW_ROWS = 32  # least number for a comparison
 TRIAL_ROWS = 4  # to estimate the time of a row
 MOST_TRIED = 8  # candidates, a pilot included
-RUN_OFF = 4  # factor of rows for the final comparison of the best two
 MOST_STEPS = 64  # of one isotropic path
-N_ORDERS = 64  # spread orders; fewer for a wide table
-ORDER_NUMBERS = 1 << 15  # column numbers in all orders together
-ORDER_ROWS = 20_000  # rows from which mutual information is estimated
-ORDER_LEVELS = 4000  # levels of a table beyond which pairs are not counted
-ORDER_NOISE = 0.5  # log-scale jitter added to mutual information, so that orders differ
 
 
 @torch.no_grad()
@@ -122,64 +111,6 @@ def place_steps(
     ]
 
 
-@torch.no_grad()
-def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
-    """Mutual information of every two low-cardinality columns of rows ``x`` (N, C): (C', C'), nats, 0 on the diagonal.
-
-    From counts, with half a count spread over the table of each pair.
-    """
-    levels = codebook.levels
-    joint = pair_counts(codebook, x[:ORDER_ROWS])
-    column = levels.level_column
-    size = sum_levels(joint.new_ones(len(joint)), levels)[column]  # of each level's column
-    joint += 0.5 / (size[:, None] * size)
-    joint /= sum_pairs(joint, levels)[column][:, column]  # one table a pair
-    return mutual_information(joint, levels).clamp_min(0).fill_diagonal_(0)
-
-
-def spread_orders(
-    information: Tensor, n_orders: int, generator: torch.Generator
-) -> tuple[tuple[int, ...], ...]:
-    """Orders in which the next column has the least mutual information with those before it.
-
-    ``information`` (C, C) is in nats. Each of the ``n_orders`` begins with a random column; jitter on the information
-    makes them differ. The generator is on the CPU.
-    """
-    # with no information at all, the jitter decides
-    information = information.double().cpu().clamp_min(1e-9)
-    n = len(information)
-    here = torch.randint(n, (n_orders,), generator=generator)
-    shared = torch.full((n_orders, n), -torch.inf, dtype=torch.float64)  # with the columns before
-    done = torch.zeros(n_orders, n, dtype=torch.bool)
-    orders = []
-    for _ in range(n):
-        orders.append(here)
-        done[torch.arange(n_orders), here] = True
-        shared = torch.maximum(shared, information[here])
-        noise = torch.randn(shared.shape, generator=generator, dtype=torch.float64)
-        jittered = shared * torch.exp(ORDER_NOISE * noise)
-        here = jittered.masked_fill(done, torch.inf).argmin(1)
-    return tuple(map(tuple, torch.stack(orders, 1).tolist()))
-
-
-def table_orders(
-    codebook: Codebook, x: Tensor, generator: torch.Generator
-) -> tuple[tuple[int, ...], ...] | None:
-    """Spread orders of a table's columns; None if it has too many levels for counting pairs.
-
-    Continuous and high-cardinality columns are given the mean information of the others.
-    """
-    if codebook.n_columns < 2 or not 2 <= codebook.levels.n_points <= ORDER_LEVELS:
-        return None
-    among = pairwise_information(codebook, x).cpu()
-    n = codebook.n_columns
-    information = torch.full((n, n), float(among.mean()), dtype=torch.float64)
-    finite = codebook.finite.cpu()
-    information[finite[:, None], finite] = among
-    n_orders = max(4, min(N_ORDERS, ORDER_NUMBERS // n))
-    return spread_orders(information, n_orders, generator)
-
-
 class Candidate(NamedTuple):
     """A schedule, its number of paths, and its nats per row on held-out rows."""
 
@@ -199,7 +130,7 @@ def paths_within(n_evaluations: int, schedule: Schedule) -> int:
 def possible_paths(
     denoiser: Denoiser,
     x: Tensor,
-    quadrature: Quadrature | Callable[[], Quadrature],
+    quadrature: Callable[[], Quadrature],
     *,
     kind: str,
     n_evaluations: int,
@@ -207,25 +138,14 @@ def possible_paths(
 ) -> Iterator[tuple[str, Schedule]]:
     """Names and schedules that allow two paths within ``n_evaluations``; parameters as in :func:`choose_path`."""
     book = denoiser.codebook
-    n_columns = max(1, book.n_columns - int(book.leading.sum()))
     most = max(1, n_evaluations // 2)
     if kind != "isotropic":
-        few = min(n_columns, max(1, most // 4))
-        for n_steps in sorted({min(n_columns, most), few}):
+        n_columns = max(1, book.n_columns - int(book.leading.sum()))
+        for n_steps in sorted({min(n_columns, most), min(n_columns, max(1, most // 4))}):
             yield "coordinate", CoordinateSchedule(n_steps)
-        # always the same orders, whatever the generator
-        at_random = torch.Generator().manual_seed(n_columns)
-        blocks = sorted({n for n in (few, max(1, most // 2)) if 1 < n < n_columns})
-        orders = table_orders(book, x, at_random) if blocks and not book.has_leading else None
-        for n_steps in blocks if orders is not None else ():
-            spread = CoordinateSchedule(n_steps, orders)
-            # as many orders as there are paths: then the score is exact
-            orders_taken = cast(tuple, orders)[: paths_within(n_evaluations, spread)]
-            yield "spread", CoordinateSchedule(n_steps, orders_taken)
     if kind != "coordinate":
         counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
-        range_of_steps = quadrature() if callable(quadrature) else quadrature
-        placed = place_steps(denoiser, x, range_of_steps, counts, generator=generator)
+        placed = place_steps(denoiser, x, quadrature(), counts, generator=generator)
         for schedule in dict.fromkeys(placed):
             yield "isotropic", schedule
 
@@ -234,7 +154,7 @@ def choose_path(
     denoiser: Denoiser,
     x: Tensor,
     x_valid: Tensor,
-    quadrature: Quadrature | Callable[[], Quadrature],
+    quadrature: Callable[[], Quadrature],
     *,
     kind: str = "auto",
     n_evaluations: int,
@@ -247,20 +167,20 @@ def choose_path(
 
     Parameters
     ----------
-    denoiser : Denoiser x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
+    denoiser : Denoiser
+    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Training rows to place steps on, held-out rows to measure on.
-    quadrature : Quadrature, or callable that returns it
+    quadrature : callable
         Called if an isotropic schedule is tried.
     kind : {"auto", "coordinate", "isotropic"}
         Kinds of schedules to try.
     n_evaluations : int
         Denoiser calls per row for each candidate: about steps times paths, with at least two paths.
     max_rows : int
-        Most held-out rows used, fewer for a wide table. If the best two are close, they are compared on more.
+        Most held-out rows used, fewer for a wide table.
     seconds_left : callable
-        Once fewer are left than the slowest schedule took, no other is tried. If the time of ``TRIAL_ROWS`` rows shows
-        that
-        several schedules on ``FEW_ROWS`` would take longer, the first is taken, with the nats of the trial.
+        If the time of ``TRIAL_ROWS`` rows shows that several schedules on ``FEW_ROWS`` would take longer, the first is
+        taken, with the nats of the trial.
     ended : callable
         Called if schedules were left out for lack of time.
     """
@@ -272,47 +192,26 @@ def choose_path(
     # a path scores the other columns given the missingness indicators
     given = book.leading if book.has_leading else None
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+
+    def measured(kind: str, schedule: Schedule, rows: Tensor) -> Candidate:
+        n_paths, noise = paths_within(n_evaluations, schedule), torch.Generator().manual_seed(seed)
+        how = {"n_paths": n_paths, "given": given, "generator": noise}
+        nats = -path_log_prob(denoiser, rows, schedule, **how).log_prob
+        error = float(nats.std() / math.sqrt(len(nats))) if len(nats) > 1 else math.nan
+        return Candidate(kind, schedule, n_paths, float(nats.mean()), error)
+
     tried = possible_paths(
         denoiser, x, quadrature, kind=kind, n_evaluations=n_evaluations, generator=generator
     )
-    nats: dict[tuple[str, Schedule], Tensor] = {}
-
-    def measure(candidate: tuple[str, Schedule], rows: Tensor) -> float:
-        """Score rows with a candidate and add their nats; returns the seconds that it took."""
-        began, noise = time.perf_counter(), torch.Generator().manual_seed(seed)
-        n_paths = paths_within(n_evaluations, candidate[1])
-        estimate = path_log_prob(
-            denoiser, rows, candidate[1], n_paths=n_paths, given=given, generator=noise
-        )
-        nats[candidate] = torch.cat([nats.get(candidate, x.new_zeros(0)), -estimate.log_prob])
-        return time.perf_counter() - began
-
-    took = 0.0  # seconds of one candidate
-    for candidate in tried:
-        if nats and seconds_left() < took:
-            ended()
-            max_rows = 0
-            break
-        if not nats and seconds_left() < math.inf:
-            per_row = measure(candidate, x_valid[:TRIAL_ROWS]) / len(x_valid[:TRIAL_ROWS])
+    found = []
+    for name, schedule in tried:
+        if not found and seconds_left() < math.inf:
+            began = time.perf_counter()
+            trial = measured(name, schedule, x_valid[:TRIAL_ROWS])
+            per_row = (time.perf_counter() - began) / min(TRIAL_ROWS, len(x_valid))
             max_rows = min(max_rows, int(seconds_left() / (per_row * MOST_TRIED)))
             if max_rows < FEW_ROWS:
                 ended()
-                max_rows = 0
-                break
-            nats.clear()
-        took = max(took, measure(candidate, x_valid[:max_rows]))
-    best, *others = ranked = sorted(nats, key=lambda c: float(nats[c].mean()))
-    more = x_valid[max_rows : RUN_OFF * max_rows] if seconds_left() > RUN_OFF * took else x[:0]
-    if len(more) and others:
-        gap = (nats[others[0]] - nats[best]).double()
-        if gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
-            for candidate in ranked[:2]:
-                measure(candidate, more)
-            ranked[:2] = sorted(ranked[:2], key=lambda c: float(nats[c].mean()))
-    found = []
-    for c in ranked:
-        error = float(nats[c].std() / math.sqrt(len(nats[c]))) if len(nats[c]) > 1 else math.nan
-        n_paths = paths_within(n_evaluations, c[1])
-        found.append(Candidate(*c, n_paths, float(nats[c].mean()), error))
-    return found
+                return [trial]
+        found.append(measured(name, schedule, x_valid[:max_rows]))
+    return sorted(found, key=lambda c: c.nats)

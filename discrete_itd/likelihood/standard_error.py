@@ -16,11 +16,6 @@ class Estimate(NamedTuple):
     """Log-probabilities with their standard errors: two float64 tensors of shape (N,), in nats.
 
     :func:`combine` defines the coverage of ``log_prob`` ± 1.96 ``stderr``.
-
-    Examples
-    --------
-    >>> Estimate(torch.zeros(2), torch.zeros(2)).stderr
-    tensor([0., 0.])
     """
 
     log_prob: Tensor
@@ -28,13 +23,7 @@ class Estimate(NamedTuple):
 
 
 class Attribution(NamedTuple):
-    """An estimate and its split by column: ``surprisal`` (N, C) sums over columns to ``-log_prob``.
-
-    Examples
-    --------
-    >>> attribute(torch.zeros(1, 2, 3, dtype=torch.float64)).surprisal.shape
-    torch.Size([1, 3])
-    """
+    """An estimate and its split by column: ``surprisal`` (N, C) sums over columns to ``-log_prob``."""
 
     log_prob: Tensor
     stderr: Tensor

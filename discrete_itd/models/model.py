@@ -24,7 +24,6 @@ from discrete_itd.likelihood import (
     Estimate,
     in_blocks,
     integral_log_prob,
-    path_attribution,
     path_log_prob,
 )
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
@@ -379,7 +378,7 @@ class Model:
             return self._factors(denoiser, asked)
         with self._threads(denoiser, x):
             parts = [
-                path_attribution(denoiser, **how, progress=progress)
+                path_log_prob(denoiser, **how, progress=progress)
                 for how in self._paths(denoiser, asked)
             ]
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))

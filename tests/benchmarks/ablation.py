@@ -23,7 +23,7 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
 )
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.likelihood.schedule_search import place_steps, table_orders
+from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.training import TrainingPlan, pilot_quadrature, seeded, train
 from discrete_itd.training import loop as run
 from tests.benchmarks.data import has_density, load_density
@@ -80,18 +80,11 @@ def main() -> None:
     full, steps = fitted(tree, plan)
     score("all, coordinate path", full, steps, whole)
     # the same network on other paths
-    orders = table_orders(book, x, torch.Generator().manual_seed(0))
     score(
         "path: blocks of a quarter as many steps, random",
         full,
         steps,
         CoordinateSchedule(n_columns // 4),
-    )
-    score(
-        "path: the same, spread by mutual information",
-        full,
-        steps,
-        CoordinateSchedule(n_columns // 4, orders),
     )
     quadrature = pilot_quadrature(full, x, torch.Generator().manual_seed(0))
     (isotropic,) = place_steps(

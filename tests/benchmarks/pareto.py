@@ -22,7 +22,7 @@ from discrete_itd.channel import (
     Schedule,
 )
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
-from discrete_itd.likelihood.schedule_search import place_steps, table_orders
+from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.training import pilot_quadrature
 from tests.benchmarks import tables
 from tests.benchmarks.tables import load, machine, markdown, mean_and_error
@@ -107,15 +107,11 @@ def paths(
     density: DiffusionDensity, x: torch.Tensor, generator: torch.Generator
 ) -> Iterator[tuple[str, Schedule]]:
     """Schedules with their names."""
-    book = density.denoiser_.codebook
-    n = book.n_columns
-    orders = table_orders(book, x, torch.Generator().manual_seed(n))
+    n = density.denoiser_.codebook.n_columns
     quadrature = pilot_quadrature(density.denoiser_, x, generator)
     for part in (8, 4, 2, 1):
         steps = max(1, n // part)
         yield f"coordinate, {steps} steps", CoordinateSchedule(steps)
-        if orders is not None and part > 1:
-            yield f"spread, {steps} steps", CoordinateSchedule(steps, orders)
     placed = place_steps(density.denoiser_, x, quadrature, [8, 16, 32, 64], generator=generator)
     for schedule in dict.fromkeys(placed):
         yield f"isotropic, {schedule.n_steps} steps", schedule

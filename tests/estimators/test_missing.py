@@ -38,7 +38,6 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.likelihood import (
     integral_log_prob,
-    path_attribution,
     path_log_prob,
     path_log_weights,
 )
@@ -397,7 +396,7 @@ def test_a_given_cell_that_is_missing_is_not_given(device, dtype, schedule):
     )
     for s, t in zip(a, b, strict=True):
         torch.testing.assert_close(s, t, atol=rounding(dtype, 3), rtol=rounding(dtype))
-    split = path_attribution(
+    split = path_log_prob(
         net, rows, plan, generator=seeded_generator(0, device), given=torch.ones_like(given)
     )
     assert split.surprisal.abs().max() < rounding(dtype, 3)

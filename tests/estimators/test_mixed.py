@@ -36,7 +36,6 @@ from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadratu
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.likelihood import (
     integral_log_prob,
-    path_attribution,
     path_log_prob,
     path_log_weights,
 )
@@ -391,7 +390,7 @@ def test_attributions_add_up(device, dtype, name, schedule):
     plan = SCHEDULES[schedule](book.n_columns)
     kwargs = {"n_paths": 5, "max_stderr": 0.05, "max_paths": 20}
     score = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
-    split = path_attribution(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
+    split = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
     close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
     torch.testing.assert_close(split.log_prob, score.log_prob, **close)
     torch.testing.assert_close(split.surprisal.sum(1), -score.log_prob, **close)
@@ -406,7 +405,7 @@ def test_no_rows_have_no_scores(device, generator, name, schedule):
     none = random_rows(book, 0, np.random.default_rng(0))
     plan = SCHEDULES[schedule](book.n_columns)
     assert path_log_prob(net, none, plan, generator=generator).log_prob.shape == (0,)
-    split = path_attribution(net, none, plan, generator=generator, max_stderr=0.1)
+    split = path_log_prob(net, none, plan, generator=generator, max_stderr=0.1)
     assert split.surprisal.shape == (0, book.n_columns)
     integral = integral_log_prob(
         net, none, wide_quadrature(device), baseline=net.base, generator=generator

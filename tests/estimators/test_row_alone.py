@@ -19,7 +19,7 @@ from laws import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import NeuralDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import BLOCK, filled, rows_at_once
-from discrete_itd.likelihood import path_attribution
+from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import column_distribution
 from discrete_itd.models.model import Model
 
@@ -71,7 +71,7 @@ def test_a_path_gives_a_row_the_same_bits_in_any_batch(device, kind, schedule):
 
     def score(x, **options):
         generator = seeded_generator(5, device)
-        return path_attribution(denoiser, x, plan, n_paths=3, generator=generator, **options)
+        return path_log_prob(denoiser, x, plan, n_paths=3, generator=generator, **options)
 
     whole = score(rows)
     for i in (0, 3, 100):

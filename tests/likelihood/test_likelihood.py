@@ -51,7 +51,6 @@ from discrete_itd.likelihood import (
     attribute,
     combine,
     integral_log_prob,
-    path_attribution,
     path_log_prob,
     path_log_weights,
 )
@@ -270,7 +269,7 @@ def test_all_of_several_orders_are_an_exact_mixture(device, dtype, kind, n_paths
             denoiser, x, schedule, n_paths=n_paths, given=condition,
             generator=seeded_generator(0, device),
         )  # fmt: skip
-        split = path_attribution(
+        split = path_log_prob(
             denoiser, x, schedule, n_paths=n_paths, given=condition,
             generator=seeded_generator(9, device),
         )  # fmt: skip
@@ -562,11 +561,11 @@ def test_attributions_add_up_whatever_the_weights(device, m, spread, seed):
 
 @pytest.mark.parametrize("tol", [None, 0.05])
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_path_attribution_splits_the_score(device, dtype, schedule, tol):
+def test_path_log_prob_splits_the_score(device, dtype, schedule, tol):
     net, rows, plan = strong_case(device, schedule)
     kwargs = {"n_paths": 5, "max_stderr": tol, "max_paths": 40}
     score = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
-    split = path_attribution(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
+    split = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
     torch.testing.assert_close(split.log_prob, score.log_prob, atol=rounding(dtype), rtol=0)
     torch.testing.assert_close(split.stderr, score.stderr, atol=rounding(dtype), rtol=1e-3)
     torch.testing.assert_close(
@@ -579,7 +578,7 @@ def test_attribution_of_independent_columns_is_their_surprisal(device, dtype, ge
     book = make_book("mixed", device)
     marginal = random_marginals(book, np.random.default_rng(0))
     rows = all_rows(book)
-    split = path_attribution(marginal, rows, IsotropicSchedule((2.0, 9.0)), generator=generator)
+    split = path_log_prob(marginal, rows, IsotropicSchedule((2.0, 9.0)), generator=generator)
     expected = -book.levels.at(marginal.log_probs.expand(len(rows), -1), rows.long()).double()
     torch.testing.assert_close(split.surprisal, expected, atol=rounding(dtype), rtol=1e-4)
 
@@ -623,7 +622,7 @@ def test_conditionals_of_the_oracle_are_ratios_of_sums(device, dtype, given_colu
     )
     error = (isotropic.log_prob + marginal - p.log()).abs()
     assert (error < 4 * isotropic.stderr + 0.1).all()
-    split = path_attribution(
+    split = path_log_prob(
         oracle,
         rows,
         IsotropicSchedule((3.0,)),
@@ -885,7 +884,7 @@ def test_equal_states_of_fixed_orders_are_asked_about_once(device, dtype, monkey
 def test_no_rows_have_no_scores(device, generator):
     net, rows, plan = strong_case(device)
     assert path_log_prob(net, rows[:0], plan, generator=generator).log_prob.shape == (0,)
-    split = path_attribution(net, rows[:0], plan, generator=generator)
+    split = path_log_prob(net, rows[:0], plan, generator=generator)
     assert split.surprisal.shape == (0, 3)
     points = Quadrature.logistic(0.0, 2.0, low=-6, high=6)
     none = integral_log_prob(net, rows[:0], points, n_points=8, generator=generator)
