@@ -196,12 +196,7 @@ class AdaptedDenoiser(Denoiser):
 
     def at_snr(self, values: Tensor, snr: Tensor) -> Tensor:
         """Interpolate measurements at the knots, (G, n), at SNRs (B, 1): (B, n)."""
-        place = torch.log(snr[:, 0]).clamp(float(self.knots[0]), float(self.knots[-1]))
-        if len(self.knots) == 1:
-            return values.expand(len(snr), -1)
-        at = torch.searchsorted(self.knots, place, right=True).clamp(1, len(self.knots) - 1) - 1
-        step = (place - self.knots[at]) / (self.knots[at + 1] - self.knots[at])
-        return torch.lerp(values[at], values[at + 1], step[:, None])
+        return interpolated(self.knots, values, torch.log(snr[:, 0]))
 
     def evidence(self, y: Tensor, snr: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         r"""The second observation equivalent to a predicted mean: statistic h and SNR :math:`\lambda`, (B, D) each."""
@@ -297,6 +292,16 @@ class AdaptedDenoiser(Denoiser):
             classes = self._or_null(cells.nan_to_num(0.0).long(), ~cells.isnan())
         xi = noise.normal(stream, clean.shape[1], clean.dtype)
         return snr * clean + snr.sqrt() * xi, snr, classes, clean
+
+
+def interpolated(knots: Tensor, values: Tensor, at: Tensor) -> Tensor:
+    """Values (G, n) at increasing knots (G,), interpolated at points (B,), beyond the knots constant: (B, n)."""
+    if len(knots) == 1:
+        return values.expand(len(at), -1)
+    at = at.clamp(float(knots[0]), float(knots[-1]))
+    left = torch.searchsorted(knots, at, right=True).clamp(1, len(knots) - 1) - 1
+    step = (at - knots[left]) / (knots[left + 1] - knots[left])
+    return torch.lerp(values[left], values[left + 1], step[:, None])
 
 
 @torch.no_grad()

@@ -6,20 +6,19 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.images.adapted import N_KNOTS, AdaptedDenoiser, calibrate
-from discrete_itd.images.adapters import Prediction, described, from_callable
 from discrete_itd.images.ensemble import EnsembleDenoiser
-from discrete_itd.images.noising import Noising
-from discrete_itd.images.pixels import ImageEstimate
+from discrete_itd.images.noising import Noising, VariancePreserving, described
+from discrete_itd.images.pixels import Pixels, pixel_marginals
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.information import pointwise_information
@@ -33,6 +32,13 @@ from discrete_itd.training.loop import seeded, train
 
 BATCH_CELLS = 1 << 22  # posterior size of one batch
 ISOTROPIC = (1.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
+
+
+class ImageEstimate(NamedTuple):
+    """Log-probabilities of N images with their standard errors: two float64 arrays of shape (N,), in nats."""
+
+    log_prob: np.ndarray
+    stderr: np.ndarray
 
 
 class ImageDensity:
@@ -115,27 +121,32 @@ class ImageDensity:
         scheduler: Any,
         X: Any,
         *,
-        labels: Any = None,
-        n_levels: int | None = None,
-        value_range: tuple[float, float] = (-1.0, 1.0),
         null_class: int | None = None,
-        autocast: torch.dtype | None = None,
-        n_knots: int = N_KNOTS,
-        n_steps: int = 32,
-        batch_size: int | None = None,
-        random_state: int = 0,
+        **options: Any,
     ) -> ImageDensity:
         """Adapt a diffusers model, without changing its weights.
 
-        ``model`` and ``scheduler`` are described in :func:`discrete_itd.images.adapters.described`, which names the
-        errors; the other parameters are those of :meth:`from_callable`. The classes are the model's.
+        Parameters
+        ----------
+        model : UNet2DModel, or a module like it
+            Called as ``model(sample, timestep, class_labels)``; ``in_channels`` and ``sample_size`` of its ``config``
+            give the shape of images. It is not copied, and is put in evaluation mode. Its classes are its
+            ``num_class_embeds``, less the null class if that is the last.
+        scheduler : scheduler of diffusers
+            One with ``alphas_cumprod`` (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver and others, linear or cosine), or one
+            of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config). Only its noise levels are read.
+        X, null_class, options
+            As of :meth:`from_callable`; the prediction, the schedule, the shape and the classes are the model's.
+
+        Raises
+        ------
+        TypeError
+            If the model's config has no shape, the scheduler is of another kind, or its prediction type is unknown.
+        ValueError
+            If ``null_class`` is none of the model's.
         """
         network, arguments = described(model, scheduler, null_class)
-        return cls.from_callable(
-            network, X, labels=labels, n_levels=n_levels, value_range=value_range, null_class=null_class,
-            autocast=autocast, n_knots=n_knots, n_steps=n_steps, batch_size=batch_size, random_state=random_state,
-            **arguments,
-        )  # fmt: skip
+        return cls.from_callable(network, X, null_class=null_class, **arguments, **options)
 
     @classmethod
     def from_callable(
@@ -143,7 +154,7 @@ class ImageDensity:
         f: Callable[..., Tensor],
         X: Any,
         *,
-        prediction: Prediction,
+        prediction: Literal["epsilon", "v_prediction", "sample"],
         schedule: Noising | Sequence[float] | Tensor,
         labels: Any = None,
         shape: tuple[int, ...] | None = None,
@@ -153,20 +164,97 @@ class ImageDensity:
         null_class: int | None = None,
         autocast: torch.dtype | None = None,
         n_knots: int = N_KNOTS,
-        n_steps: int = 32,
-        batch_size: int | None = None,
         random_state: int = 0,
+        **options: Any,
     ) -> ImageDensity:
-        """Adapt a function that predicts the noise, the velocity or the clean image.
+        r"""Adapt a function that predicts the noise, the velocity or the clean image.
 
-        All parameters are those of :func:`discrete_itd.images.adapters.from_callable` and of :class:`ImageDensity`.
+        Parameters
+        ----------
+        f : callable
+            ``f(noisy, time)`` with images (B, \*shape) at the scale of the schedule and times (B,), and with classes
+            (B,) as a third argument if ``n_classes`` is positive; returns a tensor of the shape of ``noisy``. Times are
+            fractional where the SNR lies between those of the schedule. A module becomes part of the denoiser, and can
+            be tuned; it is not copied, and is put in evaluation mode.
+        X : array-like
+            Some hundred images like those to be scored, preferably not the model's training images: the errors of its
+            predictions are measured on them. Levels 0 ... n_levels - 1, or values in the model's units.
+        prediction : {"epsilon", "v_prediction", "sample"}
+            The noise, the velocity, or the clean image.
+        schedule : Noising or sequence of float
+            :class:`~discrete_itd.images.noising.VariancePreserving`,
+            :class:`~discrete_itd.images.noising.Preconditioned` (which says what is predicted there), or
+            :math:`\bar\alpha_t` of the times 0 ... T - 1.
+        labels : array-like of int, optional
+            Classes of ``X``; needed if the model has classes and no ``null_class``.
+        shape : tuple of int, optional
+            Shape of the model's input images. By default that of ``X``.
+        n_levels : int, optional
+            Levels of a pixel; pixels are continuous by default.
+        value_range : tuple of float
+            The model's values of the first and the last level.
+        n_classes : int
+            Number of the model's classes.
+        null_class : int, optional
+            Input of the model where the class is unknown.
+        autocast : torch.dtype, optional
+            Floating type of the network's arithmetic, like ``torch.bfloat16``.
+        n_knots : int
+            SNRs at which errors are measured; each costs one network evaluation per image of ``X``.
+        random_state, options
+            As of :class:`ImageDensity`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a shape, level, class, prediction or schedule is invalid; the message names it.
         """
-        own = {"labels": labels, "random_state": random_state}
-        denoiser = from_callable(
-            f, X, prediction=prediction, schedule=schedule, shape=shape, n_levels=n_levels, value_range=value_range,
-            n_classes=n_classes, null_class=null_class, autocast=autocast, n_knots=n_knots, **own,
-        )  # fmt: skip
-        return cls(denoiser, X, n_steps=n_steps, batch_size=batch_size, **own)
+        if not callable(f):
+            raise TypeError(f"f must be callable, got {type(f).__name__}")
+        if isinstance(schedule, Sequence | Tensor | np.ndarray) and not isinstance(schedule, str):
+            noising: Any = VariancePreserving(torch.as_tensor(schedule))
+        else:
+            noising = schedule
+        if not isinstance(noising, Noising):
+            raise TypeError(
+                f"schedule must be a Noising or a sequence of alphas_cumprod, got {type(schedule).__name__}"
+            )
+        if shape is None:
+            shape = (
+                tuple(X.shape[1:]) if hasattr(X, "shape") else tuple(torch.as_tensor(X).shape[1:])
+            )
+        pixels = Pixels(tuple(shape), n_levels, *map(float, value_range), n_classes=n_classes)
+        x = pixels.encode(X, labels)
+        if len(x) < 2:
+            raise ValueError(
+                f"X must hold at least two images, to calibrate the model, got {len(x)}"
+            )
+        for name, value in (("n_knots", n_knots), ("random_state", random_state)):
+            if type(value) is not int:
+                raise TypeError(f"{name} must be an integer, got {value!r}")
+        if n_knots < 1:
+            raise ValueError(f"n_knots must be positive, got {n_knots}")
+        weights = next(f.parameters(), None) if isinstance(f, nn.Module) else None
+        device = torch.device("cpu") if weights is None else weights.device
+        denoiser = AdaptedDenoiser(
+            f,
+            noising,
+            prediction,
+            pixels,
+            pixel_marginals(pixels, x),
+            null_class=null_class,
+            autocast=autocast,
+        ).to(device)
+        generator = torch.Generator(device).manual_seed(random_state)
+        with progress_bar(1.0, "calibrating", "{l_bar}{bar}| {elapsed}<{remaining}") as bar:
+            calibrate(
+                denoiser,
+                x.to(device),
+                generator=generator,
+                n_knots=n_knots,
+                progress=lambda done: bar.update(done - bar.n),
+            )
+        return cls(denoiser, X, labels=labels, random_state=random_state, **options)
 
     def log_prob(
         self, X: Any, labels: Any = None, *, n_paths: int = 4, max_stderr: float | None = None
@@ -185,7 +273,7 @@ class ImageDensity:
             densities still integrate to one.
         """
         options = {"given": self.given(), "n_paths": n_paths, "max_stderr": max_stderr}
-        return ImageEstimate(*self._ask(path_log_prob, X, labels, self.schedule, **options))
+        return ImageEstimate(*self._ask(path_log_prob, X, labels, self.schedule, **options)[:2])
 
     def integral(
         self, X: Any, labels: Any = None, *, baseline: Denoiser | None = None, n_points: int = 128
@@ -337,14 +425,7 @@ class ImageDensity:
 
     @classmethod
     def ensemble(
-        cls,
-        members: Sequence[ImageDensity],
-        X: Any,
-        labels: Any = None,
-        *,
-        n_steps: int = 32,
-        batch_size: int | None = None,
-        random_state: int = 0,
+        cls, members: Sequence[ImageDensity], X: Any, labels: Any = None, **options: Any
     ) -> ImageDensity:
         """Combine models with convex weights that depend on the SNR.
 
@@ -353,7 +434,9 @@ class ImageDensity:
         members : sequence of ImageDensity
             Models of images of one shape, range and number of levels; their noise schedules may differ.
         X, labels
-            Validation images, to which the weights are fitted; the others are those of :class:`ImageDensity`.
+            Validation images, to which the weights are fitted.
+        options
+            As of :class:`ImageDensity`.
         """
         if not members:
             raise ValueError("an ensemble needs at least one member")
@@ -362,7 +445,6 @@ class ImageDensity:
         denoiser = EnsembleDenoiser.fit(
             [m.denoiser for m in members], x, first.quadrature, generator=first.generator()
         )
-        options = {"n_steps": n_steps, "batch_size": batch_size, "random_state": random_state}
         return cls(denoiser, X, labels=labels, **options)
 
     def marginal_contributions(self, X: Any, labels: Any = None) -> pd.DataFrame:
@@ -378,11 +460,10 @@ class ImageDensity:
         ensemble = self.denoiser
         if not isinstance(ensemble, EnsembleDenoiser):
             raise TypeError("marginal_contributions() needs an ensemble")
-        values = ensemble.marginal_value(
-            self.encode(X, labels), self.quadrature, generator=self.generator()
-        )
-        table = pd.DataFrame(values)
-        return table.assign(parameters=[m.n_parameters for m in ensemble.members])
+        x = self.encode(X, labels)
+        values = ensemble.marginal_value(x, self.quadrature, generator=self.generator())
+        parameters = [m.n_parameters for m in ensemble.members]
+        return pd.DataFrame({k: v.cpu() for k, v in values.items()}).assign(parameters=parameters)
 
     def information(self, X: Any, labels: Any, *, n_points: int = 64) -> np.ndarray:
         r"""Information about every pixel that the class carries, in nats: (N, \*shape), never negative.

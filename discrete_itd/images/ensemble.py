@@ -16,35 +16,25 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
+import numpy as np
 import torch
+from scipy import optimize
 from torch import Tensor, nn
 
-from discrete_itd.channel import Quadrature, State
+from discrete_itd.channel import Quadrature
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.row_mixture import fit_weights
+from discrete_itd.images.adapted import interpolated
+from discrete_itd.likelihood.integral import noisy_state
 
 MOST_KNOTS = 9  # SNRs at which weights are fitted
 KNOT_ROWS = 32  # images for each of them: every pixel carries information about the weights
 VALUE_CELLS = 32  # intervals of the integral that measures the contribution of members
-ROUNDS = 300  # of the search for weights of least error
 BATCH = 512
 MOST_CELLS = 1 << 18  # pixels to which the weights of one SNR are fitted
-
-
-class Value(NamedTuple):
-    """Marginal contribution of one member of an ensemble, in nats per image.
-
-    ``alone`` is the code length with this member alone, ``gain`` the increase of the code length without it and
-    ``stderr`` its standard error (NaN for a single member), ``weight`` the mean weight over the SNRs.
-    """
-
-    alone: float
-    gain: float
-    stderr: float
-    weight: float
 
 
 class EnsembleDenoiser(Denoiser):
@@ -78,13 +68,8 @@ class EnsembleDenoiser(Denoiser):
 
     def weights(self, snr: Tensor) -> Tensor:
         """Weights of the members, (B, M), at ``snr`` (B, C), the same for all columns but the leading ones."""
-        log, last = snr[:, ~self.codebook.leading].log().mean(1), len(self.logsnr) - 1
-        if not last:
-            return self.knots.expand(len(snr), -1)
-        place = torch.searchsorted(self.logsnr, log, right=True).clamp(1, last) - 1
-        left, right = self.logsnr[place], self.logsnr[place + 1]
-        inside = ((log - left) / (right - left)).clamp(0, 1)[:, None]
-        return self.knots[place] * (1 - inside) + self.knots[place + 1] * inside
+        log = snr[:, ~self.codebook.leading].log().mean(1)
+        return interpolated(self.logsnr, self.knots, log)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         return mixed([member(y, snr) for member in self.members], self.weights(snr))
@@ -119,33 +104,36 @@ class EnsembleDenoiser(Denoiser):
     @torch.no_grad()
     def marginal_value(
         self, x: Tensor, quadrature: Quadrature, *, generator: torch.Generator
-    ) -> list[Value]:
-        """Marginal contribution of each member: the increase of the code length (3) of images without it.
+    ) -> dict[str, Tensor]:
+        """Marginal contribution of each member to the code length (3) of images: float64, (M,) each, nats per image.
 
-        No member was trained on the images ``x`` (N, C). Without a member, the weights of the others are fitted again
-        on the same images, over the range of the quadrature. The generator is on the device of the images.
+        ``alone`` is the code length of the member alone, ``gain`` the increase of the code length without it, the
+        weights of the others fitted again on the same images, and ``stderr`` its standard error (both NaN for a single
+        member); ``weight`` is its mean weight over the SNRs. No member was trained on the images ``x`` (N, C).
         """
         members, m = list(self.members), len(self.members)
         edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), VALUE_CELLS + 1)
         eye = torch.eye(m, dtype=torch.float64, device=x.device)
-        alone, without, ours, weights = 0.0, 0.0, 0.0, []
+        alone = gain = weight = eye.new_zeros(m, 1)
         for low, high in itertools.pairwise(edges.tolist()):
             errors = Errors.at(members, x, (low, high), generator)
             middle = self.knots.new_full((1, self.codebook.n_columns), math.exp((low + high) / 2))
-            weights.append(self.weights(middle)[0].double())
-            half = (high - low) / 2
-            ours = ours + half * errors.of_rows(weights[-1])
-            alone = alone + half * torch.stack([errors.of_rows(w) for w in eye])
+            w, half = self.weights(middle)[0].double(), (high - low) / 2
+            weight = weight + w[:, None] / VALUE_CELLS
+            alone = alone + half * torch.stack([errors.of_rows(own) for own in eye])
             if m > 1:
-                others = [
-                    errors.of_rows(errors.least([j for j in range(m) if j != i])) for i in range(m)
-                ]
-                without = without + half * torch.stack(others)
-        alone = torch.as_tensor(alone)
-        gain = torch.as_tensor(without) - ours if m > 1 else torch.full_like(alone, math.nan)
-        error = gain.std(1) / math.sqrt(gain.shape[1])
-        columns = alone.mean(1), gain.mean(1), error, torch.stack(weights).mean(0)
-        return [Value(*map(float, line)) for line in zip(*columns, strict=True)]
+                without = [errors.least([j for j in range(m) if j != i]) for i in range(m)]
+                lost = torch.stack([errors.of_rows(own) for own in without]) - errors.of_rows(w)
+                gain = gain + half * lost
+        if m == 1:
+            gain = torch.full_like(alone, math.nan)
+        stderr = gain.std(1) / math.sqrt(gain.shape[1])
+        return {
+            "alone": alone.mean(1),
+            "gain": gain.mean(1),
+            "stderr": stderr,
+            "weight": weight[:, 0],
+        }
 
 
 @dataclass(frozen=True)
@@ -177,14 +165,11 @@ class Errors:
         for part, snr in zip(
             x.split(BATCH), (low + (high - low) * u).exp().split(BATCH), strict=True
         ):
-            points, known = book.embed(part), book.leading & ~part.isnan()
-            state = State.start(book, points, known)
-            target = snr.to(points).expand(state.snr.shape).masked_fill(part.isnan(), 0.0)
-            target = target.masked_fill(known, math.inf)
+            points = book.embed(part)
             options = {"generator": generator, "device": x.device, "dtype": points.dtype}
             xi = torch.randn(points.shape, **options)
-            state = state.add(book, state.increment(book, points, target, xi))
-            asked = ~known & ~part.isnan()
+            _, state, missing = noisy_state(book, part, snr, xi, book.leading)
+            asked = ~missing.isnan()
             each = [member(*state) for member in members]
             log_probs.append(torch.stack([q.log_prob(part)[asked] for q in each], 1).double())
             of = book.per_coord(asked.to(points))
@@ -194,24 +179,18 @@ class Errors:
         return cls(torch.cat(log_probs), torch.cat(grams))
 
     def least(self, members: Sequence[int] | None = None) -> Tensor:
-        """Weights (M,) of least squared error, of some members only.
+        """Weights (M,) of least squared error, of some members only: a quadratic problem on the simplex.
 
-        A quadratic problem on the simplex, by projected gradients; never worse than the best member.
+        The v >= 0 that minimises v' G v + (sum v - 1)^2, a problem of non-negative least squares, is proportional to
+        the weights: scaling w by t leaves t^2 w' G w + (t - 1)^2, whose minimum over t increases with w' G w.
         """
-        chosen = range(self.grams.shape[1]) if members is None else members
-        gram = self.grams.sum(0)[list(chosen)][:, list(chosen)]
-        gram = gram / gram.diagonal().max().clamp_min(1e-300)
-        w = torch.zeros_like(gram[0])
-        w[int(gram.diagonal().argmin())] = 1.0  # start at the best member
-        start, momentum, at = w.clone(), w.clone(), 1.0
-        step = 1 / gram.abs().sum(1).max().clamp_min(1e-300)
-        for _ in range(ROUNDS):
-            new = _project(momentum - step * (gram @ momentum))
-            following = (1 + math.sqrt(1 + 4 * at * at)) / 2
-            momentum = new + (at - 1) / following * (new - w)
-            w, at = new, following
+        chosen = list(range(self.grams.shape[1]) if members is None else members)
+        gram = self.grams.sum(0)[chosen][:, chosen].cpu().numpy()
+        size, turn = np.linalg.eigh(gram / max(gram.diagonal().max(), 1e-300))
+        root = np.sqrt(size.clip(0))[:, None] * turn.T
+        v, _ = optimize.nnls(np.vstack([root, np.ones(len(gram))]), np.eye(len(gram) + 1)[-1])
         out = self.grams.new_zeros(self.grams.shape[1])
-        out[list(chosen)] = w if w @ gram @ w <= start @ gram @ start else start
+        out[chosen] = torch.as_tensor(v / v.sum()).to(out)
         return out
 
     def of_rows(self, weights: Tensor) -> Tensor:
@@ -231,11 +210,3 @@ def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:
     parts = [q.gaussian for q in posteriors if q.gaussian is not None]
     gaussian = GaussianPosterior.joined(parts, log_w) if parts else None
     return Posterior(first.codebook, categorical, gaussian)
-
-
-def _project(v: Tensor) -> Tensor:
-    """The nearest point of the probability simplex (Duchi et al., ICML 2008)."""
-    u = v.sort(descending=True).values
-    excess = (u.cumsum(0) - 1) / torch.arange(1, len(v) + 1, device=v.device)
-    n = int((u > excess).sum())
-    return (v - excess[n - 1]).clamp_min(0)

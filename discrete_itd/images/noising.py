@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 TINY = 1e-6  # a last cumulative product below it may represent zero
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -176,3 +176,63 @@ def _within(values: Tensor, low: float, high: float, what: str) -> None:
     if bool(bad.any()):
         value = float(values[bad].flatten()[0])
         raise ValueError(f"{what} {value:g} is outside the model's range, {low:g} to {high:g}")
+
+
+# -- diffusers ------------------------------------------------------------------------------------
+
+
+def described(
+    model: Any, scheduler: Any, null_class: int | None = None
+) -> tuple[DiffusersNetwork, dict[str, Any]]:
+    """A diffusers model as the function, and the arguments, of :meth:`ImageDensity.from_callable`."""
+    config = getattr(model, "config", None)
+    channels, size = (getattr(config, name, None) for name in ("in_channels", "sample_size"))
+    if channels is None or size is None:
+        raise TypeError(
+            "the model's config must have in_channels and sample_size: give the UNet itself, not a pipeline; or use"
+            " from_callable, which takes the shape"
+        )
+    n_classes = getattr(config, "num_class_embeds", None) or 0
+    if null_class is not None and not 0 <= null_class < n_classes:
+        raise ValueError(f"null_class must be one of the model's {n_classes}, got {null_class}")
+    schedule = noising_of(scheduler)
+    prediction = getattr(scheduler.config, "prediction_type", None)
+    if prediction not in PREDICTIONS:
+        raise TypeError(
+            f"the scheduler's prediction_type must be one of {PREDICTIONS}, got {prediction!r}"
+        )
+    return DiffusersNetwork(model), {
+        "prediction": prediction,
+        "schedule": schedule,
+        "shape": (channels, *((size, size) if isinstance(size, int) else size)),
+        "n_classes": n_classes - (null_class is not None and null_class == n_classes - 1),
+    }
+
+
+def noising_of(scheduler: Any) -> Noising:
+    """The noise of a diffusers scheduler; TypeError for an unsupported one."""
+    config: Any = getattr(scheduler, "config", None)
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if getattr(config, "timestep_type", "discrete") == "continuous":
+        raise TypeError(f"a {type(scheduler).__name__} with continuous times is not supported")
+    if alphas is not None:
+        return VariancePreserving(alphas)
+    if all(hasattr(config, name) for name in ("sigma_data", "sigma_min", "sigma_max")):
+        return Preconditioned(config.sigma_data, config.sigma_min, config.sigma_max)
+    raise TypeError(
+        f"a {type(scheduler).__name__} has neither alphas_cumprod nor the noise levels of EDM"
+    )
+
+
+class DiffusersNetwork(nn.Module):
+    """A diffusers model as a function of noisy images, times and classes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, noisy: Tensor, time: Tensor, classes: Tensor | None = None) -> Tensor:
+        like = next(self.model.parameters())
+        given = {} if classes is None else {"class_labels": classes}
+        time = time.to(torch.float32)
+        return self.model(noisy.to(like.dtype), time, **given, return_dict=False)[0]

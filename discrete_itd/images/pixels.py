@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
+from discrete_itd.denoisers.marginal import MarginalDenoiser
 
-
-class ImageEstimate(NamedTuple):
-    """Log-probabilities of N images with their standard errors: two float64 arrays of shape (N,), in nats."""
-
-    log_prob: np.ndarray
-    stderr: np.ndarray
+BANDWIDTH = 0.9  # factor of Silverman's rule (1986) for the kernel that smooths levels
+SHARES = (0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # candidate weights of the smoothed levels
 
 
 @dataclass(frozen=True)
@@ -149,3 +146,48 @@ class Pixels:
         """Images (N, *shape) of rows ``x`` (N, C): levels as uint8, or values as float64."""
         cells = x[:, : self.n_pixels].cpu().double().numpy().reshape(-1, *self.shape)
         return cells if self.n_levels is None else cells.astype(np.uint8)
+
+
+@torch.no_grad()
+def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
+    """Marginal distributions of the pixels and the class, estimated from rows ``x`` (N, C).
+
+    Levels: relative frequencies, mixed with kernel-smoothed ones in the proportion with the best leave-one-out
+    log-likelihood. Continuous values: one Gaussian each. Classes: relative frequencies.
+    """
+    n, n_rows, book = pixels.n_pixels, len(x), pixels.codebook()
+    classes = torch.zeros(0, dtype=torch.float64)
+    if pixels.n_classes:
+        column = x[:, n]
+        known = column[~column.isnan()].long()
+        classes = torch.bincount(known, minlength=pixels.n_classes) + 0.5
+    if pixels.n_levels is None:
+        cells = x[:, :n]
+        var = cells.var(0, correction=0).clamp_min(1e-8)
+        mixture = torch.stack([torch.zeros_like(var), cells.mean(0), var])[:, :, None]
+        return MarginalDenoiser(book, classes, mixture)
+    k = pixels.n_levels
+    codes = x[:, :n].long()
+    counts = torch.zeros(n, k, dtype=torch.float64)
+    counts.scatter_add_(1, codes.T, torch.ones(n, n_rows, dtype=torch.float64))
+    # a kernel whose width falls with the number of rows, and a little of the uniform distribution
+    sd = codes.double().std(0, correction=0).mean()
+    width = max(0.5, float(BANDWIDTH * sd * n_rows ** (-1 / 5)))
+    at = torch.arange(k, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * ((at[:, None] - at) / width) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    uniform = 1 / (n_rows + 1) / k
+    smooth = (counts @ kernel) * (n_rows / (n_rows + 1)) / n_rows + uniform
+    # a row's own contribution is left out of its prediction
+    own = kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
+
+    def nats(share: float) -> float:
+        left = (1 - share) * (counts - 1).clamp_min(0) / max(1, n_rows - 1)
+        left = left + share * (smooth - own).clamp_min(uniform)
+        return -float((counts * left.log()).sum())
+
+    best = min(SHARES, key=nats)
+    probs = (1 - best) * counts / n_rows + best * smooth
+    columns = [*probs, classes] if len(classes) else [*probs]
+    wide = nn.utils.rnn.pad_sequence(columns, batch_first=True)
+    return MarginalDenoiser(book, book.levels.gather(wide[None])[0])

@@ -39,7 +39,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.images import ImageDensity
 from discrete_itd.images.comparison import compare_mse, progress_of_training
-from discrete_itd.images.pixels import ImageEstimate
+from discrete_itd.images.density import ImageEstimate
 from discrete_itd.likelihood import error_and_tail
 from discrete_itd.reporting.statistics import extrapolate
 from tests.benchmarks import tables
@@ -155,7 +155,7 @@ def main() -> None:
     law = extrapolate(table)
     if law is not None:
         print(
-            f"twice the steps: {law.gain:.2f} nats less ({law.low:.2f} to {law.high:.2f}), floor {law.floor:.2f}"
+            f"twice the steps: {law.gain:.2f} nats less ({law.low:.2f} to {law.high:.2f}), floor {law.laws[0, 0]:.2f}"
         )
 
 

@@ -11,20 +11,18 @@ from scipy import stats
 from torch import nn
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
-from discrete_itd.images import adapted
+from discrete_itd.images import ImageDensity, adapted
 from discrete_itd.images.adapted import AdaptedDenoiser, tilted_posterior
-from discrete_itd.images.adapters import (
-    Preconditioned,
-    VariancePreserving,
-    described,
-    from_callable,
-    pixel_marginals,
-)
-from discrete_itd.images.pixels import Pixels
+from discrete_itd.images.noising import Preconditioned, VariancePreserving
+from discrete_itd.images.pixels import Pixels, pixel_marginals
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
 NOISINGS = {"linear": VariancePreserving.linear(), "edm": Preconditioned(sigma_max=20.0)}
+
+
+def from_callable(*args, **options):
+    return ImageDensity.from_callable(*args, n_steps=1, **options).denoiser
 
 
 class Wild(nn.Module):
@@ -480,9 +478,8 @@ def test_wrong_networks_and_arguments():
 # -- diffusers ------------------------------------------------------------------------------------
 
 
-def from_diffusers(model, scheduler, X, *, null_class=None, **options):
-    network, told = described(model, scheduler, null_class)
-    return from_callable(network, X, null_class=null_class, **told, **options)
+def from_diffusers(*args, **options):
+    return ImageDensity.from_diffusers(*args, n_steps=1, **options).denoiser
 
 
 def small_unet(diffusers, **options):

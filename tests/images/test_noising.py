@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discrete_itd.images.adapters import noising_of
-from discrete_itd.images.noising import PREDICTIONS, Preconditioned, VariancePreserving
+from discrete_itd.images.noising import PREDICTIONS, Preconditioned, VariancePreserving, noising_of
 
 KINDS = {
     "linear": VariancePreserving.linear(),
