@@ -22,6 +22,7 @@ MANY_CATEGORIES = 1000  # a column of more levels than this is embedded by a cod
 RARE = 5  # occurrences; rarer categories of a high-cardinality column are pooled
 CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
+MOST_DIGITS = 4300  # of an integer that Python reads
 FINEST_GAP = 1e-3  # standard deviations; closer levels are spaced by rank
 
 
@@ -29,8 +30,8 @@ FINEST_GAP = 1e-3  # standard deviations; closer levels are spaced by rank
 class Categories:
     """A column whose cells are one of finitely many values.
 
-    Levels: the categories that are not pooled, in order; then, if any are pooled, one for all of these; then,
-    if the column is open, one for every other value.
+    Levels: the categories that are not pooled, in order; one for all that are, if any; one for every other value, if
+    the column is open.
 
     Parameters
     ----------
@@ -81,40 +82,39 @@ class Categories:
             raise ValueError(f"unseen_count must be positive, got {self.unseen_count}")
 
     @cached_property
-    def _positions(self) -> dict[Scalar, int]:
-        """The position of each category."""
-        return {c: k for k, c in enumerate(self.categories)}
-
-    @cached_property
-    def _twins(self) -> dict[Scalar, int]:
-        """Positions of booleans by the words for them, or of such words by booleans: a CSV has words only."""
-        if self._are_truths:
-            known = {w: self._positions.get(truth, -1) for w, truth in TRUTHS.items()}
-            return {w: k for w, k in known.items() if k >= 0}
-        words = [w for w in TRUTHS if w in self._positions]  # Python's own come first
-        return {TRUTHS[w]: self._positions[w] for w in reversed(words)}
-
-    @cached_property
-    def _by_value(self) -> dict[int | float, int]:
-        """Positions of categories by value, if all are numbers or the text of integers; else empty.
-
-        Readers differ in converting these to numbers.
-        """
-        found: dict[int | float, int] = {}
+    def _places(self) -> dict[tuple[bool, Scalar], int]:
+        """Positions by (is a boolean, value) of the categories, and of other values that stand for them."""
+        found: dict[tuple[bool, Scalar], int] = {}
         for k, c in enumerate(self.categories):
-            if isinstance(c, bool) or (isinstance(c, str) and not WHOLE.fullmatch(c)):
-                return {}
-            try:
-                found.setdefault(int(c) if isinstance(c, str) else c, k)
-            except ValueError:  # more digits than Python reads
-                return {}
+            found[isinstance(c, bool), c] = k
+            if isinstance(c, bool) and self._are_truths:
+                found[False, int(c)] = k
+            elif isinstance(c, str) and self._are_numeric:
+                found.setdefault((False, int(c)), k)
+        for word, truth in TRUTHS.items():  # Python's own come first
+            if self._are_truths and (True, truth) in found:
+                found[False, word] = found[True, truth]
+            elif (False, word) in found:
+                found.setdefault((True, truth), found[False, word])
         return found
+
+    @cached_property
+    def _are_truths(self) -> bool:
+        return all(isinstance(c, bool) for c in self.categories)
+
+    @cached_property
+    def _are_numeric(self) -> bool:
+        """Whether all are numbers or the text of integers, which readers convert to each other, and not too long."""
+        return all(
+            len(c) < MOST_DIGITS and WHOLE.fullmatch(c) if isinstance(c, str) else not isinstance(c, bool)
+            for c in self.categories
+        )  # fmt: skip
 
     @cached_property
     def _line(self) -> list[tuple[float, int]]:
         """The categories, increasing, with their positions, if all are floats; else none."""
         are_floats = all(isinstance(c, float) for c in self.categories)
-        return sorted((float(c), k) for c, k in self._positions.items()) if are_floats else []
+        return sorted((float(c), k) for k, c in enumerate(self.categories)) if are_floats else []
 
     def _place(self, value: Any) -> int:
         """The position of a value among the categories, -1 if absent; TypeError if it has no hash.
@@ -124,30 +124,21 @@ class Categories:
         text the words for them; other text matches text. If all categories are booleans, text is parsed as one, and so
         are 0 and 1.
         """
-        k, is_truth = self._positions.get(value, -1), isinstance(value, bool)
-        if k >= 0 and (isinstance(self.categories[k], bool) == is_truth or self._are_truths):
-            return k  # Python has True == 1
-        if is_truth:
-            return self._twins.get(value, -1)
+        k = self._places.get((isinstance(value, bool), value), -1)
+        if k >= 0 or isinstance(value, bool):
+            return k
         if isinstance(value, str):
-            number = number_of(value)
-            if not math.isfinite(number) or (CODE.match(value) and not self._are_numbers):
-                return self._twins.get(value, -1)
+            number = number_of(value) if self._are_numeric else math.nan
+            is_code = CODE.match(value) and any(isinstance(c, str) for c in self.categories)
+            if not math.isfinite(number) or is_code:
+                return -1
             value = whole_of(value, number)
-        k = self._by_value.get(value, -1)
+            k = self._places.get((False, value), -1)
         if k < 0 and self._line and isinstance(value, int | float):
             i = bisect_left(self._line, (value, -1))
             near, k = min(self._line[max(0, i - 1) : i + 1], key=lambda c: abs(c[0] - value))
             k = k if abs(near - value) <= rounding(value) else -1
         return k
-
-    @cached_property
-    def _are_truths(self) -> bool:
-        return all(isinstance(c, bool) for c in self.categories)
-
-    @cached_property
-    def _are_numbers(self) -> bool:
-        return not any(isinstance(c, str) for c in self.categories)
 
     @cached_property
     def _kept(self) -> np.ndarray:
@@ -183,12 +174,7 @@ class Categories:
     def encode(self, name: Hashable, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
         """Levels of the values, float64, and the log of each value's share of its level.
 
-        Raises
-        ------
-        ValueError
-            If a value is infinite, or unseen and the column is closed.
-        TypeError
-            If a value cannot be a category, like a list.
+        ValueError if a value is infinite, or unseen and the column is closed; TypeError if it cannot be a category.
         """
         if cells.values.dtype == float and np.isinf(cells.values).any():
             raise ValueError(f"column {name!r}: contains infinity")
@@ -217,17 +203,13 @@ class Categories:
 
         The pooled level gives a random member, or, without ``rng``, the most frequent one.
         """
-        n_kept = len(self._kept)
-        level = np.where(np.isnan(x), -1, x).astype(np.int64)
-        position = np.full(len(level), -1)
-        own = (level >= 0) & (level < n_kept)
-        position[own] = self._kept[level[own]]
-        if self.pooled:
-            members, pool = np.array(self.pooled), level == n_kept
-            drawn = np.zeros(len(level), np.int64)
-            if rng is not None:
-                drawn = rng.integers(len(members), size=len(level))
-            position[pool] = members[drawn[pool]]
+        level = np.where(np.isnan(x), -1, x).astype(np.int64).clip(-1, len(self._kept) + 1)
+        first = self.pooled[:1] or (-1,)
+        position = np.append(self._kept, [first[0], -1])[level]
+        pool = level == len(self._kept)
+        if self.pooled and rng is not None:
+            drawn = rng.integers(len(self.pooled), size=len(level))
+            position[pool] = np.array(self.pooled)[drawn[pool]]
         return position
 
 

@@ -39,7 +39,6 @@ from discrete_itd.encoders.notation import Notation, as_text, is_missing, read_p
 from discrete_itd.encoders.numeric import Bins, Continuous
 
 Codec = Categories | Bins | Continuous
-# of which a file has plain data
 StoredDtype = Annotated[Any, (dtype_to_json, dtype_from_json)]
 EXPECTED = {
     "number": "numbers",
@@ -59,23 +58,21 @@ class Column:
     name : str, int, float or bool
         The column's name; its position in an array.
     dtype : dtype
-        In which values are given back.
+        Of values that are given back.
     codec : Categories, Bins or Continuous
-        Values to and from the core's numbers.
+        Map of values to the core's numbers and back.
     n_rows, n_missing : int
         Cells in training, and how many of them were missing.
     indicator : bool
-        Whether an internal column of its own says if a cell is missing.
-    origin : int
-        Seconds since 1970 (of a column of durations, since 0) from which a column of times counts.
-    step : int
-        Nanoseconds of the regular grid on which its times lie, and by which it counts.
+        Whether it has a missingness indicator, an internal column of its own.
+    origin, step : int
+        Seconds since 1970 (for durations, since 0) from which times count, and nanoseconds by which they count.
     decimals : int, optional
         Of its fractional numbers, which are given back with as many; None if they have more than six.
     notation : Notation, optional
-        How text of the column writes its numbers or times, which have the dtype ``dtype``.
+        Of numbers or times that are text.
     text_dtype : dtype, optional
-        Of the column in the training table, if it was such text: drawn and filled cells are written as it is.
+        Of the column in the training table, if it was such text: drawn and filled cells are text, too.
 
     Examples
     --------
@@ -140,13 +137,12 @@ class Column:
     @cached_property
     def _takes_text(self) -> bool:
         """Whether text among its cells is parsed: as numbers or times, or as words for missing cells among numbers."""
-        if self.notation is not None or not isinstance(self.codec, Categories):
-            return True
-        return bool(self.categories) and all(isinstance(c, int | float) for c in self.categories)
+        are_numbers = all(isinstance(c, int | float) for c in self.categories)
+        return self.gives_numbers or (bool(self.categories) and are_numbers)
 
     @property
     def gives_numbers(self) -> bool:
-        """Whether text of the column becomes numbers or times in a table that is read."""
+        """Whether the column's text is numbers or times."""
         return self.notation is not None or not isinstance(self.codec, Categories)
 
     @property
@@ -185,37 +181,27 @@ class Column:
             return cells
         texts = cells.values[is_text].tolist()
         if self.gives_numbers:
-            found = self._read_texts(texts)
-            unread = pd.isna(found)
+            found = pd.Series(self._read_texts(texts))
         else:
-            found = cells.values[is_text]
-            unread = np.array([is_missing(text) for text in texts])
-        kept = np.ones(len(cells.values), dtype=bool)
-        kept[np.flatnonzero(is_text)[unread]] = False
-        known = found[~unread]
+            found = pd.Series([None if is_missing(t) else t for t in texts], dtype=object)
         if not is_text.all():  # some are numbers or times already
+            merged = cells.values.copy()
             own = read_cells(pd.Series(cells.values[~is_text], dtype=object)).values
-            both = cells.values.copy()
-            for where, part in ((is_text, found), (~is_text, own)):
-                both[where] = pd.Series(part).astype(object).to_numpy()
-            known = read_cells(pd.Series(both[kept], dtype=object)).values
-        place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last for missing ones
-        return PlainCells(known, place[cells.where])
+            for where, part in ((is_text, found), (~is_text, pd.Series(own))):
+                merged[where] = part.astype(object).to_numpy()
+            found = pd.Series(merged, dtype=object)
+        read = read_cells(found)
+        return PlainCells(read.values, np.append(read.where, -1)[cells.where])
 
     def _read_texts(self, texts: list[str]) -> np.ndarray:
         """Numbers or times, missing where a text is a word for that; ValueError for any other text."""
-        notation = self.notation
-        found = (
-            read_plainly(texts, self.family, self.dtype)
-            if notation is None
-            else notation.read(texts)
-        )
+        notation, plain = self.notation, (texts, self.family, self.dtype)
+        found = read_plainly(*plain) if notation is None else notation.read(texts)
         for i in np.flatnonzero(pd.isna(found)):
             if is_missing(texts[i]):
                 continue
-            expected, hint = EXPECTED[self.family], ""
-            if notation is not None:
-                expected = notation.expected
+            expected = EXPECTED[self.family] if notation is None else notation.expected
+            hint = ""
             if self.family == "number" or notation is not None:
                 hint = (notation or Notation()).hint(texts[i])
             raise ValueError(f"column {self.name!r}: expected {expected}, got {texts[i]!r}{hint}")
@@ -230,8 +216,8 @@ class Column:
         cells = self.read_cells(values)
         known, of_numbers = cells.values, self.family == "number"
         if not len(known):
-            known = np.zeros(
-                0, {"datetime": "M8[us]", "timedelta": "m8[us]"}.get(self.family, "f8")
+            known = known.astype(
+                {"datetime": "M8[us]", "timedelta": "m8[us]"}.get(self.family, "f8")
             )
         elif not (is_number(known) if of_numbers else family(known.dtype) in TIMES):
             return values  # mixed with what the column does not take: its encoding names it
@@ -253,10 +239,7 @@ class Column:
         return out if same.all() else values
 
     def is_written(self, values: pd.Series) -> bool:
-        """Whether filled cells of a table's column are text.
-
-        They are if others are, or if there are only gaps and the training table had text: readers make floats of gaps.
-        """
+        """Whether filled cells are text: if others are, or if all are gaps and the training table had text."""
         if not self.gives_numbers:
             return False
         was_text = self.notation is not None and self.text_dtype is not None
@@ -274,30 +257,13 @@ class Column:
             return values
         return self.notation.write(values).astype(self.text_dtype)
 
-    def encode(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray, bool]:
+    def encode(self, values: pd.Series | PlainCells) -> tuple[np.ndarray, np.ndarray, bool]:
         """The core's numbers and log-volumes, float64, NaN and 0 where a cell is missing.
 
-        The third result is whether all of several values are unseen, so that the dtype is probably wrong. Errors are
-        those of :meth:`encode_values`.
+        The third result is whether all of several values are unseen, so that the dtype is probably wrong. A ValueError
+        or TypeError names the column, if a value is not of its kind, infinite, or unseen where that is refused.
         """
         cells = self.read_cells(values)
-        x, log_volume = self.encode_values(cells)
-        strange = bool(
-            self.categories
-            and self.open
-            and np.count_nonzero(cells.where >= 0) >= SUSPICIOUS_ROWS
-            and (x == self.codec.n_levels).all()
-        )
-        # one more, for the missing: index -1
-        x, log_volume = np.concatenate((x, [np.nan])), np.concatenate((log_volume, [0.0]))
-        return x[cells.where], log_volume[cells.where], strange
-
-    def encode_values(self, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
-        """The core's numbers and log-volumes of the distinct values: float64, (P,) each.
-
-        A ValueError or TypeError names the column, if a value is not of the column's kind, infinite, or unseen where
-        that is refused.
-        """
         if isinstance(self.codec, Categories):
             x, log_volume = self.codec.encode(self.name, cells)
         else:
@@ -305,7 +271,15 @@ class Column:
             x, log_volume = self.codec.encode(numbers)
             if self.family != "number":
                 log_volume -= math.log(self.step / 1e9)  # per second, not per step
-        return x + 0.0, log_volume
+        is_suspicious = bool(
+            np.count_nonzero(cells.where >= 0) >= SUSPICIOUS_ROWS
+            and self.categories
+            and self.open
+            and (x == self.codec.n_levels).all()
+        )
+        x = np.concatenate((x + 0.0, [np.nan]))  # one more, for the missing: index -1
+        log_volume = np.concatenate((log_volume, [0.0]))
+        return x[cells.where], log_volume[cells.where], is_suspicious
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> pd.Series:
         """The cells of the core's numbers, in the fitted dtype."""
@@ -315,11 +289,10 @@ class Column:
         if self.family != "number":
             return restore_times(values, self.dtype, self.origin, self.step)
         whole = self.codec.whole or family(self.dtype) == "integer"
-        if isinstance(self.codec, Bins) and self.decimals is not None:
-            near = rounded(np.where(np.isnan(values), 0.0, values), self.decimals)
-            if family(self.dtype) == "float":  # as it will be read again
-                near = near.astype(numpy_name(self.dtype)).astype(float)
-            stays = self.codec.encode(near)[0] == x  # a value is in its bin
-            values = np.where(stays, near, values)
-            return restore_numbers(values, self.dtype, whole)
-        return restore_numbers(values, self.dtype, whole, self.decimals)
+        if not isinstance(self.codec, Bins) or self.decimals is None:
+            return restore_numbers(values, self.dtype, whole, self.decimals)
+        near = rounded(np.where(np.isnan(values), 0.0, values), self.decimals)
+        if family(self.dtype) == "float":  # as it will be read again
+            near = near.astype(numpy_name(self.dtype)).astype(float)
+        stays = self.codec.encode(near)[0] == x  # a value is in its bin
+        return restore_numbers(np.where(stays, near, values), self.dtype, whole)

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from scipy.special import inv_boxcox1p
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import line_levels
@@ -28,6 +29,12 @@ LARGEST = float(np.finfo(float).max)
 SMALLEST = float(np.finfo(float).tiny)
 BINS = 32
 NARROWEST = 1e-3  # width of an atom's bin, in median deviations of the other values
+OFTEN = 20  # occurrences of an atom in training at least
+MOST = 500  # atoms of a column at most
+BOUND = 1 / 32  # share of the rows from which the least or greatest value is taken as a bound
+NEARBY = 0.025  # share of its own rows, and of those on one side, that an atom covers there at most
+LEAST = 0.02  # probability of a new number
+RARE = 0.2  # the probability of a new number, above which a column is not said to repeat
 
 
 @dataclass(frozen=True)
@@ -40,31 +47,23 @@ class Continuous:
     :math:`|u| \le U`, :math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable), the Yeo-Johnson map, and a last
     shift and scale. Every finite x has a finite image and slope, and every real z comes from a finite x.
 
-    Where numbers repeat, the code of a cell says first whether its number was seen in training, to within
-    :func:`~discrete_itd.encoders.cells.rounding`: the log-density is that
-    of the number plus :math:`\log(1 - p)` if it was, :math:`\log p` if it is new. So it is a density on two lines, of
-    numbers seen and of new ones, and draws, which are never new, become the nearest number that was seen. Where numbers
-    do not repeat, a value that is frequent, like zero, has a narrow peak; draws between the edges of such an atom
-    become the atom, as those of whole numbers are rounded.
+    Where numbers repeat, the log-density is that of the number plus :math:`\log(1 - p)` if it was seen in training, to
+    within :func:`~discrete_itd.encoders.cells.rounding`, and :math:`\log p` if it is new: a density on two lines. Draws
+    are never new, but the nearest number seen. Where numbers do not repeat, a frequent value, like zero, is an atom:
+    draws between its edges become the atom.
 
     Parameters
     ----------
     whole : bool
         Whether values are whole numbers. The density stays that of a real number, per unit.
-    center, scale : float
-        m and s.
-    power : float
-        :math:`\lambda` between 0 and 2; 1 changes nothing.
-    mean, spread : float
-        a and b, the latter twice the standard deviation of y.
-    atoms : tuple of A floats
-        Increasing.
-    edges : tuple of 2 A floats
-        Before and after each atom, see :func:`~discrete_itd.encoders.numeric.find_atoms`.
+    center, scale, power, mean, spread : float
+        m, s, :math:`\lambda` between 0 and 2 (1 changes nothing), a, and b, twice the standard deviation of y.
+    atoms, edges : tuple of A and of 2 A floats
+        Increasing; the edges before and after each atom are those of :func:`find_atoms`.
     seen : tuple of floats
         Increasing, the different numbers of a column whose numbers repeat; empty for another one.
     p_new : float
-        Probability p that a number is none of these, see :func:`~discrete_itd.encoders.numeric.numbers_seen`.
+        Probability p that a number is none of these, see :func:`numbers_seen`.
 
     References
     ----------
@@ -92,6 +91,7 @@ class Continuous:
     kind: ClassVar[str] = "continuous"
     categories: ClassVar[tuple[()]] = ()
     open: ClassVar[bool] = False
+    n_levels: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not (self.scale > 0 and self.spread > 0 and 0 <= self.power <= 2):
@@ -111,10 +111,6 @@ class Continuous:
     def points(self) -> ColumnPoints:
         """A point of the line, wherever the value is."""
         return ColumnPoints("real", 0)
-
-    @property
-    def n_levels(self) -> int:
-        return 0
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values on the new scale, and the logarithm of the slope :math:`dz/dx` there minus :meth:`new_nats`."""
@@ -158,9 +154,8 @@ class Continuous:
         """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws: numbers seen, or atoms."""
         with np.errstate(over="ignore"):
             y = np.clip(x * self.spread + self.mean, -LARGEST, LARGEST)
-        w = _inverse_power(y, self.power)
-        size = np.abs(w)
-        with np.errstate(over="ignore"):
+            w = np.copysign(inv_boxcox1p(np.abs(y), np.where(y < 0, 2 - self.power, self.power)), y)
+            size = np.abs(w)
             # in two steps, for exp(1400) is no float but, times a tiny scale, a distance may be one
             half = np.exp(np.clip(size / FAR - 1, 0.0, 1416.0) / 2)
             distance = self.scale * half * np.minimum(size, FAR) * half
@@ -183,13 +178,11 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
     if low < high:  # else it is the value of half of the rows
         center = float(_coarse(np.array(center), np.array(scale)))
     w, _ = _tame(values, center, scale)
+    sample = w
     if len(w) > POWER_SAMPLE:
-        chosen = np.linspace(0, len(w) - 1, POWER_SAMPLE).round().astype(int)
-        sample = np.sort(w)[chosen]
-    else:
-        sample = w
+        sample = np.sort(w)[np.linspace(0, len(w) - 1, POWER_SAMPLE).round().astype(int)]
     log_slopes = float(np.mean(np.copysign(np.log1p(np.abs(sample)), sample)))
-    variance = np.var(_powers(sample), axis=1)
+    variance = np.var(_power(sample, POWERS[:, None]), axis=1)
     with np.errstate(divide="ignore"):  # profile log-likelihood per value, a Gaussian's
         scores = (POWERS - 1) * log_slopes - 0.5 * np.log(variance)
     power = float(POWERS[np.where(variance > 0, scores, 0.0).argmax()])
@@ -223,30 +216,11 @@ def _tame(values: np.ndarray, center: float, scale: float) -> tuple[np.ndarray, 
     return w, -math.log(scale) - excess
 
 
-def _power(w: np.ndarray, power: float) -> np.ndarray:
-    """Yeo and Johnson's map."""
-    size = np.log1p(np.abs(w))
-    up, down = ((np.expm1(p * size) / p if p else size) for p in (power, 2 - power))
-    return np.where(w < 0, -down, up)
-
-
-def _powers(w: np.ndarray) -> np.ndarray:
-    """The map of values ``w`` (N,) with each of the powers: (P, N)."""
-    size, own = np.log1p(np.abs(w)), np.where(w < 0, 2 - POWERS[:, None], POWERS[:, None])
+def _power(w: np.ndarray, power: float | np.ndarray) -> np.ndarray:
+    """Yeo and Johnson's map of values with powers that broadcast."""
+    size, own = np.log1p(np.abs(w)), np.where(w < 0, 2 - power, power)
     is_log = own == 0
-    size = np.broadcast_to(size, own.shape)
-    mapped = np.where(is_log, size, np.expm1(own * size) / np.where(is_log, 1.0, own))
-    return np.copysign(mapped, w)
-
-
-def _inverse_power(y: np.ndarray, power: float) -> np.ndarray:
-    size = np.abs(y)
-    with np.errstate(over="ignore"):
-        up, down = (
-            np.expm1(np.minimum(np.log1p(p * size) / p if p else size, 700.0))
-            for p in (power, 2 - power)
-        )
-    return np.where(y < 0, -down, up)
+    return np.copysign(np.where(is_log, size, np.expm1(own * size) / np.where(is_log, 1.0, own)), w)
 
 
 @dataclass(frozen=True)
@@ -288,16 +262,12 @@ class Bins:
     open: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if len(self.edges) < 2 or not (self._widths > 0).all():
+        if len(self.edges) < 2 or not (_gaps(np.array(self.edges)) > 0).all():
             raise ValueError("edges must be at least two, and increasing")
         if len(self.levels) != self.n_levels + 2 or not (np.diff(self.levels) > 0).all():
             raise ValueError("levels must be two more than bins, and increasing")
         if not min(self.tails) > 0:
             raise ValueError("tails must be two positive numbers")
-
-    @property
-    def _widths(self) -> np.ndarray:
-        return _gaps(np.array(self.edges))
 
     @property
     def n_levels(self) -> int:
@@ -318,10 +288,8 @@ class Bins:
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Levels of the values, float64, and the log-density of each within its level."""
         edges, n_bins = np.array(self.edges), self.n_levels
-        level = np.searchsorted(edges, values, side="right")
-        level[values == edges[-1]] = n_bins
-        low, high = self.tails
-        log_density = np.concatenate(([0.0], -np.log(self._widths), [0.0]))[level]
+        level, (low, high) = _level(edges, values), self.tails
+        log_density = np.concatenate(([0.0], -np.log(_gaps(edges)), [0.0]))[level]
         for outside, edge, s in ((level == 0, edges[0], low), (level > n_bins, edges[-1], high)):
             with np.errstate(over="ignore"):
                 fall = np.minimum(np.abs(values[outside] - edge) / s, 1e300)
@@ -343,22 +311,17 @@ class Bins:
         values = left * (1 - share) + right * share
         if self.whole:
             values = np.rint(values)
-        if self.atoms:
-            home = np.full(n_bins + 2, np.nan)
-            places = np.searchsorted(edges, self.atoms, side="right")
-            home[np.minimum(places, n_bins)] = self.atoms
-            values = np.where(np.isnan(home[inner]), values, home[inner])
+        home = np.full(n_bins + 2, np.nan)
+        home[_level(edges, np.array(self.atoms))] = self.atoms
+        values = np.where(np.isnan(home[inner]), values, home[inner])
         with np.errstate(over="ignore"):
             for outside, edge, s, sign in (
                 (level == 0, edges[0], self.tails[0], -1),
                 (level > n_bins, edges[-1], self.tails[1], 1),
             ):
                 beyond = -np.log1p(-share[outside]) * s
-                if self.whole:
-                    beyond = np.floor(beyond) + 0.5
-                values[outside] = edge + sign * beyond
-        values = np.clip(values, -LARGEST, LARGEST)
-        return np.where(missing, np.nan, values)
+                values[outside] = edge + sign * (np.floor(beyond) + 0.5 if self.whole else beyond)
+        return np.where(missing, np.nan, np.clip(values, -LARGEST, LARGEST))
 
 
 def fit_bins(
@@ -366,7 +329,7 @@ def fit_bins(
 ) -> Bins:
     """Edges, tails and levels for the values (N,) with N > 0; ``whole`` if they are whole numbers and nothing else.
 
-    Unless ``edges`` are given, bins have about equal counts. A value in more than its share of the rows gets a bin of
+    Unless ``edges`` are given, bins have about equal counts, and a value in more than its share of the rows has one of
     its own: of width one among whole numbers, otherwise of the smallest gap between two distinct values, but not less
     than 1/1000 of the spread of the others. ValueError if no whole number lies between the edges given.
     """
@@ -389,9 +352,7 @@ def fit_bins(
         ends = edges[0] - tails[0], edges[-1] + tails[1]
     centers = np.concatenate((ends[:1], edges[:-1] / 2 + edges[1:] / 2, ends[1:]))
     centers = np.clip(centers, -LARGEST, LARGEST)
-    level = np.searchsorted(edges, values, side="right")
-    level[values == edges[-1]] = len(widths)
-    levels = line_levels(centers, np.bincount(level, minlength=len(centers)))
+    levels = line_levels(centers, np.bincount(_level(edges, values), minlength=len(centers)))
     return Bins(whole, tuple(edges.tolist()), levels, (tails[0], tails[1]), tuple(atoms.tolist()))
 
 
@@ -434,33 +395,29 @@ def _quantile_edges(values: np.ndarray, whole: bool, bins: int) -> tuple[np.ndar
     return edges[keep], atoms
 
 
+def _level(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """0 below the first edge, the number of the bin, or one more than the bins above the last edge."""
+    level = np.searchsorted(edges, values, side="right")
+    level[values == edges[-1]] = len(edges) - 1
+    return level
+
+
 def _gaps(values: np.ndarray) -> np.ndarray:
     """Distances between neighbours, clipped to the largest float."""
     with np.errstate(over="ignore"):
         return np.minimum(np.diff(values), LARGEST)
 
 
-OFTEN = 20  # occurrences in training at least
-MOST = 500  # atoms of a column at most
-BOUND = 1 / 32  # share of the rows from which the least or greatest value is taken as a bound
-NEARBY = (
-    0.025  # rows that an atom covers on one side at most, as a share of its own and of that side's
-)
-LEAST = 0.02  # probability of a new number
-RARE = 0.2  # the probability of a new number, above which a column is not said to repeat
-
-
 def numbers_seen(values: np.ndarray) -> tuple[tuple[float, ...], float]:
     r"""The different numbers among values, shape (N,), increasing, and the probability of a new one.
 
-    Among a few hundred different numbers, one that was never seen is anomalous wherever it lies: a density does not
-    express this, since between two frequent values it is as high as at them. The next number is new with probability
+    Among a few hundred different numbers, one never seen is anomalous wherever it lies, though between two frequent
+    values a density is as high as at them. The next number is new with probability
 
     .. math:: p = \max\Bigl(0.02, \frac{n_1 + 1/2}{n + 1}\Bigr), \quad (11)
 
-    with n training cells of the column, of which :math:`n_1` have a number that no other has: Good and Turing's share
-    :math:`n_1/n`. It is that of rows from the source of the training rows; for others, as of an instrument that now
-    gives one more digit, a new number is less informative, so p is at least 0.02. Empty and 0 where numbers do not
+    with n training cells, of which :math:`n_1` have a number that no other has: Good and Turing's share
+    :math:`n_1/n`, but at least 0.02, as rows of another source may have a digit more. Empty and 0 where numbers do not
     repeat.
 
     References

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import is_category, read_cell, read_cells
+from discrete_itd.encoders.cells import is_category, read_cells, read_few
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.frames import check_unique_names
 from discrete_itd.encoders.inference import (
@@ -280,33 +280,20 @@ class TableEncoder:
                 raise ValueError(f"column {column.name!r}: the table has no such column")
         shape = (len(frame), len(self.owner))
         x, log_volume = np.empty(shape), np.zeros(shape)
-        encode = self._encode_few if len(frame) <= FEW_ROWS else self._encode_columns
-        encode(frame, x, log_volume)
+        few = None
+        if len(frame) <= FEW_ROWS:
+            places = frame.columns.get_indexer(pd.Index(self.names, dtype=frame.columns.dtype))
+            few = frame.to_numpy(dtype=object)[:, places]
+        for j, column in enumerate(self.schema):
+            cells = None if few is None else read_few(few[:, j])
+            if cells is None:
+                cells = read_cells(cast(pd.Series, frame[column.name]))
+            x[:, j], log_volume[:, j], is_suspicious = column.encode(cells)
+            if is_suspicious:
+                warn(unseen_values(column, frame[column.name].dtype))
         for j, place in self._indicators():
             x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
         return Cells(x, log_volume)
-
-    def _encode_columns(self, frame: pd.DataFrame, x: np.ndarray, log_volume: np.ndarray) -> None:
-        """Fill in the encoded cells column by column."""
-        for j, column in enumerate(self.schema):
-            values = cast(pd.Series, frame[column.name])
-            x[:, j], log_volume[:, j], is_suspicious = column.encode(values)
-            if is_suspicious:
-                warn(unseen_values(column, values.dtype))
-
-    def _encode_few(self, frame: pd.DataFrame, x: np.ndarray, log_volume: np.ndarray) -> None:
-        """Fill in the encoded cells one by one, without a series for each column."""
-        x[:] = np.nan
-        cells = frame.to_numpy(dtype=object)
-        places = frame.columns.get_indexer(pd.Index(self.names, dtype=frame.columns.dtype))
-        for j, (column, place) in enumerate(zip(self.schema, places, strict=True)):
-            for i, value in enumerate(cells[:, place]):
-                cell = read_cell(value)
-                if cell is None:
-                    cell = read_cells(frame.iloc[i : i + 1, place])
-                cell = column.read_cells(cell)
-                if len(cell.values):  # it is not missing
-                    (x[i, j],), (log_volume[i, j],) = column.encode_values(cell)
 
     def text_columns(self, frame: pd.DataFrame) -> list[Column]:
         """The columns whose numbers or times are text in a table of the model's columns.
