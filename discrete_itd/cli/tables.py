@@ -35,7 +35,7 @@ import pandas as pd
 from discrete_itd.cli.descriptions import ENDINGS, PACKED
 from discrete_itd.cli.messages import STANDARD, UserError
 from discrete_itd.encoders.notation import as_text
-from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
+from discrete_itd.storage.files import write_whole
 from discrete_itd.validation import warn
 
 if TYPE_CHECKING:
@@ -477,7 +477,7 @@ def standard_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
-def save_whole(path: str, write: Callable[[Path], object]) -> None:
+def save_whole(path: str, write: Callable[[Path], object] | None) -> None:
     """Write the file ``path`` with ``write``, completely or not at all."""
     try:
         write_whole(path, write)
@@ -488,8 +488,7 @@ def save_whole(path: str, write: Callable[[Path], object]) -> None:
 
 def check_writable(path: str) -> None:
     """Raise the UserError of :func:`save_whole` before the work; nothing is written."""
-    with suppress(NotWritten):
-        save_whole(path, stop_writing)
+    save_whole(path, None)
 
 
 def check_out(out: str | None, *, is_table: bool = True, **sources: str | None) -> None:

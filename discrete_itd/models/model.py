@@ -145,7 +145,7 @@ StoredTable = Annotated[pd.DataFrame, (columns_of, table_of)]
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A question about rows: the arguments of :meth:`Model.log_prob`."""
+    """The arguments of :meth:`Model.log_prob`."""
 
     x: Tensor
     n_evaluations: int
@@ -153,18 +153,12 @@ class Question:
     given: Tensor | None = None
     progress: Callable[[int], object] | None = None
 
-    def of(self, x: Tensor) -> Question:
-        """The question about other rows."""
-        return replace(self, x=x)
-
     def shared(self, n: int) -> Question:
         """The question about one of ``n`` independent factors, whose variances add up."""
-        if self.max_stderr is None:
-            return self
-        return replace(self, max_stderr=self.max_stderr / math.sqrt(n))
+        bound = self.max_stderr
+        return self if bound is None else replace(self, max_stderr=bound / math.sqrt(n))
 
     def show(self, n_done: int) -> None:
-        """Report progress by some more rows."""
         if self.progress is not None:
             self.progress(n_done)
 
@@ -311,11 +305,10 @@ class Model:
         estimator: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Estimate:
-        """Log-probabilities of encoded rows.
+        """Log-probabilities of encoded rows ``x`` (N, C'), float64; a closed form has standard error 0.
 
         Parameters
         ----------
-        x : Tensor of float64, shape (N, C')
         n_evaluations : int
             Denoiser evaluations per row along paths; with missingness indicators, those for the indicators and those
             for the other columns together (:func:`split_evaluations`). Of the integral, the noise levels of a row.
@@ -326,18 +319,9 @@ class Model:
             Columns to condition on.
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
             By default the first of those that the denoiser has; with ``given``, "marginal" where the scorer is not
-            exact, and any other is the companion's.
+            exact, and any other is the companion's. ValueError if the denoiser that answers does not have it.
         progress : callable, optional
             Called with the number of rows done since the last call.
-
-        Notes
-        -----
-        A closed form has standard error 0.
-
-        Raises
-        ------
-        ValueError
-            If the denoiser that answers does not have the estimator, naming those that it has.
         """
         asked = Question(x, n_evaluations, max_stderr, given, progress)
         if isinstance(self.conditional, ConditionalDenoiser):
@@ -365,22 +349,17 @@ class Model:
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
         """:meth:`log_prob` with the surprisal of each internal column; an ``estimator`` only applies with ``given``."""
-        asked, denoiser = (
-            Question(x, n_evaluations, max_stderr, given, progress),
-            self.answers(given),
-        )
+        asked = Question(x, n_evaluations, max_stderr, given, progress)
+        denoiser = self.answers(given)
         if isinstance(self.conditional, ConditionalDenoiser) and estimator is None:
             if given is not None:
                 return self._chain(self.conditional, asked)
-            factors, stderr = self._in_batches(self.conditional.factors, self.denoiser, asked)
-            return Attribution(factors.sum(1), stderr, -factors)
+            shares, stderr = self._in_batches(self.conditional.factors, self.denoiser, asked)
+            return Attribution(shares.sum(1), stderr, -shares)
         if denoiser.closed_form:
             return self._factors(denoiser, asked)
         with self._threads(denoiser, x):
-            parts = [
-                path_log_prob(denoiser, **how, progress=progress)
-                for how in self._paths(denoiser, asked)
-            ]
+            parts = [path_log_prob(denoiser, **how) for how in self._paths(denoiser, asked)]
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
     def answers(self, given: Tensor | None) -> Denoiser:
@@ -394,19 +373,23 @@ class Model:
         self, call: Callable[[Tensor], tuple[Tensor, ...]], denoiser: Denoiser, asked: Question
     ) -> tuple[Tensor, ...]:
         """Tensors that a function of rows returns, computed for some rows at a time."""
-        parts, x = [] if len(asked.x) else [call(asked.x)], asked.x
-        with self._threads(denoiser, x):
-            for rows in x.split(self.batch_size) if len(x) else ():
+        parts = []
+        with self._threads(denoiser, asked.x):
+            for rows in asked.x.split(self.batch_size):
                 parts.append(call(rows))
                 asked.show(len(rows))
         return tuple(torch.cat(t) for t in zip(*parts, strict=True))
 
-    def _blocks(self, call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """Results of a denoiser for any number of rows, float64."""
-        parts = (
-            list(in_blocks(call, rows, batch_size=self.batch_size)) if len(rows) else [call(rows)]
-        )
-        return torch.cat(parts).double()
+    def _in_blocks(
+        self, call: Callable[[Tensor], Tensor], denoiser: Denoiser, asked: Question
+    ) -> Tensor:
+        """Results of a function of rows, float64, in calls of whole blocks: as a row's own whatever rows are asked."""
+        size = self.batch_size
+
+        def rounded(rows: Tensor) -> tuple[Tensor]:
+            return (torch.cat(list(in_blocks(call, rows, batch_size=size))).double(),)
+
+        return self._in_batches(rounded, denoiser, asked)[0]
 
     # -- closed forms ---------------------------------------------------------------------------
 
@@ -420,7 +403,7 @@ class Model:
                 log_prob -= denoiser.log_prob(rows.masked_fill(~asked.given, math.nan)).double()
             return log_prob
 
-        (found,) = self._in_batches(lambda rows: (self._blocks(call, rows),), denoiser, asked)
+        found = self._in_blocks(call, denoiser, asked)
         return Estimate(found, torch.zeros_like(found))
 
     @torch.no_grad()
@@ -433,7 +416,7 @@ class Model:
         call = denoiser.log_factors
         if asked.given is not None:
             call = partial(chain_factors, denoiser, asked.given, self._order(denoiser, asked.given))
-        (found,) = self._in_batches(lambda rows: (self._blocks(call, rows),), denoiser, asked)
+        found = self._in_blocks(call, denoiser, asked)
         return Attribution(found.sum(1), found.new_zeros(len(found)), -found)
 
     def _order(self, denoiser: Denoiser, given: Tensor) -> list[int]:
@@ -471,16 +454,15 @@ class Model:
 
         with self._threads(self.denoiser, x):
             if given is None:
-                return asked.of(torch.cat([x, torch.zeros_like(x)], 1)).estimate(
-                    estimate, self.seed
-                )
+                both = torch.cat([x, torch.zeros_like(x)], 1)
+                return replace(asked, x=both).estimate(estimate, self.seed)
             asked = asked.shared(2)
             gaps = conditional.learned_gaps(x).to(x)
             both = torch.cat([x, gaps], 1)
             every = replace(asked, x=both, progress=None).estimate(estimate, self.seed)
             both = torch.cat([x.masked_fill(~given, math.nan), gaps], 1)
             states, inverse = unique_rows(both)  # many rows are given the same cells
-            part = asked.of(states).estimate(estimate, self.seed)
+            part = replace(asked, x=states).estimate(estimate, self.seed)
             asked.show(len(x) - len(states))
             part = Estimate(*(t[torch.from_numpy(inverse).to(t.device)] for t in part))
         stderr = (every.stderr.square() + part.stderr.square()).sqrt()
@@ -530,17 +512,11 @@ class Model:
             if estimator == "integral":
                 parts = [self._integral(denoiser, factor) for factor in factors(denoiser, asked)]
             else:
-                parts = [
-                    path_log_prob(denoiser, **how, progress=asked.progress)
-                    for how in self._paths(denoiser, asked)
-                ]
+                parts = [path_log_prob(denoiser, **how) for how in self._paths(denoiser, asked)]
         return Estimate(*_product(parts))
 
     def _integral(self, denoiser: Denoiser, asked: Question) -> Estimate:
-        """The integral (4) against independent columns on the same noise; (3) for categorical independent columns.
-
-        Half of the noise levels that ``max_stderr`` allows decide the number of those of the estimate.
-        """
+        """The integral (4) against independent columns on the same noise; (3) for categorical independent columns."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
         # not x: a score is a function of the row alone
         rows = self.marginals.draw(PILOT_ROWS, generator)
@@ -565,20 +541,19 @@ class Model:
 
     def _paths(self, denoiser: Denoiser, asked: Question) -> list[dict[str, Any]]:
         """Arguments of the path estimator for each of :func:`factors`."""
-        parts = factors(denoiser, asked)
+        parts, numbers, schedules = factors(denoiser, asked), [asked.n_evaluations], [self.schedule]
         if denoiser.own_order is not None:
-            schedule = CoordinateSchedule(asked.x.shape[1], denoiser.own_order)
-            return [self._path(denoiser, asked, schedule)]
-        if len(parts) == 1:
-            return [self._path(denoiser, asked, self.schedule)]
-        n_steps, first, second = split_evaluations(asked.n_evaluations, denoiser.codebook)
-        if denoiser.exact:  # one indicator a step: along coordinates a path is then the closed form
-            n_steps = int(denoiser.codebook.leading.sum())
-        present, others = (part.shared(2) for part in parts)
-        schedule = self._indicator_schedule(n_steps)
+            schedules = [CoordinateSchedule(asked.x.shape[1], denoiser.own_order)]
+        elif len(parts) > 1:
+            n_steps, *numbers = split_evaluations(asked.n_evaluations, denoiser.codebook)
+            if (
+                denoiser.exact
+            ):  # one indicator a step: along coordinates a path is then the closed form
+                n_steps = int(denoiser.codebook.leading.sum())
+            schedules = [self._indicator_schedule(n_steps), self.schedule]
         return [
-            self._path(denoiser, replace(present, n_evaluations=first), schedule),
-            self._path(denoiser, replace(others, n_evaluations=second), self.schedule),
+            self._path(denoiser, replace(part, n_evaluations=n), schedule)
+            for part, n, schedule in zip(parts, numbers, schedules, strict=True)
         ]
 
     def _path(self, denoiser: Denoiser, asked: Question, schedule: Schedule) -> dict[str, Any]:
@@ -602,6 +577,7 @@ class Model:
             # the same for every row and call: a score depends on the row and the model alone
             "generator": torch.Generator().manual_seed(self.seed),
             "batch_size": self.posteriors_at_once(denoiser),
+            "progress": asked.progress,
         }
 
     def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
@@ -619,36 +595,26 @@ class Model:
         columns = self.denoiser.codebook.leading.nonzero().flatten()
         owner = torch.from_numpy(self.encoder.owner).to(start.device)[columns]
         if self.denoiser.ancestral and bool(start.isnan().all()):
-            sizes = [
-                min(self.batch_size, len(start) - i) for i in range(0, len(start), self.batch_size)
-            ]
-            x = torch.cat([start[:0], *(self.denoiser.draw(n, generator) for n in sizes)])
+            sizes = map(len, start.split(self.batch_size))
+            x = torch.cat([self.denoiser.draw(n, generator) for n in sizes])
             x[:, owner] = x[:, owner].masked_fill(x[:, columns] == ABSENT, math.nan)
             return x
         if isinstance(self.conditional, ConditionalDenoiser):
             return self.conditional.draw_unknown(start, seed)
-        left = None
-        if len(columns):
-            left = torch.ones_like(start, dtype=torch.bool)
-            left[:, columns] = False
-            start = sample(
-                self.anywhere,
-                start,
-                self._indicator_schedule(len(columns)),
-                left=left,
-                generator=generator,
-                batch_size=self.posteriors_at_once(self.anywhere),
-            )
-            left = torch.zeros_like(left)
-            left[:, owner] = start[:, columns] == ABSENT
-        return sample(
+        drawn = partial(
+            sample,
             self.anywhere,
-            start,
-            self.schedule,
-            left=left,
             generator=generator,
             batch_size=self.posteriors_at_once(self.anywhere),
         )
+        if not len(columns):
+            return drawn(start, self.schedule)
+        left = torch.ones_like(start, dtype=torch.bool)
+        left[:, columns] = False
+        start = drawn(start, self._indicator_schedule(len(columns)), left=left)
+        left = torch.zeros_like(left)
+        left[:, owner] = start[:, columns] == ABSENT
+        return drawn(start, self.schedule, left=left)
 
     def try_out(self) -> None:
         """Draw two rows and score them, to find defects of a file that no other check finds.
@@ -682,8 +648,8 @@ def factors(denoiser: Denoiser, asked: Question) -> list[Question]:
     if not book.has_leading or denoiser.own_order is not None:
         return [asked]
     known = torch.zeros_like(book.leading) if given is None else given
-    present = asked.x.masked_fill(~(book.leading | known), math.nan)
-    return [asked.of(present), replace(asked, given=known | book.leading)]
+    present, asked = asked.x.masked_fill(~(book.leading | known), math.nan), asked.shared(2)
+    return [replace(asked, x=present), replace(asked, given=known | book.leading)]
 
 
 def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int, int]:

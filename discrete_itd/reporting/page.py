@@ -6,7 +6,6 @@ everything else.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import io
 import math
@@ -27,7 +26,7 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting import sentences
 from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
 from discrete_itd.reporting.sentences import count, nats, p_value, percent, readable, shorten
-from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
+from discrete_itd.storage.files import write_whole
 from discrete_itd.threads import one_thread
 
 if TYPE_CHECKING:
@@ -97,8 +96,7 @@ def report(
     # a missing package or folder is reported before the long computation
     plots.new_axes()
     if out is not None:
-        with contextlib.suppress(NotWritten):
-            write_whole(out, stop_writing)
+        write_whole(out, None)
     found = examine(
         model,
         X,

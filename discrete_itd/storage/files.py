@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +32,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-FORMAT = 6  # smaller ones were those of development versions
+FORMAT = 6
 PARTIAL = "partial-"  # in the names of temporary files
 KEY = "discrete_itd"
 # of the content without what differs between equal fits, like seconds, and of the whole header
@@ -61,23 +61,12 @@ AnyPath = str | os.PathLike[str]
 State = tuple[dict[str, Any], dict[str, Tensor]]
 
 
-class NotWritten(Exception):  # noqa: N818
-    """The file can be written, and nothing is written."""
-
-
-def stop_writing(_: Path) -> None:
-    """With :func:`write_whole`, check that a file can be written: raise NotWritten if so, else its OSError."""
-    raise NotWritten
-
-
-def write_whole(
-    path: AnyPath, write: Callable[[Path], object], *, before: Callable[[], object] = lambda: None
-) -> None:
+def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
     """Let ``write`` make a temporary file, whose path it is given, and move it to ``path`` only when it is complete.
 
-    ``before`` is called just before it is moved. What a killed call has left of the same file is removed; what a
-    running one is writing is not, for each holds a lock on its temporary file. OSError if it cannot be written, or if
-    ``path`` is there and no regular file, like a folder or a device.
+    What a killed call has left of the same file is removed; what a running one is writing is not, for each holds a lock
+    on its temporary file. OSError if it cannot be written, or if ``path`` is there and no regular file, like a folder
+    or a device; with ``None`` for ``write``, this is all that is checked.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -85,15 +74,22 @@ def write_whole(
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder to write in", os.fspath(path))
     remove_leftovers(path)
-    lock, partial = _locked_temporary(path)
+    descriptor, name = tempfile.mkstemp(
+        prefix=f".{path.name}.{PARTIAL}", suffix=path.suffix, dir=path.parent
+    )
+    partial, lock = Path(name), os.fdopen(descriptor, "rb+")
     try:
+        if fcntl is not None:
+            with suppress(OSError):  # no locks in this file system: then nothing is removed either
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        if write is None:
+            return
         write(partial)
         mask = os.umask(0)
         os.umask(mask)
         partial.chmod(0o666 & ~mask)  # mkstemp's files are private
         with open(partial, "rb+") as file:  # a power failure must not leave a name without content
             os.fsync(file.fileno())
-        before()
         if fcntl is None:  # a file that is open cannot be moved there
             lock.close()
         os.replace(partial, path)
@@ -107,34 +103,15 @@ def remove_leftovers(path: AnyPath) -> None:
     path = Path(path)
     for left in path.parent.glob(f".{escape(path.name)}.{PARTIAL}*"):
         with suppress(OSError):  # a running call has it, or another one has removed it
-            descriptor = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            try:
-                if fcntl is not None:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    left.unlink()
-            finally:
-                os.close(descriptor)
             if fcntl is None:  # an open file cannot be removed there
+                left.unlink()
+                continue
+            with open(left, "rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink()
 
 
-def _locked_temporary(path: Path) -> tuple[BinaryIO, Path]:
-    """A new temporary file beside ``path``, open, which holds its lock; and its path."""
-    while True:
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.name}.{PARTIAL}", suffix=path.suffix, dir=path.parent
-        )
-        if fcntl is not None:
-            with suppress(OSError):  # no locks in this file system: then nothing is removed either
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.path.exists(name):
-            return os.fdopen(descriptor, "rb"), Path(name)
-        os.close(descriptor)  # taken for a leftover before it was locked
-
-
-def write_state(
-    path: AnyPath, state: State, *, kind: str = "model", before: Callable[[], object] = lambda: None
-) -> str:
+def write_state(path: AnyPath, state: State, *, kind: str = "model") -> str:
     """Write a state of one of :data:`KINDS` as :func:`write_whole` does, equal states to equal bytes.
 
     Returns the digest of its content, of which names in the header that begin with ``~`` are no part. ValueError if
@@ -142,19 +119,17 @@ def write_state(
     """
     header, tensors = state
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    text = json.dumps({"format": FORMAT, "kind": kind, **header})
+    text, name = json.dumps({"format": FORMAT, "kind": kind, **header}), os.fspath(path)
     if len(text) > LONGEST_HEADER:
         raise ValueError(
-            f"{os.fspath(path)}: {len(text)} characters of column names, categories and settings are too many for a"
-            f" file (the limit is {LONGEST_HEADER})"
+            f"{name}: {len(text)} characters of column names, categories and settings are too many for a file (the"
+            f" limit is {LONGEST_HEADER})"
         )
-    for name, tensor in tensors.items():
+    for part, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
-            raise ValueError(
-                f"{os.fspath(path)}: {name} is of type {tensor.dtype}, which no file holds"
-            )
+            raise ValueError(f"{name}: {part} is of type {tensor.dtype}, which no file holds")
     metadata = {KEY: text, **digests(text, tensors)}
-    write_whole(path, lambda partial: _write_safetensors(partial, tensors, metadata), before=before)
+    write_whole(path, lambda partial: _write_safetensors(partial, tensors, metadata))
     return metadata[DIGEST]
 
 
@@ -185,7 +160,7 @@ def read_state(path: AnyPath, *, kind: str = "model") -> State:
     """The state of one of :data:`KINDS` in a file.
 
     OSError if the file cannot be opened, or is no regular file; ValueError that names it if it is foreign, damaged, of
-    another kind, of a newer format or of a development version.
+    another kind or of another format.
     """
     try:
         content = _content(path)
@@ -208,7 +183,6 @@ def content_digest(path: AnyPath) -> str:
 
 
 def _state(content: bytes, kind: str) -> State:
-    """The state in the content of a file; ValueError if there is none."""
     with building("the file"):  # safetensors raises errors of many kinds
         tensors = load(content)
         outer = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -238,7 +212,7 @@ def _content(path: AnyPath) -> bytes:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """Return the JSON object of a header."""
+    """The JSON object of a header."""
     if len(text) > LONGEST_HEADER:
         raise ValueError(f"the file is damaged (a header of {len(text)} characters)")
 
@@ -264,7 +238,6 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _check(header: Mapping[str, Any], sound: bool, kind: str) -> None:
-    """Refuse a header of another format or kind, or one whose digest is not ``sound``."""
     # before the digest, which another format may make in another way
     check_format(header.get("format"), "" if sound else ", unless the file is damaged")
     if not sound:
@@ -280,13 +253,10 @@ def check_format(version: Any, doubt: str = "") -> None:
     """Refuse all formats but the present one, of files and of pickles."""
     if type(version) is not int or version < 1:
         raise ValueError(f"the file is damaged (format {version!r})")
-    if version > FORMAT:
+    if version != FORMAT:
+        advice = "upgrade discrete_itd" if version > FORMAT else "fit the model anew"
         raise ValueError(
-            f"format {version}, but this release reads format {FORMAT}; upgrade discrete_itd{doubt}"
-        )
-    if version < FORMAT:
-        raise ValueError(
-            f"format {version}, written by a development version of discrete_itd; fit the model anew{doubt}"
+            f"format {version}, but this release reads format {FORMAT}; {advice}{doubt}"
         )
 
 

@@ -54,7 +54,6 @@ MOST_NATS = 1e-4  # by which the logarithm of a sum of probabilities may differ 
 ANY_FLOAT = "NaN and infinity"
 AnyFloat = Annotated[float, ANY_FLOAT]  # the annotation of a number that need not be finite
 PLAIN = frozenset({NoneType, bool, int, float, str})  # types of JSON
-ARRAYS = {np.ndarray: "array", Tensor: "tensor"}  # their names in data
 
 SCHEDULES: tuple[type, ...] = (channel.CoordinateSchedule, channel.IsotropicSchedule)
 DENOISERS: tuple[type[Denoiser], ...] = tuple(
@@ -105,7 +104,7 @@ def flatten(value: Any) -> State:
     ({'class': 'CoordinateSchedule', 'n_steps': 2, 'order': [1, 0]}, {})
     """
     into = _Written()
-    return _write(value, "", into), into.tensors
+    return into.write(value, ""), into.tensors
 
 
 @dataclasses.dataclass
@@ -115,80 +114,81 @@ class _Written:
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     foreign: dict[type, None] = dataclasses.field(default_factory=dict)
 
-
-def _write(value: Any, name: str, into: _Written) -> Any:
-    """JSON data of a value, which is called ``name``."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, np.random.RandomState):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
-        value = value.tolist()
-    for kind, label in ARRAYS.items():
-        if isinstance(value, kind):
-            if isinstance(value, np.ndarray):
-                value = np.array(value, "u1" if value.dtype == bool else value.dtype, order="C")
-            if name in into.tensors:
-                raise TypeError(f"two arrays cannot be saved by the name {name}")
-            into.tensors[name] = torch.as_tensor(value).detach().cpu()
-            return {CLASS: label}
-    if isinstance(value, tuple) and PLAIN.issuperset(map(type, value)):
-        return list(value)
-    if isinstance(value, tuple):
-        return [_write(v, join(name, i), into) for i, v in enumerate(value)]
-    if isinstance(value, list):
-        return {CLASS: "list", "items": _write(tuple(value), name, into)}
-    if isinstance(value, Mapping):
-        if all(isinstance(k, str) and k[:1] != TIMED and k != CLASS for k in value):
-            return {
-                CLASS: "mapping",
-                **{k: _write(v, join(name, k), into) for k, v in value.items()},
-            }
-        return {CLASS: "items", "items": _write(tuple(value.items()), name, into)}
-    cls = type(value)
-    if isinstance(value, Denoiser):
-        weights = value.state_dict()
-        into.tensors |= {join(name, k): v.detach().cpu().clone() for k, v in weights.items()}
-        fields = {k: _write(v, join(name, k), into) for k, v in value.config().items()}
-    elif isinstance(value, Persistent):
-        own = value._checked_parameters()
-        for k, v in own.items():  # a file has one fitted estimator
-            if isinstance(v, Persistent):
-                own[k] = type(v)(**v._checked_parameters())
-        fields = {"parameters": {k: _write(v, join(name, k), into) for k, v in own.items()}}
-        if value.__sklearn_is_fitted__():
-            fields["fitted"] = _write(value._learned, join(name, "fitted"), into)
-    elif isinstance(value, type) or not inspect.isfunction(cls.__init__):
-        raise TypeError(f"an object of type {cls.__name__} cannot be saved")
-    else:
-        fields = _write_fields(value, name, into)
-    if not is_own(cls):
-        into.foreign[cls] = None
-    return {CLASS: cls.__name__, **fields}
-
-
-def _write_fields(value: Any, name: str, into: _Written) -> dict[str, Any]:
-    """JSON data of the arguments of an object's constructor."""
-    out = {}
-    for field, kind in arguments(type(value)).items():
-        if not hasattr(value, field):
-            raise TypeError(
-                f"an object of type {type(value).__name__} cannot be saved: it lacks the attribute {field!r}, an"
-                " argument of its constructor"
-            )
-        own, marks = getattr(value, field), marks_of(kind)
-        for mark in marks:
-            if isinstance(mark, tuple) and own is not None:
-                own = mark[0](own)
-                break
+    def write(self, value: Any, name: str) -> Any:
+        """JSON data of a value, which is called ``name``."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, np.random.RandomState):
+            return None
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+            value = value.tolist()
+        if isinstance(value, np.ndarray | Tensor):
+            return self._array(value, name)
+        if isinstance(value, tuple):
+            if PLAIN.issuperset(map(type, value)):  # perhaps very many
+                return list(value)
+            return [self.write(v, join(name, i)) for i, v in enumerate(value)]
+        if isinstance(value, list):
+            return {CLASS: "list", "items": self.write(tuple(value), name)}
+        if isinstance(value, Mapping):
+            if all(isinstance(k, str) and k[:1] != TIMED and k != CLASS for k in value):
+                return {CLASS: "mapping", **self._each(value, name)}
+            return {CLASS: "items", "items": self.write(tuple(value.items()), name)}
+        cls = type(value)
+        if isinstance(value, Denoiser):
+            weights = value.state_dict()
+            self.tensors |= {join(name, k): v.detach().cpu().clone() for k, v in weights.items()}
+            fields = self._each(value.config(), name)
+        elif isinstance(value, Persistent):
+            own = value._checked_parameters()
+            for k, v in own.items():  # a file has one fitted estimator
+                if isinstance(v, Persistent):
+                    own[k] = type(v)(**v._checked_parameters())
+            fields = {"parameters": self._each(own, name)}
+            if value.__sklearn_is_fitted__():
+                fields["fitted"] = self.write(value._learned, join(name, "fitted"))
+        elif isinstance(value, type) or not inspect.isfunction(cls.__init__):
+            raise TypeError(f"an object of type {cls.__name__} cannot be saved")
         else:
-            own = _write(own, join(name, field), into)
-            if is_own(type(value)) and (scalars := scalars_of(kind)):
-                scalar(scalars, own, join(name, field))  # or the file would not be read
-        out[TIMED * (TIMED in marks) + field] = own
-    return out
+            fields = self._fields(value, name)
+        if not is_own(cls):
+            self.foreign[cls] = None
+        return {CLASS: cls.__name__, **fields}
+
+    def _each(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+        return {k: self.write(v, join(name, k)) for k, v in values.items()}
+
+    def _array(self, value: np.ndarray | Tensor, name: str) -> dict[str, str]:
+        if name in self.tensors:
+            raise TypeError(f"two arrays cannot be saved by the name {name}")
+        label = "tensor"
+        if isinstance(value, np.ndarray):
+            label = "array"
+            value = np.array(value, "u1" if value.dtype == bool else value.dtype, order="C")
+        self.tensors[name] = torch.as_tensor(value).detach().cpu()
+        return {CLASS: label}
+
+    def _fields(self, value: Any, name: str) -> dict[str, Any]:
+        """JSON data of the arguments of an object's constructor."""
+        out, cls = {}, type(value)
+        for field, kind in arguments(cls).items():
+            if not hasattr(value, field):
+                raise TypeError(
+                    f"an object of type {cls.__name__} cannot be saved: it lacks the attribute {field!r}, an argument"
+                    " of its constructor"
+                )
+            own, marks = getattr(value, field), marks_of(kind)
+            ways = [mark for mark in marks if isinstance(mark, tuple)]
+            if ways and own is not None:
+                own = ways[0][0](own)
+            else:
+                own = self.write(own, join(name, field))
+                if is_own(cls) and (scalars := scalars_of(kind)):
+                    scalar(scalars, own, join(name, field))  # or the file would not be read
+            out[TIMED * (TIMED in marks) + field] = own
+        return out
 
 
 def join(name: str, part: object) -> str:
@@ -261,12 +261,6 @@ def by_name(classes: Iterable[type]) -> dict[str, type]:
     return out
 
 
-def within(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of a part of a value, by the rest of their names."""
-    start = join(name, "") if name else ""
-    return {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-
-
 @dataclasses.dataclass
 class _Source:
     """Makes values of JSON data and tensors, and notes which tensors were used."""
@@ -279,15 +273,13 @@ class _Source:
 
     def read(self, kind: Any, data: Any, name: str, sizes: dict[str, int] | None = None) -> Any:
         """The value of an annotated kind; ``sizes`` are the lengths that letters stand for in its object."""
-        origin, args = get_origin(kind), get_args(kind)
+        origin, args, sizes = get_origin(kind), get_args(kind), {} if sizes is None else sizes
         if scalars := scalars_of(kind):
             return scalar(scalars, data, name)
         if origin is Annotated:
             for mark in args[1:]:
                 if isinstance(mark, Like):
-                    return mark.checked(
-                        self._array(np.ndarray, data, name), {} if sizes is None else sizes, name
-                    )
+                    return mark.checked(self._array(np.ndarray, data, name), sizes, name)
                 if isinstance(mark, tuple):
                     with building(name):
                         return mark[1](data)
@@ -300,7 +292,7 @@ class _Source:
             return data
         if kind is tuple or origin in (tuple, list, Sequence):
             return self._sequence(kind, data, name, sizes)
-        if kind in ARRAYS:
+        if kind in (np.ndarray, Tensor):
             return self._array(kind, data, name)
         if isinstance(kind, type) and kind not in (Any, object, dict):
             return self._object(kind, data, name)
@@ -309,9 +301,7 @@ class _Source:
             raise ValueError(f"{name or 'header'} is {data!r:.80}, not a mapping")
         return made
 
-    def _either(
-        self, kinds: Sequence[Any], data: Any, name: str, sizes: dict[str, int] | None
-    ) -> Any:
+    def _either(self, kinds: Sequence[Any], data: Any, name: str, sizes: dict[str, int]) -> Any:
         if data is None and NoneType in kinds:
             return None
         label = data.get(CLASS) if isinstance(data, dict) else ""
@@ -322,8 +312,7 @@ class _Source:
                 return self.read(kind, data, name, sizes)
         return self.read(kinds[-1], data, name, sizes)
 
-    def _sequence(self, kind: Any, data: Any, name: str, sizes: dict[str, int] | None) -> Any:
-        """A tuple, or a list."""
+    def _sequence(self, kind: Any, data: Any, name: str, sizes: dict[str, int]) -> Any:
         is_tuple, kinds = tuple in (kind, get_origin(kind)), get_args(kind) or (Any, Ellipsis)
         if isinstance(data, dict) and data.get(CLASS) == "list":
             data = data.get("items")
@@ -340,14 +329,15 @@ class _Source:
         return tuple(items) if is_tuple else items
 
     def _array(self, kind: type, data: Any, name: str) -> Any:
-        if data != {CLASS: ARRAYS[kind]} or name not in self.tensors:
+        label = "tensor" if kind is Tensor else "array"
+        if data != {CLASS: label} or name not in self.tensors:
             raise ValueError(f"{name} is {data!r:.80}, not an array that is there")
         self.used.add(name)
         with building(name):  # numpy does not have all types
             return self.tensors[name] if kind is Tensor else self.tensors[name].numpy()
 
     def _any(self, data: Any, name: str) -> Any:
-        """The value of data that themselves say what they are."""
+        """The value of data that name their own types."""
         if isinstance(data, list):
             return tuple(self._any(v, join(name, i)) for i, v in enumerate(data))
         if not isinstance(data, dict):
@@ -358,9 +348,8 @@ class _Source:
         if label in ("list", "items"):
             with building(name):
                 return (list if label == "list" else dict)(self._any(data.get("items"), name))
-        for kind, own in ARRAYS.items():
-            if label == own:
-                return self._array(kind, data, name)
+        if label in ("array", "tensor"):
+            return self._array(Tensor if label == "tensor" else np.ndarray, data, name)
         return self._object(object, data, name)
 
     def _object(self, kind: type, data: Any, name: str) -> Any:
@@ -380,7 +369,7 @@ class _Source:
             raise ValueError(f"{where}: expected a {kind.__name__}, got a {label}")
         fields = {k.removeprefix(TIMED): v for k, v in data.items() if k != CLASS}
         if issubclass(cls, Persistent):
-            return _read_estimator(cls, fields, name, self)
+            return self._estimator(cls, fields, name)
         kinds, sizes = dict.fromkeys(fields, Any), {}
         is_denoiser = issubclass(cls, Denoiser)
         if not is_denoiser and (cls is kind or is_own(cls)):
@@ -390,33 +379,31 @@ class _Source:
                 raise ValueError(f"{join(name, min(wrong))} is {what}")
         values = {k: self.read(kinds[k], v, join(name, k), sizes) for k, v in fields.items()}
         if is_denoiser:
-            own = within(self.tensors, name)
-            self.used |= {join(name, k) for k in own}
+            start = join(name, "") if name else ""
+            own = {k.removeprefix(start): t for k, t in self.tensors.items() if k.startswith(start)}
+            self.used |= {start + k for k in own}
             return Unbuilt(cls, values, own, name)
         with building(name or label):
             return getattr(cls, "from_fields", cls)(**values)
 
-
-def _read_estimator(
-    cls: type[Persistent], fields: dict[str, Any], name: str, source: _Source
-) -> Persistent:
-    if not isinstance(fields.get("parameters"), dict):
-        raise ValueError(f"{join(name, 'parameters')} is missing")
-    own = fields["parameters"].items()
-    parameters = {k: source.read(Any, v, join(name, k)) for k, v in own}
-    if source.device is not None and "device" in parameters:
-        parameters["device"] = source.device
-    with building(join(name, "parameters")):
-        estimator = cls(**parameters)
-        estimator._checked_parameters()
-    if "fitted" in fields:
-        name = join(name, "fitted")
-        learned = source.read(cls._learned_type, fields["fitted"], name)
-        with building(name):
-            estimator._learned = learned
-            if source.try_out:
-                estimator._try_out()
-    return estimator
+    def _estimator(self, cls: type[Persistent], fields: dict[str, Any], name: str) -> Persistent:
+        if not isinstance(fields.get("parameters"), dict):
+            raise ValueError(f"{join(name, 'parameters')} is missing")
+        own = fields["parameters"].items()
+        parameters = {k: self.read(Any, v, join(name, k)) for k, v in own}
+        if self.device is not None and "device" in parameters:
+            parameters["device"] = self.device
+        with building(join(name, "parameters")):
+            estimator = cls(**parameters)
+            estimator._checked_parameters()
+        if "fitted" in fields:
+            name = join(name, "fitted")
+            learned = self.read(cls._learned_type, fields["fitted"], name)
+            with building(name):
+                estimator._learned = learned
+                if self.try_out:
+                    estimator._try_out()
+        return estimator
 
 
 @functools.cache
@@ -531,13 +518,11 @@ class Persistent:
         TypeError
             If a part of the model, like a schedule of your own, lacks an argument of its constructor as an attribute.
         """
-        text, beside = self.model_card(), Path(card_path(path))
-
-        def remove_card() -> None:
-            if card or _is_card(beside):
-                beside.unlink(missing_ok=True)
-
-        digest = files.write_state(path, flatten(self), before=remove_card)
+        text, beside, state = self.model_card(), Path(card_path(path)), flatten(self)
+        files.write_whole(path, None)
+        if _is_card(beside):
+            beside.unlink(missing_ok=True)
+        digest = files.write_state(path, state)
         if card:
             name = os.path.basename(os.fspath(path))
             text += f"\nFile: {code(name)}, SHA-256 of its content: `{digest}`\n"
@@ -572,7 +557,7 @@ class Persistent:
             return cast(dict[str, Any], cast(Any, super()).__getstate__())
         into, given = _Written(), cast(Any, self).get_params(deep=False)
         kept = {k: v for k, v in given.items() if isinstance(v, NOT_IN_FILES)}
-        data = _write(self, "", into)
+        data = into.write(self, "")
         return {
             "format": files.FORMAT,
             "data": data,

@@ -105,8 +105,8 @@ GOOD = '{"format": 6, "kind": "model", "a": 1}'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("6", "1"), "format 1, .*development version.*fit the model anew"),
-        ('{"format": 1}', "format 1, .*development version.*fit the model anew"),
+        (GOOD.replace("6", "1"), "format 1, .*fit the model anew"),
+        ('{"format": 1}', "format 1, .*fit the model anew"),
         (GOOD.replace("6", "7"), "format 7, .*upgrade discrete_itd$"),
         (GOOD.replace("6", "9" * 400), "upgrade discrete_itd"),
         (GOOD.replace("6", "9" * 5000), "damaged"),
