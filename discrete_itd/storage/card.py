@@ -22,33 +22,22 @@ PLAIN = re.compile(
 
 
 def density_card(estimator: Any, model: Any, n_evaluations: int) -> str:
-    """The card of a density.
-
-    Parameters
-    ----------
-    estimator : DiffusionDensity
-        Whose parameters are listed.
-    model : Model
-        What it has fitted.
-    n_evaluations : int
-        Denoiser evaluations per row, if it is scored along paths.
-    """
+    """The card of a ``DiffusionDensity``, its ``Model`` and the evaluations of a row scored along paths."""
     return _document(
         "Model card: density of the rows of a table",
         "A fitted `DiffusionDensity`: the log-probability of a row of the table below, in nats. Of continuous columns"
         " it is the logarithm of a density in the column's unit.",
-        _model(estimator, model, n_evaluations),
-        _data(model),
-        _held_out(model),
-        _cost(model, n_evaluations),
-        _limits(model),
+        Model=_model(estimator, model, n_evaluations),
+        Data=_data(model),
+        **{"Held-out nats": _held_out(model)},
+        Cost=_cost(model, n_evaluations),
+        Limits=_limits(model),
     )
 
 
 def detector_card(detector: Any, scorer: Any) -> str:
     """The card of a detector with its ``Scorer``: that of its density, and what its calibration guarantees."""
-    density = scorer.density
-    model, n_evaluations = density.model_, density.n_evaluations
+    model, n_evaluations = scorer.density.model_, scorer.density.n_evaluations
     limits = _limits(model)
     if len(detector.calibration_scores_):
         limits += [
@@ -56,34 +45,32 @@ def detector_card(detector: Any, scorer: Any) -> str:
             " rows; `drift(X)` tests whether new rows do.",
             "* The file holds scores and nats by column of the calibration rows.",
         ]
+    given = [scorer.schema[j].name for j in scorer.given]
     return _document(
         "Model card: detector of anomalous rows of a table",
         "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",
-        _model(detector, model, n_evaluations),
-        _data(model),
-        _held_out(model),
-        _calibration(detector, [scorer.schema[j].name for j in scorer.given], scorer.weight),
-        _cost(model, n_evaluations),
-        limits,
+        Model=_model(detector, model, n_evaluations),
+        Data=_data(model),
+        **{"Held-out nats": _held_out(model)},
+        Calibration=_calibration(detector, given, scorer.weight),
+        Cost=_cost(model, n_evaluations),
+        Limits=limits,
     )
 
 
-def _document(title: str, summary: str, *sections: list[str]) -> str:
-    """Markdown of a title, a summary and sections."""
+def _document(title: str, summary: str, **sections: list[str]) -> str:
     from discrete_itd import __version__
 
-    parts = [[f"# {title}", "", f"{summary} Made with discrete_itd {__version__}."], *sections]
-    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+    parts = [f"# {title}\n\n{summary} Made with discrete_itd {__version__}."]
+    parts += ["\n".join([f"## {name}", "", *lines]) for name, lines in sections.items()]
+    return "\n\n".join(parts) + "\n"
 
 
 def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
-    """Description of the model: parameters, denoiser, scoring, and the compared candidates."""
     how = "in closed form, without error"
     if not model.denoiser.closed_form:
         how = f"by {n_evaluations} denoiser evaluations along paths, with a standard error"
     lines = [
-        "## Model",
-        "",
         f"* fitted as {code(repr(estimator))}",
         f"* denoiser: `{type(model.denoiser).__name__}`, {model.denoiser.n_parameters:,} numbers",
         f"* rows are scored {how}",
@@ -102,13 +89,10 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
 
 
 def _data(model: Any) -> list[str]:
-    """The training table: its size and schema."""
     schema, described = model.encoder.schema, model.encoder.describe()
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
     share = described["missing"].map("{:.1%}".format, na_action="ignore").fillna("")
     lines = [
-        "## Data",
-        "",
         f"{schema[0].n_rows:,} training rows (those held out for validation among them), {len(schema)} columns,"
         f" {missing / max(1, cells):.1%} of the cells missing. `categories` counts categories or bins; an `open` column"
         " has a level for values never seen.",
@@ -121,13 +105,10 @@ def _data(model: Any) -> list[str]:
 
 
 def _held_out(model: Any) -> list[str]:
-    """Nats on the rows that the fit held out."""
     found, unit = model.held_out, "per held-out row"
     if any(column.has_volume for column in model.encoder.schema):
         unit += " on the encoded scale: without the volumes of bins, pooled categories and units"
     return [
-        "## Held-out nats",
-        "",
         f"* the model: {_plus_minus(found.nats, found.stderr)} {unit}",
         f"* independent columns: {_plus_minus(found.independent, found.independent_stderr)} {unit}",
         f"* the model is better by {_plus_minus(found.gain, found.gain_stderr)} per row, on {found.n_rows:,} rows",
@@ -137,20 +118,15 @@ def _held_out(model: Any) -> list[str]:
 
 
 def _calibration(detector: Any, given: Sequence[Any], weight: float) -> list[str]:
-    """The score, the calibration rows, and the threshold with its false-alarm rate."""
     scores = np.asarray(detector.calibration_scores_)
     n, finite = len(scores), scores[np.isfinite(scores)]
     columns = f"the other columns given {', '.join(map(code, given))}" if given else "all columns"
     lines = [
-        "## Calibration",
-        "",
-        f"* score: minus the nats of {columns} above those of 95 % of the model's own cells, (12)",
-        f"* threshold: {detector.threshold_}",
+        f"* score: minus the nats of {columns} above those of 95 % of the model's own cells, (12)"
     ]
     if weight:
-        lines.insert(
-            3, f"* {weight:.0%} of these nats are those of trees of few training rows each"
-        )
+        lines.append(f"* {weight:.0%} of these nats are those of trees of few training rows each")
+    lines.append(f"* threshold: {detector.threshold_}")
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
     if len(finite) > 1:
@@ -169,15 +145,12 @@ def _calibration(detector: Any, given: Sequence[Any], weight: float) -> list[str
 
 
 def _cost(model: Any, n_evaluations: int) -> list[str]:
-    """Time of the fit and of a score, as far as they are known."""
     cost, how = model.cost, "in closed form"
     if cost is None:
-        return ["## Cost", "", "* not measured"]
+        return ["* not measured"]
     if not model.denoiser.closed_form:
         how = f"by {n_evaluations} evaluations, extrapolated from fewer"
     return [
-        "## Cost",
-        "",
         f"* the fit: {cost.fit_seconds:.3g} s on `{model.device.type}`",
         f"* a score: {cost.microseconds:.3g} µs per encoded row {how}, in a batch of {cost.n_rows:,} rows with at most"
         f" {cost.n_threads} threads, on the machine of the fit",
@@ -185,11 +158,8 @@ def _cost(model: Any, n_evaluations: int) -> list[str]:
 
 
 def _limits(model: Any) -> list[str]:
-    """Limits of the interpretation of the numbers."""
     schema = model.encoder.schema
     lines = [
-        "## Limits",
-        "",
         "* The probabilities are those of rows like the training rows. Nothing here says whether new rows are like"
         " them.",
         "* The file holds no row of the training table, and no average of fewer than five: but categories and how often"
@@ -220,8 +190,7 @@ def _limits(model: Any) -> list[str]:
     indicated = [c.name for c in schema if c.indicator]
     value = f"; but it counts as a value in: {listed(indicated)}." if indicated else "."
     lines.append(
-        "* A missing cell is left out of a row's score, so rows with many look more typical than complete ones"
-        f"{value}"
+        f"* A missing cell is left out of a row's score, so rows with many look more typical than complete ones{value}"
     )
     if any(c.has_volume for c in schema):
         lines.append(
@@ -237,7 +206,6 @@ def _limits(model: Any) -> list[str]:
 
 
 def _plus_minus(mean: float, stderr: float) -> str:
-    """A mean in nats with its standard error, if there is one."""
     return f"{mean:.3f} nats" + ("" if math.isnan(stderr) else f" ± {stderr:.3f}")
 
 
