@@ -24,10 +24,9 @@ TIMED_ROWS = 1024
 
 @dataclass(frozen=True, eq=False)
 class CandidateModel:
-    """A fitted model with its costs: held-out code lengths ``nats`` (N',), float64, and ``fit_seconds``.
+    """A fitted model with a closed form: its held-out code lengths ``nats`` (N',), float64, and seconds of its fit.
 
-    The denoiser has a closed form. ``report`` is that of its training, if any, and ``members`` are those of a mixture
-    of rows.
+    ``report`` is that of its training, if any, and ``members`` are those of a mixture of rows.
     """
 
     label: str
@@ -200,8 +199,7 @@ class CandidateTable:
     def companion(self, exact: list[CandidateModel]) -> Denoiser:
         """The mixture of exact models, exact itself, for the conditional distributions of any columns given others.
 
-        Without models, like large forests, that draw missing cells one after the other by very large posteriors: a row
-        would take milliseconds to seconds.
+        Without models that draw missing cells one after the other by very large posteriors, like large forests.
         """
         exact = [c for c in exact if completes_cheaply(c.denoiser)] or exact
         found = self.mixture(exact).denoiser

@@ -94,8 +94,8 @@ class Auto(Recipe):
     first, a decoder mixture (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a
     :class:`Network`. With ``max_steps=0`` no network is trained, nor for a table with so many levels that it would be
     huge. Where ``max_time`` is short, the causal network may take three quarters of the remaining time, or all that a
-    decoder is not expected to need: where columns depend on one another, it gains most. The decoder has the rest, also
-    that of a network that ends sooner. Models without time for enough steps to be evaluated are not begun.
+    decoder is not expected to need; the decoder has the rest. Models without time for enough steps to be evaluated are
+    not begun.
     """
 
     trains = True
@@ -125,12 +125,9 @@ class Best(Recipe):
     Networks are of several kinds, by the base that they correct. After one of each kind, the next is always of the kind
     whose latest network contributes most to the mixture.
 
-    Parameters
-    ----------
-    n_orders : int, optional
+    Parameters ---------- n_orders : int, optional
         Largest number of causal networks; fewer if ``max_time`` is over before. By default eight, and with ``max_time``
-        up
-        to 64, as long as there is time and held-out rows improve.
+        up to 64, as long as there is time and held-out rows improve.
     """
 
     n_orders: int | None = None
@@ -180,10 +177,7 @@ class Best(Recipe):
 
 
 def next_kind(table: CandidateTable, networks: list[tuple[Recipe, CandidateModel]]) -> Recipe:
-    """The kind of the next network: first one of each; then that whose latest network contributes most to the mixture.
-
-    The contribution is the increase of the mixture's nats without it.
-    """
+    """One of each kind first; then that whose latest network adds most nats to the mixture when it is left out."""
     if len(networks) < len(VARIED):
         return VARIED[len(networks)]
     whole, latest = table.mixture().mean, dict(networks)

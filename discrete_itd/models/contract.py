@@ -97,13 +97,7 @@ class Recipe(Protocol):
         return base
 
     def check(self) -> Recipe:
-        """This recipe, with names in its parameters replaced by the recipes that they stand for.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Naming the parameter that is wrong.
-        """
+        """This recipe, with names in its parameters replaced; TypeError or ValueError naming an invalid one."""
         return self
 
     def count_networks(self) -> int:
@@ -119,18 +113,12 @@ class Recipe(Protocol):
 class Fitted(NamedTuple):
     """The result of a fit.
 
-    Attributes
-    ----------
-    denoiser : Denoiser report : Report or None
+    Attributes ---------- denoiser : Denoiser report : Report or None
         Of the training; None if nothing was trained.
     learned : bool or None
         Whether it has learned anything beyond independent columns; by default, whether the denoiser is another one.
-    members : DataFrame or None
-        Contribution and cost of each member of a mixture of rows.
-    companion : Denoiser or None
-        Exact, beside a denoiser that scores complete rows only: its proposal for conditional distributions.
-    candidates : DataFrame or None
-        Nats and costs of the compared models.
+    members, companion, candidates
+        See :class:`~discrete_itd.models.model.Model`.
     seconds : float
         Duration of the fit.
     """
@@ -150,8 +138,7 @@ class TrainingRows:
 
     ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C), or a uniform sample of them;
     ``x_valid`` (N', C) are held-out rows; NaN where a cell is missing. The generator, on the device of the rows, is for
-    exact denoisers: networks have their own. ``stream`` has all training rows, if they are too many for memory and
-    ``x`` is a sample.
+    exact denoisers: networks have their own. ``stream`` has all training rows, if ``x`` is a sample.
     """
 
     marginals: MarginalDenoiser
@@ -216,10 +203,7 @@ class TrainingRows:
 
     @torch.no_grad()
     def held_out(self, denoiser: Denoiser) -> Tensor:
-        """Code length of each held-out row in closed form: float64, (N',), nats.
-
-        Computed once for a denoiser that is no longer trained.
-        """
+        """Code length of each held-out row in closed form, nats: float64, (N',); kept unless it is being trained."""
 
         def nats() -> Tensor:
             return -denoiser.log_prob(self.x_valid).double()
@@ -288,16 +272,10 @@ class SharedRun:
 class FitPlan:
     """How to fit one recipe.
 
-    Parameters
-    ----------
-    training : TrainingPlan
+    Parameters ---------- training : TrainingPlan
         Of the whole fit: its ``max_time`` is that of all networks together.
-    seed : int
-        Of the whole fit.
-    progress : callable, optional
-        Called with the share of the whole fit that is done and the latest evaluation.
-    checkpoint : Checkpoint, optional
-        Of the whole fit.
+    seed, progress, checkpoint
+        Of the whole fit; ``progress`` is called with the share that is done and the latest evaluation.
     index, n_networks : int
         Number of this network, and of all. Each trains for an equal share of the time, with a seed of its own.
     run : SharedRun
@@ -344,7 +322,7 @@ class FitPlan:
         return max(0.0, share * self.run.share * self.training.max_time - self.run.age)
 
     def clock(self, what: str) -> Callable[[], bool]:
-        """Function that returns whether the time of this recipe is over; ``what`` is then recorded as ended early."""
+        """Whether the time of this recipe is over, as a function; ``what`` is then recorded as ended early."""
         is_cut: list[bool] = []
 
         def is_over() -> bool:
@@ -360,10 +338,7 @@ class FitPlan:
         return replace(self, until=self.run.age + share * self.time_left, span=span)
 
     def before(self, share: float, needed: Callable[[], float]) -> FitPlan:
-        """The plan for a recipe before another one, which needs ``needed()`` seconds.
-
-        It may take a share of the remaining time in any case, or all that the other one does not need.
-        """
+        """The plan before a recipe that needs ``needed()`` seconds: a share of the time left, or what is not needed."""
         if not 0.0 < self.time_left < math.inf:
             return replace(self)
         seconds, left = needed(), self.time_left

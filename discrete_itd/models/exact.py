@@ -74,9 +74,7 @@ class Trees(Recipe):
     A tree is a Bayesian network in which no column has two parents. A single one lacks edges that do not pay for their
     parameters. Continuous and high-cardinality columns are independent of all others.
 
-    Parameters
-    ----------
-    n_components : int
+    Parameters ---------- n_components : int
         Number of trees. The pseudo-count of a single tree is chosen by held-out rows.
     """
 
@@ -153,11 +151,7 @@ class Mixture(Recipe):
         with_reals: bool = True,
         is_over: Callable[[], bool] = lambda: False,
     ) -> Iterator[MixtureDenoiser]:
-        """Mixtures with different numbers of classes.
-
-        ``with_reals``: whether continuous columns depend on the class; ``is_over``: whether there is no time for
-        another round.
-        """
+        """Mixtures with different numbers of classes, of which continuous columns depend only ``with_reals``."""
 
         def mixture(n: int) -> MixtureDenoiser:
             draw = None
@@ -334,20 +328,14 @@ class BayesNet(Recipe):
 class Forest(Recipe):
     """A density forest (11): random trees whose leaves are products of all columns, continuous ones too; exact.
 
-    Parameters
-    ----------
-    n_trees : int
-    min_leaf : int, optional
+    Parameters ---------- n_trees : int min_leaf : int, optional
         Rows of a leaf, at least 5. By default held-out rows choose among 5, 10, 20 and so on: larger numbers are tried
         as long as they improve.
 
-    Notes
-    -----
-    Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are grown on a
-    sample and counted in all rows. Where many leaves and many levels would have more than ``MOST_PROBS`` probabilities,
-    leaves are larger.
-    One-hot groups are not merged: a forest of the merged table follows both children of every split of a group, for a
-    row may be in no pattern of it, and takes milliseconds a row.
+    Notes ----- Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are
+    grown on a sample and counted in all rows. Leaves are larger where they would have more than ``MOST_PROBS``
+    probabilities. One-hot groups are not merged: a row may be in no pattern of a group, and then follows both children
+    of every split of it.
     """
 
     n_trees: int = 32
@@ -454,7 +442,7 @@ def _tree_size(
     least: float,
     is_over: Callable[[], bool],
 ) -> int | None:
-    """The least number of rows of leaves with Chow-Liu trees, chosen by held-out rows and a few trees of the forest.
+    """The least rows of leaves with Chow-Liu trees, chosen by held-out rows and a few trees of the forest.
 
     None if leaves that are products, of ``least`` nats, are as good, or leaves with trees cost too much.
     """

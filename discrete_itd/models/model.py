@@ -56,9 +56,8 @@ TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 1024, 32, 2
 class HeldOut:
     """Mean code lengths of ``n_rows`` held-out rows, in nats per encoded row (without ``log_volume``).
 
-    ``nats`` and ``stderr`` are those of the model and the standard error over rows (NaN for one row), ``independent``
-    and ``independent_stderr`` those of independent columns fitted to the same training rows; ``gain_stderr`` is the
-    standard error of :attr:`gain`.
+    ``independent`` is that of independent columns fitted to the same training rows. Standard errors are over rows (NaN
+    for one row); ``gain_stderr`` is that of :attr:`gain`.
     """
 
     n_rows: int
@@ -94,10 +93,10 @@ UNMEASURED = HeldOut(0, *[math.nan] * 5)  # of a model whose fit has not ended
 
 @dataclass(frozen=True)
 class Cost:
-    """Times on the machine of the fit.
+    """Times on the machine of the fit: of the whole fit, and per encoded row in a batch of ``n_rows``.
 
-    ``fit_seconds`` is for the whole fit, ``microseconds`` per encoded row in a batch of ``n_rows``, along paths for
-    ``n_evaluations`` of the fit, extrapolated from few; with ``n_threads`` of torch.
+    Along paths, ``microseconds`` are for ``n_evaluations`` of the fit, extrapolated from few; with ``n_threads`` of
+    torch.
     """
 
     fit_seconds: float
@@ -185,32 +184,21 @@ class Question:
 class Model:
     """The result of a fit, with all that scoring, explaining and sampling need.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-    denoiser : Denoiser
+    Parameters ---------- encoder : TableEncoder denoiser : Denoiser
         By which rows are scored, explained and drawn.
     marginals : MarginalDenoiser
         Independent columns fitted to the same rows, for comparison.
-    schedule : Schedule
-    seed : int
-        Seed of the random orders and the noise on which rows are scored.
-    history : DataFrame
-        One line per validation during training.
-    schedule_table : DataFrame
-        The schedules tried, the best first.
-    members : DataFrame or None
-        Marginal contribution and cost of each member of a mixture of rows.
+    schedule : Schedule seed : int
+        Of the random orders and the noise on which rows are scored.
+    history, schedule_table : DataFrame
+        One line per validation during training; the schedules tried, the best first.
+    members, candidates : DataFrame or None
+        Contribution and cost of each member of a mixture of rows; nats and costs of the compared models.
     stopped : str
         Why training ended.
-    candidates : DataFrame, optional
-        Nats and costs of the models among which was chosen.
     companion : Denoiser, optional
         Exact, beside a denoiser that has no other closed form than the score of complete rows; see :attr:`conditional`.
-    held_out : HeldOut
-        Nats of held-out rows, of the model and of independent columns, as measured at the end of the fit.
-    cost : Cost, optional
-        What the fit and a score cost, as measured at the end of the fit.
+    held_out : HeldOut cost : Cost, optional
     """
 
     encoder: TableEncoder
@@ -250,10 +238,9 @@ class Model:
 
     @cached_property
     def conditional(self) -> Denoiser:
-        """The denoiser for conditional distributions of some cells given others.
+        """The denoiser for conditional distributions: the scorer, if it has them in closed form.
 
-        The scorer, if it has them in closed form; else its conditionals by enumeration (13), with the companion as
-        proposal.
+        Else the scorer's conditionals by enumeration (13), with the companion as proposal.
         """
         scorer, exact = self.denoiser, self.companion
         if exact is None or not exact.exact or scorer.exact or not scorer.closed_form:
@@ -272,9 +259,9 @@ class Model:
 
     @property
     def curved(self) -> Denoiser:
-        """The denoiser whose error at every SNR is shown: the scorer, if it has an integral of its own.
+        """The denoiser whose error at every SNR is shown: the scorer, or the companion of one without an integral.
 
-        A mixture of rows with a member that is not exact has none; then it is the companion.
+        A mixture of rows with a member that is not exact has none.
         """
         own = "integral" in self.denoiser.estimators
         if not own or (isinstance(self.denoiser, RowMixtureDenoiser) and not self.denoiser.exact):

@@ -153,8 +153,7 @@ class StreamedRows:
 class StreamedBatches:
     """Batches of equal size without end, ``n_batches`` at most, drawn from a bounded buffer that the stream refills.
 
-    Remaining rows at the end of an epoch are dropped; a batch has no more rows than there are. One number of the
-    generator is drawn each epoch.
+    Remaining rows at the end of an epoch are dropped; a batch has no more rows than there are.
     """
 
     def __init__(
