@@ -190,6 +190,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     candidates_ : DataFrame or None
         The models among which "auto" or "best" chose: held-out nats in closed form, how far ``behind`` the best and the
         standard error of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``.
+    members_ : DataFrame or None
+        One line per member of a mixture of rows: held-out nats per row ``alone``; the ``gain``, nats that the mixture
+        loses without it when the weights are fitted again, and its ``stderr``; ``weight``, ``parameters``,
+        ``fit_seconds``, and ``microseconds`` of a scored row.
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
@@ -453,31 +457,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     denoiser_: Denoiser = _of_model("denoiser")
     candidates_: pd.DataFrame | None = _of_model("candidates")
     history_: pd.DataFrame = _of_model("history")
+    members_: pd.DataFrame | None = _of_model("members")
     stopped_: str = _of_model("stopped")
-
-    def marginal_contributions(self) -> pd.DataFrame:
-        """Marginal contribution and cost of each member of a mixture of rows.
-
-        Returns
-        -------
-        DataFrame, one line per member
-            ``alone``, held-out nats per row of the member by itself; ``gain``, nats that the mixture loses without it
-            when the weights are fitted again, and the ``stderr`` of that; its ``weight``; ``parameters``;
-            ``fit_seconds``; ``microseconds`` of a scored row. Nats are of encoded rows, on the held-out rows to which
-            the weights were fitted.
-
-        Raises
-        ------
-        ValueError
-            If the denoiser is no mixture of rows.
-        """
-        check_is_fitted(self)
-        members = self.model_.members
-        if members is None:
-            raise ValueError(
-                "marginal_contributions() needs a mixture of rows: fit with denoiser='best' or a list of recipes"
-            )
-        return members.copy()
 
     def model_card(self) -> str:
         """Model card of the fitted model, in Markdown: data, held-out nats, cost and limits.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows
@@ -25,7 +25,6 @@ from discrete_itd.models.networks import (
     Network,
 )
 from discrete_itd.progress import deferred_interrupts
-from discrete_itd.validation import check_integer
 
 MOST_MEMBERS = 64
 # the networks of the best mixture: members that err differently are worth more
@@ -132,6 +131,7 @@ class Best(Recipe):
 
     n_orders: int | None = None
     trains = True
+    bounds: ClassVar = {"n_orders": (1, MOST_ORDERS)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         table = CandidateTable(rows)
@@ -169,11 +169,6 @@ class Best(Recipe):
 
     def count_networks(self) -> int:
         return FEWEST_ORDERS if self.n_orders is None else self.n_orders
-
-    def check(self) -> Best:
-        if self.n_orders is not None:
-            check_integer("n_orders", self.n_orders, 1, MOST_ORDERS)
-        return self
 
 
 def next_kind(table: CandidateTable, networks: list[tuple[Recipe, CandidateModel]]) -> Recipe:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 import torch
@@ -24,13 +24,14 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.progress import stage
+from discrete_itd.progress import deferred_interrupts, stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.distributed import Team, team_of_process
 from discrete_itd.training.loop import seeded, train
 from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
+from discrete_itd.validation import check_integer
 
 # shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which
 # things are begun: the choice of a schedule, the comparison of the candidates and measurements come after them
@@ -59,6 +60,8 @@ class Recipe(Protocol):
         Whether continuous columns depend on others in it, so that a network can correct it only where there are none.
     name : str
         A short name for tables; by default that of the class.
+    bounds : mapping from name to (int, int)
+        The least and the largest value of parameters that are integers, or None if that is the default.
 
     Examples
     --------
@@ -76,6 +79,7 @@ class Recipe(Protocol):
     exact: bool = False
     mixes_reals: bool = False
     name: str = ""
+    bounds: ClassVar[Mapping[str, tuple[int, float]]] = {}
 
     @abstractmethod
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser | Fitted:
@@ -98,6 +102,10 @@ class Recipe(Protocol):
 
     def check(self) -> Recipe:
         """This recipe, with names in its parameters replaced; TypeError or ValueError naming an invalid one."""
+        for name, bounds in self.bounds.items():
+            value = getattr(self, name)
+            if value is not None or getattr(type(self), name) is not None:
+                check_integer(name, value, *bounds)
         return self
 
     def count_networks(self) -> int:
@@ -157,6 +165,22 @@ class TrainingRows:
     def device(self) -> torch.device:
         return self.x.device
 
+    def fit_once(
+        self,
+        key: Hashable,
+        plan: FitPlan,
+        what: str,
+        make: Callable[[Callable[[], bool]], Denoiser],
+    ) -> Denoiser:
+        """:meth:`once` for an exact fit, whose clock ``make`` is given: Ctrl-C ends it as the end of the time does."""
+        clock = plan.clock(what)
+
+        def made() -> Denoiser:
+            with deferred_interrupts(plan.run.interrupt):
+                return make(clock)
+
+        return self.once(key, made)
+
     @cached_property
     def source(self) -> RowSource:
         """All training rows: the stream, or ``x``."""
@@ -166,10 +190,6 @@ class TrainingRows:
     def n_rows(self) -> int:
         """Number of all training rows."""
         return self.source.n_rows
-
-    def pair_counts(self) -> Tensor:
-        """Counts of every two levels together in all training rows: (T, T), float64."""
-        return self.source.pair_counts(self.codebook)
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """The result of ``make``, called at the first request for this key: networks share equal bases."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 
@@ -32,7 +32,6 @@ from discrete_itd.models.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.models.growing import grow
 from discrete_itd.progress import deferred_interrupts
 from discrete_itd.training.config import Evaluation
-from discrete_itd.validation import check_integer
 
 MOST_COMPONENTS = 1 << 14
 EM_ROUNDS = 100  # of a mixture of products, at most
@@ -54,6 +53,8 @@ CHOICE_ROWS = 4096  # held-out rows by which its depth is chosen, at most
 # many columns and so much work per call, in which it sums its columns out
 TREE_TABLE = 1 << 24
 BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
+
+Clock = Callable[[], bool]  # whether the time is over
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,20 @@ class Trees(Recipe):
 
     n_components: int = 1
     exact = True
+    bounds: ClassVar = {"n_components": (1, MOST_COMPONENTS)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        clock = plan.clock(f"the fit of {self.label}")
-        return rows.once(self, lambda: rows.best(partial(self.candidates, is_over=clock)))
+        def best(is_over: Clock) -> Denoiser:
+            return rows.best(partial(self.candidates, is_over=is_over))
 
-    def candidates(
-        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
-    ) -> Iterator[Denoiser]:
+        return rows.fit_once(self, plan, f"the fit of {self.label}", best)
+
+    def candidates(self, rows: TrainingRows, is_over: Clock) -> Iterator[Denoiser]:
         """Trees with different pseudo-counts, or one mixture of trees."""
         if not len(rows.codebook.finite):
             yield rows.marginals
         elif self.n_components == 1:
-            counts = rows.pair_counts()
+            counts = rows.source.pair_counts(rows.codebook)
             for a in PSEUDO_COUNTS:
                 yield BayesNetDenoiser.fit_tree(
                     rows.marginals, rows.x, pseudo_count=a, counts=counts, penalty=PENALTY
@@ -106,10 +108,6 @@ class Trees(Recipe):
                 generator=rows.generator,
                 is_over=is_over,
             )
-
-    def check(self) -> Trees:
-        check_integer("n_components", self.n_components, 1, MOST_COMPONENTS)
-        return self
 
     @property
     def label(self) -> str:
@@ -131,25 +129,21 @@ class Mixture(Recipe):
 
     n_components: int | None = None
     exact = True
+    bounds: ClassVar = {"n_components": (1, MOST_COMPONENTS)}
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        clock = plan.clock(f"the fit of a {self.label}")
-        return rows.once(self, lambda: rows.best(partial(self.candidates, is_over=clock)))
+    def fit(self, rows: TrainingRows, plan: FitPlan, *, with_reals: bool = True) -> Denoiser:
+        def best(is_over: Clock) -> Denoiser:
+            return rows.best(partial(self.candidates, with_reals=with_reals, is_over=is_over))
+
+        key = self if with_reals else (self, "base")
+        return rows.fit_once(key, plan, f"the fit of a {self.label}", best)
 
     def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """A mixture in which continuous columns are independent."""
-        if not len(rows.codebook.reals):
-            return self.fit(rows, plan)
-        clock = plan.clock(f"the fit of a {self.label}")
-        candidates = partial(self.candidates, with_reals=False, is_over=clock)
-        return rows.once((self, "base"), lambda: rows.best(candidates))
+        return self.fit(rows, plan, with_reals=not len(rows.codebook.reals))
 
     def candidates(
-        self,
-        rows: TrainingRows,
-        *,
-        with_reals: bool = True,
-        is_over: Callable[[], bool] = lambda: False,
+        self, rows: TrainingRows, *, with_reals: bool, is_over: Clock
     ) -> Iterator[MixtureDenoiser]:
         """Mixtures with different numbers of classes, of which continuous columns depend only ``with_reals``."""
 
@@ -191,11 +185,6 @@ class Mixture(Recipe):
                 break
             best, n = nats, n * CLASS_FACTOR
 
-    def check(self) -> Mixture:
-        if self.n_components is not None:
-            check_integer("n_components", self.n_components, 1, MOST_COMPONENTS)
-        return self
-
     @property
     def label(self) -> str:
         return "mixture" if self.n_components is None else f"mixture of {self.n_components}"
@@ -225,9 +214,10 @@ class Decoder(Recipe):
     max_steps: int = 2000
     exact = mixes_reals = True
     name = "decoder"
-
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: self.decoder(rows, plan))
+    bounds: ClassVar = {
+        **dict.fromkeys(("n_components", "n_latent", "n_points"), (1, MOST_COMPONENTS)),
+        "max_steps": (0, math.inf),
+    }
 
     def plan(self, max_time: float | None = None) -> DecoderPlan:
         """The settings of the fit."""
@@ -245,8 +235,10 @@ class Decoder(Recipe):
             return 0.0
         return seconds_needed(rows.marginals, rows.x, rows.x_valid, self.plan())
 
-    def decoder(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
-        """The fit, within the time that is left."""
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        return rows.once(self, lambda: self._fitted(rows, plan))
+
+    def _fitted(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
         left = None if math.isinf(plan.time_left) else max(plan.time_left, 1e-3)
 
         def ended(n: int, most: int) -> None:
@@ -271,12 +263,6 @@ class Decoder(Recipe):
                 is_hopeless=plan.is_hopeless,
             )
 
-    def check(self) -> Decoder:
-        for name in ("n_components", "n_latent", "n_points"):
-            check_integer(name, getattr(self, name), 1, MOST_COMPONENTS)
-        check_integer("max_steps", self.max_steps, 0)
-        return self
-
 
 @dataclass(frozen=True)
 class BayesNet(Recipe):
@@ -294,19 +280,16 @@ class BayesNet(Recipe):
     most_table: int = 1024
     exact = True
     name = "bayes net"
+    bounds: ClassVar = {"most_table": (1, 1 << 24)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: self._searched(rows, plan))
+        def best(is_over: Clock) -> Denoiser:
+            return rows.best(partial(self.candidates, is_over=is_over))
 
-    def _searched(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The fit, with the current graph of the search if the time is over."""
-        clock = plan.clock("the search for a Bayesian network")
-        with deferred_interrupts(plan.run.interrupt):
-            return rows.best(partial(self.candidates, is_over=clock))
+        return rows.fit_once(self, plan, "the search for a Bayesian network", best)
 
-    def candidates(
-        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
-    ) -> Iterator[Denoiser]:
+    def candidates(self, rows: TrainingRows, is_over: Clock) -> Iterator[Denoiser]:
+        """The network, with the current graph of the search if the time is over."""
         if not len(rows.codebook.finite):
             yield rows.marginals
         else:
@@ -318,10 +301,6 @@ class BayesNet(Recipe):
                 parts=rows.source.chunks(),
                 is_over=is_over,
             )
-
-    def check(self) -> BayesNet:
-        check_integer("most_table", self.most_table, 1, 1 << 24)
-        return self
 
 
 @dataclass(frozen=True)
@@ -342,14 +321,14 @@ class Forest(Recipe):
     min_leaf: int | None = None
     exact = mixes_reals = True
     name = "forest"
+    bounds: ClassVar = {"n_trees": (1, MOST_COMPONENTS), "min_leaf": (FEWEST_ROWS, math.inf)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        clock = plan.clock(f"the fit of a {self.label}")
         left = math.inf if rows.has(self) else plan.time_left
         if left < math.inf and self.seconds_needed(rows) > left:
             plan.run.left_out.append(self.label)
             return rows.marginals
-        return rows.once(self, lambda: self.fitted(rows, is_over=clock))
+        return rows.fit_once(self, plan, "the fit of a forest", partial(self.fitted, rows))
 
     def seconds_needed(self, rows: TrainingRows) -> float:
         """Seconds that growing and counting all trees take, by the growth of one."""
@@ -359,7 +338,7 @@ class Forest(Recipe):
         self._grown(rows, 1)
         return COUNTING * self.n_trees * (time.perf_counter() - start)
 
-    def fitted(self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False) -> Denoiser:
+    def fitted(self, rows: TrainingRows, is_over: Clock) -> Denoiser:
         """The forest that predicts held-out rows best."""
         book = rows.codebook
         if not len(book.finite) + len(book.reals):
@@ -427,12 +406,6 @@ class Forest(Recipe):
             seed=seed,
         ), seed
 
-    def check(self) -> Forest:
-        check_integer("n_trees", self.n_trees, 1, MOST_COMPONENTS)
-        if self.min_leaf is not None:
-            check_integer("min_leaf", self.min_leaf, FEWEST_ROWS)
-        return self
-
 
 def _tree_size(
     counts: ForestCounts,
@@ -440,7 +413,7 @@ def _tree_size(
     min_leaf: int | None,
     nats: Callable[[ForestDenoiser], float],
     least: float,
-    is_over: Callable[[], bool],
+    is_over: Clock,
 ) -> int | None:
     """The least rows of leaves with Chow-Liu trees, chosen by held-out rows and a few trees of the forest.
 

@@ -134,21 +134,15 @@ class _Written:
             return {CLASS: "list", "items": self.write(tuple(value), name)}
         if isinstance(value, Mapping):
             if all(isinstance(k, str) and k[:1] != TIMED and k != CLASS for k in value):
-                return {CLASS: "mapping", **self._each(value, name)}
+                return {CLASS: "mapping", **self.each(value, name)}
             return {CLASS: "items", "items": self.write(tuple(value.items()), name)}
         cls = type(value)
         if isinstance(value, Denoiser):
             weights = value.state_dict()
             self.tensors |= {join(name, k): v.detach().cpu().clone() for k, v in weights.items()}
-            fields = self._each(value.config(), name)
+            fields = self.each(value.config(), name)
         elif isinstance(value, Persistent):
-            own = value._checked_parameters()
-            for k, v in own.items():  # a file has one fitted estimator
-                if isinstance(v, Persistent):
-                    own[k] = type(v)(**v._checked_parameters())
-            fields = {"parameters": self._each(own, name)}
-            if value.__sklearn_is_fitted__():
-                fields["fitted"] = self.write(value._learned, join(name, "fitted"))
+            fields = _write_estimator(value, name, self)
         elif isinstance(value, type) or not inspect.isfunction(cls.__init__):
             raise TypeError(f"an object of type {cls.__name__} cannot be saved")
         else:
@@ -157,7 +151,7 @@ class _Written:
             self.foreign[cls] = None
         return {CLASS: cls.__name__, **fields}
 
-    def _each(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    def each(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
         return {k: self.write(v, join(name, k)) for k, v in values.items()}
 
     def _array(self, value: np.ndarray | Tensor, name: str) -> dict[str, str]:
@@ -189,6 +183,17 @@ class _Written:
                     scalar(scalars, own, join(name, field))  # or the file would not be read
             out[TIMED * (TIMED in marks) + field] = own
         return out
+
+
+def _write_estimator(value: Persistent, name: str, into: _Written) -> dict[str, Any]:
+    own = value._checked_parameters()
+    for k, v in own.items():  # a file has one fitted estimator
+        if isinstance(v, Persistent):
+            own[k] = type(v)(**v._checked_parameters())
+    fields: dict[str, Any] = {"parameters": into.each(own, name)}
+    if value.__sklearn_is_fitted__():
+        fields["fitted"] = into.write(value._learned, join(name, "fitted"))
+    return fields
 
 
 def join(name: str, part: object) -> str:
@@ -369,7 +374,7 @@ class _Source:
             raise ValueError(f"{where}: expected a {kind.__name__}, got a {label}")
         fields = {k.removeprefix(TIMED): v for k, v in data.items() if k != CLASS}
         if issubclass(cls, Persistent):
-            return self._estimator(cls, fields, name)
+            return _read_estimator(cls, fields, name, self)
         kinds, sizes = dict.fromkeys(fields, Any), {}
         is_denoiser = issubclass(cls, Denoiser)
         if not is_denoiser and (cls is kind or is_own(cls)):
@@ -386,24 +391,27 @@ class _Source:
         with building(name or label):
             return getattr(cls, "from_fields", cls)(**values)
 
-    def _estimator(self, cls: type[Persistent], fields: dict[str, Any], name: str) -> Persistent:
-        if not isinstance(fields.get("parameters"), dict):
-            raise ValueError(f"{join(name, 'parameters')} is missing")
-        own = fields["parameters"].items()
-        parameters = {k: self.read(Any, v, join(name, k)) for k, v in own}
-        if self.device is not None and "device" in parameters:
-            parameters["device"] = self.device
-        with building(join(name, "parameters")):
-            estimator = cls(**parameters)
-            estimator._checked_parameters()
-        if "fitted" in fields:
-            name = join(name, "fitted")
-            learned = self.read(cls._learned_type, fields["fitted"], name)
-            with building(name):
-                estimator._learned = learned
-                if self.try_out:
-                    estimator._try_out()
-        return estimator
+
+def _read_estimator(
+    cls: type[Persistent], fields: dict[str, Any], name: str, source: _Source
+) -> Persistent:
+    if not isinstance(fields.get("parameters"), dict):
+        raise ValueError(f"{join(name, 'parameters')} is missing")
+    own = fields["parameters"].items()
+    parameters = {k: source.read(Any, v, join(name, k)) for k, v in own}
+    if source.device is not None and "device" in parameters:
+        parameters["device"] = source.device
+    with building(join(name, "parameters")):
+        estimator = cls(**parameters)
+        estimator._checked_parameters()
+    if "fitted" in fields:
+        name = join(name, "fitted")
+        learned = source.read(cls._learned_type, fields["fitted"], name)
+        with building(name):
+            estimator._learned = learned
+            if source.try_out:
+                estimator._try_out()
+    return estimator
 
 
 @functools.cache
