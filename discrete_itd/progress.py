@@ -25,7 +25,7 @@ _log: ContextVar[list[Callable[[], str]] | None] = ContextVar("_log", default=No
 
 
 def _hidden() -> bool | None:
-    """False, to show a bar, in the kernel of a notebook, which is no terminal; else None: tqdm asks for a terminal."""
+    """False, to show a bar, in a notebook, which is no terminal; else None: tqdm looks for a terminal."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return False if "IPKernelApp" in getattr(shell, "config", {}) else None
 
@@ -40,10 +40,7 @@ def progress_bar(total: float, what: str, bar_format: str | None = None) -> tqdm
 
 @contextmanager
 def stream_progress(what: str) -> Iterator[tqdm]:
-    """A bar of the rows of a stream and rows per second; bars of single steps stay away within the block.
-
-    Whoever learns the number of rows sets ``total``.
-    """
+    """A bar of the rows of a stream and rows per second; no bars of steps within the block. ``total`` may be set."""
     with tqdm(
         desc=what, unit=" rows", unit_scale=True, disable=_hidden(), leave=False, delay=1.0
     ) as bar:
@@ -63,16 +60,13 @@ def stream_progress(what: str) -> Iterator[tqdm]:
 
 
 class FitProgress:
-    """Progress of a fit, on a bar whose total is 1; the largest part of it may be another fit.
+    """Progress of a fit, on a bar whose total is 1; see :func:`fit_progress`."""
 
-    It began at ``start``, by ``time.perf_counter``, and may take ``max_time`` seconds. A fit within it may take the
-    ``share`` of it, and of that time.
-    """
-
-    def __init__(self, bar: tqdm, max_time: float | None) -> None:
-        self.start, self.share = time.perf_counter(), 1.0
+    def __init__(self, bar: tqdm, max_time: float | None, share: float) -> None:
+        self.start, self.share = time.perf_counter(), share
         self._bar, self._max_time = bar, max_time
-        self._done, self._text, self._nats = 0.0, "starting", ""
+        self._done, self._nats = 0.0, ""
+        self.tell("starting")
 
     def tell(self, text: str) -> None:
         """Say what is being done."""
@@ -107,10 +101,9 @@ class FitProgress:
 
 @contextmanager
 def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[FitProgress]:
-    """One bar for a fit, with an estimate of its end; a fit within the block has the same.
+    """One bar for a fit, with an estimate of its end, shown at once; a fit within the block has the same.
 
-    It is shown at once, and :func:`stage` names the step before there is anything to count. The fit may take
-    ``max_time`` seconds; a fit within the block may take the ``share`` of them, and what comes after it the remainder.
+    The fit may take ``max_time`` seconds; a fit within the block may take the ``share`` of them.
     """
     outer = _fit.get()
     if outer is not None:
@@ -124,9 +117,7 @@ def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[
         bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
         smoothing=0.0,  # the estimate is that of the whole fit, and does not jump
     ) as bar:
-        fit = FitProgress(bar, max_time)
-        fit.share = share
-        fit.tell("starting")
+        fit = FitProgress(bar, max_time, share)
         if (log := _log.get()) is not None:
             log.append(lambda: fit.line)
         token = _fit.set(fit)

@@ -6,7 +6,7 @@ thread that was put aside lets all others spin: an operation of 3 µs takes 700,
 * everything public runs in one thread (:func:`one_thread`, :func:`in_one_thread`);
 * a training step or a block of scores takes more (:func:`threads_for`) if each of them has ``LEAST_WORK`` to do, at
   most as many as the caller's thread of Python had (``torch.set_num_threads``, OMP_NUM_THREADS), and as there are CPUs
-  that this process may use (:func:`count_cpus`);
+  that this process may use: by its affinity, and by the quota of its container;
 * the package asks for short waits, by variables of the environment, when it is imported before torch. If torch was
   there before, and nobody has asked, everything takes one thread.
 
@@ -22,16 +22,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
+from joblib import cpu_count
 
 LEAST_WORK = 4e7  # multiply-adds of a step for each thread: some 2 ms
 # what asks for short waits, see the package's __init__
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
-OWN_GROUP = Path("/proc/self/cgroup")
 
 # Allocators that return freed memory to the system at once get it back page by page, which takes as long as the work
 # done in it. glibc's keeps twice the largest block that was ever freed, up to 64 MiB: this one, which is never touched.
@@ -43,45 +41,6 @@ Made = TypeVar("Made", bound=type)
 _callers = threading.local()  # most: threads that a large product may take, within in_one_thread
 
 
-def count_cpus() -> int:
-    """The CPUs that this process may use: by its affinity, and by the quotas of its control groups, rounded down."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    n = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, int(min(n, quota())))
-
-
-def quota(groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUP) -> float:
-    """Number of CPUs that control groups (cgroup v1 or v2) allow this process; infinite where none is set.
-
-    ``groups`` is the mount point of their file system, ``own`` the file that lists the groups of the process.
-    """
-    least = float("inf")
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return least
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, files = groups, ("cpu.max",)
-        elif "cpu" in controllers.split(","):
-            root, files = groups / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-        else:
-            continue
-        # the limits of all groups above hold too; a container may see its own group as the root
-        group = root / path.lstrip("/")
-        for folder in (group, *group.parents):
-            try:
-                allowed, period = " ".join((folder / f).read_text() for f in files).split()
-            except (OSError, ValueError):
-                allowed, period = "max", "1"
-            if allowed not in ("max", "-1"):
-                least = min(least, int(allowed) / int(period))
-            if folder == root:
-                break
-    return least
-
-
 def most_threads() -> int:
     """The threads that a large product may take here."""
     if not any(name in os.environ for name in WAITING):
@@ -89,7 +48,7 @@ def most_threads() -> int:
     most = getattr(_callers, "most", None)
     if most is None:
         most = torch.get_num_threads()
-    return min(most, count_cpus()) if most > 1 else 1
+    return min(most, cpu_count()) if most > 1 else 1
 
 
 @contextmanager
@@ -137,20 +96,20 @@ def _set_threads(n: int, others: int | None) -> Iterator[None]:
     if n == before:
         yield
         return
+
+    def set_for_new_threads() -> None:
+        setter = threading.Thread(target=torch.set_num_threads, args=(others,))
+        setter.start()
+        setter.join()
+
     try:
         torch.set_num_threads(n)
-        _set_for_new_threads(others)
+        set_for_new_threads()
         yield
     finally:
         torch.set_num_threads(before)
         if others != before:
-            _set_for_new_threads(others)
-
-
-def _set_for_new_threads(n: int) -> None:
-    setter = threading.Thread(target=torch.set_num_threads, args=(n,))
-    setter.start()
-    setter.join()
+            set_for_new_threads()
 
 
 def one_thread(function: Callable[P, R]) -> Callable[P, R]:

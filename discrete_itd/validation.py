@@ -6,9 +6,10 @@ import inspect
 import math
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Real
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -91,13 +92,12 @@ def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    weights = _one_for_every_row(sample_weight, n_rows)
-    wrong = ~(np.isfinite(weights) & (weights >= 0) & (weights == np.round(weights)))
-    if wrong.any():
-        raise ValueError(
-            "sample_weight must be whole numbers, how often each row occurs;"
-            f" got {weights[wrong][0]!r} in row {int(np.flatnonzero(wrong)[0])}"
-        )
+    weights = _weights_where(
+        lambda w: (w >= 0) & (w == np.round(w)),
+        sample_weight,
+        n_rows,
+        "whole numbers, how often each row occurs;",
+    )
     if weights.sum() > MOST_ROWS:
         raise ValueError(
             f"sample_weight adds up to {weights.sum():.3g} rows, more than {MOST_ROWS:.0e}"
@@ -112,13 +112,7 @@ def check_mean_weights(sample_weight: Any, n_rows: int) -> np.ndarray:
 
     A ValueError if weights are negative, not finite, too few or too many, or all zero.
     """
-    weights = _one_for_every_row(sample_weight, n_rows)
-    wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any():
-        raise ValueError(
-            "sample_weight must be finite and not negative,"
-            f" got {float(weights[wrong][0])} in row {int(np.flatnonzero(wrong)[0])}"
-        )
+    weights = _weights_where(lambda w: w >= 0, sample_weight, n_rows, "finite and not negative,")
     if n_rows and not weights.any():
         raise ValueError("sample_weight must not be all zero")
     if not n_rows:
@@ -127,38 +121,32 @@ def check_mean_weights(sample_weight: Any, n_rows: int) -> np.ndarray:
     return weights / weights.mean()
 
 
-def _one_for_every_row(sample_weight: Any, n_rows: int) -> np.ndarray:
+def _weights_where(
+    accepted: Callable[[np.ndarray], np.ndarray], sample_weight: Any, n_rows: int, wanted: str
+) -> np.ndarray:
+    """Weights (N,) that are finite and accepted; a ValueError names the first row of another."""
     try:
-        given = np.asarray(sample_weight)
-        if np.iscomplexobj(given):
+        weights = np.asarray(sample_weight)
+        if np.iscomplexobj(weights):
             raise TypeError
-        weights = given.astype(float)
+        weights = weights.astype(float)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"sample_weight must be real numbers, {_wrong_one(sample_weight)}"
-        ) from None
+        rows = sample_weight if hasattr(sample_weight, "__iter__") else [sample_weight]
+        bad = [f"{w!r} in row {i}" for i, w in enumerate(rows) if not isinstance(w, Real)]
+        got = f", got {bad[0]}" if bad else ""
+        raise ValueError(f"sample_weight must be real numbers{got}") from None
     if weights.ndim != 1:
         raise ValueError(f"Sample weights must be 1D array or scalar, got shape {weights.shape}")
     if len(weights) != n_rows:
         raise ValueError(
             f"sample_weight.shape == {weights.shape}, expected {(n_rows,)}: one for every row"
         )
+    wrong = np.flatnonzero(~(np.isfinite(weights) & accepted(weights)))
+    if len(wrong):
+        raise ValueError(
+            f"sample_weight must be {wanted} got {float(weights[wrong[0]])} in row {wrong[0]}"
+        )
     return weights
-
-
-def _wrong_one(sample_weight: Any) -> str:
-    """Which of several weights is no real number."""
-    if isinstance(sample_weight, str | bytes) or not hasattr(sample_weight, "__iter__"):
-        return f"got {sample_weight!r}"
-    for i, weight in enumerate(sample_weight):
-        try:
-            if not np.iscomplexobj(weight):
-                float(weight)
-                continue
-        except (TypeError, ValueError):
-            pass
-        return f"got {weight!r} in row {i}"
-    return "one for every row"
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
@@ -167,17 +155,18 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     Where Python's filters show a warning once for each line, so does this, whatever happens in between: other libraries
     change the filters for a moment, whereupon Python forgets what it has shown.
     """
-    frame, level, outermost, caller = inspect.currentframe(), 1, 2, None
+    frames, frame = [], inspect.currentframe()
     while frame is not None:
-        if frame.f_code.co_filename.startswith(PACKAGE):
-            outermost, caller = level, frame.f_back or frame
-        frame, level = frame.f_back, level + 1
-    if caller is not None:
-        where = caller.f_code.co_filename, caller.f_lineno, category, message
-        if where in _shown and _is_shown_once(caller, message, category):
-            return
-        _shown.add(where)
-    warnings.warn(message, category, stacklevel=outermost + (outermost < level - 1))
+        frames.append(frame)
+        frame = frame.f_back
+    outermost = max(i for i, f in enumerate(frames) if f.f_code.co_filename.startswith(PACKAGE))
+    level = min(outermost + 1, len(frames) - 1)
+    caller = frames[level]
+    where = caller.f_code.co_filename, caller.f_lineno, category, message
+    if where in _shown and _is_shown_once(caller, message, category):
+        return
+    _shown.add(where)
+    warnings.warn(message, category, stacklevel=level + 1)
 
 
 def _is_shown_once(caller: FrameType, message: str, category: type[Warning]) -> bool:

@@ -22,7 +22,7 @@ def _three(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr(threads, "count_cpus", lambda: 64)
+    monkeypatch.setattr(threads, "cpu_count", lambda: 64)
     yield
     torch.set_num_threads(before)
 
@@ -49,7 +49,7 @@ def test_each_thread_has_work(share, n, within):
 
 @pytest.mark.parametrize("n_cpus", [1, 2, 3, 4])
 def test_never_more_threads_than_cpus(n_cpus, monkeypatch):
-    monkeypatch.setattr(threads, "count_cpus", lambda: n_cpus)
+    monkeypatch.setattr(threads, "cpu_count", lambda: n_cpus)
     with threads.in_one_thread(), threads.threads_for(1e15):
         assert torch.get_num_threads() == min(n_cpus, 3)
 
@@ -200,54 +200,6 @@ def test_large_blocks_of_scores_take_more(fitted, monkeypatch):
         monkeypatch.setattr(threads, "LEAST_WORK", work / n)
         density.log_prob(frame.drop_duplicates())
     assert seen == [1, 2, 3]
-
-
-# -- CPUs and control groups ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("own", "files", "cpus"),
-    [
-        ("0::/\n", {}, np.inf),
-        ("0::/\n", {"cpu.max": "max 100000"}, np.inf),
-        ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
-        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000"}, 0.5),
-        ("0::/a/b\n", {"a/b/cpu.max": "200000 100000", "a/cpu.max": "300000 100000"}, 2.0),
-        ("0::/../out/of/here\n", {"cpu.max": "200000 100000"}, 2.0),  # the container's is the root
-        ("0::/\n", {"cpu.max": "garbage"}, np.inf),
-        ("4:memory:/m\n1:cpu,cpuacct:/a\n0::/\n", {"cpu/a/cpu.cfs_quota_us": "-1"}, np.inf),
-        (
-            "4:memory:/m\n1:cpu,cpuacct:/a\n0::/\n",
-            {"cpu/a/cpu.cfs_quota_us": "250000\n", "cpu/a/cpu.cfs_period_us": "100000\n"},
-            2.5,
-        ),
-        (
-            "2:cpu:/docker/x\n",
-            {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"},
-            3.0,
-        ),
-        ("2:cpuset:/a\n", {"cpu/cpu.cfs_quota_us": "1", "cpu/cpu.cfs_period_us": "1"}, np.inf),
-    ],
-)
-def test_quotas_of_control_groups(own, files, cpus, tmp_path):
-    (tmp_path / "own").write_text(own)
-    groups = tmp_path / "cgroup"
-    for name, text in files.items():
-        (groups / name).parent.mkdir(parents=True, exist_ok=True)
-        (groups / name).write_text(text)
-    assert threads.quota(groups, tmp_path / "own") == cpus
-
-
-def test_without_control_groups_there_is_no_quota(tmp_path):
-    assert threads.quota(tmp_path, tmp_path / "absent") == np.inf
-
-
-@pytest.mark.parametrize(("cpus", "n"), [(0.5, 1), (1.9, 1), (np.inf, None)])
-def test_cpus_are_at_most_the_quota(cpus, n, monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setattr(threads, "quota", lambda: cpus)
-    affinity = getattr(os, "sched_getaffinity", None)
-    assert threads.count_cpus() == (n or (len(affinity(0)) if affinity else os.cpu_count()))
 
 
 # -- the environment --------------------------------------------------------------------------------

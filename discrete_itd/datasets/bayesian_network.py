@@ -1,12 +1,6 @@
 r"""Discrete Bayesian networks whose probabilities are known: tables with a ground truth.
 
-A network factorises the probability of a row over its columns,
-
-.. math:: \log P(x) = \sum_j \log P(x_j \mid x_{\mathrm{pa}(j)}),
-
-so the true log-probability of every row, and samples of any size, cost a few array
-look-ups. A density estimator trained on samples can then be compared with the truth itself, which
-no real table offers.
+.. math:: \log P(x) = \sum_j \log P(x_j \mid x_{\mathrm{pa}(j)})
 """
 
 from __future__ import annotations
@@ -105,7 +99,6 @@ class BayesianNetwork:
             self._log_cpts = {variable: np.log(cpt) for variable, cpt in self.cpts.items()}
 
     def _check_cpt(self, variable: str, cpts: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
-        """Return the renormalised table of one variable, or raise a ValueError that names it."""
         if variable not in cpts:
             raise ValueError(f"variable {variable!r}: no table in cpts")
         cpt = np.array(cpts[variable], dtype=np.float64)
@@ -123,31 +116,11 @@ class BayesianNetwork:
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.Generator | None = None
     ) -> pd.DataFrame:
-        """Draw independent rows, ancestors first.
+        """Draw N = ``n_samples`` independent rows, ancestors first.
 
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows, N.
-        random_state : int, Generator or None, default=None
-            Seed or source of randomness. An int gives the same rows at every call.
-
-        Returns
-        -------
-        X : DataFrame, shape (N, V)
-            One ``category`` column per variable, in topological order. All states are categories,
-            also those that were not drawn.
-
-        Raises
-        ------
-        ValueError
-            If `n_samples` or `random_state` is negative.
-
-        Examples
-        --------
-        >>> coin = BayesianNetwork(states={"coin": ["heads", "tails"]}, cpts={"coin": [0.5, 0.5]})
-        >>> coin.sample(2, random_state=0)["coin"].cat.categories.tolist()
-        ['heads', 'tails']
+        DataFrame (N, V) with one ``category`` column per variable, in topological order. All states are categories,
+        also those that were not drawn. An int as ``random_state`` gives the same rows at every call; a ValueError if
+        it or ``n_samples`` is negative.
         """
         if n_samples < 0:
             raise ValueError(f"n_samples must be >= 0, got {n_samples}")
@@ -172,30 +145,10 @@ class BayesianNetwork:
         return pd.DataFrame(columns, index=pd.RangeIndex(n_samples))
 
     def log_prob(self, X: pd.DataFrame) -> NDArray[np.float64]:
-        """Return the exact log-probability of each row.
+        """The exact log-probability of each row, float64 (N,), in nats; -inf for a row of probability zero.
 
-        Parameters
-        ----------
-        X : DataFrame, shape (N, V)
-            One column per variable, in any order, holding states of that variable. Columns that
-            are no variable of the network are ignored.
-
-        Returns
-        -------
-        log_prob : ndarray, shape (N,), float64
-            Nats; -inf for a row of probability zero.
-
-        Raises
-        ------
-        ValueError
-            If a variable has no column, or a cell is missing or is not one of its states.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> coin = BayesianNetwork(states={"coin": ["heads", "tails"]}, cpts={"coin": [1.0, 0.0]})
-        >>> coin.log_prob(pd.DataFrame({"coin": ["heads", "tails"]}))
-        array([  0., -inf])
+        ``X`` (N, V) has one column per variable, in any order; other columns are ignored. A ValueError if a variable
+        has no column, or a cell is missing or is not one of its states.
         """
         codes = {variable: self._encode(X, variable) for variable in self.variables}
         log_prob = np.zeros(len(X))
@@ -205,7 +158,7 @@ class BayesianNetwork:
         return log_prob
 
     def _encode(self, X: pd.DataFrame, variable: str) -> NDArray[np.intp]:
-        """Return the state numbers of one column, shape (N,)."""
+        """State numbers of one column, shape (N,)."""
         if variable not in X.columns:
             raise ValueError(f"column {variable!r} is missing")
         column = pd.Series(X[variable])

@@ -1,8 +1,4 @@
-"""Loaders of the example tables.
-
-Each table has a card, ``datasets/<name>.md``, with its description, source,
-licence and citation.
-"""
+"""Loaders of example tables; their cards, ``datasets/<name>.md``, have description, source, licence and citation."""
 
 from __future__ import annotations
 
@@ -57,28 +53,14 @@ def load_mushroom(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series
 def load_mushroom(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
     """Load the mushroom table: 8124 gilled mushrooms described by categories, edible or poisonous.
 
-    18 of the 22 descriptions are nominal, 3 are ordered (``gill_spacing``, ``gill_size``,
-    ``ring_number``) and ``bruises`` is a bool. ``stalk_root`` was not recorded for 2480 rows; they
-    carry the category ``"unknown"``. ``veil_type`` is constant.
-
-    Parameters
-    ----------
-    return_X_y : bool, default=False
-        If True, return the label ``class`` ("edible" or "poisonous") separately.
-
-    Returns
-    -------
-    table : DataFrame, shape (8124, 23)
-        The 22 descriptions and, last, ``class``. No missing values.
-    X, y : DataFrame, shape (8124, 22), and Series, shape (8124,)
-        Instead of `table`, if `return_X_y` is True.
+    DataFrame (8124, 23): the 22 descriptions and, last, ``class``; with ``return_X_y`` these two separately. No missing
+    values. 18 descriptions are nominal, 3 are ordered (``gill_spacing``, ``gill_size``, ``ring_number``) and
+    ``bruises`` is a bool. ``stalk_root`` was not recorded for 2480 rows; they carry the category ``"unknown"``.
+    ``veil_type`` is constant.
 
     Examples
     --------
-    >>> from discrete_itd.datasets import load_mushroom
     >>> X, y = load_mushroom(return_X_y=True)
-    >>> X.shape
-    (8124, 22)
     >>> y.value_counts().to_dict()
     {'edible': 4208, 'poisonous': 3916}
     """
@@ -94,25 +76,13 @@ def load_adult(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: 
 def load_adult(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
     """Load the adult table: 32561 persons of the 1994 census, numbers and categories mixed.
 
-    Four columns are int64 (``age``, ``capital_gain``, ``capital_loss``, ``hours_per_week``),
-    ``education`` is ordered, the others are nominal. Where the census has no answer
-    (``work_class``, ``occupation``, ``native_country``) the category is ``"unknown"``.
-
-    Parameters
-    ----------
-    return_X_y : bool, default=False
-        If True, return the label ``income`` ("<=50K" < ">50K") separately.
-
-    Returns
-    -------
-    table : DataFrame, shape (32561, 13)
-        The twelve descriptions and, last, ``income``. No missing values.
-    X, y : DataFrame, shape (32561, 12), and Series, shape (32561,)
-        Instead of `table`, if `return_X_y` is True.
+    DataFrame (32561, 13): twelve descriptions and, last, ``income`` ("<=50K" < ">50K"); with ``return_X_y`` these two
+    separately. No missing values: where the census has no answer (``work_class``, ``occupation``, ``native_country``)
+    the category is ``"unknown"``. ``age``, ``capital_gain``, ``capital_loss`` and ``hours_per_week`` are int64,
+    ``education`` is ordered, the others are nominal.
 
     Examples
     --------
-    >>> from discrete_itd.datasets import load_adult
     >>> X, y = load_adult(return_X_y=True)
     >>> int(X["age"].min()), X["education"].max()
     (17, 'Doctorate')
@@ -128,30 +98,14 @@ def load_car(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ..
 def load_car(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
     """Load the car evaluation table: 1728 cars, six ordered attributes and a verdict.
 
-    Every combination of the attributes occurs exactly once and the verdict follows from them, so
-    the distribution of the table is known: it is uniform over its rows, with an entropy of
-    log 1728 = 7.4547 nats.
-
-    Parameters
-    ----------
-    return_X_y : bool, default=False
-        If True, return the label ``class`` (the verdict) separately.
-
-    Returns
-    -------
-    table : DataFrame, shape (1728, 7)
-        The six attributes and, last, ``class``, all ordered categories. No missing values.
-    X, y : DataFrame, shape (1728, 6), and Series, shape (1728,)
-        Instead of `table`, if `return_X_y` is True.
+    DataFrame (1728, 7): the attributes and, last, ``class``, all ordered categories; with ``return_X_y`` these two
+    separately. Every combination of the attributes occurs exactly once and the verdict follows from them, so the
+    distribution of the table is known: it is uniform over its rows, with an entropy of log 1728 = 7.4547 nats.
 
     Examples
     --------
-    >>> from discrete_itd.datasets import load_car
-    >>> cars = load_car()
-    >>> cars["safety"].cat.categories.tolist()
+    >>> load_car()["safety"].cat.categories.tolist()
     ['low', 'medium', 'high']
-    >>> bool(cars["safety"].max() == "high")
-    True
     """
     table = _read("car", _CAR_LEVELS)
     return _split(table, "class") if return_X_y else table
@@ -164,22 +118,11 @@ def load_digits(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]:
 def load_digits(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
     """Load scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels as a table of integers.
 
-    Parameters
-    ----------
-    return_X_y : bool, default=False
-        If True, return the label ``digit`` separately.
-
-    Returns
-    -------
-    table : DataFrame, shape (1797, 65)
-        The grey levels ``pixel_<row>_<column>``, int64 from 0 (empty) to 16 (full), and, last,
-        ``digit``, a category of the integers 0 to 9. No missing values.
-    X, y : DataFrame, shape (1797, 64), and Series, shape (1797,)
-        Instead of `table`, if `return_X_y` is True.
+    DataFrame (1797, 65): the grey levels ``pixel_<row>_<column>``, int64 from 0 (empty) to 16 (full), and, last,
+    ``digit``, a category of the integers 0 to 9; with ``return_X_y`` these two separately.
 
     Examples
     --------
-    >>> from discrete_itd.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
     >>> X.shape, int(X.to_numpy().max())
     ((1797, 64), 16)
@@ -194,19 +137,14 @@ def load_digits(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFram
 
 
 def load_bayesian_network(name: NetworkName) -> BayesianNetwork:
-    """Load a published Bayesian network, with its probabilities, from the package pgmpy.
+    """Load a published Bayesian network, with its probabilities, from the package pgmpy; nothing is downloaded.
 
     Parameters
     ----------
     name : str
-        One of "alarm" (37 variables), "asia" (8), "cancer" (5), "child" (20), "earthquake" (5),
-        "hailfinder" (56), "hepar2" (70), "insurance" (27), "sachs" (11), "survey" (6) and
-        "win95pts" (76). See ``datasets/bayesian_networks.md`` for their sources.
-
-    Returns
-    -------
-    network : BayesianNetwork
-        The network; nothing is downloaded.
+        One of "alarm" (37 variables), "asia" (8), "cancer" (5), "child" (20), "earthquake" (5), "hailfinder" (56),
+        "hepar2" (70), "insurance" (27), "sachs" (11), "survey" (6) and "win95pts" (76). See
+        ``datasets/bayesian_networks.md`` for their sources.
 
     Raises
     ------
@@ -217,7 +155,6 @@ def load_bayesian_network(name: NetworkName) -> BayesianNetwork:
 
     Examples
     --------
-    >>> from discrete_itd.datasets import load_bayesian_network
     >>> network = load_bayesian_network("asia")  # doctest: +SKIP
     >>> network.states["lung"]  # doctest: +SKIP
     ('yes', 'no')
@@ -264,6 +201,5 @@ def _read(
 
 
 def _split(table: pd.DataFrame, label: str) -> tuple[pd.DataFrame, pd.Series]:
-    """Separate the label from the other columns."""
     y = table.pop(label)
     return table, y
