@@ -28,7 +28,7 @@ Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv
 Guo, Shamai, Verdú, "Mutual information and minimum mean-square error in Gaussian channels", 2005.
 """
 
-from discrete_itd.channel.codebook import Codebook, Vocabulary
+from discrete_itd.channel.codebook import Codebook, State, Vocabulary
 from discrete_itd.channel.levels import ColumnPoints
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
@@ -36,17 +36,16 @@ from discrete_itd.channel.posterior import (
     Posterior,
     VocabularyPosterior,
 )
-from discrete_itd.channel.quadrature import Quadrature
 from discrete_itd.channel.schedules import (
     CoordinateSchedule,
     IsotropicSchedule,
+    Quadrature,
     Schedule,
     check_schedule,
     column_ranks,
     distinct_paths,
     steps_needed,
 )
-from discrete_itd.channel.state import State
 
 __all__ = [
     "CategoricalPosterior",

@@ -13,8 +13,9 @@ high-cardinality ones. The letters of tensor shapes are listed in :mod:`discrete
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from discrete_itd.channel.levels import CODE_LENGTH, VERTEX, ColumnPoints, Levels
 from discrete_itd.channel.noise import scattered_directions
 
-__all__ = ["Codebook", "ColumnPoints", "Vocabulary"]
+__all__ = ["Codebook", "ColumnPoints", "State", "Vocabulary"]
 
 
 class Vocabulary(nn.Module):
@@ -63,27 +64,18 @@ class Codebook(nn.Module):
     ----------
     leading : Tensor of bool, shape (C,)
     leading_columns : tuple of int
-        Numbers of the leading columns.
     leading_first : tuple of int, length C
         All columns in the order of the table, but the leading ones before the others.
     n_columns, n_coords : int
         C and D.
     levels : Levels
-        The low-cardinality columns.
-    vocabularies : list of Vocabulary
-        The high-cardinality columns.
-    finite, reals : Tensor of int64
-        Numbers of the low-cardinality and of the continuous columns.
-    place : dict of int to int
-        Position of each low-cardinality column in ``finite``.
-    real_coords : slice
-        Coordinates of the continuous columns.
+        The low-cardinality columns, with their numbers ``finite`` and the positions ``place`` of these.
+    reals : Tensor of int64, shape (R,)
+        Numbers of the continuous columns, whose coordinates are ``real_coords``.
     coord_column : Tensor of int64, shape (D,)
         The column of each coordinate.
-    size : int
-        Floats of a row's posterior, to which memory is proportional.
-    work : int
-        Floats computed for a row's full posterior, to which time is proportional.
+    size, work : int
+        Floats of a row's posterior, to which memory is proportional, and computed for it, to which time is.
 
     Examples
     --------
@@ -178,3 +170,46 @@ class Codebook(nn.Module):
     def per_coord(self, values: Tensor) -> Tensor:
         """Repeat one value per column, (B, C), over the column's coordinates, (B, D)."""
         return values[:, self.coord_column]
+
+
+class State(NamedTuple):
+    """The evidence about B rows: ``y`` (B, D) and ``snr`` (B, C).
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import ColumnPoints
+    >>> book = Codebook([ColumnPoints("real"), ColumnPoints("real")])
+    >>> points = book.embed(torch.tensor([[0.3, -0.2]], dtype=torch.float64))
+    >>> State.start(book, points, given=torch.tensor([[True, False]]))
+    State(y=tensor([[0.3000, 0.0000]]), snr=tensor([[inf, 0.]]))
+    """
+
+    y: Tensor
+    snr: Tensor
+
+    @classmethod
+    def start(cls, codebook: Codebook, points: Tensor, given: Tensor | None = None) -> State:
+        """The state of rows ``points`` (B, D) with only the cells ``given`` (B, C) known, by default none."""
+        snr = points.new_zeros(len(points), codebook.n_columns)
+        if given is None:
+            return cls(torch.zeros_like(points), snr)
+        y = torch.where(codebook.per_coord(given), points, 0.0)
+        return cls(y, snr.masked_fill(given, math.inf))
+
+    def increment(
+        self, codebook: Codebook, points: Tensor, snr: Tensor, xi: Tensor | None
+    ) -> State:
+        r"""The evidence :math:`(\Delta y, \delta)` that leads from this state to the SNRs ``snr``.
+
+        ``xi`` (B, D) is standard normal noise; None where all increments are zero or infinite.
+        """
+        # known cells stay as they are
+        delta = torch.where(torch.isinf(self.snr), 0.0, snr - self.snr)
+        finite = codebook.per_coord(torch.where(torch.isinf(delta), 0.0, delta))
+        dy = finite * points if xi is None else finite * points + finite.sqrt() * xi
+        return State(torch.where(codebook.per_coord(torch.isinf(delta)), points, dy), delta)
+
+    def add(self, codebook: Codebook, new: State) -> State:
+        """The state after an increment."""
+        jumps = codebook.per_coord(torch.isinf(new.snr))
+        return State(torch.where(jumps, new.y, self.y + new.y), self.snr + new.snr)

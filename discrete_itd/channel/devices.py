@@ -5,15 +5,8 @@ A program queues work for a GPU and goes on. Where the shape of a tensor, or con
 meanwhile; so it does for a tensor that is copied from the host. On a CPU values can be read for free, and rows that
 need no work are skipped. So a *step* uses the functions below, which skip work on the CPU and do all of it elsewhere,
 with the same result up to rounding. Steps are: the forward and backward pass with the optimiser and the average of
-weights; a denoiser's ``forward``, ``log_prob``, ``preceding`` and ``draw``; and the methods of posteriors.
-
-Outside the steps the host may wait: every few dozen training steps, at the first call of methods that keep tables, once
-a batch for the length of its paths, after each doubling of the paths under ``max_stderr``, and for the ``log_factors``
-of a tree or a Bayesian network, which explain rows. A denoiser of images by an external network checks inputs and
-outputs in every call.
-
-The cost on a GPU of work that the CPU skips is unmeasured. Where few rows need it, as on long paths over
-high-cardinality columns, it is a multiple of the CPU's work.
+weights; a denoiser's ``forward``, ``log_prob``, ``preceding`` and ``draw``; and the methods of posteriors. Denoisers of
+images check their inputs in every call, for which the host waits.
 """
 
 from __future__ import annotations

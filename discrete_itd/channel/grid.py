@@ -63,14 +63,9 @@ class GridPosterior(GaussianPosterior):
     ) -> None:
         parts = others.log_weight, others.means, others.var, *others.bounds
         super().__init__(*parts, normalised=True)
-        self.place, self.nodes = place, nodes
+        self.others, self.place, self.nodes = others, place, nodes
         self.log_mass = log_total(nodes, log_density) if log_mass is None else log_mass
         self.log_joint, self.log_density = log_density, log_density - self.log_mass[:, None]
-
-    def _others(self) -> GaussianPosterior:
-        """The mixtures of the cells that have no grid."""
-        parts = self.log_weight, self.means, self.var, *self.bounds
-        return GaussianPosterior(*parts, normalised=True)
 
     def _own(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rows, columns, nodes and log-densities of the cells that have a grid."""
@@ -80,14 +75,14 @@ class GridPosterior(GaussianPosterior):
 
     def mean(self) -> Tensor:
         r"""The denoised values :math:`\hat x`, shape (B, R)."""
-        out = self._others().mean()
+        out = self.others.mean()
         row, column, nodes, log_f = self._own()
         out[row, column] = _mean(nodes, log_f).to(out)
         return out
 
     def log_prob(self, values: Tensor) -> Tensor:
         """Log-density at each cell (B, R): (B, R), nats."""
-        out = self._others().log_prob(values)
+        out = self.others.log_prob(values)
         row, column, nodes, log_f = self._own()
         own = interpolated(nodes, log_f, values[row, column].double()[:, None])
         out[row, column] = own[:, 0].to(out)
@@ -118,7 +113,7 @@ class GridPosterior(GaussianPosterior):
         """A quantity of one column, computed for rows without a grid, and from nodes and log-densities of others."""
         place = self.place[:, 0]
         rows = torch.nonzero(place < 0).flatten()
-        found = of_others(self._others().pick(lambda t: t[rows]))
+        found = of_others(self.others.pick(lambda t: t[rows]))
         out = found.new_zeros(len(place), *found.shape[1:]).index_copy_(0, rows, found)
         for rows in torch.nonzero(place >= 0).flatten().split(CHUNK // POINTS):
             if len(rows):
@@ -127,7 +122,7 @@ class GridPosterior(GaussianPosterior):
 
     def update(self, y: Tensor, snr: Tensor) -> GridPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R), at the nodes."""
-        others = self._others().update(y, snr)
+        others = self.others.update(y, snr)
         row, column, nodes, log_f = self._own()
         y, snr = (t[row, column].double()[:, None] for t in (y, snr))
         known = torch.isinf(snr[:, 0])
@@ -138,12 +133,12 @@ class GridPosterior(GaussianPosterior):
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GridPosterior:
         """The posterior of the rows that ``rows`` selects from each tensor."""
-        others, place = self._others().pick(rows), rows(self.place)
+        others, place = self.others.pick(rows), rows(self.place)
         return GridPosterior(others, place, self.nodes, self.log_joint, self.log_mass)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""
-        out = self._others().sample(generator)
+        out = self.others.sample(generator)
         row, column, nodes, log_f = self._own()
         shape = (len(row), 1)
         u = torch.rand(shape, generator=generator, device=nodes.device, dtype=nodes.dtype)

@@ -10,8 +10,8 @@ for unseen categories). Each level is a point :math:`e_{jk}` with a single non-z
 
 Layout: one flat tensor holds all levels of all columns, columns of one shape side by side. A group of few
 categories is stored category-major, (B, K, G), so that a softmax runs along a vectorised axis; a
-group of many is stored column-major, (B, G, K). On two CPU cores this is 10 to 30 times faster than
-a scatter over ragged segments (``python -m tests.benchmarks.segments``).
+group of many is stored column-major, (B, G, K). It is far faster than a scatter over ragged segments
+(``python -m tests.benchmarks.segments``).
 
 Shapes use the letters of :mod:`discrete_itd.channel`, with C and D counted over these columns alone, and G
 for the columns of one group.
@@ -44,12 +44,12 @@ class ColumnPoints:
     kind : {"simplex", "line", "code", "real"}
         How the categories are placed. A column of many categories has a code: a point of
         :data:`CODE_LENGTH` coordinates for each. A real column has the real line itself and no categories.
-    n_levels : int, default=0
+    n_levels : int
         Number of categories, the unseen one not counted; 0 for a real column.
     open : bool
         Whether a last level stands for categories never seen.
     levels : tuple of float
-        Coordinates of the categories on the line, strictly increasing; empty for a simplex.
+        Coordinates of the categories on the line, strictly increasing; empty for other kinds.
 
     Examples
     --------
@@ -121,7 +121,7 @@ class _Group:
         return self.size * (self.n_points if self.kind == "simplex" else 1 + self.open)
 
     def levels(self, values: Tensor) -> Tensor:
-        """This group's part of (B, T) as (B, K, G) or (B, G, K)."""
+        """Its part of (B, T) as (B, K, G) or (B, G, K)."""
         flat = values[:, self.first_level : self.first_level + self.size * self.n_points]
         shape = (self.n_points, self.size) if self.category_major else (self.size, self.n_points)
         return flat.view(len(values), *shape)
@@ -148,8 +148,10 @@ class Levels(nn.Module):
     ----------
     n_columns, n_points, n_coords : int
         C, T and D.
+    cardinalities : tuple of int, length C
+        Levels of each column, the unseen one included.
     widest : int
-        Largest number of levels of a column.
+        The largest of them.
     level_column, level_code : Tensor, shape (T,)
         The column of each level, and its category in that column.
     level_unseen : Tensor of bool, shape (T,)
@@ -223,6 +225,7 @@ class Levels(nn.Module):
         keep("_grouped", order, torch.int64)
         keep("_order", sorted(range(len(order)), key=order.__getitem__), torch.int64)
         self.any_open = any(is_open)
+        self.cardinalities = tuple(c.n_points for c in self.columns)
         self.widest = widest = max(self.cardinalities, default=1)
         place = [self.n_points] * (self.n_columns * widest)  # n_points: no level
         for s in range(self.n_points):
@@ -233,13 +236,6 @@ class Levels(nn.Module):
             slice(first, first + step * points.n_points, step)
             for first, step, points in zip(offset, stride, self.columns, strict=True)
         ]
-
-    @property
-    def cardinalities(self) -> tuple[int, ...]:
-        """Levels of each column, the unseen one included."""
-        return tuple(c.n_points for c in self.columns)
-
-    # -- rows and levels -------------------------------------------------------------------------
 
     def index_of(self, codes: Tensor) -> Tensor:
         """Index in T of each cell: codes (B, C) to (B, C)."""
@@ -263,9 +259,6 @@ class Levels(nn.Module):
         """Repeat one value per column, (B, C), over the column's levels, (B, T)."""
         return values[:, self.level_column]
 
-    def _per_coord(self, values: Tensor) -> Tensor:
-        return values[:, self.coord_column]
-
     def spread(self, values: Tensor, fill: float) -> Tensor:
         """``values`` (B, T) by column: (B, C, K), with ``fill`` beyond the levels of columns with fewer than K."""
         padded = torch.cat([values, values.new_full((len(values), 1), fill)], 1)
@@ -274,8 +267,6 @@ class Levels(nn.Module):
     def gather(self, values: Tensor) -> Tensor:
         """Inverse of :meth:`spread`: the levels of ``values`` (B, C, K) as (B, T)."""
         return values.flatten(1)[:, self._spread]
-
-    # -- softmax over each column's levels -------------------------------------------------------
 
     def log_softmax(self, logits: Tensor) -> Tensor:
         """Normalise (B, T) within every column, in nats."""
@@ -299,8 +290,6 @@ class Levels(nn.Module):
         """Code of the largest value of each column: (B, T) to (B, C)."""
         return self._in_order([v.argmax(g.axis) for g, v in self._views(values)], values.long())
 
-    # -- the channel on the points --------------------------------------------------------------
-
     def evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         r"""Log-likelihood (B, T) of every category given the state, nats, up to a constant per column, eq. (2).
 
@@ -309,7 +298,8 @@ class Levels(nn.Module):
         """
         known = torch.isinf(snr)
         snr = torch.where(known, self.known_snr, snr)
-        y = torch.where(self._per_coord(known), y * self._per_coord(self.known_snr[None]), y)
+        at = self.coord_column
+        y = torch.where(known[:, at], y * self.known_snr[at], y)
         snr = snr if self._sorted else snr[:, self._grouped]
         parts = []
         for g in self._groups:
@@ -342,8 +332,6 @@ class Levels(nn.Module):
             unseen = [weighted.select(g.axis, g.n_points - 1)] if g.open else []
             parts += [seen, *unseen]
         return _joined(parts, probs)
-
-    # -------------------------------------------------------------------------------------------
 
     def _views(self, values: Tensor) -> Iterator[tuple[_Group, Tensor]]:
         return ((g, g.levels(values)) for g in self._groups)

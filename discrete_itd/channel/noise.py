@@ -47,11 +47,10 @@ def row_hashes(x: Tensor, salt: int = 0) -> Tensor:
 
 
 class RowNoise:
-    """Random numbers that depend on a row's content alone, never on its place in a batch.
+    """Random numbers that are hashes of (salt, content of the row, path, stream, coordinate): equal for equal rows.
 
-    Every number is a hash of (salt, content of the row, path, step, coordinate). Two equal rows get equal noise, so a
-    score is a function of the row. ``x`` (B, C) are the rows' float64 cells, ``path`` (B,) is the repetition of each
-    row, int64, and ``salt`` one number for all rows, from the caller's generator.
+    ``x`` (B, C) are the rows' float64 cells, ``path`` (B,) is the repetition of each row, int64, and ``salt`` one
+    number for all rows, from the caller's generator.
     """
 
     def __init__(self, x: Tensor, path: Tensor, salt: int) -> None:

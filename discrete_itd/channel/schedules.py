@@ -1,7 +1,8 @@
-"""Schedules: the SNR of each column after each step of a path from nothing known to everything known."""
+"""SNRs: of each column after each step of a path, and at the points of an integral."""
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -13,7 +14,7 @@ from discrete_itd.channel.devices import index_tensor
 
 
 class Schedule(Protocol):
-    """A path from nothing known to (almost) everything known.
+    """The SNRs along a path from nothing known to (almost) everything known.
 
     ``snr(step, rank, n_free)`` is the SNR of every column after that step, (B, C), non-decreasing in ``step`` and 0
     at step 0. It may depend on the order in which the row's path takes the columns: ``rank`` (B, C) holds 0
@@ -21,12 +22,6 @@ class Schedule(Protocol):
     ``n_free`` (B, 1) is the number of a row's cells that are neither known nor missing.
 
     A schedule that is to be saved has the arguments of its constructor as attributes, as a dataclass does.
-
-    Examples
-    --------
-    >>> schedule: Schedule = CoordinateSchedule(3)
-    >>> schedule.n_steps, schedule.noisy, schedule.complete, schedule.orders
-    (3, False, True, None)
     """
 
     @property
@@ -94,8 +89,7 @@ class CoordinateSchedule:
     ----------
     n_steps : int
         Number of steps; with one for every column, one column a step. With fewer, columns that jump together are
-        treated
-        as independent given those known before. A row with fewer free cells takes one step for each.
+        treated as independent given those known before. A row with fewer free cells takes one step for each.
     order : tuple of int, or tuple of such tuples, optional
         A permutation of the column numbers, the first to be known first; or several, of which every path takes one at
         random, the paths of a row different ones. By default every path of every row takes its own random order.
@@ -164,9 +158,8 @@ def distinct_paths(schedule: Schedule) -> int | None:
 def column_ranks(
     schedule: Schedule, uniform: Tensor, path: Tensor, free: Tensor, known: Tensor
 ) -> Tensor:
-    """Ranks (B, C), int64, of the columns in the order of each path.
+    """Ranks (B, C), int64, of the columns in the order of each path, see :class:`Schedule`.
 
-    The k-th free cell has rank k - 1, known cells have negative ranks, missing cells at least the number of free ones.
     The order is that of ``schedule`` with number ``path`` (B,), modulo the number of its orders, or, if it has none,
     the order of the random numbers ``uniform`` (B, C). ``free`` and ``known`` (B, C) are the cells that the path is to
     take and those known from the start. A ValueError if the schedule has another number of columns.
@@ -188,10 +181,7 @@ def column_ranks(
 
 
 def steps_needed(schedule: Schedule, n_free: Tensor) -> int:
-    """Steps after which no path of these rows changes any more, given their numbers of free cells ``n_free`` (B, 1).
-
-    A schedule without noise that ends with all cells known needs at most one for each free cell. The largest number is
-    read from the device, for which the host waits.
+    """Steps after which no path of rows with ``n_free`` (B, 1) free cells changes any more; the host waits for it.
 
     Examples
     --------
@@ -204,14 +194,79 @@ def steps_needed(schedule: Schedule, n_free: Tensor) -> int:
 
 
 def check_schedule(schedule: Schedule, n_columns: int) -> None:
-    """Raise a ValueError if a schedule is for another number of columns.
-
-    Examples
-    --------
-    >>> check_schedule(CoordinateSchedule(2, (1, 0)), 2)
-    """
+    """Raise a ValueError if a schedule is for another number of columns."""
     if schedule.orders is not None and len(schedule.orders[0]) != n_columns:
         raise ValueError(
             f"schedule has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"
             " (with missing='category', one more for each column with missing cells)"
         )
+
+
+class Quadrature:
+    """An importance density over log-SNR, constant on the cells of a grid.
+
+    Parameters
+    ----------
+    edges : Tensor, shape (n + 1,)
+        Increasing values of logsnr.
+    density : Tensor, shape (n,)
+        Non-negative; any scale.
+
+    Notes
+    -----
+    Points are stratified: of n, the i-th has its quantile in [i/n, (i+1)/n).
+
+    Examples
+    --------
+    >>> snr, weight = Quadrature.logistic(0.0, 2.0, low=-6, high=6).points(torch.tensor([0.25, 0.75]))
+    >>> snr.round(decimals=2)
+    tensor([0.1400, 7.0400], dtype=torch.float64)
+    """
+
+    def __init__(self, edges: Tensor, density: Tensor) -> None:
+        edges, density = edges.double(), density.double()
+        if density.ndim != 1 or edges.shape != (len(density) + 1,):
+            shapes = tuple(edges.shape), tuple(density.shape)
+            raise ValueError(f"edges and density must have shapes (n + 1,) and (n,), got {shapes}")
+        mass = density * edges.diff()
+        if not (edges.diff() > 0).all() or not (mass >= 0).all() or not mass.sum() > 0:
+            raise ValueError("edges must increase and density be non-negative, not all zero")
+        self.edges, self.density = edges, density
+        self._cdf = torch.cat([edges.new_zeros(1), (mass / mass.sum()).cumsum(0)])
+        self._cdf[-1] = 1.0
+        self._density = density / mass.sum()
+        self._ends = float(edges[0]), float(edges[-1])  # on the host: reading them later would wait
+
+    @classmethod
+    def logistic(cls, loc: float, scale: float, *, low: float, high: float) -> Quadrature:
+        """The paper's density over logsnr: a logistic, cut to [low, high] (arXiv:2302.03792)."""
+        edges = torch.linspace(low, high, 257, dtype=torch.float64)
+        middle = (edges[1:] + edges[:-1]) / 2
+        s = torch.sigmoid((middle - loc) / scale)
+        return cls(edges, s * (1 - s))
+
+    @property
+    def low(self) -> float:
+        """Smallest SNR (not its logarithm)."""
+        return math.exp(self._ends[0])
+
+    @property
+    def high(self) -> float:
+        """Largest SNR."""
+        return math.exp(self._ends[1])
+
+    def to(self, device: torch.device | str) -> Quadrature:
+        """The same quadrature on another device, to the last bit."""
+        other = copy.copy(self)
+        for name in ("edges", "density", "_cdf", "_density"):
+            setattr(other, name, getattr(self, name).to(device))
+        return other
+
+    def points(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """SNRs at quantiles ``u`` in [0, 1) and the weights d snr / density, same shape, float64."""
+        after = torch.searchsorted(self._cdf, u.double(), right=True)
+        cell = after.clamp_(1, len(self._density)) - 1
+        inside = (u - self._cdf[cell]) / (self._cdf[cell + 1] - self._cdf[cell]).clamp_min(1e-300)
+        left = self.edges[cell]
+        snr = torch.exp(left + inside * (self.edges[cell + 1] - left))
+        return snr, snr / self._density[cell]

@@ -62,7 +62,7 @@ class Cell(NamedTuple):
             values = q.column(j)[rows]
         else:
             word = next(w for w in q.high_cardinality if w.vocabulary.column == j)
-            log_p = word.pick(lambda t: t[rows], shared=False).log_probs_of_all().double()
+            log_p = word.pick(lambda t: t[rows]).log_probs_of_all().double()
             values = torch.log_softmax(log_p, 1)
         return cls(column, values, indicator, places)
 

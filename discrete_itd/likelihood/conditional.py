@@ -708,7 +708,7 @@ def cell_by_cell(
             mixtures.append(_column(q.rows(at), column[at]))
         for w in q.high_cardinality:
             own = column == w.vocabulary.column
-            high[w.vocabulary.column].append(w.pick(lambda t, own=own: t[own], shared=False))
+            high[w.vocabulary.column].append(w.pick(lambda t, own=own: t[own]))
     gaussian = None
     if mixtures:
         parts = [(q.log_weight, q.means, q.var, *q.bounds) for q in mixtures]
@@ -724,7 +724,7 @@ def cell_by_cell(
             place = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             place[own] = torch.arange(len(own), device=x.device)
             every = VocabularyPosterior.joined(parts)
-            found.append(every.pick(lambda t, place=place: t[place], shared=False))
+            found.append(every.pick(lambda t, place=place: t[place]))
     return Posterior(
         book, CategoricalPosterior(book.levels, logits, normalised=True), gaussian, found
     )

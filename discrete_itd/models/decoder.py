@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.state import State
+from discrete_itd.channel.codebook import State
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser

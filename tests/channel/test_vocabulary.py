@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from laws import LAW, code, empty_state, random_network, rounding, seeded_generator, seeds, simplex
 from scipy import stats
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, high_cardinality
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, posterior
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
 from discrete_itd.channel.posterior import VocabularyPosterior
@@ -144,16 +144,8 @@ def test_a_shared_row_is_worked_out_once(device, dtype, monkeypatch, network, ki
     """Whether nothing is known of it, something, or all."""
     q, words = random_case(20, True, device, 0, network=network)
     i = next(i for i in range(7) if (float(q.snr[i]) > 0) + math.isinf(q.snr[i]) == kind)
-    h = q.h[i : i + 1].expand(7, -1) if network else None
-    parts = (
-        q.vocabulary,
-        q.log_probs,
-        q.y[i : i + 1].expand(7, -1),
-        q.snr[i : i + 1].expand(7),
-        h,
-        q.u,
-    )
-    shared, plain = VocabularyPosterior(*parts, shared=True), VocabularyPosterior(*parts)
+    shared = q.pick(lambda t: t[i : i + 1].expand(7, *t.shape[1:]))
+    plain = q.pick(lambda t: t[[i] * 7])
     words[2] = math.nan
     log_prob, mean = plain.log_prob(words), plain.mean()
     asked, logits = [], VocabularyPosterior._logits
@@ -184,9 +176,9 @@ def test_chunks_change_nothing(device, dtype, monkeypatch, cells):
             yield q.log_probs_of_all()
             yield q.sample(noise, where, allow_unseen=False)
 
-        monkeypatch.setattr(high_cardinality, "CHUNK_CELLS", 1 << 24)
+        monkeypatch.setattr(posterior, "CHUNK_CELLS", 1 << 24)
         whole = list(everything())
-        monkeypatch.setattr(high_cardinality, "CHUNK_CELLS", cells)
+        monkeypatch.setattr(posterior, "CHUNK_CELLS", cells)
         for a, b in zip(everything(), whole, strict=True):
             torch.testing.assert_close(a, b, atol=rounding(dtype), rtol=rounding(dtype))
 
