@@ -137,7 +137,7 @@ class VocabularyPosterior:
     @property
     def _is_one_row(self) -> bool:
         """Whether all rows are one, expanded: it is then computed for all."""
-        own = [self.y, self.snr] + [self.h] * (self.h is not None)
+        own = [self.y, self.snr] + ([] if self.h is None else [self.h])
         own += [self.log_probs] * (self.log_probs.ndim > 1)
         return all(t.stride(0) == 0 for t in own)
 

@@ -11,10 +11,9 @@ which is zero at the start. At states off the path it ignores later columns in t
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +100,7 @@ class CausalDenoiser(Denoiser):
         self.vectors = self.features.new_vectors()
         rank = self.order.argsort().to(device)
         self._n_answers = len(self.features.answer_column)
-        self._columns: list[OneColumn] = []  # made at the first draw
+        self._columns: list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]] = []
         self._maps = Derived(self._mapped)
         answer_rank = rank[self.features.answer_column]
         if not self._n_answers:  # a table of constants leaves nothing to predict
@@ -136,14 +135,8 @@ class CausalDenoiser(Denoiser):
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         alone = self._alone(y, snr)
-        known = torch.isinf(snr)
-        book = self.codebook
-        cells = torch.full(snr.shape, math.nan, dtype=torch.float64, device=snr.device)
-        cells[:, book.finite] = book.levels.argmax(alone.categorical.logits).double()
-        cells[:, book.reals] = y[:, book.real_coords].double()
-        features = self.features.describe(alone, snr)
-        answers = self.network(features)
-        return self._prior(answers, cells.masked_fill(~known, math.nan)).update(y, snr)
+        answers = self.network(self.features.describe(alone, snr))
+        return self._prior(answers, self.codebook.known_cells(y, snr)).update(y, snr)
 
     def chain(self, x: Tensor) -> Posterior:
         if self.training or torch.is_grad_enabled():
@@ -161,10 +154,7 @@ class CausalDenoiser(Denoiser):
         return self._prior(net.after(sums[:, :n_units], skipped), x)
 
     def _mapped(self, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Contributions of known cells to the network's concatenated maps of the features.
-
-        By level and, last, for a missing cell, (T + 1, M); by feature of other columns, (F', M); for every row, (M,).
-        """
+        """Maps of features side by side: of levels and, last, a missing cell (T + 1, M), other columns (F', M), 1 (M,)."""
         book, levels = self.codebook, self.codebook.levels
         weight, bias = torch.cat(parameters[::2]).T, torch.cat(parameters[1::2])
         x = torch.full((levels.n_points + 1, book.n_columns), math.nan, dtype=torch.float64)
@@ -223,12 +213,13 @@ class CausalDenoiser(Denoiser):
         vectors = dict(zip((v.column for v in book.vocabularies), self.vectors, strict=True))
         prior, columns = self.base.preceding(x, self.order), self._one_by_one()
         for j, answers in zip(self.order.tolist(), self.network.steps(features), strict=True):
-            if not self.base.independent:
-                prior = self.base.preceding(x, self.order)
-            column = columns[j]
-            logits = prior.column(j) if j in places else None
-            own = [vectors[j]] if j in vectors else []
-            posterior = column.prior(n, logits, answers, own)
+            alone, own, at = columns[j]
+            start = alone.marginals().expand(n)
+            if j in places:
+                if not self.base.independent:
+                    prior = self.base.preceding(x, self.order)
+                start.categorical = CategoricalPosterior(alone.codebook.levels, prior.column(j))
+            posterior = own.answer(start, answers, [vectors[j]] if j in vectors else [])
             if j in places:
                 never = ~may_be[places[j], : book.columns[j].n_points]
                 cells = posterior.categorical
@@ -236,89 +227,39 @@ class CausalDenoiser(Denoiser):
                 posterior.categorical = CategoricalPosterior(cells.levels, masked)
             drawn = posterior.sample(generator, allow_unseen=j in places)
             x[:, j] = drawn[:, 0]
-            features[:, column.places] = column.describe(drawn)
+            features[:, at] = own.describe_cells(drawn)
         return x
 
-    def _one_by_one(self) -> list[OneColumn]:
-        """Every column as a table of its own, made at the first call, for which the host reads the base's numbers."""
-        here = self.codebook.known_snr
-        if not self._columns or self._columns[0].marginal.codebook.dtype != here.dtype:
-            part, columns = self.base.independent_part, range(self.codebook.n_columns)
-            self._columns = [OneColumn.of(self.features, part, j) for j in columns]
-        if self._columns[0].places.device != here.device:
-            self._columns = [column.to(here.device) for column in self._columns]
+    def _one_by_one(self) -> list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]]:
+        """Every column as a table of its own, its features, and their places: a draw costs as much as one column.
+
+        Made at the first call, for which the host reads the base's numbers.
+        """
+        book, here, part = self.codebook, self.codebook.known_snr, self.base.independent_part
+        if self._columns:
+            made = self._columns[0][0].codebook
+            if (made.device, made.dtype) == (here.device, here.dtype):
+                return self._columns
+        q = CategoricalPosterior(book.levels, self.features.nothing, normalised=True)
+        nothing, self._columns = Posterior(book, q), []
+        for j in range(book.n_columns):
+            alone = Codebook([book.columns[j]]).to(here)
+            probs = nothing.column(j)[0].exp() if j in book.place else here.new_zeros(0)
+            mixture, high = None, []
+            if part is not None:
+                mixture = part.mixture[:, book.reals == j]
+                known = zip(book.vocabularies, part.log_high_cardinality, strict=True)
+                high = [p.exp() for v, p in known if v.column == j]
+            marginal = MarginalDenoiser(alone, probs, mixture, high)
+            at = torch.nonzero(self.features.feature_column == j).flatten()
+            self._columns.append((marginal, ColumnFeatures(marginal, N_REGRESSED), at))
         return self._columns
-
-
-class OneColumn(NamedTuple):
-    """A column of a table as a table of its own: draws cost only as much as one column."""
-
-    marginal: MarginalDenoiser
-    features: ColumnFeatures
-    places: Tensor  # of its features among those of the table
-
-    def to(self, device: torch.device) -> OneColumn:
-        """The same on another device."""
-        marginal, features = copy.deepcopy(self.marginal), copy.deepcopy(self.features)
-        return OneColumn(marginal.to(device), features.to(device), self.places.to(device))
-
-    @classmethod
-    def of(cls, features: ColumnFeatures, part: MarginalDenoiser | None, j: int) -> OneColumn:
-        """Column ``j`` of a table with the ``features`` and the independent columns ``part``."""
-        book = features.codebook
-        alone = Codebook([book.columns[j]]).to(book.known_snr)
-        probs, mixture, high = features.nothing.new_zeros(0), None, []
-        if alone.levels.n_points:
-            nothing = CategoricalPosterior(book.levels, features.nothing, normalised=True)
-            probs = Posterior(book, nothing).column(j)[0].exp()
-        if part is not None:
-            mixture = part.mixture[:, book.reals == j] if len(alone.reals) else None
-            known = zip(book.vocabularies, part.log_high_cardinality, strict=True)
-            high = [w.exp() for v, w in known if v.column == j]
-        marginal = MarginalDenoiser(alone, probs, mixture, high)
-        places = torch.nonzero(features.feature_column == j).flatten()
-        return cls(marginal, ColumnFeatures(marginal, features.n_added), places)
-
-    def prior(
-        self, n: int, logits: Tensor | None, answers: Tensor, vectors: list[Tensor]
-    ) -> Posterior:
-        """The distribution of the column in ``n`` rows, from the base's logits (n, K) and a network's outputs."""
-        start = self.marginal.marginals().expand(n)
-        if logits is not None:
-            levels = self.marginal.codebook.levels
-            start = Posterior(self.marginal.codebook, CategoricalPosterior(levels, logits))
-        return self.features.answer(start, answers, vectors)
-
-    def describe(self, values: Tensor) -> Tensor:
-        """The features of known values, (n, 1)."""
-        return self.features.describe_cells(values)
-
-
-class MaskedGradient(torch.autograd.Function):
-    """Identity of a weight, with its gradient multiplied by a mask."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(mask)
-        return weight.view_as(weight)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        return grad_outputs[0] * ctx.saved_tensors[0], None
-
-    @classmethod
-    def of(cls, weight: Tensor, mask: Tensor) -> Tensor:
-        """The weight (n_out, n_in), with zero gradient where the mask is zero."""
-        out = cls.apply(weight, mask)
-        assert isinstance(out, Tensor)
-        return out
 
 
 class MaskedLinear(nn.Module):
     """A linear map whose outputs depend on the inputs with a ``rank`` (n_in,) of at most their ``most`` (n_out,).
 
-    The other weights are zero: so are their gradients in training, and ``train()``, ``eval()`` and loading a state
-    reset them. So only gradients need the mask.
+    The other weights are zero, in training by the mask; ``train()``, ``eval()`` and loading a state reset them.
     """
 
     mask: Tensor
@@ -340,7 +281,7 @@ class MaskedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return row_product(x, self.weight.T) + self.bias
-        return nn.functional.linear(x, MaskedGradient.of(self.weight, self.mask), self.bias)
+        return nn.functional.linear(x, self.weight * self.mask, self.bias)
 
     def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
         """Some of the outputs, from the first ``x.shape[1]`` inputs: they must not depend on the others."""
@@ -359,10 +300,8 @@ class MaskedMLP(nn.Module):
     Its outputs for a column depend only on the columns before it in a fixed order. Every hidden unit has a degree d:
     its inputs are columns of rank at most d, through units of at most its own degree, and it is an input of outputs of
     a higher rank. So one call gives the outputs for all columns, and a row can be drawn column by column at the cost of
-    one call, since each unit is computed when the last column that it depends on is known.
-
-    The outputs are zero at the start. The parallel map grows with the product of features and outputs: it is omitted if
-    it would have more than ``MOST_SKIPPED`` weights.
+    one call. The outputs are zero at the start. The parallel map is omitted if it would have more than ``MOST_SKIPPED``
+    weights.
 
     Parameters
     ----------
@@ -370,10 +309,8 @@ class MaskedMLP(nn.Module):
         Rank of the column of each feature and output in the order, from 0 to ``n_ranks`` - 1.
     n_ranks : int
         Number of columns.
-    width, depth : int
-        Hidden units W, and number of residual blocks.
-    dropout : float
-        Share of hidden units dropped in training.
+    width, depth, dropout
+        Hidden units W, residual blocks, and the share of units dropped in training.
 
     References
     ----------
@@ -485,13 +422,11 @@ def dropped(x: Tensor, share: float) -> Tensor:
 def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     """Initialise the network of ``denoiser`` by regressions fitted to rows ``x`` (N, C).
 
-    A number that follows from others by a sum, like an instalment from amount, rate and months on a logarithmic scale,
-    is found in closed form at once, and by gradients only after many steps. So some components of each continuous
-    column start as a linear regression on the features of the columns before it, with the mixture of Gaussians of its
-    residuals on separate rows. Their share of the mixture, by expectation maximisation on these rows, is bounded: the
-    other components start as in the base, since regression does not predict repeated numbers. Without continuous
-    columns, added components or the map from features to outputs, or with too many features or too few rows, nothing is
-    changed.
+    A number that follows from others by a sum is found in closed form at once, and by gradients only after many steps.
+    So some components of each continuous column start as a linear regression on the features of the columns before it,
+    with the mixture of Gaussians of its residuals on separate rows. Their share of the mixture is bounded: the other
+    components start as in the base, since regression does not predict repeated numbers. Without the parallel map, or
+    with too many features or too few rows, nothing is changed.
     """
     features, network, reals = denoiser.features, denoiser.network, denoiser.codebook.reals
     n_features, skip = len(features.feature_column), network.skip

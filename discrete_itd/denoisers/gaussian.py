@@ -116,9 +116,6 @@ class GaussianDenoiser(Denoiser):
             codebook, mean, vt[:r].T, variances[:r].clamp_min(least), max(float(left), least)
         )
 
-    def config(self) -> dict[str, Any]:
-        return {}
-
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         mean, directions = tensors["mean0"], tensors["directions"]

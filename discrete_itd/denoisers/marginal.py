@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -106,9 +106,6 @@ class MarginalDenoiser(Denoiser):
     @property
     def score_work(self) -> int:
         return self.codebook.n_columns
-
-    def config(self) -> dict[str, Any]:
-        return {}
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:

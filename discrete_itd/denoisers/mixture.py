@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -200,9 +200,6 @@ class MixtureDenoiser(Denoiser):
     @property
     def noisy_work(self) -> int:
         return self.row_work + self.n_components * self.codebook.levels.n_points
-
-    def config(self) -> dict[str, Any]:
-        return {"fallback": self.fallback}
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:

@@ -74,10 +74,6 @@ class NeuralDenoiser(Denoiser):
         n_answers = self._n_answers or 1  # a table of constants leaves nothing to predict
         self.network = ResidualMLP(n_features, n_answers, width=width, depth=depth, dropout=dropout)
 
-    def config(self) -> dict[str, Any]:
-        names = ("base", "width", "depth", "dropout")
-        return {name: getattr(self, name) for name in names}
-
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         return from_network(cls, config, codebook, tensors)
@@ -147,7 +143,7 @@ class ColumnFeatures(nn.Module):
     r"""Features of columns for a network, and posteriors from its outputs: the same for all networks.
 
     The features of a column are those of the posterior that independent columns give it from its own evidence: bounded,
-    and centred and scaled by its value when nothing is known. So all features of an unknown column are zero.
+    centred and scaled so that all features of an unknown column are zero.
 
     Parameters
     ----------
