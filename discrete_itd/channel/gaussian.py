@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -109,10 +109,6 @@ class GaussianPosterior:
 
     def log_prob(self, values: Tensor) -> Tensor:
         """Log-density at each cell (B, R): (B, R), nats."""
-        if not self.bounds and torch.is_grad_enabled():
-            out = MixtureLogProb.apply(self.log_weight, self.means, self.var, values)
-            assert isinstance(out, Tensor)
-            return out
         return torch.logsumexp(self.log_weight + self._log_density(values), dim=2)
 
     def cdf(self, values: Tensor) -> Tensor:
@@ -261,30 +257,6 @@ class GaussianPosterior:
         low, high = (t[:, :, 0] for t in of_one.bounds)
         ends = mean.double(), var.double().sqrt(), low.double(), high.double()
         return _quantile(u, *ends).to(mean).clamp(torch.nextafter(low, high), high)
-
-
-class MixtureLogProb(torch.autograd.Function):
-    """:meth:`GaussianPosterior.log_prob` without bounds, with its gradient: a few operations instead of dozens."""
-
-    @staticmethod
-    def forward(ctx: Any, log_weight: Tensor, mean: Tensor, var: Tensor, values: Tensor) -> Tensor:
-        """Log-density (B, R) at ``values`` (B, R) of components (B, R, K), or (1, R, K)."""
-        gap = values[:, :, None] - mean
-        joint = log_weight + log_gaussian(gap, var)
-        out = torch.logsumexp(joint, 2)
-        ctx.save_for_backward(joint, out, gap, var)
-        ctx.shape = log_weight.shape
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, ...]:
-        joint, out, gap, var = ctx.saved_tensors
-        r = (joint - out[:, :, None]).exp() * grad_outputs[0][:, :, None]
-        score = gap / var
-        of_mean = r * score
-        of_var = 0.5 * (of_mean * score - r / var)
-        shape = ctx.shape
-        return *(t.sum_to_size(shape) for t in (r, of_mean, of_var)), -of_mean.sum(2)
 
 
 def _points_for(n_components: int) -> int:

@@ -154,7 +154,7 @@ class CausalDenoiser(Denoiser):
         return self._prior(net.after(sums[:, :n_units], skipped), x)
 
     def _mapped(self, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of features side by side: of levels and, last, a missing cell (T + 1, M), other columns (F', M), 1 (M,)."""
+        """Maps of the features of levels and, last, missing cells (T + 1, M), other columns (F', M), and 1 (M,)."""
         book, levels = self.codebook, self.codebook.levels
         weight, bias = torch.cat(parameters[::2]).T, torch.cat(parameters[1::2])
         x = torch.full((levels.n_points + 1, book.n_columns), math.nan, dtype=torch.float64)

@@ -160,11 +160,10 @@ class GaussianDenoiser(Denoiser):
 
 
 class GivenEvidence(NamedTuple):
-    """The classes and the continuous columns given the evidence of U states, as functions of t (R).
+    """The classes and the continuous columns given the evidence of U states, as functions of t (R), float64.
 
     ``mass`` (U, F, Z) are coefficients of :func:`monomials` of t: the log-probability of the evidence given the class.
-    Means of the columns are ``gain @ t + offset``, (U, Z, R, R) and (U, Z, R); ``covariance`` is (U, Z, R, R). All
-    float64.
+    Means of the columns are ``gain @ t + offset``, (U, Z, R, R) and (U, Z, R); ``covariance`` is (U, Z, R, R).
     """
 
     mass: Tensor
@@ -174,26 +173,19 @@ class GivenEvidence(NamedTuple):
 
 
 class DenseGaussians:
-    r"""A Gaussian of any covariance of the continuous columns in each class of a mixture.
+    r"""Gaussians of continuous columns in each class of a mixture, with means (Z, R) and Cholesky factors (Z, R, R).
 
-    Given a hidden class z the continuous columns have one Gaussian with a mean :math:`\mu_z` and a covariance
-    :math:`\Sigma_z`. In every class a number is thus a linear function of others, with an error; many classes together
-    follow a curve. Of the evidence (2) about continuous columns, let :math:`D = \operatorname{diag}(\sqrt{\gamma_j})`
-    and :math:`t_j = y_j / \sqrt{\gamma_j}`, or 1 and the value itself where the cell is known; N the diagonal matrix
-    with 0 at known cells and 1 elsewhere. Then t is Gaussian given the class, with mean :math:`D\mu_z` and covariance
-    :math:`S_z = D \Sigma_z D + N`, which gives the mass that the class leaves to the evidence, and
+    In every class a number is a linear function of others, with an error; many classes together follow a curve. Of the
+    evidence (2) about continuous columns, let :math:`D = \operatorname{diag}(\sqrt{\gamma_j})` and :math:`t_j = y_j /
+    \sqrt{\gamma_j}`, or 1 and the value itself where the cell is known; N the diagonal matrix with 0 at known cells and
+    1 elsewhere. Then t is Gaussian given the class, with mean :math:`D\mu_z` and covariance :math:`S_z = D \Sigma_z D +
+    N`, which gives the mass that the class leaves to the evidence, and
 
     .. math:: \mathrm{E}[x \mid t, z] = \mu_z + \Sigma_z D S_z^{-1} (t - D\mu_z), \qquad
               \mathrm{Cov}[x \mid t, z] = \Sigma_z - \Sigma_z D S_z^{-1} D \Sigma_z.
 
     Both the mass, a quadratic function of t, and the mean, a linear one, are products of matrices for all rows of which
     the same cells are known to the same SNR.
-
-    Parameters
-    ----------
-    mean : Tensor, shape (Z, R)
-    chol : Tensor, shape (Z, R, R)
-        Cholesky factors of the covariances.
 
     References
     ----------
@@ -237,10 +229,9 @@ class DenseGaussians:
         )
 
     def _patterns(self, snr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Different SNRs (U, R) among those of rows (B, R), and the numbers (U, n) of rows that have them.
+        """Different SNRs (U, R) of rows (B, R), and the numbers (U, n) of the rows that have them: U or n is 1.
 
-        On a CPU one after the other, n a multiple of a block, but single rows with noise together. Elsewhere the rows
-        in their order, since reading values would mean waiting.
+        On a CPU one after the other, n a multiple of a block, but single rows with noise together; elsewhere the rows.
         """
         at_once = rows_at_once(CELLS // (self.mean.numel()))
         every = torch.arange(len(snr), device=snr.device)
@@ -261,10 +252,7 @@ class DenseGaussians:
                 yield snr[some[:1]], some[None]
 
     def evidence(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability of the evidence of states (B, R), and means and variances given it.
-
-        (B, Z), up to the constant of :meth:`~discrete_itd.denoisers.base.Denoiser.log_evidence`, and twice (B, R, Z).
-        """
+        """Log-probability (B, Z) of the evidence of states (B, R), and means and variances (B, R, Z) given it."""
         root = torch.where(torch.isinf(snr), 1.0, snr.double().sqrt())
         t = y.double() / root.clamp_min(
             torch.finfo(root.dtype).tiny
@@ -308,10 +296,7 @@ class DenseGaussians:
         return kept[key]
 
     def moments(self, cells: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Expected sums of cells (B, R), of products of each two, and of rows, each by its shares (B, Z) in classes.
-
-        (Z, R), (Z, R, R) and (Z, 1). Missing cells are replaced by their expected values.
-        """
+        """Expected sums of cells (B, R), products of each two, and rows, by shares (B, Z) in classes: ``Sums``."""
         cells, r = cells.double(), shares.T.double()
         first = torch.zeros_like(self.mean, dtype=torch.float64)
         second = torch.zeros_like(self.chol, dtype=torch.float64)

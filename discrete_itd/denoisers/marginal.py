@@ -129,10 +129,9 @@ class MarginalDenoiser(Denoiser):
         """Smoothed marginal distributions of the rows ``x`` (N, C), missing cells left out.
 
         ``pseudo_count`` is added to the count of every category; one half is the estimator of Krichevsky and Trofimov
-        (1981). ``unseen_counts`` are, for each column, the pseudo-count of the level of unseen categories, by default
-        ``pseudo_count``. ``counts`` are those of the cells of all rows, if ``x`` is a sample. A continuous column gets
-        a mixture of Gaussians by expectation maximisation, and one wide component whose weight is that of about one
-        row.
+        (1981). ``unseen_counts`` are those of each column's level of unseen categories, by default the same. ``counts``
+        are of the cells of all rows, if ``x`` is a sample. A continuous column gets a mixture of Gaussians by
+        expectation maximisation, and one wide component whose weight is that of about one row.
         """
         levels = codebook.levels
         counts = CellCounts(codebook).add(x) if counts is None else counts
@@ -198,7 +197,6 @@ class MarginalDenoiser(Denoiser):
         return self.codebook.levels.logsumexp(logits).sum(1), logits
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         return self.marginals().expand(len(x)).log_prob(x).sum(1)
 
     def log_factors(self, x: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ Given a hidden class z the columns are independent. With :math:`L_{jk} = e^{\ell
 
 .. math:: r_z \propto w_z \prod_j m_{zj}, \qquad q_{jk} \propto L_{jk} \sum_z r_z\, p_{zjk} / m_{zj}.
 
-Where every cell is either known or unknown, as on a coordinate path, both are one matrix product, whose cost grows with
-the number of classes. The continuous columns alone may depend on one another given the class: in every class a
-number is then a linear function of others, with an error (:mod:`discrete_itd.denoisers.gaussian`).
+Where every cell is either known or unknown, both are one matrix product. The continuous columns alone may depend on one
+another given the class (:class:`~discrete_itd.denoisers.gaussian.DenseGaussians`).
 
 References
 ----------
@@ -88,12 +87,10 @@ class MixtureDenoiser(Denoiser):
     mean, var : Tensor, shape (Z, R), optional
         Gaussian of every continuous column given the class.
     fallback : MarginalDenoiser, optional
-        Independent columns, for those that do not depend on the class: high-cardinality columns, and continuous
-        columns without ``mean`` and ``var``.
-
+        For high-cardinality columns, and continuous columns without ``mean``: they are independent of all others.
     chol : Tensor, shape (Z, R, R), optional
         Instead of ``var``: Cholesky factors, lower triangular, of the covariance of the continuous columns given the
-        class, which then depend on one another (:mod:`discrete_itd.denoisers.gaussian`).
+        class.
 
     Raises
     ------
@@ -194,7 +191,6 @@ class MixtureDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        """With continuous columns that depend on the class, three numbers of each class and column, or a matrix."""
         return self.codebook.work + 3 * self.n_components * self.means.shape[1] + self.chol.numel()
 
     @property
@@ -234,10 +230,7 @@ class MixtureDenoiser(Denoiser):
         return Posterior(book, categorical, gaussian, high)
 
     def _start(self, y: Tensor, snr: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Log-probabilities of the classes given the evidence of continuous columns, and moments of these columns.
-
-        (B, Z), up to the constant of :meth:`log_evidence`; means and variances (B, R, Z), if they depend on the class.
-        """
+        """Log-probabilities (B, Z) of the classes and moments (B, R, Z) of numbers, given the evidence of numbers."""
         start, book = self.log_weights.expand(len(y), -1), self.codebook
         if not self.own_reals:
             return start, []
@@ -262,10 +255,7 @@ class MixtureDenoiser(Denoiser):
     def _given_evidence(
         self, start: Tensor, evidence: Tensor, snr: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes, up to a constant, and logits of the levels.
-
-        Rows without noisy cells take a shortcut, where checking this costs nothing.
-        """
+        """Log-probabilities of the classes, up to a constant, and logits of the levels: shorter without noisy cells."""
         if devices.static_shapes(snr.device):
             return self._noisy(start, evidence)
         hard = ((snr == 0) | torch.isinf(snr)).all(1)
@@ -285,7 +275,7 @@ class MixtureDenoiser(Denoiser):
         return log_sum_exp(log_class, 1), logits
 
     def _known_or_not(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes, up to a constant, and logits of the levels, where no cell is noisy."""
+        """The same where no cell is noisy."""
         levels = self.codebook.levels
         known = levels.per_level(torch.isinf(snr).to(evidence))
         hot = (levels.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
@@ -296,7 +286,7 @@ class MixtureDenoiser(Denoiser):
     def _noisy(
         self, start: Tensor, evidence: Tensor, snr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The same for any evidence; the constant is zero."""
+        """The same for any evidence, without a constant."""
         levels, probs, out = self.codebook.levels, self._probs, []
         step = rows_at_once(CELLS // max(1, self.n_components * levels.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
@@ -374,9 +364,9 @@ class MixtureDenoiser(Denoiser):
         return of_column
 
     def _cells(self, x: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
-        """Function from a column to the log-probability of its cells given each class: (B, Z), 0 where one is missing.
+        """Function from a column to log-probabilities (B, Z) of its cells given the class and numbers before them.
 
-        Continuous cells that depend on one another are conditioned on those before them in an ``order`` of the columns.
+        They are 0 where the cell is missing.
         """
         book, table = self.codebook, self._of_levels.of(self.log_probs)
         level, cells = book.level_of(x), x.index_select(1, book.reals)
@@ -524,24 +514,16 @@ class MixtureDenoiser(Denoiser):
         marginals : MarginalDenoiser
             Independent columns of the same rows: start of the classes, and prior of ``pseudo_count`` rows for each.
         x_valid : Tensor, shape (N', C), optional
-            Held-out rows, evaluated every ``LOOK_ROUNDS`` rounds; the evaluated round with the best log-likelihood is
-            kept, or the last round if it is better. The fit ends early after ``PATIENCE`` evaluations in a row that
-            improve by less than ``LEAST_GAIN`` nats per row.
+            Held-out rows, evaluated every ``LOOK_ROUNDS`` rounds; the best evaluated round is kept, or the last one if
+            it is better. The fit ends after ``PATIENCE`` evaluations in a row without ``LEAST_GAIN`` nats per row.
         generator : torch.Generator
             On the device of the rows.
         with_reals : bool
             Whether continuous columns depend on the class; else they are those of ``marginals``.
         draw : callable, optional
-            The rows of each round, (n, C), if ``x`` is a sample of a larger table; by default all of ``x``, or a random
-            sample
-            of ``EM_ROWS`` if there are more.
+            The rows of each round, (n, C); by default all of ``x``, or a sample of ``EM_ROWS`` if there are more.
         is_over : callable
             Whether the fit must end; checked before each round but the first.
-
-        Raises
-        ------
-        ValueError
-            If there are no rows, no classes or no pseudo-counts.
         """
         check_fit(x, n_components, pseudo_count)
         book = marginals.codebook
@@ -629,16 +611,9 @@ def shares_of_classes(log_weights: Tensor, cells: Iterable[Tensor]) -> Tensor:
 class Sums(NamedTuple):
     """Expected sums of rows in each class.
 
-    Attributes
-    ----------
-    mass : Tensor, shape (Z,)
-        Rows.
-    counts : Tensor, shape (Z, T)
-        Cells of every level.
-    first, second, present : Tensor of float64, shape (Z, R)
-        Values of the continuous columns, their squares, and the number of cells that are not missing. Where these
-        columns depend on one another given the class, missing cells have expected values: ``second`` holds the
-        products, (Z, R, R), and ``present`` the rows, (Z, 1).
+    Rows ``mass`` (Z,), cells of every level ``counts`` (Z, T), and of the continuous columns, float64 (Z, R), values,
+    their squares, and the cells that are not missing. Of dense classes missing cells have expected values: ``second``
+    holds the products, (Z, R, R), and ``present`` the rows, (Z, 1).
     """
 
     mass: Tensor
@@ -664,10 +639,7 @@ def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
 
 
 def powers(cells: Tensor) -> Tensor:
-    """Squares, values and presence of continuous cells (B, R), NaN where missing: (B, 3 R), zeros there.
-
-    In double: variances, and squared distances from a class, are differences of large sums of them.
-    """
+    """Squares, values and presence of continuous cells (B, R), NaN where missing: float64, (B, 3 R), zeros there."""
     there, cells = (~cells.isnan()).double(), cells.double().nan_to_num(0.0)
     return torch.cat([cells.square(), cells, there], 1)
 
@@ -699,15 +671,12 @@ def refine(
     left: Callable[[], float] = lambda: math.inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> MixtureDenoiser:
-    """A mixture with the same classes, fitted to rows ``x`` (N, C) where held-out rows ``x_valid`` improve.
+    """A mixture fitted further to rows ``x`` (N, C), not worse on held-out rows ``x_valid``.
 
-    A mixture with more classes than rows cannot be fitted class by class. Here every class keeps a number of rows of
-    its own former distribution, as a Dirichlet prior does (Dempster, Laird & Rubin 1977, section 3): rows move only the
-    classes near them. Held-out rows choose the number of prior rows and end the rounds. Of the last ``n_fixed`` classes
-    only the weight changes. No round is begun that would likely take longer than the seconds ``left`` on the ``clock``.
-
-    The result is not worse on the held-out rows, except for the effect of the classes of negligible weight, which are
-    dropped.
+    Every class keeps a number of rows of its former distribution, as a Dirichlet prior does (Dempster, Laird & Rubin
+    1977, section 3), so that there may be more classes than rows. Held-out rows choose the number of prior rows and end
+    the rounds. Of the last ``n_fixed`` classes only the weight changes. Classes of negligible weight are dropped. No
+    round is begun that would likely take longer than the seconds ``left`` on the ``clock``.
     """
     start = clock()
     best, best_nats = model, held_out_nats(model, x_valid)

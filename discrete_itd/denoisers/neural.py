@@ -41,12 +41,7 @@ class NeuralDenoiser(Denoiser):
         Exact, kept fixed. Its continuous and high-cardinality columns, if there are any, must be those of its
         ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
     width, depth, dropout
-        Of the :class:`ResidualMLP`.
-
-    Notes
-    -----
-    :class:`ColumnFeatures` of the base's posterior are the network's input, and its answers change that posterior. An
-    unseen category so costs exactly what the base says, and never sends the network where it was not trained.
+        Of the :class:`ResidualMLP` from :class:`ColumnFeatures` of the base's posterior to its changes.
 
     Examples
     --------
@@ -93,10 +88,7 @@ class NeuralDenoiser(Denoiser):
 def from_network(
     cls: Callable[..., Network], config: Config, codebook: Codebook, tensors: Tensors
 ) -> Network:
-    """A denoiser with a network of the width and the depth in ``config``, if the weights have these sizes.
-
-    Checked before memory is allocated.
-    """
+    """A denoiser with a network of the sizes in ``config``; ValueError, before it is made, if the weights differ."""
     width, depth, first = config["width"], config["depth"], tensors["network.enter.weight"]
     if first.shape[0] != width:
         raise ValueError(f"width is {width!r}, but the weights have {tuple(first.shape)}")
@@ -108,11 +100,7 @@ def from_network(
 
 
 class ResidualMLP(nn.Module):
-    """Pre-normalised residual blocks between two linear maps; the last starts at zero.
-
-    ``width`` hidden units W, ``depth`` residual blocks, of whose hidden units a share ``dropout`` is dropped in
-    training.
-    """
+    """Pre-normalised residual blocks of ``width`` hidden units between two linear maps; the last starts at zero."""
 
     def __init__(self, n_in: int, n_out: int, *, width: int, depth: int, dropout: float) -> None:
         super().__init__()
@@ -148,8 +136,7 @@ class ColumnFeatures(nn.Module):
     Parameters
     ----------
     base : Denoiser
-        Exact. Its continuous and high-cardinality columns, if there are any, must be those of its
-        ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``; otherwise a ValueError.
+        As of :class:`NeuralDenoiser`; otherwise a ValueError.
     n_added : int
         Additional components of the network's mixtures: the base's first components are split in two.
 
@@ -329,8 +316,7 @@ class ColumnFeatures(nn.Module):
     def answer(self, prior: Posterior, answers: Tensor, vectors: Sequence[Tensor]) -> Posterior:
         """The posterior of B rows ``prior``, changed by a network's outputs ``answers`` (B, A), zero for no change.
 
-        The continuous columns of ``prior`` are not used: the network's start from the marginal mixtures, and have no
-        evidence yet. ``vectors`` are from :meth:`new_vectors`.
+        The continuous columns start from the marginal mixtures, without evidence. ``vectors`` are of the categories.
         """
         levels, categorical = self.codebook.levels, prior.categorical
         out = answers.split(self.sizes, 1)

@@ -57,11 +57,6 @@ class RowMixtureDenoiser(Denoiser):
         Whether all members are, with the same distributions of high-cardinality columns. If not, only whole rows,
         their factors and draws are those of (10).
 
-    Raises
-    ------
-    ValueError
-        If a member has no closed form, or the weights are not positive numbers.
-
     Examples
     --------
     >>> from discrete_itd.channel import Codebook, ColumnPoints
@@ -112,27 +107,27 @@ class RowMixtureDenoiser(Denoiser):
 
     @property
     def ancestral(self) -> bool:
-        """Whether all members are."""
         return all(member.ancestral for member in self._members)
 
     @property
     def independent_part(self) -> MarginalDenoiser | None:
-        """That of the members, where the mixture is exact."""
         return self._members[0].independent_part if self.exact else None
 
     @property
+    def _of_states(self) -> list[Denoiser]:
+        """The members that :meth:`forward` calls."""
+        return self._members if self.exact else [self._members[self.main]]
+
+    @property
     def row_work(self) -> int:
-        asked = self._members if self.exact else [self._members[self.main]]
-        return sum(member.row_work for member in asked)
+        return sum(member.row_work for member in self._of_states)
 
     @property
     def noisy_work(self) -> int:
-        asked = self._members if self.exact else [self._members[self.main]]
-        return sum(member.noisy_work for member in asked)
+        return sum(member.noisy_work for member in self._of_states)
 
     @property
     def independent_columns(self) -> Tensor:
-        """Continuous and high-cardinality columns that are independent in every member."""
         out = torch.stack([member.independent_columns for member in self._members]).all(0)
         out[self.codebook.finite.cpu()] = False
         return out
@@ -143,12 +138,10 @@ class RowMixtureDenoiser(Denoiser):
 
     @property
     def closed_form(self) -> bool:
-        """True: (10)."""
         return True
 
     @property
     def estimators(self) -> tuple[str, ...]:
-        """Those of all members: :meth:`log_prob` then mixes their estimates."""
         each = [member.estimators for member in self._members]
         return tuple(name for name in ESTIMATORS if all(name in own for own in each))
 
@@ -170,10 +163,7 @@ class RowMixtureDenoiser(Denoiser):
         return self._mixed(parts, torch.log_softmax(weights, 1).to(y)[:, :, None])
 
     def _log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        """Log-weights of the members plus their :meth:`log_evidence` without high-cardinality columns: float64, (B, M).
-
-        For rows without noisy cells it is their log-probability, which costs less.
-        """
+        """Log-weights of the members plus their evidence without high-cardinality columns: float64, (B, M)."""
         book, members = self.codebook, self._members
         high = tuple(v.column for v in book.vocabularies)
         snr = snr.index_fill(1, devices.index_tensor(high, str(snr.device)), 0.0)
@@ -222,7 +212,6 @@ class RowMixtureDenoiser(Denoiser):
         )
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """The members' distributions, weighted by their probabilities of the cells before; exact where these are."""
         parts = [member.preceding(x, order) for member in self._members]
         place = devices.index_tensor(tuple(order.tolist()), str(x.device))
         own = torch.stack([q.log_prob(x).double() for q in parts], 1)[:, :, place]
@@ -231,11 +220,10 @@ class RowMixtureDenoiser(Denoiser):
         return self._mixed(parts, torch.log_softmax(before, 1).to(self.codebook.known_snr))
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
-        """The order of the member with the largest weight."""
         return self._members[int(self.log_weights.argmax())].natural_order(generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability (10) of rows ``x`` (B, C), missing cells left out: (B,), nats, float64."""
+        """(10), float64."""
         return torch.logsumexp(self.log_joint(x), 1)
 
     def log_joint(self, x: Tensor) -> Tensor:
@@ -246,10 +234,9 @@ class RowMixtureDenoiser(Denoiser):
     def log_factors(self, x: Tensor) -> Tensor:
         r"""Shares (B, C) of the columns in :meth:`log_prob`, nats.
 
-        The factors of the members, averaged by the probabilities r of the members given the row. The remainder of the
-        log-probability, the divergence :math:`\sum_m r_m \log (r_m / w_m)`, is divided equally among the cells that are
-        not missing. Members with r below ``LEAST_SHARE`` are left out of the average, which thus costs little more than
-        the log-probability where one member dominates.
+        The factors of the members, averaged by the probabilities r of the members given the row, those below
+        ``LEAST_SHARE`` left out. The remainder of the log-probability, the divergence :math:`\sum_m r_m \log (r_m /
+        w_m)`, is divided equally among the cells that are not missing.
         """
         members, main = self._members, self.weights.index(max(self.weights))
         factors = members[main].log_factors(x).double()
