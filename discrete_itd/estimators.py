@@ -711,7 +711,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             independent columns. For a table of categories, the integral of snr * mse / 2 over logsnr is the mean of
             -log P in nats; with continuous columns, the area between the two curves is the gain over independent
             columns. ``attrs["model"]`` is the class of the denoiser, ``attrs["scores_rows"]`` whether it is the one
-            that scores rows, ``denoiser_``.
+            that scores rows, ``denoiser_``, and ``attrs["is_mass"]`` whether all columns are categories.
         """
         check_integer("n_points", n_points, 2)
         rows, model = self.rows(X), self.model_
@@ -739,6 +739,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         curve = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
         curve.attrs["model"] = type(denoiser).__name__
         curve.attrs["scores_rows"] = denoiser is model.denoiser
+        kinds = {column.kind for column in self.encoder_.schema}
+        curve.attrs["is_mass"] = kinds <= {"nominal", "ordinal"}
         return curve
 
     def _asked(

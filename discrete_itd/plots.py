@@ -3,9 +3,10 @@
 By default the axes are those of a new figure, ``ax.figure``, which has ``savefig`` and is displayed by notebooks;
 pyplot and its global state are not used. matplotlib comes with ``pip install "discrete-itd[plot]"``.
 
-Where a function takes a model and rows, it also takes the :class:`~discrete_itd.reporting.findings.Findings` of a
-report alone, which hold the numbers. It raises a TypeError if the model is anything else, and a NotFittedError if it is
-not fitted.
+A figure of a model and rows is also drawn from its numbers alone, given in place of the model: the table of
+``mse_curve`` or of :func:`column_entropies`, ``history_``, :class:`RowScores` or :class:`PValues`. Where a figure is of
+a density, the density of a detector is drawn. A function raises a TypeError if the model is anything else, and a
+NotFittedError if it is not fitted.
 
 The colours are those of Okabe and Ito (2008), which readers with any kind of colour vision can distinguish, and no
 information is conveyed by colour alone.
@@ -13,21 +14,24 @@ information is conveyed by colour alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from sklearn.utils.validation import check_is_fitted
 
-from discrete_itd.detection.answers import Estimator
+from discrete_itd.detection.answers import Estimator, density_of
+from discrete_itd.detection.assessment import nats_given_others, scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
+from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.watch import DriftWatch
-from discrete_itd.encoders import as_frame, written
+from discrete_itd.encoders import Rows, as_frame, written
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting.findings import MASSES, Findings, column_entropies, fitted, is_mass
-from discrete_itd.reporting.sentences import shorten
-from discrete_itd.reporting.statistics import (
+from discrete_itd.statistics import (
     TRANSIENT,
     curve_areas,
     extrapolate,
@@ -45,22 +49,55 @@ SIZE = (4.8, 3.2)  # inches; small, so that the text is readable on the screen o
 WATCH_SIZE = (4.8, 4.4)  # with room for six lines of a legend
 TAIL = 0.995  # share of the rows within a histogram's range; the others are in its last bar
 MOST_BARS = 24  # of a bar chart; the last one is the sum of all other columns
+LONGEST = 27  # characters of a label in a figure
+# control characters but for tab and line feed, surrogates, what XML forbids, and marks that reverse the text after them
+UNREADABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
+)
+MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
+MOST_ROWS = 500  # rows for what costs one network evaluation per row and column
+MOST_COLUMNS = 100  # columns whose entropy given all others is measured
+# in a wide table: floats of these posteriors in all, and least number of rows
+MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
+MOST_SCORES = 1 << 17  # in all, where conditionals are enumerated by scores
 
 
-def plot_mse_curve(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+class RowScores(NamedTuple):
+    """RowScores of N rows, high for anomalies, (N,), and their name; those of calibration rows, and the threshold."""
+
+    values: np.ndarray
+    name: str = "surprisal"
+    threshold: float = np.inf
+    reference: np.ndarray = np.zeros(0)
+
+
+class PValues(NamedTuple):
+    """P-values of N inliers, (N,), and the number of calibration rows among which they are ranks."""
+
+    values: np.ndarray
+    n_calibration: int
+
+
+def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
+    """A fitted model as (detector, or None if it is a density; density).
+
+    A TypeError if it is neither, a NotFittedError if it is not fitted.
+    """
+    if not isinstance(model, DiffusionDensity | DiffusionOutlierDetector):
+        raise TypeError(
+            "the model must be a fitted DiffusionDensity or DiffusionOutlierDetector, got"
+            f" {type(model).__name__}"
+        )
+    check_is_fitted(model)
+    return None if isinstance(model, DiffusionDensity) else model, density_of(model)
+
+
+def plot_mse_curve(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None = None) -> Axes:
     """Half the denoising error times the SNR against log SNR, of the model and of independent columns.
 
     Of a table of categories, the area is the mean surprisal, equation (3); with densities only the area between the two
-    curves has a meaning. A mixture of rows with a causal network has no curve: then it is that of its companion,
-    and says so.
-
-    Parameters
-    ----------
-    model : DiffusionDensity, DiffusionOutlierDetector or Findings
-        For a detector, its density is drawn.
-    X : DataFrame or array-like, shape (N, C)
-        At least two held-out rows; the first thousand are used.
-    ax : Axes, optional
+    curves has a meaning. A mixture of rows with a causal network has no curve: then it is that of its companion, and
+    says so. ``X`` (N, C) are at least two held-out rows, of which the first thousand are used.
 
     References
     ----------
@@ -74,17 +111,13 @@ def plot_mse_curve(model: Estimator | Findings, X: Any = None, ax: Axes | None =
     >>> ax.get_xlabel()
     'log SNR (less noise to the right)'
     """
-    if isinstance(model, Findings):
-        curve, masses = cast(pd.DataFrame, model.curve), model.is_mass
-    else:
-        density = _asked(model, X)[1]
-        curve, masses = density.mse_curve(X), is_mass(density.encoder_)
+    curve = model if isinstance(model, pd.DataFrame) else _asked(model, X)[1].mse_curve(X)
     ax = new_axes() if ax is None else ax
     name = "model" if curve.attrs["scores_rows"] else "companion"
     x = curve["logsnr"].to_numpy()
     learned, independent = (half_error(curve, column) for column in ("mse", "mse_independent"))
     areas = curve_areas(curve)
-    own, outer = (f": area {area:.2f} nats" if masses else "" for area in areas)
+    own, outer = (f": area {area:.2f} nats" if curve.attrs["is_mass"] else "" for area in areas)
     ax.plot(
         x, independent, color=GREY, linestyle="--", linewidth=1.4,
         label=f"independent columns{outer}",
@@ -99,11 +132,7 @@ def plot_mse_curve(model: Estimator | Findings, X: Any = None, ax: Axes | None =
 def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Half the denoising error times the SNR of several models, and the nats between each and the first.
 
-    Parameters
-    ----------
-    curve : DataFrame
-        From :func:`discrete_itd.images.comparison.compare_mse`.
-    ax : Axes, optional
+    ``curve`` is the table of :func:`discrete_itd.images.comparison.compare_mse`.
 
     References
     ----------
@@ -134,14 +163,10 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def plot_information(
     nats: np.ndarray, image: np.ndarray | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Information of a class about each pixel of an image, as a heat map over the image.
+    """Information about each pixel of an image, as a heat map over the image.
 
-    Parameters
-    ----------
-    nats : ndarray, shape (H, W) or (channels, H, W)
-        Of one image, from :meth:`discrete_itd.images.ImageDensity.information`; channels are summed.
-    image : ndarray, same shape as nats, optional
-    ax : Axes, optional
+    ``nats``, shape (H, W) or (channels, H, W), are those of one image, from
+    :meth:`discrete_itd.images.ImageDensity.information`; channels are summed. ``image`` has the same shape.
 
     References
     ----------
@@ -174,25 +199,13 @@ def plot_information(
 
 
 def plot_learning_curve(
-    model: Estimator | Findings | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
+    model: Estimator | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
 ) -> Axes:
     """Held-out nats against the number of training steps, with a power law extrapolated to ``factor`` times as many.
 
-    As in ``history_``, continuous columns are in standardised units.
-
-    Parameters
-    ----------
-    model : DiffusionDensity, DiffusionOutlierDetector, Findings or DataFrame
-        For a detector, its density is drawn. A table is that of
-        :func:`discrete_itd.images.comparison.progress_of_training`.
-    ax : Axes, optional
-    factor : float
-        More than 1.
-
-    Raises
-    ------
-    ValueError
-        If nothing was trained step by step, as in an exact model.
+    As in ``history_``, continuous columns are in standardised units. A table in place of the model may also be that of
+    :func:`discrete_itd.images.comparison.progress_of_training`. A ValueError if nothing was trained step by step, as in
+    an exact model, or the factor is at most 1.
 
     Examples
     --------
@@ -201,10 +214,7 @@ def plot_learning_curve(
     >>> ax.get_xlabel()
     'training steps'
     """
-    if isinstance(model, pd.DataFrame):
-        history = model
-    else:
-        history = model.history if isinstance(model, Findings) else fitted(model)[1].history_
+    history = model if isinstance(model, pd.DataFrame) else fitted(model)[1].history_
     trained = history.loc[history["step"] > 0, ["step", "valid_nats", "valid_stderr"]]
     if not len(trained):
         raise ValueError(
@@ -240,20 +250,11 @@ def plot_learning_curve(
     return _finish(ax)
 
 
-def plot_scores(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
-    """Histogram of minus ``score_samples`` of the rows on a logarithmic scale, and the threshold of alarms.
+def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = None) -> Axes:
+    """Histogram of minus ``score_samples`` of rows ``X`` (N, C) on a logarithmic scale, and the threshold of alarms.
 
-    Parameters
-    ----------
-    model : DiffusionOutlierDetector, DiffusionDensity or Findings
-        A density has no threshold. The calibration rows of a detector are an outline of the same area.
-    X : DataFrame or array-like, shape (N, C)
-    ax : Axes, optional
-
-    Raises
-    ------
-    ValueError
-        If there are no rows.
+    A density has no threshold. The calibration rows of a detector are an outline of the same area. A ValueError if
+    there are no rows.
 
     Examples
     --------
@@ -263,19 +264,16 @@ def plot_scores(model: Estimator | Findings, X: Any = None, ax: Axes | None = No
     >>> ax.get_xlabel()
     'anomaly score, nats'
     """
-    threshold, reference = np.inf, np.zeros(0)  # an infinite threshold is not drawn
-    if isinstance(model, Findings):
-        surprisal, name, alarms = model.surprisal, model.score_name, model.alarms
-        threshold = threshold if alarms.threshold is None else -alarms.threshold.offset
-        reference = reference if alarms.reference is None else alarms.reference
-    else:
-        _asked(model, X)
-        surprisal, name = -model.score_samples(X), "surprisal"
-        if isinstance(model, DiffusionOutlierDetector):
-            name = "anomaly score"
-            reference = -model.calibration_scores_
-            if not model.threshold_.group_offsets:  # else there is not one for all rows
-                threshold = -model.offset_
+    if not isinstance(model, RowScores):
+        detector, density = _asked(model, X)
+        if detector is None:
+            model = RowScores(-density.score_samples(X))
+        else:
+            # of groups, there is not one threshold for all rows
+            threshold = np.inf if detector.threshold_.group_offsets else -detector.offset_
+            scores = -detector.score_samples(X)
+            model = RowScores(scores, "anomaly score", threshold, -detector.calibration_scores_)
+    surprisal, name, threshold, reference = model
     if not len(surprisal):
         raise ValueError("no rows to plot")
     ax = new_axes() if ax is None else ax
@@ -311,16 +309,7 @@ def plot_scores(model: Estimator | Findings, X: Any = None, ax: Axes | None = No
 def plot_explanation(model: Estimator, row: Any, ax: Axes | None = None) -> Axes:
     """The surprisal of each cell of a row, the highest on top; for a detector, with the column's typical value.
 
-    Parameters
-    ----------
-    model : DiffusionOutlierDetector or DiffusionDensity
-    row : DataFrame or array-like, shape (1, C), or Series, shape (C,)
-    ax : Axes, optional
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it is not one row.
+    The row is a DataFrame or array, shape (1, C), or a Series, shape (C,): else a ValueError or TypeError.
 
     Examples
     --------
@@ -353,21 +342,11 @@ def plot_explanation(model: Estimator, row: Any, ax: Axes | None = None) -> Axes
     return _draw_bars(ax, labels, parts, (BLUE,), marks=usual)
 
 
-def plot_p_values(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+def plot_p_values(model: Estimator | PValues, X: Any = None, ax: Axes | None = None) -> Axes:
     """Share of inliers with a p-value up to each level, and the band in which calibrated p-values stay.
 
-    Parameters
-    ----------
-    model : DiffusionOutlierDetector or Findings
-        With calibration rows; the fewer, the wider the band.
-    X : DataFrame or array-like, shape (N, C)
-        Inliers that were not used to fit the detector.
-    ax : Axes, optional
-
-    Raises
-    ------
-    TypeError
-        If it is not a detector: a density has no p-values.
+    ``X`` (N, C) are inliers that were not used to fit the detector; the fewer its calibration rows, the wider the band.
+    A TypeError for a density, which has no p-values.
 
     Examples
     --------
@@ -377,17 +356,14 @@ def plot_p_values(model: Estimator | Findings, X: Any = None, ax: Axes | None = 
     >>> ax.get_xlabel()
     'p-value'
     """
-    if isinstance(model, Findings):
-        p, reference = cast(np.ndarray, model.alarms.p_values), model.alarms.reference
-        n_calibration = len(cast(np.ndarray, reference))
-    else:
+    if not isinstance(model, PValues):
         detector = _asked(model, X)[0]
         if detector is None:
             raise TypeError("p-values need a DiffusionOutlierDetector; a density has none")
-        p, n_calibration = detector.p_values(X), len(detector.calibration_scores_)
+        model = PValues(detector.p_values(X), len(detector.calibration_scores_))
     ax = new_axes() if ax is None else ax
-    p, n, level = np.sort(p), len(p), np.linspace(0, 1, 201)
-    low, high = p_value_band(level, n, n_calibration)
+    p, n, level = np.sort(model.values), len(model.values), np.linspace(0, 1, 201)
+    low, high = p_value_band(level, n, model.n_calibration)
     ax.fill_between(
         level, low, high, color=PALE, linewidth=0, label="95 % range of calibrated p-values"
     )
@@ -398,18 +374,11 @@ def plot_p_values(model: Estimator | Findings, X: Any = None, ax: Axes | None = 
     return _finish(ax)
 
 
-def plot_columns(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None = None) -> Axes:
     """The entropy of each column, split into what the other columns explain and what remains.
 
-    A continuous or binned column has no entropy: only the part that the others explain is drawn.
-
-    Parameters
-    ----------
-    model : DiffusionDensity, DiffusionOutlierDetector or Findings
-        For a detector, its density is drawn.
-    X : DataFrame or array-like, shape (N, C)
-        Held-out rows; at most 500, spread over the table, are used.
-    ax : Axes, optional
+    A continuous or binned column has no entropy: only the part that the others explain is drawn. ``X`` (N, C) are
+    held-out rows, of which at most 500, spread over the table, are used.
 
     Examples
     --------
@@ -419,14 +388,11 @@ def plot_columns(model: Estimator | Findings, X: Any = None, ax: Axes | None = N
     >>> ax.get_xlabel()
     'nats'
     """
-    if isinstance(model, Findings):
-        columns = model.columns
+    if isinstance(model, pd.DataFrame):
+        columns = model
     else:
         density = _asked(model, X)[1]
-        rows = density.rows(X)
-        if not len(rows):
-            raise ValueError("no rows to plot")
-        columns = column_entropies(density, rows)
+        columns = column_entropies(density, density.rows(X))
     alone, given = columns[["nats", "nats_given_others"]].to_numpy(dtype=float).T
     is_entropy = columns["kind"].isin(MASSES).to_numpy()
     labels = [
@@ -440,24 +406,61 @@ def plot_columns(model: Estimator | Findings, X: Any = None, ax: Axes | None = N
     return _draw_bars(ax, labels, parts, (BLUE, PALE))
 
 
+def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
+    """Each column's mean surprisal, marginally and given all other columns, over at most ``MOST_ROWS`` rows.
+
+    Columns: column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats;
+    NaN for a density and where nats is not positive). A missing cell counts as 0 nats. In a table of more than
+    ``MOST_COLUMNS`` columns, only those that the model explains most, by their shares of the score: the conditional
+    distribution of each cell costs a posterior of the whole row.
+    """
+    if not len(rows):
+        raise ValueError("no rows to plot")
+    encoder, marginals = density.encoder_, density.model_.marginals
+    columns, most = np.arange(encoder.n_columns), MOST_ROWS
+    if len(columns) > MOST_COLUMNS:
+        most = max(FEWEST_ROWS, min(MOST_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
+    scorer = scorer_of(density)
+    if scores := scores_of_row(scorer):
+        most = max(FEWEST_ROWS, min(most, MOST_SCORES // scores))
+    rows = rows.take(slice(None, None, spread_step(len(rows), most)))
+    with torch.no_grad():
+        log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
+    table = rows.table(rows.by_column(-log_prob - rows.log_volume)).fillna(0.0)
+    if len(columns) > MOST_COLUMNS:
+        explained = (table - density.explain(rows).fillna(0.0)).to_numpy().mean(0)
+        columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_COLUMNS])
+    found = nats_given_others(scorer, rows.unique, columns.tolist())
+    given = (found[rows.inverse] - rows.log_volume[:, columns]).mean(0)
+    alone = table.to_numpy()[:, columns].mean(0)
+    schema = [encoder.schema[j] for j in columns]
+    is_entropy = np.array([column.kind in MASSES for column in schema]) & (alone > 0)
+    share = np.divide(alone - given, alone, out=np.full(len(alone), np.nan), where=is_entropy)
+    return pd.DataFrame(
+        {
+            "column": [column.name for column in schema],
+            "kind": [column.kind for column in schema],
+            "nats": alone,
+            "nats_given_others": given,
+            "explained": alone - given,
+            "share": share,
+        }
+    )
+
+
+def spread_step(n: int, most: int) -> int:
+    """The least power of two k such that every k-th of n rows is one of at most ``most``."""
+    return 1 << (-(-n // most) - 1).bit_length()
+
+
 def plot_watch(
     watch: DriftWatch, table: pd.DataFrame, ax: Axes | None = None, *, n_columns: int = 3
 ) -> Axes:
     """The martingales of a watch against the number of rows, and where they raise an alarm.
 
-    Parameters
-    ----------
-    watch : DriftWatch
-    table : DataFrame
-        What :meth:`DriftWatch.update` returned, of one batch or, with ``pandas.concat``, of several.
-    ax : Axes, optional
-    n_columns : int
-        How many columns to draw, up to 4: those whose martingales are highest in the table.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there is no watch, or the table is not of it.
+    ``table`` is the result of :meth:`DriftWatch.update`, of one batch or, with ``pandas.concat``, of several. Up to
+    ``n_columns``, at most 4, of the columns are drawn: those whose martingales are highest in the table. A TypeError or
+    ValueError if there is no watch, or the table is not of it.
 
     Examples
     --------
@@ -499,14 +502,19 @@ def _asked(model: Any, X: Any) -> tuple[DiffusionOutlierDetector | None, Diffusi
     return found
 
 
-def new_axes(size: tuple[float, float] = SIZE) -> Axes:
-    """Axes of a new figure, ``axes.figure``, that is not registered in pyplot.
+def readable(text: object) -> str:
+    """The text without characters that XML forbids or that change the direction of text."""
+    return UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed, naming the extra to install.
-    """
+
+def shorten(text: object, longest: int = LONGEST) -> str:
+    """The text on one line of at most ``longest`` characters."""
+    line = " ".join(readable(text).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def new_axes(size: tuple[float, float] = SIZE) -> Axes:
+    """Axes of a new figure; an ImportError without matplotlib names the extra to install."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

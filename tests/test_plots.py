@@ -1,6 +1,5 @@
 """Pictures: what is drawn is what the model says, on the axes that were given."""
 
-import dataclasses
 import sys
 
 import matplotlib
@@ -13,10 +12,9 @@ from scipy import stats
 from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
-from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.reporting.findings import Alarms, column_entropies, examine
-from discrete_itd.reporting.sentences import LONGEST, readable, shorten
-from discrete_itd.reporting.statistics import curve_areas, p_value_band
+from discrete_itd.plots import LONGEST, RowScores, column_entropies, readable, shorten
+from discrete_itd.reporting.findings import examine
+from discrete_itd.statistics import curve_areas, p_value_band
 from tests import reported
 
 pytestmark = pytest.mark.single_precision
@@ -206,11 +204,8 @@ def test_the_alarms_of_the_picture_are_those_of_the_detector():
 def test_scores_without_a_threshold_or_all_alike_are_drawn():
     ax = plots.plot_scores(reported.density(), reported.table(50, 9))
     assert ax.get_legend() is None
-    found = examine(reported.density(), reported.table(2, 9), n_most_anomalous=0)
-    for threshold in (None, 1.0, np.inf):
-        own = None if threshold is None else Threshold(-threshold, 0.1, 0.0, 0.2, 100)
-        alike = dataclasses.replace(found, surprisal=np.full(3, 2.0), alarms=Alarms(threshold=own))
-        ax = plots.plot_scores(alike)
+    for threshold in (1.0, np.inf):
+        ax = plots.plot_scores(RowScores(np.full(3, 2.0), threshold=threshold))
         assert any("threshold" in w for w in words(ax)) == (threshold == 1.0)
 
 
@@ -247,8 +242,7 @@ def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
     assert sum(ax.lines[0].get_xdata()) == pytest.approx(usual.sum())
     columns = pd.DataFrame({"column": nats.index, "kind": "nominal"})
     columns = columns.assign(nats=nats.to_numpy(), nats_given_others=nats.to_numpy() / 4)
-    found = examine(reported.density(), reported.table(2, 9), n_most_anomalous=0)
-    ax = plots.plot_columns(dataclasses.replace(found, columns=columns))
+    ax = plots.plot_columns(columns)
     explained, own = (sum(bar.get_width() for bar in c) for c in ax.containers)
     assert (explained, own) == pytest.approx((0.75 * nats.sum(), 0.25 * nats.sum()))
 
@@ -256,9 +250,17 @@ def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
 def test_figures_of_findings_are_those_of_the_model():
     detector, rows = reported.detector(), reported.table(50, 9)
     found = examine(detector, rows, n_most_anomalous=0)
-    for plot in (plots.plot_scores, plots.plot_p_values, plots.plot_columns, plots.plot_mse_curve):
-        assert words(plot(found)) == words(plot(detector, rows))
-    assert words(plots.plot_learning_curve(found)) == words(plots.plot_learning_curve(detector))
+    p_values = plots.PValues(found.alarms.p_values, len(found.alarms.reference))
+    for plot, numbers in (
+        (plots.plot_scores, found.scores),
+        (plots.plot_p_values, p_values),
+        (plots.plot_columns, found.columns),
+        (plots.plot_mse_curve, found.curve),
+    ):
+        assert words(plot(numbers)) == words(plot(detector, rows))
+    assert words(plots.plot_learning_curve(found.history)) == words(
+        plots.plot_learning_curve(detector)
+    )
 
 
 def test_columns_split_their_entropy():

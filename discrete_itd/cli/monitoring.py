@@ -36,7 +36,7 @@ from discrete_itd.progress import stream_progress
 from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
-from discrete_itd.reporting.statistics import (
+from discrete_itd.statistics import (
     Interval,
     auroc_interval,
     precision_interval,

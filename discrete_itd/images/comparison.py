@@ -102,7 +102,7 @@ def progress_of_training(
     -------
     DataFrame
         Columns step, valid_nats and valid_stderr, the input of
-        :func:`~discrete_itd.reporting.statistics.extrapolate` and of the plot of a learning curve.
+        :func:`~discrete_itd.statistics.extrapolate` and of the plot of a learning curve.
     """
     lines = []
     for step, model in checkpoints:

@@ -1,6 +1,5 @@
 """A report on a model and a table: one HTML page.
 
-``findings`` measures all numbers, with the intervals and curves of ``statistics``. ``page`` fills
-``templates/page.html``, which holds the sections, with the figures of ``discrete_itd.plots``; ``sentences`` holds those
-that depend on many numbers.
+``findings`` measures all numbers; ``page`` fills ``templates/page.html`` with them and with the figures of
+``discrete_itd.plots``; ``sentences`` holds the sentences that depend on many numbers.
 """

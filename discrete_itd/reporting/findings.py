@@ -10,25 +10,29 @@ import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
-from discrete_itd.detection.assessment import nats_given_others, scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.reasons import NO_CELL, reasons
-from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.encoders import Column, Rows, TableEncoder, as_frame, written
+from discrete_itd.encoders import Column, Rows, as_frame, written
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting.statistics import (
+from discrete_itd.plots import (
+    MASSES,
+    MOST_ROWS,
+    RowScores,
+    column_entropies,
+    fitted,
+    spread_step,
+)
+from discrete_itd.statistics import (
     Extrapolation,
     Interval,
     curve_areas,
@@ -40,40 +44,13 @@ from discrete_itd.reporting.statistics import (
 from discrete_itd.validation import check_integer, check_real, check_share
 
 LEVELS = (0.01, 0.05, 0.1)  # levels in the table of p-values
-MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
 MOST_CELLS_SHOWN = 24  # cells of a row, in the order of the columns
-MOST_ROWS = 500  # rows for what costs one network evaluation per row and column, or noise level
 MOST_CALIBRATION = 1 << 17  # inliers that set a threshold
 MOST_ALARMS = 10_000  # rows that are kept, for the download
 # rows with an alarm that are explained: milliseconds to tenths of a second each
 MOST_REASONS = 1000
 USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
-MOST_COLUMNS = 100  # columns whose entropy given all others is measured
-# in a wide table: floats of these posteriors in all, and least number of rows
-MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
-MOST_SCORES = 1 << 17  # in all, where conditionals are enumerated by scores
 N_REASONS = 3  # per row, at most
-
-
-def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
-    """A fitted model as (detector, or None if it is a density; density).
-
-    A TypeError if it is neither, a NotFittedError if it is not fitted.
-    """
-    if not isinstance(model, DiffusionDensity | DiffusionOutlierDetector):
-        raise TypeError(
-            "the model must be a fitted DiffusionDensity or DiffusionOutlierDetector, got"
-            f" {type(model).__name__}"
-        )
-    check_is_fitted(model)
-    if isinstance(model, DiffusionOutlierDetector):
-        return model, cast(DiffusionDensity, model.density_)
-    return None, model
-
-
-def is_mass(encoder: TableEncoder) -> bool:
-    """Whether every column of the table has probabilities, and none a density."""
-    return all(column.kind in MASSES for column in encoder.schema)
 
 
 @dataclass(frozen=True)
@@ -107,7 +84,7 @@ class Alarms:
 
     @property
     def is_surprisal(self) -> bool:
-        """Whether rows are ranked by their surprisal, as by a density; a detector has a score of its own."""
+        """Whether rows are ranked by their surprisal, as by a density."""
         return self.threshold is None
 
     @property
@@ -127,36 +104,25 @@ class Findings:
 
     Parameters
     ----------
-    surprisal : ndarray, shape (N,)
-        Minus ``score_samples`` of the model for each row of the table, in nats.
+    surprisal, stderr : ndarray, shapes (N,) and (M,)
+        Minus ``score_samples`` of the model for each row of the table; standard errors of the inliers' surprisal; nats.
     has_inliers : bool
         Whether inliers were given; otherwise the rows of the table take their place.
     n_cells, n_inlier_cells : int
-        Cells of the table, and of the inliers, that are not missing; missingness indicators count as cells.
+        Cells that are not missing; missingness indicators count as cells.
     nats : Interval
         Mean surprisal of the M inliers. If all their cells are missing, the interval is the whole line.
-    stderr : ndarray, shape (M,)
-        Standard errors of the inliers' surprisal, in nats.
     is_mass : bool
         Whether all columns have probabilities; continuous and binned columns have densities.
-    alarms : Alarms
-    verdicts : tuple of Verdict
-        One for each target.
+    alarms, verdicts
+        Threshold and calibration; one verdict for each target.
     gain : float
         Nats per held-out row of the training table by which the model is better than independent columns.
-    history : DataFrame
-        ``history_`` of the density.
-    stopped : str
-        Why training ended.
-    curve : DataFrame, optional
-        ``mse_curve`` of the inliers; None if there is only one.
-    most_anomalous : DataFrame
-        From :func:`most_anomalous_rows`.
-    alarm_rows : DataFrame
-        From :func:`~alarm_rows`: rows of the table that raise an alarm, at most
-        10 000, with the columns to keep. Empty for a model without a threshold.
-    columns : DataFrame
-        From :func:`~column_entropies`, for the inliers, by falling nats.
+    history, stopped, curve
+        ``history_`` and ``stopped_`` of the density; ``mse_curve`` of the inliers, None if there is only one.
+    most_anomalous, alarm_rows, columns : DataFrame
+        From :func:`most_anomalous_rows`, :func:`alarm_rows` and, for the inliers, by falling nats,
+        :func:`~discrete_itd.plots.column_entropies`.
     facts : list of (str, str)
         Names and values that describe model, data and cost.
     """
@@ -181,12 +147,10 @@ class Findings:
 
     @property
     def n_rows(self) -> int:
-        """Number N of rows in the table."""
         return len(self.surprisal)
 
     @property
     def n_inliers(self) -> int:
-        """Number M of inliers."""
         return len(self.stderr)
 
     @property
@@ -196,9 +160,15 @@ class Findings:
         return None if threshold is None else int((self.surprisal > -threshold.offset).sum())
 
     @property
-    def score_name(self) -> str:
-        """The quantity by which rows are ranked."""
-        return "surprisal" if self.alarms.is_surprisal else "anomaly score"
+    def scores(self) -> RowScores:
+        """The scores by which rows are ranked, with the threshold and the scores of calibration rows, if any."""
+        alarms = self.alarms
+        return RowScores(
+            self.surprisal,
+            "surprisal" if alarms.is_surprisal else "anomaly score",
+            np.inf if alarms.threshold is None else -alarms.threshold.offset,
+            np.zeros(0) if alarms.reference is None else alarms.reference,
+        )
 
     @property
     def has_many_alarms(self) -> bool:
@@ -209,13 +179,7 @@ class Findings:
         rates = [threshold.high, *([self.alarms.rate.high] if self.alarms.rate else [])]
         return share_interval(self.n_alarms, self.n_rows).low > max(rates)
 
-    @property
-    def median_stderr(self) -> float:
-        """Median standard error of the inliers' surprisal, in nats."""
-        return float(np.median(self.stderr))
-
     def quantile(self, q: float) -> float:
-        """Quantile q of ``surprisal``, in nats."""
         return float(np.quantile(self.surprisal, q))
 
     @property
@@ -313,7 +277,15 @@ def examine(
         )
     asked = Measured(density, detector, table, max_stderr, n_most=n_most_anomalous, is_known=is_own)
     known = asked if is_own else Measured(density, detector, inliers, max_stderr)
-    alarms = Alarms() if detector is None else _alarms(detector, known)
+    alarms = Alarms()
+    if detector is not None:
+        calibration, score = np.asarray(detector.calibration_scores_), known.numbers["score"]
+        alarms = Alarms(
+            threshold=detector.threshold_,
+            rate=share_interval(int((score < detector.threshold_.offset).sum()), len(score)),
+            reference=-calibration if len(calibration) else None,
+            p_values=known.numbers.get("p_value"),
+        )
     nats = mean_interval(0.0 - known.numbers["log_prob"])  # not -0.0
     if not known.n_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
@@ -327,7 +299,7 @@ def examine(
         n_inlier_cells=known.n_cells,
         nats=nats,
         stderr=stderr,
-        is_mass=is_mass(density.encoder_),
+        is_mass=all(column.kind in MASSES for column in density.encoder_.schema),
         alarms=alarms,
         verdicts=tuple(
             Verdict(what, interval, float(target))
@@ -361,30 +333,11 @@ def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> 
     return [check_any(replace(rows, others=others))]
 
 
-def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
-    """Threshold, p-values and false alarms of a detector on inliers."""
-    calibration, score = np.asarray(detector.calibration_scores_), known.numbers["score"]
-    return Alarms(
-        threshold=detector.threshold_,
-        rate=share_interval(int((score < detector.threshold_.offset).sum()), len(score)),
-        reference=-calibration if len(calibration) else None,
-        p_values=known.numbers.get("p_value"),
-    )
-
-
 # -- a table in parts ---------------------------------------------------------------------------------
 
 
-def spread_positions(n: int, most: int) -> np.ndarray:
-    """Positions of at most ``most`` of n rows, evenly spread over the table: all, or every 2nd, 4th, 8th, ..."""
-    step = 1
-    while -(-n // step) > most:
-        step *= 2
-    return np.arange(0, n, step)
-
-
 class Spread:
-    """The rows at :func:`spread_positions` of a table that arrives in parts."""
+    """At most ``most`` rows of a table that arrives in parts, evenly spread: all, or every 2nd, 4th, 8th, ..."""
 
     def __init__(self, most: int) -> None:
         self._most, self._step, self._n = most, 1, 0
@@ -396,9 +349,10 @@ class Spread:
         self._n += len(rows)
         if len(new):
             self._kept.append(rows.take(new))
-        while -(-self._n // self._step) > self._most:
-            self._step *= 2
-            self._kept = [self.rows.take(slice(None, None, 2))]
+        step = spread_step(self._n, self._most)
+        if step > self._step:
+            self._kept = [self.rows.take(slice(None, None, step // self._step))]
+            self._step = step
 
     @property
     def rows(self) -> Rows:
@@ -446,19 +400,10 @@ class Measured:
     to ``max_stderr``, are computed if ``is_known``. The ``n_most`` rows with the lowest scores are kept, and, unless it
     is 0, the first rows with an alarm. Parts are not kept.
 
-    Attributes
-    ----------
-    numbers : dict of ndarray, shape (N,)
-        score; p_value with a detector that has calibration rows; log_prob and stderr if ``is_known``. Nats.
-    n_cells : int
-        Cells that are not missing.
-    seconds : float
-        Time for scoring.
-    spread : Rows
-        At most ``MOST_ROWS`` rows, evenly spread over the table.
-    worst, alarms : Rows, and Rows or None
-        Rows with the lowest scores, and rows with an alarm, in the order of the table; ``worst_scores`` and
-        ``alarm_scores`` are their scores.
+    ``numbers`` are arrays (N,) in nats: score; p_value with a detector that has calibration rows; log_prob and stderr
+    if ``is_known``. ``spread`` are at most ``MOST_ROWS`` rows, evenly spread; ``worst`` and ``alarms`` those with the
+    lowest scores and those with an alarm, in the order of the table, with their scores. ``n_cells`` counts the cells
+    that are not missing, ``seconds`` is the time for scoring.
     """
 
     def __init__(
@@ -618,46 +563,6 @@ def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
 
 
 # -- columns and facts --------------------------------------------------------------------------------
-
-
-def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
-    """Each column's mean surprisal, marginally and given all other columns, over at most ``MOST_ROWS`` rows.
-
-    Columns: column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats;
-    NaN for a density and where nats is not positive). A missing cell counts as 0 nats. In a table of more than
-    ``MOST_COLUMNS`` columns, only those that the model explains most, by their shares of the score: the conditional
-    distribution of each cell costs a posterior of the whole row.
-    """
-    encoder, marginals = density.encoder_, density.model_.marginals
-    columns, most = np.arange(encoder.n_columns), MOST_ROWS
-    if len(columns) > MOST_COLUMNS:
-        most = max(FEWEST_ROWS, min(MOST_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
-    scorer = scorer_of(density)
-    if scores := scores_of_row(scorer):
-        most = max(FEWEST_ROWS, min(most, MOST_SCORES // scores))
-    rows = rows.take(spread_positions(len(rows), most))
-    with torch.no_grad():
-        log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
-    table = rows.table(rows.by_column(-log_prob - rows.log_volume)).fillna(0.0)
-    if len(columns) > MOST_COLUMNS:
-        explained = (table - density.explain(rows).fillna(0.0)).to_numpy().mean(0)
-        columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_COLUMNS])
-    found = nats_given_others(scorer, rows.unique, columns.tolist())
-    given = (found[rows.inverse] - rows.log_volume[:, columns]).mean(0)
-    alone = table.to_numpy()[:, columns].mean(0)
-    schema = [encoder.schema[j] for j in columns]
-    is_entropy = np.array([column.kind in MASSES for column in schema]) & (alone > 0)
-    share = np.divide(alone - given, alone, out=np.full(len(alone), np.nan), where=is_entropy)
-    return pd.DataFrame(
-        {
-            "column": [column.name for column in schema],
-            "kind": [column.kind for column in schema],
-            "nats": alone,
-            "nats_given_others": given,
-            "explained": alone - given,
-            "share": share,
-        }
-    )
 
 
 def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, str]]:

@@ -12,20 +12,23 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+import numpy as np
+
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting import sentences
 from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
-from discrete_itd.reporting.sentences import count, nats, p_value, percent, readable, shorten
+from discrete_itd.reporting.sentences import count, nats, p_value, percent
 from discrete_itd.storage.files import write_whole
 from discrete_itd.threads import one_thread
 
@@ -64,16 +67,12 @@ def report(
     X : DataFrame or array-like, shape (N, C)
         The rows to report on.
     out : path-like, optional
-        File for the page, written completely or not at all.
-    inliers, target_nats, target_false_alarms, n_most_anomalous, max_stderr, keep
-        See :func:`~discrete_itd.reporting.findings.examine`, which returns the numbers without the page.
+        File for the page, written completely or not at all. By default the page is returned, else its path.
     title : str, optional
         Heading of the page; if it is empty, a general one.
-
-    Returns
-    -------
-    str or Path
-        The page; or, if ``out`` is given, its path.
+    inliers, target_nats, target_false_alarms, n_most_anomalous, max_stderr, keep
+        See :func:`~discrete_itd.reporting.findings.examine`, which returns the numbers without the page and names the
+        other errors.
 
     Raises
     ------
@@ -81,8 +80,6 @@ def report(
         If matplotlib is not installed, naming the extra to install.
     OSError
         If ``out`` cannot be written.
-    ValueError, TypeError, NotFittedError
-        See :func:`~discrete_itd.reporting.findings.examine`.
 
     Examples
     --------
@@ -98,15 +95,9 @@ def report(
     if out is not None:
         write_whole(out, None)
     found = examine(
-        model,
-        X,
-        inliers=inliers,
-        target_nats=target_nats,
-        target_false_alarms=target_false_alarms,
-        n_most_anomalous=n_most_anomalous,
-        max_stderr=max_stderr,
-        keep=keep,
-    )
+        model, X, inliers=inliers, target_nats=target_nats, target_false_alarms=target_false_alarms,
+        n_most_anomalous=n_most_anomalous, max_stderr=max_stderr, keep=keep,
+    )  # fmt: skip
     page = render(found, title=title)
     if out is None:
         return page
@@ -116,20 +107,16 @@ def report(
 
 def render(found: Findings, *, title: str | None = None, date: datetime.date | None = None) -> str:
     """The HTML page of the findings, with today's date by default."""
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title if title and title.strip() else TITLE,
-            policy=POLICY,
-            date=datetime.date.today() if date is None else date,
-            found=found,
-            anomalies=_without_repeats(found.most_anomalous),
-            alarms_csv=_data_link(found),
-            drawings=_drawings(found),
-            most_reasons=MOST_REASONS,
-        )
-    )
+    return _environment().get_template("page.html").render(
+        title=title if title and title.strip() else TITLE,
+        policy=POLICY,
+        date=datetime.date.today() if date is None else date,
+        found=found,
+        anomalies=_without_repeats(found.most_anomalous),
+        alarms_csv=_data_link(found),
+        drawings=_drawings(found),
+        most_reasons=MOST_REASONS,
+    )  # fmt: skip
 
 
 def _without_repeats(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -155,31 +142,32 @@ def _data_link(found: Findings) -> str | None:
 
 def _drawings(found: Findings) -> dict[str, Markup]:
     """The figures by the section of the page that shows them, without those for which there are no numbers."""
-    drawn = {}
-
-    def draw(section: str, plot: Callable[..., Axes], label: str) -> None:
-        drawn[section] = svg(plot(found), section, label)
-
+    scores = found.scores
+    drawn = {
+        "scores": (plots.plot_scores(scores), f"Histogram of the {scores.name} of the rows."),
+        "columns": (
+            plots.plot_columns(found.columns),
+            "Nats of each column: what the other columns explain, and what remains.",
+        ),
+    }
     if found.was_trained:
         label = "Held-out nats per row against the number of training steps."
-        draw("training", plots.plot_learning_curve, label)
+        drawn["training"] = plots.plot_learning_curve(found.history), label
     if found.curve is not None and found.n_inlier_cells:
         what = "companion" if found.companion else "model"
         label = f"Denoising error at each signal-to-noise ratio, of the {what} and of independent columns."
-        draw("denoising", plots.plot_mse_curve, label)
-    draw("scores", plots.plot_scores, f"Histogram of the {found.score_name} of the rows.")
-    if found.alarms.calibration is not None:
-        draw("calibration", plots.plot_p_values, "Share of rows with a p-value up to each level.")
-    label = "Nats of each column: what the other columns explain, and what remains."
-    draw("columns", plots.plot_columns, label)
-    return drawn
+        drawn["denoising"] = plots.plot_mse_curve(found.curve), label
+    if found.alarms.p_values is not None:
+        numbers = plots.PValues(found.alarms.p_values, len(scores.reference))
+        label = "Share of rows with a p-value up to each level."
+        drawn["calibration"] = plots.plot_p_values(numbers), label
+    return {section: svg(ax, section, label) for section, (ax, label) in drawn.items()}
 
 
 def svg(ax: Axes, name: str, label: str) -> Markup:
-    """The figure of matplotlib axes as an ``<svg>`` element whose text stays text.
+    """The figure of matplotlib axes as an ``<svg>`` element whose text stays text, described to screen readers.
 
-    ``name`` is the salt of all ids in the figure, so that several fit on one page; ``label`` describes it to screen
-    readers.
+    ``name`` is the salt of all ids in the figure, so that several fit on one page.
     """
     import matplotlib
     from markupsafe import Markup
@@ -218,7 +206,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     filters = {f.__name__: f for f in (breakable, nats, p_value, percent, shorten)}
-    environment.filters |= {**filters, "counted": count}
+    environment.filters |= {**filters, "counted": count, "median": np.median}
     environment.globals |= {"words": sentences, "infinity": math.inf}
     environment.finalize = lambda value: readable(value) if type(value) is str else value
     return environment

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 
 from discrete_itd.reporting.findings import Findings, Verdict
 
-LONGEST = 27  # characters of a label in a figure
-# control characters but for tab and line feed, surrogates, what XML forbids, and marks that reverse the text after them
-UNREADABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
-)
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
 ENDINGS = {
     "max_steps": "the maximum number of steps was reached",
@@ -23,17 +17,6 @@ ENDINGS = {
 }
 CUT_SHORT = ("max_time", "interrupted")
 SCALES = ("", " thousand", " million", " billion", " trillion")
-
-
-def readable(text: object) -> str:
-    """The text without characters that XML forbids or that change the direction of text."""
-    return UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
-
-
-def shorten(text: object, longest: int = LONGEST) -> str:
-    """The text on one line of at most ``longest`` characters."""
-    line = " ".join(readable(text).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def nats(value: float) -> str:

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from discrete_itd import DiffusionOutlierDetector
-from discrete_itd.reporting.statistics import auroc_interval, precision_interval
+from discrete_itd.statistics import auroc_interval, precision_interval
 from tests.examples import run
 
 pytestmark = pytest.mark.single_precision

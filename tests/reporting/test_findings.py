@@ -14,18 +14,17 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, cell_nats
 from discrete_itd.encoders import TableEncoder
+from discrete_itd.plots import column_entropies, spread_step
 from discrete_itd.recipes import Network
 from discrete_itd.reporting import findings
 from discrete_itd.reporting.findings import (
     Alarms,
     Verdict,
-    column_entropies,
     examine,
     half,
     most_anomalous_rows,
-    spread_positions,
 )
-from discrete_itd.reporting.statistics import Interval, mean_interval, share_interval
+from discrete_itd.statistics import Interval, mean_interval, share_interval
 from tests import reported
 
 
@@ -245,12 +244,9 @@ def test_columns_cost_what_their_cells_cost():
 
 @pytest.mark.parametrize(("n", "most"), [(1, 5), (5, 5), (6, 5), (1000, 7)])
 def test_rows_are_spread_over_the_table(n, most):
-    rows = spread_positions(n, most)
-    assert min(n, (most + 1) // 2) <= len(rows) <= min(n, most)
-    steps = np.diff([*rows, n])
-    assert rows[0] == 0
-    assert len(set(steps[:-1])) <= 1
-    assert len(rows) == 1 or steps[-1] <= steps[0]
+    step = spread_step(n, most)
+    assert len(range(0, n, step)) <= most
+    assert step == 1 or len(range(0, n, step // 2)) > most
 
 
 @pytest.mark.parametrize(

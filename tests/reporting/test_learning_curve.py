@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from discrete_itd.reporting.statistics import FEWEST, extrapolate
+from discrete_itd.statistics import FEWEST, extrapolate
 
 STEPS = np.arange(100, 4001, 100)
 

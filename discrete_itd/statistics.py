@@ -42,9 +42,8 @@ def share_interval(count: int, n: int) -> Interval:
 def auroc_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
     r"""The area under the ROC curve of a score that is higher for positives, and its interval.
 
-    The interval holds the areas :math:`\theta` from which the measured one is at most 1.96 standard errors away, of the
-    variance :math:`\theta (1-\theta) (1 + N (\frac{1-\theta}{2-\theta} + \frac{\theta}{1+\theta})) / (mn)` with
-    :math:`N = (m + n)/2 - 1`. It has a length also where all m positives are above all n others.
+    The interval holds the areas from which the measured one is at most 1.96 standard errors away. It has a length also
+    where all positives are above all others.
 
     References
     ----------
@@ -52,8 +51,8 @@ def auroc_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
     Statistics in Medicine 2006, method 5.
     """
     m, n = int(is_positive.sum()), int((~is_positive).sum())
-    rank_sum = stats.rankdata(score)[is_positive].sum()
-    area = float((rank_sum - m * (m + 1) / 2) / (m * n))
+    u = stats.mannwhitneyu(score[is_positive], score[~is_positive]).statistic
+    area = float(u / (m * n))
     z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
     def beyond(theta: float) -> float:
@@ -123,11 +122,10 @@ class Extrapolation:
     r"""A power law fitted to a learning curve, and the gain that it predicts for ``factor`` times as many ``steps``.
 
     Many learning curves follow :math:`a + b\,s^{-c}` of the number of steps s over a wide range (Hestness et al. 2017,
-    arXiv:1712.00409, section 3). Here a is the limit of infinitely many steps.
-
-    ``laws`` (1 + B, 3) holds a, b, c of the fitted curve and of B bootstrapped ones. ``gain`` is the decrease of the
-    nats per row, never below 0, with the 95 % interval ``low`` to ``high``. ``has_turned`` says that the best
-    validation was long before the last, so that the model overfits; ``gain`` is then 0.
+    arXiv:1712.00409, section 3). ``laws`` (1 + B, 3) holds a, b, c of the fitted curve and of B bootstrapped ones.
+    ``gain`` is the decrease of the nats per row, never below 0, with the 95 % interval ``low`` to ``high``.
+    ``has_turned`` says that the best validation was long before the last, so that the model overfits; ``gain`` is then
+    0.
     """
 
     laws: np.ndarray
@@ -139,12 +137,12 @@ class Extrapolation:
     has_turned: bool
 
     def curves(self, steps: np.ndarray) -> np.ndarray:
-        """Nats after each number of steps, by each law: shape (1 + B, S)."""
+        """Nats after each number of steps (S,), by each law: shape (1 + B, S)."""
         a, b, c = self.laws.T[:, :, None]
         return a + b * np.asarray(steps, dtype=float) ** -c
 
     def curve(self, steps: np.ndarray) -> np.ndarray:
-        """Nats after each number of steps by the fitted power law, same shape."""
+        """Nats after each number of steps by the fitted power law."""
         return self.curves(steps)[0]
 
     def band(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,8 +156,8 @@ def extrapolate(
 ) -> Extrapolation | None:
     """Fit a power law to the held-out nats of a training run by least squares; None with fewer than five validations.
 
-    ``history`` has columns step and valid_nats, like ``DiffusionDensity.history_``; rows with step 0 and rows that are
-    not finite are left out. Longer training has ``factor`` times as many steps; a factor of at most 1 is a ValueError.
+    ``history`` is like ``DiffusionDensity.history_``; rows with step 0 and rows that are not finite are left out.
+    Longer training has ``factor`` times as many steps; a factor of at most 1 is a ValueError.
 
     All validations use the same held-out rows and noise, so their standard errors shift the curve as a whole and are
     not used. The interval comes from a wild bootstrap (Wu 1986) of the residuals, each time with another first
