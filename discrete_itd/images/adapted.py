@@ -82,11 +82,6 @@ class AdaptedDenoiser(Denoiser):
     autocast : torch.dtype, optional
         Floating type of the network's own arithmetic, like ``torch.bfloat16``.
 
-    Raises
-    ------
-    ValueError
-        If ``prediction``, ``marginals`` or ``null_class`` does not fit the rest.
-
     Notes
     -----
     The network has one noise level for the whole image, so this denoiser needs states in which all pixels have one SNR,
@@ -134,19 +129,12 @@ class AdaptedDenoiser(Denoiser):
         coords = torch.nonzero(self.codebook.coord_column < n).flatten()  # in the pixels' order
         self.register_buffer("pixel_coords", coords, persistent=False)
         mean, var = prior_moments(pixels, marginals, coords)
-        # before calibration, the network's predictions have no weight
-        zero = like.new_zeros(1)
-        measured = {
-            "mean0": mean,
-            "var0": var.clamp_min(1e-12),
-            "knots": zero,
-            "shrink": like.new_zeros(1, n),
-            "ratio": like.new_ones(1, n),
-            "trust": zero.clone(),
-            "tilt": zero.clone(),
-        }
-        for name, value in measured.items():
-            self.register_buffer(name, value)
+        self.register_buffer("mean0", mean)
+        self.register_buffer("var0", var.clamp_min(1e-12))
+        self.register_buffer("shrink", like.new_zeros(1, n))
+        self.register_buffer("ratio", like.new_ones(1, n))
+        for name in ("knots", "trust", "tilt"):  # before calibration, predictions have no weight
+            self.register_buffer(name, like.new_zeros(1))
 
     @property
     def row_work(self) -> int:

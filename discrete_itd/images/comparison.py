@@ -28,7 +28,7 @@ def compare_mse(
     models : dict from name to ImageDensity
         Models of images of one layout; the others are compared with the first.
     X, labels
-        Held-out images.
+        At least two held-out images.
     n_points : int
         Number of SNRs, evenly spread on a logarithmic scale.
 
@@ -38,11 +38,6 @@ def compare_mse(
         ``logsnr``; and for each model its squared error, averaged over images, under its name; the nats that it loses
         to the first in the interval around that SNR, ``lost_<name>``, which sum to the area between the two curves; and
         their paired standard error, ``stderr_<name>``.
-
-    Raises
-    ------
-    ValueError
-        If the models are of different images or one is named "logsnr", or there are fewer than two images or SNRs.
     """
     if not models:
         raise ValueError("models is empty")
@@ -87,22 +82,10 @@ def progress_of_training(
     *,
     n_points: int = 64,
 ) -> pd.DataFrame:
-    """Held-out nats of checkpoints by training step.
+    """Held-out nats of checkpoints by training step, each by an integral of ``n_points``.
 
-    Parameters
-    ----------
-    checkpoints : iterable of (int, ImageDensity)
-        Steps, increasing, and the model saved at each.
-    X, labels
-        Held-out images.
-    n_points : int
-        Integration points.
-
-    Returns
-    -------
-    DataFrame
-        Columns step, valid_nats and valid_stderr, the input of
-        :func:`~discrete_itd.statistics.extrapolate` and of the plot of a learning curve.
+    ``checkpoints`` are increasing steps with the model saved at each. The columns step, valid_nats and valid_stderr are
+    the input of :func:`discrete_itd.statistics.extrapolate` and of :func:`discrete_itd.plots.plot_learning_curve`.
     """
     lines = []
     for step, model in checkpoints:

@@ -220,9 +220,7 @@ class ImageDensity:
                 f"schedule must be a Noising or a sequence of alphas_cumprod, got {type(schedule).__name__}"
             )
         if shape is None:
-            shape = (
-                tuple(X.shape[1:]) if hasattr(X, "shape") else tuple(torch.as_tensor(X).shape[1:])
-            )
+            shape = np.shape(X)[1:]
         pixels = Pixels(tuple(shape), n_levels, *map(float, value_range), n_classes=n_classes)
         x = pixels.encode(X, labels)
         if len(x) < 2:
@@ -237,40 +235,23 @@ class ImageDensity:
         weights = next(f.parameters(), None) if isinstance(f, nn.Module) else None
         device = torch.device("cpu") if weights is None else weights.device
         denoiser = AdaptedDenoiser(
-            f,
-            noising,
-            prediction,
-            pixels,
-            pixel_marginals(pixels, x),
-            null_class=null_class,
-            autocast=autocast,
-        ).to(device)
+            f, noising, prediction, pixels, pixel_marginals(pixels, x), null_class=null_class, autocast=autocast,
+        ).to(device)  # fmt: skip
         generator = torch.Generator(device).manual_seed(random_state)
         with progress_bar(1.0, "calibrating", "{l_bar}{bar}| {elapsed}<{remaining}") as bar:
             calibrate(
-                denoiser,
-                x.to(device),
-                generator=generator,
-                n_knots=n_knots,
+                denoiser, x.to(device), generator=generator, n_knots=n_knots,
                 progress=lambda done: bar.update(done - bar.n),
-            )
+            )  # fmt: skip
         return cls(denoiser, X, labels=labels, random_state=random_state, **options)
 
     def log_prob(
         self, X: Any, labels: Any = None, *, n_paths: int = 4, max_stderr: float | None = None
     ) -> ImageEstimate:
-        """Log-probability of each image by the path estimator (6), with its standard error.
+        """Log-probability of each image, given its class if there are labels, by the path estimator (6).
 
-        Parameters
-        ----------
-        X : array-like
-        labels : array-like of int, optional
-            Classes to condition on.
-        n_paths : int
-            Random paths, of ``n_steps`` network evaluations each.
-        max_stderr : float, optional
-            Nats; images with a larger standard error get more paths. Separate paths determine how many, so that
-            densities still integrate to one.
+        ``n_paths`` random paths take ``n_steps`` network evaluations each. Images with a standard error above
+        ``max_stderr`` nats get more; separate paths determine how many, so that densities still integrate to one.
         """
         options = {"given": self.given(), "n_paths": n_paths, "max_stderr": max_stderr}
         return ImageEstimate(*self._ask(path_log_prob, X, labels, self.schedule, **options)[:2])
@@ -280,14 +261,8 @@ class ImageDensity:
     ) -> ImageEstimate:
         """Log-probability of each image by the integral (4) over SNR, relative to a baseline.
 
-        Parameters
-        ----------
-        X, labels
-            As of :meth:`log_prob`.
-        baseline : Denoiser, optional
-            By default independent pixels; :meth:`gaussian` fits one with the full covariance.
-        n_points : int
-            Integration points per image; each costs one network evaluation.
+        The baseline is independent pixels by default; :meth:`gaussian` fits one with the full covariance. Each of the
+        ``n_points`` integration points per image costs one network evaluation.
         """
         base = self._marginals if baseline is None else baseline
         options = {"given": self.given(), "n_points": n_points, "baseline": base}
@@ -322,11 +297,9 @@ class ImageDensity:
     def sample(
         self, n_samples: int = 1, *, labels: Any = None, random_state: int | None = None
     ) -> np.ndarray:
-        """Draw images, of classes ``labels`` (n_samples,) if given; without ``random_state``, new ones at every call.
+        r"""Draw images (n_samples, \*shape), uint8 levels or float64 values, of classes ``labels`` if given.
 
-        Returns
-        -------
-        ndarray of uint8 (levels) or float64 (values), shape (n_samples, *shape)
+        Without ``random_state``, they are new ones at every call.
         """
         if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer):
             raise TypeError(f"n_samples must be an integer, got {n_samples!r}")
@@ -363,15 +336,12 @@ class ImageDensity:
             Training images.
         held_out, held_out_labels : optional
             Validation images, best not the network's training images: they choose the weights that are kept, and
-            calibrate the predictions again. By default, a share of ``X`` is held out.
-        max_steps : int
-        max_time : float, optional
-            Seconds.
+            calibrate the predictions again. By default, ``validation_fraction`` of ``X`` is held out.
+        max_steps, max_time
+            Most training steps, and seconds.
         learning_rate : float
             Initial learning rate of AdamW; it decays to zero.
         batch_size : int
-        validation_fraction : float
-            Share of ``X`` held out, if ``held_out`` is not given.
         checkpoint : path-like, optional
             File to which the run is saved, and from which an interrupted run is resumed.
 
@@ -429,14 +399,8 @@ class ImageDensity:
     ) -> ImageDensity:
         """Combine models with convex weights that depend on the SNR.
 
-        Parameters
-        ----------
-        members : sequence of ImageDensity
-            Models of images of one shape, range and number of levels; their noise schedules may differ.
-        X, labels
-            Validation images, to which the weights are fitted.
-        options
-            As of :class:`ImageDensity`.
+        The members are of images of one shape, range and number of levels; their noise schedules may differ. The
+        weights are fitted to the validation images ``X``; ``options`` are those of :class:`ImageDensity`.
         """
         if not members:
             raise ValueError("an ensemble needs at least one member")
@@ -450,12 +414,9 @@ class ImageDensity:
     def marginal_contributions(self, X: Any, labels: Any = None) -> pd.DataFrame:
         """Marginal contribution of each member of an ensemble: nats on images with it and without it.
 
-        Returns
-        -------
-        DataFrame
-            One row per member: ``alone``, the member's own nats per image by the integral (3), for continuous pixels up
-            to a constant that all members share; ``gain``, the increase of nats if the member is left out and the
-            weights of the others are fitted again, and its ``stderr``; ``weight``; ``parameters``.
+        One row per member: ``alone``, its own nats per image by the integral (3), for continuous pixels up to a
+        constant that all members share; ``gain``, the increase of nats if it is left out and the weights of the others
+        are fitted again, and its ``stderr``; ``weight``; ``parameters``.
         """
         ensemble = self.denoiser
         if not isinstance(ensemble, EnsembleDenoiser):

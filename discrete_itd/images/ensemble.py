@@ -89,8 +89,7 @@ class EnsembleDenoiser(Denoiser):
 
         At each of ``n_knots`` SNRs, by default one for ``KNOT_ROWS`` images, up to ``MOST_KNOTS``, the weights minimise
         the squared error of the mean times the SNR, its share of the code length (3). At the last one, the end of a
-        noisy path, where errors almost vanish, they maximise the probability of the pixels. The generator is on the
-        device of the images.
+        noisy path, where errors almost vanish, they maximise the probability of the pixels.
         """
         if n_knots is None:
             n_knots = max(1, min(MOST_KNOTS, len(x) // KNOT_ROWS))

@@ -62,7 +62,6 @@ class Pixels:
 
     @property
     def n_pixels(self) -> int:
-        """Number of values of one image, D."""
         return math.prod(self.shape)
 
     @property
@@ -76,26 +75,14 @@ class Pixels:
         return (*[pixel] * self.n_pixels, *classes)
 
     def codebook(self) -> Codebook:
-        """The points of a row."""
         # the class is never predicted: it is known before the pixels, or missing
         return Codebook(self.columns, [self.n_pixels] if self.n_classes else [])
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:
         """Rows (N, C), float64, of images of shape (N, *shape), (N, D) or, with one channel, (N, H, W).
 
-        Parameters
-        ----------
-        X : array-like or Tensor
-            Numbers of levels, or values.
-        labels : array-like of int, shape (N,), optional
-            Classes; without labels, the class of every row is missing.
-
-        Raises
-        ------
-        ValueError
-            If the shape, a value, a level or a class does not fit; the message names it.
-        TypeError
-            If X is not numeric.
+        ``X`` holds numbers of levels, or values; without ``labels`` (N,), the class of every row is missing. A
+        ValueError names the shape, value, level or class that does not fit; a TypeError if X is not numeric.
         """
         # bool for two levels, float16 for values: all are exact in float64
         values = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)

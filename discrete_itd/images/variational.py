@@ -41,37 +41,17 @@ def variational_bound(
     batch_size: int = 256,
     progress: Callable[[int], object] | None = None,
 ) -> Estimate:
-    r"""Minus the variational bound of each row, in nats, to compare with its log-probability.
+    r"""The variational bound of each row, (N,), float64, in nats, to compare with its log-probability.
 
-    Parameters
-    ----------
-    denoiser : AdaptedDenoiser
-        Of pixels with levels, from a model with a discrete noise schedule. Only the network's prediction is used, not
-        the calibration.
-    x : Tensor of float64, shape (N, C)
-        Rows; the network is conditioned on the class where it is not missing.
-    n_times : int, optional
-        Number of times drawn per row, at most ``TIMES`` by default; times with larger terms are drawn more often. The
-        first and the last term are always included.
-    variance : {"fixed_small", "fixed_large"}
-        Variance of a reverse step: that of the posterior, or :math:`\beta_t`.
-    batch_size : int
-        Rows times draws in one network evaluation.
-    progress : callable, optional
-        Called with the number of rows done since the last call.
+    Only the network's prediction is used, not the calibration; it is conditioned on the class of ``x`` (N, C) where it
+    is not missing. ``n_times`` times are drawn per row, at most ``TIMES`` by default; times with larger terms are drawn
+    more often, and the first and the last term are always included. ``variance`` is that of a reverse step: the
+    posterior's ("fixed_small"), or :math:`\beta_t`. A network evaluation takes ``batch_size`` rows times draws;
+    ``progress`` is called with the number of rows done since the last call. The standard error is from differences of
+    neighbouring draws, on average not too small; NaN for one draw.
 
-    Returns
-    -------
-    Estimate
-        float64, (N,), nats. The standard error is computed from differences of neighbouring draws and does not
-        underestimate on average; NaN for one draw.
-
-    Raises
-    ------
-    TypeError
-        If the model's noise levels are continuous.
-    ValueError
-        If pixels are continuous, or ``variance`` or ``n_times`` is not possible.
+    A TypeError if the model's noise levels are continuous; a ValueError if pixels are, or ``variance`` or ``n_times``
+    is not possible.
     """
     noising, pixels = denoiser.noising, denoiser.pixels
     if not isinstance(noising, VariancePreserving):
