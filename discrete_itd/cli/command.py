@@ -1,9 +1,7 @@
 """The command line: ``discrete-itd fit | score | impute | sample | report | ...``.
 
-Each command reads files, calls :class:`~discrete_itd.estimators.DiffusionDensity` or
-:class:`~discrete_itd.detection.detector.DiffusionOutlierDetector`, and writes complete files or none. An error of the
-user's is one line on stderr, with exit code 2. The module of a command is imported when it is run: ``--help`` needs
-neither torch nor pandas.
+Each command reads files and writes complete files or none. An error of the user's is one line on stderr, with exit code
+2. The module of a command is imported when it is run: ``--help`` needs neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -24,19 +22,11 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line with some arguments, by default those of the process, and return its exit code.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; by default those of the process.
-
-    Returns
-    -------
-    int
-        Exit code: 0; 1 if ``report --check`` finds a target that is not met, or ``watch`` has raised an alarm; 2 after
-        an error of the user's; 130 after an interruption, also if ``fit`` has kept the best model so far; 141 if the
-        reader of a pipe has gone. The last two are those of a shell's own tools.
+    It is 0; 1 if ``report --check`` finds a target that is not met, ``drift --check`` finds drift, or ``watch`` has
+    raised an alarm; 2 after an error of the user's; 130 after an interruption, also if ``fit`` has kept the best model
+    so far; 141 if the reader of a pipe has gone. The last two are those of a shell's own tools.
     """
     shown, code = set(), None
 

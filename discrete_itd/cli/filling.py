@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.folders import Tally, check_files, run
-from discrete_itd.cli.inputs import Reader, given_row, load_model
+from discrete_itd.cli.inputs import Reader, RowsDone, given_row, load_model
 from discrete_itd.cli.messages import STANDARD, UserError, say
 from discrete_itd.cli.tables import Source, check_out, ending, write_table
 from discrete_itd.detection.answers import density_of
@@ -57,10 +57,7 @@ class Filling:
     copies = True
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        model: DiffusionDensity,
-        progress: Callable[[int], object],
+        self, args: argparse.Namespace, model: DiffusionDensity, progress: RowsDone
     ) -> None:
         self.reader, self._args = Reader(model, args, progress), args
 

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import pandas as pd
 
 from discrete_itd import __version__
-from discrete_itd.cli.inputs import Reader, tables_of
+from discrete_itd.cli.inputs import Reader, RowsDone, tables_of
 from discrete_itd.cli.messages import STANDARD, UserError, note, say
 from discrete_itd.cli.tables import (
     EmptyTableError,
@@ -78,8 +78,8 @@ def in_folder(args: argparse.Namespace) -> bool:
     return os.path.isdir(args.table) or (is_one and args.out != STANDARD)
 
 
-def run(args: argparse.Namespace, make: Callable[[Callable[[int], object]], Job]) -> Tally:
-    """Do the job that ``make`` gives for a function to call with numbers of rows done; what was counted."""
+def run(args: argparse.Namespace, make: Callable[[RowsDone], Job]) -> Tally:
+    """Do a job, and return what was counted."""
     with stream_progress(args.command) as bar:
         job = make(bar.update)
         if in_folder(args):

@@ -28,6 +28,8 @@ from discrete_itd.scale.batches import CLASSES
 from discrete_itd.storage.stored import load_one_of
 from discrete_itd.validation import warn
 
+RowsDone = Callable[[int], object]  # of numbers of rows done
+
 
 def load_model(path: str) -> Estimator:
     """The density or the detector in a file; OSError or ValueError if it holds neither."""
@@ -62,11 +64,9 @@ def about(path: str) -> Iterator[None]:
 
 
 class Reader:
-    """Rows of tables, as a model takes them; ``progress`` is called with numbers of rows done."""
+    """Rows of tables, as a model takes them."""
 
-    def __init__(
-        self, model: Estimator, args: argparse.Namespace, progress: Callable[[int], object]
-    ) -> None:
+    def __init__(self, model: Estimator, args: argparse.Namespace, progress: RowsDone) -> None:
         self.model, self.dialect, self._progress = density_of(model), Dialect.asked(args), progress
         self._schema = self.model.encoder_.schema
         self.names = [str(column.name) for column in self._schema]
@@ -85,10 +85,9 @@ class Reader:
     def read_all(
         self, path: str, *, all_used: bool = False, keep: Sequence[str] = ()
     ) -> Iterator[tuple[str, pd.DataFrame, Rows]]:
-        """A table, or all tables in a folder, in chunks: the path of each, the chunk as it is, and encoded.
+        """A table, or all in a folder, in chunks: its path, the chunk as it is, and encoded; an error if it is empty.
 
-        In a folder, the labels of rows begin with their file. Errors are those of :meth:`read`, and if a table lacks
-        a column or has no rows.
+        In a folder, the labels of rows begin with their file.
         """
         in_folder = os.path.isdir(path)
         for name, table in tables_of(path).items():
@@ -122,8 +121,7 @@ class Reader:
         """A table in chunks, as they are and encoded; the index of the rows are their numbers, from 1.
 
         Besides the columns of the model, those of ``keep`` are read, or all; else a warning says which are ignored. A
-        chunk has ``n_rows``, by default as many as have about a million cells. A UserError names the file, and if a
-        cell is wrong its row, column and value.
+        UserError names the file, and if a cell is wrong its row, column and value.
         """
         names = None if all_used else [*self.names, *keep]
         for i, chunk in enumerate(source.chunks(names, n_rows)):
@@ -149,28 +147,27 @@ class Reader:
         frame: Any = chunk[self.names].set_axis([c.name for c in self._schema], axis=1)
         if is_text:
             frame = pd.DataFrame({c.name: self._values(frame[c.name], c) for c in self._schema})
-        try:
-            return self._rows(frame)
-        except (ValueError, TypeError):
-            bad = bisect_left(range(len(frame)), True, key=lambda i: self._fails(frame[: i + 1]))
-            try:
-                self._rows(frame[bad : bad + 1])
-            except (ValueError, TypeError) as error:
-                raise UserError(f"row {frame.index[bad]}: {error}") from error
-            raise
+        found = self._rows(frame)
+        if isinstance(found, Exception):
+            bad = bisect_left(
+                range(len(frame)),
+                True,
+                key=lambda i: isinstance(self._rows(frame[: i + 1]), Exception),
+            )
+            alone = self._rows(frame[bad : bad + 1])
+            row = f"row {frame.index[bad]}: " if isinstance(alone, Exception) else ""
+            raise UserError(f"{row}{alone if row else found}") from found
+        return found
 
-    def _fails(self, frame: pd.DataFrame) -> bool:
-        try:
-            self._rows(frame)
-        except (ValueError, TypeError):
-            return True
-        return False
-
-    def _rows(self, frame: pd.DataFrame) -> Rows:
+    def _rows(self, frame: pd.DataFrame) -> Rows | Exception:
+        """The rows, or the error of one of them."""
         with warnings.catch_warnings():
             # decided by all rows together, not by a few
             warnings.filterwarnings("ignore", "column .* no value was seen in training")
-            return self.model.rows(frame)
+            try:
+                return self.model.rows(frame)
+            except (ValueError, TypeError) as error:
+                return error
 
     def _values(self, cells: pd.Series, column: Column) -> pd.Series:
         """Text as the category that it is written as, or as the number that it is with the decimal mark of the CSV."""
@@ -258,10 +255,9 @@ def check_given(given: Sequence[str] | dict[str, str], model: DiffusionDensity) 
 def kept_names(
     path: str, names: Sequence[str], asked: Sequence[str], answers: Sequence[str] = ()
 ) -> list[str]:
-    """The columns of a table that ``--keep`` asks for: each word is the name of one, or names with commas between them.
+    """The columns that ``--keep`` asks for: each argument is the name of one, or names with commas between them.
 
-    A UserError names the column, if the table has none of that name, it is named twice, or it is also one of
-    ``answers``, the names of other columns of the output.
+    A UserError if the table has none of that name, it is named twice, or it is also one of the ``answers``.
     """
     kept = [name for word in asked for name in ([word] if word in names else word.split(","))]
     for name in kept:

@@ -7,16 +7,15 @@ import math
 import pickle
 import tempfile
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.folders import Tally, check_files, in_folder, run
 from discrete_itd.cli.inputs import (
     Reader,
+    RowsDone,
     about,
     check_given,
     kept_names,
@@ -35,7 +34,6 @@ from discrete_itd.detection.answers import (
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold, percent
-from discrete_itd.encoders import Rows
 from discrete_itd.estimators import TOLERATED, DiffusionDensity, large_errors
 from discrete_itd.validation import warn
 
@@ -127,7 +125,7 @@ class Scoring:
         args: argparse.Namespace,
         model: Estimator,
         threshold: Threshold | None,
-        progress: Callable[[int], object],
+        progress: RowsDone,
     ) -> None:
         self.reader = Reader(model, args, progress)
         self._args, self._threshold = args, threshold
@@ -164,8 +162,10 @@ class Scoring:
 
     def _scored(self, source: Source, keep: list[str], tally: Tally) -> Iterator[pd.DataFrame]:
         for chunk, rows in self.reader.read(source, keep=keep):
-            with about(source.path):
-                scores = self._scores(rows)
+            with about(source.path), warnings.catch_warnings():
+                # the one at the end counts all rows
+                warnings.filterwarnings("ignore", ".* distinct rows have a standard error above")
+                scores = answers(self._model, rows, self._outputs, **self._how)
             nats = scores["log_prob"].to_numpy()
             sums: dict[str, Any] = {
                 "rows": len(rows),
@@ -180,13 +180,6 @@ class Scoring:
             tally.update(sums)
             yield pd.concat([chunk[keep], scores], axis=1)
 
-    def _scores(self, rows: Rows) -> pd.DataFrame:
-        """The columns of the output, each row by itself."""
-        with warnings.catch_warnings():
-            # the one at the end counts all rows
-            warnings.filterwarnings("ignore", ".* distinct rows have a standard error above")
-            return answers(self._model, rows, self._outputs, **self._how)
-
 
 def _with_discoveries(
     frames: Iterable[pd.DataFrame], fdr: float, tally: Tally
@@ -195,17 +188,14 @@ def _with_discoveries(
 
     Which rows are discoveries depends on all of them, so the frames wait in a temporary file for the last one.
     """
-    counts: Counter[float] = Counter()
+    counts, n_frames = pd.Series(dtype=float), 0  # by p-value
     with tempfile.TemporaryFile() as file:
-        n_frames = 0
         for frame in frames:
             pickle.dump(frame, file)
-            p, n = np.unique(frame["p_value"].to_numpy(), return_counts=True)
-            counts.update(dict(zip(p.tolist(), n.tolist(), strict=True)))
+            counts = counts.add(frame["p_value"].value_counts(), fill_value=0)
             n_frames += 1
-        found = sorted(counts.items())
-        p, n = np.array([p for p, _ in found]), np.array([n for _, n in found], dtype=np.int64)
-        level = conformal.discovery_level(p, n, fdr)
+        n = counts.sort_index().astype(int)
+        level = conformal.discovery_level(n.index.to_numpy(dtype=float), n.to_numpy(), fdr)
         file.seek(0)
         for _ in range(n_frames):
             frame = pickle.load(file)  # written above, in a file without a name

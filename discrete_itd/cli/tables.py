@@ -92,9 +92,8 @@ class Dialect:
 class Source:
     """A table that is open for reading.
 
-    ``take`` goes from a number of rows, and names of columns or None for all, to frames of so many rows, the last one
-    maybe shorter, whose index numbers the rows from 1. Cells of a CSV are text, columns of Parquet are those of
-    Arrow.
+    ``take`` goes from a number of rows, and names of columns or None for all, to frames of that many rows, the last one
+    maybe shorter, whose index numbers the rows from 1. Cells of a CSV are text, columns of Parquet have Arrow's types.
     """
 
     path: str
@@ -413,9 +412,8 @@ def write_table(
 ) -> None:
     """Write frames, all with the same columns, one after the other: a file completely or not at all.
 
-    The format is that of the name's ending; ``-`` is a CSV to the standard output. ``dialect`` is that of the CSV of
-    which this is a copy, ``schema`` that of a Parquet file, by default of the first frame. A UserError names a file
-    that cannot be written; BrokenPipeError, if the reader of the standard output has gone.
+    ``dialect`` is that of the CSV of which this is a copy, ``schema`` that of a Parquet file, by default of the first
+    frame. A UserError names a file that cannot be written; BrokenPipeError, if the reader of the output has gone.
     """
     if path == STANDARD:
         _write_csv(standard_output(), frames, dialect or Dialect(), ",")
@@ -434,7 +432,7 @@ def write_table(
 
 
 def _write_csv(file: Any, frames: Iterable[pd.DataFrame], dialect: Dialect, sep: str) -> None:
-    encoding = dialect.encoding or "utf-8"
+    encoder = codecs.getincrementalencoder(dialect.encoding or "utf-8")()  # one byte order mark
     for i, frame in enumerate(frames):
         lines: list[str] = []
         # with this end of a row, cells with either of its marks are quoted; the writer calls once for each row
@@ -444,12 +442,8 @@ def _write_csv(file: Any, frames: Iterable[pd.DataFrame], dialect: Dialect, sep:
             writer.writerow(map(str, frame.columns))
         columns = [as_text(values).tolist() for _, values in frame.items()]
         writer.writerows(zip(*columns, strict=True))
-        text = "".join(line[:-2] + dialect.newline for line in lines)
-        file.write(text.encode(encoding))
+        file.write(encoder.encode("".join(line[:-2] + dialect.newline for line in lines)))
         file.flush()  # the next program in a pipe begins at once
-        order = "le" if sys.byteorder == "little" else "be"
-        marked = {"utf-8-sig": "utf-8", "utf-16": f"utf-16-{order}", "utf-32": f"utf-32-{order}"}
-        encoding = marked.get(encoding, encoding)  # a byte order mark stands at the beginning only
 
 
 def _write_parquet(file: Any, frames: Iterable[pd.DataFrame], schema: pa.Schema | None) -> None:
