@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.folders import Tally, check_files, run
-from discrete_itd.cli.inputs import Reader, RowsDone, given_row, load_model
+from discrete_itd.cli.inputs import Reader, given_row, load_model, reader_of
 from discrete_itd.cli.messages import STANDARD, UserError, say
 from discrete_itd.cli.tables import Source, check_out, ending, write_table
 from discrete_itd.detection.answers import density_of
@@ -19,7 +19,6 @@ from discrete_itd.encoders import Column
 from discrete_itd.encoders.cells import family, numpy_name
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.notation import as_text
-from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_random_state
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ def impute(args: argparse.Namespace) -> None:
     """Run the command."""
     check_files(args)
     model = density_of(load_model(args.model))
-    tally = run(args, lambda progress: Filling(args, model, progress))
+    with reader_of(model, args) as reader:
+        tally = run(args, Filling(args, reader))
     say(args.out, f"wrote {args.out}: {tally['rows']} rows, {tally['filled']} cells filled")
 
 
@@ -56,10 +56,8 @@ class Filling:
 
     copies = True
 
-    def __init__(
-        self, args: argparse.Namespace, model: DiffusionDensity, progress: RowsDone
-    ) -> None:
-        self.reader, self._args = Reader(model, args, progress), args
+    def __init__(self, args: argparse.Namespace, reader: Reader) -> None:
+        self.reader, self._args = reader, args
 
     def options(self) -> Mapping[str, Any]:
         """Options that change the filled cells."""

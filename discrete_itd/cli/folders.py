@@ -15,7 +15,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import pandas as pd
 
 from discrete_itd import __version__
-from discrete_itd.cli.inputs import Reader, RowsDone, tables_of
+from discrete_itd.cli.inputs import Reader, tables_of
 from discrete_itd.cli.messages import STANDARD, UserError, note, say
 from discrete_itd.cli.tables import (
     EmptyTableError,
@@ -35,7 +35,6 @@ from discrete_itd.cli.tables import (
     same_file,
     write_table,
 )
-from discrete_itd.progress import stream_progress
 
 LEDGER = "_discrete_itd.jsonl"
 Tally = Counter[str]  # sums over rows by name: "rows" is their number
@@ -78,18 +77,14 @@ def in_folder(args: argparse.Namespace) -> bool:
     return os.path.isdir(args.table) or (is_one and args.out != STANDARD)
 
 
-def run(args: argparse.Namespace, make: Callable[[RowsDone], Job]) -> Tally:
+def run(args: argparse.Namespace, job: Job) -> Tally:
     """Do a job, and return what was counted."""
-    with stream_progress(args.command) as bar:
-        job = make(bar.update)
-        if in_folder(args):
-            tally = _folder_made(args, job)
-        else:
-            tally = Tally()
-            with reading(args.table, job.reader.dialect) as source:
-                bar.total = source.n_rows
-                _write(job, source, args.out, tally, None)
-    job.reader.tell()
+    if in_folder(args):
+        return _folder_made(args, job)
+    tally = Tally()
+    with reading(args.table, job.reader.dialect) as source:
+        job.reader.bar.total = source.n_rows
+        _write(job, source, args.out, tally, None)
     return tally
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,11 +24,10 @@ from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.notation import TRUTHS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity, ignored
+from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import CLASSES
 from discrete_itd.storage.stored import load_one_of
 from discrete_itd.validation import warn
-
-RowsDone = Callable[[int], object]  # of numbers of rows done
 
 
 def load_model(path: str) -> Estimator:
@@ -63,11 +62,20 @@ def about(path: str) -> Iterator[None]:
         raise UserError(f"{path}: {error}" if is_of_table else str(error)) from error
 
 
-class Reader:
-    """Rows of tables, as a model takes them."""
+@contextmanager
+def reader_of(model: Estimator, args: argparse.Namespace) -> Iterator[Reader]:
+    """A reader with a bar; after the block, warnings of columns of which no value was seen in training."""
+    with stream_progress(args.command) as bar:
+        reader = Reader(model, args, bar)
+        yield reader
+    reader.tell()
 
-    def __init__(self, model: Estimator, args: argparse.Namespace, progress: RowsDone) -> None:
-        self.model, self.dialect, self._progress = density_of(model), Dialect.asked(args), progress
+
+class Reader:
+    """Rows of tables, as a model takes them, which a bar counts."""
+
+    def __init__(self, model: Estimator, args: argparse.Namespace, bar: tqdm) -> None:
+        self.model, self.dialect, self.bar = density_of(model), Dialect.asked(args), bar
         self._schema = self.model.encoder_.schema
         self.names = [str(column.name) for column in self._schema]
         self._n_levels = np.array(
@@ -136,7 +144,7 @@ class Reader:
             self._n_present += (~np.isnan(x)).sum(0)
             self._any_known |= (x < self._n_levels).any(0)
             yield chunk, rows
-            self._progress(len(rows))
+            self.bar.update(len(rows))
 
     def tell(self) -> None:
         """Warn of columns of which no value was seen in training, in no row that was read."""

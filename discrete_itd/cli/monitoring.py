@@ -17,6 +17,7 @@ from discrete_itd.cli.inputs import (
     kept_names,
     load_detector,
     load_model,
+    reader_of,
 )
 from discrete_itd.cli.messages import STANDARD, UserError, note, say
 from discrete_itd.cli.tables import (
@@ -32,7 +33,6 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
-from discrete_itd.progress import stream_progress
 from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
@@ -89,31 +89,30 @@ def _examined(args: argparse.Namespace) -> Findings:
 
     def with_keys() -> Iterator[Rows]:
         """The rows, beside them the columns that ``--keep`` asks for, as they are."""
-        for path, chunk, rows in readers[0].read_all(args.table, keep=args.keep):
+        for path, chunk, rows in reader.read_all(args.table, keep=args.keep):
             keep[:] = kept_names(path, list(chunk.columns), args.keep)
             yield replace(rows, others=chunk[keep].set_axis(rows.index))
 
     paths = [path for path in (args.table, args.inliers) if path is not None]
-    with stream_progress(args.command) as bar, about(" or ".join(paths)):
-        readers = [Reader(model, args, bar.update) for _ in paths]
+    with reader_of(model, args) as reader, about(" or ".join(paths)):
+        of_inliers = Reader(model, args, reader.bar)
         if args.inliers is not None:  # the table itself may be a pipe, and is read at once
-            readers[1].check_all(args.inliers)
+            of_inliers.check_all(args.inliers)
         found = examine(
             model,
             with_keys(),
-            inliers=None if args.inliers is None else Again(readers[1], args.inliers),
+            inliers=None if args.inliers is None else Again(of_inliers, args.inliers),
             target_nats=args.target_nats,
             target_false_alarms=args.target_false_alarms,
             n_most_anomalous=args.most_anomalous,
             keep=keep,
         )
-    for reader in readers:
-        reader.tell()
+    of_inliers.tell()
     return found
 
 
 class Again:
-    """The rows of a table, or of a folder, read anew at each iteration."""
+    """Rows that are read anew at each iteration."""
 
     def __init__(self, reader: Reader, path: str) -> None:
         self._reader, self._path = reader, path
@@ -149,8 +148,7 @@ def watch(args: argparse.Namespace) -> int:
                 f"--level: {args.state} is at level {found.level:g}, which does not change: its alarms would have no"
                 " guarantee; use another file for a new watch"
             )
-    with stream_progress(args.command) as bar:
-        reader = Reader(detector, args, bar.update)
+    with reader_of(detector, args) as reader:
         frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
         if args.out is not None:
             write_table(args.out, frames)
@@ -158,7 +156,6 @@ def watch(args: argparse.Namespace) -> int:
             pass
     # last: a call that fails before can be repeated
     save_whole(args.state, found.save)
-    reader.tell()
     say(args.out, f"{_shown(args.table)}: {found}")
     return int(found.alarm_ is not None)
 
@@ -178,11 +175,9 @@ def drift(args: argparse.Namespace) -> int:
     detector = load_detector(args)
     paths = [path for path in (args.table, args.reference) if path is not None]
     rows: list[Rows | None] = []
-    with stream_progress(args.command) as bar:
-        for path in paths:
-            reader = Reader(detector, args, bar.update)
+    for path in paths:
+        with reader_of(detector, args) as reader:
             rows.append(Rows.concat([part for _, _, part in reader.read_all(path)]))
-            reader.tell()
     table, reference = [*rows, None][:2]
     with about(" or ".join(paths)):
         found = detector.drift(table, reference=reference, alpha=args.alpha)
@@ -204,8 +199,7 @@ def evaluate(args: argparse.Namespace) -> None:
             f"column {args.label!r} is part of the model, which has seen such labels: fit with --drop"
         )
     scores, labels, alarms = [], [], []
-    with stream_progress(args.command) as bar:
-        reader = Reader(model, args, bar.update)
+    with reader_of(model, args) as reader:
         for path, chunk, rows in reader.read_all(args.table, all_used=True):
             if args.label not in chunk:
                 raise UserError(f"{path}: column {args.label!r}: named in --label, but not there")
@@ -214,7 +208,6 @@ def evaluate(args: argparse.Namespace) -> None:
                 scores.append(model.score_samples(rows))
                 if isinstance(model, DiffusionOutlierDetector):
                     alarms.append(model.predict(rows, scores=scores[-1]) == -1)
-    reader.tell()
     is_anomaly = _anomalies(args, np.concatenate(labels))
     alarm = np.concatenate(alarms) if alarms else None
     lines = measured(np.concatenate(scores), is_anomaly, alarm)

@@ -15,11 +15,11 @@ import pandas as pd
 from discrete_itd.cli.folders import Tally, check_files, in_folder, run
 from discrete_itd.cli.inputs import (
     Reader,
-    RowsDone,
     about,
     check_given,
     kept_names,
     load_model,
+    reader_of,
 )
 from discrete_itd.cli.messages import UserError, note, plus_minus, say
 from discrete_itd.cli.tables import Source
@@ -53,7 +53,8 @@ def score(args: argparse.Namespace) -> None:
     check_given(args.given, density_of(model))
     if threshold is None and isinstance(model, DiffusionOutlierDetector):
         note("with --given no alarms are raised: the threshold applies to whole rows")
-    tally = run(args, lambda progress: Scoring(args, model, threshold, progress))
+    with reader_of(model, args) as reader:
+        tally = run(args, Scoring(args, model, threshold, reader))
     n_rows = tally["rows"]
     if args.max_stderr is not None and tally["above"]:
         warn(large_errors(tally["above"], n_rows, "rows", args.max_stderr))
@@ -125,10 +126,9 @@ class Scoring:
         args: argparse.Namespace,
         model: Estimator,
         threshold: Threshold | None,
-        progress: RowsDone,
+        reader: Reader,
     ) -> None:
-        self.reader = Reader(model, args, progress)
-        self._args, self._threshold = args, threshold
+        self.reader, self._args = reader, args
         # with --given a detector is asked as a density is
         self._model = density_of(model) if threshold is None else model
         asked = ["score", "p_value", "alarm"] if threshold is not None else []
