@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from functools import partial
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,12 @@ from discrete_itd.denoisers.base import (
 )
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, fallback_log_prob
 
+ROWS = 4096  # of leaves that are checked together
 PAIRS = 1 << 16  # of a row and a tree that descend together
 CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up together
 REACHED = 1 << 20  # pairs of a row with gaps and a leaf, at most
 IMPOSSIBLE = 0.9 * KNOWN_NATS  # evidence by which a level is excluded, not just improbable
 ROUNDING = 1e-4  # by which probabilities may fail to add up to one
-TINY = 1e-38  # least probability, to avoid division by zero
 NEVER = -1e6  # nats for a probability of zero
 MOST_NATS = 600.0  # by which other columns favour a level that a cell's own evidence excludes: exp of it is finite
 FEWER = 0.75  # share of the pairs still on their way at which those that have arrived are set aside
@@ -199,40 +200,29 @@ class ForestDenoiser(Denoiser):
         probs, log_shares = probs.to(like), shares.to(like).log()
         roots, below = log_shares[: splits.n_trees], log_shares[splits.n_trees :].view(-1, 2)
         log_shares = torch.cat([roots.log_softmax(0), below.log_softmax(1).flatten()])
-        low, high = (t[splits.leaves] for t in splits.boxes())
-        inside = self._inside(probs, low, high)
+        boxes = splits.boxes()
+        for nodes, own in zip(splits.leaves.split(ROWS), probs.split(ROWS), strict=True):
+            inside = splits.inside(nodes, *boxes)
+            if not bool(((own > 0) == inside).all() & (own >= 0).all() & own.isfinite().all()):
+                raise ValueError("probs must be positive in the box of each leaf and zero outside")
+            if not bool((codebook.levels.sum(inside.long()) > 0).all()):
+                raise ValueError("the box of a leaf has none of the levels of a column")
         self.trees = None
         if parents is not None and tables is not None:
-            inside = codebook.levels.spread(inside, False)
+            inside = codebook.levels.spread(probs > 0, False)
             self.trees = LeafTrees(codebook, parents.to(probs.device), tables.to(like), inside)
         self.register_buffer("log_shares", log_shares)
         self.register_buffer("probs", probs / codebook.levels.per_level(codebook.levels.sum(probs)))
         self.register_buffer("means", mean.to(like))
         self.register_buffer("var", var.to(like))
-        self.register_buffer("_low", low[:, codebook.reals], persistent=False)
-        self.register_buffer("_high", high[:, codebook.reals], persistent=False)
-        for name in ("_log_weights", "_of_splits", "_inverse_sd", "_constant", "_log_wide"):
-            self.register_buffer(name, like.new_zeros(0), persistent=False)
+        for name, bound in zip(("_low", "_high"), boxes, strict=True):
+            own = bound[splits.leaves][:, codebook.reals]
+            self.register_buffer(name, own, persistent=False)
         self._derive()
-
-    def _inside(self, probs: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Which levels lie in the boxes (L, C) of the leaves: (L, T); ValueError unless these alone are positive."""
-        book, splits = self.codebook, self.splits
-        column = book.finite[book.levels.level_column]
-        tree, rows = splits.tree[splits.leaves], max(1, (1 << 22) // max(1, len(column)))
-        parts = zip(*(t.split(rows) for t in (probs, low, high, tree)), strict=True)
-        for p, least, most, of in parts:
-            rank = splits.rank[of]
-            inside = (rank > least[:, column]) & (rank <= most[:, column])
-            if not bool(((p > 0) == inside).all() & (p >= 0).all() & p.isfinite().all()):
-                raise ValueError("probs must be positive in the box of each leaf and zero outside")
-            if not bool((book.levels.sum(inside.to(p)) > 0).all()):
-                raise ValueError("the box of a leaf has none of the levels of a column")
-        return probs > 0
 
     @torch.no_grad()
     def _derive(self) -> None:
-        """Compute quantities that follow from the parameters, since every score needs them."""
+        """Keep what follows from the parameters, since every score needs it."""
         splits, book = self.splits, self.codebook
         own = self.log_shares.new_zeros(splits.n_nodes, book.n_columns)
         for part in splits.depths[1:]:
@@ -240,14 +230,19 @@ class ForestDenoiser(Denoiser):
             own[part] = own[up]
             at = torch.arange(part.start, part.stop, device=up.device)
             own[at, splits.column[up]] += self.log_shares[part]
-        self._of_splits = own[splits.leaves]  # (L, C), nats of the splits by a column
-        self._log_weights = self._of_splits.sum(1) + self.log_shares[splits.tree[splits.leaves]]
+        of_splits = own[splits.leaves]  # (L, C), nats of the splits by a column
         sd, low, high = self.var.double().sqrt(), self._low.double(), self._high.double()
         log_mass = log_between((low - self.means) / sd, (high - self.means) / sd)
-        constant = math.log1p(-self.wide) - sd.log() - 0.5 * math.log(2 * math.pi) - log_mass
-        of_wide = math.log(self.wide) - log_between(low / WIDE_SD, high / WIDE_SD)
-        self._inverse_sd, self._constant = (1 / sd).to(self.var), constant.to(self.var)
-        self._log_wide = of_wide.to(self.var)  # (L, R), of the wide Gaussian in the box
+        derived = {
+            "_of_splits": of_splits,
+            "_log_weights": of_splits.sum(1) + self.log_shares[splits.tree[splits.leaves]],
+            "_inverse_sd": (1 / sd).to(self.var),
+            "_constant": math.log1p(-self.wide) - sd.log() - 0.5 * math.log(2 * math.pi) - log_mass,
+            # of the wide Gaussian in the box
+            "_log_wide": math.log(self.wide) - log_between(low / WIDE_SD, high / WIDE_SD),
+        }
+        for name, data in derived.items():
+            self.register_buffer(name, data.to(self.var), persistent=False)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -320,17 +315,30 @@ class ForestDenoiser(Denoiser):
             for i in range(0, len(rows), few):
                 some = slice(i, i + few)
                 yield Pairs(rows[some], leaf[some], level[some, None], reals[some, None])
-        for n in gaps[gaps > 0].unique().tolist():
+        for rows in self._alike(gaps, gaps > 0):
+            cells = splits.places(x[rows])
+            value = splits.values(*cells)
+            yield from self._reached(rows, value, value, *cells, 4 * CELLS // width)
+
+    def _alike(self, n_unknown: Tensor, among: Tensor, most: int = REACHED) -> Iterator[Tensor]:
+        """Numbers of rows ``among`` all (B,) with equally many unknown cells, with about ``most`` leaves together."""
+        splits = self.splits
+        for n in n_unknown[among].unique().tolist():
             # a column is seldom split more than twice on the way to a leaf
-            most = min(splits.n_leaves, splits.n_trees << min(2 * n, 40))
-            for rows in torch.nonzero(gaps == n).flatten().split(max(1, REACHED // most)):
-                level, reals = splits.places(x[rows])
-                value = splits.values(level, reals)
-                row, leaf, counts = splits.reach(value, value, len(rows))
-                for some, pairs in portions(counts, 4 * CELLS // width):
-                    at = row[pairs]
-                    own = rows[some], leaf[pairs], level[at], reals[at]
-                    yield Pairs(*own, at - some.start, counts[some])
+            leaves = min(splits.n_leaves, splits.n_trees << min(2 * n, 40))
+            yield from (
+                torch.nonzero(among & (n_unknown == n)).flatten().split(max(1, most // leaves))
+            )
+
+    def _reached(
+        self, rows: Tensor, low: Values, high: Values, level: Tensor, reals: Tensor, most: int
+    ) -> Iterator[Pairs]:
+        """Rows, with their cells, and all leaves that agree with them, about ``most`` pairs at once."""
+        row, leaf, counts = self.splits.reach(low, high, len(rows))
+        for some, pairs in portions(counts, most):
+            at = row[pairs]
+            own = rows[some], leaf[pairs], level[at], reals[at]
+            yield Pairs(*own, at - some.start, counts[some])
 
     def _cells(self, pairs: Pairs) -> Tensor:
         """Log-probability of the known cells of each pair's row in its leaf."""
@@ -364,23 +372,44 @@ class ForestDenoiser(Denoiser):
         their posterior given the columns before it; the mean over the order of the table and its reverse, leading
         columns first.
         """
-        book = self.codebook
+        gaps = x[:, self._own].isnan().any(1)
+        if self.trees is None or not bool(gaps.any()):
+            return self._factors(x, by_tree=False)
+        # a cell whose parent is missing has no factor of its own
+        out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+        out[gaps] = super().log_factors(x[gaps])
+        out[~gaps] = self._factors(x[~gaps], by_tree=False)
+        return out
+
+    def mean_log_factors(self, x: Tensor) -> Tensor:
+        """The mean over the trees of the factors of each tree alone for rows ``x`` (B, C): float64, (B, C).
+
+        Only with products in the leaves. Rows sum to the logarithm of the geometric mean of the trees.
+        """
+        return self._factors(x, by_tree=True)
+
+    def _factors(self, x: Tensor, *, by_tree: bool) -> Tensor:
+        book, n_trees = self.codebook, self.n_trees
         out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
         if self.fallback is not None:
             out = self.fallback.log_factors(x).to(out).index_fill(1, self._own, 0.0)
-        orders = both_ways(range(book.n_columns), book.leading_columns)
-        if self.trees is not None:  # a cell whose parent is missing has no factor of its own
-            gaps = torch.nonzero(x[:, self._own].isnan().any(1)).flatten()
-            if len(gaps):
-                out[gaps] = super().log_factors(x[gaps])
-                rows = torch.nonzero(~x[:, self._own].isnan().any(1)).flatten()
-                out[rows] = self.log_factors(x[rows])
-                return out
         for pairs in self._pairs(x):
             start, terms = self._terms(pairs, x)
-            for order in orders:
-                totals = pairs.log_total(start[..., None] + terms[..., order].cumsum(-1))
+            if by_tree and pairs.row is None:  # one leaf a tree: the order does not matter
+                out[pairs.rows] += _mean(terms)
+                continue
+            total = pairs.log_total
+            if by_tree and pairs.row is not None:
+                tree = self.splits.tree[self.splits.leaves[pairs.leaf]]
+                place, sorting = (pairs.row * n_trees + tree).sort(stable=True)
+                start, terms = (start - self.log_shares[tree])[sorting], terms[sorting]
+                counts = torch.bincount(place, minlength=len(pairs.rows) * n_trees)
+                total = partial(log_totals, row=place, counts=counts)
+            for order in both_ways(range(book.n_columns), book.leading_columns):
+                totals = total(start[..., None] + terms[..., order].cumsum(-1))
                 steps = totals.diff(dim=1, prepend=torch.zeros_like(totals[:, :1]))
+                if by_tree:
+                    steps = _mean(steps.unflatten(0, (-1, n_trees)))
                 out[pairs.rows[:, None], torch.tensor(order, device=x.device)] += steps / 2
         return out.masked_fill(x.isnan(), 0.0)
 
@@ -394,31 +423,6 @@ class ForestDenoiser(Denoiser):
         terms[..., self.codebook.finite] += self._level_cells(pairs)
         terms[..., self.codebook.reals] += self._number_cells(pairs)
         return start, terms.masked_fill_(missing, 0.0)
-
-    def mean_log_factors(self, x: Tensor) -> Tensor:
-        """The mean over the trees of the factors of each tree alone for rows ``x`` (B, C): float64, (B, C).
-
-        Only with products in the leaves. Rows sum to the logarithm of the geometric mean of the trees.
-        """
-        out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-        if self.fallback is not None:
-            out = self.fallback.log_factors(x).to(out).index_fill(1, self._own, 0.0)
-        orders = both_ways(range(self.codebook.n_columns), self.codebook.leading_columns)
-        for pairs in self._pairs(x):
-            start, terms = self._terms(pairs, x)
-            if pairs.row is None:  # one leaf a tree: the order of the columns does not matter
-                out[pairs.rows] += _mean(terms)
-                continue
-            tree = self.splits.tree[self.splits.leaves[pairs.leaf]]
-            start = start - self.log_shares[tree]
-            place, sorting = (pairs.row * self.n_trees + tree).sort(stable=True)
-            counts = torch.bincount(place, minlength=len(pairs.rows) * self.n_trees)
-            for order in orders:
-                totals = (start[:, None] + terms[:, order].cumsum(-1))[sorting]
-                totals = log_totals(totals, place, counts).unflatten(0, (-1, self.n_trees))
-                steps = totals.diff(dim=2, prepend=torch.zeros_like(totals[..., :1]))
-                out[pairs.rows[:, None], torch.tensor(order, device=x.device)] += _mean(steps) / 2
-        return out.masked_fill(x.isnan(), 0.0)
 
     # -- posteriors -------------------------------------------------------------------------------
 
@@ -492,24 +496,27 @@ class ForestDenoiser(Denoiser):
             is_noisy |= ~is_known.all(1)
         log_mass = torch.zeros(len(evidence), dtype=torch.float64, device=evidence.device)
         logits, found = torch.empty_like(evidence), []
-        for rows, noisy in self._alike(n_unknown, is_noisy):
-            own = level[rows], reals[rows]
-            low = high = splits.values(*own)
+        for rows, noisy in self._in_turn(n_unknown, is_noisy):
+            low = high = splits.values(level[rows], reals[rows])
             if noisy:
-                low, high = splits.ranges(may_be[rows], own[1])
-            row, leaf, counts = splits.reach(low, high, len(rows))
-            if noisy:
-                joint, shares = self._masses(row, leaf, counts, ell[rows], y[rows], snr[rows])
-            else:
-                joint, shares = self._joint(row, leaf, counts, *own), None
-            total = log_totals(joint, row, counts)
-            log_weight = joint.double() - total[row]
-            log_mass[rows] = total + top[rows].sum(1)
-            prior = self._mixed(row, leaf, counts, log_weight.exp().to(evidence), shares)
-            logits[rows] = finite_log(prior).to(evidence) + evidence[rows]
-            if n_reals:
-                place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-                found.append((rows[row], place, log_weight.to(evidence), leaf))
+                low, high = splits.ranges(may_be[rows], reals[rows])
+            most = 4 * CELLS // max(1, self._n_weighed if noisy else level.shape[1])
+            for pairs in self._reached(rows, low, high, level[rows], reals[rows], most):
+                row, leaf, shares = cast(Tensor, pairs.row), pairs.leaf, None
+                if noisy:
+                    at = pairs.rows[row]
+                    joint, shares = self._weighed(leaf, ell[at], y[at], snr[at])
+                else:
+                    joint = self._log_weights[leaf] + self._cells(pairs)
+                total = pairs.log_total(joint)
+                log_mass[pairs.rows] = total + top[pairs.rows].sum(1)
+                log_weight = joint.double() - total[row]
+                prior = self._mixed(pairs, log_weight.exp().to(evidence), shares)
+                logits[pairs.rows] = finite_log(prior).to(evidence) + evidence[pairs.rows]
+                if n_reals:
+                    first = torch.searchsorted(row, row)
+                    place = torch.arange(len(row), device=row.device) - first
+                    found.append((pairs.rows[row], place, log_weight.to(evidence), leaf))
         n = 1 + max((int(place.max()) for _, place, _, _ in found), default=0)
         n += -n % BLOCK  # zeros at the end of whole vectors change no sum: not even its rounding
         log_weights = evidence.new_full((len(evidence), n), -torch.inf)
@@ -518,75 +525,46 @@ class ForestDenoiser(Denoiser):
             log_weights[row, place], leaves[row, place] = weight, leaf
         return log_mass, logits, (log_weights, leaves)
 
-    def _alike(self, n_unknown: Tensor, is_noisy: Tensor) -> Iterator[tuple[Tensor, bool]]:
-        """Numbers of rows with equally many unknown cells, as memory allows, and whether any of these is noisy."""
-        splits, width = self.splits, self.codebook.levels.n_points
-        kind = 2 * n_unknown + is_noisy
-        for k in kind.unique().tolist():
-            # a column is seldom split more than twice on the way to a leaf
-            most = min(splits.n_leaves, splits.n_trees << min(k & ~1, 40))
-            n = (REACHED * 4 // max(1, width) if k & 1 else REACHED) // most
-            for rows in torch.nonzero(kind == k).flatten().split(max(1, n)):
-                yield rows, bool(k & 1)
+    def _in_turn(self, n_unknown: Tensor, is_noisy: Tensor) -> Iterator[tuple[Tensor, bool]]:
+        """Numbers of rows, and whether they are noisy: as many alike as memory allows."""
+        for noisy, most in ((False, REACHED), (True, REACHED * 4 // max(1, self.probs.shape[1]))):
+            for rows in self._alike(n_unknown, is_noisy == noisy, most):
+                yield rows, noisy
 
-    def _joint(
-        self, row: Tensor, leaf: Tensor, counts: Tensor, level: Tensor, reals: Tensor
-    ) -> Tensor:
-        """Log-probability of known cells together with each leaf: (P,), nats."""
-        out = []
-        for some, pairs in portions(counts, 4 * CELLS // max(1, level.shape[1])):
-            at = row[pairs]
-            own = Pairs(at, leaf[pairs], level[at], reals[at], at - some.start, counts[some])
-            out.append(self._log_weights[own.leaf] + self._cells(own))
-        return torch.cat(out)
+    @property
+    def _n_weighed(self) -> int:
+        """Numbers of a pair in :meth:`_weighed`."""
+        return self.probs.shape[1] if self.trees is None else self.trees.tables[0, ..., 0].numel()
 
-    def _masses(
-        self, row: Tensor, leaf: Tensor, counts: Tensor, ell: Tensor, y: Tensor, snr: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probability of any evidence together with each leaf (P,), nats; and the ``masses`` for :meth:`_mixed`."""
-        levels, like, masses, joint = self.codebook.levels, ell.exp(), [], []
-        if self.trees is not None:
-            like = levels.spread(like, 0.0)
-        for _, pairs in portions(counts, 4 * CELLS // max(1, like[0].numel())):
-            at, own = row[pairs], leaf[pairs]
-            if self.trees is not None:
-                log_mass = self.trees.log_mass(own, like[at])
-            else:
-                mass = levels.sum(self.probs[own] * like[at])
-                masses.append(mass.clamp_min(torch.finfo(ell.dtype).tiny))
-                log_mass = masses[-1].log().sum(1)
-            joint.append(self._log_weights[own].double() + log_mass)
-            if len(self.codebook.reals):
-                q = self._gaussian(own[:, None])
-                weighted = q.log_weight + q.log_evidence(y[at], snr[at])
-                joint[-1] += weighted.logsumexp(2).sum(1)
-        return torch.cat(joint), like if self.trees is not None else torch.cat(masses)
+    def _weighed(self, leaf: Tensor, ell: Tensor, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of any evidence together with leaves (P,): (P,), nats; and of every level given the others.
 
-    def _mixed(
-        self, row: Tensor, leaf: Tensor, counts: Tensor, weight: Tensor, masses: Tensor | None
-    ) -> Tensor:
-        """The leaves' probabilities of levels, added up with weights (P,): (B, T).
-
-        Each column's are divided by the probability of its own evidence, ``masses`` (P, C'), 1 by default. With trees
-        in the leaves, the evidence is given instead, as likelihoods (B, C', K).
+        That is (P, T), over the probability of the column's own evidence.
         """
-        if masses is None:
+        levels, probs, like = self.codebook.levels, self.probs[leaf], ell.exp()
+        if self.trees is None:
+            masses = levels.sum(probs * like).clamp_min(torch.finfo(ell.dtype).tiny)
+            log_mass, shares = masses.log().sum(1), probs / levels.per_level(masses)
+        else:
+            log_mass, shares = self.trees.posteriors(leaf, levels.spread(like, 0.0))
+            shares = levels.gather(shares)
+        joint = self._log_weights[leaf].double() + log_mass
+        if len(self.codebook.reals):
+            q = self._gaussian(leaf[:, None])
+            joint += (q.log_weight + q.log_evidence(y, snr)).logsumexp(2).sum(1)
+        return joint, shares
+
+    def _mixed(self, pairs: Pairs, weight: Tensor, shares: Tensor | None) -> Tensor:
+        """Sums (B, T) over the leaves of each row, weighted by (P,), of ``shares`` (P, T), by default ``probs``."""
+        counts, row = cast(Tensor, pairs.counts), cast(Tensor, pairs.row)
+        if shares is None:
             start = counts.cumsum(0) - counts
             return nn.functional.embedding_bag(
-                leaf, self.probs, start, mode="sum", per_sample_weights=weight
+                pairs.leaf, self.probs, start, mode="sum", per_sample_weights=weight
             )
-        out = self.probs.new_zeros(len(counts), self.probs.shape[1])
-        if self.trees is not None:
-            out = out.double()
-            for _, pairs in portions(counts, 4 * CELLS // max(1, masses[0].numel())):
-                prior = self.trees.posteriors(leaf[pairs], masses[row[pairs]])
-                shares = self.codebook.levels.gather(prior) * weight[pairs, None]
-                add_at(out, 0, row[pairs], shares)
-            return out
-        for _, pairs in portions(counts, 4 * CELLS // max(1, out.shape[1])):
-            share = self.codebook.levels.per_level(weight[pairs, None] / masses[pairs])
-            add_at(out, 0, row[pairs], self.probs[leaf[pairs]] * share)
-        return out
+        return add_at(
+            shares.new_zeros(len(counts), shares.shape[1]), 0, row, shares * weight[:, None]
+        )
 
     # -- draws ------------------------------------------------------------------------------------
 
@@ -699,53 +677,50 @@ class LeafTrees(nn.Module):
 
     def log_mass(self, leaf: Tensor, like: Tensor) -> Tensor:
         """Log-probability of likelihoods ``like`` (P, C', K) of the levels in leaves (P,): float64, (P,), nats."""
-        return self._gathered(leaf, like)[0]
+        return self._collected(leaf, like)[0]
 
-    def _gathered(self, leaf: Tensor, like: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The :meth:`log_mass`; messages from the columns below (P, C', K); message of each column, the last one first.
+    def _collected(self, leaf: Tensor, like: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """The :meth:`log_mass`; and numbers of each step, the last column of the order first.
 
-        Both as logarithms: many columns below one may contradict each other beyond the range of floats.
+        Messages are logarithms: many columns below one may contradict each other beyond the range of floats.
         """
         n, k = self.tables.shape[1:3]
         at = torch.arange(len(leaf), device=leaf.device)
         order, parents, tables = self._order[leaf], self.parents[leaf], self.tables.view(-1, k, k)
-        log_like = like.double().log()
-        below, sent = torch.zeros_like(log_like), []
+        below, steps = torch.zeros_like(like, dtype=torch.float64), []  # messages to each column
         log_mass = torch.zeros(len(leaf), dtype=torch.float64, device=leaf.device)
-        for i in range(n - 1, 0, -1):
+        for i in range(n - 1, -1, -1):
             j = order[:, i]
-            own, top = scaled(log_like[at, j] + below[at, j])
-            message = finite_log((tables[leaf * n + j] * own.to(like)[:, None]).sum(2)).double()
+            own, messages = like[at, j], below[at, j]
+            top = (own.double().log() + messages).amax(1).clamp_min(NEVER)
+            factor = (messages - top[:, None]).clamp_max(MOST_NATS).exp()
+            own = own * factor
+            table = tables[leaf * n + j]
+            message = finite_log((table * own.to(table)[:, None]).sum(2)).double()
             log_mass += top
-            below[at, parents[at, j]] += message
-            sent.append(message)
-        root = order[:, 0]
-        own, top = scaled(log_like[at, root] + below[at, root])
-        mass = (tables[leaf * n + root][:, 0] * own).sum(1)
-        return log_mass + finite_log(mass) + top, below, sent
+            if i:
+                below[at, parents[at, j]] += message
+            steps.append((factor, own, message))
+        return log_mass + message[:, 0], steps
 
-    def posteriors(self, leaf: Tensor, like: Tensor) -> Tensor:
-        """Posterior of every level given the other columns, over the probability of its own evidence: (P, C', K).
+    def posteriors(self, leaf: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`log_mass`, and its derivative by ``like``, float64.
 
-        ``like`` (P, C', K) are the likelihoods of the levels, in leaves (P,); float64.
+        That is the posterior of every level given the other columns, over the probability of its own evidence.
         """
         n, k = self.tables.shape[1:3]
         at = torch.arange(len(leaf), device=leaf.device)
-        order, parents, tables = self._order[leaf], self.parents[leaf], self.tables.view(-1, k, k)
-        _, below, sent = self._gathered(leaf, like)
-        likely = like.double().log() + below
-        above, root = torch.zeros_like(like), order[:, 0]
-        above[at, root] = tables[leaf * n + root][:, 0]
-        for i, message in zip(range(1, n), reversed(sent), strict=True):
-            j = order[:, i]
-            up = parents[at, j]
-            # the parent without the message of this column
-            others, _ = scaled(above[at, up].double().log() + likely[at, up] - message)
-            others = others / others.sum(1, keepdim=True).clamp_min(TINY)
-            above[at, j] = (others.to(like)[:, :, None] * tables[leaf * n + j]).sum(1)
-        _, top = scaled(likely)
-        prior = above * (below - top[..., None]).clamp_max(MOST_NATS).exp()
-        return prior / (prior * like).sum(2, keepdim=True).clamp_min(TINY)
+        log_mass, steps = self._collected(leaf, like)
+        shares, posterior = torch.zeros(2, *like.shape, dtype=torch.float64, device=like.device)
+        for i, (factor, own, message) in enumerate(reversed(steps)):
+            j = self._order[leaf, i]
+            # of the parent; all rows of a root's table are equal
+            above = posterior[at, self.parents[leaf, j]] if i else torch.full_like(message, 1 / k)
+            table = self.tables.view(-1, k, k)[leaf * n + j]
+            slope = ((above * (-message).exp())[:, :, None].to(table) * table).sum(1)
+            shares[at, j] = (slope * factor).clamp_max(math.exp(MOST_NATS))
+            posterior[at, j] = slope * own
+        return log_mass, shares
 
     def draw(self, leaf: Tensor, allowed: Tensor, generator: torch.Generator) -> Tensor:
         """Codes (n, C') drawn in leaves (n,), each column given its parent, of levels ``allowed`` (C', K)."""
@@ -758,12 +733,6 @@ class LeafTrees(nn.Module):
             u = torch.rand((len(leaf), 1), generator=generator, device=p.device, dtype=p.dtype)
             out[at, j] = (u * p[:, -1:] >= p).sum(1).clamp_max(k - 1)
         return out
-
-
-def scaled(logs: Tensor) -> tuple[Tensor, Tensor]:
-    """Exponentials of logarithms (..., K), divided by the largest; and its logarithm (...)."""
-    top = logs.amax(-1).clamp_min(NEVER)
-    return (logs - top[..., None]).exp(), top
 
 
 class Splits(nn.Module):
@@ -813,7 +782,6 @@ class Splits(nn.Module):
     _is_real: Tensor
     _place: Tensor
     _bound: Tensor
-    _finite_place: Tensor
 
     def __init__(self, codebook: Codebook, column: Tensor, threshold: Tensor, rank: Tensor) -> None:
         super().__init__()
@@ -859,27 +827,18 @@ class Splits(nn.Module):
         self.register_buffer("column", column.to(device))
         self.register_buffer("threshold", threshold.to(codebook.known_snr))
         self.register_buffer("rank", rank.to(codebook.known_snr))
-        finite = torch.full((n_columns,), -1)
-        finite[codebook.finite.cpu()] = torch.arange(len(codebook.finite))
         derived = {
-            "_finite_place": finite,
             "left": left,
             "parent": parent,
             "leaves": leaves,
             "leaf": leaf,
             "tree": tree,
-        }
-        derived |= {
             "_is_real": is_real[column] & inner,
             "_place": place[column].masked_fill(~inner, 0),
+            "_bound": threshold.cpu().masked_fill(~inner, torch.inf).to(codebook.dtype),
         }
-        derived["_bound"] = threshold.cpu().masked_fill(~inner, torch.inf).to(codebook.dtype)
         for name, data in derived.items():
             self.register_buffer(name, data.to(device), persistent=False)
-
-    def place(self, column: Tensor) -> Tensor:
-        """Position of columns (P,) among the low-cardinality ones; -1 for others."""
-        return self._finite_place[column]
 
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (B, C') of the low-cardinality cells of rows ``x`` (B, C), T where missing, and numbers (B, R)."""
@@ -996,6 +955,12 @@ class Splits(nn.Module):
                 above = up[which]
                 bound[node[which], self.column[above]] = self.threshold[above]
         return low, high
+
+    def inside(self, nodes: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Which levels lie in the :meth:`boxes` ``low`` and ``high`` of nodes (n,): bool, (n, T)."""
+        column, rank = self.codebook.finite[self.codebook.levels.level_column], self.rank
+        rank = rank[self.tree[nodes]]
+        return (rank > low[nodes][:, column]) & (rank <= high[nodes][:, column])
 
     def sums(self, of_leaves: Tensor) -> Tensor:
         """Sums of leaves' values (L, ...) in every node: (M, ...)."""

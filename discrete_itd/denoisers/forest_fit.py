@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import log_between, log_normal
 from discrete_itd.channel.levels import Levels
 from discrete_itd.denoisers.counts import indicators
@@ -17,7 +15,6 @@ from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
 ROWS = 4096  # counted at once
-CELLS = 1 << 22  # numbers of nodes that are smoothed at once
 TINY = 1e-30  # least probability
 FLAT = 10.0  # widths of a box that the standard deviation of a Gaussian in it may have: then it is flat
 PRIOR_VAR = 0.25  # of a continuous column without numbers; they are scaled to this variance
@@ -63,11 +60,9 @@ class ForestCounts:
             if len(book.reals):
                 reals = reals.double()
                 there, reals = ~reals.isnan(), reals.nan_to_num(0.0)
-                for sums, values in zip(
-                    self.reals, (there.double(), reals, reals.square()), strict=True
-                ):
-                    for i in range(leaf.shape[1]):
-                        sums.index_add_(0, leaf[:, i], values)
+                sums = torch.stack([there.double(), reals, reals.square()])
+                for own in leaf.T:
+                    self.reals.index_add_(1, own, sums)
             self.n_rows += len(rows)
         return self
 
@@ -137,37 +132,22 @@ class ForestCounts:
         ``above`` and ``root`` are the pseudo-counts of the distribution in the node above, and of the ``prior`` (T,) of
         the whole table, both restricted to the box.
         """
-        splits, book = self.splits, self.splits.codebook
-        out = torch.zeros(self.levels.shape, dtype=prior.dtype, device=prior.device)
-        for columns, index in _blocks(book, splits.n_nodes):
-            counts = splits.sums(self.levels[:, index]).to(prior)  # (M, G, K)
-            start = prior[index].expand(splits.n_trees, -1, -1)
-            p = restricted = start / start.sum(2, keepdim=True)
-            which = torch.full((book.n_columns,), -1, device=prior.device)
-            which[book.finite[columns]] = torch.arange(len(columns), device=prior.device)
-            first = 0  # node of the depth above
-            for part in splits.depths:
-                if part.start:
-                    up = splits.parent[part]
-                    at = up - first
-                    p, restricted = p[at], restricted[at]
-                    node = torch.nonzero(which[splits.column[up]] >= 0).flatten()
-                    if len(node):
-                        above_it = up[node]
-                        g = which[splits.column[above_it]]
-                        rank = splits.rank[splits.tree[above_it][:, None], index[g]]
-                        second = (node + part.start) != splits.left[above_it]
-                        inside = (rank > splits.threshold[above_it][:, None]) == second[:, None]
-                        for t in (p, restricted):
-                            own = t[node, g] * inside
-                            t[node, g] = own / own.sum(1, keepdim=True)
-                    n = counts[part]
-                    p = n + above * p + root * restricted
-                    p = p / p.sum(2, keepdim=True)
-                leaf = splits.leaf[part]
-                is_leaf = torch.nonzero(leaf >= 0).flatten()
-                out[leaf[is_leaf][:, None, None], index] = p[is_leaf]
-                first = part.start
+        splits, levels = self.splits, self.splits.codebook.levels
+        counts, boxes = splits.sums(self.levels), splits.boxes()
+        out, p, start = prior.new_zeros(self.levels.shape), prior, 0
+
+        def normalised(t: Tensor) -> Tensor:
+            return t / levels.per_level(levels.sum(t))
+
+        for part in splits.depths:
+            nodes = torch.arange(part.start, part.stop, device=prior.device)
+            inside = splits.inside(nodes, *boxes)
+            own = normalised(prior * inside)
+            if part.start:
+                before = normalised(p[splits.parent[part] - start] * inside)
+                own = normalised(counts[part].to(prior) + above * before + root * own)
+            p, start, leaf = own, part.start, splits.leaf[part]
+            out[leaf[leaf >= 0]] = p[leaf >= 0]
         return out
 
     def gaussians(self, above: float) -> tuple[Tensor, Tensor]:
@@ -240,18 +220,10 @@ class ForestCounts:
         up = torch.searchsorted(nodes, splits.parent[nodes].clamp_min(tree))
         for part in parts[:0:-1]:
             counts.index_add_(0, up[part], counts[part].clone())
-        rank, same = splits.rank[tree], of[:, None] == of
-        inside = torch.ones(len(nodes), len(prior), dtype=torch.bool, device=nodes.device)
+        same, boxes = of[:, None] == of, splits.boxes()
         for part in parts:
-            if part.start:
-                here = nodes[part]
-                above_it = splits.parent[here]
-                second = (rank > splits.threshold[above_it][:, None]) == (
-                    (here != splits.left[above_it])[:, None]
-                )
-                is_split = of == splits.place(splits.column[above_it])[:, None]
-                inside[part] = inside[up[part]] & (second | ~is_split)
-            alone = prior * inside[part]
+            inside = splits.inside(nodes[part], *boxes)
+            alone = prior * inside
             alone = alone / levels.per_level(levels.sum(alone))
             product = torch.where(same, torch.diag_embed(alone), alone[:, :, None] * alone[:, None])
             total = counts[part].add_(product, alpha=ROOT_COUNT)
@@ -355,19 +327,6 @@ def untruncated(mean: Tensor, var: Tensor, low: Tensor, high: Tensor) -> tuple[T
     precision = torch.maximum(1 / var - box, torch.where(finite, 1 / (FLAT * width).square(), 0.0))
     centre = torch.where(finite, (low + high) / 2, 0.0)
     return (mean / var - box * centre) / precision, 1 / precision
-
-
-def _blocks(book: Codebook, n_nodes: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Low-cardinality columns (G,) with equally many levels, and these (G, K), as many at once as ``CELLS`` allow."""
-    sizes = torch.tensor(book.levels.cardinalities, dtype=torch.int64)
-    for k in sizes.unique().tolist():
-        codes = torch.arange(k, device=book.device)[:, None].expand(-1, len(sizes))
-        columns = torch.nonzero(sizes == k).flatten().to(book.device)
-        index = book.levels.index_of(codes)[:, columns].T
-        for some in torch.arange(len(columns), device=book.device).split(
-            max(1, CELLS // (n_nodes * k))
-        ):
-            yield columns[some], index[some]
 
 
 def noise(row: Tensor, node: Tensor, seed: int) -> Tensor:
