@@ -120,10 +120,9 @@ def _read_to_fit(
     group: str | None,
     dialect: Dialect,
 ) -> tuple[pd.DataFrame | ParquetStream, pd.Series | None]:
-    """The columns of a table to learn from, in their types, and the groups of its rows.
+    """The columns of a table to learn from, in their types, and the groups of its rows, if a column says them.
 
-    A folder of Parquet is read as it is needed. The column of groups is left out unless its kind is given. A decimal
-    mark that was asked for is added to ``column_types``, so that the model knows it.
+    A decimal mark that was asked for is added to ``column_types``, so that the model knows it.
     """
     frame = _folder(path) if Path(path).is_dir() else as_written(path, dialect)
     names = [str(n) for n in frame.columns]
@@ -178,8 +177,8 @@ def typed_table(
 ) -> pd.DataFrame:
     """The text of a CSV with numbers, truth values and ISO times as such, where a column has nothing else.
 
-    Other text, in the notation of a country maybe, is read by the model. Text in a nominal column stays text, and in
-    an ordinal column it is not a date. A warning names words that are taken as missing cells.
+    Text in a nominal column stays text, and in an ordinal column it is not a date. A warning names words that are taken
+    as missing cells.
     """
     cells, asked = {}, {",": "decimal-comma", ".": "decimal-point", None: None}[dialect.decimal]
     for name, values in frame.items():
@@ -219,34 +218,26 @@ def _folder(path: str) -> ParquetStream:
 
 
 def describe(args: argparse.Namespace) -> None:
-    """Run the command ``describe``: print what a model is, as its card says."""
+    """Run the command ``describe``."""
     print(load_model(args.model).model_card())
 
 
 def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
-    """Columns, schedule, training and threshold of a fitted model."""
+    """Columns, training, gain and threshold of a fitted model, of which its card says more."""
     model = density_of(fitted)
     formatters: dict[str | int, Callable] = {
         "missing": percent,
         "categories": lambda n: str(n or ""),
     }
     print(model.encoder_.describe().to_string(index=False, formatters=formatters))
-    best = model.model_.schedule_table.iloc[0]
-    print(f"\nschedule: {best['path']}, {best['steps']} steps, {best['paths']} paths per row")
     history = model.history_
     best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
-    print(f"training: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
+    print(f"\ntraining: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
     held_out = model.model_.held_out
-    gain = (
-        f"{plus_minus(held_out.gain, held_out.gain_stderr)} per row better than independent columns"
-    )
-    if held_out.n_rows < 2:
-        gain = "one is too few to say how much better the model is than independent columns"
-    print(f"held-out rows: {gain}" + f" (on {held_out.n_rows} rows)" * (held_out.n_rows > 1))
-    # with densities or pooled categories, these nats are not in the units of the table
-    if all(not column.has_volume for column in model.encoder_.schema):
-        independent = plus_minus(held_out.independent, held_out.independent_stderr)
-        print(f"  {'independent columns':20} {independent}")
-        print(f"  {'model':20} {plus_minus(held_out.nats, held_out.stderr)}")
+    gain = "one is too few to say how much better the model is than independent columns"
+    if held_out.n_rows > 1:
+        better = plus_minus(held_out.gain, held_out.gain_stderr)
+        gain = f"{better} per row better than independent columns (on {held_out.n_rows} rows)"
+    print(f"held-out rows: {gain}")
     if isinstance(fitted, DiffusionOutlierDetector):
         print(f"threshold: {fitted.threshold_}")

@@ -1,7 +1,4 @@
-"""All commands and options of the command line, with their help texts and the types of their values.
-
-A new option is one ``add`` in the function of its command below; the command finds its value in ``args``.
-"""
+"""All commands and options of the command line, with their help texts and the types of their values."""
 
 from __future__ import annotations
 
@@ -16,8 +13,7 @@ from discrete_itd.cli import descriptions
 from discrete_itd.cli.descriptions import ENDINGS
 from discrete_itd.cli.messages import UserError
 
-# equal to encoders.KINDS, encoders.NOTATIONS and recipes.NAMES, whose modules import torch
-KINDS = ("nominal", "ordinal", "continuous", "binned")
+# equal to encoders.NOTATIONS and recipes.NAMES, whose modules import torch
 NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
 DENOISERS = (
     "auto", "best", "network", "causal", "row_mixture", "independent", "tree", "trees", "mixture", "decoder",
@@ -30,7 +26,7 @@ DENOISERS = (
 def _number(
     wanted: str, accepts: Callable[[float], bool], convert: Callable[[str], Any] = float
 ) -> Callable[[str], Any]:
-    """A type of numbers that ``accepts`` is true of; others raise an error that names the text."""
+    """A type of numbers that are accepted."""
 
     def parse(text: str) -> Any:
         try:
@@ -56,39 +52,33 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
     name, equals, what = text.rpartition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")
-    if what in NOTATIONS:
-        return name, {"notation": what}
     kind, colon, option = what.partition(":")
-    if kind not in KINDS:
-        raise argparse.ArgumentTypeError(
-            f"column {name!r}: kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}"
-        )
-    if not colon:
-        return name, kind
-    if option in NOTATIONS and kind != "nominal":
-        return name, {"kind": kind, "notation": option}
-    wanted = "no option"
-    try:
-        if kind == "nominal":
-            wanted = "a number, like nominal:10"
-            spec = {"min_count": int(option)}
-        elif kind == "binned":
-            wanted = "a number of bins or their edges, like binned:16 or binned:0,18,65,120"
-            edges = option.split(",")
-            spec = {"edges": [float(e) for e in edges]} if edges[1:] else {"bins": int(option)}
-        else:
-            raise ValueError
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"column {name!r}: {kind} takes {wanted}, got {what!r}"
-        ) from None
+    spec: dict[str, Any] = {"notation": what} if what in NOTATIONS else {"kind": kind}
     from discrete_itd.encoders import check_column_spec  # imports torch
 
     try:
-        check_column_spec(name, {"kind": kind, **spec})
+        if option in NOTATIONS:
+            spec["notation"] = option
+        elif colon and kind == "nominal":
+            spec["min_count"] = _converted(int, option, "like nominal:10")
+        elif colon and "," in option:
+            edges = "with edges like binned:0,18,65,120"
+            spec["edges"] = [_converted(float, edge, edges) for edge in option.split(",")]
+        elif colon:
+            spec["bins"] = _converted(int, option, "with a number of bins, like binned:16")
+        check_column_spec(name, spec)
     except (ValueError, TypeError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return name, {"kind": kind, **spec}
+        where = f"column {name!r}:"
+        problem = str(error).removeprefix(where).strip()
+        raise argparse.ArgumentTypeError(f"{where} {problem}") from None
+    return name, kind if spec == {"kind": kind} else spec
+
+
+def _converted(to: Callable[[str], Any], text: str, wanted: str) -> Any:
+    try:
+        return to(text)
+    except ValueError:
+        raise ValueError(f"expected a kind {wanted}, got {text!r}") from None
 
 
 def rate(text: str) -> tuple[float, float | None]:
@@ -137,13 +127,7 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The values of all options of a command, and ``command``, its name.
-
-    Raises
-    ------
-    UserError
-        If a command, an option or a value is not valid.
-    """
+    """The values of all options of a command, and ``command``, its name; a UserError if one is not valid."""
     return make_parser().parse_args(argv)
 
 
@@ -156,7 +140,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command line; its result has the attribute ``command``, the command's name."""
+    """The parser of the command line."""
     layout = argparse.RawTextHelpFormatter
     parser = _Parser(prog="discrete-itd", description=descriptions.ABOUT, formatter_class=layout)
     version = f"discrete-itd {__version__}"
@@ -316,12 +300,7 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
 
 
 def _add_describe(describe: argparse.ArgumentParser) -> None:
-    add = describe.add_argument
-    add("model", metavar="MODEL", help="file written by fit")
-
-
-def _add_demo(_: argparse.ArgumentParser) -> None:
-    pass
+    describe.add_argument("model", metavar="MODEL", help="file written by fit")
 
 
 def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
@@ -360,6 +339,6 @@ COMMANDS = {
     "drift": (descriptions.DRIFT, "whether a table has changed", _add_drift),
     "evaluate": (descriptions.EVALUATE, "how well labelled anomalies are found", _add_evaluate),
     "describe": (descriptions.DESCRIBE, "what a model is: its card", _add_describe),
-    "demo": (descriptions.DEMO, "try it on a table in the package", _add_demo),
+    "demo": (descriptions.DEMO, "try it on a table in the package", lambda _: None),
 }
 # fmt: on
