@@ -188,9 +188,7 @@ class Levels(nn.Module):
         self.n_points = sum(c.n_points for c in self.columns)
         self.n_coords = sum(g.n_coords for g in self._groups)
 
-        column, level = [0] * self.n_points, [0] * self.n_points
-        coord, value = [0] * self.n_points, [VERTEX] * self.n_points
-        is_open = [False] * self.n_points
+        table: dict[int, tuple[int, int, int, float, bool]] = {}
         offset, stride = [0] * self.n_columns, [0] * self.n_columns
         for g in self._groups:
             for position, j in enumerate(g.columns):
@@ -198,14 +196,14 @@ class Levels(nn.Module):
                 offset[j] = g.level(position, 0)
                 stride[j] = g.size if g.category_major else 1
                 for k in range(g.n_points):
-                    s = g.level(position, k)
-                    column[s], level[s], coord[s] = j, k, g.coord(position, k)
-                    is_open[s] = points.open and k == points.n_levels
-                    if g.kind == "line" and not is_open[s]:
-                        value[s] = points.levels[k]
-        coord_column = [0] * self.n_coords
-        for s in range(self.n_points):
-            coord_column[coord[s]] = column[s]
+                    unseen = k == points.n_levels
+                    value = points.levels[k] if g.kind == "line" and not unseen else VERTEX
+                    table[g.level(position, k)] = j, k, g.coord(position, k), value, unseen
+        rows = [table[s] for s in range(self.n_points)]
+        column, level, coord, value, is_open = (
+            map(list, zip(*rows, strict=True)) if rows else [[]] * 5
+        )
+        coord_column = [j for _, j in sorted(set(zip(coord, column, strict=True)))]
 
         order = [j for g in self._groups for j in g.columns]
         self._sorted = order == sorted(order)

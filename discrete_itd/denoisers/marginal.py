@@ -156,18 +156,7 @@ class MarginalDenoiser(Denoiser):
         return cls(codebook, (counts.levels + added).to(codebook.device), mixture, high)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book = self.codebook
-        evidence = book.levels.evidence(y[:, : book.levels.n_coords], snr[:, book.finite])
-        categorical = CategoricalPosterior(book.levels, self.log_probs + evidence)
-        gaussian = None
-        if len(book.reals):
-            prior = GaussianPosterior(*self.mixture[:, None].expand(-1, len(y), -1, -1))
-            gaussian = prior.update(y[:, book.real_coords], snr[:, book.reals])
-        high = [
-            VocabularyPosterior(v, p, y[:, v.coords], snr[:, v.column])
-            for v, p in zip(book.vocabularies, self.log_high_cardinality, strict=True)
-        ]
-        return Posterior(book, categorical, gaussian, high)
+        return self.marginals().expand(len(y)).update(y, snr)
 
     def marginals(self) -> Posterior:
         book, like = self.codebook, self.codebook.known_snr
@@ -182,14 +171,13 @@ class MarginalDenoiser(Denoiser):
     def log_evidence_of_others(self, y: Tensor, snr: Tensor, *, reals: bool = True) -> Tensor:
         """:meth:`log_evidence` of the high-cardinality columns and, with ``reals``, the continuous ones: (B,)."""
         book, out = self.codebook, y.new_zeros(len(y))
-        if reals and len(book.reals):
-            prior = GaussianPosterior(
-                *self.mixture[:, None].expand(-1, len(y), -1, -1), normalised=True
-            )
-            evidence = prior.log_evidence(y[:, book.real_coords], snr[:, book.reals])
-            out = out + torch.logsumexp(prior.log_weight + evidence, 2).sum(1)
-        for v, p in zip(book.vocabularies, self.log_high_cardinality, strict=True):
-            out = out + VocabularyPosterior(v, p, y[:, v.coords], snr[:, v.column]).log_evidence()
+        q = self.marginals().expand(len(y))
+        if reals and q.gaussian is not None:
+            evidence = q.gaussian.log_evidence(y[:, book.real_coords], snr[:, book.reals])
+            out = out + torch.logsumexp(q.gaussian.log_weight + evidence, 2).sum(1)
+        for own in q.high_cardinality:
+            v = own.vocabulary
+            out = out + own.update(y[:, v.coords], snr[:, v.column]).log_evidence()
         return out
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,13 +216,11 @@ def fit_mixtures(values: Tensor, counts: Tensor | None = None) -> Tensor:
     n_narrow = int((len(values) // ROWS_PER_COMPONENT) ** 0.5) if len(values) else 1
     n_narrow = max(1, min(MOST_NARROW, n_narrow))
     step = max(1, EM_CELLS // max(1, len(values) * n_narrow))
-    parts = [_em(v, n_narrow) for v in values.split(step, 1)]
-    weight, mean, var = (torch.cat(p, 0) for p in zip(*parts, strict=True))  # (R, K)
-    wide = 1 / (counts + 2.0).to(mean)[:, None]
-    log_weight = torch.cat([weight.log() + torch.log1p(-wide), wide.log()], 1)
-    mean = torch.cat([mean, torch.zeros_like(wide)], 1)
-    var = torch.cat([var, torch.full_like(wide, WIDE_SD**2)], 1)
-    return torch.stack([log_weight, mean, var])
+    narrow = torch.cat([gaussian_mixtures(v, n_narrow) for v in values.split(step, 1)], 1)
+    wide = 1 / (counts + 2.0).to(narrow)[:, None]
+    narrow[0] += torch.log1p(-wide)
+    last = torch.stack([wide.log(), torch.zeros_like(wide), torch.full_like(wide, WIDE_SD**2)])
+    return torch.cat([narrow, last], 2)
 
 
 def lacking(rows: Tensor) -> Tensor:
@@ -244,12 +230,6 @@ def lacking(rows: Tensor) -> Tensor:
 
 def gaussian_mixtures(values: Tensor, n: int) -> Tensor:
     """Log-weights, means and variances (3, R, n) of the columns of ``values`` (N, R), without a wide component."""
-    weight, mean, var = _em(values, n)
-    return torch.stack([weight.log(), mean, var])
-
-
-def _em(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, means and variances (R, n) of the columns of ``values`` (N, R)."""
     there = ~values.isnan()
     filled = values.nan_to_num(0.0)
     count = there.sum(0).clamp_min(1).double()[:, None]
@@ -274,7 +254,7 @@ def _em(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
         square = (r * (filled[:, :, None] - mean).square()).sum(0)
         var = (square + (PRIOR_ROWS + few) * prior) / (mass + PRIOR_ROWS + few)
         var = var.clamp_min(FINEST_SD**2)
-    return weight, mean, var
+    return torch.stack([weight.log(), mean, var])
 
 
 # -- columns that another model treats as independent ---------------------------------------------

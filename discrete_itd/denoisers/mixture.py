@@ -171,15 +171,6 @@ class MixtureDenoiser(Denoiser):
         self._dense = Derived(DenseGaussians)
 
     @property
-    def gaussians(self) -> dict[str, Tensor]:
-        """The arguments of the constructor that describe continuous columns given the class, by name."""
-        if not self.own_reals:
-            return {}
-        return {"mean": self.means} | (
-            {"chol": self.chol} if self.chol.numel() else {"var": self.var}
-        )
-
-    @property
     def dense(self) -> DenseGaussians | None:
         """The Gaussians of continuous columns that depend on one another given the class; None if they do not."""
         return self._dense.of(self.means, self.chol) if self.chol.numel() else None
@@ -772,5 +763,8 @@ def part(model: MixtureDenoiser, kept: Tensor) -> MixtureDenoiser:
     if bool(kept.all()):
         return model
     weights, probs = model.log_weights[kept].exp(), model.log_probs[kept].exp()
-    own = {name: tensor[kept] for name, tensor in model.gaussians.items()}
+    own = {}
+    if model.own_reals:
+        spread = {"chol": model.chol} if model.dense is not None else {"var": model.var}
+        own = {name: t[kept] for name, t in ({"mean": model.means} | spread).items()}
     return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)
