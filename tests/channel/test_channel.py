@@ -1,6 +1,5 @@
 """The channel, schedules and quadratures."""
 
-import json
 import math
 
 import numpy as np
@@ -33,7 +32,6 @@ from discrete_itd.channel import (
 )
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.schedules import check_schedule
-from discrete_itd.storage.stored import flatten, unflatten
 
 # -- state -----------------------------------------------------------------------------------------
 
@@ -193,13 +191,6 @@ def test_every_path_keeps_to_its_own_order(device, orders, seed):
         assert torch.equal(rank[own][taken], alone[taken])
 
 
-def test_no_rows_have_no_ranks(device):
-    none = torch.zeros(0, 3, dtype=torch.bool, device=device)
-    assert column_ranks(
-        CoordinateSchedule(3), uniforms(0, 3, device), first(0, device), none, none
-    ).shape == (0, 3)
-
-
 def test_an_order_of_other_columns_is_refused(device):
     free = torch.ones(1, 3, dtype=torch.bool, device=device)
     with pytest.raises(ValueError, match="order has 2 columns, the table 3"):
@@ -250,36 +241,35 @@ def test_every_row_knows_equal_shares_in_order(device, n_free, n_steps):
 
 
 @pytest.mark.parametrize(
-    "levels", [(), (0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan,), (-1.0,)]
+    ("make", "error", "message"),
+    [
+        *[
+            (lambda levels=levels: IsotropicSchedule(levels), ValueError, "positive, finite and")
+            for levels in (
+                (),
+                (0.0, 1.0),
+                (1.0, 1.0),
+                (2.0, 1.0),
+                (1.0, math.inf),
+                (math.nan,),
+                (-1.0,),
+            )
+        ],
+        (lambda: CoordinateSchedule(0), ValueError, "n_steps must be positive"),
+        (lambda: CoordinateSchedule(2, ((0, 1), (0, 1, 2))), ValueError, "of the same columns"),
+        *[
+            (lambda order=order: CoordinateSchedule(2, order), ValueError, "a permutation of the")
+            for order in ((0, 0), (1, 2), (0, 2, 3), (-1, 0), ((0, 1), (1, 1)), ((0, 2), (2, 0)))
+        ],
+        *[
+            (lambda order=order: CoordinateSchedule(2, order), TypeError, "must be integers")
+            for order in ((0.0, 1.0), ((0, 1), (True, 0)), ("a",), (("a", "b"),))
+        ],
+    ],
 )
-def test_wrong_levels_are_refused(levels):
-    with pytest.raises(ValueError, match="positive, finite and increasing"):
-        IsotropicSchedule(levels)
-
-
-@pytest.mark.parametrize("n_steps", [0, -1])
-def test_wrong_step_counts_are_refused(n_steps):
-    with pytest.raises(ValueError, match="n_steps must be positive"):
-        CoordinateSchedule(n_steps)
-
-
-@pytest.mark.parametrize(
-    "order", [(0, 0), (1, 2), (0, 2, 3), (-1, 0), ((0, 1), (1, 1)), ((0, 2), (2, 0))]
-)
-def test_wrong_orders_are_refused(order):
-    with pytest.raises(ValueError, match="a permutation of the columns"):
-        CoordinateSchedule(2, order)
-
-
-def test_orders_of_different_columns_are_refused():
-    with pytest.raises(ValueError, match="permutations of the same columns"):
-        CoordinateSchedule(2, ((0, 1), (0, 1, 2)))
-
-
-@pytest.mark.parametrize("order", [(0.0, 1.0), ((0, 1), (True, 0)), ("a",), (("a", "b"),)])
-def test_orders_that_are_no_numbers_are_refused(order):
-    with pytest.raises(TypeError, match="n_steps and order must be integers"):
-        CoordinateSchedule(2, order)
+def test_wrong_schedules_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
 
 
 def test_one_order_or_several_are_told_apart():
@@ -295,23 +285,6 @@ def test_how_many_different_paths_there_are():
     assert distinct_paths(CoordinateSchedule(3, (2, 0, 1))) == 1
     assert distinct_paths(CoordinateSchedule(3, ((2, 0, 1), (0, 1, 2)))) == 2
     assert distinct_paths(IsotropicSchedule((1.0,))) is None
-
-
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        IsotropicSchedule((0.5, 2.0)),
-        CoordinateSchedule(3),
-        CoordinateSchedule(2, (1, 0)),
-        CoordinateSchedule(2, ((1, 0), (0, 1))),
-    ],
-    ids=repr,
-)
-def test_a_schedule_survives_json(schedule):
-    data, tensors = flatten(schedule)
-    again = unflatten(type(schedule), (json.loads(json.dumps(data)), tensors))
-    assert again == schedule
-    assert hash(again) == hash(schedule)  # tuples all through, not lists
 
 
 def test_steps_that_rows_need():

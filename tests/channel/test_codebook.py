@@ -100,14 +100,6 @@ def test_families_share_out_columns_and_coordinates(device, name):
     assert book.device.type == torch.device(device).type
 
 
-@pytest.mark.parametrize("n", [0, 1])
-@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
-def test_batches_of_any_size_have_points(device, name, n):
-    book = make_book(name, device)
-    rows = torch.zeros(n, book.n_columns, dtype=torch.float64, device=device)
-    assert book.embed(rows).shape == (n, book.n_coords)
-
-
 def test_codes_of_a_large_vocabulary_lie_apart(device):
     """Far enough for the finite SNR that stands for a known word, and always alike."""
     n = 5000

@@ -16,7 +16,6 @@ from laws import (
     random_state,
     rounding,
     seeds,
-    simplex,
     tables,
 )
 
@@ -104,15 +103,6 @@ def test_points_equal_their_definition(device, dtype, columns, seed):
 
 
 @LAW
-@given(RAGGED, seeds)
-def test_mean_of_certainty_is_the_point(device, columns, seed):
-    book = make_levels(columns, device)
-    rows = random_rows(book, 5, np.random.default_rng(seed)).long()
-    certain = torch.zeros(5, book.n_points, device=device).scatter(1, book.index_of(rows), 1.0)
-    torch.testing.assert_close(book.mean(certain), book.embed(rows))
-
-
-@LAW
 @given(tables(sizes=(1, 2, 4, 33)), seeds)
 def test_evidence_is_formula_2_up_to_a_constant_per_column(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -172,30 +162,6 @@ def test_known_snr_tells_neighbours_apart_by_the_promised_nats(columns):
         if len(e) > 1:
             nats = points.known_snr * distance.min() ** 2 / 2
             assert nats >= KNOWN_NATS * (1 - 1e-9)
-
-
-@given(st.integers(1, 4), st.booleans())
-@LAW
-def test_shapes_of_a_batch_of_any_size(device, n_columns, is_open):
-    book = make_levels([simplex(3, is_open=is_open)] * n_columns, device)
-    for n in (0, 1):
-        rows = torch.zeros(n, n_columns, dtype=torch.int64, device=device)
-        assert book.embed(rows).shape == (n, book.n_coords)
-        assert book.argmax(torch.zeros(n, book.n_points, device=device)).shape == rows.shape
-
-
-def test_wide_ragged_table(device):
-    rng = np.random.default_rng(0)
-    kinds = [simplex(2), simplex(7, is_open=True), line(-1.0, 0.0, 2.0), simplex(40)]
-    columns = [kinds[i] for i in rng.integers(4, size=2000)]
-    book = Codebook(columns).to(device)
-    rows, y, snr = random_state(book, rng, 3)
-    levels = book.levels
-    ell = levels.log_softmax(levels.evidence(y, snr))
-    assert ell.isfinite().all()
-    torch.testing.assert_close(levels.logsumexp(ell), torch.zeros_like(snr), atol=1e-5, rtol=0)
-    known = torch.isinf(snr)
-    assert torch.equal(levels.argmax(ell)[known], rows.long()[known])
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])

@@ -80,12 +80,6 @@ def test_extreme_salts_are_different_salts(device):
     assert torch.equal(numbers(x, salt=2**63), numbers(x, salt=-(2**63)))
 
 
-def test_no_rows_have_no_noise(device, dtype):
-    noise = make_noise(torch.zeros(0, 3, dtype=torch.float64, device=device))
-    assert noise.normal(0, 5, dtype).shape == (0, 5)
-    assert noise.uniform(0, 0).shape == (0, 0)
-
-
 def distinct_rows(n, device):
     """Rows of a category and a real value."""
     number = torch.arange(n, dtype=torch.float64, device=device)

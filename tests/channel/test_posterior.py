@@ -21,88 +21,13 @@ from laws import (
     random_state,
     rounding,
     seeds,
-    simplex,
-    tables,
 )
 from scipy import stats
 
-from discrete_itd.channel import State
-from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import truncated_cdf, truncated_quantile
-from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior
+from discrete_itd.channel.posterior import GaussianPosterior
 
 # -- categories ------------------------------------------------------------------------------------
-
-
-def random_categorical(levels, rng, n):
-    logits = torch.tensor(rng.normal(0, 2, (n, levels.n_points))).to(levels.level_value)
-    return CategoricalPosterior(levels, logits)
-
-
-@LAW
-@given(tables(sizes=(1, 2, 3, 33)), seeds)
-def test_posterior_is_normalised_and_indexed_by_category(device, dtype, columns, seed):
-    levels = Codebook(columns).to(device).levels
-    rng = np.random.default_rng(seed)
-    q, rows = random_categorical(levels, rng, 4), random_rows(levels, 4, rng).long()
-    probs, log_prob, mean = q.probs.cpu().numpy(), q.log_prob(rows).cpu().numpy(), q.mean().cpu()
-    codes, level, column = (t.cpu().numpy() for t in (rows, levels.level_code, levels.level_column))
-    for j in range(levels.n_columns):
-        np.testing.assert_allclose(probs[:, column == j].sum(1), 1, atol=rounding(dtype))
-        for i in range(4):
-            own = (column == j) & (level == codes[i, j])
-            np.testing.assert_allclose(log_prob[i, j], np.log(probs[i, own][0]), rtol=1e-4)
-    naive = np.zeros(mean.shape)
-    value, coord = levels.level_value.cpu().numpy(), levels.level_coord.cpu().numpy()
-    for t in range(levels.n_points):
-        naive[:, coord[t]] += probs[:, t] * value[t]
-    np.testing.assert_allclose(mean.numpy(), naive, atol=rounding(dtype))
-
-
-@LAW
-@given(tables(), seeds)
-def test_updates_of_categories_compose(device, dtype, columns, seed):
-    """q ⊕ a ⊕ b = q ⊕ (a + b): evidence is additive in SNR time."""
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    q = random_categorical(book.levels, rng, 4)
-    _, y, snr = random_state(book, rng, 4, known=False)
-    _, y_2, snr_2 = random_state(book, rng, 4, known=False)
-    once = q.update(y + y_2, snr + snr_2).logits
-    torch.testing.assert_close(q.update(y, snr).update(y_2, snr_2).logits, once, atol=2e-4, rtol=0)
-    if dtype == torch.float64:
-        assert (q.update(y, snr).update(y_2, snr_2).logits - once).abs().max() < 1e-9
-    nothing = q.update(torch.zeros_like(y), torch.zeros_like(snr)).logits
-    torch.testing.assert_close(nothing, q.logits)
-
-
-@LAW
-@given(tables(), seeds)
-def test_the_point_itself_makes_certain(device, columns, seed):
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    q, rows = random_categorical(book.levels, rng, 4), random_rows(book, 4, rng)
-    x = book.embed(rows)
-    known = State(x, torch.full(rows.shape, math.inf, dtype=x.dtype, device=device))
-    after = q.update(*known)
-    assert after.log_prob(rows.long()).abs().max() == 0
-    torch.testing.assert_close(after.mean(), x)
-
-
-def test_samples_follow_the_probabilities(device, generator):
-    book = Codebook([simplex(40), simplex(3, is_open=True), simplex(5)]).to(device)
-    one = Stranger(book, 0)(*empty_state(book))
-    for allow in (False, True):
-        rows = one.expand(20000).sample(generator, allow_unseen=allow)
-        codes = rows.long().cpu().numpy()
-        for j, points in enumerate(book.columns):
-            n = points.n_points if allow else points.n_levels
-            counts = np.bincount(codes[:, j], minlength=n)
-            assert len(counts) == n  # never a level that was not asked for
-            p = one.column(j)[0, :n].exp().cpu().double().numpy()
-            assert stats.chisquare(counts, 20000 * p / p.sum()).pvalue > 1e-4
-        pairs = np.bincount(codes[:, 1] * 5 + codes[:, 2], minlength=5 * (3 + allow))
-        assert stats.chi2_contingency(pairs.reshape(-1, 5)).pvalue > 1e-4  # columns independent
 
 
 # -- mixtures of Gaussians -------------------------------------------------------------------------
@@ -126,25 +51,6 @@ def numpy_density(q, i, j, v):
     w = q.log_weight[i, j].double().exp().cpu().numpy()
     mean, sd = q.means[i, j].double().cpu().numpy(), q.var[i, j].double().sqrt().cpu().numpy()
     return (w * stats.norm.pdf(v[:, None], mean, sd)).sum(1)
-
-
-@LAW
-@given(seeds, st.integers(1, 4))
-def test_updates_of_gaussians_compose(device, dtype, seed, n_components):
-    rng, like = np.random.default_rng(seed), torch.zeros(1, device=device)
-    q = random_gaussians(rng, 4, like, n_components=n_components)
-    (y, snr), (y_2, snr_2) = (random_evidence(rng, 4, like) for _ in range(2))
-    once, twice = q.update(y + y_2, snr + snr_2), q.update(y, snr).update(y_2, snr_2)
-    for a, b in ((once.log_weight, twice.log_weight), (once.means, twice.means)):
-        torch.testing.assert_close(a, b, atol=rounding(dtype, 10), rtol=rounding(dtype, 10))
-    torch.testing.assert_close(once.var, twice.var)
-    nothing = q.update(torch.zeros_like(y), torch.zeros_like(snr))
-    for a, b in (
-        (nothing.log_weight, q.log_weight),
-        (nothing.means, q.means),
-        (nothing.var, q.var),
-    ):
-        torch.testing.assert_close(a, b)
 
 
 @LAW
@@ -210,19 +116,6 @@ def test_samples_of_gaussians_follow_their_density(device, generator):
         cdf = lambda v, w=w, m=m, sd=sd: (w * stats.norm.cdf(v[:, None], m, sd)).sum(1)  # noqa: E731
         assert stats.kstest(values[:, j], cdf).pvalue > 1e-4
     assert abs(stats.spearmanr(values[:, 0], values[:, 1]).statistic) < 5 / math.sqrt(20000)
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_the_written_gradient_of_mixtures_is_that_of_finite_differences(device, n):
-    """Of one mixture for all rows, too, and of the cells."""
-    rng = np.random.default_rng(0)
-    shapes = (n, 2, 4), (n, 2, 4), (n, 2, 4), (3, 2)
-    inputs = [torch.tensor(rng.uniform(0.2, 1, s), device=device).requires_grad_() for s in shapes]
-
-    def log_prob(log_weight, mean, var, values):
-        return GaussianPosterior(log_weight, mean, var).log_prob(values)
-
-    assert torch.autograd.gradcheck(log_prob, inputs)
 
 
 @pytest.mark.parametrize("sd", [5e-4, 0.3, 2.0])
@@ -595,12 +488,6 @@ def test_draws_come_from_their_generator_and_name_values(device, name):
     for j, points in enumerate(book.columns):
         if points.kind != "real":
             assert first[:, j].max() < points.n_levels  # the level of the unseen names none
-
-
-def test_a_missing_cell_of_a_column_of_one_level(device):
-    book = Codebook([simplex(1), simplex(1)]).to(device)
-    q = Stranger(book, 1)(*empty_state(book, 3))
-    assert not q.log_prob(torch.full((3, 2), math.nan, dtype=torch.float64, device=device)).any()
 
 
 @pytest.mark.parametrize("name", ALL_BOOKS)
