@@ -127,7 +127,7 @@ def _has_categories(estimator: DiffusionDensity) -> bool:
 
 @methods_in_one_thread
 class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
-    r"""Probability of the rows of a table, by information-theoretic diffusion.
+    """Probability of the rows of a table, by information-theoretic diffusion.
 
     A denoiser is trained to predict clean rows from noisy ones. Its error, integrated over the noise levels, is the
     log-probability of the row: log-mass of the categories plus log-density of the continuous values, of the cells that
@@ -137,9 +137,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     ----------
     column_types : mapping from column name to kind or options, or one kind for all columns, optional
         "nominal", "ordinal", "continuous" or "binned", where it should not follow from the dtype
-        (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like
-        ``{"kind": "binned", "edges": [0, 18, 65, 120]}`` (:func:`discrete_itd.encoders.check_column_spec`).
-        Integers of a numpy array are nominal codes unless there are more than 256 distinct ones.
+        (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like ``{"kind": "binned", "edges": [0,
+        18, 65, 120]}`` (:func:`discrete_itd.encoders.check_column_spec`). Integers of a numpy array are nominal codes
+        unless there are more than 256 distinct ones.
     missing : {"marginalise", "category"}, default="marginalise"
         A missing cell (NaN, None, NA, NaT) is left out of the row's score; or, in columns with missing cells in the
         training table, "missing" is one more value with a probability of its own.
@@ -148,20 +148,19 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         False and True and raises for anything else.
     denoiser : str, recipe or list of these, default="auto"
         What is fitted. "auto" is the cheapest of several models whose held-out nats are within a standard error of the
-        best: independent columns, a tree, a Bayesian network, a decoder mixture, a causal network, or mixtures of
-        these; ``candidates_`` lists them. "best" takes the time that ``max_time`` allows for the lowest nats. "causal"
+        best; ``candidates_`` lists them. "best" takes the time that ``max_time`` allows for the lowest nats. "causal"
         is a network that scores a row by one call, "network" one that conditions on all columns and scores along a
-        path. "tree", "trees", "bayes_net", "mixture" (of products), "decoder" and "independent" are exact models.
-        "row_mixture", or a list, is a mixture of several. Recipes of :mod:`discrete_itd.recipes` set sizes, like
-        ``Causal(n_orders=4)`` or ``[BayesNet(), Mixture(256)]``.
+        path. "independent", "tree", "trees", "bayes_net", "forest", "mixture" (of products) and "decoder" are exact
+        models. "row_mixture", or a list, is a mixture of several. Recipes of :mod:`discrete_itd.recipes` set sizes,
+        like ``Causal(n_orders=4)`` or ``[BayesNet(), Mixture(256)]``.
     max_steps : int, default=6000
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. With 0,
         "auto" trains neither a network nor a decoder. Steps of a decoder are bounded by its recipe,
         ``Decoder(max_steps=...)``.
     max_time : float, optional
         Seconds of the whole fit; of a :class:`DiffusionOutlierDetector`, calibration included. What has no time for
-        enough steps to be judged is not begun. Only reading a table is never cut short, and a single step, or a pass
-        through a stream, is not interrupted.
+        enough steps to be judged is not begun. Reading a table, a single step, and a pass through a stream are never
+        cut short.
     validation_fraction : float, default=0.1
         Share of the rows, or of the ``groups`` given to ``fit``, held out to stop training, to weigh members and to
         choose the schedule.
@@ -169,8 +168,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         The order in which noise is removed along a path. "auto" takes that of the fewest nats on held-out rows for
         ``n_evaluations``; with any other value, a "network" trains mostly on the noise of that schedule.
     n_evaluations : int, default=128
-        Denoiser evaluations per row that is scored along a path (by a "network"), divided into steps and at least
-        two paths.
+        Denoiser evaluations per row that is scored along a path (by a "network"), divided into steps and at least two
+        paths.
     device : str, default="auto"
         A torch device; "auto" is CUDA if there is one.
     random_state : int, RandomState or None, default=None
@@ -180,13 +179,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     ----------
     model_ : Model
         The fitted model at the level of tensors: encoder, denoiser, schedule, device and seed.
-        ``model_.schedule_table``, the schedules tried, with their held-out nats at about equal cost, the best first.
-        ``model_.companion``, an exact model beside one that scores complete rows only: it proposes values where several
-        cells are unknown, and answers where cells are half known (``information``).
+        ``model_.schedule_table`` has the schedules tried, with their held-out nats at about equal cost, the best first.
+        ``model_.companion`` is an exact model beside one that scores complete rows only: it proposes values where
+        several cells are unknown, and answers where cells are half known (``information``).
     encoder_ : TableEncoder
         The schema of the table; ``encoder_.describe()`` is a table of it.
     denoiser_ : Denoiser
-        The fitted denoiser.
     candidates_ : DataFrame or None
         The models among which "auto" or "best" chose: held-out nats in closed form, how far ``behind`` the best and the
         standard error of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``.
@@ -198,9 +196,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
     stopped_ : str
-        "max_time" if the time ended anything, or left no time for it, whatever model was chosen; "interrupted" by
-        Ctrl-C; else why the training of the chosen model ended: "max_steps", "no improvement", "diverged", or "exact"
-        if it was not trained.
+        "max_time" if the time ended anything, or left no time for it; "interrupted" by Ctrl-C; else why the training of
+        the chosen model ended: "max_steps", "no improvement", "diverged", or "exact" if it was not trained.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if the table had string column names.
@@ -211,9 +208,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     only. A closed form has no error. Along paths, a score is a Monte-Carlo estimate that is too low in expectation, for
     anomalies by more than its standard error says; a larger ``n_evaluations`` raises it.
 
-    Rows are taken for independent draws from one distribution, in which equal ones repeat by chance. Where several are
-    of one customer, or copies of one record, say so by ``groups`` or ``sample_weight``: otherwise held-out rows are too
-    much like training rows, and the model fits these too closely.
+    Rows are taken for independent draws from one distribution. Where several are of one customer, or copies of one
+    record, say so by ``groups`` or ``sample_weight``: otherwise held-out rows are too much like training rows, and the
+    model fits these too closely.
 
     References
     ----------
@@ -305,8 +302,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If the fit was interrupted (Ctrl-C): the model is the best so far. If ``max_time`` ended a training or a
-            search, or left no time for one.
+            If Ctrl-C or ``max_time`` ended the fit or a part of it: the model is the best so far.
         """
         parameters = self._checked_parameters()
         saved = Checkpoint.of(checkpoint)
@@ -375,10 +371,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
         Notes
         -----
-        Held-out rows are chosen by a hash of their place among all rows, at most 50 000. Mixtures of Gaussians of
-        continuous columns are fitted to a uniform sample of as many rows of all batches. The trees of a forest are
-        those of the first 50 000 rows, grown anew until then; later rows are counted in their leaves. One-hot groups
-        are not looked for.
+        Held-out rows are chosen by a hash of their place among all rows, at most 50 000. Mixtures of Gaussians are
+        fitted to a uniform sample of as many rows of all batches. The trees of a forest are those of the first 50 000
+        rows; later rows are counted in their leaves. One-hot groups are not looked for.
         """
         parameters = self._checked_parameters()
         grown: CountedTable | None = vars(self).get("_grown")
@@ -473,29 +468,21 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     def rows(self, X: Any, *, ignore: Hashable | None = None) -> Rows:
         """Read and encode a table once, for several questions.
 
+        Every other method takes the result in place of the table.
+
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C), or Rows
             Rows of this model, or of one with an equal schema, are not encoded again. N may be 0: the answer is empty.
-            Columns of a frame that the model does not know are ignored with a warning, as the command does.
+            Columns of a frame that the model does not know are ignored with a warning that names them.
         ignore : name (position, for an array) of a column, optional
             Its values are not read and count as missing.
-
-        Returns
-        -------
-        Rows
-            Every other method takes them in place of the table.
 
         Raises
         ------
         ValueError, TypeError
             Naming the column that is absent or holds a value that the model cannot take; or if X are Rows of a model
             with another schema.
-
-        Warns
-        -----
-        UserWarning
-            Naming columns that are ignored.
         """
         check_is_fitted(self)
         if isinstance(X, Rows):
@@ -539,12 +526,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         max_stderr: float | None = None,
         estimator: str | None = None,
     ) -> RowEstimate:
-        """Log-probability of each row, with its standard error.
+        """Log-probability of each row, of the cells that are not missing, with its standard error.
 
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C), or Rows
-            The fitted columns. The result is the log-probability of the cells that are not missing.
         given : names (positions, for an array) of columns, optional
             Condition on these, where they are not missing: the result is log P(other columns | given), normalised on
             its own. An exact model gives the difference of two joint scores. Along paths, it is that difference if
@@ -556,13 +542,13 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities
             still sum to one; the standard error may be somewhat above ``max_stderr`` by chance.
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
-            How. By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising
-            error over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a
-            closed form gives the same number in every way that it has; ``guide/guarantees.md`` has the
-            table. By default, gaps in columns that had none in training are summed out of four parts of the model and
-            one of its companion, if it has one, by four draws, with their ``stderr``; "closed_form" scores them as a
-            network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations`` draws. With
-            ``given``, a model with a companion has "marginal", its own, and by any other name the companion's.
+            By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising error
+            over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a closed
+            form gives the same number in every way that it has; ``guide/guarantees.md`` has the table. By default, gaps
+            in columns that had none in training are summed out of four parts of the model and one of its companion, if
+            it has one, by four draws, with their ``stderr``; "closed_form" scores them as a network does that has not
+            learned of them. "marginal" sums out all gaps by ``n_evaluations`` draws. With ``given``, a model with a
+            companion has "marginal", its own, and by any other name the companion's.
 
         Returns
         -------
@@ -574,8 +560,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            Naming the column that is absent or holds a value that the model cannot take; or if the model does not have
-            the estimator, naming those that it has.
+            As :meth:`rows`; or if the model does not have the estimator, naming those that it has.
 
         Warns
         -----
@@ -597,12 +582,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-probability per row, in nats, as of scikit-learn's mixtures; NaN without rows.
 
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (N, C), or Rows
-        y : None
-        sample_weight : array-like of float, shape (N,), optional
-            Weights of the rows in the mean: not negative, not all zero.
+        ``sample_weight`` (N,) are weights of the rows in the mean: not negative, not all zero.
         """
         scores = self.score_samples(X)
         if sample_weight is not None:
@@ -617,8 +597,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C), or Rows
-        given, max_stderr
+        X, given, max_stderr
             As in :meth:`log_prob`.
 
         Returns
@@ -627,10 +606,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             With the index of X. A row sums to minus its log-probability. The share of a column is its surprisal given
             columns before it. A model with a closed form takes the columns in an order of its own
             (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
-            parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over
-            paths; then the share depends on the schedule, and two columns that determine each other share the surprisal
-            of both. With ``given``, a model with a companion takes one order of the other columns. A missing or given
-            cell has none: NaN.
+            parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over paths;
+            then the share depends on the schedule, and two columns that determine each other share the surprisal of
+            both. With ``given``, a model with a companion takes one order of the other columns. A missing or given cell
+            has none: NaN.
         """
         rows, log_volume, how = self._asked(X, given, max_stderr)
         x = rows.unique  # kept by the rows, so not made in the mode below
@@ -692,8 +671,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         r"""Denoising error at each SNR; the area under the curve is the code length.
 
         Of a network that conditions columns on those before them in an order, the error at an SNR is the sum over
-        columns, each at this SNR with the columns before it known. A mixture of rows with such a member has no curve
-        of its own: then it is that of the ``model_.companion``, which does not score rows.
+        columns, each at this SNR with the columns before it known. A mixture of rows with such a member has no curve of
+        its own: then it is that of the ``model_.companion``, which does not score rows.
 
         Parameters
         ----------
@@ -710,8 +689,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             logsnr; mse, the mean of :math:`\|x - \hat x\|^2`; its standard error; and mse_independent, the same for
             independent columns. For a table of categories, the integral of snr * mse / 2 over logsnr is the mean of
             -log P in nats; with continuous columns, the area between the two curves is the gain over independent
-            columns. ``attrs["model"]`` is the class of the denoiser, ``attrs["scores_rows"]`` whether it is the one
-            that scores rows, ``denoiser_``, and ``attrs["is_mass"]`` whether all columns are categories.
+            columns. ``attrs["model"]`` is the class of the denoiser, ``attrs["scores_rows"]`` whether it is
+            ``denoiser_``, and ``attrs["is_mass"]`` whether all columns are categories.
         """
         check_integer("n_points", n_points, 2)
         rows, model = self.rows(X), self.model_

@@ -124,7 +124,9 @@ class Best(Recipe):
     Networks are of several kinds, by the base that they correct. After one of each kind, the next is always of the kind
     whose latest network contributes most to the mixture.
 
-    Parameters ---------- n_orders : int, optional
+    Parameters
+    ----------
+    n_orders : int, optional
         Largest number of causal networks; fewer if ``max_time`` is over before. By default eight, and with ``max_time``
         up to 64, as long as there is time and held-out rows improve.
     """

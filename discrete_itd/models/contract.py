@@ -121,7 +121,10 @@ class Recipe(Protocol):
 class Fitted(NamedTuple):
     """The result of a fit.
 
-    Attributes ---------- denoiser : Denoiser report : Report or None
+    Attributes
+    ----------
+    denoiser : Denoiser
+    report : Report or None
         Of the training; None if nothing was trained.
     learned : bool or None
         Whether it has learned anything beyond independent columns; by default, whether the denoiser is another one.
@@ -292,7 +295,9 @@ class SharedRun:
 class FitPlan:
     """How to fit one recipe.
 
-    Parameters ---------- training : TrainingPlan
+    Parameters
+    ----------
+    training : TrainingPlan
         Of the whole fit: its ``max_time`` is that of all networks together.
     seed, progress, checkpoint
         Of the whole fit; ``progress`` is called with the share that is done and the latest evaluation.

@@ -75,7 +75,9 @@ class Trees(Recipe):
     A tree is a Bayesian network in which no column has two parents. A single one lacks edges that do not pay for their
     parameters. Continuous and high-cardinality columns are independent of all others.
 
-    Parameters ---------- n_components : int
+    Parameters
+    ----------
+    n_components : int
         Number of trees. The pseudo-count of a single tree is chosen by held-out rows.
     """
 
@@ -307,14 +309,19 @@ class BayesNet(Recipe):
 class Forest(Recipe):
     """A density forest (11): random trees whose leaves are products of all columns, continuous ones too; exact.
 
-    Parameters ---------- n_trees : int min_leaf : int, optional
+    Parameters
+    ----------
+    n_trees : int
+    min_leaf : int, optional
         Rows of a leaf, at least 5. By default held-out rows choose among 5, 10, 20 and so on: larger numbers are tried
         as long as they improve.
 
-    Notes ----- Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are
-    grown on a sample and counted in all rows. Leaves are larger where they would have more than ``MOST_PROBS``
-    probabilities. One-hot groups are not merged: a row may be in no pattern of a group, and then follows both children
-    of every split of it.
+    Notes
+    -----
+    Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are grown on a
+    sample and counted in all rows. Leaves are larger where they would have more than ``MOST_PROBS`` probabilities.
+    One-hot groups are not merged: a row may be in no pattern of a group, and then follows both children of every split
+    of it.
     """
 
     n_trees: int = 32

@@ -184,11 +184,15 @@ class Question:
 class Model:
     """The result of a fit, with all that scoring, explaining and sampling need.
 
-    Parameters ---------- encoder : TableEncoder denoiser : Denoiser
+    Parameters
+    ----------
+    encoder : TableEncoder
+    denoiser : Denoiser
         By which rows are scored, explained and drawn.
     marginals : MarginalDenoiser
         Independent columns fitted to the same rows, for comparison.
-    schedule : Schedule seed : int
+    schedule : Schedule
+    seed : int
         Of the random orders and the noise on which rows are scored.
     history, schedule_table : DataFrame
         One line per validation during training; the schedules tried, the best first.

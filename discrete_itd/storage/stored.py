@@ -511,12 +511,17 @@ class Persistent:
         One model gives the same bytes each time, and two equal fits give files of one digest: the seconds that they
         took are no part of it.
 
-        Parameters ---------- path : path-like card : bool
+        Parameters
+        ----------
+        path : path-like
+        card : bool
             Whether to write ``model_card()`` to the file of the same name with ``.md`` at its end. ``load`` does not
             need it. The card of a model that is replaced is removed before, so that no model stands beside the card of
             another.
 
-        Raises ------ OSError
+        Raises
+        ------
+        OSError
             If a file cannot be written; the card comes last.
         TypeError
             If a part of the model, like a schedule of your own, lacks an argument of its constructor as an attribute.
