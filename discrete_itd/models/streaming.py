@@ -1,9 +1,8 @@
-"""Training rows that are read from a stream as they are needed.
+"""Training rows that are read from a stream as they are needed, or arrive over time.
 
-Held-out rows and the sample are the rows with the smallest hashes of their positions, so that one pass knows them, and
-every later pass leaves the same rows out. Batches are drawn from a buffer, into which rows come in the order in which
-the stream is read: row groups in random order, rows within them in their own. A training that needs fewer rows than
-there are reads all of the table, but takes only so many of it, chosen by hashes as well.
+Held-out rows and the sample are the rows with the smallest hashes of their positions, so that every pass leaves the
+same rows out. Batches are drawn from a buffer, into which row groups come in random order. A training that needs fewer
+rows than there are reads all of the table, but takes only some of it, chosen by hashes as well.
 
 | what | is fitted to |
 |---|---|
@@ -13,15 +12,10 @@ there are reads all of the table, but takes only so many of it, chosen by hashes
 | graph of a Bayesian network, several trees, decoder mixtures | the same sample |
 | weights, schedules and one-hot groups | the same sample |
 
-A stream that is not longer than the sample is read into memory, and fitted as a table there.
-Where ``max_time`` leaves no time for several passes, the model is fitted to the sample alone: more rows of the same
-kind are worth less than the training that they would take the time of.
+A stream that is not longer than the sample is read into memory. Where ``max_time`` leaves no time for several passes,
+the model is fitted to the sample alone.
 
 Batches that arrive over time (``partial_fit``) are not read again: counts of them add up, and bounded samples are kept.
-The first batch, with ``column_types``, fixes the schema: kinds, categories and scales. A category that comes later is
-an unseen one: it counts for the level of unseen categories, whose probability grows with every such cell; or it raises
-ValueError, with ``handle_unknown="error"``. Categories that are to be known without being in the first batch are
-declared by a ``category`` dtype there.
 """
 
 from __future__ import annotations
@@ -69,20 +63,10 @@ class StreamedRows:
         self.stream, self.encoder, self.device = stream, encoder, device
         self._n_read = self.n_rows = n_read
         self._rank, self._size = 0, 1  # of the process that it is for
-        # positions at which parts began, and how many of their rows have a cell that is not missing
-        self._counted: tuple[list[int], list[int]] = [], []
 
     def count(self, book: Codebook) -> CellCounts:
         """The counts of all cells."""
-        starts, numbers = self._counted = [], []
-
-        def chunks() -> Iterator[Tensor]:
-            for start, x in self.encoded():
-                starts.append(start)
-                numbers.append(len(x))
-                yield x.to(self.device)
-
-        counts = CellCounts.of(book, chunks())
+        counts = CellCounts.of(book, self.chunks())
         self.n_rows = counts.n_rows
         return counts
 
@@ -90,31 +74,24 @@ class StreamedRows:
         return pair_counts_of(book, self.chunks())
 
     def chunks(self) -> Iterator[Tensor]:
-        for _, x in self.encoded():
+        for x in self.encoded():
             yield x.to(self.device)
 
     def part(self, rank: int, size: int) -> StreamedRows:
-        """The rows of some row groups, or every ``size``-th row if the stream has none: then all rows are read."""
+        """The rows of some row groups, or every ``size``-th row of a stream without them: then all rows are read.
+
+        Also of a stream in which many rows have no cell, perhaps all of a row group.
+        """
         if size > self.n_rows:
             return self
-        own = copy.copy(self)
-        shards = [self.stream.shard(r, size) for r in range(size)]
-        found = [(0, 0) if shard is None else self._rows_of(shard) for shard in shards]
-        n_rows = [n for _, n in found]
-        if min(n_rows) < max(1, EVEN * max(n_rows)):
+        own, shards = copy.copy(self), [self.stream.shard(r, size) for r in range(size)]
+        numbers = [0 if shard is None else sum(map(len, shard.positions())) for shard in shards]
+        if not all(numbers) or self.n_rows < EVEN * self._n_read:
             own.n_rows, own._rank, own._size = self.n_rows // size, rank, size
-            return own
-        own.stream, (own._n_read, own.n_rows) = cast(RemainingStream, shards[rank]), found[rank]
+        else:
+            own.stream = cast(RemainingStream, shards[rank])
+            own._n_read, own.n_rows = numbers[rank], numbers[rank] * self.n_rows // self._n_read
         return own
-
-    def _rows_of(self, shard: RemainingStream) -> tuple[int, int]:
-        """Number of rows of a shard, and of those with a cell that is not missing."""
-        positions = [p for p in shard.positions() if len(p)]
-        bounds = np.array([(p[0], p[-1]) for p in positions], dtype=np.int64).reshape(-1, 2)
-        starts, numbers = (np.array(c, dtype=np.int64) for c in self._counted)
-        group = np.searchsorted(bounds[:, 0], starts, side="right") - 1
-        is_own = (group >= 0) & (starts <= bounds[group, 1]) if len(bounds) else starts < 0
-        return sum(map(len, positions)), int(numbers[is_own].sum())
 
     def to(self, device: torch.device) -> StreamedRows:
         moved = copy.copy(self)
@@ -126,8 +103,8 @@ class StreamedRows:
 
     def encoded(
         self, rng: np.random.Generator | None = None, share: float = 1.0
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Parts of the table, each with the position of its first row: (B, C') on the CPU.
+    ) -> Iterator[Tensor]:
+        """Parts of the table: (B, C') on the CPU.
 
         ``rng`` gives the order of the parts, and chooses rows, each with the probability ``share``. ValueError after
         the last part, if the stream has another number of rows than before.
@@ -142,7 +119,7 @@ class StreamedRows:
                 part = part.take(position_hashes(part.positions, salt) < np.uint64(share * EVERY))
             if len(part.frame):
                 x = torch.from_numpy(self.encoder.transform(part.frame).x)
-                yield int(part.positions[0]), x[~x.isnan().all(1)]
+                yield x[~x.isnan().all(1)]
         if n_read != self._n_read:
             raise ValueError(
                 f"the stream gave {self._n_read} training rows at first, {n_read} later: it must give the same rows"
@@ -204,7 +181,7 @@ class StreamedBatches:
         """The batches of one epoch."""
         n_given = 0
         buffer = torch.zeros(0, len(self._source.encoder.owner), dtype=torch.float64)
-        for _, x in self._source.encoded(rng, self._share):
+        for x in self._source.encoded(rng, self._share):
             buffer = torch.cat([buffer, x])
             n_out = (len(buffer) - self._n_buffered) // self._size * self._size
             if n_out > 0:
