@@ -49,8 +49,7 @@ from discrete_itd.models.choosing import recipe
 from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import EFFORT, Model
-from discrete_itd.models.streaming import ADDITIVE, CountedTable
-from discrete_itd.models.tables import read_table
+from discrete_itd.models.tables import ADDITIVE, CountedTable, TrainingTable, read_table
 from discrete_itd.progress import fit_progress, progress_bar
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
@@ -73,6 +72,7 @@ PATHS = ("auto", "coordinate", "isotropic")
 KNOWN_NAMED = 3  # categories that an error names
 # rows of a curve by default: at most, at least, and the floats that may be computed for all of them
 CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
+VERBS = {"log_prob": "score", "attribution": "explain"}  # of the model's methods, on a progress bar
 TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
 
 
@@ -282,7 +282,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             A pandas frame, a table of another library that narwhals knows (polars, pyarrow, DuckDB, Dask, ...; a lazy
             one is collected), or an array. Of more rows than memory holds: a Parquet file or a folder of them, or
-            frames, one after another, that can be iterated again; see :mod:`discrete_itd.models.streaming`.
+            frames, one after another, that can be iterated again; see :mod:`discrete_itd.models.tables`.
         y : ignored
         sample_weight : array-like of int, shape (N,), optional
             How often each row of a table in memory occurs. Repetitions of a row are copies: they are held out together.
@@ -304,31 +304,19 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         UserWarning
             If Ctrl-C or ``max_time`` ended the fit or a part of it: the model is the best so far.
         """
-        parameters = self._checked_parameters()
+        self._checked_parameters()
         saved = Checkpoint.of(checkpoint)
         seed = seed_of_run(self.random_state, saved)
-        device = resolve_device(self.device)
+        resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
             table, shown, is_frame, is_polars = read_table(
-                X,
-                self,
-                column_types=self.column_types,
-                handle_unknown=parameters["handle_unknown"],
-                missing=self.missing,
-                sample_weight=sample_weight,
-                groups=groups,
-                seed=seed,
+                X, self, self._reading, sample_weight=sample_weight, groups=groups, seed=seed
             )
             if not isinstance(self.schedule, str):
                 check_schedule(self.schedule, len(table.encoder.owner))
-            model = fit_model(
+            model = self._fitted_to(
                 table,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
-                denoiser=recipe(self.denoiser),
-                validation_fraction=self.validation_fraction,
-                schedule=self.schedule,
-                n_evaluations=self.n_evaluations,
-                device=device,
                 seed=seed,
                 start=watched.start,
                 share=watched.share,
@@ -375,47 +363,51 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         fitted to a uniform sample of as many rows of all batches. The trees of a forest are those of the first 50 000
         rows; later rows are counted in their leaves. One-hot groups are not looked for.
         """
-        parameters = self._checked_parameters()
+        self._checked_parameters()
         grown: CountedTable | None = vars(self).get("_grown")
         frame, is_frame = read_rows(X, self)
         polars, X = is_polars(X), frame if is_frame else X
-        wanted = recipe(self.denoiser)
         if grown is None:
-            encoder = TableEncoder.fit(
-                frame,
-                self.column_types,
-                handle_unknown=parameters["handle_unknown"],
-                missing=self.missing,
-                from_array=not is_frame,
-                leave_out=True,
-            )
-            grown = CountedTable(
-                encoder,
-                seed_of_run(self.random_state, None),
-                self.validation_fraction,
-                wanted if isinstance(wanted, Forest) else None,
-            )
+            encoder = TableEncoder.fit(frame, from_array=not is_frame, **self._reading)
+            wanted, seed = recipe(self.denoiser), seed_of_run(self.random_state, None)
+            forest = wanted if isinstance(wanted, Forest) else None
+            grown = CountedTable(encoder, seed, self.validation_fraction, forest)
         else:
             validate_data(self, X, skip_check_array=True, reset=False)
             if not is_frame or not self._is_frame:
                 own_places = grown.encoder.at_positions(frame)
                 frame = frame.iloc[:, own_places].set_axis(grown.encoder.names, axis=1)
         grown.add(frame)
-        self.model_ = fit_model(
-            grown,
-            TrainingPlan(max_steps=0),
-            denoiser=wanted,
-            validation_fraction=self.validation_fraction,
-            schedule=self.schedule,
-            n_evaluations=self.n_evaluations,
-            device=resolve_device(self.device),
-            seed=grown.seed,
-            start=time.perf_counter(),
+        start = time.perf_counter()
+        self.model_ = self._fitted_to(
+            grown, TrainingPlan(max_steps=0), seed=grown.seed, start=start
         )
         if "_grown" not in vars(self):
             validate_data(self, X, skip_check_array=True)
             self._grown, self._is_frame, self._is_polars = grown, is_frame, polars
         return self
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """How a table to learn from is read: arguments of ``TableEncoder.fit``."""
+        return {
+            "columns": self.column_types,
+            "handle_unknown": self.handle_unknown,
+            "missing": self.missing,
+            "leave_out": True,
+        }
+
+    def _fitted_to(self, table: TrainingTable, training: TrainingPlan, **run: Any) -> Model:
+        return fit_model(
+            table,
+            training,
+            denoiser=recipe(self.denoiser),
+            validation_fraction=self.validation_fraction,
+            schedule=self.schedule,
+            n_evaluations=self.n_evaluations,
+            device=resolve_device(self.device),
+            **run,
+        )
 
     def _checked_parameters(self) -> dict[str, Any]:
         """The constructor's parameters; ValueError or TypeError if one is invalid."""
@@ -438,7 +430,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                 f"column_types must be one of {KINDS} or a mapping, got {self.column_types!r}"
             )
         check_choice("missing", self.missing, MISSING)
-        check_choice("handle_unknown", parameters["handle_unknown"], UNKNOWN)
+        check_choice("handle_unknown", self.handle_unknown, UNKNOWN)
         is_named = isinstance(self.schedule, str)
         if self.schedule not in PATHS if is_named else not hasattr(self.schedule, "snr"):
             error = ValueError if is_named else TypeError
@@ -567,12 +559,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         UserWarning
             If standard errors stay clearly above ``max_stderr``.
         """
-        rows, log_volume, how = self._asked(X, given, max_stderr)
-        x = rows.unique  # kept by the rows, so not made in the mode below
-        with torch.inference_mode(), progress_bar(len(x), "score") as bar:
-            estimate = self.model_.log_prob(x, **how, estimator=estimator, progress=bar.update)
-        _warn_of_errors(estimate.stderr, max_stderr)
-        log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in estimate)
+        rows, log_volume, found, _ = self._asked("log_prob", X, given, max_stderr, estimator)
+        log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in (found.log_prob, found.stderr))
         return RowEstimate(log_prob + log_volume.sum(1), stderr)
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -611,14 +599,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             both. With ``given``, a model with a companion takes one order of the other columns. A missing or given cell
             has none: NaN.
         """
-        rows, log_volume, how = self._asked(X, given, max_stderr)
-        x = rows.unique  # kept by the rows, so not made in the mode below
-        with torch.inference_mode(), progress_bar(len(x), "explain") as bar:
-            split = self.model_.attribution(x, **how, progress=bar.update)
-        _warn_of_errors(split.stderr, max_stderr)
+        rows, log_volume, split, mask = self._asked("attribution", X, given, max_stderr)
         nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
-        if how["given"] is not None:
-            nats[:, how["given"].cpu().numpy()] = math.nan
+        if mask is not None:
+            nats[:, mask.cpu().numpy()] = math.nan
         return rows.table(rows.by_column(nats))
 
     @in_kind
@@ -723,9 +707,17 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         return curve
 
     def _asked(
-        self, X: Any, given: Any, max_stderr: float | None
-    ) -> tuple[Rows, np.ndarray, dict[str, Any]]:
-        """The rows, the log-volumes of the cells that are asked for, and the arguments of :class:`Model`."""
+        self,
+        what: str,
+        X: Any,
+        given: Any,
+        max_stderr: float | None,
+        estimator: str | None = None,
+    ) -> tuple[Rows, np.ndarray, Any, Tensor | None]:
+        """The rows, the log-volumes of the cells asked for, the answer of a method of the model, and the given columns.
+
+        The answer is that of the distinct rows.
+        """
         rows = self.rows(X)
         check_integer("n_evaluations", self.n_evaluations, 2)
         if max_stderr is not None:
@@ -733,8 +725,23 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         mask, volume = _mask(rows, given, "given"), rows.log_volume
         if mask is not None:
             volume = np.where(mask.cpu().numpy(), 0.0, volume)
-        how = {"n_evaluations": self.n_evaluations, "max_stderr": max_stderr, "given": mask}
-        return rows, volume, how
+        x, ask = (
+            rows.unique,
+            getattr(self.model_, what),
+        )  # kept by the rows, so not made in the mode below
+        with torch.inference_mode(), progress_bar(len(x), VERBS[what]) as bar:
+            found = ask(
+                x,
+                self.n_evaluations,
+                max_stderr=max_stderr,
+                given=mask,
+                estimator=estimator,
+                progress=bar.update,
+            )
+        above = 0 if max_stderr is None else int((found.stderr > TOLERATED * max_stderr).sum())
+        if above and max_stderr is not None:
+            warn(large_errors(above, len(x), "distinct rows", max_stderr))
+        return rows, volume, found, mask
 
     # -- draws -----
 
@@ -977,14 +984,6 @@ def _mask(rows: Rows, names: Any, parameter: str) -> Tensor | None:
 def ignored(extra: Collection[Any], columns: Collection[Any]) -> str:
     """The warning that the columns ``extra`` of a table are ignored."""
     return f"ignoring {len(extra)} of {len(columns)} columns: {', '.join(map(str, extra))}"
-
-
-def _warn_of_errors(stderr: Tensor, max_stderr: float | None) -> None:
-    """Warn if the standard errors of some rows are clearly above the bound."""
-    above = 0 if max_stderr is None else int((stderr > TOLERATED * max_stderr).sum())
-    if above and max_stderr is not None:
-        text = large_errors(above, len(stderr), "distinct rows", max_stderr)
-        warn(text)
 
 
 def large_errors(above: int, n: int, rows: str, max_stderr: float) -> str:

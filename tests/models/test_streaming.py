@@ -17,19 +17,19 @@ from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.encoders import streams
 from discrete_itd.encoders.streams import position_hashes
-from discrete_itd.models import streaming, tables
+from discrete_itd.models import tables
 from discrete_itd.recipes import Causal, Mixture, Trees
 
 N, SEED, CPU = 3000, 5, torch.device("cpu")
-SCHEMA = {"column_types": None, "handle_unknown": "smooth", "missing": "marginalise"}
+SCHEMA = {"columns": None, "handle_unknown": "smooth", "missing": "marginalise", "leave_out": True}
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Of a stream 600 rows are kept, and batches are drawn from about 200 rows."""
     monkeypatch.setattr(tables, "SAMPLE_ROWS", 600)
-    monkeypatch.setattr(streaming, "BUFFER_CELLS", 1000)
-    monkeypatch.setattr(streaming, "FEWEST_BUFFERED", 2)
+    monkeypatch.setattr(tables, "BUFFER_CELLS", 1000)
+    monkeypatch.setattr(tables, "FEWEST_BUFFERED", 2)
 
 
 def frame():
@@ -47,7 +47,7 @@ def stream(rows, size=500):
 
 def read(rows, share=0.1, of=None):
     table = tables.read_table(
-        of or stream(rows), DiffusionDensity(), sample_weight=None, seed=SEED, **SCHEMA
+        of or stream(rows), DiffusionDensity(), SCHEMA, sample_weight=None, seed=SEED
     ).table
     assert isinstance(table, tables.StreamedTable)
     return table, table.training_rows(share, SEED, CPU)
@@ -133,7 +133,9 @@ def test_property_counts_are_those_of_all_rows():
     exact = MarginalDenoiser.fit(training.codebook, x, unseen_counts=unseen)
     torch.testing.assert_close(training.marginals.log_probs, exact.log_probs)
     torch.testing.assert_close(training.marginals.mixture[0, :, -1], exact.mixture[0, :, -1])
-    torch.testing.assert_close(training.pair_counts(), pair_counts(training.codebook, x))
+    torch.testing.assert_close(
+        training.source.pair_counts(training.codebook), pair_counts(training.codebook, x)
+    )
     assert training.one_hot_groups is not None
     assert training.merged is not None
     merged = training.one_hot_groups.encode(x)
@@ -142,7 +144,7 @@ def test_property_counts_are_those_of_all_rows():
     got = training.merged.marginals.log_probs
     torch.testing.assert_close(got[groups], counted[groups])
     pairs = pair_counts(training.one_hot_groups.codebook, merged)
-    torch.testing.assert_close(training.merged.pair_counts(), pairs)
+    torch.testing.assert_close(training.merged.source.pair_counts(training.merged.codebook), pairs)
 
 
 def test_tables_of_a_bayesian_network_are_counted_in_all_rows():
