@@ -35,3 +35,17 @@ def run(line, capsys=None, code=0):
     """The command ends with this code; what it wrote since the last look, where ``capsys`` is given."""
     assert main(line.split()) == code
     return capsys and capsys.readouterr()
+
+
+def snapshot(folder):
+    """The files in a folder, and what is in them."""
+    return {path.name: path.is_file() and path.read_bytes() for path in folder.iterdir()}
+
+
+def refused(line, words, folder, capsys):
+    """The command is refused on one line with some words, and changes no file of the folder."""
+    before = snapshot(folder)
+    out, err = run(line, capsys, 2)
+    assert (out, err[:21], err.count("\n")) == ("", "discrete-itd: error: ", 1)
+    assert words in err
+    assert snapshot(folder) == before

@@ -18,8 +18,7 @@ from discrete_itd.recipes import Network
 from discrete_itd.storage.files import read_state, write_state
 from discrete_itd.training import Checkpoint, TrainingLoss
 from tests import reported
-from tests.cli.test_command import snapshot
-from tests.examples import run
+from tests.examples import refused, run, snapshot
 
 pytestmark = pytest.mark.single_precision
 
@@ -299,23 +298,6 @@ def scores_of_rows():
     return reported.detector().score_samples(rows())
 
 
-def test_numbers_and_missing_cells(capsys):
-    """The detector's nats are not those of the log-probability, where there are numbers."""
-    frame = reported.mixed_density()[1]
-    density = small("independent", random_state=0)
-    detector = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0)
-    detector.fit(frame[:150]).save("x")
-    frame[:50].to_csv("x.csv", index=False)
-    run("score x x.csv --out s.csv --explain --reasons 1", capsys)
-    found = scores()
-    np.testing.assert_allclose(found["score"], detector.score_samples(frame[:50]), rtol=1e-5)
-    assert np.abs(found["score"] - found["log_prob"]).max() > 0.1
-    nats = found[[f"nats_{name}" for name in frame.columns]]
-    np.testing.assert_allclose(nats.sum(axis=1), -found["score"], rtol=1e-6)
-    assert found.loc[::7, "nats_free"].isna().all()
-    assert (found["reason"].notna() == found["alarm"]).all()
-
-
 def with_keys():
     """The rows with columns that no model knows: one of them looks like a number, one has gaps and commas."""
     note = ["", "1,5", 'say "so"', None] * 11
@@ -494,19 +476,4 @@ def test_refusals(uncalibrated, capsys, line, words):
     write_state("other", (header | {"class": "Oracle"}, tensors))
     write_state("odd", (header | {"class": ["Oracle"]}, tensors))
     (place / "d.csv").write_bytes((place / "d.safetensors").read_bytes())
-    before = snapshot(place)
-    out, err = run(line, capsys, 2)
-    assert out == ""
-    assert err.startswith("discrete-itd: error: ")
-    assert err.count("\n") == 1
-    assert words in err
-    assert snapshot(place) == before
-
-
-def test_help_has_examples(capsys):
-    for command, example in (("fit", "--detector --false-alarm-rate"), ("score", "--reasons")):
-        with pytest.raises(SystemExit):
-            main([command, "--help"])
-        out = capsys.readouterr().out
-        assert f"detector.safetensors {'new.csv --out alarms.csv ' * (command == 'score')}{example}" in out  # fmt: skip
-        assert max(map(len, out.splitlines())) <= 120
+    refused(line, words, place, capsys)

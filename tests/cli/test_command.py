@@ -29,7 +29,7 @@ from discrete_itd.cli.options import DENOISERS, NOTATIONS
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.denoisers import BayesNetDenoiser, NeuralDenoiser
 from discrete_itd.recipes import Network
-from tests.examples import run
+from tests.examples import refused, run, snapshot
 
 SMALL = Network(width=8, depth=1, base="independent")
 
@@ -209,14 +209,6 @@ def test_a_single_held_out_row_is_too_few_to_say(capsys):
     assert "nats per row better" not in out
 
 
-def test_numbers_are_ordinal_but_codes_with_zeros_nominal(place):
-    run(f"{FIT} --denoiser independent")
-    kinds = {
-        c.name: c.kind for c in DiffusionDensity.load(place / "new.safetensors").encoder_.schema
-    }
-    assert kinds == {"colour": "nominal", "size": "ordinal", "zip": "nominal", "fresh": "nominal"}
-
-
 @pytest.mark.parametrize("name", ["t.csv.gz", "t.TSV.bz2", "t.parquet"])
 def test_kinds_of_tables(place, name):
     frame = table()
@@ -225,9 +217,10 @@ def test_kinds_of_tables(place, name):
         frame.set_axis(range(100, 140), axis=0).to_parquet(name)
     else:
         frame.to_csv(name, index=False, sep="\t" if "tsv" in name.lower() else ",")
-    run(f"fit {name} --out new.safetensors --denoiser independent --drop id zip")
-    model = DiffusionDensity.load(place / "new.safetensors")
-    assert model.encoder_.names == ["colour", "size", "fresh"]
+    run(f"fit {name} --out new.safetensors --denoiser independent --drop id")
+    schema = DiffusionDensity.load(place / "new.safetensors").encoder_.schema
+    kinds = {"colour": "nominal", "size": "ordinal", "zip": "nominal", "fresh": "nominal"}
+    assert {column.name: column.kind for column in schema} == kinds  # zip has zeros at the front
     run(f"score new.safetensors {name} --out s.csv --explain")
     assert len(pd.read_csv("s.csv").dropna()) == 40
 
@@ -384,19 +377,6 @@ def test_missing_cells_are_left_out():
 
 
 @pytest.mark.usefixtures("gaps")
-def test_dates_in_other_words():
-    """The same instants score the same, however ISO spells them."""
-    whole, _ = mixed()
-    run("score x.safetensors whole.csv --out s.csv")
-    expected = pd.read_csv("s.csv")
-    hour = pd.to_datetime(whole["day"]) + pd.Timedelta(hours=1)
-    for day in (whole["day"] + "T00:00", hour.dt.strftime("%Y-%m-%d %H:%M:%S+01:00")):
-        whole.assign(day=day).to_csv("odd.csv", index=False)
-        run("score x.safetensors odd.csv --out s.csv")
-        np.testing.assert_allclose(pd.read_csv("s.csv"), expected, rtol=1e-6)
-
-
-@pytest.mark.usefixtures("gaps")
 def test_given():
     whole, _ = mixed()
     model = DiffusionDensity.load("x.safetensors")
@@ -451,10 +431,6 @@ def test_impute_draws(gaps):
 @pytest.mark.usefixtures("gaps")
 def test_impute_parquet():
     pytest.importorskip("pyarrow")
-    run("impute x.safetensors gaps.csv --out text.parquet")
-    run("impute x.safetensors gaps.csv --out full.csv")
-    full = pd.read_csv("full.csv", dtype=str, keep_default_na=False)
-    assert (pd.read_parquet("text.parquet") == full).all(axis=None)  # text in, text out
     frame = mixed()[0].astype({"price": float, "age": int})
     frame["day"] = pd.to_datetime(frame["day"])
     gaps = frame.astype({"age": "Int64"})
@@ -465,11 +441,7 @@ def test_impute_parquet():
     assert list(again.columns) == list(frame.columns)
     rest = frame.index != 3
     pd.testing.assert_frame_equal(again[rest], frame[rest], check_dtype=False)
-    assert (again["day"].dtype.kind, again["price"].dtype, again["age"].dtype.kind) == (
-        "M",
-        float,
-        "i",
-    )
+    assert [again[name].dtype.kind for name in ("day", "price", "age")] == ["M", "f", "i"]
     assert again.loc[3].notna().all()
 
 
@@ -521,20 +493,7 @@ def test_sample_given(capsys):
     run("sample x.safetensors -n 2 --given city=Oslo", code=2)
     out, err = capsys.readouterr()
     known = "; known are, among others, 'NA', 'Rome'"
-    assert (out, err) == (
-        "",
-        f"discrete-itd: error: column 'city': unseen category 'Oslo' in given={known}\n",
-    )
-
-
-def test_files_are_replaced(place):
-    (place / "s.csv").write_text("old")
-    (place / "new.safetensors").write_text("old")
-    run("score m.safetensors t.csv --out s.csv")
-    run(f"{FIT} --denoiser independent")
-    assert len(pd.read_csv("s.csv")) == 40
-    DiffusionDensity.load("new.safetensors")
-    assert not [name for name in os.listdir() if name.startswith(".")]
+    assert err == f"discrete-itd: error: column 'city': unseen category 'Oslo' in given={known}\n"
 
 
 # -- demo, help, process --------------------------------------------------------------------------
@@ -553,14 +512,7 @@ def test_demo(monkeypatch, tmp_path, capsys):
     run("demo")
     out, err = capsys.readouterr()
     assert all("max_time=0.2" in line for line in err.splitlines())  # what had no time
-    for words in (
-        "independent columns",
-        "model",
-        "AUROC",
-        "five most anomalous rows",
-        "fit ",
-        "next: ",
-    ):
+    for words in ("independent columns", "model", "AUROC", "five most anomalous", "fit ", "next: "):
         assert words in out
     assert out.count("nats: ") == 5
     assert os.listdir() == []
@@ -654,14 +606,6 @@ def test_the_package_is_a_command(monkeypatch, capsys):
     assert capsys.readouterr() == ("", missing)
 
 
-@pytest.mark.slow  # torch is imported once more
-@pytest.mark.usefixtures("place")
-def test_process():
-    bad = process("-m", "discrete_itd", *f"{SCORE} none.csv --out s.csv".split())
-    missing = "discrete-itd: error: none.csv: No such file or directory\n"
-    assert (*bad.communicate(), bad.returncode) == ("", missing, 2)
-
-
 # the same command, but its training writes a checkpoint in every step, which shows that it has begun
 AT_ONCE = """
 from discrete_itd.cli import main
@@ -732,7 +676,6 @@ REFUSED = {
     "no bins": (f"{FIT} --column size=binned:0", "column 'size': bins must be at least 1, got 0"),
     "bad edges": (f"{FIT} --column size=binned:3,1", "column 'size': edges must be at least two"),
     "bad count": (f"{FIT} --column zip=nominal:0", "column 'zip': min_count must be at least 1"),
-    "bad count word": (f"{FIT} --column zip=nominal:x", "expected a kind like nominal:10, got 'x'"),
     "words as numbers": (
         f"{FIT} --column colour=continuous",
         "t.csv: column 'colour': continuous needs numbers or dates, got ",
@@ -745,7 +688,6 @@ REFUSED = {
     "checkpoint is a model": (f"{FIT} --checkpoint damaged", "damaged: "),
     "no kind": (f"{FIT} --column zip", "expected NAME=KIND, got 'zip'"),
     "bad time": (f"{FIT} --max-time -1", "--max-time: must be a positive number"),
-    "bad time word": (f"{FIT} --max-time soon", "--max-time: must be a positive number"),
     "bad steps": (f"{FIT} --max-steps 2.5", "--max-steps: must be a whole number"),
     "bad seed": (f"{FIT} --seed 99999999999", "--seed: must be a whole number"),
     "bad denoiser": (f"{FIT} --denoiser grove", "--denoiser: invalid choice: 'grove'"),
@@ -758,9 +700,6 @@ REFUSED = {
     "missing model": ("score none t.csv --out o.csv", "none: No such file"),
     "model is a table": ("score t.csv t.csv --out o.csv", "t.csv: is a table, not a model as fit writes it"),
     "damaged model": ("score damaged t.csv --out o.csv", "damaged: "),
-    "score ending": (f"{SCORE} t.csv --out o.txt", "o.txt: unsupported ending"),
-    "score no folder": (f"{SCORE} t.csv --out none/o.csv", "cannot be written"),
-    "score over model": ("score m.csv t.csv --out m.csv", "m.csv: --out is the model itself"),
     "score lacks": (f"{SCORE} lacks.csv --out o.csv", "lacks.csv: column 'size' (and 1 more): "),
     "score over table": (f"{SCORE} t.csv --out t.csv", "t.csv: --out is the table itself"),
     "score given": (f"{SCORE} t.csv --out o.csv --given hue", "column 'hue': named in --given"),
@@ -777,9 +716,6 @@ REFUSED = {
     "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: column 'colour' (and 3 more)"),
     "bad bound": (f"{SCORE} t.csv --out o.csv --max-stderr 0", "--max-stderr: must be a positive number"),
     "impute over table": ("impute x gaps.csv --out gaps.csv", "--out is the table itself"),
-    "impute ending": ("impute x gaps.csv --out o.txt", "o.txt: unsupported ending"),
-    "impute lacks": ("impute m.safetensors lacks.csv --out o.csv", "column 'size' (and 1 more): "),
-    "impute no date": ("impute x baddate.csv --out o.csv", "got 'yesterday'"),
     "impute no seed": ("impute x gaps.csv --out o.csv --draw --seed x", "--seed: must be a whole"),
     "sample given": ("sample x -n 1 --given hue=1", "column 'hue': named in --given, but the model"),
     "sample no value": ("sample x -n 1 --given price=", "expected NAME=VALUE, got 'price='"),
@@ -788,9 +724,6 @@ REFUSED = {
     "sample bad truth": ("sample x -n 1 --given member=yes", "column 'member': unseen category 'yes'"),
     "sample missing given": ("sample x -n 1 --given price=NA", "'NA' in --given is a missing value"),
     "sample none": ("sample m.safetensors -n 0", "-n: must be a whole number from 1 on"),
-    "sample word": ("sample m.safetensors -n many", "-n: must be a whole number"),
-    "sample missing": ("sample none -n 1", "none: No such file"),
-    "sample ending": ("sample m.safetensors -n 1 --out rows", "rows: unsupported ending"),
     "sample over model": ("sample m.csv -n 1 --out m.csv", "m.csv: --out is the model itself"),
 }  # fmt: skip
 
@@ -835,32 +768,12 @@ def odd_folder(tmp_path_factory, saved, saved_mixed):
     return place
 
 
-def snapshot(folder):
-    return {path.name: path.is_file() and path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.mark.parametrize(("line", "words"), REFUSED.values(), ids=REFUSED)
 def test_refusals(odd_folder, monkeypatch, capsys, line, words):
     if "parquet" in line and "gz" not in line:
         pytest.importorskip("pyarrow")
     monkeypatch.chdir(odd_folder)
-    before = snapshot(odd_folder)
-    run(line, code=2)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("discrete-itd: error: ")
-    assert err.count("\n") == 1
-    assert words in err
-    assert snapshot(odd_folder) == before
-
-
-def test_a_table_of_nothing(place, capsys):
-    (place / "t.csv").write_text("a,b\n,\n,\n")
-    run("fit t.csv --out new", code=2)
-    *notes, error = capsys.readouterr().err.splitlines()
-    assert len(notes) == 2
-    assert error.startswith("discrete-itd: error: t.csv: at least two rows with a cell")
-    assert not (place / "new").exists()
+    refused(line, words, odd_folder, capsys)
 
 
 def test_a_failing_write_leaves_the_old_file(place, monkeypatch, capsys):

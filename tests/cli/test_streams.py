@@ -547,18 +547,8 @@ def test_a_malformed_ledger_counts_for_nothing(folder, capsys):
     run("score d in/sub --out out")
     (line,) = (folder / "out" / folders.LEDGER).read_text().splitlines()
     good, said = json.loads(line), capsys.readouterr().out
-    odd = [
-        None,
-        1,
-        -1,
-        "x",
-        [],
-        {},
-        [[]],
-        {"rows": -1},
-        {"rows": 1.5},
-        {**good["tally"], "alarm": [1]},
-    ]
+    odd = [None, 1, -1, "x", [], {}, [[]], {"rows": -1}, {"rows": 1.5}]
+    odd += [{**good["tally"], "alarm": [1]}]
     lines = ["", "[" * 10**5, "[]", "null", '"x"', "{}", "\0", json.dumps({"part": {}})]
     lines += [json.dumps({**good, key: value}) for key in good for value in odd]
     plant(folder, *lines)

@@ -10,9 +10,8 @@ import pytest
 from discrete_itd import DriftWatch
 from discrete_itd.cli import main, tables
 from discrete_itd.storage.files import content_digest
-from tests.cli.test_command import snapshot
 from tests.detection.test_watch import detector, table
-from tests.examples import run
+from tests.examples import refused, run
 
 pytestmark = pytest.mark.single_precision
 
@@ -104,10 +103,4 @@ def test_what_is_wrong_is_one_line_and_no_file(place, capsys, line, message):
     shutil.copy("d.safetensors", "d2.safetensors")
     detector(1).save("e.safetensors", card=False)
     DriftWatch(detector()).save("old")
-    before = snapshot(place)
-    out, err = run(line, capsys, 2)
-    assert out == ""
-    assert message in err
-    assert err.startswith("discrete-itd: error: ")
-    assert err.count("\n") == 1
-    assert snapshot(place) == before
+    refused(line, message, place, capsys)
