@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -48,7 +49,8 @@ SAME_UNIT = {
     "Kč": "CZK", "Ft": "HUF",
 }  # fmt: skip
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
-GROUPS = SPACES + "'\u2019"
+GROUPS = {".": SPACES + "'\u2019,", ",": SPACES + "'\u2019."}  # by the decimal mark
+PYTHONS = {mark: str.maketrans(mark, ".", groups) for mark, groups in GROUPS.items()}
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 DATE = re.compile(
     r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
@@ -58,6 +60,7 @@ DATE = re.compile(
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
 PLAIN_WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
+EXACT = 2.0**53  # floats below are exact as integers
 CENTURY = 69  # two digits of a year from here on are of the last century, as POSIX has it
 
 
@@ -69,8 +72,7 @@ class Notation:
     ----------
     family : {"number", "datetime"}
     decimal : {".", ","}, optional
-        Decimal mark of numbers. None where no number of the training table has a mark: then those are read that are the
-        same number with either, and "3.0".
+        Decimal mark; None if no number of the training table has one: then the same number with either, and "3.0", are read.
     grouping, prefix, suffix : str
         Mark between thousands, and what stands before and after a number, like " €".
     places : int, optional
@@ -78,7 +80,7 @@ class Notation:
     day_first : bool, optional
         Order of dates that do not begin with the year; None if there are none.
     format : str
-        In which dates are written, as of ``strftime``.
+        Of dates, as in ``strftime``.
 
     Examples
     --------
@@ -106,8 +108,7 @@ class Notation:
     def read(self, texts: Sequence[Any]) -> np.ndarray:
         """The numbers (float64) or times (datetime64[us]) of texts; NaN or NaT for other texts."""
         if self.family == "datetime":
-            times = [_time(text, self.day_first) for text in texts]
-            return np.array(times, dtype="datetime64[us]")
+            return _times(texts, self.day_first)
         if self.decimal is None:
             whole = [text.removesuffix(".0") for text in texts]  # as readers write them beside gaps
             found, other = (_numbers(whole, mark, self.unit) for mark in ".,")
@@ -172,9 +173,8 @@ class Notation:
 class Recognised(NamedTuple):
     """Result of recognising texts: a notation, or None and perhaps a sentence on what they resemble.
 
-    ``unlike`` is the first text that is least like the others, where there is no notation. ``is_measure`` says whether
-    nearly all texts are dates, times of day, or numbers that are not plain integers, in one notation or not: these are
-    measurements and no identifiers, however many of them differ.
+    ``unlike`` is then the first text that is least like the others. ``is_measure`` says whether nearly all texts are dates,
+    times of day, or numbers other than plain integers: measurements and no identifiers, however many differ.
     """
 
     notation: Notation | None
@@ -254,36 +254,30 @@ def recognise(
     if not any(any(map(str.isdigit, text)) for text in probe):
         return Recognised(None, unlike=texts[0])
     shares: list[_Nearly] = []  # of what is nearly a notation
-    if asked in (None, "day-first", "month-first"):
-        orders = [asked == "day-first"] if asked else [True, False]
-        ways = [Notation("datetime", day_first=order).read for order in orders]
-        read = _read(ways, texts, probe)
-        whole = [k for k, times in enumerate(read) if not np.isnat(times).any()]
-        if whole:
-            notation = _of_dates(texts, counts, orders[whole[0]])
-            if len(whole) == 1 or asked or notation.day_first is None:
+    for what, options in WAYS.items():
+        ways = [way for name, way in options.items() if asked in (None, name)]
+        read = [_tried(way, texts, probe) for way in ways]
+        whole = [k for k, found in enumerate(read) if not pd.isna(found).any()]
+        if not whole:
+            shares += [_nearly(pd.isna(found), texts, counts, what) for found in read]
+            continue
+        differ, way = read[0] != read[-1], ways[whole[0]].keywords
+        unlike = texts[int(np.argmax(differ))]
+        if what == "dates":
+            notation = _of_dates(texts, counts, **way)
+            if len(whole) == 1 or notation.day_first is None:
                 return Recognised(notation)
-            unlike = texts[int(np.argmax(read[0] != read[1]))]
             note = f"dates like {unlike!r}, whose day and month could be either"
-            return Recognised(None, note, is_measure=True)
-        shares += [_nearly(np.isnat(times), texts, counts, "dates") for times in read]
-    if asked in (None, "decimal-comma", "decimal-point"):
-        marks = [{"decimal-comma": ",", "decimal-point": "."}[asked]] if asked else [".", ","]
-        read = _read([partial(_numbers, decimal=mark) for mark in marks], texts, probe)
-        whole = [k for k, numbers in enumerate(read) if not np.isnan(numbers).any()]
-        if whole:
-            if len(whole) == 2 and (read[0] != read[1]).any():
-                unlike = texts[int(np.argmax(read[0] != read[1]))]
-                note = f"numbers like {unlike!r}, whose mark could be decimal or of thousands"
-                return Recognised(None, note, is_measure=True)
-            if not (plain or asked) and all(text.strip().isdecimal() for text in texts):
-                return Recognised(None)
-            notation = _of_numbers(texts, counts, marks[whole[0]])
-            if notation is None:
-                note = f"numbers with different units, like {texts[0]!r}"
-                return Recognised(None, note, is_measure=True)
-            return Recognised(replace(notation, decimal=None) if len(whole) == 2 else notation)
-        shares += [_nearly(np.isnan(numbers), texts, counts, "numbers") for numbers in read]
+        elif len(whole) == 2 and differ.any():
+            note = f"numbers like {unlike!r}, whose mark could be decimal or of thousands"
+        elif not (plain or asked) and all(text.strip().isdecimal() for text in texts):
+            return Recognised(None)
+        else:
+            notation = _of_numbers(texts, counts, **way)
+            if notation is not None:
+                return Recognised(replace(notation, decimal=None) if len(whole) == 2 else notation)
+            note = f"numbers with different units, like {texts[0]!r}"
+        return Recognised(None, note, is_measure=True)
     shares.append(_nearly(np.array([not CLOCK.fullmatch(t) for t in texts]), texts, counts, ""))
     nearly = max(shares)
     is_measure = nearly.is_measure and (
@@ -295,32 +289,22 @@ def recognise(
     return Recognised(None, note if is_noted else "", nearly.other, is_measure)
 
 
-def _read(
-    ways: Sequence[Callable[[Sequence[str]], np.ndarray]],
-    texts: Sequence[str],
-    probe: Sequence[str],
-) -> list[Any]:
-    """Results of each parser for the texts; empty, if it parses less than half of a probe of them."""
-    out = []
-    for read in ways:
-        few = len(probe) > 2 * np.count_nonzero(~pd.isna(read(probe)))
-        out.append(np.repeat(read([""]), len(texts)) if few else read(texts))
-    return out
+def _tried(way: Callable[..., np.ndarray], texts: Sequence[str], probe: Sequence[str]) -> Any:
+    """The values of the texts; all missing, if less than half of a probe of them has one."""
+    few = len(probe) > 2 * np.count_nonzero(~pd.isna(way(probe)))
+    return np.repeat(way([""]), len(texts)) if few else way(texts)
 
 
 def tell(name: Hashable, found: Recognised) -> None:
     """Warn that a column of text is ambiguous, naming the options that specify its notation."""
-    note = found.note
+    note, word = found.note, found.unlike
     if "could be" in note:
         kind = NOTATIONS[2:] if note.startswith("dates") else NOTATIONS[:2]
-        ways = advice(
-            " or ".join(f"column_types={{{name!r}: {{'notation': {way!r}}}}}" for way in kind),
-            " or ".join(f"--column {name}={way}" for way in kind),
-        )
-        ways = f"say which, with {ways}"
+        python = " or ".join(f"column_types={{{name!r}: {{'notation': {way!r}}}}}" for way in kind)
+        shell = " or ".join(f"--column {name}={way}" for way in kind)
+        ways = f"say which, with {advice(python, shell)}"
     else:
         keeps = advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {name}=nominal")
-        word = found.unlike
         gap = advice(f"replace {word!r} by None", f"give --csv {shlex.quote(f'na={word}')}")
         ways = f"{gap} where a cell is missing, clean it, or say that it is text with {keeps}"
     warn(f"column {name!r}: taken as text, though it looks like {note}; {ways}")
@@ -337,17 +321,9 @@ class _Nearly(NamedTuple):
 
 
 def _nearly(bad: np.ndarray, texts: Sequence[str], counts: np.ndarray, what: str) -> _Nearly:
-    share = float(counts[~bad].sum() / counts.sum())
     is_code = all(text.strip().isdecimal() for text, b in zip(texts, bad, strict=True) if not b)
-    other = texts[int(np.argmax(bad))]
+    share, other = float(counts[~bad].sum() / counts.sum()), texts[int(np.argmax(bad))]
     return _Nearly(share, what, other, int(bad.sum()), not is_code)
-
-
-# -- numbers --------------------------------------------------------------------------------------
-
-
-def _groups(decimal: str) -> str:
-    return GROUPS + ("." if decimal == "," else ",")
 
 
 def _unit(text: str | None) -> str:
@@ -357,17 +333,12 @@ def _unit(text: str | None) -> str:
 
 
 @cache
-def _marks(decimal: str) -> dict[int, Any]:
-    """The marks of numbers as Python has them."""
-    return str.maketrans(decimal, ".", _groups(decimal))
-
-
-@cache
 def _pattern(decimal: str) -> re.Pattern[str]:
     """Of a cell: sign, unit, sign, number, unit."""
+    groups = re.escape(GROUPS[decimal])
     return re.compile(
         rf"(?P<sign>[-+\u2212])?(?P<prefix>{UNITS}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
-        rf"(?P<number>(?!0\d)(?:\d+|\d{{1,3}}(?P<group>[{re.escape(_groups(decimal))}])\d{{3}}(?:(?P=group)\d{{3}})*)"
+        rf"(?P<number>(?!0\d)(?:\d+|\d{{1,3}}(?P<group>[{groups}])\d{{3}}(?:(?P=group)\d{{3}})*)"
         rf"(?P<fraction>{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?)(?P<suffix>[{SPACES}]*{UNITS})?",
         re.ASCII,
     )
@@ -387,7 +358,7 @@ def _number(decimal: str, text: str) -> tuple[float, str]:
     units = {_unit(match["prefix"]), _unit(match["suffix"])} - {""}
     if len(units) > 1:
         return np.nan, ""
-    number = float(match["number"].translate(_marks(decimal)))
+    number = float(match["number"].translate(PYTHONS[decimal]))
     is_negative = (match["sign"] or match["inner"] or "+") != "+"
     return -number if is_negative else number, "".join(units)
 
@@ -395,19 +366,17 @@ def _number(decimal: str, text: str) -> tuple[float, str]:
 def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notation | None:
     """The notation of numbers that all match; None if their units differ."""
     found = [m for text in texts if (m := _pattern(decimal).fullmatch(text.strip()))]
-    around: dict[tuple[str, str], int] = {}  # text before and after a number
+    marked: Counter[tuple[str, str]] = Counter()  # text before and after a number
     for match, count in zip(found, counts.tolist(), strict=True):
-        pair = match["prefix"] or "", match["suffix"] or ""
-        around[pair] = around.get(pair, 0) + count
-    marked = {pair: count for pair, count in around.items() if any(pair)}
+        if match["prefix"] or match["suffix"]:
+            marked[match["prefix"] or "", match["suffix"] or ""] += count
     if len({_unit(before) or _unit(after) for before, after in marked}) > 1:
         return None
-    prefix, suffix = max(marked, key=lambda pair: marked[pair], default=("", ""))
+    prefix, suffix = marked.most_common(1)[0][0] if marked else ("", "")
     fractions = {len(m["fraction"] or ".") - 1 for m in found}
-    grouped = [m["group"] for m in found if m["group"]]
     return Notation(
         decimal=decimal,
-        grouping=grouped[0] if grouped else "",
+        grouping=next((m["group"] for m in found if m["group"]), ""),
         prefix=prefix,
         suffix=suffix,
         places=fractions.pop() if len(fractions) == 1 else None,
@@ -433,42 +402,50 @@ def formatted(time: datetime, form: str) -> str:
     return time.strftime(form.replace("%Y", f"{time.year:04}"))  # C's has fewer digits
 
 
-# -- dates ----------------------------------------------------------------------------------------
+def _times(texts: Sequence[str], day_first: bool | None) -> np.ndarray:
+    """The times of texts (datetime64[us]) with days before months or not; NaT for other texts."""
+    return np.array([_time(text, day_first) for text in texts], dtype="datetime64[us]")
 
 
 def _time(text: str, day_first: bool | None) -> datetime | None:
     match = DATE.fullmatch(text.strip())
-    if match is None:
+    if match is None or (day_first is None and not match["y"]):
         return None
     if match["y"]:
-        year, month, day = int(match["y"]), int(match["m"]), int(match["d"])
-    elif day_first is None:
-        return None
+        year, month, day = (int(match[part]) for part in "ymd")
     else:
-        year, month, day = int(match["z"]), int(match["b"]), int(match["a"])
-        if not day_first:
-            month, day = day, month
+        year, *days = (int(match[part]) for part in "zba")
+        month, day = days if day_first else days[::-1]
         if len(match["z"]) == 2:
             year += 1900 if year >= CENTURY else 2000
     fraction = int((match["f"] or "").ljust(6, "0"))
     try:
-        hour, minute, second = (int(match[part] or 0) for part in "HMS")
-        return datetime(year, month, day, hour, minute, second, fraction)
+        return datetime(year, month, day, *(int(match[part] or 0) for part in "HMS"), fraction)
     except ValueError:  # no such day
         return None
 
 
+WAYS: dict[str, dict[Asked, partial[np.ndarray]]] = {
+    "dates": {
+        "day-first": partial(_times, day_first=True),
+        "month-first": partial(_times, day_first=False),
+    },
+    "numbers": {
+        "decimal-point": partial(_numbers, decimal="."),
+        "decimal-comma": partial(_numbers, decimal=","),
+    },
+}
+
+
 def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Notation:
     """The notation of dates that all match: written as most of them are."""
-    found = [DATE.fullmatch(text.strip()) for text in texts]
-    formats: dict[str, int] = {}
+    found = [match for text in texts if (match := DATE.fullmatch(text.strip()))]
+    formats: Counter[str] = Counter()
     for match, count in zip(found, counts.tolist(), strict=True):
-        if match is not None:
-            form = _format(match, day_first)
-            formats[form] = formats.get(form, 0) + count
-    timed = {form: n for form, n in formats.items() if "%H" in form} or formats  # keeps the time
-    form = max(timed, key=lambda form: timed[form])
-    is_ordered = any(match is not None and match["a"] for match in found)
+        formats[_format(match, day_first)] += count
+    timed = Counter({form: n for form, n in formats.items() if "%H" in form}) or formats
+    form = timed.most_common(1)[0][0]  # keeps the time
+    is_ordered = any(match["a"] for match in found)
     return Notation("datetime", day_first=day_first if is_ordered else None, format=form)
 
 
@@ -482,9 +459,6 @@ def _format(match: re.Match[str], day_first: bool) -> str:
         form += ("T" if "T" in match[0] else " ") + "%H:%M"
         form += (":%S" if match["S"] else "") + (".%f" if match["f"] else "")
     return form
-
-
-EXACT = 2.0**53  # floats below are exact as integers
 
 
 def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:
@@ -560,7 +534,6 @@ def durations_of(cells: np.ndarray) -> pd.Series:
 
 def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
     """Cells as a CSV has them, each by itself; with ``days``, times at the beginning of a day as dates."""
-    present = values.notna().to_numpy()
     if (
         values.dtype.kind == "f"
     ):  # as Python's floats, small ones would have digits of their rounding
@@ -569,7 +542,7 @@ def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
         cells = map(repr, numbers.tolist()) if is_float else numbers.astype(str).tolist()
     else:
         cells = map(str, values.astype(object).tolist())
-    texts = [cell if known else None for cell, known in zip(cells, present, strict=True)]
+    texts = [cell if known else None for cell, known in zip(cells, values.notna(), strict=True)]
     if days:
         texts = [t and t.removesuffix(" 00:00:00") for t in texts]
     return pd.Series(texts, index=values.index, dtype=object)
