@@ -30,9 +30,8 @@ from discrete_itd.encoders import (
     Rows,
     TableEncoder,
     check_column_spec,
-    plain,
 )
-from discrete_itd.encoders.cells import holds_text
+from discrete_itd.encoders.cells import holds_text, plain
 from discrete_itd.encoders.frames import (
     as_dtype,
     as_polars,

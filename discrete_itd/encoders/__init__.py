@@ -24,42 +24,16 @@ and free text are left out of a model (:func:`discrete_itd.encoders.inference.le
 """
 
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
-from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.frames import as_frame, check_unique_names, is_polars, number, written
+from discrete_itd.encoders.frames import as_frame, number, written
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, MISSING, UNKNOWN, check_column_spec
 from discrete_itd.encoders.notation import NOTATIONS, Notation
 from discrete_itd.encoders.numeric import Bins, Continuous
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.encoders.table import (
-    ABSENT,
-    PRESENT,
-    Cells,
-    TableEncoder,
-)
+from discrete_itd.encoders.table import ABSENT, PRESENT, TableEncoder
 
 __all__ = [
-    "ABSENT",
-    "FLOAT_KIND",
-    "KINDS",
-    "MANY_CATEGORIES",
-    "MISSING",
-    "NOTATIONS",
-    "PRESENT",
-    "UNKNOWN",
-    "Bins",
-    "Categories",
-    "Cells",
-    "Column",
-    "Continuous",
-    "Notation",
-    "Rows",
-    "TableEncoder",
-    "as_frame",
-    "check_column_spec",
-    "check_unique_names",
-    "is_polars",
-    "number",
-    "plain",
+    "ABSENT", "FLOAT_KIND", "KINDS", "MANY_CATEGORIES", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN", "Bins",
+    "Categories", "Column", "Continuous", "Notation", "Rows", "TableEncoder", "as_frame", "check_column_spec", "number",
     "written",
-]
+]  # fmt: skip

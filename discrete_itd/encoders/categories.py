@@ -223,7 +223,7 @@ def _index(categories: Sequence[Scalar]) -> pd.Index:
 
 
 def fit_categories(
-    kind: Literal["nominal", "ordinal"],
+    kind: Any,
     categories: Sequence[Scalar],
     counts: np.ndarray,
     *,

@@ -7,6 +7,7 @@ objects (text and everything else). Missing cells, however the dtype represents 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 import numpy as np
@@ -15,13 +16,8 @@ from pandas.api.types import infer_dtype, pandas_dtype
 
 Family = Literal["boolean", "integer", "float", "datetime", "timedelta", "category", "other"]
 FAMILIES: dict[str, Family] = {
-    "b": "boolean",
-    "i": "integer",
-    "u": "integer",
-    "f": "float",
-    "M": "datetime",
-    "m": "timedelta",
-}
+    "b": "boolean", "i": "integer", "u": "integer", "f": "float", "M": "datetime", "m": "timedelta",
+}  # fmt: skip
 TIMES = ("datetime", "timedelta")
 
 
@@ -80,11 +76,10 @@ def check_supported(name: Any, dtype: Any) -> None:
     elif dtype.kind == "c":
         advice = "split it into its real and imaginary parts"
     elif not is_category(dtype):
-        try:
-            known = dtype_from_json(dtype_to_json(dtype)) == dtype
-        except (TypeError, ValueError, LookupError):
-            known = False
-        advice = None if known else "convert it first"
+        with suppress(TypeError, ValueError, LookupError):
+            if dtype_from_json(dtype_to_json(dtype)) == dtype:
+                return
+        advice = "convert it first"
     if advice is not None:
         raise ValueError(f"column {name!r}: values of dtype {dtype} are not supported; {advice}")
 
@@ -117,8 +112,7 @@ def dtype_from_json(data: Any) -> Any:
         return pd.CategoricalDtype(none, ordered=data["ordered"])
     try:
         if "string" in data:
-            missing = {"na_value": np.nan} if data["nan"] else {}
-            return pd.StringDtype(data["string"], **missing)
+            return pd.StringDtype(data["string"], na_value=np.nan if data["nan"] else pd.NA)
         import pyarrow as pa
 
         if data["arrow"] in ("string", "date64[ms]"):  # pandas reads these names as something else
@@ -155,13 +149,7 @@ class PlainCells(NamedTuple):
 
 
 def plain(value: Any) -> Any:
-    """A numpy scalar as Python's own.
-
-    Examples
-    --------
-    >>> plain(np.int64(3))
-    3
-    """
+    """A numpy scalar as Python's own."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -176,9 +164,7 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
         return PlainCells(read_cells(dtype.categories[used]).values, position[codes])
     if isinstance(dtype, pd.SparseDtype):
         column = pd.Series(column).sparse.to_dense()
-    if (
-        family(dtype) == "float"
-    ):  # NaN may hide among the present cells of nullable and Arrow floats
+    if family(dtype) == "float":  # NaN may hide among the cells of nullable and Arrow floats
         numbers = column.to_numpy(dtype=float, na_value=np.nan)
         present = ~np.isnan(numbers)
         values = numbers[present]
@@ -220,20 +206,17 @@ def _plain_values(column: pd.Series | pd.Index) -> np.ndarray:
     match infer_dtype(cells):
         case "boolean":
             return cells.astype(bool)
-        case "floating":
+        case "floating" | "decimal":
             return cells.astype(float)
         case "integer":
-            try:
+            with suppress(OverflowError):  # exact as Python's integers, whatever their size
                 return cells.astype(np.int64)
-            except OverflowError:
-                return cells  # exact as Python's integers, whatever their size
         case "date":
             return read_times(pd.to_datetime(pd.Series(column)))
-        case "decimal":
-            return cells.astype(float)
         case "datetime" | "datetime64" | "timedelta" | "timedelta64":
             found = pd.Series(column).infer_objects()
-            return cells if found.dtype == object else read_times(found)  # mixed time zones stay
+            if found.dtype != object:  # mixed time zones stay
+                return read_times(found)
     return cells
 
 
@@ -265,23 +248,21 @@ def as_numbers(
     values = cells.values
     if not len(values):
         return np.zeros(0)
-    if expected == "number":
-        if not is_number(values):
-            wrong = np.array([isinstance(plain(v), bool) or not _is_real(v) for v in values])
-            raise ValueError(f"column {name!r}: expected numbers, got {cells.first(wrong)!r}")
-        try:
-            numbers = values.astype(float)
-        except OverflowError:
-            raise ValueError(
-                f"column {name!r}: contains an integer too large for a float"
-            ) from None
-        if np.isinf(numbers).any():
-            raise ValueError(f"column {name!r}: contains infinity")
-        return numbers
-    if family(values.dtype) != expected:
-        wrong = np.ones(len(values), bool)
-        raise ValueError(f"column {name!r}: expected {expected}s, got {cells.first(wrong)!r}")
-    return times_to_steps(values, origin, step)
+    if expected != "number":
+        if family(values.dtype) != expected:
+            first = cells.first(np.ones(len(values), bool))
+            raise ValueError(f"column {name!r}: expected {expected}s, got {first!r}")
+        return times_to_steps(values, origin, step)
+    if not is_number(values):
+        wrong = np.array([isinstance(plain(v), bool) or not _is_real(v) for v in values])
+        raise ValueError(f"column {name!r}: expected numbers, got {cells.first(wrong)!r}")
+    try:
+        numbers = values.astype(float)
+    except OverflowError:
+        raise ValueError(f"column {name!r}: contains an integer too large for a float") from None
+    if np.isinf(numbers).any():
+        raise ValueError(f"column {name!r}: contains infinity")
+    return numbers
 
 
 def _is_real(value: Any) -> bool:
@@ -328,27 +309,25 @@ def restore_numbers(
 
     Integers are rounded, others to ``decimals``; numbers out of the range of the dtype are clipped to it.
     """
-    missing = np.isnan(numbers)
+    missing, of, width = np.isnan(numbers), family(dtype), numpy_name(dtype)
     numbers = np.where(missing, 0.0, np.rint(numbers) if whole else numbers)
     if decimals is not None and not whole:
         numbers = rounded(numbers, decimals)
     numbers = numbers + 0.0  # no negative zero
-    if family(dtype) == "integer":
-        limits = np.iinfo(numpy_name(dtype))
+    if of not in ("integer", "float"):
+        values = np.array([int(v) for v in numbers] if whole else numbers.tolist(), dtype=object)
+        values[missing] = None
+        return pd.Series(values, dtype=object).astype(dtype)
+    if of == "integer":
+        limits = np.iinfo(width)
         low, high = float(limits.min), float(limits.max)
         if high > limits.max:  # the nearest float to 2^63 - 1 is 2^63
             high = np.nextafter(high, 0.0)
-        cells = pd.Series(np.clip(numbers, low, high).astype(numpy_name(dtype)))
-        cells = cells.astype(holding_missing(dtype, bool(missing.any())))
-        return cells.where(~missing) if missing.any() else cells
-    if family(dtype) == "float":
-        if (width := numpy_name(dtype)) in ("float16", "float32"):
-            numbers = np.clip(numbers, np.finfo(width).min, np.finfo(width).max)
-        cells = pd.Series(numbers).astype(dtype)
-        return cells.where(~missing) if missing.any() else cells
-    values = np.array([int(v) for v in numbers] if whole else numbers.tolist(), dtype=object)
-    values[missing] = None
-    return pd.Series(values, dtype=object).astype(dtype)
+        numbers = np.clip(numbers, low, high).astype(width)
+    elif width in ("float16", "float32"):
+        numbers = np.clip(numbers, np.finfo(width).min, np.finfo(width).max)
+    cells = pd.Series(numbers).astype(holding_missing(dtype, bool(missing.any())))
+    return cells.where(~missing) if missing.any() else cells
 
 
 NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # of one tick of each unit
@@ -418,12 +397,10 @@ def time_intervals(edges: Sequence[float], dtype: Any, origin: int, step: int) -
     """The bins between edges in steps, and the two tails beyond them up to the ends of pandas' calendar."""
     nanoseconds = [round(e * step) + origin * 10**9 for e in np.array(edges)]
     if family(dtype) == "datetime":
-        breaks: Any = pd.to_datetime(nanoseconds, utc=True)
-        if getattr(dtype, "tz", None) is None:
-            breaks = breaks.tz_localize(None)
-        ends = [pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")]
-        ends = [t.tz_localize(breaks.tz) for t in ends]
+        ends = pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")
+        breaks: Any = pd.to_datetime([ends[0].value, *nanoseconds, ends[1].value])
+        breaks = breaks.tz_localize("UTC") if getattr(dtype, "tz", None) is not None else breaks
     else:
-        breaks = pd.to_timedelta(nanoseconds)
-        ends = [pd.Timedelta.min.ceil("D"), pd.Timedelta.max.floor("D")]
-    return pd.IntervalIndex.from_breaks([ends[0], *breaks, ends[1]], closed="left")
+        ends = pd.Timedelta.min.ceil("D"), pd.Timedelta.max.floor("D")
+        breaks = pd.to_timedelta([ends[0].value, *nanoseconds, ends[1].value])
+    return pd.IntervalIndex.from_breaks(breaks, closed="left")

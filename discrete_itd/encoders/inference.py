@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+from scipy.special import xlogy
 
 from discrete_itd.encoders.categories import (
     MANY_CATEGORIES,
@@ -28,7 +29,6 @@ from discrete_itd.encoders.cells import (
     is_category,
     is_dictionary,
     is_number,
-    plain,
     time_grid,
 )
 from discrete_itd.encoders.column import Column
@@ -41,7 +41,7 @@ from discrete_itd.encoders.notation import (
     recognise,
     tell,
 )
-from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
+from discrete_itd.encoders.numeric import BINS, Bins, Continuous, fit_bins, fit_continuous
 from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
 from discrete_itd.validation import advice, check_choice, check_integer, warn
 
@@ -50,9 +50,14 @@ Why = Literal["identifiers", "free text"]  # a column is left out
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("marginalise", "category")
 UNKNOWN = ("smooth", "error")
-OPTIONS = {"kind": KINDS, "edges": ("binned",), "bins": ("binned",), "min_count": ("nominal",)}
-OF_ANY = ("missing", "notation")  # options of columns of any kind
-
+OPTIONS = {  # the choices, or the kind of column that has the option
+    "missing": MISSING,
+    "notation": NOTATIONS,
+    "kind": KINDS,
+    "edges": "binned",
+    "bins": "binned",
+    "min_count": "nominal",
+}
 FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
 FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
 ENOUGH_ROWS = 100  # to decide that values hardly repeat
@@ -86,10 +91,9 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     name : hashable
         The column's name, for errors.
     spec : str, mapping or None
-        A kind, or a mapping with "kind" and options: "bins" (a number) or "edges" (increasing numbers) of a binned
-        column, "min_count" of a nominal one, "missing" ("marginalise" or "category") of any, and "notation"
-        ("decimal-comma", "decimal-point", "day-first" or "month-first") of text that is numbers or dates; a notation
-        alone may stand in place of a kind.
+        A kind or a notation, or a mapping with "kind" and options: "bins" (a number) or "edges" (increasing numbers) of
+        a binned column, "min_count" of a nominal one, "missing" ("marginalise" or "category") of any, and "notation"
+        ("decimal-comma", "decimal-point", "day-first" or "month-first") of text that is numbers or dates.
 
     Raises
     ------
@@ -102,45 +106,31 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     (0.0, 18.0, 65.0, 120.0)
     """
     where = f"column {name!r}:"
-    if isinstance(spec, str) and spec in NOTATIONS:
-        spec = {"notation": spec}
-    if spec is None or isinstance(spec, str):
-        spec = {"kind": spec}
+    if isinstance(spec, str | None):
+        spec = {"notation" if spec in NOTATIONS else "kind": spec}
     if not isinstance(spec, Mapping):
         raise TypeError(f"{where} expected a kind or a mapping of options, got {spec!r}")
-    unknown = [o for o in spec if o not in (*OF_ANY, *OPTIONS)]
-    if unknown:
-        raise ValueError(
-            f"{where} unknown option {unknown[0]!r}; the options are {(*OF_ANY, *OPTIONS)}"
-        )
-    kind = spec.get("kind")
-    if kind is not None:
-        check_choice(f"{where} kind", kind, KINDS)
-    for option, kinds in OPTIONS.items():
-        if spec.get(option) is not None and kind not in kinds:
-            raise ValueError(f"{where} {option} needs kind={kinds[0]!r}, got kind={kind!r}")
-    missing = spec.get("missing")
-    if missing is not None:
-        check_choice(f"{where} missing", missing, MISSING)
-    notation = spec.get("notation")
-    if notation is not None:
-        check_choice(f"{where} notation", notation, NOTATIONS)
-        if kind == "nominal":
-            raise ValueError(f"{where} notation is of numbers or dates, and the kind nominal")
-    bins, min_count, edges = (spec.get(o) for o in ("bins", "min_count", "edges"))
-    for option, value in (("bins", bins), ("min_count", min_count)):
-        if value is not None:
-            check_integer(f"{where} {option}", value, 1)
-    if edges is not None and bins is not None:
-        raise ValueError(f"{where} bins and edges exclude each other")
-    return ColumnSpec(
-        cast(Kind | None, kind),
-        None if edges is None else _edges(where, edges),
-        None if bins is None else int(bins),
-        None if min_count is None else int(min_count),
-        missing,
-        notation,
-    )
+    for option in spec:
+        if option not in OPTIONS:
+            raise ValueError(f"{where} unknown option {option!r}; the options are {(*OPTIONS,)}")
+    given = {option: spec[option] for option in OPTIONS if spec.get(option) is not None}
+    for option, value in given.items():
+        if isinstance(OPTIONS[option], tuple):
+            check_choice(f"{where} {option}", value, OPTIONS[option])
+    kind = given.get("kind")
+    for option in given:
+        if isinstance(OPTIONS[option], str) and kind != OPTIONS[option]:
+            raise ValueError(f"{where} {option} needs kind={OPTIONS[option]!r}, got kind={kind!r}")
+    if "notation" in given and kind == "nominal":
+        raise ValueError(f"{where} notation is of numbers or dates, and the kind nominal")
+    for option in given.keys() & {"bins", "min_count"}:
+        check_integer(f"{where} {option}", given[option], 1)
+        given[option] = int(given[option])
+    if "edges" in given:
+        if "bins" in given:
+            raise ValueError(f"{where} bins and edges exclude each other")
+        given["edges"] = _edges(where, given["edges"])
+    return ColumnSpec(**given)
 
 
 def _edges(where: str, edges: Any) -> tuple[float, ...]:
@@ -163,21 +153,21 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     ValueError, naming the column and a cell, if it must be numbers or times and is not. A warning names words that are
     treated as missing cells, and text that resembles numbers or dates and is ambiguous.
     """
-    values = seen.values
-    is_open = spec.kind in (None, "continuous", "binned") or spec.notation is not None
+    values, nothing = seen.values, Recognised(None)
+    forced = spec.kind in ("continuous", "binned") or spec.notation is not None
+    is_open = spec.kind is None or forced
     if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(values):
-        return seen, Recognised(None)
+        return seen, nothing
     if values.dtype != object or not isinstance(values[0], str):
         decimal = {"decimal-comma": ",", "decimal-point": "."}.get(spec.notation or "")
         return seen, Recognised(Notation(decimal=decimal) if decimal else None)
-    texts, counts = seen.tally()
+    texts, counts = cast(tuple[list[str], np.ndarray], seen.tally())
     if not all(isinstance(text, str) for text in texts):
-        return seen, Recognised(None)
-    is_word = np.array([is_missing(cast(str, text)) for text in texts])
-    known = [cast(str, text) for text, word in zip(texts, is_word, strict=True) if not word]
+        return seen, nothing
+    is_word = np.array([is_missing(text) for text in texts])
+    known = [text for text, word in zip(texts, is_word, strict=True) if not word]
     if not known:
-        return seen, Recognised(None)
-    forced = spec.kind in ("continuous", "binned") or spec.notation is not None
+        return seen, nothing
     found = recognise(known, counts[~is_word], spec.notation, plain=forced)
     if found.notation is None:
         if forced:
@@ -189,15 +179,14 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
             tell(seen.name, found)
         return seen, found
     if is_word.any():
-        words = ", ".join(repr(text) for text, word in zip(texts, is_word, strict=True) if word)
+        words = ", ".join(repr(text) for text in texts if is_missing(text))
         n = int(counts[is_word].sum())
         what = "dates" if found.notation.family == "datetime" else "numbers"
         warn(
             f"column {seen.name!r}: {words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
         )
-    read = found.notation.read(cast(list[str], texts))
     is_whole = found.notation.family == "number" and found.notation.places == 0
-    return seen.as_read(read, is_whole), found
+    return seen.as_read(found.notation.read(texts), is_whole), found
 
 
 def infer_column(
@@ -213,62 +202,52 @@ def infer_column(
 
     A ValueError or TypeError names the column, if its name or dtype is not supported or its values are not of the kind.
     """
-    name, dtype = seen.name, seen.dtype
+    name, dtype, values = seen.name, seen.dtype, seen.values
     if not isinstance(name, Scalar) or name != name:
         raise TypeError(
             f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
         )
-    values = seen.values
     if seen.n_missing == seen.n_rows:
         warn(f"column {name!r}: every cell is missing; the column carries no information")
     if isinstance(dtype, np.dtype) and family(values.dtype) in TIMES:
         dtype = values.dtype  # times in objects come back as times
     kind = spec.kind or _kind(seen, dtype, from_array)
-    codec: Any
-    origin, step, decimals = 0, 1, None
+    scale: tuple[int, int, int | None] = 0, 1, None
     if not len(values) and family(dtype) not in ("category", "boolean"):
         codec = Categories("nominal", (), is_open, unseen_count=NO_SURPRISE)
     elif kind in ("nominal", "ordinal"):
         codec = _fit_categories(seen, kind, spec, is_open)
     else:
-        of = family(values.dtype)
-        if is_category(dtype) or of == "boolean":
-            raise ValueError(
-                f"column {name!r}: dtype {dtype} cannot be {kind}; convert it to numbers first"
-            )
-        expected = of if of in TIMES else "number"
-        if expected != "number":
-            origin, step = time_grid(values)
-        cells = PlainCells(values, np.arange(len(values)))
-        numbers = as_numbers(name, cells, expected, origin, step)
-        whole = expected != "number" or seen.all_integers
-        whole = whole and float(np.abs(numbers).max()) < WHOLE_UP_TO
-        if expected == "number" and not whole:
-            decimals = decimals_of(numbers, dtype)
-        if kind == "continuous":
-            codec = fit_continuous(numbers, whole, in_time=expected == "datetime")
-        elif spec.edges is not None and expected != "number":
-            raise ValueError(f"column {name!r}: edges of {expected}s are not supported; give bins")
-        else:
-            edges = None if spec.edges is None else np.array(spec.edges)
-            try:
-                codec = fit_bins(numbers, whole, spec.bins or BINS, edges)
-            except ValueError as error:
-                raise ValueError(f"column {name!r}: {error}") from None
+        codec, scale = _fit_numbers(seen, kind, spec, dtype)
     indicator = (spec.missing or missing) == "category" and seen.n_missing > 0
-    return Column(
-        name,
-        dtype,
-        codec,
-        seen.n_rows,
-        seen.n_missing,
-        indicator,
-        origin,
-        step,
-        decimals,
-        notation,
-        seen.text_dtype,
-    )
+    counts = seen.n_rows, seen.n_missing
+    return Column(name, dtype, codec, *counts, indicator, *scale, notation, seen.text_dtype)
+
+
+def _fit_numbers(
+    seen: Observed, kind: Kind, spec: ColumnSpec, dtype: Any
+) -> tuple[Continuous | Bins, tuple[int, int, int | None]]:
+    """The scale or bins of a column of numbers or times, and its origin, step and decimals."""
+    name, values, expected = seen.name, seen.values, family(seen.values.dtype)
+    if is_category(dtype) or expected == "boolean":
+        raise ValueError(
+            f"column {name!r}: dtype {dtype} cannot be {kind}; convert it to numbers first"
+        )
+    is_time = expected in TIMES
+    origin, step = time_grid(values) if is_time else (0, 1)
+    cells = PlainCells(values, np.arange(len(values)))
+    numbers = as_numbers(name, cells, expected if is_time else "number", origin, step)
+    whole = (is_time or seen.all_integers) and float(np.abs(numbers).max()) < WHOLE_UP_TO
+    scale = origin, step, None if is_time or whole else decimals_of(numbers, dtype)
+    if kind == "continuous":
+        return fit_continuous(numbers, whole, in_time=expected == "datetime"), scale
+    if spec.edges is not None and is_time:
+        raise ValueError(f"column {name!r}: edges of {expected}s are not supported; give bins")
+    edges = None if spec.edges is None else np.array(spec.edges)
+    try:
+        return fit_bins(numbers, whole, spec.bins or BINS, edges), scale
+    except ValueError as error:
+        raise ValueError(f"column {name!r}: {error}") from None
 
 
 def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
@@ -291,29 +270,22 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
     return "ordinal" if whole or (few and n >= OFTEN * n_distinct) else FLOAT_KIND
 
 
-def _fit_categories(
-    seen: Observed,
-    kind: Literal["nominal", "ordinal"],
-    spec: ColumnSpec,
-    is_open: bool,
-) -> Categories:
+def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool) -> Categories:
     name, dtype, values = seen.name, seen.dtype, seen.values
+    categories, counts = seen.tally()
     if is_category(dtype):
-        categories = [plain(c) for c in dtype.categories]
         if not categories:
             return Categories("nominal", (), is_open)
         if not all(isinstance(c, Scalar) for c in categories):
             raise no_category(name, categories)
         check_finite(name, categories)
-        counts = seen.tally()[1]
     elif "boolean" in (family(values.dtype), family(dtype)):
-        found = dict(zip(*seen.tally(), strict=True))
+        found = dict(zip(categories, counts, strict=True))
         categories, is_open = [False, True], False
         counts = np.array([found.get(c, 0) for c in categories])
     elif family(values.dtype) in TIMES:
         raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
     else:
-        categories, counts = seen.tally()
         if family(values.dtype) == "float" and seen.all_integers:  # as other readers have them
             categories = [int(c) for c in categories]
         if spec.kind is None:
@@ -324,33 +296,26 @@ def _fit_categories(
             " column 'continuous' or 'binned'"
         )
     return fit_categories(
-        kind,
-        categories,
-        counts,
-        is_open=is_open,
-        equally_spaced=is_category(dtype),
-        min_count=spec.min_count,
-    )
+        kind, categories, counts,
+        is_open=is_open, equally_spaced=is_category(dtype), min_count=spec.min_count,
+    )  # fmt: skip
 
 
 def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -> Why | None:
     """Reason for leaving an unspecified column out of a model; None if it is kept.
 
-    Identifiers are text with at least nine tenths as many distinct values as cells, and integers constructed to differ:
-    among independent draws from any distribution on their range, two equal ones would be practically certain (see
-    :func:`_made_unique`). Free text has long cells, more than a tenth of which occur once. Fewer than 100 cells, real
-    numbers, text that is dates or the like (``is_measure``), and dtypes of categories never qualify.
+    Identifiers are text with at least nine tenths as many distinct values as cells, and integers constructed to differ
+    (see :func:`_made_unique`). Free text has long cells, more than a tenth of which occur once. Fewer than 100 cells,
+    real numbers, text that is dates or the like (``is_measure``), and dtypes of categories never qualify.
     """
-    n = seen.n_rows - seen.n_missing
+    n, dtype = seen.n_rows - seen.n_missing, seen.dtype
     if spec.kind is not None or n < ENOUGH_ROWS or is_measure:
         return None
-    if is_category(seen.dtype) or is_dictionary(seen.dtype) or family(seen.values.dtype) in TIMES:
+    if is_category(dtype) or is_dictionary(dtype):
         return None
     if is_number(seen.values):
-        if not seen.all_integers:
-            return None
-        return "identifiers" if _made_unique(seen.values) else None
-    if family(seen.values.dtype) == "boolean":
+        return "identifiers" if seen.all_integers and _made_unique(seen.values) else None
+    if seen.values.dtype != object:  # times or booleans
         return None
     categories, counts = seen.tally()
     is_text = np.array([isinstance(c, str) for c in categories])
@@ -358,8 +323,7 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
         return None
     lengths = np.array([len(c) if isinstance(c, str) else 0 for c in categories])
     words = np.array([len(c.split()) if isinstance(c, str) else 0 for c in categories])
-    is_long = counts @ lengths > LONG_TEXT * n or counts @ words >= MANY_WORDS * n
-    if is_long:
+    if counts @ lengths > LONG_TEXT * n or counts @ words >= MANY_WORDS * n:
         return "free text" if np.count_nonzero(counts[is_text] == 1) > STRAY * n else None
     return "identifiers" if np.count_nonzero(is_text) >= NEARLY * n else None
 
@@ -375,14 +339,9 @@ def is_whole(seen: Observed) -> bool:
 def how_kept(name: Hashable, whole: bool) -> str:
     """The options that keep a column which :func:`left_out_as` leaves out."""
     kinds = ("nominal", "continuous") if whole else ("nominal",)
-    python, shell = (
-        " or, if it has amounts, ".join(words)
-        for words in (
-            [f"column_types={{{name!r}: {kind!r}}}" for kind in kinds],
-            [f"--column {name}={kind}" for kind in kinds],
-        )
-    )
-    return advice(python, shell)
+    ways = [f"column_types={{{name!r}: {kind!r}}}" for kind in kinds]
+    shell = [f"--column {name}={kind}" for kind in kinds]
+    return " or, if it has amounts, ".join(map(advice, ways, shell))
 
 
 def _made_unique(values: np.ndarray) -> bool:
@@ -392,17 +351,14 @@ def _made_unique(values: np.ndarray) -> bool:
     probability of only :math:`T < E` is at most :math:`e^{-(E - T + T \log(T/E))}`, Poisson's, which must be below one
     in a million. Numbers that never repeat and have more than twelve digits are no measurements either.
     """
-    numbers = pd.Series(values)
-    counts = numbers.value_counts().to_numpy()
-    n, low, high = len(numbers), int(numbers.min()), int(numbers.max())
+    counts = pd.Series(values).value_counts().to_numpy()
+    n, low, high = len(values), int(values.min()), int(values.max())
     if len(counts) < NEARLY * n:
         return False
     ties, expected = float(np.sum(counts * (counts - 1.0)) / 2), n * (n - 1) / 2 / (high - low + 1)
     if not ties and low >= LONG_NUMBER:
         return True
-    if ties >= expected:
-        return False
-    return expected - ties + (ties and ties * math.log(ties / expected)) > CERTAIN
+    return ties < expected and expected - ties + float(xlogy(ties, ties / expected)) > CERTAIN
 
 
 def _warn_of_text(name: Hashable, categories: Sequence[Scalar]) -> None:

@@ -72,7 +72,7 @@ class Notation:
     ----------
     family : {"number", "datetime"}
     decimal : {".", ","}, optional
-        Decimal mark; None if no number of the training table has one: then the same number with either, and "3.0", are read.
+        Decimal mark; None if no number of the training table has one: then numbers need to be the same with either.
     grouping, prefix, suffix : str
         Mark between thousands, and what stands before and after a number, like " €".
     places : int, optional
@@ -173,7 +173,7 @@ class Notation:
 class Recognised(NamedTuple):
     """Result of recognising texts: a notation, or None and perhaps a sentence on what they resemble.
 
-    ``unlike`` is then the first text that is least like the others. ``is_measure`` says whether nearly all texts are dates,
+    ``unlike`` is then the text that is least like the others. ``is_measure`` says whether nearly all texts are dates,
     times of day, or numbers other than plain integers: measurements and no identifiers, however many differ.
     """
 
@@ -420,7 +420,8 @@ def _time(text: str, day_first: bool | None) -> datetime | None:
             year += 1900 if year >= CENTURY else 2000
     fraction = int((match["f"] or "").ljust(6, "0"))
     try:
-        return datetime(year, month, day, *(int(match[part] or 0) for part in "HMS"), fraction)
+        hour, minute, second = (int(match[part] or 0) for part in "HMS")
+        return datetime(year, month, day, hour, minute, second, fraction)
     except ValueError:  # no such day
         return None
 

@@ -27,9 +27,8 @@ MANY_NUMBERS = 256  # distinct integers; more are measurements
 class Observed:
     """Data from which the kind of a column, its categories and its scale are inferred.
 
-    Categories are counted exactly, part by part. Numbers without a specified kind are counted as long as they may turn
-    out to be categories; measurements are not, unless they are text. ``text_dtype`` is that of a column of text whose
-    parts come as categories.
+    Categories are counted exactly, part by part; numbers without a specified kind as long as they may turn out to be
+    categories. ``text_dtype`` is that of a column of text whose parts come as categories.
 
     Attributes
     ----------
@@ -66,13 +65,10 @@ class Observed:
         return seen
 
     def add(self, part: pd.Series) -> PlainCells:
-        """Add a part, and return its cells.
-
-        A ValueError or TypeError names the column, if values fit no kind or no other part.
-        """
+        """Add a part, and return its cells; a ValueError or TypeError names the column, if they do not fit."""
         self._add_dtype(part)
         cells = read_cells(part)
-        values = cells.values
+        values, own = cells.values, self._counts
         self.n_rows += len(part)
         self.n_missing += int((cells.where < 0).sum())
         if not len(values):
@@ -82,7 +78,7 @@ class Observed:
         self._tally = None
         self._integers = self._integers and all_integers(values)
         self._whole = self._whole and (all_integers(values) or all_whole(values))
-        is_time, own = family(values.dtype) in TIMES, self._counts
+        is_time = family(values.dtype) in TIMES
         number = not is_time and is_number(values)
         self._found.add("times" if is_time else "numbers" if number else "other values")
         if number and not (self._counted or self._measured or is_category(part.dtype)):
@@ -176,34 +172,28 @@ class Observed:
         dtype: Any = part.dtype
         if self._text_dtype is not None:
             return
-        known = self._categories
+        known, where = self._categories, f"column {self.name!r}:"
         if (known is not None) != is_category(dtype) and (known is not None or self._examples):
             other = known or next(iter(self._examples))
-            raise ValueError(
-                f"column {self.name!r}: of dtype {other} in one part, {dtype} in another"
-            )
+            raise ValueError(f"{where} of dtype {other} in one part, {dtype} in another")
+        if dtype not in self._examples and (len(part) or is_category(dtype)):
+            check_supported(self.name, dtype)
         if is_category(dtype):
-            check_supported(self.name, dtype)
-            if known is None or known == dtype:
-                self._categories = known or dtype
-            elif known.ordered or dtype.ordered:
-                raise ValueError(
-                    f"column {self.name!r}: parts of the stream order categories differently"
-                )
-            else:
-                self._categories = pd.CategoricalDtype(
-                    known.categories.union(dtype.categories, sort=False)
-                )
+            if known is None:
+                self._categories = dtype
+            elif known != dtype:
+                if known.ordered or dtype.ordered:
+                    raise ValueError(f"{where} parts of the stream order categories differently")
+                union = known.categories.union(dtype.categories, sort=False)
+                self._categories = pd.CategoricalDtype(union)
         elif dtype not in self._examples and len(part):
-            check_supported(self.name, dtype)
             first = int(part.notna().to_numpy().argmax())
             self._examples[dtype] = part.iloc[first : first + 1]
 
     def _check_found(self) -> None:
         """ValueError if parts cannot belong to one column."""
-        mixed = "times" in self._found and len(self._found) > 1
         late = self._measured and self._found == {"numbers", "other values"}
-        if mixed or late:
+        if late or ("times" in self._found and len(self._found) > 1):
             kinds = " and ".join(sorted(self._found))
             raise ValueError(
                 f"column {self.name!r}: {kinds} in different parts of the stream; say what it is with column_types=, or"
@@ -219,13 +209,7 @@ def all_integers(values: np.ndarray) -> bool:
 
 
 def all_whole(values: np.ndarray) -> bool:
-    """Whether plain values are numbers without fractions; False if there are none.
-
-    Examples
-    --------
-    >>> all_whole(np.array([1.0, 3.0])), all_whole(np.array([1.0, 2.5]))
-    (True, False)
-    """
+    """Whether plain values are numbers without fractions; False if there are none."""
     if not len(values) or not is_number(values):
         return False
     if values.dtype == object:

@@ -44,11 +44,6 @@ class Cells(NamedTuple):
         Per internal column the category's code, or a continuous value on its scale; NaN where a cell is missing.
     log_volume : ndarray
         Nats to add to the core's log-mass or log-density of the cell to get that of the original value.
-
-    Examples
-    --------
-    >>> Cells(np.zeros((1, 2)), np.zeros((1, 2))).x.shape
-    (1, 2)
     """
 
     x: np.ndarray
@@ -59,14 +54,8 @@ class Cells(NamedTuple):
 class LeftOut:
     """A column of the training table that has no place in the model.
 
-    Parameters
-    ----------
-    name : str, int, float or bool
-    position : int
-        In the training table.
-    why : {"identifiers", "free text"}
-    whole : bool
-        Whether its cells are whole numbers, or the text of these: it may be kept as continuous, too.
+    ``position`` is that in the training table; ``whole`` says whether its cells are whole numbers, or the text of
+    these, so that it may be kept as continuous, too.
     """
 
     name: Hashable
@@ -85,13 +74,12 @@ class TableEncoder:
     ----------
     schema : sequence of Column
     left_out : sequence of LeftOut
-        In the order of their positions.
+        In the order of their positions. They identify rows or hold free text: new tables may have them or not.
 
     Attributes
     ----------
     schema : tuple of Column, length C
     left_out : tuple of LeftOut
-        Columns of the training table that identify rows or hold free text: new tables may have them or not.
     owner : ndarray of int64, shape (C',)
         Position of the user's column to which each internal column belongs.
 
@@ -140,20 +128,17 @@ class TableEncoder:
         handle_unknown : {"smooth", "error"}
             Whether a column of categories gets a level for values never seen. Boolean columns never do.
         missing : {"marginalise", "category"}
-            Whether missing cells are left out of a row's score, or a missingness indicator is part of it. Columns
-            without missing cells in training have no indicator.
+            Whether missing cells are left out of a row's score, or columns that have some get a missingness indicator.
         from_array : bool
             Whether the frame was made from an array: integers are then codes of nominal categories.
         leave_out : bool
-            Whether identifiers and free text are left out, see
-            :func:`~discrete_itd.encoders.inference.left_out_as`, but of a table of nothing else, and of an array.
+            Whether identifiers and free text are left out, see :func:`~discrete_itd.encoders.inference.left_out_as`,
+            but of a table of nothing else, and of an array.
 
         Raises
         ------
-        ValueError
-            Naming the column, if a kind or name is unknown, names repeat, or values are infinite.
-        TypeError
-            Naming the column, if values are of a type that is no category.
+        ValueError, TypeError
+            Naming the column, if its specification is invalid or its values fit no kind.
         """
         specs = column_specs(table, columns)
         if isinstance(table, pd.DataFrame):
@@ -163,28 +148,27 @@ class TableEncoder:
             table = {n: Observed.whole(n, v, specs[n].kind) for n, v in table.items()}
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
-        is_open = handle_unknown == "smooth"
         read = {name: read_text(column, specs[name]) for name, column in table.items()}
         found = [
             LeftOut(column.name, place, why, is_whole(column))
             for place, (name, (column, text)) in enumerate(read.items())
             if leave_out and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
         ]
-        if from_array or len(found) == len(table):
-            _warn_of_kept(found)
-            found = []
-        elif found:
-            _warn_of_left_out(found)
-        without = {column.position for column in found}
+        is_kept = from_array or len(found) == len(table)
+        _warn_of(found, is_kept)
+        left_out = [] if is_kept else found
+        without = {column.position for column in left_out}
+        how: Any = {
+            "is_open": handle_unknown == "smooth",
+            "missing": missing,
+            "from_array": from_array,
+        }
         schema = [
-            infer_column(
-                column, specs[name],
-                is_open=is_open, missing=missing, from_array=from_array, notation=text.notation,
-            )
+            infer_column(column, specs[name], notation=text.notation, **how)
             for place, (name, (column, text)) in enumerate(read.items())
             if place not in without
-        ]  # fmt: skip
-        return cls(schema, found)
+        ]
+        return cls(schema, left_out)
 
     @property
     def names(self) -> list:
@@ -200,13 +184,7 @@ class TableEncoder:
         return names
 
     def place_of(self, name: Hashable, where: str = "") -> int:
-        """The position of a column of the model; ValueError, saying where it is named, if it has none or left it out.
-
-        Examples
-        --------
-        >>> TableEncoder.fit(pd.DataFrame({"a": [1, 2], "b": [1, 2]})).place_of("b")
-        1
-        """
+        """The position of a column of the model; ValueError, with the place that names it, if it has none."""
         if isinstance(name, Hashable) and name in self._places:
             return self._places[name]
         where = f"named in {where}, but " if where else ""
@@ -223,11 +201,10 @@ class TableEncoder:
         return {column.name: j for j, column in enumerate(self.schema)}
 
     def at_positions(self, frame: pd.DataFrame) -> list[int]:
-        """Positions in a table of the model's columns, for tables with or without those left out."""
+        """Positions of the model's columns in a table with or without those left out."""
         left_out = {column.position for column in self.left_out}
-        if frame.shape[1] != self.n_columns + len(left_out):
-            return list(range(frame.shape[1]))
-        return [k for k in range(frame.shape[1]) if k not in left_out]
+        is_whole = frame.shape[1] == self.n_columns + len(left_out)
+        return [k for k in range(frame.shape[1]) if not (is_whole and k in left_out)]
 
     def one_row(self, given: Any) -> pd.DataFrame:
         """A frame of one row and all columns; missing where ``given``, a mapping, a Series or a frame, has no value.
@@ -241,9 +218,8 @@ class TableEncoder:
         elif isinstance(given, Mapping | pd.Series):
             row = pd.DataFrame({name: pd.Series([v]) for name, v in given.items()}, index=[0])
         else:
-            raise TypeError(
-                f"given must be a mapping, a Series or a frame of one row, got {given!r}"
-            )
+            kinds = "a mapping, a Series or a frame of one row"
+            raise TypeError(f"given must be {kinds}, got {given!r}")
         for name in row.columns:
             self.place_of(name, "given=")
         rest = pd.DataFrame({n: [None] for n in self.names if n not in row.columns}, index=[0])
@@ -267,12 +243,9 @@ class TableEncoder:
         return Codebook(points + [INDICATOR] * len(leading), leading)
 
     def transform(self, frame: pd.DataFrame) -> Cells:
-        """Encode rows; the frame's columns are found by name, their order does not matter.
+        """Encode rows, whose columns are found by name.
 
-        Raises
-        ------
-        ValueError, TypeError
-            Naming the column, if it is not there, or holds a value that its kind cannot take.
+        A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
         """
         check_unique_names(frame)
         for column in self.schema:
@@ -296,29 +269,24 @@ class TableEncoder:
         return Cells(x, log_volume)
 
     def text_columns(self, frame: pd.DataFrame) -> list[Column]:
-        """The columns whose numbers or times are text in a table of the model's columns.
-
-        So are those of gaps alone that were text in the training table.
-        """
+        """The columns whose numbers or times are text in a table, or gaps alone and were text in training."""
         kinds = dict(zip(frame.columns, [dtype.kind for dtype in frame.dtypes], strict=True))
         return [
             c
             for c in self.schema
-            if c.gives_numbers
-            and kinds[c.name] in ("OUf" if c.notation is not None else "OU")  # no text has another
+            if kinds[c.name] in ("OUf" if c.notation is not None else "OU")  # no text has another
             and c.is_written(cast(pd.Series, frame[c.name]))
         ]
 
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of the model's columns with text as the numbers and times that it writes."""
-        read = {c.name: c.read(cast(pd.Series, frame[c.name])) for c in self.text_columns(frame)}
-        return _replaced(frame, read) if read else frame
+        columns = self.text_columns(frame)
+        return _replaced(frame, {c.name: c.read(cast(pd.Series, frame[c.name])) for c in columns})
 
     def write(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of the model's columns, with numbers and times as the training table wrote them as text."""
-        changed = {c.name: c for c in self.schema if c.notation is not None and c.name in frame}
-        new = {name: c.write(cast(pd.Series, frame[name])) for name, c in changed.items()}
-        return _replaced(frame, new) if new else frame
+        columns = [c for c in self.schema if c.notation is not None and c.name in frame]
+        return _replaced(frame, {c.name: c.write(cast(pd.Series, frame[c.name])) for c in columns})
 
     def inverse_transform(
         self,
@@ -326,21 +294,11 @@ class TableEncoder:
         index: pd.Index | None = None,
         rng: np.random.Generator | None = None,
     ) -> pd.DataFrame:
-        """The table of encoded rows, with the fitted names and dtypes.
+        """The table (N, C) of encoded rows x (N, C'), with the fitted names and dtypes.
 
-        Parameters
-        ----------
-        x : ndarray, shape (N, C')
-            NaN becomes a missing cell, and so does the code of an unseen category.
-        index : Index, length N, optional
-        rng : Generator, optional
-            Draws a value within a bin and a member of a pooled category; without it, these are the middle and
-            the most frequent one.
-
-        Returns
-        -------
-        DataFrame, shape (N, C)
-            A column of numpy integers or truth values that has missing cells is of the nullable dtype.
+        NaN becomes a missing cell, and so does the code of an unseen category; a column of numpy integers or truth
+        values that has missing cells is of the nullable dtype. ``rng`` draws a value within a bin and a member of a
+        pooled category; without it, these are the middle and the most frequent one.
         """
         x = np.array(x, dtype=float)
         if x.ndim != 2 or x.shape[1] != len(self.owner):
@@ -356,21 +314,14 @@ class TableEncoder:
 
         The kind of a column that has no place in the model is "left out: identifiers" or "left out: free text".
         """
-        lines = [
-            {
-                "column": c.name,
-                "kind": c.kind,
-                "categories": len(c.categories) or c.codec.n_levels * (c.kind == "binned"),
-                "open": c.open,
-                "missing": c.n_missing / max(1, c.n_rows),
-                "dtype": _dtype_of(c),
-            }
-            for c in self.schema
-        ]
+        names = ["column", "kind", "categories", "open", "missing", "dtype"]
+        lines: list[tuple] = []
+        for c in self.schema:
+            n = len(c.categories) or c.codec.n_levels * (c.kind == "binned")
+            lines.append((c.name, c.kind, n, c.open, c.n_missing / max(1, c.n_rows), _dtype_of(c)))
         for c in self.left_out:
-            rest = {"categories": 0, "open": False, "missing": np.nan, "dtype": ""}
-            lines.insert(c.position, {"column": c.name, "kind": f"left out: {c.why}", **rest})
-        return pd.DataFrame(lines)
+            lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, ""))
+        return pd.DataFrame(lines, columns=names)
 
     def _indicators(self) -> Iterator[tuple[int, int]]:
         """Column and internal column of each indicator."""
@@ -379,7 +330,9 @@ class TableEncoder:
 
 
 def _replaced(frame: pd.DataFrame, new: Mapping[Any, pd.Series]) -> pd.DataFrame:
-    """A copy of the table with some columns exchanged."""
+    """The table, or a copy of it with some columns exchanged."""
+    if not new:
+        return frame
     cells = {name: new.get(name, values) for name, values in frame.items()}
     return pd.DataFrame(cells, index=frame.index, columns=frame.columns)
 
@@ -391,15 +344,14 @@ def _dtype_of(column: Column) -> str:
     return "category" if is_category(column.dtype) else str(column.dtype)
 
 
-def _warn_of_left_out(found: Sequence[LeftOut]) -> None:
-    """Warn once about columns that are left out, and how to keep them."""
-    names = ", ".join(f"{column.name!r} ({column.why})" for column in found)
-    example = max(found, key=lambda column: column.whole)  # the first that has most options
-    warn(f"left out of the model: {names}; {how_kept(example.name, example.whole)} keeps a column")
-
-
-def _warn_of_kept(found: Sequence[LeftOut]) -> None:
-    """Warn about columns that probably should not be in the model."""
+def _warn_of(found: Sequence[LeftOut], is_kept: bool) -> None:
+    """Warn about columns that are left out, and how to keep them, or that probably should be."""
+    if found and not is_kept:
+        names = ", ".join(f"{column.name!r} ({column.why})" for column in found)
+        example = max(found, key=lambda column: column.whole)  # the first that has most options
+        keeps = how_kept(example.name, example.whole)
+        warn(f"left out of the model: {names}; {keeps} keeps a column")
+        return
     for column in found:
         drop = advice(
             "drop it, or say what it is with column_types=",
@@ -425,10 +377,8 @@ def column_specs(
         columns = dict.fromkeys(names, columns)
     if not isinstance(columns, Mapping | None):
         raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
-    columns = dict(columns or {})
-    for name in columns:
+    for name in columns or {}:
         if name not in names:
-            raise ValueError(
-                f"column {name!r}: named in column_types=, but the table has no such column"
-            )
-    return {name: check_column_spec(name, columns.get(name)) for name in names}
+            where = "named in column_types=, but the table has no such column"
+            raise ValueError(f"column {name!r}: {where}")
+    return {name: check_column_spec(name, (columns or {}).get(name)) for name in names}

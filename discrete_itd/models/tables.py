@@ -48,7 +48,8 @@ from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.bayes_net import MOST_LEVELS
 from discrete_itd.denoisers.counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.encoders import TableEncoder, is_polars
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import (
     EVEN,

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from discrete_itd.cli.inputs import written_categories
-from discrete_itd.encoders import TableEncoder, number, plain, written
+from discrete_itd.encoders import TableEncoder, number, written
+from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.notation import as_text
 from discrete_itd.validation import from_shell
 
