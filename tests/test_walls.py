@@ -35,7 +35,7 @@ ONE_LAYER = [{"models", "recipes"}]
 CORE = ("channel", "denoisers", "likelihood", "training")
 NOT_IN_CORE = {"pandas", "sklearn"}
 
-TWO_MEANINGS = {"Learned", "Mixture", "Part", "Progress", "State"}  # names of classes; none more
+TWO_MEANINGS = {"Learned", "Mixture", "Progress", "State"}  # names of classes; none more
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

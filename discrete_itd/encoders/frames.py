@@ -14,6 +14,7 @@ import narwhals
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import infer_dtype
 from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
@@ -34,8 +35,6 @@ Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 def as_frame(X: Any) -> pd.DataFrame | None:
     """A pandas frame of any table that narwhals knows, collected if it is lazy; None if X is no table.
-
-    Those of polars, pyarrow, Modin, DuckDB, Dask, Spark and others.
 
     Examples
     --------
@@ -71,25 +70,27 @@ def is_table(X: Any) -> bool:
 
 
 def check_unique_names(frame: pd.DataFrame) -> None:
-    """ValueError if a column's name is missing, occurs more than once, or is text that no file can hold.
-
-    Examples
-    --------
-    >>> check_unique_names(pd.DataFrame({"a": [1], "b": [2]}))
-    """
+    """ValueError if a column's name is missing, occurs more than once, or is text that no file can hold."""
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"column {twice!r}: the name occurs more than once")
     for j, name in enumerate(frame.columns):
         if pd.api.types.is_scalar(name) and pd.isna(name):
-            raise ValueError(
-                f"column {j} from the left, beginning with 0: its name is missing, {name!r}"
-            )
+            where = f"column {j} from the left, beginning with 0"
+            raise ValueError(f"{where}: its name is missing, {name!r}")
         if isinstance(name, str) and not name.isascii():
             try:
                 name.encode()
             except UnicodeEncodeError:
                 raise ValueError(f"column {name!r}: the name has half of a character") from None
+
+
+def too_few(n_rows: int, n_columns: int) -> ValueError:
+    """The error of a table without rows or columns, in scikit-learn's words."""
+    return ValueError(
+        f"Found array with {n_rows} sample(s) and {n_columns} feature(s) (shape=({n_rows}, {n_columns})) while a"
+        " minimum of 1 is required."
+    )
 
 
 def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> pd.DataFrame:
@@ -121,21 +122,18 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
 
 def _as_there(values: pd.Series, column: pd.Series) -> pd.Series:
     """Numbers and booleans as text where the column has text, and text as these where it has them."""
-    is_truth = family(values.dtype) == "boolean"
-    there = pd.api.types.infer_dtype(column, skipna=True)
+    is_truth, there = family(values.dtype) == "boolean", infer_dtype(column, skipna=True)
     if there == "string" and is_number(read_cells(values).values):
         return values.map(lambda v: str(int(v) if v == int(v) else v), na_action="ignore")
-    if there in ("integer", "floating") and _is_whole_text(values):
+    if there in ("integer", "floating") and all(
+        isinstance(v, str) and WHOLE.fullmatch(v) for v in values.dropna()
+    ):
         return values.map(int, na_action="ignore")
     if is_truth and there == "string":
         return values.map(str)
     if not is_truth and family(column.dtype) == "boolean" and values.isin(list(TRUTHS)).all():
         return values.map(TRUTHS).astype("boolean")
     return values
-
-
-def _is_whole_text(values: pd.Series) -> bool:
-    return all(isinstance(v, str) and WHOLE.fullmatch(v) for v in values.dropna())
 
 
 def like(X: Any, table: pd.DataFrame) -> Any:
@@ -156,13 +154,7 @@ def in_kind(method: Answer) -> Answer:
 
 
 def is_polars(X: Any) -> bool:
-    """Whether a table is a polars frame.
-
-    Examples
-    --------
-    >>> is_polars(pd.DataFrame({"a": [1]}))
-    False
-    """
+    """Whether a table is a polars frame."""
     return type(X).__module__.partition(".")[0] == "polars"
 
 
@@ -176,14 +168,11 @@ def as_polars(table: pd.DataFrame) -> Any:
     """A table as a polars frame, without its index; values of several types in one column become text."""
     import polars
 
-    cells = {str(name): _of_one_type(values) for name, values in table.items()}
+    cells = {}
+    for name, values in table.items():
+        is_mixed = values.dtype == object and infer_dtype(values).startswith("mixed")
+        cells[str(name)] = values.map(str, na_action="ignore") if is_mixed else values
     return polars.from_pandas(pd.DataFrame(cells, index=table.index), include_index=False)
-
-
-def _of_one_type(values: pd.Series) -> pd.Series:
-    if values.dtype == object and pd.api.types.infer_dtype(values).startswith("mixed"):
-        return values.map(str, na_action="ignore")
-    return values
 
 
 def as_dtype(values: pd.Series, dtype: Any) -> pd.Series:
@@ -213,23 +202,16 @@ DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
 
 
 def written(value: Any, column: Column | None = None) -> str:
-    """A value as text, for people.
+    """A value as text, for people: "a missing cell" for a missing one.
 
     Parameters
     ----------
     value : scalar
         A cell of the table as the user has it, or as :meth:`Column.decode` gives it back.
     column : Column, optional
-        The column that it is of. Its numbers get as many decimals as they had in training, more only where the value
-        itself has more; its times are as fine as they were. What was text in training is written as most of it was,
-        with its unit and its marks: "28.2.1999" becomes "28.02.1999" in a column of such dates. Other numbers of five
-        digits and more before the decimal mark are grouped by spaces. Categories stay as they are: digits of a nominal
-        column are not grouped, as they may be a postal code.
-
-    Returns
-    -------
-    str
-        "a missing cell" for a missing value.
+        Its numbers get as many decimals as they had in training, more only where the value itself has more; its times
+        are as fine as they were. What was text is written as most of it was: "28.2.1999" becomes "28.02.1999".
+        Categories stay as they are: digits of a nominal column are not grouped, as they may be a postal code.
 
     Examples
     --------
@@ -258,16 +240,10 @@ def written(value: Any, column: Column | None = None) -> str:
 
 
 def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> str:
-    """A number as text.
+    """A number as text, with at least so many ``decimals``, and more where it has more.
 
-    Parameters
-    ----------
-    value : float
-    decimals : int, optional
-        At least as many, if the number has at most six, or twelve digits in all; more where it has more. Longer ones,
-        which were computed, are rounded to six significant digits.
-    grouped : bool
-        Whether digits stand in groups of three, from five digits before the decimal mark on.
+    Numbers with more than six decimals and twelve digits, which were computed, are rounded to six significant digits.
+    ``grouped`` sets digits in groups of three, from five digits before the decimal mark on.
 
     Examples
     --------
@@ -285,13 +261,13 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
         digits = len(Decimal(repr(float(value))).normalize().as_tuple().digits)
         return f"{value:.{digits if digits <= LONGEST else SIGNIFICANT}g}"
     own = _own_decimals(value)
-    decimals = None if own is None else max(decimals or 0, own)
-    if decimals is None:
+    if own is None:
         before = math.floor(math.log10(abs(value))) + 1 if value else 1  # digits before the mark
         text = f"{value:.{max(0, SIGNIFICANT - before)}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
     else:
-        text = str(value) if isinstance(value, int) and not decimals else f"{value:.{decimals}f}"
+        own = max(decimals or 0, own)
+        text = str(value) if isinstance(value, int) and not own else f"{value:.{own}f}"
     whole, mark, fraction = text.partition(".")
     if grouped and len(whole.lstrip("-")) > 4:
         whole = f"{int(whole):,}".replace(",", " ")
@@ -312,9 +288,7 @@ def _unrounded(notation: Notation, value: Any) -> Notation:
     if notation.family != "number" or not math.isfinite(value):
         return notation
     own = _own_decimals(value)
-    if own is None or own <= (notation.places or 0):
-        return notation
-    return replace(notation, places=own)
+    return notation if (own or 0) <= (notation.places or 0) else replace(notation, places=own)
 
 
 def _decimals(column: Column | None) -> int | None:
@@ -328,13 +302,11 @@ def _decimals(column: Column | None) -> int | None:
 
 def _time(value: pd.Timestamp, step: int) -> str:
     """A time, as fine as a column whose times lie on a grid of ``step`` nanoseconds, or as the time itself is."""
-    at_midnight = value == value.normalize()
-    if at_midnight and (step == 1 or step >= DAY):
+    if value == value.normalize() and (step == 1 or step >= DAY):
         return f"{value.date()}"
     zone = value.strftime("%z")
     zone = f"{zone[:3]}:{zone[3:]}" if zone else ""
-    finer = [f for f in (MINUTE, SECOND) if step % f == 0 and value.floor(f"{f}ns") == value]
-    form = {MINUTE: "%Y-%m-%d %H:%M", SECOND: "%Y-%m-%d %H:%M:%S"}
-    if finer:
-        return formatted(value, form[finer[0]]) + zone
+    for unit, form in ((MINUTE, "%Y-%m-%d %H:%M"), (SECOND, "%Y-%m-%d %H:%M:%S")):
+        if step % unit == 0 and value.floor(f"{unit}ns") == value:
+            return formatted(value, form) + zone
     return str(value)

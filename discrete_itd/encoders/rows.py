@@ -15,7 +15,13 @@ from scipy.sparse import issparse
 from sklearn.utils import check_array
 from torch import Tensor
 
-from discrete_itd.encoders.frames import as_frame, check_unique_names, is_table, unique_rows
+from discrete_itd.encoders.frames import (
+    as_frame,
+    check_unique_names,
+    is_table,
+    too_few,
+    unique_rows,
+)
 from discrete_itd.encoders.table import ABSENT, TableEncoder
 
 
@@ -29,7 +35,6 @@ class Rows:
     Parameters
     ----------
     encoder : TableEncoder
-        The schema by which the table was encoded.
     given : DataFrame, shape (N, C)
         The fitted columns in their order, as they are in the user's table, with its index (0 to N - 1 if it had none).
     x : Tensor of float64, shape (N, C')
@@ -78,10 +83,7 @@ class Rows:
     ) -> Rows:
         """Encode a frame; the values of the column ``ignore`` are taken as missing.
 
-        Raises
-        ------
-        ValueError, TypeError
-            Naming the column, if it is absent or holds a value that its kind cannot take.
+        A ValueError or TypeError names the column that is absent, or holds a value that its kind cannot take.
         """
         columns, others = frame.columns, None
         if by_name and columns.tolist() == encoder.names:
@@ -107,13 +109,7 @@ class Rows:
         return len(self.x)
 
     def of(self, encoder: TableEncoder, device: torch.device) -> Rows:
-        """These rows, if they were encoded by an equal schema, on a device.
-
-        Raises
-        ------
-        ValueError
-            If they were encoded by another schema.
-        """
+        """These rows on a device; ValueError if they were encoded by another schema."""
         if encoder is not self.encoder and encoder.schema != self.encoder.schema:
             raise ValueError(
                 "these Rows were encoded by the schema of another model; pass the table itself, or make them with"
@@ -146,17 +142,18 @@ class Rows:
         """Rows of one model, from several tables with the same columns, one after the other."""
         if len(parts) == 1:
             return parts[0]
-        x = torch.cat([part.x for part in parts])
-        log_volume = np.concatenate([part.log_volume for part in parts])
-        given = pd.concat([part.given for part in parts])
-        found = [part.others for part in parts if part.others is not None]
-        others = pd.concat(found) if found else None
-        return replace(parts[0], given=given, x=x, log_volume=log_volume, others=others)
+        others = [part.others for part in parts if part.others is not None]
+        return replace(
+            parts[0],
+            given=pd.concat([part.given for part in parts]),
+            x=torch.cat([part.x for part in parts]),
+            log_volume=np.concatenate([part.log_volume for part in parts]),
+            others=pd.concat(others) if others else None,
+        )
 
     def blank(self) -> Rows:
         """One row of missing cells: an answer about no rows is the one about it, without its lines."""
-        x = np.full((1, len(self.encoder.owner)), np.nan)
-        frame = self.encoder.inverse_transform(x)
+        frame = self.encoder.inverse_transform(np.full((1, len(self.encoder.owner)), np.nan))
         return Rows.read(frame, self.encoder, is_frame=True, by_name=True, device=self.x.device)
 
     @property
@@ -220,35 +217,21 @@ class Rows:
 def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame, bool]:
     """The rows as a frame, and whether they came as one; only a pandas frame keeps its index.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If there are less than ``fewest``, a column's name repeats, or X is no table at all, in scikit-learn's words.
+    A ValueError or TypeError if there are less than ``fewest``, a column's name repeats, or X is no table at all.
     """
     if isinstance(X, Rows):
         raise TypeError("fit takes a table, not Rows: it infers the schema from the table")
     if isinstance(X, str | os.PathLike) or callable(getattr(X, "parts", None)):
-        raise TypeError(
-            f"X must be a table in memory, got {X!r}: only DiffusionDensity.fit reads others"
-        )
+        reads = "only DiffusionDensity.fit reads others"
+        raise TypeError(f"X must be a table in memory, got {X!r}: {reads}")
     frame = as_frame(X)
     if frame is None:
         _check_array_like(X)
-        cells = check_array(
-            X,
-            dtype=cast(Any, None),
-            ensure_all_finite=cast(Any, "allow-nan"),
-            ensure_min_samples=fewest,
-            estimator=estimator,
-            input_name="X",
-        )
-        return pd.DataFrame(cells), False
+        how: Any = {"dtype": None, "ensure_all_finite": "allow-nan", "ensure_min_samples": fewest}
+        return pd.DataFrame(check_array(X, estimator=estimator, input_name="X", **how)), False
     check_unique_names(frame)
     if frame.shape[0] < fewest or frame.shape[1] == 0:
-        raise ValueError(
-            f"Found array with {frame.shape[0]} sample(s) and {frame.shape[1]} feature(s)"
-            f" (shape={frame.shape}) while a minimum of 1 is required."
-        )
+        raise too_few(*frame.shape)
     return frame if frame is X else frame.reset_index(drop=True), True
 
 
@@ -265,8 +248,5 @@ def _check_array_like(X: Any) -> None:
 def check_any(rows: Rows) -> Rows:
     """The rows; ValueError, in scikit-learn's words, if there are none."""
     if not len(rows):
-        n_columns = rows.encoder.n_columns
-        raise ValueError(
-            f"Found array with 0 sample(s) (shape=(0, {n_columns})) while a minimum of 1 is required."
-        )
+        raise too_few(len(rows), rows.encoder.n_columns)
     return rows

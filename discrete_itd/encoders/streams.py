@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from pandas.api.types import union_categoricals
 
 from discrete_itd.encoders.cells import is_category, plain, read_cells
-from discrete_itd.encoders.frames import as_frame, check_unique_names, is_table
+from discrete_itd.encoders.frames import as_frame, check_unique_names, is_table, too_few
 from discrete_itd.encoders.inference import ColumnSpec
 from discrete_itd.encoders.observed import Observed
 
@@ -32,44 +33,35 @@ EVEN = 0.95  # least share of the rows of the largest shard that the smallest mu
 PAGE_BUFFER = 1 << 20  # bytes; column chunks are read by pages, or a row group would be read whole
 
 
-class Part(NamedTuple):
+class StreamPart(NamedTuple):
     """Some rows of a stream, and where they are in it: a frame (B, C) and int64 (B,)."""
 
     frame: pd.DataFrame
     positions: Positions
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, start: int) -> Part:
+    def of(cls, frame: pd.DataFrame, start: int) -> StreamPart:
         """Consecutive rows from a position on."""
         return cls(frame.reset_index(drop=True), np.arange(start, start + len(frame)))
 
-    def take(self, which: NDArray[np.bool_]) -> Part:
+    def take(self, which: NDArray[np.bool_]) -> StreamPart:
         """The rows where a mask (B,) is true."""
         if which.all():
             return self
-        return Part(cast(pd.DataFrame, self.frame[which]), self.positions[which])
+        return StreamPart(cast(pd.DataFrame, self.frame[which]), self.positions[which])
 
 
 @runtime_checkable
 class Stream(Protocol):
     """A table that is read several times, part by part, each row with the same position every time.
 
-    Attributes
-    ----------
-    text_dtypes : mapping from name to dtype
-        Of columns of text that parts hold as categories, which are read faster: the dtype that they stand for.
+    ``text_dtypes`` has the dtype of columns of text that parts hold as categories, which are read faster.
     """
 
     text_dtypes: Mapping[Any, Any]
 
-    def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
-        """All rows once.
-
-        Parameters
-        ----------
-        rng : Generator, optional
-            Draws the order of the parts, as far as they can be read in another one than their own.
-        """
+    def parts(self, rng: np.random.Generator | None = None) -> Iterator[StreamPart]:
+        """All rows once; ``rng`` draws the order of the parts, as far as they can be read in another."""
         ...
 
 
@@ -85,16 +77,15 @@ class Group(NamedTuple):
 class ParquetStream:
     """The rows of a Parquet file, or of all files below a folder in the order of their names.
 
+    Row groups are read by ``pyarrow.parquet.ParquetFile.iter_batches``, in a random order if asked, and page by page:
+    memory depends on the size neither of files nor of row groups.
+
     Parameters
     ----------
     path : path-like
         Files that begin with "." or "_" are left out.
     columns : sequence of str, optional
         The columns to read; by default all, without a stored index.
-
-    Attributes
-    ----------
-    columns : list of str
 
     Raises
     ------
@@ -104,11 +95,6 @@ class ParquetStream:
         If there is no such file.
     ValueError
         If a file is no Parquet, a folder holds none, or files have different columns.
-
-    Notes
-    -----
-    Row groups are read by ``pyarrow.parquet.ParquetFile.iter_batches``, in a random order if asked, and page by page:
-    memory depends on the size neither of files nor of row groups.
     """
 
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> None:
@@ -139,21 +125,15 @@ class ParquetStream:
         """Number of rows."""
         return self._n_rows
 
-    def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
+    def parts(self, rng: np.random.Generator | None = None) -> Iterator[StreamPart]:
         n = max(1, min(MOST_BATCH, BATCH_CELLS // max(1, len(self.columns))))
         order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
-        opened, parquet = -1, None
-        for k in order:
-            i, group, start, _ = self._groups[k]
-            if parquet is None or i != opened:
-                if parquet is not None:
-                    parquet.close()
-                opened, parquet = i, _opened(self.files[i], [*self.text_dtypes])
-            for batch in parquet.iter_batches(n, row_groups=[group], columns=self.columns):
-                yield Part.of(batch.to_pandas(), start)
-                start += batch.num_rows
-        if parquet is not None:
-            parquet.close()
+        for i, own in groupby([self._groups[k] for k in order], key=lambda group: group.file):
+            with _opened(self.files[i], [*self.text_dtypes]) as parquet:
+                for _, number, start, _ in own:
+                    for batch in parquet.iter_batches(n, row_groups=[number], columns=self.columns):
+                        yield StreamPart.of(batch.to_pandas(), start)
+                        start += batch.num_rows
 
     def positions(self) -> Iterator[Positions]:
         """Positions of all rows, in parts; nothing is read."""
@@ -182,7 +162,7 @@ class RemainingStream:
         self.stream, self.salt, self.bound = stream, salt, np.uint64(bound)
         self.text_dtypes = stream.text_dtypes
 
-    def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
+    def parts(self, rng: np.random.Generator | None = None) -> Iterator[StreamPart]:
         for part in self.stream.parts(rng):
             yield part.take(self._remain(part.positions))
 
@@ -208,23 +188,20 @@ class FrameStream:
         self.frames = frames
         self.text_dtypes: Mapping[Any, Any] = {}
 
-    def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
+    def parts(self, rng: np.random.Generator | None = None) -> Iterator[StreamPart]:
         start = 0
         for i, table in enumerate(self.frames):
             frame = as_frame(table)
             if frame is None:
                 raise TypeError(f"frame {i} of the stream is a {type(table).__name__}, not a table")
-            yield Part.of(frame, start)
+            yield StreamPart.of(frame, start)
             start += len(frame)
 
 
 def as_stream(X: Any) -> Stream | None:
     """The stream of a Parquet path or an iterable of frames; None if X is a table in memory, or no table.
 
-    Raises
-    ------
-    TypeError
-        If X is an iterator, which is used up after one pass.
+    TypeError if X is an iterator, which is used up after one pass.
     """
     if isinstance(X, str | os.PathLike):
         return ParquetStream(X)
@@ -238,8 +215,7 @@ def as_stream(X: Any) -> Stream | None:
             f"X is a {type(X).__name__}, which can be read once only, but a fit reads its rows several times; give a"
             " list of frames, or an object whose __iter__ starts again"
         )
-    first = next(iter(X), None)
-    return FrameStream(X) if is_table(first) else None
+    return FrameStream(X) if is_table(next(iter(X), None)) else None
 
 
 def position_hashes(positions: Positions, salt: int) -> Hashes:
@@ -306,7 +282,7 @@ class Sample:
         self._parts: list[tuple[pd.DataFrame, Hashes]] = []
         self._largest = np.uint64(2**64 - 1)
 
-    def add(self, part: Part) -> None:
+    def add(self, part: StreamPart) -> None:
         """Add those of some rows that belong to the sample."""
         hashes = position_hashes(part.positions, self._salt)
         near = hashes <= self._largest
@@ -330,10 +306,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """Results of one pass.
-
-    The sample, and the hashes of its positions, are in the order of the stream, and of all rows, if they are few.
-    """
+    """Results of one pass; the sample, and the hashes of its positions, are in the order of the stream."""
 
     n_rows: int
     columns: Mapping[Any, Observed]
@@ -354,19 +327,19 @@ def survey(
 ) -> Survey:
     """Read a stream once; a sample of ``n_sample`` (of the number of columns) rows, with the seed ``salt``.
 
-    ``specs`` maps the names of the columns to their specifications, or raises an error. Without it only the sample is
-    taken. A ValueError or TypeError names the column, if parts do not fit together, or a column has too many
-    categories; a ValueError if there are no rows.
+    ``specs`` maps the names of the columns to their specifications; without it only the sample is taken. A ValueError
+    or TypeError names the column, if parts do not fit together, or a column has too many categories; a ValueError if
+    there are no rows.
     """
     columns: dict[Any, Observed] = {}
-    sample, n, names = None, 0, pd.Index([])
+    sample, n, names, text = None, 0, pd.Index([]), stream.text_dtypes
     for part in stream.parts():
         if sample is None:
             names = part.frame.columns
             sample = Sample(n_sample(len(names)), salt)
-            first = check_names(part.frame, names).columns
+            check_unique_names(part.frame)
             if specs is not None:
-                own, text = specs(first), stream.text_dtypes
+                own = specs(names)
                 columns = {k: Observed(plain(k), own[k].kind, text.get(k)) for k in names}
         part = part._replace(frame=check_names(part.frame, names))
         for name, column in columns.items():
@@ -379,25 +352,20 @@ def survey(
         sample.add(part)
         n += len(part.frame)
     if sample is None or not n or not len(names):
-        raise ValueError(
-            f"Found array with {n} sample(s) and {len(names)} feature(s) in the stream while a minimum of 1 is"
-            " required."
-        )
+        raise too_few(n, len(names))
     rows, hashes = sample.rows()
     for name, column in columns.items():
         column.keep(read_cells(cast(pd.Series, rows[name])))
     if len(rows) == n or specs is None:  # then the sample is a table of its own
-        text = stream.text_dtypes.items()
-        rows = rows.astype({name: dtype for name, dtype in text if name in rows})
+        rows = rows.astype({name: dtype for name, dtype in text.items() if name in rows})
     return Survey(n, columns, rows, hashes)
 
 
 def _joined(pieces: list[pd.Series]) -> pd.Series:
     """Parts of a column as one; categories that differ are united."""
-    if len({piece.dtype for piece in pieces}) > 1 and all(is_category(p.dtype) for p in pieces):
+    if len({p.dtype for p in pieces}) > 1 and all(is_category(p.dtype) for p in pieces):
         # where all are missing, the categories have a dtype of their own
-        named = [piece for piece in pieces if len(piece.cat.categories)]
-        dtype = named[0].dtype if named else pieces[0].dtype
+        dtype = next((p.dtype for p in pieces if len(p.cat.categories)), pieces[0].dtype)
         pieces = [p if len(p.cat.categories) else p.astype(dtype) for p in pieces]
         return pd.Series(union_categoricals(pieces))
     return pd.concat(pieces, ignore_index=True)
