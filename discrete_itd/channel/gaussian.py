@@ -8,6 +8,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
@@ -90,6 +91,22 @@ class GaussianPosterior:
         ]
         bounds = [q.bounds or own for q, own in zip(posteriors, none, strict=True)]
         return cls(log_weight, mean, var, *(torch.cat(t, 2) for t in zip(*bounds, strict=True)))
+
+    @classmethod
+    def stacked(cls, posteriors: Sequence[GaussianPosterior]) -> GaussianPosterior:
+        """The rows of all posteriors of the same columns; those with fewer components get some of no weight."""
+        most = max(q.means.shape[2] for q in posteriors)
+        bounded = any(q.bounds for q in posteriors)
+        fill = (-math.inf, 0.0, 1.0, -math.inf, math.inf)
+        parts = []
+        for q in posteriors:
+            none = (torch.full_like(q.means, fill[3]), torch.full_like(q.means, fill[4]))
+            own = (q.log_weight, q.means, q.var, *((q.bounds or none) if bounded else ()))
+            lacking = most - q.means.shape[2]
+            parts.append(
+                [functional.pad(t, (0, lacking), value=f) for t, f in zip(own, fill, strict=False)]
+            )
+        return cls(*map(torch.cat, zip(*parts, strict=True)), normalised=True)
 
     def _standard(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Means, standard deviations and standardised bounds of all components, float64."""

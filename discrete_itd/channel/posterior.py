@@ -352,6 +352,22 @@ class Posterior:
         high = [q.pick(rows) for q in self.high_cardinality]
         return Posterior(self.codebook, self.categorical.pick(rows), gaussian, high)
 
+    def of_cells(self, place: Tensor) -> Posterior:
+        """The posterior whose cell (i, j) is that of row ``place[i, j]``, (B, C), in column j."""
+        book, levels = self.codebook, self.codebook.levels
+        level = torch.arange(levels.n_points, device=place.device)
+        logits = self.categorical.logits[place[:, book.finite][:, levels.level_column], level]
+        gaussian, at = self.gaussian, place[:, book.reals]
+        if gaussian is not None:
+            real = torch.arange(at.shape[1], device=place.device)
+            gaussian = gaussian.pick(lambda t: t[at, real])
+        high = [
+            q.pick(lambda t, own=place[:, q.vocabulary.column]: t[own])
+            for q in self.high_cardinality
+        ]
+        categorical = CategoricalPosterior(levels, logits, normalised=True)
+        return Posterior(book, categorical, gaussian, high)
+
     def sample(
         self, generator: torch.Generator, cells: Tensor | None = None, *, allow_unseen: bool = False
     ) -> Tensor:

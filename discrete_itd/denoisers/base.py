@@ -12,10 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook, State
 from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.channel.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    Posterior,
+    VocabularyPosterior,
+)
 
 if TYPE_CHECKING:
     from discrete_itd.denoisers.marginal import MarginalDenoiser
@@ -367,6 +372,57 @@ class Denoiser(nn.Module):
                 q = self(points, snr).rows(slice(0, len(part)))
                 out[part, j] = q.at_uniform(j, u, v)
         return out.unflatten(0, (len(x), n_draws))
+
+    @torch.no_grad()
+    def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
+        """The distribution of each cell of rows given the other known cells of its row.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
+            Rows; NaN where a cell is not known.
+        asked : Tensor of bool, shape (B, C)
+            The cells whose distributions are needed; those of others have no meaning, or are left out.
+
+        Notes
+        -----
+        By default from a state for each cell. Where components of a mixture know theirs, define this method.
+        """
+        book, size = self.codebook, self.rows_at_once
+        columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
+        logits = book.known_snr.new_zeros(len(x), book.levels.n_points)
+        place, reals = torch.zeros_like(asked, dtype=torch.int64), []
+        high: dict[int, list[VocabularyPosterior]] = {v.column: [] for v in book.vocabularies}
+        for column, row in zip(columns.split(size), rows.split(size), strict=True):
+            known = filled(x[row].scatter(1, column[:, None], torch.nan))
+            q = self(*State.start(book, book.embed(known), ~known.isnan()))
+            for j in column.unique().tolist():
+                at = torch.nonzero(column == j).flatten()
+                if j in book.place:
+                    logits[row[at], book.levels.own(book.place[j])] = q.column(j)[at]
+                elif j in high:
+                    own = next(w for w in q.high_cardinality if w.vocabulary.column == j)
+                    place[row[at], j] = sum(len(w.y) for w in high[j]) + torch.arange(len(at)).to(
+                        at
+                    )
+                    high[j].append(own.pick(lambda t, at=at: t[at]))
+                elif q.gaussian is not None:
+                    r = torch.nonzero(book.reals == j).flatten()
+                    place[row[at], j] = sum(len(g.means) for g in reals) + torch.arange(len(at)).to(
+                        at
+                    )
+                    reals.append(q.gaussian.pick(lambda t, at=at, r=r: t[at][:, r]))
+        gaussian = None
+        if reals:
+            at = place[:, book.reals]
+            gaussian = GaussianPosterior.stacked(reals).pick(lambda t: t[:, 0][at])
+        words = [
+            VocabularyPosterior.joined(parts).pick(lambda t, at=place[:, j]: t[at])
+            for j, parts in high.items()
+            if parts
+        ]
+        categorical = CategoricalPosterior(book.levels, logits, normalised=True)
+        return Posterior(book, categorical, gaussian, words)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """A distribution of every cell that depends on the cells before it in an order alone.

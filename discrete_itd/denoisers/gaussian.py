@@ -358,6 +358,37 @@ class DenseGaussians:
         z, sd = (torch.stack(t, 1) for t in zip(*columns, strict=True))
         return -z * sd, sd.square()
 
+    def leave_one_out(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and variances (B, R, Z) of cells (B, R) given all other known ones of their row, float64."""
+        means = cells.new_zeros(*cells.shape, len(self.mean), dtype=torch.float64)
+        var = torch.zeros_like(means)
+        cells = cells.double()
+        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
+            slopes, offset, own = self._once(partial(self._given_others, ways), ways, -1)
+            t, at = cells[rows].nan_to_num(0.0), rows.flatten()
+            after = torch.einsum("unj,uzij->uniz", t, slopes) + offset.mT[:, None]
+            means.index_copy_(0, at, after.flatten(0, 1))
+            var.index_copy_(0, at, own.mT.repeat_interleave(t.shape[1], 0))
+        return means, var
+
+    def _given_others(self, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given all other known ones.
+
+        Those of a known column follow from its row of the precision matrix of the known ones.
+        """
+        mean, covariance = self.mean.double(), self.covariance()
+        known = torch.isinf(snr).double()[:, None]  # (U, 1, R)
+        seen = known[..., None] * covariance * known[..., None, :] + torch.diag_embed(1 - known)
+        precision = torch.cholesky_inverse(torch.linalg.cholesky_ex(seen).L)
+        diagonal = precision.diagonal(dim1=-2, dim2=-1)
+        others = torch.diag_embed(torch.ones_like(diagonal)) - precision / diagonal[..., None]
+        gain = covariance * known[..., None, :] @ precision * known[..., None, :]
+        slopes = torch.where(known[..., None] > 0, others, gain)
+        total = covariance.diagonal(dim1=-2, dim2=-1)
+        own = torch.where(known > 0, 1 / diagonal, total - (gain * covariance).sum(-1))
+        offset = mean - (slopes @ (known * mean)[..., None])[..., 0]
+        return slopes, offset, own.clamp_min(1 / REAL_KNOWN_SNR)
+
     def _standardising(self, snr: Tensor, at: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z), and their scales, (U, 1, Z).
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.gaussian import chosen
+from discrete_itd.channel.gaussian import chosen, log_gaussian
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import (
@@ -316,6 +316,47 @@ class MixtureDenoiser(Denoiser):
         if self.dense is not None:
             return self.dense.densities(cells)
         return row_product(powers(cells), self._quadratics.of(self.means, self.var))
+
+    @torch.no_grad()
+    def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
+        """In closed form: the classes of each cell have their joint probability with the row without the cell's own."""
+        book = self.codebook
+        step = rows_at_once(CELLS // (self.n_components * book.n_columns))
+        parts = [
+            [t[: len(rows)] for t in self._left_out(filled(rows, min(BLOCK, step)))]
+            for rows in x.split(step)
+        ]
+        logits, *moments = (torch.cat(t) for t in zip(*parts, strict=True))
+        gaussian, high = None, []
+        if self.own_reals:
+            gaussian = GaussianPosterior(*moments, normalised=True)
+        if self.fallback is not None:
+            others = self.fallback.marginals().expand(len(x))
+            gaussian, high = gaussian or others.gaussian, others.high_cardinality
+        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, high)
+
+    def _left_out(self, x: Tensor) -> list[Tensor]:
+        """Logits of the levels, and log-weights, means and variances of the numbers, of some rows.
+
+        In double: the factor of an extreme cell is taken away again.
+        """
+        book, levels = self.codebook, self.codebook.levels
+        own = self._of_levels.of(self.log_probs)[book.level_of(x)].double()  # (B, F, Z)
+        joint, moments = self.log_weights + own.sum(1), []
+        if self.own_reals:
+            cells = x[:, book.reals]
+            if self.dense is not None:
+                mean, var = self.dense.leave_one_out(cells)
+            else:
+                mean, var = (t.T.double().expand(len(x), -1, -1) for t in (self.means, self.var))
+            of_reals = log_gaussian(cells[:, :, None] - mean, var).nan_to_num(0.0)
+            of_all = of_reals.sum(1) if self.dense is None else self.dense.densities(cells)
+            joint = joint + of_all
+            weight = torch.log_softmax(joint[:, None] - of_reals, 2)
+            moments = [t.to(self.means) for t in (weight, mean, var)]
+        share = torch.softmax(joint[:, None] - own, 2).to(self.log_probs).transpose(0, 1)
+        prior = row_product(share, self._probs.transpose(1, 2))  # (F, B, K)
+        return [finite_log(levels.gather(prior.transpose(0, 1))), *moments]
 
     def moments(self, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of continuous cells of rows (B, C), divided among the classes by ``shares`` (B, Z): :class:`Sums`."""

@@ -211,6 +211,20 @@ class RowMixtureDenoiser(Denoiser):
             book, CategoricalPosterior(book.levels, logits), gaussian, first.high_cardinality
         )
 
+    @torch.no_grad()
+    def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
+        """The members' distributions, weighted by their probabilities of the other cells."""
+        if not self.exact:
+            return super().leave_one_out(x, asked)
+        parts = [member.leave_one_out(x, asked) for member in self._members]
+        own = torch.stack([q.log_prob(x).double() for q in parts], 1)  # (B, M, C)
+        weights = self.log_joint(filled(x))[: len(x), :, None] - own
+        possible = (weights > -torch.inf).any(1, keepdim=True) & ~weights.isnan().any(
+            1, keepdim=True
+        )
+        weights = torch.where(possible, weights, self.log_weights[:, None])
+        return self._mixed(parts, torch.log_softmax(weights, 1).to(self.codebook.known_snr))
+
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         parts = [member.preceding(x, order) for member in self._members]
         place = devices.index_tensor(tuple(order.tolist()), str(x.device))

@@ -695,7 +695,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         """The values that the other cells of a row predict for its most suspicious cells.
 
         Probabilities are those of the score: its normalisation over the values of the cell
-        (:mod:`discrete_itd.detection.assessment` states where that is exact).
+        (:mod:`discrete_itd.detection.cells` states where that is exact).
 
         Parameters
         ----------

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 from torch import Tensor
 
-from discrete_itd.detection.assessment import nats_given_others
+from discrete_itd.detection.cells import nats_given_others
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.detection.two_samples import (
     distance,

@@ -1,25 +1,25 @@
 """Reasons for an anomalous row: its cells compared with their predicted values, and with each other.
 
 All functions take the score to explain: a :class:`discrete_itd.detection.score.Scorer`, or a fitted density. They use
-the conditional distributions of the scoring model (:mod:`discrete_itd.detection.assessment`).
+the conditional distributions of the scoring model (:mod:`discrete_itd.detection.cells`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.detection.assessment import (
+from discrete_itd.detection.cells import (
     LEAST_NATS,
     PRIOR,
+    CellNats,
     assess,
-    most_doubtful,
+    likely_errors,
     predictions,
-    ranked,
 )
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
@@ -27,27 +27,9 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
-MOST_DIGITS, MOST_POWER = (
-    6,
-    300,
-)  # of a ratio that is written out, and that is written as a power of ten
+# of a ratio that is written out, and that is written as a power of ten
+MOST_DIGITS, MOST_POWER = 6, 300
 NO_CELL = "no single cell is more likely wrong than right: it is their combination that is rare"
-
-
-class CellNats(NamedTuple):
-    r"""Surprisal of each cell: four tables of shape (N, C), with the index and the columns of the rows, in nats.
-
-    ``given_others`` is :math:`-\log P(x_j | x_{-j})`, given all other cells of the row (for continuous columns minus a
-    log-density in the column's unit), ``entropy`` its expectation, the entropy of that conditional distribution; both
-    are 0 where the cell is missing. ``marginal`` is :math:`-\log \pi_j(x_j)` under the column's marginal.
-    ``error_log_odds`` ranks cells: the log-odds that the cell is wrong, up to a constant of the row
-    (:func:`discrete_itd.detection.assessment.assess`); minus infinity where it is missing.
-    """
-
-    given_others: pd.DataFrame
-    entropy: pd.DataFrame
-    marginal: pd.DataFrame
-    error_log_odds: pd.DataFrame
 
 
 def cell_nats(model: DiffusionDensity | Scorer, X: Any) -> CellNats:
@@ -94,7 +76,7 @@ def expected(
         Columns to predict; by default all that are not given.
     k : int, optional
         Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all. Among
-        more than 256 columns, they are sought among candidates (:func:`discrete_itd.detection.assessment.candidates`).
+        more than 256 columns, they are sought among candidates (:func:`discrete_itd.detection.cells.candidates`).
     n_values : int
         Number of predicted values per cell.
 
@@ -128,8 +110,7 @@ def expected(
     rows = scorer.density.rows(X)
     if not len(rows):
         return expected(scorer, rows.blank(), columns, k=k, n_values=n_values).head(0)
-    cells = ranked(scorer, rows.unique, among, k)
-    found = predictions(scorer, rows.unique, cells, n_values)
+    cells, found = predictions(scorer, rows.unique, among, k, n_values)
     row = np.repeat(np.arange(len(rows)), cells.shape[1] * n_values)
     column = np.repeat(cells[rows.inverse].ravel(), n_values)
     rank = np.tile(np.arange(n_values), len(row) // n_values)
@@ -197,9 +178,9 @@ def reasons(
         * ``sentence``, the same in English, see :func:`sentence`.
 
         The others are the other cells of the row, where those of smaller rank are treated as unknown
-        (:func:`discrete_itd.detection.assessment.most_doubtful`), or with enumeration have their predicted values. In
+        (:func:`discrete_itd.detection.cells.likely_errors`), or with enumeration have their predicted values. In
         tables of more than 256 columns, cells are sought among 256 candidates of each row
-        (:func:`discrete_itd.detection.assessment.candidates`), so that a row costs some hundred conditionals.
+        (:func:`discrete_itd.detection.cells.candidates`), so that a row costs some hundred conditionals.
 
     Raises
     ------
@@ -208,7 +189,7 @@ def reasons(
 
     Notes
     -----
-    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.assessment.assess`), not by their
+    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.cells.assess`), not by their
     share of the score: where one cell of held-out rows was replaced, the log-odds find it more often than the share,
     the surprisal given the other cells, or that in excess of its entropy do
     (``python -m tests.benchmarks.explanations``).
@@ -222,7 +203,7 @@ def reasons(
     names = rows.encoder.names
     first = np.zeros(len(rows.unique), dtype=np.int64)
     first[rows.inverse] = np.arange(len(rows))  # a row of each distinct one
-    found = most_doubtful(scorer, rows.unique, rows.log_volume[first], k, prior)
+    found = likely_errors(scorer, rows.unique, rows.log_volume[first], k, prior)
     cells = found.cells
     row, rank = np.nonzero(cells[rows.inverse] >= 0)
     u = rows.inverse[row]

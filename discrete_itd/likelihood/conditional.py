@@ -22,8 +22,8 @@ defensive distribution.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -77,8 +77,6 @@ class Nodes(NamedTuple):
         Nodes on both sides of the density.
     levels : int
         Levels of a category that are enumerated: the most probable ones under the guides, and the observed one.
-    by_proposal : bool
-        Whether the proposal is a guide even where there is a cheaper one.
     """
 
     guided: int
@@ -88,13 +86,23 @@ class Nodes(NamedTuple):
     parts: int = 4
     far: tuple[float, ...] = FAR
     levels: int = MOST_LEVELS
-    by_proposal: bool = True
 
 
 FINE = Nodes(24, 64, 4, 8)
-# for all cells of a row, for the few that matter, and for these again after another cell has changed
-FIRST, SECOND = Nodes(6, 6, 0, 0, 4, (3.0, 12.0), 16), Nodes(0, 0, 2, 6, levels=64)
-AGAIN = Nodes(8, 6, 1, 4, 4, (3.0, 12.0), 16, by_proposal=False)
+# for all cells of a row, and for the few that matter
+COARSE, CLOSE = Nodes(6, 6, 0, 0, 4, (3.0, 12.0), 16), Nodes(8, 6, 2, 6, 4, (3.0, 12.0), 64)
+
+
+class Enumerated(NamedTuple):
+    """log P(v, the rest) of the values v of cells in ``rows`` and ``columns``, (n,) each: ``log_joint`` (n, V), nats.
+
+    The values are the ``nodes`` (n, V) of densities, or all levels of one column if ``nodes`` is None.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    nodes: Tensor | None
+    log_joint: Tensor
 
 
 class ConditionalDenoiser(Denoiser):
@@ -158,8 +166,9 @@ class ConditionalDenoiser(Denoiser):
         self.register_buffer("_indicator", place, persistent=False)
         members = scorer.members if isinstance(scorer, RowMixtureDenoiser) else [scorer]
         own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
-        self._guides = own if len(own) == 1 else []  # cheaper than enumerating scores
-        self._causal = [g for g in self._guides if g.own_order is not None]
+        # its factors guide the enumeration, beside the proposal
+        self._guides = [g for g in own if g.own_order is not None] if len(own) == 1 else []
+        self._n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns])
         self._spread: dict[tuple[int, Nodes], Tensor] = {}
         self._alone: Posterior | None = None  # made at the first use
 
@@ -214,98 +223,77 @@ class ConditionalDenoiser(Denoiser):
         return found.posterior().rows(slice(0, n))
 
     @torch.no_grad()
-    def each(
-        self, x: Tensor, asked: Tensor, nodes: Nodes = FINE, start: Posterior | None = None
-    ) -> Posterior:
+    def leave_one_out(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:
+        """By :meth:`each` at some ``nodes``, or by :meth:`given` where a cell beside an asked one has to be drawn."""
+        if bool(self.is_alone(x, asked).all()):
+            return self.each(x, asked, nodes)
+        columns, rows = torch.nonzero(asked.T).unbind(1)
+        known = x[rows].scatter(1, columns[:, None], math.nan)
+        one = torch.zeros_like(known, dtype=torch.bool).scatter(1, columns[:, None], True)
+        place = torch.zeros_like(asked, dtype=torch.int64)
+        place[rows, columns] = torch.arange(len(rows), device=x.device)
+        return self.given(known, one).of_cells(place)
+
+    @torch.no_grad()
+    def each(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:
         """The distribution of each asked cell given all other cells of its row, by the scores of complete rows.
 
-        The score of the row is normalised over the values of the cell (13): other gaps in the row stay gaps, which the
-        score leaves out, so that nothing is drawn. The values of a cell are scored as present; a leading cell is
-        conditioned on the other leading cells only. All values of all cells are scored together.
+        The score of the row is normalised over the values of the cell (13): gaps in the row stay gaps, which the score
+        leaves out, so that nothing is drawn. All values of all cells are scored together.
 
         ``x`` (B, C) is NaN where a cell is unknown; the value at an asked cell is one of the nodes of its density.
         ``asked`` (B, C) holds one cell of a row or several, each by itself; the distributions of all others have no
-        meaning. Fewer ``nodes`` cost fewer scores. ``start`` is an earlier result for these rows: the densities of
-        asked cells are refined from there, and its distributions of other cells are kept.
+        meaning. Fewer ``nodes`` cost fewer scores.
         """
-        found = _Found(self._nothing(x) if start is None else start)
-        self._fill(x, asked, found, nodes, start)
+        found = _Found(self._nothing(x))
+        self._fill(x, asked, found, nodes)
         return found.posterior()
 
-    def _fill(
-        self,
-        x: Tensor,
-        asked: Tensor,
-        found: _Found,
-        size: Nodes,
-        start: Posterior | None = None,
-    ) -> None:
+    def _fill(self, x: Tensor, asked: Tensor, found: _Found, size: Nodes) -> None:
         """Enter the distribution of each asked cell of rows x given all others of its row."""
+        for cells in self._enumerate(x, asked, size):
+            found.keep(cells)
+
+    def _guides_of_each(self, x: Tensor, asked: Tensor) -> list[Posterior]:
+        """Approximate distributions of the asked cells of rows (B, C): causal factors, and the proposal's, the last."""
+        return [g.chain(filled(x)) for g in self._guides] + [self.proposal.leave_one_out(x, asked)]
+
+    def _enumerate(
+        self, x: Tensor, asked: Tensor, size: Nodes, guides: list[Posterior] | None = None
+    ) -> Iterator[Enumerated]:
+        """Scores of rows x (B, C) with each value of each asked cell; categories before densities."""
         columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
+        n_levels = self._n_levels.to(x.device)
+        need = asked & ((n_levels == 0) | (n_levels > size.levels))
+        if guides is None:
+            guides = self._guides_of_each(x, need) if bool(need.any()) else []
         for column, row in zip(columns.split(BATCH), rows.split(BATCH), strict=True):
-            self._fill_cells(x, row, column, found, size, start)
-
-    def _fill_cells(
-        self,
-        x: Tensor,
-        row: Tensor,
-        column: Tensor,
-        found: _Found,
-        size: Nodes,
-        start: Posterior | None,
-    ) -> None:
-        """Enter the distributions of cells (n,) of rows x (B, C)."""
-        others = _others(x[row], column, self._indicator, self.codebook.leading)
-        observed = others.gather(1, column[:, None])
-        n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns], device=x.device)
-        is_real, many = n_levels[column] == 0, n_levels[column] > size.levels
-        need, place = torch.nonzero(is_real | many).flatten(), (is_real | many).cumsum(0) - 1
-        guides: list[Posterior] = []  # of the cells that need them
-        if start is None and len(need):
-            by_proposal = size.by_proposal or not self._causal
-            guides = self._guides_of_each(x, others[need], row[need], column[need], by_proposal)
-        parts: list[tuple[Tensor, Tensor]] = []  # some cells (p,) and values (p, V) of each
-        weights: dict[int, Tensor] = {}  # log-probabilities of all levels, where there are many
-        for j in column[~is_real].unique().tolist():
-            at = torch.nonzero(column == j).flatten()
-            k = int(n_levels[j])
-            values = torch.arange(k, device=x.device).expand(len(at), -1)
-            if k > size.levels:
-                own = [g.rows(place[at]).column(j).double() for g in guides]
-                own = own if start is None else [start.rows(row[at]).column(j).double()]
-                weights[j] = torch.stack(own).logsumexp(0)
-                seen = observed[at].nan_to_num(0.0).long()
-                values = weights[j].scatter(1, seen, math.inf).topk(size.levels, 1)[1]
-            parts.append((at, values.double()))
-        at = torch.nonzero(is_real).flatten()
-        if len(at) and start is None:
-            own = [g.rows(place[at]) for g in guides]
-            parts.append((at, self._first_nodes(others[at], column[at], own, size)))
-        scores = self._scores(others, column, parts)
-        if len(at) and start is None:
-            nodes, log_f = parts.pop()[1], scores.pop()
-        for (cells, values), log_p in zip(parts, scores, strict=True):
-            j = int(column[cells[0]])
-            if j in weights:
-                log_p = _with_all_levels(weights[j], values.long(), log_p)
-            found.keep_levels(row[cells], j, log_p)
-        if len(at):
-            if start is not None:
-                nodes, log_f = found.density(row[at], column[at])
-            nodes, log_f = self._refine(others[at], column[at], nodes, log_f, size)
-            found.keep_density(row[at], column[at], nodes, log_f)
-
-    def _guides_of_each(
-        self, x: Tensor, others: Tensor, row: Tensor, column: Tensor, by_proposal: bool
-    ) -> list[Posterior]:
-        """The posteriors of the guides of cells (n,) of rows x (B, C), with other cells (n, C).
-
-        The conditional distribution of a causal guide is its factor of the row: one call for all of its cells.
-        """
-        found = [g.chain(filled(x)).rows(row) for g in self._causal]
-        if by_proposal:
-            found += self._ask(others.scatter(1, column[:, None], math.nan), [self.proposal])
-        return found
+            parts: list[Enumerated] = []  # with the values in place of the nodes
+            weights: dict[int, Tensor] = {}  # log-probabilities of all levels, where there are many
+            for j in column.unique().tolist():
+                own, k = row[column == j], int(n_levels[j])
+                if not k:
+                    continue
+                values = torch.arange(k, device=x.device).expand(len(own), -1)
+                if k > size.levels:
+                    each = [g.column(j)[own].double() for g in guides]
+                    weights[j] = torch.stack(each).logsumexp(0)
+                    seen = x[own, j].nan_to_num(0.0).long()[:, None]
+                    values = weights[j].scatter(1, seen, math.inf).topk(size.levels, 1)[1]
+                parts.append(Enumerated(own, torch.full_like(own, j), values.double(), x[:0]))
+            real = n_levels[column] == 0
+            if bool(real.any()):
+                row, column = row[real], column[real]
+                nodes = self._first_nodes(x, row, column, guides, size)
+                parts.append(Enumerated(row, column, nodes, x[:0]))
+            for part, log_joint in zip(parts, self._scores(x, parts), strict=True):
+                j, values = int(part.columns[0]), part.nodes
+                if not n_levels[j]:
+                    yield self._refine(x, part._replace(log_joint=log_joint), size)
+                    continue
+                if j in weights and values is not None:
+                    log_joint = _with_all_levels(weights[j], values.long(), log_joint)
+                yield part._replace(nodes=None, log_joint=log_joint)
 
     def _nothing(self, x: Tensor) -> Posterior:
         """A posterior of rows (B, C) to be overwritten, cheaper than that of a proposal of many components."""
@@ -329,10 +317,12 @@ class ConditionalDenoiser(Denoiser):
 
         It costs less: the proposal is not needed for categories.
         """
-        unknown = self.unknown(x)
+        unknown, leading = self.unknown(x), self.codebook.leading
         drawn = unknown & ~self._has_gaps
         beside = drawn.sum(1, keepdim=True) - drawn.long()
-        return ~(asked & (beside > 0) | unknown & self.codebook.leading).any(1)
+        # the closed form marginalises the columns after the leading ones
+        needs_none = leading & (x.isnan() | leading).all(1, keepdim=True)
+        return ~(asked & (beside > 0) & ~needs_none | unknown & leading).any(1)
 
     def unlearned_gaps(self, x: Tensor) -> Tensor:
         """Which rows (B, C) have unknown cells outside the columns of ``has_gaps``: (B,)."""
@@ -360,85 +350,55 @@ class ConditionalDenoiser(Denoiser):
 
     # -- one cell -------------------------------------------------------------------------------
 
-    def _scores(
-        self, rows: Tensor, column: Tensor | int, parts: Sequence[tuple[Tensor, Tensor]]
-    ) -> list[Tensor]:
-        """Log-probabilities of rows (n, C) with other values in their ``column``, nats.
+    def _scores(self, x: Tensor, parts: Sequence[Enumerated]) -> list[Tensor]:
+        """Log-probabilities of rows x (B, C) with the nodes of each part in single cells: (p, V) each, nats."""
 
-        Each part is a pair of row numbers (p,) and of values (p, V) for each of these rows; its result has shape (p,
-        V).
-        """
-        column = _of_rows(column, rows)
-
-        def call(which: Tensor, values: Tensor) -> Tensor:
-            x = rows[which].scatter_(1, column[which][:, None], values[:, None])
-            return self.scorer.log_prob(x).double().clamp_min(-FARTHEST)
+        def call(row: Tensor, column: Tensor, values: Tensor) -> Tensor:
+            rows = x[row].scatter_(1, column[:, None], values[:, None])
+            return self.scorer.log_prob(rows).double().clamp_min(-FARTHEST)
 
         if not parts:
             return []
-        which = torch.cat([at.repeat_interleave(v.shape[1]) for at, v in parts])
-        values = torch.cat([v.flatten() for _, v in parts])
-        scores = torch.cat(list(in_blocks(call, which, values, batch_size=BATCH)))
-        each = scores.split([v.numel() for _, v in parts])
-        return [own.view(v.shape) for own, (_, v) in zip(each, parts, strict=True)]
-
-    def _scores_of_all(self, rows: Tensor, column: Tensor | int, values: Tensor) -> Tensor:
-        """Log-probabilities (n, V) of rows (n, C) with each of some values (n, V) in their ``column``, nats."""
-        every = torch.arange(len(rows), device=rows.device)
-        return self._scores(rows, column, [(every, values)])[0]
-
-    def _levels(self, x: Tensor, j: int, guides: list[Posterior]) -> Tensor:
-        """Log P(v, the rest) of all levels v of column j, (n, K), nats."""
-        n_points = self.codebook.columns[j].n_points
-        if n_points <= MOST_LEVELS:
-            values = torch.arange(n_points, dtype=torch.float64, device=x.device)
-            return self._scores_of_all(x, j, values.expand(len(x), -1))
-        guide = torch.stack([g.column(j).double() for g in guides]).logsumexp(0)
-        values = guide.topk(MOST_LEVELS, 1)[1]
-        return _with_all_levels(guide, values, self._scores_of_all(x, j, values.double()))
-
-    def _density(self, x: Tensor, column: int, guides: list[Posterior]) -> tuple[Tensor, Tensor]:
-        """Nodes and log P(v, the rest) at them, of a continuous column of rows: (n, G) each."""
-        nodes = self._first_nodes(x, _of_rows(column, x), guides, FINE)
-        return self._refine(x, column, nodes, self._scores_of_all(x, column, nodes), FINE)
+        shapes = [cast(Tensor, part.nodes).shape for part in parts]
+        row, column = (
+            torch.cat([t.repeat_interleave(n[1]) for t, n in zip(own, shapes, strict=True)])
+            for own in ([p.rows for p in parts], [p.columns for p in parts])
+        )
+        values = torch.cat([cast(Tensor, part.nodes).flatten() for part in parts])
+        scores = torch.cat(list(in_blocks(call, row, column, values, batch_size=BATCH)))
+        each = scores.split([n.numel() for n in shapes])
+        return [own.view(n) for own, n in zip(each, shapes, strict=True)]
 
     def _first_nodes(
-        self, x: Tensor, column: Tensor, guides: list[Posterior], size: Nodes
+        self, x: Tensor, row: Tensor, column: Tensor, guides: list[Posterior], size: Nodes
     ) -> Tensor:
-        """Nodes of cells of rows (n, C) in continuous columns (n,), with the observed values: increasing, (n, G)."""
+        """Nodes of cells (n,) of rows (B, C) in continuous columns, with the observed values: increasing, (n, G)."""
         each, which = column.unique(return_inverse=True)
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
-        parts += [_column(g, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
-        there = x.gather(1, column[:, None]).nan_to_num(size.far[-1])
-        parts.append(there.clamp(-FAR[-1], FAR[-1]))
-        return torch.cat(parts, 1).sort(1)[0].contiguous()
+        parts += [_cells_of(g, row, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
+        there = x[row, column].nan_to_num(size.far[-1]).clamp(-FAR[-1], FAR[-1])
+        return torch.cat([*parts, there[:, None]], 1).sort(1)[0].contiguous()
 
-    def _refine(
-        self, x: Tensor, column: Tensor | int, nodes: Tensor, log_f: Tensor, size: Nodes
-    ) -> tuple[Tensor, Tensor]:
-        """More nodes and the densities there, of a continuous ``column`` of rows (n, C): (n, G) to (n, G') each."""
+    def _refine(self, x: Tensor, cells: Enumerated, size: Nodes) -> Enumerated:
+        """The densities of cells of rows x (B, C) at more nodes."""
         for _ in range(size.stages):
-            new = _refined(nodes, log_f, size)
-            joined = torch.cat([log_f, self._scores_of_all(x, column, new)], 1)
+            nodes = cast(Tensor, cells.nodes)
+            new = _refined(nodes, cells.log_joint, size)
+            (own,) = self._scores(x, [cells._replace(nodes=new)])
             nodes, order = torch.cat([nodes, new], 1).sort(1)
-            log_f = joined.gather(1, order)
-        return nodes, log_f
+            log_joint = torch.cat([cells.log_joint, own], 1).gather(1, order)
+            cells = cells._replace(nodes=nodes, log_joint=log_joint)
+        return cells
 
     def _column_nodes(self, j: int, size: Nodes) -> Tensor:
         """Nodes of column j that do not depend on the row, (n,): quantiles of its marginal and far values."""
         key = j, size
         if key not in self._spread:
             far = torch.tensor(size.far, dtype=torch.float64, device=self.codebook.device)
-            own = _column(self._marginals(), j).points(size.marginal)[0]
+            zero = torch.zeros(1, dtype=torch.int64, device=far.device)
+            own = _cells_of(self._marginals(), zero, zero + j).points(size.marginal)[0]
             self._spread[key] = torch.cat([-far, far, own])
         return self._spread[key]
-
-    def _ask(self, x: Tensor, guides: Sequence[Denoiser] | None = None) -> list[Posterior]:
-        """The posteriors of the guides, by default all of them, given the known cells of rows (n, C)."""
-        guides = [self.proposal, *self._guides] if guides is None else guides
-        book, whole = self.codebook, filled(x)
-        state = State.start(book, book.embed(whole), ~whole.isnan())
-        return [g(*state).rows(slice(0, len(x))) for g in guides]
 
     # -- several cells --------------------------------------------------------------------------
 
@@ -464,27 +424,34 @@ class ConditionalDenoiser(Denoiser):
         found: _Found,
     ) -> None:
         """Enter the distributions of the wanted cells of rows x (n, C) with several unknown ones."""
-        book, m = self.codebook, self.n_draws
-        draws = self._completions(x, left, m, SALT)
+        m, draws = self.n_draws, self._completions(x, left, self.n_draws, SALT)
         for j in torch.nonzero(wanted.any(0)).flatten().tolist():
             some = torch.nonzero(wanted[:, j]).flatten()
-            others = draws[some].flatten(0, 1)
+            others, asked = draws[some].flatten(0, 1), self._only(j, len(some) * m)
             others[:, j] = math.nan
-            log_q = _log_prob(self.proposal, others).view(len(some), m, 1)
-            guides = self._ask(others)
-            own = base.rows(rows[some])
-            if book.columns[j].kind == "real":
-                nodes, log_f = self._density(others, j, guides)
-                log_f = log_f - log_q.flatten()[:, None]
-                q = _column(own, j), _column(guides[0], j)
-                grids = _merged(nodes, log_f, m, *q, self._column_nodes(j, FINE))
-                found.keep_density(rows[some], torch.full_like(some, j), *grids)
-            else:
-                log_p = self._levels(others, j, guides).unflatten(0, (len(some), m)) - log_q
-                defensive = own.column(j).double()
-                log_sum = torch.cat([log_p, defensive[:, None]], 1).logsumexp(1)
-                each = guides[0].column(j).double().unflatten(0, (len(some), m))
-                found.keep_levels(rows[some], j, log_sum + _correction(each, defensive))
+            log_q = _log_prob(self.proposal, others)
+            guides = self._guides_of_each(others, asked)
+            (cells,) = self._enumerate(others, asked, FINE, guides)
+            own, each = base.rows(rows[some]), guides[-1]
+            log_joint, columns = cells.log_joint - log_q[:, None], torch.full_like(some, j)
+            if cells.nodes is not None:
+                q = _cells_of(own, None, columns), _cells_of(each, None, cells.columns)
+                nodes = self._column_nodes(j, FINE)
+                grids = _merged(cells.nodes, log_joint, m, *q, nodes)
+                found.keep(Enumerated(rows[some], columns, *grids))
+                continue
+            log_p, log_each = (
+                t.double().unflatten(0, (len(some), m)) for t in (log_joint, each.column(j))
+            )
+            defensive = own.column(j).double()
+            log_sum = torch.cat([log_p, defensive[:, None]], 1).logsumexp(1)
+            log_sum = log_sum + _correction(log_each, defensive)
+            found.keep(Enumerated(rows[some], columns, None, log_sum))
+
+    def _only(self, j: int, n: int) -> Tensor:
+        """A mask (n, C) of the cells in column j."""
+        place = torch.arange(self.codebook.n_columns, device=self.codebook.device)
+        return (place == j).expand(n, -1)
 
     # -- probabilities --------------------------------------------------------------------------
 
@@ -596,11 +563,11 @@ class ConditionalDenoiser(Denoiser):
         """Log-probability of rows (n, C) with their cell in column j summed out: (n,), nats."""
         out = [x.new_zeros(0)]
         for rows in x.split(self.rows_at_once):
-            guides = self._ask(rows)
-            if self.codebook.columns[j].kind == "real":
-                out.append(log_total(*self._density(rows, j, guides)))
-            else:
-                out.append(self._levels(rows, j, guides).logsumexp(1))
+            for cells in self._enumerate(rows, self._only(j, len(rows)), FINE):
+                if cells.nodes is None:
+                    out.append(cells.log_joint.logsumexp(1))
+                else:
+                    out.append(log_total(cells.nodes, cells.log_joint))
         return torch.cat(out)
 
     @torch.no_grad()
@@ -655,12 +622,16 @@ class ConditionalDenoiser(Denoiser):
 
     def _drawn(self, x: Tensor, j: int, u: Tensor) -> Tensor:
         """Draws (n,) of the only unknown cell, in column j, of rows (n, C), by uniform numbers u (n,)."""
-        points, guides = self.codebook.columns[j], self._ask(x)
-        if points.kind == "real":
-            nodes, log_f = self._density(x, j, guides)
-            log_f = log_f - log_total(nodes, log_f)[:, None]
-            return grid_quantiles(nodes, log_f, u[:, None])[:, 0]
-        return chosen(self._levels(x, j, guides)[:, : points.n_levels], u).double()
+        out = [x.new_zeros(0)]
+        for cells in self._enumerate(x, self._only(j, len(x)), FINE):
+            nodes, log_p, own = cells.nodes, cells.log_joint, u[cells.rows]
+            if nodes is None:
+                seen = log_p[:, : self.codebook.columns[j].n_levels]
+                out.append(chosen(seen, own).double())
+            else:
+                log_p = log_p - log_total(nodes, log_p)[:, None]
+                out.append(grid_quantiles(nodes, log_p, own[:, None])[:, 0])
+        return torch.cat(out)
 
     def _unseen(self, x: Tensor) -> Tensor:
         """Which cells of rows (B, C) hold an unseen category, (B, C)."""
@@ -670,64 +641,30 @@ class ConditionalDenoiser(Denoiser):
 
 
 @torch.no_grad()
-def cell_by_cell(
-    denoiser: Denoiser,
-    x: Tensor,
-    asked: Tensor,
-    indicator: Tensor,
-    *,
-    batch_size: int,
+def given_others(
+    denoiser: Denoiser, x: Tensor, asked: Tensor, indicator: Tensor, **how: Nodes
 ) -> Posterior:
-    """The distribution of each asked cell given all other known cells of its row, one denoiser state per cell.
+    """The distribution of each asked cell given all other known cells of its row.
 
     ``x`` (B, C) is NaN where a cell is unknown; the values of the cells ``asked`` (B, C) are not used, and the
     distributions of all other cells have no meaning, or are left out. ``indicator`` (C,) is the leading column that
     indicates whether a cell is missing, -1 for none: a value is conditioned on being present, a leading cell on the
-    other leading cells only. ``batch_size`` states go into one call.
+    other leading cells only. ``how`` is for the method :meth:`~Denoiser.leave_one_out` of the denoiser.
     """
-    book = denoiser.codebook
-    columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
-    is_real = torch.isin(columns, book.reals)
-    logits = book.known_snr.new_zeros(len(x), book.levels.n_points)
-    mixtures: list[GaussianPosterior] = []
-    high: dict[int, list[VocabularyPosterior]] = {v.column: [] for v in book.vocabularies}
-    for column, row in zip(columns.split(batch_size), rows.split(batch_size), strict=True):
-        known = _others(x[row], column, indicator, book.leading)
-        known.scatter_(1, column[:, None], math.nan)
-        if isinstance(denoiser, ConditionalDenoiser):
-            one = torch.zeros_like(known, dtype=torch.bool).scatter_(1, column[:, None], True)
-            q = denoiser.given(known, one)
-        else:
-            q = denoiser(*State.start(book, book.embed(known), ~known.isnan()))
-        for j in column.unique().tolist():
-            at = torch.nonzero(column == j).flatten()
-            if j in book.place:
-                logits[row[at], book.levels.own(book.place[j])] = q.column(j)[at]
-        at = torch.nonzero(torch.isin(column, book.reals)).flatten()
-        if len(at):
-            mixtures.append(_column(q.rows(at), column[at]))
-        for w in q.high_cardinality:
-            own = column == w.vocabulary.column
-            high[w.vocabulary.column].append(w.pick(lambda t, own=own: t[own]))
-    gaussian = None
-    if mixtures:
-        parts = [(q.log_weight, q.means, q.var, *q.bounds) for q in mixtures]
-        several = [torch.cat(t) for t in zip(*parts, strict=True)]
-        every = mixtures[0] if len(parts) == 1 else GaussianPosterior(*several, normalised=True)
-        place = torch.zeros_like(asked, dtype=torch.int64)
-        place[rows[is_real], columns[is_real]] = torch.arange(len(every.means), device=x.device)
-        gaussian = every.pick(lambda t, place=place[:, book.reals]: t[:, 0][place])
-    found = []
-    for j, parts in high.items():
-        own = rows[columns == j]
-        if len(own):
-            place = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-            place[own] = torch.arange(len(own), device=x.device)
-            every = VocabularyPosterior.joined(parts)
-            found.append(every.pick(lambda t, place=place: t[place]))
-    return Posterior(
-        book, CategoricalPosterior(book.levels, logits, normalised=True), gaussian, found
-    )
+    leading = denoiser.codebook.leading
+    if not bool(leading.any()):
+        return denoiser.leave_one_out(x, asked, **how)
+    column, row = torch.nonzero(asked.T).unbind(1)  # by column
+    others, at = x[row], torch.arange(len(row), device=x.device)
+    there = indicator[column] >= 0
+    others[at[there], indicator[column[there]]] = 0.0  # present
+    others = others.masked_fill_(leading[column][:, None] & ~leading, math.nan)
+    first, among = equal_rows(others)  # most cells of a row are conditioned on the same row
+    wanted = torch.zeros_like(others[first], dtype=torch.bool)
+    wanted[among, column] = True
+    place = torch.zeros_like(asked, dtype=torch.int64)
+    place[row, column] = among
+    return denoiser.leave_one_out(others[first], wanted, **how).of_cells(place)
 
 
 class _Found:
@@ -739,38 +676,28 @@ class _Found:
         self.high_cardinality: dict[int, Tensor] = {}
         self.place: Tensor | None = None
         self.grids: list[tuple[Tensor, Tensor]] = []
-        if isinstance(base.gaussian, GridPosterior):  # an earlier answer, which is refined
-            self.place = base.gaussian.place.clone()
-            self.grids.append((base.gaussian.nodes, base.gaussian.log_joint))
-        elif base.gaussian is not None:
+        if base.gaussian is not None:
             shape = len(self.logits), len(base.codebook.reals)
             self.place = torch.full(shape, -1, dtype=torch.int64, device=self.logits.device)
 
-    def density(self, rows: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        """The grids (n, G) of cells (n,) of the earlier result, with its constants."""
-        assert self.place is not None
-        nodes, log_f = self.grids[0]
-        at = self.place[rows, torch.searchsorted(self.base.codebook.reals, column)]
-        return nodes[at], log_f[at]
-
-    def keep_levels(self, rows: Tensor, j: int, log_p: Tensor) -> None:
-        """Store the distribution of column j in some rows, (n, K), each up to a constant."""
-        book, log_p = self.base.codebook, torch.log_softmax(log_p, 1)
+    def keep(self, cells: Enumerated) -> None:
+        """Store the distributions of some cells, each up to a constant."""
+        rows, column, nodes, log_p = cells
+        book = self.base.codebook
+        if nodes is not None:
+            assert self.place is not None
+            first = sum(len(nodes) for nodes, _ in self.grids)
+            r = torch.searchsorted(book.reals, column)
+            self.place[rows, r] = first + torch.arange(len(rows), device=rows.device)
+            self.grids.append((nodes, log_p))
+            return
+        j, log_p = int(column[0]), torch.log_softmax(log_p, 1)
         if j in book.place:
-            own = book.levels.own(book.place[j])
-            self.logits[rows, own] = log_p.to(self.logits)
+            self.logits[rows, book.levels.own(book.place[j])] = log_p.to(self.logits)
             return
         q = next(q for q in self.base.high_cardinality if q.vocabulary.column == j)
         prior = self.high_cardinality.setdefault(j, q.log_probs.expand(len(q.y), -1).clone())
         prior[rows] = log_p.to(prior)
-
-    def keep_density(self, rows: Tensor, column: Tensor, nodes: Tensor, log_f: Tensor) -> None:
-        """Store the densities of cells (n,) in continuous columns, on grids (n, G)."""
-        assert self.place is not None
-        first = sum(len(nodes) for nodes, _ in self.grids)
-        r = torch.searchsorted(self.base.codebook.reals, column)
-        self.place[rows, r] = first + torch.arange(len(rows), device=rows.device)
-        self.grids.append((nodes, log_f))
 
     def posterior(self) -> Posterior:
         """The base posterior with all stored distributions."""
@@ -792,15 +719,6 @@ class _Found:
         return VocabularyPosterior(q.vocabulary, prior, q.y, q.snr, q.h, q.u)
 
 
-def _others(x: Tensor, column: Tensor, indicator: Tensor, leading: Tensor) -> Tensor:
-    """Rows (n, C) that may take any value in their ``column`` (n,): see :func:`cell_by_cell`."""
-    x, at = x.clone(), torch.arange(len(x), device=x.device)
-    place = indicator[column]
-    there = place >= 0
-    x[at[there], place[there]] = 0.0  # present
-    return x.masked_fill_(leading[column][:, None] & ~leading, math.nan)
-
-
 def _widened(t: Tensor, n: int) -> Tensor:
     """Pad grids (m, G) to n columns by repeating a middle one; equal nodes do not change a density."""
     at = t.shape[1] // 2
@@ -814,16 +732,10 @@ def _with_all_levels(guide: Tensor, values: Tensor, log_p: Tensor) -> Tensor:
     return (guide + ratio).scatter(1, values, log_p)
 
 
-def _of_rows(column: Tensor | int, rows: Tensor) -> Tensor:
-    """The column of each row, (n,): given by row, or one for all."""
-    return torch.as_tensor(column, device=rows.device).expand(len(rows)).contiguous()
-
-
-def _column(q: Posterior, column: Tensor | int) -> GaussianPosterior:
-    """The mixtures of one continuous column of each row."""
+def _cells_of(q: Posterior, row: Tensor | None, column: Tensor) -> GaussianPosterior:
+    """The mixtures of cells (n,) in some rows, by default one in each row, and continuous columns."""
     assert q.gaussian is not None
-    column = _of_rows(column, q.gaussian.means)
-    row = torch.arange(len(column), device=column.device)
+    row = torch.arange(len(column), device=column.device) if row is None else row
     at = torch.searchsorted(q.codebook.reals, column)
     return q.gaussian.pick(lambda t: t[row, at][:, None])
 

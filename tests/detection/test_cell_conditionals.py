@@ -13,8 +13,7 @@ import torch
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
-from discrete_itd.detection.assessment import assess, given_others
-from discrete_itd.detection.distributions import Cell, mean_log_volume
+from discrete_itd.detection.cells import Cell, assess, given_others, mean_log_volume
 from discrete_itd.detection.reasons import cell_nats, expected
 from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import Column
@@ -349,7 +348,7 @@ def test_batches_change_nothing(model, monkeypatch):
     scorer = Scorer(model)
     whole = assess(scorer, x)
     monkeypatch.setattr(
-        "discrete_itd.detection.assessment.BATCH_WORK", 7 * model.denoiser_.codebook.work
+        "discrete_itd.detection.cells.BATCH_WORK", 7 * model.denoiser_.codebook.work
     )
     parts = assess(scorer, x)
     np.testing.assert_allclose(parts.error_log_odds, whole.error_log_odds, atol=1e-4)

@@ -8,10 +8,10 @@ from test_cell_conditionals import conflicts
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import State
-from discrete_itd.detection.assessment import (
+from discrete_itd.detection.cells import (
     assess,
     given_others,
-    most_doubtful,
+    likely_errors,
     predictions,
 )
 from discrete_itd.recipes import Mixture
@@ -103,7 +103,7 @@ def test_questions_asked_together_have_the_answers_of_each(
     x = detector.density_.rows(TABLES[kind]()).x[:3]
     scorer = detector._scorer
     work = rows_at_once * scorer.conditional.codebook.work
-    monkeypatch.setattr("discrete_itd.detection.assessment.BATCH_WORK", work)
+    monkeypatch.setattr("discrete_itd.detection.cells.BATCH_WORK", work)
     found = given_others(scorer, x, torch.ones_like(x, dtype=torch.bool)).log_prob(x)
     book = scorer.conditional.codebook
     for j in range(x.shape[1]):
@@ -144,7 +144,7 @@ def one_by_one(scorer, row, log_volume, k, shift):
         if nats - entropy < 0.05:
             passed_over.add(j)
             continue
-        told = predictions(scorer, row, np.array([[j]]), 1)
+        told = predictions(scorer, row, [j], None, 1)[1]
         found.append((j, odds[j], nats, entropy, [t[0, 0, 0] for t in told]))
         own = torch.nonzero(owner == j).flatten()
         row[:, own if row[0, j].isnan() else own[:1]] = torch.nan
@@ -159,7 +159,7 @@ def test_properties_wrong_cells_are_found_one_by_one(several):
             mixed.loc[j::3, name] = table[name].iloc[-20:].iloc[::-1].to_numpy()[j::3]
         scorer, rows = detector._scorer, detector.density_.rows(mixed)
         shift = np.log(0.9 / 0.1 / table.shape[1])
-        out = most_doubtful(scorer, rows.x, rows.log_volume, 2, 0.9)
+        out = likely_errors(scorer, rows.x, rows.log_volume, 2, 0.9)
         for i in range(20):
             wanted = one_by_one(scorer, rows.x[i : i + 1], rows.log_volume[i], 2, shift)
             assert out.cells[i].tolist() == [j for j, *_ in wanted] + [-1] * (2 - len(wanted))
@@ -181,7 +181,7 @@ def test_properties_conflicts_are_with_the_rival_that_explains_most(several):
     for detector, table in several:
         mixed = table[:8].assign(**{table.columns[0]: table.iloc[-8:, 0].to_numpy()})
         scorer, rows = detector._scorer, detector.density_.rows(mixed)
-        out = most_doubtful(scorer, rows.x, rows.log_volume, 1, 0.9)
+        out = likely_errors(scorer, rows.x, rows.log_volume, 1, 0.9)
         for i in np.flatnonzero(out.cells[:, 0] >= 0):
             gains = conflicts(scorer, rows.x[i : i + 1], out.cells[i, 0])
             assert out.conflict_nats[i, 0] == pytest.approx(max(*gains.values(), 0), abs=1e-4)
@@ -226,8 +226,8 @@ def spoilt():
 
 
 def bound(monkeypatch, most, n_folds):
-    monkeypatch.setattr("discrete_itd.detection.assessment.MOST_CELLS", most)
-    monkeypatch.setattr("discrete_itd.detection.assessment.N_FOLDS", n_folds)
+    monkeypatch.setattr("discrete_itd.detection.cells.MOST_CELLS", most)
+    monkeypatch.setattr("discrete_itd.detection.cells.N_FOLDS", n_folds)
 
 
 def test_properties_candidates_of_wide_tables_hold_the_reasons(wide, monkeypatch):
