@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -114,12 +113,8 @@ class OneHotDenoiser(Denoiser):
             self.register_buffer(name, places, persistent=False)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "groups": self.groups.groups,
-            "patterns": self.groups.patterns,
-            "inner": self.inner,
-            "fallback": self.fallback,
-        }
+        groups = {"groups": self.groups.groups, "patterns": self.groups.patterns}
+        return groups | {"inner": self.inner, "fallback": self.fallback}
 
     @classmethod
     def from_config(
@@ -260,7 +255,7 @@ class OneHotDenoiser(Denoiser):
         patterns = ~((self._implies > 0) & ~may_be[:, None]).any(0)
         merged = self.inner.draw(n, generator, allowed=patterns)
         out = self.fallback.draw(n, generator, allowed=allowed)
-        for i, (group, ways) in enumerate(self.groups.on(book.device)):
+        for i, (group, ways, _) in enumerate(self.groups.on(book.device)):
             code, columns = merged[:, i].long(), book.finite[group]
             is_pattern = (code < len(ways))[:, None]
             drawn = ways.to(out)[code.clamp_max(len(ways) - 1)]
@@ -358,15 +353,20 @@ class OneHotGroups:
         other = [int(there[len(own), i]) for i, own in enumerate(self.patterns)]
         self.implies, self.membership = implies.to(device), membership.to(device)
         self.other_level = torch.tensor(other, dtype=torch.int64, device=device)
-        self._on: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._on: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
-    def on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Columns (K,) and patterns (P, K) of each group, int64, copied once to each device."""
+    def on(self, device: torch.device) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Columns (K,), patterns (P, K) and keys of codes (K,) of each group, int64, copied once to each device."""
         if str(device) not in self._on:
-            pairs = zip(self.groups, self.patterns, strict=True)
+            generator = torch.Generator().manual_seed(0)
             self._on[str(device)] = [
-                (torch.tensor(group, device=device), torch.tensor(own, device=device))
-                for group, own in pairs
+                (
+                    torch.tensor(group, device=device),
+                    torch.tensor(own, device=device),
+                    # sums of integers, which wrap around, tell patterns apart
+                    torch.randint(2**62, (len(group),), generator=generator).to(device),
+                )
+                for group, own in zip(self.groups, self.patterns, strict=True)
             ]
         return self._on[str(device)]
 
@@ -374,10 +374,11 @@ class OneHotGroups:
         """Rows (N, C) as rows of the merged table (N, C'); NaN where a cell of a group is missing."""
         x = x[:, self.table.finite]
         out = x.new_empty(len(x), self.codebook.n_columns)
-        for i, (group, ways) in enumerate(self.on(x.device)):
+        for i, (group, ways, key) in enumerate(self.on(x.device)):
             cells = x[:, group]
             codes = cells.nan_to_num(0.0).long()
-            own = match_patterns(codes, ways).to(x)
+            same = (codes * key).sum(1, keepdim=True) == (ways * key).sum(1)  # (N, P)
+            own = torch.where(same.any(1), same.long().argmax(1), len(ways)).to(x)
             out[:, i] = own.masked_fill(cells.isnan().any(1), torch.nan)
         out[:, len(self.groups) :] = x[:, index_tensor(self.others, str(x.device))]
         return out
@@ -438,84 +439,62 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
     for value in (1, 0):
         if int(left.sum()) < 2:
             break
-        seen = _Exclusions(cells, value)
-        for search in (_runs, _cliques):
-            for group in search(seen, left):
-                left[group] = False
-                groups.append((tuple(sorted(columns[group].tolist())), value))
+        share, never, surprise = _exclusions(cells, value)
+        found = _runs(share, never, left) if len(cells) >= FEWEST_ROWS else []
+        found += _cliques(surprise, never, left)
+        groups += [(tuple(sorted(columns[group].tolist())), value) for group in found]
     return groups
 
 
-class _Exclusions:
-    """Frequencies of columns being on, and pairs that are never on together, in the rows that have both cells.
+def _exclusions(cells: Tensor, value: int) -> tuple[Tensor, Tensor, Tensor]:
+    """How often columns of ``cells`` (N, C), NaN where missing, have the ``value`` that counts as on: three tensors.
 
-    ``cells`` (N, C) are NaN where missing; ``value`` is the category that counts as on.
-
-    Attributes
-    ----------
-    share : Tensor, shape (C,)
-        Share of rows with the column on, among those that have the cell.
-    never : Tensor of bool, shape (C, C)
-        Pairs that are never on together, or in few of the rows with either on and of the rows expected.
-    surprise : Tensor, shape (C, C)
-        For these, minus the logarithm of the Poisson probability of so few rows if columns were independent, nats.
+    The share of rows with each on, (C,); which pairs are never on together, or in few of the rows with either on and of
+    the rows expected, (C, C); for these, minus the logarithm of the Poisson probability of so few rows if columns were
+    independent, (C, C), nats. Shares and pairs are of the rows that have the cells.
     """
-
-    def __init__(self, cells: Tensor, value: int) -> None:
-        on, there = (cells == value).float(), (~cells.isnan()).float()
-        pairs = (on, on), (there, there), (on, there)
-        together, both, first = ((a.T @ b).double() for a, b in pairs)
-        expected = first * first.T / both.clamp_min(1)
-        self.n_rows = len(cells)
-        self.share = together.diagonal() / both.diagonal().clamp_min(1)
-        few = together <= (TOLERANCE * torch.minimum(first, first.T)).clamp_min(1)
-        few &= 4 * together <= expected
-        self.never = ((together == 0) | few) & (both > 0)
-        self.never.fill_diagonal_(False)
-        excess = torch.special.xlogy(together, together / expected.clamp_min(1e-9))
-        surprise = expected - together + excess
-        self.surprise = torch.where(self.never, surprise, 0.0)
+    on, there = (cells == value).float(), (~cells.isnan()).float()
+    pairs = (on, on), (there, there), (on, there)
+    together, both, first = ((a.T @ b).double() for a, b in pairs)
+    expected = first * first.T / both.clamp_min(1)
+    few = together <= (TOLERANCE * torch.minimum(first, first.T)).clamp_min(1)
+    few &= 4 * together <= expected
+    never = ((together == 0) | few) & (both > 0)
+    never.fill_diagonal_(False)
+    excess = torch.special.xlogy(together, together / expected.clamp_min(1e-9))
+    surprise = torch.where(never, expected - together + excess, 0.0)
+    return together.diagonal() / both.diagonal().clamp_min(1), never, surprise
 
 
-def _runs(seen: _Exclusions, left: Tensor) -> list[list[int]]:
-    """Runs of neighbouring columns of which exactly one is on in almost every row."""
-    runs: list[list[int]] = []
-    if seen.n_rows < FEWEST_ROWS:
-        return runs
-    share, never = seen.share.tolist(), seen.never
-    run: list[int] = []
-    covered = 0.0  # share of the rows in which a column of the run is on
-
-    def keep() -> None:
-        if len(run) > 1 and covered >= 1 - TOLERANCE:
-            needed = [share[j] > 0 and covered - share[j] < 1 - 1e-9 for j in run]
-            runs.append(run[needed.index(True) :])
-
-    for j in torch.nonzero(left).flatten().tolist():
-        whole = covered >= 1 - TOLERANCE
-        full = covered >= 1 - 1e-9 or covered + share[j] > 1 + TOLERANCE / 10
-        if whole and (full or not never[j, run].all()):
-            keep()
-            run, covered = [], 0.0
-        while run and not bool(never[j, run].all()):
-            covered -= share[run.pop(0)]
-        run.append(j)
-        covered += share[j]
-    keep()
+def _runs(share: Tensor, never: Tensor, left: Tensor) -> list[list[int]]:
+    """Runs of neighbouring columns of which exactly one is on in almost every row; not ``left`` then."""
+    columns, shares, runs, start = torch.nonzero(left).flatten().tolist(), share.tolist(), [], 0
+    while start < len(columns):
+        run, covered = [], 0.0  # share of the rows in which a column of the run is on
+        for j in columns[start:] if shares[columns[start]] else ():
+            full = covered >= 1 - 1e-9 or covered + shares[j] > 1 + TOLERANCE / 10
+            if full or not bool(never[j, run].all()):
+                break
+            run.append(j)
+            covered += shares[j]
+        is_group = len(run) > 1 and covered >= 1 - TOLERANCE
+        if is_group:
+            runs.append(run)
+            left[run] = False
+        start += len(run) if is_group else 1
     return runs
 
 
-def _cliques(seen: _Exclusions, left: Tensor) -> list[list[int]]:
-    """Groups of columns no two of which are on together."""
-    left = left.clone()
+def _cliques(surprise: Tensor, never: Tensor, left: Tensor) -> list[list[int]]:
+    """Groups of columns no two of which are on together; not ``left`` then."""
     price = math.log(max(2, int(left.sum())))  # nats of a choice among the columns
     groups = []
     while bool(left.any()):
-        total = (seen.surprise * left).sum(1).masked_fill(~left, 0.0)
+        total = (surprise * left).sum(1).masked_fill(~left, 0.0)
         starts = torch.nonzero(total > SURPRISE).flatten()
         if len(starts) > MOST_STARTS:
             starts = total.argmax()[None]
-        grown = [_clique(start, seen, left, price) for start in starts.tolist()]
+        grown = [_clique(start, surprise, never & left, price) for start in starts.tolist()]
         worth, best = max(grown, default=(0.0, []))
         if worth < SURPRISE:
             break
@@ -524,34 +503,16 @@ def _cliques(seen: _Exclusions, left: Tensor) -> list[list[int]]:
     return groups
 
 
-def _clique(start: int, seen: _Exclusions, left: Tensor, price: float) -> tuple[float, list[int]]:
+def _clique(start: int, surprise: Tensor, may: Tensor, price: float) -> tuple[float, list[int]]:
     """The group grown from one column, and the nats by which its surprisal exceeds its price."""
-    group, worth = [start], -price
-    gain, may = seen.surprise[start].clone(), left & seen.never[start]
-    while bool(may.any()):
-        score = gain.masked_fill(~may, -1.0)
+    group, worth, gain, free = [start], -price, surprise[start], may[start]
+    while bool(free.any()):
+        score = gain.masked_fill(~free, -1.0)
         j = int(score.argmax())
         # the first pair is exempt: in a large group it need not be improbable
         if score[j] < price and len(group) > 1:
             break
         group.append(j)
         worth += float(score[j]) - price
-        may, gain = may & seen.never[j], gain + seen.surprise[j]
+        free, gain = free & may[j], gain + surprise[j]
     return worth, group
-
-
-def match_patterns(cells: Tensor, patterns: Tensor) -> Tensor:
-    """The number among the patterns (P, K) of each row of ``cells`` (N, K), or P if it is none: (N,)."""
-    weight = _weights(cells.shape[1], str(cells.device))
-    keys, key = (patterns * weight).sum(1), (cells * weight).sum(1)  # integers, which wrap around
-    order = keys.argsort()
-    at = order[torch.searchsorted(keys[order], key).clamp_max(len(patterns) - 1)]
-    return torch.where((patterns[at] == cells).all(1), at, len(patterns))
-
-
-@lru_cache(maxsize=64)
-def _weights(n: int, device: str) -> Tensor:
-    """Fixed pseudo-random integers that hash n codes to one number: int64, (n,)."""
-    with torch.inference_mode(False):
-        weight = torch.randint(2**62, (n,), generator=torch.Generator().manual_seed(n))
-        return weight.to(device)

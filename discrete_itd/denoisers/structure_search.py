@@ -23,6 +23,7 @@ from discrete_itd.denoisers.counts import mutual_information, sum_levels, sum_pa
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 MOST_CHANGES = 4000  # of a graph
+MISSING = -(1 << 32)  # code of a missing cell: with others in a table, still a negative number
 LEAST_GAIN = 1e-9  # of an edge of a tree, nats; less is rounding
 
 
@@ -97,14 +98,21 @@ def elimination(
     return tuple(order), largest, work
 
 
+def coded(cells: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows (N, C) as columns of categories (C, N), ``MISSING`` where there is none."""
+    return np.where(np.isnan(cells), MISSING, cells).T.astype(np.int64, order="C")
+
+
 def family_counts(
-    cells: NDArray[np.float64], sizes: Sequence[int], family: Sequence[int]
+    columns: NDArray[np.int64], sizes: Sequence[int], family: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Counts of each combination of a family's categories, in rows without gaps among them."""
-    there = ~np.isnan(cells[:, family]).any(1)
-    code = np.zeros(int(there.sum()), dtype=np.int64)
+    """Counts of each combination of a family's categories in :func:`coded` rows without gaps among them."""
+    code = np.zeros(columns.shape[1], dtype=np.int64)
     for j in family:
-        code = code * sizes[j] + cells[there, j].astype(np.int64)
+        code *= sizes[j]
+        code += columns[j]
+    if (gaps := code < 0).any():
+        code = code[~gaps]
     shape = [sizes[j] for j in family]
     return np.bincount(code, minlength=math.prod(shape)).astype(float).reshape(shape)
 
@@ -121,8 +129,9 @@ def nested_counts(
     }
     total = {f: np.zeros([sizes[i] for i in f]) for own in nested.values() for f in own}
     for cells in parts:
+        columns = coded(cells)
         for family, count in total.items():
-            count += family_counts(cells, sizes, family)
+            count += family_counts(columns, sizes, family)
     return {family: [total[f] for f in own] for family, own in nested.items()}
 
 
@@ -147,10 +156,8 @@ class Counted:
     """
 
     def __init__(self, cells: NDArray[np.float64], sizes: Sequence[int]) -> None:
-        self.cells, self.sizes = cells, sizes
-        self.columns = [np.nan_to_num(cells[:, j]).astype(np.int64) for j in range(len(sizes))]
-        self.gaps = bool(np.isnan(cells).any())
-        alone = [family_counts(cells, sizes, (j,)) for j in range(len(sizes))]
+        self.columns, self.sizes = coded(cells), sizes
+        alone = [family_counts(self.columns, sizes, (j,)) for j in range(len(sizes))]
         self.n_seen = [int((count > 0).sum()) for count in alone]
         self._found: dict[tuple[int, frozenset[int], int], tuple[float, int, float]] = {}
 
@@ -169,21 +176,14 @@ class Counted:
     def _count(self, family: Sequence[int]) -> tuple[float, int, float]:
         """Nats, free parameters, and the share of the rows that have all the cells."""
         i, j = family[-2:]
-        if self.gaps:
-            count = family_counts(self.cells, self.sizes, family)
-        else:
-            code = np.zeros(len(self.cells), dtype=np.int64)
-            for f in family:
-                code = code * self.sizes[f] + self.columns[f]
-            size = math.prod(self.sizes[f] for f in family)
-            count = np.bincount(code, minlength=size).astype(float)
+        count = family_counts(self.columns, self.sizes, family)
         count = count.reshape(-1, self.sizes[i], self.sizes[j])
         total, fewer = count.sum(2), count.sum(1)
         nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
         # categories and contexts that do not occur are not free parameters
         contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
         free = max(1, self.n_seen[j] - 1) * contexts
-        return nats, free, float(count.sum()) / max(1, len(self.cells))
+        return nats, free, float(count.sum()) / max(1, self.columns.shape[1])
 
 
 class Search:
@@ -202,7 +202,9 @@ class Search:
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.counted, self.sizes, self.is_over = counted, counted.sizes, is_over
-        self.price = penalty * math.log(max(2, len(counted.cells))) / 2  # nats of one free number
+        self.price = (
+            penalty * math.log(max(2, counted.columns.shape[1])) / 2
+        )  # nats of one free number
         self.most_parents, self.most_table = most_parents, most_table
         self.parents: list[tuple[int, ...]] = [() for _ in self.sizes]
         self.refused: set[tuple[int, int]] = set()  # edges that made elimination too expensive
@@ -213,29 +215,12 @@ class Search:
 
     def tree(self) -> list[tuple[int, ...]]:
         """The best graph in which no column has two parents (Chow and Liu), of edges whose gain exceeds their price."""
-        c = len(self.sizes)
-        pairs = [
-            (self.gain(j, (), i), i, j) for j in range(c) for i in range(j) if self._fits(j, i)
-        ]
-        near: list[list[int]] = [[] for _ in range(c)]
-        group = list(range(c))
-        for gain, i, j in sorted(pairs, reverse=True):
-            if gain > 0 and group[i] != group[j]:
-                near[i].append(j)
-                near[j].append(i)
-                group = [group[j] if g == group[i] else g for g in group]
-        parents: list[tuple[int, ...]] = [() for _ in range(c)]
-        for root in sorted(set(group)):
-            waiting = [(root, -1)]
-            while waiting:
-                j, above = waiting.pop()
-                parents[j] = () if above < 0 else (above,)
-                waiting += [(i, j) for i in near[j] if i != above]
-        return parents
-
-    def _size(self, family: Sequence[int]) -> int:
-        """Numbers of a table."""
-        return math.prod(self.sizes[i] for i in family)
+        gain = np.zeros((len(self.sizes),) * 2)
+        for j in range(len(gain)):
+            for i in range(j):
+                if self._fits(j, i):
+                    gain[i, j] = gain[j, i] = self.gain(j, (), i)
+        return spanning_forest(gain, 0.0)
 
     def climb(self, parents: Sequence[tuple[int, ...]] | None = None) -> list[tuple[int, ...]]:
         """The graph found from ``parents``, by default no edges: parents of every column, most informative first."""
@@ -275,7 +260,8 @@ class Search:
     def _fits(self, j: int, i: int) -> bool:
         """Whether the table of column ``j`` allows ``i`` as another parent."""
         family = (*self.parents[j], i, j)
-        return len(family) <= self.most_parents + 1 and self._size(family) <= self.most_table
+        size = math.prod(self.sizes[f] for f in family)
+        return len(family) <= self.most_parents + 1 and size <= self.most_table
 
     def _make(self, what: str, i: int, j: int, gain: NDArray[np.float64]) -> None:
         """Make a change, unless elimination would then cost too much."""
@@ -349,11 +335,7 @@ def chow_liu(
     gain = mutual_information(both, levels) * (pairs + pseudo_count)
     if penalty:
         gain = gain - penalty * _parameters(joint, levels)
-    gain = gain.cpu().numpy()
-    up = np.array(_spanning_tree(gain), dtype=np.int64)
-    if penalty:
-        up[gain[np.arange(len(up)), up] <= LEAST_GAIN] = -1
-    parents = [(p,) if p >= 0 else () for p in up.tolist()]
+    parents = spanning_forest(gain.cpu().numpy(), LEAST_GAIN if penalty else -math.inf)
     tables = []
     for j, above in enumerate(parents):
         mine = levels.own(j)
@@ -370,11 +352,11 @@ def _parameters(joint: Tensor, levels: Levels) -> Tensor:
     return most.clamp_min(0)  # of columns that are never there together, too
 
 
-def _spanning_tree(gain: np.ndarray) -> Sequence[int]:
-    """Parents in the tree of most gain, rooted in the middle so that it is shallow; -1 for the root."""
+def spanning_forest(gain: NDArray[np.float64], least: float) -> list[tuple[int, ...]]:
+    """Parents in the tree of most gain (C, C), rooted in the middle so that it is shallow, of edges above ``least``."""
     n = len(gain)
     if n < 2:
-        return [-1] * n
+        return [()] * n
     cost = gain.max() + 1 - gain
     np.fill_diagonal(cost, 0)
     tree = minimum_spanning_tree(cost)
@@ -384,6 +366,5 @@ def _spanning_tree(gain: np.ndarray) -> Sequence[int]:
     path = [order[-1]]
     while above[path[-1]] >= 0:
         path.append(above[path[-1]])
-    middle = path[len(path) // 2]
-    _, above = breadth_first_order(both, middle, directed=False)
-    return np.where(above < 0, -1, above).tolist()
+    above = breadth_first_order(both, path[len(path) // 2], directed=False)[1].tolist()
+    return [(p,) if p >= 0 and gain[j, p] > least else () for j, p in enumerate(above)]
