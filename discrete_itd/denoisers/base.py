@@ -158,7 +158,8 @@ class Denoiser(nn.Module):
         through known and unknown cells (6) then gives this log-probability to rounding, in any order; the integral (3)
         gives it within its error, a noisy path in the limit of many steps. False by default.
     own_reals : bool
-        Whether continuous columns depend on others. Else they are those of the ``independent_part``. False by default.
+        Whether continuous columns depend on others, so that it is no base of a network. Else they are those of the
+        ``independent_part``. False by default.
     independent : bool
         Whether the columns of that distribution are independent, so that a path of one step is exact.
     isotropic : bool

@@ -321,13 +321,11 @@ class DenseGaussians:
             first, second = first + values, second + squares
         return first, second, r.sum(1, keepdim=True)
 
-    def in_order(
-        self, cells: Tensor, order: Sequence[int], *, alone: bool = False
-    ) -> Callable[[int], tuple[Tensor, ...]]:
+    def in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], tuple[Tensor, ...]]:
         """Function from a column to its cells given the known ones before them in an order of the columns.
 
-        Of cells (B, R): standardised residuals (B, Z), with zero for a missing cell, or, with ``alone``, for every one
-        in the column; and standard deviations, (B, Z) or (1, Z).
+        Of cells (B, R): standardised residuals (B, Z), of zero for a missing cell, and standard deviations, (B, Z) or
+        (1, Z).
         """
         at, parts = devices.index_tensor(tuple(order), str(cells.device)), []
         cells = cells.double()
@@ -339,8 +337,6 @@ class DenseGaussians:
         def of_column(r: int) -> tuple[Tensor, ...]:
             found = []
             for rows, t, affine, sd in parts:
-                if alone:
-                    t = torch.cat([t[..., :r], torch.zeros_like(t[..., :1]), t[..., r + 1 :]], -1)
                 found.append((rows, torch.bmm(t, affine[r]).to(self.mean), sd[r]))
             if len(found) == 1:
                 return tuple(t.flatten(0, 1)[: len(cells)] for t in found[0][1:])
@@ -350,13 +346,6 @@ class DenseGaussians:
             return out[0], out[1]
 
         return of_column
-
-    def conditionals(self, cells: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Means and variances (B, R, Z) of cells (B, R) given the known ones before them in an order of the columns."""
-        of_column = self.in_order(cells, order, alone=True)
-        columns = (torch.broadcast_tensors(*of_column(r)) for r in range(cells.shape[1]))
-        z, sd = (torch.stack(t, 1) for t in zip(*columns, strict=True))
-        return -z * sd, sd.square()
 
     def leave_one_out(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances (B, R, Z) of cells (B, R) given all other known ones of their row, float64."""

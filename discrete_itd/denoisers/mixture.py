@@ -376,17 +376,13 @@ class MixtureDenoiser(Denoiser):
         """Batches of rows whose numbers for each class stay in a cache."""
         return x.split(max(BLOCK, rows_at_once(CACHED // self.n_components)))
 
-    def _places(self, order: Sequence[int]) -> list[int]:
-        """Positions of the continuous columns, in an order of all columns."""
-        place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
-        return [place[j] for j in order if j in place]
-
     def _residuals(
         self, cells: Tensor, order: Sequence[int]
     ) -> Callable[[int], tuple[Tensor, ...]]:
         """Function from a position to residuals and standard deviations, :meth:`DenseGaussians.in_order`."""
         if self.dense is not None:
-            return self.dense.in_order(cells, self._places(order))
+            place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
+            return self.dense.in_order(cells, [place[j] for j in order if j in place])
         known = cells.nan_to_num(0.0).to(self.means)
 
         def of_column(r: int) -> tuple[Tensor, ...]:
@@ -444,28 +440,24 @@ class MixtureDenoiser(Denoiser):
         return out.masked_fill(x.isnan(), 0.0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """Exact, by the posterior of the classes given the cells before each column."""
-        book, levels, probs = self.codebook, self.codebook.levels, self._probs
-        logits, gaussians = [], []
-        for rows in self._batches(x):
-            cells, modelled = self._cells(rows, order.tolist()), self._modelled.tolist()
-            moments = [t.T.expand(len(rows), -1, -1) for t in (self.means, self.var)]
-            if self.dense is not None:
-                values = rows[:, book.reals]
-                moments = self.dense.conditionals(values, self._places(order.tolist()))
-            log_class = self.log_weights.expand(len(rows), -1)
-            before = log_class.new_empty(book.n_columns, *log_class.shape)
-            for j in order.tolist():
-                before[j] = log_class
-                if j in modelled:
-                    log_class = torch.log_softmax(log_class + cells(j), 1)
-            prior = row_product(before[book.finite].exp(), probs.transpose(1, 2))  # (C, B, K)
-            logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
-            gaussians.append((before[book.reals].transpose(0, 1), *moments))
-        q = beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
+        """Exact, by the posterior of the classes given the cells before each column; not with :attr:`own_reals`."""
         if self.own_reals:
-            q.gaussian = GaussianPosterior(*map(torch.cat, zip(*gaussians, strict=True)))
-        return q
+            return super().preceding(x, order)
+        book, levels, probs = self.codebook, self.codebook.levels, self._probs
+        logits = []
+        for rows in self._batches(x):
+            cells, log_class = (
+                self._cells(rows, order.tolist()),
+                self.log_weights.expand(len(rows), -1),
+            )
+            before = log_class.new_empty(levels.n_columns, *log_class.shape)
+            for j in order.tolist():
+                if j in book.place:
+                    before[book.place[j]] = log_class
+                    log_class = torch.log_softmax(log_class + cells(j), 1)
+            prior = row_product(before.exp(), probs.transpose(1, 2))  # (C, B, K)
+            logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
+        return beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         book, shape = self.codebook, (n, self.codebook.n_columns)

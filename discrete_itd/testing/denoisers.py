@@ -303,10 +303,11 @@ def _is_saved(denoiser: Denoiser) -> bool:
 
 
 def _precedes(denoiser: Denoiser) -> bool:
-    """Whether ``preceding`` is defined; in a mixture, by all members."""
+    """Whether ``preceding`` is defined; in a mixture, by all members. The base of a network has no own reals."""
     members = [m for m in denoiser.children() if isinstance(m, nn.ModuleList)]
     nested = [d for parts in members for d in parts if isinstance(d, Denoiser)]
-    return _overrides(denoiser, "preceding") and all(map(_precedes, nested))
+    own = _overrides(denoiser, "preceding") and not denoiser.own_reals
+    return own and all(map(_precedes, nested))
 
 
 Property = Callable[[_Subject], None]

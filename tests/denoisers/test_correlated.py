@@ -88,7 +88,7 @@ def test_properties_of_every_exact_denoiser(device, columns, seed):
     """The path is the closed form in any order, factors add up, a batch changes no row, a file changes nothing."""
     model = random_correlated(Codebook(columns).to(device), np.random.default_rng(seed))
     checked = set(check_denoiser(model, random_state=seed))
-    assert {"any_order", "factors", "preceding", "draws", "evidence", "stored"} <= checked
+    assert {"any_order", "factors", "draws", "evidence", "stored"} <= checked
 
 
 @FEW_EXAMPLES
@@ -100,7 +100,6 @@ def test_without_correlation_it_is_a_mixture_of_products(device, dtype, seed):
     chol = torch.diag_embed(product.var.sqrt())
     model = MixtureDenoiser(book, weights, probs, product.means, chol=chol)
     rows, y, snr = random_state(book, rng, 8)
-    order = torch.randperm(book.n_columns)
     close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 100)}
     for ask in (
         lambda m: m.log_prob(rows),
@@ -108,7 +107,6 @@ def test_without_correlation_it_is_a_mixture_of_products(device, dtype, seed):
         lambda m: m(y, snr).mean(),
         lambda m: m(y, snr).log_prob(rows.masked_fill(torch.isinf(snr), math.nan)),
         lambda m: m.log_evidence(y, snr),
-        lambda m: m.preceding(rows, order).log_prob(rows),
         lambda m: m.draw(5, torch.Generator(device).manual_seed(0)),
     ):
         torch.testing.assert_close(ask(model), ask(product), **close)
