@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from discrete_itd.cli.messages import mean_nats
+from discrete_itd.cli.messages import plus_minus
 from discrete_itd.datasets import load_mushroom
 from discrete_itd.estimators import DiffusionDensity
 
@@ -19,10 +19,9 @@ MAX_TIME = 45.0  # seconds of training
 def demo(_: argparse.Namespace) -> None:
     """Learn edible mushrooms, and score other edible ones and poisonous ones."""
     X, y = load_mushroom(return_X_y=True)
-    edible, poisonous = X.loc[y == "edible"], X.loc[y == "poisonous"]
-    order = np.random.RandomState(0).permutation(len(edible))
+    edible, poisonous = X.loc[y == "edible"].sample(frac=1, random_state=0), X.loc[y == "poisonous"]
     n_train = round(0.8 * len(edible))
-    train, held_out = edible.iloc[order[:n_train]], edible.iloc[order[n_train:]]
+    train, held_out = edible[:n_train], edible[n_train:]
     print(f"mushroom table: {len(X)} rows, {X.shape[1]} columns without the label")
     print(
         f"training on {len(train)} edible rows; scoring {len(held_out)} other edible and"
@@ -30,7 +29,7 @@ def demo(_: argparse.Namespace) -> None:
         flush=True,
     )
     start = time.perf_counter()
-    # so many evaluations a row are enough for two decimals
+    # these evaluations of a row are enough for two decimals
     model = DiffusionDensity(max_time=MAX_TIME, n_evaluations=64, random_state=0).fit(train)
     fitted = time.perf_counter()
     rows = model.rows(pd.concat([held_out, poisonous]))
@@ -41,8 +40,9 @@ def demo(_: argparse.Namespace) -> None:
     marginal = model.model_.marginals.log_prob(known.x).double().cpu().numpy()
 
     print("\nnats per held-out edible row (lower is better):")
-    print(f"  independent columns  {mean_nats(-marginal - known.log_volume.sum(1))}")
-    print(f"  model                {mean_nats(surprisal[~is_poisonous])}")
+    independent = -marginal - known.log_volume.sum(1)
+    for name, nats in (("independent columns", independent), ("model", surprisal[~is_poisonous])):
+        print(f"  {name:20} {plus_minus(nats.mean(), nats.std(ddof=1) / len(nats) ** 0.5)}")
     auroc = roc_auc_score(is_poisonous, surprisal)
     print(f"poisonous against edible rows by -log_prob: AUROC {auroc:.4f}, without labels")
 

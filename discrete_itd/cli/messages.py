@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
 
 STANDARD = "-"  # the standard input or output, in place of a file's name
 
@@ -31,12 +27,6 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def mean_nats(values: np.ndarray) -> str:
-    """Mean and standard error over rows."""
-    spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return plus_minus(float(values.mean()), float(spread))
 
 
 def plus_minus(mean: float, stderr: float) -> str:

@@ -205,19 +205,19 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         "compare rows with calibration rows of their own group")
 
 
-def _add_score(score: argparse.ArgumentParser) -> None:
-    add = score.add_argument
-    _add_files(score, "rows to score")
+def _add_score(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    _add_files(sub, "rows to score")
     add("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}; a folder, or -")
     add("--given", **LIST, metavar="NAME",
         help="condition on these columns: log-probability of the others")
     add("--max-stderr", type=positive, metavar="NATS",
         help="spend up to 16 times as many evaluations on rows with a larger stderr")
-    _add_keep(score, "the output")
+    _add_keep(sub, "the output")
     add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"
         "detector of -score")
-    add = score.add_argument_group("with a detector").add_argument
+    add = sub.add_argument_group("with a detector").add_argument
     add("--reasons", type=at_least_one, nargs="?", const=3, metavar="K",
         help="add, for rows that raise an alarm, reason: a sentence on each of at most K cells that\n"
         "are more likely wrong than right (default: 3); reason_1, the column of the first, and\n"
@@ -230,17 +230,17 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         "day, like 5/20000 (default: as fitted)")
 
 
-def _add_impute(impute: argparse.ArgumentParser) -> None:
-    add = impute.add_argument
-    _add_files(impute, "rows to fill")
+def _add_impute(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    _add_files(sub, "rows to fill")
     add("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}; a folder, or -")
     add("--draw", action="store_true",
         help="draw the missing cells of a row from their joint distribution")
-    _add_seed(impute, "makes --draw reproducible (default: random)")
+    _add_seed(sub, "makes --draw reproducible (default: random)")
 
 
-def _add_sample(sample: argparse.ArgumentParser) -> None:
-    add = sample.add_argument
+def _add_sample(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
     add("model", metavar="MODEL", help="file written by fit")
     add("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
     add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
@@ -249,12 +249,12 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
         help="complete rows (none, the default), or cells missing as often as in training,\n"
         "in each column by itself")
     add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
-    _add_seed(sample, "makes the rows reproducible (default: random)")
+    _add_seed(sub, "makes the rows reproducible (default: random)")
 
 
-def _add_report(report: argparse.ArgumentParser) -> None:
-    add = report.add_argument
-    _add_files(report, "rows to report on")
+def _add_report(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    _add_files(sub, "rows to report on")
     add("--out", required=True, metavar="FILE", help="the page, like report.html; or -")
     add("--inliers", metavar="TABLE", help="inliers on which targets are measured")
     add("--target-nats", type=finite, metavar="NATS",
@@ -264,24 +264,24 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="exit with code 1 unless all targets are met")
     add("--most-anomalous", type=count, default=10, metavar="N",
         help="number of anomalous rows to list (default: %(default)s)")
-    _add_keep(report, "the rows that are listed and to the download,")
+    _add_keep(sub, "the rows that are listed and to the download,")
 
 
-def _add_watch(watch: argparse.ArgumentParser) -> None:
-    add = watch.add_argument
-    _add_files(watch, "rows to watch, in order", detector=True)
+def _add_watch(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    _add_files(sub, "rows to watch, in order", detector=True)
     add("--state", required=True, metavar="FILE",
         help="the state of the watch: continued from if it is there, and written at the end")
     add("--level", type=share, metavar="ALPHA",
         help="probability of any false alarm, however long the watch (default: 0.01)")
     add("--out", metavar="FILE",
         help=f"p-values and martingales of every row and column:\n{ENDINGS}; or -")
-    _add_keep(watch, "--out")
+    _add_keep(sub, "--out")
 
 
-def _add_drift(drift: argparse.ArgumentParser) -> None:
-    add = drift.add_argument
-    _add_files(drift, "new rows", detector=True)
+def _add_drift(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    _add_files(sub, "new rows", detector=True)
     add("--reference", metavar="TABLE",
         help="inliers that were not trained on, to compare the values of the columns, too")
     add("--alpha", type=share, default=0.05, metavar="LEVEL",
@@ -290,9 +290,9 @@ def _add_drift(drift: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="exit with code 1 if there is drift")
 
 
-def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
-    add = evaluate.add_argument
-    _add_files(evaluate, "rows with labels")
+def _add_evaluate(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    _add_files(sub, "rows with labels")
     add("--label", required=True, metavar="NAME", help="column with the labels")
     add("--anomalies", **LIST, metavar="LABEL",
         help="labels of anomalies; all others are inliers (default: 1 or True)")

@@ -103,16 +103,9 @@ def save_model(
 
 
 def log_model(
-    model: Estimator,
-    name: str,
-    *,
-    outputs: Sequence[str] | None = None,
-    n_reasons: int = 1,
-    input_example: pd.DataFrame | None = None,
-    pip_requirements: Sequence[str] | None = None,
-    registered_model_name: str | None = None,
+    model: Estimator, name: str, *, registered_model_name: str | None = None, **settings: Any
 ) -> ModelInfo:
-    """Log a fitted model to MLflow's current run, or to a new one; the parameters are those of :func:`save_model`.
+    """Log a fitted model to MLflow's current run, or to a new one; ``settings`` are those of :func:`save_model`.
 
     With ``registered_model_name`` it is also registered as a new version. The result's ``model_uri`` is for
     :func:`load_model` and ``mlflow.pyfunc.load_model``.
@@ -126,10 +119,7 @@ def log_model(
         flavor=sys.modules[__name__],
         registered_model_name=registered_model_name,
         model=model,
-        outputs=outputs,
-        n_reasons=n_reasons,
-        input_example=input_example,
-        pip_requirements=pip_requirements,
+        **settings,
     )
 
 
@@ -186,7 +176,7 @@ def _type_of(column: Column) -> Any:
 
 
 class Predictor:
-    """The model of ``mlflow.pyfunc``: a function from a frame to the results for its rows."""
+    """The model of ``mlflow.pyfunc``."""
 
     def __init__(self, scoring: BatchScoring) -> None:
         self.scoring = scoring
