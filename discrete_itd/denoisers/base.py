@@ -40,19 +40,13 @@ NARROW = 16  # matrices with fewer columns are widened: libraries sum the rows o
 
 
 def filled(x: Tensor, block: int = BLOCK) -> Tensor:
-    """Rows, the last one repeated until their number is a multiple of ``block``: (N, ...) to (N', ...).
-
-    A matrix product of one row sums in another order than one of many rows, and so rounds differently.
-    """
+    """Rows, the last one repeated until they are a multiple of ``block``: a product of one row rounds differently."""
     lacking = -len(x) % block if len(x) else 0
     return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]) if lacking else x
 
 
 def without_copies(x: Tensor) -> Tensor:
-    """Drop the trailing copies of the last row that :func:`filled` appended to ``x`` (B, C).
-
-    For functions of single rows, without products of matrices. On a CPU only: elsewhere the host would wait.
-    """
+    """Drop the copies of the last row that :func:`filled` appended; on a CPU only: elsewhere the host would wait."""
     if x.device.type != "cpu" or len(x) < 2:
         return x
     same = ((x == x[-1]) | (x.isnan() & x[-1].isnan())).all(1)
@@ -119,10 +113,7 @@ def finite_log(values: Tensor) -> Tensor:
 
 
 def log_sum_exp(values: Tensor, dim: int) -> Tensor:
-    """``torch.logsumexp`` without subnormal numbers, for which ``exp`` takes ten times as long.
-
-    Terms smaller than ``exp(-NEGLIGIBLE)`` of the largest one count as that, which does not change the sum in floats.
-    """
+    """``torch.logsumexp`` without subnormal numbers, which are slow: terms below :data:`NEGLIGIBLE` count as that."""
     top = values.detach().amax(dim, keepdim=True)
     total = (values - top).clamp_min(-NEGLIGIBLE).exp().sum(dim).log() + top.squeeze(dim)
     return torch.where(top.squeeze(dim).isfinite(), total, top.squeeze(dim))
@@ -236,22 +227,12 @@ class Denoiser(nn.Module):
         return Posterior(book, categorical, others.gaussian, others.high_cardinality)
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        r"""Log-probability that the distribution of an exact denoiser gives to the evidence of a state.
+        r"""Log-probability that an exact denoiser's distribution gives to the evidence of a state: (B,), nats.
 
-        Parameters
-        ----------
-        y, snr : Tensor, shapes (B, D) and (B, C)
-
-        Returns
-        -------
-        Tensor, shape (B,), nats
-            :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}` with the evidence (2) of noisy columns, of a continuous one
-            :math:`-\gamma_j (x_j - y_j / \gamma_j)^2 / 2`, and the log-probability of known cells. Up to a constant
-            that depends on the state alone, the same for all exact denoisers of a codebook, 0 where no cell is noisy.
-
-        Notes
-        -----
-        By default from :meth:`infer`, and the ``independent_part`` for the columns that it leaves out.
+        :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}` with the evidence (2) of noisy columns, of a continuous one
+        :math:`-\gamma_j (x_j - y_j / \gamma_j)^2 / 2`, and the log-probability of known cells. Up to a constant that
+        depends on the state alone, the same for all exact denoisers of a codebook, 0 where no cell is noisy. By default
+        from :meth:`infer`, and the ``independent_part`` for the columns that it leaves out.
         """
         levels, others = self.codebook.levels, self.independent_part
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
@@ -271,23 +252,11 @@ class Denoiser(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
     def log_factors(self, x: Tensor) -> Tensor:
-        r"""The factors of :meth:`log_prob` by the chain rule.
+        r"""The factors of :meth:`log_prob` by the chain rule, in an order of the denoiser's choice, or a mean.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (B, C)
-            Rows; NaN where a cell is missing.
-
-        Returns
-        -------
-        Tensor, shape (B, C), nats
-            :math:`\log P(x_j \mid x_i, i \text{ before } j)` in an order of the denoiser's choice, or the mean over a
-            few of them; zero where a cell is missing. Rows sum to the log-probability.
-
-        Notes
-        -----
-        By default C log-probabilities, each with one more column, the leading columns first. Where they cost less
-        together, define this method.
+        :math:`\log P(x_j \mid x_i, i \text{ before } j)` of rows ``x`` (B, C), float64: (B, C), nats; zero where a cell
+        is missing, NaN in ``x``. Rows sum to the log-probability. By default C log-probabilities, each with one more
+        column, the leading columns first.
         """
         out = x.new_zeros(x.shape)
         seen, before = torch.full_like(x, torch.nan), x.new_zeros(len(x))
@@ -298,23 +267,11 @@ class Denoiser(nn.Module):
         return out.masked_fill(x.isnan(), 0.0)
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
-        """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores.
+        """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores: float64, (n, C).
 
-        Only an ``ancestral`` denoiser draws rows by itself.
-
-        Parameters
-        ----------
-        n : int
-        generator : torch.Generator
-            On the device of the denoiser.
-        allowed : Tensor of bool, shape (T,), optional
-            Levels of low-cardinality columns that may be drawn, at least one of each; by default all but those of
-            unseen categories. Each conditional distribution on the way is normalised without the others.
-
-        Returns
-        -------
-        Tensor of float64, shape (n, C)
-            No cell is missing.
+        Only of an ``ancestral`` denoiser. ``allowed``, bool of shape (T,), are the levels of low-cardinality columns
+        that may be drawn, at least one of each, by default all but those of unseen categories: each conditional
+        distribution on the way is normalised without the others. The ``generator`` is on the device of the denoiser.
         """
         raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
 
@@ -335,26 +292,11 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
-        """Rows whose missing cells are drawn together, given the other cells.
+        """Rows whose missing cells are drawn together, given the other cells: float64, (B, M, C).
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (B, C)
-            Rows; NaN in the cells to be drawn.
-        n_draws : int
-            Draws M of each row.
-        salt : int
-            Seed. The draws of a row depend on the row and the seed alone.
-
-        Returns
-        -------
-        Tensor of float64, shape (B, M, C)
-            No cell is missing. Of an exact denoiser, draws from its conditional distribution, unseen categories among
-            them.
-
-        Notes
-        -----
-        By default column after column, each by a call. Where draws cost less together, define this method.
+        M draws of each row ``x`` (B, C), NaN in the cells to be drawn, depend on the row and the seed ``salt`` alone.
+        Of an exact denoiser they follow its conditional distribution, unseen categories among them. By default column
+        after column, each by a call.
         """
         book = self.codebook
         out = x.repeat_interleave(n_draws, 0)
@@ -426,22 +368,16 @@ class Denoiser(nn.Module):
         return Posterior(book, categorical, gaussian, words)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """A distribution of every cell that depends on the cells before it in an order alone.
+        """A distribution of every cell that depends on the known cells before it in an order alone.
 
-        It makes a denoiser the base of a :class:`~discrete_itd.denoisers.causal.CausalDenoiser`.
+        It makes a denoiser the base of a :class:`~discrete_itd.denoisers.causal.CausalDenoiser`, and should be the
+        conditional distribution where that costs no more than a score of the row: in the order of
+        :meth:`natural_order`.
 
-        Parameters
-        ----------
-        x : Tensor of float64, shape (B, C)
+        Parameters ---------- x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
         order : Tensor of int64, shape (C,)
             All columns, the first one first; on the CPU, so that reading it waits for no device.
-
-        Returns
-        -------
-        Posterior
-            Of column j, a distribution given the known cells of the columns before j in the order. It should be the
-            conditional one where that costs no more than a score of the row: in the order of :meth:`natural_order`.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be the base of a causal denoiser")
 
@@ -455,17 +391,12 @@ class Denoiser(nn.Module):
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         r"""Posterior of the low-cardinality columns of an exact denoiser, given any evidence about their levels.
 
-        Only an exact denoiser needs it, for one-hot groups (:mod:`discrete_itd.denoisers.one_hot`) or by default in
-        :meth:`forward`.
+        Only needed for one-hot groups (:mod:`discrete_itd.denoisers.one_hot`) or by default in :meth:`forward`.
 
-        Parameters
-        ----------
-        evidence : Tensor, shape (B, T)
+        Parameters ---------- evidence : Tensor, shape (B, T)
             Log-likelihood of every level, finite, nats.
 
-        Returns
-        -------
-        log_mass : Tensor, shape (B,)
+        Returns ------- log_mass : Tensor, shape (B,)
             Log-probability of the evidence, :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}`, nats.
         logits : Tensor, shape (B, T)
             Posterior of every level, up to a constant per column.
@@ -498,25 +429,13 @@ class Denoiser(nn.Module):
         codebook: Codebook,
         tensors: Tensors,
     ) -> Self:
-        """A denoiser of the same shape as the one that was saved, made from its ``config`` and tensors by their names.
+        """A denoiser of the same shape as the one that was saved.
 
-        The caller then loads ``tensors`` by ``load_state_dict``, so that the result is equal to the last bit.
-
-        Parameters
-        ----------
-        config : mapping
-            What :meth:`config` returned, after JSON (tuples are lists), with a function from a codebook to a denoiser
-            in place of each nested denoiser.
-        codebook : Codebook
-            Of the floating type of the tensors.
-        tensors : mapping from name to Tensor
-            The ``state_dict``. Files may be damaged: check sizes in ``config`` against those of the tensors before
-            allocating memory for them.
-
-        Raises
-        ------
-        LookupError, RuntimeError, TypeError, ValueError
-            If the arguments do not fit together.
+        By default made from its :meth:`config` and from tensors with the names of arguments. In ``config``, as read
+        from JSON, each nested denoiser is a function from a codebook; ``codebook`` has the floating type of
+        ``tensors``, the ``state_dict``, which the caller loads afterwards. Files may be damaged: check sizes against
+        those of the tensors before allocating memory. A LookupError, RuntimeError, TypeError or ValueError if the
+        arguments do not fit together.
         """
         arguments = {name: with_codebook(value, codebook) for name, value in config.items()}
         own = {name: tensors[name] for name in inspect.signature(cls).parameters if name in tensors}
@@ -531,10 +450,7 @@ class Denoiser(nn.Module):
 
     @property
     def independent_columns(self) -> Tensor:
-        """Which columns are independent of all others, as far as the kind of model says: bool, (C,), on the CPU.
-
-        All of independent columns; by default those of the ``fallback``: all but the low-cardinality ones.
-        """
+        """Which columns are independent of all others, by default those of the ``fallback``: bool, (C,), on the CPU."""
         has_fallback = getattr(self, "fallback", None) is not None
         out = torch.full((self.codebook.n_columns,), self.independent or has_fallback)
         if not self.independent:

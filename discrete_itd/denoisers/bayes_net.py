@@ -231,7 +231,7 @@ class BayesNetDenoiser(Denoiser):
         columns: frozenset[int] | None = None,
         kept: list[tuple[int, list[Factor]]] | None = None,
     ) -> Tensor:
-        """Log-probability of evidence (C, K, B): (B,). In every column some category has evidence above -inf.
+        """Log-probability of evidence (C, K, B), above -inf for some category of every column: (B,).
 
         If ``columns`` are given, only these, closed under parents, are summed out. Each column is appended to ``kept``
         in its turn, with the factors that it is summed out of.
@@ -283,7 +283,7 @@ class BayesNetDenoiser(Denoiser):
         return log_mass
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        """As of every denoiser: a product of entries of the tables, where no missing cell has to be summed out."""
         own, unsure = self._looked_up(x)
         book, every = self.codebook, range(len(self.parents))
 
@@ -326,11 +326,7 @@ class BayesNetDenoiser(Denoiser):
         return own.masked_fill(cells.isnan(), 0.0), unsure & ~cells.isnan()
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """Factors in an order with parents first, in which most are entries of the tables.
-
-        Given its parents, a column depends on no other column before it. Where a parent is missing, the factor is a
-        difference of two log-probabilities, for which the host waits for the device.
-        """
+        """Factors in an order with parents first: entries of the tables, or where a parent is missing, differences."""
         own, unsure = self._looked_up(x)
         if bool(unsure.any()):
             own = torch.where(unsure, self._differences(x[:, self.codebook.finite], unsure), own)
@@ -443,27 +439,19 @@ class BayesNetDenoiser(Denoiser):
     ) -> Self:
         """Fit a graph by hill climbing, and its tables.
 
-        Parameters
-        ----------
-        marginals : MarginalDenoiser
+        Parameters ---------- marginals : MarginalDenoiser
             Independent columns of the same rows, the prior of the tables.
         x : Tensor of float64, shape (N, C)
             Rows; NaN where a cell is missing. A column and its parents are counted in the rows that have all of them.
         x_valid : Tensor, shape (N', C), optional
-            Held-out rows to choose the penalty of edges and the smoothing; by default, the penalty of the
-            Bayesian information criterion (Schwarz) and a pseudo-count of one row.
+            Held-out rows to choose the penalty of edges, the smoothing and the start of the search (no edges or a
+            tree); by default, the penalty of Schwarz's Bayesian criterion and a pseudo-count of one row.
         most_table : int
             Floats of the largest table of an elimination.
         parts : iterable of Tensor, shapes (n, C), optional
             All rows, for the counts in the tables, if ``x`` is a sample of them.
         is_over : callable
             Whether the search must end with its current graph.
-
-        Notes
-        -----
-        Each search begins without edges. Hill climbing ends in a local optimum, which may be worse than a tree: another
-        search begins with the tree, and the tree itself is compared. A table is smoothed by that of the same column
-        without its last parent, and so on down to its marginal.
         """
         book = marginals.codebook
         cells = x[:, book.finite].cpu().numpy()
@@ -510,11 +498,11 @@ class BayesNetDenoiser(Denoiser):
     ) -> Self:
         """The tree of maximum likelihood of rows ``x`` (N, C), NaN where a cell is missing.
 
-        A pair of columns is counted in the rows that have both. ``marginals`` are the independent columns of the same
-        rows, of which ``pseudo_count`` rows, more than 0, are added. ``counts`` (T, T) are the
-        :func:`~discrete_itd.denoisers.counts.pair_counts` of the rows, if known, and ``penalty`` that of
-        :func:`~discrete_itd.denoisers.structure_search.chow_liu`. A ValueError if the columns have more than
-        ``MOST_LEVELS`` categories together, or there are no rows or no pseudo-counts.
+        A pair of columns is counted in the rows that have both; ``counts`` (T, T) are these
+        :func:`~discrete_itd.denoisers.counts.pair_counts`, if known. ``pseudo_count`` rows, more than 0, of the
+        ``marginals`` are added; ``penalty`` is that of :func:`~discrete_itd.denoisers.structure_search.chow_liu`. A
+        ValueError if the columns have more than ``MOST_LEVELS`` categories together, or there are no rows or no
+        pseudo-counts.
         """
         check_fit(x, 1, pseudo_count)
         book = marginals.codebook
@@ -542,11 +530,10 @@ def fit_trees(
 ) -> RowMixtureDenoiser:
     """A mixture of ``n_components`` trees of rows ``x`` (N, C) by expectation maximisation.
 
-    ``marginals`` are the independent columns of the same rows, of which ``pseudo_count`` rows, more than 0, are added
-    to every tree. Of at most ``n_rounds`` rounds, the one with the best log-likelihood on held-out rows ``x_valid``, by
-    default ``x``, is kept; the fit ends early after ``PATIENCE`` rounds in a row that improve it by less than
-    ``LEAST_GAIN`` nats per row. Once ``is_over``, checked before each tree, the fit ends with the best round, or if
-    none is complete, with one tree. ValueErrors are those of :meth:`BayesNetDenoiser.fit_tree`, or for no trees.
+    Of at most ``n_rounds`` rounds, the one with the best log-likelihood on ``x_valid``, by default ``x``, is kept; the
+    fit ends early after ``PATIENCE`` rounds in a row that improve it by less than ``LEAST_GAIN`` nats per row. Once
+    ``is_over``, checked before each tree, it ends with the best round, or if none is complete, with one tree. Arguments
+    and errors are those of :meth:`BayesNetDenoiser.fit_tree`.
     """
     check_fit(x, n_components, pseudo_count)
     book = marginals.codebook

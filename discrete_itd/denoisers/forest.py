@@ -65,9 +65,7 @@ Choose = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class Pairs(NamedTuple):
     """Rows, and the leaves that agree with each of them.
 
-    Attributes
-    ----------
-    rows : Tensor of int64, shape (B,)
+    Attributes ---------- rows : Tensor of int64, shape (B,)
         Their numbers in a table.
     leaf : Tensor of int64, shape (B, Tr) or (P,)
         One leaf of each tree, or all that agree, sorted by the row.
@@ -292,7 +290,7 @@ class ForestDenoiser(Denoiser):
     # -- scores -----------------------------------------------------------------------------------
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: float64, (B,), nats."""
+        """As of every denoiser, in float64."""
         out = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for pairs in self._pairs(x):
             joint = self._log_weights[pairs.leaf] + self._cells(pairs)
@@ -368,9 +366,9 @@ class ForestDenoiser(Denoiser):
     def log_factors(self, x: Tensor) -> Tensor:
         """Increments of the log-probability as the columns are added one by one, the leaves of the row held fixed.
 
-        A column has the shares of the splits by it and its probability in the leaves of the row, which are weighted by
-        their posterior given the columns before it; the mean over the order of the table and its reverse, leading
-        columns first.
+        A column has the shares of the splits by it and its probability in the leaves, which are weighted by their
+        posterior given the columns before it; the mean over the order of the table and its reverse, leading columns
+        first.
         """
         gaps = x[:, self._own].isnan().any(1)
         if self.trees is None or not bool(gaps.any()):
@@ -475,7 +473,7 @@ class ForestDenoiser(Denoiser):
         """Log-probability of the evidence (B,), float64, nats; logits (B, T) of the levels; and the leaves that agree.
 
         The leaves are, only with continuous columns, log-probabilities and numbers (B, K), with K the largest number of
-        leaves of a row; minus infinity and 0 beyond the leaves of other rows. Logits are up to a constant per column.
+        leaves of a row; minus infinity and 0 beyond the leaves of other rows.
         """
         levels, splits, n_points = self.codebook.levels, self.splits, evidence.shape[1]
         n_reals = len(self.codebook.reals)
@@ -604,16 +602,13 @@ def portions(counts: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
 class LeafTrees(nn.Module):
     """Chow-Liu trees over the low-cardinality columns, one in each leaf of a density forest.
 
-    Messages pass through pairs of a row and a leaf: one step for each column, for all pairs at once. They are added as
-    logarithms, and multiplied by the tables as probabilities scaled by their largest entry.
+    Messages pass through pairs of a row and a leaf: one step for each column, for all pairs at once.
 
-    Parameters
-    ----------
-    codebook : Codebook parents : Tensor of int64, shape (L, C')
+    Parameters ---------- codebook : Codebook parents : Tensor of int64, shape (L, C')
         The parent of every low-cardinality column, counted among these; -1 for the one root of each leaf.
     tables : Tensor, shape (L, C', K, K)
-        Probability of a column's level (last) given its parent's (next to last); the root's rows are equal. Rows add
-        up to one, also those of levels that the parent does not have.
+        Probability of a column's level (last) given its parent's; the root's rows are equal. Rows add up to one, also
+        those of levels that the parent does not have.
     inside : Tensor of bool, shape (L, C', K)
         The levels in the box of each leaf. A ValueError unless probabilities are positive exactly in the boxes.
     """
@@ -738,35 +733,26 @@ class LeafTrees(nn.Module):
 class Splits(nn.Module):
     """Trees of splits, without probabilities.
 
-    The nodes of all trees are stored breadth first, the roots at the front, and both children of a node side by side.
-    So the columns of the nodes describe the shape: the children of the i-th node that is no leaf, counted from 0, are
-    the nodes ``n_trees + 2 i`` and ``n_trees + 2 i + 1``. A cell that is at most the threshold goes to the first child.
+    The nodes of all trees are stored breadth first, the roots at the front, and both children of a node side by side:
+    those of the i-th node that is no leaf, counted from 0, are the nodes ``n_trees + 2 i`` and ``n_trees + 2 i + 1``. A
+    cell that is at most the threshold goes to the first child. A level of a low-cardinality column is compared by its
+    rank, in an order of each tree's own: a threshold is then a random subset of the levels.
 
-    A level of a low-cardinality column is compared by its rank, in an order of each tree's own: a threshold is then a
-    random subset of the levels, and the part of a column that belongs to a node is an interval.
-
-    Parameters
-    ----------
-    codebook : Codebook column : Tensor of int64, shape (M,)
-        The column by which each node is split; -1 at leaves. A ValueError if these do not describe trees, or are not
-        low-cardinality or continuous columns.
+    Parameters ---------- codebook : Codebook column : Tensor of int64, shape (M,)
+        The column by which each node is split, -1 at leaves. A ValueError if these do not describe trees.
     threshold : Tensor, shape (M,)
         Of the rank of a level, or of the standardised number; anything finite at leaves.
     rank : Tensor, shape (n_trees, T)
         The rank of every level in each tree.
 
-    Attributes
-    ----------
-    n_trees, n_nodes, n_leaves : int
+    Attributes ---------- n_trees, n_nodes, n_leaves : int
         Tr, M and L.
-    left, parent : Tensor of int64, shape (M,)
-        The first child of every node, a leaf's own number; the node above, -1 for a root.
+    left, parent, tree : Tensor of int64, shape (M,)
+        The first child of every node, a leaf's own number; the node above, -1 for a root; the tree.
     leaf : Tensor of int64, shape (M,)
         Number of a leaf among the leaves; -1 at other nodes.
     leaves : Tensor of int64, shape (L,)
         The nodes that are leaves.
-    tree : Tensor of int64, shape (M,)
-        The tree of every node.
     depths : list of slice
         The nodes of each depth, the roots first.
     """
@@ -892,11 +878,7 @@ class Splits(nn.Module):
         return value
 
     def descend(self, value: Values, n_rows: int, choose: Choose | None = None) -> Tensor:
-        """The leaf of every row in each tree: (B, Tr).
-
-        ``value`` is from :meth:`values`; ``choose`` selects the child where the cell is missing, and is needed if any
-        is.
-        """
+        """The leaf of every row in each tree, (B, Tr), by its :meth:`values`; ``choose`` decides on missing cells."""
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat_interleave(n_rows)
         row = torch.arange(n_rows, device=device).repeat(self.n_trees)
@@ -923,8 +905,7 @@ class Splits(nn.Module):
     def reach(self, low: Values, high: Values, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
         """Every leaf that agrees with the known cells of a row: row and leaf (P,), sorted, and leaves of each row (B,).
 
-        ``low`` and ``high`` give the least and the largest possible value of a row's cell; NaN if any value is
-        possible.
+        ``low`` and ``high`` give the least and the largest possible value of a cell; NaN if any value is possible.
         """
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat(n_rows)

@@ -129,8 +129,8 @@ class ForestCounts:
     def probs(self, prior: Tensor, above: float, root: float) -> Tensor:
         """Probabilities of the levels in every leaf, zero outside of its box: (L, T).
 
-        ``above`` and ``root`` are the pseudo-counts of the distribution in the node above, and of the ``prior`` (T,) of
-        the whole table, both restricted to the box.
+        ``above`` and ``root`` are the pseudo-counts of the node above and of the ``prior`` (T,), both restricted to the
+        box.
         """
         splits, levels = self.splits, self.splits.codebook.levels
         counts, boxes = splits.sums(self.levels), splits.boxes()
@@ -184,8 +184,8 @@ class ForestCounts:
         """Chow-Liu trees of the low-cardinality columns in every leaf: probs, parents and tables of a forest.
 
         Pairs of levels are counted in ``x`` (N, C), the first rows that were counted. ``ROOT_COUNT`` rows of the
-        ``prior`` (T,), the probabilities of the levels in the whole table, are added to every node; ``above`` is the
-        pseudo-count of the joint distributions of pairs in the node above, restricted to the box.
+        ``prior`` (T,) are added to every node; ``above`` is the pseudo-count of the pairs in the node above, restricted
+        to the box.
         """
         splits, levels = self.splits, self.splits.codebook.levels
         c, k = levels.n_columns, levels.widest
@@ -208,10 +208,7 @@ class ForestCounts:
         return probs, parents, tables
 
     def _joints(self, nodes: Tensor, counts: Tensor, prior: Tensor, above: float) -> Tensor:
-        """Smoothed joint distributions of pairs of columns, (n, T, T), in the nodes (n,) of one tree.
-
-        ``counts`` (n, T, T) are those of pairs of levels in the leaves, 0 at other nodes; they are changed.
-        """
+        """Smoothed distributions of pairs of levels in a tree's nodes (n,), in place of ``counts`` (n, T, T)."""
         splits, levels = self.splits, self.splits.codebook.levels
         tree, of = int(nodes[0]), levels.level_column
         ends = torch.tensor([part.stop for part in splits.depths], device=nodes.device)
@@ -236,10 +233,9 @@ class ForestCounts:
     def forest(
         self, marginals: MarginalDenoiser, above: float, x: Tensor | None = None
     ) -> ForestDenoiser:
-        """The forest whose leaves have these counts.
+        """The forest whose leaves have these counts, beside ``marginals``, the independent columns of the same rows.
 
-        ``marginals`` are the independent columns of the same rows, ``above`` is the pseudo-count of the probabilities
-        of levels, or pairs of them, in the node above. With ``x`` (N, C), the first rows that were counted, leaves are
+        ``above`` is the pseudo-count of the node above. With ``x`` (N, C), the first rows that were counted, leaves are
         :meth:`trees`; by default they are products.
         """
         splits, book = self.splits, self.splits.codebook
@@ -318,8 +314,8 @@ def truncated_moments(
 def untruncated(mean: Tensor, var: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Gaussians (float64) that have approximately these moments when they are truncated to boxes.
 
-    A box is treated as a factor with the moments of its uniform distribution, c and :math:`w^2 / 12`, that is divided
-    out: right for boxes much wider than the Gaussian, and for a Gaussian so wide that it is flat in the box.
+    The moments of a box's uniform distribution are divided out: right for boxes much wider than the Gaussian, and for a
+    Gaussian so wide that it is flat in the box.
     """
     width = high - low
     finite = width.isfinite()

@@ -168,8 +168,8 @@ class OneHotDenoiser(Denoiser):
     ) -> list[Tensor]:
         """Distributions (B, K_j), nats, of the columns ``members`` of group i, each given those before it.
 
-        ``logits`` (B, T') are of the merged table, given the known cells outside the group; ``cells`` (B, C) are NaN
-        where not known.
+        ``logits`` (B, T') are of the merged table, given the known cells outside the group; ``cells`` (B, C) may be
+        NaN.
         """
         merged = getattr(self, f"_merged_{i}")
         log_w, out = logits[:, merged], []  # of the patterns, and of "other"
@@ -209,9 +209,9 @@ class OneHotDenoiser(Denoiser):
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """By the inner denoiser's :meth:`preceding` of the merged table.
 
-        A group's columns come one after the other, each given the patterns that agree with those before it. To other
-        columns a group is known if its columns lie together in the order. A group with one of its patterns counts as
-        that category, though "other" leaves a chance of these cells as well.
+        A group's columns come one after the other. To other columns a group is known if its columns lie together in the
+        order. A group with one of its patterns counts as that category, though "other" leaves a chance of these cells
+        as well.
         """
         groups, merged = self.groups.groups, self.groups.encode(x)
         at = {j: i for i, j in enumerate(order.tolist())}
@@ -388,8 +388,7 @@ class OneHotGroups:
     ) -> MarginalDenoiser:
         """Independent columns of the merged table, from its rows ``x`` (N, C') and the ``marginals`` of the table.
 
-        Columns outside the groups keep their marginal probabilities. ``counts`` are those of all rows, if ``x`` is a
-        sample.
+        ``counts`` are those of all rows, if ``x`` is a sample.
         """
         counted = MarginalDenoiser.fit(self.codebook, x, counts=counts).log_probs.exp()
         same = self.codebook.levels.level_column >= len(self.groups)
@@ -425,11 +424,10 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
     Columns are counted among the low-cardinality ones, increasing, in rows ``x`` (N, C), NaN where a cell is missing.
 
     "On" is the second of a column's categories; for columns that are in no group then, the first. The search begins
-    with runs of neighbouring columns of which exactly one is on in almost every row. Among the other columns, a group
-    starts with one column and grows by the column that has the largest surprisal of never being on together with the
-    group, if columns were independent. Every column after the second needs a surprisal above the logarithm of the
-    number of columns, the price of a choice among them. The first pair is exempt, because in a large group a single
-    pair need not be improbable; but the group as a whole must exceed the price of all its columns by ``SURPRISE`` nats.
+    with runs of neighbouring columns of which exactly one is on in almost every row. Among the others, a group starts
+    with one column and grows by the column that has the largest surprisal of never being on together with the group, if
+    columns were independent. Every column after the second needs a surprisal above the logarithm of the number of
+    columns, the price of a choice among them, and the group as a whole one above all these prices by ``SURPRISE`` nats.
     """
     two = torch.tensor([c.n_levels == 2 for c in codebook.levels.columns], dtype=torch.bool)
     columns = torch.nonzero(two).flatten()
@@ -447,11 +445,10 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
 
 
 def _exclusions(cells: Tensor, value: int) -> tuple[Tensor, Tensor, Tensor]:
-    """How often columns of ``cells`` (N, C), NaN where missing, have the ``value`` that counts as on: three tensors.
+    """Of columns of ``cells`` (N, C), of which one ``value`` is "on", in the rows that have the cells: three tensors.
 
-    The share of rows with each on, (C,); which pairs are never on together, or in few of the rows with either on and of
-    the rows expected, (C, C); for these, minus the logarithm of the Poisson probability of so few rows if columns were
-    independent, (C, C), nats. Shares and pairs are of the rows that have the cells.
+    The share of rows with each on, (C,); which pairs are never on together, or in few rows, (C, C); for these, minus
+    the logarithm of the Poisson probability of so few rows if columns were independent, (C, C), nats.
     """
     on, there = (cells == value).float(), (~cells.isnan()).float()
     pairs = (on, on), (there, there), (on, there)

@@ -51,8 +51,7 @@ def waves(
 ) -> list[list[int]]:
     """Columns with at most one parent that can be summed out from the leaves on, grouped by time and size.
 
-    Below a column there are only columns of earlier waves. Columns that are not ``allowed``, and those above them, are
-    left out.
+    Columns that are not ``allowed``, and those above them, are left out.
     """
     time = [0] * len(parents)
     rounds: list[dict[tuple[int, ...], list[int]]] = [{} for _ in parents]
@@ -140,8 +139,8 @@ def smoothed_table(
 ) -> NDArray[np.float64]:
     """Probabilities of a column given its parents, smoothed by those given fewer.
 
-    ``counts`` are from :func:`nested_counts`, ``alone`` (K,) are the column's marginal probabilities, and ``strength``
-    is the pseudo-count, in rows, of the table of fewer parents.
+    ``counts`` are from :func:`nested_counts`, ``alone`` (K,) are the marginal probabilities, ``strength`` is the
+    pseudo-count.
     """
     table = alone / alone.sum()
     for count in counts:
@@ -164,8 +163,7 @@ class Counted:
     def gain(self, j: int, own: Sequence[int], i: int, price: float) -> float:
         """Nats that column ``i`` carries about ``j`` beyond parents ``own``, minus the price of the larger table.
 
-        In the rows that have all these cells, scaled to all rows: where cells are missing may depend on values, so
-        other rows are not comparable.
+        In the rows that have all these cells, scaled to all rows.
         """
         key = j, frozenset(own), i
         if key not in self._found:
@@ -321,9 +319,8 @@ def chow_liu(
 
     ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.counts.pair_counts` of rows that may have weights, to which
     ``pseudo_count`` rows of independent columns are added. ``penalty`` is the nats by which each parameter of an edge
-    lowers its gain, the mutual information in one row times the rows that have both. 0 is Chow and Liu's tree of
-    maximum likelihood, 1 Akaike's criterion, which leaves out edges without gain: in few rows, columns of many
-    categories have spurious mutual information.
+    lowers its gain: 0 is Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges
+    without gain.
     """
     levels = marginals.codebook.levels
     column, prior = levels.level_column, marginals.log_probs.exp().double()

@@ -38,7 +38,6 @@ def grow(
 
     A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row. Leaves have
     at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by default all trees are grown on all rows.
-    In each tree the levels of nominal columns are in a random order, so that a threshold is a random subset.
     """
     rng = np.random.default_rng(seed)
     levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
