@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chisquare
 
 from discrete_itd.encoders import TableEncoder, categories
 from discrete_itd.encoders.streams import (
@@ -90,15 +91,6 @@ def test_categories_outside_the_sample_are_known():
     assert "once" in schema(sampled, None)[0].categories
 
 
-@pytest.mark.parametrize("kind", [None, "continuous", "decimal-comma"])
-def test_text_of_numbers_in_a_stream_is_that_of_the_table(kind):
-    cells = [f"{v:.2f}".replace(".", ",") for v in np.random.default_rng(0).lognormal(size=N)]
-    frame, columns = pd.DataFrame({"price": cells}), {"price": kind}
-    whole = TableEncoder.fit(frame, columns).schema
-    assert whole[0].kind == "continuous"
-    assert schema(found(FrameStream(frames(frame, 4)), N, columns), columns) == whole
-
-
 @pytest.mark.parametrize("n_parts", [1, 7])
 def test_property_the_sample_is_of_the_smallest_hashes(n_parts):
     """Whatever the parts and their order: it depends on positions alone."""
@@ -118,8 +110,7 @@ def test_hashes_are_even():
     """Neighbouring positions fall evenly, whatever the seed."""
     for salt in (0, 1, 2**31 - 2):
         share = position_hashes(np.arange(20_000), salt) / 2.0**64
-        counts = np.histogram(share, 20, (0, 1))[0]
-        assert ((counts - 1000) ** 2 / 1000).sum() < 44  # the 99.9 % point of chi square
+        assert chisquare(np.histogram(share, 20, (0, 1))[0]).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

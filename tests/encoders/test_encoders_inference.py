@@ -6,7 +6,6 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from pandas.testing import assert_frame_equal
 
 from discrete_itd.encoders import FLOAT_KIND, KINDS, TableEncoder, check_column_spec
 
@@ -98,22 +97,12 @@ def test_arrays_hold_codes_or_numbers(array, kind):
     encoder = TableEncoder.fit(frame, from_array=True)
     assert encoder.names == list(range(array.shape[1]))
     assert {c.kind for c in encoder.schema} == {kind}
-    back = encoder.inverse_transform(encoder.transform(frame).x).to_numpy()
-    if array.dtype == float:
-        np.testing.assert_allclose(back, array)
-    else:
-        np.testing.assert_array_equal(back, array)
-
-
-def test_columns_of_an_object_array_are_told_apart():
-    frame = pd.DataFrame(objects(["u", 1, 0.5, True], ["v", 2, 0.25, False]).tolist(), dtype=object)
-    schema = TableEncoder.fit(frame, from_array=True).schema
-    assert [c.kind for c in schema] == ["nominal", "nominal", FLOAT_KIND, "nominal"]
-    assert [c.categories for c in schema] == [("u", "v"), (1, 2), (), (False, True)]
+    back = encoder.inverse_transform(encoder.transform(frame).x)
+    pd.testing.assert_frame_equal(back, frame, check_dtype=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_users_word_counts(kind):
+def test_a_specified_kind_is_that_of_its_column(kind):
     frame = pd.DataFrame({"a": [3, 1, 2], "b": [0.5, 2.5, 1.0]})
     for columns in (kind, {"a": kind, "b": {"kind": kind}}):
         assert [c.kind for c in TableEncoder.fit(frame, columns).schema] == [kind, kind]
@@ -121,13 +110,11 @@ def test_the_users_word_counts(kind):
 
 
 def test_options_reach_their_column():
-    frame = pd.DataFrame({"a": np.arange(50.0), "b": ["x", "y", "z", "x", "x"] * 10})
-    encoder = TableEncoder.fit(frame, {"a": {"kind": "binned", "edges": [0, 10, 20]}})
-    assert encoder.schema[0].codec.edges == (0.0, 10.0, 20.0)
-    encoder = TableEncoder.fit(frame, {"a": {"kind": "binned", "bins": 5}})
-    assert encoder.schema[0].codec.n_levels == 5
-    encoder = TableEncoder.fit(frame, {"b": {"kind": "nominal", "min_count": 11}})
-    assert encoder.schema[1].codec.pooled == (1, 2)
+    numbers, text = np.arange(50.0), ["x", "y", "z", "x", "x"] * 10
+    edges = column(numbers, {"kind": "binned", "edges": [0, 10, 20]}).codec.edges
+    assert edges == (0.0, 10.0, 20.0)
+    assert column(numbers, {"kind": "binned", "bins": 5}).codec.n_levels == 5
+    assert column(text, {"kind": "nominal", "min_count": 11}).codec.pooled == (1, 2)
 
 
 def test_whole_numbers_come_back_whole():
@@ -145,13 +132,6 @@ def test_whole_numbers_come_back_whole():
         encoder = TableEncoder.fit(large, kind)
         assert encoder.inverse_transform(encoder.transform(large).x)["a"].dtype == np.int64
     assert column(np.array([2**64 - 1, 2**63], np.uint64)).categories == (2**63, 2**64 - 1)
-
-
-def test_large_integers_are_exact_as_categories():
-    frame = pd.DataFrame({"a": objects(2**70, 2**70 + 1, -(2**80))})
-    encoder = TableEncoder.fit(frame)
-    assert encoder.transform(frame).x[:, 0].tolist() == [1, 2, 0]
-    assert_frame_equal(encoder.inverse_transform(encoder.transform(frame).x), frame)
 
 
 def test_times_come_back_on_their_grid():
@@ -281,18 +261,9 @@ def test_unseen_values(seen, unseen, as_category):
     smooth = TableEncoder.fit(frame)
     assert smooth.transform(new).x.tolist() == [[2], [2]]
     assert smooth.inverse_transform(np.array([[2], [0]]))["hue"].isna().tolist() == [True, False]
-    strict = TableEncoder.fit(frame, handle_unknown="error")
     with pytest.raises(ValueError, match="column 'hue': unseen category ") as caught:
-        strict.transform(new)
+        TableEncoder.fit(frame, handle_unknown="error").transform(new)
     assert str(caught.value).endswith(repr(unseen))
-
-
-def test_an_unused_level_is_not_unseen_until_it_is_used():
-    strict = TableEncoder.fit(pd.DataFrame({"a": ["u", "v"]}), handle_unknown="error")
-    fine = pd.DataFrame({"a": pd.Categorical(["u", "v"], ["u", "teal", "v"])})
-    assert strict.transform(fine).x[:, 0].tolist() == [0, 1]
-    with pytest.raises(ValueError, match="column 'a': unseen category 'red'"):
-        strict.transform(pd.DataFrame({"a": pd.Categorical(["red", "u", "blue"])}))
 
 
 def test_a_boolean_column_is_closed():
@@ -316,132 +287,89 @@ def test_a_column_without_a_known_value_is_suspicious():
 
 # -- what is refused ----------------------------------------------------------------------------
 
+DAYS, HOURS, EDGES = (
+    pd.to_datetime(["2020"]),
+    pd.to_timedelta([1], unit="h"),
+    {"kind": "binned", "edges": [0, 1]},
+)
 REFUSED = {
-    "infinity": (lambda: [1.0, np.inf], ValueError, "infinity"),
-    "infinity in objects": (lambda: objects(1, -np.inf), ValueError, "infinity"),
-    "infinity among text": (lambda: objects("x", np.inf), ValueError, "infinity"),
-    "infinity in a category": (lambda: pd.Categorical([1.0, np.inf]), ValueError, "infinity"),
-    "complex": (lambda: [1j, 2j], ValueError, "complex128 are not supported"),
-    "periods": (lambda: pd.period_range("2020", periods=2), ValueError, "to_timestamp"),
-    "intervals": (lambda: pd.arrays.IntervalArray.from_breaks([0, 1, 2]), ValueError, "binned"),
-    "Arrow decimals": (
-        lambda: arrow([Decimal(1)], "decimal"),
-        ValueError,
-        "decimal128.* not supported; convert",
-    ),
-    "pd.cut": (lambda: pd.cut([1, 2], 2), TypeError, "Interval"),
-    "lists": (lambda: objects([1], "x"), TypeError, "list"),
-    "dicts": (lambda: objects({}, "x"), TypeError, "dict"),
-    "tuples": (lambda: objects((1, 2), "x"), TypeError, "tuple"),
-    "bytes": (lambda: objects(b"x", 1), TypeError, "bytes"),
-    "truth and numbers": (lambda: objects(True, 1), ValueError, "mixes truth values and numbers"),
-    "truth, text and numbers": (lambda: objects(True, "x", 0.5), ValueError, "mixes truth"),
-    "endless integers": (endless, ValueError, "too large"),
-}
-
-
-@pytest.mark.parametrize(("make", "error", "words"), REFUSED.values(), ids=REFUSED)
-def test_errors_name_the_column(make, error, words):
-    with pytest.raises(error, match=rf"column 'hue': .*{words}"):
-        TableEncoder.fit(pd.DataFrame({"hue": make()}))
-
-
-NOT_OF_THE_KIND = {
+    "infinity": (lambda: [1.0, np.inf], None, "infinity"),
+    "infinity in objects": (lambda: objects(1, -np.inf), None, "infinity"),
+    "infinity among text": (lambda: objects("x", np.inf), None, "infinity"),
+    "infinity in a category": (lambda: pd.Categorical([1.0, np.inf]), None, "infinity"),
+    "complex": (lambda: [1j, 2j], None, "complex128 are not supported"),
+    "periods": (lambda: pd.period_range("2020", periods=2), None, "to_timestamp"),
+    "intervals": (lambda: pd.arrays.IntervalArray.from_breaks([0, 1, 2]), None, "binned"),
+    "Arrow decimals": (lambda: arrow([Decimal(1)], "decimal"), None, "decimal128.* not supported; convert"),
+    "truth and numbers": (lambda: objects(True, 1), None, "mixes truth values and numbers"),
+    "truth, text and numbers": (lambda: objects(True, "x", 0.5), None, "mixes truth"),
+    "endless integers": (endless, None, "too large"),
     "text": (lambda: ["x", "y"], "continuous", "needs numbers or dates, got 'x'"),
     "text among numbers": (lambda: objects(1, "y"), "binned", "expected numbers, got 'y'"),
     "truth": (lambda: [True, False], "continuous", "dtype bool cannot be continuous"),
     "category": (lambda: pd.Categorical([1, 2]), "binned", "dtype category cannot be binned"),
-    "dates": (lambda: pd.to_datetime(["2020"]), "nominal", "times cannot be nominal"),
+    "dates": (lambda: DAYS, "nominal", "times cannot be nominal"),
     "endless": (endless, "continuous", "too large for a float"),
-    "edges of dates": (
-        lambda: pd.to_datetime(["2020"]),
-        {"kind": "binned", "edges": [0, 1]},
-        "edges of datetimes are not supported",
-    ),
-    "edges of integers": ([1], {"kind": "binned", "edges": [0.2, 0.4]}, "no whole number"),
-}
+    "edges of dates": (lambda: DAYS, EDGES, "edges of datetimes are not supported"),
+    "edges of integers": (lambda: [1], {"kind": "binned", "edges": [0.2, 0.4]}, "no whole number"),
+    "pd.cut": (lambda: pd.cut([1, 2], 2), None, "Interval"),
+    "lists": (lambda: objects([1], "x"), None, "list"),
+    "dicts": (lambda: objects({}, "x"), None, "dict"),
+    "tuples": (lambda: objects((1, 2), "x"), None, "tuple"),
+    "bytes": (lambda: objects(b"x", 1), None, "bytes"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "spec", "words"), NOT_OF_THE_KIND.values(), ids=NOT_OF_THE_KIND)
-def test_values_that_cannot_be_of_the_kind(make, spec, words):
-    with pytest.raises(ValueError, match=f"column 'a': .*{words}"):
-        column(make() if callable(make) else make, spec)
+@pytest.mark.parametrize("name", REFUSED)
+def test_errors_name_the_column(name):
+    make, spec, words = REFUSED[name]
+    of_type = name in ("pd.cut", "lists", "dicts", "tuples", "bytes")
+    with pytest.raises(TypeError if of_type else ValueError, match=rf"column 'a': .*{words}"):
+        column(make(), spec)
 
 
 AT_ENCODING = {
-    "text in a continuous column": (
-        [0.5, 1.25],
-        [None, "x"],
-        ValueError,
-        "expected numbers, got 'x'",
-    ),
-    "another notation": ([0.5, 1.25], ["5", "0,5"], ValueError, "expected numbers, got '0,5'"),
-    "durations without a unit": (
-        pd.to_timedelta([1]),
-        ["5"],
-        ValueError,
-        "durations, like .*, got '5'",
-    ),
-    "truth in a continuous column": ([0.5, 1.25], [True], ValueError, "expected numbers, got True"),
-    "dates in a continuous column": (
-        [0.5, 1.25],
-        pd.to_datetime(["2020"]),
-        ValueError,
-        "expected numbers, got .*2020",
-    ),
-    "infinity": ([0.5, 1.25], [np.inf], ValueError, "contains infinity"),
-    "infinity among categories": ([1, 2], [1, np.inf], ValueError, "contains infinity"),
-    "numbers among dates": (pd.to_datetime(["2020"]), [5], ValueError, "expected datetimes, got 5"),
-    "text among dates": (
-        pd.to_datetime(["2020"]),
-        ["2020"],
-        ValueError,
-        "dates or times, like .*, got '2020'",
-    ),
-    "dates among durations": (
-        pd.to_timedelta([1]),
-        pd.to_datetime(["2020"]),
-        ValueError,
-        "expected timedeltas",
-    ),
-    "lists among text": (["x", "y"], objects(["x"], "x"), TypeError, "list"),
+    "text in a continuous column": ([0.5, 1.25], [None, "x"], "expected numbers, got 'x'"),
+    "another notation": ([0.5, 1.25], ["5", "0,5"], "expected numbers, got '0,5'"),
+    "durations without a unit": (HOURS, ["5"], "durations, like .*, got '5'"),
+    "truth in a continuous column": ([0.5, 1.25], [True], "expected numbers, got True"),
+    "dates in a continuous column": ([0.5, 1.25], DAYS, "expected numbers, got .*2020"),
+    "infinity": ([0.5, 1.25], [np.inf], "contains infinity"),
+    "infinity among categories": ([1, 2], [1, np.inf], "contains infinity"),
+    "numbers among dates": (DAYS, [5], "expected datetimes, got 5"),
+    "text among dates": (DAYS, ["2020"], "dates or times, like .*, got '2020'"),
+    "dates among durations": (HOURS, DAYS, "expected timedeltas"),
+    "lists among text": (["x", "y"], objects(["x"], "x"), "list"),
 }
 
 
-@pytest.mark.parametrize(
-    ("fitted", "values", "error", "words"), AT_ENCODING.values(), ids=AT_ENCODING
-)
-def test_errors_at_encoding_name_the_column(fitted, values, error, words):
+@pytest.mark.parametrize(("fitted", "values", "words"), AT_ENCODING.values(), ids=AT_ENCODING)
+def test_errors_at_encoding_name_the_column(fitted, values, words):
     encoder = TableEncoder.fit(pd.DataFrame({"hue": fitted}))
-    with pytest.raises(error, match=f"column 'hue': .*{words}"):
+    with pytest.raises((ValueError, TypeError), match=f"column 'hue': .*{words}"):
         encoder.transform(pd.DataFrame({"hue": values}))
 
 
-def test_errors_of_the_call():
-    frame = pd.DataFrame({"a": ["x"], "b": [1]})
-    with pytest.raises(ValueError, match=r"column 'c': .*no such column"):
-        TableEncoder.fit(frame, {"c": "nominal"})
-    with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
-        TableEncoder.fit(frame.set_axis(["a", "a"], axis=1))
-    with pytest.raises(ValueError, match=r"handle_unknown must be one of .*, got 'drop'"):
-        TableEncoder.fit(frame, handle_unknown="drop")
-    with pytest.raises(ValueError, match=r"missing must be one of .*, got 'drop'"):
-        TableEncoder.fit(frame, missing="drop")
-    with pytest.raises(TypeError, match="column_types must be a mapping or one kind, got 5"):
-        TableEncoder.fit(frame, 5)
-    with pytest.raises(ValueError, match="no rows"):
-        TableEncoder.fit(frame[:0])
-    with pytest.raises(TypeError, match=r"column \('t', 'a'\): a column's name must be"):
-        TableEncoder.fit(pd.concat({"t": frame}, axis=1))
-    with pytest.raises(ValueError, match=r"column 1 from the left, .*: its name is missing, nan"):
-        TableEncoder.fit(frame.set_axis(["a", np.nan], axis=1))
-    encoder = TableEncoder.fit(frame)
-    with pytest.raises(ValueError, match="column 'b': the table has no such column"):
-        encoder.transform(frame[["a"]])
-    with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
-        encoder.transform(frame.set_axis(["a", "a"], axis=1))
-    with pytest.raises(ValueError, match="x must have 2 columns, got shape"):
-        encoder.inverse_transform(np.zeros((1, 3)))
+FRAME = pd.DataFrame({"a": ["x"], "b": [1]})
+CALLS = {
+    "no such column": lambda: TableEncoder.fit(FRAME, {"c": "nominal"}),
+    "column 'a': the name occurs more than once": lambda: TableEncoder.fit(FRAME.set_axis(["a", "a"], axis=1)),
+    "handle_unknown must be one of .*, got 'drop'": lambda: TableEncoder.fit(FRAME, handle_unknown="drop"),
+    "missing must be one of .*, got 'drop'": lambda: TableEncoder.fit(FRAME, missing="drop"),
+    "column_types must be a mapping or one kind, got 5": lambda: TableEncoder.fit(FRAME, 5),
+    "no rows": lambda: TableEncoder.fit(FRAME[:0]),
+    r"column \('t', 'a'\): a column's name must be": lambda: TableEncoder.fit(pd.concat({"t": FRAME}, axis=1)),
+    "column 1 from .*: its name is missing, nan": lambda: TableEncoder.fit(FRAME.set_axis(["a", np.nan], axis=1)),
+    "column 'b': the table has no such column": lambda: TableEncoder.fit(FRAME).transform(FRAME[["a"]]),
+    "the name occurs more": lambda: TableEncoder.fit(FRAME).transform(FRAME.set_axis(["a", "a"], axis=1)),
+    "x must have 2 columns, got shape": lambda: TableEncoder.fit(FRAME).inverse_transform(np.zeros((1, 3))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_errors_of_the_call(words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        CALLS[words]()
 
 
 SPECS = {
@@ -449,17 +377,9 @@ SPECS = {
     "kind": ("text", ValueError, "kind must be one of .*got 'text'"),
     "kind in a mapping": ({"kind": 3}, ValueError, "kind must be one of .*got 3"),
     "option": ({"kind": "binned", "width": 3}, ValueError, "unknown option 'width'"),
-    "edges of nominal": (
-        {"kind": "nominal", "edges": [0, 1]},
-        ValueError,
-        "edges needs kind='binned'",
-    ),
+    "edges of nominal": ({"kind": "nominal", "edges": [0, 1]}, ValueError, "edges needs kind='binned'"),
     "bins without kind": ({"bins": 4}, ValueError, "bins needs kind='binned', got kind=None"),
-    "min_count of binned": (
-        {"kind": "binned", "min_count": 4},
-        ValueError,
-        "min_count needs kind='nom",
-    ),
+    "min_count of binned": ({"kind": "binned", "min_count": 4}, ValueError, "min_count needs kind='nom"),
     "no bins": ({"kind": "binned", "bins": 0}, ValueError, "bins must be at least 1, got 0"),
     "half a bin": ({"kind": "binned", "bins": 2.5}, TypeError, "bins must be an integer, got 2.5"),
     "true bins": ({"kind": "binned", "bins": True}, TypeError, "bins must be an integer"),
@@ -471,13 +391,12 @@ SPECS = {
     "no list": ({"kind": "binned", "edges": 5}, TypeError, "edges must be numbers, got 5"),
     "missing": ({"missing": "drop"}, ValueError, "missing must be one of .*got 'drop'"),
     "unhashable kind": ({"kind": ["nominal"]}, ValueError, "kind must be one of"),
-}
+    "notation of nominal": ({"kind": "nominal", "notation": "day-first"}, ValueError, "notation is of numbers"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("spec", "error", "words"), SPECS.values(), ids=SPECS)
 def test_specifications_that_are_refused(spec, error, words):
-    with pytest.raises(error, match=f"column 'a': .*{words}"):
-        check_column_spec("a", spec)
     with pytest.raises(error, match=f"column 'a': .*{words}"):
         column([1, 2], spec)
 

@@ -9,8 +9,6 @@ import pytest
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.cli.inputs import check_given
-from discrete_itd.datasets import load_mushroom
-from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import FrameStream
 from discrete_itd.storage.stored import flatten, unflatten
@@ -209,16 +207,3 @@ def test_a_stream_leaves_out_the_same(model):
             FrameStream([frame[:200], frame[200:]])
         )
     assert streamed.encoder_.left_out == model.encoder_.left_out
-
-
-def test_a_group_that_is_left_out_is_named():
-    detector = DiffusionOutlierDetector(DiffusionDensity(denoiser="tree"), given="id")
-    with pytest.raises(ValueError, match=r"'id'.*left out.*column_types="):
-        detector.fit(table())
-
-
-def test_no_column_of_a_table_of_the_package_is_left_out():
-    mushrooms = load_mushroom()
-    encoder, said = fitted(mushrooms)
-    assert not encoder.left_out
-    assert not said

@@ -66,11 +66,9 @@ EITHER = {
 @pytest.mark.parametrize(("texts", "numbers"), NUMBERS.values(), ids=NUMBERS)
 def test_numbers_are_read_as_they_are_written(texts, numbers):
     notation, note, *_ = found(*texts)
-    assert notation is not None
     assert not note
     np.testing.assert_allclose(notation.read(texts), numbers)
-    for text, number in zip(texts, numbers, strict=True):  # and one by one
-        assert notation.read([text]) == pytest.approx(number)
+    np.testing.assert_allclose([notation.read([text])[0] for text in texts], numbers)
     again = notation.read(notation.write(pd.Series(numbers, dtype=float)).tolist())
     np.testing.assert_allclose(again, numbers)
 
@@ -78,10 +76,9 @@ def test_numbers_are_read_as_they_are_written(texts, numbers):
 @pytest.mark.parametrize(("texts", "days"), DATES.values(), ids=DATES)
 def test_dates_are_read_in_the_order_that_fits_all(texts, days):
     notation = found(*texts).notation
-    assert notation is not None
-    assert (notation.read(texts) == np.array(days, dtype="M8[us]")).all()
-    written = notation.write(pd.Series(pd.to_datetime(days, format="ISO8601")))
-    assert (notation.read(written.tolist()) == np.array(days, dtype="M8[us]")).all()
+    written = notation.write(pd.Series(pd.to_datetime(days, format="ISO8601"))).tolist()
+    for cells in (texts, written):
+        assert (notation.read(cells) == np.array(days, dtype="M8[us]")).all()
 
 
 @pytest.mark.parametrize("texts", TEXT.values(), ids=TEXT)
@@ -106,21 +103,33 @@ def test_an_option_says_which():
 
 
 def test_a_number_with_another_unit_is_never_one_of_the_column(model):
-    notation = found("1.234,50 €", "0,20 €").notation
-    read = notation.read(["12,5", "12,5 EUR", "€ 12,5", "12,5 USD", "12,5 $", "12,5 %"])
-    np.testing.assert_array_equal(read, [12.5] * 3 + [np.nan] * 3)
+    read = found("1.234,50 €", "0,20 €").notation.read
+    texts = ["12,5", "12,5 EUR", "€ 12,5", "12,5 USD", "12,5 $", "12,5 %"]
+    np.testing.assert_array_equal(read(texts), [12.5] * 3 + [np.nan] * 3)
     assert np.isnan(found("12,5", "3,75").notation.read(["4 %", "4 €"])).all()
     assert np.isnan(found("12 €", "3 €").notation.read(["4 $"])).all()
     bare = model.score_samples(WRITTEN[:1].assign(amount="9.999.999,00"))
     assert model.score_samples(WRITTEN[:1].assign(amount="9.999.999,00 €")) == bare
-    with pytest.raises(
-        ValueError, match=r"column 'amount': .* got '9.999,00 \$', which is in \$, not in €"
-    ):
-        model.score_samples(WRITTEN.assign(amount="9.999,00 $"))
-    with pytest.raises(
-        ValueError, match=r"column 'rate': .* got '12,5 €', which is in €, not in %"
-    ):
-        model.score_samples(WRITTEN.assign(rate="12,5 €"))
+
+
+CELLS = [
+    ("amount", "9.999,00 $", "got '9.999,00 \\$', which is in \\$, not in €"),
+    ("rate", "12,5 €", "got '12,5 €', which is in €, not in %"),
+    (
+        "amount",
+        "5067.14",
+        "expected a number with a decimal comma, like '1.234,50 €', got '5067.14'",
+    ),
+    ("start", "1/24/2025", "expected a date like '24.01.2028', got '1/24/2025'"),
+]
+
+
+@pytest.mark.parametrize(("column", "cell", "words"), CELLS)
+def test_a_cell_in_no_known_notation_is_named(model, column, cell, words):
+    with pytest.raises(ValueError, match=f"column '{column}': .*{words}"):
+        model.score_samples(WRITTEN.assign(**{column: cell}))
+    missing = model.score_samples(WRITTEN.assign(amount="n/a"))
+    np.testing.assert_array_equal(missing, model.score_samples(WRITTEN.assign(amount=None)))
 
 
 def test_a_mark_that_was_never_seen_is_not_guessed_later():
@@ -191,17 +200,14 @@ READ = {
 def test_properties_a_table_and_what_it_writes_have_one_model(frame, model):
     clean = DiffusionDensity(denoiser="tree", random_state=0).fit(TRUE)
     own = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
-    assert [c.kind for c in own.encoder_.schema] == [
-        "continuous",
-        "ordinal",
-        "continuous",
-        "nominal",
-    ]
+    kinds = ["continuous", "ordinal", "continuous", "nominal"]
+    assert [c.kind for c in own.encoder_.schema] == kinds
     assert [c.codec for c in own.encoder_.schema] == [c.codec for c in clean.encoder_.schema]
-    np.testing.assert_array_equal(own.score_samples(frame), clean.score_samples(TRUE))
-    np.testing.assert_array_equal(own.score_samples(TRUE), clean.score_samples(TRUE))  # cleaned
+    nats = clean.score_samples(TRUE)
+    for table in (frame, TRUE):
+        np.testing.assert_array_equal(own.score_samples(table), nats)
     np.testing.assert_array_equal(own.score_samples(frame[:2]), clean.score_samples(TRUE[:2]))
-    np.testing.assert_allclose(model.score_samples(frame), clean.score_samples(TRUE), rtol=1e-6)
+    np.testing.assert_allclose(model.score_samples(frame), nats, rtol=1e-6)
 
 
 def test_rows_are_numbers_and_times_and_tables_given_back_are_text(model, tmp_path):
@@ -334,34 +340,14 @@ def test_properties_equal_whole_numbers_are_equal_cells(fitted, new):
 
 
 def test_codes_are_no_numbers_and_integers_beyond_floats_differ():
-    codes = TableEncoder.fit(pd.DataFrame({"a": ["01067", "1067"] * 9}))
-    assert codes.transform(pd.DataFrame({"a": [1067, 1]})).x[:, 0].tolist() == [2, 2]
-    whole = TableEncoder.fit(pd.DataFrame({"a": ["67", "1"] * 9}))
-    assert whole.transform(pd.DataFrame({"a": ["067", "1.0"]})).x[:, 0].tolist() == [2, 0]
-    assert whole.schema[0].is_text
-    assert whole.transform(pd.DataFrame({"a": [67, 1, 0]})).x[:, 0].tolist() == [1, 0, 2]
-    large = TableEncoder.fit(pd.DataFrame({"a": [2**53, 2**53 + 1] * 9}))
-    text = pd.DataFrame({"a": [str(2**53), str(2**53 + 1)]})
-    assert large.transform(text).x[:, 0].tolist() == [0, 1]
-
-
-def test_a_gap_among_numbers_gets_a_number_where_text_was_fitted():
-    whole = pd.DataFrame({"a": ["3", "4"] * 20, "b": ["x", "y"] * 20})
-    model = DiffusionDensity(denoiser="tree", random_state=0).fit(whole)
-    gaps = pd.DataFrame({"a": [np.nan, 4.0], "b": ["x", "y"]})
-    assert model.impute(gaps)["a"].tolist() == [3.0, 4.0]
-    assert model.impute(gaps)["a"].dtype == np.dtype(float)
-
-
-def test_a_cell_in_no_known_notation_is_named(model):
-    for column, cell, words in (
-        ("amount", "5067.14", "expected a number with a decimal comma, like '1.234,50 €', got '5067.14'"),
-        ("start", "1/24/2025", "expected a date like '24.01.2028', got '1/24/2025'"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=f"column '{column}': {words}"):
-            model.score_samples(WRITTEN.assign(**{column: cell}))
-    missing = model.score_samples(WRITTEN.assign(amount="n/a"))
-    np.testing.assert_array_equal(missing, model.score_samples(WRITTEN.assign(amount=None)))
+    for fitted, cells, levels in (
+        (["01067", "1067"], [1067, 1], [2, 2]),
+        (["67", "1"], ["067", "1.0"], [2, 0]),
+        (["67", "1"], [67, 1, 0], [1, 0, 2]),
+        ([2**53, 2**53 + 1], [str(2**53), str(2**53 + 1)], [0, 1]),
+    ):
+        encoder = TableEncoder.fit(pd.DataFrame({"a": fitted * 9}))
+        assert encoder.transform(pd.DataFrame({"a": cells})).x[:, 0].tolist() == levels
 
 
 def test_properties_parts_of_a_stream_are_read_as_the_whole(model):
@@ -381,41 +367,36 @@ def note_of(values, **options):
     return encoder.schema[0], [str(w.message) for w in said]
 
 
-def test_a_note_names_the_parameter():
-    column, said = note_of(["01.02.2025", "03.04.2025"] * 50)
-    assert column.kind == "nominal"
-    assert len(said) == 1
-    assert "column_types={'a': {'notation': 'day-first'}}" in said[0]
-    column, said = note_of(["01.02.2025", "03.04.2025"] * 50, columns={"a": "day-first"})
-    assert (column.kind, said) == ("continuous", [])
-    column, said = note_of([*(f"{i},5" for i in range(99)), "?"])
-    assert column.kind == "nominal"
-    assert "numbers, but for '?'" in said[0]
-    column, said = note_of([*(f"{i},5" for i in range(99)), "NA"])
-    assert column.n_missing == 1
-    assert "'NA' (1 cell) taken as missing, as all others are numbers" in said[0]
-    column, said = note_of(["24.01.2025", "1.2.2025"] * 50, columns={"a": "nominal"})
-    assert (column.kind, said) == ("nominal", [])
-    column, said = note_of([str(i) for i in range(200)], columns={"a": "continuous"})
-    assert (column.kind, column.codec.whole, said) == ("continuous", True, [])
+EITHER_DAYS, FIVES = ["01.02.2025", "03.04.2025"] * 50, [f"{i},5" for i in range(99)]
+NOTES = {
+    "ambiguous": (EITHER_DAYS, None, "nominal", "column_types={'a': {'notation': 'day-first'}}"),
+    "asked": (EITHER_DAYS, "day-first", "continuous", None),
+    "an error": ([*FIVES, "?"], None, "nominal", "numbers, but for '?'"),
+    "a gap": ([*FIVES, "NA"], None, "continuous", "'NA' (1 cell) taken as missing, as all others are numbers"),
+    "text": (["24.01.2025", "1.2.2025"] * 50, "nominal", "nominal", None),
+    "whole": ([str(i) for i in range(200)], "continuous", "continuous", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "spec", "kind", "note"), NOTES.values(), ids=NOTES)
+def test_a_note_names_the_parameter(values, spec, kind, note):
+    column, said = note_of(values, columns={"a": spec})
+    assert column.kind == kind
+    assert len(said) == (note is not None)
+    assert note is None or note in said[0]
     with pytest.raises(ValueError, match="column 'a': continuous needs numbers or dates, got 'x'"):
         note_of(["1", "2", "x"], columns={"a": "continuous"})
-    with pytest.raises(ValueError, match="column 'a': notation is of numbers or dates"):
-        note_of(["1"], columns={"a": {"kind": "nominal", "notation": "day-first"}})
 
 
 def test_a_placeholder_among_dates_is_noted():
-    days = list(TRUE["start"].dt.strftime("%d.%m.%Y"))
-    column, said = note_of([*days, *["00.00.0000"] * 60])
+    cells = [*TRUE["start"].dt.strftime("%d.%m.%Y"), *["00.00.0000"] * 60]
+    column, said = note_of(cells)
     assert column.kind == "nominal"
     assert "looks like dates, but for '00.00.0000' (83.3% are)" in said[0]
     assert "replace '00.00.0000' by None" in said[0]
     with from_shell():
-        assert (
-            "give --csv na=00.00.0000 where a cell is missing"
-            in note_of([*days, *["00.00.0000"] * 60])[1][0]
-        )
-        assert "give --csv 'na=-  -' where" in note_of([*days, *["-  -"] * 60])[1][0]
+        assert "give --csv na=00.00.0000 where a cell is missing" in note_of(cells)[1][0]
+        assert "give --csv 'na=-  -' where" in note_of([*cells[:N], *["-  -"] * 60])[1][0]
     assert "but for 'k.A.'" in note_of(["7,5", "3,25", "k.A."] * 50)[1][0]
     assert not note_of(["2", "4", "more"] * 50)[1]  # categories
 
