@@ -25,7 +25,7 @@ from discrete_itd.likelihood.sampling import sample_batch
 from discrete_itd.models import decoder as decoders
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
-from discrete_itd.training.state import Average, Optimizer
+from discrete_itd.training.state import Optimizer
 from tests.laws import (
     code,
     line,
@@ -222,7 +222,7 @@ def training_run(kind, table, device):
     plan = TrainingPlan(batch_size=N_ROWS)
     denoiser, x = denoiser.to(device), x.repeat(8, 1).to(device)
     random = torch.Generator("cpu" if device == META else device).manual_seed(1)
-    run = Run(denoiser, x, x, plan, random, None, None)
+    run = Run(denoiser, x, x, plan, random)
     run.use(None if denoiser.closed_form else QUADRATURE.to(device), 0)
     return run
 
@@ -242,14 +242,11 @@ def test_a_step_of_a_decoder_does_not_wait_for_the_device(table):
     book, rng = Codebook(columns, leading), np.random.default_rng(0)
     x = random_rows(book, N_ROWS, rng, missing=0.15)
     plan = decoders.DecoderPlan(2, 8, n_points=64, n_components=64)
-    run = decoders.DecoderRun(random_marginals(book, rng), x, x, plan, generator(), lambda: 0.0)
-    run.layout, run.network, run.points = (
-        m.to(META) for m in (run.layout, run.network, run.points)
-    )
-    run.average = Average(run.network, 0.99)
-    run.optimizer = Optimizer(dict(run.network.named_parameters()), 0.01, 1.0)
-    rows = run.layout.of_rows(x.to(META))
-    twice(lambda: run.make_step(rows, 0.5))
+    fit = decoders.DecoderFit(random_marginals(book, rng), x, x, plan, generator())
+    network, meta = fit.network.to(META), x.to(META)
+    optimizer = Optimizer(dict(network.named_parameters()), 0.01, 1.0)
+    rows, loss = network.constants(meta), decoders.LatentLoss(0.5)
+    twice(lambda: optimizer.step(loss.nats(network, meta, generator(), *rows), 0.1))
 
 
 # -- the same answers --------------------------------------------------------------------------------

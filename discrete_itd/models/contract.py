@@ -409,14 +409,17 @@ class FitPlan:
         self.run.interrupted |= report.stopped == "interrupted"
         if self.run.interrupted:
             report.stopped = "interrupted"
-        if report.stopped == "max_time":
-            kind = "causal network" if denoiser.closed_form else "network"
-            n, most = report.history[-1].step, training.max_steps
-            if n:
-                self.run.cut.append(f"the training of a {kind} after {n:,} of {most:,} steps")
-            else:
-                self.run.left_out.append(kind)
+        self.note_end(report, "causal network" if denoiser.closed_form else "network")
         return report
+
+    def note_end(self, report: Report, kind: str) -> None:
+        """Record a training that ``max_time`` ended or left no time for."""
+        n = report.history[-1].step
+        if report.stopped == "max_time" and n:
+            most = report.max_steps
+            self.run.cut.append(f"the training of a {kind} after {n:,} of {most:,} steps")
+        elif report.stopped == "max_time":
+            self.run.left_out.append(kind)
 
     def _shown(self, share: float, latest: Evaluation) -> None:
         """Show the progress of this network as that of all networks."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
-from discrete_itd.denoisers.base import NEGLIGIBLE, log_sum_exp
+from discrete_itd.denoisers.base import NEGLIGIBLE, Denoiser, log_sum_exp
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MOST_DEPENDENT
@@ -220,14 +220,16 @@ class Layout(nn.Module):
         return torch.cat([values, *numbers, constants[:, self._with_gaps], shared], 1)
 
 
-class DecoderNetwork(nn.Module):
-    """The network g: points of the latent space to distributions of the columns.
+class DecoderNetwork(Denoiser):
+    """The network g: points of the latent space to distributions of the columns, and with fixed points (9).
 
     Its first outputs are small, so that it starts near the marginals. ``mean`` and ``sd`` (R,) are those of the
     continuous columns, ``least_sd`` is their least standard deviation given the point, and ``sizes`` are the dimensions
-    of the latent space, then the hidden units of each layer. The generator draws the initial weights.
+    of the latent space, then the hidden units of each layer. The generator draws the initial weights, and ``n_points``
+    latent ones, (K, L) in the unit cube, at which rows are scored.
     """
 
+    points: Tensor
     mean: Tensor
     sd: Tensor
     pairs: Tensor
@@ -240,9 +242,11 @@ class DecoderNetwork(nn.Module):
         *,
         least_sd: float,
         sizes: tuple[int, ...],
+        n_points: int,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
+        super().__init__(layout.book)
+        self.layout = layout
         self.least_sd, self.n_values, self.n_real = least_sd, layout.n_values, len(mean)
         sizes = (*sizes, self.n_values + 2 * self.n_real + layout.pairs.shape[1])
         like = layout.base
@@ -259,8 +263,26 @@ class DecoderNetwork(nn.Module):
         self.register_buffer("pairs", layout.pairs, persistent=False)
         self.register_buffer("mean", mean.to(like), persistent=False)
         self.register_buffer("sd", sd.to(like), persistent=False)
+        points = latent_points(n_points, sizes[0], generator)
+        self.register_buffer("points", points, persistent=False)
 
-    def forward(self, u: Tensor) -> Columns:
+    @property
+    def closed_form(self) -> bool:
+        return True
+
+    @property
+    def score_work(self) -> int:
+        return len(self.points) * self.layout.n_values
+
+    def constants(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layout.of_rows(x)
+
+    def log_prob_from(self, x: Tensor, *constants: Tensor) -> Tensor:
+        features, start = constants
+        points = self.layout.of_points(self.columns(normal(self.points, features)))
+        return log_prob((features, start), points)
+
+    def columns(self, u: Tensor) -> Columns:
         """The columns at latent points ``u`` (K, L)."""
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             u = torch.addmm(bias, u if i == 0 else nn.functional.silu(u), weight)

@@ -30,8 +30,6 @@ from discrete_itd.denoisers.mixture import EM_ROWS, with_dependent_numbers
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.models.growing import grow
-from discrete_itd.progress import deferred_interrupts
-from discrete_itd.training.config import Evaluation
 
 MOST_COMPONENTS = 1 << 14
 EM_ROUNDS = 100  # of a mixture of products, at most
@@ -221,14 +219,13 @@ class Decoder(Recipe):
         "max_steps": (0, math.inf),
     }
 
-    def plan(self, max_time: float | None = None) -> DecoderPlan:
+    def plan(self) -> DecoderPlan:
         """The settings of the fit."""
         return DecoderPlan(
             n_latent=self.n_latent,
             n_points=self.n_points,
             n_components=self.n_components,
             max_steps=self.max_steps,
-            max_time=max_time,
         )
 
     def seconds_needed(self, rows: TrainingRows) -> float:
@@ -241,29 +238,20 @@ class Decoder(Recipe):
         return rows.once(self, lambda: self._fitted(rows, plan))
 
     def _fitted(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
-        left = None if math.isinf(plan.time_left) else max(plan.time_left, 1e-3)
-
-        def ended(n: int, most: int) -> None:
-            if n:
-                plan.run.cut.append(f"the training of a decoder after {n:,} of {most:,} steps")
-            else:
-                plan.run.left_out.append("decoder")
-
-        def shown(share: float, nats: float) -> None:
-            plan.show(share, Evaluation(0, 0.0, math.nan, math.nan, nats, math.nan))
-
-        with deferred_interrupts(plan.run.interrupt):
-            return fit_decoder(
-                rows.marginals,
-                rows.x,
-                rows.x_valid,
-                self.plan(left),
-                generator=rows.generator,
-                progress=shown,
-                ended=ended,
-                is_over=lambda: plan.run.interrupted,
-                is_hopeless=plan.is_hopeless,
-            )
+        denoiser, report = fit_decoder(
+            rows.marginals,
+            rows.x,
+            rows.x_valid,
+            self.plan(),
+            generator=rows.generator,
+            seconds_left=lambda: plan.time_left,
+            interrupt=plan.run.interrupt,
+            progress=plan.show,
+            is_hopeless=plan.is_hopeless,
+        )
+        if report is not None:
+            plan.note_end(report, "decoder")
+        return denoiser
 
 
 @dataclass(frozen=True)

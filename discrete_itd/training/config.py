@@ -44,6 +44,8 @@ class TrainingPlan:
         Steps in which the learning rate rises.
     ema : float
         Decay per step of the moving average of the weights. The average is validated and kept.
+    max_gradient : float
+        Bound on the norm of the gradient, per column of the table.
     patterns : tuple of two floats
         Shares of isotropic and masked rows in a batch, see :mod:`discrete_itd.training.objectives`.
     judged : tuple of two floats
@@ -65,6 +67,7 @@ class TrainingPlan:
     weight_decay: float = 0.01
     warmup: int = 100
     ema: float = 0.998
+    max_gradient: float = 10.0
     patterns: tuple[float, float] = (0.2, 0.8)
     judged: tuple[float, float] = (0.5, 0.5)
     n_validations: int = 40
@@ -97,12 +100,13 @@ class Report:
     """The course of a training.
 
     ``stopped`` is its end: "max_steps", "max_time", "no improvement", "interrupted" or "diverged". ``rollbacks`` has an
-    entry for each divergence.
+    entry for each divergence, ``max_steps`` is the bound on the steps.
     """
 
     history: list[Evaluation] = field(default_factory=list)
     stopped: str = ""
     rollbacks: list[Rollback] = field(default_factory=list)
+    max_steps: int = 0
 
     @property
     def improved(self) -> bool:

@@ -31,7 +31,7 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.config import TrainingPlan, accelerated
 from discrete_itd.training.objectives import Evaluator, Loss, losses, mean_and_error
 from discrete_itd.training.rows import RowSource, batches_with
-from discrete_itd.training.state import MAX_GRADIENT, Average, Optimizer
+from discrete_itd.training.state import Average, Optimizer
 
 PATIENCE = timedelta(days=30)  # timeout of the others: process 0 may fit exact models for hours
 LOST = "another process of this job has ended, and so does this one; its own message says why"
@@ -285,7 +285,7 @@ class Follower:
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
         self.optimizer = Optimizer(
-            self.parameters, plan.weight_decay, MAX_GRADIENT * x_valid.shape[1]
+            self.parameters, plan.weight_decay, plan.max_gradient * x_valid.shape[1]
         )
         loss, judge = losses(plan, training.quadrature)
         self.evaluator = Evaluator(judge, x_valid, training.seed)

@@ -29,13 +29,14 @@ from discrete_itd.training.distributed import EVALUATE, LOAD, STEP, MeanLoss, Te
 from discrete_itd.training.objectives import (
     DRAWS,
     Evaluator,
+    Loss,
     losses,
     mean_and_error,
     pilot_quadrature,
     seconds_of_row,
 )
 from discrete_itd.training.rows import RowSource, TensorRows, batches_with
-from discrete_itd.training.state import MAX_GRADIENT, Average, Optimizer, RandomStreams
+from discrete_itd.training.state import Average, Optimizer, RandomStreams
 from discrete_itd.validation import warn
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # factor of the learning rate at a plateau; least factor
@@ -80,7 +81,8 @@ def train(
     checkpoint: Checkpoint | None = None,
     source: RowSource | None = None,
     team: Team | None = None,
-    is_hopeless: Callable[[Tensor], bool] = lambda nats: False,  # noqa: ARG005
+    loss_at: Callable[[float], Loss] | None = None,
+    is_hopeless: Callable[[Tensor], bool] | None = None,
 ) -> Report:
     """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
 
@@ -104,7 +106,9 @@ def train(
         Source of batches, if ``x`` is only a sample of the training rows.
     team : Team, optional
         Other processes that take part, see :mod:`discrete_itd.training.distributed`; this is process 0.
-    is_hopeless : callable
+    loss_at : callable, optional
+        The objective of a step at a share of the training, in place of the plan's; in a team of one.
+    is_hopeless : callable, optional
         Whether to end the training, given the code lengths that the first held-out rows, (n,), would have if it gained
         as much again as it did until now. Called after ``EARLIEST_END``, for denoisers with a closed form.
 
@@ -129,8 +133,19 @@ def train(
     UserWarning
         If weights or loss diverged and training continued from an earlier state, or gave up.
     """
-    run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint, source, team)
-    run.is_hopeless = is_hopeless
+    run = Run(
+        denoiser,
+        x,
+        x_valid,
+        plan,
+        generator,
+        progress=progress,
+        checkpoint=checkpoint,
+        source=source,
+        team=team,
+        loss_at=loss_at,
+        is_hopeless=is_hopeless,
+    )
     report, team = run.report, run.team
     try:
         if not run.resume():
@@ -171,20 +186,26 @@ class Run:
         x_valid: Tensor,
         plan: TrainingPlan,
         generator: torch.Generator,
-        progress: Callable[[float, Evaluation], object] | None,
-        checkpoint: Checkpoint | None,
+        *,
+        progress: Callable[[float, Evaluation], object] | None = None,
+        checkpoint: Checkpoint | None = None,
         source: RowSource | None = None,
         team: Team | None = None,
+        loss_at: Callable[[float], Loss] | None = None,
+        is_hopeless: Callable[[Tensor], bool] | None = None,
     ) -> None:
         self.start = time.perf_counter()
         self.denoiser, self.x, self.x_valid, self.plan = denoiser, x, x_valid, plan
         self.generator, self.progress, self.checkpoint = generator, progress, checkpoint
         self.team, self.source = team or Team(), source or TensorRows(x)
+        self.loss_at, self.is_hopeless = loss_at, is_hopeless
         n_rows = self.source.n_rows
         self.identity = describe(denoiser, x, x_valid, plan, n_rows) if checkpoint else {}
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
-        self.optimizer = Optimizer(self.parameters, plan.weight_decay, MAX_GRADIENT * x.shape[1])
+        self.optimizer = Optimizer(
+            self.parameters, plan.weight_decay, plan.max_gradient * x.shape[1]
+        )
         size = min(plan.batch_size, max(32, n_rows // 8))
         self.batch_size = max(1, size // self.team.size)
         own = self.source.part(self.team.rank, self.team.size)
@@ -192,7 +213,7 @@ class Run:
             own, denoiser.constants, self.batch_size, generator, plan.max_steps
         )
         self.streams = RandomStreams(generator)
-        self.report = Report()
+        self.report = Report(max_steps=plan.max_steps)
         self.quadrature: Quadrature | None = None
         self.step, self.seed = 0, 0
         self.next_evaluation, self.cut = 1 / plan.n_validations, 1.0
@@ -202,7 +223,6 @@ class Run:
         self.seconds_to_evaluate = 0.0  # of the last evaluation
         self.seconds_to_begin = 0.0  # until the end of the first step
         self.kept: dict[str, Any] = {}  # the last sound state
-        self.is_hopeless: Callable[[Tensor], bool] = lambda nats: False  # noqa: ARG005
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -232,7 +252,8 @@ class Run:
         if team.size > 1:
             task = plan, quadrature, seed, self.batch_size, self.weights(), self.x.device
             team.start(Training(self.denoiser, *task), self.source, self.x_valid)
-        self.mean_loss = team.together(MeanLoss(self.denoiser, loss))
+        self.mean = MeanLoss(self.denoiser, loss)
+        self.mean_loss = team.together(self.mean)
 
     def finish(self) -> None:
         """Train to the end."""
@@ -324,6 +345,8 @@ class Run:
             warm = max(warm, share / WARMUP_SHARE)
         rate *= min(1.0, warm)
         self.team.tell(STEP, rate, self.step)
+        if self.loss_at is not None:
+            self.mean.loss = self.loss_at(share)
         loss = self.mean_loss(self.generator, *next(self.batches))
         self.norms.append(self.optimizer.step(loss, rate))
         self.step += 1
@@ -350,7 +373,9 @@ class Run:
     def is_given_up(self) -> bool:
         """Whether the training is hopeless, even if it gained as much again as so far."""
         share, lines = self.done_share(), self.report.history
-        if not EARLIEST_END < share < 1 or not self.denoiser.closed_form or self.team.size > 1:
+        if self.is_hopeless is None or not self.denoiser.closed_form or self.team.size > 1:
+            return False
+        if not EARLIEST_END < share < 1:
             return False
         gained = max(0.0, lines[0].valid_nats - lines[-1].valid_nats)
         return self.is_hopeless(self.nats - gained)

@@ -242,7 +242,10 @@ class Loss(Protocol):
     def nats(
         self, denoiser: Denoiser, x: Tensor, generator: torch.Generator, *constants: Tensor
     ) -> Tensor:
-        """Nats of each row of ``x`` (B, C), by way of the :meth:`~Denoiser.constants` of a closed form: (B,)."""
+        """Nats of each row of ``x`` (B, C), by way of the :meth:`~Denoiser.constants` of a closed form: (B,).
+
+        In training only, their mean will do.
+        """
         ...
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
-MAX_GRADIENT = 10.0  # bound on the norm of the gradient, per column of the table
 
 Trained = TypeVar("Trained", bound=nn.Module)
 

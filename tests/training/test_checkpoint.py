@@ -144,7 +144,7 @@ def test_interruptions_anywhere_leave_no_trace(cpu, tmp_path, monkeypatch, plan)
 def test_what_is_kept_stays_as_it_was(device):
     rows = correlated_rows(300, 0, device)
     net, generator = make_network(rows), seeded_generator(0, device)
-    taken = Run(net, rows, rows, short_plan(), generator, None, None)
+    taken = Run(net, rows, rows, short_plan(), generator)
     taken.begin()
     taken.make_step(0.1)
     taken.keep()
@@ -435,8 +435,7 @@ def test_forged_states_are_refused_or_lead_to_an_end(cpu, path, tmp_path, monkey
                 held_out,
                 plan,
                 seeded_generator(0, cpu),
-                None,
-                Checkpoint(forged),
+                checkpoint=Checkpoint(forged),
             )
             with seeded(0, cpu):
                 taken.resume()

@@ -222,7 +222,7 @@ def test_the_batch_is_divided():
         size = 2
 
     x, plan = rows(512, 1), TrainingPlan(batch_size=64)
-    run = Run(network(True, x), x, x, plan, torch.Generator(), None, None, None, Two())
+    run = Run(network(True, x), x, x, plan, torch.Generator(), team=Two())
     assert {len(t) for t in next(run.batches)} == {run.batch_size} == {32}
 
 
