@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import chosen, log_gaussian
+from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import (
@@ -137,17 +138,14 @@ class MixtureDenoiser(Denoiser):
             if not bool(chol.isfinite().all() & (chol.diagonal(dim1=1, dim2=2) > 0).all()):
                 raise ValueError("chol must be finite and its diagonal positive")
             var = chol.square().sum(2)
-        self.own_reals = mean is not None and len(codebook.reals) > 0
-        needs_fallback = codebook.vocabularies or (len(codebook.reals) and not self.own_reals)
-        if needs_fallback and fallback is None:
+        like, levels, n_real = codebook.known_snr, codebook.levels, len(codebook.reals)
+        self.own_reals, self.fallback = mean is not None and n_real > 0, fallback
+        if (codebook.vocabularies or (n_real and not self.own_reals)) and fallback is None:
             raise ValueError(
                 "a mixture of products needs a fallback for high-cardinality columns, and for continuous columns"
                 " without mean and var"
             )
-        self.fallback = fallback
-        like, levels = codebook.known_snr, codebook.levels
-        weights, probs = weights.to(like), probs.to(like)
-        z, n_real = len(weights), len(codebook.reals)
+        weights, probs, z = weights.to(like), probs.to(like), len(weights)
         if weights.ndim != 1 or not bool((weights > 0).all()):
             raise ValueError("weights must be positive numbers, one for each class")
         if probs.shape != (z, levels.n_points) or not bool((probs > 0).all()):
@@ -157,15 +155,16 @@ class MixtureDenoiser(Denoiser):
         shapes = [None if t is None else t.shape for t in (mean, var)]
         if shapes != [None, None] and shapes != [(z, n_real)] * 2:
             raise ValueError(f"mean and var must both have shape ({z}, {n_real})")
-        if var is not None and not bool((var > 0).all()):
+        if mean is None or var is None:
+            mean = var = torch.zeros(z, 0)
+        if not bool((var > 0).all()):
             raise ValueError("the variances of the classes must be positive")
-        if mean is not None and var is not None and not bool((mean + var).isfinite().all()):
+        if not bool((mean + var).isfinite().all()):
             raise ValueError("the means and variances of the classes must be finite")
-        empty = torch.zeros(z, 0)
         self.register_buffer("log_weights", torch.log_softmax(weights.log(), 0))
         self.register_buffer("log_probs", levels.log_softmax(probs.log()))
-        self.register_buffer("means", (empty if mean is None else mean).to(like))
-        self.register_buffer("var", (empty if var is None else var).to(like))
+        self.register_buffer("means", mean.to(like))
+        self.register_buffer("var", var.to(like))
         self.register_buffer("chol", (torch.zeros(z, 0, 0) if chol is None else chol).to(like))
         self._of_levels, self._quadratics = Derived(_by_level), Derived(quadratics)
         self._dense = Derived(DenseGaussians)
@@ -597,9 +596,7 @@ class MixtureDenoiser(Denoiser):
             sums = new
             mass, counts, first, second, present = sums
             weights = mass + 0.5
-            observed = book.levels.per_level(book.levels.sum(counts))
-            few = pseudo_count + lacking(observed)
-            probs = (counts + few * prior) / (observed + few)
+            probs = smoothed(book.levels, counts, prior, pseudo_count)
             few = lacking(present)
             mean = (first + (0.5 + few) * middle) / (present + 0.5 + few)
             square = second - 2 * mean * first + mean.square() * present
@@ -673,6 +670,13 @@ def quadratics(mean: Tensor, var: Tensor) -> Tensor:
     mean, var = mean.double(), var.double()
     constant = mean.square() / var + (2 * math.pi * var).log()
     return torch.cat([-0.5 / var, mean / var, -0.5 * constant], 1).T
+
+
+def smoothed(levels: Levels, counts: Tensor, prior: Tensor, rows: float) -> Tensor:
+    """Probabilities (Z, T) of levels by their counts (Z, T), and the ``prior`` as that of some more rows."""
+    seen = levels.per_level(levels.sum(counts))
+    rows_of_prior = rows + lacking(seen)
+    return (counts + rows_of_prior * prior) / (seen + rows_of_prior)
 
 
 def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:
@@ -758,9 +762,7 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     # one row more, spread evenly, so that no class is lost
     weights = sums.mass + 1 / len(sums.mass)
     prior = model.log_probs.exp()
-    seen = levels.per_level(levels.sum(sums.counts))
-    kept_rows = prior_rows + lacking(seen)
-    probs = (sums.counts + kept_rows * prior) / (seen + kept_rows)
+    probs = smoothed(levels, sums.counts, prior, prior_rows)
     kept = len(weights) - n_fixed
     probs[kept:] = prior[kept:]
     if not model.own_reals:
