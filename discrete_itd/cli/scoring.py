@@ -23,7 +23,7 @@ from discrete_itd.cli.inputs import (
 )
 from discrete_itd.cli.messages import UserError, note, plus_minus, say
 from discrete_itd.cli.tables import Source
-from discrete_itd.detection import conformal
+from discrete_itd.detection import thresholds
 from discrete_itd.detection.answers import (
     DENSITY_OUTPUTS,
     Estimator,
@@ -195,7 +195,7 @@ def _with_discoveries(
             counts = counts.add(frame["p_value"].value_counts(), fill_value=0)
             n_frames += 1
         n = counts.sort_index().astype(int)
-        level = conformal.discovery_level(n.index.to_numpy(dtype=float), n.to_numpy(), fdr)
+        level = thresholds.discovery_level(n.index.to_numpy(dtype=float), n.to_numpy(), fdr)
         file.seek(0)
         for _ in range(n_frames):
             frame = pickle.load(file)  # written above, in a file without a name

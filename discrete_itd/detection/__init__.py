@@ -1,7 +1,8 @@
 """Anomaly detection: calibrated scores, thresholds, reasons, and tests for drift.
 
-In the order in which they build on each other: ``score`` (nats by column, above those of typical cells); ``conformal``
-(p-values), ``thresholds`` and ``groups``; ``distributions`` (of single cells), ``assessment`` (of every cell of a row)
-and ``reasons``; ``two_samples`` (tests valid in small samples) and ``drift``; ``calibration`` (division of the rows of
-a fit); ``detector``, the scikit-learn estimator; and ``martingales`` and ``watch``, which monitor rows as they arrive.
+In the order in which they build on each other: ``score`` (nats by column, above those of typical cells); ``thresholds``
+(conformal p-values and alarms) and ``groups``; ``cells`` (distributions of cells given the others, and which are wrong)
+and ``reasons``; ``drift`` (of a batch, by tests valid in small samples); ``calibration`` (division of the rows of a
+fit); ``detector``, the scikit-learn estimator; ``answers``, the table of its results; and ``watch``, which monitors
+rows as they arrive.
 """

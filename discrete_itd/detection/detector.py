@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.denoisers import ForestDenoiser
-from discrete_itd.detection import calibration, conformal, drift, reasons, thresholds
+from discrete_itd.detection import calibration, drift, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.score import MOST_WEIGHT, Scorer, row_scores, small_trees
@@ -127,7 +127,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     Notes
     -----
-    p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
+    p-values are split-conformal (:mod:`discrete_itd.detection.thresholds`): for a row that is exchangeable with the
     calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, whatever the model.
 
     What that means depends on the sampling of the rows, which a table does not show. By default they are assumed to be
@@ -149,7 +149,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     References
     ----------
     Bates, Candès, Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 2023,
-    arXiv:2104.08279; eq. (7) of :mod:`discrete_itd.detection.conformal`.
+    arXiv:2104.08279; eq. (7) of :mod:`discrete_itd.detection.thresholds`.
 
     Examples
     --------
@@ -269,14 +269,14 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         own = Groups.of(given, density, rows, parts, rate)
         repeats = calibration.repeats(rows.x, parts)
         if len(scores):
-            known = conformal.lowered(scores, scorer.rounding)  # rounding must not cause an alarm
+            known = thresholds.lowered(scores, scorer.rounding)  # rounding must not cause an alarm
             threshold = thresholds.at_lowest_rate(known, rate, name)
             threshold = own.with_offsets(threshold, known, rate, None).among(known, repeats)
         else:
             seen = scorer.score(rows.take(parts.rest[:SEEN_ROWS]))
             offset = np.quantile(seen, rate)
             if (seen == offset).any():
-                offset = conformal.lowered(offset, scorer.rounding)
+                offset = thresholds.lowered(offset, scorer.rounding)
             threshold = thresholds.at_offset(scores, float(offset))
         threshold = replace(threshold, contaminated=share is not None)
         self._set_fitted(scorer, own, scores, nats, repeats, threshold)
@@ -401,7 +401,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     def p_values(
         self, X: Any, *, two_sided: bool = False, scores: np.ndarray | None = None
     ) -> np.ndarray:
-        r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.detection.conformal`.
+        r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.detection.thresholds`.
 
         Parameters
         ----------
@@ -423,7 +423,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         ValueError
             If the detector was fitted without calibration rows.
         """
-        calibration, rows = conformal.calibration_scores(self), self._rows(X)
+        calibration, rows = thresholds.calibration_scores(self), self._rows(X)
         new = self.score_samples(rows) if scores is None else scores
         how: Any = {"two_sided": two_sided, "rounding": self._scorer.rounding}
         return self._groups.p_values(calibration, new, self._groups.place(rows), **how)
@@ -439,7 +439,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             False-discovery rate, controlled by the procedure of Benjamini and Hochberg.
         two_sided : bool
             If True, rows may also be too probable: half of ``fdr`` is spent on either side
-            (:func:`discrete_itd.detection.conformal.two_sided_discoveries`).
+            (:func:`discrete_itd.detection.thresholds.two_sided_discoveries`).
 
         Returns
         -------
@@ -465,13 +465,13 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
                 " batch, or scores lower"
             )
         if not two_sided:
-            return conformal.discoveries(self.p_values(X), fdr)
+            return thresholds.discoveries(self.p_values(X), fdr)
         low, high = self._sides(X)
-        return conformal.two_sided_discoveries(low, high, fdr)
+        return thresholds.two_sided_discoveries(low, high, fdr)
 
     def _sides(self, X: Any) -> list[np.ndarray]:
         """One-sided p-values (N,) of scores that are too low, and of those that are too high."""
-        scores, rows = conformal.calibration_scores(self), self._rows(X)
+        scores, rows = thresholds.calibration_scores(self), self._rows(X)
         new, place, rounding = (
             self.score_samples(rows),
             self._groups.place(rows),
@@ -550,7 +550,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     def _lowered(self) -> np.ndarray:
         """Calibration scores less their rounding error."""
-        return conformal.lowered(conformal.calibration_scores(self), self._scorer.rounding)
+        return thresholds.lowered(thresholds.calibration_scores(self), self._scorer.rounding)
 
     def set_threshold(
         self, threshold: Threshold | None = None, *, false_alarm_rate: float | None = None
@@ -642,7 +642,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         rows = self._rows(X)
         nats = self._scorer.explain(rows)
         if relative:
-            conformal.calibration_scores(self)
+            thresholds.calibration_scores(self)
             nats = nats - self._groups.usual(self._nats, self._groups.place(rows))
         return nats
 
@@ -736,7 +736,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         Drift
             To be printed; ``drifted``, ``drifted_columns``, ``dependent_columns`` and ``to_frame()`` hold the results.
         """
-        n = len(conformal.calibration_scores(self))
+        n = len(thresholds.calibration_scores(self))
         if n < 2:
             raise ValueError(
                 f"drift needs at least two calibration rows, got {n}: fit to more rows, or with a larger"

@@ -2,7 +2,7 @@ r"""Comparison of rows within their own group: the columns that define it, and i
 
 With :math:`g` the cells of a row in the columns that define its group, a detector scores the others by :math:`\log
 P(x_{others} \mid g)`, and compares the score with those of calibration rows of the same group: eq. (7) of
-:mod:`discrete_itd.detection.conformal` within each group. For an inlier that is exchangeable with the calibration rows
+:mod:`discrete_itd.detection.thresholds` within each group. For an inlier that is exchangeable with the calibration rows
 of its group, :math:`P(p \le \alpha \mid g) \le \alpha` then holds in each group, not only on average over groups.
 
 A group of fewer than :math:`\lceil 1 / \alpha \rceil - 1` calibration rows has no p-value as small as :math:`\alpha`.
@@ -28,10 +28,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from discrete_itd.detection import conformal, thresholds
+from discrete_itd.detection import thresholds
 from discrete_itd.detection.calibration import Division
-from discrete_itd.detection.conformal import Scores
-from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.detection.thresholds import Scores, Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
 from discrete_itd.encoders.inference import how_kept, left_out_as
 from discrete_itd.encoders.observed import Observed
@@ -196,7 +195,7 @@ class Groups:
         out = np.ones(len(scores))
         for here in np.unique(place):
             among, own = place == here, calibration[self.members[here]]
-            out[among] = conformal.p_values(
+            out[among] = thresholds.p_values(
                 own, scores[among], two_sided=two_sided, rounding=rounding
             )
         return out

@@ -5,7 +5,7 @@
 
 Batch and usual rows are drawn from one distribution, so each alarm is false. "Asymptotic" are Kolmogorov and Smirnov's
 limit and Pearson's chi-square with categories pooled that are expected fewer than five times; "exact" are the tests of
-:mod:`discrete_itd.detection.two_samples`. The rates of p <= 0.01 and p <= 0.05 stand with their standard errors; a test
+:mod:`discrete_itd.detection.drift`. The rates of p <= 0.01 and p <= 0.05 stand with their standard errors; a test
 is valid if they are no higher. Discrete statistics, few of which are possible in small batches, may have lower ones.
 
 - continuous: Gaussian values; ties: Poisson values of mean 1; both by Kolmogorov and Smirnov.
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from discrete_itd.detection import two_samples
+from discrete_itd.detection import drift
 from discrete_itd.detection.drift import compare, differs
 from tests.benchmarks.tables import machine, markdown
 
@@ -114,7 +114,7 @@ def numbers(draw: Callable[[np.random.Generator, int], NDArray[np.float64]]) -> 
                 d = round(old.statistic * n * m)  # an integer, but for rounding
 
                 def exact(a: NDArray = a, b: NDArray = b) -> float:
-                    return two_samples.same_distribution(a, b)
+                    return drift.same_distribution(a, b)
 
                 new = [v(d, alpha, exact) for v, alpha in zip(verdicts, ALPHAS, strict=True)]
                 found.append([[old.pvalue <= alpha for alpha in ALPHAS], new])
@@ -133,7 +133,7 @@ def categories(n_categories: int) -> Callable:
         for _ in range(repeats):
             table = np.stack([random.multinomial(k, probs) for k in (n, m)])
             a, b = (np.repeat(np.arange(n_categories), counts) for counts in table)
-            p.append([asymptotic_chi_square(table), two_samples.same_categories(a, b, random)])
+            p.append([asymptotic_chi_square(table), drift.same_categories(a, b, random)])
         return np.array(p)[:, :, None] <= ALPHAS
 
     return alarms
@@ -153,7 +153,7 @@ def whole(n: int, m: int, repeats: int, random: np.random.Generator) -> Alarms:
     found = []
     for _ in range(max(repeats // 3, 1)):
         nats = state.exponential(size=(n + m, 5)) @ mixing
-        with mock.patch.object(two_samples, "N_PERMUTATIONS", 199):
+        with mock.patch.object(drift, "N_PERMUTATIONS", 199):
             p_value, table = compare(nats[:n], nats[n:], range(5), state)
         old = [stats.ks_2samp(a[:n], a[n:], method="asymp").pvalue for a in nats.T]
         q = stats.false_discovery_control(old), table["q_value"].to_numpy()

@@ -9,7 +9,7 @@ A default detector is fitted once on 60 % of a table's inliers, and its scores o
 thirds of them are the pool, of which, 200 times over, a random half calibrates and the other half is tested; the others
 become anomalies, in which 1, 2 or 4 cells hold what another of those rows has there. A numeric table has anomalies of
 its own, and all rows that were not fitted are the pool. The p-values are those of
-:mod:`discrete_itd.detection.conformal`.
+:mod:`discrete_itd.detection.thresholds`.
 
 False alarms. Over calibration and test rows together, the chance of p <= alpha is k / (n + 1), where
 k = floor(alpha (n + 1)), for n calibration rows whose scores all differ, and less if some are tied. The number of
@@ -59,7 +59,7 @@ from sklearn.metrics import roc_auc_score
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
-from discrete_itd.detection.conformal import discoveries, p_values
+from discrete_itd.detection.thresholds import discoveries, p_values
 from tests.benchmarks.data import load_numeric, numeric_names
 from tests.benchmarks.tables import keep, kept, machine, markdown, mean_and_error, timed
 

@@ -4,10 +4,10 @@
     python -m tests.benchmarks.watch --quick
 
 Scores are Gaussian, or Poisson with many ties; no model is fitted. All martingales bet against the same online
-p-values of :mod:`discrete_itd.detection.martingales`, but for the line "fixed": the watch's bets against smoothed
+p-values of :mod:`discrete_itd.detection.watch`, but for the line "fixed": the watch's bets against smoothed
 p-values of the calibration rows alone, which are valid one by one, and not together.
 
-- watch: :class:`discrete_itd.detection.martingales.Martingales`.
+- watch: :class:`discrete_itd.detection.watch.Martingales`.
 - Simple Jumper: of Vovk et al. 2021 (arXiv:2102.10439), three linear bets, with a jumping rate of 0.01 or 0.001.
 - Composite Jumper: the mean of Simple Jumpers with rates 0.0001, 0.001, 0.01, 0.1 and 1.
 
@@ -24,7 +24,7 @@ import time
 
 import numpy as np
 
-from discrete_itd.detection.martingales import Martingales, Ranks
+from discrete_itd.detection.watch import Martingales, Ranks
 from tests.benchmarks.tables import machine, markdown
 
 ALPHAS = (0.01, 0.05)

@@ -10,14 +10,16 @@ from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from discrete_itd.detection.conformal import (
+from discrete_itd.detection.thresholds import (
+    at_cost,
+    at_offset,
+    at_rate,
     calibration_scores,
     discoveries,
     lowered,
     p_values,
     two_sided_discoveries,
 )
-from discrete_itd.detection.thresholds import at_cost, at_offset, at_rate
 
 pytestmark = pytest.mark.single_precision
 

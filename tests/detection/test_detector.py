@@ -22,9 +22,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import detector as detecting
-from discrete_itd.detection.conformal import discoveries, p_values
 from discrete_itd.detection.score import Scorer
-from discrete_itd.detection.thresholds import Threshold, at_offset
+from discrete_itd.detection.thresholds import Threshold, at_offset, discoveries, p_values
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Mixture, Network, Trees

@@ -11,8 +11,8 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch
-from discrete_itd.detection import martingales
-from discrete_itd.detection.martingales import N_BETS, Martingales, Ranks, bets, reserve
+from discrete_itd.detection import watch
+from discrete_itd.detection.watch import N_BETS, Martingales, Ranks, bets, reserve
 from discrete_itd.storage.files import read_state, write_state
 
 pytestmark = pytest.mark.single_precision
@@ -60,8 +60,8 @@ def naive(seen, new, uniform):
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("pending", [1, 7, 256])
 def test_p_values_are_those_of_the_definition(monkeypatch, kind, pending):
-    monkeypatch.setattr(martingales, "PENDING", pending)
-    monkeypatch.setattr(martingales, "COMPARED", 40)
+    monkeypatch.setattr(watch, "PENDING", pending)
+    monkeypatch.setattr(watch, "COMPARED", 40)
     random = np.random.default_rng(0)
     seen, new = (VALUES[kind](random, (n, 3)) for n in (20, 60))
     uniform = 1 - random.random(new.shape)

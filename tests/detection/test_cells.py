@@ -1,0 +1,703 @@
+"""Cells given the other cells of their rows, against enumeration and the model's own conditionals; and wrong ones."""
+
+import dataclasses
+import functools
+import itertools
+import math
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "estimators"))
+from test_questions import float64
+from test_questions import mixed_table as questions_table
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.channel import CoordinateSchedule, State
+from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
+from discrete_itd.detection.cells import (
+    Cell,
+    assess,
+    given_others,
+    likely_errors,
+    mean_log_volume,
+    predictions,
+)
+from discrete_itd.detection.reasons import cell_nats, expected, reasons
+from discrete_itd.detection.score import Scorer
+from discrete_itd.encoders import Column
+from discrete_itd.encoders.numeric import fit_bins
+from discrete_itd.likelihood.conditional import ConditionalDenoiser
+from discrete_itd.recipes import Causal, Mixture, Network
+
+pytestmark = pytest.mark.single_precision
+
+QUICK = {
+    "denoiser": Network(width=16, depth=1, base="independent"),
+    "max_steps": 40,
+    "n_evaluations": 16,
+    "random_state": 0,
+}
+QUICK |= {"schedule": "coordinate"}
+FEW_STEPS = {**QUICK, "max_steps": 10, "schedule": CoordinateSchedule(2)}
+LEVELS = {"a": ["x", "y", "z"], "b": ["u", "v"], "c": ["s", "t"]}
+ROWS = pd.DataFrame(list(itertools.product(*LEVELS.values())), columns=list(LEVELS))
+
+
+def conflicts(scorer, x, column, n_rivals=4):
+    """Of a row (1, C'), by how much each rival's predicted value decreases the surprisal of a cell: by column, nats.
+
+    The rivals are the cells that are most likely wrong; of every question, all cells are asked again.
+    """
+    whole, every = assess(scorer, x), torch.ones_like(x, dtype=torch.bool)
+    q, gains = given_others(scorer, x, every), {}
+    for j in np.argsort(-whole.error_log_odds[0], kind="stable")[:n_rivals]:
+        if j != column:
+            told = Cell.of(scorer, q, int(j), torch.tensor([0])).put_into(x)
+            change = whole.given_others - assess(scorer, told).given_others
+            gains[int(j)] = change[0, column]
+    return gains
+
+
+def with_denoiser(density, denoiser, marginals=None):
+    """The same model with another denoiser, and other independent columns."""
+    changes = {"denoiser": denoiser} | ({} if marginals is None else {"marginals": marginals})
+    density.model_ = dataclasses.replace(density.model_, **changes)
+    return density
+
+
+def exact_density(seed=0, **changes):
+    """A density over three columns of categories that is a known table of probabilities, in the order of ROWS."""
+    p = np.random.default_rng(seed).dirichlet([0.5] * len(ROWS)) + 0.002
+    p /= p.sum()
+    density = DiffusionDensity(
+        **{**QUICK, "max_steps": 0, "handle_unknown": "error", "column_types": "nominal", **changes}
+    ).fit(ROWS)
+    book = density.encoder_.codebook()
+    x = density.rows(ROWS).x
+    oracle = SupportDenoiser(book, x, torch.tensor(p).to(book.dtype))
+    marginals = [np.bincount(x[:, j].long(), weights=p) for j in range(3)]
+    slots = torch.zeros(book.levels.n_points).to(book.dtype)
+    for j, m in enumerate(marginals):
+        codes = torch.zeros(len(m), 3, dtype=torch.int64)
+        codes[:, j] = torch.arange(len(m))
+        slots[book.levels.index_of(codes)[:, j]] = torch.tensor(m).to(book.dtype)
+    density = with_denoiser(density, oracle, MarginalDenoiser(book, slots))
+    return density, pd.Series(p), [marginals[j] for j in range(3)]
+
+
+def conditional(p, j):
+    """P(x_j | rest) of every row of ROWS, and the entropy of that distribution, by sums."""
+    rest = [c for c in ROWS if c != ROWS.columns[j]]
+    given = p / p.groupby([ROWS[c] for c in rest]).transform("sum")
+    terms = -given * np.log(given)
+    return given, terms.groupby([ROWS[c] for c in rest]).transform("sum")
+
+
+def mixed_table(n=400, seed=0):
+    """A skewed positive number, counts with many ties, a level of many numbers and two words."""
+    rng = np.random.default_rng(seed)
+    k = rng.integers(3, size=n)
+    return pd.DataFrame(
+        {
+            "word": np.array(["low", "mid", "top"])[k],
+            "size": np.exp(rng.normal(0.7 * k, 0.4)),
+            "count": np.where(rng.random(n) < 0.4, 0, rng.poisson(3.0 + 4 * k)),
+            "level": rng.integers(0, 15, n) + 5 * k,
+            "flag": rng.random(n) < 0.2 + 0.3 * k,
+        },
+        index=[f"row {i}" for i in range(n)],
+    )
+
+
+KINDS = {"size": "continuous", "count": {"kind": "binned", "bins": 8}, "level": "ordinal"}
+TABLE = mixed_table()
+
+
+@functools.cache
+def mixed_model():
+    """Fitted once for all tests of a process."""
+    return DiffusionDensity(**{**QUICK, "max_steps": 250}, column_types=KINDS).fit(TABLE)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mixed_model()
+
+
+def conditional_on_grid(model, row, name, grid):
+    """Log-probability or -density in the column's unit of each value, given the rest of the row."""
+    rows = pd.concat([row] * len(grid), ignore_index=True).assign(**{name: grid})
+    return model.log_prob(rows, given=[c for c in rows if c != name]).log_prob
+
+
+# -- against enumeration --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_cells_against_enumeration(seed):
+    density, p, marginals = exact_density(seed)
+    nats = cell_nats(density, ROWS)
+    for j, name in enumerate(ROWS):
+        given, entropy = conditional(p, j)
+        own = marginals[j][[LEVELS[name].index(v) for v in ROWS[name]]]
+        np.testing.assert_allclose(nats.given_others[name], -np.log(given), rtol=1e-4)
+        np.testing.assert_allclose(nats.entropy[name], entropy, atol=1e-4)
+        np.testing.assert_allclose(nats.marginal[name], -np.log(own), rtol=1e-4)
+        wrong = 0.5 * own + 0.5 / len(LEVELS[name])
+        doubt = np.log((1 - given) * wrong / given)
+        np.testing.assert_allclose(nats.error_log_odds[name], doubt, atol=1e-3)
+
+
+def test_the_mean_surprise_is_the_expected_one():
+    density, p, _ = exact_density()
+    nats = cell_nats(density, ROWS)
+    for name in ROWS:
+        assert math.isclose(p @ nats.given_others[name], p @ nats.entropy[name], rel_tol=1e-4)
+
+
+def test_a_missing_cell_has_no_surprise_and_tells_nothing():
+    density, p, _ = exact_density()
+    rows = ROWS.assign(b=None)
+    nats = cell_nats(density, rows)
+    assert (nats.given_others["b"] == 0).all()
+    assert (nats.entropy["b"] == 0).all()
+    assert (nats.marginal["b"] == 0).all()
+    assert np.isneginf(nats.error_log_odds["b"]).all()
+    pair = p.groupby([ROWS["a"], ROWS["c"]]).transform("sum")
+    given = pair / p.groupby(ROWS["c"]).transform("sum")
+    np.testing.assert_allclose(nats.given_others["a"], -np.log(given), rtol=1e-4)
+
+
+def test_doubt_finds_the_wrong_cell():
+    """One cell in each row drawn from rows at large: the doubt ranks it above what the surprise alone says."""
+    density, p, _ = exact_density(3)
+    rng = np.random.default_rng(0)
+    rows = ROWS.iloc[rng.choice(len(ROWS), 3000, p=p)].reset_index(drop=True)
+    other = ROWS.iloc[rng.choice(len(ROWS), 3000, p=p)].reset_index(drop=True)
+    column = rng.integers(3, size=3000)
+    spoilt = rows.where(np.arange(3) != column[:, None], other)
+    changed = (spoilt != rows).any(axis=1).to_numpy()
+    nats = cell_nats(density, spoilt[changed])
+    hits = [
+        (t.to_numpy().argmax(1) == column[changed]).mean()
+        for t in (nats.error_log_odds, nats.marginal)
+    ]
+    assert hits[0] > 0.45
+    assert hits[0] > hits[1] + 0.05
+
+
+# -- against the model's own conditionals ---------------------------------------------------------
+
+
+def test_surprise_given_the_rest_is_the_conditional(model):
+    rows = TABLE[:30]
+    nats = cell_nats(model, rows)
+    for name in rows:
+        rest = model.log_prob(rows, given=[c for c in rows if c != name]).log_prob
+        np.testing.assert_allclose(nats.given_others[name], -rest, atol=1e-4)
+
+
+def test_the_marginals_are_those_of_independent_columns():
+    untrained = DiffusionDensity(**{**QUICK, "max_steps": 0}, column_types=KINDS).fit(TABLE)
+    rows = TABLE[:30]
+    nats = cell_nats(untrained, rows)
+    np.testing.assert_allclose(nats.marginal, untrained.explain(rows), atol=1e-4)
+    np.testing.assert_allclose(nats.marginal, nats.given_others, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["size", "count", "level", "word"])
+def test_entropy_and_interval_against_a_grid(model, name):
+    """Sums over a grid of all values, in the column's own unit."""
+    for i in range(2):
+        row = TABLE[i : i + 1]
+        grid = {
+            "size": np.exp(np.linspace(-9, 9, 8001)),
+            "count": np.arange(-150, 400),
+            "level": np.unique(TABLE["level"]),
+            "word": np.array(["low", "mid", "top"]),
+        }[name]
+        log_p = conditional_on_grid(model, row, name, grid)
+        weight = np.gradient(grid) if name == "size" else np.ones(len(grid))
+        mass = np.exp(log_p) * weight
+        assert abs(mass.sum() - 1) < 0.02  # the rest is that of unseen categories
+        entropy = -(mass * log_p).sum()
+        assert abs(cell_nats(model, row).entropy[name].iloc[0] - entropy) < 0.03
+        told = expected(model, row, [name]).iloc[0]
+        if name == "word":
+            assert told["expected"] == grid[mass.argmax()]
+            assert abs(told["probability"] - mass.max() / mass.sum()) < 1e-4
+            continue
+        low, median, high = told["low"], told["expected"], told["high"]
+        inside = mass[(grid >= low) & (grid <= high)].sum() / mass.sum()
+        assert inside > 0.79
+        if name == "count":  # of whole numbers, the ends are inside
+            assert told["probability"] - 0.01 < inside
+        else:
+            assert abs(inside - told["probability"]) < 0.01
+        assert mass[grid <= median].sum() / mass.sum() > 0.49
+        assert mass[grid >= median].sum() / mass.sum() > 0.49
+        assert mass[grid < low].sum() / mass.sum() < 0.11
+        assert mass[grid > high].sum() / mass.sum() < 0.11
+
+
+def test_the_likeliest_values_are_those_of_predict_proba(model):
+    rows = TABLE[:20]
+    told = expected(model, rows, ["word", "flag"])
+    for name in ("word", "flag"):
+        proba = model.predict_proba(rows, name)
+        for label, lines in told[told["column"] == name].groupby("row"):
+            own = proba.loc[label].sort_values(ascending=False)[:3]
+            assert lines["expected"].tolist() == own.index.tolist()
+            np.testing.assert_allclose(lines["probability"], own, atol=1e-4)
+            assert lines["rank"].tolist() == list(range(1, len(own) + 1))
+
+
+def test_times_are_told_as_times():
+    rng = np.random.default_rng(0)
+    hours = rng.integers(0, 5000, 300)
+    frame = pd.DataFrame(
+        {
+            "when": pd.Timestamp("2021-03-01") + pd.to_timedelta(hours, unit="h"),
+            "late": hours > 2500,
+        }
+    )
+    for kind in ("continuous", {"kind": "binned", "bins": 6}):
+        density = DiffusionDensity(**{**QUICK, "max_steps": 20}, column_types={"when": kind}).fit(
+            frame
+        )
+        row = frame[:1]
+        grid = pd.Timestamp("2020-06-01") + pd.to_timedelta(np.arange(0, 14000, 6), unit="h")
+        log_p = conditional_on_grid(density, row, "when", grid)
+        mass = np.exp(log_p) * 6 * 3600  # a density per second
+        entropy = -(mass * log_p).sum() / mass.sum()
+        assert abs(cell_nats(density, row).entropy["when"].iloc[0] - entropy) < 0.05
+        told = expected(density, row, ["when"]).iloc[0]
+        inside = mass[(grid >= told["low"]) & (grid <= told["high"])].sum() / mass.sum()
+        assert abs(inside - 0.8) < 0.02
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_mean_log_volumes_of_bins_against_sums(whole):
+    """Of every slot, tails among them, from the density of its values one by one."""
+    values = np.random.default_rng(0).geometric(0.1, 500) * 1.0
+    codec = fit_bins(values, whole, edges=np.array([1.0, 2.0, 5.0, 12.0]))
+    column = Column("n", np.dtype(float), codec, 500, 0)
+    grid = np.arange(-900.0, 900.0) if whole else np.linspace(-900, 900, 3_600_001)
+    slot, log_density = codec.encode(grid)
+    mass = np.exp(log_density) * (1 if whole else grid[1] - grid[0])
+    total = np.bincount(slot.astype(int), mass * log_density)
+    assert np.allclose(np.bincount(slot.astype(int), mass), 1, atol=1e-3)
+    np.testing.assert_allclose(mean_log_volume(column), total, atol=5e-3)
+
+
+# -- the odd and the missing ----------------------------------------------------------------------
+
+
+def test_missing_as_a_category():
+    """All values of a cell and its being missing are one distribution."""
+    rng = np.random.default_rng(1)
+    a = rng.random(500) < 0.5
+    gone = rng.random(500) < np.where(a, 0.7, 0.1)
+    frame = pd.DataFrame({"a": a, "b": pd.Series(rng.choice(["u", "v"], 500)).mask(gone)})
+    frame["c"] = pd.Series(rng.choice(["s", "t"], 500)).mask(gone & (rng.random(500) < 0.9))
+    density = DiffusionDensity(**QUICK, missing="category", handle_unknown="error").fit(frame)
+    rows = pd.DataFrame({"a": True, "b": ["u", "v", None], "c": None})
+    nats = cell_nats(density, rows)
+    p = np.exp(-nats.given_others["b"])
+    assert math.isclose(p.sum(), 1, abs_tol=1e-5)
+    np.testing.assert_allclose(nats.entropy["b"], -(p * np.log(p)).sum(), atol=1e-4)
+    assert np.isfinite(nats.error_log_odds).all(axis=None)
+    told = expected(density, rows[:1], ["b"])
+    assert told["expected"].isna().tolist() == [True, False, False]  # c is missing: so is b
+    np.testing.assert_allclose(told["probability"], sorted(p, reverse=True), atol=1e-4)
+    alone = np.exp(-nats.marginal["b"])
+    assert math.isclose(alone.sum(), 1, abs_tol=1e-5)
+
+
+def test_an_unseen_category_is_doubted_most(model):
+    rows = TABLE[:4].assign(word="odd")
+    nats = cell_nats(model, rows)
+    assert (nats.error_log_odds.idxmax(axis=1) == "word").all()
+    assert (nats.given_others["word"] > 4).all()
+    assert "odd" not in set(expected(model, rows, ["word"])["expected"])
+
+
+@pytest.mark.parametrize("n", [1200, 60])
+def test_many_categories_and_pooled_ones(n):
+    rng = np.random.default_rng(0)
+    shop = np.concatenate([np.arange(n), (rng.pareto(1.0, n) * 3).astype(int).clip(max=n - 1)])
+    frame = pd.DataFrame({"shop": [f"s{k}" for k in shop], "big": shop > 9})
+    columns = {"shop": {"kind": "nominal", "min_count": 1 if n > 1000 else 3}}
+    density = DiffusionDensity(**FEW_STEPS, column_types=columns).fit(frame)
+    schema = density.encoder_.schema[0]
+    assert (schema.points.kind, len(schema.codec.pooled) > 1) == (
+        ("code", False) if n > 1000 else ("simplex", True)
+    )
+    rows = frame[-4:]
+    nats = cell_nats(density, rows)
+    rest = density.log_prob(rows, given=["big"]).log_prob
+    np.testing.assert_allclose(nats.given_others["shop"], -rest, atol=1e-4)
+    proba = density.predict_proba(rows, "shop").to_numpy()
+    seen = 1 - np.exp(density.log_prob(rows.assign(shop="odd"), given=["big"]).log_prob[:, None])
+    p = np.concatenate([proba * seen, 1 - seen], 1)
+    np.testing.assert_allclose(nats.entropy["shop"], -(p * np.log(p)).sum(1), atol=1e-3)
+    top = expected(density, rows, ["shop"])["probability"].to_numpy().reshape(4, 3)
+    np.testing.assert_allclose(top, -np.sort(-proba, axis=1)[:, :3], atol=1e-4)
+
+
+def test_a_row_is_judged_alike_in_any_company(model):
+    rows = TABLE[:40]
+    whole = cell_nats(model, rows).error_log_odds
+    np.testing.assert_allclose(cell_nats(model, rows[::-1]).error_log_odds[::-1], whole, atol=1e-4)
+    np.testing.assert_allclose(cell_nats(model, rows[7:8]).error_log_odds, whole[7:8], atol=1e-4)
+
+
+def test_batches_change_nothing(model, monkeypatch):
+    x = model.rows(TABLE[:50]).x
+    scorer = Scorer(model)
+    whole = assess(scorer, x)
+    monkeypatch.setattr(
+        "discrete_itd.detection.cells.BATCH_WORK", 7 * model.denoiser_.codebook.work
+    )
+    parts = assess(scorer, x)
+    np.testing.assert_allclose(parts.error_log_odds, whole.error_log_odds, atol=1e-4)
+
+
+# -- the probability of the row, normalised by brute force; wrong cells ----------------------------
+
+N = 240
+
+
+def nominal(seed=0):
+    random = np.random.default_rng(seed)
+    a = random.choice(list("xyz"), N)
+    b = np.where(random.random(N) < 0.8, a, random.choice(list("xyz"), N))
+    return pd.DataFrame({"a": a, "b": b, "c": random.choice(list("uv"), N)})
+
+
+def ordinal(seed=0):
+    """With missing cells."""
+    random = np.random.default_rng(seed)
+    frame = nominal(seed).assign(level=random.integers(0, 6, N))
+    frame.loc[::9, "b"] = None
+    return frame
+
+
+def mixed_rows(seed=0):
+    random = np.random.default_rng(seed)
+    frame = nominal(seed)
+    size = np.exp(random.normal(0, 0.4, N)) + 2.0 * (frame["a"] == "x")
+    return frame.assign(size=size).drop(columns="c")
+
+
+TABLES = {"nominal": nominal, "ordinal": ordinal, "mixed": mixed_rows}
+EXACT = {"nominal": "tree", "ordinal": "tree", "mixed": "independent"}
+
+
+def fit(kind):
+    density = DiffusionDensity(denoiser=EXACT[kind], n_evaluations=8, random_state=0)
+    detector = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0)
+    return detector.fit(TABLES[kind]())
+
+
+@pytest.fixture(scope="module")
+def detectors():
+    return {kind: fit(kind) for kind in TABLES}
+
+
+def brute_force(detector, row, column, values):
+    """The probability of one row with each value of a cell, over their sum."""
+    rows = pd.concat([row] * len(values), ignore_index=True).assign(**{column: values})
+    log_p = detector.density_.score_samples(rows)
+    return np.exp(log_p - np.logaddexp.reduce(log_p))
+
+
+@pytest.mark.parametrize("kind", ["nominal", "ordinal"])
+def test_properties_expected_is_the_normalised_probability(kind, detectors):
+    detector, table = detectors[kind], TABLES[kind](1)
+    for i in (0, 3, 9):  # the last with a missing cell
+        row = table[i : i + 1]
+        for column in table:
+            values = np.unique(TABLES[kind]()[column].dropna())
+            p = pd.Series(brute_force(detector, row, column, values), index=values)
+            found = detector.expected(row, [column], k=None, n_values=len(values))
+            own = found.set_index("expected")["probability"]
+            assert set(own.index) == set(values)
+            np.testing.assert_allclose(own[values], p[values], atol=1e-4)
+
+
+def test_properties_continuous_columns_against_a_fine_grid(detectors):
+    detector, table = detectors["mixed"], mixed_rows(1)
+    grid = np.exp(np.linspace(-4, 4, 6001))
+    for i in (0, 1, 2):
+        row = table[i : i + 1]
+        mass = brute_force(detector, row, "size", grid) * grid
+        cdf = np.cumsum(mass) / mass.sum()
+        found = detector.expected(row, ["size"], k=None).iloc[0]
+        told = [found["low"], found["expected"], found["high"]]
+        np.testing.assert_allclose(np.interp(told, grid, cdf), [0.1, 0.5, 0.9], atol=0.01)
+        for value in np.unique(table["a"]):  # and a category beside a number
+            p = brute_force(detector, row, "a", np.unique(table["a"]))
+            names = detector.expected(row, ["a"], k=None).set_index("expected")["probability"]
+            assert names[value] == pytest.approx(p["xyz".index(value)], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["nominal", "mixed"])
+@pytest.mark.parametrize("rows_at_once", [1, 7, 10_000])
+def test_questions_asked_together_have_the_answers_of_each(
+    kind, detectors, monkeypatch, rows_at_once
+):
+    """A cell's distribution is the posterior of the model of the row without it, in whatever batches."""
+    detector = detectors[kind]
+    x = detector.density_.rows(TABLES[kind]()).x[:3]
+    scorer = detector._scorer
+    work = rows_at_once * scorer.conditional.codebook.work
+    monkeypatch.setattr("discrete_itd.detection.cells.BATCH_WORK", work)
+    found = given_others(scorer, x, torch.ones_like(x, dtype=torch.bool)).log_prob(x)
+    book = scorer.conditional.codebook
+    for j in range(x.shape[1]):
+        known = x.index_fill(1, torch.tensor([j]), float("nan"))
+        alone = scorer.conditional(*State.start(book, book.embed(known), ~known.isnan()))
+        torch.testing.assert_close(found[:, j], alone.log_prob(x)[:, j], atol=1e-5, rtol=1e-5)
+
+
+def gaps(seed=0):
+    """With missing cells whose being missing has a probability, and numbers among them."""
+    frame = mixed_rows(seed)
+    frame.loc[::7, "size"] = None
+    return frame.assign(b=frame["b"].mask(np.arange(N) % 9 == 0))
+
+
+@pytest.fixture(scope="module")
+def several(detectors):
+    """Detectors of every kind of column, with and without gaps as a category."""
+    density = DiffusionDensity(
+        denoiser=Mixture(6), missing="category", n_evaluations=8, random_state=0
+    )
+    with_gaps = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(gaps())
+    return [(with_gaps, gaps()), *((d, TABLES[kind]()) for kind, d in detectors.items())]
+
+
+def one_by_one(scorer, row, log_volume, k, shift):
+    """The wrong cells of a row (1, C'), each by the assessment of all cells of what is left of the row."""
+    owner, found = torch.from_numpy(scorer.density.encoder_.owner), []
+    passed_over, row = set(), row.clone()
+    while len(found) < k:
+        whole = assess(scorer, row)
+        odds = whole.error_log_odds[0] + shift
+        odds[[*passed_over, *(j for j, *_ in found)]] = -np.inf
+        j = int(odds.argmax())
+        if odds[j] <= 0:
+            break
+        nats, entropy = whole.given_others[0, j] - log_volume[j], whole.entropy[0, j]
+        if nats - entropy < 0.05:
+            passed_over.add(j)
+            continue
+        told = predictions(scorer, row, [j], None, 1)[1]
+        found.append((j, odds[j], nats, entropy, [t[0, 0, 0] for t in told]))
+        own = torch.nonzero(owner == j).flatten()
+        row[:, own if row[0, j].isnan() else own[:1]] = torch.nan
+    return found
+
+
+def test_properties_wrong_cells_are_found_one_by_one(several):
+    n_found = [0, 0]
+    for detector, table in several:
+        mixed = table[:20].reset_index(drop=True)
+        for j, name in enumerate(table):  # cells of other rows, so that some are wrong
+            mixed.loc[j::3, name] = table[name].iloc[-20:].iloc[::-1].to_numpy()[j::3]
+        scorer, rows = detector._scorer, detector.density_.rows(mixed)
+        shift = np.log(0.9 / 0.1 / table.shape[1])
+        out = likely_errors(scorer, rows.x, rows.log_volume, 2, 0.9)
+        for i in range(20):
+            wanted = one_by_one(scorer, rows.x[i : i + 1], rows.log_volume[i], 2, shift)
+            assert out.cells[i].tolist() == [j for j, *_ in wanted] + [-1] * (2 - len(wanted))
+            assert np.isnan(out.probability[i, len(wanted) :]).all()
+            for k, (_, odds, nats, entropy, wanted_values) in enumerate(wanted):
+                n_found[k] += 1
+                assert out.probability[i, k] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
+                assert out.probability[i, k] > 0.5
+                assert out.nats[i, k] == pytest.approx(nats, abs=1e-4)
+                assert out.expected_nats[i, k] == pytest.approx(entropy, abs=1e-4)
+                for own, other in zip((t[i, k] for t in out[-4:]), wanted_values, strict=True):
+                    assert own == other or own == pytest.approx(other, rel=1e-4, nan_ok=True)
+    assert n_found[0] > 20
+    assert n_found[1] > 3
+
+
+def test_properties_conflicts_are_with_the_rival_that_explains_most(several):
+    n_found = 0
+    for detector, table in several:
+        mixed = table[:8].assign(**{table.columns[0]: table.iloc[-8:, 0].to_numpy()})
+        scorer, rows = detector._scorer, detector.density_.rows(mixed)
+        out = likely_errors(scorer, rows.x, rows.log_volume, 1, 0.9)
+        for i in np.flatnonzero(out.cells[:, 0] >= 0):
+            gains = conflicts(scorer, rows.x[i : i + 1], out.cells[i, 0])
+            assert out.conflict_nats[i, 0] == pytest.approx(max(*gains.values(), 0), abs=1e-4)
+            if out.conflict_nats[i, 0] > 1e-3:
+                n_found += 1
+                assert gains[out.conflict[i, 0]] == pytest.approx(max(gains.values()), abs=1e-4)
+    assert n_found > 5
+
+
+# -- wide tables ----------------------------------------------------------------------------------
+
+COLUMNS, N_KINDS = 24, 3
+
+
+def chain(n, seed):
+    """Categories, each mostly that of the column before; some cells missing, which has a probability."""
+    random = np.random.default_rng(seed)
+    codes = [random.integers(0, N_KINDS, n)]
+    for _ in range(COLUMNS - 1):
+        fresh = random.integers(0, N_KINDS, n)
+        codes.append(np.where(random.random(n) < 0.95, codes[-1], fresh))
+    frame = pd.DataFrame({f"c{j}": np.array(list("xyz"))[c] for j, c in enumerate(codes)})
+    return frame.mask((random.random(frame.shape) < 0.1) & (np.arange(COLUMNS) % 5 == 0))
+
+
+@pytest.fixture(scope="module")
+def wide():
+    density = DiffusionDensity(denoiser="tree", missing="category", random_state=0)
+    return DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(
+        chain(400, 0)
+    )
+
+
+def spoilt():
+    """Rows with two wrong cells each, which are far from each other."""
+    rows, truth = chain(12, 1), np.array([[i % 10 + 1, i % 10 + 12] for i in range(12)])
+    next_one = {"x": "y", "y": "z", "z": "x"}
+    for i, columns in enumerate(truth):
+        for j in columns:
+            rows.iloc[i, j] = next_one.get(rows.iloc[i, j - 1], "x")
+    return rows, truth
+
+
+def bound(monkeypatch, most, n_folds):
+    monkeypatch.setattr("discrete_itd.detection.cells.MOST_CELLS", most)
+    monkeypatch.setattr("discrete_itd.detection.cells.N_FOLDS", n_folds)
+
+
+def test_properties_candidates_of_wide_tables_hold_the_reasons(wide, monkeypatch):
+    """Reasons, conflicts and predictions are those that the search among all cells finds."""
+    rows, truth = spoilt()
+    whole = wide.reasons(rows), wide.expected(rows, k=2)
+    found = {(row, int(name[1:])) for row, name in whole[0][["row", "column"]].to_numpy()}
+    assert len(found & {(i, j) for i in range(12) for j in truth[i]}) > 12
+    bound(monkeypatch, 10, 6)
+    for own, other in zip((wide.reasons(rows), wide.expected(rows, k=2)), whole, strict=True):
+        pd.testing.assert_frame_equal(own, other, rtol=1e-4)
+
+
+def test_properties_questions_of_a_row_do_not_grow_with_the_square_of_columns(wide, monkeypatch):
+    n_asked = 0
+
+    def count(_, args):
+        nonlocal n_asked
+        n_asked += len(args[0])
+
+    rows, _ = spoilt()
+    hook = wide._scorer.conditional.register_forward_pre_hook(count)
+    counts = {}
+    for most in (COLUMNS, 5):
+        bound(monkeypatch, most, 3)
+        for name, ask in (("reasons", wide.reasons), ("expected", wide.expected)):
+            n_asked = 0
+            ask(rows, k=1)
+            counts[name, most] = n_asked / len(rows)
+    hook.remove()
+    assert counts["expected", 5] <= 2 * (3 + 5 + 1)  # folds, candidates, prediction; indicators too
+    assert counts["reasons", 5] <= 2 * (3 + 5 + 4)  # and what is in conflict with it
+    for name in ("reasons", "expected"):
+        assert counts[name, COLUMNS] > COLUMNS
+
+
+# -- of a model that only scores rows --------------------------------------------------------------
+
+WITH_GAPS = questions_table(400)
+VALUES = {
+    "word": ["low", "mid", "top"],
+    "level": [0, 1, 2],
+    "flag": [False, True],
+    "size": [-0.3, 1.9, 4.5],
+}
+
+
+@cache
+def causal(n_orders=1, missing="marginalise"):
+    """A causal network, or a mixture of rows with two of them: neither marginalises."""
+    recipe = Causal(n_orders, width=16, depth=1, base="tree")
+    with float64():
+        model = DiffusionDensity(denoiser=recipe, max_steps=150, missing=missing, random_state=0)
+        return model.fit(WITH_GAPS)
+
+
+@pytest.mark.parametrize("missing", ["marginalise", "category"])
+@pytest.mark.parametrize("n_orders", [1, 2])
+@pytest.mark.parametrize("name", VALUES)
+def test_surprisals_given_the_others_differ_as_scores_do(name, n_orders, missing):
+    """Whatever is missing elsewhere in the row, and of numbers as closely as a grid of their density allows."""
+    model = causal(n_orders, missing)
+    assert isinstance(model.model_.conditional, ConditionalDenoiser)
+    rows, values = WITH_GAPS[:6], VALUES[name]
+    every = pd.concat([rows] * len(values), ignore_index=True)
+    column = pd.array(np.repeat(np.array(values, dtype=object), len(rows)), dtype=rows[name].dtype)
+    every = every.assign(**{name: column})
+    scores = model.score_samples(every).reshape(len(values), -1)
+    nats = cell_nats(model, every).given_others[name].to_numpy().reshape(scores.shape)
+    tolerance = 0.1 if name == "size" else 1e-8
+    np.testing.assert_allclose(nats - nats[0], scores[0] - scores, atol=tolerance)
+    if name == "size" or missing == "category":
+        return
+    unseen = 0.0
+    if name != "flag":  # which knows only two values
+        odd = rows.assign(**{name: pd.array([{"word": "odd", "level": 77}[name]] * len(rows))})
+        both = pd.concat(
+            [rows, odd], ignore_index=True
+        )  # a table of nothing but new values would be warned of
+        unseen = np.exp(-cell_nats(model, both).given_others[name].to_numpy()[len(rows) :])
+    np.testing.assert_allclose(np.exp(-nats).sum(0) + unseen, 1, atol=1e-8)
+
+
+def test_a_density_of_a_number_given_the_others_integrates_to_one():
+    model, row = causal(), WITH_GAPS.dropna()[:1]
+    size = np.linspace(-6, 12, 361)
+    rows = row.loc[row.index.repeat(len(size))].assign(size=size).reset_index(drop=True)
+    density = np.exp(-cell_nats(model, rows).given_others["size"])
+    assert np.trapezoid(density, size) == pytest.approx(1, abs=0.01)
+
+
+def test_what_reasons_predict_is_the_log_probability_normalised():
+    table = WITH_GAPS[["word", "flag"]].assign(level=WITH_GAPS["level"].astype("category")).dropna()
+    causal = DiffusionDensity(denoiser=Causal(width=16, depth=1), max_steps=100)
+    detector = DiffusionOutlierDetector(causal, false_alarm_rate=0.1, random_state=0).fit(table)
+    rows = table[:20].reset_index(drop=True)
+    found = detector.expected(rows, ["word"], k=None, n_values=3)
+    probability = found.pivot_table(index="row", columns="expected", values="probability")
+    whole = [detector.density_.score_samples(rows.assign(word=value)) for value in probability]
+    p = torch.softmax(torch.tensor(np.array(whole)), 0).T
+    np.testing.assert_allclose(probability.to_numpy(), p, atol=1e-5)
+    # and of the only cell in doubt, the reason has the most probable one
+    odd = pd.DataFrame({"word": ["low"], "flag": [True], "level": rows["level"][:1]})
+    for line in detector.reasons(odd).to_dict("records"):
+        assert line["rank"] > 1 or line["column"] != "word" or line["expected"] in VALUES["word"]
+
+
+@pytest.mark.parametrize("value", [1e6, 1e18, -1e100])
+@pytest.mark.parametrize("denoiser", [Causal(width=16, depth=1, base="tree"), Mixture(4)])
+def test_a_number_however_far_out_is_the_first_reason_with_certainty(denoiser, value):
+    """The distribution of errors has heavy tails, those of the models have not."""
+    with float64():
+        model = DiffusionDensity(denoiser=denoiser, max_steps=60, random_state=0).fit(WITH_GAPS)
+        table = reasons(model, WITH_GAPS.dropna()[:5].assign(size=value))
+    first = table[table["rank"] == 1]
+    assert first["column"].tolist() == ["size"] * 5
+    assert (first["error_probability"] > 0.999).all()
+    assert np.isfinite(first[["nats", "excess_nats", "conflict_nats"]].astype(float)).all(axis=None)
