@@ -285,19 +285,17 @@ class BayesNetDenoiser(Denoiser):
     def log_prob(self, x: Tensor) -> Tensor:
         """As of every denoiser: a product of entries of the tables, where no missing cell has to be summed out."""
         own, unsure = self._looked_up(x)
-        book, every = self.codebook, range(len(self.parents))
-
-        def summed(gaps: Tensor) -> Tensor:
-            cells = x[filled(gaps)][:, book.finite]
-            parts = [self._summed_out(part, every) for part in cells.split(self._step)]
-            return torch.cat(parts)[: len(gaps)]
-
-        out = replace_rows(own.sum(1), unsure.any(1), summed)
-        return out + fallback_log_prob(self.fallback, x, book.finite)
+        finite, every = self.codebook.finite, range(len(self.parents))
+        out = replace_rows(
+            own.sum(1), unsure.any(1), lambda gaps: self._summed_out(x[gaps][:, finite], every)
+        )
+        return out + fallback_log_prob(self.fallback, x, finite)
 
     def _summed_out(self, cells: Tensor, columns: Sequence[int]) -> Tensor:
-        """Log-probability of rows of some columns and all their ancestors, (B, C): (B,)."""
-        return self._log_mass(self._certain(cells), frozenset(columns))
+        """Log-probability of the cells (B, C) of some columns, with all their ancestors: (B,)."""
+        parts = filled(cells).split(self._step)
+        log_mass = [self._log_mass(self._certain(part), frozenset(columns)) for part in parts]
+        return torch.cat(log_mass)[: len(cells)]
 
     def _certain(self, cells: Tensor) -> Tensor:
         """Evidence (C, K, B) of rows (B, C): 0 for a known category, and for all where a cell is missing, else -inf."""
@@ -328,26 +326,12 @@ class BayesNetDenoiser(Denoiser):
     def log_factors(self, x: Tensor) -> Tensor:
         """Factors in an order with parents first: entries of the tables, or where a parent is missing, differences."""
         own, unsure = self._looked_up(x)
-        if bool(unsure.any()):
-            own = torch.where(unsure, self._differences(x[:, self.codebook.finite], unsure), own)
+        cells, order = x[:, self.codebook.finite], parents_first(self.parents)
+        for i in torch.nonzero(unsure.any(0)[order]).flatten().tolist():
+            rows = torch.nonzero(unsure[:, order[i]]).flatten()
+            after, before = (self._summed_out(cells[rows], order[:n]) for n in (i + 1, i))
+            own[rows, order[i]] = after - before
         return factors_beside(x, own, self.fallback)
-
-    def _differences(self, x: Tensor, wanted: Tensor) -> Tensor:
-        r"""Wanted factors of cells (B, C), :math:`\log P(x_{\le j}) - \log P(x_{<j})`, parents first; others are 0."""
-        out = self.log_probs.new_zeros(x.shape)
-        order = parents_first(self.parents)
-        for i, j in enumerate(order):
-            rows = torch.nonzero(wanted[:, j]).flatten()
-            if not len(rows):
-                continue
-            upto, some = order[: i + 1], x[filled(rows)]
-            seen = torch.full_like(some, torch.nan)
-            seen[:, upto] = some[:, upto]
-            unseen = seen.index_fill(1, index_tensor((j,), str(x.device)), torch.nan)
-            for part, ways in ((seen, 1), (unseen, -1)):
-                log_p = [self._summed_out(cells, upto) for cells in part.split(self._step)]
-                out[rows, j] += ways * torch.cat(log_p)[: len(rows)]
-        return out
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """Given its parents if all are known and come first, else a column's marginal."""

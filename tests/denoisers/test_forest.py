@@ -4,7 +4,6 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from laws import (
@@ -26,7 +25,6 @@ from laws import (
 from scipy import stats
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import Denoiser
@@ -725,13 +723,3 @@ def test_a_column_without_cells_and_a_table_of_words(device):
 def test_seeds(device):
     states = [Forest(2).fit(training_rows(device), plan()).state_dict() for _ in range(2)]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
-
-
-def test_a_saved_forest_is_equal(tmp_path):
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"a": rng.choice(list("xyz"), 200), "b": rng.normal(size=200)})
-    frame.loc[::9, "b"] = np.nan
-    model = DiffusionDensity(denoiser="forest", random_state=0).fit(frame)
-    model.save(tmp_path / "m")
-    again = DiffusionDensity.load(tmp_path / "m")
-    assert np.array_equal(model.score_samples(frame), again.score_samples(frame))
