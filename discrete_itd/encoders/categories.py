@@ -147,7 +147,6 @@ class Categories:
 
     @cached_property
     def _level_of(self) -> np.ndarray:
-        """The level of each category."""
         level_of = np.full(len(self.categories), len(self._kept))
         level_of[self._kept] = np.arange(len(self._kept))
         return level_of
@@ -159,7 +158,6 @@ class Categories:
 
     @property
     def points(self) -> ColumnPoints:
-        """The points of the levels."""
         if self.kind == "ordinal":
             return ColumnPoints("line", self.n_levels, self.open, self.levels)
         many = self.n_levels + self.open > MANY_CATEGORIES
@@ -233,8 +231,8 @@ def fit_categories(
 ) -> Categories:
     """The schema of categories (K, in order) that occurred ``counts`` (K,) times.
 
-    Ordinal ones that are numbers are spaced as these, unless ``equally_spaced``. Nominal ones that occurred fewer
-    than ``min_count`` times are pooled; if None, fewer than 5 times in a high-cardinality column, else none.
+    Nominal ones that occurred fewer than ``min_count`` times are pooled; if None, fewer than 5 times in a
+    high-cardinality column, else none.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
@@ -259,9 +257,8 @@ def fit_categories(
 def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
     """Points on the line of ordinal categories at increasing ``positions`` (K,), given their counts.
 
-    Centred, with standard deviation one half, as two equally likely categories at unit distance have; shrunk if two
-    neighbours would otherwise be further apart than one. Numbers so uneven that neighbours nearly touch are replaced by
-    their ranks.
+    Centred, with standard deviation one half; shrunk if two neighbours would otherwise be further apart than one. Ranks
+    replace numbers so uneven that neighbours nearly touch.
     """
     if len(positions) == 1:
         return (0.0,)
@@ -292,11 +289,7 @@ def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
 
 
 def count_values(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.ndarray]:
-    """The distinct values and how often each occurs.
-
-    TypeError, naming the column, if one cannot be a category; ValueError if one is infinite, or truth values are
-    mixed with numbers.
-    """
+    """The distinct values and how often each occurs; an error names the column, if one cannot be a category."""
     try:
         codes, distinct = pd.factorize(values)
     except TypeError:  # a value without a hash
@@ -305,16 +298,10 @@ def count_values(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.n
     if not all(isinstance(c, Scalar) for c in categories):
         raise no_category(name, categories)
     check_finite(name, categories)
-    if values.dtype == object and any(isinstance(c, bool | int | float) for c in categories):
-        check_truths(
-            name, {isinstance(v, bool | np.bool_) for v in values if not isinstance(v, str)}
-        )
+    if values.dtype == object and not all(isinstance(c, str) for c in categories):
+        are_truths = {isinstance(v, bool | np.bool_) for v in values if not isinstance(v, str)}
+        check_truths(name, are_truths)
     return categories, np.bincount(codes, minlength=len(categories))
-
-
-def category_order(category: Scalar) -> tuple[bool, Scalar]:
-    """By what categories are sorted: numbers before text."""
-    return isinstance(category, str), category
 
 
 def check_truths(name: Hashable, kinds: set[bool]) -> None:

@@ -242,8 +242,7 @@ def as_numbers(
 ) -> np.ndarray:
     """Plain values as float64: numbers as they are, times as steps of ``step`` nanoseconds from a second ``origin``.
 
-    ValueError, naming the column, if one is infinite or not what is ``expected``: "number", "datetime" or
-    "timedelta".
+    ValueError, naming the column, if one is infinite or not as ``expected``: "number", "datetime" or "timedelta".
     """
     values = cells.values
     if not len(values):

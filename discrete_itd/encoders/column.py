@@ -104,7 +104,6 @@ class Column:
 
     @property
     def kind(self) -> str:
-        """One of "nominal", "ordinal", "continuous", "binned"."""
         return self.codec.kind
 
     @property
@@ -142,7 +141,7 @@ class Column:
 
     @property
     def gives_numbers(self) -> bool:
-        """Whether the column's text is numbers or times."""
+        """Whether text of the column is numbers or times."""
         return self.notation is not None or not isinstance(self.codec, Categories)
 
     @property
@@ -152,7 +151,6 @@ class Column:
 
     @property
     def points(self) -> ColumnPoints:
-        """The points to which its levels or values are embedded."""
         return self.codec.points
 
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:

@@ -193,12 +193,6 @@ def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[
 
     Words like "NA" are missing among these, and the second result names them, if any. With a decimal comma, plain
     numbers are integers. Numbers some of which begin with a zero, like postal codes, stay text.
-
-    Examples
-    --------
-    >>> values, note = typed(pd.Series(["1", "NA", None]))
-    >>> values.tolist(), note
-    ([1, <NA>, <NA>], "'NA' (1 cell) taken as missing, as all others are numbers")
     """
     codes, distinct = pd.factorize(cells)
     texts = np.array(distinct, dtype=object)
@@ -242,13 +236,6 @@ def recognise(
     """The notation of different texts (K,), without words for missing cells, each of which occurs ``counts`` times.
 
     ``asked`` is the user's specification; with ``plain``, plain integers are numbers, too.
-
-    Examples
-    --------
-    >>> recognise(["24.01.2028", "2025-01-25"], np.array([9, 1])).notation.format
-    '%d.%m.%Y'
-    >>> recognise(["01.02.2028"], np.array([9])).note
-    "dates like '01.02.2028', whose day and month could be either"
     """
     probe = texts[:: max(1, len(texts) // PROBED)]
     if not any(any(map(str.isdigit, text)) for text in probe):
@@ -384,13 +371,7 @@ def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notat
 
 
 def formatted(time: datetime, form: str) -> str:
-    """A time in a ``strftime`` format, with four digits of a year, and with its time of day where that is not midnight.
-
-    Examples
-    --------
-    >>> formatted(datetime(1, 2, 28), "%d.%m.%Y"), formatted(datetime(1999, 2, 28, 10, 33), "%d.%m.%y")
-    ('28.02.0001', '28.02.99 10:33')
-    """
+    """A time in a ``strftime`` format, with four digits of a year, and its time of day where that is not midnight."""
     if not CENTURY <= time.year - 1900 < CENTURY + 100:  # two digits would be read as another year
         form = form.replace("%y", "%Y")
     if "%H" not in form and (time.hour or time.minute or time.second or time.microsecond):
@@ -463,18 +444,14 @@ def _format(match: re.Match[str], day_first: bool) -> str:
 
 
 def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:
-    """Values of texts in plain notation: float64, datetime64 (of UTC) or timedelta64; missing for other texts.
-
-    Examples
-    --------
-    >>> read_plainly(["121.2", "1e3", "1.234,50"], "number", np.dtype(float))
-    array([ 121.2, 1000. ,    nan])
-    """
+    """Values of texts in plain notation: float64, datetime64 (of UTC) or timedelta64; missing for other texts."""
     cells = np.array(texts, dtype=object)
     if family == "number":
         return floats_of(cells)
-    if family == "timedelta":
-        return durations_of(cells).to_numpy()
+    if family == "timedelta":  # "1 days 02:00:00", but no number without a unit
+        has_unit = np.array([bool(np.isnan(number_of(text))) for text in texts], dtype=bool)
+        found = pd.to_timedelta(pd.Series(cells, dtype=object).where(has_unit), errors="coerce")
+        return found.to_numpy()
     times = times_of(cells, dtype)
     return (times.dt.tz_convert(None) if has_time_zone(times.dtype) else times).to_numpy()
 
@@ -483,10 +460,8 @@ def floats_of(cells: np.ndarray) -> np.ndarray:
     """The numbers of texts; NaN for other texts."""
     together = "".join(cells)
     if together.isascii() and "_" not in together:
-        try:
+        with suppress(ValueError):  # a word among them
             return cells.astype(float)
-        except ValueError:  # a word among them
-            pass
     return np.array([number_of(text) for text in cells], dtype=float)
 
 
@@ -524,13 +499,6 @@ def times_of(cells: np.ndarray, dtype: Any) -> pd.Series:
         with suppress(ValueError, OverflowError):
             found.iloc[i] = pd.to_datetime(dates.iloc[i], format="ISO8601", utc=True).as_unit(unit)
     return found if has_time_zone(dtype) else found.dt.tz_localize(None)
-
-
-def durations_of(cells: np.ndarray) -> pd.Series:
-    """The durations of texts like "1 days 02:00:00"; NaT for others, including numbers without a unit."""
-    texts = pd.Series(cells, dtype=object)
-    has_unit = [bool(np.isnan(number_of(text))) for text in cells]
-    return pd.to_timedelta(texts.where(np.array(has_unit, dtype=bool)), errors="coerce")
 
 
 def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:

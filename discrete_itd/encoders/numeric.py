@@ -109,7 +109,6 @@ class Continuous:
 
     @property
     def points(self) -> ColumnPoints:
-        """A point of the line, wherever the value is."""
         return ColumnPoints("real", 0)
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -242,7 +241,7 @@ class Bins:
     tails : tuple of two floats
         Mean distance s beyond the first and the last edge.
     atoms : tuple of float
-        Values so frequent that they have a bin of their own, which is always decoded to that value.
+        Values so frequent that they have a bin of their own.
 
     Examples
     --------
@@ -271,12 +270,10 @@ class Bins:
 
     @property
     def n_levels(self) -> int:
-        """Number of bins."""
         return len(self.edges) - 1
 
     @property
     def points(self) -> ColumnPoints:
-        """The points of the levels."""
         return ColumnPoints("line", len(self.levels), False, self.levels)
 
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
@@ -423,11 +420,6 @@ def numbers_seen(values: np.ndarray) -> tuple[tuple[float, ...], float]:
     References
     ----------
     Good, "The population frequencies of species and the estimation of population parameters", Biometrika 40, 1953.
-
-    Examples
-    --------
-    >>> numbers_seen(np.repeat([0.5, 2.0, 3.0], [90, 1, 20])), numbers_seen(np.arange(5.0))
-    (((0.5, 2.0, 3.0), 0.02), ((), 0.0))
     """
     distinct, counts = np.unique(values, return_counts=True)
     p = (np.count_nonzero(counts == 1) + 0.5) / (len(values) + 1)
@@ -435,13 +427,7 @@ def numbers_seen(values: np.ndarray) -> tuple[tuple[float, ...], float]:
 
 
 def nearest(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """The number seen (K,), increasing, that is nearest to each of the values (N,); NaN stays NaN.
-
-    Examples
-    --------
-    >>> nearest(np.array([-1.0, 0.4, 0.6, np.nan]), np.array([0.0, 1.0]))
-    array([ 0.,  0.,  1., nan])
-    """
+    """The number seen (K,), increasing, that is nearest to each of the values (N,); NaN stays NaN."""
     with np.errstate(over="ignore"):
         at = np.searchsorted(seen[:-1] / 2 + seen[1:] / 2, values)
     return np.where(np.isnan(values), np.nan, seen[at])
@@ -450,15 +436,10 @@ def nearest(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
 def find_atoms(values: np.ndarray, whole: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The atoms among the values, shape (N,) with N > 0: A values, and 2 A edges, before and after each.
 
-    An atom reaches half-way to the next different value, or over the few next ones, since there its peak covers them in
-    any fitted density: its edge is in the middle of the widest gap (of equal ones, the furthest) within reach of few
-    rows and of no other atom. The outermost value ends as far out as it begins, or, as a bound that many rows reach,
-    where numbers end. For integers, to which draws are rounded, atoms that cover no gap are left out.
-
-    Examples
-    --------
-    >>> find_atoms(np.repeat([0.0, 0.5, 2.0], [90, 1, 20]), False)[1]
-    (-1.7976931348623157e+308, 0.25, 1.25, 1.7976931348623157e+308)
+    An atom reaches half-way to the next different value, or over the few next ones, which its peak covers in any
+    density: to the middle of the widest gap (of equal ones, the furthest) within reach of few rows and of no other
+    atom. The outermost value ends as far out as it begins, or, as a bound that many rows reach, where numbers end. For
+    integers, to which draws are rounded, atoms that cover no gap are left out.
     """
     distinct, counts = np.unique(values, return_counts=True)
     places = np.flatnonzero(counts >= OFTEN)
@@ -499,13 +480,7 @@ def _upper_edges(distinct: np.ndarray, counts: np.ndarray, places: np.ndarray) -
 
 
 def settle(values: np.ndarray, atoms: Sequence[float], edges: Sequence[float]) -> np.ndarray:
-    """The values, shape (N,), with those between the edges of an atom replaced by it; NaN stays NaN.
-
-    Examples
-    --------
-    >>> settle(np.array([-0.1, 0.2, 0.3]), (0.0,), (-0.25, 0.25))
-    array([0. , 0. , 0.3])
-    """
+    """The values, shape (N,), with those between the edges of an atom replaced by it; NaN stays NaN."""
     if not len(atoms):
         return values
     own = np.searchsorted(edges[1::2], values).clip(max=len(atoms) - 1)

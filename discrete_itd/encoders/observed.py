@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.categories import category_order, check_truths, count_values
+from discrete_itd.encoders.categories import check_truths, count_values
 from discrete_itd.encoders.cells import (
     TIMES,
     PlainCells,
@@ -162,7 +162,9 @@ class Observed:
             if self._categories is not None:
                 categories = [plain(c) for c in self._categories.categories]
             else:
-                categories = sorted((plain(v) for v in self.distinct), key=category_order)
+                categories = sorted(
+                    (plain(v) for v in self.distinct), key=lambda c: (isinstance(c, str), c)
+                )
             counts = [self._counts.get(c, 0) for c in categories]
             self._tally = categories, np.array(counts, dtype=np.int64)
         return self._tally
