@@ -1,6 +1,6 @@
-r"""Property checks for your own parts: :func:`check_denoiser`, :func:`check_encoder` and :func:`check_schedule`.
+r"""Property checks for your own parts: :func:`check_denoiser` and :func:`check_schedule`.
 
-The library's own denoisers, encoders and schedules pass the same checks. Each raises an AssertionError that says which
+The library's own denoisers and schedules pass the same checks. Each raises an AssertionError that says which
 property does not hold, or returns the names of those that do.
 
 **Your own denoiser** is a class with ``forward``, which returns a posterior, and ``config``, by which it is
@@ -54,34 +54,9 @@ A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts()
 ['climbs', 'row_alone', 'stored']
 >>> model.set_params(schedule=Halves(2)).fit(frame).model_.schedule
 Halves(n_columns=2)
-
-**Your own encoder** is a :class:`~discrete_itd.encoders.TableEncoder` with a codec for one of its columns:
-values to points and back, with the log of the slope. Estimators infer their encoder and accept no other; this
-one is for the functions of the core.
-
->>> import numpy as np
->>> from discrete_itd.encoders import Column, TableEncoder
->>> @dataclass(frozen=True)
-... class LogScale:
-...     "Positive numbers by their logarithms."
-...     kind, categories, open, whole, n_levels = "continuous", (), False, False, 0
-...     points = ColumnPoints("real")
-...     def encode(self, values):
-...         return np.log(values), -np.log(values)  # dz/dx = 1/x
-...     def decode(self, x, rng=None):
-...         return np.exp(x)
->>> prices = pd.DataFrame({"price": [0.5, 2.0, None, 30.0, 7.0]})
->>> encoder = TableEncoder([Column("price", prices["price"].dtype, LogScale(), 5, 1)])
->>> check_encoder(encoder, prices)
-['shapes', 'decoding_undoes_encoding', 'row_alone', 'names_not_order', 'refuses', 'slope']
->>> x, log_volume = encoder.transform(prices)
->>> denoiser = MarginalDenoiser.fit(encoder.codebook(), torch.tensor(x))
->>> (denoiser.log_prob(torch.tensor(x)).numpy() + log_volume.sum(1)).round(1)  # nats, of a density per unit of price
-array([-1.4, -2.2,  0. , -5.8, -3.4])
 """
 
 from discrete_itd.testing.denoisers import check_denoiser
-from discrete_itd.testing.encoders import check_encoder
 from discrete_itd.testing.properties import (
     all_rows,
     check_schedule,
@@ -92,7 +67,6 @@ from discrete_itd.testing.properties import (
 __all__ = [
     "all_rows",
     "check_denoiser",
-    "check_encoder",
     "check_schedule",
     "random_rows",
     "states_of_every_kind",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -310,32 +310,6 @@ def _precedes(denoiser: Denoiser) -> bool:
     return own and all(map(_precedes, nested))
 
 
-Property = Callable[[_Subject], None]
-
-
-def _that_apply(s: _Subject) -> list[tuple[Property, bool]]:
-    """All properties, and whether the denoiser must have each."""
-    d, small = s.denoiser, s.every is not None
-    table = small and len(s.book.finite) == s.book.n_columns
-    return [
-        (_shapes, True),
-        (_posterior_sums_to_one, True),
-        (_repeatable, True),
-        (_row_alone, True),
-        (_path_sums_to_one, small and not d.isotropic),
-        (_closed_form_sums_to_one, small and d.closed_form),
-        (_missing_cells_are_summed_over, small and d.closed_form and d.exact),
-        (_factors, d.closed_form),
-        (_posterior_is_enumerated, table and d.exact),
-        (_evidence, d.exact and _overrides(d, "infer", "log_evidence")),
-        (_any_order, d.exact and not d.isotropic),
-        (_preceding, _precedes(d)),
-        (_draws, d.ancestral),
-        (_gradients, any(p.requires_grad for p in d.parameters())),
-        (_stored, _is_saved(d)),
-    ]
-
-
 @torch.no_grad()
 def check_denoiser(
     denoiser: Denoiser,
@@ -352,7 +326,7 @@ def check_denoiser(
         In evaluation mode (``eval()``), on its device. With few low-cardinality columns, so that all rows can be
         enumerated (at most 2048), more is checked; an exact one is then compared with sums over all rows.
     properties : collection of str, optional
-        Names of those to check; by default all that apply.
+        Names of those to check; by default all that apply. A ValueError names one that does not.
     random_state : int
         Seed of the rows, states and draws.
     trusted : iterable of type
@@ -362,14 +336,8 @@ def check_denoiser(
     -------
     list of str
         Names of the properties that were checked: they depend on ``exact``, ``closed_form``, ``ancestral`` and
-        ``isotropic``, and on whether ``preceding`` is defined and ``config()`` works.
-
-    Raises
-    ------
-    AssertionError
-        If a property does not hold, or its check raises an error; the message says which.
-    ValueError
-        If ``properties`` names one that does not apply.
+        ``isotropic``, and on whether ``preceding`` and ``config`` are defined. An AssertionError says which does not
+        hold, or that its check raised an error.
 
     Examples
     --------
@@ -379,5 +347,24 @@ def check_denoiser(
     >>> check_denoiser(MarginalDenoiser.fit(book, random_rows(book, 20, np.random.default_rng(0))))[:3]
     ['shapes', 'posterior_sums_to_one', 'repeatable']
     """
-    subject = _Subject(denoiser, random_state, tuple(trusted))
-    return checked(denoiser, subject, _that_apply(subject), properties)
+    s = _Subject(denoiser, random_state, tuple(trusted))
+    d, small = denoiser, s.every is not None
+    table = small and len(s.book.finite) == s.book.n_columns
+    that_apply = [
+        (_shapes, True),
+        (_posterior_sums_to_one, True),
+        (_repeatable, True),
+        (_row_alone, True),
+        (_path_sums_to_one, small and not d.isotropic),
+        (_closed_form_sums_to_one, small and d.closed_form),
+        (_missing_cells_are_summed_over, small and d.closed_form and d.exact),
+        (_factors, d.closed_form),
+        (_posterior_is_enumerated, table and d.exact),
+        (_evidence, d.exact and _overrides(d, "infer", "log_evidence")),
+        (_any_order, d.exact and not d.isotropic),
+        (_preceding, _precedes(d)),
+        (_draws, d.ancestral),
+        (_gradients, any(p.requires_grad for p in d.parameters())),
+        (_stored, _is_saved(d)),
+    ]
+    return checked(denoiser, s, that_apply, properties)

@@ -28,9 +28,9 @@ def checked(
 ) -> list[str]:
     """Names of the properties of ``subject`` that hold; AssertionError naming the first that does not.
 
-    Each function of ``properties`` raises an error if ``subject`` lacks the property that its docstring states, and
-    is named after it, with an underscore in front; the flag says whether the property applies. Messages name the class
-    of ``thing``. ``wanted`` are the properties to check, by default all that apply; ValueError for another one.
+    Each function of ``properties``, named after its property with an underscore in front, raises an error if
+    ``subject`` lacks what its docstring states; the flag says whether the property applies. Messages name the class of
+    ``thing``. ``wanted`` are the properties to check, by default all that apply; ValueError for another one.
     """
     checks = {check.__name__[1:]: check for check, applies in properties if applies}
     for unknown in sorted(set(wanted or ()) - set(checks)):
@@ -58,15 +58,7 @@ def through_file(kind: type, thing: object, trusted: tuple[type, ...] = ()) -> A
 
 
 def all_rows(codebook: Codebook, grid: Sequence[float] | None = None) -> Tensor:
-    """Every row over the categories of a codebook, and over a grid of values of its continuous columns.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import ColumnPoints
-    >>> all_rows(Codebook([ColumnPoints("simplex", 2), ColumnPoints("real")]), grid=[0.5])
-    tensor([[0.0000, 0.5000],
-            [1.0000, 0.5000]], dtype=torch.float64)
-    """
+    """Every row over the categories of a codebook, and over a grid of values of its continuous columns."""
     values: list[Any] = [grid if c.kind == "real" else range(c.n_points) for c in codebook.columns]
     rows = list(itertools.product(*values))
     return torch.tensor(rows, dtype=torch.float64, device=codebook.device)
@@ -75,14 +67,7 @@ def all_rows(codebook: Codebook, grid: Sequence[float] | None = None) -> Tensor:
 def random_rows(
     codebook: Codebook, n: int, rng: np.random.Generator, *, missing: float = 0.0
 ) -> Tensor:
-    """Rows of a codebook, (n, C): any category, any value, NaN with a probability of ``missing``.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import ColumnPoints
-    >>> random_rows(Codebook([ColumnPoints("simplex", 2)]), 3, np.random.default_rng(0)).shape
-    torch.Size([3, 1])
-    """
+    """Rows of a codebook, (n, C): any category, any value, NaN with a probability of ``missing``."""
     rows = [
         rng.normal(0, 0.6, n) if c.kind == "real" else rng.integers(c.n_points, size=n)
         for c in codebook.columns
@@ -98,13 +83,6 @@ def states_of_every_kind(
     """States ``y`` (9, D), ``snr`` (9, C) with no, all or some cells known, or noisy evidence of all or some.
 
     ``rows`` (9, C) are the underlying rows; by default random ones.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import ColumnPoints
-    >>> y, snr = states_of_every_kind(Codebook([ColumnPoints("simplex", 2)]), np.random.default_rng(0))
-    >>> snr[:3, 0].isinf().tolist()
-    [False, True, False]
     """
     unknown, noisy, known = 0, 1, 2
     kinds = rng.integers(3, size=(9, codebook.n_columns))
@@ -181,7 +159,7 @@ def check_schedule(
     ----------
     schedule : Schedule
     n_columns : int
-        Number of columns of its table.
+        Number of columns of its table; a ValueError if the schedule is for another number.
     random_state : int
         Seed of the orders of the columns.
     trusted : iterable of type
@@ -190,14 +168,8 @@ def check_schedule(
     Returns
     -------
     list of str
-        Names of the properties that were checked; "stored" if its class can be stored.
-
-    Raises
-    ------
-    AssertionError
-        If a property does not hold; the message says which.
-    ValueError
-        If it is for another number of columns.
+        Names of the properties that were checked; "stored" if its class can be stored. An AssertionError says which
+        does not hold.
 
     Examples
     --------

@@ -1,11 +1,8 @@
 """The checks for parts of one's own: the library's parts pass them, and each fails for a part that is broken."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from laws import (
@@ -27,9 +24,7 @@ from discrete_itd.channel import (
     Posterior,
 )
 from discrete_itd.denoisers import BayesNetDenoiser, CausalDenoiser, Denoiser, MarginalDenoiser
-from discrete_itd.encoders import Column, Continuous, TableEncoder
-from discrete_itd.encoders.table import LeftOut
-from discrete_itd.testing import check_denoiser, check_encoder, check_schedule
+from discrete_itd.testing import check_denoiser, check_schedule
 
 KINDS = [
     "network", "stranger", "marginals", "oracle", "mixture", "tree", "trees", "bayes_net", "joined", "forest",
@@ -304,118 +299,6 @@ def test_a_broken_schedule_is_found(cls, name):
 def test_a_schedule_that_depends_on_its_batch_is_found():
     with pytest.raises(AssertionError, match="Batched lacks the property 'row_alone'"):
         check_schedule(Batched((1.0, 2.0)), 5)
-
-
-# -- encoders --------------------------------------------------------------------------------------
-
-
-def table(n=12):
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame(
-        {
-            "word": rng.choice(["a", "b", "c"], n),
-            "size": rng.normal(size=n),
-            "flag": rng.random(n) < 0.5,
-            "when": pd.Timestamp("2024-01-01")
-            + pd.to_timedelta(rng.integers(1000, size=n), unit="h"),
-        }
-    )
-    frame.loc[3, ["word", "size"]] = None
-    return frame
-
-
-SIZE = {"size": "continuous"}
-
-
-@pytest.mark.parametrize("unseen", ["smooth", "error"])
-@pytest.mark.parametrize("kind", ["continuous", {"kind": "binned", "bins": 3}])
-@pytest.mark.parametrize("missing", ["marginalise", "category"])
-def test_the_librarys_encoder_has_every_property(unseen, kind, missing):
-    encoder = TableEncoder.fit(table(), {"size": kind}, handle_unknown=unseen, missing=missing)
-    checked = check_encoder(encoder, table())
-    assert checked[-1] == "stored"
-    assert ("slope" in checked) == (kind == "continuous")
-
-
-class WrongWay(Continuous):
-    def decode(self, x, rng=None):
-        return super().decode(x, rng) + 0.1
-
-
-class WrongSlope(Continuous):
-    def encode(self, values):
-        z, log_volume = super().encode(values)
-        return z, log_volume + 0.1
-
-
-class InBatch(Continuous):
-    def encode(self, values):
-        z, log_volume = super().encode(values)
-        return z - z.mean() * 1e-3, log_volume
-
-
-class NaNForLarge(Continuous):
-    def encode(self, values):
-        z, log_volume = super().encode(values)
-        return np.where(values > 0, np.nan, z), log_volume
-
-
-@pytest.mark.parametrize(
-    ("cls", "name"),
-    [
-        (WrongWay, "decoding_undoes_encoding"),
-        (WrongSlope, "slope"),
-        (InBatch, "decoding_undoes_encoding|row_alone"),
-        (NaNForLarge, "shapes"),
-    ],
-)
-def test_a_broken_codec_is_found(cls, name):
-    encoder = TableEncoder.fit(table(), SIZE)
-    schema = list(encoder.schema)
-    own = schema[1].codec
-    codec = cls(**{f.name: getattr(own, f.name) for f in dataclasses.fields(own)})
-    schema[1] = dataclasses.replace(schema[1], codec=codec)
-    with pytest.raises(AssertionError, match=f"TableEncoder lacks the property '({name})'"):
-        check_encoder(TableEncoder(schema), table())
-
-
-class ByPosition(TableEncoder):
-    def transform(self, frame):
-        return super().transform(frame.set_axis(self.names, axis=1))
-
-
-class Lenient(TableEncoder):
-    def transform(self, frame):
-        return super().transform(frame.reindex(columns=self.names))
-
-
-class Changed(TableEncoder):
-    def __init__(self, schema: Sequence[Column], left_out: Sequence[LeftOut] = ()) -> None:
-        if isinstance(schema, list):  # of a file
-            codec = schema[1].codec
-            schema[1] = replace(schema[1], codec=replace(codec, mean=codec.mean + 1))
-        super().__init__(schema, left_out)
-
-
-@pytest.mark.parametrize(
-    ("cls", "name"), [(ByPosition, "names_not_order"), (Lenient, "refuses"), (Changed, "stored")]
-)
-def test_a_broken_encoder_is_found(cls, name):
-    frame = table()
-    if cls is ByPosition:  # columns that could be one another
-        frame = pd.DataFrame({"a": frame["size"], "b": frame["size"] + 1})
-    schema = TableEncoder.fit(
-        frame, dict.fromkeys(frame.columns.intersection(["size"]), "continuous")
-    ).schema
-    with pytest.raises(AssertionError, match=f"{cls.__name__} lacks the property '{name}'"):
-        check_encoder(cls(schema), frame)
-
-
-def test_a_column_that_takes_anything_is_found(monkeypatch):
-    encoder = TableEncoder.fit(table(), SIZE)
-    monkeypatch.setattr(Column, "open", True)
-    with pytest.raises(AssertionError, match="lacks the property"):
-        check_encoder(encoder, table())
 
 
 def test_causal_denoisers_need_no_exactness(device):
