@@ -35,7 +35,7 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
     SupportDenoiser,
 )
-from discrete_itd.likelihood import squared_errors
+from discrete_itd.likelihood import integral_log_prob, path_log_prob, squared_errors
 from discrete_itd.testing import all_rows, random_rows
 from discrete_itd.testing import states_of_every_kind as states_of_every_kind
 
@@ -515,6 +515,18 @@ def draws(denoiser, n, generator, *, allow_unseen=True):
 
 def seeded_generator(seed, device):
     return torch.Generator(device).manual_seed(seed)
+
+
+def paths_of(denoiser, rows, schedule, seed=0, **options):
+    """The path estimate of rows with the noise of a seed."""
+    generator = seeded_generator(seed, rows.device)
+    return path_log_prob(denoiser, rows, schedule, generator=generator, **options)
+
+
+def integral_of(denoiser, rows, quadrature, seed=0, **options):
+    """The integral over SNR of rows with the noise of a seed."""
+    generator = seeded_generator(seed, rows.device)
+    return integral_log_prob(denoiser, rows, quadrature, generator=generator, **options)
 
 
 def mixture_draws(oracle, n, rng):

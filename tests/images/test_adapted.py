@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from laws import all_rows, random_oracle, seeded_generator, total_mass
+from laws import all_rows, integral_of, paths_of, random_oracle, seeded_generator, total_mass
 from scipy import stats
 from torch import nn
 
@@ -89,10 +89,9 @@ def test_mass_of_paths_is_one_for_any_network(device, noising, prediction):
     pixels = Pixels((1, 1, 2), n_levels=4)
     model = wild_model(device, pixels, noising, prediction)
     rows = all_rows(model.codebook)
-    estimate = path_log_prob(
-        model, rows, IsotropicSchedule((0.3, 2.0, 9.0)), n_paths=1000,
-        generator=seeded_generator(0, device), batch_size=1 << 14,
-    )  # fmt: skip
+    estimate = paths_of(
+        model, rows, IsotropicSchedule((0.3, 2.0, 9.0)), n_paths=1000, batch_size=1 << 14
+    )
     mass, error = total_mass(estimate)
     assert mass == pytest.approx(1, abs=5 * error + 1e-6)
     assert error < 0.15
@@ -105,10 +104,13 @@ def test_code_of_the_integral_is_valid_for_any_network(device, noising):
     """Property (5), by enumeration of all images."""
     model = wild_model(device, Pixels((3,), n_levels=3), noising)
     rows = all_rows(model.codebook)
-    s = integral_log_prob(
-        model, rows, Quadrature.logistic(0.5, 1.5, low=-8.0, high=6.0), n_points=2000,
-        generator=seeded_generator(0, device), batch_size=1 << 14,
-    )  # fmt: skip
+    s = integral_of(
+        model,
+        rows,
+        Quadrature.logistic(0.5, 1.5, low=-8.0, high=6.0),
+        n_points=2000,
+        batch_size=1 << 14,
+    )
     mass, error = total_mass(s)
     assert mass <= 1 + 5 * error
     assert s.log_prob.isfinite().all()
@@ -167,17 +169,12 @@ def test_density_of_a_gaussian(gaussian):
     model = from_callable(epsilon, X[:1000], prediction="epsilon", schedule=noising)
     x, expected = model.pixels.encode(X[1000:]), torch.from_numpy(truth[1000:])
     quadrature = Quadrature.logistic(1.0, 2.0, low=-5.0, high=9.5)
-    e = integral_log_prob(
-        model, x, quadrature, baseline=model.base, n_points=512,
-        generator=seeded_generator(0, "cpu"), batch_size=1 << 14,
-    )  # fmt: skip
+    e = integral_of(model, x, quadrature, baseline=model.base, n_points=512, batch_size=1 << 14)
     gap = e.log_prob - expected
     assert gap.mean().abs() < 0.03  # the calibration is of a thousand rows
     assert gap.std() < 2 * e.stderr.mean()
     levels = tuple(torch.linspace(-4, 9, 40).exp().tolist())
-    p = path_log_prob(
-        model, x, IsotropicSchedule(levels), n_paths=4, generator=seeded_generator(0, "cpu")
-    )
+    p = paths_of(model, x, IsotropicSchedule(levels), n_paths=4)
     assert (p.log_prob - expected).mean().abs() < 0.05
     independent = model.base.log_prob(x).double() - expected
     assert independent.mean() < -0.3  # what there was to be learned
@@ -337,7 +334,7 @@ def test_a_useless_network_is_ignored(n_levels):
     )  # fmt: skip
     x = model.pixels.encode(X)
     levels = IsotropicSchedule((0.2, 1.0, 5.0))
-    ours = path_log_prob(model, x, levels, n_paths=2, generator=seeded_generator(0, "cpu"))
+    ours = paths_of(model, x, levels, n_paths=2)
     alone = model.base.log_prob(x).double()
     assert (alone - ours.log_prob).mean() < 0.15
 
@@ -388,7 +385,7 @@ def test_classes_are_given_or_missing(device):
     mass, error = total_mass(path_log_prob(model, one, schedule, **{**options, "n_paths": 3000}))
     assert mass == pytest.approx(1, abs=5 * error + 1e-6)
     with pytest.raises(ValueError, match="class must be given or missing"):
-        path_log_prob(model, rows, schedule, generator=seeded_generator(0, device))
+        paths_of(model, rows, schedule)
     strict = wild_model(device, pixels)
     with pytest.raises(ValueError, match="needs a class"):
         path_log_prob(strict, rows, schedule, **options)
@@ -425,10 +422,10 @@ def test_states_that_an_image_model_does_not_take(device):
     model = wild_model(device, Pixels((2,), n_levels=3))
     rows = torch.tensor([[0.0, 2]], dtype=torch.float64, device=device)
     with pytest.raises(ValueError, match="one SNR for all pixels"):
-        path_log_prob(model, rows, CoordinateSchedule(2), generator=seeded_generator(0, device))
+        paths_of(model, rows, CoordinateSchedule(2))
     rows[0, 0] = math.nan
     with pytest.raises(ValueError, match="one SNR for all pixels"):
-        path_log_prob(model, rows, IsotropicSchedule((1.0,)), generator=seeded_generator(0, device))
+        paths_of(model, rows, IsotropicSchedule((1.0,)))
 
 
 def test_wrong_networks_and_arguments():

@@ -9,10 +9,10 @@ import torch
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.images.ensemble import EnsembleDenoiser, Errors
-from discrete_itd.likelihood import integral_log_prob
 from tests.laws import (
     BOOKS,
     all_rows,
+    integral_of,
     make_book,
     make_denoiser,
     random_marginals,
@@ -95,12 +95,11 @@ def test_a_combination_is_the_mean_of_its_members(device, dtype, name):
 def test_the_integral_of_an_ensemble_is_never_optimistic_in_total(device, name):
     book = make_book(name, device)
     high = math.log(60 * float(book.known_snr.max()) / 2000)
-    got = integral_log_prob(
+    got = integral_of(
         random_ensemble(book, 0),
         all_rows(book),
         Quadrature(torch.tensor([-7.0, high]), torch.ones(1)).to(device),
         n_points=1024,
-        generator=seeded_generator(0, device),
         batch_size=1 << 15,
     )
     mass, stderr = total_mass(got)

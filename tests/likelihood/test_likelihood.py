@@ -16,12 +16,14 @@ from laws import (
     Stranger,
     all_rows,
     fixed_order,
+    integral_of,
     line,
     make_book,
     make_denoiser,
     make_schedule,
     mse_curve,
     naive_autoregression,
+    paths_of,
     random_marginals,
     random_network,
     random_oracle,
@@ -98,13 +100,12 @@ def test_integral_of_the_oracle_is_log_p(device, name, baseline):
     rng = np.random.default_rng(1)
     oracle = random_oracle(book, rng, share=0.8)
     rows = oracle.support
-    got = integral_log_prob(
+    got = integral_of(
         oracle,
         rows,
         make_quadrature(book, device),
         baseline=random_marginals(book, rng) if baseline else None,
         n_points=1 << 14,
-        generator=seeded_generator(0, device),
         batch_size=1 << 16,
     )
     assert got.log_prob.dtype == got.stderr.dtype == torch.float64
@@ -137,13 +138,7 @@ def test_baseline_is_subtracted_from_end_to_end(device, dtype):
     quadrature = make_quadrature(book, device, low=0.5)
 
     def integral(denoiser, against=None):
-        return integral_log_prob(
-            denoiser,
-            oracle.support,
-            quadrature,
-            baseline=against,
-            generator=seeded_generator(0, device),
-        ).log_prob
+        return integral_of(denoiser, oracle.support, quadrature, baseline=against).log_prob
 
     expected = baseline.log_prob(oracle.support) + integral(oracle) - integral(baseline)
     torch.testing.assert_close(
@@ -164,13 +159,12 @@ def test_integral_is_never_optimistic_in_total(device, name, kind):
     else:
         denoiser = random_network(book, 3, strength=0.05 if kind == "mild network" else 0.6)
         baseline = denoiser.base if kind == "baseline" else None
-    got = integral_log_prob(
+    got = integral_of(
         denoiser,
         all_rows(book),
         make_quadrature(book, device),
         baseline=baseline,
         n_points=2048,
-        generator=seeded_generator(0, device),
         batch_size=1 << 15,
     )
     mass, stderr = total_mass(got)
@@ -190,13 +184,13 @@ def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
     book = make_book(name, device)
 
     def score(seed):
-        return path_log_prob(
+        return paths_of(
             make_denoiser(kind, book, 2),
             all_rows(book),
             make_schedule(schedule, book.n_columns, kind),
             n_paths=2 if schedule == "fixed order" else 250,
-            generator=seeded_generator(seed, device),
             batch_size=1 << 15,
+            seed=seed,
         )
 
     mass, stderr = repeated_mass(score)
@@ -212,12 +206,12 @@ def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
 )
 def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, kind):
     book = Codebook(columns).to(device)
-    got = path_log_prob(
+    got = paths_of(
         make_denoiser(kind, book, seed),
         all_rows(book),
         fixed_order(book.n_columns),
         n_paths=1,
-        generator=seeded_generator(seed, device),
+        seed=seed,
     )
     assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
 
@@ -265,14 +259,8 @@ def test_all_of_several_orders_are_an_exact_mixture(device, dtype, kind, n_paths
     gaps = rows.clone()
     gaps[::2, 2] = math.nan
     for x, condition in ((rows, None), (gaps, None), (gaps, given)):
-        got = path_log_prob(
-            denoiser, x, schedule, n_paths=n_paths, given=condition,
-            generator=seeded_generator(0, device),
-        )  # fmt: skip
-        split = path_log_prob(
-            denoiser, x, schedule, n_paths=n_paths, given=condition,
-            generator=seeded_generator(9, device),
-        )  # fmt: skip
+        got = paths_of(denoiser, x, schedule, n_paths=n_paths, given=condition)
+        split = paths_of(denoiser, x, schedule, n_paths=n_paths, given=condition, seed=9)
         assert not got.stderr.any()
         assert not split.stderr.any()
         torch.testing.assert_close(split.log_prob, got.log_prob, atol=rounding(dtype), rtol=0)
@@ -300,12 +288,8 @@ def test_a_mixture_of_orders_is_normalised_to_rounding(device, dtype, columns, s
     n = book.n_columns
     orders = data.draw(st.lists(st.permutations(range(n)), min_size=1, max_size=4))
     schedule = CoordinateSchedule(data.draw(st.integers(1, n)), tuple(map(tuple, orders)))
-    got = path_log_prob(
-        make_denoiser(kind, book, seed),
-        all_rows(book),
-        schedule,
-        n_paths=len(orders),
-        generator=seeded_generator(seed, device),
+    got = paths_of(
+        make_denoiser(kind, book, seed), all_rows(book), schedule, n_paths=len(orders), seed=seed
     )
     assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
     assert not got.stderr.any()
@@ -319,13 +303,7 @@ def test_a_mixture_of_orders_is_normalised_to_rounding(device, dtype, columns, s
 def test_coordinate_path_of_the_oracle_is_log_p(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
     oracle = random_oracle(book, np.random.default_rng(seed), share=0.7)
-    got = path_log_prob(
-        oracle,
-        oracle.support,
-        CoordinateSchedule(book.n_columns),
-        n_paths=3,
-        generator=seeded_generator(seed, device),
-    )
+    got = paths_of(oracle, oracle.support, CoordinateSchedule(book.n_columns), n_paths=3, seed=seed)
     truth = oracle.log_prob(oracle.support).double()
     torch.testing.assert_close(got.log_prob, truth, atol=rounding(dtype), rtol=0)
     assert got.stderr.max() < rounding(dtype)
@@ -382,13 +360,7 @@ def test_untrained_network_scores_the_sum_of_log_marginals(device, dtype, name, 
     book = make_book(name, device)
     net = random_network(book, 0, strength=0.0)
     rows = all_rows(book)
-    got = path_log_prob(
-        net,
-        rows,
-        SCHEDULES[schedule](book.n_columns),
-        n_paths=4,
-        generator=seeded_generator(0, device),
-    )
+    got = paths_of(net, rows, SCHEDULES[schedule](book.n_columns), n_paths=4)
     truth = net.base.log_prob(rows).double()
     torch.testing.assert_close(got.log_prob, truth, atol=rounding(dtype), rtol=rounding(dtype))
     assert got.stderr.max() < rounding(dtype)
@@ -422,9 +394,7 @@ def test_relabelling_and_permuting_change_nothing(device, dtype, schedule):
     new = SupportDenoiser(new_book, move(rows), oracle.log_probs.exp())
     plan = SCHEDULES[schedule](3)
     a, b = (
-        path_log_prob(
-            d, r, plan, n_paths=400, generator=seeded_generator(0, device), batch_size=1 << 15
-        )
+        paths_of(d, r, plan, n_paths=400, batch_size=1 << 15)
         for d, r in ((oracle, rows), (new, move(rows)))
     )
     spread = (a.stderr.square() + b.stderr.square()).sqrt()
@@ -445,17 +415,10 @@ def strong_case(device, schedule="isotropic"):
 @pytest.mark.parametrize("schedule", ["isotropic"])
 def test_code_length_falls_as_paths_grow(device, schedule):
     net, rows, plan = strong_case(device, schedule)
-    reference = path_log_prob(
-        net, rows, plan, n_paths=1 << 13, generator=seeded_generator(0, device), batch_size=1 << 15
-    )
+    reference = paths_of(net, rows, plan, n_paths=1 << 13, batch_size=1 << 15)
     nats = {}
     for n_paths in (1, 8, 64):
-        runs = [
-            path_log_prob(
-                net, rows, plan, n_paths=n_paths, generator=seeded_generator(seed, device)
-            )
-            for seed in range(40)
-        ]
+        runs = [paths_of(net, rows, plan, n_paths=n_paths, seed=seed) for seed in range(40)]
         nats[n_paths] = -torch.stack([r.log_prob for r in runs]).mean().item()
     truth = -reference.log_prob.mean().item()
     assert nats[1] > nats[8] + 0.01
@@ -467,13 +430,8 @@ def test_code_length_falls_as_paths_grow(device, schedule):
 def test_stderr_covers_the_truth(device):
     net, rows, plan = strong_case(device)
     rows = rows[:4]
-    truth = path_log_prob(
-        net, rows, plan, n_paths=1 << 15, generator=seeded_generator(0, device), batch_size=1 << 15
-    )
-    runs = [
-        path_log_prob(net, rows, plan, n_paths=64, generator=seeded_generator(seed, device))
-        for seed in range(1, 101)
-    ]
+    truth = paths_of(net, rows, plan, n_paths=1 << 15, batch_size=1 << 15)
+    runs = [paths_of(net, rows, plan, n_paths=64, seed=seed) for seed in range(1, 101)]
     z = torch.stack([(r.log_prob - truth.log_prob) / r.stderr for r in runs])
     assert truth.stderr.max() < 0.03
     covered = (z.abs() < 1.96).double().mean(0).cpu().numpy()
@@ -488,13 +446,8 @@ def test_stderr_of_the_integral_is_its_spread(device):
     truth = oracle.log_prob(oracle.support)
     for baseline in (None, random_marginals(book, np.random.default_rng(1))):
         runs = [
-            integral_log_prob(
-                oracle,
-                oracle.support,
-                quadrature,
-                baseline=baseline,
-                n_points=256,
-                generator=seeded_generator(seed, device),
+            integral_of(
+                oracle, oracle.support, quadrature, baseline=baseline, n_points=256, seed=seed
             )
             for seed in range(60)
         ]
@@ -512,10 +465,7 @@ def test_stderr_of_a_short_integral_is_its_spread(device, high):
     book = make_book("mixed", device)
     oracle = random_oracle(book, np.random.default_rng(0))
     short = Quadrature(torch.tensor([1e-3, high]).log(), torch.ones(1)).to(device)
-    runs = [
-        integral_log_prob(oracle, oracle.support, short, generator=seeded_generator(seed, device))
-        for seed in range(120)
-    ]
+    runs = [integral_of(oracle, oracle.support, short, seed=seed) for seed in range(120)]
     spread = torch.stack([r.log_prob for r in runs]).var(0)
     stated = torch.stack([r.stderr for r in runs]).square().mean(0)
     ratio = (stated.mean() / spread.mean()).sqrt()
@@ -563,13 +513,9 @@ def test_attributions_add_up_whatever_the_weights(device, m, spread, seed):
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_path_log_prob_splits_the_score(device, dtype, schedule, tol):
     net, rows, plan = strong_case(device, schedule)
-    kwargs = {"n_paths": 5, "max_stderr": tol, "max_paths": 40}
-    score = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
-    split = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
-    torch.testing.assert_close(split.log_prob, score.log_prob, atol=rounding(dtype), rtol=0)
-    torch.testing.assert_close(split.stderr, score.stderr, atol=rounding(dtype), rtol=1e-3)
+    split = paths_of(net, rows, plan, n_paths=5, max_stderr=tol, max_paths=40, seed=3)
     torch.testing.assert_close(
-        split.surprisal.sum(1), -score.log_prob, atol=rounding(dtype), rtol=0
+        split.surprisal.sum(1), -split.log_prob, atol=rounding(dtype), rtol=0
     )
     assert split.surprisal.shape == rows.shape
 
@@ -597,38 +543,19 @@ def test_conditionals_of_the_oracle_are_ratios_of_sums(device, dtype, given_colu
     same = (rows[:, None, given] == rows[None][:, :, given]).all(2).double()
     marginal = (same @ p).log()
     n_free = 4 - len(given_columns)
-    coordinate = path_log_prob(
-        oracle,
-        rows,
-        CoordinateSchedule(n_free),
-        n_paths=3,
-        given=given,
-        generator=seeded_generator(0, device),
-    )
+    coordinate = paths_of(oracle, rows, CoordinateSchedule(n_free), n_paths=3, given=given)
     # log P(a, b) = log P(a) + log P(b | a)
     torch.testing.assert_close(
         coordinate.log_prob + marginal, p.log(), atol=rounding(dtype), rtol=0
     )
     assert coordinate.stderr.max() < rounding(dtype)
     levels = tuple(torch.linspace(math.log(0.2), math.log(80.0), 60).exp().tolist())
-    isotropic = path_log_prob(
-        oracle,
-        rows,
-        IsotropicSchedule(levels),
-        n_paths=600,
-        given=given,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 15,
+    isotropic = paths_of(
+        oracle, rows, IsotropicSchedule(levels), n_paths=600, given=given, batch_size=1 << 15
     )
     error = (isotropic.log_prob + marginal - p.log()).abs()
     assert (error < 4 * isotropic.stderr + 0.1).all()
-    split = path_log_prob(
-        oracle,
-        rows,
-        IsotropicSchedule((3.0,)),
-        given=given,
-        generator=seeded_generator(0, device),
-    )
+    split = paths_of(oracle, rows, IsotropicSchedule((3.0,)), given=given)
     assert split.surprisal[:, given].abs().max() < rounding(dtype)
 
 
@@ -642,14 +569,14 @@ def test_conditionals_of_any_denoiser_add_up_to_one(device, dtype, kind, schedul
     given = torch.tensor([False, True, False], device=device)
 
     def score(seed):
-        return path_log_prob(
+        return paths_of(
             denoiser,
             rows,
             make_schedule(schedule, 2, kind),
             n_paths=250,
             given=given,
-            generator=seeded_generator(seed, device),
             batch_size=1 << 15,
+            seed=seed,
         )
 
     mass, stderr = repeated_mass(score)
@@ -667,9 +594,7 @@ def test_path_score_ignores_batch_order_and_neighbours(device, dtype, schedule):
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(device)
 
     def score(r, **kwargs):
-        return path_log_prob(
-            net, r, plan, n_paths=4, generator=seeded_generator(5, device), **kwargs
-        )
+        return paths_of(net, r, plan, n_paths=4, seed=5, **kwargs)
 
     whole = score(rows)
     assert torch.equal(whole.log_prob[-3:], whole.log_prob[:3]) or torch.allclose(
@@ -685,7 +610,7 @@ def test_path_score_ignores_batch_order_and_neighbours(device, dtype, schedule):
         for a, b in zip(other, whole, strict=True):
             torch.testing.assert_close(a, b[index], atol=rounding(dtype), rtol=rounding(dtype))
     # another seed, another noise
-    other = path_log_prob(net, rows, plan, n_paths=4, generator=seeded_generator(6, device))
+    other = paths_of(net, rows, plan, n_paths=4, seed=6)
     if schedule != "fixed order":
         assert (other.log_prob - whole.log_prob).abs().max() > 1e-3
 
@@ -696,9 +621,7 @@ def test_integral_score_ignores_batch_order_and_neighbours(device, dtype):
     quadrature = make_quadrature(net.codebook, device)
 
     def score(r, batch_size=2048):
-        return integral_log_prob(
-            net, r, quadrature, generator=seeded_generator(5, device), batch_size=batch_size
-        )
+        return integral_of(net, r, quadrature, batch_size=batch_size, seed=5)
 
     loose = rounding(dtype, 10)
     for a, b in zip(score(rows[order]), score(rows), strict=True):
@@ -727,9 +650,7 @@ def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
 
     def score(**kwargs):
         counting.rows = 0
-        got = path_log_prob(
-            counting, rows, plan, n_paths=8, generator=seeded_generator(2, device), **kwargs
-        )
+        got = paths_of(counting, rows, plan, n_paths=8, seed=2, **kwargs)
         return got, counting.rows
 
     plain, cost = score()
@@ -743,15 +664,12 @@ def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
     assert (fine.stderr < 2 * tol).all()
     assert fine_cost > 2 * cost
     capped, _ = score(max_stderr=1e-9, max_paths=32)
-    many = path_log_prob(net, rows, plan, n_paths=32, generator=seeded_generator(2, device))
+    many = paths_of(net, rows, plan, n_paths=32, seed=2)
     torch.testing.assert_close(capped.log_prob, many.log_prob, **near)
     for a, b in zip(score(max_stderr=1e-9, max_paths=8)[0], plain, strict=True):
         torch.testing.assert_close(a, b, **near)
     # a row gets the same paths alone as among others
-    alone = path_log_prob(
-        net, rows[-2:], plan, n_paths=8, max_stderr=tol, max_paths=2048,
-        generator=seeded_generator(2, device),
-    )  # fmt: skip
+    alone = paths_of(net, rows[-2:], plan, n_paths=8, max_stderr=tol, max_paths=2048, seed=2)
     torch.testing.assert_close(alone.log_prob, fine.log_prob[-2:], **near)
     one, _ = score(max_stderr=1e-9, max_paths=1)
     assert one.stderr.isfinite().all()  # n_paths wins over max_paths
@@ -775,10 +693,15 @@ def test_masses_add_up_to_one_under_tol(device):
 
     def score(seed):
         # two paths that differ by a factor of two are near enough, by a factor of thirty not
-        return path_log_prob(
-            Unlucky(book), all_rows(book), CoordinateSchedule(4), n_paths=2, max_stderr=4.0, max_paths=16,
-            generator=seeded_generator(seed, device),
-        )  # fmt: skip
+        return paths_of(
+            Unlucky(book),
+            all_rows(book),
+            CoordinateSchedule(4),
+            n_paths=2,
+            max_stderr=4.0,
+            max_paths=16,
+            seed=seed,
+        )
 
     mass, stderr = repeated_mass(score)
     assert stderr < 0.005
@@ -787,15 +710,7 @@ def test_masses_add_up_to_one_under_tol(device):
 
 def test_an_unknown_error_is_above_any_tol(device):
     net, rows, plan = strong_case(device)
-    got = path_log_prob(
-        net,
-        rows,
-        plan,
-        n_paths=1,
-        max_stderr=1e9,
-        max_paths=8,
-        generator=seeded_generator(0, device),
-    )
+    got = paths_of(net, rows, plan, n_paths=1, max_stderr=1000000000.0, max_paths=8)
     assert got.stderr.isfinite().all()
 
 
@@ -804,11 +719,8 @@ def test_fewer_paths_than_orders_estimate_the_mixture_of_all(device, n_paths):
     """Which orders a row gets is chance, different ones for different paths, so E[W] is the mixture."""
     net, _, _ = strong_case(device)
     rows, schedule = all_rows(net.codebook), CoordinateSchedule(3, ORDERS)
-    truth = path_log_prob(net, rows, schedule, n_paths=3, generator=seeded_generator(0, device))
-    runs = [
-        path_log_prob(net, rows, schedule, n_paths=n_paths, generator=seeded_generator(s, device))
-        for s in range(300)
-    ]
+    truth = paths_of(net, rows, schedule, n_paths=3)
+    runs = [paths_of(net, rows, schedule, n_paths=n_paths, seed=s) for s in range(300)]
     p = torch.stack([r.log_prob.exp() for r in runs])
     z = (p.mean(0) - truth.log_prob.exp()) / (p.std(0) / math.sqrt(len(runs)))
     assert z.abs().max() < 4.5
@@ -827,10 +739,7 @@ def test_no_path_is_taken_twice(device):
     for name, schedule in schedules.items():
         for tol, n_paths in ((None, 16), (1e-9, 2)):
             counting.rows = 0
-            got = path_log_prob(
-                counting, rows, schedule, n_paths=n_paths, max_stderr=tol, max_paths=64,
-                generator=seeded_generator(0, device),
-            )  # fmt: skip
+            got = paths_of(counting, rows, schedule, n_paths=n_paths, max_stderr=tol, max_paths=64)
             assert not got.stderr.any()
             costs[name, tol] = counting.rows / len(rows)
     # of three steps the last is free, and what is known of nothing is asked once a batch
@@ -838,7 +747,7 @@ def test_no_path_is_taken_twice(device):
     assert costs[3, None] <= 2 * rows_asked + 0.5
     assert costs["at once", None] < 1
     assert costs[1, None] == costs[1, 1e-9]
-    few = path_log_prob(net, rows, schedules[3], n_paths=2, generator=seeded_generator(0, device))
+    few = paths_of(net, rows, schedules[3], n_paths=2)
     assert (few.stderr > 0).all()  # two of three
 
 
@@ -869,10 +778,9 @@ def test_equal_states_of_fixed_orders_are_asked_about_once(device, dtype, monkey
             monkeypatch.setattr(path_module, "MOST_SHARED", most)
             before = net.rows
             for n_paths in (2, 3):
-                found += path_log_prob(
-                    net, rows, schedule, n_paths=n_paths, given=condition,
-                    batch_size=batch_size, generator=seeded_generator(0, device),
-                )  # fmt: skip
+                found += paths_of(
+                    net, rows, schedule, n_paths=n_paths, given=condition, batch_size=batch_size
+                )
             asked.append(net.rows - before)
         half = len(found) // 2
         for one, other in zip(found[:half], found[half:], strict=True):
@@ -999,10 +907,7 @@ def test_a_network_on_a_network_stays_normalised(device, dtype):
     inner = random_network(book, 0)
     outer = NeuralDenoiser(inner, width=8, depth=1).to(device).eval()
     plan = IsotropicSchedule((1.0, 4.0))
-    a, b = (
-        path_log_prob(d, all_rows(book), plan, generator=seeded_generator(0, device))
-        for d in (inner, outer)
-    )
+    a, b = (paths_of(d, all_rows(book), plan) for d in (inner, outer))
     torch.testing.assert_close(a.log_prob, b.log_prob, atol=rounding(dtype), rtol=rounding(dtype))
 
 

@@ -16,6 +16,7 @@ from laws import (
     make_book,
     make_denoiser,
     mixture_draws,
+    paths_of,
     random_mixture,
     random_network,
     random_oracle,
@@ -35,7 +36,6 @@ from discrete_itd.channel import (
     distinct_paths,
 )
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood import schedule_search as planning
 from discrete_itd.likelihood.schedule_search import (
     cheapest_steps,
@@ -97,13 +97,7 @@ def test_step_costs_add_up_to_the_path(device, dtype, name, kind, missing):
     assert costs[above].isfinite().all()
     assert (costs[~above] == math.inf).all()
     start = -denoiser(*empty_state(book)).expand(len(rows)).log_prob(rows).sum(1).mean()
-    whole = path_log_prob(
-        denoiser,
-        rows,
-        IsotropicSchedule(levels),
-        n_paths=1,
-        generator=seeded_generator(5, device),
-    )
+    whole = paths_of(denoiser, rows, IsotropicSchedule(levels), n_paths=1, seed=5)
     total = start.item() + cost_of(costs, [1, 2, 3, 4])
     assert total == pytest.approx(-whole.log_prob.mean().item(), abs=rounding(dtype, 3))
 
@@ -135,9 +129,7 @@ def test_placed_steps_are_not_worse_than_even_ones(device, n_steps):
     nats, spread = [], []
     for schedule in (placed, IsotropicSchedule(tuple(even.tolist()))):
         runs = [
-            path_log_prob(
-                oracle, oracle.support, schedule, n_paths=1, generator=seeded_generator(s, device)
-            ).log_prob
+            paths_of(oracle, oracle.support, schedule, n_paths=1, seed=s).log_prob
             for s in range(80)
         ]
         each = -(torch.stack(runs) * p).sum(1)
@@ -163,7 +155,7 @@ def test_placed_steps_of_a_mixed_table_are_not_worse_than_even_ones(device, miss
     assert 1 <= placed.n_steps <= 3
     even = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), 4).exp()[1:]
     a, b = (
-        path_log_prob(oracle, rows[1000:], plan, n_paths=1, generator=seeded_generator(2, device))
+        paths_of(oracle, rows[1000:], plan, n_paths=1, seed=2)
         for plan in (placed, IsotropicSchedule(tuple(even.tolist())))
     )
     gain = a.log_prob - b.log_prob
@@ -218,9 +210,7 @@ def test_paths_are_chosen_for_tables_of_any_kind(device, name):
     )
     assert found
     assert all(math.isfinite(c.nats) and math.isfinite(c.stderr) for c in found)
-    best = path_log_prob(
-        net, rows[:32], found[0].schedule, n_paths=64, generator=seeded_generator(1, device)
-    )
+    best = paths_of(net, rows[:32], found[0].schedule, n_paths=64, seed=1)
     slack = 4 * (best.stderr.square().sum().sqrt().item() / 32) + 0.5 * found[0].stderr
     assert -best.log_prob.mean().item() < found[0].nats + slack
 
