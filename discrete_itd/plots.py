@@ -31,13 +31,7 @@ from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows, as_frame, written
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.statistics import (
-    TRANSIENT,
-    curve_areas,
-    extrapolate,
-    half_error,
-    p_value_band,
-)
+from discrete_itd.statistics import TRANSIENT, curve_areas, extrapolate, half_error, p_value_band
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:

@@ -15,11 +15,7 @@ from discrete_itd.training import mean_and_error
 
 
 def compare_mse(
-    models: dict[str, ImageDensity],
-    X: Any,
-    labels: Any = None,
-    *,
-    n_points: int = 33,
+    models: dict[str, ImageDensity], X: Any, labels: Any = None, *, n_points: int = 33
 ) -> pd.DataFrame:
     """Denoising errors of several models on the same noise, by SNR, and the nats that each loses there.
 

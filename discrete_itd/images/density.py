@@ -116,13 +116,7 @@ class ImageDensity:
 
     @classmethod
     def from_diffusers(
-        cls,
-        model: Any,
-        scheduler: Any,
-        X: Any,
-        *,
-        null_class: int | None = None,
-        **options: Any,
+        cls, model: Any, scheduler: Any, X: Any, *, null_class: int | None = None, **options: Any
     ) -> ImageDensity:
         """Adapt a diffusers model, without changing its weights.
 

@@ -5,16 +5,8 @@ Two estimators of the same quantity, :mod:`~discrete_itd.likelihood.path`, eq. (
 :mod:`~discrete_itd.likelihood.standard_error`.
 """
 
-from discrete_itd.likelihood.integral import (
-    error_and_tail,
-    integral_log_prob,
-    squared_errors,
-)
-from discrete_itd.likelihood.path import (
-    in_blocks,
-    path_log_prob,
-    path_log_weights,
-)
+from discrete_itd.likelihood.integral import error_and_tail, integral_log_prob, squared_errors
+from discrete_itd.likelihood.path import in_blocks, path_log_prob, path_log_weights
 from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
 
 __all__ = [

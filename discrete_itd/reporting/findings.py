@@ -24,14 +24,7 @@ from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Column, Rows, as_frame, written
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.plots import (
-    MASSES,
-    MOST_ROWS,
-    RowScores,
-    column_entropies,
-    fitted,
-    spread_step,
-)
+from discrete_itd.plots import MASSES, MOST_ROWS, RowScores, column_entropies, fitted, spread_step
 from discrete_itd.statistics import (
     Extrapolation,
     Interval,

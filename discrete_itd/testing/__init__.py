@@ -64,10 +64,4 @@ from discrete_itd.testing.properties import (
     states_of_every_kind,
 )
 
-__all__ = [
-    "all_rows",
-    "check_denoiser",
-    "check_schedule",
-    "random_rows",
-    "states_of_every_kind",
-]
+__all__ = ["all_rows", "check_denoiser", "check_schedule", "random_rows", "states_of_every_kind"]

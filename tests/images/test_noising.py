@@ -54,11 +54,7 @@ def test_a_true_answer_gives_the_clean_row(name, prediction):
     if isinstance(noising, VariancePreserving):
         alpha, sigma = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
         noisy = alpha * clean + sigma * noise
-        answers = {
-            "epsilon": noise,
-            "sample": clean,
-            "v_prediction": alpha * noise - sigma * clean,
-        }
+        answers = {"epsilon": noise, "sample": clean, "v_prediction": alpha * noise - sigma * clean}
     else:
         sigma, data = snr.rsqrt(), noising.sigma_data
         total = sigma**2 + data**2

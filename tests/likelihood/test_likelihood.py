@@ -39,11 +39,7 @@ from laws import (
 )
 from scipy import stats
 
-from discrete_itd.channel import (
-    CoordinateSchedule,
-    IsotropicSchedule,
-    Quadrature,
-)
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
@@ -200,9 +196,7 @@ def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
 
 @LAW
 @given(
-    tables(sizes=(1, 2, 3), max_columns=3),
-    seeds,
-    st.sampled_from(["network", "stranger", "trees"]),
+    tables(sizes=(1, 2, 3), max_columns=3), seeds, st.sampled_from(["network", "stranger", "trees"])
 )
 def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, kind):
     book = Codebook(columns).to(device)
@@ -217,17 +211,7 @@ def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, 
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        "network",
-        "stranger",
-        "oracle",
-        "tree",
-        "trees",
-        "mixture",
-        "bayes_net",
-        "joined",
-    ],
+    "kind", ["network", "stranger", "oracle", "tree", "trees", "mixture", "bayes_net", "joined"]
 )
 @pytest.mark.parametrize("name", sorted(BOOKS))
 def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):

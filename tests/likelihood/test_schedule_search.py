@@ -29,12 +29,7 @@ from laws import (
     wide_tables,
 )
 
-from discrete_itd.channel import (
-    CoordinateSchedule,
-    IsotropicSchedule,
-    Quadrature,
-    distinct_paths,
-)
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, distinct_paths
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.likelihood import schedule_search as planning
 from discrete_itd.likelihood.schedule_search import (

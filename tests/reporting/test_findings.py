@@ -17,13 +17,7 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.plots import column_entropies, spread_step
 from discrete_itd.recipes import Network
 from discrete_itd.reporting import findings
-from discrete_itd.reporting.findings import (
-    Alarms,
-    Verdict,
-    examine,
-    half,
-    most_anomalous_rows,
-)
+from discrete_itd.reporting.findings import Alarms, Verdict, examine, half, most_anomalous_rows
 from discrete_itd.statistics import Interval, mean_interval, share_interval
 from tests import reported
 

@@ -182,9 +182,7 @@ def test_rows_are_called_inliers_only_if_they_were_given_as_such():
         inlier = template.format(a="an inlier", all="inliers", many="inliers")
         other = "row of this table"
         any_row = template.format(
-            a=f"a {other}",
-            all="rows of this table",
-            many="rows of this table",
+            a=f"a {other}", all="rows of this table", many="rows of this table"
         )
         assert inlier in given
         assert inlier not in own
