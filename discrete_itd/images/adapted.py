@@ -62,6 +62,9 @@ Kept = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # rows, y, snr, predicted me
 class AdaptedDenoiser(Denoiser):
     """A denoiser of images from a network that was trained elsewhere.
 
+    The network has one noise level for the whole image, so this denoiser needs states in which all pixels have one SNR,
+    and the class is known or unknown.
+
     Parameters
     ----------
     network : callable
@@ -71,21 +74,13 @@ class AdaptedDenoiser(Denoiser):
         The network's times and scales.
     prediction : {"epsilon", "v_prediction", "sample"}
         The network predicts the noise, the velocity, or the clean image.
-    pixels : Pixels
-        Layout of the images.
-    marginals : MarginalDenoiser
-        Marginal distributions of the pixels, and of the class.
+    pixels, marginals : Pixels, MarginalDenoiser
+        Layout of the images, and marginal distributions of the pixels and of the class.
     null_class : int, optional
         Input of the network where the class is unknown. A class-conditional network without one can only be evaluated
-        with
-        the class given.
+        with the class given.
     autocast : torch.dtype, optional
         Floating type of the network's own arithmetic, like ``torch.bfloat16``.
-
-    Notes
-    -----
-    The network has one noise level for the whole image, so this denoiser needs states in which all pixels have one SNR,
-    and the class is known or unknown.
     """
 
     mean0: Tensor

@@ -44,6 +44,10 @@ class ImageEstimate(NamedTuple):
 class ImageDensity:
     """Log-probability of images from a denoiser of images.
 
+    Log-probabilities are nats per image: of pixels with levels, of a normalised probability mass; of continuous pixels,
+    of a density per unit of the model's values. Equal images share their noise, so the standard error of a mean over
+    few distinct images is too small. A model can be pickled and deep-copied if its network can.
+
     Parameters
     ----------
     denoiser : AdaptedDenoiser, or EnsembleDenoiser of AdaptedDenoisers
@@ -66,12 +70,6 @@ class ImageDensity:
         Integration points over logsnr, and the steps of a path.
     history : DataFrame
         Training and validation nats of :meth:`fine_tune`; empty for a model that was not tuned.
-
-    Notes
-    -----
-    Log-probabilities are nats per image: of pixels with levels, of a normalised probability mass; of continuous pixels,
-    of a density per unit of the model's values. Equal images share their noise, so the standard error of a mean over
-    few distinct images is too small. A model can be pickled and deep-copied if its network can.
 
     Examples
     --------
@@ -120,24 +118,15 @@ class ImageDensity:
     ) -> ImageDensity:
         """Adapt a diffusers model, without changing its weights.
 
-        Parameters
-        ----------
-        model : UNet2DModel, or a module like it
-            Called as ``model(sample, timestep, class_labels)``; ``in_channels`` and ``sample_size`` of its ``config``
-            give the shape of images. It is not copied, and is put in evaluation mode. Its classes are its
-            ``num_class_embeds``, less the null class if that is the last.
-        scheduler : scheduler of diffusers
-            One with ``alphas_cumprod`` (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver and others, linear or cosine), or one
-            of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config). Only its noise levels are read.
-        X, null_class, options
-            As of :meth:`from_callable`; the prediction, the schedule, the shape and the classes are the model's.
+        ``model`` is a UNet2DModel, or a module like it, called as ``model(sample, timestep, class_labels)``;
+        ``in_channels`` and ``sample_size`` of its ``config`` give the shape of images. It is not copied, and is put in
+        evaluation mode. Its classes are its ``num_class_embeds``, less the null class if that is the last.
+        ``scheduler`` is one with ``alphas_cumprod`` (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver and others, linear or
+        cosine), or one of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config); only its noise levels
+        are read. The other parameters are those of :meth:`from_callable`.
 
-        Raises
-        ------
-        TypeError
-            If the model's config has no shape, the scheduler is of another kind, or its prediction type is unknown.
-        ValueError
-            If ``null_class`` is none of the model's.
+        A TypeError if the model's config has no shape, the scheduler is of another kind, or its prediction type is
+        unknown; a ValueError if ``null_class`` is none of the model's.
         """
         network, arguments = described(model, scheduler, null_class)
         return cls.from_callable(network, X, null_class=null_class, **arguments, **options)

@@ -53,15 +53,8 @@ class Noising(Protocol):
 class VariancePreserving:
     r"""Noise that keeps unit variance: :math:`\sqrt{\bar\alpha_t} x + \sqrt{1 - \bar\alpha_t} \varepsilon`.
 
-    Parameters
-    ----------
-    alphas_cumprod : sequence of float, length T
-        :math:`\bar\alpha_t` of the times 0 ... T - 1, decreasing, in (0, 1). Between two times the logarithm of the SNR
-        is linear in time. Final zeros, of a schedule that ends in pure noise, are dropped.
-
-    Attributes
-    ----------
-    alphas_cumprod : Tensor, shape (T,), float64
+    ``alphas_cumprod``, :math:`\bar\alpha_t` of the times 0 ... T - 1, are decreasing in (0, 1). Between two times the
+    logarithm of the SNR is linear in time. Final zeros, of a schedule that ends in pure noise, are dropped.
 
     Examples
     --------
@@ -123,19 +116,11 @@ class VariancePreserving:
 class Preconditioned:
     r"""Noise of any level :math:`\sigma = 1/\sqrt\gamma`, with the preconditioning of Karras et al. (2022), table 1.
 
-    Parameters
-    ----------
-    sigma_data : float
-        Standard deviation :math:`\sigma_d` of the data, as the model assumes it.
-    sigma_min, sigma_max : float
-        Smallest and largest noise level.
-
-    Notes
-    -----
-    The network's input is :math:`(x + \sigma\varepsilon) / \sqrt{\sigma^2 + \sigma_d^2}` at the time
-    :math:`\tfrac14 \ln\sigma`. Its raw output F, called "epsilon" here as in diffusers, gives the image
-    :math:`c_{skip} (x + \sigma\varepsilon) + c_{out} F`; "v_prediction" denotes -F, and "sample" the image
-    itself.
+    ``sigma_data`` is the standard deviation :math:`\sigma_d` of the data, as the model assumes it; ``sigma_min`` and
+    ``sigma_max`` are its smallest and largest noise level. The network's input is :math:`(x + \sigma\varepsilon) /
+    \sqrt{\sigma^2 + \sigma_d^2}` at the time :math:`\tfrac14 \ln\sigma`. Its raw output F, called "epsilon" here as in
+    diffusers, gives the image :math:`c_{skip} (x + \sigma\varepsilon) + c_{out} F`; "v_prediction" denotes -F, and
+    "sample" the image itself.
     """
 
     def __init__(

@@ -54,43 +54,32 @@ def integral_log_prob(
 ) -> Estimate:
     r"""Log-probabilities of rows by the integral over SNR, eq. (3), or (4) with a baseline.
 
+    Rows, ``generator``, ``given``, ``batch_size`` (here rows times points), ``progress`` and the result are as of
+    :func:`~discrete_itd.likelihood.path.path_log_prob`.
+
     Parameters
     ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (N, C)
-        Rows; NaN where a cell is missing. With the same generator, a row's estimate depends on the row alone.
     quadrature : Quadrature
         Importance density over logsnr; its ends are those of the numerical part of the integral.
     baseline : Denoiser, optional
         A denoiser of known log-probability, seen through the same noise.
     n_points : int
         Noisy points per row, at least 4. One in sixteen of them (at least two) serves the right tail.
-    generator : torch.Generator
-    given : Tensor of bool, shape (C,), optional
-        Columns to condition on, where they are not missing: the result is log P(others | given).
-    batch_size : int
-        Rows times points in one denoiser call.
-    progress : callable, optional
-        Called with the number of rows done since the last call.
-
-    Returns
-    -------
-    Estimate
-        float64, (N,), nats. The standard error is from differences of neighbouring strata, on average not too
-        small; but the integrand is skewed, so with few points intervals cover less than their nominal share.
-
-    Notes
-    -----
-    The tails are closed: left of the quadrature the denoiser is constant, :math:`\hat x_0`, with the integral
-    :math:`\gamma_{low}\|x-\hat x_0\|^2/2`; right of it each column goes on from the posterior at
-    :math:`\gamma_{high}` by its own evidence alone, with the integral :math:`-\mathbb E\log q(x | z_{high})`. Both
-    are denoisers, so the whole remains a valid code: :math:`\sum_x e^{\log P(x)} \le 1`, eq. (5). Against a
-    baseline both tails of the baseline are subtracted.
 
     Raises
     ------
     ValueError
         If ``n_points`` is below 4, or columns are given to a denoiser with an order of its own.
+
+    Notes
+    -----
+    The tails are closed: left of the quadrature the denoiser is constant, :math:`\hat x_0`, with the integral
+    :math:`\gamma_{low}\|x-\hat x_0\|^2/2`; right of it each column goes on from the posterior at :math:`\gamma_{high}`
+    by its own evidence alone, with the integral :math:`-\mathbb E\log q(x | z_{high})`. Both are denoisers, so the
+    whole remains a valid code, eq. (5). Against a baseline both tails of the baseline are subtracted.
+
+    The standard error is from differences of neighbouring strata, on average not too small; but the integrand is
+    skewed, so with few points intervals cover less than their nominal share.
 
     Examples
     --------

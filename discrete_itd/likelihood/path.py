@@ -139,6 +139,9 @@ def path_log_prob(
 ) -> Attribution:
     """Log-probabilities of rows by the path estimator (6), and their split by column.
 
+    ``-log_prob`` is in expectation above the model's true code length, and falls towards it as M grows. All results are
+    float64, in nats.
+
     Parameters
     ----------
     denoiser : Denoiser
@@ -158,17 +161,11 @@ def path_log_prob(
         Bound on the paths to which ``max_stderr`` doubles. A row's estimate never has more than this or ``n_paths``,
         whichever is larger, nor more than the schedule has different ones; deciding takes about as many again.
     given : Tensor of bool, shape (C,), optional
-        Columns to condition on: the result is log P(others | given).
+        Columns to condition on, where they are not missing: the result is log P(others | given).
     batch_size : int
         Rows times paths in one denoiser call; changes speed, not the answer.
     progress : callable, optional
         Called with the number of rows done since the last call.
-
-    Returns
-    -------
-    Attribution
-        float64, nats. ``-log_prob`` is in expectation above the model's true code length, and falls towards it as M
-        grows.
 
     Raises
     ------

@@ -165,24 +165,12 @@ def choose_path(
 ) -> list[Candidate]:
     """Schedules of about equal cost, compared on held-out rows; the best comes first.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
-        Training rows to place steps on, held-out rows to measure on.
-    quadrature : callable
-        Called if an isotropic schedule is tried.
-    kind : {"auto", "coordinate", "isotropic"}
-        Kinds of schedules to try.
-    n_evaluations : int
-        Denoiser calls per row for each candidate: about steps times paths, with at least two paths.
-    max_rows : int
-        Most held-out rows used, fewer for a wide table.
-    seconds_left : callable
-        If the time of ``TRIAL_ROWS`` rows shows that several schedules on ``FEW_ROWS`` would take longer, the first is
-        taken, with the nats of the trial.
-    ended : callable
-        Called if schedules were left out for lack of time.
+    Steps are placed on training rows ``x`` (N, C), over the range of ``quadrature``, which is called if an isotropic
+    schedule is tried. At most ``max_rows`` of the held-out rows ``x_valid`` measure each candidate, fewer for a wide
+    table; it may take ``n_evaluations`` denoiser calls per row, about steps times paths, with at least two paths.
+    ``kind`` is "auto", "coordinate" or "isotropic". If the time of ``TRIAL_ROWS`` rows shows that several schedules on
+    ``FEW_ROWS`` would take longer than ``seconds_left``, the first is taken, with the nats of the trial, and ``ended``
+    is called.
     """
     book = denoiser.codebook
     if kind == "auto" and book.vocabularies:

@@ -33,18 +33,9 @@ class Attribution(NamedTuple):
 def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
     r"""Log-mean-exp over paths, and a standard error that covers it.
 
-    Parameters
-    ----------
-    log_w : Tensor, shape (N, M), float64
-        Log-weights; NaN where a row has fewer paths than others.
-    distinct : int, optional
-        Number of different paths, if it is finite: a row that has them all has no error.
-
-    Returns
-    -------
-    Estimate
-        ``log_prob``, and ``stderr`` such that the interval of 1.96 ``stderr`` to both sides is meant to cover
-        :math:`\log P_\theta(x)` of (6) with 95 % confidence. With one path the error is unknown: NaN.
+    ``log_w`` (N, M) are float64 log-weights, NaN where a row has fewer paths than others; ``distinct`` is the number of
+    different paths, if it is finite. The interval of 1.96 ``stderr`` to both sides is meant to cover
+    :math:`\log P_\theta(x)` of (6) with 95 % confidence. With one path the error is unknown: NaN.
 
     Notes
     -----
@@ -59,11 +50,10 @@ def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
       l is accurate whatever the distribution where :math:`s_\Delta` is small; and at most :math:`2 \sqrt{v}`, since
       the formula means nothing where paths are tens of nats apart.
 
-    The 2/3 and the 4 were chosen on held-out rows of mushroom, adult and car; coverage there, on other tables and on
-    anomalies is measured by ``python -m tests.benchmarks.promises coverage``. Anomalies are covered less often: where
-    paths disagree by many nats, the few paths that explain the row best are rarely among those drawn, and no statistic
-    of the others can tell. Of ``distinct`` paths drawn without replacement the error falls as
-    :math:`\sqrt{1 - M / distinct}`.
+    The 2/3 and the 4 were chosen on held-out rows of mushroom, adult and car; ``python -m tests.benchmarks.promises
+    coverage`` measures the coverage. Anomalies are covered less often: where paths disagree by many nats, the few that
+    explain the row best are rarely among those drawn. Of ``distinct`` paths drawn without replacement the error falls
+    as :math:`\sqrt{1 - M / distinct}`, to none.
 
     Examples
     --------
@@ -101,15 +91,7 @@ def attribute(log_w: Tensor, distinct: int | None = None) -> Attribution:
     r"""Split the log-mean-exp over paths by column, exactly.
 
     Column j gets :math:`-\sum_m \lambda_m \log W_{mj}` with convex weights between uniform and proportional to W: the
-    only mixture of the two for which the columns add up to the score. ``log_w`` (N, M, C) are log-weights by column,
-    NaN where a row has fewer paths; ``distinct`` as in :func:`combine`.
-
-    Examples
-    --------
-    >>> log_w = torch.tensor([[[-1.0, -2.0], [-3.0, -1.0]]], dtype=torch.float64)
-    >>> split = attribute(log_w)
-    >>> bool(torch.isclose(split.surprisal.sum(1), -split.log_prob).all())
-    True
+    only mixture of the two for which the columns add up to the score. ``log_w`` (N, M, C) are log-weights by column.
     """
     total = log_w.sum(2)  # (N, M)
     estimate = combine(total, distinct)

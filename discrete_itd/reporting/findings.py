@@ -389,14 +389,11 @@ def with_threshold(
 class Measured:
     """Numbers of the rows of a table that arrives in parts, and the rows that are shown or explained.
 
-    ``detector``, if there is one, gives the scores by which rows are ranked; log-probabilities, with standard errors up
-    to ``max_stderr``, are computed if ``is_known``. The ``n_most`` rows with the lowest scores are kept, and, unless it
-    is 0, the first rows with an alarm. Parts are not kept.
-
-    ``numbers`` are arrays (N,) in nats: score; p_value with a detector that has calibration rows; log_prob and stderr
-    if ``is_known``. ``spread`` are at most ``MOST_ROWS`` rows, evenly spread; ``worst`` and ``alarms`` those with the
-    lowest scores and those with an alarm, in the order of the table, with their scores. ``n_cells`` counts the cells
-    that are not missing, ``seconds`` is the time for scoring.
+    ``numbers`` are arrays (N,) in nats: score, by which rows are ranked; p_value with a detector that has calibration
+    rows; log_prob and stderr, up to ``max_stderr``, if ``is_known``. ``spread`` are at most ``MOST_ROWS`` rows, evenly
+    spread; ``worst`` the ``n_most`` with the lowest scores and, unless that is 0, ``alarms`` the first with an alarm,
+    in the order of the table, with their scores. ``n_cells`` counts the cells that are not missing, ``seconds`` is the
+    time for scoring.
     """
 
     def __init__(

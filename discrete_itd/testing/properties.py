@@ -153,23 +153,10 @@ def _stored(s: _Scheduled) -> None:
 def check_schedule(
     schedule: Schedule, n_columns: int, *, random_state: int = 0, trusted: Iterable[type] = ()
 ) -> list[str]:
-    """Check the properties that every schedule must have.
+    """Names of the properties that a schedule for ``n_columns`` columns has; an AssertionError says which it lacks.
 
-    Parameters
-    ----------
-    schedule : Schedule
-    n_columns : int
-        Number of columns of its table; a ValueError if the schedule is for another number.
-    random_state : int
-        Seed of the orders of the columns.
-    trusted : iterable of type
-        Further classes of its constructor's arguments.
-
-    Returns
-    -------
-    list of str
-        Names of the properties that were checked; "stored" if its class can be stored. An AssertionError says which
-        does not hold.
+    ``random_state`` is the seed of the orders of the columns; ``trusted`` are further classes of the arguments of its
+    constructor, if it can be stored. A ValueError if it is for another number of columns.
 
     Examples
     --------
