@@ -19,8 +19,8 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
-from discrete_itd.likelihood import path_log_weights
 from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
+from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.likelihood.sampling import sample_batch
 from discrete_itd.models import decoder as decoders
 from discrete_itd.training.config import TrainingPlan

@@ -26,6 +26,7 @@ from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.noising import VariancePreserving
 from discrete_itd.likelihood import Estimate
+from discrete_itd.likelihood.standard_error import paired_variance
 
 TIMES = 100  # drawn per row by default, where the model has more
 
@@ -97,11 +98,7 @@ def variational_bound(
         start = clean.double().unflatten(0, (-1, n_asked))[:, 0]
         end = 0.5 * (bar[-1] * (start.square() - 1) - torch.log1p(-bar[-1])).sum(1)
         log_probs.append(-(end + inner.mean(1) + final.mean(1)))
-        n_paired = n_times // 2 * 2
-        pairs = inner[:, :n_paired].unflatten(1, (-1, 2)).diff(dim=2)
-        of_times = pairs.square().sum((1, 2)) / (n_times * max(1, n_paired))
-        if n_times == 1:
-            of_times = torch.full_like(of_times, math.nan)
+        of_times = paired_variance(inner) if n_times > 1 else inner[:, 0] * math.nan
         stderrs.append((of_times + final.var(1) / 2).sqrt())
         if progress is not None:
             progress(len(rows))

@@ -3,10 +3,26 @@
 Two estimators of the same quantity, :mod:`~discrete_itd.likelihood.path`, eq. (6), and
 :mod:`~discrete_itd.likelihood.integral`, eqs. (3) and (4); their error bars are in
 :mod:`~discrete_itd.likelihood.standard_error`.
+
+>>> import torch
+>>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
+>>> from discrete_itd.denoisers import SupportDenoiser
+>>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+>>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+>>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+>>> noise = torch.Generator().manual_seed(0)
+>>> found = Attribution(*path_log_prob(oracle, x, CoordinateSchedule(2), generator=noise))
+>>> found.surprisal.sum(1)  # nats
+tensor([1.3863, 0.2877], dtype=torch.float64)
+>>> squared_errors([oracle], x, torch.tensor([0.1, 1.0]), generator=noise).shape  # by denoiser, SNR and row
+torch.Size([1, 2, 2])
+>>> log_w = torch.log(torch.tensor([[[0.2], [0.4]]], dtype=torch.float64))  # by row, path and column
+>>> combine(log_w[:, :, 0]) == Estimate(*attribute(log_w)[:2])
+True
 """
 
-from discrete_itd.likelihood.integral import error_and_tail, integral_log_prob, squared_errors
-from discrete_itd.likelihood.path import in_blocks, path_log_prob, path_log_weights
+from discrete_itd.likelihood.integral import integral_log_prob, squared_errors
+from discrete_itd.likelihood.path import path_log_prob
 from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
 
 __all__ = [
@@ -14,10 +30,7 @@ __all__ = [
     "Estimate",
     "attribute",
     "combine",
-    "error_and_tail",
-    "in_blocks",
     "integral_log_prob",
     "path_log_prob",
-    "path_log_weights",
     "squared_errors",
 ]

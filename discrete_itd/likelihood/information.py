@@ -26,6 +26,7 @@ from discrete_itd.channel import Quadrature
 from discrete_itd.channel.noise import draw_salt
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.likelihood.integral import noisy_copies, noisy_state
+from discrete_itd.likelihood.standard_error import paired_variance
 
 
 class Information(NamedTuple):
@@ -89,8 +90,7 @@ def pointwise_information(
         f = f.unflatten(0, (-1, n_points))
         # left of the quadrature only y is known
         nats.append(f.mean(1) + quadrature.low / 2 * by_column(first, asked[row]))
-        pairs = f.sum(2).unflatten(1, (-1, 2)).diff(dim=2)
-        stderrs.append((pairs.square().sum((1, 2)) / n_points**2).sqrt())
+        stderrs.append(paired_variance(f.sum(2)).sqrt())
         if progress is not None:
             progress(len(rows))
     return Information(torch.cat(nats), torch.cat(stderrs))

@@ -36,7 +36,7 @@ from torch import Tensor
 from discrete_itd.channel import Codebook, Posterior, Quadrature, State
 from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
-from discrete_itd.likelihood.standard_error import Estimate
+from discrete_itd.likelihood.standard_error import Estimate, paired_variance
 
 
 @torch.no_grad()
@@ -128,9 +128,7 @@ def integral_log_prob(
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
         log_probs.append(closed - f.mean(1) - tail.mean(1))
-        pairs = f[:, : n_inner // 2 * 2].unflatten(1, (-1, 2)).diff(dim=2)
-        variance = pairs.square().sum((1, 2)) / n_inner**2 + tail.var(1) / n_tail
-        stderrs.append(variance.sqrt())
+        stderrs.append((paired_variance(f) + tail.var(1) / n_tail).sqrt())
         if progress is not None:
             progress(len(rows))
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))

@@ -25,7 +25,6 @@ from discrete_itd.channel import (
     Schedule,
     State,
     column_ranks,
-    devices,
     distinct_paths,
     steps_needed,
 )
@@ -34,8 +33,6 @@ from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.standard_error import Attribution, attribute, combine
 
 MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
-MOST_SHARED = 0.7  # share of distinct states up to which deduplication pays
-LARGER_CHUNK = 4  # factor for fixed orders: more rows share a state
 DECISION = 0x5EED  # separates the noise that decides on more paths from the noise that estimates
 
 
@@ -87,9 +84,6 @@ def path_log_weights(
         denoiser(state.y[:1], state.snr[:1]).expand(len(x)) if given is None else denoiser(*state)
     )
     log_w = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-    # without noise a state is its known cells, and the paths of one order share the first states
-    shared = schedule.orders is not None and not schedule.noisy
-    shared = shared and not devices.static_shapes(x.device)
     for step in range(1, n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(points))
         target = target.masked_fill(missing, 0.0)
@@ -104,14 +98,7 @@ def path_log_weights(
             return log_w  # log q_S(x) = 0: every cell is known
         state = state.add(book, new)
         known = torch.isinf(state.snr)
-        if shared:
-            first, among = equal_rows(x.masked_fill(~known, math.nan))
-            shared = len(first) <= MOST_SHARED * len(x)  # later states are no fewer
-        if shared:
-            y, snr = (filled(t[first], min(BLOCK, len(x))) for t in state)
-            posterior = denoiser(y, snr).rows(among)
-        else:
-            posterior = denoiser(*state)
+        posterior = denoiser(*state)
     return log_w + posterior.log_prob(x.masked_fill(known, math.nan))
 
 
@@ -193,8 +180,6 @@ def path_log_prob(
     if distinct is not None:  # further paths would repeat
         n_paths, most = min(n_paths, distinct), min(most, distinct)
     chunk = max(1, batch_size // n_paths)
-    if schedule.orders is not None:
-        chunk = min(LARGER_CHUNK * chunk, batch_size)
     chunk = max(1, min(chunk, MAX_ELEMENTS // (most * x.shape[1])))
 
     def weights(rows: Tensor, paths: range, salt: int) -> Tensor:
@@ -205,12 +190,8 @@ def path_log_prob(
 
         which = torch.tensor(paths, device=x.device).repeat(len(rows))
         each = rows.repeat_interleave(len(paths), 0)
-        place = torch.arange(len(each), device=x.device)
-        if schedule.orders is not None:  # paths of one order side by side
-            n = len(schedule.orders)
-            place = ((which + RowNoise(each, which, salt).offset(n)) % n).argsort(stable=True)
-        out = torch.cat(list(in_blocks(call, each[place], which[place], batch_size=batch_size)))
-        return out[place.argsort()].unflatten(0, (len(rows), len(paths)))
+        out = torch.cat(list(in_blocks(call, each, which, batch_size=batch_size)))
+        return out.unflatten(0, (len(rows), len(paths)))
 
     def extended(log_w: Tensor, rows: Tensor, needy: Tensor, salt: int) -> Tensor:
         """Twice as many paths of the needy rows, NaN for the others."""

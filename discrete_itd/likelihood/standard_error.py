@@ -77,6 +77,13 @@ def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
     return Estimate(log_prob, stderr)
 
 
+def paired_variance(f: Tensor) -> Tensor:
+    """Variance of the mean of n stratified draws (b, n), from differences of neighbouring strata: (b,)."""
+    n = f.shape[1] // 2 * 2
+    pairs = f[:, :n].unflatten(1, (-1, 2)).diff(dim=2)
+    return pairs.square().sum((1, 2)) / (f.shape[1] * max(1, n))
+
+
 def _student(m: Tensor) -> Tensor:
     """Student's quantile for the variance of M log-weights, over the Gaussian one: as ``m``, NaN for one path."""
     top = (1 + CONFIDENCE) / 2

@@ -22,11 +22,11 @@ from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.likelihood import (
     Attribution,
     Estimate,
-    in_blocks,
     integral_log_prob,
     path_log_prob,
 )
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
+from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.storage.files import TIMED

@@ -213,7 +213,6 @@ def examine(
     target_nats: float | None = None,
     target_false_alarms: float | None = None,
     n_most_anomalous: int = 10,
-    max_stderr: float | None = None,
     keep: Sequence[Hashable] = (),
 ) -> Findings:
     """Compute everything that a report shows. Each table is read and encoded once.
@@ -236,8 +235,6 @@ def examine(
         threshold is set for this rate (default 1 %).
     n_most_anomalous : int
         Number of rows to list with reasons.
-    max_stderr : float, optional
-        See :meth:`~discrete_itd.DiffusionDensity.log_prob`.
     keep : sequence of names
         Columns of X that identify a row, whether or not the model uses them: they are shown with the listed rows and in
         the table of alarms.
@@ -268,8 +265,8 @@ def examine(
         raise ValueError(
             "target_false_alarms needs a threshold: give a DiffusionOutlierDetector, or inliers to set one"
         )
-    asked = Measured(density, detector, table, max_stderr, n_most=n_most_anomalous, is_known=is_own)
-    known = asked if is_own else Measured(density, detector, inliers, max_stderr)
+    asked = Measured(density, detector, table, n_most=n_most_anomalous, is_known=is_own)
+    known = asked if is_own else Measured(density, detector, inliers)
     alarms = Alarms()
     if detector is not None:
         calibration, score = np.asarray(detector.calibration_scores_), known.numbers["score"]
@@ -390,7 +387,7 @@ class Measured:
     """Numbers of the rows of a table that arrives in parts, and the rows that are shown or explained.
 
     ``numbers`` are arrays (N,) in nats: score, by which rows are ranked; p_value with a detector that has calibration
-    rows; log_prob and stderr, up to ``max_stderr``, if ``is_known``. ``spread`` are at most ``MOST_ROWS`` rows, evenly
+    rows; log_prob and stderr, if ``is_known``. ``spread`` are at most ``MOST_ROWS`` rows, evenly
     spread; ``worst`` the ``n_most`` with the lowest scores and, unless that is 0, ``alarms`` the first with an alarm,
     in the order of the table, with their scores. ``n_cells`` counts the cells that are not missing, ``seconds`` is the
     time for scoring.
@@ -401,7 +398,6 @@ class Measured:
         density: DiffusionDensity,
         detector: DiffusionOutlierDetector | None,
         parts: Iterable[Rows],
-        max_stderr: float | None,
         *,
         n_most: int = 0,
         is_known: bool = True,
@@ -414,8 +410,6 @@ class Measured:
             start, estimate = time.perf_counter(), None
             if detector is not None:
                 score = detector.score_samples(rows)
-            elif max_stderr is not None:  # the scores are those of score_samples
-                score = density.score_samples(rows)
             else:
                 estimate = density.log_prob(rows)
                 score = estimate.log_prob
@@ -424,7 +418,7 @@ class Measured:
             if detector is not None and len(detector.calibration_scores_):
                 found[-1]["p_value"] = detector.p_values(rows, scores=score)
             if is_known:
-                estimate = estimate or density.log_prob(rows, max_stderr=max_stderr)
+                estimate = estimate or density.log_prob(rows)
                 found[-1] |= {"log_prob": estimate.log_prob, "stderr": estimate.stderr}
             self.n_cells += int((~rows.x.isnan()).sum())
             spread.add(rows)

@@ -6,6 +6,7 @@ property does not hold, or returns the names of those that do.
 **Your own denoiser** is a class with ``forward``, which returns a posterior, and ``config``, by which it is
 saved. Whatever the posterior, the score is a normalised log-probability, eq. (6); a better one gives shorter codes.
 
+>>> import numpy as np
 >>> import torch
 >>> from discrete_itd.channel import CategoricalPosterior, Codebook, ColumnPoints, Posterior
 >>> from discrete_itd.denoisers import Denoiser, MarginalDenoiser
@@ -23,6 +24,13 @@ saved. Whatever the posterior, the score is a normalised log-probability, eq. (6
 >>> rows = torch.tensor([[0, 1], [2, 0], [2, 1]], dtype=torch.float64)
 >>> check_denoiser(Smoothed(book, MarginalDenoiser.fit(book, rows), 0.1), trusted=[Smoothed])
 ['shapes', 'posterior_sums_to_one', 'repeatable', 'row_alone', 'path_sums_to_one', 'stored']
+
+Rows and states for tests of your own are made by these:
+
+>>> rng = np.random.default_rng(0)
+>>> y, snr = states_of_every_kind(book, rng)  # unknown, known and noisy cells
+>>> len(all_rows(book)), random_rows(book, 3, rng, missing=0.4).shape, snr.shape
+(6, torch.Size([3, 2]), torch.Size([9, 2]))
 
 A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts())``.
 

@@ -40,7 +40,7 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.images import ImageDensity
 from discrete_itd.images.comparison import compare_mse, progress_of_training
 from discrete_itd.images.density import ImageEstimate
-from discrete_itd.likelihood import error_and_tail
+from discrete_itd.likelihood.integral import error_and_tail
 from discrete_itd.statistics import extrapolate
 from tests.benchmarks import tables
 from tests.benchmarks.tables import machine, markdown, mean_and_error

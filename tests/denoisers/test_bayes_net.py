@@ -49,7 +49,7 @@ from discrete_itd.denoisers import (
     structure_search as structure,
 )
 from discrete_itd.denoisers.structure_search import elimination
-from discrete_itd.likelihood import path_log_weights
+from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.storage import files
 from discrete_itd.storage.stored import flatten
 

@@ -39,8 +39,8 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.likelihood import (
     integral_log_prob,
     path_log_prob,
-    path_log_weights,
 )
+from discrete_itd.likelihood.path import path_log_weights
 
 KINDS = ["network", "stranger", "marginals", "mixture", "oracle"]
 FINITE_BOOKS = sorted(BOOKS)
@@ -66,8 +66,7 @@ def quadrature_to(high, device):
 
 
 @pytest.mark.parametrize(("name", "kind", "schedule"), squared_cases(KINDS, sorted(SCHEDULES)))
-def test_missing_cells_cost_nothing_and_show_nothing(device, name, kind, schedule, monkeypatch):
-    monkeypatch.setattr("discrete_itd.likelihood.path.MOST_SHARED", -1.0)  # a call has every row
+def test_missing_cells_cost_nothing_and_show_nothing(device, name, kind, schedule):
     book = make_book(name, device)
     rows = random_rows(book, 16, np.random.default_rng(0), missing=0.4)
     rows[0] = math.nan

@@ -37,8 +37,8 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.likelihood import (
     integral_log_prob,
     path_log_prob,
-    path_log_weights,
 )
+from discrete_itd.likelihood.path import path_log_weights
 
 WIDER = sorted(WIDER_BOOKS)
 MIXTURES = ("one real", "only reals", "reals and levels")

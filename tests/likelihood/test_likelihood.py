@@ -50,9 +50,8 @@ from discrete_itd.likelihood import (
     combine,
     integral_log_prob,
     path_log_prob,
-    path_log_weights,
 )
-from discrete_itd.likelihood import path as path_module
+from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.training import pilot_quadrature
 
 
@@ -746,31 +745,6 @@ def test_batch_size_bounds_a_call_and_progress_counts_rows(device, generator):
     assert counting.largest <= 10
     assert sum(done) == len(rows)
     assert len(done) > 1
-
-
-@pytest.mark.parametrize("batch_size", [7, 2048])
-def test_equal_states_of_fixed_orders_are_asked_about_once(device, dtype, monkeypatch, batch_size):
-    """Rows that begin alike share the calls of their beginning, and the answers are the same."""
-    book = make_book("mixed", device)
-    net = Counting(make_denoiser("network", book, 4))
-    rows = all_rows(book).repeat(3, 1)
-    rows[::5, 2] = math.nan
-    schedule = CoordinateSchedule(3, ORDERS)
-    for condition in (None, torch.tensor([False, True, False], device=device)):
-        found, asked = [], []
-        for most in (path_module.MOST_SHARED, -1.0):
-            monkeypatch.setattr(path_module, "MOST_SHARED", most)
-            before = net.rows
-            for n_paths in (2, 3):
-                found += paths_of(
-                    net, rows, schedule, n_paths=n_paths, given=condition, batch_size=batch_size
-                )
-            asked.append(net.rows - before)
-        half = len(found) // 2
-        for one, other in zip(found[:half], found[half:], strict=True):
-            torch.testing.assert_close(one, other, atol=rounding(dtype), rtol=0)
-        assert asked[0] < asked[1] or batch_size == 7
-        monkeypatch.undo()
 
 
 def test_no_rows_have_no_scores(device, generator):

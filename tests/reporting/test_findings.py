@@ -318,7 +318,6 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
         ({"n_most_anomalous": -1}, ValueError, "n_most_anomalous must be at least 0"),
         ({"inliers": reported.table(3, 0)}, ValueError, "inliers: at least 4 rows are needed"),
         ({"inliers": reported.table(9, 0)[["free"]]}, ValueError, "column 'kind'"),
-        ({"max_stderr": -1}, ValueError, "max_stderr must be positive"),
         ({"inliers": Parts([])}, ValueError, "at least 4 rows are needed .* got 0"),
     ],
 )

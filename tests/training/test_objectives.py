@@ -29,7 +29,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
-from discrete_itd.likelihood import path_log_weights
+from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.training import Evaluator, TrainingLoss, mean_and_error, pilot_quadrature
 from discrete_itd.training import objectives as objectives_module
 from discrete_itd.training.objectives import ContinuousPath, Draws, Isotropic
