@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -113,31 +113,6 @@ class Report:
         """Whether an evaluation was better than that of the initial weights."""
         nats = [line.valid_nats for line in self.history]
         return min(nats) < nats[0]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The report as plain values."""
-        return {
-            "history": list(self.history),
-            "stopped": self.stopped,
-            "rollbacks": list(self.rollbacks),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set the content of another report; ValueError if it is invalid."""
-        types = (int, float, float, float, float, float), (int, int, str)
-        for name, kinds in zip(("history", "rollbacks"), types, strict=True):
-            for line in state[name]:
-                if (
-                    not isinstance(line, tuple)
-                    or [type(v) for v in line] != [*kinds]
-                    or line[0] < 0
-                ):
-                    raise ValueError(f"{line} is no line of the {name}")
-        if not state["history"] or state["stopped"] not in (*ENDS, ""):
-            raise ValueError("the history is empty, or its end is unknown")
-        self.history = [Evaluation(*line) for line in state["history"]]
-        self.rollbacks = [Rollback(*line) for line in state["rollbacks"]]
-        self.stopped = state["stopped"]
 
 
 @contextmanager

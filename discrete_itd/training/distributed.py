@@ -31,7 +31,7 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.config import TrainingPlan, accelerated
 from discrete_itd.training.objectives import Evaluator, Loss, losses, mean_and_error
 from discrete_itd.training.rows import RowSource, batches_with
-from discrete_itd.training.state import Average, Optimizer
+from discrete_itd.training.state import Average, Optimizer, restore
 
 PATIENCE = timedelta(days=30)  # timeout of the others: process 0 may fit exact models for hours
 LOST = "another process of this job has ended, and so does this one; its own message says why"
@@ -41,6 +41,7 @@ Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
 
 
+Weights = tuple[int, dict[str, Tensor]]  # the number of averaged steps, and tensors by name
 Parts = tuple[RowSource, Tensor]  # rows to train on, and held-out rows
 
 
@@ -49,7 +50,7 @@ class Training:
     """Description of a training for followers, besides its rows.
 
     ``seed`` is that of the evaluations and, with the rank, of batches and noise; ``batch_size`` the rows of one process
-    in a step; ``state`` the weights of the optimiser and of the average; ``device`` that of process 0.
+    in a step; ``weights`` those of the optimiser and of the average; ``device`` that of process 0.
     """
 
     denoiser: Denoiser
@@ -57,7 +58,7 @@ class Training:
     quadrature: Quadrature | None
     seed: int
     batch_size: int
-    state: dict[str, Any]
+    weights: Weights
     device: torch.device
 
 
@@ -291,7 +292,7 @@ class Follower:
         self.evaluator = Evaluator(judge, x_valid, training.seed)
         self.generator, self.orders = torch.Generator(device), torch.Generator(device)
         self.epoch, self.n_taken = -1, 0
-        self.load(training.state)
+        self.load(training.weights)
         self.mean = team.together(MeanLoss(denoiser, loss))
 
     def run(self) -> None:
@@ -337,10 +338,10 @@ class Follower:
         key = [self.training.seed, self.team.rank, number, kind]
         return int(np.random.SeedSequence(key).generate_state(1)[0])
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, weights: Weights) -> None:
         """Continue from the weights of process 0."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load_state_dict(state["average"])
+        self.average.n_steps, kept = weights
+        restore({**self.optimizer.tensors, **self.average.tensors}, kept)
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -13,19 +13,33 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.stored import AnyFloat, flatten, unflatten
 from discrete_itd.threads import threads_for
-from discrete_itd.training import state as states
 from discrete_itd.training.checkpoint import Checkpoint, describe
-from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan, accelerated
-from discrete_itd.training.distributed import EVALUATE, LOAD, STEP, MeanLoss, Team, Training
+from discrete_itd.training.config import (
+    ENDS,
+    Evaluation,
+    Report,
+    Rollback,
+    TrainingPlan,
+    accelerated,
+)
+from discrete_itd.training.distributed import (
+    EVALUATE,
+    LOAD,
+    STEP,
+    MeanLoss,
+    Team,
+    Training,
+    Weights,
+)
 from discrete_itd.training.objectives import (
     DRAWS,
     Evaluator,
@@ -36,7 +50,7 @@ from discrete_itd.training.objectives import (
     seconds_of_row,
 )
 from discrete_itd.training.rows import RowSource, TensorRows, batches_with
-from discrete_itd.training.state import Average, Optimizer, RandomStreams
+from discrete_itd.training.state import Average, Optimizer, check_like, copies, restore
 from discrete_itd.validation import warn
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # factor of the learning rate at a plateau; least factor
@@ -55,7 +69,6 @@ EARLIEST_END = (
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
 DIVERGED_STEPS = 128  # a run has diverged after so many with a loss far above the untrained model's
 MOST_ROLLBACKS = 3
-STATEFUL = ("report", "batches", "average", "optimizer", "streams")  # parts of a run
 
 
 @contextmanager
@@ -163,8 +176,8 @@ def train(
         team.stop()
     run.average.restore(run.parameters.values())
     denoiser.eval()
-    state = run.kept if report.stopped == "interrupted" else run.state_dict()
-    if state:  # empty if interrupted before the first state was kept
+    state = run.kept if report.stopped == "interrupted" else run.state()
+    if state is not None:  # as it is if interrupted before the first one was kept
         run.write(state)
     if report.rollbacks:
         last, times = report.rollbacks[-1], len(report.rollbacks)
@@ -174,6 +187,36 @@ def train(
         message = f"training diverged at step {last.step} ({last.reason}) and {outcome}{often}"
         warn(message)
     return report
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything from which a training continues, in copies."""
+
+    step: int
+    seconds: float
+    next_evaluation: float
+    cut: float
+    seed: int
+    n_averaged: int
+    best: AnyFloat
+    stale: int
+    stopped: str
+    history: tuple[tuple[int, AnyFloat, AnyFloat, AnyFloat, AnyFloat, AnyFloat], ...]
+    rollbacks: tuple[tuple[int, int, str], ...]
+    position: int
+    before: Tensor
+    generators: dict
+    losses: Tensor
+    quadrature: tuple[Tensor, Tensor] | None
+    tensors: dict
+
+    def __post_init__(self) -> None:
+        counts = self.step, self.seed, self.n_averaged, self.stale, self.position
+        if not all(0 <= n < 2**63 for n in counts) or not self.next_evaluation >= 0:
+            raise ValueError("a count is out of range")
+        if not self.history or self.stopped not in (*ENDS, ""):
+            raise ValueError("the history is empty, or its end is unknown")
 
 
 class Run:
@@ -212,7 +255,6 @@ class Run:
         self.batches = batches_with(
             own, denoiser.constants, self.batch_size, generator, plan.max_steps
         )
-        self.streams = RandomStreams(generator)
         self.report = Report(max_steps=plan.max_steps)
         self.quadrature: Quadrature | None = None
         self.step, self.seed = 0, 0
@@ -222,7 +264,7 @@ class Run:
         self.astray = 0  # steps with a much too high loss
         self.seconds_to_evaluate = 0.0  # of the last evaluation
         self.seconds_to_begin = 0.0  # until the end of the first step
-        self.kept: dict[str, Any] = {}  # the last sound state
+        self.kept: RunState | None = None  # the last sound state
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -389,9 +431,14 @@ class Run:
         self.average.restore(self.parameters.values())
         self.share_weights()
 
-    def weights(self) -> dict[str, Any]:
-        """The state that other processes need to continue from the weights of this one."""
-        return {name: getattr(self, name).state_dict() for name in ("optimizer", "average")}
+    @property
+    def moving(self) -> dict[str, Tensor]:
+        """The tensors that every step changes, by name."""
+        return {**self.optimizer.tensors, **self.average.tensors}
+
+    def weights(self) -> Weights:
+        """What other processes need to continue from the weights of this one."""
+        return self.average.n_steps, copies(self.moving)
 
     def share_weights(self) -> None:
         """Let the other processes continue from the weights of this one."""
@@ -403,7 +450,8 @@ class Run:
 
     def check(self) -> Rollback | None:
         """The divergence since the last check, or None; the host waits for the device."""
-        n, good = len(self.norms), self.kept["run"]["step"]
+        assert self.kept is not None
+        n, good = len(self.norms), self.kept.step
         losses = torch.stack(self.losses[-n:]).tolist()
         sums = [p.detach().sum() for p in self.parameters.values()]
         sizes = torch.stack(self.norms + sums).tolist()
@@ -423,8 +471,10 @@ class Run:
 
     def roll_back(self, rollback: Rollback) -> None:
         """Go back to the weights, average and optimiser that were kept, with a smaller learning rate, or give up."""
-        self.optimizer.load_state_dict(self.kept["optimizer"])
-        self.average.take_back(self.kept["average"])
+        assert self.kept is not None
+        restore(self.moving, self.kept.tensors)  # not the best weights, which were validated
+        self.average.n_steps = self.kept.n_averaged
+        self.average.stale = min(self.average.stale, self.kept.stale)
         self.share_weights()
         self.losses.clear()
         self.astray = 0
@@ -437,11 +487,11 @@ class Run:
 
     def keep(self) -> None:
         """Keep the sound state, and write it if it is time."""
-        self.kept = self.state_dict()
+        self.kept = self.state()
         if self.checkpoint is not None and self.checkpoint.due:
             self.write(self.kept)
 
-    def write(self, state: dict[str, Any]) -> None:
+    def write(self, state: RunState) -> None:
         """Write a state to the checkpoint, if there is one."""
         if self.checkpoint is None:
             return
@@ -452,54 +502,77 @@ class Run:
                 raise  # early enough for the caller to give another path
             warn(f"the checkpoint is not up to date: {error}")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything from which :meth:`resume` continues, in copies."""
-        like = self.denoiser.codebook.known_snr
-        run = {
-            "step": self.step,
-            "seconds": time.perf_counter() - self.start,
-            "next_evaluation": self.next_evaluation,
-            "cut": self.cut,
-            "seed": self.seed,
-            "losses": torch.stack(self.losses) if self.losses else like.new_zeros(0),
-        }
-        q = self.quadrature
-        quadrature = {} if q is None else {"edges": q.edges, "density": q.density}
-        own = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        return {"run": run, "quadrature": quadrature, **own}
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights that are kept, by name."""
+        return {**self.moving, **self.average.best_tensors}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a :meth:`state_dict`; ValueError or RuntimeError if it is invalid."""
-        state = dict(state)
-        points = state.pop("quadrature", {})
+    def generators(self) -> dict[str, Tensor]:
+        """The states of the caller's generator and of the global ones, which dropout uses."""
+        states = {"own": self.generator.get_state(), "cpu": torch.get_rng_state()}
+        if self.generator.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.generator.device)
+        return states
+
+    def state(self) -> RunState:
+        """The current state, in copies."""
+        report, average, q = self.report, self.average, self.quadrature
+        empty = self.denoiser.codebook.known_snr.new_zeros(0)
+        return RunState(
+            step=self.step,
+            seconds=time.perf_counter() - self.start,
+            next_evaluation=self.next_evaluation,
+            cut=self.cut,
+            seed=self.seed,
+            n_averaged=average.n_steps,
+            best=average.best,
+            stale=average.stale,
+            stopped=report.stopped,
+            history=tuple(report.history),
+            rollbacks=tuple(report.rollbacks),
+            **self.batches.state_dict(),
+            generators=self.generators(),
+            losses=torch.stack(self.losses) if self.losses else empty,
+            quadrature=None if q is None else (q.edges, q.density),
+            tensors=copies(self.tensors),
+        )
+
+    def load(self, state: RunState) -> None:
+        """Continue from a state; ValueError, TypeError or RuntimeError if it is invalid."""
+        if (state.quadrature is None) != self.denoiser.closed_form:
+            raise ValueError("a quadrature is there, or missing")
+        found = {**state.tensors, **state.generators, "before": state.before}
+        before = self.batches.state_dict()["before"]
+        check_like(found, {**self.tensors, **self.generators(), "before": before})
+        if state.losses.ndim != 1 or not bool(state.losses.isfinite().all()):
+            raise ValueError("the losses are no numbers")
+        self.batches.load_state_dict({"position": state.position, "before": state.before})
+        restore(self.tensors, state.tensors)
+        average, report = self.average, self.report
+        average.n_steps, average.best, average.stale = state.n_averaged, state.best, state.stale
+        report.stopped = state.stopped
+        report.history = [Evaluation(*line) for line in state.history]
+        report.rollbacks = [Rollback(*line) for line in state.rollbacks]
+        self.step, self.cut, self.next_evaluation = state.step, state.cut, state.next_evaluation
+        self.losses = list(state.losses.to(self.x.device).unbind())
+        self.start = time.perf_counter() - state.seconds
+        self.generator.set_state(state.generators["own"])
+        torch.set_rng_state(state.generators["cpu"])
+        if "cuda" in state.generators:
+            torch.cuda.set_rng_state(state.generators["cuda"], self.generator.device)
         quadrature = None
-        if not self.denoiser.closed_form:
-            quadrature = Quadrature(**points)
-        like = self.state_dict()
-        like.pop("quadrature")
-        states.check(state, like)
-        run = state["run"]
-        if not run["next_evaluation"] >= 0:
-            raise ValueError("the time of the next evaluation is negative")
-        for name in STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
-        self.step, self.cut, self.next_evaluation = run["step"], run["cut"], run["next_evaluation"]
-        self.losses = list(run["losses"].unbind())
-        self.start = time.perf_counter() - run["seconds"]
-        self.use(quadrature, run["seed"])
+        if state.quadrature is not None:
+            quadrature = Quadrature(*state.quadrature).to(self.x.device)
+        self.use(quadrature, state.seed)
 
     def resume(self) -> bool:
         """Continue from the checkpoint; False if there is none."""
         found = self.checkpoint.found(self.identity) if self.checkpoint else None
         if found is None or self.checkpoint is None:
             return False
-        data, tensors = found
-        for name, tensor in tensors.items():
-            if tensor.dtype != torch.uint8:  # generators' states stay on the CPU
-                tensors[name] = tensor.to(self.x.device)
         try:
-            self.load_state_dict(unflatten(dict, (data, tensors)))
+            self.load(unflatten(RunState, found))
         except (TypeError, ValueError, RuntimeError) as error:
             raise self.checkpoint.damaged(error) from None
-        self.kept = self.state_dict()
+        self.kept = self.state()
         return True

@@ -1,4 +1,4 @@
-"""The parts of a training that change from step to step, each with a ``state_dict``; and their state in a file."""
+"""The parts of a training that change from step to step: the weights, their moments, their average."""
 
 from __future__ import annotations
 
@@ -76,29 +76,18 @@ class Optimizer:
             maximize=False,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The weights and their moments, in copies."""
-        return {
-            name: {key: tensor.detach().clone() for key, tensor in self._tensors(name).items()}
-            for name in self.weights
-        }
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set the weights and their moments."""
-        for name in self.weights:
-            for key, tensor in self._tensors(name).items():
-                tensor.copy_(state[name][key])
-
-    def _tensors(self, name: str) -> dict[str, Tensor]:
-        return {"value": self.weights[name], **self.moments[name]}
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights and their moments, by name."""
+        parts = {f"moments.{name}": moments for name, moments in self.moments.items()}
+        return named({"value": self.weights, **parts})
 
 
 class Average(Generic[Trained]):
     """The moving average of a model's weights, and the best of its past states.
 
-    ``model`` is a copy with the averaged weights, ``best`` the nats of the best state so far, and ``stale`` the number
-    of evaluations since then, or since the last restart.
+    ``model`` is a copy with the averaged weights, ``best`` the nats of the best state so far, ``stale`` the number of
+    evaluations since then, or since the last restart, and ``n_steps`` the number of steps averaged.
     """
 
     def __init__(self, model: Trained, decay: float) -> None:
@@ -108,14 +97,14 @@ class Average(Generic[Trained]):
             for name, p in self.model.named_parameters()
             if p.requires_grad
         }
-        self._decay, self._n_steps = decay, 0
+        self._decay, self.n_steps = decay, 0
         self.best, self.stale = math.inf, 0
         self.best_weights = self._copies()
 
     def follow(self, weights: Iterable[Tensor]) -> None:
         """Move towards the weights of the latest step; at first fast, to forget the start."""
-        self._n_steps += 1
-        share = 1 - min(self._decay, self._n_steps / (10 + self._n_steps))
+        self.n_steps += 1
+        share = 1 - min(self._decay, self.n_steps / (10 + self.n_steps))
         for w, p in zip(self.weights.values(), weights, strict=True):
             w.lerp_(p.detach(), share)
 
@@ -134,73 +123,44 @@ class Average(Generic[Trained]):
             self.weights[name].copy_(self.best_weights[name])
             p.copy_(self.best_weights[name])
 
-    def state_dict(self) -> dict[str, Any]:
-        """The average and the best weights, in copies."""
-        return {
-            "n_steps": self._n_steps,
-            "best": self.best,
-            "stale": self.stale,
-            "weights": self._copies(),
-            "best_weights": dict(self.best_weights),  # replaced, never changed
-        }
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The average, by name."""
+        return named({"average": self.weights})
 
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set the average and the best weights."""
-        self.take_back(state)
-        self.best, self.stale = state["best"], state["stale"]
-        self.best_weights = {name: state["best_weights"][name] for name in self.weights}
-
-    @torch.no_grad()
-    def take_back(self, state: dict[str, Any]) -> None:
-        """Set the average to an earlier state, but keep the best weights: they were validated."""
-        for name, w in self.weights.items():
-            w.copy_(state["weights"][name])
-        self._n_steps, self.stale = state["n_steps"], min(self.stale, state["stale"])
+    @property
+    def best_tensors(self) -> dict[str, Tensor]:
+        """The best weights, by name."""
+        return named({"best": self.best_weights})
 
     def _copies(self) -> dict[str, Tensor]:
         return {name: w.clone() for name, w in self.weights.items()}
 
 
-class RandomStreams:
-    """The generators of a training: the caller's, and the global ones, which dropout uses."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The states of the generators."""
-        own = {"own": self._generator.get_state(), "cpu": torch.get_rng_state()}
-        if self._generator.device.type == "cuda":
-            own["cuda"] = torch.cuda.get_rng_state(self._generator.device)
-        return own
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Set the generators."""
-        self._generator.set_state(state["own"])
-        torch.set_rng_state(state["cpu"])
-        if "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self._generator.device)
+def named(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of several parts under names of both."""
+    return {f"{part}.{name}": t for part, own in parts.items() for name, t in own.items()}
 
 
-def check(found: Any, like: Any, name: str = "state") -> None:
-    """Raise a ValueError, naming the first part that differs, unless two nested dicts have the same structure.
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of named tensors."""
+    return {name: t.detach().clone() for name, t in tensors.items()}
 
-    Keys and types must be equal, tensors of the same shapes and finite. A tensor of length zero in ``like`` admits any
-    length; an integer must be a count; lists are not checked.
-    """
-    if type(found) is not type(like):
-        raise ValueError(f"{name} is of the type {type(found).__name__}")
-    if isinstance(like, dict):
-        if found.keys() != like.keys():
-            raise ValueError(f"{name} has the parts {sorted(found)}, not {sorted(like)}")
-        for key in like:
-            check(found[key], like[key], f"{name}/{key}")
-    elif isinstance(like, Tensor):
-        free = like.shape[:1] == (0,) and found.ndim == like.ndim
-        if found.dtype != like.dtype or not (free or found.shape == like.shape):
-            raise ValueError(f"{name} is {found.dtype} of shape {tuple(found.shape)}")
-        if not bool(found.isfinite().all()):
+
+@torch.no_grad()
+def restore(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+    """Set tensors to kept copies of them."""
+    for name, t in tensors.items():
+        t.copy_(kept[name])
+
+
+def check_like(found: Mapping[str, Any], like: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError that names the first tensor that has not the type and shape of its like, or is not finite."""
+    if found.keys() != like.keys():
+        raise ValueError(f"{min(found.keys() ^ like.keys())} is missing or unknown")
+    for name, t in like.items():
+        own = found[name]
+        if not isinstance(own, Tensor) or (own.dtype, own.shape) != (t.dtype, t.shape):
+            raise ValueError(f"{name} is no tensor of {t.dtype} and shape {tuple(t.shape)}")
+        if not bool(own.isfinite().all()):
             raise ValueError(f"{name} is not finite")
-    elif isinstance(like, int) and not 0 <= found < 2**63:
-        raise ValueError(f"{name} is {found}, which is no count")

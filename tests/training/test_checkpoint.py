@@ -196,10 +196,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cpu, dtype, tmp_path):
     try:
         deadline = time.monotonic() + 120
         while child.poll() is None and time.monotonic() < deadline:
-            if (
-                path.exists()
-                and read_state(path, kind="checkpoint")[0]["state"]["run"]["step"] >= 64
-            ):
+            if path.exists() and read_state(path, kind="checkpoint")[0]["state"]["step"] >= 64:
                 break
             time.sleep(0.01)
     finally:
@@ -207,7 +204,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cpu, dtype, tmp_path):
         child.wait()
     assert child.returncode < 0
     header, _ = read_state(path, kind="checkpoint")
-    assert 64 <= header["state"]["run"]["step"] < STEPS
+    assert 64 <= header["state"]["step"] < STEPS
     same(run(cpu, path), uninterrupted(cpu))
 
 
@@ -217,12 +214,8 @@ def test_the_clock_goes_on(cpu, tmp_path, monkeypatch):
     plan = {"max_steps": 10**6, "max_time": 1e4}
     run(cpu, path, **plan)
     header, tensors = read_state(path, kind="checkpoint")
-    assert (
-        header["state"]["run"]["seconds"]
-        >= header["state"]["report"]["history"]["items"][-1][1]
-        > 0
-    )
-    header["state"]["run"]["seconds"] = 0.9999999e4
+    assert header["state"]["seconds"] >= header["state"]["history"][-1][1] > 0
+    header["state"]["seconds"] = 0.9999999e4
     write_state(path, (header, tensors), kind="checkpoint")
     _, report, _ = run(cpu, path, **plan)
     assert report.stopped == "max_time"
@@ -253,7 +246,7 @@ def test_another_error_leaves_what_was_written(cpu, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError):
         run(cpu, path)
     assert (
-        read_state(path, kind="checkpoint")[0]["state"]["run"]["step"] == 86
+        read_state(path, kind="checkpoint")[0]["state"]["step"] == 86
     )  # the second validation of seven
     same(run(cpu, path), uninterrupted(cpu))
 
@@ -262,7 +255,7 @@ def test_it_is_written_as_often_as_asked(cpu, tmp_path, monkeypatch):
     steps = []
 
     def write(self, _, state):
-        steps.append(state[0]["run"]["step"])
+        steps.append(state[0]["step"])
         self._written = time.monotonic()
 
     monkeypatch.setattr(Checkpoint, "write", write)
@@ -448,11 +441,11 @@ def test_forged_states_are_refused_or_lead_to_an_end(cpu, path, tmp_path, monkey
 
     assert attempt(header, tensors)
     for at in places(header):
-        for value in VALUES if at[:2] == ("state", "run") and len(at) == 3 else VALUES[:2]:
+        for value in VALUES if at[0] == "state" and len(at) == 2 else VALUES[:2]:
             forged = changed(header, at, value)
             assert not attempt(forged, tensors) or at[0] == "state" or forged == header
         lost = attempt(changed(header, at), tensors)
-        assert not lost or at[:3] == ("state", "report", "history")  # a line less is a history too
+        assert not lost or at[:2] == ("state", "history")  # a line less is a history too
     for name in [k for k in tensors if not k.endswith("losses")][::4]:
         assert not attempt(header, {k: v for k, v in tensors.items() if k != name})
         other = torch.zeros(tensors[name].numel() + 1, dtype=tensors[name].dtype)
