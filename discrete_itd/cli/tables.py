@@ -139,16 +139,14 @@ def reading(path: str, dialect: Dialect) -> Iterator[Source]:
     with ExitStack() as stack:
         kind = ".csv" if path == STANDARD else ending(path)
         with damage_named(path, kind):
-            opened: Any = path
+            file: Any = path
             if kind != ".parquet":
-                opened = _standard_input() if path == STANDARD else _opened(path, stack)
-                if path == STANDARD and opened.peek()[: len(PARQUET)] == PARQUET:
-                    kind, opened = ".parquet", _copy(opened, stack)  # its schema stands at its end
+                file = _standard_input() if path == STANDARD else _opened(path, stack)
+                if path == STANDARD and file.peek()[: len(PARQUET)] == PARQUET:
+                    kind, file = ".parquet", _copy(file, stack)  # its schema stands at its end
             parquet = kind == ".parquet"
             source = (
-                _parquet(path, opened, stack)
-                if parquet
-                else _csv(path, kind, opened, dialect, stack)
+                _parquet(path, file, stack) if parquet else _csv(path, kind, file, dialect, stack)
             )
         if not source.names:
             raise EmptyTableError(f"{path}: the table is empty")
@@ -173,8 +171,9 @@ def _csv(
         warn(
             f"{path}: read with {sep!r} between cells, as the header has no comma; --csv sep= says so, or otherwise"
         )
-    dialect = replace(dialect, sep=sep, encoding=encoding, newline=_header(head, sep)[1])
-    names = [name or f"Unnamed: {i}" for i, name in enumerate(_header(head, sep)[0])]
+    header, newline = _header(head, sep)
+    dialect = replace(dialect, sep=sep, encoding=encoding, newline=newline)
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
     if len(names) > MOST_COLUMNS:
         raise UserError(f"{path}: line 1: more than {MOST_COLUMNS} columns")
     bounded, missing = _Bounded(path, head, text), ["", *dialect.na]

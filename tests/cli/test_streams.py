@@ -1,5 +1,6 @@
 """Streams: any chunks give what one gives, and a folder that was begun is finished."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -10,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -254,6 +256,24 @@ def test_what_cannot_be_read(tmp_path, content, words):
     with pytest.raises(UserError) as error, reading(str(path), Dialect()) as source:
         list(source.chunks())
     assert words in str(error.value)
+
+
+def test_a_zip_holds_one_table(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.csv.zip", "w") as archive:
+        for name in ("a.csv", "b.csv"):
+            archive.writestr(name, "a\n1\n")
+    with pytest.raises(UserError, match=r"2 files in the \.zip, not one"):
+        reading(str(tmp_path / "t.csv.zip"), Dialect()).__enter__()
+
+
+@pytest.mark.usefixtures("place")
+def test_one_run_at_a_time_writes_in_a_folder():
+    with (
+        contextlib.closing(folders.Ledger("out", "")),
+        pytest.raises(UserError, match="out: another run writes in this folder"),
+    ):
+        folders.Ledger("out", "")
+    folders.Ledger("out", "").close()
 
 
 def test_rows_that_end_early_have_gaps(tmp_path):
