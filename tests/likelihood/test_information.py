@@ -27,6 +27,13 @@ from discrete_itd.likelihood.information import pointwise_information
 WIDE = Quadrature.logistic(1.0, 2.0, low=-9.0, high=7.0)
 
 
+def information_of(denoiser, rows, informing, quadrature, seed=0, **options):
+    generator = seeded_generator(seed, rows.device)
+    return pointwise_information(
+        denoiser, rows, informing, quadrature, generator=generator, **options
+    )
+
+
 def mask(n, *columns):
     return torch.tensor([j in columns for j in range(n)])
 
@@ -45,10 +52,15 @@ def test_the_mean_is_mutual_information(device, given):
     book = Codebook([simplex(2), simplex(3), simplex(2)]).to(device)
     oracle = random_oracle(book, np.random.default_rng(1))
     x, log_p = oracle.support, oracle.log_probs.double()
-    told = pointwise_information(
-        oracle, x, mask(3, 0).to(device), WIDE, given=mask(3, *given).to(device) if given else None,
-        n_points=2000, generator=seeded_generator(0, device), batch_size=1 << 15,
-    )  # fmt: skip
+    told = information_of(
+        oracle,
+        x,
+        mask(3, 0).to(device),
+        WIDE,
+        given=mask(3, *given).to(device) if given else None,
+        n_points=2000,
+        batch_size=1 << 15,
+    )
     p = log_p.exp()
     mean = float((p * told.nats.sum(1)).sum())
     error = float((p * told.stderr).square().sum().sqrt())
@@ -78,14 +90,7 @@ def test_is_never_negative_and_zero_where_columns_are_independent(device, kind, 
     ).double()
     rows[0, 0], rows[1, 1] = math.nan, math.nan
     informing = mask(book.n_columns, 0).to(device)
-    told = pointwise_information(
-        denoiser,
-        rows.to(device),
-        informing,
-        WIDE,
-        n_points=16,
-        generator=seeded_generator(0, device),
-    )
+    told = information_of(denoiser, rows.to(device), informing, WIDE, n_points=16)
     assert (told.nats >= 0).all()
     assert told.stderr.isfinite().all()
     assert told.nats[0].sum() == 0  # its informing cell is missing
@@ -113,14 +118,13 @@ def test_all_noise_counts_wherever_the_quadrature_begins(device, dtype, low, giv
     book = make_book("mixed", device)
     deaf = Deaf(random_oracle(book, np.random.default_rng(3)))
     rows, high = all_rows(book), 4.0
-    told = pointwise_information(
+    told = information_of(
         deaf,
         rows,
         mask(3, 0).to(device),
         Quadrature(torch.tensor([low, high]).log(), torch.ones(1)).to(device),
         given=mask(3, *given).to(device),
         n_points=2000,
-        generator=seeded_generator(0, device),
     )
     guesses = []
     for columns in (given, (0, *given)):
@@ -147,18 +151,8 @@ def test_a_row_alone_and_among_others(device):
     rows = rows.to(device)
     options = {"n_points": 8}
     informing = mask(book.n_columns, 1).to(device)
-    both = pointwise_information(
-        denoiser, rows, informing, WIDE, generator=seeded_generator(3, device), **options
-    )
-    alone = pointwise_information(
-        denoiser,
-        rows[1:],
-        informing,
-        WIDE,
-        generator=seeded_generator(3, device),
-        batch_size=4,
-        **options,
-    )
+    both = information_of(denoiser, rows, informing, WIDE, seed=3, **options)
+    alone = information_of(denoiser, rows[1:], informing, WIDE, batch_size=4, seed=3, **options)
     torch.testing.assert_close(both.nats[1:], alone.nats)
 
 
@@ -167,10 +161,15 @@ def test_few_points_do_and_progress_is_in_rows(device, n_points):
     book = make_book("mixed", device)
     denoiser, done = make_denoiser("network", book, 0), []
     rows = torch.zeros(5, book.n_columns, dtype=torch.float64, device=device)
-    told = pointwise_information(
-        denoiser, rows, mask(book.n_columns, 1).to(device), WIDE, n_points=n_points,
-        generator=seeded_generator(0, device), batch_size=12, progress=done.append,
-    )  # fmt: skip
+    told = information_of(
+        denoiser,
+        rows,
+        mask(book.n_columns, 1).to(device),
+        WIDE,
+        n_points=n_points,
+        batch_size=12,
+        progress=done.append,
+    )
     assert told.stderr.isfinite().all()
     assert sum(done) == 5
     assert len(done) > 1
