@@ -5,12 +5,10 @@ import dataclasses
 import inspect
 import pickle
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -126,22 +124,6 @@ def test_constructor():
         estimator.set_params(n_cals=3)
 
 
-def test_parameters_are_not_changed_by_fit():
-    estimator = quick(column_types={"n": "nominal"}, schedule=CoordinateSchedule(4))
-    before = copy.deepcopy(estimator.get_params())
-    estimator.fit(X)
-    assert estimator.get_params() == before
-    assert estimator.device == "auto"
-    assert estimator.model_.device == torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def test_clone(model):
-    again = clone(model)
-    assert again.get_params() == model.get_params()
-    assert not hasattr(again, "encoder_")
-    np.testing.assert_array_equal(again.fit(X).score_samples(X), model.score_samples(X))
-
-
 def test_pipeline_search_and_cross_validation():
     drop = FunctionTransformer(lambda frame: frame.drop(columns="n"))
     pipeline = make_pipeline(drop, quick(max_steps=2))
@@ -150,18 +132,6 @@ def test_pipeline_search_and_cross_validation():
     search = GridSearchCV(pipeline, {"diffusiondensity__max_steps": [0, 60]}, cv=2).fit(X)
     assert search.best_params_ == {"diffusiondensity__max_steps": 60}
     assert np.isfinite(cross_val_score(quick(max_steps=1), X, cv=2)).all()
-
-
-def test_joblib_threads_give_the_same_scores(model):
-    parts = [X[:20], X[20:40], X[40:]]
-    run = joblib.Parallel(n_jobs=2, backend="threading")
-    scores = run(joblib.delayed(model.score_samples)(part) for part in parts)
-    np.testing.assert_allclose(np.concatenate(scores), model.score_samples(X), rtol=1e-5)
-
-
-def test_html_repr(model):
-    assert "DiffusionDensity" in model._repr_html_()
-    assert "max_steps=10" in repr(model)
 
 
 # -- what a score is ------------------------------------------------------------------------------
@@ -208,22 +178,6 @@ def test_a_score_depends_on_the_row_alone(model, monkeypatch):
     np.testing.assert_array_equal(twice[: len(X)], twice[len(X) :])
     monkeypatch.setattr(Model, "batch_size", 3)
     np.testing.assert_allclose(model.score_samples(X), scores, **close)
-
-
-def test_structure_is_learned(trained):
-    likely = pd.DataFrame({"a": ["x"], "n": [1], "b": [False], "c": ["u"]})
-    odd = likely.assign(c="v")
-    assert trained.score_samples(likely)[0] > trained.score_samples(odd)[0] + 1
-    share = trained.explain(odd).loc[0]
-    assert share["c"] + share["a"] > share["n"] + share["b"]
-
-
-def test_explanations_add_up(model):
-    frame = X.set_axis([f"row {i}" for i in range(len(X))], axis=0)
-    shares = model.explain(frame)
-    assert list(shares.columns) == list(X.columns)
-    assert shares.index.equals(frame.index)
-    np.testing.assert_allclose(shares.sum(axis=1), -model.score_samples(X), rtol=1e-6)
 
 
 @pytest.mark.parametrize("path", ["coordinate", "isotropic"])
@@ -331,14 +285,6 @@ def test_paths(path):
         assert model.model_.schedule is path
         assert model.model_.schedule_table.empty
         assert pickle.loads(pickle.dumps(model)).model_.schedule == path
-
-
-def test_history(model):
-    names = ["step", "seconds", "train_nats", "train_stderr", "valid_nats", "valid_stderr"]
-    assert list(model.history_.columns) == names
-    assert model.history_["step"].iloc[0] == 0
-    assert model.history_["step"].is_monotonic_increasing
-    assert np.isfinite(model.history_["valid_nats"]).all()
 
 
 def test_time_is_bounded():
@@ -569,11 +515,6 @@ def test_a_column_of_another_type_is_pointed_out():
     model = quick().fit(rows)
     with pytest.warns(UserWarning, match="column 'b': no value was seen in training"):
         model.score_samples(rows.assign(b=["p", "q"] * 10))
-
-
-def test_repeated_names_are_refused():
-    with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
-        quick().fit(pd.DataFrame([[1, 2], [2, 1]], columns=["a", "a"]))
 
 
 def test_curve_needs_rows_and_points(trained):

@@ -28,9 +28,7 @@ from laws import (
     ranks_of,
     rounding,
     seeded_generator,
-    squared,
     squared_cases,
-    total_mass,
 )
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
@@ -213,30 +211,6 @@ def test_densities_of_the_oracle_leave_the_missing_out(device, dtype, name):
 # -- any denoiser: the observed cells have a normalised law ----------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("missing", "kind", "schedule"),
-    squared([(0,), (1, 2)], ["network", "stranger"], sorted(SCHEDULES)),
-)
-def test_masses_of_the_observed_add_up_to_one(device, dtype, kind, schedule, missing):
-    """With the same columns missing in every row."""
-    book = make_book("mixed", device)
-    rows = all_rows(book)
-    rows[:, list(missing)] = math.nan
-    rows = torch.unique(rows.nan_to_num(-1.0), dim=0)
-    rows = rows.masked_fill(rows < 0, math.nan)
-    got = path_log_prob(
-        make_denoiser(kind, book, 2),
-        rows,
-        make_schedule(schedule, 3, kind),
-        n_paths=2000,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 15,
-    )
-    mass, stderr = total_mass(got)
-    assert mass == pytest.approx(1, abs=4 * stderr + rounding(dtype))
-    assert stderr < 0.03
-
-
 @pytest.mark.parametrize("schedule", ["isotropic", "coordinate"])
 @pytest.mark.parametrize("kind", ["network", "stranger"])
 def test_densities_of_the_observed_add_up_to_one(device, kind, schedule):
@@ -325,39 +299,6 @@ def test_joint_is_marginal_times_conditional(device, dtype, name, kind):
         )
         for got in (marginal, conditional):
             assert got.stderr.max() < rounding(dtype, 3)
-
-
-def test_conditionals_of_densities_are_ratios(device, dtype):
-    """Of a category given reals, of a real given categories: by sums of the joint density."""
-    book = make_book("reals and levels", device)
-    rng = np.random.default_rng(0)
-    oracle = random_mixture(book, rng)
-    rows = mixture_draws(oracle, 10, rng)
-    joint = oracle.log_prob(rows).double()
-    for columns in ((0, 2), (1, 3), (0, 1), (3,)):
-        given = torch.zeros(4, dtype=torch.bool, device=device)
-        given[list(columns)] = True
-        marginal = oracle.log_prob(rows.masked_fill(~given, math.nan)).double()
-        got = path_log_prob(
-            oracle,
-            rows,
-            CoordinateSchedule(4),
-            given=given,
-            generator=seeded_generator(0, device),
-        )
-        close = {"atol": rounding(dtype, 10) + 1e-7, "rtol": rounding(dtype)}
-        torch.testing.assert_close(got.log_prob, joint - marginal, **close)
-    # and the marginal itself is the joint summed over a category
-    summed = []
-    for k in (0.0, 1.0):
-        filled = rows.clone()
-        filled[:, 3] = k
-        summed.append(oracle.log_prob(filled).double())
-    without = rows.clone()
-    without[:, 3] = math.nan
-    torch.testing.assert_close(
-        torch.stack(summed).logsumexp(0), oracle.log_prob(without).double(), **close
-    )
 
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))

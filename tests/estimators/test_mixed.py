@@ -10,7 +10,6 @@ from laws import (
     WIDER_BOOKS,
     WITH_REALS,
     Stranger,
-    all_rows,
     broad_marginals,
     cases,
     draws,
@@ -19,14 +18,12 @@ from laws import (
     make_denoiser,
     make_schedule,
     mixture_draws,
-    mse_curve,
     naive_autoregression,
     random_marginals,
     random_mixture,
     random_network,
     random_rows,
     ranks_of,
-    repeated_mass,
     rounding,
     seeded_generator,
     squared,
@@ -75,44 +72,6 @@ def test_mass_and_density_add_up_to_one(device, name, kind, schedule):
     mass, stderr = mean_and_stderr(torch.exp(log_w - proposal.log_prob(rows)))
     assert mass == pytest.approx(1, abs=4 * stderr)
     assert stderr < 0.08
-
-
-@pytest.mark.parametrize("kind", ["network", "stranger"])
-@pytest.mark.parametrize("name", ["one real", "only reals"])
-def test_autoregression_is_normalised_on_a_grid(device, dtype, name, kind):
-    book = make_book(name, device)
-    step = 0.05 if name == "one real" else 0.1
-    rows = all_rows(book, np.arange(-12, 12, step))
-    got = path_log_prob(
-        make_denoiser(kind, book, 2),
-        rows,
-        fixed_order(book.n_columns),
-        n_paths=1,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 14,
-    )
-    total = got.log_prob.exp().sum().item() * step ** len(book.reals)
-    assert total == pytest.approx(1, abs=rounding(dtype) + 1e-7)
-
-
-@pytest.mark.parametrize("kind", ["network", "stranger", "mixture"])
-@pytest.mark.parametrize("steps", ["isotropic"])
-def test_density_of_one_real_column_adds_up_on_a_grid(device, kind, steps):
-    """As above with noise: M paths of every category and every point of a grid."""
-    book = make_book("one real", device)
-    rows = all_rows(book, np.arange(-12, 12, 0.25))  # six deviations of the widest component
-    mass, stderr = repeated_mass(
-        lambda seed: path_log_prob(
-            make_denoiser(kind, book, 5),
-            rows,
-            make_schedule(steps, 3, kind),
-            n_paths=20,
-            generator=seeded_generator(seed, device),
-            batch_size=1 << 14,
-        )
-    )
-    assert mass * 0.25 == pytest.approx(1, abs=4 * stderr * 0.25 + 2e-3)
-    assert stderr * 0.25 < 0.04
 
 
 @pytest.mark.parametrize(
@@ -209,26 +168,6 @@ def test_isotropic_path_of_the_oracle_comes_down_to_the_entropy(device, name):
     assert margin < 0.08
 
 
-@pytest.mark.parametrize("name", MIXTURES)
-def test_isotropic_paths_of_the_oracle_find_the_density(device, name):
-    """Row by row, by many paths of many steps."""
-    book = make_book(name, device)
-    oracle = random_mixture(book, np.random.default_rng(0))
-    rows = mixture_draws(oracle, 12, np.random.default_rng(1))
-    levels = torch.linspace(math.log(0.05), math.log(1000.0), 48).exp().tolist()
-    got = path_log_prob(
-        oracle,
-        rows,
-        IsotropicSchedule(tuple(levels)),
-        n_paths=256,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 14,
-    )
-    error = (got.log_prob - oracle.log_prob(rows)).abs()
-    assert (error < 4 * got.stderr + 0.05).all()
-    assert got.stderr.median() < 0.1
-
-
 def wide_quadrature(device):
     return Quadrature(torch.tensor([1e-3, 2000.0]).log(), torch.ones(1)).to(device)
 
@@ -297,88 +236,7 @@ def test_integral_is_never_optimistic_in_total(device, name, strength):
         assert mass > 0.7
 
 
-def test_half_the_area_under_the_error_curve_is_what_noise_hides(device):
-    """½ ∫_0^γ mmse = -log p - E[-log q(x | z_γ)], averaged over rows of the oracle."""
-    book = make_book("one real", device)
-    rng = np.random.default_rng(0)
-    oracle = random_mixture(book, rng)
-    rows = mixture_draws(oracle, 4000, rng)
-    snr = torch.linspace(math.log(1e-3), math.log(300.0), 60, device=device).exp()
-    mse, stderr = mse_curve(oracle, rows, snr, generator=seeded_generator(0, device))
-    log_snr = snr.double().log()
-    area = torch.trapezoid(mse * snr.double(), log_snr).item() / 2
-    spread = (stderr * snr.double() * log_snr.diff().mean()).square().sum().sqrt().item() / 2
-    x = book.embed(rows)
-    xi = torch.randn(x.shape, generator=seeded_generator(1, device), device=device)
-    at = torch.full((len(rows), 3), 300.0, device=device)
-    left = -oracle(300.0 * x + math.sqrt(300.0) * xi, at).log_prob(rows).sum(1).double()
-    hidden = -oracle.log_prob(rows).double() - left
-    mean, error = mean_and_stderr(hidden)
-    assert area == pytest.approx(mean, abs=4 * math.hypot(error, spread) + 0.01)
-    assert math.hypot(error, spread) < 0.05
-
-
 # -- a score is a function of the row, and a sum over columns --------------------------------------
-
-
-@pytest.mark.slow  # test_row_alone.py has the same promise for every kind of denoiser
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("name", WIDER)
-def test_scores_ignore_batch_order_and_neighbours(device, dtype, name, schedule):
-    book = make_book(name, device)
-    net = random_network(book, 7)
-    rows = random_rows(book, 14, np.random.default_rng(0), missing=0.25)
-    rows[-2:] = rows[:2]
-    order = torch.tensor(np.random.default_rng(1).permutation(14), device=device)
-    plan = SCHEDULES[schedule](book.n_columns)
-
-    def score(r, **kwargs):
-        return path_log_prob(
-            net, r, plan, n_paths=4, generator=seeded_generator(5, device), **kwargs
-        )
-
-    close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
-    whole = score(rows)
-    tol = float(whole.stderr.median())
-    adaptive = score(rows, max_stderr=tol, max_paths=32) if tol > rounding(dtype) else whole
-    torch.testing.assert_close(whole.log_prob[-2:], whole.log_prob[:2], **close)
-    for other, index, like in (
-        (score(rows[order]), order, whole),
-        (score(rows, batch_size=1), slice(None), whole),
-        (score(rows, batch_size=7), slice(None), whole),
-        (score(rows[4:5]), slice(4, 5), whole),
-        (score(rows[order], max_stderr=tol + 1e-12, max_paths=32), order, adaptive),
-        (score(rows[4:6], max_stderr=tol + 1e-12, max_paths=32), slice(4, 6), adaptive),
-    ):
-        if like is adaptive and tol <= rounding(dtype):
-            continue
-        for a, b in zip(other, like, strict=True):
-            torch.testing.assert_close(a, b[index], **close)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", WIDER)
-def test_integrals_ignore_batch_order_and_neighbours(device, dtype, name):
-    book = make_book(name, device)
-    net = random_network(book, 7)
-    rows = random_rows(book, 6, np.random.default_rng(0), missing=0.25)
-    order = torch.tensor([3, 1, 5, 0, 2, 4], device=device)
-
-    def score(r, batch_size=2048):
-        return integral_log_prob(
-            net,
-            r,
-            wide_quadrature(device),
-            baseline=net.base,
-            generator=seeded_generator(5, device),
-            batch_size=batch_size,
-        )
-
-    loose = {"atol": 1e-7 if dtype == torch.float64 else 2e-2, "rtol": 1e-3}
-    whole = score(rows)
-    for other, index in ((score(rows[order]), order), (score(rows, 1), slice(None))):
-        for a, b in zip(other, whole, strict=True):
-            torch.testing.assert_close(a, b[index], **loose)
 
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
@@ -393,19 +251,3 @@ def test_attributions_add_up(device, dtype, name, schedule):
     close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
     torch.testing.assert_close(split.surprisal.sum(1), -split.log_prob, **close)
     assert not split.surprisal[rows.isnan()].any()
-
-
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("name", WIDER)
-def test_no_rows_have_no_scores(device, generator, name, schedule):
-    book = make_book(name, device)
-    net = random_network(book, 0)
-    none = random_rows(book, 0, np.random.default_rng(0))
-    plan = SCHEDULES[schedule](book.n_columns)
-    assert path_log_prob(net, none, plan, generator=generator).log_prob.shape == (0,)
-    split = path_log_prob(net, none, plan, generator=generator, max_stderr=0.1)
-    assert split.surprisal.shape == (0, book.n_columns)
-    integral = integral_log_prob(
-        net, none, wide_quadrature(device), baseline=net.base, generator=generator
-    )
-    assert integral.stderr.shape == (0,)

@@ -17,7 +17,6 @@ from sklearn.pipeline import make_pipeline
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
-from discrete_itd.datasets import load_car
 from discrete_itd.denoisers.base import BLOCK
 from discrete_itd.recipes import Network
 
@@ -207,26 +206,6 @@ def test_probabilities_of_bins_and_of_pooled_categories():
     assert (
         model.score_samples(frame[:1].assign(x=50.0))
         < model.score_samples(frame[:1].assign(x=5.0)) - 3
-    )
-
-
-def test_options_of_columns_are_kept(tmp_path):
-    frame = pd.DataFrame({"x": np.linspace(0, 1, 60)})
-    columns = {"x": {"kind": "binned", "edges": np.array([0.0, 0.2, 1.0])}}
-    model = DiffusionDensity(**{**QUICK, "max_steps": 1}, column_types=columns).fit(frame)
-    model.save(tmp_path / "m")
-    again = DiffusionDensity.load(tmp_path / "m")
-    kept = again.column_types["x"]
-    assert (kept["kind"], list(kept["edges"])) == ("binned", [0.0, 0.2, 1.0])
-    np.testing.assert_array_equal(again.score_samples(frame), model.score_samples(frame))
-    assert list(model.encoder_.describe()["categories"]) == [2]
-
-
-def test_given_a_missing_cell_is_no_condition(model):
-    rows = TABLE[:30]
-    gap = rows.assign(word=None)
-    np.testing.assert_allclose(
-        model.log_prob(gap, given=["word"]).log_prob, model.score_samples(gap), atol=1e-9
     )
 
 
@@ -429,22 +408,6 @@ def test_one_jump_costs_one_call():
     assert rows == [BLOCK]  # one for all rows
 
 
-def test_bins_of_times_are_times():
-    rng = np.random.default_rng(0)
-    days = pd.to_timedelta(rng.integers(0, 300, 200), unit="D")
-    for origin in (
-        pd.Timestamp("2024-01-01"),
-        pd.Timestamp("2024-01-01", tz="UTC"),
-        pd.Timedelta(0),
-    ):
-        table = pd.DataFrame({"t": origin + days})
-        model = DiffusionDensity(**{**QUICK, "max_steps": 2}, column_types={"t": "binned"}).fit(
-            table
-        )
-        proba = model.predict_proba(table, "t")
-        assert all(sum(t in i for i in proba.columns) == 1 for t in table["t"][:5])
-
-
 def test_imputation_knows_the_rest_of_the_row(model):
     truth = mixed_table(400, seed=9).dropna()
     gaps = truth.assign(word=None)
@@ -582,13 +545,3 @@ def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
     assert not file.exists()
     np.testing.assert_array_equal(on.score_samples(FEW), whole.score_samples(FEW))
     assert on.history_["step"].tolist() == whole.history_["step"].tolist()
-
-
-def test_a_table_of_categories_still_works_with_gaps():
-    cars = load_car()
-    rng = np.random.default_rng(0)
-    gaps = cars.mask(rng.random(cars.shape) < 0.2)
-    model = DiffusionDensity(**{**QUICK, "max_steps": 20}).fit(gaps)
-    assert np.isfinite(model.score(cars))
-    filled = model.impute(gaps[:50])
-    pd.testing.assert_series_equal(filled.dtypes, cars.dtypes)

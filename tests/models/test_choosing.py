@@ -17,7 +17,6 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.denoisers.structure_search import Search
 from discrete_itd.models import choosing, exact, networks
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
@@ -131,22 +130,6 @@ def test_the_best_mixes_all_families():
     # networks beside a decoder need none of their own to answer questions
     nested = [m for m in fitted.companion.modules() if isinstance(m, RowMixtureDenoiser)]
     assert len(nested) <= 1
-
-
-def test_a_difference_is_judged_row_by_row():
-    """A model that is a little worse on every row is worse, however much rows differ."""
-    rows = training_rows(chain(400))
-    table = CandidateTable(rows)
-    for recipe in (Independent(), Trees()):
-        table.fit([recipe], [plan(0)])
-    best = table.candidates[1]
-    spread = torch.linspace(0, 100, len(best.nats), dtype=torch.float64)
-    worse = dataclasses.replace(table.candidates[0], nats=spread + 0.1)
-    table.candidates = [worse, dataclasses.replace(best, nats=spread)]
-    assert table.cheapest().label == best.label
-    noisy = torch.where(torch.arange(len(spread)) % 2 == 0, 5.1, -5.0)
-    table.candidates[0] = dataclasses.replace(worse, nats=spread + noisy)
-    assert table.cheapest().label == "independent"
 
 
 def test_without_steps_only_exact_models_are_fitted():
@@ -343,21 +326,6 @@ def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, re
         assert list(lines["nats"]) == list(lines_too["nats"])
 
 
-def test_what_a_network_leaves_is_a_decoders(monkeypatch):
-    """A network that has no time to be judged leaves a decoder all of it, not a quarter."""
-    past, how = slowly(monkeypatch, 10.0), quick(3000, max_time=200.0)
-    seen = []
-
-    def watched(_, rows, plan):
-        seen.append(plan.time_left)
-        return rows.marginals
-
-    monkeypatch.setattr(Decoder, "fit", watched)
-    fit_recipe(Auto(), training_rows(chain(200)), how)
-    assert how.run.left_out == ["causal network"]
-    assert seen[0] == pytest.approx(0.95 * 200 - past[0], rel=0.1)
-
-
 def test_a_network_that_would_be_huge_is_left_out(monkeypatch):
     monkeypatch.setattr("discrete_itd.models.networks.MOST_WEIGHTS", 100)
     how = quick()
@@ -376,27 +344,6 @@ def test_several_orders_make_a_mixture_of_rows():
     assert not torch.equal(first.network.skip.weight, second.network.skip.weight)
     assert fitted.companion is not None
     assert fitted.companion.exact
-
-
-@pytest.mark.parametrize(
-    "recipe", [RowMixture((Causal(width=8, depth=0), Trees())), Causal(width=8, depth=1)]
-)
-def test_fits_are_scored_explained_drawn_and_saved(recipe, tmp_path):
-    table = mixed(300)
-    model = DiffusionDensity(denoiser=recipe, **QUICK).fit(table)
-    log_prob, stderr = model.log_prob(table)
-    assert not stderr.any()
-    np.testing.assert_allclose(-model.explain(table).sum(axis=1), log_prob, rtol=1e-4, atol=1e-4)
-    assert len(model.sample(50, random_state=0)) == 50
-    model.save(tmp_path / "model")
-    again = DiffusionDensity.load(tmp_path / "model")
-    assert np.array_equal(again.score_samples(table), log_prob)
-    name = table.columns[0]
-    assert np.array_equal(
-        again.log_prob(table, given=[name]).log_prob, model.log_prob(table, given=[name]).log_prob
-    )
-    if model.candidates_ is not None:
-        assert model.candidates_.equals(again.candidates_)
 
 
 @pytest.mark.parametrize("table", [chain, mixed])
@@ -443,12 +390,6 @@ def test_members_of_one_name_are_told_apart():
     assert rows.held_out_nats(denoiser) == pytest.approx(fitted.candidates["nats"].min())
 
 
-def test_many_equal_members_keep_one():
-    weights = fit_weights(torch.full((10, 60), -3.0), least=0.02)
-    assert float(weights.sum()) == pytest.approx(1.0)
-    assert bool(weights.isfinite().all())
-
-
 def test_every_network_has_a_seed_of_its_own(monkeypatch):
     seen = watch(monkeypatch, lambda self: self.network_seed)
     recipe = RowMixture((Causal(3, width=4, depth=0), Causal(2, width=4, depth=0)))
@@ -467,18 +408,6 @@ def watch(monkeypatch, what):
 
     monkeypatch.setattr(FitPlan, "train", watched)
     return seen
-
-
-def test_an_interrupted_choice_takes_the_best_so_far(monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Decoder, "fit", interrupted)
-    with pytest.warns(UserWarning, match="training was interrupted: the model is the best so far"):
-        model = DiffusionDensity(**QUICK).fit(chain(200))
-    assert model.stopped_ == "interrupted"
-    assert "decoder" not in set(model.candidates_["candidate"])
-    assert model.denoiser_.exact
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fits import TINY, chain, fit, mixed, nats, noise, numbers, split, watch, words
+from fits import TINY, chain, fit, mixed, nats, noise, split, watch, words
 from sklearn.base import clone
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import ABSENT, TableEncoder, categories
@@ -21,8 +21,6 @@ from discrete_itd.models import model as model_module
 from discrete_itd.models.fitting import JUDGED, PATTERNS
 from discrete_itd.models.model import EFFORT, split_evaluations
 from discrete_itd.recipes import Causal, Forest, Mixture, Network, Trees
-from discrete_itd.reporting.findings import examine
-from discrete_itd.reporting.page import render
 from discrete_itd.training.config import TrainingPlan
 
 EXACT = {
@@ -111,35 +109,6 @@ def test_property_an_untrained_network_is_its_base(base):
     np.testing.assert_allclose(model.score_samples(rows), expected, rtol=1e-6, atol=1e-6)
 
 
-# -- tables ----------------------------------------------------------------------------------------
-
-TABLES = {
-    "continuous": (mixed, {}),
-    "only continuous": (numbers, {}),
-    "missing is a category": (mixed, {"missing": "category"}),
-    "one column": (lambda: chain()[["a"]], {}),
-    "two rows": (lambda: chain()[:2], {}),
-    "constants": (lambda: chain().assign(b="x", alone="u"), {}),
-}
-PAIRS = [
-    *((table, "row mixture") for table in TABLES),
-    *(("continuous", name) for name in ("trees", "mixture", "bayes net", "on a mixture")),
-    *(("only continuous", name) for name in ("trees", "on a mixture")),
-    ("missing is a category", "bayes net"),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("table", "name"), PAIRS)
-def test_every_recipe_takes_every_table(table, name):
-    make, parameters = TABLES[table]
-    rows = make()
-    model = fit(rows, RECIPES[name], max_steps=2, n_evaluations=4, **parameters)
-    assert np.isfinite(model.score_samples(rows)).all()
-    assert model.sample(3, random_state=0).shape == (3, rows.shape[1])
-    assert model.impute(rows[:5]).shape == rows[:5].shape
-
-
 @pytest.mark.parametrize(
     "name", ["trees", "mixture", "bayes net", "network", "on a mixture", "row mixture"]
 )
@@ -152,30 +121,6 @@ def test_high_cardinality_columns_are_for_all(tmp_path, monkeypatch, name):
     assert np.isfinite(scores).all()
     model.save(tmp_path / "m")
     np.testing.assert_array_equal(DiffusionDensity.load(tmp_path / "m").score_samples(rows), scores)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["bayes net", "row mixture"])
-def test_a_detector_takes_every_density(tmp_path, name):
-    """With continuous columns in the table: capped, explained, saved."""
-    rows = mixed(200)
-    density = DiffusionDensity(
-        denoiser=RECIPES[name], max_steps=3, n_evaluations=4, schedule="coordinate", random_state=0
-    )
-    model = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(rows)
-    scores = model.score_samples(rows)
-    assert np.isfinite(scores).all()
-    np.testing.assert_allclose(model.explain(rows).sum(axis=1), -scores, rtol=1e-5, atol=1e-4)
-    model.save(tmp_path / "m")
-    again = DiffusionOutlierDetector.load(tmp_path / "m")
-    np.testing.assert_array_equal(again.score_samples(rows), scores)
-
-
-@pytest.mark.parametrize("name", ["tree", "row mixture"])
-def test_every_density_has_a_report(name):
-    pytest.importorskip("matplotlib")
-    page = str(render(examine(fitted(name), chain()[:50])))
-    assert f"{fitted(name).denoiser_.n_parameters:,} parameters" in page
 
 
 # -- the history -----------------------------------------------------------------------------------
