@@ -83,8 +83,6 @@ class RowEstimate(NamedTuple):
 
 
 def _of_model(name: str) -> Any:
-    """A property: an attribute of the fitted ``model_``."""
-
     def read(self: DiffusionDensity) -> Any:
         check_is_fitted(self)
         return getattr(self.model_, name)
@@ -119,7 +117,6 @@ def _adds_up(estimator: DiffusionDensity) -> bool:
 
 
 def _has_categories(estimator: DiffusionDensity) -> bool:
-    """Whether a column of a fitted model has a table of probabilities."""
     check_is_fitted(estimator)
     return any(c.kind != "continuous" for c in estimator.encoder_.schema)
 

@@ -38,7 +38,6 @@ class CandidateModel:
 
     @property
     def mean(self) -> float:
-        """Held-out nats per row."""
         return float(self.nats.mean())
 
 
@@ -58,25 +57,21 @@ class CandidateTable:
                 fitted = fit_recipe(recipe, self.rows, plan)
                 if not fitted.denoiser.closed_form:
                     raise TypeError(f"{recipe.label}: its denoiser has no closed form")
-                self._add_fit(recipe, fitted)
+                self._add_fit(recipe.label, fitted)
         except KeyboardInterrupt:
             if not self.candidates:
                 raise
             plans[0].run.interrupted = True  # the model is made of the candidates so far
 
-    def _add_fit(self, recipe: Recipe, fitted: Fitted) -> None:
+    def _add_fit(self, label: str, fitted: Fitted) -> None:
         if fitted.companion is not None:
             self.companions.append(fitted.companion)
-        nats = self.rows.held_out(fitted.denoiser)
-        label = recipe.label
-        same = sum(c.label.partition(" no. ")[0] == label for c in self.candidates)
-        if same:
+        if same := sum(c.label.partition(" no. ")[0] == label for c in self.candidates):
             label = f"{label} no. {same + 1}"
-        fit = fitted.seconds, fitted.report
+        nats, fit = self.rows.held_out(fitted.denoiser), (fitted.seconds, fitted.report)
         self.candidates.append(CandidateModel(label, fitted.denoiser, nats, *fit))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
-        """:meth:`fit`, unless the time of the whole fit is over."""
         if plan.run.interrupted:
             return
         if plan.time_left or not self.candidates:
@@ -122,7 +117,6 @@ class CandidateTable:
         )
 
     def add_mixtures(self) -> None:
-        """Add the mixture of the exact candidates, and that of all."""
         exact = [c for c in self.candidates if c.denoiser.exact]
         every = self.candidates[:]
         for among in (exact, every) if len(exact) < len(every) else (every,):

@@ -114,7 +114,6 @@ class Recipe(Protocol):
 
     @property
     def label(self) -> str:
-        """The name of this recipe for tables."""
         return self.name or type(self).__name__
 
 
@@ -161,7 +160,6 @@ class TrainingRows:
 
     @property
     def codebook(self) -> Codebook:
-        """The points of the table's categories."""
         return self.marginals.codebook
 
     @property
@@ -191,7 +189,6 @@ class TrainingRows:
 
     @property
     def n_rows(self) -> int:
-        """Number of all training rows."""
         return self.source.n_rows
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
@@ -201,7 +198,6 @@ class TrainingRows:
         return self._made[key]
 
     def has(self, key: Hashable) -> bool:
-        """Whether there was a request for this key."""
         return key in self._made
 
     @cached_property
@@ -236,7 +232,6 @@ class TrainingRows:
         return self.once(("held out", denoiser), nats)
 
     def held_out_nats(self, denoiser: Denoiser) -> float:
-        """Mean code length of the held-out rows in closed form, nats per row."""
         return float(self.held_out(denoiser).mean())
 
     def best(self, candidates: Callable[[TrainingRows], Iterable[Denoiser]]) -> Denoiser:
@@ -283,11 +278,9 @@ class SharedRun:
 
     @property
     def age(self) -> float:
-        """Seconds since the fit began."""
         return time.perf_counter() - self.start
 
     def interrupt(self) -> None:
-        """Note that the user has ended the fit."""
         self.interrupted = True
 
 
@@ -330,7 +323,6 @@ class FitPlan:
 
     @property
     def network_seed(self) -> int:
-        """The seed of this network."""
         return (self.seed + self.index) % (2**31 - 1)
 
     @property
@@ -371,7 +363,6 @@ class FitPlan:
         return replace(self, until=self.run.age + max(share * left, left_for_it))
 
     def show(self, share: float, latest: Evaluation) -> None:
-        """Show which share of this recipe's part is done, and its latest evaluation."""
         low, high = self.span
         if self.progress is not None:
             self.progress(low + (high - low) * min(1.0, share), latest)
@@ -387,6 +378,10 @@ class FitPlan:
     ) -> Report:
         """Train a denoiser, which is on the device of the rows, in place: :func:`discrete_itd.training.loop.train`."""
         training, checkpoint = training or self.training, self.checkpoint
+
+        def shown(share: float, latest: Evaluation) -> None:
+            self.show((self.index + share) / self.n_networks, latest)
+
         if training.max_time is not None:
             share = 1.0 if denoiser.closed_form else TRAINING_SHARE
             seconds = share * self.time_left / (self.n_networks - self.index)
@@ -400,7 +395,7 @@ class FitPlan:
             training,
             # its own: where one training was interrupted must not change the next
             generator=torch.Generator(rows.device).manual_seed(self.network_seed),
-            progress=self._shown if self.progress else None,
+            progress=shown if self.progress else None,
             checkpoint=None if checkpoint is None else checkpoint.part(self.index),
             source=rows.source,
             team=self.run.team,
@@ -420,10 +415,6 @@ class FitPlan:
             self.run.cut.append(f"the training of a {kind} after {n:,} of {most:,} steps")
         elif report.stopped == "max_time":
             self.run.left_out.append(kind)
-
-    def _shown(self, share: float, latest: Evaluation) -> None:
-        """Show the progress of this network as that of all networks."""
-        self.show((self.index + share) / self.n_networks, latest)
 
 
 def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:

@@ -90,7 +90,6 @@ class Trees(Recipe):
         return rows.fit_once(self, plan, f"the fit of {self.label}", best)
 
     def candidates(self, rows: TrainingRows, is_over: Clock) -> Iterator[Denoiser]:
-        """Trees with different pseudo-counts, or one mixture of trees."""
         if not len(rows.codebook.finite):
             yield rows.marginals
         elif self.n_components == 1:
@@ -220,7 +219,6 @@ class Decoder(Recipe):
     }
 
     def plan(self) -> DecoderPlan:
-        """The settings of the fit."""
         return DecoderPlan(
             n_latent=self.n_latent,
             n_points=self.n_points,
@@ -334,7 +332,6 @@ class Forest(Recipe):
         return COUNTING * self.n_trees * (time.perf_counter() - start)
 
     def fitted(self, rows: TrainingRows, is_over: Clock) -> Denoiser:
-        """The forest that predicts held-out rows best."""
         book = rows.codebook
         if not len(book.finite) + len(book.reals):
             return rows.marginals
@@ -345,7 +342,6 @@ class Forest(Recipe):
             return -float(forest.log_prob(x_valid).mean())
 
         def is_better(forest: ForestDenoiser) -> bool:
-            """Whether a forest is the best so far."""
             nonlocal best, least
             own = nats(forest)
             if best is None or own < least:
@@ -387,7 +383,6 @@ class Forest(Recipe):
         return max(FEWEST_ROWS if self.min_leaf is None else self.min_leaf, most)
 
     def _grown(self, rows: TrainingRows, n_trees: int) -> tuple[Splits, int]:
-        """Trees, and the seed of their fit."""
         book = rows.codebook
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
         # several depths in one mixture have trees of their own: they err differently
@@ -469,14 +464,10 @@ def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denois
     """The exact denoiser that a network corrects; for "auto", the candidate that predicts held-out rows best."""
     if base != "auto":
         return exact_base(base).fit_base(rows, plan)
-    return min(base_candidates(rows, plan), key=rows.held_out_nats)
-
-
-def base_candidates(rows: TrainingRows, plan: FitPlan) -> list[Denoiser]:
-    """Independent columns, a tree and, if it is cheap enough, a Bayesian network: each fitted once."""
     net = BayesNet(BASE_TABLE)
     fitted = [(recipe, recipe.fit_base(rows, plan)) for recipe in affordable_bases(rows, net)]
-    return [d for recipe, d in fitted if recipe != net or getattr(d, "work", 0) <= BASE_WORK]
+    cheap = [d for recipe, d in fitted if recipe != net or getattr(d, "work", 0) <= BASE_WORK]
+    return min(cheap, key=rows.held_out_nats)
 
 
 def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:

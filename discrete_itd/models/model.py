@@ -69,7 +69,6 @@ class HeldOut:
 
     @property
     def gain(self) -> float:
-        """Nats per row by which the model is better than independent columns."""
         return self.independent - self.nats
 
     @classmethod
@@ -106,7 +105,6 @@ class Cost:
 
     @classmethod
     def measure(cls, model: Model, x: Tensor, n_evaluations: int, start: float) -> Cost:
-        """The cost of a fit that began at ``start``, by ``time.perf_counter``, and of scoring the first rows of x."""
         fit_seconds = time.perf_counter() - start
         closed = model.denoiser.closed_form
         x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
@@ -236,7 +234,6 @@ class Model:
         return cls(encoder, denoiser(book), independent, companion=exact, **fields)
 
     def to(self, device: torch.device) -> Model:
-        """The model on a device: its denoisers are moved."""
         parts = {name: getattr(self, name) for name in ("denoiser", "marginals", "companion")}
         return replace(self, **{k: None if p is None else p.to(device) for k, p in parts.items()})
 
@@ -274,12 +271,10 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """The device of the denoiser."""
         return self.denoiser.codebook.device
 
     @property
     def batch_size(self) -> int:
-        """Rows scored in one denoiser call, such that memory is bounded."""
         return max(16, min(2048, BATCH_CELLS // self.denoiser.codebook.size))
 
     def posteriors_at_once(self, denoiser: Denoiser) -> int:
@@ -354,7 +349,6 @@ class Model:
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
     def answers(self, given: Tensor | None) -> Denoiser:
-        """The denoiser that scores rows, or some columns given others."""
         return self.denoiser if given is None else self.anywhere
 
     def _threads(self, denoiser: Denoiser, x: Tensor) -> AbstractContextManager[None]:
@@ -363,7 +357,6 @@ class Model:
     def _in_batches(
         self, call: Callable[[Tensor], tuple[Tensor, ...]], denoiser: Denoiser, asked: Question
     ) -> tuple[Tensor, ...]:
-        """Tensors that a function of rows returns, computed for some rows at a time."""
         parts = []
         with self._threads(denoiser, asked.x):
             for rows in asked.x.split(self.batch_size):
@@ -411,7 +404,6 @@ class Model:
         return Attribution(found.sum(1), found.new_zeros(len(found)), -found)
 
     def _order(self, denoiser: Denoiser, given: Tensor) -> list[int]:
-        """The columns that are not given, in an order of the denoiser."""
         order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
         return [j for j in order if not given[j]]
 
@@ -486,7 +478,6 @@ class Model:
     # -- paths and integrals --------------------------------------------------------------------
 
     def _estimate(self, estimator: str, denoiser: Denoiser, asked: Question) -> Estimate:
-        """Log-probabilities by one estimator that the denoiser has."""
         if estimator == "closed_form":
             return self._closed_form(denoiser, asked)
         if isinstance(denoiser, RowMixtureDenoiser) and not denoiser.exact:
@@ -670,6 +661,5 @@ def chain_factors(denoiser: Denoiser, given: Tensor, free: list[int], x: Tensor)
 
 
 def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]:
-    """Log-probability and standard error of a product of independent estimates."""
     log_prob = torch.stack([f.log_prob for f in factors]).sum(0)
     return log_prob, torch.stack([f.stderr for f in factors]).square().sum(0).sqrt()

@@ -406,7 +406,6 @@ class StreamedRows:
         self._rank, self._size = 0, 1  # of the process that it is for
 
     def count(self, book: Codebook) -> CellCounts:
-        """The counts of all cells."""
         counts = CellCounts.of(book, self.chunks())
         self.n_rows = counts.n_rows
         return counts
@@ -497,7 +496,6 @@ class StreamedBatches:
         return batch.to(self._source.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the epoch, in batches."""
         return {"position": self._position, "before": self._before}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -519,7 +517,6 @@ class StreamedBatches:
         self._epoch = self._shuffled(np.random.default_rng(int(seed)))
 
     def _shuffled(self, rng: np.random.Generator) -> Iterator[Tensor]:
-        """The batches of one epoch."""
         n_given = 0
         buffer = torch.zeros(0, len(self._source.encoder.owner), dtype=torch.float64)
         for x in self._source.encoded(rng, self._share):

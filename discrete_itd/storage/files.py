@@ -212,7 +212,6 @@ def _content(path: AnyPath) -> bytes:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """The JSON object of a header."""
     if len(text) > LONGEST_HEADER:
         raise ValueError(f"the file is damaged (a header of {len(text)} characters)")
 

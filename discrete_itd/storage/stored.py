@@ -115,7 +115,6 @@ class _Written:
     foreign: dict[type, None] = dataclasses.field(default_factory=dict)
 
     def write(self, value: Any, name: str) -> Any:
-        """JSON data of a value, which is called ``name``."""
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, np.random.RandomState):
@@ -165,7 +164,6 @@ class _Written:
         return {CLASS: label}
 
     def _fields(self, value: Any, name: str) -> dict[str, Any]:
-        """JSON data of the arguments of an object's constructor."""
         out, cls = {}, type(value)
         for field, kind in arguments(cls).items():
             if not hasattr(value, field):
@@ -342,7 +340,6 @@ class _Source:
             return self.tensors[name] if kind is Tensor else self.tensors[name].numpy()
 
     def _any(self, data: Any, name: str) -> Any:
-        """The value of data that name their own types."""
         if isinstance(data, list):
             return tuple(self._any(v, join(name, i)) for i, v in enumerate(data))
         if not isinstance(data, dict):
@@ -615,7 +612,6 @@ def card_path(path: AnyPath) -> str:
 
 
 def _is_card(path: Path) -> bool:
-    """Whether a file begins like the card of a model."""
     try:
         with open(path, "rb") as file:
             return file.read(len(CARD_START)) == CARD_START.encode()

@@ -1,7 +1,6 @@
 """The estimator: scikit-learn's checks, what a score depends on, what is kept, what is refused."""
 
 import copy
-import dataclasses
 import inspect
 import pickle
 
@@ -67,13 +66,6 @@ def model(fitted, dtype):
     if dtype not in fitted:
         fitted[dtype] = quick().fit(X)
     return copy.deepcopy(fitted[dtype])
-
-
-def on_path(model, schedule):
-    """The same model, scored on another path."""
-    model = copy.deepcopy(model)
-    model.model_ = dataclasses.replace(model.model_, schedule=schedule)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -178,30 +170,6 @@ def test_a_score_depends_on_the_row_alone(model, monkeypatch):
     np.testing.assert_array_equal(twice[: len(X)], twice[len(X) :])
     monkeypatch.setattr(Model, "batch_size", 3)
     np.testing.assert_allclose(model.score_samples(X), scores, **close)
-
-
-@pytest.mark.parametrize("path", ["coordinate", "isotropic"])
-def test_conditioning(trained, path):
-    schedules = {"coordinate": CoordinateSchedule(4), "isotropic": IsotropicSchedule((1.0, 5.0, 20.0))}  # fmt: skip
-    model = on_path(trained, schedules[path]).set_params(n_evaluations=2000)
-    rows = table(4, seed=5)
-    nothing = model.log_prob(rows, given=[])
-    np.testing.assert_array_equal(nothing.log_prob, model.score_samples(rows))
-    everything = model.log_prob(rows, given=list(X.columns))
-    np.testing.assert_allclose(everything.log_prob, 0.0, atol=1e-6)
-    np.testing.assert_allclose(everything.stderr, 0.0, atol=1e-6)
-    # a category that is all there is, summed over
-    known = ["a", "n", "b"]
-    total = sum(
-        np.exp(model.log_prob(rows.assign(c=pd.Categorical([c] * 4)), given=known).log_prob)
-        for c in ("u", "v", "unused", "never seen")
-    )
-    np.testing.assert_allclose(total, 1.0, atol=1e-3 if path == "coordinate" else 0.2)
-    np.testing.assert_array_equal(
-        model.log_prob(rows, given="a").log_prob, model.log_prob(rows, given=["a"]).log_prob
-    )
-    with pytest.raises(ValueError, match=r"column 'q': named in given=, .*no such column"):
-        model.log_prob(rows, given=["q"])
 
 
 def test_columns_given_by_position():
