@@ -125,16 +125,13 @@ def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def table_of(columns: Any) -> pd.DataFrame:
-    """The table whose columns a file holds; ValueError if they are no lists of one length of numbers and text."""
+    """The table whose columns a file holds; ValueError if they are no lists of one length, of numbers and text."""
     if not isinstance(columns, dict) or not all(isinstance(v, list) for v in columns.values()):
         raise ValueError("no mapping of lists")
-    if len({len(column) for column in columns.values()}) > 1:
-        raise ValueError("its columns differ in length")
     if any(isinstance(cell, list | dict) for column in columns.values() for cell in column):
         raise ValueError("its cells must be numbers or text")
-    timed = {name[1:]: map(float, cells) for name, cells in columns.items() if name[:1] == TIMED}
-    columns = {name.removeprefix(TIMED): cells for name, cells in columns.items()}
-    return pd.DataFrame(columns | {name: list(cells) for name, cells in timed.items()})
+    timed = {name[1:]: list(map(float, v)) for name, v in columns.items() if name[:1] == TIMED}
+    return pd.DataFrame({name.removeprefix(TIMED): v for name, v in columns.items()} | timed)
 
 
 StoredTable = Annotated[pd.DataFrame, (columns_of, table_of)]
@@ -200,7 +197,8 @@ class Model:
         Why training ended.
     companion : Denoiser, optional
         Exact, beside a denoiser that has no other closed form than the score of complete rows; see :attr:`conditional`.
-    held_out : HeldOut cost : Cost, optional
+    held_out : HeldOut
+    cost : Cost, optional
     """
 
     encoder: TableEncoder

@@ -64,7 +64,7 @@ from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.exact import Forest, Independent, Trees
 from discrete_itd.progress import stage
-from discrete_itd.training.rows import Batches, RowSource
+from discrete_itd.training.rows import RowSource
 from discrete_itd.validation import check_weights
 
 Ints = NDArray[np.int64]
@@ -213,7 +213,7 @@ class CountedTable:
         """Trees grown on rows ``x`` (N, C), with the counts of some parts."""
         assert self._forest is not None
         marginals = MarginalDenoiser.fit(self._book, x)
-        source = CountedRows(len(x), self._pairs, parts)
+        source = cast(RowSource, CountedRows(len(x), self._pairs, parts))
         generator = torch.Generator().manual_seed(self.seed)
         return self._forest.counted(TrainingRows(marginals, x, x, generator, source))
 
@@ -229,7 +229,8 @@ class CountedTable:
         if not len(x):
             raise ValueError("at least two rows with a cell that is not missing are needed")
         parts = (x.to(device),) if self._forest and self._leaves is None else None
-        source = CountedRows(self._counts.n_rows, self._pairs, parts, self._leaves)
+        counted = CountedRows(self._counts.n_rows, self._pairs, parts, self._leaves)
+        source = cast(RowSource, counted)  # for fits that read counts alone
         x_valid = x_valid if len(x_valid) else x  # by chance, no row may be held out yet
         return rows_to_fit(
             self.encoder, x, x_valid, seed, device, counts=self._counts, source=source
@@ -555,16 +556,7 @@ class CountedRows:
     def pair_counts(self, book: Codebook) -> Tensor:
         return self._pairs.to(book.device)
 
-    def part(self, rank: int, size: int) -> CountedRows:
-        return self
-
-    def to(self, device: torch.device) -> CountedRows:
-        return self
-
     def chunks(self) -> Iterator[Tensor]:
         if self._parts is None:
             raise ValueError("rows that were given to partial_fit cannot be read again")
         yield from self._parts
-
-    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Batches:
-        raise ValueError("rows that were given to partial_fit cannot be read again")

@@ -26,7 +26,6 @@ from typing import (
     ClassVar,
     Literal,
     Self,
-    TypeVar,
     Union,
     cast,
     get_args,
@@ -45,8 +44,6 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.storage import files
 from discrete_itd.storage.card import code
 from discrete_itd.storage.files import CLASS, TIMED, AnyPath, State, building
-
-Kind = TypeVar("Kind")
 
 CARD_START = "# Model card"
 SMALLEST_LOG = -80.0
@@ -231,13 +228,13 @@ def marks_of(kind: Any) -> tuple[Any, ...]:
 
 
 def unflatten(
-    kind: type[Kind] | Any,
+    kind: Any,
     state: State,
     *,
     classes: Iterable[type] = (),
     device: str | None = None,
     try_out: bool = False,
-) -> Kind:
+) -> Any:
     """The value that :func:`flatten` wrote.
 
     It must be of a ``kind``, a type or an annotation; in place of a :class:`Denoiser` there is an :class:`Unbuilt` one.

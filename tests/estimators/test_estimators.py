@@ -246,8 +246,7 @@ def test_paths(path):
     assert np.isfinite(model.score_samples(X)).all()
     if isinstance(path, str):
         tried = set(model.model_.schedule_table["path"])
-        of_kind = {"coordinate": {"coordinate", "spread"}, "isotropic": {"isotropic"}}
-        assert tried == of_kind.get(path, {"coordinate", "spread", "isotropic"})
+        assert tried == ({"coordinate", "isotropic"} if path == "auto" else {path})
         assert model.model_.schedule_table["nats"].is_monotonic_increasing
     else:
         assert model.model_.schedule is path
