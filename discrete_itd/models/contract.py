@@ -40,7 +40,7 @@ LEAST_RESERVE = 0.05  # least share of the remaining time for later models
 LEAST_SECONDS = 1e-3  # of a training: without time it ends after its first evaluation
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
-Progress = Callable[[float, Evaluation], object]
+FitCallback = Callable[[float, Evaluation], object]
 Made = TypeVar("Made")
 
 
@@ -311,7 +311,7 @@ class FitPlan:
 
     training: TrainingPlan
     seed: int
-    progress: Progress | None = None
+    progress: FitCallback | None = None
     checkpoint: Checkpoint | None = None
     index: int = 0
     n_networks: int = 1

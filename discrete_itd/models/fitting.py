@@ -12,9 +12,9 @@ import torch
 from discrete_itd.channel import CoordinateSchedule, Quadrature, Schedule
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.contract import (
+    FitCallback,
     FitPlan,
     Fitted,
-    Progress,
     Recipe,
     SharedRun,
     TrainingRows,
@@ -53,7 +53,7 @@ def fit_model(
     start: float,
     share: float = 1.0,
     checkpoint: Checkpoint | None = None,
-    progress: Progress | None = None,
+    progress: FitCallback | None = None,
 ) -> Model:
     """Fit a denoiser to rows and choose the schedule on which to score: :meth:`discrete_itd.DiffusionDensity.fit`.
 

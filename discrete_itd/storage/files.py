@@ -58,7 +58,7 @@ DTYPES = {  # no bool: a byte that is neither 0 nor 1 would be one all the same
 }
 
 AnyPath = str | os.PathLike[str]
-State = tuple[dict[str, Any], dict[str, Tensor]]
+Stored = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
@@ -111,7 +111,7 @@ def remove_leftovers(path: AnyPath) -> None:
                 left.unlink()
 
 
-def write_state(path: AnyPath, state: State, *, kind: str = "model") -> str:
+def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     """Write a state of one of :data:`KINDS` as :func:`write_whole` does, equal states to equal bytes.
 
     Returns the digest of its content, of which names in the header that begin with ``~`` are no part. ValueError if
@@ -156,7 +156,7 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict
             file.write(_bytes(tensors[name]))
 
 
-def read_state(path: AnyPath, *, kind: str = "model") -> State:
+def read_state(path: AnyPath, *, kind: str = "model") -> Stored:
     """The state of one of :data:`KINDS` in a file.
 
     OSError if the file cannot be opened, or is no regular file; ValueError that names it if it is foreign, damaged, of
@@ -182,7 +182,7 @@ def content_digest(path: AnyPath) -> str:
     return found
 
 
-def _state(content: bytes, kind: str) -> State:
+def _state(content: bytes, kind: str) -> Stored:
     with building("the file"):  # safetensors raises errors of many kinds
         tensors = load(content)
         outer = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

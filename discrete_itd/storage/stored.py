@@ -43,7 +43,7 @@ from discrete_itd.channel.devices import resolve_device
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.storage import files
 from discrete_itd.storage.card import code
-from discrete_itd.storage.files import CLASS, TIMED, AnyPath, State, building
+from discrete_itd.storage.files import CLASS, TIMED, AnyPath, Stored, building
 
 CARD_START = "# Model card"
 SMALLEST_LOG = -80.0
@@ -91,7 +91,7 @@ class Like:
 # -- writing ----------------------------------------------------------------------------------------
 
 
-def flatten(value: Any) -> State:
+def flatten(value: Any) -> Stored:
     """JSON data and CPU tensors from which :func:`unflatten` makes an equal value.
 
     TypeError or ValueError that names the value if it, or one in it, cannot be stored, or is not of its annotated type.
@@ -229,7 +229,7 @@ def marks_of(kind: Any) -> tuple[Any, ...]:
 
 def unflatten(
     kind: Any,
-    state: State,
+    state: Stored,
     *,
     classes: Iterable[type] = (),
     device: str | None = None,

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from discrete_itd.storage.files import State, digest, read_state, remove_leftovers, write_state
+from discrete_itd.storage.files import Stored, digest, read_state, remove_leftovers, write_state
 from discrete_itd.training.config import TrainingPlan
 
 INTERVAL = 30.0  # seconds between two writings
@@ -57,7 +57,7 @@ class Checkpoint:
         self.path, self.interval = Path(path), interval
         self.note: dict[str, Any] = {}
         self._written = -float("inf")
-        self._found: State | None = None
+        self._found: Stored | None = None
         self._parts: dict[int, Checkpoint] = {}
         try:
             header, tensors = read_state(path, kind="checkpoint")
@@ -83,7 +83,7 @@ class Checkpoint:
         """The error to raise if the content of the file is invalid."""
         return ValueError(f"{self.path}: the checkpoint is damaged ({error!r})")
 
-    def found(self, identity: Mapping[str, Any]) -> State | None:
+    def found(self, identity: Mapping[str, Any]) -> Stored | None:
         """The state to continue from, None if there was no file; ``identity`` is the :func:`describe` of the training.
 
         A ValueError names the differences if the state belongs to another training.
@@ -103,7 +103,7 @@ class Checkpoint:
         """Whether it is time to write again."""
         return time.monotonic() - self._written >= self.interval
 
-    def write(self, identity: Mapping[str, Any], state: State) -> None:
+    def write(self, identity: Mapping[str, Any], state: Stored) -> None:
         """Replace the content of the file; if that fails, OSError, and the file is unchanged."""
         header = {"layout": LAYOUT, "run": identity, "note": self.note, "state": state[0]}
         write_state(self.path, (header, state[1]), kind="checkpoint")
