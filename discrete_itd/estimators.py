@@ -759,7 +759,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         given : mapping, Series or frame of one row, optional
             Values of some columns; the others are drawn given these, and so are missing ones. A category that was not
             seen in training is a ValueError.
-
         missing : {"none", "as_trained"}
             Whether rows are complete, or cells are missing as often as in the training table: in each column by itself,
             whatever the values and the other gaps. Gaps that depend on these need ``missing="category"`` in the fit:
@@ -771,8 +770,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             With the fitted names and dtypes, and numbers and dates as text where the training table wrote them so; a
             polars frame or an array if one was fitted. Never a category unseen in training. Numbers have as many
             decimals as in training, up to six. Where the numbers of a continuous column repeat, it is one that was
-            seen; in other columns, draws next to a value with 20 training rows or more become this value, where
-            hardly any training rows have others.
+            seen; in other columns, draws next to a value with 20 training rows or more become this value, where hardly
+            any training rows have others.
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples, 1)
@@ -820,14 +819,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ----------
         X : DataFrame or array-like, shape (N, C), or Rows
         method : {"mode", "sample"}
-            "mode" fills each cell by itself with its most probable category or expected number (in a binned column,
-            the median); "sample" draws all missing cells of a row together. Where a row has one gap, both are of the
-            model that scores; of several gaps, with the help of the ``model_.companion``, if there is one
+            "mode" fills each cell by itself with its most probable category or expected number (in a binned column, the
+            median); "sample" draws all missing cells of a row together. Where a row has one gap, both are of the model
+            that scores; of several gaps, with the help of the ``model_.companion``, if there is one
             (:mod:`discrete_itd.likelihood.conditional`).
-        n_draws : int
-            With "sample", how many completed tables to draw.
-        random_state : int, RandomState or None
-            With "sample"; None gives new draws at every call.
+        n_draws, random_state
+            With "sample", how many completed tables to draw; without a seed, new ones at every call.
 
         Returns
         -------

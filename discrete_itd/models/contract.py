@@ -290,10 +290,9 @@ class FitPlan:
 
     Parameters
     ----------
-    training : TrainingPlan
-        Of the whole fit: its ``max_time`` is that of all networks together.
-    seed, progress, checkpoint
-        Of the whole fit; ``progress`` is called with the share that is done and the latest evaluation.
+    training, seed, progress, checkpoint
+        Of the whole fit: ``max_time`` is that of all networks together, ``progress`` is called with the share that is
+        done and the latest evaluation.
     index, n_networks : int
         Number of this network, and of all. Each trains for an equal share of the time, with a seed of its own.
     run : SharedRun

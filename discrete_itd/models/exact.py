@@ -1,8 +1,7 @@
 """Recipes of exact denoisers, and the base that a network corrects.
 
-One-hot groups (columns with two categories, of which at most one is "on" in a row, like the indicators of one
-categorical column) are found and, in trees, mixtures and Bayesian networks, merged into one categorical column where
-this improves the held-out log-likelihood. A mixture with merged columns leaves continuous columns independent.
+One-hot groups are found and, in trees, mixtures and Bayesian networks, merged into one categorical column where this
+improves the held-out log-likelihood. A mixture with merged columns leaves continuous columns independent.
 """
 
 from __future__ import annotations
@@ -193,18 +192,14 @@ class Mixture(Recipe):
 class Decoder(Recipe):
     """A mixture of products whose classes a network decodes from points of a latent space (9); exact.
 
-    Two to 32 continuous columns depend on one another in every class, so that a number may follow from others.
+    Continuous columns depend on one another as in :class:`Mixture`.
 
     Parameters
     ----------
-    n_components : int
-        Classes at most.
-    n_latent : int
-        Dimensions of the latent space.
-    n_points : int
-        Latent points in a step of the training, at most.
-    max_steps : int
-        Optimiser steps at most.
+    n_components, n_latent : int
+        Classes at most, and dimensions of the latent space.
+    n_points, max_steps : int
+        Latent points in a step of the training, and steps, at most.
     """
 
     n_components: int = 4096

@@ -585,7 +585,7 @@ NOT_IN_FILES = Persistent, np.random.RandomState  # as they are, among parameter
 def load_one_of(
     path: AnyPath, kinds: Iterable[type], *, device: str = "auto", trusted: Iterable[type] = ()
 ) -> Any:
-    """The estimator in a file, of that of the classes that the file names; see :meth:`Persistent.load`."""
+    """The estimator in a file, of one of several classes; see :meth:`Persistent.load`."""
     if isinstance(trusted, type):
         raise TypeError(f"trusted must be a list of classes, got the class {trusted.__name__}")
     by_label, trusted = by_name(kinds), tuple(trusted)
