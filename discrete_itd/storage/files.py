@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 try:
@@ -32,7 +32,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-FORMAT = 6
+FORMAT = 7
 PARTIAL = "partial-"  # in the names of temporary files
 KEY = "discrete_itd"
 # of the content without what differs between equal fits, like seconds, and of the whole header
@@ -47,14 +47,15 @@ KINDS = {
 # safetensors reads headers up to 10^8 bytes, and quoting a text within a text at most doubles it
 LONGEST_HEADER = 48_000_000
 DEEPEST_HEADER = 32
-DTYPES = {  # no bool: a byte that is neither 0 nor 1 would be one all the same
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
+# no bool: a byte that is neither 0 nor 1 would be one all the same
+DTYPES = {
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
 }
 
 AnyPath = str | os.PathLike[str]
@@ -118,8 +119,10 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     :func:`read_state` would refuse it: a header too long, or a tensor of an unusual type.
     """
     header, tensors = state
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    text, name = json.dumps({"format": FORMAT, "kind": kind, **header}), os.fspath(path)
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    header = {"format": FORMAT, "kind": kind, **header}
+    stated, name = digests(header, tensors), os.fspath(path)
+    text = json.dumps(stated | header)
     if len(text) > LONGEST_HEADER:
         raise ValueError(
             f"{name}: {len(text)} characters of column names, categories and settings are too many for a file (the"
@@ -128,32 +131,9 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     for part, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name}: {part} is of type {tensor.dtype}, which no file holds")
-    metadata = {KEY: text, **digests(text, tensors)}
-    write_whole(path, lambda partial: _write_safetensors(partial, tensors, metadata))
-    return metadata[DIGEST]
-
-
-def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file with the metadata in their order, which the package's own writer changes by chance.
-
-    References
-    ----------
-    https://github.com/huggingface/safetensors#format
-    """
-    outer: dict[str, Any] = {"__metadata__": metadata}
-    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # all are aligned
-    end = 0
-    for name in order:
-        tensor, begin = tensors[name], end
-        end += tensor.nbytes
-        shape, offsets = list(tensor.shape), [begin, end]
-        outer[name] = {"dtype": DTYPES[tensor.dtype], "shape": shape, "data_offsets": offsets}
-    text = json.dumps(outer, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            file.write(_bytes(tensors[name]))
+    # one entry of metadata alone: the package writes several in an order of chance
+    write_whole(path, lambda partial: save_file(tensors, partial, {KEY: text}))
+    return stated[DIGEST]
 
 
 def read_state(path: AnyPath, *, kind: str = "model") -> Stored:
@@ -174,9 +154,11 @@ def content_digest(path: AnyPath) -> str:
     """The digest that a file states of its content, equal for equal models; ValueError that names it without one."""
     try:
         with safe_open(os.fspath(path), "pt") as file:
-            found = (file.metadata() or {}).get(DIGEST)
+            text = (file.metadata() or {}).get(KEY, "{}")
     except SafetensorError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
+    with building(os.fspath(path)):
+        found = json.loads(text).get(DIGEST)
     if found is None:
         raise ValueError(f"{os.fspath(path)}: not a file of discrete_itd")
     return found
@@ -191,7 +173,9 @@ def _state(content: bytes, kind: str) -> Stored:
         raise ValueError(f"a safetensors file, but not a discrete_itd {kind}")
     text = metadata[KEY]
     header = _parse(text)
-    _check(header, digests(text, tensors).items() <= metadata.items(), kind)
+    for stated in (DIGEST, HEADER_DIGEST):
+        header.pop(stated, None)
+    _check(header, text == json.dumps(digests(header, tensors) | header), kind)
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"the file is damaged ({key} is of type {tensor.dtype})")
@@ -259,10 +243,10 @@ def check_format(version: Any, doubt: str = "") -> None:
         )
 
 
-def digests(text: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """The digests that a file states of a header's text, JSON, and of its tensors."""
-    content = json.dumps(_timeless(json.loads(text)))
-    return {DIGEST: digest(content, tensors), HEADER_DIGEST: digest(text, {})}
+def digests(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The digests that a file states of its header, JSON data, and of its tensors."""
+    content, whole = (json.dumps(data) for data in (_timeless(header), header))
+    return {DIGEST: digest(content, tensors), HEADER_DIGEST: digest(whole, {})}
 
 
 def _timeless(data: Any) -> Any:

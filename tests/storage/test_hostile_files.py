@@ -193,8 +193,8 @@ def signed(state, kind="model"):
     """The bytes of a file with that content, and a digest that is right."""
     header, tensors = state
     tensors = {k: v.clone().contiguous() for k, v in tensors.items()}
-    text = json.dumps({"format": files.FORMAT, "kind": kind, **header})
-    return save(tensors, {files.KEY: text, **files.digests(text, tensors)})
+    header = {"format": files.FORMAT, "kind": kind, **header}
+    return save(tensors, {files.KEY: json.dumps(files.digests(header, tensors) | header)})
 
 
 def other_header(state, rng):
