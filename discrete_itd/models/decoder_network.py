@@ -109,13 +109,13 @@ class Layout(nn.Module):
     the marginal logits; zeros give the marginals. Unseen categories keep their marginal probability, since training
     rows carry no information about them.
 
-    The log-probability of a row given a latent point is then a sum over the row's own logits, minus the normalisers of
-    the columns that it has, and for all pairs of rows and points one matrix product. Columns in which no cell is
-    missing share one normaliser.
+    The log-probabilities of all rows given all latent points are then one matrix product: logits, minus the normalisers
+    of the columns that a row has. Columns in which no cell is missing share one normaliser.
 
     Parameters
     ----------
-    marginals : MarginalDenoiser gaps : Tensor of bool, shape (C,)
+    marginals : MarginalDenoiser
+    gaps : Tensor of bool, shape (C,)
         Columns in which a row may have no cell or an unseen category.
     low, high : Tensor, shape (R,)
         Bounds to which continuous cells are clamped.
@@ -331,8 +331,7 @@ def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
 class MeanLogProb(torch.autograd.Function):
     """Mean over rows of :func:`log_prob` minus the start, as a function of the points' features.
 
-    Its gradient is accumulated with it, for a few rows at a time: their numbers stay in the cache, while those of all
-    rows and points would be written and read several times.
+    Its gradient is accumulated with it, for a few rows at a time, whose numbers stay in the cache.
     """
 
     @staticmethod

@@ -24,9 +24,8 @@ LAYOUT = 4  # version of the state's layout
 class Checkpoint:
     """A file in which a training keeps its state, written at most every ``interval`` seconds.
 
-    The file is replaced as a whole, so that it is never half written. An existing file is read at once, and the
-    training that is given this object continues from it. Only the release that wrote a checkpoint is guaranteed to read
-    it.
+    The file is replaced as a whole. An existing one is read at once, and the training that is given this object
+    continues from it. Only the release that wrote a checkpoint is guaranteed to read it.
 
     Attributes
     ----------

@@ -1,11 +1,10 @@
 """Training by several processes at once, as ``torchrun`` starts them: one leads, the others follow it step by step.
 
 Process 0 fits the model and makes every decision: what is trained, when it is evaluated, when it ends. Wherever it
-trains a network, the others share the work: each has a part of the rows, draws its part of every batch from them, and
-``DistributedDataParallel`` averages the gradients, so that a step is that of one process with the whole batch. So no
-two processes can come to different decisions, only process 0 writes models, and recipes do not depend on it. The
-batches of a follower are a function of the seed, its rank and the number of the step: checkpoints need not hold them,
-and a run that was killed continues as if uninterrupted.
+trains a network, decoders excepted, the others share the work: each has a part of the rows, draws its part of every
+batch from them, and ``DistributedDataParallel`` averages the gradients, so that a step is that of one process with the
+whole batch. So no two processes can come to different decisions, and only process 0 writes models. The batches of a
+follower are a function of the seed, its rank and the number of the step: checkpoints need not hold them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -94,12 +93,18 @@ class FitError(RuntimeError):
 
 
 class Team:
-    """The processes that fit one model. This class is a team of one; :class:`Processes` are several.
+    """The processes that fit one model: those of a group of ``torch.distributed``, or one if there is none.
 
-    ``rank`` is the number of this process among ``size``.
+    ``rank`` is the number of this process among ``size``. Commands use a group of their own on the CPU, so that no GPU
+    waits for them.
     """
 
-    rank, size = 0, 1
+    def __init__(self, world: dist.ProcessGroup | None = None) -> None:
+        self.rank, self.size, self._world = 0, 1, world
+        self._trains = False
+        if world is not None:
+            self.rank, self.size = dist.get_rank(), dist.get_world_size()
+            self._commands: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def part(self, x: Tensor, rank: int | None = None) -> Tensor:
         """The held-out rows of ``x`` (N, C) on which one process evaluates: all if there are fewer than processes."""
@@ -109,102 +114,49 @@ class Team:
 
     def start(self, training: Training, source: RowSource, x_valid: Tensor) -> None:
         """Let the others join a training; process 0 has all of its rows."""
+        self._trains, cpu = True, torch.device("cpu")
+        self.send(training)
+        parts: list[Parts] = [
+            (source.part(r, self.size).to(cpu), self.part(x_valid, r).cpu())
+            for r in range(1, self.size)
+        ]
+        dist.scatter_object_list([None], [None, *parts], group=self._commands)
 
-    def tell(self, what: int, rate: float = 0.0, step: int = 0) -> None:
+    def command(self, kind: int, rate: float = 0.0, step: int = 0) -> None:
         """Send the others the next command of this process."""
+        if self.size > 1:
+            values = torch.tensor([kind, rate, step], dtype=torch.float64)
+            dist.broadcast(values, 0, self._commands)
+
+    def next_command(self) -> tuple[int, float, int]:
+        """The next command of process 0: its kind, the learning rate, and the step."""
+        values = torch.zeros(3, dtype=torch.float64)
+        dist.broadcast(values, 0, self._commands)
+        kind, rate, step = values.tolist()
+        return int(kind), rate, int(step)
 
     def stop(self) -> None:
         """Let the others leave the training, if there is one."""
-
-    def send(self, value: Any) -> None:
-        """Send the others an object."""
-
-    def together(self, mean: MeanLoss) -> nn.Module:
-        """The loss whose gradients are averaged over the team."""
-        return mean
-
-    def mean_and_error(self, values: Tensor) -> tuple[float, float]:
-        """Mean of the values (n,) of all processes, and its standard error."""
-        return mean_and_error(values)
-
-    def agreed(self, value: Any) -> Any:
-        """The value of process 0: all processes that are not followers call this at the same place."""
-        return value
-
-    def explained(self, error: RuntimeError) -> RuntimeError:
-        """The error to raise in place of one that occurred in a training."""
-        return error
-
-    @contextmanager
-    def leading(self) -> Iterator[Outcome]:
-        """Context of a fit in process 0: at its end the others receive the model of the outcome, or its error."""
-        yield Outcome()
-
-    def dismiss(self) -> None:
-        """Let the others end."""
-
-    def follow(self) -> Any:
-        """Take part in the trainings of process 0 until its fit has ended; returns its model, None after a dismissal.
-
-        A FitError if the fit failed, a RuntimeError if process 0 has ended.
-        """
-        raise NotImplementedError("a team of one has nobody to follow")
-
-
-class Processes(Team):
-    """The processes of ``torch.distributed``'s default group, more than one.
-
-    Commands use a group of their own on the CPU, so that no GPU waits for them.
-    """
-
-    def __init__(self) -> None:
-        self.world = dist.group.WORLD
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._words: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
-        self._sent: Parts | None = None  # in process 0: the rows whose parts the others have
-        self._trains = False
-
-    def start(self, training: Training, source: RowSource, x_valid: Tensor) -> None:
-        self.send(training)
-        self._trains = True
-        sent = self._sent
-        known = sent is not None and sent[0] is source and sent[1] is x_valid
-        self.send(known)
-        if not known:
-            cpu = torch.device("cpu")
-            parts: list[Parts | None] = [
-                (source.part(r, self.size).to(cpu), self.part(x_valid, r).cpu())
-                for r in range(1, self.size)
-            ]
-            dist.scatter_object_list([None], [None, *parts], group=self._words)
-            self._sent = source, x_valid
-
-    def tell(self, what: int, rate: float = 0.0, step: int = 0) -> None:
-        dist.broadcast(torch.tensor([what, rate, step], dtype=torch.float64), 0, self._words)
-
-    def stop(self) -> None:
         if self._trains:
             self._trains = False
             with suppress(RuntimeError):  # the others may have ended
-                self.tell(STOP)
-
-    def told(self) -> tuple[int, float, int]:
-        """The next command of process 0: its kind, the learning rate, and the step."""
-        words = torch.zeros(3, dtype=torch.float64)
-        dist.broadcast(words, 0, self._words)
-        what, rate, step = words.tolist()
-        return int(what), rate, int(step)
+                self.command(STOP)
 
     def send(self, value: Any) -> None:
-        dist.broadcast_object_list([value], group=self._words)
+        """Send the others an object."""
+        if self.size > 1:
+            dist.broadcast_object_list([value], group=self._commands)
 
     def received(self) -> Any:
         """The object that process 0 sends."""
         got: list[Any] = [None]
-        dist.broadcast_object_list(got, group=self._words)
+        dist.broadcast_object_list(got, group=self._commands)
         return got[0]
 
     def together(self, mean: MeanLoss) -> nn.Module:
+        """The loss whose gradients are averaged over the team."""
+        if self.size == 1:
+            return mean
         unused = bool(mean.denoiser.codebook.vocabularies)  # a batch has only some categories
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames the argument
@@ -213,58 +165,51 @@ class Processes(Team):
             )
 
     def mean_and_error(self, values: Tensor) -> tuple[float, float]:
+        """Mean of the values (n,) of all processes, and its standard error."""
+        if self.size == 1:
+            return mean_and_error(values)
         values = values.double()
         n, total = self._total(torch.stack([values.new_tensor(len(values)), values.sum()])).tolist()
         squares = float(self._total((values - total / n).square().sum()))
         return total / n, math.sqrt(squares / (n - 1) / n) if n > 1 else math.nan
 
     def _total(self, values: Tensor) -> Tensor:
-        dist.all_reduce(values, group=self.world)
+        dist.all_reduce(values, group=self._world)
         return values
 
     def agreed(self, value: Any) -> Any:
-        if self.rank == 0:
-            self.send(Agreed(value))
-            return value
-        return self.received().value
+        """The value of process 0: all processes that are not followers call this at the same place."""
+        if self.rank:
+            return self.received().value
+        self.send(Agreed(value))
+        return value
 
     def explained(self, error: RuntimeError) -> RuntimeError:
+        """The error to raise in place of one that occurred in a training."""
         text = str(error).lower()
         is_lost = isinstance(error, dist.DistError) or "gloo" in text or "nccl" in text
-        return RuntimeError(LOST) if is_lost else error
-
-    @contextmanager
-    def leading(self) -> Iterator[Outcome]:
-        outcome = Outcome()
-        try:
-            yield outcome
-        except BaseException as error:
-            outcome.error = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            self._sent = None
-            with suppress(RuntimeError):  # as above
-                self.send(outcome)
+        return RuntimeError(LOST) if self.size > 1 and is_lost else error
 
     def dismiss(self) -> None:
-        with suppress(RuntimeError):  # as above
+        """Let the others end."""
+        with suppress(RuntimeError):  # they may have ended
             self.send(None)
 
     def follow(self) -> Any:
-        rows: Parts | None = None
+        """Take part in the trainings of process 0 until its fit has ended; returns its model, None after a dismissal.
+
+        A FitError if the fit failed, a RuntimeError if process 0 has ended.
+        """
         try:
             while not isinstance(command := self.received(), Outcome | None):
                 if isinstance(command, Agreed):
                     continue
-                if not self.received():  # True if the rows are those of the previous training
-                    got: list[Any] = [None]
-                    dist.scatter_object_list(got, None, group=self._words)
-                    rows = got[0]
-                assert rows is not None
+                rows: list[Any] = [None]
+                dist.scatter_object_list(rows, None, group=self._commands)
                 # the global random state, used by initial weights and dropout, is restored
                 device = own_device(command.device)
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    follower = Follower(self, command, rows, device)
+                    follower = Follower(self, command, rows[0], device)
                     with accelerated(follower.denoiser, command.plan):
                         follower.run()
         except RuntimeError as error:
@@ -277,9 +222,7 @@ class Processes(Team):
 class Follower:
     """A process that takes part in a training of process 0."""
 
-    def __init__(
-        self, team: Processes, training: Training, rows: Parts, device: torch.device
-    ) -> None:
+    def __init__(self, team: Team, training: Training, rows: Parts, device: torch.device) -> None:
         plan, self.source, x_valid = training.plan, rows[0].to(device), rows[1].to(device)
         self.team, self.training = team, training
         self.denoiser = denoiser = training.denoiser.to(device).train()
@@ -298,12 +241,12 @@ class Follower:
     def run(self) -> None:
         """Execute the commands of process 0 until it stops."""
         while True:
-            what, rate, step = self.team.told()
-            if what == STEP:
+            kind, rate, step = self.team.next_command()
+            if kind == STEP:
                 self.make_step(rate, step)
-            elif what == EVALUATE:
+            elif kind == EVALUATE:
                 self.team.mean_and_error(self.evaluator(self.average.model))
-            elif what == LOAD:
+            elif kind == LOAD:
                 self.load(self.team.received())
             else:
                 return
@@ -361,20 +304,18 @@ def job() -> Iterator[Team]:
     try:
         yield team_of_process()
     finally:
-        _teams.clear()
+        _team_of.cache_clear()
         dist.destroy_process_group()
 
 
-_teams: list[Processes] = []  # that of the default group, once requested
+_team_of = cache(Team)  # the one of each group
 
 
 def team_of_process() -> Team:
     """The team of ``torch.distributed``'s default group; a team of one if there is none."""
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         return Team()
-    if not _teams or _teams[0].world is not dist.group.WORLD:
-        _teams[:] = [Processes()]
-    return _teams[0]
+    return _team_of(dist.group.WORLD)
 
 
 def led(fit: Callable[Asked, Made]) -> Callable[Asked, Made]:
@@ -382,11 +323,17 @@ def led(fit: Callable[Asked, Made]) -> Callable[Asked, Made]:
 
     @wraps(fit)
     def call(*args: Asked.args, **kwargs: Asked.kwargs) -> Made:
-        team = team_of_process()
+        team, outcome = team_of_process(), Outcome()
         if team.rank:
             return team.follow()
-        with team.leading() as outcome:
+        try:
             outcome.model = fit(*args, **kwargs)
+        except BaseException as error:
+            outcome.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            with suppress(RuntimeError):  # the others may have ended
+                team.send(outcome)
         return outcome.model
 
     return call

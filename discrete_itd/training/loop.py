@@ -59,13 +59,10 @@ EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and
 EVALUATION_SHARE, FEWEST_DRAWS = 0.1, 32
 EVALUATION_PAUSE = 4  # least time to the next evaluation, in units of the duration of the last
 WARMUP_SHARE = 0.1  # of a time that is too short for all steps, if that is sooner
-TRIAL_STEPS, FEWEST_STEPS = (
-    4,
-    32,
-)  # a training that has no time for the latter ends after the former
-EARLIEST_END = (
-    0.4  # share of the bounds before which no training is hopeless: the start may be slow
-)
+# a training that has no time for the latter ends after the former
+TRIAL_STEPS, FEWEST_STEPS = 4, 32
+# share of the bounds before which no training is hopeless: the start may be slow
+EARLIEST_END = 0.4
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
 DIVERGED_STEPS = 128  # a run has diverged after so many with a loss far above the untrained model's
 MOST_ROLLBACKS = 3
@@ -106,7 +103,8 @@ def train(
         they are on the validation rows.
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Rows; NaN where a cell is missing.
-    plan : TrainingPlan generator : torch.Generator
+    plan : TrainingPlan
+    generator : torch.Generator
         On the device of the rows.
     progress : callable, optional
         Called with the share done and the latest evaluation.
@@ -128,9 +126,7 @@ def train(
     Returns
     -------
     Report
-        Also after a KeyboardInterrupt, which ends the training early with the best weights so far; the checkpoint can
-        be
-        continued.
+        Also after a KeyboardInterrupt, which ends the training early with the best weights so far.
 
     Raises
     ------
@@ -351,11 +347,9 @@ class Run:
         seconds = time.perf_counter() - self.start
         if seconds >= bound:
             return 1.0
-        return (
-            (seconds - self.seconds_to_begin) / (bound - self.seconds_to_begin)
-            if self.step
-            else 0.0
-        )
+        if not self.step:
+            return 0.0
+        return (seconds - self.seconds_to_begin) / (bound - self.seconds_to_begin)
 
     def is_short(self) -> bool:
         """Whether the time is expected to end before all steps are made."""
@@ -386,7 +380,7 @@ class Run:
         if self.is_short():
             warm = max(warm, share / WARMUP_SHARE)
         rate *= min(1.0, warm)
-        self.team.tell(STEP, rate, self.step)
+        self.team.command(STEP, rate, self.step)
         if self.loss_at is not None:
             self.mean.loss = self.loss_at(share)
         loss = self.mean_loss(self.generator, *next(self.batches))
@@ -400,7 +394,7 @@ class Run:
     def evaluate(self) -> None:
         """Validate the average."""
         start = time.perf_counter()
-        self.team.tell(EVALUATE)
+        self.team.command(EVALUATE)
         self.nats = self.evaluator(self.average.model)
         valid = self.team.mean_and_error(self.nats)
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
@@ -443,7 +437,7 @@ class Run:
     def share_weights(self) -> None:
         """Let the other processes continue from the weights of this one."""
         if self.team.size > 1:
-            self.team.tell(LOAD)
+            self.team.command(LOAD)
             self.team.send(self.weights())
 
     # -- divergence ----------------------------------------------------------------------------

@@ -190,7 +190,6 @@ class TensorBatches:
         return self._x[rows], *(t[rows] for t in self._constants)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the epoch."""
         return {"position": self._position, "before": self._before}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -218,11 +218,10 @@ def test_one_process_is_a_team_of_its_own():
 
 
 def test_the_batch_is_divided():
-    class Two(Team):
-        size = 2
-
+    two = Team()
+    two.size = 2
     x, plan = rows(512, 1), TrainingPlan(batch_size=64)
-    run = Run(network(True, x), x, x, plan, torch.Generator(), team=Two())
+    run = Run(network(True, x), x, x, plan, torch.Generator(), team=two)
     assert {len(t) for t in next(run.batches)} == {run.batch_size} == {32}
 
 
