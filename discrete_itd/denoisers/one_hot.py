@@ -99,18 +99,8 @@ class OneHotDenoiser(Denoiser):
         self.ancestral = inner.ancestral
         for name in ("implies", "membership", "other_level"):
             self.register_buffer(f"_{name}", getattr(groups, name), persistent=False)
-        self._make_places()
-
-    def _make_places(self) -> None:
-        """The levels of every column of both tables, and the level of the merged table that each one is."""
-        levels, merged = self.codebook.levels, self.groups.codebook.levels
-        kept = {f"_own_{j}": levels.level_column == j for j in range(levels.n_columns)}
-        kept |= {f"_merged_{i}": merged.level_column == i for i in range(merged.n_columns)}
-        kept = {name: torch.nonzero(where).flatten() for name, where in kept.items()}
         # beyond the groups, each level is one of the merged table
-        kept["_same"] = self._implies.argmax(1)
-        for name, places in kept.items():
-            self.register_buffer(name, places, persistent=False)
+        self.register_buffer("_same", groups.implies.argmax(1), persistent=False)
 
     def config(self) -> dict[str, Any]:
         groups = {"groups": self.groups.groups, "patterns": self.groups.patterns}
@@ -171,13 +161,12 @@ class OneHotDenoiser(Denoiser):
         ``logits`` (B, T') are of the merged table, given the known cells outside the group; ``cells`` (B, C) may be
         NaN.
         """
-        merged = getattr(self, f"_merged_{i}")
+        merged = self.inner.codebook.levels.own(i)
         log_w, out = logits[:, merged], []  # of the patterns, and of "other"
         for j in members:
-            levels = getattr(self, f"_own_{j}")
-            table = self._implies[levels][:, merged].T.contiguous()
-            is_other = (merged == self._other_level[i])[:, None]
-            table = torch.where(is_other, self.fallback.log_probs[levels].exp(), table)
+            levels = self.codebook.levels.own(j)
+            patterns = self._implies[levels][:, merged][:, :-1].T
+            table = torch.cat([patterns, self.fallback.log_probs[levels].exp()[None]])  # of "other"
             out.append(finite_log(row_product(torch.softmax(log_w, 1), table)))
             known = cells[:, j]
             fit = table.log().clamp_min(NOWHERE).T[known.nan_to_num(0.0).long()]
@@ -198,7 +187,7 @@ class OneHotDenoiser(Denoiser):
             if i < len(self.groups.groups):
                 factors = self._within(i, q, cells, group)
             else:
-                factors = [q[:, getattr(self, f"_merged_{i}")]]
+                factors = [q[:, self.inner.codebook.levels.own(i)]]
             for j, log_p in zip(group, factors, strict=True):
                 out[:, j] = log_p.gather(1, codes[:, j, None])[:, 0]
             for j in group:
@@ -226,7 +215,7 @@ class OneHotDenoiser(Denoiser):
         for i, group in enumerate(groups):
             members = sorted(group, key=lambda j: place[j])
             for j, log_p in zip(members, self._within(i, q, cells, members), strict=True):
-                logits[:, getattr(self, f"_own_{j}")] = log_p
+                logits[:, self.codebook.levels.own(j)] = log_p
         logits = self.codebook.levels.log_softmax(logits)
         return beside_fallback(self.codebook, logits, self.fallback)
 
