@@ -321,11 +321,10 @@ class DenseGaussians:
             first, second = first + values, second + squares
         return first, second, r.sum(1, keepdim=True)
 
-    def in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], tuple[Tensor, ...]]:
-        """Function from a column to its cells given the known ones before them in an order of the columns.
+    def in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
+        """Function from a column to log-densities (B, Z) of its cells given the known ones before them in an order.
 
-        Of cells (B, R): standardised residuals (B, Z), of zero for a missing cell, and standard deviations, (B, Z) or
-        (1, Z).
+        Of cells (B, R); meaningless where the cell is missing.
         """
         at, parts = devices.index_tensor(tuple(order), str(cells.device)), []
         cells = cells.double()
@@ -334,16 +333,17 @@ class DenseGaussians:
             t = cells[rows].nan_to_num(0.0)
             parts.append((rows.flatten(), torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
 
-        def of_column(r: int) -> tuple[Tensor, ...]:
+        def of_column(r: int) -> Tensor:
             found = []
-            for rows, t, affine, sd in parts:
-                found.append((rows, torch.bmm(t, affine[r]).to(self.mean), sd[r]))
+            for rows, t, affine, constant in parts:
+                z = torch.bmm(t, affine[r]).to(self.mean)  # (U, n, Z)
+                found.append((rows, torch.addcmul(constant[r], z, z, value=-0.5).flatten(0, 1)))
             if len(found) == 1:
-                return tuple(t.flatten(0, 1)[: len(cells)] for t in found[0][1:])
-            out = self.mean.new_empty(2, len(cells), len(self.mean))
-            for rows, z, sd in found:
-                out.index_copy_(1, rows, torch.stack([z, sd.expand_as(z)]).flatten(1, 2))
-            return out[0], out[1]
+                return found[0][1][: len(cells)]
+            out = self.mean.new_empty(len(cells), len(self.mean))
+            for rows, own in found:
+                out.index_copy_(0, rows, own)
+            return out
 
         return of_column
 
@@ -379,7 +379,7 @@ class DenseGaussians:
         return slopes, offset, own.clamp_min(1 / REAL_KNOWN_SNR)
 
     def _standardising(self, snr: Tensor, at: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z), and their scales, (U, 1, Z).
+        """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z), log-densities at 0, (U, 1, Z).
 
         Of the columns given the known ones before them, by the Cholesky factor of the observations, its columns in the
         order ``at``: its first part is that of the first ones.
@@ -397,11 +397,11 @@ class DenseGaussians:
         own = covariance.diagonal(dim1=1, dim2=2) - loadings.square().sum(-2)
         back = at.argsort()
         slopes, offset = slopes[..., back, :][..., back], offset[..., back]
-        sd = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back].sqrt()
+        own = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
         residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
-        affine = torch.cat([residual, -offset[..., None]], -1) / sd[..., None]
-        scales = sd.mT.to(self.mean).transpose(0, 1)[:, :, None]
-        return list(affine.permute(2, 0, 3, 1).contiguous()), list(scales)
+        affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
+        constant = -0.5 * (2 * math.pi * own).log().mT.to(self.mean).transpose(0, 1)
+        return list(affine.permute(2, 0, 3, 1).contiguous()), list(constant[:, :, None])
 
     def conditioned(self, free: Tensor, z: Tensor, cells: Tensor) -> Tensor:
         """Draws ``free`` (n, R) of classes (n,) made draws given the known ones among cells (n, R): float64.

@@ -375,18 +375,17 @@ class MixtureDenoiser(Denoiser):
         """Batches of rows whose numbers for each class stay in a cache."""
         return x.split(max(BLOCK, rows_at_once(CACHED // self.n_components)))
 
-    def _residuals(
-        self, cells: Tensor, order: Sequence[int]
-    ) -> Callable[[int], tuple[Tensor, ...]]:
-        """Function from a position to residuals and standard deviations, :meth:`DenseGaussians.in_order`."""
+    def _in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
+        """:meth:`DenseGaussians.in_order` of cells (B, R) in an order of all columns."""
         if self.dense is not None:
             place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
             return self.dense.in_order(cells, [place[j] for j in order if j in place])
         known = cells.nan_to_num(0.0).to(self.means)
 
-        def of_column(r: int) -> tuple[Tensor, ...]:
+        def of_column(r: int) -> Tensor:
             sd = self.var[:, r].sqrt()
-            return (known[:, r, None] - self.means[:, r]).mul_(1 / sd), sd
+            z = (known[:, r, None] - self.means[:, r]).mul_(1 / sd)
+            return torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
 
         return of_column
 
@@ -398,14 +397,13 @@ class MixtureDenoiser(Denoiser):
         book, table = self.codebook, self._of_levels.of(self.log_probs)
         level, cells = book.level_of(x), x.index_select(1, book.reals)
         places = {j: r for r, j in enumerate(book.reals.tolist())}
-        residuals, missing = self._residuals(cells, order), cells.isnan()
+        densities, missing = self._in_order(cells, order), cells.isnan()
         has_gaps = devices.any_true(missing)
 
         def of_column(j: int) -> Tensor:
             if j in book.place:
                 return table.index_select(0, level[:, book.place[j]])
-            z, sd = residuals(places[j])
-            out = torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
+            out = densities(places[j])
             return out.masked_fill(missing[:, places[j], None], 0.0) if has_gaps else out
 
         return of_column

@@ -9,7 +9,7 @@ that prior is a mixture of Gaussians.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -366,46 +366,17 @@ class ColumnFeatures(nn.Module):
         return closed, levels.logsumexp(closed)
 
     def _mixtures(self, f: Tensor) -> GaussianPosterior:
-        """The mixtures that a network proposes in place of the marginal ones: ``f`` (B, R, K', 3)."""
-        mixtures = Moved.apply(f, self._started, self._mixture[:, :, -1:])
-        assert isinstance(mixtures, Tensor)
-        return GaussianPosterior(*mixtures, normalised=True)
-
-
-class Moved(torch.autograd.Function):
-    """Mixtures whose components are moved by a network, with the gradient: a few operations instead of dozens."""
-
-    @staticmethod
-    def forward(ctx: Any, f: Tensor, started: Tensor, wide: Tensor) -> Tensor:
-        """Log-weights, means and variances (3, B, R, K' + 1).
-
-        ``f`` (B, R, K', 3) are changes of log-weights, shifts of means, changes of log-variances of the components
-        ``started`` (3, R, K'); ``wide`` (3, R, 1) is the last component, which is not changed.
-        """
-        log_weight, mean, var = started
-        out = f.new_empty(3, *f.shape[:2], f.shape[2] + 1)
-        out[..., -1:] = wide[:, None]
-        moved = log_weight + f[..., 0]
+        """The mixtures that a network proposes in place of the marginal ones, by changes ``f`` (B, R, K', 3)."""
+        (log_weight, mean, var), wide = self._started, self._mixture[:, None, :, -1:]
+        weights, shifts, changes = f.movedim(3, 0).contiguous().unbind(0)
+        moved = log_weight + weights
         # log_softmax takes four times as long over a short last axis
-        shares = moved - torch.logsumexp(moved, 2, keepdim=True)
-        bend = torch.tanh(f[..., 2] / MOST_LOG_VARIANCE)
-        changed = var * (MOST_LOG_VARIANCE * bend).exp()
-        out[0, ..., :-1] = shares + torch.log1p(-wide[0].exp())
-        out[1, ..., :-1] = mean + SD * f[..., 1]
-        out[2, ..., :-1] = changed.clamp_min(LEAST_SD**2)
-        ctx.save_for_backward(shares, bend, changed)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        shares, bend, changed = ctx.saved_tensors
-        of_weight, of_mean, of_var = grad_outputs[0][..., :-1]
-        gradient = of_mean.new_empty(*shares.shape, 3)
-        gradient[..., 0] = of_weight - shares.exp() * of_weight.sum(2, keepdim=True)
-        gradient[..., 1] = of_mean * SD
-        slope = (changed - changed * bend.square()).masked_fill_(changed < LEAST_SD**2, 0.0)
-        gradient[..., 2] = of_var * slope
-        return gradient, None, None
+        shares = moved - torch.logsumexp(moved, 2, keepdim=True) + torch.log1p(-wide[0].exp())
+        changed = var * (MOST_LOG_VARIANCE * torch.tanh(changes / MOST_LOG_VARIANCE)).exp()
+        parts = shares, mean + SD * shifts, changed.clamp_min(LEAST_SD**2)
+        last = wide.expand(-1, len(f), -1, -1)
+        mixtures = (torch.cat(own, 2) for own in zip(parts, last, strict=True))
+        return GaussianPosterior(*mixtures, normalised=True)
 
 
 def _times(values: Tensor, columns: Tensor, factor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, State
-from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, causal, neural
+from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, causal
 from discrete_itd.denoisers.causal import (
     MaskedMLP,
     dropped,
@@ -66,21 +66,6 @@ def test_rows_are_scored_from_their_constants_alike(device, dtype, kind, name):
     torch.testing.assert_close(
         denoiser.log_prob_from(x[some], *own), denoiser.log_prob(x)[some], **close
     )
-
-
-def test_the_written_gradient_of_moved_mixtures_is_that_of_finite_differences(device):
-    """Also of a component that is as narrow as it may be, whose variance has none."""
-    rng = np.random.default_rng(0)
-    started, wide = (torch.tensor(rng.uniform(0.1, 1, (3, 2, k)), device=device) for k in (4, 1))
-    f = torch.tensor(rng.normal(size=(5, 2, 4, 3)), device=device)
-    f[0, 0, 0, 2] = -300.0
-    wide[0] = -2.0
-    assert torch.autograd.gradcheck(
-        lambda f: neural.Moved.apply(f, started, wide), f.requires_grad_()
-    )
-    moved = neural.Moved.apply(f, started, wide)
-    total = moved[0].exp().sum(2)
-    torch.testing.assert_close(total, torch.ones_like(total))
 
 
 @pytest.mark.parametrize("kind", KINDS)
