@@ -331,7 +331,10 @@ class Denoiser(nn.Module):
         -----
         By default from a state for each cell. Where components of a mixture know theirs, define this method.
         """
-        book, size = self.codebook, self.rows_at_once
+        book, size, gaussian = self.codebook, self.rows_at_once, None
+        if not self.own_reals and self.independent_part is not None:
+            gaussian = self.independent_part.marginals().expand(len(x)).gaussian
+            asked = asked.index_fill(1, book.reals, False)
         columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
         logits = book.known_snr.new_zeros(len(x), book.levels.n_points)
         place, reals = torch.zeros_like(asked, dtype=torch.int64), []
@@ -355,7 +358,6 @@ class Denoiser(nn.Module):
                         at
                     )
                     reals.append(q.gaussian.pick(lambda t, at=at, r=r: t[at][:, r]))
-        gaussian = None
         if reals:
             at = place[:, book.reals]
             gaussian = GaussianPosterior.stacked(reals).pick(lambda t: t[:, 0][at])

@@ -321,10 +321,7 @@ class MixtureDenoiser(Denoiser):
         """In closed form: the classes of each cell have their joint probability with the row without the cell's own."""
         book = self.codebook
         step = rows_at_once(CELLS // (self.n_components * book.n_columns))
-        parts = [
-            [t[: len(rows)] for t in self._left_out(filled(rows, min(BLOCK, step)))]
-            for rows in x.split(step)
-        ]
+        parts = [self._left_out(rows) for rows in x.split(step)]
         logits, *moments = (torch.cat(t) for t in zip(*parts, strict=True))
         gaussian, high = None, []
         if self.own_reals:
@@ -353,8 +350,9 @@ class MixtureDenoiser(Denoiser):
             joint = joint + of_all
             weight = torch.log_softmax(joint[:, None] - of_reals, 2)
             moments = [t.to(self.means) for t in (weight, mean, var)]
-        share = torch.softmax(joint[:, None] - own, 2).to(self.log_probs).transpose(0, 1)
-        prior = row_product(share, self._probs.transpose(1, 2))  # (F, B, K)
+        share = torch.softmax(joint[:, None] - own, 2).to(self.log_probs)
+        share = filled(share).transpose(0, 1)  # (F, B, Z)
+        prior = row_product(share, self._probs.transpose(1, 2))[:, : len(x)]  # (F, B, K)
         return [finite_log(levels.gather(prior.transpose(0, 1))), *moments]
 
     def moments(self, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,20 +35,11 @@ MOST_HELD = 20_000  # calibration rows: they determine a rate of 1 in 1000 to wi
 class Division(NamedTuple):
     """The division of the rows given to a fit.
 
-    Attributes
-    ----------
-    table : DataFrame or ndarray
-        The rows in memory: all, or a sample of a stream.
-    held : ndarray
-        Positions in ``table`` of the calibration rows, one of each group, in the order of the table.
-    rest : ndarray
-        Positions of the others, in random order.
-    train : ndarray
-        Positions of the training rows, in the order of the table.
-    groups : ndarray of int, optional
-        The number of the group of each row of ``train``; None if each row is one by itself.
-    source : table or stream
-        Training data of the density, with ``n_train`` rows.
+    ``table`` are the rows in memory, all or a sample of a stream. ``held``, ``rest`` and ``train`` are positions in it:
+    of the calibration rows, one of each group, in the order of the table; of the others, in random order; and of the
+    training rows, in the order of the table. ``groups`` are the numbers of the groups of the rows of ``train``, None if
+    each row is one by itself. ``source``, a table or stream with ``n_train`` rows, are the training data of the
+    density.
     """
 
     table: Any

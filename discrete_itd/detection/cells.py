@@ -468,22 +468,11 @@ def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
 class LikelyErrors(NamedTuple):
     """The cells of encoded rows that are more likely wrong than right, at most k in each row, found one by one.
 
-    All arrays have shape (N, k); NaN, or None, where a row has no further cell.
-
-    Attributes
-    ----------
-    cells : ndarray of int64
-        Columns of the cells, the most likely wrong first; -1 where there is none.
-    probability : ndarray of float64
-        Probability that the cell is wrong: above one half.
-    nats, expected_nats : ndarray of float64
-        Surprisal of the cell given the others, and its expectation, in the unit of the column.
-    conflict : ndarray of int64
-        Column of the cell with which it conflicts most.
-    conflict_nats : ndarray of float64
-        Increase of its surprisal by that cell; at most 0 if there is none.
-    value, value_probability, low, high : ndarray
-        Most probable value of the cell, as in :class:`Expected`.
+    Arrays of shape (N, k), the most likely wrong first; NaN, or None, where a row has no further cell: the columns
+    ``cells`` (-1 where there is none), the ``probability`` that the cell is wrong, its surprisal ``nats`` given the
+    others and ``expected_nats``, in the unit of the column; the column of the cell with which it conflicts most,
+    ``conflict``, and the increase of its surprisal by that cell, ``conflict_nats`` (at most 0 if there is none); and
+    its most probable ``value`` as in :class:`Expected`.
     """
 
     cells: np.ndarray

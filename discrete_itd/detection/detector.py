@@ -373,13 +373,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     ) -> np.ndarray:
         """-1 for rows that raise an alarm, 1 for the others: int, shape (N,).
 
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-        scores : ndarray, shape (N,), optional
-            The result of :meth:`score_samples` for X, to save time.
-        threshold : Threshold, optional
-            By default ``threshold_``.
+        ``scores`` are those of :meth:`score_samples` for X, to save time; ``threshold`` is by default ``threshold_``.
         """
         rows = self._rows(X)
         found = self.score_samples(rows) if scores is None else scores
@@ -401,27 +395,13 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     def p_values(
         self, X: Any, *, two_sided: bool = False, scores: np.ndarray | None = None
     ) -> np.ndarray:
-        r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.detection.thresholds`.
+        r"""Conformal p-values (N,), eq. (7) of :mod:`discrete_itd.detection.thresholds`.
 
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-        two_sided : bool
-            If True, a row may also be *too* probable, like a form left at its defaults.
-        scores : ndarray, shape (N,), optional
-            The result of :meth:`score_samples` for X, to save time.
-
-        Returns
-        -------
-        ndarray, shape (N,)
-            For an inlier, at most :math:`\alpha` with probability at most :math:`\alpha`, on average over calibration
-            sets, with ``given`` also within each group that has calibration rows enough
-            (:mod:`discrete_itd.detection.groups`). To select among many rows use :meth:`discoveries`.
-
-        Raises
-        ------
-        ValueError
-            If the detector was fitted without calibration rows.
+        A ValueError without calibration rows. For an inlier, at most :math:`\alpha` with probability at most
+        :math:`\alpha`, on average over calibration sets, with ``given`` also within each group that has calibration
+        rows enough (:mod:`discrete_itd.detection.groups`). With ``two_sided`` a row may also be *too* probable, like a
+        form left at its defaults. ``scores`` are those of :meth:`score_samples` for X, to save time. To select among
+        many rows use :meth:`discoveries`.
         """
         calibration, rows = thresholds.calibration_scores(self), self._rows(X)
         new = self.score_samples(rows) if scores is None else scores
@@ -448,14 +428,13 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If the detector was fitted with ``contamination``. The rate is still controlled where anomalies score lower
-            than inliers, but calibration rows that are anomalies make those of the batch look typical: only what is
-            more frequent there, or scores lower, is found.
+            If the detector was fitted with ``contamination``: the rate is still controlled where anomalies score lower
+            than inliers, but only what is more frequent in the batch than among the calibration rows, or scores lower,
+            is found.
 
         Notes
         -----
-        With ``given``, rows of one group share their calibration rows, and those of different groups are independent
-        but for groups that are compared with all calibration rows. That the procedure controls the rate then is not
+        With ``given``, rows of one group share their calibration rows. That the procedure controls the rate then is not
         proven.
         """
         fdr = check_share("fdr", fdr)
@@ -485,30 +464,21 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     def threshold_at_rate(
         self, rate: float, *, confidence: float | None = None, rows_per_day: float | None = None
     ) -> Threshold:
-        """The threshold with a given false-alarm rate; :meth:`set_threshold` puts it to use.
+        """The threshold with a given false-alarm rate and its 95 % interval; :meth:`set_threshold` puts it to use.
 
         With ``given``, groups that have calibration rows enough for the rate get offsets of their own.
 
         Parameters
         ----------
         rate : float
-            Share of inliers that may raise an alarm.
+            Share of inliers that may raise an alarm. A ValueError if there are too few calibration rows to guarantee
+            it.
         confidence : float, optional
             By default the rate holds on average over calibration sets. With a confidence such as 0.95, it holds for
             this calibration set with that confidence, at a lower threshold.
         rows_per_day : float, optional
-            Number of rows per day, to state false alarms per day. If 5 of them can be checked,
-            ``threshold_at_rate(5 / rows_per_day, rows_per_day=rows_per_day)``.
-
-        Returns
-        -------
-        Threshold
-            With the 95 % interval that the number of calibration rows allows; ``print`` it.
-
-        Raises
-        ------
-        ValueError
-            If there are too few calibration rows to guarantee so small a rate.
+            Number of rows per day, to state false alarms per day. If 5 of them can be checked, ``threshold_at_rate(5 /
+            rows_per_day, rows_per_day=rows_per_day)``.
         """
         lowered = self._lowered()
         found = thresholds.at_rate(lowered, rate, confidence=confidence, rows_per_day=rows_per_day)
@@ -520,24 +490,16 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     ) -> Threshold:
         """The threshold with the least expected cost per row, among calibration scores and no alarm at all.
 
+        It states this cost with an approximate 95 % interval; with ``given``, it is one offset for all groups.
+
         Parameters
         ----------
         miss_cost, check_cost : float
-            Cost of an anomaly that raises no alarm, and of checking an alarm.
+            Cost of an anomaly that raises no alarm, and of checking an alarm; positive.
         anomalies : DataFrame, array-like or Rows, shape (A, C)
-            Known anomalies, not used in the fit.
+            Known anomalies, at least one, not used in the fit.
         prevalence : float
-            Share of anomalies among new rows.
-
-        Returns
-        -------
-        Threshold
-            With the expected cost per row and an approximate 95 % interval. With ``given``, one offset for all groups.
-
-        Raises
-        ------
-        ValueError
-            If a cost is not positive, the prevalence not between 0 and 1, or there are no known anomalies.
+            Share of anomalies among new rows, between 0 and 1.
         """
         scores = self.score_samples(anomalies)
         costs: Any = {"miss_cost": miss_cost, "check_cost": check_cost, "prevalence": prevalence}
@@ -555,19 +517,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     def set_threshold(
         self, threshold: Threshold | None = None, *, false_alarm_rate: float | None = None
     ) -> Self:
-        """Raise alarms by this threshold from now on.
-
-        Parameters
-        ----------
-        threshold : Threshold
-        false_alarm_rate : float
-            Or that of :meth:`threshold_at_rate` for this rate.
-
-        Raises
-        ------
-        TypeError
-            If neither is given, or both.
-        """
+        """Raise alarms by this threshold, or by that of :meth:`threshold_at_rate` for a rate: give one of them."""
         if (threshold is None) == (false_alarm_rate is None):
             given = "neither" if threshold is None else "both"
             raise TypeError(f"give a threshold or a false_alarm_rate, one of them: got {given}")
@@ -590,16 +540,11 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     @in_kind
     def groups(self, X: Any = None) -> pd.DataFrame:
-        """The groups (see ``given``) among the calibration rows, or the group of each row of a table.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C), optional
+        """The groups (see ``given``) among the calibration rows, or the group of each row of a table X.
 
         Returns
         -------
         DataFrame
-            Of groups, indexed by the values of the given columns; with X, of rows, with the index of X:
             ``n_calibration``, the calibration rows of the group; ``own``, whether these are enough for p-values and an
             offset of their own; ``offset``, below which a score raises an alarm; ``seen``, whether the model was fitted
             to rows of the group. Values that the model takes for one (rare ones that are pooled) are one group, under
@@ -607,9 +552,9 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
         Notes
         -----
-        A row of a group that was not seen has a score, too: the value, or the combination of values, is taken for as
-        improbable as any that is unseen, and the other cells depend on it as the model generalises. Its p-value is that
-        among all calibration rows, of which it need not be one by its nature: take it with care.
+        A row of a group that was not seen has a score, too: the value, or the combination of values, is as improbable
+        as any that is unseen, and the other cells depend on it as the model generalises. Its p-value is that among all
+        calibration rows, with which it need not be exchangeable: take it with care.
         """
         check_is_fitted(self)
         return self._groups.table(self.threshold_, None if X is None else self._rows(X))
@@ -625,8 +570,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         X : DataFrame, array-like or Rows, shape (N, C), optional
             By default the calibration rows: then the index is their number, and ``relative`` must be False.
         relative : bool
-            Whether to subtract the mean of the column over the calibration rows, with ``given`` over those that the
-            row's p-value is of.
+            Whether to subtract the mean of the column over the calibration rows, with ``given`` over those of the
+            p-value.
 
         Returns
         -------
@@ -648,25 +593,16 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     @in_kind
     def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
-        """Reasons for each row: its cells that are more likely wrong than right.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-        k : int
-            Maximal number of cells per row.
+        """Reasons for each row: at most k of its cells that are more likely wrong than right.
 
         Returns
         -------
         DataFrame
-            One line per cell, a row's most probable error first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
-            ``expected_nats``, ``excess_nats``, ``error_probability``, ``expected``, ``probability``, ``low``, ``high``,
-            ``conflict_column``, ``conflict_value``, ``conflict_nats``, and ``sentence``, the same in English, see
-            :func:`discrete_itd.detection.reasons.reasons`. A row without a cell that is more likely wrong than right
-            has no line, even if it raises an alarm: then it is the combination of its cells that is rare. With
-            ``given``, no cell of a given column is named as a reason (it may be one in conflict), ``group_seen`` is
-            ``seen`` of :meth:`groups`, and where it is False, the first sentence says so. With ``contamination``
-            reasons, like :meth:`expected` values, are those of ``density_`` alone.
+            One line per cell, with the columns of :func:`discrete_itd.detection.reasons.reasons`. A row without a cell
+            that is more likely wrong than right has no line, even if it raises an alarm: then it is the combination of
+            its cells that is rare. With ``given``, no cell of a given column is named as a reason (it may be one in
+            conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and where it is False, the first sentence says so.
+            With ``contamination`` reasons, like :meth:`expected` values, are those of ``density_`` alone.
         """
         check_is_fitted(self)
         rows, groups = self._rows(X), self._groups
@@ -694,24 +630,10 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     ) -> pd.DataFrame:
         """The values that the other cells of a row predict for its most suspicious cells.
 
-        Probabilities are those of the score: its normalisation over the values of the cell
-        (:mod:`discrete_itd.detection.cells` states where that is exact).
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-        columns : names (positions, for an array) of columns, optional
-            Columns to predict; by default all but those of ``given``.
-        k : int, optional
-            Only the k of these cells with the largest log-odds of an error in each row; None for all.
-        n_values : int
-            Number of predicted values per cell.
-
-        Returns
-        -------
-        DataFrame
-            One line per predicted value: ``row``, ``column``, ``value``, ``rank``, ``expected``, ``probability``,
-            ``low``, ``high``, see :func:`discrete_itd.detection.reasons.expected`.
+        Of the columns ``columns``, by default all but those of ``given``, the k cells with the largest log-odds of an
+        error in each row, all with k None; ``n_values`` predictions for each. Probabilities are those of the score: its
+        normalisation over the values of the cell (:mod:`discrete_itd.detection.cells` states where that is exact). The
+        result is that of :func:`discrete_itd.detection.reasons.expected`.
         """
         check_is_fitted(self)
         return reasons.expected(self._scorer, X, columns, k=k, n_values=n_values)
@@ -719,22 +641,10 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     # -- change ---------------------------------------------------------------------------------
 
     def drift(self, X: Any, *, reference: Any = None, alpha: float = 0.05) -> Drift:
-        """Compare a new batch with the calibration rows, and both with the model.
+        """Compare a new batch X with the calibration rows, and both with the model, at the level ``alpha``.
 
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-            The batch.
-        reference : DataFrame, array-like or Rows, optional
-            Inliers that were not trained on, to compare the columns' own distributions with; by default only nats are
-            compared, which names the right column less often.
-        alpha : float
-            The significance level.
-
-        Returns
-        -------
-        Drift
-            To be printed; ``drifted``, ``drifted_columns``, ``dependent_columns`` and ``to_frame()`` hold the results.
+        With a ``reference`` table of inliers that were not trained on, the columns' own distributions are compared,
+        too; by default only nats are, which names the right column less often.
         """
         n = len(thresholds.calibration_scores(self))
         if n < 2:
@@ -751,12 +661,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     def save(self, path: str | os.PathLike[str], *, card: bool = True) -> None:
         """Write the fitted detector to one safetensors file, whole or not at all, and a card beside it.
-
-        Parameters
-        ----------
-        path : path-like
-        card : bool
-            As in :meth:`DiffusionDensity.save`.
 
         Notes
         -----

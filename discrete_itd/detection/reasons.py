@@ -73,7 +73,7 @@ def expected(
         Fitted.
     X : DataFrame, array-like or Rows, shape (N, C)
     columns : names (positions, for an array) of columns, optional
-        Columns to predict; by default all that are not given.
+        Columns to predict; by default all that are not given. A ValueError names one that the model does not have.
     k : int, optional
         Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all. Among
         more than 256 columns, they are sought among candidates (:func:`discrete_itd.detection.cells.candidates`).
@@ -84,20 +84,11 @@ def expected(
     -------
     DataFrame
         One line per predicted value, a row's cell with the largest log-odds of an error first: ``row`` (the index of
-        X),
-        ``column``, ``value`` (the observed one), ``rank`` (1 for the most probable), ``expected``, ``probability``,
+        X), ``column``, ``value`` (the observed one), ``rank`` (1 for the most probable), ``expected``, ``probability``,
         ``low``, ``high``. For categories, ``probability`` is that of ``expected``. For numbers (all but ordinal ones of
-        few
-        values) ``expected`` is the median, and ``probability`` that of the interval from ``low`` to ``high``: 80 %, for
-        whole numbers at least. Where missingness is modelled, a predicted missing cell is None. Missing cells are
-        predicted
-        too.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the column, if the model has none of that name, it is absent from the table or holds a value that its
-        kind cannot take.
+        few values) ``expected`` is the median, and ``probability`` that of the interval from ``low`` to ``high``: 80 %,
+        for whole numbers at least. Missing cells are predicted too; where missingness is modelled, a predicted one is
+        None.
     """
     check_integer("n_values", n_values, 1)
     scorer = scorer_of(model)
@@ -164,8 +155,7 @@ def reasons(
     Returns
     -------
     DataFrame
-        One line per cell, a row's most probable error first. A row has fewer than k lines if fewer of its cells are
-        more likely wrong than right, and none if no cell is: an inlier, or a row of which no single cell stands out.
+        One line per cell, a row's most probable error first; none of a row if no cell is more likely wrong than right.
 
         * ``row`` (the index of X), ``rank`` (1 for the most probable error), ``column``, ``value``;
         * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; ``expected_nats``, its
@@ -178,21 +168,13 @@ def reasons(
         * ``sentence``, the same in English, see :func:`sentence`.
 
         The others are the other cells of the row, where those of smaller rank are treated as unknown
-        (:func:`discrete_itd.detection.cells.likely_errors`), or with enumeration have their predicted values. In
-        tables of more than 256 columns, cells are sought among 256 candidates of each row
-        (:func:`discrete_itd.detection.cells.candidates`), so that a row costs some hundred conditionals.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the column, if it is absent from the table or holds a value that its kind cannot take.
+        (:func:`discrete_itd.detection.cells.likely_errors`), or with enumeration have their predicted values.
 
     Notes
     -----
-    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.cells.assess`), not by their
-    share of the score: where one cell of held-out rows was replaced, the log-odds find it more often than the share,
-    the surprisal given the other cells, or that in excess of its entropy do
-    (``python -m tests.benchmarks.explanations``).
+    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.cells.assess`), not by their share of
+    the score: where one cell of held-out rows was replaced, the log-odds find it more often than the share, the
+    surprisal given the other cells, or that in excess of its entropy do (``python -m tests.benchmarks.explanations``).
     """
     check_integer("k", k, 1)
     check_share("prior", prior)

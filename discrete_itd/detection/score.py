@@ -63,16 +63,9 @@ STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exa
 class Scorer:
     """The score (12) of any row, by column.
 
-    Parameters
-    ----------
-    density : DiffusionDensity
-        Fitted.
-    given : tuple of int
-        Positions of the columns to condition on: nats are those of the other columns given these.
-    quantiles : ndarray of float64, shape (C',), optional
-        The q of every internal column; by default computed from rows drawn from the model at the first score.
-    trees : ForestDenoiser, optional
-        :func:`small_trees`, whose code lengths are averaged with those of the model, with ``weight``.
+    Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (C',) are the q of every
+    internal column, by default computed at the first score; ``trees`` are :func:`small_trees`, whose code lengths are
+    averaged with those of the model, with ``weight``.
     """
 
     density: DiffusionDensity

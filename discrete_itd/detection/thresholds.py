@@ -211,20 +211,11 @@ class Threshold:
         return text
 
     def alarms_expected(self, n_rows: int, *, level: float = CONFIDENCE) -> AlarmCount:
-        """Number of alarms among some new inliers, with a prediction interval.
+        """Number of alarms among ``n_rows`` new inliers, with a prediction interval.
 
-        Parameters
-        ----------
-        n_rows : int
-            Number of new rows, of a day or a month.
-        level : float
-            The probability, at least, with which the number of alarms lies in the interval, its ends included: in
-            finite samples and whatever the model, if these rows are exchangeable with the calibration rows.
-
-        Raises
-        ------
-        ValueError
-            If there are no calibration rows, or groups have offsets of their own.
+        The number lies in the interval, its ends included, with a probability of at least ``level``: in finite samples
+        and whatever the model, if these rows are exchangeable with the calibration rows. A ValueError if there are no
+        calibration rows, or groups have offsets of their own.
 
         Notes
         -----

@@ -402,14 +402,10 @@ class DriftWatch:
         return next(iter(self.alarms_), None)
 
     def to_frame(self) -> pd.DataFrame:
-        """The martingales, as they are now.
+        """The martingales as they are now: one line of whole rows (``column`` None), then one of each column.
 
-        Returns
-        -------
-        DataFrame, C + 1 lines
-            The first line is of whole rows, the others of the columns: ``column`` (None for whole rows),
-            ``log10_martingale``, ``highest`` (0 before the first row), ``highest_row``, ``threshold`` of both,
-            and ``alarm_row``, missing where there was no alarm.
+        Columns: ``column``, ``log10_martingale``, ``highest`` (0 before the first row), ``highest_row``, ``threshold``
+        of both, and ``alarm_row``, missing where there was no alarm.
         """
         alarm_row = pd.array(self._first, dtype="Int64")
         return pd.DataFrame(
@@ -437,13 +433,7 @@ class DriftWatch:
     # -- saving ---------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state of the watch to one safetensors file, whole or not at all; not the detector.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-        """
+        """Write the state of the watch to one safetensors file, whole or not at all; not the detector."""
         state = WatchState(
             seed=self._seed,
             level=self.level,
@@ -461,18 +451,10 @@ class DriftWatch:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], detector: DiffusionOutlierDetector) -> Self:
-        """Read a file of :meth:`save`; the watch continues, to the same bits, as if it had never stopped.
+        """Read a file of :meth:`save`; the watch continues as if it had never stopped, to the same bits.
 
-        Parameters
-        ----------
-        path : path-like
-        detector : DiffusionOutlierDetector
-            The one that the watch was made with.
-
-        Raises
-        ------
-        OSError, ValueError
-            Naming the file, if it cannot be read, is damaged, holds something else, or is of another detector.
+        An OSError or ValueError names the file, if it cannot be read, is damaged, holds something else, or is of
+        another detector.
         """
         watch, state = cls(detector), files.read_state(path, kind="watch")
         with files.building(os.fspath(path)):

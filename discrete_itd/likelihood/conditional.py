@@ -67,16 +67,9 @@ CANDIDATES = 32  # completions among which a draw is chosen
 class Nodes(NamedTuple):
     """Resolution at which a cell's distribution is enumerated: nodes of a density, or levels.
 
-    Attributes
-    ----------
-    guided, marginal : int
-        Quantiles of each guide, and of the column's marginal distribution.
-    stages, split, parts : int
-        In each of ``stages`` refinements, ``split`` intervals are divided into ``parts`` equal parts.
-    far : tuple of float
-        Nodes on both sides of the density.
-    levels : int
-        Levels of a category that are enumerated: the most probable ones under the guides, and the observed one.
+    ``guided`` quantiles of each guide and ``marginal`` of the column's marginal, and ``far`` values on both sides;
+    then, in each of ``stages`` refinements, ``split`` intervals are divided into ``parts`` equal parts. Of a category
+    the ``levels`` that are most probable under the guides, and the observed one.
     """
 
     guided: int
@@ -90,7 +83,7 @@ class Nodes(NamedTuple):
 
 FINE = Nodes(24, 64, 4, 8)
 # for all cells of a row, and for the few that matter
-COARSE, CLOSE = Nodes(6, 6, 0, 0, 4, (3.0, 12.0), 16), Nodes(8, 6, 2, 6, 4, (3.0, 12.0), 64)
+COARSE, CLOSE = Nodes(6, 6, 0, 0, 4, (3.0, 12.0), 16), Nodes(8, 6, 2, 4, 4, (3.0, 12.0), 64)
 
 
 class Enumerated(NamedTuple):
@@ -239,11 +232,8 @@ class ConditionalDenoiser(Denoiser):
         """The distribution of each asked cell given all other cells of its row, by the scores of complete rows.
 
         The score of the row is normalised over the values of the cell (13): gaps in the row stay gaps, which the score
-        leaves out, so that nothing is drawn. All values of all cells are scored together.
-
-        ``x`` (B, C) is NaN where a cell is unknown; the value at an asked cell is one of the nodes of its density.
-        ``asked`` (B, C) holds one cell of a row or several, each by itself; the distributions of all others have no
-        meaning. Fewer ``nodes`` cost fewer scores.
+        leaves out, so that nothing is drawn. The value at an asked cell is one of the nodes of its density. Fewer
+        ``nodes`` cost fewer scores.
         """
         found = _Found(self._nothing(x))
         self._fill(x, asked, found, nodes)
@@ -574,14 +564,10 @@ class ConditionalDenoiser(Denoiser):
     def draw_unknown(self, x: Tensor, seed: int) -> Tensor:
         """Rows ``x`` (N, C) whose unknown cells are drawn given the others; cells indicated as missing stay NaN.
 
-        Of ``CANDIDATES`` completions by the proposal one is chosen by its weight; then, in rows with at most
-        ``MOST_UNKNOWN`` unknown cells, each of these is drawn again given the others, from its enumerated distribution:
-        a single one exactly. Categories unseen in training are never drawn.
-
-        References
-        ----------
-        Rubin, "The calculation of posterior distributions by data augmentation: comment", JASA 82, 1987, for the choice
-        by weight; Geman & Geman, IEEE PAMI 6, 1984, for the draws one by one, which leave the distribution invariant.
+        Of ``CANDIDATES`` completions by the proposal one is chosen by its weight (Rubin, JASA 82, 1987); then, in rows
+        with at most ``MOST_UNKNOWN`` unknown cells, each of these is drawn again given the others, from its enumerated
+        distribution, which leaves the distribution invariant (Geman & Geman, IEEE PAMI 6, 1984): a single one exactly.
+        Categories unseen in training are never drawn.
         """
         generator = torch.Generator(x.device).manual_seed(seed)
         unknown, leading = self.unknown(x), self.codebook.leading

@@ -104,7 +104,7 @@ def dense(book):
     )
 
 
-@pytest.mark.parametrize("kind", ["products", "dense", "of rows", "forest"])
+@pytest.mark.parametrize("kind", ["products", "dense", "of rows", "forest", "bayes_net"])
 @pytest.mark.parametrize("name", [*BOOKS, *WIDER_BOOKS])
 def test_properties_of_a_cell_left_out(device, name, kind):
     """Closed forms and states in batches: the posterior where only that cell is unknown; other cells may be missing."""
@@ -116,8 +116,8 @@ def test_properties_of_a_cell_left_out(device, name, kind):
         q = dense(book)
     elif kind == "of rows":
         q = RowMixtureDenoiser(book, [q, proposal(book, 7)], [2, 1])
-    elif kind == "forest":
-        q = make_denoiser("forest", book)
+    elif kind in ("forest", "bayes_net"):
+        q = make_denoiser(kind, book)
 
     class Small(type(q)):
         rows_at_once = 7  # pyright: ignore
