@@ -22,6 +22,12 @@ class Schedule(Protocol):
     ``n_free`` (B, 1) is the number of a row's cells that are neither known nor missing.
 
     A schedule that is to be saved has the arguments of its constructor as attributes, as a dataclass does.
+
+    Examples
+    --------
+    >>> schedule: Schedule = CoordinateSchedule(3)
+    >>> schedule.n_steps, schedule.noisy, schedule.complete, schedule.orders
+    (3, False, True, None)
     """
 
     @property
@@ -194,7 +200,12 @@ def steps_needed(schedule: Schedule, n_free: Tensor) -> int:
 
 
 def check_schedule(schedule: Schedule, n_columns: int) -> None:
-    """Raise a ValueError if a schedule is for another number of columns."""
+    """Raise a ValueError if a schedule is for another number of columns.
+
+    Examples
+    --------
+    >>> check_schedule(CoordinateSchedule(2, (1, 0)), 2)
+    """
     if schedule.orders is not None and len(schedule.orders[0]) != n_columns:
         raise ValueError(
             f"schedule has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"
