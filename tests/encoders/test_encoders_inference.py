@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd.encoders import FLOAT_KIND, KINDS, TableEncoder, check_column_spec
+from discrete_itd.encoders.cells import restore_numbers
 
 
 def column(values, spec=None, **options):
@@ -132,6 +133,15 @@ def test_whole_numbers_come_back_whole():
         encoder = TableEncoder.fit(large, kind)
         assert encoder.inverse_transform(encoder.transform(large).x)["a"].dtype == np.int64
     assert column(np.array([2**64 - 1, 2**63], np.uint64)).categories == (2**63, 2**64 - 1)
+
+
+def test_no_number_comes_back_as_negative_zero():
+    for dtype, whole in (
+        (np.dtype(float), False),
+        (np.dtype(float), True),
+        (np.dtype("f4"), False),
+    ):
+        assert not np.signbit(restore_numbers(np.array([-1e-9]), dtype, whole, 2)).any()
 
 
 def test_times_come_back_on_their_grid():

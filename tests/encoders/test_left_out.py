@@ -43,6 +43,7 @@ COLUMNS = {
     "sentences that all differ": (remarks(1.0), "free text"),
     "few sentences": (remarks(0.05), None),
     "measured, none twice": (RNG.integers(0, 10**9, N), None),
+    "measured, some twice": (np.append(one := RNG.integers(0, 10**9, N - 25), one[:25]), None),
     "counts": (RNG.poisson(20_000, N), None),
     "real numbers": (RNG.normal(size=N), None),
     "codes, some rows twice": ([f"KA-{i % (N - 40)}" for i in range(N)], "identifiers"),
