@@ -179,7 +179,7 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
 
 
 def read_few(cells: np.ndarray) -> PlainCells | None:
-    """:func:`read_cells` of a few objects, faster; None unless they all are text, or floats, booleans, or integers."""
+    """:func:`read_cells` of a few objects, faster; None unless all are text, numbers or booleans of one type."""
     dtype = PLAIN.get(type(cells[0])) if len(set(map(type, cells))) == 1 else None
     if dtype is None:
         return None
@@ -187,10 +187,9 @@ def read_few(cells: np.ndarray) -> PlainCells | None:
         values = cells.astype(dtype)
     except OverflowError:
         return None
-    present = values == values
-    where = np.cumsum(present) - 1
-    where[~present] = -1
-    return PlainCells(values[present], where)
+    if dtype is float and np.isnan(values).any():
+        return None
+    return PlainCells(values, np.arange(len(values)))
 
 
 def _plain_values(column: pd.Series | pd.Index) -> np.ndarray:

@@ -270,9 +270,10 @@ class Column:
             if self.family != "number":
                 log_volume -= math.log(self.step / 1e9)  # per second, not per step
         is_suspicious = bool(
-            np.count_nonzero(cells.where >= 0) >= SUSPICIOUS_ROWS
+            len(cells.where) >= SUSPICIOUS_ROWS
             and self.categories
             and self.open
+            and np.count_nonzero(cells.where >= 0) >= SUSPICIOUS_ROWS
             and (x == self.codec.n_levels).all()
         )
         x = np.concatenate((x + 0.0, [np.nan]))  # one more, for the missing: index -1
