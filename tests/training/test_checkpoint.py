@@ -315,41 +315,33 @@ def test_another_run_is_refused(cpu, path, change, message):
     assert path.read_bytes() == content
 
 
-def test_other_rows_of_the_same_shape_are_refused(cpu, path):
+def go_on(path, net, rows, held_out):
+    """Train by the checkpoint of half a run."""
+    train(
+        net,
+        rows,
+        held_out,
+        short_plan(max_steps=STEPS, n_validations=7),
+        generator=seeded_generator(0, rows.device),
+        checkpoint=Checkpoint(path),
+    )
+
+
+def test_other_rows_or_fixed_weights_of_the_same_shape_are_refused(cpu, path):
     rows, held_out = correlated_rows(700, 0, cpu), correlated_rows(200, 1, cpu)
     net = make_network(rows)
     start = weights(net)
-    plan = short_plan(max_steps=STEPS, n_validations=7)
     other = rows.clone()
     other[[0, -1]] = other[[-1, 0]]
     assert not torch.equal(rows, other)
-    for x, x_valid, what in ((other, held_out, "training"), (rows, held_out.flip(0), "validation")):
-        with pytest.raises(ValueError, match=f"{what} rows: digest was"):
-            train(
-                net,
-                x,
-                x_valid,
-                plan,
-                generator=seeded_generator(0, cpu),
-                checkpoint=Checkpoint(path),
-            )
-    assert torch.equal(weights(net), start)
-
-
-def test_other_fixed_weights_are_refused(cpu, path):
-    rows = correlated_rows(700, 0, cpu)
-    net = make_network(rows)
+    with pytest.raises(ValueError, match="training rows: digest was"):
+        go_on(path, net, other, held_out)
+    with pytest.raises(ValueError, match="validation rows: digest was"):
+        go_on(path, net, rows, held_out.flip(0))
     net.base.log_probs[0] += 0.1
-    plan = short_plan(max_steps=STEPS, n_validations=7)
     with pytest.raises(ValueError, match="weights that are not trained: digest was"):
-        train(
-            net,
-            rows,
-            correlated_rows(200, 1, cpu),
-            plan,
-            generator=seeded_generator(0, cpu),
-            checkpoint=Checkpoint(path),
-        )
+        go_on(path, net, rows, held_out)
+    assert torch.equal(weights(net), start)
 
 
 def test_models_and_checkpoints_are_told_apart(path, tmp_path):

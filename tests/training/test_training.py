@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, MarginalDenoiser, NeuralDenoiser
+from discrete_itd.recipes import Causal
 from discrete_itd.training import (
     Evaluator,
     TrainingLoss,
@@ -23,6 +25,7 @@ from discrete_itd.training import (
     seeded,
     train,
 )
+from discrete_itd.training.config import NATS_TOLERANCE, PRECISIONS, accelerated
 from discrete_itd.training.loop import (
     CHECK_STEPS,
     EARLIEST_END,
@@ -482,3 +485,64 @@ def test_it_loads_no_compiler(monkeypatch):
     monkeypatch.delattr(torch.optim.Optimizer.add_param_group, "__dynamo_disable", raising=False)
     with pytest.raises(ImportError):  # as the class of torch does at its first use
         torch.optim.AdamW(own).step()
+
+
+# -- bfloat16 and compilation change the speed, and the result no further than they say -------------
+
+
+def accelerated_training(**settings):
+    """A network's weights and held-out nats after a few steps, and the network."""
+    net, report = trained(torch.device("cpu"), max_steps=8, n_validations=2, **settings)
+    return weights(net), report.history[-1].valid_nats, net
+
+
+@pytest.mark.single_precision
+def test_bfloat16_touches_the_weights_and_hardly_the_nats():
+    (exact, nats, _), (rounded, of_half, net) = (
+        accelerated_training(precision=name) for name in PRECISIONS
+    )
+    assert not torch.equal(exact, rounded)
+    assert rounded.dtype == exact.dtype
+    assert abs(of_half - nats) < NATS_TOLERANCE
+    assert "forward" not in vars(net.network)
+
+
+@pytest.mark.single_precision
+def test_what_cannot_be_compiled_is_trained_without_and_one_warning(monkeypatch):
+    def compiler(_function, **_options):
+        def call(_features):
+            raise RuntimeError("no compiler\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with pytest.warns(UserWarning, match="without compilation: no compiler$") as seen:
+        weights, *_ = accelerated_training(compiled=True)
+    assert len(seen) == 1
+    assert torch.equal(weights, accelerated_training()[0])
+
+
+@pytest.mark.slow
+@pytest.mark.single_precision
+def test_compiled_steps_differ_by_rounding():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        weights, nats, _ = accelerated_training(compiled=True)
+    if any("without compilation" in str(w.message) for w in seen):
+        pytest.skip("nothing can be compiled here")
+    exact, expected, _ = accelerated_training()
+    torch.testing.assert_close(weights, exact, atol=1e-3, rtol=1e-3)
+    assert abs(nats - expected) < NATS_TOLERANCE
+
+
+def test_unknown_settings_are_refused(device):
+    net = make_network(correlated_rows(50, 0, device))
+    with pytest.raises(ValueError, match="precision must be one of"):
+        accelerated(net, TrainingPlan(precision="float8")).__enter__()
+    with pytest.raises(ValueError, match="precision"):
+        Causal(precision="float8").check()
+    with pytest.raises(TypeError, match="compiled"):
+        Causal(compiled=1).check()
+    with accelerated(net, TrainingPlan(precision="bfloat16")):
+        assert "forward" in vars(net.network)
+    assert "forward" not in vars(net.network)
