@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,9 +33,10 @@ from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import PRECISIONS, Report, TrainingPlan
 from discrete_itd.training.loop import seeded
-from discrete_itd.validation import check_choice, check_flag, check_integer
+from discrete_itd.validation import check_choice, check_flag
 
 MOST_ORDERS = 64
+SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
 # of a causal network of default size: its width by the cells of the table, and the epochs of its training
 WIDTHS = ((50_000, 128), (math.inf, 256))
 MOST_WEIGHTS = 1 << 21  # of the last map of a network that "auto" and "best" train
@@ -55,9 +56,8 @@ CAUSAL = {
     "patience": 3,
 }
 KINDS = "natural", "explained first", "numbers first", "numbers last"
-EXPLAINS = (
-    1 / 8
-)  # of the variance of a continuous column: by a category column that should come before it
+# of the variance of a continuous column: by a category column that should come before it
+EXPLAINS = 1 / 8
 MOST_ROWS = 4096  # by which shares of variances are estimated
 
 
@@ -93,6 +93,7 @@ class Network(Recipe):
     compiled: bool = False
     trains = True
     name = "network"
+    bounds: ClassVar = SIZES
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         """Choose the base, then train."""
@@ -109,14 +110,9 @@ class Network(Recipe):
             report.history.insert(0, alone._replace(valid_nats=first))
         return Fitted(denoiser, report, learned)
 
-    def check(self) -> Network:
-        for name, value, least in (("width", self.width, 1), ("depth", self.depth, 0)):
-            check_integer(name, value, least, 1 << 16)
-        check_dropout(self.dropout)
-        check_acceleration(self.precision, self.compiled)
-        if self.base != "auto":
-            exact_base(self.base)
-        return self
+    def check(self) -> Recipe:
+        check_settings(self)
+        return super().check()
 
 
 @dataclass(frozen=True)
@@ -157,6 +153,7 @@ class Causal(Recipe):
     precision: str = "float32"
     compiled: bool = False
     trains = True
+    bounds: ClassVar = {"n_orders": (1, MOST_ORDERS), **SIZES}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
@@ -272,17 +269,9 @@ class Causal(Recipe):
         steps = min(max(FEWEST_STEPS, steps), MOST_STEPS)
         return replace(training, max_steps=min(training.max_steps, steps), **changed)
 
-    def check(self) -> Causal:
-        check_integer("n_orders", self.n_orders, 1, MOST_ORDERS)
-        if self.width is not None:
-            check_integer("width", self.width, 1, 1 << 16)
-        check_integer("depth", self.depth, 0, 1 << 16)
-        if self.dropout is not None:
-            check_dropout(self.dropout)
-        check_acceleration(self.precision, self.compiled)
-        if self.base != "auto":
-            exact_base(self.base)
-        return self
+    def check(self) -> Recipe:
+        check_settings(self)
+        return super().check()
 
     def count_networks(self) -> int:
         return self.n_orders
@@ -321,10 +310,14 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
     return CandidateTable(rows).companion(named)
 
 
-def check_acceleration(precision: Any, compiled: Any) -> None:
-    """Raise an error for an unknown precision, or if ``compiled`` is not a bool."""
-    check_choice("precision", precision, PRECISIONS)
-    check_flag("compiled", compiled)
+def check_settings(recipe: Network | Causal) -> None:
+    """Raise an error for a parameter of a network that is no integer."""
+    check_choice("precision", recipe.precision, PRECISIONS)
+    check_flag("compiled", recipe.compiled)
+    if recipe.dropout is not None or isinstance(recipe, Network):
+        check_dropout(recipe.dropout)
+    if recipe.base != "auto":
+        exact_base(recipe.base)
 
 
 def check_dropout(value: Any) -> None:
