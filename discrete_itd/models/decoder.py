@@ -132,14 +132,13 @@ def fit_decoder(
     Parameters
     ----------
     marginals : MarginalDenoiser
-        Independent columns of the same rows: initial distributions of the network, and the high-cardinality columns of
-        the result.
+        Independent columns of the same rows: where the network starts, and the high-cardinality columns of the result.
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
-        Training rows and held-out rows, at least one of each; NaN where a cell is missing. The first ``JUDGED_ROWS``
-        held-out rows end the training and the rounds of the weights, and choose between the fit and ``marginals``.
+        Training rows and held-out rows, at least one of each; NaN where a cell is missing. Of the latter, the first
+        ``JUDGED_ROWS`` are used.
     plan : DecoderPlan, optional
     generator : torch.Generator
-        On the device of the rows. With the same state and unlimited time, the fit is the same.
+        On the device of the rows.
     seconds_left : callable
         Seconds until the fit is to end.
     interrupt : callable
@@ -150,7 +149,7 @@ def fit_decoder(
     Returns
     -------
     MixtureDenoiser
-        Not worse than ``marginals`` on the held-out rows named above; ``marginals`` if there was no time for training.
+        Not worse than ``marginals`` on those held-out rows; ``marginals`` if there was no time for training.
     Report or None
         Of the training; None if there is nothing to train.
     """
@@ -171,10 +170,7 @@ def fit_decoder(
 def seconds_needed(
     marginals: MarginalDenoiser, x: Tensor, x_valid: Tensor, plan: DecoderPlan
 ) -> float:
-    """Expected upper bound on the seconds of :func:`fit_decoder` with all its steps, from a few of them.
-
-    The caller's random numbers are not used.
-    """
+    """Expected upper bound on the seconds of :func:`fit_decoder` with all its steps, from a few of them."""
     start = time.perf_counter()
     fit = DecoderFit(marginals, x, x_valid, plan, torch.Generator(x.device).manual_seed(0))
     classes, run = fit.seconds_of_classes(), Run(fit.network, *fit.task, loss_at=LatentLoss)
@@ -252,10 +248,7 @@ class DecoderFit:
         return self.x, self.judged, self.training, self.generator
 
     def _without_gaps(self, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
-        """Training and held-out rows with missing numbers drawn given the others by one Gaussian of all rows.
-
-        For the training only, whose classes are then refined to the original rows.
-        """
+        """Rows of the training and its evaluations: missing numbers are drawn given the others by one Gaussian."""
         book, both = self.marginals.codebook, (self.rows, self.x_valid)
         if not any(bool(x[:, book.reals].isnan().any()) for x in both):
             return both

@@ -284,8 +284,7 @@ class Causal(Recipe):
 def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoiser:
     """A causal denoiser, or if its base predicts held-out rows better, the mixture of rows (10) of both.
 
-    Beside a gap the network corrects a worse distribution than its base's: given a missing parent, a base has no cheap
-    distribution of the next column, so that the network starts from its marginal.
+    Given a missing parent, a base has no cheap distribution of the next column: the network starts from its marginal.
     """
     if rows.held_out_nats(denoiser) <= rows.held_out_nats(base):
         return denoiser

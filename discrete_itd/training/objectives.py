@@ -10,8 +10,7 @@ keep SNR zero and have no loss.
 * :class:`ContinuousPath`: the continuous columns of the rows at a finite SNR, whose squared error does not depend on
   the width of the posterior; their loss is the cost of a path (6) of a few random steps.
 
-:class:`TrainingLoss` splits a batch between the objectives and calls the denoiser once for all of them. To add an
-objective, write a subclass of :class:`Objective` and add it to ``TrainingLoss.parts``.
+:class:`TrainingLoss` splits a batch between the objectives and calls the denoiser once for all of them.
 
 Missingness indicators (``codebook.leading``) precede the other columns on every path. Isotropic rows therefore score
 the other columns given the indicators. Half of the masked rows score the indicators alone, the other half the other
@@ -224,11 +223,7 @@ class ContinuousPath:
 
 
 def rows_below(u: Tensor, bound: float, most: int) -> Tensor:
-    """Numbers of the rows where ``u`` (B,) is below a bound, in increasing order: int64.
-
-    They must be at most ``most``. On a device other than the CPU, where counting them would mean waiting, the ``most``
-    rows of smallest u.
-    """
+    """Numbers of the at most ``most`` rows where ``u`` is below a bound, in order; on a GPU the ``most`` smallest."""
     if devices.static_shapes(u.device):
         return u.argsort()[:most].sort().values
     return torch.nonzero(u < bound).flatten()
@@ -281,7 +276,7 @@ class TrainingLoss:
         generator: torch.Generator,
         *constants: Tensor,
     ) -> Tensor:
-        """Nats of each row of ``x`` (B, C) in a new random state: (B,), in the order of the objectives' rows."""
+        """Nats of each row of ``x`` (B, C) in a new random state: (B,)."""
         book, sizes = denoiser.codebook, self.sizes(len(x))
         points = book.embed(x)
         parts = [objective for objective, _ in self.parts]
@@ -315,7 +310,7 @@ class TrainingLoss:
     def _draw(
         self, book: Codebook, x: Tensor, sizes: list[int], generator: torch.Generator
     ) -> list[Draws]:
-        """Random numbers of all objectives, drawn together: kind by kind, in the order of the rows."""
+        """Random numbers of all objectives, drawn together, kind by kind."""
         device = x.device
 
         def stratified(n: int) -> Tensor:

@@ -10,6 +10,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.contract import FitPlan, TrainingRows
+from discrete_itd.models.decoder_network import DecoderNetwork
 from discrete_itd.recipes import Network
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
@@ -98,14 +99,15 @@ def watch(monkeypatch, describe, modules, answer=lambda _denoiser, report: repor
 
 
 def interrupt_at(monkeypatch, n):
-    """KeyboardInterrupt at the n-th step of training from now on; later ones are taken."""
+    """KeyboardInterrupt at the n-th step of a network, decoders excepted, from now on; later ones are taken."""
     steps, make_step = [], Run.make_step
 
     @functools.wraps(make_step)
     def interrupted(run, share):
-        steps.append(run)
-        if len(steps) == n:
-            raise KeyboardInterrupt
+        if not isinstance(run.denoiser, DecoderNetwork):
+            steps.append(run)
+            if len(steps) == n:
+                raise KeyboardInterrupt
         make_step(run, share)
 
     monkeypatch.setattr(Run, "make_step", interrupted)
