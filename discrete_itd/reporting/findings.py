@@ -386,11 +386,10 @@ def with_threshold(
 class Measured:
     """Numbers of the rows of a table that arrives in parts, and the rows that are shown or explained.
 
-    ``numbers`` are arrays (N,) in nats: score, by which rows are ranked; p_value with a detector that has calibration
-    rows; log_prob and stderr, if ``is_known``. ``spread`` are at most ``MOST_ROWS`` rows, evenly
-    spread; ``worst`` the ``n_most`` with the lowest scores and, unless that is 0, ``alarms`` the first with an alarm,
-    in the order of the table, with their scores. ``n_cells`` counts the cells that are not missing, ``seconds`` is the
-    time for scoring.
+    ``numbers`` are arrays (N,) in nats: score, by which rows are ranked, and if ``is_known`` log_prob, stderr and, with
+    a detector that has calibration rows, p_value. ``spread`` are at most ``MOST_ROWS`` rows, evenly spread; ``worst``
+    the ``n_most`` with the lowest scores and, unless that is 0, ``alarms`` the first with an alarm, in the order of the
+    table, with their scores. ``n_cells`` counts the cells that are not missing, ``seconds`` is the time for scoring.
     """
 
     def __init__(
@@ -415,11 +414,11 @@ class Measured:
                 score = estimate.log_prob
             self.seconds += time.perf_counter() - start
             found.append({"score": score})
-            if detector is not None and len(detector.calibration_scores_):
-                found[-1]["p_value"] = detector.p_values(rows, scores=score)
             if is_known:
                 estimate = estimate or density.log_prob(rows)
                 found[-1] |= {"log_prob": estimate.log_prob, "stderr": estimate.stderr}
+                if detector is not None and len(detector.calibration_scores_):
+                    found[-1]["p_value"] = detector.p_values(rows, scores=score)
             self.n_cells += int((~rows.x.isnan()).sum())
             spread.add(rows)
             # stable: of equal scores the earlier rows are kept
