@@ -11,6 +11,7 @@ from scipy import stats
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import Codebook, State
+from discrete_itd.channel.gaussian import GaussianPosterior
 from discrete_itd.denoisers import MixtureDenoiser, RowMixtureDenoiser
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
@@ -130,6 +131,22 @@ def test_properties_of_a_cell_left_out(device, name, kind):
         known = without(x, j)
         alone = q(*State.start(book, book.embed(known), ~known.isnan())).log_prob(values)
         torch.testing.assert_close(found[:, j], alone[:, j], atol=1e-4, rtol=1e-4)
+
+
+def test_mixtures_of_different_numbers_of_components_are_stacked(device):
+    """As those of a forest, where states in different batches reach different numbers of leaves."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(3, 2, 1, n, generator=generator).to(device) for n in (1, 4)]
+    mixtures = [GaussianPosterior(w, mean, torch.ones_like(mean)) for w, mean, _ in parts]
+    mean = parts[1][1]
+    mixtures.append(GaussianPosterior(parts[1][0], mean, torch.ones_like(mean), mean - 1, mean + 1))
+    values = torch.zeros(6, 1, device=device)
+    for own in (mixtures[:2], mixtures):
+        every = GaussianPosterior.stacked(own)
+        each = torch.cat([q.log_prob(values[:2]) for q in own])
+        torch.testing.assert_close(every.log_prob(values[: len(each)]), each)
+        means = torch.cat([q.mean() for q in own])
+        torch.testing.assert_close(every.mean(), means)
 
 
 def test_an_extreme_cell_left_out_leaves_no_rounding_error(device):
