@@ -133,6 +133,23 @@ def test_properties_of_a_cell_left_out(device, name, kind):
         torch.testing.assert_close(found[:, j], alone[:, j], atol=1e-4, rtol=1e-4)
 
 
+def test_values_are_conditioned_on_being_present_and_indicators_on_indicators(device):
+    book = Codebook([simplex(3), real(), simplex(2), simplex(2)], leading=[2, 3]).to(device)
+    q, x = proposal(book), random_rows(book, 5, np.random.default_rng(0))
+    values, indicator = x.clone(), torch.tensor([2, 3, -1, -1], device=device)
+    x[0, 0], x[0, 2] = math.nan, 1.0
+    asked = torch.ones_like(x, dtype=torch.bool)
+    found = conditional.given_others(q, x, asked, indicator).log_prob(values)
+    for j in range(4):
+        known = without(x, j)
+        if j < 2:
+            known[:, j + 2] = 0.0
+        else:
+            known[:, :2] = math.nan
+        alone = q(*State.start(book, book.embed(known), ~known.isnan())).log_prob(values)
+        torch.testing.assert_close(found[:, j], alone[:, j], atol=1e-4, rtol=1e-4)
+
+
 def test_mixtures_of_different_numbers_of_components_are_stacked(device):
     """As those of a forest, where states in different batches reach different numbers of leaves."""
     generator = torch.Generator().manual_seed(0)
