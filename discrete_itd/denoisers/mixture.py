@@ -394,7 +394,8 @@ class MixtureDenoiser(Denoiser):
         """
         book, table = self.codebook, self._of_levels.of(self.log_probs)
         level, cells = book.level_of(x), x.index_select(1, book.reals)
-        places = {j: r for r, j in enumerate(book.reals.tolist())}
+        reals = (j for j, c in enumerate(book.columns) if c.kind == "real")
+        places = {j: r for r, j in enumerate(reals)}
         densities, missing = self._in_order(cells, order), cells.isnan()
         has_gaps = devices.any_true(missing)
 
