@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_cells import TABLE, conflicts, mixed_model
+from test_cell_distributions import TABLE, conflicts, mixed_model
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.reasons import cell_nats, expected, reasons, sentence
