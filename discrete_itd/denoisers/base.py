@@ -376,7 +376,9 @@ class Denoiser(nn.Module):
         conditional distribution where that costs no more than a score of the row: in the order of
         :meth:`natural_order`.
 
-        Parameters ---------- x : Tensor of float64, shape (B, C)
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
         order : Tensor of int64, shape (C,)
             All columns, the first one first; on the CPU, so that reading it waits for no device.
@@ -395,10 +397,14 @@ class Denoiser(nn.Module):
 
         Only needed for one-hot groups (:mod:`discrete_itd.denoisers.one_hot`) or by default in :meth:`forward`.
 
-        Parameters ---------- evidence : Tensor, shape (B, T)
+        Parameters
+        ----------
+        evidence : Tensor, shape (B, T)
             Log-likelihood of every level, finite, nats.
 
-        Returns ------- log_mass : Tensor, shape (B,)
+        Returns
+        -------
+        log_mass : Tensor, shape (B,)
             Log-probability of the evidence, :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}`, nats.
         logits : Tensor, shape (B, T)
             Posterior of every level, up to a constant per column.

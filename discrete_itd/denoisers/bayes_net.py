@@ -423,7 +423,9 @@ class BayesNetDenoiser(Denoiser):
     ) -> Self:
         """Fit a graph by hill climbing, and its tables.
 
-        Parameters ---------- marginals : MarginalDenoiser
+        Parameters
+        ----------
+        marginals : MarginalDenoiser
             Independent columns of the same rows, the prior of the tables.
         x : Tensor of float64, shape (N, C)
             Rows; NaN where a cell is missing. A column and its parents are counted in the rows that have all of them.

@@ -19,7 +19,8 @@ class CellCounts:
 
     Attributes
     ----------
-    n_rows : int levels : Tensor of float64, shape (T,)
+    n_rows : int
+    levels : Tensor of float64, shape (T,)
         Cells of each level of the low-cardinality columns.
     high_cardinality : list of Tensor of float64, shape (K_j,)
         Cells of each category of the high-cardinality columns.

@@ -65,7 +65,9 @@ Choose = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class Pairs(NamedTuple):
     """Rows, and the leaves that agree with each of them.
 
-    Attributes ---------- rows : Tensor of int64, shape (B,)
+    Attributes
+    ----------
+    rows : Tensor of int64, shape (B,)
         Their numbers in a table.
     leaf : Tensor of int64, shape (B, Tr) or (P,)
         One leaf of each tree, or all that agree, sorted by the row.
@@ -604,7 +606,10 @@ class LeafTrees(nn.Module):
 
     Messages pass through pairs of a row and a leaf: one step for each column, for all pairs at once.
 
-    Parameters ---------- codebook : Codebook parents : Tensor of int64, shape (L, C')
+    Parameters
+    ----------
+    codebook : Codebook
+    parents : Tensor of int64, shape (L, C')
         The parent of every low-cardinality column, counted among these; -1 for the one root of each leaf.
     tables : Tensor, shape (L, C', K, K)
         Probability of a column's level (last) given its parent's; the root's rows are equal. Rows add up to one, also
@@ -738,14 +743,19 @@ class Splits(nn.Module):
     cell that is at most the threshold goes to the first child. A level of a low-cardinality column is compared by its
     rank, in an order of each tree's own: a threshold is then a random subset of the levels.
 
-    Parameters ---------- codebook : Codebook column : Tensor of int64, shape (M,)
+    Parameters
+    ----------
+    codebook : Codebook
+    column : Tensor of int64, shape (M,)
         The column by which each node is split, -1 at leaves. A ValueError if these do not describe trees.
     threshold : Tensor, shape (M,)
         Of the rank of a level, or of the standardised number; anything finite at leaves.
     rank : Tensor, shape (n_trees, T)
         The rank of every level in each tree.
 
-    Attributes ---------- n_trees, n_nodes, n_leaves : int
+    Attributes
+    ----------
+    n_trees, n_nodes, n_leaves : int
         Tr, M and L.
     left, parent, tree : Tensor of int64, shape (M,)
         The first child of every node, a leaf's own number; the node above, -1 for a root; the tree.
