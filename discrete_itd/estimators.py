@@ -44,7 +44,7 @@ from discrete_itd.encoders.rows import read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
-from discrete_itd.models.choosing import recipe
+from discrete_itd.models.combined import recipe
 from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import EFFORT, Model

@@ -36,7 +36,7 @@ Auto        BayesNetDenoiser
 Best        RowMixtureDenoiser
 """
 
-from discrete_itd.models.choosing import NAMES, Auto, Best, RowMixture, recipe
+from discrete_itd.models.combined import NAMES, Auto, Best, RowMixture, recipe
 from discrete_itd.models.contract import Recipe
 from discrete_itd.models.exact import BayesNet, Decoder, Forest, Independent, Mixture, Trees
 from discrete_itd.models.networks import Causal, Network

@@ -24,7 +24,7 @@ from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.streams import Positions
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.choosing import recipe
+from discrete_itd.models.combined import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card

@@ -43,7 +43,7 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
-from discrete_itd.images.noising import PREDICTIONS, Noising
+from discrete_itd.images.conventions import PREDICTIONS, Noising
 from discrete_itd.images.pixels import Pixels
 
 N_KNOTS = 24  # SNRs at which errors are measured

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.images.adapted import N_KNOTS, AdaptedDenoiser, calibrate
+from discrete_itd.images.conventions import Noising, VariancePreserving, described
 from discrete_itd.images.ensemble import EnsembleDenoiser
-from discrete_itd.images.noising import Noising, VariancePreserving, described
 from discrete_itd.images.pixels import Pixels, pixel_marginals
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
@@ -165,8 +165,8 @@ class ImageDensity:
         prediction : {"epsilon", "v_prediction", "sample"}
             The noise, the velocity, or the clean image.
         schedule : Noising or sequence of float
-            :class:`~discrete_itd.images.noising.VariancePreserving`,
-            :class:`~discrete_itd.images.noising.Preconditioned` (which says what is predicted there), or
+            :class:`~discrete_itd.images.conventions.VariancePreserving`,
+            :class:`~discrete_itd.images.conventions.Preconditioned` (which says what is predicted there), or
             :math:`\bar\alpha_t` of the times 0 ... T - 1.
         labels : array-like of int, optional
             Classes of ``X``; needed if the model has classes and no ``null_class``.

@@ -13,7 +13,7 @@ from torch import nn
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
 from discrete_itd.images import ImageDensity, adapted
 from discrete_itd.images.adapted import AdaptedDenoiser, tilted_posterior
-from discrete_itd.images.noising import Preconditioned, VariancePreserving
+from discrete_itd.images.conventions import Preconditioned, VariancePreserving
 from discrete_itd.images.pixels import Pixels, pixel_marginals
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob

@@ -8,7 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discrete_itd.images.noising import PREDICTIONS, Preconditioned, VariancePreserving, noising_of
+from discrete_itd.images.conventions import (
+    PREDICTIONS,
+    Preconditioned,
+    VariancePreserving,
+    noising_of,
+)
 
 KINDS = {
     "linear": VariancePreserving.linear(),
