@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.denoisers import ForestDenoiser
-from discrete_itd.detection import calibration, drift, reasons, thresholds
+from discrete_itd.detection import division, drift, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.score import MOST_WEIGHT, Scorer, row_scores, small_trees
@@ -247,7 +247,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         how: Any = {"sample_weight": sample_weight, "groups": groups}
         saved, max_time = None, None if fraction is None else density.max_time
         with fit_progress(max_time, DENSITY_SHARE) as watched:
-            parts = calibration.divide(X, self, fraction=fraction, seed=seed, **how)
+            parts = division.divide(X, self, fraction=fraction, seed=seed, **how)
             if parts.source is not None:
                 check_table(self.given, parts.table, density)
                 saved = Checkpoint.of(checkpoint)
@@ -267,7 +267,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         name = "false_alarm_rate" if share is None else "contamination"
         rate = self.false_alarm_rate if share is None else share
         own = Groups.of(given, density, rows, parts, rate)
-        repeats = calibration.repeats(rows.x, parts)
+        repeats = division.repeats(rows.x, parts)
         if len(scores):
             known = thresholds.lowered(scores, scorer.rounding)  # rounding must not cause an alarm
             threshold = thresholds.at_lowest_rate(known, rate, name)

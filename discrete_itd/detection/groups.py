@@ -29,7 +29,7 @@ import pandas as pd
 from torch import Tensor
 
 from discrete_itd.detection import thresholds
-from discrete_itd.detection.calibration import Division
+from discrete_itd.detection.division import Division
 from discrete_itd.detection.thresholds import Scores, Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
 from discrete_itd.encoders.inference import how_kept, left_out_as

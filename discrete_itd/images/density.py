@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
-from discrete_itd.images.adapted import N_KNOTS, AdaptedDenoiser, calibrate
 from discrete_itd.images.conventions import Noising, VariancePreserving, described
 from discrete_itd.images.ensemble import EnsembleDenoiser
-from discrete_itd.images.pixels import Pixels, pixel_marginals
+from discrete_itd.images.layout import Pixels, pixel_marginals
+from discrete_itd.images.posteriors import N_KNOTS, AdaptedDenoiser, calibrate
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.information import pointwise_information
@@ -425,7 +425,7 @@ class ImageDensity:
         return nats[:, : self.pixels.n_pixels].reshape(-1, *self.pixels.shape)
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:
-        """Images as rows on the denoiser's device; see :meth:`discrete_itd.images.pixels.Pixels.encode`."""
+        """Images as rows on the denoiser's device; see :meth:`discrete_itd.images.layout.Pixels.encode`."""
         return self.pixels.encode(X, labels).to(self.denoiser.codebook.device)
 
     def _ask(

@@ -27,7 +27,7 @@ from discrete_itd.channel import Quadrature
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.row_mixture import fit_weights
-from discrete_itd.images.adapted import interpolated
+from discrete_itd.images.posteriors import interpolated
 from discrete_itd.likelihood.integral import noisy_state
 
 MOST_KNOTS = 9  # SNRs at which weights are fitted

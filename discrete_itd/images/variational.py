@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.noise import RowNoise, draw_salt
-from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.conventions import VariancePreserving
+from discrete_itd.images.posteriors import AdaptedDenoiser
 from discrete_itd.likelihood import Estimate
 from discrete_itd.likelihood.standard_error import paired_variance
 

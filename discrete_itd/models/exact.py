@@ -28,7 +28,7 @@ from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.mixture import EM_ROWS, with_dependent_numbers
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder import DecoderPlan, fit_decoder, seconds_needed
-from discrete_itd.models.growing import grow
+from discrete_itd.models.growing_trees import grow
 
 MOST_COMPONENTS = 1 << 14
 EM_ROUNDS = 100  # of a mixture of products, at most

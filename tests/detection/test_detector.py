@@ -330,7 +330,7 @@ def test_without_calibration_rows_there_are_scores_only():
 
 
 def test_no_more_rows_are_held_out_than_are_needed(monkeypatch):
-    monkeypatch.setattr("discrete_itd.detection.calibration.MOST_HELD", 25)
+    monkeypatch.setattr("discrete_itd.detection.division.MOST_HELD", 25)
     model = detector(false_alarm_rate=0.1).fit(categories())
     assert len(model.calibration_scores_) == 25
 

@@ -12,7 +12,7 @@ from torch import nn
 from discrete_itd.images import ImageDensity
 from discrete_itd.images.comparison import compare_mse, progress_of_training
 from discrete_itd.images.conventions import VariancePreserving
-from discrete_itd.images.pixels import Pixels
+from discrete_itd.images.layout import Pixels
 from tests.benchmarks.images import released
 
 SCHEDULE = VariancePreserving.linear(200, 5e-4, 0.1)

@@ -106,7 +106,7 @@ def test_rows_of_one_group_alone_are_no_table():
 def test_a_stream_has_no_groups(monkeypatch):
     frame = pd.DataFrame({"a": list("xyzu") * 10})
     for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
-        for module in ("discrete_itd.models.tables", "discrete_itd.detection.calibration"):
+        for module in ("discrete_itd.models.tables", "discrete_itd.detection.division"):
             monkeypatch.setattr(f"{module}.sample_size", lambda _: 10)
         with pytest.raises(ValueError, match="groups needs a table in memory; X is a stream"):
             model.fit([frame, frame], groups=np.arange(80))

@@ -11,10 +11,10 @@ from scipy import stats
 from torch import nn
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
-from discrete_itd.images import ImageDensity, adapted
-from discrete_itd.images.adapted import AdaptedDenoiser, tilted_posterior
+from discrete_itd.images import ImageDensity, posteriors
 from discrete_itd.images.conventions import Preconditioned, VariancePreserving
-from discrete_itd.images.pixels import Pixels, pixel_marginals
+from discrete_itd.images.layout import Pixels, pixel_marginals
+from discrete_itd.images.posteriors import AdaptedDenoiser, tilted_posterior
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
@@ -344,7 +344,7 @@ def test_calibration_does_not_depend_on_batches(monkeypatch):
     X = np.random.default_rng(0).integers(4, size=(60, 1, 2, 2))
     options = {"n_levels": 4, "prediction": "epsilon", "schedule": NOISINGS["linear"], "n_knots": 6}
     one = from_callable(Wild(4).double(), X, **options)
-    monkeypatch.setattr(adapted, "BATCH_CELLS", 7 * one.codebook.size)
+    monkeypatch.setattr(posteriors, "BATCH_CELLS", 7 * one.codebook.size)
     other = from_callable(Wild(4).double(), X, **options)
     for name, value in one.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-4, atol=1e-6)

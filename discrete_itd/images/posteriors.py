@@ -44,7 +44,7 @@ from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.images.conventions import PREDICTIONS, Noising
-from discrete_itd.images.pixels import Pixels
+from discrete_itd.images.layout import Pixels
 
 N_KNOTS = 24  # SNRs at which errors are measured
 POOLED_ROWS = 32.0  # weight, in rows, of the error of all pixels in the estimate for one pixel
