@@ -48,7 +48,7 @@ from discrete_itd.models.combined import recipe
 from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import EFFORT, Model
-from discrete_itd.models.tables import ADDITIVE, CountedTable, TrainingTable, read_table
+from discrete_itd.models.training_tables import ADDITIVE, CountedTable, TrainingTable, read_table
 from discrete_itd.progress import fit_progress, progress_bar
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
@@ -278,7 +278,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             A pandas frame, a table of another library that narwhals knows (polars, pyarrow, DuckDB, Dask, ...; a lazy
             one is collected), or an array. Of more rows than memory holds: a Parquet file or a folder of them, or
-            frames, one after another, that can be iterated again; see :mod:`discrete_itd.models.tables`.
+            frames, one after another, that can be iterated again; see :mod:`discrete_itd.models.training_tables`.
         y : ignored
         sample_weight : array-like of int, shape (N,), optional
             How often each row of a table in memory occurs. Repetitions of a row are copies: they are held out together.

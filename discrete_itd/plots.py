@@ -24,7 +24,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.detection.answers import Estimator, density_of
-from discrete_itd.detection.cells import nats_given_others, scores_of_row
+from discrete_itd.detection.cell_predictions import nats_given_others, scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.score import scorer_of

@@ -25,7 +25,7 @@ from discrete_itd.likelihood.sampling import sample_batch
 from discrete_itd.models import decoder as decoders
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
-from discrete_itd.training.state import Optimizer
+from discrete_itd.training.optimizer import Optimizer
 from tests.laws import (
     code,
     line,

@@ -11,7 +11,7 @@ import pytest
 
 from discrete_itd import DiffusionDensity, progress
 from discrete_itd.cli import main
-from discrete_itd.models import tables
+from discrete_itd.models import training_tables
 from tests.examples import Terminal
 
 pytestmark = pytest.mark.single_precision
@@ -26,8 +26,10 @@ def test_a_fit_says_what_it_does_before_it_trains(monkeypatch):
     """At once: before the table is read, and before every candidate."""
     screen, seen = Terminal(), []
     monkeypatch.setattr(sys, "stderr", screen)
-    real = tables.as_stream
-    monkeypatch.setattr(tables, "as_stream", lambda X: seen.append(screen.getvalue()) or real(X))
+    real = training_tables.as_stream
+    monkeypatch.setattr(
+        training_tables, "as_stream", lambda X: seen.append(screen.getvalue()) or real(X)
+    )
     DiffusionDensity(max_steps=0, random_state=0).fit(table())
     assert "0%|" in seen[0]
     assert "reading the table" in seen[0]

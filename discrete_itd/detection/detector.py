@@ -632,8 +632,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
         Of the columns ``columns``, by default all but those of ``given``, the k cells with the largest log-odds of an
         error in each row, all with k None; ``n_values`` predictions for each. Probabilities are those of the score: its
-        normalisation over the values of the cell (:mod:`discrete_itd.detection.cells` states where that is exact). The
-        result is that of :func:`discrete_itd.detection.reasons.expected`.
+        normalisation over the values of the cell (:mod:`discrete_itd.detection.cell_predictions` states where that is
+        exact). The result is that of :func:`discrete_itd.detection.reasons.expected`.
         """
         check_is_fitted(self)
         return reasons.expected(self._scorer, X, columns, k=k, n_values=n_values)

@@ -18,7 +18,7 @@ from discrete_itd.encoders.streams import (
     as_stream,
     survey,
 )
-from discrete_itd.models.tables import (
+from discrete_itd.models.training_tables import (
     Ints,
     count_units,
     hold_out,

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from discrete_itd.detection.cells import nats_given_others
+from discrete_itd.detection.cell_predictions import nats_given_others
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.rows import Rows, check_any

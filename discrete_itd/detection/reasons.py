@@ -1,7 +1,7 @@
 """Reasons for an anomalous row: its cells compared with their predicted values, and with each other.
 
 All functions take the score to explain: a :class:`discrete_itd.detection.score.Scorer`, or a fitted density. They use
-the conditional distributions of the scoring model (:mod:`discrete_itd.detection.cells`).
+the conditional distributions of the scoring model (:mod:`discrete_itd.detection.cell_predictions`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.detection.cells import (
+from discrete_itd.detection.cell_predictions import (
     LEAST_NATS,
     PRIOR,
     CellNats,
@@ -76,7 +76,7 @@ def expected(
         Columns to predict; by default all that are not given. A ValueError names one that the model does not have.
     k : int, optional
         Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all. Among
-        more than 256 columns, they are sought among candidates (:func:`discrete_itd.detection.cells.candidates`).
+        more than 256 columns, they are sought among candidates (``cell_predictions.candidates``).
     n_values : int
         Number of predicted values per cell.
 
@@ -168,11 +168,11 @@ def reasons(
         * ``sentence``, the same in English, see :func:`sentence`.
 
         The others are the other cells of the row, where those of smaller rank are treated as unknown
-        (:func:`discrete_itd.detection.cells.likely_errors`), or with enumeration have their predicted values.
+        (``cell_predictions.likely_errors``), or with enumeration have their predicted values.
 
     Notes
     -----
-    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.cells.assess`), not by their share of
+    Cells are ranked by the log-odds of an error (``cell_predictions.assess``), not by their share of
     the score: where one cell of held-out rows was replaced, the log-odds find it more often than the share, the
     surprisal given the other cells, or that in excess of its entropy do (``python -m tests.benchmarks.explanations``).
     """

@@ -21,7 +21,7 @@ from discrete_itd.models.contract import (
     fit_recipe,
 )
 from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split_evaluations
-from discrete_itd.models.tables import StreamedTable, TrainingTable
+from discrete_itd.models.training_tables import StreamedTable, TrainingTable
 from discrete_itd.progress import deferred_interrupts, stage
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint

@@ -29,8 +29,8 @@ from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.config import TrainingPlan, accelerated
 from discrete_itd.training.objectives import Evaluator, Loss, losses, mean_and_error
+from discrete_itd.training.optimizer import Average, Optimizer, restore
 from discrete_itd.training.rows import RowSource, batches_with
-from discrete_itd.training.state import Average, Optimizer, restore
 
 PATIENCE = timedelta(days=30)  # timeout of the others: process 0 may fit exact models for hours
 LOST = "another process of this job has ended, and so does this one; its own message says why"

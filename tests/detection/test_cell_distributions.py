@@ -20,7 +20,7 @@ from test_questions import mixed_table as questions_table
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import CoordinateSchedule, State
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
-from discrete_itd.detection.cells import (
+from discrete_itd.detection.cell_predictions import (
     Cell,
     assess,
     given_others,
@@ -363,7 +363,7 @@ def test_batches_change_nothing(model, monkeypatch):
     scorer = Scorer(model)
     whole = assess(scorer, x)
     monkeypatch.setattr(
-        "discrete_itd.detection.cells.BATCH_WORK", 7 * model.denoiser_.codebook.work
+        "discrete_itd.detection.cell_predictions.BATCH_WORK", 7 * model.denoiser_.codebook.work
     )
     parts = assess(scorer, x)
     np.testing.assert_allclose(parts.error_log_odds, whole.error_log_odds, atol=1e-4)
@@ -458,7 +458,7 @@ def test_questions_asked_together_have_the_answers_of_each(
     x = detector.density_.rows(TABLES[kind]()).x[:3]
     scorer = detector._scorer
     work = rows_at_once * scorer.conditional.codebook.work
-    monkeypatch.setattr("discrete_itd.detection.cells.BATCH_WORK", work)
+    monkeypatch.setattr("discrete_itd.detection.cell_predictions.BATCH_WORK", work)
     found = given_others(scorer, x, torch.ones_like(x, dtype=torch.bool)).log_prob(x)
     book = scorer.conditional.codebook
     for j in range(x.shape[1]):
@@ -581,8 +581,8 @@ def spoilt():
 
 
 def bound(monkeypatch, most, n_folds):
-    monkeypatch.setattr("discrete_itd.detection.cells.MOST_CELLS", most)
-    monkeypatch.setattr("discrete_itd.detection.cells.N_FOLDS", n_folds)
+    monkeypatch.setattr("discrete_itd.detection.cell_predictions.MOST_CELLS", most)
+    monkeypatch.setattr("discrete_itd.detection.cell_predictions.N_FOLDS", n_folds)
 
 
 def test_properties_candidates_of_wide_tables_hold_the_reasons(wide, monkeypatch):

@@ -7,14 +7,14 @@ from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.models import tables
+from discrete_itd.models import training_tables
 
 N, KEPT = 4000, 900
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(tables, "SAMPLE_ROWS", KEPT)
+    monkeypatch.setattr(training_tables, "SAMPLE_ROWS", KEPT)
 
 
 def table(n=N, seed=0, nominal=False):

@@ -13,7 +13,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import BayesNetDenoiser, MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import position_hashes
-from discrete_itd.models import tables
+from discrete_itd.models import training_tables
 from discrete_itd.models.exact import PENALTY, PSEUDO_COUNTS
 from discrete_itd.models.fitting import seed_of_run
 from discrete_itd.recipes import Forest
@@ -30,7 +30,7 @@ def grown(rows, sizes, denoiser="tree", **settings):
 @pytest.mark.parametrize("kept", [10, 50_000])
 def test_property_batches_add_up(monkeypatch, kept):
     """The tree of the counts of all rows that are not held out, however few of them are kept."""
-    monkeypatch.setattr(tables, "KEPT_ROWS", kept)
+    monkeypatch.setattr(training_tables, "KEPT_ROWS", kept)
     rows = mixed(600).assign(a=lambda t: t["a"].astype(pd.CategoricalDtype(list("xyz"))))
     model = grown(rows, [100, 1, 250, 249])
     hashes = position_hashes(np.arange(600), seed_of_run(0, None)) / 2.0**64
@@ -54,7 +54,7 @@ def test_property_batches_add_up(monkeypatch, kept):
 @pytest.mark.parametrize("kept", [400, 50_000])
 def test_a_forest_of_batches(monkeypatch, kept):
     """As long as all rows are kept it does not matter how they came; then all are counted in the same trees."""
-    monkeypatch.setattr(tables, "KEPT_ROWS", kept)
+    monkeypatch.setattr(training_tables, "KEPT_ROWS", kept)
     rows = mixed(900).assign(a=lambda t: t["a"].astype(pd.CategoricalDtype(list("xyz"))))
     model = grown(rows, [300, 100, 200, 300], denoiser=Forest(3))
     counts = model._grown._leaves

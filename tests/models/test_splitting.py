@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold, cross_validate
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_bayesian_network
-from discrete_itd.models.tables import (
+from discrete_itd.models.training_tables import (
     TableInMemory,
     check_groups,
     count_units,
@@ -106,7 +106,7 @@ def test_rows_of_one_group_alone_are_no_table():
 def test_a_stream_has_no_groups(monkeypatch):
     frame = pd.DataFrame({"a": list("xyzu") * 10})
     for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
-        for module in ("discrete_itd.models.tables", "discrete_itd.detection.division"):
+        for module in ("discrete_itd.models.training_tables", "discrete_itd.detection.division"):
             monkeypatch.setattr(f"{module}.sample_size", lambda _: 10)
         with pytest.raises(ValueError, match="groups needs a table in memory; X is a stream"):
             model.fit([frame, frame], groups=np.arange(80))

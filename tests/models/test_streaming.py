@@ -17,7 +17,7 @@ from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.encoders import streams
 from discrete_itd.encoders.streams import position_hashes
-from discrete_itd.models import tables
+from discrete_itd.models import training_tables
 from discrete_itd.recipes import Causal, Mixture, Trees
 
 N, SEED, CPU = 3000, 5, torch.device("cpu")
@@ -27,9 +27,9 @@ SCHEMA = {"columns": None, "handle_unknown": "smooth", "missing": "marginalise",
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Of a stream 600 rows are kept, and batches are drawn from about 200 rows."""
-    monkeypatch.setattr(tables, "SAMPLE_ROWS", 600)
-    monkeypatch.setattr(tables, "BUFFER_CELLS", 1000)
-    monkeypatch.setattr(tables, "FEWEST_BUFFERED", 2)
+    monkeypatch.setattr(training_tables, "SAMPLE_ROWS", 600)
+    monkeypatch.setattr(training_tables, "BUFFER_CELLS", 1000)
+    monkeypatch.setattr(training_tables, "FEWEST_BUFFERED", 2)
 
 
 def frame():
@@ -46,10 +46,10 @@ def stream(rows, size=500):
 
 
 def read(rows, share=0.1, of=None):
-    table = tables.read_table(
+    table = training_tables.read_table(
         of or stream(rows), DiffusionDensity(), SCHEMA, sample_weight=None, seed=SEED
     ).table
-    assert isinstance(table, tables.StreamedTable)
+    assert isinstance(table, training_tables.StreamedTable)
     return table, table.training_rows(share, SEED, CPU)
 
 
@@ -95,8 +95,8 @@ def test_where_time_is_short_a_stream_is_read_once(monkeypatch):
         passed[0] += 2.0
         return survey(*args)
 
-    survey = tables.survey
-    monkeypatch.setattr(tables, "survey", surveyed)
+    survey = training_tables.survey
+    monkeypatch.setattr(training_tables, "survey", surveyed)
     monkeypatch.setattr(streams.RemainingStream, "parts", slow)
     monkeypatch.setattr("time.perf_counter", lambda: real() + passed[0])
     text = r"max_time=20 ended the reading of the stream after one pass \(\d+ of 3,000 rows"

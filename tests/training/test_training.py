@@ -33,7 +33,7 @@ from discrete_itd.training.loop import (
     MOST_ROLLBACKS,
     Run,
 )
-from discrete_itd.training.state import Average, Optimizer
+from discrete_itd.training.optimizer import Average, Optimizer
 
 pytestmark = pytest.mark.usefixtures("full_size")
 
