@@ -82,6 +82,12 @@ class RowEstimate(NamedTuple):
     stderr: np.ndarray
 
 
+def private_forest(denoiser: Any) -> Forest | None:
+    """The recipe of a differentially private forest; None for any other."""
+    wanted = recipe(denoiser)
+    return wanted if isinstance(wanted, Forest) and wanted.epsilon is not None else None
+
+
 def _of_model(name: str) -> Any:
     def read(self: DiffusionDensity) -> Any:
         check_is_fitted(self)
@@ -108,6 +114,8 @@ def _adds_up(estimator: DiffusionDensity) -> bool:
             "partial_fit needs denoiser='independent', 'tree' or 'forest', whose counts add up; got"
             f" {estimator.denoiser!r}"
         )
+    if wanted.epsilon is not None:
+        raise AttributeError("partial_fit adds up counts of rows, which epsilon forbids to keep")
     if hasattr(estimator, "model_") and "_grown" not in vars(estimator):
         raise AttributeError(
             "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no counts are"
@@ -306,7 +314,13 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
             table, shown, is_frame, is_polars = read_table(
-                X, self, self._reading, sample_weight=sample_weight, groups=groups, seed=seed
+                X,
+                self,
+                self._reading,
+                sample_weight=sample_weight,
+                groups=groups,
+                seed=seed,
+                private=private_forest(self.denoiser),
             )
             if not isinstance(self.schedule, str):
                 check_schedule(self.schedule, len(table.encoder.owner))

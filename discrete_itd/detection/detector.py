@@ -23,7 +23,7 @@ from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.streams import Positions
-from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.estimators import DiffusionDensity, private_forest
 from discrete_itd.models.combined import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress
 from discrete_itd.recipes import RECIPES
@@ -42,6 +42,7 @@ from discrete_itd.validation import (
 # case, of how many at once
 DENSITY_SHARE = 0.9
 FEWEST_SCORED, SCORED_AT_ONCE = 1024, 1024
+DRAWN_ROWS = 10_000  # from a differentially private model, in place of calibration rows
 SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held out
 
 
@@ -143,6 +144,10 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     inliers, p-values of inliers are larger than necessary: valid, with less power. Where anomalies score higher than
     inliers, like forms left at their defaults, p-values are too small. With a share e of anomalies among the
     calibration rows, only :math:`P(p \le \alpha) \le \alpha / (1 - e)` is guaranteed for inliers.
+
+    With ``Forest(epsilon=...)`` thresholds and p-values are private, too: the density is fitted to all rows, and the
+    calibration rows are drawn from it, whatever ``calibration_fraction``. Rates are those of drawn rows: where the
+    model is not right, inliers raise more or fewer alarms. Calibration of a frozen density by rows is not private.
 
     A missing cell has no surprisal, so rows with many of them score as more typical than complete ones.
 
@@ -247,6 +252,10 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         how: Any = {"sample_weight": sample_weight, "groups": groups}
         saved, max_time = None, None if fraction is None else density.max_time
         with fit_progress(max_time, DENSITY_SHARE) as watched:
+            drawn = fraction is not None and private_forest(density.denoiser) is not None
+            if drawn:  # no row of the table may decide on a threshold
+                density.fit(X, **how)
+                X, fraction, how = density.sample(DRAWN_ROWS, random_state=seed), None, {}
             parts = division.divide(X, self, fraction=fraction, seed=seed, **how)
             if parts.source is not None:
                 check_table(self.given, parts.table, density)
@@ -278,7 +287,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             if (seen == offset).any():
                 offset = thresholds.lowered(offset, scorer.rounding)
             threshold = thresholds.at_offset(scores, float(offset))
-        threshold = replace(threshold, contaminated=share is not None)
+        threshold = replace(threshold, contaminated=share is not None, drawn=drawn)
         self._set_fitted(scorer, own, scores, nats, repeats, threshold)
         is_interrupted = density.stopped_ == "interrupted"
         if saved is not None and saved is not checkpoint and not is_interrupted:
@@ -332,7 +341,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         )
         if self.denoiser is not None:
             own.set_params(denoiser=self.denoiser)
-        if own.random_state is None:
+        is_secret = self.random_state is None and private_forest(own.denoiser) is not None
+        if own.random_state is None and not is_secret:
             own.set_params(random_state=seed)
         return own
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -16,6 +16,7 @@ from discrete_itd.encoders.categories import (
     WHOLE,
     Categories,
     check_finite,
+    check_truths,
     fit_categories,
     no_category,
 )
@@ -29,6 +30,7 @@ from discrete_itd.encoders.cells import (
     is_category,
     is_dictionary,
     is_number,
+    plain,
     time_grid,
 )
 from discrete_itd.encoders.column import Column
@@ -57,6 +59,7 @@ OPTIONS = {  # the choices, or the kind of column that has the option
     "edges": "binned",
     "bins": "binned",
     "min_count": "nominal",
+    "categories": "nominal or ordinal",
 }
 FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
 FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
@@ -81,6 +84,7 @@ class ColumnSpec:
     min_count: int | None = None
     missing: str | None = None
     notation: Asked | None = None
+    categories: tuple[Scalar, ...] | None = None
 
 
 def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
@@ -92,8 +96,9 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
         The column's name, for errors.
     spec : str, mapping or None
         A kind or a notation, or a mapping with "kind" and options: "bins" (a number) or "edges" (increasing numbers) of
-        a binned column, "min_count" of a nominal one, "missing" ("marginalise" or "category") of any, and "notation"
-        ("decimal-comma", "decimal-point", "day-first" or "month-first") of text that is numbers or dates.
+        a binned column, "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
+        "min_count" of a nominal one, "missing" ("marginalise" or "category") of any, and "notation" ("decimal-comma",
+        "decimal-point", "day-first" or "month-first") of text that is numbers or dates.
 
     Raises
     ------
@@ -119,8 +124,8 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
             check_choice(f"{where} {option}", value, OPTIONS[option])
     kind = given.get("kind")
     for option in given:
-        if isinstance(OPTIONS[option], str) and kind != OPTIONS[option]:
-            raise ValueError(f"{where} {option} needs kind={OPTIONS[option]!r}, got kind={kind!r}")
+        if isinstance(needed := OPTIONS[option], str) and kind not in needed.split(" or "):
+            raise ValueError(f"{where} {option} needs kind={needed!r}, got kind={kind!r}")
     if "notation" in given and kind == "nominal":
         raise ValueError(f"{where} notation is of numbers or dates, and the kind nominal")
     for option in given.keys() & {"bins", "min_count"}:
@@ -130,6 +135,8 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
         if "bins" in given:
             raise ValueError(f"{where} bins and edges exclude each other")
         given["edges"] = _edges(where, given["edges"])
+    if "categories" in given:
+        given["categories"] = _listed(name, given["categories"])
     return ColumnSpec(**given)
 
 
@@ -145,6 +152,21 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
             f"{where} edges must be at least two finite increasing numbers, got {edges!r}"
         )
     return tuple(numbers.tolist())
+
+
+def _listed(name: Hashable, categories: Any) -> tuple[Scalar, ...]:
+    """Declared categories; TypeError or ValueError naming the column if they are none, repeat or are no values."""
+    where = f"column {name!r}: categories must be"
+    if isinstance(categories, str | Mapping) or not isinstance(categories, Iterable):
+        raise TypeError(f"{where} a list of values, got {categories!r}")
+    found = [plain(c) for c in categories]
+    if not all(isinstance(c, Scalar) and c == c for c in found):
+        raise no_category(name, found)
+    check_finite(name, found)
+    check_truths(name, {isinstance(c, bool) for c in found if not isinstance(c, str)})
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"{where} at least one, and none twice, got {categories!r}")
+    return tuple(found)
 
 
 def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
@@ -213,7 +235,7 @@ def infer_column(
         dtype = values.dtype  # times in objects come back as times
     kind = spec.kind or _kind(seen, dtype, from_array)
     scale: tuple[int, int, int | None] = 0, 1, None
-    if not len(values) and family(dtype) not in ("category", "boolean"):
+    if not len(values) and not spec.categories and family(dtype) not in ("category", "boolean"):
         codec = Categories("nominal", (), is_open, unseen_count=NO_SURPRISE)
     elif kind in ("nominal", "ordinal"):
         codec = _fit_categories(seen, kind, spec, is_open)
@@ -222,6 +244,35 @@ def infer_column(
     indicator = (spec.missing or missing) == "category" and seen.n_missing > 0
     counts = seen.n_rows, seen.n_missing
     return Column(name, dtype, codec, *counts, indicator, *scale, notation, seen.text_dtype)
+
+
+def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing: str) -> Column:
+    """A column whose domain is declared, for which no cell is looked at; ValueError, naming it, if it is not."""
+    if spec.edges is None and spec.categories is None:
+        raise ValueError(
+            f"column {name!r}: its domain would be learned from the rows, which epsilon forbids; declare it:"
+            f" column_types={{{name!r}: {{'kind': 'nominal', 'categories': [...]}}}} (or 'ordinal'), or"
+            " {'kind': 'binned', 'edges': [...]}"
+        )
+    if spec.min_count is not None or spec.notation is not None:
+        option = "notation" if spec.min_count is None else "min_count"
+        raise ValueError(f"column {name!r}: {option} depends on the rows, which epsilon forbids")
+    indicator = (spec.missing or missing) == "category"
+    if spec.edges is not None:
+        edges = np.array(spec.edges)
+        bins = fit_bins(edges[:-1] / 2 + edges[1:] / 2, False, edges=edges)
+        return Column(name, np.dtype(float), bins, 0, 0, indicator)
+    assert spec.categories is not None
+    if len(spec.categories) >= MANY_CATEGORIES:
+        found = len(spec.categories)
+        raise ValueError(
+            f"column {name!r}: {found} categories; with epsilon, fewer than {MANY_CATEGORIES}"
+        )
+    dtype, counts = pd.Series(list(spec.categories)).dtype, np.ones(len(spec.categories), np.int64)
+    how: Any = {"equally_spaced": False, "min_count": None}
+    is_open = is_open and not pd.api.types.is_bool_dtype(dtype)
+    codec = fit_categories(spec.kind, spec.categories, counts, is_open=is_open, **how)
+    return Column(name, dtype, codec, 0, 0, indicator)
 
 
 def _fit_numbers(
@@ -273,7 +324,15 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
 def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool) -> Categories:
     name, dtype, values = seen.name, seen.dtype, seen.values
     categories, counts = seen.tally()
-    if is_category(dtype):
+    if spec.categories is not None:
+        if is_category(dtype) and categories != list(spec.categories):
+            raise ValueError(
+                f"column {name!r}: its dtype has the categories {categories!r}, column_types={spec.categories!r}"
+            )
+        found = dict(zip(categories, counts, strict=True))
+        categories, counts = spec.categories, np.array([found.get(c, 0) for c in spec.categories])
+        is_open = is_open and not all(isinstance(c, bool) for c in categories)
+    elif is_category(dtype):
         if not categories:
             return Categories("nominal", (), is_open)
         if not all(isinstance(c, Scalar) for c in categories):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import is_category, read_cells, read_few
+from discrete_itd.encoders.cells import is_category, plain, read_cells, read_few
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.frames import check_unique_names
 from discrete_itd.encoders.inference import (
@@ -20,6 +20,7 @@ from discrete_itd.encoders.inference import (
     ColumnSpec,
     Why,
     check_column_spec,
+    declared_column,
     how_kept,
     infer_column,
     is_whole,
@@ -169,6 +170,26 @@ class TableEncoder:
             if place not in without
         ]
         return cls(schema, left_out)
+
+    @classmethod
+    def declared(
+        cls,
+        names: Iterable[Any],
+        columns: Mapping[Any, Any] | str | None,
+        *,
+        handle_unknown: str = "smooth",
+        missing: str = "marginalise",
+    ) -> TableEncoder:
+        """The schema of columns whose domains ``columns`` declares, for which no row is looked at.
+
+        A column has categories, or edges between bins of real numbers; those with ``missing="category"`` have a
+        missingness indicator. A ValueError or TypeError names a column whose domain is not declared, or too large.
+        """
+        check_choice("handle_unknown", handle_unknown, UNKNOWN)
+        check_choice("missing", missing, MISSING)
+        how: Any = {"is_open": handle_unknown == "smooth", "missing": missing}
+        specs = column_specs(names, columns)
+        return cls([declared_column(plain(name), spec, **how) for name, spec in specs.items()])
 
     @property
     def names(self) -> list:

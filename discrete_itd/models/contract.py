@@ -56,6 +56,8 @@ class Recipe(Protocol):
         Whether its fit trains a network: the members of a mixture that do share ``max_time``.
     exact : bool
         Whether it makes an exact :class:`~discrete_itd.denoisers.Denoiser`, which a network can correct.
+    epsilon : float, optional
+        Of differential privacy, if its fit is private.
     mixes_reals : bool
         Whether continuous columns depend on others in it, so that a network can correct it only where there are none.
     name : str
@@ -79,6 +81,7 @@ class Recipe(Protocol):
     exact: bool = False
     mixes_reals: bool = False
     name: str = ""
+    epsilon: float | None = None
     bounds: ClassVar[Mapping[str, tuple[int, float]]] = {}
 
     @abstractmethod

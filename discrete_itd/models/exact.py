@@ -29,6 +29,7 @@ from discrete_itd.denoisers.mixture import EM_ROWS, with_dependent_numbers
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.models.growing_trees import grow
+from discrete_itd.validation import check_positive, check_real
 
 MOST_COMPONENTS = 1 << 14
 EM_ROUNDS = 100  # of a mixture of products, at most
@@ -288,7 +289,7 @@ class BayesNet(Recipe):
 
 @dataclass(frozen=True)
 class Forest(Recipe):
-    """A density forest (11): random trees whose leaves are products of all columns, continuous ones too; exact.
+    r"""A density forest (11): random trees whose leaves are products of all columns, continuous ones too; exact.
 
     Parameters
     ----------
@@ -296,9 +297,25 @@ class Forest(Recipe):
     min_leaf : int, optional
         Rows of a leaf, at least 5. By default held-out rows choose among 5, 10, 20 and so on: larger numbers are tried
         as long as they improve.
+    epsilon : float, optional
+        Makes the fit differentially private: for tables of which one has one row more than the other, the probability
+        of any result differs at most by the factor :math:`e^\varepsilon`, (16) of
+        :mod:`discrete_itd.denoisers.private`, which has the proof. ``min_leaf`` is then not for you to choose, and
+        there are at most ``n_trees``.
 
     Notes
     -----
+    With ``epsilon`` the fit is a function of noisy counts and of what you declare. ``column_types`` must list the
+    categories, or the edges of bins, of every column; values outside count for a level of their own. Names of columns
+    are public, their dtypes are not looked at; the number of rows is private, too: what a model says of it is noisy.
+    Nothing else reads the rows: "held-out" nats, schedules, and the calibration rows of a detector are of rows drawn
+    from the private model, so rates of false alarms are those of drawn rows, not guaranteed for others. The noise is
+    drawn by the operating system. With a ``random_state`` it follows from this seed instead, and the model is private
+    only as long as nobody else knows the seed, which the model keeps: a warning says so. Two fits to one table take
+    twice the ``epsilon``, and so does every choice by what an earlier fit gave. Errors and warnings of a fit are for
+    whoever holds the table. The recipe is for a table in memory, alone: not in a list of recipes, as the base of a
+    network, with weights or groups, nor for ``partial_fit``.
+
     Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are grown on a
     sample and counted in all rows. Leaves are larger where they would have more than ``MOST_PROBS`` probabilities.
     One-hot groups are not merged: a row may be in no pattern of a group, and then follows both children of every split
@@ -307,11 +324,27 @@ class Forest(Recipe):
 
     n_trees: int = 32
     min_leaf: int | None = None
+    epsilon: float | None = None
     exact = mixes_reals = True
     name = "forest"
     bounds: ClassVar = {"n_trees": (1, MOST_COMPONENTS), "min_leaf": (FEWEST_ROWS, math.inf)}
 
+    def check(self) -> Recipe:
+        super().check()
+        if self.epsilon is not None:
+            check_positive("epsilon", self.epsilon)
+            check_real("epsilon", self.epsilon)
+            if self.min_leaf is not None:
+                raise ValueError(
+                    "min_leaf and epsilon exclude each other: epsilon decides on the leaves"
+                )
+        return self
+
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        if self.epsilon is not None and not rows.has(self):
+            raise ValueError(
+                f"{self}: what is fitted beside it is not private; give it alone as denoiser"
+            )
         left = math.inf if rows.has(self) else plan.time_left
         if left < math.inf and self.seconds_needed(rows) > left:
             plan.run.left_out.append(self.label)

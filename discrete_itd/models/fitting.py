@@ -85,7 +85,11 @@ def fit_model(
     if progress is not None:
         progress(1.0, report.history[-1])
     with deferred_interrupts(run.interrupt):
-        return finished(table, rows, plan, fitted, report, schedule, n_evaluations)
+        model = finished(table, rows, plan, fitted, report, schedule, n_evaluations)
+    if denoiser.epsilon is None:
+        return model
+    assert model.cost is not None  # the time of a private fit depends on the rows
+    return replace(model, epsilon=denoiser.epsilon, cost=replace(model.cost, fit_seconds=math.nan))
 
 
 def finished(

@@ -98,7 +98,7 @@ class Cost:
     torch.
     """
 
-    fit_seconds: float
+    fit_seconds: AnyFloat
     microseconds: float
     n_rows: int
     n_threads: int
@@ -199,6 +199,8 @@ class Model:
         Exact, beside a denoiser that has no other closed form than the score of complete rows; see :attr:`conditional`.
     held_out : HeldOut
     cost : Cost, optional
+    epsilon : float, optional
+        Of differential privacy (16), if the fit was private: held-out nats are then of drawn rows.
     """
 
     encoder: TableEncoder
@@ -214,6 +216,7 @@ class Model:
     companion: Denoiser | None = None
     held_out: HeldOut = UNMEASURED
     cost: Annotated[Cost | None, TIMED] = None
+    epsilon: AnyFloat | None = None
 
     @classmethod
     def from_fields(

@@ -30,9 +30,10 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -48,6 +49,7 @@ from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.bayes_net import MOST_LEVELS
 from discrete_itd.denoisers.counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.forest_fit import ForestCounts
+from discrete_itd.denoisers.private import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.rows import read_rows
@@ -65,7 +67,7 @@ from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.exact import Forest, Independent, Trees
 from discrete_itd.progress import stage
 from discrete_itd.training.rows import RowSource
-from discrete_itd.validation import check_weights
+from discrete_itd.validation import check_weights, warn
 
 Ints = NDArray[np.int64]
 
@@ -81,6 +83,7 @@ FEWEST_BUFFERED = 8  # batches, of a wide table
 SPARE = 1.1  # rows of an epoch that takes a part of the table, as a multiple of those needed
 EVERY = 2.0**64
 KEPT_ROWS = 50_000  # of batches over time: held-out rows, and training rows, at most
+DRAWN_ROWS = 2000  # from a private model, in place of rows to fit, and of held-out ones
 ADDITIVE = (Independent(), Trees())  # fitted from counts of cells and pairs alone
 
 
@@ -237,6 +240,43 @@ class CountedTable:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class PrivateTable:
+    """A private forest in place of a table, whose rows are not kept: what a fit reads are rows drawn from it."""
+
+    encoder: TableEncoder
+    recipe: Forest
+    fitted: PrivateFit
+
+    @classmethod
+    def of(
+        cls, encoder: TableEncoder, x: Tensor, recipe: Forest, seed: int, secret: bool
+    ) -> PrivateTable:
+        """The forest of encoded rows (N, C'); not ``secret`` noise follows from the seed."""
+        random_bytes = os.urandom if secret else np.random.default_rng([seed, 16]).bytes
+        assert recipe.epsilon is not None
+        how = recipe.epsilon, recipe.n_trees, seed, random_bytes
+        fitted = fit_private(encoder.codebook(), x, *how)
+        numbers = zip(encoder.schema, fitted.n_missing, strict=False)
+        schema = [replace(c, n_rows=fitted.n_rows, n_missing=n) for c, n in numbers]
+        return cls(TableEncoder(schema), recipe, fitted)
+
+    def training_rows(
+        self,
+        validation_fraction: float,
+        seed: int,
+        device: torch.device,
+        time_left: float = math.inf,
+    ) -> TrainingRows:
+        """Drawn rows, for which the fit of the recipe is done already."""
+        generator = torch.Generator(device).manual_seed(seed)
+        forest, marginals = self.fitted.forest.to(device), self.fitted.marginals.to(device)
+        x, x_valid = forest.draw(2 * DRAWN_ROWS, generator).split(DRAWN_ROWS)
+        rows = TrainingRows(marginals, x, x_valid, generator)
+        rows.once(self.recipe, lambda: forest)
+        return rows
+
+
 def _smallest(*parts: tuple[np.ndarray, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of two parts, rows and their hashes each: those with the ``KEPT_ROWS`` smallest hashes, and the others."""
     x, hashes = (np.concatenate(pair) for pair in zip(*parts, strict=True))
@@ -244,7 +284,7 @@ def _smallest(*parts: tuple[np.ndarray, np.ndarray]) -> list[tuple[np.ndarray, n
     return [(x[at], hashes[at]) for at in (order[:KEPT_ROWS], order[KEPT_ROWS:])]
 
 
-TrainingTable = TableInMemory | StreamedTable | CountedTable
+TrainingTable = TableInMemory | StreamedTable | CountedTable | PrivateTable
 
 
 class ReadTable(NamedTuple):
@@ -264,13 +304,17 @@ def read_table(
     sample_weight: Any,
     groups: Any = None,
     seed: int,
+    private: Forest | None = None,
 ) -> ReadTable:
     """The table in memory, or the stream, that a user gives to ``fit``; a stream of few rows is read into memory.
 
     ``reading`` are arguments of :meth:`TableEncoder.fit`, the others those of the ``fit`` of an estimator;
-    the seed is that of the sample of a stream. A ValueError or TypeError names the column or argument that is invalid.
+    the seed is that of the sample of a stream, and of a forest that is fitted as a ``private`` one. A ValueError or
+    TypeError names the column or argument that is invalid.
     """
     stage("reading the table")
+    if private is not None:
+        return _read_privately(X, estimator, reading, private, seed, sample_weight, groups)
     start = time.perf_counter()
     stream, found, is_frame, polars = as_stream(X), None, True, False
     if stream is None:
@@ -299,6 +343,35 @@ def read_table(
         what = "rows" if groups is None else "groups of rows"
         raise ValueError(f"at least two {what} with a cell that is not missing are needed")
     return ReadTable(TableInMemory(encoder, x, units), X, is_frame, polars)
+
+
+def _read_privately(
+    X: Any,
+    estimator: Any,
+    reading: dict[str, Any],
+    private: Forest,
+    seed: int,
+    sample_weight: Any,
+    groups: Any,
+) -> ReadTable:
+    """:func:`read_table` for a private forest: no row decides on anything but noisy counts."""
+    if as_stream(X) is not None:
+        raise ValueError("epsilon needs a table in memory; X is a stream")
+    if sample_weight is not None or groups is not None:
+        raise ValueError("epsilon is the privacy of single rows: no sample_weight, no groups")
+    secret = estimator.random_state is None
+    if not secret:
+        warn(
+            "the noise of a private fit follows from random_state: the model is private only for whoever cannot know"
+            " or guess it; fit with random_state=None before you give the model away"
+        )
+    frame, is_frame = read_rows(X, estimator)
+    polars, X = is_polars(X), frame if is_frame else X
+    validate_data(type(estimator)(), X, skip_check_array=True)
+    reading = {k: v for k, v in reading.items() if k != "leave_out"}
+    encoder = TableEncoder.declared(frame.columns, **reading)
+    x = torch.from_numpy(encoder.transform(frame).x)
+    return ReadTable(PrivateTable.of(encoder, x, private, seed, secret), X, is_frame, polars)
 
 
 def refuse_stream(**given: Any) -> None:

@@ -39,7 +39,11 @@ def detector_card(detector: Any, scorer: Any) -> str:
     """The card of a detector with its ``Scorer``: that of its density, and what its calibration guarantees."""
     model, n_evaluations = scorer.density.model_, scorer.density.n_evaluations
     limits = _limits(model)
-    if len(detector.calibration_scores_):
+    if model.epsilon is not None:
+        limits.append(
+            "* Rates and p-values are those of rows drawn from the private model, not of rows of the table."
+        )
+    elif len(detector.calibration_scores_):
         limits += [
             "* p-values and rates hold for rows that are independent and follow the distribution of the calibration"
             " rows; `drift(X)` tests whether new rows do.",
@@ -106,14 +110,19 @@ def _data(model: Any) -> list[str]:
 
 def _held_out(model: Any) -> list[str]:
     found, unit = model.held_out, "per held-out row"
+    last = (
+        "* the same rows chose the model, ended its training or weighed its parts, so nats of new rows are expected to"
+        " be slightly higher; `-score(X)` measures them"
+    )
+    if model.epsilon is not None:
+        unit, last = "per drawn row", "* rows drawn from the private model stand for held-out rows"
     if any(column.has_volume for column in model.encoder.schema):
         unit += " on the encoded scale: without the volumes of bins, pooled categories and units"
     return [
         f"* the model: {_plus_minus(found.nats, found.stderr)} {unit}",
         f"* independent columns: {_plus_minus(found.independent, found.independent_stderr)} {unit}",
         f"* the model is better by {_plus_minus(found.gain, found.gain_stderr)} per row, on {found.n_rows:,} rows",
-        "* the same rows chose the model, ended its training or weighed its parts, so nats of new rows are expected to"
-        " be slightly higher; `-score(X)` measures them",
+        last,
     ]
 
 
@@ -132,9 +141,10 @@ def _calibration(detector: Any, given: Sequence[Any], weight: float) -> list[str
     if len(finite) > 1:
         mean = _plus_minus(-finite.mean(), finite.std(ddof=1) / np.sqrt(len(finite)))
         lines.append(f"* minus the score of a calibration row: {mean} on average")
-    lines.append(
-        f"* {n:,} calibration rows took no part in the fit; the smallest p-value is {1 / (n + 1):.3g}"
-    )
+    whose = "took no part in the fit"
+    if detector.threshold_.drawn:
+        whose = "were drawn from the model"
+    lines.append(f"* {n:,} calibration rows {whose}; the smallest p-value is {1 / (n + 1):.3g}")
     if given:
         groups = detector.groups()
         lines.append(
@@ -150,8 +160,9 @@ def _cost(model: Any, n_evaluations: int) -> list[str]:
         return ["* not measured"]
     if not model.denoiser.closed_form:
         how = f"by {n_evaluations} evaluations, extrapolated from fewer"
+    own = f"* the fit: {cost.fit_seconds:.3g} s on `{model.device.type}`"
     return [
-        f"* the fit: {cost.fit_seconds:.3g} s on `{model.device.type}`",
+        *([] if math.isnan(cost.fit_seconds) else [own]),
         f"* a score: {cost.microseconds:.3g} µs per encoded row {how}, in a batch of {cost.n_rows:,} rows with at most"
         f" {cost.n_threads} threads, on the machine of the fit",
     ]
@@ -162,9 +173,18 @@ def _limits(model: Any) -> list[str]:
     lines = [
         "* The probabilities are those of rows like the training rows. Nothing here says whether new rows are like"
         " them.",
-        "* The file holds no row of the training table, and no average of fewer than five: but categories and how often"
-        " they occur, alone and together, and a model that may draw rows it was fitted to. That is no anonymisation.",
     ]
+    if model.epsilon is not None:
+        lines.append(
+            f"* Differentially private: epsilon {model.epsilon:g} for one row more or less, if the noise is secret, so"
+            " not where `random_state` is given above. Numbers of rows and of missing cells are noisy."
+        )
+    else:
+        lines.append(
+            "* The file holds no row of the training table, and no average of fewer than five: but categories and how"
+            " often they occur, alone and together, and a model that may draw rows it was fitted to. That is no"
+            " anonymisation."
+        )
     if not model.denoiser.closed_form:
         lines.append(
             "* A score is a Monte-Carlo estimate: too low in expectation, for anomalies by more than its standard error"
@@ -197,7 +217,10 @@ def _limits(model: Any) -> list[str]:
             "* Scores contain log-densities: they depend on the units of the columns and may be above 0."
         )
     if any(c.categories for c in schema):
-        lines.append("* The file holds the categories of the training table as they are.")
+        whose = (
+            "of the training table as they are" if model.epsilon is None else "that were declared"
+        )
+        lines.append(f"* The file holds the categories {whose}.")
     if repeat := [str(c.name) for c in schema if getattr(c.codec, "seen", ())]:
         lines.append(
             f"* A number never seen costs nats in {listed(repeat)}: the file holds the different numbers there."

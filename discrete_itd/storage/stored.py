@@ -116,6 +116,8 @@ class _Written:
             value = value.item()
         if isinstance(value, np.random.RandomState):
             return None
+        if isinstance(value, range):
+            value = list(value)
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":

@@ -417,3 +417,37 @@ def test_specifications_that_are_fine():
     edges = check_column_spec("a", {"kind": "binned", "edges": np.array([0, 10])}).edges
     assert edges == (0.0, 10.0)
     assert check_column_spec("a", {"missing": "category"}).missing == "category"
+
+
+def test_declared_categories_are_the_schema_in_their_order():
+    frame = pd.DataFrame({"size": ["L", "S", "L", None], "open": [True, True, None, True]})
+    types = {"size": {"kind": "ordinal", "categories": ["S", "M", "L"]}}
+    encoder = TableEncoder.fit(
+        frame, {**types, "open": {"kind": "nominal", "categories": [False, True]}}
+    )
+    assert encoder.schema[0].categories == ("S", "M", "L")
+    assert encoder.schema[1].open is False
+    x = encoder.transform(pd.DataFrame({"size": ["M", "L", "XL"], "open": [False, True, None]})).x
+    np.testing.assert_array_equal(x, [[1, 0], [2, 1], [3, np.nan]])
+    ordered = frame.astype({"size": pd.CategoricalDtype(["S", "L"], ordered=True)})
+    with pytest.raises(ValueError, match=r"column 'size': its dtype has the categories"):
+        TableEncoder.fit(ordered, types)
+    with pytest.warns(UserWarning, match="every cell is missing"):
+        empty = TableEncoder.fit(frame.assign(size=None), types).schema[0]
+    assert empty.categories == ("S", "M", "L")
+
+
+@pytest.mark.parametrize(
+    ("categories", "match"),
+    [
+        ([], "at least one"),
+        (["S", "S"], "none twice"),
+        ("SML", "a list of values"),
+        ([["S"]], "must be a string or a number"),
+        ([1, True], "mixes truth values"),
+        ([1.0, np.inf], "contains infinity"),
+    ],
+)
+def test_invalid_categories_are_refused_by_name(categories, match):
+    with pytest.raises((ValueError, TypeError), match=f"column 'size'.*{match}"):
+        check_column_spec("size", {"kind": "nominal", "categories": categories})

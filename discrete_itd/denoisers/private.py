@@ -1,0 +1,326 @@
+r"""Density forests (11) from noisy counts: differentially private.
+
+Two tables are neighbours if one has all rows of the other and one more. The forest M(D) of a table D, its independent
+columns and numbers of rows have, for all neighbours D and D' and every set O of results,
+
+.. math:: P(M(D) \in O) \le e^{\varepsilon} P(M(D') \in O). \tag{16}
+
+*Proof.* (a) Integer counts h(D) of which one row more changes at most :math:`\Delta` by one each get independent noise
+with :math:`P(Z = z) \propto e^{-\eta |z|}`: two neighbours give a result g with probabilities whose ratio is
+:math:`e^{\eta (\|g - h(D')\|_1 - \|g - h(D)\|_1)} \le e^{\eta \Delta}`. (b) The marginal counts: a row is in one cell
+of each of the C columns, a level or the gap, so :math:`\Delta = C`; with :math:`\eta = \varepsilon / 2C` they take
+:math:`\varepsilon / 2`. (c) The splits are drawn from the declared levels, these noisy counts and a seed: no row is
+looked at. (d) In each of Tr trees a row is in one leaf, which follows from its cells and the splits alone, and there in
+one cell of each column: :math:`\Delta = C Tr`; with :math:`\eta = \varepsilon / (2 C Tr)` the counts of leaves take
+:math:`\varepsilon / 2`, whatever (b) gave. (e) Both in sequence take :math:`\varepsilon` (McSherry 2009, theorem 3),
+and what is computed from noisy counts and declarations takes nothing (Dwork & Roth 2014, proposition 2.1). Sampling is
+exact in integers, so that no rounding of floating-point noise reveals a count (Mironov 2012); :math:`\eta` is rounded
+down. The one assumption is that the random bits are unpredictable. A row exchanged for another is two steps:
+:math:`2 \varepsilon`; k rows of one person take :math:`k \varepsilon`.
+
+All trees count all rows. With a part of the rows for each tree, noise would be Tr times smaller and so would be counts;
+leaves would have more sampling error. There are no counts of leaves beside those of columns: a leaf's number of rows is
+estimated from all of its columns, and the sensitivity stays C.
+
+References
+----------
+Ghosh, Roughgarden & Sundararajan, "Universally utility-maximizing privacy mechanisms", STOC 2009 (the noise);
+Canonne, Kamath & Steinke, "The discrete Gaussian for differential privacy", NeurIPS 2020, algorithms 1 and 2 (its exact
+sampling); McSherry, "Privacy integrated queries", SIGMOD 2009; Dwork & Roth, "The algorithmic foundations of
+differential privacy", 2014; Mironov, "On significance of the least significant bits for differential privacy", CCS
+2012; Fletcher & Islam, "Decision tree classification with differential privacy: a survey", ACM Computing Surveys 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.noise import row_hashes
+from discrete_itd.denoisers.forest import ForestDenoiser, Splits
+from discrete_itd.denoisers.forest_fit import noise as coin
+from discrete_itd.denoisers.marginal import MarginalDenoiser
+
+UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
+ROWS = 4096  # counted at once
+LEAST_SHARE = 0.1  # of a node's independent columns on either side of a split
+BALANCE = 0.3, 0.7  # between which a split divides them, where levels allow it
+NOISE_OF_LEAF = 2.0  # scales of the noise in an average leaf's rows, at least
+MOST_DEPTH = 8
+MOST_COUNTS = 1 << 24
+LEAST = 1e-9  # rows, and probability of a level in its box
+
+Integers = NDArray[np.int64]
+RandomBytes = Callable[[int], bytes]
+
+
+def integers_below(bound: Integers, random_bytes: RandomBytes) -> Integers:
+    """Uniform integers from 0 to ``bound`` (n,), positive, excluded: exact."""
+    out, todo = np.zeros(len(bound), np.int64), np.arange(len(bound))
+    while len(todo):
+        drawn = np.frombuffer(random_bytes(8 * len(todo)), np.uint64) >> np.uint64(1)
+        own = bound[todo].astype(np.uint64)
+        kept = drawn < (np.uint64(1 << 63) // own) * own
+        out[todo[kept]] = (drawn % own)[kept].astype(np.int64)
+        todo = todo[~kept]
+    return out
+
+
+def exponential_coins(u: Integers, random_bytes: RandomBytes) -> NDArray[np.bool_]:
+    """Coins with the probabilities exp(-u / UNIT), for u (n,) between 0 and UNIT: exact."""
+    k, going = np.ones(len(u), np.int64), np.arange(len(u))
+    while len(going):
+        going = going[integers_below(UNIT * k[going], random_bytes) < u[going]]
+        k[going] += 1
+    return k % 2 == 1
+
+
+def discrete_laplace(rate: int, n: int, random_bytes: RandomBytes) -> Integers:
+    """Integers z (n,) with probabilities proportional to exp(-abs(z) rate / UNIT): exact."""
+    out, todo = np.zeros(n, np.int64), np.arange(n)
+    while len(todo):
+        u = integers_below(np.full(len(todo), UNIT), random_bytes)
+        accepted = exponential_coins(u, random_bytes)
+        v, going = np.zeros(len(todo), np.int64), np.flatnonzero(accepted)
+        while len(going):
+            going = going[exponential_coins(np.full(len(going), UNIT), random_bytes)]
+            v[going] += 1
+        size = (u + UNIT * v) // rate
+        negative = integers_below(np.full(len(todo), 2), random_bytes) == 1
+        accepted &= ~(negative & (size == 0))
+        out[todo[accepted]] = np.where(negative, -size, size)[accepted]
+        todo = todo[~accepted]
+    return out
+
+
+class NoisyCounts(NamedTuple):
+    """Counts with noise: float64 of integers, of ``scale`` (the inverse of its rate) and ``variance``."""
+
+    counts: Tensor
+    scale: float
+    variance: float
+
+
+def noisy(
+    counts: Tensor, sensitivity: int, epsilon: float, random_bytes: RandomBytes
+) -> NoisyCounts:
+    """Counts of int64, of which a row changes ``sensitivity`` by one each, with noise that takes ``epsilon``."""
+    rate = math.floor(UNIT * epsilon / sensitivity)
+    if rate < 1:
+        raise ValueError(f"epsilon={2 * epsilon:g} is too small for {sensitivity} counts of a row")
+    drawn = torch.from_numpy(discrete_laplace(rate, counts.numel(), random_bytes))
+    eta = rate / UNIT
+    variance = 2 * math.exp(-eta) / math.expm1(-eta) ** 2
+    return NoisyCounts((counts + drawn.view(counts.shape)).double(), 1 / eta, variance)
+
+
+class PrivateFit(NamedTuple):
+    """A forest and independent columns of noisy counts, and noisy numbers of rows and of gaps by column (C,)."""
+
+    forest: ForestDenoiser
+    marginals: MarginalDenoiser
+    n_rows: int
+    n_missing: list[int]
+
+
+def fit_private(
+    book: Codebook, x: Tensor, epsilon: float, n_trees: int, seed: int, random_bytes: RandomBytes
+) -> PrivateFit:
+    """A forest of the rows ``x`` (N, C), with the privacy (16); every column is of low cardinality.
+
+    There are at most ``n_trees``, and fewer for a smaller ``epsilon``; ``random_bytes(n)`` gives n random bytes for the
+    noise, ``seed`` may be known. A ValueError if epsilon is too small.
+    """
+    levels, n_columns = book.levels, book.n_columns
+    n_points, width = levels.n_points, levels.n_points + n_columns
+    cells = torch.cat([_cells(book, part) for part in x.split(ROWS)])
+    counts = torch.bincount(cells.flatten(), minlength=width)
+    marginal = noisy(counts, n_columns, epsilon / 2, random_bytes)
+    prior = Prior.of(book, marginal)
+    marginals = MarginalDenoiser(book, prior.probs)
+    n_trees, depth = shape(prior.n_rows, epsilon, n_columns, n_trees, width)
+    splits = draw_splits(book, prior.probs, n_trees, depth, seed)
+    in_leaves = torch.zeros(splits.n_leaves * width, dtype=torch.int64)
+    for rows, own in zip(x.split(ROWS), cells.split(ROWS), strict=True):
+        place = leaves_of(splits, prior.probs, rows, seed)[:, :, None] * width + own[:, None]
+        in_leaves += torch.bincount(place.flatten(), minlength=len(in_leaves))
+    by_leaf = in_leaves.view(-1, width)
+    forest = forest_of(
+        splits, prior, noisy(by_leaf, n_trees * n_columns, epsilon / 2, random_bytes)
+    )
+    n_missing = [min(max(0, round(n)), prior.n_rows) for n in marginal.counts[n_points:].tolist()]
+    return PrivateFit(forest, marginals, prior.n_rows, n_missing)
+
+
+def _cells(book: Codebook, x: Tensor) -> Tensor:
+    """The cell of every row in each column's histogram: its level, or T and the column where it is missing: (N, C)."""
+    level = book.level_of(x)
+    gap = level.new_tensor(range(book.n_columns)) + book.levels.n_points
+    return torch.where(level == book.levels.n_points, gap, level)
+
+
+class Prior(NamedTuple):
+    """Estimates from noisy marginal counts: probabilities (T,), shares missing (C,) and the number of rows."""
+
+    probs: Tensor
+    missing: Tensor
+    n_rows: int
+
+    @classmethod
+    def of(cls, book: Codebook, marginal: NoisyCounts) -> Prior:
+        levels, n_points = book.levels, book.levels.n_points
+        counts = marginal.counts
+        sizes = torch.tensor(levels.cardinalities, dtype=torch.float64)
+        known, gaps = levels.sum(counts[None, :n_points])[0], counts[n_points:]
+        weights = 1 / (sizes + 1)  # the inverse variance of a column's number of rows
+        n = max(1.0, float(weights @ (known + gaps) / weights.sum()))
+        gaps = gaps.clamp(0.0, n)
+        mean = ((n - gaps) / sizes).clamp_min(marginal.scale)
+        probs = expected_counts(counts[:n_points], marginal.scale, levels.per_level(mean[None])[0])
+        probs = probs / levels.per_level(levels.sum(probs[None]))[0]
+        return cls(probs, gaps / n, round(n))
+
+
+def expected_counts(noisy: Tensor, scale: float, mean: Tensor) -> Tensor:
+    r"""The expectation of counts, exponentially distributed with a ``mean`` of at least ``scale``, given noisy ones.
+
+    With noise of density :math:`e^{-|z|/s}/2s`; positive.
+    """
+    t = noisy.clamp_min(0.0)
+    fall, rise = 1 / scale + 1 / mean, (1 / scale - 1 / mean).clamp_min(1e-9 / scale)
+    at = rise * t
+    below = -torch.expm1(-at) / rise
+    moment = torch.where(
+        at < 1e-4, t.square() / 2, (-torch.expm1(-at) - at * torch.exp(-at)) / rise.square()
+    )
+    inside = (t * below - moment + t / fall + 1 / fall.square()) / (below + 1 / fall)
+    return torch.where(noisy > 0, inside, 1 / fall)
+
+
+def shape(n_rows: int, epsilon: float, n_columns: int, n_trees: int, width: int) -> tuple[int, int]:
+    """Numbers of trees and of splits on a branch with which the noise of an average leaf is bounded."""
+    budget = n_rows * epsilon / (2 * NOISE_OF_LEAF * n_columns)  # leaves of all trees
+    budget = min(budget, MOST_COUNTS / width)
+    n_trees = max(1, min(n_trees, round(math.sqrt(budget) / 2)))
+    return n_trees, max(0, min(MOST_DEPTH, math.floor(math.log2(max(1.0, budget / n_trees)))))
+
+
+def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: int) -> Splits:
+    """Trees whose splits are drawn at random by independent columns with the probabilities ``probs`` (T,)."""
+    rng, levels, p = np.random.default_rng(seed), book.levels, probs.numpy()
+    own = [np.arange(levels.n_points)[levels.own(i)] for i in range(levels.n_columns)]
+    ranks = np.zeros((n_trees, levels.n_points))
+    for t in range(n_trees):
+        for j, places in zip(book.finite.tolist(), own, strict=True):
+            order = np.arange(len(places))
+            is_line = book.columns[j].kind == "line"
+            ranks[t, places] = order if is_line else rng.permutation(order)
+    column, threshold = [], []
+    nodes = [(t, np.ones(levels.n_points, bool)) for t in range(n_trees)]
+    for d in range(depth + 1):
+        children = []
+        for t, inside in nodes:
+            found = -1, 0.0
+            for i in rng.permutation(len(own)) if d < depth else ():
+                places = own[i][inside[own[i]]]
+                places = places[ranks[t, places].argsort()]
+                share = p[places].cumsum()[:-1] / p[places].sum()
+                if not len(share):
+                    continue
+                k = int(np.abs(share - rng.uniform(*BALANCE)).argmin())
+                if LEAST_SHARE <= share[k] <= 1 - LEAST_SHARE:
+                    found = int(book.finite[i]), float(ranks[t, places[k : k + 2]].mean())
+                    for part in (places[k + 1 :], places[: k + 1]):
+                        child = inside.copy()
+                        child[part] = False
+                        children.append((t, child))
+                    break
+            column.append(found[0])
+            threshold.append(found[1])
+        nodes = children
+    return Splits(book, torch.tensor(column), torch.tensor(threshold), torch.from_numpy(ranks))
+
+
+def leaves_of(splits: Splits, probs: Tensor, x: Tensor, seed: int) -> Tensor:
+    """The leaf of rows ``x`` (N, C) in each tree, (N, Tr): of each row a function of its cells alone.
+
+    A row with a gap follows a child at random, by its hash and the children's shares of independent columns.
+    """
+    share, row_hash = shares_of_boxes(splits, probs), row_hashes(x)
+
+    def choose(row: Tensor, node: Tensor, right: Tensor, missing: Tensor) -> Tensor:
+        u = coin(row_hash[row], node, seed)
+        return torch.where(missing, u >= share[splits.left[node]] / share[node], right)
+
+    return splits.descend(splits.values(*splits.places(x)), len(x), choose)
+
+
+def shares_of_boxes(splits: Splits, probs: Tensor) -> Tensor:
+    """The probability of each node's box by independent columns: (M,)."""
+    inside = splits.inside(torch.arange(splits.n_nodes), *splits.boxes())
+    return splits.codebook.levels.sum(probs * inside).prod(1)
+
+
+def shrunk(distance: Tensor, error: Tensor, size: Tensor) -> Tensor:
+    """Weights (n, ...) of estimates with a squared ``distance`` from a prior, of which ``error`` is expected of noise.
+
+    James and Stein's, with the variance of what is estimated from all n together; the distances are in multiples of
+    ``size``.
+    """
+    spread = ((distance - error).sum(0) / size.square().sum(0)).clamp_min(0.0)
+    return spread / (spread + error / size.square())
+
+
+def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoiser:
+    """The forest of noisy counts in leaves (L, T + C), as far as nodes differ from those above by more than noise.
+
+    A node's distributions and its share of the rows are means of what its counts say and what those of the node above,
+    and of independent columns at the roots, make one expect; their weights are those of :func:`shrunk`.
+    """
+    book, levels, boxes = splits.codebook, splits.codebook.levels, splits.boxes()
+    n_points, n = levels.n_points, float(prior.n_rows)
+    inside = splits.inside(splits.leaves, *boxes)
+    own = noisy.counts[:, :n_points] * inside
+    weight = 1 / (
+        levels.sum(inside.double()) + 1
+    )  # the inverse variance of a column's number of rows
+    rows = ((levels.sum(own) + noisy.counts[:, n_points:]) * weight).sum(1) / weight.sum(1)
+    counts, error = splits.sums(own), noisy.variance * splits.sums(inside.double())
+    rows, error_of_rows = splits.sums(rows), splits.sums(noisy.variance / weight.sum(1))
+    probs = torch.zeros_like(counts)
+    share, total = torch.ones_like(rows), torch.full_like(rows, n)
+
+    def normalised(t: Tensor) -> Tensor:
+        return t / levels.per_level(levels.sum(t))
+
+    for part in splits.depths:
+        box = splits.inside(torch.arange(part.start, part.stop), *boxes)
+        before = prior.probs.expand(len(box), -1)
+        if part.start:
+            up = splits.parent[part]
+            before = probs[up] * box
+            base, above = levels.sum(before).prod(1), total[up]
+            before = normalised(before)
+            spread = error_of_rows[part] + above * base * (1 - base)
+            mixed = shrunk((rows[part] - above * base).square(), spread, above)
+            found = rows[part].clamp_min(LEAST).unflatten(0, (-1, 2))
+            found = (found / found.sum(1, keepdim=True)).flatten()
+            share[part] = ((1 - mixed) * base + mixed * found).clamp_min(LEAST)
+            pairs = share[part].unflatten(0, (-1, 2))
+            share[part] = (pairs / pairs.sum(1, keepdim=True)).flatten()
+            total[part] = (above * share[part]).clamp_min(LEAST)
+        there = (total[part, None] * (1 - prior.missing)).clamp_min(LEAST)
+        distance = levels.sum((counts[part] - before * levels.per_level(there)).square() * box)
+        spread = levels.sum(error[part]) + there * (1 - levels.sum(before.square()))
+        mixed = levels.per_level(shrunk(distance, spread.clamp_min(LEAST), there))
+        found = normalised(counts[part].clamp_min(0.0) * box + LEAST * before)
+        probs[part] = normalised((1 - mixed) * before + mixed * found + LEAST * box)
+    parts = splits.column, splits.threshold, splits.rank
+    return ForestDenoiser(book, *parts, share, probs[splits.leaves])
