@@ -47,6 +47,7 @@ from discrete_itd.likelihood.sampling import column_distribution, point_predicti
 from discrete_itd.models.combined import recipe
 from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model, seed_of_run
+from discrete_itd.models.information import information_of_rows, log_prob_of
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.models.training_tables import ADDITIVE, CountedTable, TrainingTable, read_table
 from discrete_itd.progress import fit_progress, progress_bar
@@ -72,6 +73,7 @@ KNOWN_NAMED = 3  # categories that an error names
 # rows of a curve by default: at most, at least, and the floats that may be computed for all of them
 CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
 VERBS = {"log_prob": "score", "attribution": "explain"}  # of the model's methods, on a progress bar
+INFORMATION_ROWS = 2000  # drawn for an entropy or a mutual information
 TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
 
 
@@ -86,6 +88,13 @@ def private_forest(denoiser: Any) -> Forest | None:
     """The recipe of a differentially private forest; None for any other."""
     wanted = recipe(denoiser)
     return wanted if isinstance(wanted, Forest) and wanted.epsilon is not None else None
+
+
+class Nats(NamedTuple):
+    """An information in nats, with the standard error of the mean over rows."""
+
+    value: float
+    stderr: float
 
 
 def _of_model(name: str) -> Any:
@@ -661,6 +670,133 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             ).nats  # fmt: skip
         return rows.table(nats.cpu().numpy()[rows.inverse][:, : rows.encoder.n_columns])
 
+    def entropy(
+        self,
+        columns: Hashable | Iterable[Hashable] | None = None,
+        given: Hashable | Iterable[Hashable] | None = None,
+        *,
+        X: Any = None,
+        n_rows: int = INFORMATION_ROWS,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Nats:
+        r"""Entropy of some columns, :math:`H(A | C)`, in nats: the mean of :math:`-\log P(a | c)`.
+
+        Parameters
+        ----------
+        columns : name (position, for an array) of a column, or several, optional
+            The columns A; by default all that are not ``given``. The others are unknown.
+        given : names, optional
+            The columns C to condition on.
+        X : DataFrame or array-like, shape (N, C), or Rows, optional
+            The rows whose mean is taken: of held-out rows it is a cross-entropy, an upper bound of the entropy of
+            their distribution in expectation. By default, ``n_rows`` drawn from the model: the model's own entropy.
+        n_rows : int
+        random_state : int, RandomState or None
+            Of the draws.
+
+        Returns
+        -------
+        Nats
+            ``value`` and ``stderr``, the standard error of a mean over rows; it does not measure how well the model
+            fits. With continuous columns, the entropy of a density, in the units of the table, which may be negative.
+
+        Raises
+        ------
+        ValueError
+            Naming a column that the model does not have, or that is both asked about and given; or for fewer than two
+            rows.
+        """
+        rows = self._rows_or_draws(X, n_rows, random_state)
+        _, of, known = self._three_masks(rows, None, columns, given, "columns")
+        nats = -log_prob_of(self.model_, rows.x, of, known, self.n_evaluations)
+        volume = rows.log_volume[:, of.cpu().numpy()].sum(1)
+        return _mean(nats.cpu().numpy() - volume)
+
+    def mutual_information(
+        self,
+        about: Hashable | Iterable[Hashable],
+        of: Hashable | Iterable[Hashable] | None = None,
+        given: Hashable | Iterable[Hashable] | None = None,
+        *,
+        X: Any = None,
+        n_rows: int = INFORMATION_ROWS,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Nats:
+        r"""Mutual information of columns, :math:`I(A; B | C) = E \log P(b | a, c) / P(b | c)`, in nats.
+
+        Of a network it is half the integral over the SNR of the gap between the squared errors of b without and with
+        a, on the same noise, eq. (17); of any other model, the difference of two log-probabilities. With the same rows,
+        the chain rule :math:`I(A, A'; B) = I(A; B) + I(A'; B | A)` of an exact model holds to rounding.
+
+        Parameters
+        ----------
+        about : name (position, for an array) of a column, or several
+            The columns A.
+        of : names, optional
+            The columns B; by default all that are neither ``about`` nor ``given``. The others are unknown.
+        given, X, n_rows, random_state
+            As in :meth:`entropy`. With held-out rows ``X``, it is the fall of the code length of B by A.
+
+        Returns
+        -------
+        Nats
+            ``value`` and ``stderr``, the standard error of a mean over rows; a small value may be below zero by chance.
+
+        Raises
+        ------
+        ValueError
+            As of :meth:`entropy`.
+
+        References
+        ----------
+        Yu et al., "MMG: mutual information estimation via the MMSE gap in diffusion", 2025, arXiv:2509.20609.
+        """
+        rows = self._rows_or_draws(X, n_rows, random_state)
+        informing, of_mask, known = self._three_masks(rows, about, of, given, "of")
+        with progress_bar(len(rows), "mutual information") as bar:
+            nats = information_of_rows(
+                self.model_, rows.x, informing, of_mask, known, self.n_evaluations, bar.update
+            )
+        return _mean(nats.cpu().numpy())
+
+    def _rows_or_draws(self, X: Any, n_rows: int, random_state: Any) -> Rows:
+        """The rows of a table, or drawn ones: at least two."""
+        check_is_fitted(self)
+        if X is None:
+            check_integer("n_rows", n_rows, 2)
+            X = self.sample(n_rows, random_state=random_state, missing="as_trained")
+        rows = self.rows(X)
+        if len(rows) < 2:
+            raise ValueError(f"X has {len(rows)} rows; an average with a standard error needs two")
+        return rows
+
+    def _three_masks(
+        self, rows: Rows, about: Any, of: Any, given: Any, name: str
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Which internal columns inform, are informed (``name``; by default all others), and are given."""
+        nothing = torch.zeros(rows.x.shape[1], dtype=torch.bool, device=rows.x.device)
+        parts = {"about": about, name: of, "given": given}
+        masks = {key: _mask(rows, value, key) for key, value in parts.items()}
+        if about is not None and masks["about"] is None:
+            raise ValueError("about names no column")
+        one = nothing if masks["about"] is None else masks["about"]
+        known = masks["given"]
+        taken = one if known is None else one | known
+        two = ~taken if of is None else masks[name]
+        if two is None or not bool(two.any()):
+            raise ValueError(f"{name} names no column, or none is left")
+        pairs = [
+            (one, known, "about", "given"),
+            (one, two, "about", name),
+            (two, known, name, "given"),
+        ]
+        for a, b, first, second in pairs:
+            twice = None if b is None else torch.nonzero(a & b).flatten().tolist()
+            if twice:
+                column = rows.encoder.names[rows.encoder.owner[twice[0]]]
+                raise ValueError(f"column {column!r} is in {first} and in {second}")
+        return one, two, known
+
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int | None = None) -> pd.DataFrame:
         r"""Denoising error at each SNR; the area under the curve is the code length.
 
@@ -986,6 +1122,11 @@ def _mask(rows: Rows, names: Any, parameter: str) -> Tensor | None:
     places = [encoder.place_of(name, f"{parameter}=") for name in wanted]
     mask = np.isin(np.arange(encoder.n_columns), places)[encoder.owner]
     return torch.from_numpy(mask).to(rows.x.device) if wanted else None
+
+
+def _mean(nats: np.ndarray) -> Nats:
+    """The mean over rows, and its standard error."""
+    return Nats(float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(len(nats))))
 
 
 def ignored(extra: Collection[Any], columns: Collection[Any]) -> str:

@@ -4,9 +4,9 @@ By default the axes are those of a new figure, ``ax.figure``, which has ``savefi
 pyplot and its global state are not used. matplotlib comes with ``pip install "discrete-itd[plot]"``.
 
 A figure of a model and rows is also drawn from its numbers alone, given in place of the model: the table of
-``mse_curve`` or of :func:`column_entropies`, ``history_``, :class:`RowScores` or :class:`PValues`. Where a figure is of
-a density, the density of a detector is drawn. A function raises a TypeError if the model is anything else, and a
-NotFittedError if it is not fitted.
+``mse_curve``, :func:`column_entropies` or :func:`information_matrix`, ``history_``, :class:`RowScores` or
+:class:`PValues`. Where a figure is of a density, the density of a detector is drawn. A function raises a TypeError if
+the model is anything else, and a NotFittedError if it is not fitted.
 
 The colours are those of Okabe and Ito (2008), which readers with any kind of colour vision can distinguish, and no
 information is conveyed by colour alone.
@@ -31,6 +31,7 @@ from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows, as_frame, written
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.information import pairwise_information
 from discrete_itd.statistics import TRANSIENT, curve_areas, extrapolate, half_error, p_value_band
 from discrete_itd.validation import check_integer
 
@@ -53,6 +54,9 @@ MOST_ROWS = 500  # rows for what costs one network evaluation per row and column
 MOST_COLUMNS = 100  # columns whose entropy given all others is measured
 # in a wide table: floats of these posteriors in all, and least number of rows
 MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
+MOST_SHADED, MOST_NUMBERED = 40, 14  # columns of a matrix, and of one with numbers
+FEWEST_PAIRED, MOST_PAIR_WORK = 64, 1 << 34  # rows of a pair, and floats of all pairs
+SMALLEST_NATS = 0.05  # of the darkest shade
 MOST_SCORES = 1 << 17  # in all, where conditionals are enumerated by scores
 
 
@@ -440,6 +444,66 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
             "share": share,
         }
     )
+
+
+def plot_information_matrix(
+    model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None = None
+) -> Axes:
+    """The mutual information of every two columns, in nats, as shades; numbers where there is room for them.
+
+    ``X`` (N, C) are held-out rows, of which at most 500, spread over the table, are used, or the table of
+    :func:`information_matrix`. Of more than 40 columns, those that share most with another one are drawn.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    >>> len(plot_information_matrix(model, frame).images)
+    1
+    """
+    if not isinstance(model, pd.DataFrame):
+        density = _asked(model, X)[1]
+        model = information_matrix(density, density.rows(X))
+    strongest = np.nanmax(np.where(np.isnan(model), -np.inf, model), axis=1)
+    kept = np.sort(np.argsort(-strongest, kind="stable")[:MOST_SHADED])
+    nats, names = model.to_numpy()[np.ix_(kept, kept)], [model.columns[j] for j in kept]
+    side = 1.6 + 0.27 * len(names)
+    ax = new_axes((side + 0.6, side)) if ax is None else ax
+    most = max(np.nanmax(nats, initial=0.0), SMALLEST_NATS)
+    image = ax.imshow(np.clip(nats, 0.0, None), cmap="Blues", vmin=0.0, vmax=most)
+    ax.figure.colorbar(image, ax=ax, label="mutual information, nats", shrink=0.8)
+    if len(names) <= MOST_NUMBERED:
+        for (j, k), value in np.ndenumerate(nats):
+            if j != k:
+                ink = "white" if value > 0.6 * most else INK
+                ax.text(k, j, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
+    labels = [shorten(name) for name in names]
+    ax.set_xticks(range(len(names)), labels, rotation=90)
+    ax.set_yticks(range(len(names)), labels)
+    for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        label.set_parse_math(False)
+    ax.tick_params(colors=INK, labelsize=9.5, length=0)
+    return ax
+
+
+def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
+    """Mutual information of every two columns in nats, over at most ``MOST_ROWS`` rows: (C, C), the diagonal NaN.
+
+    ``attrs["stderr"]`` has the standard errors of the means over rows, in the same shape. Pairs are asked of the exact
+    model, or of the companion of a scorer that has one. Of a network, each pair costs ``MOST_ROWS`` times
+    ``n_evaluations`` evaluations, so it is refused with a ValueError; ``mutual_information`` has single pairs.
+    """
+    if len(rows) < 2:
+        raise ValueError(f"{len(rows)} rows; an average with a standard error needs two")
+    n = density.encoder_.n_columns
+    work = max(1, n * (n - 1) // 2) * density.model_.anywhere.noisy_work
+    most = max(FEWEST_PAIRED, min(MOST_ROWS, MOST_PAIR_WORK // work))
+    rows = rows.take(slice(None, None, spread_step(len(rows), most)))
+    value, stderr = (t.cpu().numpy() for t in pairwise_information(density.model_, rows.x))
+    names = density.encoder_.names
+    matrix = pd.DataFrame(value, index=names, columns=names)
+    matrix.attrs["stderr"] = stderr
+    return matrix
 
 
 def spread_step(n: int, most: int) -> int:

@@ -421,7 +421,7 @@ class ImageDensity:
             raise ValueError("the model has no classes")
         options = {"n_points": n_points}
         about = self.denoiser.codebook.leading, self.quadrature
-        nats, _ = self._ask(pointwise_information, X, labels, *about, **options)
+        nats, *_ = self._ask(pointwise_information, X, labels, *about, **options)
         return nats[:, : self.pixels.n_pixels].reshape(-1, *self.pixels.shape)
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:

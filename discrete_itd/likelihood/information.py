@@ -5,12 +5,19 @@ The denoised means of a noisy row with and without columns y differ by the infor
 .. math:: \iota(x; y) = \tfrac12\int_0^\infty \mathbb E\,\|\hat x(z) - \hat x(z, y)\|^2 d\gamma,
 
 which is not negative and a sum over the columns of x. For an exact denoiser its mean is the mutual information I(x; y):
-the squared error without y is that with y plus this difference, so the two integrals (3) differ by it.
+the squared error without y is that with y plus this difference, so the two integrals (3) differ by it. Of a denoiser
+that is not exact, the difference of the two squared errors on the same noise,
+
+.. math:: \tfrac12\int_0^\infty \mathbb E\bigl[\|x-\hat x(z)\|^2 - \|x-\hat x(z, y)\|^2\bigr] d\gamma, \qquad (17)
+
+is the difference of two code lengths (3), and can be negative in a row.
 
 References
 ----------
 Kong, Liu, Li, Yogatama, Ver Steeg, "Interpretable diffusion via information decomposition", ICLR 2024,
 arXiv:2310.07972: the non-negative decomposition, pixel by pixel.
+Yu, Zhang, Kong, Ver Steeg et al., "MMG: mutual information estimation via the MMSE gap in diffusion", 2025,
+arXiv:2509.20609: the estimator (17).
 """
 
 from __future__ import annotations
@@ -30,10 +37,14 @@ from discrete_itd.likelihood.standard_error import paired_variance
 
 
 class Information(NamedTuple):
-    """Nats by column (N, C), zero in the columns that inform, and the standard error of a row's sum (N,)."""
+    """Nats by column (N, C), zero in the columns that inform, and the standard error of a row's sum (N,).
+
+    ``gap`` (N,) is the difference (17) of the squared errors, over the same columns and on the same noise.
+    """
 
     nats: Tensor
     stderr: Tensor
+    gap: Tensor
 
 
 @torch.no_grad()
@@ -43,6 +54,7 @@ def pointwise_information(
     informing: Tensor,
     quadrature: Quadrature,
     *,
+    informed: Tensor | None = None,
     given: Tensor | None = None,
     n_points: int = 64,
     generator: torch.Generator,
@@ -51,13 +63,18 @@ def pointwise_information(
 ) -> Information:
     """Information that the columns ``informing`` (C,) of each row of ``x`` (N, C) carry about its other columns.
 
-    Missing cells neither inform nor are informed. The information is conditional on the columns ``given`` (C,). Each
-    row has ``n_points`` noisy points, at least 4, with SNRs from the quadrature; each costs two denoiser calls. A call
-    takes ``batch_size`` rows times points; ``progress`` is called with the number of rows done since its last call. A
-    ValueError if no column informs, or none is left to be informed.
+    Or about those of them that are ``informed`` (C,), while the rest stays unknown. Missing cells neither inform nor
+    are informed. The information is conditional on the columns ``given`` (C,). Each row has ``n_points`` noisy points,
+    at least 4, with SNRs from the quadrature; each costs two denoiser calls. A call takes ``batch_size`` rows times
+    points; ``progress`` is called with the number of rows done since its last call. A ValueError if no column informs,
+    or none is left to be informed.
     """
     book = denoiser.codebook
     both = torch.zeros_like(informing) if given is None else given
+    if informed is not None:
+        if bool((informed & (informing | both)).any()):
+            raise ValueError("a column cannot be informed by itself, or of what is given")
+        x = x.masked_fill(~(informed | informing | both), math.nan)
     if not bool(informing.any()) or bool((informing | both).all()):
         raise ValueError("some columns must inform, and some must be left to be informed")
     if bool((informing & both).any()):
@@ -66,7 +83,7 @@ def pointwise_information(
         raise ValueError(f"n_points must be at least 4, got {n_points}")
     n_points += n_points % 2  # strata are compared in pairs
     salt, quadrature = draw_salt(generator), quadrature.to(x.device)
-    nats, stderrs = [x.new_zeros(0, book.n_columns)], [x.new_zeros(0)]
+    nats, stderrs, gaps = [x.new_zeros(0, book.n_columns)], [x.new_zeros(0)], [x.new_zeros(0)]
     for rows in x.split(max(1, batch_size // n_points)):
         each, noise, snr, weight = noisy_copies(rows, quadrature, n_points, n_points, salt)
         xi = noise.normal(1, book.n_coords, book.dtype)
@@ -80,17 +97,26 @@ def pointwise_information(
             means.append(torch.cat([denoiser(*part).mean() for part in parts]))
             first.append(denoiser(start.y[row], start.snr[row]).mean())
 
-        def by_column(pair: list[Tensor], asked: Tensor) -> Tensor:
-            square = (pair[0] - pair[1]).double().square()
+        def by_column(square: Tensor, asked: Tensor) -> Tensor:
             at = book.coord_column.expand(len(square), -1)
             wide = square.new_zeros(len(square), book.n_columns).scatter_add_(1, at, square)
             return wide.masked_fill(~asked, 0.0)
 
-        f = 0.5 * weight[:, None] * by_column(means, asked)
-        f = f.unflatten(0, (-1, n_points))
+        points = book.embed(each)
+
+        def differences(pair: list[Tensor], points: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+            one, two = pair[0].double(), pair[1].double()
+            errors = (points - one).square() - (points - two).square()
+            return by_column((one - two).square(), asked), by_column(errors, asked).sum(1)
+
+        inner, gap = differences(means, points, asked)
         # left of the quadrature only y is known
-        nats.append(f.mean(1) + quadrature.low / 2 * by_column(first, asked[row]))
+        left, left_gap = differences(first, points[row], asked[row])
+        f = (0.5 * weight[:, None] * inner).unflatten(0, (-1, n_points))
+        nats.append(f.mean(1) + quadrature.low / 2 * left)
+        gap = (0.5 * weight * gap).unflatten(0, (-1, n_points))
+        gaps.append(gap.mean(1) + quadrature.low / 2 * left_gap)
         stderrs.append(paired_variance(f.sum(2)).sqrt())
         if progress is not None:
             progress(len(rows))
-    return Information(torch.cat(nats), torch.cat(stderrs))
+    return Information(torch.cat(nats), torch.cat(stderrs), torch.cat(gaps))
