@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import combinations
 from typing import Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
@@ -47,7 +48,7 @@ from discrete_itd.likelihood.sampling import column_distribution, point_predicti
 from discrete_itd.models.combined import recipe
 from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model, seed_of_run
-from discrete_itd.models.information import information_of_rows, log_prob_of
+from discrete_itd.models.information import Term, information_of, log_prob_of
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.models.training_tables import ADDITIVE, CountedTable, TrainingTable, read_table
 from discrete_itd.progress import fit_progress, progress_bar
@@ -194,7 +195,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         The fitted model at the level of tensors: encoder, denoiser, schedule, device and seed.
         ``model_.schedule_table`` has the schedules tried, with their held-out nats at about equal cost, the best first.
         ``model_.companion`` is an exact model beside one that scores complete rows only: it proposes values where
-        several cells are unknown, and answers where cells are half known (``information``).
+        several cells are unknown, and answers where cells are half known (``information``). ``model_.stopped`` is
+        "max_time" if the time ended anything, or left no time for it; "interrupted" by Ctrl-C; else why the training of
+        the chosen model ended: "max_steps", "no improvement", "diverged", or "exact" if it was not trained.
     encoder_ : TableEncoder
         The schema of the table; ``encoder_.describe()`` is a table of it.
     denoiser_ : Denoiser
@@ -208,9 +211,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
-    stopped_ : str
-        "max_time" if the time ended anything, or left no time for it; "interrupted" by Ctrl-C; else why the training of
-        the chosen model ended: "max_steps", "no improvement", "diverged", or "exact" if it was not trained.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if the table had string column names.
@@ -464,7 +464,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     candidates_: pd.DataFrame | None = _of_model("candidates")
     history_: pd.DataFrame = _of_model("history")
     members_: pd.DataFrame | None = _of_model("members")
-    stopped_: str = _of_model("stopped")
 
     def model_card(self) -> str:
         """Model card of the fitted model, in Markdown: data, held-out nats, cost and limits.
@@ -689,7 +688,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             The columns C to condition on.
         X : DataFrame or array-like, shape (N, C), or Rows, optional
             The rows whose mean is taken: of held-out rows it is a cross-entropy, an upper bound of the entropy of
-            their distribution in expectation. By default, ``n_rows`` drawn from the model: the model's own entropy.
+            their distribution in expectation. Their missing cells are left out. By default, ``n_rows`` drawn from the
+            model: the model's own entropy.
         n_rows : int
         random_state : int, RandomState or None
             Of the draws.
@@ -697,8 +697,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Returns
         -------
         Nats
-            ``value`` and ``stderr``, the standard error of a mean over rows; it does not measure how well the model
-            fits. With continuous columns, the entropy of a density, in the units of the table, which may be negative.
+            ``value`` and ``stderr``, the standard error of a mean over rows and, of a model that is not exact, of the
+            estimates of distinct rows; it does not measure how well the model fits. With continuous columns, the
+            entropy of a density, in the units of the table, which may be negative.
 
         Raises
         ------
@@ -707,10 +708,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             rows.
         """
         rows = self._rows_or_draws(X, n_rows, random_state)
-        _, of, known = self._three_masks(rows, None, columns, given, "columns")
-        nats = -log_prob_of(self.model_, rows.x, of, known, self.n_evaluations)
-        volume = rows.log_volume[:, of.cpu().numpy()].sum(1)
-        return _mean(nats.cpu().numpy() - volume)
+        _, of, known = _roles(rows, {"columns": columns, "given": given})
+        found = log_prob_of(self.model_, rows.x, of, known, self.n_evaluations)
+        return _mean(-found, -rows.log_volume[:, of.cpu().numpy()].sum(1))
 
     def mutual_information(
         self,
@@ -735,12 +735,13 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         of : names, optional
             The columns B; by default all that are neither ``about`` nor ``given``. The others are unknown.
         given, X, n_rows, random_state
-            As in :meth:`entropy`. With held-out rows ``X``, it is the fall of the code length of B by A.
+            As in :meth:`entropy`. With held-out rows ``X``, it is the decrease of the code length of B by A: better
+            than draws where the model's draws are further from the table than its predictions, as those of a network.
 
         Returns
         -------
         Nats
-            ``value`` and ``stderr``, the standard error of a mean over rows; a small value may be below zero by chance.
+            ``value`` and ``stderr``, as in :meth:`entropy`; a small value may be below zero by chance.
 
         Raises
         ------
@@ -752,50 +753,24 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Yu et al., "MMG: mutual information estimation via the MMSE gap in diffusion", 2025, arXiv:2509.20609.
         """
         rows = self._rows_or_draws(X, n_rows, random_state)
-        informing, of_mask, known = self._three_masks(rows, about, of, given, "of")
+        informing, informed, known = _roles(rows, {"about": about, "of": of, "given": given})
         with progress_bar(len(rows), "mutual information") as bar:
-            nats = information_of_rows(
-                self.model_, rows.x, informing, of_mask, known, self.n_evaluations, bar.update
+            return _mean(
+                information_of(
+                    self.model_, rows.x, informing, informed, known, self.n_evaluations, bar.update
+                )
             )
-        return _mean(nats.cpu().numpy())
 
     def _rows_or_draws(self, X: Any, n_rows: int, random_state: Any) -> Rows:
         """The rows of a table, or drawn ones: at least two."""
         check_is_fitted(self)
         if X is None:
             check_integer("n_rows", n_rows, 2)
-            X = self.sample(n_rows, random_state=random_state, missing="as_trained")
+            X = self.sample(n_rows, random_state=random_state)
         rows = self.rows(X)
         if len(rows) < 2:
-            raise ValueError(f"X has {len(rows)} rows; an average with a standard error needs two")
+            raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
         return rows
-
-    def _three_masks(
-        self, rows: Rows, about: Any, of: Any, given: Any, name: str
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Which internal columns inform, are informed (``name``; by default all others), and are given."""
-        nothing = torch.zeros(rows.x.shape[1], dtype=torch.bool, device=rows.x.device)
-        parts = {"about": about, name: of, "given": given}
-        masks = {key: _mask(rows, value, key) for key, value in parts.items()}
-        if about is not None and masks["about"] is None:
-            raise ValueError("about names no column")
-        one = nothing if masks["about"] is None else masks["about"]
-        known = masks["given"]
-        taken = one if known is None else one | known
-        two = ~taken if of is None else masks[name]
-        if two is None or not bool(two.any()):
-            raise ValueError(f"{name} names no column, or none is left")
-        pairs = [
-            (one, known, "about", "given"),
-            (one, two, "about", name),
-            (two, known, name, "given"),
-        ]
-        for a, b, first, second in pairs:
-            twice = None if b is None else torch.nonzero(a & b).flatten().tolist()
-            if twice:
-                column = rows.encoder.names[rows.encoder.owner[twice[0]]]
-                raise ValueError(f"column {column!r} is in {first} and in {second}")
-        return one, two, known
 
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int | None = None) -> pd.DataFrame:
         r"""Denoising error at each SNR; the area under the curve is the code length.
@@ -1124,9 +1099,33 @@ def _mask(rows: Rows, names: Any, parameter: str) -> Tensor | None:
     return torch.from_numpy(mask).to(rows.x.device) if wanted else None
 
 
-def _mean(nats: np.ndarray) -> Nats:
-    """The mean over rows, and its standard error."""
-    return Nats(float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(len(nats))))
+def _roles(rows: Rows, named: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Internal columns (C',) that inform (``about``), are asked for (by default all others), and are given.
+
+    ``named`` are the parameters with the names of columns, in this order, ``about`` first if there is one.
+    """
+    nothing = torch.zeros(rows.x.shape[1], dtype=torch.bool, device=rows.x.device)
+    found = {name: _mask(rows, columns, name) for name, columns in named.items()}
+    *about, asked, given = found
+    for name, mask in found.items():
+        if name != given and mask is None and (name in about or named[name] is not None):
+            raise ValueError(f"{name} names no column")
+    masks = {name: nothing if mask is None else mask for name, mask in found.items()}
+    if named[asked] is None:
+        masks[asked] = ~torch.stack(list(masks.values())).any(0)
+        if not bool(masks[asked].any()):
+            raise ValueError(f"{' and '.join([*about, given])} name all columns: none is left")
+    for one, two in combinations(masks, 2):
+        for j in torch.nonzero(masks[one] & masks[two]).flatten().tolist():
+            column = rows.encoder.names[rows.encoder.owner[j]]
+            raise ValueError(f"column {column!r}: in {one}= and in {two}=")
+    return masks.get("about", nothing), masks[asked], masks[given]
+
+
+def _mean(found: Term, more: np.ndarray | float = 0.0) -> Nats:
+    """The mean over rows of a term and ``more`` (N,), with its standard error."""
+    nats = found.nats.cpu().numpy() + more
+    return Nats(float(nats.mean()), math.sqrt(nats.var(ddof=1) / len(nats) + found.variance))
 
 
 def ignored(extra: Collection[Any], columns: Collection[Any]) -> str:

@@ -55,7 +55,10 @@ MOST_COLUMNS = 100  # columns whose entropy given all others is measured
 # in a wide table: floats of these posteriors in all, and least number of rows
 MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
 MOST_SHADED, MOST_NUMBERED = 40, 14  # columns of a matrix, and of one with numbers
-FEWEST_PAIRED, MOST_PAIR_WORK = 64, 1 << 34  # rows of a pair, and floats of all pairs
+FEWEST_PAIRED, MOST_PAIR_WORK = (
+    64,
+    1 << 31,
+)  # rows of a pair, and floats of the posteriors of all columns
 SMALLEST_NATS = 0.05  # of the darkest shade
 MOST_SCORES = 1 << 17  # in all, where conditionals are enumerated by scores
 
@@ -471,8 +474,9 @@ def plot_information_matrix(
     ax = new_axes((side + 0.6, side)) if ax is None else ax
     most = max(np.nanmax(nats, initial=0.0), SMALLEST_NATS)
     image = ax.imshow(np.clip(nats, 0.0, None), cmap="Blues", vmin=0.0, vmax=most)
-    ax.figure.colorbar(image, ax=ax, label="mutual information, nats", shrink=0.8)
-    if len(names) <= MOST_NUMBERED:
+    if len(names) > MOST_NUMBERED:
+        ax.figure.colorbar(image, ax=ax, shrink=0.8)
+    else:
         for (j, k), value in np.ndenumerate(nats):
             if j != k:
                 ink = "white" if value > 0.6 * most else INK
@@ -483,20 +487,20 @@ def plot_information_matrix(
     for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
         label.set_parse_math(False)
     ax.tick_params(colors=INK, labelsize=9.5, length=0)
+    ax.set_xlabel("mutual information of two columns, nats", color=INK)
     return ax
 
 
 def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """Mutual information of every two columns in nats, over at most ``MOST_ROWS`` rows: (C, C), the diagonal NaN.
 
-    ``attrs["stderr"]`` has the standard errors of the means over rows, in the same shape. Pairs are asked of the exact
-    model, or of the companion of a scorer that has one. Of a network, each pair costs ``MOST_ROWS`` times
-    ``n_evaluations`` evaluations, so it is refused with a ValueError; ``mutual_information`` has single pairs.
+    ``attrs["stderr"]`` has the standard errors of the means over rows, in the same shape. The nats by which one column
+    improves the prediction of the other, the mean of both ways: of an exact model, or the companion of a scorer that
+    has one, as by :meth:`DiffusionDensity.mutual_information`. Fewer rows, at least 64, of a large model.
     """
     if len(rows) < 2:
-        raise ValueError(f"{len(rows)} rows; an average with a standard error needs two")
-    n = density.encoder_.n_columns
-    work = max(1, n * (n - 1) // 2) * density.model_.anywhere.noisy_work
+        raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
+    work = density.encoder_.n_columns * density.model_.anywhere.row_work
     most = max(FEWEST_PAIRED, min(MOST_ROWS, MOST_PAIR_WORK // work))
     rows = rows.take(slice(None, None, spread_step(len(rows), most)))
     value, stderr = (t.cpu().numpy() for t in pairwise_information(density.model_, rows.x))

@@ -26,6 +26,9 @@ PLOTS = {
     "explanation": lambda ax: plots.plot_explanation(reported.detector(), reported.odd(1), ax),
     "p_values": lambda ax: plots.plot_p_values(reported.detector(), reported.table(50, 9), ax),
     "columns": lambda ax: plots.plot_columns(reported.density(), reported.table(50, 9), ax),
+    "information_matrix": lambda ax: plots.plot_information_matrix(
+        reported.density(), reported.table(50, 9), ax
+    ),
 }
 
 
@@ -66,6 +69,24 @@ def test_information_of_pixels():
     assert plots.plot_information(nats[0], ax=given) is given
     with pytest.raises(ValueError, match="one image"):
         plots.plot_information(nats[None])
+
+
+@pytest.mark.parametrize("n", [3, plots.MOST_NUMBERED + 1, plots.MOST_SHADED + 5])
+def test_a_matrix_has_the_columns_that_share_most(n):
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.integers(0, 2, (300, n)), columns=[f"c{i}" for i in range(n)])
+    frame["c1"] = frame["c0"]
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame.astype(str))
+    matrix = plots.information_matrix(model, model.rows(frame.astype(str)))
+    assert matrix.loc["c0", "c1"] == pytest.approx(np.log(2), abs=0.05)
+    ax = plots.plot_information_matrix(matrix)
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    assert names[:2] == ["c0", "c1"]
+    assert len(names) == min(n, plots.MOST_SHADED)
+    assert len(ax.texts) == (6 if n == 3 else 0)
+    assert len(ax.figure.axes) == 1 + (n > plots.MOST_NUMBERED)  # numbers, or a scale
+    shades = ax.images[0].get_array()
+    assert float(shades[0, 1]) == matrix.loc["c0", "c1"] == shades.max()
 
 
 def test_martingales_of_a_watch():
@@ -123,7 +144,7 @@ def test_without_matplotlib_a_picture_says_what_to_install(monkeypatch):
         plots.plot_learning_curve(reported.density())
 
 
-@pytest.mark.parametrize("name", ["mse_curve", "learning_curve", "columns"])
+@pytest.mark.parametrize("name", ["mse_curve", "learning_curve", "columns", "information_matrix"])
 def test_a_picture_of_a_density_takes_a_detector(name):
     plot = getattr(plots, f"plot_{name}")
     rows = [] if name == "learning_curve" else [reported.table(50, 9)]
@@ -144,7 +165,9 @@ def test_a_picture_of_no_fitted_model_is_refused(name):
         plot(5, *rows)
 
 
-@pytest.mark.parametrize("name", ["mse_curve", "scores", "p_values", "columns"])
+@pytest.mark.parametrize(
+    "name", ["mse_curve", "scores", "p_values", "columns", "information_matrix"]
+)
 def test_a_picture_of_a_model_needs_rows(name):
     with pytest.raises(TypeError, match="figure of a DiffusionOutlierDetector needs rows"):
         getattr(plots, f"plot_{name}")(reported.detector())

@@ -85,7 +85,7 @@ def fit(args: argparse.Namespace) -> int:
     save_whole(
         card_path(args.out), lambda path: path.write_bytes(card.encode(errors="backslashreplace"))
     )
-    is_interrupted = density_of(model).stopped_ == "interrupted"
+    is_interrupted = density_of(model).model_.stopped == "interrupted"
     if is_interrupted:
         again = "" if args.checkpoint is None else "; the same command continues the training"
         note(f"training was interrupted: {args.out} is the best model so far{again}")
@@ -232,7 +232,9 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
     print(model.encoder_.describe().to_string(index=False, formatters=formatters))
     history = model.history_
     best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
-    print(f"\ntraining: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
+    print(
+        f"\ntraining: {last['step']:.0f} steps ({model.model_.stopped}), best after {best['step']:.0f}"
+    )
     held_out = model.model_.held_out
     gain = "one is too few to say how much better the model is than independent columns"
     if held_out.n_rows > 1:

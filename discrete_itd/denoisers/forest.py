@@ -557,6 +557,8 @@ class ForestDenoiser(Denoiser):
     def _mixed(self, pairs: Pairs, weight: Tensor, shares: Tensor | None) -> Tensor:
         """Sums (B, T) over the leaves of each row, weighted by (P,), of ``shares`` (P, T), by default ``probs``."""
         counts, row = cast(Tensor, pairs.counts), cast(Tensor, pairs.row)
+        if not self.probs.shape[1]:  # embedding_bag refuses a table without columns
+            return weight.new_zeros(len(counts), 0)
         if shares is None:
             start = counts.cumsum(0) - counts
             return nn.functional.embedding_bag(

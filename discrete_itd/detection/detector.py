@@ -289,7 +289,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             threshold = thresholds.at_offset(scores, float(offset))
         threshold = replace(threshold, contaminated=share is not None, drawn=drawn)
         self._set_fitted(scorer, own, scores, nats, repeats, threshold)
-        is_interrupted = density.stopped_ == "interrupted"
+        is_interrupted = density.model_.stopped == "interrupted"
         if saved is not None and saved is not checkpoint and not is_interrupted:
             saved.remove()
         return self

@@ -45,6 +45,7 @@ class Information(NamedTuple):
     nats: Tensor
     stderr: Tensor
     gap: Tensor
+    gap_stderr: Tensor
 
 
 @torch.no_grad()
@@ -83,7 +84,7 @@ def pointwise_information(
         raise ValueError(f"n_points must be at least 4, got {n_points}")
     n_points += n_points % 2  # strata are compared in pairs
     salt, quadrature = draw_salt(generator), quadrature.to(x.device)
-    nats, stderrs, gaps = [x.new_zeros(0, book.n_columns)], [x.new_zeros(0)], [x.new_zeros(0)]
+    parts: list[tuple[Tensor, ...]] = []
     for rows in x.split(max(1, batch_size // n_points)):
         each, noise, snr, weight = noisy_copies(rows, quadrature, n_points, n_points, salt)
         xi = noise.normal(1, book.n_coords, book.dtype)
@@ -93,30 +94,32 @@ def pointwise_information(
         for known in (both, both | informing):
             seen = each.masked_fill(informing & ~known, math.nan)
             start, state, _ = noisy_state(book, seen, snr[:, None], xi, known)
-            parts = zip(*(t.split(batch_size) for t in state), strict=True)
-            means.append(torch.cat([denoiser(*part).mean() for part in parts]))
+            states = zip(*(t.split(batch_size) for t in state), strict=True)
+            means.append(torch.cat([denoiser(*part).mean() for part in states]))
             first.append(denoiser(start.y[row], start.snr[row]).mean())
 
-        def by_column(square: Tensor, asked: Tensor) -> Tensor:
-            at = book.coord_column.expand(len(square), -1)
-            wide = square.new_zeros(len(square), book.n_columns).scatter_add_(1, at, square)
-            return wide.masked_fill(~asked, 0.0)
+        def differences(pair: list[Tensor], points: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+            """Squared differences of the two means by column (b, C), and of their squared errors, summed (b,)."""
+            all_three = (*pair, points)
+            one, two, x = (t.double().masked_fill(~book.per_coord(asked), 0.0) for t in all_three)
+            gap = ((two - one) * (2 * x - one - two)).sum(1)
+            wide = one.new_zeros(asked.shape)
+            return wide.index_add_(1, book.coord_column, (one - two).square()), gap
 
         points = book.embed(each)
-
-        def differences(pair: list[Tensor], points: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-            one, two = pair[0].double(), pair[1].double()
-            errors = (points - one).square() - (points - two).square()
-            return by_column((one - two).square(), asked), by_column(errors, asked).sum(1)
-
         inner, gap = differences(means, points, asked)
         # left of the quadrature only y is known
         left, left_gap = differences(first, points[row], asked[row])
-        f = (0.5 * weight[:, None] * inner).unflatten(0, (-1, n_points))
-        nats.append(f.mean(1) + quadrature.low / 2 * left)
-        gap = (0.5 * weight * gap).unflatten(0, (-1, n_points))
-        gaps.append(gap.mean(1) + quadrature.low / 2 * left_gap)
-        stderrs.append(paired_variance(f.sum(2)).sqrt())
+        f, gap = (
+            (0.5 * w * t).unflatten(0, (-1, n_points))
+            for w, t in ((weight[:, None], inner), (weight, gap))
+        )
+        low = quadrature.low / 2
+        errors = (paired_variance(t).sqrt() for t in (f.sum(2), gap))
+        parts.append((f.mean(1) + low * left, gap.mean(1) + low * left_gap, *errors))
         if progress is not None:
             progress(len(rows))
-    return Information(torch.cat(nats), torch.cat(stderrs), torch.cat(gaps))
+    if not parts:
+        return Information(torch.zeros_like(x), *x.new_zeros(3, 0))
+    nats, gap, stderr, gap_stderr = (torch.cat(t) for t in zip(*parts, strict=True))
+    return Information(nats, stderr, gap, gap_stderr)

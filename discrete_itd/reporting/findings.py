@@ -112,7 +112,7 @@ class Findings:
     gain : float
         Nats per held-out row of the training table by which the model is better than independent columns.
     history, stopped, curve
-        ``history_`` and ``stopped_`` of the density; ``mse_curve`` of the inliers, None if there is only one.
+        ``history_`` and ``model_.stopped`` of the density; ``mse_curve`` of the inliers, None if there is only one.
     most_anomalous, alarm_rows, columns : DataFrame
         From :func:`most_anomalous_rows`, :func:`alarm_rows` and, for the inliers, by falling nats,
         :func:`~discrete_itd.plots.column_entropies`.
@@ -298,7 +298,7 @@ def examine(
         ),
         gain=density.model_.held_out.gain,
         history=density.history_,
-        stopped=density.stopped_,
+        stopped=density.model_.stopped,
         curve=density.mse_curve(known.spread) if len(stderr) > 1 else None,
         most_anomalous=most_anomalous_rows(density, *worst, detector=detector, keep=keep),
         alarm_rows=alarm_rows(detector, asked.alarms, asked.alarm_scores, keep),

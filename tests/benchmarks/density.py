@@ -150,7 +150,7 @@ def made(method: str, table: Table, options: argparse.Namespace, file: Any) -> R
         middle = time.perf_counter()
         log_prob = model.log_prob(table.test).log_prob
         values = model.model_.members
-        note = f"{model.history_.step.iloc[-1]} steps, {model.stopped_}"
+        note = f"{model.history_.step.iloc[-1]} steps, {model.model_.stopped}"
         if values is not None:
             note += "; weights " + ", ".join(
                 f"{m.member} {m.weight:.2f}" for m in values.itertuples()

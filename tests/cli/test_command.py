@@ -564,7 +564,7 @@ def test_an_interrupted_fit_keeps_the_model_and_says_so_in_its_exit_code(capsys,
     monkeypatch.setattr(DiffusionDensity, "fit", interrupted)
     run("fit t.csv --out new --denoiser tree --drop id", code=130)
     assert "new is the best model so far" in capsys.readouterr().err
-    assert DiffusionDensity.load("new").stopped_ == "interrupted"
+    assert DiffusionDensity.load("new").model_.stopped == "interrupted"
 
 
 def test_version(capsys):
@@ -636,7 +636,7 @@ def test_ctrl_c_keeps_the_model(place):
         " the same command continues the training\n"
     )
     assert "steps (interrupted)" in out
-    assert DiffusionDensity.load("new").stopped_ == "interrupted"
+    assert DiffusionDensity.load("new").model_.stopped == "interrupted"
     assert (place / "run").exists()
 
 

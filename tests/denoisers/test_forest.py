@@ -723,3 +723,13 @@ def test_a_column_without_cells_and_a_table_of_words(device):
 def test_seeds(device):
     states = [Forest(2).fit(training_rows(device), plan()).state_dict() for _ in range(2)]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_a_forest_of_numbers_alone_answers_for_many_rows(device):
+    """All leaves of many rows are reached, and no column has levels."""
+    book = make_book("only reals", device)
+    forest = random_forest(book, np.random.default_rng(0))
+    nothing = torch.zeros(40, book.n_coords, device=device).to(book.known_snr)
+    q = forest(nothing, torch.zeros(40, book.n_columns, device=device).to(book.known_snr))
+    alone = forest(nothing[:1], torch.zeros_like(nothing[:1]))
+    torch.testing.assert_close(q.rows(slice(39, 40)).mean(), alone.mean())

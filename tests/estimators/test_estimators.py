@@ -257,7 +257,7 @@ def test_paths(path):
 def test_time_is_bounded():
     with pytest.warns(UserWarning, match=r"max_time=0.05 .*: a longer fit would likely be better"):
         model = quick(max_time=0.05, max_steps=10**9).fit(X)
-    assert model.stopped_ == "max_time"
+    assert model.model_.stopped == "max_time"
     assert model.history_["seconds"].iloc[-1] < 30  # generous: other programs may hold the cores
 
 

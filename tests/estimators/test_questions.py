@@ -243,7 +243,7 @@ def test_what_is_known_exactly_is_said_exactly(exact):
     np.testing.assert_allclose(got.log_prob, closed_form(exact, rows), rtol=1e-12)
     assert (got.stderr == 0).all()
     assert got.log_prob.dtype == got.stderr.dtype == np.float64
-    assert exact.stopped_ == "exact"
+    assert exact.model_.stopped == "exact"
     np.testing.assert_array_equal(got.log_prob, exact.score_samples(rows))
     np.testing.assert_array_equal(exact.log_prob(rows, max_stderr=1e-9).log_prob, got.log_prob)
     few = pickle.loads(pickle.dumps(exact)).set_params(n_evaluations=2)
@@ -533,7 +533,7 @@ def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
     file = tmp_path / "checkpoint"
     with pytest.warns(UserWarning, match="training was interrupted.*checkpoint="):
         part = DiffusionDensity(**settings).fit(FEW, checkpoint=file)
-    assert part.stopped_ == "interrupted"
+    assert part.model_.stopped == "interrupted"
     assert np.isfinite(part.score_samples(FEW)).all()
     assert file.exists()
     other = DiffusionDensity(

@@ -22,6 +22,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.channel import Quadrature
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, SupportDenoiser
+from discrete_itd.likelihood import integral_log_prob
 from discrete_itd.likelihood.information import pointwise_information
 
 WIDE = Quadrature.logistic(1.0, 2.0, low=-9.0, high=7.0)
@@ -72,9 +73,35 @@ def test_the_mean_is_mutual_information(device, given):
 
     expected = h([0, *known]) + h(others + known) - h([0, 1, 2]) - h(known)
     assert mean == pytest.approx(expected, abs=5 * error + 2e-3)
+    gap, error = float((p * told.gap).sum()), float((p * told.gap_stderr).square().sum().sqrt())
+    assert gap == pytest.approx(expected, abs=5 * error + 2e-3)
     assert expected > 0.01  # there is something to be found
     assert (told.nats >= 0).all()
     assert (told.nats[:, [0, *known]] == 0).all()
+
+
+def test_the_gap_is_the_difference_of_two_code_lengths(device):
+    """(17) is (3) without the informing column less (3) given it, also of a network that is not exact."""
+    book = make_book("mixed", device)
+    network, rows, one = make_denoiser("network", book, 3), all_rows(book), mask(3, 0).to(device)
+    options = {"n_points": 4000, "batch_size": 1 << 15}
+    found = information_of(network, rows, one, WIDE, **options)
+    without, given = (
+        integral_log_prob(
+            network, x, WIDE, given=g, generator=seeded_generator(1, device), **options
+        )
+        for x, g in ((rows.masked_fill(one, math.nan), None), (rows, one))
+    )
+    errors = torch.stack([found.gap_stderr, without.stderr, given.stderr]).norm(dim=0)
+    assert ((found.gap - (given.log_prob - without.log_prob)).abs() < 4 * errors + 2e-3).all()
+    assert found.gap.abs().max() > 0.02
+    assert (found.gap < 0).any()
+    informed = information_of(network, rows, one, WIDE, informed=mask(3, 1).to(device), **options)
+    alone = information_of(
+        network, rows.masked_fill(mask(3, 2).to(device), math.nan), one, WIDE, **options
+    )
+    torch.testing.assert_close(informed.gap, alone.gap)
+    assert not informed.nats[:, 2].any()
 
 
 @pytest.mark.parametrize("kind", ["marginals", "network", "mixture"])
@@ -203,6 +230,8 @@ def test_bad_questions(device):
     first = mask(3, 0).to(device)
     with pytest.raises(ValueError, match="both inform and be given"):
         pointwise_information(wide, x[:, [0, 1, 1]], first, WIDE, given=first, generator=generator)
+    with pytest.raises(ValueError, match="informed by itself"):
+        pointwise_information(denoiser, x, one, WIDE, informed=one, generator=generator)
     with pytest.raises(ValueError, match="at least 4, got 3"):
         pointwise_information(denoiser, x, one, WIDE, n_points=3, generator=generator)
 

@@ -150,7 +150,7 @@ def test_what_was_not_fitted_in_time_is_named(monkeypatch):
         model = DiffusionDensity(max_time=5, random_state=0).fit(chain(200))
     assert len(caught) == 1
     assert model.denoiser_.independent
-    assert model.stopped_ == "max_time"
+    assert model.model_.stopped == "max_time"
 
 
 def slowly(monkeypatch, seconds):
@@ -189,7 +189,7 @@ def test_calls_of_a_denoiser_are_within_the_time(monkeypatch, recipe, asked):
             chain(300)
         )
     assert len(caught) == 1
-    assert model.stopped_ == "max_time"
+    assert model.model_.stopped == "max_time"
     assert past[0] < 75  # of four rows, of which nothing is known, at least
 
 
@@ -217,7 +217,7 @@ def test_a_training_that_was_ended_is_named(monkeypatch):
     with pytest.warns(UserWarning, match=text) as caught:
         model = DiffusionDensity(max_time=100, random_state=0).fit(noise(200))
     assert len(caught) == 1
-    assert model.stopped_ == "max_time"
+    assert model.model_.stopped == "max_time"
     assert model.denoiser_.exact
     assert 80 < past[0] < 100
 
@@ -433,7 +433,7 @@ def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, wh
     monkeypatch.setattr(kind, name, interrupted)
     with pytest.warns(UserWarning, match="training was interrupted: the model is the best so far"):
         model = DiffusionDensity(**QUICK).fit(chain(200))
-    assert model.stopped_ == "interrupted"
+    assert model.model_.stopped == "interrupted"
     assert len(calls) == 1
     labels = set(model.candidates_["candidate"])
     assert "causal" in labels or kind is Search

@@ -68,7 +68,7 @@ def test_property_a_stored_model_is_the_model(tmp_path, name):
             other.sample(5, random_state=1), model.sample(5, random_state=1)
         )
         assert other.denoiser == RECIPES[name]
-        assert other.stopped_ == model.stopped_
+        assert other.model_.stopped == model.model_.stopped
         assert other.model_.schedule == model.model_.schedule
         own, theirs = model.denoiser_.state_dict(), other.denoiser_.state_dict()
         assert own.keys() == theirs.keys()
@@ -86,7 +86,7 @@ def test_property_the_same_fit_again_is_the_same_model(name):
 def test_property_an_exact_denoiser_needs_no_training(name):
     rows, model = chain(), fitted(name, schedule="auto")
     assert model.denoiser_.exact
-    assert model.stopped_ == "exact"
+    assert model.model_.stopped == "exact"
     _, held_out = split(model, rows)
     last = model.history_.iloc[-1]
     assert last["step"] == 0

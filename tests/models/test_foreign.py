@@ -50,7 +50,7 @@ def test_a_recipe_of_ones_own_is_a_value():
 
 def test_a_denoiser_with_given_weights_needs_no_training():
     rows, model = chain(300), fitted(Given())
-    assert model.stopped_ == "exact"
+    assert model.model_.stopped == "exact"
     x = model.rows(rows).x
     expected = model.model_.marginals.log_prob(x)
     np.testing.assert_allclose(model.score_samples(rows), expected, rtol=1e-5)

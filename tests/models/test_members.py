@@ -40,7 +40,7 @@ def test_a_mixture_is_no_worse_than_its_members_on_rows_that_weighed_them():
     assert model.denoiser_.exact
     own = [nats(d, held_out) for d in model.denoiser_.members]
     assert nats(model.denoiser_, held_out) <= min(own) + 1e-6
-    assert model.stopped_ == "exact"
+    assert model.model_.stopped == "exact"
 
 
 def test_the_contributions_of_members_are_reported():
@@ -111,7 +111,7 @@ def test_an_interrupted_mixture_goes_on_to_the_same_result(tmp_path, monkeypatch
         with pytest.warns(UserWarning, match="training was interrupted"):
             part = DiffusionDensity(**{**QUICK, **LONG, "denoiser": TWO}).fit(rows, checkpoint=file)
     assert len(steps) == n  # whoever ends the training of one network does not wait for the next
-    assert part.stopped_ == "interrupted"
+    assert part.model_.stopped == "interrupted"
     assert np.isfinite(part.score_samples(rows)).all()
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == (["run"] if n < 12 else ["run", "run.1"])

@@ -102,7 +102,7 @@ def test_where_time_is_short_a_stream_is_read_once(monkeypatch):
     text = r"max_time=20 ended the reading of the stream after one pass \(\d+ of 3,000 rows"
     with pytest.warns(UserWarning, match=text):
         model = DiffusionDensity(denoiser="tree", max_time=20, random_state=0).fit(stream(rows))
-    assert model.stopped_ == "max_time"
+    assert model.model_.stopped == "max_time"
     assert not passes
     DiffusionDensity(denoiser="tree", max_time=60, random_state=0).fit(stream(rows))
     assert passes
