@@ -5,8 +5,8 @@ A program queues work for a GPU and goes on. Where the shape of a tensor, or con
 meanwhile; so it does for a tensor that is copied from the host. On a CPU values can be read for free, and rows that
 need no work are skipped. So a *step* uses the functions below, which skip work on the CPU and do all of it elsewhere,
 with the same result up to rounding. Steps are: the forward and backward pass with the optimiser and the average of
-weights; a denoiser's ``forward``, ``log_prob``, ``preceding`` and ``draw``; and the methods of posteriors. Denoisers of
-images check their inputs in every call, for which the host waits.
+weights; a denoiser's ``forward``, ``log_prob``, ``preceding`` and ``draw``; and the methods of posteriors. The host
+waits for two denoisers: those of images check their inputs in every call, and forests count the leaves that agree.
 """
 
 from __future__ import annotations
