@@ -153,7 +153,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         "nominal", "ordinal", "continuous" or "binned", where it should not follow from the dtype
         (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like ``{"kind": "binned", "edges": [0,
         18, 65, 120]}`` (:func:`discrete_itd.encoders.check_column_spec`). Integers of a numpy array are nominal codes
-        unless there are more than 256 distinct ones.
+        unless there are more than 256 distinct ones. Keys like "date.weekday" (None for the default kind) replace a
+        column of points in time by parts of it: ``hour``, ``weekday``, ``month``.
     missing : {"marginalise", "category"}, default="marginalise"
         A missing cell (NaN, None, NA, NaT) is left out of the row's score; or, in columns with missing cells in the
         training table, "missing" is one more value with a probability of its own.
@@ -394,8 +395,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         else:
             validate_data(self, X, skip_check_array=True, reset=False)
             if not is_frame or not self._is_frame:
-                own_places = grown.encoder.at_positions(frame)
-                frame = frame.iloc[:, own_places].set_axis(grown.encoder.names, axis=1)
+                frame = grown.encoder.named(frame)
         grown.add(frame)
         start = time.perf_counter()
         self.model_ = self._fitted_to(
@@ -500,18 +500,17 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             return known if ignore is None else known.without(ignore)
         frame, is_frame = read_rows(X, self, fewest=0)
         X = frame if is_frame else X
-        by_name, names = is_frame and self._is_frame, self.model_.encoder.names
+        by_name = is_frame and self._is_frame
         as_fitted = by_name and frame.columns.tolist() == self.model_.encoder.all_names
         if by_name and not as_fitted:
-            absent = [n for n in names if n not in frame.columns]
-            if absent:
-                raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
-            known = self.model_.encoder.all_names
-            extra = frame.columns.difference(known, sort=False)
+            for name in self.model_.encoder.lacking(frame.columns):
+                raise ValueError(f"column {name!r}: the model knows it, the table lacks it")
+            known, parts = self.model_.encoder.all_names, self.model_.encoder.part_names
+            extra = frame.columns.difference([*known, *parts], sort=False)
             if len(extra):
                 warn(ignored(extra, frame.columns))
                 X = frame[frame.columns[frame.columns.isin(known)]]
-            if len(known) > len(names):  # those left out may be absent
+            if self.model_.encoder.left_out:  # these may be absent
                 given = [name for name in frame.columns if name in known]
                 for column in self.model_.encoder.left_out:
                     if column.name not in given:

@@ -82,7 +82,7 @@ class Filling:
         how: Any = {"method": "sample", "random_state": random} if draw else {}
         n_rows = DRAWN_ROWS if draw else None
         for chunk, rows in self.reader.read(source, all_used=True, n_rows=n_rows):
-            columns = rows.encoder.schema
+            columns = [c for c in rows.encoder.schema if not c.is_part]
             empty = rows.x[:, : len(columns)].isnan().cpu().numpy()
             complete: Any = self.reader.model.impute(rows, **how) if empty.any() else rows.given
             tally.update(rows=len(rows), filled=0)

@@ -30,6 +30,7 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.cells import holds_text
 from discrete_itd.encoders.notation import is_missing, recognise, typed
 from discrete_itd.encoders.streams import ParquetStream
+from discrete_itd.encoders.time_parts import source_of
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.stored import card_path
 from discrete_itd.training.checkpoint import Checkpoint
@@ -56,8 +57,9 @@ def fit(args: argparse.Namespace) -> int:
     seed = args.seed
     if seed is None and args.detector and args.checkpoint is not None:
         seed = 0  # a run that continues must hold out the same rows
+    names = {str(n): n for n in frame.columns}
     model = DiffusionDensity(
-        column_types={n: column_types[str(n)] for n in frame.columns if str(n) in column_types},
+        column_types={names.get(name, name): kind for name, kind in column_types.items()},
         missing=args.missing,
         handle_unknown=args.handle_unknown,
         denoiser=args.denoiser,
@@ -67,12 +69,11 @@ def fit(args: argparse.Namespace) -> int:
         random_state=seed,
     )
     if args.detector:
-        names = {str(n): n for n in frame.columns}
         for name in args.given:
-            if name not in names:
+            if name not in names and source_of(name, names) is None:
                 raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
         if args.given:
-            settings["given"] = [names[name] for name in args.given]
+            settings["given"] = [names.get(name, name) for name in args.given]
         model = DiffusionOutlierDetector(model, random_state=seed, **settings)
     start = time.perf_counter()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
@@ -126,10 +127,11 @@ def _read_to_fit(
     """
     frame = _folder(path) if Path(path).is_dir() else as_written(path, dialect)
     names = [str(n) for n in frame.columns]
+    parts = [name for name in column_types if source_of(name, names) is not None]
     of_groups = [] if group is None else [group]
     for option, wanted in (("--column", column_types), ("--drop", drop), ("--groups", of_groups)):
         for name in wanted:
-            if name not in names:
+            if name not in [*names, *(parts if wanted is column_types else ())]:
                 raise UserError(f"{path}: column {name!r}: named in {option}, but not there")
     for name in column_types:
         if name in drop:

@@ -77,7 +77,8 @@ class Reader:
     def __init__(self, model: Estimator, args: argparse.Namespace, bar: tqdm) -> None:
         self.model, self.dialect, self.bar = density_of(model), Dialect.asked(args), bar
         self._schema = self.model.encoder_.schema
-        self.names = [str(column.name) for column in self._schema]
+        self._read = self.model.encoder_.read_columns
+        self.names = [str(column.name) for column in self._read]
         self._n_levels = np.array(
             [c.codec.n_levels if c.open and c.categories else -np.inf for c in self._schema]
         )
@@ -152,9 +153,9 @@ class Reader:
             warn(unseen_values(self._schema[j], self._dtypes and self._dtypes[j]))
 
     def _encoded(self, chunk: pd.DataFrame, is_text: bool) -> Rows:
-        frame: Any = chunk[self.names].set_axis([c.name for c in self._schema], axis=1)
+        frame: Any = chunk[self.names].set_axis([c.name for c in self._read], axis=1)
         if is_text:
-            frame = pd.DataFrame({c.name: self._values(frame[c.name], c) for c in self._schema})
+            frame = pd.DataFrame({c.name: self._values(frame[c.name], c) for c in self._read})
         found = self._rows(frame)
         if isinstance(found, Exception):
             bad = bisect_left(

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, reasons, thresholds
 from discrete_itd.detection.drift import Drift
-from discrete_itd.detection.groups import Groups, check_table, positions
+from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
 from discrete_itd.detection.score import MOST_WEIGHT, Scorer, row_scores, small_trees
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
@@ -106,6 +106,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         is then of the other columns given these (by the ``model_.companion`` of the density, if it has one), and rows
         are compared with calibration rows of their group where it has at least 1 / ``false_alarm_rate`` - 1 of them,
         otherwise with those of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a group of its own.
+        Of a column "date" of points in time, "date.hour", "date.weekday" and "date.month" define groups, too; the parts
+        named here stand for the date, which is not scored then (:mod:`discrete_itd.encoders.time_parts`).
     denoiser : str or Recipe, optional
         That of a density which has its defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
@@ -258,6 +260,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
                 X, fraction, how = density.sample(DRAWN_ROWS, random_state=seed), None, {}
             parts = division.divide(X, self, fraction=fraction, seed=seed, **how)
             if parts.source is not None:
+                add_parts(self.given, parts.table, density)
                 check_table(self.given, parts.table, density)
                 saved = Checkpoint.of(checkpoint)
                 density.fit(parts.source, groups=parts.groups, checkpoint=saved)

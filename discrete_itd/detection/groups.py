@@ -36,6 +36,7 @@ from discrete_itd.encoders.inference import how_kept, left_out_as
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
+from discrete_itd.encoders.time_parts import source_of, with_parts
 from discrete_itd.estimators import DiffusionDensity
 
 KINDS = ("nominal", "ordinal")  # kinds of columns that can define a group
@@ -67,7 +68,11 @@ def positions(
     found = []
     for name in named(given):
         if name not in places:
-            raise ValueError(f"column {name!r}: named in given=, but the model has no such column")
+            known = source_of(name, places) is not None
+            hint = f"; a fit with column_types={{{name!r}: None}} has it" * known
+            raise ValueError(
+                f"column {name!r}: named in given=, but the model has no such column{hint}"
+            )
         kind = schema[places[name]].kind
         if kind not in KINDS:
             raise ValueError(
@@ -82,23 +87,39 @@ def positions(
 def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
     """:func:`positions` in a table before a density is fitted to it, so that a long fit does not fail at its end."""
     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
-    names = [name for name in named(given) if name in frame.columns]
-    types = density.column_types
+    times, _ = with_parts(frame.columns, named(given))
+    names = [name for name in [*named(given), *times] if name in frame.columns]
+    types, n_columns = density.column_types, frame.shape[1]
     if isinstance(types, Mapping):
-        types = {name: spec for name, spec in types.items() if name in names}
+        sources, parts = with_parts(frame.columns, types)
+        n_columns += len(parts) - len(sources)
+        types = {n: spec for n, spec in types.items() if n in names or n in named(given)}
     schema: Sequence[Column] = ()
     if names:
         own = cast(pd.DataFrame, frame[names])
         schema = TableEncoder.fit(own, types, from_array=frame is not table).schema
         specs = column_specs(names, types) if frame is table else {}
         for name, spec in specs.items():
+            if name in times or name not in names:
+                continue
             seen = Observed.whole(name, cast(pd.Series, frame[name]))
             if why := left_out_as(seen, spec):
                 raise ValueError(  # a group has no amounts
                     f"column {name!r}: named in given=, but left out of the model, as it looks like {why};"
                     f" {how_kept(name, False)} keeps it"
                 )
-    positions(given, schema, frame.shape[1])
+    positions(given, schema, n_columns)
+
+
+def add_parts(given: Any, table: Any, density: DiffusionDensity) -> None:
+    """Have a density that is to be fitted read the parts of points in time that define the group."""
+    if isinstance(table, pd.DataFrame):
+        types = density.column_types
+        if not isinstance(types, Mapping):
+            types = {} if types is None else dict.fromkeys(table.columns, types)
+        _, parts = with_parts(table.columns, named(given))
+        if parts:
+            density.set_params(column_types={**dict.fromkeys(parts), **types})
 
 
 @dataclass(frozen=True, eq=False)

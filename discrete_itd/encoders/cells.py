@@ -43,10 +43,15 @@ def time_unit(dtype: Any) -> str:
     return dtype.unit if isinstance(dtype, pd.DatetimeTZDtype) else np.datetime_data(dtype)[0]
 
 
+def time_zone(dtype: Any) -> Any:
+    """The time zone of times of the dtype, None without one."""
+    zoned = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else dtype
+    return getattr(zoned, "tz", None)
+
+
 def has_time_zone(dtype: Any) -> bool:
     """Whether times of the dtype have a time zone."""
-    zoned = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else dtype
-    return getattr(zoned, "tz", None) is not None
+    return time_zone(dtype) is not None
 
 
 def numpy_name(dtype: Any) -> str:

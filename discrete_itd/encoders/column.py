@@ -73,6 +73,8 @@ class Column:
         Of numbers or times that are text.
     text_dtype : dtype, optional
         Of the column in the training table, if it was such text: drawn and filled cells are text, too.
+    is_part : bool
+        Whether it is a part of a column of points in time (:mod:`discrete_itd.encoders.time_parts`).
 
     Examples
     --------
@@ -92,6 +94,7 @@ class Column:
     decimals: int | None = None
     notation: Notation | None = None
     text_dtype: StoredDtype | None = None
+    is_part: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.n_missing <= self.n_rows or self.step < 1:

@@ -48,7 +48,9 @@ from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
 from discrete_itd.validation import advice, check_choice, check_integer, warn
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
-Why = Literal["identifiers", "free text"]  # a column is left out
+Why = Literal[
+    "identifiers", "free text", "time"
+]  # a column is left out; "time" if its parts are in
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("marginalise", "category")
 UNKNOWN = ("smooth", "error")

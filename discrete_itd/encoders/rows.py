@@ -89,13 +89,13 @@ class Rows:
         if by_name and columns.tolist() == encoder.names:
             ours = frame.copy()
         else:
-            if by_name:
-                own, ours = columns.isin(encoder.names), frame[encoder.names]
-            else:
+            own = columns.isin(encoder.names)
+            if not by_name:
                 own = np.isin(np.arange(len(columns)), encoder.at_positions(frame))
-                ours = frame.loc[:, own].set_axis(encoder.names, axis=1)
             if not own.all():
                 others = frame.loc[:, ~own]
+            frame = frame if by_name else encoder.named(frame)
+            ours = encoder.parted(frame)[encoder.names]
         if ignore is not None:
             encoder.place_of(ignore, "ignore=")
             ours = ours.copy()
@@ -207,6 +207,7 @@ class Rows:
         """A table of the fitted columns in the form of the user's: its columns in its order, or an array."""
         if not self.by_name:
             others = [] if self.others is None else self.others.columns
+            table = table.drop(columns=self.encoder.part_names)
             table = table.set_axis(self.columns[~self.columns.isin(others)], axis=1)
         if self.others is not None:
             table = pd.concat([table, self.others.set_axis(table.index, axis=0)], axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, cast
 
@@ -28,6 +28,7 @@ from discrete_itd.encoders.inference import (
     read_text,
 )
 from discrete_itd.encoders.observed import Observed
+from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
 from discrete_itd.validation import advice, check_choice, warn
 
 INDICATOR = ColumnPoints("simplex", 2)
@@ -56,20 +57,22 @@ class LeftOut:
     """A column of the training table that has no place in the model.
 
     ``position`` is that in the training table; ``whole`` says whether its cells are whole numbers, or the text of
-    these, so that it may be kept as continuous, too.
+    these, so that it may be kept as continuous, too; ``time`` is the column if its parts are in the model instead.
     """
 
     name: Hashable
     position: int
     why: Why
     whole: bool
+    time: Column | None = None
 
 
 class TableEncoder:
     """The schema of a table: one :class:`Column` per column of the user's, but for those left out.
 
-    Internal columns are the user's, in their order, followed by one missingness indicator (0 present, 1 missing) for
-    each column whose missing cells are a category.
+    Parts of points in time come last (:mod:`discrete_itd.encoders.time_parts`). Internal columns are the user's, in
+    this order, followed by one missingness indicator (0 present, 1 missing) for each column whose missing cells are a
+    category.
 
     Parameters
     ----------
@@ -99,11 +102,16 @@ class TableEncoder:
 
     def __init__(self, schema: Sequence[Column], left_out: Sequence[LeftOut] = ()) -> None:
         self.schema, self.left_out = tuple(schema), tuple(left_out)
-        places, n_all = [c.position for c in self.left_out], len(self.schema) + len(self.left_out)
+        places, n_all = [c.position for c in self.left_out], len(self.all_names)
         if places != sorted(set(places) & set(range(n_all))):
             raise ValueError("positions of columns left out must increase within the table")
-        if len(set(self.all_names)) < n_all:
+        if len({*self.all_names, *self.part_names}) < n_all + len(self.part_names):
             raise ValueError("names of columns repeat")
+        if [c.is_part for c in self.schema] != sorted(c.is_part for c in self.schema):
+            raise ValueError("parts of points in time must come last")
+        times = {c.name for c in self.left_out if c.time is not None}
+        if not {source_of(name, times) for name in self.part_names} <= times:
+            raise ValueError("parts of points in time need these")
         indicated = [j for j, column in enumerate(self.schema) if column.indicator]
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
 
@@ -150,10 +158,13 @@ class TableEncoder:
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
         read = {name: read_text(column, specs[name]) for name, column in table.items()}
+        sources, parts = with_parts(read, specs)
         found = [
             LeftOut(column.name, place, why, is_whole(column))
             for place, (name, (column, text)) in enumerate(read.items())
-            if leave_out and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
+            if leave_out
+            and name not in sources
+            and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
         ]
         is_kept = from_array or len(found) == len(table)
         _warn_of(found, is_kept)
@@ -164,12 +175,19 @@ class TableEncoder:
             "missing": missing,
             "from_array": from_array,
         }
-        schema = [
-            infer_column(column, specs[name], notation=text.notation, **how)
+        columns_of: dict[Any, Column] = {
+            name: infer_column(column, specs[name], notation=text.notation, **how)
             for place, (name, (column, text)) in enumerate(read.items())
             if place not in without
-        ]
-        return cls(schema, left_out)
+        }
+        times = {source: columns_of.pop(source) for source in sources}
+        schema = [*columns_of.values()]
+        for name in parts:
+            source = source_of(name, read)
+            schema.append(_part(name, times[source], read[source][0], specs[name], missing))
+        places = [*read]
+        left_out += [LeftOut(n, places.index(n), "time", False, time) for n, time in times.items()]
+        return cls(schema, sorted(left_out, key=lambda column: column.position))
 
     @classmethod
     def declared(
@@ -197,9 +215,22 @@ class TableEncoder:
         return [column.name for column in self.schema]
 
     @property
+    def part_names(self) -> list:
+        """Names of the parts of points in time among the model's columns."""
+        return [column.name for column in self.schema if column.is_part]
+
+    @property
+    def read_columns(self) -> list[Column]:
+        """The columns of the training table that are in the model or have parts in it, in its order."""
+        columns = [column for column in self.schema if not column.is_part]
+        for column in self.left_out:
+            columns.insert(column.position, cast(Column, column.time))
+        return [column for column in columns if column is not None]
+
+    @property
     def all_names(self) -> list:
         """Names of all columns of the training table, in its order."""
-        names = self.names
+        names = [column.name for column in self.schema if not column.is_part]
         for column in self.left_out:
             names.insert(column.position, column.name)
         return names
@@ -210,22 +241,58 @@ class TableEncoder:
             return self._places[name]
         where = f"named in {where}, but " if where else ""
         for column in self.left_out:
+            if column.name == name and column.time is not None:
+                parts = [n for n in self.part_names if source_of(n, [name])]
+                raise ValueError(
+                    f"column {name!r}: {where}not in the model: its parts stand for it,"
+                    f" {', '.join(map(repr, parts))}"
+                )
             if column.name == name:
                 raise ValueError(
                     f"column {name!r}: {where}left out of the model, as it looks like {column.why};"
                     f" a fit with {how_kept(column.name, column.whole)} keeps it"
                 )
-        raise ValueError(f"column {name!r}: {where}the model has no such column")
+        parted = source_of(name, self.names) is not None
+        hint = f"; a fit with column_types={{{name!r}: None}} has it" * parted
+        raise ValueError(f"column {name!r}: {where}the model has no such column{hint}")
 
     @cached_property
     def _places(self) -> dict[Hashable, int]:
         return {column.name: j for j, column in enumerate(self.schema)}
 
     def at_positions(self, frame: pd.DataFrame) -> list[int]:
-        """Positions of the model's columns in a table with or without those left out."""
+        """Positions of the model's columns in a table with or without those left out; parts of times have none."""
         left_out = {column.position for column in self.left_out}
-        is_whole = frame.shape[1] == self.n_columns + len(left_out)
+        is_whole = frame.shape[1] == len(self.all_names)
         return [k for k in range(frame.shape[1]) if not (is_whole and k in left_out)]
+
+    def named(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A table whose columns are found by position, with or without those left out, with their names."""
+        is_whole = frame.shape[1] == len(self.all_names)
+        return frame.set_axis(self.all_names if is_whole else self.names, axis=1)
+
+    def parted(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A table whose columns of points in time have been replaced by the parts that are in the model.
+
+        A ValueError names the column of a cell that is no point in time.
+        """
+        times = [c for c in self.left_out if c.time is not None and c.name in frame.columns]
+        if not times:
+            return frame
+        parts = {
+            name: read_part(name, cast(Column, time.time), frame[time.name])
+            for time in times
+            for name in self.part_names
+            if source_of(name, [time.name])
+        }
+        return frame.drop(columns=[time.name for time in times]).assign(**parts)
+
+    def lacking(self, columns: pd.Index) -> list:
+        """Names of the model's columns that a table with these columns has not, with the column of a part's time."""
+        times = [c.name for c in self.left_out if c.time is not None]
+        absent = [c for c in self.schema if c.name not in columns]
+        sources = [source_of(c.name, times) if c.is_part else c.name for c in absent]
+        return [name for name in dict.fromkeys(sources) if name not in columns]
 
     def one_row(self, given: Any) -> pd.DataFrame:
         """A frame of one row and all columns; missing where ``given``, a mapping, a Series or a frame, has no value.
@@ -241,6 +308,7 @@ class TableEncoder:
         else:
             kinds = "a mapping, a Series or a frame of one row"
             raise TypeError(f"given must be {kinds}, got {given!r}")
+        row = self.parted(row)
         for name in row.columns:
             self.place_of(name, "given=")
         rest = pd.DataFrame({n: [None] for n in self.names if n not in row.columns}, index=[0])
@@ -269,9 +337,9 @@ class TableEncoder:
         A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
         """
         check_unique_names(frame)
-        for column in self.schema:
-            if column.name not in frame.columns:
-                raise ValueError(f"column {column.name!r}: the table has no such column")
+        for name in self.lacking(frame.columns):
+            raise ValueError(f"column {name!r}: the table has no such column")
+        frame = self.parted(frame)
         shape = (len(frame), len(self.owner))
         x, log_volume = np.empty(shape), np.zeros(shape)
         few = None
@@ -333,7 +401,8 @@ class TableEncoder:
     def describe(self) -> pd.DataFrame:
         """One line per column: kind, number of categories or bins, whether open, share missing, dtype.
 
-        The kind of a column that has no place in the model is "left out: identifiers" or "left out: free text".
+        The kind of a column that has no place in the model is "left out: identifiers", "left out: free text", or, if
+        its parts are in the model, "left out: time".
         """
         names = ["column", "kind", "categories", "open", "missing", "dtype"]
         lines: list[tuple] = []
@@ -389,17 +458,30 @@ def unseen_values(column: Column, dtype: Any) -> str:
     )
 
 
+def _part(name: Any, time: Column, seen: Observed, spec: ColumnSpec, missing: str) -> Column:
+    """A part of the points in time that were ``seen``; ValueError if these are none."""
+    if time.family != "datetime" or time.categories:
+        raise ValueError(
+            f"column {time.name!r}: {name!r} needs points in time, got {time.kind} values of dtype {time.dtype}"
+        )
+    cells = Observed.whole(name, read_part(name, time, pd.Series(seen.cells)))
+    cells.n_rows, cells.n_missing = seen.n_rows, seen.n_missing
+    column = infer_column(cells, spec, is_open=False, missing=missing, from_array=False)
+    return replace(column, is_part=True)
+
+
 def column_specs(
     names: Iterable[Any], columns: Mapping[Any, Any] | str | None
 ) -> dict[Any, ColumnSpec]:
-    """Specification of each column; ValueError or TypeError naming one that is absent or invalid."""
+    """Specification of each column and part of one; ValueError or TypeError naming one that is absent or invalid."""
     names = list(names)
     if isinstance(columns, str):
         columns = dict.fromkeys(names, columns)
     if not isinstance(columns, Mapping | None):
         raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
+    _, parts = with_parts(names, columns or ())
     for name in columns or {}:
-        if name not in names:
+        if name not in names and name not in parts:
             where = "named in column_types=, but the table has no such column"
             raise ValueError(f"column {name!r}: {where}")
-    return {name: check_column_spec(name, (columns or {}).get(name)) for name in names}
+    return {name: check_column_spec(name, (columns or {}).get(name)) for name in [*names, *parts]}

@@ -315,7 +315,8 @@ def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> 
     is_table = isinstance(X, Rows | Sequence | Mapping) or hasattr(X, "__array__")
     if frame is None and isinstance(X, Iterable) and not is_table:
         return X
-    extra = [name for name in keep if name not in density.encoder_.names]
+    known = [column.name for column in density.encoder_.read_columns]
+    extra = [name for name in keep if name not in known]
     if frame is None or not extra or not set(extra) <= set(frame.columns):
         return [check_any(density.rows(X if frame is None else frame))]
     rows = density.rows(frame.drop(columns=extra))  # warns about columns that it does not use

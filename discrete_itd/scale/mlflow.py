@@ -150,8 +150,8 @@ def signature_of(
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, Schema
 
-    schema = density_of(model).encoder_.schema
-    inputs: list[Any] = [ColSpec(_type_of(c), str(c.name)) for c in schema]
+    columns = density_of(model).encoder_.read_columns
+    inputs: list[Any] = [ColSpec(_type_of(c), str(c.name)) for c in columns]
     kinds = {"f": "double", "b": "boolean"}
     answers = answer_types(model, outputs, n_reasons)
     return ModelSignature(
