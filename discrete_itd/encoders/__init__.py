@@ -21,13 +21,15 @@ with gaps whose values are all whole is one of integers, for readers make floats
 truth values or times is what these are, and text of money, percentages, decimal commas or dates is numbers or times
 where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing cell is NaN and is never an error. Identifiers
 and free text are left out of a model (:func:`discrete_itd.encoders.inference.left_out_as`). "date.hour", "date.weekday"
-and "date.month" are parts of a column of points in time (:mod:`discrete_itd.encoders.time_parts`).
+and "date.month" are parts of a column of points in time (:mod:`discrete_itd.encoders.time_parts`);
+:class:`GroupLags` adds columns of earlier rows of a row's own group.
 """
 
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.frames import as_frame, number, written
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, MISSING, UNKNOWN, check_column_spec
+from discrete_itd.encoders.lags import GroupLags
 from discrete_itd.encoders.notation import NOTATIONS, Notation
 from discrete_itd.encoders.numeric import Bins, Continuous
 from discrete_itd.encoders.rows import Rows
@@ -35,6 +37,6 @@ from discrete_itd.encoders.table import ABSENT, PRESENT, TableEncoder
 
 __all__ = [
     "ABSENT", "FLOAT_KIND", "KINDS", "MANY_CATEGORIES", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN", "Bins",
-    "Categories", "Column", "Continuous", "Notation", "Rows", "TableEncoder", "as_frame", "check_column_spec", "number",
-    "written",
+    "Categories", "Column", "Continuous", "GroupLags", "Notation", "Rows", "TableEncoder", "as_frame",
+    "check_column_spec", "number", "written",
 ]  # fmt: skip
