@@ -97,7 +97,7 @@ def test_a_state_comes_back(tmp_path):
         assert torch.equal(back[name], tensor)
 
 
-GOOD = '{"format": 7, "kind": "model", "a": 1}'
+GOOD = '{"format": 8, "kind": "model", "a": 1}'
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ GOOD = '{"format": 7, "kind": "model", "a": 1}'
         ),
         (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
         (GOOD.replace('"model"', "[]"), "damaged .kind"),
-        ('{"format": 7}', "damaged .kind None"),
-        ('{"format": 7, "format": 7, "kind": "model"}', "a name occurs twice"),
-        ('{"format": 7, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
-        (f'{{"format": 7, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
-        (f'{{"format": 7, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
+        ('{"format": 8}', "damaged .kind None"),
+        ('{"format": 8, "format": 8, "kind": "model"}', "a name occurs twice"),
+        ('{"format": 8, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
+        (f'{{"format": 8, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
+        (f'{{"format": 8, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
         (f"{'[' * 10**6}", "damaged"),
         ("[]", "no mapping"),
         ("null", "no mapping"),
