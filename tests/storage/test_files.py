@@ -103,14 +103,14 @@ GOOD = '{"format": 8, "kind": "model", "a": 1}'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("7", "1"), "format 1, .*fit the model anew"),
+        (GOOD.replace("8", "1"), "format 1, .*fit the model anew"),
         ('{"format": 1}', "format 1, .*fit the model anew"),
-        (GOOD.replace("7", "8"), "format 8, .*upgrade discrete_itd$"),
-        (GOOD.replace("7", "9" * 400), "upgrade discrete_itd"),
-        (GOOD.replace("7", "9" * 5000), "damaged"),
-        (GOOD.replace("7", "true"), "damaged .format True"),
-        (GOOD.replace("7", "5.0"), "damaged .format 5.0"),
-        (GOOD.replace("7", "NaN"), "damaged .format nan"),
+        (GOOD.replace("8", "9"), "format 9, .*upgrade discrete_itd$"),
+        (GOOD.replace("8", "9" * 400), "upgrade discrete_itd"),
+        (GOOD.replace("8", "9" * 5000), "damaged"),
+        (GOOD.replace("8", "true"), "damaged .format True"),
+        (GOOD.replace("8", "5.0"), "damaged .format 5.0"),
+        (GOOD.replace("8", "NaN"), "damaged .format nan"),
         (
             GOOD.replace('"model"', '"checkpoint"'),
             "holds the checkpoint of a training, not a model",
@@ -141,7 +141,7 @@ def test_a_plain_header_is_read(folder):
 
 def test_a_newer_format_may_have_another_digest(folder):
     with pytest.raises(ValueError, match="upgrade discrete_itd, unless the file is damaged"):
-        files.read_state(with_header(folder, GOOD.replace("7", "8"), **{files.DIGEST: "later"}))
+        files.read_state(with_header(folder, GOOD.replace("8", "8"), **{files.DIGEST: "later"}))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int8, torch.uint16])
