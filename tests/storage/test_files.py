@@ -97,31 +97,33 @@ def test_a_state_comes_back(tmp_path):
         assert torch.equal(back[name], tensor)
 
 
-GOOD = '{"format": 8, "kind": "model", "a": 1}'
+NOW, NEXT = str(files.FORMAT), str(files.FORMAT + 1)
+HEAD = f'{{"format": {NOW}'
+GOOD = HEAD + ', "kind": "model", "a": 1}'
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("8", "1"), "format 1, .*fit the model anew"),
+        (GOOD.replace(NOW, "1"), "format 1, .*fit the model anew"),
         ('{"format": 1}', "format 1, .*fit the model anew"),
-        (GOOD.replace("8", "9"), "format 9, .*upgrade discrete_itd$"),
-        (GOOD.replace("8", "9" * 400), "upgrade discrete_itd"),
-        (GOOD.replace("8", "9" * 5000), "damaged"),
-        (GOOD.replace("8", "true"), "damaged .format True"),
-        (GOOD.replace("8", "5.0"), "damaged .format 5.0"),
-        (GOOD.replace("8", "NaN"), "damaged .format nan"),
+        (GOOD.replace(NOW, NEXT), f"format {NEXT}, .*upgrade discrete_itd$"),
+        (GOOD.replace(NOW, "9" * 400), "upgrade discrete_itd"),
+        (GOOD.replace(NOW, "9" * 5000), "damaged"),
+        (GOOD.replace(NOW, "true"), "damaged .format True"),
+        (GOOD.replace(NOW, "5.0"), "damaged .format 5.0"),
+        (GOOD.replace(NOW, "NaN"), "damaged .format nan"),
         (
             GOOD.replace('"model"', '"checkpoint"'),
             "holds the checkpoint of a training, not a model",
         ),
         (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
         (GOOD.replace('"model"', "[]"), "damaged .kind"),
-        ('{"format": 8}', "damaged .kind None"),
-        ('{"format": 8, "format": 8, "kind": "model"}', "a name occurs twice"),
-        ('{"format": 8, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
-        (f'{{"format": 8, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
-        (f'{{"format": 8, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
+        (HEAD + "}", "damaged .kind None"),
+        (HEAD + HEAD.replace("{", ", ") + ', "kind": "model"}', "a name occurs twice"),
+        (HEAD + ', "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
+        (f'{HEAD}, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
+        (f'{HEAD}, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
         (f"{'[' * 10**6}", "damaged"),
         ("[]", "no mapping"),
         ("null", "no mapping"),
@@ -141,7 +143,7 @@ def test_a_plain_header_is_read(folder):
 
 def test_a_newer_format_may_have_another_digest(folder):
     with pytest.raises(ValueError, match="upgrade discrete_itd, unless the file is damaged"):
-        files.read_state(with_header(folder, GOOD.replace("8", "8"), **{files.DIGEST: "later"}))
+        files.read_state(with_header(folder, GOOD.replace(NOW, NEXT), **{files.DIGEST: "later"}))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int8, torch.uint16])
