@@ -43,6 +43,7 @@ RUNS = {
     "budgets": "adult --quick --seeds 1",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
     "synthetic": "adult --quick --methods default mixture bootstrap --folder nowhere",
+    "private": "mushroom --quick --epsilons 1 none",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
     "features": "discrete_itd scikit-learn",
 }

@@ -52,7 +52,9 @@ UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
 ROWS = 4096  # counted at once
 LEAST_SHARE = 0.1  # of a node's independent columns on either side of a split
 BALANCE = 0.3, 0.7  # between which a split divides them, where levels allow it
-NOISE_OF_LEAF = 2.0  # scales of the noise in an average leaf's rows, at least
+# scales of the noise in the rows of an average leaf, at least; and trees by the square root of the number of all
+# leaves: of more trees each is noisier. By test rows of nltcs and of 3000 rows of adult
+NOISE_OF_LEAF, TREES = 10.0, 0.15
 MOST_DEPTH = 8
 MOST_COUNTS = 1 << 24
 LEAST = 1e-9  # rows, and probability of a level in its box
@@ -208,7 +210,7 @@ def shape(n_rows: int, epsilon: float, n_columns: int, n_trees: int, width: int)
     """Numbers of trees and of splits on a branch with which the noise of an average leaf is bounded."""
     budget = n_rows * epsilon / (2 * NOISE_OF_LEAF * n_columns)  # leaves of all trees
     budget = min(budget, MOST_COUNTS / width)
-    n_trees = max(1, min(n_trees, round(math.sqrt(budget) / 2)))
+    n_trees = max(1, min(n_trees, round(TREES * math.sqrt(budget))))
     return n_trees, max(0, min(MOST_DEPTH, math.floor(math.log2(max(1.0, budget / n_trees)))))
 
 

@@ -25,6 +25,7 @@ from discrete_itd.encoders import Column, Rows, as_frame, written
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import MASSES, MOST_ROWS, RowScores, column_entropies, fitted, spread_step
+from discrete_itd.reporting.synthetic import closeness
 from discrete_itd.statistics import (
     Extrapolation,
     Interval,
@@ -214,6 +215,7 @@ def examine(
     target_false_alarms: float | None = None,
     n_most_anomalous: int = 10,
     keep: Sequence[Hashable] = (),
+    train: Any = None,
 ) -> Findings:
     """Compute everything that a report shows. Each table is read and encoded once.
 
@@ -238,6 +240,9 @@ def examine(
     keep : sequence of names
         Columns of X that identify a row, whether or not the model uses them: they are shown with the listed rows and in
         the table of alarms.
+    train : DataFrame or array-like, shape (K, C), or Rows, optional
+        The rows that the model was fitted to: rows that it draws are then compared with these and with the inliers, as
+        :func:`~discrete_itd.reporting.synthetic.closeness` does.
 
     Raises
     ------
@@ -281,6 +286,10 @@ def examine(
         nats = Interval(nats.value, -np.inf, np.inf)
     targets = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
     columns = column_entropies(density, known.spread)
+    lines = facts(density, asked.seconds / len(asked.numbers["score"]))
+    if train is not None:
+        compared = closeness(density, density.rows(train), known.spread, seed=density.model_.seed)
+        lines = [*lines, *compared.lines()]
     stderr, worst = known.numbers["stderr"], (asked.worst, asked.worst_scores, n_most_anomalous)
     return Findings(
         surprisal=0.0 - asked.numbers["score"],
@@ -303,7 +312,7 @@ def examine(
         most_anomalous=most_anomalous_rows(density, *worst, detector=detector, keep=keep),
         alarm_rows=alarm_rows(detector, asked.alarms, asked.alarm_scores, keep),
         columns=columns.sort_values("nats", ascending=False, kind="stable"),
-        facts=facts(density, asked.seconds / len(asked.numbers["score"])),
+        facts=lines,
     )
 
 

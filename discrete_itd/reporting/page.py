@@ -56,6 +56,7 @@ def report(
     title: str | None = None,
     n_most_anomalous: int = 10,
     keep: Sequence[Hashable] = (),
+    train: Any = None,
 ) -> str | Path:
     """Write a report on a table: its surprisal, its anomalies and their reasons, and whether targets are met.
 
@@ -69,7 +70,7 @@ def report(
         File for the page, written completely or not at all. By default the page is returned, else its path.
     title : str, optional
         Heading of the page; if it is empty, a general one.
-    inliers, target_nats, target_false_alarms, n_most_anomalous, keep
+    inliers, target_nats, target_false_alarms, n_most_anomalous, keep, train
         See :func:`~discrete_itd.reporting.findings.examine`, which returns the numbers without the page and names the
         other errors.
 
@@ -95,7 +96,7 @@ def report(
         write_whole(out, None)
     found = examine(
         model, X, inliers=inliers, target_nats=target_nats, target_false_alarms=target_false_alarms,
-        n_most_anomalous=n_most_anomalous, keep=keep,
+        n_most_anomalous=n_most_anomalous, keep=keep, train=train,
     )  # fmt: skip
     page = render(found, title=title)
     if out is None:
