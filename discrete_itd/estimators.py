@@ -152,9 +152,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     column_types : mapping from column name to kind or options, or one kind for all columns, optional
         "nominal", "ordinal", "continuous" or "binned", where it should not follow from the dtype
         (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like ``{"kind": "binned", "edges": [0,
-        18, 65, 120]}`` (:func:`discrete_itd.encoders.check_column_spec`). Integers of a numpy array are nominal codes
-        unless there are more than 256 distinct ones. Keys like "date.weekday" (None for the default kind) replace a
-        column of points in time by parts of it: ``hour``, ``weekday``, ``month``.
+        18, 65, 120]}`` or ``{"kind": "ordinal", "categories": ["S", "M", "L"]}``
+        (:func:`discrete_itd.encoders.check_column_spec`). Integers of a numpy array are nominal codes unless there are
+        more than 256 distinct ones. Keys like "date.weekday" (None for the default kind) replace a column of points in
+        time by parts of it: ``hour``, ``weekday``, ``month``.
     missing : {"marginalise", "category"}, default="marginalise"
         A missing cell (NaN, None, NA, NaT) is left out of the row's score; or, in columns with missing cells in the
         training table, "missing" is one more value with a probability of its own.
@@ -167,7 +168,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         is a network that scores a row by one call, "network" one that conditions on all columns and scores along a
         path. "independent", "tree", "trees", "bayes_net", "forest", "mixture" (of products) and "decoder" are exact
         models. "row_mixture", or a list, is a mixture of several. Recipes of :mod:`discrete_itd.recipes` set sizes,
-        like ``Causal(n_orders=4)`` or ``[BayesNet(), Mixture(256)]``.
+        like ``Causal(n_orders=4)`` or ``[BayesNet(), Mixture(256)]``; ``Forest(epsilon=1.0)`` is differentially
+        private.
     max_steps : int, default=6000
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. With 0,
         "auto" trains neither a network nor a decoder. Steps of a decoder are bounded by its recipe,
@@ -316,7 +318,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If Ctrl-C or ``max_time`` ended the fit or a part of it: the model is the best so far.
+            If Ctrl-C or ``max_time`` ended the fit or a part of it: the model is the best so far. If the noise of a
+            differentially private fit follows from ``random_state``.
         """
         self._checked_parameters()
         saved = Checkpoint.of(checkpoint)
