@@ -553,9 +553,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
             by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities
             still sum to one; the standard error may be somewhat above ``max_stderr`` by chance.
-        estimator : {"closed_form", "path", "integral", "marginal"}, optional
+        estimator : {"closed_form", "path", "integral", "masks", "marginal"}, optional
             By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising error
-            over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a closed
+            over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row; "masks" averages the
+            surprisal of hidden cells given the others, eq. (18), over as many random subsets. A model with a closed
             form gives the same number in every way that it has; ``guide/guarantees.md`` has the table. By default, gaps
             in columns that had none in training are summed out of four parts of the model and one of its companion, if
             it has one, by four draws, with their ``stderr``; "closed_form" scores them as a network does that has not

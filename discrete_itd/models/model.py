@@ -23,6 +23,7 @@ from discrete_itd.likelihood import (
     Attribution,
     Estimate,
     integral_log_prob,
+    masks_log_prob,
     path_log_prob,
 )
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
@@ -304,7 +305,7 @@ class Model:
             how many the other half, the estimate, has.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
-        estimator : {"closed_form", "path", "integral", "marginal"}, optional
+        estimator : {"closed_form", "path", "integral", "masks", "marginal"}, optional
             By default the first of those that the denoiser has; with ``given``, "marginal" where the scorer is not
             exact, and any other is the companion's. ValueError if the denoiser that answers does not have it.
         progress : callable, optional
@@ -492,26 +493,39 @@ class Model:
             stderr = torch.softmax(joint, 1) * torch.stack([e.stderr for e in each], 1)
             return Estimate(joint.logsumexp(1), stderr.square().sum(1).sqrt())
         with self._threads(denoiser, asked.x):
-            if estimator == "integral":
-                parts = [self._integral(denoiser, factor) for factor in factors(denoiser, asked)]
+            if estimator in ("integral", "masks"):
+                by = self._integral(denoiser) if estimator == "integral" else masks_log_prob
+                parts = [self._of_points(denoiser, by, f) for f in factors(denoiser, asked)]
             else:
                 parts = [path_log_prob(denoiser, **how) for how in self._paths(denoiser, asked)]
         return Estimate(*_product(parts))
 
-    def _integral(self, denoiser: Denoiser, asked: Question) -> Estimate:
-        """The integral (4) against independent columns on the same noise; (3) for categorical independent columns."""
+    def _integral(self, denoiser: Denoiser) -> Callable[..., Estimate]:
+        """The integral (4), or (3) of categorical independent columns."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        # not x: a score is a function of the row alone
+        # not those scored: a score is a function of the row alone
         rows = self.marginals.draw(PILOT_ROWS, generator)
         quadrature = pilot_quadrature(self.marginals, rows, generator)
         plain = denoiser.independent and not len(denoiser.codebook.reals)
 
+        def integral(
+            denoiser: Denoiser, x: Tensor, *, baseline: Denoiser, **options: Any
+        ) -> Estimate:
+            own = None if plain else baseline
+            return integral_log_prob(denoiser, x, quadrature, baseline=own, **options)
+
+        return integral
+
+    def _of_points(
+        self, denoiser: Denoiser, by: Callable[..., Estimate], asked: Question
+    ) -> Estimate:
+        """An estimate from noise levels or masks, against independent columns on the same noise."""
+
         def estimate(asked: Question, seed: int) -> Estimate:
-            return integral_log_prob(
+            return by(
                 denoiser,
                 asked.x,
-                quadrature,
-                baseline=None if plain else self.marginals,
+                baseline=self.marginals,
                 n_points=asked.n_evaluations,
                 generator=torch.Generator().manual_seed(seed),
                 given=asked.given,

@@ -246,6 +246,19 @@ def test_the_matrix_has_the_information_of_each_pair(name):
             assert stderr[j, k] == pytest.approx(found.stderr, abs=1e-5)
 
 
+def test_gaps_with_a_probability_are_in_the_matrix_as_in_each_pair():
+    """A value counts given that it is not missing."""
+    rng, frame = np.random.default_rng(2), categories(1500).astype(object)
+    for name, other in ("ab", "bc"):
+        frame.loc[rng.random(1500) < np.where(frame[other] == "0", 0.5, 0.1), name] = None
+    model = DiffusionDensity(denoiser=Mixture(8), missing="category", random_state=0).fit(frame)
+    rows = frame[:300]
+    matrix = information_matrix(model, model.rows(rows))
+    for pair in ("ab", "ac", "cb"):
+        found = model.mutual_information(*pair, X=rows)
+        assert matrix.loc[pair[0], pair[1]] == pytest.approx(found.value, abs=1e-5)
+
+
 def test_bad_questions_name_the_column():
     model, rows = fitted("bayes_net"), categories(10)
     with pytest.raises(ValueError, match="'e': named in about="):
