@@ -56,6 +56,7 @@ BALANCE = 0.3, 0.7  # between which a split divides them, where levels allow it
 # leaves: of more trees each is noisier. By test rows of nltcs and of 3000 rows of adult
 NOISE_OF_LEAF, TREES = 10.0, 0.15
 MOST_DEPTH = 8
+MOST_RATE = 1 << 40  # beyond it there is no noise anyway
 MOST_COUNTS = 1 << 24
 LEAST = 1e-9  # rows, and probability of a level in its box
 
@@ -114,7 +115,7 @@ def noisy(
     counts: Tensor, sensitivity: int, epsilon: float, random_bytes: RandomBytes
 ) -> NoisyCounts:
     """Counts of int64, of which a row changes ``sensitivity`` by one each, with noise that takes ``epsilon``."""
-    rate = math.floor(UNIT * epsilon / sensitivity)
+    rate = math.floor(min(UNIT * epsilon / sensitivity, MOST_RATE))
     if rate < 1:
         raise ValueError(f"epsilon={2 * epsilon:g} is too small for {sensitivity} counts of a row")
     drawn = torch.from_numpy(discrete_laplace(rate, counts.numel(), random_bytes))

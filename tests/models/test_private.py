@@ -322,6 +322,13 @@ def iter_of(frame):
     return Frames()
 
 
+def test_epsilon_without_bound_is_no_noise():
+    frame = table(50)
+    model = DiffusionDensity(column_types=TYPES, denoiser=Forest(epsilon=1e18)).fit(frame)
+    assert [c.n_rows for c in model.encoder_.schema] == [50] * 3
+    assert [c.n_missing for c in model.encoder_.schema] == frame.isna().sum().tolist()
+
+
 @pytest.mark.filterwarnings(WARNS)
 def test_gaps_can_be_values():
     frame = table(2000)
