@@ -45,6 +45,7 @@ RUNS = {
     "synthetic": "adult --quick --methods default mixture bootstrap --folder nowhere",
     "private": "mushroom --quick --epsilons 1 none",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
+    "seasons": "--quick --only detector",
     "features": "discrete_itd scikit-learn",
 }
 

@@ -22,8 +22,9 @@ class GroupLags(TransformerMixin, BaseEstimator):
     """Columns with the values that a row's group had in its earlier rows, for a step before a detector in a Pipeline.
 
     "turnover.lag1" is the turnover of the previous row of the same shop, "turnover.mean28" the mean of its previous 28
-    rows. Lags count rows of the group, not days. A row sees rows that are strictly earlier: those of its own time and
-    later ones change nothing, nor does the order of rows.
+    rows, "turnover.ratio8" its turnover divided by the median of its previous 8 rows: a column in which shops of all
+    sizes are alike, and in which an earlier anomaly has no echo. Lags count rows of the group, not days. A row sees
+    rows that are strictly earlier: those of its own time and later ones change nothing, nor does the order of rows.
 
     Parameters
     ----------
@@ -38,6 +39,8 @@ class GroupLags(TransformerMixin, BaseEstimator):
         Rows to go back, each a column.
     means : sequence of int, default=()
         Numbers of previous rows to average, each a column: over those that exist and have the value.
+    ratios : sequence of int, default=()
+        Numbers of previous rows of whose median the row's own value is a multiple, each a column; of positive medians.
 
     Attributes
     ----------
@@ -71,12 +74,14 @@ class GroupLags(TransformerMixin, BaseEstimator):
         by: Hashable | Sequence[Hashable] = (),
         lags: Sequence[int] = (1,),
         means: Sequence[int] = (),
+        ratios: Sequence[int] = (),
     ) -> None:
         self.values = values
         self.time = time
         self.by = by
         self.lags = lags
         self.means = means
+        self.ratios = ratios
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn how times and values are written, and remember the last rows of each group.
@@ -91,11 +96,11 @@ class GroupLags(TransformerMixin, BaseEstimator):
         ValueError, TypeError
             Naming the column or parameter that is invalid.
         """
-        for name in ("lags", "means"):
+        for name in ("lags", "means", "ratios"):
             for k in getattr(self, name):
                 check_integer(name, k, 1)
         if not self._reach:
-            raise ValueError("lags and means are both empty: there is nothing to add")
+            raise ValueError("lags, means and ratios are empty: there is nothing to add")
         frame = self._read(X)
         values, by = _names(self.values), _names(self.by)
         _check_names(frame, [self.time, *values, *by], self.time)
@@ -113,7 +118,7 @@ class GroupLags(TransformerMixin, BaseEstimator):
 
     @in_kind
     def transform(self, X: Any) -> pd.DataFrame:
-        """The table with further columns, float64: shape (N, C + V (L + M)) for V values, L lags and M means."""
+        """The table with further columns, float64, V (L + M + R) of them for V values."""
         check_is_fitted(self)
         frame = self._read(X)
         rows = self._ordered(pd.concat([self.last_rows_.assign(row=-1), self._keyed(frame)]))
@@ -136,6 +141,10 @@ class GroupLags(TransformerMixin, BaseEstimator):
                 n = np.sum([~np.isnan(numbers) for numbers in earlier[:k]], axis=0)
                 total = np.sum([np.nan_to_num(numbers) for numbers in earlier[:k]], axis=0)
                 found[f"{name}.mean{k}"] = np.where(n, total / np.maximum(n, 1), np.nan)
+            for k in self.ratios:
+                median = _medians(np.array(earlier[:k]))
+                ratio = cells[:-1] / np.where(median > 0, median, np.nan)
+                found[f"{name}.ratio{k}"] = np.where(np.isinf(ratio), np.nan, ratio)
             for column, numbers in found.items():
                 out[column] = np.full(len(frame), np.nan)
                 out[column][row[row >= 0]] = numbers[row >= 0]
@@ -147,7 +156,7 @@ class GroupLags(TransformerMixin, BaseEstimator):
         new = [
             f"{name}.{what}{k}"
             for name in self._values
-            for what, ks in (("lag", self.lags), ("mean", self.means))
+            for what, ks in (("lag", self.lags), ("mean", self.means), ("ratio", self.ratios))
             for k in ks
         ]
         return np.asarray([*self.feature_names_in_, *new], dtype=object)
@@ -155,7 +164,7 @@ class GroupLags(TransformerMixin, BaseEstimator):
     @property
     def _reach(self) -> int:
         """How many rows back any column looks."""
-        return max([*self.lags, *self.means], default=0)
+        return max([*self.lags, *self.means, *self.ratios], default=0)
 
     def _read(self, X: Any) -> pd.DataFrame:
         frame, is_frame = read_rows(X, self, fewest=0)
@@ -203,6 +212,17 @@ def _check_names(frame: pd.DataFrame, names: Iterable[Hashable], time: Hashable)
 def _of_values(values: Sequence[Hashable]) -> list[str]:
     """Keys of the columns of values, whatever their names are."""
     return [f"value{j}" for j in range(len(values))]
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Medians of columns (K, N) over the values that are there, NaN without any: (N,)."""
+    n = np.count_nonzero(~np.isnan(values), axis=0)
+    ordered = np.sort(values, axis=0)  # NaN last
+    middle = [
+        np.take_along_axis(ordered, m[None], 0)[0]
+        for m in (np.maximum(n - 1, 0) // 2, np.minimum(n // 2, len(values) - 1))
+    ]
+    return middle[0] / 2 + middle[1] / 2
 
 
 def _changes(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from discrete_itd import DiffusionOutlierDetector
 from discrete_itd.encoders import GroupLags
 
-NAMES = ["y.lag1", "y.lag3", "y.mean4", "z.lag1", "z.lag3", "z.mean4"]
+NAMES = [f"{name}.{what}" for name in "yz" for what in ("lag1", "lag3", "mean4", "ratio3")]
 
 
 def table(n=200, seed=0, start=0):
@@ -31,7 +31,13 @@ def table(n=200, seed=0, start=0):
 
 
 def lags(**parameters):
-    settings = {"time": "date", "by": ["a", "b"], "lags": (1, 3), "means": (4,)} | parameters
+    settings = {
+        "time": "date",
+        "by": ["a", "b"],
+        "lags": (1, 3),
+        "means": (4,),
+        "ratios": (3,),
+    } | parameters
     return GroupLags(["y", "z"], **settings)
 
 
@@ -48,6 +54,8 @@ def naive(X, by=("a", "b")):
             cells = own[name].to_numpy(dtype=float)
             line += [cells[-k] if len(cells) >= k else np.nan for k in (1, 3)]
             line.append(pd.Series(cells[-4:]).mean())
+            median = pd.Series(cells[-3:]).median()
+            line.append(row[name] / median if median > 0 else np.nan)
         out.append(line)
     return np.array(out, dtype=float)
 
@@ -107,7 +115,7 @@ def test_groups_by_weekday_and_dates_as_text():
     ({"time": "when"}, "column 'when'"),
     ({"time": "a"}, "column 'a'"),
     ({"lags": (0,)}, "lags"),
-    ({"lags": (), "means": ()}, "nothing to add"),
+    ({"lags": (), "means": (), "ratios": ()}, "nothing to add"),
 ])  # fmt: skip
 def test_errors_name_column_or_parameter(parameters, message):
     with pytest.raises(ValueError, match=message):
