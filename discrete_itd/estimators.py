@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
@@ -41,7 +41,7 @@ from discrete_itd.encoders.frames import (
     is_polars,
     unique_rows,
 )
-from discrete_itd.encoders.rows import read_rows
+from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
@@ -76,13 +76,6 @@ CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
 VERBS = {"log_prob": "score", "attribution": "explain"}  # of the model's methods, on a progress bar
 INFORMATION_ROWS = 2000  # drawn for an entropy or a mutual information
 TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
-
-
-class RowEstimate(NamedTuple):
-    """Log-probabilities with their standard errors: two float64 arrays of shape (N,), in nats."""
-
-    log_prob: np.ndarray
-    stderr: np.ndarray
 
 
 def private_forest(denoiser: Any) -> Forest | None:
@@ -1129,11 +1122,6 @@ def _mean(found: Term, more: np.ndarray | float = 0.0) -> Nats:
     """The mean over rows of a term and ``more`` (N,), with its standard error."""
     nats = found.nats.cpu().numpy() + more
     return Nats(float(nats.mean()), math.sqrt(nats.var(ddof=1) / len(nats) + found.variance))
-
-
-def ignored(extra: Collection[Any], columns: Collection[Any]) -> str:
-    """The warning that the columns ``extra`` of a table are ignored."""
-    return f"ignoring {len(extra)} of {len(columns)} columns: {', '.join(map(str, extra))}"
 
 
 def large_errors(above: int, n: int, rows: str, max_stderr: float) -> str:

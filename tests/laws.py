@@ -14,8 +14,8 @@ from discrete_itd.channel import (
     column_ranks,
 )
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
 from discrete_itd.channel.noise import scattered_directions
+from discrete_itd.channel.points import CODE_LENGTH, VERTEX
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,

@@ -20,8 +20,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel.levels import CODE_LENGTH, VERTEX, ColumnPoints, Levels
+from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import scattered_directions
+from discrete_itd.channel.points import CODE_LENGTH, VERTEX, ColumnPoints
 
 __all__ = ["Codebook", "ColumnPoints", "State", "Vocabulary"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
+from discrete_itd.channel.points import REAL_KNOWN_SNR
 
 SMALL = 1e-300  # least probability
 FARTHEST = 1e30  # largest surprisal, nats

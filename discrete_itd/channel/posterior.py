@@ -15,8 +15,9 @@ from discrete_itd.channel.codebook import Codebook, Vocabulary
 from discrete_itd.channel.devices import replace_rows, rows_where
 from discrete_itd.channel.gaussian import GaussianPosterior, chosen
 from discrete_itd.channel.grid import GridPosterior
-from discrete_itd.channel.levels import VERTEX, Levels
+from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import add_gumbel
+from discrete_itd.channel.points import VERTEX
 
 __all__ = [
     "CategoricalPosterior",
@@ -38,7 +39,7 @@ class CategoricalPosterior:
 
     Examples
     --------
-    >>> from discrete_itd.channel.levels import ColumnPoints
+    >>> from discrete_itd.channel.points import ColumnPoints
     >>> levels = Levels([ColumnPoints("simplex", 2)])
     >>> q = CategoricalPosterior(levels, torch.zeros(1, 2))
     >>> q.log_prob(torch.tensor([[1]]))

@@ -22,8 +22,9 @@ from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.notation import TRUTHS
+from discrete_itd.encoders.rows import ignored
 from discrete_itd.encoders.table import unseen_values
-from discrete_itd.estimators import DiffusionDensity, ignored
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import CLASSES
 from discrete_itd.storage.stored import load_one_of
@@ -140,7 +141,7 @@ class Reader:
                 known = {*keep, *(str(name) for name in self.model.encoder_.all_names)}
                 if extra := [name for name in source.names if name not in known]:
                     warn(f"{source.path}: {ignored(extra, source.names)}")
-            x = rows.x[:, : len(self._schema)].cpu().numpy()
+            x = rows.cells[:, : len(self._schema)]
             self._dtypes = rows.given.dtypes.tolist() if self._dtypes is None else self._dtypes
             self._n_present += (~np.isnan(x)).sum(0)
             self._any_known |= (x < self._n_levels).any(0)

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import any_true, index_tensor, replace_rows
 from discrete_itd.channel.gaussian import chosen
-from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.noise import RowNoise
+from discrete_itd.channel.points import KNOWN_NATS
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import (
     BLOCK,

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_normal
-from discrete_itd.channel.levels import KNOWN_NATS, Levels
+from discrete_itd.channel.levels import Levels
+from discrete_itd.channel.points import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
     BLOCK,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import REAL_KNOWN_SNR
+from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, filled, rows_at_once
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import CODE_LENGTH
+from discrete_itd.channel.points import CODE_LENGTH
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
+from discrete_itd.channel.points import CODE_LENGTH, VERTEX
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,

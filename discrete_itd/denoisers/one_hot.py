@@ -25,7 +25,8 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.channel.devices import index_tensor
-from discrete_itd.channel.levels import KNOWN_NATS, Levels
+from discrete_itd.channel.levels import Levels
+from discrete_itd.channel.points import KNOWN_NATS
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import (
     Config,

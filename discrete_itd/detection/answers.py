@@ -18,7 +18,8 @@ from discrete_itd.detection.groups import named
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
-from discrete_itd.estimators import DiffusionDensity, RowEstimate
+from discrete_itd.encoders.rows import RowEstimate
+from discrete_itd.estimators import DiffusionDensity
 
 Estimator = DiffusionDensity | DiffusionOutlierDetector
 

@@ -18,7 +18,8 @@ from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
-from discrete_itd.detection.score import MOST_WEIGHT, Scorer, row_scores, small_trees
+from discrete_itd.detection.score import MOST_WEIGHT, Scorer, small_trees
+from discrete_itd.detection.terms import row_scores
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
@@ -28,7 +29,8 @@ from discrete_itd.models.combined import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card
-from discrete_itd.storage.stored import SCHEDULES, Like, Persistent
+from discrete_itd.storage.stored import SCHEDULES, Persistent
+from discrete_itd.storage.values import Like
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process

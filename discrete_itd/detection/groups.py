@@ -22,14 +22,12 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from discrete_itd.detection import thresholds
-from discrete_itd.detection.division import Division
 from discrete_itd.detection.thresholds import Scores, Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
 from discrete_itd.encoders.inference import how_kept, left_out_as
@@ -37,7 +35,10 @@ from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.encoders.time_parts import source_of, with_parts
-from discrete_itd.estimators import DiffusionDensity
+
+if TYPE_CHECKING:
+    from discrete_itd.detection.division import Division
+    from discrete_itd.estimators import DiffusionDensity
 
 KINDS = ("nominal", "ordinal")  # kinds of columns that can define a group
 MISSING = -1  # the level of a missing cell: rows without a value are a group
@@ -147,7 +148,7 @@ class Groups:
         rate: float,
     ) -> Groups:
         """The groups of the rows of a fit."""
-        levels = _levels(rows.x, columns)
+        levels = _levels(rows.cells, columns)
         trained = None
         if 0 < parts.n_train == len(parts.train):
             trained = np.unique(levels[parts.train], axis=0) if columns else levels[:0]
@@ -188,11 +189,11 @@ class Groups:
         if len(self.members) == 1:
             return np.zeros(len(rows), dtype=np.int64)
         own = self._of_calibration[0][self._is_own]
-        return 1 + _find(own, _levels(rows.x, self.columns))
+        return 1 + _find(own, _levels(rows.cells, self.columns))
 
     def seen(self, rows: Rows) -> np.ndarray:
         """Whether the density was fitted to rows of each row's group: bool, (N,)."""
-        return self._seen(_levels(rows.x, self.columns))
+        return self._seen(_levels(rows.cells, self.columns))
 
     def _seen(self, levels: GroupLevels) -> np.ndarray:
         known = np.array([codec.n_levels for codec in self._codecs], dtype=np.int64)
@@ -263,7 +264,7 @@ class Groups:
             offset[:-1][self._is_own] = threshold.group_offsets
         levels, at, index = distinct, np.arange(len(distinct)), self._index(distinct)
         if rows is not None:
-            levels, index = _levels(rows.x, self.columns), rows.index
+            levels, index = _levels(rows.cells, self.columns), rows.index
             at = _find(distinct, levels) if self.columns else np.full(len(rows), -1)
         own = np.append(self._is_own, False)
         columns = {"n_calibration": sizes[at], "own": own[at], "offset": offset[at]}
@@ -292,9 +293,9 @@ class Groups:
         return out
 
 
-def _levels(x: Tensor, columns: Sequence[int]) -> GroupLevels:
+def _levels(cells: np.ndarray, columns: Sequence[int]) -> GroupLevels:
     """GroupLevels of some columns of encoded rows, (N, m)."""
-    return x[:, list(columns)].nan_to_num(MISSING).long().cpu().numpy()
+    return np.nan_to_num(cells[:, list(columns)], nan=MISSING).astype(np.int64)
 
 
 def _find(groups: GroupLevels, levels: GroupLevels) -> np.ndarray:

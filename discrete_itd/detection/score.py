@@ -40,6 +40,7 @@ from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.forest import ForestDenoiser
 from discrete_itd.denoisers.forest_fit import ForestCounts
+from discrete_itd.detection.terms import rounding_of, row_scores, terms
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
@@ -55,8 +56,6 @@ TYPICAL_ROWS = 500  # rows drawn from the model to estimate q
 # tables with anomalies among the training rows
 SMALL_TREES, ROWS_OF_TREE = 64, 64
 WEIGHT_OF_SHARE, MOST_WEIGHT = 5.0, 0.5
-ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
-STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
 
 
 @dataclass(eq=False)
@@ -114,9 +113,7 @@ class Scorer:
         if known is None or known[0] is not model or known[1] != n_evaluations:
             if self.quantiles is None:
                 self.quantiles = self.fitted_quantiles()
-            z = self._nats(rows) - self.quantiles
-            s = np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))  # (12)
-            nats = rows.by_column(np.rint(s / STEP) * STEP)
+            nats = rows.by_column(terms(self._nats(rows), self.quantiles))
             known = self._known[rows] = model, n_evaluations, nats
         return known[2]
 
@@ -149,13 +146,8 @@ class Scorer:
 
     @property
     def rounding(self) -> float:
-        """Bound on the rounding error of a score, relative to 1 + |score|.
-
-        Denoiser calls of constant shape make scores of equal rows equal to the last bit where this is tested, but no
-        library of matrix products guarantees it. The relative error of n roundings is at most n times the unit roundoff
-        of the floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
-        """
-        return ROUNDINGS * torch.finfo(self.denoiser.codebook.known_snr.dtype).eps / 2
+        """:func:`rounding_of` the floating type of the model."""
+        return rounding_of(torch.finfo(self.denoiser.codebook.known_snr.dtype).eps)
 
     # -- model ---------------------------------------------------------------------------
 
@@ -209,11 +201,6 @@ def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenois
     seed = int(random.integers(2**31 - 1))
     splits = grow(book, own, n_trees=SMALL_TREES, min_leaf=FEWEST_ROWS, seed=seed, tree=tree)
     return ForestCounts(splits, seed, own).add(own, tree).forest(base, ABOVE[0])
-
-
-def row_scores(nats: pd.DataFrame | np.ndarray) -> np.ndarray:
-    """The scores (N,) of rows whose terms s of (12) are ``nats`` (N, C); NaN terms are ignored."""
-    return 0.0 - np.nansum(np.asarray(nats, dtype=float), 1)
 
 
 def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:

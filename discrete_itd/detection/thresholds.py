@@ -37,10 +37,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn.utils.validation import check_is_fitted
 
-from discrete_itd.storage.stored import AnyFloat
+from discrete_itd.storage.values import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
 CONFIDENCE = 0.95  # of intervals
@@ -76,7 +74,10 @@ def p_values(
 
 def calibration_scores(detector: Any) -> Scores:
     """Scores of the calibration rows of a fitted detector; ValueError if there are none."""
-    check_is_fitted(detector)
+    if not hasattr(detector, "calibration_scores_"):
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(detector)
     if not len(detector.calibration_scores_):
         raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
     return detector.calibration_scores_
@@ -240,6 +241,8 @@ class Threshold:
         if self.group_offsets:
             raise ValueError("groups have offsets of their own: alarms depend on their rows")
         check_integer("n_rows", n_rows, 1)
+        from scipy import stats  # takes longer to import than a table to score
+
         n, m, tails = self.n_calibration, int(n_rows), (1 - check_share("level", level)) / 2
         fewest, k = self.ranks
         low, high = 0.0, float(m)
@@ -285,6 +288,8 @@ def at_rate(
 
     See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_rate`.
     """
+    from scipy import stats
+
     rate, n = check_share("rate", rate), len(calibration)
     if rows_per_day is not None:
         check_positive("rows_per_day", rows_per_day)
@@ -323,6 +328,8 @@ def at_lowest_rate(calibration: Scores, rate: float, name: str = "false_alarm_ra
 
 def at_offset(calibration: Scores, offset: float) -> Threshold:
     """The threshold with a given offset, the share of calibration scores below it, and its interval."""
+    from scipy import stats
+
     n = len(calibration)
     if not n:
         return Threshold(offset, math.nan, 0.0, 1.0, 0)
@@ -334,6 +341,8 @@ def at_offset(calibration: Scores, offset: float) -> Threshold:
 
 def _at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> Threshold:
     """The threshold at the k-th smallest calibration score."""
+    from scipy import stats
+
     n, ordered = len(calibration), np.sort(calibration)
     offset = float(ordered[k - 1])
     # with ties, the rate may be below the k-th uniform order statistic, by the mass at the offset
@@ -372,6 +381,8 @@ def at_cost(
     the stated cost is optimistic where they are few; its interval, from that of :math:`\alpha` and Clopper and
     Pearson's of h, is wide enough to allow for it.
     """
+    from scipy import stats
+
     for name, value in (("miss_cost", miss_cost), ("check_cost", check_cost)):
         check_positive(name, value)
         if not math.isfinite(value):

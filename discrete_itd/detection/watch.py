@@ -47,9 +47,10 @@ from numpy.typing import NDArray
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.drift import DECIMALS
-from discrete_itd.detection.score import row_scores
+from discrete_itd.detection.terms import row_scores
 from discrete_itd.storage import files
-from discrete_itd.storage.stored import Like, flatten, unflatten
+from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import Like
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.validation import check_random_state, check_share
 

@@ -8,16 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import narwhals
 import numpy as np
 import pandas as pd
-import torch
 from pandas.api.types import infer_dtype
-from torch import Tensor
 
-from discrete_itd.channel.noise import cell_bits
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.cells import (
     decimals_of,
@@ -29,6 +26,9 @@ from discrete_itd.encoders.cells import (
 )
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.notation import TRUTHS, Notation, formatted
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 
@@ -189,10 +189,20 @@ def as_dtype(values: pd.Series, dtype: Any) -> pd.Series:
 
 def unique_rows(x: Tensor) -> tuple[Tensor, np.ndarray]:
     """Distinct rows and, for every row, the index of its distinct row: equal rows are scored once."""
-    cells = np.ascontiguousarray(cell_bits(x).cpu().numpy())
+    first, inverse = distinct(x.cpu().numpy())
+    return x[first], inverse
+
+
+def distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The position of each distinct row of float64 cells (N, C), (U,), and for every row the index of its own, (N,)."""
+    if len(cells) == 1:
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
+    cells = np.where(
+        np.isnan(cells), np.nan, cells + 0.0
+    )  # one bit pattern for 0 and -0, and for all NaNs
     rows = cells.view(np.dtype((np.void, cells.dtype.itemsize * cells.shape[1])))[:, 0]
     _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-    return x[torch.from_numpy(first).to(x.device)], inverse
+    return first, inverse
 
 
 SIGNIFICANT = 6  # digits of numbers that have more than a person writes

@@ -9,7 +9,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
-from scipy.special import xlogy
 
 from discrete_itd.encoders.categories import (
     MANY_CATEGORIES,
@@ -419,7 +418,8 @@ def _made_unique(values: np.ndarray) -> bool:
     ties, expected = float(np.sum(counts * (counts - 1.0)) / 2), n * (n - 1) / 2 / (high - low + 1)
     if not ties and low >= LONG_NUMBER:
         return True
-    return ties < expected and expected - ties + float(xlogy(ties, ties / expected)) > CERTAIN
+    nats = ties * math.log(ties / expected) if ties else 0.0
+    return ties < expected and expected - ties + nats > CERTAIN
 
 
 def _warn_of_text(name: Hashable, categories: Sequence[Scalar]) -> None:

@@ -14,9 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy.special import inv_boxcox1p
 
-from discrete_itd.channel.codebook import ColumnPoints
+from discrete_itd.channel.points import ColumnPoints
 from discrete_itd.encoders.categories import line_levels
 from discrete_itd.encoders.cells import rounding
 
@@ -151,6 +150,8 @@ class Continuous:
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws: numbers seen, or atoms."""
+        from scipy.special import inv_boxcox1p  # scipy takes longer to import than a table to score
+
         with np.errstate(over="ignore"):
             y = np.clip(x * self.spread + self.mean, -LARGEST, LARGEST)
             w = np.copysign(inv_boxcox1p(np.abs(y), np.where(y < 0, 2 - self.power, self.power)), y)

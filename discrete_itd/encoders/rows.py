@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.sparse import issparse
-from sklearn.utils import check_array
-from torch import Tensor
 
 from discrete_itd.encoders.frames import (
     as_frame,
     check_unique_names,
+    distinct,
     is_table,
     too_few,
-    unique_rows,
 )
 from discrete_itd.encoders.table import ABSENT, TableEncoder
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +36,9 @@ class Rows:
     encoder : TableEncoder
     given : DataFrame, shape (N, C)
         The fitted columns in their order, as they are in the user's table, with its index (0 to N - 1 if it had none).
-    x : Tensor of float64, shape (N, C')
-        Codes of categories and standardised numbers on the device of the model, NaN where a cell is missing. The
-        internal columns are the C columns, then one missingness indicator for each of ``encoder.owner[C:]``.
+    cells : ndarray of float64, shape (N, C')
+        Codes of categories and standardised numbers, NaN where a cell is missing. The internal columns are the C
+        columns, then one missingness indicator for each of ``encoder.owner[C:]``.
     log_volume : ndarray of float64, shape (N, C')
         Nats to add to the log-probability of each encoded cell to get that of the cell in the unit of its column.
     columns : Index, length C
@@ -50,6 +49,8 @@ class Rows:
         Whether columns were found by name; otherwise by position, because table or training table was an array.
     others : DataFrame, shape (N, E), optional
         Columns of the user's table that are not in the model.
+    device : device, optional
+        That of the model, where :attr:`x` is.
 
     Examples
     --------
@@ -63,12 +64,13 @@ class Rows:
 
     encoder: TableEncoder
     given: pd.DataFrame
-    x: Tensor
+    cells: np.ndarray
     log_volume: np.ndarray
     columns: pd.Index
     is_frame: bool
     by_name: bool
     others: pd.DataFrame | None = None
+    device: device | None = None
 
     @classmethod
     def read(
@@ -78,7 +80,7 @@ class Rows:
         *,
         is_frame: bool,
         by_name: bool,
-        device: torch.device,
+        device: device | None = None,
         ignore: Hashable | None = None,
     ) -> Rows:
         """Encode a frame; the values of the column ``ignore`` are taken as missing.
@@ -102,40 +104,39 @@ class Rows:
             ours[ignore] = None
         ours = cast(pd.DataFrame, ours)
         x, log_volume = encoder.transform(ours)
-        x = torch.from_numpy(x).to(device)
-        return cls(encoder, ours, x, log_volume, columns, is_frame, by_name, others)
+        return cls(encoder, ours, x, log_volume, columns, is_frame, by_name, others, device)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.cells)
 
-    def of(self, encoder: TableEncoder, device: torch.device) -> Rows:
+    def of(self, encoder: TableEncoder, device: device | None = None) -> Rows:
         """These rows on a device; ValueError if they were encoded by another schema."""
         if encoder is not self.encoder and encoder.schema != self.encoder.schema:
             raise ValueError(
                 "these Rows were encoded by the schema of another model; pass the table itself, or make them with"
                 " this model's rows(X)"
             )
-        return self if self.x.device == device else replace(self, x=self.x.to(device))
+        return self if self.device == device else replace(self, device=device)
 
     def without(self, column: Hashable) -> Rows:
         """The rows with the values of one column taken as missing; ValueError if there is no such column."""
         j = self.encoder.place_of(column, "ignore=")
-        x, log_volume = self.x.clone(), self.log_volume.copy()
+        cells, log_volume = self.cells.copy(), self.log_volume.copy()
         given = self.given.copy()
         given[column] = None
         own = [k for k, owner in enumerate(self.encoder.owner) if owner == j]
-        x[:, own], log_volume[:, own] = ABSENT, 0.0
-        x[:, j] = torch.nan
-        return replace(self, given=given, x=x, log_volume=log_volume)
+        cells[:, own], log_volume[:, own] = ABSENT, 0.0
+        cells[:, j] = np.nan
+        return replace(self, given=given, cells=cells, log_volume=log_volume)
 
     def take(self, positions: Any) -> Rows:
         """The rows at some positions, or where a mask of bool of shape (N,) is true; nothing is encoded again."""
         chosen = list(positions) if isinstance(positions, tuple) else positions
         positions = np.atleast_1d(np.arange(len(self))[chosen]).copy()
-        x = self.x[torch.from_numpy(positions).to(self.x.device)]
+        cells = self.cells[positions]
         others = None if self.others is None else self.others.iloc[positions]
         given, log_volume = self.given.iloc[positions], self.log_volume[positions]
-        return replace(self, given=given, x=x, log_volume=log_volume, others=others)
+        return replace(self, given=given, cells=cells, log_volume=log_volume, others=others)
 
     @classmethod
     def concat(cls, parts: Sequence[Rows]) -> Rows:
@@ -146,7 +147,7 @@ class Rows:
         return replace(
             parts[0],
             given=pd.concat([part.given for part in parts]),
-            x=torch.cat([part.x for part in parts]),
+            cells=np.concatenate([part.cells for part in parts]),
             log_volume=np.concatenate([part.log_volume for part in parts]),
             others=pd.concat(others) if others else None,
         )
@@ -154,7 +155,7 @@ class Rows:
     def blank(self) -> Rows:
         """One row of missing cells: an answer about no rows is the one about it, without its lines."""
         frame = self.encoder.inverse_transform(np.full((1, len(self.encoder.owner)), np.nan))
-        return Rows.read(frame, self.encoder, is_frame=True, by_name=True, device=self.x.device)
+        return Rows.read(frame, self.encoder, is_frame=True, by_name=True, device=self.device)
 
     @property
     def index(self) -> pd.Index:
@@ -171,13 +172,25 @@ class Rows:
         return replace(self, given=self.given.set_axis(index, axis=0))
 
     @cached_property
-    def _distinct(self) -> tuple[Tensor, np.ndarray]:
-        return unique_rows(self.x)
+    def x(self) -> Tensor:
+        """The ``cells`` on the device of the model."""
+        import torch
+
+        return torch.from_numpy(self.cells).to(self.device or "cpu")
+
+    @cached_property
+    def _distinct(self) -> tuple[np.ndarray, np.ndarray]:
+        return distinct(self.cells)
 
     @property
+    def unique_cells(self) -> np.ndarray:
+        """The distinct ``cells``, shape (U, C')."""
+        return self.cells[self._distinct[0]]
+
+    @cached_property
     def unique(self) -> Tensor:
-        """The distinct encoded rows, float64, shape (U, C')."""
-        return self._distinct[0]
+        """The distinct rows of ``x``, shape (U, C')."""
+        return self.x[self._distinct[0]]
 
     @property
     def inverse(self) -> np.ndarray:
@@ -195,7 +208,7 @@ class Rows:
         so, the sum is NaN.
         """
         n_columns = self.encoder.n_columns
-        there = ~(np.isnan(values) | self.x.isnan().cpu().numpy())
+        there = ~(np.isnan(values) | np.isnan(self.cells))
         total, n = (t[:, :n_columns].copy() for t in (np.where(there, values, 0.0), there))
         for place in range(n_columns, values.shape[1]):
             own = self.encoder.owner[place]
@@ -215,6 +228,18 @@ class Rows:
         return table if self.is_frame else table.to_numpy()
 
 
+class RowEstimate(NamedTuple):
+    """Log-probabilities with their standard errors: two float64 arrays of shape (N,), in nats."""
+
+    log_prob: np.ndarray
+    stderr: np.ndarray
+
+
+def ignored(extra: Collection[Any], columns: Collection[Any]) -> str:
+    """The warning that the columns ``extra`` of a table are ignored."""
+    return f"ignoring {len(extra)} of {len(columns)} columns: {', '.join(map(str, extra))}"
+
+
 def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame, bool]:
     """The rows as a frame, and whether they came as one; only a pandas frame keeps its index.
 
@@ -227,6 +252,8 @@ def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame,
         raise TypeError(f"X must be a table in memory, got {X!r}: {reads}")
     frame = as_frame(X)
     if frame is None:
+        from sklearn.utils import check_array
+
         _check_array_like(X)
         how: Any = {"dtype": None, "ensure_all_finite": "allow-nan", "ensure_min_samples": fewest}
         return pd.DataFrame(check_array(X, estimator=estimator, input_name="X", **how)), False
@@ -238,6 +265,8 @@ def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame,
 
 def _check_array_like(X: Any) -> None:
     """TypeError with the type of what is no array: scikit-learn would call it a scalar, or its rows numbers."""
+    from scipy.sparse import issparse
+
     first = X[0] if isinstance(X, Sequence) and X else None
     if isinstance(first, Mapping) or is_table(first):
         what = f"a {type(X).__name__} of {type(first).__name__}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.channel.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.points import ColumnPoints
 from discrete_itd.encoders.cells import is_category, plain, read_cells, read_few
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.frames import check_unique_names
@@ -30,6 +30,9 @@ from discrete_itd.encoders.inference import (
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
 from discrete_itd.validation import advice, check_choice, warn
+
+if TYPE_CHECKING:
+    from discrete_itd.channel import Codebook
 
 INDICATOR = ColumnPoints("simplex", 2)
 PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
@@ -327,9 +330,15 @@ class TableEncoder:
 
     def codebook(self) -> Codebook:
         """The points of all internal columns."""
-        points = [column.points for column in self.schema]
-        leading = range(self.n_columns, len(self.owner))
-        return Codebook(points + [INDICATOR] * len(leading), leading)
+        from discrete_itd.channel import Codebook
+
+        return Codebook(self.points, range(self.n_columns, len(self.owner)))
+
+    @property
+    def points(self) -> list[ColumnPoints]:
+        """The points of each internal column."""
+        indicators = [INDICATOR] * (len(self.owner) - self.n_columns)
+        return [column.points for column in self.schema] + indicators
 
     def transform(self, frame: pd.DataFrame) -> Cells:
         """Encode rows, whose columns are found by name.

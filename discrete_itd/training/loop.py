@@ -20,7 +20,8 @@ from torch import Tensor
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.storage.stored import AnyFloat, flatten, unflatten
+from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import AnyFloat
 from discrete_itd.threads import threads_for
 from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import (

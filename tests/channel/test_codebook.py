@@ -23,7 +23,7 @@ from laws import (
 )
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import CODE_LENGTH, KNOWN_NATS, VERTEX
+from discrete_itd.channel.points import CODE_LENGTH, KNOWN_NATS, VERTEX
 
 
 @LAW

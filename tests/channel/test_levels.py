@@ -20,7 +20,8 @@ from laws import (
 )
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import KNOWN_NATS, ColumnPoints, Levels
+from discrete_itd.channel.levels import Levels
+from discrete_itd.channel.points import KNOWN_NATS, ColumnPoints
 
 RAGGED = tables(sizes=(1, 2, 5, 31, 32, 33, 40), max_columns=6)  # both sides of the threshold
 

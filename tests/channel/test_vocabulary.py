@@ -11,7 +11,7 @@ from laws import LAW, code, random_network, rounding, seeded_generator, seeds, s
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, posterior
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
+from discrete_itd.channel.points import CODE_LENGTH, VERTEX
 from discrete_itd.channel.posterior import VocabularyPosterior
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
 from discrete_itd.likelihood import path_log_prob

@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
-from discrete_itd.estimators import RowEstimate
+from discrete_itd.encoders.rows import RowEstimate
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import FORMAT

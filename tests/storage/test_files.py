@@ -435,7 +435,7 @@ def test_a_failing_save_leaves_the_old_model(model, content, tmp_path, monkeypat
     def fail(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(files, "save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     with pytest.raises(OSError, match="no space left"):
         model.save(path)
     assert path.read_bytes() == content
