@@ -26,6 +26,7 @@ LAYERS = [
     {"models", "recipes", "images"},
     {"estimators"},
     {"detection"},
+    {"light"},
     {"plots", "scale", "testing"},
     {"reporting"},
     {"cli"},

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel.points import VERTEX, ColumnPoints, Group, groups_of
+from discrete_itd.channel.points import VERTEX, ColumnPoints, LevelGroup, groups_of
 
 
 class Levels(nn.Module):
@@ -219,7 +219,7 @@ class Levels(nn.Module):
             parts += [seen, *unseen]
         return _joined(parts, probs)
 
-    def _views(self, values: Tensor) -> Iterator[tuple[Group, Tensor]]:
+    def _views(self, values: Tensor) -> Iterator[tuple[LevelGroup, Tensor]]:
         return ((g, g.levels(values)) for g in self._groups)
 
     def _in_order(self, parts: list[Tensor], like: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class ColumnPoints:
 
 
 @dataclass(frozen=True)
-class Group:
+class LevelGroup:
     """Columns of one kind and one number of levels, stored side by side."""
 
     kind: str
@@ -119,14 +119,14 @@ class Group:
         return self.first_coord + position + (self.size if unseen else 0)
 
 
-def groups_of(columns: Sequence[ColumnPoints]) -> tuple[Group, ...]:
+def groups_of(columns: Sequence[ColumnPoints]) -> tuple[LevelGroup, ...]:
     """The columns by their kind and number of levels, in the order in which all levels are stored."""
     members: dict[tuple[str, int, bool], list[int]] = {}
     for j, c in enumerate(columns):
         members.setdefault((c.kind, c.n_points, c.open), []).append(j)
     groups, column, level, coord = [], 0, 0, 0
     for (kind, n_points, is_open), js in members.items():
-        g = Group(kind, n_points, is_open, tuple(js), column, level, coord)
+        g = LevelGroup(kind, n_points, is_open, tuple(js), column, level, coord)
         groups.append(g)
         column, level, coord = column + g.size, level + g.size * g.n_points, coord + g.n_coords
     return tuple(groups)

@@ -25,18 +25,31 @@ and "date.month" are parts of a column of points in time (:mod:`discrete_itd.enc
 :class:`GroupLags` adds columns of earlier rows of a row's own group.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.frames import as_frame, number, written
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, MISSING, UNKNOWN, check_column_spec
-from discrete_itd.encoders.lags import GroupLags
 from discrete_itd.encoders.notation import NOTATIONS, Notation
 from discrete_itd.encoders.numeric import Bins, Continuous
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import ABSENT, PRESENT, TableEncoder
+
+if TYPE_CHECKING:
+    from discrete_itd.encoders.lags import GroupLags
 
 __all__ = [
     "ABSENT", "FLOAT_KIND", "KINDS", "MANY_CATEGORIES", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN", "Bins",
     "Categories", "Column", "Continuous", "GroupLags", "Notation", "Rows", "TableEncoder", "as_frame",
     "check_column_spec", "number", "written",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """``GroupLags``, whose base is scikit-learn's, is imported at its first use."""
+    if name != "GroupLags":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from discrete_itd.encoders import lags
+
+    return lags.GroupLags

@@ -28,7 +28,7 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.storage import files
 from discrete_itd.storage.card import code
 from discrete_itd.storage.files import CLASS, AnyPath, Stored, building
-from discrete_itd.storage.values import Source, Written, by_name, join
+from discrete_itd.storage.values import ValueReader, ValueWriter, by_name, join
 
 CARD_START = "# Model card"
 SMALLEST_LOG = -80.0
@@ -54,12 +54,12 @@ def flatten(value: Any) -> Stored:
     >>> flatten(CoordinateSchedule(2, (1, 0)))
     ({'class': 'CoordinateSchedule', 'n_steps': 2, 'order': [1, 0]}, {})
     """
-    into = _Written()
+    into = _Writer()
     return into.write(value, ""), into.tensors
 
 
 @dataclasses.dataclass
-class _Written(Written):
+class _Writer(ValueWriter):
     """Writes tensors, denoisers and estimators too."""
 
     def write(self, value: Any, name: str) -> Any:
@@ -80,7 +80,7 @@ class _Written(Written):
         return self.each(value.config(), name)
 
 
-def _write_estimator(value: Persistent, name: str, into: _Written) -> dict[str, Any]:
+def _write_estimator(value: Persistent, name: str, into: _Writer) -> dict[str, Any]:
     own = value._checked_parameters()
     for k, v in own.items():  # a file has one fitted estimator
         if isinstance(v, Persistent):
@@ -111,7 +111,7 @@ def unflatten(
     """
     data, tensors = state
     known = (*SCHEDULES, *DENOISERS, *getattr(kind, "_stored_classes", ()), *classes)
-    source = _Source(tensors, by_name(known), device=device, try_out=try_out)
+    source = _Reader(tensors, by_name(known), device=device, try_out=try_out)
     made = source.read(kind, data, "")
     if unknown := tensors.keys() - source.used:
         raise ValueError(f"{min(unknown)} is an unknown tensor")
@@ -119,7 +119,7 @@ def unflatten(
 
 
 @dataclasses.dataclass
-class _Source(Source):
+class _Reader(ValueReader):
     """Makes estimators too, and in place of a :class:`Denoiser` an :class:`Unbuilt` one."""
 
     device: str | None = None
@@ -146,7 +146,7 @@ class _Source(Source):
 
 
 def _read_estimator(
-    cls: type[Persistent], fields: dict[str, Any], name: str, source: _Source
+    cls: type[Persistent], fields: dict[str, Any], name: str, source: _Reader
 ) -> Persistent:
     if not isinstance(fields.get("parameters"), dict):
         raise ValueError(f"{join(name, 'parameters')} is missing")
@@ -291,7 +291,7 @@ class Persistent:
     def __getstate__(self) -> dict[str, Any]:
         if not self.__sklearn_is_fitted__():
             return cast(dict[str, Any], cast(Any, super()).__getstate__())
-        into, given = _Written(), cast(Any, self).get_params(deep=False)
+        into, given = _Writer(), cast(Any, self).get_params(deep=False)
         kept = {k: v for k, v in given.items() if isinstance(v, NOT_IN_FILES)}
         data = into.write(self, "")
         return {

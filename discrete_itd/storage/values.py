@@ -1,7 +1,7 @@
 """Values of annotated types from JSON data and arrays; without torch.
 
-:class:`Written` writes and :class:`Source` reads them; :mod:`discrete_itd.storage.stored` adds tensors, denoisers and
-estimators.
+:class:`ValueWriter` writes and :class:`ValueReader` reads them; :mod:`discrete_itd.storage.stored` adds tensors,
+denoisers and estimators.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def by_name(classes: Iterable[type]) -> dict[str, type]:
 
 
 @dataclasses.dataclass
-class Written:
+class ValueWriter:
     """The tensors of what is written, and the classes of objects that are not the library's."""
 
     tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -164,7 +164,7 @@ class Written:
 
 
 @dataclasses.dataclass
-class Source:
+class ValueReader:
     """Makes values of JSON data and tensors, and notes which tensors were used."""
 
     tensors: Mapping[str, Any]

@@ -1,0 +1,237 @@
+"""Scores of stored models without torch are those of the estimators that wrote them."""
+
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import special
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, light
+from discrete_itd.light.densities import log_between
+from discrete_itd.recipes import BayesNet, Causal, Forest, Mixture, RowMixture, Trees
+
+CAUSAL = Causal(1, width=16, depth=1)
+RECIPES = {
+    "independent": "independent",
+    "tree": "tree",
+    "bayes_net": BayesNet(),
+    "mixture": Mixture(8),
+    "forest": Forest(8),
+    "causal": CAUSAL,
+    "row_mixture": RowMixture(("independent", Mixture(4), Forest(4), CAUSAL)),
+    "trees": Trees(3),
+}
+ROUNDED = {"rtol": 1e-8, "atol": 1e-8}  # of models in float64
+SINGLE = {"rtol": 1e-6, "atol": 1e-5}  # torch computes those in float32 in float32
+
+
+def table(n=400, seed=0, *, numbers=True):
+    """Categories that depend on one another, ordinals, numbers and gaps."""
+    rng = np.random.default_rng(seed)
+    a = rng.integers(0, 4, n)
+    b = (a + rng.integers(0, 2, n)) % 4
+    frame = pd.DataFrame(
+        {
+            "a": np.array(list("wxyz"))[a],
+            "b": np.array(list("pqrs"))[b],
+            "c": (a + b) % 3,
+            "d": rng.choice([True, False], n),
+        }
+    )
+    if numbers:
+        frame["e"] = np.round(a + rng.normal(size=n), 4)
+        frame["f"] = rng.gamma(2.0, size=n) + 2 * frame["e"]
+    for j, name in enumerate(frame.columns[:-1]):
+        frame[name] = frame[name].astype(object).mask(rng.random(n) < 0.03 * j)
+    return frame.convert_dtypes()
+
+
+def new_rows(frame):
+    """Other rows: all kinds of gaps, unseen categories, and numbers far away."""
+    new = table(60, 1, numbers="e" in frame)
+    patterns = np.random.default_rng(2).random((40, new.shape[1])) < 0.4
+    for i, hidden in enumerate(patterns):
+        new.loc[i, list(new.columns[hidden])] = pd.NA
+    new.loc[50, "a"] = "new"
+    if "e" in new:
+        new.loc[51, "e"] = 50.0
+    return new
+
+
+@pytest.fixture(
+    scope="module", params=[*product(RECIPES, ["marginalise", "category"])], ids="-".join
+)
+def stored(request, tmp_path_factory):
+    """A detector, the same without torch, and rows."""
+    name, missing = request.param
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # as the tests themselves do
+    frame = table(numbers=name != "bayes_net")
+    density = DiffusionDensity(
+        denoiser=RECIPES[name], missing=missing, max_steps=30, n_evaluations=4, random_state=0
+    )
+    detector = DiffusionOutlierDetector(
+        density,
+        contamination=0.1 if name == "mixture" else "auto",
+        false_alarm_rate=0.05,
+        random_state=0,
+    ).fit(frame)
+    torch.set_default_dtype(before)
+    path = tmp_path_factory.mktemp("light") / "m.safetensors"
+    detector.save(path, card=False)
+    return detector, light.load(path), new_rows(frame)
+
+
+def test_scores_are_those_of_the_detector(stored):
+    detector, found, rows = stored
+    np.testing.assert_allclose(found.score_samples(rows), detector.score_samples(rows), **ROUNDED)
+    pd.testing.assert_frame_equal(found.explain(rows), detector.explain(rows), **ROUNDED)
+    assert (found.p_values(rows) == detector.p_values(rows)).all()
+    two = {"two_sided": True}
+    assert (found.p_values(rows, **two) == detector.p_values(rows, **two)).all()
+    assert (found.predict(rows) == detector.predict(rows)).all()
+    pd.testing.assert_frame_equal(found.explain(), detector.explain())
+    assert found.threshold_ == detector.threshold_
+    assert found.threshold_at_rate(0.2) == detector.threshold_at_rate(0.2)
+    below = found.decision_function(rows) < 0
+    assert (below == (detector.decision_function(rows) < 0)).all()
+
+
+def test_log_probabilities_are_those_of_the_density(stored):
+    detector, found, rows = stored
+    density, own = detector.density_, found.density_
+    estimate, known = own.log_prob(rows), density.log_prob(rows)
+    np.testing.assert_allclose(estimate.log_prob, known.log_prob, **ROUNDED)
+    np.testing.assert_allclose(estimate.stderr, known.stderr, **ROUNDED)
+    pd.testing.assert_frame_equal(own.explain(rows), density.explain(rows), **ROUNDED)
+    given = own.log_prob(rows, ["a"]), density.log_prob(rows, ["a"])
+    np.testing.assert_allclose(given[0].log_prob, given[1].log_prob, **ROUNDED)
+
+
+def test_a_row_scores_alone_as_in_any_batch(stored):
+    _, found, rows = stored
+    whole = found.score_samples(rows)
+    alone = [found.score_samples(rows[i : i + 1])[0] for i in range(0, len(rows), 7)]
+    assert (whole[::7] == alone).all()
+    row = rows.iloc[45].to_dict()
+    assert found.score_samples(row)[0] == whole[45]
+    assert found.score_samples(rows[:0]).shape == (0,)
+
+
+def test_a_density_alone_an_array_and_high_cardinality(tmp_path):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, (200, 3))
+    model = DiffusionDensity(denoiser="forest", random_state=0).fit(codes)
+    model.save(tmp_path / "m", card=False)
+    found = light.load(tmp_path / "m")
+    np.testing.assert_allclose(found.score_samples(codes), model.score_samples(codes), **ROUNDED)
+    with pytest.raises(ValueError, match="X has 2 features"):
+        found.rows(codes[:, :2])
+    wide = pd.DataFrame({"k": np.arange(3000) % 1500, "a": np.arange(3000) % 2}).astype(str)
+    model = DiffusionDensity(denoiser="tree", column_types={"k": "nominal"}, random_state=0).fit(
+        wide
+    )
+    model.save(tmp_path / "m", card=False)
+    wide.loc[0, "k"] = "new"
+    found = light.load(tmp_path / "m")
+    np.testing.assert_allclose(found.score_samples(wide), model.score_samples(wide), **ROUNDED)
+
+
+def test_refuses_what_it_does_not_compute(tmp_path):
+    frame = table(120, numbers=False)
+    path = tmp_path / "m"
+    DiffusionDensity(denoiser="network", max_steps=2, random_state=0).fit(frame).save(
+        path, card=False
+    )
+    with pytest.raises(light.NotCoveredError, match="a NeuralDenoiser needs torch"):
+        light.load(path)
+    detector = DiffusionOutlierDetector(
+        denoiser="tree", given="d", false_alarm_rate=0.2, random_state=0
+    )
+    detector.fit(frame).save(path, card=False)
+    with pytest.raises(light.NotCoveredError, match="given= needs torch"):
+        light.load(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"m: .*damaged"):
+        light.load(path)
+
+
+def test_names_the_column_that_does_not_fit(tmp_path):
+    frame = table(120)
+    DiffusionDensity(denoiser="independent", random_state=0).fit(frame).save(
+        tmp_path / "m", card=False
+    )
+    found = light.load(tmp_path / "m")
+    with pytest.raises(ValueError, match="column 'b': the model knows it, the table lacks it"):
+        found.score_samples({"a": "x"})
+    row = frame.iloc[0].to_dict()
+    with pytest.raises(ValueError, match="column 'e': expected numbers, got 'much'"):
+        found.score_samples(row | {"e": "much"})
+    with pytest.warns(UserWarning, match="ignoring 1 of 7 columns: z"):
+        found.score_samples(row | {"z": 1})
+
+
+def test_log_mass_between_bounds_is_scipys():
+    low = np.array([-np.inf, -1.0, 1.0, 3.0, -40.0, 30.0, -np.inf, 0.0, -35.0])
+    high = np.array([0.3, 1.0, 2.0, np.inf, -31.0, 41.0, np.inf, 1e-3, 9.0])
+    above, below = special.log_ndtr(high), special.log_ndtr(low)
+    flipped = special.log_ndtr(-low), special.log_ndtr(-high)
+    more, less = (np.where(low > 0, f, t) for f, t in zip(flipped, (above, below), strict=True))
+    expected = more + np.log(-np.expm1(less - more))
+    np.testing.assert_allclose(log_between(low, high), expected, rtol=1e-9)
+
+
+def test_constants_are_those_of_the_denoisers():
+    from discrete_itd.denoisers import causal, marginal, neural, row_mixture
+    from discrete_itd.light import densities, models
+    from discrete_itd.models import model
+
+    assert densities.WIDE_SD == marginal.WIDE_SD
+    assert densities.LEAST_SHARE == row_mixture.LEAST_SHARE
+    assert densities.N_REGRESSED == causal.N_REGRESSED
+    assert models.LEARNED_GAPS == model.LEARNED_GAPS
+    for name in ("SD", "LEAST_SD", "MOST_LOG_VARIANCE"):
+        assert getattr(densities, name) == getattr(neural, name)
+
+
+# a process in which none of them can be imported
+WITHOUT = """
+import sys
+for name in ("torch", "sklearn", "scipy"):
+    sys.modules[name] = None
+"""
+
+
+def without_torch(code, *args):
+    """Run code in a process without torch, scikit-learn and scipy; its output."""
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT + code, *map(str, args)], capture_output=True, text=True
+    )
+    assert not found.returncode, found.stderr
+    return found.stdout
+
+
+@pytest.mark.single_precision
+def test_a_detector_scores_without_torch(tmp_path):
+    frame = table(200)
+    detector = DiffusionOutlierDetector(
+        denoiser=CAUSAL, density=None, false_alarm_rate=0.05, random_state=0
+    )
+    detector.set_params(
+        denoiser=None, density=DiffusionDensity(denoiser=CAUSAL, max_steps=5, random_state=0)
+    )
+    complete = frame.dropna().astype({"c": int})
+    detector.fit(complete).save(tmp_path / "m", card=False)
+    complete.to_pickle(tmp_path / "t")
+    code = """
+import pandas as pd
+from discrete_itd import light
+scores = light.load(sys.argv[1]).score_samples(pd.read_pickle(sys.argv[2]))
+print(repr(scores.tolist()))
+"""
+    found = np.array(eval(without_torch(code, tmp_path / "m", tmp_path / "t")))
+    np.testing.assert_allclose(found, detector.score_samples(complete), **SINGLE)
