@@ -930,7 +930,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         self,
         X: Any,
         *,
-        method: str = "mode",
+        method: Literal["median", "mean", "sample"] = "median",
         n_draws: int = 1,
         random_state: int | np.random.RandomState | None = None,
     ) -> Any:
@@ -939,11 +939,13 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C), or Rows
-        method : {"mode", "sample"}
-            "mode" fills each cell by itself with its most probable category or expected number (in a binned column, the
-            median); "sample" draws all missing cells of a row together. Where a row has one gap, both are of the model
-            that scores; of several gaps, with the help of the ``model_.companion``, if there is one
-            (:mod:`discrete_itd.likelihood.conditional`).
+        method : {"median", "mean", "sample"}
+            "median" and "mean" fill each cell by itself: a number or time with the median or the mean of its
+            distribution, which have the least expected absolute and squared error, and a category with the most
+            probable one. It is a number as in training: of as many decimals, the nearest one seen where numbers repeat,
+            in a binned column the middle of the bin. "sample" draws all missing cells of a row together. Where a
+            row has one gap, all are of the model that scores; of several gaps, with the help of the
+            ``model_.companion``, if there is one (:mod:`discrete_itd.likelihood.conditional`).
         n_draws, random_state
             With "sample", how many completed tables to draw; without a seed, new ones at every call.
 
@@ -955,33 +957,34 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         rows = self.rows(X)
         check_integer("n_draws", n_draws, 1)
-        if method not in ("mode", "sample"):
-            raise ValueError(f"method must be 'mode' or 'sample', got {method!r}")
-        if method == "mode":
+        check_choice("method", method, ("median", "mean", "sample"))
+        if method != "sample":
             if n_draws != 1:
-                raise ValueError("n_draws needs method='sample': the mode is always the same")
-            return self._filled(rows)
+                raise ValueError(f"n_draws needs method='sample': the {method} is always the same")
+            return self._filled(rows, method)
         random = check_random_state(random_state)
         seeds = [int(random.randint(2**31 - 1)) for _ in range(int(n_draws))]
-        tables = [self._filled(rows, seed) for seed in seeds]
+        tables = [self._filled(rows, method, seed) for seed in seeds]
         return tables[0] if n_draws == 1 else tables
 
-    def _filled(self, rows: Rows, seed: int | None = None) -> pd.DataFrame | np.ndarray:
-        """The table with its missing cells filled by the mode of each, or by a joint draw if a seed is given."""
-        model, encoder = self.model_, rows.encoder
+    def _filled(self, rows: Rows, method: str, seed: int = 0) -> pd.DataFrame | np.ndarray:
+        """The table with its missing cells filled, each by itself, or by a joint draw."""
+        model, encoder, rng = self.model_, rows.encoder, None
         x = rows.x.clone()
         x[:, encoder.n_columns :] = PRESENT  # a filled cell is present
         empty = x[:, : encoder.n_columns].isnan()
         incomplete = x[torch.nonzero(empty.any(1)).flatten()]
-        if seed is None:
-            binned = [j for j, c in enumerate(encoder.schema) if c.kind == "binned"]
-            denoiser = model.conditional
-            size = model.posteriors_at_once(denoiser)
-            x = point_predictions(denoiser, incomplete, medians=binned, batch_size=size)
+        if method == "sample":
+            x, rng = model.draw(incomplete, seed), np.random.default_rng(seed)
         else:
-            x = model.draw(incomplete, seed)
-        rng = None if seed is None else np.random.default_rng(seed)
-        filled = encoder.inverse_transform(x.cpu().numpy(), rng=rng)
+            numbers = {j: c for j, c in enumerate(encoder.schema) if c.is_number}
+            units = {j: (c.to_numbers, c.from_numbers) for j, c in numbers.items()}
+            denoiser = model.conditional
+            x = point_predictions(
+                denoiser, incomplete, ordered=numbers, means=units if method == "mean" else None,
+                batch_size=model.posteriors_at_once(denoiser),
+            )  # fmt: skip
+        filled = encoder.inverse_transform(x.cpu().numpy(), rng=rng, settled=True)
         frame, filled = rows.given.assign(), filled.assign()
         for column in encoder.text_columns(frame):  # text stays text
             name = column.name

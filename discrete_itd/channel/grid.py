@@ -95,12 +95,19 @@ class GridPosterior(GaussianPosterior):
             lambda nodes, log_f: grid_quantiles(nodes, log_f, u.to(nodes).expand(len(nodes), -1)),
         )
 
-    def entropy(self, log_volume: Callable[[Tensor], Tensor]) -> Tensor:
+    def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """As of mixtures; on a grid at evenly spread quantiles."""
-        at = (torch.arange(POINTS, dtype=torch.float64) + 0.5) / POINTS
 
         def on_grid(nodes: Tensor, log_f: Tensor) -> Tensor:
-            values = grid_quantiles(nodes, log_f, at.to(nodes).expand(len(nodes), -1))
+            return function(_evenly_spread(nodes, log_f)).mean(1)
+
+        return self._one_column(lambda q: q.expectation(function), on_grid)
+
+    def entropy(self, log_volume: Callable[[Tensor], Tensor]) -> Tensor:
+        """As of mixtures; on a grid at evenly spread quantiles."""
+
+        def on_grid(nodes: Tensor, log_f: Tensor) -> Tensor:
+            values = _evenly_spread(nodes, log_f)
             return -(interpolated(nodes, log_f, values) + log_volume(values)).mean(1)
 
         return self._one_column(lambda q: q.entropy(log_volume), on_grid)
@@ -215,3 +222,9 @@ def grid_quantiles(nodes: Tensor, log_f: Tensor, u: Tensor) -> Tensor:
     below = nodes[:, :1] + s.log() / left
     above = nodes[:, -1:] - torch.log1p(-s) / right
     return torch.where(i == 0, below, torch.where(i == nodes.shape[1], above, inside))
+
+
+def _evenly_spread(nodes: Tensor, log_f: Tensor) -> Tensor:
+    """Quantiles of densities on grids at ``POINTS`` levels: (n, POINTS)."""
+    at = (torch.arange(POINTS, dtype=nodes.dtype, device=nodes.device) + 0.5) / POINTS
+    return grid_quantiles(nodes, log_f, at.expand(len(nodes), -1))

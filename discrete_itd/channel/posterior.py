@@ -411,7 +411,7 @@ class Posterior:
         return self.gaussian.pick(lambda t: t[:, at]).at_uniform(u[:, None], v[:, None])[:, 0]
 
     def mode(self, cells: Tensor) -> Tensor:
-        """The most probable seen category of each cell, the mean of each continuous one: float64, (B, C).
+        """The most probable seen category of each cell, 0 in continuous columns: float64, (B, C).
 
         Where ``cells`` (B, C) is false, the result is arbitrary.
         """
@@ -419,8 +419,6 @@ class Posterior:
         codes = q.levels.argmax(q.logits.masked_fill(q.levels.level_unseen, -torch.inf))
         out = torch.zeros(cells.shape, dtype=torch.float64, device=cells.device)
         out.index_copy_(1, book.finite, codes.double())
-        if self.gaussian is not None:
-            out.index_copy_(1, book.reals, self.gaussian.mean().double())
         for q in self.high_cardinality:
             out[:, q.vocabulary.column] = q.mode(cells[:, q.vocabulary.column])
         return out

@@ -91,7 +91,7 @@ examples:
   zcat new.csv.gz | discrete-itd score customers.safetensors - --out - | head
 """
 IMPUTE = f"""\
-Fill each missing cell of a table with its most probable category, or its mean if the column is numeric, given
+Fill each missing cell of a table with its most probable category, or its median if the column is numeric, given
 the other cells of the row. Everything else stays as it is written, including columns that the model does not know; in
 Parquet made of a CSV, all columns are text.
 
@@ -99,7 +99,7 @@ Parquet made of a CSV, all columns are text.
 {TABLES}
 examples:
   discrete-itd impute customers.safetensors new.csv --out full.csv
-  discrete-itd impute customers.safetensors new.csv --out full.csv --draw --seed 0
+  discrete-itd impute customers.safetensors new.csv --out full.csv --method sample --seed 0
   discrete-itd impute customers.safetensors january/ --out full/
 """
 SAMPLE = """\

@@ -61,7 +61,7 @@ class Filling:
 
     def options(self) -> Mapping[str, Any]:
         """Options that change the filled cells."""
-        return {"draw": self._args.draw, "seed": self._args.seed}
+        return {"method": self._args.method, "seed": self._args.seed}
 
     def outputs(
         self, source: Source, tally: Tally, name: str | None
@@ -78,9 +78,8 @@ class Filling:
         tally: Tally,
         random: np.random.RandomState,
     ) -> Iterator[pd.DataFrame]:
-        draw = self._args.draw
-        how: Any = {"method": "sample", "random_state": random} if draw else {}
-        n_rows = DRAWN_ROWS if draw else None
+        how: Any = {"method": self._args.method, "random_state": random}
+        n_rows = DRAWN_ROWS if self._args.method == "sample" else None
         for chunk, rows in self.reader.read(source, all_used=True, n_rows=n_rows):
             columns = [c for c in rows.encoder.schema if not c.is_part]
             empty = np.isnan(rows.cells[:, : len(columns)])

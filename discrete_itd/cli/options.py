@@ -235,9 +235,10 @@ def _add_impute(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     _add_files(sub, "rows to fill")
     add("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}; a folder, or -")
-    add("--draw", action="store_true",
-        help="draw the missing cells of a row from their joint distribution")
-    _add_seed(sub, "makes --draw reproducible (default: random)")
+    add("--method", choices=("median", "mean", "sample"), default="median",
+        help="numbers by their median (the default) or mean, and the most probable categories; or draws\n"
+        "of the missing cells of a row from their joint distribution")
+    _add_seed(sub, "makes draws reproducible (default: random)")
 
 
 def _add_sample(sub: argparse.ArgumentParser) -> None:

@@ -228,10 +228,8 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
 
 def _is_number(column: Column) -> bool:
     """Whether a median and an interval describe a column of levels better than its most probable values."""
-    if isinstance(column.codec, Bins):
-        return True
-    numeric = all(isinstance(c, int | float) and not isinstance(c, bool) for c in column.categories)
-    return column.kind == "ordinal" and numeric and len(column.categories) > MANY_LEVELS
+    many = isinstance(column.codec, Bins) or len(column.categories) > MANY_LEVELS
+    return column.is_number and many
 
 
 def _log_unit(column: Column) -> float:

@@ -148,6 +148,29 @@ class Column:
         return self.notation is not None or not isinstance(self.codec, Categories)
 
     @property
+    def is_number(self) -> bool:
+        """Whether its values are numbers or times, which have a median and a mean: all but codes and words."""
+        numeric = all(
+            isinstance(c, int | float) and not isinstance(c, bool) for c in self.categories
+        )
+        return not isinstance(self.codec, Categories) or (self.kind == "ordinal" and numeric)
+
+    def to_numbers(self, x: np.ndarray) -> np.ndarray:
+        """The numbers, (n,), that encoded cells of a column of numbers stand for; times as counts of steps."""
+        if isinstance(self.codec, Categories):
+            return np.array(self.categories, float)[self.codec.decode(x)]
+        values = self.codec.decode(x)
+        return self.codec.settled(values) if isinstance(self.codec, Continuous) else values
+
+    def from_numbers(self, values: np.ndarray) -> np.ndarray:
+        """The encoded cells, (n,), of numbers; of levels, the nearest."""
+        if isinstance(self.codec, Categories):
+            levels = np.array(self.categories, float)[:, None]
+            return np.abs(levels - values).argmin(0).astype(float)
+        codec = self.codec
+        return codec.encode(values)[0] if isinstance(codec, Bins) else codec.slope(values)[0]
+
+    @property
     def has_volume(self) -> bool:
         """Whether log-volumes of cells differ from 0: a density, or categories that share a level."""
         return self.kind in ("continuous", "binned") or bool(getattr(self.codec, "pooled", ()))
@@ -283,9 +306,13 @@ class Column:
         log_volume = np.concatenate((log_volume, [0.0]))
         return x[cells.where], log_volume[cells.where], is_suspicious
 
-    def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> pd.Series:
-        """The cells of the core's numbers, in the fitted dtype."""
+    def decode(
+        self, x: np.ndarray, rng: np.random.Generator | None = None, *, settled: bool = False
+    ) -> pd.Series:
+        """The cells of the core's numbers, in the fitted dtype; ``settled`` ones as :meth:`Continuous.settled`."""
         values = self.codec.decode(x, rng)
+        if settled and isinstance(self.codec, Continuous):
+            values = self.codec.settled(values)
         if isinstance(self.codec, Categories):
             return restore_categories(self.categories, values, self.dtype)
         if self.family != "number":

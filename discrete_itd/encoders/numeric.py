@@ -149,7 +149,7 @@ class Continuous:
         return z, log_slope + bent - math.log(self.spread)
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws: numbers seen, or atoms."""
+        """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws: :meth:`settled`."""
         from scipy.special import inv_boxcox1p  # scipy takes longer to import than a table to score
 
         with np.errstate(over="ignore"):
@@ -160,8 +160,10 @@ class Continuous:
             half = np.exp(np.clip(size / FAR - 1, 0.0, 1416.0) / 2)
             distance = self.scale * half * np.minimum(size, FAR) * half
             values = np.clip(self.center + np.copysign(distance, w), -LARGEST, LARGEST)
-        if rng is None:
-            return values
+        return values if rng is None else self.settled(values)
+
+    def settled(self, values: np.ndarray) -> np.ndarray:
+        """The numbers that values of the density stand for: the nearest one seen, or the atom between whose edges."""
         return nearest(values, self._seen) if self.seen else settle(values, self.atoms, self.edges)
 
 

@@ -391,12 +391,15 @@ class TableEncoder:
         x: np.ndarray,
         index: pd.Index | None = None,
         rng: np.random.Generator | None = None,
+        *,
+        settled: bool = False,
     ) -> pd.DataFrame:
         """The table (N, C) of encoded rows x (N, C'), with the fitted names and dtypes.
 
         NaN becomes a missing cell, and so does the code of an unseen category; a column of numpy integers or truth
         values that has missing cells is of the nullable dtype. ``rng`` draws a value within a bin and a member of a
-        pooled category; without it, these are the middle and the most frequent one.
+        pooled category; without it, these are the middle and the most frequent one. Draws, and ``settled`` cells, are
+        numbers seen in training where these repeat.
         """
         x = np.array(x, dtype=float)
         if x.ndim != 2 or x.shape[1] != len(self.owner):
@@ -404,7 +407,10 @@ class TableEncoder:
         for j, place in self._indicators():
             x[x[:, place] == ABSENT, j] = np.nan
         index = pd.RangeIndex(len(x)) if index is None else index
-        cells = {c.name: c.decode(x[:, j], rng).set_axis(index) for j, c in enumerate(self.schema)}
+        cells = {
+            c.name: c.decode(x[:, j], rng, settled=settled).set_axis(index)
+            for j, c in enumerate(self.schema)
+        }
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def describe(self) -> pd.DataFrame:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from discrete_itd.channel import Schedule, State, column_ranks, steps_needed
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
+
+Map = Callable[[np.ndarray], np.ndarray]
 
 
 @torch.no_grad()
@@ -87,22 +90,54 @@ def sample_batch(
 
 @torch.no_grad()
 def point_predictions(
-    denoiser: Denoiser, x: Tensor, *, medians: Sequence[int] = (), batch_size: int = 2048
+    denoiser: Denoiser,
+    x: Tensor,
+    *,
+    ordered: Collection[int] = (),
+    means: Mapping[int, tuple[Map, Map]] | None = None,
+    batch_size: int = 2048,
 ) -> Tensor:
     """Rows ``x`` (N, C) whose missing cells are filled one by one by point predictions given the known cells.
 
-    Columns ``medians`` of ordered levels get the median, other categorical columns the most probable level, continuous
-    columns the mean.
+    Continuous columns, and columns of ``ordered`` levels, get the median, other columns the most probable category
+    seen in training. A column of ``means`` gets the mean of its cells in another unit: of two functions of arrays (n,)
+    the first gives the numbers of encoded cells, the second the encoded cell that stands for a number.
     """
-    out = x.clone()
+    out, book, means = x.clone(), denoiser.codebook, means or {}
+    numbers = sorted({*ordered, *means, *book.reals.tolist()})
     for rows, posterior in _posteriors(denoiser, x, batch_size):
-        known = ~x[rows].isnan()
-        filling = posterior.mode(~known)
-        for j in medians:
-            cdf = posterior.column(j).exp().cumsum(1)
-            filling[:, j] = (cdf < 0.5 * cdf[:, -1:]).sum(1).double()
-        out[rows] = torch.where(known, x[rows], filling)
+        missing = x[rows].isnan()
+        filling = posterior.mode(missing)
+        for j in numbers:
+            own = torch.nonzero(missing[:, j]).flatten()
+            if len(own):
+                filling[own, j] = _center(posterior, j, own, means.get(j))
+        out[rows] = torch.where(missing, filling, x[rows])
     return out
+
+
+def _center(posterior: Posterior, j: int, rows: Tensor, unit: tuple[Map, Map] | None) -> Tensor:
+    """Medians of column j in some rows (n,), or means in a unit: float64, (n,)."""
+    book, mean = posterior.codebook, None
+    at = torch.nonzero(book.reals == j).flatten()
+    if len(at) and posterior.gaussian is not None:
+        q = posterior.gaussian.pick(lambda t: t[rows][:, at])
+        if unit is None:
+            return q.quantiles(torch.tensor([0.5]))[:, 0]
+        mean = q.expectation(lambda z: _mapped(unit[0], z))
+    else:
+        n_levels = book.columns[j].n_levels
+        p = torch.softmax(posterior.column(j)[rows, :n_levels].double(), 1)
+        if unit is None:
+            return (p.cumsum(1) < 0.5).sum(1).clamp_max(n_levels - 1).double()
+        mean = (p * _mapped(unit[0], torch.arange(n_levels).to(p))).sum(1)
+    return _mapped(unit[1], mean)
+
+
+def _mapped(function: Map, values: Tensor) -> Tensor:
+    """A function of arrays (n,) at values of any shape."""
+    found = function(values.cpu().numpy().ravel())
+    return torch.from_numpy(found).to(values).view(values.shape)
 
 
 @torch.no_grad()

@@ -44,6 +44,9 @@ def test_densities_integrate_to_one_with_their_mean_and_quantiles():
         mean = torch.trapezoid(p * FINE, FINE).item()
         assert q.mean()[i, 0].item() == pytest.approx(mean, abs=1e-3)
         if i:
+            assert own.expectation(lambda z: z)[i - 1].item() == pytest.approx(mean, abs=2e-3)
+            size = torch.trapezoid(p * FINE.abs(), FINE).item()
+            assert own.expectation(torch.abs)[i - 1].item() == pytest.approx(size, abs=2e-3)
             below = torch.cumulative_trapezoid(p, FINE)
             at = torch.searchsorted(FINE, own.quantiles(u)[i - 1])
             assert below[at - 1].tolist() == pytest.approx(u.tolist(), abs=1e-3)

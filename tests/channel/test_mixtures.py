@@ -60,6 +60,22 @@ def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
         )
 
 
+@pytest.mark.parametrize("n_components", [1, 7, 300])
+@pytest.mark.parametrize("truncated", [False, True])
+def test_expected_values_of_mixtures(n_components, truncated):
+    """Of the number, against the closed form; of another function, against a slow quadrature."""
+    q = mixture(3, n_components, 0.5, truncated=truncated)
+    mean, other = q.expectation(lambda z: z), q.expectation(lambda z: z.abs().sqrt())
+    for i in range(3):
+        points, density, _ = one_by_one(q, i)
+        exact = q.mean()[i, 0].item()
+        assert np.trapezoid(density * points, points) == pytest.approx(exact, abs=2e-3)
+        sd = np.sqrt(np.trapezoid(density * (points - exact) ** 2, points))
+        assert mean[i].item() == pytest.approx(exact, abs=0.02 * sd)
+        exact = np.trapezoid(density * np.abs(points) ** 0.5, points)
+        assert other[i].item() == pytest.approx(exact, rel=0.02)
+
+
 def test_a_row_is_its_own_whatever_stands_beside_it():
     q = mixture(9, 70, 0.1)
     q.log_weight[::2] = torch.log_softmax(8 * q.log_weight[::2], 2)  # few components are left

@@ -24,7 +24,7 @@ from laws import (
 )
 from scipy import stats
 
-from discrete_itd.channel.gaussian import truncated_cdf, truncated_quantile
+from discrete_itd.channel.gaussian import log_between, truncated_quantile
 from discrete_itd.channel.posterior import GaussianPosterior
 
 # -- categories ------------------------------------------------------------------------------------
@@ -304,7 +304,8 @@ def test_quantiles_of_truncated_gaussians_invert_their_distribution_function():
     mean, sd, low, high = torch.tensor(TRUNCATED, dtype=torch.float64).T[:, None]
     low, high = (low - mean) / sd, (high - mean) / sd
     u = torch.tensor([1e-9, 0.03, 0.5, 0.8, 1 - 1e-6], dtype=torch.float64)[:, None]
-    again = truncated_cdf(truncated_quantile(u, low, high), low, high)
+    below = log_between(low, truncated_quantile(u, low, high))
+    again = (below - log_between(low, high)).exp()
     torch.testing.assert_close(again, u.expand_as(again), rtol=1e-6, atol=1e-11)
 
 
@@ -454,8 +455,6 @@ def test_columns_and_modes(device, dtype, name):
         if points.kind == "real":
             with pytest.raises(ValueError, match=f"column {j} has no categories"):
                 q.column(j)
-            mean = q.mean()[:, book.coord_column == j][:, 0]
-            torch.testing.assert_close(mode[:, j], mean.double())
             continue
         log_probs = q.column(j)
         assert log_probs.shape == (6, points.n_points)

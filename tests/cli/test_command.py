@@ -409,6 +409,11 @@ def test_impute(gaps, capsys):
     run("impute x.safetensors full.csv --out again.csv")
     assert "again.csv: 60 rows, 0 cells filled" in capsys.readouterr().out
     assert (gaps / "again.csv").read_text() == (gaps / "full.csv").read_text()
+    run("impute x.safetensors gaps.csv --out means.csv --method mean")
+    means = pd.read_csv("means.csv", dtype=str, keep_default_na=False)
+    differ = (means != full).any()
+    assert differ["price"]
+    assert not differ[["note", "city", "member"]].any()  # categories
 
 
 @pytest.mark.usefixtures("gaps")
@@ -423,7 +428,7 @@ def test_impute_columns_of_nothing():
 
 def test_impute_draws(gaps):
     for name, seed in (("a.tsv", 0), ("b.tsv", 0), ("c.tsv", 1)):
-        run(f"impute x.safetensors gaps.csv --out {name} --draw --seed {seed}")
+        run(f"impute x.safetensors gaps.csv --out {name} --method sample --seed {seed}")
     a, b, c = ((gaps / name).read_text() for name in ("a.tsv", "b.tsv", "c.tsv"))
     assert a == b != c
 
@@ -716,7 +721,7 @@ REFUSED = {
     "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: column 'colour' (and 3 more)"),
     "bad bound": (f"{SCORE} t.csv --out o.csv --max-stderr 0", "--max-stderr: must be a positive number"),
     "impute over table": ("impute x gaps.csv --out gaps.csv", "--out is the table itself"),
-    "impute no seed": ("impute x gaps.csv --out o.csv --draw --seed x", "--seed: must be a whole"),
+    "impute no seed": ("impute x gaps.csv --out o.csv --method sample --seed x", "--seed: must be a whole"),
     "sample given": ("sample x -n 1 --given hue=1", "column 'hue': named in --given, but the model"),
     "sample no value": ("sample x -n 1 --given price=", "expected NAME=VALUE, got 'price='"),
     "sample bad number": ("sample x -n 1 --given price=much", "column 'price': expected numbers, got 'much'"),

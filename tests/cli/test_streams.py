@@ -108,7 +108,7 @@ slow = pytest.mark.slow
 CHUNKS = {
     "score d odd.csv --explain --discoveries 0.3": (13,),
     "impute d odd.csv": (5,),
-    "impute d odd.csv --draw --seed 3": (7,),
+    "impute d odd.csv --method sample --seed 3": (7,),
 }
 CASES = [(command, n) for command, sizes in CHUNKS.items() for n in sizes]
 REASONS, GIVEN = "score d odd.csv --reasons 2", "score d odd.csv --given city age --explain"
@@ -579,11 +579,11 @@ def test_a_malformed_ledger_counts_for_nothing(folder, capsys):
 @slow
 def test_draws_of_a_folder_are_the_same_again(folder, capsys):
     shutil.copy("in/sub/c.csv", "in/sub/b.csv")
-    run("impute d in/sub --out out --draw --seed 1")
+    run("impute d in/sub --out out --method sample --seed 1")
     first = contents(folder / "out")
     assert first["b.csv"] != first["c.csv"]
     (folder / "out/c.csv").unlink()
-    run("impute d in/sub --out out --draw --seed 1")
+    run("impute d in/sub --out out --method sample --seed 1")
     assert contents(folder / "out") == first
     capsys.readouterr()
 

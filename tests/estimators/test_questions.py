@@ -364,7 +364,7 @@ def test_what_is_missing_is_told_by_what_is_given(dtype, kind, known):
 
 
 def test_imputed_tables_keep_what_is_there(model):
-    for method, n_draws in (("mode", 1), ("sample", 1), ("sample", 3)):
+    for method, n_draws in (("median", 1), ("mean", 1), ("sample", 1), ("sample", 3)):
         made = model.impute(TABLE, method=method, n_draws=n_draws, random_state=0)
         for table in [made] if n_draws == 1 else made:
             assert table.notna().all(axis=None)
@@ -376,10 +376,49 @@ def test_imputed_tables_keep_what_is_there(model):
     pd.testing.assert_frame_equal(one, model.impute(TABLE, method="sample", random_state=0))
     complete = TABLE.dropna()
     pd.testing.assert_frame_equal(model.impute(complete), complete)
-    with pytest.raises(ValueError, match="method must be 'mode' or 'sample', got 'best'"):
+    with pytest.raises(
+        ValueError, match=r"method must be one of \('median', 'mean', 'sample'\), got 'best'"
+    ):
         model.impute(TABLE, method="best")
-    with pytest.raises(ValueError, match="n_draws needs method='sample'"):
+    with pytest.raises(ValueError, match="n_draws needs method='sample': the median is always"):
         model.impute(TABLE, n_draws=2)
+
+
+def test_medians_and_means_of_a_known_distribution():
+    """Of numbers that are skewed, whole, ordered levels, often zero, binned, or dates; and those of draws."""
+    random, n = np.random.default_rng(0), 3000
+    group = random.integers(2, size=n)
+    frame = pd.DataFrame({"group": np.array(["a", "b"])[group]})
+    frame["price"] = random.lognormal(group, 0.6)
+    frame["age"] = random.poisson(30 + 20 * group).astype(float)
+    frame["count"] = random.poisson(0.3 + 2 * group)
+    frame["paid"] = np.where(random.random(n) < 0.7, 0.0, random.lognormal(group, 0.5))
+    frame["binned"] = random.lognormal(group, 0.6)
+    frame["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(random.geometric(0.02, n), "D")
+    model = DiffusionDensity(
+        denoiser="mixture", column_types={"binned": "binned"}, random_state=0
+    ).fit(frame)
+    assert model.encoder_.schema[3].kind == "ordinal"
+    gaps = pd.DataFrame({"group": ["a", "b"]}).reindex(columns=frame.columns)
+    found = {m: model.impute(gaps, method=m) for m in ("median", "mean")}
+    assert found["median"]["paid"].tolist() == [0.0, 0.0]
+    for g in (0, 1):
+        own = frame[group == g]
+        for name in ("price", "age", "paid", "binned"):
+            sd = own[name].std()
+            assert found["median"][name][g] == pytest.approx(own[name].median(), abs=0.15 * sd)
+            wide = 0.5 if name == "binned" else 0.15  # half the last bin
+            assert found["mean"][name][g] == pytest.approx(own[name].mean(), abs=wide * sd)
+        assert found["mean"]["price"][g] > found["median"]["price"][g] * 1.1
+        assert found["median"]["count"][g] == own["count"].median()
+        assert found["mean"]["count"][g] == round(own["count"].mean())
+        assert found["median"]["day"][g] < found["mean"]["day"][g] - pd.Timedelta(days=5)
+    draws = model.impute(gaps[:1].loc[[0] * 4000], method="sample", random_state=0)
+    for name in ("price", "paid"):
+        error = draws[name].std() / math.sqrt(len(draws))
+        assert found["mean"][name][0] == pytest.approx(draws[name].mean(), abs=4 * error)
+        below = (draws[name] <= found["median"][name][0]).mean()
+        assert (draws[name] < found["median"][name][0]).mean() - 0.03 < 0.5 < below + 0.03
 
 
 def test_cells_are_filled_by_name():

@@ -313,7 +313,7 @@ def test_a_category_is_filled_from_its_posterior_given_a_real(device):
 
 
 @pytest.mark.parametrize(("name", "kind"), cases(["network", "mixture", "oracle", "trees"]))
-def test_point_predictions_are_modes_and_means_given_what_is_known(device, dtype, name, kind):
+def test_point_predictions_are_modes_and_medians_given_what_is_known(device, dtype, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 0)
     start = random_rows(book, 9, np.random.default_rng(0), missing=0.5)
@@ -326,8 +326,8 @@ def test_point_predictions_are_modes_and_means_given_what_is_known(device, dtype
         y = torch.where(book.per_coord(known[i : i + 1]), book.embed(start[i : i + 1]), 0.0)
         q = denoiser(y, snr)
         if points.kind == "real":
-            expected = q.mean()[0, book.coord_column == j].item()
-            assert got[i, j].item() == pytest.approx(expected, abs=rounding(dtype, 3))
+            below = q.gaussian.cdf(got[i, book.reals][None].to(q.gaussian.means))
+            assert below[0, book.reals == j].item() == pytest.approx(0.5, abs=1e-4)
         else:
             p = column_distribution(denoiser, start[i : i + 1], j)[0]
             torch.testing.assert_close(p.exp().sum().item(), 1.0, atol=rounding(dtype), rtol=0)
@@ -341,11 +341,41 @@ def test_medians_of_ordered_categories(device):
     start = torch.tensor(
         [[math.nan, 0.0], [math.nan, 1.0], [2.0, math.nan]], device=device
     ).double()
-    got = point_predictions(oracle, start, medians=[0])
+    got = point_predictions(oracle, start, ordered=[0])
     cdf = column_distribution(oracle, start, 0).exp().cumsum(1).cpu().numpy()
     for i in (0, 1):
         assert got[i, 0].item() == np.flatnonzero(cdf[i] >= 0.5)[0]
     assert got[2, 0] == 2.0
+
+
+def test_medians_and_means_have_the_least_expected_errors(device):
+    """In the unit of the numbers, among all values, by enumeration and quadrature."""
+    book = Codebook([real(), line(-1.0, -0.2, 0.3, 1.0), simplex(3)]).to(device)
+    oracle = random_mixture(book, np.random.default_rng(2))
+    start = torch.tensor([[math.nan, math.nan, k] for k in range(3)], device=device).double()
+    worth = np.array([1.0, 2.0, 4.0, 8.0])
+    units = {
+        0: (np.exp, np.log),
+        1: (lambda k: worth[k.astype(int)], lambda v: np.abs(worth[:, None] - v).argmin(0)),
+    }
+    median, mean = (
+        point_predictions(oracle, start, ordered=[1], means=m).cpu().numpy() for m in (None, units)
+    )
+    grid = np.linspace(-4, 4, 4001)
+    for i in range(3):
+        own = start[i].expand(len(grid), 3).clone()
+        own[:, 0] = torch.from_numpy(grid)
+        p = oracle.log_prob(own).double().exp().cpu().numpy()
+        levels = column_distribution(oracle, start[i : i + 1], 1)[0].exp().cpu().numpy()
+        for j, mass, values in ((0, p / p.sum(), np.exp(grid)), (1, levels, worth)):
+            at = (np.exp if j == 0 else lambda k: worth[k.astype(int)])(
+                np.stack([median, mean])[:, i, j]
+            )
+            sizes = np.abs(values[:, None] - np.r_[at, values][None])  # of errors
+            of_median, best = mass @ sizes[:, 0], (mass @ sizes)[2:].min()
+            assert of_median <= best * (1 + 1e-4)
+            of_mean, best = mass @ sizes[:, 1] ** 2, (mass @ sizes**2)[2:].min()
+            assert of_mean <= best * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
