@@ -2,32 +2,34 @@
 
     python -m tests.benchmarks.conditionals loans adult mushroom plants HousingAnomaly
     python -m tests.benchmarks.conditionals loans --only columns --asked branch months
+    python -m tests.benchmarks.conditionals adult mushroom car wine diabetes breast_cancer --only gaps
     python -m tests.benchmarks.conditionals car --quick
 
 Every model is fitted once, on complete training rows, and asked about the same new rows, normal ones where anomalies
 are known. Two tables are printed:
 
 - *columns*: one cell of each row given all others. A category has a log loss (nats; probabilities are at least
-  ``LEAST``) and an accuracy, a number an absolute error, in standard deviations of the column among the new rows.
+  ``LEAST``) and an accuracy, a number an absolute error and the root of the mean squared one, in standard deviations of
+  the column among the new rows.
 - *gaps*: a share of all cells is hidden at random; over the hidden cells, accuracy and log loss of the categories and
-  absolute error of the numbers, and how many of the latter lie between the 10 % and the 90 % quantile of ``--draws``
+  errors of the numbers, and how many of the latter lie between the 10 % and the 90 % quantile of ``--draws``
   joint draws, which should be 0.8 (more where a column has atoms); and the nats of the cells that are left.
 
 ± are standard errors over rows. Columns of numbers or dates with more than ``MANY`` values are numbers, all others
 categories. Methods:
 
-- *model*: ``predict_proba`` and ``impute`` of the default.
+- *model*: ``predict_proba`` and ``impute`` of the default; in gaps by medians, means and draws.
 - *scored, value by value*: ``score_samples`` of the row with each value of the column in turn, normalised: what the
   model that scores rows says, whichever part of it answers questions.
 - *companion*: a copy of the model that scores and answers by ``model_.companion`` alone, where there is one.
 - *boosting*: scikit-learn's HistGradientBoosting with its defaults, trained for that one column.
-- *IterativeImputer*, *KNNImputer*: with their defaults, on standardised numbers, from at most ``--imputer-rows``
-  training rows. The second has one-hot categories. The first has their codes, rounded, and as many gaps in its training
-  rows as there are among the new ones: one-hot, each category follows from the others of its column, which are missing
-  with it, so that none moves from its mean.
+- *IterativeImputer* (BayesianRidge), the same with *ExtraTrees* (``TREES`` trees), *KNNImputer*: with their defaults,
+  on standardised numbers, from at most ``--imputer-rows`` training rows. The last has one-hot categories. The first two
+  have their codes, rounded, and as many gaps in their training rows as there are among the new ones: one-hot, each
+  category follows from the others of its column, which are missing with it, so that none moves from its mean.
 - *most frequent, median* of the training column.
 
-Milliseconds are the processor's, of the answer alone, divided by the number of new rows.
+Seconds and milliseconds are the processor's, the latter of the answer alone, divided by the number of new rows.
 """
 
 from __future__ import annotations
@@ -43,7 +45,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn import datasets
+from sklearn.ensemble import (
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer
@@ -58,7 +65,10 @@ LEAST = 1e-6  # probability
 MANY = 32  # values
 FEW_ROWS = 3  # of a category, below which boosting cannot split them for its early stopping
 MOST_CATEGORIES = 255  # of a categorical feature of boosting
-MEASURES = ["log loss", "accuracy", "error, s.d.", "ms a row"]
+MEASURES = ["log loss", "accuracy", "error, s.d.", "RMSE, s.d.", "ms a row"]
+TREES = 20
+IMPUTERS = ("IterativeImputer", "ExtraTrees", "KNNImputer", "most frequent, median")
+TOYS = ("wine", "diabetes", "breast_cancer")  # scikit-learn's
 ASKED = {
     "loans": ["branch", "months", "income", "occupation", "instalment", "age"],
     "adult": ["income", "occupation", "marital_status", "hours_per_week", "age"],
@@ -110,8 +120,16 @@ def main() -> None:
         if options.only != "gaps":
             show(["column", "method", *MEASURES], of_columns(task, ours, name, options))
         if options.only != "columns":
-            header = ["hidden", "method", *MEASURES, "draws cover", "nats", "ms to score"]
-            show(header, of_gaps(task, ours, options))
+            header = [
+                "hidden",
+                "method",
+                *MEASURES,
+                "draws cover",
+                "nats",
+                "ms to score",
+                "s to fit",
+            ]
+            show(header, of_gaps(task, ours, fit, options))
 
 
 def show(header: list[str], lines: Iterator[list[object]]) -> None:
@@ -126,8 +144,11 @@ def load_task(name: str, options: argparse.Namespace) -> Task | None:
     """A table by name; None, with a line saying so, if it is not to be had."""
     if name in data.odd_names():
         train, test, is_odd = data.load_odd(name)
-    elif name == "car":
-        train, test = train_test_split(load_car(), test_size=0.4, random_state=0)
+    elif name in ("car", *TOYS):
+        frame = (
+            load_car() if name == "car" else getattr(datasets, f"load_{name}")(as_frame=True).frame
+        )
+        train, test = train_test_split(frame, test_size=0.4, random_state=0)
         is_odd = None
     else:
         rows = load(name)
@@ -138,7 +159,7 @@ def load_task(name: str, options: argparse.Namespace) -> Task | None:
         test = test[~is_odd]
     if name == "mushroom":  # truth values, too
         train, test = train.astype(str), test.astype(str)
-    train = train.sample(600 if options.quick else len(train), random_state=0)
+    train = train.sample(min(len(train), 600) if options.quick else len(train), random_state=0)
     test = test.sample(min(len(test), options.rows), random_state=0)
     numbers = [
         c
@@ -269,11 +290,25 @@ def usual(task: Task, rows: pd.DataFrame, column: Any) -> Any:
 
 
 def judged(said: Any, truth: pd.Series, is_number: bool) -> list[str]:
-    """Log loss, accuracy and absolute error, with standard errors."""
+    """Log loss, accuracy, absolute and squared error, with standard errors."""
     if is_number:
-        error = (as_number(said.astype(truth.dtype)) - as_number(truth)).abs()
-        return ["", "", with_error(error / as_number(truth).std())]
-    return [with_error(log_loss(said, truth)), with_error(guesses(said) == as_objects(truth)), ""]
+        error = errors_of(said, truth) / as_number(truth).std()
+        return ["", "", with_error(error.abs()), root(error)]
+    right = guesses(said) == as_objects(truth)
+    return [with_error(log_loss(said, truth)), with_error(right), "", ""]
+
+
+def errors_of(guess: pd.Series, truth: pd.Series) -> np.ndarray:
+    """Differences of numbers; of dates, in days."""
+    dtype = truth.dtype if is_datetime64_any_dtype(truth) else float
+    return as_number(guess.astype(dtype)).to_numpy() - as_number(truth).to_numpy()
+
+
+def root(error: np.ndarray, row: np.ndarray | None = None) -> str:
+    """Root of the mean square and its standard error over rows."""
+    mean, stderr = with_error(np.square(error), row).split(" ± ")
+    rmse = np.sqrt(float(mean))
+    return f"{rmse:.4f} ± {float(stderr) / max(2 * rmse, 1e-9):.4f}"
 
 
 def log_loss(said: pd.DataFrame, truth: pd.Series) -> np.ndarray:
@@ -310,32 +345,34 @@ def with_error(values: Any, row: np.ndarray | None = None) -> str:
 
 
 def of_gaps(
-    task: Task, ours: dict[str, Any], options: argparse.Namespace
+    task: Task, ours: dict[str, Any], fit: float, options: argparse.Namespace
 ) -> Iterator[list[object]]:
-    """The lines of the second table."""
+    """The lines of the second table; ``fit`` are the seconds of ours."""
     for fraction in options.fractions:
         hidden = hide(task.test, fraction, seed=1)
         rows = task.test.mask(hidden)
         for label, model in ours.items():
-            filled, seconds = processor_timed(model.impute, rows)
             losses = losses_of_gaps(task, hidden, rows, model)
-            line = marks_of_gaps(task, hidden, filled, losses)
             scores, scoring = processor_timed(model.score_samples, rows)
-            of_score = [f"{-scores.mean():.3f}", per_row(scoring, rows)]
-            yield [f"{fraction:.0%}", label, *line, per_row(seconds, rows), "", *of_score]
+            of_score = [f"{-scores.mean():.3f}", per_row(scoring, rows), f"{fit:.1f}"]
+            for method in ("median", "mean"):
+                filled, seconds = processor_timed(partial(model.impute, method=method), rows)
+                line = marks_of_gaps(task, hidden, filled, losses)
+                time = per_row(seconds, rows)
+                yield [f"{fraction:.0%}", f"{label}, {method}", *line, time, "", *of_score]
             draws, seconds = processor_timed(
                 partial(model.impute, method="sample", n_draws=options.draws, random_state=0), rows
             )
+            draws = draws if options.draws > 1 else [draws]
             line = marks_of_gaps(task, hidden, draws[0], None)
             covered = coverage(task, hidden, draws)
             time = per_row(seconds / options.draws, rows)
-            yield [f"{fraction:.0%}", f"{label}, a draw", *line, time, covered, "", ""]
-        if options.no_peers:
-            continue
-        for label in ("IterativeImputer", "KNNImputer", "most frequent, median"):
-            filled, seconds = by_imputer(label, task, rows, fraction, options.imputer_rows)
+            yield [f"{fraction:.0%}", f"{label}, a draw", *line, time, covered, "", "", ""]
+        for label in () if options.no_peers else IMPUTERS:
+            filled, seconds, fit = by_imputer(label, task, rows, fraction, options.imputer_rows)
             line = marks_of_gaps(task, hidden, filled, None)
-            yield [f"{fraction:.0%}", label, *line, per_row(seconds, rows), "", "", ""]
+            time = per_row(seconds, rows)
+            yield [f"{fraction:.0%}", label, *line, time, "", "", "", f"{fit:.1f}"]
 
 
 def per_row(seconds: float, rows: pd.DataFrame) -> str:
@@ -367,21 +404,22 @@ def losses_of_gaps(
 
 
 def marks_of_gaps(task: Task, hidden: np.ndarray, filled: pd.DataFrame, losses: Any) -> list[str]:
-    """Log loss, accuracy and absolute error over the hidden cells."""
+    """Log loss, accuracy, absolute and squared error over the hidden cells."""
     right, error = [], []
     for j, column in enumerate(task.test):
         place = np.flatnonzero(hidden[:, j])
         truth, guess = task.test[column].iloc[place], filled[column].iloc[place]
         if column in task.numbers:
-            off = as_number(guess.astype(truth.dtype)) - as_number(truth)
-            error.append((off.abs() / as_number(task.test[column]).std(), place))
+            error.append((errors_of(guess, truth) / as_number(task.test[column]).std(), place))
         else:
             right.append((as_objects(truth) == as_objects(guess), place))
-    marks = [
-        with_error(*(np.concatenate(part) for part in zip(*of, strict=True))) if of else ""
-        for of in (right, error)
-    ]
-    return ["" if losses is None else with_error(*losses), *marks]
+    marks = ["" if losses is None else with_error(*losses), "", "", ""]
+    if right:
+        marks[1] = with_error(*(np.concatenate(part) for part in zip(*right, strict=True)))
+    if error:
+        off, place = (np.concatenate(part) for part in zip(*error, strict=True))
+        marks[2:] = with_error(np.abs(off), place), root(off, place)
+    return marks
 
 
 def coverage(task: Task, hidden: np.ndarray, draws: list[pd.DataFrame]) -> str:
@@ -400,15 +438,15 @@ def coverage(task: Task, hidden: np.ndarray, draws: list[pd.DataFrame]) -> str:
 
 def by_imputer(
     label: str, task: Task, rows: pd.DataFrame, fraction: float, n_rows: int
-) -> tuple[pd.DataFrame, float]:
-    """New rows filled by a peer, and its processor-seconds without the fit."""
+) -> tuple[pd.DataFrame, float, float]:
+    """New rows filled by a peer, its processor-seconds, and those of its fit."""
     if label == "most frequent, median":
         usual = {
             c: task.train[c].median() if c in task.numbers else task.train[c].mode()[0]
             for c in rows
         }
         filled = {c: rows[c].where(rows[c].notna(), v) for c, v in usual.items()}
-        return pd.DataFrame(filled), 0.0
+        return pd.DataFrame(filled), 0.0, 0.0
     train = task.train.sample(min(n_rows, len(task.train)), random_state=0)
     levels = {c: None if c in task.numbers else sorted(train[c].dropna().unique()) for c in rows}
     center = {c: as_number(train[c]).mean() for c in task.numbers}
@@ -429,14 +467,14 @@ def by_imputer(
                 parts.append(cells)
         return np.concatenate(parts, 1)
 
-    if label == "IterativeImputer":
+    imputer: Any = KNNImputer(keep_empty_features=True)
+    if not one_hot:
         train = train.mask(hide(train, fraction, seed=2))
-        imputer: Any = IterativeImputer(random_state=0, keep_empty_features=True)
-    else:
-        imputer = KNNImputer(keep_empty_features=True)
+        trees = ExtraTreesRegressor(TREES, random_state=0) if label == "ExtraTrees" else None
+        imputer = IterativeImputer(trees, random_state=0, keep_empty_features=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        imputer.fit(wide(train))
+        _, fit = processor_timed(lambda: imputer.fit(wide(train)))
         cells, seconds = processor_timed(lambda: imputer.transform(wide(rows)))
     filled, at = {}, 0
     for c, known in levels.items():
@@ -448,7 +486,7 @@ def by_imputer(
             codes = block.argmax(1) if one_hot else block[:, 0].round().astype(int)
             guess = pd.Series(np.array(known, object)[codes.clip(0, len(known) - 1)])
         filled[c] = rows[c].astype(object).where(rows[c].notna(), guess)
-    return pd.DataFrame(filled), seconds
+    return pd.DataFrame(filled), seconds, fit
 
 
 if __name__ == "__main__":
