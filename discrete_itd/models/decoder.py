@@ -84,6 +84,7 @@ TRAINING = TrainingPlan(
     max_gradient=0.3,
     n_validations=12,
     patience=3,
+    last_cut=0.4,
 )
 FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13  # of the Gaussian that fills gaps; rows filled at once
 EM_ROWS = 1 << 15  # rows to which the classes are refined, at most

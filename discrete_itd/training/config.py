@@ -53,7 +53,10 @@ class TrainingPlan:
     n_validations : int
         Validations in a full run.
     patience : int
-        Validations without improvement after which the learning rate is cut and, if it is small already, training ends.
+        Validations without improvement, a plateau, after which the learning rate is cut and, if it is small already,
+        training ends.
+    last_cut : float
+        Share of a full run after which training ends at a plateau whatever the learning rate.
     precision : {"float32", "bfloat16"}
         Of the matrix products of the network in training (:mod:`discrete_itd.training.config`).
     compiled : bool
@@ -72,6 +75,7 @@ class TrainingPlan:
     judged: tuple[float, float] = (0.5, 0.5)
     n_validations: int = 40
     patience: int = 5
+    last_cut: float = 1.0
     precision: str = "float32"
     compiled: bool = False
 

@@ -418,8 +418,8 @@ class Run:
         return self.is_hopeless(self.nats - gained)
 
     def plateau(self) -> None:
-        """Continue from the best weights with a smaller learning rate, or stop if it is small already."""
-        if self.cut <= SMALLEST_CUT:
+        """Continue from the best weights with a smaller learning rate, or stop if it is small already or it is late."""
+        if self.cut <= SMALLEST_CUT or self.done_share() > self.plan.last_cut:
             self.report.stopped = "no improvement"
             return
         self.cut *= RATE_CUT

@@ -358,6 +358,22 @@ def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
     assert min(valid) < valid[-1]  # there was something to go back from
 
 
+@pytest.mark.parametrize("last_cut", [0.0, 0.5])
+def test_a_late_plateau_is_the_end(device, monkeypatch, last_cut):
+    shares, honest = [], Run.plateau
+
+    def plateau(self):
+        shares.append(self.done_share())
+        honest(self)
+
+    monkeypatch.setattr(Run, "plateau", plateau)
+    monkeypatch.setattr("discrete_itd.training.loop.SMALLEST_CUT", 0.0)
+    settings = {"patience": 2, "learning_rate": 0.3, "ema": 0.1}
+    _, report = trained(device, max_steps=150, n_validations=50, last_cut=last_cut, **settings)
+    assert report.stopped == "no improvement"
+    assert [share > last_cut for share in shares] == [False] * (len(shares) - 1) + [True]
+
+
 # -- interruptions -------------------------------------------------------------------------------------
 
 
