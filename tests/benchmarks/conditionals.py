@@ -369,10 +369,10 @@ def of_gaps(
             time = per_row(seconds / options.draws, rows)
             yield [f"{fraction:.0%}", f"{label}, a draw", *line, time, covered, "", "", ""]
         for label in () if options.no_peers else IMPUTERS:
-            filled, seconds, fit = by_imputer(label, task, rows, fraction, options.imputer_rows)
+            filled, seconds, own = by_imputer(label, task, rows, fraction, options.imputer_rows)
             line = marks_of_gaps(task, hidden, filled, None)
             time = per_row(seconds, rows)
-            yield [f"{fraction:.0%}", label, *line, time, "", "", "", f"{fit:.1f}"]
+            yield [f"{fraction:.0%}", label, *line, time, "", "", "", f"{own:.1f}"]
 
 
 def per_row(seconds: float, rows: pd.DataFrame) -> str:
