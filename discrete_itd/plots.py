@@ -31,7 +31,7 @@ from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows, as_frame, written
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.information import pairwise_information
+from discrete_itd.models.information import pairs_work, pairwise_information
 from discrete_itd.statistics import TRANSIENT, curve_areas, extrapolate, half_error, p_value_band
 from discrete_itd.validation import check_integer
 
@@ -461,8 +461,8 @@ def plot_information_matrix(
     --------
     >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
     >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
-    >>> len(plot_information_matrix(model, frame).images)
-    1
+    >>> [text.get_text() for text in plot_information_matrix(model, frame).texts]
+    ['0.69', '0.69']
     """
     if not isinstance(model, pd.DataFrame):
         density = _asked(model, X)[1]
@@ -473,7 +473,10 @@ def plot_information_matrix(
     side = 1.6 + 0.27 * len(names)
     ax = new_axes((side + 0.6, side)) if ax is None else ax
     most = max(np.nanmax(nats, initial=0.0), SMALLEST_NATS)
-    image = ax.imshow(np.clip(nats, 0.0, None), cmap="Blues", vmin=0.0, vmax=most)
+    at, shades = range(len(names)), {"cmap": "Blues", "vmin": 0.0, "vmax": most}
+    image = ax.pcolormesh(at, at, np.clip(nats, 0.0, None), shading="nearest", **shades)
+    ax.set_aspect("equal")
+    ax.invert_yaxis()
     if len(names) > MOST_NUMBERED:
         ax.figure.colorbar(image, ax=ax, shrink=0.8)
     else:
@@ -482,8 +485,8 @@ def plot_information_matrix(
                 ink = "white" if value > 0.6 * most else INK
                 ax.text(k, j, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
     labels = [shorten(name) for name in names]
-    ax.set_xticks(range(len(names)), labels, rotation=90)
-    ax.set_yticks(range(len(names)), labels)
+    ax.set_xticks(at, labels, rotation=90)
+    ax.set_yticks(at, labels)
     for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
         label.set_parse_math(False)
     ax.tick_params(colors=INK, labelsize=9.5, length=0)
@@ -500,14 +503,18 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """
     if len(rows) < 2:
         raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
-    work = density.encoder_.n_columns * density.model_.anywhere.row_work
-    most = max(FEWEST_PAIRED, min(MOST_ROWS, MOST_PAIR_WORK // work))
+    most = max(FEWEST_PAIRED, min(MOST_ROWS, MOST_PAIR_WORK // matrix_work(density)))
     rows = rows.take(slice(None, None, spread_step(len(rows), most)))
     value, stderr = (t.cpu().numpy() for t in pairwise_information(density.model_, rows.x))
     names = density.encoder_.names
     matrix = pd.DataFrame(value, index=names, columns=names)
     matrix.attrs["stderr"] = stderr
     return matrix
+
+
+def matrix_work(density: DiffusionDensity) -> int:
+    """Approximate number of floats computed for a row in :func:`information_matrix`."""
+    return density.encoder_.n_columns * pairs_work(density.model_.anywhere)
 
 
 def spread_step(n: int, most: int) -> int:

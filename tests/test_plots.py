@@ -85,7 +85,7 @@ def test_a_matrix_has_the_columns_that_share_most(n):
     assert len(names) == min(n, plots.MOST_SHADED)
     assert len(ax.texts) == (6 if n == 3 else 0)
     assert len(ax.figure.axes) == 1 + (n > plots.MOST_NUMBERED)  # numbers, or a scale
-    shades = ax.images[0].get_array()
+    shades = ax.collections[0].get_array()
     assert float(shades[0, 1]) == matrix.loc["c0", "c1"] == shades.max()
 
 

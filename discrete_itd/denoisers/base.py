@@ -268,6 +268,13 @@ class Denoiser(nn.Module):
             out[:, j], before = after - before, after
         return out.masked_fill(x.isnan(), 0.0)
 
+    def components(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Log-weights (Z,) of a mixture of products, and log-probabilities (B, C, Z) of the cells of rows ``x`` (B, C).
+
+        Zero where a cell is missing. None, by default, if it is none, or its posterior given one cell is as cheap.
+        """
+        return None
+
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores: float64, (n, C).
 

@@ -366,6 +366,22 @@ class ForestDenoiser(Denoiser):
         cells = top + ((cells - top).exp() + (far - top).exp()).log()
         return cells if pairs.row is None else cells.masked_fill_(pairs.reals.isnan(), 0.0)
 
+    def components(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The leaves of all trees, as of every denoiser; None where the leaves are trees themselves."""
+        if self.trees is not None:
+            return None
+        book, (level, reals) = self.codebook, self.splits.places(x)
+        every = torch.arange(self.splits.n_leaves, device=x.device)[None]
+        pairs = Pairs(every[0], every, level[:, None], reals[:, None])
+        out = torch.zeros(*x.shape, self.splits.n_leaves, dtype=torch.float64, device=x.device)
+        if self.fallback is not None:
+            out += self.fallback.log_factors(x).to(out)[..., None]
+        out[:, book.finite] = self._level_cells(pairs).mT.double()
+        inside = (reals[:, None] > self._low) & (reals[:, None] <= self._high)
+        cells = self._number_cells(pairs).masked_fill(~inside, -torch.inf)
+        out[:, book.reals] = cells.mT.double()
+        return self._log_weights.double(), out.masked_fill_(x.isnan()[..., None], 0.0)
+
     def log_factors(self, x: Tensor) -> Tensor:
         """Increments of the log-probability as the columns are added one by one, the leaves of the row held fixed.
 

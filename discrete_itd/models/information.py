@@ -15,13 +15,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from discrete_itd.channel import State
-from discrete_itd.denoisers import Denoiser
+from discrete_itd.denoisers import Denoiser, ForestDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import filled
 from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.likelihood import Estimate
@@ -29,6 +30,8 @@ from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.models.model import FEWEST_POINTS, MARGINAL, Model
 from discrete_itd.training import pilot_quadrature
+
+AT_ONCE = 1 << 22  # log-probabilities of cells in components
 
 
 @dataclass(frozen=True)
@@ -118,50 +121,81 @@ def information_of(
     return sum(terms[1:], terms[0])
 
 
+@torch.no_grad()
 def pairwise_information(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     """Information of every two columns of the table, and standard errors: (C, C) each, the diagonal NaN.
 
-    The nats by which the distribution of each column's cell given the other column's is better than without, both ways
-    alike in an exact model, and averaged: one posterior for each distinct value of a column.
+    By the exact model, or the companion of a scorer that has one. A network predicts each column given the other one:
+    the mean of both ways.
     """
-    denoiser, owner = model.anywhere, torch.from_numpy(model.encoder.owner).to(x.device)
-    if model.denoiser.exact:
-        denoiser = model.denoiser
-    n, leading = model.encoder.n_columns, denoiser.codebook.leading
-    late = [k for k in range(n) if bool((leading & (owner == k)).any())]
-
-    def surprisal(known: Tensor) -> Tensor:
-        """Of every cell given the columns ``known`` (C',), and its own missingness indicator: (N, C')."""
-        out = _surprisal(denoiser, x, known, model.posteriors_at_once(denoiser))
-        for k in late:
-            own = owner == k
-            after = known | (own & leading)
-            values = own & ~leading
-            out[:, values] = _surprisal(denoiser, x, after, model.posteriors_at_once(denoiser))[
-                :, values
-            ]
-        return out
-
-    alone = surprisal(torch.zeros_like(leading))
-    nats = x.new_zeros(n, n, len(x)).double()
-    for j in range(n):
-        gain = alone - surprisal(owner == j)
-        nats[j].index_add_(0, owner, gain.T)
-    nats = (nats + nats.transpose(0, 1)) / 2
-    nats.diagonal().fill_(math.nan)
-    return nats.mean(2), nats.std(2) / math.sqrt(len(x))
+    denoiser = model.denoiser if model.denoiser.exact else model.anywhere
+    owner = torch.from_numpy(model.encoder.owner).to(x.device)
+    nats = _log_pairs(denoiser, x, owner, model.posteriors_at_once(denoiser))
+    alone = nats.diagonal(dim1=1, dim2=2)
+    nats = nats - alone[:, :, None] - alone[:, None]
+    nats.diagonal(dim1=1, dim2=2).fill_(math.nan)
+    return nats.mean(0), nats.std(0) / math.sqrt(len(x))
 
 
-@torch.no_grad()
-def _surprisal(denoiser: Denoiser, x: Tensor, known: Tensor, size: int) -> Tensor:
-    """Surprisal (N, C') of the cells of rows given the cells of some columns (C',): zero in these and in gaps."""
+def pairs_work(denoiser: Denoiser) -> int:
+    """Approximate number of floats computed for a row and a column in :func:`pairwise_information`."""
+    if isinstance(denoiser, RowMixtureDenoiser):
+        return sum(pairs_work(cast(Denoiser, member)) for member in denoiser.members)
+    trees = denoiser.trees if isinstance(denoiser, ForestDenoiser) else None
+    return max(denoiser.row_work, denoiser.score_work, 0 if trees is None else trees.tables.numel())
+
+
+def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tensor:
+    """Log-probability of the cells of every two columns of the table, (N, n, n), of one on the diagonal.
+
+    Internal columns (C',) belong to their ``owner``. A posterior is asked for ``size`` rows at once.
+    """
+    if isinstance(denoiser, RowMixtureDenoiser):
+        weights = denoiser.log_weights.double().tolist()
+        each = zip(weights, denoiser.members, strict=True)
+        return torch.stack(
+            [w + _log_pairs(cast(Denoiser, m), x, owner, size) for w, m in each]
+        ).logsumexp(0)
+    n = int(owner.max()) + 1
+    found = denoiser.components(x[:1])
+    if found is not None:
+        parts = []
+        for rows in x.split(max(1, AT_ONCE // found[1].numel())):
+            weights, cells = cast(tuple[Tensor, Tensor], denoiser.components(rows))
+            own = cells.new_zeros(len(rows), n, cells.shape[2]).index_add_(1, owner, cells)
+            top = own.amax(2)
+            shares = (own - top[:, :, None]).exp()
+            pairs = ((shares * weights.exp()) @ shares.mT).log() + top[:, :, None] + top[:, None]
+            alone = (shares @ weights.exp()).log() + top
+            pairs.diagonal(dim1=1, dim2=2).copy_(alone)
+            parts.append(pairs)
+        return torch.cat(parts)
+    leading = denoiser.codebook.leading
+
+    def log_prob(known: Tensor) -> Tensor:
+        """Of every column given the internal columns ``known`` (C',), a value after its own indicator: (N, n)."""
+        each = _log_prob(denoiser, x, known, size)
+        for k in owner[leading].unique().tolist():
+            values = (owner == k) & ~leading
+            after = _log_prob(denoiser, x, known | ((owner == k) & leading), size)
+            each[:, values] = after[:, values]
+        return each.new_zeros(len(x), n).index_add_(1, owner, each)
+
+    alone = log_prob(torch.zeros_like(leading))
+    pairs = torch.stack([alone[:, [j]] + log_prob(owner == j) for j in range(n)], 1)
+    pairs = (pairs + pairs.mT) / 2
+    pairs.diagonal(dim1=1, dim2=2).copy_(alone)
+    return pairs
+
+
+def _log_prob(denoiser: Denoiser, x: Tensor, known: Tensor, size: int) -> Tensor:
+    """Log-probability (N, C') of the cells of rows given those of some columns (C',): zero of these and of gaps."""
     states, inverse = unique_rows(x.masked_fill(~known, math.nan))
     which, book = torch.from_numpy(inverse).to(x.device), denoiser.codebook
     asked, out = x.masked_fill(known, math.nan), torch.zeros_like(x)
     for i, rows in enumerate(states.split(size)):
         own = filled(rows)
         q = denoiser(*State.start(book, book.embed(own), ~own.isnan()))
-        of = torch.nonzero(which // size == i).flatten()
-        for some in of.split(size):
-            out[some] = -q.rows(which[some] - i * size).log_prob(asked[some]).to(out)
+        for some in torch.nonzero(which // size == i).flatten().split(size):
+            out[some] = q.rows(which[some] - i * size).log_prob(asked[some]).to(out)
     return out

@@ -24,7 +24,18 @@ from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Column, Rows, as_frame, written
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.plots import MASSES, MOST_ROWS, RowScores, column_entropies, fitted, spread_step
+from discrete_itd.plots import (
+    FEWEST_PAIRED,
+    MASSES,
+    MOST_PAIR_WORK,
+    MOST_ROWS,
+    RowScores,
+    column_entropies,
+    fitted,
+    information_matrix,
+    matrix_work,
+    spread_step,
+)
 from discrete_itd.reporting.synthetic import closeness
 from discrete_itd.statistics import (
     Extrapolation,
@@ -117,6 +128,9 @@ class Findings:
     most_anomalous, alarm_rows, columns : DataFrame
         From :func:`most_anomalous_rows`, :func:`alarm_rows` and, for the inliers, by falling nats,
         :func:`~discrete_itd.plots.column_entropies`.
+    information : DataFrame or None
+        From :func:`~discrete_itd.plots.information_matrix` of the inliers; None where it would take long, or there is
+        one row or column.
     facts : list of (str, str)
         Names and values that describe model, data and cost.
     """
@@ -137,6 +151,7 @@ class Findings:
     most_anomalous: pd.DataFrame
     alarm_rows: pd.DataFrame
     columns: pd.DataFrame
+    information: pd.DataFrame | None
     facts: list[tuple[str, str]]
 
     @property
@@ -312,8 +327,16 @@ def examine(
         most_anomalous=most_anomalous_rows(density, *worst, detector=detector, keep=keep),
         alarm_rows=alarm_rows(detector, asked.alarms, asked.alarm_scores, keep),
         columns=columns.sort_values("nats", ascending=False, kind="stable"),
+        information=_information(density, known.spread),
         facts=lines,
     )
+
+
+def _information(density: DiffusionDensity, rows: Rows) -> pd.DataFrame | None:
+    is_cheap = FEWEST_PAIRED * matrix_work(density) <= MOST_PAIR_WORK
+    if len(rows) < 2 or density.encoder_.n_columns < 2 or not is_cheap:
+        return None
+    return information_matrix(density, rows)
 
 
 def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Iterable[Rows]:

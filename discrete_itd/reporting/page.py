@@ -150,6 +150,9 @@ def _drawings(found: Findings) -> dict[str, Markup]:
             "Nats of each column: what the other columns explain, and what remains.",
         ),
     }
+    if found.information is not None:
+        label = "Mutual information of every two columns, in nats."
+        drawn["information"] = plots.plot_information_matrix(found.information), label
     if found.was_trained:
         label = "Held-out nats per row against the number of training steps."
         drawn["training"] = plots.plot_learning_curve(found.history), label

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pandas as pd
+
 from discrete_itd.reporting.findings import Findings, Verdict
 
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
@@ -215,3 +218,12 @@ def after_alarms(found: Findings) -> str:
             " detector.drift(X) or discrete-itd drift, and fit anew"
         )
     return "check the rows in this order, the highest first, and correct or confirm the cells that are marked, if any"
+
+
+def strongest(information: pd.DataFrame) -> list[tuple[str, str, float, float]]:
+    """Two columns that share most, with nats and standard error; empty if no two clearly share any."""
+    nats, stderr = information.to_numpy(), information.attrs["stderr"]
+    sure = np.triu(np.where(nats > 2 * stderr, nats, 0.0), 1)
+    j, k = np.unravel_index(sure.argmax(), sure.shape)
+    names = [str(name) for name in information.columns]
+    return [(names[j], names[k], nats[j, k], stderr[j, k])] if sure[j, k] > 0 else []

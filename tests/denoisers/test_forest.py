@@ -733,3 +733,16 @@ def test_a_forest_of_numbers_alone_answers_for_many_rows(device):
     q = forest(nothing, torch.zeros(40, book.n_columns, device=device).to(book.known_snr))
     alone = forest(nothing[:1], torch.zeros_like(nothing[:1]))
     torch.testing.assert_close(q.rows(slice(39, 40)).mean(), alone.mean())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_components_are_the_leaves(device, dtype, name):
+    """Their products, weighted, are the score of a row with gaps."""
+    book = make_book(name, device)
+    forest = random_forest(book, np.random.default_rng(3))
+    rows = random_rows(book, 40, np.random.default_rng(4))
+    gaps = torch.from_numpy(np.random.default_rng(5).random(rows.shape) < 0.3).to(device)
+    for x in (rows, rows.masked_fill(gaps, math.nan)):
+        weights, cells = forest.components(x)
+        total = torch.logsumexp(weights + cells.sum(1), 1)
+        torch.testing.assert_close(total, forest.log_prob(x), atol=rounding(dtype, 10), rtol=0)

@@ -404,7 +404,7 @@ def test_headings_tables_and_pictures_are_described(read):
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     pictures = [a for n, a in read.elements if n == "svg"]
-    assert len(pictures) == 5
+    assert len(pictures) == 6
     assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
     assert all(a.get("scope") in ("row", "col") for n, a in read.elements if n == "th")
     names = Counter(n for n, _ in read.elements)
@@ -577,6 +577,18 @@ def test_anomalies_come_first_and_training_last(read):
     places = [a["id"] for name, a in read.elements if name == "section"]
     assert places[:2] == ["decision", "anomalies"]
     assert places[-1] == "training"
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_pairs_of_columns_are_shown_where_that_is_cheap(monkeypatch):
+    model, rows = reported.density(), reported.table(50, 9)
+    shown = Reader(page.report(model, rows, n_most_anomalous=0))
+    assert "Most is shared by kind and <b>twin</b>" in shown.words
+    monkeypatch.setattr("discrete_itd.reporting.findings.MOST_PAIR_WORK", 1)
+    hidden = Reader(page.report(model, rows, n_most_anomalous=0))
+    for read, there in ((shown, True), (hidden, False)):
+        assert ("#information" in read.values("href")) is there
+        assert any(a.get("id") == "information" for _, a in read.elements) is there
 
 
 # -- what is true of the model ----------------------------------------------------------------------
