@@ -141,8 +141,10 @@ def pairs_work(denoiser: Denoiser) -> int:
     """Approximate number of floats computed for a row and a column in :func:`pairwise_information`."""
     if isinstance(denoiser, RowMixtureDenoiser):
         return sum(pairs_work(cast(Denoiser, member)) for member in denoiser.members)
-    trees = denoiser.trees if isinstance(denoiser, ForestDenoiser) else None
-    return max(denoiser.row_work, denoiser.score_work, 0 if trees is None else trees.tables.numel())
+    if isinstance(denoiser, ForestDenoiser):
+        trees = denoiser.trees
+        return 10 * denoiser.splits.n_leaves if trees is None else trees.tables.numel()
+    return max(denoiser.row_work, denoiser.score_work)
 
 
 def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tensor:

@@ -1,17 +1,19 @@
-"""Nats against denoiser calls: the plain integral, the integral with a baseline, and paths of every kind.
+"""Nats against denoiser calls: the integral and masks, plain and with a baseline, and paths of every kind.
 
     python -m tests.benchmarks.density plants --methods "network on a tree" --max-time 300
     python -m tests.benchmarks.pareto plants
 
 The model is the one that the density benchmark kept. The rows are those that its fit held out, so that the default
 paths can be chosen by the table. An estimate is repeated ``--repeats`` times: the spread is the standard deviation over
-repeats of one row's estimate, the standard error that of the mean of all.
+repeats of one row's estimate, the standard error that of the mean of all; seconds are the processor's, of one estimate
+of all rows.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,11 +23,11 @@ from discrete_itd.channel import (
     CoordinateSchedule,
     Schedule,
 )
-from discrete_itd.likelihood import integral_log_prob, path_log_prob
+from discrete_itd.likelihood import Estimate, integral_log_prob, masks_log_prob, path_log_prob
 from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.training import pilot_quadrature
 from tests.benchmarks import tables
-from tests.benchmarks.tables import load, machine, markdown, mean_and_error
+from tests.benchmarks.tables import load, machine, markdown, mean_and_error, processor_timed
 
 
 def main() -> None:
@@ -60,37 +62,38 @@ def report(
     quadrature = pilot_quadrature(denoiser, x, generator)
     lines = []
 
-    def line(label: str, calls: int, estimates: list[torch.Tensor]) -> None:
+    def line(label: str, calls: int, estimate: Callable[[torch.Generator], Estimate]) -> None:
+        seeds = [torch.Generator().manual_seed(seed) for seed in range(options.repeats)]
+        estimates, seconds = processor_timed(lambda: [estimate(seed).log_prob for seed in seeds])
         together = torch.stack(estimates)
         spread = float(together.std(0).square().mean().sqrt()) if len(estimates) > 1 else 0.0
-        lines.append([label, calls, *mean_and_error(-together.mean(0).numpy()), spread])
+        nats = mean_and_error(-together.mean(0).numpy())
+        lines.append([label, calls, *nats, spread, seconds / options.repeats])
         print("  ", *lines[-1], flush=True)
 
+    integral = partial(integral_log_prob, denoiser, rows, quadrature)
+    masks, one_path = (
+        partial(masks_log_prob, denoiser, rows),
+        partial(path_log_prob, denoiser, rows),
+    )
     for n_points in (16, 64, 256, 1024):
-        for label, baseline in (("integral (3)", None), ("integral (4)", model.marginals)):
+        for label, by, baseline in (
+            ("integral (3)", integral, None), ("integral (4)", integral, model.marginals),
+            ("masks (18)", masks, None), ("masks against independent columns", masks, model.marginals),
+        ):  # fmt: skip
             if n_points <= options.most_calls:
-                line(label, n_points, [
-                    integral_log_prob(
-                        denoiser, rows, quadrature, baseline=baseline, n_points=n_points,
-                        generator=torch.Generator().manual_seed(seed),
-                    ).log_prob
-                    for seed in range(options.repeats)
-                ])  # fmt: skip
+                how = {"baseline": baseline, "n_points": n_points}
+                line(label, n_points, lambda g, by=by, how=how: by(generator=g, **how))
     for label, schedule in paths(density, x, generator):
         for n_paths in (1, 4, 16, 64):
             calls = n_paths * schedule.n_steps
             if calls > options.most_calls or calls < 8:
                 continue
-            line(f"{label} x {n_paths}", calls, [
-                path_log_prob(
-                    denoiser, rows, schedule, n_paths=n_paths,
-                    generator=torch.Generator().manual_seed(seed),
-                ).log_prob
-                for seed in range(options.repeats)
-            ])  # fmt: skip
+            how = {"schedule": schedule, "n_paths": n_paths}
+            line(f"{label} x {n_paths}", calls, lambda g, how=how: one_path(generator=g, **how))
     best = {}
     for label, calls, nats, *_ in lines:
-        if "integral" not in label and nats < min(
+        if not label.startswith(("integral", "masks")) and nats < min(
             (n for c, (_, n) in best.items() if c <= calls), default=np.inf
         ):
             best[calls] = label, nats
@@ -100,7 +103,9 @@ def report(
         for v in sorted(lines, key=lambda v: v[1])
     ]
     print(f"\n{name}, {len(rows)} held-out rows; paths that no cheaper one beats in bold\n")
-    print(markdown(["estimator", "calls", "nats", "s.e.", "spread of a row"], lines), flush=True)
+    print(
+        markdown(["estimator", "calls", "nats", "s.e.", "spread of a row", "s"], lines), flush=True
+    )
 
 
 def paths(
