@@ -194,6 +194,7 @@ class ForestCounts:
         probs = prior.new_zeros(splits.n_leaves, levels.n_points)
         parents = torch.zeros(splits.n_leaves, c, dtype=torch.int64, device=x.device)
         tables = prior.new_zeros(splits.n_leaves, c, k, k)
+        boxes = splits.boxes()
         for t in range(splits.n_trees):
             nodes = torch.nonzero(splits.tree == t).flatten()  # breadth first
             own = splits.leaf[nodes]
@@ -203,11 +204,18 @@ class ForestCounts:
             counts = ones.new_zeros(len(nodes), *[levels.n_points] * 2)
             for node, part in zip(torch.nonzero(is_leaf).flatten().tolist(), parts, strict=True):
                 torch.mm(part.T, part, out=counts[node])
-            joint = self._joints(nodes, counts, prior, above)[is_leaf]
+            joint = self._joints(nodes, counts, boxes, prior, above)[is_leaf]
             probs[own], parents[own], tables[own] = chow_liu_trees(joint, levels)
         return probs, parents, tables
 
-    def _joints(self, nodes: Tensor, counts: Tensor, prior: Tensor, above: float) -> Tensor:
+    def _joints(
+        self,
+        nodes: Tensor,
+        counts: Tensor,
+        boxes: tuple[Tensor, Tensor],
+        prior: Tensor,
+        above: float,
+    ) -> Tensor:
         """Smoothed distributions of pairs of levels in a tree's nodes (n,), in place of ``counts`` (n, T, T)."""
         splits, levels = self.splits, self.splits.codebook.levels
         tree, of = int(nodes[0]), levels.level_column
@@ -217,7 +225,7 @@ class ForestCounts:
         up = torch.searchsorted(nodes, splits.parent[nodes].clamp_min(tree))
         for part in parts[:0:-1]:
             counts.index_add_(0, up[part], counts[part].clone())
-        same, boxes = of[:, None] == of, splits.boxes()
+        same = of[:, None] == of
         for part in parts:
             inside = splits.inside(nodes[part], *boxes)
             alone = prior * inside
