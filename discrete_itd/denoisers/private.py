@@ -40,7 +40,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import row_hashes
@@ -58,6 +58,8 @@ NOISE_OF_LEAF, TREES = 10.0, 0.15
 MOST_DEPTH = 8
 MOST_RATE = 1 << 40  # beyond it there is no noise anyway
 MOST_COUNTS = 1 << 24
+SHARPEST = 0.1  # scale of the noise of a count, at least, where it is smoothed
+MEANS, ROUNDS = 16, 50  # of a mixture that counts come from, and of EM for its weights
 LEAST = 1e-9  # rows, and probability of a level in its box
 
 Integers = NDArray[np.int64]
@@ -104,11 +106,16 @@ def discrete_laplace(rate: int, n: int, random_bytes: RandomBytes) -> Integers:
 
 
 class NoisyCounts(NamedTuple):
-    """Counts with noise: float64 of integers, of ``scale`` (the inverse of its rate) and ``variance``."""
+    """Counts with noise: float64 of integers, or means of several such, and the variance of the noise."""
 
     counts: Tensor
-    scale: float
-    variance: float
+    variance: Tensor
+
+    def combined(self, others: NoisyCounts) -> NoisyCounts:
+        """The mean of two counts of the same cells, weighted by the inverse of their variances."""
+        share = others.variance / (self.variance + others.variance).clamp_min(LEAST)
+        variance = self.variance * share
+        return NoisyCounts(others.counts + share * (self.counts - others.counts), variance)
 
 
 def noisy(
@@ -121,7 +128,9 @@ def noisy(
     drawn = torch.from_numpy(discrete_laplace(rate, counts.numel(), random_bytes))
     eta = rate / UNIT
     variance = 2 * math.exp(-eta) / math.expm1(-eta) ** 2
-    return NoisyCounts((counts + drawn.view(counts.shape)).double(), 1 / eta, variance)
+    return NoisyCounts(
+        (counts + drawn.view(counts.shape)).double(), torch.tensor(variance).double()
+    )
 
 
 class PrivateFit(NamedTuple):
@@ -147,7 +156,6 @@ def fit_private(
     counts = torch.bincount(cells.flatten(), minlength=width)
     marginal = noisy(counts, n_columns, epsilon / 2, random_bytes)
     prior = Prior.of(book, marginal)
-    marginals = MarginalDenoiser(book, prior.probs)
     n_trees, depth = shape(prior.n_rows, epsilon, n_columns, n_trees, width)
     splits = draw_splits(book, prior.probs, n_trees, depth, seed)
     in_leaves = torch.zeros(splits.n_leaves * width, dtype=torch.int64)
@@ -155,11 +163,20 @@ def fit_private(
         place = leaves_of(splits, prior.probs, rows, seed)[:, :, None] * width + own[:, None]
         in_leaves += torch.bincount(place.flatten(), minlength=len(in_leaves))
     by_leaf = in_leaves.view(-1, width)
-    forest = forest_of(
-        splits, prior, noisy(by_leaf, n_trees * n_columns, epsilon / 2, random_bytes)
+    of_leaves = noisy(by_leaf, n_trees * n_columns, epsilon / 2, random_bytes)
+    inside = nn.functional.pad(
+        splits.inside(splits.leaves, *splits.boxes()), (0, n_columns), value=True
     )
+    again = (of_leaves.counts * inside).sum(
+        0
+    ) / n_trees  # the marginal counts, by way of the leaves
+    marginal = marginal.combined(
+        NoisyCounts(again, of_leaves.variance * inside.sum(0) / n_trees**2)
+    )
+    prior = Prior.of(book, marginal)
     n_missing = [min(max(0, round(n)), prior.n_rows) for n in marginal.counts[n_points:].tolist()]
-    return PrivateFit(forest, marginals, prior.n_rows, n_missing)
+    marginals = MarginalDenoiser(book, prior.probs)
+    return PrivateFit(forest_of(splits, prior, of_leaves), marginals, prior.n_rows, n_missing)
 
 
 def _cells(book: Codebook, x: Tensor) -> Tensor:
@@ -185,26 +202,46 @@ class Prior(NamedTuple):
         weights = 1 / (sizes + 1)  # the inverse variance of a column's number of rows
         n = max(1.0, float(weights @ (known + gaps) / weights.sum()))
         gaps = gaps.clamp(0.0, n)
-        mean = ((n - gaps) / sizes).clamp_min(marginal.scale)
-        probs = expected_counts(counts[:n_points], marginal.scale, levels.per_level(mean[None])[0])
+        scale = (marginal.variance / 2).sqrt().clamp_min(SHARPEST).expand_as(counts)[:n_points]
+        probs = torch.empty_like(scale)
+        for group in (
+            levels.level_unseen,
+            ~levels.level_unseen,
+        ):  # most often, no row has the former
+            if bool(group.any()):
+                probs[group] = expected_counts(counts[:n_points][group], scale[group], n)
         probs = probs / levels.per_level(levels.sum(probs[None]))[0]
         return cls(probs, gaps / n, round(n))
 
 
-def expected_counts(noisy: Tensor, scale: float, mean: Tensor) -> Tensor:
-    r"""The expectation of counts, exponentially distributed with a ``mean`` of at least ``scale``, given noisy ones.
+def expected_counts(noisy: Tensor, scale: Tensor, most: float) -> Tensor:
+    r"""The expectation of counts (n,) of one kind, up to about ``most``, given noisy ones: positive.
 
-    With noise of density :math:`e^{-|z|/s}/2s`; positive.
+    The noise has the density :math:`e^{-|z|/s}/2s`, with s the ``scale`` (n,). The counts are taken for draws from a
+    mixture of exponential distributions, whose weights the noisy ones determine (empirical Bayes, by EM).
     """
+    means = torch.logspace(math.log10(0.5), math.log10(max(most, 1.0)), MEANS).double()[:, None]
     t = noisy.clamp_min(0.0)
-    fall, rise = 1 / scale + 1 / mean, (1 / scale - 1 / mean).clamp_min(1e-9 / scale)
-    at = rise * t
-    below = -torch.expm1(-at) / rise
-    moment = torch.where(
-        at < 1e-4, t.square() / 2, (-torch.expm1(-at) - at * torch.exp(-at)) / rise.square()
-    )
-    inside = (t * below - moment + t / fall + 1 / fall.square()) / (below + 1 / fall)
-    return torch.where(noisy > 0, inside, 1 / fall)
+    fall, rise = 1 / scale + 1 / means, 1 / scale - 1 / means
+    a = rise.abs().clamp_min(1e-9 / scale)
+    at = a * t
+    down = torch.exp(-at)
+    # integrals over v from 0 to t of exp(-a v) and v exp(-a v)
+    zeroth = -torch.expm1(-at) / a
+    first = torch.where(at < 1e-4, t.square() / 2, (-torch.expm1(-at) - at * down) / a.square())
+    beyond, moment = (
+        1 / fall,
+        t / fall + 1 / fall.square(),
+    )  # above t, relative to the density there
+    is_rising = rise >= 0  # below t: then v is the distance from t, else from 0
+    total = torch.where(is_rising, zeroth + beyond, zeroth + down * beyond)
+    expected = torch.where(is_rising, t * zeroth - first + moment, first + down * moment) / total
+    evidence = total.log() - means.log() - torch.where(is_rising, t / means, t / scale)
+    weights = torch.zeros(MEANS, 1).double()
+    for _ in range(ROUNDS):
+        belongs = torch.softmax(evidence + weights, 0)
+        weights = belongs.mean(1, keepdim=True).clamp_min(LEAST).log()
+    return (belongs * expected).sum(0)
 
 
 def shape(n_rows: int, epsilon: float, n_columns: int, n_trees: int, width: int) -> tuple[int, int]:
@@ -284,8 +321,8 @@ def shrunk(distance: Tensor, error: Tensor, size: Tensor) -> Tensor:
 def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoiser:
     """The forest of noisy counts in leaves (L, T + C), as far as nodes differ from those above by more than noise.
 
-    A node's distributions and its share of the rows are means of what its counts say and what those of the node above,
-    and of independent columns at the roots, make one expect; their weights are those of :func:`shrunk`.
+    A node's distributions and its share of the rows are means of what its counts say and what the node above, at a root
+    independent columns, makes one expect; their weights are those of :func:`shrunk`.
     """
     book, levels, boxes = splits.codebook, splits.codebook.levels, splits.boxes()
     n_points, n = levels.n_points, float(prior.n_rows)
@@ -305,20 +342,21 @@ def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoise
 
     for part in splits.depths:
         box = splits.inside(torch.arange(part.start, part.stop), *boxes)
-        before = prior.probs.expand(len(box), -1)
-        if part.start:
-            up = splits.parent[part]
-            before = probs[up] * box
-            base, above = levels.sum(before).prod(1), total[up]
-            before = normalised(before)
-            spread = error_of_rows[part] + above * base * (1 - base)
-            mixed = shrunk((rows[part] - above * base).square(), spread, above)
-            found = rows[part].clamp_min(LEAST).unflatten(0, (-1, 2))
-            found = (found / found.sum(1, keepdim=True)).flatten()
-            share[part] = ((1 - mixed) * base + mixed * found).clamp_min(LEAST)
-            pairs = share[part].unflatten(0, (-1, 2))
-            share[part] = (pairs / pairs.sum(1, keepdim=True)).flatten()
-            total[part] = (above * share[part]).clamp_min(LEAST)
+        if not part.start:
+            probs[part] = prior.probs
+            continue
+        up = splits.parent[part]
+        before = probs[up] * box
+        base, above = levels.sum(before).prod(1), total[up]
+        before = normalised(before)
+        spread = error_of_rows[part] + above * base * (1 - base)
+        mixed = shrunk((rows[part] - above * base).square(), spread, above)
+        found = rows[part].clamp_min(LEAST).unflatten(0, (-1, 2))
+        found = (found / found.sum(1, keepdim=True)).flatten()
+        share[part] = ((1 - mixed) * base + mixed * found).clamp_min(LEAST)
+        pairs = share[part].unflatten(0, (-1, 2))
+        share[part] = (pairs / pairs.sum(1, keepdim=True)).flatten()
+        total[part] = (above * share[part]).clamp_min(LEAST)
         there = (total[part, None] * (1 - prior.missing)).clamp_min(LEAST)
         distance = levels.sum((counts[part] - before * levels.per_level(there)).square() * box)
         spread = levels.sum(error[part]) + there * (1 - levels.sum(before.square()))

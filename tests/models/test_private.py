@@ -173,8 +173,24 @@ def test_noise_has_its_distribution():
     made = private.noisy(
         torch.zeros(50_000, dtype=torch.int64), 3, 1.0, np.random.default_rng(0).bytes
     )
-    assert made.variance == pytest.approx(float(made.counts.var()), rel=0.03)
-    assert made.scale == pytest.approx(3, rel=1e-5)
+    assert float(made.variance) == pytest.approx(float(made.counts.var()), rel=0.03)
+    assert float(made.variance) == pytest.approx(2 * 3**2, rel=0.02)  # of Laplace noise
+
+
+@pytest.mark.parametrize("scale", [5.0, 100.0, 2000.0])
+def test_smoothed_counts_are_the_expected_ones(scale):
+    rng = np.random.default_rng(0)
+    n = 20_000
+    true = rng.exponential(np.where(rng.random(n) < 0.8, 3.0, 900.0))
+    seen = torch.from_numpy(true + rng.laplace(scale=scale, size=n))
+    found = private.expected_counts(seen, torch.full((n,), scale).double(), 3000.0).numpy()
+    assert found.min() > 0
+    for low, high in ((-np.inf, np.inf), (-np.inf, 0), (0, scale), (scale, 5 * scale)):
+        own = (seen.numpy() > low) & (seen.numpy() <= high)  # unbiased given what is seen
+        errors = found[own] - true[own]
+        tolerance = 0.06 * scale + 4 * (np.std(errors) + scale) / np.sqrt(own.sum())
+        assert np.mean(errors) == pytest.approx(0, abs=tolerance)
+    assert np.mean((found - true) ** 2) < 0.8 * np.mean((seen.clamp_min(0).numpy() - true) ** 2)
 
 
 @pytest.mark.parametrize(("factor", "is_private"), [(1, True), (2, False)])
