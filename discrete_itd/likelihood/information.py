@@ -16,7 +16,7 @@ References
 ----------
 Kong, Liu, Li, Yogatama, Ver Steeg, "Interpretable diffusion via information decomposition", ICLR 2024,
 arXiv:2310.07972: the non-negative decomposition, pixel by pixel.
-Yu, Zhang, Kong, Ver Steeg et al., "MMG: mutual information estimation via the MMSE gap in diffusion", 2025,
+Yu, Shi, Kong, Jia, Ver Steeg, "MMG: mutual information estimation via the MMSE gap in diffusion", NeurIPS 2025,
 arXiv:2509.20609: the estimator (17).
 """
 

@@ -17,8 +17,9 @@ eq. (6) on coordinate paths, is never longer, but takes C predictions an order.
 
 References
 ----------
-Jeon et al., information-theoretic discrete diffusion, 2025, arXiv:2510.24088: the time-free likelihood of masked
-diffusion. Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014: the same loss, for training.
+Jeon, Shin, Jeon, No, "Information-Theoretic Discrete Diffusion", NeurIPS 2025, arXiv:2510.24088, for the time-free
+likelihood of masked diffusion (there with sizes drawn in proportion to 1 / |M|). Uria, Murray, Larochelle, "A deep and
+tractable density estimator", ICML 2014, for (18) as a loss.
 """
 
 from __future__ import annotations
