@@ -94,6 +94,7 @@ def test_property_parts_are_of_the_row_alone_and_of_streams_those_of_the_table()
     stream = FrameStream([X[:300], X[300:]])
     found = survey(stream, lambda names: column_specs(names, PARTS), lambda _: 500, 0)
     streamed = TableEncoder.fit(found.columns, PARTS)
+    assert [c.n_missing for c in encoder.schema] == [0, 1, 1, 1]
     assert [c.n_missing for c in streamed.schema] == [c.n_missing for c in encoder.schema]
     np.testing.assert_array_equal(streamed.transform(X).x, x)
 
@@ -132,6 +133,9 @@ def test_the_parts_stand_for_the_date():
     assert len(model.sample(3, given={"date.month": "May"})) == 3
     with pytest.warns(UserWarning, match="feature names"):  # by position
         by_position = model.score_samples(X.to_numpy(dtype=object))
+    with pytest.warns(UserWarning, match="feature names"):
+        filled = model.impute(gap.to_numpy(dtype=object))
+    assert filled.shape == gap.shape
     np.testing.assert_array_equal(by_position, model.score_samples(X))
     with pytest.raises(
         ValueError, match="column 'date': named in given=, but not in the model: its parts"
@@ -152,6 +156,11 @@ def test_a_table_may_have_a_column_of_that_name():
     assert encoder.schema[1].categories == ("late",)
     with pytest.raises(ValueError, match=r"'date.year': named in column_types=, but the table"):
         TableEncoder.fit(X, {"date.year": None})
+    ids = X.assign(id=[f"no {i}" for i in range(len(X))])
+    with pytest.raises(
+        ValueError, match=r"column 'id': 'id.hour' needs points in time, got nominal"
+    ):
+        TableEncoder.fit(ids, {"id.hour": None}, leave_out=True)
     with pytest.raises(ValueError, match=r"column 'x': 'x.hour' needs points in time, got nominal"):
         TableEncoder.fit(X, {"x.hour": None})
 
