@@ -1,6 +1,6 @@
 """Baselines over time: a drop of one shop on one day, and of all shops on one day, in sales by shop and day.
 
-python -m tests.benchmarks.seasons [--seeds 5] [--denoiser forest] [--shops 12] [--days 540] [--quick]
+python -m tests.benchmarks.seasons [--table sales] [--seeds 5] [--denoiser forest] [--shops 12] [--days 540] [--quick]
 
 Each shop has a level (lognormal, of standard deviation 1), weekdays of its own (a common pattern times a lognormal of
 0.3), a trend of up to 20 % a year and lognormal noise of 0.12. Methods learn from the first days and judge the last 90,
@@ -9,6 +9,10 @@ used as DQX does (databrickslabs/dqx, issue 1484): all shops pooled, with one-ho
 one forest for each value of ``segment_by``; or of turnover less its shop's median (pull request 1489). The robust
 z-score is of log-turnover among its shop and weekday. All thresholds are of 1 % false alarms: those of the detectors
 from their calibration rows, of the others from the scores of the rows that they learned from.
+
+``--table temperatures`` has hourly normals of Seattle and San Francisco over one year instead
+(the package vega_datasets has them), by city and hour, of which 1 % fall by 40 %, or all of three days. The last 90
+days are an autumn, and no other autumn is among the rows to learn from: what false alarms cost without a whole year.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,7 +37,8 @@ from tests.benchmarks.tables import machine, markdown
 
 RATE, TEST_DAYS = 0.01, 90
 Judged = tuple[np.ndarray, np.ndarray]  # scores, higher is more anomalous, and alarms
-BOTH = ["shop", "date.weekday"]
+PART = {"sales": "weekday", "temperatures": "hour"}
+FALLS_TO = {"sales": 0.2, "temperatures": 0.6}
 
 
 def sales(n_shops: int, n_days: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -48,17 +55,33 @@ def sales(n_shops: int, n_days: int, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
+def temperatures() -> pd.DataFrame | None:
+    """Degrees Fahrenheit by city and hour; None if they are not installed."""
+    found = find_spec("vega_datasets")
+    if found is None or found.origin is None:
+        print("skipped temperatures: pip install vega_datasets")
+        return None
+    cities = {}
+    for city in ("seattle", "sf"):
+        frame = pd.read_csv(Path(found.origin).parent / "_data" / f"{city}-temps.csv")
+        cities[city] = frame.assign(date=pd.to_datetime(frame["date"]))
+    frame = pd.concat(cities, names=["shop", None]).reset_index("shop")
+    return frame.rename(columns={"temp": "turnover"})[["shop", "date", "turnover"]].sort_values(
+        ["date", "shop"], ignore_index=True
+    )
+
+
 def planted(
-    new: pd.DataFrame, what: str, rng: np.random.Generator
+    new: pd.DataFrame, what: str, to: float, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """New rows with drops by 80 %, and which these are."""
+    """New rows of which some fall to a share of their value, and which these are."""
     if what == "one shop":
         odd = np.zeros(len(new), dtype=bool)
         odd[rng.choice(len(new), max(1, len(new) // 100), replace=False)] = True
     else:
-        days = rng.choice(new["date"].unique(), 3, replace=False)
-        odd = new["date"].isin(days).to_numpy()
-    return new.assign(turnover=new["turnover"].where(~odd, (0.2 * new["turnover"]).round(2))), odd
+        days = rng.choice(new["date"].dt.normalize().unique(), 3, replace=False)
+        odd = new["date"].dt.normalize().isin(days).to_numpy()
+    return new.assign(turnover=new["turnover"].where(~odd, (to * new["turnover"]).round(2))), odd
 
 
 # -- methods --------------------------------------------------------------------------------------
@@ -71,14 +94,12 @@ def detector(
     *,
     denoiser: str,
     given: list[str] | None = None,
-    parts: bool = False,
+    parts: dict[str, None] | None = None,
     drop: tuple[str, ...] = (),
     lags: GroupLags | None = None,
 ) -> Judged:
     """A detector, with earlier rows of the shop by ``lags``."""
-    density = DiffusionDensity(
-        denoiser=denoiser, column_types={"date.weekday": None} if parts else None
-    )
+    density = DiffusionDensity(denoiser=denoiser, column_types=parts)
     own = DiffusionOutlierDetector(density, given=given, false_alarm_rate=RATE, random_state=seed)
     model = own if lags is None else make_pipeline(lags, own)
     model.fit(train.drop(columns=[*drop]))
@@ -87,11 +108,10 @@ def detector(
 
 
 def features(frame: pd.DataFrame, shops: list[str]) -> np.ndarray:
-    """Turnover, one-hot shops, and sines and cosines of weekday and month."""
-    angles = [
-        2 * np.pi * part / period
-        for part, period in ((frame["date"].dt.day_of_week, 7), (frame["date"].dt.month, 12))
-    ]
+    """Turnover, one-hot shops, and sines and cosines of hour, weekday and month."""
+    date = frame["date"].dt
+    parts = [(date.day_of_week, 7), (date.month, 12), *[(date.hour, 24)] * bool(date.hour.any())]
+    angles = [2 * np.pi * part / period for part, period in parts]
     waves = [f(angle) for angle in angles for f in (np.sin, np.cos)]
     return np.column_stack([frame["turnover"], *waves, *(frame["shop"] == shop for shop in shops)])
 
@@ -115,7 +135,9 @@ def isolation(
 def segmented(train: pd.DataFrame, new: pd.DataFrame, seed: int, *, by: list[str]) -> Judged:
     """An IsolationForest for each segment; scores are percentiles of those of its training rows."""
     scores, alarms = np.zeros(len(new)), np.zeros(len(new), dtype=bool)
-    keyed = [x.assign(weekday=x["date"].dt.day_of_week) for x in (train, new)]
+    keyed = [
+        x.assign(weekday=x["date"].dt.day_of_week, hour=x["date"].dt.hour) for x in (train, new)
+    ]
     segments = dict(iter(keyed[0].groupby(by)))
     for key, rows in keyed[1].groupby(by):
         own = segments[key]
@@ -130,10 +152,16 @@ def segmented(train: pd.DataFrame, new: pd.DataFrame, seed: int, *, by: list[str
     return scores, alarms
 
 
-def robust_z(train: pd.DataFrame, new: pd.DataFrame, _: int) -> Judged:
+def robust_z(train: pd.DataFrame, new: pd.DataFrame, _: int, *, part: str) -> Judged:
     """Distance of log-turnover from the median of its shop and weekday, in median absolute deviations."""
+    part = {"weekday": "day_of_week"}.get(part, part)
     own, X = (
-        pd.DataFrame({"y": np.log(x["turnover"] + 0.01), "at": x["shop"] + x["date"].dt.day_name()})
+        pd.DataFrame(
+            {
+                "y": np.log(x["turnover"] + 0.01),
+                "at": x["shop"] + getattr(x["date"].dt, part).astype(str),
+            }
+        )
         for x in (train, new)
     )
     median = own.groupby("at")["y"].median()
@@ -144,23 +172,24 @@ def robust_z(train: pd.DataFrame, new: pd.DataFrame, _: int) -> Judged:
     return z, z > np.quantile(known, 1 - RATE)
 
 
-def methods(denoiser: str) -> dict[str, Callable[..., Judged]]:
+def methods(denoiser: str, part: str) -> dict[str, Callable[..., Judged]]:
     """Every method by its name."""
+    both = ["shop", f"date.{part}"]
     own = partial(detector, denoiser=denoiser)
     lags = partial(GroupLags, "turnover", time="date", lags=())
     return {
         "IsolationForest, pooled": isolation,
         "IsolationForest, pooled, less the shop's median": partial(isolation, relative=True),
         "IsolationForest, by shop": partial(segmented, by=["shop"]),
-        "IsolationForest, by shop and weekday": partial(segmented, by=["shop", "weekday"]),
-        "robust z-score, by shop and weekday": robust_z,
+        f"IsolationForest, by shop and {part}": partial(segmented, by=["shop", part]),
+        f"robust z-score, by shop and {part}": partial(robust_z, part=part),
         "detector, the table as it is": own,
-        "detector, weekday for the date": partial(own, parts=True),
+        f"detector, {part} for the date": partial(own, parts={both[1]: None}),
         "detector, given shop": partial(own, given=["shop"], drop=("date",)),
-        "detector, given shop and weekday": partial(own, given=BOTH),
-        "the same, mean of 28 rows": partial(own, given=BOTH, lags=lags(by="shop", means=(28,))),
-        "the same, ratio to 8 on the weekday": partial(
-            own, given=BOTH, lags=lags(by=BOTH, ratios=(8,))
+        f"detector, given shop and {part}": partial(own, given=both),
+        "the same, mean of 28 rows": partial(own, given=both, lags=lags(by="shop", means=(28,))),
+        f"the same, ratio to 8 of the {part}": partial(
+            own, given=both, lags=lags(by=both, ratios=(8,))
         ),
     }
 
@@ -168,6 +197,7 @@ def methods(denoiser: str) -> dict[str, Callable[..., Judged]]:
 def main(argv: list[str] | None = None) -> None:
     """Print two tables: means and standard errors over seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", choices=PART, default="sales")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--denoiser", default="forest")
     parser.add_argument("--shops", type=int, default=12)
@@ -181,11 +211,15 @@ def main(argv: list[str] | None = None) -> None:
     lines = []
     for seed in range(2, 2 + args.seeds):  # on 0 and 1 the last method was chosen
         rng = np.random.default_rng(seed)
-        frame = sales(args.shops, args.days, rng)
-        is_new = frame["date"] >= frame["date"].min() + pd.Timedelta(days=args.days)
+        is_real = args.table == "temperatures"
+        frame = temperatures() if is_real else sales(args.shops, args.days, rng)
+        if frame is None:
+            return
+        is_new = frame["date"] >= frame["date"].max().normalize() - pd.Timedelta(days=TEST_DAYS - 1)
         for what in ("one shop", "all shops"):
-            new, odd = planted(frame[is_new].reset_index(drop=True), what, rng)
-            for name, method in methods(args.denoiser).items():
+            new = frame[is_new].reset_index(drop=True)
+            new, odd = planted(new, what, FALLS_TO[args.table], rng)
+            for name, method in methods(args.denoiser, PART[args.table]).items():
                 if args.only and args.only not in name:
                     continue
                 start = time.process_time()
@@ -202,7 +236,9 @@ def main(argv: list[str] | None = None) -> None:
     mean, error = found.mean(), found.std() / np.sqrt(args.seeds)
     print(machine())
     for what in ("one shop", "all shops"):
-        print(f"\n-80 % of {what} on one day; {args.seeds} seeds; detectors: {args.denoiser}\n")
+        print(
+            f"\n{args.table}: a drop of {what} at one time; {args.seeds} seeds; detectors: {args.denoiser}\n"
+        )
         rows = [
             [
                 name,
