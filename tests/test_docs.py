@@ -221,7 +221,7 @@ def test_a_notebook_asserts_its_figures_and_was_run_from_top_to_bottom(path):
 
 
 def test_the_guide_and_the_readme_list_every_notebook():
-    assert len(NOTEBOOKS) == 7
+    assert len(NOTEBOOKS) == 8
     readme = (ROOT / "README.md").read_text()
     guide = (ROOT / "discrete_itd" / "guide" / "README.md").read_text()
     for path in NOTEBOOKS:

@@ -10,14 +10,15 @@ from typing import Annotated, Any, Self, cast
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
+from discrete_itd.detection.labels import PRIVATE, Labels, checked_labels, divide, without_anomalies
 from discrete_itd.detection.score import MOST_WEIGHT, Scorer, small_trees
 from discrete_itd.detection.terms import row_scores
 from discrete_itd.detection.thresholds import Threshold
@@ -67,16 +68,19 @@ class Learned:
     nats: Annotated[np.ndarray, Like("float64", "n", "C", gaps=True)]
     repeats: Annotated[np.ndarray, Like("bool", "n")]
     threshold: Threshold
+    labels: Labels | None
 
     def __post_init__(self) -> None:
         if len(self.given) != self.levels.shape[1]:
             raise ValueError(f"its groups are of columns {self.given}")
         if not 0 <= self.weight <= MOST_WEIGHT or (self.trees is None) != (self.weight == 0):
             raise ValueError(f"weight is {self.weight}")
+        if self.labels is not None and len(self.labels.weights) != self.nats.shape[1]:
+            raise ValueError(f"weights are of {len(self.labels.weights)} columns")
 
 
 @methods_in_one_thread
-class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
+class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseEstimator):
     r"""Anomaly detection by the code length of rows, column by column, calibrated on held-out rows.
 
     Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row is
@@ -214,14 +218,17 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         groups: Any = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
-        """Fit the model to inliers, and calibrate it on held-out ones.
+        """Fit the model to inliers, and calibrate it on held-out ones; weigh columns by confirmed anomalies.
 
         Parameters
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
             :meth:`DiffusionDensity.fit`: the calibration rows are of a uniform sample then.
-        y : ignored
+        y : array-like of 0 and 1, shape (N,), optional
+            1 for confirmed anomalies in a table in memory: the model is neither fitted to them nor calibrated on them,
+            and the score is weighted by them as in :meth:`update`. 0 for inliers and rows without a label: if all are
+            0, nothing changes.
         sample_weight : array-like of int, shape (N,), optional
             How often each row of a table in memory occurs. Repetitions of a row are copies: all are trained on, or one
             of them is a calibration row, so a large weight sharpens the density, not the p-values.
@@ -254,9 +261,14 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             density = self._unfitted(seed)
             fraction = self.calibration_fraction
         how: Any = {"sample_weight": sample_weight, "groups": groups}
+        X, anomalies, how = without_anomalies(X, y, self, how)
+        if anomalies is not None and fraction == 0:
+            raise ValueError("y has anomalies, which need calibration_fraction above 0")
+        drawn = fraction is not None and private_forest(density.denoiser) is not None
+        if drawn and anomalies is not None:
+            raise ValueError(PRIVATE)
         saved, max_time = None, None if fraction is None else density.max_time
         with fit_progress(max_time, DENSITY_SHARE) as watched:
-            drawn = fraction is not None and private_forest(density.denoiser) is not None
             if drawn:  # no row of the table may decide on a threshold
                 density.fit(X, **how)
                 X, fraction, how = density.sample(DRAWN_ROWS, random_state=seed), None, {}
@@ -273,31 +285,98 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             trees = small_trees(density, rows.x[parts.train], seed)
         scorer = Scorer.fit(density, given, trees, share)
         names = pd.Index(density.encoder_.names)
-        nats = pd.DataFrame(columns=names, dtype=float)
+        terms = pd.DataFrame(columns=names, dtype=float)
         if len(parts.held):
-            held, nats = nats_in_time(scorer, rows, parts.held, seed, watched.start, max_time)
+            held, terms = terms_in_time(scorer, rows, parts.held, seed, watched.start, max_time)
             parts = parts._replace(held=held)
-        scores = row_scores(nats)
-        name = "false_alarm_rate" if share is None else "contamination"
         rate = self.false_alarm_rate if share is None else share
         own = Groups.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
-        if len(scores):
-            known = thresholds.lowered(scores, scorer.rounding)  # rounding must not cause an alarm
-            threshold = thresholds.at_lowest_rate(known, rate, name)
-            threshold = own.with_offsets(threshold, known, rate, None).among(known, repeats)
+        if anomalies is not None:
+            rows = density.rows(anomalies)
+            y = np.ones(len(rows), dtype=bool)
+            scorer, own, terms, repeats = labelled(scorer, own, terms, repeats, rows, y, rate)
+        if len(terms):
+            threshold = self._calibrated(scorer, own, terms, repeats)
         else:
             seen = scorer.score(rows.take(parts.rest[:SEEN_ROWS]))
             offset = np.quantile(seen, rate)
             if (seen == offset).any():
                 offset = thresholds.lowered(offset, scorer.rounding)
-            threshold = thresholds.at_offset(scores, float(offset))
-        threshold = replace(threshold, contaminated=share is not None, drawn=drawn)
-        self._set_fitted(scorer, own, scores, nats, repeats, threshold)
+            threshold = thresholds.at_offset(row_scores(terms), float(offset))
+            threshold = replace(threshold, contaminated=share is not None)
+        self._set_fitted(scorer, own, terms, repeats, replace(threshold, drawn=drawn))
         is_interrupted = density.model_.stopped == "interrupted"
         if saved is not None and saved is not checkpoint and not is_interrupted:
             saved.remove()
         return self
+
+    def update(self, X: Any, y: Any) -> Self:
+        """Weigh the columns of the score by rows that were checked, and calibrate it anew.
+
+        Confirmed anomalies, and rows like them, get a smaller score and p-value, false alarms a larger one: the term of
+        each column gets a weight, eq. (19) of :mod:`discrete_itd.detection.labels`. Weights are those of all labels so
+        far, however they came; the model, its answers and :meth:`transform` remain the same.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+            Rows that were checked, like the alarms of a day.
+        y : array-like of 0 and 1, shape (N,)
+            1 for a confirmed anomaly, 0 for a false alarm.
+
+        Raises
+        ------
+        ValueError
+            Naming another value of y; if there are less than two calibration rows; or if the model is private.
+
+        Notes
+        -----
+        With the first label a third of the calibration rows, at most 1 000, become examples of inliers without a label.
+        p-values are those among the others, and stay valid. The threshold is set at ``false_alarm_rate`` (or
+        ``contamination``) again, with a UserWarning if the calibration rows left are too few. A :class:`DriftWatch`
+        has to begin anew. A file then also holds the nats by column of the rows that were checked.
+
+        Examples
+        --------
+        >>> random = np.random.default_rng(0)
+        >>> train, day = (pd.DataFrame(random.standard_t(3, (n, 2)), columns=["a", "b"]) for n in (1000, 400))
+        >>> detector = DiffusionOutlierDetector(denoiser="independent", random_state=0).fit(train)
+        >>> alarms = day[detector.p_values(day) < 0.05]
+        >>> is_anomaly = alarms["a"].abs() > alarms["b"].abs()  # which is found when they are checked
+        >>> nats = detector.update(alarms, is_anomaly).explain(pd.DataFrame({"a": [9.0], "b": [9.0]}))
+        >>> bool(nats.at[0, "a"] > 3 * nats.at[0, "b"])
+        True
+        """
+        rows, y = self._rows(X), checked_labels(y)
+        if self.threshold_.drawn:
+            raise ValueError(PRIVATE)
+        check_consistent_length(rows, y)
+        if not len(rows):
+            return self
+        state = self._scorer, self._groups, self._terms, self._repeats
+        scorer, groups, terms, repeats = labelled(*state, rows, y, self._rate[1])
+        threshold = self._calibrated(scorer, groups, terms, repeats)
+        return self._set_fitted(scorer, groups, terms, repeats, threshold)
+
+    def _calibrated(
+        self, scorer: Scorer, groups: Groups, terms: pd.DataFrame, repeats: np.ndarray
+    ) -> Threshold:
+        """The threshold of calibration rows with these ``terms`` (12), at the rate of the parameters."""
+        name, rate = self._rate
+        scores = row_scores(scorer.weighted(terms.to_numpy()))
+        known = thresholds.lowered(scores, scorer.rounding)  # rounding must not cause an alarm
+        threshold = thresholds.at_lowest_rate(known, rate, name)
+        threshold = groups.with_offsets(threshold, known, rate, None).among(known, repeats)
+        return replace(threshold, contaminated=name == "contamination")
+
+    @property
+    def _rate(self) -> tuple[str, float]:
+        """The parameter that sets the threshold, and its value."""
+        share = self._check_parameters()
+        if share is None:
+            return "false_alarm_rate", self.false_alarm_rate
+        return "contamination", share
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
@@ -355,15 +434,16 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         self,
         scorer: Scorer,
         groups: Groups,
-        scores: np.ndarray,
-        nats: pd.DataFrame,
+        terms: pd.DataFrame,
         repeats: np.ndarray,
         threshold: Threshold,
     ) -> Self:
-        """Assign the results of a fit, once all of it has succeeded."""
+        """Assign the results of a fit, once all of it has succeeded; ``terms`` (n, C) of (12) are calibration rows'."""
         self.density_, self._scorer = scorer.density, scorer
         self._groups, self._repeats = groups, repeats
-        self.calibration_scores_, self._nats = scores, nats
+        nats = scorer.weighted(terms.to_numpy())
+        self._terms, self._nats = terms, pd.DataFrame(nats, columns=terms.columns)
+        self.calibration_scores_ = row_scores(nats)
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
             self.feature_names_in_ = self.density_.feature_names_in_
@@ -578,7 +658,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     @in_kind
     def explain(self, X: Any = None, *, relative: bool = False) -> pd.DataFrame:
-        """The score by column, the terms s of (12): which columns make a row anomalous.
+        """The score by column, the terms s of (12) times their weights (19): which columns make a row anomalous.
 
         Parameters
         ----------
@@ -606,6 +686,28 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             nats = nats - self._groups.usual(self._nats, self._groups.place(rows))
         return nats
 
+    def transform(self, X: Any) -> np.ndarray:
+        """Nats by column, the terms s of (12), and their sum: features for a supervised model.
+
+        No label changes them. In a pipeline, labels of 0 and 1 go to both: ``make_pipeline(detector, classifier).fit(X,
+        y)``. With the table's own columns, use a ``sklearn.compose.make_column_transformer`` or ``FeatureUnion``.
+
+        Returns
+        -------
+        ndarray, shape (N, C + 1)
+            Nats, not negative, 0 for a missing cell and in columns of ``given``; a DataFrame after
+            ``set_output(transform="pandas")``, with the names of :meth:`get_feature_names_out`.
+        """
+        rows = self._rows(X)
+        terms = np.nan_to_num(self._scorer.terms(rows))
+        return np.column_stack([terms, terms.sum(1)])
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns of :meth:`transform`: "nats_<column>" for each column of the model, then "nats"."""
+        check_is_fitted(self)
+        names = [f"nats_{name}" for name in self.density_.encoder_.names]
+        return np.array([*names, "nats"], dtype=object)
+
     @in_kind
     def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
         """Reasons for each row: at most k of its cells that are more likely wrong than right.
@@ -617,7 +719,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             that is more likely wrong than right has no line, even if it raises an alarm: then it is the combination of
             its cells that is rare. With ``given``, no cell of a given column is named as a reason (it may be one in
             conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and where it is False, the first sentence says so.
-            With ``contamination`` reasons, like :meth:`expected` values, are those of ``density_`` alone.
+            With ``contamination`` or labels reasons, like :meth:`expected` values, are those of ``density_`` alone.
         """
         check_is_fitted(self)
         rows, groups = self._rows(X), self._groups
@@ -714,16 +816,17 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             levels=groups.calibration,
             trained=groups.trained,
             fewest=groups.fewest,
-            nats=self._nats.to_numpy(dtype=float),
+            nats=self._terms.to_numpy(dtype=float),
             repeats=self._repeats,
             threshold=self.threshold_,
+            labels=self._scorer.labels,
         )
 
     @_learned.setter
     def _learned(self, found: Learned) -> None:
         density, encoder = found.density, found.density.encoder_
         given = positions([encoder.schema[j].name for j in found.given], encoder.schema)
-        nats = pd.DataFrame(found.nats, columns=pd.Index(encoder.names))
+        terms = pd.DataFrame(found.nats, columns=pd.Index(encoder.names))
         if len(found.quantiles) != len(encoder.owner) or given != found.given:
             raise ValueError(f"its score has {len(found.quantiles)} quantiles, given {found.given}")
         groups = Groups(given, encoder.schema, found.levels, found.trained, found.fewest)
@@ -731,9 +834,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         if found.trees is not None:
             unbuilt = cast(Any, found.trees)
             trees = unbuilt(encoder.codebook().to(unbuilt.dtype)).to(density.model_.device)
-        scorer = Scorer(density, given, found.quantiles, trees, found.weight)
-        scores = row_scores(nats)
-        self._set_fitted(scorer, groups, scores, nats, found.repeats, found.threshold)
+        scorer = Scorer(density, given, found.quantiles, trees, found.weight, found.labels)
+        self._set_fitted(scorer, groups, terms, found.repeats, found.threshold)
         if found.is_frozen:
             self.density = FrozenEstimator(density)
 
@@ -745,7 +847,27 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         return tags
 
 
-def nats_in_time(
+def labelled(
+    scorer: Scorer,
+    groups: Groups,
+    terms: pd.DataFrame,
+    repeats: np.ndarray,
+    rows: Rows,
+    is_anomaly: np.ndarray,
+    rate: float,
+) -> tuple[Scorer, Groups, pd.DataFrame, np.ndarray]:
+    """The scorer, and what is known of calibration rows, after some ``rows`` got labels, bool (N,)."""
+    labels = scorer.labels
+    if labels is None:
+        unlabelled, left = divide(len(terms), scorer.model.seed)
+        labels = Labels.none(np.nan_to_num(terms.to_numpy()[unlabelled]))
+        terms = terms.iloc[left].reset_index(drop=True)
+        groups, repeats = groups.take(left), repeats[left]
+    labels = labels.with_rows(scorer.terms(rows), is_anomaly, rate)
+    return replace(scorer, labels=labels), groups, terms, repeats
+
+
+def terms_in_time(
     scorer: Scorer,
     rows: Rows,
     held: Positions,
@@ -753,7 +875,7 @@ def nats_in_time(
     start: float,
     max_time: float | None,
 ) -> tuple[Positions, pd.DataFrame]:
-    """Positions (n,) and nats (n, C) of the calibration rows that were scored before ``max_time``, or Ctrl-C.
+    """Positions (n,) and terms (n, C) of (12) of the calibration rows that were scored before ``max_time``, or Ctrl-C.
 
     ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` that of the order in which they are scored,
     ``start`` the beginning of the fit by ``time.perf_counter``, ``max_time`` the seconds of the fit. A UserWarning if

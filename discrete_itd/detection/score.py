@@ -40,7 +40,8 @@ from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.forest import ForestDenoiser
 from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.detection.terms import rounding_of, row_scores, terms
+from discrete_itd.detection.labels import Labels
+from discrete_itd.detection.terms import rounding_of, row_scores, terms, weighted
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
@@ -64,7 +65,7 @@ class Scorer:
 
     Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (C',) are the q of every
     internal column, by default computed at the first score; ``trees`` are :func:`small_trees`, whose code lengths are
-    averaged with those of the model, with ``weight``.
+    averaged with those of the model, with ``weight``; ``labels`` have the weights (19) of columns.
     """
 
     density: DiffusionDensity
@@ -72,7 +73,8 @@ class Scorer:
     quantiles: np.ndarray | None = None
     trees: ForestDenoiser | None = None
     weight: float = 0.0
-    # scores of rows by column, of a model with a number of evaluations
+    labels: Labels | None = None
+    # terms of rows by column, of a model with a number of evaluations
     _known: WeakKeyDictionary[Rows, tuple[Model, int, np.ndarray]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
@@ -95,18 +97,22 @@ class Scorer:
     # -- scores ---------------------------------------------------------------------------------
 
     def explain(self, rows: Rows) -> pd.DataFrame:
-        """The terms s of (12): DataFrame of shape (N, C) with the index of the table, nats, not negative.
+        """The score by column: DataFrame of shape (N, C) with the index of the table, nats, not negative.
 
         NaN where a cell is missing and its being missing has no probability, and in given columns.
         """
-        return rows.table(self._by_column(rows).copy())
+        return rows.table(self.weighted(self.terms(rows)))
 
     def score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of :meth:`explain`, to the last bit: float64, shape (N,); higher is more typical."""
-        return row_scores(self._by_column(rows))
+        return row_scores(self.weighted(self.terms(rows)))
 
-    def _by_column(self, rows: Rows) -> np.ndarray:
-        """:meth:`explain` as an array, computed once unless the density has changed since."""
+    def weighted(self, terms: np.ndarray) -> np.ndarray:
+        """Terms (N, C) times the weights (19)."""
+        return weighted(terms, None if self.labels is None else self.labels.weights)
+
+    def terms(self, rows: Rows) -> np.ndarray:
+        """The terms s of (12), (N, C), computed once unless the density has changed since."""
         model, n_evaluations = self.model, self.density.n_evaluations
         check_integer("n_evaluations", n_evaluations, 2)
         known = self._known.get(rows)
@@ -147,7 +153,8 @@ class Scorer:
     @property
     def rounding(self) -> float:
         """:func:`rounding_of` the floating type of the model."""
-        return rounding_of(torch.finfo(self.denoiser.codebook.known_snr.dtype).eps)
+        eps = torch.finfo(self.denoiser.codebook.known_snr.dtype).eps
+        return rounding_of(eps, None if self.labels is None else self.labels.weights)
 
     # -- model ---------------------------------------------------------------------------
 

@@ -318,6 +318,7 @@ class DriftWatch:
         self.detector, self.level = detector, check_share("level", level)
         self._seed = int(check_random_state(random_state).randint(2**31 - 1))
         self._names = list(detector.explain().columns)
+        self._scores = detector.calibration_scores_
         n = len(self._names) + 1
         self._ranks = Ranks(_values(detector.explain()))
         self._martingales = Martingales.start(n)
@@ -346,8 +347,11 @@ class DriftWatch:
         Raises
         ------
         ValueError, TypeError
-            Naming the column, if it is absent or holds a value that its kind cannot take. No row is watched then.
+            Naming the column, if it is absent or holds a value that its kind cannot take. If the detector was fitted or
+            updated since the watch began. No row is watched then.
         """
+        if not np.array_equal(self._scores, self.detector.calibration_scores_):
+            raise ValueError("the detector has other calibration rows than when the watch began")
         rows = self.detector.density_.rows(X)
         nats = self.detector.explain(rows) if len(rows) else pd.DataFrame(columns=self._names)
         values, before = _values(nats), self.n_rows_

@@ -12,7 +12,7 @@ import pandas as pd
 
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.groups import Groups
-from discrete_itd.detection.terms import rounding_of, row_scores, terms
+from discrete_itd.detection.terms import rounding_of, row_scores, terms, weighted
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows, TableEncoder
 from discrete_itd.encoders.frames import as_frame, check_unique_names, in_kind
@@ -280,24 +280,30 @@ class LightDetector:
             layout = self.density_.layout
             trees = of_file(fitted["trees"], source.tensors, f"{at}trees", layout)
             self._trees = cast(ForestScores, trees)
+        self._weights = None
+        if fitted["labels"] is not None:
+            weights, kind = fitted["labels"]["weights"], Annotated[np.ndarray, Like("float64", "C")]
+            self._weights = source.read(kind, weights, f"{at}labels.weights", sizes)
+        nats = weighted(nats, self._weights)
         self._nats = pd.DataFrame(nats, columns=pd.Index(encoder.names))
         self._groups = Groups((), encoder.schema, np.zeros((len(nats), 0), np.int64), None, 1)
         self.calibration_scores_ = row_scores(nats)
         self.threshold_ = cast(Threshold, read(Threshold, "threshold"))
         self.offset_ = self.threshold_.offset
-        self._rounding = rounding_of(float(np.finfo(self.density_.layout.dtype).eps))
+        eps = float(np.finfo(self.density_.layout.dtype).eps)
+        self._rounding = rounding_of(eps, self._weights)
 
     def rows(self, X: Any) -> Rows:
         """As of :meth:`LightDensity.rows`."""
         return self.density_.rows(X)
 
     def _by_column(self, rows: Rows) -> np.ndarray:
-        """The terms s of (12), (N, C)."""
+        """The terms s of (12) times their weights (19), (N, C)."""
         nats = self.density_.surprisal(rows)
         if self._trees is not None:
             nats = nats + self._weight * (-self._trees.mean_log_factors(rows.cells) - nats)
         nats = np.where(np.isnan(rows.cells), np.nan, nats) - rows.log_volume
-        return rows.by_column(terms(nats, self._quantiles))
+        return weighted(rows.by_column(terms(nats, self._quantiles)), self._weights)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """The score (12) of each row: float64, shape (N,), nats; higher is more typical."""

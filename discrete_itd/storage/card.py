@@ -56,7 +56,7 @@ def detector_card(detector: Any, scorer: Any) -> str:
         Model=_model(detector, model, n_evaluations),
         Data=_data(model),
         **{"Held-out nats": _held_out(model)},
-        Calibration=_calibration(detector, given, scorer.weight),
+        Calibration=_calibration(detector, given, scorer),
         Cost=_cost(model, n_evaluations),
         Limits=limits,
     )
@@ -126,15 +126,23 @@ def _held_out(model: Any) -> list[str]:
     ]
 
 
-def _calibration(detector: Any, given: Sequence[Any], weight: float) -> list[str]:
+def _calibration(detector: Any, given: Sequence[Any], scorer: Any) -> list[str]:
     scores = np.asarray(detector.calibration_scores_)
     n, finite = len(scores), scores[np.isfinite(scores)]
     columns = f"the other columns given {', '.join(map(code, given))}" if given else "all columns"
     lines = [
         f"* score: minus the nats of {columns} above those of 95 % of the model's own cells, (12)"
     ]
-    if weight:
-        lines.append(f"* {weight:.0%} of these nats are those of trees of few training rows each")
+    if scorer.weight:
+        lines.append(
+            f"* {scorer.weight:.0%} of these nats are those of trees of few training rows each"
+        )
+    if scorer.labels is not None:
+        y, w = scorer.labels.is_anomaly, scorer.labels.weights
+        lines.append(
+            f"* weights of columns, {w.min():.2f} to {w.max():.2f}, by {len(y)} checked rows, of which {y.sum()} are"
+            " anomalies (19)"
+        )
     lines.append(f"* threshold: {detector.threshold_}")
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn import config_context
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -83,8 +83,15 @@ EXPECTED_FAILED_CHECKS = {
 }
 
 
+class Unlabelled(DiffusionOutlierDetector):
+    """The checks give y of other problems, which scikit-learn's detectors ignore; for labels see ``test_labels.py``."""
+
+    def fit(self, X, y=None, *, sample_weight=None, groups=None, checkpoint=None):
+        return super().fit(X, sample_weight=sample_weight, groups=groups, checkpoint=checkpoint)
+
+
 @parametrize_with_checks(
-    [detector().set_params(density__denoiser="independent")],
+    [Unlabelled(detector().set_params(density__denoiser="independent").density, random_state=0)],
     expected_failed_checks=lambda _: EXPECTED_FAILED_CHECKS,
 )
 @pytest.mark.filterwarnings("ignore:false_alarm_rate")
@@ -364,7 +371,8 @@ def test_too_few_calibration_rows_are_said():
 
 def test_a_detector_is_whole_and_has_few_names(fitted):
     """Besides what scikit-learn's bases and its protocol of metadata define; all methods in one file, or in storage."""
-    of_bases = {*dir(BaseEstimator), *dir(OutlierMixin), "n_features_in_", "feature_names_in_"}
+    of_bases = {*dir(BaseEstimator), *dir(OutlierMixin), *dir(TransformerMixin)}
+    of_bases |= {"n_features_in_", "feature_names_in_"}
     names = {n for n in dir(fitted) if not re.match("_|set_[a-z]+_request", n)} - of_bases
     parameters = fitted.get_params(deep=False).keys()
     assert len(parameters) <= 7
