@@ -10,9 +10,9 @@ one forest for each value of ``segment_by``; or of turnover less its shop's medi
 z-score is of log-turnover among its shop and weekday. All thresholds are of 1 % false alarms: those of the detectors
 from their calibration rows, of the others from the scores of the rows that they learned from.
 
-``--table temperatures`` has hourly normals of Seattle and San Francisco over one year instead
-(the package vega_datasets has them), by city and hour, of which 1 % fall by 40 %, or all of three days. The last 90
-days are an autumn, and no other autumn is among the rows to learn from: what false alarms cost without a whole year.
+``--table temperatures`` has hourly normals of Seattle and San Francisco over one year instead (the package
+vega_datasets has them), by city and hour, of which 1 % fall by 40 %, or all of three days. The last 90 days are an
+autumn, and no other autumn is among the rows to learn from: what false alarms cost without a whole year.
 """
 
 from __future__ import annotations
