@@ -81,10 +81,11 @@ def submodules(self):
 def modules():
     """Names of all modules of the package, itself first."""
     package = import_module(PACKAGE)
-    for name in package.__all__:
-        getattr(package, name)  # they are imported when they are first used
     below = pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")
     names = [m.name for m in below if not m.name.endswith("__main__")]
+    for module in map(import_module, (PACKAGE, *names)):
+        for name in getattr(module, "__all__", ()):
+            getattr(module, name)  # some are imported when they are first used
     return [PACKAGE, *guide(), *names]
 
 

@@ -52,4 +52,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from discrete_itd.encoders import lags
 
+    globals()[name] = lags.GroupLags
     return lags.GroupLags

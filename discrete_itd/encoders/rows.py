@@ -21,7 +21,8 @@ from discrete_itd.encoders.frames import (
 from discrete_itd.encoders.table import ABSENT, TableEncoder
 
 if TYPE_CHECKING:
-    from torch import Tensor, device
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Rows:
     is_frame: bool
     by_name: bool
     others: pd.DataFrame | None = None
-    device: device | None = None
+    device: torch.device | None = None
 
     @classmethod
     def read(
@@ -80,7 +81,7 @@ class Rows:
         *,
         is_frame: bool,
         by_name: bool,
-        device: device | None = None,
+        device: torch.device | None = None,
         ignore: Hashable | None = None,
     ) -> Rows:
         """Encode a frame; the values of the column ``ignore`` are taken as missing.
@@ -109,7 +110,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.cells)
 
-    def of(self, encoder: TableEncoder, device: device | None = None) -> Rows:
+    def of(self, encoder: TableEncoder, device: torch.device | None = None) -> Rows:
         """These rows on a device; ValueError if they were encoded by another schema."""
         if encoder is not self.encoder and encoder.schema != self.encoder.schema:
             raise ValueError(
