@@ -17,7 +17,8 @@ TabularARGN (the package ``mostlyai-engine``; of tables whose values are all cat
 package ``utrees``), which is given ``DUPLICATES`` masking orders of each row in place of its 50, for time, and scores
 the first test rows alone, as a network that is scored along paths does. Rows a second are of processor time, which
 other programs do not lengthen; ``OMP_NUM_THREADS=1`` makes them those of one thread. Detectors are the default one
-beside IsolationForest, a Gaussian mixture, ECOD and kNN with their own defaults. Numeric tables with anomalies are
+beside IsolationForest, a Gaussian mixture, ECOD and kNN with their own defaults, and those of papers that are unpacked
+(``tests/benchmarks/detectors.py``). Numeric tables with anomalies are
 trained on half of their normal rows; nats are of normal test rows. The latency is that of one row at a time, as in a
 service, of every density asked for and of the default detector. "small" has 5 000 rows of ten numbers and
 ten categories. The tables nltcs, plants, loans and the numeric ones are read from outside of the repository
@@ -27,6 +28,7 @@ ten categories. The tables nltcs, plants, loans and the numeric ones are read fr
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -44,7 +46,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_mushroom
 from discrete_itd.recipes import NAMES, Causal, RowMixture, recipe
 from tests.benchmarks import data
-from tests.benchmarks.detectors import standardised
+from tests.benchmarks.detectors import OF_PAPERS, UNPACKED, is_unpacked, standardised
 from tests.benchmarks.tables import available, machine, markdown, processor_timed
 
 MIXTURE_PARTS = 32  # components of the Gaussian mixture
@@ -253,6 +255,13 @@ def detectors(rows: Rows, max_time: float) -> pd.DataFrame:
         scores, took = seconds(lambda a=ask, x=rows.test if ours else test: a(x))
         auroc = np.nan if rows.is_odd is None else 100 * roc_auc_score(rows.is_odd, -scores)
         lines.append((label, auroc, fit, len(scores) / took))
+    for label, run in OF_PAPERS.items():
+        if UNPACKED[label][0] in os.environ and is_unpacked(label):
+            found = run(train, test, 0)
+            odd = rows.is_odd
+            auroc = np.nan if odd is None else 100 * roc_auc_score(odd, found.scores)
+            rate = len(found.scores) / found.score_seconds
+            lines.append((label, auroc, found.fit_seconds, rate))
     return pd.DataFrame(lines, columns=pd.Index(["detector", "AUROC", "fit s", "rows/s"]))
 
 
