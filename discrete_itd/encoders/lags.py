@@ -97,19 +97,25 @@ class GroupLags(TransformerMixin, BaseEstimator):
             Naming the column or parameter that is invalid.
         """
         for name in ("lags", "means", "ratios"):
+            if not isinstance(getattr(self, name), Iterable):
+                raise TypeError(f"{name} must be a sequence of int, got {getattr(self, name)!r}")
             for k in getattr(self, name):
                 check_integer(name, k, 1)
         if not self._reach:
             raise ValueError("lags, means and ratios are empty: there is nothing to add")
         frame = self._read(X)
         values, by = _names(self.values), _names(self.by)
-        _check_names(frame, [self.time, *values, *by], self.time)
+        _check_names(frame, [self.time, *values])
+        _check_names(frame, [name for name in by if not source_of(name, [self.time])])
         numbers = cast(pd.DataFrame, frame[[self.time, *values]])
         columns = TableEncoder.fit(numbers, "continuous").schema
         for column in columns[1:]:
             if column.family != "number":
                 raise ValueError(f"column {column.name!r}: expected numbers, got {column.family}s")
         self._columns, self._values, self._by = columns, values, by
+        names = pd.Index([*frame.columns, *self._new_names])
+        for name in names[names.duplicated()]:
+            raise ValueError(f"column {name!r}: the result would have it twice")
         rows = self._ordered(self._keyed(frame))
         self.last_rows_ = rows.groupby("group").tail(self._reach).drop(columns=["group", "row"])
         self.n_features_in_ = frame.shape[1]
@@ -118,9 +124,14 @@ class GroupLags(TransformerMixin, BaseEstimator):
 
     @in_kind
     def transform(self, X: Any) -> pd.DataFrame:
-        """The table with further columns, float64, V (L + M + R) of them for V values."""
+        """The table with further columns, float64, V (L + M + R) of them for V values.
+
+        The columns are those of the training table, by name and in its order; others are left out.
+        """
         check_is_fitted(self)
         frame = self._read(X)
+        _check_names(frame, self.feature_names_in_)
+        frame = cast(pd.DataFrame, frame[list(self.feature_names_in_)])
         rows = self._ordered(pd.concat([self.last_rows_.assign(row=-1), self._keyed(frame)]))
         is_known = rows.groupby(["group", "time"])["row"].transform("max").to_numpy() >= 0
         rows = rows.loc[(rows["row"] >= 0) | ~is_known]
@@ -153,13 +164,16 @@ class GroupLags(TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns of the result: those of the training table, then the new ones."""
         check_is_fitted(self)
-        new = [
+        return np.asarray([*self.feature_names_in_, *self._new_names], dtype=object)
+
+    @property
+    def _new_names(self) -> list[str]:
+        return [
             f"{name}.{what}{k}"
             for name in self._values
             for what, ks in (("lag", self.lags), ("mean", self.means), ("ratio", self.ratios))
             for k in ks
         ]
-        return np.asarray([*self.feature_names_in_, *new], dtype=object)
 
     @property
     def _reach(self) -> int:
@@ -174,7 +188,6 @@ class GroupLags(TransformerMixin, BaseEstimator):
 
     def _keyed(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows with a time: the cells of ``by``, "time" and values as numbers, and "row", the position in the table."""
-        _check_names(frame, [self.time, *self._values, *self._by], self.time)
         parts = {
             str(name): read_part(str(name), self._columns[0], cast(pd.Series, frame[self.time]))
             for name in self._by
@@ -202,10 +215,10 @@ def _names(names: Any) -> list[Hashable]:
     return [names] if is_one else list(dict.fromkeys(names))
 
 
-def _check_names(frame: pd.DataFrame, names: Iterable[Hashable], time: Hashable) -> None:
-    """ValueError if a table has no column of a name that is no part of the time."""
+def _check_names(frame: pd.DataFrame, names: Iterable[Hashable]) -> None:
+    """ValueError naming the first column that a table lacks."""
     for name in names:
-        if name not in frame.columns and not source_of(name, [time]):
+        if name not in frame.columns:
             raise ValueError(f"column {name!r}: the table has no such column")
 
 

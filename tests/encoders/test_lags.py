@@ -110,16 +110,30 @@ def test_groups_by_weekday_and_dates_as_text():
     assert frame["y.lag1"].to_list()[7:] == list(range(21))
 
 
+def test_columns_have_the_order_of_the_training_table_whatever_a_new_one_has():
+    X = table().astype({"a": object})
+    expected = lags().fit_transform(X)
+    for form in ("pandas", "default"):  # scikit-learn names the columns by their places
+        fitted = lags().set_output(transform=form).fit(X)
+        found = fitted.transform(X[X.columns[::-1]].assign(more=1))
+        pd.testing.assert_frame_equal(found, expected)
+
+
 @pytest.mark.parametrize(("parameters", "message"), [
     ({"by": ["no"]}, "column 'no': the table has no such column"),
     ({"time": "when"}, "column 'when'"),
     ({"time": "a"}, "column 'a'"),
     ({"lags": (0,)}, "lags"),
+    ({"lags": (1, 1)}, "column 'y.lag1': the result would have it twice"),
     ({"lags": (), "means": (), "ratios": ()}, "nothing to add"),
 ])  # fmt: skip
 def test_errors_name_column_or_parameter(parameters, message):
     with pytest.raises(ValueError, match=message):
         lags(**parameters).fit(table())
+    with pytest.raises(TypeError, match="lags must be a sequence of int, got 1"):
+        lags(lags=1).fit(table())
+    with pytest.raises(ValueError, match=r"column 'y\.mean4': the result would have it twice"):
+        lags().fit(table().assign(**{"y.mean4": 0}))
     with pytest.raises(TypeError, match="names of columns"):
         lags().fit(table().to_numpy())
     with pytest.raises(ValueError, match="column 'y': the table has no such column"):
