@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from discrete_itd.detection.answers import Estimator, density_of
+from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.cell_predictions import nats_given_others, scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
@@ -37,6 +37,8 @@ from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from discrete_itd.detection.answers import Estimator
 
 BLUE, SKY, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 INK, GREY, PALE = "#1f2933", "#6b7280", "#d5dae1"

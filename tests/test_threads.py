@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, threads
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, threads
 from discrete_itd.models.model import Model
 
 
@@ -153,7 +153,6 @@ ASKED = {
     "detector.p_values": lambda m, t: m.detector.p_values(t),
     "detector.reasons": lambda m, t: m.detector.reasons(t),
     "detector.expected": lambda m, t: m.detector.expected(t),
-    "watch.update": lambda m, t: DriftWatch(m.detector).update(t),
 }
 
 

@@ -65,17 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: Namespace) -> int | None:
     """Run one command, by all processes of a job; its exit code."""
     from discrete_itd.progress import lines_now_and_then
-    from discrete_itd.training.distributed import job
     from discrete_itd.validation import from_shell
 
-    with job() as team, lines_now_and_then(), from_shell():
-        if team.rank:
-            return _help(team)
-        try:
-            module, function = COMMANDS[args.command]
+    module, function = COMMANDS[args.command]
+    with lines_now_and_then(), from_shell():
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return getattr(import_module(f"discrete_itd.cli.{module}"), function)(args)
-        finally:
-            team.dismiss()
+        from discrete_itd.training.distributed import job
+
+        with job() as team:
+            if team.rank:
+                return _help(team)
+            try:
+                return getattr(import_module(f"discrete_itd.cli.{module}"), function)(args)
+            finally:
+                team.dismiss()
 
 
 def _help(team: Team) -> int:
@@ -99,7 +103,7 @@ COMMANDS = {
     "impute": ("filling", "impute"),
     "sample": ("filling", "sample"),
     "report": ("monitoring", "report"),
-    "watch": ("monitoring", "watch"),
+    "watch": ("scoring", "watch"),
     "drift": ("monitoring", "drift"),
     "evaluate": ("monitoring", "evaluate"),
     "describe": ("fitting", "describe"),

@@ -9,32 +9,36 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.messages import UserError
 from discrete_itd.cli.tables import Dialect, EmptyTableError, Source, ending, reading
-from discrete_itd.detection.answers import Estimator, density_of
-from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.notation import TRUTHS
 from discrete_itd.encoders.rows import ignored
 from discrete_itd.encoders.table import unseen_values
-from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import stream_progress, tqdm
-from discrete_itd.scale.batches import CLASSES
-from discrete_itd.storage.stored import load_one_of
+from discrete_itd.scale.batches import read_model
 from discrete_itd.validation import warn
 
+if TYPE_CHECKING:
+    from discrete_itd.detection.answers import Estimator
+    from discrete_itd.estimators import DiffusionDensity
 
-def load_model(path: str) -> Estimator:
-    """The density or the detector in a file; OSError or ValueError if it holds neither."""
+
+def load_model(path: str, *, light: bool = False) -> Any:
+    """The density or the detector in a file; OSError or ValueError if it holds neither.
+
+    With ``light`` without torch, if scores, p-values and alarms are all that it is asked for.
+    """
     try:
-        return load_one_of(path, CLASSES, device="auto")
+        return read_model(path, light=light)
     except ValueError:
         if _is_table(path):
             raise UserError(
@@ -43,10 +47,10 @@ def load_model(path: str) -> Estimator:
         raise
 
 
-def load_detector(args: argparse.Namespace) -> DiffusionOutlierDetector:
+def load_detector(args: argparse.Namespace, *, light: bool = False) -> Any:
     """The detector in the file of a command; UserError if it holds a density."""
-    model = load_model(args.model)
-    if isinstance(model, DiffusionDensity):
+    model = load_model(args.model, light=light)
+    if not detects(model):
         raise UserError(
             f"{args.model}: {args.command} needs a detector, as fit --detector makes; it is a density"
         )

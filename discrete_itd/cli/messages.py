@@ -17,6 +17,11 @@ def note(text: str) -> None:
     print(f"discrete-itd: note: {' '.join(text.split())}", file=sys.stderr)
 
 
+def shown(table: str) -> str:
+    """The path of a table, or what stands for the standard input."""
+    return "the standard input" if table == STANDARD else table
+
+
 def say(out: str | None, text: str) -> None:
     """Print a result: on stderr if ``out`` is the standard output, where the table goes."""
     print(text, file=sys.stderr if out == STANDARD else sys.stdout)

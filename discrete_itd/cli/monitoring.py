@@ -1,9 +1,8 @@
-"""``discrete-itd report``, ``watch``, ``drift`` and ``evaluate``: all rows of a table, or a folder, together."""
+"""``discrete-itd report``, ``drift`` and ``evaluate``: all rows of a table, or a folder, together."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -19,18 +18,14 @@ from discrete_itd.cli.inputs import (
     load_model,
     reader_of,
 )
-from discrete_itd.cli.messages import STANDARD, UserError, note, say
+from discrete_itd.cli.messages import STANDARD, UserError, note, say, shown
 from discrete_itd.cli.tables import (
     check_out,
-    check_writable,
-    same_file,
     save_whole,
     standard_output,
     write_table,
 )
-from discrete_itd.detection.answers import density_of
-from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.watch import DriftWatch
+from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
 from discrete_itd.reporting.findings import Findings, examine
@@ -43,8 +38,6 @@ from discrete_itd.statistics import (
     share_interval,
 )
 
-Chunks = Iterator[tuple[str, pd.DataFrame, Rows]]
-LEVEL, SEED = 0.01, 0  # of a new watch
 POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")  # labels without --anomalies
 
 
@@ -64,7 +57,7 @@ def report(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise UserError(str(error)) from None
     found = _examined(args)
-    page = render(found, title=f"Report on {_shown(args.table)}").encode()
+    page = render(found, title=f"Report on {shown(args.table)}").encode()
     if args.out == STANDARD:
         standard_output().write(page)
     else:
@@ -121,52 +114,7 @@ class Again:
         return (rows for _, _, rows in self._reader.read_all(self._path))
 
 
-def _shown(table: str) -> str:
-    return "the standard input" if table == STANDARD else table
-
-
-# -- watch and drift ------------------------------------------------------------------------------
-
-
-def watch(args: argparse.Namespace) -> int:
-    """Run the command; 1 if an alarm was raised, now or in an earlier call."""
-    if args.keep and args.out is None:
-        raise UserError("--keep needs --out, to which columns are copied")
-    check_writable(args.state)
-    for path in (args.model, args.table):
-        if same_file(args.state, path):
-            raise UserError(f"{args.state}: --state is also read as another file")
-    check_out(args.out, model=args.model, table=args.table, state=args.state)
-    detector = load_detector(args)
-    if not os.path.exists(args.state):
-        level = LEVEL if args.level is None else args.level
-        found = DriftWatch(detector, level=level, random_state=SEED)
-    else:
-        found = DriftWatch.load(args.state, detector)
-        if args.level not in (None, found.level):
-            raise UserError(
-                f"--level: {args.state} is at level {found.level:g}, which does not change: its alarms would have no"
-                " guarantee; use another file for a new watch"
-            )
-    with reader_of(detector, args) as reader:
-        frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
-        if args.out is not None:
-            write_table(args.out, frames)
-        for _ in frames:
-            pass
-    # last: a call that fails before can be repeated
-    save_whole(args.state, found.save)
-    say(args.out, f"{_shown(args.table)}: {found}")
-    return int(found.alarm_ is not None)
-
-
-def _watched(found: DriftWatch, chunks: Chunks, keep: list[str]) -> Iterator[pd.DataFrame]:
-    """The columns to keep, and the results of the watch for the rows."""
-    for path, chunk, rows in chunks:
-        with about(path):
-            table = found.update(rows)
-        names = kept_names(path, list(chunk.columns), keep, list(table.columns))
-        yield pd.concat([chunk[names].set_axis(table.index, axis=0), table], axis=1)
+# -- drift ------------------------------------------------------------------------------------
 
 
 def drift(args: argparse.Namespace) -> int:
@@ -206,7 +154,7 @@ def evaluate(args: argparse.Namespace) -> None:
             labels.append(_labels(path, cast(pd.Series, chunk[args.label])))
             with about(path):
                 scores.append(model.score_samples(rows))
-                if isinstance(model, DiffusionOutlierDetector):
+                if detects(model):
                     alarms.append(model.predict(rows, scores=scores[-1]) == -1)
     is_anomaly = _anomalies(args, np.concatenate(labels))
     alarm = np.concatenate(alarms) if alarms else None

@@ -1,14 +1,18 @@
-"""``discrete-itd score``: log-probabilities of the rows of tables, with alarms, discoveries and reasons."""
+"""``discrete-itd score`` and ``watch``: rows of tables by a stored model, without torch where it has the answers.
+
+Log-probabilities with alarms, discoveries and reasons; and martingales.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import pickle
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,27 +22,40 @@ from discrete_itd.cli.inputs import (
     about,
     check_given,
     kept_names,
+    load_detector,
     load_model,
     reader_of,
 )
-from discrete_itd.cli.messages import UserError, note, plus_minus, say
-from discrete_itd.cli.tables import Source
+from discrete_itd.cli.messages import UserError, note, plus_minus, say, shown
+from discrete_itd.cli.tables import (
+    Source,
+    check_out,
+    check_writable,
+    same_file,
+    save_whole,
+    write_table,
+)
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.answers import (
     DENSITY_OUTPUTS,
-    Estimator,
     answer_types,
     answers,
     density_of,
+    detects,
 )
-from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold, percent
-from discrete_itd.estimators import TOLERATED, DiffusionDensity, large_errors
+from discrete_itd.detection.watch import DriftWatch
+from discrete_itd.encoders import Rows
 from discrete_itd.validation import warn
+
+if TYPE_CHECKING:
+    from discrete_itd.detection.answers import Estimator
+    from discrete_itd.detection.detector import DiffusionOutlierDetector
 
 OF_ALARMS = ("reasons", "discoveries", "false_alarm_rate")
 MAKE_NO_DIFFERENCE = ("command", "model", "table", "out", "csv")
+LEVEL, SEED = 0.01, 0  # of a new watch
 
 
 def score(args: argparse.Namespace) -> None:
@@ -48,15 +65,17 @@ def score(args: argparse.Namespace) -> None:
         raise UserError(
             "--discoveries is over all rows of one table: give a file instead of a folder"
         )
-    model = load_model(args.model)
+    model = load_model(args.model, light=args.reasons is None and not args.given)
     threshold = _threshold(args, model)
     check_given(args.given, density_of(model))
-    if threshold is None and isinstance(model, DiffusionOutlierDetector):
+    if threshold is None and detects(model):
         note("with --given no alarms are raised: the threshold applies to whole rows")
     with reader_of(model, args) as reader:
         tally = run(args, Scoring(args, model, threshold, reader))
     n_rows = tally["rows"]
     if args.max_stderr is not None and tally["above"]:
+        from discrete_itd.estimators import large_errors
+
         warn(large_errors(tally["above"], n_rows, "rows", args.max_stderr))
     mean = ""
     if n_rows:
@@ -65,7 +84,7 @@ def score(args: argparse.Namespace) -> None:
             spread = max(0.0, tally["squares"] / n_rows - nats**2) / (n_rows - 1)
         mean = f", {plus_minus(nats, math.sqrt(spread))} per row on average"
     say(args.out, f"wrote {args.out}: {n_rows} rows{mean}")
-    if threshold is not None and isinstance(model, DiffusionOutlierDetector):
+    if threshold is not None and detects(model):
         for line in _of_alarms(args, model, threshold, tally):
             say(args.out, line)
 
@@ -74,7 +93,7 @@ def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
     """The threshold of this run, None if no alarms are to be raised; a UserError names an option that does not fit."""
     given = [name for name in OF_ALARMS if getattr(args, name) is not None]
     options = [f"--{name.replace('_', '-')}" for name in given]
-    if isinstance(model, DiffusionDensity):
+    if not detects(model):
         if options:
             raise UserError(
                 f"{options[0]} needs a detector, as fit --detector makes; {args.model} is a density"
@@ -132,7 +151,7 @@ class Scoring:
         # with --given a detector is asked as a density is
         self._model = density_of(model) if threshold is None else model
         asked = ["score", "p_value", "alarm"] if threshold is not None else []
-        if isinstance(self._model, DiffusionOutlierDetector):
+        if detects(self._model):
             asked += ["group_seen"] * bool(named(self._model.given))
             asked += ["reason"] * (args.reasons is not None)
         self._outputs = (*DENSITY_OUTPUTS, *asked, *["nats"] * args.explain)
@@ -173,6 +192,8 @@ class Scoring:
                 "squares": float(nats @ nats),
             }
             if self._args.max_stderr is not None:
+                from discrete_itd.estimators import TOLERATED
+
                 above = scores["stderr"].to_numpy() > TOLERATED * self._args.max_stderr
                 sums["above"] = int(above.sum())
             if "alarm" in scores:
@@ -203,3 +224,49 @@ def _with_discoveries(
             tally["discovery"] += int(is_found.sum())
             frame.insert(frame.columns.get_loc("alarm") + 1, "discovery", is_found)
             yield frame
+
+
+# -- watch ----------------------------------------------------------------------------------------
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Run the command; 1 if an alarm was raised, now or in an earlier call."""
+    if args.keep and args.out is None:
+        raise UserError("--keep needs --out, to which columns are copied")
+    check_writable(args.state)
+    for path in (args.model, args.table):
+        if same_file(args.state, path):
+            raise UserError(f"{args.state}: --state is also read as another file")
+    check_out(args.out, model=args.model, table=args.table, state=args.state)
+    detector = load_detector(args, light=True)
+    if not os.path.exists(args.state):
+        level = LEVEL if args.level is None else args.level
+        found = DriftWatch(detector, level=level, random_state=SEED)
+    else:
+        found = DriftWatch.load(args.state, detector)
+        if args.level not in (None, found.level):
+            raise UserError(
+                f"--level: {args.state} is at level {found.level:g}, which does not change: its alarms would have no"
+                " guarantee; use another file for a new watch"
+            )
+    with reader_of(detector, args) as reader:
+        frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
+        if args.out is not None:
+            write_table(args.out, frames)
+        for _ in frames:
+            pass
+    # last: a call that fails before can be repeated
+    save_whole(args.state, found.save)
+    say(args.out, f"{shown(args.table)}: {found}")
+    return int(found.alarm_ is not None)
+
+
+def _watched(
+    found: DriftWatch, chunks: Iterable[tuple[str, pd.DataFrame, Rows]], keep: list[str]
+) -> Iterator[pd.DataFrame]:
+    """The columns to keep, and the results of the watch for the rows."""
+    for path, chunk, rows in chunks:
+        with about(path):
+            table = found.update(rows)
+        names = kept_names(path, list(chunk.columns), keep, list(table.columns))
+        yield pd.concat([chunk[names].set_axis(table.index, axis=0), table], axis=1)

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
-from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
 from discrete_itd.encoders.rows import RowEstimate
-from discrete_itd.estimators import DiffusionDensity
 
-Estimator = DiffusionDensity | DiffusionOutlierDetector
+if TYPE_CHECKING:
+    from discrete_itd.detection.detector import DiffusionOutlierDetector
+    from discrete_itd.estimators import DiffusionDensity
+
+    Estimator = (
+        DiffusionDensity | DiffusionOutlierDetector
+    )  # or, with these answers, of discrete_itd.light
 
 # default outputs of each kind of model
 DENSITY_OUTPUTS = ("log_prob", "stderr")
@@ -33,9 +36,14 @@ OF_DETECTORS = (*DETECTOR_OUTPUTS, *OF_DENSITIES)
 NUMBER, TRUTH, TEXT = np.dtype(float), np.dtype(bool), pd.StringDtype()
 
 
+def detects(model: Estimator) -> TypeGuard[DiffusionOutlierDetector]:
+    """Whether a fitted model is a detector."""
+    return hasattr(model, "threshold_")
+
+
 def density_of(model: Estimator) -> DiffusionDensity:
     """The model itself, or the density of a detector."""
-    return model if isinstance(model, DiffusionDensity) else model.density_
+    return model.density_ if detects(model) else cast("DiffusionDensity", model)
 
 
 def checked_outputs(model: Estimator, outputs: Sequence[str] | None) -> tuple[str, ...]:
@@ -44,10 +52,9 @@ def checked_outputs(model: Estimator, outputs: Sequence[str] | None) -> tuple[st
     By default a detector with ``given`` also states whether the row's group was seen in training. A ValueError or
     TypeError names an output that the model does not have.
     """
-    detects = isinstance(model, DiffusionOutlierDetector)
-    possible: tuple[str, ...] = OF_DETECTORS if detects else OF_DENSITIES
-    default: tuple[str, ...] = DETECTOR_OUTPUTS if detects else DENSITY_OUTPUTS
-    if detects and named(model.given):
+    possible: tuple[str, ...] = OF_DETECTORS if detects(model) else OF_DENSITIES
+    default: tuple[str, ...] = DETECTOR_OUTPUTS if detects(model) else DENSITY_OUTPUTS
+    if detects(model) and named(model.given):
         possible, default = (*possible, *OF_GROUPS), (*default, *OF_GROUPS)
     if outputs is None:
         return default
@@ -73,7 +80,7 @@ def answer_types(model: Estimator, outputs: Sequence[str], n_reasons: int) -> di
     ``nats_<column>`` for each column of the model. Any other output is one column.
     """
     names = density_of(model).encoder_.names
-    given = named(model.given) if isinstance(model, DiffusionOutlierDetector) else ()
+    given = named(model.given) if detects(model) else ()
     types: dict[str, Any] = {}
     for output in outputs:
         match output:
@@ -153,7 +160,7 @@ class _Asked:
 
     @property
     def detector(self) -> DiffusionOutlierDetector:
-        return cast(DiffusionOutlierDetector, self.model)  # checked by checked_outputs
+        return cast("DiffusionOutlierDetector", self.model)  # checked by checked_outputs
 
     @cached_property
     def estimate(self) -> RowEstimate:
@@ -161,9 +168,9 @@ class _Asked:
 
     @cached_property
     def nats(self) -> pd.DataFrame:
-        if isinstance(self.model, DiffusionDensity):
-            return self.model.explain(self.rows, **self.of_density)
-        return self.model.explain(self.rows)
+        if detects(self.model):
+            return self.model.explain(self.rows)
+        return density_of(self.model).explain(self.rows, **self.of_density)
 
     @cached_property
     def score(self) -> np.ndarray:
@@ -183,6 +190,8 @@ class _Asked:
 
     @property
     def reasons(self) -> dict[str, Any]:
+        from discrete_itd.detection.reasons import NO_CELL
+
         types = answer_types(self.model, ["reason"], self.n_reasons)
         values = {
             name: np.full(len(self.rows), np.nan if dtype == NUMBER else None, dtype=object)

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from discrete_itd.detection.cell_predictions import nats_given_others
 from discrete_itd.detection.score import Scorer, scorer_of
+from discrete_itd.detection.terms import DECIMALS
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.estimators import DiffusionDensity
@@ -44,7 +45,6 @@ from discrete_itd.validation import check_integer, check_random_state, check_sha
 LEAST_EFFECT = 0.02  # nats, or share of the rows: smaller differences of a column are negligible
 # cells of a table that are predicted from the others; rows, if it is wide
 MOST_ASKED, FEWEST_ROWS = 5000, 100
-DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 
 N_PERMUTATIONS = 1999
 MANY = 100_000  # values whose means are close to Gaussian

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
+DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
 
 

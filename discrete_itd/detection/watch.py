@@ -37,22 +37,20 @@ import math
 import os
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from discrete_itd.detection import thresholds
-from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.drift import DECIMALS
-from discrete_itd.detection.terms import row_scores
+from discrete_itd.detection.terms import DECIMALS, row_scores
 from discrete_itd.storage import files
-from discrete_itd.storage.stored import flatten, unflatten
-from discrete_itd.storage.values import Like
-from discrete_itd.threads import methods_in_one_thread
+from discrete_itd.storage.values import Like, ValueReader, ValueWriter
 from discrete_itd.validation import check_random_state, check_share
+
+if TYPE_CHECKING:
+    from discrete_itd.detection.detector import DiffusionOutlierDetector
 
 Floats = NDArray[np.float64]
 
@@ -235,7 +233,6 @@ class WatchState:
                 raise ValueError(f"{name} has negative numbers")
 
 
-@methods_in_one_thread
 class DriftWatch:
     r"""Monitor rows as they arrive, and raise an alarm once they are not exchangeable with the calibration rows.
 
@@ -246,7 +243,7 @@ class DriftWatch:
 
     Parameters
     ----------
-    detector : DiffusionOutlierDetector
+    detector : DiffusionOutlierDetector or LightDetector
         Fitted, with calibration rows.
     level : float, default=0.01
         Probability of any false alarm at all, of rows or columns, however long the watch runs.
@@ -310,7 +307,7 @@ class DriftWatch:
         level: float = 0.01,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
-        if not isinstance(detector, DiffusionOutlierDetector):
+        if not hasattr(type(detector), "p_values"):
             raise TypeError(
                 f"detector must be a DiffusionOutlierDetector, got {type(detector).__name__}"
             )
@@ -452,7 +449,8 @@ class DriftWatch:
             highest_at=self._highest_at,
             now=self._now,
         )
-        files.write_state(path, flatten(state), kind="watch")
+        into = ValueWriter()
+        files.write_state(path, (into.write(state, ""), into.tensors), kind="watch")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], detector: DiffusionOutlierDetector) -> Self:
@@ -461,9 +459,9 @@ class DriftWatch:
         An OSError or ValueError names the file, if it cannot be read, is damaged, holds something else, or is of
         another detector.
         """
-        watch, state = cls(detector), files.read_state(path, kind="watch")
+        watch, (data, arrays) = cls(detector), files.read_state(path, kind="watch", arrays=True)
         with files.building(os.fspath(path)):
-            watch._restore(unflatten(WatchState, state))
+            watch._restore(ValueReader(arrays).all(WatchState, data))
         return watch
 
     def _restore(self, state: WatchState) -> None:
@@ -493,5 +491,5 @@ def _digest(detector: DiffusionOutlierDetector) -> str:
     """Hash of the calibration rows' scores and nats by column."""
     names = json.dumps([str(name) for name in detector.explain().columns])
     arrays = detector.calibration_scores_, detector.explain().to_numpy(dtype=float)
-    scores, nats = (torch.from_numpy(np.array(a, order="C")) for a in arrays)
+    scores, nats = (np.array(a, order="C") for a in arrays)
     return files.digest(names, {"scores": scores, "nats": nats})

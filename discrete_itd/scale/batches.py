@@ -8,8 +8,10 @@ however it is divided into batches.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -18,23 +20,23 @@ import pandas as pd
 from pandas.api.types import pandas_dtype
 
 from discrete_itd.detection.answers import (
-    Estimator,
     answer_types,
     answers,
     checked_outputs,
     density_of,
+    detects,
 )
-from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.light import NotCoveredError
+from discrete_itd.light import load as light_load
 from discrete_itd.storage.files import content_digest
-from discrete_itd.storage.stored import load_one_of
-from discrete_itd.threads import threads_set
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CLASSES = DiffusionDensity, DiffusionOutlierDetector
+    from discrete_itd.detection.answers import Estimator
+
+LIGHT = {"log_prob", "stderr", "nats", "score", "p_value", "alarm"}  # outputs that need no torch
 NULLABLE = {  # pandas' dtypes of Arrow's integers and booleans
     name.lower(): pandas_dtype(name)
     for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
@@ -72,6 +74,8 @@ class BatchScoring:
     n_reasons : int
         Maximal number of cells per reason.
     device : str
+        On the CPU a model that :func:`discrete_itd.light.load` reads is scored without torch, unless a "reason" is an
+        output: such a worker starts faster and takes a third of the memory.
     n_threads : int, optional
         Threads of torch for each batch; by default its current number. Use one where engines run a worker for every
         core.
@@ -125,11 +129,14 @@ class BatchScoring:
         Threads that request it at the same time wait for one reading. It is shared and must not be changed. An OSError
         or ValueError if the file cannot be read as a model, or holds another model than expected.
         """
+        return self._read(light=False)
+
+    def _read(self, *, light: bool) -> Estimator:
         path = os.path.realpath(self.model_path)
         with _lock:
             status = os.stat(path)
             stamp = status.st_mtime_ns, status.st_size, status.st_ino
-            found, model = _read(path, stamp, self.device, tuple(self.trusted))
+            found, model = _read(path, stamp, self.device, tuple(self.trusted), light)
         if self.digest not in (None, found):
             raise ValueError(
                 f"{path}: another model than when the job was set up; set it up again, with one file for all workers"
@@ -173,7 +180,17 @@ class BatchScoring:
             check_integer("n_threads", self.n_threads, 1)
         if isinstance(self.keep, str):
             raise TypeError(f"keep must be a list of names, got the string {self.keep!r}")
-        model = self.model()
+        # anything but a sequence of names is refused below
+        known = self.outputs is None or isinstance(self.outputs, list | tuple)
+        light = (
+            self.device == "cpu"
+            and not self.trusted
+            and known
+            and LIGHT.issuperset(self.outputs or ())
+        )
+        model = self._read(light=light)
+        if light and self.outputs is None and detects(model):  # reasons, too
+            model = self.model()
         return model, checked_outputs(model, self.outputs)
 
 
@@ -191,7 +208,7 @@ def _score(scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], ba
         raise ValueError(
             f"column {name!r}: also the name of an answer; give prefix=, or leave it out of keep="
         )
-    with threads_set(scoring.n_threads):
+    with _threads(scoring.n_threads):
         frame = _frame(batch, _positions_of_model(model, names)).set_axis(known, axis=1)
         rows = density_of(model).rows(frame.reset_index(drop=True)) if len(frame) else None
         found = answers(model, rows, outputs, n_reasons=scoring.n_reasons)
@@ -275,7 +292,35 @@ def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
 
 @lru_cache(maxsize=8)
 def _read(
-    path: str, _stamp: tuple[int, ...], device: str, trusted: tuple[type, ...]
+    path: str, _stamp: tuple[int, ...], device: str, trusted: tuple[type, ...], light: bool
 ) -> tuple[str, Estimator]:
     """The digest of a file's content, and the model in it; the stamp changes when the file does."""
-    return content_digest(path), load_one_of(path, CLASSES, device=device, trusted=trusted)
+    return content_digest(path), read_model(path, device, trusted, light=light)
+
+
+def read_model(
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    trusted: Sequence[type] = (),
+    *,
+    light: bool = False,
+) -> Estimator:
+    """The density or the detector in a file, with ``light`` without torch if it has the answers without."""
+    if light:
+        with suppress(NotCoveredError):
+            return cast("Estimator", light_load(path))
+    from discrete_itd.detection.detector import DiffusionOutlierDetector
+    from discrete_itd.estimators import DiffusionDensity
+    from discrete_itd.storage.stored import load_one_of
+
+    classes = DiffusionDensity, DiffusionOutlierDetector
+    return load_one_of(path, classes, device=device, trusted=trusted)
+
+
+def _threads(n: int | None) -> AbstractContextManager[None]:
+    """Within the block, torch uses at most n threads, if it is there."""
+    if n is None or sys.modules.get("torch") is None:
+        return nullcontext()
+    from discrete_itd.threads import threads_set
+
+    return threads_set(n)

@@ -22,15 +22,16 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
-from discrete_itd.detection.answers import Estimator, answer_types, checked_outputs, density_of
+from discrete_itd.detection.answers import answer_types, checked_outputs, density_of
 from discrete_itd.encoders import Column
-from discrete_itd.scale.batches import CLASSES, BatchScoring
-from discrete_itd.storage.stored import load_one_of
+from discrete_itd.scale.batches import BatchScoring, read_model
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
     import mlflow.models
     from mlflow.models.model import ModelInfo
+
+    from discrete_itd.detection.answers import Estimator
 
 FLAVOR = "discrete_itd"
 FOLDER, FILE = "model", "model.safetensors"  # names of the data in MLflow's folder
@@ -140,7 +141,7 @@ def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] 
     inner, outer = os.path.realpath(path), os.path.realpath(folder)
     if os.path.commonpath([inner, outer]) != outer:
         raise ValueError(f"{model_uri}: its model lies outside of the folder: {path}")
-    return load_one_of(path, CLASSES, device=device, trusted=trusted)
+    return read_model(path, device, trusted)
 
 
 def signature_of(

@@ -112,10 +112,7 @@ def unflatten(
     data, tensors = state
     known = (*SCHEDULES, *DENOISERS, *getattr(kind, "_stored_classes", ()), *classes)
     source = _Reader(tensors, by_name(known), device=device, try_out=try_out)
-    made = source.read(kind, data, "")
-    if unknown := tensors.keys() - source.used:
-        raise ValueError(f"{min(unknown)} is an unknown tensor")
-    return made
+    return source.all(kind, data)
 
 
 @dataclasses.dataclass

@@ -168,7 +168,7 @@ class ValueReader:
     """Makes values of JSON data and tensors, and notes which tensors were used."""
 
     tensors: Mapping[str, Any]
-    classes: Mapping[str, type]
+    classes: Mapping[str, type] = dataclasses.field(default_factory=dict)
     used: set[str] = dataclasses.field(default_factory=set)
 
     def read(self, kind: Any, data: Any, name: str, sizes: dict[str, int] | None = None) -> Any:
@@ -199,6 +199,13 @@ class ValueReader:
         made = self._any(data, name)  # an object checks what no annotation says
         if kind is dict and not isinstance(made, dict):
             raise ValueError(f"{name or 'header'} is {data!r:.80}, not a mapping")
+        return made
+
+    def all(self, kind: Any, data: Any) -> Any:
+        """The value of an annotated kind that is all that was written; ValueError if tensors are left."""
+        made = self.read(kind, data, "")
+        if unknown := self.tensors.keys() - self.used:
+            raise ValueError(f"{min(unknown)} is an unknown tensor")
         return made
 
     def _either(self, kinds: Sequence[Any], data: Any, name: str, sizes: dict[str, int]) -> Any:

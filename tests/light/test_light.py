@@ -1,5 +1,7 @@
 """Scores of stored models without torch are those of the estimators that wrote them."""
 
+import json
+import pickle
 import subprocess
 import sys
 from itertools import product
@@ -10,9 +12,12 @@ import pytest
 import torch
 from scipy import special
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, light
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, light
+from discrete_itd.cli.command import main
+from discrete_itd.detection.answers import answers, checked_outputs
 from discrete_itd.light.densities import log_between
 from discrete_itd.recipes import BayesNet, Causal, Forest, Mixture, RowMixture, Trees
+from discrete_itd.scale import BatchScoring
 
 CAUSAL = Causal(1, width=16, depth=1)
 RECIPES = {
@@ -215,23 +220,93 @@ def without_torch(code, *args):
     return found.stdout
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a detector and a density, and rows without gaps, which a causal network scores by itself."""
+    at = tmp_path_factory.mktemp("models")
+    complete = table(200).dropna().astype({"c": int})
+    density = DiffusionDensity(denoiser=CAUSAL, max_steps=5, random_state=0)
+    detector = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0)
+    detector.fit(complete).save(at / "m", card=False)
+    detector.density_.save(at / "d", card=False)
+    complete.to_csv(at / "t.csv", index=False)
+    complete.to_pickle(at / "t")
+    return at
+
+
 @pytest.mark.single_precision
-def test_a_detector_scores_without_torch(tmp_path):
-    frame = table(200)
-    detector = DiffusionOutlierDetector(
-        denoiser=CAUSAL, density=None, false_alarm_rate=0.05, random_state=0
-    )
-    detector.set_params(
-        denoiser=None, density=DiffusionDensity(denoiser=CAUSAL, max_steps=5, random_state=0)
-    )
-    complete = frame.dropna().astype({"c": int})
-    detector.fit(complete).save(tmp_path / "m", card=False)
-    complete.to_pickle(tmp_path / "t")
+def test_a_detector_scores_without_torch(folder):
     code = """
 import pandas as pd
 from discrete_itd import light
 scores = light.load(sys.argv[1]).score_samples(pd.read_pickle(sys.argv[2]))
-print(repr(scores.tolist()))
+print(scores.tolist())
 """
-    found = np.array(eval(without_torch(code, tmp_path / "m", tmp_path / "t")))
-    np.testing.assert_allclose(found, detector.score_samples(complete), **SINGLE)
+    found = json.loads(without_torch(code, folder / "m", folder / "t"))
+    known = DiffusionOutlierDetector.load(folder / "m").score_samples(pd.read_pickle(folder / "t"))
+    np.testing.assert_allclose(found, known, **SINGLE)
+
+
+COMMAND = """
+from discrete_itd.cli.command import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.single_precision
+def test_the_command_scores_and_watches_without_torch(folder, capsys):
+    table, out = folder / "t.csv", folder / "out.csv"
+    text = without_torch(COMMAND, "score", folder / "m", table, "--out", out, "--explain")
+    found = pd.read_csv(out)
+    assert (
+        main(
+            [
+                "score",
+                str(folder / "m"),
+                str(table),
+                "--out",
+                str(out),
+                "--reasons",
+                "1",
+                "--explain",
+            ]
+        )
+        == 0
+    )
+    assert text.splitlines() == capsys.readouterr().out.splitlines()
+    known = pd.read_csv(out)[found.columns]
+    pd.testing.assert_frame_equal(found, known, **SINGLE)
+    assert (found["p_value"] == known["p_value"]).all()
+    without_torch(COMMAND, "score", folder / "d", table, "--out", out)
+    pd.testing.assert_frame_equal(pd.read_csv(out), known[["log_prob", "stderr"]], **SINGLE)
+    for state in ("one", "two"):  # of which the second goes on with torch
+        watch = ["watch", folder / "m", table, "--state", folder / state, "--out", out]
+        without_torch(COMMAND, *watch)
+    without_torch(COMMAND, "watch", folder / "m", table, "--state", folder / "one", "--out", out)
+    one, rows = pd.read_csv(out), pd.read_csv(table).astype({"d": bool})
+    watch = DriftWatch.load(folder / "two", DiffusionOutlierDetector.load(folder / "m"))
+    two = watch.update(pd.read_pickle(folder / "t")[rows.columns]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(one, two, check_dtype=False)
+
+
+WORKER = """
+import pickle, pandas as pd
+scoring = pickle.loads(bytes.fromhex(sys.argv[1]))
+print(scoring(pd.read_pickle(sys.argv[2])).to_json(orient="values"))
+"""
+
+
+@pytest.mark.single_precision
+def test_a_worker_scores_without_torch(folder):
+    for model, outputs in (("d", None), ("m", ["score", "p_value", "alarm", "nats"])):
+        scoring = BatchScoring(folder / model, outputs, keep=()).pinned(n_threads=1)
+        found = json.loads(without_torch(WORKER, pickle.dumps(scoring).hex(), folder / "t"))
+        known = answers_by_torch(folder / model, pd.read_pickle(folder / "t"), outputs)
+        np.testing.assert_allclose(np.array(found, dtype=float), known.astype(float), **SINGLE)
+
+
+def answers_by_torch(path, rows, outputs):
+    """Results of a worker that has torch."""
+    model = BatchScoring(path).model()
+    encoded = getattr(model, "density_", model).rows(rows)
+    return answers(model, encoded, checked_outputs(model, outputs)).to_numpy()
