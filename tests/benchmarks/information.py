@@ -121,7 +121,8 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["default", "network"])
     parser.add_argument("--rows", type=int, default=5000)
-    parser.add_argument("--max-time", type=float, default=60.0)
+    parser.add_argument("--max-time", type=float, default=120.0)
+    parser.add_argument("--max-steps", type=int, default=1000, help="of a network")
     options = parser.parse_args()
     print(machine(), flush=True)
     lines = []
@@ -129,7 +130,12 @@ def main() -> None:
         draw, truth = TASKS[name]
         frame, half = draw(options.rows, np.random.default_rng(0)), options.rows // 2
         for model in options.models:
-            density = DiffusionDensity(**MODELS[model], max_time=options.max_time, random_state=0)
+            limits = {
+                "max_time": options.max_time,
+                "max_steps": options.max_steps,
+                "random_state": 0,
+            }
+            density = DiffusionDensity(**MODELS[model], **limits)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # time ran out
                 _, fit = processor_timed(density.fit, frame[:half])
@@ -139,7 +145,7 @@ def main() -> None:
                 )
             )
             drawn = density.mutual_information("a", "b", random_state=0)
-            off = (found.value - truth) / found.stderr
+            off = (found.value - truth) / max(found.stderr, 1e-9)
             lines.append([name, truth, model, *found, f"{off:+.1f}", *drawn, fit, seconds])
             print("  ", *lines[-1], flush=True)
         found, seconds = processor_timed(neighbours, frame)
