@@ -1,9 +1,9 @@
 """Stored detectors with and without torch: the start of the command, one row, many rows, and the memory of a worker.
 
-``python -m tests.benchmarks.light [--n-rows 50000] [--before CHECKOUT]``
+``python -m tests.benchmarks.light [--n-rows 50000] [--recipes tree auto] [--before CHECKOUT]``
 
 A table of categories and numbers without gaps; a detector of each recipe, saved once. CPU-seconds of whole processes,
-the median of five: imports, and ``discrete-itd score`` of 100 rows. In one process, by ``discrete_itd.light`` and by
+the median of three: imports, and ``discrete-itd score`` of 100 rows. In one process, by ``discrete_itd.light`` and by
 the estimator: milliseconds of one row, CPU-seconds of many, and the greatest difference of their scores. The resident
 memory is that of a process that scored 1 000 rows by ``BatchScoring`` with the outputs "score", "p_value" and "alarm".
 The command and the worker choose for themselves: ``--before`` adds another checkout, with detectors that it fits.
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 RECIPES = ("independent", "tree", "mixture", "forest", "auto")
-REPEATS = 5
+REPEATS = 3
 FIT = """
 import sys, pandas as pd
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
@@ -90,10 +90,12 @@ def median_cpu(code: list[str], checkout: Path) -> float:
     return statistics.median(run(code, checkout)[0] for _ in range(REPEATS))
 
 
-def lines(checkout: Path, how: str, n_rows: int, folder: Path) -> list[dict]:
+def lines(
+    checkout: Path, how: str, n_rows: int, folder: Path, recipes: list[str], *, processes: bool
+) -> list[dict]:
     """One line for each recipe."""
     out = []
-    for name in RECIPES:
+    for name in recipes:
         model = str(folder / name)
         command = [
             "-m",
@@ -111,11 +113,13 @@ def lines(checkout: Path, how: str, n_rows: int, folder: Path) -> list[dict]:
             {
                 "recipe": name,
                 "by": how,
-                "command s": median_cpu(command, checkout),
+                "command s": median_cpu(command, checkout) if processes else np.nan,
                 "row ms": row,
                 "mapping ms": mapping,
                 f"{n_rows} rows s": many,
-                "worker MB": float(run(["-c", WORKER, model, str(folder / "t")], checkout)[1]),
+                "worker MB": float(run(["-c", WORKER, model, str(folder / "t")], checkout)[1])
+                if processes
+                else np.nan,
                 "scores": np.array(scores),
             }
         )
@@ -125,6 +129,7 @@ def lines(checkout: Path, how: str, n_rows: int, folder: Path) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--n-rows", type=int, default=50_000)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--before", type=Path)
     args = parser.parse_args()
     here, start = Path(__file__).parents[2], time.perf_counter()
@@ -137,9 +142,16 @@ def main() -> None:
         for checkout, hows in ((here, ("light", "torch")), (args.before, ("torch",))):
             if checkout is None:
                 continue
-            run(["-c", FIT, str(folder / "fit"), str(folder), *RECIPES], checkout)
+            run(["-c", FIT, str(folder / "fit"), str(folder), *args.recipes], checkout)
             for how in hows:
-                found.append((checkout, how, lines(checkout, how, args.n_rows, folder)))
+                own = how == "light" or checkout != here
+                found.append(
+                    (
+                        checkout,
+                        how,
+                        lines(checkout, how, args.n_rows, folder, args.recipes, processes=own),
+                    )
+                )
             if checkout == here:
                 for one, two in zip(found[0][2], found[1][2], strict=True):
                     one["differ"] = float(np.abs(one["scores"] - two["scores"]).max())
