@@ -79,7 +79,7 @@ def run(code: list[str], checkout: Path) -> tuple[float, str]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     env = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
-        [sys.executable, *code], check=True, capture_output=True, text=True, env=env
+        [sys.executable, *code], check=True, capture_output=True, text=True, env=env, cwd=checkout
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -142,6 +142,7 @@ def main() -> None:
         for checkout, hows in ((here, ("light", "torch")), (args.before, ("torch",))):
             if checkout is None:
                 continue
+            checkout = checkout.resolve()
             run(["-c", FIT, str(folder / "fit"), str(folder), *args.recipes], checkout)
             for how in hows:
                 own = how == "light" or checkout != here
