@@ -684,8 +684,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             The columns C to condition on.
         X : DataFrame or array-like, shape (N, C), or Rows, optional
             The rows whose mean is taken: of held-out rows it is a cross-entropy, an upper bound of the entropy of
-            their distribution in expectation. Their missing cells are left out. By default, ``n_rows`` drawn from the
-            model: the model's own entropy.
+            their distribution in expectation. Rows without any cell of A, or of C, are left out; of others, single
+            missing cells. By default, ``n_rows`` drawn from the model: the model's own entropy.
         n_rows : int
         random_state : int, RandomState or None
             Of the draws.
@@ -705,6 +705,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         rows = self._rows_or_draws(X, n_rows, random_state)
         _, of, known = _roles(rows, {"columns": columns, "given": given})
+        rows = _with_cells(rows, of, known)
         found = log_prob_of(self.model_, rows.x, of, known, self.n_evaluations)
         return _mean(-found, -rows.log_volume[:, of.cpu().numpy()].sum(1))
 
@@ -750,6 +751,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         rows = self._rows_or_draws(X, n_rows, random_state)
         informing, informed, known = _roles(rows, {"about": about, "of": of, "given": given})
+        rows = _with_cells(rows, informing, informed, known)
         with progress_bar(len(rows), "mutual information") as bar:
             return _mean(
                 information_of(
@@ -758,15 +760,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             )
 
     def _rows_or_draws(self, X: Any, n_rows: int, random_state: Any) -> Rows:
-        """The rows of a table, or drawn ones: at least two."""
+        """The rows of a table, or drawn ones."""
         check_is_fitted(self)
         if X is None:
             check_integer("n_rows", n_rows, 2)
             X = self.sample(n_rows, random_state=random_state)
-        rows = self.rows(X)
-        if len(rows) < 2:
-            raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
-        return rows
+        return self.rows(X)
 
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int | None = None) -> pd.DataFrame:
         r"""Denoising error at each SNR; the area under the curve is the code length.
@@ -1119,6 +1118,19 @@ def _roles(rows: Rows, named: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor
             column = rows.encoder.names[rows.encoder.owner[j]]
             raise ValueError(f"column {column!r}: in {one}= and in {two}=")
     return masks.get("about", nothing), masks[asked], masks[given]
+
+
+def _with_cells(rows: Rows, *roles: Tensor) -> Rows:
+    """The rows that have a cell of each role (C',) with columns, a gap with an indicator too: at least two."""
+    known = ~rows.x.isnan()
+    there = [known[:, role].any(1) for role in roles if bool(role.any())]
+    found = rows.take(torch.stack(there).all(0).cpu().numpy())
+    if len(found) < 2:
+        with_cells = " with these cells" if len(rows) > len(found) else ""
+        raise ValueError(
+            f"X has {len(found)} rows{with_cells}; a mean with a standard error needs two"
+        )
+    return found
 
 
 def _mean(found: Term, more: np.ndarray | float = 0.0) -> Nats:

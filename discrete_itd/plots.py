@@ -483,7 +483,7 @@ def plot_information_matrix(
         ax.figure.colorbar(image, ax=ax, shrink=0.8)
     else:
         for (j, k), value in np.ndenumerate(nats):
-            if j != k:
+            if not np.isnan(value):
                 ink = "white" if value > 0.6 * most else INK
                 ax.text(k, j, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
     labels = [shorten(name) for name in names]
@@ -499,9 +499,10 @@ def plot_information_matrix(
 def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """Mutual information of every two columns in nats, over at most ``MOST_ROWS`` rows: (C, C), the diagonal NaN.
 
-    ``attrs["stderr"]`` has the standard errors of the means over rows, in the same shape. The nats by which one column
-    improves the prediction of the other, the mean of both ways: of an exact model, or the companion of a scorer that
-    has one, as by :meth:`DiffusionDensity.mutual_information`. Fewer rows, at least 64, of a large model.
+    Rows that lack one of a pair's cells are left out; NaN if there are no others. ``attrs["stderr"]`` has the standard
+    errors of the means over rows, in the same shape. The nats by which one column improves the prediction of the other,
+    the mean of both ways: of an exact model, or the companion of a scorer that has one, as by
+    :meth:`DiffusionDensity.mutual_information`. Fewer rows, at least 64, of a large model.
     """
     if len(rows) < 2:
         raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")

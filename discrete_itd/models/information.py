@@ -126,7 +126,7 @@ def pairwise_information(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     """Information of every two columns of the table, and standard errors: (C, C) each, the diagonal NaN.
 
     By the exact model, or the companion of a scorer that has one. A network predicts each column given the other one:
-    the mean of both ways.
+    the mean of both ways. The mean of a pair is over the rows that have both, NaN if there are none.
     """
     denoiser = model.denoiser if model.denoiser.exact else model.anywhere
     owner = torch.from_numpy(model.encoder.owner).to(x.device)
@@ -134,7 +134,10 @@ def pairwise_information(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     alone = nats.diagonal(dim1=1, dim2=2)
     nats = nats - alone[:, :, None] - alone[:, None]
     nats.diagonal(dim1=1, dim2=2).fill_(math.nan)
-    return nats.mean(0), nats.std(0) / math.sqrt(len(x))
+    known = nats.new_zeros(nats.shape[:2]).index_add_(1, owner, (~x.isnan()).to(nats)) > 0
+    nats = nats.where(known[:, :, None] & known[:, None], math.nan)
+    n, mean = (~nats.isnan()).sum(0), nats.nanmean(0)
+    return mean, ((nats - mean).square().nansum(0) / (n - 1) / n).sqrt()
 
 
 def pairs_work(denoiser: Denoiser) -> int:

@@ -14,7 +14,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.datasets import load_bayesian_network
 from discrete_itd.likelihood import Estimate
 from discrete_itd.models.information import Term
-from discrete_itd.plots import information_matrix
+from discrete_itd.plots import information_matrix, plot_information_matrix
 from discrete_itd.recipes import BayesNet, Causal, Mixture, Network
 
 pytestmark = pytest.mark.single_precision
@@ -103,8 +103,27 @@ def test_laws_of_information_hold_on_the_same_rows(name):
     assert info("a").value == pytest.approx(more.value, abs=1e-5)
     assert info("a", "d").value == pytest.approx(0, abs=0.02)
     assert model.entropy(X=rows).value == pytest.approx(-model.score(rows), abs=1e-5)
-    missing = rows.assign(b=None)
-    assert model.mutual_information("a", "b", X=missing) == pytest.approx((0, 0), abs=1e-5)
+
+
+def test_gaps_without_a_probability_leave_their_rows_out():
+    """A row adds no zero: of columns with gaps at random, the information is that of the rows that have both."""
+    model, rows = fitted("bayes_net"), categories(600, seed=1).astype(object)
+    for name in "ab":
+        rows.loc[np.random.default_rng(ord(name)).random(600) < 0.5, name] = None
+    rows["d"] = None
+    rows, both = rows[:400], rows[:400].dropna(subset=["a", "b"])
+    matrix = information_matrix(model, model.rows(rows))
+    found = model.mutual_information("a", "b", X=rows)
+    assert found == pytest.approx(model.mutual_information("a", "b", X=both), abs=1e-6)
+    assert matrix.loc["a", "b"] == pytest.approx(found.value, abs=1e-5)
+    assert matrix.attrs["stderr"][0, 1] == pytest.approx(found.stderr, abs=1e-5)
+    assert matrix["d"].isna().all()
+    assert len(plot_information_matrix(matrix).texts) == 6
+    alone, given = model.entropy("a", X=rows), model.entropy("a", "b", X=rows)
+    assert alone == pytest.approx(model.entropy("a", X=rows.dropna(subset="a")), abs=1e-6)
+    assert given == pytest.approx(model.entropy("a", "b", X=both), abs=1e-6)
+    with pytest.raises(ValueError, match="X has 0 rows with these cells"):
+        model.mutual_information("a", "d", X=rows)
 
 
 @pytest.mark.parametrize("kind", ["network", "causal"])
