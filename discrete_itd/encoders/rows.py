@@ -255,7 +255,7 @@ def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame,
     if frame is None:
         from sklearn.utils import check_array
 
-        _check_array_like(X)
+        check_array_like(X)
         how: Any = {"dtype": None, "ensure_all_finite": "allow-nan", "ensure_min_samples": fewest}
         return pd.DataFrame(check_array(X, estimator=estimator, input_name="X", **how)), False
     check_unique_names(frame)
@@ -264,15 +264,17 @@ def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame,
     return frame if frame is X else frame.reset_index(drop=True), True
 
 
-def _check_array_like(X: Any) -> None:
+def check_array_like(X: Any) -> None:
     """TypeError with the type of what is no array: scikit-learn would call it a scalar, or its rows numbers."""
-    from scipy.sparse import issparse
-
     first = X[0] if isinstance(X, Sequence) and X else None
     if isinstance(first, Mapping) or is_table(first):
         what = f"a {type(X).__name__} of {type(first).__name__}"
         raise TypeError(f"X is {what}, not one table: make a frame of it, like pandas.DataFrame(X)")
-    if not isinstance(X, Sequence) and not hasattr(X, "__array__") and not issparse(X):
+    if isinstance(X, Sequence) or hasattr(X, "__array__"):
+        return
+    from scipy.sparse import issparse
+
+    if not issparse(X):
         raise TypeError(f"X must be a table or an array, got {type(X).__name__}")
 
 

@@ -16,7 +16,7 @@ from discrete_itd.detection.terms import rounding_of, row_scores, terms, weighte
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows, TableEncoder
 from discrete_itd.encoders.frames import as_frame, check_unique_names, in_kind
-from discrete_itd.encoders.rows import RowEstimate, ignored
+from discrete_itd.encoders.rows import RowEstimate, check_array_like, ignored
 from discrete_itd.light.densities import ColumnLayout, ForestScores, NotCoveredError, of_file
 from discrete_itd.storage.files import (
     CLASS,
@@ -153,7 +153,13 @@ class LightDensity:
         frame = as_frame(X)
         is_frame = frame is not None
         if frame is None:
-            frame = pd.DataFrame(np.asarray(X))
+            check_array_like(X)
+            array = np.asarray(X)
+            if array.ndim != 2:
+                raise ValueError(
+                    f"X must be a table or an array (N, C), got {array.ndim} dimensions"
+                )
+            frame = pd.DataFrame(array)
         else:
             check_unique_names(frame)
             frame = frame if frame is X else frame.reset_index(drop=True)

@@ -180,6 +180,18 @@ def test_names_the_column_that_does_not_fit(tmp_path):
         found.score_samples(row | {"z": 1})
 
 
+def test_says_what_is_no_table(tmp_path):
+    frame = pd.DataFrame({"a": ["x", "y"] * 20})
+    DiffusionDensity(denoiser="tree", random_state=0).fit(frame).save(tmp_path / "m")
+    scorer = light.load(tmp_path / "m")
+    for X in (None, 3, [{"a": "x"}]):
+        with pytest.raises(TypeError, match="table"):
+            scorer.score_samples(X)
+    for X in (np.array(["x"]), frame["a"], "x"):
+        with pytest.raises(ValueError, match=r"X must be a table or an array \(N, C\), got"):
+            scorer.score_samples(X)
+
+
 def test_log_mass_between_bounds_is_scipys():
     low = np.array([-np.inf, -1.0, 1.0, 3.0, -40.0, 30.0, -np.inf, 0.0, -35.0])
     high = np.array([0.3, 1.0, 2.0, np.inf, -31.0, 41.0, np.inf, 1e-3, 9.0])
