@@ -288,7 +288,7 @@ class DriftWatch:
     Examples
     --------
     >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
+    >>> from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
     >>> coins = pd.DataFrame({"a": ["x", "y"] * 200, "b": ["u", "v"] * 200})
     >>> density = DiffusionDensity(denoiser="tree", random_state=0)
     >>> detector = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(coins)
