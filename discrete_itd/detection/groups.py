@@ -89,6 +89,11 @@ def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
     """:func:`positions` in a table before a density is fitted to it, so that a long fit does not fail at its end."""
     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
     times, _ = with_parts(frame.columns, named(given))
+    for name in times:
+        if name in named(given):
+            raise ValueError(
+                f"column {name!r}: named in given=, but its parts stand for it in the model"
+            )
     names = [name for name in [*named(given), *times] if name in frame.columns]
     types, n_columns = density.column_types, frame.shape[1]
     if isinstance(types, Mapping):
@@ -116,9 +121,10 @@ def add_parts(given: Any, table: Any, density: DiffusionDensity) -> None:
     """Have a density that is to be fitted read the parts of points in time that define the group."""
     if isinstance(table, pd.DataFrame):
         types = density.column_types
+        times, parts = with_parts(table.columns, named(given))
         if not isinstance(types, Mapping):
-            types = {} if types is None else dict.fromkeys(table.columns, types)
-        _, parts = with_parts(table.columns, named(given))
+            kept = [name for name in table.columns if name not in times]
+            types = {} if types is None else dict.fromkeys(kept, types)
         if parts:
             density.set_params(column_types={**dict.fromkeys(parts), **types})
 

@@ -494,7 +494,14 @@ def column_specs(
         columns = dict.fromkeys(names, columns)
     if not isinstance(columns, Mapping | None):
         raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
-    _, parts = with_parts(names, columns or ())
+    sources, parts = with_parts(names, columns or ())
+    for name in sources:
+        if (columns or {}).get(name) is not None:
+            own = ", ".join(repr(part) for part in parts if source_of(part, [name]) is not None)
+            raise ValueError(
+                f"column {name!r}: column_types= has a kind for it, but its parts stand for it in"
+                f" the model, {own}"
+            )
     for name in columns or {}:
         if name not in names and name not in parts:
             where = "named in column_types=, but the table has no such column"

@@ -247,8 +247,12 @@ def test_errors_before_the_fit_name_the_column(monkeypatch):
         "date.week": "column 'date.week': named in given=",
         "turnover.month": "column 'turnover': 'turnover.month' needs points in time",
         ("shop", "date.month", "turnover"): "column 'turnover': named in given=",
+        ("date", "date.month"): "column 'date': named in given=, but its parts stand for it",
     }.items():
         with pytest.raises(ValueError, match=message):
             DiffusionOutlierDetector(given=given).fit(X)
     with pytest.raises(ValueError, match="names all columns"):
         DiffusionOutlierDetector(given=["date.month", "date.weekday"]).fit(X[["date"]])
+    twice = {"date": "continuous", "date.hour": "ordinal"}
+    with pytest.raises(ValueError, match=r"column 'date': column_types= has a kind .* 'date.hour'"):
+        TableEncoder.fit(X, twice)
