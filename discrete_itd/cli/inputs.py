@@ -31,14 +31,18 @@ if TYPE_CHECKING:
     from discrete_itd.detection.answers import Estimator
     from discrete_itd.estimators import DiffusionDensity
 
+SMALL_TABLE = 1 << 18  # bytes of a file whose scores take less than the import of torch
 
-def load_model(path: str, *, light: bool = False) -> Any:
+
+def load_model(path: str, *, light: bool = False, table: str | None = None) -> Any:
     """The density or the detector in a file; OSError or ValueError if it holds neither.
 
-    With ``light`` without torch, if scores, p-values and alarms are all that it is asked for.
+    With ``light`` without torch, if scores, p-values and alarms are all that it is asked for, and ``table`` is small or
+    would take no longer so.
     """
+    few = table is not None and os.path.isfile(table) and os.path.getsize(table) <= SMALL_TABLE
     try:
-        return read_model(path, light=light)
+        return read_model(path, light=light, few=few)
     except ValueError:
         if _is_table(path):
             raise UserError(
@@ -49,7 +53,7 @@ def load_model(path: str, *, light: bool = False) -> Any:
 
 def load_detector(args: argparse.Namespace, *, light: bool = False) -> Any:
     """The detector in the file of a command; UserError if it holds a density."""
-    model = load_model(args.model, light=light)
+    model = load_model(args.model, light=light, table=getattr(args, "table", None))
     if not detects(model):
         raise UserError(
             f"{args.model}: {args.command} needs a detector, as fit --detector makes; it is a density"

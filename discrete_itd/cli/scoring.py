@@ -65,7 +65,8 @@ def score(args: argparse.Namespace) -> None:
         raise UserError(
             "--discoveries is over all rows of one table: give a file instead of a folder"
         )
-    model = load_model(args.model, light=args.reasons is None and not args.given)
+    light = args.reasons is None and not args.given
+    model = load_model(args.model, light=light, table=args.table)
     threshold = _threshold(args, model)
     check_given(args.given, density_of(model))
     if threshold is None and detects(model):

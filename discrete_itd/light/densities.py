@@ -22,6 +22,8 @@ WIDE_SD = 2.0  # as of denoisers.marginal
 SD, LEAST_SD, MOST_LOG_VARIANCE = 0.5, 5e-4, 8.0  # as of denoisers.neural
 N_REGRESSED = 2  # as of denoisers.causal
 ROWS = 32  # of one product of matrices
+MOST_CLASSES = 512  # of a mixture whose many rows are not left to torch
+MOST_WHITENED = 64  # patterns of known numbers whose factors are kept
 CELLS = 1 << 20  # numbers that are computed at once
 LOG_ROOT = 0.5 * math.log(2 * math.pi)
 FAR = -30.0  # below it, the normal distribution function is computed by its asymptotic series
@@ -34,7 +36,13 @@ class NotCoveredError(ValueError):
 
 
 class ClosedForm(Protocol):
-    """Log-probabilities of encoded rows ``x`` (B, C), float64, NaN where a cell is missing."""
+    """Log-probabilities of encoded rows ``x`` (B, C), float64, NaN where a cell is missing.
+
+    ``keeps_pace`` says whether many rows take about as long as by torch.
+    """
+
+    @property
+    def keeps_pace(self) -> bool: ...
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         """Of the known cells: (B,), nats."""
@@ -151,6 +159,8 @@ def log_between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 class MarginalScores:
     """Independent columns."""
 
+    keeps_pace = True
+
     def __init__(self, data: Mapping[str, Any], arrays: Arrays, layout: ColumnLayout) -> None:
         self.layout = layout
         self._by_level = np.append(arrays["log_probs"].astype(float), 0.0)
@@ -201,6 +211,8 @@ def beside(fallback: MarginalScores | None, x: np.ndarray, own: np.ndarray) -> n
 
 class BayesNetScores:
     """A Bayesian network of the low-cardinality columns; rows in which a parent is missing are summed over it."""
+
+    keeps_pace = True
 
     def __init__(self, data: Mapping[str, Any], arrays: Arrays, layout: ColumnLayout) -> None:
         self.layout = layout
@@ -351,13 +363,22 @@ class MixtureScores:
         chol = arrays["chol"].astype(float)
         self._covariance = chol @ chol.swapaxes(1, 2) if chol.size else None
         reals = [*layout.reals] if self._mean.size else []
+        self._whitened: dict[tuple[int, ...], np.ndarray] = {}
         self._own = np.array(sorted([*layout.finite, *reals]), dtype=np.int64)
         self._place = {j: i for i, j in enumerate(layout.finite.tolist())}
         self._real = {j: r for r, j in enumerate(layout.reals.tolist())}
 
+    @property
+    def _width(self) -> int:
+        """Numbers of a row that are computed at once."""
+        return len(self._log_weights) * (1 if self._covariance is None else 1 + len(self._real))
+
+    @property
+    def keeps_pace(self) -> bool:
+        return self._width <= MOST_CLASSES
+
     def _batches(self, x: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-        width = len(self._log_weights) * (1 if self._covariance is None else 1 + len(self._real))
-        step = max(1, CELLS // 2 // width)
+        step = max(1, CELLS // 2 // self._width)
         for start in range(0, len(x), step):
             yield slice(start, start + step), x[start : start + step]
 
@@ -410,13 +431,24 @@ class MixtureScores:
             if not known:
                 continue
             rows = np.flatnonzero(inverse.ravel() == k)
-            factor = np.linalg.cholesky(self._covariance[:, known][:, :, known])  # pyright: ignore
-            whiten = np.linalg.inv(factor)  # (Z, r, r)
-            centred = numbers[rows][:, None, known] - self._mean[:, known]  # (B, Z, r)
+            whiten = self._whitening(tuple(known))  # (Z, r, r)
+            centred = [numbers[rows, r, None] - self._mean[:, r] for r in known]  # (B, Z) each
             for i, r in enumerate(known):
-                z = (centred[..., : i + 1] * whiten[:, i, : i + 1]).sum(2)
+                # term by term: a row's sum is the same in any batch
+                z = centred[0] * whiten[:, i, 0]
+                for m in range(1, i + 1):
+                    z += centred[m] * whiten[:, i, m]
                 out[r, rows] = log_normal(z) + np.log(whiten[:, i, i])
         return out
+
+    def _whitening(self, known: tuple[int, ...]) -> np.ndarray:
+        """Inverse Cholesky factors (Z, r, r) of the numbers ``known``, in their order; kept for later rows."""
+        if known not in self._whitened:
+            if len(self._whitened) >= MOST_WHITENED:
+                self._whitened.clear()
+            factor = np.linalg.cholesky(self._covariance[:, known][:, :, known])  # pyright: ignore
+            self._whitened[known] = np.linalg.inv(factor)
+        return self._whitened[known]
 
 
 class LeafPairs(NamedTuple):
@@ -445,6 +477,8 @@ def log_totals(values: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 class ForestScores:
     """A density forest (11), with products or Chow-Liu trees in its leaves."""
+
+    keeps_pace = True
 
     def __init__(self, data: Mapping[str, Any], arrays: Arrays, layout: ColumnLayout) -> None:
         self.layout = layout
@@ -692,6 +726,8 @@ class LeafTreeScores:
 class CausalScores:
     """A causal network (8) on independent columns or a Bayesian network, without high-cardinality columns."""
 
+    keeps_pace = True
+
     def __init__(self, data: Mapping[str, Any], arrays: Arrays, layout: ColumnLayout) -> None:
         base = _part(data["base"], arrays, "base", layout)
         if not isinstance(base, MarginalScores | BayesNetScores) or len(layout.high):
@@ -849,6 +885,10 @@ class RowMixtureScores:
         self._weights = weights["items"] if isinstance(weights, dict) else weights
         log_weights = np.log(np.array(self._weights, dtype=float))
         self._log_weights = log_weights - log_sum(log_weights, 0)
+
+    @property
+    def keeps_pace(self) -> bool:
+        return all(member.keeps_pace for member in self._members)
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         joint = np.stack([member.log_prob(x) for member in self._members], 1)

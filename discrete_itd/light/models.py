@@ -132,6 +132,11 @@ class LightDensity:
 
     # -- rows -------------------------------------------------------------------------------------
 
+    @property
+    def keeps_pace(self) -> bool:
+        """Whether many rows take about as long as by the class that wrote the file."""
+        return self._density.keeps_pace
+
     def rows(self, X: Any) -> Rows:
         """A table read and encoded, for several questions.
 
@@ -298,6 +303,11 @@ class LightDetector:
         self.offset_ = self.threshold_.offset
         eps = float(np.finfo(self.density_.layout.dtype).eps)
         self._rounding = rounding_of(eps, self._weights)
+
+    @property
+    def keeps_pace(self) -> bool:
+        """Whether many rows take about as long as by the class that wrote the file."""
+        return self.density_.keeps_pace
 
     def rows(self, X: Any) -> Rows:
         """As of :meth:`LightDensity.rows`."""

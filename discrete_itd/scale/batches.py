@@ -304,11 +304,17 @@ def read_model(
     trusted: Sequence[type] = (),
     *,
     light: bool = False,
+    few: bool = False,
 ) -> Estimator:
-    """The density or the detector in a file, with ``light`` without torch if it has the answers without."""
+    """The density or the detector in a file, with ``light`` without torch if it has the answers without.
+
+    Of ``few`` rows also if many would take longer so than by torch.
+    """
     if light:
         with suppress(NotCoveredError):
-            return cast("Estimator", light_load(path))
+            found = light_load(path)
+            if few or found.keeps_pace:
+                return cast("Estimator", found)
     from discrete_itd.detection.detector import DiffusionOutlierDetector
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.storage.stored import load_one_of

@@ -18,6 +18,7 @@ from discrete_itd.detection.answers import answers, checked_outputs
 from discrete_itd.light.densities import log_between
 from discrete_itd.recipes import BayesNet, Causal, Forest, Mixture, RowMixture, Trees
 from discrete_itd.scale import BatchScoring
+from discrete_itd.scale.batches import read_model
 
 CAUSAL = Causal(1, width=16, depth=1)
 RECIPES = {
@@ -322,3 +323,14 @@ def answers_by_torch(path, rows, outputs):
     model = BatchScoring(path).model()
     encoded = getattr(model, "density_", model).rows(rows)
     return answers(model, encoded, checked_outputs(model, outputs)).to_numpy()
+
+
+def test_many_rows_of_a_large_mixture_are_left_to_torch(tmp_path, monkeypatch):
+    rows = table(200)
+    density = DiffusionDensity(denoiser="mixture", random_state=0).fit(rows)
+    density.save(tmp_path / "d", card=False)
+    assert light.load(tmp_path / "d").keeps_pace
+    assert isinstance(read_model(tmp_path / "d", light=True), light.LightDensity)
+    monkeypatch.setattr("discrete_itd.light.densities.MOST_CLASSES", 1)
+    assert isinstance(read_model(tmp_path / "d", light=True), DiffusionDensity)
+    assert isinstance(read_model(tmp_path / "d", light=True, few=True), light.LightDensity)
