@@ -27,7 +27,6 @@ LAYERS = [
     {"models", "recipes", "images"},
     {"estimators"},
     {"detection"},
-    {"light"},
     {"plots", "scale", "testing"},
     {"reporting"},
     {"cli"},

@@ -31,18 +31,11 @@ if TYPE_CHECKING:
     from discrete_itd.detection.answers import Estimator
     from discrete_itd.estimators import DiffusionDensity
 
-SMALL_TABLE = 1 << 18  # bytes of a file whose scores take less than the import of torch
 
-
-def load_model(path: str, *, light: bool = False, table: str | None = None) -> Any:
-    """The density or the detector in a file; OSError or ValueError if it holds neither.
-
-    With ``light`` without torch, if scores, p-values and alarms are all that it is asked for, and ``table`` is small or
-    would take no longer so.
-    """
-    few = table is not None and os.path.isfile(table) and os.path.getsize(table) <= SMALL_TABLE
+def load_model(path: str) -> Any:
+    """The density or the detector in a file; OSError or ValueError if it holds neither."""
     try:
-        return read_model(path, light=light, few=few)
+        return read_model(path)
     except ValueError:
         if _is_table(path):
             raise UserError(
@@ -51,9 +44,9 @@ def load_model(path: str, *, light: bool = False, table: str | None = None) -> A
         raise
 
 
-def load_detector(args: argparse.Namespace, *, light: bool = False) -> Any:
+def load_detector(args: argparse.Namespace) -> Any:
     """The detector in the file of a command; UserError if it holds a density."""
-    model = load_model(args.model, light=light, table=getattr(args, "table", None))
+    model = load_model(args.model)
     if not detects(model):
         raise UserError(
             f"{args.model}: {args.command} needs a detector, as fit --detector makes; it is a density"

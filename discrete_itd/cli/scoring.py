@@ -1,4 +1,4 @@
-"""``discrete-itd score`` and ``watch``: rows of tables by a stored model, without torch where it has the answers.
+"""``discrete-itd score`` and ``watch``: rows of tables by a stored model.
 
 Log-probabilities with alarms, discoveries and reasons; and martingales.
 """
@@ -65,8 +65,7 @@ def score(args: argparse.Namespace) -> None:
         raise UserError(
             "--discoveries is over all rows of one table: give a file instead of a folder"
         )
-    light = args.reasons is None and not args.given
-    model = load_model(args.model, light=light, table=args.table)
+    model = load_model(args.model)
     threshold = _threshold(args, model)
     check_given(args.given, density_of(model))
     if threshold is None and detects(model):
@@ -239,7 +238,7 @@ def watch(args: argparse.Namespace) -> int:
         if same_file(args.state, path):
             raise UserError(f"{args.state}: --state is also read as another file")
     check_out(args.out, model=args.model, table=args.table, state=args.state)
-    detector = load_detector(args, light=True)
+    detector = load_detector(args)
     if not os.path.exists(args.state):
         level = LEVEL if args.level is None else args.level
         found = DriftWatch(detector, level=level, random_state=SEED)

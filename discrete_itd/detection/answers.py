@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from discrete_itd.detection.detector import DiffusionOutlierDetector
     from discrete_itd.estimators import DiffusionDensity
 
-    Estimator = (
-        DiffusionDensity | DiffusionOutlierDetector
-    )  # or, with these answers, of discrete_itd.light
+    Estimator = DiffusionDensity | DiffusionOutlierDetector
 
 # default outputs of each kind of model
 DENSITY_OUTPUTS = ("log_prob", "stderr")

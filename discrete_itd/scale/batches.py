@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -24,10 +24,7 @@ from discrete_itd.detection.answers import (
     answers,
     checked_outputs,
     density_of,
-    detects,
 )
-from discrete_itd.light import NotCoveredError
-from discrete_itd.light import load as light_load
 from discrete_itd.storage.files import content_digest
 from discrete_itd.validation import check_integer
 
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
 
     from discrete_itd.detection.answers import Estimator
 
-LIGHT = {"log_prob", "stderr", "nats", "score", "p_value", "alarm"}  # outputs that need no torch
 NULLABLE = {  # pandas' dtypes of Arrow's integers and booleans
     name.lower(): pandas_dtype(name)
     for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
@@ -74,8 +70,7 @@ class BatchScoring:
     n_reasons : int
         Maximal number of cells per reason.
     device : str
-        On the CPU a model that :func:`discrete_itd.light.load` reads is scored without torch, unless a "reason" is an
-        output: such a worker starts faster and takes a third of the memory.
+        Where the model is to run.
     n_threads : int, optional
         Threads of torch for each batch; by default its current number. Use one where engines run a worker for every
         core.
@@ -129,14 +124,11 @@ class BatchScoring:
         Threads that request it at the same time wait for one reading. It is shared and must not be changed. An OSError
         or ValueError if the file cannot be read as a model, or holds another model than expected.
         """
-        return self._read(light=False)
-
-    def _read(self, *, light: bool) -> Estimator:
         path = os.path.realpath(self.model_path)
         with _lock:
             status = os.stat(path)
             stamp = status.st_mtime_ns, status.st_size, status.st_ino
-            found, model = _read(path, stamp, self.device, tuple(self.trusted), light)
+            found, model = _read(path, stamp, self.device, tuple(self.trusted))
         if self.digest not in (None, found):
             raise ValueError(
                 f"{path}: another model than when the job was set up; set it up again, with one file for all workers"
@@ -180,17 +172,7 @@ class BatchScoring:
             check_integer("n_threads", self.n_threads, 1)
         if isinstance(self.keep, str):
             raise TypeError(f"keep must be a list of names, got the string {self.keep!r}")
-        # anything but a sequence of names is refused below
-        known = self.outputs is None or isinstance(self.outputs, list | tuple)
-        light = (
-            self.device == "cpu"
-            and not self.trusted
-            and known
-            and LIGHT.issuperset(self.outputs or ())
-        )
-        model = self._read(light=light)
-        if light and self.outputs is None and detects(model):  # reasons, too
-            model = self.model()
+        model = self.model()
         return model, checked_outputs(model, self.outputs)
 
 
@@ -292,29 +274,16 @@ def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
 
 @lru_cache(maxsize=8)
 def _read(
-    path: str, _stamp: tuple[int, ...], device: str, trusted: tuple[type, ...], light: bool
+    path: str, _stamp: tuple[int, ...], device: str, trusted: tuple[type, ...]
 ) -> tuple[str, Estimator]:
     """The digest of a file's content, and the model in it; the stamp changes when the file does."""
-    return content_digest(path), read_model(path, device, trusted, light=light)
+    return content_digest(path), read_model(path, device, trusted)
 
 
 def read_model(
-    path: str | os.PathLike[str],
-    device: str = "auto",
-    trusted: Sequence[type] = (),
-    *,
-    light: bool = False,
-    few: bool = False,
+    path: str | os.PathLike[str], device: str = "auto", trusted: Sequence[type] = ()
 ) -> Estimator:
-    """The density or the detector in a file, with ``light`` without torch if it has the answers without.
-
-    Of ``few`` rows also if many would take longer so than by torch.
-    """
-    if light:
-        with suppress(NotCoveredError):
-            found = light_load(path)
-            if few or found.keeps_pace:
-                return cast("Estimator", found)
+    """The density or the detector in a file."""
     from discrete_itd.detection.detector import DiffusionOutlierDetector
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.storage.stored import load_one_of
