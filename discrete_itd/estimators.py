@@ -172,11 +172,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         enough steps to be judged is not begun. Reading a table, a single step, and a pass through a stream are never
         cut short.
     validation_fraction : float, default=0.1
-        Share of the rows, or of the ``groups`` given to ``fit``, held out to stop training, to weigh members and to
-        choose the schedule.
+        Share of the rows, or of the ``groups`` given to ``fit``, held out to stop training and to weigh members.
     schedule : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
-        The order in which noise is removed along a path. "auto" takes that of the fewest nats on held-out rows for
-        ``n_evaluations``; with any other value, a "network" trains mostly on the noise of that schedule.
+        The order in which noise is removed along a path, on whose noise a "network" trains mostly: "coordinate", which
+        is that of "auto", makes known some columns after the others; "isotropic" lets all of them have one SNR, with
+        more steps where it carries more information.
     n_evaluations : int, default=128
         Denoiser evaluations per row that is scored along a path (by a "network"), divided into steps and at least two
         paths.
@@ -189,7 +189,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     ----------
     model_ : Model
         The fitted model at the level of tensors: encoder, denoiser, schedule, device and seed.
-        ``model_.schedule_table`` has the schedules tried, with their held-out nats at about equal cost, the best first.
         ``model_.companion`` is an exact model beside one that scores complete rows only: it proposes values where
         several cells are unknown, and answers where cells are half known (``information``). ``model_.stopped`` is
         "max_time" if the time ended anything, or left no time for it; "interrupted" by Ctrl-C; else why the training of

@@ -8,7 +8,6 @@ import torch
 from hypothesis import settings
 
 from discrete_itd import estimators
-from discrete_itd.likelihood import schedule_search
 from discrete_itd.models import combined, networks
 from discrete_itd.recipes import Decoder
 from discrete_itd.training import objectives
@@ -19,14 +18,12 @@ torch.set_num_threads(1)
 # so are the tables: the decoder mixtures among the candidates of a fit are smaller than a user's
 networks.QUICK_DECODER = combined.QUICK_DECODER = Decoder(256, n_points=256, max_steps=60)
 combined.LARGE_DECODER = Decoder(512, n_points=256, max_steps=60)
-# and the validations of a fit and its search of a schedule are fewer, on fewer draws and coarser grids
+# and the validations of a fit are fewer, on fewer draws
 SMALL = {
     (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),
     (objectives, "DRAWS"): 256,
     (objectives, "PILOT_NUMBERS"): 1,
     (objectives, "N_CELLS"): 16,
-    (schedule_search, "GRID"): 12,
-    (schedule_search, "PILOT_CELLS"): 1,
 }
 FULL = {key: getattr(*key) for key in SMALL}
 for (module, name), value in SMALL.items():

@@ -161,6 +161,18 @@ def distinct_paths(schedule: Schedule) -> int | None:
     return 1 if schedule.n_steps == 1 else None
 
 
+def paths_within(n_evaluations: int, schedule: Schedule) -> int:
+    """Number of paths within a budget of denoiser calls per row: at least two, unless the schedule has only one.
+
+    Examples
+    --------
+    >>> paths_within(64, CoordinateSchedule(2)), paths_within(1, CoordinateSchedule(2))
+    (32, 2)
+    """
+    within = max(2, n_evaluations // schedule.n_steps)
+    return min(within, distinct_paths(schedule) or within)
+
+
 def column_ranks(
     schedule: Schedule, uniform: Tensor, path: Tensor, free: Tensor, known: Tensor
 ) -> Tensor:
@@ -272,6 +284,18 @@ class Quadrature:
         for name in ("edges", "density", "_cdf", "_density"):
             setattr(other, name, getattr(self, name).to(device))
         return other
+
+    def schedule(self, n_steps: int) -> IsotropicSchedule:
+        """Steps at even quantiles of the density, the last one at its upper end.
+
+        Examples
+        --------
+        >>> levels = Quadrature(torch.tensor([0.01, 100.0]).log(), torch.ones(1)).schedule(2).levels
+        >>> [round(level, 3) for level in levels]
+        [1.0, 100.0]
+        """
+        u = (torch.arange(n_steps, device=self.edges.device) + 1) / n_steps
+        return IsotropicSchedule(tuple(self.points(u)[0].tolist()))
 
     def points(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """SNRs at quantiles ``u`` in [0, 1) and the weights d snr / density, same shape, float64."""

@@ -23,7 +23,6 @@ from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.likelihood.sampling import sample
-from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
@@ -106,11 +105,8 @@ class ImageDensity:
         """Choose the integration points and the steps of a path on encoded images."""
         if not len(x):
             raise ValueError("X must hold at least one image, got none")
-        generator = self.generator()
-        self.quadrature = pilot_quadrature(self.denoiser, x, generator)
-        (self.schedule,) = place_steps(
-            self.denoiser, x, self.quadrature, [self.n_steps], generator=generator
-        )
+        self.quadrature = pilot_quadrature(self.denoiser, x, self.generator())
+        self.schedule = self.quadrature.schedule(self.n_steps)
 
     @classmethod
     def from_diffusers(

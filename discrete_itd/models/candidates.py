@@ -181,9 +181,8 @@ class CandidateTable:
                 exact.setdefault(d, CandidateModel("companion", d, self.rows.held_out(d), 0.0))
             if exact:
                 answers = self.companion(list(exact.values()))
-        learned = chosen.denoiser is not self.rows.marginals
         candidates = pd.DataFrame(of_candidates)
-        return Fitted(chosen.denoiser, report, learned, members, answers, candidates)
+        return Fitted(chosen.denoiser, report, members, answers, candidates)
 
     def _without(self, one: CandidateModel, mixture: CandidateModel) -> CandidateModel:
         """A mixture without one of its members, the weights of the others fitted again."""

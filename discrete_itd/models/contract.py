@@ -128,8 +128,6 @@ class Fitted(NamedTuple):
     denoiser : Denoiser
     report : Report or None
         Of the training; None if nothing was trained.
-    learned : bool or None
-        Whether it has learned anything beyond independent columns; by default, whether the denoiser is another one.
     members, companion, candidates
         See :class:`~discrete_itd.models.model.Model`.
     seconds : float
@@ -138,7 +136,6 @@ class Fitted(NamedTuple):
 
     denoiser: Denoiser
     report: Report | None = None
-    learned: bool | None = None
     members: pd.DataFrame | None = None
     companion: Denoiser | None = None
     candidates: pd.DataFrame | None = None
@@ -425,6 +422,5 @@ def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
     with seeded(plan.network_seed, rows.device):
         made = recipe.fit(rows, plan)
     fitted = made if isinstance(made, Fitted) else Fitted(made)
-    denoiser = fitted.denoiser.eval().requires_grad_(False)
-    learned = denoiser is not rows.marginals if fitted.learned is None else fitted.learned
-    return fitted._replace(learned=learned, seconds=time.perf_counter() - start)
+    fitted.denoiser.eval().requires_grad_(False)
+    return fitted._replace(seconds=time.perf_counter() - start)

@@ -308,7 +308,7 @@ class Forest(Recipe):
     With ``epsilon`` the fit is a function of noisy counts and of what you declare. ``column_types`` must list the
     categories, or the edges of bins, of every column; values outside count for a level of their own. Names of columns
     are public, their dtypes are not looked at; the number of rows is private, too: what a model says of it is noisy.
-    Nothing else reads the rows: "held-out" nats, schedules, and the calibration rows of a detector are of rows drawn
+    Nothing else reads the rows: "held-out" nats, and the calibration rows of a detector are of rows drawn
     from the private model, so rates of false alarms are those of drawn rows, not guaranteed for others. The noise is
     drawn by the operating system. With a ``random_state`` it follows from this seed instead, and the model is private
     only as long as nobody else knows the seed, which the model keeps: a warning says so. Two fits to one table take

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd.channel import CoordinateSchedule, Quadrature, Schedule
-from discrete_itd.likelihood.schedule_search import Candidate, choose_path
+from discrete_itd.channel import CoordinateSchedule, Schedule
+from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.contract import (
     FitCallback,
     FitPlan,
@@ -23,18 +23,16 @@ from discrete_itd.models.contract import (
 from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split_evaluations
 from discrete_itd.models.training_tables import StreamedTable, TrainingTable
 from discrete_itd.progress import deferred_interrupts, stage
-from discrete_itd.training import mean_and_error, pilot_quadrature
+from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.distributed import led
 from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import check_random_state, warn
 
-# of the time that is left after training: what the choice of a schedule may take; the nats that the model then has on
-# held-out rows take the remainder
-SCHEDULE_SHARE = 0.7
+MOST_LEVELS = 64  # of the SNR along an isotropic path
 FEWEST_HELD_OUT = 8  # rows along paths, where there is no time for more
-# noise on which a network is trained, and judged, if the kind of schedule on which it will score is given
+# noise on which a network is trained, and judged, by the kind of schedule on which it will score
 PATTERNS = {"coordinate": (0.05, 0.95), "isotropic": (0.6, 0.4)}
 JUDGED = {"coordinate": (0.0, 1.0), "isotropic": (1.0, 0.0)}
 
@@ -55,18 +53,23 @@ def fit_model(
     checkpoint: Checkpoint | None = None,
     progress: FitCallback | None = None,
 ) -> Model:
-    """Fit a denoiser to rows and choose the schedule on which to score: :meth:`discrete_itd.DiffusionDensity.fit`.
+    """Fit a denoiser to rows, to be scored on a schedule: :meth:`discrete_itd.DiffusionDensity.fit`.
 
-    ``training`` is for networks; several share the time, each may take all the steps. If ``schedule`` specifies the
-    kind of noise on which rows are scored, this decides the noise of training in place of ``training.patterns``.
+    ``training`` is for networks; several share the time, each may take all the steps. The kind of noise on which rows
+    are scored, unless it is a noisy ``schedule`` of one's own, decides the noise of training in place of
+    ``training.patterns``.
     ``seed`` is the only source of randomness. The fit began at ``start``, by ``time.perf_counter``, and may take a
     ``share`` of ``training.max_time``. The checkpoint, from which training is resumed, is not removed. ``progress`` is
     called with the share done and the latest evaluation.
     """
     stage("dividing the rows")
     run = SharedRun(start=start, share=share)
-    kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
-    if isinstance(kind, str) and kind in PATTERNS:
+    kind = "coordinate"
+    if not isinstance(schedule, str):
+        kind = None if schedule.noisy else kind
+    elif schedule != "auto":
+        kind = schedule
+    if kind is not None:
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
     n_networks = max(1, denoiser.count_networks())
     plan = FitPlan(training, seed, progress, checkpoint, n_networks=n_networks, run=run)
@@ -101,12 +104,9 @@ def finished(
     schedule: str | Schedule,
     n_evaluations: int,
 ) -> Model:
-    """The model of a fitted denoiser: its schedule, and measurements. An interruption shortens the choice."""
-    tried: list[Candidate] = []
+    """The model of a fitted denoiser: its schedule, and measurements."""
     if isinstance(schedule, str):
-        stage("choosing the schedule")
-        tried = tried_schedules(fitted, plan, rows, schedule, n_evaluations)
-        schedule = tried[0].schedule
+        schedule = schedule_of_kind(schedule, fitted.denoiser, rows, n_evaluations)
     run, max_time = plan.run, plan.training.max_time
     stopped = "interrupted" if run.interrupted else report.stopped
     if not run.interrupted and (run.cut or run.left_out):
@@ -114,7 +114,6 @@ def finished(
         done = [f"ended {', '.join(run.cut)}"] if run.cut else []
         done += [f"left no time for {', '.join(run.left_out)}"] if run.left_out else []
         warn(f"max_time={max_time:g} {' and '.join(done)}: a longer fit would likely be better")
-    lines = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
     model = Model(
         encoder=table.encoder,
         denoiser=fitted.denoiser,
@@ -122,9 +121,6 @@ def finished(
         schedule=schedule,
         seed=plan.seed,
         history=pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields)),
-        schedule_table=pd.DataFrame(
-            lines, columns=pd.Index(["path", "steps", "paths", "nats", "stderr"])
-        ),
         members=fitted.members,
         stopped=stopped,
         candidates=fitted.candidates,
@@ -139,36 +135,19 @@ def finished(
     return replace(model, held_out=held_out, cost=cost)
 
 
-def tried_schedules(
-    fitted: Fitted, plan: FitPlan, rows: TrainingRows, kind: str, n_evaluations: int
-) -> list[Candidate]:
-    """Schedules of a kind ("auto": any) with their held-out nats, the best first; of the companion, if any."""
-    denoiser = fitted.denoiser
-    if denoiser.closed_form and (kind == "auto" or not denoiser.exact):
-        # any order, column by column, gives the closed form
-        schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
-        nats = mean_and_error(rows.held_out(denoiser))
-        return [Candidate("exact", schedule, 1, *nats)]
-    asked = fitted.companion or denoiser
-
-    def seconds_left() -> float:
-        return SCHEDULE_SHARE * plan.seconds_left()
-
-    def pilot() -> Quadrature:
-        seconds = seconds_left() / 2
-        return pilot_quadrature(asked, rows.x, rows.generator, seconds=seconds)
-
-    return choose_path(
-        asked,
-        rows.x,
-        rows.x_valid,
-        pilot,
-        kind="coordinate" if kind == "auto" and not fitted.learned else kind,
-        n_evaluations=split_evaluations(n_evaluations, rows.codebook)[2],
-        generator=rows.generator,
-        seconds_left=seconds_left,
-        ended=lambda: plan.run.cut.append("the comparison of schedules"),
-    )
+def schedule_of_kind(
+    kind: str, denoiser: Denoiser, rows: TrainingRows, n_evaluations: int
+) -> Schedule:
+    """The schedule of a kind with half of the evaluations of a row as steps: there are two paths."""
+    book = rows.codebook
+    most = max(1, split_evaluations(n_evaluations, book)[2] // 2)
+    if kind == "isotropic":
+        # independent columns have the same range of SNRs, and are cheap
+        quadrature = pilot_quadrature(rows.marginals, rows.x, rows.generator)
+        return quadrature.schedule(min(most, MOST_LEVELS))
+    if denoiser.closed_form:  # any order, column by column, gives the closed form
+        return CoordinateSchedule(1 if denoiser.independent else book.n_columns)
+    return CoordinateSchedule(min(most, max(1, book.n_columns - int(book.leading.sum()))))
 
 
 def seed_of_run(

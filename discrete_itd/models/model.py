@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule, check_schedule
+from discrete_itd.channel.schedules import paths_within
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.encoders import ABSENT, TableEncoder
@@ -29,7 +30,6 @@ from discrete_itd.likelihood import (
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
-from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.storage.files import TIMED
 from discrete_itd.storage.stored import Unbuilt
 from discrete_itd.storage.values import AnyFloat
@@ -191,8 +191,8 @@ class Model:
     schedule : Schedule
     seed : int
         Of the random orders and the noise on which rows are scored.
-    history, schedule_table : DataFrame
-        One line per validation during training; the schedules tried, the best first.
+    history : DataFrame
+        One line per validation during training.
     members, candidates : DataFrame or None
         Contribution and cost of each member of a mixture of rows; nats and costs of the compared models.
     stopped : str
@@ -211,7 +211,6 @@ class Model:
     schedule: Schedule
     seed: int
     history: StoredTable
-    schedule_table: StoredTable
     members: StoredTable | None
     stopped: str
     candidates: StoredTable | None = None

@@ -101,14 +101,13 @@ class Network(Recipe):
         denoiser = NeuralDenoiser(base, width=self.width, depth=self.depth, dropout=self.dropout)
         training = replace(plan.training, precision=self.precision, compiled=self.compiled)
         report = plan.train(denoiser.to(rows.device), rows, training)
-        learned = report.improved or base is not rows.marginals
         if base is not rows.marginals:
             # a history begins with independent columns; the base's gain has a closed form
             alone = rows.evaluation(rows.marginals)
             saved = alone.valid_nats - rows.held_out_nats(base)
             first = report.history[0].valid_nats + saved
             report.history.insert(0, alone._replace(valid_nats=first))
-        return Fitted(denoiser, report, learned)
+        return Fitted(denoiser, report)
 
     def check(self) -> Recipe:
         check_settings(self)
@@ -168,15 +167,14 @@ class Causal(Recipe):
         """The networks, or the mixture of them."""
         if self.n_orders == 1:
             denoiser, report = self.train_one(base, rows, plan)
-            learned = report.improved or base is not rows.marginals
-            return Fitted(never_worse(denoiser, base, rows), report, learned)
+            return Fitted(never_worse(denoiser, base, rows), report)
         one = replace(self, n_orders=1)
         fits = [fit_recipe(one, rows, part) for part in plan.of_members([1] * self.n_orders)]
         members = [fitted.denoiser for fitted in fits]
         weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
         weights = weights.clamp_min(LEAST_WEIGHT)  # all orders that were asked for are kept
         mixture = RowMixtureDenoiser(rows.codebook, members, weights)
-        return Fitted(mixture, fits[0].report, any(fitted.learned for fitted in fits))
+        return Fitted(mixture, fits[0].report)
 
     def is_affordable(self, rows: TrainingRows) -> bool:
         """Whether a network of this table is small enough to be trained in a reasonable time."""

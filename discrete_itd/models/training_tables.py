@@ -19,7 +19,7 @@ that needs fewer rows than there are reads all of the table, but takes only some
 | networks, mixtures of products | batches of all rows |
 | scales, bins, grids of times, mixtures of Gaussians | the sample |
 | graph of a Bayesian network, several trees, decoder mixtures | the sample |
-| weights, schedules and one-hot groups | the sample |
+| weights and one-hot groups | the sample |
 
 A stream that is not longer than the sample is read into memory. Where ``max_time`` leaves no time for several passes,
 the model is fitted to the sample alone. Batches that arrive over time (``partial_fit``) are not read again: counts of

@@ -584,7 +584,6 @@ def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
 def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, str]]:
     """Names and values that describe the model, its training data and its cost."""
     schema, history = density.encoder_.schema, density.history_
-    schedules = density.model_.schedule_table
     kinds = pd.Series([c.kind for c in schema]).value_counts()
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
     steps, seconds = history["step"].iloc[-1], history["seconds"].iloc[-1]
@@ -592,19 +591,12 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
     score = f"up to {density.n_evaluations} network evaluations per row"
     if density.denoiser_.closed_form:
         score = "a closed form, one call per row"
-    lines = [
+    return [
         ("training rows", f"{schema[0].n_rows:,}, part of them held out for validation"),
         ("columns", f"{len(schema)}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"),
         ("missing cells", f"{missing / max(1, cells):.1%} of the training table"),
         ("model", f"{density.denoiser_.n_parameters:,} parameters"),
         ("training", how),
-    ]
-    if len(schedules):
-        best = schedules.iloc[0]
-        used = f"{best['path']}, {best['steps']} steps, {best['paths']} paths per row"
-        lines.append(("schedule", used))
-    return [
-        *lines,
         ("a score", score),
         ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.model_.device}"),
         ("version", f"discrete_itd {__version__}"),

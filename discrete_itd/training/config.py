@@ -112,12 +112,6 @@ class Report:
     rollbacks: list[Rollback] = field(default_factory=list)
     max_steps: int = 0
 
-    @property
-    def improved(self) -> bool:
-        """Whether an evaluation was better than that of the initial weights."""
-        nats = [line.valid_nats for line in self.history]
-        return min(nats) < nats[0]
-
 
 @contextmanager
 def accelerated(denoiser: Denoiser, plan: TrainingPlan) -> Iterator[None]:

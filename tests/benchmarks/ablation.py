@@ -23,7 +23,6 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
 )
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.training import TrainingPlan, pilot_quadrature, seeded, train
 from discrete_itd.training import loop as run
 from tests.benchmarks.data import has_density, load_density
@@ -87,9 +86,7 @@ def main() -> None:
         CoordinateSchedule(n_columns // 4),
     )
     quadrature = pilot_quadrature(full, x, torch.Generator().manual_seed(0))
-    (isotropic,) = place_steps(
-        full, x, quadrature, [n_columns // 2], generator=torch.Generator().manual_seed(0)
-    )
+    isotropic = quadrature.schedule(n_columns // 2)
     score("path: isotropic, half as many steps", full, steps, isotropic)
     # other trainings
     variants: dict[str, tuple] = {

@@ -155,7 +155,7 @@ def made(method: str, table: Table, options: argparse.Namespace, file: Any) -> R
             note += "; weights " + ", ".join(
                 f"{m.member} {m.weight:.2f}" for m in values.itertuples()
             )
-        valid = float(model.model_.schedule_table.nats.iloc[0])
+        valid = model.model_.held_out.nats
         numbers = model.denoiser_.n_parameters
     else:
         train, valid_rows, test, sizes = coded(table)

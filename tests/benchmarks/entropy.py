@@ -22,7 +22,6 @@ from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, MixtureDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
-from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.recipes import Network
 from discrete_itd.training import pilot_quadrature
 from tests.benchmarks.tables import machine, markdown, mean_and_error
@@ -77,7 +76,7 @@ def main() -> None:
                 )
                 line("exact", f"integral (4), {name}", e)
             for n_steps in (8, 32):
-                (steps,) = place_steps(truth, train, quadrature, [n_steps], generator=generator)
+                steps = quadrature.schedule(n_steps)
                 line(
                     "exact",
                     f"path (6), {n_steps} steps x 4",

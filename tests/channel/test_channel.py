@@ -31,7 +31,7 @@ from discrete_itd.channel import (
     steps_needed,
 )
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.schedules import check_schedule
+from discrete_itd.channel.schedules import check_schedule, paths_within
 
 # -- state -----------------------------------------------------------------------------------------
 
@@ -459,3 +459,26 @@ def test_wrong_quadratures_are_refused(edges, density):
 
 def test_rounding_is_tight():
     assert rounding(torch.float64) < rounding(torch.float32)
+
+
+def test_calls_are_steps_times_paths():
+    schedule = IsotropicSchedule((1.0, 2.0))
+    assert paths_within(7, schedule) == 3
+    assert paths_within(1, schedule) == 2
+    # no path twice
+    assert paths_within(64, CoordinateSchedule(1)) == 1
+    assert paths_within(64, CoordinateSchedule(2, (1, 0))) == 1
+    assert paths_within(64, CoordinateSchedule(2, ((1, 0), (0, 1), (0, 1)))) == 3
+    assert paths_within(4, CoordinateSchedule(2, ((1, 0), (0, 1), (0, 1)))) == 2
+    assert paths_within(64, CoordinateSchedule(2)) == 32
+
+
+@LAW
+@given(st.lists(st.floats(0.01, 9), min_size=1, max_size=6), st.integers(1, 9))
+def test_steps_of_a_quadrature_have_equal_parts_of_its_density(density, n_steps):
+    edges = torch.linspace(-2, 3, len(density) + 1, dtype=torch.float64)
+    quadrature = Quadrature(edges, torch.tensor(density, dtype=torch.float64))
+    ends = torch.tensor([quadrature.low, *quadrature.schedule(n_steps).levels]).log()
+    cdf = torch.cat([torch.zeros(1), (torch.tensor(density) / sum(density)).cumsum(0)])
+    shares = np.diff(np.interp(ends, edges, cdf))
+    np.testing.assert_allclose(shares, 1 / n_steps, atol=1e-3)

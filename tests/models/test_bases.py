@@ -5,9 +5,8 @@ from fits import chain, mixed, noise, plan, training_rows
 
 from discrete_itd.denoisers import BayesNetDenoiser
 from discrete_itd.models import exact
-from discrete_itd.models.contract import fit_recipe
 from discrete_itd.models.exact import choose_base
-from discrete_itd.recipes import Independent, Mixture, Network, Trees
+from discrete_itd.recipes import Mixture, Trees
 
 TREE, MARGINALS = "BayesNetDenoiser", "MarginalDenoiser"
 
@@ -45,13 +44,6 @@ def test_a_mixture_leaves_continuous_columns_independent_only_as_a_base():
     assert base.means.shape[1] == 0
     rows = training_rows(chain())
     assert Mixture(2).fit(rows, plan()) is Mixture(2).fit_base(rows, plan())
-
-
-def test_independent_columns_have_learned_nothing():
-    rows = training_rows(chain())
-    assert not fit_recipe(Independent(), rows, plan()).learned
-    assert fit_recipe(Trees(), rows, plan()).learned
-    assert fit_recipe(Network(width=4, base="independent"), rows, plan()).learned
 
 
 # -- the base that predicts best -------------------------------------------------------------------

@@ -13,9 +13,9 @@ from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
+from discrete_itd.channel.schedules import paths_within
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import ABSENT, TableEncoder, categories
-from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.models import contract
 from discrete_itd.models import model as model_module
 from discrete_itd.models.fitting import JUDGED, PATTERNS
@@ -175,7 +175,7 @@ def test_the_history_names_independent_columns_once():
 @pytest.mark.parametrize(
     ("schedule", "kind"),
     [
-        ("auto", None),
+        ("auto", "coordinate"),
         ("coordinate", "coordinate"),
         ("isotropic", "isotropic"),
         (CoordinateSchedule(5, (4, 2, 0, 1, 3)), "coordinate"),
@@ -193,11 +193,13 @@ def test_training_keeps_to_the_noise_of_a_schedule_that_is_given(monkeypatch, sc
     assert sum(plan.patterns) == pytest.approx(sum(plan.judged)) == 1
 
 
-def test_a_schedule_of_a_kind_is_chosen():
-    table = fit(chain(), RECIPES["tree"], schedule="isotropic").model_.schedule_table
-    assert len(table) > 1
-    assert set(table["path"]) == {"isotropic"}
-    assert table["nats"].is_monotonic_increasing
+def test_schedules_of_a_kind_have_two_paths():
+    models = [fit(chain(), TINY, schedule=k, n_evaluations=6) for k in ("auto", "coordinate")]
+    assert [m.model_.schedule for m in models] == [CoordinateSchedule(3)] * 2
+    isotropic = fit(chain(), RECIPES["tree"], schedule="isotropic", n_evaluations=16)
+    assert isotropic.model_.schedule.n_steps == 8
+    whole = CoordinateSchedule(chain().shape[1])
+    assert fit(chain(), RECIPES["tree"]).model_.schedule == whole
 
 
 @pytest.mark.parametrize("n", [2, 5, 16, 128])
