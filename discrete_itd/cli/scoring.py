@@ -47,6 +47,7 @@ from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold, percent
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
+from discrete_itd.storage.files import locked
 from discrete_itd.validation import warn
 
 if TYPE_CHECKING:
@@ -238,6 +239,14 @@ def watch(args: argparse.Namespace) -> int:
         if same_file(args.state, path):
             raise UserError(f"{args.state}: --state is also read as another file")
     check_out(args.out, model=args.model, table=args.table, state=args.state)
+    with locked(args.state):
+        found = _watch(args)
+    say(args.out, f"{shown(args.table)}: {found}")
+    return int(found.alarm_ is not None)
+
+
+def _watch(args: argparse.Namespace) -> DriftWatch:
+    """The watch after the rows, whose state is written."""
     detector = load_detector(args)
     if not os.path.exists(args.state):
         level = LEVEL if args.level is None else args.level
@@ -257,8 +266,7 @@ def watch(args: argparse.Namespace) -> int:
             pass
     # last: a call that fails before can be repeated
     save_whole(args.state, found.save)
-    say(args.out, f"{shown(args.table)}: {found}")
-    return int(found.alarm_ is not None)
+    return found
 
 
 def _watched(

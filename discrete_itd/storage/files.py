@@ -105,6 +105,36 @@ def remove_leftovers(path: AnyPath) -> None:
                 left.unlink()
 
 
+@contextmanager
+def locked(path: AnyPath) -> Iterator[None]:
+    """Keep other processes out of such a block for the same path; BlockingIOError if one is in it.
+
+    For a file that is read, and written anew some time later. The lock is on a file beside it, which goes at the end;
+    one that a kill has left bars nobody.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = Path(os.path.realpath(path))
+    beside = path.with_name(f".{path.name}.lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with open(beside, "rb+", opener=lambda name, _: os.open(name, flags, 0o666)) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # else the one that had the lock has just removed this file
+            is_free = os.path.samestat(os.stat(beside), os.fstat(file.fileno()))
+        except (BlockingIOError, FileNotFoundError):
+            is_free = False
+        except OSError:  # no locks in this file system
+            is_free = True
+        if not is_free:
+            raise BlockingIOError(errno.EAGAIN, "another run is writing it", os.fspath(path))
+        try:
+            yield
+        finally:
+            beside.unlink(missing_ok=True)
+
+
 def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     """Write a state of one of :data:`KINDS` as :func:`write_whole` does, equal states to equal bytes.
 
@@ -113,9 +143,9 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     """
     header, tensors = state
     if all(isinstance(v, np.ndarray) for v in tensors.values()):
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
     else:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     header = {"format": FORMAT, "kind": kind, **header}
@@ -129,8 +159,10 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     for part, tensor in tensors.items():
         if _dtype(tensor) not in DTYPES:
             raise ValueError(f"{name}: {part} is of type {tensor.dtype}, which no file holds")
-    # one entry of metadata alone: the package writes several in an order of chance
-    write_whole(path, lambda partial: save_file(tensors, partial, {KEY: text}))
+    # one entry of metadata alone: the package writes several in an order of chance; and bytes, as the errors of its own
+    # writing, like that of a full disk, are no OSErrors
+    content = save(tensors, {KEY: text})
+    write_whole(path, lambda partial: partial.write_bytes(content))
     return stated[DIGEST]
 
 

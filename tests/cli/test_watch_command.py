@@ -9,7 +9,7 @@ import pytest
 
 from discrete_itd import DriftWatch
 from discrete_itd.cli import main, tables
-from discrete_itd.storage.files import content_digest
+from discrete_itd.storage.files import content_digest, locked
 from tests.detection.test_watch import detector, table
 from tests.examples import refused, run
 
@@ -104,3 +104,11 @@ def test_what_is_wrong_is_one_line_and_no_file(place, capsys, line, message):
     detector(1).save("e.safetensors", card=False)
     DriftWatch(detector()).save("old")
     refused(line, message, place, capsys)
+
+
+def test_two_calls_do_not_write_one_state(place, capsys):
+    with locked("w"):
+        refused(f"{WATCH} a.csv --state w", "w: another run is writing it", place, capsys)
+        run(f"{WATCH} a.csv --state v", capsys)
+    out, _ = run(f"{WATCH} a.csv --state w", capsys)
+    assert "300 rows watched" in out

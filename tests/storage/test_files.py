@@ -6,9 +6,11 @@ import functools
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -400,6 +402,45 @@ def test_a_failing_writer_leaves_the_old_file(tmp_path):
         files.write_whole(path, write)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["f.txt"]
+
+
+def test_a_full_disk_is_an_oserror_and_leaves_the_old_file(model, tmp_path):
+    path, card = tmp_path / "m.safetensors", tmp_path / "m.safetensors.md"
+    model.save(path)
+    before = path.read_bytes()
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, most[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            model.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert path.read_bytes() == before
+    assert {*tmp_path.iterdir()} <= {path, card}
+
+
+def test_one_at_a_time_is_in_a_lock(tmp_path):
+    path, n_times = tmp_path / "count", 50
+    path.write_text("0")
+
+    def count(_):
+        n_left = n_times
+        while n_left:
+            with contextlib.suppress(BlockingIOError), files.locked(path):
+                path.write_text(str(int(path.read_text()) + 1))
+                n_left -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, range(4)))
+    assert path.read_text() == str(4 * n_times)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_lock_that_a_kill_has_left_bars_nobody(tmp_path):
+    (tmp_path / ".f.lock").touch()
+    with files.locked(tmp_path / "f"), pytest.raises(BlockingIOError, match="another run"):
+        files.locked(tmp_path / "f").__enter__()
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_whole_file_replaces_the_old_one(tmp_path):
