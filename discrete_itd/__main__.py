@@ -1,4 +1,4 @@
-"""``python -m discrete_itd``, and for several processes ``torchrun --nproc-per-node 2 -m discrete_itd fit ...``."""
+"""``python -m discrete_itd``."""
 
 import sys
 

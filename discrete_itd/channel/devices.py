@@ -11,7 +11,6 @@ waits for two denoisers: those of images check their inputs in every call, and f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -22,12 +21,10 @@ from torch import Tensor
 def resolve_device(name: str) -> torch.device:
     """The device of that name; ValueError if this machine has no such device.
 
-    "auto" is CUDA if available, and for each of several processes on a machine its own GPU.
+    "auto" is CUDA if available.
     """
     if isinstance(name, str) and name == "auto":
-        own = os.environ.get("LOCAL_RANK")  # set by torchrun
-        cuda = "cuda" if own is None else f"cuda:{own}"
-        return torch.device(cuda if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device, dtype=torch.float64)  # sums of nats need it

@@ -12,13 +12,9 @@ import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from discrete_itd.cli.messages import UserError, note, one_line
 from discrete_itd.cli.options import parse
-
-if TYPE_CHECKING:
-    from discrete_itd.training.distributed import Team
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args = parse(sys.argv[1:] if argv is None else argv)
         except UserError as error:
-            if os.environ.get("RANK", "0") == "0":  # one process of a job speaks for all
-                print(f"discrete-itd: error: {one_line(error)}", file=sys.stderr)
+            print(f"discrete-itd: error: {one_line(error)}", file=sys.stderr)
             return 2
         try:
             code = _run(args)
@@ -63,37 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Namespace) -> int | None:
-    """Run one command, by all processes of a job; its exit code."""
+    """Run one command; its exit code."""
     from discrete_itd.progress import lines_now_and_then
     from discrete_itd.validation import from_shell
 
     module, function = COMMANDS[args.command]
     with lines_now_and_then(), from_shell():
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-            return getattr(import_module(f"discrete_itd.cli.{module}"), function)(args)
-        from discrete_itd.training.distributed import job
-
-        with job() as team:
-            if team.rank:
-                return _help(team)
-            try:
-                return getattr(import_module(f"discrete_itd.cli.{module}"), function)(args)
-            finally:
-                team.dismiss()
-
-
-def _help(team: Team) -> int:
-    """Take part in trainings, as a process other than the first one in a job of ``torchrun``."""
-    from discrete_itd.training.distributed import FitError
-
-    while True:
-        try:
-            if team.follow() is None:
-                return 0
-        except FitError:  # process 0 says why
-            continue
-        except KeyboardInterrupt:
-            return 130
+        return getattr(import_module(f"discrete_itd.cli.{module}"), function)(args)
 
 
 # module and function of each command

@@ -34,7 +34,6 @@ from discrete_itd.storage.stored import SCHEDULES, Persistent
 from discrete_itd.storage.values import Like
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
-from discrete_itd.training.distributed import team_of_process
 from discrete_itd.validation import (
     check_random_state,
     check_share,
@@ -253,7 +252,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """
         share = self._check_parameters()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        seed = team_of_process().agreed(seed)
         if isinstance(self.density, FrozenEstimator):
             density, fraction = cast(DiffusionDensity, self.density.estimator), None
             check_is_fitted(density)

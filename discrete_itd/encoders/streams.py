@@ -7,7 +7,6 @@ positions: whatever the order in which parts are read, it is the same sample.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from discrete_itd.encoders.observed import Observed
 BATCH_CELLS, MOST_BATCH = 1 << 20, 1 << 16  # cells and rows that are read at once
 Positions = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
-EVEN = 0.95  # least share of the rows of the largest shard that the smallest must have
 PAGE_BUFFER = 1 << 20  # bytes; column chunks are read by pages, or a row group would be read whole
 
 
@@ -135,25 +133,6 @@ class ParquetStream:
                         yield StreamPart.of(batch.to_pandas(), start)
                         start += batch.num_rows
 
-    def positions(self) -> Iterator[Positions]:
-        """Positions of all rows, in parts; nothing is read."""
-        for _, _, start, n in self._groups:
-            yield np.arange(start, start + n)
-
-    def shard(self, rank: int, size: int) -> ParquetStream | None:
-        """Some row groups, about as many rows for each ``rank`` below ``size``; None if they are too few for that."""
-        dealt: list[list[Group]] = [[] for _ in range(size)]
-        n_rows = [0] * size
-        for group in sorted(self._groups, key=lambda group: -group.n_rows):
-            least = n_rows.index(min(n_rows))
-            dealt[least].append(group)
-            n_rows[least] += group.n_rows
-        if min(n_rows) < max(1, EVEN * max(n_rows)):
-            return None
-        own = copy.copy(self)
-        own._groups, own._n_rows = sorted(dealt[rank]), n_rows[rank]
-        return own
-
 
 class RemainingStream:
     """The rows of a stream whose positions have hashes, by a salt, above a bound."""
@@ -165,17 +144,6 @@ class RemainingStream:
     def parts(self, rng: np.random.Generator | None = None) -> Iterator[StreamPart]:
         for part in self.stream.parts(rng):
             yield part.take(self._remain(part.positions))
-
-    def positions(self) -> Iterator[Positions]:
-        """See :class:`ParquetStream`."""
-        for positions in cast(ParquetStream, self.stream).positions():
-            yield positions[self._remain(positions)]
-
-    def shard(self, rank: int, size: int) -> RemainingStream | None:
-        """See :class:`ParquetStream`; None for a stream without shards."""
-        find = getattr(self.stream, "shard", None)
-        shard = None if find is None else find(rank, size)
-        return None if shard is None else RemainingStream(shard, self.salt, int(self.bound))
 
     def _remain(self, positions: Positions) -> NDArray[np.bool_]:
         return position_hashes(positions, self.salt) > self.bound

@@ -28,7 +28,6 @@ from discrete_itd.progress import deferred_interrupts, stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
-from discrete_itd.training.distributed import Team, team_of_process
 from discrete_itd.training.loop import seeded, train
 from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 from discrete_itd.validation import check_integer
@@ -272,7 +271,6 @@ class SharedRun:
     interrupted: bool = False  # whether the user has ended the fit: no later training makes a step
     start: float = field(default_factory=time.perf_counter)  # when the fit began
     share: float = 1.0  # of ``max_time``: the rest is for what follows the fit of the density
-    team: Team = field(default_factory=team_of_process)  # the processes that train
     cut: list[str] = field(default_factory=list)  # steps that max_time ended early
     left_out: list[str] = field(default_factory=list)  # steps that were not begun for lack of time
 
@@ -397,7 +395,6 @@ class FitPlan:
             progress=shown if self.progress else None,
             checkpoint=None if checkpoint is None else checkpoint.part(self.index),
             source=rows.source,
-            team=self.run.team,
             is_hopeless=self.is_hopeless,
         )
         self.run.interrupted |= report.stopped == "interrupted"

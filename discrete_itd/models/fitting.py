@@ -26,7 +26,6 @@ from discrete_itd.progress import deferred_interrupts, stage
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
-from discrete_itd.training.distributed import led
 from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import check_random_state, warn
 
@@ -37,7 +36,6 @@ PATTERNS = {"coordinate": (0.05, 0.95), "isotropic": (0.6, 0.4)}
 JUDGED = {"coordinate": (0.0, 1.0), "isotropic": (1.0, 0.0)}
 
 
-@led
 def fit_model(
     table: TrainingTable,
     training: TrainingPlan,

@@ -28,7 +28,6 @@ them add up, and bounded samples are kept.
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import time
@@ -54,7 +53,6 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import (
-    EVEN,
     RemainingStream,
     Stream,
     Survey,
@@ -477,7 +475,6 @@ class StreamedRows:
     ) -> None:
         self.stream, self.encoder, self.device = stream, encoder, device
         self._n_read = self.n_rows = n_read
-        self._rank, self._size = 0, 1  # of the process that it is for
 
     def count(self, book: Codebook) -> CellCounts:
         counts = CellCounts.of(book, self.chunks())
@@ -490,27 +487,6 @@ class StreamedRows:
     def chunks(self) -> Iterator[Tensor]:
         for x in self.encoded():
             yield x.to(self.device)
-
-    def part(self, rank: int, size: int) -> StreamedRows:
-        """The rows of some row groups, or every ``size``-th row of a stream without them: then all rows are read.
-
-        Also of a stream in which many rows have no cell, perhaps all of a row group.
-        """
-        if size > self.n_rows:
-            return self
-        own, shards = copy.copy(self), [self.stream.shard(r, size) for r in range(size)]
-        numbers = [0 if shard is None else sum(map(len, shard.positions())) for shard in shards]
-        if not all(numbers) or self.n_rows < EVEN * self._n_read:
-            own.n_rows, own._rank, own._size = self.n_rows // size, rank, size
-        else:
-            own.stream = cast(RemainingStream, shards[rank])
-            own._n_read, own.n_rows = numbers[rank], numbers[rank] * self.n_rows // self._n_read
-        return own
-
-    def to(self, device: torch.device) -> StreamedRows:
-        moved = copy.copy(self)
-        moved.device = device
-        return moved
 
     def batches(self, size: int, generator: torch.Generator, n_batches: int) -> StreamedBatches:
         return StreamedBatches(self, size, generator, n_batches)
@@ -527,8 +503,6 @@ class StreamedRows:
         salt = 0 if rng is None else int(rng.integers(2**62))
         for part in self.stream.parts(rng):
             n_read += len(part.frame)
-            if self._size > 1:
-                part = part.take(part.positions % self._size == self._rank)
             if share < 1:
                 part = part.take(position_hashes(part.positions, salt) < np.uint64(share * EVERY))
             if len(part.frame):
@@ -565,7 +539,7 @@ class StreamedBatches:
             self._begin()
             batch = next(self._epoch, None)
             if batch is None and self._share == 1:
-                raise ValueError("a process has no row with a cell that is not missing")
+                raise ValueError("there is no row with a cell that is not missing")
         self._position += 1
         return batch.to(self._source.device)
 

@@ -32,15 +32,6 @@ from discrete_itd.training.config import (
     TrainingPlan,
     accelerated,
 )
-from discrete_itd.training.distributed import (
-    EVALUATE,
-    LOAD,
-    STEP,
-    MeanLoss,
-    Team,
-    Training,
-    Weights,
-)
 from discrete_itd.training.objectives import (
     DRAWS,
     Evaluator,
@@ -91,7 +82,6 @@ def train(
     progress: Callable[[float, Evaluation], object] | None = None,
     checkpoint: Checkpoint | None = None,
     source: RowSource | None = None,
-    team: Team | None = None,
     loss_at: Callable[[float], Loss] | None = None,
     is_hopeless: Callable[[Tensor], bool] | None = None,
 ) -> Report:
@@ -116,10 +106,8 @@ def train(
         returns at once; remove it when the model is saved.
     source : RowSource, optional
         Source of batches, if ``x`` is only a sample of the training rows.
-    team : Team, optional
-        Other processes that take part, see :mod:`discrete_itd.training.distributed`; this is process 0.
     loss_at : callable, optional
-        The objective of a step at a share of the training, in place of the plan's; in a team of one.
+        The objective of a step at a share of the training, in place of the plan's.
     is_hopeless : callable, optional
         Whether to end the training, given the code lengths that the first held-out rows, (n,), would have if it gained
         as much again as it did until now. Called after ``EARLIEST_END``, for denoisers with a closed form.
@@ -135,8 +123,6 @@ def train(
         If the checkpoint is damaged or belongs to another run; the denoiser is unchanged then.
     OSError
         If the first state cannot be written. Later failures are warnings.
-    RuntimeError
-        If another process has ended.
 
     Warns
     -----
@@ -152,11 +138,10 @@ def train(
         progress=progress,
         checkpoint=checkpoint,
         source=source,
-        team=team,
         loss_at=loss_at,
         is_hopeless=is_hopeless,
     )
-    report, team = run.report, run.team
+    report = run.report
     try:
         if not run.resume():
             run.begin()
@@ -167,10 +152,6 @@ def train(
         if not report.history:
             raise  # there are no weights yet to keep
         report.stopped = "interrupted"
-    except RuntimeError as error:
-        raise team.explained(error) from error
-    finally:
-        team.stop()
     run.average.restore(run.parameters.values())
     denoiser.eval()
     state = run.kept if report.stopped == "interrupted" else run.state()
@@ -230,14 +211,13 @@ class Run:
         progress: Callable[[float, Evaluation], object] | None = None,
         checkpoint: Checkpoint | None = None,
         source: RowSource | None = None,
-        team: Team | None = None,
         loss_at: Callable[[float], Loss] | None = None,
         is_hopeless: Callable[[Tensor], bool] | None = None,
     ) -> None:
         self.start = time.perf_counter()
         self.denoiser, self.x, self.x_valid, self.plan = denoiser, x, x_valid, plan
         self.generator, self.progress, self.checkpoint = generator, progress, checkpoint
-        self.team, self.source = team or Team(), source or TensorRows(x)
+        self.source = source or TensorRows(x)
         self.loss_at, self.is_hopeless = loss_at, is_hopeless
         n_rows = self.source.n_rows
         self.identity = describe(denoiser, x, x_valid, plan, n_rows) if checkpoint else {}
@@ -246,11 +226,9 @@ class Run:
         self.optimizer = Optimizer(
             self.parameters, plan.weight_decay, plan.max_gradient * x.shape[1]
         )
-        size = min(plan.batch_size, max(32, n_rows // 8))
-        self.batch_size = max(1, size // self.team.size)
-        own = self.source.part(self.team.rank, self.team.size)
+        self.batch_size = min(plan.batch_size, max(32, n_rows // 8))
         self.batches = batches_with(
-            own, denoiser.constants, self.batch_size, generator, plan.max_steps
+            self.source, denoiser.constants, self.batch_size, generator, plan.max_steps
         )
         self.report = Report(max_steps=plan.max_steps)
         self.quadrature: Quadrature | None = None
@@ -281,18 +259,13 @@ class Run:
 
     def use(self, quadrature: Quadrature | None, seed: int) -> None:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
-        self.quadrature, self.seed, plan, team = quadrature, seed, self.plan, self.team
-        loss, judge = losses(plan, quadrature)
+        self.quadrature, self.seed, plan = quadrature, seed, self.plan
+        self.loss, judge = losses(plan, quadrature)
         n_draws = DRAWS
         if plan.max_time is not None and judge.repeats:
             in_time = EVALUATION_SHARE * plan.max_time / seconds_of_row(self.denoiser, self.x)
             n_draws = max(FEWEST_DRAWS, min(DRAWS, int(in_time)))
-        self.evaluator = Evaluator(judge, team.part(self.x_valid), seed, n_draws)
-        if team.size > 1:
-            task = plan, quadrature, seed, self.batch_size, self.weights(), self.x.device
-            team.start(Training(self.denoiser, *task), self.source, self.x_valid)
-        self.mean = MeanLoss(self.denoiser, loss)
-        self.mean_loss = team.together(self.mean)
+        self.evaluator = Evaluator(judge, self.x_valid, seed, n_draws)
 
     def finish(self) -> None:
         """Train to the end."""
@@ -381,9 +354,8 @@ class Run:
         if self.is_short():
             warm = max(warm, share / WARMUP_SHARE)
         rate *= min(1.0, warm)
-        self.team.command(STEP, rate, self.step)
         if self.loss_at is not None:
-            self.mean.loss = self.loss_at(share)
+            self.loss = self.loss_at(share)
         loss = self.mean_loss(self.generator, *next(self.batches))
         self.norms.append(self.optimizer.step(loss, rate))
         self.step += 1
@@ -392,12 +364,15 @@ class Run:
         self.average.follow(self.parameters.values())
         self.losses.append(loss.detach())
 
+    def mean_loss(self, generator: torch.Generator, x: Tensor, *constants: Tensor) -> Tensor:
+        """Mean nats of rows ``x`` (B, C): a scalar."""
+        return self.loss.nats(self.denoiser, x, generator, *constants).mean()
+
     def evaluate(self) -> None:
         """Validate the average."""
         start = time.perf_counter()
-        self.team.command(EVALUATE)
         self.nats = self.evaluator(self.average.model)
-        valid = self.team.mean_and_error(self.nats)
+        valid = mean_and_error(self.nats)
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
         self.losses.clear()
         seconds = time.perf_counter() - self.start
@@ -410,7 +385,7 @@ class Run:
     def is_given_up(self) -> bool:
         """Whether the training is hopeless, even if it gained as much again as so far."""
         share, lines = self.done_share(), self.report.history
-        if self.is_hopeless is None or not self.denoiser.closed_form or self.team.size > 1:
+        if self.is_hopeless is None or not self.denoiser.closed_form:
             return False
         if not EARLIEST_END < share < 1:
             return False
@@ -424,22 +399,11 @@ class Run:
             return
         self.cut *= RATE_CUT
         self.average.restore(self.parameters.values())
-        self.share_weights()
 
     @property
     def moving(self) -> dict[str, Tensor]:
         """The tensors that every step changes, by name."""
         return {**self.optimizer.tensors, **self.average.tensors}
-
-    def weights(self) -> Weights:
-        """What other processes need to continue from the weights of this one."""
-        return self.average.n_steps, copies(self.moving)
-
-    def share_weights(self) -> None:
-        """Let the other processes continue from the weights of this one."""
-        if self.team.size > 1:
-            self.team.command(LOAD)
-            self.team.send(self.weights())
 
     # -- divergence ----------------------------------------------------------------------------
 
@@ -470,7 +434,6 @@ class Run:
         restore(self.moving, self.kept.tensors)  # not the best weights, which were validated
         self.average.n_steps = self.kept.n_averaged
         self.average.stale = min(self.average.stale, self.kept.stale)
-        self.share_weights()
         self.losses.clear()
         self.astray = 0
         self.cut *= RATE_CUT

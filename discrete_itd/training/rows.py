@@ -49,14 +49,6 @@ class RowSource(Protocol):
         """Every row once, in parts (B, C) that fit in memory."""
         ...
 
-    def part(self, rank: int, size: int) -> RowSource:
-        """The rows on which process ``rank`` of ``size`` trains: all of them if there are fewer than processes."""
-        ...
-
-    def to(self, device: torch.device) -> RowSource:
-        """The same rows on a device."""
-        ...
-
     def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Batches:
         """Batches (``size``, C) of rows in random order; the generator is on their device.
 
@@ -83,12 +75,6 @@ class TensorRows:
     def chunks(self) -> Iterator[Tensor]:
         yield self.x
 
-    def part(self, rank: int, size: int) -> TensorRows:
-        return TensorRows(self.x[rank::size]) if 1 < size <= len(self.x) else self
-
-    def to(self, device: torch.device) -> TensorRows:
-        return TensorRows(self.x.to(device))
-
     def batches(self, size: int, generator: torch.Generator, n_batches: int) -> TensorBatches:
         return TensorBatches(self.x, size, generator)
 
@@ -110,12 +96,6 @@ class MappedRows:
 
     def chunks(self) -> Iterator[Tensor]:
         return map(self._function, self._source.chunks())
-
-    def part(self, rank: int, size: int) -> MappedRows:
-        return MappedRows(self._source.part(rank, size), self._function)
-
-    def to(self, device: torch.device) -> MappedRows:
-        return MappedRows(self._source.to(device), self._function)
 
     def batches(self, size: int, generator: torch.Generator, n_batches: int) -> MappedBatches:
         return MappedBatches(self._source.batches(size, generator, n_batches), self._function)

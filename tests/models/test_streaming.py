@@ -267,45 +267,6 @@ def test_memory_does_not_grow_with_the_rows():
     assert peak(32) < 1.5 * peak(8)
 
 
-@pytest.mark.parametrize("groups", [None, 100, 2000])
-def test_processes_share_the_rows_of_a_stream(groups, tmp_path, monkeypatch):
-    """Each row is one process's, and its batches hold rows of its own alone; others are not even read, if possible."""
-    rows = frame()
-    if groups is None:
-        _, training = read(rows)
-    else:
-        rows.to_parquet(tmp_path / "rows.parquet", row_group_size=groups)
-        monkeypatch.setattr(streams, "MOST_BATCH", 64)
-        _, training = read(rows, of=tmp_path)
-    source = training.source
-    every = ordered(torch.cat(list(source.chunks())))
-    parts = [source.part(rank, 3).to(CPU) for rank in range(3)]
-    shares = [torch.cat(list(part.chunks())) for part in parts]
-    n_read = [sum(len(p.frame) for p in part.stream.parts()) for part in parts]
-    assert (max(n_read) < N / 2) == (groups == 100)
-    assert min(map(len, shares)) > len(every) / 4
-    torch.testing.assert_close(ordered(torch.cat(shares)), every, equal_nan=True, atol=0, rtol=0)
-    own = {tuple(x) for x in shares[1].nan_to_num(-9.0).tolist()}
-    batches = parts[1].batches(32, torch.Generator().manual_seed(0), 20)
-    for _ in range(20):
-        batch = next(batches)
-        assert len(batch) == 32
-        assert own.issuperset(tuple(x) for x in batch.nan_to_num(-9.0).tolist())
-
-
-def test_a_process_has_rows_even_where_row_groups_have_none(tmp_path):
-    """Half of the row groups hold no cell: rows are divided one by one then, and a training goes on."""
-    rows = frame()
-    rows.iloc[N // 2 :] = np.nan
-    rows.to_parquet(tmp_path / "rows.parquet", row_group_size=N // 2)
-    _, training = read(rows, of=tmp_path)
-    parts = [training.source.part(rank, 2) for rank in range(2)]
-    assert min(sum(map(len, part.chunks())) for part in parts) > N / 5
-    for part in parts:
-        batches = part.batches(N, torch.Generator().manual_seed(0), 3)
-        assert len(next(batches)) == len(next(batches)) == part.n_rows
-
-
 def test_text_may_be_missing_in_all_of_a_file(tmp_path):
     rows = chain(N)
     schema = pa.Table.from_pandas(rows).schema
