@@ -43,7 +43,6 @@ from discrete_itd.encoders.frames import (
 )
 from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
 from discrete_itd.likelihood import squared_errors
-from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.combined import recipe
 from discrete_itd.models.exact import Forest
@@ -545,10 +544,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
             by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities
             still sum to one; the standard error may be somewhat above ``max_stderr`` by chance.
-        estimator : {"closed_form", "path", "integral", "masks", "marginal"}, optional
+        estimator : {"closed_form", "path", "integral", "marginal"}, optional
             By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising error
-            over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row; "masks" averages the
-            surprisal of hidden cells given the others, eq. (18), over as many random subsets. A model with a closed
+            over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a closed
             form gives the same number in every way that it has; ``guide/guarantees.md`` has the table. By default, gaps
             in columns that had none in training are summed out of four parts of the model and one of its companion, if
             it has one, by four draws, with their ``stderr``; "closed_form" scores them as a network does that has not
@@ -618,52 +616,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             nats[:, mask.cpu().numpy()] = math.nan
         return rows.table(rows.by_column(nats))
 
-    @in_kind
-    def information(
-        self, X: Any, about: Hashable | Iterable[Hashable], *, n_points: int = 64
-    ) -> pd.DataFrame:
-        r"""Information that some columns carry about each of the others, row by row, in nats.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (N, C), or Rows
-        about : name (position, for an array) of a column, or several
-            The informing columns y; where one of them is missing, it informs of nothing.
-        n_points : int
-            Noise levels per row, at least 4; each costs two denoiser evaluations.
-
-        Returns
-        -------
-        DataFrame, shape (N, C)
-            With the index of X; not negative, zero in the informing columns and in missing cells: half the integral
-            over the SNR of the squared difference between the denoised means with and without y. For an exact model,
-            the mean over rows of the row sums is the mutual information of y with all other columns together.
-
-        References
-        ----------
-        Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
-        """
-        check_integer("n_points", n_points, 4)
-        rows = self.rows(X)
-        if not len(rows):
-            return self.information(rows.blank(), about, n_points=n_points).head(0)
-        model, unique = self.model_, rows.unique
-        informing = _mask(rows, about, "about")
-        if informing is None:
-            raise ValueError("about names no column")
-        leading = model.anywhere.codebook.leading & ~informing
-        if bool((informing | leading).all()):
-            raise ValueError("about names all columns: none is left to be informed")
-        generator = torch.Generator(model.device).manual_seed(model.seed)
-        quadrature = pilot_quadrature(model.marginals, unique, generator)
-        with progress_bar(len(unique), "information") as bar:
-            nats = pointwise_information(
-                model.anywhere, unique, informing, quadrature, given=leading, n_points=n_points,
-                generator=torch.Generator().manual_seed(model.seed),
-                batch_size=model.posteriors_at_once(model.anywhere), progress=bar.update,
-            ).nats  # fmt: skip
-        return rows.table(nats.cpu().numpy()[rows.inverse][:, : rows.encoder.n_columns])
-
     def entropy(
         self,
         columns: Hashable | Iterable[Hashable] | None = None,
@@ -673,7 +625,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         n_rows: int = INFORMATION_ROWS,
         random_state: int | np.random.RandomState | None = None,
     ) -> Nats:
-        r"""Entropy of some columns, :math:`H(A | C)`, in nats: the mean of :math:`-\log P(a | c)`.
+        r"""Entropy of some columns, :math:`H(A | C)`, nats, ± the error of a mean over rows drawn from *this* model.
+
+        Held-out rows ``X=`` ask about the table. It is the mean of :math:`-\log P(a | c)` under a model whose marginals
+        are exact: the one that scores, or its ``model_.companion``, if it has one.
 
         Parameters
         ----------
@@ -684,7 +639,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         X : DataFrame or array-like, shape (N, C), or Rows, optional
             The rows whose mean is taken: of held-out rows it is a cross-entropy, an upper bound of the entropy of
             their distribution in expectation. Rows without any cell of A, or of C, are left out; of others, single
-            missing cells. By default, ``n_rows`` drawn from the model: the model's own entropy.
+            missing cells. By default, ``n_rows`` drawn from the model that answers: its own entropy.
         n_rows : int
         random_state : int, RandomState or None
             Of the draws.
@@ -692,9 +647,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Returns
         -------
         Nats
-            ``value`` and ``stderr``, the standard error of a mean over rows and, of a model that is not exact, of the
-            estimates of distinct rows; it does not measure how well the model fits. With continuous columns, the
-            entropy of a density, in the units of the table, which may be negative.
+            ``value`` and ``stderr``, the standard error of the mean over rows and, along paths, of the estimates of
+            distinct rows; it does not measure how well the model fits. With continuous columns, the entropy of a
+            density, in the units of the table, which may be negative.
 
         Raises
         ------
@@ -718,11 +673,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         n_rows: int = INFORMATION_ROWS,
         random_state: int | np.random.RandomState | None = None,
     ) -> Nats:
-        r"""Mutual information of columns, :math:`I(A; B | C) = E \log P(b | a, c) / P(b | c)`, in nats.
+        r"""Mutual information of columns, nats, ± the error of a mean over rows drawn from *this* model.
 
-        Of a network it is half the integral over the SNR of the gap between the squared errors of b without and with
-        a, on the same noise, eq. (17); of any other model, the difference of two log-probabilities. With the same rows,
-        the chain rule :math:`I(A, A'; B) = I(A; B) + I(A'; B | A)` of an exact model holds to rounding.
+        Held-out rows ``X=`` ask about the table. It is :math:`I(A; B | C) = E \log P(b | a, c) / P(b | c)` under the
+        model of :meth:`entropy`. With the same rows, the chain rule :math:`I(A, A'; B) = I(A; B) + I(A'; B | A)` of an
+        exact model holds to rounding.
 
         Parameters
         ----------
@@ -731,8 +686,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         of : names, optional
             The columns B; by default all that are neither ``about`` nor ``given``. The others are unknown.
         given, X, n_rows, random_state
-            As in :meth:`entropy`. With held-out rows ``X``, it is the decrease of the code length of B by A: better
-            than draws where the model's draws are further from the table than its predictions, as those of a network.
+            As in :meth:`entropy`. With held-out rows ``X``, it is the decrease of the code length of B by A.
 
         Returns
         -------
@@ -743,27 +697,21 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ------
         ValueError
             As of :meth:`entropy`.
-
-        References
-        ----------
-        Yu et al., "MMG: mutual information estimation via the MMSE gap in diffusion", 2025, arXiv:2509.20609.
         """
         rows = self._rows_or_draws(X, n_rows, random_state)
         informing, informed, known = _roles(rows, {"about": about, "of": of, "given": given})
         rows = _with_cells(rows, informing, informed, known)
-        with progress_bar(len(rows), "mutual information") as bar:
-            return _mean(
-                information_of(
-                    self.model_, rows.x, informing, informed, known, self.n_evaluations, bar.update
-                )
-            )
+        return _mean(
+            information_of(self.model_, rows.x, informing, informed, known, self.n_evaluations)
+        )
 
     def _rows_or_draws(self, X: Any, n_rows: int, random_state: Any) -> Rows:
         """The rows of a table, or drawn ones."""
         check_is_fitted(self)
         if X is None:
             check_integer("n_rows", n_rows, 2)
-            X = self.sample(n_rows, random_state=random_state)
+            seed = int(check_random_state(random_state).randint(2**31 - 1))
+            X = self._drawn(self.model_.of_any_columns, int(n_rows), seed)
         return self.rows(X)
 
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int | None = None) -> pd.DataFrame:
@@ -866,7 +814,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
         *,
         given: Mapping[Any, Any] | pd.Series | pd.DataFrame | None = None,
-        missing: Literal["none", "as_trained"] = "none",
+        missing: Literal["as_trained", "none"] = "as_trained",
     ) -> Any:
         """Draw rows from the model.
 
@@ -878,10 +826,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         given : mapping, Series or frame of one row, optional
             Values of some columns; the others are drawn given these, and so are missing ones. A category that was not
             seen in training is a ValueError.
-        missing : {"none", "as_trained"}
-            Whether rows are complete, or cells are missing as often as in the training table: in each column by itself,
-            whatever the values and the other gaps. Gaps that depend on these need ``missing="category"`` in the fit:
-            they are part of the model then, and drawn in any case. Given cells stay.
+        missing : {"as_trained", "none"}
+            Whether cells are missing as often as in the training table, or rows are complete. As trained, each column
+            has gaps by itself, whatever the values and the other gaps. Gaps that depend on these need
+            ``missing="category"`` in the fit: they are part of the model then, and drawn in any case. Given cells stay.
 
         Returns
         -------
@@ -894,9 +842,15 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples, 1)
-        check_choice("missing", missing, ("none", "as_trained"))
+        check_choice("missing", missing, ("as_trained", "none"))
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        model, encoder, n = self.model_, self.encoder_, int(n_samples)
+        return self._drawn(self.model_, int(n_samples), seed, given, missing)
+
+    def _drawn(
+        self, model: Model, n: int, seed: int, given: Any = None, missing: str = "none"
+    ) -> Any:
+        """Rows drawn from a model with the encoder of this one."""
+        encoder = model.encoder
         start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
         present = np.zeros(encoder.n_columns, bool)
         row = None if given is None else encoder.one_row(given)
@@ -941,9 +895,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             "median" and "mean" fill each cell by itself: a number or time with the median or the mean of its
             distribution, which have the least expected absolute and squared error, and a category with the most
             probable one. It is a number as in training: of as many decimals, the nearest one seen where numbers repeat,
-            in a binned column the middle of the bin. "sample" draws all missing cells of a row together. Where a
-            row has one gap, all are of the model that scores; of several gaps, with the help of the
-            ``model_.companion``, if there is one (:mod:`discrete_itd.likelihood.conditional`).
+            in a binned column the middle of the bin. "sample" draws all missing cells of a row together. One gap in a
+            row, beside gaps in columns that had some in training, is filled by the model that scores; several by the
+            ``model_.companion``, if there is one.
         n_draws, random_state
             With "sample", how many completed tables to draw; without a seed, new ones at every call.
 
@@ -996,6 +950,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     @in_kind
     def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
         """Conditional distribution of one column given the other cells of each row, if the cell is not missing.
+
+        It is that of the model that scores or, in rows with other gaps in columns that had none in training, that of
+        its ``model_.companion``, if it has one.
 
         Parameters
         ----------

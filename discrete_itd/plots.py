@@ -163,44 +163,6 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return _finish_errors(ax)
 
 
-def plot_information(
-    nats: np.ndarray, image: np.ndarray | None = None, ax: Axes | None = None
-) -> Axes:
-    """Information about each pixel of an image, as a heat map over the image.
-
-    ``nats``, shape (H, W) or (channels, H, W), are those of one image, from
-    :meth:`discrete_itd.images.ImageDensity.information`; channels are summed. ``image`` has the same shape.
-
-    References
-    ----------
-    Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
-
-    Examples
-    --------
-    >>> ax = plot_information(np.ones((2, 2)))
-    >>> len(ax.images)
-    1
-    """
-
-    def plane(values: Any) -> np.ndarray:
-        values = np.asarray(values, dtype=float)
-        values = values.sum(0) if values.ndim == 3 else values
-        if values.ndim != 2:
-            raise ValueError(f"one image has shape (H, W) or (channels, H, W), got {values.shape}")
-        return values
-
-    nats, opaque = plane(nats), 1.0
-    image = None if image is None else plane(image)
-    ax = new_axes() if ax is None else ax
-    if image is not None:  # it shows through where there are few nats
-        ax.imshow(image, cmap="gray_r", interpolation="nearest")
-        opaque = 0.9 * np.clip(nats / max(float(nats.max()), 1e-12), 0.0, 1.0) ** 0.5
-    shown = ax.imshow(nats, cmap="Oranges", alpha=opaque, vmin=0)
-    ax.set(xticks=[], yticks=[], title=f"{nats.sum():.2f} nats")
-    ax.figure.colorbar(shown, ax=ax, label="nats", fraction=0.05)
-    return ax
-
-
 def plot_learning_curve(
     model: Estimator | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
 ) -> Axes:

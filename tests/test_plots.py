@@ -60,17 +60,6 @@ def test_models_compared():
         plots.plot_mse_comparison(pd.DataFrame({"a": [1.0]}))
 
 
-def test_information_of_pixels():
-    nats = np.arange(12.0).reshape(1, 3, 4) / 10
-    ax = plots.plot_information(nats, image=nats)
-    assert ax.get_title() == "6.60 nats"
-    np.testing.assert_allclose(ax.images[-1].get_array(), nats[0])
-    given = Figure().subplots()
-    assert plots.plot_information(nats[0], ax=given) is given
-    with pytest.raises(ValueError, match="one image"):
-        plots.plot_information(nats[None])
-
-
 @pytest.mark.parametrize("n", [3, plots.MOST_NUMBERED + 1, plots.MOST_SHADED + 5])
 def test_a_matrix_has_the_columns_that_share_most(n):
     random = np.random.default_rng(0)

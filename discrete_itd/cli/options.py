@@ -247,9 +247,9 @@ def _add_sample(sub: argparse.ArgumentParser) -> None:
     add("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
     add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
         help="condition on these values, which all rows get")
-    add("--missing", choices=("none", "as_trained"), default="none",
-        help="complete rows (none, the default), or cells missing as often as in training,\n"
-        "in each column by itself")
+    add("--missing", choices=("as_trained", "none"), default="as_trained",
+        help="cells missing as often as in training, in each column by itself (as_trained, the\n"
+        "default), or complete rows (none)")
     add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
     _add_seed(sub, "makes the rows reproducible (default: random)")
 

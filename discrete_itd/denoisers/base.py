@@ -31,7 +31,7 @@ Config = Mapping[str, Any]  # arguments of a constructor, read from JSON
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
 
 HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
-ESTIMATORS = ("closed_form", "path", "integral", "masks")  # see Denoiser.estimators
+ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
 BATCH = 2048  # rows in a call of a draw
 NUMBERS = 1 << 25  # floats of the posteriors of such a call
@@ -209,9 +209,7 @@ class Denoiser(nn.Module):
     @property
     def estimators(self) -> tuple[str, ...]:
         """Which of ``ESTIMATORS`` apply to rows: where there is a closed form, those that agree with it."""
-        if self.own_order is not None:  # no cell is predicted from later ones
-            return ESTIMATORS[:-1]
-        if self.exact:
+        if self.own_order is not None or self.exact:
             return ESTIMATORS
         return ESTIMATORS[:1] if self.closed_form else ESTIMATORS[1:]
 

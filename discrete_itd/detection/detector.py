@@ -269,7 +269,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         with fit_progress(max_time, DENSITY_SHARE) as watched:
             if drawn:  # no row of the table may decide on a threshold
                 density.fit(X, **how)
-                X, fraction, how = density.sample(DRAWN_ROWS, random_state=seed), None, {}
+                X, fraction, how = (
+                    density.sample(DRAWN_ROWS, random_state=seed, missing="none"),
+                    None,
+                    {},
+                )
             parts = division.divide(X, self, fraction=fraction, seed=seed, **how)
             if parts.source is not None:
                 add_parts(self.given, parts.table, density)

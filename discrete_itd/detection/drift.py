@@ -240,7 +240,7 @@ def drift(
     missing, inliers_missing = np.isnan(shares), np.isnan(of_inliers)
     for mask in (missing, inliers_missing):
         mask[:, list(scorer.given)] = False  # they have no nats, but drawn rows need their values
-    drawn = to_pandas(density.sample(n_model, random_state=random))
+    drawn = to_pandas(density.sample(n_model, random_state=random, missing="none"))
     of_model = _model_rows(scorer, drawn, missing, random)
     inlier_model = of_model
     if missing.any() or inliers_missing.any():

@@ -146,7 +146,8 @@ class Scorer:
 
     def fitted_quantiles(self) -> np.ndarray:
         """The q of (12), (C',), in rows drawn from the model; 0 for a column that is missing in all, or given."""
-        drawn = self.density.rows(self.density.sample(TYPICAL_ROWS, random_state=self.model.seed))
+        how = {"random_state": self.model.seed, "missing": "none"}
+        drawn = self.density.rows(self.density.sample(TYPICAL_ROWS, **how))
         found = [nats[~np.isnan(nats)] for nats in self._nats(drawn).T]
         return np.array([np.quantile(nats, QUANTILE) if len(nats) else 0.0 for nats in found])
 

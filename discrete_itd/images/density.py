@@ -21,7 +21,6 @@ from discrete_itd.images.layout import Pixels, pixel_marginals
 from discrete_itd.images.posteriors import N_KNOTS, AdaptedDenoiser, calibrate
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
-from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
@@ -404,21 +403,6 @@ class ImageDensity:
         values = ensemble.marginal_value(x, self.quadrature, generator=self.generator())
         parameters = [m.n_parameters for m in ensemble.members]
         return pd.DataFrame({k: v.cpu() for k, v in values.items()}).assign(parameters=parameters)
-
-    def information(self, X: Any, labels: Any, *, n_points: int = 64) -> np.ndarray:
-        r"""Information about every pixel that the class carries, in nats: (N, \*shape), never negative.
-
-        Half the integral over all SNRs of the squared difference between the denoised means with and without the class
-        (Kong et al., ICLR 2024, arXiv:2310.07972). For an exact model, the mean over images of the sum over pixels is
-        the mutual information of image and class. The model must have a ``null_class``.
-        Each of the ``n_points`` integration points costs two network evaluations per image.
-        """
-        if not self.pixels.n_classes:
-            raise ValueError("the model has no classes")
-        options = {"n_points": n_points}
-        about = self.denoiser.codebook.leading, self.quadrature
-        nats, *_ = self._ask(pointwise_information, X, labels, *about, **options)
-        return nats[:, : self.pixels.n_pixels].reshape(-1, *self.pixels.shape)
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:
         """Images as rows on the denoiser's device; see :meth:`discrete_itd.images.layout.Pixels.encode`."""

@@ -1,8 +1,8 @@
 """The I-MMSE estimator: log-probabilities of rows from a denoiser, conditionals and samples.
 
-Three estimators of the same quantity, :mod:`~discrete_itd.likelihood.path`, eq. (6),
-:mod:`~discrete_itd.likelihood.integral`, eqs. (3) and (4), and :mod:`~discrete_itd.likelihood.masks`, eq. (18); their
-error bars are in :mod:`~discrete_itd.likelihood.standard_error`.
+Two estimators of the same quantity, :mod:`~discrete_itd.likelihood.path`, eq. (6), and
+:mod:`~discrete_itd.likelihood.integral`, eqs. (3) and (4); their error bars are in
+:mod:`~discrete_itd.likelihood.standard_error`.
 
 >>> import torch
 >>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
@@ -22,7 +22,6 @@ True
 """
 
 from discrete_itd.likelihood.integral import integral_log_prob, squared_errors
-from discrete_itd.likelihood.masks import masks_log_prob
 from discrete_itd.likelihood.path import path_log_prob
 from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
 
@@ -32,7 +31,6 @@ __all__ = [
     "attribute",
     "combine",
     "integral_log_prob",
-    "masks_log_prob",
     "path_log_prob",
     "squared_errors",
 ]

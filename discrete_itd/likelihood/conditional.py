@@ -5,13 +5,12 @@ follow from its scores all the same. Of one unknown cell by enumeration,
 
 .. math:: P(x_j = v \mid x_{-j}) = P(v, x_{-j}) \Big/ \sum_u P(u, x_{-j}),    (13)
 
-and of several by importance sampling, with an exact model Q of the same table as the proposal: with draws :math:`a^m
-\sim Q(a \mid b)` of the unknown cells,
+with an exact model Q of the same table for what several unknown cells are. The probability of the known cells of such a
+row is estimated by importance sampling, with draws :math:`a \sim Q(a \mid b)` of the unknown ones,
 
-.. math:: P(b) = E\Big[\frac{P(a, b)}{Q(a \mid b)}\Big], \qquad
-          P(x_j = v, b) = E\Big[\frac{P(v, a_{-j}, b)}{Q(a_{-j} \mid b)}\Big],
+.. math:: P(b) = E\Big[\frac{P(a, b)}{Q(a \mid b)}\Big],
 
-the first unbiased and exact where Q = P, the second with the cell itself enumerated (Rao and Blackwell).
+unbiased, and exact where Q = P.
 
 References
 ----------
@@ -33,8 +32,6 @@ from discrete_itd.channel.gaussian import FARTHEST, chosen
 from discrete_itd.channel.grid import (
     GridPosterior,
     grid_quantiles,
-    interpolated,
-    log_masses,
     log_total,
 )
 from discrete_itd.channel.noise import draw_salt
@@ -52,10 +49,10 @@ from discrete_itd.likelihood.standard_error import Estimate, combine
 BATCH = 2048  # rows in one call of the scorer
 PAIRS = 1 << 14  # cells whose values are enumerated together
 SALT = 0x13  # seed of the draws: a row has the same ones in every call
-# draws of a row's unknown cells, if there are several: with the cell itself enumerated and the proposal's answer beside
-# them, 16 draws predict hidden cells of mushroom and of a table of loans no better, at four times the price
-DRAWS = 4
-MOST_UNKNOWN = 8  # cells of a row; with more, draws are of no use, and the proposal is used
+DRAWS = 4  # completions over which the score of a row with unknown cells is averaged
+MOST_UNKNOWN = (
+    8  # unknown cells of a row that are drawn one by one again, after a joint draw of the proposal
+)
 MOST_LEVELS = 512  # of a column, enumerated
 FAR = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nodes on both sides of a number's density
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
@@ -112,7 +109,7 @@ class ConditionalDenoiser(Denoiser):
     has_gaps : sequence of bool, length C, optional
         Columns whose gaps the scorer has learned: its closed form covers rows with gaps in these columns.
     n_draws : int
-        Draws of the unknown cells of a row with several.
+        Draws of the unknown cells of a row, in its score.
 
     Notes
     -----
@@ -123,12 +120,7 @@ class ConditionalDenoiser(Denoiser):
       their proportions under these. The density of a number is computed at some 200 nodes, which are refined where it
       is large and bends, and is log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its
       logarithm is off by 0.002 nats on average, and up to 0.05 where it is low and rough.
-    * up to ``MOST_UNKNOWN`` unknown cells: the scorer, by importance sampling, with one defensive draw: Q(b) is added
-      to the sum of the weights, with the conditional distribution of Q. So where no draw is probable under the scorer,
-      as with many unknown cells, the proposal decides. This causes an error of the order 1 / ``n_draws``, like that of
-      any quotient of two estimates. The estimate of Q by the same draws, whose true value is known, is a control
-      variate: where Q = P, no error is left, whatever the draws.
-    * more unknown cells, and cells with noisy evidence: the proposal.
+    * other unknown cells, or noisy evidence: the proposal.
     * leading columns: the scorer where no other column is known, since its closed form marginalises later columns;
       otherwise the proposal.
 
@@ -206,13 +198,7 @@ class ConditionalDenoiser(Denoiser):
         wanted &= (~noisy & (leads | ~(unknown & book.leading).any(1)))[:, None]
         drawn = unknown & ~self._has_gaps
         beside = drawn.sum(1, keepdim=True) - drawn.long()  # number of other cells that are drawn
-        alone = wanted & (beside == 0)
-        self._fill(x, alone, found, FINE)
-        several = wanted & ~alone & (beside < MOST_UNKNOWN)
-        for rows in torch.nonzero(several.any(1)).flatten().split(max(1, BATCH // self.n_draws)):
-            if len(rows):
-                left = x[rows].isnan() & ~drawn[rows]
-                self._sampled(x[rows], several[rows], left, base, rows, found)
+        self._fill(x, wanted & (beside == 0), found, FINE)
         return found.posterior().rows(slice(0, n))
 
     @torch.no_grad()
@@ -248,15 +234,12 @@ class ConditionalDenoiser(Denoiser):
         """Approximate distributions of the asked cells of rows (B, C): causal factors, and the proposal's, the last."""
         return [g.chain(filled(x)) for g in self._guides] + [self.proposal.leave_one_out(x, asked)]
 
-    def _enumerate(
-        self, x: Tensor, asked: Tensor, size: Nodes, guides: list[Posterior] | None = None
-    ) -> Iterator[Enumerated]:
+    def _enumerate(self, x: Tensor, asked: Tensor, size: Nodes) -> Iterator[Enumerated]:
         """Scores of rows x (B, C) with each value of each asked cell; categories before densities."""
         columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
         n_levels = self._n_levels.to(x.device)
         need = asked & ((n_levels == 0) | (n_levels > size.levels))
-        if guides is None:
-            guides = self._guides_of_each(x, need) if bool(need.any()) else []
+        guides = self._guides_of_each(x, need) if bool(need.any()) else []
         for column, row in zip(columns.split(BATCH), rows.split(BATCH), strict=True):
             parts: list[Enumerated] = []  # with the values in place of the nodes
             weights: dict[int, Tensor] = {}  # log-probabilities of all levels, where there are many
@@ -403,40 +386,6 @@ class ConditionalDenoiser(Denoiser):
                 absent = x[:, j].isnan()[:, None] & (drawn[:, :, i] == 1.0)
                 drawn[:, :, j] = drawn[:, :, j].masked_fill(absent, math.nan)
         return drawn.masked_fill(left[:, None], math.nan)
-
-    def _sampled(
-        self,
-        x: Tensor,
-        wanted: Tensor,
-        left: Tensor,
-        base: Posterior,
-        rows: Tensor,
-        found: _Found,
-    ) -> None:
-        """Enter the distributions of the wanted cells of rows x (n, C) with several unknown ones."""
-        m, draws = self.n_draws, self._completions(x, left, self.n_draws, SALT)
-        for j in torch.nonzero(wanted.any(0)).flatten().tolist():
-            some = torch.nonzero(wanted[:, j]).flatten()
-            others, asked = draws[some].flatten(0, 1), self._only(j, len(some) * m)
-            others[:, j] = math.nan
-            log_q = _log_prob(self.proposal, others)
-            guides = self._guides_of_each(others, asked)
-            (cells,) = self._enumerate(others, asked, FINE, guides)
-            own, each = base.rows(rows[some]), guides[-1]
-            log_joint, columns = cells.log_joint - log_q[:, None], torch.full_like(some, j)
-            if cells.nodes is not None:
-                q = _cells_of(own, None, columns), _cells_of(each, None, cells.columns)
-                nodes = self._column_nodes(j, FINE)
-                grids = _merged(cells.nodes, log_joint, m, *q, nodes)
-                found.keep(Enumerated(rows[some], columns, *grids))
-                continue
-            log_p, log_each = (
-                t.double().unflatten(0, (len(some), m)) for t in (log_joint, each.column(j))
-            )
-            defensive = own.column(j).double()
-            log_sum = torch.cat([log_p, defensive[:, None]], 1).logsumexp(1)
-            log_sum = log_sum + _correction(log_each, defensive)
-            found.keep(Enumerated(rows[some], columns, None, log_sum))
 
     def _only(self, j: int, n: int) -> Tensor:
         """A mask (n, C) of the cells in column j."""
@@ -743,55 +692,6 @@ def _refined(nodes: Tensor, log_f: Tensor, size: Nodes) -> Tensor:
     share = torch.arange(1, size.parts, dtype=nodes.dtype, device=nodes.device) / size.parts
     low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))
     return (low + width * share).flatten(1)
-
-
-def _correction(each: Tensor, own: Tensor) -> Tensor:
-    """Log-ratio of the proposal's distribution (n, V) and its estimate by draws (n, M, V) and itself, nats.
-
-    The estimate for the scorer by the same draws has a similar error and is multiplied by this: a control variate.
-    """
-    ratio = own - torch.cat([each, own[:, None]], 1).logsumexp(1)
-    return ratio.masked_fill(ratio.isnan(), 0.0)  # impossible to the proposal
-
-
-def _merged(
-    nodes: Tensor,
-    log_f: Tensor,
-    n_draws: int,
-    defensive: GaussianPosterior,
-    each_q: GaussianPosterior,
-    fixed: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The sum of ``n_draws`` densities of each cell, on grids (n M, G), and one that is a mixture: (n, G) again.
-
-    It is corrected (:func:`_correction`) by the proposal given each draw, ``each_q`` (n M rows). The nodes are the
-    ``fixed`` ones (F,), and others chosen from all by the square root of the mass between them.
-    """
-    n_nodes, every = nodes.shape[1], nodes.unflatten(0, (-1, n_draws)).flatten(1).sort(1)[0]
-    out = []
-    for i, at in enumerate(every):
-        own = slice(i * n_draws, (i + 1) * n_draws)
-        each = interpolated(nodes[own], log_f[own], at.expand(n_draws, -1))
-        log_sum = torch.logaddexp(each.logsumexp(0), _log_density(defensive, i, at))
-        mass = log_masses(at[None], log_sum[None])[0, 1:-1]
-        share = ((mass - mass.max()) / 2).exp().cumsum(0)
-        steps = torch.linspace(0, 1, n_nodes - len(fixed), dtype=at.dtype, device=at.device)
-        kept = torch.searchsorted(share, steps * share[-1]).clamp_max(len(at) - 2) + 1
-        kept = torch.cat([torch.searchsorted(at, fixed), kept]).sort()[0]
-        at, log_sum = at[kept], log_sum[kept]
-        q = [_log_density(each_q, i * n_draws + k, at) for k in range(n_draws)]
-        log_sum = (
-            log_sum + _correction(torch.stack(q)[None], _log_density(defensive, i, at)[None])[0]
-        )
-        out.append((at, log_sum))
-    found, log_sums = zip(*out, strict=True)
-    return torch.stack(found), torch.stack(log_sums)
-
-
-def _log_density(q: GaussianPosterior, row: int, values: Tensor) -> Tensor:
-    """Log-densities of one cell at values (n,): (n,), nats."""
-    own = q.pick(lambda t: t[row : row + 1].expand(len(values), *t.shape[1:]))
-    return own.log_prob(values[:, None].to(q.means))[:, 0].double()
 
 
 def _stderr(log_joint: Tensor, log_w: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
 r"""Entropy and mutual information of columns under a fitted model: means over rows, with standard errors.
 
-Of an exact model, and of a scorer whose marginals are summed out (13), they are sums of log-probabilities of some
-columns of the rows, all others unknown,
+They are sums of log-probabilities of some columns of the rows, all others unknown,
 
 .. math:: H(A | C) = \mathrm E[\log P(c) - \log P(a, c)], \qquad
-          I(A; B | C) = \mathrm E[\log P(a, b, c) - \log P(a, c) - \log P(b, c) + \log P(c)];
+          I(A; B | C) = \mathrm E[\log P(a, b, c) - \log P(a, c) - \log P(b, c) + \log P(c)],
 
-of a network, I is the mean gap of two squared errors on the same noise (17).
+in closed form by an exact model: the scorer or its companion; of a network, along paths.
 """
 
 from __future__ import annotations
@@ -26,10 +25,7 @@ from discrete_itd.denoisers import Denoiser, ForestDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import filled
 from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.likelihood import Estimate
-from discrete_itd.likelihood.conditional import ConditionalDenoiser
-from discrete_itd.likelihood.information import pointwise_information
-from discrete_itd.models.model import FEWEST_POINTS, MARGINAL, Model
-from discrete_itd.training import pilot_quadrature
+from discrete_itd.models.model import Model
 
 AT_ONCE = 1 << 22  # log-probabilities of cells in components
 
@@ -65,60 +61,17 @@ def log_prob_of(
     model: Model, x: Tensor, columns: Tensor, given: Tensor, n_evaluations: int
 ) -> Term:
     """Log-probability of the ``columns`` (C',) of rows ``x`` (N, C'), given others, all the rest unknown."""
-    if not sums_out(model):
-        known = given if bool(given.any()) else None
-        ask = partial(model.log_prob, n_evaluations=n_evaluations, given=known)
-        return Term.of(x, columns | given, ask)
-
-    def joint(known: Tensor) -> Term:
-        return Term.of(
-            x, known, partial(model.log_prob, n_evaluations=n_evaluations, estimator=MARGINAL)
-        )
-
-    return joint(columns | given) + -joint(given) if bool(given.any()) else joint(columns)
-
-
-def sums_out(model: Model) -> bool:
-    """Whether the model's own log-probabilities of some columns are those of all, with the others summed out."""
-    return model.denoiser.exact or isinstance(model.conditional, ConditionalDenoiser)
+    known = given if bool(given.any()) else None
+    ask = partial(model.of_any_columns.log_prob, n_evaluations=n_evaluations, given=known)
+    return Term.of(x, columns | given, ask)
 
 
 def information_of(
-    model: Model,
-    x: Tensor,
-    about: Tensor,
-    of: Tensor,
-    given: Tensor,
-    n_evaluations: int,
-    progress: Callable[[int], object] | None = None,
+    model: Model, x: Tensor, about: Tensor, of: Tensor, given: Tensor, n_evaluations: int
 ) -> Term:
-    """Nats that the columns ``about`` (C',) of rows ``x`` (N, C') carry about the columns ``of``, given others.
-
-    By a network, ``FEWEST_POINTS`` SNRs for each row: equal rows share theirs.
-    """
-    if sums_out(model):
-        with_about = log_prob_of(model, x, of, about | given, n_evaluations)
-        return with_about + -log_prob_of(model, x, of, given, n_evaluations)
-    denoiser, generator = model.anywhere, torch.Generator(model.device).manual_seed(model.seed)
-    quadrature = pilot_quadrature(model.marginals, x, generator)
-
-    def gap(of: Tensor, given: Tensor) -> Callable[[Tensor], Estimate]:
-        def estimate(rows: Tensor) -> Estimate:
-            found = pointwise_information(
-                denoiser, rows, about, quadrature, informed=of, given=given,
-                n_points=FEWEST_POINTS * len(x) // len(rows),
-                generator=torch.Generator().manual_seed(model.seed),
-                batch_size=model.posteriors_at_once(denoiser), progress=progress,
-            )  # fmt: skip
-            return Estimate(found.gap, found.gap_stderr)
-
-        return estimate
-
-    # a value is not known before its missingness indicator: these come first, by the chain rule
-    first = of & denoiser.codebook.leading
-    parts = [(first, given), (of & ~first, given | first)]
-    terms = [Term.of(x, about | a | b, gap(a, b)) for a, b in parts if bool(a.any())]
-    return sum(terms[1:], terms[0])
+    """Nats that the columns ``about`` (C',) of rows ``x`` (N, C') carry about the columns ``of``, given others."""
+    with_about = log_prob_of(model, x, of, about | given, n_evaluations)
+    return with_about + -log_prob_of(model, x, of, given, n_evaluations)
 
 
 @torch.no_grad()
@@ -128,7 +81,7 @@ def pairwise_information(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     By the exact model, or the companion of a scorer that has one. A network predicts each column given the other one:
     the mean of both ways. The mean of a pair is over the rows that have both, NaN if there are none.
     """
-    denoiser = model.denoiser if model.denoiser.exact else model.anywhere
+    denoiser = model.anywhere
     owner = torch.from_numpy(model.encoder.owner).to(x.device)
     nats = _log_pairs(denoiser, x, owner, model.posteriors_at_once(denoiser))
     alone = nats.diagonal(dim1=1, dim2=2)

@@ -24,7 +24,6 @@ from discrete_itd.likelihood import (
     Attribution,
     Estimate,
     integral_log_prob,
-    masks_log_prob,
     path_log_prob,
 )
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
@@ -261,6 +260,15 @@ class Model:
         return self.companion or self.denoiser
 
     @property
+    def of_any_columns(self) -> Model:
+        """The model of the probabilities of some columns without the others: this one, or its companion, if it has one.
+
+        A scorer with a companion sums cells out by sampling: the error of that is not known well enough, where many
+        columns are left out, for the entropy of few.
+        """
+        return replace(self, denoiser=self.anywhere, companion=None)
+
+    @property
     def curved(self) -> Denoiser:
         """The denoiser whose error at every SNR is shown: the scorer, or the companion of one without an integral.
 
@@ -305,7 +313,7 @@ class Model:
             how many the other half, the estimate, has.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
-        estimator : {"closed_form", "path", "integral", "masks", "marginal"}, optional
+        estimator : {"closed_form", "path", "integral", "marginal"}, optional
             By default the first of those that the denoiser has; with ``given``, "marginal" where the scorer is not
             exact, and any other is the companion's. ValueError if the denoiser that answers does not have it.
         progress : callable, optional
@@ -493,8 +501,8 @@ class Model:
             stderr = torch.softmax(joint, 1) * torch.stack([e.stderr for e in each], 1)
             return Estimate(joint.logsumexp(1), stderr.square().sum(1).sqrt())
         with self._threads(denoiser, asked.x):
-            if estimator in ("integral", "masks"):
-                by = self._integral(denoiser) if estimator == "integral" else masks_log_prob
+            if estimator == "integral":
+                by = self._integral(denoiser)
                 parts = [self._of_points(denoiser, by, f) for f in factors(denoiser, asked)]
             else:
                 parts = [path_log_prob(denoiser, **how) for how in self._paths(denoiser, asked)]
@@ -519,7 +527,7 @@ class Model:
     def _of_points(
         self, denoiser: Denoiser, by: Callable[..., Estimate], asked: Question
     ) -> Estimate:
-        """An estimate from noise levels or masks, against independent columns on the same noise."""
+        """An estimate from noise levels, against independent columns on the same noise."""
 
         def estimate(asked: Question, seed: int) -> Estimate:
             return by(

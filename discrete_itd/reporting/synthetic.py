@@ -77,7 +77,7 @@ def closeness(model: DiffusionDensity, train: Rows, new: Rows, *, seed: int = 0)
     rng = np.random.default_rng(seed)
     n = min(MOST_COMPARED, len(check_any(train)), len(check_any(new)))
     known, others = (r.take(np.sort(rng.permutation(len(r))[:n])) for r in (train, new))
-    drawn = model.rows(model.sample(n, random_state=seed, missing="as_trained"))
+    drawn = model.rows(model.sample(n, random_state=seed))
     hashes = row_hashes(train.x)
     copies, new_copies = (
         share_interval(int(torch.isin(row_hashes(rows.x), hashes).sum()), n)

@@ -15,8 +15,8 @@ and in
   standard error.
 
 With ``--classes``, instead, a model that is told the digit, or in half of the pictures nothing: how many nats the
-digit tells about the pixels, by pointwise information, by the difference of two scores, and by the entropy of the
-digit, which is as much as it can tell. The first pictures' heat maps are written to ``.cache/images/information.png``.
+digit tells about the pixels, by the difference of two scores, and the entropy of the digit, which is as much as it can
+tell.
 
 What was trained is kept in ``.cache/images``; ``--fresh`` begins anew.
 """
@@ -167,11 +167,8 @@ def last(models: dict[str, ImageDensity]) -> ImageDensity:
 def what_classes_tell(
     folder: Path, X: np.ndarray, digit: np.ndarray, options: argparse.Namespace
 ) -> None:
-    """Nats that the digit tells about the pixels, in three ways."""
+    """Nats that the digit tells about the pixels, beside its entropy."""
     from diffusers import DDPMScheduler, UNet2DModel
-    from matplotlib.figure import Figure
-
-    from discrete_itd.plots import plot_information
 
     if not (folder / "done").exists():
         pretrain(folder, next(iter(KINDS)), X[:1200], options, digit[:1200])
@@ -181,21 +178,15 @@ def what_classes_tell(
         X[1200:1437], labels=digit[1200:1437], n_levels=17, null_class=NULL,
     )  # fmt: skip
     test, told = X[1437:][: options.tests], digit[1437:][: options.tests]
-    nats = model.information(test, told, n_points=options.points)
     with_class, without = (model.log_prob(test, y, n_paths=4).log_prob for y in (told, None))
     shares = np.bincount(digit) / len(digit)
     lines = [
-        ["pointwise information", *mean_and_error(nats.sum((1, 2, 3)))],
         ["log P(x | y) - log P(x), paths", *mean_and_error(with_class - without)],
         ["entropy of the digit", -float((shares * np.log(shares)).sum()), ""],
     ]
     print(
         f"\n{len(test)} test pictures\n\n{markdown(['nats that the digit tells', 'mean', 's.e.'], lines)}"
     )
-    figure = Figure(figsize=(14, 3.2), layout="constrained")
-    for i, ax in enumerate(figure.subplots(1, 5)):
-        plot_information(nats[i], test[i], ax)
-    figure.savefig(folder.parent / "information.png", dpi=80)
 
 
 def pretrain(

@@ -1,4 +1,4 @@
-"""Nats against denoiser calls: the integral and masks, plain and with a baseline, and paths of every kind.
+"""Nats against denoiser calls: the integral, plain and with a baseline, and paths of every kind.
 
     python -m tests.benchmarks.density plants --methods "network on a tree" --max-time 300
     python -m tests.benchmarks.pareto plants
@@ -23,7 +23,7 @@ from discrete_itd.channel import (
     CoordinateSchedule,
     Schedule,
 )
-from discrete_itd.likelihood import Estimate, integral_log_prob, masks_log_prob, path_log_prob
+from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
 from discrete_itd.training import pilot_quadrature
 from tests.benchmarks import tables
 from tests.benchmarks.tables import load, machine, markdown, mean_and_error, processor_timed
@@ -71,18 +71,12 @@ def report(
         print("  ", *lines[-1], flush=True)
 
     integral = partial(integral_log_prob, denoiser, rows, quadrature)
-    masks, one_path = (
-        partial(masks_log_prob, denoiser, rows),
-        partial(path_log_prob, denoiser, rows),
-    )
+    one_path = partial(path_log_prob, denoiser, rows)
     for n_points in (16, 64, 256, 1024):
-        for label, by, baseline in (
-            ("integral (3)", integral, None), ("integral (4)", integral, model.marginals),
-            ("masks (18)", masks, None), ("masks against independent columns", masks, model.marginals),
-        ):  # fmt: skip
+        for label, baseline in (("integral (3)", None), ("integral (4)", model.marginals)):
             if n_points <= options.most_calls:
                 how = {"baseline": baseline, "n_points": n_points}
-                line(label, n_points, lambda g, by=by, how=how: by(generator=g, **how))
+                line(label, n_points, lambda g, how=how: integral(generator=g, **how))
     for label, schedule in paths(density, x, generator):
         for n_paths in (1, 4, 16, 64):
             calls = n_paths * schedule.n_steps
@@ -92,7 +86,7 @@ def report(
             line(f"{label} x {n_paths}", calls, lambda g, how=how: one_path(generator=g, **how))
     best = {}
     for label, calls, nats, *_ in lines:
-        if not label.startswith(("integral", "masks")) and nats < min(
+        if not label.startswith("integral") and nats < min(
             (n for c, (_, n) in best.items() if c <= calls), default=np.inf
         ):
             best[calls] = label, nats

@@ -46,7 +46,6 @@ OF_DENSITY = {
     "impute": lambda m, X: m.impute(X),
     "impute draws": lambda m, X: m.impute(X, method="sample", random_state=0),
     "predict_proba": lambda m, X: m.predict_proba(X, "city"),
-    "information": lambda m, X: m.information(X, "city", n_points=4),
 }
 OF_DETECTOR = {
     "p_values": lambda d, X: d.p_values(X),

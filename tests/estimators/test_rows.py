@@ -27,7 +27,6 @@ QUESTIONS = {
     "score_samples": lambda m, X: m.score_samples(X),
     "score": lambda m, X: m.score(X),
     "explain": lambda m, X: m.explain(X),
-    "information": lambda m, X: m.information(X, "word", n_points=4),
     "mse_curve": lambda m, X: m.mse_curve(X, n_points=3),
     "impute": lambda m, X: m.impute(X),
     "predict_proba": lambda m, X: m.predict_proba(X, "word"),

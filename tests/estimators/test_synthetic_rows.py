@@ -79,9 +79,9 @@ def test_decimals_are_those_that_are_written():
     np.testing.assert_array_equal(rounded(huge, 6)[:2], huge[:2])
 
 
-def test_gaps_are_as_frequent_as_in_training_if_they_are_wanted(model):
-    assert not model.sample(N, random_state=0).isna().any(axis=None)
-    drawn = model.sample(N, random_state=0, missing="as_trained", given={"town": "Bern"})
+def test_gaps_are_as_frequent_as_in_training_unless_none_are_wanted(model):
+    assert not model.sample(N, random_state=0, missing="none").isna().any(axis=None)
+    drawn = model.sample(N, random_state=0, given={"town": "Bern"})
     wanted = TABLE.isna().mean()
     assert (drawn["town"] == "Bern").all()
     assert str(drawn["count"].dtype) in ("Int64", "float64")
