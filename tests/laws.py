@@ -337,8 +337,8 @@ def random_splits(book, rng, *, n_trees=3, depth=3):
     return np.array(column), np.array(threshold), rank, boxes
 
 
-def random_forest(book, rng, *, rest=None, trees=False, **arguments):
-    """Random trees of splits, in whose leaves the columns are independent, or trees, within their boxes."""
+def random_forest(book, rng, *, rest=None, **arguments):
+    """Random trees of splits, in whose leaves the columns are independent, within their boxes."""
     like, levels, n_reals = book.known_snr, book.levels, len(book.reals)
     column, threshold, rank, boxes = random_splits(book, rng, **arguments)
     probs = np.maximum(rng.gamma(0.7, size=(len(boxes), levels.n_points)), 0.02)
@@ -354,23 +354,7 @@ def random_forest(book, rng, *, rest=None, trees=False, **arguments):
     fallback = (rest or random_marginals(book, rng)) if book.vocabularies else None
     parts = [torch.tensor(part, device=book.device) for part in (*parts, *numbers)]
     parts = [p.to(like) if p.is_floating_point() else p for p in parts]
-    more = {"wide": 0.05, "fallback": fallback}
-    if trees:
-        inside = levels.spread(parts[4] > 0, False)
-        parents = np.full(inside.shape[:2], -1)
-        for z in range(len(boxes)):
-            order = rng.permutation(levels.n_columns)
-            for i in range(1, len(order)):
-                parents[z, order[i]] = order[rng.integers(i)]
-        tables = np.maximum(rng.gamma(0.7, size=(*inside.shape, inside.shape[2])), 0.03)
-        tables = torch.tensor(tables, device=book.device).to(like) * inside[:, :, None]
-        root = torch.tensor(parents < 0, device=book.device)[..., None, None]
-        tables = torch.where(root, tables[:, :, :1], tables)
-        more |= {
-            "parents": torch.tensor(parents, device=book.device),
-            "tables": tables / tables.sum(3, keepdim=True),
-        }
-    return ForestDenoiser(book, *parts, **more)
+    return ForestDenoiser(book, *parts, wide=0.05, fallback=fallback)
 
 
 def random_joined(book, rng):
@@ -453,9 +437,8 @@ def make_denoiser(kind, book, seed=0):
         return random_trees(book, np.random.default_rng(seed), n_trees=1 if kind == "tree" else 3)
     if kind == "bayes_net":
         return random_bayes_net(book, np.random.default_rng(seed))
-    if kind in ("forest", "forest of trees"):
-        trees = kind != "forest" and len(book.finite) > 0
-        return random_forest(book, np.random.default_rng(seed), trees=trees)
+    if kind == "forest":
+        return random_forest(book, np.random.default_rng(seed))
     if kind == "joined":
         return random_joined(book, np.random.default_rng(seed))
     if kind in ("exact mixture", "nested"):

@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_normal
-from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.points import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
@@ -52,9 +51,6 @@ PAIRS = 1 << 16  # of a row and a tree that descend together
 CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up together
 REACHED = 1 << 20  # pairs of a row with gaps and a leaf, at most
 IMPOSSIBLE = 0.9 * KNOWN_NATS  # evidence by which a level is excluded, not just improbable
-ROUNDING = 1e-4  # by which probabilities may fail to add up to one
-NEVER = -1e6  # nats for a probability of zero
-MOST_NATS = 600.0  # by which other columns favour a level that a cell's own evidence excludes: exp of it is finite
 FEWER = 0.75  # share of the pairs still on their way at which those that have arrived are set aside
 
 Values = Callable[[Tensor, Tensor], Tensor]  # of rows (P,) at nodes (P,)
@@ -124,9 +120,6 @@ class ForestDenoiser(Denoiser):
         mixed into each of these and truncated likewise: a value far from all others is improbable, not impossible.
     fallback : MarginalDenoiser, optional
         Independent columns, for high-cardinality columns.
-    parents, tables : Tensor, shapes (L, C') and (L, C', K, K), optional
-        Of :class:`LeafTrees`: the low-cardinality columns of a leaf are then a tree
-        and not independent, and ``probs`` are about its marginal distributions.
 
     Raises
     ------
@@ -173,8 +166,6 @@ class ForestDenoiser(Denoiser):
         var: Tensor | None = None,
         wide: float = 1e-3,
         fallback: MarginalDenoiser | None = None,
-        parents: Tensor | None = None,
-        tables: Tensor | None = None,
     ) -> None:
         super().__init__(codebook)
         if codebook.vocabularies and fallback is None:
@@ -208,10 +199,6 @@ class ForestDenoiser(Denoiser):
                 raise ValueError("probs must be positive in the box of each leaf and zero outside")
             if not bool((codebook.levels.sum(inside.long()) > 0).all()):
                 raise ValueError("the box of a leaf has none of the levels of a column")
-        self.trees = None
-        if parents is not None and tables is not None:
-            inside = codebook.levels.spread(probs > 0, False)
-            self.trees = LeafTrees(codebook, parents.to(probs.device), tables.to(like), inside)
         self.register_buffer("log_shares", log_shares)
         self.register_buffer("probs", probs / codebook.levels.per_level(codebook.levels.sum(probs)))
         self.register_buffer("means", mean.to(like))
@@ -262,8 +249,6 @@ class ForestDenoiser(Denoiser):
             tensors["var"],
             config["wide"],
             with_codebook(config["fallback"], codebook),
-            tensors.get("trees.parents"),
-            tensors.get("trees.tables"),
         )
 
     @property
@@ -343,15 +328,10 @@ class ForestDenoiser(Denoiser):
 
     def _cells(self, pairs: Pairs) -> Tensor:
         """Log-probability of the known cells of each pair's row in its leaf."""
-        if self.trees is not None and pairs.row is not None:
-            out = self.trees.log_mass(pairs.leaf, self.trees.likelihoods(pairs.level))
-        else:
-            out = self._level_cells(pairs).sum(-1)
+        out = self._level_cells(pairs).sum(-1)
         return out + self._number_cells(pairs).sum(-1) if len(self.codebook.reals) else out
 
     def _level_cells(self, pairs: Pairs) -> Tensor:
-        if self.trees is not None:
-            return self.trees.cells(pairs.leaf, pairs.level)
         n_points = self.probs.shape[1]
         at = pairs.leaf[..., None] * n_points + pairs.level.clamp_max(n_points - 1)
         cells = self.probs.view(-1)[at].log()
@@ -366,10 +346,8 @@ class ForestDenoiser(Denoiser):
         cells = top + ((cells - top).exp() + (far - top).exp()).log()
         return cells if pairs.row is None else cells.masked_fill_(pairs.reals.isnan(), 0.0)
 
-    def components(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The leaves of all trees, as of every denoiser; None where the leaves are trees themselves."""
-        if self.trees is not None:
-            return None
+    def components(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The leaves of all trees, as of every denoiser."""
         book, (level, reals) = self.codebook, self.splits.places(x)
         every = torch.arange(self.splits.n_leaves, device=x.device)[None]
         pairs = Pairs(every[0], every, level[:, None], reals[:, None])
@@ -389,19 +367,12 @@ class ForestDenoiser(Denoiser):
         posterior given the columns before it; the mean over the order of the table and its reverse, leading columns
         first.
         """
-        gaps = x[:, self._own].isnan().any(1)
-        if self.trees is None or not bool(gaps.any()):
-            return self._factors(x, by_tree=False)
-        # a cell whose parent is missing has no factor of its own
-        out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-        out[gaps] = super().log_factors(x[gaps])
-        out[~gaps] = self._factors(x[~gaps], by_tree=False)
-        return out
+        return self._factors(x, by_tree=False)
 
     def mean_log_factors(self, x: Tensor) -> Tensor:
         """The mean over the trees of the factors of each tree alone for rows ``x`` (B, C): float64, (B, C).
 
-        Only with products in the leaves. Rows sum to the logarithm of the geometric mean of the trees.
+        Rows sum to the logarithm of the geometric mean of the trees.
         """
         return self._factors(x, by_tree=True)
 
@@ -509,15 +480,13 @@ class ForestDenoiser(Denoiser):
             [~is_known & (levels.sum((ell < 0).long()) > 0), (snr > 0) & reals.isnan()], 1
         )
         is_noisy, n_unknown = is_noisy.any(1), (~is_known).sum(1) + reals.isnan().sum(1)
-        if self.trees is not None:
-            is_noisy |= ~is_known.all(1)
         log_mass = torch.zeros(len(evidence), dtype=torch.float64, device=evidence.device)
         logits, found = torch.empty_like(evidence), []
         for rows, noisy in self._in_turn(n_unknown, is_noisy):
             low = high = splits.values(level[rows], reals[rows])
             if noisy:
                 low, high = splits.ranges(may_be[rows], reals[rows])
-            most = 4 * CELLS // max(1, self._n_weighed if noisy else level.shape[1])
+            most = 4 * CELLS // max(1, n_points if noisy else level.shape[1])
             for pairs in self._reached(rows, low, high, level[rows], reals[rows], most):
                 row, leaf, shares = cast(Tensor, pairs.row), pairs.leaf, None
                 if noisy:
@@ -548,28 +517,18 @@ class ForestDenoiser(Denoiser):
             for rows in self._alike(n_unknown, is_noisy == noisy, most):
                 yield rows, noisy
 
-    @property
-    def _n_weighed(self) -> int:
-        """Numbers of a pair in :meth:`_weighed`."""
-        return self.probs.shape[1] if self.trees is None else self.trees.tables[0, ..., 0].numel()
-
     def _weighed(self, leaf: Tensor, ell: Tensor, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of any evidence together with leaves (P,): (P,), nats; and of every level given the others.
 
         That is (P, T), over the probability of the column's own evidence.
         """
         levels, probs, like = self.codebook.levels, self.probs[leaf], ell.exp()
-        if self.trees is None:
-            masses = levels.sum(probs * like).clamp_min(torch.finfo(ell.dtype).tiny)
-            log_mass, shares = masses.log().sum(1), probs / levels.per_level(masses)
-        else:
-            log_mass, shares = self.trees.posteriors(leaf, levels.spread(like, 0.0))
-            shares = levels.gather(shares)
-        joint = self._log_weights[leaf].double() + log_mass
+        masses = levels.sum(probs * like).clamp_min(torch.finfo(ell.dtype).tiny)
+        joint = self._log_weights[leaf].double() + masses.log().sum(1)
         if len(self.codebook.reals):
             q = self._gaussian(leaf[:, None])
             joint += (q.log_weight + q.log_evidence(y, snr)).logsumexp(2).sum(1)
-        return joint, shares
+        return joint, probs / levels.per_level(masses)
 
     def _mixed(self, pairs: Pairs, weight: Tensor, shares: Tensor | None) -> Tensor:
         """Sums (B, T) over the leaves of each row, weighted by (P,), of ``shares`` (P, T), by default ``probs``."""
@@ -597,11 +556,8 @@ class ForestDenoiser(Denoiser):
         cdf = cumulative(log_mass)
         u = torch.rand(n, generator=generator, device=cdf.device, dtype=cdf.dtype)
         leaf = torch.searchsorted(cdf, u, right=True)
-        if self.trees is not None:
-            codes = self.trees.draw(leaf, levels.spread(may_be[None], 0.0)[0], generator)
-        else:
-            logits = (self.probs[leaf] * may_be).log()
-            codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
+        logits = (self.probs[leaf] * may_be).log()
+        codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
         out.index_copy_(1, book.finite, codes.double())
         if len(book.reals):
             numbers = self._gaussian(leaf[:, None]).sample(generator)
@@ -618,140 +574,6 @@ def portions(counts: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
         last = int(stops[first_row + n - 1])
         yield slice(first_row, first_row + n), slice(first_pair, last)
         first_row, first_pair = first_row + n, last
-
-
-class LeafTrees(nn.Module):
-    """Chow-Liu trees over the low-cardinality columns, one in each leaf of a density forest.
-
-    Messages pass through pairs of a row and a leaf: one step for each column, for all pairs at once.
-
-    Parameters
-    ----------
-    codebook : Codebook
-    parents : Tensor of int64, shape (L, C')
-        The parent of every low-cardinality column, counted among these; -1 for the one root of each leaf.
-    tables : Tensor, shape (L, C', K, K)
-        Probability of a column's level (last) given its parent's; the root's rows are equal. Rows add up to one, also
-        those of levels that the parent does not have.
-    inside : Tensor of bool, shape (L, C', K)
-        The levels in the box of each leaf. A ValueError unless probabilities are positive exactly in the boxes.
-    """
-
-    parents: Tensor
-    tables: Tensor
-    _order: Tensor
-    _there: Tensor
-
-    def __init__(self, codebook: Codebook, parents: Tensor, tables: Tensor, inside: Tensor) -> None:
-        super().__init__()
-        self._levels_of = codebook
-        n, c, k = inside.shape
-        if parents.shape != (n, c) or tables.shape != (n, c, k, k):
-            raise ValueError(
-                f"parents and tables must have the shapes ({n}, {c}) and ({n}, {c}, {k}, {k}), got"
-                f" {tuple(parents.shape)} and {tuple(tables.shape)}"
-            )
-        is_root = parents < 0
-        if bool((parents >= c).any()) or bool((is_root.sum(1) != 1).any()):
-            raise ValueError("parents must be columns, with one root in each leaf")
-        depth = torch.where(is_root, 0, c)
-        for d in range(1, c):
-            found = (depth == c) & (depth.gather(1, parents.clamp_min(0)) == d - 1)
-            if not bool(found.any()):
-                break
-            depth = depth.masked_fill(found, d)
-        if bool((depth == c).any()):
-            raise ValueError("parents must form trees: a column has no root above it")
-        fits = ((tables > 0) == inside[:, :, None]).all() & (tables >= 0).all()
-        if not bool(fits & ((tables.sum(3) - 1).abs() < ROUNDING).all()):
-            raise ValueError(
-                "tables must be probabilities, positive in the boxes of the leaves alone"
-            )
-        self.register_buffer("parents", parents)
-        self.register_buffer("tables", tables)
-        self.register_buffer("_order", depth.argsort(dim=1, stable=True), persistent=False)
-        there = codebook.levels.spread(
-            codebook.known_snr.new_ones(1, codebook.levels.n_points), 0.0
-        )
-        self.register_buffer("_there", there[0], persistent=False)
-
-    @property
-    def _levels(self) -> Levels:
-        return self._levels_of.levels
-
-    def cells(self, leaf: Tensor, level: Tensor) -> Tensor:
-        """Log-probability of every cell given its parent in leaves (...), of known levels (..., C'): (..., C')."""
-        code = self._levels.level_code[level].expand(*leaf.shape, -1)
-        up = code.gather(-1, self.parents[leaf].clamp_min(0))
-        n, k = self.tables.shape[1:3]
-        column = leaf[..., None] * n + torch.arange(n, device=leaf.device)
-        return self.tables.view(-1)[(column * k + up) * k + code].log()
-
-    def likelihoods(self, level: Tensor) -> Tensor:
-        """1 at known levels (P, C'), everywhere where they are missing: (P, C', K)."""
-        n_points, k = self._levels.n_points, self.tables.shape[3]
-        code = self._levels.level_code[level.clamp_max(n_points - 1)]
-        known = nn.functional.one_hot(code, k).to(self.tables)
-        return torch.where((level == n_points)[..., None], self._there, known)
-
-    def log_mass(self, leaf: Tensor, like: Tensor) -> Tensor:
-        """Log-probability of likelihoods ``like`` (P, C', K) of the levels in leaves (P,): float64, (P,), nats."""
-        return self._collected(leaf, like)[0]
-
-    def _collected(self, leaf: Tensor, like: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-        """The :meth:`log_mass`; and numbers of each step, the last column of the order first.
-
-        Messages are logarithms: many columns below one may contradict each other beyond the range of floats.
-        """
-        n, k = self.tables.shape[1:3]
-        at = torch.arange(len(leaf), device=leaf.device)
-        order, parents, tables = self._order[leaf], self.parents[leaf], self.tables.view(-1, k, k)
-        below, steps = torch.zeros_like(like, dtype=torch.float64), []  # messages to each column
-        log_mass = torch.zeros(len(leaf), dtype=torch.float64, device=leaf.device)
-        for i in range(n - 1, -1, -1):
-            j = order[:, i]
-            own, messages = like[at, j], below[at, j]
-            top = (own.double().log() + messages).amax(1).clamp_min(NEVER)
-            factor = (messages - top[:, None]).clamp_max(MOST_NATS).exp()
-            own = own * factor
-            table = tables[leaf * n + j]
-            message = finite_log((table * own.to(table)[:, None]).sum(2)).double()
-            log_mass += top
-            if i:
-                below[at, parents[at, j]] += message
-            steps.append((factor, own, message))
-        return log_mass + message[:, 0], steps
-
-    def posteriors(self, leaf: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`log_mass`, and its derivative by ``like``, float64.
-
-        That is the posterior of every level given the other columns, over the probability of its own evidence.
-        """
-        n, k = self.tables.shape[1:3]
-        at = torch.arange(len(leaf), device=leaf.device)
-        log_mass, steps = self._collected(leaf, like)
-        shares, posterior = torch.zeros(2, *like.shape, dtype=torch.float64, device=like.device)
-        for i, (factor, own, message) in enumerate(reversed(steps)):
-            j = self._order[leaf, i]
-            # of the parent; all rows of a root's table are equal
-            above = posterior[at, self.parents[leaf, j]] if i else torch.full_like(message, 1 / k)
-            table = self.tables.view(-1, k, k)[leaf * n + j]
-            slope = ((above * (-message).exp())[:, :, None].to(table) * table).sum(1)
-            shares[at, j] = (slope * factor).clamp_max(math.exp(MOST_NATS))
-            posterior[at, j] = slope * own
-        return log_mass, shares
-
-    def draw(self, leaf: Tensor, allowed: Tensor, generator: torch.Generator) -> Tensor:
-        """Codes (n, C') drawn in leaves (n,), each column given its parent, of levels ``allowed`` (C', K)."""
-        n, k = self.tables.shape[1:3]
-        at, out = torch.arange(len(leaf), device=leaf.device), torch.zeros_like(self.parents[leaf])
-        for i in range(n):
-            j = self._order[leaf, i]
-            up = out[at, self.parents[leaf, j].clamp_min(0)]
-            p = (self.tables.view(-1, k)[(leaf * n + j) * k + up] * allowed[j]).double().cumsum(1)
-            u = torch.rand((len(leaf), 1), generator=generator, device=p.device, dtype=p.dtype)
-            out[at, j] = (u * p[:, -1:] >= p).sum(1).clamp_max(k - 1)
-        return out
 
 
 class Splits(nn.Module):
@@ -980,14 +802,6 @@ class Splits(nn.Module):
             inner = torch.nonzero(self.column[part] >= 0).flatten() + part.start
             out[inner] = out[below].unflatten(0, (-1, 2)).sum(1, dtype=out.dtype)
         return out
-
-    def first(self, n_trees: int) -> tuple[Splits, Tensor]:
-        """The first trees alone; and for each leaf its number among theirs (L,), -1 for those of other trees."""
-        kept = torch.nonzero(self.tree < n_trees).flatten()
-        parts = self.column[kept], self.threshold[kept], self.rank[:n_trees]
-        splits = Splits(self.codebook, *parts)
-        new = torch.full_like(self.leaf, -1).index_copy_(0, kept, splits.leaf)
-        return splits, new[self.leaves]
 
     def cut(self, is_inner: Tensor) -> tuple[Splits, Tensor]:
         """The trees with only the splits of ``is_inner`` (M,) below other such splits; each leaf's new leaf (L,)."""

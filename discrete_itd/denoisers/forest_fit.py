@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from discrete_itd.channel.gaussian import log_between, log_normal
-from discrete_itd.channel.levels import Levels
-from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
 ROWS = 4096  # counted at once
-TINY = 1e-30  # least probability
 FLAT = 10.0  # widths of a box that the standard deviation of a Gaussian in it may have: then it is flat
 PRIOR_VAR = 0.25  # of a continuous column without numbers; they are scaled to this variance
 # pseudo-counts of the rows of a node, of the marginal distribution and, for moments, of that in the node above; and the
@@ -34,7 +31,6 @@ class ForestCounts:
         book, device = splits.codebook, splits.column.device
         n, n_reals = splits.n_leaves, len(book.reals)
         self.splits, self.seed, self.n_rows = splits, seed, 0
-        self._deeper: tuple[ForestCounts, Tensor] | None = None
         self.rows = torch.zeros(n, dtype=torch.int64, device=device)
         self.levels = torch.zeros(n, book.levels.n_points, dtype=torch.int32, device=device)
         # numbers that are there, their sums and those of their squares
@@ -68,9 +64,6 @@ class ForestCounts:
 
     def _leaves(self, x: Tensor, position: int, *, learn: bool = False) -> Tensor:
         """The leaves of rows whose first one has a position in the table: (N, Tr)."""
-        if self._deeper is not None:
-            counts, shallower = self._deeper
-            return shallower[counts._leaves(x, position)[:, : self.splits.n_trees]]
         splits, gaps = self.splits, bool(x.isnan().any())
 
         def choose(row: Tensor, node: Tensor, right: Tensor, missing: Tensor) -> Tensor:
@@ -92,28 +85,20 @@ class ForestCounts:
         return splits.descend(value, len(x), choose if gaps else None)
 
     def cut(self, fewest: int) -> ForestCounts:
-        """The same rows in the leaves of shallower trees, each of at least ``fewest`` rows, or a root."""
+        """The same rows in the leaves of shallower trees, each of at least ``fewest`` rows, or a root.
+
+        No rows are added to these: those with gaps follow noise of the deeper trees' nodes.
+        """
         splits = self.splits
         rows = splits.sums(self.rows)
         second = rows[(splits.left + 1).clamp_max(splits.n_nodes - 1)]
-        return self._with(*splits.cut(torch.minimum(rows[splits.left], second) >= fewest))
-
-    def first(self, n_trees: int) -> ForestCounts:
-        """The counts of the first trees."""
-        return self._with(*self.splits.first(n_trees))
-
-    def _with(self, splits: Splits, leaf: Tensor) -> ForestCounts:
-        """The counts in leaves of other trees, of which each leaf (L,) of these belongs to one, or to none (-1)."""
-        out, n = object.__new__(ForestCounts), splits.n_leaves
-        out.splits, out.seed, out.n_rows = splits, self.seed, self.n_rows
-        out._deeper = self, leaf
-        kept = torch.nonzero(leaf >= 0).flatten()
-        leaf = leaf[kept]
-        out.rows = self.rows.new_zeros(n).index_add_(0, leaf, self.rows[kept])
-        out.levels = self.levels.new_zeros(n, self.levels.shape[1])
-        out.levels.index_add_(0, leaf, self.levels[kept])
+        splits, leaf = splits.cut(torch.minimum(rows[splits.left], second) >= fewest)
+        out, n = copy.copy(self), splits.n_leaves
+        out.splits = splits
+        out.rows = self.rows.new_zeros(n).index_add_(0, leaf, self.rows)
+        out.levels = self.levels.new_zeros(n, self.levels.shape[1]).index_add_(0, leaf, self.levels)
         out.reals = self.reals.new_zeros(3, n, self.reals.shape[2])
-        out.reals.index_add_(1, leaf, self.reals[:, kept])
+        out.reals.index_add_(1, leaf, self.reals)
         return out
 
     def log_shares(self, pseudo_count: float) -> Tensor:
@@ -180,127 +165,17 @@ class ForestCounts:
         own = splits.leaves
         return untruncated(mean[own], var[own], low[own], high[own])
 
-    def trees(self, x: Tensor, prior: Tensor, above: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Chow-Liu trees of the low-cardinality columns in every leaf: probs, parents and tables of a forest.
-
-        Pairs of levels are counted in ``x`` (N, C), the first rows that were counted. ``ROOT_COUNT`` rows of the
-        ``prior`` (T,) are added to every node; ``above`` is the pseudo-count of the pairs in the node above, restricted
-        to the box.
-        """
-        splits, levels = self.splits, self.splits.codebook.levels
-        c, k = levels.n_columns, levels.widest
-        leaf = torch.cat([self._leaves(rows, i * ROWS) for i, rows in enumerate(x.split(ROWS))])
-        ones = indicators(splits.codebook, x)
-        probs = prior.new_zeros(splits.n_leaves, levels.n_points)
-        parents = torch.zeros(splits.n_leaves, c, dtype=torch.int64, device=x.device)
-        tables = prior.new_zeros(splits.n_leaves, c, k, k)
-        boxes = splits.boxes()
-        for t in range(splits.n_trees):
-            nodes = torch.nonzero(splits.tree == t).flatten()  # breadth first
-            own = splits.leaf[nodes]
-            is_leaf, own = own >= 0, own[own >= 0]
-            sizes = torch.bincount(leaf[:, t], minlength=splits.n_leaves)[own]
-            parts = ones[leaf[:, t].argsort()].split(sizes.tolist())
-            counts = ones.new_zeros(len(nodes), *[levels.n_points] * 2)
-            for node, part in zip(torch.nonzero(is_leaf).flatten().tolist(), parts, strict=True):
-                torch.mm(part.T, part, out=counts[node])
-            joint = self._joints(nodes, counts, boxes, prior, above)[is_leaf]
-            probs[own], parents[own], tables[own] = chow_liu_trees(joint, levels)
-        return probs, parents, tables
-
-    def _joints(
-        self,
-        nodes: Tensor,
-        counts: Tensor,
-        boxes: tuple[Tensor, Tensor],
-        prior: Tensor,
-        above: float,
-    ) -> Tensor:
-        """Smoothed distributions of pairs of levels in a tree's nodes (n,), in place of ``counts`` (n, T, T)."""
-        splits, levels = self.splits, self.splits.codebook.levels
-        tree, of = int(nodes[0]), levels.level_column
-        ends = torch.tensor([part.stop for part in splits.depths], device=nodes.device)
-        stops = torch.searchsorted(nodes, ends).tolist()
-        parts = [slice(i, j) for i, j in pairwise([0, *stops]) if j > i]
-        up = torch.searchsorted(nodes, splits.parent[nodes].clamp_min(tree))
-        for part in parts[:0:-1]:
-            counts.index_add_(0, up[part], counts[part].clone())
-        same = of[:, None] == of
-        for part in parts:
-            inside = splits.inside(nodes[part], *boxes)
-            alone = prior * inside
-            alone = alone / levels.per_level(levels.sum(alone))
-            product = torch.where(same, torch.diag_embed(alone), alone[:, :, None] * alone[:, None])
-            total = counts[part].add_(product, alpha=ROOT_COUNT)
-            if part.start:
-                before = counts[up[part]].mul_(product > 0)
-                total.add_(before.mul_(above / _spread(_blocks_of(before, levels), of)))
-            total.div_(_spread(_blocks_of(total, levels), of))
-        return counts
-
-    def forest(
-        self, marginals: MarginalDenoiser, above: float, x: Tensor | None = None
-    ) -> ForestDenoiser:
+    def forest(self, marginals: MarginalDenoiser, above: float) -> ForestDenoiser:
         """The forest whose leaves have these counts, beside ``marginals``, the independent columns of the same rows.
 
-        ``above`` is the pseudo-count of the node above. With ``x`` (N, C), the first rows that were counted, leaves are
-        :meth:`trees`; by default they are products.
+        ``above`` is the pseudo-count of the node above.
         """
         splits, book = self.splits, self.splits.codebook
-        prior, parents, tables = marginals.log_probs.exp(), None, None
-        if x is None:
-            probs = self.probs(prior, above, ROOT_COUNT)
-        else:
-            probs, parents, tables = self.trees(x, prior, above)
+        probs = self.probs(marginals.log_probs.exp(), above, ROOT_COUNT)
         gaussians = self.gaussians(MOMENT_COUNT) if len(book.reals) else (None, None)
         parts = splits.column, splits.threshold, splits.rank, self.log_shares(SHARE_COUNT).exp()
         fallback = marginals if book.vocabularies else None
-        return ForestDenoiser(book, *parts, probs, *gaussians, WIDE, fallback, parents, tables)
-
-
-def _blocks_of(pairs: Tensor, levels: Levels) -> Tensor:
-    """Sums of tables of pairs of levels (n, T, T) over the levels of every two columns: (n, C', C')."""
-    column = torch.arange(levels.n_columns, device=pairs.device)
-    member = (levels.level_column[:, None] == column).to(pairs)
-    return member.T @ (pairs @ member)
-
-
-def _spread(blocks: Tensor, column: Tensor) -> Tensor:
-    """Values of every two columns (n, C', C') repeated for all pairs of their levels: (n, T, T)."""
-    return blocks[:, column][:, :, column]
-
-
-def chow_liu_trees(joint: Tensor, levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
-    """The trees of most mutual information, by Prim's algorithm, all at once: margins, parents and tables of L trees.
-
-    Shapes (L, T), (L, C') and (L, C', K, K), from distributions ``joint`` (L, T, T) of pairs of columns, of a column
-    and itself on the diagonal. A parent's level of probability zero has the child's marginal distribution.
-    """
-    n, c = len(joint), levels.n_columns
-    row = torch.arange(n, device=joint.device)
-    margins = joint.diagonal(dim1=1, dim2=2)
-    entropy = -levels.sum(margins * margins.clamp_min(TINY).log())
-    gain = _blocks_of(joint * joint.clamp_min(TINY).log(), levels)
-    gain += entropy[:, :, None] + entropy[:, None]
-    parents = torch.zeros(n, c, dtype=torch.int64, device=joint.device)
-    best, waiting = gain[:, 0].clone(), torch.ones_like(parents, dtype=torch.bool)
-    parents[:, 0], waiting[:, 0] = -1, False
-    for _ in range(c - 1):
-        new = best.masked_fill(~waiting, -torch.inf).argmax(1)
-        waiting[row, new] = False
-        better = (gain[row, new] > best) & waiting
-        parents = torch.where(better, new[:, None], parents)
-        best = torch.where(better, gain[row, new], best)
-    place = torch.arange(levels.n_points, device=joint.device)
-    place = levels.spread(place[None], levels.n_points)[0]  # (C', K)
-    padded = nn.functional.pad(joint, (0, 1, 0, 1))
-    up = place[parents.clamp_min(0)]  # (L, C', K)
-    tables = padded[row[:, None, None, None], up[..., None], place[:, None]]
-    alone = levels.spread(margins, 0.0)[:, :, None].expand_as(tables)
-    total = tables.sum(3, keepdim=True)
-    unmet = (total == 0) | (parents < 0)[..., None, None]
-    tables = torch.where(unmet, alone, tables / total.clamp_min(TINY))
-    return margins, parents, tables / tables.sum(3, keepdim=True)
+        return ForestDenoiser(book, *parts, probs, *gaussians, WIDE, fallback)
 
 
 def truncated_moments(

@@ -40,10 +40,6 @@ FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of prod
 FEWEST_ROWS = 5
 ABOVE = (4.0, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # floats of the leaves of a forest
-# of leaves that are Chow-Liu trees: trees of the forest and rows of a leaf with which the search begins, pseudo-count
-# of pairs in the node above; and pairs of levels in a node, in a leaf's tables and in all that are not too many
-FEW, SIZE, ABOVE_PAIRS = 8, 40, 16.0
-MOST_PAIRS, MOST_TABLES, MOST_WORK = 1 << 18, 1 << 13, 1 << 29
 FILLING, NUMBERS_OF_REAL = 1.6, 8  # rows of a leaf over the least number; floats kept for a number
 COUNTING = 2  # time of growing and counting trees, in units of that of growing
 CHOICE_ROWS = 4096  # held-out rows by which its depth is chosen, at most
@@ -376,22 +372,17 @@ class Forest(Recipe):
                 best, least = forest, own
             return best is forest
 
-        whole, fewest, above = self.counted(rows), self._fewest(rows), ABOVE[0]
-        counts = whole.cut(fewest)
-        is_better(counts.forest(rows.marginals, above))
+        fewest = self._fewest(rows)
+        counts = self.counted(rows).cut(fewest)
+        is_better(counts.forest(rows.marginals, ABOVE[0]))
         while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
             fewest *= 2
             shallower = counts.cut(fewest)
-            if not is_better(shallower.forest(rows.marginals, above)):
+            if not is_better(shallower.forest(rows.marginals, ABOVE[0])):
                 break
             counts = shallower
         for other in ABOVE[1:] if len(book.finite) else ():
-            if is_better(counts.forest(rows.marginals, other)):
-                above = other
-        few = nats(counts.first(FEW).forest(rows.marginals, above))
-        size = _tree_size(whole, rows, self.min_leaf, nats, few, is_over)
-        if size is not None and not is_over():
-            is_better(whole.cut(size).forest(rows.marginals, ABOVE_PAIRS, rows.x))
+            is_better(counts.forest(rows.marginals, other))
         return cast(Denoiser, best)
 
     def counted(self, rows: TrainingRows) -> ForestCounts:
@@ -423,50 +414,6 @@ class Forest(Recipe):
             min_leaf=max(FEWEST_ROWS, fewest),
             seed=seed,
         ), seed
-
-
-def _tree_size(
-    counts: ForestCounts,
-    rows: TrainingRows,
-    min_leaf: int | None,
-    nats: Callable[[ForestDenoiser], float],
-    least: float,
-    is_over: Clock,
-) -> int | None:
-    """The least rows of leaves with Chow-Liu trees, chosen by held-out rows and a few trees of the forest.
-
-    None if leaves that are products, of ``least`` nats, are as good, or leaves with trees cost too much.
-    """
-    levels = rows.codebook.levels
-    cells, width = levels.n_points**2, levels.n_columns * levels.widest
-    if levels.n_columns < 2 or cells > MOST_PAIRS or width * levels.widest > MOST_TABLES:
-        return None
-    few, best = counts.first(FEW), None
-    share = counts.splits.n_trees / few.splits.n_trees
-
-    def better(size: int) -> bool:
-        """Whether leaves of this size are the best so far, or cost too much to be tried."""
-        nonlocal best, least
-        if is_over():
-            return False
-        shallower = few.cut(size)
-        if shallower.splits.n_nodes * cells * share > MOST_WORK:
-            return True
-        own = nats(shallower.forest(rows.marginals, ABOVE_PAIRS, rows.x))
-        if own < least:
-            best, least = size, own
-        return best == size
-
-    if min_leaf is not None:
-        better(min_leaf)
-        return best
-    size = SIZE
-    while better(size) and size < counts.n_rows:
-        size *= 2
-    size = SIZE // 2
-    while best == 2 * size and size >= FEWEST_ROWS and better(size):
-        size //= 2
-    return best
 
 
 EXACT: dict[str, Recipe] = {

@@ -98,8 +98,7 @@ def pairs_work(denoiser: Denoiser) -> int:
     if isinstance(denoiser, RowMixtureDenoiser):
         return sum(pairs_work(cast(Denoiser, member)) for member in denoiser.members)
     if isinstance(denoiser, ForestDenoiser):
-        trees = denoiser.trees
-        return 10 * denoiser.splits.n_leaves if trees is None else trees.tables.numel()
+        return 10 * denoiser.splits.n_leaves
     return max(denoiser.row_work, denoiser.score_work)
 
 

@@ -29,7 +29,7 @@ from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.testing import check_denoiser
 
 KINDS = [
-    "mixture", "tree", "trees", "bayes_net", "joined", "forest", "forest of trees", "exact mixture", "nested",
+    "mixture", "tree", "trees", "bayes_net", "joined", "forest", "exact mixture", "nested",
 ]  # fmt: skip
 DEPENDENT = [*KINDS, "correlated"]  # with continuous columns
 
@@ -119,9 +119,7 @@ def test_what_other_columns_say_is_an_integral(device, dtype, name, kind):
         if (
             book.columns[j].kind == "real"
         ):  # else a constant of the state, the same for all denoisers
-            jumps = (
-                0.02 if kind in ("forest", "forest of trees", "nested") else 3e-4
-            )  # of a density in boxes
+            jumps = 0.02 if kind in ("forest", "nested") else 3e-4  # of a density in boxes
             torch.testing.assert_close(got, torch.zeros_like(got), atol=jumps, rtol=0)
             continue
         other = make_denoiser("marginals", book, 3)
@@ -180,9 +178,7 @@ def test_integral_is_log_p_of_numbers_and_with_gaps(device, name, kind):
     """(4), against independent columns."""
     book = make_book(name, device)
     denoiser, baseline = make_denoiser(kind, book, 0), make_denoiser("marginals", book, 4)
-    n = (
-        6 if kind in ("forest", "forest of trees", "nested") else 24
-    )  # leaves and noisy numbers take time
+    n = 6 if kind in ("forest", "nested") else 24  # leaves and noisy numbers take time
     rows = random_rows(book, n, np.random.default_rng(5), missing=0.3)
     got = integral_log_prob(
         denoiser,

@@ -23,12 +23,10 @@ from laws import (
     simplex,
 )
 from scipy import stats
-from scipy.sparse.csgraph import minimum_spanning_tree
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ForestCounts, truncated_moments, untruncated
 from discrete_itd.denoisers.marginal import WIDE_SD
@@ -40,9 +38,6 @@ from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.rows import TensorRows
 
 ALL = [*sorted(BOOKS), *WITH_REALS]
-
-
-TREES = [name for name in ALL if name != "only reals"]
 
 
 def forest(name, device, seed=0, **arguments):
@@ -87,18 +82,13 @@ def number_density(denoiser, leaf, i, value, box):
 
 
 def level_probability(denoiser, leaf, row, j):
-    """Of a known level in a leaf; in a tree, given that of its parent."""
+    """Of a known level in a leaf."""
     book, i = denoiser.codebook, denoiser.codebook.place[j]
-    if denoiser.trees is None:
-        level = range(book.levels.n_points)[book.levels.own(i)][int(row[j])]
-        return float(denoiser.probs[leaf, level])
-    up = int(denoiser.trees.parents[leaf, i])
-    above = 0 if up < 0 else int(row[int(book.finite[up])])
-    return float(denoiser.trees.tables[leaf, i, above, int(row[j])])
+    return float(denoiser.probs[leaf, range(book.levels.n_points)[book.levels.own(i)][int(row[j])]])
 
 
 def slow_log_prob(denoiser, row):
-    """Of one row: a sum over all leaves of all trees; gaps left out, where leaves are products."""
+    """Of one row: a sum over all leaves of all trees, gaps left out."""
     book, splits, total = denoiser.codebook, denoiser.splits, 0.0
     for leaf in range(splits.n_leaves):
         box, p = box_of(splits, leaf), math.exp(weight_of(denoiser, leaf))
@@ -118,38 +108,6 @@ def slow_log_prob(denoiser, row):
     return math.log(total)
 
 
-def test_columns_of_a_leaf_that_contradict_each_other(device):
-    """A parent of many columns: half of them say one of its levels, half the other, by more than a float can hold."""
-    n, p = 301, 1e-3
-    book = Codebook([simplex(2)] * n).to(device)
-    table = torch.tensor([[1 - p, p], [p, 1 - p]], dtype=torch.float64)
-    tables = table.expand(1, n, 2, 2).clone()
-    tables[:, 0] = 0.5
-    parents = torch.zeros(1, n, dtype=torch.int64, device=device).index_fill(1, book.finite[:1], -1)
-    one = torch.ones(1, device=device)
-    parts = (
-        -one.long(),
-        0 * one,
-        torch.zeros(1, 2 * n, device=device),
-        one,
-        torch.full((1, 2 * n), 0.5),
-    )
-    forest = ForestDenoiser(book, *parts, parents=parents, tables=tables)
-    rows = (torch.arange(n, device=device) % 2).double().repeat(3, 1)
-    rows[:, 0] = torch.tensor([0.0, 1.0, math.nan])
-    got = forest.log_prob(rows)
-    assert float(got[2]) == pytest.approx(float(got[:2].logsumexp(0)), rel=1e-5)
-    assert float(got[2]) == pytest.approx(150 * math.log(p * (1 - p)), rel=1e-5)
-    evidence = torch.zeros(1, 2 * n, device=device)
-    level = book.levels.index_of(rows[2].nan_to_num(0.0).long()[None])[0, 1:]
-    evidence[0, book.levels.index_of(1 - rows[:1].long())[0, 1:]] = -1000.0
-    evidence[0, level] = 0.0
-    log_mass, logits = forest.infer(evidence)
-    assert float(log_mass) == pytest.approx(float(got[2]), rel=1e-5)
-    of_root = book.levels.index_of(torch.tensor([[0] * n, [1] * n], device=device))[:, 0]
-    assert logits[0, of_root].softmax(0).tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_a_score_is_a_sum_over_all_leaves(device, dtype, name):
     denoiser = forest(name, device)
@@ -159,16 +117,6 @@ def test_a_score_is_a_sum_over_all_leaves(device, dtype, name):
     )
     cells = [j for j, c in enumerate(denoiser.codebook.columns) if c.kind != "code"]
     rows[:, [j for j in range(rows.shape[1]) if j not in cells]] = math.nan
-    expected = torch.tensor([slow_log_prob(denoiser, row) for row in rows.tolist()], device=device)
-    got = denoiser.log_prob(rows)
-    torch.testing.assert_close(got, expected.to(got), atol=rounding(dtype), rtol=rounding(dtype))
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_a_score_is_a_sum_over_all_leaves_that_are_trees(device, dtype, name):
-    denoiser = forest(name, device, trees=True)
-    rows = random_rows(denoiser.codebook, 9, np.random.default_rng(1))
-    rows[:, [j for j, c in enumerate(denoiser.codebook.columns) if c.kind == "code"]] = math.nan
     expected = torch.tensor([slow_log_prob(denoiser, row) for row in rows.tolist()], device=device)
     got = denoiser.log_prob(rows)
     torch.testing.assert_close(got, expected.to(got), atol=rounding(dtype), rtol=rounding(dtype))
@@ -322,32 +270,8 @@ def test_what_is_no_forest_is_refused(device, name):
         ForestDenoiser(book, *parts)
 
 
-@pytest.mark.parametrize(
-    ("name", "at", "value", "message"),
-    [
-        ("parents", (0, 1), -1, "one root in each leaf"),
-        ("parents", (0, slice(None)), torch.tensor([-1, 2, 1]), "no root above it"),
-        ("parents", (0, 0), 3, "parents must be columns"),
-        ("tables", (0, 0, 0, 0), 0.7, "tables must be probabilities"),
-        ("tables", (0, 0, 0), 0.0, "tables must be probabilities"),
-    ],
-)
-def test_leaves_that_are_no_trees_are_refused(device, name, at, value, message):
-    """When they are made, and in a file."""
-    book = Codebook([simplex(3), simplex(2), simplex(2)]).to(device)
-    rng = np.random.default_rng(0)
-    denoiser = random_forest(book, rng, n_trees=1, depth=1, trees=True)
-    data, tensors = flatten(denoiser)
-    tensors["trees.parents"][0] = torch.tensor([-1, 0, 0])
-    unflatten(Denoiser, (data, tensors))(book)
-    tensors[f"trees.{name}"][at] = value
-    with pytest.raises(ValueError, match=message):
-        unflatten(Denoiser, (data, tensors))(book)
-
-
-@pytest.mark.parametrize("trees", [False, True])
-def test_a_damaged_file_is_refused(device, trees):
-    denoiser = forest("one real", device, trees=trees)
+def test_a_damaged_file_is_refused(device):
+    denoiser = forest("one real", device)
     data, tensors = flatten(denoiser)
     unflatten(Denoiser, (data, tensors))(denoiser.codebook)
     tensors["splits.column"][0] = 99
@@ -536,74 +460,6 @@ def test_smoothing_is_that_of_a_loop(device, dtype):
         )
 
 
-def test_trees_of_leaves_are_those_of_a_loop(device, dtype):
-    """Joint distributions of pairs towards the node above; then the spanning tree of most mutual information."""
-    x, splits = grown(device, missing=0.2)
-    counts = ForestCounts(splits, 0, x).add(x).cut(60)
-    splits, book = counts.splits, counts.splits.codebook
-    levels, c = book.levels, book.levels.n_columns
-    prior = MarginalDenoiser.fit(book, x).log_probs.exp()
-    probs, parents, tables = counts.trees(x, prior, 7.0)
-    leaf_of, own = (
-        counts._leaves(x, 0),
-        [list(range(levels.n_points))[levels.own(i)] for i in range(c)],
-    )
-    ones = indicators(book, x).double()
-    for leaf in range(0, splits.n_leaves, 3):
-        node = int(splits.leaves[leaf])
-        tree, branch = int(splits.tree[node]), [node]
-        while splits.parent[branch[0]] >= 0:
-            branch.insert(0, int(splits.parent[branch[0]]))
-        inside, joint = torch.ones_like(prior, dtype=torch.bool), None
-        for node in branch:
-            if (up := int(splits.parent[node])) >= 0:
-                mine = book.finite[levels.level_column] == splits.column[up]
-                second = splits.rank[tree] > splits.threshold[up]
-                inside = inside & (~mine | (second == (node != int(splits.left[up]))))
-            below = [n for n in range(splits.n_leaves) if node in ancestors(splits, n)]
-            rows = ones[torch.isin(leaf_of[:, tree], torch.tensor(below, device=device))]
-            total = rows.T @ rows
-            for i in range(c):
-                for j in range(c):
-                    at = np.ix_(own[i], own[j])
-                    alone = levels.log_softmax((prior * inside).log()[None])[0].exp().double()
-                    p, q = alone[own[i]], alone[own[j]]
-                    block = total[at] + 0.05 * (torch.diag(p) if i == j else p[:, None] * q)
-                    if joint is not None:
-                        pair = joint[at] * inside[own[i]][:, None] * inside[own[j]]
-                        block = block + 7.0 * pair / pair.sum()
-                    total[at] = block / block.sum()
-            joint = total
-        margin = joint.diagonal()
-        torch.testing.assert_close(probs[leaf].double(), margin, atol=rounding(dtype), rtol=1e-4)
-        gain = np.zeros((c, c))
-        for i in range(c):
-            for j in range(c):
-                # entropies: with gaps, rows of a pair have another margin than those of a column
-                parts = joint[np.ix_(own[i], own[j])], margin[own[i]], margin[own[j]]
-                pair, *alone = (float(torch.special.xlogy(p, p).sum()) for p in parts)
-                gain[i, j] = pair - sum(alone)
-        edges = [(i, int(p)) for i, p in enumerate(parents[leaf]) if p >= 0]
-        most = -minimum_spanning_tree(-np.triu(gain, 1) - np.triu(np.ones((c, c)), 1)).sum() - (
-            c - 1
-        )
-        assert sum(gain[e] for e in edges) == pytest.approx(most, abs=1e-4)
-        for i, up in edges:
-            block = joint[np.ix_(own[up], own[i])]
-            met = block.sum(1) > 0
-            expected = (block / block.sum(1, keepdim=True))[met]
-            got = tables[leaf, i, : len(met), : len(own[i])][met].double()
-            torch.testing.assert_close(got, expected, atol=rounding(dtype), rtol=1e-3)
-
-
-def ancestors(splits, leaf):
-    node, found = int(splits.leaves[leaf]), []
-    while node >= 0:
-        found.append(node)
-        node = int(splits.parent[node])
-    return found
-
-
 def test_moments_between_bounds():
     """Of truncated Gaussians, against scipy; and back, where a Gaussian is narrow or flat in its box."""
     mean, sd = torch.tensor([0.3, -1.0, 2.0]).double(), torch.tensor([0.5, 2.0, 0.3]).double()
@@ -683,19 +539,6 @@ def test_a_forest_knows_what_independent_columns_do_not(device):
     rows = training_rows(device, n=2000)
     denoiser = Forest(8).fit(rows, plan())
     assert rows.held_out_nats(denoiser) < rows.held_out_nats(rows.marginals) - 0.5
-
-
-def test_leaves_are_trees_where_that_predicts_better(device):
-    """A chain of columns: splits alone need a leaf for every two of them."""
-    rng = np.random.default_rng(0)
-    book = Codebook([simplex(2)] * 12).to(device)
-    flips = rng.random((1500, 12)) < 0.1
-    x = torch.tensor(flips.cumsum(1) % 2, device=device).double()
-    parts = x[:1200], x[1200:], seeded_generator(0, device)
-    rows = TrainingRows(MarginalDenoiser.fit(book, parts[0]), *parts)
-    denoiser = Forest(9).fit(rows, plan())
-    assert denoiser.trees is not None
-    assert rows.held_out_nats(denoiser) < 12 * 0.325 + 0.6  # the entropy is 0.325 a step
 
 
 def test_a_far_value_is_improbable_and_not_impossible(device):
