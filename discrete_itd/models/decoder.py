@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.codebook import State
+from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser, held_out_nats
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
@@ -253,19 +253,18 @@ class DecoderFit:
         book, both = self.marginals.codebook, (self.rows, self.x_valid)
         if not any(bool(x[:, book.reals].isnan().any()) for x in both):
             return both
-        probs, like = self.marginals.log_probs.exp()[None], book.known_snr
-        chol = torch.diag_embed(sd)[None]
-        one = MixtureDenoiser(
-            book, like.new_ones(1), probs, mean[None], fallback=self.marginals, chol=chol
-        )
+        # of the numbers alone: the categories have no part in it
+        numbers = Codebook([book.columns[j] for j in book.reals.tolist()]).to(book.known_snr)
+        start = sd.new_ones(1), sd.new_ones(1, 0), mean[None]
+        one = prior = MixtureDenoiser(numbers, *start, chol=torch.diag_embed(sd)[None])
         for _ in range(FILLING_ROUNDS):
-            one = updated(one, expected_sums(one, self.rows[:EM_ROWS]), 1.0, 0)
+            one = updated(prior, expected_sums(one, self.rows[:EM_ROWS, book.reals]), 0.0, 0)
+        gaussian = one.dense
+        assert gaussian is not None
 
         def complete(x: Tensor) -> Tensor:
-            q = one(*State.start(book, book.embed(x), ~x.isnan())).gaussian
-            assert q is not None
-            cells = x[:, book.reals]
-            drawn = q.sample(self.generator).to(cells)
+            cells, first = x[:, book.reals], torch.zeros_like(x[:, 0], dtype=torch.int64)
+            drawn = gaussian.conditioned(one.draw(len(x), self.generator), first, cells)
             return x.index_copy(1, book.reals, torch.where(cells.isnan(), drawn, cells))
 
         first, second = (torch.cat([*map(complete, x.split(FILLED_ROWS))]) for x in both)

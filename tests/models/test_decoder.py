@@ -716,3 +716,31 @@ def test_gaps_are_completed_by_what_the_other_numbers_say(device):
     run = fits.DecoderFit(*args)
     assert (run.x - rows).abs().max() < 0.05
     assert run.rows is x
+
+
+def test_gaps_are_filled_whatever_the_categories(device, dtype):
+    """By the numbers alone: a category that is hardly ever seen stays possible, however many rounds there are."""
+    book, rng = Codebook([simplex(3), real(), real()]).to(device), np.random.default_rng(0)
+    x = random_rows(book, 300, rng)
+    x[:, 0] = x[:, 0] % 2
+    x[::3, 1], x[1::3, 2] = math.nan, math.nan
+    rare = 1e6 * torch.finfo(dtype).tiny
+    probs = torch.tensor([0.5, 0.5, rare], device=device, dtype=dtype)
+    marginals = MarginalDenoiser(book, probs, MarginalDenoiser.fit(book, x).mixture)
+    fits.seconds_needed(marginals, x, x[:40], QUICK)
+    generator = seeded_generator(0, device)
+    model, _ = fit_decoder(marginals, x, x[:40], replace(QUICK, max_steps=2), generator=generator)
+    assert bool((model.log_probs.exp() > 0).all())
+
+
+def test_gaps_of_a_row_are_drawn_together(device):
+    """Two missing numbers that follow from one another, given a third that carries no information about them."""
+    book, rng = Codebook([real(), real(), real()]).to(device), np.random.default_rng(0)
+    a, free = rng.normal(0, 0.5, (2, 600))
+    rows = torch.tensor(np.stack([a, 0.9 * a, free], 1), device=device)
+    rows[::4, :2] = math.nan
+    marginals = MarginalDenoiser.fit(book, rows)
+    run = fits.DecoderFit(marginals, rows, rows, QUICK, seeded_generator(0, device))
+    filled = run.x[::4]
+    assert (filled[:, 1] - 0.9 * filled[:, 0]).abs().max() < 0.05
+    assert filled[:, 0].std().item() == pytest.approx(0.5, rel=0.2)
