@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
@@ -125,6 +126,14 @@ def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[
             yield fit
         finally:
             _fit.reset(token)
+
+
+def estimated(seconds: Callable[[], float]) -> float:
+    """Seconds that something takes by a trial of it; NaN if the trial fails, for an estimate takes no fit down."""
+    try:
+        return seconds()
+    except Exception:  # of any kind: what is tried will say so itself
+        return math.nan
 
 
 def stage(text: str) -> None:

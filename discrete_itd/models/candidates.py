@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pandas as pd
 import torch
@@ -15,7 +16,7 @@ from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
-from discrete_itd.progress import stage
+from discrete_itd.progress import estimated, stage
 from discrete_itd.training.config import Report
 
 LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: the others are dropped
@@ -64,12 +65,19 @@ class CandidateTable:
             plans[0].run.interrupted = True  # the model is made of the candidates so far
 
     def _add_fit(self, label: str, fitted: Fitted) -> None:
-        if fitted.companion is not None:
-            self.companions.append(fitted.companion)
         if same := sum(c.label.partition(" no. ")[0] == label for c in self.candidates):
             label = f"{label} no. {same + 1}"
         nats, fit = self.rows.held_out(fitted.denoiser), (fitted.seconds, fitted.report)
         self.candidates.append(CandidateModel(label, fitted.denoiser, nats, *fit))
+        if fitted.companion is not None:
+            self.companions.append(fitted.companion)
+
+    def attempt(self, recipe: Recipe, plan: FitPlan) -> None:
+        """Fit one more candidate; one that fails is left out, with a warning, if there are others."""
+        if not self.candidates:
+            self.fit([recipe], [plan])
+        else:
+            self.rows.attempt(recipe, recipe.label, lambda: self.fit([recipe], [plan]))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
         if plan.run.interrupted:
@@ -77,7 +85,7 @@ class CandidateTable:
         if plan.time_left or not self.candidates:
             plan = replace(plan, is_hopeless=self.is_hopeless)
             there, left_out = self.candidates[:], len(plan.run.left_out)
-            self.fit([recipe], [plan])
+            self.attempt(recipe, plan)
             if len(plan.run.left_out) > left_out and there:
                 # it had no time for a step: the network equals its start
                 self.candidates = there
@@ -85,7 +93,12 @@ class CandidateTable:
             plan.run.left_out.append(recipe.label)
 
     def is_hopeless(self, nats: Tensor) -> bool:
-        """Whether a model with these code lengths of the first held-out rows has no weight in a mixture of all."""
+        """Whether a model with these code lengths of the first held-out rows has no weight in a mixture of all.
+
+        A model of no finite ones may yet get better.
+        """
+        if not bool(nats.isfinite().all()):
+            return False
         each = [c.nats[: len(nats)] for c in self.candidates if not c.members]
         weights = fit_weights(-torch.stack([*each, nats], 1), least=LEAST_WEIGHT)
         return not float(weights[-1])
@@ -146,7 +159,7 @@ class CandidateTable:
     def settle(self, plan: FitPlan, chosen: CandidateModel) -> Fitted:
         """The fit that ends with a candidate: with the companion for conditionals that it cannot compute."""
         members, answers, mixture = None, None, chosen.denoiser
-        cost = {c: 1e6 * seconds_per_row(c.denoiser, self.rows.x_valid) for c in self.candidates}
+        cost = {c: 1e6 * self._seconds_per_row(c.denoiser) for c in self.candidates}
         if isinstance(mixture, RowMixtureDenoiser) and chosen.members:
             gains = [self._behind(self._without(c, chosen), chosen) for c in chosen.members]
             of_members = {
@@ -178,11 +191,26 @@ class CandidateTable:
         if not chosen.denoiser.exact:
             exact = {c.denoiser: c for c in self.candidates if c.denoiser.exact and not c.members}
             for d in self.companions:
-                exact.setdefault(d, CandidateModel("companion", d, self.rows.held_out(d), 0.0))
+                nats = self.rows.attempt(d, "a companion", partial(self.rows.held_out, d))
+                if nats is not None:
+                    exact.setdefault(d, CandidateModel("companion", d, nats, 0.0))
             if exact:
                 answers = self.companion(list(exact.values()))
         candidates = pd.DataFrame(of_candidates)
         return Fitted(chosen.denoiser, report, members, answers, candidates)
+
+    @torch.no_grad()
+    def _seconds_per_row(self, denoiser: Denoiser) -> float:
+        """Seconds in which a row of a batch is scored in closed form."""
+        x = self.rows.x_valid
+        rows = x[torch.arange(TIMED_ROWS, device=x.device) % len(x)]
+
+        def score() -> float:
+            start = time.perf_counter()
+            float(denoiser.log_prob(rows).sum())  # waits for a GPU
+            return time.perf_counter() - start
+
+        return estimated(score) / len(rows)
 
     def _without(self, one: CandidateModel, mixture: CandidateModel) -> CandidateModel:
         """A mixture without one of its members, the weights of the others fitted again."""
@@ -204,12 +232,3 @@ def completes_cheaply(denoiser: Denoiser) -> bool:
     """Whether draws of missing cells given the others are cheap."""
     is_own = type(denoiser).complete is not Denoiser.complete
     return is_own or denoiser.noisy_work <= HUGE
-
-
-@torch.no_grad()
-def seconds_per_row(denoiser: Denoiser, x: Tensor) -> float:
-    """Seconds in which a row of a batch is scored in closed form."""
-    rows = x[torch.arange(TIMED_ROWS, device=x.device) % len(x)]
-    start = time.perf_counter()
-    float(denoiser.log_prob(rows).sum())  # waits for a GPU
-    return (time.perf_counter() - start) / len(rows)

@@ -101,7 +101,8 @@ class Auto(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         if rows.codebook.vocabularies:
-            return Network().fit(rows, plan)
+            network = rows.attempt(Network(), "a network", lambda: Network().fit(rows, plan))
+            return network or Fitted(rows.marginals)
         table = CandidateTable(rows)
         for member in (*affordable_bases(rows, BayesNet()), Forest()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
@@ -148,9 +149,10 @@ class Best(Recipe):
         networks: list[tuple[Recipe, CandidateModel]] = []
 
         def fit_network(plan: FitPlan) -> None:
-            kind, there = next_kind(table, networks), len(table.candidates)
-            table.fit([kind], [plan])
-            networks.extend((kind, c) for c in table.candidates[there:])
+            if (kind := next_kind(table, networks)) is not None:
+                there = len(table.candidates)
+                table.attempt(kind, plan)
+                networks.extend((kind, c) for c in table.candidates[there:])
 
         for own in later.of_members([1] * n):
             if own.time_left and not plan.run.interrupted:
@@ -173,17 +175,23 @@ class Best(Recipe):
         return FEWEST_ORDERS if self.n_orders is None else self.n_orders
 
 
-def next_kind(table: CandidateTable, networks: list[tuple[Recipe, CandidateModel]]) -> Recipe:
-    """One of each kind first; then that whose latest network adds most nats to the mixture when it is left out."""
-    if len(networks) < len(VARIED):
-        return VARIED[len(networks)]
-    whole, latest = table.mixture().mean, dict(networks)
+def next_kind(
+    table: CandidateTable, networks: list[tuple[Recipe, CandidateModel]]
+) -> Recipe | None:
+    """One of each kind first; then that whose latest network adds most nats to the mixture when it is left out.
+
+    None if all kinds have failed.
+    """
+    kinds, latest = [kind for kind in VARIED if kind not in table.rows.failed], dict(networks)
+    if new := [kind for kind in kinds if kind not in latest]:
+        return new[0]
+    whole = table.mixture().mean
 
     def worth(kind: Recipe) -> float:
         left = [c for c in table.candidates if c is not latest.get(kind)]
         return table.mixture(left).mean - whole
 
-    return max(VARIED, key=worth)
+    return max(kinds, key=worth, default=None)
 
 
 NAMES: dict[str, Recipe] = {

@@ -24,13 +24,13 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.progress import deferred_interrupts, stage
+from discrete_itd.progress import deferred_interrupts, estimated, stage
 from discrete_itd.training import mean_and_error
-from discrete_itd.training.checkpoint import Checkpoint
+from discrete_itd.training.checkpoint import Checkpoint, CheckpointError
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import seeded, train
 from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
-from discrete_itd.validation import check_integer
+from discrete_itd.validation import check_integer, warn
 
 # shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which
 # things are begun: the choice of a schedule, the comparison of the candidates and measurements come after them
@@ -156,6 +156,7 @@ class TrainingRows:
     generator: torch.Generator
     stream: RowSource | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    failed: set[Hashable] = field(default_factory=set, init=False, repr=False)
 
     @property
     def codebook(self) -> Codebook:
@@ -196,6 +197,24 @@ class TrainingRows:
             self._made[key] = make()
         return self._made[key]
 
+    def attempt(self, key: Hashable, label: str, make: Callable[[], Made]) -> Made | None:
+        """The result of ``make`` for one model among others; None, with a warning that names it, if that fails.
+
+        Whatever the error, a lack of memory too; but those of files (OSError, CheckpointError) are raised, as is
+        Ctrl-C. What has failed is not tried again.
+        """
+        if key in self.failed:
+            return None
+        try:
+            return make()
+        except (OSError, CheckpointError):
+            raise
+        except Exception as error:
+            self.failed.add(key)
+            reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+            warn(f"{label} is left out, because it failed: {reason}")
+            return None
+
     def has(self, key: Hashable) -> bool:
         return key in self._made
 
@@ -221,10 +240,19 @@ class TrainingRows:
 
     @torch.no_grad()
     def held_out(self, denoiser: Denoiser) -> Tensor:
-        """Code length of each held-out row in closed form, nats: float64, (N',); kept unless it is being trained."""
+        """Code length of each held-out row in closed form, nats: float64, (N',); kept unless it is being trained.
+
+        A ValueError if one is not finite.
+        """
 
         def nats() -> Tensor:
-            return -denoiser.log_prob(self.x_valid).double()
+            found = -denoiser.log_prob(self.x_valid).double()
+            n = int((~found.isfinite()).sum())
+            if n:
+                raise ValueError(
+                    f"a {type(denoiser).__name__} leaves {n} of {len(found)} held-out rows no finite code length"
+                )
+            return found
 
         if any(p.requires_grad for p in denoiser.parameters()):
             return nats()
@@ -355,8 +383,8 @@ class FitPlan:
         """The plan before a recipe that needs ``needed()`` seconds: a share of the time left, or what is not needed."""
         if not 0.0 < self.time_left < math.inf:
             return replace(self)
-        seconds, left = needed(), self.time_left
-        left_for_it = left - max(seconds, LEAST_RESERVE * left)
+        seconds, left = estimated(needed), self.time_left
+        left_for_it = left - max(LEAST_RESERVE * left, seconds)  # the former if the latter is NaN
         return replace(self, until=self.run.age + max(share * left, left_for_it))
 
     def show(self, share: float, latest: Evaluation) -> None:

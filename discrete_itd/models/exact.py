@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, cast
@@ -29,6 +29,7 @@ from discrete_itd.denoisers.mixture import EM_ROWS, with_dependent_numbers
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.models.growing_trees import grow
+from discrete_itd.progress import estimated
 from discrete_itd.validation import check_positive, check_real
 
 MOST_COMPONENTS = 1 << 14
@@ -342,7 +343,7 @@ class Forest(Recipe):
                 f"{self}: what is fitted beside it is not private; give it alone as denoiser"
             )
         left = math.inf if rows.has(self) else plan.time_left
-        if left < math.inf and self.seconds_needed(rows) > left:
+        if left < math.inf and estimated(lambda: self.seconds_needed(rows)) > left:
             plan.run.left_out.append(self.label)
             return rows.marginals
         return rows.fit_once(self, plan, "the fit of a forest", partial(self.fitted, rows))
@@ -440,9 +441,24 @@ def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denois
     if base != "auto":
         return exact_base(base).fit_base(rows, plan)
     net = BayesNet(BASE_TABLE)
-    fitted = [(recipe, recipe.fit_base(rows, plan)) for recipe in affordable_bases(rows, net)]
-    cheap = [d for recipe, d in fitted if recipe != net or getattr(d, "work", 0) <= BASE_WORK]
+    fitted = fitted_bases(affordable_bases(rows, net), rows, plan)
+    cheap = [
+        d for recipe, d in fitted.items() if recipe != net or getattr(d, "work", 0) <= BASE_WORK
+    ]
     return min(cheap, key=rows.held_out_nats)
+
+
+def fitted_bases(
+    recipes: Iterable[Recipe], rows: TrainingRows, plan: FitPlan
+) -> dict[Recipe, Denoiser]:
+    """The bases that can be fitted and evaluated, with independent columns."""
+
+    def made(recipe: Recipe) -> Denoiser:
+        rows.held_out(base := recipe.fit_base(rows, plan))
+        return base
+
+    found = {r: rows.attempt(r, r.label, partial(made, r)) for r in recipes}
+    return {Independent(): rows.marginals} | {r: d for r, d in found.items() if d is not None}
 
 
 def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:

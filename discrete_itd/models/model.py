@@ -29,6 +29,7 @@ from discrete_itd.likelihood import (
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
+from discrete_itd.progress import estimated
 from discrete_itd.storage.files import TIMED
 from discrete_itd.storage.stored import Unbuilt
 from discrete_itd.storage.values import AnyFloat
@@ -100,7 +101,7 @@ class Cost:
     """
 
     fit_seconds: AnyFloat
-    microseconds: float
+    microseconds: AnyFloat
     n_rows: int
     n_threads: int
 
@@ -109,12 +110,14 @@ class Cost:
         fit_seconds = time.perf_counter() - start
         closed = model.denoiser.closed_form
         x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
-        model.log_prob(
-            x[:1], TIMED_EVALUATIONS
-        )  # warm-up: some tables are computed at the first call
-        start = time.perf_counter()
-        float(model.log_prob(x, TIMED_EVALUATIONS).log_prob.sum())  # waits for a GPU
-        microseconds = 1e6 * (time.perf_counter() - start) / len(x)
+
+        def score() -> float:
+            model.log_prob(x[:1], TIMED_EVALUATIONS)  # some tables are computed at the first call
+            start = time.perf_counter()
+            float(model.log_prob(x, TIMED_EVALUATIONS).log_prob.sum())  # waits for a GPU
+            return time.perf_counter() - start
+
+        microseconds = 1e6 * estimated(score) / len(x)
         if not closed:
             microseconds *= n_evaluations / TIMED_EVALUATIONS
         return cls(fit_seconds, microseconds, len(x), most_threads())

@@ -8,7 +8,7 @@ starts from (:mod:`discrete_itd.denoisers.causal`) indicate this as well as the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from discrete_itd.models.exact import (
     affordable_bases,
     choose_base,
     exact_base,
+    fitted_bases,
 )
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
@@ -190,8 +191,8 @@ class Causal(Recipe):
         """The base that the networks correct; TypeError if it has no distributions given the preceding columns."""
         if self.base == "auto":
             # look-ups in the order of the columns: unlike that of a Network, it is never asked to sum columns out
-            recipes = affordable_bases(rows, BayesNet())
-            base = min((r.fit_base(rows, plan) for r in recipes), key=rows.held_out_nats)
+            fitted = fitted_bases(affordable_bases(rows, BayesNet()), rows, plan)
+            base = min(fitted.values(), key=rows.held_out_nats)
         else:
             base = exact_base(self.base).fit_base(rows, plan)
         if type(base).preceding is Denoiser.preceding:
@@ -300,11 +301,16 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
     """The exact denoiser for conditionals that a causal one lacks: from the base and, for numbers, a decoder."""
     if plan.is_beside_decoder or plan.run.interrupted:
         return base
-    parts = [base]
+
+    def named(fit: Callable[[TrainingRows, FitPlan], Denoiser]) -> CandidateModel:
+        d = fit(rows, plan)
+        return CandidateModel(type(d).__name__, d, rows.held_out(d), 0.0)
+
+    parts = [named(lambda *_: base)]
     if asks_decoder(rows, plan):
-        parts.append(QUICK_DECODER.fit(rows, plan))
-    named = [CandidateModel(type(d).__name__, d, rows.held_out(d), 0.0) for d in parts]
-    return CandidateTable(rows).companion(named)
+        decoder = rows.attempt(QUICK_DECODER, "decoder", lambda: named(QUICK_DECODER.fit))
+        parts += [decoder] if decoder is not None else []
+    return CandidateTable(rows).companion(parts)
 
 
 def check_settings(recipe: Network | Causal) -> None:

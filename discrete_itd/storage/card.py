@@ -169,11 +169,12 @@ def _cost(model: Any, n_evaluations: int) -> list[str]:
     if not model.denoiser.closed_form:
         how = f"by {n_evaluations} evaluations, extrapolated from fewer"
     own = f"* the fit: {cost.fit_seconds:.3g} s on `{model.device.type}`"
-    return [
-        *([] if math.isnan(cost.fit_seconds) else [own]),
+    score = (
         f"* a score: {cost.microseconds:.3g} µs per encoded row {how}, in a batch of {cost.n_rows:,} rows with at most"
-        f" {cost.n_threads} threads, on the machine of the fit",
-    ]
+        f" {cost.n_threads} threads, on the machine of the fit"
+    )
+    times = (cost.fit_seconds, own), (cost.microseconds, score)
+    return [line for seconds, line in times if not math.isnan(seconds)]
 
 
 def _limits(model: Any) -> list[str]:

@@ -21,6 +21,10 @@ MOST_DIFFERENCES = 3  # named in an error message
 LAYOUT = 4  # version of the state's layout
 
 
+class CheckpointError(ValueError):
+    """A checkpoint is damaged, or belongs to another run or release."""
+
+
 class Checkpoint:
     """A file in which a training keeps its state, written at most every ``interval`` seconds.
 
@@ -37,7 +41,7 @@ class Checkpoint:
     ------
     OSError
         If the file exists and cannot be read.
-    ValueError
+    CheckpointError
         If it is damaged, is no checkpoint, or was written by a release with another layout of the state.
 
     Examples
@@ -62,8 +66,10 @@ class Checkpoint:
             header, tensors = read_state(path, kind="checkpoint")
         except FileNotFoundError:
             return
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
         if header.get("layout") != LAYOUT:
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.path}: the checkpoint was written by another release of discrete_itd. Continue with that"
                 " release, or remove the file to start anew"
             )
@@ -78,20 +84,20 @@ class Checkpoint:
         """The checkpoint in a file; an open checkpoint, or None, is returned unchanged."""
         return given if given is None or isinstance(given, Checkpoint) else cls(given)
 
-    def damaged(self, error: Exception) -> ValueError:
+    def damaged(self, error: Exception) -> CheckpointError:
         """The error to raise if the content of the file is invalid."""
-        return ValueError(f"{self.path}: the checkpoint is damaged ({error!r})")
+        return CheckpointError(f"{self.path}: the checkpoint is damaged ({error!r})")
 
     def found(self, identity: Mapping[str, Any]) -> Stored | None:
         """The state to continue from, None if there was no file; ``identity`` is the :func:`describe` of the training.
 
-        A ValueError names the differences if the state belongs to another training.
+        A CheckpointError names the differences if the state belongs to another training.
         """
         if self._found is None:
             return None
         differences = _differences(self._identity, json.loads(json.dumps(identity)))
         if differences:
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.path}: the checkpoint belongs to another run: {'; '.join(differences[:MOST_DIFFERENCES])}."
                 " Repeat that run to continue it, or remove the file to start anew"
             )

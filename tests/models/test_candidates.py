@@ -1,7 +1,6 @@
 """Candidates made by hand: which is chosen, which answers beside it, and which member a mixture answers by."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +9,8 @@ from fits import plan
 from discrete_itd.channel import Codebook, ColumnPoints
 from discrete_itd.denoisers import MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
+from discrete_itd.models.contract import TrainingRows
+from discrete_itd.recipes import Independent
 
 BOOK = Codebook([ColumnPoints("simplex", 2)])
 N = 400
@@ -37,8 +38,7 @@ def held_out(denoiser):
 
 def table_of(*candidates):
     x = torch.zeros(N, 1, dtype=torch.float64)
-    rows = SimpleNamespace(codebook=BOOK, x_valid=x, marginals=Fitted(0.5), held_out=held_out)
-    table = CandidateTable(rows)
+    table = CandidateTable(TrainingRows(Fitted(0.5), x, x, torch.Generator()))
     table.candidates = list(candidates)
     return table
 
@@ -135,6 +135,6 @@ def test_a_training_is_hopeless_if_its_model_would_have_no_weight(ahead, hopeles
 def test_a_recipe_is_fitted_with_the_rule_of_the_candidates_that_are_there(monkeypatch):
     table, seen = table_of(CandidateModel("one", Fitted(0.5), torch.ones(N).double(), 0.0)), []
     monkeypatch.setattr(CandidateTable, "fit", lambda _, __, plans: seen.extend(plans))
-    table.fit_in_time(Fitted, plan())
+    table.fit_in_time(Independent(), plan())
     assert seen[0].is_hopeless(torch.full((10,), 2.0).double())
     assert not seen[0].is_hopeless(torch.zeros(10).double())

@@ -1,0 +1,198 @@
+"""Candidates that fail, each in turn: the others go on without it, and a warning says which it was and why."""
+
+import numpy as np
+import pytest
+import torch
+from fits import QUICK, chain, fit, mixed, plan, training_rows, words
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.denoisers import (
+    BayesNetDenoiser,
+    CausalDenoiser,
+    ForestDenoiser,
+    MarginalDenoiser,
+    MixtureDenoiser,
+)
+from discrete_itd.encoders import categories
+from discrete_itd.models import combined, networks
+from discrete_itd.models.candidates import TIMED_ROWS, CandidateTable
+from discrete_itd.models.model import TIMED_EVALUATIONS, Model
+from discrete_itd.recipes import (
+    BayesNet,
+    Causal,
+    Decoder,
+    Forest,
+    Independent,
+    Mixture,
+    Network,
+    Trees,
+)
+from discrete_itd.training.checkpoint import CheckpointError
+
+TABLE = mixed(150)
+SMALL = Decoder(32, n_points=32, max_steps=3)
+OF_AUTO = {
+    Trees: ("tree", BayesNetDenoiser),
+    BayesNet: ("bayes net", BayesNetDenoiser),
+    Forest: ("forest", ForestDenoiser),
+    Causal: ("causal", CausalDenoiser),
+    Decoder: ("decoder", MixtureDenoiser),
+}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Decoders are small, and there are two networks in the best model."""
+    for module in (combined, networks):
+        monkeypatch.setattr(module, "QUICK_DECODER", SMALL)
+    monkeypatch.setattr(combined, "LARGE_DECODER", SMALL)
+    monkeypatch.setattr(combined, "FEWEST_ORDERS", 2)
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def labels(model):
+    """The candidates by name, those of mixtures too."""
+    return {part for c in model.candidates_["candidate"] for part in c.split(" + ")}
+
+
+@pytest.mark.parametrize("recipe", OF_AUTO)
+def test_property_a_candidate_that_fails_is_left_out(monkeypatch, recipe):
+    """In its fit, by a lack of memory, of the estimator's default and of the detector's; the others stay."""
+    label, _ = OF_AUTO[recipe]
+    monkeypatch.setattr(recipe, "fit", failing(MemoryError("no room")))
+    density = DiffusionDensity(**QUICK)
+    for estimator in (density, DiffusionOutlierDetector(density, false_alarm_rate=0.1)):
+        with pytest.warns(
+            UserWarning, match=rf"^{label} is left out.*MemoryError: no room$"
+        ) as seen:
+            model = estimator.fit(TABLE)
+        assert sum("left out" in str(w.message) for w in seen) == 1
+        assert np.isfinite(model.score_samples(TABLE)).all()
+    others = {name for name, _ in OF_AUTO.values()} - {label}
+    assert labels(model.density_) == {"independent", *others}
+
+
+@pytest.mark.parametrize("denoiser", dict.fromkeys(kind for _, kind in OF_AUTO.values()))
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), None])
+def test_property_a_candidate_that_cannot_be_evaluated_is_left_out(monkeypatch, denoiser, error):
+    """On held-out rows, for lack of memory on the device, or because their code lengths are no numbers."""
+
+    def nan(_, x):
+        return x.new_full((len(x),), torch.nan)
+
+    monkeypatch.setattr(denoiser, "log_prob", failing(error) if error else nan)
+    reason = "OutOfMemoryError" if error else "no finite code length"
+    with pytest.warns(UserWarning, match=f"is left out, because it failed: .*{reason}"):
+        model = fit(TABLE, "auto")
+    left = {name for name, kind in OF_AUTO.values() if kind is denoiser}
+    assert labels(model) == {"independent", *(name for name, _ in OF_AUTO.values())} - left
+    assert np.isfinite(model.score_samples(TABLE)).all()
+
+
+@pytest.mark.parametrize("recipe", [Mixture, Causal])
+def test_property_the_best_model_is_made_of_those_that_do_not_fail(monkeypatch, recipe):
+    """A kind of network that fails is not tried again."""
+    monkeypatch.setattr(recipe, "fit", failing(RuntimeError("defect")))
+    with pytest.warns(UserWarning, match="is left out.*RuntimeError: defect") as seen:
+        model = fit(TABLE, "best")
+    assert len({str(w.message) for w in seen}) <= len(seen) <= 3
+    kinds = (
+        "independent",
+        "tree",
+        "8 trees",
+        "bayes net",
+        "forest",
+        "mixture",
+        "decoder",
+        "causal",
+    )
+    left_out = {str(w.message).split(" is left out")[0] for w in seen}
+    assert {k.split(" no. ")[0] for k in labels(model)} == set(kinds) - left_out
+    assert np.isfinite(model.score_samples(TABLE)).all()
+
+
+@pytest.mark.parametrize("denoiser", ["auto", "best"])
+def test_independent_columns_are_left_where_all_else_fails(monkeypatch, denoiser):
+    for recipe in (Trees, BayesNet, Forest, Mixture, Decoder, Causal):
+        monkeypatch.setattr(recipe, "fit", failing(MemoryError()))
+    with pytest.warns(UserWarning, match="is left out"):
+        model = fit(TABLE, denoiser)
+    assert isinstance(model.model_.denoiser, MarginalDenoiser)
+    assert labels(model) == {"independent"}
+
+
+def test_independent_columns_are_left_where_a_network_fails(monkeypatch):
+    """Of a table with a high-cardinality column, whose only candidate it is."""
+    monkeypatch.setattr(categories, "MANY_CATEGORIES", 8)
+    monkeypatch.setattr(Network, "fit", failing(MemoryError()))
+    with pytest.warns(UserWarning, match="^a network is left out.*MemoryError"):
+        model = fit(words(), "auto")
+    assert isinstance(model.model_.denoiser, MarginalDenoiser)
+    assert np.isfinite(model.score_samples(words())).all()
+
+
+@pytest.mark.parametrize("denoiser", ["forest", ["tree", "forest"], Causal(base="forest")])
+@pytest.mark.parametrize("error", [MemoryError, ValueError])
+def test_what_was_asked_for_by_name_raises(monkeypatch, denoiser, error):
+    monkeypatch.setattr(Forest, "fit", failing(error("defect")))
+    with pytest.raises(error, match="defect"):
+        fit(chain(), denoiser)
+
+
+@pytest.mark.parametrize("error", [SystemExit, OSError, CheckpointError])
+def test_what_ends_a_program_or_concerns_files_ends_the_fit(monkeypatch, error):
+    monkeypatch.setattr(Forest, "fit", failing(error("ended")))
+    with pytest.raises(error, match="ended"):
+        fit(TABLE, "auto")
+
+
+def test_a_companion_that_fails_is_left_out(monkeypatch):
+    """The decoder beside a causal network, whose base then answers alone; and one that cannot be evaluated."""
+    one = Causal(width=8, depth=1)
+    monkeypatch.setattr(Decoder, "fit", failing(MemoryError()))
+    with pytest.warns(UserWarning, match="^decoder is left out.*MemoryError"):
+        model = fit(TABLE, one)
+    assert not isinstance(model.model_.companion, MixtureDenoiser)
+
+
+def test_a_companion_that_cannot_be_evaluated_is_left_out(monkeypatch):
+    rows, how = training_rows(TABLE), plan()
+    table = CandidateTable(rows)
+    table.fit([Independent(), Causal(width=8, depth=1, base="independent")], [how, how])
+    defect = MarginalDenoiser.fit(rows.codebook, rows.x)
+    monkeypatch.setattr(defect, "log_prob", failing(MemoryError()))
+    table.companions = [defect]
+    with pytest.warns(UserWarning, match="^a companion is left out.*MemoryError"):
+        fitted = table.settle(how, table.candidates[1])
+    assert fitted.companion is rows.marginals
+
+
+def test_estimates_of_time_take_no_fit_down(monkeypatch):
+    """Whatever they raise, nothing is left out, and no warning given."""
+    for recipe in (Decoder, Forest):
+        monkeypatch.setattr(recipe, "seconds_needed", failing(ValueError()))
+    log_prob, of_model = MarginalDenoiser.log_prob, Model.log_prob
+
+    def timed(self, x):
+        if len(x) == TIMED_ROWS:
+            raise MemoryError
+        return log_prob(self, x)
+
+    def timed_model(self, x, n_evaluations, *args, **options):
+        if n_evaluations == TIMED_EVALUATIONS:
+            raise MemoryError
+        return of_model(self, x, n_evaluations, *args, **options)
+
+    monkeypatch.setattr(MarginalDenoiser, "log_prob", timed)
+    monkeypatch.setattr(Model, "log_prob", timed_model)
+    model = fit(TABLE, "auto", max_time=60)
+    assert np.isnan(model.candidates_["microseconds"][0])
+    assert labels(model) == {"independent", *(name for name, _ in OF_AUTO.values())}
+    assert np.isnan(model.model_.cost.microseconds)
+    assert "µs" not in model.model_card()
