@@ -194,6 +194,10 @@ class Groups:
             *(m for m, own in zip(self._of_calibration[1], self._is_own, strict=True) if own),
         ]
 
+    def levels(self, rows: Rows) -> GroupLevels:
+        """Levels of the columns that define each row's group, (N, m)."""
+        return _levels(rows.cells, self.columns)
+
     def place(self, rows: Rows) -> np.ndarray:
         """Index in :attr:`members` of each row's calibration rows: int64, (N,), 0 for all calibration rows."""
         if len(self.members) == 1:

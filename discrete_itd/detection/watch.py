@@ -1,13 +1,27 @@
 r"""Monitoring of rows as they arrive: test martingales of whole rows and of each column, without an end.
 
 Values :math:`S_1, S_2, \dots` of successive rows, higher for more typical ones, are exchangeable as long as nothing
-changes. The value of row n has the smoothed p-value
+changes. Ties are broken by uniform numbers :math:`V_n`, drawn once for each value. The n - 1 values before
+:math:`S_n` leave n places for it, below, between and above them. Under exchangeability the places of successive values
+are independent, and each is uniform, with any ties. This holds because each row is compared with all before it:
+p-values against a fixed set of calibration rows depend on one another, and products of bets against them are no
+martingale.
 
-.. math:: p_n = \frac{\#\{i \le n : S_i < S_n\} + U_n \#\{i \le n : S_i = S_n\}}{n}, \qquad (14)
+Not all values are kept. Those that are divide the places into bins; of the others only the number in each bin is
+known. A value in a bin of w places with a places below it has the p-value
 
-with :math:`U_n` uniform on (0, 1]. Under exchangeability these are independent and uniform, exactly, with any ties.
-This holds because each row is compared with all before it: p-values against a fixed set of calibration rows depend on
-one another, and products of bets against them are no martingale.
+.. math:: p_n = \frac{a + U_n w}{n}, \qquad (14)
+
+with :math:`U_n` uniform on (0, 1]. Which values are kept is decided by numbers of places alone, not by values. The
+bins that earlier values fell into are therefore a function of earlier places, of which the place of :math:`S_n` is
+independent: given them it lies in the bin with probability w / n, and :math:`p_n` is uniform. So p-values are
+independent and uniform, exactly, however few values are kept. Two bins are joined once they hold at most a share 1 /
+:data:`FINENESS` of the number of places beyond them: the most extreme values are ranked exactly, the others to some per
+cent of p or 1 - p, and n values take memory of the order of log n.
+
+Values of several groups are ranked each among those of its own group. If the rows of each group are exchangeable given
+the sequence of groups, the orders of the values in all groups are independent, and so are all p-values, in the order
+in which rows arrive.
 
 A bet is a density f on [0, 1]; capital staked on it is multiplied by f(p), which has mean 1. The martingale starts
 with a capital of 1 in reserve. Before row t, :math:`R_{t-1} - R_t` of it is staked in equal parts on the densities of
@@ -23,7 +37,7 @@ for capital that was lost all that time. By Ville's inequality, under exchangeab
 References
 ----------
 Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005: eq. (14), its independence (theorem 8.2), and
-automata that wake up to bet.
+automata that wake up to bet; section 4.5: Mondrian conformal predictors, which compare within groups.
 Vovk, "Testing randomness online", Statistical Science 2021, arXiv:1906.09256.
 Vovk, Petej, Nouretdinov, Ahlberg, Carlsson, Gammerman, "Retrain or not retrain: conformal test martingales for
 change-point detection", COPA 2021, arXiv:2102.10439: the Simple Jumper, with which
@@ -35,7 +49,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
@@ -53,9 +67,13 @@ if TYPE_CHECKING:
     from discrete_itd.detection.detector import DiffusionOutlierDetector
 
 Floats = NDArray[np.float64]
+Values = NDArray[np.complex128]
+Group = tuple[int, ...]
 
-PENDING = 256  # most values of a column that are not yet sorted in; no result depends on it
-COMPARED = 1 << 22  # simultaneous comparisons with them
+PENDING = 256  # rows of a group that are compared with one another before they are sorted in
+# places beyond two bins, for each of theirs, from which they are joined: in `python -m tests.benchmarks.watch` changes
+# are found as early as by exact ranks
+FINENESS = 16
 FIRST_STAKE = 0.5  # before the first row: that all rows differ is the likeliest change
 PACE = 1000.0  # rows, of eq. (15)
 AT_ONCE = 256  # rows whose densities are computed at once
@@ -70,60 +88,83 @@ MOST_ROWS = 2**53
 
 
 class Ranks:
-    """Values seen so far, by column, among which new ones are ranked; they take 8 bytes each.
+    """The values of one group seen so far, by column, among which new ones are ranked: eq. (14).
 
-    ``values`` (n, C) are those of the rows seen so far, in any order.
+    Values and the numbers V that break their ties are the real and imaginary parts of complex numbers, which numpy
+    orders by these. ``seen`` (n, C) are those of the rows seen so far, in any order.
     """
 
-    def __init__(self, values: Floats) -> None:
-        self._sorted = np.sort(np.ascontiguousarray(values.T), axis=1)  # (C, n)
-        self._pending = np.empty((PENDING, values.shape[1]))
-        self._n_pending = 0
+    def __init__(self, seen: Values) -> None:
+        self.edges = [np.sort(column) for column in seen.T]  # values that are kept
+        self.widths = [np.ones(len(seen) + 1, dtype=np.int64)] * seen.shape[1]  # places in bins
+        self.pending = seen[:0]
+        self._merge()
 
     def __len__(self) -> int:
-        return self._sorted.shape[1] + self._n_pending
+        return int(self.widths[0].sum()) - 1 + len(self.pending)
 
-    def p_values(self, new: Floats, uniform: Floats) -> Floats:
-        """Eq. (14) for successive rows ``new`` (N, C), each then among those seen, with U (N, C) in (0, 1]."""
+    def p_values(self, new: Values, uniform: Floats) -> Floats:
+        """p-values of successive rows ``new`` (N, C), each then among those seen, with U (N, C) in (0, 1]."""
         p, start = np.empty(new.shape), 0
-        most = max(1, COMPARED // (PENDING * max(1, new.shape[1])))
         while start < len(new):
-            if self._n_pending == PENDING:
-                self._sort_in()
-            stop = min(len(new), start + min(most, PENDING - self._n_pending))
-            below, equal, n = self._add(new[start:stop])
-            p[start:stop] = (below + uniform[start:stop] * equal) / n[:, None]
+            stop = min(len(new), start + PENDING - len(self.pending))
+            p[start:stop] = self._add(new[start:stop], uniform[start:stop])
             start = stop
+            if len(self.pending) == PENDING:
+                self._sort_in()
         return p
 
-    def ordered(self) -> Floats:
-        """All values, each column in ascending order, shape (C, n)."""
-        self._sort_in()
-        return self._sorted
+    def _add(self, new: Values, uniform: Floats) -> Floats:
+        """Append to the pending rows as many as there is room for."""
+        first = len(self.pending)
+        self.pending = np.concatenate([self.pending, new])
+        p, last = np.empty(new.shape), len(self.pending)
+        later = np.arange(first, last)[:, None] <= np.arange(last)
+        for j, (edges, widths) in enumerate(zip(self.edges, self.widths, strict=True)):
+            at, is_single = self._bins(j)
+            # of values in a wide bin only the bin counts, so they are equal
+            bounds = np.concatenate([[-math.inf], edges])
+            known = np.unique(
+                np.where(is_single, self.pending[:, j], bounds[at]), return_inverse=True
+            )[1]
+            here = known[first:, None]
+            at = at[first:]
+            below = (np.cumsum(widths) - widths)[at] + ((known < here) & ~later).sum(1)
+            within = widths[at] + ((known == here) & ~later).sum(1)
+            total = widths.sum() + np.arange(first, last)
+            p[:, j] = (below + uniform[:, j] * within) / total
+        return p
 
-    def _add(self, new: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers of values below and equal to each new one, (N, C), and of rows up to it, (N,)."""
-        first, last = self._n_pending, self._n_pending + len(new)
-        self._pending[first:last], self._n_pending = new, last
-        n = self._sorted.shape[1] + 1 + np.arange(first, last)
-        left, right = (
-            np.stack([np.searchsorted(s, v, side=side) for s, v in zip(self._sorted, new.T, strict=True)], 1)
-            for side in ("left", "right")
-        )  # fmt: skip
-        waiting, after = (
-            self._pending[None, :last],
-            np.arange(first, last)[:, None] < np.arange(last),
-        )
-        below = left + ((waiting < new[:, None]) & ~after[..., None]).sum(1)
-        return below, right - left + ((waiting == new[:, None]) & ~after[..., None]).sum(1), n
+    def _bins(self, j: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The bin of each pending value of a column, and whether it is a single place: then their order is known."""
+        at = np.searchsorted(self.edges[j], self.pending[:, j])
+        return at, self.widths[j][at] == 1
 
     def _sort_in(self) -> None:
-        waiting = np.sort(self._pending[: self._n_pending].T, axis=1)
-        # a stable sort merges two sorted runs in linear time
-        self._sorted = np.sort(
-            np.concatenate([self._sorted, waiting], axis=1), axis=1, kind="stable"
-        )
-        self._n_pending = 0
+        for j in range(len(self.edges)):
+            at, is_single = self._bins(j)
+            widths = self.widths[j] + np.bincount(at[~is_single], minlength=len(self.widths[j]))
+            order = np.flatnonzero(is_single)[np.argsort(self.pending[is_single, j])]
+            self.edges[j] = np.insert(self.edges[j], at[order], self.pending[order, j])
+            self.widths[j] = np.insert(widths, at[order], 1)
+        self.pending = self.pending[:0]
+        self._merge()
+
+    def _merge(self) -> None:
+        """Join neighbouring bins whose places are few in comparison to those beyond them, on either side."""
+        for j, (edges, widths) in enumerate(zip(self.edges, self.widths, strict=True)):
+            size = -1
+            while len(edges) != size:
+                size = len(edges)
+                for first in (0, 1):  # pairs of bins that begin at every second one
+                    before = (np.cumsum(widths) - widths)[first:-1:2]
+                    joined = widths[first:-1:2] + widths[first + 1 :: 2]
+                    beyond = np.minimum(before, widths.sum() - before - joined)
+                    drop = first + 2 * np.flatnonzero(FINENESS * joined <= beyond)
+                    edges = np.delete(edges, drop)
+                    starts = np.delete(np.arange(len(widths)), drop + 1)
+                    widths = np.add.reduceat(widths, starts)
+            self.edges[j], self.widths[j] = edges, widths
 
 
 def bets(p: Floats) -> Floats:
@@ -217,7 +258,12 @@ class WatchState:
     level: float
     n_rows: int
     detector: str
-    ranks: Annotated[np.ndarray, Like("float64", "martingales", "rows")]
+    groups: Annotated[np.ndarray, Like("int64", "groups", "given")]
+    n_edges: Annotated[np.ndarray, Like("int64", "groups", "martingales")]
+    n_pending: Annotated[np.ndarray, Like("int64", "groups")]
+    edges: Annotated[np.ndarray, Like("float64", "edges", 2)]
+    widths: Annotated[np.ndarray, Like("int64", "bins")]
+    pending: Annotated[np.ndarray, Like("float64", "pending", "martingales", 2)]
     capital: Annotated[np.ndarray, Like("float64", "martingales", N_BETS)]
     exponents: Counts
     first: Counts
@@ -228,18 +274,55 @@ class WatchState:
     def __post_init__(self) -> None:
         if not (0 <= self.n_rows < MOST_ROWS and 0 <= self.seed < 2**31):
             raise ValueError(f"n_rows is {self.n_rows}, seed is {self.seed}")
-        for name in ("capital", "exponents", "first", "highest_at"):
+        for name in ("capital", "exponents", "first", "highest_at", "n_edges", "n_pending"):
             if (getattr(self, name) < 0).any():
                 raise ValueError(f"{name} has negative numbers")
+        n_edges, n_pending = int(self.n_edges.sum()), int(self.n_pending.sum())
+        lengths = n_edges, n_edges + self.n_edges.size, n_pending
+        if (len(self.edges), len(self.widths), len(self.pending)) != lengths:
+            raise ValueError("edges, widths and pending are not as many as stated")
+
+    @classmethod
+    def of(cls, ranks: Mapping[Group, Ranks], **others: Any) -> Self:
+        """The state of ranks of groups, and the other fields."""
+        every = list(ranks.values())
+        width = len(every[0].edges)
+        edges = np.concatenate([e for r in every for e in r.edges])
+        pending = np.concatenate([r.pending for r in every])
+        return cls(
+            groups=np.array(list(ranks), dtype=np.int64).reshape(len(every), -1),
+            n_edges=np.array([[len(e) for e in r.edges] for r in every], dtype=np.int64),
+            n_pending=np.array([len(r.pending) for r in every], dtype=np.int64),
+            edges=_as_pairs(edges),
+            widths=np.concatenate([w for r in every for w in r.widths]),
+            pending=_as_pairs(pending).reshape(-1, width, 2),
+            **others,
+        )
+
+    def ranks(self) -> dict[Group, Ranks]:
+        """Those of groups; a ValueError unless they can be."""
+        out, n_columns = {}, self.n_edges.shape[1]
+        edges = np.split(_from_pairs(self.edges), self.n_edges.ravel().cumsum()[:-1])
+        widths = np.split(self.widths, (1 + self.n_edges).ravel().cumsum()[:-1])
+        pending = np.split(_from_pairs(self.pending), self.n_pending.cumsum()[:-1])
+        for k, group in enumerate(self.groups.tolist()):
+            ranks, own = Ranks(pending[k][:0]), slice(k * n_columns, (k + 1) * n_columns)
+            ranks.edges, ranks.widths, ranks.pending = edges[own], widths[own], pending[k]
+            n_places = {int(w.sum()) for w in ranks.widths}
+            is_sorted = all((np.sort(e) == e).all() for e in ranks.edges)
+            if len(n_places) != 1 or min(w.min() for w in ranks.widths) < 1 or not is_sorted:
+                raise ValueError("widths are no numbers of places, or edges are in disorder")
+            out[tuple(group)] = ranks
+        return out
 
 
 class DriftWatch:
     r"""Monitor rows as they arrive, and raise an alarm once they are not exchangeable with the calibration rows.
 
     Each row's score, and its nats by column, are ranked among those of the calibration rows and of all rows watched so
-    far. Against these p-values (14) a test martingale (15) bets for whole rows, and one for each column. Unlike
-    :meth:`DiffusionOutlierDetector.drift`, which compares one batch at one time, the watch may be evaluated after every
-    row.
+    far; of a detector with ``given``, among those of the row's own group. Against these p-values (14) a test martingale
+    (15) bets for whole rows, and one for each column. Unlike :meth:`DiffusionOutlierDetector.drift`, which compares one
+    batch at one time, the watch may be evaluated after every row.
 
     Parameters
     ----------
@@ -264,22 +347,28 @@ class DriftWatch:
     **Guarantee.** If the calibration rows and all rows watched are exchangeable, for instance independent draws from
     one distribution, then P(an alarm is ever raised) is at most ``level``: whatever the model, however many rows, at
     any time of evaluation, with any ties. Half of the level is for the martingale of whole rows, whose alarm is at 2 /
-    level, the other half is divided equally among the C columns, whose alarms are at 2 C / level (Ville's inequality
-    for each, and the union bound: martingales of several columns need not be martingales together, so they are not
-    averaged). For an exact guarantee the detector must have been fitted to other rows; nats are compared to 4 decimals,
-    so that rounding errors of batches do not break ties.
+    level, the other half is divided equally among the C columns that are scored, whose alarms are at 2 C / level
+    (Ville's inequality for each, and the union bound: martingales of several columns need not be martingales together,
+    so they are not averaged). For an exact guarantee the detector must have been fitted to other rows; nats are
+    compared to 4 decimals, so that rounding errors of batches do not break ties.
+
+    With ``given``, it is enough that the rows of each group are exchangeable with the calibration rows of this group:
+    groups may arrive in any order, as often as they like, and rows of a group without calibration rows are compared
+    with one another alone.
 
     **What is not guaranteed.** An alarm says that exchangeability is broken, so also by rows in another order, like
-    those of a day and then those of a night. It names the columns whose own martingale raised an alarm, which may
-    not be the cause: nats of a column depend on the other cells. Rows of one customer, say, are not independent:
-    fit with ``groups``, and watch one row of each new group. A stream of rows that were fitted to differs from the
-    calibration rows, too.
+    those of a day and then those of a night, unless these are groups. It names the columns whose own martingale raised
+    an alarm, which may not be the cause: nats of a column depend on the other cells. Rows of one customer, say, are not
+    independent: fit with ``groups``, and watch one row of each new group. A stream of rows that were fitted to differs
+    from the calibration rows, too.
 
     **Power.** Rows are compared with all earlier ones, those after a change too. A change is found if it comes after
     many rows, those of the calibration among them, in comparison to the number that it takes to find it; later it
-    becomes the norm.
+    becomes the norm. With ``given``, these are rows of the group, and that a group becomes more frequent is no change.
 
-    **Memory** grows by 8 (C + 1) bytes a row, as does the file that :meth:`save` writes; exact p-values need all ranks.
+    **Memory**, and the file that :meth:`save` writes, grow with the logarithm of the number of rows, and with the
+    number of groups: 8 kB for each group and column after 200 000 rows of the group. Few of the values are kept,
+    and p-values are exact all the same, eq. (14) of :mod:`discrete_itd.detection.watch`.
 
     References
     ----------
@@ -314,10 +403,14 @@ class DriftWatch:
         thresholds.calibration_scores(detector)
         self.detector, self.level = detector, check_share("level", level)
         self._seed = int(check_random_state(random_state).randint(2**31 - 1))
-        self._names = list(detector.explain().columns)
+        self._groups, nats = detector._groups, detector.explain()
+        self._names = [name for name in nats.columns if name not in self._groups.names]
         self._scores = detector.calibration_scores_
         n = len(self._names) + 1
-        self._ranks = Ranks(_values(detector.explain()))
+        broken = np.random.Generator(np.random.PCG64(self._seed).jumped()).random((len(nats), n))
+        self._ranks: dict[Group, Ranks] = {}
+        for group, own in _divided(self._groups.calibration).items():
+            self._ranks[group] = Ranks((self._values(nats) + 1j * broken)[own])
         self._martingales = Martingales.start(n)
         self._first = np.zeros(n, dtype=np.int64)  # alarms; 0 if there was none
         self._highest, self._highest_at = np.zeros(n), np.zeros(n, dtype=np.int64)
@@ -351,11 +444,16 @@ class DriftWatch:
             raise ValueError("the detector has other calibration rows than when the watch began")
         rows = self.detector.density_.rows(X)
         nats = self.detector.explain(rows) if len(rows) else pd.DataFrame(columns=self._names)
-        values, before = _values(nats), self.n_rows_
+        values, before = self._values(nats), self.n_rows_
         random = np.random.PCG64(self._seed)
-        random.advance(before * values.shape[1])
-        uniform = 1 - np.random.Generator(random).random(values.shape)
-        p = self._ranks.p_values(values, uniform)
+        random.advance(before * 2 * values.shape[1])
+        uniform, broken = np.moveaxis(
+            np.random.Generator(random).random((len(values), 2, values.shape[1])), 1, 0
+        )
+        p, none = np.empty(values.shape), values[:0] + 0j
+        for group, own in _divided(self._groups.levels(rows)).items():
+            ranks = self._ranks.setdefault(group, Ranks(none))
+            p[own] = ranks.p_values((values + 1j * broken)[own], 1 - uniform[own])
         logs = self._martingales.update(p)
         number = before + 1 + np.arange(len(p))
         self._note(logs, number)
@@ -367,6 +465,15 @@ class DriftWatch:
             table[f"log10_martingale_{name}"] = logs[:, j]
             table[f"alarm_{name}"] = alarm[:, j]
         return pd.DataFrame(table, index=rows.index)
+
+    def _values(self, nats: pd.DataFrame) -> Floats:
+        """Scores and minus the nats of scored columns, shape (N, C + 1), equal for equal rows in any batch.
+
+        A missing cell has 0 nats here: it is never improbable.
+        """
+        cells = nats.to_numpy(dtype=float)
+        values = np.column_stack([row_scores(cells), -nats[self._names].to_numpy(dtype=float)])
+        return np.nan_to_num(values.round(DECIMALS))
 
     def _note(self, logs: np.ndarray, number: np.ndarray) -> None:
         """Record the current and the highest values of the martingales, and first alarms."""
@@ -436,12 +543,12 @@ class DriftWatch:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state of the watch to one safetensors file, whole or not at all; not the detector."""
-        state = WatchState(
+        state = WatchState.of(
+            self._ranks,
             seed=self._seed,
             level=self.level,
             n_rows=self.n_rows_,
             detector=_digest(self.detector),
-            ranks=self._ranks.ordered(),
             capital=self._martingales.capital,
             exponents=self._martingales.exponents,
             first=self._first,
@@ -467,24 +574,37 @@ class DriftWatch:
     def _restore(self, state: WatchState) -> None:
         if state.detector != _digest(self.detector):
             raise ValueError("the watch is of another detector, with other calibration rows")
-        shape = len(self._names) + 1, len(self._ranks) + state.n_rows
-        if state.ranks.shape != shape:
-            raise ValueError(f"ranks is of shape {state.ranks.shape}, not {shape}")
+        shape = len(self._groups.columns), len(self._names) + 1
+        if (state.groups.shape[1], state.n_edges.shape[1]) != shape:
+            raise ValueError("it has other columns than the detector")
+        ranks = state.ranks()
+        if sum(map(len, ranks.values())) != len(self._scores) + state.n_rows:
+            raise ValueError("widths and pending are not of n_rows")
         self.level, self._seed = check_share("level", state.level), state.seed
         self._first, self._now = state.first, state.now
         self._highest, self._highest_at = state.highest, state.highest_at
-        self._ranks = Ranks(state.ranks.T)
+        self._ranks = ranks
         self._martingales = Martingales(state.capital, state.exponents, state.n_rows)
 
 
-def _values(nats: pd.DataFrame) -> np.ndarray:
-    """Scores and minus the nats by column, shape (N, C + 1), equal for equal rows in any batch.
+def _divided(levels: np.ndarray) -> dict[Group, NDArray[np.intp]]:
+    """The positions of rows of each group, in their order, by levels (N, m)."""
+    if not levels.shape[1]:
+        return {(): np.arange(len(levels))}
+    distinct, inverse = np.unique(levels, axis=0, return_inverse=True)
+    order = np.argsort(inverse.ravel(), kind="stable")
+    ends = np.bincount(inverse.ravel(), minlength=len(distinct)).cumsum()
+    parts = np.split(order, ends[:-1])
+    return {tuple(group): own for group, own in zip(distinct.tolist(), parts, strict=True)}
 
-    A missing cell has 0 nats here: it is never improbable.
-    """
-    cells = nats.to_numpy(dtype=float)
-    values = np.column_stack([row_scores(cells), -cells])
-    return np.nan_to_num(values.round(DECIMALS))
+
+def _as_pairs(values: Values) -> Floats:
+    """Complex numbers as pairs, along a new last axis."""
+    return np.stack([values.real, values.imag], axis=-1)
+
+
+def _from_pairs(pairs: Floats) -> Values:
+    return pairs[..., 0] + 1j * pairs[..., 1]
 
 
 def _digest(detector: DiffusionOutlierDetector) -> str:

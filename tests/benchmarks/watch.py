@@ -78,8 +78,8 @@ def main() -> None:
 
 
 def online(ranks: Ranks, new: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Online p-values of some more rows."""
-    return ranks.p_values(new, 1 - random.random(new.shape))
+    """The p-values of the watch."""
+    return ranks.p_values(new + 1j * random.random(new.shape), 1 - random.random(new.shape))
 
 
 def fixed(seen: np.ndarray, new: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -102,7 +102,7 @@ def false_alarms(n_runs: int, n_rows: int, n_seen: int) -> None:
     for kind, draw in draws.items():
         random = np.random.default_rng(0)
         seen, new = draw(random, (n_seen, n_runs)), draw(random, (n_rows, n_runs))
-        p = online(Ranks(seen), new, random)
+        p = online(Ranks(seen + 1j * random.random(seen.shape)), new, random)
         logs = {name: method(n_runs).update(p) for name, method in METHODS.items()}
         logs["fixed"] = Martingales.start(n_runs).update(fixed(seen, new, random))
         for name, found in logs.items():
@@ -121,7 +121,8 @@ def delays(n_runs: int, before: tuple[int, ...], n_seen: int) -> None:
     after = 1000 if n_runs > 10 else 100
     print(f"\n{n_runs} streams, {n_seen} calibration rows; rows until the alarm, of {after}\n")
     random, threshold = np.random.default_rng(1), -math.log10(ALPHAS[0])
-    ranks = Ranks(random.normal(size=(n_seen, n_runs)))
+    seen = random.normal(size=(n_seen, n_runs))
+    ranks = Ranks(seen + 1j * random.random(seen.shape))
     methods = {name: method(n_runs) for name, method in METHODS.items()}
     loud, done, lines = {name: np.zeros(n_runs, dtype=bool) for name in methods}, 0, []
     for n_before in before:

@@ -48,40 +48,70 @@ def bits(tables):
 
 
 def naive(seen, new, uniform):
-    """Eq. (14), value by value."""
+    """Eq. (14) with bins of one place, value by value."""
     seen, p = list(seen), []
     for value, u in zip(new, uniform, strict=True):
         seen.append(value)
-        below, equal = sum(s < value for s in seen), sum(s == value for s in seen)
-        p.append((below + u * equal) / len(seen))
+        p.append((sum(s < value for s in seen) + u) / len(seen))
     return np.array(p)
+
+
+def drawn(kind, random, size):
+    """Values of a kind, with the numbers that break their ties as imaginary parts."""
+    return VALUES[kind](random, size) + 1j * random.random(size)
 
 
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("pending", [1, 7, 256])
 def test_p_values_are_those_of_the_definition(monkeypatch, kind, pending):
-    monkeypatch.setattr(watch, "PENDING", pending)
-    monkeypatch.setattr(watch, "COMPARED", 40)
+    """Exactly where all values are kept; else they are in the same bin."""
     random = np.random.default_rng(0)
-    seen, new = (VALUES[kind](random, (n, 3)) for n in (20, 60))
+    seen, new = (drawn(kind, random, (n, 3)) for n in (20, 600))
     uniform = 1 - random.random(new.shape)
-    ranks, cuts = Ranks(seen), [0, 0, 1, 30, 43, 60]
-    p = [ranks.p_values(new[a:b], uniform[a:b]) for a, b in itertools.pairwise(cuts)]
-    wanted = [naive(*(part[:, j] for part in (seen, new, uniform))) for j in range(3)]
-    np.testing.assert_array_equal(np.concatenate(p), np.column_stack(wanted))
-    np.testing.assert_array_equal(ranks.ordered(), np.sort(np.concatenate([seen, new]), axis=0).T)
+    wanted = np.column_stack(
+        [naive(*(part[:, j] for part in (seen, new, uniform))) for j in range(3)]
+    )
+    monkeypatch.setattr(watch, "PENDING", pending)
+    for fineness in (1000, 8):
+        monkeypatch.setattr(watch, "FINENESS", fineness)
+        ranks, cuts = Ranks(seen), [0, 0, 1, 30, 43, 600]
+        parts = [ranks.p_values(new[a:b], uniform[a:b]) for a, b in itertools.pairwise(cuts)]
+        p = np.concatenate(parts)
+        assert len(ranks) == 620
+        if fineness == 1000:
+            np.testing.assert_array_equal(p, wanted)
+        else:
+            assert max(map(len, ranks.edges)) < 150
+            far = np.minimum(wanted, 1 - wanted) * np.arange(21, 621)[:, None] < 2 * fineness - 1
+            np.testing.assert_array_equal(p[far], wanted[far])  # of the most extreme
+            assert 0 < np.abs(p - wanted).max() < 0.2
 
 
+@pytest.mark.parametrize("fineness", [1, 32])
 @pytest.mark.parametrize("kind", VALUES)
-def test_p_values_are_uniform_and_independent(kind):
-    """With a single calibration row, where p-values against that row alone would be far from it."""
+def test_p_values_are_uniform_and_independent(monkeypatch, kind, fineness):
+    """With a single calibration row, where p-values against that row alone would be far from it; in wide bins, too."""
+    monkeypatch.setattr(watch, "FINENESS", fineness)
+    monkeypatch.setattr(watch, "PENDING", 2)
     random = np.random.default_rng(1)
-    values = VALUES[kind](random, (4, 4000))
-    p = Ranks(values[:1]).p_values(values[1:], 1 - random.random((3, 4000)))
+    values = drawn(kind, random, (9, 1000))
+    p = Ranks(values[:1]).p_values(values[1:], 1 - random.random((8, 1000)))
     assert min(stats.kstest(one, "uniform").pvalue for one in p) > 1e-3
-    cells = np.unique((p * 2).astype(int).clip(max=1), axis=1, return_counts=True)[1]
-    assert len(cells) == 8
-    assert stats.chisquare(cells).pvalue > 1e-3
+    for rows in (p[:3], p[-3:], p[::3]):
+        cells = np.unique((rows * 2).astype(int).clip(max=1), axis=1, return_counts=True)[1]
+        assert len(cells) == 8
+        assert stats.chisquare(cells).pvalue > 1e-3
+
+
+def test_memory_grows_with_the_logarithm_of_the_rows():
+    random, sizes = np.random.default_rng(0), []
+    ranks = Ranks(drawn("continuous", random, (1000, 1)))
+    for _ in range(2):
+        new = drawn("continuous", random, (20_000, 1))
+        ranks.p_values(new, 1 - random.random(new.shape))
+        sizes.append(len(ranks.edges[0]))
+    bound = 4 * watch.FINENESS * (1 + math.log(len(ranks) / 4 / watch.FINENESS))
+    assert max(sizes) < bound < 600
 
 
 # -- martingales ----------------------------------------------------------------------------------
@@ -136,10 +166,12 @@ def test_a_quiet_time_costs_little():
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_false_alarms_are_rare(kind):
-    """Of 1000 streams of exchangeable rows, at most a share alpha ever raises an alarm."""
-    random, n = np.random.default_rng(0), 1000
-    values = VALUES[kind](random, (420, n))
+def test_false_alarms_are_rare(monkeypatch, kind):
+    """Of 400 streams of exchangeable rows, at most a share alpha ever raises an alarm, however few values are kept."""
+    monkeypatch.setattr(watch, "FINENESS", 2)
+    monkeypatch.setattr(watch, "PENDING", 64)
+    random, n = np.random.default_rng(0), 400
+    values = drawn(kind, random, (420, n))
     p = Ranks(values[:20]).p_values(values[20:], 1 - random.random((400, n)))
     highest = Martingales.start(n).update(p).max(0)
     for alpha in (0.01, 0.05, 0.3):
@@ -183,13 +215,15 @@ def test_batches_and_stops_make_no_difference(tmp_path):
 def test_p_values_are_of_scores_and_nats():
     watch, new = DriftWatch(detector()), table(30, 7)
     found, nats = watch.update(new), detector().explain(new)
-    uniform = 1 - np.random.Generator(np.random.PCG64(watch._seed)).random((30, 4))
     seen = detector().explain()
-    score = naive(*((-part.sum(axis=1)).round(4) for part in (seen, nats)), uniform[:, 0])
-    np.testing.assert_array_equal(found["p_value"], score)
-    for j, name in enumerate(new, 1):
-        wanted = naive((-seen[name]).round(4), (-nats[name]).round(4), uniform[:, j])
-        np.testing.assert_array_equal(found[f"p_value_{name}"], wanted)
+    for name in (None, *new):
+        column = "p_value" if name is None else f"p_value_{name}"
+        values = [-(t.sum(axis=1) if name is None else t[name]).round(4) for t in (seen, nats)]
+        every = np.concatenate(values)
+        for i, p in enumerate(found[column]):
+            known = every[: len(seen) + i]
+            low, high = ((known < values[1][i]).sum(), (known <= values[1][i]).sum() + 1)
+            assert low / len(known) - 0.05 < p < high / len(known) + 0.05
 
 
 @pytest.mark.parametrize("value", ["x", "u"])
@@ -219,6 +253,65 @@ def test_what_depends_no_longer_is_found():
     watch.update(new.assign(twin=new["twin"].sample(frac=1, random_state=0).to_numpy()))
     assert watch.alarm_ is not None
     assert "free" not in [a.column for a in watch.alarms_]
+
+
+def simulated(random, n_groups, sizes, *, shift=0.0):
+    """p-values of one stream of rows sorted by group, whose scores differ by group, 20 calibration rows in each."""
+    p = []
+    for k in range(n_groups):
+        values = k * 3.0 + random.normal(size=(20 + sizes, 1)) * (k + 1)
+        values[20 + sizes // 2 :] -= shift * (k == n_groups - 1) * (k + 1)
+        keys = values + 1j * random.random(values.shape)
+        p.append(Ranks(keys[:20]).p_values(keys[20:], 1 - random.random((sizes, 1))))
+    return np.concatenate(p)
+
+
+def test_property_ranks_within_groups_bet_on_no_order_of_groups():
+    """Of 400 streams that are exchangeable within groups and sorted by group, 5 % at most ever reach 20."""
+    random, n = np.random.default_rng(0), 400
+    p = np.concatenate([simulated(random, 4, 100) for _ in range(n)], axis=1)
+    highest = Martingales.start(n).update(p).max(0)
+    assert (highest >= math.log10(20)).sum() <= stats.binom.ppf(1 - 1e-4, n, 0.05)
+    shifted = np.concatenate([simulated(random, 4, 100, shift=2.0) for _ in range(20)], axis=1)
+    assert (Martingales.start(20).update(shifted).max(0) >= math.log10(20)).mean() > 0.9
+
+
+@functools.cache
+def grouped():
+    density = DiffusionDensity(denoiser="tree", random_state=0)
+    made = DiffusionOutlierDetector(density, false_alarm_rate=0.05, given="free", random_state=0)
+    return made.fit(grouped_table(1600, 0))
+
+
+def grouped_table(n, seed):
+    """Groups in which the first column is predictable to different degrees."""
+    rows = table(n, seed)
+    noise = rows["free"].map({"u": 0.0, "v": 0.2, "w": 0.5, "x": 1.0}).to_numpy()
+    kinds = np.random.default_rng(seed).choice(list("0123"), n)
+    return rows.assign(kind=np.where(np.random.default_rng(seed + 1).random(n) < noise, kinds, "0"))
+
+
+def test_rows_sorted_by_group_raise_no_alarm_and_a_change_in_a_group_does(tmp_path):
+    watch = DriftWatch(grouped(), level=0.05)
+    rows = grouped_table(1200, 1).sort_values("free", kind="stable")
+    table = watch.update(rows[:-300])
+    assert watch.alarm_ is None
+    assert watch.to_frame()["column"].tolist() == [None, "kind", "twin"]
+    assert "p_value_free" not in table
+    watch.save(tmp_path / "w")
+    watch = DriftWatch.load(tmp_path / "w", grouped())
+    parts = [watch.update(rows[a : a + 100]) for a in (900, 1000, 1100)]
+    assert watch.alarm_ is None
+    whole = DriftWatch(grouped(), level=0.05)
+    pd.testing.assert_frame_equal(pd.concat([table, *parts]), whole.update(rows), check_exact=True)
+    changed = grouped_table(2000, 2)
+    changed = changed[changed["free"] == "u"]
+    new = changed.assign(free="new", kind="3")[:50]  # compared with one another alone
+    with pytest.warns(UserWarning, match="column 'free': no value was seen"):
+        watch.update(new)
+    assert watch.alarm_ is None
+    watch.update(changed.assign(kind="3")[:60])
+    assert "kind" in [a.column for a in watch.alarms_]
 
 
 def test_the_level_is_divided():
@@ -279,7 +372,10 @@ def test_states_of_others_are_refused(tmp_path):
     assert DriftWatch.load(path, same).n_rows_ == 10
     header, tensors = read_state(path, kind="watch")
     wrong = [
-        ({**header, "n_rows": 11}, tensors, "ranks"),
+        ({**header, "n_rows": 11}, tensors, "widths .* n_rows"),
+        (header, {**tensors, "widths": tensors["widths"] * 0 - 1}, "widths"),
+        (header, {**tensors, "edges": tensors["edges"].flip(0)}, "edges"),
+        (header, {**tensors, "n_edges": tensors["n_edges"] + 1}, "edges"),
         ({**header, "n_rows": -11}, tensors, "n_rows"),
         ({**header, "level": 1.5}, tensors, "level"),
         ({**header, "seed": "0"}, tensors, "seed"),
