@@ -132,8 +132,9 @@ examples:
 """
 WATCH = f"""\
 Watch rows as they arrive, and raise an alarm once they are not exchangeable with the rows that the detector was
-calibrated on. Each call goes on from --state, in which all rows watched so far are ranked (8 bytes for each row and
-column); remove it to begin anew, like after an alarm and a new fit.
+calibrated on. Each call goes on from --state, which holds what is known of the rows watched so far (some kB for each
+column, however many rows); remove it to begin anew, like after an alarm and a new fit. Of a detector fitted with
+--given, rows are compared within their groups.
 
 Each row's score, and its nats by column, get an online conformal p-value, against which test martingales bet. The
 probability that any of them ever raises a false alarm is at most --level, however many rows and calls. Half of it is

@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from discrete_itd.detection.detector import DiffusionOutlierDetector
 
 Floats = NDArray[np.float64]
-Values = NDArray[np.complex128]
-Group = tuple[int, ...]
+Keys = NDArray[np.complex128]
+GroupKey = tuple[int, ...]
 
 PENDING = 256  # rows of a group that are compared with one another before they are sorted in
 # places beyond two bins, for each of theirs, from which they are joined: in `python -m tests.benchmarks.watch` changes
@@ -94,7 +94,7 @@ class Ranks:
     orders by these. ``seen`` (n, C) are those of the rows seen so far, in any order.
     """
 
-    def __init__(self, seen: Values) -> None:
+    def __init__(self, seen: Keys) -> None:
         self.edges = [np.sort(column) for column in seen.T]  # values that are kept
         self.widths = [np.ones(len(seen) + 1, dtype=np.int64)] * seen.shape[1]  # places in bins
         self.pending = seen[:0]
@@ -103,7 +103,7 @@ class Ranks:
     def __len__(self) -> int:
         return int(self.widths[0].sum()) - 1 + len(self.pending)
 
-    def p_values(self, new: Values, uniform: Floats) -> Floats:
+    def p_values(self, new: Keys, uniform: Floats) -> Floats:
         """p-values of successive rows ``new`` (N, C), each then among those seen, with U (N, C) in (0, 1]."""
         p, start = np.empty(new.shape), 0
         while start < len(new):
@@ -114,7 +114,7 @@ class Ranks:
                 self._sort_in()
         return p
 
-    def _add(self, new: Values, uniform: Floats) -> Floats:
+    def _add(self, new: Keys, uniform: Floats) -> Floats:
         """Append to the pending rows as many as there is room for."""
         first = len(self.pending)
         self.pending = np.concatenate([self.pending, new])
@@ -283,7 +283,7 @@ class WatchState:
             raise ValueError("edges, widths and pending are not as many as stated")
 
     @classmethod
-    def of(cls, ranks: Mapping[Group, Ranks], **others: Any) -> Self:
+    def of(cls, ranks: Mapping[GroupKey, Ranks], **others: Any) -> Self:
         """The state of ranks of groups, and the other fields."""
         every = list(ranks.values())
         width = len(every[0].edges)
@@ -299,7 +299,7 @@ class WatchState:
             **others,
         )
 
-    def ranks(self) -> dict[Group, Ranks]:
+    def ranks(self) -> dict[GroupKey, Ranks]:
         """Those of groups; a ValueError unless they can be."""
         out, n_columns = {}, self.n_edges.shape[1]
         edges = np.split(_from_pairs(self.edges), self.n_edges.ravel().cumsum()[:-1])
@@ -326,7 +326,7 @@ class DriftWatch:
 
     Parameters
     ----------
-    detector : DiffusionOutlierDetector or LightDetector
+    detector : DiffusionOutlierDetector
         Fitted, with calibration rows.
     level : float, default=0.01
         Probability of any false alarm at all, of rows or columns, however long the watch runs.
@@ -408,9 +408,9 @@ class DriftWatch:
         self._scores = detector.calibration_scores_
         n = len(self._names) + 1
         broken = np.random.Generator(np.random.PCG64(self._seed).jumped()).random((len(nats), n))
-        self._ranks: dict[Group, Ranks] = {}
+        self._ranks: dict[GroupKey, Ranks] = {}
         for group, own in _divided(self._groups.calibration).items():
-            self._ranks[group] = Ranks((self._values(nats) + 1j * broken)[own])
+            self._ranks[group] = Ranks(_keys(self._values(nats), broken)[own])
         self._martingales = Martingales.start(n)
         self._first = np.zeros(n, dtype=np.int64)  # alarms; 0 if there was none
         self._highest, self._highest_at = np.zeros(n), np.zeros(n, dtype=np.int64)
@@ -450,10 +450,10 @@ class DriftWatch:
         uniform, broken = np.moveaxis(
             np.random.Generator(random).random((len(values), 2, values.shape[1])), 1, 0
         )
-        p, none = np.empty(values.shape), values[:0] + 0j
+        p, keys = np.empty(values.shape), _keys(values, broken)
         for group, own in _divided(self._groups.levels(rows)).items():
-            ranks = self._ranks.setdefault(group, Ranks(none))
-            p[own] = ranks.p_values((values + 1j * broken)[own], 1 - uniform[own])
+            ranks = self._ranks.setdefault(group, Ranks(keys[:0]))
+            p[own] = ranks.p_values(keys[own], 1 - uniform[own])
         logs = self._martingales.update(p)
         number = before + 1 + np.arange(len(p))
         self._note(logs, number)
@@ -587,7 +587,7 @@ class DriftWatch:
         self._martingales = Martingales(state.capital, state.exponents, state.n_rows)
 
 
-def _divided(levels: np.ndarray) -> dict[Group, NDArray[np.intp]]:
+def _divided(levels: np.ndarray) -> dict[GroupKey, NDArray[np.intp]]:
     """The positions of rows of each group, in their order, by levels (N, m)."""
     if not levels.shape[1]:
         return {(): np.arange(len(levels))}
@@ -598,13 +598,20 @@ def _divided(levels: np.ndarray) -> dict[Group, NDArray[np.intp]]:
     return {tuple(group): own for group, own in zip(distinct.tolist(), parts, strict=True)}
 
 
-def _as_pairs(values: Values) -> Floats:
+def _keys(values: Floats, broken: Floats) -> Keys:
+    """Complex numbers with these parts."""
+    out = np.empty(values.shape, dtype=np.complex128)
+    out.real, out.imag = values, broken
+    return out
+
+
+def _as_pairs(values: Keys) -> Floats:
     """Complex numbers as pairs, along a new last axis."""
     return np.stack([values.real, values.imag], axis=-1)
 
 
-def _from_pairs(pairs: Floats) -> Values:
-    return pairs[..., 0] + 1j * pairs[..., 1]
+def _from_pairs(pairs: Floats) -> Keys:
+    return _keys(pairs[..., 0], pairs[..., 1])
 
 
 def _digest(detector: DiffusionOutlierDetector) -> str:
