@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -160,6 +161,53 @@ def test_equal_rows_share_the_error_of_their_estimate():
     assert off.std() > 0.5 * sd  # three estimates in all
     own = np.array([float(t.nats.var() / n + t.variance - x.var() / n) for t in terms])
     assert own.mean() == pytest.approx(off.var(), rel=0.1)
+
+
+def generated(n, seed, n_levels):
+    """Levels of shares that fall to a few in a thousand, a copy with errors, gaps, and numbers that depend on them."""
+    rng = np.random.default_rng(seed)
+    a = np.minimum(rng.geometric(0.4, n), n_levels) - 1
+    b = np.where(rng.random(n) < 0.6, a, rng.integers(n_levels, size=n))
+    price = rng.lognormal(a / 3, 0.5).round(2)
+    frame = pd.DataFrame({"a": a, "b": b, "c": rng.integers(3, size=n)}).astype(str)
+    frame = frame.assign(price=price, total=(1.2 * price * rng.integers(1, 4, n)).round(2))
+    for name, gap in (("b", a == 1), ("price", b == 0)):
+        frame[name] = frame[name].mask(rng.random(n) < np.where(gap, 0.3, 0.05))
+    return frame
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_properties_answers_that_cannot_be_are_not_given(seed):
+    """A network of complete rows: entropies from 0 to log K, information from 0 to the smaller entropy, near counts."""
+    n_levels = 4 + 4 * seed
+    recipe = Causal(width=32, depth=1)
+    model = DiffusionDensity(denoiser=recipe, max_steps=150, random_state=0).fit(
+        generated(800, seed, n_levels)
+    )
+    assert not model.denoiser_.exact
+    many, nominal = generated(50_000, seed + 10, n_levels), list("abc")
+
+    def counted(columns):
+        shares = many[columns].dropna().value_counts(normalize=True)
+        return float(-(shares * np.log(shares)).sum())
+
+    for rows in (None, generated(1000, seed + 20, n_levels)):
+        how = {"X": rows, "random_state": 0}
+        most = {name: model.entropy(name, **how) for name in nominal}
+        for name, found in most.items():
+            close(found, counted([name]), 0.05)
+            assert 0 <= found.value < math.log(many[name].nunique()) + 3 * found.stderr
+        for one, two in (*combinations(nominal, 2), ("a", "price"), ("c", "total")):
+            found = model.mutual_information(one, two, **how)
+            assert found.stderr < 0.1
+            least = min(most[name].value for name in (one, two) if name in most)
+            assert -3 * found.stderr - 0.02 < found.value < least + 3 * found.stderr
+    both = many[["a", "b"]].dropna()
+    parts = [both[c].value_counts(normalize=True) for c in "ab"]
+    truth = sum(float(-(p * np.log(p)).sum()) for p in parts) - counted(["a", "b"])
+    close(
+        model.mutual_information("a", "b", X=rows), truth, 0.1
+    )  # held-out rows ask about the table
 
 
 def correlated(n, rng, rho=0.75):
