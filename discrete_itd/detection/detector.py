@@ -57,7 +57,7 @@ class Learned:
 
     density: DiffusionDensity
     is_frozen: bool
-    quantiles: Annotated[np.ndarray, Like("float64", "C'")]
+    quantiles: Annotated[np.ndarray, Like("float64", 2, "C'")]
     trees: ForestDenoiser | None
     weight: float
     given: tuple[int, ...]
@@ -829,8 +829,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         density, encoder = found.density, found.density.encoder_
         given = positions([encoder.schema[j].name for j in found.given], encoder.schema)
         terms = pd.DataFrame(found.nats, columns=pd.Index(encoder.names))
-        if len(found.quantiles) != len(encoder.owner) or given != found.given:
-            raise ValueError(f"its score has {len(found.quantiles)} quantiles, given {found.given}")
+        if found.quantiles.shape != (2, len(encoder.owner)) or given != found.given:
+            shape = found.quantiles.shape
+            raise ValueError(f"its score has quantiles of shape {shape}, given {found.given}")
         groups = Groups(given, encoder.schema, found.levels, found.trained, found.fewest)
         trees = None
         if found.trees is not None:

@@ -3,13 +3,16 @@ r"""The anomaly score: nats of every column above those of rare but normal cells
 With the nats :math:`\ell_j(x)` of column j, which add up to the row's code length by the chain rule
 (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`; along paths those of the path (6)),
 
-.. math:: s_j(x) = \log\bigl(1 + e^{\ell_j(x) - q_j}\bigr), \qquad \mathrm{score} = -\sum_j s_j(x), \quad (12)
+.. math:: s_j(x) = \log\bigl(1 + e^{\ell_j(x) - q_j}\bigr) - \log\bigl(1 + e^{\min \ell_j - q_j}\bigr), \qquad
+          \mathrm{score} = -\sum_j s_j(x), \quad (12)
 
-where :math:`q_j` is the 0.95 quantile of :math:`\ell_j` in rows that the model draws. A typical cell has next to none,
-whether its column has masses or a density, so very typical cells cannot offset an anomalous one; a rare one has
-:math:`\ell_j - q_j`. With :math:`p_j = e^{-\ell_j}` and the flat probability :math:`\epsilon_j = e^{-q_j}` of a wrong
-cell, :math:`s_j = -\log \frac{p_j}{p_j + \epsilon_j}`: minus the logarithm of the model's share in a cell of a
-contaminated distribution. A value and its missingness indicator are two internal columns, each with its own q.
+where :math:`q_j` is the 0.95 quantile of :math:`\ell_j` in rows that the model draws, and the minimum that in the same
+rows, below which cells count as it. The most typical cell has none, like a missing one, and every cell of a constant
+column; a typical one next to none, whether its column has masses or a density, so very typical cells cannot offset an
+anomalous one; a rare one has :math:`\ell_j - q_j`. But for the subtracted constant, with :math:`p_j = e^{-\ell_j}` and
+the flat probability :math:`\epsilon_j = e^{-q_j}` of a wrong cell, :math:`s_j = -\log \frac{p_j}{p_j + \epsilon_j}`:
+minus the logarithm of the model's share in a cell of a contaminated distribution. A value and its missingness indicator
+are two internal columns, each with its own q.
 
 If anomalies are among the training rows, a model that fits these closely has learned them. With a share c of them the
 nats are means of those of the model and of small density trees (11), each of which saw :data:`ROWS_OF_TREE` rows:
@@ -51,7 +54,7 @@ from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
-QUANTILE = 0.95  # the level of the quantile q of a column's nats
+LEVELS = 0.0, 0.95  # of the quantiles of a column's nats: the least, and q
 TYPICAL_ROWS = 500  # rows drawn from the model to estimate q
 # of few rows, and rows of each; weight of their code lengths for a share of anomalies, and at most: by the deciding
 # tables with anomalies among the training rows
@@ -63,9 +66,9 @@ WEIGHT_OF_SHARE, MOST_WEIGHT = 5.0, 0.5
 class Scorer:
     """The score (12) of any row, by column.
 
-    Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (C',) are the q of every
-    internal column, by default computed at the first score; ``trees`` are :func:`small_trees`, whose code lengths are
-    averaged with those of the model, with ``weight``; ``labels`` have the weights (19) of columns.
+    Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (2, C') are the least nats and
+    the q of every internal column, by default computed at the first score; ``trees`` are :func:`small_trees`, whose
+    code lengths are averaged with those of the model, with ``weight``; ``labels`` have the weights (19) of columns.
     """
 
     density: DiffusionDensity
@@ -145,11 +148,11 @@ class Scorer:
         return nats.cpu().numpy()[rows.inverse] - rows.log_volume
 
     def fitted_quantiles(self) -> np.ndarray:
-        """The q of (12), (C',), in rows drawn from the model; 0 for a column that is missing in all, or given."""
+        """The least nats and the q of (12), (2, C'), in drawn rows; 0 for a column that is missing in all, or given."""
         how = {"random_state": self.model.seed, "missing": "none"}
         drawn = self.density.rows(self.density.sample(TYPICAL_ROWS, **how))
         found = [nats[~np.isnan(nats)] for nats in self._nats(drawn).T]
-        return np.array([np.quantile(nats, QUANTILE) if len(nats) else 0.0 for nats in found])
+        return np.array([np.quantile(n, LEVELS) if len(n) else (0.0, 0.0) for n in found]).T
 
     @property
     def rounding(self) -> float:

@@ -11,10 +11,15 @@ STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exa
 
 
 def terms(nats: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """The terms s of (12), (N, C'), of nats of internal columns and their quantiles q (C',)."""
-    z = nats - quantiles
-    s = np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))  # (12)
+    """The terms s of (12), (N, C'), of nats of internal columns, whose least and q are ``quantiles`` (2, C')."""
+    least, q = quantiles
+    s = softplus(np.maximum(nats, least) - q) - softplus(least - q)  # (12)
     return np.rint(s / STEP) * STEP
+
+
+def softplus(z: np.ndarray) -> np.ndarray:
+    """The logarithm of 1 + exp z."""
+    return np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
 
 
 def weighted(terms: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

@@ -89,7 +89,7 @@ def scores(rows: data.Anomalies, seed: int, *, peers: bool) -> Iterator[tuple[st
     trees = small_trees(density, density.rows(rows.train).x, seed)
     assert trees is not None, "words alone"
     both = []
-    for frame in (rows.test, density.sample(TYPICAL, random_state=seed)):
+    for frame in (rows.test, density.sample(TYPICAL, random_state=seed, missing="none")):
         own = density.rows(frame)
         with torch.no_grad():
             factors = torch.cat([trees.mean_log_factors(x) for x in own.x.split(2048)])

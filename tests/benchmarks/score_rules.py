@@ -125,7 +125,7 @@ def soft(z: np.ndarray) -> np.ndarray:
 def parts(density: DiffusionDensity, X: pd.DataFrame, seed: int) -> tuple[np.ndarray, ...]:
     """Nats by internal column of the rows and of drawn ones, 0 where a cell is missing; which columns are densities."""
     both = []
-    for frame in (X, density.sample(TYPICAL, random_state=seed)):
+    for frame in (X, density.sample(TYPICAL, random_state=seed, missing="none")):
         rows = density.rows(frame)
         with torch.no_grad():
             factors = [density.denoiser_.log_factors(x).double() for x in rows.unique.split(2048)]

@@ -53,6 +53,12 @@ def detector(request):
     return DiffusionOutlierDetector(fitted, false_alarm_rate=0.1).fit(table(80, 1))
 
 
+def term(nats, least, q):
+    """The term s of (12)."""
+    with np.errstate(invalid="ignore"):  # NaN where a cell is missing
+        return np.logaddexp(0.0, np.maximum(nats, least) - q) - np.logaddexp(0.0, least - q)
+
+
 def naive(scorer, X):
     """A loop over rows and internal columns, each row scored by itself."""
     rows, owner = scorer.density.rows(X), scorer.density.encoder_.owner
@@ -62,8 +68,8 @@ def naive(scorer, X):
         nats = scorer.model.attribution(one.x, scorer.density.n_evaluations).surprisal[0]
         for j, value in enumerate(one.x[0].tolist()):
             if not np.isnan(value):
-                above = nats[j].item() - one.log_volume[0, j] - scorer.quantiles[j]
-                s = np.logaddexp(0.0, above)
+                own = nats[j].item() - one.log_volume[0, j]
+                s = term(own, *scorer.quantiles[:, j])
                 out[i, owner[j]] = np.nansum([out[i, owner[j]], s])
     return out
 
@@ -92,8 +98,10 @@ def test_properties_nats_are_those_of_a_loop_over_rows_and_columns(detector):
     np.testing.assert_allclose(nats, naive(detector._scorer, X), rtol=1e-4, atol=1e-4)
     assert nats.isna().equals(X.isna())
     assert own.isna().equals(X.isna())
-    above = (own - detector._scorer.quantiles).clip(lower=0.0)
-    assert not (nats < above - 1e-4).any(axis=None)
+    least, q = detector._scorer.quantiles
+    above = (own - q).clip(lower=0.0)
+    assert not (nats < 0).any(axis=None)
+    assert not (nats < above - np.logaddexp(0, least - q) - 1e-4).any(axis=None)
     assert not (nats > above + np.log(2) + 1e-4).any(axis=None)
     assert nats.loc[0, "number"] > 5
 
@@ -113,10 +121,22 @@ def test_properties_a_row_has_one_score_in_any_batch(detector):
 def test_properties_one_in_twenty_of_the_models_own_cells_is_above_the_quantile(detector):
     scorer = detector._scorer
     own = scorer.density.explain(scorer.density.sample(1000, random_state=5))
-    above = (own - scorer.quantiles > 1e-4).mean()
+    above = (own - scorer.quantiles[1] > 1e-4).mean()
     assert (above < 0.1).all()
     assert (above[["number", "other"]] > 0.02).all()
     np.testing.assert_array_equal(scorer.quantiles, Scorer.fit(scorer.density).quantiles)
+
+
+def test_properties_the_most_typical_cells_have_no_nats(detector):
+    """As a missing cell has none: neither does a constant column, whatever its other value in a new row."""
+    own = detector.density_.sample(500, random_state=detector.density_.model_.seed, missing="none")
+    assert (detector.explain(own).min() == 0).all()
+    frame = table(300).assign(constant="always")
+    model = DiffusionOutlierDetector(density("tree", frame), false_alarm_rate=0.1).fit(frame)
+    frame.loc[5, "constant"] = "never"
+    nats = model.explain(frame)["constant"]
+    assert nats[5] > 1
+    assert (nats.drop(5) == 0).all()
 
 
 def test_a_new_number_among_those_that_repeat_is_odd_and_named_and_no_row_drawn_has_one(tmp_path):
@@ -148,15 +168,15 @@ def test_properties_an_indicator_and_a_value_have_a_term_each():
     assert not nats.isna().any(axis=None)  # a missing cell has a probability
     indicator = 4 + owner[4:].tolist().index(3)
     alone = -fitted.denoiser_.log_factors(fitted.rows(X).x)[:, indicator].numpy()
-    alone = np.logaddexp(0.0, alone - scorer.quantiles[indicator])
+    alone = term(alone, *scorer.quantiles[:, indicator])
     is_missing = X["other"].isna().to_numpy()
     np.testing.assert_allclose(nats["other"][is_missing], alone[is_missing], atol=1e-5)
     assert (nats["other"] > alone)[~is_missing].all()
-    drawn = fitted.rows(fitted.sample(500, random_state=fitted.model_.seed))
+    drawn = fitted.rows(fitted.sample(500, random_state=fitted.model_.seed, missing="none"))
     own = (-fitted.denoiser_.log_factors(drawn.x).numpy() - drawn.log_volume)[:, 3]
     own = own[~drawn.x[:, 3].isnan().numpy()]  # missing cells have no nats
     assert 300 < len(own) < 500
-    assert scorer.quantiles[3] == pytest.approx(np.quantile(own, 0.95), abs=1e-5)
+    assert scorer.quantiles[:, 3] == pytest.approx(np.quantile(own, [0, 0.95]), abs=1e-5)
 
 
 def test_properties_given_columns_have_no_nats():
@@ -165,13 +185,13 @@ def test_properties_given_columns_have_no_nats():
     detector = DiffusionOutlierDetector(
         FrozenEstimator(fitted), given="a", false_alarm_rate=0.1
     ).fit(table(300, 1))
-    X, q = table(30, 2), detector._scorer.quantiles
+    X, (least, q) = table(30, 2), detector._scorer.quantiles
     nats, own = detector.explain(X), fitted.explain(X, given=["a"])
     assert nats["a"].isna().all()
     assert nats.drop(columns="a").isna().equals(X.drop(columns="a").isna())
     assert own["a"].isna().all()
-    np.testing.assert_allclose(nats, np.log1p(np.exp(own - q)), atol=1e-5)
-    drawn = fitted.sample(500, random_state=fitted.model_.seed)
+    np.testing.assert_allclose(nats, term(own, least, q), atol=1e-5)
+    drawn = fitted.sample(500, random_state=fitted.model_.seed, missing="none")
     drawn = fitted.explain(drawn, given=["a"])
     np.testing.assert_allclose(q, drawn.quantile(0.95).fillna(0.0), atol=1e-5)
 
@@ -182,7 +202,8 @@ def test_quantiles_are_kept_and_checked(detector, tmp_path):
     pd.testing.assert_frame_equal(again.explain(X), detector.explain(X), check_exact=True)
     np.testing.assert_array_equal(again.calibration_scores_, detector.calibration_scores_)
     header, tensors = files.read_state(tmp_path / "d")
-    for wrong in (torch.zeros(3).double(), torch.full((4,), torch.nan).double(), torch.zeros(4)):
+    four = torch.zeros(2, 4)
+    for wrong in (torch.zeros(4).double(), (four * torch.nan).double(), four):
         files.write_state(tmp_path / "e", (header, tensors | {"fitted.quantiles": wrong}))
         with pytest.raises(ValueError, match=r"e: fitted.*quantiles"):
             DiffusionOutlierDetector.load(tmp_path / "e")
@@ -202,7 +223,8 @@ def test_properties_robust_nats_are_means_of_two_members(robust):
     """Of the density and of each tree of few rows, before the quantile is subtracted; they add up to the last bit."""
     X, scorer, model = table(40, 2), robust._scorer, robust.density_
     assert scorer.weight == 0.5
-    rows, drawn = model.rows(X), model.rows(model.sample(500, random_state=model.model_.seed))
+    drawn = model.rows(model.sample(500, random_state=model.model_.seed, missing="none"))
+    rows = model.rows(X)
     given = list(robust.given or ())
 
     def mean(own, frame):
@@ -211,8 +233,8 @@ def test_properties_robust_nats_are_means_of_two_members(robust):
             model.explain(frame, given=given or None) + trees
         ) / 2  # NaN where a cell is missing
 
-    q, nats = mean(drawn, drawn.frame).quantile(0.95).fillna(0.0), robust.explain(X)
-    expected = np.log1p(np.exp(mean(rows, X) - q))
+    least, q = mean(drawn, drawn.frame).quantile([0, 0.95]).fillna(0.0).to_numpy()
+    nats, expected = robust.explain(X), term(mean(rows, X), least, q)
     np.testing.assert_allclose(nats, expected, rtol=1e-4, atol=1e-4)
     assert nats[given].isna().all(axis=None)
     np.testing.assert_array_equal(nats.sum(axis=1), -robust.score_samples(X))
