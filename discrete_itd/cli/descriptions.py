@@ -3,7 +3,8 @@
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 ENDINGS = f".csv, .tsv (also {', '.join(PACKED)}), .parquet"
 ABOUT = """\
-Log-probabilities with error bars, in nats, for the rows of a table; imputation; new rows; anomalies.
+Log-probabilities with error bars for the rows of a table; imputation; new rows; anomalies. Logarithms are natural,
+their unit is the nat: a row with one nat less is 2.7 times as rare. Surprisal is minus the log-probability.
 
 try it:             discrete-itd demo
 with your table:    discrete-itd fit table.csv --out model.safetensors

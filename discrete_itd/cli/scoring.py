@@ -83,7 +83,7 @@ def score(args: argparse.Namespace) -> None:
         nats, spread = tally["nats"] / n_rows, math.nan
         if n_rows > 1:
             spread = max(0.0, tally["squares"] / n_rows - nats**2) / (n_rows - 1)
-        mean = f", {plus_minus(nats, math.sqrt(spread))} per row on average"
+        mean = f", {plus_minus(nats, math.sqrt(spread))} per row on average (log-probability)"
     say(args.out, f"wrote {args.out}: {n_rows} rows{mean}")
     if threshold is not None and detects(model):
         for line in _of_alarms(args, model, threshold, tally):

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.detection.cell_predictions import (
-    LEAST_NATS,
     PRIOR,
     CellNats,
     assess,
@@ -29,6 +28,9 @@ from discrete_itd.validation import check_integer, check_share
 
 # of a ratio that is written out, and that is written as a power of ten
 MOST_DIGITS, MOST_POWER = 6, 300
+LEAST_CONFLICT = (
+    1.0  # nats by which a cell must contradict another one to be named: fewer are noise
+)
 NO_CELL = "no single cell is more likely wrong than right: it is their combination that is rare"
 
 
@@ -164,7 +166,7 @@ def reasons(
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
           whose predicted value in its place decreases this cell's surprisal given all others most, its value, and by
-          how much; None and 0 where none does;
+          how much; None and 0 where none does by a nat;
         * ``sentence``, the same in English, see :func:`sentence`.
 
         The others are the other cells of the row, where those of smaller rank are treated as unknown
@@ -191,6 +193,7 @@ def reasons(
     u = rows.inverse[row]
     column = cells[u, rank]
     by = found.conflict_nats[u, rank]
+    by = np.where(by < LEAST_CONFLICT, 0.0, by)
     conflict = _lines(rows, row, found.conflict[u, rank], rank)
     lines = _lines(rows, row, column, rank) | {
         "nats": found.nats[u, rank],
@@ -201,8 +204,8 @@ def reasons(
         "probability": found.value_probability[u, rank],
         "low": _objects(found.low[u, rank]),
         "high": _objects(found.high[u, rank]),
-        "conflict_column": conflict["column"].mask(by <= 0, None),
-        "conflict_value": conflict["value"].mask(by <= 0, None),
+        "conflict_column": conflict["column"].mask(by == 0, None),
+        "conflict_value": conflict["value"].mask(by == 0, None),
         "conflict_nats": by,
     }
     columns = dict(zip(names, rows.encoder.schema, strict=True))
@@ -245,7 +248,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
         elif what == written(value, column):
             what = "this value"
         parts.append(f"they predict {what} ({likely})")
-    if not pd.isna(reason["conflict_column"]) and reason["conflict_nats"] >= LEAST_NATS:
+    if not pd.isna(reason["conflict_column"]):
         other = columns[reason["conflict_column"]]
         cell = f"{other.name} = {written(reason['conflict_value'], other)}"
         parts.append(f"it conflicts most with {cell} ({_nats(reason['conflict_nats'])} nats)")

@@ -205,7 +205,7 @@ def distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, inverse
 
 
-SIGNIFICANT = 6  # digits of numbers that have more than a person writes
+SIGNIFICANT = 4  # digits of numbers that have more than a person writes: those of a computed column
 LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
 LARGE, SMALL = 1e15, 1e-4  # beyond them a power of ten is easier to read than zeros
 DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
@@ -252,7 +252,7 @@ def written(value: Any, column: Column | None = None) -> str:
 def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> str:
     """A number as text, with at least so many ``decimals``, and more where it has more.
 
-    Numbers with more than six decimals and twelve digits, which were computed, are rounded to six significant digits.
+    Numbers with more than six decimals and twelve digits, which were computed, are rounded to four significant digits.
     ``grouped`` sets digits in groups of three, from five digits before the decimal mark on.
 
     Examples
@@ -260,7 +260,7 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
     >>> number(25.0, 2), number(0.123456789, None), number(10667, grouped=False), number(3e20)
     ('25.00', '0.123456789', '10667', '3e+20')
     >>> number(1 / 3), number(10**400)
-    ('0.333333', '1e+400')
+    ('0.3333', '1e+400')
     """
     try:
         if not math.isfinite(value):
