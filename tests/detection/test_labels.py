@@ -225,6 +225,16 @@ def test_a_third_of_the_calibration_rows_has_no_label(fitted, updated):
     assert divide(30_000, 0)[0].shape == (1000,)
 
 
+def test_the_rows_without_a_label_are_drawn_at_random():
+    """Calibration rows may be in an order: each is one of the third equally often."""
+    chosen = np.zeros(60)
+    for seed in range(300):
+        unlabelled, left = divide(60, seed)
+        assert np.array_equal(np.sort(np.concatenate([unlabelled, left])), np.arange(60))
+        chosen[unlabelled] += 1
+    assert (np.abs(chosen - 100) < 5 * np.sqrt(300 * 2 / 9)).all()
+
+
 def test_labels_within_groups():
     model = DiffusionOutlierDetector(**{**QUICK, "false_alarm_rate": 0.1}, given="kind").fit(
         INLIERS

@@ -11,7 +11,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import roc_auc_score
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.detection import score
 from discrete_itd.detection.score import Scorer, small_trees
+from discrete_itd.models.growing_trees import grow
 from discrete_itd.recipes import Causal, Forest, Mixture, Network, RowMixture
 from discrete_itd.storage import files
 
@@ -212,26 +214,27 @@ def test_quantiles_are_kept_and_checked(detector, tmp_path):
 # -- with anomalies among the training rows -------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=[(), ("a",)])
+@pytest.fixture(scope="module", params=[((), 0.04), (("a",), 0.1)])
 def robust(request):
-    """Told that a tenth of the rows are anomalies; by itself, and in groups."""
-    settings = {"contamination": 0.1, "given": request.param or None, "random_state": 0}
+    """Told of a share of anomalies among the rows; by itself, and in groups."""
+    given, share = request.param
+    settings = {"contamination": share, "given": given or None, "random_state": 0}
     return DiffusionOutlierDetector(density(Forest(n_trees=4)), **settings).fit(table(300, 1))
 
 
 def test_properties_robust_nats_are_means_of_two_members(robust):
     """Of the density and of each tree of few rows, before the quantile is subtracted; they add up to the last bit."""
     X, scorer, model = table(40, 2), robust._scorer, robust.density_
-    assert scorer.weight == 0.5
+    weight = scorer.weight
+    assert weight == 5 * robust.contamination
     drawn = model.rows(model.sample(500, random_state=model.model_.seed, missing="none"))
     rows = model.rows(X)
     given = list(robust.given or ())
 
     def mean(own, frame):
         trees = -scorer.trees.mean_log_factors(own.x).cpu().numpy() - own.log_volume
-        return (
-            model.explain(frame, given=given or None) + trees
-        ) / 2  # NaN where a cell is missing
+        # NaN where a cell is missing
+        return (1 - weight) * model.explain(frame, given=given or None) + weight * trees
 
     least, q = mean(drawn, drawn.frame).quantile([0, 0.95]).fillna(0.0).to_numpy()
     nats, expected = robust.explain(X), term(mean(rows, X), least, q)
@@ -271,6 +274,32 @@ def test_properties_trees_of_few_rows_have_a_code_length():
     assert 0.5 < float(log_prob[: len(cells)].exp().sum()) <= 1
     assert torch.equal(log_prob, again)
     assert not torch.allclose(log_prob, other)
+
+
+def test_each_tree_of_few_rows_sees_rows_of_its_own(monkeypatch):
+    seen = []
+
+    def growing(book, x, *, tree, **how):
+        seen.extend(x[tree == t, 0] for t in tree.unique())
+        return grow(book, x, tree=tree, **how)
+
+    monkeypatch.setattr(score, "grow", growing)
+    X = pd.DataFrame({"a": np.arange(1000.0)})
+    fitted = density("independent", X)
+    small_trees(fitted, fitted.rows(X).x, 0)
+    assert [len(x.unique()) for x in seen] == [score.ROWS_OF_TREE] * score.SMALL_TREES
+    assert len({tuple(x.sort()[0].tolist()) for x in seen}) == score.SMALL_TREES
+
+
+def test_terms_are_those_of_the_model_as_it_is_now():
+    """After more rows were learned, known rows are not scored by the model that was."""
+    model = DiffusionDensity(denoiser="independent", random_state=0).partial_fit(table(100))
+    scorer, rows = Scorer.fit(model), model.rows(table(20, 2))
+    before = scorer.score(rows)
+    model.partial_fit(table(300, 5))
+    after = scorer.score(rows)
+    assert np.abs(after - before).max() > 0.01
+    np.testing.assert_array_equal(after, scorer.score(model.rows(table(20, 2))))
 
 
 def test_no_leaf_of_a_tree_of_few_rows_is_one_of_them():
