@@ -28,7 +28,7 @@ from discrete_itd.cli.tables import (
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.cells import holds_text
-from discrete_itd.encoders.notation import is_missing, recognise, typed
+from discrete_itd.encoders.notation import NOTATIONS, is_missing, recognise, typed
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.encoders.time_parts import source_of
 from discrete_itd.estimators import DiffusionDensity
@@ -191,16 +191,32 @@ def typed_table(
             values, words = typed(values, decimal=dialect.decimal or ".", dates=kind != "ordinal")
             if words:
                 warn(f"{path}: column {name!r}: {words}")
-            if asked is not None and holds_text(values) and _is_written(values, asked):
+            is_number = values.dtype.kind in "if"
+            if asked is not None and (is_number or _is_written(values, asked)):
                 column_types[str(name)] = {**spec, "notation": asked}
+        if dialect.na:
+            column_types[str(name)] = {**_options(column_types.get(str(name))), "na": dialect.na}
         cells[name] = values
     return pd.DataFrame(cells)
 
 
+def _options(spec: Any) -> dict[str, Any]:
+    """The options of an entry of ``column_types``."""
+    if isinstance(spec, str):
+        return {"notation" if spec in NOTATIONS else "kind": spec}
+    return dict(spec or {})
+
+
 def _is_written(values: pd.Series, asked: Any) -> bool:
-    """Whether all text of a column is numbers with a decimal mark."""
-    texts = [text for text in values.dropna().unique() if not is_missing(text)]
-    return bool(texts) and recognise(texts, np.ones(len(texts)), asked).notation is not None
+    """Whether text of a column, or beside its numbers, is numbers with a decimal mark."""
+    if not holds_text(values):
+        return False
+    found = values.value_counts()
+    if not all(isinstance(text, str) for text in found.index):
+        return any(isinstance(cell, int | float) for cell in found.index)
+    found = found[[not is_missing(text) for text in found.index]]
+    texts = found.index.tolist()
+    return bool(texts) and recognise(texts, found.to_numpy(), asked).notation is not None
 
 
 def _folder(path: str) -> ParquetStream:

@@ -6,6 +6,7 @@ import argparse
 import os
 import warnings
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.notation import TRUTHS
 from discrete_itd.encoders.rows import ignored
 from discrete_itd.encoders.table import unseen_values
+from discrete_itd.encoders.unreadable import collected, tell_unreadable
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
 from discrete_itd.validation import warn
@@ -86,6 +88,7 @@ class Reader:
         )
         self._any_known = np.isinf(self._n_levels)
         self._n_present, self._dtypes = np.zeros(len(self._schema), np.int64), None
+        self._words: dict[Any, Counter[str]] = {}  # of unreadable cells
 
     def check_all(self, path: str) -> None:
         """Raise a UserError if a table, or one in a folder, cannot be opened or lacks a column of the model."""
@@ -142,6 +145,9 @@ class Reader:
                 known = {*keep, *(str(name) for name in self.model.encoder_.all_names)}
                 if extra := [name for name in source.names if name not in known]:
                     warn(f"{source.path}: {ignored(extra, source.names)}")
+            self._check_notations(source.path, rows)
+            for _, name, text, _ in rows.unreadable_cells():
+                self._words.setdefault(name, Counter())[text] += 1
             x = rows.cells[:, : len(self._schema)]
             self._dtypes = rows.given.dtypes.tolist() if self._dtypes is None else self._dtypes
             self._n_present += (~np.isnan(x)).sum(0)
@@ -149,8 +155,22 @@ class Reader:
             yield chunk, rows
             self.bar.update(len(rows))
 
+    def _check_notations(self, path: str, rows: Rows) -> None:
+        """Raise a UserError if no cell of a column can be read, and the first is a number in another notation."""
+        if rows.unreadable is None:
+            return
+        for j, column in enumerate(self._schema):
+            bad = np.flatnonzero(np.not_equal(rows.unreadable[:, j], None))
+            if len(bad) >= SUSPICIOUS_ROWS and np.isnan(rows.cells[:, j]).all():
+                text = rows.unreadable[bad[0], j]
+                if column.hint(text):
+                    raise UserError(f"{path}: row {rows.index[bad[0]]}: {column.refusal(text)}")
+
     def tell(self) -> None:
-        """Warn of columns of which no value was seen in training, in no row that was read."""
+        """Warn of unreadable cells, and of columns of which no value was seen in training, in no row that was read."""
+        columns = {c.name: c for c in self._read}
+        hints = {name: columns[name].hint(next(iter(t))) for name, t in self._words.items()}
+        tell_unreadable(self._words, hints)
         for j in np.flatnonzero(~self._any_known & (self._n_present >= SUSPICIOUS_ROWS)):
             warn(unseen_values(self._schema[j], self._dtypes and self._dtypes[j]))
 
@@ -176,7 +196,8 @@ class Reader:
             # decided by all rows together, not by a few
             warnings.filterwarnings("ignore", "column .* no value was seen in training")
             try:
-                return self.model.rows(frame)
+                with collected():
+                    return self.model.rows(frame)
             except (ValueError, TypeError) as error:
                 return error
 

@@ -133,7 +133,10 @@ def _of_alarms(
     elif threshold is detector.threshold_ and detector.contamination != "auto":
         expected = f"expected if anomalies are as frequent as in the table of the fit: {rate}"
     share = percent(n_alarms / max(1, n_rows))
-    return [*lines, f"{n_alarms} of {n_rows} rows ({share}) raised an alarm; {expected}"]
+    lines.append(f"{n_alarms} of {n_rows} rows ({share}) raised an alarm; {expected}")
+    if n := tally["unreadable"]:
+        lines.insert(-1, f"{n} rows have an unreadable cell, an alarm that no rate counts")
+    return lines
 
 
 class Scoring:
@@ -151,7 +154,7 @@ class Scoring:
         self.reader, self._args = reader, args
         # with --given a detector is asked as a density is
         self._model = density_of(model) if threshold is None else model
-        asked = ["score", "p_value", "alarm"] if threshold is not None else []
+        asked = ["score", "p_value", "alarm", "unreadable"] if threshold is not None else []
         if detects(self._model):
             asked += ["group_seen"] * bool(named(self._model.given))
             asked += ["reason"] * (args.reasons is not None)
@@ -198,7 +201,9 @@ class Scoring:
                 above = scores["stderr"].to_numpy() > TOLERATED * self._args.max_stderr
                 sums["above"] = int(above.sum())
             if "alarm" in scores:
-                sums["alarm"] = int(scores["alarm"].to_numpy().sum())
+                is_unreadable = rows.is_unreadable
+                sums["alarm"] = int(scores["alarm"].to_numpy()[~is_unreadable].sum())
+                sums["unreadable"] = int(is_unreadable.sum())
             tally.update(sums)
             yield pd.concat([chunk[keep], scores], axis=1)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # default outputs of each kind of model
 DENSITY_OUTPUTS = ("log_prob", "stderr")
-DETECTOR_OUTPUTS = ("score", "p_value", "alarm", "reason")
+DETECTOR_OUTPUTS = ("score", "p_value", "alarm", "unreadable", "reason")
 OF_GROUPS = ("group_seen",)  # also for a detector with given=
 OF_DENSITIES = (*DENSITY_OUTPUTS, "nats")
 OF_DETECTORS = (*DETECTOR_OUTPUTS, *OF_DENSITIES)
@@ -75,7 +75,8 @@ def answer_types(model: Estimator, outputs: Sequence[str], n_reasons: int) -> di
 
     "reason" has the columns ``reason``, the sentences of up to ``n_reasons`` cells, and for each of these ``reason_1``,
     the name of its column, and ``reason_1_excess_nats``, its surprisal above the expected one; "nats" has
-    ``nats_<column>`` for each column of the model. Any other output is one column.
+    ``nats_<column>`` for each column of the model. Any other output is one column; "unreadable" has the text of cells
+    that raise the alarm of this name.
     """
     names = density_of(model).encoder_.names
     given = named(model.given) if detects(model) else ()
@@ -84,6 +85,8 @@ def answer_types(model: Estimator, outputs: Sequence[str], n_reasons: int) -> di
         match output:
             case "alarm" | "group_seen":
                 types[output] = TRUTH
+            case "unreadable":
+                types[output] = TEXT
             case "reason":
                 types[output] = TEXT
                 for k in range(1, min(n_reasons, len(names) - len(given)) + 1):
@@ -148,6 +151,8 @@ class _Asked:
         match output:
             case "log_prob" | "stderr":
                 return {output: getattr(self.estimate, output)}
+            case "unreadable":
+                return {output: self.rows.unreadable_text}
             case "group_seen":
                 return {output: self.detector.groups(self.rows)["seen"]}
             case "reason":

@@ -23,8 +23,15 @@ from discrete_itd.detection.score import MOST_WEIGHT, Scorer, small_trees
 from discrete_itd.detection.terms import row_scores
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
+from discrete_itd.encoders.notation import part_of_table
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.streams import Positions
+from discrete_itd.encoders.unreadable import (
+    Words,
+    collected,
+    n_unreadable,
+    tell_unreadable,
+)
 from discrete_itd.estimators import DiffusionDensity, private_forest
 from discrete_itd.models.combined import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress
@@ -266,6 +273,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         if drawn and anomalies is not None:
             raise ValueError(PRIVATE)
         saved, max_time = None, None if fraction is None else density.max_time
+        words: Words = {}
         with fit_progress(max_time, DENSITY_SHARE) as watched:
             if drawn:  # no row of the table may decide on a threshold
                 density.fit(X, **how)
@@ -279,9 +287,13 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 add_parts(self.given, parts.table, density)
                 check_table(self.given, parts.table, density)
                 saved = Checkpoint.of(checkpoint)
-                density.fit(parts.source, groups=parts.groups, checkpoint=saved)
+                times = 1 + len(parts.held) / max(1, parts.n_train)
+                with collected() as words, part_of_table(times):
+                    density.fit(parts.source, groups=parts.groups, checkpoint=saved)
         given = positions(self.given, density.encoder_.schema)
-        rows = density.rows(parts.table)
+        with collected() as of_all:  # of a stream these rows are a sample
+            rows = density.rows(parts.table)
+        tell_unreadable(max(words, of_all, key=n_unreadable), {}, fitted=True)
         trees = None
         if share is not None and len(parts.train):
             trees = small_trees(density, rows.x[parts.train], seed)
@@ -470,12 +482,14 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     ) -> np.ndarray:
         """-1 for rows that raise an alarm, 1 for the others: int, shape (N,).
 
+        A row with an unreadable cell, like "#REF!" in a column of numbers, raises the alarm "unreadable", whatever its
+        score, which is that of its other cells: no false-alarm rate counts these alarms, and :meth:`reasons` name them.
         ``scores`` are those of :meth:`score_samples` for X, to save time; ``threshold`` is by default ``threshold_``.
         """
         rows = self._rows(X)
         found = self.score_samples(rows) if scores is None else scores
         used = self.threshold_ if threshold is None else self._checked(threshold)
-        return np.where(found < self._offsets(rows, used), -1, 1)
+        return np.where((found < self._offsets(rows, used)) | rows.is_unreadable, -1, 1)
 
     def _rows(self, X: Any) -> Rows:
         """A table, read and encoded; NotFittedError before the fit."""

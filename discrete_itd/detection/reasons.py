@@ -157,7 +157,8 @@ def reasons(
     Returns
     -------
     DataFrame
-        One line per cell, a row's most probable error first; none of a row if no cell is more likely wrong than right.
+        One line per cell, unreadable cells first (with their text as the value, and without nats and a prediction),
+        then a row's most probable error; none of a row if no cell is more likely wrong than right.
 
         * ``row`` (the index of X), ``rank`` (1 for the most probable error), ``column``, ``value``;
         * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; ``expected_nats``, its
@@ -211,7 +212,28 @@ def reasons(
     columns = dict(zip(names, rows.encoder.schema, strict=True))
     each = zip(*(list(values) for values in lines.values()), strict=True)
     text = [sentence(dict(zip(lines, line, strict=True)), columns) for line in each]
-    return pd.DataFrame(lines | {"sentence": _objects(text)})
+    return _with_unreadable(pd.DataFrame(lines | {"sentence": _objects(text)}), row, rows, k)
+
+
+def _with_unreadable(table: pd.DataFrame, at: np.ndarray, rows: Rows, k: int) -> pd.DataFrame:
+    """A table of reasons, with the row ``at`` a position of each line, after the unreadable cells of each row."""
+    cells = rows.unreadable_cells()
+    if not cells:
+        return table
+    place, name, text, said = zip(*cells, strict=True)
+    at = np.concatenate([place, at])
+    first = pd.DataFrame(
+        {
+            "row": rows.index[list(place)], "column": _objects(name), "value": _objects(text),
+            "error_probability": 1.0, "conflict_nats": 0.0, "sentence": _objects(said),
+        }
+    )  # fmt: skip
+    objects = [name for name, dtype in table.dtypes.items() if dtype.kind == "O"]
+    first = first.reindex(columns=table.columns).assign(**{c: first.get(c) for c in objects})
+    order = np.argsort(at, kind="stable")
+    table = pd.concat([first, table] if len(table) else [first], ignore_index=True).iloc[order]
+    rank = table.groupby(at[order]).cumcount() + 1
+    return table.assign(rank=rank)[rank <= k].reset_index(drop=True)
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:

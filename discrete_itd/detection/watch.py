@@ -431,7 +431,8 @@ class DriftWatch:
         DataFrame, N lines
             With the index of X: ``row``, the number of the row since the watch began, from 1 on; ``p_value``, small for
             improbable rows, and ``log10_martingale``, of the scores of whole rows; ``alarm``, whether any martingale
-            has raised an alarm at this row or before. Then for each column its ``p_value_<name>``,
+            has raised an alarm at this row or before; ``unreadable``, the unreadable cells of the row, which count as
+            missing, or None. Then for each column its ``p_value_<name>``,
             ``log10_martingale_<name>`` and ``alarm_<name>``.
 
         Raises
@@ -460,6 +461,7 @@ class DriftWatch:
         alarm = (self._first > 0) & (number[:, None] >= self._first)
         table = {"row": number, "p_value": p[:, 0], "log10_martingale": logs[:, 0]}
         table["alarm"] = alarm.any(1)
+        table["unreadable"] = rows.unreadable_text
         for j, name in enumerate(self._names, 1):
             table[f"p_value_{name}"] = p[:, j]
             table[f"log10_martingale_{name}"] = logs[:, j]

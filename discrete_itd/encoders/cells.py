@@ -146,6 +146,11 @@ class PlainCells(NamedTuple):
     values: np.ndarray
     where: np.ndarray
 
+    def without(self, values: np.ndarray) -> PlainCells:
+        """The cells with some of the values, a mask (P,), as missing."""
+        place = np.append(np.where(values, -1, np.cumsum(~values) - 1), -1)
+        return PlainCells(self.values[~values], place[self.where])
+
     def first(self, is_wanted: np.ndarray) -> Any:
         """The first cell, from the top, whose value is wanted: a Python scalar."""
         rows = self.where[self.where >= 0]

@@ -35,7 +35,14 @@ from discrete_itd.encoders.cells import (
     rounded,
     time_intervals,
 )
-from discrete_itd.encoders.notation import Notation, as_text, is_missing, read_plainly
+from discrete_itd.encoders.notation import (
+    Notation,
+    as_text,
+    is_missing,
+    number_of,
+    quoted,
+    read_plainly,
+)
 from discrete_itd.encoders.numeric import Bins, Continuous
 
 Codec = Categories | Bins | Continuous
@@ -75,6 +82,8 @@ class Column:
         Of the column in the training table, if it was such text: drawn and filled cells are text, too.
     is_part : bool
         Whether it is a part of a column of points in time (:mod:`discrete_itd.encoders.time_parts`).
+    na : tuple of str
+        Text that is a missing cell.
 
     Examples
     --------
@@ -95,6 +104,7 @@ class Column:
     notation: Notation | None = None
     text_dtype: StoredDtype | None = None
     is_part: bool = False
+    na: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.n_missing <= self.n_rows or self.step < 1:
@@ -148,6 +158,11 @@ class Column:
         return self.notation is not None or not isinstance(self.codec, Categories)
 
     @property
+    def takes_numbers(self) -> bool:
+        """Whether a text that is no number or time is unreadable; else it is a category, perhaps a new one."""
+        return self.gives_numbers or self.is_number
+
+    @property
     def is_number(self) -> bool:
         """Whether its values are numbers or times, which have a median and a mean: all but codes and words."""
         numeric = all(
@@ -192,22 +207,44 @@ class Column:
         return index, level, share
 
     def read_cells(self, values: pd.Series | pd.Index | PlainCells) -> PlainCells:
+        """The cells of :meth:`readable`; a ValueError names column and cell, if one is unreadable."""
+        cells, words = self.readable(values)
+        if words is not None:
+            raise ValueError(self.refusal(next(word for word in words if word is not None)))
+        return cells
+
+    def readable(
+        self, values: pd.Series | pd.Index | PlainCells
+    ) -> tuple[PlainCells, np.ndarray | None]:
         """The plain values of cells, with text parsed in the column's notation, or that of Python and ISO 8601.
 
-        Text among categories is kept, except for words for missing cells among numbers. A ValueError names column and
-        cell, if a text is neither a number or time of the column nor a word for a missing cell.
+        Text among categories is kept, except for words for missing cells. A text in a column of numbers or times that
+        is neither one of these nor a word for a missing cell is unreadable: the cell counts as missing, and the second
+        result has the text, objects (N,), None elsewhere; it is None if there is no such cell.
         """
         cells = values if isinstance(values, PlainCells) else read_cells(values)
-        if not self._takes_text or cells.values.dtype != object:
-            return cells
+        if not (self._takes_text or self.na) or cells.values.dtype != object:
+            return cells, None
         is_text = np.array([isinstance(v, str) for v in cells.values], dtype=bool)
-        if not is_text.any():
-            return cells
-        texts = cells.values[is_text].tolist()
+        if self.na and is_text.any():
+            cells = cells.without(is_text & np.isin(cells.values, list(self.na)))
+            is_text = np.array([isinstance(v, str) for v in cells.values], dtype=bool)
+        if not self._takes_text or not is_text.any():
+            return cells, None
+        texts, words = cells.values[is_text].tolist(), None
         if self.gives_numbers:
             found = pd.Series(self._read_texts(texts))
         else:
             found = pd.Series([None if is_missing(t) else t for t in texts], dtype=object)
+        is_wrong = np.zeros(len(is_text), dtype=bool)
+        if self.takes_numbers:
+            is_wrong[is_text] = [
+                self._is_unreadable(text, value) for text, value in zip(texts, found, strict=True)
+            ]
+        if is_wrong.any():
+            words = np.append(np.where(is_wrong, cells.values, None), None)[cells.where]
+            cells, found = cells.without(is_wrong), found[~is_wrong[is_text]]
+            is_text = is_text[~is_wrong]
         if not is_text.all():  # some are numbers or times already
             merged = cells.values.copy()
             own = read_cells(pd.Series(cells.values[~is_text], dtype=object)).values
@@ -215,20 +252,34 @@ class Column:
                 merged[where] = part.astype(object).to_numpy()
             found = pd.Series(merged, dtype=object)
         read = read_cells(found)
-        return PlainCells(read.values, np.append(read.where, -1)[cells.where])
+        return PlainCells(read.values, np.append(read.where, -1)[cells.where]), words
+
+    def _is_unreadable(self, text: str, value: Any) -> bool:
+        """Whether a text that was read as ``value`` is neither a number or time nor a word for a missing cell."""
+        if isinstance(value, str):  # among levels
+            return bool(np.isnan(number_of(value)))
+        return bool(pd.isna(value)) and not is_missing(text)
+
+    def refusal(self, text: str) -> str:
+        """The error of an unreadable text."""
+        return f"column {self.name!r}: {self.expected}, got {quoted(text)}{self.hint(text)}"
+
+    @property
+    def expected(self) -> str:
+        """Description of a valid cell of a column of numbers or times."""
+        expected = EXPECTED[self.family] if self.notation is None else self.notation.expected
+        return f"expected {expected}"
+
+    def hint(self, text: str) -> str:
+        """Explanation of an unreadable text that is a number in another notation; else empty."""
+        if self.family == "number" or self.notation is not None:
+            return (self.notation or Notation()).hint(text)
+        return ""
 
     def _read_texts(self, texts: list[str]) -> np.ndarray:
-        """Numbers or times, missing where a text is a word for that; ValueError for any other text."""
+        """Numbers or times, missing where a text is none."""
         notation, plain = self.notation, (texts, self.family, self.dtype)
         found = read_plainly(*plain) if notation is None else notation.read(texts)
-        for i in np.flatnonzero(pd.isna(found)):
-            if is_missing(texts[i]):
-                continue
-            expected = EXPECTED[self.family] if notation is None else notation.expected
-            hint = ""
-            if self.family == "number" or notation is not None:
-                hint = (notation or Notation()).hint(texts[i])
-            raise ValueError(f"column {self.name!r}: expected {expected}, got {texts[i]!r}{hint}")
         if numpy_name(self.dtype) in ("float16", "float32"):  # 121.2 is what it has always been
             return found.astype(numpy_name(self.dtype)).astype(float)
         return found
@@ -237,7 +288,7 @@ class Column:
         """A column of a table, as numbers or times if it is text of these."""
         if not (self.gives_numbers and holds_text(values)):
             return values
-        cells = self.read_cells(values)
+        cells, _ = self.readable(values)
         known, of_numbers = cells.values, self.family == "number"
         if not len(known):
             known = known.astype(

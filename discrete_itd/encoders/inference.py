@@ -39,6 +39,9 @@ from discrete_itd.encoders.notation import (
     Notation,
     Recognised,
     is_missing,
+    most_unreadable,
+    quoted,
+    read_plainly,
     recognise,
     tell,
 )
@@ -53,7 +56,8 @@ Why = Literal[
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("marginalise", "category")
 UNKNOWN = ("smooth", "error")
-OPTIONS = {  # the choices, or the kind of column that has the option
+OPTIONS = {  # the choices, the kind of column that has the option, or None if any has
+    "na": None,
     "missing": MISSING,
     "notation": NOTATIONS,
     "kind": KINDS,
@@ -68,6 +72,7 @@ ENOUGH_ROWS = 100  # to decide that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
 STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
 LONG_TEXT, MANY_WORDS = 30, 4  # characters, and words, of a cell on average
+ONE_WORD = 1.5  # words with letters of a cell on average, up to which it is a hash or a number
 LONG_NUMBER = 1e12  # more digits than what is counted or measured has
 NEARLY = 0.9  # different numbers among identifiers, as a share of the cells, at least
 CERTAIN = math.log(1e6)  # nats against chance
@@ -86,6 +91,7 @@ class ColumnSpec:
     missing: str | None = None
     notation: Asked | None = None
     categories: tuple[Scalar, ...] | None = None
+    na: tuple[str, ...] = ()
 
 
 def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
@@ -98,8 +104,9 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     spec : str, mapping or None
         A kind or a notation, or a mapping with "kind" and options: "bins" (a number) or "edges" (increasing numbers) of
         a binned column, "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
-        "min_count" of a nominal one, "missing" ("marginalise" or "category") of any, and "notation" ("decimal-comma",
-        "decimal-point", "day-first" or "month-first") of text that is numbers or dates.
+        "min_count" of a nominal one, "missing" ("marginalise" or "category") of any, "na" (a text or several) that is a
+        missing cell of any, and "notation" ("decimal-comma", "decimal-point", "day-first" or "month-first") of text
+        that is numbers or dates.
 
     Raises
     ------
@@ -138,6 +145,11 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
         given["edges"] = _edges(where, given["edges"])
     if "categories" in given:
         given["categories"] = _listed(name, given["categories"])
+    if "na" in given:
+        na = (given["na"],) if isinstance(given["na"], str) else tuple(given["na"])
+        if not all(isinstance(text, str) for text in na):
+            raise TypeError(f"{where} na must be text, got {given['na']!r}")
+        given["na"] = na
     return ColumnSpec(**given)
 
 
@@ -177,6 +189,8 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     treated as missing cells, and text that resembles numbers or dates and is ambiguous.
     """
     values, nothing = seen.values, Recognised(None)
+    if seen.is_mixed:
+        return _read_mixed(seen, spec)
     forced = spec.kind in ("continuous", "binned") or spec.notation is not None
     is_open = spec.kind is None or forced
     if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(values):
@@ -209,7 +223,34 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
             f"column {seen.name!r}: {words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
         )
     is_whole = found.notation.family == "number" and found.notation.places == 0
-    return seen.as_read(found.notation.read(texts), is_whole), found
+    read = found.notation.read(texts)
+    is_bad = pd.isna(read) & ~is_word
+    return seen.as_read(read, is_whole), found._replace(words=_counted(texts, counts, is_bad))
+
+
+def _read_mixed(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
+    """:func:`read_text` of numbers or times with text among them, as cells or in other parts of a stream."""
+    texts, counts = seen.texts()
+    others = seen.others()
+    is_time = family(others.dtype) in TIMES
+    decimal = {"decimal-comma": ",", "decimal-point": "."}.get(spec.notation or "")
+    notation = Notation(decimal=decimal) if decimal and not is_time else None
+    plain = texts, family(others.dtype) if is_time else "number", others.dtype
+    read = read_plainly(*plain) if notation is None else notation.read(texts)
+    is_word = np.array([is_missing(text) for text in texts])
+    is_bad = pd.isna(read) & ~is_word
+    n = seen.n_rows - seen.n_missing - int(counts[is_word].sum())
+    if (is_time or is_number(others.to_numpy())) and counts[is_bad].sum() <= most_unreadable(n):
+        words = _counted(texts, counts, is_bad)
+        return seen.without_text(read), Recognised(notation, words=words)
+    if spec.kind is not None or spec.notation is not None:
+        wrong = quoted(texts[int(np.argmax(is_bad))])
+        raise ValueError(f"column {seen.name!r}: expected numbers, got {wrong}")
+    return seen.as_categories(), Recognised(None)
+
+
+def _counted(texts: Sequence[str], counts: np.ndarray, which: np.ndarray) -> dict[str, int]:
+    return {texts[i]: int(counts[i]) for i in np.flatnonzero(which)}
 
 
 def infer_column(
@@ -244,7 +285,8 @@ def infer_column(
         codec, scale = _fit_numbers(seen, kind, spec, dtype)
     indicator = (spec.missing or missing) == "category" and seen.n_missing > 0
     counts = seen.n_rows, seen.n_missing
-    return Column(name, dtype, codec, *counts, indicator, *scale, notation, seen.text_dtype)
+    text = notation, seen.text_dtype
+    return Column(name, dtype, codec, *counts, indicator, *scale, *text, na=spec.na)
 
 
 def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing: str) -> Column:
@@ -384,8 +426,16 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
     lengths = np.array([len(c) if isinstance(c, str) else 0 for c in categories])
     words = np.array([len(c.split()) if isinstance(c, str) else 0 for c in categories])
     if counts @ lengths > LONG_TEXT * n or counts @ words >= MANY_WORDS * n:
-        return "free text" if np.count_nonzero(counts[is_text] == 1) > STRAY * n else None
+        if np.count_nonzero(counts[is_text] == 1) <= STRAY * n:
+            return None
+        with_letters = [sum(map(has_letter, str(c).split())) for c in categories]
+        return "free text" if counts @ with_letters > ONE_WORD * n else "identifiers"
     return "identifiers" if np.count_nonzero(is_text) >= NEARLY * n else None
+
+
+def has_letter(word: str) -> bool:
+    """Whether one of the characters is a letter."""
+    return any(map(str.isalpha, word))
 
 
 def is_whole(seen: Observed) -> bool:

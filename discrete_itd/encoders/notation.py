@@ -1,15 +1,17 @@
 r"""Notations of numbers and times in text: money, percentages, decimal commas, dates in other orders than ISO 8601.
 
-A column of text is numbers or times if *all* its cells are, in one notation; else it stays text. Rules, where cells
-could be read in several ways:
+A column of text is numbers or times if all its cells are, in one notation, but for one cell or five in a thousand
+(:func:`most_unreadable`), which are unreadable; else it stays text. Rules, where cells could be read in several ways:
 
 - Decimal mark: comma or point, the other one (or a space or an apostrophe) groups thousands. Each cell must be a number
   under one of the two, and under the other one not all cells may be different numbers: "1.234" alone is ambiguous,
-  "1.234" beside "0.5" or "12.345,67" is not. A number that begins with a zero before another digit is a code.
+  "1.234" beside "0.5" or "12.345,67" is not. A number that begins with a zero before another digit is a code. Negative
+  numbers have their sign before or after them, or stand in parentheses.
 - Units: one sign or code of a currency, or a percent sign, the same in all cells that have one. "12,5 %" is the number
   12.5, as "12,5" is beside it; a number with another unit is none of the column's.
 - Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
-  Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time.
+  Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time of
+  24 or of twelve hours.
 - Words like "NA" are missing cells where all others are numbers or times.
 - Text of plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a kind
   "continuous" or "binned" reads it.
@@ -22,11 +24,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
+from itertools import compress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -38,10 +42,13 @@ from discrete_itd.validation import advice, check_choice, warn
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
-MISSING = ("", "na", "n/a", "nan", "nat", "null", "none")  # in lower case
+MISSING = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
+UNREADABLE = (
+    0.005  # share of the cells of a column of numbers or times that may be unreadable in training
+)
+SURE = 10  # times as many cells must be readable in the chosen order or mark alone as in the other one alone
 ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
 MOST = 0.5  # share from which a single other text is probably the word for a missing cell
-CLOCK = re.compile(r"[ 0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?", re.ASCII)  # a time of day
 PROBED = 50  # texts that are checked first: most columns of text have no digits
 UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
 SAME_UNIT = {
@@ -49,13 +56,15 @@ SAME_UNIT = {
     "Kč": "CZK", "Ft": "HUF",
 }  # fmt: skip
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
+HALF = rf"(?:[{SPACES}]?(?P<half>[AaPp])\.?[Mm]\.?)?"  # of the day, of twelve-hour clocks
+CLOCK = re.compile(rf"[ 0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?{HALF}", re.ASCII)  # a time of day
 GROUPS = {".": SPACES + "'\u2019,", ",": SPACES + "'\u2019."}  # by the decimal mark
 PYTHONS = {mark: str.maketrans(mark, ".", groups) for mark, groups in GROUPS.items()}
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 DATE = re.compile(
     r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<t>[-/.])(?P<b>\d{1,2})(?P=t)(?P<z>\d{4}|(?<=\d\d[-/.]\d\d[-/.])\d\d))"
-    r"(?:[T ](?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?)?"
+    r"(?:(?:T|,? )(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?" + HALF + ")?"
 )
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
@@ -146,9 +155,9 @@ class Notation:
     def expected(self) -> str:
         """Description of a valid cell, for error messages."""
         if self.family == "datetime":
-            return f"a date like {self.example!r}"
+            return f"a date like {self.example}"
         mark = {",": " with a decimal comma", ".": " with a decimal point", None: ""}[self.decimal]
-        return f"a number{mark}, like {self.example!r}"
+        return f"a number{mark}, like {self.example}"
 
     def hint(self, text: str) -> str:
         """Explanation of a text that is a number with another unit or the other decimal mark."""
@@ -164,23 +173,48 @@ class Notation:
 
     @property
     def example(self) -> str:
-        """A cell in this notation."""
+        """A cell in this notation, in quotation marks."""
         if self.family == "datetime":
-            return datetime(2028, 1, 24).strftime(self.format or "%Y-%m-%d")
-        return str(self.write(pd.Series([1234.5 if self.places != 0 else 1234.0])).iloc[0])
+            return quoted(datetime(2028, 1, 24).strftime(self.format or "%Y-%m-%d"))
+        return quoted(self.write(pd.Series([1234.5 if self.places != 0 else 1234.0])).iloc[0])
 
 
 class Recognised(NamedTuple):
     """Result of recognising texts: a notation, or None and perhaps a sentence on what they resemble.
 
     ``unlike`` is then the text that is least like the others. ``is_measure`` says whether nearly all texts are dates,
-    times of day, or numbers other than plain integers: measurements and no identifiers, however many differ.
+    times of day, or numbers other than plain integers: measurements and no identifiers, however many differ. ``words``
+    are the unreadable texts among numbers or times, and how often they occur.
     """
 
     notation: Notation | None
     note: str = ""
     unlike: str = ""
     is_measure: bool = False
+    words: Mapping[str, int] = {}
+
+
+_factor: ContextVar[float] = ContextVar("factor", default=1.0)
+
+
+def most_unreadable(n_cells: int) -> int:
+    """Of ``n_cells`` that are not missing, how many of a column of numbers or times may be unreadable in training."""
+    return min(max(1, int(UNREADABLE * _factor.get() * n_cells)), max(0, n_cells - 1) // 2)
+
+
+@contextmanager
+def part_of_table(times: float) -> Iterator[None]:
+    """Within the block, tables are parts of one of ``times`` as many rows, whose unreadable cells may all be in it."""
+    token = _factor.set(times)
+    try:
+        yield
+    finally:
+        _factor.reset(token)
+
+
+def quoted(text: str) -> str:
+    """A text in quotation marks, for people: spaces of all kinds alike, control characters escaped."""
+    return repr(text.translate(dict.fromkeys(map(ord, SPACES), " ")))
 
 
 def is_missing(text: str) -> bool:
@@ -191,43 +225,70 @@ def is_missing(text: str) -> bool:
 def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[pd.Series, str]:
     """A column of text as plain numbers, booleans or ISO times if all of it is; else unchanged.
 
-    Words like "NA" are missing among these, and the second result names them, if any. With a decimal comma, plain
-    numbers are integers. Numbers some of which begin with a zero, like postal codes, stay text.
+    Words like "NA" are missing among these, and the second result names them, if any. Few other texts, see
+    :func:`most_unreadable`, stay text among numbers and times. With a decimal comma, plain numbers are integers.
+    Numbers some of which begin with a zero, like postal codes, stay text.
     """
     codes, distinct = pd.factorize(cells)
     texts = np.array(distinct, dtype=object)
     if not len(texts):
         return pd.Series(np.nan, index=cells.index), ""
     is_word = np.array([is_missing(text) for text in texts], dtype=bool)
-    what, found = _plain(texts[~is_word], decimal, dates) if not is_word.all() else ("", None)
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    what, found, is_read = "", None, ~is_word
+    if not is_word.all():
+        what, found, is_read[~is_word] = _plain(texts[~is_word], counts[~is_word], decimal, dates)
     if found is None:
         return cells, ""
-    place = np.append(np.where(is_word, -1, np.cumsum(~is_word) - 1), -1)[codes]
+    place = np.append(np.where(is_read, np.cumsum(is_read) - 1, -1), -1)[codes]
     found = found.astype(holding_missing(found.dtype, bool((place < 0).any())))
-    n = int(np.isin(codes, np.flatnonzero(is_word)).sum())
+    values = found.reindex(place).set_axis(cells.index)
+    is_other = np.append(~is_read & ~is_word, False)[codes]
+    if is_other.any():
+        values = values.astype(object).where(~is_other, cells)
+    n = int(counts[is_word].sum())
     words = f"{', '.join(map(repr, texts[is_word]))} ({n} cell{'s' * (n > 1)})"
     note = f"{words} taken as missing, as all others are {what}" if n else ""
-    return found.reindex(place).set_axis(cells.index), note
+    return values, note
 
 
-def _plain(texts: np.ndarray, decimal: str, dates: bool) -> tuple[str, pd.Series | None]:
-    """The kind of all texts in the notation of Python and ISO 8601, and their values; None if mixed."""
-    numbers = floats_of(texts)
-    if not np.isnan(numbers).any() and not any(LEADING_ZERO.fullmatch(text) for text in texts):
-        found = pd.Series(numbers)
-        if all(PLAIN_WHOLE.fullmatch(text) for text in texts):
+def _plain(
+    texts: np.ndarray, counts: np.ndarray, decimal: str, dates: bool
+) -> tuple[str, pd.Series | None, np.ndarray]:
+    """The kind of texts (K,) in the notation of Python and ISO 8601, their values, and which they are of.
+
+    The values are None if the texts are mixed, but for few that are no numbers or dates in any notation.
+    """
+    most, numbers = most_unreadable(int(counts.sum())), floats_of(texts)
+
+    def are_few(others: np.ndarray) -> bool:
+        few = counts[others].sum() <= most and not others.all()
+        return bool(few) and not any(map(_is_any, texts[others]))
+
+    known = ~np.isnan(numbers)
+    if are_few(~known) and not any(LEADING_ZERO.fullmatch(text) for text in texts):
+        found = pd.Series(numbers[known])
+        if all(PLAIN_WHOLE.fullmatch(text) for text in texts[known]):
             with suppress(OverflowError):
-                found = pd.Series(np.array([int(text) for text in texts], dtype=np.int64))
-            return "numbers", found
-        return "numbers", None if decimal == "," else found
+                found = pd.Series(np.array([int(text) for text in texts[known]], dtype=np.int64))
+            return "numbers", found, known
+        return "numbers", None if decimal == "," else found, known
     if all(text in TRUTHS for text in texts):
-        return "truth values", pd.Series([TRUTHS[text] for text in texts])
+        return "truth values", pd.Series([TRUTHS[text] for text in texts]), ~known
     cells = pd.Series(texts, dtype=object)
-    zoned = cells.str.contains(ZONE)
-    if dates and cells.str.match(ISO_DATE).all() and zoned.nunique() == 1:
-        found = times_of(texts, pd.DatetimeTZDtype("us", "UTC") if zoned[0] else np.dtype("M8[us]"))
-        return "dates", None if found.isna().any() else found
-    return "", None
+    known = cells.str.match(ISO_DATE).to_numpy(dtype=bool)
+    zoned = cells[known].str.contains(ZONE)
+    if dates and zoned.nunique() == 1 and are_few(~known):
+        dtype = pd.DatetimeTZDtype("us", "UTC") if zoned.iloc[0] else np.dtype("M8[us]")
+        found = times_of(texts[known], dtype)
+        return "dates", None if found.isna().any() else found, known
+    return "", None, known
+
+
+def _is_any(text: str) -> bool:
+    """Whether a text is a number or a date in some notation."""
+    times = _times([text], True), _times([text], False)
+    return not (all(np.isnan(_number(mark, text)[0]) for mark in ".,") and np.isnat(times).all())
 
 
 def recognise(
@@ -235,35 +296,52 @@ def recognise(
 ) -> Recognised:
     """The notation of different texts (K,), without words for missing cells, each of which occurs ``counts`` times.
 
-    ``asked`` is the user's specification; with ``plain``, plain integers are numbers, too.
+    Few of the texts may be unreadable in it, see :func:`most_unreadable`. ``asked`` is the user's specification; with
+    ``plain``, plain integers are numbers, too.
     """
     probe = texts[:: max(1, len(texts) // PROBED)]
     if not any(any(map(str.isdigit, text)) for text in probe):
         return Recognised(None, unlike=texts[0])
     shares: list[_Nearly] = []  # of what is nearly a notation
+    most = most_unreadable(int(counts.sum()))
     for what, options in WAYS.items():
         ways = [way for name, way in options.items() if asked in (None, name)]
-        read = [_tried(way, texts, probe) for way in ways]
-        whole = [k for k, found in enumerate(read) if not pd.isna(found).any()]
-        if not whole:
-            shares += [_nearly(pd.isna(found), texts, counts, what) for found in read]
+        if not ways:
             continue
-        differ, way = read[0] != read[-1], ways[whole[0]].keywords
+        read = [_tried(way, texts, probe) for way in ways]
+        bad = [pd.isna(found) for found in read]
+        n_bad = [int(counts[b].sum()) for b in bad]
+        k = int(np.argmin(n_bad))
+        is_code = any(LEADING_ZERO.fullmatch(text) for text in compress(texts, bad[k]))
+        if n_bad[k] > most or is_code:
+            shares += [_nearly(b, texts, counts, what) for b in bad]
+            continue
+        there, way = ~bad[k], ways[k].keywords
+        known, own = list(compress(texts, there)), counts[there]
+        alone = int(counts[there & bad[-1 - k]].sum())  # that only this order or mark reads
+        others = int(counts[bad[k] & ~bad[-1 - k]].sum())
+        differ = there & (read[0] != read[-1])
         unlike = texts[int(np.argmax(differ))]
+        is_either = len(ways) == 2 and (alone < SURE * others or not alone)
         if what == "dates":
-            notation = _of_dates(texts, counts, **way)
-            if len(whole) == 1 or notation.day_first is None:
+            notation = _of_dates(known, own, **way)
+            if not is_either or notation.day_first is None:
                 return Recognised(notation)
-            note = f"dates like {unlike!r}, whose day and month could be either"
-        elif len(whole) == 2 and differ.any():
-            note = f"numbers like {unlike!r}, whose mark could be decimal or of thousands"
-        elif not (plain or asked) and all(text.strip().isdecimal() for text in texts):
+            note = f"dates like {quoted(unlike)}, whose day and month could be either"
+        elif is_either and differ.any():
+            note = f"numbers like {quoted(unlike)}, whose mark could be decimal or of thousands"
+        elif not (plain or asked) and all(text.strip().isdecimal() for text in known):
+            note = ""
+            if len(known) < len(texts):
+                note = f"numbers, but for {quoted(texts[int(np.argmax(bad[k]))])}"
+            return Recognised(None, note)
+        elif all(text.strip().startswith("(") for text in known):  # numbers of a list
             return Recognised(None)
         else:
-            notation = _of_numbers(texts, counts, **way)
-            if notation is not None:
-                return Recognised(replace(notation, decimal=None) if len(whole) == 2 else notation)
-            note = f"numbers with different units, like {texts[0]!r}"
+            notation = _of_numbers(known, own, **way)
+            if counts[np.isnan(notation.read(texts))].sum() <= most:
+                return Recognised(replace(notation, decimal=None) if is_either else notation)
+            note = f"numbers with different units, like {quoted(known[0])}"
         return Recognised(None, note, is_measure=True)
     shares.append(_nearly(np.array([not CLOCK.fullmatch(t) for t in texts]), texts, counts, ""))
     nearly = max(shares)
@@ -271,7 +349,8 @@ def recognise(
         nearly.share >= ALMOST or (nearly.n_others == 1 and nearly.share > MOST)
     )
     is_noted = nearly.what and (is_measure or nearly.share >= ALMOST)
-    but = repr(nearly.other) if nearly.n_others == 1 else f"text like {nearly.other!r}"
+    other = quoted(nearly.other)
+    but = other if nearly.n_others == 1 else f"text like {other}"
     note = f"{nearly.what}, but for {but} ({int(1000 * nearly.share) / 10:g}% are)"
     return Recognised(None, note if is_noted else "", nearly.other, is_measure)
 
@@ -324,9 +403,10 @@ def _pattern(decimal: str) -> re.Pattern[str]:
     """Of a cell: sign, unit, sign, number, unit."""
     groups = re.escape(GROUPS[decimal])
     return re.compile(
-        rf"(?P<sign>[-+\u2212])?(?P<prefix>{UNITS}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
+        rf"(?P<open>\()?(?P<sign>[-+\u2212])?(?P<prefix>{UNITS}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
         rf"(?P<number>(?!0\d)(?:\d+|\d{{1,3}}(?P<group>[{groups}])\d{{3}}(?:(?P=group)\d{{3}})*)"
-        rf"(?P<fraction>{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?)(?P<suffix>[{SPACES}]*{UNITS})?",
+        rf"(?P<fraction>{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?)(?P<after>[-\u2212])?"
+        rf"(?P<suffix>[{SPACES}]*{UNITS})?(?P<last>[-\u2212])?(?P<close>\))?",
         re.ASCII,
     )
 
@@ -340,25 +420,25 @@ def _numbers(texts: Sequence[str], decimal: str, unit: str | None = None) -> np.
 def _number(decimal: str, text: str) -> tuple[float, str]:
     """The number of a text and its unit; NaN if it is not a number."""
     match = _pattern(decimal).fullmatch(text.strip())
-    if match is None or (match["sign"] and match["inner"]):
+    if match is None:
+        return np.nan, ""
+    signs = [match[part] for part in ("open", "sign", "inner", "after", "last") if match[part]]
+    if len(signs) > 1 or bool(match["open"]) != bool(match["close"]):
         return np.nan, ""
     units = {_unit(match["prefix"]), _unit(match["suffix"])} - {""}
     if len(units) > 1:
         return np.nan, ""
     number = float(match["number"].translate(PYTHONS[decimal]))
-    is_negative = (match["sign"] or match["inner"] or "+") != "+"
-    return -number if is_negative else number, "".join(units)
+    return -number if signs and signs != ["+"] else number, "".join(units)
 
 
-def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notation | None:
-    """The notation of numbers that all match; None if their units differ."""
+def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notation:
+    """The notation of numbers that all match, with the unit of most of them."""
     found = [m for text in texts if (m := _pattern(decimal).fullmatch(text.strip()))]
     marked: Counter[tuple[str, str]] = Counter()  # text before and after a number
     for match, count in zip(found, counts.tolist(), strict=True):
         if match["prefix"] or match["suffix"]:
             marked[match["prefix"] or "", match["suffix"] or ""] += count
-    if len({_unit(before) or _unit(after) for before, after in marked}) > 1:
-        return None
     prefix, suffix = marked.most_common(1)[0][0] if marked else ("", "")
     fractions = {len(m["fraction"] or ".") - 1 for m in found}
     return Notation(
@@ -374,7 +454,11 @@ def formatted(time: datetime, form: str) -> str:
     """A time in a ``strftime`` format, with four digits of a year, and its time of day where that is not midnight."""
     if not CENTURY <= time.year - 1900 < CENTURY + 100:  # two digits would be read as another year
         form = form.replace("%y", "%Y")
-    if "%H" not in form and (time.hour or time.minute or time.second or time.microsecond):
+    if (
+        "%H" not in form
+        and "%I" not in form
+        and (time.hour or time.minute or time.second or time.microsecond)
+    ):
         form += " %H:%M"
     if "%S" not in form and (time.second or time.microsecond):
         form = form.replace("%M", "%M:%S")
@@ -402,6 +486,10 @@ def _time(text: str, day_first: bool | None) -> datetime | None:
     fraction = int((match["f"] or "").ljust(6, "0"))
     try:
         hour, minute, second = (int(match[part] or 0) for part in "HMS")
+        if match["half"]:
+            if not 1 <= hour <= 12:
+                return None
+            hour = hour % 12 + 12 * (match["half"] in "Pp")
         return datetime(year, month, day, hour, minute, second, fraction)
     except ValueError:  # no such day
         return None
@@ -425,7 +513,7 @@ def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Nota
     formats: Counter[str] = Counter()
     for match, count in zip(found, counts.tolist(), strict=True):
         formats[_format(match, day_first)] += count
-    timed = Counter({form: n for form, n in formats.items() if "%H" in form}) or formats
+    timed = Counter({form: n for form, n in formats.items() if "%M" in form}) or formats
     form = timed.most_common(1)[0][0]  # keeps the time
     is_ordered = any(match["a"] for match in found)
     return Notation("datetime", day_first=day_first if is_ordered else None, format=form)
@@ -438,8 +526,9 @@ def _format(match: re.Match[str], day_first: bool) -> str:
         parts = ("%d", "%m") if day_first else ("%m", "%d")
         form = match["t"].join((*parts, "%Y" if len(match["z"]) == 4 else "%y"))
     if match["H"]:
-        form += ("T" if "T" in match[0] else " ") + "%H:%M"
+        form += ("T" if "T" in match[0] else " ") + ("%I:%M" if match["half"] else "%H:%M")
         form += (":%S" if match["S"] else "") + (".%f" if match["f"] else "")
+        form += " %p" if match["half"] else ""
     return form
 
 

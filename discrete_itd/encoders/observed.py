@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from discrete_itd.encoders.cells import (
     Scalar,
     check_supported,
     family,
+    has_time_zone,
     is_category,
     is_number,
     plain,
@@ -28,7 +30,8 @@ class Observed:
     """Data from which the kind of a column, its categories and its scale are inferred.
 
     Categories are counted exactly, part by part; numbers without a specified kind as long as they may turn out to be
-    categories. ``text_dtype`` is that of a column of text whose parts come as categories.
+    categories. Text among numbers or times is kept apart until :meth:`without_text` or :meth:`mixed` decides on it.
+    ``text_dtype`` is that of a column of text whose parts come as categories, ``na`` text that is a missing cell.
 
     Attributes
     ----------
@@ -42,8 +45,15 @@ class Observed:
         Of the text as which the column was read, see :meth:`as_read`.
     """
 
-    def __init__(self, name: Hashable, kind: str | None = None, text_dtype: Any = None) -> None:
-        self.name, self._text_dtype = name, text_dtype
+    def __init__(
+        self,
+        name: Hashable,
+        kind: str | None = None,
+        text_dtype: Any = None,
+        na: Sequence[str] = (),
+    ) -> None:
+        self.name, self._text_dtype, self._na = name, text_dtype, na
+        self._splits = kind not in ("nominal", "ordinal")  # text among numbers
         self.n_rows = self.n_missing = 0
         self.values = self.cells = np.zeros(0)
         self._counts: dict[Scalar, int] = {}
@@ -58,9 +68,11 @@ class Observed:
         self.text_dtype: Any = None
 
     @classmethod
-    def whole(cls, name: Hashable, column: pd.Series, kind: str | None = None) -> Observed:
+    def whole(
+        cls, name: Hashable, column: pd.Series, kind: str | None = None, na: Sequence[str] = ()
+    ) -> Observed:
         """A column in memory; ValueError or TypeError, naming it, if it cannot be one of a table."""
-        seen = cls(plain(name), kind)
+        seen = cls(plain(name), kind, na=na)
         seen.keep(seen.add(column))
         return seen
 
@@ -68,19 +80,38 @@ class Observed:
         """Add a part, and return its cells; a ValueError or TypeError names the column, if they do not fit."""
         self._add_dtype(part)
         cells = read_cells(part)
-        values, own = cells.values, self._counts
+        is_text = text_among(cells.values)
+        if self._na and is_text.any():
+            cells = cells.without(is_text & np.isin(cells.values, list(self._na)))
+            is_text = text_among(cells.values)
         self.n_rows += len(part)
         self.n_missing += int((cells.where < 0).sum())
+        self._tally = None
+        if self._splits and is_text.any() and not is_text.all() and not is_category(part.dtype):
+            rest = cells.without(is_text)  # of one type, perhaps
+            plainly = read_cells(pd.Series(rest.values, dtype=object)).values
+            self._add(part, rest._replace(values=plainly))
+            self._add(part, cells.without(~is_text))
+        else:
+            self._add(part, cells)
+        return cells
+
+    def _add(self, part: pd.Series, cells: PlainCells) -> None:
+        """Add the cells of a part that are text, or those that are not."""
+        values, own = cells.values, self._counts
         if not len(values):
-            return cells
+            return
         if not len(self.values):
             self.values = values
-        self._tally = None
-        self._integers = self._integers and all_integers(values)
-        self._whole = self._whole and (all_integers(values) or all_whole(values))
         is_time = family(values.dtype) in TIMES
-        number = not is_time and is_number(values)
-        self._found.add("times" if is_time else "numbers" if number else "other values")
+        number, are_texts = not is_time and is_number(values), bool(text_among(values).all())
+        what = (
+            "text" if are_texts else "times" if is_time else "numbers" if number else "other values"
+        )
+        self._found.add(what)
+        if not are_texts:
+            self._integers = self._integers and all_integers(values)
+            self._whole = self._whole and (all_integers(values) or all_whole(values))
         if number and not (self._counted or self._measured or is_category(part.dtype)):
             new = [v for v in pd.unique(values)[: MANY_NUMBERS + 1].tolist() if v not in own]
             if len(own) + len(new) > MANY_NUMBERS:  # too many to be levels
@@ -88,7 +119,7 @@ class Observed:
                 own.update(dict.fromkeys(new, 0))
         self._check_found()
         if is_time or (self._measured and number):
-            return cells
+            return
         if is_category(part.dtype):
             counts = np.bincount(cells.where[cells.where >= 0], minlength=len(values))
             found = [plain(v) for v in values]
@@ -98,7 +129,6 @@ class Observed:
             own[category] = own.get(category, 0) + count
         self._truths |= {isinstance(c, bool) for c in found if not isinstance(c, str)}
         check_truths(self.name, self._truths)
-        return cells
 
     def keep(self, cells: PlainCells) -> None:
         """Take cells, all or those of the sample, as the values where these are measurements."""
@@ -126,6 +156,63 @@ class Observed:
         place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(self.cells)]
         read.values = read.cells = values[place[place >= 0]]
         return read
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether text stands among numbers or times, on which nobody has decided."""
+        return self._splits and "text" in self._found and len(self._found) == 2
+
+    def others(self) -> pd.Series:
+        """The cells of a mixed column that are no text."""
+        return pd.Series(self.cells[~text_among(self.cells)].tolist(), dtype=object).infer_objects()
+
+    def without_text(self, found: np.ndarray) -> Observed:
+        """A mixed column with its texts (K,), those of :meth:`texts`, as numbers or times; NaN or NaT is missing."""
+        texts, counts = self.texts()
+        there, others = ~pd.isna(found), self.others()
+        known = dict(zip(texts, pd.Series(found).astype(object), strict=True))
+        is_whole = self._integers and all_whole(found[there]) if there.any() else self._integers
+        if is_whole and family(others.dtype) not in TIMES:
+            known = {t: int(v) for t, v in known.items() if not pd.isna(v)}
+        cells = [known.get(c) if isinstance(c, str) else c for c in self.cells.tolist()]
+        values = read_cells(pd.Series(cells, dtype=object)).values
+        if values.dtype == object:
+            with suppress(TypeError, OverflowError):
+                values = values.astype(float)
+        dtype = pd.Int64Dtype() if values.dtype == np.int64 else values.dtype
+        read = Observed(
+            self.name, text_dtype=others.dtype if has_time_zone(others.dtype) else dtype
+        )
+        read.n_rows, read.n_missing = self.n_rows, self.n_missing + int(counts[~there].sum())
+        read._integers, read._measured = is_whole, self._measured
+        read._whole = self._whole and (not there.any() or all_whole(found[there]))
+        read.values = read.cells = values
+        if "numbers" in self._found:
+            for value, count in self._counts.items():
+                value = known.get(value) if isinstance(value, str) else value
+                if value is not None and value == value:
+                    read._counts[value] = read._counts.get(value, 0) + count
+        return read
+
+    def as_categories(self) -> Observed:
+        """A mixed column with numbers and text as categories; ValueError or TypeError naming it, if it has too many."""
+        if not self._measured and "numbers" in self._found:
+            return self
+        if len(self.cells) < self.n_rows - self.n_missing:
+            kinds = " and ".join(sorted(self._found))
+            raise ValueError(
+                f"column {self.name!r}: {kinds} in a stream; say what it is with column_types=, or clean it"
+            )
+        read = Observed(self.name)
+        read._splits = False
+        read.keep(read.add(pd.Series(self.cells, dtype=object)))
+        read.n_rows, read.n_missing, read._examples = self.n_rows, self.n_missing, self._examples
+        return read
+
+    def texts(self) -> tuple[list[str], np.ndarray]:
+        """The different texts among the values, and their counts."""
+        found = {t: n for t, n in self._counts.items() if isinstance(t, str)}
+        return list(found), np.array(list(found.values()), dtype=np.int64)
 
     @property
     def dtype(self) -> Any:
@@ -194,13 +281,21 @@ class Observed:
 
     def _check_found(self) -> None:
         """ValueError if parts cannot belong to one column."""
-        late = self._measured and self._found == {"numbers", "other values"}
-        if late or ("times" in self._found and len(self._found) > 1):
-            kinds = " and ".join(sorted(self._found))
+        found = self._found - {"text"} if self._splits else self._found
+        late = self._measured and "numbers" in found and len(found) > 1
+        if late or ("times" in found and len(found) > 1):
+            kinds = " and ".join(sorted(found))
             raise ValueError(
                 f"column {self.name!r}: {kinds} in different parts of the stream; say what it is with column_types=, or"
                 " clean it"
             )
+
+
+def text_among(values: np.ndarray) -> np.ndarray:
+    """Which plain values are text, bool (P,)."""
+    if values.dtype != object:
+        return np.zeros(len(values), dtype=bool)
+    return np.array([isinstance(v, str) for v in values], dtype=bool)
 
 
 def all_integers(values: np.ndarray) -> bool:

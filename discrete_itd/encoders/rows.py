@@ -18,7 +18,8 @@ from discrete_itd.encoders.frames import (
     is_table,
     too_few,
 )
-from discrete_itd.encoders.table import ABSENT, TableEncoder
+from discrete_itd.encoders.notation import quoted
+from discrete_itd.encoders.table import ABSENT, TableEncoder, replaced
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,9 @@ class Rows:
         Columns of the user's table that are not in the model.
     device : device, optional
         That of the model, where :attr:`x` is.
+    unreadable : ndarray of object, shape (N, C), optional
+        The text of cells of numbers or times that is none; None elsewhere. In ``given`` these cells are missing, and in
+        ``cells`` their indicators are, too: nothing is known of them.
 
     Examples
     --------
@@ -72,6 +76,7 @@ class Rows:
     by_name: bool
     others: pd.DataFrame | None = None
     device: torch.device | None = None
+    unreadable: np.ndarray | None = None
 
     @classmethod
     def read(
@@ -86,9 +91,10 @@ class Rows:
     ) -> Rows:
         """Encode a frame; the values of the column ``ignore`` are taken as missing.
 
-        A ValueError or TypeError names the column that is absent, or holds a value that its kind cannot take.
+        A warning names unreadable cells; a ValueError or TypeError the column that is absent, or holds a value that its
+        kind cannot take.
         """
-        columns, others = frame.columns, None
+        columns, others, texts = frame.columns, None, {}
         if by_name and columns.tolist() == encoder.names:
             ours = frame.copy()
         else:
@@ -98,14 +104,26 @@ class Rows:
             if not own.all():
                 others = frame.loc[:, ~own]
             frame = frame if by_name else encoder.named(frame)
-            ours = encoder.parted(frame)[encoder.names]
+            frame, texts = encoder.parted(frame)
+            ours = frame[encoder.names]
         if ignore is not None:
             encoder.place_of(ignore, "ignore=")
             ours = ours.copy()
             ours[ignore] = None
+            texts.pop(ignore, None)
         ours = cast(pd.DataFrame, ours)
-        x, log_volume = encoder.transform(ours)
-        return cls(encoder, ours, x, log_volume, columns, is_frame, by_name, others, device)
+        (x, log_volume), unreadable = encoder.readable(ours, texts)
+        if unreadable is not None:
+            is_text = np.not_equal(unreadable, None)
+            places = np.flatnonzero(is_text.any(0)).tolist()
+            cells = {encoder.names[j]: ours.iloc[:, j].mask(is_text[:, j], None) for j in places}
+            ours = replaced(ours, cells)
+            n = encoder.n_columns  # nor is it known whether there is a value
+            x[:, n:][is_text[:, encoder.owner[n:]]] = np.nan
+            encoder.tell_unreadable(unreadable)
+        return cls(
+            encoder, ours, x, log_volume, columns, is_frame, by_name, others, device, unreadable
+        )
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -128,7 +146,11 @@ class Rows:
         own = [k for k, owner in enumerate(self.encoder.owner) if owner == j]
         cells[:, own], log_volume[:, own] = ABSENT, 0.0
         cells[:, j] = np.nan
-        return replace(self, given=given, cells=cells, log_volume=log_volume)
+        unreadable = self.unreadable
+        if unreadable is not None:
+            unreadable = unreadable.copy()
+            unreadable[:, j] = None
+        return replace(self, given=given, cells=cells, log_volume=log_volume, unreadable=unreadable)
 
     def take(self, positions: Any) -> Rows:
         """The rows at some positions, or where a mask of bool of shape (N,) is true; nothing is encoded again."""
@@ -137,7 +159,9 @@ class Rows:
         cells = self.cells[positions]
         others = None if self.others is None else self.others.iloc[positions]
         given, log_volume = self.given.iloc[positions], self.log_volume[positions]
-        return replace(self, given=given, cells=cells, log_volume=log_volume, others=others)
+        unreadable = None if self.unreadable is None else self.unreadable[positions]
+        new: Any = {"others": others, "unreadable": unreadable}
+        return replace(self, given=given, cells=cells, log_volume=log_volume, **new)
 
     @classmethod
     def concat(cls, parts: Sequence[Rows]) -> Rows:
@@ -145,13 +169,48 @@ class Rows:
         if len(parts) == 1:
             return parts[0]
         others = [part.others for part in parts if part.others is not None]
+        unreadable = None
+        if any(part.unreadable is not None for part in parts):
+            none = [np.full(part.given.shape, None, dtype=object) for part in parts]
+            texts = zip([part.unreadable for part in parts], none, strict=True)
+            unreadable = np.concatenate([n if t is None else t for t, n in texts])
         return replace(
             parts[0],
             given=pd.concat([part.given for part in parts]),
             cells=np.concatenate([part.cells for part in parts]),
             log_volume=np.concatenate([part.log_volume for part in parts]),
             others=pd.concat(others) if others else None,
+            unreadable=unreadable,
         )
+
+    @cached_property
+    def is_unreadable(self) -> np.ndarray:
+        """Which rows have an unreadable cell: bool, shape (N,)."""
+        if self.unreadable is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.not_equal(self.unreadable, None).any(1)
+
+    @property
+    def unreadable_text(self) -> np.ndarray:
+        """The unreadable cells of each row, like "price = '#REF!'", None where there are none: objects, shape (N,)."""
+        found = np.full(len(self), None, dtype=object)
+        for i, name, text, _ in self.unreadable_cells():
+            before = f"{found[i]}; " if found[i] else ""
+            found[i] = f"{before}{name} = {quoted(text)}"
+        return found
+
+    def unreadable_cells(self) -> list[tuple[int, Hashable, str, str]]:
+        """Position of the row, column, text and a sentence of each unreadable cell; a part of a time is its column."""
+        if self.unreadable is None:
+            return []
+        found: dict[tuple[int, Hashable], tuple[int, Hashable, str, str]] = {}
+        for i, j in np.argwhere(np.not_equal(self.unreadable, None)).tolist():
+            column, text = self.encoder.source(j), self.unreadable[i, j]
+            sentence = (
+                f"unreadable: {column.name} = {quoted(text)}, {column.expected}{column.hint(text)}"
+            )
+            found[i, column.name] = i, column.name, text, sentence
+        return list(found.values())
 
     def blank(self) -> Rows:
         """One row of missing cells: an answer about no rows is the one about it, without its lines."""

@@ -308,7 +308,9 @@ def survey(
             check_unique_names(part.frame)
             if specs is not None:
                 own = specs(names)
-                columns = {k: Observed(plain(k), own[k].kind, text.get(k)) for k in names}
+                columns = {
+                    k: Observed(plain(k), own[k].kind, text.get(k), own[k].na) for k in names
+                }
         part = part._replace(frame=check_names(part.frame, names))
         for name, column in columns.items():
             column.add(cast(pd.Series, part.frame[name]))

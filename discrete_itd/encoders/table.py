@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ from discrete_itd.encoders.inference import (
 )
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
+from discrete_itd.encoders.unreadable import tell_unreadable
 from discrete_itd.validation import advice, check_choice, warn
 
 if TYPE_CHECKING:
@@ -157,10 +159,12 @@ class TableEncoder:
             check_unique_names(table)
             if not len(table):
                 raise ValueError("the table has no rows to learn from (n_samples=0)")
-            table = {n: Observed.whole(n, v, specs[n].kind) for n, v in table.items()}
+            table = {n: Observed.whole(n, v, specs[n].kind, specs[n].na) for n, v in table.items()}
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
         read = {name: read_text(column, specs[name]) for name, column in table.items()}
+        found = {column.name: text.words for column, text in read.values() if text.words}
+        tell_unreadable(found, {}, fitted=True)
         sources, parts = with_parts(read, specs)
         found = [
             LeftOut(column.name, place, why, is_whole(column))
@@ -274,21 +278,24 @@ class TableEncoder:
         is_whole = frame.shape[1] == len(self.all_names)
         return frame.set_axis(self.all_names if is_whole else self.names, axis=1)
 
-    def parted(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def parted(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, np.ndarray]]:
         """A table whose columns of points in time have been replaced by the parts that are in the model.
 
-        A ValueError names the column of a cell that is no point in time.
+        The second result has the text (N,) of unreadable cells, by part. A ValueError names the column of a cell that
+        is no point in time.
         """
         times = [c for c in self.left_out if c.time is not None and c.name in frame.columns]
+        parts, texts = {}, {}
+        for time in times:
+            cells, words = cast(Column, time.time).readable(cast(pd.Series, frame[time.name]))
+            for name in self.part_names:
+                if source_of(name, [time.name]):
+                    part = read_part(name, cast(Column, time.time), cells)
+                    parts[name] = part.set_axis(frame.index)
+                    texts |= {} if words is None else {name: words}
         if not times:
-            return frame
-        parts = {
-            name: read_part(name, cast(Column, time.time), frame[time.name])
-            for time in times
-            for name in self.part_names
-            if source_of(name, [time.name])
-        }
-        return frame.drop(columns=[time.name for time in times]).assign(**parts)
+            return frame, texts
+        return frame.drop(columns=[time.name for time in times]).assign(**parts), texts
 
     def lacking(self, columns: pd.Index) -> list:
         """Names of the model's columns that a table with these columns has not, with the column of a part's time."""
@@ -311,11 +318,19 @@ class TableEncoder:
         else:
             kinds = "a mapping, a Series or a frame of one row"
             raise TypeError(f"given must be {kinds}, got {given!r}")
-        row = self.parted(row)
+        row, texts = self.parted(row)
         for name in row.columns:
             self.place_of(name, "given=")
         rest = pd.DataFrame({n: [None] for n in self.names if n not in row.columns}, index=[0])
+        for name, words in texts.items():
+            raise ValueError(self.source(self._places[name]).refusal(words[0]))
         return cast(pd.DataFrame, row.join(rest)[self.names])
+
+    def source(self, place: int) -> Column:
+        """The column at a position of the schema, for a part that of its points in time."""
+        column = self.schema[place]
+        times = {c.name: c.time for c in self.left_out if c.time is not None}
+        return times.get(source_of(column.name, times)) or column
 
     @property
     def n_columns(self) -> int:
@@ -345,12 +360,28 @@ class TableEncoder:
 
         A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
         """
+        cells, unreadable = self.readable(frame)
+        if unreadable is not None:
+            i, j = np.argwhere(np.not_equal(unreadable, None))[0]
+            raise ValueError(self.source(j).refusal(unreadable[i, j]))
+        return cells
+
+    def readable(
+        self, frame: pd.DataFrame, texts: Mapping[Any, np.ndarray] | None = None
+    ) -> tuple[Cells, np.ndarray | None]:
+        """The rows of :meth:`transform` with unreadable cells as missing, and the text of these.
+
+        That is of shape (N, C), None elsewhere, or None if there are none. ``texts`` are those of :meth:`parted`, if it
+        was called. A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
+        """
         check_unique_names(frame)
         for name in self.lacking(frame.columns):
             raise ValueError(f"column {name!r}: the table has no such column")
-        frame = self.parted(frame)
+        if texts is None:
+            frame, texts = self.parted(frame)
         shape = (len(frame), len(self.owner))
         x, log_volume = np.empty(shape), np.zeros(shape)
+        unreadable = None
         few = None
         if len(frame) <= FEW_ROWS:
             places = frame.columns.get_indexer(pd.Index(self.names, dtype=frame.columns.dtype))
@@ -359,12 +390,18 @@ class TableEncoder:
             cells = None if few is None else read_few(few[:, j])
             if cells is None:
                 cells = read_cells(cast(pd.Series, frame[column.name]))
+            cells, words = column.readable(cells)
+            words = texts.get(column.name, words)
+            if words is not None:
+                if unreadable is None:
+                    unreadable = np.full((len(frame), self.n_columns), None, dtype=object)
+                unreadable[:, j] = words
             x[:, j], log_volume[:, j], is_suspicious = column.encode(cells)
             if is_suspicious:
                 warn(unseen_values(column, frame[column.name].dtype))
         for j, place in self._indicators():
             x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
-        return Cells(x, log_volume)
+        return Cells(x, log_volume), unreadable
 
     def text_columns(self, frame: pd.DataFrame) -> list[Column]:
         """The columns whose numbers or times are text in a table, or gaps alone and were text in training."""
@@ -379,12 +416,12 @@ class TableEncoder:
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of the model's columns with text as the numbers and times that it writes."""
         columns = self.text_columns(frame)
-        return _replaced(frame, {c.name: c.read(cast(pd.Series, frame[c.name])) for c in columns})
+        return replaced(frame, {c.name: c.read(cast(pd.Series, frame[c.name])) for c in columns})
 
     def write(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of the model's columns, with numbers and times as the training table wrote them as text."""
         columns = [c for c in self.schema if c.notation is not None and c.name in frame]
-        return _replaced(frame, {c.name: c.write(cast(pd.Series, frame[c.name])) for c in columns})
+        return replaced(frame, {c.name: c.write(cast(pd.Series, frame[c.name])) for c in columns})
 
     def inverse_transform(
         self,
@@ -428,13 +465,22 @@ class TableEncoder:
             lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, ""))
         return pd.DataFrame(lines, columns=names)
 
+    def tell_unreadable(self, texts: np.ndarray) -> None:
+        """Warn of unreadable cells (N, C), see :class:`Cells`."""
+        words, hints = {}, {}
+        for place, own in enumerate(texts.T):
+            if counts := Counter(text for text in own.tolist() if text is not None):
+                column = self.source(place)
+                words[column.name], hints[column.name] = counts, column.hint(next(iter(counts)))
+        tell_unreadable(words, hints)
+
     def _indicators(self) -> Iterator[tuple[int, int]]:
         """Column and internal column of each indicator."""
         for place in range(self.n_columns, len(self.owner)):
             yield int(self.owner[place]), place
 
 
-def _replaced(frame: pd.DataFrame, new: Mapping[Any, pd.Series]) -> pd.DataFrame:
+def replaced(frame: pd.DataFrame, new: Mapping[Any, pd.Series]) -> pd.DataFrame:
     """The table, or a copy of it with some columns exchanged."""
     if not new:
         return frame
@@ -445,7 +491,7 @@ def _replaced(frame: pd.DataFrame, new: Mapping[Any, pd.Series]) -> pd.DataFrame
 def _dtype_of(column: Column) -> str:
     """Readable description of the cells of a column."""
     if column.notation is not None and column.text_dtype is not None:
-        return f"{column.dtype}, written as {column.notation.example!r}"
+        return f"{column.dtype}, written as {column.notation.example}"
     return "category" if is_category(column.dtype) else str(column.dtype)
 
 

@@ -61,7 +61,7 @@ def with_parts(
 
 
 def read_part(name: str, time: Column, values: Any) -> pd.Series:
-    """The part ``name`` of points in time: of cells of the column ``time``, as they are in a table.
+    """The part ``name`` of points in time: of cells of the column ``time``, as they are in a table or as plain values.
 
     A ValueError names the column, if a cell is no point in time.
 

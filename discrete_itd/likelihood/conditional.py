@@ -480,14 +480,22 @@ class ConditionalDenoiser(Denoiser):
         """The cells of rows (B, C) that are missing in a column of ``has_gaps``, (B, C)."""
         return x.isnan() & self._has_gaps
 
+    def _new_gaps(self, x: Tensor) -> Tensor:
+        """The cells of rows (B, C) that are missing outside the columns of ``has_gaps``, or unknown to be, (B, C)."""
+        unknown = self.unknown(x)
+        new = unknown & (~self._has_gaps | self.codebook.leading)
+        for j, i in enumerate(self.indicator):
+            if i >= 0:
+                new[:, j] |= unknown[:, j] & x[:, i].isnan()
+        return new
+
     def _with_new_gaps(self, x: Tensor) -> Tensor:
-        """The rows (n,) among (B, C) with a known cell and a missing one outside the columns of ``has_gaps``."""
-        new = self.unknown(x) & ~self._has_gaps & ~self.codebook.leading
-        return torch.nonzero(new.any(1) & ~x.isnan().all(1)).flatten()
+        """The rows (n,) among (B, C) with a known cell and one of :meth:`_new_gaps`."""
+        return torch.nonzero(self._new_gaps(x).any(1) & ~x.isnan().all(1)).flatten()
 
     def _joint(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The terms of the score of rows (n, C): (n, M + 1), nats; their completions, and log-weights (n, M)."""
-        left = x.isnan() & ~(self.unknown(x) & ~self._has_gaps)
+        left = x.isnan() & ~self._new_gaps(x)
         parts = [
             self._weights(*t, self.n_draws, SALT)
             for t in zip(x.split(AT_ONCE), left.split(AT_ONCE), strict=True)

@@ -51,6 +51,7 @@ from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.private import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.frames import is_polars
+from discrete_itd.encoders.notation import most_unreadable
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import (
     RemainingStream,
@@ -153,7 +154,7 @@ class StreamedTable:
         found, order = self.found, np.argsort(self.found.hashes)
         n_valid = min(max(1, round(validation_fraction * found.n_rows)), MOST_VALID)
         n_valid = min(n_valid, len(order) // MOST_HELD)
-        x = torch.from_numpy(self.encoder.transform(found.sample.iloc[order]).x)
+        x = torch.from_numpy(self.encoder.readable(found.sample.iloc[order])[0].x)
         x_valid, x = (part[~part.isnan().all(1)] for part in (x[:n_valid], x[n_valid:]))
         if not len(x) or not len(x_valid):
             raise ValueError("almost all rows of the stream have no cell that is not missing")
@@ -189,7 +190,8 @@ class CountedTable:
 
     def add(self, frame: pd.DataFrame) -> None:
         """Add rows; ValueError or TypeError, and nothing is added, if one does not fit the schema."""
-        x = self.encoder.transform(frame).x
+        (x, _), unreadable = self.encoder.readable(frame)
+        self._check_few(frame, unreadable)
         hashes = position_hashes(np.arange(self.n_rows, self.n_rows + len(x)), self.seed)
         self.n_rows += len(x)
         there = ~np.isnan(x).all(1)
@@ -209,6 +211,17 @@ class CountedTable:
             self._leaves.add(rows)
         if len(self._pairs):
             self._pairs += pair_counts(self._book, rows)
+
+    def _check_few(self, frame: pd.DataFrame, unreadable: np.ndarray | None) -> None:
+        """ValueError if more cells of a column are unreadable than in a table of the first rows; else a warning."""
+        if unreadable is None:
+            return
+        for j, texts in enumerate(unreadable.T):
+            bad, name = np.flatnonzero(np.not_equal(texts, None)), self.encoder.source(j).name
+            if len(bad) > most_unreadable(int(frame[name].notna().sum())):
+                raise ValueError(self.encoder.source(j).refusal(texts[bad[0]]))
+        if self.n_rows:
+            self.encoder.tell_unreadable(unreadable)
 
     def _counted(self, x: Tensor, parts: tuple[Tensor, ...]) -> ForestCounts:
         """Trees grown on rows ``x`` (N, C), with the counts of some parts."""
@@ -334,7 +347,7 @@ def read_table(
     if repeated is not None:
         frame = frame.iloc[repeated]
     encoder = learn(frame, from_array=not is_frame)
-    x = torch.from_numpy(encoder.transform(frame).x)
+    x = torch.from_numpy(encoder.readable(frame)[0].x)
     there = ~x.isnan().all(1)
     x, units = x[there], None if units is None else units[there.numpy()]
     if count_units(len(x), units) < 2:
@@ -506,7 +519,7 @@ class StreamedRows:
             if share < 1:
                 part = part.take(position_hashes(part.positions, salt) < np.uint64(share * EVERY))
             if len(part.frame):
-                x = torch.from_numpy(self.encoder.transform(part.frame).x)
+                x = torch.from_numpy(self.encoder.readable(part.frame)[0].x)
                 yield x[~x.isnan().all(1)]
         if n_read != self._n_read:
             raise ValueError(

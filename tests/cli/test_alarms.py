@@ -189,7 +189,9 @@ def test_score_is_that_of_python(capsys):
     assert err == ""
     found, detector, X = scores(), reported.detector(), rows()
     nats = [f"nats_{name}" for name in X.columns]
-    assert list(found.columns) == ["log_prob", "stderr", "score", "p_value", "alarm", *nats]
+    own = ["score", "p_value", "alarm", "unreadable"]
+    assert list(found.columns) == ["log_prob", "stderr", *own, *nats]
+    assert found["unreadable"].isna().all()
     np.testing.assert_allclose(found["log_prob"], detector.density_.log_prob(X).log_prob, rtol=1e-5)
     np.testing.assert_allclose(found["score"], detector.score_samples(X), rtol=1e-5)
     np.testing.assert_array_equal(found["p_value"], detector.p_values(X))
@@ -266,18 +268,18 @@ def test_reasons_of_rows_that_raise_an_alarm(capsys, option, k):
 
 def test_every_row_is_scored_once(capsys, monkeypatch):
     scored, encoded = [], []
-    attribution, transform = Model.attribution, TableEncoder.transform
+    attribution, encode = Model.attribution, TableEncoder.readable
 
     def counted(self, x, *args, **settings):
         scored.append(len(x))
         return attribution(self, x, *args, **settings)
 
-    def counted_encoding(self, frame):
+    def counted_encoding(self, frame, *args):
         encoded.append(len(frame))
-        return transform(self, frame)
+        return encode(self, frame, *args)
 
     monkeypatch.setattr(Model, "attribution", counted)
-    monkeypatch.setattr(TableEncoder, "transform", counted_encoding)
+    monkeypatch.setattr(TableEncoder, "readable", counted_encoding)
     run(f"{SCORE} --out s.csv --explain --reasons --discoveries 0.1", capsys)
     assert scored == [len(np.unique(scores()["score"]))]  # in one call, of the distinct rows
     assert encoded.count(44) == 1  # others are of the file that was loaded

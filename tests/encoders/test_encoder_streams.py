@@ -137,8 +137,11 @@ def test_property_parquet_is_read_row_for_row(tmp_path, shuffled):
     ("parts", "words"),
     [
         ([{"a": [1]}, {"b": [1]}], "column 'a': not in every frame"),
-        ([{"a": list(range(300))}, {"a": ["x"]}], "column 'a': numbers and other values"),
-        ([{"a": ["x"]}, {"a": [pd.Timestamp(0)]}], "column 'a': other values and times"),
+        ([{"a": list(range(300))}, {"a": ["x"] * 9}], "column 'a': numbers and text in a stream"),
+        (
+            [{"a": ["x"] * 20}, {"a": [pd.Timestamp(0)] * 20}],
+            "column 'a': text and times in a stream",
+        ),
         ([{"a": [True]}, {"a": [2]}], "column 'a': mixes truth values and numbers"),
         ([{"a": pd.Categorical(["x"])}, {"a": ["x"]}], "column 'a': of dtype category in one part"),
         ([{"a": [1j]}], "column 'a': values of dtype complex128"),
@@ -147,7 +150,9 @@ def test_property_parquet_is_read_row_for_row(tmp_path, shuffled):
 )
 def test_parts_that_do_not_fit_are_refused(parts, words):
     with pytest.raises(ValueError, match=words):
-        found(FrameStream([pd.DataFrame(part) for part in parts]), 10, None)
+        TableEncoder.fit(
+            found(FrameStream([pd.DataFrame(part) for part in parts]), 10, None).columns
+        )
 
 
 def test_what_is_no_stream_is_refused(tmp_path):
@@ -168,3 +173,27 @@ def test_what_is_no_stream_is_refused(tmp_path):
         as_stream(tmp_path / "year=2024")
     for X in ([[1, 2]], np.zeros((2, 2)), {"a": [1]}, pd.DataFrame({"parts": [1]}), [], 3):
         assert as_stream(X) is None
+
+
+def test_properties_few_words_in_any_part_leave_numbers_numbers():
+    numbers = np.random.default_rng(0).normal(size=(N, 2)).round(3)
+    days = list(pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(N), "D"))
+    frame = pd.DataFrame({"a": numbers[:, 0], "b": numbers[:, 1], "day": days}, dtype=object)
+    for column, cells in (("a", [3, 500]), ("b", [N - 1]), ("day", [7])):
+        frame.loc[cells, column] = "#REF!"
+    clean = frame.replace("#REF!", None).infer_objects()
+    with pytest.warns(
+        UserWarning, match=r"4 unreadable .*'a' '#REF!' \(2 times\); 'b' '#REF!'; 'day'"
+    ):
+        whole = TableEncoder.fit(frame)
+    assert [c.codec for c in whole.schema] == [c.codec for c in TableEncoder.fit(clean).schema]
+    # as readers give them in parts: numbers, or all as text
+    parts = [frame[:400].infer_objects(), frame[400:].astype({"a": "str"}).infer_objects()]
+    for n_sample in (10**6, 300):
+        with pytest.warns(UserWarning, match=r"4 unreadable .*'a' '#REF!' \(2 times\)"):
+            encoder = TableEncoder.fit(found(FrameStream(parts), n_sample, None).columns)
+        assert [c.kind for c in encoder.schema] == [c.kind for c in whole.schema]
+        assert [c.n_missing for c in encoder.schema] == [2, 1, 1]
+        cells, unreadable = encoder.readable(frame)
+        assert np.flatnonzero(np.not_equal(unreadable, None).any(1)).tolist() == [3, 7, 500, N - 1]
+        np.testing.assert_array_equal(cells.x, encoder.transform(clean).x)

@@ -198,7 +198,7 @@ EQUAL = {
     "int8 as Int64": (np.array([1, 2], "int8"), pd.array([2, None], dtype="Int64")),
     "int64 as uint64": ([1, 2], np.array([2, 1], "uint64")),
     "category of ints as floats": (pd.Categorical([1, 2]), [2.0, 1.0]),
-    "large integers": (objects("x", 2**53, 2**53 + 1, 0.5), objects(2**53 + 1, 2**53)),
+    "large integers": (objects("x", "y", 2**53, 2**53 + 1, 0.5), objects(2**53 + 1, 2**53)),
     "large integers as such": ([2**53, 2**53 + 1], objects(2**53 + 1, 2**53)),
 }
 
@@ -249,7 +249,6 @@ UNSEEN = {
     "category": (pd.Categorical(["a", "b"]), "z"),
     "integers": ([0, 1], 5),
     "whole floats": ([0.0, 1.0], 0.75),
-    "text among numbers": ([0, 1], "zero"),
     "numbers among text": (["0", "a"], 0),
     "a code among numbers in text": (["0", "1"], "01"),
     "truth among numbers": ([0, 1], True),
@@ -288,10 +287,10 @@ def test_a_boolean_column_is_closed():
 
 def test_a_column_without_a_known_value_is_suspicious():
     encoder = TableEncoder.fit(pd.DataFrame({"a": [5, 6]}))
-    text = pd.DataFrame({"a": ["x5", "x6", None, "x5", "x6", "x5"]})
+    others = pd.DataFrame({"a": [15, 16, None, 15, 16, 15]})
     with pytest.warns(UserWarning, match="column 'a': no value was seen in training .*int64"):
-        assert encoder.transform(text).x[:2, 0].tolist() == [2, 2]
-    encoder.transform(text[:5])  # four values may be chance
+        assert encoder.transform(others).x[:2, 0].tolist() == [2, 2]
+    encoder.transform(others[:5])  # four values may be chance
     encoder.transform(pd.DataFrame({"a": [7, 8, 9, 7, 5]}))
 
 
@@ -347,6 +346,7 @@ AT_ENCODING = {
     "infinity": ([0.5, 1.25], [np.inf], "contains infinity"),
     "infinity among categories": ([1, 2], [1, np.inf], "contains infinity"),
     "numbers among dates": (DAYS, [5], "expected datetimes, got 5"),
+    "text among levels": ([1, 2], ["x", 1], "expected numbers, got 'x'"),
     "text among dates": (DAYS, ["2020"], "dates or times, like .*, got '2020'"),
     "dates among durations": (HOURS, DAYS, "expected timedeltas"),
     "lists among text": (["x", "y"], objects(["x"], "x"), "list"),

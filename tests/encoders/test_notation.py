@@ -1,6 +1,7 @@
 """Text that is numbers or dates: read where all cells agree, noted where they could be read in two ways."""
 
 import json
+import re
 import warnings
 
 import numpy as np
@@ -37,6 +38,8 @@ NUMBERS = {
     "units in some cells only": (["12,5 %", "3,5"], [12.5, 3.5]),
     "one currency, by two names": (["12,50 €", "EUR 3,00"], [12.5, 3]),
     "whole money": (["850 €", "12 €"], [850, 12]),
+    "accountants' parentheses": (["(1,234.50)", "2.25", "($3.00)"], [-1234.5, 2.25, -3]),
+    "a sign behind": (["1.234,5-", "2,25", "3,00- €", "4 €-"], [-1234.5, 2.25, -3, -4]),
 }
 DATES = {
     "day first": (["24.01.2028", "01.02.2025"], ["2028-01-24", "2025-02-01"]),
@@ -45,6 +48,14 @@ DATES = {
     "mixed marks": (["24.01.2028", "1/2/2025"], ["2028-01-24", "2025-02-01"]),
     "the year first": (["2028/01/24", "2025/02/01"], ["2028-01-24", "2025-02-01"]),
     "two digits": (["24.01.28", "01.02.71"], ["2028-01-24", "1971-02-01"]),
+    "twelve hours": (
+        ["01/26/2028 09:12 AM", "1/2/2028 9:12 pm"],
+        ["2028-01-26T09:12", "2028-01-02T21:12"],
+    ),
+    "noon": (
+        ["24.01.2028, 12:05:10\u202fPM", "25.01.2028 12:00 a.m."],
+        ["2028-01-24T12:05:10", "2028-01-25"],
+    ),
     "times": (["24.01.2028 10:30", "01.02.2025"], ["2028-01-24T10:30", "2025-02-01"]),
 }
 TEXT = {
@@ -54,6 +65,8 @@ TEXT = {
     "words": ["red", "blue"],
     "no such day": ["31.02.2025", "24.01.2025"],
     "groups of two": ["1.23.45", "1.22.33"],
+    "numbers of a list": ["(1)", "(2)"],
+    "thirteen in the morning": ["24.01.2028 13:00 AM", "25.01.2028 13:00 PM"],
 }
 EITHER = {
     "1.234": ["1.234 €", "5.678 €", "850 €"],
@@ -126,8 +139,13 @@ CELLS = [
 
 @pytest.mark.parametrize(("column", "cell", "words"), CELLS)
 def test_a_cell_in_no_known_notation_is_named(model, column, cell, words):
+    bad = WRITTEN.assign(**{column: cell})
     with pytest.raises(ValueError, match=f"column '{column}': .*{words}"):
-        model.score_samples(WRITTEN.assign(**{column: cell}))
+        model.encoder_.transform(bad)
+    with pytest.warns(UserWarning, match=f"unreadable cells .*'{column}' {re.escape(repr(cell))}"):
+        scores = model.score_samples(bad)
+    gap = WRITTEN.assign(**{column: None})
+    np.testing.assert_array_equal(scores, model.score_samples(gap))
     missing = model.score_samples(WRITTEN.assign(amount="n/a"))
     np.testing.assert_array_equal(missing, model.score_samples(WRITTEN.assign(amount=None)))
 
@@ -309,15 +327,19 @@ def test_a_text_column_of_numbers_is_filled_with_text_of_them(of_numbers, column
     [
         ("area", "5.067,14 €", "expected numbers, got '5.067,14 €'"),
         ("count", "1_000", "expected numbers, got '1_000'"),
-        ("area", "inf", "contains infinity"),
         ("day", "24.01.2028", "expected ISO dates or times, like 2024-01-31, got '24.01.2028'"),
         ("took", "5", "expected durations, like 1 days 02:00:00, got '5'"),
     ],
 )
 def test_other_text_among_numbers_is_named(of_numbers, column, cell, words):
     for n in (2, N):
+        bad = PLAIN[:n].assign(**{column: cell})
         with pytest.raises(ValueError, match=f"column '{column}': {words}"):
-            of_numbers.score_samples(PLAIN[:n].assign(**{column: cell}))
+            of_numbers.encoder_.transform(bad)
+        with pytest.warns(UserWarning, match=f"unreadable cells .*'{column}'"):
+            assert np.isfinite(of_numbers.score_samples(bad)).all()
+    with pytest.raises(ValueError, match="column 'area': contains infinity"):
+        of_numbers.score_samples(PLAIN[:2].assign(area="inf"))
 
 
 WHOLE = {
@@ -371,7 +393,14 @@ EITHER_DAYS, FIVES = ["01.02.2025", "03.04.2025"] * 50, [f"{i},5" for i in range
 NOTES = {
     "ambiguous": (EITHER_DAYS, None, "nominal", "column_types={'a': {'notation': 'day-first'}}"),
     "asked": (EITHER_DAYS, "day-first", "continuous", None),
-    "an error": ([*FIVES, "?"], None, "nominal", "numbers, but for '?'"),
+    "an error": ([*FIVES, "?"], None, "continuous", "1 unreadable cell taken as missing, as all others"),
+    "two errors": ([*FIVES, "?", "!"], None, "nominal", "numbers, but for text like '!'"),
+    "an error among dates": (["24.01.2025", "1.2.2025"] * 50 + ["?"], None, "continuous", "'a' '?'"),
+    "an error among either": ([*EITHER_DAYS, "?"], None, "nominal", "could be either"),
+    "another order": (["24.01.2025", "1.2.2025"] * 50 + ["01.24.2025"], None, "continuous", "'01.24.2025'"),
+    "both orders": ([*EITHER_DAYS, "24.01.2025", "01.24.2025"], None, "nominal", "could be either"),
+    "another unit": (["3 €", "4,5 €"] * 50 + ["4 $"], None, "ordinal", "'a' '4 $'"),
+    "a code": ([*FIVES, "007"], None, "nominal", "numbers, but for '007'"),
     "a gap": ([*FIVES, "NA"], None, "continuous", "'NA' (1 cell) taken as missing, as all others are numbers"),
     "text": (["24.01.2025", "1.2.2025"] * 50, "nominal", "nominal", None),
     "whole": ([str(i) for i in range(200)], "continuous", "continuous", None),
@@ -385,7 +414,7 @@ def test_a_note_names_the_parameter(values, spec, kind, note):
     assert len(said) == (note is not None)
     assert note is None or note in said[0]
     with pytest.raises(ValueError, match="column 'a': continuous needs numbers or dates, got 'x'"):
-        note_of(["1", "2", "x"], columns={"a": "continuous"})
+        note_of(["1", "x", "x"], columns={"a": "continuous"})
 
 
 def test_a_placeholder_among_dates_is_noted():

@@ -132,7 +132,7 @@ def test_days_and_decimals_in_objects_are_times_and_numbers():
 
 
 def test_few_texts_among_numbers_are_pointed_out():
-    table = frame(x=[*GOOD["x"][:-1], "?"])
+    table = frame(x=[*GOOD["x"][:-3], "?", "?", "?"])
     with pytest.warns(UserWarning, match="column 'x': numbers, but for text like '[?]'"):
         DiffusionDensity(**QUICK).fit(table)
 
@@ -156,11 +156,6 @@ LATER = {
         GOOD[["a", "x"]],
         ValueError,
         "column 'k': the model knows it, the table lacks it",
-    ),
-    "text in a continuous column": (
-        frame(x="much"),
-        (TypeError, ValueError),
-        "column 'x': .*'much'",
     ),
     "infinity": (frame(x=-np.inf), ValueError, "column 'x': contains infinity"),
     "lists": (frame(a=pd.Series([[1]] * N)), TypeError, "column 'a'"),

@@ -78,7 +78,7 @@ def reference(model, frame, n_reasons):
     out = pd.DataFrame(estimate._asdict(), index=frame.index)
     if isinstance(model, DiffusionOutlierDetector):
         out["score"], out["p_value"] = model.score_samples(X), model.p_values(X)
-        out["alarm"] = model.predict(X) == -1
+        out["alarm"], out["unreadable"] = model.predict(X) == -1, None
         alarm = np.flatnonzero(out["alarm"])
         told = model.reasons(X.iloc[alarm].reset_index(drop=True), k=n_reasons)
         out["reason"] = pd.Series(None, index=out.index, dtype=object)
