@@ -145,9 +145,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         "nominal", "ordinal", "continuous" or "binned", where it should not follow from the dtype
         (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like ``{"kind": "binned", "edges": [0,
         18, 65, 120]}`` or ``{"kind": "ordinal", "categories": ["S", "M", "L"]}``
-        (:func:`discrete_itd.encoders.check_column_spec`). Integers of a numpy array are nominal codes unless there are
-        more than 256 distinct ones. Keys like "date.weekday" (None for the default kind) replace a column of points in
-        time by parts of it: ``hour``, ``weekday``, ``month``.
+        (:func:`discrete_itd.encoders.check_column_spec`); ``{"na": "k.A."}`` says which text is a missing cell.
+        Integers of a numpy array are nominal codes unless there are more than 256 distinct ones. Keys like
+        "date.weekday" (None for the default kind) replace a column of points in time by parts of it: ``hour``,
+        ``weekday``, ``month``.
     missing : {"marginalise", "category"}, default="marginalise"
         A missing cell (NaN, None, NA, NaT) is left out of the row's score; or, in columns with missing cells in the
         training table, "missing" is one more value with a probability of its own.
@@ -487,6 +488,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ValueError, TypeError
             Naming the column that is absent or holds a value that the model cannot take; or if X are Rows of a model
             with another schema.
+
+        Warns
+        -----
+        UserWarning
+            Naming the columns of unreadable cells, like "#REF!" in a column of numbers, with their text and number.
+            Their values are summed out of every answer, and so is whether they are missing.
         """
         check_is_fitted(self)
         if isinstance(X, Rows):

@@ -48,6 +48,8 @@ Kinds of columns for --column NAME=KIND:
                binned:16 makes 16 bins, binned:0,18,65,120 sets their edges
 
 or how text writes numbers and dates: decimal-comma, decimal-point, day-first, month-first; also continuous:day-first.
+One cell of a column, or five in a thousand, may be no number or date. What fit is told by --column and by --csv na= and
+decimal= is part of the model, and need not be told to other commands.
 
 A missing cell is left out of the probability of its row; with --missing category the model also learns
 which cells are missing.
@@ -74,11 +76,13 @@ of the table. It is the log-probability of the cells that are not missing. With 
 density, per unit of the column (per second for dates). Columns that the model does not know are ignored; --keep copies
 columns of TABLE to the output, before the others.
 
-MODEL may be a detector (fit --detector). There are then three more columns: score (nats; alarms are raised by a low
-score), p_value (at most t with probability at most t for an inlier) and alarm (True or False); with a detector of
-groups (fit --detector --given) also group_seen, False for rows of a group that was not seen in training. The last line
-printed gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns,
-because the threshold applies to whole rows. A table without rows gives one without rows.
+MODEL may be a detector (fit --detector). There are then four more columns: score (nats; alarms are raised by a low
+score), p_value (at most t with probability at most t for an inlier), alarm (True or False), and unreadable: the cells
+that are no number or date in a column of these, like amount = '#REF!'. Such a cell counts for nothing, and its row
+raises an alarm of that name, in addition to those whose rate is stated. With a detector of groups (fit --detector
+--given) there is also group_seen, False for rows of a group that was not seen in training. The last line printed gives
+the number of alarms and the expected share of inliers that raise one. --given excludes these columns, because the
+threshold applies to whole rows. A table without rows gives one without rows.
 
 {STREAMS}
 {TABLES}
@@ -142,9 +146,9 @@ probability that any of them ever raises a false alarm is at most --level, howev
 for whole rows, the rest is divided among the columns. An alarm stays: the exit code is 1 if one was raised, in this
 call or before, else 0. It names the columns whose own martingale raised one.
 
-The columns of --out are row (from 1, over all calls), p_value, log10_martingale, alarm, and for each column of the
-model p_value_<column>, log10_martingale_<column> and alarm_<column>. The state is written after --out, whole or not at
-all: a call that failed can be repeated. The tables of a folder are read in the order of their names.
+The columns of --out are row (from 1, over all calls), p_value, log10_martingale, alarm, unreadable, and for each column
+of the model p_value_<column>, log10_martingale_<column> and alarm_<column>. The state is written after --out, whole or
+not at all: a call that failed can be repeated. The tables of a folder are read in the order of their names.
 
 {TABLES}
 examples:

@@ -214,9 +214,9 @@ def _is_written(values: pd.Series, asked: Any) -> bool:
     found = values.value_counts()
     if not all(isinstance(text, str) for text in found.index):
         return any(isinstance(cell, int | float) for cell in found.index)
-    found = found[[not is_missing(text) for text in found.index]]
-    texts = found.index.tolist()
-    return bool(texts) and recognise(texts, found.to_numpy(), asked).notation is not None
+    known = {text: n for text, n in found.items() if not is_missing(str(text))}
+    texts, counts = [*map(str, known)], np.array([*known.values()])
+    return bool(texts) and recognise(texts, counts, asked).notation is not None
 
 
 def _folder(path: str) -> ParquetStream:

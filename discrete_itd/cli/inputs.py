@@ -160,7 +160,7 @@ class Reader:
         if rows.unreadable is None:
             return
         for j, column in enumerate(self._schema):
-            bad = np.flatnonzero(np.not_equal(rows.unreadable[:, j], None))
+            bad = np.flatnonzero(pd.notna(rows.unreadable[:, j]))
             if len(bad) >= SUSPICIOUS_ROWS and np.isnan(rows.cells[:, j]).all():
                 text = rows.unreadable[bad[0], j]
                 if column.hint(text):

@@ -233,7 +233,7 @@ def _with_unreadable(table: pd.DataFrame, at: np.ndarray, rows: Rows, k: int) ->
     order = np.argsort(at, kind="stable")
     table = pd.concat([first, table] if len(table) else [first], ignore_index=True).iloc[order]
     rank = table.groupby(at[order]).cumcount() + 1
-    return table.assign(rank=rank)[rank <= k].reset_index(drop=True)
+    return cast(pd.DataFrame, table.assign(rank=rank)[rank <= k]).reset_index(drop=True)
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:

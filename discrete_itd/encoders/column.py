@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -242,8 +242,9 @@ class Column:
                 self._is_unreadable(text, value) for text, value in zip(texts, found, strict=True)
             ]
         if is_wrong.any():
-            words = np.append(np.where(is_wrong, cells.values, None), None)[cells.where]
-            cells, found = cells.without(is_wrong), found[~is_wrong[is_text]]
+            wrong = [v if bad else None for v, bad in zip(cells.values, is_wrong, strict=True)]
+            words = np.array([*wrong, None], dtype=object)[cells.where]
+            cells, found = cells.without(is_wrong), cast(pd.Series, found[~is_wrong[is_text]])
             is_text = is_text[~is_wrong]
         if not is_text.all():  # some are numbers or times already
             merged = cells.values.copy()

@@ -250,7 +250,7 @@ def _read_mixed(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]
 
 
 def _counted(texts: Sequence[str], counts: np.ndarray, which: np.ndarray) -> dict[str, int]:
-    return {texts[i]: int(counts[i]) for i in np.flatnonzero(which)}
+    return {texts[i]: int(counts[i]) for i in np.flatnonzero(which).tolist()}
 
 
 def infer_column(

@@ -277,7 +277,7 @@ def _plain(
         return "truth values", pd.Series([TRUTHS[text] for text in texts]), ~known
     cells = pd.Series(texts, dtype=object)
     known = cells.str.match(ISO_DATE).to_numpy(dtype=bool)
-    zoned = cells[known].str.contains(ZONE)
+    zoned = pd.Series(texts[known], dtype=object).str.contains(ZONE)
     if dates and zoned.nunique() == 1 and are_few(~known):
         dtype = pd.DatetimeTZDtype("us", "UTC") if zoned.iloc[0] else np.dtype("M8[us]")
         found = times_of(texts[known], dtype)

@@ -114,7 +114,7 @@ class Rows:
         ours = cast(pd.DataFrame, ours)
         (x, log_volume), unreadable = encoder.readable(ours, texts)
         if unreadable is not None:
-            is_text = np.not_equal(unreadable, None)
+            is_text = pd.notna(unreadable)
             places = np.flatnonzero(is_text.any(0)).tolist()
             cells = {encoder.names[j]: ours.iloc[:, j].mask(is_text[:, j], None) for j in places}
             ours = replaced(ours, cells)
@@ -188,7 +188,7 @@ class Rows:
         """Which rows have an unreadable cell: bool, shape (N,)."""
         if self.unreadable is None:
             return np.zeros(len(self), dtype=bool)
-        return np.not_equal(self.unreadable, None).any(1)
+        return np.asarray(pd.notna(self.unreadable)).any(1)
 
     @property
     def unreadable_text(self) -> np.ndarray:
@@ -204,7 +204,7 @@ class Rows:
         if self.unreadable is None:
             return []
         found: dict[tuple[int, Hashable], tuple[int, Hashable, str, str]] = {}
-        for i, j in np.argwhere(np.not_equal(self.unreadable, None)).tolist():
+        for i, j in np.argwhere(pd.notna(self.unreadable)).tolist():
             column, text = self.encoder.source(j), self.unreadable[i, j]
             sentence = (
                 f"unreadable: {column.name} = {quoted(text)}, {column.expected}{column.hint(text)}"

@@ -362,8 +362,8 @@ class TableEncoder:
         """
         cells, unreadable = self.readable(frame)
         if unreadable is not None:
-            i, j = np.argwhere(np.not_equal(unreadable, None))[0]
-            raise ValueError(self.source(j).refusal(unreadable[i, j]))
+            i, j = np.argwhere(pd.notna(unreadable))[0].tolist()
+            raise ValueError(self.source(j).refusal(str(unreadable[i, j])))
         return cells
 
     def readable(

@@ -217,8 +217,8 @@ class CountedTable:
         if unreadable is None:
             return
         for j, texts in enumerate(unreadable.T):
-            bad, name = np.flatnonzero(np.not_equal(texts, None)), self.encoder.source(j).name
-            if len(bad) > most_unreadable(int(frame[name].notna().sum())):
+            bad, name = np.flatnonzero(pd.notna(texts)), self.encoder.source(j).name
+            if len(bad) > most_unreadable(np.count_nonzero(frame[name].notna())):
                 raise ValueError(self.encoder.source(j).refusal(texts[bad[0]]))
         if self.n_rows:
             self.encoder.tell_unreadable(unreadable)

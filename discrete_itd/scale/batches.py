@@ -54,12 +54,14 @@ class BatchScoring:
         every worker can read.
     outputs : sequence of str, optional
         Results that become columns, in this order; by default "log_prob" and "stderr" for a density, "score",
-        "p_value", "alarm" and "reason" for a detector.
+        "p_value", "alarm", "unreadable" and "reason" for a detector.
 
         * "log_prob", "stderr": as in ``log_prob``.
         * "nats": ``nats_<column>`` for each column of the model, as in ``explain``.
         * "score", "p_value", "alarm": as in the detector's ``score_samples``, ``p_values`` and ``predict``. A detector
           without calibration rows has missing p-values.
+        * "unreadable": the cells of the row that are no number or date in a column of these, which raise an alarm
+          whatever the score; missing in other rows.
         * "reason": for rows that raise an alarm, the cells of the detector's ``reasons``: ``reason``, sentences
           about them, and ``reason_1``, the column of the first, ``reason_1_excess_nats`` and so on. All are missing in
           other rows, and the numbered ones where there are fewer cells; where there is none, ``reason`` says so.

@@ -195,5 +195,5 @@ def test_properties_few_words_in_any_part_leave_numbers_numbers():
         assert [c.kind for c in encoder.schema] == [c.kind for c in whole.schema]
         assert [c.n_missing for c in encoder.schema] == [2, 1, 1]
         cells, unreadable = encoder.readable(frame)
-        assert np.flatnonzero(np.not_equal(unreadable, None).any(1)).tolist() == [3, 7, 500, N - 1]
+        assert np.flatnonzero(pd.notna(unreadable).any(1)).tolist() == [3, 7, 500, N - 1]
         np.testing.assert_array_equal(cells.x, encoder.transform(clean).x)
