@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -50,7 +49,7 @@ from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.information import Term, information_of, log_prob_of
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.models.training_tables import ADDITIVE, CountedTable, TrainingTable, read_table
-from discrete_itd.progress import fit_progress, progress_bar
+from discrete_itd.progress import Deadline, fit_progress, progress_bar, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
 from discrete_itd.storage.stored import SCHEDULES, Persistent
@@ -318,23 +317,24 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         seed = seed_of_run(self.random_state, saved)
         resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
-            table, shown, is_frame, is_polars = read_table(
-                X,
-                self,
-                self._reading,
-                sample_weight=sample_weight,
-                groups=groups,
-                seed=seed,
-                private=private_forest(self.denoiser),
-            )
+            with stage("reading the table"):
+                table, shown, is_frame, is_polars = read_table(
+                    X,
+                    self,
+                    self._reading,
+                    sample_weight=sample_weight,
+                    groups=groups,
+                    seed=seed,
+                    private=private_forest(self.denoiser),
+                )
             if not isinstance(self.schedule, str):
                 check_schedule(self.schedule, len(table.encoder.owner))
             model = self._fitted_to(
                 table,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
                 seed=seed,
-                start=watched.start,
-                share=watched.share,
+                deadline=watched.deadline.part(watched.share),
+                n_scored=watched.n_scored,
                 checkpoint=saved,
                 progress=lambda done, latest: watched.show(done, latest.valid_nats),
             )
@@ -392,10 +392,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             if not is_frame or not self._is_frame:
                 frame = grown.encoder.named(frame)
         grown.add(frame)
-        start = time.perf_counter()
-        self.model_ = self._fitted_to(
-            grown, TrainingPlan(max_steps=0), seed=grown.seed, start=start
-        )
+        how = {"seed": grown.seed, "deadline": Deadline()}
+        self.model_ = self._fitted_to(grown, TrainingPlan(max_steps=0), **how)
         if "_grown" not in vars(self):
             validate_data(self, X, skip_check_array=True)
             self._grown, self._is_frame, self._is_polars = grown, is_frame, polars

@@ -1,4 +1,9 @@
-"""Progress of long work: a bar on a terminal or in a notebook; for the command, elsewhere a line now and then."""
+"""Progress of long work, and its end.
+
+A bar on a terminal or in a notebook; for the command, elsewhere a line now and then. What a fit does has a name from
+its beginning to its end (:func:`stage`). Of the time that is left only the bound is known: nothing is said without
+``max_time``.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 
 from tqdm import TqdmWarning
 
@@ -23,6 +29,41 @@ _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
 _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
 # contents of a line of the log: the last of these
 _log: ContextVar[list[Callable[[], str]] | None] = ContextVar("_log", default=None)
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The end of a fit, which every stage asks before it begins a bounded piece of work.
+
+    ``seconds`` after ``start`` by ``time.perf_counter``; never, if they are infinite.
+
+    Examples
+    --------
+    >>> whole = Deadline(60.0)
+    >>> whole.part(0.5).left < 30.0 < whole.left
+    True
+    """
+
+    seconds: float = math.inf
+    start: float = field(default_factory=lambda: time.perf_counter())  # which tests replace
+
+    @property
+    def age(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.start
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end, never below 0."""
+        return max(0.0, self.seconds - self.age)
+
+    def part(self, share: float) -> Deadline:
+        """The end of a share of all its time."""
+        return replace(self, seconds=share * self.seconds)
+
+    def within(self, seconds: float) -> Deadline:
+        """The end of so many seconds from now, or this one if it is earlier."""
+        return replace(self, seconds=min(self.seconds, self.age + seconds))
 
 
 def _hidden() -> bool | None:
@@ -63,16 +104,22 @@ def stream_progress(what: str) -> Iterator[tqdm]:
 class FitProgress:
     """Progress of a fit, on a bar whose total is 1; see :func:`fit_progress`."""
 
-    def __init__(self, bar: tqdm, max_time: float | None, share: float) -> None:
-        self.start, self.share = time.perf_counter(), share
-        self._bar, self._max_time = bar, max_time
+    def __init__(self, bar: tqdm, deadline: Deadline, share: float, n_scored: int) -> None:
+        self.deadline, self.share, self.n_scored = deadline, share, n_scored
+        self._bar, self._stages = bar, ["starting"]
         self._done, self._nats = 0.0, ""
-        self.tell("starting")
+        self._refresh(0.0)
 
-    def tell(self, text: str) -> None:
-        """Say what is being done."""
-        self._text = text
+    @contextmanager
+    def stage(self, text: str) -> Iterator[None]:
+        """Say within the block what is being done."""
+        self._stages.append(text)
         self._refresh(self._done)
+        try:
+            yield
+        finally:
+            self._stages.pop()
+            self._refresh(self._done)
 
     def show(self, done: float, valid_nats: float) -> None:
         """Say which part is done, at least, of the fit that may take the ``share``, and its latest held-out nats."""
@@ -83,28 +130,32 @@ class FitProgress:
     def line(self) -> str:
         """A line of a log."""
         self._refresh(self._done)
-        done, left = self._done, ""
-        if done:
-            seconds = (time.perf_counter() - self.start) * (1 - done) / done
-            left = f", at most {seconds:.0f} s left"
-        return f"fit, {done:.0%} done{left}{self._nats}, {self._text}"
+        return f"fit, {self._done:.0%} done{self._end}{self._nats}, {self._stages[-1]}"
+
+    @property
+    def _end(self) -> str:
+        left = self.deadline.left
+        return f", at most {left:.0f} s left" if left < math.inf else ""
 
     def _refresh(self, done: float) -> None:
         """Draw the bar, which never goes back; where there is a time, at least as far as this is used up."""
-        if self._max_time is not None:
-            done = max(done, (time.perf_counter() - self.start) / self._max_time)
+        done = max(done, self.deadline.age / self.deadline.seconds)
         self._done = max(self._done, min(done, 0.99))
         if not self._bar.disable:
-            self._bar.set_postfix_str(f"{self._text}{self._nats}", refresh=False)
+            text = f"{self._stages[-1]}{self._end}{self._nats}"
+            self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(self._done - self._bar.n)
             self._bar.refresh()
 
 
 @contextmanager
-def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[FitProgress]:
-    """One bar for a fit, with an estimate of its end, shown at once; a fit within the block has the same.
+def fit_progress(
+    max_time: float | None = None, share: float = 1.0, n_scored: int = 0
+) -> Iterator[FitProgress]:
+    """One bar for a fit, shown at once; a fit within the block has the same.
 
-    The fit may take ``max_time`` seconds; a fit within the block may take the ``share`` of them.
+    The fit may take ``max_time`` seconds; a fit within the block may take the ``share`` of them, and ``n_scored`` rows
+    are to be scored after it.
     """
     outer = _fit.get()
     if outer is not None:
@@ -115,10 +166,10 @@ def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[
         desc="fit",
         disable=True if _has_outer.get() else _hidden(),
         leave=False,
-        bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-        smoothing=0.0,  # the estimate is that of the whole fit, and does not jump
+        bar_format="{percentage:3.0f}%|{bar}| {elapsed}{postfix}",
     ) as bar:
-        fit = FitProgress(bar, max_time, share)
+        deadline = Deadline(math.inf if max_time is None else max_time)
+        fit = FitProgress(bar, deadline, share, n_scored)
         if (log := _log.get()) is not None:
             log.append(lambda: fit.line)
         token = _fit.set(fit)
@@ -136,11 +187,12 @@ def estimated(seconds: Callable[[], float]) -> float:
         return math.nan
 
 
-def stage(text: str) -> None:
-    """Say what a fit is doing, to those who watch it."""
+@contextmanager
+def stage(text: str) -> Iterator[None]:
+    """Say within the block what a fit is doing, to those who watch it."""
     fit = _fit.get()
-    if fit is not None:
-        fit.tell(text)
+    with nullcontext() if fit is None else fit.stage(text):
+        yield
 
 
 @contextmanager

@@ -49,6 +49,9 @@ from discrete_itd.denoisers.marginal import (
 NOWHERE = -4 * KNOWN_NATS
 MOST_LEVELS = 6000  # categories of a table and of the merged one: memory grows with their product
 ROWS = 20_000  # at most, in which groups are detected
+# a second or so each: products of two columns' cells, so that fewer rows of a wide table are counted; columns compared
+# in the search of runs; and numbers read in the search of other groups
+PRODUCTS, COMPARED, SEARCHED = 1 << 33, 1 << 17, 1 << 30
 FEWEST_ROWS = 32  # with fewer, runs of neighbours are not groups
 TOLERANCE = 0.01  # share of rows with no column of a group on; share with two on, relative to independent columns
 SURPRISE = 10.0  # nats by which a group's surprisal must exceed its price: by chance with exp(-10)
@@ -421,7 +424,8 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
     """
     two = torch.tensor([c.n_levels == 2 for c in codebook.levels.columns], dtype=torch.bool)
     columns = torch.nonzero(two).flatten()
-    cells = x[:ROWS, codebook.finite[columns.to(x.device)]].cpu()
+    n_rows = min(ROWS, PRODUCTS // max(1, len(columns)) ** 2)
+    cells = x[:n_rows, codebook.finite[columns.to(x.device)]].cpu()
     groups: list[tuple[tuple[int, ...], int]] = []
     left = torch.ones(len(columns), dtype=torch.bool)
     for value in (1, 0):
@@ -456,7 +460,8 @@ def _exclusions(cells: Tensor, value: int) -> tuple[Tensor, Tensor, Tensor]:
 def _runs(share: Tensor, never: Tensor, left: Tensor) -> list[list[int]]:
     """Runs of neighbouring columns of which exactly one is on in almost every row; not ``left`` then."""
     columns, shares, runs, start = torch.nonzero(left).flatten().tolist(), share.tolist(), [], 0
-    while start < len(columns):
+    n_compared = 0
+    while start < len(columns) and n_compared < COMPARED:
         run, covered = [], 0.0  # share of the rows in which a column of the run is on
         for j in columns[start:] if shares[columns[start]] else ():
             full = covered >= 1 - 1e-9 or covered + shares[j] > 1 + TOLERANCE / 10
@@ -464,6 +469,7 @@ def _runs(share: Tensor, never: Tensor, left: Tensor) -> list[list[int]]:
                 break
             run.append(j)
             covered += shares[j]
+        n_compared += len(run)
         is_group = len(run) > 1 and covered >= 1 - TOLERANCE
         if is_group:
             runs.append(run)
@@ -475,13 +481,15 @@ def _runs(share: Tensor, never: Tensor, left: Tensor) -> list[list[int]]:
 def _cliques(surprise: Tensor, never: Tensor, left: Tensor) -> list[list[int]]:
     """Groups of columns no two of which are on together; not ``left`` then."""
     price = math.log(max(2, int(left.sum())))  # nats of a choice among the columns
-    groups = []
-    while bool(left.any()):
+    groups, n_read = [], 0
+    while bool(left.any()) and n_read < SEARCHED:
         total = (surprise * left).sum(1).masked_fill(~left, 0.0)
         starts = torch.nonzero(total > SURPRISE).flatten()
         if len(starts) > MOST_STARTS:
             starts = total.argmax()[None]
-        grown = [_clique(start, surprise, never & left, price) for start in starts.tolist()]
+        may = never & left
+        grown = [_clique(start, surprise, may, price) for start in starts.tolist()]
+        n_read += may.numel() + len(left) * sum(len(group) for _, group in grown)
         worth, best = max(grown, default=(0.0, []))
         if worth < SURPRISE:
             break

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self, cast
@@ -19,7 +19,7 @@ from discrete_itd.detection import division, drift, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
 from discrete_itd.detection.labels import PRIVATE, Labels, checked_labels, divide, without_anomalies
-from discrete_itd.detection.score import MOST_WEIGHT, Scorer, small_trees
+from discrete_itd.detection.score import FEWEST_TYPICAL, MOST_WEIGHT, Scorer, small_trees
 from discrete_itd.detection.terms import row_scores
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
@@ -34,7 +34,7 @@ from discrete_itd.encoders.unreadable import (
 )
 from discrete_itd.estimators import DiffusionDensity, private_forest
 from discrete_itd.models.combined import recipe
-from discrete_itd.progress import deferred_interrupts, fit_progress
+from discrete_itd.progress import Deadline, deferred_interrupts, fit_progress, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card
 from discrete_itd.storage.stored import SCHEDULES, Persistent
@@ -47,10 +47,11 @@ from discrete_itd.validation import (
     warn,
 )
 
-# of the time of a fit, what dividing the rows and fitting the density may take; and rows that are calibrated on in any
-# case, of how many at once
+# of the time of a fit, what dividing the rows and fitting the density may take
 DENSITY_SHARE = 0.9
-FEWEST_SCORED, SCORED_AT_ONCE = 1024, 1024
+# calibration rows that are scored whatever the time, or as many as the false-alarm rate needs: p-values are multiples
+# of 1/257; and rows that are scored at first, in whose time twice as many are then, if it is short
+FEWEST_SCORED, SCORED_AT_FIRST, SHORT = 256, 128, 0.5
 DRAWN_ROWS = 10_000  # from a differentially private model, in place of calibration rows
 SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held out
 
@@ -274,7 +275,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             raise ValueError(PRIVATE)
         saved, max_time = None, None if fraction is None else density.max_time
         words: Words = {}
-        with fit_progress(max_time, DENSITY_SHARE) as watched:
+        rate = self.false_alarm_rate if share is None else share
+        least = max(FEWEST_SCORED, math.ceil(1 / rate))
+        with fit_progress(max_time, DENSITY_SHARE, FEWEST_TYPICAL + least) as watched:
             if drawn:  # no row of the table may decide on a threshold
                 density.fit(X, **how)
                 X, fraction, how = (
@@ -290,20 +293,20 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 times = 1 + len(parts.held) / max(1, parts.n_train)
                 with collected() as words, part_of_table(times):
                     density.fit(parts.source, groups=parts.groups, checkpoint=saved)
-        given = positions(self.given, density.encoder_.schema)
-        with collected() as of_all:  # of a stream these rows are a sample
-            rows = density.rows(parts.table)
-        tell_unreadable(max(words, of_all, key=n_unreadable), {}, fitted=True)
-        trees = None
-        if share is not None and len(parts.train):
-            trees = small_trees(density, rows.x[parts.train], seed)
-        scorer = Scorer.fit(density, given, trees, share)
-        names = pd.Index(density.encoder_.names)
-        terms = pd.DataFrame(columns=names, dtype=float)
-        if len(parts.held):
-            held, terms = terms_in_time(scorer, rows, parts.held, seed, watched.start, max_time)
-            parts = parts._replace(held=held)
-        rate = self.false_alarm_rate if share is None else share
+            with stage("calibrating"):
+                given = positions(self.given, density.encoder_.schema)
+                with collected() as of_all:  # of a stream these rows are a sample
+                    rows = density.rows(parts.table)
+                tell_unreadable(max(words, of_all, key=n_unreadable), {}, fitted=True)
+                trees = None
+                if share is not None and len(parts.train):
+                    trees = small_trees(density, rows.x[parts.train], seed)
+                scorer = Scorer.fit(density, given, trees, share, watched.deadline)
+                terms = pd.DataFrame(columns=pd.Index(density.encoder_.names), dtype=float)
+                if len(parts.held):
+                    how = {"deadline": watched.deadline, "least": least}
+                    held, terms = terms_in_time(scorer, rows, parts.held, seed, **how)
+                    parts = parts._replace(held=held)
         own = Groups.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
         if anomalies is not None:
@@ -885,30 +888,30 @@ def labelled(
 
 
 def terms_in_time(
-    scorer: Scorer,
-    rows: Rows,
-    held: Positions,
-    seed: int,
-    start: float,
-    max_time: float | None,
+    scorer: Scorer, rows: Rows, held: Positions, seed: int, *, deadline: Deadline, least: int
 ) -> tuple[Positions, pd.DataFrame]:
-    """Positions (n,) and terms (n, C) of (12) of the calibration rows that were scored before ``max_time``, or Ctrl-C.
+    """Positions (n,) and terms (n, C) of (12) of the calibration rows that were scored in time, or before Ctrl-C.
 
     ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` that of the order in which they are scored,
-    ``start`` the beginning of the fit by ``time.perf_counter``, ``max_time`` the seconds of the fit. A UserWarning if
-    not all were scored.
+    at ``least`` so many. They are scored in parts, none of which is begun that would likely end after the deadline. A
+    UserWarning if not all were scored.
     """
     order, scored = np.random.RandomState(seed).permutation(held), []
     is_interrupted: list[bool] = []
+    n, size, took = 0, SCORED_AT_FIRST, 0.0
     with deferred_interrupts(lambda: is_interrupted.append(True)):
-        for first in range(0, len(order), SCORED_AT_ONCE):
-            late = max_time is not None and time.perf_counter() - start > max_time
-            if first >= FEWEST_SCORED and (late or is_interrupted):
+        while n < len(order):
+            size = min(size, max(least - n, 1)) if took > deadline.left else size
+            if n >= least and (took > deadline.left or is_interrupted):
                 break
-            scored.append(scorer.explain(rows.take(order[first : first + SCORED_AT_ONCE])))
+            before = deadline.age
+            scored.append(scorer.explain(rows.take(order[n : n + size])))
+            took, n = deadline.age - before, n + len(scored[-1])
+            if took < SHORT:
+                took, size = 2 * took, 2 * size
     nats = pd.concat(scored, ignore_index=True)
     if len(nats) < len(held):
-        what = "Ctrl-C" if is_interrupted else f"max_time={max_time:g}"
+        what = "Ctrl-C" if is_interrupted else f"max_time={scorer.density.max_time:g}"
         warn(f"{what} ended the calibration after {len(nats):,} of {len(held):,} rows")
     order = order[: len(nats)]
     sorting = np.argsort(order)

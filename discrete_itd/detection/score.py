@@ -29,6 +29,7 @@ Tukey, "A survey of sampling from contaminated distributions", Contributions to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,11 +52,13 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.exact import ABOVE, FEWEST_ROWS
 from discrete_itd.models.growing_trees import grow
 from discrete_itd.models.model import Model
-from discrete_itd.progress import progress_bar
+from discrete_itd.progress import Deadline, progress_bar
 from discrete_itd.validation import check_integer
 
 LEVELS = 0.0, 0.95  # of the quantiles of a column's nats: the least, and q
-TYPICAL_ROWS = 500  # rows drawn from the model to estimate q
+# rows drawn from the model to estimate q; and the fewest of a model of paths whose fit has little time, and the share
+# of the time that is left for the calibration which they may take
+TYPICAL_ROWS, FEWEST_TYPICAL, TYPICAL_SHARE = 500, 100, 0.3
 # of few rows, and rows of each; weight of their code lengths for a share of anomalies, and at most: by the deciding
 # tables with anomalies among the training rows
 SMALL_TREES, ROWS_OF_TREE = 64, 64
@@ -89,12 +92,20 @@ class Scorer:
         given: tuple[int, ...] = (),
         trees: ForestDenoiser | None = None,
         share: float | None = None,
+        deadline: Deadline | None = None,
     ) -> Scorer:
-        """The score of a density that was fitted to rows with a share of anomalies, and of ``trees`` of these rows."""
+        """The score of a density that was fitted to rows with a share of anomalies, and of ``trees`` of these rows.
+
+        The fit ends at the ``deadline``: of a model of paths, q is estimated from fewer rows where that is early.
+        """
         scorer = cls(density, given, trees=trees)
         if trees is not None and share is not None:
             scorer.weight = min(MOST_WEIGHT, WEIGHT_OF_SHARE * share)
-        scorer.quantiles = scorer.fitted_quantiles()
+        n_rows = TYPICAL_ROWS
+        if deadline is not None and deadline.left < math.inf and not scorer.denoiser.closed_form:
+            cost = scorer.model.cost  # a draw takes no more than a score
+            n_rows = int(TYPICAL_SHARE * deadline.left / (1e-6 * cost.microseconds)) if cost else 0
+        scorer.quantiles = scorer.fitted_quantiles(min(max(n_rows, FEWEST_TYPICAL), TYPICAL_ROWS))
         return scorer
 
     # -- scores ---------------------------------------------------------------------------------
@@ -147,10 +158,10 @@ class Scorer:
         nats = nats.masked_fill(absent, torch.nan)
         return nats.cpu().numpy()[rows.inverse] - rows.log_volume
 
-    def fitted_quantiles(self) -> np.ndarray:
+    def fitted_quantiles(self, n_rows: int = TYPICAL_ROWS) -> np.ndarray:
         """The least nats and the q of (12), (2, C'), in drawn rows; 0 for a column that is missing in all, or given."""
         how = {"random_state": self.model.seed, "missing": "none"}
-        drawn = self.density.rows(self.density.sample(TYPICAL_ROWS, **how))
+        drawn = self.density.rows(self.density.sample(n_rows, **how))
         found = [nats[~np.isnan(nats)] for nats in self._nats(drawn).T]
         return np.array([np.quantile(n, LEVELS) if len(n) else (0.0, 0.0) for n in found]).T
 

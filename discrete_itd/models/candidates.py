@@ -52,10 +52,10 @@ class CandidateTable:
 
     def fit(self, recipes: Sequence[Recipe], plans: Sequence[FitPlan]) -> None:
         """Fit more candidates, each by its plan; TypeError if one has no closed form."""
-        stage(f"fitting candidates: {', '.join(recipe.label for recipe in recipes)}")
         try:
             for recipe, plan in zip(recipes, plans, strict=True):
-                fitted = fit_recipe(recipe, self.rows, plan)
+                with stage(f"fitting {recipe.label}"):
+                    fitted = fit_recipe(recipe, self.rows, plan)
                 if not fitted.denoiser.closed_form:
                     raise TypeError(f"{recipe.label}: its denoiser has no closed form")
                 self._add_fit(recipe.label, fitted)

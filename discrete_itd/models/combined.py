@@ -91,18 +91,19 @@ class Auto(Recipe):
 
     Candidates are the exact models that a network can correct, a forest (11), a causal network (8) on the best of the
     first, a decoder mixture (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a
-    :class:`Network`. With ``max_steps=0`` no network is trained, nor for a table with so many levels that it would be
-    huge. Where ``max_time`` is short, the causal network may take three quarters of the remaining time, or all that a
-    decoder is not expected to need; the decoder has the rest. Models without time for enough steps to be evaluated are
-    not begun.
+    :class:`Network`, unless what follows the fit, like calibration, would have no time to score rows by it. With
+    ``max_steps=0`` no network is trained, nor for a table with so many levels that it would be huge. Where ``max_time``
+    is short, the causal network may take three quarters of the remaining time, or all that a decoder is not expected to
+    need; the decoder has the rest. Models without time for enough steps to be evaluated are not begun.
     """
 
     trains = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         if rows.codebook.vocabularies:
-            network = rows.attempt(Network(), "a network", lambda: Network().fit(rows, plan))
-            return network or Fitted(rows.marginals)
+            network = rows.attempt(Network(), "a network", lambda: self._network(rows, plan))
+            if network is not None:
+                return network
         table = CandidateTable(rows)
         for member in (*affordable_bases(rows, BayesNet()), Forest()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
@@ -116,6 +117,14 @@ class Auto(Recipe):
         with deferred_interrupts(plan.run.interrupt):
             table.add_mixtures()
             return table.settle(plan, table.cheapest())
+
+    def _network(self, rows: TrainingRows, plan: FitPlan) -> Fitted | None:
+        """A network of all columns, if there is time for the scores that follow its fit."""
+        own = Network().before_scores(rows, plan)
+        if own is None:
+            plan.run.left_out.append(Network().label)
+            return None
+        return Network().fit(rows, own)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.progress import deferred_interrupts, estimated, stage
+from discrete_itd.progress import Deadline, deferred_interrupts, estimated, stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint, CheckpointError
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
@@ -223,8 +223,8 @@ class TrainingRows:
         """The one-hot groups among the columns; None if there are none, or rows that cannot be read again."""
         if not self.source.is_kept:
             return None
-        stage("looking for one-hot groups")
-        return OneHotGroups.detect(self.codebook, self.x)
+        with stage("looking for one-hot groups"):
+            return OneHotGroups.detect(self.codebook, self.x)
 
     @cached_property
     def merged(self) -> TrainingRows | None:
@@ -297,14 +297,10 @@ class SharedRun:
     """State that the members of one fit share."""
 
     interrupted: bool = False  # whether the user has ended the fit: no later training makes a step
-    start: float = field(default_factory=time.perf_counter)  # when the fit began
-    share: float = 1.0  # of ``max_time``: the rest is for what follows the fit of the density
+    deadline: Deadline = field(default_factory=Deadline)  # of the density
+    n_calls: int = 0  # denoiser calls of rows that are scored along paths after the fit
     cut: list[str] = field(default_factory=list)  # steps that max_time ended early
     left_out: list[str] = field(default_factory=list)  # steps that were not begun for lack of time
-
-    @property
-    def age(self) -> float:
-        return time.perf_counter() - self.start
 
     def interrupt(self) -> None:
         self.interrupted = True
@@ -323,8 +319,8 @@ class FitPlan:
         Number of this network, and of all. Each trains for an equal share of the time, with a seed of its own.
     run : SharedRun
         The same object for all members of a mixture.
-    until : float
-        Seconds after the start of the fit at which this recipe is to end, if ``max_time`` is not over before.
+    deadline : Deadline
+        Of this recipe.
     span : tuple of float
         The part of the whole fit's progress that is this recipe's.
     is_beside_decoder : bool
@@ -341,7 +337,7 @@ class FitPlan:
     index: int = 0
     n_networks: int = 1
     run: SharedRun = field(default_factory=SharedRun)
-    until: float = math.inf
+    deadline: Deadline = field(default_factory=Deadline)
     span: tuple[float, float] = (0.0, 1.0)
     is_beside_decoder: bool = False
     is_hopeless: Callable[[Tensor], bool] = lambda nats: False  # noqa: ARG005
@@ -353,15 +349,7 @@ class FitPlan:
     @property
     def time_left(self) -> float:
         """Seconds in which this recipe is to end: infinite without ``max_time``, never below 0, none after Ctrl-C."""
-        return min(self.seconds_left(FITTING_SHARE), max(0.0, self.until - self.run.age))
-
-    def seconds_left(self, share: float = 1.0) -> float:
-        """:attr:`time_left` until a share of the time of the whole fit is over."""
-        if self.run.interrupted:
-            return 0.0
-        if self.training.max_time is None:
-            return math.inf
-        return max(0.0, share * self.run.share * self.training.max_time - self.run.age)
+        return 0.0 if self.run.interrupted else self.deadline.left
 
     def clock(self, what: str) -> Callable[[], bool]:
         """Whether the time of this recipe is over, as a function; ``what`` is then recorded as ended early."""
@@ -377,7 +365,7 @@ class FitPlan:
 
     def within(self, share: float, span: tuple[float, float] = (0.0, 0.0)) -> FitPlan:
         """The plan for a recipe that is to end within a share of the time that is left."""
-        return replace(self, until=self.run.age + share * self.time_left, span=span)
+        return replace(self, deadline=self.deadline.within(share * self.time_left), span=span)
 
     def before(self, share: float, needed: Callable[[], float]) -> FitPlan:
         """The plan before a recipe that needs ``needed()`` seconds: a share of the time left, or what is not needed."""
@@ -385,7 +373,7 @@ class FitPlan:
             return replace(self)
         seconds, left = estimated(needed), self.time_left
         left_for_it = left - max(LEAST_RESERVE * left, seconds)  # the former if the latter is NaN
-        return replace(self, until=self.run.age + max(share * left, left_for_it))
+        return replace(self, deadline=self.deadline.within(max(share * left, left_for_it)))
 
     def show(self, share: float, latest: Evaluation) -> None:
         low, high = self.span
@@ -407,28 +395,30 @@ class FitPlan:
         def shown(share: float, latest: Evaluation) -> None:
             self.show((self.index + share) / self.n_networks, latest)
 
-        if training.max_time is not None:
+        if self.deadline.seconds < math.inf:
             share = 1.0 if denoiser.closed_form else TRAINING_SHARE
             seconds = share * self.time_left / (self.n_networks - self.index)
             training = replace(training, max_time=max(seconds, LEAST_SECONDS))
         if self.run.interrupted:  # an interrupt ends all trainings
             training, checkpoint = replace(training, max_steps=0), None
-        report = train(
-            denoiser,
-            rows.x,
-            rows.x_valid,
-            training,
-            # its own: where one training was interrupted must not change the next
-            generator=torch.Generator(rows.device).manual_seed(self.network_seed),
-            progress=shown if self.progress else None,
-            checkpoint=None if checkpoint is None else checkpoint.part(self.index),
-            source=rows.source,
-            is_hopeless=self.is_hopeless,
-        )
+        kind = "causal network" if denoiser.closed_form else "network"
+        with stage(f"training a {kind}"):
+            report = train(
+                denoiser,
+                rows.x,
+                rows.x_valid,
+                training,
+                # its own: where one training was interrupted must not change the next
+                generator=torch.Generator(rows.device).manual_seed(self.network_seed),
+                progress=shown if self.progress else None,
+                checkpoint=None if checkpoint is None else checkpoint.part(self.index),
+                source=rows.source,
+                is_hopeless=self.is_hopeless,
+            )
         self.run.interrupted |= report.stopped == "interrupted"
         if self.run.interrupted:
             report.stopped = "interrupted"
-        self.note_end(report, "causal network" if denoiser.closed_form else "network")
+        self.note_end(report, kind)
         return report
 
     def note_end(self, report: Report, kind: str) -> None:

@@ -7,7 +7,6 @@ improves the held-out log-likelihood. A mixture with merged columns leaves conti
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,13 +22,14 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
 )
 from discrete_itd.denoisers.bayes_net import MOST_LEVELS, fit_trees
+from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.mixture import EM_ROWS, with_dependent_numbers
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.models.growing_trees import grow
-from discrete_itd.progress import estimated
+from discrete_itd.progress import Deadline, estimated
 from discrete_itd.validation import check_positive, check_real
 
 MOST_COMPONENTS = 1 << 14
@@ -42,7 +42,9 @@ FEWEST_ROWS = 5
 ABOVE = (4.0, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # floats of the leaves of a forest
 FILLING, NUMBERS_OF_REAL = 1.6, 8  # rows of a leaf over the least number; floats kept for a number
-COUNTING = 2  # time of growing and counting trees, in units of that of growing
+# time of growing and counting trees, in units of that of growing, which is measured on so many rows
+COUNTING, TRIAL_ROWS = 2, 1 << 13
+FEW_ROWS = 1024  # to which a tree of columns is fitted to measure its time
 CHOICE_ROWS = 4096  # held-out rows by which its depth is chosen, at most
 # base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
 # many columns and so much work per call, in which it sums its columns out
@@ -84,7 +86,23 @@ class Trees(Recipe):
         def best(is_over: Clock) -> Denoiser:
             return rows.best(partial(self.candidates, is_over=is_over))
 
+        left = math.inf if rows.has(self) else plan.time_left
+        is_single = self.n_components == 1  # several end with the time
+        if is_single and left < math.inf and estimated(lambda: self.seconds_needed(rows)) > left:
+            plan.run.left_out.append(self.label)
+            return rows.marginals
         return rows.fit_once(self, plan, f"the fit of {self.label}", best)
+
+    def seconds_needed(self, rows: TrainingRows) -> float:
+        """Seconds of a fit to all rows and, perhaps, to merged ones, by that of a single tree to a few."""
+        if not len(rows.codebook.finite):
+            return 0.0
+        x, deadline = rows.x[:FEW_ROWS], Deadline()
+        counts = pair_counts(rows.codebook, x)
+        counted = deadline.age
+        BayesNetDenoiser.fit_tree(rows.marginals, x, counts=counts, penalty=PENALTY)
+        of_tree = deadline.age - counted
+        return 2 * (counted * rows.n_rows / len(x) + len(PSEUDO_COUNTS) * of_tree)
 
     def candidates(self, rows: TrainingRows, is_over: Clock) -> Iterator[Denoiser]:
         if not len(rows.codebook.finite):
@@ -349,12 +367,12 @@ class Forest(Recipe):
         return rows.fit_once(self, plan, "the fit of a forest", partial(self.fitted, rows))
 
     def seconds_needed(self, rows: TrainingRows) -> float:
-        """Seconds that growing and counting all trees take, by the growth of one."""
-        if not len(rows.codebook.finite) + len(rows.codebook.reals):
+        """Seconds that growing and counting all trees take, by the growth of one on a part of the rows."""
+        book, deadline = rows.codebook, Deadline()
+        if not len(book.finite) + len(book.reals):
             return 0.0
-        start = time.perf_counter()
-        self._grown(rows, 1)
-        return COUNTING * self.n_trees * (time.perf_counter() - start)
+        grow(book, rows.x[:TRIAL_ROWS], n_trees=1, min_leaf=FEWEST_ROWS, seed=0)
+        return COUNTING * self.n_trees * deadline.age * max(1.0, len(rows.x) / TRIAL_ROWS)
 
     def fitted(self, rows: TrainingRows, is_over: Clock) -> Denoiser:
         book = rows.codebook

@@ -12,6 +12,7 @@ import torch
 from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.contract import (
+    FITTING_SHARE,
     FitCallback,
     FitPlan,
     Fitted,
@@ -22,7 +23,7 @@ from discrete_itd.models.contract import (
 )
 from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split_evaluations
 from discrete_itd.models.training_tables import StreamedTable, TrainingTable
-from discrete_itd.progress import deferred_interrupts, stage
+from discrete_itd.progress import Deadline, deferred_interrupts, stage
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
@@ -46,8 +47,8 @@ def fit_model(
     n_evaluations: int,
     device: torch.device,
     seed: int,
-    start: float,
-    share: float = 1.0,
+    deadline: Deadline,
+    n_scored: int = 0,
     checkpoint: Checkpoint | None = None,
     progress: FitCallback | None = None,
 ) -> Model:
@@ -56,12 +57,11 @@ def fit_model(
     ``training`` is for networks; several share the time, each may take all the steps. The kind of noise on which rows
     are scored, unless it is a noisy ``schedule`` of one's own, decides the noise of training in place of
     ``training.patterns``.
-    ``seed`` is the only source of randomness. The fit began at ``start``, by ``time.perf_counter``, and may take a
-    ``share`` of ``training.max_time``. The checkpoint, from which training is resumed, is not removed. ``progress`` is
+    ``seed`` is the only source of randomness. ``n_scored`` rows will be scored after the fit, which leaves time for
+    them if it makes a model of paths. The checkpoint, from which training is resumed, is not removed. ``progress`` is
     called with the share done and the latest evaluation.
     """
-    stage("dividing the rows")
-    run = SharedRun(start=start, share=share)
+    run = SharedRun(deadline=deadline, n_calls=n_scored * n_evaluations)
     kind = "coordinate"
     if not isinstance(schedule, str):
         kind = None if schedule.noisy else kind
@@ -70,22 +70,25 @@ def fit_model(
     if kind is not None:
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
     n_networks = max(1, denoiser.count_networks())
-    plan = FitPlan(training, seed, progress, checkpoint, n_networks=n_networks, run=run)
-    rows = table.training_rows(validation_fraction, seed, device, plan.seconds_left())
+    own = deadline.part(FITTING_SHARE)
+    how = {"n_networks": n_networks, "run": run, "deadline": own}
+    plan = FitPlan(training, seed, progress, checkpoint, **how)
+    with stage("fitting independent columns"):
+        rows = table.training_rows(validation_fraction, seed, device, deadline.left)
     if isinstance(table, StreamedTable) and rows.stream is None:
         n, n_all = len(rows.x), table.found.n_rows
         run.cut.append(
             f"the reading of the stream after one pass ({n:,} of {n_all:,} rows are fitted to)"
         )
-    stage(f"fitting {denoiser.label}")
-    fitted = fit_recipe(denoiser, rows, plan)
+    with stage(f"fitting {denoiser.label}"):
+        fitted = fit_recipe(denoiser, rows, plan)
     report = fitted.report
     if report is None:
         lines = [rows.evaluation(d) for d in dict.fromkeys((rows.marginals, fitted.denoiser))]
         report = Report(lines, stopped="exact")
     if progress is not None:
         progress(1.0, report.history[-1])
-    with deferred_interrupts(run.interrupt):
+    with deferred_interrupts(run.interrupt), stage("measuring on held-out rows"):
         model = finished(table, rows, plan, fitted, report, schedule, n_evaluations)
     if denoiser.epsilon is None:
         return model
@@ -124,12 +127,12 @@ def finished(
         candidates=fitted.candidates,
         companion=fitted.companion,
     )
-    n_rows, seconds = None, plan.seconds_left()
+    n_rows, seconds = None, 0.0 if run.interrupted else run.deadline.left
     if seconds < math.inf and not model.denoiser.closed_form:
         in_time = seconds / (n_evaluations * seconds_of_row(model.denoiser, rows.x_valid))
         n_rows = int(min(max(in_time, FEWEST_HELD_OUT), HELD_OUT_ROWS))
     held_out = HeldOut.measure(model, rows.x_valid, n_evaluations, n_rows)
-    cost = Cost.measure(model, rows.x_valid, n_evaluations, run.start)
+    cost = Cost.measure(model, rows.x_valid, n_evaluations, run.deadline.age)
     return replace(model, held_out=held_out, cost=cost)
 
 

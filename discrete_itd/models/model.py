@@ -106,8 +106,7 @@ class Cost:
     n_threads: int
 
     @classmethod
-    def measure(cls, model: Model, x: Tensor, n_evaluations: int, start: float) -> Cost:
-        fit_seconds = time.perf_counter() - start
+    def measure(cls, model: Model, x: Tensor, n_evaluations: int, fit_seconds: float) -> Cost:
         closed = model.denoiser.closed_form
         x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
 

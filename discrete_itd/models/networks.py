@@ -34,6 +34,7 @@ from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import PRECISIONS, Report, TrainingPlan
 from discrete_itd.training.loop import seeded
+from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import check_choice, check_flag
 
 MOST_ORDERS = 64
@@ -46,6 +47,9 @@ DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
 # orders of the columns are compared on tables of so many rows, by held-out rows, at most
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
 LEAST_WEIGHT = 1e-6  # of an order in a mixture of several
+# of the time that is left, what scores along paths may take after the fit of a network that "auto" trains; and rows on
+# which the time of a denoiser call is measured
+SCORING_SHARE, TIMED_ROWS = 0.5, 64
 QUICK_DECODER = Decoder(2048, n_points=1024, max_steps=400)
 NETWORK_SHARE = 0.75  # of the time that is left, or all that a decoder after it does not need
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
@@ -96,12 +100,30 @@ class Network(Recipe):
     name = "network"
     bounds: ClassVar = SIZES
 
+    def untrained(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
+        base = choose_base(self.base, rows, plan)
+        sizes = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
+        return NeuralDenoiser(base, **sizes).to(rows.device)
+
+    def before_scores(self, rows: TrainingRows, plan: FitPlan) -> FitPlan | None:
+        """The plan that leaves time for the scores after the fit; None if these take too much of it."""
+        if plan.time_left == math.inf or not plan.run.n_calls:
+            return plan
+        with stage("measuring the time of a score"):
+            needed = plan.run.n_calls * seconds_of_row(
+                self.untrained(rows, plan), rows.x_valid, TIMED_ROWS
+            )
+        left = plan.time_left
+        if needed > SCORING_SHARE * left:
+            return None
+        return replace(plan, deadline=plan.deadline.within(left - needed))
+
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         """Choose the base, then train."""
-        base = choose_base(self.base, rows, plan)
-        denoiser = NeuralDenoiser(base, width=self.width, depth=self.depth, dropout=self.dropout)
+        denoiser = self.untrained(rows, plan)
+        base = denoiser.base
         training = replace(plan.training, precision=self.precision, compiled=self.compiled)
-        report = plan.train(denoiser.to(rows.device), rows, training)
+        report = plan.train(denoiser, rows, training)
         if base is not rows.marginals:
             # a history begins with independent columns; the base's gain has a closed form
             alone = rows.evaluation(rows.marginals)
@@ -219,7 +241,6 @@ class Causal(Recipe):
         if part is not None:
             part.note["order"] = order
         denoiser = self.untrained(base, order, rows)
-        stage("training a causal network")
         report = plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
         return denoiser.eval().requires_grad_(False), report
 
@@ -248,12 +269,15 @@ class Causal(Recipe):
             orders.setdefault(tuple(order_of(kind, natural, rows)), kind)
         if len(orders) == 1 or rows.n_rows < FEWEST_COMPARED:
             return KINDS[0]
-        stage("comparing orders of the columns")
         x, nats = rows.x_valid[:COMPARED_ROWS], {}
         for order, kind in orders.items():
             if nats and not plan.time_left:
                 return KINDS[0]
-            with seeded(plan.network_seed, rows.device), torch.no_grad():
+            with (
+                stage("comparing orders of the columns"),
+                seeded(plan.network_seed, rows.device),
+                torch.no_grad(),
+            ):
                 network = self.untrained(base, list(order), rows).eval()
                 nats[kind] = -network.log_prob(x).double()
         best = min(nats, key=lambda kind: float(nats[kind].mean()))

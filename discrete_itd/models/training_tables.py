@@ -64,7 +64,6 @@ from discrete_itd.encoders.streams import (
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.exact import Forest, Independent, Trees
-from discrete_itd.progress import stage
 from discrete_itd.training.rows import RowSource
 from discrete_itd.validation import check_weights, warn
 
@@ -323,7 +322,6 @@ def read_table(
     the seed is that of the sample of a stream, and of a forest that is fitted as a ``private`` one. A ValueError or
     TypeError names the column or argument that is invalid.
     """
-    stage("reading the table")
     if private is not None:
         return _read_privately(X, estimator, reading, private, seed, sample_weight, groups)
     start = time.perf_counter()

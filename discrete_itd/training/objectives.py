@@ -420,9 +420,9 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def seconds_of_row(denoiser: Denoiser, x: Tensor) -> float:
-    """Seconds of a denoiser call per row, measured with ``FEW_ROWS`` rows of x (N, C) without known cells."""
-    start = State.start(denoiser.codebook, denoiser.codebook.embed(x[:FEW_ROWS]), None)
+def seconds_of_row(denoiser: Denoiser, x: Tensor, n_rows: int = FEW_ROWS) -> float:
+    """Seconds of a denoiser call per row, measured with ``n_rows`` of x (N, C) without known cells."""
+    start = State.start(denoiser.codebook, denoiser.codebook.embed(x[:n_rows]), None)
     began = time.perf_counter()
     float(denoiser(*start).mean().sum())  # waits for a GPU
     return (time.perf_counter() - began) / len(start.y)

@@ -704,7 +704,7 @@ def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):
 def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_c, how):
     """Of whatever rows: their scores are those of the whole calibration."""
     monkeypatch.setattr(detecting, "FEWEST_SCORED", 20)
-    monkeypatch.setattr(detecting, "SCORED_AT_ONCE", 20)
+    monkeypatch.setattr(detecting, "SCORED_AT_FIRST", 20)
     whole = DiffusionOutlierDetector(TREE, false_alarm_rate=0.1, random_state=0).fit(mixed(400))
     real, nats = time.perf_counter, Scorer.explain
     passed = [0.0]
@@ -718,7 +718,7 @@ def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_
     monkeypatch.setattr(Scorer, "explain", slow)
     monkeypatch.setattr("time.perf_counter", lambda: real() + passed[0])
     density = clone(TREE).set_params(max_time=1500.0 if how == "max_time" else None)
-    n = 40 if how == "max_time" else 60
+    n = 20 if how == "max_time" else 60  # no part is begun that would end too late
     with pytest.warns(UserWarning, match=f"{how}.* ended the calibration after {n} of 80 rows"):
         part = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(
             mixed(400)

@@ -9,8 +9,9 @@ import torch
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.models.contract import FitPlan, TrainingRows
+from discrete_itd.models.contract import FITTING_SHARE, FitPlan, TrainingRows
 from discrete_itd.models.decoder_network import DecoderNetwork
+from discrete_itd.progress import Deadline
 from discrete_itd.recipes import Network
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
@@ -79,8 +80,10 @@ def training_rows(rows, *, n_valid=40):
     return TrainingRows(marginals, x[n_valid:], x[:n_valid], torch.Generator().manual_seed(0))
 
 
-def plan(max_steps=30, **options):
-    return FitPlan(TrainingPlan(max_steps=max_steps), 0, **options)
+def plan(max_steps=30, max_time=None, **options):
+    if max_time is not None:
+        options |= {"deadline": Deadline(FITTING_SHARE * max_time)}
+    return FitPlan(TrainingPlan(max_steps=max_steps, max_time=max_time), 0, **options)
 
 
 def watch(monkeypatch, describe, modules, answer=lambda _denoiser, report: report):

@@ -1,6 +1,5 @@
 """Members of a mixture of rows: which there are, what each contributes, shared time, and interrupted fits."""
 
-import dataclasses
 import functools
 import pickle
 
@@ -87,8 +86,7 @@ def test_only_a_mixture_has_members():
 def test_networks_of_a_mixture_share_the_time(monkeypatch):
     times = watch(monkeypatch, lambda _, training: training.max_time, [contract])
     shares = []
-    limited = plan(1, progress=lambda share, _: shares.append(share))
-    limited.training = dataclasses.replace(limited.training, max_time=50.0)
+    limited = plan(1, 50.0, progress=lambda share, _: shares.append(share))
     fit_recipe(RowMixture((NETWORK, Trees(), NETWORK)), training_rows(chain()), limited)
     # half for the first; it took none of it, so all is left for the second
     share = contract.FITTING_SHARE * 50.0

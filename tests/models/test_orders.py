@@ -137,8 +137,7 @@ def test_a_training_continues_with_the_order_that_it_began_with(monkeypatch, tmp
 
 @pytest.mark.usefixtures("compared")
 def test_without_time_for_a_comparison_the_order_is_the_natural_one():
-    rows, how = training_rows(mixed(200)), plan(12)
-    how.training = dataclasses.replace(how.training, max_time=1e-3)
+    rows, how = training_rows(mixed(200)), plan(12, 1e-3)
     assert SMALL.kind_of_order(rows.marginals, rows, how) == "natural"
     assert not how.run.cut
     assert not how.run.left_out
