@@ -10,6 +10,8 @@ import shlex
 from pathlib import Path
 
 import build_docs
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -183,6 +185,34 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
         )
         assert first.split()[:17] == own.split()[:17]  # then names of columns, or of members
     assert "<!doctype html>" in (tmp_path / "report.html").read_text()
+
+
+def test_the_guide_compares_a_turnover_with_the_last_ones_of_its_group():
+    """By a loop over rows, blind to later ones; in two shops whose levels cross."""
+    text = (ROOT / "discrete_itd" / "guide" / "anomalies.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "ratio" in b)
+    told = {}
+    exec(block, told)
+    random, n = np.random.default_rng(0), 300
+    days, shop = pd.date_range("2022-01-01", periods=n), np.repeat(["a", "b"], n)
+    level = np.concatenate([np.linspace(10, 40, n), np.linspace(90, 50, n)])
+    sales = pd.DataFrame({"shop": shop, "date": [*days, *days]})
+    sales["turnover"] = level + random.normal(size=2 * n)
+    found = told["with_ratio"](sales.sample(frac=1, random_state=0))
+    for i in (1, 40, 250, 590):
+        row = sales.loc[i]
+        own = sales[(sales["shop"] == row["shop"]) & (sales["date"] < row["date"])]
+        own = own[own["date"].dt.weekday == row["date"].weekday()]["turnover"][-8:]
+        expected = row["turnover"] / own.median()
+        assert found["ratio"][i] == pytest.approx(expected, nan_ok=True)
+    earlier = told["with_ratio"](sales[sales["date"] < "2022-09-01"])["ratio"]
+    pd.testing.assert_series_equal(found["ratio"][earlier.index], earlier)
+    new = pd.DataFrame({"shop": ["a", "b"], "date": days[-1] + pd.Timedelta(days=1)})
+    new["turnover"] = [40.0, 15.0]
+    both = told["with_ratio"](pd.concat([sales, new.set_axis([900, 901])]))
+    watcher = told["watcher"].set_params(denoiser="forest", false_alarm_rate=0.05)
+    watcher.fit(told["with_ratio"](sales))
+    assert watcher.predict(both.loc[[900, 901]]).tolist() == [1, -1]
 
 
 def test_the_shell_example_is_understood(tmp_path, monkeypatch, capsys):

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
-from discrete_itd.detection.labels import PRIVATE, Labels, checked_labels, divide, without_anomalies
 from discrete_itd.detection.score import FEWEST_TYPICAL, MOST_WEIGHT, Scorer, small_trees
 from discrete_itd.detection.terms import row_scores
 from discrete_itd.detection.thresholds import Threshold
@@ -75,15 +74,12 @@ class Learned:
     nats: Annotated[np.ndarray, Like("float64", "n", "C", gaps=True)]
     repeats: Annotated[np.ndarray, Like("bool", "n")]
     threshold: Threshold
-    labels: Labels | None
 
     def __post_init__(self) -> None:
         if len(self.given) != self.levels.shape[1]:
             raise ValueError(f"its groups are of columns {self.given}")
         if not 0 <= self.weight <= MOST_WEIGHT or (self.trees is None) != (self.weight == 0):
             raise ValueError(f"weight is {self.weight}")
-        if self.labels is not None and len(self.labels.weights) != self.nats.shape[1]:
-            raise ValueError(f"weights are of {len(self.labels.weights)} columns")
 
 
 @methods_in_one_thread
@@ -225,17 +221,16 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         groups: Any = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
-        """Fit the model to inliers, and calibrate it on held-out ones; weigh columns by confirmed anomalies.
+        """Fit the model to inliers, and calibrate it on held-out ones.
 
         Parameters
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
             :meth:`DiffusionDensity.fit`: the calibration rows are of a uniform sample then.
-        y : array-like of 0 and 1, shape (N,), optional
-            1 for confirmed anomalies in a table in memory: the model is neither fitted to them nor calibrated on them,
-            and the score is weighted by them as in :meth:`update`. 0 for inliers and rows without a label: if all are
-            0, nothing changes.
+        y : None
+            Ignored, as labels are: leave confirmed anomalies out of X, and give labels to a classifier of
+            :meth:`transform`.
         sample_weight : array-like of int, shape (N,), optional
             How often each row of a table in memory occurs. Repetitions of a row are copies: all are trained on, or one
             of them is a calibration row, so a large weight sharpens the density, not the p-values.
@@ -267,12 +262,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             density = self._unfitted(seed)
             fraction = self.calibration_fraction
         how: Any = {"sample_weight": sample_weight, "groups": groups}
-        X, anomalies, how = without_anomalies(X, y, self, how)
-        if anomalies is not None and fraction == 0:
-            raise ValueError("y has anomalies, which need calibration_fraction above 0")
         drawn = fraction is not None and private_forest(density.denoiser) is not None
-        if drawn and anomalies is not None:
-            raise ValueError(PRIVATE)
         saved, max_time = None, None if fraction is None else density.max_time
         words: Words = {}
         rate = self.false_alarm_rate if share is None else share
@@ -309,91 +299,24 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                     parts = parts._replace(held=held)
         own = Groups.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
-        if anomalies is not None:
-            rows = density.rows(anomalies)
-            y = np.ones(len(rows), dtype=bool)
-            scorer, own, terms, repeats = labelled(scorer, own, terms, repeats, rows, y, rate)
         if len(terms):
-            threshold = self._calibrated(scorer, own, terms, repeats)
+            name = "false_alarm_rate" if share is None else "contamination"
+            # rounding must not cause an alarm
+            known = thresholds.lowered(row_scores(terms), scorer.rounding)
+            threshold = thresholds.at_lowest_rate(known, rate, name)
+            threshold = own.with_offsets(threshold, known, rate, None).among(known, repeats)
         else:
             seen = scorer.score(rows.take(parts.rest[:SEEN_ROWS]))
             offset = np.quantile(seen, rate)
             if (seen == offset).any():
                 offset = thresholds.lowered(offset, scorer.rounding)
             threshold = thresholds.at_offset(row_scores(terms), float(offset))
-            threshold = replace(threshold, contaminated=share is not None)
-        self._set_fitted(scorer, own, terms, repeats, replace(threshold, drawn=drawn))
+        threshold = replace(threshold, contaminated=share is not None, drawn=drawn)
+        self._set_fitted(scorer, own, terms, repeats, threshold)
         is_interrupted = density.model_.stopped == "interrupted"
         if saved is not None and saved is not checkpoint and not is_interrupted:
             saved.remove()
         return self
-
-    def update(self, X: Any, y: Any) -> Self:
-        """Weigh the columns of the score by rows that were checked, and calibrate it anew.
-
-        Confirmed anomalies, and rows like them, get a smaller score and p-value, false alarms a larger one: the term of
-        each column gets a weight, eq. (19) of :mod:`discrete_itd.detection.labels`. Weights are those of all labels so
-        far, however they came; the model, its answers and :meth:`transform` remain the same.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-            Rows that were checked, like the alarms of a day.
-        y : array-like of 0 and 1, shape (N,)
-            1 for a confirmed anomaly, 0 for a false alarm.
-
-        Raises
-        ------
-        ValueError
-            Naming another value of y; if there are less than two calibration rows; or if the model is private.
-
-        Notes
-        -----
-        With the first label a third of the calibration rows, at most 1 000, become examples of inliers without a label.
-        p-values are those among the others, and stay valid. The threshold is set at ``false_alarm_rate`` (or
-        ``contamination``) again, with a UserWarning if the calibration rows left are too few. A :class:`DriftWatch`
-        has to begin anew. A file then also holds the nats by column of the rows that were checked.
-
-        Examples
-        --------
-        >>> random = np.random.default_rng(0)
-        >>> train, day = (pd.DataFrame(random.standard_t(3, (n, 2)), columns=["a", "b"]) for n in (1000, 400))
-        >>> detector = DiffusionOutlierDetector(denoiser="independent", random_state=0).fit(train)
-        >>> alarms = day[detector.p_values(day) < 0.05]
-        >>> is_anomaly = alarms["a"].abs() > alarms["b"].abs()  # which is found when they are checked
-        >>> nats = detector.update(alarms, is_anomaly).explain(pd.DataFrame({"a": [9.0], "b": [9.0]}))
-        >>> bool(nats.at[0, "a"] > 3 * nats.at[0, "b"])
-        True
-        """
-        rows, y = self._rows(X), checked_labels(y)
-        if self.threshold_.drawn:
-            raise ValueError(PRIVATE)
-        check_consistent_length(rows, y)
-        if not len(rows):
-            return self
-        state = self._scorer, self._groups, self._terms, self._repeats
-        scorer, groups, terms, repeats = labelled(*state, rows, y, self._rate[1])
-        threshold = self._calibrated(scorer, groups, terms, repeats)
-        return self._set_fitted(scorer, groups, terms, repeats, threshold)
-
-    def _calibrated(
-        self, scorer: Scorer, groups: Groups, terms: pd.DataFrame, repeats: np.ndarray
-    ) -> Threshold:
-        """The threshold of calibration rows with these ``terms`` (12), at the rate of the parameters."""
-        name, rate = self._rate
-        scores = row_scores(scorer.weighted(terms.to_numpy()))
-        known = thresholds.lowered(scores, scorer.rounding)  # rounding must not cause an alarm
-        threshold = thresholds.at_lowest_rate(known, rate, name)
-        threshold = groups.with_offsets(threshold, known, rate, None).among(known, repeats)
-        return replace(threshold, contaminated=name == "contamination")
-
-    @property
-    def _rate(self) -> tuple[str, float]:
-        """The parameter that sets the threshold, and its value."""
-        share = self._check_parameters()
-        if share is None:
-            return "false_alarm_rate", self.false_alarm_rate
-        return "contamination", share
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
@@ -458,9 +381,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """Assign the results of a fit, once all of it has succeeded; ``terms`` (n, C) of (12) are calibration rows'."""
         self.density_, self._scorer = scorer.density, scorer
         self._groups, self._repeats = groups, repeats
-        nats = scorer.weighted(terms.to_numpy())
-        self._terms, self._nats = terms, pd.DataFrame(nats, columns=terms.columns)
-        self.calibration_scores_ = row_scores(nats)
+        self._nats, self.calibration_scores_ = terms, row_scores(terms)
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
             self.feature_names_in_ = self.density_.feature_names_in_
@@ -677,7 +598,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     @in_kind
     def explain(self, X: Any = None, *, relative: bool = False) -> pd.DataFrame:
-        """The score by column, the terms s of (12) times their weights (19): which columns make a row anomalous.
+        """The score by column, the terms s of (12): which columns make a row anomalous.
 
         Parameters
         ----------
@@ -708,8 +629,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     def transform(self, X: Any) -> np.ndarray:
         """Nats by column, the terms s of (12), and their sum: features for a supervised model.
 
-        No label changes them. In a pipeline, labels of 0 and 1 go to both: ``make_pipeline(detector, classifier).fit(X,
-        y)``. With the table's own columns, use a ``sklearn.compose.make_column_transformer`` or ``FeatureUnion``.
+        Labels of checked rows go to a model of these features: of a fitted detector, ``make_pipeline(FrozenEstimator(
+        detector), classifier).fit(X, y)`` does not fit the detector to the anomalies among X. With the table's own
+        columns, use a ``sklearn.compose.make_column_transformer`` or ``FeatureUnion``.
 
         Returns
         -------
@@ -738,7 +660,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             that is more likely wrong than right has no line, even if it raises an alarm: then it is the combination of
             its cells that is rare. With ``given``, no cell of a given column is named as a reason (it may be one in
             conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and where it is False, the first sentence says so.
-            With ``contamination`` or labels reasons, like :meth:`expected` values, are those of ``density_`` alone.
+            With ``contamination`` reasons, like :meth:`expected` values, are those of ``density_`` alone.
         """
         check_is_fitted(self)
         rows, groups = self._rows(X), self._groups
@@ -835,10 +757,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             levels=groups.calibration,
             trained=groups.trained,
             fewest=groups.fewest,
-            nats=self._terms.to_numpy(dtype=float),
+            nats=self._nats.to_numpy(dtype=float),
             repeats=self._repeats,
             threshold=self.threshold_,
-            labels=self._scorer.labels,
         )
 
     @_learned.setter
@@ -854,7 +775,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         if found.trees is not None:
             unbuilt = cast(Any, found.trees)
             trees = unbuilt(encoder.codebook().to(unbuilt.dtype)).to(density.model_.device)
-        scorer = Scorer(density, given, found.quantiles, trees, found.weight, found.labels)
+        scorer = Scorer(density, given, found.quantiles, trees, found.weight)
         self._set_fitted(scorer, groups, terms, found.repeats, found.threshold)
         if found.is_frozen:
             self.density = FrozenEstimator(density)
@@ -865,26 +786,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
-
-
-def labelled(
-    scorer: Scorer,
-    groups: Groups,
-    terms: pd.DataFrame,
-    repeats: np.ndarray,
-    rows: Rows,
-    is_anomaly: np.ndarray,
-    rate: float,
-) -> tuple[Scorer, Groups, pd.DataFrame, np.ndarray]:
-    """The scorer, and what is known of calibration rows, after some ``rows`` got labels, bool (N,)."""
-    labels = scorer.labels
-    if labels is None:
-        unlabelled, left = divide(len(terms), scorer.model.seed)
-        labels = Labels.none(np.nan_to_num(terms.to_numpy()[unlabelled]))
-        terms = terms.iloc[left].reset_index(drop=True)
-        groups, repeats = groups.take(left), repeats[left]
-    labels = labels.with_rows(scorer.terms(rows), is_anomaly, rate)
-    return replace(scorer, labels=labels), groups, terms, repeats
 
 
 def terms_in_time(

@@ -161,10 +161,6 @@ class Groups:
         fewest = max(1, math.ceil(1 / rate - 1 - 1e-9))
         return cls(columns, density.encoder_.schema, levels[parts.held], trained, fewest)
 
-    def take(self, calibration: np.ndarray) -> Groups:
-        """The groups if only the calibration rows at these positions are."""
-        return replace(self, calibration=self.calibration[calibration])
-
     # -- which rows are compared ------------------------------------------------------------------
 
     @cached_property

@@ -44,8 +44,7 @@ from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.forest import ForestDenoiser
 from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.detection.labels import Labels
-from discrete_itd.detection.terms import rounding_of, row_scores, terms, weighted
+from discrete_itd.detection.terms import rounding_of, row_scores, terms
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
@@ -71,7 +70,7 @@ class Scorer:
 
     Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (2, C') are the least nats and
     the q of every internal column, by default computed at the first score; ``trees`` are :func:`small_trees`, whose
-    code lengths are averaged with those of the model, with ``weight``; ``labels`` have the weights (19) of columns.
+    code lengths are averaged with those of the model, with ``weight``.
     """
 
     density: DiffusionDensity
@@ -79,7 +78,6 @@ class Scorer:
     quantiles: np.ndarray | None = None
     trees: ForestDenoiser | None = None
     weight: float = 0.0
-    labels: Labels | None = None
     # terms of rows by column, of a model with a number of evaluations
     _known: WeakKeyDictionary[Rows, tuple[Model, int, np.ndarray]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
@@ -115,15 +113,11 @@ class Scorer:
 
         NaN where a cell is missing and its being missing has no probability, and in given columns.
         """
-        return rows.table(self.weighted(self.terms(rows)))
+        return rows.table(self.terms(rows).copy())
 
     def score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of :meth:`explain`, to the last bit: float64, shape (N,); higher is more typical."""
-        return row_scores(self.weighted(self.terms(rows)))
-
-    def weighted(self, terms: np.ndarray) -> np.ndarray:
-        """Terms (N, C) times the weights (19)."""
-        return weighted(terms, None if self.labels is None else self.labels.weights)
+        return row_scores(self.terms(rows))
 
     def terms(self, rows: Rows) -> np.ndarray:
         """The terms s of (12), (N, C), computed once unless the density has changed since."""
@@ -169,7 +163,7 @@ class Scorer:
     def rounding(self) -> float:
         """:func:`rounding_of` the floating type of the model."""
         eps = torch.finfo(self.denoiser.codebook.known_snr.dtype).eps
-        return rounding_of(eps, None if self.labels is None else self.labels.weights)
+        return rounding_of(eps)
 
     # -- model ---------------------------------------------------------------------------
 

@@ -22,21 +22,16 @@ def softplus(z: np.ndarray) -> np.ndarray:
     return np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
 
 
-def weighted(terms: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Terms (N, C) times the weights (19) of columns, 1 if None, rounded like these: a copy."""
-    return np.rint(terms * (1.0 if weights is None else weights) / STEP) * STEP
-
-
 def row_scores(nats: pd.DataFrame | np.ndarray) -> np.ndarray:
     """The scores (N,) of rows whose terms s of (12) are ``nats`` (N, C); NaN terms are ignored."""
     return 0.0 - np.nansum(np.asarray(nats, dtype=float), 1)
 
 
-def rounding_of(eps: float, weights: np.ndarray | None = None) -> float:
+def rounding_of(eps: float) -> float:
     """Bound on the rounding error of a score, relative to 1 + |score|, of a floating type with the spacing eps at 1.
 
     Denoiser calls of constant shape make scores of equal rows equal to the last bit where this is tested, but no
     library of matrix products guarantees it. The relative error of n roundings is at most n times the unit roundoff
     of the floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
     """
-    return ROUNDINGS * eps / 2 * (1.0 if weights is None else max(1.0, weights.max()))
+    return ROUNDINGS * eps / 2

@@ -438,8 +438,8 @@ class DriftWatch:
         Raises
         ------
         ValueError, TypeError
-            Naming the column, if it is absent or holds a value that its kind cannot take. If the detector was fitted or
-            updated since the watch began. No row is watched then.
+            Naming the column, if it is absent or holds a value that its kind cannot take. If the detector was fitted
+            again since the watch began. No row is watched then.
         """
         if not np.array_equal(self._scores, self.detector.calibration_scores_):
             raise ValueError("the detector has other calibration rows than when the watch began")

@@ -21,11 +21,8 @@ with gaps whose values are all whole is one of integers, for readers make floats
 truth values or times is what these are, and text of money, percentages, decimal commas or dates is numbers or times
 where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing cell is NaN and is never an error. Identifiers
 and free text are left out of a model (:func:`discrete_itd.encoders.inference.left_out_as`). "date.hour", "date.weekday"
-and "date.month" are parts of a column of points in time (:mod:`discrete_itd.encoders.time_parts`);
-:class:`GroupLags` adds columns of earlier rows of a row's own group.
+and "date.month" are parts of a column of points in time (:mod:`discrete_itd.encoders.time_parts`).
 """
-
-from typing import TYPE_CHECKING, Any
 
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
 from discrete_itd.encoders.column import Column
@@ -36,21 +33,8 @@ from discrete_itd.encoders.numeric import Bins, Continuous
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import ABSENT, PRESENT, TableEncoder
 
-if TYPE_CHECKING:
-    from discrete_itd.encoders.lags import GroupLags
-
 __all__ = [
     "ABSENT", "FLOAT_KIND", "KINDS", "MANY_CATEGORIES", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN", "Bins",
-    "Categories", "Column", "Continuous", "GroupLags", "Notation", "Rows", "TableEncoder", "as_frame",
+    "Categories", "Column", "Continuous", "Notation", "Rows", "TableEncoder", "as_frame",
     "check_column_spec", "number", "written",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    """``GroupLags``, whose base is scikit-learn's, is imported at its first use."""
-    if name != "GroupLags":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from discrete_itd.encoders import lags
-
-    globals()[name] = lags.GroupLags
-    return lags.GroupLags

@@ -137,12 +137,6 @@ def _calibration(detector: Any, given: Sequence[Any], scorer: Any) -> list[str]:
         lines.append(
             f"* {scorer.weight:.0%} of these nats are those of trees of few training rows each"
         )
-    if scorer.labels is not None:
-        y, w = scorer.labels.is_anomaly, scorer.labels.weights
-        lines.append(
-            f"* weights of columns, {w.min():.2f} to {w.max():.2f}, by {len(y)} checked rows, of which {y.sum()} are"
-            " anomalies (19)"
-        )
     lines.append(f"* threshold: {detector.threshold_}")
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]

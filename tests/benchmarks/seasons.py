@@ -29,10 +29,8 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.pipeline import make_pipeline
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.encoders import GroupLags
 from tests.benchmarks.tables import machine, markdown
 
 RATE, TEST_DAYS = 0.01, 90
@@ -96,15 +94,31 @@ def detector(
     given: list[str] | None = None,
     parts: dict[str, None] | None = None,
     drop: tuple[str, ...] = (),
-    lags: GroupLags | None = None,
+    earlier: Callable[[pd.DataFrame], pd.Series] | None = None,
 ) -> Judged:
-    """A detector, with earlier rows of the shop by ``lags``."""
+    """A detector, with a column of ``earlier`` rows."""
     density = DiffusionDensity(denoiser=denoiser, column_types=parts)
     own = DiffusionOutlierDetector(density, given=given, false_alarm_rate=RATE, random_state=seed)
-    model = own if lags is None else make_pipeline(lags, own)
-    model.fit(train.drop(columns=[*drop]))
+    if earlier is not None:
+        rows = pd.concat([train, new], ignore_index=True)
+        rows["earlier"] = earlier(rows)
+        train, new = rows[: len(train)], rows[len(train) :]
+    own.fit(train.drop(columns=[*drop]))
     X = new.drop(columns=[*drop])
-    return -model.score_samples(X), model.predict(X) == -1
+    return -own.score_samples(X), own.predict(X) == -1
+
+
+def mean_of_last(rows: pd.DataFrame, k: int) -> pd.Series:
+    """Mean turnover of the last k rows of the shop; rows are in the order of time."""
+    group = rows.groupby("shop")["turnover"]
+    return group.transform(lambda own: own.shift().rolling(k, min_periods=1).mean())
+
+
+def ratio_to_last(rows: pd.DataFrame, k: int, part: str) -> pd.Series:
+    """Turnover over the median of the last k rows of the same shop and part of time."""
+    group = rows.groupby(["shop", getattr(rows["date"].dt, part)])["turnover"]
+    median = group.transform(lambda own: own.shift().rolling(k, min_periods=1).median())
+    return rows["turnover"] / median.where(median > 0)
 
 
 def features(frame: pd.DataFrame, shops: list[str]) -> np.ndarray:
@@ -176,7 +190,6 @@ def methods(denoiser: str, part: str) -> dict[str, Callable[..., Judged]]:
     """Every method by its name."""
     both = ["shop", f"date.{part}"]
     own = partial(detector, denoiser=denoiser)
-    lags = partial(GroupLags, "turnover", time="date", lags=())
     return {
         "IsolationForest, pooled": isolation,
         "IsolationForest, pooled, less the shop's median": partial(isolation, relative=True),
@@ -187,9 +200,9 @@ def methods(denoiser: str, part: str) -> dict[str, Callable[..., Judged]]:
         f"detector, {part} for the date": partial(own, parts={both[1]: None}),
         "detector, given shop": partial(own, given=["shop"], drop=("date",)),
         f"detector, given shop and {part}": partial(own, given=both),
-        "the same, mean of 28 rows": partial(own, given=both, lags=lags(by="shop", means=(28,))),
+        "the same, mean of 28 rows": partial(own, given=both, earlier=partial(mean_of_last, k=28)),
         f"the same, ratio to 8 of the {part}": partial(
-            own, given=both, lags=lags(by=both, ratios=(8,))
+            own, given=both, earlier=partial(ratio_to_last, k=8, part=part)
         ),
     }
 
