@@ -116,7 +116,8 @@ def mean_of_last(rows: pd.DataFrame, k: int) -> pd.Series:
 
 def ratio_to_last(rows: pd.DataFrame, k: int, part: str) -> pd.Series:
     """Turnover over the median of the last k rows of the same shop and part of time."""
-    group = rows.groupby(["shop", getattr(rows["date"].dt, part)])["turnover"]
+    at = getattr(rows["date"].dt, {"weekday": "day_of_week"}.get(part, part))
+    group = rows.groupby(["shop", at])["turnover"]
     median = group.transform(lambda own: own.shift().rolling(k, min_periods=1).median())
     return rows["turnover"] / median.where(median > 0)
 
