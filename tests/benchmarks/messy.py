@@ -268,8 +268,9 @@ def by_command(
         with Clock() as scored:
             subprocess.run([*command, *score, *files.options], check=True, timeout=PATIENCE)
         table = pd.read_csv(out)
+    bad = table["unreadable"].notna() if "unreadable" in table else False
     reason = table["reason"].fillna("")
-    return answers(table["score"], table["alarm"], reason), fitted, scored
+    return answers(table["score"], table["alarm"], reason, bad), fitted, scored
 
 
 def in_python(
@@ -413,16 +414,12 @@ def rival(method: str, x: np.ndarray, seed: int) -> Callable[[np.ndarray], np.nd
     return lambda new: -np.asarray(model.decision_function(new))
 
 
-def answers(score: Any, alarm: Any, reason: Any) -> pd.DataFrame:
-    """One table of answers, whoever gave them; without alarms and reasons where there are none.
-
-    An alarm is True, False or "unreadable".
-    """
+def answers(score: Any, alarm: Any, reason: Any, unreadable: Any = False) -> pd.DataFrame:
+    """One table of answers, whoever gave them; without alarms and reasons where there are none."""
     table = pd.DataFrame({"score": np.asarray(score)})
     if alarm is not None:
-        said = pd.Series(np.asarray(alarm)).astype(str).str.lower()
-        table["alarm"], table["unreadable"] = said != "false", said == "unreadable"
-        table["reason"] = np.asarray(reason)
+        table["alarm"], table["reason"] = np.asarray(alarm, bool), np.asarray(reason)
+        table["unreadable"] = unreadable
     return table
 
 
