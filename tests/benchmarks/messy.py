@@ -58,7 +58,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from discrete_itd import DiffusionOutlierDetector
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from tests.benchmarks import data
 from tests.benchmarks.tables import mean_and_error
 
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[None], help="of history.csv")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seed", type=int, default=0, help="of the fit")
+    parser.add_argument("--max-time", type=float, help="seconds of the fits of this package")
     parser.add_argument("--seeds", type=int, nargs="+", help="of files that are written anew")
     asked = parser.parse_args()
     if (asked.folder is None) == (asked.seeds is None):
@@ -131,7 +132,7 @@ def main() -> None:
     for n_rows in asked.rows:
         of_folders = []
         for folder in folders:
-            found = measured(files, folder, n_rows, asked.only, asked.seed)
+            found = measured(files, folder, n_rows, asked.only, asked.seed, asked.max_time)
             print(found.fillna("").to_string(), flush=True)
             of_folders.append(found)
         if len(of_folders) > 1:
@@ -140,7 +141,12 @@ def main() -> None:
 
 
 def measured(
-    files: Files, folder: Path, n_rows: int | None, methods: list[str], seed: int
+    files: Files,
+    folder: Path,
+    n_rows: int | None,
+    methods: list[str],
+    seed: int,
+    max_time: float | None,
 ) -> pd.DataFrame:
     """What is printed of the files of one folder: a column of each method."""
     truth = files.labels(folder)
@@ -154,12 +160,12 @@ def measured(
             continue
         if method == "raw":
             try:
-                answers, fit, score = by_command(files, folder, n_rows, seed)
+                answers, fit, score = by_command(files, folder, n_rows, seed, max_time)
             except subprocess.TimeoutExpired:
                 lines[method] = {"fit min": f"more than {PATIENCE / 60:g}"}
                 continue
         elif method == "cleaned":
-            answers, fit, score = in_python(history, tomorrow, seed)
+            answers, fit, score = in_python(history, tomorrow, seed, max_time)
         else:
             answers, fit, score = by_rival(method, history, tomorrow, seed)
         lines[method] = {
@@ -247,7 +253,7 @@ def cleaned(path: Path) -> pd.DataFrame:
 
 
 def by_command(
-    files: Files, folder: Path, n_rows: int | None, seed: int
+    files: Files, folder: Path, n_rows: int | None, seed: int, max_time: float | None
 ) -> tuple[pd.DataFrame, Clock, Clock]:
     """The raw files by the command."""
     with tempfile.TemporaryDirectory() as place:
@@ -262,6 +268,8 @@ def by_command(
             history.write_bytes(b"".join(lines))
         command = [sys.executable, "-m", "discrete_itd"]
         fit = ["fit", str(history), "--out", model, "--detector", "--seed", str(seed)]
+        if max_time is not None:
+            fit += ["--max-time", str(max_time)]
         score = ["score", model, str(folder / "tomorrow.csv"), "--out", out, "--reasons"]
         with Clock() as fitted:
             subprocess.run([*command, *fit, *files.options], check=True, timeout=PATIENCE)
@@ -274,11 +282,12 @@ def by_command(
 
 
 def in_python(
-    history: pd.DataFrame, tomorrow: pd.DataFrame, seed: int
+    history: pd.DataFrame, tomorrow: pd.DataFrame, seed: int, max_time: float | None
 ) -> tuple[pd.DataFrame, Clock, Clock]:
     """The cleaned tables in this process."""
     with Clock() as fitted:
-        detector = DiffusionOutlierDetector(random_state=seed).fit(history)
+        density = DiffusionDensity(max_time=max_time)
+        detector = DiffusionOutlierDetector(density, random_state=seed).fit(history)
     with Clock() as scored:
         rows = detector.density_.rows(tomorrow)
         score, alarm = detector.score_samples(rows), detector.predict(rows) == -1
