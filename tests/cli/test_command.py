@@ -170,7 +170,7 @@ def test_fit(place, capsys):
     assert "t.csv: 40 rows, 4 columns" in out
     assert " 0.0% " in out
     assert "training: 2 steps (max_steps), best after " in out
-    assert "nats per row better than independent columns (on 4 rows)\nwrote " in out
+    assert "nats per row better than independent columns (on 4 rows; a nat is a factor" in out
     assert out.splitlines()[-1].startswith("wrote new.safetensors in ")
     model = DiffusionDensity.load(place / "new.safetensors")
     colour, size, zip_code, fresh = model.encoder_.schema
@@ -197,7 +197,7 @@ def test_the_denoiser_that_is_named_is_fitted(place, capsys, name):
         order = np.random.RandomState(model.model_.seed).permutation(40)
         first, best = (-d.log_prob(x[order[:4]]).double().mean().item() for d in nats)
         assert f"held-out rows: {first - best:.3f} ± " in out
-        assert " nats per row better than independent columns (on 4 rows)" in out
+        assert " nats per row better than independent columns (on 4 rows; a nat" in out
 
 
 @pytest.mark.usefixtures("place")
