@@ -6,12 +6,14 @@ Each command reads files and writes complete files or none. An error of the user
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from discrete_itd.cli.messages import UserError, note, one_line
 from discrete_itd.cli.options import parse
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"discrete-itd: error: {one_line(error)}", file=sys.stderr)
             return 2
         try:
-            code = _run(args)
+            code = _run(args, is_process=argv is None)
             if sys.stdout is not None:  # it is closed
                 sys.stdout.flush()
         except BrokenPipeError:  # the reader, like head, has closed the pipe
@@ -57,14 +59,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code or 0
 
 
-def _run(args: Namespace) -> int | None:
+def _run(args: Namespace, *, is_process: bool) -> int | None:
     """Run one command; its exit code."""
     from discrete_itd.progress import lines_now_and_then
     from discrete_itd.validation import from_shell
 
     module, function = COMMANDS[args.command]
     with lines_now_and_then(), from_shell():
-        return getattr(import_module(f"discrete_itd.cli.{module}"), function)(args)
+        return getattr(_imported(module, stays=is_process), function)(args)
+
+
+def _imported(module: str, *, stays: bool) -> ModuleType:
+    """A module of the command, with all that it imports.
+
+    These objects are searched for garbage neither meanwhile nor, if they ``stay``, ever: at the end of a process alone
+    that takes as long as the import of pandas.
+    """
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return import_module(f"discrete_itd.cli.{module}")
+    finally:
+        if stays:
+            gc.freeze()
+        if is_enabled:
+            gc.enable()
 
 
 # module and function of each command

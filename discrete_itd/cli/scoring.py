@@ -47,6 +47,7 @@ from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold, percent
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
+from discrete_itd.estimators import TOLERATED, large_errors
 from discrete_itd.storage.files import locked
 from discrete_itd.validation import warn
 
@@ -75,8 +76,6 @@ def score(args: argparse.Namespace) -> None:
         tally = run(args, Scoring(args, model, threshold, reader))
     n_rows = tally["rows"]
     if args.max_stderr is not None and tally["above"]:
-        from discrete_itd.estimators import large_errors
-
         warn(large_errors(tally["above"], n_rows, "rows", args.max_stderr))
     mean = ""
     if n_rows:
@@ -196,8 +195,6 @@ class Scoring:
                 "squares": float(nats @ nats),
             }
             if self._args.max_stderr is not None:
-                from discrete_itd.estimators import TOLERATED
-
                 above = scores["stderr"].to_numpy() > TOLERATED * self._args.max_stderr
                 sums["above"] = int(above.sum())
             if "alarm" in scores:

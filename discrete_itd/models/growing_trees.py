@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.tree import ExtraTreeRegressor
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
@@ -39,6 +38,10 @@ def grow(
     A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row. Leaves have
     at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by default all trees are grown on all rows.
     """
+    from sklearn.tree import (
+        ExtraTreeRegressor,  # takes longer to import than a small table to score
+    )
+
     rng = np.random.default_rng(seed)
     levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
     used = sorted([*finite, *reals])

@@ -8,10 +8,9 @@ however it is divided into batches.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -25,7 +24,11 @@ from discrete_itd.detection.answers import (
     checked_outputs,
     density_of,
 )
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.files import content_digest
+from discrete_itd.storage.stored import load_one_of
+from discrete_itd.threads import threads_set
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
@@ -192,7 +195,8 @@ def _score(scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], ba
         raise ValueError(
             f"column {name!r}: also the name of an answer; give prefix=, or leave it out of keep="
         )
-    with _threads(scoring.n_threads):
+    n_threads = scoring.n_threads
+    with nullcontext() if n_threads is None else threads_set(n_threads):
         frame = _frame(batch, _positions_of_model(model, names)).set_axis(known, axis=1)
         rows = density_of(model).rows(frame.reset_index(drop=True)) if len(frame) else None
         found = answers(model, rows, outputs, n_reasons=scoring.n_reasons)
@@ -286,18 +290,5 @@ def read_model(
     path: str | os.PathLike[str], device: str = "auto", trusted: Sequence[type] = ()
 ) -> Estimator:
     """The density or the detector in a file."""
-    from discrete_itd.detection.detector import DiffusionOutlierDetector
-    from discrete_itd.estimators import DiffusionDensity
-    from discrete_itd.storage.stored import load_one_of
-
     classes = DiffusionDensity, DiffusionOutlierDetector
     return load_one_of(path, classes, device=device, trusted=trusted)
-
-
-def _threads(n: int | None) -> AbstractContextManager[None]:
-    """Within the block, torch uses at most n threads, if it is there."""
-    if n is None or sys.modules.get("torch") is None:
-        return nullcontext()
-    from discrete_itd.threads import threads_set
-
-    return threads_set(n)

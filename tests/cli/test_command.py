@@ -552,6 +552,30 @@ def test_help_imports_no_torch():
     assert err.endswith("(see discrete-itd fit --help)\n\n")
 
 
+SCORED = """
+import sys
+import torch, pandas, sklearn.base, sklearn.utils.validation
+before = set(sys.modules)
+from discrete_itd.cli import main
+assert main("score m.safetensors t.csv --out s.csv".split()) == 0
+for name in sys.modules.keys() - before:
+    if name.partition(".")[0] not in sys.stdlib_module_names | {"discrete_itd"}:
+        print(".".join(name.split(".")[:2]))
+"""
+BESIDE = {"safetensors", "tqdm", "pyarrow", "narwhals", "sklearn.frozen", "sklearn.utils"}
+
+
+@pytest.mark.usefixtures("place")
+def test_a_score_imports_little():
+    """Beside torch, pandas and scikit-learn's base: no trees, no compiler, no plots."""
+    table().to_csv("t.csv", index=False)
+    DiffusionDensity(denoiser="forest", random_state=0).fit(table()).save("m.safetensors")
+    out, err = process("-c", SCORED).communicate()
+    assert not err
+    found = out.splitlines()[1:]
+    assert [name for name in found if not {name, name.partition(".")[0]} & BESIDE] == []
+
+
 def test_the_options_name_all_notations_and_denoisers():
     """Their names are repeated in a module that imports nothing."""
     assert (encoders.NOTATIONS, tuple(recipes.NAMES)) == (NOTATIONS, DENOISERS)
