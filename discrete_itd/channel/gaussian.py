@@ -15,6 +15,7 @@ from discrete_itd.channel.noise import add_gumbel
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 
 SMALL = 1e-300  # least probability
+NARROW = 2e-4  # distance of two standardised bounds below which the density between them is an exponential function
 FARTHEST = 1e30  # largest surprisal, nats
 NEWTON_STEPS = 5  # for quantiles in a tail whose mass is below the smallest float
 HALVINGS = 32  # of an interval of a few units that contains a quantile
@@ -320,11 +321,23 @@ def _mirrored(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def log_between(low: Tensor, high: Tensor) -> Tensor:
-    """Log-probability of a standard normal variable between bounds (float64), nats."""
+    r"""Log-probability of a standard normal variable between bounds (float64), nats.
+
+    Between bounds so close that differences lose digits, of middle m and half-width h, it is
+    :math:`\log\varphi(m) + \log 2h + \log(\sinh(mh)/mh)` to within :math:`h^2/6`.
+    """
     _, low, high = _mirrored(low, high)
     most = torch.special.log_ndtr(high)
     less = (torch.special.log_ndtr(low) - most).clamp_max(-SMALL)
-    return most + (-torch.expm1(less)).log()
+    width = high - low
+    close = width < NARROW
+    middle = torch.where(close, (low + high) / 2, 0.0)
+    fall = (
+        (middle * width).abs().clamp_min(SMALL)
+    )  # 2mh: log sinh(mh)/mh = mh + log (1 - exp(-2mh))/2mh
+    narrow = log_normal(middle) + width.clamp_min(SMALL).log()
+    narrow = narrow + fall / 2 + (-torch.expm1(-fall) / fall).log()
+    return torch.where(close, narrow, most + (-torch.expm1(less)).log())
 
 
 def _quantile(u: Tensor, mean: Tensor, sd: Tensor, *bounds: Tensor) -> Tensor:

@@ -224,13 +224,14 @@ class ForestDenoiser(Denoiser):
         derived = {
             "_of_splits": of_splits,
             "_log_weights": of_splits.sum(1) + self.log_shares[splits.tree[splits.leaves]],
-            "_inverse_sd": (1 / sd).to(self.var),
+            # float64, as the exponents: a box in a tail has large ones, whose difference is the log-density
+            "_inverse_sd": 1 / sd,
             "_constant": math.log1p(-self.wide) - sd.log() - 0.5 * math.log(2 * math.pi) - log_mass,
             # of the wide Gaussian in the box
-            "_log_wide": math.log(self.wide) - log_between(low / WIDE_SD, high / WIDE_SD),
+            "_log_wide": math.log(self.wide / WIDE_SD) - log_between(low / WIDE_SD, high / WIDE_SD),
         }
         for name, data in derived.items():
-            self.register_buffer(name, data.to(self.var), persistent=False)
+            self.register_buffer(name, data, persistent=False)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -338,10 +339,10 @@ class ForestDenoiser(Denoiser):
         return cells if pairs.row is None else cells.masked_fill_(pairs.level == n_points, 0.0)
 
     def _number_cells(self, pairs: Pairs) -> Tensor:
-        z = (pairs.reals - self.means[pairs.leaf]) * self._inverse_sd[pairs.leaf]
+        reals = pairs.reals.double()
+        z = (reals - self.means[pairs.leaf]) * self._inverse_sd[pairs.leaf]
         cells = self._constant[pairs.leaf] - 0.5 * z.square()
-        far = log_normal(pairs.reals / WIDE_SD) - math.log(WIDE_SD)
-        far = far + self._log_wide[pairs.leaf]
+        far = log_normal(reals / WIDE_SD) + self._log_wide[pairs.leaf]
         top = torch.maximum(cells, far)  # the rounding of logaddexp depends on position
         cells = top + ((cells - top).exp() + (far - top).exp()).log()
         return cells if pairs.row is None else cells.masked_fill_(pairs.reals.isnan(), 0.0)

@@ -14,6 +14,7 @@ from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
 ROWS = 4096  # counted at once
 FLAT = 10.0  # widths of a box that the standard deviation of a Gaussian in it may have: then it is flat
+LEAST_VAR = 1e-30  # of a Gaussian in a box that is narrower still: a positive number in float32
 PRIOR_VAR = 0.25  # of a continuous column without numbers; they are scaled to this variance
 # pseudo-counts of the rows of a node, of the marginal distribution and, for moments, of that in the node above; and the
 # share of the wide Gaussians: by held-out rows of plants, mushroom, adult, jester and four tables of numbers
@@ -198,14 +199,15 @@ def untruncated(mean: Tensor, var: Tensor, low: Tensor, high: Tensor) -> tuple[T
     """Gaussians (float64) that have approximately these moments when they are truncated to boxes.
 
     The moments of a box's uniform distribution are divided out: right for boxes much wider than the Gaussian, and for a
-    Gaussian so wide that it is flat in the box.
+    Gaussian so wide that it is flat in the box. Distances are from the box's centre: it may be far from 0 and narrow.
     """
     width = high - low
     finite = width.isfinite()
-    box = torch.where(finite, 12 / width.square(), 0.0)
-    precision = torch.maximum(1 / var - box, torch.where(finite, 1 / (FLAT * width).square(), 0.0))
-    centre = torch.where(finite, (low + high) / 2, 0.0)
-    return (mean / var - box * centre) / precision, 1 / precision
+    flat = torch.where(finite, (FLAT * width).square(), torch.inf)
+    after = 1 / (1 / var - torch.where(finite, 12 / width.square(), 0.0)).clamp_min(1 / flat)
+    after = after.clamp_min(LEAST_VAR)
+    centre = torch.where(finite, (low + high) / 2, mean)
+    return centre + (mean - centre) * after / var, after
 
 
 def noise(row: Tensor, node: Tensor, seed: int) -> Tensor:
