@@ -148,6 +148,14 @@ class Continuous:
         bent = np.where(w < 0, 1 - self.power, self.power - 1) * np.log1p(np.abs(w))
         return z, log_slope + bent - math.log(self.spread)
 
+    def log_resolution(self, x: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Logarithm of the least distance between two different training cells, encoded at places ``at`` (n,).
+
+        ``x`` (N,) are the encoded training cells; infinite without two different ones, NaN at missing cells.
+        """
+        apart = np.diff(np.unique(self.decode(x[~np.isnan(x)])))
+        return math.log(apart.min(initial=math.inf)) + self.slope(self.decode(at))[1]
+
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws: :meth:`settled`."""
         from scipy.special import inv_boxcox1p  # scipy takes longer to import than a table to score

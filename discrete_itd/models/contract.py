@@ -147,7 +147,8 @@ class TrainingRows:
 
     ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C), or a uniform sample of them;
     ``x_valid`` (N', C) are held-out rows; NaN where a cell is missing. The generator, on the device of the rows, is for
-    exact denoisers: networks have their own. ``stream`` has all training rows, if ``x`` is a sample.
+    exact denoisers: networks have their own. ``stream`` has all training rows, if ``x`` is a sample. No model has less
+    than ``least_nats`` per held-out row.
     """
 
     marginals: MarginalDenoiser
@@ -155,6 +156,7 @@ class TrainingRows:
     x_valid: Tensor
     generator: torch.Generator
     stream: RowSource | None = None
+    least_nats: float = -math.inf
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
     failed: set[Hashable] = field(default_factory=set, init=False, repr=False)
 
@@ -236,13 +238,13 @@ class TrainingRows:
         stream = None if self.stream is None else MappedRows(self.stream, groups.encode)
         counts = None if stream is None else CellCounts.of(groups.codebook, stream.chunks())
         marginals = groups.marginals(self.marginals, x, counts)
-        return TrainingRows(marginals, x, x_valid, self.generator, stream)
+        return TrainingRows(marginals, x, x_valid, self.generator, stream, self.least_nats)
 
     @torch.no_grad()
     def held_out(self, denoiser: Denoiser) -> Tensor:
         """Code length of each held-out row in closed form, nats: float64, (N',); kept unless it is being trained.
 
-        A ValueError if one is not finite.
+        A ValueError if one is not finite, or if they are too short for any density of numbers of such a resolution.
         """
 
         def nats() -> Tensor:
@@ -251,6 +253,11 @@ class TrainingRows:
             if n:
                 raise ValueError(
                     f"a {type(denoiser).__name__} leaves {n} of {len(found)} held-out rows no finite code length"
+                )
+            if float(found.mean()) < self.least_nats:
+                raise ValueError(
+                    f"a {type(denoiser).__name__} has {found.mean():.4g} nats per held-out row, where the resolution of"
+                    f" the numbers allows no less than {self.least_nats:.4g}: its density does not integrate to one"
                 )
             return found
 

@@ -196,6 +196,22 @@ def test_factors_belong_to_the_columns_that_split(device):
     torch.testing.assert_close(factors, expected, atol=1e-6, rtol=1e-6)
 
 
+def test_factors_are_means_over_both_orders_of_the_columns(device):
+    """Of two trees that are each other's mirror images, which exchange the columns: so do the factors."""
+    book = Codebook([simplex(2)] * 2).to(device)
+    column = torch.tensor([0, 1, -1, -1, -1, -1])
+    rank = torch.tensor([[0.0, 0, 1, 1]] * 2)
+    shares = torch.tensor([1.0, 1, 0.6, 0.4, 0.6, 0.4])
+    probs = torch.tensor([[1, 0.9, 0, 0.1], [0, 0.2, 1, 0.8], [0.9, 1, 0.1, 0], [0.2, 0, 0.8, 1]])
+    threshold = torch.where(column < 0, 0.0, 0.5)
+    denoiser = ForestDenoiser(book, column, threshold, rank, shares, probs.to(book.known_snr))
+    rows = all_rows(book)
+    factors = denoiser.log_factors(rows)
+    torch.testing.assert_close(factors.sum(1), denoiser.log_prob(rows), atol=1e-6, rtol=1e-6)
+    mirrored = denoiser.log_factors(rows.flip(1)).flip(1)
+    torch.testing.assert_close(factors, mirrored, atol=1e-6, rtol=1e-6)
+
+
 def test_drawn_numbers_follow_their_distribution(device):
     denoiser = forest("one real", device, seed=7)
     drawn = denoiser.draw(4000, seeded_generator(0, device))
@@ -480,6 +496,26 @@ def test_moments_between_bounds():
     assert float(mean[0]) == pytest.approx(0.1, abs=1e-3)
     assert float(var[0]) == pytest.approx(1e-3, rel=1e-2)
     assert float(var[1]) > 50  # flat
+
+
+@pytest.mark.parametrize(("kind", "above"), [("uniform", 0.5), ("normal", 50.0)])
+def test_leaves_have_the_moments_of_their_rows(device, kind, above):
+    """In their boxes: a Gaussian of their variance would have less of it there; and so have the nodes above them.
+
+    Where all rows have one Gaussian, what a leaf hears from the node above is, in its box, what its rows say.
+    """
+    rng = np.random.default_rng(0)
+    x = {"uniform": rng.uniform(-0.8, 0.8, (6000, 2)), "normal": rng.normal(0, 0.5, (6000, 2))}
+    book, x = Codebook([real(), real()]).to(device), torch.from_numpy(x[kind]).to(device)
+    counts = ForestCounts(grow(book, x, n_trees=4, min_leaf=150, seed=0), 0, x).add(x)
+    splits, (n, total, square) = counts.splits, counts.reals
+    low, high = (t[splits.leaves][:, book.reals].double() for t in splits.boxes())
+    mean, var = truncated_moments(*counts.gaussians(above), low, high)
+    spread = square / n - (total / n).square()
+    finite = (high - low).isfinite()
+    assert int(finite.sum()) > 20
+    assert float(((mean - total / n) / spread.sqrt())[finite].abs().mean()) < 0.015
+    assert float((var / spread)[finite].mean()) == pytest.approx(1, abs=0.05)
 
 
 # -- the recipe ------------------------------------------------------------------------------------

@@ -95,6 +95,19 @@ def test_property_a_candidate_that_cannot_be_evaluated_is_left_out(monkeypatch, 
     assert np.isfinite(model.score_samples(TABLE)).all()
 
 
+def test_a_candidate_whose_nats_are_impossible_is_left_out(monkeypatch):
+    """Below the resolution of the numbers: of candidates that choose themselves; a member by name raises."""
+    real = ForestDenoiser.log_prob
+    monkeypatch.setattr(ForestDenoiser, "log_prob", lambda self, x: real(self, x) + 60.0)
+    reason = "a ForestDenoiser has .* nats per held-out row.*no less than .*does not integrate"
+    with pytest.warns(UserWarning, match=f"^forest is left out, because it failed: .*{reason}"):
+        model = fit(TABLE, "auto")
+    assert "forest" not in labels(model)
+    for named in ("forest", ["independent", "forest"]):
+        with pytest.raises(ValueError, match=reason):
+            fit(TABLE, named)
+
+
 @pytest.mark.parametrize("recipe", [Mixture, Causal])
 def test_property_the_best_model_is_made_of_those_that_do_not_fail(monkeypatch, recipe):
     """A kind of network that fails is not tried again."""

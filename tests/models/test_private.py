@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from scipy import stats
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import private
 from discrete_itd.encoders import TableEncoder
+from discrete_itd.models import training_tables
 from discrete_itd.recipes import Forest
 from discrete_itd.storage.files import TIMED
 from discrete_itd.storage.stored import flatten
@@ -261,6 +263,36 @@ def test_noise_is_new_in_every_fit_unless_there_is_a_seed():
         first = scores(random_state=0)
     with pytest.warns(UserWarning, match="random_state"):
         assert np.array_equal(first, scores(random_state=0))
+
+
+@pytest.mark.filterwarnings(WARNS)
+def test_noise_is_the_systems_unless_there_is_a_seed(monkeypatch):
+    """A seed of its own, which the model keeps, would give the noise away."""
+    real, given = training_tables.fit_private, []
+
+    def kept(*arguments):
+        given.append(arguments[-1])
+        return real(*arguments)
+
+    monkeypatch.setattr(training_tables, "fit_private", kept)
+    for seed in (None, 0):
+        DiffusionDensity(column_types=TYPES, denoiser=Forest(epsilon=1.0), random_state=seed).fit(
+            table(50)
+        )
+    assert given[0] is os.urandom
+    assert given[1] is not os.urandom
+
+
+def test_shrinking_takes_the_noise_off():
+    """Estimates of a spread s with noise of variance e have the weight s² / (s² + e): none if they are all noise."""
+    rng, sizes = np.random.default_rng(0), torch.tensor([1.0, 50.0]).double().repeat(5000)
+    for spread, noise in ((0.0, 1.0), (0.5, 1.0), (2.0, 0.3)):
+        true = torch.from_numpy(rng.normal(0, 1, 10_000)) * spread * sizes
+        error = noise * sizes.square()
+        seen = true + torch.from_numpy(rng.normal(0, 1, 10_000)) * error.sqrt()
+        weights = private.shrunk(seen.square(), error, sizes)
+        expected = spread**2 / (spread**2 + noise)
+        assert float((weights - expected).abs().max()) < 0.05
 
 
 @pytest.mark.filterwarnings(WARNS)

@@ -1,0 +1,97 @@
+"""Densities integrate to one: of every recipe, whatever a column of numbers looks like, in what users run (float32)."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.recipes import Decoder
+
+pytestmark = pytest.mark.single_precision
+
+N = 250
+CHEAP = ("independent", "bayes_net", "mixture", "forest")
+TRAINED = ("causal", Decoder(64, n_points=64), "auto")
+
+
+def shapes():
+    """Columns of numbers that are hard on a density, by name."""
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=N)
+    return {
+        "counts": rng.negative_binomial(0.5, 0.005, N),
+        "ties": np.where(rng.random(N) < 0.4, 0.0, rng.gamma(2.0, size=N)),
+        "heavy tails": rng.pareto(0.7, N) + 1,
+        "heavier tails": np.exp(6 * rng.standard_cauchy(N).clip(-30, 30)),
+        "two scales": np.where(normal < 0, normal * 1e-3, 1e3 + 50 * normal),
+        "nearly constant": np.where(rng.random(N) < 0.98, 5.0, 5 + 1e-3 * normal),
+        "constant": np.full(N, 7.25),
+        "lattice": np.round(20 * normal) * 0.05,
+        "tiny": 1e-12 * normal,
+        "huge": 1e12 * normal,
+        "offset": 1e9 + np.round(normal, 3),
+    }
+
+
+SHAPES = shapes()
+HARD = ("counts", "heavy tails", "two scales")  # of those that take time, these
+CASES = [(r, s) for r in CHEAP for s in SHAPES] + [(r, s) for r in TRAINED for s in HARD]
+
+
+def integral(density, points, most=20_000):
+    """Of a function of a vector between sorted points, by Simpson's rule; parts where it errs are halved."""
+    a, b = points[:-1], points[1:]
+    f_a, f_b, f_m = density(a), density(b), density((a + b) / 2)
+    total, left = 0.0, most - 3 * len(a)
+    while True:
+        m = (a + b) / 2
+        f_l, f_r = density((a + m) / 2), density((m + b) / 2)
+        once = (b - a) * (f_a + 4 * f_m + f_b) / 6
+        twice = (b - a) * (f_a + 4 * f_l + 2 * f_m + 4 * f_r + f_b) / 12
+        wrong, left = abs(twice - once) > 1e-6, left - 2 * len(a)
+        if 4 * wrong.sum() > left:
+            wrong[:] = False
+        total += twice[~wrong].sum()
+        if not wrong.any():
+            return total
+        a, m, b, f_a, f_l, f_m, f_r, f_b = (t[wrong] for t in (a, m, b, f_a, f_l, f_m, f_r, f_b))
+        a, b = np.append(a, m), np.append(m, b)
+        f_a, f_m, f_b = np.append(f_a, f_m), np.append(f_l, f_r), np.append(f_m, f_b)
+
+
+def points_of(denoiser, z):
+    """Encoded numbers between which the density of the first column is smooth: cells, ends of boxes, a grid."""
+    members = [denoiser, *getattr(denoiser, "members", ())]
+    ends = [
+        d.splits.threshold[d.splits.column == 0].numpy() for d in members if hasattr(d, "splits")
+    ]
+    ends = np.concatenate([z, *ends]).astype(np.float32)
+    grid = [np.linspace(z.min() - far, z.max() + far, 400) for far in (0.1, 14.0)]
+    return np.unique(np.concatenate([ends, np.nextafter(ends, np.float32(np.inf)), *grid]))
+
+
+@pytest.mark.parametrize(("recipe", "shape"), CASES, ids=lambda case: getattr(case, "name", case))
+def test_property_a_density_integrates_to_one(recipe, shape):
+    """Of the number alone, and of the number and a category, added up over the categories."""
+    values, rng = SHAPES[shape], np.random.default_rng(1)
+    side = np.where(values > np.median(values), "high", "low")
+    frame = pd.DataFrame({"number": values, "side": np.where(rng.random(N) < 0.3, "none", side)})
+    types = {"number": "continuous"}
+    model = DiffusionDensity(denoiser=recipe, column_types=types, max_steps=3, random_state=0).fit(
+        frame
+    )
+    denoiser = model.denoiser_
+    points = points_of(denoiser, model.rows(frame).cells[:, 0])
+
+    def density(level):
+        def at(z):
+            x = torch.full((len(z), 2), float(level), dtype=torch.float64)
+            x[:, 0] = torch.from_numpy(z)
+            return denoiser.log_prob(x).double().clamp_max(700).exp().numpy()
+
+        return at
+
+    n_levels = denoiser.codebook.columns[1].n_points
+    assert integral(density(np.nan), points) == pytest.approx(1, abs=2e-3)
+    assert sum(integral(density(k), points) for k in range(n_levels)) == pytest.approx(1, abs=2e-3)
