@@ -43,9 +43,7 @@ Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 MISSING = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
-UNREADABLE = (
-    0.005  # share of the cells of a column of numbers or times that may be unreadable in training
-)
+UNREADABLE = 0.005  # share of the cells of a column of numbers or times, in training
 SURE = 10  # times as many cells must be readable in the chosen order or mark alone as in the other one alone
 ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
 MOST = 0.5  # share from which a single other text is probably the word for a missing cell

@@ -104,14 +104,14 @@ def test_order_of_categories():
         {
             "s": ["b", "a", "c"],
             "n": [9, -1, 4],
-            "m": np.array(["x", 2, 0.5], dtype=object),
+            "m": np.array(["x", 2, "0.5b"], dtype=object),
             "o": pd.Series(["mid", "low", "mid"], dtype=unused),
         }
     )
     s, n, m, o = TableEncoder.fit(frame).schema
     assert s.categories == ("a", "b", "c")
     assert n.categories == (-1, 4, 9)
-    assert m.categories == (0.5, 2, "x")
+    assert m.categories == (2, "0.5b", "x")
     assert o.categories == ("low", "mid", "high")
     assert np.allclose(np.diff(n.codec.levels, 2), 0.0)  # at their own distances
     assert len(o.codec.levels) == 3

@@ -56,6 +56,9 @@ def test_properties_value_and_missingness_are_summed_out(denoiser):
     how = {"estimator": "marginal"} if denoiser == "causal" else {}  # not of two models
     with pytest.warns(UserWarning, match=r"4 unreadable cells.*'level' 'N/C' \(4 times\)"):
         found = model.log_prob(rows.assign(level="N/C"), **how)
+    if denoiser == "causal":  # which has not learned of an unknown indicator
+        with pytest.warns(UserWarning, match="unreadable"):
+            assert (model.log_prob(rows.assign(level="N/C")).stderr > 0).all()
     error = 4 * found.stderr + 1e-4
     assert (np.abs(found.log_prob - expected) < error).all()
     # and that is not the probability of a missing cell
