@@ -141,11 +141,11 @@ class Reader:
         for i, chunk in enumerate(source.chunks(names, n_rows)):
             with about(source.path):
                 rows = self._encoded(chunk, source.kind != ".parquet")
+            self._check_notations(source.path, rows)
             if i == 0 and not all_used:
                 known = {*keep, *(str(name) for name in self.model.encoder_.all_names)}
                 if extra := [name for name in source.names if name not in known]:
                     warn(f"{source.path}: {ignored(extra, source.names)}")
-            self._check_notations(source.path, rows)
             for _, name, text, _ in rows.unreadable_cells():
                 self._words.setdefault(name, Counter())[text] += 1
             x = rows.cells[:, : len(self._schema)]

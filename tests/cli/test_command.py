@@ -780,7 +780,7 @@ def odd_folder(tmp_path_factory, saved, saved_mixed):
         "longrow.csv": b"a,b\nx,1\ny,2,3\n",
         "longrows.csv": b"a,b\nx,1,3\ny,2,3\n",
         "twice.csv": b"a,a\nx,y\ny,x\n",
-        "word.csv": b"a,b\nx,1\ny,large\nx,3\n",
+        "word.csv": b"a,b\nx,1\ny,large\ny,large\nx,3\n",
         "x": saved_mixed,
         "damaged": saved[:-1],
         "m.safetensors": saved,
