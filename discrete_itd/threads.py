@@ -31,10 +31,6 @@ LEAST_WORK = 4e7  # multiply-adds of a step for each thread: some 2 ms
 # what asks for short waits, see the package's __init__
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
-# Allocators that return freed memory to the system at once get it back page by page, which takes as long as the work
-# done in it. glibc's keeps twice the largest block that was ever freed, up to 64 MiB: this one, which is never touched.
-torch.empty((32 << 20) - (1 << 14), dtype=torch.uint8, device="cpu")
-
 P = ParamSpec("P")
 R = TypeVar("R")
 Made = TypeVar("Made", bound=type)

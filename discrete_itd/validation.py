@@ -57,12 +57,6 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Raise a TypeError if a value is no bool."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
 def check_share(name: str, value: Any) -> float:
     """Return a share, strictly between 0 and 1; TypeError or ValueError if it is none."""
     check_positive(name, value)

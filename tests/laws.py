@@ -399,7 +399,8 @@ def random_network(book, seed, *, strength=0.6):
     base = random_marginals(book, np.random.default_rng(seed))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = NeuralDenoiser(base, width=16, depth=1).to(book.device)
+        generator = seeded_generator(seed, "cpu")
+        net = NeuralDenoiser(base, width=16, depth=1, generator=generator).to(book.device)
         for p in last_weights(net.network):
             torch.nn.init.normal_(p, std=strength)
     return net.eval().requires_grad_(False)
@@ -413,7 +414,8 @@ def random_causal(book, seed, *, base="marginals", strength=0.6):
     order = torch.cat([order[book.leading[order]], order[~book.leading[order]]])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = CausalDenoiser(under, order.tolist(), width=16, depth=1).to(book.device)
+        sizes = {"width": 16, "depth": 1, "generator": seeded_generator(seed, "cpu")}
+        net = CausalDenoiser(under, order.tolist(), **sizes).to(book.device)
         for layer in (net.network.leave, net.network.skip):
             torch.nn.init.normal_(layer.weight, std=strength)
             torch.nn.init.normal_(layer.bias, std=strength)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from discrete_itd.channel.codebook import Codebook, State
 from discrete_itd.channel.levels import Levels
@@ -68,7 +67,8 @@ n_writes = attrgetter("_version")  # of a tensor, as torch counts them
 class Derived(Generic[Made]):
     """Result of ``make``, a function of tensors, kept until one of them is moved, replaced or written to.
 
-    The result is not differentiated, and neither copied nor pickled; ``make`` is a function of a module, which can be.
+    Of weights that are being trained it is made anew at each call: fused optimisers write to them unnoticed. The result
+    is not differentiated, and neither copied nor pickled; ``make`` is a function of a module, which can be.
 
     Examples
     --------
@@ -77,8 +77,6 @@ class Derived(Generic[Made]):
     (True, tensor([36.]))
     """
 
-    n_steps = 0  # of any optimiser: fused ones write to tensors without counting it there
-
     def __init__(self, make: Callable[..., Made]) -> None:
         self._make, self._made = make, None
         self._sources: tuple[Tensor, ...] = ()  # held, so that no other tensor has their identity
@@ -86,25 +84,17 @@ class Derived(Generic[Made]):
 
     def of(self, *tensors: Tensor) -> Made:
         states = [self._state(t) for t in tensors]
-        if self._states != states:
+        if self._states != states or any(t.requires_grad for t in tensors):
             with torch.inference_mode(False), torch.no_grad():
                 self._made = self._make(*tensors)
             self._sources, self._states = tensors, states
         return cast(Made, self._made)
 
     def _state(self, t: Tensor) -> tuple[Any, ...]:
-        n_steps = self.n_steps if t.requires_grad else 0
-        return id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else n_writes(t), n_steps
+        return id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else n_writes(t)
 
     def __reduce__(self) -> tuple[type, tuple[Callable[..., Made]]]:
         return type(self), (self._make,)
-
-
-def _count_step(*_: object) -> None:
-    Derived.n_steps += 1
-
-
-register_optimizer_step_post_hook(_count_step)
 
 
 def finite_log(values: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -30,7 +31,7 @@ from discrete_itd.denoisers.base import (
     row_product,
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
-from discrete_itd.denoisers.neural import SD, ColumnFeatures, from_network
+from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, from_network
 
 # components of a continuous column beside those of the base, which may start as a regression
 N_REGRESSED = 2
@@ -57,6 +58,8 @@ class CausalDenoiser(Denoiser):
         All columns, the first one first; the leading columns before all others.
     width, depth, dropout
         Of the :class:`MaskedMLP`.
+    generator : torch.Generator, optional
+        Of the initial weights, on the CPU; by default one of seed 0.
 
     Raises
     ------
@@ -85,6 +88,7 @@ class CausalDenoiser(Denoiser):
         width: int = 256,
         depth: int = 2,
         dropout: float = 0.2,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(base.codebook)
         book, device = self.codebook, self.codebook.device
@@ -113,6 +117,7 @@ class CausalDenoiser(Denoiser):
             width=width,
             depth=depth,
             dropout=dropout,
+            generator=generator,
         )
 
     @property
@@ -268,13 +273,13 @@ class MaskedLinear(nn.Module):
 
     mask: Tensor
 
-    def __init__(self, rank: Tensor, most: Tensor) -> None:
+    def __init__(self, rank: Tensor, most: Tensor, generator: torch.Generator) -> None:
         super().__init__()
         mask = (rank <= most[:, None]).to(torch.get_default_dtype())
         self.register_buffer("mask", mask, persistent=False)
         bound = mask.sum(1, keepdim=True).clamp_min(1).rsqrt()
-        start = (2 * torch.rand(mask.shape, device=mask.device) - 1) * bound
-        self.weight = nn.Parameter(start * mask)
+        start = 2 * torch.rand(mask.shape, generator=generator).to(mask) - 1
+        self.weight = nn.Parameter(start * bound * mask)
         self.bias = nn.Parameter(torch.zeros(len(most), device=mask.device))
         self.register_load_state_dict_post_hook(_mask)
 
@@ -336,6 +341,7 @@ class MaskedMLP(nn.Module):
         width: int,
         depth: int,
         dropout: float,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.n_ranks = n_ranks
@@ -349,28 +355,27 @@ class MaskedMLP(nn.Module):
         self._n_answers = torch.bincount(answer_rank, minlength=n_ranks)[:n_ranks].tolist()
         self._n_units = torch.bincount(degree, minlength=n_ranks).tolist()
         before = answer_rank - 1
-        self.enter = MaskedLinear(feature_rank, degree)
+        linear = partial(MaskedLinear, generator=generator or torch.Generator().manual_seed(0))
+        self.enter = linear(feature_rank, degree)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([MaskedLinear(degree, degree), MaskedLinear(degree, degree)])
-            for _ in range(depth)
+            nn.ModuleList([linear(degree, degree), linear(degree, degree)]) for _ in range(depth)
         )
-        self.leave = MaskedLinear(degree, before)
+        self.leave = linear(degree, before)
         is_small = len(feature_rank) * len(before) <= MOST_SKIPPED
-        self.skip = MaskedLinear(feature_rank, before) if is_small else None
+        self.skip = linear(feature_rank, before) if is_small else None
         for last in (self.leave, self.skip):
             if last is not None:
                 last.weight.detach().zero_()
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.after(self.enter(features), None if self.skip is None else self.skip(features))
 
     def after(self, h: Tensor, skipped: Tensor | None) -> Tensor:
         """The outputs (B, A) from the maps of the features: to the units (B, W), and in parallel (B, A)."""
-        share = self.dropout if self.training else 0.0
         for first, second in self._pairs():
-            h = h + second(dropped(torch.relu(first(torch.relu(h))), share))
-        answers = self.leave(dropped(torch.relu(h), share))
+            h = h + second(self.dropout(torch.relu(first(torch.relu(h)))))
+        answers = self.leave(self.dropout(torch.relu(h)))
         return answers if skipped is None else answers + skipped
 
     def _pairs(self) -> Iterator[tuple[MaskedLinear, MaskedLinear]]:
@@ -405,21 +410,6 @@ class MaskedMLP(nn.Module):
                 h = h + second.part(before[2 * i + 1][:, :end], these)
             before[-1][:, these] = torch.relu(h)
             done = end
-
-
-def dropped(x: Tensor, share: float) -> Tensor:
-    """``x`` with a share of its entries, to 1/256, set to zero and the others scaled so that the mean is kept.
-
-    From the global generator, like ``nn.Dropout``, which on a CPU draws one number for each where this needs eight
-    bits.
-    """
-    least = min(round(256 * share), 255)
-    if not least:
-        return x
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
-    eighths = words.random_(-(2**63), None).view(torch.uint8)[: x.numel()]
-    kept = (eighths.view(x.shape) >= least).to(x)
-    return x * kept.mul_(256 / (256 - least))
 
 
 @torch.no_grad()

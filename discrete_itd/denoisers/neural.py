@@ -8,7 +8,9 @@ that prior is a mixture of Gaussians.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Self, TypeVar
 
 import torch
@@ -26,6 +28,7 @@ from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.counts import indicators
 
 Network = TypeVar("Network", bound=Denoiser)
+_generator: ContextVar[torch.Generator | None] = ContextVar("_generator", default=None)
 
 SD = 0.5  # of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
@@ -42,6 +45,8 @@ class NeuralDenoiser(Denoiser):
         ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
     width, depth, dropout
         Of the :class:`ResidualMLP` from :class:`ColumnFeatures` of the base's posterior to its changes.
+    generator : torch.Generator, optional
+        Of the initial weights, on the CPU; by default one of seed 0.
 
     Examples
     --------
@@ -58,7 +63,13 @@ class NeuralDenoiser(Denoiser):
     vectors: nn.ParameterList
 
     def __init__(
-        self, base: Denoiser, *, width: int = 256, depth: int = 3, dropout: float = 0.1
+        self,
+        base: Denoiser,
+        *,
+        width: int = 256,
+        depth: int = 3,
+        dropout: float = 0.1,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(base.codebook)
         self.width, self.depth, self.dropout = width, depth, dropout
@@ -67,7 +78,8 @@ class NeuralDenoiser(Denoiser):
         self.vectors = self.features.new_vectors()
         n_features, self._n_answers = len(self.features.feature_column), sum(self.features.sizes)
         n_answers = self._n_answers or 1  # a table of constants leaves nothing to predict
-        self.network = ResidualMLP(n_features, n_answers, width=width, depth=depth, dropout=dropout)
+        sizes = {"width": width, "depth": depth, "dropout": dropout}
+        self.network = ResidualMLP(n_features, n_answers, **sizes, generator=generator)
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
@@ -99,26 +111,74 @@ def from_network(
     return cls(**{**config, "base": base}).to(first.dtype)
 
 
+class Dropout(nn.Module):
+    """In training, a share of the entries, to 1/256, is set to zero; the others are scaled, so that the mean is kept.
+
+    Within :func:`drawing` by the generator given there, else by torch's global one, as in ``nn.Dropout``, which on a
+    CPU draws one number for each entry where this needs eight bits.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        least = min(round(256 * self.share), 255)
+        if not self.training or not least:
+            return x
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+        words.random_(-(2**63), None, generator=_generator.get())
+        kept = (words.view(torch.uint8)[: x.numel()].view(x.shape) >= least).to(x)
+        return x * kept.mul_(256 / (256 - least))
+
+
+@contextmanager
+def drawing(generator: torch.Generator) -> Iterator[None]:
+    """Within the block, and in this thread alone, every :class:`Dropout` draws by this generator."""
+    token = _generator.set(generator)
+    try:
+        yield
+    finally:
+        _generator.reset(token)
+
+
 class ResidualMLP(nn.Module):
     """Pre-normalised residual blocks of ``width`` hidden units between two linear maps; the last starts at zero."""
 
-    def __init__(self, n_in: int, n_out: int, *, width: int, depth: int, dropout: float) -> None:
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        width: int,
+        depth: int,
+        dropout: float,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
-        self.enter = nn.Linear(n_in, width)
+        generator = generator or torch.Generator().manual_seed(0)
+
+        def linear(n_in: int, n_out: int) -> nn.Module:
+            """A linear map with torch's distribution of initial weights, which the class would draw globally."""
+            made, bound = nn.utils.skip_init(nn.Linear, n_in, n_out), max(1, n_in) ** -0.5
+            for p in made.parameters():
+                p.detach().uniform_(-bound, bound, generator=generator)
+            return made
+
+        self.enter = linear(n_in, width)
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.LayerNorm(width),
-                nn.Linear(width, width),
+                linear(width, width),
                 nn.SiLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
+                Dropout(dropout),
+                linear(width, width),
             )
             for _ in range(depth)
         )
-        last = nn.Linear(width, n_out)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), last)
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), linear(width, n_out))
+        for p in self.leave[2].parameters():
+            nn.init.zeros_(p)
 
     def forward(self, features: Tensor) -> Tensor:
         h = self.enter(features)  # (B, W)

@@ -26,7 +26,7 @@ from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
-from discrete_itd.training.loop import seeded, train
+from discrete_itd.training.loop import train
 
 BATCH_CELLS = 1 << 22  # posterior size of one batch
 ISOTROPIC = (1.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
@@ -354,10 +354,7 @@ class ImageDensity:
             max_steps=max_steps, max_time=max_time, batch_size=batch_size, learning_rate=learning_rate,
             weight_decay=0.0, ema=0.995, patterns=ISOTROPIC, judged=ISOTROPIC,
         )  # fmt: skip
-        with (
-            progress_bar(1.0, "tuning", "{l_bar}{bar}| {elapsed}<{remaining}") as bar,
-            seeded(self.random_state, x_train.device),
-        ):
+        with progress_bar(1.0, "tuning", "{l_bar}{bar}| {elapsed}<{remaining}") as bar:
             report = train(
                 denoiser, x_train, x_valid, plan, generator=self.generator(),
                 progress=lambda done, _: bar.update(done - bar.n),

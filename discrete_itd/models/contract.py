@@ -28,7 +28,7 @@ from discrete_itd.progress import Deadline, deferred_interrupts, estimated, stag
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint, CheckpointError
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
-from discrete_itd.training.loop import seeded, train
+from discrete_itd.training.loop import train
 from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 from discrete_itd.validation import check_integer, warn
 
@@ -87,7 +87,8 @@ class Recipe(Protocol):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser | Fitted:
         """The denoiser that this recipe makes of the rows; with its report, if it was trained by :meth:`FitPlan.train`.
 
-        PyTorch's global random state is seeded around the call and restored after it.
+        Random numbers are those of a generator of its own, of ``plan.network_seed``: fits in other threads share
+        PyTorch's global one.
         """
         ...
 
@@ -439,10 +440,9 @@ class FitPlan:
 
 
 def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
-    """Fit a recipe by its plan, in the random state of its seed."""
+    """Fit a recipe by its plan."""
     start = time.perf_counter()
-    with seeded(plan.network_seed, rows.device):
-        made = recipe.fit(rows, plan)
+    made = recipe.fit(rows, plan)
     fitted = made if isinstance(made, Fitted) else Fitted(made)
     fitted.denoiser.eval().requires_grad_(False)
     return fitted._replace(seconds=time.perf_counter() - start)

@@ -30,12 +30,10 @@ from discrete_itd.models.exact import (
     exact_base,
     fitted_bases,
 )
-from discrete_itd.progress import stage
+from discrete_itd.progress import estimated, stage
 from discrete_itd.training import mean_and_error
-from discrete_itd.training.config import PRECISIONS, Report, TrainingPlan
-from discrete_itd.training.loop import seeded
+from discrete_itd.training.config import Report, TrainingPlan
 from discrete_itd.training.objectives import seconds_of_row
-from discrete_itd.validation import check_choice, check_flag
 
 MOST_ORDERS = 64
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
@@ -79,10 +77,6 @@ class Network(Recipe):
     base : "auto", or the name or recipe of an exact denoiser
         What the network corrects. "auto" takes what predicts held-out rows best among independent columns, a tree and,
         if it is cheap enough, a Bayesian network.
-    precision : {"float32", "bfloat16"}
-        Of the matrix products of a training step (:mod:`discrete_itd.training.config`); scores are always exact.
-    compiled : bool
-        Whether training steps are compiled by ``torch.compile``, where that is possible.
 
     Notes
     -----
@@ -94,8 +88,6 @@ class Network(Recipe):
     depth: int = 3
     dropout: float = 0.1
     base: str | Recipe = "auto"
-    precision: str = "float32"
-    compiled: bool = False
     trains = True
     name = "network"
     bounds: ClassVar = SIZES
@@ -103,16 +95,17 @@ class Network(Recipe):
     def untrained(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
         base = choose_base(self.base, rows, plan)
         sizes = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
-        return NeuralDenoiser(base, **sizes).to(rows.device)
+        generator = torch.Generator().manual_seed(plan.network_seed)
+        return NeuralDenoiser(base, **sizes, generator=generator).to(rows.device)
 
     def before_scores(self, rows: TrainingRows, plan: FitPlan) -> FitPlan | None:
         """The plan that leaves time for the scores after the fit; None if these take too much of it."""
         if plan.time_left == math.inf or not plan.run.n_calls:
             return plan
         with stage("measuring the time of a score"):
-            needed = plan.run.n_calls * seconds_of_row(
-                self.untrained(rows, plan), rows.x_valid, TIMED_ROWS
-            )
+            network = self.untrained(rows, plan)
+            of_row = estimated(lambda: seconds_of_row(network, rows.x_valid, TIMED_ROWS))
+        needed = 0.0 if math.isnan(of_row) else plan.run.n_calls * of_row
         left = plan.time_left
         if needed > SCORING_SHARE * left:
             return None
@@ -122,8 +115,7 @@ class Network(Recipe):
         """Choose the base, then train."""
         denoiser = self.untrained(rows, plan)
         base = denoiser.base
-        training = replace(plan.training, precision=self.precision, compiled=self.compiled)
-        report = plan.train(denoiser, rows, training)
+        report = plan.train(denoiser, rows)
         if base is not rows.marginals:
             # a history begins with independent columns; the base's gain has a closed form
             alone = rows.evaluation(rows.marginals)
@@ -154,10 +146,6 @@ class Causal(Recipe):
     base : "auto", or the name or recipe of an exact denoiser
         What the networks correct. "auto" takes what predicts held-out rows best among independent columns, a tree and,
         with at most 64 columns, a Bayesian network.
-    precision : {"float32", "bfloat16"}
-        Of the matrix products of a training step (:mod:`discrete_itd.training.config`); scores are always exact.
-    compiled : bool
-        Whether training steps are compiled by ``torch.compile``, where that is possible.
 
     Notes
     -----
@@ -172,8 +160,6 @@ class Causal(Recipe):
     depth: int = 2
     dropout: float | None = None
     base: str | Recipe = "auto"
-    precision: str = "float32"
-    compiled: bool = False
     trains = True
     bounds: ClassVar = {"n_orders": (1, MOST_ORDERS), **SIZES}
 
@@ -240,11 +226,13 @@ class Causal(Recipe):
             order = order_of(kind, natural, rows)
         if part is not None:
             part.note["order"] = order
-        denoiser = self.untrained(base, order, rows)
+        denoiser = self.untrained(base, order, rows, plan.network_seed)
         report = plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
         return denoiser.eval().requires_grad_(False), report
 
-    def untrained(self, base: Denoiser, order: list[int], rows: TrainingRows) -> CausalDenoiser:
+    def untrained(
+        self, base: Denoiser, order: list[int], rows: TrainingRows, seed: int
+    ) -> CausalDenoiser:
         """The network before its training."""
         width = self.width or self._width(rows)
         dropout = self.dropout
@@ -252,7 +240,8 @@ class Causal(Recipe):
             is_large = rows.n_rows >= UNDROPPED_ROWS and len(rows.codebook.reals) > 0
             dropout = 0.0 if is_large else DROPOUT
         sizes = {"width": width, "depth": self.depth, "dropout": dropout}
-        denoiser = CausalDenoiser(base, order, **sizes).to(rows.device)
+        generator = torch.Generator().manual_seed(seed)
+        denoiser = CausalDenoiser(base, order, **sizes, generator=generator).to(rows.device)
         start_from_regressions(denoiser, rows.x)
         return denoiser
 
@@ -273,12 +262,8 @@ class Causal(Recipe):
         for order, kind in orders.items():
             if nats and not plan.time_left:
                 return KINDS[0]
-            with (
-                stage("comparing orders of the columns"),
-                seeded(plan.network_seed, rows.device),
-                torch.no_grad(),
-            ):
-                network = self.untrained(base, list(order), rows).eval()
+            with stage("comparing orders of the columns"), torch.no_grad():
+                network = self.untrained(base, list(order), rows, plan.network_seed).eval()
                 nats[kind] = -network.log_prob(x).double()
         best = min(nats, key=lambda kind: float(nats[kind].mean()))
         gain, error = mean_and_error(nats[KINDS[0]] - nats[best])
@@ -287,7 +272,6 @@ class Causal(Recipe):
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
         """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
         changed: dict[str, Any] = dict(CAUSAL)
-        changed |= {"precision": self.precision, "compiled": self.compiled}
         steps = EPOCHS * n_rows // changed["batch_size"]
         steps = min(max(FEWEST_STEPS, steps), MOST_STEPS)
         return replace(training, max_steps=min(training.max_steps, steps), **changed)
@@ -339,8 +323,6 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
 
 def check_settings(recipe: Network | Causal) -> None:
     """Raise an error for a parameter of a network that is no integer."""
-    check_choice("precision", recipe.precision, PRECISIONS)
-    check_flag("compiled", recipe.compiled)
     if recipe.dropout is not None or isinstance(recipe, Network):
         check_dropout(recipe.dropout)
     if recipe.base != "auto":

@@ -186,8 +186,7 @@ class Unbuilt:
 
     def __call__(self, codebook: Codebook) -> Denoiser:
         """The denoiser, equal to the last bit, for use and not for training; ValueError if the tensors do not fit."""
-        # initial weights, which are replaced, must not move the global random state
-        with building(self.name or self.made_by.__name__), torch.random.fork_rng(devices=[]):
+        with building(self.name or self.made_by.__name__):
             denoiser = self.made_by.from_config(self.config, codebook, self.tensors)
             made = {k: buffer.clone() for k, buffer in denoiser.named_buffers(recurse=False)}
             # constructors normalise, which rounds: the very numbers come from here

@@ -6,7 +6,7 @@
 
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
-from discrete_itd.training.loop import seeded, train
+from discrete_itd.training.loop import train
 from discrete_itd.training.objectives import (
     Evaluator,
     TrainingLoss,
@@ -24,6 +24,5 @@ __all__ = [
     "TrainingPlan",
     "mean_and_error",
     "pilot_quadrature",
-    "seeded",
     "train",
 ]

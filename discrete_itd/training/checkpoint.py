@@ -18,7 +18,7 @@ from discrete_itd.training.config import TrainingPlan
 
 INTERVAL = 30.0  # seconds between two writings
 MOST_DIFFERENCES = 3  # named in an error message
-LAYOUT = 4  # version of the state's layout
+LAYOUT = 5  # version of the state's layout
 
 
 class CheckpointError(ValueError):

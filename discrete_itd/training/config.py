@@ -1,29 +1,11 @@
-"""The settings of a training, its report, and the precision and compilation of its steps.
-
-With bfloat16 and ``torch.compile`` a network is trained faster, but learns the same. Both affect the network alone:
-features, posteriors, nats and sums keep their type, and so do the weights, the optimiser and every validation. With
-bfloat16 an output is rounded to 8 bits; compiled, it differs by rounding. Held-out nats after a training agree within
-``NATS_TOLERANCE``. Speeds on a GPU are unmeasured.
-"""
+"""The settings of a training, and its report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.validation import warn
-
-PRECISIONS = ("float32", "bfloat16")
 ENDS = ("max_steps", "max_time", "no improvement", "interrupted", "diverged")
-NATS_TOLERANCE = 0.05  # nats per row between trainings that differ in these settings only
-# dropout takes the random numbers that it takes without compilation
-COMPILER_OPTIONS: dict[str, str | int | bool | Callable] = {"fallback_random": True}
 
 
 @dataclass(frozen=True)
@@ -57,10 +39,6 @@ class TrainingPlan:
         training ends.
     last_cut : float
         Share of a full run after which training ends at a plateau whatever the learning rate.
-    precision : {"float32", "bfloat16"}
-        Of the matrix products of the network in training (:mod:`discrete_itd.training.config`).
-    compiled : bool
-        Whether the network is compiled for training by ``torch.compile``.
     """
 
     max_steps: int = 6000
@@ -76,8 +54,6 @@ class TrainingPlan:
     n_validations: int = 40
     patience: int = 5
     last_cut: float = 1.0
-    precision: str = "float32"
-    compiled: bool = False
 
 
 class Evaluation(NamedTuple):
@@ -111,50 +87,3 @@ class Report:
     stopped: str = ""
     rollbacks: list[Rollback] = field(default_factory=list)
     max_steps: int = 0
-
-
-@contextmanager
-def accelerated(denoiser: Denoiser, plan: TrainingPlan) -> Iterator[None]:
-    """Within the block, the ``network`` of a denoiser, if it has one, computes as the plan says.
-
-    A UserWarning, once, if the network cannot be compiled, as without a C++ compiler: it is then trained uncompiled. A
-    ValueError if the plan names an unknown precision.
-    """
-    if plan.precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {PRECISIONS}, got {plan.precision!r}")
-    network = getattr(denoiser, "network", None)
-    if not isinstance(network, nn.Module) or (plan.precision == "float32" and not plan.compiled):
-        yield
-        return
-    forward = compiled_or_not(network.forward) if plan.compiled else network.forward
-
-    def fast(features: Tensor) -> Tensor:
-        half = plan.precision == "bfloat16"
-        with torch.autocast(features.device.type, torch.bfloat16, enabled=half):
-            return forward(features).to(features.dtype)
-
-    network.forward = fast
-    try:
-        yield
-    finally:
-        del network.forward  # restores the method of its class
-
-
-def compiled_or_not(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A function of features compiled, or unchanged, with a warning, if a first call or its gradient fails."""
-    compiled = torch.compile(forward, options=COMPILER_OPTIONS)
-    chosen: list[Callable[[Tensor], Tensor]] = []
-
-    def call(features: Tensor) -> Tensor:
-        if not chosen:
-            try:
-                with torch.random.fork_rng(), torch.enable_grad():
-                    compiled(features.detach()).sum().backward()
-                chosen.append(compiled)
-            except Exception as error:  # compilers' errors have no common class
-                reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-                warn(f"the network is trained without compilation: {reason}")
-                chosen.append(forward)
-        return chosen[0](features)
-
-    return call

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.neural import drawing
 from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.storage.values import AnyFloat
 from discrete_itd.threads import threads_for
@@ -30,7 +30,6 @@ from discrete_itd.training.config import (
     Report,
     Rollback,
     TrainingPlan,
-    accelerated,
 )
 from discrete_itd.training.objectives import (
     DRAWS,
@@ -60,18 +59,6 @@ DIVERGED_STEPS = 128  # a run has diverged after so many with a loss far above t
 MOST_ROLLBACKS = 3
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Set the global random state within the block and restore it afterwards.
-
-    It is the only source of random numbers of initial weights and dropout.
-    """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
 def train(
     denoiser: Denoiser,
     x: Tensor,
@@ -96,14 +83,13 @@ def train(
         Rows; NaN where a cell is missing.
     plan : TrainingPlan
     generator : torch.Generator
-        On the device of the rows.
+        On the device of the rows: the only source of random numbers, dropout's too.
     progress : callable, optional
         Called with the share done and the latest evaluation.
     checkpoint : Checkpoint, optional
         Keeps the state of the run; if it holds one, the run continues from it. On the CPU it then ends as
-        the uninterrupted run would have ended, to the last bit. Continuing sets the generator and the global random
-        state, so call this function within :func:`seeded`. The file stays at the end, so that a repeated call
-        returns at once; remove it when the model is saved.
+        the uninterrupted run would have ended, to the last bit. Continuing sets the generator. The file stays at the
+        end, so that a repeated call returns at once; remove it when the model is saved.
     source : RowSource, optional
         Source of batches, if ``x`` is only a sample of the training rows.
     loss_at : callable, optional
@@ -143,11 +129,12 @@ def train(
     )
     report = run.report
     try:
-        if not run.resume():
-            run.begin()
-        if not report.stopped:
-            with accelerated(denoiser, plan), threads_for(run.batch_size * denoiser.score_work):
-                run.finish()
+        with drawing(generator):
+            if not run.resume():
+                run.begin()
+            if not report.stopped:
+                with threads_for(run.batch_size * denoiser.score_work):
+                    run.finish()
     except KeyboardInterrupt:
         if not report.history:
             raise  # there are no weights yet to keep
@@ -184,7 +171,7 @@ class RunState:
     rollbacks: tuple[tuple[int, int, str], ...]
     position: int
     before: Tensor
-    generators: dict
+    generator: Tensor
     losses: Tensor
     quadrature: tuple[Tensor, Tensor] | None
     tensors: dict
@@ -465,13 +452,6 @@ class Run:
         """All weights that are kept, by name."""
         return {**self.moving, **self.average.best_tensors}
 
-    def generators(self) -> dict[str, Tensor]:
-        """The states of the caller's generator and of the global ones, which dropout uses."""
-        states = {"own": self.generator.get_state(), "cpu": torch.get_rng_state()}
-        if self.generator.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.generator.device)
-        return states
-
     def state(self) -> RunState:
         """The current state, in copies."""
         report, average, q = self.report, self.average, self.quadrature
@@ -489,7 +469,7 @@ class Run:
             history=tuple(report.history),
             rollbacks=tuple(report.rollbacks),
             **self.batches.state_dict(),
-            generators=self.generators(),
+            generator=self.generator.get_state(),
             losses=torch.stack(self.losses) if self.losses else empty,
             quadrature=None if q is None else (q.edges, q.density),
             tensors=copies(self.tensors),
@@ -499,9 +479,10 @@ class Run:
         """Continue from a state; ValueError, TypeError or RuntimeError if it is invalid."""
         if (state.quadrature is None) != self.denoiser.closed_form:
             raise ValueError("a quadrature is there, or missing")
-        found = {**state.tensors, **state.generators, "before": state.before}
+        found = {**state.tensors, "generator": state.generator, "before": state.before}
         before = self.batches.state_dict()["before"]
-        check_like(found, {**self.tensors, **self.generators(), "before": before})
+        own = self.generator.get_state()
+        check_like(found, {**self.tensors, "generator": own, "before": before})
         if state.losses.ndim != 1 or not bool(state.losses.isfinite().all()):
             raise ValueError("the losses are no numbers")
         self.batches.load_state_dict({"position": state.position, "before": state.before})
@@ -514,10 +495,7 @@ class Run:
         self.step, self.cut, self.next_evaluation = state.step, state.cut, state.next_evaluation
         self.losses = list(state.losses.to(self.x.device).unbind())
         self.start = time.perf_counter() - state.seconds
-        self.generator.set_state(state.generators["own"])
-        torch.set_rng_state(state.generators["cpu"])
-        if "cuda" in state.generators:
-            torch.cuda.set_rng_state(state.generators["cuda"], self.generator.device)
+        self.generator.set_state(state.generator)
         quadrature = None
         if state.quadrature is not None:
             quadrature = Quadrature(*state.quadrature).to(self.x.device)

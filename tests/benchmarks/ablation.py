@@ -23,7 +23,7 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
 )
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.training import TrainingPlan, pilot_quadrature, seeded, train
+from discrete_itd.training import TrainingPlan, pilot_quadrature, train
 from discrete_itd.training import loop as run
 from tests.benchmarks.data import has_density, load_density
 from tests.benchmarks.tables import machine, markdown, mean_and_error
@@ -59,7 +59,7 @@ def main() -> None:
     def fitted(
         base: Denoiser, plan: TrainingPlan, quadrature=pilot_quadrature, **network
     ) -> tuple[NeuralDenoiser, int]:
-        with mock.patch.object(run, "pilot_quadrature", quadrature), seeded(0, x.device):
+        with mock.patch.object(run, "pilot_quadrature", quadrature):
             denoiser = NeuralDenoiser(base, **network)
             generator = torch.Generator().manual_seed(0)
             report = train(denoiser, x, valid, plan, generator=generator)

@@ -11,10 +11,10 @@ from discrete_itd.channel import Codebook, CoordinateSchedule, State
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, causal
 from discrete_itd.denoisers.causal import (
     MaskedMLP,
-    dropped,
     share_of_second,
     start_from_regressions,
 )
+from discrete_itd.denoisers.neural import Dropout, drawing
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.testing import check_denoiser
@@ -191,9 +191,12 @@ def test_what_is_masked_has_no_say_in_training_and_is_not_loaded():
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5])
 def test_dropped_numbers_keep_the_mean_and_their_gradients(share, device):
-    torch.manual_seed(0)
+    def dropped(x, share, seed):
+        with drawing(seeded_generator(seed, device)):
+            return Dropout(share)(x)
+
     x = torch.ones(999, 33, device=device, requires_grad=True)
-    out = dropped(x, share)
+    out = dropped(x, share, 0)
     gone = out == 0
     n = x.numel()
     least = math.sqrt(share * (1 - share) / n)
@@ -202,14 +205,30 @@ def test_dropped_numbers_keep_the_mean_and_their_gradients(share, device):
     assert torch.allclose(out[~gone], out[~gone].detach()[:1])
     out.sum().backward()
     assert torch.equal(x.grad, out.detach())
-    # of the global generator, each row and column anew
-    torch.manual_seed(0)
-    assert torch.equal(dropped(x, share), out)
-    assert bool((dropped(x.detach(), 0.9999) > 0).any())  # the largest share is 255/256
+    # each row and column anew
+    assert torch.equal(dropped(x, share, 0), out)
+    assert torch.equal(Dropout(share).eval()(x), x)
+    assert bool((dropped(x.detach(), 0.9999, 0) > 0).any())  # the largest share is 255/256
     if share:
-        assert not torch.equal(dropped(x, share), out)
+        assert not torch.equal(dropped(x, share, 1), out)
         rate = gone.float()
         assert abs(float((rate[:, :-1] * rate[:, 1:]).mean()) - share**2) < 0.01
+
+
+def test_scores_follow_weights_that_any_optimiser_moves(device):
+    """A fused one writes to them without a trace."""
+    book = make_book("simplex", device)
+    model = make_denoiser("causal on marginals", book).requires_grad_(True)
+    x = all_rows(book)
+    optimizer = torch.optim.AdamW(model.network.parameters(), 0.1, fused=True)
+    scores = []
+    for _ in range(2):
+        scores.append(model.log_prob(x))
+        optimizer.zero_grad()
+        (-scores[-1].mean()).backward()
+        optimizer.step()
+    assert not torch.equal(*scores)
+    assert not torch.equal(scores[-1], model.requires_grad_(False).log_prob(x))
 
 
 def test_without_the_map_beside_the_units_answers_are_the_same_one_by_one(monkeypatch):

@@ -3,6 +3,9 @@
 import dataclasses
 import functools
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,7 +23,7 @@ from discrete_itd.models import contract
 from discrete_itd.models import model as model_module
 from discrete_itd.models.fitting import JUDGED, PATTERNS
 from discrete_itd.models.model import EFFORT, split_evaluations
-from discrete_itd.recipes import Causal, Forest, Mixture, Network, Trees
+from discrete_itd.recipes import Causal, Decoder, Forest, Mixture, Network, Trees
 from discrete_itd.training.config import TrainingPlan
 
 EXACT = {
@@ -246,3 +249,25 @@ def test_property_a_cell_is_drawn_if_and_only_if_its_indicator_says_so():
     assert absent.any(0).all()
     assert torch.equal(drawn[:, owner[n:]].isnan(), absent)
     assert not drawn[:, n:].isnan().any()
+
+
+# -- threads of Python -----------------------------------------------------------------------------
+
+
+@pytest.mark.single_precision
+@pytest.mark.parametrize("n_threads", [2, 4])
+def test_property_a_fit_is_the_same_whatever_other_threads_fit(n_threads):
+    """To the last bit, dropout among it: no random state is shared, and that of the process stays as it is."""
+    recipes = (Causal(width=16, base="independent"), TINY, Decoder(64, n_points=64, max_steps=20))
+    asked, rows = (recipes * 2)[:n_threads], mixed()
+    before, start = torch.get_rng_state(), threading.Barrier(n_threads)
+
+    def scores(recipe, wait=lambda: None):
+        wait()
+        return fit(rows, recipe, max_steps=20).score_samples(rows)
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        together = [*pool.map(partial(scores, wait=start.wait), asked)]
+    for recipe, found in zip(asked, together, strict=True):
+        np.testing.assert_array_equal(found, scores(recipe))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -13,7 +13,6 @@ from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.models.networks import KINDS, explained_variance, order_of
 from discrete_itd.recipes import Causal
 from discrete_itd.training.checkpoint import Checkpoint
-from discrete_itd.training.loop import seeded
 
 SMALL = Causal(width=16, depth=1)
 
@@ -89,8 +88,8 @@ def compared_nats(rows, how, recipe=SMALL):
     natural = rows.marginals.natural_order(torch.Generator().manual_seed(how.network_seed)).tolist()
     nats = {}
     for kind in KINDS:
-        with seeded(how.network_seed, rows.device):
-            network = recipe.untrained(rows.marginals, order_of(kind, natural, rows), rows).eval()
+        order = order_of(kind, natural, rows)
+        network = recipe.untrained(rows.marginals, order, rows, how.network_seed).eval()
         nats[kind] = -network.log_prob(rows.x_valid).detach().double()
     return nats
 

@@ -23,28 +23,20 @@ from discrete_itd.training import TrainingLoss
 from discrete_itd.training import checkpoint as module
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Rollback
-from discrete_itd.training.loop import CHECK_STEPS, Run, seeded, train
+from discrete_itd.training.loop import CHECK_STEPS, Run, train
 
 STEPS = 150
 
 
 def run(device, path=None, *, interval=0.0, n=700, n_valid=200, progress=None, width=24, **kwargs):
-    """Train a small network: its weights, the report, and the next random numbers of both sources."""
+    """Train a small network: its weights, the report, and the next random numbers."""
     rows, held_out = correlated_rows(n, 0, device), correlated_rows(n_valid, 1, device)
     net, generator = make_network(rows, dropout=0.2, width=width), seeded_generator(0, device)
     checkpoint = None if path is None else Checkpoint(path, interval=interval)
     plan = short_plan(**{"max_steps": STEPS, "n_validations": 7} | kwargs)
-    with seeded(5, device):
-        report = train(
-            net,
-            rows,
-            held_out,
-            plan,
-            generator=generator,
-            progress=progress,
-            checkpoint=checkpoint,
-        )
-        after = torch.cat([torch.rand(3, generator=generator, device=device), torch.rand(3)])
+    options = {"generator": generator, "progress": progress, "checkpoint": checkpoint}
+    report = train(net, rows, held_out, plan, **options)
+    after = torch.rand(3, generator=generator, device=device)
     return weights(net), report, after
 
 
@@ -422,10 +414,9 @@ def test_forged_states_are_refused_or_lead_to_an_end(cpu, path, tmp_path, monkey
                 seeded_generator(0, cpu),
                 checkpoint=Checkpoint(forged),
             )
-            with seeded(0, cpu):
-                taken.resume()
-                if not taken.report.stopped and taken.step < STEPS:
-                    taken.make_step(0.9)
+            taken.resume()
+            if not taken.report.stopped and taken.step < STEPS:
+                taken.make_step(0.9)
         except ValueError as error:
             assert str(forged) in str(error)  # noqa: PT017
             return False
