@@ -13,6 +13,7 @@ import pytest
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
+from discrete_itd import DiffusionDensity
 from tests.benchmarks import detectors, messy, real_tables
 from tests.benchmarks.baselines import ChowLiuTree, IndependentColumns
 from tests.benchmarks.change import difference
@@ -117,6 +118,19 @@ def test_a_larger_share_of_tables_has_the_same_and_more():
     tenth, half = (real_tables.share_of(names, share, seed=3) for share in (0.1, 0.5))
     assert half[:4] == tenth != names[:4]
     assert sorted(real_tables.share_of(names, 1.0, seed=3)) == sorted(names)
+
+
+def test_fewest_nats_are_those_of_the_resolutions_of_numbers_and_times():
+    n, random = 200, np.random.default_rng(0)
+    money = random.lognormal(size=n).round(2)
+    money[::4] = np.nan
+    days = pd.Timestamp("2026-01-01") + pd.to_timedelta(random.integers(0, 3000, n), "D")
+    frame = pd.DataFrame({"money": money, "day": days, "count": random.integers(0, 9999, n) * 10})
+    density = DiffusionDensity(denoiser="independent", random_state=0).fit(
+        frame.assign(town="Bern")
+    )
+    expected = 0.75 * np.log(0.01) + np.log(86_400)  # times have densities per second
+    assert real_tables.fewest_nats(density, frame) == pytest.approx(expected)
 
 
 def test_boosting_by_column_finds_cells_that_contradict_others():

@@ -359,10 +359,10 @@ def fewest_nats(density: DiffusionDensity, rows: pd.DataFrame) -> float:
         cells = rows[column.name]
         if column.family != "number":
             resolution = column.step / 1e9
-        elif column.decimals is not None or column.notation is not None:
+        elif column.decimals is not None or pd.api.types.is_integer_dtype(column.dtype):
             resolution = 10.0 ** -(column.decimals or 0)
         else:
-            values = np.unique(cells.dropna().to_numpy(dtype=float))
+            values = np.unique(pd.to_numeric(cells, errors="coerce").dropna().to_numpy(dtype=float))
             resolution = np.diff(values).min() if len(values) > 1 else 1.0
         total += float(cells.notna().mean()) * math.log(resolution)
     return total
