@@ -328,7 +328,7 @@ def test_detector_is_private_and_says_of_what_its_rates_are(tmp_path):
     assert "epsilon 5 for one row" in card
     assert "per drawn row" in card
     assert "the fit:" not in card
-    drawn = again.density_.sample(500, random_state=0)
+    drawn = again.density_.sample(500, missing="none", random_state=0)
     assert drawn["a"].isin(["x", "y"]).all()
     assert drawn["b"].dtype == int
 
