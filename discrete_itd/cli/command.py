@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from discrete_itd.cli.messages import UserError, note, one_line
+from discrete_itd.cli.messages import UserError, note, one_line, put
 from discrete_itd.cli.options import parse
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args = parse(sys.argv[1:] if argv is None else argv)
         except UserError as error:
-            print(f"discrete-itd: error: {one_line(error)}", file=sys.stderr)
+            put(f"discrete-itd: error: {one_line(error)}", sys.stderr)
             return 2
         try:
             code = _run(args, is_process=argv is None)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("discrete-itd: interrupted", file=sys.stderr)
             return 130
         except (ValueError, TypeError, OSError) as error:
-            print(f"discrete-itd: error: {one_line(error)}", file=sys.stderr)
+            put(f"discrete-itd: error: {one_line(error)}", sys.stderr)
             return 2
     return code or 0
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from discrete_itd.cli.messages import plus_minus
+from discrete_itd.cli.messages import plus_minus, put
 from discrete_itd.datasets import load_mushroom
 from discrete_itd.estimators import DiffusionDensity
 
@@ -22,11 +22,10 @@ def demo(_: argparse.Namespace) -> None:
     edible, poisonous = X.loc[y == "edible"].sample(frac=1, random_state=0), X.loc[y == "poisonous"]
     n_train = round(0.8 * len(edible))
     train, held_out = edible[:n_train], edible[n_train:]
-    print(f"mushroom table: {len(X)} rows, {X.shape[1]} columns without the label")
-    print(
+    put(f"mushroom table: {len(X)} rows, {X.shape[1]} columns without the label")
+    put(
         f"training on {len(train)} edible rows; scoring {len(held_out)} other edible and"
-        f" {len(poisonous)} poisonous rows",
-        flush=True,
+        f" {len(poisonous)} poisonous rows"
     )
     start = time.perf_counter()
     # these evaluations of a row are enough for two decimals
@@ -39,25 +38,25 @@ def demo(_: argparse.Namespace) -> None:
     known = rows.take(~is_poisonous)
     marginal = model.model_.marginals.log_prob(known.x).double().cpu().numpy()
 
-    print("\nnats per held-out edible row (lower is better):")
+    put("\nnats per held-out edible row (lower is better):")
     independent = -marginal - known.log_volume.sum(1)
     for name, nats in (("independent columns", independent), ("model", surprisal[~is_poisonous])):
-        print(f"  {name:20} {plus_minus(nats.mean(), nats.std(ddof=1) / len(nats) ** 0.5)}")
+        put(f"  {name:20} {plus_minus(nats.mean(), nats.std(ddof=1) / len(nats) ** 0.5)}")
     auroc = roc_auc_score(is_poisonous, surprisal)
-    print(f"poisonous against edible rows by -log_prob: AUROC {auroc:.4f}, without labels")
+    put(f"poisonous against edible rows by -log_prob: AUROC {auroc:.4f}, without labels")
 
     worst = np.argsort(-surprisal, kind="stable")[:5]
     shares = model.explain(rows.take(worst))
-    print("\nthe five most anomalous rows, and the columns with the highest share of -log_prob:")
+    put("\nthe five most anomalous rows, and the columns with the highest share of -log_prob:")
     for i, (index, split) in zip(worst, shares.iterrows(), strict=True):
         top = split.nlargest(3)
         cells = ", ".join(f"{n}={rows.frame.at[index, n]} ({v:.1f})" for n, v in top.items())
-        print(f"  row {index}, {y.loc[index]}, {surprisal[i]:.1f} nats: {cells}")
-    print(
+        put(f"  row {index}, {y.loc[index]}, {surprisal[i]:.1f} nats: {cells}")
+    put(
         f"\nfit {fitted - start:.1f} s, scored {len(rows)} rows in {scored - fitted:.1f} s"
         f" on {model.model_.device}"
     )
-    print(
+    put(
         "next: discrete-itd fit YOUR_TABLE.csv --out model.safetensors &&"
         " discrete-itd score model.safetensors YOUR_TABLE.csv --out scores.csv --explain"
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.inputs import about, load_model, tables_of
-from discrete_itd.cli.messages import STANDARD, UserError, note, percent, plus_minus
+from discrete_itd.cli.messages import STANDARD, UserError, note, percent, plus_minus, put
 from discrete_itd.cli.tables import (
     Dialect,
     EmptyTableError,
@@ -92,9 +92,9 @@ def fit(args: argparse.Namespace) -> int:
         note(f"training was interrupted: {args.out} is the best model so far{again}")
     elif saved is not None:
         saved.remove()  # and not before the model is saved: a kill in between loses no training
-    print(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
+    put(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
     _print_fitted(model)
-    print(f"wrote {args.out} in {elapsed:.1f} s")
+    put(f"wrote {args.out} in {elapsed:.1f} s")
     return 130 * is_interrupted
 
 
@@ -237,7 +237,7 @@ def _folder(path: str) -> ParquetStream:
 
 def describe(args: argparse.Namespace) -> None:
     """Run the command ``describe``."""
-    print(load_model(args.model).model_card())
+    put(load_model(args.model).model_card())
 
 
 def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
@@ -247,10 +247,10 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
         "missing": percent,
         "categories": lambda n: str(n or ""),
     }
-    print(model.encoder_.describe().to_string(index=False, formatters=formatters))
+    put(model.encoder_.describe().to_string(index=False, formatters=formatters))
     history = model.history_
     best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
-    print(
+    put(
         f"\ntraining: {last['step']:.0f} steps ({model.model_.stopped}), best after {best['step']:.0f}"
     )
     held_out = model.model_.held_out
@@ -259,6 +259,6 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
         better = plus_minus(held_out.gain, held_out.gain_stderr)
         rows = f"on {held_out.n_rows} rows; a nat is a factor of 2.7 in probability"
         gain = f"{better} per row better than independent columns ({rows})"
-    print(f"held-out rows: {gain}")
+    put(f"held-out rows: {gain}")
     if isinstance(fitted, DiffusionOutlierDetector):
-        print(f"threshold: {fitted.threshold_}")
+        put(f"threshold: {fitted.threshold_}")

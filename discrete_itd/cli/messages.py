@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+import unicodedata
+from typing import TextIO
 
 STANDARD = "-"  # the standard input or output, in place of a file's name
 
@@ -14,7 +16,26 @@ class UserError(ValueError):
 
 def note(text: str) -> None:
     """Print a remark on stderr, on one line."""
-    print(f"discrete-itd: note: {' '.join(text.split())}", file=sys.stderr)
+    put(f"discrete-itd: note: {' '.join(text.split())}", sys.stderr)
+
+
+def put(text: str, file: TextIO | None = None) -> None:
+    """Print a text, by default on the standard output.
+
+    Names and values in it may be anybody's: marks that would move the cursor of a terminal, or turn the direction of
+    its text, become escapes, and so do characters that the encoding of the output lacks.
+    """
+    file = sys.stdout if file is None else file
+    if file is None:  # it is closed
+        return
+    whole = "".join(c if c == "\n" or not controls(c) else ascii(c)[1:-1] for c in text)
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    print(whole.encode(encoding, "backslashreplace").decode(encoding), file=file)
+
+
+def controls(mark: str) -> bool:
+    """Whether a character controls a terminal, or is none."""
+    return unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def shown(table: str) -> str:
@@ -24,7 +45,7 @@ def shown(table: str) -> str:
 
 def say(out: str | None, text: str) -> None:
     """Print a result: on stderr if ``out`` is the standard output, where the table goes."""
-    print(text, file=sys.stderr if out == STANDARD else sys.stdout)
+    put(text, sys.stderr if out == STANDARD else sys.stdout)
 
 
 def one_line(error: Exception) -> str:

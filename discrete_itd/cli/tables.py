@@ -138,6 +138,8 @@ def reading(path: str, dialect: Dialect) -> Iterator[Source]:
     """
     with ExitStack() as stack:
         kind = ".csv" if path == STANDARD else ending(path)
+        if path != STANDARD and os.path.exists(path) and not os.path.isfile(path):
+            raise UserError(f"{path}: not a regular file; the rows of a pipe are read from -")
         with damage_named(path, kind):
             file: Any = path
             if kind != ".parquet":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
+from decimal import InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,11 @@ class Observed:
 
     def add(self, part: pd.Series) -> PlainCells:
         """Add a part, and return its cells; a ValueError or TypeError names the column, if they do not fit."""
-        self._add_dtype(part)
-        cells = read_cells(part)
+        try:
+            self._add_dtype(part)
+            cells = read_cells(part)
+        except InvalidOperation:  # of pandas, which asks whether it is missing
+            raise ValueError(f"column {self.name!r}: Decimal('sNaN') is no number") from None
         is_text = text_among(cells.values)
         if self._na and is_text.any():
             cells = cells.without(is_text & np.isin(cells.values, list(self._na)))

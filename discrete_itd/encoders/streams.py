@@ -226,10 +226,15 @@ def _parquet_files(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{path}: not a regular file")
         return [path]
     files = [f for f in sorted(path.rglob("*.parquet")) if not f.name.startswith((".", "_"))]
     if not files:
         raise ValueError(f"{path}: no .parquet file in the folder")
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{file}: not a regular file")
     for part in files[0].relative_to(path).parts[:-1]:
         if "=" in part:
             raise ValueError(

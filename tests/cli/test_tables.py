@@ -1,12 +1,18 @@
 """What the text of a CSV is taken for, and how long its rows may be."""
 
 import codecs
+import contextlib
+import io
+import os
 import random
+import socket
+import sys
 
 import pandas as pd
 import pytest
 
-from discrete_itd.cli import tables
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.cli import main, tables
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.messages import UserError
 from discrete_itd.cli.tables import Dialect, reading, write_table
@@ -161,3 +167,58 @@ def test_a_header_without_an_end(tmp_path, monkeypatch):
     path.write_text("a,b,c,d,e,f,g,h,i,j\n" + "1,2,3,4,5,6,7,8,9,0\n")
     with pytest.raises(UserError, match="line 1: more than 9 columns"):
         read_all(path)
+
+
+@pytest.mark.parametrize(
+    "command", ["score m {0} --out o.csv", "fit {0} --out o", "watch m {0} --state s"]
+)
+@pytest.mark.parametrize("name", ["pipe.csv", "pipe.parquet", "socket.csv", "device.csv"])
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    command, name, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"a": list("xy") * 400})
+    DiffusionOutlierDetector(DiffusionDensity(denoiser="tree"), random_state=0).fit(frame).save(
+        "m", card=False
+    )
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind("socket.csv")
+        os.mkfifo("pipe.csv")
+        os.mkfifo("pipe.parquet")
+        os.symlink(os.devnull, "device.csv")
+        assert main(command.format(name).split()) == 2
+    assert f"error: {name}: not a regular file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_control_no_terminal_and_fit_every_encoding(encoding, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame(
+        {"ν\x1b[2J": list("xy") * 40, "z": list("pq") * 40, "\u202elog": range(80)}
+    )
+    frame.to_csv("\x1b]0;owned.csv", index=False)
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert (
+        main(
+            [
+                "fit",
+                "\x1b]0;owned.csv",
+                "--out",
+                "m\x1b",
+                "--denoiser",
+                "tree",
+                "--drop",
+                "\u202elog",
+            ]
+        )
+        == 0
+    )
+    assert main(["score", "m\x1b", "\x1b]0;owned.csv", "--out", "o\x1b.csv"]) == 0
+    assert main(["score", "m\x1b", "\x1b[.csv", "--out", "o.csv"]) == 2
+    for stream in (out, err):
+        stream.flush()
+        text = stream.buffer.getvalue().decode(encoding)
+        assert not {"\x1b", "\u202e"} & set(text)
+        assert "\\x1b" in text

@@ -1,6 +1,7 @@
 """One table, one schema: whichever reader has made a frame of it."""
 
 import io
+from decimal import Decimal
 from functools import cache
 
 import numpy as np
@@ -150,3 +151,9 @@ def test_whole_numbers_that_are_one_as_float32_stay_apart():
     )
     x = encoder.transform(pd.DataFrame({"v": ids})).x[:, 0]
     assert (x == encoder.schema[0].codec.n_levels).tolist() == [False, True, False]
+
+
+def test_a_signalling_nan_is_refused_by_name():
+    frame = pd.DataFrame({"a": [Decimal("0.5")] * 3 + [Decimal("sNaN")]})
+    with pytest.raises(ValueError, match="column 'a': Decimal"):
+        TableEncoder().fit(frame)
