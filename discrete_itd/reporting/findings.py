@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ from discrete_itd.plots import (
     matrix_work,
     spread_step,
 )
+from discrete_itd.progress import Deadline
 from discrete_itd.reporting.synthetic import closeness
 from discrete_itd.statistics import (
     Extrapolation,
@@ -48,14 +49,43 @@ from discrete_itd.statistics import (
 )
 from discrete_itd.validation import check_integer, check_real, check_share
 
+Made = TypeVar("Made")
 LEVELS = (0.01, 0.05, 0.1)  # levels in the table of p-values
 MOST_CELLS_SHOWN = 24  # cells of a row, in the order of the columns
 MOST_CALIBRATION = 1 << 17  # inliers that set a threshold
 MOST_ALARMS = 10_000  # rows that are kept, for the download
 # rows with an alarm that are explained: milliseconds to tenths of a second each
 MOST_REASONS = 1000
+# seconds of each optional section of a page, on as many rows as they allow, and rows of the first attempt
+SECTION_SECONDS, FEW_ROWS = 2.0, 16
+# levels of the curve of errors, and numbers computed for a few rows of it that are cheap: a second or so
+CURVE_LEVELS, CHEAP_CURVE = 25, 1 << 28
 USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
 N_REASONS = 3  # per row, at most
+
+
+class Sections:
+    """The optional sections of a page: each within its seconds, and none takes the rest down.
+
+    ``left_out`` names those that failed or are too costly.
+    """
+
+    def __init__(self) -> None:
+        self.left_out: list[str] = []
+
+    def of_rows(self, name: str, make: Callable[[Rows], Made], rows: Rows) -> Made | None:
+        """What ``make`` finds in a few rows or, if that is quick, in as many as there is time for."""
+        deadline, step = Deadline(SECTION_SECONDS), spread_step(len(rows), FEW_ROWS)
+        try:
+            found = make(rows.take(slice(None, None, step)))
+            per_row = deadline.age * step / len(rows)
+            most = int(deadline.left / max(per_row, 1e-9))
+            if (more := spread_step(len(rows), max(1, most))) < step:
+                found = make(rows.take(slice(None, None, more)))
+        except Exception as error:  # of any kind: the rest of the page is worth having
+            self.left_out.append(f"{name}, which failed ({type(error).__name__}: {error})")
+            return None
+        return found
 
 
 @dataclass(frozen=True)
@@ -124,7 +154,8 @@ class Findings:
     gain : float
         Nats per held-out row of the training table by which the model is better than independent columns.
     history, stopped, curve
-        ``history_`` and ``model_.stopped`` of the density; ``mse_curve`` of the inliers, None if there is only one.
+        ``history_`` and ``model_.stopped`` of the density; ``mse_curve`` of the inliers, None if there is only one, or
+        noisy rows are costly by the model.
     most_anomalous, alarm_rows, columns : DataFrame
         From :func:`most_anomalous_rows`, :func:`alarm_rows` and, for the inliers, by falling nats,
         :func:`~discrete_itd.plots.column_entropies`.
@@ -133,6 +164,8 @@ class Findings:
         one row or column.
     facts : list of (str, str)
         Names and values that describe model, data and cost.
+    left_out : tuple of str
+        Sections that failed or are too costly, with the reason; ``columns`` may be one of them, and is then None.
     """
 
     surprisal: np.ndarray
@@ -150,9 +183,10 @@ class Findings:
     curve: pd.DataFrame | None
     most_anomalous: pd.DataFrame
     alarm_rows: pd.DataFrame
-    columns: pd.DataFrame
+    columns: pd.DataFrame | None
     information: pd.DataFrame | None
     facts: list[tuple[str, str]]
+    left_out: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -300,7 +334,10 @@ def examine(
     if not known.n_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
     targets = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
-    columns = column_entropies(density, known.spread)
+    sections = Sections()
+    columns = sections.of_rows("columns", partial(column_entropies, density), known.spread)
+    if columns is not None:
+        columns = columns.sort_values("nats", ascending=False, kind="stable")
     lines = facts(density, asked.seconds / len(asked.numbers["score"]))
     if train is not None:
         compared = closeness(density, density.rows(train), known.spread, seed=density.model_.seed)
@@ -323,20 +360,34 @@ def examine(
         gain=density.model_.held_out.gain,
         history=density.history_,
         stopped=density.model_.stopped,
-        curve=density.mse_curve(known.spread) if len(stderr) > 1 else None,
+        curve=_curve(density, known.spread, sections),
         most_anomalous=most_anomalous_rows(density, *worst, detector=detector, keep=keep),
         alarm_rows=alarm_rows(detector, asked.alarms, asked.alarm_scores, keep),
-        columns=columns.sort_values("nats", ascending=False, kind="stable"),
-        information=_information(density, known.spread),
+        columns=columns,
+        information=_information(density, known.spread, sections),
         facts=lines,
+        left_out=tuple(sections.left_out),
     )
 
 
-def _information(density: DiffusionDensity, rows: Rows) -> pd.DataFrame | None:
-    is_cheap = FEWEST_PAIRED * matrix_work(density) <= MOST_PAIR_WORK
-    if len(rows) < 2 or density.encoder_.n_columns < 2 or not is_cheap:
+def _information(density: DiffusionDensity, rows: Rows, sections: Sections) -> pd.DataFrame | None:
+    if len(rows) < 2 or density.encoder_.n_columns < 2:
         return None
-    return information_matrix(density, rows)
+    if FEWEST_PAIRED * matrix_work(density) > MOST_PAIR_WORK:
+        sections.left_out.append("pairs of columns, whose information is costly by this model")
+        return None
+    return sections.of_rows("pairs of columns", partial(information_matrix, density), rows)
+
+
+def _curve(density: DiffusionDensity, rows: Rows, sections: Sections) -> pd.DataFrame | None:
+    """The curve of errors, if noisy rows are cheap."""
+    if len(rows) < 2:
+        return None
+    if CURVE_LEVELS * FEW_ROWS * density.model_.curved.noisy_work > CHEAP_CURVE:
+        sections.left_out.append("the curve of errors, for noisy rows are costly by this model")
+        return None
+    curve = partial(density.mse_curve, n_points=CURVE_LEVELS)
+    return sections.of_rows("the curve of errors", curve, rows)
 
 
 def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Iterable[Rows]:
@@ -515,9 +566,16 @@ def alarm_rows(
     """
     if detector is None or alarms is None:
         return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
-    asked = np.sort(np.argsort(score, kind="stable")[:MOST_REASONS])
+    asked = np.argsort(score, kind="stable")[:MOST_REASONS]
     text = pd.Series("", range(len(alarms)), dtype=object)
-    text[asked] = ["; ".join(lines) for lines in _reasons(detector, alarms.take(asked))[0]]
+    deadline, size = Deadline(SECTION_SECONDS), FEW_ROWS
+    while len(asked):
+        before = deadline.left
+        some, asked = asked[:size], asked[size:]
+        text[some] = ["; ".join(lines) for lines in _reasons(detector, alarms.take(some))[0]]
+        took, size = before - deadline.left, 2 * size
+        if 2 * took > deadline.left:  # the next ones are twice as many
+            break
     table = _listed(detector, alarms, score).assign(reasons=text)
     columns = kept(alarms, keep).reset_index(drop=True)
     columns.columns = [f"kept_{name}" if name in table else str(name) for name in columns]

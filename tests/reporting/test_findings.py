@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from discrete_itd import DiffusionDensity
+from discrete_itd import DiffusionDensity, report
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, cell_nats
 from discrete_itd.encoders import TableEncoder
@@ -344,3 +344,72 @@ def test_rows_of_unseen_values_are_told_without_a_warning():
     density.fit(ordinary)
     found = examine(density, pd.concat([ordinary, odd], ignore_index=True), n_most_anomalous=12)
     assert list(found.most_anomalous["row"]) == list(range(80, 92))
+
+
+# -- the work of a page ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("per_row", "most"), [(1e-4, 500), (0.02, 84), (1.0, 16)])
+def test_a_section_has_as_many_rows_as_its_seconds_allow(monkeypatch, per_row, most):
+    """By the first few; whatever a row costs, these are the most that are begun too late."""
+    now, seen = [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    rows = reported.density().rows(reported.table(500, 9))
+
+    def make(some):
+        now[0] += per_row * len(some)
+        seen.append(len(some))
+        return len(some)
+
+    sections = findings.Sections()
+    assert sections.of_rows("columns", make, rows) == seen[-1] <= most
+    assert sum(seen[1:]) * per_row <= findings.SECTION_SECONDS
+    assert seen[0] <= findings.FEW_ROWS
+    assert len(seen) == (1 if most == 16 else 2)
+    assert not sections.left_out
+
+
+def test_the_curve_is_left_out_where_noisy_rows_are_costly(monkeypatch):
+    """No noisy row is asked for then; the other sections are there."""
+    monkeypatch.setattr(findings, "CHEAP_CURVE", 1)
+    monkeypatch.setattr(DiffusionDensity, "mse_curve", lambda *_, **__: pytest.fail("asked"))
+    found = examine(reported.density(), reported.table(20, 9), n_most_anomalous=0)
+    assert found.curve is None
+    assert found.columns is not None
+    assert [text.partition(",")[0] for text in found.left_out] == ["the curve of errors"]
+
+
+@pytest.mark.parametrize("name", ["column_entropies", "information_matrix"])
+def test_a_section_that_fails_takes_nothing_down(monkeypatch, name):
+    def failing(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(findings, name, failing)
+    model, rows = reported.density(), reported.table(20, 9)
+    found = examine(model, rows, n_most_anomalous=0)
+    assert len(found.left_out) == 1
+    assert found.left_out[0].endswith("which failed (MemoryError: no room)")
+    assert "no room" in report(model, rows, n_most_anomalous=0)
+
+
+def test_reasons_of_alarms_end_with_their_seconds(monkeypatch):
+    """The most anomalous rows have them."""
+    now, seen, real = [0.0], [], findings._reasons
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def slow(model, rows):
+        now[0] += 0.05 * len(rows)
+        seen.append(len(rows))
+        return real(model, rows)
+
+    monkeypatch.setattr(findings, "_reasons", slow)
+    detector = DiffusionOutlierDetector(
+        denoiser="independent", false_alarm_rate=0.05, random_state=0
+    )
+    detector.fit(reported.table(300, 9))
+    rows = detector.density_.rows(reported.table(200, 8))
+    score = np.arange(200.0)
+    table = findings.alarm_rows(detector, rows, score, [])
+    assert sum(seen) * 0.05 <= findings.SECTION_SECONDS
+    assert (table["reasons"][: sum(seen)] != "").all()
+    assert (table["reasons"][sum(seen) :] == "").all()
