@@ -120,18 +120,20 @@ def test_the_findings_are_what_the_detector_says():
         ("false alarms", found.alarms.rate, 0.2),
     ]
     assert found.history is detector.density_.history_
-    pd.testing.assert_frame_equal(found.curve, detector.density_.mse_curve(ordinary))
+    pd.testing.assert_frame_equal(
+        found.curve, detector.density_.mse_curve(ordinary, n_points=findings.CURVE_LEVELS)
+    )
 
 
 def test_each_table_is_encoded_once(monkeypatch):
     models, inliers = (reported.detector(), reported.default_detector()), reported.table(40, 8)
-    encoded, transform = [], TableEncoder.transform
+    encoded, readable = [], TableEncoder.readable
 
-    def counted(self, frame):
+    def counted(self, frame, *texts):
         encoded.append(len(frame))
-        return transform(self, frame)
+        return readable(self, frame, *texts)
 
-    monkeypatch.setattr(TableEncoder, "transform", counted)
+    monkeypatch.setattr(TableEncoder, "readable", counted)
     for model in models:
         examine(model, reported.table(30, 9), inliers=inliers, n_most_anomalous=2)
         assert sorted(encoded) == [30, 40]
