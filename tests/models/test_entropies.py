@@ -205,9 +205,10 @@ def test_properties_answers_that_cannot_be_are_not_given(seed):
     both = many[["a", "b"]].dropna()
     parts = [both[c].value_counts(normalize=True) for c in "ab"]
     truth = sum(float(-(p * np.log(p)).sum()) for p in parts) - counted(["a", "b"])
-    close(
-        model.mutual_information("a", "b", X=rows), truth, 0.1
-    )  # held-out rows ask about the table
+    found = model.mutual_information(
+        "a", "b", X=rows
+    )  # of the table, but for what the fit has missed
+    assert truth / 2 < found.value < truth + 4 * found.stderr
 
 
 def correlated(n, rng, rho=0.75):
@@ -301,7 +302,7 @@ def test_the_matrix_has_the_information_of_each_pair(name):
     matrix = information_matrix(model, model.rows(rows))
     assert list(matrix.index) == list(matrix.columns) == NAMES
     assert np.isnan(np.diag(matrix)).all()
-    np.testing.assert_array_equal(matrix, matrix.T)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
     stderr = matrix.attrs["stderr"]
     for j, one in enumerate(NAMES):
         for k, two in enumerate(NAMES[:j]):
