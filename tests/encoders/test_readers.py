@@ -156,4 +156,4 @@ def test_whole_numbers_that_are_one_as_float32_stay_apart():
 def test_a_signalling_nan_is_refused_by_name():
     frame = pd.DataFrame({"a": [Decimal("0.5")] * 3 + [Decimal("sNaN")]})
     with pytest.raises(ValueError, match="column 'a': Decimal"):
-        TableEncoder().fit(frame)
+        TableEncoder.fit(frame)
