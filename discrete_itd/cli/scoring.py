@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.folders import Tally, check_files, in_folder, run
@@ -35,7 +36,7 @@ from discrete_itd.cli.tables import (
     save_whole,
     write_table,
 )
-from discrete_itd.detection import thresholds
+from discrete_itd.detection import outside, thresholds
 from discrete_itd.detection.answers import (
     DENSITY_OUTPUTS,
     answer_types,
@@ -135,6 +136,10 @@ def _of_alarms(
     lines.append(f"{n_alarms} of {n_rows} rows ({share}) raised an alarm; {expected}")
     if n := tally["unreadable"]:
         lines.insert(-1, f"{n} rows have an unreadable cell, an alarm that no rate counts")
+    schema = detector.density_.encoder_.schema
+    n_outside = np.array([tally[f"outside {j}"] for j in range(len(schema))])
+    if told := outside.sentence(n_outside, n_rows, schema):
+        lines.insert(-1, told)
     return lines
 
 
@@ -186,7 +191,11 @@ class Scoring:
         for chunk, rows in self.reader.read(source, keep=keep):
             with about(source.path), warnings.catch_warnings():
                 # the one at the end counts all rows
-                warnings.filterwarnings("ignore", ".* distinct rows have a standard error above")
+                for counted in (
+                    ".* distinct rows have a standard error above",
+                    "outside the range",
+                ):
+                    warnings.filterwarnings("ignore", counted)
                 scores = answers(self._model, rows, self._outputs, **self._how)
             nats = scores["log_prob"].to_numpy()
             sums: dict[str, Any] = {
@@ -201,6 +210,7 @@ class Scoring:
                 is_unreadable = rows.is_unreadable
                 sums["alarm"] = int(scores["alarm"].to_numpy()[~is_unreadable].sum())
                 sums["unreadable"] = int(is_unreadable.sum())
+                sums |= {f"outside {j}": int(n) for j, n in enumerate(rows.is_outside.sum(0))}
             tally.update(sums)
             yield pd.concat([chunk[keep], scores], axis=1)
 

@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.denoisers import ForestDenoiser
-from discrete_itd.detection import division, drift, reasons, thresholds
+from discrete_itd.detection import division, drift, outside, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
 from discrete_itd.detection.score import FEWEST_TYPICAL, MOST_WEIGHT, Scorer, small_trees
@@ -409,10 +409,18 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         A row with an unreadable cell, like "#REF!" in a column of numbers, raises the alarm "unreadable", whatever its
         score, which is that of its other cells: no false-alarm rate counts these alarms, and :meth:`reasons` name them.
         ``scores`` are those of :meth:`score_samples` for X, to save time; ``threshold`` is by default ``threshold_``.
+
+        Warns
+        -----
+        UserWarning
+            If more than a few per cent of the rows, ten at least, lie outside the range or the categories of training
+            in some column, like dates of the next week: the stated rate does not hold then.
         """
         rows = self._rows(X)
         found = self.score_samples(rows) if scores is None else scores
         used = self.threshold_ if threshold is None else self._checked(threshold)
+        if told := outside.sentence(rows.is_outside.sum(0), len(rows), rows.encoder.schema):
+            warn(told)
         return np.where((found < self._offsets(rows, used)) | rows.is_unreadable, -1, 1)
 
     def _rows(self, X: Any) -> Rows:

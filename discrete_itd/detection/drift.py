@@ -35,6 +35,7 @@ from scipy import stats
 from torch import Tensor
 
 from discrete_itd.detection.cell_predictions import nats_given_others
+from discrete_itd.detection.outside import many_outside
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.detection.terms import DECIMALS
 from discrete_itd.encoders.frames import to_pandas
@@ -94,7 +95,9 @@ class Drift:
         tests of single categories); ``distance``, of the rates of missing cells or, with a reference, of the values
         (the largest difference of the distribution functions; of categories the total variation), whichever is larger;
         ``p_value``, the smallest of these p-values times their number, at most 1; ``q_value``, adjusted for the number
-        of columns by the procedure of Benjamini and Hochberg; ``moved``, whether it is one of ``drifted_columns``.
+        of columns by the procedure of Benjamini and Hochberg; ``outside``, the share of rows outside the range or the
+        categories of training, where that is more than a few per cent, else 0; ``moved``, whether it is one of
+        ``drifted_columns``.
     alpha : float
         The significance level of ``drifted``.
 
@@ -156,6 +159,9 @@ class Drift:
     def drifted_columns(self) -> list:
         """Names of the columns that drifted, the largest effect first, independently of ``drifted``.
 
+        Columns in which more than a few per cent of the rows lie ``outside`` the range or the categories of training,
+        with such a ``q_value``, come before all others.
+
         A column *differs* if its ``q_value`` is at most ``alpha`` and its ``effect`` at least 0.02 nats, or its
         ``distance`` 0.02: with many rows even negligible differences are significant. On average over batches, at most
         a share of ``alpha`` of those with such a ``q_value`` is false, under the same conditions. Among the columns
@@ -174,7 +180,8 @@ class Drift:
 
     def _named(self, which: np.ndarray) -> list:
         found = cast(pd.DataFrame, self.columns[which])
-        return found.sort_values("effect", ascending=False, kind="stable").index.tolist()
+        order = ["outside", "effect"]
+        return found.sort_values(order, ascending=False, kind="stable").index.tolist()
 
     def to_frame(self) -> pd.DataFrame:
         """Mean code lengths, one line each for the batch, the inliers, and model samples with the gaps of either."""
@@ -254,7 +261,11 @@ def drift(
     names = rows.encoder.names
     p_value, table = compare(shares, of_inliers, names, random, codes=codes, kinds=kinds)
     model_nats = [model.explain(t).to_numpy() for t in (of_model, inlier_model)]
-    table["moved"] = _moved(table, alpha, scorer, (rows.x, others.x))
+    n_outside = rows.is_outside.sum(0)
+    table["outside"] = n_outside / max(1, len(rows))
+    far = many_outside(n_outside, len(rows), scorer.schema) & (table["q_value"] <= alpha).to_numpy()
+    table["moved"] = far | _moved(table, alpha, scorer, (rows.x, others.x), bool(far.any()))
+    table = table.assign(outside=table["outside"].where(far, 0.0))
     counts = len(shares), len(of_inliers), int(n_model)
     means = [_mean_and_error(np.nansum(t, 1)) for t in (shares, of_inliers, *model_nats)]
     return Drift(*counts, *means[0], *means[1], p_value, *means[2], *means[3], table, alpha)
@@ -350,12 +361,15 @@ def _differ(table: pd.DataFrame, alpha: float) -> np.ndarray:
 
 
 def _moved(
-    table: pd.DataFrame, alpha: float, scorer: Scorer, tables: Sequence[Tensor]
+    table: pd.DataFrame, alpha: float, scorer: Scorer, tables: Sequence[Tensor], is_known: bool
 ) -> np.ndarray:
-    """The columns that :attr:`Drift.drifted_columns` names, (C,); ``tables`` are rows of the batch and of others."""
+    """The columns that :attr:`Drift.drifted_columns` names, (C,); ``tables`` are rows of the batch and of others.
+
+    If no column differs in itself, and it ``is_known`` that others do, none is named for a dependence.
+    """
     differ, p = _differ(table, alpha), _smallest(table, ["p_values", "p_missing"])
     own = differ & (stats.false_discovery_control(p) <= alpha) & (table["distance"] >= LEAST_EFFECT)
-    if own.any() or not differ.any():
+    if own.any() or is_known or not differ.any():
         return own.to_numpy()
     before, here = (_surprisals(scorer, x) for x in tables[::-1])
     return np.arange(len(table)) == (here - before).argmax()

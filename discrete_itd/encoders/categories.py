@@ -151,6 +151,10 @@ class Categories:
         level_of[self._kept] = np.arange(len(self._kept))
         return level_of
 
+    def is_outside(self, level: np.ndarray) -> np.ndarray:
+        """Whether levels are that of unseen values: bool, False for NaN."""
+        return level >= self.n_levels
+
     @property
     def n_levels(self) -> int:
         """Number of levels without that of unseen values."""

@@ -30,6 +30,7 @@ BINS = 32
 NARROWEST = 1e-3  # width of an atom's bin, in median deviations of the other values
 OFTEN = 20  # occurrences of an atom in training at least
 MOST = 500  # atoms of a column at most
+ENDS = 5  # least and greatest values whose means are the range
 BOUND = 1 / 32  # share of the rows from which the least or greatest value is taken as a bound
 NEARBY = 0.025  # share of its own rows, and of those on one side, that an atom covers there at most
 LEAST = 0.02  # probability of a new number
@@ -63,6 +64,9 @@ class Continuous:
         Increasing, the different numbers of a column whose numbers repeat; empty for another one.
     p_new : float
         Probability p that a number is none of these, see :func:`numbers_seen`.
+    low, high : float
+        The range in training, but for its ends: means of the five least and of the five greatest values, rounded
+        outwards where they are whole.
 
     References
     ----------
@@ -86,6 +90,8 @@ class Continuous:
     edges: tuple[float, ...] = ()
     seen: tuple[float, ...] = ()
     p_new: float = 0.0
+    low: float = -LARGEST
+    high: float = LARGEST
 
     kind: ClassVar[str] = "continuous"
     categories: ClassVar[tuple[()]] = ()
@@ -109,6 +115,11 @@ class Continuous:
     @property
     def points(self) -> ColumnPoints:
         return ColumnPoints("real", 0)
+
+    def is_outside(self, z: np.ndarray) -> np.ndarray:
+        """Whether encoded numbers lie outside the range in training: bool, False for NaN."""
+        low, high = self.slope(np.array([self.low, self.high]))[0]
+        return np.asarray((z < low) | (z > high))
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values on the new scale, and the logarithm of the slope :math:`dz/dx` there minus :meth:`new_nats`."""
@@ -201,7 +212,15 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
     seen, p_new = ((), 0.0) if in_time else numbers_seen(values)
     atoms, edges = ((), ()) if seen else find_atoms(values, whole)
     map_ = whole, center, scale, power, mean, spread if spread > 0 else 1.0
-    return Continuous(*map_, atoms, edges, seen, p_new)
+    return Continuous(*map_, atoms, edges, seen, p_new, *_range(values, whole))
+
+
+def _range(values: np.ndarray, whole: bool) -> tuple[float, float]:
+    """:attr:`Continuous.low` and ``high``, none of which is a value."""
+    k = min(ENDS, len(values))
+    ends = np.partition(values, (k - 1, len(values) - k))
+    low, high = float(np.mean(ends[:k] / k) * k), float(np.mean(ends[-k:] / k) * k)
+    return (math.floor(low) - 0.5, math.ceil(high) + 0.5) if whole else (low, high)
 
 
 def _coarse(
@@ -282,6 +301,10 @@ class Bins:
     @property
     def n_levels(self) -> int:
         return len(self.edges) - 1
+
+    def is_outside(self, level: np.ndarray) -> np.ndarray:
+        """Whether levels are those beyond the edges: bool, False for NaN."""
+        return (level < 1) | (level > self.n_levels)
 
     @property
     def points(self) -> ColumnPoints:

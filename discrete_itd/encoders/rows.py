@@ -184,6 +184,14 @@ class Rows:
         )
 
     @cached_property
+    def is_outside(self) -> np.ndarray:
+        """Which cells lie outside the range or the categories of training: bool, shape (N, C)."""
+        columns = zip(
+            self.encoder.schema, self.cells.T, strict=False
+        )  # then missingness indicators
+        return np.column_stack([column.codec.is_outside(cells) for column, cells in columns])
+
+    @cached_property
     def is_unreadable(self) -> np.ndarray:
         """Which rows have an unreadable cell: bool, shape (N,)."""
         if self.unreadable is None:

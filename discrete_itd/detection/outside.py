@@ -1,0 +1,37 @@
+"""Columns in which many rows lie outside the range, or the categories, of the rows of the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from discrete_itd.encoders import Column
+
+# more rows than this share, and than twice what the range of a column leaves out by chance, its five least and greatest
+# values, are many; and fewer than FEWEST never are
+SHARE, LEFT_OUT, FEWEST = 0.03, 10, 10
+
+
+def many_outside(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> np.ndarray:
+    """In which columns ``n_outside`` (C,) of some rows are many: bool, (C,)."""
+    known = np.array([max(1, column.n_rows - column.n_missing) for column in schema])
+    return n_outside > np.maximum(FEWEST - 1, n_rows * (SHARE + LEFT_OUT / known))
+
+
+def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> str | None:
+    """What many rows outside mean for the stated rate, and what to do; None if there are not many."""
+    many = np.flatnonzero(many_outside(n_outside, n_rows, schema))
+    if not len(many):
+        return None
+    many = many[np.argsort(-n_outside[many], kind="stable")]
+    columns = ", ".join(
+        f"{schema[j].name!r} ({n_outside[j]:,} of {n_rows:,} rows)" for j in many[:3]
+    )
+    more = f" and {len(many) - 3} more" if len(many) > 3 else ""
+    times = [schema[j].name for j in many if schema[j].family == "datetime"]
+    instead = f"model {f'{times[0]}.weekday'!r} in place of the date, " if times else ""
+    return (
+        f"outside the range or the categories of training: columns {columns}{more}; the stated rate of false alarms"
+        f" does not hold for such rows: {instead}compare within groups (given=), or fit again"
+    )
