@@ -370,7 +370,6 @@ def test_all_columns_with_other_values_are_named():
         alone = drift(density, batch, density.explain(inliers), n_model=20)
         # no values are compared: the one because of missing cells, the other of values never seen
         assert sorted(alone.drifted_columns) == ["b", "d"]
-        assert "d" in alone.dependent_columns
     assert right >= 3
 
 
