@@ -196,7 +196,7 @@ class Rows:
         """Which rows have an unreadable cell: bool, shape (N,)."""
         if self.unreadable is None:
             return np.zeros(len(self), dtype=bool)
-        return np.asarray(pd.notna(self.unreadable)).any(1)
+        return np.asarray(pd.notna(self.unreadable).any(1))
 
     @property
     def unreadable_text(self) -> np.ndarray:

@@ -238,7 +238,7 @@ class CountedTable:
             return
         for j, texts in enumerate(unreadable.T):
             bad, name = np.flatnonzero(pd.notna(texts)), self.encoder.source(j).name
-            if len(bad) > most_unreadable(np.count_nonzero(frame[name].notna())):
+            if len(bad) > most_unreadable(int(frame[name].notna().sum())):
                 raise ValueError(self.encoder.source(j).refusal(texts[bad[0]]))
         if self.n_rows:
             self.encoder.tell_unreadable(unreadable)
