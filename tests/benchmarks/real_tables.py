@@ -243,16 +243,10 @@ def stages(
             raise ImpossibleError("a reason without a sentence")
 
     def impute() -> None:
-        gaps = random.random(some.shape) < 0.1
-        names = set(density.encoder_.names)
-        gaps[:, [name not in names for name in some]] = False
-        full = density.impute(some.mask(gaps))
-        if (
-            full[density.encoder_.names]
-            .isna()
-            .to_numpy()[gaps[:, [n in names for n in some]]]
-            .any()
-        ):
+        known = [c.name for c in density.encoder_.schema if c.n_missing < c.n_rows]
+        emptied = some.copy()
+        emptied[known] = some[known].mask(random.random((len(some), len(known))) < 0.1)
+        if density.impute(emptied)[known].isna().to_numpy().any():
             raise ImpossibleError("an imputed cell is missing")
 
     def sample() -> None:
