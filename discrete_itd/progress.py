@@ -12,11 +12,13 @@ import signal
 import sys
 import threading
 import time
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from typing import TextIO
 
 from tqdm import TqdmWarning
 
@@ -64,6 +66,22 @@ class Deadline:
     def within(self, seconds: float) -> Deadline:
         """The end of so many seconds from now, or this one if it is earlier."""
         return replace(self, seconds=min(self.seconds, self.age + seconds))
+
+
+def harmless(text: str, file: TextIO) -> str:
+    """A text as a file, maybe a terminal, can show it.
+
+    Marks that would move the cursor, or turn the direction of the text, become escapes, and so do characters that the
+    encoding of the file lacks.
+    """
+    whole = "".join(c if c == "\n" or not _controls(c) else ascii(c)[1:-1] for c in text)
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    return whole.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _controls(mark: str) -> bool:
+    """Whether a character controls a terminal, or is none."""
+    return unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def _hidden() -> bool | None:
@@ -143,7 +161,7 @@ class FitProgress:
         self._done = max(self._done, min(done, 0.99))
         if not self._bar.disable:
             text = f"{self._stages[-1]}{self._end}{self._nats}"
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_postfix_str(harmless(text, sys.stderr), refresh=False)
             self._bar.update(self._done - self._bar.n)
             self._bar.refresh()
 
@@ -231,7 +249,8 @@ def lines_now_and_then(seconds: float = LINE_SECONDS) -> Iterator[None]:
     def write() -> None:
         while not ended.wait(seconds):
             if log and (text := log[-1]()):
-                sys.stderr.write(f"discrete-itd: {time.monotonic() - start:.0f} s: {text}\n")
+                line = f"discrete-itd: {time.monotonic() - start:.0f} s: {text}\n"
+                sys.stderr.write(harmless(line, sys.stderr))
                 sys.stderr.flush()
 
     writer = threading.Thread(target=write, daemon=True)

@@ -62,7 +62,7 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
     with (
         progress.lines_now_and_then(0.02),
         progress.fit_progress() as fit,
-        progress.stage("looking around"),
+        progress.stage("looking around\x1b[2J"),
     ):
         time.sleep(0.2)
         fit.show(0.4, 1.25)
@@ -74,8 +74,8 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
     lines = log.getvalue().splitlines()
     assert all(line.startswith("discrete-itd: 0 s: ") or " s: " in line for line in lines)
     for text in (
-        "fit, 0% done, looking around",
-        "fit, 40% done, 1.250 nats held out, looking around",
+        r"fit, 0% done, looking around\x1b[2J",  # which controls no terminal
+        r"fit, 40% done, 1.250 nats held out, looking around\x1b[2J",
         "score, 1,234 rows",
     ):
         assert any(line.endswith(text) for line in lines), lines
@@ -105,6 +105,15 @@ def test_one_bar_is_of_the_whole_fit_and_never_goes_back(monkeypatch):
         assert "40% done, at most 30 s left" in fit.line
         now[0] += 60.0
         assert "99% done" in fit.line  # the end is said by the end
+
+
+def test_a_bar_controls_no_more_than_its_own_line(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress.fit_progress(), progress.stage("fitting \x1b[2J\u202e"):
+        pass
+    assert r"fitting \x1b[2J\u202e" in screen.getvalue()
+    assert "\x1b[2J" not in screen.getvalue()
 
 
 def test_a_stage_has_its_name_from_its_beginning_to_its_end():

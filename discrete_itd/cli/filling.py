@@ -13,7 +13,7 @@ import pandas as pd
 from discrete_itd.cli.folders import Tally, check_files, run
 from discrete_itd.cli.inputs import Reader, given_row, load_model, reader_of
 from discrete_itd.cli.messages import STANDARD, UserError, say
-from discrete_itd.cli.tables import Source, check_out, ending, write_table
+from discrete_itd.cli.tables import Dialect, Source, check_out, ending, write_table
 from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.cells import family, numpy_name
@@ -39,7 +39,8 @@ def sample(args: argparse.Namespace) -> None:
         for column in model.encoder_.schema:
             if column.has_days:
                 rows[column.name] = as_text(rows[column.name], days=True)
-    write_table(out, [rows.set_axis([str(name) for name in rows.columns], axis=1)])
+    named = rows.set_axis([str(name) for name in rows.columns], axis=1)
+    write_table(out, [named], Dialect(for_spreadsheet=args.for_spreadsheet))
 
 
 def impute(args: argparse.Namespace) -> None:

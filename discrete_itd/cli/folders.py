@@ -27,6 +27,7 @@ from discrete_itd import __version__
 from discrete_itd.cli.inputs import Reader, tables_of
 from discrete_itd.cli.messages import STANDARD, UserError, note, say
 from discrete_itd.cli.tables import (
+    Dialect,
     EmptyTableError,
     Source,
     check_out,
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace, job: Job) -> Tally:
 
 
 def _write(job: Job, source: Source, out: str, tally: Tally, name: str | None) -> None:
-    dialect = None
+    dialect = Dialect(for_spreadsheet=job.reader.dialect.for_spreadsheet)
     if job.copies and source.schema is None:
         of_csv = out == STANDARD or ending(out) == ".csv"
         dialect = source.dialect if of_csv else replace(source.dialect, sep=None)

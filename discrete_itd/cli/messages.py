@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-import unicodedata
 from typing import TextIO
+
+from discrete_itd.progress import harmless
 
 STANDARD = "-"  # the standard input or output, in place of a file's name
 
@@ -22,20 +23,11 @@ def note(text: str) -> None:
 def put(text: str, file: TextIO | None = None) -> None:
     """Print a text, by default on the standard output.
 
-    Names and values in it may be anybody's: marks that would move the cursor of a terminal, or turn the direction of
-    its text, become escapes, and so do characters that the encoding of the output lacks.
+    Names and values in it may be anybody's: see :func:`~discrete_itd.progress.harmless`.
     """
     file = sys.stdout if file is None else file
-    if file is None:  # it is closed
-        return
-    whole = "".join(c if c == "\n" or not controls(c) else ascii(c)[1:-1] for c in text)
-    encoding = getattr(file, "encoding", None) or "utf-8"
-    print(whole.encode(encoding, "backslashreplace").decode(encoding), file=file)
-
-
-def controls(mark: str) -> bool:
-    """Whether a character controls a terminal, or is none."""
-    return unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if file is not None:  # it is not closed
+        print(harmless(text, file), file=file)
 
 
 def shown(table: str) -> str:

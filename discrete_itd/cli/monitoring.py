@@ -20,6 +20,7 @@ from discrete_itd.cli.inputs import (
 )
 from discrete_itd.cli.messages import STANDARD, UserError, note, say, shown
 from discrete_itd.cli.tables import (
+    Dialect,
     check_out,
     save_whole,
     standard_output,
@@ -126,11 +127,12 @@ def drift(args: argparse.Namespace) -> int:
     for path in paths:
         with reader_of(detector, args) as reader:
             rows.append(Rows.concat([part for _, _, part in reader.read_all(path)]))
-    table, reference = [*rows, None][:2]
+    new, reference = [*rows, None][:2]
     with about(" or ".join(paths)):
-        found = detector.drift(table, reference=reference, alpha=args.alpha)
+        found = detector.drift(new, reference=reference, alpha=args.alpha)
     if args.out is not None:
-        write_table(args.out, [found.columns.rename_axis("column").reset_index()])
+        table = found.columns.rename_axis("column").reset_index()
+        write_table(args.out, [table], Dialect(for_spreadsheet=args.for_spreadsheet))
     say(args.out, str(found))
     return int(args.check and found.drifted)
 

@@ -29,6 +29,7 @@ from discrete_itd.cli.inputs import (
 )
 from discrete_itd.cli.messages import UserError, note, plus_minus, say, shown
 from discrete_itd.cli.tables import (
+    Dialect,
     Source,
     check_out,
     check_writable,
@@ -273,7 +274,7 @@ def _watch(args: argparse.Namespace) -> DriftWatch:
     with reader_of(detector, args) as reader:
         frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
         if args.out is not None:
-            write_table(args.out, frames)
+            write_table(args.out, frames, Dialect(for_spreadsheet=args.for_spreadsheet))
         for _ in frames:
             pass
     # last: a call that fails before can be repeated

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from decimal import InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from discrete_itd.encoders.cells import (
     PlainCells,
     Scalar,
     check_supported,
+    comparable,
     family,
     has_time_zone,
     is_category,
@@ -79,11 +79,9 @@ class Observed:
 
     def add(self, part: pd.Series) -> PlainCells:
         """Add a part, and return its cells; a ValueError or TypeError names the column, if they do not fit."""
-        try:
-            self._add_dtype(part)
-            cells = read_cells(part)
-        except InvalidOperation:  # of pandas, which asks whether it is missing
-            raise ValueError(f"column {self.name!r}: Decimal('sNaN') is no number") from None
+        part = comparable(part)
+        self._add_dtype(part)
+        cells = read_cells(part)
         is_text = text_among(cells.values)
         if self._na and is_text.any():
             cells = cells.without(is_text & np.isin(cells.values, list(self._na)))
@@ -168,7 +166,10 @@ class Observed:
 
     def others(self) -> pd.Series:
         """The cells of a mixed column that are no text."""
-        return pd.Series(self.cells[~text_among(self.cells)].tolist(), dtype=object).infer_objects()
+        cells = pd.Series(
+            self.cells[~text_among(self.cells)].tolist(), dtype=object
+        ).infer_objects()
+        return pd.Series(read_cells(cells).values) if cells.dtype == object else cells  # decimals
 
     def without_text(self, found: np.ndarray) -> Observed:
         """A mixed column with its texts (K,), those of :meth:`texts`, as numbers or times; NaN or NaT is missing."""

@@ -24,6 +24,7 @@ import numpy as np
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
+from discrete_itd.encoders.notation import FORMULA
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting import sentences
@@ -136,8 +137,14 @@ def _data_link(found: Findings) -> str | None:
         return None
     rows = found.alarm_rows  # with the score as the detector gives it
     rows = rows.assign(nats=-rows["nats"]).rename(columns={"nats": "score"})
-    rows = rows.map(lambda v: readable(v) if isinstance(v, str) else v)
+    rows = rows.map(lambda v: _cell(v) if isinstance(v, str) else v)
+    rows = rows.rename(columns=lambda name: _cell(str(name)))
     return "data:text/csv;charset=utf-8," + quote(rows.to_csv(index=False), safe="")
+
+
+def _cell(text: str) -> str:
+    """A text as spreadsheets show it and do not run it."""
+    return ("'" if FORMULA.match(text) else "") + readable(text)
 
 
 def _drawings(found: Findings) -> dict[str, Markup]:

@@ -6,6 +6,7 @@ import io
 import itertools
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -267,6 +268,10 @@ def test_the_alarms_can_be_downloaded(found):
     np.testing.assert_allclose(table["p_value"], detector.p_values(rows())[alarm])
     first = found.most_anomalous.iloc[0]
     assert table.set_index("row")["reasons"][first["row"]] == "; ".join(first["reasons"])
+    formulas = found.alarm_rows.assign(**{"=a": "@SUM(A1)"})  # no spreadsheet runs them
+    content = unquote(page.render(replace(found, alarm_rows=formulas)))
+    assert "'=a" in content
+    assert content.count("'@SUM(A1)") == content.count("@SUM(A1)") == len(formulas)
     without = examine(reported.density(), reported.table(9, 9))
     assert not [a for _, a in Reader(page.render(without)).elements if "download" in a]
 
