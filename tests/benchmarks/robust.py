@@ -24,7 +24,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from discrete_itd import DiffusionOutlierDetector
-from discrete_itd.detection.score import QUANTILE, small_trees
+from discrete_itd.detection.score import LEVELS, small_trees
 from tests.benchmarks import data, detectors
 from tests.benchmarks.odd import dirtied
 from tests.benchmarks.score_rules import TYPICAL, parts, soft, tables
@@ -96,7 +96,7 @@ def scores(rows: data.Anomalies, seed: int, *, peers: bool) -> Iterator[tuple[st
         both.append(np.where(own.x.isnan().cpu(), 0.0, -factors.cpu().numpy() - own.log_volume))
     for w in WEIGHTS:
         mean, of_drawn = ((1 - w) * a + w * b for a, b in zip((nats, drawn), both, strict=True))
-        yield f"weight {w:g}", soft(mean - np.quantile(of_drawn, QUANTILE, axis=0))
+        yield f"weight {w:g}", soft(mean - np.quantile(of_drawn, LEVELS[1], axis=0))
     if peers:
         arrays = (frame.to_numpy(dtype=np.float64) for frame in (rows.train, rows.test))
         scaled = detectors.standardised(*arrays)
