@@ -167,9 +167,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         "auto" trains neither a network nor a decoder. Steps of a decoder are bounded by its recipe,
         ``Decoder(max_steps=...)``.
     max_time : float, optional
-        Seconds of the whole fit; of a :class:`DiffusionOutlierDetector`, calibration included. What has no time for
-        enough steps to be judged is not begun. Reading a table, a single step, and a pass through a stream are never
-        cut short.
+        Seconds of the whole fit; of a :class:`DiffusionOutlierDetector`, calibration included, which scores a random
+        sample of its calibration rows where time is short: at least 256 and 1 / rate of them. What has no time
+        for enough steps to be judged is not begun. Not bounded are reading a table, a pass through a stream, and a
+        single step.
     validation_fraction : float, default=0.1
         Share of the rows, or of the ``groups`` given to ``fit``, held out to stop training and to weigh members.
     schedule : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 
 LEVEL = 0.95  # of all intervals
 N_RESAMPLES = 400  # of a bootstrap
@@ -94,10 +94,17 @@ def p_value_band(level: np.ndarray, n: int, n_calibration: int) -> tuple[np.ndar
     As p-values are ranks among ``n_calibration`` rows, the count is beta-binomial (Vovk 2012, arXiv:1209.2673,
     proposition 2a).
     """
-    quantiles = np.array([[0.5 - LEVEL / 2], [0.5 + LEVEL / 2]])
-    rank = np.floor(level * (n_calibration + 1) + 1e-9)
-    k = np.clip(rank, 1, n_calibration)
-    count = stats.betabinom.ppf(quantiles, n, k, n_calibration + 1 - k)
+    quantiles = 0.5 - LEVEL / 2, 0.5 + LEVEL / 2
+    rank = np.floor(level * (n_calibration + 1) + 1e-9).astype(int)
+    ranks, place = np.unique(np.clip(rank, 1, n_calibration), return_inverse=True)
+    log_factorial = special.gammaln(np.arange(1, n + n_calibration + 2))
+    counts = []
+    for k in ranks:  # all parameters are integers, so a table does: scipy's quantiles take seconds
+        ways, others = log_factorial[k - 1 : k + n], log_factorial[n_calibration - k :][: n + 1]
+        log_p = ways + others[::-1] - log_factorial[: n + 1] - log_factorial[n::-1]
+        below = np.exp(log_p - special.logsumexp(log_p)).cumsum()
+        counts.append(np.searchsorted(below, quantiles).clip(max=n))
+    count = np.array(counts).T[:, place]
     low, high = np.where(rank < 1, 0, np.where(rank > n_calibration, n, count)) / n
     return low, high
 

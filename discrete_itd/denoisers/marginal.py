@@ -191,6 +191,9 @@ class MarginalDenoiser(Denoiser):
     def log_factors(self, x: Tensor) -> Tensor:
         return self.marginals().expand(len(x)).log_prob(x)
 
+    def components(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.new_zeros(1), self.log_factors(x).to(x)[:, :, None]
+
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         return self.marginals().expand(len(x))
 

@@ -293,10 +293,12 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                     trees = small_trees(density, rows.x[parts.train], seed)
                 scorer = Scorer.fit(density, given, trees, share, watched.deadline)
                 terms = pd.DataFrame(columns=pd.Index(density.encoder_.names), dtype=float)
+                # where none are held out, rows of the fit set the threshold
+                asked = parts.held if len(parts.held) else parts.rest[:SEEN_ROWS]
+                how = {"deadline": watched.deadline, "least": least}
+                asked, found = terms_in_time(scorer, rows, asked, seed, **how)
                 if len(parts.held):
-                    how = {"deadline": watched.deadline, "least": least}
-                    held, terms = terms_in_time(scorer, rows, parts.held, seed, **how)
-                    parts = parts._replace(held=held)
+                    parts, terms = parts._replace(held=asked), found
         own = Groups.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
         if len(terms):
@@ -306,7 +308,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             threshold = thresholds.at_lowest_rate(known, rate, name)
             threshold = own.with_offsets(threshold, known, rate, None).among(known, repeats)
         else:
-            seen = scorer.score(rows.take(parts.rest[:SEEN_ROWS]))
+            seen = row_scores(found)
             offset = np.quantile(seen, rate)
             if (seen == offset).any():
                 offset = thresholds.lowered(offset, scorer.rounding)

@@ -2,6 +2,8 @@
 
     python -m tests.benchmarks.latency                 # the deciding tables of OddBench
     python -m tests.benchmarks.latency LandRarity
+    python -m tests.benchmarks.latency --report        # processor time of a report, on tables that were slow
+    python -m tests.benchmarks.latency --report orders --file orders.csv
 
 Fits and rows a second are of processor time, the others medians of wall time in milliseconds, for the most anomalous
 row of the test rows. Set ``OMP_NUM_THREADS=1`` for one thread.
@@ -16,12 +18,16 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from discrete_itd import DiffusionOutlierDetector
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, report
+from discrete_itd.cli.fitting import as_written, typed_table
+from discrete_itd.cli.tables import Dialect
+from discrete_itd.datasets import load_adult
 from tests.benchmarks import data
 from tests.benchmarks.odd import EVERY
-from tests.benchmarks.tables import machine, markdown
+from tests.benchmarks.tables import machine, markdown, processor_timed
 
 REPEATS = 5
+FIT_SECONDS = 20  # of the detectors whose reports are timed
 
 
 def main() -> None:
@@ -30,7 +36,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tables", nargs="*", help="every tenth by name by default")
-    names = parser.parse_args().tables or data.odd_names()[::EVERY]
+    parser.add_argument("--report", action="store_true", help="time the page of a report instead")
+    parser.add_argument("--file", help="a CSV file, read as it is, for the report named orders")
+    options = parser.parse_args()
+    if options.report:
+        print_reports(options.tables, options.file)
+        return
+    names = options.tables or data.odd_names()[::EVERY]
     if not names:
         print("skipped: no tables of OddBench (see tests/benchmarks/data.py)")
         return
@@ -49,6 +61,51 @@ def main() -> None:
             [name, f"{fitted - start:.2f}", f"{rate:,.0f}", *(f"{1e3 * t:.1f}" for t in times)]
         )
     print(markdown(["table", "s to fit", "rows / s", "one row, ms", "its reasons, ms"], lines))
+
+
+def print_reports(names: list[str], file: str | None) -> None:
+    """Print the processor time of the fit and of the report on the rows of it, for each table."""
+    tables = dict(REPORTS)
+    if file is not None:
+        table = typed_table(as_written(file, Dialect()), file, {}, Dialect())
+        tables["orders"] = (lambda: table), "auto"
+    lines = []
+    for name in names or tables:
+        make, denoiser = tables[name]
+        rows = make()
+        density = DiffusionDensity(denoiser=denoiser, max_time=FIT_SECONDS, random_state=0)
+        detector = DiffusionOutlierDetector(density, random_state=0)
+        _, fit = processor_timed(detector.fit, rows)
+        page, seconds = processor_timed(report, detector, rows)
+        size = f"{len(rows):,} x {rows.shape[1]:,}"
+        lines.append([name, size, f"{fit:.1f}", f"{seconds:.1f}", f"{len(str(page)) / 1e6:.1f}"])
+    print(markdown(["table", "rows x columns", "s to fit", "s of report", "MB"], lines))
+
+
+def binary(n_rows: int = 2000, n_columns: int = 1556) -> pd.DataFrame:
+    """Binary columns that depend on eight hidden classes."""
+    rng = np.random.default_rng(0)
+    rates = rng.beta(0.5, 0.5, (8, n_columns))
+    cells = rng.random((n_rows, n_columns)) < rates[rng.integers(0, 8, n_rows)]
+    return pd.DataFrame(cells.astype(int), columns=[f"b{j}" for j in range(n_columns)])
+
+
+def mixed(n_rows: int) -> pd.DataFrame:
+    """Three numbers and two categories, on which they depend."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 3, n_rows), rng.integers(0, 5, n_rows)
+    numbers = rng.normal(size=(n_rows, 3)) + np.column_stack([a, b, a * b])
+    letters = np.array(list("abcde"))
+    return pd.DataFrame(numbers, columns=list("xyz")).assign(a=letters[a], b=letters[b])
+
+
+# rows of the report, and the denoiser
+REPORTS = {
+    "adult": (lambda: load_adult().sample(2000, random_state=0), "auto"),
+    "binary": (binary, "auto"),
+    "small forest": (lambda: mixed(200), "forest"),
+    "forest": (lambda: mixed(4008), "forest"),
+}
 
 
 def median(question: Callable[[pd.DataFrame], object], rows: pd.DataFrame) -> float:

@@ -208,6 +208,45 @@ def test_one_start_finds_what_many_find(monkeypatch):
     assert sorted(found(x)) == [(0, 3, 5, 8), (1, 4, 6, 9)]
 
 
+class Counted:
+    """A tensor of which is counted how often it is read."""
+
+    def __init__(self, values):
+        self.values, self.n = values, 0
+
+    def __getitem__(self, key):
+        self.n += 1
+        return self.values[key]
+
+
+def test_the_work_of_the_search_is_bounded(monkeypatch):
+    """Of every part, on tables where it would grow with the square or the cube of the columns; what is found stays."""
+    n, x = 60, one_hot(200, (2,) * 30, np.random.default_rng(0))
+    order = torch.tensor(np.random.default_rng(1).permutation(n))
+    whole, seen, exclusions = found(x[:, order]), [], groups_of._exclusions
+    assert len(whole) == n // 2
+
+    def watched(cells, value):
+        seen.append(len(cells))
+        return exclusions(cells, value)
+
+    monkeypatch.setattr(groups_of, "_exclusions", watched)
+    monkeypatch.setattr(groups_of, "PRODUCTS", 100 * n**2)
+    found(x)
+    assert set(seen) == {100}
+    # every column begins a run that is no group
+    share, pairs = torch.full((n,), 0.5 / n), Counted(~torch.eye(n, dtype=torch.bool))
+    monkeypatch.setattr(groups_of, "COMPARED", 5 * n)
+    assert groups_of._runs(share, pairs, torch.ones(n, dtype=torch.bool)) == []
+    assert pairs.n < 6 * n
+    # every group takes a search among all pairs, from many starts
+    monkeypatch.setattr(groups_of, "SEARCHED", 3 * n**2)
+    monkeypatch.setattr(groups_of, "PRODUCTS", 200 * n**2)
+    part = found(x[:, order])
+    assert 0 < len(part) < 4
+    assert set(part) < set(whole)
+
+
 def test_a_few_odd_rows_do_not_hide_a_group():
     """Nor does a column of which most is missing, and which row has two "on", or none, is of no matter."""
     x = one_hot(2000, (20,), np.random.default_rng(0), others=2)

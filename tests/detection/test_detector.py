@@ -722,3 +722,8 @@ def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_
         )
     assert len(part.calibration_scores_) == len(part.explain()) == n
     assert np.isin(part.calibration_scores_, whole.calibration_scores_).all()
+    if how == "max_time":  # nor is the threshold of a detector without such rows set by more
+        with pytest.warns(UserWarning, match=f"ended the calibration after {n} of 400 rows"):
+            DiffusionOutlierDetector(
+                density, false_alarm_rate=0.1, calibration_fraction=0, random_state=0
+            ).fit(mixed(400))
