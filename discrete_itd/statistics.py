@@ -65,29 +65,6 @@ def auroc_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
     return Interval(area, float(cast(float, low)), float(cast(float, high)))
 
 
-def precision_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
-    """The average precision of a score that is higher for positives, and its interval.
-
-    Positives and negatives are resampled separately (bootstrap); from 0 to 1 if there is only one of either.
-    """
-    values, place = np.unique(-score, return_inverse=True)  # ties count together
-
-    def average_precision(positive: np.ndarray, other: np.ndarray) -> float:
-        gained, lost = (np.bincount(part, minlength=len(values)) for part in (positive, other))
-        hits = gained.cumsum()
-        return float((gained * hits / np.maximum(hits + lost.cumsum(), 1)).sum() / hits[-1])
-
-    parts = place[is_positive], place[~is_positive]
-    value = average_precision(*parts)
-    if min(map(len, parts)) < 2:
-        return Interval(value, 0.0, 1.0)
-    low, high = stats.bootstrap(
-        parts, average_precision, n_resamples=N_RESAMPLES, batch=1, vectorized=False,
-        confidence_level=LEVEL, method="percentile", random_state=0,  # pyright: ignore[reportCallIssue]
-    ).confidence_interval  # fmt: skip
-    return Interval(value, float(low), float(high))
-
-
 def p_value_band(level: np.ndarray, n: int, n_calibration: int) -> tuple[np.ndarray, np.ndarray]:
     """Range of the share of n inliers with a p-value up to each level (L,), in 95 % of tables: two arrays (L,).
 

@@ -95,7 +95,6 @@ COMMANDS = {
     "report": ("monitoring", "report"),
     "watch": ("scoring", "watch"),
     "drift": ("monitoring", "drift"),
-    "evaluate": ("monitoring", "evaluate"),
     "describe": ("fitting", "describe"),
     "demo": ("demo", "demo"),
 }

@@ -165,17 +165,6 @@ examples:
   discrete-itd drift detector.safetensors january.csv --out columns.csv
   discrete-itd drift detector.safetensors january.csv --reference held_out.csv --check
 """
-EVALUATE = f"""\
-Measure on a table with labels how well a model finds anomalies: AUROC (interval: Newcombe 2006) and average precision
-(stratified bootstrap) of the ranking by the score; of a detector also the share of inliers that raise an alarm, the
-share of anomalies that do, and the share of anomalies among the alarms (Clopper and Pearson 1934). Intervals are of
-95 %. The rows should be new: neither the fit nor the calibration may have seen them.
-
-{TABLES}
-examples:
-  discrete-itd evaluate detector.safetensors labelled.csv --label fraud
-  discrete-itd evaluate model.safetensors mushrooms.csv --label class --anomalies poisonous --out measures.csv
-"""
 DESCRIBE = """\
 Print the card of a model, in Markdown: what it was fitted to, how well it predicts held-out rows, how it is
 calibrated, what it costs and where it ends. It names columns, but none of their values.

@@ -1,14 +1,10 @@
-"""``discrete-itd report``, ``drift`` and ``evaluate``: all rows of a table, or a folder, together."""
+"""``discrete-itd report`` and ``drift``: all rows of a table, or a folder, together."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
-
-import numpy as np
-import pandas as pd
 
 from discrete_itd.cli.inputs import (
     Reader,
@@ -18,7 +14,7 @@ from discrete_itd.cli.inputs import (
     load_model,
     reader_of,
 )
-from discrete_itd.cli.messages import STANDARD, UserError, note, say, shown
+from discrete_itd.cli.messages import STANDARD, UserError, say, shown
 from discrete_itd.cli.tables import (
     Dialect,
     check_out,
@@ -26,21 +22,12 @@ from discrete_itd.cli.tables import (
     standard_output,
     write_table,
 )
-from discrete_itd.detection.answers import density_of, detects
+from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
 from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
-from discrete_itd.statistics import (
-    Interval,
-    auroc_interval,
-    precision_interval,
-    share_interval,
-)
-
-POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")  # labels without --anomalies
-
 
 # -- report ---------------------------------------------------------------------------------------
 
@@ -135,84 +122,3 @@ def drift(args: argparse.Namespace) -> int:
         write_table(args.out, [table], Dialect(for_spreadsheet=args.for_spreadsheet))
     say(args.out, str(found))
     return int(args.check and found.drifted)
-
-
-# -- evaluate -------------------------------------------------------------------------------------
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    """Run the command."""
-    check_out(args.out, model=args.model, table=args.table)
-    model = load_model(args.model)
-    if args.label in map(str, density_of(model).encoder_.names):
-        note(
-            f"column {args.label!r} is part of the model, which has seen such labels: fit with --drop"
-        )
-    scores, labels, alarms = [], [], []
-    with reader_of(model, args) as reader:
-        for path, chunk, rows in reader.read_all(args.table, all_used=True):
-            if args.label not in chunk:
-                raise UserError(f"{path}: column {args.label!r}: named in --label, but not there")
-            labels.append(_labels(path, cast(pd.Series, chunk[args.label])))
-            with about(path):
-                scores.append(model.score_samples(rows))
-                if detects(model):
-                    alarms.append(model.predict(rows, scores=scores[-1]) == -1)
-    is_anomaly = _anomalies(args, np.concatenate(labels))
-    alarm = np.concatenate(alarms) if alarms else None
-    lines = measured(np.concatenate(scores), is_anomaly, alarm)
-    if args.out is not None:
-        write_table(args.out, [pd.DataFrame(lines)])
-    n = int(is_anomaly.sum())
-    say(args.out, f"{args.table}: {len(is_anomaly)} rows, {n} anomalies; 95 % intervals")
-    for line in lines:
-        low, high = (f"{line[end]:.4g}" for end in ("low", "high"))
-        say(args.out, f"  {line['measure']:26} {line['value']:.4g} ({low} to {high})")
-
-
-def measured(
-    scores: np.ndarray, is_anomaly: np.ndarray, alarm: np.ndarray | None
-) -> list[dict[str, Any]]:
-    """Measures of a ranking of N rows and, if there are any, of alarms, with the ends of 95 % intervals."""
-    found: dict[str, Interval] = {
-        "AUROC": auroc_interval(-scores, is_anomaly),
-        "average precision": precision_interval(-scores, is_anomaly),
-    }
-    if alarm is not None:
-        n_alarms, hits = int(alarm.sum()), int((alarm & is_anomaly).sum())
-        n_anomalies = int(is_anomaly.sum())
-        n_inliers = len(alarm) - n_anomalies
-        found["false alarms of inliers"] = share_interval(n_alarms - hits, n_inliers)
-        found["alarms of anomalies"] = share_interval(hits, n_anomalies)
-        if n_alarms:
-            found["anomalies among alarms"] = share_interval(hits, n_alarms)
-    return [{"measure": name, **interval._asdict()} for name, interval in found.items()]
-
-
-def _labels(path: str, labels: pd.Series) -> np.ndarray:
-    """Labels as text."""
-    missing = np.flatnonzero(labels.isna().to_numpy())
-    if len(missing):
-        row = labels.index[int(missing[0])]
-        raise UserError(f"{path}: row {row}: column {labels.name!r}: the label is missing")
-    return labels.astype(object).map(str).to_numpy(dtype=object)
-
-
-def _anomalies(args: argparse.Namespace, labels: np.ndarray) -> np.ndarray:
-    """Which labels are those of anomalies."""
-    known = sorted(set(labels))
-    if args.anomalies:
-        for label in args.anomalies:
-            if label not in known:
-                raise UserError(f"{label!r}: named in --anomalies, but no row has this label")
-        is_anomaly = np.isin(labels, args.anomalies)
-    elif all(label.lower() in POSITIVE + NEGATIVE for label in known):
-        is_anomaly = np.isin(np.char.lower(labels.astype(str)), POSITIVE)
-    else:
-        raise UserError(
-            f"column {args.label!r}: which of {', '.join(map(repr, known[:5]))} are anomalies? name them with"
-            " --anomalies"
-        )
-    if is_anomaly.all() or not is_anomaly.any():
-        raise UserError(f"column {args.label!r}: there must be both anomalies and inliers")
-    return is_anomaly

@@ -297,15 +297,6 @@ def _add_drift(sub: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="exit with code 1 if there is drift")
 
 
-def _add_evaluate(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    _add_files(sub, "rows with labels")
-    add("--label", required=True, metavar="NAME", help="column with the labels")
-    add("--anomalies", **LIST, metavar="LABEL",
-        help="labels of anomalies; all others are inliers (default: 1 or True)")
-    add("--out", metavar="FILE", help=f"the measures as a table: {ENDINGS}; or -")
-
-
 def _add_describe(describe: argparse.ArgumentParser) -> None:
     describe.add_argument("model", metavar="MODEL", help="file written by fit")
 
@@ -350,7 +341,6 @@ COMMANDS = {
     "report": (descriptions.REPORT, "an HTML report on a table", _add_report),
     "watch": (descriptions.WATCH, "alarms once rows that arrive have changed", _add_watch),
     "drift": (descriptions.DRIFT, "whether a table has changed", _add_drift),
-    "evaluate": (descriptions.EVALUATE, "how well labelled anomalies are found", _add_evaluate),
     "describe": (descriptions.DESCRIBE, "what a model is: its card", _add_describe),
     "demo": (descriptions.DEMO, "try it on a table in the package", lambda _: None),
 }

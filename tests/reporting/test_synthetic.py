@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.recipes import Forest
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.synthetic import closeness
+from discrete_itd.statistics import auroc_interval
 
 
 def table(n: int, seed: int) -> pd.DataFrame:
@@ -68,3 +70,22 @@ def test_a_report_has_the_numbers_where_it_has_the_training_rows():
 def test_no_rows_are_refused():
     with pytest.raises(ValueError, match="0 sample"):
         compared(INDEPENDENT, TRAIN[:0])
+
+
+def test_the_area_is_covered_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    truth, covered, repeats = 0.9214, 0, 300  # of two Gaussians two standard deviations apart
+    for _ in range(repeats):
+        is_positive = np.arange(90) < 30
+        score = random.normal(size=90) + 2 * is_positive
+        interval = auroc_interval(score, is_positive)
+        assert interval.value == pytest.approx(roc_auc_score(is_positive, score))
+        covered += interval.low <= truth <= interval.high
+    assert 0.91 <= covered / repeats <= 0.99
+
+
+def test_a_perfect_ranking_is_not_known_to_be_one():
+    is_positive = np.arange(40) < 10
+    area = auroc_interval(is_positive.astype(float), is_positive)
+    assert area.value == area.high == 1
+    assert 0.8 < area.low < 0.99
