@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,10 +59,6 @@ class Filling:
 
     def __init__(self, args: argparse.Namespace, reader: Reader) -> None:
         self.reader, self._args = reader, args
-
-    def options(self) -> Mapping[str, Any]:
-        """Options that change the filled cells."""
-        return {"method": self._args.method, "seed": self._args.seed}
 
     def outputs(
         self, source: Source, tally: Tally, name: str | None

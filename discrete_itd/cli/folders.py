@@ -1,25 +1,21 @@
 """Commands that turn the rows of tables into rows of other tables: one file, a pipe, or folders of files.
 
-In a folder each file gives one of the output, which appears whole or not at all. The folder has a ledger with a line
-for each file that is complete: what it was made of, and by which model and options. The same command after a kill makes
+In a folder each file gives one of the output, which appears whole or not at all. A file beside them says by which model
+and options they are made. What is newer than it and than its own table is complete: the same command after a kill makes
 the other files only.
 """
 
 from __future__ import annotations
 
 import argparse
-import errno
-import hashlib
 import json
-import math
 import os
-import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -34,12 +30,14 @@ from discrete_itd.cli.tables import (
     ending,
     reading,
     same_file,
+    save_whole,
     write_table,
 )
+from discrete_itd.storage.files import content_digest, locked
 
-LEDGER = "_discrete_itd.jsonl"
+KEY = "_discrete_itd"  # the name of the file that says by what the others are made
+MAKE_NO_DIFFERENCE = ("model", "table", "out")  # among options: what they name is in the key
 Tally = Counter[str]  # sums over rows by name: "rows" is their number
-SIGNED = ("nats",)  # sums that may be negative
 
 
 class Job(Protocol):
@@ -55,10 +53,6 @@ class Job(Protocol):
 
         ``tally`` counts what has been made. ``name`` is that of a file in a folder.
         """
-        ...
-
-    def options(self) -> Mapping[str, Any]:
-        """Options that change the output, as plain data."""
         ...
 
 
@@ -110,153 +104,79 @@ def _folder_made(args: argparse.Namespace, job: Job) -> Tally:
         out = os.path.join(args.out, name)
         if same_file(out, args.model) or same_file(out, args.table):
             raise UserError(f"{out}: would be written over what is read")
-    options = {"command": args.command, "dialect": vars(job.reader.dialect), **job.options()}
-    total, n_known, any_made = Tally(rows=0), 0, False
-    with closing(Ledger(args.out, key_of(args.model, options))) as ledger:
+    with _opened(args.out) as key_file:
+        made_by = _key(args)
+        if _read(key_file, len(made_by) + 1) != made_by:
+            save_whole(key_file, lambda path: path.write_text(made_by))
+        total, n_known, n_empty = Tally(rows=0), 0, 0
         for name, source in sources.items():
-            tally = ledger.find(name, source)
-            n_known += tally is not None
-            tally = _made(job, name, source, ledger) if tally is None else tally
-            any_made |= tally is not None
-            total.update(tally or {})
-    if not any_made:
+            out = _place(args.out, name)
+            if _is_newer(out, source, key_file):
+                n_known += 1
+                continue
+            try:
+                with reading(source, job.reader.dialect) as opened:
+                    _write(job, opened, out, total, name)
+            except EmptyTableError as error:  # it has not even a header
+                note(f"{error}: left out")
+                Path(out).unlink(missing_ok=True)
+                n_empty += 1
+    if n_empty == len(sources):
         raise EmptyTableError(f"{args.table}: the tables are empty")
     known = f", {n_known} of them complete before" if n_known else ""
     say(args.out, f"{args.out}: {len(sources)} files{known}")
     return total
 
 
-def _made(job: Job, name: str, source: str, ledger: Ledger) -> Tally | None:
-    """The sums over a file; None if it is left out, as it has not even a header."""
-    out, before, tally = ledger.place(name), stamp(source), Tally(rows=0)
+def _key(args: argparse.Namespace) -> str:
+    """What the files of a folder depend on besides their tables: the model, the options and this release."""
+    at = args.table if os.path.isdir(args.table) else os.path.dirname(args.table)
+    options = {n: v for n, v in vars(args).items() if n not in MAKE_NO_DIFFERENCE}
+    found = {
+        "version": __version__,
+        "model": content_digest(args.model),
+        "in": os.path.realpath(at),
+    }
+    return json.dumps({**found, "options": options}, sort_keys=True) + "\n"
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[str]:
+    """The path of the file with the key, in a folder in which nobody else writes within the block."""
+    path = _place(folder, KEY)
     try:
-        with reading(source, job.reader.dialect) as opened:
-            _write(job, opened, out, tally, name)
-    except EmptyTableError as error:
-        note(f"{error}: left out")
-        ledger.leave_out(name)
-        return None
-    ledger.add(name, before, tally)
-    return tally
+        with locked(path):
+            yield path
+    except BlockingIOError:
+        raise UserError(f"{folder}: another run writes in this folder") from None
 
 
-class Ledger:
-    """The files of a folder that are complete, by the model and options of ``key``.
-
-    A ledger may come from anyone who can write in the folder: it names no file that is written or removed. The folder
-    is made if it is not there; a UserError if it cannot be written in, or its ledger is no regular file.
-    """
-
-    def __init__(self, folder: str, key: str) -> None:
-        self._folder, self._key = folder, key
-        path = os.path.join(folder, LEDGER)
-        try:
-            os.makedirs(folder, exist_ok=True)
-            self._file = _open_regular(path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-        self._lock()
-        content = self._file.read()
-        self._entries = dict(filter(None, map(_entry, content.splitlines())))
-        if content and not content.endswith(b"\n"):
-            self._file.write(b"\n")
-
-    def close(self) -> None:
-        """Let others write in the folder."""
-        self._file.close()
-
-    def find(self, name: str, source: str) -> Tally | None:
-        """The counts of a complete file; None if it must be made."""
-        made, tally = self._entries.get(name, (None, None))
-        return tally if made == [self._key, stamp(source), stamp(self._path(name))] else None
-
-    def place(self, name: str) -> str:
-        """The path of a file that is to be made, in a folder that is there; UserError if a link leads out of it."""
-        path = self._path(name)
-        inner, outer = os.path.realpath(os.path.dirname(path)), os.path.realpath(self._folder)
-        if os.path.commonpath([inner, outer]) != outer:
-            raise UserError(f"{path}: a link leads out of the folder {self._folder}")
-        try:
-            os.makedirs(inner, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-        return path
-
-    def add(self, name: str, source: list[int] | None, tally: Tally) -> None:
-        """Note that a file is complete, made of one with this stamp."""
-        made = [self._key, source, stamp(self._path(name))]
-        self._entries[name] = made, tally
-        line = json.dumps({"name": name, "made": made, "tally": tally})
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def leave_out(self, name: str) -> None:
-        """Remove what an earlier run has made of a table that now gives nothing."""
-        if self._entries.pop(name, None) is not None:
-            Path(self._path(name)).unlink(missing_ok=True)
-
-    def _path(self, name: str) -> str:
-        return os.path.join(self._folder, name)
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(f"{self._folder}: another run writes in this folder") from None
-        except OSError:  # nor in this file system
-            return
-
-
-def _open_regular(path: str) -> BinaryIO:
-    """A regular file for reading from its beginning and appending; OSError for a link, a pipe or a device."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-    flags |= sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
-    descriptor = os.open(path, flags, 0o666)
-    found = os.fstat(descriptor)
-    problem = "" if stat.S_ISREG(found.st_mode) else "not a regular file"
-    if found.st_nlink > 1:  # a hard link: the other name may lie outside of the folder
-        problem = "the file has another name too"
-    if problem:
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, problem, path)
-    file = cast(BinaryIO, os.fdopen(descriptor, "a+b"))
-    file.seek(0)
-    return file
-
-
-def _entry(line: bytes) -> tuple[str, tuple[Any, Tally]] | None:
-    """A line of a ledger; None if a kill or somebody else has left it."""
+def _place(folder: str, name: str) -> str:
+    """The path of a file that is to be made, in a folder that is there; UserError if a link leads out of it."""
+    path = os.path.join(folder, name)
+    inner, outer = os.path.realpath(path), os.path.realpath(folder)
+    if os.path.commonpath([inner, outer]) != outer:
+        raise UserError(f"{path}: a link leads out of the folder {folder}")
     try:
-        entry = json.loads(line)
-        name, made, tally = entry["name"], entry["made"], entry["tally"]
-        sums = [
-            type(v) in (int, float) and math.isfinite(v) and (v >= 0 or what in SIGNED)
-            for what, v in tally.items()
-        ]
-        is_sound = isinstance(name, str) and type(tally["rows"]) is int and all(sums)
-        return (name, (made, Tally(tally))) if is_sound else None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
+        os.makedirs(os.path.dirname(inner), exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    return path
 
 
-def key_of(model: str, options: Mapping[str, Any]) -> str:
-    """A digest of a model's file, of the options that make a difference, and of this release."""
-    with open(model, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    text = json.dumps([__version__, content, dict(options)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _read(path: str, n: int) -> str:
+    """At most so many characters of a regular file; none if there is no such file."""
+    if not os.path.isfile(path):
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(n)
 
 
-def stamp(path: str) -> list[int] | None:
-    """Size and time of the last change of a file; None if there is none."""
+def _is_newer(path: str, source: str, key_file: str) -> bool:
+    """Whether a file was written after what it is made of; a file that was moved there counts from then on."""
     try:
-        found = os.stat(path)
+        before = os.stat(source)
+        oldest = max(before.st_mtime_ns, before.st_ctime_ns, os.stat(key_file).st_mtime_ns)
+        return os.path.isfile(path) and os.stat(path).st_mtime_ns > oldest
     except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]
+        return False

@@ -11,7 +11,7 @@ import os
 import pickle
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from discrete_itd.detection.detector import DiffusionOutlierDetector
 
 OF_ALARMS = ("reasons", "discoveries", "false_alarm_rate")
-MAKE_NO_DIFFERENCE = ("command", "model", "table", "out", "csv")
 LEVEL, SEED = 0.01, 0  # of a new watch
 
 
@@ -171,10 +170,6 @@ class Scoring:
             "given": [names[n] for n in args.given] or None,
             "max_stderr": args.max_stderr,
         }
-
-    def options(self) -> Mapping[str, Any]:
-        """Options that change the scores."""
-        return {n: v for n, v in vars(self._args).items() if n not in MAKE_NO_DIFFERENCE}
 
     def outputs(
         self, source: Source, tally: Tally, name: str | None

@@ -1,10 +1,8 @@
 """Streams: any chunks give what one gives, and a folder that was begun is finished."""
 
-import contextlib
 import csv
 import gzip
 import io
-import json
 import os
 import random
 import shutil
@@ -25,6 +23,7 @@ from discrete_itd.cli.messages import UserError
 from discrete_itd.cli.tables import Dialect, reading, write_table
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.progress import progress_bar, stream_progress
+from discrete_itd.storage.files import locked
 from tests.examples import Terminal, run
 
 pytestmark = pytest.mark.single_precision
@@ -263,14 +262,14 @@ def test_a_zip_holds_one_table(tmp_path):
         reading(str(tmp_path / "t.csv.zip"), Dialect()).__enter__()
 
 
-@pytest.mark.usefixtures("place")
-def test_one_run_at_a_time_writes_in_a_folder():
-    with (
-        contextlib.closing(folders.Ledger("out", "")),
-        pytest.raises(UserError, match="out: another run writes in this folder"),
-    ):
-        folders.Ledger("out", "")
-    folders.Ledger("out", "").close()
+def test_one_run_at_a_time_writes_in_a_folder(folder, capsys):
+    (folder / "out").mkdir()
+    with locked(folder / "out" / folders.KEY):
+        run("score d in --out out", code=2)
+        assert "out: another run writes in this folder" in capsys.readouterr().err
+        assert not contents(folder / "out")
+    run("score d in --out out")
+    capsys.readouterr()
 
 
 def test_rows_that_end_early_have_gaps(tmp_path):
@@ -459,7 +458,7 @@ def contents(path):
     return {
         str(p.relative_to(path)): p.read_bytes()
         for p in sorted(path.rglob("*"))
-        if p.is_file() and p.name != folders.LEDGER
+        if p.is_file() and folders.KEY not in p.name
     }
 
 
@@ -510,34 +509,36 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
         capsys.readouterr()
         after = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*") if p.is_file()}
         names = (str(p.relative_to(folder / "out")) for p, t in after.items() if before.get(p) != t)
-        return sorted(n for n in names if n != folders.LEDGER)
+        return sorted(n for n in names if n != folders.KEY)
 
+    assert len(made()) == 4
+    assert made() == []
     run("score d in --out out")
-    said = capsys.readouterr().out.splitlines()[1:]
-    run("score d in --out out")
-    again = capsys.readouterr().out.splitlines()
-    assert (again[0], again[1:]) == ("out: 4 files, 4 of them complete before", said)
+    assert "out: 4 files, 4 of them complete before\nwrote out: 0 rows" in capsys.readouterr().out
     expected = contents(folder / "out")
-    (folder / "out/b.tsv.gz").write_bytes(b"half")
     (folder / "out/sub/c.csv").unlink()
     left = folder / "out/.a.csv.partial-123.csv"
     left.write_text("left by a kill")
-    assert made() == ["b.tsv.gz", "sub/c.csv"]
+    assert made() == ["sub/c.csv"]
     cells(12, 9, odd=True).to_csv("in/a.csv", index=False)  # another table
     assert made() == ["a.csv"]
     assert not left.exists()
-    # half a line of the ledger
-    ledger = folder / "out" / folders.LEDGER
-    ledger.write_bytes(ledger.read_bytes()[:-9])
-    assert made() == ["a.csv"]
-    # other options
-    assert len(made("score d in --out out --explain")) == 4
+    shutil.copy2("in/p.parquet", "old.parquet")
+    os.utime("old.parquet", (0, 0))
+    os.replace("old.parquet", "in/p.parquet")  # another table that is older
+    assert made() == ["p.parquet"]
+    # other options, another model, other tables of these names, or a key that was spoilt
+    shutil.copytree("in", "other")
+    DiffusionOutlierDetector.load("d").density_.save("e")
+    for what in ("d in", "e in", "e other"):
+        line = f"score {what} --out out --explain"
+        assert len(made(line)) == 4
+        assert made(line) == []
+    key = folder / "out" / folders.KEY
+    for text in ("", "\0", key.read_text()[:-9], key.read_text() + "x"):
+        key.write_text(text)
+        assert len(made(line)) == 4
     assert contents(folder / "out").keys() == expected.keys()
-
-
-def plant(folder, *lines):
-    (folder / "out").mkdir(exist_ok=True)
-    (folder / "out" / folders.LEDGER).write_text("\n".join(lines) + "\n")
 
 
 def test_no_link_leads_what_is_written_out_of_the_folder(folder, capsys):
@@ -549,28 +550,16 @@ def test_no_link_leads_what_is_written_out_of_the_folder(folder, capsys):
     run("score d in --out out", code=2)
     assert "sub/c.csv: a link leads out of the folder out" in capsys.readouterr().err
     (folder / "out2").mkdir()
-    (folder / "out2" / folders.LEDGER).symlink_to(victim / "c.csv")
+    (folder / "out2" / folders.KEY).symlink_to(victim / "c.csv")
     run("score d in --out out2", code=2)
-    assert f"{folders.LEDGER}: cannot be written" in capsys.readouterr().err
+    assert f"{folders.KEY}: a link leads out of the folder out2" in capsys.readouterr().err
     (folder / "out3").mkdir()
-    (folder / "out3" / folders.LEDGER).hardlink_to(victim / "c.csv")
-    run("score d in --out out3", code=2)
-    assert f"{folders.LEDGER}: cannot be written (the file has another" in capsys.readouterr().err
+    for name in (folders.KEY, "a.csv"):
+        (folder / "out3" / name).hardlink_to(victim / "c.csv")
+    run("score d in --out out3")
+    capsys.readouterr()
     assert os.listdir(victim) == ["c.csv"]
     assert (victim / "c.csv").read_text() == "mine"
-
-
-def test_a_malformed_ledger_counts_for_nothing(folder, capsys):
-    run("score d in/sub --out out")
-    (line,) = (folder / "out" / folders.LEDGER).read_text().splitlines()
-    good, said = json.loads(line), capsys.readouterr().out
-    odd = [None, 1, -1, "x", [], {}, [[]], {"rows": -1}, {"rows": 1.5}]
-    odd += [{**good["tally"], "alarm": [1]}]
-    lines = ["", "[" * 10**5, "[]", "null", '"x"', "{}", "\0", json.dumps({"part": {}})]
-    lines += [json.dumps({**good, key: value}) for key in good for value in odd]
-    plant(folder, *lines)
-    run("score d in/sub --out out")
-    assert capsys.readouterr().out == said
 
 
 @slow
