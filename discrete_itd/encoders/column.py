@@ -36,6 +36,7 @@ from discrete_itd.encoders.cells import (
     time_intervals,
 )
 from discrete_itd.encoders.notation import (
+    TRUTHS,
     Notation,
     as_text,
     is_missing,
@@ -51,6 +52,7 @@ EXPECTED = {
     "number": "numbers",
     "datetime": "ISO dates or times, like 2024-01-31",
     "timedelta": "durations, like 1 days 02:00:00",
+    "boolean": "True or False",
 }
 DAY = 86_400  # seconds
 SUSPICIOUS_ROWS = 5  # this many unseen values and no known one are hardly chance
@@ -159,8 +161,13 @@ class Column:
 
     @property
     def takes_numbers(self) -> bool:
-        """Whether a text that is no number or time is unreadable; else it is a category, perhaps a new one."""
-        return self.gives_numbers or self.is_number
+        """Whether a text that is no number, time or truth value is unreadable; else it is a category, perhaps new."""
+        return self.gives_numbers or self.is_number or self.are_truths
+
+    @property
+    def are_truths(self) -> bool:
+        """Whether its values are True and False, which leave no level for another."""
+        return bool(self.categories) and all(isinstance(c, bool) for c in self.categories)
 
     @property
     def is_number(self) -> bool:
@@ -258,7 +265,7 @@ class Column:
     def _is_unreadable(self, text: str, value: Any) -> bool:
         """Whether a text that was read as ``value`` is neither a number or time nor a word for a missing cell."""
         if isinstance(value, str):  # among levels
-            return bool(np.isnan(number_of(value)))
+            return value not in TRUTHS if self.are_truths else bool(np.isnan(number_of(value)))
         return bool(pd.isna(value)) and not is_missing(text)
 
     def refusal(self, text: str) -> str:
@@ -268,12 +275,13 @@ class Column:
     @property
     def expected(self) -> str:
         """Description of a valid cell of a column of numbers or times."""
-        expected = EXPECTED[self.family] if self.notation is None else self.notation.expected
+        family = "boolean" if self.are_truths else self.family
+        expected = EXPECTED[family] if self.notation is None else self.notation.expected
         return f"expected {expected}"
 
     def hint(self, text: str) -> str:
         """Explanation of an unreadable text that is a number in another notation; else empty."""
-        if self.family == "number" or self.notation is not None:
+        if self.notation is not None or (self.family == "number" and not self.are_truths):
             return (self.notation or Notation()).hint(text)
         return ""
 

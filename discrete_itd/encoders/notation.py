@@ -11,10 +11,10 @@ A column of text is numbers or times if all its cells are, in one notation, but 
   12.5, as "12,5" is beside it; a number with another unit is none of the column's.
 - Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
   Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time of
-  24 or of twelve hours.
+  24 or of twelve hours; all or none have a time zone.
 - Words like "NA" are missing cells where all others are numbers or times.
-- Text of plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a kind
-  "continuous" or "binned" reads it.
+- Text of nothing but plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a
+  kind "continuous" or "binned" reads it. With unreadable cells among them, these are the reason why it is text.
 
 Ambiguous text is not parsed: a warning is given once, and an option specifies the notation.
 """
@@ -28,7 +28,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache, partial
 from itertools import compress
 from typing import Any, Literal, NamedTuple
@@ -64,9 +64,12 @@ ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 DATE = re.compile(
     r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<t>[-/.])(?P<b>\d{1,2})(?P=t)(?P<z>\d{4}|(?<=\d\d[-/.]\d\d[-/.])\d\d))"
-    r"(?:(?:T|,? )(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?" + HALF + ")?"
+    r"(?:(?:T|,? )(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?"
+    + HALF
+    + r"(?P<zone> ?(?:Z|[+-]\d\d:?\d\d))?)?"
 )
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
+UTC = "+00:00"  # at the end of the format of times with a zone, which are written as those of UTC
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
 PLAIN_WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 EXACT = 2.0**53  # floats below are exact as integers
@@ -117,7 +120,7 @@ class Notation:
     def read(self, texts: Sequence[Any]) -> np.ndarray:
         """The numbers (float64) or times (datetime64[us]) of texts; NaN or NaT for other texts."""
         if self.family == "datetime":
-            return _times(texts, self.day_first)
+            return _times(texts, self.day_first, self.format.endswith(UTC))
         if self.decimal is None:
             whole = [text.removesuffix(".0") for text in texts]  # as readers write them beside gaps
             found, other = (_numbers(whole, mark, self.unit) for mark in ".,")
@@ -325,17 +328,17 @@ def recognise(
         is_either = len(ways) == 2 and (alone < SURE * others or not alone)
         if what == "dates":
             notation = _of_dates(known, own, **way)
-            if not is_either or notation.day_first is None:
+            if counts[np.isnat(notation.read(texts))].sum() > most:
+                note = "times, some with a time zone and some without"
+            elif not is_either or notation.day_first is None:
                 return Recognised(notation)
-            note = f"dates like {quoted(unlike)}, whose day and month could be either"
+            else:
+                note = f"dates like {quoted(unlike)}, whose day and month could be either"
         elif is_either and differ.any():
             note = f"numbers like {quoted(unlike)}, whose mark could be decimal or of thousands"
-        elif not (plain or asked) and all(text.strip().isdecimal() for text in known):
-            note = ""
-            if len(known) < len(texts):
-                note = f"numbers, but for {quoted(texts[int(np.argmax(bad[k]))])}"
-            return Recognised(None, note)
-        elif all(text.strip().startswith("(") for text in known):  # numbers of a list
+        elif all(text.strip().startswith("(") for text in known) or not (  # numbers of a list
+            plain or asked or bad[k].any() or not all(text.strip().isdecimal() for text in known)
+        ):
             return Recognised(None)
         else:
             notation = _of_numbers(known, own, **way)
@@ -372,7 +375,8 @@ def tell(name: Hashable, found: Recognised) -> None:
     else:
         keeps = advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {name}=nominal")
         gap = advice(f"replace {word!r} by None", f"give --csv {shlex.quote(f'na={word}')}")
-        ways = f"{gap} where a cell is missing, clean it, or say that it is text with {keeps}"
+        clean = f"{gap} where a cell is missing, clean it" if word else "make its cells alike"
+        ways = f"{clean}, or say that it is text with {keeps}"
     warn(f"column {name!r}: taken as text, though it looks like {note}; {ways}")
 
 
@@ -467,14 +471,20 @@ def formatted(time: datetime, form: str) -> str:
     return time.strftime(form.replace("%Y", f"{time.year:04}"))  # C's has fewer digits
 
 
-def _times(texts: Sequence[str], day_first: bool | None) -> np.ndarray:
-    """The times of texts (datetime64[us]) with days before months or not; NaT for other texts."""
-    return np.array([_time(text, day_first) for text in texts], dtype="datetime64[us]")
+def _times(texts: Sequence[str], day_first: bool | None, zoned: bool | None = None) -> np.ndarray:
+    """The times of texts (datetime64[us]) with days before months or not; NaT for other texts.
+
+    Those with a time zone are times of UTC; ``zoned`` is whether all or none have one.
+    """
+    return np.array([_time(text, day_first, zoned) for text in texts], dtype="datetime64[us]")
 
 
-def _time(text: str, day_first: bool | None) -> datetime | None:
+def _time(text: str, day_first: bool | None, zoned: bool | None) -> datetime | None:
     match = DATE.fullmatch(text.strip())
     if match is None or (day_first is None and not match["y"]):
+        return None
+    zone = match["zone"]
+    if zoned is not None and zoned != bool(zone):
         return None
     if match["y"]:
         year, month, day = (int(match[part]) for part in "ymd")
@@ -490,9 +500,16 @@ def _time(text: str, day_first: bool | None) -> datetime | None:
             if not 1 <= hour <= 12:
                 return None
             hour = hour % 12 + 12 * (match["half"] in "Pp")
-        return datetime(year, month, day, hour, minute, second, fraction)
-    except ValueError:  # no such day
+        time = datetime(year, month, day, hour, minute, second, fraction)
+        return time if zone is None else time - _offset(zone.strip())
+    except (ValueError, OverflowError):  # no such day
         return None
+
+
+def _offset(zone: str) -> timedelta:
+    """The offset from UTC of "Z", "+02:00" or "+0200"."""
+    hours, minutes = (0, 0) if zone == "Z" else (int(zone[1:3]), int(zone[-2:]))
+    return timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
 
 
 WAYS: dict[str, dict[Asked, partial[np.ndarray]]] = {
@@ -513,6 +530,9 @@ def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Nota
     formats: Counter[str] = Counter()
     for match, count in zip(found, counts.tolist(), strict=True):
         formats[_format(match, day_first)] += count
+    n_zoned = sum(n for form, n in formats.items() if form.endswith(UTC))
+    zoned = 2 * n_zoned > formats.total()
+    formats = Counter({form: n for form, n in formats.items() if form.endswith(UTC) == zoned})
     timed = Counter({form: n for form, n in formats.items() if "%M" in form}) or formats
     form = timed.most_common(1)[0][0]  # keeps the time
     is_ordered = any(match["a"] for match in found)
@@ -528,7 +548,7 @@ def _format(match: re.Match[str], day_first: bool) -> str:
     if match["H"]:
         form += ("T" if "T" in match[0] else " ") + ("%I:%M" if match["half"] else "%H:%M")
         form += (":%S" if match["S"] else "") + (".%f" if match["f"] else "")
-        form += " %p" if match["half"] else ""
+        form += (" %p" if match["half"] else "") + (UTC if match["zone"] else "")
     return form
 
 

@@ -61,5 +61,7 @@ def tell_unreadable(words: Words, hints: Mapping[Hashable, str], *, fitted: bool
     what = (
         "taken as missing, as all others" if fitted else "left out of the answers, as the columns"
     )
-    kind = "of the column are numbers or dates" if fitted else "are of numbers or dates"
+    kind = (
+        "of the column are numbers or dates" if fitted else "are of numbers, dates or truth values"
+    )
     warn(f"{cells} {what} {kind}: {'; '.join(parts)}")

@@ -223,7 +223,10 @@ def test_a_row_alone_is_encoded_as_its_columns_are(frame, other, unseen):
     strange = other.iloc[:2, [j % other.shape[1] for j in range(frame.shape[1])]]
     tables = [frame, frame.astype(object), strange.set_axis(frame.columns, axis=1)]
     for row in [table.iloc[[i]] for table in tables for i in range(min(2, len(table)))]:
-        np.testing.assert_array_equal(outcome(encoder.transform, row), outcome(naive, row))
+        found, expected = outcome(encoder.transform, row), outcome(naive, row)
+        if isinstance(expected, str):  # of several errors, either may be named
+            found, expected = (str(text).split(" column ")[0] for text in (found, expected))
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_equal_cells_of_other_types_are_not_confused():

@@ -56,6 +56,10 @@ DATES = {
         ["24.01.2028, 12:05:10\u202fPM", "25.01.2028 12:00 a.m."],
         ["2028-01-24T12:05:10", "2028-01-25"],
     ),
+    "zones": (
+        ["2028-03-26T01:30:00.250+01:00", "2028-03-26 03:30+0200", "2028-03-26T01:30:00Z"],
+        ["2028-03-26T00:30:00.250", "2028-03-26T01:30", "2028-03-26T01:30"],
+    ),
     "times": (["24.01.2028 10:30", "01.02.2025"], ["2028-01-24T10:30", "2025-02-01"]),
 }
 TEXT = {
@@ -72,6 +76,7 @@ EITHER = {
     "1.234": ["1.234 €", "5.678 €", "850 €"],
     "01.02.2028": ["01.02.2028", "03.04.2025"],
     "different units": ["3 €", "4 $"],
+    "zones in some cells": ["2028-01-24T10:30Z", "2028-01-25T10:30"],
     "01.01.2028": ["01.01.2028", "02.02.2028"],
 }
 
@@ -399,8 +404,11 @@ NOTES = {
     "an error among either": ([*EITHER_DAYS, "?"], None, "nominal", "could be either"),
     "another order": (["24.01.2025", "1.2.2025"] * 50 + ["01.24.2025"], None, "continuous", "'01.24.2025'"),
     "both orders": ([*EITHER_DAYS, "24.01.2025", "01.24.2025"], None, "nominal", "could be either"),
+    "two units": (["3 €", "4 $"] * 50, None, "nominal", "'3 €'; make its cells alike, or say"),
     "another unit": (["3 €", "4,5 €"] * 50 + ["4 $"], None, "ordinal", "'a' '4 $'"),
     "a code": ([*FIVES, "007"], None, "nominal", "numbers, but for '007'"),
+    "an error among whole numbers": ([*map(str, range(150)), "#REF!"], None, "continuous", "'a' '#REF!'"),
+    "a code of whole numbers": ([*map(str, range(150)), "007"], None, "nominal", "numbers, but for '007'"),
     "a gap": ([*FIVES, "NA"], None, "continuous", "'NA' (1 cell) taken as missing, as all others are numbers"),
     "text": (["24.01.2025", "1.2.2025"] * 50, "nominal", "nominal", None),
     "whole": ([str(i) for i in range(200)], "continuous", "continuous", None),

@@ -175,3 +175,16 @@ def test_words_for_missing_cells_are_remembered(tmp_path):
     gap, word = TABLE[:9].assign(price=np.nan), TABLE[:9].assign(price="k.A.")
     np.testing.assert_array_equal(model.score_samples(word), model.score_samples(gap))
     assert model.impute(word)["price"].astype(float).notna().all()
+
+
+def test_text_among_truth_values_does_not_stop_a_file():
+    table = TABLE.assign(promo=np.arange(len(TABLE)) % 3 == 0)
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(table)
+    new = table[:4].astype({"promo": object})
+    new.loc[new.index[1], "promo"] = "#REF!"
+    with pytest.warns(UserWarning, match=r"1 unreadable cell .*'promo' '#REF!'"):
+        found = model.score_samples(new)
+    new["promo"] = [True, None, "False", "true"]
+    np.testing.assert_array_equal(found[:2], model.score_samples(new)[:2])
+    with pytest.raises(ValueError, match="column 'promo': expected True or False, got 'yes'"):
+        model.sample(given={"promo": "yes"})
