@@ -1,10 +1,13 @@
 """Tables, terminals and calls of the command line that tests of several folders share."""
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+import discrete_itd
 from discrete_itd.cli import main
 
 
@@ -35,6 +38,20 @@ def run(line, capsys=None, code=0):
     """The command ends with this code; what it wrote since the last look, where ``capsys`` is given."""
     assert main(line.split()) == code
     return capsys and capsys.readouterr()
+
+
+def of_guide(page, word):
+    """The code on a page of the guide with a word in it."""
+    text = (Path(discrete_itd.__file__).parent / "guide" / f"{page}.md").read_text()
+    (code,) = [c for c in re.findall(r"^```py(?:thon)?\n(.*?)^```", text, re.M | re.S) if word in c]
+    return code
+
+
+def recipe(page, name):
+    """A function that a page of the guide defines."""
+    told = {"__name__": "__main__"}
+    exec(of_guide(page, f"def {name}"), told)
+    return told[name]
 
 
 def snapshot(folder):

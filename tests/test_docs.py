@@ -24,7 +24,6 @@ GUIDE = {path.stem: path for path in sorted((ROOT / "discrete_itd" / "guide").gl
 PUBLIC = (
     "channel", "datasets", "denoisers", "encoders", "images", "likelihood", "plots", "recipes", "scale", "testing",
 )  # fmt: skip
-NOT_INSTALLED = {"score_ray", "score_spark"}  # engines that the tests do without
 
 
 def test_some_pages_are_built_without_warnings(tmp_path):
@@ -121,7 +120,7 @@ def documented(value):
 def test_every_public_name_has_an_example(home):
     module = importlib.import_module(f"discrete_itd.{home}".rstrip("."))
     names = getattr(module, "__all__", [name for name in vars(module) if name.startswith("plot_")])
-    values = {name: getattr(module, name) for name in names if name not in NOT_INSTALLED}
+    values = {name: getattr(module, name) for name in names}
     together = doctest.DocTestFinder(recurse=False).find(module, module.__name__)
     shown = "".join(e.source for t in together for e in t.examples)  # in an example of the module
     lacking = [

@@ -30,8 +30,9 @@ import pyarrow.parquet as pq
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.datasets import load_bayesian_network
-from discrete_itd.scale import BatchScoring, score_dask, score_ray, score_spark
+from discrete_itd.scale import BatchScoring
 from tests.benchmarks.tables import machine, markdown
+from tests.examples import recipe
 
 WORKERS = 2
 FILES = 16
@@ -85,7 +86,11 @@ def dask(work: Work) -> Iterator[Job]:
 
         def job(scored: bool, out: Path) -> None:
             frame = dask.dataframe.read_parquet(work.files, split_row_groups=False)
-            frame = score_dask(frame, work.scoring) if scored else frame.map_partitions(same)
+            frame = (
+                recipe("scale", "score_dask")(frame, work.scoring)
+                if scored
+                else frame.map_partitions(same)
+            )
             frame.to_parquet(out, write_index=False)
 
         yield job
@@ -107,7 +112,7 @@ def ray(work: Work) -> Iterator[Job]:
         def job(scored: bool, out: Path) -> None:
             rows = ray.data.read_parquet(str(work.folder))
             if scored:
-                rows = score_ray(rows, work.scoring, n_workers=WORKERS, batch_size=BATCH)
+                rows = recipe("scale", "score_ray")(rows, work.scoring, WORKERS)
             else:
                 pool = ray.data.ActorPoolStrategy(min_size=1, max_size=WORKERS)
                 rows = rows.map_batches(
@@ -134,7 +139,7 @@ def spark(work: Work) -> Iterator[Job]:
         def job(scored: bool, out: Path) -> None:
             frame = session.read.parquet(*work.files)
             empty = frame.mapInArrow(all_same, frame.schema)
-            frame = score_spark(frame, work.scoring) if scored else empty
+            frame = recipe("scale", "score_spark")(frame, work.scoring) if scored else empty
             frame.write.parquet(str(out))
 
         yield job

@@ -1,4 +1,4 @@
-"""Engines give the answers of the model itself, to the last bit; each engine is skipped where it is not installed."""
+"""Engines, by the recipes of the guide, give the answers of the model to the last bit."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.scale import BatchScoring, engines, score_dask, score_ray, score_spark
-from tests.examples import levels
+from discrete_itd.scale import BatchScoring
+from tests.examples import levels, recipe
 
 pytest.importorskip("pyarrow")
 
@@ -71,7 +71,8 @@ def test_dask(job, monkeypatch):
     folder, wanted = job
     monkeypatch.chdir(folder)
     rows = dask.dataframe.read_parquet(folder / "in")
-    scored = score_dask(rows, BatchScoring("m", keep=["key"]))
+    score_dask = recipe("scale", "score_dask")
+    scored = score_dask(rows, BatchScoring("m", keep=["key"]).pinned(n_threads=1))
     monkeypatch.chdir(folder / "in")  # workers have folders of their own
     got = scored.compute(scheduler="threads", num_workers=2)
     assert list(scored.columns) == list(got.columns)
@@ -89,7 +90,7 @@ def dask_cluster(folder):
     options = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster):
         rows = dask.dataframe.read_parquet(folder / "in", split_row_groups=False)
-        yield lambda scoring: score_dask(rows, scoring).compute()
+        yield lambda scoring: recipe("scale", "score_dask")(rows, scoring).compute()
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def local_ray(folder):
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         rows = ray.data.read_parquet(str(folder / "in"))
-        yield lambda s: score_ray(rows, s, n_workers=2, batch_size=20).to_pandas()
+        yield lambda scoring: recipe("scale", "score_ray")(rows, scoring, 2).to_pandas()
     finally:
         ray.shutdown()
 
@@ -116,7 +117,7 @@ def local_spark(folder):
     session = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", 20).getOrCreate()
     try:
         rows = session.read.parquet(str(folder / "in"))
-        yield lambda scoring: score_spark(rows, scoring).toPandas()
+        yield lambda scoring: recipe("scale", "score_spark")(rows, scoring).toPandas()
     finally:
         session.stop()
 
@@ -126,14 +127,4 @@ def local_spark(folder):
 def test_workers_of_their_own(job, engine):
     folder, wanted = job
     with engine(folder) as score:
-        check(score(BatchScoring(folder / "m", keep=["key"])), wanted)
-
-
-@pytest.mark.parametrize(
-    ("score", "extra"), [(score_dask, "dask"), (score_ray, "ray"), (score_spark, "spark")]
-)
-def test_an_engine_that_is_not_installed_is_named(monkeypatch, score, extra):
-    monkeypatch.setattr(engines, "find_spec", lambda _: None)
-    options = {"n_workers": 1} if score is score_ray else {}
-    with pytest.raises(ImportError, match=rf"pip install 'discrete-itd\[{extra}\]'"):
-        score(None, BatchScoring("m"), **options)
+        check(score(BatchScoring(folder / "m", keep=["key"]).pinned(n_threads=1)), wanted)
