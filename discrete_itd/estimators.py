@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -45,7 +44,7 @@ from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.combined import recipe
 from discrete_itd.models.exact import Forest
-from discrete_itd.models.fitting import fit_model, seed_of_run
+from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.information import Term, information_of, log_prob_of
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.models.training_tables import ADDITIVE, CountedTable, TrainingTable, read_table
@@ -55,7 +54,6 @@ from discrete_itd.storage.card import density_card
 from discrete_itd.storage.stored import SCHEDULES, Persistent
 from discrete_itd.threads import methods_in_one_thread, one_thread
 from discrete_itd.training import pilot_quadrature
-from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (
     check_choice,
@@ -281,7 +279,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         *,
         sample_weight: Any = None,
         groups: Any = None,
-        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
         """Learn the distribution of the rows.
 
@@ -296,9 +293,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             How often each row of a table in memory occurs. Repetitions of a row are copies: they are held out together.
         groups : array-like of hashable labels, shape (N,), optional
             What each row of a table in memory belongs to, like a customer. The rows of a group are held out together.
-        checkpoint : path-like, optional
-            A file in which training saves its state every half minute. If it exists, training resumes from it with the
-            result of an uninterrupted fit. It is removed when the fit is complete, or by whoever gave a Checkpoint.
 
         Raises
         ------
@@ -314,8 +308,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             differentially private fit follows from ``random_state``.
         """
         self._checked_parameters()
-        saved = Checkpoint.of(checkpoint)
-        seed = seed_of_run(self.random_state, saved)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
             with stage("reading the table"):
@@ -336,7 +329,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                 seed=seed,
                 deadline=watched.deadline.part(watched.share),
                 n_scored=watched.n_scored,
-                checkpoint=saved,
                 progress=lambda done, latest: watched.show(done, latest.valid_nats),
             )
         # nothing is assigned before all has succeeded
@@ -344,11 +336,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         self.model_, self._is_frame, self._is_polars = model, is_frame, is_polars
         vars(self).pop("_grown", None)  # the counts of an earlier partial_fit
         if model.stopped == "interrupted":
-            file = os.fspath(saved.path) if saved else ""
-            again = f"; fit again with checkpoint={file!r} to go on" if saved else ""
-            warn(f"training was interrupted: the model is the best so far{again}")
-        elif saved is not None and saved is not checkpoint:
-            saved.remove()
+            warn("training was interrupted: the model is the best so far")
         return self
 
     @available_if(_adds_up)
@@ -385,7 +373,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         polars, X = is_polars(X), frame if is_frame else X
         if grown is None:
             encoder = TableEncoder.fit(frame, from_array=not is_frame, **self._reading)
-            wanted, seed = recipe(self.denoiser), seed_of_run(self.random_state, None)
+            wanted = recipe(self.denoiser)
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             forest = wanted if isinstance(wanted, Forest) else None
             grown = CountedTable(encoder, seed, self.validation_fraction, forest)
         else:

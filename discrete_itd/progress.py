@@ -238,6 +238,20 @@ def deferred_interrupts(note: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Within the block, SIGTERM does what Ctrl-C does, unless the program has a handler of its own."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
 def lines_now_and_then(seconds: float = LINE_SECONDS) -> Iterator[None]:
     """Within the block, write what a fit or a stream is doing to stderr every few seconds, if no bar can be seen."""
     if sys.stderr is None or sys.stderr.isatty():

@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line with some arguments, by default those of the process, and return its exit code.
 
     It is 0; 1 if ``report --check`` finds a target that is not met, ``drift --check`` finds drift, or ``watch`` has
-    raised an alarm; 2 after an error of the user's; 130 after an interruption, also if ``fit`` has kept the best model
-    so far; 141 if the reader of a pipe has gone. The last two are those of a shell's own tools.
+    raised an alarm; 2 after an error of the user's; 130 after an interruption (Ctrl-C, SIGTERM), also if ``fit`` has
+    kept the best model so far; 141 if the reader of a pipe has gone. The last two are those of a shell's own tools.
     """
     shown, code = set(), None
 
@@ -61,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: Namespace, *, is_process: bool) -> int | None:
     """Run one command; its exit code."""
-    from discrete_itd.progress import lines_now_and_then
+    from discrete_itd.progress import lines_now_and_then, terminated_as_interrupted
     from discrete_itd.validation import from_shell
 
     module, function = COMMANDS[args.command]
-    with lines_now_and_then(), from_shell():
+    with terminated_as_interrupted(), lines_now_and_then(), from_shell():
         return getattr(_imported(module, stays=is_process), function)(args)
 
 

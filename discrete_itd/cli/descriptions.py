@@ -62,12 +62,13 @@ threshold. TABLE should then contain inliers only; if it contains anomalies, giv
 With --given, a row is compared with its own group, like sales with those of the same shop. All commands but report
 accept the file of such a detector, and all accept that of another.
 
-Ctrl-C ends the training and keeps the best model so far, and the exit code is 130; a second Ctrl-C ends the command.
+Ctrl-C, or SIGTERM, ends the training and keeps the best model so far, and the exit code is 130; a second one ends the
+command.
 
 {TABLES}
 examples:
   discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
-  discrete-itd fit customers.csv --out customers.safetensors --column age=binned:0,18,65,120 --checkpoint run
+  discrete-itd fit customers.csv --out customers.safetensors --column age=binned:0,18,65,120
   discrete-itd fit inliers.csv --out detector.safetensors --detector --false-alarm-rate 0.005
 """
 SCORE = f"""\

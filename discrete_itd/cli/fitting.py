@@ -18,11 +18,9 @@ from discrete_itd.cli.tables import (
     Dialect,
     EmptyTableError,
     check_out,
-    check_writable,
     damage_named,
     ending,
     reading,
-    same_file,
     save_whole,
 )
 from discrete_itd.detection.answers import density_of
@@ -33,7 +31,6 @@ from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.encoders.time_parts import source_of
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.stored import card_path
-from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.validation import warn
 
 TEXT: Any = pd.Series(["text"]).dtype  # of less memory than objects where there is one
@@ -46,17 +43,9 @@ def fit(args: argparse.Namespace) -> int:
     if args.out == STANDARD:
         raise UserError("--out: a model must be a file, not -")
     check_out(args.out, is_table=False, table=args.table)
-    if args.checkpoint is not None:
-        check_writable(args.checkpoint)
-        for path in (args.table, args.out):
-            if same_file(args.checkpoint, path):
-                raise UserError(f"{path}: also named in --checkpoint")
     column_types: dict[str, Any] = dict(args.column)
     dialect = Dialect.asked(args)
     frame, groups = _read_to_fit(args.table, column_types, args.drop, args.groups, dialect)
-    seed = args.seed
-    if seed is None and args.detector and args.checkpoint is not None:
-        seed = 0  # a run that continues must hold out the same rows
     names = {str(n): n for n in frame.columns}
     model = DiffusionDensity(
         column_types={names.get(name, name): kind for name, kind in column_types.items()},
@@ -66,7 +55,7 @@ def fit(args: argparse.Namespace) -> int:
         max_steps=args.max_steps,
         max_time=args.max_time,
         device=args.device,
-        random_state=seed,
+        random_state=args.seed,
     )
     if args.detector:
         for name in args.given:
@@ -74,12 +63,11 @@ def fit(args: argparse.Namespace) -> int:
                 raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
         if args.given:
             settings["given"] = [names.get(name, name) for name in args.given]
-        model = DiffusionOutlierDetector(model, random_state=seed, **settings)
+        model = DiffusionOutlierDetector(model, random_state=args.seed, **settings)
     start = time.perf_counter()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
-    saved = Checkpoint.of(args.checkpoint)
     with about(args.table):
-        model.fit(frame, groups=groups, checkpoint=saved)
+        model.fit(frame, groups=groups)
     elapsed = time.perf_counter() - start
     save_whole(args.out, lambda path: model.save(path, card=False))
     card = model.model_card()
@@ -88,10 +76,7 @@ def fit(args: argparse.Namespace) -> int:
     )
     is_interrupted = density_of(model).model_.stopped == "interrupted"
     if is_interrupted:
-        again = "" if args.checkpoint is None else "; the same command continues the training"
-        note(f"training was interrupted: {args.out} is the best model so far{again}")
-    elif saved is not None:
-        saved.remove()  # and not before the model is saved: a kill in between loses no training
+        note(f"training was interrupted: {args.out} is the best model so far")
     put(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
     _print_fitted(model)
     put(f"wrote {args.out} in {elapsed:.1f} s")

@@ -182,15 +182,11 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         help="maximum seconds of the fit (default: any)")
     add("--max-steps", type=count, default=6000, metavar="N",
         help="maximum number of training steps (default: %(default)s)")
-    add("--checkpoint", metavar="FILE",
-        help="keep the state of the training in FILE, and continue from it if it exists:\n"
-        "repeat the command after a crash or Ctrl-C")
     _add_csv(fit)
     add("--device", default="auto",
         help="auto (the default), cpu, cuda, ...; other commands use a GPU if there is one, unless\n"
         "CUDA_VISIBLE_DEVICES= hides it")
-    _add_seed(fit, "makes the fit reproducible (default: random; 0 with --detector and --checkpoint, so\n"
-              "that the same rows are held out again)")
+    _add_seed(fit, "makes the fit reproducible (default: random)")
     add = fit.add_argument_group("alarms").add_argument
     add("--detector", action="store_true", help="fit a detector, see above")
     add("--false-alarm-rate", type=share, metavar="RATE",

@@ -39,7 +39,6 @@ from discrete_itd.storage.card import detector_card
 from discrete_itd.storage.stored import SCHEDULES, Persistent
 from discrete_itd.storage.values import Like
 from discrete_itd.threads import methods_in_one_thread
-from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.validation import (
     check_random_state,
     check_share,
@@ -219,7 +218,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         *,
         sample_weight: Any = None,
         groups: Any = None,
-        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
         """Fit the model to inliers, and calibrate it on held-out ones.
 
@@ -238,9 +236,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             What each row of a table in memory belongs to, like a customer, a machine, or a record that has copies. All
             rows of a group are trained on, or one of them, drawn at random, is a calibration row. (The columns of
             ``given``, unlike these, are known of a new row, which is compared with rows that have the same.)
-        checkpoint : path-like, optional
-            As in :meth:`DiffusionDensity.fit`, removed when the calibration is complete too; needs an integer
-            ``random_state``, or the rows would be divided differently the next time.
 
         Raises
         ------
@@ -263,7 +258,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             fraction = self.calibration_fraction
         how: Any = {"sample_weight": sample_weight, "groups": groups}
         drawn = fraction is not None and private_forest(density.denoiser) is not None
-        saved, max_time = None, None if fraction is None else density.max_time
+        max_time = None if fraction is None else density.max_time
         words: Words = {}
         rate = self.false_alarm_rate if share is None else share
         least = max(FEWEST_SCORED, math.ceil(1 / rate))
@@ -279,10 +274,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             if parts.source is not None:
                 add_parts(self.given, parts.table, density)
                 check_table(self.given, parts.table, density)
-                saved = Checkpoint.of(checkpoint)
                 times = 1 + len(parts.held) / max(1, parts.n_train)
                 with collected() as words, part_of_table(times):
-                    density.fit(parts.source, groups=parts.groups, checkpoint=saved)
+                    density.fit(parts.source, groups=parts.groups)
             with stage("calibrating"):
                 given = positions(self.given, density.encoder_.schema)
                 with collected() as of_all:  # of a stream these rows are a sample
@@ -315,9 +309,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             threshold = thresholds.at_offset(row_scores(terms), float(offset))
         threshold = replace(threshold, contaminated=share is not None, drawn=drawn)
         self._set_fitted(scorer, own, terms, repeats, threshold)
-        is_interrupted = density.model_.stopped == "interrupted"
-        if saved is not None and saved is not checkpoint and not is_interrupted:
-            saved.remove()
         return self
 
     def _check_parameters(self) -> float | None:

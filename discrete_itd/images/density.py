@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +23,6 @@ from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
-from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
 from discrete_itd.training.loop import train
 
@@ -304,7 +302,6 @@ class ImageDensity:
         learning_rate: float = 1e-4,
         batch_size: int = 64,
         validation_fraction: float = 0.1,
-        checkpoint: str | os.PathLike[str] | None = None,
     ) -> ImageDensity:
         """Tune a copy of the network by the information-theoretic objective, the integral (3) of the denoising error.
 
@@ -320,8 +317,6 @@ class ImageDensity:
         learning_rate : float
             Initial learning rate of AdamW; it decays to zero.
         batch_size : int
-        checkpoint : path-like, optional
-            File to which the run is saved, and from which an interrupted run is resumed.
 
         Returns
         -------
@@ -358,7 +353,6 @@ class ImageDensity:
             report = train(
                 denoiser, x_train, x_valid, plan, generator=self.generator(),
                 progress=lambda done, _: bar.update(done - bar.n),
-                checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
             )  # fmt: skip
         # its own generator: the noise of the calibration must not depend on when training stopped
         calibrate(denoiser, x_valid, generator=self.generator(), n_knots=len(denoiser.knots))

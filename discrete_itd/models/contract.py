@@ -26,7 +26,6 @@ from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.progress import Deadline, deferred_interrupts, estimated, stage
 from discrete_itd.training import mean_and_error
-from discrete_itd.training.checkpoint import Checkpoint, CheckpointError
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import train
 from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
@@ -112,7 +111,7 @@ class Recipe(Protocol):
         return self
 
     def count_networks(self) -> int:
-        """Largest number of networks that its fit trains: each has a seed, a checkpoint and a share of the time."""
+        """Largest number of networks that its fit trains: each has a seed and a share of the time."""
         return int(self.trains)
 
     @property
@@ -203,14 +202,14 @@ class TrainingRows:
     def attempt(self, key: Hashable, label: str, make: Callable[[], Made]) -> Made | None:
         """The result of ``make`` for one model among others; None, with a warning that names it, if that fails.
 
-        Whatever the error, a lack of memory too; but those of files (OSError, CheckpointError) are raised, as is
+        Whatever the error, a lack of memory too; but those of files (OSError) are raised, as is
         Ctrl-C. What has failed is not tried again.
         """
         if key in self.failed:
             return None
         try:
             return make()
-        except (OSError, CheckpointError):
+        except OSError:
             raise
         except Exception as error:
             self.failed.add(key)
@@ -320,7 +319,7 @@ class FitPlan:
 
     Parameters
     ----------
-    training, seed, progress, checkpoint
+    training, seed, progress
         Of the whole fit: ``max_time`` is that of all networks together, ``progress`` is called with the share that is
         done and the latest evaluation.
     index, n_networks : int
@@ -341,7 +340,6 @@ class FitPlan:
     training: TrainingPlan
     seed: int
     progress: FitCallback | None = None
-    checkpoint: Checkpoint | None = None
     index: int = 0
     n_networks: int = 1
     run: SharedRun = field(default_factory=SharedRun)
@@ -398,7 +396,7 @@ class FitPlan:
         self, denoiser: Denoiser, rows: TrainingRows, training: TrainingPlan | None = None
     ) -> Report:
         """Train a denoiser, which is on the device of the rows, in place: :func:`discrete_itd.training.loop.train`."""
-        training, checkpoint = training or self.training, self.checkpoint
+        training = training or self.training
 
         def shown(share: float, latest: Evaluation) -> None:
             self.show((self.index + share) / self.n_networks, latest)
@@ -408,7 +406,7 @@ class FitPlan:
             seconds = share * self.time_left / (self.n_networks - self.index)
             training = replace(training, max_time=max(seconds, LEAST_SECONDS))
         if self.run.interrupted:  # an interrupt ends all trainings
-            training, checkpoint = replace(training, max_steps=0), None
+            training = replace(training, max_steps=0)
         kind = "causal network" if denoiser.closed_form else "network"
         with stage(f"training a {kind}"):
             report = train(
@@ -419,7 +417,6 @@ class FitPlan:
                 # its own: where one training was interrupted must not change the next
                 generator=torch.Generator(rows.device).manual_seed(self.network_seed),
                 progress=shown if self.progress else None,
-                checkpoint=None if checkpoint is None else checkpoint.part(self.index),
                 source=rows.source,
                 is_hopeless=self.is_hopeless,
             )

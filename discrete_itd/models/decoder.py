@@ -175,7 +175,6 @@ def seconds_needed(
     start = time.perf_counter()
     fit = DecoderFit(marginals, x, x_valid, plan, torch.Generator(x.device).manual_seed(0))
     classes, run = fit.seconds_of_classes(), Run(fit.network, *fit.task, loss_at=LatentLoss)
-    run.use(None, 0)
     prepared = time.perf_counter()
     for _ in range(MEASURED_STEPS):
         run.make_step(1.0)  # at all points: most steps have fewer, so it is a bound

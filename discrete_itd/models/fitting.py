@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -25,10 +24,9 @@ from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split
 from discrete_itd.models.training_tables import StreamedTable, TrainingTable
 from discrete_itd.progress import Deadline, deferred_interrupts, stage
 from discrete_itd.training import pilot_quadrature
-from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import seconds_of_row
-from discrete_itd.validation import check_random_state, warn
+from discrete_itd.validation import warn
 
 MOST_LEVELS = 64  # of the SNR along an isotropic path
 FEWEST_HELD_OUT = 8  # rows along paths, where there is no time for more
@@ -49,7 +47,6 @@ def fit_model(
     seed: int,
     deadline: Deadline,
     n_scored: int = 0,
-    checkpoint: Checkpoint | None = None,
     progress: FitCallback | None = None,
 ) -> Model:
     """Fit a denoiser to rows, to be scored on a schedule: :meth:`discrete_itd.DiffusionDensity.fit`.
@@ -58,8 +55,7 @@ def fit_model(
     are scored, unless it is a noisy ``schedule`` of one's own, decides the noise of training in place of
     ``training.patterns``.
     ``seed`` is the only source of randomness. ``n_scored`` rows will be scored after the fit, which leaves time for
-    them if it makes a model of paths. The checkpoint, from which training is resumed, is not removed. ``progress`` is
-    called with the share done and the latest evaluation.
+    them if it makes a model of paths. ``progress`` is called with the share done and the latest evaluation.
     """
     run = SharedRun(deadline=deadline, n_calls=n_scored * n_evaluations)
     kind = "coordinate"
@@ -72,7 +68,7 @@ def fit_model(
     n_networks = max(1, denoiser.count_networks())
     own = deadline.part(FITTING_SHARE)
     how = {"n_networks": n_networks, "run": run, "deadline": own}
-    plan = FitPlan(training, seed, progress, checkpoint, **how)
+    plan = FitPlan(training, seed, progress, **how)
     with stage("fitting independent columns"):
         rows = table.training_rows(validation_fraction, seed, device, deadline.left)
     if isinstance(table, StreamedTable) and rows.stream is None:
@@ -149,24 +145,3 @@ def schedule_of_kind(
     if denoiser.closed_form:  # any order, column by column, gives the closed form
         return CoordinateSchedule(1 if denoiser.independent else book.n_columns)
     return CoordinateSchedule(min(most, max(1, book.n_columns - int(book.leading.sum()))))
-
-
-def seed_of_run(
-    random_state: int | np.random.RandomState | None, checkpoint: Checkpoint | None
-) -> int:
-    """The seed of a fit: that of the run of a checkpoint; for a new run it is drawn, and recorded in the checkpoint.
-
-    A ValueError if they differ and ``random_state`` was given, or the checkpoint is damaged.
-    """
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
-    if checkpoint is None:
-        return seed
-    kept = checkpoint.note.setdefault("seed", seed)
-    if type(kept) is not int or not 0 <= kept < 2**31:
-        raise checkpoint.damaged(TypeError(f"seed {kept!r}"))
-    if kept != seed and random_state is not None:
-        raise ValueError(
-            f"{checkpoint.path}: the checkpoint is of another run: random_state differs."
-            " Repeat that run to go on with it, or remove the file to start anew"
-        )
-    return kept

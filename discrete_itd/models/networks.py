@@ -217,15 +217,10 @@ class Causal(Recipe):
         # a generator of its own: the order must not depend on earlier fits
         generator = torch.Generator().manual_seed(plan.network_seed)
         natural = base.natural_order(generator).tolist()
-        part = None if plan.checkpoint is None else plan.checkpoint.part(plan.index)
-        order = None if part is None else part.note.get("order")
-        if not isinstance(order, list) or sorted(order, key=str) != sorted(natural, key=str):
-            # the plan of the whole fit: the result must not depend on which network requests it first
-            seeds = replace(plan, index=0)
-            kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
-            order = order_of(kind, natural, rows)
-        if part is not None:
-            part.note["order"] = order
+        # the plan of the whole fit: the result must not depend on which network requests it first
+        seeds = replace(plan, index=0)
+        kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
+        order = order_of(kind, natural, rows)
         denoiser = self.untrained(base, order, rows, plan.network_seed)
         report = plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
         return denoiser.eval().requires_grad_(False), report

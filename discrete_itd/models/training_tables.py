@@ -521,8 +521,8 @@ class StreamedRows:
         for x in self.encoded():
             yield x.to(self.device)
 
-    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> StreamedBatches:
-        return StreamedBatches(self, size, generator, n_batches)
+    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Iterator[Tensor]:
+        return streamed_batches(self, size, generator, n_batches)
 
     def encoded(
         self, rng: np.random.Generator | None = None, share: float = 1.0
@@ -548,72 +548,47 @@ class StreamedRows:
             )
 
 
-class StreamedBatches:
+def streamed_batches(
+    source: StreamedRows, size: int, generator: torch.Generator, n_batches: int
+) -> Iterator[Tensor]:
     """Batches of equal size without end, ``n_batches`` at most, drawn from a bounded buffer that the stream refills.
 
-    Remaining rows at the end of an epoch are dropped; a batch has no more rows than there are.
+    Remaining rows at the end of an epoch are dropped; a batch has no more rows than there are. ValueError if no row has
+    a cell.
     """
+    size = min(size, source.n_rows)
+    share = min(1.0, (SPARE * n_batches + FEWEST_BUFFERED) * size / source.n_rows)
+    n_buffered = max(FEWEST_BUFFERED * size, BUFFER_CELLS // len(source.encoder.owner))
+    while True:
+        seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+        has_any = False  # an epoch of few rows, chosen by chance, may have no batch
+        for batch in _epoch(source, size, share, n_buffered, np.random.default_rng(int(seed))):
+            has_any = True
+            yield batch.to(source.device)
+        if not has_any and share == 1:
+            raise ValueError("there is no row with a cell that is not missing")
 
-    def __init__(
-        self, source: StreamedRows, size: int, generator: torch.Generator, n_batches: int
-    ) -> None:
-        size = min(size, source.n_rows)
-        self._source, self._size, self._generator = source, size, generator
-        needed = (SPARE * n_batches + FEWEST_BUFFERED) * size
-        self._share = min(1.0, needed / source.n_rows)
-        n_columns = len(source.encoder.owner)
-        self._n_buffered = max(FEWEST_BUFFERED * size, BUFFER_CELLS // n_columns)
-        self._before, self._position = generator.get_state(), 0
-        self._epoch: Iterator[Tensor] = iter(())
 
-    def __next__(self) -> Tensor:
-        batch = next(self._epoch, None)
-        while batch is None:  # an epoch of few rows, chosen by chance, may have no batch
-            self._begin()
-            batch = next(self._epoch, None)
-            if batch is None and self._share == 1:
-                raise ValueError("there is no row with a cell that is not missing")
-        self._position += 1
-        return batch.to(self._source.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self._position, "before": self._before}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a place in an epoch, up to which the stream is read again."""
-        self._generator.set_state(state["before"])
-        self._before, self._position = state["before"], 0
-        self._epoch = iter(())
-        if state["position"]:
-            self._begin()
-        for _ in range(state["position"]):
-            if next(self._epoch, None) is None:
-                raise ValueError(f"an epoch has fewer than {state['position']} batches")
-        self._position = state["position"]
-
-    def _begin(self) -> None:
-        self._before, self._position = self._generator.get_state(), 0
-        device = self._generator.device
-        seed = torch.randint(2**62, (1,), generator=self._generator, device=device)
-        self._epoch = self._shuffled(np.random.default_rng(int(seed)))
-
-    def _shuffled(self, rng: np.random.Generator) -> Iterator[Tensor]:
-        n_given = 0
-        buffer = torch.zeros(0, len(self._source.encoder.owner), dtype=torch.float64)
-        for x in self._source.encoded(rng, self._share):
-            buffer = torch.cat([buffer, x])
-            n_out = (len(buffer) - self._n_buffered) // self._size * self._size
-            if n_out > 0:
-                buffer = buffer[torch.from_numpy(rng.permutation(len(buffer)))]
-                yield from buffer[:n_out].split(self._size)
-                n_given += n_out
-                buffer = buffer[n_out:].clone()
-        order = torch.from_numpy(rng.permutation(len(buffer)))
-        if not n_given and 0 < len(order) < self._size and self._share == 1:  # as of a short table
-            order = order.repeat(-(-self._size // len(order)))
-        for rows in order.split(self._size):
-            if len(rows) == self._size:
-                yield buffer[rows]
+def _epoch(
+    source: StreamedRows, size: int, share: float, n_buffered: int, rng: np.random.Generator
+) -> Iterator[Tensor]:
+    """Batches of a share of the rows, each of them once."""
+    n_given = 0
+    buffer = torch.zeros(0, len(source.encoder.owner), dtype=torch.float64)
+    for x in source.encoded(rng, share):
+        buffer = torch.cat([buffer, x])
+        n_out = (len(buffer) - n_buffered) // size * size
+        if n_out > 0:
+            buffer = buffer[torch.from_numpy(rng.permutation(len(buffer)))]
+            yield from buffer[:n_out].split(size)
+            n_given += n_out
+            buffer = buffer[n_out:].clone()
+    order = torch.from_numpy(rng.permutation(len(buffer)))
+    if not n_given and 0 < len(order) < size and share == 1:  # as of a short table
+        order = order.repeat(-(-size // len(order)))
+    for rows in order.split(size):
+        if len(rows) == size:
+            yield buffer[rows]
 
 
 class CountedRows:

@@ -2,7 +2,7 @@
 
 A state is a header of plain JSON data and a dictionary of named CPU tensors. The same state serves files, pickle and
 copies. A file has a digest of both, so that damage is detected before anything is made of it, and the kind of its
-content: a model, the checkpoint of an unfinished training, or the state of a watch.
+content: a model, or the state of a watch.
 
 A file may come from anyone. Reading it runs no code in it, takes memory in proportion to its size, and ends in a state
 or in a ValueError. The content of a header is checked by :func:`discrete_itd.storage.stored.unflatten`.
@@ -42,7 +42,6 @@ CLASS = "class"  # the key under which data hold the name of a class
 TIMED = "~"  # at the beginning of names in a header of what differs between equal fits
 KINDS = {
     "model": "a model",
-    "checkpoint": "the checkpoint of a training",
     "watch": "the state of a watch",
 }
 # safetensors reads headers up to 10^8 bytes, and quoting a text within a text at most doubles it

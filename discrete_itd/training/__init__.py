@@ -4,7 +4,6 @@
 :mod:`~discrete_itd.training.objectives`, one class for each kind of noisy state.
 """
 
-from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
 from discrete_itd.training.loop import train
 from discrete_itd.training.objectives import (
@@ -15,7 +14,6 @@ from discrete_itd.training.objectives import (
 )
 
 __all__ = [
-    "Checkpoint",
     "Evaluation",
     "Evaluator",
     "Report",

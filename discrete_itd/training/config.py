@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-ENDS = ("max_steps", "max_time", "no improvement", "interrupted", "diverged")
-
 
 @dataclass(frozen=True)
 class TrainingPlan:

@@ -1,18 +1,16 @@
-"""Training with early stopping on held-out nats: the loop, its failures, and the state from which it continues.
+"""Training with early stopping on held-out nats: the loop and its failures.
 
-Every few dozen steps the weights are checked, and if they are sound, the state of the whole run is kept. An interrupted
-run continues from all of it, by way of a checkpoint. A run that diverged goes back to the weights, the average and the
-optimiser of that state, with a smaller learning rate; the clock, the random streams, the history and the best weights
-are not reset, so that batches and noise differ.
+Every few dozen steps the weights are checked, and if they are sound, they are kept. A run that diverged goes back to
+the weights, the average and the optimiser that were kept, with a smaller learning rate; the clock, the random streams,
+the history and the best weights are not reset, so that batches and noise differ.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +18,9 @@ from torch import Tensor
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.neural import drawing
-from discrete_itd.storage.stored import flatten, unflatten
-from discrete_itd.storage.values import AnyFloat
+from discrete_itd.progress import Deadline
 from discrete_itd.threads import threads_for
-from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import (
-    ENDS,
     Evaluation,
     Report,
     Rollback,
@@ -40,7 +35,7 @@ from discrete_itd.training.objectives import (
     pilot_quadrature,
     seconds_of_row,
 )
-from discrete_itd.training.optimizer import Average, Optimizer, check_like, copies, restore
+from discrete_itd.training.optimizer import Average, Optimizer, copies, restore
 from discrete_itd.training.rows import RowSource, TensorRows, batches_with
 from discrete_itd.validation import warn
 
@@ -67,7 +62,6 @@ def train(
     *,
     generator: torch.Generator,
     progress: Callable[[float, Evaluation], object] | None = None,
-    checkpoint: Checkpoint | None = None,
     source: RowSource | None = None,
     loss_at: Callable[[float], Loss] | None = None,
     is_hopeless: Callable[[Tensor], bool] | None = None,
@@ -86,10 +80,6 @@ def train(
         On the device of the rows: the only source of random numbers, dropout's too.
     progress : callable, optional
         Called with the share done and the latest evaluation.
-    checkpoint : Checkpoint, optional
-        Keeps the state of the run; if it holds one, the run continues from it. On the CPU it then ends as
-        the uninterrupted run would have ended, to the last bit. Continuing sets the generator. The file stays at the
-        end, so that a repeated call returns at once; remove it when the model is saved.
     source : RowSource, optional
         Source of batches, if ``x`` is only a sample of the training rows.
     loss_at : callable, optional
@@ -103,13 +93,6 @@ def train(
     Report
         Also after a KeyboardInterrupt, which ends the training early with the best weights so far.
 
-    Raises
-    ------
-    ValueError
-        If the checkpoint is damaged or belongs to another run; the denoiser is unchanged then.
-    OSError
-        If the first state cannot be written. Later failures are warnings.
-
     Warns
     -----
     UserWarning
@@ -122,7 +105,6 @@ def train(
         plan,
         generator,
         progress=progress,
-        checkpoint=checkpoint,
         source=source,
         loss_at=loss_at,
         is_hopeless=is_hopeless,
@@ -130,20 +112,15 @@ def train(
     report = run.report
     try:
         with drawing(generator):
-            if not run.resume():
-                run.begin()
-            if not report.stopped:
-                with threads_for(run.batch_size * denoiser.score_work):
-                    run.finish()
+            run.begin()
+            with threads_for(run.batch_size * denoiser.score_work):
+                run.finish()
     except KeyboardInterrupt:
         if not report.history:
             raise  # there are no weights yet to keep
         report.stopped = "interrupted"
     run.average.restore(run.parameters.values())
     denoiser.eval()
-    state = run.kept if report.stopped == "interrupted" else run.state()
-    if state is not None:  # as it is if interrupted before the first one was kept
-        run.write(state)
     if report.rollbacks:
         last, times = report.rollbacks[-1], len(report.rollbacks)
         outcome = f"went on from step {last.good} with a smaller learning rate"
@@ -154,38 +131,17 @@ def train(
     return report
 
 
-@dataclass(frozen=True)
-class RunState:
-    """Everything from which a training continues, in copies."""
+class Kept(NamedTuple):
+    """Copies of all that a step changes, from which a run that diverged continues."""
 
     step: int
-    seconds: float
-    next_evaluation: float
-    cut: float
-    seed: int
     n_averaged: int
-    best: AnyFloat
     stale: int
-    stopped: str
-    history: tuple[tuple[int, AnyFloat, AnyFloat, AnyFloat, AnyFloat, AnyFloat], ...]
-    rollbacks: tuple[tuple[int, int, str], ...]
-    position: int
-    before: Tensor
-    generator: Tensor
-    losses: Tensor
-    quadrature: tuple[Tensor, Tensor] | None
-    tensors: dict
-
-    def __post_init__(self) -> None:
-        counts = self.step, self.seed, self.n_averaged, self.stale, self.position
-        if not all(0 <= n < 2**63 for n in counts) or not self.next_evaluation >= 0:
-            raise ValueError("a count is out of range")
-        if not self.history or self.stopped not in (*ENDS, ""):
-            raise ValueError("the history is empty, or its end is unknown")
+    tensors: dict[str, Tensor]
 
 
 class Run:
-    """A training under way: everything that changes from step to step, and that a checkpoint must hold."""
+    """A training under way: everything that changes from step to step."""
 
     def __init__(
         self,
@@ -196,18 +152,16 @@ class Run:
         generator: torch.Generator,
         *,
         progress: Callable[[float, Evaluation], object] | None = None,
-        checkpoint: Checkpoint | None = None,
         source: RowSource | None = None,
         loss_at: Callable[[float], Loss] | None = None,
         is_hopeless: Callable[[Tensor], bool] | None = None,
     ) -> None:
-        self.start = time.perf_counter()
+        self.deadline = Deadline(math.inf if plan.max_time is None else plan.max_time)
         self.denoiser, self.x, self.x_valid, self.plan = denoiser, x, x_valid, plan
-        self.generator, self.progress, self.checkpoint = generator, progress, checkpoint
+        self.generator, self.progress = generator, progress
         self.source = source or TensorRows(x)
         self.loss_at, self.is_hopeless = loss_at, is_hopeless
         n_rows = self.source.n_rows
-        self.identity = describe(denoiser, x, x_valid, plan, n_rows) if checkpoint else {}
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
         self.optimizer = Optimizer(
@@ -218,15 +172,14 @@ class Run:
             self.source, denoiser.constants, self.batch_size, generator, plan.max_steps
         )
         self.report = Report(max_steps=plan.max_steps)
-        self.quadrature: Quadrature | None = None
-        self.step, self.seed = 0, 0
+        self.step = 0
         self.next_evaluation, self.cut = 1 / plan.n_validations, 1.0
         self.losses: list[Tensor] = []  # since the last evaluation
         self.norms: list[Tensor] = []  # of the gradients, since the last check
         self.astray = 0  # steps with a much too high loss
         self.seconds_to_evaluate = 0.0  # of the last evaluation
         self.seconds_to_begin = 0.0  # until the end of the first step
-        self.kept: RunState | None = None  # the last sound state
+        self.kept: Kept | None = None  # the last sound state
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -234,19 +187,18 @@ class Run:
         """Evaluate the weights that training starts from."""
         x, generator = self.x, self.generator
         noisy = not self.denoiser.closed_form
-        quadrature, seconds = None, math.inf
-        if self.plan.max_time is not None:
-            seconds = EVALUATION_SHARE * self.plan.max_time
+        quadrature, seconds, plan = None, math.inf, self.plan
+        if plan.max_time is not None:
+            seconds = EVALUATION_SHARE * plan.max_time
         if noisy:
             quadrature = pilot_quadrature(self.denoiser, x, generator, seconds=seconds)
-        seed = int(torch.randint(2**31, (1,), generator=generator, device=x.device))
-        self.use(quadrature, seed)
+        self.use(quadrature, int(torch.randint(2**31, (1,), generator=generator, device=x.device)))
         self.evaluate()
         self.keep()
 
     def use(self, quadrature: Quadrature | None, seed: int) -> None:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
-        self.quadrature, self.seed, plan = quadrature, seed, self.plan
+        plan = self.plan
         self.loss, judge = losses(plan, quadrature)
         n_draws = DRAWS
         if plan.max_time is not None and judge.repeats:
@@ -305,7 +257,7 @@ class Run:
 
     def elapsed_share(self, bound: float) -> float:
         """The used share of the time of all steps but the first, which may take longer than others."""
-        seconds = time.perf_counter() - self.start
+        seconds = self.deadline.age
         if seconds >= bound:
             return 1.0
         if not self.step:
@@ -320,15 +272,15 @@ class Run:
         """Whether one of the first evaluations is due: if time is short, only if it takes little of it."""
         if self.step not in EARLY_EVALUATIONS or not self.is_short():
             return self.step in EARLY_EVALUATIONS
-        trained = time.perf_counter() - self.start - self.report.history[-1].seconds
+        trained = self.deadline.age - self.report.history[-1].seconds
         return trained > EVALUATION_PAUSE * self.seconds_to_evaluate
 
     def has_time(self) -> bool:
         """Whether, at the speed of the first steps, there is time for as many as a network needs to be evaluated."""
         if self.plan.max_time is None or self.step > TRIAL_STEPS or not self.is_short():
             return True
-        seconds = time.perf_counter() - self.start
-        left = self.plan.max_time - self.seconds_to_evaluate - seconds
+        seconds = self.deadline.age
+        left = self.deadline.left - self.seconds_to_evaluate
         per_step = (seconds - self.report.history[0].seconds) / self.step
         expected = self.step + left / per_step
         enough = min(FEWEST_STEPS, self.plan.max_steps)
@@ -347,7 +299,7 @@ class Run:
         self.norms.append(self.optimizer.step(loss, rate))
         self.step += 1
         if self.step == 1:
-            self.seconds_to_begin = time.perf_counter() - self.start
+            self.seconds_to_begin = self.deadline.age
         self.average.follow(self.parameters.values())
         self.losses.append(loss.detach())
 
@@ -357,13 +309,13 @@ class Run:
 
     def evaluate(self) -> None:
         """Validate the average."""
-        start = time.perf_counter()
+        before = self.deadline.age
         self.nats = self.evaluator(self.average.model)
         valid = mean_and_error(self.nats)
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
         self.losses.clear()
-        seconds = time.perf_counter() - self.start
-        self.seconds_to_evaluate = time.perf_counter() - start
+        seconds = self.deadline.age
+        self.seconds_to_evaluate = seconds - before
         self.report.history.append(Evaluation(self.step, seconds, *train, *valid))
         self.average.consider(valid[0])
         if self.progress is not None:
@@ -428,87 +380,7 @@ class Run:
         if len(self.report.rollbacks) > MOST_ROLLBACKS:
             self.report.stopped = "diverged"
 
-    # -- the state ----------------------------------------------------------------------------------
-
     def keep(self) -> None:
-        """Keep the sound state, and write it if it is time."""
-        self.kept = self.state()
-        if self.checkpoint is not None and self.checkpoint.due:
-            self.write(self.kept)
-
-    def write(self, state: RunState) -> None:
-        """Write a state to the checkpoint, if there is one."""
-        if self.checkpoint is None:
-            return
-        try:
-            self.checkpoint.write(self.identity, flatten(state))
-        except OSError as error:
-            if self.step == 0 and not self.report.stopped:
-                raise  # early enough for the caller to give another path
-            warn(f"the checkpoint is not up to date: {error}")
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """All weights that are kept, by name."""
-        return {**self.moving, **self.average.best_tensors}
-
-    def state(self) -> RunState:
-        """The current state, in copies."""
-        report, average, q = self.report, self.average, self.quadrature
-        empty = self.denoiser.codebook.known_snr.new_zeros(0)
-        return RunState(
-            step=self.step,
-            seconds=time.perf_counter() - self.start,
-            next_evaluation=self.next_evaluation,
-            cut=self.cut,
-            seed=self.seed,
-            n_averaged=average.n_steps,
-            best=average.best,
-            stale=average.stale,
-            stopped=report.stopped,
-            history=tuple(report.history),
-            rollbacks=tuple(report.rollbacks),
-            **self.batches.state_dict(),
-            generator=self.generator.get_state(),
-            losses=torch.stack(self.losses) if self.losses else empty,
-            quadrature=None if q is None else (q.edges, q.density),
-            tensors=copies(self.tensors),
-        )
-
-    def load(self, state: RunState) -> None:
-        """Continue from a state; ValueError, TypeError or RuntimeError if it is invalid."""
-        if (state.quadrature is None) != self.denoiser.closed_form:
-            raise ValueError("a quadrature is there, or missing")
-        found = {**state.tensors, "generator": state.generator, "before": state.before}
-        before = self.batches.state_dict()["before"]
-        own = self.generator.get_state()
-        check_like(found, {**self.tensors, "generator": own, "before": before})
-        if state.losses.ndim != 1 or not bool(state.losses.isfinite().all()):
-            raise ValueError("the losses are no numbers")
-        self.batches.load_state_dict({"position": state.position, "before": state.before})
-        restore(self.tensors, state.tensors)
-        average, report = self.average, self.report
-        average.n_steps, average.best, average.stale = state.n_averaged, state.best, state.stale
-        report.stopped = state.stopped
-        report.history = [Evaluation(*line) for line in state.history]
-        report.rollbacks = [Rollback(*line) for line in state.rollbacks]
-        self.step, self.cut, self.next_evaluation = state.step, state.cut, state.next_evaluation
-        self.losses = list(state.losses.to(self.x.device).unbind())
-        self.start = time.perf_counter() - state.seconds
-        self.generator.set_state(state.generator)
-        quadrature = None
-        if state.quadrature is not None:
-            quadrature = Quadrature(*state.quadrature).to(self.x.device)
-        self.use(quadrature, state.seed)
-
-    def resume(self) -> bool:
-        """Continue from the checkpoint; False if there is none."""
-        found = self.checkpoint.found(self.identity) if self.checkpoint else None
-        if found is None or self.checkpoint is None:
-            return False
-        try:
-            self.load(unflatten(RunState, found))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise self.checkpoint.damaged(error) from None
-        self.kept = self.state()
-        return True
+        """Keep the sound state."""
+        average = self.average
+        self.kept = Kept(self.step, average.n_steps, average.stale, copies(self.moving))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -128,11 +128,6 @@ class Average(Generic[Trained]):
         """The average, by name."""
         return named({"average": self.weights})
 
-    @property
-    def best_tensors(self) -> dict[str, Tensor]:
-        """The best weights, by name."""
-        return named({"best": self.best_weights})
-
     def _copies(self) -> dict[str, Tensor]:
         return {name: w.clone() for name, w in self.weights.items()}
 
@@ -152,15 +147,3 @@ def restore(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
     """Set tensors to kept copies of them."""
     for name, t in tensors.items():
         t.copy_(kept[name])
-
-
-def check_like(found: Mapping[str, Any], like: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError that names the first tensor that has not the type and shape of its like, or is not finite."""
-    if found.keys() != like.keys():
-        raise ValueError(f"{min(found.keys() ^ like.keys())} is missing or unknown")
-    for name, t in like.items():
-        own = found[name]
-        if not isinstance(own, Tensor) or (own.dtype, own.shape) != (t.dtype, t.shape):
-            raise ValueError(f"{name} is no tensor of {t.dtype} and shape {tuple(t.shape)}")
-        if not bool(own.isfinite().all()):
-            raise ValueError(f"{name} is not finite")

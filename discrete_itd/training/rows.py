@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,20 +14,6 @@ from discrete_itd.denoisers.counts import ROWS, pair_counts, pair_counts_of
 KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes its own
 
 Constants = Callable[[Tensor], tuple[Tensor, ...]]
-
-
-class Batches(Protocol):
-    """Batches of equal size without end, with a state to continue from."""
-
-    def __next__(self) -> Any: ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """The place in the epoch: an integer ``position`` and a tensor ``before``."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a place in an epoch."""
-        ...
 
 
 class RowSource(Protocol):
@@ -49,7 +35,7 @@ class RowSource(Protocol):
         """Every row once, in parts (B, C) that fit in memory."""
         ...
 
-    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Batches:
+    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Iterator[Tensor]:
         """Batches (``size``, C) of rows in random order; the generator is on their device.
 
         At most ``n_batches`` will be drawn: if that is less than an epoch, they should be spread over the whole table.
@@ -75,8 +61,8 @@ class TensorRows:
     def chunks(self) -> Iterator[Tensor]:
         yield self.x
 
-    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> TensorBatches:
-        return TensorBatches(self.x, size, generator)
+    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Iterator[Tensor]:
+        return (x for (x,) in shuffled(size, generator, self.x))
 
 
 class MappedRows:
@@ -97,24 +83,8 @@ class MappedRows:
     def chunks(self) -> Iterator[Tensor]:
         return map(self._function, self._source.chunks())
 
-    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> MappedBatches:
-        return MappedBatches(self._source.batches(size, generator, n_batches), self._function)
-
-
-class MappedBatches:
-    """Batches of another source, mapped."""
-
-    def __init__(self, batches: Batches, function: Callable[[Tensor], Any]) -> None:
-        self._batches, self._function = batches, function
-
-    def __next__(self) -> Any:
-        return self._function(next(self._batches))
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._batches.load_state_dict(state)
+    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Iterator[Tensor]:
+        return map(self._function, self._source.batches(size, generator, n_batches))
 
 
 def batches_with(
@@ -123,11 +93,11 @@ def batches_with(
     size: int,
     generator: torch.Generator,
     n_batches: int,
-) -> Batches:
+) -> Iterator[tuple[Tensor, ...]]:
     """:meth:`RowSource.batches` where each batch is a tuple of the rows and their constants."""
     if isinstance(source, TensorRows) and (kept := kept_constants(constants, source.x)) is not None:
-        return TensorBatches(source.x, size, generator, kept)
-    return MappedBatches(source.batches(size, generator, n_batches), lambda x: (x, *constants(x)))
+        return shuffled(size, generator, source.x, *kept)
+    return ((x, *constants(x)) for x in source.batches(size, generator, n_batches))
 
 
 @torch.no_grad()
@@ -140,50 +110,17 @@ def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None
     return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
-class TensorBatches:
-    """Batches of the rows of a tensor ``x`` (N, C), in a new random order each epoch.
+def shuffled(
+    size: int, generator: torch.Generator, x: Tensor, *beside: Tensor
+) -> Iterator[tuple[Tensor, ...]]:
+    """Batches of ``size`` rows of ``x`` (N, C) and of what is ``beside`` them, without end, in random order.
 
-    Remaining rows at the end of an epoch are dropped; a table shorter than a batch is repeated. With ``constants``,
-    tensors of N rows, a batch is a tuple of its rows of all. The generator is on the device of the rows.
+    Remaining rows at the end of an epoch are dropped; a table shorter than a batch is repeated. The generator is on the
+    device of the rows.
     """
-
-    def __init__(
-        self,
-        x: Tensor,
-        size: int,
-        generator: torch.Generator,
-        constants: tuple[Tensor, ...] | None = None,
-    ) -> None:
-        self._x, self._size, self._generator = x, size, generator
-        self._constants = constants
-        self._order = torch.zeros(0, dtype=torch.int64, device=x.device)
-        # the generator's state before the order was drawn, kept instead of the order; and the rows used
-        self._before, self._position = generator.get_state(), 0
-
-    def __next__(self) -> Any:
-        if self._position + self._size > len(self._order):
-            self._shuffle()
-        rows = self._order[self._position : self._position + self._size]
-        self._position += self._size
-        if self._constants is None:
-            return self._x[rows]
-        return self._x[rows], *(t[rows] for t in self._constants)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self._position, "before": self._before}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a place in an epoch; the generator is left in the state after drawing the order."""
-        self._generator.set_state(state["before"])
-        if state["position"]:
-            self._shuffle()
-        if state["position"] > len(self._order):
-            raise ValueError(f"an epoch has {len(self._order)} rows, not {state['position']}")
-        self._position = state["position"]
-
-    def _shuffle(self) -> None:
-        self._before, self._position = self._generator.get_state(), 0
-        n, device = len(self._x), self._x.device
-        folds = range(-(-self._size // n))
-        draw = [torch.randperm(n, generator=self._generator, device=device) for _ in folds]
-        self._order = torch.cat(draw)
+    folds = range(-(-size // len(x)))
+    while True:
+        draw = [torch.randperm(len(x), generator=generator, device=x.device) for _ in folds]
+        order = torch.cat(draw)
+        for rows in order[: len(order) // size * size].split(size):
+            yield x[rows], *(t[rows] for t in beside)

@@ -6,9 +6,8 @@ forked, so that kills meet the work and not the start of Python.
 folder   ``impute`` of a folder of CSV and Parquet files, begun again after each kill, in a new folder where the last
          one is complete. Every file that is there must be that of a run without a kill, and none may be gone. At last
          each folder is completed and must be equal as a whole.
-fit      ``fit`` of a detector with a checkpoint, which goes on after each kill. There is no model, or one of the same
-         weights, calibration and scores, to the last bit, as that of a fit without a kill; and no checkpoint, or one
-         that can be read.
+fit      ``fit`` of a detector. There is no model, or one of the same weights, calibration and scores, to the last
+         bit, as that of a fit without a kill.
 score    ``score`` of a table to a CSV, a packed CSV or a Parquet file, where none or another one is. After each kill
          the file is what it was, or the whole new one; the next run must end in that, byte for byte.
 save     Two detectors saved over each other without an end. After each kill the file is one of them, byte for byte, and
@@ -40,7 +39,6 @@ import torch
 from discrete_itd import DiffusionOutlierDetector
 from discrete_itd.cli import main as command
 from discrete_itd.storage.files import read_state
-from discrete_itd.training.checkpoint import Checkpoint
 from tests.benchmarks.streaming import rows
 from tests.benchmarks.tables import machine
 
@@ -172,35 +170,23 @@ def bits(file: Path) -> str:
 
 
 def kill_fit(killer: Killer) -> str:
-    """Kill ``fit``, which writes its checkpoint at every occasion."""
-    Checkpoint.due = True  # pyright: ignore[reportAttributeAccessIssue]
+    """Kill ``fit``."""
     folder, steps = killer.folder, round(600 * killer.size)
     rows(2000, 10**9)[NARROW].to_csv(folder / "narrow.csv", index=False)
     line = f"fit {folder}/narrow.csv --denoiser causal --max-steps {steps} --seed 0 --detector"
-
-    def run(name: str) -> str:
-        return f"{line} --out {folder}/{name} --checkpoint {folder}/{name}.run"
-
-    killer.seconds = killer.finish(run("expected"))
-    expected = bits(folder / "expected")
-    n_models = n_resumed = 0
+    killer.seconds = killer.finish(f"{line} --out {folder}/expected")
+    expected, n_models = bits(folder / "expected"), 0
     while killer.goes_on:
-        model, checkpoint = folder / f"fit{n_models}", folder / f"fit{n_models}.run"
-        n_resumed += checkpoint.exists()
-        happened = killer.strike(job(run(model.name)))
-        step = "no checkpoint"
-        if checkpoint.exists():
-            state = read_state(checkpoint, kind="checkpoint")[0]["state"]
-            step = f"checkpoint of step {state['run']['step']}"
-        print(f"{happened}: {model.name}, {step}, {'a' if model.exists() else 'no'} model")
+        model = folder / f"fit{n_models}"
+        happened = killer.strike(job(f"{line} --out {model}"))
+        print(f"{happened}: {model.name}, {'a' if model.exists() else 'no'} model")
         if model.exists():
             assert bits(model) == expected
             n_models += 1
-    for name in (f"fit{n_models}", "fit0"):
-        killer.finish(run(name))
-        assert bits(folder / name) == expected
-        assert not list(folder.glob(f"*{name}.run*")), "something is left"
-    return f"{n_resumed} runs went on from a checkpoint, {n_models + 1} models, of equal bits"
+    killer.finish(f"{line} --out {folder}/fit{n_models}")
+    assert bits(folder / f"fit{n_models}") == expected
+    assert not hidden(folder), "something is left"
+    return f"{n_models + 1} models, of equal bits"
 
 
 # -- a score --------------------------------------------------------------------------------------

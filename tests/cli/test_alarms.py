@@ -16,9 +16,8 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import read_state, write_state
-from discrete_itd.training import Checkpoint, TrainingLoss
 from tests import reported
-from tests.examples import refused, run, snapshot
+from tests.examples import refused, run
 
 pytestmark = pytest.mark.single_precision
 
@@ -138,47 +137,6 @@ def test_too_few_rows_for_the_rate_are_told(capsys):
         "discrete-itd: note: false_alarm_rate=0.01 cannot be guaranteed by 20 cal"
     )
     assert err.count("\n") == 1
-
-
-def test_a_checkpoint_goes_on(place, capsys, monkeypatch):
-    """The same command, without a seed, holds the same rows out again."""
-    monkeypatch.setattr(Checkpoint, "remove", lambda _: None)  # as if the run had been killed
-    line = "fit o.csv --out new --max-steps 20 --checkpoint run --detector"
-    run(line, capsys)
-    first = loaded("new")
-    assert (place / "run").exists()
-    run(line, capsys)
-    np.testing.assert_array_equal(loaded("new").calibration_scores_, first.calibration_scores_)
-    before = snapshot(place)
-    assert "run: the checkpoint is of another run" in run(f"{line} --seed 5", capsys, 2).err
-    assert snapshot(place) == before
-
-
-def test_a_kill_after_the_training_loses_none_of_it(place, capsys, monkeypatch):
-    """The checkpoint is there until the rows are calibrated and the model is saved."""
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_, **__):
-        raise Killed
-
-    line = "fit o.csv --out new --max-steps 20 --checkpoint run --detector"
-    run(line, capsys)
-    (place / "new").rename(place / "whole")
-    assert not list(place.glob("run*"))
-    for where in ("detection.score.Scorer.fit", "cli.fitting.save_whole"):
-        (place / "new").unlink(missing_ok=True)
-        with monkeypatch.context() as patch:
-            patch.setattr(f"discrete_itd.{where}", kill)
-            with pytest.raises(Killed):
-                main(line.split())
-        with monkeypatch.context() as patch:
-            patch.setattr(TrainingLoss, "nats", kill)  # nothing is trained any more
-            run(line, capsys)
-        assert not list(place.glob("run*"))
-        scores = [loaded(name).score_samples(rows()) for name in ("new", "whole")]
-        np.testing.assert_array_equal(*scores)
 
 
 # -- score ----------------------------------------------------------------------------------------

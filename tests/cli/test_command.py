@@ -8,7 +8,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,7 @@ from discrete_itd.cli.options import DENOISERS, NOTATIONS
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.denoisers import BayesNetDenoiser, NeuralDenoiser
 from discrete_itd.recipes import Network
+from discrete_itd.training.loop import Run
 from tests.examples import refused, run, snapshot
 
 SMALL = Network(width=8, depth=1, base="independent")
@@ -288,19 +288,6 @@ def test_a_note_on_a_column_that_is_almost_one_of_numbers(capsys):
         "discrete-itd: note: column 'n': taken as text, though it looks like numbers, but for '?' (96.6% are);"
         " give --csv 'na=?' where a cell is missing, clean it, or say that it is text with --column n=nominal\n"
     )
-
-
-def test_checkpoint(place, capsys):
-    line = f"{FIT} --checkpoint run"
-    run(line)
-    assert not (place / "run").exists()  # the fit is complete
-    expected = (place / "new.safetensors").read_bytes()
-    # another run's state is left alone
-    (place / "run").write_bytes(b"something")
-    run(line, code=2)
-    assert capsys.readouterr().err.startswith("discrete-itd: error: run: ")
-    assert (place / "run").read_bytes() == b"something"
-    assert (place / "new.safetensors").read_bytes() == expected
 
 
 # -- score and sample -----------------------------------------------------------------------------
@@ -635,38 +622,29 @@ def test_the_package_is_a_command(monkeypatch, capsys):
     assert capsys.readouterr() == ("", missing)
 
 
-# the same command, but its training writes a checkpoint in every step, which shows that it has begun
-AT_ONCE = """
-from discrete_itd.cli import main
-from discrete_itd.training.checkpoint import Checkpoint
-Checkpoint.due = True
-raise SystemExit(main())
-"""
-
-
-@pytest.mark.slow  # an interrupted fit is tested in Python
 @pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
-def test_ctrl_c_keeps_the_model(place):
-    table(10)[["colour", "fresh"]].to_csv("t.csv", index=False)
-    line = "fit t.csv --out new --max-steps 1000000 --checkpoint run"
-    fit = process("-c", AT_ONCE, *line.split())
-    try:
-        deadline = time.monotonic() + 200  # on a busy machine
-        while not (place / "run").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        fit.send_signal(signal.SIGINT)
-        out, err = fit.communicate(timeout=120)
-    finally:
-        fit.kill()
-    assert fit.returncode == 130
-    # lines of progress may stand before it
-    assert err.endswith(
-        "discrete-itd: note: training was interrupted: new is the best model so far;"
-        " the same command continues the training\n"
-    )
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("place", "ctrl_c")
+def test_a_signal_keeps_the_best_model(number, monkeypatch, capsys):
+    """Of a training under way; what handles signals afterwards is what did before."""
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    make_step = Run.make_step
+
+    def signalled(self, share):
+        make_step(self, share)
+        if self.step == 3:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Run, "make_step", signalled)
+    table(60)[["colour", "fresh"]].to_csv("t.csv", index=False)
+    run("fit t.csv --out new --denoiser causal --max-steps 1000000", code=130)
+    out, err = capsys.readouterr()
+    assert err == ("discrete-itd: note: training was interrupted: new is the best model so far\n")
     assert "steps (interrupted)" in out
-    assert DiffusionDensity.load("new").model_.stopped == "interrupted"
-    assert (place / "run").exists()
+    model = DiffusionDensity.load("new")
+    assert model.model_.stopped == "interrupted"
+    assert model.history_["step"].max() < 10
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 # -- refusals -------------------------------------------------------------------------------------
@@ -711,10 +689,6 @@ REFUSED = {
     ),
     "a word as number": ("fit word.csv --column b=binned --out o", "or dates, got 'large'"),
     "bad missing": (f"{FIT} --missing drop", "--missing: invalid choice: 'drop'"),
-    "checkpoint nowhere": (f"{FIT} --checkpoint none/c", "none/c: cannot be written"),
-    "checkpoint is out": (f"{FIT} --checkpoint ./new.safetensors", "also named in --checkpoint"),
-    "checkpoint is table": (f"{FIT} --checkpoint t.csv", "t.csv: also named in --checkpoint"),
-    "checkpoint is a model": (f"{FIT} --checkpoint damaged", "damaged: "),
     "no kind": (f"{FIT} --column zip", "expected NAME=KIND, got 'zip'"),
     "bad time": (f"{FIT} --max-time -1", "--max-time: must be a positive number"),
     "bad steps": (f"{FIT} --max-steps 2.5", "--max-steps: must be a whole number"),

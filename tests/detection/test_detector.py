@@ -28,7 +28,6 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Mixture, Network, Trees
 from discrete_itd.storage.files import read_state, write_state
-from discrete_itd.training import Checkpoint
 
 pytestmark = pytest.mark.single_precision
 
@@ -337,24 +336,6 @@ def test_no_more_rows_are_held_out_than_are_needed(monkeypatch):
     monkeypatch.setattr("discrete_itd.detection.division.MOST_HELD", 25)
     model = detector(false_alarm_rate=0.1).fit(categories())
     assert len(model.calibration_scores_) == 25
-
-
-def test_a_checkpoint_outlasts_the_calibration(tmp_path, monkeypatch):
-    """It is removed at the end of the whole fit, but not where the caller opened it."""
-    file, there = tmp_path / "run", []
-
-    def watched(*arguments):
-        there.append(file.exists())
-        return fit(*arguments)
-
-    fit = Scorer.fit
-    monkeypatch.setattr(Scorer, "fit", watched)
-    first = detector(false_alarm_rate=0.1).fit(categories(), checkpoint=file)
-    assert not file.exists()
-    second = detector(false_alarm_rate=0.1).fit(categories(), checkpoint=Checkpoint(file))
-    assert file.exists()
-    assert there == [True, True]
-    np.testing.assert_array_equal(first.calibration_scores_, second.calibration_scores_)
 
 
 def test_too_few_calibration_rows_are_said():

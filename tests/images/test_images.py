@@ -152,18 +152,16 @@ def test_samples_are_images(models):
 
 
 @pytest.mark.usefixtures("dtype")
-def test_tuning(models, held_out, tmp_path):
-    """Held-out nats fall, the original is unchanged, and a saved run is resumed, but by no other run."""
+def test_tuning(models, held_out):
+    """Held-out nats fall, and the original is unchanged."""
     model, (X, _) = models[60], images(300)
     before = {k: v.clone() for k, v in model.denoiser.state_dict().items()}
-    tuned = model.fine_tune(X, max_steps=40, learning_rate=3e-3, checkpoint=tmp_path / "run")
+    tuned = model.fine_tune(X, max_steps=40, learning_rate=3e-3)
     assert all(torch.equal(v, before[k]) for k, v in model.denoiser.state_dict().items())
     gain = tuned.integral(held_out).log_prob - model.integral(held_out).log_prob
     assert gain.mean() > 3 * gain.std() / math.sqrt(len(gain))
     nats = tuned.history.valid_nats
     assert nats.min() < nats.iloc[0]
-    again = model.fine_tune(X, max_steps=40, learning_rate=3e-3, checkpoint=tmp_path / "run")
-    pd.testing.assert_frame_equal(again.history, tuned.history)
     frozen = copy.deepcopy(model)
     frozen.denoiser.requires_grad_(False)  # as models are that are only used
     own, given = (
@@ -171,8 +169,6 @@ def test_tuning(models, held_out, tmp_path):
     )
     assert own.step.max() == 1
     assert given.valid_nats.iloc[0] != own.valid_nats.iloc[0]
-    with pytest.raises(ValueError, match="another run"):
-        model.fine_tune(X, max_steps=41, checkpoint=tmp_path / "run")
 
 
 @pytest.mark.usefixtures("dtype")

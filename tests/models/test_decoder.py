@@ -648,7 +648,6 @@ def run_of(book, generator, n=60):
     x = all_rows(book)[[0, -1]].repeat(n // 2, 1)
     fit = fits.DecoderFit(MarginalDenoiser.fit(book, x), x, x[:10], QUICK, generator)
     run = Run(fit.network, *fit.task, loss_at=fits.LatentLoss)
-    run.use(None, 0)
     return fit, run
 
 

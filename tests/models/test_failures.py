@@ -27,7 +27,6 @@ from discrete_itd.recipes import (
     Network,
     Trees,
 )
-from discrete_itd.training.checkpoint import CheckpointError
 
 TABLE = mixed(150)
 SMALL = Decoder(32, n_points=32, max_steps=3)
@@ -159,7 +158,7 @@ def test_what_was_asked_for_by_name_raises(monkeypatch, denoiser, error):
         fit(chain(), denoiser)
 
 
-@pytest.mark.parametrize("error", [SystemExit, OSError, CheckpointError])
+@pytest.mark.parametrize("error", [SystemExit, OSError])
 def test_what_ends_a_program_or_concerns_files_ends_the_fit(monkeypatch, error):
     monkeypatch.setattr(Forest, "fit", failing(error("ended")))
     with pytest.raises(error, match="ended"):

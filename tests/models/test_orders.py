@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fits import chain, interrupt_at, mixed, plan, training_rows
+from fits import chain, mixed, plan, training_rows
 
 from discrete_itd.models import networks
 from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.models.networks import KINDS, explained_variance, order_of
 from discrete_itd.recipes import Causal
-from discrete_itd.training.checkpoint import Checkpoint
 
 SMALL = Causal(width=16, depth=1)
 
@@ -115,23 +114,6 @@ def test_networks_of_a_fit_compare_once(monkeypatch):
     assert len(compared) == 2
     x = training_rows(mixed(200)).x_valid
     assert torch.equal(*(fitted.log_prob(x) for fitted in fits))
-
-
-@pytest.mark.usefixtures("compared")
-def test_a_training_continues_with_the_order_that_it_began_with(monkeypatch, tmp_path):
-    """Whatever a comparison would say the second time, and also of a second network."""
-    recipe, rows = dataclasses.replace(SMALL, n_orders=2), training_rows(mixed(200))
-    with monkeypatch.context() as patched:
-        steps = interrupt_at(patched, 0)  # none: they are counted, a decoder's before the networks'
-        whole = fit_recipe(recipe, rows, plan(12)).denoiser
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, len(steps) - 4)
-        begun = Checkpoint(tmp_path / "run", interval=0.0)
-        fit_recipe(recipe, training_rows(mixed(200)), plan(12, checkpoint=begun))
-    monkeypatch.setattr(Causal, "kind_of_order", lambda *_: pytest.fail("the order is known"))
-    on = Checkpoint(tmp_path / "run", interval=0.0)
-    resumed = fit_recipe(recipe, training_rows(mixed(200)), plan(12, checkpoint=on)).denoiser
-    assert torch.equal(resumed.log_prob(rows.x_valid), whole.log_prob(rows.x_valid))
 
 
 @pytest.mark.usefixtures("compared")

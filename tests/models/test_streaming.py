@@ -188,22 +188,6 @@ def test_a_short_training_reads_all_of_the_table():
     assert counts.min() > 0.5 * counts.max()
 
 
-def test_batches_go_on_where_they_were():
-    """From the state of an epoch under way come the batches that would have come."""
-    _, training = read(chain(N))
-    generator = torch.Generator().manual_seed(0)
-    batches = training.source.batches(100, generator, 10**6)
-    for _ in range(40):
-        next(batches)
-    state = batches.state_dict()
-    after = [next(batches) for _ in range(30)]
-    other = training.source.batches(100, torch.Generator().manual_seed(1), 10**6)
-    other.load_state_dict(state)
-    assert all(torch.equal(a, next(other)) for a in after)
-    with pytest.raises(ValueError, match="fewer than 999"):
-        other.load_state_dict({**state, "position": 999})
-
-
 @pytest.mark.parametrize(
     ("denoiser", "most"),
     [

@@ -116,8 +116,8 @@ GOOD = HEAD + ', "kind": "model", "a": 1}'
         (GOOD.replace(NOW, "5.0"), "damaged .format 5.0"),
         (GOOD.replace(NOW, "NaN"), "damaged .format nan"),
         (
-            GOOD.replace('"model"', '"checkpoint"'),
-            "holds the checkpoint of a training, not a model",
+            GOOD.replace('"model"', '"watch"'),
+            "holds the state of a watch, not a model",
         ),
         (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
         (GOOD.replace('"model"', "[]"), "damaged .kind"),

@@ -16,6 +16,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.training import (
     Evaluator,
+    Rollback,
     TrainingLoss,
     TrainingPlan,
     mean_and_error,
@@ -243,6 +244,23 @@ def test_a_step_into_nothing_is_taken_back(device, monkeypatch, change, reason):
     assert all(math.isfinite(line.valid_nats) for line in report.history)
     assert all(math.isfinite(line.train_nats) for line in report.history[1:])
     assert report.history[-1].valid_nats < report.history[0].valid_nats - 0.2
+
+
+def test_what_is_kept_stays_as_it_was(device):
+    """Steps, validations and roll-backs change no tensor of it."""
+    rows = correlated_rows(300, 0, device)
+    run = Run(make_network(rows), rows, rows, short_plan(), seeded_generator(0, device))
+    run.begin()
+    run.make_step(0.1)
+    run.keep()
+    kept = {name: tensor.clone() for name, tensor in run.kept.tensors.items()}
+    for again in range(2):
+        run.make_step(0.1)
+        run.evaluate()
+        run.roll_back(Rollback(2 + again, 1, "no reason"))
+        assert all(torch.equal(t, kept[name]) for name, t in run.moving.items())
+    run.make_step(0.1)
+    assert all(torch.equal(t, kept[name]) for name, t in run.kept.tensors.items())
 
 
 def test_a_loss_of_nothing_gives_up_with_the_best(device, monkeypatch):
