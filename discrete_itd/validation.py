@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
@@ -161,6 +161,37 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         return
     _shown.add(where)
     warnings.warn(message, category, stacklevel=level + 1)
+
+
+_topics: ContextVar[dict[str, dict[Hashable, str]] | None] = ContextVar("topics", default=None)
+NAMED = 5  # columns of a warning
+
+
+def warn_of_column(name: Hashable, message: str, topic: str) -> None:
+    """Warn about a column; within :func:`by_topic` once a topic, at its end."""
+    topics = _topics.get()
+    if topics is None:
+        warn(f"column {name!r}: {message}")
+    else:
+        topics.setdefault(topic, {})[name] = message
+
+
+@contextmanager
+def by_topic() -> Iterator[None]:
+    """Within the block, warnings about columns are gathered: one for each topic, however many columns it has."""
+    topics: dict[str, dict[Hashable, str]] = {}
+    token = _topics.set(topics)
+    try:
+        yield
+    finally:
+        _topics.reset(token)
+    for found in topics.values():
+        (name, message), *others = found.items()
+        named = [repr(other) for other, _ in others]
+        if len(named) > NAMED:
+            named[NAMED:] = [f"{len(named) - NAMED} others"]
+        likewise = f"; likewise {', '.join(named)}" if named else ""
+        warn(f"column {name!r}: {message}{likewise}")
 
 
 def _is_shown_once(caller: FrameType, message: str, category: type[Warning]) -> bool:

@@ -23,7 +23,7 @@ from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.notation import TRUTHS
 from discrete_itd.encoders.rows import ignored
-from discrete_itd.encoders.table import unseen_values
+from discrete_itd.encoders.table import warn_of_unseen
 from discrete_itd.encoders.unreadable import collected, tell_unreadable
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
@@ -172,7 +172,7 @@ class Reader:
         hints = {name: columns[name].hint(next(iter(t))) for name, t in self._words.items()}
         tell_unreadable(self._words, hints)
         for j in np.flatnonzero(~self._any_known & (self._n_present >= SUSPICIOUS_ROWS)):
-            warn(unseen_values(self._schema[j], self._dtypes and self._dtypes[j]))
+            warn_of_unseen(self._schema[j], self._dtypes and self._dtypes[j])
 
     def _encoded(self, chunk: pd.DataFrame, is_text: bool) -> Rows:
         frame: Any = chunk[self.names].set_axis([c.name for c in self._read], axis=1)

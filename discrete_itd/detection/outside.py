@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from discrete_itd.encoders import Column
+from discrete_itd.validation import advice
 
 # more rows than this share, and than twice what the range of a column leaves out by chance, its five least and greatest
 # values, are many; and fewer than FEWEST never are
@@ -33,5 +34,5 @@ def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> st
     instead = f"model {f'{times[0]}.weekday'!r} in place of the date, " if times else ""
     return (
         f"outside the range or the categories of training: columns {columns}{more}; the stated rate of false alarms"
-        f" does not hold for such rows: {instead}compare within groups (given=), or fit again"
+        f" does not hold for such rows: {instead}compare within groups ({advice('given=', '--given')}), or fit again"
     )

@@ -257,10 +257,9 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
     cell = f"{reason['column']} = {written(value, column)}"
     if pd.isna(value):
         cell = f"the missing cell in {reason['column']}"
-    excess = reason["excess_nats"]
-    parts = [
-        f"{cell} is {times_as_rare(excess)} as expected from the other cells (+{_nats(excess)} nats)"
-    ]
+    excess, is_alone = reason["excess_nats"], len(columns) == 1
+    source = "" if is_alone else " from the other cells"
+    parts = [f"{cell} is {times_as_rare(excess)} as expected{source} (+{_nats(excess)} nats)"]
     if not math.isnan(reason["probability"]):
         likely = f"probability {reason['probability']:.2f}"
         what = written(predicted, column)
@@ -269,7 +268,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
             likely = f"{low} to {high} with {likely}"
         elif what == written(value, column):
             what = "this value"
-        parts.append(f"they predict {what} ({likely})")
+        parts.append(f"{'the model predicts' if is_alone else 'they predict'} {what} ({likely})")
     if not pd.isna(reason["conflict_column"]):
         other = columns[reason["conflict_column"]]
         cell = f"{other.name} = {written(reason['conflict_value'], other)}"

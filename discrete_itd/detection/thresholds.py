@@ -319,8 +319,9 @@ def at_lowest_rate(calibration: Scores, rate: float, name: str = "false_alarm_ra
     """
     least = 1 / (len(calibration) + 1)
     if rate < least:
+        n = len(calibration)
         warn(
-            f"{name}={rate:g} cannot be guaranteed by {len(calibration)} calibration rows:"
+            f"{name}={rate:g} cannot be guaranteed by {n} calibration row{'s' * (n != 1)}:"
             f" the threshold is set at {least:.3g}, the smallest rate that can be"
         )
     return at_rate(calibration, max(rate, least))

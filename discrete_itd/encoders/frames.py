@@ -25,7 +25,7 @@ from discrete_itd.encoders.cells import (
     read_cells,
 )
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.notation import TRUTHS, Notation, formatted
+from discrete_itd.encoders.notation import TRUTHS, Notation, formatted, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -243,6 +243,8 @@ def written(value: Any, column: Column | None = None) -> str:
         return _time(value, step)
     if isinstance(value, pd.Timedelta | np.timedelta64):
         return str(pd.Timedelta(value)).removesuffix(" 00:00:00")
+    if isinstance(value, str):  # what people would not see is in quotation marks
+        return value if value and value.isprintable() and value == value.strip() else quoted(value)
     if is_text or not isinstance(value, int | float):
         return str(value)
     is_name = column is not None and column.kind == "nominal"
@@ -259,12 +261,14 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
     --------
     >>> number(25.0, 2), number(0.123456789, None), number(10667, grouped=False), number(3e20)
     ('25.00', '0.123456789', '10667', '3e+20')
-    >>> number(1 / 3), number(10**400)
-    ('0.3333', '1e+400')
+    >>> number(1 / 3), number(10**400), number(-0.0), number(np.longdouble(1) / 3)
+    ('0.3333', '1e+400', '0', '0.3333')
     """
     try:
         if not math.isfinite(value):
             return str(value)
+        if not isinstance(value, int):
+            value = float(value) or 0.0  # of any precision, and without a sign of zero
     except OverflowError:  # an integer that no float holds
         return f"{Decimal(value).normalize():.{SIGNIFICANT}g}"
     if isinstance(value, float) and not SMALL <= abs(value) < LARGE and value:

@@ -47,7 +47,7 @@ from discrete_itd.encoders.notation import (
 )
 from discrete_itd.encoders.numeric import BINS, Bins, Continuous, fit_bins, fit_continuous
 from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
-from discrete_itd.validation import advice, check_choice, check_integer, warn
+from discrete_itd.validation import advice, check_choice, check_integer, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
 Why = Literal[
@@ -219,9 +219,8 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
         words = ", ".join(repr(text) for text in texts if is_missing(text))
         n = int(counts[is_word].sum())
         what = "dates" if found.notation.family == "datetime" else "numbers"
-        warn(
-            f"column {seen.name!r}: {words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
-        )
+        note = f"{words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
+        warn_of_column(seen.name, note, "words for missing cells")
     is_whole = found.notation.family == "number" and found.notation.places == 0
     read = found.notation.read(texts)
     is_bad = pd.isna(read) & ~is_word
@@ -272,7 +271,7 @@ def infer_column(
             f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
         )
     if seen.n_missing == seen.n_rows:
-        warn(f"column {name!r}: every cell is missing; the column carries no information")
+        warn_of_column(name, "every cell is missing; the column carries no information", "empty")
     if isinstance(dtype, np.dtype) and family(values.dtype) in TIMES:
         dtype = values.dtype  # times in objects come back as times
     kind = spec.kind or _kind(seen, dtype, from_array)

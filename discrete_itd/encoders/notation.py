@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders.cells import decimals_of, has_time_zone, holding_missing, time_unit
-from discrete_itd.validation import advice, check_choice, warn
+from discrete_itd.validation import advice, check_choice, warn_of_column
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
@@ -377,7 +377,8 @@ def tell(name: Hashable, found: Recognised) -> None:
         gap = advice(f"replace {word!r} by None", f"give --csv {shlex.quote(f'na={word}')}")
         clean = f"{gap} where a cell is missing, clean it" if word else "make its cells alike"
         ways = f"{clean}, or say that it is text with {keeps}"
-    warn(f"column {name!r}: taken as text, though it looks like {note}; {ways}")
+    topic = "either" if "could be" in note else "nearly"
+    warn_of_column(name, f"taken as text, though it looks like {note}; {ways}", topic)
 
 
 class _Nearly(NamedTuple):

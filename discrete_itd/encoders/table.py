@@ -31,7 +31,7 @@ from discrete_itd.encoders.inference import (
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
 from discrete_itd.encoders.unreadable import tell_unreadable
-from discrete_itd.validation import advice, check_choice, warn
+from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
     from discrete_itd.channel import Codebook
@@ -121,6 +121,7 @@ class TableEncoder:
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
 
     @classmethod
+    @by_topic()
     def fit(
         cls,
         table: pd.DataFrame | Mapping[Any, Observed],
@@ -366,6 +367,7 @@ class TableEncoder:
             raise ValueError(self.source(j).refusal(str(unreadable[i, j])))
         return cells
 
+    @by_topic()
     def readable(
         self, frame: pd.DataFrame, texts: Mapping[Any, np.ndarray] | None = None
     ) -> tuple[Cells, np.ndarray | None]:
@@ -398,7 +400,7 @@ class TableEncoder:
                 unreadable[:, j] = words
             x[:, j], log_volume[:, j], is_suspicious = column.encode(cells)
             if is_suspicious:
-                warn(unseen_values(column, frame[column.name].dtype))
+                warn_of_unseen(column, frame[column.name].dtype)
         for j, place in self._indicators():
             x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
         return Cells(x, log_volume), unreadable
@@ -511,12 +513,11 @@ def _warn_of(found: Sequence[LeftOut], is_kept: bool) -> None:
         warn(f"column {column.name!r}: looks like {column.why}; {drop}")
 
 
-def unseen_values(column: Column, dtype: Any) -> str:
-    """The warning that no value of a column, read in some dtype, was seen in training."""
-    return (
-        f"column {column.name!r}: no value was seen in training (dtype {dtype}, fitted as {column.dtype},"
-        f" {column.kind}); is the dtype the same, and the kind right (column_types=)?"
-    )
+def warn_of_unseen(column: Column, dtype: Any) -> None:
+    """Warn that no value of a column, read in some dtype, was seen in training."""
+    what = f"no value was seen in training (dtype {dtype}, fitted as {column.dtype}, {column.kind})"
+    ask = "is the dtype the same, and the kind right (column_types=)?"
+    warn_of_column(column.name, f"{what}; {ask}", "unseen")
 
 
 def _part(name: Any, time: Column, seen: Observed, spec: ColumnSpec, missing: str) -> Column:

@@ -108,8 +108,9 @@ def finished(
     stopped = "interrupted" if run.interrupted else report.stopped
     if not run.interrupted and (run.cut or run.left_out):
         stopped = "max_time"
-        done = [f"ended {', '.join(run.cut)}"] if run.cut else []
-        done += [f"left no time for {', '.join(run.left_out)}"] if run.left_out else []
+        done = [f"ended {', '.join(dict.fromkeys(run.cut))}"] if run.cut else []
+        never = ", ".join(dict.fromkeys(run.left_out))
+        done += [f"left no time for {never}"] if never else []
         warn(f"max_time={max_time:g} {' and '.join(done)}: a longer fit would likely be better")
     model = Model(
         encoder=table.encoder,

@@ -164,9 +164,15 @@ RARE = "is 25 times as rare as expected from the other cells (+3.2 nats)"
             f"size = 9.00 {RARE}; they predict a missing cell (probability 0.90)",
         ),
         ({"probability": np.nan}, f"size = 9.00 {RARE}"),
+        (
+            {"column": "word", "value": "", "low": None, "expected": " a\u202fb"},
+            f"word = '' {RARE}; they predict ' a b' (probability 0.80)",
+        ),
     ],
 )
 def test_sentences(changes, text):
     frame = TABLE.assign(size=TABLE["size"].round(2))
     columns = {c.name: c for c in TableEncoder.fit(frame).schema}
     assert sentence({**LINE, **changes}, columns) == text
+    alone = sentence({**LINE, "probability": np.nan}, {"size": columns["size"]})
+    assert alone == "size = 9.00 is 25 times as rare as expected (+3.2 nats)"  # no other cells

@@ -1,6 +1,7 @@
 """What a column is taken for, what is said about it, values of another type, and every refusal."""
 
 import datetime
+import warnings
 from decimal import Decimal
 
 import numpy as np
@@ -452,3 +453,15 @@ def test_declared_categories_are_the_schema_in_their_order():
 def test_invalid_categories_are_refused_by_name(categories, match):
     with pytest.raises((ValueError, TypeError), match=f"column 'size'.*{match}"):
         check_column_spec("size", {"kind": "nominal", "categories": categories})
+
+
+def test_many_columns_of_one_kind_have_one_warning():
+    days = {f"day {i}": ["01.02.2028", "03.04.2028"] for i in range(3)}
+    gaps = {f"gap {i}": [None] * 2 for i in range(8)}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        TableEncoder.fit(pd.DataFrame(days | gaps))
+    either, empty = [str(w.message) for w in said]
+    assert either.endswith("; likewise 'day 1', 'day 2'")
+    assert empty.startswith("column 'gap 0': every cell is missing")
+    assert empty.endswith("; likewise 'gap 1', 'gap 2', 'gap 3', 'gap 4', 'gap 5', 2 others")
