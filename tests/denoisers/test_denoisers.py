@@ -118,7 +118,6 @@ def test_derived_results_follow_the_steps_of_every_optimiser(fused):
     optimiser = torch.optim.Adam([weight], lr=0.5, fused=fused)
     for _ in range(2):
         torch.testing.assert_close(doubled.of(weight), 2 * weight.detach())
-        assert doubled.of(weight) is doubled.of(weight)
         weight.grad = torch.ones(2)
         optimiser.step()
 
@@ -322,9 +321,12 @@ def test_an_unseen_word_looks_missing(device, dtype, name):
 
 @pytest.mark.parametrize("name", ["one real", "all kinds"])
 def test_an_absurd_value_looks_missing_and_stays_finite(device, dtype, name):
-    """A millionfold outlier belongs to the wide component, which the network does not touch."""
+    """A millionfold outlier belongs to the wide component, which the network does not touch.
+
+    The weights are so small that no other component becomes wider.
+    """
     book = make_book(name, device)
-    net = random_network(book, 3)
+    net = random_network(book, 3, strength=0.3)
     rng = np.random.default_rng(0)
     _, y, snr = random_state(book, rng, 20, known=False)
     j = 1

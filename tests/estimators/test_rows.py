@@ -43,13 +43,13 @@ def model():
 @pytest.fixture
 def calls(monkeypatch):
     """The number of rows of each table that is encoded."""
-    counted, transform = [], TableEncoder.transform
+    counted, readable = [], TableEncoder.readable
 
-    def counting(self, frame):
+    def counting(self, frame, texts=None):
         counted.append(len(frame))
-        return transform(self, frame)
+        return readable(self, frame, texts)
 
-    monkeypatch.setattr(TableEncoder, "transform", counting)
+    monkeypatch.setattr(TableEncoder, "readable", counting)
     return counted
 
 
