@@ -595,7 +595,7 @@ def given_others(
     other leading cells only. ``how`` is for the method :meth:`~Denoiser.leave_one_out` of the denoiser.
     """
     leading = denoiser.codebook.leading
-    if not bool(leading.any()):
+    if not bool(leading.any() and asked.any()):
         return denoiser.leave_one_out(x, asked, **how)
     column, row = torch.nonzero(asked.T).unbind(1)  # by column
     others, at = x[row], torch.arange(len(row), device=x.device)
