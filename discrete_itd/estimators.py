@@ -39,6 +39,7 @@ from discrete_itd.encoders.frames import (
     is_polars,
     unique_rows,
 )
+from discrete_itd.encoders.notation import quoted
 from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
@@ -1017,9 +1018,9 @@ def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> Non
         if column.open and x[j] == column.codec.n_levels:
             value, known = plain(row.iloc[0, j]), {str(c): c for c in column.categories}
             near = get_close_matches(str(value), list(known), 1) or list(known)[:KNOWN_NAMED]
-            hint = f"; known are, among others, {', '.join(repr(known[n]) for n in near)}"
+            hint = f"; known are, among others, {', '.join(quoted(known[n]) for n in near)}"
             raise ValueError(
-                f"column {column.name!r}: unseen category {value!r} in given={hint if near else ''}"
+                f"column {column.name!r}: unseen category {quoted(value)} in given={hint if near else ''}"
             )
 
 

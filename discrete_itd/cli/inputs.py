@@ -21,7 +21,7 @@ from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
-from discrete_itd.encoders.notation import TRUTHS
+from discrete_itd.encoders.notation import TRUTHS, quoted
 from discrete_itd.encoders.rows import ignored
 from discrete_itd.encoders.table import warn_of_unseen
 from discrete_itd.encoders.unreadable import collected, tell_unreadable
@@ -272,7 +272,7 @@ def given_row(model: DiffusionDensity, given: dict[str, str]) -> dict[Any, Any]:
         value = written_categories(column).get(text, text)
         cell = pd.Series([value], dtype=object)
         if np.isnan(column.encode(cell)[0]).any():
-            raise UserError(f"column {column.name!r}: {text!r} in --given is a missing value")
+            raise UserError(f"column {column.name!r}: {quoted(text)} in --given is a missing value")
         row[column.name] = value
     return row
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 import numpy as np
 import pandas as pd
 
+from discrete_itd.detection import outside
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
@@ -110,7 +111,8 @@ def answers(
 ) -> pd.DataFrame:
     """The columns of :func:`answer_types` for some rows, shape (N, ...), with their index; none if ``rows`` is None.
 
-    Each row's results depend on this row only. Only rows that raise an alarm, by ``threshold`` or by default the
+    Each row's results depend on this row only, and nobody is warned of rows outside of training: whoever has them all
+    counts these. Only rows that raise an alarm, by ``threshold`` or by default the
     detector's, have a reason: up to ``n_reasons`` of the cells of :meth:`DiffusionOutlierDetector.reasons`, or if there
     are none, :data:`~discrete_itd.detection.reasons.NO_CELL` and no column. ``outputs`` are those of
     :func:`checked_outputs`; ``given`` and ``max_stderr`` as in ``log_prob``: with ``given``, "nats" are those of a
@@ -121,8 +123,9 @@ def answers(
         return pd.DataFrame({name: pd.Series((), dtype=dtype) for name, dtype in types.items()})
     asked = _Asked(model, rows, n_reasons, threshold, given, max_stderr)
     values: dict[str, Any] = {}
-    for output in outputs:
-        values |= asked.columns(output)
+    with outside.untold():
+        for output in outputs:
+            values |= asked.columns(output)
     return pd.DataFrame(
         {
             name: pd.Series(np.asarray(values[name]), index=rows.index, dtype=dtype)

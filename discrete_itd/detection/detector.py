@@ -412,8 +412,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         rows = self._rows(X)
         found = self.score_samples(rows) if scores is None else scores
         used = self.threshold_ if threshold is None else self._checked(threshold)
-        if told := outside.sentence(rows.is_outside.sum(0), len(rows), rows.encoder.schema):
-            warn(told)
+        outside.tell(rows)
         return np.where((found < self._offsets(rows, used)) | rows.is_unreadable, -1, 1)
 
     def _rows(self, X: Any) -> Rows:
@@ -437,9 +436,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         :math:`\alpha`, on average over calibration sets, with ``given`` also within each group that has calibration
         rows enough (:mod:`discrete_itd.detection.groups`). With ``two_sided`` a row may also be *too* probable, like a
         form left at its defaults. ``scores`` are those of :meth:`score_samples` for X, to save time. To select among
-        many rows use :meth:`discoveries`.
+        many rows use :meth:`discoveries`. Warns as :meth:`predict` does of rows outside of training.
         """
         calibration, rows = thresholds.calibration_scores(self), self._rows(X)
+        outside.tell(rows)
         new = self.score_samples(rows) if scores is None else scores
         how: Any = {"two_sided": two_sided, "rounding": self._scorer.rounding}
         return self._groups.p_values(calibration, new, self._groups.place(rows), **how)
@@ -487,6 +487,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     def _sides(self, X: Any) -> list[np.ndarray]:
         """One-sided p-values (N,) of scores that are too low, and of those that are too high."""
         scores, rows = thresholds.calibration_scores(self), self._rows(X)
+        outside.tell(rows)
         new, place, rounding = (
             self.score_samples(rows),
             self._groups.place(rows),

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
-from discrete_itd.encoders import Column
-from discrete_itd.validation import advice
+from discrete_itd.encoders import Column, Rows
+from discrete_itd.validation import advice, warn
 
 # more rows than this share, and than twice what the range of a column leaves out by chance, its five least and greatest
 # values, are many; and fewer than FEWEST never are
 SHARE, LEFT_OUT, FEWEST = 0.03, 10, 10
+
+_is_told: ContextVar[bool] = ContextVar("is_told", default=True)
 
 
 def many_outside(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> np.ndarray:
     """In which columns ``n_outside`` (C,) of some rows are many: bool, (C,)."""
     known = np.array([max(1, column.n_rows - column.n_missing) for column in schema])
     return n_outside > np.maximum(FEWEST - 1, n_rows * (SHARE + LEFT_OUT / known))
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Within the block nobody is warned of rows outside, as they are part of more."""
+    token = _is_told.set(False)
+    try:
+        yield
+    finally:
+        _is_told.reset(token)
+
+
+def tell(rows: Rows) -> None:
+    """Warn in the words of :func:`sentence`, if many of the rows are outside."""
+    told = _is_told.get() and sentence(rows.is_outside.sum(0), len(rows), rows.encoder.schema)
+    if told:
+        warn(told)
 
 
 def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> str | None:

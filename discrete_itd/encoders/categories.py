@@ -16,7 +16,7 @@ from pandas.api.types import infer_dtype
 
 from discrete_itd.channel.points import ColumnPoints
 from discrete_itd.encoders.cells import PlainCells, Scalar, plain, rounding
-from discrete_itd.encoders.notation import TRUTHS, number_of, whole_of
+from discrete_itd.encoders.notation import TRUTHS, number_of, quoted, whole_of
 
 MANY_CATEGORIES = 1000  # a column of more levels than this is embedded by a code, not one-hot
 RARE = 5  # occurrences; rarer categories of a high-cardinality column are pooled
@@ -186,7 +186,7 @@ class Categories:
             raise no_category(name, cells.values) from None
         unseen = position < 0
         if unseen.any() and not self.open:
-            raise ValueError(f"column {name!r}: unseen category {cells.first(unseen)!r}")
+            raise ValueError(f"column {name!r}: unseen category {quoted(cells.first(unseen))}")
         if unseen.all():
             return np.full(len(position), float(self.n_levels)), np.zeros(len(position))
         level = np.where(unseen, self.n_levels, self._level_of[position])
@@ -287,7 +287,7 @@ def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
     """The error that names the first value that is neither a string nor a number."""
     wrong = next((v for v in map(plain, values) if not isinstance(v, Scalar)), None)
     return TypeError(
-        f"column {name!r}: argument must be a string or a number, got {wrong!r} of type {type(wrong).__name__};"
+        f"column {name!r}: argument must be a string or a number, got {quoted(wrong)} of type {type(wrong).__name__};"
         " convert it first"
     )
 

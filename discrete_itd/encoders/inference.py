@@ -210,13 +210,13 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
         if forced:
             raise ValueError(
                 f"column {seen.name!r}: {spec.kind or spec.notation} needs numbers or dates,"
-                f" got {found.note or repr(found.unlike)}"
+                f" got {found.note or quoted(found.unlike)}"
             )
         if found.note:
             tell(seen.name, found)
         return seen, found
     if is_word.any():
-        words = ", ".join(repr(text) for text in texts if is_missing(text))
+        words = ", ".join(quoted(text) for text in texts if is_missing(text))
         n = int(counts[is_word].sum())
         what = "dates" if found.notation.family == "datetime" else "numbers"
         note = f"{words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
@@ -477,6 +477,6 @@ def _warn_of_text(name: Hashable, categories: Sequence[Scalar]) -> None:
     if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):
         kinds = advice("say what it is with column_types=", "say what it is with --column")
         warn(
-            f"column {name!r}: numbers, but for text like {text[0]!r}; taken as {len(categories)} categories."
+            f"column {name!r}: numbers, but for text like {quoted(text[0])}; taken as {len(categories)} categories."
             f" Clean it to have numbers, or {kinds}"
         )

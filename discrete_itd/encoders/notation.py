@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -215,9 +216,11 @@ def part_of_table(times: float) -> Iterator[None]:
         _factor.reset(token)
 
 
-def quoted(text: str) -> str:
-    """A text in quotation marks, for people: spaces of all kinds alike, control characters escaped."""
-    return repr(text.translate(dict.fromkeys(map(ord, SPACES), " ")))
+def quoted(value: Any) -> str:
+    """The value of a cell for people: text in quotation marks, with spaces of all kinds alike, controls escaped."""
+    if not isinstance(value, str):
+        return repr(value)
+    return repr("".join(" " if unicodedata.category(c) == "Zs" else c for c in value))
 
 
 def is_missing(text: str) -> bool:
@@ -374,7 +377,7 @@ def tell(name: Hashable, found: Recognised) -> None:
         ways = f"say which, with {advice(python, shell)}"
     else:
         keeps = advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {name}=nominal")
-        gap = advice(f"replace {word!r} by None", f"give --csv {shlex.quote(f'na={word}')}")
+        gap = advice(f"replace {quoted(word)} by None", f"give --csv {shlex.quote(f'na={word}')}")
         clean = f"{gap} where a cell is missing, clean it" if word else "make its cells alike"
         ways = f"{clean}, or say that it is text with {keeps}"
     topic = "either" if "could be" in note else "nearly"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.points import ColumnPoints
+from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.cells import is_category, plain, read_cells, read_few
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.frames import check_unique_names
@@ -29,6 +30,7 @@ from discrete_itd.encoders.inference import (
     read_text,
 )
 from discrete_itd.encoders.observed import Observed
+from discrete_itd.encoders.redundant import tell_copies, tell_variants
 from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
 from discrete_itd.encoders.unreadable import tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
@@ -156,6 +158,7 @@ class TableEncoder:
             Naming the column, if its specification is invalid or its values fit no kind.
         """
         specs = column_specs(table, columns)
+        frame = table if isinstance(table, pd.DataFrame) else None
         if isinstance(table, pd.DataFrame):
             check_unique_names(table)
             if not len(table):
@@ -188,6 +191,10 @@ class TableEncoder:
             for place, (name, (column, text)) in enumerate(read.items())
             if place not in without
         }
+        words = {n: read[n][0] for n, c in columns_of.items() if isinstance(c.codec, Categories)}
+        tell_variants(words)
+        if frame is not None:
+            tell_copies((c.name, cast(pd.Series, frame[n])) for n, c in columns_of.items())
         times = {source: columns_of.pop(source) for source in sources}
         schema = [*columns_of.values()]
         for name in parts:

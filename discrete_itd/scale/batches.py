@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import pandas_dtype
 
+from discrete_itd.detection import outside
 from discrete_itd.detection.answers import (
     answer_types,
     answers,
@@ -29,12 +31,13 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.files import content_digest
 from discrete_itd.storage.stored import load_one_of
 from discrete_itd.threads import threads_set
-from discrete_itd.validation import check_integer
+from discrete_itd.validation import check_integer, warn
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from discrete_itd.detection.answers import Estimator
+    from discrete_itd.encoders import Rows
 
 NULLABLE = {  # pandas' dtypes of Arrow's integers and booleans
     name.lower(): pandas_dtype(name)
@@ -142,7 +145,7 @@ class BatchScoring:
 
     def __call__(self, batch: Batch) -> Batch:
         """The results for one batch; see :meth:`over`."""
-        return _score(self, *self._checked(), batch)
+        return _score(self, *self._checked(), batch)[1]
 
     def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Score batches lazily, one after the other.
@@ -163,9 +166,27 @@ class BatchScoring:
         OSError, ValueError, TypeError
             At once, if the model cannot be read or does not have the outputs; with a batch, naming a column that is
             absent, holds a value that the model cannot take, or has the name of a result.
+
+        Warns
+        -----
+        UserWarning
+            After the last batch, as a detector's ``predict`` does of many rows outside of training.
         """
-        model, outputs = self._checked()
-        return (_score(self, model, outputs, batch) for batch in batches)
+        return self._over(*self._checked(), batches)
+
+    def _over(
+        self, model: Estimator, outputs: tuple[str, ...], batches: Iterable[Batch]
+    ) -> Iterator[Batch]:
+        schema = density_of(model).encoder_.schema
+        n_rows, n_outside = 0, np.zeros(len(schema), dtype=np.int64)
+        for batch in batches:
+            rows, found = _score(self, model, outputs, batch)
+            if rows is not None:
+                n_rows, n_outside = n_rows + len(rows), n_outside + rows.is_outside.sum(0)
+            yield found
+        stated = {"alarm", "p_value", "reason"} & set(outputs)
+        if stated and (told := outside.sentence(n_outside, n_rows, schema)):
+            warn(told)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The Arrow schema of the results for batches with a schema; no row is scored."""
@@ -181,7 +202,10 @@ class BatchScoring:
         return model, checked_outputs(model, self.outputs)
 
 
-def _score(scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], batch: Any) -> Any:
+def _score(
+    scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], batch: Any
+) -> tuple[Rows | None, Any]:
+    """The rows of a batch, None if there are none, and the results."""
     names = _names(batch)
     known = [c.name for c in density_of(model).encoder_.read_columns]
     kept = list(range(len(names)))
@@ -200,7 +224,7 @@ def _score(scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], ba
         frame = _frame(batch, _positions_of_model(model, names)).set_axis(known, axis=1)
         rows = density_of(model).rows(frame.reset_index(drop=True)) if len(frame) else None
         found = answers(model, rows, outputs, n_reasons=scoring.n_reasons)
-    return _extended(batch, kept, found.set_axis(called, axis=1))
+    return rows, _extended(batch, kept, found.set_axis(called, axis=1))
 
 
 def _positions_of_model(model: Estimator, names: list) -> list[int]:

@@ -1,0 +1,85 @@
+"""Notes at the fit: columns that are copies of each other, and categories that differ in case or spaces alone."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.encoders.cells import is_number, read_cells
+from discrete_itd.encoders.inference import CERTAIN
+from discrete_itd.encoders.notation import quoted
+from discrete_itd.encoders.observed import Observed
+from discrete_itd.validation import advice, warn
+
+MOST_NAMED = 3  # groups of copies, columns with variants, and words of one
+
+
+def copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> list[list[Hashable]]:
+    """Groups of columns (N,) with the same values in every row, or a one-to-one recoding of these; gaps are a value.
+
+    Time and memory are linear in the cells. Columns that may be alike by chance are no copies: those of one value, of a
+    few rows, or of another value in one row alone. Columns whose values hardly repeat are only if their values are the
+    same, as each of them is a recoding of any other.
+    """
+    groups: dict[int | tuple[int, bytes], list[Hashable]] = defaultdict(list)
+    for name, column in columns:
+        values, where = read_cells(column)
+        codes, found = pd.factorize(values)  # numbered as they appear, whatever they are
+        distinct = np.asarray(found)
+        own = np.append(codes, -1)[where]
+        counts = np.bincount(codes).tolist()
+        if math.lgamma(len(codes) + 1) - sum(math.lgamma(n + 1) for n in counts) < CERTAIN:
+            continue  # the logarithm of the number of columns with these counts
+        same = hash(own.tobytes())
+        if 2 * len(distinct) <= np.count_nonzero(own >= 0):
+            groups[same].append(name)
+        else:
+            plain = distinct.astype(float if is_number(distinct) else str)
+            groups[same, plain.tobytes()].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def variants(seen: Observed) -> list[list[tuple[str, int]]]:
+    """Groups of texts of a column that differ in case or spaces alone, with their counts, the most frequent first."""
+    texts, counts = seen.tally()
+    groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for text, n in zip(texts, counts.tolist(), strict=True):
+        if isinstance(text, str) and n:
+            groups[" ".join(text.split()).casefold()].append((text, n))
+    return [sorted(g, key=lambda found: -found[1]) for g in groups.values() if len(g) > 1]
+
+
+def tell_copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> None:
+    """Warn of :func:`copies`, if there are any."""
+    if found := copies(columns):
+        named = "; ".join(", ".join(map(repr, group)) for group in found[:MOST_NAMED])
+        drops = advice("drop all but one", "keep one and give --drop for the others")
+        warn(
+            f"columns that are copies of each other in all rows, but for what their values are called:"
+            f" {named}{_more(found)}; {drops}, unless rows where they differ are what is looked for"
+        )
+
+
+def tell_variants(columns: Mapping[Hashable, Observed]) -> None:
+    """Warn of :func:`variants` in columns of categories, if there are any."""
+    found = {name: groups for name, seen in columns.items() if (groups := variants(seen))}
+    if not found:
+        return
+    parts = []
+    for name, groups in [*found.items()][:MOST_NAMED]:
+        n = sum(count for group in groups for _, count in group[1:])
+        words = [" = ".join(quoted(text) for text, _ in group) for group in groups]
+        rows = f"{n:,} row{'s' * (n > 1)} of rarer ones"
+        parts.append(f"{name!r} {', '.join(words[:MOST_NAMED])}{_more(words)} ({rows})")
+    warn(
+        f"categories that differ in case or spaces alone are taken as different: {'; '.join(parts)}{_more(found)};"
+        " write them alike if they are the same"
+    )
+
+
+def _more(found: list | dict) -> str:
+    return f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
