@@ -28,14 +28,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "discrete_itd"
 CONVERT = pdoc.docstrings.convert
 DIRECTIVE = re.compile(r"^( *)\.\. math::.*(?:\n\1 +.+)*", re.MULTILINE)
-LINK = re.compile(r"\]\((?:\.\./\.\./notebooks/)?(\w+)\.(?:md|ipynb)\)")
+BESIDE_RESULTS = [ROOT / "tests" / "benchmarks" / name for name in ("guarantees.md", "peers.md")]
+LINK = re.compile(r"\]\((?:[./\w]+/)?(?!RESULTS)(\w+)\.(?:md|ipynb)\)")
 FORMULA = re.compile(r"\$\$.*?\$\$|\\\\\(.*?\\\\\)", re.DOTALL)
 BROKEN = re.compile(r"</?(em|strong|code|a)\b|(?<!\\)#|\\q?quad[A-Za-z]")
 
 
 def guide():
-    """Pages of the guide, and notebooks, as modules whose docstring is the page: below "discrete_itd.guide"."""
-    texts = {path.stem: path.read_text() for path in (ROOT / PACKAGE / "guide").glob("*.md")}
+    """Pages of the guide, two beside the results and notebooks, as docstrings of modules below "discrete_itd.guide"."""
+    paths = [*(ROOT / PACKAGE / "guide").glob("*.md"), *BESIDE_RESULTS]
+    texts = {path.stem: path.read_text() for path in paths}
     texts |= {path.stem: of_notebook(path) for path in (ROOT / "notebooks").glob("*.ipynb")}
     pages = {}
     for stem, text in sorted(texts.items(), key=lambda page: (page[0] != "README", page[0])):

@@ -20,6 +20,7 @@ from discrete_itd.cli import main
 
 ROOT = Path(__file__).parents[1]
 GUIDE = {path.stem: path for path in sorted((ROOT / "discrete_itd" / "guide").glob("*.md"))}
+GUIDE |= {path.stem: path for path in build_docs.BESIDE_RESULTS}
 # what users import from, besides the names at the top
 PUBLIC = (
     "channel", "datasets", "denoisers", "encoders", "images", "likelihood", "plots", "recipes", "scale", "testing",
@@ -88,26 +89,73 @@ def test_every_command_of_the_guide_exists():
     assert not [c for c in commands if not (ROOT / "tests" / "benchmarks" / f"{c}.py").is_file()]
 
 
-def test_figures_of_the_guide_are_those_of_the_results():
+# numbers of at least two significant digits, alone or before a unit, that are no part of a word, a date or a version
+FIGURE = re.compile(r"(?<![\w.,^/-])-?(?:\d+(?:\.\d+)?|\.\d+)(?![\w^/]|[.,]\d|-\d)")
+COMMAND = re.compile(r"tests\.benchmarks\.(\w+)")
+
+
+def figures(text):
+    """The figures of a text, without thousands' separators and a zero before the point; code is none."""
+    text = re.sub(r"`[^`]*`|\d{4}-\d\d-\d\d|\d+ (?:January|November)(?: \d{4})?", " ", text)
+    text = re.sub(r"(?<=\d)[ ,\u202f](?=\d{3}(?!\d))", "", text).replace("−", "-")
+    found = (number.lstrip("-") for number in FIGURE.findall(text))
+    return {
+        n.removeprefix("0") if "." in n else n
+        for n in found
+        if len(n.strip("0.").replace(".", "")) > 1
+    }
+
+
+def quoted_figures(page):
+    """Pairs of a benchmark and the figures beside its command: in one line of a table or list, or one paragraph."""
+    for block in re.split(r"\n\n|\n(?=[|*])", page):
+        if names := set(COMMAND.findall(block)):
+            yield names, figures(block)
+
+
+def unproved(page, results):
+    """Figures beside the command of a benchmark that no section of the results with this benchmark has."""
+    sections = re.split(r"^##+ ", results, flags=re.MULTILINE)
+    return [
+        (*sorted(names), figure)
+        for names, found in quoted_figures(page)
+        for figure in sorted(found)
+        if not any(
+            figure in figures(section)
+            for section in sections
+            if any(
+                re.search(rf"`(?:python -m tests\.benchmarks\.)?{name}\b", section)
+                for name in names
+            )
+        )
+    ]
+
+
+def test_figures_beside_a_benchmark_are_those_of_the_results():
     results = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text()
-    page = GUIDE["which_model"].read_text()
-    lines = re.findall(r'^\| `"(\w+)"`(?:, 128 calls)? \| (\d.*) \|$', page, re.MULTILINE)
-    assert len(lines) == 5
-    for line in lines:
-        for cell in line[1].split(" | "):
-            nats, fit, speed = re.fullmatch(r"([\d.]+); ([\d.]+) s; ([\d ]+) /s", cell).groups()
-            assert re.search(
-                rf"\| {nats} ± [\d.]+ \| {fit} \| {speed.replace(' ', '')} \|", results
-            ), cell
+    pages = {**GUIDE, "the README": ROOT / "README.md"}
+    texts = {name: path.read_text() for name, path in pages.items()}
+    assert sum(len(found) for t in texts.values() for _, found in quoted_figures(t)) > 30
+    assert not {name: u for name, t in texts.items() if (u := unproved(t, results))}
+
+
+def test_a_figure_that_the_results_lack_is_found():
+    results = "### A\n`python -m tests.benchmarks.odd`: 81.0 ± 2.3, .052, 12 184 rows\n### B\n"
+    results += "`python -m tests.benchmarks.fast`: 76.9"
+    page = "`python -m tests.benchmarks.odd`: {} of 2026-11-29, `n=57`, 10^12\n\nElsewhere 33."
+    for figure in ("81.0", "2.3", "0.052", "12184", "12 184"):
+        assert not unproved(page.format(figure), results)
+    for figure in ("81.1", "76.9", "0.52", "12185"):
+        assert unproved(page.format(figure), results) == [("odd", figure.removeprefix("0"))]
 
 
 def test_links_of_the_guide_lead_somewhere_and_its_first_page_lists_all():
     for path in GUIDE.values():
         for name in re.findall(r"\]\(([^)]+)\)", path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name}: {name}"
-    assert set(re.findall(r"\]\((\w+)\.md\)", GUIDE["README"].read_text())) == set(GUIDE) - {
-        "README"
-    }
+    assert set(re.findall(r"\]\((?:[./\w]+/)?(\w+)\.md\)", GUIDE["README"].read_text())) == set(
+        GUIDE
+    ) - {"README"}
 
 
 def documented(value):
@@ -163,7 +211,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("diffusers")
     examples = EXAMPLE.findall(TEXT)
-    assert sum(1 for _, promised in examples if promised) == 7
+    assert sum(1 for _, promised in examples if promised) == 5
     names = {}
     for example, promised in examples:
         if "ImageDensity" in example:

@@ -48,8 +48,8 @@ def variants(seen: Observed) -> list[list[tuple[str, int]]]:
     texts, counts = seen.tally()
     groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for text, n in zip(texts, counts.tolist(), strict=True):
-        if isinstance(text, str) and n:
-            groups[" ".join(text.split()).casefold()].append((text, n))
+        if isinstance(text, str) and n and (word := " ".join(text.split()).casefold()):
+            groups[word].append((text, n))
     return [sorted(g, key=lambda found: -found[1]) for g in groups.values() if len(g) > 1]
 
 

@@ -25,7 +25,7 @@ from discrete_itd.models.model import Model
 from discrete_itd.recipes import Causal, Decoder, Mixture, Network
 from discrete_itd.training import pilot_quadrature
 
-GUARANTEES = Path(discrete_itd.__file__).parent / "guide" / "guarantees.md"
+GUARANTEES = Path(__file__).parents[1] / "benchmarks" / "guarantees.md"
 
 pytestmark = pytest.mark.single_precision
 
