@@ -36,7 +36,9 @@ def test_property_recodings_are_copies_and_no_other_column_is(name):
     assert copies(frame.items()) == []
     recoded = frame[name].rank(method="dense") if name == "n" else frame[name].astype("object")
     if name == "shop":
-        recoded = pd.Series("dbca".find(c) if c else None for c in frame["shop"]).astype("Int64")
+        recoded = pd.Series(
+            "dbca".find(c) if isinstance(c, str) else None for c in frame["shop"]
+        ).astype("Int64")
     with_copy = frame.assign(again=recoded)
     assert copies(with_copy[with_copy.columns[::-1]].items()) == [["again", name]]
     for changed in (recoded.iloc[1], None):

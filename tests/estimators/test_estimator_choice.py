@@ -13,7 +13,6 @@ import torch
 from scipy import integrate
 from test_questions import float64, gappy, mixed_table
 
-import discrete_itd
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
