@@ -32,7 +32,7 @@ from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows, as_frame, written
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.information import pairs_work, pairwise_information
-from discrete_itd.statistics import TRANSIENT, curve_areas, extrapolate, half_error, p_value_band
+from discrete_itd.statistics import curve_areas, half_error, p_value_band
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
@@ -161,58 +161,6 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(x, own, color=colour, linewidth=1.4, label=label)
         ax.fill_between(x, first, own, color=colour, alpha=0.2, linewidth=0)
     return _finish_errors(ax)
-
-
-def plot_learning_curve(
-    model: Estimator | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
-) -> Axes:
-    """Held-out nats against the number of training steps, with a power law extrapolated to ``factor`` times as many.
-
-    As in ``history_``, continuous columns are in standardised units. A table in place of the model may also be that of
-    :func:`discrete_itd.images.comparison.progress_of_training`. A ValueError if nothing was trained step by step, as in
-    an exact model, or the factor is at most 1.
-
-    Examples
-    --------
-    >>> history = pd.DataFrame({"step": [1, 10, 100], "valid_nats": [3.0, 2.0, 1.5], "valid_stderr": 0.1})
-    >>> ax = plot_learning_curve(history)
-    >>> ax.get_xlabel()
-    'training steps'
-    """
-    history = model if isinstance(model, pd.DataFrame) else fitted(model)[1].history_
-    trained = history.loc[history["step"] > 0, ["step", "valid_nats", "valid_stderr"]]
-    if not len(trained):
-        raise ValueError(
-            "no learning curve: the model is exact, or was given no training steps; score(X) of rows that were not"
-            " fitted to says how good it is"
-        )
-    ax = new_axes() if ax is None else ax
-    step, nats, stderr = trained.to_numpy(dtype=float).T
-    stderr = np.nan_to_num(stderr)  # a single held-out row has none
-    ax.errorbar(
-        step, nats, stderr, fmt="o", color=BLUE, ecolor=SKY, markersize=3, elinewidth=0.7,
-        label="held-out rows, ± standard error",
-    )  # fmt: skip
-    # the decrease in the first steps would flatten the rest
-    settled = step >= TRANSIENT * step.max()
-    low, high = (nats - stderr)[settled].min(), (nats + stderr)[settled].max()
-    law = extrapolate(history, factor=factor)
-    if law is not None:
-        end = law.factor * law.steps
-        steps = np.geomspace(max(1.0, TRANSIENT * law.steps), end, 100)
-        later, extended = steps >= law.steps, law.curve(steps)
-        band = law.band(steps[later])
-        ax.fill_between(steps[later], *band, color=ORANGE, alpha=0.3, linewidth=0)
-        ax.plot(
-            steps, extended, color=VERMILLION, linestyle="--", linewidth=1.4,
-            label="power law, extrapolated with 95 % interval",
-        )  # fmt: skip
-        ax.axvline(law.steps, color=GREY, linewidth=0.8, linestyle=":")
-        ax.set_xlim(0, end * 1.02)
-        low = min(low, extended[-1])
-    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    ax.set(xlabel="training steps", ylabel="nats per row")
-    return _finish(ax)
 
 
 def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = None) -> Axes:

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
 from discrete_itd.plots import LONGEST, RowScores, column_entropies, readable, shorten
-from discrete_itd.reporting.findings import examine
+from discrete_itd.reporting.findings import CURVE_LEVELS, examine
 from discrete_itd.statistics import curve_areas, p_value_band
 from tests import reported
 
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.single_precision
 
 PLOTS = {
     "mse_curve": lambda ax: plots.plot_mse_curve(reported.density(), reported.table(50, 9), ax),
-    "learning_curve": lambda ax: plots.plot_learning_curve(reported.density(), ax),
     "scores": lambda ax: plots.plot_scores(reported.detector(), reported.table(50, 9), ax),
     "explanation": lambda ax: plots.plot_explanation(reported.detector(), reported.odd(1), ax),
     "p_values": lambda ax: plots.plot_p_values(reported.detector(), reported.table(50, 9), ax),
@@ -100,12 +99,6 @@ def test_martingales_of_a_watch():
         plots.plot_watch(reported.detector(), table)
 
 
-def test_learning_curve_of_a_table():
-    steps = np.arange(1, 9) * 100
-    table = pd.DataFrame({"step": steps, "valid_nats": 3 + 9 / steps, "valid_stderr": 0.01})
-    assert plots.plot_learning_curve(table).has_data()
-
-
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_picture_is_drawn_on_the_axes_given_or_on_its_own(name):
     given = Figure().subplots()
@@ -130,28 +123,28 @@ def test_pyplot_is_never_imported(name, monkeypatch):
 def test_without_matplotlib_a_picture_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "discrete-itd\[plot\]"'):
-        plots.plot_learning_curve(reported.density())
+        plots.plot_columns(reported.density(), reported.table(50, 9))
 
 
-@pytest.mark.parametrize("name", ["mse_curve", "learning_curve", "columns", "information_matrix"])
+@pytest.mark.parametrize("name", ["mse_curve", "columns", "information_matrix"])
 def test_a_picture_of_a_density_takes_a_detector(name):
     plot = getattr(plots, f"plot_{name}")
-    rows = [] if name == "learning_curve" else [reported.table(50, 9)]
-    given, own = plot(reported.detector(), *rows), plot(reported.density(), *rows)
+    rows = reported.table(50, 9)
+    given, own = plot(reported.detector(), rows), plot(reported.density(), rows)
     assert words(given) == words(own)
 
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_picture_of_no_fitted_model_is_refused(name):
     plot = getattr(plots, f"plot_{name}")
-    rows = [] if name == "learning_curve" else [reported.table(1, 9)]
+    rows = reported.table(1, 9)
     for model in (DiffusionDensity(), DiffusionOutlierDetector()):
         with pytest.raises(NotFittedError):
-            plot(model, *rows)
+            plot(model, rows)
     with pytest.raises(
         TypeError, match="fitted DiffusionDensity or DiffusionOutlierDetector, got int"
     ):
-        plot(5, *rows)
+        plot(5, rows)
 
 
 @pytest.mark.parametrize(
@@ -267,12 +260,10 @@ def test_figures_of_findings_are_those_of_the_model():
         (plots.plot_scores, found.scores),
         (plots.plot_p_values, p_values),
         (plots.plot_columns, found.columns),
-        (plots.plot_mse_curve, found.curve),
     ):
         assert words(plot(numbers)) == words(plot(detector, rows))
-    assert words(plots.plot_learning_curve(found.history)) == words(
-        plots.plot_learning_curve(detector)
-    )
+    curve = detector.density_.mse_curve(rows, n_points=CURVE_LEVELS)
+    assert words(plots.plot_mse_curve(found.curve)) == words(plots.plot_mse_curve(curve))
 
 
 def test_columns_split_their_entropy():
@@ -313,15 +304,6 @@ def test_the_curve_of_p_values_is_their_distribution():
     line = plots.plot_p_values(detector, rows).lines[1]
     assert line.get_xdata() == pytest.approx(np.r_[0, p, 1])
     assert line.get_ydata()[-2] == 1
-
-
-def test_the_learning_curve_is_the_history():
-    history = reported.density().history_
-    ax = plots.plot_learning_curve(reported.density(), factor=3)
-    points = ax.containers[0].lines[0]
-    assert points.get_xdata() == pytest.approx(history["step"][1:])
-    assert points.get_ydata() == pytest.approx(history["valid_nats"][1:])
-    assert ax.get_xlim()[1] > 3 * history["step"].max()
 
 
 def test_names_are_shortened_and_made_readable():

@@ -80,8 +80,7 @@ def progress_of_training(
 ) -> pd.DataFrame:
     """Held-out nats of checkpoints by training step, each by an integral of ``n_points``.
 
-    ``checkpoints`` are increasing steps with the model saved at each. The columns step, valid_nats and valid_stderr are
-    the input of :func:`discrete_itd.statistics.extrapolate` and of :func:`discrete_itd.plots.plot_learning_curve`.
+    ``checkpoints`` are increasing steps with the model saved at each. Columns step, valid_nats and valid_stderr.
     """
     lines = []
     for step, model in checkpoints:

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,12 +37,9 @@ from discrete_itd.plots import (
     spread_step,
 )
 from discrete_itd.progress import Deadline
-from discrete_itd.reporting.synthetic import closeness
 from discrete_itd.statistics import (
-    Extrapolation,
     Interval,
     curve_areas,
-    extrapolate,
     mean_interval,
     p_value_band,
     share_interval,
@@ -241,10 +238,16 @@ class Findings:
         """Whether the model was trained step by step; others have a closed form."""
         return bool(self.history["step"].max() > 0)
 
-    @cached_property
-    def extrapolation(self) -> Extrapolation | None:
-        """Predicted gain of longer training; None if there are too few validations."""
-        return extrapolate(self.history)
+    @property
+    def late_gain(self) -> float | None:
+        """Nats per held-out row that the second half of the steps gained; None if there was no validation in the first.
+
+        Along a power law of the steps, as learning curves are, twice as many steps gain less than that.
+        """
+        trained = self.history[self.history["step"] > 0]
+        early = trained.loc[trained["step"] <= trained["step"].max() / 2, "valid_nats"].min()
+        gain = float(early - trained["valid_nats"].min())
+        return gain if np.isfinite(gain) else None
 
     @property
     def passed(self) -> bool | None:
@@ -264,7 +267,6 @@ def examine(
     target_false_alarms: float | None = None,
     n_most_anomalous: int = 10,
     keep: Sequence[Hashable] = (),
-    train: Any = None,
 ) -> Findings:
     """Compute everything that a report shows. Each table is read and encoded once.
 
@@ -289,9 +291,6 @@ def examine(
     keep : sequence of names
         Columns of X that identify a row, whether or not the model uses them: they are shown with the listed rows and in
         the table of alarms.
-    train : DataFrame or array-like, shape (K, C), or Rows, optional
-        The rows that the model was fitted to: rows that it draws are then compared with these and with the inliers, as
-        :func:`~discrete_itd.reporting.synthetic.closeness` does.
 
     Raises
     ------
@@ -339,9 +338,6 @@ def examine(
     if columns is not None:
         columns = columns.sort_values("nats", ascending=False, kind="stable")
     lines = facts(density, asked.seconds / len(asked.numbers["score"]))
-    if train is not None:
-        compared = closeness(density, density.rows(train), known.spread, seed=density.model_.seed)
-        lines = [*lines, *compared.lines()]
     stderr, worst = known.numbers["stderr"], (asked.worst, asked.worst_scores, n_most_anomalous)
     return Findings(
         surprisal=0.0 - asked.numbers["score"],

@@ -57,7 +57,6 @@ def report(
     title: str | None = None,
     n_most_anomalous: int = 10,
     keep: Sequence[Hashable] = (),
-    train: Any = None,
 ) -> str | Path:
     """Write a report on a table: its surprisal, its anomalies and their reasons, and whether targets are met.
 
@@ -71,7 +70,7 @@ def report(
         File for the page, written completely or not at all. By default the page is returned, else its path.
     title : str, optional
         Heading of the page; if it is empty, a general one.
-    inliers, target_nats, target_false_alarms, n_most_anomalous, keep, train
+    inliers, target_nats, target_false_alarms, n_most_anomalous, keep
         See :func:`~discrete_itd.reporting.findings.examine`, which returns the numbers without the page and names the
         other errors.
 
@@ -97,7 +96,7 @@ def report(
         write_whole(out, None)
     found = examine(
         model, X, inliers=inliers, target_nats=target_nats, target_false_alarms=target_false_alarms,
-        n_most_anomalous=n_most_anomalous, keep=keep, train=train,
+        n_most_anomalous=n_most_anomalous, keep=keep,
     )  # fmt: skip
     page = render(found, title=title)
     if out is None:
@@ -159,9 +158,6 @@ def _drawings(found: Findings) -> dict[str, Markup]:
     if found.information is not None:
         label = "Mutual information of every two columns, in nats."
         drawn["information"] = plots.plot_information_matrix(found.information), label
-    if found.was_trained:
-        label = "Held-out nats per row against the number of training steps."
-        drawn["training"] = plots.plot_learning_curve(found.history), label
     if found.curve is not None and found.n_inlier_cells:
         what = "companion" if found.companion else "model"
         label = f"Denoising error at each signal-to-noise ratio, of the {what} and of independent columns."

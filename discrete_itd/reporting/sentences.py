@@ -138,28 +138,25 @@ def training(found: Findings) -> str:
 
 
 def longer_training(found: Findings) -> str:
-    """Predicted gain of longer training."""
-    law = found.extrapolation
+    """Whether more training is worth it, by what the second half of the steps gained on held-out rows."""
+    gain = found.late_gain
     if not found.was_trained:
         if found.stopped in CUT_SHORT:
             return "A fit without this limit may find a better model."
         return "More rows would help, or another kind of model."
-    if law is None:
-        return "There are too few validations to estimate what longer training would gain."
-    if law.has_turned:
+    if gain is None:
+        return "There are too few validations to say what longer training would gain."
+    if not gain > 0:
         return (
-            "Since then the surprisal of held-out rows has increased: longer training of this kind would gain nothing."
-            " More rows or a smaller network might help."
+            "The second half of the steps gained nothing on held-out rows: longer training of this kind would not help."
+            " More rows or a smaller network might."
         )
-    gain = f"about {nats(law.gain)}" if law.gain >= 0.005 else "less than 0.01 nats"
-    gain += f" per row ({law.low:.2f} to {law.high:.2f})"
-    if found.stopped == "no improvement":
-        return (
-            "Training stopped by itself, so more steps would hardly help; extrapolation of the whole curve predicts a"
-            f" gain of {gain} for {law.factor:g} times as many. More rows would help more."
-        )
-    longer = "Twice the training" if law.factor == 2 else f"{law.factor:g} times the training"
-    return f"{longer} would gain {gain}, if the curve continues along the fitted power law."
+    known = f"about {nats(gain)}" if gain >= 0.005 else "less than 0.01 nats"
+    more = " Training stopped by itself: more rows would help more."
+    return (
+        f"The second half of the steps gained {known} per held-out row; twice as many steps would gain less than that."
+        f"{more if found.stopped == 'no improvement' else ''}"
+    )
 
 
 # -- recommendations ----------------------------------------------------------------------------------
@@ -180,14 +177,14 @@ AFTER_VERDICT = {
 
 def after_training(found: Findings) -> str:
     """Recommendation about training."""
-    law = found.extrapolation
+    gain = found.late_gain
     if found.stopped == "max_time":
         return "fit again with more time, a larger max_time: this one was cut short, and other models may be better"
     if found.stopped == "interrupted":
         return "fit again without interrupting it: this model is the best so far"
     if not found.was_trained:
         return "compare other models by candidates_, or fit denoiser='best' with more max_time, if a target is missed"
-    if law is not None and law.gain >= 0.005 and found.stopped == "max_steps":
+    if gain is not None and gain >= 0.005 and found.stopped == "max_steps":
         return "fit again with a larger max_steps"
     return "nothing; if a target is missed, fit more rows"
 

@@ -131,7 +131,7 @@ def train(
     return report
 
 
-class Kept(NamedTuple):
+class RunState(NamedTuple):
     """Copies of all that a step changes, from which a run that diverged continues."""
 
     step: int
@@ -179,7 +179,7 @@ class Run:
         self.astray = 0  # steps with a much too high loss
         self.seconds_to_evaluate = 0.0  # of the last evaluation
         self.seconds_to_begin = 0.0  # until the end of the first step
-        self.kept: Kept | None = None  # the last sound state
+        self.kept: RunState | None = None  # the last sound state
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -383,4 +383,4 @@ class Run:
     def keep(self) -> None:
         """Keep the sound state."""
         average = self.average
-        self.kept = Kept(self.step, average.n_steps, average.stale, copies(self.moving))
+        self.kept = RunState(self.step, average.n_steps, average.stale, copies(self.moving))

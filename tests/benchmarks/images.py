@@ -10,7 +10,7 @@ ensembles, and to stop tuning), 360 are tested. Then:
 * bits per dimension by the variational bound, the integral (4) and the path (6), of the models as they are, tuned,
 and in
   ensembles; of independent pixels, and of exact models of this library fitted to the same pictures;
-* held-out nats of saved checkpoints against the steps of training, and what a power law makes of them;
+* held-out nats of saved checkpoints against the steps of training;
 * the same integral by the procedure that was released with the paper, and how many network calls each needs for a
   standard error.
 
@@ -41,7 +41,6 @@ from discrete_itd.images import ImageDensity
 from discrete_itd.images.comparison import compare_mse, progress_of_training
 from discrete_itd.images.density import ImageEstimate
 from discrete_itd.likelihood.integral import error_and_tail
-from discrete_itd.statistics import extrapolate
 from tests.benchmarks import tables
 from tests.benchmarks.tables import machine, markdown, mean_and_error
 
@@ -152,11 +151,6 @@ def main() -> None:
         ((n, adapted(f, valid, options.device)) for n, f in saved), test[:120]
     )
     print(table.round(3).to_string(index=False))
-    law = extrapolate(table)
-    if law is not None:
-        print(
-            f"twice the steps: {law.gain:.2f} nats less ({law.low:.2f} to {law.high:.2f}), floor {law.laws[0, 0]:.2f}"
-        )
 
 
 def last(models: dict[str, ImageDensity]) -> ImageDensity:

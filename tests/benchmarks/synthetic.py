@@ -9,9 +9,7 @@ of training and test rows: nine tenths and one tenth at random, the published te
 diabetes. Numbers are read as they are, the columns that it declares categories as text. As many rows are drawn as there
 are training rows, and compared with these; ``fidelity.py`` says what the scores are. Besides, detection from as many
 test rows: copies of training rows, which the first detection cannot tell from them, do not help there. "Copies" are
-drawn rows that equal a training row, to be compared with those among the test rows. "Nearer" is the share of drawn rows
-whose nearest record is one of 1000 training rows, not of 1000 test rows, and "membership" the AUC of the
-log-probability for telling these from each other (``discrete_itd.reporting.synthetic``): 0.5 if no row is imitated.
+drawn rows that equal a training row, to be compared with those among the test rows.
 "Utility" is the AUC (beijing, news: the error of the logarithm) of XGBoost's defaults, trained on drawn rows; in print,
 of its best of 36 settings.
 
@@ -33,9 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from discrete_itd import DiffusionDensity
 from discrete_itd.datasets import load_adult
-from discrete_itd.reporting.synthetic import closeness
 from tests.benchmarks.data import shared_folder
 from tests.benchmarks.fidelity import (
     BOOSTING,
@@ -49,7 +45,7 @@ from tests.benchmarks.fidelity import (
 from tests.benchmarks.tables import estimator, machine, markdown, plus_minus, processor_timed
 
 HEADER = ["method", "nats", "detection", "AUC", "AUC, test rows", "shape", "trend", "wNMI"]
-HEADER += ["utility", "copies", "nearer", "membership", "s to fit", "s to draw"]
+HEADER += ["utility", "copies", "s to fit", "s to draw"]
 METHODS = ("default", "best", "mixture", "forest", "independent", "bootstrap")
 FINE = 100  # bins of a number in "default, numbers in bins"
 
@@ -164,12 +160,6 @@ def judged(table: Table, options: argparse.Namespace) -> Iterable[list[object]]:
         target = utility(
             drawn, table.test, table.target, is_number=table.target in table.numbers
         )  # fmt: skip
-        near = ["", ""]
-        if isinstance(model, DiffusionDensity):
-            close = closeness(model, *map(model.rows, (table.train, table.test)), seed=options.seed)
-            errors = ((i.high - i.low) / (2 * 1.96) for i in (close.nearer, close.membership))
-            values = close.nearer.value, close.membership.value
-            near = [f"{v:.3f} ± {e:.3f}" for v, e in zip(values, errors, strict=True)]
         yield [
             label,
             nats,
@@ -179,7 +169,6 @@ def judged(table: Table, options: argparse.Namespace) -> Iterable[list[object]]:
             *(score(table.train, drawn, table.numbers) for score in (shape, trend, weighted_nmi)),
             target,
             f"{copies(table.train, drawn):.1%}",
-            *near,
             f"{fit_seconds:.1f}",
             f"{draw_seconds:.1f}",
         ]

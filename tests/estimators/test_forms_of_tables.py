@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection.drift import drift
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.reporting.findings import examine
@@ -218,14 +218,3 @@ def test_a_detector_of_a_polars_frame_draws_for_itself():
     rows = polars.from_pandas(TABLE)
     detector = DiffusionOutlierDetector(denoiser="tree", random_state=0).fit(rows)
     assert not detector.drift(rows[:300]).columns.empty
-
-
-# -- what an exact model has not ---------------------------------------------------------------------
-
-
-def test_an_exact_model_has_no_learning_curve(density):
-    pytest.importorskip("matplotlib")
-    with pytest.raises(ValueError, match="no learning curve: the model is exact") as told:
-        plots.plot_learning_curve(density)
-    assert density.candidates_ is None
-    assert "candidates_" not in str(told.value)

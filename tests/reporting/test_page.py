@@ -155,7 +155,6 @@ def test_a_density_has_a_report_that_says_what_it_lacks():
     read = Reader(text)
     assert read.words.count("The model is a density without a threshold") == 1
     assert "of a density, which can be negative" in read.words
-    assert "refer to standardised values" in read.words
     assert "p\N{NON-BREAKING HYPHEN}value" not in read.words
 
 
@@ -409,7 +408,7 @@ def test_headings_tables_and_pictures_are_described(read):
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     pictures = [a for n, a in read.elements if n == "svg"]
-    assert len(pictures) == 6
+    assert len(pictures) == 5
     assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
     assert all(a.get("scope") in ("row", "col") for n, a in read.elements if n == "th")
     names = Counter(n for n, _ in read.elements)
@@ -616,6 +615,29 @@ def test_no_integral_of_a_density_is_called_a_surprisal():
     said = Reader(page.report(model, frame[:20], n_most_anomalous=0)).words
     assert "The integral of the squared errors is the surprisal" not in said
     assert "only the area between the curves has a meaning" in said
+
+
+STEPS = np.arange(1, 41) * 50
+
+
+def curve_of(nats, steps=STEPS):
+    """The history of a training with these held-out nats after the steps."""
+    return pd.DataFrame({"step": [0, *steps], "valid_nats": [99.0, *nats], "seconds": 1.0})
+
+
+@pytest.mark.parametrize("exponent", [0.1, 0.7, 2.0])
+def test_property_twice_the_steps_gain_less_than_the_second_half_did(found, exponent):
+    """Along power laws; what is said is the bound, or that there is none."""
+    after = dataclasses.replace(found, history=curve_of(8 + (STEPS / 2000) ** -exponent))
+    gain = 1 - 2.0**-exponent  # of 2 000 more
+    assert gain < after.late_gain < 5 * gain
+    assert f"gained about {after.late_gain:.2f} nats" in sentences.longer_training(after)
+    turned = dataclasses.replace(found, history=curve_of(8 + abs(STEPS - 700) / 1000))
+    assert turned.late_gain == 0
+    assert "would not help" in sentences.longer_training(turned)
+    one = dataclasses.replace(found, history=curve_of([8.0], np.array([50])))
+    assert one.late_gain is None
+    assert "too few validations" in sentences.longer_training(one)
 
 
 @pytest.mark.usefixtures("without_figures")
