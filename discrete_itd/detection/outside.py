@@ -12,7 +12,7 @@ from discrete_itd.encoders import Column, Rows
 from discrete_itd.validation import advice, warn
 
 # more rows than this share, and than twice what the range of a column leaves out by chance, its five least and greatest
-# values, are many; and fewer than FEWEST never are
+# values, or a row for each of its categories, are many; and fewer than FEWEST never are
 SHARE, LEFT_OUT, FEWEST = 0.03, 10, 10
 
 _is_told: ContextVar[bool] = ContextVar("is_told", default=True)
@@ -21,7 +21,8 @@ _is_told: ContextVar[bool] = ContextVar("is_told", default=True)
 def many_outside(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> np.ndarray:
     """In which columns ``n_outside`` (C,) of some rows are many: bool, (C,)."""
     known = np.array([max(1, column.n_rows - column.n_missing) for column in schema])
-    return n_outside > np.maximum(FEWEST - 1, n_rows * (SHARE + LEFT_OUT / known))
+    by_chance = np.array([max(LEFT_OUT, len(column.categories)) for column in schema])
+    return n_outside > np.maximum(FEWEST - 1, n_rows * (SHARE + by_chance / known))
 
 
 @contextmanager

@@ -354,7 +354,8 @@ def recognise(
     is_measure = nearly.is_measure and (
         nearly.share >= ALMOST or (nearly.n_others == 1 and nearly.share > MOST)
     )
-    is_noted = nearly.what and (is_measure or nearly.share >= ALMOST)
+    is_code = not nearly.is_measure and bool(LEADING_ZERO.fullmatch(nearly.other))
+    is_noted = nearly.what and (is_measure or nearly.share >= ALMOST) and not is_code
     other = quoted(nearly.other)
     but = other if nearly.n_others == 1 else f"text like {other}"
     note = f"{nearly.what}, but for {but} ({int(1000 * nearly.share) / 10:g}% are)"

@@ -71,6 +71,7 @@ class RowMixture(Recipe):
 
     members: tuple[Any, ...] = (Causal(2), Mixture(), BayesNet())
     trains = True
+    name = "mixture of rows"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         recipes = [recipe(member) for member in self.members]
@@ -98,6 +99,7 @@ class Auto(Recipe):
     """
 
     trains = True
+    name = "several models"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         if rows.codebook.vocabularies:
@@ -143,6 +145,7 @@ class Best(Recipe):
 
     n_orders: int | None = None
     trains = True
+    name = "several models"
     bounds: ClassVar = {"n_orders": (1, MOST_ORDERS)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:

@@ -20,6 +20,7 @@ def days(n, seed, first="2026-01-01", over=60):
     date = pd.Timestamp(first) + pd.to_timedelta(random.integers(0, over, n), unit="D")
     rows = {"date": date, "amount": random.standard_t(2, n).round(2), "n": random.poisson(9, n)}
     frame = pd.DataFrame({**rows, "shop": random.choice(list("abc"), n)})
+    frame["customer"] = [f"c{i}" for i in random.geometric(0.02, n)]
     frame.loc[random.random(n) < 0.1, "amount"] = np.nan
     return frame
 
@@ -43,7 +44,7 @@ def test_property_inliers_are_hardly_ever_outside():
         rows = model.density_.rows(days(1000, 100 + seed))
         schema = model.density_.encoder_.schema
         assert not many_outside(rows.is_outside.sum(0), 1000, schema).any()
-        assert not rows.is_outside[np.isnan(rows.cells[:, :4])].any()
+        assert not rows.is_outside[np.isnan(rows.cells[:, :5])].any()
 
 
 def test_dates_of_the_next_week_are_said(detector):

@@ -408,7 +408,7 @@ NOTES = {
     "another unit": (["3 €", "4,5 €"] * 50 + ["4 $"], None, "ordinal", "'a' '4 $'"),
     "a code": ([*FIVES, "007"], None, "nominal", "numbers, but for '007'"),
     "an error among whole numbers": ([*map(str, range(150)), "#REF!"], None, "continuous", "'a' '#REF!'"),
-    "a code of whole numbers": ([*map(str, range(150)), "007"], None, "nominal", "numbers, but for '007'"),
+    "a code of whole numbers": ([*map(str, range(150)), "007"], None, "nominal", None),
     "a gap": ([*FIVES, "NA"], None, "continuous", "'NA' (1 cell) taken as missing, as all others are numbers"),
     "text": (["24.01.2025", "1.2.2025"] * 50, "nominal", "nominal", None),
     "whole": ([str(i) for i in range(200)], "continuous", "continuous", None),

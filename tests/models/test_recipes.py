@@ -222,3 +222,8 @@ def test_a_recipe_is_a_value():
     assert len({Trees(), Trees(1), Trees(2)}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         Network().width = 3
+
+
+def test_every_recipe_has_a_name_for_people():
+    unnamed = [r.__name__ for r in RECIPES if not r.name and "label" not in vars(r)]
+    assert not unnamed
