@@ -18,8 +18,13 @@ from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, outside, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
-from discrete_itd.detection.score import FEWEST_TYPICAL, MOST_WEIGHT, Scorer, small_trees
-from discrete_itd.detection.terms import row_scores
+from discrete_itd.detection.score import (
+    FEWEST_TYPICAL,
+    MOST_WEIGHT,
+    Scorer,
+    row_scores,
+    small_trees,
+)
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.notation import part_of_table
@@ -50,7 +55,6 @@ DENSITY_SHARE = 0.9
 # calibration rows that are scored whatever the time, or as many as the false-alarm rate needs: p-values are multiples
 # of 1/257; and rows that are scored at first, in whose time twice as many are then, if it is short
 FEWEST_SCORED, SCORED_AT_FIRST, SHORT = 256, 128, 0.5
-DRAWN_ROWS = 10_000  # from a differentially private model, in place of calibration rows
 SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held out
 
 
@@ -155,9 +159,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     inliers, like forms left at their defaults, p-values are too small. With a share e of anomalies among the
     calibration rows, only :math:`P(p \le \alpha) \le \alpha / (1 - e)` is guaranteed for inliers.
 
-    With ``Forest(epsilon=...)`` thresholds and p-values are private, too: the density is fitted to all rows, and the
-    calibration rows are drawn from it, whatever ``calibration_fraction``. Rates are those of drawn rows: where the
-    model is not right, inliers raise more or fewer alarms. Calibration of a frozen density by rows is not private.
+    A detector keeps the scores of its calibration rows, so it refuses ``Forest(epsilon=...)``: rows are ranked by the
+    density alone, or a frozen one is calibrated on rows that need no privacy.
 
     A missing cell has no surprisal, so rows with many of them score as more typical than complete ones.
 
@@ -257,19 +260,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             density = self._unfitted(seed)
             fraction = self.calibration_fraction
         how: Any = {"sample_weight": sample_weight, "groups": groups}
-        drawn = fraction is not None and private_forest(density.denoiser) is not None
         max_time = None if fraction is None else density.max_time
         words: Words = {}
         rate = self.false_alarm_rate if share is None else share
         least = max(FEWEST_SCORED, math.ceil(1 / rate))
         with fit_progress(max_time, DENSITY_SHARE, FEWEST_TYPICAL + least) as watched:
-            if drawn:  # no row of the table may decide on a threshold
-                density.fit(X, **how)
-                X, fraction, how = (
-                    density.sample(DRAWN_ROWS, random_state=seed, missing="none"),
-                    None,
-                    {},
-                )
             parts = division.divide(X, self, fraction=fraction, seed=seed, **how)
             if parts.source is not None:
                 add_parts(self.given, parts.table, density)
@@ -307,7 +302,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             if (seen == offset).any():
                 offset = thresholds.lowered(offset, scorer.rounding)
             threshold = thresholds.at_offset(row_scores(terms), float(offset))
-        threshold = replace(threshold, contaminated=share is not None, drawn=drawn)
+        threshold = replace(threshold, contaminated=share is not None)
         self._set_fitted(scorer, own, terms, repeats, threshold)
         return self
 
@@ -358,8 +353,12 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         )
         if self.denoiser is not None:
             own.set_params(denoiser=self.denoiser)
-        is_secret = self.random_state is None and private_forest(own.denoiser) is not None
-        if own.random_state is None and not is_secret:
+        if private_forest(own.denoiser) is not None:
+            raise ValueError(
+                "a detector keeps the scores of its calibration rows, which epsilon forbids: fit DiffusionDensity"
+                " alone, whose score_samples ranks rows, or calibrate a FrozenEstimator of it on public rows"
+            )
+        if own.random_state is None:
             own.set_params(random_state=seed)
         return own
 

@@ -155,9 +155,6 @@ class Threshold:
         Whether the calibration rows contain anomalies. The rate is then that of all rows, if anomalies are as frequent
         among new ones: the rate of inliers is lower if anomalies score lower, and otherwise at most 1 / (1 - e) times
         as high, with e the share of anomalies.
-    drawn : bool
-        Whether the calibration rows were drawn from a differentially private model. The rate is then that of drawn
-        rows; it is not known for others.
     group_offsets : tuple of float
         Offsets of the groups that are compared with their own calibration rows, of a detector with ``given``; the other
         numbers are those of all calibration rows together.
@@ -177,7 +174,6 @@ class Threshold:
     alarms_per_day: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
     cost: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
     contaminated: bool = False
-    drawn: bool = False
     group_offsets: tuple[AnyFloat, ...] = ()
     n_new: int = 0
     rate_if_new: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
@@ -198,8 +194,6 @@ class Threshold:
             whose = "inliers"
             if self.contaminated:
                 whose = "the calibration rows, anomalies among them"
-            if self.drawn:
-                whose = "rows drawn from the model"
             text += (
                 f": {percent(self.false_alarm_rate)} of {whose} ({percent(self.low)} to"
                 f" {percent(self.high)}, from {self.n_calibration} calibration rows)"

@@ -323,13 +323,13 @@ class Forest(Recipe):
     With ``epsilon`` the fit is a function of noisy counts and of what you declare. ``column_types`` must list the
     categories, or the edges of bins, of every column; values outside count for a level of their own. Names of columns
     are public, their dtypes are not looked at; the number of rows is private, too: what a model says of it is noisy.
-    Nothing else reads the rows: "held-out" nats, and the calibration rows of a detector are of rows drawn
-    from the private model, so rates of false alarms are those of drawn rows, not guaranteed for others. The noise is
-    drawn by the operating system. With a ``random_state`` it follows from this seed instead, and the model is private
-    only as long as nobody else knows the seed, which the model keeps: a warning says so. Two fits to one table take
-    twice the ``epsilon``, and so does every choice by what an earlier fit gave. Errors and warnings of a fit are for
-    whoever holds the table. The recipe is for a table in memory, alone: not in a list of recipes, as the base of a
-    network, with weights or groups, nor for ``partial_fit``.
+    Nothing else reads the rows: "held-out" nats are of rows drawn from the private model. A detector refuses the
+    recipe, as it keeps the scores of calibration rows. The noise is drawn by the operating system. With a
+    ``random_state`` it follows from this seed instead, and the model is private only as long as nobody else knows the
+    seed, which the model keeps: a warning says so. Two fits to one table take twice the ``epsilon``, and so does every
+    choice by what an earlier fit gave. Errors and warnings of a fit are for whoever holds the table. The recipe is for
+    a table in memory, alone: not in a list of recipes, as the base of a network, with weights or groups, nor for
+    ``partial_fit``.
 
     Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are grown on a
     sample and counted in all rows. Leaves are larger where they would have more than ``MOST_PROBS`` probabilities.

@@ -39,11 +39,7 @@ def detector_card(detector: Any, scorer: Any) -> str:
     """The card of a detector with its ``Scorer``: that of its density, and what its calibration guarantees."""
     model, n_evaluations = scorer.density.model_, scorer.density.n_evaluations
     limits = _limits(model)
-    if model.epsilon is not None:
-        limits.append(
-            "* Rates and p-values are those of rows drawn from the private model, not of rows of the table."
-        )
-    elif len(detector.calibration_scores_):
+    if len(detector.calibration_scores_):
         limits += [
             "* p-values and rates hold for rows that are independent and follow the distribution of the calibration"
             " rows; `drift(X)` tests whether new rows do.",
@@ -143,10 +139,8 @@ def _calibration(detector: Any, given: Sequence[Any], scorer: Any) -> list[str]:
     if len(finite) > 1:
         mean = _plus_minus(-finite.mean(), finite.std(ddof=1) / np.sqrt(len(finite)))
         lines.append(f"* minus the score of a calibration row: {mean} on average")
-    whose = "took no part in the fit"
-    if detector.threshold_.drawn:
-        whose = "were drawn from the model"
-    lines.append(f"* {n:,} calibration rows {whose}; the smallest p-value is {1 / (n + 1):.3g}")
+    least = f"the smallest p-value is {1 / (n + 1):.3g}"
+    lines.append(f"* {n:,} calibration rows took no part in the fit; {least}")
     if given:
         groups = detector.groups()
         lines.append(

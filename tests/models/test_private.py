@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import private
@@ -213,8 +214,7 @@ def test_sampled_outputs_of_neighbours(factor, is_private):
 
 
 @pytest.mark.filterwarnings(WARNS)
-@pytest.mark.parametrize("kind", [DiffusionDensity, DiffusionOutlierDetector])
-def test_a_file_is_a_function_of_the_noisy_counts(monkeypatch, kind):
+def test_a_file_is_a_function_of_the_noisy_counts(monkeypatch):
     """All that a fit leaves, but times, is equal for two tables that have nothing but their noisy counts in common."""
     files = []
     outputs = []
@@ -230,11 +230,9 @@ def test_a_file_is_a_function_of_the_noisy_counts(monkeypatch, kind):
                     return made
 
                 patch.setattr(private, "noisy", kept)
-            density = DiffusionDensity(
+            model = DiffusionDensity(
                 column_types=TYPES, denoiser=Forest(4, epsilon=2.0), random_state=0
-            )
-            model = density if kind is DiffusionDensity else kind(density, random_state=0)
-            model.fit(frame)
+            ).fit(frame)
             assert len(audit.counts) == 2
         state, tensors = flatten(model)
         files.append(str((untimed(state), {k: t.tolist() for k, t in tensors.items()})))
@@ -255,10 +253,6 @@ def test_noise_is_new_in_every_fit_unless_there_is_a_seed():
         return model.score_samples(frame[:20])
 
     assert not np.array_equal(scores(), scores())
-    detector = DiffusionOutlierDetector(
-        DiffusionDensity(column_types=TYPES, denoiser=Forest(epsilon=1.0))
-    )
-    detector.fit(frame)  # gives the density no seed
     with pytest.warns(UserWarning, match="random_state: the model is private only"):
         first = scores(random_state=0)
     with pytest.warns(UserWarning, match="random_state"):
@@ -313,24 +307,28 @@ def test_much_epsilon_is_no_noise():
 
 
 @pytest.mark.filterwarnings(WARNS)
-def test_detector_is_private_and_says_of_what_its_rates_are(tmp_path):
-    frame = table(2000)
-    density = DiffusionDensity(column_types=TYPES, denoiser=Forest(epsilon=5.0))
-    detector = DiffusionOutlierDetector(density, random_state=0).fit(frame)
-    assert "1 % of rows drawn from the model" in str(detector.threshold_)
-    odd = pd.DataFrame({"a": ["x"], "b": [2.0], "v": [4.5]})
-    assert detector.score_samples(odd) < np.quantile(detector.score_samples(frame), 0.02)
-    detector.save(tmp_path / "model")
-    again = DiffusionOutlierDetector.load(tmp_path / "model")
-    assert again.threshold_.drawn
-    assert again.density_.model_.epsilon == 5.0
+def test_a_card_says_of_what_its_numbers_are(tmp_path):
+    density = DiffusionDensity(column_types=TYPES, denoiser=Forest(epsilon=5.0)).fit(table(2000))
+    density.save(tmp_path / "model")
+    again = DiffusionDensity.load(tmp_path / "model")
+    assert again.model_.epsilon == 5.0
     card = again.model_card()
     assert "epsilon 5 for one row" in card
     assert "per drawn row" in card
     assert "the fit:" not in card
-    drawn = again.density_.sample(500, missing="none", random_state=0)
+    drawn = again.sample(500, missing="none", random_state=0)
     assert drawn["a"].isin(["x", "y"]).all()
     assert drawn["b"].dtype == int
+
+
+@pytest.mark.filterwarnings(WARNS)
+def test_a_detector_keeps_scores_of_rows_and_refuses():
+    density = DiffusionDensity(column_types=TYPES, denoiser=Forest(epsilon=5.0))
+    with pytest.raises(ValueError, match="which epsilon forbids: fit DiffusionDensity alone"):
+        DiffusionOutlierDetector(density).fit(table(50))
+    public = table(500, 1)
+    detector = DiffusionOutlierDetector(FrozenEstimator(density.fit(table(500)))).fit(public)
+    assert detector.threshold_.n_calibration == len(public)
 
 
 def refused(match: str, frame=None, error=ValueError, **how):
