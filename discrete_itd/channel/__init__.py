@@ -28,28 +28,24 @@ Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv
 Guo, Shamai, Verdú, "Mutual information and minimum mean-square error in Gaussian channels", 2005.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from discrete_itd.channel.codebook import Codebook, State, Vocabulary
-    from discrete_itd.channel.points import ColumnPoints
-    from discrete_itd.channel.posterior import (
-        CategoricalPosterior,
-        GaussianPosterior,
-        Posterior,
-        VocabularyPosterior,
-    )
-    from discrete_itd.channel.schedules import (
-        CoordinateSchedule,
-        IsotropicSchedule,
-        Quadrature,
-        Schedule,
-        check_schedule,
-        column_ranks,
-        distinct_paths,
-        steps_needed,
-    )
+from discrete_itd.channel.codebook import Codebook, State, Vocabulary
+from discrete_itd.channel.points import ColumnPoints
+from discrete_itd.channel.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    Posterior,
+    VocabularyPosterior,
+)
+from discrete_itd.channel.schedules import (
+    CoordinateSchedule,
+    IsotropicSchedule,
+    Quadrature,
+    Schedule,
+    check_schedule,
+    column_ranks,
+    distinct_paths,
+    steps_needed,
+)
 
 __all__ = [
     "CategoricalPosterior",
@@ -69,18 +65,3 @@ __all__ = [
     "distinct_paths",
     "steps_needed",
 ]
-
-_HOMES = {
-    "codebook": ("Codebook", "State", "Vocabulary"),
-    "points": ("ColumnPoints",),
-    "posterior": ("CategoricalPosterior", "GaussianPosterior", "Posterior", "VocabularyPosterior"),
-}  # of the names that are not of the schedules
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name at its first use: the points of columns do without torch."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = next((home for home, names in _HOMES.items() if name in names), "schedules")
-    globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
-    return globals()[name]

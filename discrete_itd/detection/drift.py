@@ -36,8 +36,7 @@ from torch import Tensor
 
 from discrete_itd.detection.cell_predictions import nats_given_others
 from discrete_itd.detection.outside import many_outside
-from discrete_itd.detection.score import Scorer, scorer_of
-from discrete_itd.detection.terms import DECIMALS
+from discrete_itd.detection.score import DECIMALS, Scorer, scorer_of
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.estimators import DiffusionDensity

@@ -58,7 +58,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from discrete_itd.detection import thresholds
-from discrete_itd.detection.terms import DECIMALS, row_scores
+from discrete_itd.detection.score import DECIMALS, row_scores
 from discrete_itd.storage import files
 from discrete_itd.storage.values import Like, ValueReader, ValueWriter
 from discrete_itd.validation import check_random_state, check_share
