@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from discrete_itd.encoders.notation import NOTATIONS, is_missing, recognise, typ
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.encoders.time_parts import source_of
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.progress import Deadline
 from discrete_itd.storage.stored import card_path
 from discrete_itd.validation import warn
 
@@ -64,11 +64,11 @@ def fit(args: argparse.Namespace) -> int:
         if args.given:
             settings["given"] = [names.get(name, name) for name in args.given]
         model = DiffusionOutlierDetector(model, random_state=args.seed, **settings)
-    start = time.perf_counter()
+    clock = Deadline()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
     with about(args.table):
         model.fit(frame, groups=groups)
-    elapsed = time.perf_counter() - start
+    elapsed = clock.age
     save_whole(args.out, lambda path: model.save(path, card=False))
     card = model.model_card()
     save_whole(

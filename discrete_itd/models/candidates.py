@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +15,7 @@ from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
-from discrete_itd.progress import estimated, stage
+from discrete_itd.progress import Deadline, estimated, stage
 from discrete_itd.training.config import Report
 
 LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: the others are dropped
@@ -206,9 +205,9 @@ class CandidateTable:
         rows = x[torch.arange(TIMED_ROWS, device=x.device) % len(x)]
 
         def score() -> float:
-            start = time.perf_counter()
+            clock = Deadline()
             float(denoiser.log_prob(rows).sum())  # waits for a GPU
-            return time.perf_counter() - start
+            return clock.age
 
         return estimated(score) / len(rows)
 

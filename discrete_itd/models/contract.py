@@ -7,7 +7,6 @@ A :class:`Recipe` fits a denoiser to :class:`TrainingRows` according to a :class
 from __future__ import annotations
 
 import math
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -438,8 +437,8 @@ class FitPlan:
 
 def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
     """Fit a recipe by its plan."""
-    start = time.perf_counter()
+    clock = Deadline()
     made = recipe.fit(rows, plan)
     fitted = made if isinstance(made, Fitted) else Fitted(made)
     fitted.denoiser.eval().requires_grad_(False)
-    return fitted._replace(seconds=time.perf_counter() - start)
+    return fitted._replace(seconds=clock.age)

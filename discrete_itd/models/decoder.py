@@ -23,7 +23,6 @@ arXiv:2209.10584, eqs. (2)-(4).
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -52,7 +51,7 @@ from discrete_itd.models.decoder_network import (
     shifted,
     whitened,
 )
-from discrete_itd.progress import deferred_interrupts
+from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import Run, train
@@ -172,15 +171,14 @@ def seconds_needed(
     marginals: MarginalDenoiser, x: Tensor, x_valid: Tensor, plan: DecoderPlan
 ) -> float:
     """Expected upper bound on the seconds of :func:`fit_decoder` with all its steps, from a few of them."""
-    start = time.perf_counter()
+    clock = Deadline()
     fit = DecoderFit(marginals, x, x_valid, plan, torch.Generator(x.device).manual_seed(0))
     classes, run = fit.seconds_of_classes(), Run(fit.network, *fit.task, loss_at=LatentLoss)
-    prepared = time.perf_counter()
+    prepared = clock.age
     for _ in range(MEASURED_STEPS):
         run.make_step(1.0)  # at all points: most steps have fewer, so it is a bound
-    ended = time.perf_counter()
-    training = (ended - prepared) * fit.training.max_steps / MEASURED_STEPS
-    return ended - start + training + min(training, classes)
+    training = (clock.age - prepared) * fit.training.max_steps / MEASURED_STEPS
+    return clock.age + training + min(training, classes)
 
 
 class LatentLoss:
@@ -278,9 +276,9 @@ class DecoderFit:
 
     def seconds_of_classes(self) -> float:
         """Seconds that the classes are expected to take, from one evaluation."""
-        start = time.perf_counter()
+        clock = Deadline()
         Evaluator(ExactLoss(), self.judged, 0)(self.network)
-        took = (time.perf_counter() - start) * self.n_components / len(self.network.points)
+        took = clock.age * self.n_components / len(self.network.points)
         return seconds_of_rounds(took, min(len(self.x), EM_ROWS), len(self.x_valid))
 
     def train(

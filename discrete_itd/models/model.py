@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from discrete_itd.likelihood import (
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
-from discrete_itd.progress import estimated
+from discrete_itd.progress import Deadline, estimated
 from discrete_itd.storage.files import TIMED
 from discrete_itd.storage.stored import Unbuilt
 from discrete_itd.storage.values import AnyFloat
@@ -112,9 +111,9 @@ class Cost:
 
         def score() -> float:
             model.log_prob(x[:1], TIMED_EVALUATIONS)  # some tables are computed at the first call
-            start = time.perf_counter()
+            clock = Deadline()
             float(model.log_prob(x, TIMED_EVALUATIONS).log_prob.sum())  # waits for a GPU
-            return time.perf_counter() - start
+            return clock.age
 
         microseconds = 1e6 * estimated(score) / len(x)
         if not closed:

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,6 +66,7 @@ from discrete_itd.encoders.streams import (
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.exact import Forest, Independent, Trees
+from discrete_itd.progress import Deadline
 from discrete_itd.training.rows import RowSource
 from discrete_itd.validation import check_weights, warn
 
@@ -346,7 +346,7 @@ def read_table(
     """
     if private is not None:
         return _read_privately(X, estimator, reading, private, seed, sample_weight, groups)
-    start = time.perf_counter()
+    clock = Deadline()
     stream, found, is_frame, polars = as_stream(X), None, True, False
     if stream is None:
         frame, is_frame = read_rows(X, estimator)
@@ -361,7 +361,7 @@ def read_table(
     learn = partial(TableEncoder.fit, **reading)
     if stream is not None and found is not None and not found.is_whole:
         refuse_stream(sample_weight=sample_weight, groups=groups)
-        encoder, seconds = learn(found.columns), time.perf_counter() - start
+        encoder, seconds = learn(found.columns), clock.age
         return ReadTable(StreamedTable(encoder, stream, found, seed, seconds), X, is_frame)
     repeated, units = occurring(sample_weight, groups, len(frame))
     if repeated is not None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -486,13 +485,13 @@ class Measured:
         spread, alarms, worst = Spread(MOST_ROWS), [], []
         self.worst_scores = self.alarm_scores = np.zeros(0)
         for rows in parts:
-            start, estimate = time.perf_counter(), None
+            clock, estimate = Deadline(), None
             if detector is not None:
                 score = detector.score_samples(rows)
             else:
                 estimate = density.log_prob(rows)
                 score = estimate.log_prob
-            self.seconds += time.perf_counter() - start
+            self.seconds += clock.age
             found.append({"score": score})
             if is_known:
                 estimate = estimate or density.log_prob(rows)

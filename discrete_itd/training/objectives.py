@@ -27,7 +27,6 @@ Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014, f
 from __future__ import annotations
 
 import math
-import time
 from typing import NamedTuple, Protocol
 
 import torch
@@ -35,6 +34,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Codebook, Posterior, Quadrature, State, devices
 from discrete_itd.denoisers.base import HUGE, Denoiser
+from discrete_itd.progress import Deadline
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.rows import kept_constants
 
@@ -423,9 +423,9 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 def seconds_of_row(denoiser: Denoiser, x: Tensor, n_rows: int = FEW_ROWS) -> float:
     """Seconds of a denoiser call per row, measured with ``n_rows`` of x (N, C) without known cells."""
     start = State.start(denoiser.codebook, denoiser.codebook.embed(x[:n_rows]), None)
-    began = time.perf_counter()
+    clock = Deadline()
     float(denoiser(*start).mean().sum())  # waits for a GPU
-    return (time.perf_counter() - began) / len(start.y)
+    return clock.age / len(start.y)
 
 
 @torch.no_grad()

@@ -101,6 +101,7 @@ def test_the_interval_of_a_share_covers_it(n, rate):
 # -- what is found ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_the_findings_are_what_the_detector_says():
     detector = reported.detector()
     ordinary, X = reported.table(120, 8), pd.concat([reported.table(30, 9), reported.odd()])
