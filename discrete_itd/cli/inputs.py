@@ -24,7 +24,7 @@ from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.notation import TRUTHS, quoted
 from discrete_itd.encoders.rows import ignored
 from discrete_itd.encoders.table import warn_of_unseen
-from discrete_itd.encoders.unreadable import collected, tell_unreadable
+from discrete_itd.encoders.unreadable import collected
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
 from discrete_itd.validation import warn
@@ -168,9 +168,7 @@ class Reader:
 
     def tell(self) -> None:
         """Warn of unreadable cells, and of columns of which no value was seen in training, in no row that was read."""
-        columns = {c.name: c for c in self._read}
-        hints = {name: columns[name].hint(next(iter(t))) for name, t in self._words.items()}
-        tell_unreadable(self._words, hints)
+        self.model.encoder_.tell_words(self._words)
         for j in np.flatnonzero(~self._any_known & (self._n_present >= SUSPICIOUS_ROWS)):
             warn_of_unseen(self._schema[j], self._dtypes and self._dtypes[j])
 

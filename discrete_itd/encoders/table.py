@@ -32,7 +32,7 @@ from discrete_itd.encoders.inference import (
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.redundant import tell_copies, tell_variants
 from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
-from discrete_itd.encoders.unreadable import tell_unreadable
+from discrete_itd.encoders.unreadable import Words, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
@@ -476,12 +476,16 @@ class TableEncoder:
 
     def tell_unreadable(self, texts: np.ndarray) -> None:
         """Warn of unreadable cells (N, C), see :class:`Cells`."""
-        words, hints = {}, {}
+        words = {}
         for place, own in enumerate(texts.T):
             if counts := Counter(text for text in own.tolist() if text is not None):
-                column = self.source(place)
-                words[column.name], hints[column.name] = counts, column.hint(next(iter(counts)))
-        tell_unreadable(words, hints)
+                words[self.source(place).name] = counts
+        self.tell_words(words)
+
+    def tell_words(self, words: Words) -> None:
+        """Warn of unreadable cells by column, with a hint at what the first of a column may be."""
+        known = (c for c in self.read_columns if c.name in words)
+        tell_unreadable(words, {c.name: c.hint(next(iter(words[c.name]))) for c in known})
 
     def _indicators(self) -> Iterator[tuple[int, int]]:
         """Column and internal column of each indicator."""
