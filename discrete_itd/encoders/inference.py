@@ -282,24 +282,10 @@ def infer_column(
         codec = _fit_categories(seen, kind, spec, is_open)
     else:
         codec, scale = _fit_numbers(seen, kind, spec, dtype)
-    if kind == "nominal" and spec.categories is None:
-        _warn_of_variants(name, codec.categories)
     indicator = (spec.missing or missing) == "category" and seen.n_missing > 0
     counts = seen.n_rows, seen.n_missing
     text = notation, seen.text_dtype
     return Column(name, dtype, codec, *counts, indicator, *scale, *text, na=spec.na)
-
-
-def _warn_of_variants(name: Hashable, categories: Sequence[Scalar]) -> None:
-    """Warn of categories that are one but for upper case and spaces."""
-    alike: dict[str, list[str]] = {}
-    for text in (c for c in categories if isinstance(c, str)):
-        alike.setdefault(" ".join(text.casefold().split()), []).append(text)
-    variants = max(alike.values(), key=len, default=[])
-    if len(variants) > 1:
-        named = ", ".join(quoted(text) for text in variants)
-        what = f"{named} are different categories; write them alike if they mean the same"
-        warn_of_column(name, what, "variants")
 
 
 def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing: str) -> Column:

@@ -465,10 +465,3 @@ def test_many_columns_of_one_kind_have_one_warning():
     assert either.endswith("; likewise 'day 1', 'day 2'")
     assert empty.startswith("column 'gap 0': every cell is missing")
     assert empty.endswith("; likewise 'gap 1', 'gap 2', 'gap 3', 'gap 4', 'gap 5', 2 others")
-
-
-def test_variants_of_a_category_are_noted():
-    frame = pd.DataFrame({"city": ["PARIS", "Paris", "Lyon", "Paris "] * 9})
-    with pytest.warns(UserWarning, match="column 'city': 'PARIS', 'Paris', 'Paris ' are different"):
-        assert len(TableEncoder.fit(frame).schema[0].categories) == 4
-    TableEncoder.fit(frame.replace({"PARIS": "Nice", "Paris ": "Paris"}))  # no warning
