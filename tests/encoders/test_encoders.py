@@ -111,7 +111,9 @@ def frames(draw, makers=DTYPES):
 
 
 quiet = pytest.mark.filterwarnings(
-    "ignore:column .* every cell is missing:UserWarning", "ignore:. unreadable cell:UserWarning"
+    "ignore:column .* every cell is missing:UserWarning",
+    "ignore:column .* are different categories:UserWarning",
+    "ignore:. unreadable cell:UserWarning",
 )
 
 
