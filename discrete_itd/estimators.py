@@ -157,14 +157,14 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         What is fitted. "auto" is the cheapest of several models whose held-out nats are within a standard error of the
         best; ``candidates_`` lists them. "best" takes the time that ``max_time`` allows for the lowest nats. "causal"
         is a network that scores a row by one call, "network" one that conditions on all columns and scores along a
-        path. "independent", "tree", "trees", "bayes_net", "forest", "mixture" (of products) and "decoder" are exact
+        path. "independent", "tree", "bayes_net", "forest" and "mixture" (of products) are exact
         models. "row_mixture", or a list, is a mixture of several. Recipes of :mod:`discrete_itd.recipes` set sizes,
         like ``Causal(n_orders=4)`` or ``[BayesNet(), Mixture(256)]``; ``Forest(epsilon=1.0)`` is differentially
         private.
     max_steps : int, default=6000
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. With 0,
-        "auto" trains neither a network nor a decoder. Steps of a decoder are bounded by its recipe,
-        ``Decoder(max_steps=...)``.
+        "auto" and "best" train neither a network nor a mixture, and "mixture" is refused. Steps of a mixture are
+        bounded by its recipe, ``Mixture(max_steps=...)``.
     max_time : float, optional
         Seconds of the whole fit; of a :class:`DiffusionOutlierDetector`, calibration included, which scores a random
         sample of its calibration rows where time is short: at least 256 and 1 / rate of them. What has no time

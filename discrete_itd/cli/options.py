@@ -16,7 +16,7 @@ from discrete_itd.cli.messages import UserError
 # equal to encoders.NOTATIONS and recipes.NAMES, whose modules import torch
 NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
 DENOISERS = (
-    "auto", "best", "network", "causal", "row_mixture", "independent", "tree", "trees", "mixture", "decoder",
+    "auto", "best", "network", "causal", "row_mixture", "independent", "tree", "mixture",
     "bayes_net", "forest",
 )  # fmt: skip
 
@@ -176,7 +176,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--denoiser", choices=DENOISERS, default="auto", metavar="NAME",
         help="model to fit: auto, the cheapest of several that are as good as the best\n"
         "(the default); best, the lowest nats for --max-time; causal, one network call a\n"
-        "row; network, many calls along paths; tree, trees, mixture, decoder, bayes_net\n"
+        "row; network, many calls along paths; tree, mixture, bayes_net\n"
         "or independent, exact; row_mixture, several of them")
     add("--max-time", type=positive, metavar="S",
         help="maximum seconds of the fit (default: any)")

@@ -12,11 +12,10 @@ another leave less than the smallest float; the last axis of a table is the batc
 
 References
 ----------
-Chow & Liu, "Approximating discrete probability distributions with dependence trees", IEEE Trans. IT 14, 1968; Meilă &
-Jordan, "Learning with mixtures of trees", JMLR 1, 2000. Heckerman, Geiger, Chickering, "Learning Bayesian networks",
-Machine Learning 20, 1995, for the search. Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988; Dechter,
-"Bucket elimination", Artificial Intelligence 113, 1999; Darwiche, "A differential approach to inference in Bayesian
-networks", JACM 50, 2003, for the derivatives.
+Chow & Liu, "Approximating discrete probability distributions with dependence trees", IEEE Trans. IT 14, 1968.
+Heckerman, Geiger, Chickering, "Learning Bayesian networks", Machine Learning 20, 1995, for the search. Pearl,
+"Probabilistic Reasoning in Intelligent Systems", 1988; Dechter, "Bucket elimination", Artificial Intelligence 113,
+1999; Darwiche, "A differential approach to inference in Bayesian networks", JACM 50, 2003, for the derivatives.
 """
 
 from __future__ import annotations
@@ -58,8 +57,6 @@ from discrete_itd.denoisers.marginal import (
     factors_beside,
     fallback_log_prob,
 )
-from discrete_itd.denoisers.mixture import LEAST_GAIN, PATIENCE, MixtureDenoiser, check_fit
-from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.denoisers.structure_search import (
     Counted,
     Search,
@@ -77,7 +74,6 @@ LARGEST = 1 << 24  # the same for a graph that is given
 # nats of the least probability of a table whose messages are products of probabilities: less vanishes in a float
 LEAST_NATS = -60.0
 MOST_LEVELS = 6000  # the largest number whose pairwise counts fit in memory
-START_ROUNDS = 20  # rounds of the mixture of products that initialises a mixture of trees
 MOST_PARENTS = 5
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
 PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
@@ -490,7 +486,10 @@ class BayesNetDenoiser(Denoiser):
         ValueError if the columns have more than ``MOST_LEVELS`` categories together, or there are no rows or no
         pseudo-counts.
         """
-        check_fit(x, 1, pseudo_count)
+        if not len(x) or not pseudo_count > 0:
+            raise ValueError(
+                f"a tree is fitted to at least one row, with a positive pseudo_count; got {len(x)}, {pseudo_count}"
+            )
         book = marginals.codebook
         if book.levels.n_points > MOST_LEVELS:
             raise ValueError(
@@ -500,56 +499,6 @@ class BayesNetDenoiser(Denoiser):
         counts = pair_counts(book, x) if counts is None else counts
         fallback = marginals if len(book.finite) < book.n_columns else None
         return cls(book, *chow_liu(marginals, counts, pseudo_count, penalty), fallback)
-
-
-@torch.no_grad()
-def fit_trees(
-    marginals: MarginalDenoiser,
-    x: Tensor,
-    *,
-    n_components: int,
-    x_valid: Tensor | None = None,
-    generator: torch.Generator,
-    pseudo_count: float = 1.0,
-    n_rounds: int = 30,
-    is_over: Callable[[], bool] = lambda: False,
-) -> RowMixtureDenoiser:
-    """A mixture of ``n_components`` trees of rows ``x`` (N, C) by expectation maximisation.
-
-    Of at most ``n_rounds`` rounds, the one with the best log-likelihood on ``x_valid``, by default ``x``, is kept; the
-    fit ends early after ``PATIENCE`` rounds in a row that improve it by less than ``LEAST_GAIN`` nats per row. Once
-    ``is_over``, checked before each tree, it ends with the best round, or if none is complete, with one tree. Arguments
-    and errors are those of :meth:`BayesNetDenoiser.fit_tree`.
-    """
-    check_fit(x, n_components, pseudo_count)
-    book = marginals.codebook
-    one = BayesNetDenoiser.fit_tree(marginals, x, pseudo_count=pseudo_count)
-    best, best_nats, stale = RowMixtureDenoiser(book, [one], [1.0]), math.inf, 0
-    if n_components == 1 or not len(book.finite):
-        return best
-    start = MixtureDenoiser.fit(
-        marginals, x, n_components=n_components, generator=generator,
-        n_rounds=START_ROUNDS, with_reals=False, is_over=is_over,
-    )  # fmt: skip
-    joint = start.log_joint(x)
-    for _ in range(max(1, n_rounds)):
-        r, trees = torch.softmax(joint, 1), []  # (N, Z)
-        for weight in r.T:
-            if is_over():
-                return best
-            counts = pair_counts(book, x, weight)
-            trees.append(
-                BayesNetDenoiser.fit_tree(marginals, x, pseudo_count=pseudo_count, counts=counts)
-            )
-        model = RowMixtureDenoiser(book, trees, r.sum(0) + 0.5)
-        nats = held_out_nats(model, x if x_valid is None else x_valid)
-        stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
-        if nats < best_nats:
-            best, best_nats = model, nats
-        if stale >= PATIENCE:
-            break
-        joint = model.log_joint(x)
-    return best
 
 
 Factor = tuple[tuple[int, ...], Tensor]  # columns, and a table (K of each, B or 1) of logarithms

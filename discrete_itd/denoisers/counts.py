@@ -65,14 +65,13 @@ def indicators(book: Codebook, x: Tensor) -> Tensor:
     return out.scatter_(1, book.level_of(x), 1.0)[:, :-1]
 
 
-def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Number of rows ``x`` (N, C), weighted by (N,), with each pair of levels: (T, T), float64."""
+def pair_counts(book: Codebook, x: Tensor) -> Tensor:
+    """Number of rows ``x`` (N, C) with each pair of levels: (T, T), float64."""
     n = book.levels.n_points
     counts = torch.zeros(n, n, dtype=torch.float64, device=x.device)
-    for i, rows in enumerate(x.split(ROWS)):
+    for rows in x.split(ROWS):
         ones = indicators(book, rows)
-        w = 1.0 if weight is None else weight[i * ROWS : (i + 1) * ROWS, None].to(ones)
-        counts += ((ones * w).T @ ones).double()
+        counts += (ones.T @ ones).double()
     return counts
 
 

@@ -1,4 +1,4 @@
-r"""Mixtures of products (latent class models): exact denoisers, fitted by expectation maximisation.
+r"""Mixtures of products (latent class models): exact denoisers, refined by expectation maximisation.
 
 Given a hidden class z the columns are independent. With :math:`L_{jk} = e^{\ell_{jk}}` the evidence (2) and
 :math:`m_{zj} = \sum_k p_{zjk} L_{jk}` the mass that class z leaves to column j,
@@ -10,8 +10,7 @@ another given the class (:class:`~discrete_itd.denoisers.gaussian.DenseGaussians
 
 References
 ----------
-Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, JRSS B 39, 1977, for the fit; Cappé
-& Moulines, "On-line expectation-maximization", JRSS B 71, 2009, for the fit of large tables by parts.
+Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, JRSS B 39, 1977, for :func:`refine`.
 """
 
 from __future__ import annotations
@@ -51,8 +50,6 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.gaussian import DenseGaussians, cholesky, outer
 from discrete_itd.denoisers.marginal import (
-    FINEST_SD,
-    PRIOR_ROWS,
     MarginalDenoiser,
     beside_fallback,
     fallback_log_prob,
@@ -62,12 +59,7 @@ from discrete_itd.denoisers.marginal import (
 CACHED = 1 << 19  # rows times classes that stay in a cache
 # rows times classes or levels of one batch, times columns where each has numbers of its own: more leave the cache
 CELLS = 1 << 20
-EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
-# a class starts as this share of one row of the table, the remainder being the marginals
-START_SHARE = 0.3
-PATIENCE = 3  # evaluations in a row without improvement before a fit ends
-LOOK_ROUNDS = 4  # rounds between two evaluations on held-out rows
-LEAST_GAIN = 1e-3  # nats per row that count as an improvement
+LEAST_GAIN = 1e-3  # nats per row by which a round must improve, or it is the last
 # continuous columns that may depend on one another in a class: the work of a step grows with their square
 MOST_DEPENDENT = 32
 KEPT_ROWS = (1.0, 4.0, 16.0, 64.0)  # candidate numbers of prior rows of each class
@@ -511,99 +503,6 @@ class MixtureDenoiser(Denoiser):
             out[rows, j] = values
         return out.unflatten(0, (len(x), n_draws))
 
-    @classmethod
-    @torch.no_grad()
-    def fit(
-        cls,
-        marginals: MarginalDenoiser,
-        x: Tensor,
-        *,
-        n_components: int,
-        x_valid: Tensor | None = None,
-        generator: torch.Generator,
-        pseudo_count: float = 1.0,
-        n_rounds: int = 100,
-        with_reals: bool = True,
-        draw: Callable[[], Tensor] | None = None,
-        is_over: Callable[[], bool] = lambda: False,
-    ) -> MixtureDenoiser:
-        """A mixture fitted to rows ``x`` (N, C) by expectation maximisation, in at most ``n_rounds`` rounds.
-
-        Parameters
-        ----------
-        marginals : MarginalDenoiser
-            Independent columns of the same rows: start of the classes, and prior of ``pseudo_count`` rows for each.
-        x_valid : Tensor, shape (N', C), optional
-            Held-out rows, evaluated every ``LOOK_ROUNDS`` rounds; the best evaluated round is kept, or the last one if
-            it is better. The fit ends after ``PATIENCE`` evaluations in a row without ``LEAST_GAIN`` nats per row.
-        generator : torch.Generator
-            On the device of the rows.
-        with_reals : bool
-            Whether continuous columns depend on the class; else they are those of ``marginals``.
-        draw : callable, optional
-            The rows of each round, (n, C); by default all of ``x``, or a sample of ``EM_ROWS`` if there are more.
-        is_over : callable
-            Whether the fit must end; checked before each round but the first.
-        """
-        check_fit(x, n_components, pseudo_count)
-        book = marginals.codebook
-        with_reals = with_reals and len(book.reals) > 0
-        needs_fallback = book.vocabularies or (len(book.reals) and not with_reals)
-        fallback = marginals if needs_fallback else None
-
-        def made(weights: Tensor, probs: Tensor, mean: Tensor, var: Tensor) -> MixtureDenoiser:
-            own = (mean, var) if with_reals else (None, None)
-            return cls(book, weights, probs, *own, fallback)
-
-        prior = marginals.log_probs.exp()
-        pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
-        ones = indicators(book, x[pick])
-        there = book.levels.per_level(book.levels.sum(ones))
-        probs = torch.where(there > 0, (1 - START_SHARE) * prior + START_SHARE * ones, prior)
-        weights = torch.full((n_components,), 1 / n_components, device=x.device).to(probs)
-        cells = x[:, book.reals].double()
-        middle = cells.nanmean(0).nan_to_num(0.0)
-        total = (cells - middle).square().nanmean(0).nan_to_num(0.25).clamp_min(FINEST_SD**2)
-        mean = torch.where(cells[pick].isnan(), middle, cells[pick])
-        prior_var = total / min(n_components, 16)
-        var = total.expand_as(mean) / 4
-
-        def some() -> Tensor:
-            return x[torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)]
-
-        if draw is None and len(x) > EM_ROWS:
-            draw = some
-        model = best = made(weights, probs, mean, var)
-        best_nats, stale = math.inf, 0
-        sums: Sums | None = None
-        for i in range(n_rounds):
-            if x_valid is not None and i and i % LOOK_ROUNDS == 0:
-                nats = held_out_nats(model, x_valid)
-                stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
-                if nats < best_nats:
-                    best, best_nats = model, nats
-                if stale >= PATIENCE:
-                    break
-            if i and is_over():
-                break
-            new = expected_sums(model, x if draw is None else draw())
-            if draw is not None and sums is not None:
-                rate = (i + 1.0) ** -0.7
-                new = Sums(*((1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)))
-            sums = new
-            mass, counts, first, second, present = sums
-            weights = mass + 0.5
-            probs = smoothed(book.levels, counts, prior, pseudo_count)
-            few = lacking(present)
-            mean = (first + (0.5 + few) * middle) / (present + 0.5 + few)
-            square = second - 2 * mean * first + mean.square() * present
-            var = (square + (PRIOR_ROWS + few) * prior_var) / (present + PRIOR_ROWS + few)
-            var = var.clamp_min(FINEST_SD**2)
-            model = made(weights, probs, mean, var)
-        if x_valid is None or held_out_nats(model, x_valid) < best_nats:
-            return model
-        return best
-
 
 def _by_level(log_probs: Tensor) -> Tensor:
     """Log-probabilities (Z, T) by level, then those of a missing cell: (T + 1, Z)."""
@@ -676,16 +575,6 @@ def smoothed(levels: Levels, counts: Tensor, prior: Tensor, rows: float) -> Tens
     return (counts + rows_of_prior * prior) / (seen + rows_of_prior)
 
 
-def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:
-    """Raise a ValueError if there are no rows, no classes or no pseudo-counts."""
-    if not len(x):
-        raise ValueError("a mixture is fitted to at least one row")
-    if n_components < 1 or not pseudo_count > 0:
-        raise ValueError(
-            f"n_components and pseudo_count must be positive, got {n_components}, {pseudo_count}"
-        )
-
-
 @torch.no_grad()
 def refine(
     model: MixtureDenoiser,
@@ -722,25 +611,6 @@ def refine(
             break
         tried, needed = tried[i : i + 1], clock() - start
     return best
-
-
-def with_dependent_numbers(
-    model: MixtureDenoiser,
-    x: Tensor,
-    x_valid: Tensor,
-    *,
-    left: Callable[[], float] = lambda: math.inf,
-) -> MixtureDenoiser:
-    """Make the continuous columns of a mixture of products depend on one another in every class, and refine it.
-
-    Not worse on the held-out rows, see :func:`refine`. Unchanged unless there are two to ``MOST_DEPENDENT`` of them.
-    """
-    if not model.own_reals or not 1 < model.means.shape[1] <= MOST_DEPENDENT:
-        return model
-    weights, probs = model.log_weights.exp(), model.log_probs.exp()
-    own = {"mean": model.means, "chol": torch.diag_embed(model.var.sqrt())}
-    start = MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)
-    return refine(start, x, x_valid, left=left)
 
 
 def round_seconds(evaluation: float, n: int, n_valid: int) -> float:

@@ -317,10 +317,9 @@ def chow_liu(
 ) -> tuple[list[tuple[int, ...]], list[Tensor]]:
     """The forest of most mutual information: parents of each column, and tables (K of the parent, K) or (K,).
 
-    ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.counts.pair_counts` of rows that may have weights, to which
-    ``pseudo_count`` rows of independent columns are added. ``penalty`` is the nats by which each parameter of an edge
-    lowers its gain: 0 is Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges
-    without gain.
+    ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.counts.pair_counts` of rows, to which ``pseudo_count`` rows
+    of independent columns are added. ``penalty`` is the nats by which each parameter of an edge lowers its gain: 0 is
+    Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges without gain.
     """
     levels = marginals.codebook.levels
     column, prior = levels.level_column, marginals.log_probs.exp().double()

@@ -11,16 +11,14 @@ from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.exact import (
     EXACT,
     BayesNet,
-    Decoder,
     Forest,
     Mixture,
-    Trees,
     affordable_bases,
 )
 from discrete_itd.models.networks import (
     MOST_ORDERS,
     NETWORK_SHARE,
-    QUICK_DECODER,
+    QUICK_MIXTURE,
     Causal,
     Network,
 )
@@ -29,13 +27,13 @@ from discrete_itd.progress import deferred_interrupts
 MOST_MEMBERS = 64
 # the networks of the best mixture: members that err differently are worth more
 VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
-LARGE_DECODER = Decoder(8192)
+LARGE_MIXTURE = Mixture(8192)
 # of several depths, grown apart: they err differently
 FORESTS = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
-# of the time that is left, what an exact base and a decoder may take: the remainder is for causal networks
-BASE_SHARE, DECODER_SHARE = 0.3, 0.25
-# of a fit without max_time, about, when the decoder of "best" is there, or the causal network of "auto"
-DECODER_DONE, NETWORK_DONE = 0.15, 0.85
+# of the time that is left, what an exact base and a mixture may take: the remainder is for causal networks
+BASE_SHARE, MIXTURE_SHARE = 0.3, 0.25
+# of a fit without max_time, about, when the mixture of "best" is there, or the causal network of "auto"
+MIXTURE_DONE, NETWORK_DONE = 0.15, 0.85
 FEWEST_ORDERS = 8  # of them, unless the time is over before
 LEAST_GAIN = 1e-3  # nats per held-out row that the last one of more must have gained
 
@@ -69,7 +67,7 @@ class RowMixture(Recipe):
         Each of a denoiser with a closed form. Those that get no weight are left out.
     """
 
-    members: tuple[Any, ...] = (Causal(2), Mixture(), BayesNet())
+    members: tuple[Any, ...] = (Causal(2), "mixture", BayesNet())
     trains = True
     name = "mixture of rows"
 
@@ -91,11 +89,11 @@ class Auto(Recipe):
     """The cheapest of several models whose held-out nats are within one paired standard error of the best.
 
     Candidates are the exact models that a network can correct, a forest (11), a causal network (8) on the best of the
-    first, a decoder mixture (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a
+    first, a mixture of products (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a
     :class:`Network`, unless what follows the fit, like calibration, would have no time to score rows by it. With
     ``max_steps=0`` no network is trained, nor for a table with so many levels that it would be huge. Where ``max_time``
-    is short, the causal network may take three quarters of the remaining time, or all that a decoder is not expected to
-    need; the decoder has the rest. Models without time for enough steps to be evaluated are not begun.
+    is short, the causal network may take three quarters of the remaining time, or all that a mixture is not expected to
+    need; the mixture has the rest. Models without time for enough steps to be evaluated are not begun.
     """
 
     trains = True
@@ -112,10 +110,10 @@ class Auto(Recipe):
         if plan.training.max_steps:
             if Causal().is_affordable(rows):
                 # models on which nothing else depends come last, and have all the remaining time
-                own = plan.before(NETWORK_SHARE, lambda: QUICK_DECODER.seconds_needed(rows))
-                own = replace(own, span=(0.0, NETWORK_DONE), is_beside_decoder=True)
+                own = plan.before(NETWORK_SHARE, lambda: QUICK_MIXTURE.seconds_needed(rows))
+                own = replace(own, span=(0.0, NETWORK_DONE), is_beside_mixture=True)
                 table.fit_in_time(Causal(), own)
-            table.fit_in_time(QUICK_DECODER, replace(plan, span=(NETWORK_DONE, 1.0)))
+            table.fit_in_time(QUICK_MIXTURE, replace(plan, span=(NETWORK_DONE, 1.0)))
         with deferred_interrupts(plan.run.interrupt):
             table.add_mixtures()
             return table.settle(plan, table.cheapest())
@@ -150,12 +148,12 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         table = CandidateTable(rows)
-        bases = affordable_bases(rows, BayesNet())
-        several = [Trees(8)] if Trees() in bases else []
-        for member in (*bases, *several, *FORESTS, Mixture()):
+        for member in (*affordable_bases(rows, BayesNet()), *FORESTS):
             table.fit_in_time(member, plan.within(BASE_SHARE))
-        table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
-        later = replace(plan, span=(DECODER_DONE, 1.0), is_beside_decoder=True)
+        if plan.training.max_steps:
+            own = plan.within(MIXTURE_SHARE, (0.0, MIXTURE_DONE))
+            table.fit_in_time(LARGE_MIXTURE, own)
+        later = replace(plan, span=(MIXTURE_DONE, 1.0), is_beside_mixture=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         n = self.count_networks() if trains else 0
         networks: list[tuple[Recipe, CandidateModel]] = []
@@ -223,8 +221,8 @@ def recipe(denoiser: Any) -> Recipe:
 
     Examples
     --------
-    >>> recipe("trees"), recipe(["tree", "bayes_net"]).members
-    (Trees(n_components=8), (Trees(n_components=1), BayesNet(most_table=1024)))
+    >>> recipe("tree"), recipe(["tree", "bayes_net"]).members
+    (Tree(), (Tree(), BayesNet(most_table=1024)))
     """
     if isinstance(denoiser, str) and denoiser not in NAMES:
         raise ValueError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")

@@ -94,7 +94,7 @@ class Recipe(Protocol):
         """The denoiser that a network is to correct: its continuous columns must be those of ``rows.marginals``."""
         if self.mixes_reals and len(rows.codebook.reals):
             raise ValueError(
-                f"base: a {self.label} of continuous columns cannot be corrected by a network; take 'mixture'"
+                f"base: a {self.label} of continuous columns cannot be corrected by a network; take 'bayes_net'"
             )
         base = self.fit(rows, plan)
         if not isinstance(base, Denoiser) or not base.exact:
@@ -329,8 +329,8 @@ class FitPlan:
         Of this recipe.
     span : tuple of float
         The part of the whole fit's progress that is this recipe's.
-    is_beside_decoder : bool
-        Whether a decoder is another candidate, so that this recipe need not fit one as a companion.
+    is_beside_mixture : bool
+        Whether a mixture is another candidate, so that this recipe need not fit one as a companion.
     is_hopeless : callable
         Whether a model with given code lengths (n,) of the first held-out rows would have no weight. A training ends if
         this holds for a model that gained as much again as it did until now.
@@ -344,7 +344,7 @@ class FitPlan:
     run: SharedRun = field(default_factory=SharedRun)
     deadline: Deadline = field(default_factory=Deadline)
     span: tuple[float, float] = (0.0, 1.0)
-    is_beside_decoder: bool = False
+    is_beside_mixture: bool = False
     is_hopeless: Callable[[Tensor], bool] = lambda nats: False  # noqa: ARG005
 
     @property

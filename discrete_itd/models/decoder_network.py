@@ -1,6 +1,6 @@
 """The network of a decoder mixture: points of a latent space to distributions of the columns.
 
-It is fitted by :mod:`discrete_itd.models.decoder`.
+It is fitted by :mod:`discrete_itd.models.mixture_fit`.
 
 References
 ----------

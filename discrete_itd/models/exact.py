@@ -1,7 +1,7 @@
 """Recipes of exact denoisers, and the base that a network corrects.
 
-One-hot groups are found and, in trees, mixtures and Bayesian networks, merged into one categorical column where this
-improves the held-out log-likelihood. A mixture with merged columns leaves continuous columns independent.
+One-hot groups are found and, in trees and Bayesian networks, merged into one categorical column where this improves the
+held-out log-likelihood.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, cast
 
-import torch
-
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     Denoiser,
@@ -21,22 +19,19 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     MixtureDenoiser,
 )
-from discrete_itd.denoisers.bayes_net import MOST_LEVELS, fit_trees
+from discrete_itd.denoisers.bayes_net import MOST_LEVELS
 from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.denoisers.mixture import EM_ROWS, with_dependent_numbers
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.models.growing_trees import grow
+from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture, seconds_needed
 from discrete_itd.progress import Deadline, estimated
 from discrete_itd.validation import check_positive, check_real
 
 MOST_COMPONENTS = 1 << 14
-EM_ROUNDS = 100  # of a mixture of products, at most
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
 PENALTY = 2.0  # nats for each parameter of a tree's edges: twice Akaike's
-FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
 # of a forest: rows of a leaf, and pseudo-counts of the distribution in the node above
 FEWEST_ROWS = 5
 ABOVE = (4.0, 1.0, 16.0)
@@ -66,32 +61,22 @@ class Independent(Recipe):
 
 
 @dataclass(frozen=True)
-class Trees(Recipe):
-    """A Chow-Liu tree, or a mixture of trees, over the category columns; exact.
+class Tree(Recipe):
+    """A Chow-Liu tree over the category columns, without edges that do not pay for their parameters; exact.
 
-    A tree is a Bayesian network in which no column has two parents. A single one lacks edges that do not pay for their
-    parameters. Continuous and high-cardinality columns are independent of all others.
-
-    Parameters
-    ----------
-    n_components : int
-        Number of trees. The pseudo-count of a single tree is chosen by held-out rows.
+    It is a Bayesian network in which no column has two parents. Held-out rows choose its pseudo-count. Continuous and
+    high-cardinality columns are independent of all others.
     """
 
-    n_components: int = 1
     exact = True
-    bounds: ClassVar = {"n_components": (1, MOST_COMPONENTS)}
+    name = "tree"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        def best(is_over: Clock) -> Denoiser:
-            return rows.best(partial(self.candidates, is_over=is_over))
-
         left = math.inf if rows.has(self) else plan.time_left
-        is_single = self.n_components == 1  # several end with the time
-        if is_single and left < math.inf and estimated(lambda: self.seconds_needed(rows)) > left:
+        if left < math.inf and estimated(lambda: self.seconds_needed(rows)) > left:
             plan.run.left_out.append(self.label)
             return rows.marginals
-        return rows.fit_once(self, plan, f"the fit of {self.label}", best)
+        return rows.fit_once(self, plan, "the fit of a tree", lambda _: rows.best(self.candidates))
 
     def seconds_needed(self, rows: TrainingRows) -> float:
         """Seconds of a fit to all rows and, perhaps, to merged ones, by that of a single tree to a few."""
@@ -104,111 +89,22 @@ class Trees(Recipe):
         of_tree = deadline.age - counted
         return 2 * (counted * rows.n_rows / len(x) + len(PSEUDO_COUNTS) * of_tree)
 
-    def candidates(self, rows: TrainingRows, is_over: Clock) -> Iterator[Denoiser]:
+    def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
         if not len(rows.codebook.finite):
             yield rows.marginals
-        elif self.n_components == 1:
-            counts = rows.source.pair_counts(rows.codebook)
-            for a in PSEUDO_COUNTS:
-                yield BayesNetDenoiser.fit_tree(
-                    rows.marginals, rows.x, pseudo_count=a, counts=counts, penalty=PENALTY
-                )
-        else:
-            yield fit_trees(
-                rows.marginals,
-                rows.x,
-                n_components=min(self.n_components, len(rows.x)),
-                x_valid=rows.x_valid,
-                generator=rows.generator,
-                is_over=is_over,
+            return
+        counts = rows.source.pair_counts(rows.codebook)
+        for a in PSEUDO_COUNTS:
+            yield BayesNetDenoiser.fit_tree(
+                rows.marginals, rows.x, pseudo_count=a, counts=counts, penalty=PENALTY
             )
-
-    @property
-    def label(self) -> str:
-        return "tree" if self.n_components == 1 else f"{self.n_components} trees"
 
 
 @dataclass(frozen=True)
 class Mixture(Recipe):
-    """A mixture of products (latent classes); exact.
-
-    Two to 32 continuous columns depend on one another in every class, so that a number may follow from others.
-
-    Parameters
-    ----------
-    n_components : int, optional
-        Latent classes. By default held-out rows choose among 16, 64, 256 and 1024, as far as there are four rows for
-        each class: larger numbers are tried as long as they improve.
-    """
-
-    n_components: int | None = None
-    exact = True
-    bounds: ClassVar = {"n_components": (1, MOST_COMPONENTS)}
-
-    def fit(self, rows: TrainingRows, plan: FitPlan, *, with_reals: bool = True) -> Denoiser:
-        def best(is_over: Clock) -> Denoiser:
-            return rows.best(partial(self.candidates, with_reals=with_reals, is_over=is_over))
-
-        key = self if with_reals else (self, "base")
-        return rows.fit_once(key, plan, f"the fit of a {self.label}", best)
-
-    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """A mixture in which continuous columns are independent."""
-        return self.fit(rows, plan, with_reals=not len(rows.codebook.reals))
-
-    def candidates(
-        self, rows: TrainingRows, *, with_reals: bool, is_over: Clock
-    ) -> Iterator[MixtureDenoiser]:
-        """Mixtures with different numbers of classes, of which continuous columns depend only ``with_reals``."""
-
-        def mixture(n: int) -> MixtureDenoiser:
-            draw = None
-            if rows.stream is not None:
-                draw = rows.stream.batches(EM_ROWS, rows.generator, EM_ROUNDS).__next__
-            fitted = MixtureDenoiser.fit(
-                rows.marginals,
-                rows.x,
-                n_components=n,
-                x_valid=rows.x_valid,
-                generator=rows.generator,
-                n_rounds=EM_ROUNDS,
-                with_reals=with_reals,
-                draw=draw,
-                is_over=is_over,
-            )
-
-            def left() -> float:
-                return 0.0 if is_over() else math.inf
-
-            x = rows.x
-            if len(x) > EM_ROWS:
-                x = x[torch.randperm(len(x), generator=rows.generator, device=x.device)[:EM_ROWS]]
-            return with_dependent_numbers(fitted, x, rows.x_valid, left=left)
-
-        if self.n_components is not None:
-            yield mixture(self.n_components)
-            return
-        best = rows.held_out_nats(first := mixture(FEWEST_CLASSES))
-        yield first
-        n = FEWEST_CLASSES * CLASS_FACTOR
-        while n <= min(MOST_CLASSES, rows.n_rows // 4) and not is_over():
-            larger = mixture(n)
-            yield larger
-            nats = rows.held_out_nats(larger)
-            if nats >= best:
-                break
-            best, n = nats, n * CLASS_FACTOR
-
-    @property
-    def label(self) -> str:
-        return "mixture" if self.n_components is None else f"mixture of {self.n_components}"
-
-
-@dataclass(frozen=True)
-class Decoder(Recipe):
     """A mixture of products whose classes a network decodes from points of a latent space (9); exact.
 
-    Continuous columns depend on one another as in :class:`Mixture`.
+    Two to 32 continuous columns depend on one another in every class, so that a number may follow from others.
 
     Parameters
     ----------
@@ -223,14 +119,14 @@ class Decoder(Recipe):
     n_points: int = 2048
     max_steps: int = 2000
     exact = mixes_reals = True
-    name = "decoder"
+    name = "mixture"
     bounds: ClassVar = {
         **dict.fromkeys(("n_components", "n_latent", "n_points"), (1, MOST_COMPONENTS)),
-        "max_steps": (0, math.inf),
+        "max_steps": (1, math.inf),
     }
 
-    def plan(self) -> DecoderPlan:
-        return DecoderPlan(
+    def plan(self) -> MixturePlan:
+        return MixturePlan(
             n_latent=self.n_latent,
             n_points=self.n_points,
             n_components=self.n_components,
@@ -244,10 +140,15 @@ class Decoder(Recipe):
         return seconds_needed(rows.marginals, rows.x, rows.x_valid, self.plan())
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        if not plan.training.max_steps:
+            raise ValueError(
+                "max_steps=0: the classes of a mixture are decoded by a network, which takes training; allow steps, or"
+                " take 'bayes_net' or 'forest'"
+            )
         return rows.once(self, lambda: self._fitted(rows, plan))
 
     def _fitted(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
-        denoiser, report = fit_decoder(
+        denoiser, report = fit_mixture(
             rows.marginals,
             rows.x,
             rows.x_valid,
@@ -259,7 +160,7 @@ class Decoder(Recipe):
             is_hopeless=plan.is_hopeless,
         )
         if report is not None:
-            plan.note_end(report, "decoder")
+            plan.note_end(report, "mixture")
         return denoiser
 
 
@@ -267,7 +168,7 @@ class Decoder(Recipe):
 class BayesNet(Recipe):
     """A Bayesian network found by hill climbing, over the category columns; exact.
 
-    Continuous and high-cardinality columns are independent of all others, as in :class:`Trees`.
+    Continuous and high-cardinality columns are independent of all others, as in :class:`Tree`.
 
     Parameters
     ----------
@@ -437,10 +338,8 @@ class Forest(Recipe):
 
 EXACT: dict[str, Recipe] = {
     "independent": Independent(),
-    "tree": Trees(),
-    "trees": Trees(8),
+    "tree": Tree(),
     "mixture": Mixture(),
-    "decoder": Decoder(),
     "bayes_net": BayesNet(),
     "forest": Forest(),
 }
@@ -486,5 +385,5 @@ def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:
     if levels.n_columns < 2 or levels.n_points > MOST_LEVELS or n_table > TREE_TABLE:
         return [Independent()]
     if levels.n_columns > BASE_COLUMNS:
-        return [Independent(), Trees()]
-    return [Independent(), Trees(), net]
+        return [Independent(), Tree()]
+    return [Independent(), Tree(), net]

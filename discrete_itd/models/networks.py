@@ -24,7 +24,7 @@ from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
 from discrete_itd.models.exact import (
     BayesNet,
-    Decoder,
+    Mixture,
     affordable_bases,
     choose_base,
     exact_base,
@@ -48,8 +48,8 @@ LEAST_WEIGHT = 1e-6  # of an order in a mixture of several
 # of the time that is left, what scores along paths may take after the fit of a network that "auto" trains; and rows on
 # which the time of a denoiser call is measured
 SCORING_SHARE, TIMED_ROWS = 0.5, 64
-QUICK_DECODER = Decoder(2048, n_points=1024, max_steps=400)
-NETWORK_SHARE = 0.75  # of the time that is left, or all that a decoder after it does not need
+QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
+NETWORK_SHARE = 0.75  # of the time that is left, or all that a mixture after it does not need
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
 CAUSAL = {
     "batch_size": 256,
@@ -152,7 +152,7 @@ class Causal(Recipe):
     Where cells are missing, a network may be worse than the base that it corrects: then the model is the mixture of
     rows (10) of both. A network conditions each column on those before it only. Other conditional distributions, like
     imputation, need an exact denoiser of the same rows beside it: the base or, with continuous columns, the mixture of
-    rows (10) of it and a decoder mixture.
+    rows (10) of it and a :class:`Mixture`.
     """
 
     n_orders: int = 1
@@ -166,8 +166,8 @@ class Causal(Recipe):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
         own = plan
-        if asks_decoder(rows, plan):
-            own = plan.before(NETWORK_SHARE, lambda: QUICK_DECODER.seconds_needed(rows))
+        if asks_mixture(rows, plan):
+            own = plan.before(NETWORK_SHARE, lambda: QUICK_MIXTURE.seconds_needed(rows))
         fitted = self.trained(base, rows, own)
         answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
         return fitted._replace(companion=answers)
@@ -295,14 +295,14 @@ def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoi
     return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(LEAST_WEIGHT), main=1)
 
 
-def asks_decoder(rows: TrainingRows, plan: FitPlan) -> bool:
-    """Whether a causal network needs a decoder as companion, because continuous columns are independent in a base."""
-    return len(rows.codebook.reals) > 0 and not plan.is_beside_decoder
+def asks_mixture(rows: TrainingRows, plan: FitPlan) -> bool:
+    """Whether a causal network needs a mixture as companion, because continuous columns are independent in a base."""
+    return bool(len(rows.codebook.reals) and plan.training.max_steps and not plan.is_beside_mixture)
 
 
 def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser for conditionals that a causal one lacks: from the base and, for numbers, a decoder."""
-    if plan.is_beside_decoder or plan.run.interrupted:
+    """The exact denoiser for conditionals that a causal one lacks: from the base and, for numbers, a mixture."""
+    if plan.is_beside_mixture or plan.run.interrupted:
         return base
 
     def named(fit: Callable[[TrainingRows, FitPlan], Denoiser]) -> CandidateModel:
@@ -310,9 +310,9 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         return CandidateModel(type(d).__name__, d, rows.held_out(d), 0.0)
 
     parts = [named(lambda *_: base)]
-    if asks_decoder(rows, plan):
-        decoder = rows.attempt(QUICK_DECODER, "decoder", lambda: named(QUICK_DECODER.fit))
-        parts += [decoder] if decoder is not None else []
+    if asks_mixture(rows, plan):
+        mixture = rows.attempt(QUICK_MIXTURE, "mixture", lambda: named(QUICK_MIXTURE.fit))
+        parts += [mixture] if mixture is not None else []
     return CandidateTable(rows).companion(parts)
 
 

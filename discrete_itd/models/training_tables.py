@@ -18,7 +18,7 @@ that needs fewer rows than there are reads all of the table, but takes only some
 | categories, marginals, a single tree, tables of a Bayesian network | counts of all rows |
 | networks, mixtures of products | batches of all rows |
 | scales, bins, grids of times, mixtures of Gaussians | the sample |
-| graph of a Bayesian network, several trees, decoder mixtures | the sample |
+| graph of a Bayesian network, mixtures | the sample |
 | weights and one-hot groups | the sample |
 
 A stream that is not longer than the sample is read into memory. Where ``max_time`` leaves no time for several passes,
@@ -65,7 +65,7 @@ from discrete_itd.encoders.streams import (
 )
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
-from discrete_itd.models.exact import Forest, Independent, Trees
+from discrete_itd.models.exact import Forest, Independent, Tree
 from discrete_itd.progress import Deadline
 from discrete_itd.training.rows import RowSource
 from discrete_itd.validation import check_weights, warn
@@ -88,7 +88,7 @@ DRAWN_ROWS = 2000  # from a private model, in place of rows to fit, and of held-
 NARROWEST = math.log(
     math.sqrt(2 * math.pi) * NARROWEST_SD
 )  # log-inverse of the largest density of a class
-ADDITIVE = (Independent(), Trees())  # fitted from counts of cells and pairs alone
+ADDITIVE = (Independent(), Tree())  # fitted from counts of cells and pairs alone
 
 
 def rows_to_fit(
@@ -245,7 +245,7 @@ class CountedTable:
             self.encoder.tell_unreadable(unreadable)
 
     def _counted(self, x: Tensor, parts: tuple[Tensor, ...]) -> ForestCounts:
-        """Trees grown on rows ``x`` (N, C), with the counts of some parts."""
+        """Tree grown on rows ``x`` (N, C), with the counts of some parts."""
         assert self._forest is not None
         marginals = MarginalDenoiser.fit(self._book, x)
         source = cast(RowSource, CountedRows(len(x), self._pairs, parts))

@@ -32,9 +32,7 @@ DENSITIES: dict[str, Any] = {
     for name in (
         "independent",
         "tree",
-        "trees",
         "mixture",
-        "decoder",
         "bayes_net",
         "forest",
         "causal",

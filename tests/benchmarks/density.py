@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.recipes import Auto, BayesNet, Best, Mixture, Network, Recipe, Trees
+from discrete_itd.recipes import Auto, BayesNet, Best, Mixture, Network, Recipe, Tree
 from tests.benchmarks import tables
 from tests.benchmarks.density_peers import PEERS, Skipped
 from tests.benchmarks.tables import (
@@ -34,12 +34,11 @@ from tests.benchmarks.tables import (
 )
 
 # ours: the recipe, and whether it is trained, so that the time is given to it
-EXACT = Trees | Mixture | BayesNet
+EXACT = Tree | Mixture | BayesNet
 OURS: dict[str, Recipe] = {
     "default": Auto(),
     "best": Best(),
-    "tree (ours)": Trees(),
-    "16 trees (ours)": Trees(16),
+    "tree (ours)": Tree(),
     "Bayesian network (ours)": BayesNet(4096),
     "mixture of products (ours)": Mixture(),
     "network on independent columns": Network(base="independent"),

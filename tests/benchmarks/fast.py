@@ -58,11 +58,11 @@ DENSITIES = [
     "default",
     "causal",
     "causal on independent columns",
-    "decoder",
+    "mixture",
     "bayes_net",
     "network",
 ]
-EXACT_MEMBERS = "bayes_net", "forest", "decoder"
+EXACT_MEMBERS = "bayes_net", "forest", "mixture"
 TICKS = [n * 10**k for k in range(2, 7) for n in (1, 3)]  # rows per second
 
 

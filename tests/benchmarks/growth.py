@@ -1,7 +1,7 @@
 """How cost grows: seconds to fit and to score against rows and columns, with the exponent.
 
     python -m tests.benchmarks.growth
-    python -m tests.benchmarks.growth --denoisers default causal decoder
+    python -m tests.benchmarks.growth --denoisers default causal mixture
 
 Rows of a mixture of eight products over columns of four categories. The network that is scored along paths makes
 ``--steps`` steps whatever the size, so its seconds say what a step costs, and what its base; the others are fitted in
@@ -17,17 +17,16 @@ import time
 import numpy as np
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.models.networks import QUICK_DECODER
-from discrete_itd.recipes import Auto, BayesNet, Causal, Mixture, Network, Recipe, Trees
+from discrete_itd.models.networks import QUICK_MIXTURE
+from discrete_itd.recipes import Auto, BayesNet, Causal, Network, Recipe, Tree
 from tests.benchmarks.tables import machine, markdown
 
 RECIPES: dict[str, Recipe] = {
     "default": Auto(),
     "causal": Causal(),
-    "decoder": QUICK_DECODER,
+    "mixture": QUICK_MIXTURE,
     "network": Network(),
-    "tree": Trees(),
-    "mixture of 64": Mixture(64),
+    "tree": Tree(),
     "Bayesian network": BayesNet(256),
 }
 SCORED = 500  # rows

@@ -1,4 +1,4 @@
-"""Mixtures of products: the closed form, the fit against slow rounds of expectation maximisation, single columns."""
+"""Mixtures of products: the closed form, and the mixtures of single columns."""
 
 import math
 
@@ -18,7 +18,6 @@ from laws import (
     column_points,
     empty_state,
     make_book,
-    mixture_draws,
     numpy_evidence,
     numpy_point,
     random_marginals,
@@ -27,7 +26,6 @@ from laws import (
     random_state,
     real,
     rounding,
-    seeded_generator,
     seeds,
     simplex,
     states_of_every_kind,
@@ -284,217 +282,6 @@ def test_narrow_gaussians_far_from_zero_keep_their_digits(device):
     np.testing.assert_allclose(denoiser.log_joint(x).cpu().numpy(), joint, atol=2e-3, rtol=1e-5)
 
 
-# -- fitted classes --------------------------------------------------------------------------------
-
-
-def fit(book, x, n, seed=0, **kwargs):
-    marginals = MarginalDenoiser.fit(book, x)
-    generator = seeded_generator(seed, x.device)
-    return MixtureDenoiser.fit(marginals, x, n_components=n, generator=generator, **kwargs)
-
-
-def naive_round(parts, marginals, cells, reals, pseudo_count):
-    """One round of expectation maximisation, row by row; cells are those of few categories."""
-    weights, probs, mean, var = parts
-    prior = [p[0] for p in by_column(marginals.codebook, marginals.log_probs.exp()[None])]
-    counts = [np.zeros((len(weights), len(p))) for p in prior]
-    mass, r_of = np.full(len(weights), 0.5), []
-    for row, values in zip(cells, reals, strict=True):
-        joint = np.log(weights)
-        for j, k in enumerate(row):
-            joint = joint + (0 if np.isnan(k) else np.log(probs[j][:, int(k)]))
-        joint = joint + np.nansum(stats.norm.logpdf(values, mean, np.sqrt(var)), 1)
-        r = np.exp(joint - np.logaddexp.reduce(joint))
-        r_of.append(r)
-        mass += r
-        for j, k in enumerate(row):
-            if not np.isnan(k):
-                counts[j][:, int(k)] += r
-    for count, p in zip(counts, prior, strict=True):
-        count += (pseudo_count + np.maximum(0, 5 - count.sum(1, keepdims=True))) * p
-    r = np.array(r_of)[:, :, None] * ~np.isnan(reals)[:, None]  # (N, Z, R)
-    few = np.maximum(0, 5 - r.sum(0))
-    filled, middle = np.nan_to_num(reals)[:, None], np.nanmean(reals, 0)
-    mean = ((r * filled).sum(0) + (0.5 + few) * middle) / (r.sum(0) + 0.5 + few)
-    prior_var = np.nanvar(reals, 0) / len(weights)
-    var = ((r * (filled - mean) ** 2).sum(0) + (2.0 + few) * prior_var) / (r.sum(0) + 2.0 + few)
-    return mass / mass.sum(), [c / c.sum(1, keepdims=True) for c in counts], mean, var
-
-
-@pytest.mark.parametrize("n_rounds", [1, 5])
-@pytest.mark.parametrize("missing", [0.0, 0.3])
-@pytest.mark.parametrize("name", ["mixed", "reals and levels", "one real"])
-def test_rounds_equal_slow_ones(device, dtype, name, missing, n_rounds):
-    """With gaps, of which each class counts the cells that are there; classes of less than five rows among them."""
-    book = make_book(name, device)
-    rng = np.random.default_rng(0)
-    x = mixture_draws(random_mixture(book, rng), 60, rng)
-    x[torch.tensor(rng.random(x.shape) < missing, device=device)] = math.nan
-    marginals = MarginalDenoiser.fit(book, x)
-    expected = parts_of(fit(book, x, 12, n_rounds=0, pseudo_count=0.7))
-    cells, reals = (x[:, at].cpu().numpy() for at in (book.finite, book.reals))
-    for _ in range(n_rounds):
-        expected = naive_round(expected, marginals, cells, reals, 0.7)
-    got = parts_of(fit(book, x, 12, n_rounds=n_rounds, pseudo_count=0.7))
-    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype, 10)}
-    for a, b in zip(
-        (got[0], *got[1], *got[2:]), (expected[0], *expected[1], *expected[2:]), strict=True
-    ):
-        np.testing.assert_allclose(a, b, **close)
-
-
-@pytest.mark.parametrize("pseudo_count", [FEW, 1.0])
-@pytest.mark.parametrize("missing", [0.3, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_no_round_lowers_the_likelihood(device, dtype, missing, pseudo_count):
-    """That of the rows, the pseudo-counts, and half a row by which every class's weight is smoothed."""
-    book = Codebook([simplex(3), simplex(2), simplex(4), simplex(3), simplex(2)]).to(device)
-    rng = np.random.default_rng(1)
-    x = mixture_draws(random_mixture(book, rng), 200, rng)
-    x[torch.tensor(rng.random(x.shape) < missing, device=device)] = math.nan
-    prior = MarginalDenoiser.fit(book, x).log_probs.exp()
-    nats = []
-    for n_rounds in range(0, 25, 3):
-        fitted = fit(book, x, 4, n_rounds=n_rounds, pseudo_count=pseudo_count)
-        added = 0.5 * fitted.log_weights.sum() + pseudo_count * (fitted.log_probs @ prior).sum()
-        nats.append(fitted.log_prob(x).double().sum().item() + added.item())
-    assert (np.diff(nats) > -rounding(dtype, 100)).all()
-    assert nats[-1] > nats[0] + 10
-
-
-def clusters(n, rng, *, missing=0.0):
-    """Rows of a vocabulary and, given three classes, three numbers and a category."""
-    centre = np.array([[-0.6, 0.5, 0.0], [0.1, -0.5, 0.4], [0.7, 0.4, -0.6]])
-    sd = np.array([[0.1, 0.05, 0.2], [0.05, 0.1, 0.1], [0.15, 0.1, 0.05]])
-    z = rng.choice(3, size=n, p=[0.5, 0.3, 0.2])
-    category = np.where(rng.random(n) < 0.9, z, rng.integers(3, size=n))
-    x = np.column_stack([rng.integers(5, size=n), category, rng.normal(centre[z], sd[z])])
-    x[rng.random(x.shape) < missing] = np.nan
-    return torch.tensor(x), centre, sd
-
-
-CLUSTERED = [code(5), simplex(3), real(), real(), real()]
-
-
-@pytest.mark.parametrize("missing", [0.2, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_continuous_columns_get_a_gaussian_of_every_class(device, missing):
-    """And large vocabularies the marginals."""
-    book = Codebook(CLUSTERED).to(device)
-    x, centre, sd = clusters(2000, np.random.default_rng(0), missing=missing)
-    fitted = max(
-        (fit(book, x.to(device), 3, s) for s in range(2)), key=lambda m: m.log_prob(x).sum()
-    )
-    weights, probs, mean, var = parts_of(fitted)
-    order = mean[:, 0].argsort()
-    np.testing.assert_allclose(weights[order], [0.5, 0.3, 0.2], atol=0.03)
-    np.testing.assert_allclose(mean[order], centre, atol=0.03)
-    np.testing.assert_allclose(np.sqrt(var)[order], sd, atol=0.03)
-    expected = 0.9 * np.eye(3) + 0.1 / 3
-    np.testing.assert_allclose(probs[0][order], expected, atol=0.04)
-    assert fitted.fallback is not None
-    plain = fit(book, x.to(device), 3, with_reals=False)
-    assert not plain.own_reals
-    assert plain.log_prob(x).mean() < fitted.log_prob(x).mean() - 1
-
-
-def test_the_spread_of_a_class_keeps_its_digits(device):
-    """Sums of squares far from zero, in float32."""
-    rng = np.random.default_rng(0)
-    value = np.where(rng.random(4000) < 0.5, -2.0, 2.0)
-    x = np.column_stack([value + 0.004 * rng.normal(size=4000), value > 0])
-    spread = []
-    for dtype in (torch.float32, torch.float64):
-        torch.set_default_dtype(dtype)
-        book = Codebook([real(), simplex(2)]).to(device)
-        fitted = fit(book, torch.tensor(x, device=device), 2, n_rounds=6)
-        spread.append(fitted.var.double().sqrt())
-    torch.testing.assert_close(spread[0], spread[1], rtol=1e-5, atol=0)
-
-
-def test_a_class_of_one_value_has_a_finite_density(device):
-    book = make_book("reals and levels", device)
-    x = random_rows(book, 50, np.random.default_rng(0))
-    x[:, 0], x[:, 2] = 0.3, math.nan
-    fitted = fit(book, x, 8)
-    for value in fitted.state_dict().values():
-        assert value.isfinite().all()
-    assert (fitted.var >= mixture.FINEST_SD**2 * (1 - 1e-6)).all()
-    assert fitted.log_prob(x).isfinite().all()
-
-
-def test_held_out_rows_end_the_fit_and_choose_the_round(device, monkeypatch):
-    book = Codebook([simplex(4), simplex(3), simplex(4), simplex(3)]).to(device)
-    rng = np.random.default_rng(1)
-    oracle = random_mixture(book, rng)
-    x, valid = mixture_draws(oracle, 150, rng), mixture_draws(oracle, 400, rng)
-    seen, log_prob, expected = [], MixtureDenoiser.log_prob, mixture.expected_sums
-    rounds = []
-
-    def look(self, rows):
-        seen.append((self, log_prob(self, rows)))
-        return seen[-1][1]
-
-    def count(self, rows):
-        rounds.append(len(rows))
-        return expected(self, rows)
-
-    monkeypatch.setattr(MixtureDenoiser, "log_prob", look)
-    monkeypatch.setattr(mixture, "expected_sums", count)
-    monkeypatch.setattr(mixture, "LOOK_ROUNDS", 1)
-    fitted = fit(book, x, 12, x_valid=valid, pseudo_count=0.05)
-    nats = [lp.mean().item() for _, lp in seen]
-    assert all(len(lp) == len(valid) for _, lp in seen)
-    assert len(rounds) < 60
-    best = int(np.argmax(nats))
-    assert fitted is seen[best][0]
-    assert max(nats[0], nats[-1]) < nats[best] - 0.05
-    # while the rows themselves are predicted ever better
-    longer = fit(book, x, 12, pseudo_count=0.05)
-    assert len(rounds) > 100
-    assert log_prob(longer, x).mean() > log_prob(fitted, x).mean() + 0.02
-
-
-@pytest.mark.parametrize("missing", [0.2, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_a_large_table_is_learned_by_parts(device, monkeypatch, missing):
-    """About as well: held-out rows tell."""
-    book = Codebook(CLUSTERED).to(device)
-    rng = np.random.default_rng(0)
-    x, test = (clusters(n, rng, missing=missing)[0].to(device) for n in (2000, 600))
-    whole = fit(book, x, 6, n_rounds=20).log_prob(test).mean().item()
-    rows, expected = [], mixture.expected_sums
-
-    def spy(self, x):
-        rows.append(x)
-        return expected(self, x)
-
-    monkeypatch.setattr(mixture, "EM_ROWS", 300)
-    monkeypatch.setattr(mixture, "expected_sums", spy)
-    parts = fit(book, x, 6, n_rounds=20).log_prob(test).mean().item()
-    assert {len(r) for r in rows} == {300}
-    assert not torch.equal(rows[0].nan_to_num(), rows[1].nan_to_num())
-    one = fit(book, x, 1).log_prob(test).mean().item()
-    assert parts > whole - 0.1
-    assert whole > one + 1
-
-
-@pytest.mark.parametrize("name", ["mixed", "all kinds", "only reals", "only high-cardinality"])
-def test_the_generator_alone_decides(device, monkeypatch, name):
-    """Whatever else is in the table, and without a look at the global random state."""
-    book = make_book(name, device)
-    x = random_rows(book, 80, np.random.default_rng(0), missing=0.1)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    for rows in (mixture.EM_ROWS, 30):
-        monkeypatch.setattr(mixture, "EM_ROWS", rows)
-        fitted, again, other = (fit(book, x, 4, seed, n_rounds=9) for seed in (0, 0, 1))
-        assert torch.equal(torch.get_rng_state(), before[0])
-        assert (np.random.get_state()[1] == before[1]).all()
-        for key, value in fitted.state_dict().items():
-            assert torch.equal(value, again.state_dict()[key])
-        new = random_rows(book, 9, np.random.default_rng(1), missing=0.2)
-        assert torch.equal(fitted.log_prob(new), again.log_prob(new))
-        if len(book.finite):
-            assert not torch.equal(fitted.log_probs, other.log_probs)
-
-
 # -- what is refused -------------------------------------------------------------------------------
 
 
@@ -530,22 +317,6 @@ def test_wrong_classes_are_refused(change, message):
     call = {k: None if v is None else torch.tensor(v) for k, v in (good | change).items()}
     with pytest.raises(ValueError, match=message):
         MixtureDenoiser(book, **call)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"n_components": 0}, "n_components and pseudo_count must be positive, got 0"),
-        ({"pseudo_count": 0.0}, "must be positive, got 2, 0.0"),
-        ({"x": torch.zeros(0, 3)}, "at least one row"),
-    ],
-)
-def test_wrong_fits_are_refused(change, message):
-    book = make_book("mixed", "cpu")
-    x = torch.zeros(4, 3).double()
-    call = {"x": x, "n_components": 2, "generator": seeded_generator(0, "cpu")} | change
-    with pytest.raises(ValueError, match=message):
-        MixtureDenoiser.fit(MarginalDenoiser.fit(book, x), **call)
 
 
 def test_a_mixture_that_is_moved_or_of_another_type_scores_as_a_new_one(device):

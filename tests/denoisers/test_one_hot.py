@@ -30,8 +30,8 @@ from laws import (
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import (
+    BayesNetDenoiser,
     MarginalDenoiser,
-    MixtureDenoiser,
     OneHotDenoiser,
     OneHotGroups,
 )
@@ -41,7 +41,7 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.one_hot import exclusive_groups
 from discrete_itd.models.contract import FitPlan, TrainingRows
-from discrete_itd.recipes import BayesNet, Mixture, Trees
+from discrete_itd.recipes import BayesNet, Tree
 from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan
 
@@ -317,9 +317,7 @@ def as_indicators(codes):
     return pd.get_dummies(frame).astype(int)
 
 
-@pytest.mark.parametrize(
-    "wanted", [Trees(), pytest.param(Trees(2), marks=pytest.mark.slow), Mixture(4), BayesNet()]
-)
+@pytest.mark.parametrize("wanted", [Tree(), BayesNet()])
 def test_indicators_are_predicted_about_as_well_as_categories(device, wanted):
     rng = np.random.default_rng(0)
     codes = categories(2000, rng)
@@ -341,14 +339,14 @@ def test_what_held_out_rows_do_not_confirm_is_not_joined(device):
     x = one_hot(200, (2,), rng, others=1).to(device)
     valid = torch.tensor(rng.integers(0, 2, (200, 3)), dtype=torch.float64, device=device)
     marginals = MarginalDenoiser.fit(Codebook([simplex(2)] * 3).to(device), x)
-    denoiser = fitted(Mixture(1), marginals, x, valid)
-    assert isinstance(denoiser, MixtureDenoiser)
+    denoiser = fitted(Tree(), marginals, x, valid)
+    assert isinstance(denoiser, BayesNetDenoiser)
 
 
 def test_a_pattern_never_seen_has_a_probability(device, dtype):
     x = one_hot(300, (4,), np.random.default_rng(0)).to(device)
     marginals = MarginalDenoiser.fit(Codebook([simplex(2)] * 4).to(device), x)
-    denoiser = fitted(Mixture(1), marginals, x, x[:50])
+    denoiser = fitted(Tree(), marginals, x, x[:50])
     assert isinstance(denoiser, OneHotDenoiser)
     every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)), dtype=torch.float64)
     log_prob = denoiser.log_prob(every.to(device)).double()
@@ -397,7 +395,7 @@ def test_forged_data_are_refused(change):
 
 def test_a_model_of_indicators_is_kept_whole(tmp_path):
     frame = as_indicators(categories(400, np.random.default_rng(0)))
-    model = DiffusionDensity(denoiser="mixture", random_state=0).fit(frame)
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
     assert isinstance(model.denoiser_, OneHotDenoiser)
     gaps = frame.astype(float).mask(np.random.default_rng(1).random(frame.shape) < 0.2)
     model.save(tmp_path / "model")

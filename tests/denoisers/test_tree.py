@@ -18,7 +18,6 @@ from laws import (
     random_trees,
     real,
     rounding,
-    seeded_generator,
     seeds,
     simplex,
     tables,
@@ -30,10 +29,7 @@ from laws import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import BayesNetDenoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers import bayes_net as nets
-from discrete_itd.denoisers.bayes_net import fit_trees
-from discrete_itd.denoisers.counts import pair_counts
-from discrete_itd.denoisers.mixture import MixtureDenoiser
-from discrete_itd.denoisers.structure_search import chow_liu
+from discrete_itd.denoisers.counts import ROWS, pair_counts
 
 N_TREES = st.sampled_from([1, 3])
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
@@ -97,14 +93,13 @@ def test_many_known_cells_do_not_blur_which_tree_it_is(device):
 # -- fitted trees ----------------------------------------------------------------------------------
 
 
-def naive_counts(x, sizes, weight=None):
+def naive_counts(x, sizes):
     """Rows by the categories of every pair of columns, where both are there."""
-    weight = np.ones(len(x)) if weight is None else weight
     counts = {}
     for i, j in itertools.product(range(x.shape[1]), repeat=2):
         both = ~np.isnan(x[:, i]) & ~np.isnan(x[:, j])
         table = np.zeros((sizes[i], sizes[j]))
-        np.add.at(table, tuple(x[both][:, [i, j]].astype(int).T), weight[both])
+        np.add.at(table, tuple(x[both][:, [i, j]].astype(int).T), 1)
         counts[i, j] = table
     return counts
 
@@ -129,9 +124,9 @@ def kruskal(gain):
     return edges
 
 
-def naive_tree(x, sizes, weight=None):
+def naive_tree(x, sizes):
     """Edges, and the log-probability that they give to rows of which nothing is missing."""
-    counts = naive_counts(x, sizes, weight)
+    counts = naive_counts(x, sizes)
     n = x.shape[1]
     gain = np.array([[naive_information(counts[i, j]) for j in range(n)] for i in range(n)])
     edges = kruskal(gain)
@@ -162,12 +157,8 @@ def depth(parents, j):
     return 1 + depth(parents, parents[j][0]) if parents[j] else 0
 
 
-def fit(book, x, n=1, seed=0, **kwargs):
-    marginals = MarginalDenoiser.fit(book, x)
-    if n == 1:
-        return BayesNetDenoiser.fit_tree(marginals, x, **kwargs)
-    generator = seeded_generator(seed, x.device)
-    return fit_trees(marginals, x, n_components=n, generator=generator, **kwargs)
+def fit(book, x, **kwargs):
+    return BayesNetDenoiser.fit_tree(MarginalDenoiser.fit(book, x), x, **kwargs)
 
 
 @FEW_EXAMPLES
@@ -261,22 +252,12 @@ def test_a_cell_that_tells_of_a_gap_says_nothing_of_the_value(device):
     assert {(0, 2), (1, 2)} <= edges_of(fitted.parents)
 
 
-def test_a_weighted_row_counts_as_often(device, dtype):
-    """Beyond the rows that are counted at once, too."""
+def test_rows_are_counted_part_by_part(device):
     book = make_book("mixed", device)
-    rng = np.random.default_rng(0)
-    n = 16384 + 500
-    x = draw_rows(random_trees(book, rng), n, rng, missing=0.1)
-    x[16384:] = draw_rows(random_trees(book, rng), 500, rng)  # other rows than the first
-    times = torch.tensor(rng.integers(3, size=n), device=device)
-    times[16384:] = 9
-    marginals = MarginalDenoiser.fit(book, x)
-    repeated = chow_liu(marginals, pair_counts(book, x.repeat_interleave(times, 0)), 1.0)
-    weighted = chow_liu(marginals, pair_counts(book, x, times.double()), 1.0)
-    assert repeated[0] == weighted[0]
-    torch.testing.assert_close(repeated[1], weighted[1], atol=rounding(dtype), rtol=rounding(dtype))
-    cut = chow_liu(marginals, pair_counts(book, x[:16384], times[:16384].double()), 1.0)
-    assert any((a - b).abs().max() > 1e-3 for a, b in zip(cut[1], weighted[1], strict=True))
+    x = random_rows(book, ROWS + 50, np.random.default_rng(0), missing=0.1)
+    parts = pair_counts(book, x[:ROWS]) + pair_counts(book, x[ROWS:])
+    assert torch.equal(pair_counts(book, x), parts)
+    assert pair_counts(book, x[ROWS:]).any()
 
 
 def test_smoothing_adds_rows_of_independent_columns(device):
@@ -294,152 +275,22 @@ def test_smoothing_adds_rows_of_independent_columns(device):
     assert plain.log_prob(x).mean() > smooth.log_prob(x).mean()
 
 
-# -- fitted mixtures of trees ----------------------------------------------------------------------
-
-
-def two_trees(book, rng, n):
-    """Rows half of one tree and half of another, in no order."""
-    halves = [draw_rows(random_trees(book, rng), n // 2, rng) for _ in range(2)]
-    return torch.cat(halves)[torch.tensor(rng.permutation(2 * (n // 2)))]
-
-
-def sharp_book(device):
-    return Codebook([simplex(3), simplex(2), simplex(3), simplex(2)]).to(device)
-
-
-def sharp_trees(book, rng):
-    """A chain and a star of strong bonds."""
-    tables = rng.dirichlet([0.3] * 3, size=(2, 4, 3)).clip(0.02)
-    parents = [[-1, 0, 1, 2], [-1, 0, 0, 0]]
-    trees = [tree_of(book, *own) for own in zip(parents, tables, strict=True)]
-    return RowMixtureDenoiser(book, trees, [1.0, 1.0])
-
-
-@pytest.mark.parametrize("n_rounds", [1, 4])
-def test_rounds_equal_slow_ones(device, dtype, monkeypatch, n_rounds):
-    """Expectation by Bayes' rule over the trees, then Chow and Liu's tree of weighted counts."""
-    monkeypatch.setattr(nets, "LEAST_GAIN", -1.0)
-    book, sizes = sharp_book(device), (3, 2, 3, 2)
-    x = two_trees(book, np.random.default_rng(0), 300)
-    marginals = MarginalDenoiser.fit(book, x)
-    fitted = fit(book, x, 2, pseudo_count=FEW, n_rounds=n_rounds)
-    start = MixtureDenoiser.fit(
-        marginals,
-        x,
-        n_components=2,
-        generator=seeded_generator(0, device),
-        n_rounds=nets.START_ROUNDS,
-    )
-    r = torch.softmax(start.log_joint(x).double(), 1).cpu().numpy()
-    cells, rows = x.cpu().numpy(), all_rows(book).cpu().numpy()
-    for _ in range(n_rounds):
-        weights = (r.sum(0) + 0.5) / (r.sum(0) + 0.5).sum()
-        trees = [naive_tree(cells, sizes, r[:, z])[1] for z in range(2)]
-        joint = np.stack(
-            [np.log(w) + log_prob(cells) for w, log_prob in zip(weights, trees, strict=True)], 1
-        )
-        r = np.exp(joint - np.logaddexp.reduce(joint, 1)[:, None])
-    expected = np.logaddexp.reduce(
-        [np.log(w) + log_prob(rows) for w, log_prob in zip(weights, trees, strict=True)]
-    )
-    got = fitted.log_prob(all_rows(book)).double().cpu().numpy()
-    np.testing.assert_allclose(np.exp(got), np.exp(expected), atol=rounding(dtype, 10) + 1e-6)
-
-
-def watch(monkeypatch):
-    """Every model of a fit and the rows it is judged by."""
-    seen, log_prob = [], RowMixtureDenoiser.log_prob
-
-    def spy(self, x):
-        seen.append((self, log_prob(self, x)))
-        return seen[-1][1]
-
-    monkeypatch.setattr(RowMixtureDenoiser, "log_prob", spy)
-    return seen
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_no_round_lowers_the_likelihood(device, dtype, monkeypatch, seed):
-    """That of the rows and of half a row of every tree, by which weights are smoothed."""
-    monkeypatch.setattr(nets, "PATIENCE", 1000)
-    book = sharp_book(device)
-    x = two_trees(book, np.random.default_rng(seed), 200)
-    seen = watch(monkeypatch)
-    fit(book, x, 3, seed, pseudo_count=FEW, n_rounds=25)
-    nats = [lp.double().sum().item() + 0.5 * m.log_weights.sum().item() for m, lp in seen]
-    assert len(nats) == 25
-    assert (np.diff(nats) > -rounding(dtype, 100)).all()
-    assert nats[-1] > nats[0] + 1
-
-
-def test_a_mixture_tells_two_kinds_of_rows_apart(device):
-    """Better than any single tree on rows that it has not seen, and not worse than the two that made them."""
-    rng = np.random.default_rng(4)
-    book = sharp_book(device)
-    truth = sharp_trees(book, rng)
-    x, test = draw_rows(truth, 2000, rng), draw_rows(truth, 2000, rng)
-    one, two = (fit(book, x, n).log_prob(test).mean().item() for n in (1, 2))
-    assert two > one + 0.1
-    assert two > truth.log_prob(test).mean().item() - 0.03
-    gaps = x.masked_fill(torch.tensor(rng.random(x.shape) < 0.2, device=device), math.nan)
-    assert fit(book, gaps, 2).log_prob(test).mean().item() > one + 0.08
-
-
-def test_held_out_rows_end_the_fit_and_choose_the_round(device, monkeypatch):
-    monkeypatch.setattr(nets, "START_ROUNDS", 1)
-    rng, book = np.random.default_rng(4), sharp_book(device)
-    truth = sharp_trees(book, rng)
-    x, valid = draw_rows(truth, 200, rng), draw_rows(truth, 400, rng)
-    seen = watch(monkeypatch)
-    fitted = fit(book, x, 4, x_valid=valid, n_rounds=50, pseudo_count=0.05)
-    nats = [lp.mean().item() for _, lp in seen]
-    assert all(len(lp) == len(valid) for _, lp in seen)
-    assert len(nats) < 50
-    best = int(np.argmax(nats))
-    assert fitted is seen[best][0]
-    assert max(nats[0], nats[-1]) < nats[best] - 1e-3
-
-
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("name", ["mixed", "all kinds", "only high-cardinality"])
-def test_the_generator_alone_decides(device, n, name):
-    """Whatever else is in the table, and without a look at the global random state."""
-    book = make_book(name, device)
-    x = random_rows(book, 80, np.random.default_rng(0), missing=0.1)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    fitted, again = fit(book, x, n), fit(book, x, n)
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()
-    for key, value in fitted.state_dict().items():
-        assert torch.equal(value, again.state_dict()[key])
-    rows = random_rows(book, 9, np.random.default_rng(1), missing=0.2)
-    assert torch.equal(fitted.log_prob(rows), again.log_prob(rows))
-    if name == "mixed" and n > 1:
-        other = fit(book, x, n, seed=1)
-        assert not torch.equal(fitted.log_prob(rows), other.log_prob(rows))
-
-
 # -- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_components": 0}, "n_components and pseudo_count must be positive, got 0"),
-        ({"pseudo_count": 0.0}, "must be positive, got 2, 0.0"),
-        ({"pseudo_count": math.nan}, "must be positive"),
+        ({"pseudo_count": 0.0}, "with a positive pseudo_count; got 4, 0.0"),
+        ({"pseudo_count": math.nan}, "positive pseudo_count"),
         ({"x": torch.zeros(0, 3)}, "at least one row"),
     ],
 )
 def test_wrong_fits_are_refused(change, message):
     book = make_book("mixed", "cpu")
-    x = torch.zeros(4, 3).double()
-    call = {"x": x, "n_components": 2, "generator": seeded_generator(0, "cpu")} | change
+    call = {"x": torch.zeros(4, 3).double()} | change
     with pytest.raises(ValueError, match=message):
-        fit_trees(MarginalDenoiser.fit(book, x), **call)
-    if "n_components" not in change:
-        with pytest.raises(ValueError, match=message.replace("got 2", "got 1")):
-            BayesNetDenoiser.fit_tree(MarginalDenoiser.fit(book, x), **({"x": x} | change))
+        BayesNetDenoiser.fit_tree(MarginalDenoiser.fit(book, call["x"]), **call)
 
 
 def test_too_many_categories_are_refused_before_memory_is_asked_for():

@@ -478,7 +478,10 @@ def gaps(seed=0):
 def several(detectors):
     """Detectors of every kind of column, with and without gaps as a category."""
     density = DiffusionDensity(
-        denoiser=Mixture(6), missing="category", n_evaluations=8, random_state=0
+        denoiser=Mixture(6, n_points=64, max_steps=40),
+        missing="category",
+        n_evaluations=8,
+        random_state=0,
     )
     with_gaps = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(gaps())
     return [(with_gaps, gaps()), *((d, TABLES[kind]()) for kind, d in detectors.items())]
@@ -691,7 +694,9 @@ def test_what_reasons_predict_is_the_log_probability_normalised():
 
 
 @pytest.mark.parametrize("value", [1e6, 1e18, -1e100])
-@pytest.mark.parametrize("denoiser", [Causal(width=16, depth=1, base="tree"), Mixture(4)])
+@pytest.mark.parametrize(
+    "denoiser", [Causal(width=16, depth=1, base="tree"), Mixture(4, n_points=64, max_steps=40)]
+)
 def test_a_number_however_far_out_is_the_first_reason_with_certainty(denoiser, value):
     """The distribution of errors has heavy tails, those of the models have not."""
     with float64():

@@ -26,7 +26,7 @@ from discrete_itd.detection.score import Scorer
 from discrete_itd.detection.thresholds import Threshold, at_offset, discoveries, p_values
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
-from discrete_itd.recipes import Mixture, Network, Trees
+from discrete_itd.recipes import Mixture, Network, Tree
 from discrete_itd.storage.files import read_state, write_state
 
 pytestmark = pytest.mark.single_precision
@@ -129,7 +129,7 @@ def test_it_works_in_a_pipeline():
 
 
 def test_a_denoiser_stands_for_a_density_with_it(tmp_path):
-    rows, tree, rate = categories(), Trees(), {"false_alarm_rate": 0.1, "random_state": 0}
+    rows, tree, rate = categories(), Tree(), {"false_alarm_rate": 0.1, "random_state": 0}
     nested = DiffusionOutlierDetector(DiffusionDensity(denoiser=tree), **rate).fit(rows)
     short = clone(DiffusionOutlierDetector(denoiser=tree, **rate)).fit(rows)
     assert np.array_equal(short.score_samples(rows), nested.score_samples(rows))
@@ -251,7 +251,9 @@ def test_companions_answer_for_cells():
     """Here one that knows of no dependence: it changes what is said of cells, not the score."""
     density = DiffusionDensity(denoiser="independent", random_state=0).fit(mixed())
     model, X = density.model_, mixed(9, seed=1)
-    asked = DiffusionDensity(denoiser=Mixture(n_components=4), random_state=0).fit(mixed())
+    asked = DiffusionDensity(denoiser=Mixture(4, n_points=64, max_steps=40), random_state=0).fit(
+        mixed()
+    )
     detector = DiffusionOutlierDetector(
         FrozenEstimator(asked), false_alarm_rate=0.1, random_state=0
     ).fit(mixed(seed=2))

@@ -145,7 +145,7 @@ def test_a_row_that_is_typical_only_of_another_group_is_found_by_its_group():
     # whole rows, of a group column that the score cannot use: amounts of both groups are common
     without = DiffusionOutlierDetector(TREE, false_alarm_rate=0.05, random_state=0)
     without = without.fit(X.drop(columns=["shop", "paid"]))
-    own = fit(X, DiffusionDensity(denoiser=Mixture(4), random_state=0))
+    own = fit(X, DiffusionDensity(denoiser=Mixture(4, n_points=64, max_steps=40), random_state=0))
     assert (own.predict(odd) == -1).mean() > 0.95
     assert (without.predict(odd.drop(columns=["shop", "paid"])) == -1).mean() < 0.1
     reasons = own.reasons(odd[:20], k=4)

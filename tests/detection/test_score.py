@@ -23,10 +23,12 @@ RECIPES = {
     "independent": "independent",
     "tree": "tree",
     "bayes_net": "bayes_net",
-    "mixture": Mixture(n_components=3),
+    "mixture": Mixture(3, n_points=64, max_steps=40),
     "forest": Forest(n_trees=4),
     "causal": Causal(base="tree", width=8, depth=1),
-    "row mixture": RowMixture((Causal(base="independent", width=8, depth=1), Mixture(3))),
+    "row mixture": RowMixture(
+        (Causal(base="independent", width=8, depth=1), Mixture(3, n_points=64, max_steps=40))
+    ),
     "path": Network(width=8, depth=1, base="independent"),
 }
 

@@ -23,7 +23,12 @@ def table(n, seed=0):
     return rows.assign(size=rows["size"].mask(rows.index % 7 == 0), id=names)
 
 
-EXACT = {"tree": "tree", "bayes_net": "bayes_net", "mixture": Mixture(2), "forest": Forest(2)}
+EXACT = {
+    "tree": "tree",
+    "bayes_net": "bayes_net",
+    "mixture": Mixture(2, max_steps=9),
+    "forest": Forest(2),
+}
 NETWORK = Network(width=4, depth=1, base="independent")
 QUICK = {"max_steps": 3, "n_evaluations": 8, "schedule": "coordinate", "random_state": 0}
 

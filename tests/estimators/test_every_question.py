@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.recipes import Decoder, Forest, Mixture, Network, RowMixture
+from discrete_itd.recipes import Forest, Mixture, Network, RowMixture
 
 pytestmark = pytest.mark.single_precision
 N_SLOW = int(os.environ.get("TABLES", "5000"))
@@ -27,8 +27,7 @@ DENOISERS = {
     "bayes_net": "bayes_net",
     "forest": Forest(4),
     "independent": "independent",
-    "mixture": Mixture(2),
-    "decoder": Decoder(16, n_latent=2, n_points=16, max_steps=3),
+    "mixture": Mixture(16, n_latent=2, n_points=16, max_steps=3),
     "row mixture": RowMixture(("tree", "independent")),
 }
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.recipes import Decoder
+from discrete_itd.recipes import Mixture
 
 pytestmark = pytest.mark.single_precision
 
 N = 250
 CHEAP = ("independent", "bayes_net", "mixture", "forest")
-TRAINED = ("causal", Decoder(64, n_points=64), "auto")
+TRAINED = ("causal", Mixture(64, n_points=64), "auto")
 
 
 def shapes():

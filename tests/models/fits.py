@@ -102,7 +102,7 @@ def watch(monkeypatch, describe, modules, answer=lambda _denoiser, report: repor
 
 
 def interrupt_at(monkeypatch, n):
-    """KeyboardInterrupt at the n-th step of a network, decoders excepted, from now on; later ones are taken."""
+    """KeyboardInterrupt at the n-th step of a network, mixtures excepted, from now on; later ones are taken."""
     steps, make_step = [], Run.make_step
 
     @functools.wraps(make_step)

@@ -6,7 +6,7 @@ from fits import chain, mixed, noise, plan, training_rows
 from discrete_itd.denoisers import BayesNetDenoiser
 from discrete_itd.models import exact
 from discrete_itd.models.exact import choose_base
-from discrete_itd.recipes import Mixture, Trees
+from discrete_itd.recipes import Mixture, Tree
 
 TREE, MARGINALS = "BayesNetDenoiser", "MarginalDenoiser"
 
@@ -15,35 +15,21 @@ TREE, MARGINALS = "BayesNetDenoiser", "MarginalDenoiser"
 
 def test_the_tree_is_smoothed_as_held_out_rows_ask():
     rows = training_rows(chain(200))
-    tree = Trees().fit(rows, plan())
+    tree = Tree().fit(rows, plan())
     fits = [
         BayesNetDenoiser.fit_tree(rows.marginals, rows.x, pseudo_count=a, penalty=exact.PENALTY)
         for a in exact.PSEUDO_COUNTS
     ]
     assert rows.held_out_nats(tree) == min(map(rows.held_out_nats, fits))
-    assert Trees().fit(rows, plan()) is tree  # not fitted twice
+    assert Tree().fit(rows, plan()) is tree  # not fitted twice
 
 
-def test_classes_are_as_many_as_held_out_rows_ask(monkeypatch):
-    monkeypatch.setattr(exact, "FEWEST_CLASSES", 1)
-    monkeypatch.setattr(exact, "CLASS_FACTOR", 3)
-    rows = training_rows(chain(400, flip=0.02))
-    some = Mixture().fit(rows, plan())
-    assert some.n_components in (3, 9, 27)
-    assert rows.held_out_nats(some) < rows.held_out_nats(rows.marginals)
-    other = training_rows(noise(400))
-    one, chosen = (m.fit(other, plan()) for m in (Mixture(1), Mixture()))
-    assert other.held_out_nats(chosen) <= other.held_out_nats(one)
-    assert Mixture(5).fit(rows, plan()).n_components == 5
-
-
-def test_a_mixture_leaves_continuous_columns_independent_only_as_a_base():
-    rows = training_rows(mixed())
-    member, base = Mixture(2).fit(rows, plan()), Mixture(2).fit_base(rows, plan())
-    assert member.means.shape[1] == 2
-    assert base.means.shape[1] == 0
+def test_a_mixture_is_a_base_of_categories_alone():
+    few = Mixture(2, n_points=64, max_steps=5)
+    with pytest.raises(ValueError, match="a mixture of continuous columns cannot be corrected"):
+        few.fit_base(training_rows(mixed()), plan())
     rows = training_rows(chain())
-    assert Mixture(2).fit(rows, plan()) is Mixture(2).fit_base(rows, plan())
+    assert few.fit(rows, plan()) is few.fit_base(rows, plan())
 
 
 # -- the base that predicts best -------------------------------------------------------------------
@@ -54,7 +40,7 @@ def test_auto_corrects_what_predicts_held_out_rows_best(table, depends):
     rows = training_rows(table)
     base = choose_base("auto", rows, plan(0))
     assert any(getattr(base, "parents", ())) == depends  # a tree without edges is independent
-    tree = Trees().fit(rows, plan(0))
+    tree = Tree().fit(rows, plan(0))
     assert rows.held_out_nats(base) <= min(map(rows.held_out_nats, (tree, rows.marginals)))
 
 

@@ -21,18 +21,17 @@ from discrete_itd.denoisers.structure_search import Search
 from discrete_itd.models import combined, exact, networks
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
-from discrete_itd.models.decoder import LatentLoss
+from discrete_itd.models.mixture_fit import LatentLoss
 from discrete_itd.recipes import (
     Auto,
     Best,
     Causal,
-    Decoder,
     Forest,
     Independent,
     Mixture,
     Network,
     RowMixture,
-    Trees,
+    Tree,
 )
 from discrete_itd.training.loop import TRIAL_STEPS, Run
 from discrete_itd.training.objectives import Evaluator
@@ -108,20 +107,17 @@ def test_what_is_cheap_is_fitted_before_what_is_not():
     how = plan()
     fitted = fit_recipe(Auto(), training_rows(mixed(200)), how)
     labels = [label for label in fitted.candidates["candidate"] if " + " not in label]
-    assert labels == ["independent", "tree", "bayes net", "forest", "causal", "decoder"]
+    assert labels == ["independent", "tree", "bayes net", "forest", "causal", "mixture"]
 
 
 def test_the_best_mixes_all_families():
     how = plan(1)
     fitted = fit_recipe(Best(1), training_rows(mixed(200)), how)
-    assert {"bayes net", "8 trees", "forest", "forest no. 2", "causal"} <= set(
-        fitted.candidates["candidate"]
-    )
-    for kind in ("decoder", "mixture"):
-        assert fitted.candidates["candidate"].str.startswith(kind).any()
+    kinds = {"bayes net", "forest", "forest no. 2", "causal", "mixture"}
+    assert kinds <= set(fitted.candidates["candidate"])
     assert fitted.companion is not None
     assert fitted.companion.exact
-    # networks beside a decoder need none of their own to answer questions
+    # networks beside a mixture need none of their own to answer questions
     nested = [m for m in fitted.companion.modules() if isinstance(m, RowMixtureDenoiser)]
     assert len(nested) <= 1
 
@@ -138,7 +134,7 @@ def test_what_was_not_fitted_in_time_is_named(monkeypatch):
     """In one warning, and in the reason for which the fit ended, whatever was chosen."""
     monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
     text = (
-        "max_time=5 left no time for tree, bayes net, forest, causal, decoder: a longer fit would"
+        "max_time=5 left no time for tree, bayes net, forest, causal, mixture: a longer fit would"
     )
     with pytest.warns(UserWarning, match=text) as caught:
         model = DiffusionDensity(max_time=5, random_state=0).fit(chain(200))
@@ -174,19 +170,6 @@ def test_calls_of_a_denoiser_are_within_the_time(monkeypatch):
     how = {"denoiser": TINY, "max_time": 60, "max_steps": 40, "random_state": 0}
     DiffusionDensity(**how).fit(chain(300))
     assert past[0] < 75  # of four rows, of which nothing is known, at least
-
-
-@pytest.mark.parametrize(
-    ("recipe", "n"), [(Trees(3), 1), (Mixture(3), 3)], ids=["trees", "mixture"]
-)
-def test_rounds_of_a_mixture_end_with_the_time(monkeypatch, recipe, n):
-    """Even the first one of trees, each of which takes a pass through the rows: then it is one tree of them all."""
-    rows = training_rows(chain(200))
-    monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
-    how = plan(max_time=5.0)
-    fitted = fit_recipe(recipe, rows, how).denoiser
-    assert len(fitted.members if isinstance(recipe, Trees) else fitted.log_weights) == n
-    assert how.run.cut == [f"the fit of {'a ' if n > 1 else ''}{recipe.label}"]
 
 
 def test_a_training_that_was_ended_is_named(monkeypatch):
@@ -253,10 +236,10 @@ def test_a_tree_that_has_no_time_to_be_fitted_is_not_begun(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
     rows = training_rows(chain(240))  # of which 200 are trained on
     how = plan(0, max_time=350.0)
-    assert fit_recipe(Trees(), rows, how).denoiser is rows.marginals
+    assert fit_recipe(Tree(), rows, how).denoiser is rows.marginals
     assert (seen, how.run.left_out) == ([50], ["tree"])
     how = plan(0, max_time=600.0)  # twice 200 seconds, for merged columns may be counted too
-    assert fit_recipe(Trees(), rows, how).denoiser is not rows.marginals
+    assert fit_recipe(Tree(), rows, how).denoiser is not rows.marginals
     assert not how.run.left_out
 
 
@@ -286,9 +269,9 @@ def test_a_network_leaves_time_for_the_scores_that_follow(monkeypatch):
 
 
 @pytest.mark.parametrize(("needed", "share"), [(10.0, 560 / 570), (1000.0, 0.75)])
-def test_a_decoder_has_the_time_that_a_network_leaves(monkeypatch, needed, share):
-    """The network takes all but what the decoder needs, or three quarters; the decoder whatever is left then."""
-    monkeypatch.setattr(Decoder, "seconds_needed", lambda *_: needed)
+def test_a_mixture_has_the_time_that_a_network_leaves(monkeypatch, needed, share):
+    """The network takes all but what the mixture needs, or three quarters; the mixture whatever is left then."""
+    monkeypatch.setattr(Mixture, "seconds_needed", lambda *_: needed)
     shares = {}
 
     def watched(kind):
@@ -300,18 +283,18 @@ def test_a_decoder_has_the_time_that_a_network_leaves(monkeypatch, needed, share
 
         monkeypatch.setattr(kind, "fit", fitted)
 
-    for kind in (Decoder, Causal):
+    for kind in (Mixture, Causal):
         watched(kind)
     fit_recipe(Auto(), training_rows(chain(200)), plan(3, max_time=600.0))
-    assert list(shares) == [Causal, Decoder]
+    assert list(shares) == [Causal, Mixture]
     assert shares[Causal] == pytest.approx(share * 600 * 0.95, rel=0.05)
-    assert shares[Decoder] == pytest.approx(600 * 0.95, rel=0.05)  # for the network took none
+    assert shares[Mixture] == pytest.approx(600 * 0.95, rel=0.05)  # for the network took none
 
 
 @pytest.mark.parametrize("table", [chain, mixed])
 @pytest.mark.parametrize("recipe", [Auto(), Causal(width=8)])
 def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, recipe, table):
-    """By a clock that each step of a decoder, or a network, and each validation takes a second of."""
+    """By a clock that each step of a mixture, or a network, and each validation takes a second of."""
     monkeypatch.setattr(networks, "FEWEST_COMPARED", 0)  # orders are compared, too
     past = [0.0]
 
@@ -327,8 +310,8 @@ def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, re
     slow(Run, "make_step")
     slow(Evaluator, "__call__")
     monkeypatch.setattr("time.perf_counter", lambda: past[0])
-    monkeypatch.setattr("discrete_itd.models.networks.QUICK_DECODER", Decoder(64, max_steps=60))
-    monkeypatch.setattr("discrete_itd.models.combined.QUICK_DECODER", Decoder(64, max_steps=60))
+    monkeypatch.setattr("discrete_itd.models.networks.QUICK_MIXTURE", Mixture(64, max_steps=60))
+    monkeypatch.setattr("discrete_itd.models.combined.QUICK_MIXTURE", Mixture(64, max_steps=60))
     rows = table(200)
     found = []
     for max_time in (None, 1.0):
@@ -407,7 +390,7 @@ def test_beside_gaps_a_causal_network_is_not_worse_than_its_base(n_orders):
 
 def test_members_of_one_name_are_told_apart():
     how, rows = plan(), training_rows(chain(300))
-    two = RowMixture((Trees(), Independent(), Independent()))
+    two = RowMixture((Tree(), Independent(), Independent()))
     fitted = fit_recipe(two, rows, how)
     denoiser = fitted.denoiser
     labels = list(fitted.candidates["candidate"])
@@ -449,7 +432,7 @@ def watch(monkeypatch, what):
     ],
 )
 def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, where):
-    """In the search for a graph, a decoder, a network, and among those that are there; nothing is begun afterwards."""
+    """In the search for a graph, a mixture, a network, and among those that are there; nothing is begun afterwards."""
     kind, name = where
     calls, real = [], getattr(kind, name)
 
@@ -466,7 +449,7 @@ def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, wh
     assert len(calls) == 1
     labels = set(model.candidates_["candidate"])
     assert "causal" in labels or kind is Search
-    assert "decoder" in labels or kind in (Search, Run)
+    assert "mixture" in labels or kind in (Search, Run)
     assert np.isfinite(model.score_samples(chain(20))).all()
 
 
@@ -476,7 +459,7 @@ def test_a_companion_has_no_large_forest(monkeypatch):
     monkeypatch.setattr("discrete_itd.models.candidates.HUGE", 1 << 12)
     frame = pd.DataFrame({"a": rng.choice(list("xyz"), 600), "b": rng.normal(size=600)})
     frame["c"] = frame["b"] + rng.normal(size=600)
-    members = ["forest", "mixture", Causal(width=8, depth=1)]
+    members = ["forest", "tree", Causal(width=8, depth=1)]
     model = DiffusionDensity(denoiser=members, max_steps=5, random_state=0).fit(frame)
     assert "forest" in set(model.candidates_["candidate"])
     assert model.model_.companion is not None

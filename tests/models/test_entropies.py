@@ -23,9 +23,9 @@ pytestmark = pytest.mark.single_precision
 NAMES = list("abcd")
 DENOISERS = {
     "bayes_net": BayesNet(),
-    "mixture": Mixture(4),
+    "mixture": Mixture(4, n_points=64, max_steps=40),
     "forest": "forest",
-    "members": [BayesNet(), Mixture(4)],
+    "members": [BayesNet(), Mixture(4, n_points=64, max_steps=40)],
 }
 
 
@@ -257,7 +257,9 @@ def test_numbers_of_known_information(name):
     draw, truth = NUMBERS[name]
     rng = np.random.default_rng(0)
     fit, held_out = (pd.DataFrame(draw(n, rng), columns=["a", "b"]) for n in (4000, 2000))
-    model = DiffusionDensity(denoiser=Mixture(32), random_state=0).fit(fit)
+    model = DiffusionDensity(denoiser=Mixture(32, n_points=64, max_steps=40), random_state=0).fit(
+        fit
+    )
     found = model.mutual_information("a", "b", X=held_out)
     close(found, truth)
     assert found.value > 3 * found.stderr
@@ -319,7 +321,9 @@ def test_gaps_with_a_probability_are_in_the_matrix_as_in_each_pair():
     rng, frame = np.random.default_rng(2), categories(1500).astype(object)
     for name, other in ("ab", "bc"):
         frame.loc[rng.random(1500) < np.where(frame[other] == "0", 0.5, 0.1), name] = None
-    model = DiffusionDensity(denoiser=Mixture(8), missing="category", random_state=0).fit(frame)
+    model = DiffusionDensity(
+        denoiser=Mixture(8, n_points=64, max_steps=40), missing="category", random_state=0
+    ).fit(frame)
     rows = frame[:300]
     matrix = information_matrix(model, model.rows(rows))
     for pair in ("ab", "ac", "cb"):

@@ -20,31 +20,30 @@ from discrete_itd.models.model import TIMED_EVALUATIONS, Model
 from discrete_itd.recipes import (
     BayesNet,
     Causal,
-    Decoder,
     Forest,
     Independent,
     Mixture,
     Network,
-    Trees,
+    Tree,
 )
 
 TABLE = mixed(150)
-SMALL = Decoder(32, n_points=32, max_steps=3)
+SMALL = Mixture(32, n_points=32, max_steps=3)
 OF_AUTO = {
-    Trees: ("tree", BayesNetDenoiser),
+    Tree: ("tree", BayesNetDenoiser),
     BayesNet: ("bayes net", BayesNetDenoiser),
     Forest: ("forest", ForestDenoiser),
     Causal: ("causal", CausalDenoiser),
-    Decoder: ("decoder", MixtureDenoiser),
+    Mixture: ("mixture", MixtureDenoiser),
 }
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Decoders are small, and there are two networks in the best model."""
+    """Mixtures are small, and there are two networks in the best model."""
     for module in (combined, networks):
-        monkeypatch.setattr(module, "QUICK_DECODER", SMALL)
-    monkeypatch.setattr(combined, "LARGE_DECODER", SMALL)
+        monkeypatch.setattr(module, "QUICK_MIXTURE", SMALL)
+    monkeypatch.setattr(combined, "LARGE_MIXTURE", SMALL)
     monkeypatch.setattr(combined, "FEWEST_ORDERS", 2)
 
 
@@ -117,11 +116,9 @@ def test_property_the_best_model_is_made_of_those_that_do_not_fail(monkeypatch, 
     kinds = (
         "independent",
         "tree",
-        "8 trees",
         "bayes net",
         "forest",
         "mixture",
-        "decoder",
         "causal",
     )
     left_out = {str(w.message).split(" is left out")[0] for w in seen}
@@ -131,7 +128,7 @@ def test_property_the_best_model_is_made_of_those_that_do_not_fail(monkeypatch, 
 
 @pytest.mark.parametrize("denoiser", ["auto", "best"])
 def test_independent_columns_are_left_where_all_else_fails(monkeypatch, denoiser):
-    for recipe in (Trees, BayesNet, Forest, Mixture, Decoder, Causal):
+    for recipe in (Tree, BayesNet, Forest, Mixture, Causal):
         monkeypatch.setattr(recipe, "fit", failing(MemoryError()))
     with pytest.warns(UserWarning, match="is left out"):
         model = fit(TABLE, denoiser)
@@ -166,10 +163,10 @@ def test_what_ends_a_program_or_concerns_files_ends_the_fit(monkeypatch, error):
 
 
 def test_a_companion_that_fails_is_left_out(monkeypatch):
-    """The decoder beside a causal network, whose base then answers alone; and one that cannot be evaluated."""
+    """The mixture beside a causal network, whose base then answers alone; and one that cannot be evaluated."""
     one = Causal(width=8, depth=1)
-    monkeypatch.setattr(Decoder, "fit", failing(MemoryError()))
-    with pytest.warns(UserWarning, match="^decoder is left out.*MemoryError"):
+    monkeypatch.setattr(Mixture, "fit", failing(MemoryError()))
+    with pytest.warns(UserWarning, match="^mixture is left out.*MemoryError"):
         model = fit(TABLE, one)
     assert not isinstance(model.model_.companion, MixtureDenoiser)
 
@@ -188,7 +185,7 @@ def test_a_companion_that_cannot_be_evaluated_is_left_out(monkeypatch):
 
 def test_estimates_of_time_take_no_fit_down(monkeypatch):
     """Whatever they raise, nothing is left out, and no warning given."""
-    for recipe in (Decoder, Forest):
+    for recipe in (Mixture, Forest):
         monkeypatch.setattr(recipe, "seconds_needed", failing(ValueError()))
     log_prob, of_model = MarginalDenoiser.log_prob, Model.log_prob
 

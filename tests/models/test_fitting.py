@@ -23,26 +23,25 @@ from discrete_itd.models import contract
 from discrete_itd.models import model as model_module
 from discrete_itd.models.fitting import JUDGED, PATTERNS
 from discrete_itd.models.model import EFFORT, split_evaluations
-from discrete_itd.recipes import Causal, Decoder, Forest, Mixture, Network, Trees
+from discrete_itd.recipes import Causal, Forest, Mixture, Network
 from discrete_itd.training.config import TrainingPlan
 
 EXACT = {
     "independent": "independent",
     "tree": "tree",
-    "trees": Trees(2),
-    "mixture": Mixture(2),
+    "mixture": Mixture(2, n_points=64, max_steps=40),
     "bayes net": "bayes_net",
     "forest": Forest(2),
 }
 RECIPES = {
     **EXACT,
     "network": TINY,
-    "on a mixture": dataclasses.replace(TINY, base=Mixture(2)),
+    "on a mixture": dataclasses.replace(TINY, base=Mixture(2, n_points=64, max_steps=40)),
     "row mixture": [
         Causal(width=8, depth=1, base="tree"),
         Causal(width=8, depth=1, base="tree"),
         "tree",
-        Mixture(2),
+        Mixture(2, n_points=64, max_steps=40),
     ],
     "one member": ["tree"],
 }
@@ -79,7 +78,7 @@ def test_property_a_stored_model_is_the_model(tmp_path, name):
         assert other.denoiser_.n_parameters == model.denoiser_.n_parameters > 0
 
 
-@pytest.mark.parametrize("name", ["trees", "mixture", "row mixture"])
+@pytest.mark.parametrize("name", ["mixture", "row mixture"])
 def test_property_the_same_fit_again_is_the_same_model(name):
     again = clone(fitted(name)).fit(chain())
     np.testing.assert_array_equal(again.explain(chain()), fitted(name).explain(chain()))
@@ -101,7 +100,7 @@ def test_property_an_exact_denoiser_needs_no_training(name):
     np.testing.assert_allclose(estimate.stderr, 0, atol=1e-4)
 
 
-@pytest.mark.parametrize("base", EXACT)
+@pytest.mark.parametrize("base", EXACT.keys() - {"mixture"})
 def test_property_an_untrained_network_is_its_base(base):
     rows = chain()
     network = Network(width=8, depth=1, base=EXACT[base])
@@ -113,8 +112,15 @@ def test_property_an_untrained_network_is_its_base(base):
 
 
 @pytest.mark.parametrize(
-    "name", ["trees", "mixture", "bayes net", "network", "on a mixture", "row mixture"]
+    "denoiser", ["mixture", ["tree", "mixture"], Network(base="mixture"), Causal(base="mixture")]
 )
+def test_without_steps_a_mixture_is_refused_by_name(denoiser):
+    with pytest.raises(ValueError, match="max_steps=0: the classes of a mixture"):
+        fit(chain(), denoiser, max_steps=0)
+    assert fit(mixed(), "best", max_steps=0).denoiser_.exact  # without one
+
+
+@pytest.mark.parametrize("name", ["mixture", "bayes net", "network", "on a mixture", "row mixture"])
 def test_high_cardinality_columns_are_for_all(tmp_path, monkeypatch, name):
     monkeypatch.setattr(categories, "MANY_CATEGORIES", 8)
     rows = words()
@@ -258,7 +264,7 @@ def test_property_a_cell_is_drawn_if_and_only_if_its_indicator_says_so():
 @pytest.mark.parametrize("n_threads", [2, 4])
 def test_property_a_fit_is_the_same_whatever_other_threads_fit(n_threads):
     """To the last bit, dropout among it: no random state is shared, and that of the process stays as it is."""
-    recipes = (Causal(width=16, base="independent"), TINY, Decoder(64, n_points=64, max_steps=20))
+    recipes = (Causal(width=16, base="independent"), TINY, Mixture(64, n_points=64, max_steps=20))
     asked, rows = (recipes * 2)[:n_threads], mixed()
     before, start = torch.get_rng_state(), threading.Barrier(n_threads)
 

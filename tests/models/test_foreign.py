@@ -11,7 +11,7 @@ from foreign import DoublingSchedule, Given, Linear, LinearDenoiser
 from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.recipes import Network, Trees, recipe
+from discrete_itd.recipes import Network, Tree, recipe
 
 TRUSTED = [Linear, LinearDenoiser, DoublingSchedule]
 SCHEDULE = DoublingSchedule(5)
@@ -39,9 +39,9 @@ def test_a_foreign_denoiser_is_trained_and_answers_every_question():
 
 
 def test_a_recipe_of_ones_own_is_a_value():
-    assert recipe(Linear()) == Linear() != Linear(Trees())
-    unfitted = clone(DiffusionDensity(denoiser=Linear(Trees())))
-    assert unfitted.denoiser == Linear(Trees())
+    assert recipe(Linear()) == Linear() != Linear(Tree())
+    unfitted = clone(DiffusionDensity(denoiser=Linear(Tree())))
+    assert unfitted.denoiser == Linear(Tree())
     again = clone(fitted()).fit(chain(300))
     np.testing.assert_array_equal(again.score_samples(chain()), fitted().score_samples(chain()))
     with pytest.raises(ValueError, match="base must be 'auto' or an exact denoiser, got Linear"):
@@ -67,7 +67,7 @@ def test_a_member_of_a_mixture_needs_a_closed_form():
     ("denoiser", "schedule"),
     [
         (Linear(), "coordinate"),
-        (Linear(Trees()), SCHEDULE),
+        (Linear(Tree()), SCHEDULE),
         ("tree", SCHEDULE),
     ],
     ids=str,

@@ -19,7 +19,7 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.models import contract
 from discrete_itd.models.contract import fit_recipe
-from discrete_itd.recipes import Causal, Mixture, RowMixture, Trees
+from discrete_itd.recipes import Causal, Mixture, RowMixture, Tree
 
 NETWORK = Causal(width=8, depth=0, base="independent")
 TWO = [NETWORK, "independent", Causal(width=6, depth=0, base="independent")]
@@ -33,7 +33,11 @@ def uninterrupted():
 
 def test_a_mixture_is_no_worse_than_its_members_on_rows_that_weighed_them():
     rows = chain(400)
-    model = fit(rows, ["tree", Mixture(4), "independent"], validation_fraction=0.3)
+    model = fit(
+        rows,
+        ["tree", Mixture(4, n_points=64, max_steps=40), "independent"],
+        validation_fraction=0.3,
+    )
     _, held_out = split(model, rows)
     assert isinstance(model.denoiser_, RowMixtureDenoiser)
     assert model.denoiser_.exact
@@ -45,11 +49,15 @@ def test_a_mixture_is_no_worse_than_its_members_on_rows_that_weighed_them():
 def test_the_contributions_of_members_are_reported():
     """By hand: the weights of the others fitted anew."""
     rows = chain(400)
-    model = fit(rows, ["tree", Mixture(4), "independent"], validation_fraction=0.3)
+    model = fit(
+        rows,
+        ["tree", Mixture(4, n_points=64, max_steps=40), "independent"],
+        validation_fraction=0.3,
+    )
     table = model.members_
     kinds = {
         "tree": BayesNetDenoiser,
-        "mixture of 4": MixtureDenoiser,
+        "mixture": MixtureDenoiser,
         "independent": MarginalDenoiser,
     }
     members = list(model.denoiser_.members)
@@ -87,7 +95,7 @@ def test_networks_of_a_mixture_share_the_time(monkeypatch):
     times = watch(monkeypatch, lambda _, training: training.max_time, [contract])
     shares = []
     limited = plan(1, 50.0, progress=lambda share, _: shares.append(share))
-    fit_recipe(RowMixture((NETWORK, Trees(), NETWORK)), training_rows(chain()), limited)
+    fit_recipe(RowMixture((NETWORK, Tree(), NETWORK)), training_rows(chain()), limited)
     # half for the first; it took none of it, so all is left for the second
     share = contract.FITTING_SHARE * 50.0
     assert times == [pytest.approx(share / 2, rel=0.3), pytest.approx(share, rel=0.3)]
@@ -111,15 +119,15 @@ def test_an_interrupted_mixture_is_a_model(monkeypatch, n):
 
 
 def test_members_that_were_there_before_an_interruption_make_a_model(monkeypatch):
-    fit_base = Trees.fit_base
+    fit_base = Tree.fit_base
 
     def interrupted(recipe, rows, plan):
         if plan.index == 1:
             raise KeyboardInterrupt
         return fit_base(recipe, rows, plan)
 
-    monkeypatch.setattr(Trees, "fit_base", interrupted)
-    members = tuple(Causal(base=base, width=8, depth=1) for base in ("independent", Trees()))
+    monkeypatch.setattr(Tree, "fit_base", interrupted)
+    members = tuple(Causal(base=base, width=8, depth=1) for base in ("independent", Tree()))
     how = plan(20)
     fitted = fit_recipe(RowMixture(members), training_rows(chain()), how)
     assert how.run.interrupted

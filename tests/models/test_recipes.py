@@ -27,7 +27,7 @@ from discrete_itd.recipes import (
     Mixture,
     Network,
     RowMixture,
-    Trees,
+    Tree,
     recipe,
 )
 from discrete_itd.storage.stored import flatten, unflatten
@@ -36,10 +36,10 @@ pytestmark = pytest.mark.single_precision
 
 COUNTS = st.integers(1, MOST_COMPONENTS)
 EXACT = st.one_of(
-    st.sampled_from(["independent", "tree", "trees", "mixture"]),
+    st.sampled_from(["independent", "tree", "mixture"]),
     st.just(Independent()),
-    st.builds(Trees, COUNTS),
-    st.builds(Mixture, st.none() | COUNTS),
+    st.just(Tree()),
+    st.builds(Mixture, COUNTS),
     st.builds(Forest, COUNTS, st.none() | st.integers(5, 99)),
 )
 NETWORKS = st.builds(
@@ -70,9 +70,8 @@ def test_a_name_is_its_recipe(name):
 def test_what_names_stand_for():
     assert recipe("auto") == Auto()
     assert recipe("network") == Network()
-    assert recipe("tree") == Trees(1)
-    assert recipe("trees").n_components > 1
-    assert recipe("mixture") == Mixture(None)
+    assert recipe("tree") == Tree()
+    assert type(recipe("mixture")) is Mixture
     assert len(recipe("row_mixture").members) > 1
 
 
@@ -102,9 +101,9 @@ def test_what_was_asked_for_survives_json(denoiser):
 
 def test_numbers_of_numpy_are_numbers():
     odd = Network(
-        width=np.int32(4), depth=np.int64(2), dropout=np.float32(0.5), base=Trees(np.int16(3))
+        width=np.int32(4), depth=np.int64(2), dropout=np.float32(0.5), base=Forest(np.int16(3))
     )
-    plain = Network(width=4, depth=2, dropout=0.5, base=Trees(3))
+    plain = Network(width=4, depth=2, dropout=0.5, base=Forest(3))
     assert recipe(odd) == plain
     assert made_of(json.loads(json.dumps(flatten(odd)[0]))) == plain
     kept, _ = flatten(RowMixture((Causal(np.int32(2)), Mixture(np.int64(5)))))
@@ -112,11 +111,11 @@ def test_numbers_of_numpy_are_numbers():
 
 
 def test_members_are_names_recipes_or_both():
-    members = (Auto(), Causal(width=8), Trees(1))
+    members = (Auto(), Causal(width=8), Tree())
     assert recipe(["auto", Causal(width=8), "tree"]) == RowMixture(members)
-    assert recipe(("auto", Causal(width=8), Trees())) == RowMixture(members)
+    assert recipe(("auto", Causal(width=8), Tree())) == RowMixture(members)
     assert recipe(RowMixture(["auto", Causal(width=8), "tree"])) == RowMixture(members)
-    assert recipe(["tree"]) == RowMixture((Trees(),))
+    assert recipe(["tree"]) == RowMixture((Tree(),))
 
 
 BAD = [
@@ -138,7 +137,7 @@ BAD = [
     (["tree", "row_mixture"], ValueError, "member 1: a member of a mixture of rows cannot be one"),
     (["tree", ["tree"]], ValueError, "member 1: a member of a mixture of rows cannot be one"),
     (["tree", "trie"], ValueError, "member 1: denoiser must be one of"),
-    ([Trees(0)], ValueError, "member 0: n_components must be from 1"),
+    ([Mixture(0)], ValueError, "member 0: n_components must be from 1"),
     ([3], TypeError, "or a recipe, got 3"),
     (Network(width=0), ValueError, "width must be from 1 to 65536, got 0"),
     (Network(width=2.5), TypeError, "width must be an integer, got 2.5"),
@@ -150,7 +149,7 @@ BAD = [
     (Network(base="grove"), ValueError, "base must be 'auto' or an exact denoiser, got 'grove'"),
     (Network(base=Network()), ValueError, "base must be 'auto' or an exact denoiser"),
     (Network(base=["tree"]), ValueError, "base must be 'auto' or an exact denoiser"),
-    (Network(base=Trees(0)), ValueError, "n_components must be from 1 to"),
+    (Network(base=Mixture(0)), ValueError, "n_components must be from 1 to"),
     (Network(base=None), ValueError, "base must be 'auto' or an exact denoiser, got None"),
     ([Network(width=0)], ValueError, "width must be from 1"),
 ]
@@ -187,7 +186,7 @@ def test_property_integers_of_a_recipe_are_within_its_bounds(made, name):
     [
         {"class": "Grove"},
         {"class": []},
-        {"class": "Trees", "n_trees": 3},
+        {"class": "Tree", "n_trees": 3},
         {"class": "RowMixture", "members": 3},
         {"class": "Network", "base": {"class": "Grove"}},
     ],
@@ -203,7 +202,12 @@ def test_data_that_are_no_recipe_are_refused(data):
 
 @pytest.mark.parametrize(
     "denoiser",
-    ["tree", Network(width=8), ["tree", Mixture(3)], RowMixture(("tree",))],
+    [
+        "tree",
+        Network(width=8),
+        ["tree", Mixture(3, n_points=64, max_steps=40)],
+        RowMixture(("tree",)),
+    ],
     ids=str,
 )
 def test_an_estimator_holds_what_it_was_given(denoiser):
@@ -219,7 +223,7 @@ def test_an_estimator_holds_what_it_was_given(denoiser):
 
 def test_a_recipe_is_a_value():
     assert Network() == Network() != Network(width=8)
-    assert len({Trees(), Trees(1), Trees(2)}) == 2
+    assert len({Forest(), Forest(32), Forest(2)}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         Network().width = 3
 

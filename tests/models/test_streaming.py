@@ -18,7 +18,7 @@ from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.encoders import streams
 from discrete_itd.encoders.streams import position_hashes
 from discrete_itd.models import training_tables
-from discrete_itd.recipes import Causal, Mixture, Trees
+from discrete_itd.recipes import Causal, Mixture, Tree
 
 N, SEED, CPU = 3000, 5, torch.device("cpu")
 SCHEMA = {"columns": None, "handle_unknown": "smooth", "missing": "marginalise", "leave_out": True}
@@ -192,9 +192,9 @@ def test_a_short_training_reads_all_of_the_table():
     ("denoiser", "most"),
     [
         ("independent", 0.01),
-        (Trees(), 0.01),
+        (Tree(), 0.01),
         pytest.param("bayes_net", 0.01, marks=pytest.mark.slow),
-        pytest.param(Mixture(4), 0.05, marks=pytest.mark.slow),
+        pytest.param(Mixture(4, n_points=64, max_steps=40), 0.05, marks=pytest.mark.slow),
         pytest.param(Causal(width=16, depth=1, base="tree"), 0.05, marks=pytest.mark.slow),
     ],
 )

@@ -17,27 +17,25 @@ from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.recipes import (
     BayesNet,
     Causal,
-    Decoder,
     Forest,
     Independent,
     Mixture,
     Network,
     RowMixture,
-    Trees,
+    Tree,
 )
 
 FOLDER = Path(__file__).parent / "kept"
 SCORES = FOLDER / "scores.json"
 RECIPES = {
     "independent": Independent(),
-    "trees": Trees(2),
-    "mixture": Mixture(3),
-    "decoder": Decoder(8, n_latent=2, n_points=16, max_steps=2),
+    "tree": Tree(),
+    "mixture": Mixture(8, n_latent=2, n_points=16, max_steps=2),
     "bayes_net": BayesNet(),
     "forest": Forest(2),
     "network": Network(width=4, depth=1, base="independent"),
-    "causal": Causal(width=2, depth=1, base=Trees()),
-    "row_mixture": RowMixture((Trees(), Mixture(2))),
+    "causal": Causal(width=2, depth=1, base=Tree()),
+    "row_mixture": RowMixture((Tree(), Mixture(2, n_points=16, max_steps=2))),
 }
 
 
@@ -89,7 +87,7 @@ def scores(model: DiffusionDensity | DiffusionOutlierDetector) -> np.ndarray:
 def detector() -> DiffusionOutlierDetector:
     """A fitted detector with groups."""
     return DiffusionOutlierDetector(
-        DiffusionDensity(denoiser=Trees()), given="name", false_alarm_rate=0.2, random_state=0
+        DiffusionDensity(denoiser=Tree()), given="name", false_alarm_rate=0.2, random_state=0
     ).fit(table())
 
 

@@ -22,7 +22,7 @@ from limits import TooLong, bounded
 from safetensors.torch import save
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.recipes import Decoder, Forest, Mixture, Network, RowMixture, Trees
+from discrete_itd.recipes import Forest, Mixture, Network, RowMixture
 from discrete_itd.storage import files
 from tests.examples import levels
 
@@ -216,11 +216,9 @@ def both(state, rng):
 DISTRIBUTIONS = {
     "independent": "independent",
     "tree": "tree",
-    "trees": Trees(2),
     "bayes_net": "bayes_net",
     "forest": Forest(2),
-    "mixture": Mixture(2),
-    "decoder": Decoder(max_steps=2),
+    "mixture": Mixture(2, n_points=64, max_steps=40),
     "rows": RowMixture(("tree", "independent")),
     "network": NETWORK,
 }

@@ -1,4 +1,4 @@
-"""Decoder mixtures: the network's product against a loop, the refinement against sums, and what a fit leaves."""
+"""Mixture mixtures: the network's product against a loop, the refinement against sums, and what a fit leaves."""
 
 import itertools
 import math
@@ -38,9 +38,8 @@ from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.marginal import WIDE_SD
 from discrete_itd.denoisers.mixture import LEAST_GAIN, expected_sums, part, refine, updated, weighty
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.models import decoder as fits
 from discrete_itd.models import decoder_network
-from discrete_itd.models.decoder import DecoderPlan, fit_decoder
+from discrete_itd.models import mixture_fit as fits
 from discrete_itd.models.decoder_network import (
     N_WAVES,
     Columns,
@@ -50,9 +49,10 @@ from discrete_itd.models.decoder_network import (
     normal,
     shifted,
 )
+from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture
 from discrete_itd.training.loop import TRIAL_STEPS, Run
 
-QUICK = DecoderPlan(n_latent=2, width=16, n_points=64, n_components=64, max_steps=40)
+QUICK = MixturePlan(n_latent=2, width=16, n_points=64, n_components=64, max_steps=40)
 MANY = N_WAVES + 3
 
 
@@ -69,7 +69,7 @@ def fitted(book, rng, plan=QUICK, *, n=200, missing=0.0, seed=0):
             rows[:, j] = rows[:, j].masked_fill(c.open & (rows[:, j] == c.n_levels), 0.0)
     marginals = MarginalDenoiser.fit(book, x)
     generator = seeded_generator(seed, book.device)
-    model, _ = fit_decoder(marginals, x, x_valid, plan, generator=generator)
+    model, _ = fit_mixture(marginals, x, x_valid, plan, generator=generator)
     return model, marginals, x, x_valid
 
 
@@ -384,8 +384,8 @@ def test_a_fit_is_never_worse_than_the_marginals(device, dtype, columns, seed):
     rng = np.random.default_rng(seed)
     x, x_valid = (random_rows(book, n, rng, missing=0.3) for n in (8, 9))
     marginals = MarginalDenoiser.fit(book, x)
-    plan = DecoderPlan(width=8, max_steps=6)
-    model, _ = fit_decoder(marginals, x, x_valid, plan, generator=seeded_generator(0, device))
+    plan = MixturePlan(width=8, max_steps=6)
+    model, _ = fit_mixture(marginals, x, x_valid, plan, generator=seeded_generator(0, device))
     worst = -marginals.log_prob(x_valid).double().mean().item()
     assert held_out_nats(model, x_valid) <= worst + rounding(dtype, 10)
     assert model.log_prob(x).isfinite().all()
@@ -397,7 +397,7 @@ def test_hopeless_rows_can_be_fitted(device):
     x = torch.tensor([[1e6, 0, math.nan, 1, 0], [0, 0, math.nan, 2, math.nan]], device=device)
     for rows in (x[:1], x, x.repeat(20, 1)):
         marginals = MarginalDenoiser.fit(book, rows.double())
-        fit, _ = fit_decoder(
+        fit, _ = fit_mixture(
             marginals, rows.double(), x.double(), QUICK, generator=seeded_generator(0, device)
         )
         assert fit.log_prob(x.double()).isfinite().all()
@@ -422,7 +422,7 @@ def test_rows_are_scored_in_training_as_at_the_end(device, dtype):
     x[::2, 0] = math.nan
     marginals = MarginalDenoiser.fit(book, x)
     generator = seeded_generator(0, device)
-    fit = fits.DecoderFit(marginals, x, x_valid, QUICK, generator)
+    fit = fits.MixtureFit(marginals, x, x_valid, QUICK, generator)
     network = fit.network
     columns = network.columns(normal(network.points, network.layout.base))
     slow = mixture_of(network.layout, columns)
@@ -452,7 +452,7 @@ def test_one_class_is_wide_for_outliers(device):
 def test_no_class_excludes_a_category(device, generator):
     book = make_book("reals and levels", device)
     x = random_rows(book, 64, np.random.default_rng(0))
-    fit = fits.DecoderFit(MarginalDenoiser.fit(book, x), x, x, QUICK, generator)
+    fit = fits.MixtureFit(MarginalDenoiser.fit(book, x), x, x, QUICK, generator)
     columns = random_columns(fit.network.layout, book, np.random.default_rng(0), 5)
     made = fit.made(columns._replace(values=60 * columns.values))
     least = fit.marginals.log_probs + math.log(fits.MARGINAL_SHARE)
@@ -477,7 +477,7 @@ def test_rows_beyond_the_bounds_are_not_read(device, monkeypatch):
     monkeypatch.setattr(fits, "JUDGED_ROWS", 20)
     monkeypatch.setattr(fits, "EM_ROWS", 30)
     a, b = (
-        fit_decoder(marginals, x, held_out, QUICK, generator=seeded_generator(0, device))[0]
+        fit_mixture(marginals, x, held_out, QUICK, generator=seeded_generator(0, device))[0]
         for held_out in (x_valid, x_valid[:20])
     )
     assert torch.equal(a.log_prob(x), b.log_prob(x))
@@ -488,7 +488,7 @@ def test_where_there_is_nothing_to_learn_nothing_is_trained(device, generator):
     book = Codebook([code(5), simplex(1, is_open=True), code(3)]).to(device)
     x, shares = random_rows(book, 20, np.random.default_rng(0)), []
     marginals = MarginalDenoiser.fit(book, x)
-    model, report = fit_decoder(
+    model, report = fit_mixture(
         marginals, x, x, generator=generator, progress=lambda share, _: shares.append(share)
     )
     assert not shares
@@ -526,13 +526,13 @@ def test_time_ends_a_fit(device, monkeypatch, seconds, of_classes, n_steps):
         return expected_sums(model, rows)
 
     monkeypatch.setattr(classes, "expected_sums", sums)
-    plan = DecoderPlan(width=8, n_points=64, max_steps=150)
+    plan = MixturePlan(width=8, n_points=64, max_steps=150)
     ends = {1e-3: 0, 12.0: 0, 100.0: n_steps, math.inf: 150}
     for max_time, end in ends.items():
         start = now[0]
         steps.clear()
         rounds.clear()
-        _, report = fit_decoder(
+        _, report = fit_mixture(
             marginals,
             x,
             x,
@@ -551,12 +551,12 @@ def test_the_time_that_a_fit_needs_is_expected(device, seconds):
     """Each step takes a second: a fit with the seconds that were expected makes all its steps."""
     book = make_book("mixed", device)
     x = random_rows(book, 300, np.random.default_rng(0))
-    marginals, plan = MarginalDenoiser.fit(book, x), DecoderPlan(width=8, n_points=64, max_steps=40)
+    marginals, plan = MarginalDenoiser.fit(book, x), MixturePlan(width=8, n_points=64, max_steps=40)
     now = seconds[0]
     needed = fits.seconds_needed(marginals, x, x, plan)
     assert 40.0 <= needed < 44.0
     for less in (0.0, 10.0):
-        _, report = fit_decoder(
+        _, report = fit_mixture(
             marginals,
             x,
             x,
@@ -574,8 +574,8 @@ def test_training_ends_where_held_out_rows_are_predicted_worse(device):
     x = all_rows(book)[[0, 5, 0, 5, 0, 5, 0, 5]].repeat(10, 1)
     x_valid = all_rows(book)[1:5]
     marginals = MarginalDenoiser.fit(book, random_rows(book, 50, rng))
-    plan = DecoderPlan(width=8, n_points=64, max_steps=200)
-    fit, report = fit_decoder(marginals, x, x_valid, plan, generator=seeded_generator(0, device))
+    plan = MixturePlan(width=8, n_points=64, max_steps=200)
+    fit, report = fit_mixture(marginals, x, x_valid, plan, generator=seeded_generator(0, device))
     assert report.stopped == "no improvement"
     assert report.history[-1].step < 200
     assert held_out_nats(fit, x_valid) <= -marginals.log_prob(x_valid).mean().item() + 1e-6
@@ -587,7 +587,7 @@ def test_wrong_arguments_are_refused(device, generator):
     marginals = MarginalDenoiser.fit(book, x)
     for rows, held_out in ((x[:0], x), (x, x[:0])):
         with pytest.raises(ValueError, match="at least one row and one held-out row"):
-            fit_decoder(marginals, rows, held_out, generator=generator)
+            fit_mixture(marginals, rows, held_out, generator=generator)
 
 
 def test_the_mean_of_log_probs_has_their_gradient(monkeypatch, device, dtype):
@@ -636,7 +636,7 @@ def test_a_hopeless_training_ends_where_gaps_were_not_filled(device, missing):
         return True
 
     marginals, generator = random_marginals(book, rng), seeded_generator(0, device)
-    _, report = fit_decoder(
+    _, report = fit_mixture(
         marginals, x, x_valid, QUICK, generator=generator, is_hopeless=is_hopeless
     )
     assert [len(nats) for nats in asked] == ([] if missing else [100])
@@ -646,7 +646,7 @@ def test_a_hopeless_training_ends_where_gaps_were_not_filled(device, missing):
 def run_of(book, generator, n=60):
     """A fit under way, to rows whose columns depend on one another as much as they can; and its training."""
     x = all_rows(book)[[0, -1]].repeat(n // 2, 1)
-    fit = fits.DecoderFit(MarginalDenoiser.fit(book, x), x, x[:10], QUICK, generator)
+    fit = fits.MixtureFit(MarginalDenoiser.fit(book, x), x, x[:10], QUICK, generator)
     run = Run(fit.network, *fit.task, loss_at=fits.LatentLoss)
     return fit, run
 
@@ -698,7 +698,7 @@ def test_numbers_that_follow_from_others_do_so_in_a_fit(device):
             patch.setattr(decoder_network, "MOST_DEPENDENT", most)
             patch.setattr(fits, "MOST_DEPENDENT", most)
             generator = seeded_generator(0, device)
-            fit, _ = fit_decoder(marginals, x, x_valid, plan, generator=generator)
+            fit, _ = fit_mixture(marginals, x, x_valid, plan, generator=generator)
         nats.append(held_out_nats(fit, x_valid))
         assert (fit.dense is not None) == bool(most)
     assert nats[1] < nats[0] - 1.0
@@ -712,7 +712,7 @@ def test_gaps_are_completed_by_what_the_other_numbers_say(device):
     x = rows.clone()
     x[::3, 1] = math.nan
     args = MarginalDenoiser.fit(book, x), x, x, QUICK, seeded_generator(0, device)
-    run = fits.DecoderFit(*args)
+    run = fits.MixtureFit(*args)
     assert (run.x - rows).abs().max() < 0.05
     assert run.rows is x
 
@@ -728,7 +728,7 @@ def test_gaps_are_filled_whatever_the_categories(device, dtype):
     marginals = MarginalDenoiser(book, probs, MarginalDenoiser.fit(book, x).mixture)
     fits.seconds_needed(marginals, x, x[:40], QUICK)
     generator = seeded_generator(0, device)
-    model, _ = fit_decoder(marginals, x, x[:40], replace(QUICK, max_steps=2), generator=generator)
+    model, _ = fit_mixture(marginals, x, x[:40], replace(QUICK, max_steps=2), generator=generator)
     assert bool((model.log_probs.exp() > 0).all())
 
 
@@ -739,7 +739,7 @@ def test_gaps_of_a_row_are_drawn_together(device):
     rows = torch.tensor(np.stack([a, 0.9 * a, free], 1), device=device)
     rows[::4, :2] = math.nan
     marginals = MarginalDenoiser.fit(book, rows)
-    run = fits.DecoderFit(marginals, rows, rows, QUICK, seeded_generator(0, device))
+    run = fits.MixtureFit(marginals, rows, rows, QUICK, seeded_generator(0, device))
     filled = run.x[::4]
     assert (filled[:, 1] - 0.9 * filled[:, 0]).abs().max() < 0.05
     assert filled[:, 0].std().item() == pytest.approx(0.5, rel=0.2)

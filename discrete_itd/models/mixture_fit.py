@@ -91,7 +91,7 @@ MARGINAL_SHARE = 1e-4  # of each class: no category is impossible in any
 
 
 @dataclass(frozen=True)
-class DecoderPlan:
+class MixturePlan:
     """Settings of a fit.
 
     Parameters
@@ -115,11 +115,11 @@ class DecoderPlan:
     max_steps: int = 4000
 
 
-def fit_decoder(
+def fit_mixture(
     marginals: MarginalDenoiser,
     x: Tensor,
     x_valid: Tensor,
-    plan: DecoderPlan | None = None,
+    plan: MixturePlan | None = None,
     *,
     generator: torch.Generator,
     seconds_left: Callable[[], float] = lambda: math.inf,
@@ -136,7 +136,7 @@ def fit_decoder(
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Training rows and held-out rows, at least one of each; NaN where a cell is missing. Of the latter, the first
         ``JUDGED_ROWS`` are used.
-    plan : DecoderPlan, optional
+    plan : MixturePlan, optional
     generator : torch.Generator
         On the device of the rows.
     seconds_left : callable
@@ -154,10 +154,10 @@ def fit_decoder(
         Of the training; None if there is nothing to train.
     """
     if not len(x) or not len(x_valid):
-        raise ValueError("a decoder mixture is fitted to at least one row and one held-out row")
+        raise ValueError("a mixture is fitted to at least one row and one held-out row")
     if all(c.kind == "code" or c.n_levels == 1 for c in marginals.codebook.columns):
         return alone(marginals), None  # the network would have no outputs
-    fit = DecoderFit(marginals, x, x_valid, plan or DecoderPlan(), generator)
+    fit = MixtureFit(marginals, x, x_valid, plan or MixturePlan(), generator)
     report = fit.train(seconds_left(), progress, is_hopeless)
     if report.stopped == "interrupted":
         interrupt()
@@ -168,11 +168,11 @@ def fit_decoder(
 
 
 def seconds_needed(
-    marginals: MarginalDenoiser, x: Tensor, x_valid: Tensor, plan: DecoderPlan
+    marginals: MarginalDenoiser, x: Tensor, x_valid: Tensor, plan: MixturePlan
 ) -> float:
-    """Expected upper bound on the seconds of :func:`fit_decoder` with all its steps, from a few of them."""
+    """Expected upper bound on the seconds of :func:`fit_mixture` with all its steps, from a few of them."""
     clock = Deadline()
-    fit = DecoderFit(marginals, x, x_valid, plan, torch.Generator(x.device).manual_seed(0))
+    fit = MixtureFit(marginals, x, x_valid, plan, torch.Generator(x.device).manual_seed(0))
     classes, run = fit.seconds_of_classes(), Run(fit.network, *fit.task, loss_at=LatentLoss)
     prepared = clock.age
     for _ in range(MEASURED_STEPS):
@@ -200,7 +200,7 @@ class LatentLoss:
         return -mean_log_prob((features, start), denoiser.layout.of_points(denoiser.columns(u)))
 
 
-class DecoderFit:
+class MixtureFit:
     """A fit in progress: training, then the classes."""
 
     def __init__(
@@ -208,7 +208,7 @@ class DecoderFit:
         marginals: MarginalDenoiser,
         x: Tensor,
         x_valid: Tensor,
-        plan: DecoderPlan,
+        plan: MixturePlan,
         generator: torch.Generator,
     ) -> None:
         self.marginals, self.rows, self.x_valid = marginals, x, x_valid[:JUDGED_ROWS]
