@@ -711,7 +711,6 @@ REFUSED = {
         "score x badprice.csv --out o.csv",
         "badprice.csv: row 1: column 'price': expected numbers, got '2,50'; if all numbers of this table are like",
     ),
-    "score closed": (f"{SCORE} closed.csv --out o.csv", "closed.csv: row 1: column 'fresh': unseen category 'maybe'"),
     "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: column 'colour' (and 3 more)"),
     "bad bound": (f"{SCORE} t.csv --out o.csv --max-stderr 0", "--max-stderr: must be a positive number"),
     "impute over table": ("impute x gaps.csv --out gaps.csv", "--out is the table itself"),
@@ -720,7 +719,7 @@ REFUSED = {
     "sample no value": ("sample x -n 1 --given price=", "expected NAME=VALUE, got 'price='"),
     "sample bad number": ("sample x -n 1 --given price=much", "column 'price': expected numbers, got 'much'"),
     "sample bad date": ("sample x -n 1 --given day=2024-13-01", "column 'day': expected ISO dates"),
-    "sample bad truth": ("sample x -n 1 --given member=yes", "column 'member': unseen category 'yes'"),
+    "sample bad truth": ("sample x -n 1 --given member=yes", "column 'member': expected True or False, got 'yes'"),
     "sample missing given": ("sample x -n 1 --given price=NA", "'NA' in --given is a missing value"),
     "sample none": ("sample m.safetensors -n 0", "-n: must be a whole number from 1 on"),
     "sample over model": ("sample m.csv -n 1 --out m.csv", "m.csv: --out is the model itself"),
@@ -732,13 +731,11 @@ def odd_folder(tmp_path_factory, saved, saved_mixed):
     """A folder with tables and models that are refused; no refusal changes it."""
     place, (whole, gaps) = tmp_path_factory.mktemp("odd"), mixed()
     frame = table().drop(columns="id")
-    closed = frame.assign(fresh=["maybe", *frame["fresh"][1:]])
     tables = {
         "t": table(),
         "gaps": gaps,
         "badprice": whole.assign(price="2,50"),
         "lacks": frame[["colour", "zip"]],
-        "closed": closed,
     }
     for name, content in tables.items():
         content.to_csv(place / f"{name}.csv", index=False)
