@@ -73,7 +73,7 @@ def measured(
         density, seconds = processor_timed(density.fit, table.train)
         score = density.score_samples(table.test)
         real = table.train[:n_drawn]
-        drawn = pd.DataFrame(density.sample(len(real), random_state=seed))
+        drawn = pd.DataFrame(density.sample(len(real), random_state=seed, missing="none"))
     return (
         -float(score[~table.is_odd].mean()),
         100 * float(roc_auc_score(table.is_odd, -score)),
