@@ -122,7 +122,7 @@ def test_reasons_are_told(found, read):
     ("nats", "alarms", "word"),
     [
         (None, None, "In short"),
-        (99, 1e-6, "Fail"),
+        (0, 0.5, "Fail"),
         (99, 0.5, "Pass"),
         (99, "measured", "Undecided"),
     ],
