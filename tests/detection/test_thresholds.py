@@ -365,8 +365,7 @@ def test_alarms_expected_is_exact_by_enumeration():
     assert np.mean(np.array(counts) >= expected.high) > 0.1
 
 
-@pytest.mark.parametrize("draw", ["normal", "few"])
-@pytest.mark.parametrize("m", [1, 30, 1000])
+@pytest.mark.parametrize(("draw", "m"), [("normal", 1), ("few", 30), ("normal", 1000)])
 def test_properties_alarms_are_within_their_interval(draw, m):
     """At any offset, also one that was chosen otherwise; with ties more often than it says."""
     random = np.random.default_rng(m)

@@ -82,7 +82,9 @@ def test_the_guide_tells_of_every_kind_of_model():
     assert set(SMALL) | {"independent", "tree", "bayes_net"} == set(PROMISES)
 
 
-@pytest.mark.parametrize("missing", ["marginalise", "category"])
+@pytest.mark.parametrize(
+    "missing", ["marginalise", pytest.param("category", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", PROMISES)
 def test_every_line_of_the_guide_is_true(name, missing):
     """Of a table with gaps and a number."""

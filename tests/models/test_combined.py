@@ -291,8 +291,7 @@ def test_a_mixture_has_the_time_that_a_network_leaves(monkeypatch, needed, share
     assert shares[Mixture] == pytest.approx(600 * 0.95, rel=0.05)  # for the network took none
 
 
-@pytest.mark.parametrize("table", [chain, mixed])
-@pytest.mark.parametrize("recipe", [Auto(), Causal(width=8)])
+@pytest.mark.parametrize(("recipe", "table"), [(Auto(), mixed), (Causal(width=8), chain)])
 def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, recipe, table):
     """By a clock that each step of a mixture, or a network, and each validation takes a second of."""
     monkeypatch.setattr(networks, "FEWEST_COMPARED", 0)  # orders are compared, too
