@@ -18,8 +18,11 @@ from discrete_itd.channel.points import ColumnPoints
 from discrete_itd.encoders.cells import PlainCells, Scalar, plain, rounding
 from discrete_itd.encoders.notation import TRUTHS, number_of, quoted, whole_of
 
-MANY_CATEGORIES = 1000  # a column of more levels than this is embedded by a code, not one-hot
-RARE = 5  # occurrences; rarer categories of a high-cardinality column are pooled
+MANY_CATEGORIES = (
+    1000  # of a column with more, rare ones are pooled, and unseen ones have Good and Turing's mass
+)
+RARE = 5  # occurrences; rarer categories of such a column are pooled
+MOST_LEVELS = 4096  # of a column, one-hot: one of more levels is embedded by a code
 CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
 MOST_DIGITS = 4300  # of an integer that Python reads
@@ -164,7 +167,7 @@ class Categories:
     def points(self) -> ColumnPoints:
         if self.kind == "ordinal":
             return ColumnPoints("line", self.n_levels, self.open, self.levels)
-        many = self.n_levels + self.open > MANY_CATEGORIES
+        many = self.n_levels + self.open > MOST_LEVELS
         return ColumnPoints("code" if many else "simplex", self.n_levels, self.open)
 
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder
+from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder, categories
 from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_levels
 from discrete_itd.encoders.cells import read_cells
 from discrete_itd.storage.stored import flatten, unflatten
@@ -71,19 +71,20 @@ def test_unused_levels_are_pooled_too_if_asked():
 
 
 @pytest.mark.filterwarnings("ignore:column 'w'.* identifiers:UserWarning")
-def test_large_vocabularies_pool_the_rare_and_expect_the_new():
+def test_large_vocabularies_pool_the_rare_and_expect_the_new(monkeypatch):
     few = encoder_of([f"w{i}" for i in range(MANY_CATEGORIES)]).schema[0].codec
     assert few.pooled == ()
     assert few.unseen_count == 0.5
-    assert few.points.kind == "code"  # with the slot of the unseen, one more than 1000
-    closed = encoder_of([f"w{i}" for i in range(MANY_CATEGORIES)], handle_unknown="error").schema[0]
-    assert closed.points.kind == "simplex"
+    assert few.points.kind == "simplex"
     words = [f"w{i}" for i in range(MANY_CATEGORIES + 5) for _ in range(5)]
     words += [f"s{i}" for i in range(30)] + [f"t{i}" for i in range(7)] * 2
     codec = encoder_of(words).schema[0].codec
     assert len(codec.pooled) == 37
     assert codec.unseen_count == 30.0
-    assert (codec.points.kind, codec.points.n_levels) == ("code", MANY_CATEGORIES + 6)
+    assert (codec.points.kind, codec.points.n_levels) == ("simplex", MANY_CATEGORIES + 6)
+    with monkeypatch.context() as few_levels:  # with the level of the unseen, one more than these
+        few_levels.setattr(categories, "MOST_LEVELS", MANY_CATEGORIES + 6)
+        assert codec.points.kind == "code"
     asked = encoder_of(words, {"kind": "nominal", "min_count": 1}).schema[0].codec
     assert asked.pooled == ()
     assert asked.unseen_count == 30.0

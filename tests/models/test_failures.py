@@ -139,6 +139,7 @@ def test_independent_columns_are_left_where_all_else_fails(monkeypatch, denoiser
 def test_exact_models_are_left_where_a_network_fails(monkeypatch):
     """Of a table with a high-cardinality column, whose first candidate it is."""
     monkeypatch.setattr(categories, "MANY_CATEGORIES", 8)
+    monkeypatch.setattr(categories, "MOST_LEVELS", 8)
     monkeypatch.setattr(Network, "fit", failing(MemoryError()))
     with pytest.warns(UserWarning, match="^a network is left out.*MemoryError"):
         model = fit(words(), "auto")

@@ -123,6 +123,7 @@ def test_without_steps_a_mixture_is_refused_by_name(denoiser):
 @pytest.mark.parametrize("name", ["mixture", "bayes net", "network", "on a mixture", "row mixture"])
 def test_high_cardinality_columns_are_for_all(tmp_path, monkeypatch, name):
     monkeypatch.setattr(categories, "MANY_CATEGORIES", 8)
+    monkeypatch.setattr(categories, "MOST_LEVELS", 8)
     rows = words()
     model = fit(rows, RECIPES[name], max_steps=2, n_evaluations=4)
     assert model.denoiser_.codebook.vocabularies
