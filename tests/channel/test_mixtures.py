@@ -44,7 +44,7 @@ def one_by_one(q, i):
 
 
 @pytest.mark.parametrize("width", [0.2, 0.002])
-@pytest.mark.parametrize("n_components", [1, 2, 7, 60, 300])
+@pytest.mark.parametrize("n_components", [1, 7, 60])
 @pytest.mark.parametrize("truncated", [False, True])
 def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
     q = mixture(3, n_components, width, truncated=truncated)
@@ -60,7 +60,7 @@ def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
         )
 
 
-@pytest.mark.parametrize("n_components", [1, 7, 300])
+@pytest.mark.parametrize("n_components", [1, 7, 60])
 @pytest.mark.parametrize("truncated", [False, True])
 def test_expected_values_of_mixtures(n_components, truncated):
     """Of the number, against the closed form; of another function, against a slow quadrature."""
