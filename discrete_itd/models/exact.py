@@ -1,7 +1,7 @@
 """Recipes of exact denoisers, and the base that a network corrects.
 
-One-hot groups are found and, in trees and Bayesian networks, merged into one categorical column where this improves the
-held-out log-likelihood.
+One-hot groups are found and, in trees, mixtures and Bayesian networks, merged into one categorical column where this
+improves the held-out log-likelihood. A mixture with merged columns leaves continuous columns independent.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class Mixture(Recipe):
         """Expected largest number of seconds of the fit; 0 if it exists already."""
         if rows.has(self):
             return 0.0
-        return seconds_needed(rows.marginals, rows.x, rows.x_valid, self.plan())
+        n_fits = 1 + (rows.one_hot_groups is not None)
+        return n_fits * seconds_needed(rows.marginals, rows.x, rows.x_valid, self.plan())
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         if not plan.training.max_steps:
@@ -145,7 +146,7 @@ class Mixture(Recipe):
                 "max_steps=0: the classes of a mixture are decoded by a network, which takes training; allow steps, or"
                 " take 'bayes_net' or 'forest'"
             )
-        return rows.once(self, lambda: self._fitted(rows, plan))
+        return rows.once(self, lambda: rows.best(lambda these: [self._fitted(these, plan)]))
 
     def _fitted(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
         denoiser, report = fit_mixture(

@@ -41,7 +41,7 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.one_hot import exclusive_groups
 from discrete_itd.models.contract import FitPlan, TrainingRows
-from discrete_itd.recipes import BayesNet, Tree
+from discrete_itd.recipes import BayesNet, Mixture, Tree
 from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan
 
@@ -317,7 +317,7 @@ def as_indicators(codes):
     return pd.get_dummies(frame).astype(int)
 
 
-@pytest.mark.parametrize("wanted", [Tree(), BayesNet()])
+@pytest.mark.parametrize("wanted", [Tree(), Mixture(64, n_points=64, max_steps=200), BayesNet()])
 def test_indicators_are_predicted_about_as_well_as_categories(device, wanted):
     rng = np.random.default_rng(0)
     codes = categories(2000, rng)
