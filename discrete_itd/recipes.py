@@ -34,7 +34,7 @@ Auto        BayesNetDenoiser
 Best        RowMixtureDenoiser
 """
 
-from discrete_itd.models.combined import NAMES, Auto, Best, RowMixture, recipe
+from discrete_itd.models.auto import NAMES, Auto, Best, RowMixture, recipe
 from discrete_itd.models.contract import Recipe
 from discrete_itd.models.exact import BayesNet, Forest, Independent, Mixture, Tree
 from discrete_itd.models.networks import Causal, Network

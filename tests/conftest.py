@@ -8,7 +8,7 @@ import torch
 from hypothesis import settings
 
 from discrete_itd import estimators
-from discrete_itd.models import combined, exact, networks
+from discrete_itd.models import auto, exact, networks
 from discrete_itd.recipes import Mixture
 from discrete_itd.training import objectives
 from discrete_itd.training.config import TrainingPlan
@@ -16,9 +16,9 @@ from discrete_itd.training.config import TrainingPlan
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
 torch.set_num_threads(1)
 # so are the tables: the mixtures among the candidates of a fit are smaller than a user's
-networks.QUICK_MIXTURE = combined.QUICK_MIXTURE = Mixture(256, n_points=256, max_steps=60)
-exact.EXACT["mixture"] = combined.NAMES["mixture"] = networks.QUICK_MIXTURE
-combined.LARGE_MIXTURE = Mixture(512, n_points=256, max_steps=60)
+networks.QUICK_MIXTURE = auto.QUICK_MIXTURE = Mixture(256, n_points=256, max_steps=60)
+exact.EXACT["mixture"] = auto.NAMES["mixture"] = networks.QUICK_MIXTURE
+auto.LARGE_MIXTURE = Mixture(512, n_points=256, max_steps=60)
 # and the validations of a fit are fewer, on fewer draws
 SMALL = {
     (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),

@@ -37,7 +37,7 @@ from discrete_itd.encoders.unreadable import (
     tell_unreadable,
 )
 from discrete_itd.estimators import DiffusionDensity, private_forest
-from discrete_itd.models.combined import recipe
+from discrete_itd.models.auto import recipe
 from discrete_itd.progress import Deadline, deferred_interrupts, fit_progress, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card

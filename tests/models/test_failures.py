@@ -14,7 +14,7 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
 )
 from discrete_itd.encoders import categories
-from discrete_itd.models import combined, networks
+from discrete_itd.models import auto, networks
 from discrete_itd.models.candidates import TIMED_ROWS, CandidateTable
 from discrete_itd.models.model import TIMED_EVALUATIONS, Model
 from discrete_itd.recipes import (
@@ -41,10 +41,10 @@ OF_AUTO = {
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Mixtures are small, and there are two networks in the best model."""
-    for module in (combined, networks):
+    for module in (auto, networks):
         monkeypatch.setattr(module, "QUICK_MIXTURE", SMALL)
-    monkeypatch.setattr(combined, "LARGE_MIXTURE", SMALL)
-    monkeypatch.setattr(combined, "FEWEST_ORDERS", 2)
+    monkeypatch.setattr(auto, "LARGE_MIXTURE", SMALL)
+    monkeypatch.setattr(auto, "FEWEST_ORDERS", 2)
 
 
 def failing(error):

@@ -15,7 +15,7 @@ from laws import LAW
 from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.models.combined import MOST_MEMBERS
+from discrete_itd.models.auto import MOST_MEMBERS
 from discrete_itd.models.exact import MOST_COMPONENTS
 from discrete_itd.recipes import (
     NAMES,

@@ -1,4 +1,4 @@
-"""Recipes that combine others or choose among them, and the names of all."""
+"""Recipes that choose among others: what "auto" and "best" try, and mixtures of rows; and the names of all recipes."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
 from discrete_itd.denoisers.structure_search import Search
-from discrete_itd.models import combined, exact, networks
+from discrete_itd.models import auto, exact, networks
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.models.mixture_fit import LatentLoss
@@ -62,7 +62,7 @@ def test_the_best_takes_the_time_that_is_left(monkeypatch, n_orders, gain, n):
     for name, value in (
         ("VARIED", (kind, kind)), ("FEWEST_ORDERS", 3), ("MOST_ORDERS", 6), ("LEAST_GAIN", gain - 1.0)
     ):  # fmt: skip
-        monkeypatch.setattr(f"discrete_itd.models.combined.{name}", value)
+        monkeypatch.setattr(f"discrete_itd.models.auto.{name}", value)
     seen = []
     train_one = Causal.train_one
 
@@ -78,12 +78,12 @@ def test_the_best_takes_the_time_that_is_left(monkeypatch, n_orders, gain, n):
     assert len(seen) == 3
 
 
-@pytest.mark.parametrize("worthy", range(len(combined.VARIED)))
+@pytest.mark.parametrize("worthy", range(len(auto.VARIED)))
 def test_the_next_network_is_of_the_kind_that_is_worth_most(worthy):
     """In nats that the mixture has more without the latest of it: not those of the network by itself."""
     rows = training_rows(chain(400))
     table, n = CandidateTable(rows), len(rows.x_valid)
-    kinds = combined.VARIED
+    kinds = auto.VARIED
     middling = torch.full((n,), 3.0, dtype=torch.float64)
     alone = CandidateModel("exact", rows.marginals, middling, 0.0)
     # the latest of one kind is right in a quarter of the rows alone; the others repeat what is there
@@ -97,9 +97,9 @@ def test_the_next_network_is_of_the_kind_that_is_worth_most(worthy):
     table.candidates = [alone, *(c for _, c in earlier + fitted)]
     networks: list = []
     for kind in kinds:
-        assert combined.next_kind(table, networks) == kind
+        assert auto.next_kind(table, networks) == kind
         networks.append((kind, alone))
-    found = combined.next_kind(table, [*earlier, *fitted])
+    found = auto.next_kind(table, [*earlier, *fitted])
     assert found == kinds[worthy]
 
 
@@ -310,7 +310,7 @@ def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, re
     slow(Evaluator, "__call__")
     monkeypatch.setattr("time.perf_counter", lambda: past[0])
     monkeypatch.setattr("discrete_itd.models.networks.QUICK_MIXTURE", Mixture(64, max_steps=60))
-    monkeypatch.setattr("discrete_itd.models.combined.QUICK_MIXTURE", Mixture(64, max_steps=60))
+    monkeypatch.setattr("discrete_itd.models.auto.QUICK_MIXTURE", Mixture(64, max_steps=60))
     rows = table(200)
     found = []
     for max_time in (None, 1.0):
