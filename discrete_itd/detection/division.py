@@ -18,15 +18,8 @@ from discrete_itd.encoders.streams import (
     as_stream,
     survey,
 )
-from discrete_itd.models.training_tables import (
-    Ints,
-    count_units,
-    hold_out,
-    occurring,
-    one_of_each,
-    refuse_stream,
-    sample_size,
-)
+from discrete_itd.models.held_out import Ints, count_units, hold_out, occurring, one_of_each
+from discrete_itd.models.training_tables import refuse_stream, sample_size
 from discrete_itd.validation import warn
 
 MOST_HELD = 20_000  # calibration rows: they determine a rate of 1 in 1000 to within a half

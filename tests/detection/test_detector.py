@@ -75,7 +75,7 @@ def fitted_mixed():
 
 EXPECTED_FAILED_CHECKS = {
     "check_sample_weight_equivalence_on_dense_data": "a row with a weight is one record, on one side of every"
-    " division, and repeated rows are independent draws: tests/models/test_splitting.py",
+    " division, and repeated rows are independent draws: tests/models/test_held_out.py",
     "check_outliers_train": "contamination is the share of alarms among new rows, and so at held-out rows, not among"
     " those that were fitted to: test_as_many_new_rows_raise_an_alarm_as_contamination_says",
     "check_outliers_fit_predict": "as check_outliers_train",

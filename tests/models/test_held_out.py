@@ -1,78 +1,287 @@
-"""Nats of held-out rows: of the model and of independent columns, on the same rows, whatever was fitted."""
+"""Properties of holding rows out: groups are whole, equally likely, and new to a fit; rows are draws without them."""
 
-import math
+import functools
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import LAW, seeds
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GroupKFold, cross_validate
 
-from discrete_itd import DiffusionDensity
-from discrete_itd.models.model import HeldOut
-from discrete_itd.recipes import Causal, Network
-from discrete_itd.reporting.findings import examine
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.datasets import load_bayesian_network
+from discrete_itd.models.held_out import check_groups, count_units, hold_out, one_of_each
+from discrete_itd.models.training_tables import TableInMemory
 from discrete_itd.storage.stored import flatten, unflatten
 
-pytestmark = pytest.mark.single_precision
-
-SMALL = {"width": 16, "depth": 1}
-KINDS = {
-    "independent": "independent",
-    "tree": "tree",
-    "causal on a tree": Causal(base="tree", **SMALL),
-    "network on a tree": Network(base="tree", **SMALL),
-    "auto": "auto",
-}
+network = functools.cache(load_bayesian_network)
 
 
-def copies(n=800):
-    """A column of four values, a copy of it, and a coin: independent columns are ln 4 behind."""
-    random = np.random.default_rng(0)
-    value = random.integers(0, 4, n)
-    words = np.array(list("abcd"))[value]
-    return pd.DataFrame({"a": words, "b": words, "c": random.choice(["u", "v"], n)})
+def child(n, seed=0):
+    return network("child").sample(n, random_state=seed)
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_the_gain_is_what_independent_columns_lack(name, tmp_path):
-    settings = {"max_steps": 5, "n_evaluations": 16, "random_state": 0}  # 3 columns, one a step
-    model = DiffusionDensity(denoiser=KINDS[name], **settings).fit(copies())
-    found = model.model_.held_out
-    true = 0.0 if name == "independent" else math.log(4)
-    assert found.gain == pytest.approx(true, abs=0.1)
-    assert found.independent == pytest.approx(2 * math.log(4) + math.log(2), abs=0.1)
-    assert found.gain == found.independent - found.nats
-    assert examine(model, copies(20), n_most_anomalous=0).gain == found.gain
-    said = f"the model is better by {found.gain:.3f} nats ±"
-    assert said in model.model_card()
-    model.save(tmp_path / "m")
-    assert DiffusionDensity.load(tmp_path / "m").model_.held_out == found
+# -- the division ---------------------------------------------------------------------------------
 
 
-def test_both_are_means_over_the_same_rows():
-    model = DiffusionDensity(denoiser="tree", random_state=0).fit(copies()).model_
-    x = model.encoder.transform(copies(50)).x
-    rows = model.denoiser.codebook.known_snr.new_tensor(x).double()
-    found = HeldOut.measure(model, rows, 4)
-    assert found.n_rows == 50
-    own, alone = (-d.log_prob(rows).double() for d in (model.denoiser, model.marginals))
-    assert (found.nats, found.independent) == pytest.approx(
-        (float(own.mean()), float(alone.mean()))
-    )
-    assert found.gain_stderr == pytest.approx(float((alone - own).std()) / math.sqrt(50))
-    assert math.isnan(HeldOut.measure(model, rows[:1], 4).stderr)
+@LAW
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 60), seeds)
+def test_property_every_group_is_on_one_side(n, n_groups, n_held, seed):
+    units = np.random.default_rng(seed).integers(0, n_groups, n)
+    n_held = min(n_held, count_units(n, units))
+    held, rest = hold_out(n, units, n_held, seed)
+    assert sorted([*held, *rest]) == list(range(n))
+    assert not set(units[held]) & set(units[rest])
+    assert count_units(n, units[held]) == n_held
+    one = one_of_each(held, units)
+    assert sorted(units[one]) == sorted(set(units[held]))
+    assert (np.diff(one) > 0).all()
+    assert set(one) <= set(held)
+
+
+def test_without_groups_it_is_a_random_permutation():
+    expected = np.random.RandomState(5).permutation(200)
+    for units in (None, np.arange(200)[::-1]):  # groups of one row are none
+        held, rest = hold_out(200, units, 20, 5)
+        assert np.array_equal(np.concatenate([held, rest]), expected)
+        assert np.array_equal(one_of_each(held, units), np.sort(held))
+
+
+def test_property_groups_are_equally_likely_and_so_are_their_rows():
+    """Whatever their sizes: 4 of 10 groups, and one row of each of these."""
+    units = np.repeat(np.arange(10), [1, 1, 1, 1, 1, 5, 5, 5, 5, 5])
+    held, ones = np.zeros(10), np.zeros(30)
+    for seed in range(1000):
+        positions = hold_out(30, units, 4, seed)[0]
+        held[np.unique(units[positions])] += 1
+        ones[one_of_each(positions, units)] += 1
+    assert (np.abs(held / 1000 - 0.4) < 4 * (0.24 / 1000) ** 0.5).all()
+    assert (np.abs(ones[5:] / 1000 - 0.08) < 4 * (0.08 * 0.92 / 1000) ** 0.5).all()
+
+
+def test_labels_may_be_anything_that_is_hashable():
+    labels = [("a", 1), "a", ("a", 1), 2.0, 2, pd.Timestamp("2026-01-01")]
+    assert check_groups(labels, 6).tolist() == [0, 1, 0, 2, 2, 3]
+    assert check_groups(pd.Series(["x", "y", "x"], index=[7, 8, 9]), 3).tolist() == [0, 1, 0]
+    assert check_groups(np.array([5, 3, 5]), 3).tolist() == [0, 1, 0]
+    assert check_groups(None, 3) is None
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("groups", "error", "message"),
     [
-        ({"nats": math.inf}, "nats is inf"),
-        ({"n_rows": 1.5}, "n_rows is 1.5"),
-        ({"stderr": "0"}, "stderr is '0', of the wrong type"),
+        ("customer", TypeError, "groups must hold a label for each row, got 'customer'"),
+        ({1, 2, 3}, TypeError, "a label for each row"),
+        ([1, 2], ValueError, r"groups.shape == \(2,\), expected \(3,\)"),
+        (np.ones((3, 1)), ValueError, r"groups.shape == \(3, 1\)"),
+        ([1, None, 2], ValueError, "groups: row 1 has no label, but None"),
+        ([1, 2, np.nan], ValueError, "groups: row 2 has no label, but nan"),
+        ([1, [2], 3], TypeError, "groups: the label of row 1 is a list, not hashable"),
+        ([4, 4, 4], ValueError, "all rows are of one group; at least two are needed"),
     ],
 )
-def test_what_no_model_wrote_is_refused(change, message):
-    good = HeldOut(3, 1.0, 0.1, 2.0, math.nan, 0.1)
-    data, tensors = flatten(good)
-    assert repr(unflatten(HeldOut, (data, tensors))) == repr(good)
-    with pytest.raises(ValueError, match=message):
-        unflatten(HeldOut, (data | change, tensors))
+def test_groups_that_are_none_are_refused(groups, error, message):
+    frame = pd.DataFrame({"a": list("xyz"), "b": list("uvu")})
+    for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
+        with pytest.raises(error, match=message):
+            model.fit(frame, groups=groups)
+
+
+def test_rows_of_one_group_alone_are_no_table():
+    frame = pd.DataFrame({"a": ["x", "y", None]})
+    with pytest.raises(ValueError, match="at least two groups of rows with a cell"):
+        DiffusionDensity(denoiser="tree").fit(frame, groups=[1, 1, 2])
+
+
+def test_a_stream_has_no_groups(monkeypatch):
+    frame = pd.DataFrame({"a": list("xyzu") * 10})
+    for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
+        for module in ("discrete_itd.models.training_tables", "discrete_itd.detection.division"):
+            monkeypatch.setattr(f"{module}.sample_size", lambda _: 10)
+        with pytest.raises(ValueError, match="groups needs a table in memory; X is a stream"):
+            model.fit([frame, frame], groups=np.arange(80))
+
+
+# -- the density ----------------------------------------------------------------------------------
+
+
+def test_the_density_holds_out_groups(monkeypatch):
+    """Rows without a cell that is not missing are left out, and their labels with them."""
+    parts = []
+
+    def noted(self, *how):
+        held, rest = hold_out(len(self.x), self.units, max(1, round(how[0] * 30)), how[1])
+        parts.append((self.units[held], self.units[rest]))
+        return fit(self, *how)
+
+    fit = TableInMemory.training_rows
+    monkeypatch.setattr(TableInMemory, "training_rows", noted)
+    frame = child(120).reset_index(drop=True)
+    frame.iloc[5] = None
+    groups = np.arange(120) // 4
+    DiffusionDensity(denoiser="tree", random_state=0).fit(frame, groups=groups)
+    held, rest = parts[0]
+    assert len(held) + len(rest) == 119
+    assert len(set(held)) == 3
+    assert not set(held) & set(rest)
+
+
+def test_groups_do_not_flatter_the_held_out_rows():
+    """A fit of ten copies of each row is about as good as one of the rows, and knows how good it is."""
+    rows, test = (child(n, seed) for seed, n in enumerate((300, 1000)))
+    plain = DiffusionDensity(denoiser="bayes_net", random_state=0).fit(rows)
+    by_weight, by_group, by_row = (clone(plain) for _ in range(3))
+    repeated, groups = rows.iloc[np.repeat(np.arange(300), 10)], np.repeat(np.arange(300), 10)
+    by_weight.fit(rows, sample_weight=np.full(300, 10))
+    by_group.fit(repeated, groups=groups)
+    np.testing.assert_array_equal(by_weight.score_samples(test), by_group.score_samples(test))
+    nats = -by_group.score(test)
+    assert nats < -plain.score(test) + 1
+    claim, stderr = by_group.history_.loc[
+        by_group.history_["valid_nats"].idxmin(), ["valid_nats", "valid_stderr"]
+    ]
+    assert nats < claim + 5 * stderr * np.sqrt(10)  # of a mean over 30 records
+    by_row.fit(repeated)  # which are taken for draws that repeat, as their held-out rows do
+    assert by_row.history_["valid_nats"].min() < claim - 1
+
+
+# -- the detector ---------------------------------------------------------------------------------
+
+
+def settings(**others):
+    return DiffusionOutlierDetector(denoiser="tree", random_state=0, **others)
+
+
+def test_properties_weights_are_copies():
+    """Calibration and threshold included; one calibration row for each given row whose weight is not 0."""
+    table = child(60).reset_index(drop=True)
+    weights = np.random.default_rng(0).integers(0, 4, 60)
+    position = np.repeat(np.arange(60), weights)
+    for share in ("auto", 0.2):
+        model = settings(contamination=share, false_alarm_rate=0.2)
+        one = clone(model).fit(table, sample_weight=weights)
+        other = clone(model).fit(table.iloc[position], groups=position)
+        np.testing.assert_array_equal(one.score_samples(table), other.score_samples(table))
+        np.testing.assert_array_equal(one.calibration_scores_, other.calibration_scores_)
+        assert len(one.calibration_scores_) == round(0.2 * (weights > 0).sum())
+        assert one.threshold_ == other.threshold_
+    ones = settings(false_alarm_rate=0.2).fit(table, sample_weight=np.ones(60))
+    assert ones.threshold_ == settings(false_alarm_rate=0.2).fit(table).threshold_
+
+
+def test_the_detector_calibrates_on_new_groups(monkeypatch):
+    """None of the calibration rows, nor of those that the density holds out, is of a group that is fitted to."""
+    fitted = []
+
+    def noted(self, X, *rest, groups=None, **how):
+        fitted.append((X, groups))
+        return fit(self, X, *rest, groups=groups, **how)
+
+    fit = DiffusionDensity.fit
+    monkeypatch.setattr(DiffusionDensity, "fit", noted)
+    frame = child(200).reset_index(drop=True)
+    customers = np.array([f"customer {i}" for i in np.random.default_rng(0).permutation(200) // 5])
+    model = settings(false_alarm_rate=0.2).fit(frame, groups=customers)
+    X, groups = fitted[0]
+    assert len(model.calibration_scores_) == 8
+    fitted_to = set(customers[X.index])
+    assert len(fitted_to) == 32 == len(set(groups))
+    of_held = model.score_samples(frame[~np.isin(customers, list(fitted_to))])
+    assert np.isin(model.calibration_scores_.round(6), of_held.round(6)).all()
+
+
+def test_two_groups_leave_none_to_calibrate_on():
+    frame = child(20)
+    with pytest.warns(UserWarning, match="two groups leave none to calibrate on"):
+        model = settings().fit(frame, groups=np.arange(20) % 2)
+    assert not len(model.calibration_scores_)
+
+
+def test_a_frozen_density_is_calibrated_on_one_row_of_each_group():
+    frame = child(60)
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(child(60, 1))
+    model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.2)
+    assert len(model.fit(frame, groups=np.arange(60) % 15).calibration_scores_) == 15
+    assert len(model.fit(frame, sample_weight=np.arange(60) % 3).calibration_scores_) == 40
+
+
+def test_groups_are_routed():
+    frame, groups = child(90), np.arange(90) // 3
+    model = DiffusionDensity(denoiser="tree", random_state=0)
+    with config_context(enable_metadata_routing=True):
+        asked = clone(model).set_fit_request(groups=True)
+        how = {"cv": GroupKFold(3), "return_estimator": True, "params": {"groups": groups}}
+        found = cross_validate(asked, frame, **how)
+    for one, (train, test) in zip(
+        found["estimator"], GroupKFold(3).split(frame, groups=groups), strict=True
+    ):
+        direct = clone(model).fit(frame.iloc[train], groups=groups[train])
+        rows = frame.iloc[test]
+        np.testing.assert_array_equal(one.score_samples(rows), direct.score_samples(rows))
+
+
+def records(n, random):
+    """Independent nominal rows."""
+    hidden = random.integers(0, 4, n)
+    columns = [np.where(random.random(n) < 0.6, hidden, random.integers(0, 6, n)) for _ in range(6)]
+    return pd.DataFrame(np.stack(columns, 1)).astype(str).add_prefix("c")
+
+
+@pytest.mark.parametrize("how", ["groups", "sample_weight"])
+def test_new_records_raise_as_many_alarms_as_stated(how):
+    """Though those that were fitted to occur one to four times."""
+    rates = []
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        rows, times = records(500, random), random.integers(1, 5, 500)
+        position = random.permutation(np.repeat(np.arange(500), times))
+        model = settings(false_alarm_rate=0.05)
+        if how == "groups":
+            model.fit(rows.iloc[position], groups=position)
+        else:
+            model.fit(rows, sample_weight=times)
+        assert len(model.calibration_scores_) == 100
+        rates.append((model.predict(records(2000, random)) < 0).mean())
+    # k = 5 of 100 calibration scores: Beta(5, 96), averaged over 12
+    spread = (0.05 * 0.95 / 102 / 12) ** 0.5
+    assert 0.02 < np.mean(rates) < 0.05 + 3 * spread
+
+
+def test_the_rate_of_rows_that_equal_none_of_the_fit_is_stated(monkeypatch):
+    """Where nothing says that rows are copies, it is what new records raise."""
+    fitted = []
+    fit = DiffusionDensity.fit
+
+    def noted(self, X, *rest, **how):
+        fitted.append(X)
+        return fit(self, X, *rest, **how)
+
+    monkeypatch.setattr(DiffusionDensity, "fit", noted)
+    stated, rates = [], []
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        rows, new = records(600, random), records(2000, random)
+        position = random.permutation(np.repeat(np.arange(600), random.integers(1, 5, 600)))
+        model = settings(false_alarm_rate=0.05).fit(rows.iloc[position].reset_index(drop=True))
+        known = set(fitted[-1].itertuples(index=False, name=None))
+        is_new = [row not in known for row in new.itertuples(index=False, name=None)]
+        rates.append((model.predict(new[is_new]) < 0).mean())
+        found = model.threshold_
+        assert found.n_new == (~model._repeats).sum() < found.n_calibration
+        stated.append(found.rate_if_new[0])
+        low, rate, high = np.array(found.rate_if_new)[[1, 0, 2]]
+        assert low <= rate <= high
+        says = f"; of the {found.n_new} that equal no row of the fit, " in str(found)
+        assert says == (low > found.false_alarm_rate)
+    again = unflatten(DiffusionOutlierDetector, flatten(model))
+    assert again.threshold_ == model.threshold_
+    assert again.threshold_at_rate(0.05) == model.threshold_at_rate(0.05) == found
+    assert np.mean(rates) > 0.055  # more than of all rows, and
+    assert abs(np.mean(stated) - np.mean(rates)) < 3 * np.std(stated) / 8**0.5
+    distinct = settings(false_alarm_rate=0.1).fit(pd.DataFrame({"x": np.arange(200.0) ** 1.1}))
+    assert (distinct.threshold_.n_new, distinct.threshold_.rate_if_new) == (40, None)
