@@ -231,6 +231,8 @@ def written(value: Any, column: Column | None = None) -> str:
     '2024-01-31'
     """
     value = plain(value)
+    if isinstance(value, Decimal) and value.is_snan():
+        return str(value)  # pandas cannot ask whether it is missing
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "a missing cell"
     if isinstance(value, np.datetime64):
