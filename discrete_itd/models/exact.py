@@ -217,8 +217,8 @@ class Forest(Recipe):
     epsilon : float, optional
         Makes the fit differentially private: for tables of which one has one row more than the other, the probability
         of any result differs at most by the factor :math:`e^\varepsilon`, (16) of
-        :mod:`discrete_itd.denoisers.private`, which has the proof. ``min_leaf`` is then not for you to choose, and
-        there are at most ``n_trees``.
+        :mod:`discrete_itd.denoisers.private_forest`, which has the proof. ``min_leaf`` is then not for you to choose,
+        and there are at most ``n_trees``.
 
     Notes
     -----

@@ -40,7 +40,7 @@ from discrete_itd.denoisers.bayes_net import MOST_LEVELS
 from discrete_itd.denoisers.counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.gaussian import NARROWEST_SD
-from discrete_itd.denoisers.private import PrivateFit, fit_private
+from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.cells import comparable
 from discrete_itd.encoders.frames import is_polars

@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.denoisers import private
+from discrete_itd.denoisers import private_forest
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models import training_tables
 from discrete_itd.recipes import Forest
@@ -52,10 +52,10 @@ class Audit:
 
     def __init__(self, monkeypatch, fixed: list[torch.Tensor] | None = None) -> None:
         self.counts, self.rates, self.fixed = [], [], fixed
-        real_noisy, real_laplace = private.noisy, private.discrete_laplace
+        real_noisy, real_laplace = private_forest.noisy, private_forest.discrete_laplace
 
         def laplace(rate, n, random_bytes):
-            self.rates.append(rate / private.UNIT)
+            self.rates.append(rate / private_forest.UNIT)
             return real_laplace(rate, n, random_bytes)
 
         def noisy(counts, *how):
@@ -65,8 +65,8 @@ class Audit:
                 made = made._replace(counts=self.fixed[len(self.counts) - 1])
             return made
 
-        monkeypatch.setattr(private, "discrete_laplace", laplace)
-        monkeypatch.setattr(private, "noisy", noisy)
+        monkeypatch.setattr(private_forest, "discrete_laplace", laplace)
+        monkeypatch.setattr(private_forest, "noisy", noisy)
 
 
 def encoded(frame: pd.DataFrame) -> tuple:
@@ -74,9 +74,9 @@ def encoded(frame: pd.DataFrame) -> tuple:
     return encoder.codebook(), torch.from_numpy(encoder.transform(frame).x)
 
 
-def fit(frame: pd.DataFrame, epsilon: float, seed: int = 3) -> private.PrivateFit:
+def fit(frame: pd.DataFrame, epsilon: float, seed: int = 3) -> private_forest.PrivateFit:
     random_bytes = np.random.default_rng(seed).bytes
-    return private.fit_private(*encoded(frame), epsilon, 8, seed, random_bytes)
+    return private_forest.fit_private(*encoded(frame), epsilon, 8, seed, random_bytes)
 
 
 def privacy_losses(monkeypatch, epsilon: float) -> list[float]:
@@ -85,18 +85,18 @@ def privacy_losses(monkeypatch, epsilon: float) -> list[float]:
     An output g has the probability prod exp(-rate abs(g - counts)) times a constant: its ratio is at most exp of the
     sum of rate times abs(counts - others), attained beyond both. The other results of the fit must be equal.
     """
-    monkeypatch.setattr(private, "shape", lambda *_: (4, 3))
+    monkeypatch.setattr(private_forest, "shape", lambda *_: (4, 3))
     frame = table(60)
     with monkeypatch.context() as patch:
         first = Audit(patch)
         outputs = []
-        real = private.noisy
+        real = private_forest.noisy
 
         def kept(*args):
             outputs.append(real(*args).counts)
             return real(*args)._replace(counts=outputs[-1])
 
-        patch.setattr(private, "noisy", kept)
+        patch.setattr(private_forest, "noisy", kept)
         fit(frame, epsilon)
     with monkeypatch.context() as patch:
         first = Audit(patch, outputs)
@@ -130,14 +130,18 @@ def test_likelihood_ratio_of_neighbouring_tables(monkeypatch, epsilon):
 
 
 def half_the_noise(patch):
-    real = private.noisy
-    patch.setattr(private, "noisy", lambda counts, n, epsilon, b: real(counts, n, 2 * epsilon, b))
+    real = private_forest.noisy
+    patch.setattr(
+        private_forest, "noisy", lambda counts, n, epsilon, b: real(counts, n, 2 * epsilon, b)
+    )
 
 
 def one_tree_too_many(patch):
-    real = private.noisy
+    real = private_forest.noisy
     patch.setattr(
-        private, "noisy", lambda counts, n, epsilon, b: real(counts, max(3, n - 3), epsilon, b)
+        private_forest,
+        "noisy",
+        lambda counts, n, epsilon, b: real(counts, max(3, n - 3), epsilon, b),
     )
 
 
@@ -145,13 +149,13 @@ def gaps_by_position(patch):
     def hashes(x):
         return torch.arange(len(x)) * 7919
 
-    patch.setattr(private, "row_hashes", hashes)
+    patch.setattr(private_forest, "row_hashes", hashes)
 
 
 def true_number_of_rows(patch):
-    real = private.fit_private
+    real = private_forest.fit_private
     patch.setattr(
-        private, "fit_private", lambda b, x, *how: real(b, x, *how)._replace(n_rows=len(x))
+        private_forest, "fit_private", lambda b, x, *how: real(b, x, *how)._replace(n_rows=len(x))
     )
 
 
@@ -165,15 +169,15 @@ def test_audit_notices_a_broken_promise(monkeypatch, broken):
 
 
 def test_noise_has_its_distribution():
-    rate = private.UNIT // 3
-    drawn = private.discrete_laplace(rate, 50_000, np.random.default_rng(0).bytes)
-    alpha, z = math.exp(-rate / private.UNIT), np.arange(-12, 13)
+    rate = private_forest.UNIT // 3
+    drawn = private_forest.discrete_laplace(rate, 50_000, np.random.default_rng(0).bytes)
+    alpha, z = math.exp(-rate / private_forest.UNIT), np.arange(-12, 13)
     expected = (1 - alpha) / (1 + alpha) * alpha ** np.abs(z)
     seen = np.array([(drawn == k).sum() for k in z])
     rest = 50_000 - seen.sum()
     p = stats.chisquare([*seen, rest], 50_000 * np.array([*expected, 1 - expected.sum()])).pvalue
     assert p > 1e-4
-    made = private.noisy(
+    made = private_forest.noisy(
         torch.zeros(50_000, dtype=torch.int64), 3, 1.0, np.random.default_rng(0).bytes
     )
     assert float(made.variance) == pytest.approx(float(made.counts.var()), rel=0.03)
@@ -186,7 +190,7 @@ def test_smoothed_counts_are_the_expected_ones(scale):
     n = 20_000
     true = rng.exponential(np.where(rng.random(n) < 0.8, 3.0, 900.0))
     seen = torch.from_numpy(true + rng.laplace(scale=scale, size=n))
-    found = private.expected_counts(seen, torch.full((n,), scale).double(), 3000.0).numpy()
+    found = private_forest.expected_counts(seen, torch.full((n,), scale).double(), 3000.0).numpy()
     assert found.min() > 0
     for low, high in ((-np.inf, np.inf), (-np.inf, 0), (0, scale), (scale, 5 * scale)):
         own = (seen.numpy() > low) & (seen.numpy() <= high)  # unbiased given what is seen
@@ -203,7 +207,7 @@ def test_sampled_outputs_of_neighbours(factor, is_private):
     without, row = torch.tensor([5, 3, 4, 4]), torch.tensor([1, 0, 0, 1])
     scores = []
     for counts in (without + row, without):
-        drawn = private.noisy(counts.expand(n, 4), 2, factor * epsilon, rng.bytes).counts
+        drawn = private_forest.noisy(counts.expand(n, 4), 2, factor * epsilon, rng.bytes).counts
         scores.append(((drawn - without).abs() - (drawn - without - row).abs()).sum(1).numpy())
     for t in (0, 1, 2):
         with_row, without_row = ((s >= t).sum() for s in scores)
@@ -222,14 +226,14 @@ def test_a_file_is_a_function_of_the_noisy_counts(monkeypatch):
         with monkeypatch.context() as patch:
             audit = Audit(patch, outputs or None)
             if not outputs:
-                real = private.noisy
+                real = private_forest.noisy
 
                 def kept(*args, real=real):
                     made = real(*args)
                     outputs.append(made.counts)
                     return made
 
-                patch.setattr(private, "noisy", kept)
+                patch.setattr(private_forest, "noisy", kept)
             model = DiffusionDensity(
                 column_types=TYPES, denoiser=Forest(4, epsilon=2.0), random_state=0
             ).fit(frame)
@@ -284,7 +288,7 @@ def test_shrinking_takes_the_noise_off():
         true = torch.from_numpy(rng.normal(0, 1, 10_000)) * spread * sizes
         error = noise * sizes.square()
         seen = true + torch.from_numpy(rng.normal(0, 1, 10_000)) * error.sqrt()
-        weights = private.shrunk(seen.square(), error, sizes)
+        weights = private_forest.shrunk(seen.square(), error, sizes)
         expected = spread**2 / (spread**2 + noise)
         assert float((weights - expected).abs().max()) < 0.05
 
