@@ -24,7 +24,7 @@ from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.growing_trees import grow
+from discrete_itd.models.forest_trees import grow
 from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture, seconds_needed
 from discrete_itd.progress import Deadline, estimated
 from discrete_itd.validation import check_positive, check_real
