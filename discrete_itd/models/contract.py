@@ -27,7 +27,7 @@ from discrete_itd.progress import Deadline, deferred_interrupts, estimated, stag
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import train
-from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
+from discrete_itd.training.row_sources import MappedRows, RowSource, TensorRows
 from discrete_itd.validation import check_integer, warn
 
 # shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which

@@ -60,7 +60,7 @@ from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.exact import Forest, Independent, Tree
 from discrete_itd.models.held_out import Ints, count_units, hold_out, occurring
 from discrete_itd.progress import Deadline
-from discrete_itd.training.rows import RowSource
+from discrete_itd.training.row_sources import RowSource
 from discrete_itd.validation import warn
 
 # of a stream, kept in memory; of a wide table fewer rows
@@ -412,7 +412,7 @@ def sample_size(n_columns: int) -> int:
 
 
 class StreamedRows:
-    """The encoded rows of a stream of ``n_read`` rows, as a :class:`~discrete_itd.training.rows.RowSource`.
+    """The encoded rows of a stream of ``n_read`` rows, as a :class:`~discrete_itd.training.row_sources.RowSource`.
 
     As soon as they are counted, ``n_rows`` is the number of those with a cell that is not missing.
     """

@@ -36,7 +36,7 @@ from discrete_itd.training.objectives import (
     seconds_of_row,
 )
 from discrete_itd.training.optimizer import Average, Optimizer, copies, restore
-from discrete_itd.training.rows import RowSource, TensorRows, batches_with
+from discrete_itd.training.row_sources import RowSource, TensorRows, batches_with
 from discrete_itd.validation import warn
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # factor of the learning rate at a plateau; least factor

@@ -36,7 +36,7 @@ from discrete_itd.channel import Codebook, Posterior, Quadrature, State, devices
 from discrete_itd.denoisers.base import HUGE, Denoiser
 from discrete_itd.progress import Deadline
 from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.rows import kept_constants
+from discrete_itd.training.row_sources import kept_constants
 
 MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
 PATH_STEPS = 8  # steps S of the path that scores the continuous columns

@@ -36,7 +36,7 @@ from discrete_itd.models.forest_trees import grow
 from discrete_itd.recipes import Forest
 from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.rows import TensorRows
+from discrete_itd.training.row_sources import TensorRows
 
 ALL = [*sorted(BOOKS), *WITH_REALS]
 
