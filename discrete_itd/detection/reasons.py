@@ -22,6 +22,7 @@ from discrete_itd.detection.cell_predictions import (
 )
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
+from discrete_itd.encoders.frames import is_missing
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
@@ -255,7 +256,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
     value, predicted = reason["value"], reason["expected"]
     column = columns[reason["column"]]
     cell = f"{reason['column']} = {written(value, column)}"
-    if pd.isna(value):
+    if is_missing(value):
         cell = f"the missing cell in {reason['column']}"
     excess, is_alone = reason["excess_nats"], len(columns) == 1
     source = "" if is_alone else " from the other cells"

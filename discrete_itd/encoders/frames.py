@@ -211,6 +211,12 @@ LARGE, SMALL = 1e15, 1e-4  # beyond them a power of ten is easier to read than z
 DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell is missing; a signalling NaN, of which pandas cannot be asked it, is unreadable."""
+    is_text = isinstance(value, Decimal) and value.is_snan()
+    return not is_text and pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
 def written(value: Any, column: Column | None = None) -> str:
     """A value as text, for people: "a missing cell" for a missing one.
 
@@ -231,9 +237,7 @@ def written(value: Any, column: Column | None = None) -> str:
     '2024-01-31'
     """
     value = plain(value)
-    if isinstance(value, Decimal) and value.is_snan():
-        return str(value)  # pandas cannot ask whether it is missing
-    if pd.api.types.is_scalar(value) and pd.isna(value):
+    if is_missing(value):
         return "a missing cell"
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)

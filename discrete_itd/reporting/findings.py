@@ -21,6 +21,7 @@ from discrete_itd.detection.groups import named
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Column, Rows, as_frame, written
+from discrete_itd.encoders.frames import is_missing
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import (
@@ -606,15 +607,15 @@ def _reasons(
     for row, column, text in zip(lines["row"], lines["column"], lines["sentence"], strict=True):
         said[row].append(text)
         about[row].add(column)
-    for own, any_cell in zip(said, rows.frame.notna().any(axis=1), strict=True):
+    is_known = ~np.isnan(rows.cells[:, : rows.encoder.n_columns])
+    for own, any_cell in zip(said, is_known.any(1), strict=True):
         if any_cell and not own:
             own.append(NO_CELL)
     return list(map(tuple, said)), about
 
 
 def _text(value: Any, column: Column | None) -> str:
-    is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
-    return "—" if is_missing else written(value, column)
+    return "—" if is_missing(value) else written(value, column)
 
 
 def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
