@@ -52,7 +52,8 @@ UNREADABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
-MOST_ROWS = 500  # rows for what costs one network evaluation per row and column
+# most rows over which a plot averages what costs one network evaluation per row and column
+AVERAGED_ROWS = 500
 MOST_COLUMNS = 100  # columns whose entropy given all others is measured
 # in a wide table: floats of these posteriors in all, and least number of rows
 MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
@@ -320,7 +321,7 @@ def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None
 
 
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
-    """Each column's mean surprisal, marginally and given all other columns, over at most ``MOST_ROWS`` rows.
+    """Each column's mean surprisal, marginally and given all other columns, over at most ``AVERAGED_ROWS`` rows.
 
     Columns: column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats;
     NaN for a density and where nats is not positive). A missing cell counts as 0 nats. In a table of more than
@@ -330,9 +331,9 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     if not len(rows):
         raise ValueError("no rows to plot")
     encoder, marginals = density.encoder_, density.model_.marginals
-    columns, most = np.arange(encoder.n_columns), MOST_ROWS
+    columns, most = np.arange(encoder.n_columns), AVERAGED_ROWS
     if len(columns) > MOST_COLUMNS:
-        most = max(FEWEST_ROWS, min(MOST_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
+        most = max(FEWEST_ROWS, min(AVERAGED_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
     scorer = scorer_of(density)
     if scores := scores_of_row(scorer):
         most = max(FEWEST_ROWS, min(most, MOST_SCORES // scores))
@@ -407,7 +408,7 @@ def plot_information_matrix(
 
 
 def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
-    """Mutual information of every two columns in nats, over at most ``MOST_ROWS`` rows: (C, C), the diagonal NaN.
+    """Mutual information of every two columns in nats, over at most ``AVERAGED_ROWS`` rows: (C, C), the diagonal NaN.
 
     Rows that lack one of a pair's cells are left out; NaN if there are no others. ``attrs["stderr"]`` has the standard
     errors of the means over rows, in the same shape. The nats by which one column improves the prediction of the other,
@@ -416,7 +417,7 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """
     if len(rows) < 2:
         raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
-    most = max(FEWEST_PAIRED, min(MOST_ROWS, MOST_PAIR_WORK // matrix_work(density)))
+    most = max(FEWEST_PAIRED, min(AVERAGED_ROWS, MOST_PAIR_WORK // matrix_work(density)))
     rows = rows.take(slice(None, None, spread_step(len(rows), most)))
     value, stderr = (t.cpu().numpy() for t in pairwise_information(density.model_, rows.x))
     names = density.encoder_.names

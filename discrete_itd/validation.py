@@ -20,7 +20,9 @@ _in_shell: ContextVar[bool] = ContextVar("in_shell", default=False)
 _shown: set[tuple[str, int, type[Warning], str]] = set()  # warnings, by the caller's lines
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
-MOST_ROWS = 1e9  # after rows are repeated by their weights
+MOST_REPEATED_ROWS = (
+    1e9  # a table may have at most so many rows when each is repeated by its weight
+)
 
 
 def check_integer(name: str, value: Any, least: int, most: float = math.inf) -> None:
@@ -92,9 +94,9 @@ def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
         n_rows,
         "whole numbers, how often each row occurs;",
     )
-    if weights.sum() > MOST_ROWS:
+    if weights.sum() > MOST_REPEATED_ROWS:
         raise ValueError(
-            f"sample_weight adds up to {weights.sum():.3g} rows, more than {MOST_ROWS:.0e}"
+            f"sample_weight adds up to {weights.sum():.3g} rows, more than {MOST_REPEATED_ROWS:.0e}"
         )
     if weights.sum() < 2:
         raise ValueError("sample_weight must leave at least two rows: almost all weights are zero")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (";", "\t", "|")  # separators that are found
-CHUNK_CELLS, MOST_ROWS = 1 << 20, 1 << 16  # in memory at once
+CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
 HEAD_BYTES = 1 << 16  # by which a CSV is recognised
 # a packed file of a few megabytes can be one cell of many gigabytes
 FEW_ROWS, LONGEST = 1 << 12, 1 << 27  # rows of a CSV, and characters that they may have together
@@ -115,7 +115,7 @@ class Source:
         self, names: Sequence[str] | None = None, n_rows: int | None = None
     ) -> Iterator[pd.DataFrame]:
         """The rows in frames of at most about a million cells, with the columns ``names``; at least one frame."""
-        default = min(MOST_ROWS, max(1, CHUNK_CELLS // len(self.names)))
+        default = min(CHUNK_ROWS, max(1, CHUNK_CELLS // len(self.names)))
         with damage_named(self.path, self.kind):
             yield from self.take(n_rows or default, names)
 

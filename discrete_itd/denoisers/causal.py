@@ -38,9 +38,10 @@ N_REGRESSED = 2
 # weights of the map from the features to the answers beside the hidden units: without it, numbers that follow from
 # others by a sum are learned far more slowly
 MOST_SKIPPED = 1 << 24
-MOST_ROWS, MOST_FEATURES = 8192, 4096
-FEWEST_ROWS = 32  # separate rows with the column known
-APART = 4  # every fourth row is separate and measures the residuals
+# most rows and features of the linear regressions from which components start; of the rows, one in so many is kept
+# apart to measure residuals, and a column needs so many of these in which it is known
+REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 4096
+APART, FEWEST_APART = 4, 32
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, in rows; separate rows choose
 FAR = 4.0  # eight standard deviations of a column: values further out are ignored
 LEAST_SHARE, MOST_SHARE, ROUNDS = 0.01, 0.95, 50
@@ -424,9 +425,14 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     """
     features, network, reals = denoiser.features, denoiser.network, denoiser.codebook.reals
     n_features, skip = len(features.feature_column), network.skip
-    if skip is None or not features.sizes[1] or not features.n_added or n_features > MOST_FEATURES:
+    if (
+        skip is None
+        or not features.sizes[1]
+        or not features.n_added
+        or n_features > REGRESSION_FEATURES
+    ):
         return
-    x = x[:: max(1, -(-len(x) // MOST_ROWS))]
+    x = x[:: max(1, -(-len(x) // REGRESSION_ROWS))]
     apart = torch.arange(len(x), device=x.device) % APART == 0
     y = x[:, reals]
     known = y.abs() < FAR  # false where missing
@@ -452,7 +458,7 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     y, inputs_apart, known = y[apart], inputs[apart], known[apart]
     places, weights, errors = [], [], []
     for i, n in enumerate(n_inputs.tolist()):
-        if n == 1 or int(known[:, i].sum()) < FEWEST_ROWS:
+        if n == 1 or int(known[:, i].sum()) < FEWEST_APART:
             continue
         own = products[:n, i : i + 1]
         fits = torch.cat([torch.cholesky_solve(own, factor[:n, :n]) for factor in factors], 1)

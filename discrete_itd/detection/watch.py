@@ -81,7 +81,7 @@ SMALLEST = 2.0**-53  # smaller p-values count as this
 RARE = 0.1  # share of changed rows that the bet on rare extremes assumes
 HUGE = 2.0**512
 ROW_SHARE = 0.5  # of the level, for the scores of whole rows; the columns divide the rest
-MOST_ROWS = 2**53
+EXACT_COUNTS = 2**53  # below it a float counts rows exactly
 
 
 # -- p-values and bets ------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ class WatchState:
     now: Numbers
 
     def __post_init__(self) -> None:
-        if not (0 <= self.n_rows < MOST_ROWS and 0 <= self.seed < 2**31):
+        if not (0 <= self.n_rows < EXACT_COUNTS and 0 <= self.seed < 2**31):
             raise ValueError(f"n_rows is {self.n_rows}, seed is {self.seed}")
         for name in ("capital", "exponents", "first", "highest_at", "n_edges", "n_pending"):
             if (getattr(self, name) < 0).any():

@@ -61,7 +61,8 @@ CAUSAL = {
 KINDS = "natural", "explained first", "numbers first", "numbers last"
 # of the variance of a continuous column: by a category column that should come before it
 EXPLAINS = 1 / 8
-MOST_ROWS = 4096  # by which shares of variances are estimated
+# most rows from which it is estimated what share of a variance a category column explains
+VARIANCE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,7 @@ def explained_variance(rows: TrainingRows) -> Tensor:
     Of the rows in which both cells are known; adjusted for the number of categories, so that noise explains nothing.
     """
     book, levels = rows.codebook, rows.codebook.levels
-    x = rows.x[:: -(-len(rows.x) // MOST_ROWS) or 1]
+    x = rows.x[:: -(-len(rows.x) // VARIANCE_ROWS) or 1]
     y = x[:, book.reals]
     is_level = indicators(book, x).to(y)  # (N, T)
     known = (~y.isnan()).to(y)

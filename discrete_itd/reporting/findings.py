@@ -25,10 +25,10 @@ from discrete_itd.encoders.frames import is_missing
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import (
+    AVERAGED_ROWS,
     FEWEST_PAIRED,
     MASSES,
     MOST_PAIR_WORK,
-    MOST_ROWS,
     RowScores,
     column_entropies,
     fitted,
@@ -467,9 +467,10 @@ class Measured:
     """Numbers of the rows of a table that arrives in parts, and the rows that are shown or explained.
 
     ``numbers`` are arrays (N,) in nats: score, by which rows are ranked, and if ``is_known`` log_prob, stderr and, with
-    a detector that has calibration rows, p_value. ``spread`` are at most ``MOST_ROWS`` rows, evenly spread; ``worst``
-    the ``n_most`` with the lowest scores and, unless that is 0, ``alarms`` the first with an alarm, in the order of the
-    table, with their scores. ``n_cells`` counts the cells that are not missing, ``seconds`` is the time for scoring.
+    a detector that has calibration rows, p_value. ``spread`` are at most ``AVERAGED_ROWS`` rows, evenly spread;
+    ``worst`` the ``n_most`` with the lowest scores and, unless that is 0, ``alarms`` the first with an alarm, in the
+    order of the table, with their scores. ``n_cells`` counts the cells that are not missing, ``seconds`` is the time
+    for scoring.
     """
 
     def __init__(
@@ -483,7 +484,7 @@ class Measured:
     ) -> None:
         self.n_cells, self.seconds = 0, 0.0
         found: list[dict[str, np.ndarray]] = []
-        spread, alarms, worst = Spread(MOST_ROWS), [], []
+        spread, alarms, worst = Spread(AVERAGED_ROWS), [], []
         self.worst_scores = self.alarm_scores = np.zeros(0)
         for rows in parts:
             clock, estimate = Deadline(), None

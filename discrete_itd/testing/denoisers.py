@@ -24,7 +24,7 @@ from discrete_itd.testing.properties import (
     through_file,
 )
 
-MOST_ROWS = 2048  # largest number of possible rows that is enumerated
+ENUMERATED_ROWS = 2048  # all possible rows are tried where they are no more than this
 FEW_COLUMNS = 5  # up to which all patterns of missing cells are tried
 N_DRAWS = 4000
 RARE = 1e-5  # significance level of the test of draws
@@ -54,7 +54,11 @@ class _Subject:
     def every(self) -> Tensor | None:
         """All rows of a small table without continuous columns, or None."""
         sizes = [c.n_points for c in self.book.columns]
-        return None if len(self.book.reals) or math.prod(sizes) > MOST_ROWS else all_rows(self.book)
+        return (
+            None
+            if len(self.book.reals) or math.prod(sizes) > ENUMERATED_ROWS
+            else all_rows(self.book)
+        )
 
     @cached_property
     def oracle(self) -> SupportDenoiser:

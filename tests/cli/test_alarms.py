@@ -272,7 +272,7 @@ def test_kept_columns_are_copied_as_they_are(place, capsys, monkeypatch):
     run(f"{SCORE} --out plain.csv", capsys)
     command = f"{SCORE} --keep key,free".split()
     for n in (100, 7):
-        monkeypatch.setattr(tables, "MOST_ROWS", n)
+        monkeypatch.setattr(tables, "CHUNK_ROWS", n)
         assert main([*command, "a, b", "--out", "s.csv"]) == 0
         assert "key" not in capsys.readouterr().err  # that it is ignored
         kept = pd.read_csv("s.csv", dtype=str, keep_default_na=False)
@@ -291,7 +291,7 @@ def test_kept_columns_are_copied_as_they_are(place, capsys, monkeypatch):
 
 
 def test_kept_columns_of_parquet_keep_their_types(capsys, monkeypatch):
-    monkeypatch.setattr(tables, "MOST_ROWS", 5)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 5)
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -322,7 +322,7 @@ def test_kept_columns_of_parquet_keep_their_types(capsys, monkeypatch):
 
 
 def test_watch_keeps_columns(monkeypatch):
-    monkeypatch.setattr(tables, "MOST_ROWS", 10)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 10)
     frame = with_keys()
     frame.to_csv("t.csv", index=False)
     line = "watch d.safetensors t.csv --state w --out s.csv"

@@ -79,7 +79,7 @@ def test_a_folder_is_reported_on_as_one_table(place, capsys, monkeypatch):
     frame = frames()[0]
     for name, part in (("a.csv", frame[:20]), ("b.csv", frame[20:])):
         part.to_csv(place / "in" / name, index=False)
-    monkeypatch.setattr(tables, "MOST_ROWS", 9)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 9)
     for path in ("t.csv", "in"):
         run(f"report m.safetensors {path} --out r.html --most-anomalous 4", capsys)
         text = page().replace("b.csv ", "")

@@ -120,7 +120,7 @@ SLOW = [(command, 1) for command in (*CHUNKS, REASONS, GIVEN)]
 def test_chunks_of_any_size_give_the_same_bytes(place, capsys, monkeypatch, command, n):
     run(f"{command} --out whole.csv")
     _, notes = capsys.readouterr()
-    monkeypatch.setattr(tables, "MOST_ROWS", n)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", n)
     run(f"{command} --out parts.csv")
     assert (place / "parts.csv").read_bytes() == (place / "whole.csv").read_bytes()
     assert capsys.readouterr().err == notes
@@ -145,7 +145,7 @@ def test_chunks_of_parquet_give_the_same_tables(capsys, monkeypatch):
             read = pd.read_parquet if kind == "parquet" else pd.read_csv
             run(f"{command} odd.parquet --out whole.{kind}")
             with monkeypatch.context() as patch:
-                patch.setattr(tables, "MOST_ROWS", 13)
+                patch.setattr(tables, "CHUNK_ROWS", 13)
                 run(f"{command} odd.parquet --out parts.{kind}")
             pd.testing.assert_frame_equal(read(f"parts.{kind}"), read(f"whole.{kind}"))
     full = pd.read_parquet("whole.parquet")
@@ -170,7 +170,7 @@ def test_text_stays_text_in_parquet(capsys, monkeypatch):
     pytest.importorskip("pyarrow")
     cells(N, 1).mask(np.random.default_rng(0).random((N, 10)) < 0.2).to_csv("gaps.csv", index=False)
     run("impute d gaps.csv --out full.csv")
-    monkeypatch.setattr(tables, "MOST_ROWS", 8)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 8)
     run("impute d gaps.csv --out full.parquet")
     full = pd.read_parquet("full.parquet")
     text = pd.read_csv("full.csv", dtype=str, keep_default_na=False, na_values=[""])
@@ -193,7 +193,7 @@ def test_the_first_bad_cell_is_named_and_nothing_is_written(
     frame.loc[[19, 21], column] = cell
     frame.loc[21, "price"] = "worse"
     frame.to_csv("bad.csv", index=False)
-    monkeypatch.setattr(tables, "MOST_ROWS", n)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", n)
     run(f"{command} d bad.csv --out o.csv", code=2)
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"discrete-itd: error: bad.csv: row 20: column '{column}': {words}"
@@ -205,7 +205,7 @@ def test_what_was_never_seen_is_told_of_all_rows_together(capsys, monkeypatch):
     frame = cells(12, 1)
     frame.assign(code="7", half=["9"] * 11 + ["1.0"]).to_csv("new.csv", index=False)
     for n in (4, 12):
-        monkeypatch.setattr(tables, "MOST_ROWS", n)
+        monkeypatch.setattr(tables, "CHUNK_ROWS", n)
         run("score d new.csv --out s.csv")
         first, second = capsys.readouterr().err.splitlines()
         assert first == "discrete-itd: note: new.csv: ignoring 1 of 10 columns: note"
@@ -324,7 +324,7 @@ def test_through_pipes(place, capfdbinary, monkeypatch):
     said, _ = capfdbinary.readouterr()
     content = (place / "odd.csv").read_bytes()
     monkeypatch.setattr(sys, "stdin", Piped(content))
-    monkeypatch.setattr(tables, "MOST_ROWS", 10)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 10)
     run("score d - --out -")
     out, err = capfdbinary.readouterr()
     assert out == (place / "s.csv").read_bytes()
@@ -427,7 +427,7 @@ def ended(pid):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_reader_that_has_gone_ends_the_command_quietly(place, monkeypatch):
-    monkeypatch.setattr(tables, "MOST_ROWS", 3)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 3)
     ours, theirs = os.pipe()
     os.close(ours)
     assert ended(forked("score d odd.csv --out -", theirs)) == 141

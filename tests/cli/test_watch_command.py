@@ -53,7 +53,7 @@ def test_calls_go_on_from_each_other(capsys, monkeypatch):
     pd.testing.assert_frame_equal(pd.read_csv("a.out.csv"), wanted)
     wanted = watch.update(changed().drop(columns="id")).reset_index(drop=True)
     wanted["unreadable"] = float("nan")
-    monkeypatch.setattr(tables, "MOST_ROWS", 30)
+    monkeypatch.setattr(tables, "CHUNK_ROWS", 30)
     out, err = run(f"{WATCH} b.csv --state w --out b.out.csv", capsys, 1)
     assert out == f"b.csv: {watch}\n"
     assert "500 rows watched" in out

@@ -257,7 +257,7 @@ def test_rows_are_spread_over_the_table(n, most):
     ],
 )
 def test_parts_of_a_table_are_examined_like_the_whole(monkeypatch, model, has_inliers):
-    for name, few in (("MOST_ROWS", 8), ("MOST_CALIBRATION", 16)):
+    for name, few in (("AVERAGED_ROWS", 8), ("MOST_CALIBRATION", 16)):
         monkeypatch.setattr(findings, name, few)
     model = getattr(reported, model)()
     tables = [pd.concat([reported.odd(), reported.table(33, 9)]), reported.table(41, 8)]
