@@ -27,6 +27,7 @@ with warnings.catch_warnings():  # of a notebook without widgets, which gets a b
     from tqdm.auto import tqdm
 
 LINE_SECONDS = 10.0  # between two lines
+INTERRUPTS = signal.SIGINT, signal.SIGTERM  # each where its handler raises KeyboardInterrupt
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
 _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
 # contents of a line of the log: the last of these
@@ -215,26 +216,30 @@ def stage(text: str) -> Iterator[None]:
 
 @contextmanager
 def deferred_interrupts(note: Callable[[], object]) -> Iterator[None]:
-    """Within the block, the first Ctrl-C calls ``note``, and whoever works on looks at what that has set.
+    """Within the block, the first interruption calls ``note``, and whoever works on looks at what that has set.
 
     The second one raises KeyboardInterrupt, as does the first one outside the main thread, or where the program has a
     handler of its own.
     """
-    before = signal.getsignal(signal.SIGINT)
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or before is not signal.default_int_handler:
+    of_own = [s for s in INTERRUPTS if signal.getsignal(s) is signal.default_int_handler]
+    if threading.current_thread() is not threading.main_thread() or not of_own:
         yield
         return
 
+    def restore() -> None:
+        for own in of_own:
+            signal.signal(own, signal.default_int_handler)
+
     def noted(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        restore()
         note()
 
-    signal.signal(signal.SIGINT, noted)
+    for own in of_own:
+        signal.signal(own, noted)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 @contextmanager
@@ -244,7 +249,8 @@ def terminated_as_interrupted() -> Iterator[None]:
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # itself, as a shell lets what it starts in the background ignore SIGINT
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """What people see of a long fit or stream: on a terminal, in a notebook, and in a log."""
 
 import io
+import signal
 import sys
 import time
 import types
@@ -138,6 +139,23 @@ def test_the_first_interruption_can_be_deferred(ctrl_c):
     with pytest.raises(KeyboardInterrupt):
         ctrl_c()
     assert noted == [1]
+
+
+def test_a_job_that_ignores_ctrl_c_is_terminated(ctrl_c):
+    noted, before = [], signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with progress.terminated_as_interrupted():
+            with progress.deferred_interrupts(lambda: noted.append(1)):
+                ctrl_c()
+                signal.raise_signal(signal.SIGTERM)
+                assert noted == [1]
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_terminal_gets_no_lines(monkeypatch):
