@@ -132,13 +132,18 @@ def _of_alarms(
         expected = "the false-alarm rate is unknown without calibration rows"
     elif threshold is detector.threshold_ and detector.contamination != "auto":
         expected = f"expected if anomalies are as frequent as in the table of the fit: {rate}"
+    others, n_unreadable = "rows", tally["unreadable"]
+    if n_unreadable:
+        others, n_rows = "other rows", n_rows - n_unreadable
     share = percent(n_alarms / max(1, n_rows))
-    lines.append(f"{n_alarms} of {n_rows} rows ({share}) raised an alarm; {expected}")
-    if n := tally["unreadable"]:
-        lines.insert(-1, f"{n} rows have an unreadable cell, an alarm that no rate counts")
+    lines.append(f"{n_alarms} of {n_rows} {others} ({share}) raised an alarm; {expected}")
+    if n_unreadable:
+        lines.insert(
+            -1, f"{n_unreadable} rows have an unreadable cell, an alarm that no rate counts"
+        )
     schema = detector.density_.encoder_.schema
     n_outside = np.array([tally[f"outside {j}"] for j in range(len(schema))])
-    if told := outside.sentence(n_outside, n_rows, schema):
+    if told := outside.sentence(n_outside, tally["rows"], schema):
         lines.insert(-1, told)
     return lines
 

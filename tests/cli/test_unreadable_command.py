@@ -73,7 +73,7 @@ def test_two_commands_and_no_option(capsys):
     assert scores.loc[7, "reason_1"] == "montant"
     assert scores["score"].notna().all()
     n_others = int(scores["alarm"].sum()) - 1
-    assert f"{n_others} of {N} rows" in said.out
+    assert f"{n_others} of {N - 1} other rows" in said.out
     run("watch model new.csv --state w --out w.csv", capsys, 0)
     watched = pd.read_csv("w.csv")
     assert watched["unreadable"].notna().sum() == 1
