@@ -272,7 +272,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 times = 1 + len(parts.held) / max(1, parts.n_train)
                 with collected() as words, part_of_table(times):
                     density.fit(parts.source, groups=parts.groups)
-            with stage("calibrating"):
+            interrupted: list[bool] = []
+            with deferred_interrupts(lambda: interrupted.append(True)), stage("calibrating"):
                 given = positions(self.given, density.encoder_.schema)
                 with collected() as of_all:  # of a stream these rows are a sample
                     rows = density.rows(parts.table)
@@ -284,7 +285,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 terms = pd.DataFrame(columns=pd.Index(density.encoder_.names), dtype=float)
                 # where none are held out, rows of the fit set the threshold
                 asked = parts.held if len(parts.held) else parts.rest[:SEEN_ROWS]
-                how = {"deadline": watched.deadline, "least": least}
+                how = {"deadline": watched.deadline, "least": least, "interrupted": interrupted}
                 asked, found = terms_in_time(scorer, rows, asked, seed, **how)
                 if len(parts.held):
                     parts, terms = parts._replace(held=asked), found
@@ -790,30 +791,35 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
 
 def terms_in_time(
-    scorer: Scorer, rows: Rows, held: Positions, seed: int, *, deadline: Deadline, least: int
+    scorer: Scorer,
+    rows: Rows,
+    held: Positions,
+    seed: int,
+    *,
+    deadline: Deadline,
+    least: int,
+    interrupted: list[bool],
 ) -> tuple[Positions, pd.DataFrame]:
     """Positions (n,) and terms (n, C) of (12) of the calibration rows that were scored in time, or before Ctrl-C.
 
     ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` that of the order in which they are scored,
     at ``least`` so many. They are scored in parts, none of which is begun that would likely end after the deadline. A
-    UserWarning if not all were scored.
+    UserWarning if not all were scored. ``interrupted`` is empty until Ctrl-C.
     """
     order, scored = np.random.RandomState(seed).permutation(held), []
-    is_interrupted: list[bool] = []
     n, size, took = 0, SCORED_AT_FIRST, 0.0
-    with deferred_interrupts(lambda: is_interrupted.append(True)):
-        while n < len(order):
-            size = min(size, max(least - n, 1)) if took > deadline.left else size
-            if n >= least and (took > deadline.left or is_interrupted):
-                break
-            before = deadline.age
-            scored.append(scorer.explain(rows.take(order[n : n + size])))
-            took, n = deadline.age - before, n + len(scored[-1])
-            if took < SHORT:
-                took, size = 2 * took, 2 * size
+    while n < len(order):
+        size = min(size, max(least - n, 1)) if took > deadline.left else size
+        if n >= least and (took > deadline.left or interrupted):
+            break
+        before = deadline.age
+        scored.append(scorer.explain(rows.take(order[n : n + size])))
+        took, n = deadline.age - before, n + len(scored[-1])
+        if took < SHORT:
+            took, size = 2 * took, 2 * size
     nats = pd.concat(scored, ignore_index=True)
     if len(nats) < len(held):
-        what = "Ctrl-C" if is_interrupted else f"max_time={scorer.density.max_time:g}"
+        what = "Ctrl-C" if interrupted else f"max_time={scorer.density.max_time:g}"
         warn(f"{what} ended the calibration after {len(nats):,} of {len(held):,} rows")
     order = order[: len(nats)]
     sorting = np.argsort(order)

@@ -680,6 +680,20 @@ def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):
         DiffusionOutlierDetector.load(tmp_path / "b")
 
 
+def test_ctrl_c_before_the_first_calibration_row_keeps_the_density(monkeypatch, ctrl_c):
+    monkeypatch.setattr(detecting, "FEWEST_SCORED", 20)
+    monkeypatch.setattr(detecting, "SCORED_AT_FIRST", 20)
+    fit = Scorer.fit
+
+    def interrupted(*args):
+        ctrl_c()
+        return fit(*args)
+
+    monkeypatch.setattr(Scorer, "fit", interrupted)
+    with pytest.warns(UserWarning, match="Ctrl-C ended the calibration after 20 of 80 rows"):
+        DiffusionOutlierDetector(TREE, false_alarm_rate=0.1, random_state=0).fit(mixed(400))
+
+
 @pytest.mark.parametrize("how", ["max_time", "Ctrl-C"])
 def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_c, how):
     """Of whatever rows: their scores are those of the whole calibration."""
