@@ -63,19 +63,23 @@ from discrete_itd.progress import Deadline
 from discrete_itd.training.row_sources import RowSource
 from discrete_itd.validation import warn
 
-# of a stream, kept in memory; of a wide table fewer rows
+# So many rows of a stream are kept in memory; of a wide table as many as have SAMPLE_CELLS cells, or FEWEST_SAMPLED.
 SAMPLE_ROWS, SAMPLE_CELLS = 150_000, 1 << 23
 FEWEST_SAMPLED = 15_000
-MOST_HELD = 3  # at most one in so many rows of the sample is held out
-MOST_VALID = 20_000  # held-out rows: every candidate is judged on all of them
-# passes through a stream that a fit makes after the first, and the share of the time that is left that they may take
+# Every candidate is judged on all held-out rows: these are the most, and of a sample at most one row in three.
+MOST_HELD_OUT = 20_000
+FEWEST_SAMPLED_PER_HELD = 3
+# After the sample is drawn, a fit reads the stream about four times more, if that takes a quarter of the time left.
 PASSES, READING_SHARE = 4, 0.25
-BUFFER_CELLS = 1 << 21  # from which batches are drawn
-FEWEST_BUFFERED = 8  # batches, of a wide table
-SPARE = 1.1  # rows of an epoch that takes a part of the table, as a multiple of those needed
-EVERY = 2.0**64
-KEPT_ROWS = 50_000  # of batches over time: held-out rows, and training rows, at most
-DRAWN_ROWS = 2000  # from a private model, in place of rows to fit, and of held-out ones
+# Batches of a stream are drawn from a buffer of so many cells; of a wide table, of at least eight batches.
+BUFFER_CELLS = 1 << 21
+FEWEST_BUFFERED = 8
+SPARE_ROWS = 1.1  # an epoch that needs a part of the table takes this multiple of it
+N_HASHES = 2.0**64  # how many values the hash of a position can have
+# Of batches that arrive over time, at most so many held-out rows are kept, and as many of the others.
+KEPT_ROWS = 50_000
+# Where a private model takes the place of a table, so many rows are drawn from it to fit to, and as many to hold out.
+PRIVATE_ROWS = 2000
 NARROWEST = math.log(
     math.sqrt(2 * math.pi) * NARROWEST_SD
 )  # log-inverse of the largest density of a class
@@ -136,7 +140,7 @@ class TableInMemory:
         """The rows with a cell that is not missing, some of them held out."""
         x = self.x
         n = count_units(len(x), self.units)
-        n_valid = min(max(1, round(validation_fraction * n)), n - 1, MOST_VALID)
+        n_valid = min(max(1, round(validation_fraction * n)), n - 1, MOST_HELD_OUT)
         division = hold_out(len(x), self.units, n_valid, seed)
         x_valid, x = (x[torch.from_numpy(part)] for part in division)
         return rows_to_fit(self.encoder, x, x_valid, seed, device)
@@ -164,8 +168,8 @@ class StreamedTable:
         A third of the sample is held out at most, the rows with the smallest hashes.
         """
         found, order = self.found, np.argsort(self.found.hashes)
-        n_valid = min(max(1, round(validation_fraction * found.n_rows)), MOST_VALID)
-        n_valid = min(n_valid, len(order) // MOST_HELD)
+        n_valid = min(max(1, round(validation_fraction * found.n_rows)), MOST_HELD_OUT)
+        n_valid = min(n_valid, len(order) // FEWEST_SAMPLED_PER_HELD)
         x = torch.from_numpy(self.encoder.readable(found.sample.iloc[order])[0].x)
         x_valid, x = (part[~part.isnan().all(1)] for part in (x[:n_valid], x[n_valid:]))
         if not len(x) or not len(x_valid):
@@ -191,7 +195,7 @@ class CountedTable:
         self._forest = forest
         self._leaves: ForestCounts | None = None
         self.encoder, self.seed, self.n_rows = encoder, seed, 0
-        self._bound = np.uint64(share * 2.0**64)  # of the hashes of held-out rows
+        self._bound = np.uint64(share * N_HASHES)  # of the hashes of held-out rows
         book = encoder.codebook()
         self._book, self._counts = book, CellCounts(book)
         n = book.levels.n_points if book.levels.n_points <= MOST_LEVELS else 0  # a tree says why
@@ -294,7 +298,7 @@ class PrivateTable:
         """Drawn rows, for which the fit of the recipe is done already."""
         generator = torch.Generator(device).manual_seed(seed)
         forest, marginals = self.fitted.forest.to(device), self.fitted.marginals.to(device)
-        x, x_valid = forest.draw(2 * DRAWN_ROWS, generator).split(DRAWN_ROWS)
+        x, x_valid = forest.draw(2 * PRIVATE_ROWS, generator).split(PRIVATE_ROWS)
         rows = TrainingRows(marginals, x, x_valid, generator)
         rows.once(self.recipe, lambda: forest)
         return rows
@@ -453,7 +457,9 @@ class StreamedRows:
         for part in self.stream.parts(rng):
             n_read += len(part.frame)
             if share < 1:
-                part = part.take(position_hashes(part.positions, salt) < np.uint64(share * EVERY))
+                part = part.take(
+                    position_hashes(part.positions, salt) < np.uint64(share * N_HASHES)
+                )
             if len(part.frame):
                 x = torch.from_numpy(self.encoder.readable(part.frame)[0].x)
                 yield x[~x.isnan().all(1)]
@@ -473,7 +479,7 @@ def streamed_batches(
     a cell.
     """
     size = min(size, source.n_rows)
-    share = min(1.0, (SPARE * n_batches + FEWEST_BUFFERED) * size / source.n_rows)
+    share = min(1.0, (SPARE_ROWS * n_batches + FEWEST_BUFFERED) * size / source.n_rows)
     n_buffered = max(FEWEST_BUFFERED * size, BUFFER_CELLS // len(source.encoder.owner))
     while True:
         seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
