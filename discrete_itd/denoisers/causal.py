@@ -44,7 +44,8 @@ REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 4096
 APART, FEWEST_APART = 4, 32
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, in rows; separate rows choose
 FAR = 4.0  # eight standard deviations of a column: values further out are ignored
-LEAST_SHARE, MOST_SHARE, ROUNDS = 0.01, 0.95, 50
+# regressed components start with a share of their column's mixture between these, found by so many rounds of EM
+LEAST_REGRESSED, MOST_REGRESSED, ROUNDS = 0.01, 0.95, 50
 
 
 class CausalDenoiser(Denoiser):
@@ -475,7 +476,7 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     of_added = GaussianPosterior(*(t[None] for t in added)).log_prob(error)
     y = torch.where(known, y, torch.nan)
     of_base = features.base_mixture().log_prob(y)[:, places]
-    shares = share_of_second(of_base, of_added).clamp(LEAST_SHARE, MOST_SHARE)
+    shares = share_of_second(of_base, of_added).clamp(LEAST_REGRESSED, MOST_REGRESSED)
     added[1] += middle[:, None]
     for k, (i, own) in enumerate(zip(places, weights, strict=True)):
         network.leave.bias[answers[i]] = features.regressed(i, shares[k], added[:, k])

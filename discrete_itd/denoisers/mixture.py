@@ -59,12 +59,12 @@ from discrete_itd.denoisers.marginal import (
 CACHED = 1 << 19  # rows times classes that stay in a cache
 # rows times classes or levels of one batch, times columns where each has numbers of its own: more leave the cache
 CELLS = 1 << 20
-LEAST_GAIN = 1e-3  # nats per row by which a round must improve, or it is the last
+LEAST_ROUND_GAIN = 1e-3  # EM ends with the first round that gains fewer nats per row
 # continuous columns that may depend on one another in a class: the work of a step grows with their square
 MOST_DEPENDENT = 32
-KEPT_ROWS = (1.0, 4.0, 16.0, 64.0)  # candidate numbers of prior rows of each class
+CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights of a class's prior that EM tries, in rows
 ROUNDS, EXPECTED_ROUNDS = 16, 4
-LEAST_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
+LEAST_CLASS_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
 
 
 class MixtureDenoiser(Denoiser):
@@ -595,7 +595,7 @@ def refine(
     start = clock()
     best, best_nats = model, held_out_nats(model, x_valid)
     needed = round_seconds(clock() - start, len(x), len(x_valid))
-    tried = KEPT_ROWS
+    tried = CLASS_PRIORS
     for _ in range(ROUNDS):
         start = clock()
         if needed > left():
@@ -607,7 +607,7 @@ def refine(
         if gain > 0:
             kept = weighty(made[i], n_fixed)  # a round takes time in proportion to its classes
             best, model, best_nats = part(made[i], kept), part(model, kept), nats[i]
-        if gain < LEAST_GAIN:
+        if gain < LEAST_ROUND_GAIN:
             break
         tried, needed = tried[i : i + 1], clock() - start
     return best
@@ -615,7 +615,7 @@ def refine(
 
 def round_seconds(evaluation: float, n: int, n_valid: int) -> float:
     """Seconds of the first round, an upper bound for the others, from those of one evaluation of the held-out rows."""
-    return evaluation * (2 * n / n_valid + len(KEPT_ROWS))  # a row takes twice as long as in it
+    return evaluation * (2 * n / n_valid + len(CLASS_PRIORS))  # a row takes twice as long as in it
 
 
 def seconds_of_rounds(evaluation: float, n: int, n_valid: int) -> float:
@@ -655,7 +655,7 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
 
 def weighty(model: MixtureDenoiser, n_fixed: int) -> Tensor:
     """Which classes have a weight that is not negligible, (Z,) of bool; the last ``n_fixed`` ones always are kept."""
-    kept = model.log_weights >= math.log(LEAST_SHARE / model.n_components)
+    kept = model.log_weights >= math.log(LEAST_CLASS_SHARE / model.n_components)
     kept[model.n_components - n_fixed :] = True
     return kept
 

@@ -32,7 +32,7 @@ _generator: ContextVar[torch.Generator | None] = ContextVar("_generator", defaul
 
 SD = 0.5  # of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
-LEAST_SD = 5e-4  # of a component: the density of a value that repeats stays finite
+LEAST_COMPONENT_SD = 5e-4  # of a component: the density of a value that repeats stays finite
 
 
 class NeuralDenoiser(Denoiser):
@@ -414,7 +414,7 @@ class ColumnFeatures(nn.Module):
         kept = base.log_weight[0, i] + torch.log1p(-share)
         weights = torch.cat([kept, torch.log_softmax(added[0], 0) + share.log()]) - log_weight
         shifts = (added[1] - mean[n:]) / SD
-        changes = (added[2].clamp_min(LEAST_SD**2) / var[n:]).log() / MOST_LOG_VARIANCE
+        changes = (added[2].clamp_min(LEAST_COMPONENT_SD**2) / var[n:]).log() / MOST_LOG_VARIANCE
         changes = MOST_LOG_VARIANCE * torch.atanh(changes.clamp(-0.99, 0.99))
         moved = nn.functional.pad(torch.stack([shifts, changes], 1), (0, 0, n, 0))
         return torch.cat([weights[:, None], moved], 1).to(self._started)
@@ -433,7 +433,7 @@ class ColumnFeatures(nn.Module):
         # log_softmax takes four times as long over a short last axis
         shares = moved - torch.logsumexp(moved, 2, keepdim=True) + torch.log1p(-wide[0].exp())
         changed = var * (MOST_LOG_VARIANCE * torch.tanh(changes / MOST_LOG_VARIANCE)).exp()
-        parts = shares, mean + SD * shifts, changed.clamp_min(LEAST_SD**2)
+        parts = shares, mean + SD * shifts, changed.clamp_min(LEAST_COMPONENT_SD**2)
         last = wide.expand(-1, len(f), -1, -1)
         mixtures = (torch.cat(own, 2) for own in zip(parts, last, strict=True))
         return GaussianPosterior(*mixtures, normalised=True)

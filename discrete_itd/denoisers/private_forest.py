@@ -50,7 +50,7 @@ from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
 ROWS = 4096  # counted at once
-LEAST_SHARE = 0.1  # of a node's independent columns on either side of a split
+LEAST_SIDE = 0.1  # each side of a split has this share of its node under independent columns
 BALANCE = 0.3, 0.7  # between which a split divides them, where levels allow it
 # scales of the noise in the rows of an average leaf, at least; and trees by the square root of the number of all
 # leaves: of more trees each is noisier. By test rows of nltcs and of 3000 rows of adult
@@ -275,7 +275,7 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
                 if not len(share):
                     continue
                 k = int(np.abs(share - rng.uniform(*BALANCE)).argmin())
-                if LEAST_SHARE <= share[k] <= 1 - LEAST_SHARE:
+                if LEAST_SIDE <= share[k] <= 1 - LEAST_SIDE:
                     found = int(book.finite[i]), float(ranks[t, places[k : k + 2]].mean())
                     for part in (places[k + 1 :], places[: k + 1]):
                         child = inside.copy()

@@ -33,7 +33,7 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 EM_ROUNDS = 500
-LEAST_SHARE = 0.01  # probability of a member given a row, below which it has no part in the factors
+LEAST_PART = 0.01  # a member less probable than this given a row has no part in its factors
 LEAST_CHANGE = 1e-7  # nats per row of a round, below which the weights have converged
 
 
@@ -249,7 +249,7 @@ class RowMixtureDenoiser(Denoiser):
         r"""Shares (B, C) of the columns in :meth:`log_prob`, nats.
 
         The factors of the members, averaged by the probabilities r of the members given the row, those below
-        ``LEAST_SHARE`` left out. The remainder of the log-probability, the divergence :math:`\sum_m r_m \log (r_m /
+        ``LEAST_PART`` left out. The remainder of the log-probability, the divergence :math:`\sum_m r_m \log (r_m /
         w_m)`, is divided equally among the cells that are not missing.
         """
         members, main = self._members, self.weights.index(max(self.weights))
@@ -259,7 +259,7 @@ class RowMixtureDenoiser(Denoiser):
         ]
         joint = torch.stack(each, 1) + self.log_weights
         r = torch.softmax(joint, 1)
-        r = r.masked_fill(r < LEAST_SHARE, 0.0)
+        r = r.masked_fill(r < LEAST_PART, 0.0)
         r = r / r.sum(1, keepdim=True)
         mean = r[:, main, None] * factors
         for i, m in enumerate(members):

@@ -24,7 +24,7 @@ from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 MOST_CHANGES = 4000  # of a graph
 MISSING = -(1 << 32)  # code of a missing cell: with others in a table, still a negative number
-LEAST_GAIN = 1e-9  # of an edge of a tree, nats; less is rounding
+LEAST_EDGE_GAIN = 1e-9  # an edge that gains fewer nats is rounding, and is not in the tree
 
 
 def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
@@ -331,7 +331,7 @@ def chow_liu(
     gain = mutual_information(both, levels) * (pairs + pseudo_count)
     if penalty:
         gain = gain - penalty * _parameters(joint, levels)
-    parents = spanning_forest(gain.cpu().numpy(), LEAST_GAIN if penalty else -math.inf)
+    parents = spanning_forest(gain.cpu().numpy(), LEAST_EDGE_GAIN if penalty else -math.inf)
     tables = []
     for j, above in enumerate(parents):
         mine = levels.own(j)

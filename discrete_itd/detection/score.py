@@ -47,7 +47,7 @@ from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.exact import ABOVE, FEWEST_ROWS
+from discrete_itd.models.exact import ABOVE_LEAF, FEWEST_LEAF_ROWS
 from discrete_itd.models.forest_trees import grow
 from discrete_itd.models.model import Model
 from discrete_itd.progress import Deadline, progress_bar
@@ -217,8 +217,8 @@ def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenois
     own = x[torch.from_numpy(np.concatenate(rows)).to(x.device)]
     tree = torch.arange(SMALL_TREES, device=x.device).repeat_interleave(len(rows[0]))
     seed = int(random.integers(2**31 - 1))
-    splits = grow(book, own, n_trees=SMALL_TREES, min_leaf=FEWEST_ROWS, seed=seed, tree=tree)
-    return ForestCounts(splits, seed, own).add(own, tree).forest(base, ABOVE[0])
+    splits = grow(book, own, n_trees=SMALL_TREES, min_leaf=FEWEST_LEAF_ROWS, seed=seed, tree=tree)
+    return ForestCounts(splits, seed, own).add(own, tree).forest(base, ABOVE_LEAF[0])
 
 
 def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:

@@ -24,18 +24,20 @@ from discrete_itd.models.networks import (
 )
 from discrete_itd.progress import deferred_interrupts
 
-MOST_MEMBERS = 64
-# the networks of the best mixture: members that err differently are worth more
-VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
+MOST_MEMBERS = 64  # of a mixture of rows
+# what "best" fits: a mixture, forests of several depths, and causal networks of these kinds in turn: members of a
+# mixture of rows that err differently are worth more
 LARGE_MIXTURE = Mixture(8192)
-# of several depths, grown apart: they err differently
 FORESTS = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
-# of the time that is left, what an exact base and a mixture may take: the remainder is for causal networks
+VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
+# shares of the time left that each exact model, and the mixture of "best", may take: the rest is for causal networks
 BASE_SHARE, MIXTURE_SHARE = 0.3, 0.25
-# of a fit without max_time, about, when the mixture of "best" is there, or the causal network of "auto"
+# without max_time, a progress bar shows this share of a fit as done when the mixture of "best" has been fitted, or the
+# causal network of "auto"
 MIXTURE_DONE, NETWORK_DONE = 0.15, 0.85
-FEWEST_ORDERS = 8  # of them, unless the time is over before
-LEAST_GAIN = 1e-3  # nats per held-out row that the last one of more must have gained
+# "best" fits so many causal networks unless its time is over before, and more while the last one gained so many nats
+# per held-out row
+FEWEST_ORDERS, LEAST_NETWORK_GAIN = 8, 1e-3
 
 
 def checked_members(members: Any) -> tuple[Recipe, ...]:
@@ -169,7 +171,7 @@ class Best(Recipe):
                 fit_network(own)
         before = math.inf
         while n and self._has_time_for_another(table, plan, n):
-            if (nats := table.mixture().mean) > before - LEAST_GAIN:
+            if (nats := table.mixture().mean) > before - LEAST_NETWORK_GAIN:
                 break
             n, before = n + 1, nats
             fit_network(later.of_members([1] * n)[-1])

@@ -18,8 +18,8 @@ from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, 
 from discrete_itd.progress import Deadline, estimated, stage
 from discrete_itd.training.config import Report
 
-LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: the others are dropped
-TIMED_ROWS = 1024
+LEAST_MEMBER_WEIGHT = 0.02  # a mixture of rows drops members of less weight
+TIMED_ROWS = 1024  # on which the time of a score is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class CandidateTable:
         if not bool(nats.isfinite().all()):
             return False
         each = [c.nats[: len(nats)] for c in self.candidates if not c.members]
-        weights = fit_weights(-torch.stack([*each, nats], 1), least=LEAST_WEIGHT)
+        weights = fit_weights(-torch.stack([*each, nats], 1), least=LEAST_MEMBER_WEIGHT)
         return not float(weights[-1])
 
     def mixture(self, among: list[CandidateModel] | None = None) -> CandidateModel:
@@ -109,7 +109,7 @@ class CandidateTable:
         """
         among = self.candidates if among is None else among
         single = [c for c in among if not c.members]
-        weights = fit_weights(-torch.stack([c.nats for c in single], 1), least=LEAST_WEIGHT)
+        weights = fit_weights(-torch.stack([c.nats for c in single], 1), least=LEAST_MEMBER_WEIGHT)
         kept = [(c, w) for c, w in zip(single, weights.tolist(), strict=True) if w]
         if len(kept) == 1:
             return kept[0][0]

@@ -29,18 +29,19 @@ from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture, seconds_ne
 from discrete_itd.progress import Deadline, estimated
 from discrete_itd.validation import check_positive, check_real
 
-MOST_COMPONENTS = 1 << 14
-PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
-PENALTY = 2.0  # nats for each parameter of a tree's edges: twice Akaike's
-# of a forest: rows of a leaf, and pseudo-counts of the distribution in the node above
-FEWEST_ROWS = 5
-ABOVE = (4.0, 1.0, 16.0)
-MOST_PROBS = 1 << 24  # floats of the leaves of a forest
-FILLING, NUMBERS_OF_REAL = 1.6, 8  # rows of a leaf over the least number; floats kept for a number
-# time of growing and counting trees, in units of that of growing, which is measured on so many rows
+MOST_COMPONENTS = 1 << 14  # classes of a mixture, or trees of a forest
+PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # held-out rows choose among these for the tables of a tree
+PENALTY = 2.0  # nats that each parameter of a tree's edges costs: twice Akaike's
+# a leaf of a forest has at least so many rows; held-out rows choose the pseudo-counts of the node above that it gets
+FEWEST_LEAF_ROWS = 5
+ABOVE_LEAF = (4.0, 1.0, 16.0)
+MOST_PROBS = 1 << 24  # floats that all leaves of a forest may take
+# a leaf has so many times the least number of rows on average; and so many floats for each continuous column
+FILLING, NUMBERS_OF_REAL = 1.6, 8
+# growing and counting trees takes this multiple of the time of growing, which is measured on so many rows
 COUNTING, TRIAL_ROWS = 2, 1 << 13
-FEW_ROWS = 1024  # to which a tree of columns is fitted to measure its time
-CHOICE_ROWS = 4096  # held-out rows by which its depth is chosen, at most
+TREE_TRIAL_ROWS = 1024  # the time of fitting a tree of columns is measured on so many rows
+CHOICE_ROWS = 4096  # most held-out rows by which the depth of a forest is chosen
 # base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
 # many columns and so much work per call, in which it sums its columns out
 TREE_TABLE = 1 << 24
@@ -82,7 +83,7 @@ class Tree(Recipe):
         """Seconds of a fit to all rows and, perhaps, to merged ones, by that of a single tree to a few."""
         if not len(rows.codebook.finite):
             return 0.0
-        x, deadline = rows.x[:FEW_ROWS], Deadline()
+        x, deadline = rows.x[:TREE_TRIAL_ROWS], Deadline()
         counts = pair_counts(rows.codebook, x)
         counted = deadline.age
         BayesNetDenoiser.fit_tree(rows.marginals, x, counts=counts, penalty=PENALTY)
@@ -244,7 +245,7 @@ class Forest(Recipe):
     epsilon: float | None = None
     exact = mixes_reals = True
     name = "forest"
-    bounds: ClassVar = {"n_trees": (1, MOST_COMPONENTS), "min_leaf": (FEWEST_ROWS, math.inf)}
+    bounds: ClassVar = {"n_trees": (1, MOST_COMPONENTS), "min_leaf": (FEWEST_LEAF_ROWS, math.inf)}
 
     def check(self) -> Recipe:
         super().check()
@@ -273,7 +274,7 @@ class Forest(Recipe):
         book, deadline = rows.codebook, Deadline()
         if not len(book.finite) + len(book.reals):
             return 0.0
-        grow(book, rows.x[:TRIAL_ROWS], n_trees=1, min_leaf=FEWEST_ROWS, seed=0)
+        grow(book, rows.x[:TRIAL_ROWS], n_trees=1, min_leaf=FEWEST_LEAF_ROWS, seed=0)
         return COUNTING * self.n_trees * deadline.age * max(1.0, len(rows.x) / TRIAL_ROWS)
 
     def fitted(self, rows: TrainingRows, is_over: Clock) -> Denoiser:
@@ -295,14 +296,14 @@ class Forest(Recipe):
 
         fewest = self._fewest(rows)
         counts = self.counted(rows).cut(fewest)
-        is_better(counts.forest(rows.marginals, ABOVE[0]))
+        is_better(counts.forest(rows.marginals, ABOVE_LEAF[0]))
         while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
             fewest *= 2
             shallower = counts.cut(fewest)
-            if not is_better(shallower.forest(rows.marginals, ABOVE[0])):
+            if not is_better(shallower.forest(rows.marginals, ABOVE_LEAF[0])):
                 break
             counts = shallower
-        for other in ABOVE[1:] if len(book.finite) else ():
+        for other in ABOVE_LEAF[1:] if len(book.finite) else ():
             is_better(counts.forest(rows.marginals, other))
         return cast(Denoiser, best)
 
@@ -320,7 +321,7 @@ class Forest(Recipe):
         book = rows.codebook
         numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
         most = math.ceil(self.n_trees * rows.n_rows * numbers / (FILLING * MOST_PROBS))
-        return max(FEWEST_ROWS if self.min_leaf is None else self.min_leaf, most)
+        return max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, most)
 
     def _grown(self, rows: TrainingRows, n_trees: int) -> tuple[Splits, int]:
         book = rows.codebook
@@ -332,7 +333,7 @@ class Forest(Recipe):
             book,
             rows.x,
             n_trees=n_trees,
-            min_leaf=max(FEWEST_ROWS, fewest),
+            min_leaf=max(FEWEST_LEAF_ROWS, fewest),
             seed=seed,
         ), seed
 

@@ -28,7 +28,7 @@ from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import warn
 
-MOST_LEVELS = 64  # of the SNR along an isotropic path
+MOST_SNRS = 64  # along an isotropic path
 FEWEST_HELD_OUT = 8  # rows along paths, where there is no time for more
 # noise on which a network is trained, and judged, by the kind of schedule on which it will score
 PATTERNS = {"coordinate": (0.05, 0.95), "isotropic": (0.6, 0.4)}
@@ -142,7 +142,7 @@ def schedule_of_kind(
     if kind == "isotropic":
         # independent columns have the same range of SNRs, and are cheap
         quadrature = pilot_quadrature(rows.marginals, rows.x, rows.generator)
-        return quadrature.schedule(min(most, MOST_LEVELS))
+        return quadrature.schedule(min(most, MOST_SNRS))
     if denoiser.closed_form:  # any order, column by column, gives the closed form
         return CoordinateSchedule(1 if denoiser.independent else book.n_columns)
     return CoordinateSchedule(min(most, max(1, book.n_columns - int(book.leading.sum()))))

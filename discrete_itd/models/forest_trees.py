@@ -20,7 +20,7 @@ from discrete_itd.denoisers.forest import Splits
 # random splits of a node, of which the best is taken, one of each of so many columns: a share of all, and at least; and
 # random projections of the standardised cells and indicators of levels by which it is judged, new ones for every tree
 CANDIDATE_SHARE, FEWEST_CANDIDATES, N_TARGETS = 0.35, 4, 8
-LEAST_SD = 1e-9  # of a column that splits are to lower the variance of
+LEAST_SPREAD = 1e-9  # a column is divided by its standard deviation, or by this if it is constant
 MOST_DEPTH = 48  # of a tree; a few long branches would cost every row their time
 
 
@@ -64,7 +64,7 @@ def grow(
             weight = rng.standard_normal((max(1, points.n_points), N_TARGETS))
             if points.kind == "real":
                 view[:, i] = own
-                targets += np.outer(own / max(float(own.std()), LEAST_SD), weight)
+                targets += np.outer(own / max(float(own.std()), LEAST_SPREAD), weight)
                 continue
             order = np.arange(points.n_points)
             if points.kind == "simplex":

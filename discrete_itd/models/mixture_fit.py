@@ -60,7 +60,7 @@ from discrete_itd.training.objectives import Evaluator, ExactLoss
 # least standard deviation of a continuous column given the latent point, in units of the channel, in which the
 # column's own is about 1/2: narrower ones need more points for the same error of the mean (9). Columns that may depend
 # on one another are narrow in some directions only, and have this part of it
-LEAST_SD, NARROWER = 0.02, 0.25
+LEAST_LATENT_SD, NARROWER = 0.02, 0.25
 # cells are clamped to this many standard deviations in training: it bounds their gradient
 FARTHEST = 8.0
 POINTS_PER_ROW = 4  # most latent points: more do not help a small table
@@ -217,7 +217,7 @@ class MixtureFit:
         cells = x[:, book.reals].double()
         mean = cells.nanmean(0).nan_to_num(0.0)
         dependent = 1 < len(book.reals) <= MOST_DEPENDENT
-        least = LEAST_SD * (NARROWER if dependent else 1.0)
+        least = LEAST_LATENT_SD * (NARROWER if dependent else 1.0)
         sd = (cells - mean).square().nanmean(0).sqrt().nan_to_num(0.5).clamp_min(least)
         self.x, self.judged = x, self.x_valid  # rows of the training
         if dependent:

@@ -44,7 +44,7 @@ MOST_WEIGHTS = 1 << 21  # of the last map of a network that "auto" and "best" tr
 DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
 # orders of the columns are compared on tables of so many rows, by held-out rows, at most
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
-LEAST_WEIGHT = 1e-6  # of an order in a mixture of several
+LEAST_ORDER_WEIGHT = 1e-6  # each order that was asked for keeps this weight in the mixture of all
 # of the time that is left, what scores along paths may take after the fit of a network that "auto" trains; and rows on
 # which the time of a denoiser call is measured
 SCORING_SHARE, TIMED_ROWS = 0.5, 64
@@ -182,7 +182,7 @@ class Causal(Recipe):
         fits = [fit_recipe(one, rows, part) for part in plan.of_members([1] * self.n_orders)]
         members = [fitted.denoiser for fitted in fits]
         weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
-        weights = weights.clamp_min(LEAST_WEIGHT)  # all orders that were asked for are kept
+        weights = weights.clamp_min(LEAST_ORDER_WEIGHT)  # all orders that were asked for are kept
         mixture = RowMixtureDenoiser(rows.codebook, members, weights)
         return Fitted(mixture, fits[0].report)
 
@@ -293,7 +293,7 @@ def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoi
         return denoiser
     members = [denoiser, base]
     weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
-    return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(LEAST_WEIGHT), main=1)
+    return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(LEAST_ORDER_WEIGHT), main=1)
 
 
 def asks_mixture(rows: TrainingRows, plan: FitPlan) -> bool:

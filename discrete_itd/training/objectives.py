@@ -40,12 +40,12 @@ from discrete_itd.training.row_sources import kept_constants
 
 MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
 PATH_STEPS = 8  # steps S of the path that scores the continuous columns
-EXACT_ROWS = 8192  # of a validation in closed form, at most: it must not cost as much as many steps
+EXACT_ROWS = 8192  # most rows of a validation in closed form: it must cost less than many steps
 DRAWS = 4096  # rows times repeats of one validation
 NUMBERS = 1 << 26  # rows times floats of a row's posterior in one validation
-PILOT_NUMBERS = 1 << 19  # the same for the pilot
+PILOT_NUMBERS = 1 << 19  # the same in the pilot, by which noise levels are placed
 N_CELLS = 64  # cells of the grid of logsnr
-FEW_ROWS = 4  # least number of rows for the pilot
+FEWEST_PILOT_ROWS = 4
 LOWEST_SNR = 0.01
 FEW_COORDS = 64  # with more, an isotropic denoiser learns something below the lowest SNR
 HIGHEST_SNR = 100 / 2000  # of known_snr: an error of 3e-7 where categories are at distance one
@@ -420,7 +420,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def seconds_of_row(denoiser: Denoiser, x: Tensor, n_rows: int = FEW_ROWS) -> float:
+def seconds_of_row(denoiser: Denoiser, x: Tensor, n_rows: int = FEWEST_PILOT_ROWS) -> float:
     """Seconds of a denoiser call per row, measured with ``n_rows`` of x (N, C) without known cells."""
     start = State.start(denoiser.codebook, denoiser.codebook.embed(x[:n_rows]), None)
     clock = Deadline()
@@ -436,7 +436,7 @@ def pilot_quadrature(
 
     The density is proportional to the root mean square of :math:`\gamma \|x - \hat x\|^2` on a grid, the choice of
     least variance, with a tenth spread evenly. The grid runs from where the channel carries no information to where no
-    error is left. Fewer rows are used to keep within ``seconds``, but at least ``FEW_ROWS``.
+    error is left. Fewer rows are used to keep within ``seconds``, but at least ``FEWEST_PILOT_ROWS``.
     """
     book = denoiser.codebook
     finite = torch.ones(book.n_columns, dtype=torch.bool, device=x.device)
@@ -449,7 +449,7 @@ def pilot_quadrature(
     n_rows = denoiser.pilot_rows(PILOT_NUMBERS)
     if seconds < math.inf:
         in_time = seconds / (N_CELLS * seconds_of_row(denoiser, x))
-        n_rows = min(n_rows, max(FEW_ROWS, int(in_time)))
+        n_rows = min(n_rows, max(FEWEST_PILOT_ROWS, int(in_time)))
     rows = x[torch.randint(len(x), (n_rows,), generator=generator, device=x.device)]
     points, missing = book.embed(rows), rows.isnan()
     known = book.leading & ~missing  # throughout, as in isotropic training

@@ -60,7 +60,7 @@ def test_the_best_takes_the_time_that_is_left(monkeypatch, n_orders, gain, n):
     """More networks than it must have, as long as they are worth it: at most as many as there may be."""
     kind = Causal(base="independent", width=8)
     for name, value in (
-        ("VARIED", (kind, kind)), ("FEWEST_ORDERS", 3), ("MOST_ORDERS", 6), ("LEAST_GAIN", gain - 1.0)
+        ("VARIED", (kind, kind)), ("FEWEST_ORDERS", 3), ("MOST_ORDERS", 6), ("LEAST_NETWORK_GAIN", gain - 1.0)
     ):  # fmt: skip
         monkeypatch.setattr(f"discrete_itd.models.auto.{name}", value)
     seen = []
@@ -231,7 +231,7 @@ def test_a_tree_that_has_no_time_to_be_fitted_is_not_begun(monkeypatch):
         past[0] += len(x)
         return counted(codebook, x)
 
-    monkeypatch.setattr(exact, "FEW_ROWS", 50)
+    monkeypatch.setattr(exact, "TREE_TRIAL_ROWS", 50)
     monkeypatch.setattr(exact, "pair_counts", slow)
     monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
     rows = training_rows(chain(240))  # of which 200 are trained on

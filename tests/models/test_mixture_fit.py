@@ -36,7 +36,14 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers import mixture as classes
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.marginal import WIDE_SD
-from discrete_itd.denoisers.mixture import LEAST_GAIN, expected_sums, part, refine, updated, weighty
+from discrete_itd.denoisers.mixture import (
+    LEAST_ROUND_GAIN,
+    expected_sums,
+    part,
+    refine,
+    updated,
+    weighty,
+)
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.models import decoder_network
 from discrete_itd.models import mixture_fit as fits
@@ -303,13 +310,13 @@ def test_rounds_choose_the_prior_rows_once_and_go_on_from_the_best(device, monke
     monkeypatch.setattr(classes, "expected_sums", sums)
     monkeypatch.setattr(classes, "updated", made)
     refine(model, x, x_valid)
-    n = len(classes.KEPT_ROWS)
+    n = len(classes.CLASS_PRIORS)
     assert len(rounds) > 3
     assert len(tried) == n + len(rounds) - 1
     assert len(set(tried[n:])) == 1
     nats = [held_out_nats(m, x_valid) for m in rounds]
     # but for the classes that are left out
-    assert all(a - b >= LEAST_GAIN / 2 for a, b in itertools.pairwise(nats))
+    assert all(a - b >= LEAST_ROUND_GAIN / 2 for a, b in itertools.pairwise(nats))
 
 
 def test_refinement_without_time_does_nothing(device):
