@@ -73,7 +73,7 @@ MOST_TABLE = 1 << 13  # floats of the largest table of an elimination in a fit
 LARGEST = 1 << 24  # the same for a graph that is given
 # nats of the least probability of a table whose messages are products of probabilities: less vanishes in a float
 LEAST_NATS = -60.0
-MOST_LEVELS = 6000  # the largest number whose pairwise counts fit in memory
+PAIRED_LEVELS = 6000  # categories of a table whose pairwise counts fit in memory
 MOST_PARENTS = 5
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
 PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
@@ -483,7 +483,7 @@ class BayesNetDenoiser(Denoiser):
         A pair of columns is counted in the rows that have both; ``counts`` (T, T) are these
         :func:`~discrete_itd.denoisers.counts.pair_counts`, if known. ``pseudo_count`` rows, more than 0, of the
         ``marginals`` are added; ``penalty`` is that of :func:`~discrete_itd.denoisers.structure_search.chow_liu`. A
-        ValueError if the columns have more than ``MOST_LEVELS`` categories together, or there are no rows or no
+        ValueError if the columns have more than ``PAIRED_LEVELS`` categories together, or there are no rows or no
         pseudo-counts.
         """
         if not len(x) or not pseudo_count > 0:
@@ -491,9 +491,9 @@ class BayesNetDenoiser(Denoiser):
                 f"a tree is fitted to at least one row, with a positive pseudo_count; got {len(x)}, {pseudo_count}"
             )
         book = marginals.codebook
-        if book.levels.n_points > MOST_LEVELS:
+        if book.levels.n_points > PAIRED_LEVELS:
             raise ValueError(
-                f"a tree needs pairwise counts of at most {MOST_LEVELS} categories; these columns have"
+                f"a tree needs pairwise counts of at most {PAIRED_LEVELS} categories; these columns have"
                 f" {book.levels.n_points}"
             )
         counts = pair_counts(book, x) if counts is None else counts

@@ -11,7 +11,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.levels import Levels
 
-ROWS = 16384  # counted at once
+COUNTED = 16384  # rows that are counted at once
 
 
 class CellCounts:
@@ -69,7 +69,7 @@ def pair_counts(book: Codebook, x: Tensor) -> Tensor:
     """Number of rows ``x`` (N, C) with each pair of levels: (T, T), float64."""
     n = book.levels.n_points
     counts = torch.zeros(n, n, dtype=torch.float64, device=x.device)
-    for rows in x.split(ROWS):
+    for rows in x.split(COUNTED):
         ones = indicators(book, rows)
         counts += (ones.T @ ones).double()
     return counts

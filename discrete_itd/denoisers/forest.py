@@ -46,7 +46,7 @@ from discrete_itd.denoisers.base import (
 )
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, fallback_log_prob
 
-ROWS = 4096  # of leaves that are checked together
+CHECKED = 4096  # leaves whose probabilities are checked at once
 PAIRS = 1 << 16  # of a row and a tree that descend together
 CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up together
 REACHED = 1 << 20  # pairs of a row with gaps and a leaf, at most
@@ -193,7 +193,7 @@ class ForestDenoiser(Denoiser):
         roots, below = log_shares[: splits.n_trees], log_shares[splits.n_trees :].view(-1, 2)
         log_shares = torch.cat([roots.log_softmax(0), below.log_softmax(1).flatten()])
         boxes = splits.boxes()
-        for nodes, own in zip(splits.leaves.split(ROWS), probs.split(ROWS), strict=True):
+        for nodes, own in zip(splits.leaves.split(CHECKED), probs.split(CHECKED), strict=True):
             inside = splits.inside(nodes, *boxes)
             if not bool(((own > 0) == inside).all() & (own >= 0).all() & own.isfinite().all()):
                 raise ValueError("probs must be positive in the box of each leaf and zero outside")

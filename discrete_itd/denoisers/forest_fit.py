@@ -12,7 +12,7 @@ from discrete_itd.channel.gaussian import log_between, log_normal
 from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
-ROWS = 4096  # counted at once
+COUNTED = 4096  # rows that are counted at once
 FLAT = 10.0  # widths of a box that the standard deviation of a Gaussian in it may have: then it is flat
 LEAST_VAR = 1e-30  # of a Gaussian in a box that is narrower still: a positive number in float32
 PRIOR_VAR = 0.25  # of a continuous column without numbers; they are scaled to this variance
@@ -43,10 +43,10 @@ class ForestCounts:
     def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
         """Count rows ``x`` (N, C), which follow those counted before, in all trees, or each in one ``tree`` (N,)."""
         book = self.splits.codebook
-        for i, rows in enumerate(x.split(ROWS)):
+        for i, rows in enumerate(x.split(COUNTED)):
             leaf = self._leaves(rows, self.n_rows)
             if tree is not None:
-                leaf = leaf.gather(1, tree[i * ROWS : i * ROWS + len(rows), None])
+                leaf = leaf.gather(1, tree[i * COUNTED : i * COUNTED + len(rows), None])
             self.rows += torch.bincount(leaf.flatten(), minlength=len(self.rows))
             level, reals = self.splits.places(rows)
             flat, n_points = self.levels.view(-1), book.levels.n_points

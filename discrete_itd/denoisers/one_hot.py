@@ -47,8 +47,8 @@ from discrete_itd.denoisers.marginal import (
 
 # evidence of an excluded category: finite, so that differences are no NaN
 NOWHERE = -4 * KNOWN_NATS
-MOST_LEVELS = 6000  # categories of a table and of the merged one: memory grows with their product
-ROWS = 20_000  # at most, in which groups are detected
+MERGED_LEVELS = 6000  # of a table and of the merged one: memory grows with their product
+DETECTION_ROWS = 20_000  # groups are detected in at most so many rows
 # a second or so each: products of two columns' cells, so that fewer rows of a wide table are counted; columns compared
 # in the search of runs; and numbers read in the search of other groups
 PRODUCTS, COMPARED, SEARCHED = 1 << 33, 1 << 17, 1 << 30
@@ -330,8 +330,8 @@ class OneHotGroups:
             columns.append(ColumnPoints("simplex", points.n_levels, open=points.open))
         self.codebook = merged = Codebook(columns).to(device, codebook.dtype)
 
-        if max(levels.n_points, merged.levels.n_points) > MOST_LEVELS:
-            raise ValueError(f"a table with one-hot groups has at most {MOST_LEVELS} categories")
+        if max(levels.n_points, merged.levels.n_points) > MERGED_LEVELS:
+            raise ValueError(f"a table with one-hot groups has at most {MERGED_LEVELS} categories")
         # which levels of the table each level of the merged one implies
         here, there = _level_numbers(levels), _level_numbers(merged.levels)  # (K, C), (K, C')
         implies = torch.zeros(levels.n_points, merged.levels.n_points, dtype=codebook.dtype)
@@ -391,7 +391,7 @@ class OneHotGroups:
     @classmethod
     def detect(cls, codebook: Codebook, x: Tensor) -> OneHotGroups | None:
         """The one-hot groups in rows ``x`` (N, C); None if there are none."""
-        if codebook.levels.n_points > MOST_LEVELS:
+        if codebook.levels.n_points > MERGED_LEVELS:
             return None
         groups, patterns = [], []
         for group, on in exclusive_groups(codebook, x):
@@ -424,7 +424,7 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
     """
     two = torch.tensor([c.n_levels == 2 for c in codebook.levels.columns], dtype=torch.bool)
     columns = torch.nonzero(two).flatten()
-    n_rows = min(ROWS, PRODUCTS // max(1, len(columns)) ** 2)
+    n_rows = min(DETECTION_ROWS, PRODUCTS // max(1, len(columns)) ** 2)
     cells = x[:n_rows, codebook.finite[columns.to(x.device)]].cpu()
     groups: list[tuple[tuple[int, ...], int]] = []
     left = torch.ones(len(columns), dtype=torch.bool)

@@ -49,7 +49,7 @@ from discrete_itd.denoisers.forest_fit import noise as coin
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
-ROWS = 4096  # counted at once
+COUNTED = 4096  # rows that are counted at once
 LEAST_SIDE = 0.1  # each side of a split has this share of its node under independent columns
 BALANCE = 0.3, 0.7  # between which a split divides them, where levels allow it
 # scales of the noise in the rows of an average leaf, at least; and trees by the square root of the number of all
@@ -152,14 +152,14 @@ def fit_private(
     """
     levels, n_columns = book.levels, book.n_columns
     n_points, width = levels.n_points, levels.n_points + n_columns
-    cells = torch.cat([_cells(book, part) for part in x.split(ROWS)])
+    cells = torch.cat([_cells(book, part) for part in x.split(COUNTED)])
     counts = torch.bincount(cells.flatten(), minlength=width)
     marginal = noisy(counts, n_columns, epsilon / 2, random_bytes)
     prior = Prior.of(book, marginal)
     n_trees, depth = shape(prior.n_rows, epsilon, n_columns, n_trees, width)
     splits = draw_splits(book, prior.probs, n_trees, depth, seed)
     in_leaves = torch.zeros(splits.n_leaves * width, dtype=torch.int64)
-    for rows, own in zip(x.split(ROWS), cells.split(ROWS), strict=True):
+    for rows, own in zip(x.split(COUNTED), cells.split(COUNTED), strict=True):
         place = leaves_of(splits, prior.probs, rows, seed)[:, :, None] * width + own[:, None]
         in_leaves += torch.bincount(place.flatten(), minlength=len(in_leaves))
     by_leaf = in_leaves.view(-1, width)

@@ -53,7 +53,7 @@ DRAWS = 4  # completions over which the score of a row with unknown cells is ave
 MOST_UNKNOWN = (
     8  # unknown cells of a row that are drawn one by one again, after a joint draw of the proposal
 )
-MOST_LEVELS = 512  # of a column, enumerated
+ENUMERATED_LEVELS = 512  # most categories of a column of which all are tried
 FAR = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nodes on both sides of a number's density
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
 AT_ONCE = 1 << 15  # completed rows that are kept together
@@ -75,7 +75,7 @@ class Nodes(NamedTuple):
     split: int
     parts: int = 4
     far: tuple[float, ...] = FAR
-    levels: int = MOST_LEVELS
+    levels: int = ENUMERATED_LEVELS
 
 
 FINE = Nodes(24, 64, 4, 8)
@@ -116,9 +116,9 @@ class ConditionalDenoiser(Denoiser):
     The distribution of a cell comes from:
 
     * no other unknown cell in the row: the scorer. All values of a category are enumerated; of more than
-      ``MOST_LEVELS`` those that are most probable under the proposal and the scorer's own factors, and the others keep
-      their proportions under these. The density of a number is computed at some 200 nodes, which are refined where it
-      is large and bends, and is log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its
+      ``ENUMERATED_LEVELS`` those that are most probable under the proposal and the scorer's own factors, and the others
+      keep their proportions under these. The density of a number is computed at some 200 nodes, which are refined where
+      it is large and bends, and is log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its
       logarithm is off by 0.002 nats on average, and up to 0.05 where it is low and rough.
     * other unknown cells, or noisy evidence: the proposal.
     * leading columns: the scorer where no other column is known, since its closed form marginalises later columns;

@@ -30,11 +30,11 @@ from discrete_itd.training.loop import train
 from discrete_itd.training.row_sources import MappedRows, RowSource, TensorRows
 from discrete_itd.validation import check_integer, warn
 
-# shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which
-# things are begun: the choice of a schedule, the comparison of the candidates and measurements come after them
+# a fit begins no model after this share of its time, and a network without closed form is trained for this share of the
+# time then left: the choice of a schedule, the comparison of candidates and measurements come after
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
-LEAST_RESERVE = 0.05  # least share of the remaining time for later models
-LEAST_SECONDS = 1e-3  # of a training: without time it ends after its first evaluation
+LEAST_RESERVE = 0.05  # later models get at least this share of the remaining time
+LEAST_SECONDS = 1e-3  # a training without time gets so much, and ends after its first evaluation
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
 FitCallback = Callable[[float, Evaluation], object]

@@ -19,7 +19,7 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     MixtureDenoiser,
 )
-from discrete_itd.denoisers.bayes_net import MOST_LEVELS
+from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
 from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ForestCounts
@@ -384,7 +384,7 @@ def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:
     """Recipes of the exact denoisers that are quickly fitted to a table, the quickest first, including ``net``."""
     levels = rows.codebook.levels
     n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
-    if levels.n_columns < 2 or levels.n_points > MOST_LEVELS or n_table > TREE_TABLE:
+    if levels.n_columns < 2 or levels.n_points > PAIRED_LEVELS or n_table > TREE_TABLE:
         return [Independent()]
     if levels.n_columns > BASE_COLUMNS:
         return [Independent(), Tree()]

@@ -71,9 +71,10 @@ SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
 SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
 # shares of the points at which the training is, each for an equal share of it
 POINT_SHARES = (0.25, 0.5, 1.0)
-TRAIN_SHARE = 0.5  # of the time, or more where the classes at the end are expected to need less than the remainder
-MEASURED_STEPS = 2  # from which the time of a fit is expected
-JUDGED_ROWS = 4096  # held-out rows of an evaluation, at most
+# the decoder is trained for this share of the time, or longer where the classes after it are expected to need less
+TRAIN_SHARE = 0.5
+MEASURED_STEPS = 2  # the time of a fit is extrapolated from these
+JUDGED_ROWS = 4096  # an evaluation takes at most so many held-out rows
 TRAINING = TrainingPlan(
     batch_size=256,
     learning_rate=1e-2,
@@ -85,9 +86,10 @@ TRAINING = TrainingPlan(
     patience=3,
     last_cut=0.4,
 )
-FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13  # of the Gaussian that fills gaps; rows filled at once
-EM_ROWS = 1 << 15  # rows to which the classes are refined, at most
-MARGINAL_SHARE = 1e-4  # of each class: no category is impossible in any
+# gaps are filled by a Gaussian after so many rounds of EM, in so many rows at once
+FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13
+EM_ROWS = 1 << 15  # classes are refined on at most so many rows
+MARGINAL_SHARE = 1e-4  # of independent columns in each class: no category is impossible in any
 
 
 @dataclass(frozen=True)

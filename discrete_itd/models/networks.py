@@ -37,19 +37,20 @@ from discrete_itd.training.objectives import seconds_of_row
 
 MOST_ORDERS = 64
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
-# of a causal network of default size: its width by the cells of the table, and the epochs of its training
+# a table of at most so many cells gets a causal network of so many hidden units a layer by default
 WIDTHS = ((50_000, 128), (math.inf, 256))
-MOST_WEIGHTS = 1 << 21  # of the last map of a network that "auto" and "best" train
-# hidden units dropped by default, and the rows from which a table with continuous columns needs none dropped
+MOST_WEIGHTS = 1 << 21  # "auto" and "best" train no network whose last map has more
+# by default a quarter of the hidden units is dropped, and none of a table with continuous columns and so many rows
 DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
-# orders of the columns are compared on tables of so many rows, by held-out rows, at most
+# orders of the columns are compared on tables of at least so many rows, by at most so many held-out rows
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
 LEAST_ORDER_WEIGHT = 1e-6  # each order that was asked for keeps this weight in the mixture of all
-# of the time that is left, what scores along paths may take after the fit of a network that "auto" trains; and rows on
-# which the time of a denoiser call is measured
-SCORING_SHARE, TIMED_ROWS = 0.5, 64
+# scores along paths may take this share of the time that is left when "auto" trains a network; the time of one is
+# measured on so many rows
+SCORING_SHARE, TIMED_CALL_ROWS = 0.5, 64
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
-NETWORK_SHARE = 0.75  # of the time that is left, or all that a mixture after it does not need
+# a causal network before a mixture may take this share of the time left, or all that the mixture does not need
+NETWORK_SHARE = 0.75
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
 CAUSAL = {
     "batch_size": 256,
@@ -59,7 +60,7 @@ CAUSAL = {
     "patience": 3,
 }
 KINDS = "natural", "explained first", "numbers first", "numbers last"
-# of the variance of a continuous column: by a category column that should come before it
+# a category column that explains this share of the variance of a continuous column should come before it
 EXPLAINS = 1 / 8
 # most rows from which it is estimated what share of a variance a category column explains
 VARIANCE_ROWS = 4096
@@ -105,7 +106,7 @@ class Network(Recipe):
             return plan
         with stage("measuring the time of a score"):
             network = self.untrained(rows, plan)
-            of_row = estimated(lambda: seconds_of_row(network, rows.x_valid, TIMED_ROWS))
+            of_row = estimated(lambda: seconds_of_row(network, rows.x_valid, TIMED_CALL_ROWS))
         needed = 0.0 if math.isnan(of_row) else plan.run.n_calls * of_row
         left = plan.time_left
         if needed > SCORING_SHARE * left:

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.denoisers.bayes_net import MOST_LEVELS
+from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
 from discrete_itd.denoisers.counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.gaussian import NARROWEST_SD
@@ -198,7 +198,7 @@ class CountedTable:
         self._bound = np.uint64(share * N_HASHES)  # of the hashes of held-out rows
         book = encoder.codebook()
         self._book, self._counts = book, CellCounts(book)
-        n = book.levels.n_points if book.levels.n_points <= MOST_LEVELS else 0  # a tree says why
+        n = book.levels.n_points if book.levels.n_points <= PAIRED_LEVELS else 0  # a tree says why
         self._pairs = torch.zeros(n, n, dtype=torch.float64)
         none = np.zeros((0, len(encoder.owner)))
         self._held = none, np.zeros(0, np.uint64)

@@ -41,13 +41,14 @@ from discrete_itd.validation import warn
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # factor of the learning rate at a plateau; least factor
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
-# of the time of a training that a pilot, and an evaluation in random states, may take; and rows of the latter at least
+# a pilot, and an evaluation in random states, may each take this share of a training's time; the latter takes at least
+# so many rows
 EVALUATION_SHARE, FEWEST_DRAWS = 0.1, 32
-EVALUATION_PAUSE = 4  # least time to the next evaluation, in units of the duration of the last
-WARMUP_SHARE = 0.1  # of a time that is too short for all steps, if that is sooner
-# a training that has no time for the latter ends after the former
+EVALUATION_PAUSE = 4  # the next evaluation begins after so many times what the last took
+WARMUP_SHARE = 0.1  # warm-up ends by this share of a time that is too short for all steps
+# a training whose first few steps show that there is no time for FEWEST_STEPS ends after them
 TRIAL_STEPS, FEWEST_STEPS = 4, 32
-# share of the bounds before which no training is hopeless: the start may be slow
+# no training is given up as hopeless before this share of it: the start may be slow
 EARLIEST_END = 0.4
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
 DIVERGED_STEPS = 128  # a run has diverged after so many with a loss far above the untrained model's

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers.counts import ROWS, pair_counts, pair_counts_of
+from discrete_itd.denoisers.counts import COUNTED, pair_counts, pair_counts_of
 
 KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes its own
 
@@ -106,7 +106,7 @@ def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None
     one = constants(x[:1])
     if len(x) * sum(t.numel() for t in one) > KEPT:
         return None
-    parts = [constants(rows) for rows in x.split(ROWS)]
+    parts = [constants(rows) for rows in x.split(COUNTED)]
     return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 

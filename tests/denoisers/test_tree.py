@@ -29,7 +29,7 @@ from laws import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import BayesNetDenoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers import bayes_net as nets
-from discrete_itd.denoisers.counts import ROWS, pair_counts
+from discrete_itd.denoisers.counts import COUNTED, pair_counts
 
 N_TREES = st.sampled_from([1, 3])
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
@@ -254,10 +254,10 @@ def test_a_cell_that_tells_of_a_gap_says_nothing_of_the_value(device):
 
 def test_rows_are_counted_part_by_part(device):
     book = make_book("mixed", device)
-    x = random_rows(book, ROWS + 50, np.random.default_rng(0), missing=0.1)
-    parts = pair_counts(book, x[:ROWS]) + pair_counts(book, x[ROWS:])
+    x = random_rows(book, COUNTED + 50, np.random.default_rng(0), missing=0.1)
+    parts = pair_counts(book, x[:COUNTED]) + pair_counts(book, x[COUNTED:])
     assert torch.equal(pair_counts(book, x), parts)
-    assert pair_counts(book, x[ROWS:]).any()
+    assert pair_counts(book, x[COUNTED:]).any()
 
 
 def test_smoothing_adds_rows_of_independent_columns(device):
@@ -294,7 +294,7 @@ def test_wrong_fits_are_refused(change, message):
 
 
 def test_too_many_categories_are_refused_before_memory_is_asked_for():
-    book = Codebook([simplex(nets.MOST_LEVELS - 1), simplex(2), real()])
+    book = Codebook([simplex(nets.PAIRED_LEVELS - 1), simplex(2), real()])
     x = torch.zeros(1, 3).double()
     with pytest.raises(ValueError, match="at most 6000 categories; these columns have 6001"):
         BayesNetDenoiser.fit_tree(MarginalDenoiser.fit(book, x), x)

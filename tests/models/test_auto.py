@@ -254,7 +254,7 @@ def test_a_network_leaves_time_for_the_scores_that_follow(monkeypatch):
 
     monkeypatch.setattr(NeuralDenoiser, "forward", slow)
     monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
-    monkeypatch.setattr(networks, "TIMED_ROWS", 20)
+    monkeypatch.setattr(networks, "TIMED_CALL_ROWS", 20)
     rows = training_rows(chain(240))
     how = plan(max_time=150.0)
     how.run.n_calls = 3000  # 30 seconds
