@@ -80,7 +80,7 @@ class Sections:
             if (more := spread_step(len(rows), max(1, most))) < step:
                 found = make(rows.take(slice(None, None, more)))
         except Exception as error:  # of any kind: the rest of the page is worth having
-            self.left_out.append(f"{name}, which failed ({type(error).__name__}: {error})")
+            self.left_out.append(f"{name}, which {_failed(error)}")
             return None
         return found
 
@@ -557,7 +557,7 @@ def alarm_rows(
     score: np.ndarray,
     keep: Sequence[Hashable],
 ) -> pd.DataFrame:
-    """The rows that raise an alarm, in the order of the table; the ``MOST_REASONS`` most anomalous have reasons.
+    """The rows that raise an alarm, in the order of the table; the most anomalous have reasons, in a bounded time.
 
     Columns: those to keep, row, nats, p_value and reasons (one string).
     """
@@ -601,10 +601,13 @@ def _reasons(
     with warnings.catch_warnings():
         # already warned for the whole table
         warnings.filterwarnings("ignore", "column .* no value was seen in training")
-        if isinstance(model, DiffusionDensity):
-            lines = reasons(model, rows, N_REASONS)
-        else:
-            lines = model.reasons(rows, k=N_REASONS)
+        try:
+            if isinstance(model, DiffusionDensity):
+                lines = reasons(model, rows, N_REASONS)
+            else:
+                lines = model.reasons(rows, k=N_REASONS)
+        except Exception as error:  # of any kind, as in a section
+            return [(f"no reasons: their computation {_failed(error)}",)] * len(rows), about
     for row, column, text in zip(lines["row"], lines["column"], lines["sentence"], strict=True):
         said[row].append(text)
         about[row].add(column)
@@ -613,6 +616,10 @@ def _reasons(
         if any_cell and not own:
             own.append(NO_CELL)
     return list(map(tuple, said)), about
+
+
+def _failed(error: Exception) -> str:
+    return f"failed ({type(error).__name__}: {error})"
 
 
 def _text(value: Any, column: Column | None) -> str:

@@ -395,6 +395,21 @@ def test_a_section_that_fails_takes_nothing_down(monkeypatch, name):
     assert "no room" in report(model, rows, n_most_anomalous=0)
 
 
+def test_reasons_that_fail_take_nothing_down(monkeypatch):
+    def failing(*_, **__):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(findings, "reasons", failing)
+    monkeypatch.setattr(DiffusionOutlierDetector, "reasons", failing)
+    rows = reported.table(20, 9)
+    for model in (reported.density(), reported.detector()):
+        found = examine(model, rows, n_most_anomalous=2)
+        assert len(found.most_anomalous) == 2
+        assert all("failed (MemoryError: no room)" in r for (r,) in found.most_anomalous["reasons"])
+        assert not found.left_out
+        assert "no room" in report(model, rows, n_most_anomalous=2)
+
+
 def test_reasons_of_alarms_end_with_their_seconds(monkeypatch):
     """The most anomalous rows have them."""
     now, seen, real = [0.0], [], findings._reasons
