@@ -250,11 +250,6 @@ class Rows:
     def _distinct(self) -> tuple[np.ndarray, np.ndarray]:
         return distinct(self.cells)
 
-    @property
-    def unique_cells(self) -> np.ndarray:
-        """The distinct ``cells``, shape (U, C')."""
-        return self.cells[self._distinct[0]]
-
     @cached_property
     def unique(self) -> Tensor:
         """The distinct rows of ``x``, shape (U, C')."""
