@@ -136,13 +136,18 @@ def finished(
 def schedule_of_kind(
     kind: str, denoiser: Denoiser, rows: TrainingRows, n_evaluations: int
 ) -> Schedule:
-    """The schedule of a kind with half of the evaluations of a row as steps: there are two paths."""
+    """The schedule of a kind, of as many steps as leave at least two paths; of an isotropic one at least four.
+
+    The error of two estimates is hardly known: with 64 evaluations of a small table, two isotropic paths of 32 steps
+    state a mean error of 1.1 nats, four of 16 one of 0.3, and have 0.06 nats more.
+    """
     book = rows.codebook
-    most = max(1, split_evaluations(n_evaluations, book)[2] // 2)
+    n = split_evaluations(n_evaluations, book)[2]
+    most = max(1, n // 2)
     if kind == "isotropic":
         # independent columns have the same range of SNRs, and are cheap
         quadrature = pilot_quadrature(rows.marginals, rows.x, rows.generator)
-        return quadrature.schedule(min(most, MOST_SNRS))
+        return quadrature.schedule(min(max(1, n // 4), MOST_SNRS))
     if denoiser.closed_form:  # any order, column by column, gives the closed form
         return CoordinateSchedule(1 if denoiser.independent else book.n_columns)
     return CoordinateSchedule(min(most, max(1, book.n_columns - int(book.leading.sum()))))
