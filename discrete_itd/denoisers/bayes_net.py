@@ -68,10 +68,10 @@ from discrete_itd.denoisers.structure_search import (
     waves,
 )
 
-CELLS = 1 << 24  # floats of all tables of an elimination, times rows, of one batch
+CELLS = 1 << 24  # most rows of a batch times floats of all tables of an elimination
 MOST_TABLE = 1 << 13  # floats of the largest table of an elimination in a fit
-LARGEST = 1 << 24  # the same for a graph that is given
-# nats of the least probability of a table whose messages are products of probabilities: less vanishes in a float
+LARGEST = 1 << 24  # floats of the largest table of an elimination for a graph that is given
+# a table of no smaller log-probability sends messages as products of probabilities: less vanishes in a float
 LEAST_NATS = -60.0
 PAIRED_LEVELS = 6000  # categories of a table whose pairwise counts fit in memory
 MOST_PARENTS = 5

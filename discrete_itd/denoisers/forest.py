@@ -47,9 +47,9 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, fallback_log_prob
 
 CHECKED = 4096  # leaves whose probabilities are checked at once
-PAIRS = 1 << 16  # of a row and a tree that descend together
-CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up together
-REACHED = 1 << 20  # pairs of a row with gaps and a leaf, at most
+PAIRS = 1 << 16  # pairs of a row and a tree that descend at once
+CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up at once
+REACHED = 1 << 20  # most pairs of a row with gaps and a leaf in one batch
 IMPOSSIBLE = 0.9 * KNOWN_NATS  # evidence by which a level is excluded, not just improbable
 FEWER = 0.75  # share of the pairs still on their way at which those that have arrived are set aside
 

@@ -13,9 +13,9 @@ from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
 COUNTED = 4096  # rows that are counted at once
-FLAT = 10.0  # widths of a box that the standard deviation of a Gaussian in it may have: then it is flat
-LEAST_VAR = 1e-30  # of a Gaussian in a box that is narrower still: a positive number in float32
-PRIOR_VAR = 0.25  # of a continuous column without numbers; they are scaled to this variance
+FLAT = 10.0  # a Gaussian whose standard deviation is so many widths of its box is flat in it
+LEAST_VAR = 1e-30  # least variance of a Gaussian in a box: still a positive number in float32
+PRIOR_VAR = 0.25  # of a continuous column without numbers: columns are scaled to this variance
 # pseudo-counts of the rows of a node, of the marginal distribution and, for moments, of that in the node above; and the
 # share of the wide Gaussians: by held-out rows of plants, mushroom, adult, jester and four tables of numbers
 SHARE_COUNT, ROOT_COUNT, MOMENT_COUNT, WIDE = 0.5, 0.05, 0.5, 3e-3

@@ -30,8 +30,8 @@ from discrete_itd.denoisers.counts import indicators
 Network = TypeVar("Network", bound=Denoiser)
 _generator: ContextVar[torch.Generator | None] = ContextVar("_generator", default=None)
 
-SD = 0.5  # of a continuous column: the unit in which the network shifts means
-MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
+SD = 0.5  # standard deviation of a continuous column: the unit in which the network shifts means
+MOST_LOG_VARIANCE = 8.0  # bound of the change of a component's log-variance by the network
 LEAST_COMPONENT_SD = 5e-4  # of a component: the density of a value that repeats stays finite
 
 

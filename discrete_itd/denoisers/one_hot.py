@@ -47,15 +47,16 @@ from discrete_itd.denoisers.marginal import (
 
 # evidence of an excluded category: finite, so that differences are no NaN
 NOWHERE = -4 * KNOWN_NATS
-MERGED_LEVELS = 6000  # of a table and of the merged one: memory grows with their product
+MERGED_LEVELS = 6000  # of a table, and of the merged one: memory grows with their product
 DETECTION_ROWS = 20_000  # groups are detected in at most so many rows
-# a second or so each: products of two columns' cells, so that fewer rows of a wide table are counted; columns compared
-# in the search of runs; and numbers read in the search of other groups
+# bounds of the search for groups, a second or so each: products of two columns' cells, for which fewer rows of a wide
+# table are counted; columns compared for runs; and numbers read for other groups
 PRODUCTS, COMPARED, SEARCHED = 1 << 33, 1 << 17, 1 << 30
 FEWEST_ROWS = 32  # with fewer, runs of neighbours are not groups
-TOLERANCE = 0.01  # share of rows with no column of a group on; share with two on, relative to independent columns
+# of the rows, so few may have no column of a group on; and two on, relative to what independent columns have
+TOLERANCE = 0.01
 SURPRISE = 10.0  # nats by which a group's surprisal must exceed its price: by chance with exp(-10)
-# columns from each of which a group is grown, to take the best; with more, one start
+# a group is grown from each of so many columns and the best is taken; of more columns, from one
 MOST_STARTS = 128
 
 

@@ -24,7 +24,7 @@ from discrete_itd.denoisers.mixture import MOST_DEPENDENT
 
 HOT_CELLS = 1 << 17  # rows times latent points that stay in a cache
 N_WAVES = 12  # smooth functions of a column on a line
-TOGETHER = 16  # columns on a line in one matrix of these functions; a single one would grow with their square
+TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number
 # logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
 NEVER = -60.0
 START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly

@@ -41,15 +41,15 @@ MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance 
 # share of the rows in which a column must be missing in training for its gaps to count as learned
 LEARNED_GAPS = 0.01
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
-FEWEST_POINTS = 8  # of the integral of a row, so that strata are compared in pairs
-# drawn from independent columns, on which the noise levels of the integral are chosen
+FEWEST_POINTS = 8  # at least, of the integral of a row, so that strata are compared in pairs
+# noise levels of the integral are chosen on so many rows drawn from independent columns
 PILOT_ROWS = 512
-BATCH_CELLS = 1 << 23  # rows times floats of a posterior, in one denoiser call
-# rows that are scored along paths for the nats of held-out rows (a closed form scores all of them), and rows times
-# numbers of a denoiser call beyond which fewer are, but at least 32
+BATCH_CELLS = 1 << 23  # most rows times floats of a posterior in one denoiser call
+# a closed form scores all held-out rows; along paths at most so many are scored, and fewer, but at least 32, where rows
+# times numbers of a denoiser call are more than PATH_WORK
 HELD_OUT_ROWS, PATH_WORK = 256, 1 << 20
-# rows that are scored to measure the cost of one, in closed form and along paths; and evaluations of a path, to which
-# its cost is proportional
+# the cost of a score is measured on so many rows in closed form, and on so many along paths of few evaluations, to
+# whose number it is proportional
 TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 1024, 32, 2
 
 
