@@ -44,6 +44,9 @@ MOST_WEIGHTS = 1 << 21  # "auto" and "best" train no network whose last map has 
 DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
 # orders of the columns are compared on tables of at least so many rows, by at most so many held-out rows
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
+REGRESSION_SHARE = (
+    0.2  # of the time left, which the regressions that a network starts from may take
+)
 LEAST_ORDER_WEIGHT = 1e-6  # each order that was asked for keeps this weight in the mixture of all
 # scores along paths may take this share of the time that is left when "auto" trains a network; the time of one is
 # measured on so many rows
@@ -223,12 +226,17 @@ class Causal(Recipe):
         seeds = replace(plan, index=0)
         kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
         order = order_of(kind, natural, rows)
-        denoiser = self.untrained(base, order, rows, plan.network_seed)
+        denoiser = self.untrained(base, order, rows, plan.network_seed, plan.time_left)
         report = plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
         return denoiser.eval().requires_grad_(False), report
 
     def untrained(
-        self, base: Denoiser, order: list[int], rows: TrainingRows, seed: int
+        self,
+        base: Denoiser,
+        order: list[int],
+        rows: TrainingRows,
+        seed: int,
+        time_left: float = math.inf,
     ) -> CausalDenoiser:
         """The network before its training."""
         width = self.width or self._width(rows)
@@ -239,7 +247,7 @@ class Causal(Recipe):
         sizes = {"width": width, "depth": self.depth, "dropout": dropout}
         generator = torch.Generator().manual_seed(seed)
         denoiser = CausalDenoiser(base, order, **sizes, generator=generator).to(rows.device)
-        start_from_regressions(denoiser, rows.x)
+        start_from_regressions(denoiser, rows.x, REGRESSION_SHARE * time_left)
         return denoiser
 
     def kind_of_order(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> str:
@@ -260,7 +268,9 @@ class Causal(Recipe):
             if nats and not plan.time_left:
                 return KINDS[0]
             with stage("comparing orders of the columns"), torch.no_grad():
-                network = self.untrained(base, list(order), rows, plan.network_seed).eval()
+                network = self.untrained(
+                    base, list(order), rows, plan.network_seed, plan.time_left
+                ).eval()
                 nats[kind] = -network.log_prob(x).double()
         best = min(nats, key=lambda kind: float(nats[kind].mean()))
         gain, error = mean_and_error(nats[KINDS[0]] - nats[best])
