@@ -612,7 +612,7 @@ def _reasons(
         said[row].append(text)
         about[row].add(column)
     is_known = ~np.isnan(rows.cells[:, : rows.encoder.n_columns])
-    for own, any_cell in zip(said, is_known.any(1), strict=True):
+    for own, any_cell in zip(said, is_known.any(1).tolist(), strict=True):
         if any_cell and not own:
             own.append(NO_CELL)
     return list(map(tuple, said)), about
