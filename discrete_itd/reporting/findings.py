@@ -612,8 +612,8 @@ def _reasons(
         said[row].append(text)
         about[row].add(column)
     is_known = ~np.isnan(rows.cells[:, : rows.encoder.n_columns])
-    for own, any_cell in zip(said, is_known.any(1).tolist(), strict=True):
-        if any_cell and not own:
+    for own, known in zip(said, is_known, strict=True):
+        if known.any() and not own:
             own.append(NO_CELL)
     return list(map(tuple, said)), about
 
