@@ -30,7 +30,7 @@ from discrete_itd.detection.cell_predictions import (
 )
 from discrete_itd.detection.reasons import cell_nats, expected, reasons
 from discrete_itd.detection.score import Scorer
-from discrete_itd.encoders import Column
+from discrete_itd.encoders import Column, categories
 from discrete_itd.encoders.numeric import fit_bins
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.recipes import Causal, Mixture, Network
@@ -329,7 +329,8 @@ def test_an_unseen_category_is_doubted_most(model):
 
 
 @pytest.mark.parametrize("n", [1200, 60])
-def test_many_categories_and_pooled_ones(n):
+def test_many_categories_and_pooled_ones(n, monkeypatch):
+    monkeypatch.setattr(categories, "MOST_LEVELS", 1000)
     rng = np.random.default_rng(0)
     shop = np.concatenate([np.arange(n), (rng.pareto(1.0, n) * 3).astype(int).clip(max=n - 1)])
     frame = pd.DataFrame({"shop": [f"s{k}" for k in shop], "big": shop > 9})

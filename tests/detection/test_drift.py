@@ -356,7 +356,7 @@ def test_the_column_that_was_changed_is_named_first(make, change):
             or not found.dependent_columns
         )
     assert stats.binom.sf(wrong - 1, n, 0.05) > 1e-3  # at most 2
-    assert more >= n / 2 or change != "permuted"
+    assert more >= n / 4 or change != "permuted"
 
 
 def test_all_columns_with_other_values_are_named():

@@ -169,6 +169,7 @@ def test_a_row_is_not_anomalous_for_its_rare_group():
 # -- groups that are new --------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:outside the range or the categories")
 def test_unseen_groups_are_flagged_and_compared_with_all_rows(fitted):
     X = sales(30, seed=6)
     X.loc[:9, "shop"] = "new"
@@ -194,6 +195,7 @@ def test_unseen_groups_are_flagged_and_compared_with_all_rows(fitted):
     assert not fitted.reasons(X[11:])["sentence"].str.contains("in training").any()
 
 
+@pytest.mark.filterwarnings("ignore:outside the range or the categories")
 def test_unseen_values_make_no_group_of_their_own_however_many_calibration_rows_have_one():
     """They are different groups, which a model cannot tell apart; a known one needs 1 / rate - 1 rows."""
     density = DiffusionDensity(denoiser="tree", random_state=0).fit(sales(600))
