@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -224,8 +224,9 @@ class TrainingRows:
         """The one-hot groups among the columns; None if there are none, or rows that cannot be read again."""
         if not self.source.is_kept:
             return None
+        search = partial(OneHotGroups.detect, self.codebook, self.x)
         with stage("looking for one-hot groups"):
-            return OneHotGroups.detect(self.codebook, self.x)
+            return self.attempt("one-hot groups", "the search for one-hot groups", search)
 
     @cached_property
     def merged(self) -> TrainingRows | None:
