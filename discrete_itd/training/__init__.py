@@ -4,7 +4,7 @@
 :mod:`~discrete_itd.training.objectives`, one class for each kind of noisy state.
 """
 
-from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
+from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import train
 from discrete_itd.training.objectives import (
     Evaluator,
@@ -17,7 +17,6 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "Report",
-    "Rollback",
     "TrainingLoss",
     "TrainingPlan",
     "mean_and_error",

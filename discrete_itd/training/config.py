@@ -65,23 +65,14 @@ class Evaluation(NamedTuple):
     valid_stderr: float
 
 
-class Rollback(NamedTuple):
-    """Training diverged at ``step`` and continued from the weights after step ``good``."""
-
-    step: int
-    good: int
-    reason: str
-
-
 @dataclass
 class Report:
     """The course of a training.
 
-    ``stopped`` is its end: "max_steps", "max_time", "no improvement", "interrupted" or "diverged". ``rollbacks`` has an
-    entry for each divergence, ``max_steps`` is the bound on the steps.
+    ``stopped`` is its end: "max_steps", "max_time", "no improvement", "interrupted" or "diverged"; ``max_steps`` is
+    the bound on the steps.
     """
 
     history: list[Evaluation] = field(default_factory=list)
     stopped: str = ""
-    rollbacks: list[Rollback] = field(default_factory=list)
     max_steps: int = 0

@@ -1,16 +1,13 @@
 """Training with early stopping on held-out nats: the loop and its failures.
 
-Every few dozen steps the weights are checked, and if they are sound, they are kept. A run that diverged goes back to
-the weights, the average and the optimiser that were kept, with a smaller learning rate; the clock, the random streams,
-the history and the best weights are not reset, so that batches and noise differ.
+At a plateau of the held-out nats, and where the weights have become infinite or no numbers, training goes on from the
+best weights with a smaller learning rate. Clock and random streams are not reset, so that batches and noise differ.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +17,7 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.neural import drawing
 from discrete_itd.progress import Deadline
 from discrete_itd.threads import threads_for
-from discrete_itd.training.config import (
-    Evaluation,
-    Report,
-    Rollback,
-    TrainingPlan,
-)
+from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import (
     DRAWS,
     Evaluator,
@@ -35,7 +27,7 @@ from discrete_itd.training.objectives import (
     pilot_quadrature,
     seconds_of_row,
 )
-from discrete_itd.training.optimizer import Average, Optimizer, copies, restore
+from discrete_itd.training.optimizer import Average, Optimizer
 from discrete_itd.training.row_sources import RowSource, TensorRows, batches_with
 from discrete_itd.validation import warn
 
@@ -50,9 +42,7 @@ WARMUP_SHARE = 0.1  # warm-up ends by this share of a time that is too short for
 TRIAL_STEPS, FEWEST_STEPS = 4, 32
 # no training is given up as hopeless before this share of it: the start may be slow
 EARLIEST_END = 0.4
-CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
-DIVERGED_STEPS = 128  # a run has diverged after so many with a loss far above the untrained model's
-MOST_ROLLBACKS = 3
+MOST_RESTARTS = 3  # of a training whose weights have become infinite or no numbers
 
 
 def train(
@@ -97,7 +87,7 @@ def train(
     Warns
     -----
     UserWarning
-        If weights or loss diverged and training continued from an earlier state, or gave up.
+        If weights diverged and training continued from the best ones, or gave up.
     """
     run = Run(
         denoiser,
@@ -122,23 +112,12 @@ def train(
         report.stopped = "interrupted"
     run.average.restore(run.parameters.values())
     denoiser.eval()
-    if report.rollbacks:
-        last, times = report.rollbacks[-1], len(report.rollbacks)
-        outcome = f"went on from step {last.good} with a smaller learning rate"
+    if run.n_diverged:
+        outcome = "went on from the best weights with a smaller learning rate"
         outcome = "was given up" if report.stopped == "diverged" else outcome
-        often = f"; the last of {times} times" if times > 1 else ""
-        message = f"training diverged at step {last.step} ({last.reason}) and {outcome}{often}"
-        warn(message)
+        often = f" {run.n_diverged} times" if run.n_diverged > 1 else ""
+        warn(f"training diverged{often}, its weights were no numbers any more, and {outcome}")
     return report
-
-
-class RunState(NamedTuple):
-    """Copies of all that a step changes, from which a run that diverged continues."""
-
-    step: int
-    n_averaged: int
-    stale: int
-    tensors: dict[str, Tensor]
 
 
 class Run:
@@ -165,9 +144,7 @@ class Run:
         n_rows = self.source.n_rows
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
-        self.optimizer = Optimizer(
-            self.parameters, plan.weight_decay, plan.max_gradient * x.shape[1]
-        )
+        self.begin_descent()
         self.batch_size = min(plan.batch_size, max(32, n_rows // 8))
         self.batches = batches_with(
             self.source, denoiser.constants, self.batch_size, generator, plan.max_steps
@@ -176,11 +153,9 @@ class Run:
         self.step = 0
         self.next_evaluation, self.cut = 1 / plan.n_validations, 1.0
         self.losses: list[Tensor] = []  # since the last evaluation
-        self.norms: list[Tensor] = []  # of the gradients, since the last check
-        self.astray = 0  # steps with a much too high loss
+        self.n_diverged = 0
         self.seconds_to_evaluate = 0.0  # of the last evaluation
         self.seconds_to_begin = 0.0  # until the end of the first step
-        self.kept: RunState | None = None  # the last sound state
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -195,7 +170,11 @@ class Run:
             quadrature = pilot_quadrature(self.denoiser, x, generator, seconds=seconds)
         self.use(quadrature, int(torch.randint(2**31, (1,), generator=generator, device=x.device)))
         self.evaluate()
-        self.keep()
+
+    def begin_descent(self) -> None:
+        """A new optimiser, without moments."""
+        bound = self.plan.max_gradient * self.x.shape[1]
+        self.optimizer = Optimizer(self.parameters, self.plan.weight_decay, bound)
 
     def use(self, quadrature: Quadrature | None, seed: int) -> None:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
@@ -215,37 +194,32 @@ class Run:
             self.make_step(share)
             if not self.has_time():
                 report.stopped = "max_time"
-                self.norms.clear()
                 self.losses.clear()
                 return
-            due = self.is_early() or (
-                self.done_share() >= self.next_evaluation
-                and (self.step > TRIAL_STEPS or not self.is_short())
+            due = self.done_share() >= self.next_evaluation and (
+                self.step > TRIAL_STEPS or not self.is_short()
             )
-            if not due and self.step % CHECK_STEPS:
+            if not (due or self.is_early()):
                 continue
-            if rollback := self.check():
-                self.roll_back(rollback)
+            if self.has_diverged():
+                self.restart()
                 continue
-            if due:
-                before = self.done_share()
-                self.evaluate()
-                # several may be due; where time is short, most of it should be spent on training
-                took = self.done_share() - before
-                ahead = EVALUATION_PAUSE * took if plan.max_time else 0.0
-                while self.next_evaluation <= self.done_share() + ahead:
-                    self.next_evaluation += 1 / plan.n_validations
-                if self.is_given_up():
-                    report.stopped = "no improvement"
-                elif self.average.stale >= plan.patience:
-                    self.plateau()
-            if not self.astray:
-                self.keep()
+            before = self.done_share()
+            self.evaluate()
+            # several may be due; where time is short, most of it should be spent on training
+            took = self.done_share() - before
+            ahead = EVALUATION_PAUSE * took if plan.max_time else 0.0
+            while self.next_evaluation <= self.done_share() + ahead:
+                self.next_evaluation += 1 / plan.n_validations
+            if self.is_given_up():
+                report.stopped = "no improvement"
+            elif self.average.stale >= plan.patience:
+                self.plateau()
         if not report.stopped:
             report.stopped = "max_steps" if self.step >= plan.max_steps else "max_time"
-        if self.norms and (rollback := self.check()):
-            self.roll_back(rollback)
-        if self.losses:
+        if self.losses and self.has_diverged():
+            self.restart()
+        elif self.losses:
             self.evaluate()
 
     def done_share(self) -> float:
@@ -297,7 +271,7 @@ class Run:
         if self.loss_at is not None:
             self.loss = self.loss_at(share)
         loss = self.mean_loss(self.generator, *next(self.batches))
-        self.norms.append(self.optimizer.step(loss, rate))
+        self.optimizer.step(loss, rate)
         self.step += 1
         if self.step == 1:
             self.seconds_to_begin = self.deadline.age
@@ -340,48 +314,17 @@ class Run:
         self.cut *= RATE_CUT
         self.average.restore(self.parameters.values())
 
-    @property
-    def moving(self) -> dict[str, Tensor]:
-        """The tensors that every step changes, by name."""
-        return {**self.optimizer.tensors, **self.average.tensors}
-
-    # -- divergence ----------------------------------------------------------------------------
-
-    def check(self) -> Rollback | None:
-        """The divergence since the last check, or None; the host waits for the device."""
-        assert self.kept is not None
-        n, good = len(self.norms), self.kept.step
-        losses = torch.stack(self.losses[-n:]).tolist()
+    def has_diverged(self) -> bool:
+        """Whether a weight is infinite or no number; the host waits for the device."""
         sums = [p.detach().sum() for p in self.parameters.values()]
-        sizes = torch.stack(self.norms + sums).tolist()
-        self.norms.clear()
-        for i, size in enumerate(sizes):
-            step = min(self.step - n + i + 1, self.step)
-            if i < n and not math.isfinite(losses[i]):
-                return Rollback(step, good, "the loss is not finite")
-            if not math.isfinite(size):
-                return Rollback(step, good, "the gradient is not finite")
-        untrained = self.report.history[0].valid_nats
-        far = untrained + max(1.0, abs(untrained))
-        self.astray = self.astray + n if statistics.median(losses) > far else 0
-        if self.astray < DIVERGED_STEPS:
-            return None
-        return Rollback(self.step, good, "the loss stays above the untrained model's")
+        return bool(sums) and not bool(torch.stack(sums).isfinite().all())
 
-    def roll_back(self, rollback: Rollback) -> None:
-        """Go back to the weights, average and optimiser that were kept, with a smaller learning rate, or give up."""
-        assert self.kept is not None
-        restore(self.moving, self.kept.tensors)  # not the best weights, which were validated
-        self.average.n_steps = self.kept.n_averaged
-        self.average.stale = min(self.average.stale, self.kept.stale)
+    def restart(self) -> None:
+        """Continue from the best weights with a smaller learning rate and without moments, or give up."""
+        self.n_diverged += 1
         self.losses.clear()
-        self.astray = 0
         self.cut *= RATE_CUT
-        self.report.rollbacks.append(rollback)
-        if len(self.report.rollbacks) > MOST_ROLLBACKS:
+        self.average.restore(self.parameters.values())
+        self.begin_descent()
+        if self.n_diverged > MOST_RESTARTS:
             self.report.stopped = "diverged"
-
-    def keep(self) -> None:
-        """Keep the sound state."""
-        average = self.average
-        self.kept = RunState(self.step, average.n_steps, average.stale, copies(self.moving))

@@ -76,12 +76,6 @@ class Optimizer:
             maximize=False,
         )
 
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The weights and their moments, by name."""
-        parts = {f"moments.{name}": moments for name, moments in self.moments.items()}
-        return named({"value": self.weights, **parts})
-
 
 class Average(Generic[Trained]):
     """The moving average of a model's weights, and the best of its past states.
@@ -123,27 +117,5 @@ class Average(Generic[Trained]):
             self.weights[name].copy_(self.best_weights[name])
             p.copy_(self.best_weights[name])
 
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The average, by name."""
-        return named({"average": self.weights})
-
     def _copies(self) -> dict[str, Tensor]:
         return {name: w.clone() for name, w in self.weights.items()}
-
-
-def named(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of several parts under names of both."""
-    return {f"{part}.{name}": t for part, own in parts.items() for name, t in own.items()}
-
-
-def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of named tensors."""
-    return {name: t.detach().clone() for name, t in tensors.items()}
-
-
-@torch.no_grad()
-def restore(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
-    """Set tensors to kept copies of them."""
-    for name, t in tensors.items():
-        t.copy_(kept[name])

@@ -16,7 +16,6 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.training import (
     Evaluator,
-    Rollback,
     TrainingLoss,
     TrainingPlan,
     mean_and_error,
@@ -24,10 +23,8 @@ from discrete_itd.training import (
     train,
 )
 from discrete_itd.training.loop import (
-    CHECK_STEPS,
     EARLIEST_END,
     EARLY_EVALUATIONS,
-    MOST_ROLLBACKS,
     Run,
 )
 from discrete_itd.training.optimizer import Average, Optimizer
@@ -225,50 +222,30 @@ def poisoned_gradient(step, loss):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    "change",
     [
-        (lambda step, loss: loss * math.nan if step == 70 else loss, "loss is not finite"),
-        (lambda step, loss: loss * math.inf if step == 70 else loss, "loss is not finite"),
-        (poisoned_gradient, "gradient is not finite"),
+        lambda step, loss: loss * math.nan if step == 70 else loss,
+        lambda step, loss: loss * math.inf if step == 70 else loss,
+        poisoned_gradient,
     ],
 )
-def test_a_step_into_nothing_is_taken_back(device, monkeypatch, change, reason):
+def test_a_step_into_nothing_is_taken_back(device, monkeypatch, change):
     at_step(monkeypatch, change)
-    with pytest.warns(UserWarning, match=rf"{reason}\) and went on from step \d+ with a smaller"):
+    with pytest.warns(UserWarning, match="diverged, .* and went on from the best weights"):
         net, report = trained(device, max_steps=200, n_validations=4)
-    [rollback] = report.rollbacks
-    assert 70 - CHECK_STEPS <= rollback.good < 70 == rollback.step
-    assert reason in rollback.reason
     assert report.stopped == "max_steps"
     assert weights(net).isfinite().all()
     assert all(math.isfinite(line.valid_nats) for line in report.history)
     assert all(math.isfinite(line.train_nats) for line in report.history[1:])
-    assert report.history[-1].valid_nats < report.history[0].valid_nats - 0.2
-
-
-def test_what_is_kept_stays_as_it_was(device):
-    """Steps, validations and roll-backs change no tensor of it."""
-    rows = correlated_rows(300, 0, device)
-    run = Run(make_network(rows), rows, rows, short_plan(), seeded_generator(0, device))
-    run.begin()
-    run.make_step(0.1)
-    run.keep()
-    kept = {name: tensor.clone() for name, tensor in run.kept.tensors.items()}
-    for again in range(2):
-        run.make_step(0.1)
-        run.evaluate()
-        run.roll_back(Rollback(2 + again, 1, "no reason"))
-        assert all(torch.equal(t, kept[name]) for name, t in run.moving.items())
-    run.make_step(0.1)
-    assert all(torch.equal(t, kept[name]) for name, t in run.kept.tensors.items())
+    before = min(line.valid_nats for line in report.history if line.step < 70)
+    assert report.history[-1].valid_nats < before - 0.05
 
 
 def test_a_loss_of_nothing_gives_up_with_the_best(device, monkeypatch):
     at_step(monkeypatch, lambda step, loss: loss * math.nan if step > 100 else loss)
-    with pytest.warns(UserWarning, match=r"and was given up; the last of 4 times"):
+    with pytest.warns(UserWarning, match="diverged 4 times, .* and was given up"):
         net, report = trained(device, max_steps=10_000, n_validations=100)
     assert report.stopped == "diverged"
-    assert len(report.rollbacks) == MOST_ROLLBACKS + 1
     assert report.history[-1].step <= 100
     assert weights(net).isfinite().all()
     assert weights(net).abs().sum() > 0
@@ -285,14 +262,23 @@ def test_a_network_that_cannot_be_trained_stays_untrained(device, monkeypatch):
     assert torch.equal(weights(net), weights(make_network(rows)))
 
 
-def test_a_loss_that_stays_high_is_taken_back(device, monkeypatch):
-    """A few bad steps are no matter; a hundred are."""
-    at_step(monkeypatch, lambda step, loss: loss + 50 * (40 < step < 60 or 200 < step < 340))
-    with pytest.warns(UserWarning, match="loss stays above the untrained model's"):
-        _, report = trained(device, max_steps=400, n_validations=2, patience=10)
-    [rollback] = report.rollbacks
-    assert 100 < rollback.good <= 200 + CHECK_STEPS
-    assert 320 <= rollback.step < 340 + CHECK_STEPS
+def test_a_loss_that_stays_high_goes_on_from_the_best(device, monkeypatch):
+    """Weights far from the best ones are left at the next plateau: no divergence is needed to say so."""
+    honest = Run.make_step
+
+    def make_step(self, share):
+        honest(self, share)
+        if self.step == 200:
+            with torch.no_grad():
+                for p in self.parameters.values():
+                    p.mul_(-5)
+
+    monkeypatch.setattr(Run, "make_step", make_step)
+    net, report = trained(device, max_steps=400, n_validations=20, patience=2)
+    nats = [line.valid_nats for line in report.history]
+    assert max(nats) > nats[0] + 0.3
+    assert nats[-1] < nats[0] - 0.2
+    assert weights(net).isfinite().all()
 
 
 def test_nothing_but_numbers_becomes_the_best(device):
@@ -360,7 +346,6 @@ def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
     _, report = trained(
         device, max_steps=150, n_validations=50, patience=2, learning_rate=0.3, ema=0.1
     )
-    assert not report.rollbacks
     assert starts
     assert all(all(same) for same in starts)
     assert len(evaluations) > 1
