@@ -1,9 +1,8 @@
-"""Comparison of image models by SNR, and of the checkpoints of one model by training step."""
+"""Comparison of image models by SNR."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,6 @@ import torch
 
 from discrete_itd.images import ImageDensity
 from discrete_itd.likelihood import squared_errors
-from discrete_itd.training import mean_and_error
 
 
 def compare_mse(
@@ -69,21 +67,3 @@ def compare_mse(
         columns[f"lost_{name}"] = lost.mean(1).numpy()
         columns[f"stderr_{name}"] = (lost.std(1) / math.sqrt(lost.shape[1])).numpy()
     return pd.DataFrame(columns)
-
-
-def progress_of_training(
-    checkpoints: Iterable[tuple[int, ImageDensity]],
-    X: Any,
-    labels: Any = None,
-    *,
-    n_points: int = 64,
-) -> pd.DataFrame:
-    """Held-out nats of checkpoints by training step, each by an integral of ``n_points``.
-
-    ``checkpoints`` are increasing steps with the model saved at each. Columns step, valid_nats and valid_stderr.
-    """
-    lines = []
-    for step, model in checkpoints:
-        nats = -torch.from_numpy(model.integral(X, labels, n_points=n_points).log_prob)
-        lines.append((step, *mean_and_error(nats)))
-    return pd.DataFrame(lines, columns=pd.Index(["step", "valid_nats", "valid_stderr"]))

@@ -138,7 +138,6 @@ class ImageDensity:
         value_range: tuple[float, float] = (-1.0, 1.0),
         n_classes: int = 0,
         null_class: int | None = None,
-        autocast: torch.dtype | None = None,
         n_knots: int = N_KNOTS,
         random_state: int = 0,
         **options: Any,
@@ -173,8 +172,6 @@ class ImageDensity:
             Number of the model's classes.
         null_class : int, optional
             Input of the model where the class is unknown.
-        autocast : torch.dtype, optional
-            Floating type of the network's arithmetic, like ``torch.bfloat16``.
         n_knots : int
             SNRs at which errors are measured; each costs one network evaluation per image of ``X``.
         random_state, options
@@ -211,7 +208,7 @@ class ImageDensity:
         weights = next(f.parameters(), None) if isinstance(f, nn.Module) else None
         device = torch.device("cpu") if weights is None else weights.device
         denoiser = AdaptedDenoiser(
-            f, noising, prediction, pixels, pixel_marginals(pixels, x), null_class=null_class, autocast=autocast,
+            f, noising, prediction, pixels, pixel_marginals(pixels, x), null_class=null_class,
         ).to(device)  # fmt: skip
         generator = torch.Generator(device).manual_seed(random_state)
         with progress_bar(1.0, "calibrating", "{l_bar}{bar}| {elapsed}<{remaining}") as bar:

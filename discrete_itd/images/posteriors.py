@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +78,6 @@ class AdaptedDenoiser(Denoiser):
     null_class : int, optional
         Input of the network where the class is unknown. A class-conditional network without one can only be evaluated
         with the class given.
-    autocast : torch.dtype, optional
-        Floating type of the network's own arithmetic, like ``torch.bfloat16``.
     """
 
     mean0: Tensor
@@ -103,7 +100,6 @@ class AdaptedDenoiser(Denoiser):
         marginals: MarginalDenoiser,
         *,
         null_class: int | None = None,
-        autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__(marginals.codebook)
         if prediction not in PREDICTIONS:
@@ -119,7 +115,7 @@ class AdaptedDenoiser(Denoiser):
             )
         self.network, self.noising, self.prediction = network, noising, prediction
         self.pixels, self.base = pixels, marginals
-        self.null_class, self.autocast = null_class, autocast
+        self.null_class = null_class
         n, like = pixels.n_pixels, marginals.codebook.known_snr
         coords = torch.nonzero(self.codebook.coord_column < n).flatten()  # in the pixels' order
         self.register_buffer("pixel_coords", coords, persistent=False)
@@ -149,12 +145,7 @@ class AdaptedDenoiser(Denoiser):
         z = y * snr.rsqrt()
         time = noising.time(snr[:, 0].clamp(noising.low, noising.high)).to(z)
         noisy = noising.network_input(z, snr).unflatten(1, pixels.shape)
-        context = (
-            nullcontext() if self.autocast is None else torch.autocast(y.device.type, self.autocast)
-        )
-        with context:
-            extra = () if classes is None else (classes,)
-            output = self.network(noisy, time, *extra)
+        output = self.network(noisy, time, *(() if classes is None else (classes,)))
         channels = pixels.shape[0]
         if isinstance(output, Tensor) and output.shape[1:] == (2 * channels, *pixels.shape[1:]):
             output = output[:, :channels]  # the others are a learned variance

@@ -10,7 +10,6 @@ ensembles, and to stop tuning), 360 are tested. Then:
 * bits per dimension by the variational bound, the integral (4) and the path (6), of the models as they are, tuned,
 and in
   ensembles; of independent pixels, and of exact models of this library fitted to the same pictures;
-* held-out nats of saved checkpoints against the steps of training;
 * the same integral by the procedure that was released with the paper, and how many network calls each needs for a
   standard error.
 
@@ -38,7 +37,7 @@ from torch import Tensor
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.images import ImageDensity
-from discrete_itd.images.comparison import compare_mse, progress_of_training
+from discrete_itd.images.comparison import compare_mse
 from discrete_itd.images.density import ImageEstimate
 from discrete_itd.likelihood.integral import error_and_tail
 from tests.benchmarks import tables
@@ -49,7 +48,6 @@ KINDS = {
     "cosine, velocity": {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
 }
 NULL = 10  # what is told in place of a digit
-CHECKPOINTS = (125, 250, 500, 1000, 1500, 2000, 3000, 4000, 6000)
 
 
 def main() -> None:
@@ -145,12 +143,6 @@ def main() -> None:
     )
     print(curve.round(3).to_string(index=False), "\n", flush=True)
     print(released_beside_ours(first, test[:100]), "\n", flush=True)
-    name = next(iter(KINDS))
-    saved = sorted((int(f.name), f) for f in (folder / name).iterdir() if f.name.isdigit())
-    table = progress_of_training(
-        ((n, adapted(f, valid, options.device)) for n, f in saved), test[:120]
-    )
-    print(table.round(3).to_string(index=False))
 
 
 def last(models: dict[str, ImageDensity]) -> ImageDensity:
@@ -241,8 +233,6 @@ def pretrain(
         rate.step()
         average.step(unet.parameters())
         step += 1
-        if step in CHECKPOINTS:
-            save(folder / str(step))
     save(folder / "last")
     (folder / "done").touch()
     print(f"   trained {name}: {step} steps, loss {loss.item():.4f}", flush=True)

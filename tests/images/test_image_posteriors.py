@@ -528,16 +528,12 @@ def test_class_conditional_models_and_floating_types(digits):
     labels = np.arange(40) % 10
     model = from_diffusers(
         unet, diffusers.EDMEulerScheduler(), digits, labels=labels, n_levels=17, null_class=10,
-        n_knots=2, autocast=torch.bfloat16,
+        n_knots=2,
     )  # fmt: skip
     assert model.pixels.n_classes == 10
     x = model.pixels.encode(digits[:2], labels[:2])
     y, snr, classes, _ = model.noisy(x, torch.full((2, 1), 3.0), _noise(x))
-    rough = model.denoised_mean(y, snr, classes)
-    model.autocast = None
-    fine = model.denoised_mean(y, snr, classes)
-    torch.testing.assert_close(rough, fine, atol=0.1, rtol=0.1)
-    assert rough.dtype == y.dtype
+    assert model.denoised_mean(y, snr, classes).dtype == y.dtype
 
 
 def _noise(x):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from discrete_itd.images import ImageDensity
-from discrete_itd.images.comparison import compare_mse, progress_of_training
+from discrete_itd.images.comparison import compare_mse
 from discrete_itd.images.conventions import VariancePreserving
 from discrete_itd.images.layout import Pixels
 from tests.benchmarks.images import released
@@ -218,15 +218,6 @@ def test_curves(models, held_out):
             compare_mse(wrong, held_out, **options)
     with pytest.raises(ValueError, match="two images"):
         compare_mse({"a": models[60]}, held_out[:1])
-
-
-@pytest.mark.usefixtures("dtype")
-def test_progress_of_training(models, held_out):
-    table = progress_of_training(models.items(), held_out[:60], n_points=32)
-    assert table.step.tolist() == [60, 400]
-    assert table.valid_nats[1] < table.valid_nats[0]
-    nats = -mean(models[60].integral(held_out[:60], n_points=32))
-    assert table.valid_nats[0] == pytest.approx(nats)
 
 
 @pytest.mark.usefixtures("dtype")
