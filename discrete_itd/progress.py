@@ -30,6 +30,7 @@ LINE_SECONDS = 10.0  # between two lines
 INTERRUPTS = signal.SIGINT, signal.SIGTERM  # each where its handler raises KeyboardInterrupt
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
 _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
+_interruption: ContextVar[threading.Event | None] = ContextVar("_interruption", default=None)
 # contents of a line of the log: the last of these
 _log: ContextVar[list[Callable[[], str]] | None] = ContextVar("_log", default=None)
 
@@ -38,7 +39,7 @@ _log: ContextVar[list[Callable[[], str]] | None] = ContextVar("_log", default=No
 class Deadline:
     """The end of a fit, which every stage asks before it begins a bounded piece of work.
 
-    ``seconds`` after ``start`` by ``time.perf_counter``; never, if they are infinite.
+    ``seconds`` after ``start`` by ``time.perf_counter``, or at the first Ctrl-C (:func:`deferred_interrupts`).
 
     Examples
     --------
@@ -49,6 +50,9 @@ class Deadline:
 
     seconds: float = math.inf
     start: float = field(default_factory=lambda: time.perf_counter())  # which tests replace
+    _interruption: threading.Event = field(
+        default_factory=lambda: _interruption.get() or threading.Event(), repr=False
+    )
 
     @property
     def age(self) -> float:
@@ -56,9 +60,14 @@ class Deadline:
         return time.perf_counter() - self.start
 
     @property
+    def interrupted(self) -> bool:
+        """Whether the user has ended the fit."""
+        return self._interruption.is_set()
+
+    @property
     def left(self) -> float:
         """Seconds until the end, never below 0."""
-        return max(0.0, self.seconds - self.age)
+        return 0.0 if self.interrupted else max(0.0, self.seconds - self.age)
 
     def part(self, share: float) -> Deadline:
         """The end of a share of all its time."""
@@ -154,6 +163,8 @@ class FitProgress:
     @property
     def _end(self) -> str:
         left = self.deadline.left
+        if self.deadline.interrupted:
+            return ", interrupted"
         return f", at most {left:.0f} s left" if left < math.inf else ""
 
     def _refresh(self, done: float) -> None:
@@ -173,20 +184,23 @@ def fit_progress(
 ) -> Iterator[FitProgress]:
     """One bar for a fit, shown at once; a fit within the block has the same.
 
-    The fit may take ``max_time`` seconds; a fit within the block may take the ``share`` of them, and ``n_scored`` rows
-    are to be scored after it.
+    The fit may take ``max_time`` seconds, and ends at the first Ctrl-C; a fit within the block may take the ``share``
+    of them, and ``n_scored`` rows are to be scored after it.
     """
     outer = _fit.get()
     if outer is not None:
         yield outer
         return
-    with tqdm(
-        total=1.0,
-        desc="fit",
-        disable=True if _has_outer.get() else _hidden(),
-        leave=False,
-        bar_format="{percentage:3.0f}%|{bar}| {elapsed}{postfix}",
-    ) as bar:
+    with (
+        deferred_interrupts(),
+        tqdm(
+            total=1.0,
+            desc="fit",
+            disable=True if _has_outer.get() else _hidden(),
+            leave=False,
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed}{postfix}",
+        ) as bar,
+    ):
         deadline = Deadline(math.inf if max_time is None else max_time)
         fit = FitProgress(bar, deadline, share, n_scored)
         if (log := _log.get()) is not None:
@@ -215,30 +229,34 @@ def stage(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def deferred_interrupts(note: Callable[[], object]) -> Iterator[None]:
-    """Within the block, the first interruption calls ``note``, and whoever works on looks at what that has set.
+def deferred_interrupts() -> Iterator[threading.Event]:
+    """Within the block, the first interruption sets the event that this yields, and ends every :class:`Deadline` there.
 
-    The second one raises KeyboardInterrupt, as does the first one outside the main thread, or where the program has a
-    handler of its own.
+    The second one raises KeyboardInterrupt, as does the first one where the program has a handler of its own. A block
+    within another one has its event.
     """
-    of_own = [s for s in INTERRUPTS if signal.getsignal(s) is signal.default_int_handler]
-    if threading.current_thread() is not threading.main_thread() or not of_own:
-        yield
+    if (outer := _interruption.get()) is not None:
+        yield outer
         return
+    event, own = threading.Event(), []
+    if threading.current_thread() is threading.main_thread():  # others cannot set handlers
+        own = [s for s in INTERRUPTS if signal.getsignal(s) is signal.default_int_handler]
 
     def restore() -> None:
-        for own in of_own:
-            signal.signal(own, signal.default_int_handler)
+        for number in own:
+            signal.signal(number, signal.default_int_handler)
 
-    def noted(*_: object) -> None:
+    def interrupted(*_: object) -> None:
         restore()
-        note()
+        event.set()
 
-    for own in of_own:
-        signal.signal(own, noted)
+    for number in own:
+        signal.signal(number, interrupted)
+    token = _interruption.set(event)
     try:
-        yield
+        yield event
     finally:
+        _interruption.reset(token)
         restore()
 
 

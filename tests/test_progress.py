@@ -1,6 +1,7 @@
 """What people see of a long fit or stream: on a terminal, in a notebook, and in a log."""
 
 import io
+import math
 import signal
 import sys
 import time
@@ -129,26 +130,33 @@ def test_a_stage_has_its_name_from_its_beginning_to_its_end():
     assert [line.rpartition(", ")[2] for line in seen] == ["inside", "outside", "outside"]
 
 
-def test_the_first_interruption_can_be_deferred(ctrl_c):
-    noted = []
-    with progress.deferred_interrupts(lambda: noted.append(1)):
+def test_the_first_interruption_ends_all_deadlines_and_the_second_raises(ctrl_c):
+    before = progress.Deadline()
+    with progress.deferred_interrupts() as event, progress.deferred_interrupts() as inner:
+        whole = progress.Deadline()
+        parts = [whole, whole.within(1e9), progress.Deadline(1e9).part(0.5)]
+        assert all(d.left > 1e8 for d in parts)
         ctrl_c()
-        assert noted == [1]
+        assert event is inner
+        assert event.is_set()
+        assert [d.left for d in [*parts, progress.Deadline()]] == [0.0] * 4
+        assert before.left == math.inf
         with pytest.raises(KeyboardInterrupt):
             ctrl_c()
     with pytest.raises(KeyboardInterrupt):
         ctrl_c()
-    assert noted == [1]
+    assert not progress.Deadline().interrupted
 
 
 def test_a_job_that_ignores_ctrl_c_is_terminated(ctrl_c):
-    noted, before = [], signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with progress.terminated_as_interrupted():
-            with progress.deferred_interrupts(lambda: noted.append(1)):
+            with progress.deferred_interrupts() as event:
                 ctrl_c()
+                assert not event.is_set()
                 signal.raise_signal(signal.SIGTERM)
-                assert noted == [1]
+                assert event.is_set()
                 with pytest.raises(KeyboardInterrupt):
                     signal.raise_signal(signal.SIGTERM)
             with pytest.raises(KeyboardInterrupt):

@@ -62,7 +62,7 @@ threshold. TABLE should then contain inliers only; if it contains anomalies, giv
 With --given, a row is compared with its own group, like sales with those of the same shop. All commands but report
 accept the file of such a detector, and all accept that of another.
 
-Ctrl-C, or SIGTERM, ends the training and keeps the best model so far, and the exit code is 130; a second one ends the
+Ctrl-C, or SIGTERM, ends the fit and keeps the best model so far, and the exit code is 130; a second one ends the
 command.
 
 {TABLES}

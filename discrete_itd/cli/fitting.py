@@ -29,7 +29,7 @@ from discrete_itd.encoders.notation import NOTATIONS, is_missing, recognise, typ
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.encoders.time_parts import source_of
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.progress import Deadline
+from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.stored import card_path
 from discrete_itd.validation import warn
 
@@ -38,7 +38,7 @@ OF_ALARMS = ("false_alarm_rate", "contamination", "calibration_fraction")
 
 
 def fit(args: argparse.Namespace) -> int:
-    """Run the command; 130 if the training was interrupted and the model is the best so far."""
+    """Run the command; 130 if the fit was interrupted and the model is the best so far."""
     settings = _settings(args)
     if args.out == STANDARD:
         raise UserError("--out: a model must be a file, not -")
@@ -66,7 +66,7 @@ def fit(args: argparse.Namespace) -> int:
         model = DiffusionOutlierDetector(model, random_state=args.seed, **settings)
     clock = Deadline()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
-    with about(args.table):
+    with about(args.table), deferred_interrupts() as interrupted:
         model.fit(frame, groups=groups)
     elapsed = clock.age
     save_whole(args.out, lambda path: model.save(path, card=False))
@@ -74,13 +74,12 @@ def fit(args: argparse.Namespace) -> int:
     save_whole(
         card_path(args.out), lambda path: path.write_bytes(card.encode(errors="backslashreplace"))
     )
-    is_interrupted = density_of(model).model_.stopped == "interrupted"
-    if is_interrupted:
-        note(f"training was interrupted: {args.out} is the best model so far")
+    if interrupted.is_set():
+        note(f"the fit was interrupted: {args.out} is the best model so far")
     put(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
     _print_fitted(model)
     put(f"wrote {args.out} in {elapsed:.1f} s")
-    return 130 * is_interrupted
+    return 130 * interrupted.is_set()
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

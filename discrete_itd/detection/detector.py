@@ -38,7 +38,7 @@ from discrete_itd.encoders.unreadable import (
 )
 from discrete_itd.estimators import DiffusionDensity, private_forest
 from discrete_itd.models.auto import recipe
-from discrete_itd.progress import Deadline, deferred_interrupts, fit_progress, stage
+from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card
 from discrete_itd.storage.stored import SCHEDULES, Persistent
@@ -272,8 +272,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 times = 1 + len(parts.held) / max(1, parts.n_train)
                 with collected() as words, part_of_table(times):
                     density.fit(parts.source, groups=parts.groups)
-            interrupted: list[bool] = []
-            with deferred_interrupts(lambda: interrupted.append(True)), stage("calibrating"):
+            with stage("calibrating"):
                 given = positions(self.given, density.encoder_.schema)
                 with collected() as of_all:  # of a stream these rows are a sample
                     rows = density.rows(parts.table)
@@ -285,7 +284,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 terms = pd.DataFrame(columns=pd.Index(density.encoder_.names), dtype=float)
                 # where none are held out, rows of the fit set the threshold
                 asked = parts.held if len(parts.held) else parts.rest[:SEEN_ROWS]
-                how = {"deadline": watched.deadline, "least": least, "interrupted": interrupted}
+                how = {"deadline": watched.deadline, "least": least}
                 asked, found = terms_in_time(scorer, rows, asked, seed, **how)
                 if len(parts.held):
                     parts, terms = parts._replace(held=asked), found
@@ -798,19 +797,20 @@ def terms_in_time(
     *,
     deadline: Deadline,
     least: int,
-    interrupted: list[bool],
 ) -> tuple[Positions, pd.DataFrame]:
     """Positions (n,) and terms (n, C) of (12) of the calibration rows that were scored in time, or before Ctrl-C.
 
     ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` that of the order in which they are scored,
-    at ``least`` so many. They are scored in parts, none of which is begun that would likely end after the deadline. A
-    UserWarning if not all were scored. ``interrupted`` is empty until Ctrl-C.
+    at ``least`` so many. They are scored in parts, none of which is begun that would likely end after the deadline, and
+    ``SHORT`` seconds after its own beginning: most densities score all rows in these. A UserWarning if not all were
+    scored.
     """
     order, scored = np.random.RandomState(seed).permutation(held), []
-    n, size, took = 0, SCORED_AT_FIRST, 0.0
+    n, size, took, begun = 0, SCORED_AT_FIRST, 0.0, deadline.age
     while n < len(order):
-        size = min(size, max(least - n, 1)) if took > deadline.left else size
-        if n >= least and (took > deadline.left or interrupted):
+        is_late = took > max(deadline.left, SHORT - (deadline.age - begun))
+        size = min(size, max(least - n, 1)) if is_late else size
+        if n >= least and is_late:
             break
         before = deadline.age
         scored.append(scorer.explain(rows.take(order[n : n + size])))
@@ -819,7 +819,7 @@ def terms_in_time(
             took, size = 2 * took, 2 * size
     nats = pd.concat(scored, ignore_index=True)
     if len(nats) < len(held):
-        what = "Ctrl-C" if interrupted else f"max_time={scorer.density.max_time:g}"
+        what = "Ctrl-C" if deadline.interrupted else f"max_time={scorer.density.max_time:g}"
         warn(f"{what} ended the calibration after {len(nats):,} of {len(held):,} rows")
     order = order[: len(nats)]
     sorting = np.argsort(order)

@@ -22,7 +22,6 @@ from discrete_itd.models.networks import (
     Causal,
     Network,
 )
-from discrete_itd.progress import deferred_interrupts
 
 MOST_MEMBERS = 64  # of a mixture of rows
 # what "best" fits: a mixture, forests of several depths, and causal networks of these kinds in turn: members of a
@@ -77,7 +76,7 @@ class RowMixture(Recipe):
         recipes = [recipe(member) for member in self.members]
         table = CandidateTable(rows)
         table.fit(recipes, plan.of_members([one.count_networks() for one in recipes]))
-        return table.settle(plan, table.add(table.mixture()))
+        return table.settle(table.add(table.mixture()))
 
     def count_networks(self) -> int:
         return sum(recipe(member).count_networks() for member in self.members)
@@ -116,9 +115,8 @@ class Auto(Recipe):
                 own = replace(own, span=(0.0, NETWORK_DONE), is_beside_mixture=True)
                 table.fit_in_time(Causal(), own)
             table.fit_in_time(QUICK_MIXTURE, replace(plan, span=(NETWORK_DONE, 1.0)))
-        with deferred_interrupts(plan.run.interrupt):
-            table.add_mixtures()
-            return table.settle(plan, table.cheapest())
+        table.add_mixtures()
+        return table.settle(table.cheapest())
 
     def _network(self, rows: TrainingRows, plan: FitPlan) -> Fitted | None:
         """A network of all columns, if there is time for the scores that follow its fit."""
@@ -167,7 +165,7 @@ class Best(Recipe):
                 networks.extend((kind, c) for c in table.candidates[there:])
 
         for own in later.of_members([1] * n):
-            if own.time_left and not plan.run.interrupted:
+            if own.time_left:
                 fit_network(own)
         before = math.inf
         while n and self._has_time_for_another(table, plan, n):
@@ -175,13 +173,13 @@ class Best(Recipe):
                 break
             n, before = n + 1, nats
             fit_network(later.of_members([1] * n)[-1])
-        return table.settle(plan, table.add(table.mixture()))
+        return table.settle(table.add(table.mixture()))
 
     def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:
         """Whether there may be more than ``n`` networks, and as much time is left as the last one took."""
         if self.n_orders is not None or plan.training.max_time is None or n >= MOST_ORDERS:
             return False
-        return plan.time_left > table.candidates[-1].fit_seconds and not plan.run.interrupted
+        return plan.time_left > table.candidates[-1].fit_seconds
 
     def count_networks(self) -> int:
         return FEWEST_ORDERS if self.n_orders is None else self.n_orders

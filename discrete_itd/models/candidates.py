@@ -51,17 +51,12 @@ class CandidateTable:
 
     def fit(self, recipes: Sequence[Recipe], plans: Sequence[FitPlan]) -> None:
         """Fit more candidates, each by its plan; TypeError if one has no closed form."""
-        try:
-            for recipe, plan in zip(recipes, plans, strict=True):
-                with stage(f"fitting {recipe.label}"):
-                    fitted = fit_recipe(recipe, self.rows, plan)
-                if not fitted.denoiser.closed_form:
-                    raise TypeError(f"{recipe.label}: its denoiser has no closed form")
-                self._add_fit(recipe.label, fitted)
-        except KeyboardInterrupt:
-            if not self.candidates:
-                raise
-            plans[0].run.interrupted = True  # the model is made of the candidates so far
+        for recipe, plan in zip(recipes, plans, strict=True):
+            with stage(f"fitting {recipe.label}"):
+                fitted = fit_recipe(recipe, self.rows, plan)
+            if not fitted.denoiser.closed_form:
+                raise TypeError(f"{recipe.label}: its denoiser has no closed form")
+            self._add_fit(recipe.label, fitted)
 
     def _add_fit(self, label: str, fitted: Fitted) -> None:
         if same := sum(c.label.partition(" no. ")[0] == label for c in self.candidates):
@@ -79,8 +74,6 @@ class CandidateTable:
             self.rows.attempt(recipe, recipe.label, lambda: self.fit([recipe], [plan]))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
-        if plan.run.interrupted:
-            return
         if plan.time_left or not self.candidates:
             plan = replace(plan, is_hopeless=self.is_hopeless)
             there, left_out = self.candidates[:], len(plan.run.left_out)
@@ -155,7 +148,7 @@ class CandidateTable:
         gap = one.nats - best.nats
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
-    def settle(self, plan: FitPlan, chosen: CandidateModel) -> Fitted:
+    def settle(self, chosen: CandidateModel) -> Fitted:
         """The fit that ends with a candidate: with the companion for conditionals that it cannot compute."""
         members, answers, mixture = None, None, chosen.denoiser
         cost = {c: 1e6 * self._seconds_per_row(c.denoiser) for c in self.candidates}
@@ -184,9 +177,6 @@ class CandidateTable:
             "fit_seconds": [c.fit_seconds for c in self.candidates],
             "chosen": [c is chosen for c in self.candidates],
         }
-        report, trained = chosen.report, [c.report for c in self.candidates if c.report is not None]
-        if plan.run.interrupted and trained:  # the user must be informed, whatever was chosen
-            report = trained[-1]
         if not chosen.denoiser.exact:
             exact = {c.denoiser: c for c in self.candidates if c.denoiser.exact and not c.members}
             for d in self.companions:
@@ -196,7 +186,7 @@ class CandidateTable:
             if exact:
                 answers = self.companion(list(exact.values()))
         candidates = pd.DataFrame(of_candidates)
-        return Fitted(chosen.denoiser, report, members, answers, candidates)
+        return Fitted(chosen.denoiser, chosen.report, members, answers, candidates)
 
     @torch.no_grad()
     def _seconds_per_row(self, denoiser: Denoiser) -> float:

@@ -23,7 +23,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.progress import Deadline, deferred_interrupts, estimated, stage
+from discrete_itd.progress import Deadline, estimated, stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import train
@@ -174,14 +174,8 @@ class TrainingRows:
         what: str,
         make: Callable[[Callable[[], bool]], Denoiser],
     ) -> Denoiser:
-        """:meth:`once` for an exact fit, whose clock ``make`` is given: Ctrl-C ends it as the end of the time does."""
-        clock = plan.clock(what)
-
-        def made() -> Denoiser:
-            with deferred_interrupts(plan.run.interrupt):
-                return make(clock)
-
-        return self.once(key, made)
+        """:meth:`once` for an exact fit, whose clock ``make`` is given."""
+        return self.once(key, lambda: make(plan.clock(what)))
 
     @cached_property
     def source(self) -> RowSource:
@@ -303,14 +297,10 @@ class TrainingRows:
 class SharedRun:
     """State that the members of one fit share."""
 
-    interrupted: bool = False  # whether the user has ended the fit: no later training makes a step
     deadline: Deadline = field(default_factory=Deadline)  # of the density
     n_calls: int = 0  # denoiser calls of rows that are scored along paths after the fit
     cut: list[str] = field(default_factory=list)  # steps that max_time ended early
     left_out: list[str] = field(default_factory=list)  # steps that were not begun for lack of time
-
-    def interrupt(self) -> None:
-        self.interrupted = True
 
 
 @dataclass
@@ -355,7 +345,7 @@ class FitPlan:
     @property
     def time_left(self) -> float:
         """Seconds in which this recipe is to end: infinite without ``max_time``, never below 0, none after Ctrl-C."""
-        return 0.0 if self.run.interrupted else self.deadline.left
+        return self.deadline.left
 
     def clock(self, what: str) -> Callable[[], bool]:
         """Whether the time of this recipe is over, as a function; ``what`` is then recorded as ended early."""
@@ -405,8 +395,6 @@ class FitPlan:
             share = 1.0 if denoiser.closed_form else TRAINING_SHARE
             seconds = share * self.time_left / (self.n_networks - self.index)
             training = replace(training, max_time=max(seconds, LEAST_SECONDS))
-        if self.run.interrupted:  # an interrupt ends all trainings
-            training = replace(training, max_steps=0)
         kind = "causal network" if denoiser.closed_form else "network"
         with stage(f"training a {kind}"):
             report = train(
@@ -420,9 +408,6 @@ class FitPlan:
                 source=rows.source,
                 is_hopeless=self.is_hopeless,
             )
-        self.run.interrupted |= report.stopped == "interrupted"
-        if self.run.interrupted:
-            report.stopped = "interrupted"
         self.note_end(report, kind)
         return report
 

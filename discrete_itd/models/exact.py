@@ -157,7 +157,6 @@ class Mixture(Recipe):
             self.plan(),
             generator=rows.generator,
             seconds_left=lambda: plan.time_left,
-            interrupt=plan.run.interrupt,
             progress=plan.show,
             is_hopeless=plan.is_hopeless,
         )

@@ -22,7 +22,7 @@ from discrete_itd.models.contract import (
 )
 from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split_evaluations
 from discrete_itd.models.training_tables import StreamedTable, TrainingTable
-from discrete_itd.progress import Deadline, deferred_interrupts, stage
+from discrete_itd.progress import Deadline, stage
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import seconds_of_row
@@ -84,7 +84,7 @@ def fit_model(
         report = Report(lines, stopped="exact")
     if progress is not None:
         progress(1.0, report.history[-1])
-    with deferred_interrupts(run.interrupt), stage("measuring on held-out rows"):
+    with stage("measuring on held-out rows"):
         model = finished(table, rows, plan, fitted, report, schedule, n_evaluations)
     if denoiser.epsilon is None:
         return model
@@ -105,8 +105,8 @@ def finished(
     if isinstance(schedule, str):
         schedule = schedule_of_kind(schedule, fitted.denoiser, rows, n_evaluations)
     run, max_time = plan.run, plan.training.max_time
-    stopped = "interrupted" if run.interrupted else report.stopped
-    if not run.interrupted and (run.cut or run.left_out):
+    stopped = "interrupted" if run.deadline.interrupted else report.stopped
+    if not run.deadline.interrupted and (run.cut or run.left_out):
         stopped = "max_time"
         done = [f"ended {', '.join(dict.fromkeys(run.cut))}"] if run.cut else []
         never = ", ".join(dict.fromkeys(run.left_out))
@@ -124,7 +124,7 @@ def finished(
         candidates=fitted.candidates,
         companion=fitted.companion,
     )
-    n_rows, seconds = None, 0.0 if run.interrupted else run.deadline.left
+    n_rows, seconds = None, run.deadline.left
     if seconds < math.inf and not model.denoiser.closed_form:
         in_time = seconds / (n_evaluations * seconds_of_row(model.denoiser, rows.x_valid))
         n_rows = int(min(max(in_time, FEWEST_HELD_OUT), HELD_OUT_ROWS))

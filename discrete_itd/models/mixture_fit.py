@@ -51,7 +51,7 @@ from discrete_itd.models.decoder_network import (
     shifted,
     whitened,
 )
-from discrete_itd.progress import Deadline, deferred_interrupts
+from discrete_itd.progress import Deadline
 from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import Run, train
@@ -125,7 +125,6 @@ def fit_mixture(
     *,
     generator: torch.Generator,
     seconds_left: Callable[[], float] = lambda: math.inf,
-    interrupt: Callable[[], object] = lambda: None,
     progress: Callable[[float, Evaluation], object] | None = None,
     is_hopeless: Callable[[Tensor], bool] | None = None,
 ) -> tuple[MixtureDenoiser, Report | None]:
@@ -143,8 +142,6 @@ def fit_mixture(
         On the device of the rows.
     seconds_left : callable
         Seconds until the fit is to end.
-    interrupt : callable
-        Called at Ctrl-C, which ends the fit with the current result.
     progress, is_hopeless : callable, optional
         See :func:`discrete_itd.training.loop.train`.
 
@@ -161,11 +158,9 @@ def fit_mixture(
         return alone(marginals), None  # the network would have no outputs
     fit = MixtureFit(marginals, x, x_valid, plan or MixturePlan(), generator)
     report = fit.train(seconds_left(), progress, is_hopeless)
-    if report.stopped == "interrupted":
-        interrupt()
-    if report.stopped == "max_time" and not report.history[-1].step:
+    if report.stopped in ("max_time", "interrupted") and not report.history[-1].step:
         return alone(marginals), report
-    with deferred_interrupts(interrupt), threads_for(fit.network.score_work * TRAINING.batch_size):
+    with threads_for(fit.network.score_work * TRAINING.batch_size):
         return fit.mixture(seconds_left), report
 
 

@@ -314,7 +314,7 @@ def asks_mixture(rows: TrainingRows, plan: FitPlan) -> bool:
 
 def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
     """The exact denoiser for conditionals that a causal one lacks: from the base and, for numbers, a mixture."""
-    if plan.is_beside_mixture or plan.run.interrupted:
+    if plan.is_beside_mixture or not plan.time_left:
         return base
 
     def named(fit: Callable[[TrainingRows, FitPlan], Denoiser]) -> CandidateModel:

@@ -82,7 +82,8 @@ def train(
     Returns
     -------
     Report
-        Also after a KeyboardInterrupt, which ends the training early with the best weights so far.
+        Also after an interruption, which ends the training early with the best weights so far
+        (:func:`discrete_itd.progress.deferred_interrupts`).
 
     Warns
     -----
@@ -101,15 +102,10 @@ def train(
         is_hopeless=is_hopeless,
     )
     report = run.report
-    try:
-        with drawing(generator):
-            run.begin()
-            with threads_for(run.batch_size * denoiser.score_work):
-                run.finish()
-    except KeyboardInterrupt:
-        if not report.history:
-            raise  # there are no weights yet to keep
-        report.stopped = "interrupted"
+    with drawing(generator):
+        run.begin()
+        with threads_for(run.batch_size * denoiser.score_work):
+            run.finish()
     run.average.restore(run.parameters.values())
     denoiser.eval()
     if run.n_diverged:
@@ -192,6 +188,8 @@ class Run:
         self.denoiser.train()
         while (share := self.done_share()) < 1.0 and not report.stopped:
             self.make_step(share)
+            if self.deadline.interrupted:
+                break
             if not self.has_time():
                 report.stopped = "max_time"
                 self.losses.clear()
@@ -215,6 +213,9 @@ class Run:
                 report.stopped = "no improvement"
             elif self.average.stale >= plan.patience:
                 self.plateau()
+        if self.deadline.interrupted:
+            report.stopped = "interrupted"
+            return
         if not report.stopped:
             report.stopped = "max_steps" if self.step >= plan.max_steps else "max_time"
         if self.losses and self.has_diverged():
@@ -224,6 +225,8 @@ class Run:
 
     def done_share(self) -> float:
         """The share of the bounds on steps and time that is used; the last evaluation must end within the time."""
+        if self.deadline.interrupted:
+            return 1.0
         share = self.step / max(self.plan.max_steps, 1)
         if self.plan.max_time is not None:
             bound = self.plan.max_time - self.seconds_to_evaluate

@@ -1,7 +1,6 @@
 """The command line: what it writes, what it says, and how it refuses."""
 
 import builtins
-import dataclasses
 import gzip
 import os
 import runpy
@@ -27,6 +26,7 @@ from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.options import DENOISERS, NOTATIONS
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.denoisers import BayesNetDenoiser, NeuralDenoiser
+from discrete_itd.detection.score import Scorer
 from discrete_itd.recipes import Network
 from discrete_itd.training.loop import Run
 from tests.examples import refused, run, snapshot
@@ -569,18 +569,19 @@ def test_the_options_name_all_notations_and_denoisers():
 
 
 @pytest.mark.usefixtures("place")
-def test_an_interrupted_fit_keeps_the_model_and_says_so_in_its_exit_code(capsys, monkeypatch):
-    real = DiffusionDensity.fit
+def test_an_interrupted_calibration_keeps_the_model_and_says_so_in_its_exit_code(
+    capsys, monkeypatch, ctrl_c
+):
+    real = Scorer.fit
 
-    def interrupted(self, *args, **kwargs):
-        real(self, *args, **kwargs)
-        self.model_ = dataclasses.replace(self.model_, stopped="interrupted")
-        return self
+    def interrupted(*args):
+        ctrl_c()
+        return real(*args)
 
-    monkeypatch.setattr(DiffusionDensity, "fit", interrupted)
-    run("fit t.csv --out new --denoiser tree --drop id", code=130)
-    assert "new is the best model so far" in capsys.readouterr().err
-    assert DiffusionDensity.load("new").model_.stopped == "interrupted"
+    monkeypatch.setattr(Scorer, "fit", interrupted)
+    run("fit t.csv --out new --detector --denoiser tree --drop id", code=130)
+    assert "the fit was interrupted: new is the best model so far" in capsys.readouterr().err
+    assert DiffusionOutlierDetector.load("new").density_.model_.stopped == "exact"
 
 
 def test_version(capsys):
@@ -639,7 +640,7 @@ def test_a_signal_keeps_the_best_model(number, monkeypatch, capsys):
     table(60)[["colour", "fresh"]].to_csv("t.csv", index=False)
     run("fit t.csv --out new --denoiser causal --max-steps 1000000", code=130)
     out, err = capsys.readouterr()
-    assert err == ("discrete-itd: note: training was interrupted: new is the best model so far\n")
+    assert err == ("discrete-itd: note: the fit was interrupted: new is the best model so far\n")
     assert "steps (interrupted)" in out
     model = DiffusionDensity.load("new")
     assert model.model_.stopped == "interrupted"

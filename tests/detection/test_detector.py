@@ -683,6 +683,7 @@ def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):
 def test_ctrl_c_before_the_first_calibration_row_keeps_the_density(monkeypatch, ctrl_c):
     monkeypatch.setattr(detecting, "FEWEST_SCORED", 20)
     monkeypatch.setattr(detecting, "SCORED_AT_FIRST", 20)
+    monkeypatch.setattr(detecting, "SHORT", 0.0)
     fit = Scorer.fit
 
     def interrupted(*args):

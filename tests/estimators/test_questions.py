@@ -555,7 +555,7 @@ def test_the_score_weighs_rows():
     assert not np.allclose(found, plain)
 
 
-def test_an_interrupted_fit_is_usable(monkeypatch):
+def test_an_interrupted_fit_is_usable(monkeypatch, ctrl_c):
     settings = {**QUICK, "max_steps": 20}
     from discrete_itd.training import TrainingLoss
 
@@ -564,7 +564,7 @@ def test_an_interrupted_fit_is_usable(monkeypatch):
     def interrupted(*args):
         calls[0] += 1
         if calls[0] == 12:
-            raise KeyboardInterrupt
+            ctrl_c()
         return nats(*args)
 
     monkeypatch.setattr(TrainingLoss, "nats", interrupted)

@@ -1,6 +1,7 @@
 """Tables, recipes and short fits for the tests of this folder."""
 
 import functools
+import signal
 
 import numpy as np
 import pandas as pd
@@ -102,7 +103,7 @@ def watch(monkeypatch, describe, modules, answer=lambda _denoiser, report: repor
 
 
 def interrupt_at(monkeypatch, n):
-    """KeyboardInterrupt at the n-th step of a network, mixtures excepted, from now on; later ones are taken."""
+    """Ctrl-C at the n-th step of a network, mixtures excepted, from now on; later ones are taken."""
     steps, make_step = [], Run.make_step
 
     @functools.wraps(make_step)
@@ -110,7 +111,7 @@ def interrupt_at(monkeypatch, n):
         if not isinstance(run.denoiser, DecoderNetwork):
             steps.append(run)
             if len(steps) == n:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
         make_step(run, share)
 
     monkeypatch.setattr(Run, "make_step", interrupted)

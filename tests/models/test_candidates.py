@@ -77,11 +77,11 @@ def test_the_companion_is_the_best_that_hears_every_column():
             exact = [CandidateModel(f"exact {i}", d, held_out(d), 0.0) for i, d in enumerate(order)]
             table = table_of(chosen, *exact)
             table.companions = [Fitted(of_fit)]
-            fitted = table.settle(plan(), chosen)
+            fitted = table.settle(chosen)
             assert fitted.denoiser is chosen.denoiser
             assert fitted.companion.log_probs.exp()[0].item() == pytest.approx(best)
             assert fitted.candidates["chosen"].tolist() == [True, False, False]
-    fitted = table_of(chosen, exact[0]).settle(plan(), exact[0])
+    fitted = table_of(chosen, exact[0]).settle(exact[0])
     assert fitted.companion is None  # what is exact answers by itself
 
 
@@ -95,7 +95,7 @@ def test_the_companion_mixes_exact_models_that_err_differently():
     table = table_of(
         *exact, CandidateModel("causal", Fitted(0.9, exact=False), nats / 4 + 0.1, 0.0)
     )
-    companion = table.settle(plan(), table.candidates[-1]).companion
+    companion = table.settle(table.candidates[-1]).companion
     assert isinstance(companion, RowMixtureDenoiser)
     assert companion.exact
     assert len(companion.members) == 2

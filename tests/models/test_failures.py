@@ -187,7 +187,7 @@ def test_a_companion_that_cannot_be_evaluated_is_left_out(monkeypatch):
     monkeypatch.setattr(defect, "log_prob", failing(MemoryError()))
     table.companions = [defect]
     with pytest.warns(UserWarning, match="^a companion is left out.*MemoryError"):
-        fitted = table.settle(how, table.candidates[1])
+        fitted = table.settle(table.candidates[1])
     assert fitted.companion is rows.marginals
 
 

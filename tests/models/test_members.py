@@ -12,7 +12,6 @@ from fits import QUICK, chain, fit, interrupt_at, nats, plan, split, training_ro
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
-    CausalDenoiser,
     MarginalDenoiser,
     MixtureDenoiser,
     RowMixtureDenoiser,
@@ -107,7 +106,8 @@ def test_networks_of_a_mixture_share_the_time(monkeypatch):
 # -- interrupted -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [pytest.param(4, marks=pytest.mark.slow), 15])
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("n", [4, 15])
 def test_an_interrupted_mixture_is_a_model(monkeypatch, n):
     """In its first network or in its second: whoever ends the training of one does not wait for the next."""
     rows, steps = chain(), interrupt_at(monkeypatch, n)
@@ -116,19 +116,3 @@ def test_an_interrupted_mixture_is_a_model(monkeypatch, n):
     assert len(steps) == n
     assert part.model_.stopped == "interrupted"
     assert np.isfinite(part.score_samples(rows)).all()
-
-
-def test_members_that_were_there_before_an_interruption_make_a_model(monkeypatch):
-    fit_base = Tree.fit_base
-
-    def interrupted(recipe, rows, plan):
-        if plan.index == 1:
-            raise KeyboardInterrupt
-        return fit_base(recipe, rows, plan)
-
-    monkeypatch.setattr(Tree, "fit_base", interrupted)
-    members = tuple(Causal(base=base, width=8, depth=1) for base in ("independent", Tree()))
-    how = plan(20)
-    fitted = fit_recipe(RowMixture(members), training_rows(chain()), how)
-    assert how.run.interrupted
-    assert isinstance(fitted.denoiser, CausalDenoiser)

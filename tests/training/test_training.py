@@ -14,6 +14,7 @@ from torch import nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, MarginalDenoiser, NeuralDenoiser
+from discrete_itd.progress import deferred_interrupts
 from discrete_itd.training import (
     Evaluator,
     TrainingLoss,
@@ -374,19 +375,23 @@ def test_a_late_plateau_is_the_end(device, monkeypatch, last_cut):
 
 
 @pytest.mark.parametrize("where", ["loss", "progress"])
-def test_an_interruption_keeps_the_best(device, monkeypatch, where):
+def test_an_interruption_keeps_the_best(device, monkeypatch, ctrl_c, where):
     def stop(step, loss=None):
         if step == 90:
-            raise KeyboardInterrupt
+            ctrl_c()
         return loss
 
+    shown = []
+
     def show(_, line):
-        if line.step >= 90:
-            raise KeyboardInterrupt
+        if line.step >= 90 and not shown:
+            ctrl_c()
+            shown.append(line)
 
     if where == "loss":
         at_step(monkeypatch, stop)
-    net, report = trained(device, max_steps=300, progress=show if where == "progress" else None)
+    with deferred_interrupts():
+        net, report = trained(device, max_steps=300, progress=show if where == "progress" else None)
     assert report.stopped == "interrupted"
     assert 60 < report.history[-1].step < 120
     assert not net.training
@@ -399,30 +404,20 @@ def test_an_interruption_keeps_the_best(device, monkeypatch, where):
     assert check == pytest.approx(min(nats), abs=5 * stderr)
 
 
-def test_an_interruption_at_once_returns_the_start(device):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    net, report = trained(device, progress=stop)
+def test_an_interruption_at_once_returns_the_start(device, ctrl_c):
+    with deferred_interrupts():
+        ctrl_c()
+        net, report = trained(device)
     assert (report.stopped, len(report.history)) == ("interrupted", 1)
     assert torch.equal(weights(net), weights(make_network(correlated_rows(1000, 0, device))))
 
 
-def test_an_interruption_before_there_is_anything(device, monkeypatch):
+def test_a_second_interruption_is_obeyed(device, ctrl_c):
     def stop(*_):
-        raise KeyboardInterrupt
+        ctrl_c()
+        ctrl_c()
 
-    monkeypatch.setattr(Evaluator, "__call__", stop)
-    with pytest.raises(KeyboardInterrupt):
-        trained(device)
-
-
-def test_a_second_interruption_is_obeyed(device, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Average, "restore", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), deferred_interrupts():
         trained(device, progress=stop)
 
 
