@@ -284,17 +284,12 @@ class ForestDenoiser(Denoiser):
         for pairs in self._pairs(x):
             joint = self._log_weights[pairs.leaf] + self._cells(pairs)
             out[pairs.rows] = pairs.log_total(joint)
-        return out + fallback_log_prob(self.fallback, x, self._own)
-
-    @property
-    def _own(self) -> Tensor:
-        """The columns of the trees."""
-        return torch.cat([self.codebook.finite, self.codebook.reals])
+        return out + fallback_log_prob(self.fallback, x, self.splits.used)
 
     def _pairs(self, x: Tensor) -> Iterator[Pairs]:
         """Every row of ``x`` (B, C) once, with the leaves that agree with it, as many at once as memory allows."""
         splits, width = self.splits, max(1, self.codebook.n_columns)
-        gaps = x[:, self._own].isnan().sum(1)
+        gaps = x[:, self.splits.used].isnan().sum(1)
         few = max(1, CELLS // (splits.n_trees * width))
         for rows in torch.nonzero(gaps == 0).flatten().split(max(1, PAIRS // splits.n_trees)):
             level, reals = splits.places(x[rows])
@@ -306,6 +301,31 @@ class ForestDenoiser(Denoiser):
             cells = splits.places(x[rows])
             value = splits.values(*cells)
             yield from self._reached(rows, value, value, *cells, 4 * CELLS // width)
+
+    def responsibilities(
+        self, x: Tensor, tree: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor]]]:
+        """The leaves that rows ``x`` (B, C) can reach, with their posterior in each tree given the known cells (22).
+
+        Leaves and float64 weights (P,), which sum to one for a row and a tree, and the cells of the pairs' rows. A row
+        has leaves in all trees, or in one ``tree`` (B,).
+        """
+        n_trees = self.n_trees
+        of_leaf = self.splits.tree[self.splits.leaves]
+        for pairs in self._pairs(x):
+            if pairs.row is None:
+                raise ValueError("rows must have a missing cell")
+            joint = (self._log_weights[pairs.leaf] + self._cells(pairs)).double()
+            own = of_leaf[pairs.leaf]  # not sorted: the trees share the numbering of leaves
+            place = pairs.row * n_trees + own
+            top = joint.new_full((len(pairs.rows) * n_trees,), -torch.inf)
+            top.scatter_reduce_(0, place, joint, "amax")
+            weight = (joint - top[place]).exp()
+            weight /= torch.zeros_like(top).index_add_(0, place, weight)[place]
+            mine = slice(None)
+            if tree is not None:
+                mine = torch.nonzero(own == tree[pairs.rows][pairs.row]).flatten()
+            yield pairs.leaf[mine], weight[mine], (pairs.level[mine], pairs.reals[mine])
 
     def _alike(self, n_unknown: Tensor, among: Tensor, most: int = REACHED) -> Iterator[Tensor]:
         """Numbers of rows ``among`` all (B,) with equally many unknown cells, with about ``most`` leaves together."""
@@ -381,7 +401,7 @@ class ForestDenoiser(Denoiser):
         book, n_trees = self.codebook, self.n_trees
         out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
         if self.fallback is not None:
-            out = self.fallback.log_factors(x).to(out).index_fill(1, self._own, 0.0)
+            out = self.fallback.log_factors(x).to(out).index_fill(1, self.splits.used, 0.0)
         for pairs in self._pairs(x):
             start, terms = self._terms(pairs, x)
             if by_tree and pairs.row is None:  # one leaf a tree: the order does not matter
@@ -677,6 +697,11 @@ class Splits(nn.Module):
         }
         for name, data in derived.items():
             self.register_buffer(name, data.to(device), persistent=False)
+
+    @property
+    def used(self) -> Tensor:
+        """The columns by which trees may split."""
+        return torch.cat([self.codebook.finite, self.codebook.reals])
 
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (B, C') of the low-cardinality cells of rows ``x`` (B, C), T where missing, and numbers (B, R)."""

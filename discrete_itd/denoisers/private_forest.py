@@ -45,7 +45,6 @@ from torch import Tensor, nn
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import row_hashes
 from discrete_itd.denoisers.forest import ForestDenoiser, Splits
-from discrete_itd.denoisers.forest_fit import noise as coin
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
@@ -300,6 +299,14 @@ def leaves_of(splits: Splits, probs: Tensor, x: Tensor, seed: int) -> Tensor:
         return torch.where(missing, u >= share[splits.left[node]] / share[node], right)
 
     return splits.descend(splits.values(*splits.places(x)), len(x), choose)
+
+
+def coin(row: Tensor, node: Tensor, seed: int) -> Tensor:
+    """Pseudo-random numbers in [0, 1] from pairs of integers (P,): float64, (P,)."""
+    h = row * -7046029254386353131 + node * -4658895280553007687 + seed
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        h = (h ^ ((h >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return ((h >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
 
 
 def shares_of_boxes(splits: Splits, probs: Tensor) -> Tensor:

@@ -43,11 +43,11 @@ from torch import Tensor
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.forest import ForestDenoiser
-from discrete_itd.denoisers.forest_fit import ForestCounts
+from discrete_itd.denoisers.forest_fit import responsible
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.exact import ABOVE_LEAF, FEWEST_LEAF_ROWS
+from discrete_itd.models.exact import FEWEST_LEAF_ROWS
 from discrete_itd.models.forest_trees import grow
 from discrete_itd.models.model import Model
 from discrete_itd.progress import Deadline, progress_bar
@@ -218,7 +218,7 @@ def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenois
     tree = torch.arange(SMALL_TREES, device=x.device).repeat_interleave(len(rows[0]))
     seed = int(random.integers(2**31 - 1))
     splits = grow(book, own, n_trees=SMALL_TREES, min_leaf=FEWEST_LEAF_ROWS, seed=seed, tree=tree)
-    return ForestCounts(splits, seed, own).add(own, tree).forest(base, ABOVE_LEAF[0])
+    return responsible(splits, base, own, tree)
 
 
 def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:

@@ -22,11 +22,12 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
 from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.forest import Splits
-from discrete_itd.denoisers.forest_fit import ForestCounts
+from discrete_itd.denoisers.forest_fit import ABOVE, ForestCounts, responsible
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.forest_trees import grow
 from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture, seconds_needed
 from discrete_itd.progress import Deadline, estimated
+from discrete_itd.training.row_sources import TensorRows
 from discrete_itd.validation import check_positive, check_real
 
 MOST_COMPONENTS = 1 << 14  # classes of a mixture, or trees of a forest
@@ -34,7 +35,7 @@ PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # held-out rows choose among these for th
 PENALTY = 2.0  # nats that each parameter of a tree's edges costs: twice Akaike's
 # a leaf of a forest has at least so many rows; held-out rows choose the pseudo-counts of the node above that it gets
 FEWEST_LEAF_ROWS = 5
-ABOVE_LEAF = (4.0, 1.0, 16.0)
+ABOVE_LEAF = (ABOVE, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # floats that all leaves of a forest may take
 # a leaf has so many times the least number of rows on average; and so many floats for each continuous column
 FILLING, NUMBERS_OF_REAL = 1.6, 8
@@ -310,7 +311,10 @@ class Forest(Recipe):
         """Trees with the counts of all rows; for rows that cannot be read again, the earlier counts."""
         if (before := getattr(rows.source, "leaves", None)) is not None:
             return before
-        counts = ForestCounts(*self._grown(rows, self.n_trees), x=rows.x)
+        splits, given = self._grown(rows, self.n_trees), None
+        if not isinstance(rows.source, TensorRows) or bool(rows.x.isnan().any()):
+            given = responsible(splits, rows.marginals, rows.x)
+        counts = ForestCounts(splits, given)
         for chunk in rows.source.chunks():
             counts.add(chunk)
         return counts
@@ -322,7 +326,7 @@ class Forest(Recipe):
         most = math.ceil(self.n_trees * rows.n_rows * numbers / (FILLING * MOST_PROBS))
         return max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, most)
 
-    def _grown(self, rows: TrainingRows, n_trees: int) -> tuple[Splits, int]:
+    def _grown(self, rows: TrainingRows, n_trees: int) -> Splits:
         book = rows.codebook
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
         # several depths in one mixture have trees of their own: they err differently
@@ -334,7 +338,7 @@ class Forest(Recipe):
             n_trees=n_trees,
             min_leaf=max(FEWEST_LEAF_ROWS, fewest),
             seed=seed,
-        ), seed
+        )
 
 
 EXACT: dict[str, Recipe] = {

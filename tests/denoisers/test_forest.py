@@ -28,8 +28,12 @@ from scipy import stats
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.forest import Splits
-from discrete_itd.denoisers.forest_fit import ForestCounts, truncated_moments, untruncated
+from discrete_itd.denoisers.forest_fit import (
+    ForestCounts,
+    responsible,
+    truncated_moments,
+    untruncated,
+)
 from discrete_itd.denoisers.marginal import WIDE_SD
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.models.forest_trees import grow
@@ -345,7 +349,7 @@ def slow_leaf(splits, tree, row):
 
 def test_counts_are_those_of_a_loop(device):
     x, splits = grown(device)
-    counts = ForestCounts(splits, 0, x).add(x)
+    counts = ForestCounts(splits).add(x)
     levels, rows = np.zeros(counts.levels.shape), np.zeros(len(counts.rows))
     book, sums = splits.codebook, np.zeros(counts.reals.shape)
     for row in x.tolist():
@@ -362,37 +366,57 @@ def test_counts_are_those_of_a_loop(device):
     assert rows.min() >= 5
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_counts_add_up_over_parts(device, missing):
-    """Rows with gaps, too, go where they would go in one part; and every row is counted once in each tree."""
-    x, splits = grown(device, missing)
-    whole, parts = (ForestCounts(splits, 3, x) for _ in range(2))
+def test_rows_with_gaps_are_counted_by_a_loop_over_leaves(device, dtype):
+    """Weights of (22): a leaf's share times its products over the known cells, within each tree; one a row and tree."""
+    x, splits = grown(device, missing=0.3)
+    given = responsible(splits, MarginalDenoiser.fit(splits.codebook, x), x)
+    log_weights, cells = given.components(x)
+    joint = log_weights + cells.sum(1)  # (N, L), minus infinity where the row cannot be
+    weights = torch.zeros_like(joint)
+    for t in range(splits.n_trees):
+        own = splits.tree[splits.leaves] == t
+        weights[:, own] = joint[:, own].softmax(1)
+    for which in (None, torch.arange(len(x), device=device) % 3):
+        counts = ForestCounts(splits, given).add(x, which)
+        if which is not None:
+            weights = weights * (splits.tree[splits.leaves] == which[:, None])
+        near = {"rtol": rounding(dtype, 100), "atol": rounding(dtype, 1000)}
+        torch.testing.assert_close(counts.rows, weights.sum(0), **near)
+        reals = x[:, splits.codebook.reals].nan_to_num()
+        torch.testing.assert_close(counts.reals[1], weights.T @ reals, **near)
+        level = splits.codebook.levels.own(0)
+        ones = torch.nn.functional.one_hot(x[:, 0].nan_to_num().long(), 4) * ~x[:, :1].isnan()
+        expected = (weights.T @ ones.double()).to(counts.levels)
+        torch.testing.assert_close(counts.levels[:, level], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_counts_add_up_over_parts(device):
+    x, splits = grown(device, 0.3)
+    given = responsible(splits, MarginalDenoiser.fit(splits.codebook, x), x)
+    whole, parts = (ForestCounts(splits, given) for _ in range(2))
     whole.add(x)
     for part in x.split(77):
         parts.add(part)
-    assert torch.equal(whole.rows, parts.rows)
-    assert torch.equal(whole.levels, parts.levels)
-    torch.testing.assert_close(whole.reals, parts.reals)
-    assert int(whole.rows.sum()) == splits.n_trees * len(x)
+    for name in ("rows", "levels", "reals"):
+        torch.testing.assert_close(getattr(whole, name), getattr(parts, name), rtol=1e-4, atol=1e-4)
+    assert float(whole.rows.sum()) == pytest.approx(splits.n_trees * len(x))
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_trees_with_rows_of_their_own_know_no_others(device, missing):
+def test_trees_with_rows_of_their_own_know_no_others(device):
     """Neither their splits nor their counts; a leaf has as many of these rows as it should."""
-    book, x = table(device, missing=missing)
+    book, x = table(device)
     tree = torch.arange(len(x), device=device) % 3
     splits = grow(book, x, n_trees=3, min_leaf=5, seed=0, tree=tree)
-    counts = ForestCounts(splits, 0, x).add(x, tree)
+    counts = ForestCounts(splits).add(x, tree)
     sizes = counts.rows.new_zeros(3).index_add_(0, splits.tree[splits.leaves], counts.rows)
     assert sizes.tolist() == torch.bincount(tree).tolist()
-    if not missing:
-        assert int(counts.rows.min()) >= 5
-        alone = [ForestCounts(splits, 0, x).add(x[tree == t]) for t in range(3)]
-        for t in range(3):
-            own = splits.tree[splits.leaves] == t
-            assert torch.equal(counts.rows[own], alone[t].rows[own])
-            assert torch.equal(counts.levels[own], alone[t].levels[own])
-            torch.testing.assert_close(counts.reals[:, own], alone[t].reals[:, own])
+    assert int(counts.rows.min()) >= 5
+    alone = [ForestCounts(splits).add(x[tree == t]) for t in range(3)]
+    for t in range(3):
+        own = splits.tree[splits.leaves] == t
+        assert torch.equal(counts.rows[own], alone[t].rows[own])
+        assert torch.equal(counts.levels[own], alone[t].levels[own])
+        torch.testing.assert_close(counts.reals[:, own], alone[t].reals[:, own])
     other = torch.where((tree == 0)[:, None], x, table(device, seed=1)[1])
     other = grow(book, other, n_trees=3, min_leaf=5, seed=0, tree=tree)
     first = [s.column[s.tree == 0].tolist() for s in (splits, other)]
@@ -400,12 +424,30 @@ def test_trees_with_rows_of_their_own_know_no_others(device, missing):
     assert splits.column.tolist() != other.column.tolist()
 
 
+def test_a_forest_of_rows_with_gaps_is_nearly_that_of_complete_ones(device):
+    """With 30 % missing at random, rounds of EM win back much of what one round by independent columns loses."""
+    book, x = table(device, n=2500)
+    gaps = torch.from_numpy(np.random.default_rng(1).random((2000, 5)) < 0.3).to(device)
+    hidden = x[:2000].masked_fill(gaps, math.nan)
+    base = MarginalDenoiser.fit(book, hidden)
+    splits = grow(book, hidden, n_trees=6, min_leaf=10, seed=0)
+    start = ForestCounts(splits).forest(base, 4.0)
+    fits = {
+        "complete": ForestCounts(splits).add(x[:2000]).forest(base, 4.0),
+        "shares": ForestCounts(splits, start).add(hidden).forest(base, 4.0),
+        "expected": responsible(splits, base, hidden),
+    }
+    nats = {name: -float(forest.log_prob(x[2000:]).mean()) for name, forest in fits.items()}
+    lost = nats["expected"] - nats["complete"]
+    assert 0 < lost < 0.7 * (nats["shares"] - nats["complete"])
+
+
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_mean_log_factors_are_those_of_a_loop_over_trees(device, missing):
     """Of the factors of each tree alone; a row has the same ones alone as in a batch, to the last bit."""
     x, splits = grown(device, missing, n_trees=5)
     base = MarginalDenoiser.fit(splits.codebook, x)
-    whole = ForestCounts(splits, 0, x).add(x).forest(base, 4.0)
+    whole = responsible(splits, base, x)
     found, slow = whole.mean_log_factors(x), torch.zeros_like(x)
     for t in range(5):
         nodes, own = splits.tree == t, splits.tree[splits.leaves] == t
@@ -423,25 +465,12 @@ def test_mean_log_factors_are_those_of_a_loop_over_trees(device, missing):
         assert torch.equal(whole.mean_log_factors(x[i : i + 1])[0], found[i])
 
 
-def test_a_missing_cell_goes_to_either_side_by_the_others_shares(device):
-    book = Codebook([simplex(2), simplex(2)]).to(device)
-    splits = Splits(
-        book, torch.tensor([0, -1, -1]), torch.tensor([0.5, 0, 0]), torch.tensor([[0.0, 0, 1, 1]])
-    )
-    x = torch.tensor([[0.0, 1.0]] * 3000 + [[1.0, 1.0]] * 1000 + [[math.nan, 0.0]] * 2000)
-    counts = ForestCounts(splits, 0, x.double().to(device)).add(x.double().to(device))
-    assert 1430 < int(counts.rows[0]) - 3000 < 1570
-    assert (
-        not counts.levels[:, book.levels.own(0)].sum() - 4000
-    )  # a missing cell is counted nowhere
-
-
 def test_shallower_trees_have_the_counts_of_their_leaves(device):
     x, splits = grown(device)
-    counts = ForestCounts(splits, 0, x).add(x)
+    counts = ForestCounts(splits).add(x)
     for fewest in (12, 40, 1000):
         shallower = counts.cut(fewest)
-        again = ForestCounts(shallower.splits, 0, x).add(x)
+        again = ForestCounts(shallower.splits).add(x)
         assert torch.equal(shallower.rows, again.rows)
         assert torch.equal(shallower.levels, again.levels)
         torch.testing.assert_close(shallower.reals, again.reals)
@@ -453,9 +482,12 @@ def test_shallower_trees_have_the_counts_of_their_leaves(device):
 def test_smoothing_is_that_of_a_loop(device, dtype):
     """Towards the node above, in the part of the column that is the node's; and towards the whole table."""
     x, splits = grown(device, missing=0.2)
-    counts = ForestCounts(splits, 0, x).add(x)
+    prior = MarginalDenoiser.fit(splits.codebook, x)
+    counts, prior = (
+        ForestCounts(splits, responsible(splits, prior, x)).add(x),
+        prior.log_probs.exp(),
+    )
     book, levels = splits.codebook, splits.codebook.levels
-    prior = MarginalDenoiser.fit(book, x).log_probs.exp()
     got, sums = counts.probs(prior, 3.0, 0.1), splits.sums(counts.levels).double()
     column = book.finite[levels.level_column]
     for leaf in range(0, splits.n_leaves, 9):
@@ -508,7 +540,7 @@ def test_leaves_have_the_moments_of_their_rows(device, kind, above):
     rng = np.random.default_rng(0)
     x = {"uniform": rng.uniform(-0.8, 0.8, (6000, 2)), "normal": rng.normal(0, 0.5, (6000, 2))}
     book, x = Codebook([real(), real()]).to(device), torch.from_numpy(x[kind]).to(device)
-    counts = ForestCounts(grow(book, x, n_trees=4, min_leaf=150, seed=0), 0, x).add(x)
+    counts = ForestCounts(grow(book, x, n_trees=4, min_leaf=150, seed=0)).add(x)
     splits, (n, total, square) = counts.splits, counts.reals
     low, high = (t[splits.leaves][:, book.reals].double() for t in splits.boxes())
     mean, var = truncated_moments(*counts.gaussians(above), low, high)
@@ -547,29 +579,32 @@ def test_a_stream_is_counted_as_rows_in_memory(device, missing):
         Forest(4).fit(training_rows(device, missing, stream), plan()) for stream in (None, Chunks)
     ]
     same = [d.state_dict() for d in fitted]
-    assert all(torch.equal(same[0][k], same[1][k]) for k in same[0])
+    for k in same[0]:
+        near = {"rtol": 1e-3, "atol": 1e-4} if missing else {"rtol": 0.0, "atol": 0.0}
+        torch.testing.assert_close(same[0][k], same[1][k], **near)
 
 
 @pytest.mark.parametrize("fewest", [5, 17])
 def test_no_leaf_has_fewer_rows_than_it_should(device, fewest):
     rows = training_rows(device)
     denoiser = Forest(3, fewest).fit(rows, plan())
-    counts = ForestCounts(denoiser.splits, 0, rows.x).add(rows.x)
+    counts = ForestCounts(denoiser.splits).add(rows.x)
     assert len(counts.rows) > 6
     assert int(counts.rows.min()) >= fewest
 
 
 def test_rows_with_gaps_leave_no_leaf_with_fewer_rows(device, monkeypatch):
-    """They may go elsewhere when they are counted than when the trees were grown."""
-    least, made = [], ForestCounts.forest
+    """Expected rows: they may go elsewhere than when the trees were grown."""
+    least, cut = [], ForestCounts.cut
 
-    def forest(counts, *arguments):
-        least.append(int(counts.rows.min()))
-        return made(counts, *arguments)
+    def watched(counts, fewest):
+        out = cut(counts, fewest)
+        least.append(float(out.rows.min()) - fewest)
+        return out
 
-    monkeypatch.setattr(ForestCounts, "forest", forest)
+    monkeypatch.setattr(ForestCounts, "cut", watched)
     Forest(6).fit(training_rows(device, missing=0.5), plan())
-    assert min(least) >= 5
+    assert min(least) > -1e-6
 
 
 def test_a_forest_knows_what_independent_columns_do_not(device):
