@@ -537,9 +537,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             otherwise. A model with a ``model_.companion`` gives the difference of its own two probabilities, each by
             importance sampling with the companion as the proposal, and exactly where one cell of a row is unknown (13).
         max_stderr : float, optional
-            Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
-            by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities
-            still sum to one; the standard error may be somewhat above ``max_stderr`` by chance.
+            Nats. Rows with a larger standard error get up to 8 times ``n_evaluations``. A first estimate with noise of
+            its own decides how many, so that probabilities still sum to one; the standard error may be somewhat above
+            ``max_stderr`` by chance.
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
             By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising error
             over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a closed

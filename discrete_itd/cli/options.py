@@ -210,7 +210,7 @@ def _add_score(sub: argparse.ArgumentParser) -> None:
     add("--given", **LIST, metavar="NAME",
         help="condition on these columns: log-probability of the others")
     add("--max-stderr", type=positive, metavar="NATS",
-        help="spend up to 16 times as many evaluations on rows with a larger stderr")
+        help="spend up to 9 times as many evaluations on rows with a larger stderr")
     _add_keep(sub, "the output")
     add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"

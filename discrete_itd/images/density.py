@@ -218,15 +218,12 @@ class ImageDensity:
             )  # fmt: skip
         return cls(denoiser, X, labels=labels, random_state=random_state, **options)
 
-    def log_prob(
-        self, X: Any, labels: Any = None, *, n_paths: int = 4, max_stderr: float | None = None
-    ) -> ImageEstimate:
+    def log_prob(self, X: Any, labels: Any = None, *, n_paths: int = 4) -> ImageEstimate:
         """Log-probability of each image, given its class if there are labels, by the path estimator (6).
 
-        ``n_paths`` random paths take ``n_steps`` network evaluations each. Images with a standard error above
-        ``max_stderr`` nats get more; separate paths determine how many, so that densities still integrate to one.
+        ``n_paths`` random paths take ``n_steps`` network evaluations each.
         """
-        options = {"given": self.given(), "n_paths": n_paths, "max_stderr": max_stderr}
+        options = {"given": self.given(), "n_paths": n_paths}
         return ImageEstimate(*self._ask(path_log_prob, X, labels, self.schedule, **options)[:2])
 
     def integral(

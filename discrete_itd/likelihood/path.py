@@ -30,10 +30,9 @@ from discrete_itd.channel import (
 )
 from discrete_itd.channel.noise import RowNoise, draw_salt, row_hashes
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
-from discrete_itd.likelihood.standard_error import Attribution, attribute, combine
+from discrete_itd.likelihood.standard_error import Attribution, attribute
 
 MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
-DECISION = 0x5EED  # separates the noise that decides on more paths from the noise that estimates
 
 
 def in_blocks(
@@ -118,8 +117,6 @@ def path_log_prob(
     *,
     n_paths: int = 4,
     generator: torch.Generator,
-    max_stderr: float | None = None,
-    max_paths: int = 256,
     given: Tensor | None = None,
     batch_size: int = 2048,
     progress: Callable[[int], object] | None = None,
@@ -137,16 +134,9 @@ def path_log_prob(
     schedule : Schedule
         Of the cells that are neither given nor missing.
     n_paths : int
-        Paths M of every row, at least 2 for a standard error.
+        Paths M of every row, at least 2 for a standard error; no more than the schedule has different ones.
     generator : torch.Generator
         Gives one number; with it, a row's noise depends on the row alone.
-    max_stderr : float, optional
-        Nats. Rows get twice as many paths each time, up to ``max_paths``, until their standard error is at most this.
-        That is judged by as many paths again, with noise of their own, which take no part in the estimate: if the
-        estimate's own paths decided when to stop, E[W] would not be P(x) any more, and masses would not add up to one.
-    max_paths : int
-        Bound on the paths to which ``max_stderr`` doubles. A row's estimate never has more than this or ``n_paths``,
-        whichever is larger, nor more than the schedule has different ones; deciding takes about as many again.
     given : Tensor of bool, shape (C,), optional
         Columns to condition on, where they are not missing: the result is log P(others | given).
     batch_size : int
@@ -157,7 +147,7 @@ def path_log_prob(
     Raises
     ------
     ValueError
-        If ``n_paths``, ``max_paths`` or ``max_stderr`` is not positive.
+        If ``n_paths`` is not positive.
 
     Examples
     --------
@@ -170,51 +160,23 @@ def path_log_prob(
     >>> path_log_prob(oracle, x, CoordinateSchedule(2), generator=generator).log_prob.exp()
     tensor([0.2500, 0.7500], dtype=torch.float64)
     """
-    if n_paths < 1 or max_paths < 1 or (max_stderr is not None and not max_stderr > 0):
-        raise ValueError(
-            f"n_paths, max_paths and max_stderr must be positive, got {n_paths}, {max_paths}, {max_stderr}"
-        )
+    if n_paths < 1:
+        raise ValueError(f"n_paths must be positive, got {n_paths}")
     salt = draw_salt(generator)
-    most = n_paths if max_stderr is None else max(n_paths, max_paths)
     distinct = distinct_paths(schedule)
     if distinct is not None:  # further paths would repeat
-        n_paths, most = min(n_paths, distinct), min(most, distinct)
-    chunk = max(1, batch_size // n_paths)
-    chunk = max(1, min(chunk, MAX_ELEMENTS // (most * x.shape[1])))
+        n_paths = min(n_paths, distinct)
+    chunk = max(1, min(batch_size // n_paths, MAX_ELEMENTS // (n_paths * x.shape[1])))
 
-    def weights(rows: Tensor, paths: range, salt: int) -> Tensor:
-        """Log-weights by column of the numbered paths of every row: (b, M, C)."""
-
-        def call(part: Tensor, path: Tensor) -> Tensor:
-            return path_log_weights(denoiser, part, schedule, RowNoise(part, path, salt), given)
-
-        which = torch.tensor(paths, device=x.device).repeat(len(rows))
-        each = rows.repeat_interleave(len(paths), 0)
-        out = torch.cat(list(in_blocks(call, each, which, batch_size=batch_size)))
-        return out.unflatten(0, (len(rows), len(paths)))
-
-    def extended(log_w: Tensor, rows: Tensor, needy: Tensor, salt: int) -> Tensor:
-        """Twice as many paths of the needy rows, NaN for the others."""
-        more = range(log_w.shape[1], min(2 * log_w.shape[1], most))
-        extra = log_w.new_full((len(rows), len(more), log_w.shape[2]), torch.nan)
-        extra[needy] = weights(rows[needy], more, salt)
-        return torch.cat([log_w, extra], 1)
+    def call(part: Tensor, path: Tensor) -> Tensor:
+        return path_log_weights(denoiser, part, schedule, RowNoise(part, path, salt), given)
 
     parts = []
     for rows in x.split(chunk):
-        log_w = weights(rows, range(n_paths), salt)
-        if max_stderr is not None and n_paths < most:
-            other = salt ^ DECISION
-            judge = weights(rows, range(n_paths), other)
-            while log_w.shape[1] < most:
-                small = combine(judge.sum(2), distinct).stderr <= max_stderr
-                needy = torch.nonzero(~small).flatten()  # an unknown error is not small
-                if not len(needy):
-                    break
-                log_w = extended(log_w, rows, needy, salt)
-                if log_w.shape[1] < most:
-                    judge = extended(judge, rows, needy, other)
-        parts.append(attribute(log_w, distinct))
+        which = torch.arange(n_paths, device=x.device).repeat(len(rows))
+        each = rows.repeat_interleave(n_paths, 0)
+        log_w = torch.cat(list(in_blocks(call, each, which, batch_size=batch_size)))
+        parts.append(attribute(log_w.unflatten(0, (len(rows), n_paths)), distinct))
         if progress is not None:
             progress(len(rows))
     return Attribution(*(torch.cat(t) for t in zip(*parts, strict=True)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import pandas as pd
 import torch
@@ -40,7 +40,7 @@ SECONDS = ("seconds", "fit_seconds", "microseconds")  # columns that differ betw
 MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
 # share of the rows in which a column must be missing in training for its gaps to count as learned
 LEARNED_GAPS = 0.01
-EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
+EFFORT = 8  # with max_stderr, the estimate of a row takes up to this many times n_evaluations
 FEWEST_POINTS = 8  # at least, of the integral of a row, so that strata are compared in pairs
 # noise levels of the integral are chosen on so many rows drawn from independent columns
 PILOT_ROWS = 512
@@ -136,6 +136,7 @@ def table_of(columns: Any) -> pd.DataFrame:
     return pd.DataFrame({name.removeprefix(TIMED): v for name, v in columns.items()} | timed)
 
 
+Found = TypeVar("Found", Estimate, Attribution)
 StoredTable = Annotated[pd.DataFrame, (columns_of, table_of)]
 
 
@@ -158,23 +159,25 @@ class Question:
         if self.progress is not None:
             self.progress(n_done)
 
-    def estimate(self, by: Callable[[Question, int], Estimate], seed: int) -> Estimate:
-        """An estimate by ``by``, a function of a question and a seed.
+    def estimate(self, by: Callable[[Question, int], Found], seed: int) -> Found:
+        """An estimate by ``by``, a function of a question and a seed of the noise.
 
-        Under ``max_stderr``, each row has up to half of ``EFFORT`` times as many evaluations: their number is decided
-        by as many others, so that the estimate stays unbiased.
+        Under ``max_stderr``, a first estimate decides by which factor, at most ``EFFORT``, a row gets more evaluations.
+        It has noise of its own: if the estimate itself decided, masses would not add up to one.
         """
         x, bound = self.x, self.max_stderr
         if bound is None or not len(x):
             return by(self, seed)
         needed = (by(replace(self, progress=None), seed + 1).stderr / bound).square()
-        times = 2 ** needed.clamp(1, EFFORT // 2).log2().ceil().long()
-        out = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
+        needed = needed.nan_to_num(math.inf)  # an unknown error is not small
+        times = 2 ** needed.clamp(1, EFFORT).log2().ceil().long()
+        which, parts = [], []
         for factor in times.unique().tolist():
-            of = times == factor
-            some = replace(self, x=x[of], n_evaluations=factor * self.n_evaluations)
-            out[:, of] = torch.stack(by(some, seed))
-        return Estimate(*out)
+            which.append(torch.nonzero(times == factor).flatten())
+            n = factor * self.n_evaluations
+            parts.append(by(replace(self, x=x[which[-1]], n_evaluations=n), seed))
+        back = torch.cat(which).argsort()
+        return type(parts[0])(*(torch.cat(t)[back] for t in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -310,8 +313,7 @@ class Model:
             Denoiser evaluations per row along paths; with missingness indicators, those for the indicators and those
             for the other columns together (:func:`split_evaluations`). Of the integral, the noise levels of a row.
         max_stderr : float, optional
-            Nats. Rows with a larger standard error get up to ``EFFORT`` times as many evaluations: half of them decide
-            how many the other half, the estimate, has.
+            Nats. Rows with a larger standard error get up to ``EFFORT`` times as many evaluations.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
@@ -356,7 +358,7 @@ class Model:
         if denoiser.closed_form:
             return self._factors(denoiser, asked)
         with self._threads(denoiser, x):
-            parts = [path_log_prob(denoiser, **how) for how in self._paths(denoiser, asked)]
+            parts = self._of_paths(denoiser, asked)
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
     def answers(self, given: Tensor | None) -> Denoiser:
@@ -506,7 +508,7 @@ class Model:
                 by = self._integral(denoiser)
                 parts = [self._of_points(denoiser, by, f) for f in factors(denoiser, asked)]
             else:
-                parts = [path_log_prob(denoiser, **how) for how in self._paths(denoiser, asked)]
+                parts = self._of_paths(denoiser, asked)
         return Estimate(*_product(parts))
 
     def _integral(self, denoiser: Denoiser) -> Callable[..., Estimate]:
@@ -545,8 +547,8 @@ class Model:
         n_points = max(asked.n_evaluations, FEWEST_POINTS)
         return replace(asked, n_evaluations=n_points).estimate(estimate, self.seed)
 
-    def _paths(self, denoiser: Denoiser, asked: Question) -> list[dict[str, Any]]:
-        """Arguments of the path estimator for each of :func:`factors`."""
+    def _of_paths(self, denoiser: Denoiser, asked: Question) -> list[Attribution]:
+        """The path estimates (6) of :func:`factors`."""
         parts, numbers, schedules = factors(denoiser, asked), [asked.n_evaluations], [self.schedule]
         if denoiser.own_order is not None:
             schedules = [CoordinateSchedule(asked.x.shape[1], denoiser.own_order)]
@@ -558,33 +560,32 @@ class Model:
                 n_steps = int(denoiser.codebook.leading.sum())
             schedules = [self._indicator_schedule(n_steps), self.schedule]
         return [
-            self._path(denoiser, replace(part, n_evaluations=n), schedule)
-            for part, n, schedule in zip(parts, numbers, schedules, strict=True)
+            replace(part, n_evaluations=n).estimate(partial(self._path, denoiser, own), self.seed)
+            for part, n, own in zip(parts, numbers, schedules, strict=True)
         ]
 
-    def _path(self, denoiser: Denoiser, asked: Question, schedule: Schedule) -> dict[str, Any]:
-        """Arguments of the path estimator for a schedule, which given columns shorten."""
-        given, n = asked.given, asked.n_evaluations
+    def _path(
+        self, denoiser: Denoiser, schedule: Schedule, asked: Question, seed: int
+    ) -> Attribution:
+        """The path estimate on a schedule, which given columns shorten."""
+        given = asked.given
         if given is not None:
             n_free = max(1, int((~given).sum()))
             if n_free == 1:  # one call gives the distribution of a single cell
                 schedule = CoordinateSchedule(1)
             elif isinstance(schedule, CoordinateSchedule):
                 schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
-        # with a bound on the standard error, half of the evaluations decide how many the other half has
-        effort = EFFORT * n if asked.max_stderr is None else EFFORT * n // 2
-        return {
-            "x": asked.x,
-            "schedule": schedule,
-            "n_paths": paths_within(n, schedule),
-            "max_paths": paths_within(effort, schedule),
-            "max_stderr": asked.max_stderr,
-            "given": given,
+        return path_log_prob(
+            denoiser,
+            asked.x,
+            schedule,
+            n_paths=paths_within(asked.n_evaluations, schedule),
+            given=given,
             # the same for every row and call: a score depends on the row and the model alone
-            "generator": torch.Generator().manual_seed(self.seed),
-            "batch_size": self.posteriors_at_once(denoiser),
-            "progress": asked.progress,
-        }
+            generator=torch.Generator().manual_seed(seed),
+            batch_size=self.posteriors_at_once(denoiser),
+            progress=asked.progress,
+        )
 
     def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
         return CoordinateSchedule(max(1, n_steps), self.schedule.orders)

@@ -46,9 +46,7 @@ def test_one_call_is_the_path_of_as_many_calls_as_columns(device, kind, columns,
     denoiser = make_denoiser(kind, book, seed)
     x = random_rows(book, 8, np.random.default_rng(seed), missing=0.2)
     schedule = CoordinateSchedule(book.n_columns, tuple(denoiser.order.tolist()))
-    path = path_log_prob(
-        denoiser, x, schedule, n_paths=1, generator=seeded_generator(0, "cpu"), max_paths=1
-    )
+    path = path_log_prob(denoiser, x, schedule, n_paths=1, generator=seeded_generator(0, "cpu"))
     close = {"atol": rounding(book.dtype, 100), "rtol": rounding(book.dtype, 10)}
     torch.testing.assert_close(denoiser.log_prob(x).double(), path.log_prob, **close)
 

@@ -246,8 +246,7 @@ def test_attributions_add_up(device, dtype, name, schedule):
     net = random_network(book, 7)
     rows = random_rows(book, 8, np.random.default_rng(0), missing=0.25)
     plan = SCHEDULES[schedule](book.n_columns)
-    kwargs = {"n_paths": 5, "max_stderr": 0.05, "max_paths": 20}
-    split = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
+    split = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), n_paths=5)
     close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
     torch.testing.assert_close(split.surprisal.sum(1), -split.log_prob, **close)
     assert not split.surprisal[rows.isnan()].any()

@@ -52,6 +52,7 @@ from discrete_itd.likelihood import (
     path_log_prob,
 )
 from discrete_itd.likelihood.path import path_log_weights
+from discrete_itd.models.model import EFFORT, Question
 from discrete_itd.training import pilot_quadrature
 
 
@@ -492,11 +493,20 @@ def test_attributions_add_up_whatever_the_weights(device, m, spread, seed):
         torch.testing.assert_close(got.surprisal.cpu(), -log_w[:, 0])
 
 
-@pytest.mark.parametrize("tol", [None, 0.05])
+def bounded(denoiser, rows, schedule, n_paths, max_stderr, seed=0):
+    """The path estimate of rows under a bound on its standard error."""
+
+    def by(asked, seed):
+        return paths_of(denoiser, asked.x, schedule, seed=seed, n_paths=asked.n_evaluations)
+
+    return Question(rows, n_paths, max_stderr).estimate(by, seed)
+
+
+@pytest.mark.parametrize("max_stderr", [None, 0.05])
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_path_log_prob_splits_the_score(device, dtype, schedule, tol):
+def test_path_log_prob_splits_the_score(device, dtype, schedule, max_stderr):
     net, rows, plan = strong_case(device, schedule)
-    split = paths_of(net, rows, plan, n_paths=5, max_stderr=tol, max_paths=40, seed=3)
+    split = bounded(net, rows, plan, 5, max_stderr, 3)
     torch.testing.assert_close(
         split.surprisal.sum(1), -split.log_prob, atol=rounding(dtype), rtol=0
     )
@@ -587,7 +597,6 @@ def test_path_score_ignores_batch_order_and_neighbours(device, dtype, schedule):
         (score(rows[order]), order),
         (score(rows, batch_size=1), slice(None)),
         (score(rows, batch_size=7), slice(None)),
-        (score(rows, max_stderr=0.2, max_paths=4), slice(None)),
         (score(rows[4:5]), slice(4, 5)),
     ):
         for a, b in zip(other, whole, strict=True):
@@ -626,36 +635,23 @@ class Counting(Denoiser):
         return self.inner(y, snr)
 
 
-def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
+def test_a_bound_on_the_error_buys_paths_only_where_they_are_needed(device, dtype):
     net, _, plan = strong_case(device)
     rows = all_rows(net.codebook)
-    counting = Counting(net)
-
-    def score(**kwargs):
-        counting.rows = 0
-        got = paths_of(counting, rows, plan, n_paths=8, seed=2, **kwargs)
-        return got, counting.rows
-
-    plain, cost = score()
-    tol = float(plain.stderr.median())
-    fine, fine_cost = score(max_stderr=tol, max_paths=2048)
+    plain, many = (paths_of(net, rows, plan, seed=2, n_paths=n) for n in (8, 8 * EFFORT))
+    bound = float(plain.stderr.median())
+    fine = bounded(net, rows, plan, 8, bound, 2)
     near = {"atol": rounding(dtype), "rtol": rounding(dtype)}
     enough = torch.isclose(fine.log_prob, plain.log_prob, atol=rounding(dtype), rtol=0)
     assert 0 < enough.sum() < len(rows)
-    # the paths that estimate do not decide, so they may say a little more than tol
-    assert fine.stderr[~enough].median() < tol
-    assert (fine.stderr < 2 * tol).all()
-    assert fine_cost > 2 * cost
-    capped, _ = score(max_stderr=1e-9, max_paths=32)
-    many = paths_of(net, rows, plan, n_paths=32, seed=2)
-    torch.testing.assert_close(capped.log_prob, many.log_prob, **near)
-    for a, b in zip(score(max_stderr=1e-9, max_paths=8)[0], plain, strict=True):
-        torch.testing.assert_close(a, b, **near)
+    # another estimate decides, so that this one may have a little more than the bound
+    assert fine.stderr[~enough].median() < bound
+    assert (fine.stderr < 2 * bound).all()
+    torch.testing.assert_close(bounded(net, rows, plan, 8, 1e-9, 2)[:2], many[:2], **near)
+    torch.testing.assert_close(bounded(net, rows, plan, 8, 1e9, 2)[:2], plain[:2], **near)
     # a row gets the same paths alone as among others
-    alone = paths_of(net, rows[-2:], plan, n_paths=8, max_stderr=tol, max_paths=2048, seed=2)
+    alone = bounded(net, rows[-2:], plan, 8, bound, 2)
     torch.testing.assert_close(alone.log_prob, fine.log_prob[-2:], **near)
-    one, _ = score(max_stderr=1e-9, max_paths=1)
-    assert one.stderr.isfinite().all()  # n_paths wins over max_paths
 
 
 class Unlucky(Denoiser):
@@ -669,32 +665,23 @@ class Unlucky(Denoiser):
         return Posterior(self.codebook, CategoricalPosterior(self.codebook.levels, logits))
 
 
-def test_masses_add_up_to_one_under_tol(device):
+def test_masses_add_up_to_one_under_a_bound_on_the_error(device):
     """Which paths estimate must not depend on how well they agree: two that do are often of the commoner kind."""
     # the last column has no say; its levels repeat the others' rows, each with noise of its own
     book = Codebook([simplex(2), simplex(2), simplex(2), simplex(120)]).to(device)
 
     def score(seed):
         # two paths that differ by a factor of two are near enough, by a factor of thirty not
-        return paths_of(
-            Unlucky(book),
-            all_rows(book),
-            CoordinateSchedule(4),
-            n_paths=2,
-            max_stderr=4.0,
-            max_paths=16,
-            seed=seed,
-        )
+        return bounded(Unlucky(book), all_rows(book), CoordinateSchedule(4), 2, 4.0, 2 * seed)
 
     mass, stderr = repeated_mass(score)
     assert stderr < 0.005
     assert mass == pytest.approx(1, abs=4 * stderr)
 
 
-def test_an_unknown_error_is_above_any_tol(device):
+def test_an_unknown_error_is_above_any_bound(device):
     net, rows, plan = strong_case(device)
-    got = paths_of(net, rows, plan, n_paths=1, max_stderr=1000000000.0, max_paths=8)
-    assert got.stderr.isfinite().all()
+    assert bounded(net, rows, plan, 1, 1e9).stderr.isfinite().all()
 
 
 @pytest.mark.parametrize("n_paths", [1, 2])
@@ -720,16 +707,13 @@ def test_no_path_is_taken_twice(device):
     schedules = {n: CoordinateSchedule(3, ORDERS[:n]) for n in (1, 2, 3)}
     schedules["at once"] = CoordinateSchedule(1)
     for name, schedule in schedules.items():
-        for tol, n_paths in ((None, 16), (1e-9, 2)):
-            counting.rows = 0
-            got = paths_of(counting, rows, schedule, n_paths=n_paths, max_stderr=tol, max_paths=64)
-            assert not got.stderr.any()
-            costs[name, tol] = counting.rows / len(rows)
+        counting.rows = 0
+        assert not paths_of(counting, rows, schedule, n_paths=16).stderr.any()
+        costs[name] = counting.rows / len(rows)
     # of three steps the last is free, and what is known of nothing is asked once a batch
     rows_asked = len(filled(rows.repeat(3, 1))) / len(rows)  # whole blocks
-    assert costs[3, None] <= 2 * rows_asked + 0.5
-    assert costs["at once", None] < 1
-    assert costs[1, None] == costs[1, 1e-9]
+    assert costs[3] <= 2 * rows_asked + 0.5
+    assert costs["at once"] < 1
     few = paths_of(net, rows, schedules[3], n_paths=2)
     assert (few.stderr > 0).all()  # two of three
 
@@ -739,9 +723,8 @@ def test_batch_size_bounds_a_call_and_progress_counts_rows(device, generator):
     rows = all_rows(net.codebook)
     counting, done = Counting(net), []
     path_log_prob(
-        counting, rows, plan, n_paths=3, max_stderr=0.01, max_paths=24, batch_size=10,
-        generator=generator, progress=done.append,
-    )  # fmt: skip
+        counting, rows, plan, n_paths=3, batch_size=10, generator=generator, progress=done.append
+    )
     assert counting.largest <= 10
     assert sum(done) == len(rows)
     assert len(done) > 1
@@ -825,20 +808,10 @@ def test_stderr_of_the_error_curve_is_its_spread_where_rows_are_equal(device, ba
 # -- errors ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        {"n_paths": 0},
-        {"max_paths": 0},
-        {"max_stderr": 0.0},
-        {"max_stderr": -1.0},
-        {"max_stderr": math.nan},
-    ],
-)
-def test_wrong_arguments_of_the_path_are_refused(device, generator, kwargs):
+def test_no_paths_are_refused(device, generator):
     net, rows, plan = strong_case(device)
     with pytest.raises(ValueError, match="must be positive"):
-        path_log_prob(net, rows, plan, generator=generator, **kwargs)
+        path_log_prob(net, rows, plan, generator=generator, n_paths=0)
 
 
 @pytest.mark.parametrize("n_points", [4, 5, 6, 7, 33])
