@@ -700,7 +700,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     # -- change ---------------------------------------------------------------------------------
 
     def drift(self, X: Any, *, reference: Any = None, alpha: float = 0.05) -> Drift:
-        """Compare a new batch X with the calibration rows, and both with the model, at the level ``alpha``.
+        """Compare a new batch X with the calibration rows, at the level ``alpha``.
 
         With a ``reference`` table of inliers that were not trained on, the columns' own distributions are compared,
         too; by default only nats are, which names the right column less often.
@@ -711,7 +711,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 f"drift needs at least two calibration rows, got {n}: fit to more rows, or with a larger"
                 " calibration_fraction"
             )
-        return drift.drift(self._scorer, X, self._nats, reference=reference, alpha=alpha)
+        nats = self._nats.to_numpy(dtype=float)
+        return drift.drift(self._scorer, X, nats, reference=reference, alpha=alpha)
 
     # -- saving ---------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Batches of rows against inliers and against the model's own; tests of two samples against enumeration."""
+"""Batches of rows against inliers; tests of two samples against enumeration."""
 
 import dataclasses
 import functools
@@ -14,21 +14,21 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.detection.drift import (
     N_PERMUTATIONS,
+    N_TABLES,
     Drift,
-    _surprisals,
     compare,
     differs,
-    distance,
     drift,
-    permutation_test,
     same_categories,
-    same_column,
     same_distribution,
+    same_mean,
+    surprisals,
 )
 from discrete_itd.detection.score import Scorer
 from discrete_itd.recipes import Network
 
 pytestmark = pytest.mark.single_precision
+TESTS = "discrete_itd.detection.drift"
 
 QUICK = {
     "denoiser": Network(width=16, depth=1, base="independent"),
@@ -58,10 +58,15 @@ def rows(n, seed):
 TRAIN, USUAL = rows(600, 0), rows(300, 1)
 
 
+def asked(density, inliers):
+    """The score of a density, and that of inliers by column."""
+    scorer = Scorer(density)
+    return scorer, scorer.explain(density.rows(inliers)).to_numpy()
+
+
 @functools.cache
 def fitted():
-    density = DiffusionDensity(**QUICK).fit(TRAIN)
-    return density, density.explain(USUAL)
+    return asked(DiffusionDensity(**QUICK).fit(TRAIN), USUAL)
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def usual():
 
 def test_rows_like_the_usual_ones_are_not_flagged(model, usual):
     """P-values of batches without drift: few are small, of rows and of columns, of shares and of values."""
-    found = [drift(model, rows(80, 100 + s), usual, reference=USUAL, n_model=20) for s in range(25)]
+    found = [drift(model, rows(80, 100 + s), usual, reference=USUAL) for s in range(25)]
     p = np.array([f.p_value for f in found])
     assert stats.kstest(p, "uniform").pvalue > 0.01
     assert sum(f.drifted for f in found) <= 4
@@ -91,19 +96,19 @@ def test_rows_like_the_usual_ones_are_not_flagged(model, usual):
 def test_a_shuffled_column_is_found_in_its_shares(model, usual, column):
     batch = rows(200, 7)
     batch[column] = np.random.default_rng(0).permutation(batch[column])
-    found = drift(model, batch, usual, n_model=50)
+    found = drift(model, batch, usual)
     assert found.drifted
     assert found.p_value < 0.01
     assert column in found.drifted_columns
     assert not {"other", "fixed"} & set(found.drifted_columns)
-    assert found.columns["shift"].sum() > 0.2
+    assert found.columns["shift"].sum() > 0.05
     assert f"\n    {column}: " in str(found)
 
 
 def test_a_shifted_column_is_found_in_its_values(model, usual):
     """Which a more usual row may hide from the code length."""
     batch = rows(200, 8).assign(other="p")
-    found = drift(model, batch, usual, reference=USUAL, n_model=50)
+    found = drift(model, batch, usual, reference=USUAL)
     assert found.columns["p_values"].idxmin() == "other"
     assert "other" in found.drifted_columns
     assert found.columns.loc["other", "shift"] < 0
@@ -117,17 +122,17 @@ def test_a_shifted_column_is_found_in_its_values(model, usual):
 
 def test_what_is_significant_and_negligible_is_not_named():
     """In two columns of many rows nats differ for certain: in one by a thousandth, in the other by a tenth."""
-    random = np.random.RandomState(0)
+    random = np.random.default_rng(0)
     before = np.exp(random.normal(size=(20_000, 3)))
     batch = np.exp(random.normal(size=(20_000, 3)))
     before[:, 1] = before[:, 1].round(1)
     batch[:, 1] = before[:, 1] + 0.001
     batch[:, 2] += 0.1
-    p_value, table = compare(batch, before, list("abc"), random)
+    p_value, table = compare((batch, before), list("abc"), random)
     assert (table["q_value"] < 1e-6).tolist() == [False, True, True]
     np.testing.assert_allclose(table["effect"][1:], [0.001, 0.1], atol=0.02)
     table["moved"], table["outside"] = False, 0.0
-    found = Drift(2, 2, 2, *[0.0] * 4, p_value, *[0.0] * 4, columns=table, alpha=0.05)
+    found = Drift(2, 2, *[0.0] * 4, p_value, columns=table, alpha=0.05)
     assert found.dependent_columns == ["c"]
 
 
@@ -136,39 +141,32 @@ def test_distances_are_those_of_all_sets_or_of_all_thresholds(kind):
     """Total variation is the largest difference of the probability of any set; of numbers, of any {x <= t}."""
     random = np.random.default_rng(1)
     a, b = random.integers(0, 4, 30).astype(float), random.integers(0, 4, 50).astype(float)
-    a[:3] = np.nan
     sets = [[v for v in range(4) if m >> v & 1] for m in range(16)]
     if kind != "nominal":
         sets = [list(range(t + 1)) for t in range(4)]
-    there = a[~np.isnan(a)]
-    naive = max(abs(np.isin(there, s).mean() - np.isin(b, s).mean()) for s in sets)
-    assert distance(a, b, kind) == pytest.approx(max(naive, 0.1))
-    assert distance(np.full(4, np.nan), b, kind) == 1.0
+    naive = max(abs(np.isin(a, s).mean() - np.isin(b, s).mean()) for s in sets)
+    assert same_column(a, b, kind)[1] == pytest.approx(naive)
+    a[:15] = np.nan
+    assert same_column(a, b, kind, name="distance") == pytest.approx(
+        max(0.5, same_column(a, b, kind)[1])
+    )
+    assert same_column(np.full(4, np.nan), b, kind, name="distance") == 1.0
 
 
 def test_nats_and_their_errors(model, usual):
     batch = rows(50, 9)
-    found = drift(model, batch, usual, n_model=200)
-    scores = model.score_samples(batch)
+    found = drift(model, batch, usual)
+    scores = model.score(model.density.rows(batch))
     assert math.isclose(found.nats, -scores.mean(), rel_tol=1e-6)
     assert math.isclose(found.stderr, scores.std(ddof=1) / math.sqrt(50), rel_tol=1e-6)
-    assert math.isclose(found.inlier_nats, usual.to_numpy().sum(1).mean(), rel_tol=1e-9)
-    own = -model.score_samples(model.sample(1000, random_state=1))
-    assert abs(found.model_nats - own.mean()) < 4 * found.model_stderr
-    assert (found.model_nats, found.model_stderr) == (
-        found.inlier_model_nats,
-        found.inlier_model_stderr,
-    )
-    shares = model.explain(batch)
+    assert math.isclose(found.inlier_nats, usual.sum(1).mean(), rel_tol=1e-9)
+    shares = model.explain(model.density.rows(batch))
     np.testing.assert_allclose(found.columns["nats"], shares.mean())
-    np.testing.assert_allclose(found.columns["inlier_nats"], usual.mean())
-    frame = found.to_frame()
-    assert frame.loc["batch"].tolist() == [50, found.nats, found.stderr]
-    assert frame.shape == (4, 3)
+    np.testing.assert_allclose(found.columns["inlier_nats"], usual.mean(0))
 
 
 def test_q_values_are_those_of_benjamini_and_hochberg(model, usual):
-    table = drift(model, rows(60, 3), usual, reference=USUAL, n_model=10).columns
+    table = drift(model, rows(60, 3), usual, reference=USUAL).columns
     p = table["p_value"].to_numpy()
     smallest = table[["p_nats", "p_values"]].min(axis=1) * 2
     np.testing.assert_allclose(p, smallest.clip(upper=1))
@@ -177,62 +175,36 @@ def test_q_values_are_those_of_benjamini_and_hochberg(model, usual):
     np.testing.assert_allclose(table["q_value"].to_numpy()[order], np.minimum(naive, 1))
 
 
-def test_the_model_is_compared_on_the_same_cells(model):
-    """Rows that lack cells have fewer nats, and so have the model's own then."""
-    lacking, before = model.sample(200, random_state=1), model.sample(200, random_state=2)
-    found = drift(model, lacking.assign(size=np.nan), model.explain(before), n_model=200)
-    assert abs(found.from_model) < 4
-    assert abs(found.misfit) < 4
-    assert found.columns.loc["size", ["nats", "p_nats"]].tolist() == [0.0, 1.0]
-    assert abs(found.model_nats - found.inlier_model_nats) > 0.2
-
-
-def test_a_model_that_is_off_is_told_apart_from_drift():
-    blind = DiffusionDensity(**{**QUICK, "max_steps": 0}).fit(TRAIN[TRAIN["word"] == "low"])
-    found = drift(blind, rows(100, 5), blind.explain(USUAL), n_model=100)
-    assert not found.drifted
-    assert abs(found.misfit) > 5
-
-
 def test_missing_as_a_category():
     gone = np.random.default_rng(0).random(600) < 0.3
     told = DiffusionDensity(**{**QUICK, "max_steps": 20}, missing="category").fit(
         TRAIN.assign(word=TRAIN["word"].mask(gone))
     )
     inliers = USUAL.assign(word=USUAL["word"].mask(gone[:300]))
-    before = told.explain(inliers)
+    told, before = asked(told, inliers)
     batch = rows(150, 6)
-    found = drift(told, batch.assign(word=batch["word"].mask(gone[:150])), before, n_model=200)
+    found = drift(told, batch.assign(word=batch["word"].mask(gone[:150])), before)
     assert not found.drifted
-    drawn = told.sample(200, random_state=np.random.RandomState(0))  # lacks cells as it is
-    assert math.isclose(found.model_nats, -told.score_samples(drawn).mean(), rel_tol=1e-6)
     batch = batch.assign(word=None)
-    found = drift(told, batch, before, reference=inliers, n_model=20)
+    found = drift(told, batch, before, reference=inliers)
     assert "word" in found.drifted_columns
 
 
 def test_arrays_and_single_rows():
     cells = np.random.default_rng(0).integers(0, 3, (200, 2))
     density = DiffusionDensity(**{**QUICK, "max_steps": 20}).fit(cells)
-    usual = density.explain(cells[:50])
-    found = drift(density, cells[:1], usual, reference=cells, n_model=10)
+    scorer, usual = asked(density, cells[:50])
+    found = drift(scorer, cells[:1], usual, reference=cells)
     assert found.stderr == math.inf
-    assert found.from_model == 0
     assert 0 < found.p_value <= 1
     assert not found.drifted
     with pytest.raises(ValueError, match="minimum of 1 is required"):
-        drift(density, cells[:0], usual)
+        drift(scorer, cells[:0], usual)
 
 
 def test_wrong_arguments(model, usual):
     with pytest.raises(ValueError, match="alpha must be between 0 and 1, got 2"):
         drift(model, USUAL, usual, alpha=2)
-    with pytest.raises(ValueError, match="inlier_nats must hold at least two rows, got 1"):
-        drift(model, USUAL, usual[:1])
-    with pytest.raises(ValueError, match="column 'word': inlier_nats has no such column"):
-        drift(model, USUAL, usual.drop(columns="word"))
-    with pytest.raises(TypeError, match="n_model must be an integer"):
-        drift(model, USUAL, usual, n_model=2.5)
     with pytest.raises(ValueError, match="column 'word': the model knows it"):
         drift(model, USUAL, usual, reference=USUAL.drop(columns="word"))
 
@@ -242,20 +214,19 @@ def test_wrong_arguments(model, usual):
 
 def test_levels_of_whole_batches(monkeypatch):
     """Of columns that depend on one another, and of every size, one row too."""
-    monkeypatch.setattr("discrete_itd.detection.drift.N_PERMUTATIONS", 199)
-    random = np.random.RandomState(0)
+    monkeypatch.setattr(f"{TESTS}.N_PERMUTATIONS", 199)
+    monkeypatch.setattr(f"{TESTS}.N_TABLES", 999)
+    random = np.random.default_rng(0)
     mixing = random.normal(size=(4, 4))
     wrong = {1: 0, 10: 0}
     for n in wrong:
         for _ in range(70):
             nats = random.exponential(size=(n + 60, 4)) @ mixing
-            gone = random.random_sample(nats.shape) < 0.1
+            gone = random.random(nats.shape) < 0.1
             nats[gone] = 0
             codes = np.where(gone, np.nan, random.poisson(1.0, nats.shape))
-            kinds = ["nominal", "ordinal"] * 2
-            p_value, table = compare(
-                nats[:n], nats[n:], list("abcd"), random, codes=(codes[:n], codes[n:]), kinds=kinds
-            )
+            tables = {"values": (codes[:n], codes[n:]), "kinds": ["nominal", "ordinal"] * 2}
+            p_value, table = compare((nats[:n], nats[n:]), list("abcd"), random, **tables)
             wrong[n] += differs(p_value, table["q_value"].to_numpy(), 0.1)
     for count in wrong.values():
         assert stats.binom.sf(count - 1, 70, 0.1) > 1e-4
@@ -263,13 +234,13 @@ def test_levels_of_whole_batches(monkeypatch):
 
 def test_rounding_errors_break_no_ties():
     """Shares of equal rows differ in their last digits where a table is of another size."""
-    random = np.random.RandomState(0)
-    nats = random.randint(1, 4, size=(200, 2)) * 0.7
-    tables = [compare(nats[:40] + e, nats, ["a", "b"], random)[1] for e in (0, 1e-9, -1e-9)]
+    random = np.random.default_rng(0)
+    nats = random.integers(1, 4, size=(200, 2)) * 0.7
+    tables = [compare((nats[:40] + e, nats), ["a", "b"], random)[1] for e in (0, 1e-9, -1e-9)]
     for table in tables[1:]:
         np.testing.assert_array_equal(table["p_nats"], tables[0]["p_nats"])
     alike = np.full((60, 2), 0.7)
-    assert compare(alike[:10] + 1e-9, alike, ["a", "b"], random)[0] == 1
+    assert compare((alike[:10] + 1e-9, alike), ["a", "b"], random)[0] == 1
 
 
 def test_draws_follow_the_seed_and_leave_the_global_state_alone():
@@ -278,10 +249,9 @@ def test_draws_follow_the_seed_and_leave_the_global_state_alone():
     before = np.random.get_state()[1].copy()
 
     def found(seed, kinds):
-        random = np.random.RandomState(seed)
-        p, table = compare(
-            nats[:20], nats[20:], list("abc"), random, codes=(codes[:20], codes[20:]), kinds=kinds
-        )
+        random, tables = np.random.default_rng(seed), (codes[:20], codes[20:])
+        how = {"values": tables, "kinds": kinds}
+        p, table = compare((nats[:20], nats[20:]), list("abc"), random, **how)
         return [p, *table.to_numpy().ravel()]
 
     kinds = ["nominal"] * 3
@@ -293,7 +263,7 @@ def test_draws_follow_the_seed_and_leave_the_global_state_alone():
 
 
 def test_a_verdict_is_of_the_level(model, usual):
-    found = drift(model, rows(80, 100), usual, n_model=10)
+    found = drift(model, rows(80, 100), usual)
     table = found.columns.assign(q_value=1.0)
     assert not dataclasses.replace(found, p_value=0.04, columns=table).drifted
     assert dataclasses.replace(found, p_value=0.02, columns=table).drifted
@@ -315,6 +285,11 @@ def categories(n, rng, first=(1, 1, 1)):
     for parent in (0, 1, 2, 0):
         codes.append(np.where(rng.random(n) < 0.8, codes[parent], rng.integers(3, size=n)))
     return pd.DataFrame(dict(zip("abcde", np.array(list("xyz"))[np.array(codes)], strict=True)))
+
+
+def asked_of(density, batch, inliers):
+    scorer, nats = asked(density, inliers)
+    return scorer, batch, nats
 
 
 CHANGES = {
@@ -346,8 +321,7 @@ def test_the_column_that_was_changed_is_named_first(make, change):
         rng = np.random.default_rng(seed)
         inliers, batch = make(400, rng), make(400, rng)
         batch["b"] = changed(batch["b"], rng)
-        nats = density.explain(inliers)
-        found = drift(density, batch, nats, reference=inliers, n_model=20)
+        found = drift(*asked_of(density, batch, inliers), reference=inliers)
         wrong += found.drifted_columns != expected
         more += len(found.dependent_columns)
         assert not set(found.dependent_columns) & set(found.drifted_columns)
@@ -365,9 +339,9 @@ def test_all_columns_with_other_values_are_named():
         rng = np.random.default_rng(seed)
         inliers, batch = copula(400, rng), copula(400, rng)
         batch["b"], batch["d"] = batch["b"].mask(rng.random(400) < 0.1), batch["d"] + 1
-        found = drift(density, batch, density.explain(inliers), reference=inliers, n_model=20)
+        found = drift(*asked_of(density, batch, inliers), reference=inliers)
         right += sorted(found.drifted_columns) == ["b", "d"]
-        alone = drift(density, batch, density.explain(inliers), n_model=20)
+        alone = drift(*asked_of(density, batch, inliers))
         # no values are compared: the one because of missing cells, the other of values never seen
         assert sorted(alone.drifted_columns) == ["b", "d"]
     assert right >= 3
@@ -376,9 +350,10 @@ def test_all_columns_with_other_values_are_named():
 def test_surprisals_are_differences_of_log_probabilities():
     for make in (copula, categories):
         density = dependent(make)
-        x = density.rows(density.sample(80, random_state=0)).x
-        x[::7, 2] = math.nan
-        found, log_prob = _surprisals(Scorer(density), x), density.denoiser_.log_prob
+        drawn = density.sample(80, random_state=0)
+        rows = density.rows(drawn.assign(c=drawn["c"].mask(drawn.index % 7 == 0)))
+        x, found = rows.x, surprisals(Scorer(density), rows)
+        log_prob = density.denoiser_.log_prob
         for k, own in enumerate(found):
             others = x.clone()
             others[:, k] = math.nan
@@ -389,8 +364,6 @@ def test_surprisals_are_differences_of_log_probabilities():
 
 # -- two-sample tests -------------------------------------------------------------------------------
 
-TESTS = "discrete_itd.detection.drift"
-
 
 def assert_rate(count, n, level, *, exact=False):
     """That so many of n p-values were at most the level is no surprise; nor that so few, of an exact test."""
@@ -398,37 +371,46 @@ def assert_rate(count, n, level, *, exact=False):
     assert not exact or stats.binom.cdf(count, n, level) > 1e-4
 
 
-def test_permutations_against_enumeration():
-    rng, random = np.random.default_rng(0), np.random.RandomState(0)
-    for _ in range(5):
-        a, b = rng.exponential(size=3), rng.exponential(size=6) + 0.5
-        exact = stats.permutation_test(
-            (a, b),
-            lambda x, y: abs(x.mean() - y.mean()),
-            alternative="greater",
-            n_resamples=math.inf,
-        ).pvalue
+def same_column(a, b, kind, random=None, *, name=None):
+    """The p-value and the distance of the values of a column, or what the table of columns says of it."""
+    random = np.random.default_rng(0) if random is None else random
+    if name is None:
+        a, b = a[~np.isnan(a)], b[~np.isnan(b)]
+        return same_categories(a, b, random) if kind == "nominal" else same_distribution(a, b)
+    nats, tables = (np.zeros((len(t), 1)) for t in (a, b)), (a[:, None], b[:, None])
+    return compare(tuple(nats), ["a"], random, values=tables, kinds=[kind])[1][name].item()
+
+
+def test_means_against_enumeration():
+    rng = np.random.default_rng(0)
+    for n, m in ((3, 6), (6, 8)):  # fewer choices than permutations are drawn, and more
+        a, b = (t.round(4) for t in (rng.exponential(size=n), rng.exponential(size=m) + 0.5))
+        pooled, far = np.concatenate([a, b]), []
+        for chosen in itertools.combinations(range(n + m), n):
+            one = pooled[list(chosen)]
+            far.append(abs(one.mean() - np.delete(pooled, chosen).mean()))
+        exact = np.mean(np.array(far) >= far[0] - 1e-9)
         error = 4 * math.sqrt(exact * (1 - exact) / N_PERMUTATIONS) + 1 / N_PERMUTATIONS
-        assert abs(permutation_test(a, b, random) - exact) < error
-        assert abs(permutation_test(b, a, random) - exact) < error
-    assert permutation_test(np.ones(4), np.ones(9), random) == 1
+        assert abs(same_mean(a, b, rng) - exact) < error
+        assert abs(same_mean(b, a, rng) - exact) < error
+    assert same_mean(np.ones(4), np.ones(9), rng) == 1
 
 
 def test_many_rows_have_gaussian_means(monkeypatch):
-    rng, random = np.random.default_rng(0), np.random.RandomState(0)
+    rng = np.random.default_rng(0)
     a, b = rng.exponential(size=300), rng.exponential(size=400) * 1.1
-    exact = permutation_test(a, b, random)
-    monkeypatch.setattr("discrete_itd.detection.drift.MANY", 200)
-    assert abs(permutation_test(a, b, random) - exact) < 0.05
+    exact = same_mean(a, b, rng)
+    monkeypatch.setattr(f"{TESTS}.MANY", 200)
+    assert abs(same_mean(a, b, rng) - exact) < 0.05
 
 
-def test_a_permutation_test_is_exact_at_its_smallest_level(monkeypatch):
+def test_the_test_of_means_is_exact_at_its_smallest_level(monkeypatch):
     """The observed means count as one of the permutations: 0 is impossible, and 1 / 20 as rare as it says."""
-    random = np.random.RandomState(0)
-    assert permutation_test(np.zeros(50), np.ones(60), random) == 1 / (1 + N_PERMUTATIONS)
+    random = np.random.default_rng(0)
+    assert same_mean(np.zeros(50), np.ones(60), random) == 1 / (1 + N_PERMUTATIONS)
     monkeypatch.setattr(f"{TESTS}.N_PERMUTATIONS", 19)
     draws = random.exponential(size=(3000, 30))
-    p = np.array([permutation_test(x[:10], x[10:], random) for x in draws])
+    p = np.array([same_mean(x[:10], x[10:], random) for x in draws])
     assert p.min() == 1 / 20
     for k in (1, 2, 5):
         assert_rate(np.count_nonzero(p < (k + 0.5) / 20), len(p), k / 20, exact=True)
@@ -443,7 +425,7 @@ def test_kolmogorov_and_smirnov_against_enumeration(n, m, n_values):
     p, distance = [], []
     for chosen in itertools.combinations(range(n + m), n):
         a, b = pooled[list(chosen)], np.delete(pooled, chosen)
-        p.append(same_distribution(a, b))
+        p.append(same_distribution(a, b)[0])
         gap = (a[:, None] <= pooled).mean(0) - (b[:, None] <= pooled).mean(0)
         distance.append(round(n * m * np.abs(gap).max()))
     naive = (np.array(distance) >= np.array(distance)[:, None]).mean(1)
@@ -453,21 +435,22 @@ def test_kolmogorov_and_smirnov_against_enumeration(n, m, n_values):
 
 
 def test_kolmogorov_and_smirnov_at_the_ends():
-    apart = same_distribution(np.arange(50.0), np.arange(50.0, 110.0))
-    assert math.isclose(apart, 2 / math.comb(110, 50), rel_tol=1e-9)
-    assert same_distribution(np.zeros(0), np.ones(3)) == 1
+    p, apart = same_distribution(np.arange(50.0), np.arange(50.0, 110.0))
+    assert math.isclose(p, 2 / math.comb(110, 50), rel_tol=1e-9)
+    assert apart == 1
+    assert same_distribution(np.zeros(0), np.ones(3)) == (1, 0)
 
 
 def test_kolmogorov_and_smirnov_of_many_values(monkeypatch):
     """Of both many, asymptotic is near exact; of few against many, exact still."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=1100), rng.normal(size=1500) + 0.05
-    exact = same_distribution(a, b)
-    monkeypatch.setattr(f"{TESTS}.ENUMERATED", 2500)
-    assert same_distribution(a, b) != exact
-    assert math.isclose(same_distribution(a, b), exact, rel_tol=0.05)
+    exact = same_distribution(a, b)[0]
+    monkeypatch.setattr(f"{TESTS}.MANY", 2500)
+    assert same_distribution(a, b)[0] != exact
+    assert math.isclose(same_distribution(a, b)[0], exact, rel_tol=0.05)
     few, many = np.full(3, 9.0), rng.normal(size=20_000)
-    assert math.isclose(same_distribution(many, few), 2 / math.comb(20_003, 3), rel_tol=1e-6)
+    assert math.isclose(same_distribution(many, few)[0], 2 / math.comb(20_003, 3), rel_tol=1e-6)
 
 
 def all_tables(both, n):
@@ -481,7 +464,8 @@ def of_tables(tables, both, *, exchanged=False):
     p, k = [], np.arange(len(both))
     for table in tables:
         a, b = np.repeat(k, table), np.repeat(k, both - table)
-        p.append(same_categories(*((b, a) if exchanged else (a, b)), np.random.default_rng(len(p))))
+        samples = (b, a) if exchanged else (a, b)
+        p.append(same_categories(*samples, np.random.default_rng(len(p)))[0])
     return np.array(p)
 
 
@@ -511,20 +495,19 @@ def test_categories_against_enumeration(both, monkeypatch):
     naive = np.array([chance[chi >= c * (1 - 1e-9)].sum() for c in chi])
     for exchanged in (False, True):
         p = of_tables(tables, both, exchanged=exchanged)
-        error = 5 * p / math.sqrt(100) + 1e-4
+        error = 5 * np.sqrt(naive / N_TABLES) + 2 / N_TABLES
         assert (np.abs(p - naive) < error).all()
 
 
 def test_tables_drawn_are_exact_at_their_smallest_level(monkeypatch):
-    """The observed table counts as one of those drawn, also where draws end early."""
-    monkeypatch.setattr(f"{TESTS}.DRAWS", 19)
-    monkeypatch.setattr(f"{TESTS}.ENOUGH", 4)
+    """The observed table counts as one of those drawn."""
+    monkeypatch.setattr(f"{TESTS}.N_TABLES", 19)
     monkeypatch.setattr(f"{TESTS}.SINGLE", 1e-12)  # of no weight
     rng = np.random.default_rng(0)
     p = []
     for _ in range(2000):
         codes = rng.integers(6, size=330)
-        p.append(same_categories(codes[:30], codes[30:], rng))
+        p.append(same_categories(codes[:30], codes[30:], rng)[0])
     assert min(p) > 0.0499
     for k in (1, 2, 3, 4):
         found = np.count_nonzero(np.array(p) < (k + 0.5) / 20)
@@ -533,7 +516,8 @@ def test_tables_drawn_are_exact_at_their_smallest_level(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["continuous", "ties", "three", "thirty"])
-def test_levels_of_ten_rows(kind):
+def test_levels_of_ten_rows(kind, monkeypatch):
+    monkeypatch.setattr(f"{TESTS}.N_TABLES", 999)
     rng = np.random.default_rng(0)
     draw = {
         "continuous": rng.normal,
@@ -556,14 +540,15 @@ def test_a_column_that_changed_completely_has_a_tiny_p_value():
     assert same_column(np.full(10, 30.0), usual, "nominal", rng)[0] < 1e-12
     assert same_column(np.full(10, 1.0), np.zeros(500), "nominal", rng)[0] < 1e-12
     assert same_column(rng.normal(size=10) + 9, rng.normal(size=500), "continuous", rng)[0] < 1e-12
-    assert same_column(np.full(10, np.nan), usual, "nominal", rng)[1] < 1e-12
+    assert same_column(np.full(10, np.nan), usual, "nominal", name="p_missing") < 1e-12
     few = rng.integers(3, size=500).astype(float)
-    assert same_column(np.zeros(10), few, "nominal", rng)[0] <= 1e-4
+    assert same_column(np.zeros(10), few, "nominal", rng)[0] < 1e-3
     spread = rng.integers(15, 45, size=300).astype(float)  # by draws alone, or nearly
-    assert same_column(spread, np.concatenate([usual, usual]), "nominal", rng)[0] < 1e-4
+    assert same_column(spread, np.concatenate([usual, usual]), "nominal", rng)[0] < 2e-4
 
 
-def test_rare_categories_are_pooled():
+def test_rare_categories_are_pooled(monkeypatch):
+    monkeypatch.setattr(f"{TESTS}.N_TABLES", 999)
     rng = np.random.default_rng(0)
     p = []
     for _ in range(300):
@@ -574,6 +559,6 @@ def test_rare_categories_are_pooled():
     assert same_column(np.full(9, np.nan), np.zeros(4), "ordinal", rng)[0] == 1
     assert same_column(np.full(9, np.nan), np.zeros(4), "nominal", rng)[0] == 1
     assert same_column(np.zeros(90), np.ones(90), "ordinal", rng)[0] < 1e-6
-    many = np.arange(5000.0)
+    many = np.arange(500.0)
     assert same_column(many, np.concatenate([many, many]), "nominal", rng)[0] > 0.01
     assert same_column(many % 7, np.concatenate([many, many]), "nominal", rng)[0] < 1e-12

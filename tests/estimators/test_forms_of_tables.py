@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.detection.drift import drift
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.reporting.findings import examine
 
@@ -75,11 +74,11 @@ def test_no_rows_have_an_empty_answer_of_the_same_form(detector, name):
     assert len(ask(polars.from_pandas(TABLE[:0]))) == 0
 
 
-def test_no_rows_have_no_mean_and_no_distribution(density):
+def test_no_rows_have_no_mean_and_no_distribution(detector, density):
     assert np.isnan(density.score(TABLE[:0]))
     for refused in (
         lambda: DiffusionDensity(denoiser="tree").fit(TABLE[:0]),
-        lambda: drift(density, TABLE[:0], density.explain(TABLE)),
+        lambda: detector.drift(TABLE[:0]),
     ):
         with pytest.raises(ValueError, match="minimum of 1 is required"):
             refused()
