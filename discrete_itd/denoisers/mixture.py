@@ -63,7 +63,7 @@ LEAST_ROUND_GAIN = 1e-3  # EM ends with the first round that gains fewer nats pe
 # continuous columns that may depend on one another in a class: the work of a step grows with their square
 MOST_DEPENDENT = 32
 CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights of a class's prior that EM tries, in rows
-ROUNDS, EXPECTED_ROUNDS = 16, 4
+ROUNDS = 16  # of EM, at most
 LEAST_CLASS_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
 
 
@@ -616,11 +616,6 @@ def refine(
 def round_seconds(evaluation: float, n: int, n_valid: int) -> float:
     """Seconds of the first round, an upper bound for the others, from those of one evaluation of the held-out rows."""
     return evaluation * (2 * n / n_valid + len(CLASS_PRIORS))  # a row takes twice as long as in it
-
-
-def seconds_of_rounds(evaluation: float, n: int, n_valid: int) -> float:
-    """Expected seconds of all rounds, likewise."""
-    return evaluation + EXPECTED_ROUNDS * round_seconds(evaluation, n, n_valid)
 
 
 def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int) -> MixtureDenoiser:

@@ -17,7 +17,6 @@ from discrete_itd.models.exact import (
 )
 from discrete_itd.models.networks import (
     MOST_ORDERS,
-    NETWORK_SHARE,
     QUICK_MIXTURE,
     Causal,
     Network,
@@ -29,11 +28,11 @@ MOST_MEMBERS = 64  # of a mixture of rows
 LARGE_MIXTURE = Mixture(8192)
 FORESTS = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
 VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
-# shares of the time left that each exact model, and the mixture of "best", may take: the rest is for causal networks
+# shares of the time left that each exact model, and the mixture, may take: the rest is for causal networks
 BASE_SHARE, MIXTURE_SHARE = 0.3, 0.25
-# without max_time, a progress bar shows this share of a fit as done when the mixture of "best" has been fitted, or the
-# causal network of "auto"
-MIXTURE_DONE, NETWORK_DONE = 0.15, 0.85
+MIXTURE_DONE = (
+    0.15  # of a fit without max_time, as a progress bar shows it when the mixture has been fitted
+)
 # "best" fits so many causal networks unless its time is over before, and more while the last one gained so many nats
 # per held-out row
 FEWEST_ORDERS, LEAST_NETWORK_GAIN = 8, 1e-3
@@ -93,8 +92,8 @@ class Auto(Recipe):
     first, a mixture of products (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a
     :class:`Network`, unless what follows the fit, like calibration, would have no time to score rows by it. With
     ``max_steps=0`` no network is trained, nor for a table with so many levels that it would be huge. Where ``max_time``
-    is short, the causal network may take three quarters of the remaining time, or all that a mixture is not expected to
-    need; the mixture has the rest. Models without time for enough steps to be evaluated are not begun.
+    is short, the mixture may take a quarter of the remaining time; the causal network has the rest. Models without time
+    for enough steps to be evaluated are not begun.
     """
 
     trains = True
@@ -109,12 +108,10 @@ class Auto(Recipe):
         for member in (*affordable_bases(rows, BayesNet()), Forest()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         if plan.training.max_steps:
+            table.fit_in_time(QUICK_MIXTURE, plan.within(MIXTURE_SHARE, (0.0, MIXTURE_DONE)))
             if Causal().is_affordable(rows):
-                # models on which nothing else depends come last, and have all the remaining time
-                own = plan.before(NETWORK_SHARE, lambda: QUICK_MIXTURE.seconds_needed(rows))
-                own = replace(own, span=(0.0, NETWORK_DONE), is_beside_mixture=True)
-                table.fit_in_time(Causal(), own)
-            table.fit_in_time(QUICK_MIXTURE, replace(plan, span=(NETWORK_DONE, 1.0)))
+                later = replace(plan, span=(MIXTURE_DONE, 1.0), is_beside_mixture=True)
+                table.fit_in_time(Causal(), later)
         table.add_mixtures()
         return table.settle(table.cheapest())
 

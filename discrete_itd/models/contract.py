@@ -23,7 +23,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.progress import Deadline, estimated, stage
+from discrete_itd.progress import Deadline, stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import train
@@ -33,7 +33,6 @@ from discrete_itd.validation import check_integer, warn
 # a fit begins no model after this share of its time, and a network without closed form is trained for this share of the
 # time then left: the choice of a schedule, the comparison of candidates and measurements come after
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
-LEAST_RESERVE = 0.05  # later models get at least this share of the remaining time
 LEAST_SECONDS = 1e-3  # a training without time gets so much, and ends after its first evaluation
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
@@ -362,14 +361,6 @@ class FitPlan:
     def within(self, share: float, span: tuple[float, float] = (0.0, 0.0)) -> FitPlan:
         """The plan for a recipe that is to end within a share of the time that is left."""
         return replace(self, deadline=self.deadline.within(share * self.time_left), span=span)
-
-    def before(self, share: float, needed: Callable[[], float]) -> FitPlan:
-        """The plan before a recipe that needs ``needed()`` seconds: a share of the time left, or what is not needed."""
-        if not 0.0 < self.time_left < math.inf:
-            return replace(self)
-        seconds, left = estimated(needed), self.time_left
-        left_for_it = left - max(LEAST_RESERVE * left, seconds)  # the former if the latter is NaN
-        return replace(self, deadline=self.deadline.within(max(share * left, left_for_it)))
 
     def show(self, share: float, latest: Evaluation) -> None:
         low, high = self.span

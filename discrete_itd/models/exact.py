@@ -21,11 +21,10 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
 from discrete_itd.denoisers.counts import pair_counts
-from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ABOVE, ForestCounts, responsible
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.forest_trees import grow
-from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture, seconds_needed
+from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture
 from discrete_itd.progress import Deadline, estimated
 from discrete_itd.training.row_sources import TensorRows
 from discrete_itd.validation import check_positive, check_real
@@ -39,8 +38,9 @@ ABOVE_LEAF = (ABOVE, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # floats that all leaves of a forest may take
 # a leaf has so many times the least number of rows on average; and so many floats for each continuous column
 FILLING, NUMBERS_OF_REAL = 1.6, 8
-# growing and counting trees takes this multiple of the time of growing, which is measured on so many rows
-COUNTING, TRIAL_ROWS = 2, 1 << 13
+GROWING_SHARE = (
+    0.5  # of the time of a forest; counting rows in the leaves takes as long as growing trees
+)
 TREE_TRIAL_ROWS = 1024  # the time of fitting a tree of columns is measured on so many rows
 CHOICE_ROWS = 4096  # most held-out rows by which the depth of a forest is chosen
 # base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
@@ -134,13 +134,6 @@ class Mixture(Recipe):
             n_components=self.n_components,
             max_steps=self.max_steps,
         )
-
-    def seconds_needed(self, rows: TrainingRows) -> float:
-        """Expected largest number of seconds of the fit; 0 if it exists already."""
-        if rows.has(self):
-            return 0.0
-        n_fits = 1 + (rows.one_hot_groups is not None)
-        return n_fits * seconds_needed(rows.marginals, rows.x, rows.x_valid, self.plan())
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         if not plan.training.max_steps:
@@ -263,21 +256,11 @@ class Forest(Recipe):
             raise ValueError(
                 f"{self}: what is fitted beside it is not private; give it alone as denoiser"
             )
-        left = math.inf if rows.has(self) else plan.time_left
-        if left < math.inf and estimated(lambda: self.seconds_needed(rows)) > left:
-            plan.run.left_out.append(self.label)
-            return rows.marginals
-        return rows.fit_once(self, plan, "the fit of a forest", partial(self.fitted, rows))
+        what = "the fit of a forest"
+        is_grown = plan.within(GROWING_SHARE).clock(what)
+        return rows.fit_once(self, plan, what, partial(self.fitted, rows, is_grown))
 
-    def seconds_needed(self, rows: TrainingRows) -> float:
-        """Seconds that growing and counting all trees take, by the growth of one on a part of the rows."""
-        book, deadline = rows.codebook, Deadline()
-        if not len(book.finite) + len(book.reals):
-            return 0.0
-        grow(book, rows.x[:TRIAL_ROWS], n_trees=1, min_leaf=FEWEST_LEAF_ROWS, seed=0)
-        return COUNTING * self.n_trees * deadline.age * max(1.0, len(rows.x) / TRIAL_ROWS)
-
-    def fitted(self, rows: TrainingRows, is_over: Clock) -> Denoiser:
+    def fitted(self, rows: TrainingRows, is_grown: Clock, is_over: Clock) -> Denoiser:
         book = rows.codebook
         if not len(book.finite) + len(book.reals):
             return rows.marginals
@@ -295,7 +278,7 @@ class Forest(Recipe):
             return best is forest
 
         fewest = self._fewest(rows)
-        counts = self.counted(rows).cut(fewest)
+        counts = self.counted(rows, is_grown).cut(fewest)
         is_better(counts.forest(rows.marginals, ABOVE_LEAF[0]))
         while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
             fewest *= 2
@@ -307,11 +290,19 @@ class Forest(Recipe):
             is_better(counts.forest(rows.marginals, other))
         return cast(Denoiser, best)
 
-    def counted(self, rows: TrainingRows) -> ForestCounts:
-        """Trees with the counts of all rows; for rows that cannot be read again, the earlier counts."""
+    def counted(self, rows: TrainingRows, is_over: Clock = lambda: False) -> ForestCounts:
+        """Trees with the counts of all rows; for rows that cannot be read again, the earlier counts.
+
+        At least one tree is grown before the time ``is_over``.
+        """
         if (before := getattr(rows.source, "leaves", None)) is not None:
             return before
-        splits, given = self._grown(rows, self.n_trees), None
+        # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
+        # several depths in one mixture have trees of their own: they err differently
+        seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
+        fewest = max(FEWEST_LEAF_ROWS, math.ceil(self._fewest(rows) * len(rows.x) / rows.n_rows))
+        how = {"n_trees": self.n_trees, "min_leaf": fewest, "seed": seed, "is_over": is_over}
+        splits, given = grow(rows.codebook, rows.x, **how), None
         if not isinstance(rows.source, TensorRows) or bool(rows.x.isnan().any()):
             given = responsible(splits, rows.marginals, rows.x)
         counts = ForestCounts(splits, given)
@@ -325,20 +316,6 @@ class Forest(Recipe):
         numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
         most = math.ceil(self.n_trees * rows.n_rows * numbers / (FILLING * MOST_PROBS))
         return max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, most)
-
-    def _grown(self, rows: TrainingRows, n_trees: int) -> Splits:
-        book = rows.codebook
-        # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
-        # several depths in one mixture have trees of their own: they err differently
-        seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
-        fewest = math.ceil(self._fewest(rows) * len(rows.x) / rows.n_rows)
-        return grow(
-            book,
-            rows.x,
-            n_trees=n_trees,
-            min_leaf=max(FEWEST_LEAF_ROWS, fewest),
-            seed=seed,
-        )
 
 
 EXACT: dict[str, Recipe] = {

@@ -8,6 +8,7 @@ definition.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,13 @@ def grow(
     min_leaf: int,
     seed: int,
     tree: Tensor | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Splits:
     """Trees whose splits, the best of a few random ones, lower the variance of random projections of the rows.
 
     A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row. Leaves have
     at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by default all trees are grown on all rows.
+    There are fewer than ``n_trees``, at least one, if the time ``is_over`` before.
     """
     from sklearn.tree import (
         ExtraTreeRegressor,  # takes longer to import than a small table to score
@@ -49,6 +52,8 @@ def grow(
     table = x[:, used].cpu().numpy()
     trees, ranks = [], np.zeros((n_trees, levels.n_points))
     for t in range(n_trees):
+        if trees and is_over():
+            break
         cells = table if tree is None else table[tree.cpu().numpy() == t]
         missing = np.isnan(cells)
         view = np.zeros(cells.shape, dtype=np.float32)
@@ -82,7 +87,7 @@ def grow(
         trees.append(grown.fit(view, targets, check_input=False).tree_)
     column, threshold = breadth_first(trees)
     column = np.where(column < 0, -1, np.array(used)[column.clip(0)])
-    return Splits(book, *map(torch.from_numpy, (column, threshold, ranks)))
+    return Splits(book, *map(torch.from_numpy, (column, threshold, ranks[: len(trees)])))
 
 
 def breadth_first(trees: list[Any]) -> tuple[np.ndarray, np.ndarray]:

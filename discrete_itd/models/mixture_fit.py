@@ -38,7 +38,6 @@ from discrete_itd.denoisers.mixture import (
     MixtureDenoiser,
     expected_sums,
     refine,
-    seconds_of_rounds,
     updated,
 )
 from discrete_itd.models.decoder_network import (
@@ -51,11 +50,9 @@ from discrete_itd.models.decoder_network import (
     shifted,
     whitened,
 )
-from discrete_itd.progress import Deadline
 from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
-from discrete_itd.training.loop import Run, train
-from discrete_itd.training.objectives import Evaluator, ExactLoss
+from discrete_itd.training.loop import train
 
 # least standard deviation of a continuous column given the latent point, in units of the channel, in which the
 # column's own is about 1/2: narrower ones need more points for the same error of the mean (9). Columns that may depend
@@ -71,9 +68,9 @@ SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
 SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
 # shares of the points at which the training is, each for an equal share of it
 POINT_SHARES = (0.25, 0.5, 1.0)
-# the decoder is trained for this share of the time, or longer where the classes after it are expected to need less
-TRAIN_SHARE = 0.5
-MEASURED_STEPS = 2  # the time of a fit is extrapolated from these
+TRAIN_SHARE = (
+    0.7  # of the time, for which the decoder is trained; the classes after it have the rest
+)
 JUDGED_ROWS = 4096  # an evaluation takes at most so many held-out rows
 TRAINING = TrainingPlan(
     batch_size=256,
@@ -164,20 +161,6 @@ def fit_mixture(
         return fit.mixture(seconds_left), report
 
 
-def seconds_needed(
-    marginals: MarginalDenoiser, x: Tensor, x_valid: Tensor, plan: MixturePlan
-) -> float:
-    """Expected upper bound on the seconds of :func:`fit_mixture` with all its steps, from a few of them."""
-    clock = Deadline()
-    fit = MixtureFit(marginals, x, x_valid, plan, torch.Generator(x.device).manual_seed(0))
-    classes, run = fit.seconds_of_classes(), Run(fit.network, *fit.task, loss_at=LatentLoss)
-    prepared = clock.age
-    for _ in range(MEASURED_STEPS):
-        run.make_step(1.0)  # at all points: most steps have fewer, so it is a bound
-    training = (clock.age - prepared) * fit.training.max_steps / MEASURED_STEPS
-    return clock.age + training + min(training, classes)
-
-
 class LatentLoss:
     """(9) at latent points that are fresh in every step, few of them at first: at a ``share`` of the training."""
 
@@ -238,10 +221,6 @@ class MixtureFit:
         max_steps = min(plan.max_steps, SMALL_TABLE_STEPS + len(x))
         self.training = replace(TRAINING, max_steps=max_steps)
 
-    @property
-    def task(self) -> tuple[Tensor, Tensor, TrainingPlan, torch.Generator]:
-        return self.x, self.judged, self.training, self.generator
-
     def _without_gaps(self, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the training and its evaluations: missing numbers are drawn given the others by one Gaussian."""
         book, both = self.marginals.codebook, (self.rows, self.x_valid)
@@ -271,28 +250,22 @@ class MixtureFit:
         out[book.finite] = book.levels.sum(ones)[0] > 0
         return out
 
-    def seconds_of_classes(self) -> float:
-        """Seconds that the classes are expected to take, from one evaluation."""
-        clock = Deadline()
-        Evaluator(ExactLoss(), self.judged, 0)(self.network)
-        took = clock.age * self.n_components / len(self.network.points)
-        return seconds_of_rounds(took, min(len(self.x), EM_ROWS), len(self.x_valid))
-
     def train(
         self,
         seconds: float,
         progress: Callable[[float, Evaluation], object] | None,
         is_hopeless: Callable[[Tensor], bool] | None,
     ) -> Report:
-        """Train for the part of ``seconds`` that the classes do not need, but at least a share."""
+        """Train for a part of ``seconds``."""
         if seconds < math.inf:
-            rest = seconds - self.seconds_of_classes()
-            self.training = replace(self.training, max_time=max(TRAIN_SHARE * seconds, rest))
+            self.training = replace(self.training, max_time=TRAIN_SHARE * seconds)
         if self.judged is not self.x_valid:
             is_hopeless = None  # filled gaps have other code lengths than those of the candidates
         return train(
             self.network,
-            *self.task[:3],
+            self.x,
+            self.judged,
+            self.training,
             generator=self.generator,
             progress=progress,
             loss_at=LatentLoss,

@@ -52,7 +52,7 @@ LEAST_ORDER_WEIGHT = 1e-6  # each order that was asked for keeps this weight in 
 # measured on so many rows
 SCORING_SHARE, TIMED_CALL_ROWS = 0.5, 64
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
-# a causal network before a mixture may take this share of the time left, or all that the mixture does not need
+# of the time left, which a causal network may take before a mixture
 NETWORK_SHARE = 0.75
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
 CAUSAL = {
@@ -172,7 +172,7 @@ class Causal(Recipe):
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
         own = plan
         if asks_mixture(rows, plan):
-            own = plan.before(NETWORK_SHARE, lambda: QUICK_MIXTURE.seconds_needed(rows))
+            own = plan.within(NETWORK_SHARE, plan.span)
         fitted = self.trained(base, rows, own)
         answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
         return fitted._replace(companion=answers)

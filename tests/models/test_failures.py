@@ -193,8 +193,7 @@ def test_a_companion_that_cannot_be_evaluated_is_left_out(monkeypatch):
 
 def test_estimates_of_time_take_no_fit_down(monkeypatch):
     """Whatever they raise, nothing is left out, and no warning given."""
-    for recipe in (Mixture, Forest):
-        monkeypatch.setattr(recipe, "seconds_needed", failing(ValueError()))
+    monkeypatch.setattr(Tree, "seconds_needed", failing(ValueError()))
     log_prob, of_model = MarginalDenoiser.log_prob, Model.log_prob
 
     def timed(self, x):
