@@ -1,11 +1,12 @@
 """Options and fixtures shared by all tests."""
 
 import signal
+from collections import Counter
 from functools import partial
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from discrete_itd import estimators
 from discrete_itd.models import auto, exact, networks
@@ -30,9 +31,13 @@ FULL = {key: getattr(*key) for key in SMALL}
 for (module, name), value in SMALL.items():
     setattr(module, name, value)
 
-# no test fails because a machine is busy
-settings.register_profile("suite", deadline=None)
-settings.load_profile("suite")
+# no test fails because a machine is busy, and examples that share a fixture do no harm
+EXAMPLES = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+settings.register_profile("few", max_examples=20, **EXAMPLES)
+settings.register_profile("many", max_examples=100, **EXAMPLES)  # with --slow
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -45,12 +50,45 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
+def pytest_configure(config):
+    settings.load_profile("many" if config.getoption("--slow") else "few")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
+    """Without ``--slow``, tests marked slow are left out, and of a grid of parameters all but :func:`spread`."""
+    if not config.getoption("--slow"):
+        groups = {}
+        for item in items:
+            if "slow" not in item.keywords:
+                groups.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        kept = {item for group in groups.values() for item in spread(group)}
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: give --slow"))
         if "cuda" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+def spread(group):
+    """Of the cases of one test so many that every value of every parameter is in one of them.
+
+    Where each case has a value of its own, as in a list of examples, these are all.
+    """
+    left = {item: values_of(item) for item in group}
+    used, kept = Counter(), [group[0]] if not any(left.values()) else []
+    while todo := {value for values in left.values() for value in values if not used[value]}:
+        best = max(left, key=lambda i: (len(left[i] & todo), -sum(used[v] for v in left[i])))
+        used.update(left.pop(best))
+        kept.append(best)
+    return kept
+
+
+def values_of(item):
+    """The parameters of a test; what cannot be compared is itself alone."""
+    given = item.callspec.params.items() if hasattr(item, "callspec") else ()
+    plain = (str, bytes, bool, int, float, type(None))
+    return {(name, v if isinstance(v, plain) else id(v)) for name, v in given}
 
 
 @pytest.fixture

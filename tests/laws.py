@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from discrete_itd.channel import (
@@ -39,13 +39,9 @@ from discrete_itd.likelihood import integral_log_prob, path_log_prob, squared_er
 from discrete_itd.testing import all_rows, random_rows
 from discrete_itd.testing import states_of_every_kind as states_of_every_kind
 
-LAW = settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-FEW_EXAMPLES = settings(LAW, max_examples=5)  # of properties over many kinds of denoisers
+MOST = settings().max_examples  # a fifth of it without --slow
+LAW = settings(max_examples=MOST // 4, derandomize=True)
+FEW_EXAMPLES = settings(LAW, max_examples=MOST // 7)  # of properties over many kinds of denoisers
 
 
 def simplex(n, *, is_open=False):

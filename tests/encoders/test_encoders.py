@@ -129,7 +129,6 @@ quiet = pytest.mark.filterwarnings(
 
 @quiet
 @pytest.mark.parametrize("unseen", ["smooth", "error"])
-@settings(max_examples=40)
 @given(frame=frames())
 def test_decoding_undoes_encoding(frame, unseen):
     encoder = TableEncoder.fit(frame, handle_unknown=unseen)
@@ -179,7 +178,6 @@ def check_the_way_back(frame, kind):
 
 
 @quiet
-@settings(max_examples=40)
 @given(frame=frames(), missing=st.sampled_from(["marginalise", "category"]))
 def test_the_schema_survives_json(frame, missing):
     encoder = TableEncoder.fit(frame, missing=missing)
@@ -193,7 +191,6 @@ def test_the_schema_survives_json(frame, missing):
 
 
 @quiet
-@settings(max_examples=40)
 @given(frame=frames())
 def test_codes_depend_on_names_not_on_order(frame):
     encoder = TableEncoder.fit(frame)
@@ -202,7 +199,6 @@ def test_codes_depend_on_names_not_on_order(frame):
 
 
 @quiet
-@settings(max_examples=40)
 @given(frame=frames(), seed=st.integers(0, 99))
 def test_the_order_of_rows_does_not_matter(frame, seed):
     order = np.random.default_rng(seed).permutation(len(frame))
@@ -254,7 +250,6 @@ def test_equal_cells_of_other_types_are_not_confused():
 
 
 @quiet
-@settings(max_examples=40)
 @given(frame=frames())
 def test_missing_as_a_category(frame):
     encoder = TableEncoder.fit(frame, missing="category")

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder, categories
@@ -14,14 +14,11 @@ from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_le
 from discrete_itd.encoders.cells import read_cells
 from discrete_itd.storage.stored import flatten, unflatten
 
-FEWER = settings(max_examples=50)
-
 
 def encoder_of(words, spec=None, **options):
     return TableEncoder.fit(pd.DataFrame({"w": words}), {"w": spec}, **options)
 
 
-@FEWER
 @given(
     st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60),
     st.integers(1, 8),
@@ -122,7 +119,6 @@ def test_order_of_categories():
     assert np.allclose(np.diff(uneven.levels, 2), 0.0)
 
 
-@FEWER
 @given(
     st.lists(st.floats(-1e308, 1e308) | st.integers(-9, 9), min_size=1, max_size=9, unique=True),
     st.data(),

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.stats import skew, yeojohnson
 
@@ -20,8 +20,6 @@ from discrete_itd.encoders.numeric import (
     numbers_seen,
 )
 from discrete_itd.storage.stored import flatten, unflatten
-
-FEWER = settings(max_examples=50)
 
 ORDINARY = st.floats(-1e6, 1e6).map(lambda v: round(v, 3))
 ANY = st.floats(allow_nan=False, allow_infinity=False)
@@ -40,7 +38,6 @@ def maps(draw):
     )
 
 
-@FEWER
 @given(st.lists(ORDINARY, min_size=1, max_size=30), st.lists(ORDINARY, min_size=1, max_size=5))
 def test_continuous_there_and_back(train, values):
     codec = fit_continuous(np.array(train), False)
@@ -50,7 +47,6 @@ def test_continuous_there_and_back(train, values):
     np.testing.assert_allclose(back, values, rtol=1e-9, atol=atol)
 
 
-@FEWER
 @given(maps(), st.one_of(st.floats(-50, 50), st.floats(-1e5, 1e5)))
 @example(Continuous(False, 0.0, 1.0, 0.0, 0.0, 1.0), 999.0)
 @example(Continuous(False, 0.0, 1.0, 2.0, 0.0, 1.0), 1001.0)  # either side of where the tail begins
@@ -62,7 +58,6 @@ def test_log_volume_is_the_logarithm_of_the_slope(codec, u):
     np.testing.assert_allclose(log_volume[1], math.log((z[2] - z[0]) / (2 * h)), atol=1e-4)
 
 
-@FEWER
 @given(st.lists(ANY, min_size=1, max_size=20), st.lists(ANY, min_size=1, max_size=20))
 @example([0.0, 1e-300, 2e-300], [1e300, -LARGEST, LARGEST])
 @example([LARGEST, -LARGEST, 0.0], [1.0])
@@ -80,7 +75,6 @@ def test_every_finite_number_has_a_finite_image_and_slope(train, values):
     assert np.isfinite(codec.decode(z)).all()
 
 
-@FEWER
 @given(maps(), st.lists(ANY, min_size=2, max_size=9), st.floats(-6, 6))
 @example(Continuous(False, 1e308, 1e308, 0.0, 0.0, 1e3), [LARGEST, -LARGEST], 0.0)
 def test_every_real_number_comes_from_a_finite_one(codec, far, near):
@@ -202,7 +196,6 @@ def mass_between(codec, masses, low, high, n=20_001):
     return np.trapezoid(masses[slot.astype(int)] * np.exp(log_density), grid)
 
 
-@FEWER
 @given(st.lists(ORDINARY, min_size=1, max_size=40), st.integers(1, 8))
 def test_bins_and_tails_integrate_to_one(train, bins):
     codec = fit_bins(np.array(train), False, bins)
@@ -219,7 +212,6 @@ def test_bins_and_tails_integrate_to_one(train, bins):
     assert total == pytest.approx(1.0, abs=1e-3)
 
 
-@FEWER
 @given(st.lists(st.integers(-300, 300), min_size=1, max_size=40), st.integers(1, 8))
 def test_bins_of_whole_numbers_are_a_mass(train, bins):
     codec = fit_bins(np.array(train, float), True, bins)
@@ -231,7 +223,6 @@ def test_bins_of_whole_numbers_are_a_mass(train, bins):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@FEWER
 @given(train=st.lists(st.integers(-99, 99), min_size=1, max_size=40), seed=st.integers(0, 99))
 def test_draws_fall_into_their_slot(train, whole, seed):
     codec = fit_bins(np.array(train) * (1.0 if whole else 0.37), whole, 6)
@@ -326,7 +317,6 @@ def test_a_constant_column_has_one_bin(value, whole):
     assert codec.decode(np.array([1.0]), np.random.default_rng(0)).tolist() == [value]
 
 
-@FEWER
 @given(
     st.lists(ANY, min_size=1, max_size=30), st.lists(ANY, min_size=1, max_size=9), st.integers(1, 9)
 )

@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
@@ -275,16 +275,9 @@ def check_network(frame, missing, unseen, folder):
             assert rows[name].dtype == frame[name].dtype, name
 
 
-QUIET = {
-    "deadline": None,
-    "derandomize": True,
-    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-}
-
-
 @pytest.mark.parametrize("n", [2, pytest.param(N_SLOW, marks=pytest.mark.slow)])
 def test_every_question_of_any_table(tmp_path, n):
-    @settings(max_examples=n, **QUIET)
+    @settings(max_examples=n, derandomize=True)
     @given(
         tables(),
         st.sampled_from(sorted(DENOISERS)),
@@ -298,7 +291,7 @@ def test_every_question_of_any_table(tmp_path, n):
 
 @pytest.mark.parametrize("n", [12, pytest.param(600, marks=pytest.mark.slow)])
 def test_a_network_learns_any_table(tmp_path, n):
-    @settings(max_examples=n, **QUIET)
+    @settings(max_examples=n, derandomize=True)
     @given(
         tables(COLUMNS),
         st.sampled_from(["marginalise", "category"]),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from discrete_itd.images.conventions import (
@@ -24,7 +24,6 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-@settings(deadline=None)
 @given(st.floats(0, 1))
 def test_from_time_to_snr_and_back(name, share):
     noising = KINDS[name]

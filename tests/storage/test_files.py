@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from limits import TooLong, bounded
 from safetensors import safe_open
@@ -269,13 +269,11 @@ def test_foreign_safetensors(folder):
 
 
 @given(data=st.data())
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_cut_short(data, folder, content):
     refuse(folder, content[: data.draw(st.integers(0, len(content) - 1))])
 
 
 @given(data=st.data())
-@settings(max_examples=25)
 def test_a_flipped_bit(data, folder, content):
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     flipped = bytearray(content)
