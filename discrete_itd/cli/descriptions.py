@@ -1,6 +1,6 @@
 """Help texts of the commands."""
 
-PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+PACKED = (".gz", ".bz2", ".xz", ".zip")
 ENDINGS = f".csv, .tsv (also {', '.join(PACKED)}), .parquet"
 ABOUT = """\
 Log-probabilities with error bars for the rows of a table; imputation; new rows; anomalies. Logarithms are natural,
@@ -18,7 +18,7 @@ Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and Non
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
 A CSV is in UTF-8 with commas; a byte order mark tells UTF-16, and a header without a comma that ; or a tab divides
 tells these. --csv says what else it is; impute writes what it fills in the same way. A row may end early, which leaves
-gaps; the last one may not, as the file looks cut off then.
+gaps.
 Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00. fit also reads text in which
 all cells are numbers or dates of one notation, and the model remembers it: 5.067,14 EUR or 12.5 %, 31.01.2024 or
 1/31/2024. What could be read in two ways stays text, with a note that names the option.

@@ -48,23 +48,20 @@ def impute(args: argparse.Namespace) -> None:
     check_files(args)
     model = density_of(load_model(args.model))
     with reader_of(model, args) as reader:
-        tally = run(args, Filling(args, reader))
-    say(args.out, f"wrote {args.out}: {tally['rows']} rows, {tally['filled']} cells filled")
+        tally = run(args, reader, Filling(args, reader), copies=True)
+    if tally:
+        say(args.out, f"wrote {args.out}: {tally['rows']} rows, {tally['filled']} cells filled")
 
 
 class Filling:
-    """The job of ``impute``."""
-
-    copies = True
+    """The :data:`~discrete_itd.cli.folders.Job` of ``impute``."""
 
     def __init__(self, args: argparse.Namespace, reader: Reader) -> None:
         self.reader, self._args = reader, args
 
-    def outputs(
+    def __call__(
         self, source: Source, tally: Tally, name: str | None
     ) -> tuple[pa.Schema | None, Iterator[pd.DataFrame]]:
-        """See :class:`~discrete_itd.cli.folders.Job`."""
-        self.reader.check(source)
         schema = None if source.schema is None else self._schema(source.schema)
         return schema, self._filled(source, schema, tally, _random(self._args.seed, name))
 

@@ -11,11 +11,10 @@ import argparse
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -36,24 +35,10 @@ from discrete_itd.cli.tables import (
 from discrete_itd.storage.files import content_digest, locked
 
 KEY = "_discrete_itd"  # the name of the file that says by what the others are made
-MAKE_NO_DIFFERENCE = ("model", "table", "out")  # among options: what they name is in the key
 Tally = Counter[str]  # sums over rows by name: "rows" is their number
-
-
-class Job(Protocol):
-    """The conversion of a table by a command."""
-
-    reader: Reader
-    copies: bool  # whether its output is the table itself, with some cells changed
-
-    def outputs(
-        self, source: Source, tally: Tally, name: str | None
-    ) -> tuple[Any, Iterable[pd.DataFrame]]:
-        """The Arrow schema of the output, or None for that of the first frame; and its frames.
-
-        ``tally`` counts what has been made. ``name`` is that of a file in a folder.
-        """
-        ...
+# from a table, the sums to add to and the name of a file in a folder: the Arrow schema of the output, or None for that
+# of the first frame, and its frames
+Job = Callable[[Source, Tally, str | None], tuple[Any, Iterable[pd.DataFrame]]]
 
 
 def check_files(args: argparse.Namespace) -> None:
@@ -72,51 +57,59 @@ def in_folder(args: argparse.Namespace) -> bool:
     return os.path.isdir(args.table) or (is_one and args.out != STANDARD)
 
 
-def run(args: argparse.Namespace, job: Job) -> Tally:
-    """Do a job, and return what was counted."""
-    if in_folder(args):
-        return _folder_made(args, job)
+def run(args: argparse.Namespace, reader: Reader, job: Job, *, copies: bool = False) -> Tally:
+    """Do a job, and return what was counted: nothing, if all was complete before.
+
+    ``copies`` says that the output is the table itself, with some cells changed.
+    """
     tally = Tally()
-    with reading(args.table, job.reader.dialect) as source:
-        job.reader.bar.total = source.n_rows
-        _write(job, source, args.out, tally, None)
+
+    def write(table: str, out: str, name: str | None) -> None:
+        with reading(table, reader.dialect) as source:
+            if name is None:
+                reader.bar.total = source.n_rows
+            dialect = Dialect(for_spreadsheet=reader.dialect.for_spreadsheet)
+            if copies and source.schema is None:
+                of_csv = out == STANDARD or ending(out) == ".csv"
+                dialect = source.dialect if of_csv else replace(source.dialect, sep=None)
+            schema, frames = job(source, tally, name)
+            write_table(out, frames, dialect, schema)
+
+    if in_folder(args):
+        try:
+            _make_folder(args, write)
+        except BlockingIOError:
+            raise UserError(f"{args.out}: another run writes in this folder") from None
+    else:
+        write(args.table, args.out, None)
     return tally
 
 
-def _write(job: Job, source: Source, out: str, tally: Tally, name: str | None) -> None:
-    dialect = Dialect(for_spreadsheet=job.reader.dialect.for_spreadsheet)
-    if job.copies and source.schema is None:
-        of_csv = out == STANDARD or ending(out) == ".csv"
-        dialect = source.dialect if of_csv else replace(source.dialect, sep=None)
-    schema, frames = job.outputs(source, tally, name)
-    write_table(out, frames, dialect, schema)
-
-
-def _folder_made(args: argparse.Namespace, job: Job) -> Tally:
-    """Make the files of a folder that are not complete; the sums over all."""
+def _make_folder(args: argparse.Namespace, write: Callable[[str, str, str], None]) -> None:
+    """Make the files of a folder that are not complete."""
     sources = tables_of(args.table)
-    if os.path.isdir(args.table):
-        inner, outer = Path(args.table).resolve(), Path(args.out).resolve()
-        if inner == outer or inner in outer.parents or outer in inner.parents:
-            raise UserError(f"{args.out}: --out and the folder of tables must lie apart")
+    inner, outer = Path(args.table).resolve(), Path(args.out).resolve()
+    if inner.is_dir() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
+        raise UserError(f"{args.out}: --out and the folder of tables must lie apart")
     for name in sources:
         ending(name)
         out = os.path.join(args.out, name)
         if same_file(out, args.model) or same_file(out, args.table):
             raise UserError(f"{out}: would be written over what is read")
-    with _opened(args.out) as key_file:
+    key_file, n_known, n_empty = os.path.join(args.out, KEY), 0, 0
+    _make_place(key_file)
+    with locked(key_file):
         made_by = _key(args)
-        if _read(key_file, len(made_by) + 1) != made_by:
-            save_whole(key_file, lambda path: path.write_text(made_by))
-        total, n_known, n_empty = Tally(rows=0), 0, 0
+        if not os.path.isfile(key_file) or Path(key_file).read_bytes() != made_by:
+            save_whole(key_file, lambda path: path.write_bytes(made_by))
         for name, source in sources.items():
-            out = _place(args.out, name)
+            out = os.path.join(args.out, name)
             if _is_newer(out, source, key_file):
                 n_known += 1
                 continue
+            _make_place(out)
             try:
-                with reading(source, job.reader.dialect) as opened:
-                    _write(job, opened, out, total, name)
+                write(source, out, name)
             except EmptyTableError as error:  # it has not even a header
                 note(f"{error}: left out")
                 Path(out).unlink(missing_ok=True)
@@ -125,51 +118,23 @@ def _folder_made(args: argparse.Namespace, job: Job) -> Tally:
         raise EmptyTableError(f"{args.table}: the tables are empty")
     known = f", {n_known} of them complete before" if n_known else ""
     say(args.out, f"{args.out}: {len(sources)} files{known}")
-    return total
 
 
-def _key(args: argparse.Namespace) -> str:
+def _key(args: argparse.Namespace) -> bytes:
     """What the files of a folder depend on besides their tables: the model, the options and this release."""
+    found = {n: v for n, v in vars(args).items() if n not in ("model", "table", "out")}
     at = args.table if os.path.isdir(args.table) else os.path.dirname(args.table)
-    options = {n: v for n, v in vars(args).items() if n not in MAKE_NO_DIFFERENCE}
-    found = {
-        "version": __version__,
-        "model": content_digest(args.model),
-        "in": os.path.realpath(at),
-    }
-    return json.dumps({**found, "options": options}, sort_keys=True) + "\n"
+    found |= {"version": __version__, "model": content_digest(args.model)}
+    found["in"] = os.path.realpath(at)
+    return json.dumps(found, sort_keys=True).encode()
 
 
-@contextmanager
-def _opened(folder: str) -> Iterator[str]:
-    """The path of the file with the key, in a folder in which nobody else writes within the block."""
-    path = _place(folder, KEY)
+def _make_place(path: str) -> None:
+    """Make the folder of a file that is to be written."""
     try:
-        with locked(path):
-            yield path
-    except BlockingIOError:
-        raise UserError(f"{folder}: another run writes in this folder") from None
-
-
-def _place(folder: str, name: str) -> str:
-    """The path of a file that is to be made, in a folder that is there; UserError if a link leads out of it."""
-    path = os.path.join(folder, name)
-    inner, outer = os.path.realpath(path), os.path.realpath(folder)
-    if os.path.commonpath([inner, outer]) != outer:
-        raise UserError(f"{path}: a link leads out of the folder {folder}")
-    try:
-        os.makedirs(os.path.dirname(inner), exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    return path
-
-
-def _read(path: str, n: int) -> str:
-    """At most so many characters of a regular file; none if there is no such file."""
-    if not os.path.isfile(path):
-        return ""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read(n)
 
 
 def _is_newer(path: str, source: str, key_file: str) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import warnings
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +19,9 @@ from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
-from discrete_itd.encoders.notation import TRUTHS, quoted
+from discrete_itd.encoders.notation import quoted
 from discrete_itd.encoders.rows import ignored
-from discrete_itd.encoders.table import warn_of_unseen
+from discrete_itd.encoders.table import replaced
 from discrete_itd.encoders.unreadable import collected
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
@@ -68,11 +66,10 @@ def about(path: str) -> Iterator[None]:
 
 @contextmanager
 def reader_of(model: Estimator, args: argparse.Namespace) -> Iterator[Reader]:
-    """A reader with a bar; after the block, warnings of columns of which no value was seen in training."""
-    with stream_progress(args.command) as bar:
-        reader = Reader(model, args, bar)
-        yield reader
-    reader.tell()
+    """A reader with a bar; after the block, a warning of unreadable cells."""
+    with stream_progress(args.command) as bar, collected() as words:
+        yield Reader(model, args, bar)
+    density_of(model).encoder_.tell_words(words)
 
 
 class Reader:
@@ -80,24 +77,11 @@ class Reader:
 
     def __init__(self, model: Estimator, args: argparse.Namespace, bar: tqdm) -> None:
         self.model, self.dialect, self.bar = density_of(model), Dialect.asked(args), bar
-        self._schema = self.model.encoder_.schema
-        self._read = self.model.encoder_.read_columns
-        self.names = [str(column.name) for column in self._read]
-        self._n_levels = np.array(
-            [c.codec.n_levels if c.open and c.categories else -np.inf for c in self._schema]
-        )
-        self._any_known = np.isinf(self._n_levels)
-        self._n_present, self._dtypes = np.zeros(len(self._schema), np.int64), None
-        self._words: dict[Any, Counter[str]] = {}  # of unreadable cells
-
-    def check_all(self, path: str) -> None:
-        """Raise a UserError if a table, or one in a folder, cannot be opened or lacks a column of the model."""
-        for table in tables_of(path).values():
-            with reading(table, self.dialect) as source:
-                self.check(source)
+        self._columns = self.model.encoder_.read_columns
+        self.names = [str(column.name) for column in self._columns]
 
     def read_all(
-        self, path: str, *, all_used: bool = False, keep: Sequence[str] = ()
+        self, path: str, *, keep: Sequence[str] = ()
     ) -> Iterator[tuple[str, pd.DataFrame, Rows]]:
         """A table, or all in a folder, in chunks: its path, the chunk as it is, and encoded; an error if it is empty.
 
@@ -106,9 +90,8 @@ class Reader:
         in_folder = os.path.isdir(path)
         for name, table in tables_of(path).items():
             with reading(table, self.dialect) as source:
-                self.check(source)
                 kept = kept_names(table, source.names, keep)
-                for chunk, rows in self.read(source, keep=kept, all_used=all_used):
+                for chunk, rows in self.read(source, keep=kept):
                     if not len(chunk):
                         raise EmptyTableError(f"{table}: the table is empty")
                     if in_folder:
@@ -137,45 +120,25 @@ class Reader:
         Besides the columns of the model, those of ``keep`` are read, or all; else a warning says which are ignored. A
         UserError names the file, and if a cell is wrong its row, column and value.
         """
+        self.check(source)
+        known = {*keep, *map(str, self.model.encoder_.all_names)}
+        extra = [] if all_used else [name for name in source.names if name not in known]
         names = None if all_used else [*self.names, *keep]
-        for i, chunk in enumerate(source.chunks(names, n_rows)):
+        for chunk in source.chunks(names, n_rows):
             with about(source.path):
                 rows = self._encoded(chunk, source.kind != ".parquet")
-            self._check_notations(source.path, rows)
-            if i == 0 and not all_used:
-                known = {*keep, *(str(name) for name in self.model.encoder_.all_names)}
-                if extra := [name for name in source.names if name not in known]:
-                    warn(f"{source.path}: {ignored(extra, source.names)}")
-            for _, name, text, _ in rows.unreadable_cells():
-                self._words.setdefault(name, Counter())[text] += 1
-            x = rows.cells[:, : len(self._schema)]
-            self._dtypes = rows.given.dtypes.tolist() if self._dtypes is None else self._dtypes
-            self._n_present += (~np.isnan(x)).sum(0)
-            self._any_known |= (x < self._n_levels).any(0)
+                _check_notations(rows)
+            if extra:
+                warn(f"{source.path}: {ignored(extra, source.names)}")
+                extra = []
             yield chunk, rows
             self.bar.update(len(rows))
 
-    def _check_notations(self, path: str, rows: Rows) -> None:
-        """Raise a UserError if no cell of a column can be read, and the first is a number in another notation."""
-        if rows.unreadable is None:
-            return
-        for j, column in enumerate(self._schema):
-            bad = np.flatnonzero(pd.notna(rows.unreadable[:, j]))
-            if len(bad) >= SUSPICIOUS_ROWS and np.isnan(rows.cells[:, j]).all():
-                text = rows.unreadable[bad[0], j]
-                if column.hint(text):
-                    raise UserError(f"{path}: row {rows.index[bad[0]]}: {column.refusal(text)}")
-
-    def tell(self) -> None:
-        """Warn of unreadable cells, and of columns of which no value was seen in training, in no row that was read."""
-        self.model.encoder_.tell_words(self._words)
-        for j in np.flatnonzero(~self._any_known & (self._n_present >= SUSPICIOUS_ROWS)):
-            warn_of_unseen(self._schema[j], self._dtypes and self._dtypes[j])
-
     def _encoded(self, chunk: pd.DataFrame, is_text: bool) -> Rows:
-        frame: Any = chunk[self.names].set_axis([c.name for c in self._read], axis=1)
+        frame: Any = chunk[self.names].set_axis([c.name for c in self._columns], axis=1)
         if is_text:
-            frame = pd.DataFrame({c.name: self._values(frame[c.name], c) for c in self._read})
+            notations = {c.name: n for c in self._columns if (n := self.notation(c)) is not None}
+            frame = replaced(frame, {name: _read(frame[name], n) for name, n in notations.items()})
         found = self._rows(frame)
         if isinstance(found, Exception):
             bad = bisect_left(
@@ -190,26 +153,10 @@ class Reader:
 
     def _rows(self, frame: pd.DataFrame) -> Rows | Exception:
         """The rows, or the error of one of them."""
-        with warnings.catch_warnings():
-            # decided by all rows together, not by a few
-            warnings.filterwarnings("ignore", "column .* no value was seen in training")
-            try:
-                with collected():
-                    return self.model.rows(frame)
-            except (ValueError, TypeError) as error:
-                return error
-
-    def _values(self, cells: pd.Series, column: Column) -> pd.Series:
-        """Text as the category that it is written as, or as the number that it is with the decimal mark of the CSV."""
-        known, notation = written_categories(column), self.notation(column)
-        if notation is not None:  # plain whole numbers stay exact
-            texts = [text for text in cells.dropna().unique() if not WHOLE.fullmatch(text)]
-            numbers = dict(zip(texts, notation.read(texts).tolist(), strict=True))
-            known |= {text: number for text, number in numbers.items() if not np.isnan(number)}
-        if not known:
-            return cells
-        values = [known.get(text, text) for text in cells.tolist()]
-        return pd.Series(values, index=cells.index, dtype=object)
+        try:
+            return self.model.rows(frame)
+        except (ValueError, TypeError) as error:
+            return error
 
     def notation(self, column: Column) -> Notation | None:
         """The notation of a column's numbers in the CSV, if it was given and the model does not know it."""
@@ -220,12 +167,24 @@ class Reader:
         return replace(own or Notation(), decimal=mark, grouping="")
 
 
-def written_categories(column: Column) -> dict[str, Any]:
-    """The categories that are no text, by how a CSV writes them."""
-    if column.is_text or not column.categories:
-        return {}
-    known: dict[str, Any] = {str(c): c for c in column.categories}
-    return TRUTHS | known if all(isinstance(c, bool) for c in column.categories) else known
+def _check_notations(rows: Rows) -> None:
+    """Raise a ValueError if no cell of a column can be read, and the first is a number in another notation."""
+    if rows.unreadable is None:
+        return
+    for j, column in enumerate(rows.encoder.schema):
+        bad = np.flatnonzero(pd.notna(rows.unreadable[:, j]))
+        if len(bad) >= SUSPICIOUS_ROWS and np.isnan(rows.cells[:, j]).all():
+            text = rows.unreadable[bad[0], j]
+            if column.hint(text):
+                raise ValueError(f"row {rows.index[bad[0]]}: {column.refusal(text)}")
+
+
+def _read(cells: pd.Series, notation: Notation) -> pd.Series:
+    """Text with the numbers among it; plain whole numbers stay exact."""
+    texts = [text for text in cells.dropna().unique() if not WHOLE.fullmatch(text)]
+    numbers = dict(zip(texts, notation.read(texts).tolist(), strict=True))
+    values = [text if np.isnan(x := numbers.get(text, np.nan)) else x for text in cells.tolist()]
+    return pd.Series(values, index=cells.index, dtype=object)
 
 
 def tables_of(path: str) -> dict[str, str]:
@@ -238,9 +197,6 @@ def tables_of(path: str) -> dict[str, str]:
     files = {}
     for at, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        for name in folders:
-            if os.path.islink(os.path.join(at, name)):
-                warn(f"{os.path.join(at, name)}: a link to a folder is not followed")
         full = [os.path.join(at, name) for name in names if not name.startswith((".", "_"))]
         files |= {os.path.relpath(file, path): file for file in full}
     tables = {name: files[name] for name in sorted(files) if _is_table(name)}
@@ -262,16 +218,11 @@ def _is_table(path: str) -> bool:
 def given_row(model: DiffusionDensity, given: dict[str, str]) -> dict[Any, Any]:
     """The values of ``--given`` by the model's columns."""
     check_given(given, model)
-    row = {}
+    row = {c.name: given[str(c.name)] for c in model.encoder_.schema if str(c.name) in given}
     for column in model.encoder_.schema:
-        text = given.get(str(column.name))
-        if text is None:
-            continue
-        value = written_categories(column).get(text, text)
-        cell = pd.Series([value], dtype=object)
-        if np.isnan(column.encode(cell)[0]).any():
-            raise UserError(f"column {column.name!r}: {quoted(text)} in --given is a missing value")
-        row[column.name] = value
+        if column.name in row and np.isnan(column.encode(pd.Series([row[column.name]]))[0]).any():
+            text = quoted(row[column.name])
+            raise UserError(f"column {column.name!r}: {text} in --given is a missing value")
     return row
 
 

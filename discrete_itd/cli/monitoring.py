@@ -76,20 +76,15 @@ def _examined(args: argparse.Namespace) -> Findings:
 
     paths = [path for path in (args.table, args.inliers) if path is not None]
     with reader_of(model, args) as reader, about(" or ".join(paths)):
-        of_inliers = Reader(model, args, reader.bar)
-        if args.inliers is not None:  # the table itself may be a pipe, and is read at once
-            of_inliers.check_all(args.inliers)
-        found = examine(
+        return examine(
             model,
             with_keys(),
-            inliers=None if args.inliers is None else Again(of_inliers, args.inliers),
+            inliers=None if args.inliers is None else Again(reader, args.inliers),
             target_nats=args.target_nats,
             target_false_alarms=args.target_false_alarms,
             n_most_anomalous=args.most_anomalous,
             keep=keep,
         )
-    of_inliers.tell()
-    return found
 
 
 class Again:

@@ -32,7 +32,6 @@ from discrete_itd.cli.tables import (
     Dialect,
     Source,
     check_out,
-    check_writable,
     same_file,
     save_whole,
     write_table,
@@ -74,7 +73,9 @@ def score(args: argparse.Namespace) -> None:
     if threshold is None and detects(model):
         note("with --given no alarms are raised: the threshold applies to whole rows")
     with reader_of(model, args) as reader:
-        tally = run(args, Scoring(args, model, threshold, reader))
+        tally = run(args, reader, Scoring(args, model, threshold, reader))
+    if not tally:  # a folder that was complete
+        return
     n_rows = tally["rows"]
     if args.max_stderr is not None and tally["above"]:
         warn(large_errors(tally["above"], n_rows, "rows", args.max_stderr))
@@ -149,9 +150,7 @@ def _of_alarms(
 
 
 class Scoring:
-    """The job of ``score``; alarms are raised at the threshold, if there is one."""
-
-    copies = False
+    """The :data:`~discrete_itd.cli.folders.Job` of ``score``; alarms are raised at the threshold, if there is one."""
 
     def __init__(
         self,
@@ -176,11 +175,9 @@ class Scoring:
             "max_stderr": args.max_stderr,
         }
 
-    def outputs(
+    def __call__(
         self, source: Source, tally: Tally, name: str | None
     ) -> tuple[None, Iterator[pd.DataFrame]]:
-        """See :class:`~discrete_itd.cli.folders.Job`."""
-        self.reader.check(source)
         taken = ["discovery", *answer_types(self._model, self._outputs, self._args.reasons or 1)]
         keep = kept_names(source.path, source.names, self._args.keep, taken)
         frames = self._scored(source, keep, tally)
@@ -243,7 +240,7 @@ def watch(args: argparse.Namespace) -> int:
     """Run the command; 1 if an alarm was raised, now or in an earlier call."""
     if args.keep and args.out is None:
         raise UserError("--keep needs --out, to which columns are copied")
-    check_writable(args.state)
+    save_whole(args.state, None)
     for path in (args.model, args.table):
         if same_file(args.state, path):
             raise UserError(f"{args.state}: --state is also read as another file")

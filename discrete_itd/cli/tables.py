@@ -46,11 +46,6 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (";", "\t", "|")  # separators that are found
 CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
 HEAD_BYTES = 1 << 16  # by which a CSV is recognised
-# a packed file of a few megabytes can be one cell of many gigabytes
-FEW_ROWS, LONGEST = 1 << 12, 1 << 27  # rows of a CSV, and characters that they may have together
-BLOCK = 1 << 18  # characters of a CSV that are read at once
-MOST_COLUMNS = 1 << 17  # of a CSV
-MOST_LINES = 100  # of a row of which it is known whether it ends early
 BUFFER = 1 << 20  # bytes of Parquet
 PARQUET = b"PAR1"
 BYTE_ORDERS = (  # the mark of UTF-32 begins with that of UTF-16
@@ -65,10 +60,9 @@ LIKE_FORMULAS = (
     " them; --for-spreadsheet puts an apostrophe before them"
 )
 BEGINNINGS = {
-    b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"PK\3\4": ".zip", b"\x28\xb5\x2f\xfd": ".zst",
+    b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"PK\3\4": ".zip",
     PARQUET: ".parquet",
 }  # fmt: skip
-CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes of no text
 DAMAGED = (ValueError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
@@ -183,108 +177,58 @@ def _csv(
     header, newline = _header(head, sep)
     dialect = replace(dialect, sep=sep, encoding=encoding, newline=newline)
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
-    if len(names) > MOST_COLUMNS:
-        raise UserError(f"{path}: line 1: more than {MOST_COLUMNS} columns")
-    bounded, missing = _Bounded(path, head, text), ["", *dialect.na]
-    how: Any = {"sep": sep, "header": None, "na_values": missing, "keep_default_na": False}
-    reader: Any = names and pd.read_csv(cast(Any, bounded), iterator=True, dtype=object, **how)
+    how: Any = {
+        "sep": sep,
+        "header": None,
+        "na_values": ["", *dialect.na],
+        "keep_default_na": False,
+    }
+    whole = cast(Any, _Rejoined(head, text))
+    reader: Any = names and pd.read_csv(whole, iterator=True, dtype=object, **how)
 
     def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
         places = [i for i, name in enumerate(names) if wanted is None or name in wanted]
-        first, parts = 1, [reader.get_chunk(1)[:0]]  # the header
-        while parts:
-            n_left = n_rows
-            with suppress(StopIteration):
-                while n_left:
-                    bounded.begin(first + n_rows - n_left)
-                    parts.append(reader.get_chunk(min(n_left, FEW_ROWS)))
-                    n_left -= len(parts[-1])
-            if n_left and len(parts[-1]):
-                bounded.check_last(parts[-1].iloc[-1].tolist(), sep)
-            if n_left < n_rows or first == 1:
-                frame = pd.concat([part[places] for part in parts], ignore_index=True)
-                index = pd.RangeIndex(first, first + len(frame))
-                yield frame.set_axis([names[i] for i in places], axis=1).set_axis(index)
-            first, parts = first + n_rows, [] if n_left else [parts[0][:0]]
+        columns = [names[i] for i in places]
+        first, part = 1, reader.get_chunk(1)[:0]  # the header
+        with suppress(StopIteration):
+            while True:
+                part = reader.get_chunk(n_rows)
+                index = pd.RangeIndex(first, first + len(part))
+                yield part[places].set_axis(columns, axis=1).set_axis(index)
+                first += len(part)
+        if first == 1:  # no rows
+            yield part[places].set_axis(columns, axis=1).set_axis(pd.RangeIndex(1, 1))
 
     return Source(path, kind, names, take, dialect)
 
 
-class _Bounded:
-    """The text of a CSV, its head and the rest, as pandas reads it; a UserError names rows that are too long."""
+class _Rejoined(io.TextIOBase):
+    """A text whose head has been read."""
 
-    def __init__(self, path: str, head: str, text: TextIO) -> None:
-        self._path, self._head, self._text = path, head, text
-        self._n_read, self._first = 0, 0
-        self._end, self._n_lines = "", 0  # the latest text, and lines until its end
+    def __init__(self, head: str, text: TextIO) -> None:
+        self._head, self._text = head, text
 
-    def begin(self, first: int) -> None:
-        """Read on from a row."""
-        self._n_read, self._first = 0, first
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(lambda: self.read(BLOCK), "")
-
-    def read(self, n: int = BLOCK) -> str:
-        """Some text; empty at the end."""
-        n = min(n, BLOCK)
-        text, self._head = self._head[:n] or self._text.read(n), self._head[n:]
-        self._n_read += len(text)
-        self._end = self._end[-BLOCK:] + text
-        self._n_lines += max(text.count("\n"), text.count("\r"))
-        if self._n_read > LONGEST:
-            few = f"row {self._first}" if FEW_ROWS == 1 else f"rows from {self._first} on"
-            raise UserError(
-                f"{self._path}: {few}: more than {LONGEST:,} characters in {FEW_ROWS}; is a quotation mark missing?"
-            )
-        return text
-
-    def check_last(self, cells: list[Any], sep: str) -> None:
-        """Raise a UserError if the last row, with these cells, ends early: the file may have been cut off there."""
-        if not pd.isna(cells[-1]):
-            return
-        lines = list(io.StringIO(self._end, newline=""))
-        n_lines = self._n_lines + (not self._end.endswith(("\n", "\r")))
-        last = max((i for i, line in enumerate(lines) if line.strip("\r\n")), default=-1)
-        # a quoted cell may go over lines: the row begins where the rest of the text is one row of these cells
-        for i in range(last, max(-1, last - MOST_LINES), -1):
-            with suppress(csv.Error):
-                found = [row for row in csv.reader(lines[i:], delimiter=sep) if row]
-                pairs = zip(cells, found[0] if len(found) == 1 else [], strict=False)
-                if len(found) != 1 or any(a != b for a, b in pairs if not pd.isna(a)):
-                    continue
-                if len(found[0]) < len(cells):
-                    raise UserError(
-                        f"{self._path}: line {n_lines - len(lines) + i + 1}: the last row ends after {len(found[0])} of"
-                        f" {len(cells)} cells; is the file cut off?"
-                    )
-                return
+    def read(self, size: int = -1, /) -> str:
+        head, self._head = self._head, ""
+        return head or self._text.read(size)
 
 
 def _encoding(path: str, head: bytes) -> str:
     for mark, encoding in BYTE_ORDERS:
         if head.startswith(mark):
             return encoding
-    for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if len(head) > 3 and not any(head[first:64:2]):
-            raise UserError(f"{path}: looks like UTF-16 and not UTF-8: give --csv encoding={name}")
     for mark, name in BEGINNINGS.items():
         if head.startswith(mark):
             raise UserError(
                 f"{path}: is a {name} file: unpack it, or give a name that ends in {name}"
             )
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
-    except UnicodeDecodeError:
-        if CONTROL.search(head):
-            raise UserError(f"{path}: is no text, as a CSV is") from None
     return "utf-8"
 
 
 def _two_rows(text: TextIO) -> str:
     """The beginning of a CSV, at least two rows of it by their quotation marks."""
     head, n_rows = "", 0
-    while n_rows < 2 and len(head) < HEAD_BYTES and (line := text.readline(LONGEST)):
+    while n_rows < 2 and len(head) < HEAD_BYTES and (line := text.readline()):
         head += line
         n_rows += head.count('"') % 2 == 0 and bool(line.strip("\r\n"))
     return head
@@ -350,21 +294,9 @@ def _packed(path: str, file: BinaryIO, mode: Literal["r", "w"], stack: ExitStack
             if len(names) != 1:
                 raise ValueError(f"{len(names)} files in the .zip, not one")
             packed = archive.open(names[0], mode, force_zip64=mode == "w")
-        case ".zst":
-            arrow = _arrow(path)
-            streams = {"r": arrow.CompressedInputStream, "w": arrow.CompressedOutputStream}
-            packed = streams[mode](file, "zstd")
         case _:
             return file
     return stack.enter_context(packed)
-
-
-def _arrow(path: str) -> Any:
-    if find_spec("pyarrow") is None:
-        raise UserError(f"{path}: .zst needs pyarrow: pip install 'discrete-itd[parquet]'")
-    import pyarrow
-
-    return pyarrow
 
 
 def _standard_input() -> io.BufferedReader:
@@ -497,18 +429,13 @@ def save_whole(path: str, write: Callable[[Path], object] | None) -> None:
         raise UserError(f"{path}: cannot be written ({reason})") from None
 
 
-def check_writable(path: str) -> None:
-    """Raise the UserError of :func:`save_whole` before the work; nothing is written."""
-    save_whole(path, None)
-
-
 def check_out(out: str | None, *, is_table: bool = True, **sources: str | None) -> None:
     """Raise a UserError before the work, if a file cannot be written or is one of the files to read."""
     if out in (None, STANDARD):
         return
     if is_table:
         ending(out)
-    check_writable(out)
+    save_whole(out, None)
     for what, path in sources.items():
         if path is not None and same_file(out, path):
             raise UserError(f"{out}: --out is the {what.replace('_', ' ')} itself")

@@ -484,8 +484,9 @@ class TableEncoder:
 
     def tell_words(self, words: Words) -> None:
         """Warn of unreadable cells by column, with a hint at what the first of a column may be."""
-        known = (c for c in self.read_columns if c.name in words)
-        tell_unreadable(words, {c.name: c.hint(next(iter(words[c.name]))) for c in known})
+        known = [c for c in self.read_columns if c.name in words]
+        hints = {c.name: c.hint(next(iter(words[c.name]))) for c in known}
+        tell_unreadable({name: words[name] for name in hints}, hints)
 
     def _indicators(self) -> Iterator[tuple[int, int]]:
         """Column and internal column of each indicator."""

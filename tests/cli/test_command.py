@@ -481,7 +481,7 @@ def test_sample_given(capsys):
     assert err == ""
     rows = [line.split(",") for line in out.splitlines()]
     assert rows[0] == ["day", "price", "age", "city", "member"]
-    assert {tuple(row[:3] + row[4:]) for row in rows[1:]} == {("2024-02-29", "2.5", "40", "True")}
+    assert {tuple(row[:3] + row[4:]) for row in rows[1:]} == {("2024-02-29", "2.5", "40", "true")}
     run("sample x.safetensors -n 2 --given city=Oslo", code=2)
     out, err = capsys.readouterr()
     known = "; known are, among others, 'NA', 'Rome'"
