@@ -53,6 +53,11 @@ def p_value_band(level: np.ndarray, n: int, n_calibration: int) -> tuple[np.ndar
     return low, high
 
 
+def percent(share: float) -> str:
+    """A share in per cent with three digits, distinct from 0 if it is."""
+    return "<0.01 %" if 0 < share < 5e-5 else f"{100 * share:.3g} %"
+
+
 def half_error(curve: pd.DataFrame, name: str) -> np.ndarray:
     """Half the SNR times the squared error in column ``name`` of an ``mse_curve``: nats per unit of log SNR."""
     return 0.5 * np.exp(curve["logsnr"].to_numpy()) * curve[name].to_numpy()

@@ -191,8 +191,7 @@ class _Asked:
 
     @property
     def alarm(self) -> np.ndarray:
-        how: Any = {"scores": self.score, "threshold": self.threshold}
-        return self.detector.predict(self.rows, **how) == -1
+        return self.detector.predict(self.rows, threshold=self.threshold) == -1
 
     @property
     def reasons(self) -> dict[str, Any]:

@@ -393,14 +393,12 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         rows = self._rows(X)
         return self.score_samples(rows) - self._offsets(rows, self.threshold_)
 
-    def predict(
-        self, X: Any, *, scores: np.ndarray | None = None, threshold: Threshold | None = None
-    ) -> np.ndarray:
+    def predict(self, X: Any, *, threshold: Threshold | None = None) -> np.ndarray:
         """-1 for rows that raise an alarm, 1 for the others: int, shape (N,).
 
         A row with an unreadable cell, like "#REF!" in a column of numbers, raises the alarm "unreadable", whatever its
         score, which is that of its other cells: no false-alarm rate counts these alarms, and :meth:`reasons` name them.
-        ``scores`` are those of :meth:`score_samples` for X, to save time; ``threshold`` is by default ``threshold_``.
+        ``threshold`` is by default ``threshold_``.
 
         Warns
         -----
@@ -409,7 +407,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             in some column, like dates of the next week: the stated rate does not hold then.
         """
         rows = self._rows(X)
-        found = self.score_samples(rows) if scores is None else scores
+        found = self.score_samples(rows)
         used = self.threshold_ if threshold is None else self._checked(threshold)
         outside.tell(rows)
         return np.where((found < self._offsets(rows, used)) | rows.is_unreadable, -1, 1)

@@ -260,7 +260,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
         cell = f"the missing cell in {reason['column']}"
     excess, is_alone = reason["excess_nats"], len(columns) == 1
     source = "" if is_alone else " from the other cells"
-    parts = [f"{cell} is {times_as_rare(excess)} as expected{source} (+{_nats(excess)} nats)"]
+    parts = [f"{cell} is {times(excess)} as rare as expected{source} (+{_nats(excess)} nats)"]
     if not math.isnan(reason["probability"]):
         likely = f"probability {reason['probability']:.2f}"
         what = written(predicted, column)
@@ -281,20 +281,17 @@ def _nats(nats: float) -> str:
     return f"{nats:.1f}" if nats < 1e6 else f"{nats:.1e}"
 
 
-def times_as_rare(nats: float) -> str:
-    """Nats as a ratio of probabilities in words, two digits of it.
+def times(nats: float) -> str:
+    """Nats as a ratio of probabilities, with two digits.
 
     Examples
     --------
-    >>> times_as_rare(0.1), times_as_rare(3.2), times_as_rare(10.0), times_as_rare(40.0)
-    ('1.1 times as rare', '25 times as rare', '22 000 times as rare', '10^17 times as rare')
-    >>> times_as_rare(1e9)
-    'over 10^300 times as rare'
+    >>> times(-0.7), times(0.1), times(3.2), times(10.0), times(40.0), times(1e9)
+    ('0.5 times', '1.1 times', '25 times', '22 000 times', '10^17 times', 'over 10^300 times')
     """
     digits = math.floor(nats / math.log(10))
     if digits >= MOST_POWER:
-        return f"over 10^{MOST_POWER} times as rare"
+        return f"over 10^{MOST_POWER} times"
     if digits >= MOST_DIGITS:
-        return f"10^{round(nats / math.log(10))} times as rare"
-    ratio = round(math.exp(nats), 1 - digits)
-    return f"{number(ratio)} times as rare"
+        return f"10^{round(nats / math.log(10))} times"
+    return f"{number(round(math.exp(nats), 1 - digits))} times"

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from discrete_itd.statistics import percent
 from discrete_itd.storage.values import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
@@ -403,8 +404,3 @@ def at_cost(
     h = stats.binomtest(int(n_caught[k]), m).proportion_ci(CONFIDENCE)
     interval = float(cost(found.low, h.high)), float(cost(found.high, h.low))
     return replace(found, cost=(float(cost(alpha[k], n_caught[k] / m)), *interval))
-
-
-def percent(share: float) -> str:
-    """A share in percent, with three digits."""
-    return f"{100 * share:.3g} %"

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from sklearn.frozen import FrozenEstimator
 
-from discrete_itd import __version__
+from discrete_itd.detection import outside
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.reasons import NO_CELL, reasons
@@ -26,9 +26,7 @@ from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import (
     AVERAGED_ROWS,
-    FEWEST_PAIRED,
     MASSES,
-    MOST_PAIR_WORK,
     RowScores,
     column_entropies,
     fitted,
@@ -44,21 +42,25 @@ from discrete_itd.statistics import (
     p_value_band,
     share_interval,
 )
-from discrete_itd.validation import check_integer, check_real, check_share
+from discrete_itd.storage.card import facts
+from discrete_itd.validation import check_integer, check_real, check_share, warn
 
 Made = TypeVar("Made")
-LEVELS = (0.01, 0.05, 0.1)  # levels in the table of p-values
-MOST_CELLS_SHOWN = 24  # cells of a row, in the order of the columns
-MOST_CALIBRATION = 1 << 17  # inliers that set a threshold
-MOST_ALARMS = 10_000  # rows that are kept, for the download
-# rows with an alarm that are explained: milliseconds to tenths of a second each
-MOST_REASONS = 1000
-# seconds of each optional section of a page, on as many rows as they allow, and rows of the first attempt
-SECTION_SECONDS, FEW_ROWS = 2.0, 16
-# levels of the curve of errors, and numbers computed for a few rows of it that are cheap: a second or so
-CURVE_LEVELS, CHEAP_CURVE = 25, 1 << 28
+LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
+MOST_CELLS_SHOWN = (
+    24  # cells of an anomalous row, in the order of the columns, besides those with a reason
+)
+MOST_CALIBRATION = (
+    1 << 17
+)  # inliers that set a threshold: a rate of 1 in 1000 is known to a sixth then
+MOST_ALARMS = 10_000  # rows that are kept for the download: a few MB
+MOST_REASONS = 1000  # of these rows get reasons, which take milliseconds to tenths of a second each
+N_REASONS = 3  # cells of a row that are named, at most
 USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
-N_REASONS = 3  # per row, at most
+# An optional section of the page takes about so many seconds, on as many rows as that allows; the first FEW_ROWS tell.
+# One in which a row takes more numbers than MOST_WORK, some tenths of a second, is left out without a try.
+SECTION_SECONDS, FEW_ROWS, MOST_WORK = 2.0, 16, 1 << 25
+CURVE_LEVELS = 25  # levels of noise at which the curve of errors is drawn
 
 
 class Sections:
@@ -70,8 +72,13 @@ class Sections:
     def __init__(self) -> None:
         self.left_out: list[str] = []
 
-    def of_rows(self, name: str, make: Callable[[Rows], Made], rows: Rows) -> Made | None:
-        """What ``make`` finds in a few rows or, if that is quick, in as many as there is time for."""
+    def of_rows(
+        self, name: str, make: Callable[[Rows], Made], rows: Rows, work: float = 0.0
+    ) -> Made | None:
+        """What ``make`` finds in a few rows, of so much ``work`` each, or if quick, in as many as there is time for."""
+        if work > MOST_WORK:
+            self.left_out.append(f"{name}, which this model makes costly")
+            return None
         deadline, step = Deadline(SECTION_SECONDS), spread_step(len(rows), FEW_ROWS)
         try:
             found = make(rows.take(slice(None, None, step)))
@@ -159,8 +166,8 @@ class Findings:
     information : DataFrame or None
         From :func:`~discrete_itd.plots.information_matrix` of the inliers; None where it would take long, or there is
         one row or column.
-    facts : list of (str, str)
-        Names and values that describe model, data and cost.
+    facts : dict of str
+        What the model is, was fitted to and costs, as on its card.
     left_out : tuple of str
         Sections that failed or are too costly, with the reason; ``columns`` may be one of them, and is then None.
     """
@@ -182,7 +189,7 @@ class Findings:
     alarm_rows: pd.DataFrame
     columns: pd.DataFrame | None
     information: pd.DataFrame | None
-    facts: list[tuple[str, str]]
+    facts: dict[str, str]
     left_out: tuple[str, ...] = ()
 
     @property
@@ -258,6 +265,7 @@ class Findings:
         return True if answers and None not in answers else None
 
 
+@outside.untold()  # table by table, once
 def examine(
     model: DiffusionDensity | DiffusionOutlierDetector,
     X: Any,
@@ -333,19 +341,25 @@ def examine(
     if not known.n_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
     targets = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
-    sections = Sections()
-    columns = sections.of_rows("columns", partial(column_entropies, density), known.spread)
+    sections, rows, fitted_model = Sections(), known.spread, density.model_
+    columns = sections.of_rows("columns", partial(column_entropies, density), rows)
     if columns is not None:
         columns = columns.sort_values("nats", ascending=False, kind="stable")
-    lines = facts(density, asked.seconds / len(asked.numbers["score"]))
-    stderr, worst = known.numbers["stderr"], (asked.worst, asked.worst_scores, n_most_anomalous)
+    curve = information = None
+    if len(rows) > 1:
+        make = partial(density.mse_curve, n_points=CURVE_LEVELS)
+        work = CURVE_LEVELS * fitted_model.curved.noisy_work
+        curve = sections.of_rows("the curve of errors", make, rows, work)
+    if len(rows) > 1 and density.encoder_.n_columns > 1:
+        make = partial(information_matrix, density)
+        information = sections.of_rows("pairs of columns", make, rows, matrix_work(density))
     return Findings(
         surprisal=0.0 - asked.numbers["score"],
         has_inliers=not is_own,
         n_cells=asked.n_cells,
         n_inlier_cells=known.n_cells,
         nats=nats,
-        stderr=stderr,
+        stderr=known.numbers["stderr"],
         is_mass=all(column.kind in MASSES for column in density.encoder_.schema),
         alarms=alarms,
         verdicts=tuple(
@@ -353,37 +367,19 @@ def examine(
             for what, interval, target in targets
             if interval is not None and target is not None
         ),
-        gain=density.model_.held_out.gain,
+        gain=fitted_model.held_out.gain,
         history=density.history_,
-        stopped=density.model_.stopped,
-        curve=_curve(density, known.spread, sections),
-        most_anomalous=most_anomalous_rows(density, *worst, detector=detector, keep=keep),
+        stopped=fitted_model.stopped,
+        curve=curve,
+        most_anomalous=most_anomalous_rows(
+            density, asked.worst, asked.worst_scores, n_most_anomalous, detector=detector, keep=keep
+        ),
         alarm_rows=alarm_rows(detector, asked.alarms, asked.alarm_scores, keep),
         columns=columns,
-        information=_information(density, known.spread, sections),
-        facts=lines,
+        information=information,
+        facts=facts(fitted_model, density.n_evaluations),
         left_out=tuple(sections.left_out),
     )
-
-
-def _information(density: DiffusionDensity, rows: Rows, sections: Sections) -> pd.DataFrame | None:
-    if len(rows) < 2 or density.encoder_.n_columns < 2:
-        return None
-    if FEWEST_PAIRED * matrix_work(density) > MOST_PAIR_WORK:
-        sections.left_out.append("pairs of columns, whose information is costly by this model")
-        return None
-    return sections.of_rows("pairs of columns", partial(information_matrix, density), rows)
-
-
-def _curve(density: DiffusionDensity, rows: Rows, sections: Sections) -> pd.DataFrame | None:
-    """The curve of errors, if noisy rows are cheap."""
-    if len(rows) < 2:
-        return None
-    if CURVE_LEVELS * FEW_ROWS * density.model_.curved.noisy_work > CHEAP_CURVE:
-        sections.left_out.append("the curve of errors, for noisy rows are costly by this model")
-        return None
-    curve = partial(density.mse_curve, n_points=CURVE_LEVELS)
-    return sections.of_rows("the curve of errors", curve, rows)
 
 
 def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Iterable[Rows]:
@@ -469,8 +465,8 @@ class Measured:
     ``numbers`` are arrays (N,) in nats: score, by which rows are ranked, and if ``is_known`` log_prob, stderr and, with
     a detector that has calibration rows, p_value. ``spread`` are at most ``AVERAGED_ROWS`` rows, evenly spread;
     ``worst`` the ``n_most`` with the lowest scores and, unless that is 0, ``alarms`` the first with an alarm, in the
-    order of the table, with their scores. ``n_cells`` counts the cells that are not missing, ``seconds`` is the time
-    for scoring.
+    order of the table, with their scores. ``n_cells`` counts the cells that are not missing. A UserWarning if many of
+    the rows are outside of the training of a detector.
     """
 
     def __init__(
@@ -482,25 +478,21 @@ class Measured:
         n_most: int = 0,
         is_known: bool = True,
     ) -> None:
-        self.n_cells, self.seconds = 0, 0.0
+        self.n_cells, schema = 0, density.encoder_.schema
+        n_outside = np.zeros(len(schema), dtype=np.int64)
         found: list[dict[str, np.ndarray]] = []
         spread, alarms, worst = Spread(AVERAGED_ROWS), [], []
         self.worst_scores = self.alarm_scores = np.zeros(0)
         for rows in parts:
-            clock, estimate = Deadline(), None
-            if detector is not None:
-                score = detector.score_samples(rows)
-            else:
-                estimate = density.log_prob(rows)
-                score = estimate.log_prob
-            self.seconds += clock.age
-            found.append({"score": score})
+            numbers: dict[str, np.ndarray] = {}
             if is_known:
-                estimate = estimate or density.log_prob(rows)
-                found[-1] |= {"log_prob": estimate.log_prob, "stderr": estimate.stderr}
-                if detector is not None and len(detector.calibration_scores_):
-                    found[-1]["p_value"] = detector.p_values(rows, scores=score)
-            self.n_cells += int((~rows.x.isnan()).sum())
+                numbers |= density.log_prob(rows)._asdict()
+            if detector is not None and len(detector.calibration_scores_) and is_known:
+                numbers["p_value"] = detector.p_values(rows)
+            score = numbers["log_prob"] if detector is None else detector.score_samples(rows)
+            found.append(numbers | {"score": score})
+            self.n_cells += int((~np.isnan(rows.cells)).sum())
+            n_outside += rows.is_outside.sum(0)
             spread.add(rows)
             # stable: of equal scores the earlier rows are kept
             lowest = np.sort(np.argsort(score, kind="stable")[:n_most])
@@ -515,6 +507,10 @@ class Measured:
                 alarms += [rows.take(raised)] if len(raised) else []
         if not found:
             raise ValueError("a report needs at least one row, got none")
+        n_rows = sum(len(f["score"]) for f in found)
+        told = detector is not None and outside.sentence(n_outside, n_rows, schema)
+        if told:
+            warn(told)
         self.numbers = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
         self.spread, self.worst = spread.rows, worst[0]
         self.alarms = Rows.concat(alarms) if alarms else None
@@ -638,28 +634,3 @@ def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
             raise ValueError(f"column {name!r}: named in keep=, but the table has no such column")
         columns[name] = own[0][name].set_axis(rows.index)
     return pd.DataFrame(columns, index=rows.index)
-
-
-# -- columns and facts --------------------------------------------------------------------------------
-
-
-def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, str]]:
-    """Names and values that describe the model, its training data and its cost."""
-    schema, history = density.encoder_.schema, density.history_
-    kinds = pd.Series([c.kind for c in schema]).value_counts()
-    cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
-    steps, seconds = history["step"].iloc[-1], history["seconds"].iloc[-1]
-    how = f"{steps:,.0f} steps in {seconds:.0f} s" if steps else "in closed form, without steps"
-    score = f"up to {density.n_evaluations} network evaluations per row"
-    if density.denoiser_.closed_form:
-        score = "a closed form, one call per row"
-    return [
-        ("training rows", f"{schema[0].n_rows:,}, part of them held out for validation"),
-        ("columns", f"{len(schema)}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"),
-        ("missing cells", f"{missing / max(1, cells):.1%} of the training table"),
-        ("model", f"{density.denoiser_.n_parameters:,} parameters"),
-        ("training", how),
-        ("a score", score),
-        ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.model_.device}"),
-        ("version", f"discrete_itd {__version__}"),
-    ]

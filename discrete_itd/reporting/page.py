@@ -23,13 +23,14 @@ import numpy as np
 
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import NO_CELL
+from discrete_itd.detection.reasons import NO_CELL, times
 from discrete_itd.encoders.notation import FORMULA
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting import sentences
 from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
-from discrete_itd.reporting.sentences import count, nats, p_value, percent
+from discrete_itd.reporting.sentences import count, nats, p_value
+from discrete_itd.statistics import percent
 from discrete_itd.storage.files import write_whole
 from discrete_itd.threads import one_thread
 
@@ -210,7 +211,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {f.__name__: f for f in (breakable, nats, p_value, percent, shorten)}
+    filters = {f.__name__: f for f in (breakable, nats, p_value, percent, shorten, times)}
     environment.filters |= {**filters, "counted": count, "median": np.median}
     environment.globals |= {"words": sentences, "infinity": math.inf}
     environment.finalize = lambda value: readable(value) if type(value) is str else value

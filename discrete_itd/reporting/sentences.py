@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.reporting.findings import Findings, Verdict
+from discrete_itd.statistics import percent
 
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
 ENDINGS = {
@@ -32,13 +33,6 @@ def count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-def percent(share: float) -> str:
-    """A share with as many digits as are needed to distinguish a small one from zero."""
-    if 0 < share < 5e-5:
-        return "<0.01 %"
-    return f"{100 * share:.2g} %" if share < 0.01 else f"{100 * share:.3g} %"
-
-
 def p_value(p: float) -> str:
     """A p-value; empty if it is NaN."""
     return "" if math.isnan(p) else f"{p:.2g}"
@@ -47,24 +41,6 @@ def p_value(p: float) -> str:
 def seconds(duration: float) -> str:
     """A duration in seconds or minutes."""
     return f"{duration:.0f} s" if duration < 120 else f"{duration / 60:.0f} min"
-
-
-def times(nats: float) -> str:
-    r"""A difference of nats as a ratio of probabilities.
-
-    Examples
-    --------
-    >>> times(0.0), times(4.39), times(12.0), times(100.0), times(-0.7)
-    ('1.0 times', '81 times', '160\xa0000 times', '10^43 times', '0.5 times')
-    """
-    if abs(nats) > 14:
-        return f"10^{round(nats / math.log(10))} times"
-    ratio = math.exp(nats)
-    if ratio < 10:
-        return f"{ratio:.2g} times" if ratio < 1 else f"{ratio:.1f} times"
-    return f"{round(ratio, 1 - math.floor(math.log10(ratio))):,.0f} times".replace(
-        ",", "\N{NO-BREAK SPACE}"
-    )
 
 
 # -- findings ---------------------------------------------------------------------------------

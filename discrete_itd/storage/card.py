@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,20 +25,21 @@ PLAIN = re.compile(
 def density_card(estimator: Any, model: Any, n_evaluations: int) -> str:
     """The card of a ``DiffusionDensity``, its ``Model`` and the evaluations of a row scored along paths."""
     return _document(
-        "Model card: density of the rows of a table",
+        "density of the rows of a table",
         "A fitted `DiffusionDensity`: the log-probability of a row of the table below, in nats. Of continuous columns"
         " it is the logarithm of a density in the column's unit.",
-        Model=_model(estimator, model, n_evaluations),
-        Data=_data(model),
-        **{"Held-out nats": _held_out(model)},
-        Cost=_cost(model, n_evaluations),
-        Limits=_limits(model),
+        {
+            "Model": _model(estimator, model, n_evaluations),
+            "Data": _data(model),
+            "Held-out nats": _held_out(model),
+            "Limits": _limits(model),
+        },
     )
 
 
 def detector_card(detector: Any, scorer: Any) -> str:
     """The card of a detector with its ``Scorer``: that of its density, and what its calibration guarantees."""
-    model, n_evaluations = scorer.density.model_, scorer.density.n_evaluations
+    model = scorer.density.model_
     limits = _limits(model)
     if len(detector.calibration_scores_):
         limits += [
@@ -45,37 +47,58 @@ def detector_card(detector: Any, scorer: Any) -> str:
             " rows; `drift(X)` tests whether new rows do.",
             "* The file holds scores and nats by column of the calibration rows.",
         ]
-    given = [scorer.schema[j].name for j in scorer.given]
     return _document(
-        "Model card: detector of anomalous rows of a table",
+        "detector of anomalous rows of a table",
         "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",
-        Model=_model(detector, model, n_evaluations),
-        Data=_data(model),
-        **{"Held-out nats": _held_out(model)},
-        Calibration=_calibration(detector, given, scorer),
-        Cost=_cost(model, n_evaluations),
-        Limits=limits,
+        {
+            "Model": _model(detector, model, scorer.density.n_evaluations),
+            "Data": _data(model),
+            "Held-out nats": _held_out(model),
+            "Calibration": _calibration(detector, scorer),
+            "Limits": limits,
+        },
     )
 
 
-def _document(title: str, summary: str, **sections: list[str]) -> str:
+def _document(title: str, summary: str, sections: dict[str, list[str]]) -> str:
     from discrete_itd import __version__
 
-    parts = [f"# {title}\n\n{summary} Made with discrete_itd {__version__}."]
+    parts = [f"# Model card: {title}\n\n{summary} Made with discrete_itd {__version__}."]
     parts += ["\n".join([f"## {name}", "", *lines]) for name, lines in sections.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
-    how = "in closed form, without error"
+def facts(model: Any, n_evaluations: int) -> dict[str, str]:
+    """What a fitted ``Model`` is, was fitted to and costs, by name: on its card, and on the page of a report."""
+    schema, cost = model.encoder.schema, model.cost
+    kinds = Counter(column.kind for column in schema)
+    cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
+    how, more = "in closed form, without error", ""
     if not model.denoiser.closed_form:
         how = f"by {n_evaluations} denoiser evaluations along paths, with a standard error"
-    lines = [
-        f"* fitted as {code(repr(estimator))}",
-        f"* denoiser: `{type(model.denoiser).__name__}`, {model.denoiser.n_parameters:,} numbers",
-        f"* rows are scored {how}",
-        f"* seed {model.seed}; the fit ended by: {inline(model.stopped)}",
-    ]
+        more = ", extrapolated from fewer evaluations"
+    found = {
+        "training rows": f"{schema[0].n_rows:,}, those held out for validation among them",
+        "columns": f"{len(schema)}, of them {', '.join(f'{n} {kind}' for kind, n in kinds.items())}",
+        "missing cells": f"{missing / max(1, cells):.1%} of the training table",
+        "denoiser": f"{type(model.denoiser).__name__}, {model.denoiser.n_parameters:,} numbers",
+        "rows are scored": how,
+        "seed": str(model.seed),
+        "the fit ended by": model.stopped,
+    }
+    if cost is not None and not math.isnan(cost.fit_seconds):
+        found["the fit took"] = f"{cost.fit_seconds:.3g} s on {model.device.type}"
+    if cost is not None and not math.isnan(cost.microseconds):
+        found["a score took"] = (
+            f"{cost.microseconds:.3g} microseconds per encoded row{more}, in a batch of {cost.n_rows:,} rows with at"
+            f" most {cost.n_threads} threads, on the machine of the fit"
+        )
+    return found
+
+
+def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
+    lines = [f"* fitted as {code(repr(estimator))}"]
+    lines += [f"* {name}: {inline(text)}" for name, text in facts(model, n_evaluations).items()]
     if model.companion is not None:
         lines.append(
             f"* a companion, a `{type(model.companion).__name__}`, proposes values of unknown cells, and answers"
@@ -89,13 +112,10 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
 
 
 def _data(model: Any) -> list[str]:
-    schema, described = model.encoder.schema, model.encoder.describe()
-    cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
+    described = model.encoder.describe()
     share = described["missing"].map("{:.1%}".format, na_action="ignore").fillna("")
     lines = [
-        f"{schema[0].n_rows:,} training rows (those held out for validation among them), {len(schema)} columns,"
-        f" {missing / max(1, cells):.1%} of the cells missing. `categories` counts categories or bins; an `open` column"
-        " has a level for values never seen.",
+        "`categories` counts categories or bins; an `open` column has a level for values never seen.",
         "",
         *table(described.assign(missing=share)[:MOST_COLUMNS]),
     ]
@@ -122,7 +142,8 @@ def _held_out(model: Any) -> list[str]:
     ]
 
 
-def _calibration(detector: Any, given: Sequence[Any], scorer: Any) -> list[str]:
+def _calibration(detector: Any, scorer: Any) -> list[str]:
+    given = [scorer.schema[j].name for j in scorer.given]
     scores = np.asarray(detector.calibration_scores_)
     n, finite = len(scores), scores[np.isfinite(scores)]
     columns = f"the other columns given {', '.join(map(code, given))}" if given else "all columns"
@@ -148,21 +169,6 @@ def _calibration(detector: Any, given: Sequence[Any], scorer: Any) -> list[str]:
             " from their own calibration rows, the others from all; their rates hold only on average over groups"
         )
     return lines
-
-
-def _cost(model: Any, n_evaluations: int) -> list[str]:
-    cost, how = model.cost, "in closed form"
-    if cost is None:
-        return ["* not measured"]
-    if not model.denoiser.closed_form:
-        how = f"by {n_evaluations} evaluations, extrapolated from fewer"
-    own = f"* the fit: {cost.fit_seconds:.3g} s on `{model.device.type}`"
-    score = (
-        f"* a score: {cost.microseconds:.3g} µs per encoded row {how}, in a batch of {cost.n_rows:,} rows with at most"
-        f" {cost.n_threads} threads, on the machine of the fit"
-    )
-    times = (cost.fit_seconds, own), (cost.microseconds, score)
-    return [line for seconds, line in times if not math.isnan(seconds)]
 
 
 def _limits(model: Any) -> list[str]:

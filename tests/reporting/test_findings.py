@@ -292,11 +292,9 @@ def test_an_array_is_examined_like_a_frame():
 
 
 def test_facts_are_those_of_the_model():
-    found = dict(examine(reported.density(), reported.table(20, 9)).facts)
-    assert found["training rows"].startswith("600,")
-    assert found["columns"] == "3: 2 nominal, 1 ordinal"
-    assert found["training"].startswith("150 steps in ")
-    assert found["model"] == f"{reported.density().denoiser_.n_parameters:,} parameters"
+    found, model = examine(reported.density(), reported.table(20, 9)).facts, reported.density()
+    assert found["columns"] == "3, of them 2 nominal, 1 ordinal"
+    assert all(f"* {name}: " in model.model_card() for name in found)
 
 
 def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined():
@@ -373,13 +371,14 @@ def test_a_section_has_as_many_rows_as_its_seconds_allow(monkeypatch, per_row, m
 
 
 def test_the_curve_is_left_out_where_noisy_rows_are_costly(monkeypatch):
-    """No noisy row is asked for then; the other sections are there."""
-    monkeypatch.setattr(findings, "CHEAP_CURVE", 1)
+    """No noisy row is asked for then, and no pair; the other sections are there."""
+    monkeypatch.setattr(findings, "MOST_WORK", 1)
     monkeypatch.setattr(DiffusionDensity, "mse_curve", lambda *_, **__: pytest.fail("asked"))
     found = examine(reported.density(), reported.table(20, 9), n_most_anomalous=0)
     assert found.curve is None
     assert found.columns is not None
-    assert [text.partition(",")[0] for text in found.left_out] == ["the curve of errors"]
+    names = [text.partition(",")[0] for text in found.left_out]
+    assert names == ["the curve of errors", "pairs of columns"]
 
 
 @pytest.mark.parametrize("name", ["column_entropies", "information_matrix"])
@@ -431,3 +430,13 @@ def test_reasons_of_alarms_end_with_their_seconds(monkeypatch):
     assert sum(seen) * 0.05 <= findings.SECTION_SECONDS
     assert (table["reasons"][: sum(seen)] != "").all()
     assert (table["reasons"][sum(seen) :] == "").all()
+
+
+@pytest.mark.parametrize("inliers", [None, reported.table(40, 8)])
+def test_rows_outside_of_training_are_told_once(inliers):
+    rows, density = reported.table(60, 9), reported.density()
+    rows["<b>twin</b>"] = rows["<b>twin</b>"].mask(rows.index % 6 > 0, 9)
+    for table in (rows, Parts([density.rows(rows[:7]), density.rows(rows[7:])])):
+        with pytest.warns(UserWarning, match="50 of 60 rows") as told:
+            examine(reported.detector(), table, inliers=inliers)
+        assert len(told) == 1

@@ -23,7 +23,7 @@ from discrete_itd.recipes import Causal
 from discrete_itd.reporting import findings, page, sentences
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
 from discrete_itd.reporting.page import breakable, svg
-from discrete_itd.reporting.sentences import percent
+from discrete_itd.statistics import percent
 from tests import browser, reported
 
 pytestmark = pytest.mark.single_precision
@@ -100,7 +100,7 @@ def test_the_numbers_are_those_of_the_findings(found, read):
     ]
     for words in said:
         assert words in read.words
-    for name, value in found.facts:
+    for name, value in found.facts.items():
         assert f"{name} {value}" in read.words
     for line in found.most_anomalous.to_dict("records"):
         assert f"{line['row']} {line['nats']:.1f} {line['p_value']:.2g}" in read.words
@@ -281,8 +281,7 @@ def test_a_model_in_closed_form_is_not_asked_for_steps():
     model = DiffusionDensity(denoiser="tree", random_state=0).fit(reported.table(300, 0))
     words = Reader(page.render(examine(model, reported.table(60, 1)))).words
     assert "How the model was fitted The model has a closed form" in words
-    assert "training in closed form, without steps" in words
-    assert "a score a closed form, one call per row" in words
+    assert "rows are scored in closed form, without error" in words
     for absent in ("0 steps", "Was training long enough", "network evaluations", "validations"):
         assert absent not in words
 
@@ -349,7 +348,7 @@ def test_no_title_is_the_general_one(found):
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (0.0, "0 %"), (1e-6, "<0.01 %"), (0.00123, "0.12 %"), (0.01, "1 %"), (0.1234, "12.3 %"), (1.0, "100 %"),
+        (0.0, "0 %"), (1e-6, "<0.01 %"), (0.00123, "0.123 %"), (0.01, "1 %"), (0.1234, "12.3 %"), (1.0, "100 %"),
     ],
 )  # fmt: skip
 def test_small_shares_are_told_from_none(number, words):
@@ -589,7 +588,7 @@ def test_pairs_of_columns_are_shown_where_that_is_cheap(monkeypatch):
     model, rows = reported.density(), reported.table(50, 9)
     shown = Reader(page.report(model, rows, n_most_anomalous=0))
     assert "Most is shared by kind and <b>twin</b>" in shown.words
-    monkeypatch.setattr("discrete_itd.reporting.findings.MOST_PAIR_WORK", 1)
+    monkeypatch.setattr("discrete_itd.reporting.findings.MOST_WORK", 1)
     hidden = Reader(page.report(model, rows, n_most_anomalous=0))
     for read, there in ((shown, True), (hidden, False)):
         assert ("#information" in read.values("href")) is there

@@ -53,15 +53,16 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert "SECRET" not in card
     said = lines_of(card)
     assert "`DiffusionDensity(denoiser='tree', random_state=0)`" in said["Model"]
-    assert "200 training rows" in said["Data"]
-    assert "8.3% of the cells missing" in said["Data"]
+    assert "training rows: 200," in said["Model"]
+    assert "columns: 3, of them 2 nominal, 1 ordinal" in said["Model"]
+    assert "missing cells: 8.3% of the training table" in said["Model"]
     assert "| `a\\|b` | ordinal | 3 | True | 25.0% | Int64 |" in said["Data"]
     nats = model.model_.held_out.nats
     assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
     cost = model.model_.cost
-    assert f"a score: {cost.microseconds:.3g} µs" in said["Cost"]
-    assert f"the fit: {cost.fit_seconds:.3g} s" in said["Cost"]
-    assert f"batch of {cost.n_rows} rows" in said["Cost"]
+    assert f"a score took: {cost.microseconds:.3g} microseconds" in said["Model"]
+    assert f"the fit took: {cost.fit_seconds:.3g} s" in said["Model"]
+    assert f"batch of {cost.n_rows} rows" in said["Model"]
     assert cost.n_rows == 20
     assert cost.fit_seconds > 0 < cost.microseconds
     assert "A value never seen raises an error in: `truth`." in said["Limits"]
@@ -78,7 +79,7 @@ def test_a_card_says_what_a_model_along_paths_was_chosen_from_and_is_in():
     along_paths = settled(network, **settings).fit(frame)
     said = lines_of(along_paths.model_card())
     assert "by 8 denoiser evaluations along paths" in said["Model"]
-    assert "extrapolated from fewer" in said["Cost"]
+    assert "extrapolated from fewer" in said["Model"]
     assert "Monte-Carlo" in said["Limits"]
     assert "log-densities" in said["Limits"]
     nats = along_paths.model_.held_out.nats
