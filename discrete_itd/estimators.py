@@ -329,7 +329,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
                 seed=seed,
                 deadline=watched.deadline.part(watched.share),
-                n_scored=watched.n_scored,
                 progress=lambda done, latest: watched.show(done, latest.valid_nats),
             )
         # nothing is assigned before all has succeeded

@@ -132,8 +132,8 @@ def stream_progress(what: str) -> Iterator[tqdm]:
 class FitProgress:
     """Progress of a fit, on a bar whose total is 1; see :func:`fit_progress`."""
 
-    def __init__(self, bar: tqdm, deadline: Deadline, share: float, n_scored: int) -> None:
-        self.deadline, self.share, self.n_scored = deadline, share, n_scored
+    def __init__(self, bar: tqdm, deadline: Deadline, share: float) -> None:
+        self.deadline, self.share = deadline, share
         self._bar, self._stages = bar, ["starting"]
         self._done, self._nats = 0.0, ""
         self._refresh(0.0)
@@ -179,13 +179,11 @@ class FitProgress:
 
 
 @contextmanager
-def fit_progress(
-    max_time: float | None = None, share: float = 1.0, n_scored: int = 0
-) -> Iterator[FitProgress]:
+def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[FitProgress]:
     """One bar for a fit, shown at once; a fit within the block has the same.
 
     The fit may take ``max_time`` seconds, and ends at the first Ctrl-C; a fit within the block may take the ``share``
-    of them, and ``n_scored`` rows are to be scored after it.
+    of them.
     """
     outer = _fit.get()
     if outer is not None:
@@ -202,7 +200,7 @@ def fit_progress(
         ) as bar,
     ):
         deadline = Deadline(math.inf if max_time is None else max_time)
-        fit = FitProgress(bar, deadline, share, n_scored)
+        fit = FitProgress(bar, deadline, share)
         if (log := _log.get()) is not None:
             log.append(lambda: fit.line)
         token = _fit.set(fit)

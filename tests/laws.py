@@ -14,13 +14,11 @@ from discrete_itd.channel import (
     column_ranks,
 )
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.channel.noise import scattered_directions
-from discrete_itd.channel.points import CODE_LENGTH, VERTEX
+from discrete_itd.channel.points import VERTEX
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
     Posterior,
-    VocabularyPosterior,
 )
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
@@ -52,10 +50,6 @@ def line(*levels, is_open=False):
     return ColumnPoints("line", len(levels), is_open, tuple(levels))
 
 
-def code(n, *, is_open=False):
-    return ColumnPoints("code", n, is_open)
-
-
 def real():
     return ColumnPoints("real")
 
@@ -67,12 +61,17 @@ BOOKS = {
     "open": (simplex(2, is_open=True), line(-0.7, 0.6, is_open=True)),
 }
 
-# with continuous columns or large vocabularies, in no order of families
+# with continuous columns, in no order of kinds
 WIDER_BOOKS = {
     "one real": (line(-0.8, 0.7), real(), simplex(2)),
     "only reals": (real(), real()),
-    "only high-cardinality": (code(4), code(3, is_open=True)),
-    "all kinds": (code(3, is_open=True), real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
+    "all kinds": (
+        simplex(3, is_open=True),
+        real(),
+        simplex(2, is_open=True),
+        real(),
+        line(-0.6, 0.7),
+    ),
     "reals and levels": (real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
 }
 WITH_REALS = ("one real", "only reals", "reals and levels", "all kinds")
@@ -107,13 +106,7 @@ def tables(sizes=(1, 2, 3, 4), max_columns=4):
 
 
 wide_tables = st.lists(
-    st.one_of(
-        column_points(sizes=(1, 2, 5)),
-        st.just(real()),
-        st.builds(code, st.integers(1, 6), is_open=st.booleans()),
-    ),
-    min_size=1,
-    max_size=6,
+    st.one_of(column_points(sizes=(1, 2, 5)), st.just(real())), min_size=1, max_size=6
 )
 seeds = st.integers(0, 2**31 - 1)
 
@@ -136,9 +129,6 @@ def random_state(book, rng, n, *, max_snr=20.0, known=True):
 
 def numpy_point(points, k):
     """The point of category k of one column, as the definition has it."""
-    if points.kind == "code":
-        inside = k < points.n_levels
-        return VERTEX * inside * scattered_directions(k + 1, CODE_LENGTH).double().numpy()[k]
     if points.kind == "simplex":
         return VERTEX * np.eye(points.n_points)[k]
     if points.open:
@@ -169,7 +159,6 @@ class Stranger(Denoiser):
             "b": (book.n_columns, width),
             "c": (width, book.levels.n_points),
             "d": (width, n_real * 6),
-            "e": (width, len(book.vocabularies) * CODE_LENGTH),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.tensor(rng.normal(size=shape)).to(book.known_snr))
@@ -185,22 +174,13 @@ class Stranger(Denoiser):
         if len(book.reals):
             weight, mean, var = (h @ self.d).unflatten(1, (3, len(book.reals), 2)).unbind(1)
             gaussian = GaussianPosterior(weight, mean / 4, 0.1 + 0.4 * torch.sigmoid(var))
-        nothing = torch.zeros_like(y[:, :CODE_LENGTH]), torch.zeros_like(snr[:, 0])
-        parts = (h @ self.e / 4).split(CODE_LENGTH, 1)
-        words = [
-            VocabularyPosterior(v, h.new_zeros(v.n_points), *nothing, part, v.codes[: v.n_levels])
-            for v, part in zip(book.vocabularies, parts, strict=False)
-        ]
-        return Posterior(book, categorical, gaussian, words)
+        return Posterior(book, categorical, gaussian)
 
 
 def random_marginals(book, rng):
     """Independent columns; the last component of a continuous one is wide."""
     like, n_real = book.known_snr, len(book.reals)
-    probs, *words = (
-        torch.tensor(np.maximum(rng.gamma(2.0, size=n), 0.01)).to(like)
-        for n in (book.levels.n_points, *(v.n_points for v in book.vocabularies))
-    )
+    probs = torch.tensor(np.maximum(rng.gamma(2.0, size=book.levels.n_points), 0.01)).to(like)
     mixture = np.stack(
         [
             np.log(np.tile([0.6, 0.35, 0.05], (n_real, 1))),
@@ -208,7 +188,7 @@ def random_marginals(book, rng):
             rng.uniform(0.3, 0.6, (n_real, 3)) ** 2 * [1, 1, 0] + [0, 0, 4.0],
         ]
     )
-    return MarginalDenoiser(book, probs, torch.tensor(mixture).to(like), words)
+    return MarginalDenoiser(book, probs, torch.tensor(mixture).to(like))
 
 
 def broad_marginals(book):
@@ -217,8 +197,7 @@ def broad_marginals(book):
     mixture = torch.tensor([[0.3, 0.7], [0.0, 0.0], [0.7, 4.0]]).to(like)[:, None]
     mixture = mixture.expand(3, n_real, 2).clone()
     mixture[0].log_()
-    words = [like.new_ones(v.n_points) for v in book.vocabularies]
-    return MarginalDenoiser(book, like.new_ones(book.levels.n_points), mixture, words)
+    return MarginalDenoiser(book, like.new_ones(book.levels.n_points), mixture)
 
 
 def random_oracle(book, rng, *, share=1.0):
@@ -333,7 +312,7 @@ def random_splits(book, rng, *, n_trees=3, depth=3):
     return np.array(column), np.array(threshold), rank, boxes
 
 
-def random_forest(book, rng, *, rest=None, **arguments):
+def random_forest(book, rng, **arguments):
     """Random trees of splits, in whose leaves the columns are independent, within their boxes."""
     like, levels, n_reals = book.known_snr, book.levels, len(book.reals)
     column, threshold, rank, boxes = random_splits(book, rng, **arguments)
@@ -347,10 +326,9 @@ def random_forest(book, rng, *, rest=None, **arguments):
         rng.normal(0, 0.6, (len(boxes), n_reals)),
         rng.uniform(0.2, 0.5, (len(boxes), n_reals)) ** 2,
     )
-    fallback = (rest or random_marginals(book, rng)) if book.vocabularies else None
     parts = [torch.tensor(part, device=book.device) for part in (*parts, *numbers)]
     parts = [p.to(like) if p.is_floating_point() else p for p in parts]
-    return ForestDenoiser(book, *parts, wide=0.05, fallback=fallback)
+    return ForestDenoiser(book, *parts, wide=0.05)
 
 
 def random_joined(book, rng):
@@ -367,18 +345,17 @@ def random_joined(book, rng):
 
 
 def random_exact_mixture(book, rng, *, nested=False):
-    """A mixture of rows whose members are exact; they have nothing but their words in common, if there are any."""
-    shared = random_marginals(book, rng)
-    own = (lambda: shared) if book.vocabularies else (lambda: random_marginals(book, rng))
+    """A mixture of rows whose members are exact; they have nothing in common."""
+    rest = random_marginals(book, rng) if len(book.reals) else None
     members = [
-        random_trees(book, rng, rest=own() if len(book.finite) < book.n_columns else None),
-        random_mixture(book, rng, n_classes=2, fallback=shared if book.vocabularies else None),
-        own(),
+        random_trees(book, rng, rest=rest),
+        random_mixture(book, rng, n_classes=2),
+        random_marginals(book, rng),
     ]
     if len(book.finite) == book.n_columns:
         members += [random_joined(book, rng), random_bayes_net(book, rng), random_oracle(book, rng)]
     if nested:
-        forest = random_forest(book, rng, rest=shared if book.vocabularies else None)
+        forest = random_forest(book, rng)
         members[:2] = [RowMixtureDenoiser(book, [forest, members[1]], [0.3, 0.7])]
     made = RowMixtureDenoiser(book, members, rng.dirichlet([4.0] * len(members)) + 0.01)
     assert made.exact
@@ -449,13 +426,11 @@ def cases(kinds, names=None):
     books = BOOKS | WIDER_BOOKS
 
     def defined(name, kind):
-        without = {"oracle": ("code", "real"), "mixture": ("code",), "correlated": ("code",)}
-        without = without.get(kind, ())
         if kind == "correlated" and not any(c.kind == "real" for c in books[name]):
             return False
         if kind == "joined" and not any(c.kind in ("simplex", "line") for c in books[name]):
             return False  # nothing to join
-        return not any(c.kind in without for c in books[name])
+        return kind != "oracle" or not any(c.kind == "real" for c in books[name])
 
     pairs = itertools.product(names or sorted(books), kinds)
     return [pair for pair in pairs if defined(*pair)]

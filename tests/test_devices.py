@@ -27,12 +27,10 @@ from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
 from discrete_itd.training.optimizer import Optimizer
 from tests.laws import (
-    code,
     line,
     make_denoiser,
     random_causal,
     random_marginals,
-    random_mixture,
     random_rows,
     random_trees,
     real,
@@ -45,7 +43,7 @@ TABLES = {
     "categories": ([simplex(3), simplex(2), simplex(4, is_open=True), simplex(2)], ()),
     "mixed": ([real(), line(-0.8, 0.0, 0.9, is_open=True), simplex(3, is_open=True), real()], ()),
     "indicators": ([simplex(2), real(), simplex(3), line(-0.6, 0.7)], (0,)),
-    "words": ([code(40, is_open=True), simplex(2), code(50), real()], ()),
+    "words": ([simplex(40, is_open=True), simplex(2), simplex(50), real()], ()),
     "numbers": ([real(), real(), real()], ()),
 }
 N_ROWS = 40  # no multiple of the rows of a block, nor of the steps of a random path
@@ -59,8 +57,6 @@ def build(kind, name):
     if kind == "row mixture":
         members = [random_trees(book, rng, n_trees=2), random_causal(book, 0)]
         made = RowMixtureDenoiser(book, members, [0.4, 0.6])
-    elif kind == "mixture" and book.vocabularies:
-        made = random_mixture(book, rng, fallback=random_marginals(book, rng))
     else:
         made = make_denoiser(kind, book)
     return made, x
@@ -173,8 +169,8 @@ def draws(denoiser, x):
     if denoiser.ancestral:
         denoiser.draw(len(x), generator())
     q = denoiser(*state_of(denoiser, x))
-    q.sample(generator(), x.isnan())
-    q.mode(x.isnan())
+    q.sample(generator())
+    q.mode()
 
 
 def paths(denoiser, x, quadrature):

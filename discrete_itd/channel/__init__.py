@@ -17,7 +17,7 @@ Letters of tensor shapes, here and in the whole core:
 | B, N   | rows of a batch, rows of a table              |
 | C      | columns                                       |
 | K      | levels of one column, the unseen one included |
-| T      | levels of all low-cardinality columns         |
+| T      | levels of all columns of categories           |
 | R      | continuous columns                            |
 | D      | coordinates                                   |
 | S, M   | steps of a path, paths                        |
@@ -28,14 +28,9 @@ Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv
 Guo, Shamai, Verdú, "Mutual information and minimum mean-square error in Gaussian channels", 2005.
 """
 
-from discrete_itd.channel.codebook import Codebook, State, Vocabulary
+from discrete_itd.channel.codebook import Codebook, State
 from discrete_itd.channel.points import ColumnPoints
-from discrete_itd.channel.posterior import (
-    CategoricalPosterior,
-    GaussianPosterior,
-    Posterior,
-    VocabularyPosterior,
-)
+from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.channel.schedules import (
     CoordinateSchedule,
     IsotropicSchedule,
@@ -58,8 +53,6 @@ __all__ = [
     "Quadrature",
     "Schedule",
     "State",
-    "Vocabulary",
-    "VocabularyPosterior",
     "check_schedule",
     "column_ranks",
     "distinct_paths",

@@ -1,55 +1,28 @@
 """The points of a whole table: the coordinates of each column, and the map from rows to points.
 
-A column belongs to one of three *families*:
+A column is one of two kinds:
 
-* *low-cardinality*: few categories, on a simplex or a line (:mod:`discrete_itd.channel.levels`);
-* *real*: a continuous column, whose one coordinate is the standardised value itself;
-* *high-cardinality*: many categories, each with a code of a few coordinates.
+* *categories*: levels on a simplex or a line (:mod:`discrete_itd.channel.levels`);
+* *real*: a continuous column, whose one coordinate is the standardised value itself.
 
-A row x is a tensor of float64 cells, one per column: the number of the category, or the standardised value;
-NaN where the cell is missing. Its point has D coordinates: of the low-cardinality columns, the real, and then the
-high-cardinality ones. The letters of tensor shapes are listed in :mod:`discrete_itd.channel`.
+A row x is a tensor of float64 cells, one per column: the number of the level, or the standardised value;
+NaN where the cell is missing. Its point has D coordinates: of the columns of categories, then the real ones. The
+letters of tensor shapes are listed in :mod:`discrete_itd.channel`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.levels import Levels
-from discrete_itd.channel.noise import scattered_directions
-from discrete_itd.channel.points import CODE_LENGTH, VERTEX, ColumnPoints
+from discrete_itd.channel.points import ColumnPoints
 
-__all__ = ["Codebook", "ColumnPoints", "State", "Vocabulary"]
-
-
-class Vocabulary(nn.Module):
-    """The codes (K, CODE_LENGTH) of one high-cardinality column, the ``column``-th of the table.
-
-    All categories lie on a sphere at fixed pseudo-random places, about one unit apart. The level of unseen categories,
-    if there is one, is the last and lies at the centre of the sphere.
-
-    Examples
-    --------
-    >>> book = Codebook([ColumnPoints("code", 5000, True)])
-    >>> book.vocabularies[0].codes.shape
-    torch.Size([5001, 32])
-    """
-
-    codes: Tensor
-
-    def __init__(self, points: ColumnPoints, column: int, first_coord: int) -> None:
-        super().__init__()
-        self.n_levels, self.n_points, self.open = points.n_levels, points.n_points, points.open
-        self.column = column
-        self.coords = slice(first_coord, first_coord + CODE_LENGTH)
-        codes = torch.zeros(self.n_points, CODE_LENGTH)
-        codes[: self.n_levels] = VERTEX * scattered_directions(self.n_levels, CODE_LENGTH).to(codes)
-        self.register_buffer("codes", codes, persistent=False)
+__all__ = ["Codebook", "ColumnPoints", "State"]
 
 
 class Codebook(nn.Module):
@@ -70,13 +43,13 @@ class Codebook(nn.Module):
     n_columns, n_coords : int
         C and D.
     levels : Levels
-        The low-cardinality columns, with their numbers ``finite`` and the positions ``place`` of these.
+        Columns of categories, with their numbers ``finite`` and the positions ``place`` of these.
     reals : Tensor of int64, shape (R,)
         Numbers of the continuous columns, whose coordinates are ``real_coords``.
     coord_column : Tensor of int64, shape (D,)
         The column of each coordinate.
-    size, work : int
-        Floats of a row's posterior, to which memory is proportional, and computed for it, to which time is.
+    work : int
+        Floats of a row's posterior, to which its time and memory are proportional.
 
     Examples
     --------
@@ -101,20 +74,15 @@ class Codebook(nn.Module):
         def of(*kinds: str) -> list[int]:
             return [j for j, c in enumerate(self.columns) if c.kind in kinds]
 
-        finite, reals, high = of("simplex", "line"), of("real"), of("code")
+        finite, reals = of("simplex", "line"), of("real")
         self.levels = Levels([self.columns[j] for j in finite])
         self.real_coords = slice(self.levels.n_coords, self.levels.n_coords + len(reals))
-        first = self.real_coords.stop
-        self._vocabularies = nn.ModuleList(
-            Vocabulary(self.columns[j], j, first + i * CODE_LENGTH) for i, j in enumerate(high)
-        )
-        self.n_coords = first + len(high) * CODE_LENGTH
+        self.n_coords = self.real_coords.stop
         self.has_leading = len(leading) > 0
         self.leading_columns = tuple(sorted(leading))
         self.place = {j: i for i, j in enumerate(finite)}
         self.leading_first = tuple(sorted(range(self.n_columns), key=lambda j: j not in leading))
         coord_column = [finite[j] for j in self.levels.coord_column.tolist()] + reals
-        coord_column += [j for j in high for _ in range(CODE_LENGTH)]
 
         def keep(name: str, data: list, dtype: torch.dtype) -> None:
             self.register_buffer(name, torch.tensor(data, dtype=dtype), persistent=False)
@@ -124,14 +92,7 @@ class Codebook(nn.Module):
         keep("leading", [j in leading for j in range(self.n_columns)], torch.bool)
         keep("coord_column", coord_column, torch.int64)
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
-        # the posterior of a high-cardinality column is kept as a few floats, and computed a few rows at a time
-        self.size = self.levels.n_points + 8 * len(reals) + 2 * CODE_LENGTH * len(high)
-        self.work = self.size + sum(self.columns[j].n_points for j in high)
-
-    @property
-    def vocabularies(self) -> list[Vocabulary]:
-        """The high-cardinality columns."""
-        return cast(list[Vocabulary], list(self._vocabularies))
+        self.work = self.levels.n_points + 8 * len(reals)
 
     @property
     def device(self) -> torch.device:
@@ -149,17 +110,16 @@ class Codebook(nn.Module):
         parts = [self.levels.embed(codes[:, self.finite].long())]
         if len(self.reals):
             parts.append(codes[:, self.reals].to(self.dtype))
-        parts += [v.codes[codes[:, v.column].long()] for v in self.vocabularies]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def level_of(self, x: Tensor) -> Tensor:
-        """Levels of the low-cardinality cells of rows ``x`` (B, C): int64, (B, C'), T where a cell is missing."""
+        """Levels of the categories of rows ``x`` (B, C): int64, (B, C'), T where a cell is missing."""
         cells = x.index_select(1, self.finite)
         level = self.levels.index_of(cells.nan_to_num(0.0).long())
         return level.masked_fill_(cells.isnan(), self.levels.n_points)
 
     def known_cells(self, y: Tensor, snr: Tensor) -> Tensor:
-        """The known cells of a state as rows (B, C), float64; NaN elsewhere, and in high-cardinality columns."""
+        """The known cells of a state as rows (B, C), float64; NaN elsewhere."""
         x = torch.full(snr.shape, torch.nan, dtype=torch.float64, device=y.device)
         levels = self.levels.argmax(
             self.levels.evidence(y[:, : self.levels.n_coords], snr[:, self.finite])

@@ -1,4 +1,4 @@
-r"""The points of the levels of low-cardinality columns, and the arithmetic on them.
+r"""The points of the levels of columns of categories, and the arithmetic on them.
 
 Column :math:`j` has :math:`K_j` *levels* (its categories, and, where the column is open, one last level
 for unseen categories). Each level is a point :math:`e_{jk}` with a single non-zero coordinate:

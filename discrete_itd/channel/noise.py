@@ -84,15 +84,6 @@ def draw_salt(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
 
 
-def scattered_directions(n: int, dim: int) -> Tensor:
-    """Fixed pseudo-random unit vectors: float64, shape (n, dim)."""
-    number = torch.arange(n, dtype=torch.float64)[:, None]
-    normal = RowNoise(number, torch.zeros(n, dtype=torch.int64), salt=dim).normal(
-        0, dim, torch.float64
-    )
-    return normal / normal.norm(dim=1, keepdim=True)
-
-
 def add_gumbel(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Logits plus standard Gumbel noise, whose argmax is a draw from their softmax."""
     uniform = torch.rand(logits.shape, generator=generator, device=logits.device)

@@ -12,7 +12,6 @@ VERTEX = 1 / math.sqrt(2)  # ‖e_k − e_l‖ = 1 for two vertices of the simpl
 CATEGORY_MAJOR_UP_TO = 32  # levels; measured by tests.benchmarks.segments
 KNOWN_NATS = 1000.0  # log-odds of a known cell against the nearest other level: exp(-1000) = 0
 REAL_KNOWN_SNR = 1e10  # an error of 1e-5: finer than any density that can be learned
-CODE_LENGTH = 32  # coordinates of a code; a hundred thousand random ones stay well apart
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,8 @@ class ColumnPoints:
 
     Parameters
     ----------
-    kind : {"simplex", "line", "code", "real"}
-        How the categories are placed. A column of many categories has a code: a point of
-        :data:`CODE_LENGTH` coordinates for each. A real column has the real line itself and no categories.
+    kind : {"simplex", "line", "real"}
+        How the categories are placed. A real column has the real line itself and no categories.
     n_levels : int
         Number of categories, the unseen one not counted; 0 for a real column.
     open : bool
@@ -37,7 +35,7 @@ class ColumnPoints:
     (3, 3)
     """
 
-    kind: Literal["simplex", "line", "code", "real"]
+    kind: Literal["simplex", "line", "real"]
     n_levels: int = 0
     open: bool = False
     levels: tuple[float, ...] = ()

@@ -18,7 +18,6 @@ from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
     Posterior,
-    VocabularyPosterior,
 )
 
 if TYPE_CHECKING:
@@ -214,7 +213,7 @@ class Denoiser(nn.Module):
         if fallback is None:
             return Posterior(book, categorical)
         others = fallback(y, snr)
-        return Posterior(book, categorical, others.gaussian, others.high_cardinality)
+        return Posterior(book, categorical, others.gaussian)
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         r"""Log-probability that an exact denoiser's distribution gives to the evidence of a state: (B,), nats.
@@ -222,12 +221,12 @@ class Denoiser(nn.Module):
         :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}` with the evidence (2) of noisy columns, of a continuous one
         :math:`-\gamma_j (x_j - y_j / \gamma_j)^2 / 2`, and the log-probability of known cells. Up to a constant that
         depends on the state alone, the same for all exact denoisers of a codebook, 0 where no cell is noisy. By default
-        from :meth:`infer`, and the ``independent_part`` for the columns that it leaves out.
+        from :meth:`infer`, and the ``independent_part`` for continuous columns.
         """
         levels, others = self.codebook.levels, self.independent_part
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
         out = self.infer(levels.below_peak(evidence))[0]  # a known level has evidence 0
-        return out if others is None else out + others.log_evidence_of_others(y, snr)
+        return out if others is None else out + others.log_evidence_of_reals(y, snr)
 
     def marginals(self) -> Posterior:
         """The posterior of one row of which nothing is known."""
@@ -266,7 +265,7 @@ class Denoiser(nn.Module):
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores: float64, (n, C).
 
-        Only of an ``ancestral`` denoiser. ``allowed``, bool of shape (T,), are the levels of low-cardinality columns
+        Only of an ``ancestral`` denoiser. ``allowed``, bool of shape (T,), are the levels of columns of categories
         that may be drawn, at least one of each, by default all but those of unseen categories: each conditional
         distribution on the way is normalised without the others. The ``generator`` is on the device of the denoiser.
         """
@@ -335,7 +334,6 @@ class Denoiser(nn.Module):
         columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
         logits = book.known_snr.new_zeros(len(x), book.levels.n_points)
         place, reals = torch.zeros_like(asked, dtype=torch.int64), []
-        high: dict[int, list[VocabularyPosterior]] = {v.column: [] for v in book.vocabularies}
         for column, row in zip(columns.split(size), rows.split(size), strict=True):
             known = filled(x[row].scatter(1, column[:, None], torch.nan))
             q = self(*State.start(book, book.embed(known), ~known.isnan()))
@@ -343,12 +341,6 @@ class Denoiser(nn.Module):
                 at = torch.nonzero(column == j).flatten()
                 if j in book.place:
                     logits[row[at], book.levels.own(book.place[j])] = q.column(j)[at]
-                elif j in high:
-                    own = next(w for w in q.high_cardinality if w.vocabulary.column == j)
-                    place[row[at], j] = sum(len(w.y) for w in high[j]) + torch.arange(len(at)).to(
-                        at
-                    )
-                    high[j].append(own.pick(lambda t, at=at: t[at]))
                 elif q.gaussian is not None:
                     r = torch.nonzero(book.reals == j).flatten()
                     place[row[at], j] = sum(len(g.means) for g in reals) + torch.arange(len(at)).to(
@@ -358,13 +350,8 @@ class Denoiser(nn.Module):
         if reals:
             at = place[:, book.reals]
             gaussian = GaussianPosterior.stacked(reals).pick(lambda t: t[:, 0][at])
-        words = [
-            VocabularyPosterior.joined(parts).pick(lambda t, at=place[:, j]: t[at])
-            for j, parts in high.items()
-            if parts
-        ]
         categorical = CategoricalPosterior(book.levels, logits, normalised=True)
-        return Posterior(book, categorical, gaussian, words)
+        return Posterior(book, categorical, gaussian)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """A distribution of every cell that depends on the known cells before it in an order alone.
@@ -390,7 +377,7 @@ class Denoiser(nn.Module):
         return torch.cat([order[leading[order]], order[~leading[order]]])
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Posterior of the low-cardinality columns of an exact denoiser, given any evidence about their levels.
+        r"""Posterior of the columns of categories of an exact denoiser, given any evidence about their levels.
 
         Only needed for one-hot groups (:mod:`discrete_itd.denoisers.one_hot`) or by default in :meth:`forward`.
 

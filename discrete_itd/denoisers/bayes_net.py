@@ -82,17 +82,17 @@ STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 class BayesNetDenoiser(Denoiser):
-    """Exact for a Bayesian network over the low-cardinality columns.
+    """Exact for a Bayesian network over the columns of categories.
 
     Parameters
     ----------
     codebook : Codebook
     parents : sequence of sequences of int, length C
-        The parents of every column, counted among the low-cardinality columns.
+        The parents of every column, counted among the columns of categories.
     tables : sequence of Tensor, shape (K of each parent, ..., K of the column)
         Probabilities of the column's categories given its parents'; positive, normalised here.
     fallback : MarginalDenoiser, optional
-        Independent columns, for continuous and high-cardinality columns.
+        Independent columns, for continuous columns.
 
     Raises
     ------
@@ -310,7 +310,7 @@ class BayesNetDenoiser(Denoiser):
         return at, unsure
 
     def _looked_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of every low-cardinality cell given its parents, and where one of them is missing: (B, C).
+        """Log-probability of every category given its parents, and where one of them is missing: (B, C).
 
         A missing cell without observed descendants needs no sum: it has 0 and counts as having its parents.
         """

@@ -56,8 +56,8 @@ class CausalDenoiser(Denoiser):
     Parameters
     ----------
     base : Denoiser
-        Exact, kept fixed; one that defines ``preceding``. Its continuous and high-cardinality columns, if there are
-        any, must be those of its ``independent_part``.
+        Exact, kept fixed; one that defines ``preceding``. Its continuous columns, if there are any, must be those
+        of its ``independent_part``.
     order : sequence of int, length C
         All columns, the first one first; the leading columns before all others.
     width, depth, dropout
@@ -79,8 +79,6 @@ class CausalDenoiser(Denoiser):
     >>> denoiser.log_factors(x).shape
     torch.Size([3, 2])
     """
-
-    vectors: nn.ParameterList
 
     ancestral = True
 
@@ -106,7 +104,6 @@ class CausalDenoiser(Denoiser):
         self.base = base.requires_grad_(False)
         self.order = torch.tensor(order)  # on the host wherever the weights are
         self.features = ColumnFeatures(base, N_REGRESSED)
-        self.vectors = self.features.new_vectors()
         rank = self.order.argsort().to(device)
         self._n_answers = len(self.features.answer_column)
         self._columns: list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]] = []
@@ -174,8 +171,6 @@ class CausalDenoiser(Denoiser):
         return self.features.describe_cells(x) @ weight, weight[self.features.others], bias
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.vectors:  # their posteriors are no single tensor
-            return ()
         prior = self.base.preceding(x, self.order)
         return self.features.describe_cells(x), prior.categorical.logits
 
@@ -202,7 +197,7 @@ class CausalDenoiser(Denoiser):
         if part is None:
             return Posterior(book, categorical)
         others = part(y, snr)
-        return Posterior(book, categorical, others.gaussian, others.high_cardinality)
+        return Posterior(book, categorical, others.gaussian)
 
     def _prior(self, answers: Tensor, cells: Tensor) -> Posterior:
         """The distribution of every column given those before it, known ``cells`` (B, C) and the network's answers."""
@@ -210,7 +205,7 @@ class CausalDenoiser(Denoiser):
 
     def _answered(self, answers: Tensor, prior: Posterior) -> Posterior:
         """The base's distributions, corrected by the network's outputs."""
-        return self.features.answer(prior, answers[:, : self._n_answers], list(self.vectors))
+        return self.features.answer(prior, answers[:, : self._n_answers])
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -220,7 +215,6 @@ class CausalDenoiser(Denoiser):
         may_be = book.levels.spread(drawable(book.levels, allowed)[None].float(), 0.0)[0] > 0
         x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
         features = book.known_snr.new_zeros(n, len(self.features.feature_column))
-        vectors = dict(zip((v.column for v in book.vocabularies), self.vectors, strict=True))
         prior, columns = self.base.preceding(x, self.order), self._one_by_one()
         for j, answers in zip(self.order.tolist(), self.network.steps(features), strict=True):
             alone, own, at = columns[j]
@@ -229,7 +223,7 @@ class CausalDenoiser(Denoiser):
                 if not self.base.independent:
                     prior = self.base.preceding(x, self.order)
                 start.categorical = CategoricalPosterior(alone.codebook.levels, prior.column(j))
-            posterior = own.answer(start, answers, [vectors[j]] if j in vectors else [])
+            posterior = own.answer(start, answers)
             if j in places:
                 never = ~may_be[places[j], : book.columns[j].n_points]
                 cells = posterior.categorical
@@ -258,12 +252,8 @@ class CausalDenoiser(Denoiser):
         for j in range(book.n_columns):
             alone = Codebook([book.columns[j]]).to(here)
             probs = nothing.column(j)[0].exp() if j in book.place else here.new_zeros(0)
-            mixture, high = None, []
-            if part is not None:
-                mixture = part.mixture[:, book.reals == j]
-                known = zip(book.vocabularies, part.log_high_cardinality, strict=True)
-                high = [p.exp() for v, p in known if v.column == j]
-            marginal = MarginalDenoiser(alone, probs, mixture, high)
+            mixture = None if part is None else part.mixture[:, book.reals == j]
+            marginal = MarginalDenoiser(alone, probs, mixture)
             at = torch.nonzero(self.features.feature_column == j).flatten()
             self._columns.append((marginal, ColumnFeatures(marginal, N_REGRESSED), at))
         return self._columns

@@ -21,9 +21,7 @@ class CellCounts:
     ----------
     n_rows : int
     levels : Tensor of float64, shape (T,)
-        Cells of each level of the low-cardinality columns.
-    high_cardinality : list of Tensor of float64, shape (K_j,)
-        Cells of each category of the high-cardinality columns.
+        Cells of each level.
     reals : Tensor of int64, shape (R,)
         Cells of each continuous column that are not missing.
     """
@@ -31,9 +29,6 @@ class CellCounts:
     def __init__(self, book: Codebook) -> None:
         self._book, self.n_rows = book, 0
         self.levels = torch.zeros(book.levels.n_points, dtype=torch.float64)
-        self.high_cardinality = [
-            torch.zeros(v.n_points, dtype=torch.float64) for v in book.vocabularies
-        ]
         self.reals = torch.zeros(len(book.reals), dtype=torch.int64)
 
     def add(self, x: Tensor) -> CellCounts:
@@ -43,9 +38,6 @@ class CellCounts:
         level = book.levels.index_of(codes.nan_to_num(0.0).long().to(book.device)).cpu()
         n_points = book.levels.n_points
         self.levels += torch.bincount(level[~codes.isnan()], minlength=n_points)
-        for v, count in zip(book.vocabularies, self.high_cardinality, strict=True):
-            cells = x[:, v.column]
-            count += torch.bincount(cells[~cells.isnan()].long(), minlength=v.n_points)
         self.reals += (~x[:, book.reals.cpu()].isnan()).sum(0)
         self.n_rows += len(x)
         return self

@@ -42,9 +42,8 @@ from discrete_itd.denoisers.base import (
     cumulative,
     drawable,
     finite_log,
-    with_codebook,
 )
-from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, fallback_log_prob
+from discrete_itd.denoisers.marginal import WIDE_SD
 
 CHECKED = 4096  # leaves whose probabilities are checked at once
 PAIRS = 1 << 16  # pairs of a row and a tree that descend at once
@@ -118,14 +117,11 @@ class ForestDenoiser(Denoiser):
     wide : float
         Share, between 0 and 1, of a wide Gaussian (mean 0, standard deviation 2 where columns have one half) that is
         mixed into each of these and truncated likewise: a value far from all others is improbable, not impossible.
-    fallback : MarginalDenoiser, optional
-        Independent columns, for high-cardinality columns.
 
     Raises
     ------
     ValueError
-        If shapes disagree, numbers are not positive or not in the boxes, if the splits are no trees, or if there are
-        high-cardinality columns and no ``fallback``.
+        If shapes disagree, numbers are not positive or not in the boxes, or if the splits are no trees.
 
     Examples
     --------
@@ -165,14 +161,11 @@ class ForestDenoiser(Denoiser):
         mean: Tensor | None = None,
         var: Tensor | None = None,
         wide: float = 1e-3,
-        fallback: MarginalDenoiser | None = None,
     ) -> None:
         super().__init__(codebook)
-        if codebook.vocabularies and fallback is None:
-            raise ValueError("high-cardinality columns need a fallback")
         if not 0 < wide < 1:
             raise ValueError(f"wide must lie between 0 and 1, got {wide}")
-        self.fallback, self.wide = fallback, wide
+        self.wide = wide
         self.splits = splits = Splits(codebook, column, threshold, rank)
         like, n_reals = codebook.known_snr, len(codebook.reals)
         if shares.shape != (splits.n_nodes,) or not bool(
@@ -249,7 +242,6 @@ class ForestDenoiser(Denoiser):
             tensors["means"],
             tensors["var"],
             config["wide"],
-            with_codebook(config["fallback"], codebook),
         )
 
     @property
@@ -284,12 +276,12 @@ class ForestDenoiser(Denoiser):
         for pairs in self._pairs(x):
             joint = self._log_weights[pairs.leaf] + self._cells(pairs)
             out[pairs.rows] = pairs.log_total(joint)
-        return out + fallback_log_prob(self.fallback, x, self.splits.used)
+        return out
 
     def _pairs(self, x: Tensor) -> Iterator[Pairs]:
         """Every row of ``x`` (B, C) once, with the leaves that agree with it, as many at once as memory allows."""
         splits, width = self.splits, max(1, self.codebook.n_columns)
-        gaps = x[:, self.splits.used].isnan().sum(1)
+        gaps = x.isnan().sum(1)
         few = max(1, CELLS // (splits.n_trees * width))
         for rows in torch.nonzero(gaps == 0).flatten().split(max(1, PAIRS // splits.n_trees)):
             level, reals = splits.places(x[rows])
@@ -373,8 +365,6 @@ class ForestDenoiser(Denoiser):
         every = torch.arange(self.splits.n_leaves, device=x.device)[None]
         pairs = Pairs(every[0], every, level[:, None], reals[:, None])
         out = torch.zeros(*x.shape, self.splits.n_leaves, dtype=torch.float64, device=x.device)
-        if self.fallback is not None:
-            out += self.fallback.log_factors(x).to(out)[..., None]
         out[:, book.finite] = self._level_cells(pairs).mT.double()
         inside = (reals[:, None] > self._low) & (reals[:, None] <= self._high)
         cells = self._number_cells(pairs).masked_fill(~inside, -torch.inf)
@@ -400,8 +390,6 @@ class ForestDenoiser(Denoiser):
     def _factors(self, x: Tensor, *, by_tree: bool) -> Tensor:
         book, n_trees = self.codebook, self.n_trees
         out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-        if self.fallback is not None:
-            out = self.fallback.log_factors(x).to(out).index_fill(1, self.splits.used, 0.0)
         for pairs in self._pairs(x):
             start, terms = self._terms(pairs, x)
             if by_tree and pairs.row is None:  # one leaf a tree: the order does not matter
@@ -441,12 +429,8 @@ class ForestDenoiser(Denoiser):
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         evidence, values, precision = self._evidence(y, snr)
-        out = self._given_evidence(self.codebook.levels.below_peak(evidence), values, precision)[
-            0
-        ].to(y)
-        if self.fallback is None:
-            return out
-        return out + self.fallback.log_evidence_of_others(y, snr, reals=False)
+        evidence = self.codebook.levels.below_peak(evidence)
+        return self._given_evidence(evidence, values, precision)[0].to(y)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, gaussian = self.codebook, None
@@ -460,8 +444,7 @@ class ForestDenoiser(Denoiser):
             own = own - own.logsumexp(3, keepdim=True) + log_weight[:, None, :, None]
             parts = gaussian.means, gaussian.var, *gaussian.bounds
             gaussian = GaussianPosterior(own.flatten(2), *parts)
-        high = [] if self.fallback is None else self.fallback(y, snr).high_cardinality
-        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, high)
+        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
 
     def _gaussian(self, leaf: Tensor) -> GaussianPosterior:
         """The continuous columns in leaves (B, K) of equal weight: (B, R, 2 K), two components for each leaf."""
@@ -570,8 +553,6 @@ class ForestDenoiser(Denoiser):
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         book, levels = self.codebook, self.codebook.levels
         out = torch.zeros(n, book.n_columns, dtype=torch.float64, device=book.device)
-        if self.fallback is not None:
-            out = self.fallback.draw(n, generator)
         may_be = drawable(levels, allowed).to(self.probs)
         log_mass = levels.sum(self.probs * may_be).log().double().sum(1) + self._log_weights
         cdf = cumulative(log_mass)
@@ -602,7 +583,7 @@ class Splits(nn.Module):
 
     The nodes of all trees are stored breadth first, the roots at the front, and both children of a node side by side:
     those of the i-th node that is no leaf, counted from 0, are the nodes ``n_trees + 2 i`` and ``n_trees + 2 i + 1``. A
-    cell that is at most the threshold goes to the first child. A level of a low-cardinality column is compared by its
+    cell that is at most the threshold goes to the first child. A level of a column of categories is compared by its
     rank, in an order of each tree's own: a threshold is then a random subset of the levels.
 
     Parameters
@@ -658,11 +639,13 @@ class Splits(nn.Module):
             raise ValueError(
                 f"{self.n_trees} trees with {int(inner.sum())} splits have another number of nodes than {self.n_nodes}"
             )
-        place = torch.full((n_columns,), -1)  # of a column among those of its family
+        place = torch.full((n_columns,), -1)  # of a column among those of its kind
         for family in (codebook.finite.cpu(), codebook.reals.cpu()):
             place[family] = torch.arange(len(family))
-        if bool((column >= n_columns).any()) or bool((place[column[inner]] < 0).any()):
-            raise ValueError("splits must be by low-cardinality or continuous columns")
+        if bool((column >= n_columns).any()):
+            raise ValueError(
+                f"splits must be by columns of the table, of which there are {n_columns}"
+            )
         if not bool(threshold.isfinite().all() & rank.isfinite().all()):
             raise ValueError("thresholds and ranks must be finite")
         numbers = torch.arange(self.n_nodes)
@@ -698,13 +681,8 @@ class Splits(nn.Module):
         for name, data in derived.items():
             self.register_buffer(name, data.to(device), persistent=False)
 
-    @property
-    def used(self) -> Tensor:
-        """The columns by which trees may split."""
-        return torch.cat([self.codebook.finite, self.codebook.reals])
-
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels (B, C') of the low-cardinality cells of rows ``x`` (B, C), T where missing, and numbers (B, R)."""
+        """Levels (B, C') of the categories of rows ``x`` (B, C), T where missing, and numbers (B, R)."""
         return self.codebook.level_of(x), x[:, self.codebook.reals].to(self.rank)
 
     def values(self, level: Tensor, reals: Tensor) -> Values:

@@ -41,7 +41,7 @@ class ForestCounts:
 
     def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
         """Count rows ``x`` (N, C) in all trees, or each in one ``tree`` (N,)."""
-        gaps = x[:, self.splits.used].isnan().any(1)
+        gaps = x.isnan().any(1)
         for rows in torch.nonzero(~gaps).flatten().split(COUNTED):
             cells = self.splits.places(x[rows])
             leaf = self.splits.descend(self.splits.values(*cells), len(rows))
@@ -156,8 +156,7 @@ class ForestCounts:
         probs = self.probs(marginals.log_probs.exp(), above, ROOT_COUNT)
         gaussians = self.gaussians(MOMENT_COUNT) if len(book.reals) else (None, None)
         parts = splits.column, splits.threshold, splits.rank, self.log_shares(SHARE_COUNT).exp()
-        fallback = marginals if book.vocabularies else None
-        return ForestDenoiser(book, *parts, probs, *gaussians, WIDE, fallback)
+        return ForestDenoiser(book, *parts, probs, *gaussians, WIDE)
 
 
 def responsible(
@@ -168,7 +167,7 @@ def responsible(
     The first one knows the ``marginals`` alone. Each row is counted in all trees, or in one ``tree`` (N,).
     """
     given = ForestCounts(splits).forest(marginals, ABOVE)
-    for _ in range(ROUNDS if bool(x[:, splits.used].isnan().any()) else 1):
+    for _ in range(ROUNDS if bool(x.isnan().any()) else 1):
         given = ForestCounts(splits, given).add(x, tree).forest(marginals, ABOVE)
     return given
 

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.points import CODE_LENGTH
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
     Posterior,
-    VocabularyPosterior,
 )
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
 from discrete_itd.denoisers.counts import CellCounts
@@ -41,8 +39,6 @@ class MarginalDenoiser(Denoiser):
     mixture : Tensor, shape (3, R, K), optional
         Log-weights, means and variances of the mixture of Gaussians of every continuous column; its weights add up
         to one. The last component should be wide, for outliers.
-    high_cardinality : sequence of Tensor, shape (K_j,)
-        Marginal probability of every category of each high-cardinality column.
 
     Raises
     ------
@@ -69,7 +65,6 @@ class MarginalDenoiser(Denoiser):
         codebook: Codebook,
         probs: Tensor,
         mixture: Tensor | None = None,
-        high_cardinality: Sequence[Tensor] = (),
     ) -> None:
         super().__init__(codebook)
         levels = codebook.levels
@@ -88,21 +83,6 @@ class MarginalDenoiser(Denoiser):
         if not torch.allclose(total, torch.zeros_like(total), atol=1e-4):
             raise ValueError("the weights of a mixture must add up to one")
         self.register_buffer("mixture", mixture.to(codebook.known_snr))
-        if [len(w) for w in high_cardinality] != [v.n_points for v in codebook.vocabularies]:
-            raise ValueError("high_cardinality must hold one probability for each category")
-        for i, p in enumerate(high_cardinality):
-            if not bool((p > 0).all()):
-                raise ValueError("probabilities of high-cardinality columns must be positive")
-            self.register_buffer(
-                f"high_cardinality_{i}", (p / p.sum()).to(codebook.known_snr).log()
-            )
-
-    @property
-    def log_high_cardinality(self) -> list[Tensor]:
-        """Log-probabilities of the categories of each high-cardinality column."""
-        return [
-            getattr(self, f"high_cardinality_{i}") for i in range(len(self.codebook.vocabularies))
-        ]
 
     @property
     def score_work(self) -> int:
@@ -110,8 +90,7 @@ class MarginalDenoiser(Denoiser):
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
-        high = [tensors[f"high_cardinality_{i}"].exp() for i in range(len(codebook.vocabularies))]
-        return cls(codebook, tensors["log_probs"].exp(), tensors["mixture"], high, **config)
+        return cls(codebook, tensors["log_probs"].exp(), tensors["mixture"], **config)
 
     @property
     def independent_part(self) -> MarginalDenoiser:
@@ -145,41 +124,26 @@ class MarginalDenoiser(Denoiser):
         if bool(where.any()):
             column = codebook.finite.cpu()[levels.level_column.cpu()[where]]
             added[where] = torch.tensor([unseen(j) for j in column.tolist()], dtype=torch.float64)
-        high = []
-        for v, count in zip(codebook.vocabularies, counts.high_cardinality, strict=True):
-            smooth = count.clone()
-            smooth[: v.n_levels] += pseudo_count
-            if v.open:
-                smooth[-1] += unseen(v.column)
-            high.append(smooth.to(codebook.device))
         reals = x[:, codebook.reals.to(x.device)].to(codebook.device)
         mixture = fit_mixtures(reals, counts.reals.to(reals.device)) if reals.shape[1] else None
-        return cls(codebook, (counts.levels + added).to(codebook.device), mixture, high)
+        return cls(codebook, (counts.levels + added).to(codebook.device), mixture)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         return self.marginals().expand(len(y)).update(y, snr)
 
     def marginals(self) -> Posterior:
-        book, like = self.codebook, self.codebook.known_snr
+        book = self.codebook
         categorical = CategoricalPosterior(book.levels, self.log_probs[None], normalised=True)
         gaussian = GaussianPosterior(*self.mixture[:, None]) if len(book.reals) else None
-        high = [
-            VocabularyPosterior(v, p, like.new_zeros(1, CODE_LENGTH), like.new_zeros(1))
-            for v, p in zip(book.vocabularies, self.log_high_cardinality, strict=True)
-        ]
-        return Posterior(book, categorical, gaussian, high)
+        return Posterior(book, categorical, gaussian)
 
-    def log_evidence_of_others(self, y: Tensor, snr: Tensor, *, reals: bool = True) -> Tensor:
-        """:meth:`log_evidence` of the high-cardinality columns and, with ``reals``, the continuous ones: (B,)."""
-        book, out = self.codebook, y.new_zeros(len(y))
-        q = self.marginals().expand(len(y))
-        if reals and q.gaussian is not None:
-            evidence = q.gaussian.log_evidence(y[:, book.real_coords], snr[:, book.reals])
-            out = out + torch.logsumexp(q.gaussian.log_weight + evidence, 2).sum(1)
-        for own in q.high_cardinality:
-            v = own.vocabulary
-            out = out + own.update(y[:, v.coords], snr[:, v.column]).log_evidence()
-        return out
+    def log_evidence_of_reals(self, y: Tensor, snr: Tensor) -> Tensor:
+        """:meth:`log_evidence` of the continuous columns: (B,)."""
+        book, q = self.codebook, self.marginals().expand(len(y)).gaussian
+        if q is None:
+            return y.new_zeros(len(y))
+        evidence = q.log_evidence(y[:, book.real_coords], snr[:, book.reals])
+        return torch.logsumexp(q.log_weight + evidence, 2).sum(1)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.log_probs + evidence
@@ -281,9 +245,9 @@ def gaussian_mixtures(values: Tensor, n: int) -> Tensor:
 
 
 def check_fallback(codebook: Codebook, fallback: MarginalDenoiser | None) -> None:
-    """Raise a ValueError if a model of the low-cardinality columns has no fallback for the other columns."""
+    """Raise a ValueError if a model of the columns of categories has no fallback for the other columns."""
     if len(codebook.finite) < codebook.n_columns and fallback is None:
-        raise ValueError("continuous and high-cardinality columns need a fallback")
+        raise ValueError("continuous columns need a fallback")
 
 
 def fallback_log_prob(fallback: MarginalDenoiser | None, x: Tensor, own: Tensor) -> Tensor | float:
@@ -301,11 +265,11 @@ def beside_fallback(
     if fallback is None:
         return Posterior(codebook, categorical)
     others = fallback.marginals().expand(len(logits))
-    return Posterior(codebook, categorical, others.gaussian, others.high_cardinality)
+    return Posterior(codebook, categorical, others.gaussian)
 
 
 def factors_beside(x: Tensor, own: Tensor, fallback: MarginalDenoiser | None) -> Tensor:
-    """Factors (B, C) of rows ``x``, with those of the low-cardinality columns given, (B, C')."""
+    """Factors (B, C) of rows ``x``, with those of the columns of categories given, (B, C')."""
     if fallback is None:
         return own
     out = fallback.log_factors(x).to(own)

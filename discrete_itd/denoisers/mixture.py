@@ -80,7 +80,7 @@ class MixtureDenoiser(Denoiser):
     mean, var : Tensor, shape (Z, R), optional
         Gaussian of every continuous column given the class.
     fallback : MarginalDenoiser, optional
-        For high-cardinality columns, and continuous columns without ``mean``: they are independent of all others.
+        For continuous columns without ``mean``: they are independent of all others.
     chol : Tensor, shape (Z, R, R), optional
         Instead of ``var``: Cholesky factors, lower triangular, of the covariance of the continuous columns given the
         class.
@@ -132,10 +132,9 @@ class MixtureDenoiser(Denoiser):
             var = chol.square().sum(2)
         like, levels, n_real = codebook.known_snr, codebook.levels, len(codebook.reals)
         self.own_reals, self.fallback = mean is not None and n_real > 0, fallback
-        if (codebook.vocabularies or (n_real and not self.own_reals)) and fallback is None:
+        if n_real and not self.own_reals and fallback is None:
             raise ValueError(
-                "a mixture of products needs a fallback for high-cardinality columns, and for continuous columns"
-                " without mean and var"
+                "a mixture of products needs a fallback for continuous columns without mean and var"
             )
         weights, probs, z = weights.to(like), probs.to(like), len(weights)
         if weights.ndim != 1 or not bool((weights > 0).all()):
@@ -202,14 +201,13 @@ class MixtureDenoiser(Denoiser):
         log_class, logits = self._given_evidence(start, evidence, snr[:, book.finite])
         log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(levels, logits)
-        gaussian, high = None, []
+        gaussian = None
         if self.own_reals:
             weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
             gaussian = GaussianPosterior(weight, *moments, normalised=True)
-        if self.fallback is not None:
-            others = self.fallback(y, snr)
-            gaussian, high = gaussian or others.gaussian, others.high_cardinality
-        return Posterior(book, categorical, gaussian, high)
+        elif self.fallback is not None:
+            gaussian = self.fallback(y, snr).gaussian
+        return Posterior(book, categorical, gaussian)
 
     def _start(self, y: Tensor, snr: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Log-probabilities (B, Z) of the classes and moments (B, R, Z) of numbers, given the evidence of numbers."""
@@ -232,7 +230,7 @@ class MixtureDenoiser(Denoiser):
         out = log_sum_exp(log_class, 1)
         if self.fallback is None:
             return out
-        return out + self.fallback.log_evidence_of_others(y, snr, reals=not self.own_reals)
+        return out + self.fallback.log_evidence_of_reals(y, snr)
 
     def _given_evidence(
         self, start: Tensor, evidence: Tensor, snr: Tensor
@@ -315,13 +313,12 @@ class MixtureDenoiser(Denoiser):
         step = rows_at_once(CELLS // (self.n_components * book.n_columns))
         parts = [self._left_out(rows) for rows in x.split(step)]
         logits, *moments = (torch.cat(t) for t in zip(*parts, strict=True))
-        gaussian, high = None, []
+        gaussian = None
         if self.own_reals:
             gaussian = GaussianPosterior(*moments, normalised=True)
-        if self.fallback is not None:
-            others = self.fallback.marginals().expand(len(x))
-            gaussian, high = gaussian or others.gaussian, others.high_cardinality
-        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, high)
+        elif self.fallback is not None:
+            gaussian = self.fallback.marginals().expand(len(x)).gaussian
+        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
 
     def _left_out(self, x: Tensor) -> list[Tensor]:
         """Logits of the levels, and log-weights, means and variances of the numbers, of some rows.

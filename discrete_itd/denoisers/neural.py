@@ -8,7 +8,7 @@ that prior is a mixture of Gaussians.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Self, TypeVar
@@ -17,12 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.points import CODE_LENGTH, VERTEX
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
     Posterior,
-    VocabularyPosterior,
 )
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.counts import indicators
@@ -41,7 +39,7 @@ class NeuralDenoiser(Denoiser):
     Parameters
     ----------
     base : Denoiser
-        Exact, kept fixed. Its continuous and high-cardinality columns, if there are any, must be those of its
+        Exact, kept fixed. Its continuous columns, if there are any, must be those of its
         ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
     width, depth, dropout
         Of the :class:`ResidualMLP` from :class:`ColumnFeatures` of the base's posterior to its changes.
@@ -60,8 +58,6 @@ class NeuralDenoiser(Denoiser):
     tensor([[0.3750, 0.6250]])
     """
 
-    vectors: nn.ParameterList
-
     def __init__(
         self,
         base: Denoiser,
@@ -75,7 +71,6 @@ class NeuralDenoiser(Denoiser):
         self.width, self.depth, self.dropout = width, depth, dropout
         self.base = base.requires_grad_(False)
         self.features = ColumnFeatures(base)
-        self.vectors = self.features.new_vectors()
         n_features, self._n_answers = len(self.features.feature_column), sum(self.features.sizes)
         n_answers = self._n_answers or 1  # a table of constants leaves nothing to predict
         sizes = {"width": width, "depth": depth, "dropout": dropout}
@@ -88,13 +83,13 @@ class NeuralDenoiser(Denoiser):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, base = self.codebook, self.base(y, snr)
         answers = self.network(self.features.describe(base, snr))[:, : self._n_answers]
-        posterior = self.features.answer(base, answers, list(self.vectors))
+        posterior = self.features.answer(base, answers)
         gaussian = posterior.gaussian
         if (
             gaussian is not None
         ):  # the others start from the base, which is updated by the evidence already
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
-        return Posterior(book, posterior.categorical, gaussian, posterior.high_cardinality)
+        return Posterior(book, posterior.categorical, gaussian)
 
 
 def from_network(
@@ -205,17 +200,16 @@ class ColumnFeatures(nn.Module):
     feature_column, answer_column : Tensor of int64, shapes (F,) and (A,)
         The column of each feature and of each output.
     others : Tensor of int64, shape (F',)
-        The features that are not of low-cardinality columns.
+        The features that are not of columns of categories.
     nothing : Tensor, shape (1, T), nats
         Log-probability of every level when nothing is known.
     sizes : list of int
-        Outputs for low-cardinality, continuous and high-cardinality columns.
+        Outputs for columns of categories and for continuous ones.
 
     Notes
     -----
-    Inputs and outputs of a low-cardinality column are all seen levels but the first, which serves as reference; inputs
-    of a continuous one are the weight of every component and the mean, its outputs change weights, means and variances;
-    for a high-cardinality column the mean code is an input, and the output a direction in a space of learned vectors.
+    Inputs and outputs of a column of categories are all seen levels but the first, which serves as reference; inputs of
+    a continuous one are the weight of every component and the mean, its outputs change weights, means and variances.
     The reliability :math:`\gamma/(1+\gamma)` of every column is an input.
 
     The network moves probability among the *seen* categories only, and a cell that holds an unseen one has the features
@@ -236,18 +230,14 @@ class ColumnFeatures(nn.Module):
     _prior: Tensor
     _middle: Tensor
     _started: Tensor
-    _middles: Tensor
     _n_seen: Tensor
-    _high_columns: Tensor
 
     def __init__(self, base: Denoiser, n_added: int = 0) -> None:
         super().__init__()
         self.codebook = book = base.codebook
         levels, marginal = book.levels, base.independent_part
         if len(book.finite) < book.n_columns and marginal is None:
-            raise ValueError(
-                "continuous and high-cardinality columns of the base must be those of a MarginalDenoiser"
-            )
+            raise ValueError("continuous columns of the base must be those of a MarginalDenoiser")
         fed = torch.nonzero((levels.level_code > 0) & ~levels.level_unseen).flatten()
         with torch.no_grad():
             nothing = base.marginals()
@@ -259,10 +249,6 @@ class ColumnFeatures(nn.Module):
         column = levels.level_column[fed]
         n_fed = torch.bincount(column, minlength=1)[column].to(start)
         parts = () if mixture is None else (mixture.log_weight, mixture.means, mixture.var)
-        middles = [q.mean() for q in nothing.high_cardinality]
-        high = [v.column for v in book.vocabularies]
-        high = torch.tensor(high, dtype=torch.int64, device=fed.device)
-        high_coords = high.repeat_interleave(CODE_LENGTH)
         mixtures = torch.cat(parts) if parts else torch.zeros(3, 0, 1)
         n = mixtures.shape[2] - 1
         k = n + n_added if n else 0
@@ -286,26 +272,16 @@ class ColumnFeatures(nn.Module):
             "_prior": (prior := torch.softmax(mixtures[0, :, :-1], 1)),
             "_middle": (prior * mixtures[1, :, :-1]).sum(1),
             "_started": started,
-            "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
             "_n_seen": torch.tensor([c.n_levels for c in levels.columns], device=fed.device),
-            "_high_columns": high,
-            "feature_column": torch.cat(
-                [finite, reals.repeat_interleave(n), reals, high_coords, every]
-            ),
-            "answer_column": torch.cat([finite, reals.repeat_interleave(3 * k), high_coords]),
+            "feature_column": torch.cat([finite, reals.repeat_interleave(n), reals, every]),
+            "answer_column": torch.cat([finite, reals.repeat_interleave(3 * k)]),
         }
-        n_others = len(reals) * (n + 1) + len(high_coords)
+        n_others = len(reals) * (n + 1)
         within = torch.arange(len(fed), len(fed) + n_others).to(fed)
-        buffers["others"] = torch.cat([within, torch.cat([reals, high]) + len(fed) + n_others])
+        buffers["others"] = torch.cat([within, reals + len(fed) + n_others])
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
-        self.sizes, self.n_added = [len(fed), len(reals) * k * 3, len(high_coords)], n_added
-
-    def new_vectors(self) -> nn.ParameterList:
-        """Vectors of the categories of each high-cardinality column, to be learned."""
-        return nn.ParameterList(
-            nn.Parameter(v.codes[: v.n_levels] / VERTEX) for v in self.codebook.vocabularies
-        )
+        self.sizes, self.n_added = [len(fed), len(reals) * k * 3], n_added
 
     def describe(self, posterior: Posterior, snr: Tensor) -> Tensor:
         """Features (B, F) of a posterior at ``snr`` (B, C)."""
@@ -327,14 +303,6 @@ class ColumnFeatures(nn.Module):
             features.append((weight - prior * narrow[:, :, None]).flatten(1) * 2)
             mean = (weight * gaussian.means[:, :, :-1]).sum(2)
             features.append((mean - middle * narrow) / SD)
-        columns = self._high_columns.split(1)
-        for q, middle, column in zip(
-            posterior.high_cardinality, self._middles, columns, strict=False
-        ):
-            # a known category lies on the sphere, an unseen one at its centre
-            unseen = torch.isinf(q.snr) & (q.y.square().sum(1) < VERTEX**2 / 4)
-            features.append((q.mean() - middle).masked_fill(unseen[:, None], 0.0) / VERTEX)
-            reliability = _times(reliability, column, (~unseen)[:, None].to(reliability))
         return torch.cat([*features, reliability], 1)
 
     def describe_cells(self, x: Tensor) -> Tensor:
@@ -353,7 +321,7 @@ class ColumnFeatures(nn.Module):
         return out.index_copy_(1, self.others, self.describe_others(x))
 
     def describe_others(self, x: Tensor) -> Tensor:
-        """The :meth:`describe_cells` of ``others``: all columns but the low-cardinality ones."""
+        """The :meth:`describe_cells` of ``others``: the continuous columns."""
         book, features, reliability = self.codebook, [x[:, :0].to(self.codebook.dtype)], []
         if len(book.reals):
             cells = x.index_select(1, book.reals)
@@ -366,17 +334,12 @@ class ColumnFeatures(nn.Module):
             features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)
             features.append((values.nan_to_num(0.0) - middle) * narrow / SD)
             reliability.append(narrow)
-        for v, middle in zip(book.vocabularies, self._middles, strict=True):
-            cells = x[:, v.column, None]
-            seen = cells < v.n_levels
-            features.append((v.codes[cells[:, 0].nan_to_num(0.0).long()] - middle) * seen / VERTEX)
-            reliability.append(seen.to(book.dtype))
         return torch.cat([*features, *reliability], 1)
 
-    def answer(self, prior: Posterior, answers: Tensor, vectors: Sequence[Tensor]) -> Posterior:
+    def answer(self, prior: Posterior, answers: Tensor) -> Posterior:
         """The posterior of B rows ``prior``, changed by a network's outputs ``answers`` (B, A), zero for no change.
 
-        The continuous columns start from the marginal mixtures, without evidence. ``vectors`` are of the categories.
+        The continuous columns start from the marginal mixtures, without evidence.
         """
         levels, categorical = self.codebook.levels, prior.categorical
         out = answers.split(self.sizes, 1)
@@ -393,11 +356,7 @@ class ColumnFeatures(nn.Module):
         gaussian = None
         if len(self.codebook.reals):
             gaussian = self._mixtures(out[1].unflatten(1, (-1, self._started.shape[2], 3)))
-        parts = zip(prior.high_cardinality, out[2].split(CODE_LENGTH, 1), vectors, strict=False)
-        changed = [
-            VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in parts
-        ]
-        return Posterior(self.codebook, categorical, gaussian, changed)
+        return Posterior(self.codebook, categorical, gaussian)
 
     def base_mixture(self) -> GaussianPosterior:
         """The base's mixtures of the continuous columns, without the wide component: of one row, float64."""

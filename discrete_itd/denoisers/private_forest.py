@@ -144,7 +144,7 @@ class PrivateFit(NamedTuple):
 def fit_private(
     book: Codebook, x: Tensor, epsilon: float, n_trees: int, seed: int, random_bytes: RandomBytes
 ) -> PrivateFit:
-    """A forest of the rows ``x`` (N, C), with the privacy (16); every column is of low cardinality.
+    """A forest of the rows ``x`` (N, C), with the privacy (16); every column is of categories.
 
     There are at most ``n_trees``, and fewer for a smaller ``epsilon``; ``random_bytes(n)`` gives n random bytes for the
     noise, ``seed`` may be known. A ValueError if epsilon is too small.

@@ -11,7 +11,7 @@ each member, weighted by :math:`w_m` times the probability that the member gives
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -54,8 +54,7 @@ class RowMixtureDenoiser(Denoiser):
     Attributes
     ----------
     exact : bool
-        Whether all members are, with the same distributions of high-cardinality columns. If not, only whole rows,
-        their factors and draws are those of (10).
+        Whether all members are. If not, only whole rows, their factors and draws are those of (10).
 
     Examples
     --------
@@ -89,16 +88,13 @@ class RowMixtureDenoiser(Denoiser):
         self.members, self.main, self.weights = nn.ModuleList(members), main, w.tolist()
         self.register_buffer("log_weights", torch.log_softmax(w.log(), 0), persistent=False)
         alone = [member.independent_part for member in members]
-
-        def same(part: Callable[[MarginalDenoiser], Sequence[Tensor]]) -> bool:
-            own = [part(a) for a in alone if a is not None]
-            pairs = [zip(own[0], other, strict=True) for other in own]
-            return len(own) == len(alone) and all(torch.equal(a, b) for p in pairs for a, b in p)
-
-        alike = not codebook.vocabularies or same(lambda a: a.log_high_cardinality)
-        self.exact = alike and all(member.exact for member in members)
+        mixtures = [a.mixture for a in alone if a is not None]
+        same_mixture = len(mixtures) == len(alone) and all(
+            torch.equal(mixtures[0], m) for m in mixtures
+        )
+        self.exact = all(member.exact for member in members)
         self.own_reals = len(codebook.reals) > 0 and (
-            any(member.own_reals for member in members) or not same(lambda a: [a.mixture])
+            any(member.own_reals for member in members) or not same_mixture
         )
 
     @property
@@ -163,10 +159,8 @@ class RowMixtureDenoiser(Denoiser):
         return self._mixed(parts, torch.log_softmax(weights, 1).to(y)[:, :, None])
 
     def _log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        """Log-weights of the members plus their evidence without high-cardinality columns: float64, (B, M)."""
+        """Log-weights of the members plus their evidence: float64, (B, M)."""
         book, members = self.codebook, self._members
-        high = tuple(v.column for v in book.vocabularies)
-        snr = snr.index_fill(1, devices.index_tensor(high, str(snr.device)), 0.0)
 
         def log_evidence(rows: Tensor) -> Tensor:
             state = y[filled(rows)], snr[filled(rows)]
@@ -184,9 +178,7 @@ class RowMixtureDenoiser(Denoiser):
         return out + devices.replace_rows(easy, hard, log_prob)
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        out = torch.logsumexp(self._log_evidence(y, snr), 1).to(y)
-        alone = self.independent_part if self.codebook.vocabularies else None
-        return out if alone is None else out + alone.log_evidence_of_others(y, snr, reals=False)
+        return torch.logsumexp(self._log_evidence(y, snr), 1).to(y)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         levels = self.codebook.levels
@@ -207,9 +199,7 @@ class RowMixtureDenoiser(Denoiser):
         if gaussian is not None and self.own_reals:
             own = [q.gaussian for q in parts if q.gaussian is not None]
             gaussian = GaussianPosterior.joined(own, w[:, :, book.reals])
-        return Posterior(
-            book, CategoricalPosterior(book.levels, logits), gaussian, first.high_cardinality
-        )
+        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
 
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:

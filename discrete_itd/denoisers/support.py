@@ -16,7 +16,7 @@ class SupportDenoiser(Denoiser):
     Parameters
     ----------
     codebook : Codebook
-        Of low-cardinality columns only.
+        Of columns of categories only.
     support : Tensor of float64, shape (R, C)
         The rows (codes) that can occur.
     probs : Tensor, shape (R,)
@@ -25,7 +25,7 @@ class SupportDenoiser(Denoiser):
     Raises
     ------
     ValueError
-        If shapes disagree, a probability is not positive, or a column is continuous or of high cardinality.
+        If shapes disagree, a probability is not positive, or a column is continuous.
 
     Notes
     -----
@@ -54,7 +54,7 @@ class SupportDenoiser(Denoiser):
         if probs.shape != (len(support),) or not bool((probs > 0).all()):
             raise ValueError(f"probs must be {len(support)} positive numbers")
         if len(codebook.finite) != codebook.n_columns:
-            raise ValueError("only low-cardinality columns have a table of rows")
+            raise ValueError("only columns of categories have a table of rows")
         levels = codebook.levels.index_of(support.long())
         indicator = torch.zeros(len(support), codebook.levels.n_points, device=levels.device)
         indicator.scatter_(1, levels, 1.0)

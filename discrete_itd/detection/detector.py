@@ -19,7 +19,6 @@ from discrete_itd.detection import division, drift, outside, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
 from discrete_itd.detection.score import (
-    FEWEST_TYPICAL,
     MOST_WEIGHT,
     Scorer,
     row_scores,
@@ -264,7 +263,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         words: Words = {}
         rate = self.false_alarm_rate if share is None else share
         least = max(FEWEST_SCORED, math.ceil(1 / rate))
-        with fit_progress(max_time, DENSITY_SHARE, FEWEST_TYPICAL + least) as watched:
+        with fit_progress(max_time, DENSITY_SHARE) as watched:
             parts = division.divide(X, self, fraction=fraction, seed=seed, **how)
             if parts.source is not None:
                 add_parts(self.given, parts.table, density)

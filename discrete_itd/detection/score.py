@@ -203,16 +203,14 @@ class Scorer:
         return self.density.encoder_.schema
 
 
-def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenoiser | None:
+def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenoiser:
     """Density trees, each grown on and counted in a few rows of its own.
 
     ``x`` (N, C') are the encoded rows that ``density`` was fitted to, or a sample of them; the trees are smoothed
-    towards its independent columns. None if there are neither continuous nor low-cardinality columns.
+    towards its independent columns.
     """
     base = density.model_.marginals
     book, random = base.codebook, np.random.default_rng(seed)
-    if not len(book.finite) + len(book.reals):
-        return None
     rows = [random.permutation(len(x))[:ROWS_OF_TREE] for _ in range(SMALL_TREES)]
     own = x[torch.from_numpy(np.concatenate(rows)).to(x.device)]
     tree = torch.arange(SMALL_TREES, device=x.device).repeat_interleave(len(rows[0]))

@@ -18,11 +18,12 @@ from discrete_itd.channel.points import ColumnPoints
 from discrete_itd.encoders.cells import PlainCells, Scalar, plain, rounding
 from discrete_itd.encoders.notation import TRUTHS, number_of, quoted, whole_of
 
-MANY_CATEGORIES = (
-    1000  # of a column with more, rare ones are pooled, and unseen ones have Good and Turing's mass
-)
+# of a column with more, rare ones are pooled, and unseen ones have Good and Turing's mass
+MANY_CATEGORIES = 1000
 RARE = 5  # occurrences; rarer categories of such a column are pooled
-MOST_LEVELS = 4096  # of a column, one-hot: one of more levels is embedded by a code
+MOST_LEVELS = (
+    4096  # of a column, the pool and the unseen included: it bounds every table of two columns
+)
 CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
 MOST_DIGITS = 4300  # of an integer that Python reads
@@ -46,10 +47,12 @@ class Categories:
     levels : tuple of float
         Points of an ordinal column's categories on the line.
     pooled : tuple of int
-        Positions of the categories that share a level evenly, the most frequent first.
+        Positions of the categories that share a level, the most frequent first.
+    pooled_counts : tuple of int
+        How often each of these occurred: its share of the level is proportional to this plus one half.
     unseen_count : float
-        Pseudo-count of unseen values when the marginal is smoothed: one half, or, in a high-cardinality column,
-        the number of categories seen exactly once.
+        Pseudo-count of unseen values when the marginal is smoothed: one half, or, in a column of many categories, the
+        number of those seen exactly once.
 
     References
     ----------
@@ -68,6 +71,7 @@ class Categories:
     open: bool
     levels: tuple[float, ...] = ()
     pooled: tuple[int, ...] = ()
+    pooled_counts: tuple[int, ...] = ()
     unseen_count: float = 0.5
 
     def __post_init__(self) -> None:
@@ -77,6 +81,8 @@ class Categories:
             raise ValueError("pooled must be none or several different positions")
         if not all(0 <= k < len(self.categories) for k in self.pooled):
             raise ValueError("pooled must hold positions of categories")
+        if len(self.pooled_counts) != len(self.pooled) or min(self.pooled_counts, default=0) < 0:
+            raise ValueError("pooled_counts must hold a count for each pooled category")
         if self.kind == "ordinal" and (self.pooled or not self.categories):
             raise ValueError("an ordinal column has categories, none of them pooled")
         if len(self.levels) != (len(self.categories) if self.kind == "ordinal" else 0):
@@ -154,6 +160,14 @@ class Categories:
         level_of[self._kept] = np.arange(len(self._kept))
         return level_of
 
+    @cached_property
+    def _share(self) -> np.ndarray:
+        """Of each category, its share of the probability of its level."""
+        share = np.ones(len(self.categories))
+        counts = np.array(self.pooled_counts) + 0.5
+        share[list(self.pooled)] = counts / counts.sum()
+        return share
+
     def is_outside(self, level: np.ndarray) -> np.ndarray:
         """Whether levels are that of unseen values: bool, False for NaN."""
         return level >= self.n_levels
@@ -167,14 +181,11 @@ class Categories:
     def points(self) -> ColumnPoints:
         if self.kind == "ordinal":
             return ColumnPoints("line", self.n_levels, self.open, self.levels)
-        many = self.n_levels + self.open > MOST_LEVELS
-        return ColumnPoints("code" if many else "simplex", self.n_levels, self.open)
+        return ColumnPoints("simplex", self.n_levels, self.open)
 
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
         """The categories, the level of each, and its share of the level's probability."""
-        share = np.ones(len(self.categories))
-        share[list(self.pooled)] = 1 / max(1, len(self.pooled))
-        return _index(self.categories), self._level_of, share
+        return _index(self.categories), self._level_of, self._share
 
     def encode(self, name: Hashable, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
         """Levels of the values, float64, and the log of each value's share of its level.
@@ -193,8 +204,7 @@ class Categories:
         if unseen.all():
             return np.full(len(position), float(self.n_levels)), np.zeros(len(position))
         level = np.where(unseen, self.n_levels, self._level_of[position])
-        pooled = ~unseen & (level == len(self._kept))
-        return level.astype(float), np.where(pooled, -math.log(len(self.pooled) or 1), 0.0)
+        return level.astype(float), np.log(np.where(unseen, 1.0, self._share[position]))
 
     def _find(self, values: np.ndarray) -> np.ndarray:
         """The position of each value; of text and numbers, each different one is looked up once."""
@@ -206,15 +216,16 @@ class Categories:
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Positions of the categories, -1 where the level is that of unseen values or x is NaN.
 
-        The pooled level gives a random member, or, without ``rng``, the most frequent one.
+        The pooled level gives a member drawn by its share, or, without ``rng``, the most frequent one.
         """
         level = np.where(np.isnan(x), -1, x).astype(np.int64).clip(-1, len(self._kept) + 1)
         first = self.pooled[:1] or (-1,)
         position = np.append(self._kept, [first[0], -1])[level]
-        pool = level == len(self._kept)
         if self.pooled and rng is not None:
-            drawn = rng.integers(len(self.pooled), size=len(level))
-            position[pool] = np.array(self.pooled)[drawn[pool]]
+            pool = level == len(self._kept)
+            below = self._share[list(self.pooled)].cumsum()
+            drawn = np.searchsorted(below, rng.random(len(level))[pool], side="right")
+            position[pool] = np.array(self.pooled)[drawn.clip(max=len(below) - 1)]
         return position
 
 
@@ -238,8 +249,8 @@ def fit_categories(
 ) -> Categories:
     """The schema of categories (K, in order) that occurred ``counts`` (K,) times.
 
-    Nominal ones that occurred fewer than ``min_count`` times are pooled; if None, fewer than 5 times in a
-    high-cardinality column, else none.
+    Nominal ones that occurred fewer than ``min_count`` times are pooled; if None, fewer than 5 times in a column of
+    many, else none. So are the rarest of more than ``MOST_LEVELS``; of those that occurred equally often, the last.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
@@ -250,13 +261,17 @@ def fit_categories(
     if min_count is None:
         min_count = RARE if many else 0
     order = np.argsort(-counts, kind="stable")
-    rare = order[counts[order] < min_count]
+    n_kept = int((counts >= min_count).sum())
+    if len(order) + is_open > MOST_LEVELS:
+        n_kept = min(n_kept, MOST_LEVELS - 1 - is_open)
+    rare = order[n_kept:] if kind == "nominal" and len(order) > n_kept + 1 else order[:0]
     return Categories(
         kind,
         tuple(categories),
         is_open,
         levels,
-        tuple(rare.tolist()) if kind == "nominal" and len(rare) > 1 else (),
+        tuple(rare.tolist()),
+        tuple(counts[rare].tolist()),
         max(0.5, float((counts == 1).sum())) if many else 0.5,
     )
 

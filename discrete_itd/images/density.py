@@ -94,7 +94,7 @@ class ImageDensity:
         self.denoiser, self.pixels = denoiser.eval(), members[0].pixels
         self._marginals = members[0].base
         self.n_steps, self.random_state = n_steps, random_state
-        self.batch_size = batch_size or max(16, min(512, BATCH_CELLS // denoiser.codebook.size))
+        self.batch_size = batch_size or max(16, min(512, BATCH_CELLS // denoiser.codebook.work))
         self.history = pd.DataFrame(columns=pd.Index(Evaluation._fields))
         self._choose_steps(self.encode(X, labels))
 

@@ -40,7 +40,7 @@ MOST_CELLS = 1 << 18  # pixels to which the weights of one SNR are fitted
 class EnsembleDenoiser(Denoiser):
     """A convex combination of denoisers.
 
-    ``members`` are M denoisers with one codebook, without high-cardinality columns. ``weights`` (G, M) are their
+    ``members`` are M denoisers with one codebook. ``weights`` (G, M) are their
     non-negative weights, normalised here, at increasing values of ``logsnr`` (G,); between these they are interpolated,
     beyond them constant. A ValueError if there is no member, the codebooks differ, or the weights do not fit.
     """

@@ -311,7 +311,7 @@ def calibrate(
     logarithmic scale. ``progress`` is called with the share done.
     """
     denoiser.eval()
-    like, size, pixels = denoiser.mean0, denoiser.codebook.size, denoiser.pixels
+    like, size, pixels = denoiser.mean0, denoiser.codebook.work, denoiser.pixels
     batches = x.split(max(4, min(256, BATCH_CELLS // size)))
     few = max(16, COST_CELLS // size)  # enough rows to choose between candidates
     gap = 2e-3 if pixels.n_levels is None else (pixels.high - pixels.low) / (pixels.n_levels - 1)

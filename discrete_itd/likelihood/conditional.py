@@ -39,7 +39,6 @@ from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
     Posterior,
-    VocabularyPosterior,
 )
 from discrete_itd.denoisers.base import Denoiser, filled
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
@@ -188,7 +187,7 @@ class ConditionalDenoiser(Denoiser):
         y, snr = filled(y), filled(snr)
         base = self.proposal(y, snr)
         found = _Found(base)
-        x = self._cells(y, snr)[:n]
+        x = book.known_cells(y, snr)[:n]
         unknown = self.unknown(x)
         noisy = ((snr > 0) & ~torch.isinf(snr)).any(1)[:n]
         # where only leading cells are known, later ones are left out of the scores
@@ -276,8 +275,7 @@ class ConditionalDenoiser(Denoiser):
             book.levels, zero.new_zeros(len(x), book.levels.n_points)
         )
         gaussian = GaussianPosterior(zero, zero, zero + 1) if len(book.reals) else None
-        high = self._marginals().expand(len(x)).high_cardinality if book.vocabularies else []
-        return Posterior(book, categorical, gaussian, high)
+        return Posterior(book, categorical, gaussian)
 
     def _marginals(self) -> Posterior:
         """The proposal's posterior of one row without known cells."""
@@ -300,18 +298,6 @@ class ConditionalDenoiser(Denoiser):
     def unlearned_gaps(self, x: Tensor) -> Tensor:
         """Which rows (B, C) have unknown cells outside the columns of ``has_gaps``: (B,)."""
         return (self.unknown(x) & ~self._has_gaps).any(1)
-
-    def _cells(self, y: Tensor, snr: Tensor) -> Tensor:
-        """Rows (B, C) of a state; NaN where a cell is not known."""
-        book = self.codebook
-        x = torch.zeros(snr.shape, dtype=torch.float64, device=snr.device)
-        evidence = book.levels.evidence(y[:, : book.levels.n_coords], snr[:, book.finite])
-        x[:, book.finite] = book.levels.argmax(evidence).double()
-        x[:, book.reals] = y[:, book.real_coords].double()
-        for v in book.vocabularies:
-            near = y[:, v.coords] @ v.codes.T - v.codes.square().sum(1) / 2
-            x[:, v.column] = near.argmax(1).double()
-        return x.masked_fill(~torch.isinf(snr), math.nan)
 
     def unknown(self, x: Tensor) -> Tensor:
         """Which cells of rows (B, C) are unknown, (B, C): neither known nor indicated as missing."""
@@ -616,7 +602,6 @@ class _Found:
     def __init__(self, base: Posterior) -> None:
         self.base = base
         self.logits = base.categorical.logits.clone()
-        self.high_cardinality: dict[int, Tensor] = {}
         self.place: Tensor | None = None
         self.grids: list[tuple[Tensor, Tensor]] = []
         if base.gaussian is not None:
@@ -635,12 +620,7 @@ class _Found:
             self.grids.append((nodes, log_p))
             return
         j, log_p = int(column[0]), torch.log_softmax(log_p, 1)
-        if j in book.place:
-            self.logits[rows, book.levels.own(book.place[j])] = log_p.to(self.logits)
-            return
-        q = next(q for q in self.base.high_cardinality if q.vocabulary.column == j)
-        prior = self.high_cardinality.setdefault(j, q.log_probs.expand(len(q.y), -1).clone())
-        prior[rows] = log_p.to(prior)
+        self.logits[rows, book.levels.own(book.place[j])] = log_p.to(self.logits)
 
     def posterior(self) -> Posterior:
         """The base posterior with all stored distributions."""
@@ -652,14 +632,7 @@ class _Found:
             wide = [[_widened(t, most) for t in grid] for grid in self.grids]
             grids = [torch.cat(t) for t in zip(*wide, strict=True)] or [none, none]
             gaussian = GridPosterior(gaussian, self.place, *grids)
-        high = [self._high_cardinality(w) for w in q.high_cardinality]
-        return Posterior(q.codebook, categorical, gaussian, high)
-
-    def _high_cardinality(self, q: VocabularyPosterior) -> VocabularyPosterior:
-        prior = self.high_cardinality.get(q.vocabulary.column)
-        if prior is None:
-            return q
-        return VocabularyPosterior(q.vocabulary, prior, q.y, q.snr, q.h, q.u)
+        return Posterior(q.codebook, categorical, gaussian)
 
 
 def _widened(t: Tensor, n: int) -> Tensor:

@@ -73,8 +73,7 @@ def sample_batch(
     for step in range(1, n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(state.y))
         target = target.masked_fill(missing, 0.0)
-        moved = (target > state.snr) & ~known
-        x = torch.where(known, x, denoiser(*state).sample(generator, moved))
+        x = torch.where(known, x, denoiser(*state).sample(generator))
         points = book.embed(x)
         xi = None
         if schedule.noisy:
@@ -84,7 +83,7 @@ def sample_batch(
         if step == n_steps and schedule.complete:
             break
     else:
-        x = torch.where(known, x, denoiser(*state).sample(generator, ~known))
+        x = torch.where(known, x, denoiser(*state).sample(generator))
     return x.masked_fill(missing, math.nan)
 
 
@@ -107,7 +106,7 @@ def point_predictions(
     numbers = sorted({*ordered, *means, *book.reals.tolist()})
     for rows, posterior in _posteriors(denoiser, x, batch_size):
         missing = x[rows].isnan()
-        filling = posterior.mode(missing)
+        filling = posterior.mode()
         for j in numbers:
             own = torch.nonzero(missing[:, j]).flatten()
             if len(own):

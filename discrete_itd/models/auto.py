@@ -89,21 +89,16 @@ class Auto(Recipe):
     """The cheapest of several models whose held-out nats are within one paired standard error of the best.
 
     Candidates are the exact models that a network can correct, a forest (11), a causal network (8) on the best of the
-    first, a mixture of products (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a
-    :class:`Network`, unless what follows the fit, like calibration, would have no time to score rows by it. With
-    ``max_steps=0`` no network is trained, nor for a table with so many levels that it would be huge. Where ``max_time``
-    is short, the mixture may take a quarter of the remaining time; the causal network has the rest. Models without time
-    for enough steps to be evaluated are not begun.
+    first, a mixture of products (9), and mixtures of rows (10) of these. With ``max_steps=0`` no network is trained, nor
+    for a table with so many levels that it would be huge. Where ``max_time`` is short, the mixture may take a quarter
+    of the remaining time; the causal network has the rest. Models without time for enough steps to be evaluated are not
+    begun.
     """
 
     trains = True
     name = "several models"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
-        if rows.codebook.vocabularies:
-            network = rows.attempt(Network(), "a network", lambda: self._network(rows, plan))
-            if network is not None:
-                return network
         table = CandidateTable(rows)
         for member in (*affordable_bases(rows, BayesNet()), Forest()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
@@ -114,14 +109,6 @@ class Auto(Recipe):
                 table.fit_in_time(Causal(), later)
         table.add_mixtures()
         return table.settle(table.cheapest())
-
-    def _network(self, rows: TrainingRows, plan: FitPlan) -> Fitted | None:
-        """A network of all columns, if there is time for the scores that follow its fit."""
-        own = Network().before_scores(rows, plan)
-        if own is None:
-            plan.run.left_out.append(Network().label)
-            return None
-        return Network().fit(rows, own)
 
 
 @dataclass(frozen=True)

@@ -212,9 +212,7 @@ class CandidateTable:
         Without models that draw missing cells one after the other by very large posteriors, like large forests.
         """
         exact = [c for c in exact if completes_cheaply(c.denoiser)] or exact
-        found = self.mixture(exact).denoiser
-        # user-defined members may disagree on high-cardinality columns
-        return found if found.exact else min(exact, key=lambda c: c.mean).denoiser
+        return self.mixture(exact).denoiser
 
 
 def completes_cheaply(denoiser: Denoiser) -> bool:

@@ -297,7 +297,6 @@ class SharedRun:
     """State that the members of one fit share."""
 
     deadline: Deadline = field(default_factory=Deadline)  # of the density
-    n_calls: int = 0  # denoiser calls of rows that are scored along paths after the fit
     cut: list[str] = field(default_factory=list)  # steps that max_time ended early
     left_out: list[str] = field(default_factory=list)  # steps that were not begun for lack of time
 

@@ -66,8 +66,8 @@ class Independent(Recipe):
 class Tree(Recipe):
     """A Chow-Liu tree over the category columns, without edges that do not pay for their parameters; exact.
 
-    It is a Bayesian network in which no column has two parents. Held-out rows choose its pseudo-count. Continuous and
-    high-cardinality columns are independent of all others.
+    It is a Bayesian network in which no column has two parents. Held-out rows choose its pseudo-count. Continuous
+    columns are independent of all others.
     """
 
     exact = True
@@ -163,7 +163,7 @@ class Mixture(Recipe):
 class BayesNet(Recipe):
     """A Bayesian network found by hill climbing, over the category columns; exact.
 
-    Continuous and high-cardinality columns are independent of all others, as in :class:`Tree`.
+    Continuous columns are independent of all others, as in :class:`Tree`.
 
     Parameters
     ----------
@@ -262,8 +262,6 @@ class Forest(Recipe):
 
     def fitted(self, rows: TrainingRows, is_grown: Clock, is_over: Clock) -> Denoiser:
         book = rows.codebook
-        if not len(book.finite) + len(book.reals):
-            return rows.marginals
         x_valid = rows.x_valid[:CHOICE_ROWS]
         best, least = None, math.inf
 

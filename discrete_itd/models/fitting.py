@@ -46,7 +46,6 @@ def fit_model(
     device: torch.device,
     seed: int,
     deadline: Deadline,
-    n_scored: int = 0,
     progress: FitCallback | None = None,
 ) -> Model:
     """Fit a denoiser to rows, to be scored on a schedule: :meth:`discrete_itd.DiffusionDensity.fit`.
@@ -54,10 +53,9 @@ def fit_model(
     ``training`` is for networks; several share the time, each may take all the steps. The kind of noise on which rows
     are scored, unless it is a noisy ``schedule`` of one's own, decides the noise of training in place of
     ``training.patterns``.
-    ``seed`` is the only source of randomness. ``n_scored`` rows will be scored after the fit, which leaves time for
-    them if it makes a model of paths. ``progress`` is called with the share done and the latest evaluation.
+    ``seed`` is the only source of randomness. ``progress`` is called with the share done and the latest evaluation.
     """
-    run = SharedRun(deadline=deadline, n_calls=n_scored * n_evaluations)
+    run = SharedRun(deadline=deadline)
     kind = "coordinate"
     if not isinstance(schedule, str):
         kind = None if schedule.noisy else kind

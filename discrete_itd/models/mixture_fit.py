@@ -130,7 +130,7 @@ def fit_mixture(
     Parameters
     ----------
     marginals : MarginalDenoiser
-        Independent columns of the same rows: where the network starts, and the high-cardinality columns of the result.
+        Independent columns of the same rows, where the network starts.
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Training rows and held-out rows, at least one of each; NaN where a cell is missing. Of the latter, the first
         ``JUDGED_ROWS`` are used.
@@ -151,7 +151,7 @@ def fit_mixture(
     """
     if not len(x) or not len(x_valid):
         raise ValueError("a mixture is fitted to at least one row and one held-out row")
-    if all(c.kind == "code" or c.n_levels == 1 for c in marginals.codebook.columns):
+    if all(c.n_levels == 1 for c in marginals.codebook.columns):
         return alone(marginals), None  # the network would have no outputs
     fit = MixtureFit(marginals, x, x_valid, plan or MixturePlan(), generator)
     report = fit.train(seconds_left(), progress, is_hopeless)
@@ -287,14 +287,13 @@ class MixtureFit:
 
     def made(self, columns: Columns) -> MixtureDenoiser:
         """The mixture of classes at latent points, of equal weights."""
-        book, marginals = self.marginals.codebook, self.marginals
-        prior, mean, var = marginals.log_probs.exp(), columns.mean, columns.var
+        book = self.marginals.codebook
+        prior, mean, var = self.marginals.log_probs.exp(), columns.mean, columns.var
         probs = self.network.layout.log_probs(columns.values).exp()
         probs = (1 - MARGINAL_SHARE) * probs + MARGINAL_SHARE * prior
         weights = probs.new_full((len(probs),), 1 / len(probs))
-        fallback = marginals if book.vocabularies else None
         if not len(book.reals):
-            return MixtureDenoiser(book, weights, probs, fallback=fallback)
+            return MixtureDenoiser(book, weights, probs)
         # one class more, of the weight of one row, for outliers: the other Gaussians are narrow
         own = 1 / (len(self.x) + 1)
         weights = torch.cat([(1 - own) * weights, weights.new_tensor([own])])
@@ -302,15 +301,15 @@ class MixtureFit:
         mean = torch.cat([mean, torch.zeros_like(mean[:1])])
         if columns.slopes is None:
             var = torch.cat([var, torch.full_like(var[:1], WIDE_SD**2)])
-            return MixtureDenoiser(book, weights, probs, mean, var, fallback)
+            return MixtureDenoiser(book, weights, probs, mean, var)
         wide = torch.diag_embed(torch.full_like(var[:1], WIDE_SD))
         whitening = whitened(columns.slopes, columns.var).double()
         chol = torch.cat([torch.linalg.inv(whitening).to(wide), wide])
-        return MixtureDenoiser(book, weights, probs, mean, fallback=fallback, chol=chol)
+        return MixtureDenoiser(book, weights, probs, mean, chol=chol)
 
 
 def alone(marginals: MarginalDenoiser) -> MixtureDenoiser:
     """Independent columns as a mixture of one class."""
     book, probs = marginals.codebook, marginals.log_probs.exp()[None]
-    fallback = marginals if book.vocabularies or len(book.reals) else None
+    fallback = marginals if len(book.reals) else None
     return MixtureDenoiser(book, probs.new_ones(1), probs, fallback=fallback)

@@ -289,7 +289,7 @@ class Model:
 
     @property
     def batch_size(self) -> int:
-        return max(16, min(2048, BATCH_CELLS // self.denoiser.codebook.size))
+        return max(16, min(2048, BATCH_CELLS // self.denoiser.codebook.work))
 
     def posteriors_at_once(self, denoiser: Denoiser) -> int:
         """Rows whose posteriors are asked for in one call of a denoiser of the model, such that memory is bounded."""

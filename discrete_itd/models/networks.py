@@ -30,10 +30,9 @@ from discrete_itd.models.exact import (
     exact_base,
     fitted_bases,
 )
-from discrete_itd.progress import estimated, stage
+from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Report, TrainingPlan
-from discrete_itd.training.objectives import seconds_of_row
 
 MOST_ORDERS = 64
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
@@ -48,9 +47,6 @@ REGRESSION_SHARE = (
     0.2  # of the time left, which the regressions that a network starts from may take
 )
 LEAST_ORDER_WEIGHT = 1e-6  # each order that was asked for keeps this weight in the mixture of all
-# scores along paths may take this share of the time that is left when "auto" trains a network; the time of one is
-# measured on so many rows
-SCORING_SHARE, TIMED_CALL_ROWS = 0.5, 64
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
 # of the time left, which a causal network may take before a mixture
 NETWORK_SHARE = 0.75
@@ -102,19 +98,6 @@ class Network(Recipe):
         sizes = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
         generator = torch.Generator().manual_seed(plan.network_seed)
         return NeuralDenoiser(base, **sizes, generator=generator).to(rows.device)
-
-    def before_scores(self, rows: TrainingRows, plan: FitPlan) -> FitPlan | None:
-        """The plan that leaves time for the scores after the fit; None if these take too much of it."""
-        if plan.time_left == math.inf or not plan.run.n_calls:
-            return plan
-        with stage("measuring the time of a score"):
-            network = self.untrained(rows, plan)
-            of_row = estimated(lambda: seconds_of_row(network, rows.x_valid, TIMED_CALL_ROWS))
-        needed = 0.0 if math.isnan(of_row) else plan.run.n_calls * of_row
-        left = plan.time_left
-        if needed > SCORING_SHARE * left:
-            return None
-        return replace(plan, deadline=plan.deadline.within(left - needed))
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         """Choose the base, then train."""

@@ -106,7 +106,6 @@ def _parts(q: Posterior) -> list[Tensor]:
     return [
         q.categorical.logits,
         *gaussian,
-        *(w.log_probs_of_all() for w in q.high_cardinality),
         q.mean(),
     ]
 
@@ -128,10 +127,7 @@ def _posterior_sums_to_one(s: _Subject) -> None:
     """The posterior of every column sums to one, whatever is known."""
     q = s.denoiser(*s.state)
     total = s.book.levels.sum(q.categorical.probs)
-    s.close(total, torch.ones_like(total), "probabilities of a column of few categories")
-    for high in q.high_cardinality:
-        total = high.log_probs_of_all().exp().sum(1)
-        s.close(total, torch.ones_like(total), "probabilities of a high-cardinality column")
+    s.close(total, torch.ones_like(total), "probabilities of a column of categories")
     if q.gaussian is not None:
         total = q.gaussian.log_weight.exp().sum(2)
         s.close(total, torch.ones_like(total), "weights of the components of a continuous column")
@@ -260,7 +256,7 @@ def _draws(s: _Subject) -> None:
     drawn = s.denoiser.draw(N_DRAWS, s.generator, allowed=allowed)
     assert drawn.shape == (N_DRAWS, s.book.n_columns), f"draw returns shape {tuple(drawn.shape)}"
     assert not bool(drawn.isnan().any()), "a cell is missing"
-    if s.every is None or s.book.vocabularies:
+    if s.every is None:
         return
     sizes = [c.n_points for c in s.book.columns]
     at = np.ravel_multi_index(drawn.long().cpu().numpy().T, sizes)
@@ -327,7 +323,7 @@ def check_denoiser(
     Parameters
     ----------
     denoiser : Denoiser
-        In evaluation mode (``eval()``), on its device. With few low-cardinality columns, so that all rows can be
+        In evaluation mode (``eval()``), on its device. With few columns of categories, so that all rows can be
         enumerated (at most 2048), more is checked; an exact one is then compared with sums over all rows.
     properties : collection of str, optional
         Names of those to check; by default all that apply. A ValueError names one that does not.

@@ -420,9 +420,10 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def seconds_of_row(denoiser: Denoiser, x: Tensor, n_rows: int = FEWEST_PILOT_ROWS) -> float:
-    """Seconds of a denoiser call per row, measured with ``n_rows`` of x (N, C) without known cells."""
-    start = State.start(denoiser.codebook, denoiser.codebook.embed(x[:n_rows]), None)
+def seconds_of_row(denoiser: Denoiser, x: Tensor) -> float:
+    """Seconds of a denoiser call per row, measured with a few of x (N, C) without known cells."""
+    points = denoiser.codebook.embed(x[:FEWEST_PILOT_ROWS])
+    start = State.start(denoiser.codebook, points, None)
     clock = Deadline()
     float(denoiser(*start).mean().sum())  # waits for a GPU
     return clock.age / len(start.y)

@@ -10,7 +10,6 @@ from laws import (
     BOOKS,
     LAW,
     WIDER_BOOKS,
-    code,
     line,
     make_book,
     numpy_point,
@@ -23,7 +22,6 @@ from laws import (
 )
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.points import CODE_LENGTH, KNOWN_NATS, VERTEX
 
 
 @LAW
@@ -59,7 +57,7 @@ def test_missing_cells_have_some_finite_point_and_disturb_no_other(device, colum
 
 
 def test_missingness_indicators_come_first(device):
-    columns = [simplex(2), real(), simplex(2), code(3)]
+    columns = [simplex(2), real(), simplex(2), simplex(3)]
     book = Codebook(columns, leading=[2, 0]).to(device)
     assert book.leading.tolist() == [True, False, True, False]
     assert book.leading_columns == (0, 2)
@@ -72,60 +70,17 @@ def test_missingness_indicators_come_first(device):
 
 
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
-def test_memory_and_time_are_of_levels_numbers_and_words(device, name):
+def test_kinds_share_out_columns_and_coordinates(device, name):
     book = make_book(name, device)
-    kinds = [c.kind for c in book.columns]
-    n_points = [c.n_points for c in book.columns]
-    finite = sum(n for n, k in zip(n_points, kinds, strict=True) if k in ("simplex", "line"))
-    words = sum(n for n, k in zip(n_points, kinds, strict=True) if k == "code")
-    assert book.size == finite + 8 * kinds.count("real") + 64 * kinds.count("code")
-    assert book.work == book.size + words
-
-
-@pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
-def test_families_share_out_columns_and_coordinates(device, name):
-    book = make_book(name, device)
-    words = [v.column for v in book.vocabularies]
-    assert sorted([*book.finite.tolist(), *book.reals.tolist(), *words]) == list(
-        range(book.n_columns)
-    )
-    ends = [0, book.levels.n_coords, book.real_coords.start, book.real_coords.stop]
-    assert ends[1] == ends[2]
-    for v in book.vocabularies:
-        ends += [v.coords.start, v.coords.stop]
-        assert v.codes.shape == (v.n_points, CODE_LENGTH)
-    assert ends == sorted(ends)
-    assert ends[-1] == book.n_coords
-    assert book.size > 0
+    assert sorted([*book.finite.tolist(), *book.reals.tolist()]) == [*range(book.n_columns)]
+    assert book.real_coords == slice(book.levels.n_coords, book.n_coords)
+    n_points = sum(c.n_points for c in book.columns)
+    assert book.work == n_points + 8 * len(book.reals)
     assert book.device.type == torch.device(device).type
 
 
-def test_codes_of_a_large_vocabulary_lie_apart(device):
-    """Far enough for the finite SNR that stands for a known word, and always alike."""
-    n = 5000
-    vocabulary = Codebook([code(n, is_open=True)]).to(device).vocabularies[0]
-    codes = vocabulary.codes.double()
-    torch.testing.assert_close(
-        codes[:n].norm(dim=1), codes.new_full((n,), VERTEX), rtol=1e-6, atol=0
-    )
-    assert not codes[n].any()  # what was never seen lies in the middle
-    most = -1.0
-    for numbers in torch.arange(n, device=device).split(1000):
-        products = vocabulary.codes[numbers].float() @ vocabulary.codes[:n].float().T
-        most = max(most, float(products.scatter(1, numbers[:, None], -1.0).max()))
-    assert 2 * (VERTEX**2 - most) > 0.4**2  # squared distance; most are one apart
-    assert KNOWN_NATS <= 2e5 * 0.1**2 / 2  # the promise of the code's own scale
-    again = Codebook([simplex(2), code(30)]).to(device).vocabularies[0].codes
-    assert torch.equal(again, vocabulary.codes[:30])
-    assert abs(codes[:n].mean(0)).max() < 5 * VERTEX / math.sqrt(CODE_LENGTH * n)
-    spread = np.linalg.eigvalsh((codes[:n].T @ codes[:n] / n).cpu().numpy())
-    np.testing.assert_allclose(
-        spread, VERTEX**2 / CODE_LENGTH, rtol=0.2
-    )  # no direction is preferred
-
-
 def test_known_snrs_are_those_of_the_columns(device):
-    columns = (line(0.0, 0.5), real(), simplex(3), code(7))
+    columns = (line(0.0, 0.5), real(), simplex(3), simplex(7))
     book = Codebook(columns).to(device)
     assert book.known_snr.tolist() == pytest.approx([c.known_snr for c in columns])
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from laws import LAW, seeded_generator, seeds
 from scipy import stats
 
-from discrete_itd.channel.noise import RowNoise, cell_bits, draw_salt, scattered_directions
+from discrete_itd.channel.noise import RowNoise, cell_bits, draw_salt
 
 salts = st.integers(-(2**63), 2**64 - 1)  # any integer of 64 bits, signed or not
 
@@ -123,16 +123,6 @@ def test_streams_paths_rows_salts_and_coordinates_are_independent(device, dtype)
     assert stats.chisquare(np.bincount(quadrants, minlength=8)).pvalue > 1e-4
 
 
-def test_scattered_directions_are_random_unit_vectors_and_always_alike():
-    a = scattered_directions(3000, 8).numpy()
-    np.testing.assert_allclose(np.linalg.norm(a, axis=1), 1, atol=1e-12)
-    assert np.array_equal(scattered_directions(10, 8).numpy(), a[:10])
-    cosine = a[:1500] @ a[1500:].T
-    # (1 + cos)/2 of two random directions in n dimensions is Beta((n - 1)/2, (n - 1)/2)
-    assert stats.kstest((1 + np.diag(cosine)) / 2, stats.beta(3.5, 3.5).cdf).pvalue > 1e-4
-    assert abs(cosine.mean()) < 5 / np.sqrt(8 * 1500)
-
-
 @pytest.mark.parametrize("n", [2, 7])
 def test_offsets_are_of_the_row_and_equally_likely(device, n):
     x = torch.arange(7000, dtype=torch.float64, device=device)[:, None]
@@ -169,13 +159,3 @@ def test_noise_is_that_of_earlier_releases(device):
     for values, wanted in zip(got, expected, strict=True):
         np.testing.assert_allclose(values.flatten().cpu().numpy(), wanted, rtol=1e-12)
     assert noise.offset(1000).tolist() == [148, 767]
-
-
-def test_directions_do_not_depend_on_the_type_in_use(dtype):
-    """They are the codes of a high-cardinality column, in double and in single precision."""
-    expected = scattered_directions(5, 4)
-    torch.set_default_dtype(torch.float32)
-    got = scattered_directions(5, 4)
-    torch.set_default_dtype(dtype)
-    assert got.dtype == torch.float64
-    assert torch.equal(got, expected)

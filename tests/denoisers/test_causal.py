@@ -59,7 +59,6 @@ def test_rows_are_scored_from_their_constants_alike(device, dtype, kind, name):
     x = random_rows(book, 40, rng, missing=0.2)
     some = torch.arange(3, 35, device=device)
     own = [t[some] for t in denoiser.constants(x)]
-    assert bool(own) != bool(book.vocabularies)
     close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 10)}
     torch.testing.assert_close(
         denoiser.log_prob_from(x[some], *own), denoiser.log_prob(x)[some], **close
@@ -119,7 +118,7 @@ def test_an_untrained_network_is_its_base(device, name, kind):
     torch.testing.assert_close(denoiser.log_factors(x), prior, **close)
 
 
-@pytest.mark.parametrize("name", ["all kinds", "only high-cardinality", "reals and levels", "open"])
+@pytest.mark.parametrize("name", ["all kinds", "reals and levels", "open"])
 def test_draws_are_those_along_the_path(device, name):
     """Surprisal of every column, on average over rows drawn at once and over rows drawn by a call for each column."""
     book = make_book(name, device)

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 from laws import (
     FEW_EXAMPLES,
     all_rows,
-    code,
     line,
     make_book,
     random_correlated,
-    random_marginals,
     random_mixture,
     random_rows,
     random_state,
@@ -261,11 +259,9 @@ def test_columns_that_cannot_be_are_refused():
         MixtureDenoiser(
             Codebook([simplex(2)]), torch.ones(1), torch.ones(1, 2), chol=torch.ones(1, 0, 0)
         )
-    book, rng = Codebook([real(), code(5), real()]), np.random.default_rng(0)
-    with pytest.raises(ValueError, match="needs a fallback for high-cardinality columns"):
-        random_correlated(book, rng)
+    book, rng = Codebook([real(), simplex(5), real()]), np.random.default_rng(0)
     rows = random_rows(book, 5, rng)
-    model = random_correlated(book, rng, fallback=random_marginals(book, rng))
+    model = random_correlated(book, rng)
     torch.testing.assert_close(model.log_factors(rows).sum(1), model.log_prob(rows).double())
 
 

@@ -10,14 +10,11 @@ from laws import (
     BOOKS,
     WITH_REALS,
     all_rows,
-    broad_marginals,
-    code,
     line,
     make_book,
     random_forest,
     random_marginals,
     random_rows,
-    random_splits,
     real,
     rounding,
     seeded_generator,
@@ -120,8 +117,6 @@ def test_a_score_is_a_sum_over_all_leaves(device, dtype, name):
     rows = torch.cat(
         [random_rows(denoiser.codebook, n, rng, missing=m) for n, m in ((7, 0), (9, 0.4))]
     )
-    cells = [j for j, c in enumerate(denoiser.codebook.columns) if c.kind != "code"]
-    rows[:, [j for j in range(rows.shape[1]) if j not in cells]] = math.nan
     expected = torch.tensor([slow_log_prob(denoiser, row) for row in rows.tolist()], device=device)
     got = denoiser.log_prob(rows)
     torch.testing.assert_close(got, expected.to(got), atol=rounding(dtype), rtol=rounding(dtype))
@@ -300,18 +295,11 @@ def test_a_damaged_file_is_refused(device):
         unflatten(Denoiser, (data, tensors))(denoiser.codebook)
 
 
-def test_words_need_a_fallback(device):
-    book = Codebook([code(3), real()]).to(device)
-    splits = [torch.tensor(t) for t in random_splits(book, np.random.default_rng(0))[:3]]
-    with pytest.raises(ValueError, match="high-cardinality columns need a fallback"):
-        ForestDenoiser(book, *splits, torch.ones(1), torch.ones(1, 0))
-
-
 # -- counting and smoothing ------------------------------------------------------------------------
 
 
 def table(device, n=400, missing=0.0, seed=0):
-    """A book and rows of dependent columns of every kind but words."""
+    """A book and rows of dependent columns of every kind."""
     rng = np.random.default_rng(seed)
     book = Codebook([simplex(4), real(), line(-0.6, 0.0, 0.6, is_open=True), simplex(2), real()])
     z = rng.integers(4, size=n)
@@ -623,16 +611,13 @@ def test_a_far_value_is_improbable_and_not_impossible(device):
     assert bool((steps[[0, 2, 3, 4]].abs() < 4).all())
 
 
-def test_a_column_without_cells_and_a_table_of_words(device):
-    """Nothing splits them: a root per tree, or the independent columns."""
+def test_a_column_without_cells(device):
+    """Nothing splits it: a root per tree."""
     book = Codebook([simplex(2), real()]).to(device)
     x = torch.tensor([[0.0, math.nan], [1.0, math.nan]] * 30, device=device).double()
     rows = TrainingRows(MarginalDenoiser.fit(book, x), x, x[:9], seeded_generator(0, device))
     denoiser = Forest(2).fit(rows, plan())
     assert bool(denoiser.log_prob(torch.tensor([[0.0, 3.0]], device=device).double()).isfinite())
-    book = Codebook([code(5)]).to(device)
-    rows = TrainingRows(broad_marginals(book), x[:, :1], x[:9, :1], seeded_generator(0, device))
-    assert Forest(2).fit(rows, plan()) is rows.marginals
 
 
 def test_seeds(device):

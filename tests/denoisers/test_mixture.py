@@ -14,7 +14,6 @@ from laws import (
     WITH_REALS,
     all_rows,
     cases,
-    code,
     column_points,
     empty_state,
     make_book,
@@ -46,9 +45,7 @@ FEW = 1e-9  # pseudo-counts that leave the counts as they are
 
 
 def random_classes(book, rng, *, n_classes=3):
-    """A mixture of products, beside which the large vocabularies are independent."""
-    rest = random_marginals(book, rng) if book.vocabularies else None
-    return random_mixture(book, rng, n_classes=n_classes, fallback=rest)
+    return random_mixture(book, rng, n_classes=n_classes)
 
 
 def by_column(book, probs):
@@ -167,9 +164,9 @@ def test_mass_and_density_add_up_to_one(device, dtype, name):
     assert total == pytest.approx(1, abs=rounding(dtype, 3))
 
 
-def test_a_mixture_of_products_takes_no_words(device):
-    book = Codebook([code(3)]).to(device)
-    with pytest.raises(ValueError, match="high-cardinality columns, and for continuous"):
+def test_numbers_need_gaussians_or_a_fallback(device):
+    book = Codebook([real()]).to(device)
+    with pytest.raises(ValueError, match="needs a fallback for continuous columns"):
         MixtureDenoiser(book, torch.ones(1), torch.ones(1, 0))
 
 
@@ -249,24 +246,20 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, name)
 
 @pytest.mark.parametrize("name", WIDER)
 def test_what_the_classes_do_not_tell_comes_from_the_rest(device, dtype, name):
-    """Large vocabularies always; continuous columns where the classes have no Gaussians."""
+    """Continuous columns where the classes have no Gaussians."""
     book = make_book(name, device)
     rng = np.random.default_rng(0)
     rest = random_marginals(book, rng)
-    full = random_mixture(book, rng, fallback=rest)
+    full = random_mixture(book, rng)
     plain = MixtureDenoiser(book, full.log_weights.exp(), full.log_probs.exp(), fallback=rest)
     y, snr = states_of_every_kind(book, rng)
     rows = random_rows(book, len(y), rng, missing=0.2)
-    words = [v.column for v in book.vocabularies]
     close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype)}
-    for denoiser, untold in ((full, words), (plain, words + book.reals.tolist())):
-        apart = torch.zeros(book.n_columns, dtype=torch.bool, device=device)
-        apart[untold] = True
-        got, others = denoiser(y, snr).log_prob(rows), rest(y, snr).log_prob(rows)
-        assert torch.equal(got[:, apart].nan_to_num(0.0), others[:, apart].nan_to_num(0.0))
-        own = torch.logsumexp(denoiser.log_joint(rows), 1)
-        expected = own + rest.log_prob(rows.masked_fill(~apart, math.nan))
-        torch.testing.assert_close(denoiser.log_prob(rows), expected, **close)
+    got, others = plain(y, snr).log_prob(rows), rest(y, snr).log_prob(rows)
+    assert torch.equal(got[:, book.reals].nan_to_num(0.0), others[:, book.reals].nan_to_num(0.0))
+    own = torch.logsumexp(plain.log_joint(rows), 1)
+    expected = own + rest.log_prob(rows.index_fill(1, book.finite, math.nan))
+    torch.testing.assert_close(plain.log_prob(rows), expected, **close)
 
 
 def test_narrow_gaussians_far_from_zero_keep_their_digits(device):

@@ -72,8 +72,8 @@ def schema(survey_, columns=SPECS, **options):
 @pytest.mark.parametrize("missing", ["marginalise", "category"])
 def test_property_the_schema_of_a_stream_is_that_of_the_table(monkeypatch, n_parts, missing):
     """Of counts always; of scales, bins and times if the sample is the table."""
-    monkeypatch.setattr(categories, "MANY_CATEGORIES", 100)  # "code" is high-cardinality
-    monkeypatch.setattr(categories, "MOST_LEVELS", 100)
+    monkeypatch.setattr(categories, "MANY_CATEGORIES", 100)  # as "code" has
+    monkeypatch.setattr(categories, "MOST_LEVELS", 50)
     whole = TableEncoder.fit(table(), SPECS, missing=missing).schema
     stream = FrameStream(frames(table(), n_parts))
     assert schema(found(stream, N), missing=missing) == whole

@@ -344,7 +344,7 @@ def test_calibration_does_not_depend_on_batches(monkeypatch):
     X = np.random.default_rng(0).integers(4, size=(60, 1, 2, 2))
     options = {"n_levels": 4, "prediction": "epsilon", "schedule": NOISINGS["linear"], "n_knots": 6}
     one = from_callable(Wild(4).double(), X, **options)
-    monkeypatch.setattr(posteriors, "BATCH_CELLS", 7 * one.codebook.size)
+    monkeypatch.setattr(posteriors, "BATCH_CELLS", 7 * one.codebook.work)
     other = from_callable(Wild(4).double(), X, **options)
     for name, value in one.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-4, atol=1e-6)

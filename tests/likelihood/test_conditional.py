@@ -20,7 +20,6 @@ from tests.laws import (
     BOOKS,
     WIDER_BOOKS,
     all_rows,
-    code,
     make_book,
     make_denoiser,
     random_causal,
@@ -297,7 +296,7 @@ def test_indicators_are_enumerated_where_they_alone_are_known(device):
 def test_of_a_large_vocabulary_the_likely_words_are_enumerated(device, monkeypatch):
     """The others keep their proportions, and all add up to one."""
     monkeypatch.setattr(conditional, "ENUMERATED_LEVELS", 12)
-    book = Codebook([simplex(2), code(40, is_open=True)]).to(device)
+    book = Codebook([simplex(2), simplex(40, is_open=True)]).to(device)
     p, q = random_causal(book, 0), proposal(book)
     x = random_rows(book, 3, np.random.default_rng(0))
     got = ConditionalDenoiser(p, q).given(without(x, 1)).column(1).double()

@@ -50,13 +50,6 @@ def numbers(n=120, seed=0):
     return pd.DataFrame({"x": x, "y": x + 0.3 * np.random.default_rng(seed + 1).normal(size=n)})
 
 
-def words(n=200, seed=0):
-    """With a column that is high-cardinality where the tests say so."""
-    rng = np.random.default_rng(seed)
-    word = rng.integers(0, 30, n)
-    return pd.DataFrame({"word": [f"w{i}" for i in word], "odd": np.array(["u", "v"])[word % 2]})
-
-
 def fit(rows, denoiser, **changes):
     return DiffusionDensity(**{**QUICK, "denoiser": denoiser, **changes}).fit(rows)
 

@@ -1,6 +1,5 @@
 """Choosing among candidates, mixtures of rows, and what answers questions that the chosen model cannot."""
 
-import math
 import time
 import warnings
 
@@ -240,31 +239,6 @@ def test_a_tree_that_has_no_time_to_be_fitted_is_not_begun(monkeypatch):
     how = plan(0, max_time=600.0)  # twice 200 seconds, for merged columns may be counted too
     assert fit_recipe(Tree(), rows, how).denoiser is not rows.marginals
     assert not how.run.left_out
-
-
-def test_a_network_leaves_time_for_the_scores_that_follow(monkeypatch):
-    """By the time of a call, measured before the training with a few rows; None if they take most of it."""
-    past, real, forward, seen = [0.0], time.perf_counter, NeuralDenoiser.forward, []
-
-    def slow(self, y, snr):
-        seen.append(len(y))
-        past[0] += 0.01 * len(y)
-        return forward(self, y, snr)
-
-    monkeypatch.setattr(NeuralDenoiser, "forward", slow)
-    monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
-    monkeypatch.setattr(networks, "TIMED_CALL_ROWS", 20)
-    rows = training_rows(chain(240))
-    how = plan(max_time=150.0)
-    how.run.n_calls = 3000  # 30 seconds
-    own = TINY.before_scores(rows, how)
-    assert seen == [20]
-    assert own is not None
-    assert 30.0 <= how.time_left - own.time_left < 60.0  # and what a busy machine took besides
-    how.run.n_calls = 9000
-    assert TINY.before_scores(rows, how) is None
-    assert TINY.before_scores(rows, plan()).time_left == math.inf
-    assert seen == [20, 20]
 
 
 def test_a_network_has_the_time_that_a_mixture_leaves(monkeypatch):

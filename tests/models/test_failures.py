@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fits import QUICK, chain, fit, mixed, plan, training_rows, words
+from fits import QUICK, chain, fit, mixed, plan, training_rows
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import (
@@ -13,7 +13,6 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     MixtureDenoiser,
 )
-from discrete_itd.encoders import categories
 from discrete_itd.models import auto, contract, networks
 from discrete_itd.models.candidates import TIMED_ROWS, CandidateTable
 from discrete_itd.models.model import TIMED_EVALUATIONS, Model
@@ -23,7 +22,6 @@ from discrete_itd.recipes import (
     Forest,
     Independent,
     Mixture,
-    Network,
     Tree,
 )
 
@@ -141,18 +139,6 @@ def test_models_go_on_without_a_search_for_groups(monkeypatch):
     with pytest.warns(UserWarning, match="^the search for one-hot groups is left out.*MemoryError"):
         model = fit(TABLE, "auto")
     assert labels(model) > {"tree", "bayes net", "mixture"}
-
-
-def test_exact_models_are_left_where_a_network_fails(monkeypatch):
-    """Of a table with a high-cardinality column, whose first candidate it is."""
-    monkeypatch.setattr(categories, "MANY_CATEGORIES", 8)
-    monkeypatch.setattr(categories, "MOST_LEVELS", 8)
-    monkeypatch.setattr(Network, "fit", failing(MemoryError()))
-    with pytest.warns(UserWarning, match="^a network is left out.*MemoryError"):
-        model = fit(words(), "auto")
-    assert model.model_.denoiser.closed_form
-    assert "independent" in labels(model)
-    assert np.isfinite(model.score_samples(words())).all()
 
 
 @pytest.mark.parametrize("denoiser", ["forest", ["tree", "forest"], Causal(base="forest")])

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fits import TINY, chain, fit, mixed, nats, noise, split, watch, words
+from fits import TINY, chain, fit, mixed, nats, noise, split, watch
 from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.channel.schedules import paths_within
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.encoders import ABSENT, TableEncoder, categories
+from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.models import contract
 from discrete_itd.models import model as model_module
 from discrete_itd.models.fitting import JUDGED, PATTERNS
@@ -118,19 +118,6 @@ def test_without_steps_a_mixture_is_refused_by_name(denoiser):
     with pytest.raises(ValueError, match="max_steps=0: the classes of a mixture"):
         fit(chain(), denoiser, max_steps=0)
     assert fit(mixed(), "best", max_steps=0).denoiser_.exact  # without one
-
-
-@pytest.mark.parametrize("name", ["mixture", "bayes net", "network", "on a mixture", "row mixture"])
-def test_high_cardinality_columns_are_for_all(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(categories, "MANY_CATEGORIES", 8)
-    monkeypatch.setattr(categories, "MOST_LEVELS", 8)
-    rows = words()
-    model = fit(rows, RECIPES[name], max_steps=2, n_evaluations=4)
-    assert model.denoiser_.codebook.vocabularies
-    scores = model.score_samples(rows)
-    assert np.isfinite(scores).all()
-    model.save(tmp_path / "m")
-    np.testing.assert_array_equal(DiffusionDensity.load(tmp_path / "m").score_samples(rows), scores)
 
 
 # -- the history -----------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_weights_and_variances_of_continuous_columns_are_checked(device):
             q = super().forward(y, snr)
             g = q.gaussian
             wide = GaussianPosterior(g.log_weight + 0.1, g.means, g.var, normalised=True)
-            return Posterior(self.codebook, q.categorical, wide, q.high_cardinality)
+            return Posterior(self.codebook, q.categorical, wide)
 
     denoiser = random_marginals(make_book("all kinds", device), np.random.default_rng(0))
     denoiser.__class__ = Wide
