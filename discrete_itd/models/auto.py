@@ -89,10 +89,10 @@ class Auto(Recipe):
     """The cheapest of several models whose held-out nats are within one paired standard error of the best.
 
     Candidates are the exact models that a network can correct, a forest (11), a causal network (8) on the best of the
-    first, a mixture of products (9), and mixtures of rows (10) of these. With ``max_steps=0`` no network is trained, nor
-    for a table with so many levels that it would be huge. Where ``max_time`` is short, the mixture may take a quarter
-    of the remaining time; the causal network has the rest. Models without time for enough steps to be evaluated are not
-    begun.
+    first, a mixture of products (9), and mixtures of rows (10) of these. With ``max_steps=0`` no network is trained,
+    nor for a table with so many levels that it would be huge. Where ``max_time`` is short, the mixture may take a
+    quarter of the remaining time; the causal network has the rest. Models without time for enough steps to be evaluated
+    are not begun.
     """
 
     trains = True

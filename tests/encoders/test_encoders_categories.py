@@ -71,7 +71,6 @@ def test_unused_levels_are_pooled_too_if_asked():
     assert encoder_of(values, {"kind": "nominal", "min_count": 1}).schema[0].codec.pooled == (2, 3)
 
 
-@FEWER
 @given(
     st.lists(st.integers(0, 90), min_size=30, max_size=60, unique=True),
     st.booleans(),

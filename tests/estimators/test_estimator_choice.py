@@ -163,9 +163,7 @@ class Peeking(Denoiser):
             told = (snr[:, self.owner[j]] > 0).to(logits)[:, None]
             levels = torch.arange(2, device=snr.device) == ABSENT
             logits[:, book.levels.own(book.place[j])] -= 20 * told * levels
-        return Posterior(
-            book, CategoricalPosterior(book.levels, logits), q.gaussian, q.high_cardinality
-        )
+        return Posterior(book, CategoricalPosterior(book.levels, logits), q.gaussian)
 
 
 def test_missingness_indicators_come_first():

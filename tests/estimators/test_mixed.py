@@ -1,4 +1,4 @@
-"""Tables with continuous columns and large vocabularies: one formula for mass and density."""
+"""Tables with continuous columns: one formula for mass and density."""
 
 import math
 

@@ -293,7 +293,7 @@ def test_indicators_are_enumerated_where_they_alone_are_known(device):
     assert not denoiser.unknown(x).any()
 
 
-def test_of_a_large_vocabulary_the_likely_words_are_enumerated(device, monkeypatch):
+def test_of_many_categories_the_likely_ones_are_enumerated(device, monkeypatch):
     """The others keep their proportions, and all add up to one."""
     monkeypatch.setattr(conditional, "ENUMERATED_LEVELS", 12)
     book = Codebook([simplex(2), simplex(40, is_open=True)]).to(device)

@@ -159,7 +159,7 @@ def test_as_many_rows_as_asked(device, generator, name, n, schedule):
     assert rows.isfinite().all()
 
 
-# -- tables with continuous columns and large vocabularies -----------------------------------------
+# -- tables with continuous columns -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("plan", ["coordinate", "isotropic"])

@@ -352,11 +352,8 @@ def test_gradients_flow_from_every_pattern_into_every_family(device, name, patte
     loss.mean().backward()
     last = net.network.leave[-1]
     assert last.weight.grad.isfinite().all()
-    for part in last.bias.grad.split([n for n in net.features.sizes if n]):  # levels, reals, words
+    for part in last.bias.grad.split([n for n in net.features.sizes if n]):  # levels, reals
         assert part.abs().max() > 1e-6
-    for vectors in net.vectors:
-        assert vectors.grad.isfinite().all()
-        assert vectors.grad.any()
 
 
 @pytest.mark.parametrize("pattern", sorted(SHARES))
