@@ -52,7 +52,8 @@ from discrete_itd.models.training_tables import ADDITIVE, CountedTable, Training
 from discrete_itd.progress import Deadline, fit_progress, progress_bar, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
-from discrete_itd.storage.stored import SCHEDULES, Persistent
+from discrete_itd.storage.stored import Persistent
+from discrete_itd.storage.values import SCHEDULES
 from discrete_itd.threads import methods_in_one_thread, one_thread
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.config import TrainingPlan

@@ -40,8 +40,8 @@ from discrete_itd.models.auto import recipe
 from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card
-from discrete_itd.storage.stored import SCHEDULES, Persistent
-from discrete_itd.storage.values import Like
+from discrete_itd.storage.stored import Persistent
+from discrete_itd.storage.values import SCHEDULES, Like
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.validation import (
     check_random_state,

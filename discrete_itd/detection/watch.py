@@ -55,12 +55,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.score import DECIMALS, row_scores
 from discrete_itd.storage import files
-from discrete_itd.storage.values import Like, ValueReader, ValueWriter
+from discrete_itd.storage.values import Like, flatten, unflatten
 from discrete_itd.validation import check_random_state, check_share
 
 if TYPE_CHECKING:
@@ -558,8 +559,7 @@ class DriftWatch:
             highest_at=self._highest_at,
             now=self._now,
         )
-        into = ValueWriter()
-        files.write_state(path, (into.write(state, ""), into.tensors), kind="watch")
+        files.write_state(path, flatten(state), kind="watch")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], detector: DiffusionOutlierDetector) -> Self:
@@ -568,9 +568,9 @@ class DriftWatch:
         An OSError or ValueError names the file, if it cannot be read, is damaged, holds something else, or is of
         another detector.
         """
-        watch, (data, arrays) = cls(detector), files.read_state(path, kind="watch", arrays=True)
+        watch, state = cls(detector), files.read_state(path, kind="watch")
         with files.building(os.fspath(path)):
-            watch._restore(ValueReader(arrays).all(WatchState, data))
+            watch._restore(unflatten(WatchState, state))
         return watch
 
     def _restore(self, state: WatchState) -> None:
@@ -620,5 +620,5 @@ def _digest(detector: DiffusionOutlierDetector) -> str:
     """Hash of the calibration rows' scores and nats by column."""
     names = json.dumps([str(name) for name in detector.explain().columns])
     arrays = detector.calibration_scores_, detector.explain().to_numpy(dtype=float)
-    scores, nats = (np.array(a, order="C") for a in arrays)
+    scores, nats = (torch.from_numpy(np.array(a, order="C")) for a in arrays)
     return files.digest(names, {"scores": scores, "nats": nats})

@@ -30,8 +30,7 @@ from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import Deadline, estimated
 from discrete_itd.storage.files import TIMED
-from discrete_itd.storage.stored import Unbuilt
-from discrete_itd.storage.values import AnyFloat
+from discrete_itd.storage.values import AnyFloat, Unbuilt
 from discrete_itd.threads import most_threads, threads_for
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.validation import check_choice

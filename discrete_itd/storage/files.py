@@ -5,7 +5,7 @@ copies. A file has a digest of both, so that damage is detected before anything 
 content: a model, or the state of a watch.
 
 A file may come from anyone. Reading it runs no code in it, takes memory in proportion to its size, and ends in a state
-or in a ValueError. The content of a header is checked by :func:`discrete_itd.storage.stored.unflatten`.
+or in a ValueError. The content of a header is checked by :func:`discrete_itd.storage.values.unflatten`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from safetensors.torch import load, save
+from torch import Tensor
 
 try:
     import fcntl
@@ -48,10 +47,18 @@ KINDS = {
 LONGEST_HEADER = 48_000_000
 DEEPEST_HEADER = 32
 # no bool: a byte that is neither 0 nor 1 would be one all the same
-DTYPES = {"float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8"}
+DTYPES = {
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+}
 
 AnyPath = str | os.PathLike[str]
-Stored = tuple[dict[str, Any], dict[str, Any]]  # tensors, or all of them arrays
+Stored = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
@@ -141,12 +148,7 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     :func:`read_state` would refuse it: a header too long, or a tensor of an unusual type.
     """
     header, tensors = state
-    if all(isinstance(v, np.ndarray) for v in tensors.values()):
-        from safetensors.numpy import save
-    else:
-        from safetensors.torch import save
-
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     header = {"format": FORMAT, "kind": kind, **header}
     stated, name = digests(header, tensors), os.fspath(path)
     text = json.dumps(stated | header)
@@ -156,7 +158,7 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
             f" limit is {LONGEST_HEADER})"
         )
     for part, tensor in tensors.items():
-        if _dtype(tensor) not in DTYPES:
+        if tensor.dtype not in DTYPES:
             raise ValueError(f"{name}: {part} is of type {tensor.dtype}, which no file holds")
     # one entry of metadata alone: the package writes several in an order of chance; and bytes, as the errors of its own
     # writing, like that of a full disk, are no OSErrors
@@ -165,8 +167,8 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     return stated[DIGEST]
 
 
-def read_state(path: AnyPath, *, kind: str = "model", arrays: bool = False) -> Stored:
-    """The state of one of :data:`KINDS` in a file, its tensors as ``arrays`` of numpy if these are asked for.
+def read_state(path: AnyPath, *, kind: str = "model") -> Stored:
+    """The state of one of :data:`KINDS` in a file.
 
     OSError if the file cannot be opened, or is no regular file; ValueError that names it if it is foreign, damaged, of
     another kind or of another format.
@@ -176,7 +178,7 @@ def read_state(path: AnyPath, *, kind: str = "model", arrays: bool = False) -> S
     except MemoryError:
         raise ValueError(f"{os.fspath(path)}: too large for this machine's memory") from None
     with building(os.fspath(path)):
-        return _state(content, kind, arrays)
+        return _state(content, kind)
 
 
 def content_digest(path: AnyPath) -> str:
@@ -193,11 +195,7 @@ def content_digest(path: AnyPath) -> str:
     return found
 
 
-def _state(content: bytes, kind: str, arrays: bool = False) -> Stored:
-    if arrays:
-        from safetensors.numpy import load
-    else:
-        from safetensors.torch import load
+def _state(content: bytes, kind: str) -> Stored:
     with building("the file"):  # safetensors raises errors of many kinds
         tensors = load(content)
         outer = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -210,7 +208,7 @@ def _state(content: bytes, kind: str, arrays: bool = False) -> Stored:
         header.pop(stated, None)
     _check(header, text == json.dumps(digests(header, tensors) | header), kind)
     for key, tensor in tensors.items():
-        if _dtype(tensor) not in DTYPES:
+        if tensor.dtype not in DTYPES:
             raise ValueError(f"the file is damaged ({key} is of type {tensor.dtype})")
     return {k: v for k, v in header.items() if k not in ("format", "kind")}, tensors
 
@@ -276,9 +274,7 @@ def check_format(version: Any, doubt: str = "") -> None:
         )
 
 
-def digests(
-    header: Mapping[str, Any], tensors: Mapping[str, Tensor | np.ndarray]
-) -> dict[str, str]:
+def digests(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """The digests that a file states of its header, JSON data, and of its tensors."""
     content, whole = (json.dumps(data) for data in (_timeless(header), header))
     return {DIGEST: digest(content, tensors), HEADER_DIGEST: digest(whole, {})}
@@ -293,29 +289,15 @@ def _timeless(data: Any) -> Any:
     return {k: _timeless(v) for k, v in data.items() if not k.startswith(TIMED)}
 
 
-def digest(text: str, tensors: Mapping[str, Tensor | np.ndarray]) -> str:
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a header's text and of the tensors, whatever the order in which a file holds them."""
     sha = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
-        sha.update(f"\n{name} torch.{_dtype(tensor)} {list(tensor.shape)}\n".encode())
-        sha.update(_bytes(tensor))
+        sha.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if len(flat):  # else there are no bytes to view
+            sha.update(flat.view(torch.uint8).numpy().data)
     return sha.hexdigest()
-
-
-def _dtype(tensor: Tensor | np.ndarray) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _bytes(tensor: Tensor | np.ndarray) -> memoryview:
-    if isinstance(tensor, np.ndarray):
-        flat = np.ascontiguousarray(tensor).reshape(-1)
-        return flat.view(np.uint8).data if len(flat) else memoryview(b"")
-    import torch
-
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    if not len(flat):  # there are none to view
-        return memoryview(b"")
-    return flat.view(torch.uint8).numpy().data
 
 
 @contextmanager

@@ -1,7 +1,12 @@
-"""Values of annotated types from JSON data and arrays; without torch.
+"""Values of annotated types as JSON data and tensors, and back, by one function each way.
 
-:class:`ValueWriter` writes and :class:`ValueReader` reads them; :mod:`discrete_itd.storage.stored` adds tensors,
-denoisers and estimators.
+Stored are None, numbers, text, arrays, tensors, lists, tuples, mappings, and objects whose constructor's arguments are
+attributes of the same names: dataclasses, schedules, recipes. A :class:`~discrete_itd.denoisers.Denoiser` is what
+``config()`` returns and its ``state_dict``; an estimator says itself what is stored of it.
+
+A file may come from anyone. :func:`unflatten` makes only objects of the annotated classes and of those that the caller
+lists, and checks every value against the annotation of its field: type, length, finite numbers, dtype and shape of an
+array. Whatever is wrong ends in a ValueError that names the field.
 """
 
 from __future__ import annotations
@@ -16,12 +21,26 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from discrete_itd.storage.files import CLASS, TIMED, building
+from discrete_itd import channel, denoisers
+from discrete_itd.channel import Codebook
+from discrete_itd.denoisers import Denoiser
+from discrete_itd.storage.files import CLASS, TIMED, Stored, building
 
 ANY_FLOAT = "NaN and infinity"
 AnyFloat = Annotated[float, ANY_FLOAT]  # the annotation of a number that need not be finite
 PLAIN = frozenset({NoneType, bool, int, float, str})  # types of JSON
+SMALLEST_LOG = -80.0
+MOST_NATS = 1e-4  # by which the logarithm of a sum of probabilities may differ from zero
+
+SCHEDULES: tuple[type, ...] = (channel.CoordinateSchedule, channel.IsotropicSchedule)
+DENOISERS: tuple[type[Denoiser], ...] = tuple(
+    cls
+    for cls in map(denoisers.__dict__.get, denoisers.__all__)
+    if isinstance(cls, type) and issubclass(cls, Denoiser) and cls is not Denoiser
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +114,48 @@ def by_name(classes: Iterable[type]) -> dict[str, type]:
     return out
 
 
+def flatten(value: Any) -> Stored:
+    """JSON data and CPU tensors from which :func:`unflatten` makes an equal value.
+
+    TypeError or ValueError that names the value if it, or one in it, cannot be stored, or is not of its annotated type.
+
+    >>> from discrete_itd.channel import CoordinateSchedule
+    >>> flatten(CoordinateSchedule(2, (1, 0)))
+    ({'class': 'CoordinateSchedule', 'n_steps': 2, 'order': [1, 0]}, {})
+    """
+    into = ValueWriter()
+    return into.write(value, ""), into.tensors
+
+
+def unflatten(
+    kind: Any,
+    state: Stored,
+    *,
+    classes: Iterable[type] = (),
+    device: str | None = None,
+    try_out: bool = False,
+) -> Any:
+    """The value that :func:`flatten` wrote.
+
+    It must be of a ``kind``, a type or an annotation; in place of a :class:`Denoiser` there is an :class:`Unbuilt` one.
+    Objects are made of annotated classes, the library's denoisers and schedules, an estimator's recipes, and of further
+    ``classes``, which check their arguments themselves; of two with one name the later one. Estimators get the
+    ``device``, and are tried out if wished. ValueError, naming the field, if the data make no sense.
+    """
+    data, tensors = state
+    known = by_name((*SCHEDULES, *DENOISERS, *getattr(kind, "_stored_classes", ()), *classes))
+    source = ValueReader(tensors, known, device=device, try_out=try_out)
+    made = source.read(kind, data, "")
+    if unknown := tensors.keys() - source.used:
+        raise ValueError(f"{min(unknown)} is an unknown tensor")
+    return made
+
+
 @dataclasses.dataclass
 class ValueWriter:
     """The tensors of what is written, and the classes of objects that are not the library's."""
 
-    tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     foreign: dict[type, None] = dataclasses.field(default_factory=dict)
 
     def write(self, value: Any, name: str) -> Any:
@@ -115,7 +171,9 @@ class ValueWriter:
             value = value.tolist()
         if isinstance(value, np.ndarray):
             array = np.array(value, "u1" if value.dtype == bool else value.dtype, order="C")
-            return self.array(array, name, "array")
+            return self._array(torch.from_numpy(array), name, "array")
+        if isinstance(value, Tensor):
+            return self._array(value.detach().cpu(), name, "tensor")
         if isinstance(value, tuple):
             if PLAIN.issuperset(map(type, value)):  # perhaps very many
                 return list(value)
@@ -134,7 +192,7 @@ class ValueWriter:
     def each(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
         return {k: self.write(v, join(name, k)) for k, v in values.items()}
 
-    def array(self, value: Any, name: str, label: str) -> dict[str, str]:
+    def _array(self, value: Tensor, name: str, label: str) -> dict[str, str]:
         if name in self.tensors:
             raise TypeError(f"two arrays cannot be saved by the name {name}")
         self.tensors[name] = value
@@ -142,6 +200,12 @@ class ValueWriter:
 
     def fields(self, value: Any, name: str) -> dict[str, Any]:
         """The arguments of an object's constructor, as data."""
+        if hasattr(value, "_stored_fields"):
+            return value._stored_fields(name, self)
+        if isinstance(value, Denoiser):
+            weights = value.state_dict()
+            self.tensors |= {join(name, k): v.detach().cpu().clone() for k, v in weights.items()}
+            return self.each(value.config(), name)
         out, cls = {}, type(value)
         if isinstance(value, type) or not inspect.isfunction(cls.__init__):
             raise TypeError(f"an object of type {cls.__name__} cannot be saved")
@@ -167,8 +231,10 @@ class ValueWriter:
 class ValueReader:
     """Makes values of JSON data and tensors, and notes which tensors were used."""
 
-    tensors: Mapping[str, Any]
-    classes: Mapping[str, type] = dataclasses.field(default_factory=dict)
+    tensors: Mapping[str, Tensor]
+    classes: Mapping[str, type]
+    device: str | None = None
+    try_out: bool = False
     used: set[str] = dataclasses.field(default_factory=set)
 
     def read(self, kind: Any, data: Any, name: str, sizes: dict[str, int] | None = None) -> Any:
@@ -179,7 +245,7 @@ class ValueReader:
         if origin is Annotated:
             for mark in args[1:]:
                 if isinstance(mark, Like):
-                    return mark.checked(self.array(data, name), sizes, name)
+                    return mark.checked(self._array(data, name, "array"), sizes, name)
                 if isinstance(mark, tuple):
                     with building(name):
                         return mark[1](data)
@@ -192,20 +258,13 @@ class ValueReader:
             return data
         if kind is tuple or origin in (tuple, list, Sequence):
             return self._sequence(kind, data, name, sizes)
-        if kind is np.ndarray:
-            return self.array(data, name)
+        if kind in (np.ndarray, Tensor):
+            return self._array(data, name, "tensor" if kind is Tensor else "array")
         if isinstance(kind, type) and kind not in (Any, object, dict):
             return self._object(kind, data, name)
         made = self._any(data, name)  # an object checks what no annotation says
         if kind is dict and not isinstance(made, dict):
             raise ValueError(f"{name or 'header'} is {data!r:.80}, not a mapping")
-        return made
-
-    def all(self, kind: Any, data: Any) -> Any:
-        """The value of an annotated kind that is all that was written; ValueError if tensors are left."""
-        made = self.read(kind, data, "")
-        if unknown := self.tensors.keys() - self.used:
-            raise ValueError(f"{min(unknown)} is an unknown tensor")
         return made
 
     def _either(self, kinds: Sequence[Any], data: Any, name: str, sizes: dict[str, int]) -> Any:
@@ -235,16 +294,12 @@ class ValueReader:
         items = [self.read(own, v, join(name, i), sizes) for i, (own, v) in pairs]
         return tuple(items) if is_tuple else items
 
-    def array(self, data: Any, name: str, label: str = "array") -> Any:
+    def _array(self, data: Any, name: str, label: str) -> Any:
         if data != {CLASS: label} or name not in self.tensors:
             raise ValueError(f"{name} is {data!r:.80}, not an array that is there")
         self.used.add(name)
         with building(name):  # numpy does not have all types
-            return self.loaded(self.tensors[name], label)
-
-    def loaded(self, stored: Any, label: str) -> Any:
-        """The array or the tensor that a file holds under the label "array" or "tensor"."""
-        return stored
+            return self.tensors[name] if label == "tensor" else self.tensors[name].numpy()
 
     def _any(self, data: Any, name: str) -> Any:
         if isinstance(data, list):
@@ -258,7 +313,7 @@ class ValueReader:
             with building(name):
                 return (list if label == "list" else dict)(self._any(data.get("items"), name))
         if label in ("array", "tensor"):
-            return self.array(data, name, label)
+            return self._array(data, name, label)
         return self._object(object, data, name)
 
     def _object(self, kind: type, data: Any, name: str) -> Any:
@@ -277,17 +332,25 @@ class ValueReader:
         if kind not in cls.__mro__ and not getattr(kind, "_is_protocol", False):
             raise ValueError(f"{where}: expected a {kind.__name__}, got a {label}")
         fields = {k.removeprefix(TIMED): v for k, v in data.items() if k != CLASS}
-        return self.made(cls, fields, name, has_arguments=cls is kind or is_own(cls))
-
-    def made(self, cls: type, fields: dict[str, Any], name: str, *, has_arguments: bool) -> Any:
-        """An object of a class from its stored fields: with ``has_arguments``, exactly those that are annotated."""
-        kinds = arguments(cls) if has_arguments else dict.fromkeys(fields, Any)
+        if hasattr(cls, "_from_stored"):
+            return cls._from_stored(fields, name, self)
+        if issubclass(cls, Denoiser):
+            return self._unbuilt(cls, fields, name)
+        # with annotated arguments exactly these
+        kinds = arguments(cls) if cls is kind or is_own(cls) else dict.fromkeys(fields, Any)
         if wrong := kinds.keys() ^ fields.keys():
             what = "missing" if min(wrong) in kinds else "unknown"
             raise ValueError(f"{join(name, min(wrong))} is {what}")
         values = self.each(kinds, fields, name)
         with building(name or cls.__name__):
             return getattr(cls, "from_fields", cls)(**values)
+
+    def _unbuilt(self, cls: type[Denoiser], fields: dict[str, Any], name: str) -> Unbuilt:
+        values = self.each(dict.fromkeys(fields, Any), fields, name)
+        start = join(name, "") if name else ""
+        own = {k.removeprefix(start): t for k, t in self.tensors.items() if k.startswith(start)}
+        self.used |= {start + k for k in own}
+        return Unbuilt(cls, values, own, name)
 
     def each(
         self, kinds: Mapping[str, Any], fields: Mapping[str, Any], name: str
@@ -320,3 +383,45 @@ def scalar(kinds: frozenset[Any], data: Any, name: str) -> Any:
     if type(data) is float and not math.isfinite(data) and ANY_FLOAT not in kinds:
         raise ValueError(f"{name} is {data}")
     return data
+
+
+@dataclasses.dataclass(frozen=True)
+class Unbuilt:
+    """A stored denoiser, which is made for a codebook of the floating type of its tensors.
+
+    That is what ``config()`` returned, with unbuilt denoisers in it, the ``state_dict``, and the name of the field.
+    """
+
+    made_by: type[Denoiser]
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    name: str = ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of its tensors; ValueError if there are none."""
+        for tensor in self.tensors.values():
+            if tensor.is_floating_point():
+                return tensor.dtype
+        raise ValueError(f"{self.name} has no weights")
+
+    def __call__(self, codebook: Codebook) -> Denoiser:
+        """The denoiser, equal to the last bit, for use and not for training; ValueError if the tensors do not fit."""
+        with building(self.name or self.made_by.__name__):
+            denoiser = self.made_by.from_config(self.config, codebook, self.tensors)
+            made = {k: buffer.clone() for k, buffer in denoiser.named_buffers(recurse=False)}
+            # constructors normalise, which rounds: the very numbers come from here
+            denoiser.load_state_dict(self.tensors)
+            _check_normalised(made, self.tensors)
+        return denoiser.eval().requires_grad_(False)
+
+
+def _check_normalised(made: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse numbers of a file that are not, but for rounding, those which the constructor has made of them."""
+    for name, own in made.items():
+        if name not in tensors:
+            continue
+        # the exponential of a smaller logarithm has few digits
+        found, own = (t.double().clamp_min(SMALLEST_LOG) for t in (tensors[name], own))
+        if not torch.allclose(found, own, rtol=1e-5, atol=MOST_NATS, equal_nan=True):
+            raise ValueError(f"{name} is not normalised: its probabilities do not add up to one")

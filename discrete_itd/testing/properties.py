@@ -15,7 +15,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Codebook, Schedule, column_ranks
 from discrete_itd.channel import check_schedule as check_order
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 
 S = TypeVar("S")
 

@@ -51,7 +51,7 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.structure_search import elimination
 from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.storage import files
-from discrete_itd.storage.stored import flatten
+from discrete_itd.storage.values import flatten
 
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
 

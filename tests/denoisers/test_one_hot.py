@@ -42,7 +42,7 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.one_hot import exclusive_groups
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.recipes import BayesNet, Mixture, Tree
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan
 
 EXACT = ["oracle", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]

@@ -381,7 +381,7 @@ def test_states_of_others_are_refused(tmp_path):
         ({**header, "seed": "0"}, tensors, "seed"),
         (header, {**tensors, "capital": -1 - tensors["capital"]}, "capital"),
         (header, {k: v for k, v in tensors.items() if k != "first"}, "first"),
-        (header, {**tensors, "now": tensors["now"].bfloat16()}, "damaged .*BF16"),
+        (header, {**tensors, "now": tensors["now"].bfloat16()}, "damaged .*BFloat16"),
     ]
     for *state, name in wrong:
         write_state(path, (state[0], state[1]), kind="watch")

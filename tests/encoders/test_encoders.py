@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from discrete_itd.encoders import KINDS, TableEncoder, as_frame
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 
 # surrogates are no text, and pandas' strings refuse them
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)

@@ -19,7 +19,7 @@ from discrete_itd.encoders.numeric import (
     fit_continuous,
     numbers_seen,
 )
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 
 ORDINARY = st.floats(-1e6, 1e6).map(lambda v: round(v, 3))
 ANY = st.floats(allow_nan=False, allow_infinity=False)

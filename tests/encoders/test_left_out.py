@@ -11,7 +11,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.cli.inputs import check_given
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import FrameStream
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.validation import from_shell
 
 RNG = np.random.default_rng(0)

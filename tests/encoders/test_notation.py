@@ -16,7 +16,7 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.notation import Notation, recognise
 from discrete_itd.encoders.streams import FrameStream, survey
 from discrete_itd.encoders.table import column_specs
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.validation import from_shell
 
 

@@ -17,7 +17,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_bayesian_network
 from discrete_itd.models.held_out import check_groups, count_units, hold_out, one_of_each
 from discrete_itd.models.training_tables import TableInMemory
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 
 network = functools.cache(load_bayesian_network)
 

@@ -10,7 +10,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.models.model import HeldOut
 from discrete_itd.recipes import Causal, Network
 from discrete_itd.reporting.findings import examine
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 
 pytestmark = pytest.mark.single_precision
 

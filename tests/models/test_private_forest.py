@@ -17,7 +17,7 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.models import training_tables
 from discrete_itd.recipes import Forest
 from discrete_itd.storage.files import TIMED
-from discrete_itd.storage.stored import flatten
+from discrete_itd.storage.values import flatten
 
 pytestmark = pytest.mark.single_precision
 

@@ -30,7 +30,7 @@ from discrete_itd.recipes import (
     Tree,
     recipe,
 )
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 
 pytestmark = pytest.mark.single_precision
 

@@ -27,7 +27,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import files
-from discrete_itd.storage.stored import flatten
+from discrete_itd.storage.values import flatten
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=3),

@@ -13,7 +13,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.storage.values import flatten, unflatten
 
 
 class Shifted(Denoiser):

@@ -20,8 +20,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.recipes import Causal, RowMixture
 from discrete_itd.storage.files import TIMED
-from discrete_itd.storage.stored import flatten, unflatten
-from discrete_itd.storage.values import AnyFloat, Like
+from discrete_itd.storage.values import AnyFloat, Like, flatten, unflatten
 
 LEVELS = st.sets(st.floats(1e-6, 1e6), min_size=1, max_size=4).map(lambda s: tuple(sorted(s)))
 
