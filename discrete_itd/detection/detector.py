@@ -423,24 +423,22 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     # -- p-values -------------------------------------------------------------------------------
 
-    def p_values(
-        self, X: Any, *, two_sided: bool = False, scores: np.ndarray | None = None
-    ) -> np.ndarray:
+    def p_values(self, X: Any, *, scores: np.ndarray | None = None) -> np.ndarray:
         r"""Conformal p-values (N,), eq. (7) of :mod:`discrete_itd.detection.thresholds`.
 
         A ValueError without calibration rows. For an inlier, at most :math:`\alpha` with probability at most
         :math:`\alpha`, on average over calibration sets, with ``given`` also within each group that has calibration
-        rows enough (:mod:`discrete_itd.detection.groups`). With ``two_sided`` a row may also be *too* probable, like a
-        form left at its defaults. ``scores`` are those of :meth:`score_samples` for X, to save time. To select among
-        many rows use :meth:`discoveries`. Warns as :meth:`predict` does of rows outside of training.
+        rows enough (:mod:`discrete_itd.detection.groups`). ``scores`` are those of :meth:`score_samples` for X, to save
+        time. To select among many rows use :meth:`discoveries`. Warns as :meth:`predict` does of rows outside of
+        training.
         """
         calibration, rows = thresholds.calibration_scores(self), self._rows(X)
         outside.tell(rows)
         new = self.score_samples(rows) if scores is None else scores
-        how: Any = {"two_sided": two_sided, "rounding": self._scorer.rounding}
-        return self._groups.p_values(calibration, new, self._groups.place(rows), **how)
+        place, rounding = self._groups.place(rows), self._scorer.rounding
+        return self._groups.p_values(calibration, new, place, rounding)
 
-    def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
+    def discoveries(self, X: Any, *, fdr: float = 0.1) -> np.ndarray:
         """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
 
         Parameters
@@ -449,9 +447,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             The whole batch: unlike an alarm, a discovery depends on the other rows of the batch.
         fdr : float
             False-discovery rate, controlled by the procedure of Benjamini and Hochberg.
-        two_sided : bool
-            If True, rows may also be too probable: half of ``fdr`` is spent on either side
-            (:func:`discrete_itd.detection.thresholds.two_sided_discoveries`).
 
         Returns
         -------
@@ -469,28 +464,12 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         With ``given``, rows of one group share their calibration rows. That the procedure controls the rate then is not
         proven.
         """
-        fdr = check_share("fdr", fdr)
         if self.threshold_.contaminated:
             warn(
                 "the calibration rows hold anomalies (contamination): discoveries are only what is more frequent in the"
                 " batch, or scores lower"
             )
-        if not two_sided:
-            return thresholds.discoveries(self.p_values(X), fdr)
-        low, high = self._sides(X)
-        return thresholds.two_sided_discoveries(low, high, fdr)
-
-    def _sides(self, X: Any) -> list[np.ndarray]:
-        """One-sided p-values (N,) of scores that are too low, and of those that are too high."""
-        scores, rows = thresholds.calibration_scores(self), self._rows(X)
-        outside.tell(rows)
-        new, place, rounding = (
-            self.score_samples(rows),
-            self._groups.place(rows),
-            self._scorer.rounding,
-        )
-        both = ((scores, new), (-scores, -new))
-        return [self._groups.p_values(*side, place, rounding=rounding) for side in both]
+        return thresholds.discoveries(self.p_values(X), fdr)
 
     # -- thresholds -----------------------------------------------------------------------------
 

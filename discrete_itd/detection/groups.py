@@ -219,17 +219,13 @@ class Groups:
         calibration: Scores,
         scores: Scores,
         place: np.ndarray,
-        *,
-        two_sided: bool = False,
-        rounding: float = 0.0,
+        rounding: float,
     ) -> Scores:
         """Conformal p-values (N,) of ``scores`` (N,), each among the calibration scores of its ``place``."""
         out = np.ones(len(scores))
         for here in np.unique(place):
             among, own = place == here, calibration[self.members[here]]
-            out[among] = thresholds.p_values(
-                own, scores[among], two_sided=two_sided, rounding=rounding
-            )
+            out[among] = thresholds.p_values(own, scores[among], rounding=rounding)
         return out
 
     def usual(self, nats: pd.DataFrame, place: np.ndarray) -> np.ndarray:

@@ -51,26 +51,19 @@ Scores = NDArray[np.float64]
 # -- p-values ---------------------------------------------------------------------------------------
 
 
-def p_values(
-    calibration: Scores, scores: Scores, *, two_sided: bool = False, rounding: float = 0.0
-) -> Scores:
+def p_values(calibration: Scores, scores: Scores, *, rounding: float = 0.0) -> Scores:
     """Conformal p-values (N,) of rows by their ``scores`` (N,), eq. (7), between 1 / (n + 1) and 1.
 
     ``calibration`` (n,) are scores of inliers that took no part in the fit, and ``rounding`` bounds the relative
-    rounding error of scores (see the module). With ``two_sided`` a score may also be too high: the p-value is twice the
-    smaller of those of both sides, at most 1, which is valid for each row by the union bound.
+    rounding error of scores (see the module).
 
     Examples
     --------
     >>> p_values(np.arange(99.0), np.array([-1.0, 4.5, 200.0]))
     array([0.01, 0.06, 1.  ])
-    >>> p_values(np.arange(99.0), np.array([-1.0, 49.0, 200.0]), two_sided=True)
-    array([0.02, 1.  , 0.02])
     """
-    low = _tail(calibration, scores, rounding)
-    if not two_sided:
-        return low
-    return np.minimum(1.0, 2 * np.minimum(low, _tail(-calibration, -scores, rounding)))
+    ordered, n = np.sort(lowered(calibration, rounding)), len(calibration)
+    return (1 + np.searchsorted(ordered, scores, side="right")) / (n + 1)
 
 
 def calibration_scores(detector: Any) -> Scores:
@@ -89,19 +82,13 @@ def lowered(calibration: Scores, rounding: float) -> Scores:
     return calibration - np.where(np.isfinite(calibration), rounding * (1 + np.abs(calibration)), 0)
 
 
-def _tail(calibration: Scores, scores: Scores, rounding: float) -> Scores:
-    """Eq. (7), for low scores."""
-    ordered, n = np.sort(lowered(calibration, rounding)), len(calibration)
-    return (1 + np.searchsorted(ordered, scores, side="right")) / (n + 1)
-
-
 def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
     """Rows (N,) of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
 
-    The procedure of Benjamini and Hochberg on the p-values ``p`` (N,) of the batch. One-sided conformal p-values share
-    their calibration set, which makes them positively dependent in the way under which the procedure still controls the
-    rate, if the inliers of the batch and the calibration rows are independent and identically distributed (Bates et al.
-    2023, theorem 2; ties only enlarge p-values). For two-sided p-values see :func:`two_sided_discoveries`.
+    The procedure of Benjamini and Hochberg on the p-values ``p`` (N,) of the batch. Conformal p-values share their
+    calibration set, which makes them positively dependent in the way under which the procedure still controls the rate,
+    if the inliers of the batch and the calibration rows are independent and identically distributed (Bates et al. 2023,
+    theorem 2; ties only enlarge p-values).
     """
     return p <= discovery_level(*np.unique(p, return_counts=True), fdr)
 
@@ -114,17 +101,6 @@ def discovery_level(p: Scores, counts: NDArray[np.integer], fdr: float) -> float
     fdr = check_share("fdr", fdr)
     found = np.flatnonzero(p * (counts.sum() / counts.cumsum()) <= fdr)
     return float(p[found[-1]]) if len(found) else -np.inf
-
-
-def two_sided_discoveries(low: Scores, high: Scores, fdr: float) -> NDArray[np.bool_]:
-    r"""Rows (N,) of a batch whose scores are too low or too high, of which at most ``fdr`` are expected to be inliers.
-
-    The union of the :func:`discoveries` by the one-sided p-values ``low`` and ``high``, each at ``fdr / 2``: the
-    theorem cited there applies to these; for two-sided p-values it is not known to hold. The share of false discoveries
-    in the union is at most the sum of both, :math:`(V_1 + V_2)/|R_1 \cup R_2| \le V_1/|R_1| + V_2/|R_2|`.
-    """
-    fdr = check_share("fdr", fdr)
-    return discoveries(low, fdr / 2) | discoveries(high, fdr / 2)
 
 
 # -- thresholds -------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_dates_of_the_next_week_are_said(detector):
 def test_p_values_and_batches_say_so_too(detector, tmp_path):
     """A run of batches at its end and once, for all of its rows; one without a stated rate says nothing."""
     week = days(400, 2, **WEEK)
-    for ask in (detector.p_values, lambda X: detector.discoveries(X, two_sided=True)):
+    for ask in (detector.p_values, detector.discoveries):
         with pytest.warns(UserWarning, match=NEXT):
             ask(week)
     detector.save(tmp_path / "d")

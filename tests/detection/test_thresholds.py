@@ -18,7 +18,6 @@ from discrete_itd.detection.thresholds import (
     discoveries,
     lowered,
     p_values,
-    two_sided_discoveries,
 )
 
 pytestmark = pytest.mark.single_precision
@@ -29,23 +28,16 @@ def naive_p(calibration, score):
 
 
 @pytest.mark.parametrize("scores", [np.arange(20.0), np.array([1.0] * 5 + [2.0] * 10 + [3.0] * 5)])
-@pytest.mark.parametrize("two_sided", [False, True])
-def test_p_values_are_valid_exactly(scores, two_sided):
+def test_p_values_are_valid_exactly(scores):
     """Every one of exchangeable rows may be the new one: at most a share alpha of them has p <= alpha."""
-    p = [
-        p_values(np.delete(scores, i), scores[i : i + 1], two_sided=two_sided)[0]
-        for i in range(len(scores))
-    ]
+    p = [p_values(np.delete(scores, i), scores[i : i + 1])[0] for i in range(len(scores))]
     for alpha in np.unique(p):
         assert np.mean(np.array(p) <= alpha + 1e-12) <= alpha + 1e-12
-    if (
-        len(np.unique(scores)) == len(scores) and not two_sided
-    ):  # and exactly that share without ties
+    if len(np.unique(scores)) == len(scores):  # and exactly that share without ties
         assert np.allclose(np.sort(p), np.arange(1, 21) / 20)
 
 
-@pytest.mark.parametrize("two_sided", [False, True])
-def test_rounding_errors_only_enlarge_p_values(two_sided):
+def test_rounding_errors_only_enlarge_p_values():
     """Equal rows are ties, however their scores were rounded; an alarm at a p-value stays one below an offset."""
     random = np.random.default_rng(0)
     rounding = 1e-4
@@ -53,17 +45,14 @@ def test_rounding_errors_only_enlarge_p_values(two_sided):
         true = random.choice(random.normal(0, 20, 6), 40)  # many ties
         noise = random.uniform(-0.49, 0.49, 40) * rounding * (1 + np.abs(true))
         seen = true + noise
-        exact = p_values(true[:30], true[30:], two_sided=two_sided)
-        p = p_values(seen[:30], seen[30:], two_sided=two_sided, rounding=rounding)
+        exact = p_values(true[:30], true[30:])
+        p = p_values(seen[:30], seen[30:], rounding=rounding)
         assert (p >= exact - 1e-12).all()
-        if not two_sided:
-            found = at_rate(lowered(seen[:30], rounding), 0.2)
-            assert np.array_equal(seen[30:] < found.offset, p <= 0.2)
+        found = at_rate(lowered(seen[:30], rounding), 0.2)
+        assert np.array_equal(seen[30:] < found.offset, p <= 0.2)
     apart = np.arange(20.0)  # where scores are far apart nothing changes
-    assert np.array_equal(
-        p_values(apart, apart + 0.5, two_sided=two_sided, rounding=rounding),
-        p_values(apart, apart + 0.5, two_sided=two_sided),
-    )
+    exact = p_values(apart, apart + 0.5)
+    assert np.array_equal(p_values(apart, apart + 0.5, rounding=rounding), exact)
 
 
 @pytest.mark.slow
@@ -95,39 +84,11 @@ def test_rates_and_intervals_hold_under_ties(shape, n):
     assert np.mean(days) > 0.95 - slack
 
 
-@pytest.mark.parametrize("shift", [0.0, 4.0])
-def test_two_sided_discoveries_are_seldom_false(shift):
-    """Of what is found on both sides at most a share fdr is expected to be false, and both kinds are found."""
-    random = np.random.default_rng(0)
-    false, found = [], []
-    for _ in range(300):
-        batch = random.normal(size=100)
-        batch[:20] += shift * np.repeat([1, -1], 10)
-        calibration = random.normal(size=500)
-        sides = p_values(calibration, batch), p_values(-calibration, -batch)
-        taken = two_sided_discoveries(*sides, 0.2)
-        truly = np.arange(100) < (20 if shift else 0)
-        false.append((taken & ~truly).sum() / max(1, taken.sum()))
-        found.append([taken[:10].mean(), taken[10:20].mean()])
-    assert np.mean(false) < 0.2 + 4 * np.std(false) / 300**0.5
-    if shift:
-        assert (np.mean(found, axis=0) > 0.5).all()
-
-
 def test_p_values_agree_with_their_definition():
     random = np.random.default_rng(0)
     calibration, scores = random.integers(0, 30, 50) * 1.0, random.integers(-3, 33, 40) * 1.0
     naive = [naive_p(calibration, s) for s in scores]
     assert np.allclose(p_values(calibration, scores), naive)
-    upper = [naive_p(-calibration, -s) for s in scores]
-    both = np.minimum(1, 2 * np.minimum(naive, upper))
-    assert np.allclose(p_values(calibration, scores, two_sided=True), both)
-
-
-def test_what_is_too_probable_is_atypical_on_two_sides_only():
-    calibration = np.random.default_rng(0).normal(size=500)
-    assert p_values(calibration, np.array([9.0]))[0] == 1.0
-    assert p_values(calibration, np.array([9.0]), two_sided=True)[0] < 0.01
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.37])
@@ -286,10 +247,8 @@ def test_discoveries_agree_with_their_definition():
 
 @pytest.mark.parametrize("fdr", [0.0, 1.0, -0.5])
 def test_a_rate_of_false_discoveries_is_a_share(fdr):
-    p = np.arange(3.0) / 10
-    for ask in (discoveries, lambda p, fdr: two_sided_discoveries(p, p, fdr)):
-        with pytest.raises(ValueError, match=r"^fdr must be"):
-            ask(p, fdr)
+    with pytest.raises(ValueError, match=r"^fdr must be"):
+        discoveries(np.arange(3.0) / 10, fdr)
 
 
 def test_scores_are_lowered_by_their_rounding_error():

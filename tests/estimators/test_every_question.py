@@ -229,8 +229,6 @@ def ask_detector(model, frame, again):
     order = np.argsort(scores, kind="stable")
     assert (np.diff(p[order]) >= 0).all()  # a lower score, no larger p-value
     np.testing.assert_array_equal(again.p_values(frame), p)
-    both = model.p_values(frame, two_sided=True)
-    assert (both <= np.minimum(1, 2 * p) + 1e-12).all()
     found = model.discoveries(frame, fdr=0.5)
     assert not found.any() or p[found].max() < p[~found].min(initial=2)
     reasons = model.reasons(frame, k=2)

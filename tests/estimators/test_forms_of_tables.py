@@ -48,7 +48,6 @@ OF_DENSITY = {
 }
 OF_DETECTOR = {
     "p_values": lambda d, X: d.p_values(X),
-    "two-sided": lambda d, X: d.p_values(X, two_sided=True),
     "discoveries": lambda d, X: d.discoveries(X),
     "predict": lambda d, X: d.predict(X),
     "decision_function": lambda d, X: d.decision_function(X),
@@ -181,9 +180,7 @@ def test_a_table_of_an_unknown_library_is_refused(density):
 # -- polars -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in QUESTIONS if n not in ("score_samples", "log_prob", "two-sided")]
-)
+@pytest.mark.parametrize("name", [n for n in QUESTIONS if n not in ("score_samples", "log_prob")])
 def test_a_polars_frame_gets_polars_frames(detector, name):
     ask = asked(detector, name)
     rows = TABLE[:5].copy()

@@ -199,7 +199,6 @@ OF_BOTH = (
 )
 DETECTOR = {name: DENSITY[name] for name in (*OF_BOTH, "plot_explanation")} | {
     "p_values": lambda m, X, _: m.p_values(X),
-    "two sided": lambda m, X, _: m.p_values(X, two_sided=True),
     "predict": lambda m, X, _: m.predict(X),
     "decision": lambda m, X, _: m.decision_function(X),
     "discoveries": lambda m, X, _: m.discoveries(X),
