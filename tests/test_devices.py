@@ -22,7 +22,8 @@ from discrete_itd.denoisers import (
 from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
 from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.likelihood.sampling import sample_batch
-from discrete_itd.models import mixture_fit
+from discrete_itd.models.contract import TrainingRows
+from discrete_itd.models.mixture import LatentLoss, Mixture, MixtureFit
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
 from discrete_itd.training.optimizer import Optimizer
@@ -240,12 +241,12 @@ def test_a_step_of_a_decoder_does_not_wait_for_the_device(table):
     columns, leading = TABLES[table]
     book, rng = Codebook(columns, leading), np.random.default_rng(0)
     x = random_rows(book, N_ROWS, rng, missing=0.15)
-    plan = mixture_fit.MixturePlan(2, 8, n_points=64, n_components=64)
-    fit = mixture_fit.MixtureFit(random_marginals(book, rng), x, x, plan, generator())
+    fitted_to = TrainingRows(random_marginals(book, rng), x, x, generator())
+    fit = MixtureFit(Mixture(n_components=64, n_latent=2, n_points=64), fitted_to)
     network, meta = fit.network.to(META), x.to(META)
     optimizer = Optimizer(dict(network.named_parameters()), 0.01, 1.0)
-    rows, loss = network.constants(meta), mixture_fit.LatentLoss(0.5)
-    twice(lambda: optimizer.step(loss.nats(network, meta, generator(), *rows), 0.1))
+    rows, loss = network.constants(meta), LatentLoss(0.5)
+    twice(lambda: optimizer.step(loss.nats(network, meta, generator(), *rows).mean(), 0.1))
 
 
 # -- the same answers --------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from discrete_itd.models.exact import (
     EXACT,
     BayesNet,
     Forest,
-    Mixture,
     affordable_bases,
 )
+from discrete_itd.models.mixture import Mixture
 from discrete_itd.models.networks import (
     MOST_ORDERS,
     QUICK_MIXTURE,

@@ -17,19 +17,18 @@ from discrete_itd.denoisers import (
     Denoiser,
     ForestDenoiser,
     MarginalDenoiser,
-    MixtureDenoiser,
 )
 from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
 from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.forest_fit import ABOVE, ForestCounts, responsible
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.forest_trees import grow
-from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture
+from discrete_itd.models.mixture import Mixture
 from discrete_itd.progress import Deadline, estimated
 from discrete_itd.training.row_sources import TensorRows
 from discrete_itd.validation import check_positive, check_real
 
-MOST_COMPONENTS = 1 << 14  # classes of a mixture, or trees of a forest
+MOST_TREES = 1 << 14  # of a forest
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # held-out rows choose among these for the tables of a tree
 PENALTY = 2.0  # nats that each parameter of a tree's edges costs: twice Akaike's
 # a leaf of a forest has at least so many rows; held-out rows choose the pseudo-counts of the node above that it gets
@@ -100,63 +99,6 @@ class Tree(Recipe):
             yield BayesNetDenoiser.fit_tree(
                 rows.marginals, rows.x, pseudo_count=a, counts=counts, penalty=PENALTY
             )
-
-
-@dataclass(frozen=True)
-class Mixture(Recipe):
-    """A mixture of products whose classes a network decodes from points of a latent space (9); exact.
-
-    Two to 32 continuous columns depend on one another in every class, so that a number may follow from others.
-
-    Parameters
-    ----------
-    n_components, n_latent : int
-        Classes at most, and dimensions of the latent space.
-    n_points, max_steps : int
-        Latent points in a step of the training, and steps, at most.
-    """
-
-    n_components: int = 4096
-    n_latent: int = 8
-    n_points: int = 2048
-    max_steps: int = 2000
-    exact = mixes_reals = True
-    name = "mixture"
-    bounds: ClassVar = {
-        **dict.fromkeys(("n_components", "n_latent", "n_points"), (1, MOST_COMPONENTS)),
-        "max_steps": (1, math.inf),
-    }
-
-    def plan(self) -> MixturePlan:
-        return MixturePlan(
-            n_latent=self.n_latent,
-            n_points=self.n_points,
-            n_components=self.n_components,
-            max_steps=self.max_steps,
-        )
-
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        if not plan.training.max_steps:
-            raise ValueError(
-                "max_steps=0: the classes of a mixture are decoded by a network, which takes training; allow steps, or"
-                " take 'bayes_net' or 'forest'"
-            )
-        return rows.once(self, lambda: rows.best(lambda these: [self._fitted(these, plan)]))
-
-    def _fitted(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
-        denoiser, report = fit_mixture(
-            rows.marginals,
-            rows.x,
-            rows.x_valid,
-            self.plan(),
-            generator=rows.generator,
-            seconds_left=lambda: plan.time_left,
-            progress=plan.show,
-            is_hopeless=plan.is_hopeless,
-        )
-        if report is not None:
-            plan.note_end(report, "mixture")
-        return denoiser
 
 
 @dataclass(frozen=True)
@@ -238,7 +180,7 @@ class Forest(Recipe):
     epsilon: float | None = None
     exact = mixes_reals = True
     name = "forest"
-    bounds: ClassVar = {"n_trees": (1, MOST_COMPONENTS), "min_leaf": (FEWEST_LEAF_ROWS, math.inf)}
+    bounds: ClassVar = {"n_trees": (1, MOST_TREES), "min_leaf": (FEWEST_LEAF_ROWS, math.inf)}
 
     def check(self) -> Recipe:
         super().check()

@@ -24,12 +24,12 @@ from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
 from discrete_itd.models.exact import (
     BayesNet,
-    Mixture,
     affordable_bases,
     choose_base,
     exact_base,
     fitted_bases,
 )
+from discrete_itd.models.mixture import Mixture
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Report, TrainingPlan

@@ -237,10 +237,7 @@ class Loss(Protocol):
     def nats(
         self, denoiser: Denoiser, x: Tensor, generator: torch.Generator, *constants: Tensor
     ) -> Tensor:
-        """Nats of each row of ``x`` (B, C), by way of the :meth:`~Denoiser.constants` of a closed form: (B,).
-
-        In training only, their mean will do.
-        """
+        """Nats of each row of ``x`` (B, C), by way of the :meth:`~Denoiser.constants` of a closed form: (B,)."""
         ...
 
 

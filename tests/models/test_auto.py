@@ -21,7 +21,7 @@ from discrete_itd.denoisers.structure_search import Search
 from discrete_itd.models import auto, exact, networks
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
-from discrete_itd.models.mixture_fit import LatentLoss
+from discrete_itd.models.mixture import LatentLoss
 from discrete_itd.recipes import (
     Auto,
     Best,

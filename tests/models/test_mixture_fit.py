@@ -1,4 +1,4 @@
-"""Mixture mixtures: the network's product against a loop, the refinement against sums, and what a fit leaves."""
+"""Decoder mixtures: the network's product against a loop, the refinement against sums, and what a fit leaves."""
 
 import itertools
 import math
@@ -31,9 +31,19 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import (
     MarginalDenoiser,
     MixtureDenoiser,
+    decoder,
 )
 from discrete_itd.denoisers import mixture as classes
 from discrete_itd.denoisers.base import held_out_nats
+from discrete_itd.denoisers.decoder import (
+    N_WAVES,
+    Columns,
+    Layout,
+    latent_points,
+    log_prob,
+    normal,
+    shifted,
+)
 from discrete_itd.denoisers.marginal import WIDE_SD
 from discrete_itd.denoisers.mixture import (
     LEAST_ROUND_GAIN,
@@ -44,25 +54,33 @@ from discrete_itd.denoisers.mixture import (
     weighty,
 )
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.models import decoder_network
-from discrete_itd.models import mixture_fit as fits
-from discrete_itd.models.decoder_network import (
-    N_WAVES,
-    Columns,
-    Layout,
-    latent_points,
-    log_prob,
-    normal,
-    shifted,
-)
-from discrete_itd.models.mixture_fit import MixturePlan, fit_mixture
+from discrete_itd.models import mixture as fits
+from discrete_itd.models.contract import FitPlan, TrainingRows
+from discrete_itd.models.mixture import Mixture, MixtureFit
+from discrete_itd.progress import Deadline
+from discrete_itd.training import TrainingPlan
 from discrete_itd.training.loop import TRIAL_STEPS, Run
 
-QUICK = MixturePlan(n_latent=2, width=16, n_points=64, n_components=64, max_steps=40)
+QUICK = Mixture(n_latent=2, n_points=64, n_components=64, max_steps=40)
 MANY = N_WAVES + 3
 
 
-def fitted(book, rng, plan=QUICK, *, n=200, missing=0.0, seed=0):
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    monkeypatch.setattr(fits, "WIDTH", 16)
+
+
+def fit_of(marginals, x, x_valid, generator, recipe=QUICK):
+    return MixtureFit(recipe, TrainingRows(marginals, x, x_valid, generator))
+
+
+def fit_mixture(*args, recipe=QUICK, **how):
+    """A mixture, and the report of its training."""
+    fit = fit_of(*args, recipe)
+    return fit.run(FitPlan(TrainingPlan(), 0, **how)), fit.report
+
+
+def fitted(book, rng, recipe=QUICK, *, n=200, missing=0.0, seed=0):
     """A fit to rows of a random mixture, with the rows and held-out rows."""
     x, x_valid = (random_rows(book, n, rng, missing=missing) for _ in range(2))
     oracle = random_mixture(book, rng)
@@ -73,7 +91,7 @@ def fitted(book, rng, plan=QUICK, *, n=200, missing=0.0, seed=0):
             rows[:, j] = rows[:, j].masked_fill(c.open & (rows[:, j] == c.n_levels), 0.0)
     marginals = MarginalDenoiser.fit(book, x)
     generator = seeded_generator(seed, book.device)
-    model, _ = fit_mixture(marginals, x, x_valid, plan, generator=generator)
+    model, _ = fit_mixture(marginals, x, x_valid, generator, recipe=recipe)
     return model, marginals, x, x_valid
 
 
@@ -156,7 +174,7 @@ def test_levels_add_up_and_unseen_ones_keep_their_probability(device, dtype, col
 def test_smooth_functions_are_cosines_of_the_share_of_rows_below(
     device, dtype, together, monkeypatch
 ):
-    monkeypatch.setattr("discrete_itd.models.decoder_network.TOGETHER", together)
+    monkeypatch.setattr("discrete_itd.denoisers.decoder.TOGETHER", together)
     values = np.linspace(-1, 1, MANY)
     book = Codebook([simplex(3), line(*values, is_open=True), line(*values)]).to(device)
     marginals = random_marginals(book, np.random.default_rng(0))
@@ -181,7 +199,7 @@ def test_smooth_functions_are_cosines_of_the_share_of_rows_below(
 
 def test_smooth_functions_of_many_columns_grow_with_their_number(device, monkeypatch):
     """And what is made with them is what one matrix gives."""
-    monkeypatch.setattr("discrete_itd.models.decoder_network.TOGETHER", 2)
+    monkeypatch.setattr("discrete_itd.denoisers.decoder.TOGETHER", 2)
     lines = [line(*np.linspace(-1, 1, MANY + j % 3), is_open=j % 2 == 0) for j in range(9)]
     book = Codebook([*lines[:4], simplex(3), *lines[4:]]).to(device)
     rng = np.random.default_rng(0)
@@ -374,8 +392,8 @@ def test_a_fit_with_a_continuous_column_integrates_to_one(device):
 @pytest.mark.parametrize("name", ["mixed", "all kinds"])
 def test_a_fit_is_better_than_the_marginals_where_columns_depend(device, name):
     book = make_book(name, device)
-    plan = replace(QUICK, max_steps=120)
-    model, marginals, _, x_valid = fitted(book, np.random.default_rng(2), plan)
+    recipe = replace(QUICK, max_steps=120)
+    model, marginals, _, x_valid = fitted(book, np.random.default_rng(2), recipe)
     assert held_out_nats(model, x_valid) < -marginals.log_prob(x_valid).mean().item() - 0.03
 
 
@@ -387,8 +405,8 @@ def test_a_fit_is_never_worse_than_the_marginals(device, dtype, columns, seed):
     rng = np.random.default_rng(seed)
     x, x_valid = (random_rows(book, n, rng, missing=0.3) for n in (8, 9))
     marginals = MarginalDenoiser.fit(book, x)
-    plan = MixturePlan(width=8, max_steps=6)
-    model, _ = fit_mixture(marginals, x, x_valid, plan, generator=seeded_generator(0, device))
+    recipe = Mixture(max_steps=6)
+    model, _ = fit_mixture(marginals, x, x_valid, seeded_generator(0, device), recipe=recipe)
     worst = -marginals.log_prob(x_valid).double().mean().item()
     assert held_out_nats(model, x_valid) <= worst + rounding(dtype, 10)
     assert model.log_prob(x).isfinite().all()
@@ -402,9 +420,7 @@ def test_hopeless_rows_can_be_fitted(device):
     x = torch.tensor([[1e6, 0, math.nan, 1, 0], [0, 0, math.nan, 2, math.nan]], device=device)
     for rows in (x[:1], x, x.repeat(20, 1)):
         marginals = MarginalDenoiser.fit(book, rows.double())
-        fit, _ = fit_mixture(
-            marginals, rows.double(), x.double(), QUICK, generator=seeded_generator(0, device)
-        )
+        fit, _ = fit_mixture(marginals, rows.double(), x.double(), seeded_generator(0, device))
         assert fit.log_prob(x.double()).isfinite().all()
 
 
@@ -427,7 +443,7 @@ def test_rows_are_scored_in_training_as_at_the_end(device, dtype):
     x[::2, 0] = math.nan
     marginals = MarginalDenoiser.fit(book, x)
     generator = seeded_generator(0, device)
-    fit = fits.MixtureFit(marginals, x, x_valid, QUICK, generator)
+    fit = fit_of(marginals, x, x_valid, generator)
     network = fit.network
     columns = network.columns(normal(network.points, network.layout.base))
     slow = mixture_of(network.layout, columns)
@@ -457,7 +473,7 @@ def test_one_class_is_wide_for_outliers(device):
 def test_no_class_excludes_a_category(device, generator):
     book = make_book("reals and levels", device)
     x = random_rows(book, 64, np.random.default_rng(0))
-    fit = fits.MixtureFit(MarginalDenoiser.fit(book, x), x, x, QUICK, generator)
+    fit = fit_of(MarginalDenoiser.fit(book, x), x, x, generator)
     columns = random_columns(fit.network.layout, book, np.random.default_rng(0), 5)
     made = fit.made(columns._replace(values=60 * columns.values))
     least = fit.marginals.log_probs + math.log(fits.MARGINAL_SHARE)
@@ -482,7 +498,7 @@ def test_rows_beyond_the_bounds_are_not_read(device, monkeypatch):
     monkeypatch.setattr(fits, "JUDGED_ROWS", 20)
     monkeypatch.setattr(fits, "EM_ROWS", 30)
     a, b = (
-        fit_mixture(marginals, x, held_out, QUICK, generator=seeded_generator(0, device))[0]
+        fit_mixture(marginals, x, held_out, seeded_generator(0, device))[0]
         for held_out in (x_valid, x_valid[:20])
     )
     assert torch.equal(a.log_prob(x), b.log_prob(x))
@@ -493,11 +509,9 @@ def test_where_there_is_nothing_to_learn_nothing_is_trained(device, generator):
     book = Codebook([simplex(1), simplex(1, is_open=True)]).to(device)
     x, shares = random_rows(book, 20, np.random.default_rng(0)), []
     marginals = MarginalDenoiser.fit(book, x)
-    model, report = fit_mixture(
-        marginals, x, x, generator=generator, progress=lambda share, _: shares.append(share)
-    )
+    plan = FitPlan(TrainingPlan(), 0, progress=lambda share, _: shares.append(share))
+    model = QUICK.fit(TrainingRows(marginals, x, x, generator), plan)
     assert not shares
-    assert report is None
     torch.testing.assert_close(model.log_prob(x), marginals.log_prob(x))
 
 
@@ -514,7 +528,7 @@ def seconds(monkeypatch):
     monkeypatch.setattr(Run, "make_step", slow)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr(fits, "TRAINING", replace(fits.TRAINING, patience=99))
-    return now, steps
+    return steps
 
 
 def test_time_ends_a_fit(device, monkeypatch, seconds):
@@ -522,27 +536,20 @@ def test_time_ends_a_fit(device, monkeypatch, seconds):
     book = make_book("mixed", device)
     rng = np.random.default_rng(0)
     x = random_rows(book, 300, rng)
-    marginals, (now, steps), rounds = MarginalDenoiser.fit(book, x), seconds, []
+    marginals, steps, rounds = MarginalDenoiser.fit(book, x), seconds, []
 
     def sums(model, rows):
         rounds.append(model)
         return expected_sums(model, rows)
 
     monkeypatch.setattr(classes, "expected_sums", sums)
-    plan = MixturePlan(width=8, n_points=64, max_steps=150)
+    recipe = Mixture(n_points=64, max_steps=150)
     ends = {1e-3: 0, 12.0: 0, 100.0: 70, math.inf: 150}
     for max_time, end in ends.items():
-        start = now[0]
         steps.clear()
         rounds.clear()
-        _, report = fit_mixture(
-            marginals,
-            x,
-            x,
-            plan,
-            generator=seeded_generator(0, device),
-            seconds_left=lambda bound=start + max_time: max(0.0, bound - now[0]),
-        )
+        how = {"recipe": recipe, "deadline": Deadline(max_time)}
+        _, report = fit_mixture(marginals, x, x, seeded_generator(0, device), **how)
         assert report.history[-1].step == end
         assert report.stopped == ("max_steps" if end == 150 else "max_time")
         assert len(steps) == (end or min(TRIAL_STEPS, len(steps)))  # of which it is known
@@ -557,54 +564,12 @@ def test_training_ends_where_held_out_rows_are_predicted_worse(device):
     x = all_rows(book)[[0, 5, 0, 5, 0, 5, 0, 5]].repeat(10, 1)
     x_valid = all_rows(book)[1:5]
     marginals = MarginalDenoiser.fit(book, random_rows(book, 50, rng))
-    plan = MixturePlan(width=8, n_points=64, max_steps=200)
-    fit, report = fit_mixture(marginals, x, x_valid, plan, generator=seeded_generator(0, device))
+    recipe = Mixture(n_points=64, max_steps=200)
+    generator = seeded_generator(0, device)
+    fit, report = fit_mixture(marginals, x, x_valid, generator, recipe=recipe)
     assert report.stopped == "no improvement"
     assert report.history[-1].step < 200
     assert held_out_nats(fit, x_valid) <= -marginals.log_prob(x_valid).mean().item() + 1e-6
-
-
-def test_wrong_arguments_are_refused(device, generator):
-    book = make_book("mixed", device)
-    x = random_rows(book, 5, np.random.default_rng(0))
-    marginals = MarginalDenoiser.fit(book, x)
-    for rows, held_out in ((x[:0], x), (x, x[:0])):
-        with pytest.raises(ValueError, match="at least one row and one held-out row"):
-            fit_mixture(marginals, rows, held_out, generator=generator)
-
-
-def test_the_mean_of_log_probs_has_their_gradient(monkeypatch, device, dtype):
-    """Added up from a few rows at a time, against automatic differentiation of all at once."""
-    monkeypatch.setattr(decoder_network, "HOT_CELLS", 30)  # four rows of seven points
-    generator = torch.Generator(device).manual_seed(0)
-    features, start, points = (
-        torch.randn(shape, generator=generator, device=device, dtype=dtype)
-        for shape in ((9, 5), (9,), (7, 5))
-    )
-    one, other = (points.clone().requires_grad_() for _ in range(2))
-    mean = decoder_network.mean_log_prob((features, start), one)
-    reference = log_prob((features, start), other).mean()
-    torch.testing.assert_close(mean, reference)
-    (2 * mean).backward()
-    (2 * reference).backward()
-    torch.testing.assert_close(one.grad, other.grad)
-
-
-# -- what a fit keeps of its training -------------------------------------------------------------
-
-
-def test_the_written_gradient_of_dependent_numbers_is_that_of_finite_differences(device):
-    rng, pairs = np.random.default_rng(0), torch.tril_indices(4, 4, -1, device=device)
-    shapes = (3, 4), (3, 4), (3, 6)
-    inputs = [torch.tensor(rng.uniform(0.2, 1, s), device=device).requires_grad_() for s in shapes]
-
-    def coefficients(mean, var, slope):
-        i, j = pairs
-        slopes = slope.new_zeros(3, 16).index_copy(1, i * 4 + j, slope).view(3, 4, 4)
-        constants, others = Columns(mean[:, :0], mean, var, slopes).precisions(pairs)
-        return constants, *others
-
-    assert torch.autograd.gradcheck(coefficients, inputs)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
@@ -619,9 +584,7 @@ def test_a_hopeless_training_ends_where_gaps_were_not_filled(device, missing):
         return True
 
     marginals, generator = random_marginals(book, rng), seeded_generator(0, device)
-    _, report = fit_mixture(
-        marginals, x, x_valid, QUICK, generator=generator, is_hopeless=is_hopeless
-    )
+    _, report = fit_mixture(marginals, x, x_valid, generator, is_hopeless=is_hopeless)
     assert [len(nats) for nats in asked] == ([] if missing else [100])
     assert report.stopped == ("max_steps" if missing else "no improvement")
 
@@ -629,7 +592,7 @@ def test_a_hopeless_training_ends_where_gaps_were_not_filled(device, missing):
 def run_of(book, generator, n=60):
     """A fit under way, to rows whose columns depend on one another as much as they can; and its training."""
     x = all_rows(book)[[0, -1]].repeat(n // 2, 1)
-    fit = fits.MixtureFit(MarginalDenoiser.fit(book, x), x, x[:10], QUICK, generator)
+    fit = fit_of(MarginalDenoiser.fit(book, x), x, x[:10], generator)
     run = Run(fit.network, fit.x, fit.judged, fit.training, fit.generator, loss_at=fits.LatentLoss)
     return fit, run
 
@@ -674,14 +637,14 @@ def test_numbers_that_follow_from_others_do_so_in_a_fit(device):
     rows = np.stack([a, k, b, 0.6 * a + 0.5 * (2 * k - 1) * b + rng.normal(0, 0.005, 900)], 1)
     rows[rng.random(rows.shape) < 0.05] = math.nan
     x, x_valid = (torch.tensor(part, device=device) for part in (rows[:600], rows[600:]))
-    marginals, plan = MarginalDenoiser.fit(book, x), replace(QUICK, max_steps=150)
+    marginals, recipe = MarginalDenoiser.fit(book, x), replace(QUICK, max_steps=150)
     nats = []
     for most in (0, 32):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(decoder_network, "MOST_DEPENDENT", most)
+            patch.setattr(decoder, "MOST_DEPENDENT", most)
             patch.setattr(fits, "MOST_DEPENDENT", most)
             generator = seeded_generator(0, device)
-            fit, _ = fit_mixture(marginals, x, x_valid, plan, generator=generator)
+            fit, _ = fit_mixture(marginals, x, x_valid, generator, recipe=recipe)
         nats.append(held_out_nats(fit, x_valid))
         assert (fit.dense is not None) == bool(most)
     assert nats[1] < nats[0] - 1.0
@@ -694,8 +657,7 @@ def test_gaps_are_completed_by_what_the_other_numbers_say(device):
     rows = torch.tensor(np.stack([a, 0.9 * a], 1), device=device)
     x = rows.clone()
     x[::3, 1] = math.nan
-    args = MarginalDenoiser.fit(book, x), x, x, QUICK, seeded_generator(0, device)
-    run = fits.MixtureFit(*args)
+    run = fit_of(MarginalDenoiser.fit(book, x), x, x, seeded_generator(0, device))
     assert (run.x - rows).abs().max() < 0.05
     assert run.rows is x
 
@@ -710,7 +672,8 @@ def test_gaps_are_filled_whatever_the_categories(device, dtype):
     probs = torch.tensor([0.5, 0.5, rare], device=device, dtype=dtype)
     marginals = MarginalDenoiser(book, probs, MarginalDenoiser.fit(book, x).mixture)
     generator = seeded_generator(0, device)
-    model, _ = fit_mixture(marginals, x, x[:40], replace(QUICK, max_steps=2), generator=generator)
+    recipe = replace(QUICK, max_steps=2)
+    model, _ = fit_mixture(marginals, x, x[:40], generator, recipe=recipe)
     assert bool((model.log_probs.exp() > 0).all())
 
 
@@ -721,7 +684,7 @@ def test_gaps_of_a_row_are_drawn_together(device):
     rows = torch.tensor(np.stack([a, 0.9 * a, free], 1), device=device)
     rows[::4, :2] = math.nan
     marginals = MarginalDenoiser.fit(book, rows)
-    run = fits.MixtureFit(marginals, rows, rows, QUICK, seeded_generator(0, device))
+    run = fit_of(marginals, rows, rows, seeded_generator(0, device))
     filled = run.x[::4]
     assert (filled[:, 1] - 0.9 * filled[:, 0]).abs().max() < 0.05
     assert filled[:, 0].std().item() == pytest.approx(0.5, rel=0.2)

@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.models.auto import MOST_MEMBERS
-from discrete_itd.models.exact import MOST_COMPONENTS
+from discrete_itd.models.exact import MOST_TREES
 from discrete_itd.recipes import (
     NAMES,
     RECIPES,
@@ -34,7 +34,7 @@ from discrete_itd.storage.values import flatten, unflatten
 
 pytestmark = pytest.mark.single_precision
 
-COUNTS = st.integers(1, MOST_COMPONENTS)
+COUNTS = st.integers(1, MOST_TREES)
 EXACT = st.one_of(
     st.sampled_from(["independent", "tree", "mixture"]),
     st.just(Independent()),

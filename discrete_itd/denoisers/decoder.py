@@ -1,6 +1,6 @@
 """The network of a decoder mixture: points of a latent space to distributions of the columns.
 
-It is fitted by :mod:`discrete_itd.models.mixture_fit`.
+It is fitted by :mod:`discrete_itd.models.mixture`.
 
 References
 ----------
@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
-from discrete_itd.denoisers.base import NEGLIGIBLE, Denoiser, log_sum_exp
+from discrete_itd.denoisers.base import Denoiser, log_sum_exp
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MOST_DEPENDENT
 
-HOT_CELLS = 1 << 17  # rows times latent points that stay in a cache
 N_WAVES = 12  # smooth functions of a column on a line
 TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number
 # logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
@@ -52,53 +51,19 @@ class Columns(NamedTuple):
         mean, var = self.mean, self.var
         if self.slopes is None:
             return mean.square() / var + (2 * math.pi * var).log(), [-0.5 / var, mean / var]
-        out = Precisions.apply(mean, var, self.slopes, pairs)
-        assert isinstance(out, tuple)
-        return out[0], [*out[1:]]
+        whitening, (i, j) = whitened(self.slopes, var), pairs
+        middle = whitening @ mean[:, :, None]
+        precision, linear = whitening.mT @ whitening, whitening.mT @ middle
+        constants = middle[:, :, 0].square() + (2 * math.pi * var).log()
+        products = -precision.flatten(1).index_select(1, i * whitening.shape[1] + j)
+        squares = -0.5 * precision.diagonal(dim1=1, dim2=2)
+        return constants, [products, squares, linear[:, :, 0]]
 
 
 def whitened(slopes: Tensor, var: Tensor) -> Tensor:
     """The matrices (K, R, R) that make deviations from the mean independent, of variance one."""
     one = torch.eye(slopes.shape[1], device=slopes.device, dtype=slopes.dtype)
     return (one - slopes) / var.sqrt()[:, :, None]
-
-
-class Precisions(torch.autograd.Function):
-    """:meth:`Columns.precisions` of dependent columns, with the gradient in a third of the operations."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, mean: Tensor, var: Tensor, slopes: Tensor, pairs: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Constants (K, R), and coefficients of products (K, P), of squares and of cells (K, R)."""
-        whitening, (i, j) = whitened(slopes, var), pairs
-        middle = whitening @ mean[:, :, None]
-        precision, linear = whitening.mT @ whitening, whitening.mT @ middle
-        middle = middle[:, :, 0]
-        place = i * whitening.shape[1] + j
-        products = -precision.flatten(1).index_select(1, place)
-        ctx.save_for_backward(mean, var, whitening, middle, place)
-        squares = -0.5 * precision.diagonal(dim1=1, dim2=2)
-        constants = middle.square() + (2 * math.pi * var).log()
-        return constants, products, squares, linear[:, :, 0]
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        mean, var, whitening, middle, place = ctx.saved_tensors
-        of_constant, of_product, of_square, of_linear = grad_outputs
-        # of the precision, and its transpose: products are below the diagonal
-        of_precision = torch.zeros_like(whitening).flatten(1).index_copy_(1, place, -of_product)
-        of_precision = of_precision.view_as(whitening)
-        of_precision = of_precision + of_precision.mT - torch.diag_embed(of_square)
-        of_middle = 2 * middle * of_constant + (whitening @ of_linear[:, :, None])[:, :, 0]
-        of_mean = (whitening.mT @ of_middle[:, :, None])[:, :, 0]
-        of_whitening = torch.baddbmm(
-            middle[:, :, None] * of_linear[:, None], whitening, of_precision
-        )
-        of_whitening += of_middle[:, :, None] * mean[:, None]
-        of_var = (of_constant - 0.5 * (of_whitening * whitening).sum(2)) / var
-        of_slopes = of_whitening * -var.rsqrt()[:, :, None]
-        return of_mean, of_var, of_slopes, None
 
 
 class Layout(nn.Module):
@@ -326,37 +291,3 @@ def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
     """(9) of rows as a mean over latent points, both given by their features: (B,)."""
     features, start = rows
     return start + log_sum_exp(features @ points.T, 1) - math.log(len(points))
-
-
-class MeanLogProb(torch.autograd.Function):
-    """Mean over rows of :func:`log_prob` minus the start, as a function of the points' features.
-
-    Its gradient is accumulated with it, for a few rows at a time, whose numbers stay in the cache.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, points: Tensor, features: Tensor) -> Tensor:
-        """The mean, a scalar, for points (K, F) and rows (B, F)."""
-        gradient, total = torch.zeros_like(points), points.new_zeros(())
-        for rows in features.split(max(1, HOT_CELLS // len(points))):
-            joint = rows @ points.T
-            top = joint.amax(1, keepdim=True)
-            joint = joint.sub_(top).clamp_min_(-NEGLIGIBLE).exp_()  # see log_sum_exp
-            mass = joint.sum(1, keepdim=True)
-            total += (mass.log() + top).sum()
-            gradient.addmm_(joint.div_(mass).T, rows)
-        ctx.save_for_backward(gradient / len(features))
-        return total / len(features) - math.log(len(points))
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        """The gradient of the points' features."""
-        return grad_outputs[0] * ctx.saved_tensors[0], None
-
-
-def mean_log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
-    """The mean of :func:`log_prob`, a scalar, with a cheap gradient."""
-    features, start = rows
-    mean = MeanLogProb.apply(points, features)
-    assert isinstance(mean, Tensor)
-    return start.mean() + mean

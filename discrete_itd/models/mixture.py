@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,16 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser, held_out_nats
 from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.decoder import (
+    Columns,
+    DecoderNetwork,
+    Layout,
+    latent_points,
+    log_prob,
+    normal,
+    shifted,
+    whitened,
+)
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
 from discrete_itd.denoisers.mixture import (
     MOST_DEPENDENT,
@@ -40,18 +51,9 @@ from discrete_itd.denoisers.mixture import (
     refine,
     updated,
 )
-from discrete_itd.models.decoder_network import (
-    Columns,
-    DecoderNetwork,
-    Layout,
-    latent_points,
-    mean_log_prob,
-    normal,
-    shifted,
-    whitened,
-)
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.threads import threads_for
-from discrete_itd.training.config import Evaluation, Report, TrainingPlan
+from discrete_itd.training.config import Report, TrainingPlan
 from discrete_itd.training.loop import train
 
 # least standard deviation of a continuous column given the latent point, in units of the channel, in which the
@@ -60,6 +62,8 @@ from discrete_itd.training.loop import train
 LEAST_LATENT_SD, NARROWER = 0.02, 0.25
 # cells are clamped to this many standard deviations in training: it bounds their gradient
 FARTHEST = 8.0
+MOST_CLASSES = 1 << 14  # that a user may ask for, and latent points
+WIDTH = 128  # hidden units in each of the two layers of the network
 POINTS_PER_ROW = 4  # most latent points: more do not help a small table
 FEWEST_POINTS = 64
 # points of a training on fewer rows, and classes of its result: twice as many take twice the time of the training, or
@@ -68,9 +72,7 @@ SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
 SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
 # shares of the points at which the training is, each for an equal share of it
 POINT_SHARES = (0.25, 0.5, 1.0)
-TRAIN_SHARE = (
-    0.7  # of the time, for which the decoder is trained; the classes after it have the rest
-)
+TRAIN_SHARE = 0.7  # of the time, which the training may take; the classes after it have the rest
 JUDGED_ROWS = 4096  # an evaluation takes at most so many held-out rows
 TRAINING = TrainingPlan(
     batch_size=256,
@@ -90,75 +92,42 @@ MARGINAL_SHARE = 1e-4  # of independent columns in each class: no category is im
 
 
 @dataclass(frozen=True)
-class MixturePlan:
-    """Settings of a fit.
+class Mixture(Recipe):
+    """A mixture of products whose classes a network decodes from points of a latent space (9); exact.
+
+    Two to 32 continuous columns depend on one another in every class, so that a number may follow from others.
 
     Parameters
     ----------
-    n_latent : int
-        Dimensions of the latent space, at most 21201 (of Sobol points).
-    width : int
-        Hidden units in each of the two layers of the network.
-    n_points : int
-        Latent points in a step of training, at most.
-    n_components : int
-        Classes K of the result, at most; with continuous columns one more, for outliers.
-    max_steps : int
-        Most optimiser steps.
+    n_components, n_latent : int
+        Classes at most, and dimensions of the latent space.
+    n_points, max_steps : int
+        Latent points in a step of the training, and steps, at most.
     """
 
+    n_components: int = 4096
     n_latent: int = 8
-    width: int = 128
     n_points: int = 2048
-    n_components: int = 8192
-    max_steps: int = 4000
+    max_steps: int = 2000
+    exact = mixes_reals = True
+    name = "mixture"
+    bounds: ClassVar = {
+        **dict.fromkeys(("n_components", "n_latent", "n_points"), (1, MOST_CLASSES)),
+        "max_steps": (1, math.inf),
+    }
 
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        if not plan.training.max_steps:
+            raise ValueError(
+                "max_steps=0: the classes of a mixture are decoded by a network, which takes training; allow steps, or"
+                " take 'bayes_net' or 'forest'"
+            )
+        return rows.once(self, lambda: rows.best(lambda these: [self._fitted(these, plan)]))
 
-def fit_mixture(
-    marginals: MarginalDenoiser,
-    x: Tensor,
-    x_valid: Tensor,
-    plan: MixturePlan | None = None,
-    *,
-    generator: torch.Generator,
-    seconds_left: Callable[[], float] = lambda: math.inf,
-    progress: Callable[[float, Evaluation], object] | None = None,
-    is_hopeless: Callable[[Tensor], bool] | None = None,
-) -> tuple[MixtureDenoiser, Report | None]:
-    """A mixture of products whose classes are points of a latent space, decoded by a network (9).
-
-    Parameters
-    ----------
-    marginals : MarginalDenoiser
-        Independent columns of the same rows, where the network starts.
-    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
-        Training rows and held-out rows, at least one of each; NaN where a cell is missing. Of the latter, the first
-        ``JUDGED_ROWS`` are used.
-    plan : MixturePlan, optional
-    generator : torch.Generator
-        On the device of the rows.
-    seconds_left : callable
-        Seconds until the fit is to end.
-    progress, is_hopeless : callable, optional
-        See :func:`discrete_itd.training.loop.train`.
-
-    Returns
-    -------
-    MixtureDenoiser
-        Not worse than ``marginals`` on those held-out rows; ``marginals`` if there was no time for training.
-    Report or None
-        Of the training; None if there is nothing to train.
-    """
-    if not len(x) or not len(x_valid):
-        raise ValueError("a mixture is fitted to at least one row and one held-out row")
-    if all(c.n_levels == 1 for c in marginals.codebook.columns):
-        return alone(marginals), None  # the network would have no outputs
-    fit = MixtureFit(marginals, x, x_valid, plan or MixturePlan(), generator)
-    report = fit.train(seconds_left(), progress, is_hopeless)
-    if report.stopped in ("max_time", "interrupted") and not report.history[-1].step:
-        return alone(marginals), report
-    with threads_for(fit.network.score_work * TRAINING.batch_size):
-        return fit.mixture(seconds_left), report
+    def _fitted(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
+        if all(c.n_levels == 1 for c in rows.codebook.columns):
+            return alone(rows.marginals)  # the network would have no outputs
+        return MixtureFit(self, rows).run(plan)
 
 
 class LatentLoss:
@@ -172,27 +141,21 @@ class LatentLoss:
     def nats(
         self, denoiser: Denoiser, x: Tensor, generator: torch.Generator, *constants: Tensor
     ) -> Tensor:
-        """Mean code length of the rows with these ``constants``, a scalar."""
+        """Code lengths of the rows with these ``constants``, (B,)."""
         assert isinstance(denoiser, DecoderNetwork)
         features, start = constants
         n = max(FEWEST_POINTS, int(self.part * len(denoiser.points)))
         u = normal(shifted(denoiser.points[:n], generator), features)
-        return -mean_log_prob((features, start), denoiser.layout.of_points(denoiser.columns(u)))
+        return -log_prob((features, start), denoiser.layout.of_points(denoiser.columns(u)))
 
 
 class MixtureFit:
-    """A fit in progress: training, then the classes."""
+    """A fit in progress: training, then the classes. ``report`` is that of the training."""
 
-    def __init__(
-        self,
-        marginals: MarginalDenoiser,
-        x: Tensor,
-        x_valid: Tensor,
-        plan: MixturePlan,
-        generator: torch.Generator,
-    ) -> None:
-        self.marginals, self.rows, self.x_valid = marginals, x, x_valid[:JUDGED_ROWS]
-        self.plan, self.generator = plan, generator
+    def __init__(self, recipe: Mixture, rows: TrainingRows) -> None:
+        marginals, x = rows.marginals, rows.x
+        self.marginals, self.rows, self.x_valid = marginals, x, rows.x_valid[:JUDGED_ROWS]
+        self.recipe, self.generator, self.report = recipe, rows.generator, Report()
         book = marginals.codebook
         cells = x[:, book.reals].double()
         mean = cells.nanmean(0).nan_to_num(0.0)
@@ -205,7 +168,7 @@ class MixtureFit:
         gaps = self.x.isnan().any(0) | self.judged.isnan().any(0) | self._unseen(self.x_valid)
         far = FARTHEST * sd
         useful = 1 << (max(FEWEST_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
-        n_points, self.n_components = min(plan.n_points, useful), min(plan.n_components, useful)
+        n_points, self.n_components = min(recipe.n_points, useful), min(recipe.n_components, useful)
         if len(x) < SMALL_TABLE:
             n_points = min(n_points, SMALL_TABLE_POINTS)
             self.n_components = min(self.n_components, SMALL_TABLE_CLASSES)
@@ -214,11 +177,11 @@ class MixtureFit:
             mean,
             sd,
             least_sd=least,
-            sizes=(plan.n_latent, plan.width, plan.width),
+            sizes=(recipe.n_latent, WIDTH, WIDTH),
             n_points=n_points,
-            generator=generator,
+            generator=self.generator,
         )
-        max_steps = min(plan.max_steps, SMALL_TABLE_STEPS + len(x))
+        max_steps = min(recipe.max_steps, SMALL_TABLE_STEPS + len(x))
         self.training = replace(TRAINING, max_steps=max_steps)
 
     def _without_gaps(self, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,32 +213,37 @@ class MixtureFit:
         out[book.finite] = book.levels.sum(ones)[0] > 0
         return out
 
-    def train(
-        self,
-        seconds: float,
-        progress: Callable[[float, Evaluation], object] | None,
-        is_hopeless: Callable[[Tensor], bool] | None,
-    ) -> Report:
-        """Train for a part of ``seconds``."""
+    def run(self, plan: FitPlan) -> MixtureDenoiser:
+        """The mixture, not worse than independent columns on held-out rows; these if there was no time for training."""
+        self.report = self.train(plan)
+        plan.note_end(self.report, "mixture")
+        stopped, last = self.report.stopped, self.report.history[-1]
+        if stopped in ("max_time", "interrupted") and not last.step:
+            return alone(self.marginals)
+        with threads_for(self.network.score_work * TRAINING.batch_size):
+            return self.mixture(lambda: plan.time_left)
+
+    def train(self, plan: FitPlan) -> Report:
+        """Train for a part of the time that is left."""
+        training, seconds = self.training, plan.time_left
         if seconds < math.inf:
-            self.training = replace(self.training, max_time=TRAIN_SHARE * seconds)
-        if self.judged is not self.x_valid:
-            is_hopeless = None  # filled gaps have other code lengths than those of the candidates
+            training = replace(training, max_time=TRAIN_SHARE * seconds)
+        is_filled = self.judged is not self.x_valid  # then with other code lengths than candidates
         return train(
             self.network,
             self.x,
             self.judged,
-            self.training,
+            training,
             generator=self.generator,
-            progress=progress,
+            progress=plan.show,
             loss_at=LatentLoss,
-            is_hopeless=is_hopeless,
+            is_hopeless=None if is_filled else plan.is_hopeless,
         )
 
     @torch.no_grad()
     def mixture(self, seconds_left: Callable[[], float]) -> MixtureDenoiser:
         """The mixture at fixed latent points, refined; or the marginals if these predict held-out rows better."""
-        u = latent_points(self.n_components, self.plan.n_latent, self.generator)
+        u = latent_points(self.n_components, self.recipe.n_latent, self.generator)
         columns, rows = self.network.columns(normal(u, self.network.layout.base)), self.rows
         if len(rows) > EM_ROWS:
             order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
