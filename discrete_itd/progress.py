@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import TqdmWarning
 
@@ -31,8 +31,7 @@ INTERRUPTS = signal.SIGINT, signal.SIGTERM  # each where its handler raises Keyb
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
 _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
 _interruption: ContextVar[threading.Event | None] = ContextVar("_interruption", default=None)
-# contents of a line of the log: the last of these
-_log: ContextVar[list[Callable[[], str]] | None] = ContextVar("_log", default=None)
+_are_lines: ContextVar[bool] = ContextVar("_are_lines", default=False)
 
 
 @dataclass(frozen=True)
@@ -94,35 +93,40 @@ def _controls(mark: str) -> bool:
     return unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
-def _hidden() -> bool | None:
-    """False, to show a bar, in a notebook, which is no terminal; else None: tqdm looks for a terminal."""
+class _Lines:
+    """What a bar writes over and over, as lines of stderr."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            sys.stderr.write(harmless(f"discrete-itd: {line}\n", sys.stderr))
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _bar(what: str, **how: Any) -> tqdm:
+    """A bar that goes at its end, if somebody sees it; lines in a log, if these are wanted; nothing within a stream."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return False if "IPKernelApp" in getattr(shell, "config", {}) else None
+    is_notebook = "IPKernelApp" in getattr(shell, "config", {})
+    if _has_outer.get():
+        how["disable"] = True
+    elif _are_lines.get():
+        how |= {"delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "miniters": 0, "file": _Lines()}
+    elif not is_notebook:
+        how["disable"] = None  # tqdm looks for a terminal
+    return tqdm(desc=what, leave=False, **how)
 
 
 def progress_bar(total: float, what: str, bar_format: str | None = None) -> tqdm:
     """A bar that appears after a second, only if somebody sees it and no bar of a stream is there."""
-    disable = True if _has_outer.get() else _hidden()
-    return tqdm(
-        total=total, desc=what, disable=disable, leave=False, delay=1.0, bar_format=bar_format
-    )
+    return _bar(what, total=total, delay=1.0, bar_format=bar_format)
 
 
 @contextmanager
 def stream_progress(what: str) -> Iterator[tqdm]:
     """A bar of the rows of a stream and rows per second; no bars of steps within the block. ``total`` may be set."""
-    with tqdm(
-        desc=what, unit=" rows", unit_scale=True, disable=_hidden(), leave=False, delay=1.0
-    ) as bar:
+    with _bar(what, unit=" rows", unit_scale=True, delay=1.0) as bar:
         token = _has_outer.set(True)
-
-        def count(n: float | None = 1) -> None:
-            bar.n += n or 0
-
-        if (log := _log.get()) is not None:
-            log.append(lambda: f"{what}, {bar.n:,} rows" if bar.n else what)
-            if bar.disable:  # its rows are counted all the same
-                bar.update = count
         try:
             yield bar
         finally:
@@ -155,12 +159,6 @@ class FitProgress:
         self._refresh(self.share * done)
 
     @property
-    def line(self) -> str:
-        """A line of a log."""
-        self._refresh(self._done)
-        return f"fit, {self._done:.0%} done{self._end}{self._nats}, {self._stages[-1]}"
-
-    @property
     def _end(self) -> str:
         left = self.deadline.left
         if self.deadline.interrupted:
@@ -175,7 +173,8 @@ class FitProgress:
             text = f"{self._stages[-1]}{self._end}{self._nats}"
             self._bar.set_postfix_str(harmless(text, sys.stderr), refresh=False)
             self._bar.update(self._done - self._bar.n)
-            self._bar.refresh()
+            if not _are_lines.get():
+                self._bar.refresh()
 
 
 @contextmanager
@@ -189,20 +188,10 @@ def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[
     if outer is not None:
         yield outer
         return
-    with (
-        deferred_interrupts(),
-        tqdm(
-            total=1.0,
-            desc="fit",
-            disable=True if _has_outer.get() else _hidden(),
-            leave=False,
-            bar_format="{percentage:3.0f}%|{bar}| {elapsed}{postfix}",
-        ) as bar,
-    ):
+    bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+    with deferred_interrupts(), _bar("fit", total=1.0, bar_format=bar_format) as bar:
         deadline = Deadline(math.inf if max_time is None else max_time)
         fit = FitProgress(bar, deadline, share)
-        if (log := _log.get()) is not None:
-            log.append(lambda: fit.line)
         token = _fit.set(fit)
         try:
             yield fit
@@ -274,27 +263,10 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 @contextmanager
-def lines_now_and_then(seconds: float = LINE_SECONDS) -> Iterator[None]:
-    """Within the block, write what a fit or a stream is doing to stderr every few seconds, if no bar can be seen."""
-    if sys.stderr is None or sys.stderr.isatty():
-        yield
-        return
-    log: list[Callable[[], str]] = []
-    start, ended = time.monotonic(), threading.Event()
-
-    def write() -> None:
-        while not ended.wait(seconds):
-            if log and (text := log[-1]()):
-                line = f"discrete-itd: {time.monotonic() - start:.0f} s: {text}\n"
-                sys.stderr.write(harmless(line, sys.stderr))
-                sys.stderr.flush()
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    token = _log.set(log)
+def lines_now_and_then() -> Iterator[None]:
+    """Within the block, fits and streams whose bar cannot be seen write a line every few seconds to stderr."""
+    token = _are_lines.set(sys.stderr is not None and not sys.stderr.isatty())
     try:
         yield
     finally:
-        _log.reset(token)
-        ended.set()
-        writer.join()
+        _are_lines.reset(token)
