@@ -74,13 +74,6 @@ def threads_for(work: float) -> Iterator[None]:
 
 
 @contextmanager
-def threads_set(n: int | None) -> Iterator[None]:
-    """Within the block, torch uses at most n threads; None keeps their number."""
-    with _set_threads(n or torch.get_num_threads(), None):
-        yield
-
-
-@contextmanager
 def _set_threads(n: int, others: int | None) -> Iterator[None]:
     """Within the block, torch uses n threads for this thread of Python, and ``others`` for new ones.
 

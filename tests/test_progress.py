@@ -100,7 +100,7 @@ def test_one_bar_is_of_the_whole_fit_and_never_goes_back(monkeypatch):
             inner.show(done, 1.0)
             seen.append(latest(screen))
     # what is left is not known without max_time
-    assert [line[:9] for line in seen] == ["fit  20%", "fit  20%", "fit  50%"]
+    assert [line[:8] for line in seen] == ["fit  20%", "fit  20%", "fit  50%"]
     assert "left" not in "".join(seen)
     with progress.fit_progress(50.0) as fit:
         now[0] += 20.0

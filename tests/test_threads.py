@@ -65,7 +65,8 @@ def test_what_the_user_allows_is_kept():
     torch.set_num_threads(1)
     with threads.in_one_thread(), threads.threads_for(1e15):
         assert torch.get_num_threads() == 1
-    with threads.threads_set(2), threads.in_one_thread(), threads.threads_for(1e15):
+    torch.set_num_threads(2)
+    with threads.in_one_thread(), threads.threads_for(1e15):
         assert torch.get_num_threads() == 2
 
 

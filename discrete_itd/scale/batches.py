@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -28,9 +27,7 @@ from discrete_itd.detection.answers import (
 )
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.storage.files import content_digest
 from discrete_itd.storage.stored import load_one_of
-from discrete_itd.threads import threads_set
 from discrete_itd.validation import check_integer, warn
 
 if TYPE_CHECKING:
@@ -57,7 +54,7 @@ class BatchScoring:
     ----------
     model_path : path-like
         A file written by ``save`` of a :class:`DiffusionDensity` or a :class:`DiffusionOutlierDetector`, at a path that
-        every worker can read.
+        every worker can read, whatever its working folder.
     outputs : sequence of str, optional
         Results that become columns, in this order; by default "log_prob" and "stderr" for a density, "score",
         "p_value", "alarm", "unreadable" and "reason" for a detector.
@@ -73,20 +70,12 @@ class BatchScoring:
           other rows, and the numbered ones where there are fewer cells; where there is none, ``reason`` says so.
     keep : sequence of column names, optional
         Columns of the input that are kept, before the results; by default all.
-    prefix : str
-        Prefix of the names of the results.
     n_reasons : int
         Maximal number of cells per reason.
     device : str
         Where the model is to run.
-    n_threads : int, optional
-        Threads of torch for each batch; by default its current number. Use one where engines run a worker for every
-        core.
     trusted : tuple of type
         As in :meth:`DiffusionDensity.load`.
-    digest : str, optional
-        Digest of the model's content (:func:`discrete_itd.storage.files.content_digest`): a worker refuses a file with
-        another one. :meth:`pinned` sets it.
 
     Examples
     --------
@@ -107,41 +96,21 @@ class BatchScoring:
     model_path: str | os.PathLike[str]
     outputs: Sequence[str] | None = None
     keep: Sequence[Hashable] | None = None
-    prefix: str = ""
     n_reasons: int = 1
     device: str = "cpu"
-    n_threads: int | None = None
     trusted: tuple[type, ...] = ()
-    digest: str | None = None
-
-    def pinned(self, *, n_threads: int | None = None) -> BatchScoring:
-        """A copy bound to the current content of the model's file, with ``n_threads`` unless the number is set.
-
-        The path is absolute, as workers have working folders of their own.
-        """
-        return replace(
-            self,
-            model_path=os.path.abspath(self.model_path),
-            digest=content_digest(self.model_path),
-            n_threads=self.n_threads or n_threads,
-        )
 
     def model(self) -> Estimator:
         """The model in this process, read at the first request and again if the file has changed.
 
         Threads that request it at the same time wait for one reading. It is shared and must not be changed. An OSError
-        or ValueError if the file cannot be read as a model, or holds another model than expected.
+        or ValueError if the file cannot be read as a model.
         """
         path = os.path.realpath(self.model_path)
         with _lock:
             status = os.stat(path)
             stamp = status.st_mtime_ns, status.st_size, status.st_ino
-            found, model = _read(path, stamp, self.device, tuple(self.trusted))
-        if self.digest not in (None, found):
-            raise ValueError(
-                f"{path}: another model than when the job was set up; set it up again, with one file for all workers"
-            )
-        return model
+            return _read(path, stamp, self.device, tuple(self.trusted))
 
     def __call__(self, batch: Batch) -> Batch:
         """The results for one batch; see :meth:`over`."""
@@ -194,8 +163,6 @@ class BatchScoring:
 
     def _checked(self) -> tuple[Estimator, tuple[str, ...]]:
         check_integer("n_reasons", self.n_reasons, 1)
-        if self.n_threads is not None:
-            check_integer("n_threads", self.n_threads, 1)
         if isinstance(self.keep, str):
             raise TypeError(f"keep must be a list of names, got the string {self.keep!r}")
         model = self.model()
@@ -214,17 +181,12 @@ def _score(
             if name not in names:
                 raise ValueError(f"column {name!r}: named in keep=, but the batch lacks it")
         kept = [names.index(name) for name in scoring.keep]
-    called = [f"{scoring.prefix}{n}" for n in answer_types(model, outputs, scoring.n_reasons)]
-    for name in {str(names[i]) for i in kept} & set(called):
-        raise ValueError(
-            f"column {name!r}: also the name of an answer; give prefix=, or leave it out of keep="
-        )
-    n_threads = scoring.n_threads
-    with nullcontext() if n_threads is None else threads_set(n_threads):
-        frame = _frame(batch, _positions_of_model(model, names)).set_axis(known, axis=1)
-        rows = density_of(model).rows(frame.reset_index(drop=True)) if len(frame) else None
-        found = answers(model, rows, outputs, n_reasons=scoring.n_reasons)
-    return rows, _extended(batch, kept, found.set_axis(called, axis=1))
+    taken = answer_types(model, outputs, scoring.n_reasons)
+    for name in {str(names[i]) for i in kept} & set(taken):
+        raise ValueError(f"column {name!r}: also the name of an answer; leave it out of keep=")
+    frame = _frame(batch, _positions_of_model(model, names)).set_axis(known, axis=1)
+    rows = density_of(model).rows(frame.reset_index(drop=True)) if len(frame) else None
+    return rows, _extended(batch, kept, answers(model, rows, outputs, n_reasons=scoring.n_reasons))
 
 
 def _positions_of_model(model: Estimator, names: list) -> list[int]:
@@ -303,11 +265,9 @@ def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _read(
-    path: str, _stamp: tuple[int, ...], device: str, trusted: tuple[type, ...]
-) -> tuple[str, Estimator]:
-    """The digest of a file's content, and the model in it; the stamp changes when the file does."""
-    return content_digest(path), read_model(path, device, trusted)
+def _read(path: str, _stamp: tuple[int, ...], device: str, trusted: tuple[type, ...]) -> Estimator:
+    """The model in a file; the stamp changes when the file does."""
+    return read_model(path, device, trusted)
 
 
 def read_model(

@@ -20,13 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.datasets import load_bayesian_network
@@ -60,14 +61,14 @@ class Work:
 @contextmanager
 def local(work: Work) -> Iterator[Job]:
     """One process and one thread, file by file."""
-    scoring = replace(work.scoring, n_threads=1)
+    torch.set_num_threads(1)
 
     def job(scored: bool, out: Path) -> None:
         out.mkdir()
         for i, path in enumerate(work.files):
             with pq.ParquetFile(path) as file:
                 batches = file.iter_batches(BATCH)
-                parts = list(scoring.over(batches) if scored else batches)
+                parts = list(work.scoring.over(batches) if scored else batches)
             pq.write_table(pa.Table.from_batches(parts), out / f"{i}.parquet")
 
     yield job

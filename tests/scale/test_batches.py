@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection.answers import density_of
@@ -152,13 +151,13 @@ def test_properties_answers_are_those_of_the_whole_table(models, paths, name, ki
 def test_the_schema_is_known_without_scoring(paths, monkeypatch, name):
     parts = cut(table(), "batch", np.random.default_rng(2))
     schema = arrow_schema(table())
-    scoring = BatchScoring(paths[name], keep=["note", "key"], prefix="m_", n_reasons=9)
+    scoring = BatchScoring(paths[name], keep=["note", "key"], n_reasons=9)
     scored, frames = list(scoring.over(parts)), list(scoring.over([table()[:0], table()]))
     monkeypatch.setattr(DiffusionDensity, "rows", None)  # nothing is encoded
     told = scoring.schema(schema)
     assert {str(batch.schema) for batch in scored} == {str(told)}
-    assert told.names[:3] == ["note", "key", "m_log_prob" if name == "density" else "m_score"]
-    assert name == "density" or told.names[-1] == "m_reason_6_excess_nats"  # of six columns
+    assert told.names[:3] == ["note", "key", "log_prob" if name == "density" else "score"]
+    assert name == "density" or told.names[-1] == "reason_6_excess_nats"  # of six columns
     assert frames[0].dtypes.equals(frames[1].dtypes)
     assert list(frames[0].columns) == told.names
 
@@ -182,7 +181,7 @@ def test_a_process_reads_a_model_once_whoever_asks(paths, tmp_path, monkeypatch)
     path.write_bytes(paths["detector"].read_bytes())
     load = batches.read_model
     monkeypatch.setattr(batches, "read_model", lambda *a, **k: read.append(a) or load(*a, **k))
-    scoring = BatchScoring(path, outputs=["score", "alarm", "nats"], keep=["key"], n_threads=1)
+    scoring = BatchScoring(path, outputs=["score", "alarm", "nats"], keep=["key"])
     whole = scoring(table(60))
     assert len(pickle.dumps(scoring)) < 1000  # no model
     read.clear()
@@ -192,27 +191,10 @@ def test_a_process_reads_a_model_once_whoever_asks(paths, tmp_path, monkeypatch)
         parts = list(pool.map(lambda i: copies[i](table(60)[5 * i : 5 * i + 5]), range(12)))
     assert len(read) == 1
     pd.testing.assert_frame_equal(pd.concat(parts), whole, check_exact=True)
-    pinned = scoring.pinned()
     path.write_bytes(paths["density"].read_bytes())
     os.utime(path, (0, 0))
     assert "log_prob" in BatchScoring(path)(table(3))
     assert len(read) == 2
-    with pytest.raises(ValueError, match="another model than when the job was set up"):
-        pinned(table(3))
-
-
-def test_torch_takes_as_many_threads_as_are_asked_for_within_a_batch(paths, monkeypatch):
-    seen, log_prob = [], DiffusionDensity.log_prob
-    monkeypatch.setattr(
-        DiffusionDensity,
-        "log_prob",
-        lambda *a, **k: seen.append(torch.get_num_threads()) or log_prob(*a, **k),
-    )
-    before = torch.get_num_threads()
-    two, one = (BatchScoring(paths["density"], n_threads=n)(table(40)) for n in (2, 1))
-    assert seen == [2, 1]
-    assert torch.get_num_threads() == before
-    pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
 def test_a_model_of_an_array_takes_columns_by_position(tmp_path):
@@ -237,14 +219,13 @@ def test_a_model_of_an_array_takes_columns_by_position(tmp_path):
         ({}, {"outputs": "alarm"}, TypeError, "outputs must be a list of names, got the string 'alarm'"),
         ({}, {"outputs": ["alarm"]}, ValueError, "got 'alarm'; that needs a detector"),
         ({}, {"outputs": ["stderr", "stderr"]}, ValueError, "outputs repeat"),
-        ({}, {"prefix": "k", "outputs": ["log_prob"]}, ValueError, "column 'klog_prob': also the name of an answer"),
+        ({"rename": "stderr"}, {}, ValueError, "column 'stderr': also the name of an answer"),
         ({}, {"n_reasons": 0}, ValueError, "n_reasons"),
-        ({}, {"n_threads": 0}, ValueError, "n_threads"),
         ({"list": True}, {}, TypeError, "a batch must be a pandas DataFrame, or an Arrow .*, got list"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(paths, change, options, error, message):
-    batch = table(5).assign(klog_prob=1)
+    batch = table(5)
     if "drop" in change:
         batch = batch.drop(columns=change["drop"])
     if "rename" in change:

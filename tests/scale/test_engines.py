@@ -72,7 +72,7 @@ def test_dask(job, monkeypatch):
     monkeypatch.chdir(folder)
     rows = dask.dataframe.read_parquet(folder / "in")
     score_dask = recipe("scale", "score_dask")
-    scored = score_dask(rows, BatchScoring("m", keep=["key"]).pinned(n_threads=1))
+    scored = score_dask(rows, BatchScoring(folder / "m", keep=["key"]))
     monkeypatch.chdir(folder / "in")  # workers have folders of their own
     got = scored.compute(scheduler="threads", num_workers=2)
     assert list(scored.columns) == list(got.columns)
@@ -127,4 +127,4 @@ def local_spark(folder):
 def test_workers_of_their_own(job, engine):
     folder, wanted = job
     with engine(folder) as score:
-        check(score(BatchScoring(folder / "m", keep=["key"]).pinned(n_threads=1)), wanted)
+        check(score(BatchScoring(folder / "m", keep=["key"])), wanted)
