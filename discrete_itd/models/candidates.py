@@ -75,7 +75,6 @@ class CandidateTable:
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
         if plan.time_left or not self.candidates:
-            plan = replace(plan, is_hopeless=self.is_hopeless)
             there, left_out = self.candidates[:], len(plan.run.left_out)
             self.attempt(recipe, plan)
             if len(plan.run.left_out) > left_out and there:
@@ -83,17 +82,6 @@ class CandidateTable:
                 self.candidates = there
         else:
             plan.run.left_out.append(recipe.label)
-
-    def is_hopeless(self, nats: Tensor) -> bool:
-        """Whether a model with these code lengths of the first held-out rows has no weight in a mixture of all.
-
-        A model of no finite ones may yet get better.
-        """
-        if not bool(nats.isfinite().all()):
-            return False
-        each = [c.nats[: len(nats)] for c in self.candidates if not c.members]
-        weights = fit_weights(-torch.stack([*each, nats], 1), least=LEAST_MEMBER_WEIGHT)
-        return not float(weights[-1])
 
     def mixture(self, among: list[CandidateModel] | None = None) -> CandidateModel:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.

@@ -320,9 +320,6 @@ class FitPlan:
         The part of the whole fit's progress that is this recipe's.
     is_beside_mixture : bool
         Whether a mixture is another candidate, so that this recipe need not fit one as a companion.
-    is_hopeless : callable
-        Whether a model with given code lengths (n,) of the first held-out rows would have no weight. A training ends if
-        this holds for a model that gained as much again as it did until now.
     """
 
     training: TrainingPlan
@@ -334,7 +331,6 @@ class FitPlan:
     deadline: Deadline = field(default_factory=Deadline)
     span: tuple[float, float] = (0.0, 1.0)
     is_beside_mixture: bool = False
-    is_hopeless: Callable[[Tensor], bool] = lambda nats: False  # noqa: ARG005
 
     @property
     def network_seed(self) -> int:
@@ -396,7 +392,6 @@ class FitPlan:
                 generator=torch.Generator(rows.device).manual_seed(self.network_seed),
                 progress=shown if self.progress else None,
                 source=rows.source,
-                is_hopeless=self.is_hopeless,
             )
         self.note_end(report, kind)
         return report

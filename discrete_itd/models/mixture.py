@@ -228,7 +228,6 @@ class MixtureFit:
         training, seconds = self.training, plan.time_left
         if seconds < math.inf:
             training = replace(training, max_time=TRAIN_SHARE * seconds)
-        is_filled = self.judged is not self.x_valid  # then with other code lengths than candidates
         return train(
             self.network,
             self.x,
@@ -237,7 +236,6 @@ class MixtureFit:
             generator=self.generator,
             progress=plan.show,
             loss_at=LatentLoss,
-            is_hopeless=None if is_filled else plan.is_hopeless,
         )
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -40,8 +41,6 @@ EVALUATION_PAUSE = 4  # the next evaluation begins after so many times what the 
 WARMUP_SHARE = 0.1  # warm-up ends by this share of a time that is too short for all steps
 # a training whose first few steps show that there is no time for FEWEST_STEPS ends after them
 TRIAL_STEPS, FEWEST_STEPS = 4, 32
-# no training is given up as hopeless before this share of it: the start may be slow
-EARLIEST_END = 0.4
 MOST_RESTARTS = 3  # of a training whose weights have become infinite or no numbers
 
 
@@ -55,7 +54,6 @@ def train(
     progress: Callable[[float, Evaluation], object] | None = None,
     source: RowSource | None = None,
     loss_at: Callable[[float], Loss] | None = None,
-    is_hopeless: Callable[[Tensor], bool] | None = None,
 ) -> Report:
     """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
 
@@ -75,9 +73,6 @@ def train(
         Source of batches, if ``x`` is only a sample of the training rows.
     loss_at : callable, optional
         The objective of a step at a share of the training, in place of the plan's.
-    is_hopeless : callable, optional
-        Whether to end the training, given the code lengths that the first held-out rows, (n,), would have if it gained
-        as much again as it did until now. Called after ``EARLIEST_END``, for denoisers with a closed form.
 
     Returns
     -------
@@ -90,17 +85,8 @@ def train(
     UserWarning
         If weights diverged and training continued from the best ones, or gave up.
     """
-    run = Run(
-        denoiser,
-        x,
-        x_valid,
-        plan,
-        generator,
-        progress=progress,
-        source=source,
-        loss_at=loss_at,
-        is_hopeless=is_hopeless,
-    )
+    source = TensorRows(x) if source is None else source
+    run = Run(denoiser, x, x_valid, plan, generator, source, progress, loss_at)
     report = run.report
     with drawing(generator):
         run.begin()
@@ -116,42 +102,37 @@ def train(
     return report
 
 
+@dataclass(eq=False)
 class Run:
-    """A training under way: everything that changes from step to step."""
+    """A training under way, of the arguments of :func:`train`: everything that changes from step to step."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        x_valid: Tensor,
-        plan: TrainingPlan,
-        generator: torch.Generator,
-        *,
-        progress: Callable[[float, Evaluation], object] | None = None,
-        source: RowSource | None = None,
-        loss_at: Callable[[float], Loss] | None = None,
-        is_hopeless: Callable[[Tensor], bool] | None = None,
-    ) -> None:
+    denoiser: Denoiser
+    x: Tensor
+    x_valid: Tensor
+    plan: TrainingPlan
+    generator: torch.Generator
+    source: RowSource
+    progress: Callable[[float, Evaluation], object] | None = None
+    loss_at: Callable[[float], Loss] | None = None
+    step: int = field(default=0, init=False)
+    cut: float = field(default=1.0, init=False)  # factor of the learning rate
+    losses: list[Tensor] = field(default_factory=list, init=False)  # since the last evaluation
+    n_diverged: int = field(default=0, init=False)
+    seconds_to_evaluate: float = field(default=0.0, init=False)  # of the last evaluation
+    seconds_to_begin: float = field(default=0.0, init=False)  # until the end of the first step
+
+    def __post_init__(self) -> None:
+        plan, n_rows = self.plan, self.source.n_rows
         self.deadline = Deadline(math.inf if plan.max_time is None else plan.max_time)
-        self.denoiser, self.x, self.x_valid, self.plan = denoiser, x, x_valid, plan
-        self.generator, self.progress = generator, progress
-        self.source = source or TensorRows(x)
-        self.loss_at, self.is_hopeless = loss_at, is_hopeless
-        n_rows = self.source.n_rows
-        self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
-        self.average = Average(denoiser, plan.ema)
+        self.parameters = {n: p for n, p in self.denoiser.named_parameters() if p.requires_grad}
+        self.average = Average(self.denoiser, plan.ema)
         self.begin_descent()
         self.batch_size = min(plan.batch_size, max(32, n_rows // 8))
         self.batches = batches_with(
-            self.source, denoiser.constants, self.batch_size, generator, plan.max_steps
+            self.source, self.denoiser.constants, self.batch_size, self.generator, plan.max_steps
         )
         self.report = Report(max_steps=plan.max_steps)
-        self.step = 0
-        self.next_evaluation, self.cut = 1 / plan.n_validations, 1.0
-        self.losses: list[Tensor] = []  # since the last evaluation
-        self.n_diverged = 0
-        self.seconds_to_evaluate = 0.0  # of the last evaluation
-        self.seconds_to_begin = 0.0  # until the end of the first step
+        self.next_evaluation = 1 / plan.n_validations
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -209,9 +190,7 @@ class Run:
             ahead = EVALUATION_PAUSE * took if plan.max_time else 0.0
             while self.next_evaluation <= self.done_share() + ahead:
                 self.next_evaluation += 1 / plan.n_validations
-            if self.is_given_up():
-                report.stopped = "no improvement"
-            elif self.average.stale >= plan.patience:
+            if self.average.stale >= plan.patience:
                 self.plateau()
         if self.deadline.interrupted:
             report.stopped = "interrupted"
@@ -288,8 +267,7 @@ class Run:
     def evaluate(self) -> None:
         """Validate the average."""
         before = self.deadline.age
-        self.nats = self.evaluator(self.average.model)
-        valid = mean_and_error(self.nats)
+        valid = mean_and_error(self.evaluator(self.average.model))
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
         self.losses.clear()
         seconds = self.deadline.age
@@ -298,16 +276,6 @@ class Run:
         self.average.consider(valid[0])
         if self.progress is not None:
             self.progress(self.done_share(), self.report.history[-1])
-
-    def is_given_up(self) -> bool:
-        """Whether the training is hopeless, even if it gained as much again as so far."""
-        share, lines = self.done_share(), self.report.history
-        if self.is_hopeless is None or not self.denoiser.closed_form:
-            return False
-        if not EARLIEST_END < share < 1:
-            return False
-        gained = max(0.0, lines[0].valid_nats - lines[-1].valid_nats)
-        return self.is_hopeless(self.nats - gained)
 
     def plateau(self) -> None:
         """Continue from the best weights with a smaller learning rate, or stop if it is small already or it is late."""

@@ -176,7 +176,6 @@ def test_a_training_that_was_ended_is_named(monkeypatch):
     """Even if the model that was chosen is another one; and ended it was before the time was over."""
     past = slowly(monkeypatch, 1.0)
     monkeypatch.setitem(networks.CAUSAL, "patience", 99)
-    monkeypatch.setattr(CandidateTable, "is_hopeless", lambda *_: False)  # of noise, it is
     text = (
         r"max_time=100 ended the training of a causal network after \d\d of 300 steps: a longer fit"
     )

@@ -4,13 +4,11 @@ import math
 
 import pytest
 import torch
-from fits import plan
 
 from discrete_itd.channel import Codebook, ColumnPoints
 from discrete_itd.denoisers import MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import TrainingRows
-from discrete_itd.recipes import Independent
 
 BOOK = Codebook([ColumnPoints("simplex", 2)])
 N = 400
@@ -118,23 +116,3 @@ def test_a_mixture_answers_by_its_best_exact_member(exact, main):
     found = table_of(*members).mixture().denoiser
     assert len(found.members) == 3
     assert found.main == main
-
-
-@pytest.mark.parametrize(("ahead", "hopeless"), [(-1.0, True), (0.0, False), (1.0, False)])
-def test_a_training_is_hopeless_if_its_model_would_have_no_weight(ahead, hopeless):
-    """By the first held-out rows, on which every row is better or worse by as much."""
-    nats = 5 * torch.rand(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    other = nats.flip(0) + 0.1
-    table = table_of(
-        CandidateModel("one", Fitted(0.5), nats, 0.0),
-        CandidateModel("other", Fitted(0.4), nats + 3, 0.0),
-    )
-    assert table.is_hopeless((nats if ahead else other)[:200] - ahead) == hopeless
-
-
-def test_a_recipe_is_fitted_with_the_rule_of_the_candidates_that_are_there(monkeypatch):
-    table, seen = table_of(CandidateModel("one", Fitted(0.5), torch.ones(N).double(), 0.0)), []
-    monkeypatch.setattr(CandidateTable, "fit", lambda _, __, plans: seen.extend(plans))
-    table.fit_in_time(Independent(), plan())
-    assert seen[0].is_hopeless(torch.full((10,), 2.0).double())
-    assert not seen[0].is_hopeless(torch.zeros(10).double())

@@ -60,6 +60,7 @@ from discrete_itd.models.mixture import Mixture, MixtureFit
 from discrete_itd.progress import Deadline
 from discrete_itd.training import TrainingPlan
 from discrete_itd.training.loop import TRIAL_STEPS, Run
+from discrete_itd.training.row_sources import TensorRows
 
 QUICK = Mixture(n_latent=2, n_points=64, n_components=64, max_steps=40)
 MANY = N_WAVES + 3
@@ -572,28 +573,14 @@ def test_training_ends_where_held_out_rows_are_predicted_worse(device):
     assert held_out_nats(fit, x_valid) <= -marginals.log_prob(x_valid).mean().item() + 1e-6
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_a_hopeless_training_ends_where_gaps_were_not_filled(device, missing):
-    """Rows with filled gaps have other code lengths than those of the candidates."""
-    rng, asked, book = np.random.default_rng(0), [], Codebook([simplex(3), real(), real()])
-    book = book.to(device)
-    x, x_valid = (random_rows(book, 100, rng, missing=missing) for _ in range(2))
-
-    def is_hopeless(nats):
-        asked.append(nats)
-        return True
-
-    marginals, generator = random_marginals(book, rng), seeded_generator(0, device)
-    _, report = fit_mixture(marginals, x, x_valid, generator, is_hopeless=is_hopeless)
-    assert [len(nats) for nats in asked] == ([] if missing else [100])
-    assert report.stopped == ("max_steps" if missing else "no improvement")
-
-
 def run_of(book, generator, n=60):
     """A fit under way, to rows whose columns depend on one another as much as they can; and its training."""
     x = all_rows(book)[[0, -1]].repeat(n // 2, 1)
     fit = fit_of(MarginalDenoiser.fit(book, x), x, x[:10], generator)
-    run = Run(fit.network, fit.x, fit.judged, fit.training, fit.generator, loss_at=fits.LatentLoss)
+    run = Run(
+        fit.network, fit.x, fit.judged, fit.training, fit.generator, TensorRows(fit.x),
+        loss_at=fits.LatentLoss,
+    )  # fmt: skip
     return fit, run
 
 

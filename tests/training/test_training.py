@@ -13,7 +13,7 @@ from laws import LAW, correlated_rows, line, seeded_generator, simplex
 from torch import nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import CausalDenoiser, Denoiser, MarginalDenoiser, NeuralDenoiser
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.progress import deferred_interrupts
 from discrete_itd.training import (
     Evaluator,
@@ -24,7 +24,6 @@ from discrete_itd.training import (
     train,
 )
 from discrete_itd.training.loop import (
-    EARLIEST_END,
     EARLY_EVALUATIONS,
     Run,
 )
@@ -419,29 +418,6 @@ def test_a_second_interruption_is_obeyed(device, ctrl_c):
 
     with pytest.raises(KeyboardInterrupt), deferred_interrupts():
         trained(device, progress=stop)
-
-
-@pytest.mark.parametrize("is_hopeless", [True, False])
-def test_a_hopeless_training_ends_but_not_in_its_slow_start(device, is_hopeless):
-    """Asked about the code lengths of the held-out rows, less what was gained until then."""
-    rows, held_out = correlated_rows(300, 1, device), correlated_rows(50, 2, device)
-    book = Codebook([simplex(3), line(-1.2, 0.0, 1.2), simplex(2)]).to(device)
-    base, asked = MarginalDenoiser.fit(book, rows), []
-    net = CausalDenoiser(base, range(3), width=8, depth=1, dropout=0.0).to(device)
-
-    def rule(nats):
-        asked.append(nats)
-        return is_hopeless
-
-    generator, plan = seeded_generator(1, device), short_plan(max_steps=50, n_validations=10)
-    report = train(net, rows, held_out, plan, generator=generator, is_hopeless=rule)
-    judged = [e for e in report.history if EARLIEST_END < e.step / 50 < 1]
-    assert (report.stopped == "no improvement") == is_hopeless
-    assert len(asked) == (1 if is_hopeless else len(judged))
-    start = report.history[0].valid_nats
-    for nats, e in zip(asked, judged, strict=False):
-        gained = max(0.0, start - e.valid_nats)
-        assert float(nats.mean()) == pytest.approx(e.valid_nats - gained, abs=1e-6)
 
 
 # -- the optimiser is torch's own, computed without its class --------------------------------------
