@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -30,12 +29,8 @@ FORESTS = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
 VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
 # shares of the time left that each exact model, and the mixture, may take: the rest is for causal networks
 BASE_SHARE, MIXTURE_SHARE = 0.3, 0.25
-MIXTURE_DONE = (
-    0.15  # of a fit without max_time, as a progress bar shows it when the mixture has been fitted
-)
-# "best" fits so many causal networks unless its time is over before, and more while the last one gained so many nats
-# per held-out row
-FEWEST_ORDERS, LEAST_NETWORK_GAIN = 8, 1e-3
+# share of a fit without max_time that a progress bar shows as done when the mixture has been fitted
+MIXTURE_DONE = 0.15
 
 
 def checked_members(members: Any) -> tuple[Recipe, ...]:
@@ -120,12 +115,11 @@ class Best(Recipe):
 
     Parameters
     ----------
-    n_orders : int, optional
-        Largest number of causal networks; fewer if ``max_time`` is over before. By default eight, and with ``max_time``
-        up to 64, as long as there is time and held-out rows improve.
+    n_orders : int
+        Causal networks; fewer if ``max_time`` is over before.
     """
 
-    n_orders: int | None = None
+    n_orders: int = 8
     trains = True
     name = "several models"
     bounds: ClassVar = {"n_orders": (1, MOST_ORDERS)}
@@ -139,34 +133,16 @@ class Best(Recipe):
             table.fit_in_time(LARGE_MIXTURE, own)
         later = replace(plan, span=(MIXTURE_DONE, 1.0), is_beside_mixture=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
-        n = self.count_networks() if trains else 0
         networks: list[tuple[Recipe, CandidateModel]] = []
-
-        def fit_network(plan: FitPlan) -> None:
-            if (kind := next_kind(table, networks)) is not None:
+        for own in later.of_members([1] * self.n_orders) if trains else ():
+            if own.time_left and (kind := next_kind(table, networks)) is not None:
                 there = len(table.candidates)
-                table.attempt(kind, plan)
+                table.attempt(kind, own)
                 networks.extend((kind, c) for c in table.candidates[there:])
-
-        for own in later.of_members([1] * n):
-            if own.time_left:
-                fit_network(own)
-        before = math.inf
-        while n and self._has_time_for_another(table, plan, n):
-            if (nats := table.mixture().mean) > before - LEAST_NETWORK_GAIN:
-                break
-            n, before = n + 1, nats
-            fit_network(later.of_members([1] * n)[-1])
         return table.settle(table.add(table.mixture()))
 
-    def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:
-        """Whether there may be more than ``n`` networks, and as much time is left as the last one took."""
-        if self.n_orders is not None or plan.training.max_time is None or n >= MOST_ORDERS:
-            return False
-        return plan.time_left > table.candidates[-1].fit_seconds
-
     def count_networks(self) -> int:
-        return FEWEST_ORDERS if self.n_orders is None else self.n_orders
+        return self.n_orders
 
 
 def next_kind(

@@ -7,7 +7,7 @@ improves the held-out log-likelihood. A mixture with merged columns leaves conti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, cast
@@ -77,7 +77,7 @@ class Tree(Recipe):
         if left < math.inf and estimated(lambda: self.seconds_needed(rows)) > left:
             plan.run.left_out.append(self.label)
             return rows.marginals
-        return rows.fit_once(self, plan, "the fit of a tree", lambda _: rows.best(self.candidates))
+        return rows.once(self, lambda: rows.best(self.candidates))
 
     def seconds_needed(self, rows: TrainingRows) -> float:
         """Seconds of a fit to all rows and, perhaps, to merged ones, by that of a single tree to a few."""
@@ -275,29 +275,30 @@ def exact_base(base: str | Recipe) -> Recipe:
     return found.check()
 
 
-def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser that a network corrects; for "auto", the candidate that predicts held-out rows best."""
+def choose_base(
+    base: str | Recipe,
+    rows: TrainingRows,
+    plan: FitPlan,
+    net: Recipe = BayesNet(),
+    most_work: float = math.inf,
+) -> Denoiser:
+    """The exact denoiser that a network corrects; for "auto", the candidate that predicts held-out rows best.
+
+    ``net`` is the candidate among Bayesian networks, if a call of it computes at most ``most_work`` floats for a row.
+    """
     if base != "auto":
         return exact_base(base).fit_base(rows, plan)
-    net = BayesNet(BASE_TABLE)
-    fitted = fitted_bases(affordable_bases(rows, net), rows, plan)
-    cheap = [
-        d for recipe, d in fitted.items() if recipe != net or getattr(d, "work", 0) <= BASE_WORK
-    ]
-    return min(cheap, key=rows.held_out_nats)
-
-
-def fitted_bases(
-    recipes: Iterable[Recipe], rows: TrainingRows, plan: FitPlan
-) -> dict[Recipe, Denoiser]:
-    """The bases that can be fitted and evaluated, with independent columns."""
 
     def made(recipe: Recipe) -> Denoiser:
-        rows.held_out(base := recipe.fit_base(rows, plan))
-        return base
+        rows.held_out(fitted := recipe.fit_base(rows, plan))
+        return fitted
 
-    found = {r: rows.attempt(r, r.label, partial(made, r)) for r in recipes}
-    return {Independent(): rows.marginals} | {r: d for r, d in found.items() if d is not None}
+    found: list[Denoiser] = [rows.marginals]
+    for recipe in affordable_bases(rows, net):
+        fitted = rows.attempt(recipe, recipe.label, partial(made, recipe))
+        if fitted is not None and (recipe != net or getattr(fitted, "work", 0) <= most_work):
+            found.append(fitted)
+    return min(found, key=rows.held_out_nats)
 
 
 def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:

@@ -23,11 +23,11 @@ from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
 from discrete_itd.models.exact import (
+    BASE_TABLE,
+    BASE_WORK,
     BayesNet,
-    affordable_bases,
     choose_base,
     exact_base,
-    fitted_bases,
 )
 from discrete_itd.models.mixture import Mixture
 from discrete_itd.progress import stage
@@ -94,7 +94,7 @@ class Network(Recipe):
     bounds: ClassVar = SIZES
 
     def untrained(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
-        base = choose_base(self.base, rows, plan)
+        base = choose_base(self.base, rows, plan, BayesNet(BASE_TABLE), BASE_WORK)
         sizes = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
         generator = torch.Generator().manual_seed(plan.network_seed)
         return NeuralDenoiser(base, **sizes, generator=generator).to(rows.device)
@@ -185,12 +185,8 @@ class Causal(Recipe):
 
     def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The base that the networks correct; TypeError if it has no distributions given the preceding columns."""
-        if self.base == "auto":
-            # look-ups in the order of the columns: unlike that of a Network, it is never asked to sum columns out
-            fitted = fitted_bases(affordable_bases(rows, BayesNet()), rows, plan)
-            base = min(fitted.values(), key=rows.held_out_nats)
-        else:
-            base = exact_base(self.base).fit_base(rows, plan)
+        # looked up in the order of the columns: unlike that of a Network, it is never asked to sum columns out
+        base = choose_base(self.base, rows, plan)
         if type(base).preceding is Denoiser.preceding:
             raise TypeError(
                 f"base={self.base!r}: a {type(base).__name__} cannot be that of a causal network,"

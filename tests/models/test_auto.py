@@ -55,29 +55,6 @@ def test_auto_takes_the_cheapest_of_those_as_good_as_the_best(table):
     assert (fitted.companion is None) == fitted.denoiser.exact
 
 
-@pytest.mark.parametrize(("n_orders", "gain", "n"), [(None, 0.0, 6), (None, 9.0, 4), (3, 0.0, 3)])
-def test_the_best_takes_the_time_that_is_left(monkeypatch, n_orders, gain, n):
-    """More networks than it must have, as long as they are worth it: at most as many as there may be."""
-    kind = Causal(base="independent", width=8)
-    for name, value in (
-        ("VARIED", (kind, kind)), ("FEWEST_ORDERS", 3), ("MOST_ORDERS", 6), ("LEAST_NETWORK_GAIN", gain - 1.0)
-    ):  # fmt: skip
-        monkeypatch.setattr(f"discrete_itd.models.auto.{name}", value)
-    seen = []
-    train_one = Causal.train_one
-
-    def counted(self, base, rows, plan):
-        seen.append(plan.network_seed)
-        return train_one(self, base, rows, plan)
-
-    monkeypatch.setattr(Causal, "train_one", counted)
-    fit_recipe(Best(n_orders), training_rows(chain(400)), plan(1, max_time=600))
-    assert len(set(seen)) == len(seen) == n
-    seen.clear()
-    fit_recipe(Best(n_orders), training_rows(chain(400)), plan(1))
-    assert len(seen) == 3
-
-
 @pytest.mark.parametrize("worthy", range(len(auto.VARIED)))
 def test_the_next_network_is_of_the_kind_that_is_worth_most(worthy):
     """In nats that the mixture has more without the latest of it: not those of the network by itself."""

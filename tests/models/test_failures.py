@@ -18,6 +18,7 @@ from discrete_itd.models.candidates import TIMED_ROWS, CandidateTable
 from discrete_itd.models.model import TIMED_EVALUATIONS, Model
 from discrete_itd.recipes import (
     BayesNet,
+    Best,
     Causal,
     Forest,
     Independent,
@@ -42,7 +43,7 @@ def _small(monkeypatch):
     for module in (auto, networks):
         monkeypatch.setattr(module, "QUICK_MIXTURE", SMALL)
     monkeypatch.setattr(auto, "LARGE_MIXTURE", SMALL)
-    monkeypatch.setattr(auto, "FEWEST_ORDERS", 2)
+    monkeypatch.setitem(auto.NAMES, "best", Best(2))
 
 
 def failing(error):
