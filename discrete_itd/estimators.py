@@ -366,7 +366,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         -----
         Held-out rows are chosen by a hash of their place among all rows, at most 50 000. Mixtures of Gaussians are
         fitted to a uniform sample of as many rows of all batches. The trees of a forest are those of the first 50 000
-        rows; later rows are counted in their leaves. One-hot groups are not looked for.
+        rows; later rows are counted in their leaves.
         """
         self._checked_parameters()
         grown: CountedTable | None = vars(self).get("_grown")

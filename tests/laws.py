@@ -28,8 +28,6 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     MixtureDenoiser,
     NeuralDenoiser,
-    OneHotDenoiser,
-    OneHotGroups,
     RowMixtureDenoiser,
     SupportDenoiser,
 )
@@ -331,19 +329,6 @@ def random_forest(book, rng, **arguments):
     return ForestDenoiser(book, *parts, wide=0.05)
 
 
-def random_joined(book, rng):
-    """Two of the columns are one to a mixture of trees, with some of their patterns as its categories."""
-    sizes, groups, patterns = book.levels.cardinalities, [], []
-    if len(sizes) > 1:
-        groups = [sorted(rng.choice(len(sizes), size=2, replace=False).tolist())]
-        every = list(itertools.product(*(range(sizes[j]) for j in groups[0])))
-        some = rng.permutation(len(every))[: rng.integers(1, len(every) + 1)]
-        patterns = [[every[i] for i in some]]
-    joining = OneHotGroups(book, groups, patterns)
-    inner = random_trees(joining.codebook, rng, n_trees=2)
-    return OneHotDenoiser(joining, inner, random_marginals(book, rng))
-
-
 def random_exact_mixture(book, rng, *, nested=False):
     """A mixture of rows whose members are exact; they have nothing in common."""
     rest = random_marginals(book, rng) if len(book.reals) else None
@@ -353,7 +338,7 @@ def random_exact_mixture(book, rng, *, nested=False):
         random_marginals(book, rng),
     ]
     if len(book.finite) == book.n_columns:
-        members += [random_joined(book, rng), random_bayes_net(book, rng), random_oracle(book, rng)]
+        members += [random_bayes_net(book, rng), random_oracle(book, rng)]
     if nested:
         forest = random_forest(book, rng)
         members[:2] = [RowMixtureDenoiser(book, [forest, members[1]], [0.3, 0.7])]
@@ -414,8 +399,6 @@ def make_denoiser(kind, book, seed=0):
         return random_bayes_net(book, np.random.default_rng(seed))
     if kind == "forest":
         return random_forest(book, np.random.default_rng(seed))
-    if kind == "joined":
-        return random_joined(book, np.random.default_rng(seed))
     if kind in ("exact mixture", "nested"):
         return random_exact_mixture(book, np.random.default_rng(seed), nested=kind == "nested")
     return random_oracle(book, np.random.default_rng(seed))
@@ -428,8 +411,6 @@ def cases(kinds, names=None):
     def defined(name, kind):
         if kind == "correlated" and not any(c.kind == "real" for c in books[name]):
             return False
-        if kind == "joined" and not any(c.kind in ("simplex", "line") for c in books[name]):
-            return False  # nothing to join
         return kind != "oracle" or not any(c.kind == "real" for c in books[name])
 
     pairs = itertools.product(names or sorted(books), kinds)

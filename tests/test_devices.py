@@ -65,15 +65,13 @@ def build(kind, name):
 
 
 KINDS = (
-    "network", "marginals", "mixture", "correlated", "tree", "trees", "bayes_net", "joined", "forest", "oracle",
+    "network", "marginals", "mixture", "correlated", "tree", "trees", "bayes_net", "forest", "oracle",
     "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
-    "causal on bayes_net", "causal on joined", "causal on mixture",
+    "causal on bayes_net", "causal on mixture",
 )  # fmt: skip
 UNDEFINED = {
     "oracle": ("mixed", "indicators", "words", "numbers"),
-    "joined": ("numbers",),
     "correlated": ("categories", "words"),
-    "causal on joined": ("numbers",),
     "causal on mixture": (
         "mixed",
         "indicators",

@@ -8,7 +8,6 @@ from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
-from discrete_itd.denoisers.one_hot import OneHotDenoiser, OneHotGroups
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.denoisers.support import SupportDenoiser
 
@@ -21,8 +20,6 @@ __all__ = [
     "MarginalDenoiser",
     "MixtureDenoiser",
     "NeuralDenoiser",
-    "OneHotDenoiser",
-    "OneHotGroups",
     "RowMixtureDenoiser",
     "SupportDenoiser",
 ]

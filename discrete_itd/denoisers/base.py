@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook, State
-from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
@@ -262,12 +261,11 @@ class Denoiser(nn.Module):
         """
         return None
 
-    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores: float64, (n, C).
 
-        Only of an ``ancestral`` denoiser. ``allowed``, bool of shape (T,), are the levels of columns of categories
-        that may be drawn, at least one of each, by default all but those of unseen categories: each conditional
-        distribution on the way is normalised without the others. The ``generator`` is on the device of the denoiser.
+        Only of an ``ancestral`` denoiser. Unless ``allow_unseen``, each conditional distribution on the way is
+        normalised without the level of unseen categories. The ``generator`` is on the device of the denoiser.
         """
         raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
 
@@ -379,7 +377,7 @@ class Denoiser(nn.Module):
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         r"""Posterior of the columns of categories of an exact denoiser, given any evidence about their levels.
 
-        Only needed for one-hot groups (:mod:`discrete_itd.denoisers.one_hot`) or by default in :meth:`forward`.
+        Only needed by default in :meth:`forward` and :meth:`log_evidence`.
 
         Parameters
         ----------
@@ -498,18 +496,9 @@ def with_codebook(value: Any, codebook: Codebook) -> Any:
 # -- draws ------------------------------------------------------------------------------------------
 
 
-def drawable(levels: Levels, allowed: Tensor | None) -> Tensor:
-    """Which levels may be drawn, (T,): those ``allowed``, by default all but the unseen."""
-    return ~levels.level_unseen if allowed is None else allowed
-
-
-def cumulative(log_probs: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """Cumulative probabilities along the last axis, of those ``allowed``, in double; the last one is 1."""
-    log_probs = log_probs.double()
-    if allowed is not None:
-        log_probs = log_probs.masked_fill(~allowed, -torch.inf)
-    p = torch.softmax(log_probs, -1).cumsum(-1)
-    # without rounding, or the last level, though not allowed, could be drawn
+def cumulative(log_probs: Tensor) -> Tensor:
+    """Cumulative probabilities along the last axis, in double; the last one is 1, without rounding."""
+    p = torch.softmax(log_probs.double(), -1).cumsum(-1)
     return p / p[..., -1:]
 
 

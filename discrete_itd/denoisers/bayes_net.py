@@ -41,7 +41,6 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     cumulative,
-    drawable,
     filled,
     finite_log,
     held_out_nats,
@@ -390,14 +389,13 @@ class BayesNetDenoiser(Denoiser):
         order.sort(key=lambda j: not leading[j])  # stable
         return torch.tensor(order, device=self.codebook.device)
 
-    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         book, levels = self.codebook, self.codebook.levels
-        may_be = levels.spread(drawable(levels, allowed)[None], fill=False)[0]  # (C, K)
         codes = torch.zeros(n, levels.n_columns, dtype=torch.int64, device=book.device)
         tables = self.log_tables
         for j in parents_first(self.parents):
-            table = tables[j]
-            cdf = cumulative(table, may_be[j, : table.shape[-1]])
+            c = levels.columns[j]
+            cdf = cumulative(tables[j][..., : c.n_points if allow_unseen else c.n_levels])
             above = tuple(codes[:, p] for p in self.parents[j])
             codes[:, j] = inverse_cdf(cdf[above] if above else cdf.expand(n, -1), generator)
         if self.fallback is None:

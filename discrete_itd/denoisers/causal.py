@@ -27,7 +27,6 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Derived,
     Tensors,
-    drawable,
     row_product,
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
@@ -210,9 +209,8 @@ class CausalDenoiser(Denoiser):
     # -- drawing --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         book, places = self.codebook, self.codebook.place
-        may_be = book.levels.spread(drawable(book.levels, allowed)[None].float(), 0.0)[0] > 0
         x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
         features = book.known_snr.new_zeros(n, len(self.features.feature_column))
         prior, columns = self.base.preceding(x, self.order), self._one_by_one()
@@ -224,12 +222,7 @@ class CausalDenoiser(Denoiser):
                     prior = self.base.preceding(x, self.order)
                 start.categorical = CategoricalPosterior(alone.codebook.levels, prior.column(j))
             posterior = own.answer(start, answers)
-            if j in places:
-                never = ~may_be[places[j], : book.columns[j].n_points]
-                cells = posterior.categorical
-                masked = cells.logits.masked_fill(never, -torch.inf)
-                posterior.categorical = CategoricalPosterior(cells.levels, masked)
-            drawn = posterior.sample(generator, allow_unseen=j in places)
+            drawn = posterior.sample(generator, allow_unseen=allow_unseen)
             x[:, j] = drawn[:, 0]
             features[:, at] = own.describe_cells(drawn)
         return x

@@ -40,7 +40,6 @@ from discrete_itd.denoisers.base import (
     Tensors,
     both_ways,
     cumulative,
-    drawable,
     finite_log,
 )
 from discrete_itd.denoisers.marginal import WIDE_SD
@@ -423,10 +422,6 @@ class ForestDenoiser(Denoiser):
 
     # -- posteriors -------------------------------------------------------------------------------
 
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        log_mass, logits, _ = self._given_evidence(evidence)
-        return log_mass.to(evidence), logits
-
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         evidence, values, precision = self._evidence(y, snr)
         evidence = self.codebook.levels.below_peak(evidence)
@@ -550,10 +545,10 @@ class ForestDenoiser(Denoiser):
 
     # -- draws ------------------------------------------------------------------------------------
 
-    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         book, levels = self.codebook, self.codebook.levels
         out = torch.zeros(n, book.n_columns, dtype=torch.float64, device=book.device)
-        may_be = drawable(levels, allowed).to(self.probs)
+        may_be = (~levels.level_unseen | allow_unseen).to(self.probs)
         log_mass = levels.sum(self.probs * may_be).log().double().sum(1) + self._log_weights
         cdf = cumulative(log_mass)
         u = torch.rand(n, generator=generator, device=cdf.device, dtype=cdf.dtype)

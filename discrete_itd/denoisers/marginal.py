@@ -161,14 +161,8 @@ class MarginalDenoiser(Denoiser):
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         return self.marginals().expand(len(x))
 
-    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
-        out = self.marginals().expand(n).sample(generator)
-        if allowed is not None:
-            levels = self.codebook.levels
-            logits = self.log_probs.masked_fill(~allowed, -torch.inf).expand(n, -1)
-            codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
-            out.index_copy_(1, self.codebook.finite, codes.double())
-        return out
+    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
+        return self.marginals().expand(n).sample(generator, allow_unseen=allow_unseen)
 
 
 @torch.no_grad()

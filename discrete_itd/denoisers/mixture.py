@@ -36,7 +36,6 @@ from discrete_itd.denoisers.base import (
     Derived,
     Tensors,
     cumulative,
-    drawable,
     filled,
     finite_log,
     held_out_nats,
@@ -249,11 +248,6 @@ class MixtureDenoiser(Denoiser):
                 log_class[rows], logits[rows] = update(start[rows], evidence[rows], snr[rows])
         return log_class, logits
 
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        start = self.log_weights.expand(len(evidence), -1)
-        log_class, logits = self._noisy(start, evidence)
-        return log_sum_exp(log_class, 1), logits
-
     def _known_or_not(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
         """The same where no cell is noisy."""
         levels = self.codebook.levels
@@ -444,15 +438,14 @@ class MixtureDenoiser(Denoiser):
             logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
         return beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
 
-    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         book, shape = self.codebook, (n, self.codebook.n_columns)
         out = torch.zeros(shape, dtype=torch.float64, device=book.device)
         if self.fallback is not None:
             out = self.fallback.draw(n, generator)
         z = inverse_cdf(cumulative(self.log_weights).expand(n, -1), generator)
-        may_be = drawable(book.levels, allowed)
-        logits = self.log_probs[z].masked_fill(~may_be, -torch.inf)
-        codes = CategoricalPosterior(book.levels, logits).sample(generator, allow_unseen=True)
+        own = CategoricalPosterior(book.levels, self.log_probs[z], normalised=True)
+        codes = own.sample(generator, allow_unseen=allow_unseen)
         out.index_copy_(1, book.finite, codes.double())
         if self.own_reals:
             like, shape = self.means, (n, self.means.shape[1])

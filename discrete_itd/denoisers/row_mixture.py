@@ -180,14 +180,6 @@ class RowMixtureDenoiser(Denoiser):
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         return torch.logsumexp(self._log_evidence(y, snr), 1).to(y)
 
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        levels = self.codebook.levels
-        mass, logits = zip(*(member.infer(evidence) for member in self._members), strict=True)
-        joint = torch.stack(mass, 1) + self.log_weights.to(evidence)
-        r = torch.log_softmax(joint, 1)[:, :, None]
-        each = torch.stack([levels.log_softmax(own) for own in logits], 1)
-        return torch.logsumexp(joint, 1), torch.logsumexp(each + r, 1)
-
     def _mixed(self, parts: Sequence[Posterior], log_weights: Tensor) -> Posterior:
         """The mixture of members' posteriors, their weights for each column (B, M, C), or one for all (B, M, 1)."""
         book, first = self.codebook, parts[0]
@@ -264,7 +256,7 @@ class RowMixtureDenoiser(Denoiser):
         left = torch.logsumexp(joint, 1) - mean.sum(1)
         return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
 
-    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         probs = self.log_weights.exp()
         which = torch.multinomial(probs, max(n, 1), replacement=True, generator=generator)[:n]
         out = torch.zeros(n, self.codebook.n_columns, dtype=torch.float64, device=probs.device)
@@ -272,7 +264,7 @@ class RowMixtureDenoiser(Denoiser):
             out = devices.replace_rows(
                 out,
                 which == i,
-                lambda rows, m=member: m.draw(len(rows), generator, allowed=allowed),
+                lambda rows, m=member: m.draw(len(rows), generator, allow_unseen=allow_unseen),
             )
         return out
 

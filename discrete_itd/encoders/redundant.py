@@ -1,8 +1,9 @@
-"""Notes at the fit: columns that are copies of each other, and categories that differ in case or spaces alone."""
+"""Notes at the fit: copies of columns, one-hot columns, and categories that differ in case or spaces alone."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 
@@ -11,11 +12,14 @@ import pandas as pd
 
 from discrete_itd.encoders.cells import is_number, read_cells
 from discrete_itd.encoders.inference import CERTAIN
-from discrete_itd.encoders.notation import quoted
+from discrete_itd.encoders.notation import TRUTHS, quoted
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.validation import advice, warn
 
 MOST_NAMED = 3  # groups of copies, columns with variants, and words of one
+FEWEST_DUMMIES = 3  # one-hot columns; two are copies of each other
+ENOUGH = 20  # rows in which columns are hardly one-hot by chance
+OFF_ON = {0: False, 1: True, "0": False, "1": True, **TRUTHS}  # and truth values, which are numbers
 
 
 def copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> list[list[Hashable]]:
@@ -43,6 +47,30 @@ def copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> list[list[Hashable]
     return [group for group in groups.values() if len(group) > 1]
 
 
+def dummies(columns: Mapping[Hashable, pd.Series]) -> list[list[Hashable]]:
+    """Runs of neighbouring columns (N,) of truth values, zeros and ones of which one is on in every row."""
+    n_rows, on = len(next(iter(columns.values()), ())), dict[Hashable, np.ndarray]()
+    found, names, ends = list[list[Hashable]](), [*columns], [0]  # rows with one on, up to a column
+    for name, column in columns.items():
+        values, where = read_cells(column)
+        codes, distinct = pd.factorize(values)
+        truths = [OFF_ON.get(v) for v in distinct.tolist()]
+        if len(truths) == 2 and None not in truths and (where >= 0).all():
+            on[name] = np.array(truths, dtype=bool)[codes][where]
+        ends.append(ends[-1] + (int(on[name].sum()) if name in on else n_rows + 1))
+    start = 0
+    while n_rows >= ENOUGH and start < len(names):
+        end = bisect_left(ends, ends[start] + n_rows, lo=start)
+        run = names[start:end]
+        is_full = end < len(ends) and ends[end] - ends[start] == n_rows
+        if is_full and len(run) >= FEWEST_DUMMIES and np.sum([on[n] for n in run], 0).max() == 1:
+            found.append(run)
+            start = end
+        else:
+            start += 1
+    return found
+
+
 def variants(seen: Observed) -> list[list[tuple[str, int]]]:
     """Groups of texts of a column that differ in case or spaces alone, with their counts, the most frequent first."""
     texts, counts = seen.tally()
@@ -53,9 +81,15 @@ def variants(seen: Observed) -> list[list[tuple[str, int]]]:
     return [sorted(g, key=lambda found: -found[1]) for g in groups.values() if len(g) > 1]
 
 
-def tell_copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> None:
-    """Warn of :func:`copies`, if there are any."""
-    if found := copies(columns):
+def tell_redundant(columns: Mapping[Hashable, pd.Series]) -> None:
+    """Warn of :func:`copies` and of :func:`dummies`, if there are any."""
+    if found := dummies(columns):
+        named = "; ".join(f"{run[0]!r} to {run[-1]!r}" for run in found[:MOST_NAMED])
+        warn(
+            f"one-hot columns, of which one is on in every row: {named}{_more(found)}; one column of categories in"
+            " their place is modelled better and faster (pandas.from_dummies makes it)"
+        )
+    if found := copies(columns.items()):
         named = "; ".join(", ".join(map(repr, group)) for group in found[:MOST_NAMED])
         drops = advice("drop all but one", "keep one and give --drop for the others")
         warn(

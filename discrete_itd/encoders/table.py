@@ -30,7 +30,7 @@ from discrete_itd.encoders.inference import (
     read_text,
 )
 from discrete_itd.encoders.observed import Observed
-from discrete_itd.encoders.redundant import tell_copies, tell_variants
+from discrete_itd.encoders.redundant import tell_redundant, tell_variants
 from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
 from discrete_itd.encoders.unreadable import Words, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
@@ -194,7 +194,7 @@ class TableEncoder:
         words = {n: read[n][0] for n, c in columns_of.items() if isinstance(c.codec, Categories)}
         tell_variants(words)
         if frame is not None:
-            tell_copies((c.name, cast(pd.Series, frame[n])) for n, c in columns_of.items())
+            tell_redundant({c.name: cast(pd.Series, frame[n]) for n, c in columns_of.items()})
         times = {source: columns_of.pop(source) for source in sources}
         schema = [*columns_of.values()]
         for name in parts:

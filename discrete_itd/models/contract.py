@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -20,14 +20,13 @@ from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
-from discrete_itd.denoisers.counts import CellCounts
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.progress import Deadline, stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import train
-from discrete_itd.training.row_sources import MappedRows, RowSource, TensorRows
+from discrete_itd.training.row_sources import RowSource, TensorRows
 from discrete_itd.validation import check_integer, warn
 
 # a fit begins no model after this share of its time, and a network without closed form is trained for this share of the
@@ -212,27 +211,6 @@ class TrainingRows:
     def has(self, key: Hashable) -> bool:
         return key in self._made
 
-    @cached_property
-    def one_hot_groups(self) -> OneHotGroups | None:
-        """The one-hot groups among the columns; None if there are none, or rows that cannot be read again."""
-        if not self.source.is_kept:
-            return None
-        search = partial(OneHotGroups.detect, self.codebook, self.x)
-        with stage("looking for one-hot groups"):
-            return self.attempt("one-hot groups", "the search for one-hot groups", search)
-
-    @cached_property
-    def merged(self) -> TrainingRows | None:
-        """The same rows with every one-hot group as one categorical column; None if there are no groups."""
-        if self.one_hot_groups is None:
-            return None
-        groups = self.one_hot_groups
-        x, x_valid = groups.encode(self.x), groups.encode(self.x_valid)
-        stream = None if self.stream is None else MappedRows(self.stream, groups.encode)
-        counts = None if stream is None else CellCounts.of(groups.codebook, stream.chunks())
-        marginals = groups.marginals(self.marginals, x, counts)
-        return TrainingRows(marginals, x, x_valid, self.generator, stream, self.least_nats)
-
     @torch.no_grad()
     def held_out(self, denoiser: Denoiser) -> Tensor:
         """Code length of each held-out row in closed form, nats: float64, (N',); kept unless it is being trained.
@@ -260,20 +238,6 @@ class TrainingRows:
 
     def held_out_nats(self, denoiser: Denoiser) -> float:
         return float(self.held_out(denoiser).mean())
-
-    def best(self, candidates: Callable[[TrainingRows], Iterable[Denoiser]]) -> Denoiser:
-        """The exact candidate that predicts held-out rows best.
-
-        ``candidates`` fits denoisers to given rows: those of the table and, if there are one-hot groups, those of the
-        table in which each of them is one column. In the latter, continuous columns are independent.
-        """
-        fitted = list(candidates(self))
-        if self.one_hot_groups is not None and self.merged is not None:
-            fitted += [
-                OneHotDenoiser(self.one_hot_groups, inner, self.marginals)
-                for inner in candidates(self.merged)
-            ]
-        return min(fitted, key=self.held_out_nats)
 
     def evaluation(self, denoiser: Denoiser) -> Evaluation:
         """The line of a training history for a denoiser that was not trained.

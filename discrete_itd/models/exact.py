@@ -1,8 +1,4 @@
-"""Recipes of exact denoisers, and the base that a network corrects.
-
-One-hot groups are found and, in trees, mixtures and Bayesian networks, merged into one categorical column where this
-improves the held-out log-likelihood. A mixture with merged columns leaves continuous columns independent.
-"""
+"""Recipes of exact denoisers, and the base that a network corrects."""
 
 from __future__ import annotations
 
@@ -77,10 +73,10 @@ class Tree(Recipe):
         if left < math.inf and estimated(lambda: self.seconds_needed(rows)) > left:
             plan.run.left_out.append(self.label)
             return rows.marginals
-        return rows.once(self, lambda: rows.best(self.candidates))
+        return rows.once(self, lambda: min(self.candidates(rows), key=rows.held_out_nats))
 
     def seconds_needed(self, rows: TrainingRows) -> float:
-        """Seconds of a fit to all rows and, perhaps, to merged ones, by that of a single tree to a few."""
+        """Seconds of a fit to all rows, by that of a single tree to a few."""
         if not len(rows.codebook.finite):
             return 0.0
         x, deadline = rows.x[:TREE_TRIAL_ROWS], Deadline()
@@ -88,7 +84,7 @@ class Tree(Recipe):
         counted = deadline.age
         BayesNetDenoiser.fit_tree(rows.marginals, x, counts=counts, penalty=PENALTY)
         of_tree = deadline.age - counted
-        return 2 * (counted * rows.n_rows / len(x) + len(PSEUDO_COUNTS) * of_tree)
+        return counted * rows.n_rows / len(x) + len(PSEUDO_COUNTS) * of_tree
 
     def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
         if not len(rows.codebook.finite):
@@ -120,17 +116,11 @@ class BayesNet(Recipe):
     bounds: ClassVar = {"most_table": (1, 1 << 24)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        def best(is_over: Clock) -> Denoiser:
-            return rows.best(partial(self.candidates, is_over=is_over))
-
-        return rows.fit_once(self, plan, "the search for a Bayesian network", best)
-
-    def candidates(self, rows: TrainingRows, is_over: Clock) -> Iterator[Denoiser]:
-        """The network, with the current graph of the search if the time is over."""
-        if not len(rows.codebook.finite):
-            yield rows.marginals
-        else:
-            yield BayesNetDenoiser.fit(
+        def made(is_over: Clock) -> Denoiser:
+            """The network, with the current graph of the search if the time is over."""
+            if not len(rows.codebook.finite):
+                return rows.marginals
+            return BayesNetDenoiser.fit(
                 rows.marginals,
                 rows.x,
                 x_valid=rows.x_valid,
@@ -138,6 +128,8 @@ class BayesNet(Recipe):
                 parts=rows.source.chunks(),
                 is_over=is_over,
             )
+
+        return rows.fit_once(self, plan, "the search for a Bayesian network", made)
 
 
 @dataclass(frozen=True)
@@ -171,8 +163,6 @@ class Forest(Recipe):
 
     Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are grown on a
     sample and counted in all rows. Leaves are larger where they would have more than ``MOST_PROBS`` probabilities.
-    One-hot groups are not merged: a row may be in no pattern of a group, and then follows both children of every split
-    of it.
     """
 
     n_trees: int = 32

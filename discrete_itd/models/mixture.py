@@ -122,12 +122,9 @@ class Mixture(Recipe):
                 "max_steps=0: the classes of a mixture are decoded by a network, which takes training; allow steps, or"
                 " take 'bayes_net' or 'forest'"
             )
-        return rows.once(self, lambda: rows.best(lambda these: [self._fitted(these, plan)]))
-
-    def _fitted(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
         if all(c.n_levels == 1 for c in rows.codebook.columns):
             return alone(rows.marginals)  # the network would have no outputs
-        return MixtureFit(self, rows).run(plan)
+        return rows.once(self, lambda: MixtureFit(self, rows).run(plan))
 
 
 class LatentLoss:

@@ -12,7 +12,7 @@ that needs fewer rows than there are reads all of the table, but takes only some
 | networks, mixtures of products | batches of all rows |
 | scales, bins, grids of times, mixtures of Gaussians | the sample |
 | graph of a Bayesian network, mixtures | the sample |
-| weights and one-hot groups | the sample |
+| weights | the sample |
 
 A stream that is not longer than the sample is read into memory. Where ``max_time`` leaves no time for several passes,
 the model is fitted to the sample alone. Batches that arrive over time (``partial_fit``) are not read again: counts of
@@ -421,8 +421,6 @@ class StreamedRows:
     As soon as they are counted, ``n_rows`` is the number of those with a cell that is not missing.
     """
 
-    is_kept = True
-
     def __init__(
         self, stream: RemainingStream, encoder: TableEncoder, device: torch.device, n_read: int
     ) -> None:
@@ -518,8 +516,6 @@ class CountedRows:
 
     And, for a forest, all of them in ``parts`` as long as they are few, then the counts in its leaves.
     """
-
-    is_kept = False
 
     def __init__(
         self,

@@ -252,8 +252,7 @@ def _preceding(s: _Subject) -> None:
 
 def _draws(s: _Subject) -> None:
     """draw() follows the probabilities of log_prob (a chi-squared test)."""
-    allowed = torch.ones(s.book.levels.n_points, dtype=torch.bool, device=s.book.device)
-    drawn = s.denoiser.draw(N_DRAWS, s.generator, allowed=allowed)
+    drawn = s.denoiser.draw(N_DRAWS, s.generator, allow_unseen=True)
     assert drawn.shape == (N_DRAWS, s.book.n_columns), f"draw returns shape {tuple(drawn.shape)}"
     assert not bool(drawn.isnan().any()), "a cell is missing"
     if s.every is None:

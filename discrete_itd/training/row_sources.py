@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers.counts import COUNTED, pair_counts, pair_counts_of
+from discrete_itd.denoisers.counts import COUNTED, pair_counts
 
 KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes its own
 
@@ -17,12 +17,7 @@ Constants = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class RowSource(Protocol):
-    """All ``n_rows`` training rows of a table, encoded: float64, NaN where a cell is missing.
-
-    ``is_kept`` says whether the rows can be read; otherwise only counts are known.
-    """
-
-    is_kept: bool
+    """All ``n_rows`` training rows of a table, encoded: float64, NaN where a cell is missing."""
 
     @property
     def n_rows(self) -> int: ...
@@ -46,8 +41,6 @@ class RowSource(Protocol):
 class TensorRows:
     """The rows of a tensor ``x``, shape (N, C)."""
 
-    is_kept = True
-
     def __init__(self, x: Tensor) -> None:
         self.x = x
 
@@ -63,28 +56,6 @@ class TensorRows:
 
     def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Iterator[Tensor]:
         return (x for (x,) in shuffled(size, generator, self.x))
-
-
-class MappedRows:
-    """The rows of another source, each part mapped by a function of rows (B, C)."""
-
-    is_kept = True
-
-    def __init__(self, source: RowSource, function: Callable[[Tensor], Tensor]) -> None:
-        self._source, self._function = source, function
-
-    @property
-    def n_rows(self) -> int:
-        return self._source.n_rows
-
-    def pair_counts(self, book: Codebook) -> Tensor:
-        return pair_counts_of(book, self.chunks())
-
-    def chunks(self) -> Iterator[Tensor]:
-        return map(self._function, self._source.chunks())
-
-    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Iterator[Tensor]:
-        return map(self._function, self._source.batches(size, generator, n_batches))
 
 
 def batches_with(

@@ -24,7 +24,7 @@ from discrete_itd.likelihood.sampling import column_distribution
 from discrete_itd.models.model import Model
 
 EXACT = (
-    "marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest",
+    "marginals", "mixture", "tree", "trees", "bayes_net", "forest",
 )  # fmt: skip
 KINDS = ("network", "exact mixture", "stranger", *EXACT)
 

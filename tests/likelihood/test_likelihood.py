@@ -211,7 +211,7 @@ def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, 
 
 
 @pytest.mark.parametrize(
-    "kind", ["network", "stranger", "oracle", "tree", "trees", "mixture", "bayes_net", "joined"]
+    "kind", ["network", "stranger", "oracle", "tree", "trees", "mixture", "bayes_net"]
 )
 @pytest.mark.parametrize("name", sorted(BOOKS))
 def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):

@@ -209,10 +209,10 @@ def test_a_tree_that_has_no_time_to_be_fitted_is_not_begun(monkeypatch):
     monkeypatch.setattr(exact, "pair_counts", slow)
     monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
     rows = training_rows(chain(240))  # of which 200 are trained on
-    how = plan(0, max_time=350.0)
+    how = plan(0, max_time=150.0)
     assert fit_recipe(Tree(), rows, how).denoiser is rows.marginals
     assert (seen, how.run.left_out) == ([50], ["tree"])
-    how = plan(0, max_time=600.0)  # twice 200 seconds, for merged columns may be counted too
+    how = plan(0, max_time=350.0)  # 200 seconds are needed
     assert fit_recipe(Tree(), rows, how).denoiser is not rows.marginals
     assert not how.run.left_out
 

@@ -13,7 +13,7 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     MixtureDenoiser,
 )
-from discrete_itd.models import auto, contract, networks
+from discrete_itd.models import auto, networks
 from discrete_itd.models.candidates import TIMED_ROWS, CandidateTable
 from discrete_itd.models.model import TIMED_EVALUATIONS, Model
 from discrete_itd.recipes import (
@@ -133,13 +133,6 @@ def test_independent_columns_are_left_where_all_else_fails(monkeypatch, denoiser
         model = fit(TABLE, denoiser)
     assert isinstance(model.model_.denoiser, MarginalDenoiser)
     assert labels(model) == {"independent"}
-
-
-def test_models_go_on_without_a_search_for_groups(monkeypatch):
-    monkeypatch.setattr(contract.OneHotGroups, "detect", failing(MemoryError()))
-    with pytest.warns(UserWarning, match="^the search for one-hot groups is left out.*MemoryError"):
-        model = fit(TABLE, "auto")
-    assert labels(model) > {"tree", "bayes net", "mixture"}
 
 
 @pytest.mark.parametrize("denoiser", ["forest", ["tree", "forest"], Causal(base="forest")])

@@ -125,7 +125,7 @@ def test_property_rows_are_held_out_by_their_positions(share):
 
 
 def test_property_counts_are_those_of_all_rows():
-    """Of categories, of pairs of them, and of merged indicators."""
+    """Of categories and of pairs of them."""
     rows = frame()
     table, training = read(rows)
     _, x = naive(table, rows, 200)
@@ -136,15 +136,6 @@ def test_property_counts_are_those_of_all_rows():
     torch.testing.assert_close(
         training.source.pair_counts(training.codebook), pair_counts(training.codebook, x)
     )
-    assert training.one_hot_groups is not None
-    assert training.merged is not None
-    merged = training.one_hot_groups.encode(x)
-    counted = MarginalDenoiser.fit(training.one_hot_groups.codebook, merged).log_probs
-    groups = training.one_hot_groups.codebook.levels.level_column < 1
-    got = training.merged.marginals.log_probs
-    torch.testing.assert_close(got[groups], counted[groups])
-    pairs = pair_counts(training.one_hot_groups.codebook, merged)
-    torch.testing.assert_close(training.merged.source.pair_counts(training.merged.codebook), pairs)
 
 
 def test_tables_of_a_bayesian_network_are_counted_in_all_rows():

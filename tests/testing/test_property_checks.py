@@ -27,7 +27,7 @@ from discrete_itd.denoisers import BayesNetDenoiser, CausalDenoiser, Denoiser, M
 from discrete_itd.testing import check_denoiser, check_schedule
 
 KINDS = [
-    "network", "stranger", "marginals", "oracle", "mixture", "tree", "trees", "bayes_net", "joined", "forest",
+    "network", "stranger", "marginals", "oracle", "mixture", "tree", "trees", "bayes_net", "forest",
     "causal on marginals", "causal on bayes_net",
 ]  # fmt: skip
 EXACT = {"missing_cells_are_summed_over", "posterior_is_enumerated", "any_order"}
@@ -158,8 +158,8 @@ class HearsLater(BayesNetDenoiser):
 
 
 class DrawsAlike(BayesNetDenoiser):
-    def draw(self, n, generator, *, allowed=None):
-        return super().draw(1, generator, allowed=allowed).expand(n, -1)
+    def draw(self, n, generator, **how):
+        return super().draw(1, generator, **how).expand(n, -1)
 
 
 def broken_net(cls, book):
