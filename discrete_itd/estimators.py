@@ -148,9 +148,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Integers of a numpy array are nominal codes unless there are more than 256 distinct ones. Keys like
         "date.weekday" (None for the default kind) replace a column of points in time by parts of it: ``hour``,
         ``weekday``, ``month``.
-    missing : {"marginalise", "category"}, default="marginalise"
-        A missing cell (NaN, None, NA, NaT) is left out of the row's score; or, in columns with missing cells in the
-        training table, "missing" is one more value with a probability of its own.
+    missing : {"auto", "marginalise", "category"}, default="auto"
+        A missing cell (NaN, None, NA, NaT) is left out of the row's score, summed out ("marginalise"); or, in columns
+        with missing cells in the training table, "absent" is a value with a probability of its own, given which other
+        columns have others ("category"). By default it is a value of the columns whose gaps can be predicted from
+        another column's cells or gaps by more than two standard errors of held-out nats (21);
+        ``encoder_.describe()`` says which.
     handle_unknown : {"smooth", "error"}, default="smooth"
         A category not seen in training gets a small probability; or raises ValueError. A boolean column knows only
         False and True and raises for anything else.
@@ -249,7 +252,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         self,
         *,
         column_types: Mapping[Any, Any] | str | None = None,
-        missing: str = "marginalise",
+        missing: str = "auto",
         handle_unknown: str = "smooth",
         denoiser: Any = "auto",
         max_steps: int = 6000,
@@ -470,7 +473,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             Rows of this model, or of one with an equal schema, are not encoded again. N may be 0: the answer is empty.
             Columns of a frame that the model does not know are ignored with a warning that names them.
         ignore : name (position, for an array) of a column, optional
-            Its values are not read and count as missing.
+            Its values are not read; they are summed out, and so is whether they are missing.
 
         Raises
         ------
@@ -851,15 +854,16 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         present = np.zeros(encoder.n_columns, bool)
         row = None if given is None else encoder.one_row(given)
         if row is not None:
-            start = torch.from_numpy(encoder.transform(row).x)
-            _check_known(row, start[0].numpy(), encoder)
-            present = ~start[0, : encoder.n_columns].isnan().numpy()
+            cells = encoder.transform(row).x
+            start = torch.from_numpy(cells)
+            _check_known(row, cells[0], encoder)
+            present = ~(np.isnan(cells[:, : encoder.n_columns]) | encoder.absent(cells))[0]
             start[:, ~present[encoder.owner]] = torch.nan
         cells = model.draw(start.expand(n, -1).to(model.device), seed).cpu().numpy()
         random = np.random.default_rng(seed)
         if missing == "as_trained":
             for j, column in enumerate(encoder.schema):
-                if not column.indicator and not present[j]:
+                if not column.absent and not present[j]:
                     share = column.n_missing / max(1, column.n_rows)
                     cells[random.random(n) < share, j] = np.nan
         frame = encoder.inverse_transform(cells, rng=random)
@@ -920,10 +924,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         model, encoder, rng = self.model_, rows.encoder, None
         x = rows.x.clone()
         x[:, encoder.n_columns :] = PRESENT  # a filled cell is present
-        empty = x[:, : encoder.n_columns].isnan()
+        empty = torch.from_numpy(rows.is_missing).to(x.device)
+        x[:, : encoder.n_columns].masked_fill_(empty, math.nan)
         incomplete = x[torch.nonzero(empty.any(1)).flatten()]
         if method == "sample":
             x, rng = model.draw(incomplete, seed), np.random.default_rng(seed)
+            self._with_values(x, x, rng)
         else:
             numbers = {j: c for j, c in enumerate(encoder.schema) if c.is_number}
             units = {j: (c.to_numbers, c.from_numbers) for j, c in numbers.items()}
@@ -932,6 +938,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                 denoiser, incomplete, ordered=numbers, means=units if method == "mean" else None,
                 batch_size=model.posteriors_at_once(denoiser),
             )  # fmt: skip
+            self._with_values(x, incomplete)
         filled = encoder.inverse_transform(x.cpu().numpy(), rng=rng, settled=True)
         frame, filled = rows.given.assign(), filled.assign()
         for column in encoder.text_columns(frame):  # text stays text
@@ -940,6 +947,31 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             if not holds_text(cast(pd.Series, frame[name])):
                 frame[name] = frame[name].astype(column.text_dtype)
         return rows.as_given(fill_cells(frame, empty.cpu().numpy(), filled))
+
+    def _with_values(
+        self, x: Tensor, known: Tensor, rng: np.random.Generator | None = None
+    ) -> None:
+        """Replace levels of missing cells in rows ``x`` (N, C') by categories, given the other cells of ``known``.
+
+        The most probable ones, or with ``rng`` drawn ones.
+        """
+        for j, column in enumerate(self.model_.encoder.schema):
+            rows = torch.nonzero(x[:, j] == column.absent_level).flatten()
+            if not len(rows):
+                continue
+            log_p = self._distribution(known[rows], j)[:, : int(column.absent_level)]
+            if rng is not None:
+                u = torch.from_numpy(rng.random((len(rows), 1))).to(x.device)
+                cdf = log_p.softmax(1).cumsum(1)
+                x[rows, j] = (cdf <= u * cdf[:, -1:]).sum(1).clamp_max(cdf.shape[1] - 1).to(x)
+            else:
+                x[rows, j] = log_p.argmax(1).to(x)
+
+    def _distribution(self, x: Tensor, j: int) -> Tensor:
+        """Log-probabilities (N, K) of the levels of column j given the other cells of rows (N, C')."""
+        denoiser = self.model_.conditional
+        size = self.model_.posteriors_at_once(denoiser)
+        return column_distribution(denoiser, x, j, batch_size=size)
 
     @available_if(_has_categories)
     @one_thread
@@ -964,23 +996,17 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             its edges. Rows sum to one: they are conditional on the cell being present and seen in training.
         """
         check_is_fitted(self)
-        model, encoder = self.model_, self.model_.encoder
+        encoder = self.model_.encoder
         j = _categorical_column(encoder, column)
         rows = self.rows(X, ignore=encoder.names[j])
         x = rows.x.clone()
         x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
         x[:, j] = 0.0  # rows that differ in this cell alone are one
         unique, inverse = unique_rows(x)
-        size = model.posteriors_at_once(model.conditional)
-        logits = column_distribution(model.conditional, unique, j, batch_size=size)
-        probs = np.exp(logits.cpu().numpy())
-        if encoder.schema[j].points.open:
-            probs = probs[:, :-1]
-        probs /= probs.sum(1, keepdims=True)
         values, level, share = encoder.schema[j].values()
-        return pd.DataFrame(
-            (probs[:, level] * share)[inverse], index=rows.index, columns=values, copy=False
-        )
+        probs = np.exp(self._distribution(unique, j).cpu().numpy())[:, level] * share
+        probs /= probs.sum(1, keepdims=True)
+        return pd.DataFrame(probs[inverse], index=rows.index, columns=values, copy=False)
 
     # -- saving ---------------------------------------------------------------------------------
 

@@ -51,8 +51,8 @@ or how text writes numbers and dates: decimal-comma, decimal-point, day-first, m
 One cell of a column, or five in a thousand, may be no number or date. What fit is told by --column and by --csv na= and
 decimal= is part of the model, and need not be told to other commands.
 
-A missing cell is left out of the probability of its row; with --missing category the model also learns
-which cells are missing.
+A missing cell is left out of the probability of its row, unless it carries information about other cells: then the
+model also learns which cells of its column are missing ("gaps: a value" in the table of columns; see --missing).
 
 Rows are taken for independent draws, which may repeat one another. If several are of one customer, or copies of one
 record, name the column that says so with --groups; held-out rows would be too much like the others.

@@ -76,7 +76,7 @@ class Filling:
         n_rows = DRAWN_ROWS if self._args.method == "sample" else None
         for chunk, rows in self.reader.read(source, all_used=True, n_rows=n_rows):
             columns = [c for c in rows.encoder.schema if not c.is_part]
-            empty = np.isnan(rows.cells[:, : len(columns)])
+            empty = rows.is_missing[:, : len(columns)]
             complete: Any = self.reader.model.impute(rows, **how) if empty.any() else rows.given
             tally.update(rows=len(rows), filled=0)
             for j, column in enumerate(columns):

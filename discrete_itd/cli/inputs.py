@@ -220,7 +220,10 @@ def given_row(model: DiffusionDensity, given: dict[str, str]) -> dict[Any, Any]:
     check_given(given, model)
     row = {c.name: given[str(c.name)] for c in model.encoder_.schema if str(c.name) in given}
     for column in model.encoder_.schema:
-        if column.name in row and np.isnan(column.encode(pd.Series([row[column.name]]))[0]).any():
+        if column.name not in row:
+            continue
+        x = column.encode(pd.Series([row[column.name]]))[0]
+        if np.isnan(x).any() or (x == column.absent_level).any():
             text = quoted(row[column.name])
             raise UserError(f"column {column.name!r}: {text} in --given is a missing value")
     return row

@@ -167,9 +167,9 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--groups", metavar="NAME",
         help="column that says which rows belong together, like a customer: they are held out\n"
         "together (left out of the model, unless --column gives its kind)")
-    add("--missing", choices=("marginalise", "category"), default="marginalise",
-        help="leave missing cells out of the probability (marginalise, the default), or treat\n"
-        "missing as a category")
+    add("--missing", choices=("auto", "marginalise", "category"), default="auto",
+        help="leave missing cells out of the probability (marginalise), or treat missing as\n"
+        "a category; by default (auto) where gaps carry information about other cells")
     add("--handle-unknown", choices=("smooth", "error"), default="smooth",
         help="later, a category that is not in TABLE gets a small probability (smooth, the default)\n"
         "or is an error")

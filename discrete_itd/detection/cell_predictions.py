@@ -149,7 +149,9 @@ class Cell(NamedTuple):
         else:
             probs, pooled = torch.softmax(self._seen(), 1), getattr(self.column.codec, "pooled", ())
             if pooled:
-                probs[:, -1] /= len(pooled)  # one of the pooled categories
+                probs[:, -1 - self.column.codec.absent] /= len(
+                    pooled
+                )  # one of the pooled categories
             top = probs.topk(min(n, probs.shape[1]), 1)
             values = _decode(self.column, top.indices.cpu().numpy())
             nothing = np.full(values.shape, None, dtype=object)
@@ -202,7 +204,7 @@ def mean_log_volume(column: Column) -> np.ndarray:
                 low, high = -np.log(s) - 1
         volume = np.concatenate(([low], -np.log(widths), [high])) - _log_unit(column)
     elif not isinstance(codec, Continuous) and codec.pooled:
-        volume[codec.n_levels - 1] = -math.log(len(codec.pooled))
+        volume[codec.n_levels - 1 - codec.absent] = -math.log(len(codec.pooled))
     return volume
 
 

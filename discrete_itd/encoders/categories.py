@@ -34,8 +34,8 @@ FINEST_GAP = 1e-3  # standard deviations; closer levels are spaced by rank
 class Categories:
     """A column whose cells are one of finitely many values.
 
-    Levels: the categories that are not pooled, in order; one for all that are, if any; one for every other value, if
-    the column is open.
+    Levels: the categories that are not pooled, in order; one for all that are, if any; one for missing cells, if
+    "absent" is a value; one for every other value, if the column is open.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ class Categories:
     unseen_count : float
         Pseudo-count of unseen values when the marginal is smoothed: one half, or, in a column of many categories, the
         number of those seen exactly once.
+    absent : bool
+        Whether a level stands for missing cells, of a nominal column only.
 
     References
     ----------
@@ -73,6 +75,7 @@ class Categories:
     pooled: tuple[int, ...] = ()
     pooled_counts: tuple[int, ...] = ()
     unseen_count: float = 0.5
+    absent: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.categories)) < len(self.categories):
@@ -83,8 +86,8 @@ class Categories:
             raise ValueError("pooled must hold positions of categories")
         if len(self.pooled_counts) != len(self.pooled) or min(self.pooled_counts, default=0) < 0:
             raise ValueError("pooled_counts must hold a count for each pooled category")
-        if self.kind == "ordinal" and (self.pooled or not self.categories):
-            raise ValueError("an ordinal column has categories, none of them pooled")
+        if self.kind == "ordinal" and (self.pooled or self.absent or not self.categories):
+            raise ValueError("an ordinal column has categories, none of them pooled or absent")
         if len(self.levels) != (len(self.categories) if self.kind == "ordinal" else 0):
             raise ValueError("an ordinal column has one level for each category, a nominal none")
         if self.unseen_count <= 0:
@@ -175,7 +178,12 @@ class Categories:
     @property
     def n_levels(self) -> int:
         """Number of levels without that of unseen values."""
-        return max(1, len(self._kept) + bool(self.pooled))
+        return max(1, len(self._kept) + bool(self.pooled)) + self.absent
+
+    @property
+    def absent_level(self) -> float:
+        """The level of missing cells, or NaN."""
+        return self.n_levels - 1.0 if self.absent else math.nan
 
     @property
     def points(self) -> ColumnPoints:
@@ -214,7 +222,7 @@ class Categories:
         return np.array([self._place(plain(v)) for v in distinct], dtype=np.int64)[codes]
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions of the categories, -1 where the level is that of unseen values or x is NaN.
+        """Positions of the categories, -1 where the level is that of unseen or missing values, or x is NaN.
 
         The pooled level gives a member drawn by its share, or, without ``rng``, the most frequent one.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, cast
 
@@ -72,8 +72,9 @@ class Column:
         Map of values to the core's numbers and back.
     n_rows, n_missing : int
         Cells in training, and how many of them were missing.
-    indicator : bool
-        Whether it has a missingness indicator, an internal column of its own.
+    absent : bool
+        Whether "absent" is a value: of a nominal column a level, of others an internal column of its own, which
+        indicates whether there is a value.
     origin, step : int
         Seconds since 1970 (for durations, since 0) from which times count, and nanoseconds by which they count.
     decimals : int, optional
@@ -99,7 +100,7 @@ class Column:
     codec: Codec
     n_rows: int
     n_missing: int
-    indicator: bool = False
+    absent: bool = False
     origin: int = 0
     step: int = 1
     decimals: int | None = None
@@ -116,6 +117,30 @@ class Column:
         if is_category(self.dtype) and not len(self.dtype.categories):  # a file has them once
             names = pd.Index(list(self.categories), dtype=self.dtype.categories.dtype)
             vars(self)["dtype"] = pd.CategoricalDtype(names, self.dtype.ordered)
+
+    @property
+    def indicator(self) -> bool:
+        """Whether an internal column of its own says if the cell is missing."""
+        return self.absent and self.kind != "nominal"
+
+    @property
+    def absent_level(self) -> float:
+        """The level of missing cells; NaN if they have none."""
+        return getattr(self.codec, "absent_level", np.nan)
+
+    @property
+    def gaps(self) -> str:
+        """How missing cells are modelled: "a value", "summed out", or "" if there were none in training."""
+        if self.absent:
+            return "a value"
+        return "summed out" if self.n_missing else ""
+
+    def with_absent(self) -> Column:
+        """The column with "absent" as a value."""
+        codec = self.codec
+        if isinstance(codec, Categories) and codec.kind == "nominal":
+            codec = replace(codec, absent=True)
+        return replace(self, codec=codec, absent=True)
 
     @property
     def kind(self) -> str:
@@ -342,7 +367,7 @@ class Column:
         return self.notation.write(values).astype(self.text_dtype)
 
     def encode(self, values: pd.Series | PlainCells) -> tuple[np.ndarray, np.ndarray, bool]:
-        """The core's numbers and log-volumes, float64, NaN and 0 where a cell is missing.
+        """The core's numbers and log-volumes, float64; where a cell is missing, its level or NaN, and 0.
 
         The third result is whether all of several values are unseen, so that the dtype is probably wrong. A ValueError
         or TypeError names the column, if a value is not of its kind, infinite, or unseen where that is refused.
@@ -362,7 +387,7 @@ class Column:
             and np.count_nonzero(cells.where >= 0) >= SUSPICIOUS_ROWS
             and (x == self.codec.n_levels).all()
         )
-        x = np.concatenate((x + 0.0, [np.nan]))  # one more, for the missing: index -1
+        x = np.concatenate((x + 0.0, [self.absent_level]))  # one more, for the missing: index -1
         log_volume = np.concatenate((log_volume, [0.0]))
         return x[cells.where], log_volume[cells.where], is_suspicious
 

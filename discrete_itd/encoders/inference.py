@@ -54,7 +54,7 @@ Why = Literal[
     "identifiers", "free text", "time"
 ]  # a column is left out; "time" if its parts are in
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
-MISSING = ("marginalise", "category")
+MISSING = ("auto", "marginalise", "category")
 UNKNOWN = ("smooth", "error")
 OPTIONS = {  # the choices, the kind of column that has the option, or None if any has
     "na": None,
@@ -104,9 +104,9 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     spec : str, mapping or None
         A kind or a notation, or a mapping with "kind" and options: "bins" (a number) or "edges" (increasing numbers) of
         a binned column, "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
-        "min_count" of a nominal one, "missing" ("marginalise" or "category") of any, "na" (a text or several) that is a
-        missing cell of any, and "notation" ("decimal-comma", "decimal-point", "day-first" or "month-first") of text
-        that is numbers or dates.
+        "min_count" of a nominal one, "missing" ("auto", "marginalise" or "category") of any, "na" (a text or several)
+        that is a missing cell of any, and "notation" ("decimal-comma", "decimal-point", "day-first" or "month-first")
+        of text that is numbers or dates.
 
     Raises
     ------
@@ -282,10 +282,11 @@ def infer_column(
         codec = _fit_categories(seen, kind, spec, is_open)
     else:
         codec, scale = _fit_numbers(seen, kind, spec, dtype)
-    indicator = (spec.missing or missing) == "category" and seen.n_missing > 0
     counts = seen.n_rows, seen.n_missing
     text = notation, seen.text_dtype
-    return Column(name, dtype, codec, *counts, indicator, *scale, *text, na=spec.na)
+    column = Column(name, dtype, codec, *counts, False, *scale, *text, na=spec.na)
+    is_value = (spec.missing or missing) == "category" and seen.n_missing > 0
+    return column.with_absent() if is_value else column
 
 
 def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing: str) -> Column:
@@ -299,11 +300,12 @@ def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing:
     if spec.min_count is not None or spec.notation is not None:
         option = "notation" if spec.min_count is None else "min_count"
         raise ValueError(f"column {name!r}: {option} depends on the rows, which epsilon forbids")
-    indicator = (spec.missing or missing) == "category"
+    is_value = (spec.missing or missing) == "category"
     if spec.edges is not None:
         edges = np.array(spec.edges)
         bins = fit_bins(edges[:-1] / 2 + edges[1:] / 2, False, edges=edges)
-        return Column(name, np.dtype(float), bins, 0, 0, indicator)
+        column = Column(name, np.dtype(float), bins, 0, 0)
+        return column.with_absent() if is_value else column
     assert spec.categories is not None
     if len(spec.categories) >= MANY_CATEGORIES:
         found = len(spec.categories)
@@ -314,7 +316,8 @@ def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing:
     how: Any = {"equally_spaced": False, "min_count": None}
     is_open = is_open and not pd.api.types.is_bool_dtype(dtype)
     codec = fit_categories(spec.kind, spec.categories, counts, is_open=is_open, **how)
-    return Column(name, dtype, codec, 0, 0, indicator)
+    column = Column(name, dtype, codec, 0, 0)
+    return column.with_absent() if is_value else column
 
 
 def _fit_numbers(

@@ -19,7 +19,7 @@ from discrete_itd.encoders.frames import (
     too_few,
 )
 from discrete_itd.encoders.notation import quoted
-from discrete_itd.encoders.table import ABSENT, TableEncoder, replaced
+from discrete_itd.encoders.table import TableEncoder, replaced
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +39,8 @@ class Rows:
     given : DataFrame, shape (N, C)
         The fitted columns in their order, as they are in the user's table, with its index (0 to N - 1 if it had none).
     cells : ndarray of float64, shape (N, C')
-        Codes of categories and standardised numbers, NaN where a cell is missing. The internal columns are the C
-        columns, then one missingness indicator for each of ``encoder.owner[C:]``.
+        Codes of categories and standardised numbers; where a cell is missing, NaN, or the level of missing cells. The
+        internal columns are the C columns, then one missingness indicator for each of ``encoder.owner[C:]``.
     log_volume : ndarray of float64, shape (N, C')
         Nats to add to the log-probability of each encoded cell to get that of the cell in the unit of its column.
     columns : Index, length C
@@ -89,7 +89,7 @@ class Rows:
         device: torch.device | None = None,
         ignore: Hashable | None = None,
     ) -> Rows:
-        """Encode a frame; the values of the column ``ignore`` are taken as missing.
+        """Encode a frame; the values of the column ``ignore`` are not read.
 
         A warning names unreadable cells; a ValueError or TypeError the column that is absent, or holds a value that its
         kind cannot take.
@@ -113,13 +113,13 @@ class Rows:
             texts.pop(ignore, None)
         ours = cast(pd.DataFrame, ours)
         (x, log_volume), unreadable = encoder.readable(ours, texts)
+        if ignore is not None:
+            x[:, encoder.owner == encoder.place_of(ignore)] = np.nan
         if unreadable is not None:
             is_text = pd.notna(unreadable)
             places = np.flatnonzero(is_text.any(0)).tolist()
             cells = {encoder.names[j]: ours.iloc[:, j].mask(is_text[:, j], None) for j in places}
             ours = replaced(ours, cells)
-            n = encoder.n_columns  # nor is it known whether there is a value
-            x[:, n:][is_text[:, encoder.owner[n:]]] = np.nan
             encoder.tell_unreadable(unreadable)
         return cls(
             encoder, ours, x, log_volume, columns, is_frame, by_name, others, device, unreadable
@@ -138,14 +138,13 @@ class Rows:
         return self if self.device == device else replace(self, device=device)
 
     def without(self, column: Hashable) -> Rows:
-        """The rows with the values of one column taken as missing; ValueError if there is no such column."""
+        """The rows with one column summed out, its gaps too; ValueError if there is no such column."""
         j = self.encoder.place_of(column, "ignore=")
         cells, log_volume = self.cells.copy(), self.log_volume.copy()
         given = self.given.copy()
         given[column] = None
-        own = [k for k, owner in enumerate(self.encoder.owner) if owner == j]
-        cells[:, own], log_volume[:, own] = ABSENT, 0.0
-        cells[:, j] = np.nan
+        own = self.encoder.owner == j
+        cells[:, own], log_volume[:, own] = np.nan, 0.0
         unreadable = self.unreadable
         if unreadable is not None:
             unreadable = unreadable.copy()
@@ -182,6 +181,12 @@ class Rows:
             others=pd.concat(others) if others else None,
             unreadable=unreadable,
         )
+
+    @cached_property
+    def is_missing(self) -> np.ndarray:
+        """Which cells have no value: bool, shape (N, C)."""
+        encoder = self.encoder
+        return np.isnan(self.cells[:, : encoder.n_columns]) | encoder.absent(self.cells)
 
     @cached_property
     def is_outside(self) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.cells import is_category, plain, read_cells, read_few
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.frames import check_unique_names
+from discrete_itd.encoders.gaps import informative_gaps, sampled
 from discrete_itd.encoders.inference import (
     MISSING,
     UNKNOWN,
@@ -78,8 +80,8 @@ class TableEncoder:
     """The schema of a table: one :class:`Column` per column of the user's, but for those left out.
 
     Parts of points in time come last (:mod:`discrete_itd.encoders.time_parts`). Internal columns are the user's, in
-    this order, followed by one missingness indicator (0 present, 1 missing) for each column whose missing cells are a
-    category.
+    this order, followed by one missingness indicator (0 present, 1 missing) for each column of numbers or ordered
+    categories where "absent" is a value; a nominal column has a level for it.
 
     Parameters
     ----------
@@ -144,8 +146,10 @@ class TableEncoder:
             Overrides the inference; see :func:`check_column_spec`.
         handle_unknown : {"smooth", "error"}
             Whether a column of categories gets a level for values never seen. Boolean columns never do.
-        missing : {"marginalise", "category"}
-            Whether missing cells are left out of a row's score, or columns that have some get a missingness indicator.
+        missing : {"auto", "marginalise", "category"}
+            Whether missing cells are left out of a row's score, or "absent" is a value of columns that have some; with
+            "auto", of those whose gaps carry information (:meth:`with_informative_gaps`). Without a frame, "auto" is
+            "marginalise" until that method is called.
         from_array : bool
             Whether the frame was made from an array: integers are then codes of nominal categories.
         leave_out : bool
@@ -202,7 +206,35 @@ class TableEncoder:
             schema.append(_part(name, times[source], read[source][0], specs[name], missing))
         places = [*read]
         left_out += [LeftOut(n, places.index(n), "time", False, time) for n, time in times.items()]
-        return cls(schema, sorted(left_out, key=lambda column: column.position))
+        encoder = cls(schema, sorted(left_out, key=lambda column: column.position))
+        return encoder if frame is None else encoder.with_informative_gaps(frame, columns, missing)
+
+    def with_informative_gaps(
+        self, frame: pd.DataFrame, columns: Mapping[Any, Any] | str | None, missing: str
+    ) -> TableEncoder:
+        """The schema with "absent" as a value of columns whose gaps carry information (21), by rows of a table.
+
+        Only of columns for which ``missing``, or their entry in ``columns``, is "auto".
+        """
+        own = columns if isinstance(columns, Mapping) else {}
+        specs = [check_column_spec(c.name, own.get(c.name)) for c in self.schema]
+        asked = [
+            j
+            for j, (c, spec) in enumerate(zip(self.schema, specs, strict=True))
+            if c.n_missing and not c.absent and (spec.missing or missing) == "auto"
+        ]
+        if not asked:
+            return self
+        some = frame.iloc[sampled(len(frame))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the fit says what is to be said of these cells
+            x = self.readable(some)[0].x
+        kinds = [isinstance(c.codec, Categories) and c.kind == "nominal" for c in self.schema]
+        found = [asked[k] for k in informative_gaps(x[:, : self.n_columns], kinds, asked)]
+        if not found:
+            return self
+        schema = [c.with_absent() if j in found else c for j, c in enumerate(self.schema)]
+        return TableEncoder(schema, self.left_out)
 
     @classmethod
     def declared(
@@ -215,8 +247,8 @@ class TableEncoder:
     ) -> TableEncoder:
         """The schema of columns whose domains ``columns`` declares, for which no row is looked at.
 
-        A column has categories, or edges between bins of real numbers; those with ``missing="category"`` have a
-        missingness indicator. A ValueError or TypeError names a column whose domain is not declared, or too large.
+        A column has categories, or edges between bins of real numbers. "auto" is "marginalise": no row is looked at. A
+        ValueError or TypeError names a column whose domain is not declared, or too large.
         """
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
@@ -410,6 +442,8 @@ class TableEncoder:
                 warn_of_unseen(column, frame[column.name].dtype)
         for j, place in self._indicators():
             x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
+        if unreadable is not None:  # nor is it known whether there is a value
+            x[pd.notna(unreadable)[:, self.owner]] = np.nan
         return Cells(x, log_volume), unreadable
 
     def text_columns(self, frame: pd.DataFrame) -> list[Column]:
@@ -460,18 +494,21 @@ class TableEncoder:
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def describe(self) -> pd.DataFrame:
-        """One line per column: kind, number of categories or bins, whether open, share missing, dtype.
+        """One line per column: kind, number of categories or bins, whether open, share missing, how, dtype.
+
+        ``gaps`` is "a value" where "absent" is one, "summed out" where missing cells are left out of the score.
 
         The kind of a column that has no place in the model is "left out: identifiers", "left out: free text", or, if
         its parts are in the model, "left out: time".
         """
-        names = ["column", "kind", "categories", "open", "missing", "dtype"]
+        names = ["column", "kind", "categories", "open", "missing", "gaps", "dtype"]
         lines: list[tuple] = []
         for c in self.schema:
             n = len(c.categories) or c.codec.n_levels * (c.kind == "binned")
-            lines.append((c.name, c.kind, n, c.open, c.n_missing / max(1, c.n_rows), _dtype_of(c)))
+            share = c.n_missing / max(1, c.n_rows)
+            lines.append((c.name, c.kind, n, c.open, share, c.gaps, _dtype_of(c)))
         for c in self.left_out:
-            lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, ""))
+            lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, "", ""))
         return pd.DataFrame(lines, columns=names)
 
     def tell_unreadable(self, texts: np.ndarray) -> None:
@@ -487,6 +524,13 @@ class TableEncoder:
         known = [c for c in self.read_columns if c.name in words]
         hints = {c.name: c.hint(next(iter(words[c.name]))) for c in known}
         tell_unreadable({name: words[name] for name in hints}, hints)
+
+    def absent(self, x: np.ndarray) -> np.ndarray:
+        """Which cells of encoded rows (N, C') are known to be missing: bool, (N, C)."""
+        out = x[:, : self.n_columns] == [c.absent_level for c in self.schema]
+        for j, place in self._indicators():
+            out[:, j] = x[:, place] == ABSENT
+        return out
 
     def _indicators(self) -> Iterator[tuple[int, int]]:
         """Column and internal column of each indicator."""

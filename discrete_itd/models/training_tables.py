@@ -356,7 +356,9 @@ def read_table(
     learn = partial(TableEncoder.fit, **reading)
     if stream is not None and found is not None and not found.is_whole:
         refuse_stream(sample_weight=sample_weight, groups=groups)
-        encoder, seconds = learn(found.columns), clock.age
+        encoder = learn(found.columns)
+        encoder = encoder.with_informative_gaps(frame, reading["columns"], reading["missing"])
+        seconds = clock.age
         return ReadTable(StreamedTable(encoder, stream, found, seed, seconds), X, is_frame)
     repeated, units = occurring(sample_weight, groups, len(frame))
     if repeated is not None:

@@ -210,7 +210,7 @@ def _limits(model: Any) -> list[str]:
     closed = [c.name for c in schema if c.kind in ("nominal", "ordinal") and not c.open]
     if closed:
         lines.append(f"* A value never seen raises an error in: {listed(closed)}.")
-    indicated = [c.name for c in schema if c.indicator]
+    indicated = [c.name for c in schema if c.absent]
     value = f"; but it counts as a value in: {listed(indicated)}." if indicated else "."
     lines.append(
         f"* A missing cell is left out of a row's score, so rows with many look more typical than complete ones{value}"

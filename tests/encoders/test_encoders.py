@@ -253,13 +253,16 @@ def test_equal_cells_of_other_types_are_not_confused():
 @given(frame=frames())
 def test_missing_as_a_category(frame):
     encoder = TableEncoder.fit(frame, missing="category")
-    indicated = [j for j in range(frame.shape[1]) if frame.iloc[:, j].isna().any()]
+    gaps = frame.isna().to_numpy()
+    nominal = np.array([column.kind == "nominal" for column in encoder.schema])
+    indicated = np.flatnonzero(gaps.any(0) & ~nominal)
     assert encoder.n_columns == frame.shape[1]
     assert encoder.owner.tolist() == [*range(encoder.n_columns), *indicated]
     assert len(encoder.owner) == encoder.codebook().n_columns
     x, log_volume = encoder.transform(frame)
-    np.testing.assert_array_equal(np.isnan(x[:, : encoder.n_columns]), frame.isna())
-    np.testing.assert_array_equal(x[:, encoder.n_columns :], frame.isna().to_numpy()[:, indicated])
+    np.testing.assert_array_equal(encoder.absent(x), gaps)
+    np.testing.assert_array_equal(np.isnan(x[:, : encoder.n_columns]), gaps & ~nominal)
+    np.testing.assert_array_equal(x[:, encoder.n_columns :], gaps[:, indicated])
     assert (log_volume[:, encoder.n_columns :] == 0).all()
     assert_frame_equal(encoder.inverse_transform(x, frame.index), frame, rtol=1e-6, atol=1e-9)
 
@@ -274,10 +277,13 @@ def test_the_indicator_blanks_the_cell():
 
 def test_missing_can_be_said_column_by_column():
     frame = pd.DataFrame({"a": ["x", None], "b": [None, "y"], "c": ["u", "v"]})
+
+    def absent(*args, **kwargs):
+        return [column.absent for column in TableEncoder.fit(frame, *args, **kwargs).schema]
+
     options = {"a": {"missing": "category"}, "c": {"missing": "category"}}
-    assert TableEncoder.fit(frame, options).owner.tolist() == [0, 1, 2, 0]
-    options = {"a": {"missing": "marginalise"}}
-    assert TableEncoder.fit(frame, options, missing="category").owner.tolist() == [0, 1, 2, 1]
+    assert absent(options) == [True, False, False]
+    assert absent({"a": {"missing": "marginalise"}}, missing="category") == [False, True, False]
 
 
 def test_a_missing_cell_in_a_column_that_had_none_is_marginalised():
@@ -355,12 +361,13 @@ def test_describe_and_points_of_the_core():
         "categories": [2, 3, 2, 0],
         "open": [True, False, True, False],
         "missing": [0.25, 0.0, 0.0, 0.0],
+        "gaps": ["a value", "", "", ""],
         "dtype": [str(frame["c"].dtype), "float64", "int64", "float64"],
     }
     assert_frame_equal(encoder.describe(), pd.DataFrame(lines), check_dtype=False)
     points = [(p.kind, p.n_levels, p.open) for p in encoder.codebook().columns]
-    assert points[:2] == [("simplex", 2, True), ("line", 5, False)]
-    assert points[2:] == [("line", 2, True), ("real", 0, False), ("simplex", 2, False)]
+    assert points[:2] == [("simplex", 3, True), ("line", 5, False)]
+    assert points[2:] == [("line", 2, True), ("real", 0, False)]
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -78,7 +78,7 @@ def test_rows_know_the_table_and_its_distinct_rows(model):
     assert rows.index.equals(ASKED.index)
     assert_frame_equal(rows.frame, ASKED[TABLE.columns])
     assert rows.x.dtype == torch.float64
-    assert rows.x.shape == rows.log_volume.shape == (20, 4)
+    assert rows.x.shape == rows.log_volume.shape == (20, len(model.encoder_.owner))
     assert torch.equal(rows.unique[rows.inverse].nan_to_num(-9.0), rows.x.nan_to_num(-9.0))
     assert rows.unique is rows.unique
     assert_frame_equal(rows.as_given(rows.frame), ASKED)

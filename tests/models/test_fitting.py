@@ -200,7 +200,7 @@ def test_schedules_of_a_kind_have_paths_for_an_error():
 
 
 @pytest.mark.parametrize("n", [2, 5, 16, 128])
-@pytest.mark.parametrize("columns", [["a"], ["a", "size", "day"]])
+@pytest.mark.parametrize("columns", [["size"], ["size", "day"]])
 def test_property_evaluations_of_both_stages_are_those_asked_for(columns, n):
     """With missingness indicators, at least two evaluations each, and together no more than n_evaluations."""
     rows = mixed().dropna()
