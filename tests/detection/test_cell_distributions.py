@@ -616,10 +616,10 @@ def test_properties_questions_of_a_row_do_not_grow_with_the_square_of_columns(wi
             ask(rows, k=1)
             counts[name, most] = n_asked / len(rows)
     hook.remove()
-    assert counts["expected", 5] <= 2 * (3 + 5 + 1)  # folds, candidates, prediction; indicators too
+    assert counts["expected", 5] <= 2 * (3 + 5 + 1)  # folds, candidates, prediction
     assert counts["reasons", 5] <= 2 * (3 + 5 + 4)  # and what is in conflict with it
     for name in ("reasons", "expected"):
-        assert counts[name, COLUMNS] > COLUMNS
+        assert counts[name, COLUMNS] >= COLUMNS
 
 
 # -- of a model that only scores rows --------------------------------------------------------------

@@ -46,6 +46,7 @@ def table(n=160, seed=0):
 
 
 def density(recipe, X=None, **settings):
+    settings = {"missing": "marginalise", **settings}
     settings = {"max_steps": 10, "n_evaluations": 8, "random_state": 0, **settings}
     return DiffusionDensity(denoiser=recipe, **settings).fit(table() if X is None else X)
 
