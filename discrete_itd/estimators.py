@@ -200,12 +200,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         The schema of the table; ``encoder_.describe()`` is a table of it.
     denoiser_ : Denoiser
     candidates_ : DataFrame or None
-        The models among which "auto" or "best" chose: held-out nats in closed form, how far ``behind`` the best and the
-        standard error of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``.
-    members_ : DataFrame or None
-        One line per member of a mixture of rows: held-out nats per row ``alone``; the ``gain``, nats that the mixture
-        loses without it when the weights are fitted again, and its ``stderr``; ``weight``, ``parameters``,
-        ``fit_seconds``, and ``microseconds`` of a scored row.
+        The models that were compared: held-out nats in closed form, how far ``behind`` the best and the standard error
+        of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``. Of the members of a
+        chosen mixture of rows the ``weight``, and the ``gain``: nats per row that the mixture loses without it, when
+        the weights are fitted again.
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
@@ -450,7 +448,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     denoiser_: Denoiser = _of_model("denoiser")
     candidates_: pd.DataFrame | None = _of_model("candidates")
     history_: pd.DataFrame = _of_model("history")
-    members_: pd.DataFrame | None = _of_model("members")
 
     def model_card(self) -> str:
         """Model card of the fitted model, in Markdown: data, held-out nats, cost and limits.

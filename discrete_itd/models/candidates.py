@@ -138,21 +138,10 @@ class CandidateTable:
 
     def settle(self, chosen: CandidateModel) -> Fitted:
         """The fit that ends with a candidate: with the companion for conditionals that it cannot compute."""
-        members, answers, mixture = None, None, chosen.denoiser
-        cost = {c: 1e6 * self._seconds_per_row(c.denoiser) for c in self.candidates}
-        if isinstance(mixture, RowMixtureDenoiser) and chosen.members:
-            gains = [self._behind(self._without(c, chosen), chosen) for c in chosen.members]
-            of_members = {
-                "member": [c.label for c in chosen.members],
-                "alone": [c.mean for c in chosen.members],
-                "gain": [gain for gain, _ in gains],
-                "stderr": [stderr for _, stderr in gains],
-                "weight": list(mixture.weights),
-                "parameters": [c.denoiser.n_parameters for c in chosen.members],
-                "fit_seconds": [c.fit_seconds for c in chosen.members],
-                "microseconds": [cost[c] for c in chosen.members],
-            }
-            members = pd.DataFrame(of_members)
+        weights, gains = {chosen: 1.0}, {}
+        if isinstance(chosen.denoiser, RowMixtureDenoiser) and chosen.members:
+            weights = dict(zip(chosen.members, chosen.denoiser.weights, strict=True))
+            gains = {c: self._behind(self._without(c, chosen), chosen)[0] for c in chosen.members}
         best = min(self.candidates, key=lambda c: c.mean)
         behind = [self._behind(c, best) for c in self.candidates]
         of_candidates = {
@@ -160,11 +149,14 @@ class CandidateTable:
             "nats": [c.mean for c in self.candidates],
             "behind": [nats for nats, _ in behind],
             "stderr": [stderr for _, stderr in behind],
-            "microseconds": list(cost.values()),
+            "microseconds": [1e6 * self._seconds_per_row(c.denoiser) for c in self.candidates],
             "work": [c.denoiser.score_work for c in self.candidates],  # which decides
             "fit_seconds": [c.fit_seconds for c in self.candidates],
             "chosen": [c is chosen for c in self.candidates],
+            "weight": [weights.get(c, 0.0) for c in self.candidates],
+            "gain": [gains.get(c, math.nan) for c in self.candidates],
         }
+        companion = None
         if not chosen.denoiser.exact:
             exact = {c.denoiser: c for c in self.candidates if c.denoiser.exact and not c.members}
             for d in self.companions:
@@ -172,9 +164,8 @@ class CandidateTable:
                 if nats is not None:
                     exact.setdefault(d, CandidateModel("companion", d, nats, 0.0))
             if exact:
-                answers = self.companion(list(exact.values()))
-        candidates = pd.DataFrame(of_candidates)
-        return Fitted(chosen.denoiser, chosen.report, members, answers, candidates)
+                companion = self.companion(list(exact.values()))
+        return Fitted(chosen.denoiser, chosen.report, companion, pd.DataFrame(of_candidates))
 
     @torch.no_grad()
     def _seconds_per_row(self, denoiser: Denoiser) -> float:

@@ -124,7 +124,7 @@ class Fitted(NamedTuple):
     denoiser : Denoiser
     report : Report or None
         Of the training; None if nothing was trained.
-    members, companion, candidates
+    companion, candidates
         See :class:`~discrete_itd.models.model.Model`.
     seconds : float
         Duration of the fit.
@@ -132,7 +132,6 @@ class Fitted(NamedTuple):
 
     denoiser: Denoiser
     report: Report | None = None
-    members: pd.DataFrame | None = None
     companion: Denoiser | None = None
     candidates: pd.DataFrame | None = None
     seconds: float = 0.0

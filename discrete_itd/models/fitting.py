@@ -117,7 +117,6 @@ def finished(
         schedule=schedule,
         seed=plan.seed,
         history=pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields)),
-        members=fitted.members,
         stopped=stopped,
         candidates=fitted.candidates,
         companion=fitted.companion,

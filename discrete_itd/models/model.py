@@ -195,8 +195,8 @@ class Model:
         Of the random orders and the noise on which rows are scored.
     history : DataFrame
         One line per validation during training.
-    members, candidates : DataFrame or None
-        Contribution and cost of each member of a mixture of rows; nats and costs of the compared models.
+    candidates : DataFrame or None
+        Nats and costs of the compared models, and their parts in the chosen one.
     stopped : str
         Why training ended.
     companion : Denoiser, optional
@@ -213,7 +213,6 @@ class Model:
     schedule: Schedule
     seed: int
     history: StoredTable
-    members: StoredTable | None
     stopped: str
     candidates: StoredTable | None = None
     companion: Denoiser | None = None

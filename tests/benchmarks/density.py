@@ -148,11 +148,11 @@ def made(method: str, table: Table, options: argparse.Namespace, file: Any) -> R
         model.save(file)
         middle = time.perf_counter()
         log_prob = model.log_prob(table.test).log_prob
-        values = model.model_.members
+        values = model.candidates_
         note = f"{model.history_.step.iloc[-1]} steps, {model.model_.stopped}"
         if values is not None:
             note += "; weights " + ", ".join(
-                f"{m.member} {m.weight:.2f}" for m in values.itertuples()
+                f"{c.candidate} {c.weight:.2f}" for c in values.itertuples() if c.weight
             )
         valid = model.model_.held_out.nats
         numbers = model.denoiser_.n_parameters
