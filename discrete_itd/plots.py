@@ -26,7 +26,6 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.cell_predictions import nats_given_others, scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.groups import named
 from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows, as_frame, written
@@ -246,10 +245,7 @@ def plot_explanation(model: Estimator, row: Any, ax: Axes | None = None) -> Axes
         raise ValueError(f"row must be one row, got {len(rows)}")
     usual, nats = None, model.explain(rows).iloc[0]
     if detector is not None and len(detector.calibration_scores_):
-        usual = detector.explain().mean()
-        if named(detector.given):
-            usual = nats - detector.explain(rows, relative=True).iloc[0]
-        usual = np.nan_to_num(usual.to_numpy(dtype=float))
+        usual = np.nan_to_num(detector.explain().mean().to_numpy(dtype=float))
     cells = zip(rows.frame.iloc[0], rows.encoder.schema, strict=True)
     labels = [f"{column.name} = {written(value, column)}" for value, column in cells]
     parts = {"": np.nan_to_num(nats.to_numpy(dtype=float))}

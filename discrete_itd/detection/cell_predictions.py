@@ -147,11 +147,10 @@ class Cell(NamedTuple):
         elif _is_number(self.column):
             found = self._interval()
         else:
-            probs, pooled = torch.softmax(self._seen(), 1), getattr(self.column.codec, "pooled", ())
-            if pooled:
-                probs[:, -1 - self.column.codec.absent] /= len(
-                    pooled
-                )  # one of the pooled categories
+            probs, codec = torch.softmax(self._seen(), 1), self.column.codec
+            if isinstance(codec, Categories) and codec.pooled:
+                share = codec.values()[2][codec.pooled[0]]  # of the most frequent of them
+                probs[:, -1 - codec.absent] *= share
             top = probs.topk(min(n, probs.shape[1]), 1)
             values = _decode(self.column, top.indices.cpu().numpy())
             nothing = np.full(values.shape, None, dtype=object)
@@ -203,8 +202,9 @@ def mean_log_volume(column: Column) -> np.ndarray:
             else:
                 low, high = -np.log(s) - 1
         volume = np.concatenate(([low], -np.log(widths), [high])) - _log_unit(column)
-    elif not isinstance(codec, Continuous) and codec.pooled:
-        volume[codec.n_levels - 1 - codec.absent] = -math.log(len(codec.pooled))
+    elif isinstance(codec, Categories):
+        _, level, share = codec.values()
+        np.add.at(volume, level, share * np.log(share))
     return volume
 
 
@@ -251,12 +251,6 @@ def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) 
 
 
 # -- cells given the others -------------------------------------------------------------------------
-
-
-def most_rows(scorer: Scorer, numbers: int = 0) -> int:
-    """Number of rows whose posteriors fit into memory in full, and ``numbers`` floats of each row."""
-    most = BATCH_WORK // max(scorer.conditional.row_work, numbers)
-    return max(1, min(scorer.density.model_.batch_size, most))
 
 
 def scores_of_row(scorer: Scorer, nodes: Nodes = FINE) -> int:
@@ -327,11 +321,12 @@ def _batches(scorer: Scorer, x: Tensor, what: str, n_cells: int) -> Iterator[Ten
     Gaps that the scoring model has not learned cost more: such rows are in batches of their own.
     """
     denoiser, new = scorer.conditional, torch.zeros_like(x[:, 0], dtype=torch.bool)
+    size = max(1, min(scorer.model.batch_size, BATCH_WORK // denoiser.row_work) // n_cells)
     if isinstance(denoiser, ConditionalDenoiser):
         new = denoiser.unlearned_gaps(x)
     with progress_bar(len(x), what) as bar:
         for own in (~new, new):
-            for rows in torch.nonzero(own).flatten().split(max(1, most_rows(scorer) // n_cells)):
+            for rows in torch.nonzero(own).flatten().split(size):
                 if len(rows):
                     yield rows
                     bar.update(len(rows))
@@ -341,7 +336,10 @@ def _batches(scorer: Scorer, x: Tensor, what: str, n_cells: int) -> Iterator[Ten
 def nats_given_others(
     scorer: Scorer, x: Tensor, columns: Sequence[int], *, quick: bool = False
 ) -> np.ndarray:
-    """``given_others`` of :class:`CellNats` for some columns, (N, c); ``quick`` as in :func:`given_others`."""
+    """Surprisal of the cells of some columns given all other cells of their rows, (N, c), nats; 0 where missing.
+
+    ``quick`` as in :func:`given_others`.
+    """
     out = np.zeros((len(x), len(columns)))
     for batch in _batches(scorer, x, "columns", len(columns)):
         rows, own = x[batch], torch.tensor(columns, device=x.device).expand(len(batch), -1)
@@ -355,56 +353,18 @@ def nats_given_others(
 # -- log-odds of an error ---------------------------------------------------------------------------
 
 
-class CellNats(NamedTuple):
-    r"""Surprisal of each cell in nats: tables of shape (N, C) with index and columns of the rows, or arrays.
+class Odds:
+    r"""Log-odds of an error of the cells of encoded rows (B, C'), up to a constant that is the same for all cells.
 
-    ``given_others`` is :math:`-\log P(x_j | x_{-j})`, given all other cells of the row (for continuous columns minus a
-    log-density), ``entropy`` its expectation, the entropy of that conditional distribution, in the unit of the column;
-    both are 0 where the cell is missing. ``marginal`` is :math:`-\log \pi_j(x_j)` under the column's marginal.
-    ``error_log_odds`` ranks cells: the log-odds that the cell is wrong, up to a constant of the row (:func:`assess`);
-    minus infinity where it is missing.
-    """
-
-    given_others: Any
-    entropy: Any
-    marginal: Any
-    error_log_odds: Any
-
-
-@torch.no_grad()
-def assess(scorer: Scorer, x: Tensor) -> CellNats:
-    r"""Every cell of encoded rows ``x`` (N, C') against the other cells of its row: float64 arrays (N, C).
-
-    The log-odds of an error are, up to a constant that is the same for all cells, the log-odds that the cell is wrong.
     Suppose that a wrong cell holds a value drawn from :math:`c = \tfrac12\pi + \tfrac12 u` (:func:`log_probs_alone`).
     Then by Bayes' rule, with p the probability of the cell given the others,
 
     .. math:: \mathrm{log\ odds} = \log\frac{(1 - p(x_j))\,c(x_j)}{p(x_j)}.
 
     For a density, :math:`1 - p` is replaced by 1. The score's nats of new numbers, in columns whose numbers repeat, are
-    added. All surprisals refer to encoded values, without the change of unit of continuous columns.
+    added; minus infinity where the cell is missing. All surprisals refer to encoded values, without the change of unit
+    of continuous columns.
     """
-    out = CellNats(*np.zeros((4, len(x), len(scorer.schema))))
-    for batch in _batches(scorer, x, "cells", x.shape[1]):
-        rows = x[batch]
-        columns = torch.arange(len(scorer.schema), device=x.device).expand(len(rows), -1)
-        there = ~rows[:, : columns.shape[1]].isnan() | (_indicators(scorer, x.device) >= 0)
-        q = given_others(scorer, rows, _asked(scorer, rows, columns, there))
-        log_p = _by_column(scorer, q.log_prob(rows).double())
-        entropy = torch.zeros_like(log_p)
-        for j in range(columns.shape[1]):
-            some = torch.nonzero(there[:, j]).flatten()
-            if len(some):
-                entropy[some, j] = Cell.of(scorer, q, j, some).entropy().to(rows)
-        marginal = _by_column(scorer, log_probs_alone(scorer.marginals, rows)[0])
-        found = -log_p, entropy, -marginal, _Odds(scorer, rows)(log_p, columns)
-        for every, own in zip(out, found, strict=True):
-            every[batch.cpu().numpy()] = own.cpu().numpy()
-    return out
-
-
-class _Odds:
-    """Log-odds of an error of the cells of encoded rows (B, C'), by :func:`assess`."""
 
     def __init__(self, scorer: Scorer, rows: Tensor, shift: float = 0.0) -> None:
         self.scorer, self.rows = scorer, rows
@@ -497,17 +457,15 @@ class LikelyErrors(NamedTuple):
 
 
 @torch.no_grad()
-def likely_errors(
-    scorer: Scorer, x: Tensor, log_volume: np.ndarray, k: int, prior: float = PRIOR
-) -> LikelyErrors:
+def likely_errors(scorer: Scorer, x: Tensor, log_volume: np.ndarray, k: int) -> LikelyErrors:
     r"""The most probable set of at most k wrong cells of each encoded row of ``x`` (N, C'), found one by one.
 
-    ``log_volume`` (N, C') is that of :class:`~discrete_itd.encoders.Rows`; ``prior`` is the probability that a row has
-    a wrong cell, which is equally likely to be any of those that are not given.
+    ``log_volume`` (N, C') is that of :class:`~discrete_itd.encoders.Rows`. A row has a wrong cell with probability
+    ``PRIOR``, which is equally likely to be any of those that are not given.
 
     Notes
     -----
-    The log-odds that a cell is wrong are those of :func:`assess` plus :math:`\log\frac{\mathrm{prior}}{(1 -
+    The log-odds that a cell is wrong are those of :class:`Odds` plus :math:`\log\frac{\mathrm{prior}}{(1 -
     \mathrm{prior})\,C}`. The cell with the largest ones is the first, if they are positive. It is then treated as
     unknown, and the others are assessed again: cells that only conflicted with it no longer stand out, and the next is
     the one that is still more likely wrong than right. Cells whose surprisal is not at least ``LEAST_NATS`` above its
@@ -524,12 +482,12 @@ def likely_errors(
     ``RIVALS``) conditionals, twice as many with missingness indicators, however many columns there are.
     """
     free = [j for j in range(len(scorer.schema)) if j not in scorer.given]
-    shift = math.log(prior / (1 - prior) / len(free))
+    shift = math.log(PRIOR / (1 - PRIOR) / len(free))
     out = LikelyErrors.blank(len(x), k)
     for batch in _batches(scorer, x, "cells", min(len(free), MOST_CELLS)):
         own = batch.cpu().numpy()
         found = LikelyErrors._make(t[own] for t in out)
-        odds = _Odds(scorer, x[batch], shift)
+        odds = Odds(scorer, x[batch], shift)
         _fill_batch(scorer, odds, candidates(scorer, odds, free), log_volume[own], found)
         for every, part in zip(out, found, strict=True):
             every[own] = part
@@ -537,7 +495,7 @@ def likely_errors(
 
 
 @torch.no_grad()
-def candidates(scorer: Scorer, odds: _Odds, among: Sequence[int]) -> Tensor:
+def candidates(scorer: Scorer, odds: Odds, among: Sequence[int]) -> Tensor:
     """The cells of each row that may be wrong: columns (B, m) among those of ``among``, in their order.
 
     All of them, if they are at most ``MOST_CELLS`` and their enumeration costs at most ``MOST_SCORES`` scores a row.
@@ -571,7 +529,7 @@ def _largest(values: Tensor, n: int) -> Tensor:
 
 
 def _fill_batch(
-    scorer: Scorer, odds: _Odds, columns: Tensor, log_volume: np.ndarray, out: LikelyErrors
+    scorer: Scorer, odds: Odds, columns: Tensor, log_volume: np.ndarray, out: LikelyErrors
 ) -> None:
     """Write the wrong cells of a batch of B rows, among candidates (B, m), to ``out``."""
     rows, k = odds.rows, out.cells.shape[1]
@@ -708,7 +666,7 @@ def predictions(
     out = Expected(values[0], np.full(shape, math.nan), values[1], values[2])
     for batch in _batches(scorer, x, "cells", min(len(among), MOST_CELLS)):
         rows, at = x[batch], batch.cpu().numpy()
-        odds = _Odds(scorer, rows)
+        odds = Odds(scorer, rows)
         columns = torch.tensor(among, device=x.device).expand(len(rows), -1)
         if k is not None:
             columns = candidates(scorer, odds, among)

@@ -574,34 +574,22 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     # -- reasons --------------------------------------------------------------------------------
 
     @in_kind
-    def explain(self, X: Any = None, *, relative: bool = False) -> pd.DataFrame:
+    def explain(self, X: Any = None) -> pd.DataFrame:
         """The score by column, the terms s of (12): which columns make a row anomalous.
 
         Parameters
         ----------
         X : DataFrame, array-like or Rows, shape (N, C), optional
-            By default the calibration rows: then the index is their number, and ``relative`` must be False.
-        relative : bool
-            Whether to subtract the mean of the column over the calibration rows, with ``given`` over those of the
-            p-value.
+            By default the calibration rows: then the index is their number.
 
         Returns
         -------
         DataFrame, shape (N, C)
-            With the index of X, nats, not negative. Rows sum to minus the score, to the last bit, unless ``relative``.
-            NaN for a missing cell, unless missingness is modelled, and in columns of ``given``.
+            With the index of X, nats, not negative. Rows sum to minus the score, to the last bit. NaN for a missing
+            cell, unless missingness is modelled, and in columns of ``given``.
         """
         check_is_fitted(self)
-        if X is None:
-            if relative:
-                raise ValueError("relative=True needs a table X")
-            return self._nats.copy()
-        rows = self._rows(X)
-        nats = self._scorer.explain(rows)
-        if relative:
-            thresholds.calibration_scores(self)
-            nats = nats - self._groups.usual(self._nats, self._groups.place(rows))
-        return nats
+        return self._nats.copy() if X is None else self._scorer.explain(self._rows(X))
 
     def transform(self, X: Any) -> np.ndarray:
         """Nats by column, the terms s of (12), and their sum: features for a supervised model.

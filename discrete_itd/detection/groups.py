@@ -228,15 +228,6 @@ class Groups:
             out[among] = thresholds.p_values(own, scores[among], rounding=rounding)
         return out
 
-    def usual(self, nats: pd.DataFrame, place: np.ndarray) -> np.ndarray:
-        """Mean nats by column of the calibration rows of each row's place that have the cell, 0 without any: (N, C)."""
-        means = [own.mean(axis=0).fillna(0.0).to_numpy() for own in self.divided(nats)]
-        return np.stack(means)[place]
-
-    def divided(self, nats: pd.DataFrame) -> list[pd.DataFrame]:
-        """The rows of a table of all calibration rows that belong to each of :attr:`members`."""
-        return [nats, *(nats.iloc[own] for own in self.members[1:])]
-
     def with_offsets(
         self, threshold: Threshold, calibration: Scores, rate: float, confidence: float | None
     ) -> Threshold:

@@ -13,19 +13,13 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.detection.cell_predictions import (
-    PRIOR,
-    CellNats,
-    assess,
-    likely_errors,
-    predictions,
-)
+from discrete_itd.detection.cell_predictions import likely_errors, predictions
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.frames import is_missing
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.validation import check_integer, check_share
+from discrete_itd.validation import check_integer
 
 # of a ratio that is written out, and that is written as a power of ten
 MOST_DIGITS, MOST_POWER = 6, 300
@@ -33,31 +27,6 @@ LEAST_CONFLICT = (
     1.0  # nats by which a cell must contradict another one to be named: fewer are noise
 )
 NO_CELL = "no single cell is more likely wrong than right: it is their combination that is rare"
-
-
-def cell_nats(model: DiffusionDensity | Scorer, X: Any) -> CellNats:
-    """Surprisal of each cell given the other cells of its row, its expectation, and the log-odds of an error.
-
-    One denoiser call per row and column, or, for a model without conditionals of its own, one score for each value of
-    the column (some two hundred for a number). Where missingness is modelled, a cell is its missingness indicator and,
-    if it is present, its value. A ValueError or TypeError names a column that is absent or holds a value that its kind
-    cannot take.
-
-    Examples
-    --------
-    >>> coin = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(coin)
-    >>> nats = cell_nats(model, pd.DataFrame({"a": ["x", "x"], "b": ["u", "v"]}))
-    >>> (nats.given_others - nats.entropy).gt(1)["b"].tolist()
-    [False, True]
-    """
-    scorer = scorer_of(model)
-    rows = scorer.density.rows(X)
-    found = assess(scorer, rows.unique)
-    given, entropy, marginal, log_odds = (t[rows.inverse] for t in found)
-    log_volume = rows.log_volume[:, : rows.encoder.n_columns]
-    tables = (given - log_volume, entropy, marginal - log_volume, log_odds)
-    return CellNats(*map(rows.table, tables))
 
 
 def expected(
@@ -78,7 +47,7 @@ def expected(
     columns : names (positions, for an array) of columns, optional
         Columns to predict; by default all that are not given. A ValueError names one that the model does not have.
     k : int, optional
-        Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all. Among
+        Only the k cells of each row with the largest log-odds of an error; by default all. Among
         more than 256 columns, they are sought among candidates (``cell_predictions.candidates``).
     n_values : int
         Number of predicted values per cell.
@@ -140,9 +109,7 @@ def _objects(values: Iterable[Any]) -> pd.Series:
 # -- the table of reasons -------------------------------------------------------------------------
 
 
-def reasons(
-    model: DiffusionDensity | Scorer, X: Any, k: int = 3, *, prior: float = PRIOR
-) -> pd.DataFrame:
+def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFrame:
     r"""The cells of each row that are more likely wrong than right, with the cells and values that contradict them.
 
     Parameters
@@ -152,8 +119,6 @@ def reasons(
     X : DataFrame, array-like or Rows, shape (N, C)
     k : int
         Maximal number of cells per row.
-    prior : float
-        Prior probability that a row has a wrong cell; by default that of a row that raised an alarm.
 
     Returns
     -------
@@ -176,20 +141,19 @@ def reasons(
 
     Notes
     -----
-    Cells are ranked by the log-odds of an error (``cell_predictions.assess``), not by their share of
+    Cells are ranked by the log-odds of an error (``cell_predictions.Odds``), not by their share of
     the score: where one cell of held-out rows was replaced, the log-odds find it more often than the share, the
     surprisal given the other cells, or that in excess of its entropy do (``python -m tests.benchmarks.explanations``).
     """
     check_integer("k", k, 1)
-    check_share("prior", prior)
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
     if not len(rows):
-        return reasons(scorer, rows.blank(), k, prior=prior)
+        return reasons(scorer, rows.blank(), k)
     names = rows.encoder.names
     first = np.zeros(len(rows.unique), dtype=np.int64)
     first[rows.inverse] = np.arange(len(rows))  # a row of each distinct one
-    found = likely_errors(scorer, rows.unique, rows.log_volume[first], k, prior)
+    found = likely_errors(scorer, rows.unique, rows.log_volume[first], k)
     cells = found.cells
     row, rank = np.nonzero(cells[rows.inverse] >= 0)
     u = rows.inverse[row]

@@ -163,9 +163,13 @@ class Scorer:
 
     @property
     def rounding(self) -> float:
-        """:func:`rounding_of` the floating type of the model."""
-        eps = torch.finfo(self.denoiser.codebook.known_snr.dtype).eps
-        return rounding_of(eps)
+        """Bound on the rounding error of a score, relative to 1 + |score|.
+
+        Denoiser calls of constant shape make scores of equal rows equal to the last bit where this is tested, but no
+        library of matrix products guarantees it. The relative error of n roundings is at most n times the unit roundoff
+        of the floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
+        """
+        return ROUNDINGS * torch.finfo(self.denoiser.codebook.known_snr.dtype).eps / 2
 
     # -- model ---------------------------------------------------------------------------
 
@@ -239,13 +243,3 @@ def softplus(z: np.ndarray) -> np.ndarray:
 def row_scores(nats: pd.DataFrame | np.ndarray) -> np.ndarray:
     """The scores (N,) of rows whose terms s of (12) are ``nats`` (N, C); NaN terms are ignored."""
     return 0.0 - np.nansum(np.asarray(nats, dtype=float), 1)
-
-
-def rounding_of(eps: float) -> float:
-    """Bound on the rounding error of a score, relative to 1 + |score|, of a floating type with the spacing eps at 1.
-
-    Denoiser calls of constant shape make scores of equal rows equal to the last bit where this is tested, but no
-    library of matrix products guarantees it. The relative error of n roundings is at most n times the unit roundoff
-    of the floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
-    """
-    return ROUNDINGS * eps / 2

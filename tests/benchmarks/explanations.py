@@ -12,11 +12,11 @@ largest are those of the two, "AUROC" the chance that one has a larger number th
 corrupted. Many corruptions make no odd row, so 100 is out of reach.
 
 - reasons: the columns that ``reasons`` of a default detector names (as many as are corrupted; no AUROC);
-- score's doubt: the log-odds that this cell is the wrong one (:func:`discrete_itd.detection.reasons.cell_nats`) under
+- score's doubt: the log-odds that this cell is the wrong one (:func:`tests.detection.cells.cell_nats`) under
   the default score, by which ``reasons`` of a detector ranks;
 - doubt: the same under the log-probability alone, of the same fitted density;
 - given the rest: the cell's surprisal given the other cells under the log-probability, and less its expectation;
-- relative share: ``explain(relative=True)`` of a default detector, its score split by column and compared with inliers;
+- relative share: ``explain`` of a default detector, its score split by column, less the means of calibration rows;
 - share: ``explain`` of the density, the row's surprisal split by column;
 - independent columns: each cell's own surprisal, from a density that has not been trained;
 - ECOD: its scores per dimension (PyOD; a column per category, which are summed, and numbers as they are);
@@ -46,7 +46,6 @@ from sklearn.preprocessing import OneHotEncoder
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
-from discrete_itd.detection.reasons import cell_nats
 from discrete_itd.detection.score import Scorer
 from tests.benchmarks.data import categorical_names, load_categorical, load_odd, odd_names
 from tests.benchmarks.detectors import untrained
@@ -60,6 +59,7 @@ from tests.benchmarks.tables import (
     mean_and_error,
     timed,
 )
+from tests.detection.cells import cell_nats
 
 Blame = Callable[[pd.DataFrame], NDArray[np.float64]]
 MIXED = ("adult", "mushroom", "bank", "HousingAnomaly", "HospitalPayment")
@@ -282,7 +282,7 @@ def _share(models: _Models) -> Blame:
 
 def _relative(models: _Models) -> Blame:
     detector = models.detector
-    return lambda rows: detector.explain(rows, relative=True).to_numpy()
+    return lambda rows: (detector.explain(rows) - detector.explain().mean()).to_numpy()
 
 
 def _independent(models: _Models) -> Blame:

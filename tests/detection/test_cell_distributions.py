@@ -22,18 +22,18 @@ from discrete_itd.channel import CoordinateSchedule, State
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
 from discrete_itd.detection.cell_predictions import (
     Cell,
-    assess,
     given_others,
     likely_errors,
     mean_log_volume,
     predictions,
 )
-from discrete_itd.detection.reasons import cell_nats, expected, reasons
+from discrete_itd.detection.reasons import expected, reasons
 from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import Column, categories
 from discrete_itd.encoders.numeric import fit_bins
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.recipes import Causal, Mixture, Network
+from tests.detection.cells import assess, cell_nats
 
 pytestmark = pytest.mark.single_precision
 
@@ -509,7 +509,8 @@ def one_by_one(scorer, row, log_volume, k, shift):
     return found
 
 
-def test_properties_wrong_cells_are_found_one_by_one(several):
+def test_properties_wrong_cells_are_found_one_by_one(several, monkeypatch):
+    monkeypatch.setattr("discrete_itd.detection.cell_predictions.PRIOR", 0.9)
     n_found = [0, 0]
     for detector, table in several:
         mixed = table[:20].reset_index(drop=True)
@@ -517,7 +518,7 @@ def test_properties_wrong_cells_are_found_one_by_one(several):
             mixed.loc[j::3, name] = table[name].iloc[-20:].iloc[::-1].to_numpy()[j::3]
         scorer, rows = detector._scorer, detector.density_.rows(mixed)
         shift = np.log(0.9 / 0.1 / table.shape[1])
-        out = likely_errors(scorer, rows.x, rows.log_volume, 2, 0.9)
+        out = likely_errors(scorer, rows.x, rows.log_volume, 2)
         for i in range(20):
             wanted = one_by_one(scorer, rows.x[i : i + 1], rows.log_volume[i], 2, shift)
             assert out.cells[i].tolist() == [j for j, *_ in wanted] + [-1] * (2 - len(wanted))
@@ -534,12 +535,13 @@ def test_properties_wrong_cells_are_found_one_by_one(several):
     assert n_found[1] > 3
 
 
-def test_properties_conflicts_are_with_the_rival_that_explains_most(several):
+def test_properties_conflicts_are_with_the_rival_that_explains_most(several, monkeypatch):
+    monkeypatch.setattr("discrete_itd.detection.cell_predictions.PRIOR", 0.9)
     n_found = 0
     for detector, table in several:
         mixed = table[:8].assign(**{table.columns[0]: table.iloc[-8:, 0].to_numpy()})
         scorer, rows = detector._scorer, detector.density_.rows(mixed)
-        out = likely_errors(scorer, rows.x, rows.log_volume, 1, 0.9)
+        out = likely_errors(scorer, rows.x, rows.log_volume, 1)
         for i in np.flatnonzero(out.cells[:, 0] >= 0):
             gains = conflicts(scorer, rows.x[i : i + 1], out.cells[i, 0])
             assert out.conflict_nats[i, 0] == pytest.approx(max(*gains.values(), 0), abs=1e-4)

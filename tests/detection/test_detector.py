@@ -265,12 +265,6 @@ def test_companions_answer_for_cells():
     assert scorer.conditional is scorer.model.companion is model.denoiser
 
 
-def test_relative_explanations_are_above_the_mean_of_the_calibration_rows(fitted_mixed):
-    X = mixed(20, seed=1).iloc[::-1]
-    nats, usual = fitted_mixed.explain(X), fitted_mixed.explain().mean(axis=0)
-    pd.testing.assert_frame_equal(fitted_mixed.explain(X, relative=True), nats - usual)
-
-
 def test_a_missing_cell_has_no_nats(fitted_mixed):
     X = mixed(5, seed=1)
     X.loc[0, "number"] = np.nan

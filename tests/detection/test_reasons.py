@@ -6,9 +6,10 @@ import pytest
 from test_cell_distributions import TABLE, conflicts, mixed_model
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.detection.reasons import cell_nats, expected, reasons, sentence
+from discrete_itd.detection.reasons import expected, reasons, sentence
 from discrete_itd.detection.score import scorer_of
 from discrete_itd.encoders import TableEncoder
+from tests.detection.cells import cell_nats
 
 pytestmark = pytest.mark.single_precision
 
@@ -53,13 +54,14 @@ def test_the_table_of_reasons(model):
         assert " times as rare as expected from the other cells (+" in line["sentence"]
 
 
-def test_properties_a_reason_is_a_reason(model):
+def test_properties_a_reason_is_a_reason(model, monkeypatch):
     """Whatever the rows: more surprisal than expected, more likely wrong than right, and no gap in the ranks."""
     random = np.random.default_rng(0)
     shuffled = pd.DataFrame({c: random.permutation(v) for c, v in TABLE[:60].items()})
     for rows in (TABLE[150:190], shuffled):
         for prior in (0.01, 0.9):
-            table = reasons(model, rows, k=3, prior=prior)
+            monkeypatch.setattr("discrete_itd.detection.cell_predictions.PRIOR", prior)
+            table = reasons(model, rows, k=3)
             assert (table["excess_nats"] >= 0.05).all()
             assert (table["error_probability"] > 0.5).all()
             assert not table.duplicated(["row", "column"]).any()
@@ -122,12 +124,10 @@ def test_arrays_repeated_labels_and_equal_rows():
 def test_wrong_arguments(model):
     with pytest.raises(ValueError, match="column 'q': the model has no such column"):
         expected(model, TABLE, ["q"])
-    with pytest.raises(ValueError, match="prior must be between 0 and 1"):
-        reasons(model, TABLE[:2], prior=1.0)
     with pytest.raises(ValueError, match="k must be at least 1"):
         reasons(model, TABLE[:2], k=0)
     with pytest.raises(ValueError, match="column 'word': the model knows it"):
-        cell_nats(model, TABLE.drop(columns="word"))
+        reasons(model, TABLE.drop(columns="word"))
 
 
 # -- sentences ------------------------------------------------------------------------------------

@@ -51,7 +51,6 @@ OF_DETECTOR = {
     "discoveries": lambda d, X: d.discoveries(X),
     "predict": lambda d, X: d.predict(X),
     "decision_function": lambda d, X: d.decision_function(X),
-    "relative": lambda d, X: d.explain(X, relative=True),
     "reasons": lambda d, X: d.reasons(X),
     "expected": lambda d, X: d.expected(X),
 }

@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, report
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import NO_CELL, cell_nats
+from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.plots import column_entropies, spread_step
 from discrete_itd.recipes import Network
@@ -20,6 +20,7 @@ from discrete_itd.reporting import findings
 from discrete_itd.reporting.findings import Alarms, Verdict, examine, half, most_anomalous_rows
 from discrete_itd.statistics import Interval, mean_interval, share_interval
 from tests import reported
+from tests.detection.cells import cell_nats
 
 
 class Parts:
