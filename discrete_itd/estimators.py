@@ -799,7 +799,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             )
         above = 0 if max_stderr is None else int((found.stderr > TOLERATED * max_stderr).sum())
         if above and max_stderr is not None:
-            warn(large_errors(above, len(x), "distinct rows", max_stderr))
+            warn(
+                f"{above} of {len(x)} distinct rows have a standard error above {TOLERATED:g} times"
+                f" max_stderr={max_stderr}, though {EFFORT} times n_evaluations evaluations were allowed; raise"
+                " n_evaluations for more"
+            )
         return rows, volume, found, mask
 
     # -- draws -----
@@ -1112,11 +1116,3 @@ def _mean(found: Term, more: np.ndarray | float = 0.0) -> Nats:
     """The mean over rows of a term and ``more`` (N,), with its standard error."""
     nats = found.nats.cpu().numpy() + more
     return Nats(float(nats.mean()), math.sqrt(nats.var(ddof=1) / len(nats) + found.variance))
-
-
-def large_errors(above: int, n: int, rows: str, max_stderr: float) -> str:
-    """The warning that the standard errors of ``above`` of n ``rows`` are clearly above the bound."""
-    return (
-        f"{above} of {n} {rows} have a standard error above {TOLERATED:g} times max_stderr={max_stderr}, though"
-        f" {EFFORT} times n_evaluations evaluations were allowed; raise n_evaluations for more"
-    )

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 
 from discrete_itd.cli.messages import UserError, note, one_line, put
-from discrete_itd.cli.options import parse
+from discrete_itd.cli.options import COMMANDS, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,9 +64,9 @@ def _run(args: Namespace, *, is_process: bool) -> int | None:
     from discrete_itd.progress import lines_now_and_then, terminated_as_interrupted
     from discrete_itd.validation import from_shell
 
-    module, function = COMMANDS[args.command]
+    module = COMMANDS[args.command].module
     with terminated_as_interrupted(), lines_now_and_then(), from_shell():
-        return getattr(_imported(module, stays=is_process), function)(args)
+        return getattr(_imported(module, stays=is_process), args.command)(args)
 
 
 def _imported(module: str, *, stays: bool) -> ModuleType:
@@ -84,17 +84,3 @@ def _imported(module: str, *, stays: bool) -> ModuleType:
             gc.freeze()
         if is_enabled:
             gc.enable()
-
-
-# module and function of each command
-COMMANDS = {
-    "fit": ("fitting", "fit"),
-    "score": ("scoring", "score"),
-    "impute": ("filling", "impute"),
-    "sample": ("filling", "sample"),
-    "report": ("monitoring", "report"),
-    "watch": ("scoring", "watch"),
-    "drift": ("monitoring", "drift"),
-    "describe": ("fitting", "describe"),
-    "demo": ("demo", "demo"),
-}

@@ -91,8 +91,7 @@ examples:
   discrete-itd score customers.safetensors new.csv --out scores.csv --explain
   discrete-itd score customers.safetensors new.csv --out scores.csv --given country city
   discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons --keep id,amount
-  discrete-itd score detector.safetensors new.csv --out alarms.csv --false-alarm-rate 5/20000
-  discrete-itd score detector.safetensors new.csv --out alarms.csv --discoveries 0.1
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --false-alarm-rate 0.002
   discrete-itd score customers.safetensors january/ --out scores/
   zcat new.csv.gz | discrete-itd score customers.safetensors - --out - | head
 """

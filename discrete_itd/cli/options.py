@@ -6,7 +6,7 @@ import argparse
 import codecs
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from discrete_itd import __version__
 from discrete_itd.cli import descriptions
@@ -81,20 +81,6 @@ def _converted(to: Callable[[str], Any], text: str, wanted: str) -> Any:
         raise ValueError(f"expected a kind {wanted}, got {text!r}") from None
 
 
-def rate(text: str) -> tuple[float, float | None]:
-    """A share like 0.01; or alarms and rows of a day, like 5/20000, as a share and the rows."""
-    alarms, slash, rows = text.partition("/")
-    wanted = f"must be a share like 0.01, or alarms and rows a day like 5/20000, got {text!r}"
-    try:
-        per_day = float(rows) if slash else None
-        found = float(alarms) / (per_day or 1.0)
-    except ValueError:
-        raise argparse.ArgumentTypeError(wanted) from None
-    if not 0 < found < 1 or per_day == math.inf:
-        raise argparse.ArgumentTypeError(wanted)
-    return found, per_day
-
-
 def how_written(text: str) -> tuple[str, str]:
     """A key of ``--csv`` and its value."""
     key, _, value = text.partition("=")
@@ -146,10 +132,11 @@ def make_parser() -> argparse.ArgumentParser:
     version = f"discrete-itd {__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (description, brief, add_options) in COMMANDS.items():
-        sub = commands.add_parser(name, description=description, help=brief, formatter_class=layout)
+    for name, command in COMMANDS.items():
+        texts: Any = {"description": command.description, "help": command.brief}
+        sub = commands.add_parser(name, **texts, formatter_class=layout)
         sub.set_defaults(command=name)
-        add_options(sub)
+        command.add_options(sub)
     return parser
 
 
@@ -209,8 +196,6 @@ def _add_score(sub: argparse.ArgumentParser) -> None:
     _add_spreadsheet(sub)
     add("--given", **LIST, metavar="NAME",
         help="condition on these columns: log-probability of the others")
-    add("--max-stderr", type=positive, metavar="NATS",
-        help="spend up to 9 times as many evaluations on rows with a larger stderr")
     _add_keep(sub, "the output")
     add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"
@@ -220,12 +205,8 @@ def _add_score(sub: argparse.ArgumentParser) -> None:
         help="add, for rows that raise an alarm, reason: a sentence on each of at most K cells that\n"
         "are more likely wrong than right (default: 3); reason_1, the column of the first, and\n"
         "reason_1_excess_nats, and so on")
-    add("--discoveries", type=share, metavar="FDR",
-        help="add discovery (True or False): rows called anomalies such that the expected share of\n"
-        "inliers among them is at most FDR, like 0.1 (Benjamini-Hochberg over TABLE)")
-    add("--false-alarm-rate", type=rate, metavar="RATE",
-        help="share of inliers that may raise an alarm, like 0.01; or acceptable false alarms and rows a\n"
-        "day, like 5/20000 (default: as fitted)")
+    add("--false-alarm-rate", type=share, metavar="RATE",
+        help="share of inliers that may raise an alarm, like 0.01 (default: as fitted)")
 
 
 def _add_impute(sub: argparse.ArgumentParser) -> None:
@@ -329,15 +310,24 @@ def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
     sub.add_argument("--seed", type=count, metavar="N", help=about)
 
 
+class Command(NamedTuple):
+    """A command: its texts, its options, and the module with the function of its name."""
+
+    description: str
+    brief: str
+    add_options: Callable[[argparse.ArgumentParser], object]
+    module: str
+
+
 COMMANDS = {
-    "fit": (descriptions.FIT, "learn the distribution of a table", _add_fit),
-    "score": (descriptions.SCORE, "log-probabilities of a table's rows", _add_score),
-    "impute": (descriptions.IMPUTE, "fill a table's missing cells", _add_impute),
-    "sample": (descriptions.SAMPLE, "draw new rows", _add_sample),
-    "report": (descriptions.REPORT, "an HTML report on a table", _add_report),
-    "watch": (descriptions.WATCH, "alarms once rows that arrive have changed", _add_watch),
-    "drift": (descriptions.DRIFT, "whether a table has changed", _add_drift),
-    "describe": (descriptions.DESCRIBE, "what a model is: its card", _add_describe),
-    "demo": (descriptions.DEMO, "try it on a table in the package", lambda _: None),
+    "fit": Command(descriptions.FIT, "learn the distribution of a table", _add_fit, "fitting"),
+    "score": Command(descriptions.SCORE, "log-probabilities of a table's rows", _add_score, "scoring"),
+    "impute": Command(descriptions.IMPUTE, "fill a table's missing cells", _add_impute, "filling"),
+    "sample": Command(descriptions.SAMPLE, "draw new rows", _add_sample, "filling"),
+    "report": Command(descriptions.REPORT, "an HTML report on a table", _add_report, "monitoring"),
+    "watch": Command(descriptions.WATCH, "alarms once rows that arrive have changed", _add_watch, "scoring"),
+    "drift": Command(descriptions.DRIFT, "whether a table has changed", _add_drift, "monitoring"),
+    "describe": Command(descriptions.DESCRIBE, "what a model is: its card", _add_describe, "fitting"),
+    "demo": Command(descriptions.DEMO, "try it on a table in the package", lambda _: None, "demo"),
 }
 # fmt: on

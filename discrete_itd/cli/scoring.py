@@ -1,23 +1,19 @@
 """``discrete-itd score`` and ``watch``: rows of tables by a stored model.
 
-Log-probabilities with alarms, discoveries and reasons; and martingales.
+Log-probabilities with alarms and reasons; and martingales.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import pickle
-import tempfile
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.folders import Tally, check_files, in_folder, run
+from discrete_itd.cli.folders import Tally, check_files, run
 from discrete_itd.cli.inputs import (
     Reader,
     about,
@@ -27,7 +23,7 @@ from discrete_itd.cli.inputs import (
     load_model,
     reader_of,
 )
-from discrete_itd.cli.messages import UserError, note, plus_minus, say, shown
+from discrete_itd.cli.messages import UserError, note, say, shown
 from discrete_itd.cli.tables import (
     Dialect,
     Source,
@@ -36,7 +32,7 @@ from discrete_itd.cli.tables import (
     save_whole,
     write_table,
 )
-from discrete_itd.detection import outside, thresholds
+from discrete_itd.detection import outside
 from discrete_itd.detection.answers import (
     DENSITY_OUTPUTS,
     answer_types,
@@ -48,25 +44,19 @@ from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold, percent
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
-from discrete_itd.estimators import TOLERATED, large_errors
 from discrete_itd.storage.files import locked
-from discrete_itd.validation import warn
 
 if TYPE_CHECKING:
     from discrete_itd.detection.answers import Estimator
     from discrete_itd.detection.detector import DiffusionOutlierDetector
 
-OF_ALARMS = ("reasons", "discoveries", "false_alarm_rate")
+OF_ALARMS = ("reasons", "false_alarm_rate")
 LEVEL, SEED = 0.01, 0  # of a new watch
 
 
 def score(args: argparse.Namespace) -> None:
     """Run the command."""
     check_files(args)
-    if in_folder(args) and args.discoveries is not None:
-        raise UserError(
-            "--discoveries is over all rows of one table: give a file instead of a folder"
-        )
     model = load_model(args.model)
     threshold = _threshold(args, model)
     check_given(args.given, density_of(model))
@@ -77,17 +67,11 @@ def score(args: argparse.Namespace) -> None:
     if not tally:  # a folder that was complete
         return
     n_rows = tally["rows"]
-    if args.max_stderr is not None and tally["above"]:
-        warn(large_errors(tally["above"], n_rows, "rows", args.max_stderr))
-    mean = ""
-    if n_rows:
-        nats, spread = tally["nats"] / n_rows, math.nan
-        if n_rows > 1:
-            spread = max(0.0, tally["squares"] / n_rows - nats**2) / (n_rows - 1)
-        mean = f", {plus_minus(nats, math.sqrt(spread))} per row on average (log-probability)"
+    average = f"{float(tally['nats']) / max(1, n_rows):.3f} nats per row on average"
+    mean = f", {average} (log-probability)" if n_rows else ""
     say(args.out, f"wrote {args.out}: {n_rows} rows{mean}")
     if threshold is not None and detects(model):
-        for line in _of_alarms(args, model, threshold, tally):
+        for line in _of_alarms(model, threshold, tally):
             say(args.out, line)
 
 
@@ -105,28 +89,19 @@ def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
         if options:
             raise UserError(f"{options[0]} and --given: alarms are of whole rows; give one")
         return None
-    rated = [option for option in options if option != "--reasons"]
-    if rated and not len(model.calibration_scores_):
-        raise UserError(f"{rated[0]}: {args.model} was fitted without calibration rows")
     if args.false_alarm_rate is None:
         return model.threshold_
-    rate, rows_per_day = args.false_alarm_rate
+    if not len(model.calibration_scores_):
+        raise UserError(f"--false-alarm-rate: {args.model} was fitted without calibration rows")
     try:
-        return model.threshold_at_rate(rate, rows_per_day=rows_per_day)
+        return model.threshold_at_rate(args.false_alarm_rate)
     except ValueError as error:
         raise UserError(f"--false-alarm-rate: {error}") from None
 
 
-def _of_alarms(
-    args: argparse.Namespace, detector: DiffusionOutlierDetector, threshold: Threshold, tally: Tally
-) -> list[str]:
+def _of_alarms(detector: DiffusionOutlierDetector, threshold: Threshold, tally: Tally) -> list[str]:
     """The guarantee and the result in lines, the last one about alarms."""
     n_rows, n_alarms, lines = tally["rows"], tally["alarm"], [str(threshold)]
-    if args.discoveries is not None:
-        what = f"at most {percent(args.discoveries)} of them are expected to be inliers"
-        if detector.threshold_.contaminated:
-            what = "the calibration rows hold anomalies, and only what is more anomalous is found"
-        lines.append(f"{tally['discovery']} of {n_rows} rows are discoveries; {what}")
     rate = percent(threshold.false_alarm_rate)
     expected = f"expected among inliers: {rate}"
     if not threshold.n_calibration:
@@ -172,34 +147,23 @@ class Scoring:
             "n_reasons": args.reasons or 1,
             "threshold": threshold,
             "given": [names[n] for n in args.given] or None,
-            "max_stderr": args.max_stderr,
         }
 
     def __call__(
         self, source: Source, tally: Tally, name: str | None
     ) -> tuple[None, Iterator[pd.DataFrame]]:
-        taken = ["discovery", *answer_types(self._model, self._outputs, self._args.reasons or 1)]
+        taken = [*answer_types(self._model, self._outputs, self._args.reasons or 1)]
         keep = kept_names(source.path, source.names, self._args.keep, taken)
-        frames = self._scored(source, keep, tally)
-        if self._args.discoveries is not None:
-            frames = _with_discoveries(frames, self._args.discoveries, tally)
-        return None, frames
+        return None, self._scored(source, keep, tally)
 
     def _scored(self, source: Source, keep: list[str], tally: Tally) -> Iterator[pd.DataFrame]:
         for chunk, rows in self.reader.read(source, keep=keep):
-            with about(source.path), warnings.catch_warnings():
-                # the one at the end counts all rows
-                warnings.filterwarnings("ignore", ".* distinct rows have a standard error above")
+            with about(source.path):
                 scores = answers(self._model, rows, self._outputs, **self._how)
-            nats = scores["log_prob"].to_numpy()
             sums: dict[str, Any] = {
                 "rows": len(rows),
-                "nats": float(nats.sum()),
-                "squares": float(nats @ nats),
+                "nats": float(scores["log_prob"].to_numpy().sum()),
             }
-            if self._args.max_stderr is not None:
-                above = scores["stderr"].to_numpy() > TOLERATED * self._args.max_stderr
-                sums["above"] = int(above.sum())
             if "alarm" in scores:
                 is_unreadable = rows.is_unreadable
                 sums["alarm"] = int(scores["alarm"].to_numpy()[~is_unreadable].sum())
@@ -207,30 +171,6 @@ class Scoring:
                 sums |= {f"outside {j}": int(n) for j, n in enumerate(rows.is_outside.sum(0))}
             tally.update(sums)
             yield pd.concat([chunk[keep], scores], axis=1)
-
-
-def _with_discoveries(
-    frames: Iterable[pd.DataFrame], fdr: float, tally: Tally
-) -> Iterator[pd.DataFrame]:
-    """Frames with the column ``discovery`` after ``alarm``.
-
-    Which rows are discoveries depends on all of them, so the frames wait in a temporary file for the last one.
-    """
-    counts, n_frames = pd.Series(dtype=float), 0  # by p-value
-    with tempfile.TemporaryFile() as file:
-        for frame in frames:
-            pickle.dump(frame, file)
-            counts = counts.add(frame["p_value"].value_counts(), fill_value=0)
-            n_frames += 1
-        n = counts.sort_index().astype(int)
-        level = thresholds.discovery_level(n.index.to_numpy(dtype=float), n.to_numpy(), fdr)
-        file.seek(0)
-        for _ in range(n_frames):
-            frame = pickle.load(file)  # written above, in a file without a name
-            is_found = frame["p_value"] <= level
-            tally["discovery"] += int(is_found.sum())
-            frame.insert(frame.columns.get_loc("alarm") + 1, "discovery", is_found)
-            yield frame
 
 
 # -- watch ----------------------------------------------------------------------------------------

@@ -107,7 +107,6 @@ def answers(
     n_reasons: int = 1,
     threshold: Threshold | None = None,
     given: Sequence[Hashable] | None = None,
-    max_stderr: float | None = None,
 ) -> pd.DataFrame:
     """The columns of :func:`answer_types` for some rows, shape (N, ...), with their index; none if ``rows`` is None.
 
@@ -115,13 +114,12 @@ def answers(
     counts these. Only rows that raise an alarm, by ``threshold`` or by default the
     detector's, have a reason: up to ``n_reasons`` of the cells of :meth:`DiffusionOutlierDetector.reasons`, or if there
     are none, :data:`~discrete_itd.detection.reasons.NO_CELL` and no column. ``outputs`` are those of
-    :func:`checked_outputs`; ``given`` and ``max_stderr`` as in ``log_prob``: with ``given``, "nats" are those of a
-    density.
+    :func:`checked_outputs`; with ``given``, as in ``log_prob``, "nats" are those of a density.
     """
     types = answer_types(model, outputs, n_reasons)
     if rows is None or not len(rows):
         return pd.DataFrame({name: pd.Series((), dtype=dtype) for name, dtype in types.items()})
-    asked = _Asked(model, rows, n_reasons, threshold, given, max_stderr)
+    asked = _Asked(model, rows, n_reasons, threshold, given)
     values: dict[str, Any] = {}
     with outside.untold():
         for output in outputs:
@@ -144,10 +142,9 @@ class _Asked:
         n_reasons: int,
         threshold: Threshold | None,
         given: Sequence[Hashable] | None,
-        max_stderr: float | None,
     ) -> None:
         self.model, self.rows, self.n_reasons = model, rows, n_reasons
-        self.threshold, self.of_density = threshold, {"given": given, "max_stderr": max_stderr}
+        self.threshold, self.given = threshold, given
 
     def columns(self, output: str) -> dict[str, Any]:
         """The columns of one output."""
@@ -170,13 +167,13 @@ class _Asked:
 
     @cached_property
     def estimate(self) -> RowEstimate:
-        return density_of(self.model).log_prob(self.rows, **self.of_density)
+        return density_of(self.model).log_prob(self.rows, given=self.given)
 
     @cached_property
     def nats(self) -> pd.DataFrame:
         if detects(self.model):
             return self.model.explain(self.rows)
-        return density_of(self.model).explain(self.rows, **self.of_density)
+        return density_of(self.model).explain(self.rows, given=self.given)
 
     @cached_property
     def score(self) -> np.ndarray:

@@ -90,17 +90,10 @@ def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
     if the inliers of the batch and the calibration rows are independent and identically distributed (Bates et al. 2023,
     theorem 2; ties only enlarge p-values).
     """
-    return p <= discovery_level(*np.unique(p, return_counts=True), fdr)
-
-
-def discovery_level(p: Scores, counts: NDArray[np.integer], fdr: float) -> float:
-    """The p-value up to which rows of a batch are :func:`discoveries`, minus infinity if none are.
-
-    ``p`` (K,) are distinct p-values, increasing, and ``counts`` the number of rows with each.
-    """
     fdr = check_share("fdr", fdr)
-    found = np.flatnonzero(p * (counts.sum() / counts.cumsum()) <= fdr)
-    return float(p[found[-1]]) if len(found) else -np.inf
+    levels, counts = np.unique(p, return_counts=True)
+    found = np.flatnonzero(levels * (counts.sum() / counts.cumsum()) <= fdr)
+    return p <= (levels[found[-1]] if len(found) else -np.inf)
 
 
 # -- thresholds -------------------------------------------------------------------------------------

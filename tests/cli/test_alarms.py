@@ -170,10 +170,6 @@ def test_score_is_that_of_python(capsys):
     ("options", "wanted"),
     [
         ("--false-alarm-rate 0.2", lambda d: d.threshold_at_rate(0.2)),
-        (
-            "--false-alarm-rate 3/20",
-            lambda d: d.threshold_at_rate(3 / 20, rows_per_day=20),
-        ),
     ],
 )
 def test_another_threshold_for_this_run(place, capsys, options, wanted):
@@ -188,15 +184,6 @@ def test_another_threshold_for_this_run(place, capsys, options, wanted):
     run(f"{SCORE} --out own.csv", capsys)
     assert found["alarm"].sum() > scores("own.csv")["alarm"].sum()
     assert (place / "d.safetensors").read_bytes() == before
-
-
-@pytest.mark.parametrize("fdr", [0.1, 0.3])
-def test_discoveries(capsys, fdr):
-    out, _ = run(f"{SCORE} --out s.csv --discoveries {fdr}", capsys)
-    found = scores()["discovery"]
-    np.testing.assert_array_equal(found, reported.detector().discoveries(rows(), fdr=fdr))
-    assert f"{found.sum()} of 44 rows are discoveries; at most {100 * fdr:g} %" in out
-    assert found.any()
 
 
 @pytest.mark.parametrize(("option", "k"), [("--reasons", 3), ("--reasons 1", 1)])
@@ -238,7 +225,7 @@ def test_every_row_is_scored_once(capsys, monkeypatch):
 
     monkeypatch.setattr(Model, "attribution", counted)
     monkeypatch.setattr(TableEncoder, "readable", counted_encoding)
-    run(f"{SCORE} --out s.csv --explain --reasons --discoveries 0.1", capsys)
+    run(f"{SCORE} --out s.csv --explain --reasons", capsys)
     assert scored == [len(np.unique(scores()["score"]))]  # in one call, of the distinct rows
     assert encoded.count(44) == 1  # others are of the file that was loaded
 
@@ -247,9 +234,9 @@ def test_a_table_without_alarms(capsys):
     pytest.importorskip("pyarrow")
     ordinary = rows()[scores_of_rows() >= np.median(scores_of_rows())]
     ordinary.to_csv("t.csv", index=False)
-    out, _ = run(f"{SCORE} --out s.parquet --reasons --discoveries 0.05", capsys)
+    out, _ = run(f"{SCORE} --out s.parquet --reasons", capsys)
     found = pd.read_parquet("s.parquet")
-    assert not found[["alarm", "discovery"]].any(axis=None)
+    assert not found["alarm"].any()
     assert found["reason"].isna().all()
     assert out.splitlines()[-1].startswith(f"0 of {len(ordinary)} rows (0 %) raised an alarm")
 
@@ -401,22 +388,14 @@ REFUSED = {
         f"{DENSITY} --reasons",
         "--reasons needs a detector, as fit --detector makes; m.safetensors is a density",
     ),
-    "discoveries": (f"{DENSITY} --discoveries 0.1", "--discoveries needs a detector"),
     "rate": (f"{DENSITY} --false-alarm-rate 0.1", "--false-alarm-rate needs a detector"),
     "given": (f"{DETECTOR} --given kind --reasons", "--reasons and --given: alarms are of whole rows"),
     "too small a rate": (
         f"{DETECTOR} --false-alarm-rate 0.001",
         "--false-alarm-rate: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",
     ),
-    "too few alarms": (
-        f"{DETECTOR} --false-alarm-rate 1/1000",
-        "--false-alarm-rate: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",
-    ),
-    "more alarms than rows": (f"{DETECTOR} --false-alarm-rate 9/9", "must be a share like 0.01, or alarms and rows a"),
-    "infinite rows": (f"{DETECTOR} --false-alarm-rate 1/inf", "must be a share like 0.01, or alarms and rows a"),
     "no reasons": (f"{DETECTOR} --reasons 0", "--reasons: must be a whole number from 1 on"),
     "reasons of a word": (f"{DETECTOR} --reasons all", "--reasons: must be a whole number"),
-    "all discovered": (f"{DETECTOR} --discoveries 1", "--discoveries: must be between 0 and 1"),
     "no such column to keep": (f"{DETECTOR} --keep free,id", "column 'id': named in --keep, missing from the table"),
     "kept twice": (f"{DETECTOR} --keep free kind,free", "t.csv: column 'free': named in --keep, twice"),
     "watch keeps nothing": (

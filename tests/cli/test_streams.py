@@ -104,7 +104,7 @@ def place(files, tmp_path, monkeypatch):
 
 slow = pytest.mark.slow
 CHUNKS = {
-    "score d odd.csv --explain --discoveries 0.3": (13,),
+    "score d odd.csv --explain": (13,),
     "impute d odd.csv": (5,),
     "impute d odd.csv --method sample --seed 3": (7,),
 }
@@ -519,7 +519,6 @@ def test_folders_that_are_refused(capsys):
         "score d in --out in": "--out and the folder of tables must lie apart",
         "score d in --out odd.csv": "--out must be a folder, as the table is one",
         "score d - --out out/": "--out is a folder, but the table is -",
-        "score d in --out out --discoveries 0.1": "--discoveries is over all rows of one table",
         "score d in/sub/../README.txt --out out/": "unsupported ending",
     }.items():
         run(line, code=2)
