@@ -18,12 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
-from discrete_itd.likelihood import path_log_prob
 from discrete_itd.progress import Deadline, stage
-from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import train
 from discrete_itd.training.row_sources import RowSource, TensorRows
@@ -33,7 +30,6 @@ from discrete_itd.validation import check_integer, warn
 # time then left: the choice of a schedule, the comparison of candidates and measurements come after
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
 LEAST_SECONDS = 1e-3  # a training without time gets so much, and ends after its first evaluation
-EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
 FitCallback = Callable[[float, Evaluation], object]
 Made = TypeVar("Made")
@@ -164,16 +160,6 @@ class TrainingRows:
     def device(self) -> torch.device:
         return self.x.device
 
-    def fit_once(
-        self,
-        key: Hashable,
-        plan: FitPlan,
-        what: str,
-        make: Callable[[Callable[[], bool]], Denoiser],
-    ) -> Denoiser:
-        """:meth:`once` for an exact fit, whose clock ``make`` is given."""
-        return self.once(key, lambda: make(plan.clock(what)))
-
     @cached_property
     def source(self) -> RowSource:
         """All training rows: the stream, or ``x``."""
@@ -237,22 +223,6 @@ class TrainingRows:
 
     def held_out_nats(self, denoiser: Denoiser) -> float:
         return float(self.held_out(denoiser).mean())
-
-    def evaluation(self, denoiser: Denoiser) -> Evaluation:
-        """The line of a training history for a denoiser that was not trained.
-
-        Nats per held-out row: in closed form where there is one, else estimated by random orders of the columns (6).
-        """
-        if denoiser.closed_form:
-            nats = self.held_out(denoiser)
-        else:
-            nats = -path_log_prob(
-                denoiser,
-                self.x_valid[:EVALUATION_ROWS],
-                CoordinateSchedule(self.codebook.n_columns),
-                generator=self.generator,
-            ).log_prob
-        return Evaluation(0, 0.0, math.nan, math.nan, *mean_and_error(nats))
 
 
 @dataclass

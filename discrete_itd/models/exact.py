@@ -43,8 +43,6 @@ CHOICE_ROWS = 4096  # most held-out rows by which the depth of a forest is chose
 TREE_TABLE = 1 << 24
 BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
 
-Clock = Callable[[], bool]  # whether the time is over
-
 
 @dataclass(frozen=True)
 class Independent(Recipe):
@@ -116,7 +114,7 @@ class BayesNet(Recipe):
     bounds: ClassVar = {"most_table": (1, 1 << 24)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        def made(is_over: Clock) -> Denoiser:
+        def made() -> Denoiser:
             """The network, with the current graph of the search if the time is over."""
             if not len(rows.codebook.finite):
                 return rows.marginals
@@ -126,10 +124,10 @@ class BayesNet(Recipe):
                 x_valid=rows.x_valid,
                 most_table=self.most_table,
                 parts=rows.source.chunks(),
-                is_over=is_over,
+                is_over=plan.clock("the search for a Bayesian network"),
             )
 
-        return rows.fit_once(self, plan, "the search for a Bayesian network", made)
+        return rows.once(self, made)
 
 
 @dataclass(frozen=True)
@@ -188,12 +186,11 @@ class Forest(Recipe):
             raise ValueError(
                 f"{self}: what is fitted beside it is not private; give it alone as denoiser"
             )
-        what = "the fit of a forest"
-        is_grown = plan.within(GROWING_SHARE).clock(what)
-        return rows.fit_once(self, plan, what, partial(self.fitted, rows, is_grown))
+        return rows.once(self, partial(self.fitted, rows, plan))
 
-    def fitted(self, rows: TrainingRows, is_grown: Clock, is_over: Clock) -> Denoiser:
-        book = rows.codebook
+    def fitted(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        book, what = rows.codebook, "the fit of a forest"
+        is_grown, is_over = (p.clock(what) for p in (plan.within(GROWING_SHARE), plan))
         x_valid = rows.x_valid[:CHOICE_ROWS]
         best, least = None, math.inf
 
@@ -220,7 +217,9 @@ class Forest(Recipe):
             is_better(counts.forest(rows.marginals, other))
         return cast(Denoiser, best)
 
-    def counted(self, rows: TrainingRows, is_over: Clock = lambda: False) -> ForestCounts:
+    def counted(
+        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
+    ) -> ForestCounts:
         """Trees with the counts of all rows; for rows that cannot be read again, the earlier counts.
 
         At least one tree is grown before the time ``is_over``.

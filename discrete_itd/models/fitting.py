@@ -76,14 +76,10 @@ def fit_model(
         )
     with stage(f"fitting {denoiser.label}"):
         fitted = fit_recipe(denoiser, rows, plan)
-    report = fitted.report
-    if report is None:
-        lines = [rows.evaluation(d) for d in dict.fromkeys((rows.marginals, fitted.denoiser))]
-        report = Report(lines, stopped="exact")
-    if progress is not None:
-        progress(1.0, report.history[-1])
     with stage("measuring on held-out rows"):
-        model = finished(table, rows, plan, fitted, report, schedule, n_evaluations)
+        model = finished(table, rows, plan, fitted, schedule, n_evaluations)
+    if progress is not None:
+        progress(1.0, Evaluation(*model.history.iloc[-1]))
     if denoiser.epsilon is None:
         return model
     assert model.cost is not None  # the time of a private fit depends on the rows
@@ -95,7 +91,6 @@ def finished(
     rows: TrainingRows,
     plan: FitPlan,
     fitted: Fitted,
-    report: Report,
     schedule: str | Schedule,
     n_evaluations: int,
 ) -> Model:
@@ -103,6 +98,7 @@ def finished(
     if isinstance(schedule, str):
         schedule = schedule_of_kind(schedule, fitted.denoiser, rows, n_evaluations)
     run, max_time = plan.run, plan.training.max_time
+    report = fitted.report or Report(stopped="exact")
     stopped = "interrupted" if run.deadline.interrupted else report.stopped
     if not run.deadline.interrupted and (run.cut or run.left_out):
         stopped = "max_time"
@@ -116,7 +112,7 @@ def finished(
         marginals=rows.marginals,
         schedule=schedule,
         seed=plan.seed,
-        history=pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields)),
+        history=pd.DataFrame(),
         stopped=stopped,
         candidates=fitted.candidates,
         companion=fitted.companion,
@@ -126,8 +122,14 @@ def finished(
         in_time = seconds / (n_evaluations * seconds_of_row(model.denoiser, rows.x_valid))
         n_rows = int(min(max(in_time, FEWEST_HELD_OUT), HELD_OUT_ROWS))
     held_out = HeldOut.measure(model, rows.x_valid, n_evaluations, n_rows)
+    lines = report.history
+    if fitted.report is None:
+        found = [(held_out.independent, held_out.independent_stderr)]
+        found += [(held_out.nats, held_out.stderr)] * (fitted.denoiser is not rows.marginals)
+        lines = [Evaluation(0, 0.0, math.nan, math.nan, *nats) for nats in found]
+    history = pd.DataFrame(lines, columns=pd.Index(Evaluation._fields))
     cost = Cost.measure(model, rows.x_valid, n_evaluations, run.deadline.age)
-    return replace(model, held_out=held_out, cost=cost)
+    return replace(model, history=history, held_out=held_out, cost=cost)
 
 
 def schedule_of_kind(

@@ -350,7 +350,7 @@ class Model:
         denoiser = self.answers(given)
         if isinstance(self.conditional, ConditionalDenoiser) and estimator is None:
             if given is not None:
-                return self._chain(self.conditional, asked)
+                return self._chain_of_marginals(self.conditional, asked)
             shares, stderr = self._in_batches(self.conditional.factors, self.denoiser, asked)
             return Attribution(shares.sum(1), stderr, -shares)
         if denoiser.closed_form:
@@ -403,20 +403,44 @@ class Model:
 
     @torch.no_grad()
     def _factors(self, denoiser: Denoiser, asked: Question) -> Attribution:
-        r"""The factors of a closed form.
-
-        With ``given``, those of the chain rule in one order of the other columns,
-        :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`: a closed form for each of them.
-        """
-        call = denoiser.log_factors
+        """The factors of a closed form; with ``given``, those of :meth:`_chain`."""
         if asked.given is not None:
-            call = partial(chain_factors, denoiser, asked.given, self._order(denoiser, asked.given))
-        found = self._in_blocks(call, denoiser, asked)
+
+            def part(cells: Tensor) -> Tensor:
+                some = replace(asked, x=cells, progress=None)
+                return self._closed_form(denoiser, some).log_prob
+
+            return self._chain(denoiser, part, self._closed_form(denoiser, asked), asked)
+        found = self._in_blocks(denoiser.log_factors, denoiser, asked)
         return Attribution(found.sum(1), found.new_zeros(len(found)), -found)
 
-    def _order(self, denoiser: Denoiser, given: Tensor) -> list[int]:
+    def _chain(
+        self,
+        denoiser: Denoiser,
+        part: Callable[[Tensor], Tensor],
+        whole: Estimate,
+        asked: Question,
+    ) -> Attribution:
+        r"""The chain rule in one order of the columns that are not given, of a denoiser.
+
+        A column has :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`, a difference of
+        log-probabilities ``part`` of some known cells, the others NaN; the last known cell has what is left of the
+        ``whole``.
+        """
+        x, known = asked.x, cast(Tensor, asked.given).clone()
         order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
-        return [j for j in order if not given[j]]
+        order = [j for j in order if not known[j]]
+        out, before = torch.zeros_like(x), torch.zeros_like(whole.log_prob)
+        for j in order[:-1]:
+            known[j] = True
+            after = torch.where(x[:, j].isnan(), before, part(x.masked_fill(~known, math.nan)))
+            out[:, j], before = after - before, after
+        if order:
+            missing = x[:, order].isnan()
+            last = len(order) - 1 - (~missing).flip(1).long().argmax(1, keepdim=True)
+            at = torch.tensor(order, device=x.device)[last]
+            out.scatter_add_(1, at, (whole.log_prob - before)[:, None])
+        return Attribution(*whole, -out)
 
     # -- conditionals of a scorer that is not exact (13) ----------------------------------------
 
@@ -462,29 +486,20 @@ class Model:
         stderr = (every.stderr.square() + part.stderr.square()).sqrt()
         return Estimate(every.log_prob - part.log_prob, stderr)
 
-    def _chain(self, conditional: ConditionalDenoiser, asked: Question) -> Attribution:
-        """Differences of marginals with one more column each, conditioned on the given ones as in :meth:`log_prob`.
+    def _chain_of_marginals(self, conditional: ConditionalDenoiser, asked: Question) -> Attribution:
+        """:meth:`_chain` of the marginals (13).
 
         The estimates between the first and the last, which only divide the sum, share the draws.
         """
         x, given, n_draws = asked.x, cast(Tensor, asked.given), asked.n_evaluations
-        whole, order = self._marginal(conditional, asked), self._order(self.denoiser, given)
-        known, out = given.clone(), torch.zeros_like(x)
-        before = torch.zeros_like(whole.log_prob)
-        gaps = conditional.learned_gaps(x)
+        whole, gaps = self._marginal(conditional, asked), conditional.learned_gaps(x)
         base = conditional.marginal(x, n_draws, self.seed, gaps=gaps).log_prob - whole.log_prob
-        for j in order[:-1]:
-            known[j] = True
-            cells = x.masked_fill(~known, math.nan)
-            found = conditional.marginal(cells, max(1, n_draws // len(order)), self.seed, gaps=gaps)
-            after = torch.where(x[:, j].isnan(), before, found.log_prob - base)
-            out[:, j], before = after - before, after
-        if order:  # the remainder belongs to the last known cell
-            missing = x[:, order].isnan()
-            last = len(order) - 1 - (~missing).flip(1).long().argmax(1, keepdim=True)
-            at = torch.tensor(order, device=x.device)[last]
-            out.scatter_add_(1, at, (whole.log_prob - before)[:, None])
-        return Attribution(*whole, -out)
+        few = max(1, n_draws // max(1, int((~given).sum())))
+
+        def part(cells: Tensor) -> Tensor:
+            return conditional.marginal(cells, few, self.seed, gaps=gaps).log_prob - base
+
+        return self._chain(self.denoiser, part, whole, asked)
 
     # -- paths and integrals --------------------------------------------------------------------
 
@@ -670,17 +685,6 @@ def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int,
     n_steps = min(n_indicators, first // 2)
     used = n_steps * paths_within(first, CoordinateSchedule(n_steps))
     return n_steps, first, max(2, n_evaluations - used)
-
-
-def chain_factors(denoiser: Denoiser, given: Tensor, free: list[int], x: Tensor) -> Tensor:
-    """Log-factors of the columns ``free``, in their order, given others, for rows (B, C'); 0 for all other cells."""
-    known, out = given.clone(), torch.zeros_like(x)
-    before = denoiser.log_prob(x.masked_fill(~known, math.nan)).double()
-    for j in free:
-        known[j] = True
-        after = denoiser.log_prob(x.masked_fill(~known, math.nan)).double()
-        out[:, j], before = after - before, after
-    return out.masked_fill(x.isnan(), 0.0)
 
 
 def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ from discrete_itd.models.exact import (
 from discrete_itd.models.mixture import Mixture
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
-from discrete_itd.training.config import Report, TrainingPlan
+from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 
 MOST_ORDERS = 64
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
@@ -106,10 +106,9 @@ class Network(Recipe):
         report = plan.train(denoiser, rows)
         if base is not rows.marginals:
             # a history begins with independent columns; the base's gain has a closed form
-            alone = rows.evaluation(rows.marginals)
-            saved = alone.valid_nats - rows.held_out_nats(base)
-            first = report.history[0].valid_nats + saved
-            report.history.insert(0, alone._replace(valid_nats=first))
+            alone, stderr = mean_and_error(rows.held_out(rows.marginals))
+            first = report.history[0].valid_nats + alone - rows.held_out_nats(base)
+            report.history.insert(0, Evaluation(0, 0.0, math.nan, math.nan, first, stderr))
         return Fitted(denoiser, report)
 
     def check(self) -> Recipe:
