@@ -13,7 +13,7 @@ letters of tensor shapes are listed in :mod:`discrete_itd.channel`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,6 +33,8 @@ class Codebook(nn.Module):
     columns : sequence of ColumnPoints, length C
     leading : sequence of int
         Columns that precede all others on every path: the missingness indicators.
+    indicator : mapping of int to int, optional
+        For some columns, the one that indicates by its level 1 that their cell is absent, by 0 that it is there.
 
     Attributes
     ----------
@@ -64,7 +66,12 @@ class Codebook(nn.Module):
     known_snr: Tensor
     leading: Tensor
 
-    def __init__(self, columns: Sequence[ColumnPoints], leading: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        columns: Sequence[ColumnPoints],
+        leading: Sequence[int] = (),
+        indicator: Mapping[int, int] | None = None,
+    ) -> None:
         super().__init__()
         if not columns:
             raise ValueError("a table needs at least one column")
@@ -80,6 +87,7 @@ class Codebook(nn.Module):
         self.n_coords = self.real_coords.stop
         self.has_leading = len(leading) > 0
         self.leading_columns = tuple(sorted(leading))
+        self.indicator = dict(indicator or {})
         self.place = {j: i for i, j in enumerate(finite)}
         self.leading_first = tuple(sorted(range(self.n_columns), key=lambda j: j not in leading))
         coord_column = [finite[j] for j in self.levels.coord_column.tolist()] + reals
@@ -93,6 +101,13 @@ class Codebook(nn.Module):
         keep("coord_column", coord_column, torch.int64)
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
         self.work = self.levels.n_points + 8 * len(reals)
+
+    def is_absent(self, x: Tensor) -> Tensor:
+        """Which cells of rows ``x`` (B, C) are absent by their indicator: bool, (B, C)."""
+        out = torch.zeros_like(x, dtype=torch.bool)
+        for j, i in self.indicator.items():
+            out[:, j] = x[:, i] == 1.0
+        return out
 
     @property
     def device(self) -> torch.device:

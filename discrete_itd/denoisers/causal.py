@@ -223,6 +223,8 @@ class CausalDenoiser(Denoiser):
                 start.categorical = CategoricalPosterior(alone.codebook.levels, prior.column(j))
             posterior = own.answer(start, answers)
             drawn = posterior.sample(generator, allow_unseen=allow_unseen)
+            if j in book.indicator:  # an absent cell has no value that later ones could depend on
+                drawn = drawn.masked_fill(x[:, [book.indicator[j]]] == 1.0, math.nan)
             x[:, j] = drawn[:, 0]
             features[:, at] = own.describe_cells(drawn)
         return x

@@ -280,7 +280,7 @@ class ForestDenoiser(Denoiser):
     def _pairs(self, x: Tensor) -> Iterator[Pairs]:
         """Every row of ``x`` (B, C) once, with the leaves that agree with it, as many at once as memory allows."""
         splits, width = self.splits, max(1, self.codebook.n_columns)
-        gaps = x.isnan().sum(1)
+        gaps = splits.unknown(x).sum(1)
         few = max(1, CELLS // (splits.n_trees * width))
         for rows in torch.nonzero(gaps == 0).flatten().split(max(1, PAIRS // splits.n_trees)):
             level, reals = splits.places(x[rows])
@@ -347,7 +347,9 @@ class ForestDenoiser(Denoiser):
         n_points = self.probs.shape[1]
         at = pairs.leaf[..., None] * n_points + pairs.level.clamp_max(n_points - 1)
         cells = self.probs.view(-1)[at].log()
-        return cells if pairs.row is None else cells.masked_fill_(pairs.level == n_points, 0.0)
+        if pairs.row is None and not self.codebook.indicator:
+            return cells
+        return cells.masked_fill_(pairs.level == n_points, 0.0)
 
     def _number_cells(self, pairs: Pairs) -> Tensor:
         reals = pairs.reals.double()
@@ -356,7 +358,9 @@ class ForestDenoiser(Denoiser):
         far = log_normal(reals / WIDE_SD) + self._log_wide[pairs.leaf]
         top = torch.maximum(cells, far)  # the rounding of logaddexp depends on position
         cells = top + ((cells - top).exp() + (far - top).exp()).log()
-        return cells if pairs.row is None else cells.masked_fill_(pairs.reals.isnan(), 0.0)
+        if pairs.row is None and not self.codebook.indicator:
+            return cells
+        return cells.masked_fill_(pairs.reals.isnan(), 0.0)
 
     def components(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The leaves of all trees, as of every denoiser."""
@@ -578,8 +582,9 @@ class Splits(nn.Module):
 
     The nodes of all trees are stored breadth first, the roots at the front, and both children of a node side by side:
     those of the i-th node that is no leaf, counted from 0, are the nodes ``n_trees + 2 i`` and ``n_trees + 2 i + 1``. A
-    cell that is at most the threshold goes to the first child. A level of a column of categories is compared by its
-    rank, in an order of each tree's own: a threshold is then a random subset of the levels.
+    cell that is at most the threshold goes to the first child, and so does one that is absent by its
+    ``codebook.indicator``, as if it were below all values. A level of a column of categories is compared by its rank,
+    in an order of each tree's own: a threshold is then a random subset of the levels.
 
     Parameters
     ----------
@@ -680,16 +685,39 @@ class Splits(nn.Module):
         """Levels (B, C') of the categories of rows ``x`` (B, C), T where missing, and numbers (B, R)."""
         return self.codebook.level_of(x), x[:, self.codebook.reals].to(self.rank)
 
+    def unknown(self, x: Tensor) -> Tensor:
+        """Which cells of rows ``x`` (B, C) both children of a split may have: bool, (B, C)."""
+        return x.isnan() & ~self.codebook.is_absent(x)
+
     def values(self, level: Tensor, reals: Tensor) -> Values:
-        """Cells to be compared with thresholds, from their :meth:`places`: NaN where missing."""
+        """Cells to be compared with thresholds, from their :meth:`places`: NaN where missing, -inf where absent."""
         n_points, width = self.rank.shape[1], level.shape[1]
-        ranks = nn.functional.pad(self.rank, (0, 1), value=torch.nan).flatten()
+        ranks = nn.functional.pad(self.rank, (0, 1), value=torch.nan)
+        ranks = nn.functional.pad(ranks, (0, 1), value=-torch.inf).flatten()
+        for j, is_absent in self._absent(level).items():
+            if j in self.codebook.place:
+                own = torch.tensor([self.codebook.place[j]], device=level.device)
+                cells = level[:, own].masked_fill(is_absent[:, None], n_points + 1)
+                level = level.index_copy(1, own, cells)
+            else:
+                reals = self._with_absent(reals, j, is_absent)
         flat = level.flatten()
 
         def of_level(row: Tensor, node: Tensor, place: Tensor) -> Tensor:
-            return ranks[self.tree[node] * (n_points + 1) + flat[row * width + place]]
+            return ranks[self.tree[node] * (n_points + 2) + flat[row * width + place]]
 
         return self._either(of_level, reals, width)
+
+    def _absent(self, level: Tensor) -> dict[int, Tensor]:
+        """By column with an indicator, the rows (B,) in which it is absent, from :meth:`places`."""
+        book = self.codebook
+        places = {j: book.place[i] for j, i in book.indicator.items()}
+        ends = {j: range(book.levels.n_points)[book.levels.own(i)][1] for j, i in places.items()}
+        return {j: level[:, places[j]] == end for j, end in ends.items()}
+
+    def _with_absent(self, reals: Tensor, j: int, is_absent: Tensor) -> Tensor:
+        """Numbers (B, R) with -inf where column j is absent."""
+        return reals.masked_fill(is_absent[:, None] & (self.codebook.reals == j), -torch.inf)
 
     def ranges(self, may_be: Tensor, reals: Tensor) -> tuple[Values, Values]:
         """Least and largest values of cells with the possible levels (B, T), and of numbers."""
@@ -698,9 +726,17 @@ class Splits(nn.Module):
         may_be = levels.spread(may_be, False)  # (B, C', K)
         ranks = levels.spread(self.rank, 0.0)[:, None]
         least, most = (
-            torch.stack([getattr(torch.where(may_be, own, end), way)(2) for own in ranks]).flatten()
+            torch.stack([getattr(torch.where(may_be, own, end), way)(2) for own in ranks])
             for end, way in ((torch.inf, "amin"), (-torch.inf, "amax"))
         )
+        for j, i in self.codebook.indicator.items():
+            is_absent = ~may_be[:, self.codebook.place[i], 0]
+            if j in self.codebook.place:
+                least[:, is_absent, self.codebook.place[j]] = -torch.inf
+                most[:, is_absent, self.codebook.place[j]] = -torch.inf
+            else:
+                reals = self._with_absent(reals, j, is_absent)
+        least, most = least.flatten(), most.flatten()
 
         def made(table: Tensor) -> Values:
             def of_level(row: Tensor, node: Tensor, place: Tensor) -> Tensor:
@@ -789,9 +825,13 @@ class Splits(nn.Module):
 
     def inside(self, nodes: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Which levels lie in the :meth:`boxes` ``low`` and ``high`` of nodes (n,): bool, (n, T)."""
-        column, rank = self.codebook.finite[self.codebook.levels.level_column], self.rank
+        book = self.codebook
+        column, rank = book.finite[book.levels.level_column], self.rank
         rank = rank[self.tree[nodes]]
-        return (rank > low[nodes][:, column]) & (rank <= high[nodes][:, column])
+        out = (rank > low[nodes][:, column]) & (rank <= high[nodes][:, column])
+        for j, i in book.indicator.items():  # an absent cell is always in the first child
+            out[:, book.levels.own(book.place[i])][:, 1] &= low[nodes, j] == -torch.inf
+        return out
 
     def sums(self, of_leaves: Tensor) -> Tensor:
         """Sums of leaves' values (L, ...) in every node: (M, ...)."""

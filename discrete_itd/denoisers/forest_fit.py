@@ -41,7 +41,7 @@ class ForestCounts:
 
     def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
         """Count rows ``x`` (N, C) in all trees, or each in one ``tree`` (N,)."""
-        gaps = x.isnan().any(1)
+        gaps = self.splits.unknown(x).any(1)
         for rows in torch.nonzero(~gaps).flatten().split(COUNTED):
             cells = self.splits.places(x[rows])
             leaf = self.splits.descend(self.splits.values(*cells), len(rows))
@@ -167,7 +167,7 @@ def responsible(
     The first one knows the ``marginals`` alone. Each row is counted in all trees, or in one ``tree`` (N,).
     """
     given = ForestCounts(splits).forest(marginals, ABOVE)
-    for _ in range(ROUNDS if bool(x.isnan().any()) else 1):
+    for _ in range(ROUNDS if bool(splits.unknown(x).any()) else 1):
         given = ForestCounts(splits, given).add(x, tree).forest(marginals, ABOVE)
     return given
 

@@ -387,7 +387,8 @@ class TableEncoder:
         """The points of all internal columns."""
         from discrete_itd.channel import Codebook
 
-        return Codebook(self.points, range(self.n_columns, len(self.owner)))
+        indicators = dict(self._indicators())
+        return Codebook(self.points, [*indicators.values()], indicators)
 
     @property
     def points(self) -> list[ColumnPoints]:

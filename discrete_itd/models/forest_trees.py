@@ -37,9 +37,10 @@ def grow(
 ) -> Splits:
     """Trees whose splits, the best of a few random ones, lower the variance of random projections of the rows.
 
-    A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row. Leaves have
-    at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by default all trees are grown on all rows.
-    There are fewer than ``n_trees``, at least one, if the time ``is_over`` before.
+    A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row; an absent
+    one lies below all others. Leaves have at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by
+    default all trees are grown on all rows. There are fewer than ``n_trees``, at least one, if the time ``is_over``
+    before.
     """
     from sklearn.tree import (
         ExtraTreeRegressor,  # takes longer to import than a small table to score
@@ -49,13 +50,15 @@ def grow(
     levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
     used = sorted([*finite, *reals])
     n_candidates = max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * len(used)))
-    table = x[:, used].cpu().numpy()
+    table, absent = (t[:, used].cpu().numpy() for t in (x, book.is_absent(x)))
+    indicators = set(book.indicator.values())
     trees, ranks = [], np.zeros((n_trees, levels.n_points))
     for t in range(n_trees):
         if trees and is_over():
             break
         cells = table if tree is None else table[tree.cpu().numpy() == t]
         missing = np.isnan(cells)
+        is_absent = absent if tree is None else absent[tree.cpu().numpy() == t]
         view = np.zeros(cells.shape, dtype=np.float32)
         targets = np.zeros((len(cells), N_TARGETS))
         for i, j in enumerate(used):
@@ -65,7 +68,12 @@ def grow(
                 continue
             if len(gaps):
                 own = own.copy()
-                own[gaps] = rng.choice(own[~missing[:, i]], len(gaps))
+                there = own[~missing[:, i]]
+                # a cell of which nothing is known counts as present: it has a value below
+                own[gaps] = 0.0 if j in indicators else rng.choice(there, len(gaps))
+                # beside the least level: a box has a level of every column
+                below = there.min() - there.std() if points.kind == "real" else 0.0
+                own[missing[:, i] & is_absent[:, i]] = below
             weight = rng.standard_normal((max(1, points.n_points), N_TARGETS))
             if points.kind == "real":
                 view[:, i] = own

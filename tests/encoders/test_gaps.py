@@ -77,6 +77,37 @@ def test_properties_patterns_and_cells_sum_to_one(denoiser):
         assert p[0, 2] < 0.05 * p[0].sum()
 
 
+@pytest.mark.parametrize("denoiser", ["tree", "forest"])
+def test_properties_numbers_with_atoms_integrate_to_one(denoiser):
+    """Over their values, or none; "there, but unknown" and "unknown whether" are sums and integrals of these."""
+    rng = np.random.default_rng(4)
+    frame = table(1200, rng)[["kind", "price"]]
+    frame["rooms"] = np.where(frame["kind"] == "own", 3, 1) + rng.integers(2, size=1200)
+    frame.loc[(frame["kind"] == "let") & (rng.random(1200) < 0.7), ["rooms", "price"]] = np.nan
+    columns = {"rooms": {"kind": "ordinal", "categories": [1, 2, 3, 4]}}
+    how = {"column_types": columns, "handle_unknown": "error", "random_state": 0}
+    model = DiffusionDensity(denoiser=denoiser, **how).fit(frame)
+    assert model.encoder_.owner.tolist() == [0, 1, 2, 1, 2]
+    edges = np.exp(np.linspace(-4, 7, 2201))
+    price = [*(edges[1:] / 2 + edges[:-1] / 2), np.nan]
+    width = [*np.diff(edges), 1.0]
+    kinds, rooms = ["own", "rent", "let"], [1, 2, 3, 4, np.nan]
+    every = pd.DataFrame(
+        [(k, v, r) for k in kinds for r in rooms for v in price], columns=["kind", "price", "rooms"]
+    )
+    x = model.rows(every).x
+    p = np.exp(model.score_samples(every)).reshape(3, 5, -1) * width
+    assert p.sum() == pytest.approx(1, abs=0.005)
+    assert p[2, 4, -1] > 0.5 * p[2].sum()
+    one = x[:: len(price)].clone()  # of each kind and number of rooms
+    is_there = np.flatnonzero(model.encoder_.owner == 1)[1]
+    one[:, 1] = np.nan
+    for is_present, expected in ((0.0, p[..., :-1].sum(2)), (np.nan, p.sum(2))):
+        one[:, is_there] = is_present
+        got = np.exp(model.model_.log_prob(one, 2).log_prob.numpy()).reshape(3, 5)
+        np.testing.assert_allclose(got, expected, rtol=0.02, atol=1e-4)
+
+
 def test_answers_about_a_column_with_gaps_as_a_value():
     """Predictions and filled cells are categories; drawn rows have the gaps of the table."""
     rng = np.random.default_rng(2)
