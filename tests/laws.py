@@ -36,6 +36,7 @@ from discrete_itd.testing import all_rows, random_rows
 from discrete_itd.testing import states_of_every_kind as states_of_every_kind
 
 MOST = settings().max_examples  # a fifth of it without --slow
+TIMES = MOST // 20  # by which the repetitions of a statistical law are multiplied
 LAW = settings(max_examples=MOST // 4, derandomize=True)
 FEW_EXAMPLES = settings(LAW, max_examples=MOST // 7)  # of properties over many kinds of denoisers
 

@@ -10,7 +10,7 @@ from scipy import stats
 from discrete_itd.channel.posterior import GaussianPosterior, GridPosterior
 from tests.laws import seeded_generator
 
-FINE = torch.linspace(-60, 60, 1_200_001, dtype=torch.float64)
+FINE = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
 
 
 def random_grid(seed=0, n=3):

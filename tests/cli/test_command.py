@@ -540,6 +540,8 @@ def test_help_imports_no_torch():
 
 SCORED = """
 import sys
+import discrete_itd
+assert "torch" not in sys.modules
 import torch, pandas, sklearn.base, sklearn.utils.validation
 before = set(sys.modules)
 from discrete_itd.cli import main
@@ -547,13 +549,21 @@ assert main("score m.safetensors t.csv --out s.csv".split()) == 0
 for name in sys.modules.keys() - before:
     if name.partition(".")[0] not in sys.stdlib_module_names | {"discrete_itd"}:
         print(".".join(name.split(".")[:2]))
+discrete_itd.DiffusionDensity, discrete_itd.DiffusionOutlierDetector, discrete_itd.ImageDensity
+assert not {"diffusers", "matplotlib", "jinja2"} & sys.modules.keys()
+from torch.optim import optimizer
+assert not optimizer._global_optimizer_post_hooks
+assert not optimizer._global_optimizer_pre_hooks
 """
 BESIDE = {"safetensors", "tqdm", "pyarrow", "narwhals", "sklearn.frozen", "sklearn.utils"}
 
 
 @pytest.mark.usefixtures("place")
 def test_a_score_imports_little():
-    """Beside torch, pandas and scikit-learn's base: no trees, no compiler, no plots."""
+    """Beside torch, pandas and scikit-learn's base: no trees, no compiler, no plots; the package alone not even those.
+
+    And no hook of ours runs after the steps of optimisers of others.
+    """
     table().to_csv("t.csv", index=False)
     DiffusionDensity(denoiser="forest", random_state=0).fit(table()).save("m.safetensors")
     out, err = process("-c", SCORED).communicate()

@@ -316,11 +316,11 @@ def test_property_a_pipe_and_a_folder_are_read_like_a_file(place, monkeypatch, c
     """A CSV by name, by the standard input, and its halves in a folder: one answer."""
     if command == "report":
         pytest.importorskip("matplotlib")
-    frame = cells(200, 1)
+    frame = cells(80, 1)
     frame.to_csv("t.csv", index=False)
     (place / "half").mkdir()
     for i in range(2):
-        frame[100 * i :][:100].to_csv(f"half/{i}.csv", index=False)
+        frame[40 * i :][:40].to_csv(f"half/{i}.csv", index=False)
     found = []
     for table in ("t.csv", "-", "half"):
         monkeypatch.setattr(sys, "stdin", Piped((place / "t.csv").read_bytes()))

@@ -296,6 +296,7 @@ def test_asia_from_pgmpy():
     assert np.exp(log_prob[both]).sum() == pytest.approx(0.0005)
 
 
+@pytest.mark.slow
 def test_alarm_from_pgmpy():
     pytest.importorskip("pgmpy")
     network = load_bayesian_network("alarm")

@@ -136,13 +136,14 @@ def exclusive_or(device):
     return BayesNetDenoiser(book, [(), (), (0, 1)], [torch.ones(2), torch.ones(2), table])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "least", "most"),
     [
         (None, 0.3, 0.15),
         ("trees", 0.09, 0.25),
-        pytest.param("tree", 0.09, 0.25, marks=pytest.mark.slow),
-        pytest.param("mixture", 0.09, 0.25, marks=pytest.mark.slow),
+        ("tree", 0.09, 0.25),
+        ("mixture", 0.09, 0.25),
     ],
 )
 def test_isotropic_path_comes_down_to_the_entropy(device, kind, least, most):

@@ -122,7 +122,7 @@ TABLE = mixed_table()
 @functools.cache
 def mixed_model():
     """Fitted once for all tests of a process."""
-    return DiffusionDensity(**{**QUICK, "max_steps": 250}, column_types=KINDS).fit(TABLE)
+    return DiffusionDensity(**{**QUICK, "max_steps": 100}, column_types=KINDS).fit(TABLE)
 
 
 @pytest.fixture(scope="module")

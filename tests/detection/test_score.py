@@ -51,7 +51,13 @@ def density(recipe, X=None, **settings):
     return DiffusionDensity(denoiser=recipe, **settings).fit(table() if X is None else X)
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+ALIKE = ("bayes_net", "row mixture")  # as a tree and a network
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(r, marks=pytest.mark.slow) if r in ALIKE else r for r in RECIPES],
+)
 def detector(request):
     """Calibrated on other rows than those of the fit."""
     fitted = FrozenEstimator(density(RECIPES[request.param]))

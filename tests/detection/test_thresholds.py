@@ -19,6 +19,7 @@ from discrete_itd.detection.thresholds import (
     lowered,
     p_values,
 )
+from tests.laws import TIMES
 
 pytestmark = pytest.mark.single_precision
 
@@ -329,7 +330,7 @@ def test_properties_alarms_are_within_their_interval(draw, m):
     """At any offset, also one that was chosen otherwise; with ties more often than it says."""
     random = np.random.default_rng(m)
     outside = {"rate": 0, "between": 0}
-    for _ in range(300):
+    for _ in range(100 * TIMES):
         rows = random.normal(size=200 + m) if draw == "normal" else random.poisson(2.0, 200 + m)
         calibration, new = np.split(rows.astype(float), [200])
         between = at_offset(calibration, -1.0 if draw == "normal" else 0.5)
@@ -337,7 +338,7 @@ def test_properties_alarms_are_within_their_interval(draw, m):
             found = threshold.alarms_expected(m, level=0.9)
             outside[kind] += not found.low <= (new < threshold.offset).sum() <= found.high
     for count in outside.values():
-        assert stats.binom.sf(count - 1, 300, 0.1) > 1e-3
+        assert stats.binom.sf(count - 1, 100 * TIMES, 0.1) > 1e-3
     found = at_offset(calibration, 50.0).alarms_expected(m, level=0.9)  # above all rows
     assert found.low <= m <= found.high
 

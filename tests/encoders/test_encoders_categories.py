@@ -236,6 +236,7 @@ def paths(data, here=()):
         yield from paths(value, (*here, key))
 
 
+@pytest.mark.slow
 def test_damaged_data_raise_nothing_but_what_is_announced():
     frame = pd.DataFrame(
         {

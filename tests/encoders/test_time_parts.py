@@ -16,6 +16,7 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import FrameStream, survey
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.scale import BatchScoring
+from tests.laws import TIMES
 
 pytestmark = pytest.mark.single_precision  # as of the fixture of the module
 PARTS = {"date.hour": None, "date.weekday": None, "date.month": None}
@@ -193,7 +194,7 @@ def test_a_drop_of_one_shop_on_one_day_is_found_and_explained(fitted):
 
 def test_property_p_values_are_valid_in_each_shop_and_weekday():
     share, n = [], 0
-    for seed in range(6):
+    for seed in range(2 * TIMES):
         detector = fit(sales(1400, seed=seed), calibration_fraction=0.4)
         new = sales(1400, seed=100 + seed, start="2033-01-01")
         p = pd.Series(detector.p_values(new)).groupby([new["shop"], new["date"].dt.day_of_week])
@@ -201,7 +202,8 @@ def test_property_p_values_are_valid_in_each_shop_and_weekday():
         share.append(p.agg(lambda own: (own <= 0.1).mean()))
         n = p.size().min()
     # a rate of one calibration set is Beta distributed around at most 0.1, with some 80 rows in each group
-    bound = stats.betabinom(6 * n, 8, 72).ppf(1 - 1e-4) / (6 * n)
+    n *= len(share)
+    bound = stats.betabinom(n, 8, 72).ppf(1 - 1e-4) / n
     assert pd.concat(share, axis=1).mean(axis=1).max() < bound
     assert 0.07 < pd.concat(share).mean() < 0.11
 

@@ -14,7 +14,7 @@ from tests.examples import levels
 
 pytestmark = pytest.mark.single_precision
 
-N_ROUNDS = 3
+N_ROUNDS = 2
 
 
 def table(n, seed=0):
@@ -40,7 +40,17 @@ def make(name):
     return DiffusionDensity(denoiser=EXACT.get(name, NETWORK), **QUICK)
 
 
-@pytest.fixture(scope="module", params=[*EXACT, "network", "detector"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "tree",
+        pytest.param("bayes_net", marks=pytest.mark.slow),
+        "mixture",
+        "forest",
+        "network",
+        "detector",
+    ],
+)
 def saved(request, tmp_path_factory):
     """The class of a model and its file."""
     with warnings.catch_warnings():

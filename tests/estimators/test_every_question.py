@@ -287,7 +287,7 @@ def test_every_question_of_any_table(tmp_path, n):
     ask()
 
 
-@pytest.mark.parametrize("n", [12, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [4, pytest.param(600, marks=pytest.mark.slow)])
 def test_a_network_learns_any_table(tmp_path, n):
     @settings(max_examples=n, derandomize=True)
     @given(

@@ -146,6 +146,7 @@ def test_coordinate_path_of_the_oracle_is_log_p(device, dtype, name, n_steps):
     assert got.stderr.max() < rounding(dtype, 10) + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXTURES)
 def test_isotropic_path_of_the_oracle_comes_down_to_the_entropy(device, name):
     """From the pessimistic side: every refinement of the steps lowers E[-log W]; the limit is -log p."""

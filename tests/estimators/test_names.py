@@ -1,8 +1,5 @@
 """The public names."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 
@@ -38,12 +35,3 @@ def test_an_estimator_has_at_most_25_public_attributes(kind):
     }
     asked_by_name.add("get_feature_names_out")  # by scikit-learn's pipelines
     assert len(names - of_others - asked_by_name - set(model.get_params(deep=False))) <= 25
-
-
-def test_the_package_is_imported_without_what_is_not_asked_for():
-    code = (
-        "import discrete_itd, sys; assert 'torch' not in sys.modules\n"
-        "discrete_itd.DiffusionDensity, discrete_itd.ImageDensity\n"
-        "assert not {'diffusers', 'matplotlib', 'jinja2'} & sys.modules.keys()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -63,7 +63,7 @@ def float64():
 @pytest.fixture(scope="module")
 def model():
     """On a path that takes the columns in a fixed order: word, level, flag, size."""
-    longer = {**QUICK, "max_steps": 300, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
+    longer = {**QUICK, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
     with float64():
         return DiffusionDensity(**longer).fit(TABLE)
 
@@ -384,6 +384,7 @@ def test_imputed_tables_keep_what_is_there(model):
         model.impute(TABLE, n_draws=2)
 
 
+@pytest.mark.slow
 def test_medians_and_means_of_a_known_distribution():
     """Of numbers that are skewed, whole, ordered levels, often zero, binned, or dates; and those of draws."""
     random, n = np.random.default_rng(0), 3000

@@ -71,17 +71,16 @@ def test_a_path_gives_a_row_the_same_bits_in_any_batch(device, kind, schedule):
 
     def score(x, **options):
         generator = seeded_generator(5, device)
-        return path_log_prob(denoiser, x, plan, n_paths=3, generator=generator, **options)
+        return path_log_prob(denoiser, x, plan, n_paths=2, generator=generator, **options)
 
     whole = score(rows)
-    for i in (0, 3, 100):
+    for i in (0, 100):
         for got, expected in zip(score(rows[i : i + 1]), whole, strict=True):
             assert torch.equal(got, expected[i : i + 1])
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(device)
     for got, expected in zip(score(rows[order]), whole, strict=True):
         assert torch.equal(got, expected[order])
-    for batch_size in (64, 200):
-        assert torch.equal(score(rows, batch_size=batch_size).log_prob, whole.log_prob)
+    assert torch.equal(score(rows, batch_size=64).log_prob, whole.log_prob)
     conditional = score(rows, given=given).log_prob
     assert torch.equal(score(rows[9:10], given=given).log_prob, conditional[9:10])
 

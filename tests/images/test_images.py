@@ -194,6 +194,7 @@ def test_ensembles(models, held_out):
         ImageDensity.ensemble([], X)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dtype")
 def test_curves(models, held_out):
     """The area between two curves is the difference in nats."""

@@ -18,6 +18,7 @@ from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.recipes import Causal
 from tests.laws import (
     BOOKS,
+    TIMES,
     WIDER_BOOKS,
     all_rows,
     make_book,
@@ -362,7 +363,7 @@ def test_the_marginal_is_unbiased_and_exact_of_one_cell_or_where_the_proposal_is
     mass = p.log_prob(rows).double().exp() * (0.01 if name == "one real" else 1.0)
     denoiser, x = ConditionalDenoiser(p, q), random_rows(book, 1, np.random.default_rng(0))
     known = x[0, -1] == rows[:, -1]
-    found = [denoiser.marginal(without(x, 0, 1), 32, salt) for salt in range(60)]
+    found = [denoiser.marginal(without(x, 0, 1), 32, salt) for salt in range(30 * TIMES)]
     each = torch.cat([e.log_prob for e in found]).exp()
     error = each.std().item() / math.sqrt(len(each))
     assert each.mean().item() == pytest.approx(mass[known].sum().item(), abs=4 * error)

@@ -12,6 +12,7 @@ from laws import (
     BOOKS,
     LAW,
     SCHEDULES,
+    TIMES,
     PartlyKnownSchedule,
     Stranger,
     all_rows,
@@ -298,7 +299,7 @@ def test_isotropic_path_of_the_oracle_comes_down_to_the_entropy(device, name):
     """Every refinement of the steps lowers E[-log W]; its limit is the entropy."""
     book = make_book(name, device)
     oracle = random_oracle(book, np.random.default_rng(0))
-    n_paths = 600
+    n_paths = 200 * TIMES
     rows = oracle.support.repeat_interleave(n_paths, 0)
     path = torch.arange(n_paths, device=device).repeat(len(oracle.support))
     p = oracle.log_probs.double().exp()
@@ -396,13 +397,14 @@ def strong_case(device, schedule="isotropic"):
     return net, all_rows(book)[:6], SCHEDULES[schedule](3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["isotropic"])
 def test_code_length_falls_as_paths_grow(device, schedule):
     net, rows, plan = strong_case(device, schedule)
     reference = paths_of(net, rows, plan, n_paths=1 << 13, batch_size=1 << 15)
     nats = {}
     for n_paths in (1, 8, 64):
-        runs = [paths_of(net, rows, plan, n_paths=n_paths, seed=seed) for seed in range(40)]
+        runs = [paths_of(net, rows, plan, n_paths=n_paths, seed=seed) for seed in range(20 * TIMES)]
         nats[n_paths] = -torch.stack([r.log_prob for r in runs]).mean().item()
     truth = -reference.log_prob.mean().item()
     assert nats[1] > nats[8] + 0.01
@@ -411,10 +413,11 @@ def test_code_length_falls_as_paths_grow(device, schedule):
     assert nats[1] > truth + 0.03
 
 
+@pytest.mark.slow
 def test_stderr_covers_the_truth(device):
     net, rows, plan = strong_case(device)
     rows = rows[:4]
-    truth = paths_of(net, rows, plan, n_paths=1 << 15, batch_size=1 << 15)
+    truth = paths_of(net, rows, plan, n_paths=1 << 14, batch_size=1 << 15)
     runs = [paths_of(net, rows, plan, n_paths=64, seed=seed) for seed in range(1, 101)]
     z = torch.stack([(r.log_prob - truth.log_prob) / r.stderr for r in runs])
     assert truth.stderr.max() < 0.03
@@ -423,6 +426,7 @@ def test_stderr_covers_the_truth(device):
     assert covered.mean() < 0.985, covered
 
 
+@pytest.mark.slow
 def test_stderr_of_the_integral_is_its_spread(device):
     book = make_book("mixed", device)
     oracle = random_oracle(book, np.random.default_rng(0))
@@ -433,7 +437,7 @@ def test_stderr_of_the_integral_is_its_spread(device):
             integral_of(
                 oracle, oracle.support, quadrature, baseline=baseline, n_points=256, seed=seed
             )
-            for seed in range(60)
+            for seed in range(60 * TIMES)
         ]
         error = torch.stack([r.log_prob for r in runs]) - truth
         stderr = torch.stack([r.stderr for r in runs])
@@ -449,7 +453,7 @@ def test_stderr_of_a_short_integral_is_its_spread(device, high):
     book = make_book("mixed", device)
     oracle = random_oracle(book, np.random.default_rng(0))
     short = Quadrature(torch.tensor([1e-3, high]).log(), torch.ones(1)).to(device)
-    runs = [integral_of(oracle, oracle.support, short, seed=seed) for seed in range(120)]
+    runs = [integral_of(oracle, oracle.support, short, seed=seed) for seed in range(60 * TIMES)]
     spread = torch.stack([r.log_prob for r in runs]).var(0)
     stated = torch.stack([r.stderr for r in runs]).square().mean(0)
     ratio = (stated.mean() / spread.mean()).sqrt()
@@ -544,7 +548,12 @@ def test_conditionals_of_the_oracle_are_ratios_of_sums(device, dtype, given_colu
     assert coordinate.stderr.max() < rounding(dtype)
     levels = tuple(torch.linspace(math.log(0.2), math.log(80.0), 60).exp().tolist())
     isotropic = paths_of(
-        oracle, rows, IsotropicSchedule(levels), n_paths=600, given=given, batch_size=1 << 15
+        oracle,
+        rows,
+        IsotropicSchedule(levels),
+        n_paths=120 * TIMES,
+        given=given,
+        batch_size=1 << 15,
     )
     error = (isotropic.log_prob + marginal - p.log()).abs()
     assert (error < 4 * isotropic.stderr + 0.1).all()
@@ -690,7 +699,7 @@ def test_fewer_paths_than_orders_estimate_the_mixture_of_all(device, n_paths):
     net, _, _ = strong_case(device)
     rows, schedule = all_rows(net.codebook), CoordinateSchedule(3, ORDERS)
     truth = paths_of(net, rows, schedule, n_paths=3)
-    runs = [paths_of(net, rows, schedule, n_paths=n_paths, seed=s) for s in range(300)]
+    runs = [paths_of(net, rows, schedule, n_paths=n_paths, seed=s) for s in range(60 * TIMES)]
     p = torch.stack([r.log_prob.exp() for r in runs])
     z = (p.mean(0) - truth.log_prob.exp()) / (p.std(0) / math.sqrt(len(runs)))
     assert z.abs().max() < 4.5
@@ -772,7 +781,7 @@ def test_half_the_area_under_the_error_curve_is_the_code_length(device):
     oracle = random_oracle(book, np.random.default_rng(0))
     snr = torch.linspace(math.log(1e-3), math.log(80.0), 80, device=device).exp()
     draws = []
-    for seed in range(12):
+    for seed in range(6 * TIMES):
         noise = seeded_generator(seed, device)
         mse, stderr = mse_curve(oracle, oracle.support, snr, generator=noise)
         assert mse.shape == stderr.shape == snr.shape
@@ -797,7 +806,7 @@ def test_stderr_of_the_error_curve_is_its_spread_where_rows_are_equal(device, ba
                 oracle, row.repeat(24, 1), snr, generator=seeded_generator(seed, device),
                 batch_size=batch_size,
             )
-            for seed in range(50)
+            for seed in range(30 * TIMES)
         ]  # fmt: skip
         stated.append(torch.stack([stderr for _, stderr in runs]).square().mean(0))
         spread.append(torch.stack([mse for mse, _ in runs]).var(0))

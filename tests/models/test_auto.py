@@ -238,7 +238,10 @@ def test_a_network_has_the_time_that_a_mixture_leaves(monkeypatch):
     assert shares[Causal] == pytest.approx(600 * 0.95, rel=0.05)  # for the mixture took little
 
 
-@pytest.mark.parametrize(("recipe", "table"), [(Auto(), mixed), (Causal(width=8), chain)])
+@pytest.mark.parametrize(
+    ("recipe", "table"),
+    [pytest.param(Auto(), mixed, marks=pytest.mark.slow), (Causal(width=8), chain)],
+)
 def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, recipe, table):
     """By a clock that each step of a mixture, or a network, and each validation takes a second of."""
     monkeypatch.setattr(networks, "FEWEST_COMPARED", 0)  # orders are compared, too

@@ -127,7 +127,7 @@ def test_gaps_without_a_probability_leave_their_rows_out():
         model.mutual_information("a", "d", X=rows)
 
 
-@pytest.mark.parametrize("kind", ["network", "causal"])
+@pytest.mark.parametrize("kind", [pytest.param("network", marks=pytest.mark.slow), "causal"])
 def test_information_by_a_network_is_that_of_the_rows(kind):
     """Held-out rows of a known table: the chain rule, symmetry and data processing within errors."""
     model, rows = network(kind), categories(1000, seed=1)
@@ -176,7 +176,7 @@ def generated(n, seed, n_levels):
     return frame
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_properties_answers_that_cannot_be_are_not_given(seed):
     """A network of complete rows: entropies from 0 to log K, information from 0 to the smaller entropy, near counts."""
     n_levels = 4 + 4 * seed
@@ -264,6 +264,7 @@ def test_numbers_of_known_information(name):
     assert found.value > 3 * found.stderr
 
 
+@pytest.mark.slow
 def test_a_bayesian_network_of_known_information():
     """Of the rows of the network itself, with its own log-probabilities as the truth."""
     asia = load_bayesian_network("asia")

@@ -617,6 +617,7 @@ def test_property_latent_points_are_fresh_in_every_step(device, monkeypatch):
         assert all((one - other).abs().max() > 1e-3 for other in shifts[:i])
 
 
+@pytest.mark.slow
 def test_numbers_that_follow_from_others_do_so_in_a_fit(device):
     """A product of two numbers and a category, with gaps: far closer than with numbers independent given the class."""
     book, rng = Codebook([real(), simplex(2), real(), real()]).to(device), np.random.default_rng(0)
