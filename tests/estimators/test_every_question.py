@@ -21,7 +21,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.recipes import Forest, Mixture, Network, RowMixture
 
 pytestmark = pytest.mark.single_precision
-N_SLOW = int(os.environ.get("TABLES", "5000"))
+N_SLOW = int(os.environ.get("TABLES", "40"))
 DENOISERS = {
     "tree": "tree",
     "bayes_net": "bayes_net",
@@ -287,7 +287,7 @@ def test_every_question_of_any_table(tmp_path, n):
     ask()
 
 
-@pytest.mark.parametrize("n", [4, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [4, pytest.param(N_SLOW, marks=pytest.mark.slow)])
 def test_a_network_learns_any_table(tmp_path, n):
     @settings(max_examples=n, derandomize=True)
     @given(

@@ -30,7 +30,7 @@ from discrete_itd.encoders.frames import number
 pa = pytest.importorskip("pyarrow")
 plt = pytest.importorskip("matplotlib.pyplot")
 pytestmark = pytest.mark.single_precision
-N_SLOW = int(os.environ.get("HOSTILE_TABLES", "200"))
+N_SLOW = int(os.environ.get("HOSTILE_TABLES", "20"))
 
 
 def objects(*values):
