@@ -164,7 +164,7 @@ def test_integral_is_log_p(device, name, kind):
         denoiser,
         all_rows(book),
         Quadrature(torch.tensor([math.log(1e-3), math.log(high)]), torch.ones(1)).to(device),
-        n_points=1 << 12,
+        n_points=1 << 11,
         generator=seeded_generator(0, device),
         batch_size=1 << 15,
     )
@@ -180,14 +180,14 @@ def test_integral_is_log_p_of_numbers_and_with_gaps(device, name, kind):
     """(4), against independent columns."""
     book = make_book(name, device)
     denoiser, baseline = make_denoiser(kind, book, 0), make_denoiser("marginals", book, 4)
-    n = 6 if kind in ("forest", "nested") else 24  # leaves and noisy numbers take time
+    n = 4 if kind in ("forest", "nested") else 12  # leaves and noisy numbers take time
     rows = random_rows(book, n, np.random.default_rng(5), missing=0.3)
     got = integral_log_prob(
         denoiser,
         rows,
         Quadrature(torch.tensor([math.log(1e-3), math.log(3e3)]), torch.ones(1)).to(device),
         baseline=baseline,
-        n_points=1 << 11,
+        n_points=1 << 10,
         generator=seeded_generator(0, device),
         batch_size=1 << 15,
     )

@@ -132,7 +132,10 @@ def test_an_estimate_is_a_function_of_the_row_alone(name):
 
 
 @pytest.mark.filterwarnings("ignore:.*standard error above")
-@pytest.mark.parametrize("name", ["mixture", "causal", "row_mixture"])
+@pytest.mark.parametrize(
+    "name",
+    ["causal", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mixture", "row_mixture"))],
+)
 def test_a_bound_on_the_error_is_kept_by_the_integral(name):
     model, rows = fitted(name), few("mixed")
     plain = model.log_prob(rows, estimator="integral")

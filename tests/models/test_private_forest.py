@@ -120,7 +120,9 @@ def privacy_losses(monkeypatch, epsilon: float) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("epsilon", [0.3, 1.0, 20.0])
+@pytest.mark.parametrize(
+    "epsilon", [20.0, *(pytest.param(e, marks=pytest.mark.slow) for e in (0.3, 1.0))]
+)
 def test_likelihood_ratio_of_neighbouring_tables(monkeypatch, epsilon):
     losses = privacy_losses(monkeypatch, epsilon)
     assert max(losses) <= epsilon
@@ -160,7 +162,12 @@ def true_number_of_rows(patch):
 
 
 @pytest.mark.parametrize(
-    "broken", [half_the_noise, one_tree_too_many, gaps_by_position, true_number_of_rows]
+    "broken",
+    [
+        half_the_noise,
+        true_number_of_rows,
+        *(pytest.param(b, marks=pytest.mark.slow) for b in (one_tree_too_many, gaps_by_position)),
+    ],
 )
 def test_audit_notices_a_broken_promise(monkeypatch, broken):
     broken(monkeypatch)

@@ -17,6 +17,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def test_a_model_comes_back(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database needs more than the extra
     mlflow = pytest.importorskip("mlflow.pyfunc") and pytest.importorskip("mlflow")

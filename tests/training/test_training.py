@@ -157,6 +157,7 @@ def test_bounds_on_time_and_steps_are_kept(device, monkeypatch):
     assert len(report.history) <= 6
 
 
+@pytest.mark.slow
 def test_slow_looks_leave_time_for_training(device, monkeypatch):
     """Where a look takes long, the next waits: a second is not spent on fifty of them."""
     quick, clock = Evaluator.__call__, Clock(monkeypatch)
@@ -224,7 +225,6 @@ def poisoned_gradient(step, loss):
     "change",
     [
         lambda step, loss: loss * math.nan if step == 70 else loss,
-        lambda step, loss: loss * math.inf if step == 70 else loss,
         poisoned_gradient,
     ],
 )
