@@ -25,7 +25,7 @@ from discrete_itd.cli.tables import (
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.cells import holds_text
-from discrete_itd.encoders.notation import NOTATIONS, is_missing, recognise, typed
+from discrete_itd.encoders.notation import is_missing, recognise, typed
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.encoders.time_parts import source_of
 from discrete_itd.estimators import DiffusionDensity
@@ -107,7 +107,7 @@ def _read_to_fit(
 ) -> tuple[pd.DataFrame | ParquetStream, pd.Series | None]:
     """The columns of a table to learn from, in their types, and the groups of its rows, if a column says them.
 
-    A decimal mark that was asked for is added to ``column_types``, so that the model knows it.
+    What the dialect says of a column is added to ``column_types``, by which the model knows it.
     """
     frame = _folder(path) if Path(path).is_dir() else as_written(path, dialect)
     names = [str(n) for n in frame.columns]
@@ -135,12 +135,6 @@ def _read_to_fit(
     frame = cast(pd.DataFrame, frame[kept])
     if ending(path) != ".parquet":
         frame = typed_table(frame, path, column_types, dialect)
-    for name, values in frame.items():
-        if values.dtype.kind == "f":
-            infinite = np.isinf(values.to_numpy(float, na_value=np.nan))
-            if infinite.any():
-                row = int(infinite.argmax()) + 1
-                raise UserError(f"{path}: row {row}: column {name!r}: contains infinity")
     return frame, groups
 
 
@@ -168,8 +162,7 @@ def typed_table(
     """
     cells, asked = {}, {",": "decimal-comma", ".": "decimal-point", None: None}[dialect.decimal]
     for name, values in frame.items():
-        spec = column_types.get(str(name), {})
-        spec = {"kind": spec} if isinstance(spec, str) else spec
+        spec = {**column_types.get(str(name), {})}
         kind = spec.get("kind")
         if kind != "nominal" and "notation" not in spec:
             values, words = typed(values, decimal=dialect.decimal or ".", dates=kind != "ordinal")
@@ -177,18 +170,13 @@ def typed_table(
                 warn(f"{path}: column {name!r}: {words}")
             is_number = values.dtype.kind in "if"
             if asked is not None and (is_number or _is_written(values, asked)):
-                column_types[str(name)] = {**spec, "notation": asked}
+                spec["notation"] = asked
         if dialect.na:
-            column_types[str(name)] = {**_options(column_types.get(str(name))), "na": dialect.na}
+            spec["na"] = dialect.na
+        if spec:
+            column_types[str(name)] = spec
         cells[name] = values
     return pd.DataFrame(cells)
-
-
-def _options(spec: Any) -> dict[str, Any]:
-    """The options of an entry of ``column_types``."""
-    if isinstance(spec, str):
-        return {"notation" if spec in NOTATIONS else "kind": spec}
-    return dict(spec or {})
 
 
 def _is_written(values: pd.Series, asked: Any) -> bool:

@@ -47,7 +47,7 @@ count = _number("a whole number from 0 on", lambda value: 0 <= value < 2**32, in
 at_least_one = _number("a whole number from 1 on", lambda value: 1 <= value < 2**32, int)
 
 
-def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
+def column_spec(text: str) -> tuple[str, dict[str, Any]]:
     """NAME=KIND as a name and a specification for the estimator's ``column_types``."""
     name, equals, what = text.rpartition("=")
     if not equals or not name:
@@ -71,7 +71,7 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
         where = f"column {name!r}:"
         problem = str(error).removeprefix(where).strip()
         raise argparse.ArgumentTypeError(f"{where} {problem}") from None
-    return name, kind if spec == {"kind": kind} else spec
+    return name, spec
 
 
 def _converted(to: Callable[[str], Any], text: str, wanted: str) -> Any:

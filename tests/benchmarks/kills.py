@@ -197,7 +197,7 @@ def kill_score(killer: Killer) -> str:
     folder, model = killer.folder, killer.folder / "detector"
     killer.finish(f"fit {folder}/train.csv --out {model} --denoiser tree --seed 0 --detector")
     rows(round(20_000 * killer.size), 1).to_csv(folder / "table.csv", index=False)
-    line = f"score {model} {folder}/table.csv --discoveries 0.1 --reasons 1 --out {folder}"
+    line = f"score {model} {folder}/table.csv --reasons 1 --out {folder}"
     expected = {}
     for ending in ENDINGS:
         killer.seconds = killer.finish(f"{line}/expected{ending}")

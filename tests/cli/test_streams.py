@@ -81,7 +81,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("streams")
     cells(300, 0).to_csv(folder / "train.csv", index=False)
     frame = as_written(str(folder / "train.csv"), Dialect())
-    frame = typed_table(frame, "train", {"city": "nominal"}, Dialect())
+    frame = typed_table(frame, "train", {"city": {"kind": "nominal"}}, Dialect())
     density = DiffusionDensity(
         denoiser="tree", column_types={"bin": "binned", "half": "ordinal"}, random_state=0
     )
