@@ -25,7 +25,9 @@ def read(tmp_path):
         path = tmp_path / "t.csv"
         pd.DataFrame({"c": cells, "other": "x"}).to_csv(path, index=False)
         frame = as_written(str(path), Dialect())
-        return typed_table(frame, "t.csv", {} if kind is None else {"c": {"kind": kind}}, Dialect())["c"]
+        return typed_table(
+            frame, "t.csv", {} if kind is None else {"c": {"kind": kind}}, Dialect()
+        )["c"]
 
     return read
 
