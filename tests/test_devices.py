@@ -243,7 +243,7 @@ def test_a_step_of_a_decoder_does_not_wait_for_the_device(table):
     fitted_to = TrainingRows(random_marginals(book, rng), x, x, generator())
     fit = MixtureFit(Mixture(n_components=64, n_latent=2, n_points=64), fitted_to)
     network, meta = fit.network.to(META), x.to(META)
-    optimizer = Optimizer(dict(network.named_parameters()), 0.01, 1.0)
+    optimizer = Optimizer(network.parameters(), 0.01, 1.0)
     rows, loss = network.constants(meta), LatentLoss(0.5)
     twice(lambda: optimizer.step(loss.nats(network, meta, generator(), *rows).mean(), 0.1))
 
@@ -283,7 +283,7 @@ def test_without_a_look_a_loss_and_its_gradient_are_the_same(table, monkeypatch,
         run.denoiser.eval()  # dropout would depend on the number of rows
         loss = run.mean_loss(generator(), run.x[:N_ROWS])
         loss.backward()
-        found.append([loss.detach(), *(p.grad for p in run.parameters.values())])
+        found.append([loss.detach(), *(p.grad for p in run.parameters)])
     for expected, other in zip(*found, strict=True):
         torch.testing.assert_close(other, expected, atol=rounding(dtype, 100), rtol=1e-6)
 

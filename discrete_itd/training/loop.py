@@ -92,7 +92,7 @@ def train(
         run.begin()
         with threads_for(run.batch_size * denoiser.score_work):
             run.finish()
-    run.average.restore(run.parameters.values())
+    run.average.restore(run.parameters)
     denoiser.eval()
     if run.n_diverged:
         outcome = "went on from the best weights with a smaller learning rate"
@@ -124,7 +124,7 @@ class Run:
     def __post_init__(self) -> None:
         plan, n_rows = self.plan, self.source.n_rows
         self.deadline = Deadline(math.inf if plan.max_time is None else plan.max_time)
-        self.parameters = {n: p for n, p in self.denoiser.named_parameters() if p.requires_grad}
+        self.parameters = [p for p in self.denoiser.parameters() if p.requires_grad]
         self.average = Average(self.denoiser, plan.ema)
         self.begin_descent()
         self.batch_size = min(plan.batch_size, max(32, n_rows // 8))
@@ -257,7 +257,7 @@ class Run:
         self.step += 1
         if self.step == 1:
             self.seconds_to_begin = self.deadline.age
-        self.average.follow(self.parameters.values())
+        self.average.follow(self.parameters)
         self.losses.append(loss.detach())
 
     def mean_loss(self, generator: torch.Generator, x: Tensor, *constants: Tensor) -> Tensor:
@@ -283,11 +283,11 @@ class Run:
             self.report.stopped = "no improvement"
             return
         self.cut *= RATE_CUT
-        self.average.restore(self.parameters.values())
+        self.average.restore(self.parameters)
 
     def has_diverged(self) -> bool:
         """Whether a weight is infinite or no number; the host waits for the device."""
-        sums = [p.detach().sum() for p in self.parameters.values()]
+        sums = [p.detach().sum() for p in self.parameters]
         return bool(sums) and not bool(torch.stack(sums).isfinite().all())
 
     def restart(self) -> None:
@@ -295,7 +295,7 @@ class Run:
         self.n_diverged += 1
         self.losses.clear()
         self.cut *= RATE_CUT
-        self.average.restore(self.parameters.values())
+        self.average.restore(self.parameters)
         self.begin_descent()
         if self.n_diverged > MOST_RESTARTS:
             self.report.stopped = "diverged"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 import torch
@@ -17,12 +17,11 @@ Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class Optimizer:
-    """AdamW on named weights, with gradients clipped to the norm ``max_norm``, without the imports of torch's class.
+    """AdamW on weights, with gradients clipped to the norm ``max_norm``, without the imports of torch's class.
 
     The first ``torch.optim`` object of a process loads the compiler, which takes more than a second (``python -X
     importtime -c "import torch._dynamo"``). The function behind the class, which does the arithmetic, is called
-    directly. ``moments`` holds the number of steps and the two moments of each weight, ``step``, ``exp_avg`` and
-    ``exp_avg_sq``.
+    directly. ``moments`` holds the two moments of each weight and its number of steps.
 
     References
     ----------
@@ -30,51 +29,45 @@ class Optimizer:
     """
 
     def __init__(
-        self, weights: Mapping[str, nn.Parameter], weight_decay: float, max_norm: float
+        self, weights: Iterable[nn.Parameter], weight_decay: float, max_norm: float
     ) -> None:
-        self.weights, self._decay, self._max_norm = dict(weights), weight_decay, max_norm
-        self._fused = all(p.device.type in ("cpu", "cuda") for p in self.weights.values())
-        self.moments = {
-            name: {
-                "step": torch.zeros(
-                    (), dtype=torch.float32, device=p.device if self._fused else "cpu"
-                ),
-                "exp_avg": torch.zeros_like(p, requires_grad=False),
-                "exp_avg_sq": torch.zeros_like(p, requires_grad=False),
-            }
-            for name, p in self.weights.items()
-        }
+        self.weights, self._decay, self._max_norm = list(weights), weight_decay, max_norm
+        self._fused = all(p.device.type in ("cpu", "cuda") for p in self.weights)
+        self.moments: list[tuple[Tensor, Tensor, Tensor]] = []
+        for p in self.weights:
+            count = torch.zeros((), dtype=torch.float32, device=p.device if self._fused else "cpu")
+            first, second = (torch.zeros_like(p.detach()) for _ in range(2))
+            self.moments.append((first, second, count))
 
-    def step(self, loss: Tensor, rate: float) -> Tensor:
-        """Make a step down the gradient of a loss, with a learning rate; returns its norm before clipping."""
-        for p in self.weights.values():
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Make a step down the gradient of a loss, with a learning rate."""
+        for p in self.weights:
             p.grad = None
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(list(self.weights.values()), self._max_norm)
-        self._move(rate)
-        return norm.detach()
-
-    @torch.no_grad()
-    def _move(self, rate: float) -> None:
-        """Move the weights that have a gradient."""
-        moved = {name: p for name, p in self.weights.items() if p.grad is not None}
-        state = [self.moments[name] for name in moved]
-        adamw(
-            list[Tensor](moved.values()),
-            [p.grad for p in moved.values() if p.grad is not None],
-            [s["exp_avg"] for s in state],
-            [s["exp_avg_sq"] for s in state],
-            [],
-            [s["step"] for s in state],
-            fused=self._fused,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=rate,
-            weight_decay=self._decay,
-            eps=EPS,
-            maximize=False,
-        )
+        nn.utils.clip_grad_norm_(self.weights, self._max_norm)
+        moved = [
+            (p, *m) for p, m in zip(self.weights, self.moments, strict=True) if p.grad is not None
+        ]
+        if not moved:
+            return
+        weights, first, second, counts = map(list, zip(*moved, strict=True))
+        with torch.no_grad():
+            adamw(
+                weights,
+                [p.grad for p in weights],
+                first,
+                second,
+                [],
+                counts,
+                fused=self._fused,
+                amsgrad=False,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=rate,
+                weight_decay=self._decay,
+                eps=EPS,
+                maximize=False,
+            )
 
 
 class Average(Generic[Trained]):
@@ -86,11 +79,7 @@ class Average(Generic[Trained]):
 
     def __init__(self, model: Trained, decay: float) -> None:
         self.model = copy.deepcopy(model).eval()
-        self.weights = {
-            name: p.requires_grad_(False)
-            for name, p in self.model.named_parameters()
-            if p.requires_grad
-        }
+        self.weights = [p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad]
         self._decay, self.n_steps = decay, 0
         self.best, self.stale = math.inf, 0
         self.best_weights = self._copies()
@@ -99,7 +88,7 @@ class Average(Generic[Trained]):
         """Move towards the weights of the latest step; at first fast, to forget the start."""
         self.n_steps += 1
         share = 1 - min(self._decay, self.n_steps / (10 + self.n_steps))
-        for w, p in zip(self.weights.values(), weights, strict=True):
+        for w, p in zip(self.weights, weights, strict=True):
             w.lerp_(p.detach(), share)
 
     def consider(self, nats: float) -> None:
@@ -113,9 +102,9 @@ class Average(Generic[Trained]):
     def restore(self, weights: Iterable[Tensor]) -> None:
         """Copy the best weights to the average and to ``weights``."""
         self.stale = 0
-        for name, p in zip(self.weights, weights, strict=True):
-            self.weights[name].copy_(self.best_weights[name])
-            p.copy_(self.best_weights[name])
+        for own, p, best in zip(self.weights, weights, self.best_weights, strict=True):
+            own.copy_(best)
+            p.copy_(best)
 
-    def _copies(self) -> dict[str, Tensor]:
-        return {name: w.clone() for name, w in self.weights.items()}
+    def _copies(self) -> list[Tensor]:
+        return [w.clone() for w in self.weights]
