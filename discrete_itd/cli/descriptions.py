@@ -124,8 +124,7 @@ A target is met if the whole 95% interval of the measured value is at or below i
 and otherwise undecided. The last line printed is then pass, fail or undecided. For a model without a threshold, one
 half of --inliers sets one, at the rate of --target-false-alarms or 1%, and the other half measures it.
 
-Tables of any size, or folders of them, are read in chunks; at most 10 000 rows with an alarm, a few others, and three
-numbers for each row are kept.
+All rows are read before the page is written; at most 10 000 rows with an alarm are in its download.
 TABLE or the page may be -, the standard input or output. Rows are counted from 1, without the header.
 Figures need pip install 'discrete-itd[plot]'.
 

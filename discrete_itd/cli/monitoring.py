@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import replace
 
 from discrete_itd.cli.inputs import (
@@ -37,7 +36,7 @@ def report(args: argparse.Namespace) -> int:
     sources = {"model": args.model, "table": args.table, "table_of_inliers": args.inliers}
     check_out(args.out, is_table=False, **sources)
     if args.inliers == STANDARD:
-        raise UserError("--inliers: must be a file, which can be read twice, not -")
+        raise UserError("--inliers: must be a file, not -")
     if args.check and args.target_nats is None and args.target_false_alarms is None:
         raise UserError("--check needs a target: --target-nats or --target-false-alarms")
     try:
@@ -60,26 +59,23 @@ def report(args: argparse.Namespace) -> int:
 
 
 def _examined(args: argparse.Namespace) -> Findings:
-    """Findings on the table and the inliers, which are read in chunks."""
+    """Findings on the table and the inliers."""
     model = load_model(args.model)
     if model is density_of(model) and args.inliers is None and args.target_false_alarms is not None:
         raise UserError(
             "--target-false-alarms needs a threshold: give --inliers, from which one can be set"
         )
-    keep: list[str] = []  # filled by the first part of the table
-
-    def with_keys() -> Iterator[Rows]:
-        """The rows, beside them the columns that ``--keep`` asks for, as they are."""
-        for path, chunk, rows in reader.read_all(args.table, keep=args.keep):
-            keep[:] = kept_names(path, list(chunk.columns), args.keep)
-            yield replace(rows, others=chunk[keep].set_axis(rows.index))
-
-    paths = [path for path in (args.table, args.inliers) if path is not None]
-    with reader_of(model, args) as reader, about(" or ".join(paths)):
+    rows, keep = [], []
+    with reader_of(model, args) as reader:
+        for path, chunk, part in reader.read_all(args.table, keep=args.keep):
+            keep = kept_names(path, list(chunk.columns), args.keep)
+            rows.append(replace(part, others=chunk[keep].set_axis(part.index)))
+        inliers = None if args.inliers is None else _whole(reader, args.inliers)
+    with about(" or ".join(path for path in (args.table, args.inliers) if path is not None)):
         return examine(
             model,
-            with_keys(),
-            inliers=None if args.inliers is None else Again(reader, args.inliers),
+            Rows.concat(rows),
+            inliers=inliers,
             target_nats=args.target_nats,
             target_false_alarms=args.target_false_alarms,
             n_most_anomalous=args.most_anomalous,
@@ -87,14 +83,9 @@ def _examined(args: argparse.Namespace) -> Findings:
         )
 
 
-class Again:
-    """Rows that are read anew at each iteration."""
-
-    def __init__(self, reader: Reader, path: str) -> None:
-        self._reader, self._path = reader, path
-
-    def __iter__(self) -> Iterator[Rows]:
-        return (rows for _, _, rows in self._reader.read_all(self._path))
+def _whole(reader: Reader, path: str) -> Rows:
+    """The rows of a table, or of all in a folder."""
+    return Rows.concat([rows for _, _, rows in reader.read_all(path)])
 
 
 # -- drift ------------------------------------------------------------------------------------
@@ -108,7 +99,7 @@ def drift(args: argparse.Namespace) -> int:
     rows: list[Rows | None] = []
     for path in paths:
         with reader_of(detector, args) as reader:
-            rows.append(Rows.concat([part for _, _, part in reader.read_all(path)]))
+            rows.append(_whole(reader, path))
     new, reference = [*rows, None][:2]
     with about(" or ".join(paths)):
         found = detector.drift(new, reference=reference, alpha=args.alpha)

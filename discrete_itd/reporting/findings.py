@@ -1,12 +1,9 @@
-"""All numbers of a report, and how they are measured on tables that arrive in parts.
-
-:func:`examine` computes them; :mod:`discrete_itd.reporting.page` presents them as text and figures.
-"""
+"""All numbers of a report: :func:`examine` computes them, :mod:`discrete_itd.reporting.page` presents them."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -43,7 +40,7 @@ from discrete_itd.statistics import (
     share_interval,
 )
 from discrete_itd.storage.card import facts
-from discrete_itd.validation import check_integer, check_real, check_share, warn
+from discrete_itd.validation import check_integer, check_real, check_share
 
 Made = TypeVar("Made")
 LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
@@ -265,7 +262,6 @@ class Findings:
         return True if answers and None not in answers else None
 
 
-@outside.untold()  # table by table, once
 def examine(
     model: DiffusionDensity | DiffusionOutlierDetector,
     X: Any,
@@ -282,13 +278,12 @@ def examine(
     ----------
     model : DiffusionDensity or DiffusionOutlierDetector
         Fitted. Thresholds, p-values and alarms need a detector.
-    X : DataFrame or array-like, shape (N, C), Rows, or iterable of Rows
-        The rows to report on. Of a table in parts, a few rows are kept, and at most four numbers for each row; the
-        findings do not depend on the division.
-    inliers : DataFrame or array-like, shape (M, C), Rows, or iterable of Rows, optional
+    X : DataFrame, array-like or Rows, shape (N, C)
+        The rows to report on.
+    inliers : DataFrame, array-like or Rows, shape (M, C), optional
         Normal rows that were used neither for training nor for calibration: mean surprisal, false alarms and the
         calibration of p-values are measured on them. The default is X, which is right if it holds no anomalies. With a
-        density, one half of them sets a threshold and the other half is measured; parts are then iterated over twice.
+        density, one half of them sets a threshold and the other half is measured.
     target_nats : float, optional
         Largest acceptable mean surprisal of an inlier.
     target_false_alarms : float, optional
@@ -306,6 +301,11 @@ def examine(
         Naming the column, if the model cannot take a table; or naming an argument that is out of range.
     NotFittedError
         If the model is not fitted.
+
+    Warns
+    -----
+    UserWarning
+        If many rows of a table are outside of the training of a detector, once for each table.
     """
     detector, density = fitted(model)
     if detector is not None and named(detector.given):
@@ -318,53 +318,81 @@ def examine(
         check_real("target_nats", target_nats)
     if target_false_alarms is not None:
         check_share("target_false_alarms", target_false_alarms)
-    table, is_own = _parts(density, X, keep), inliers is None
-    inliers = () if is_own else _parts(density, inliers)
-    if detector is None and not is_own:
-        detector, inliers = with_threshold(density, inliers, target_false_alarms)
+    rows = _read(density, X, keep)
+    known = rows if inliers is None else _read(density, inliers)
+    if detector is None and inliers is not None:
+        detector, known = with_threshold(density, known, target_false_alarms)
     if target_false_alarms is not None and detector is None:
         raise ValueError(
             "target_false_alarms needs a threshold: give a DiffusionOutlierDetector, or inliers to set one"
         )
-    asked = Measured(density, detector, table, n_most=n_most_anomalous, is_known=is_own)
-    known = asked if is_own else Measured(density, detector, inliers)
-    alarms = Alarms()
     if detector is not None:
-        calibration, score = np.asarray(detector.calibration_scores_), known.numbers["score"]
+        outside.tell(rows)
+        if known is not rows:
+            outside.tell(known)
+    targets = {"nats": target_nats, "false alarms": target_false_alarms}
+    with outside.untold():
+        return _findings(detector, density, rows, known, targets, n_most_anomalous, keep)
+
+
+def _findings(
+    detector: DiffusionOutlierDetector | None,
+    density: DiffusionDensity,
+    rows: Rows,
+    known: Rows,
+    targets: Mapping[str, float | None],
+    n_most: int,
+    keep: Sequence[Hashable],
+) -> Findings:
+    """The findings on some rows and ``known`` inliers, which may be the same."""
+    estimate, schema, fitted_model = (
+        density.log_prob(known),
+        density.encoder_.schema,
+        density.model_,
+    )
+    score, alarms, raised = estimate.log_prob, Alarms(), None
+    if detector is not None:
+        score, of_known = detector.score_samples(rows), detector.score_samples(known)
+        offset, calibration = detector.threshold_.offset, np.asarray(detector.calibration_scores_)
         alarms = Alarms(
             threshold=detector.threshold_,
-            rate=share_interval(int((score < detector.threshold_.offset).sum()), len(score)),
+            rate=share_interval(int((of_known < offset).sum()), len(known)),
             reference=-calibration if len(calibration) else None,
-            p_values=known.numbers.get("p_value"),
+            p_values=detector.p_values(known, scores=of_known) if len(calibration) else None,
         )
-    nats = mean_interval(0.0 - known.numbers["log_prob"])  # not -0.0
-    if not known.n_cells:
+        raised = np.flatnonzero(score < offset)[: MOST_ALARMS if n_most else 0]
+    n_known_cells = int((~np.isnan(known.cells)).sum())
+    nats = mean_interval(0.0 - estimate.log_prob)  # not -0.0
+    if not n_known_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
-    targets = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
-    sections, rows, fitted_model = Sections(), known.spread, density.model_
-    columns = sections.of_rows("columns", partial(column_entropies, density), rows)
+    sections, some = (
+        Sections(),
+        known.take(slice(None, None, spread_step(len(known), AVERAGED_ROWS))),
+    )
+    columns = sections.of_rows("columns", partial(column_entropies, density), some)
     if columns is not None:
         columns = columns.sort_values("nats", ascending=False, kind="stable")
     curve = information = None
-    if len(rows) > 1:
+    if len(some) > 1:
         make = partial(density.mse_curve, n_points=CURVE_LEVELS)
         work = CURVE_LEVELS * fitted_model.curved.noisy_work
-        curve = sections.of_rows("the curve of errors", make, rows, work)
-    if len(rows) > 1 and density.encoder_.n_columns > 1:
+        curve = sections.of_rows("the curve of errors", make, some, work)
+    if len(some) > 1 and len(schema) > 1:
         make = partial(information_matrix, density)
-        information = sections.of_rows("pairs of columns", make, rows, matrix_work(density))
+        information = sections.of_rows("pairs of columns", make, some, matrix_work(density))
+    measured = {"nats": nats, "false alarms": alarms.rate}
     return Findings(
-        surprisal=0.0 - asked.numbers["score"],
-        has_inliers=not is_own,
-        n_cells=asked.n_cells,
-        n_inlier_cells=known.n_cells,
+        surprisal=0.0 - score,
+        has_inliers=known is not rows,
+        n_cells=int((~np.isnan(rows.cells)).sum()),
+        n_inlier_cells=n_known_cells,
         nats=nats,
-        stderr=known.numbers["stderr"],
-        is_mass=all(column.kind in MASSES for column in density.encoder_.schema),
+        stderr=estimate.stderr,
+        is_mass=all(column.kind in MASSES for column in schema),
         alarms=alarms,
         verdicts=tuple(
             Verdict(what, interval, float(target))
-            for what, interval, target in targets
+            for (what, target), interval in zip(targets.items(), measured.values(), strict=True)
             if interval is not None and target is not None
         ),
         gain=fitted_model.held_out.gain,
@@ -372,9 +400,9 @@ def examine(
         stopped=fitted_model.stopped,
         curve=curve,
         most_anomalous=most_anomalous_rows(
-            density, asked.worst, asked.worst_scores, n_most_anomalous, detector=detector, keep=keep
+            density, rows, score, n_most, detector=detector, keep=keep
         ),
-        alarm_rows=alarm_rows(detector, asked.alarms, asked.alarm_scores, keep),
+        alarm_rows=alarm_rows(detector, rows, score, raised, keep),
         columns=columns,
         information=information,
         facts=facts(fitted_model, density.n_evaluations),
@@ -382,138 +410,33 @@ def examine(
     )
 
 
-def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Iterable[Rows]:
-    """The rows of a table, with the columns to keep that the model does not use; parts are returned unchanged."""
+def _read(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Rows:
+    """The rows of a table, with the columns to keep that the model does not use."""
     if isinstance(keep, str):
         raise TypeError(f"keep must be a list of names of columns, got the string {keep!r}")
     frame = None if isinstance(X, Rows) else as_frame(X)
-    is_table = isinstance(X, Rows | Sequence | Mapping) or hasattr(X, "__array__")
-    if frame is None and isinstance(X, Iterable) and not is_table:
-        return X
     known = [column.name for column in density.encoder_.read_columns]
     extra = [name for name in keep if name not in known]
     if frame is None or not extra or not set(extra) <= set(frame.columns):
-        return [check_any(density.rows(X if frame is None else frame))]
+        return check_any(density.rows(X if frame is None else frame))
     rows = density.rows(frame.drop(columns=extra))  # warns about columns that it does not use
-    others = frame[extra].set_axis(rows.index)
-    return [check_any(replace(rows, others=others))]
+    return check_any(replace(rows, others=frame[extra].set_axis(rows.index)))
 
 
-# -- a table in parts ---------------------------------------------------------------------------------
-
-
-class Spread:
-    """At most ``most`` rows of a table that arrives in parts, evenly spread: all, or every 2nd, 4th, 8th, ..."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._step, self._n = most, 1, 0
-        self._kept: list[Rows] = []
-
-    def add(self, rows: Rows) -> None:
-        """Add the next part of the table."""
-        new = np.arange(-self._n % self._step, len(rows), self._step)
-        self._n += len(rows)
-        if len(new):
-            self._kept.append(rows.take(new))
-        step = spread_step(self._n, self._most)
-        if step > self._step:
-            self._kept = [self.rows.take(slice(None, None, step // self._step))]
-            self._step = step
-
-    @property
-    def rows(self) -> Rows:
-        """The rows that are kept."""
-        self._kept = [Rows.concat(self._kept)]
-        return self._kept[0]
-
-
-def half(parts: Iterable[Rows], seed: int, *, is_second: bool) -> Iterator[Rows]:
-    """One half of a table's rows: one at random of each pair, independent of the division into parts."""
-    # the choices repeat after 65 536 pairs
-    choices, n = np.random.default_rng(seed).integers(0, 2, 1 << 16), 0
-    for rows in parts:
-        place = np.arange(n, n + len(rows))
-        n += len(rows)
-        first = choices[place // 2 % len(choices)]
-        own = place % 2 == (first != is_second)
-        if own.any():
-            yield rows.take(own)
+def with_threshold(
+    density: DiffusionDensity, inliers: Rows, rate: float | None
+) -> tuple[DiffusionOutlierDetector, Rows]:
+    """A detector whose threshold is set by one half of the inliers, at random, and the other half of them."""
+    n = len(inliers)
     if n < 4:
         raise ValueError(
             f"inliers: at least 4 rows are needed to set a threshold and to measure it, got {n}"
         )
-
-
-def with_threshold(
-    density: DiffusionDensity, inliers: Iterable[Rows], rate: float | None
-) -> tuple[DiffusionOutlierDetector, Iterable[Rows]]:
-    """A detector whose threshold is set by one half of the inliers, and the other half of them.
-
-    At most ``MOST_CALIBRATION`` inliers set the threshold.
-    """
-    seed, known = density.model_.seed, Spread(MOST_CALIBRATION)
-    for rows in half(inliers, seed, is_second=False):
-        known.add(rows)
+    order = np.random.default_rng(density.model_.seed).permutation(n)
+    first, second = (inliers.take(np.sort(half)) for half in np.split(order, [n // 2]))
     rate = USUAL_RATE if rate is None else rate
     detector = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=rate)
-    return detector.fit(known.rows.frame), half(inliers, seed, is_second=True)
-
-
-class Measured:
-    """Numbers of the rows of a table that arrives in parts, and the rows that are shown or explained.
-
-    ``numbers`` are arrays (N,) in nats: score, by which rows are ranked, and if ``is_known`` log_prob, stderr and, with
-    a detector that has calibration rows, p_value. ``spread`` are at most ``AVERAGED_ROWS`` rows, evenly spread;
-    ``worst`` the ``n_most`` with the lowest scores and, unless that is 0, ``alarms`` the first with an alarm, in the
-    order of the table, with their scores. ``n_cells`` counts the cells that are not missing. A UserWarning if many of
-    the rows are outside of the training of a detector.
-    """
-
-    def __init__(
-        self,
-        density: DiffusionDensity,
-        detector: DiffusionOutlierDetector | None,
-        parts: Iterable[Rows],
-        *,
-        n_most: int = 0,
-        is_known: bool = True,
-    ) -> None:
-        self.n_cells, schema = 0, density.encoder_.schema
-        n_outside = np.zeros(len(schema), dtype=np.int64)
-        found: list[dict[str, np.ndarray]] = []
-        spread, alarms, worst = Spread(AVERAGED_ROWS), [], []
-        self.worst_scores = self.alarm_scores = np.zeros(0)
-        for rows in parts:
-            numbers: dict[str, np.ndarray] = {}
-            if is_known:
-                numbers |= density.log_prob(rows)._asdict()
-            if detector is not None and len(detector.calibration_scores_) and is_known:
-                numbers["p_value"] = detector.p_values(rows)
-            score = numbers["log_prob"] if detector is None else detector.score_samples(rows)
-            found.append(numbers | {"score": score})
-            self.n_cells += int((~np.isnan(rows.cells)).sum())
-            n_outside += rows.is_outside.sum(0)
-            spread.add(rows)
-            # stable: of equal scores the earlier rows are kept
-            lowest = np.sort(np.argsort(score, kind="stable")[:n_most])
-            both = Rows.concat([*worst, rows.take(lowest)])
-            scores = np.append(self.worst_scores, score[lowest])
-            stay = np.sort(np.argsort(scores, kind="stable")[:n_most])
-            worst, self.worst_scores = [both.take(stay)], scores[stay]
-            if detector is not None and n_most:
-                raised = np.flatnonzero(score < detector.threshold_.offset)
-                raised = raised[: MOST_ALARMS - len(self.alarm_scores)]
-                self.alarm_scores = np.append(self.alarm_scores, score[raised])
-                alarms += [rows.take(raised)] if len(raised) else []
-        if not found:
-            raise ValueError("a report needs at least one row, got none")
-        n_rows = sum(len(f["score"]) for f in found)
-        told = detector is not None and outside.sentence(n_outside, n_rows, schema)
-        if told:
-            warn(told)
-        self.numbers = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
-        self.spread, self.worst = spread.rows, worst[0]
-        self.alarms = Rows.concat(alarms) if alarms else None
+    return detector.fit(first.frame), second
 
 
 # -- anomalies ----------------------------------------------------------------------------------------
@@ -549,16 +472,18 @@ def most_anomalous_rows(
 
 def alarm_rows(
     detector: DiffusionOutlierDetector | None,
-    alarms: Rows | None,
+    rows: Rows,
     score: np.ndarray,
+    raised: np.ndarray | None,
     keep: Sequence[Hashable],
 ) -> pd.DataFrame:
-    """The rows that raise an alarm, in the order of the table; the most anomalous have reasons, in a bounded time.
+    """The rows that ``raised`` an alarm, by position; the most anomalous have reasons, in a bounded time.
 
     Columns: those to keep, row, nats, p_value and reasons (one string).
     """
-    if detector is None or alarms is None:
+    if detector is None or raised is None or not len(raised):
         return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
+    alarms, score = rows.take(raised), score[raised]
     asked = np.argsort(score, kind="stable")[:MOST_REASONS]
     text = pd.Series("", range(len(alarms)), dtype=object)
     deadline, size = Deadline(SECTION_SECONDS), FEW_ROWS

@@ -17,20 +17,16 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.plots import column_entropies, spread_step
 from discrete_itd.recipes import Network
 from discrete_itd.reporting import findings
-from discrete_itd.reporting.findings import Alarms, Verdict, examine, half, most_anomalous_rows
+from discrete_itd.reporting.findings import (
+    Alarms,
+    Verdict,
+    examine,
+    most_anomalous_rows,
+    with_threshold,
+)
 from discrete_itd.statistics import Interval, mean_interval, share_interval
 from tests import reported
 from tests.detection.cells import cell_nats
-
-
-class Parts:
-    """A table in parts, which can be read twice."""
-
-    def __init__(self, parts):
-        self.parts = parts
-
-    def __iter__(self):
-        return iter(self.parts)
 
 
 @cache
@@ -161,13 +157,11 @@ def test_a_density_is_measured_without_a_threshold():
 def test_a_density_takes_its_threshold_from_half_of_the_inliers():
     density, ordinary, X = reported.density(), reported.table(161, 8), reported.odd()
     found = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
-    # the two halves are all of the rows, each once
     assert {len(found.alarms.reference), found.n_inliers} == {80, 81}
-    halves = [
-        half([reported.density().rows(ordinary)], 0, is_second=which) for which in (False, True)
-    ]
-    parts = [pd.concat([rows.frame for rows in part]) for part in halves]
-    assert sorted(pd.concat(parts).index) == list(range(161))
+    detector, second = with_threshold(density, density.rows(ordinary), 0.1)
+    first = ordinary.drop(index=second.index)  # the halves are all of the rows, each once
+    assert sorted(detector.calibration_scores_) == sorted(detector.score_samples(first))
+    assert found.stderr.tolist() == density.log_prob(second).stderr.tolist()
     assert 0.04 < found.alarms.threshold.false_alarm_rate <= 0.1  # rows with equal scores lower it
     again = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
     assert again.nats == found.nats
@@ -247,41 +241,6 @@ def test_rows_are_spread_over_the_table(n, most):
     assert step == 1 or len(range(0, n, step // 2)) > most
 
 
-@pytest.mark.parametrize(
-    ("model", "has_inliers"),
-    [
-        ("density", True),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("detector", True), ("detector", False), ("density", False))
-        ),
-    ],
-)
-def test_parts_of_a_table_are_examined_like_the_whole(monkeypatch, model, has_inliers):
-    for name, few in (("AVERAGED_ROWS", 8), ("MOST_CALIBRATION", 16)):
-        monkeypatch.setattr(findings, name, few)
-    model = getattr(reported, model)()
-    tables = [pd.concat([reported.odd(), reported.table(33, 9)]), reported.table(41, 8)]
-    rows = [reported.density().rows(t.reset_index(drop=True)) for t in tables]
-
-    def found(n):
-        parts = [[r.take(slice(i, i + n)) for i in range(0, len(r), n)] for r in rows]
-        given = {"inliers": Parts(parts[1]), "target_false_alarms": 0.2} if has_inliers else {}
-        return examine(model, Parts(parts[0]), **given, target_nats=3.0, n_most_anomalous=3)
-
-    whole = found(1000)
-    parts = found(7)
-    np.testing.assert_array_equal(parts.surprisal, whole.surprisal)
-    np.testing.assert_array_equal(parts.stderr, whole.stderr)
-    assert (parts.nats, parts.verdicts) == (whole.nats, whole.verdicts)
-    assert (parts.n_cells, parts.n_inlier_cells) == (whole.n_cells, whole.n_inlier_cells)
-    assert parts.alarms.rate == whole.alarms.rate
-    np.testing.assert_array_equal(parts.alarms.p_values, whole.alarms.p_values)
-    pd.testing.assert_frame_equal(parts.most_anomalous, whole.most_anomalous)
-    pd.testing.assert_frame_equal(parts.columns, whole.columns)
-    pd.testing.assert_frame_equal(parts.curve, whole.curve)
-
-
 def test_an_array_is_examined_like_a_frame():
     frame = reported.table(60, 9).set_axis([0, 1, 2], axis=1)
     model = DiffusionDensity(max_steps=2, **reported.SETTINGS).fit(frame.to_numpy(dtype=object))
@@ -320,17 +279,11 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
         ({"n_most_anomalous": -1}, ValueError, "n_most_anomalous must be at least 0"),
         ({"inliers": reported.table(3, 0)}, ValueError, "inliers: at least 4 rows are needed"),
         ({"inliers": reported.table(9, 0)[["free"]]}, ValueError, "column 'kind'"),
-        ({"inliers": Parts([])}, ValueError, "at least 4 rows are needed .* got 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings, error, message):
     with pytest.raises(error, match=message):
         examine(reported.density(), reported.table(9, 9), **settings)
-
-
-def test_a_table_without_parts_is_refused():
-    with pytest.raises(ValueError, match="at least one row, got none"):
-        examine(reported.detector(), Parts([]))
 
 
 def test_rows_of_unseen_values_are_told_without_a_warning():
@@ -427,7 +380,7 @@ def test_reasons_of_alarms_end_with_their_seconds(monkeypatch):
     detector.fit(reported.table(300, 9))
     rows = detector.density_.rows(reported.table(200, 8))
     score = np.arange(200.0)
-    table = findings.alarm_rows(detector, rows, score, [])
+    table = findings.alarm_rows(detector, rows, score, np.arange(200), [])
     assert sum(seen) * 0.05 <= findings.SECTION_SECONDS
     assert (table["reasons"][: sum(seen)] != "").all()
     assert (table["reasons"][sum(seen) :] == "").all()
@@ -435,9 +388,8 @@ def test_reasons_of_alarms_end_with_their_seconds(monkeypatch):
 
 @pytest.mark.parametrize("inliers", [None, reported.table(40, 8)])
 def test_rows_outside_of_training_are_told_once(inliers):
-    rows, density = reported.table(60, 9), reported.density()
+    rows = reported.table(60, 9)
     rows["<b>twin</b>"] = rows["<b>twin</b>"].mask(rows.index % 6 > 0, 9)
-    for table in (rows, Parts([density.rows(rows[:7]), density.rows(rows[7:])])):
-        with pytest.warns(UserWarning, match="50 of 60 rows") as told:
-            examine(reported.detector(), table, inliers=inliers)
-        assert len(told) == 1
+    with pytest.warns(UserWarning, match="50 of 60 rows") as told:
+        examine(reported.detector(), rows, inliers=inliers)
+    assert len(told) == 1
