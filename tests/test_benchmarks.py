@@ -35,7 +35,7 @@ RUNS = {
     "change": "HEAD HEAD --tables wine asia --estimators independent",
     "conditionals": "car --quick --fractions 0.3 --asked buying safety",
     "missing": "--quick --network asia --fractions 0.3 --rows 500 --test-rows 30",
-    "vocabulary": "--quick --categories 300 --rows 3000 --test-rows 50",
+    "vocabulary": "1200 --rows 4000 --test-rows 50 --denoiser tree",
     "anomaly": "categorical mushroom --quick --seeds 4",
     "validity": "car --quick",
     "drift_columns": "--denoiser tree --repeats 1 --only mushroom",

