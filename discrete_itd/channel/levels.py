@@ -167,6 +167,17 @@ class Levels(nn.Module):
         """Sum over each column's levels: (B, T) to (B, C)."""
         return self._in_order([v.sum(g.axis) for g, v in self._views(values)], values)
 
+    def with_unseen(self, probs: Tensor, prior: Tensor) -> Tensor:
+        """Probabilities (B, T) in which the unseen levels have those of the ``prior`` (B, T), the seen ones the rest.
+
+        Counts say nothing of what was never counted: given any other cells it would nearly vanish.
+        """
+        unseen = prior.masked_fill(~self.level_unseen, 0.0)
+        seen = probs.masked_fill(self.level_unseen, 0.0)
+        tiny = torch.finfo(seen.dtype).tiny  # nothing else may be possible
+        scale = (1 - self.sum(unseen)).clamp_min(0.0) / self.sum(seen).clamp_min(tiny)
+        return seen * self.per_level(scale) + unseen
+
     def below_peak(self, values: Tensor) -> Tensor:
         """Values (B, T) minus the maximum of each column."""
         parts = [(v - v.amax(g.axis, keepdim=True)).flatten(1) for g, v in self._views(values)]

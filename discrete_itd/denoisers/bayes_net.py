@@ -460,7 +460,7 @@ class BayesNetDenoiser(Denoiser):
                     torch.from_numpy(smoothed_table(own, prior, strength)).to(x.device)
                     for own, prior in zip(counts, alone, strict=True)
                 ]
-                fits.append(cls(book, graph, tables, fallback))
+                fits.append(cls(book, graph, with_unseen(tables, marginals), fallback))
         if x_valid is None:
             return fits[0]
         return min(fits, key=lambda net: held_out_nats(net, x_valid))
@@ -496,7 +496,20 @@ class BayesNetDenoiser(Denoiser):
             )
         counts = pair_counts(book, x) if counts is None else counts
         fallback = marginals if len(book.finite) < book.n_columns else None
-        return cls(book, *chow_liu(marginals, counts, pseudo_count, penalty), fallback)
+        parents, tables = chow_liu(marginals, counts, pseudo_count, penalty)
+        return cls(book, parents, with_unseen(tables, marginals), fallback)
+
+
+def with_unseen(tables: Sequence[Tensor], marginals: MarginalDenoiser) -> list[Tensor]:
+    """Tables (..., K) in which unseen categories keep their marginal probability: see :meth:`Levels.with_unseen`."""
+    levels, out = marginals.codebook.levels, list(tables)
+    for j, c in enumerate(levels.columns):
+        if c.open:
+            mass = marginals.log_probs[levels.own(j)][-1].exp().to(tables[j])
+            seen = tables[j][..., :-1]
+            seen = seen * ((1 - mass) / seen.sum(-1, keepdim=True))
+            out[j] = torch.cat([seen, mass.expand_as(seen[..., :1])], -1)
+    return out
 
 
 Factor = tuple[tuple[int, ...], Tensor]  # columns, and a table (K of each, B or 1) of logarithms

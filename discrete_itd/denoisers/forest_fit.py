@@ -109,10 +109,11 @@ class ForestCounts:
         for part in splits.depths:
             nodes = torch.arange(part.start, part.stop, device=prior.device)
             inside = splits.inside(nodes, *boxes)
-            own = normalised(prior * inside)
+            alone = own = normalised(prior * inside)
             if part.start:
                 before = normalised(p[splits.parent[part] - start] * inside)
                 own = normalised(counts[part].to(prior) + above * before + root * own)
+                own = levels.with_unseen(own, alone)
             p, start, leaf = own, part.start, splits.leaf[part]
             out[leaf[leaf >= 0]] = p[leaf >= 0]
         return out

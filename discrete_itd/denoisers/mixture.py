@@ -614,7 +614,7 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     # one row more, spread evenly, so that no class is lost
     weights = sums.mass + 1 / len(sums.mass)
     prior = model.log_probs.exp()
-    probs = smoothed(levels, sums.counts, prior, prior_rows)
+    probs = levels.with_unseen(smoothed(levels, sums.counts, prior, prior_rows), prior)
     kept = len(weights) - n_fixed
     probs[kept:] = prior[kept:]
     if not model.own_reals:

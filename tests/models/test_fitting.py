@@ -123,6 +123,22 @@ def test_without_steps_the_best_is_exact():
     assert fit(mixed(), "best", max_steps=0).denoiser_.exact
 
 
+@pytest.mark.filterwarnings("ignore:column 'a'. no value was seen in training")
+@pytest.mark.parametrize("name", ["tree", "bayes_net", "mixture", "forest"])
+def test_what_was_never_seen_keeps_its_mass_given_any_cells(name):
+    """Good and Turing's, or half a row: no count says how it depends on other columns. Forests split by it as well."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 4, 2000)
+    b = np.where(rng.random(2000) < 0.9, a, rng.integers(0, 4, 2000))
+    rows = pd.DataFrame({"a": a.astype(str), "b": b.astype(str)})
+    alone = fit(rows, "independent").score_samples(pd.DataFrame({"a": ["new"], "b": [np.nan]}))
+    new = pd.DataFrame({"a": "new", "b": [np.nan, *"0123"]}, dtype=object)
+    model = fit(rows, {"mixture": Mixture(16, n_points=32, max_steps=5)}.get(name, name))
+    nats = model.score_samples(new) - [0, *model.score_samples(new.assign(a=np.nan)[1:])]
+    near = {"abs": 1.0 if name == "forest" else 5e-3}
+    assert nats.tolist() == pytest.approx([alone[0]] * 5, **near)
+
+
 # -- the history -----------------------------------------------------------------------------------
 
 
