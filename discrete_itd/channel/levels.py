@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.channel.devices import index_tensor
 from discrete_itd.channel.points import VERTEX, ColumnPoints, LevelGroup, groups_of
 
 
@@ -153,6 +154,24 @@ class Levels(nn.Module):
     def gather(self, values: Tensor) -> Tensor:
         """Inverse of :meth:`spread`: the levels of ``values`` (B, C, K) as (B, T)."""
         return values.flatten(1)[:, self._spread]
+
+    def by_shape(self, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """For the columns of each shape, their numbers (G,), and ``values`` (B, T) of their levels: (G, B, K)."""
+        return [
+            (
+                index_tensor(g.columns, str(values.device)),
+                v.permute(2, 0, 1) if g.category_major else v.permute(1, 0, 2),
+            )
+            for g, v in self._views(values)
+        ]
+
+    def from_shapes(self, parts: Sequence[Tensor], like: Tensor) -> Tensor:
+        """Inverse of :meth:`by_shape`: (B, T), of parts (G, B, K) in its order; without any, like ``like`` (B, T)."""
+        flat = [
+            (v.permute(1, 2, 0) if g.category_major else v.permute(1, 0, 2)).flatten(1)
+            for g, v in zip(self._groups, parts, strict=True)
+        ]
+        return _joined(flat, like)
 
     def log_softmax(self, logits: Tensor) -> Tensor:
         """Normalise (B, T) within every column, in nats."""

@@ -189,9 +189,9 @@ class MixtureDenoiser(Denoiser):
         )
 
     @property
-    def _probs(self) -> Tensor:
-        """Probabilities by column, category and class: (C, K, Z)."""
-        return self.codebook.levels.spread(self.log_probs.exp(), 0.0).permute(1, 2, 0)
+    def _probs(self) -> list[tuple[Tensor, Tensor]]:
+        """For the columns of each shape, their numbers (G,), and probabilities (G, Z, K) by class."""
+        return self.codebook.levels.by_shape(self.log_probs.exp())
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, levels = self.codebook, self.codebook.levels
@@ -264,16 +264,16 @@ class MixtureDenoiser(Denoiser):
         levels, probs, out = self.codebook.levels, self._probs, []
         step = rows_at_once(CELLS // max(1, self.n_components * levels.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
-            spread = levels.spread(ell, -torch.inf)
-            top = spread.amax(2, keepdim=True)
-            likelihood = (spread - top).exp().transpose(0, 1)  # (C, B, K)
-            mass = row_product(likelihood, probs)  # (C, B, Z)
-            mass = mass.clamp_min(torch.finfo(mass.dtype).tiny)
-            log_class = first + mass.log().sum(0)
-            share = torch.softmax(log_class, 1) / mass
-            prior = row_product(share, probs.transpose(1, 2))  # (C, B, K)
-            log_class = log_class + top.sum(1)
-            out.append((log_class, finite_log(levels.gather(prior.transpose(0, 1))) + ell))
+            log_class, masses = first, []
+            for (_, own), (_, p) in zip(levels.by_shape(ell), probs, strict=True):
+                top = own.amax(2, keepdim=True)
+                mass = row_product((own - top).exp(), p.mT)  # (G, B, Z)
+                masses.append(mass.clamp_min(torch.finfo(mass.dtype).tiny))
+                log_class = log_class + (masses[-1].log() + top).sum(0)
+            share = torch.softmax(log_class, 1)
+            pairs = zip(masses, probs, strict=True)
+            prior = levels.from_shapes([row_product(share / m, p) for m, (_, p) in pairs], ell)
+            out.append((log_class, finite_log(prior) + ell))
         log_class, logits = zip(*out, strict=True)
         return torch.cat(log_class), torch.cat(logits)
 
@@ -335,8 +335,8 @@ class MixtureDenoiser(Denoiser):
             moments = [t.to(self.means) for t in (weight, mean, var)]
         share = torch.softmax(joint[:, None] - own, 2).to(self.log_probs)
         share = filled(share).transpose(0, 1)  # (F, B, Z)
-        prior = row_product(share, self._probs.transpose(1, 2))[:, : len(x)]  # (F, B, K)
-        return [finite_log(levels.gather(prior.transpose(0, 1))), *moments]
+        prior = [row_product(share[columns], p)[:, : len(x)] for columns, p in self._probs]
+        return [finite_log(levels.from_shapes(prior, joint.to(self.log_probs))), *moments]
 
     def moments(self, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of continuous cells of rows (B, C), divided among the classes by ``shares`` (B, Z): :class:`Sums`."""
@@ -434,8 +434,8 @@ class MixtureDenoiser(Denoiser):
                 if j in book.place:
                     before[book.place[j]] = log_class
                     log_class = torch.log_softmax(log_class + cells(j), 1)
-            prior = row_product(before.exp(), probs.transpose(1, 2))  # (C, B, K)
-            logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
+            prior = [row_product(before[columns].exp(), p) for columns, p in probs]
+            logits.append(finite_log(levels.from_shapes(prior, log_class)))
         return beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
 
     def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
