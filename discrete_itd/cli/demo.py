@@ -17,7 +17,8 @@ MAX_TIME = 45.0  # seconds of training
 
 def demo(_: argparse.Namespace) -> None:
     """Learn edible mushrooms, and score other edible ones and poisonous ones."""
-    X, y = load_mushroom(return_X_y=True)
+    X = load_mushroom()
+    y = X.pop("class")
     edible, poisonous = X.loc[y == "edible"].sample(frac=1, random_state=0), X.loc[y == "poisonous"]
     train, others = np.split(edible.index, [round(0.8 * len(edible))])
     put(

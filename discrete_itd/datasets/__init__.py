@@ -9,7 +9,6 @@ from discrete_itd.datasets.loaders import (
     load_adult,
     load_bayesian_network,
     load_car,
-    load_digits,
     load_mushroom,
 )
 
@@ -18,6 +17,5 @@ __all__ = [
     "load_adult",
     "load_bayesian_network",
     "load_car",
-    "load_digits",
     "load_mushroom",
 ]

@@ -7,7 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -46,94 +46,53 @@ _MUSHROOM_LEVELS: Mapping[str, Sequence[str]] = {
 }
 
 
-@overload
-def load_mushroom(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
-@overload
-def load_mushroom(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
-def load_mushroom(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
+def load_mushroom() -> pd.DataFrame:
     """Load the mushroom table: 8124 gilled mushrooms described by categories, edible or poisonous.
 
-    DataFrame (8124, 23): the 22 descriptions and, last, ``class``; with ``return_X_y`` these two separately. No missing
-    values. 18 descriptions are nominal, 3 are ordered (``gill_spacing``, ``gill_size``, ``ring_number``) and
-    ``bruises`` is a bool. ``stalk_root`` was not recorded for 2480 rows; they carry the category ``"unknown"``.
-    ``veil_type`` is constant.
+    DataFrame (8124, 23): the 22 descriptions and, last, ``class``. No missing values. 18 descriptions are nominal, 3
+    are ordered (``gill_spacing``, ``gill_size``, ``ring_number``) and ``bruises`` is a bool. ``stalk_root`` was not
+    recorded for 2480 rows; they carry the category ``"unknown"``. ``veil_type`` is constant.
 
     Examples
     --------
-    >>> X, y = load_mushroom(return_X_y=True)
-    >>> y.value_counts().to_dict()
+    >>> load_mushroom()["class"].value_counts().to_dict()
     {'edible': 4208, 'poisonous': 3916}
     """
     table = _read("mushroom", _MUSHROOM_LEVELS)
     table["bruises"] = table["bruises"] == "yes"
-    return _split(table, "class") if return_X_y else table
+    return table
 
 
-@overload
-def load_adult(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
-@overload
-def load_adult(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
-def load_adult(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
+def load_adult() -> pd.DataFrame:
     """Load the adult table: 32561 persons of the 1994 census, numbers and categories mixed.
 
-    DataFrame (32561, 13): twelve descriptions and, last, ``income`` ("<=50K" < ">50K"); with ``return_X_y`` these two
-    separately. No missing values: where the census has no answer (``work_class``, ``occupation``, ``native_country``)
-    the category is ``"unknown"``. ``age``, ``capital_gain``, ``capital_loss`` and ``hours_per_week`` are int64,
-    ``education`` is ordered, the others are nominal.
+    DataFrame (32561, 13): twelve descriptions and, last, ``income`` ("<=50K" < ">50K"). No missing values: where the
+    census has no answer (``work_class``, ``occupation``, ``native_country``) the category is ``"unknown"``. ``age``,
+    ``capital_gain``, ``capital_loss`` and ``hours_per_week`` are int64, ``education`` is ordered, the others are
+    nominal.
 
     Examples
     --------
-    >>> X, y = load_adult(return_X_y=True)
+    >>> X = load_adult()
     >>> int(X["age"].min()), X["education"].max()
     (17, 'Doctorate')
     """
-    table = _read("adult", _ADULT_LEVELS, integers=_ADULT_INTEGERS)
-    return _split(table, "income") if return_X_y else table
+    return _read("adult", _ADULT_LEVELS, integers=_ADULT_INTEGERS)
 
 
-@overload
-def load_car(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
-@overload
-def load_car(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
-def load_car(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
+def load_car() -> pd.DataFrame:
     """Load the car evaluation table: 1728 cars, six ordered attributes and a verdict.
 
-    DataFrame (1728, 7): the attributes and, last, ``class``, all ordered categories; with ``return_X_y`` these two
-    separately. Every combination of the attributes occurs exactly once and the verdict follows from them, so the
-    distribution of the table is known: it is uniform over its rows, with an entropy of log 1728 = 7.4547 nats.
+    DataFrame (1728, 7): the attributes and, last, ``class``, all ordered categories. Every combination of the
+    attributes occurs exactly once and the verdict follows from them, so the distribution of the table is known: it is
+    uniform over its rows, with an entropy of log 1728 = 7.4547 nats.
 
     Examples
     --------
     >>> load_car()["safety"].cat.categories.tolist()
     ['low', 'medium', 'high']
     """
-    table = _read("car", _CAR_LEVELS)
-    return _split(table, "class") if return_X_y else table
-
-
-@overload
-def load_digits(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
-@overload
-def load_digits(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
-def load_digits(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
-    """Load scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels as a table of integers.
-
-    DataFrame (1797, 65): the grey levels ``pixel_<row>_<column>``, int64 from 0 (empty) to 16 (full), and, last,
-    ``digit``, a category of the integers 0 to 9; with ``return_X_y`` these two separately.
-
-    Examples
-    --------
-    >>> X, y = load_digits(return_X_y=True)
-    >>> X.shape, int(X.to_numpy().max())
-    ((1797, 64), 16)
-    """
-    from sklearn import datasets  # here, so that other tables do not import it
-
-    pixels, digit = datasets.load_digits(return_X_y=True)
-    names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
-    table = pd.DataFrame(np.asarray(pixels, dtype=np.int64), columns=pd.Index(names))
-    table["digit"] = pd.Categorical(np.asarray(digit, dtype=np.int64), categories=range(10))
-    return _split(table, "digit") if return_X_y else table
+    return _read("car", _CAR_LEVELS)
 
 
 def load_bayesian_network(name: NetworkName) -> BayesianNetwork:
@@ -198,8 +157,3 @@ def _read(
     for column, order in levels.items():
         table[column] = table[column].cat.set_categories(list(order), ordered=True)
     return table
-
-
-def _split(table: pd.DataFrame, label: str) -> tuple[pd.DataFrame, pd.Series]:
-    y = table.pop(label)
-    return table, y

@@ -144,7 +144,8 @@ def load_categorical(name: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     "mushroom" comes with this package: the poisonous among the edible.
     """
     if name == "mushroom":
-        X, y = load_mushroom(return_X_y=True)
+        X = load_mushroom()
+        y = X.pop("class")
         return X.astype(str), (y == "poisonous").to_numpy()
     frame = pd.read_csv(
         shared_folder("anomaly") / f"{name}.csv.xz", dtype=str, keep_default_na=False

@@ -213,7 +213,8 @@ def coverage(quick: bool) -> str:
     """How often intervals cover."""
     n_rows, repeats, many = (20, 2, 500) if quick else (50, 4, 2000)
     budgets = (2, 8, 128) if quick else (2, 4, 8, 16, 32, 64, 128, 256)
-    mushroom, label = load_mushroom(return_X_y=True)
+    mushroom = load_mushroom()
+    label = mushroom.pop("class")
     adult = load_adult().sample(4000, random_state=0)
     gaps = adult.mask(np.random.default_rng(0).random(adult.shape) < 0.1)
     insurance = load_bayesian_network("insurance").sample(4000, random_state=0)

@@ -164,7 +164,8 @@ def main() -> None:
 def table(name: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Inliers and anomalies of a table: the edible mushrooms, adult or car, which have none, or one of ADBench."""
     if name == "mushroom":
-        X, y = load_mushroom(return_X_y=True)
+        X = load_mushroom()
+        y = X.pop("class")
         return X[y == "edible"].reset_index(drop=True), None
     if name in LOADERS:
         return LOADERS[name](), None
