@@ -46,23 +46,22 @@ WATCH_SIZE = (4.8, 4.4)  # with room for six lines of a legend
 TAIL = 0.995  # share of the rows within a histogram's range; the others are in its last bar
 MOST_BARS = 24  # of a bar chart; the last one is the sum of all other columns
 LONGEST = 27  # characters of a label in a figure
-# control characters but for tab and line feed, surrogates, what XML forbids, and marks that reverse the text after them
+# Control characters but for tab and line feed, surrogates, what XML forbids, and marks that reverse the text after them
 UNREADABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
-# most rows over which a plot averages what costs one network evaluation per row and column
-AVERAGED_ROWS = 500
-MOST_COLUMNS = 100  # columns whose entropy given all others is measured
-# in a wide table: floats of these posteriors in all, and least number of rows
-MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
-MOST_SHADED, MOST_NUMBERED = 40, 14  # columns of a matrix, and of one with numbers
-FEWEST_PAIRED, MOST_PAIR_WORK = (
-    64,
-    1 << 31,
-)  # rows of a pair, and floats of the posteriors of all columns
-SMALLEST_NATS = 0.05  # of the darkest shade
-MOST_SCORES = 1 << 17  # in all, where conditionals are enumerated by scores
+AVERAGED_ROWS = 500  # most rows over which a plot averages what costs one evaluation of the model per row and column
+MOST_COLUMNS = 100  # columns whose entropy given all others is measured, in wide tables
+# Fewer rows are averaged, though at least FEWEST_ROWS, if the posteriors of all cells are more than MOST_CELLS numbers,
+# or an enumeration takes more than MOST_SCORES scores; of pairs, FEWEST_PAIRED and MOST_PAIR_WORK: some seconds.
+FEWEST_ROWS, MOST_CELLS, MOST_SCORES = 32, 1 << 26, 1 << 17
+FEWEST_PAIRED, MOST_PAIR_WORK = 64, 1 << 31
+MOST_SHADED, MOST_NUMBERED = (
+    40,
+    14,
+)  # columns of a matrix that are shown, and in which numbers have room
+SMALLEST_NATS = 0.05  # least nats of the darkest shade: smaller information is noise
 
 
 class RowScores(NamedTuple):
@@ -81,10 +80,11 @@ class PValues(NamedTuple):
     n_calibration: int
 
 
-def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
+def fitted(model: Any, *X: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
     """A fitted model as (detector, or None if it is a density; density).
 
-    A TypeError if it is neither, a NotFittedError if it is not fitted.
+    A TypeError if it is neither, or if rows ``X`` that it is to be asked about are None; a NotFittedError if it is not
+    fitted.
     """
     if not isinstance(model, DiffusionDensity | DiffusionOutlierDetector):
         raise TypeError(
@@ -92,6 +92,8 @@ def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensit
             f" {type(model).__name__}"
         )
     check_is_fitted(model)
+    if any(rows is None for rows in X):
+        raise TypeError(f"a figure of a {type(model).__name__} needs rows, got X=None")
     return None if isinstance(model, DiffusionDensity) else model, density_of(model)
 
 
@@ -114,7 +116,7 @@ def plot_mse_curve(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | No
     >>> ax.get_xlabel()
     'log SNR (less noise to the right)'
     """
-    curve = model if isinstance(model, pd.DataFrame) else _asked(model, X)[1].mse_curve(X)
+    curve = model if isinstance(model, pd.DataFrame) else fitted(model, X)[1].mse_curve(X)
     ax = new_axes() if ax is None else ax
     name = "model" if curve.attrs["scores_rows"] else "companion"
     x = curve["logsnr"].to_numpy()
@@ -178,7 +180,7 @@ def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = N
     'anomaly score, nats'
     """
     if not isinstance(model, RowScores):
-        detector, density = _asked(model, X)
+        detector, density = fitted(model, X)
         if detector is None:
             model = RowScores(-density.score_samples(X))
         else:
@@ -267,7 +269,7 @@ def plot_p_values(model: Estimator | PValues, X: Any = None, ax: Axes | None = N
     'p-value'
     """
     if not isinstance(model, PValues):
-        detector = _asked(model, X)[0]
+        detector = fitted(model, X)[0]
         if detector is None:
             raise TypeError("p-values need a DiffusionOutlierDetector; a density has none")
         model = PValues(detector.p_values(X), len(detector.calibration_scores_))
@@ -301,7 +303,7 @@ def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None
     if isinstance(model, pd.DataFrame):
         columns = model
     else:
-        density = _asked(model, X)[1]
+        density = fitted(model, X)[1]
         columns = column_entropies(density, density.rows(X))
     alone, given = columns[["nats", "nats_given_others"]].to_numpy(dtype=float).T
     is_entropy = columns["kind"].isin(MASSES).to_numpy()
@@ -374,7 +376,7 @@ def plot_information_matrix(
     ['0.69', '0.69']
     """
     if not isinstance(model, pd.DataFrame):
-        density = _asked(model, X)[1]
+        density = fitted(model, X)[1]
         model = information_matrix(density, density.rows(X))
     strongest = np.nanmax(np.where(np.isnan(model), -np.inf, model), axis=1)
     kept = np.sort(np.argsort(-strongest, kind="stable")[:MOST_SHADED])
@@ -471,14 +473,6 @@ def plot_watch(
         ax.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"alarm for {what}")
     ax.set(xlabel="rows watched", ylabel="log10 of the martingale")
     return _finish(ax)
-
-
-def _asked(model: Any, X: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
-    """A fitted model as a detector and a density; TypeError if it is none, or there are no rows to ask it about."""
-    found = fitted(model)
-    if X is None:
-        raise TypeError(f"a figure of a {type(model).__name__} needs rows, got X=None")
-    return found
 
 
 def readable(text: object) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import integrate, special, stats
 
-LEVEL = 0.95  # of all intervals
+LEVEL = 0.95  # confidence of all intervals
 
 
 class Interval(NamedTuple):

@@ -42,7 +42,7 @@ from discrete_itd.progress import progress_bar
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
-SMALLEST = 1e-300  # least probability
+SMALLEST = 1e-300  # least probability by which is divided
 QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
 BATCH_WORK = 1 << 24  # rows times floats per row in one call
 PRIOR = 0.5  # probability that a row has a wrong cell: rows to be explained are suspicious
@@ -50,11 +50,10 @@ LEAST_NATS = 0.05  # least excess over the expectation; smaller ones round to no
 LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
 MOST_CELLS = 256  # cells of a row that are assessed one by one: all, except in very wide tables
 RIVALS = 4  # most probable errors of a row: they should include wrong cells and those with which these conflict
-# with enumeration:
-MARGIN = 4.0  # nats: error of coarse log-odds
-RECHECKED = 5  # cells that are assessed again after a wrong one was found
-MOST_SCORES = 1 << 13  # per row: fewer cells in wider tables
-N_FOLDS = 32  # denoiser states that select them among more cells
+N_FOLDS = 32  # states of a row in a wide table, in each of which every 32nd cell is predicted, to select MOST_CELLS
+# Of a model whose conditionals are enumerated by scores: nats by which coarse log-odds may be off; cells that are
+# assessed again after a wrong one was found; most scores of a row, above which fewer cells are assessed.
+MARGIN, RECHECKED, MOST_SCORES = 4.0, 5, 1 << 13
 
 
 # -- the distribution of a cell ---------------------------------------------------------------------

@@ -49,10 +49,12 @@ from discrete_itd.validation import (
     warn,
 )
 
-# of the time of a fit, what dividing the rows and fitting the density may take
-DENSITY_SHARE = 0.9
-# calibration rows that are scored whatever the time, or as many as the false-alarm rate needs: p-values are multiples
-# of 1/257; and rows that are scored at first, in whose time twice as many are then, if it is short
+DENSITY_SHARE = (
+    0.9  # share of the time of a fit in which rows are divided and the density is fitted
+)
+# Calibration rows that are scored whatever the time, unless the false-alarm rate needs more: p-values are multiples of
+# 1/257. They are scored in parts, of SCORED_AT_FIRST rows and then twice as many while a part takes less than SHORT
+# seconds.
 FEWEST_SCORED, SCORED_AT_FIRST, SHORT = 256, 128, 0.5
 SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held out
 
@@ -526,20 +528,13 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """Calibration scores less their rounding error."""
         return thresholds.lowered(thresholds.calibration_scores(self), self._scorer.rounding)
 
-    def set_threshold(
-        self, threshold: Threshold | None = None, *, false_alarm_rate: float | None = None
-    ) -> Self:
-        """Raise alarms by this threshold, or by that of :meth:`threshold_at_rate` for a rate: give one of them."""
-        if (threshold is None) == (false_alarm_rate is None):
-            given = "neither" if threshold is None else "both"
-            raise TypeError(f"give a threshold or a false_alarm_rate, one of them: got {given}")
-        if false_alarm_rate is not None:
-            threshold = self.threshold_at_rate(false_alarm_rate)
+    def set_threshold(self, threshold: Threshold) -> Self:
+        """Raise alarms by this threshold from now on."""
         self.threshold_ = self._checked(threshold)
         self.offset_ = self.threshold_.offset
         return self
 
-    def _checked(self, threshold: Threshold | None) -> Threshold:
+    def _checked(self, threshold: Threshold) -> Threshold:
         """The threshold; TypeError or ValueError unless it belongs to this detector."""
         if not isinstance(threshold, Threshold):
             raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")

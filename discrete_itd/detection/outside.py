@@ -11,8 +11,8 @@ import numpy as np
 from discrete_itd.encoders import Column, Rows
 from discrete_itd.validation import advice, warn
 
-# more rows than this share, and than twice what the range of a column leaves out by chance, its five least and greatest
-# values, or a row for each of its categories, are many; and fewer than FEWEST never are
+# Rows outside are many if they exceed the share SHARE plus what the range leaves out by chance (LEFT_OUT training rows,
+# or one for each category), and FEWEST rows: dates of the next week are, a few new categories are not.
 SHARE, LEFT_OUT, FEWEST = 0.03, 10, 10
 
 _is_told: ContextVar[bool] = ContextVar("is_told", default=True)

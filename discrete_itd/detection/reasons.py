@@ -21,11 +21,10 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer
 
-# of a ratio that is written out, and that is written as a power of ten
+# Digits of a ratio that is written out, and the largest power of ten that is.
 MOST_DIGITS, MOST_POWER = 6, 300
-LEAST_CONFLICT = (
-    1.0  # nats by which a cell must contradict another one to be named: fewer are noise
-)
+# Nats by which a cell must contradict another one to be named: less is noise.
+LEAST_CONFLICT = 1.0
 NO_CELL = "no single cell is more likely wrong than right: it is their combination that is rare"
 
 

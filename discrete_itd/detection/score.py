@@ -57,11 +57,11 @@ ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one s
 DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
 LEVELS = 0.0, 0.95  # of the quantiles of a column's nats: the least, and q
-# rows drawn from the model to estimate q; and the fewest of a model of paths whose fit has little time, and the share
-# of the time that is left for the calibration which they may take
+# Rows drawn from the model to estimate q. A model along paths draws fewer, though at least FEWEST_TYPICAL, if they
+# would take more than TYPICAL_SHARE of the time that is left for the calibration.
 TYPICAL_ROWS, FEWEST_TYPICAL, TYPICAL_SHARE = 500, 100, 0.3
-# of few rows, and rows of each; weight of their code lengths for a share of anomalies, and at most: by the deciding
-# tables with anomalies among the training rows
+# Trees of few rows each, and the weight of their code lengths by the share of anomalies: chosen on the deciding tables,
+# with anomalies among the training rows.
 SMALL_TREES, ROWS_OF_TREE = 64, 64
 WEIGHT_OF_SHARE, MOST_WEIGHT = 5.0, 0.5
 

@@ -42,8 +42,10 @@ from discrete_itd.statistics import percent
 from discrete_itd.storage.values import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
-CONFIDENCE = 0.95  # of intervals
-MOST_COUNTED = 100_000  # rows per day; beyond it, counts add no uncertainty to the rate
+CONFIDENCE = 0.95  # probability that an interval covers
+MOST_COUNTED = (
+    100_000  # rows per day above which their number adds no uncertainty to that of the rate
+)
 
 Scores = NDArray[np.float64]
 

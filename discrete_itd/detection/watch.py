@@ -72,16 +72,18 @@ Keys = NDArray[np.complex128]
 GroupKey = tuple[int, ...]
 
 PENDING = 256  # rows of a group that are compared with one another before they are sorted in
-# places beyond two bins, for each of theirs, from which they are joined: in `python -m tests.benchmarks.watch` changes
-# are found as early as by exact ranks
+# Two bins are joined if FINENESS times their places are beyond them: in `python -m tests.benchmarks.watch` changes are
+# found as early as by exact ranks.
 FINENESS = 16
-FIRST_STAKE = 0.5  # before the first row: that all rows differ is the likeliest change
-PACE = 1000.0  # rows, of eq. (15)
+FIRST_STAKE = (
+    0.5  # capital staked before the first row: that all rows differ is the likeliest change
+)
+PACE = 1000.0  # rows after which the reserve of eq. (15) has halved
 AT_ONCE = 256  # rows whose densities are computed at once
 SMALLEST = 2.0**-53  # smaller p-values count as this
 RARE = 0.1  # share of changed rows that the bet on rare extremes assumes
-HUGE = 2.0**512
-ROW_SHARE = 0.5  # of the level, for the scores of whole rows; the columns divide the rest
+HUGE = 2.0**512  # capital from which on it is kept in smaller units
+ROW_SHARE = 0.5  # share of the level for the scores of whole rows; the columns divide the rest
 EXACT_COUNTS = 2**53  # below it a float counts rows exactly
 
 

@@ -44,12 +44,7 @@ from discrete_itd.validation import check_integer, check_real, check_share
 
 Made = TypeVar("Made")
 LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
-MOST_CELLS_SHOWN = (
-    24  # cells of an anomalous row, in the order of the columns, besides those with a reason
-)
-MOST_CALIBRATION = (
-    1 << 17
-)  # inliers that set a threshold: a rate of 1 in 1000 is known to a sixth then
+MOST_CELLS_SHOWN = 24  # cells of an anomalous row that are shown, besides those with a reason
 MOST_ALARMS = 10_000  # rows that are kept for the download: a few MB
 MOST_REASONS = 1000  # of these rows get reasons, which take milliseconds to tenths of a second each
 N_REASONS = 3  # cells of a row that are named, at most

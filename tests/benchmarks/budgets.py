@@ -8,7 +8,7 @@ its threshold set at a false-alarm rate, and an interval for the number of alarm
 blocks of at most 500 rows that follow. A promise is kept if the number of the block lies in the interval; a budget is
 exceeded if it is above.
 
-- ours: ``set_threshold(false_alarm_rate=...)`` on held-out calibration rows, with the 95 % interval of
+- ours: ``threshold_at_rate`` on held-out calibration rows, with the 95 % interval of
   ``alarms_expected``.
 - ours, percentile: the same scores, but the threshold is a percentile of the scores of the rows of the fit, and the
   interval that of a binomial with just this rate.
@@ -159,7 +159,7 @@ def _blocks(name: str, order: str, seed: int, options: argparse.Namespace) -> li
     out = []
     for rate in RATES:
         offset = detector.threshold_at_rate(rate).offset
-        detector.set_threshold(false_alarm_rate=rate)
+        detector.set_threshold(detector.threshold_at_rate(rate))
         for i, block in enumerate(blocks):
             m = len(block)
             naive = [float(q) for q in stats.binom(m, rate).interval(LEVEL)]

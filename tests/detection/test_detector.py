@@ -414,19 +414,6 @@ def test_only_a_threshold_is_set(fitted):
     assert isinstance(fitted.threshold_, Threshold)
 
 
-def test_a_rate_stands_for_its_threshold(fitted):
-    before, wanted = fitted.threshold_, fitted.threshold_at_rate(0.2)
-    try:
-        assert fitted.set_threshold(false_alarm_rate=0.2).threshold_ == wanted != before
-        assert fitted.offset_ == wanted.offset
-        both = {"threshold": before, "false_alarm_rate": 0.1}
-        for arguments, got in (({}, "neither"), (both, "both")):
-            with pytest.raises(TypeError, match=f"a threshold or a false_alarm_rate.* got {got}"):
-                fitted.set_threshold(**arguments)
-    finally:
-        fitted.set_threshold(before)
-
-
 # -- robust fits ----------------------------------------------------------------------------------
 
 
