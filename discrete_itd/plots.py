@@ -65,7 +65,7 @@ SMALLEST_NATS = 0.05  # least nats of the darkest shade: smaller information is 
 
 
 class RowScores(NamedTuple):
-    """RowScores of N rows, high for anomalies, (N,), and their name; those of calibration rows, and the threshold."""
+    """Scores of N rows, high for anomalies, (N,), and their name; scores of calibration rows, and the threshold."""
 
     values: np.ndarray
     name: str = "surprisal"
@@ -101,7 +101,7 @@ def plot_mse_curve(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | No
     """Half the denoising error times the SNR against log SNR, of the model and of independent columns.
 
     Of a table of categories, the area is the mean surprisal, equation (3); with densities only the area between the two
-    curves has a meaning. A mixture of rows with a causal network has no curve: then it is that of its companion, and
+    curves has a meaning. A mixture of rows with a causal network has no curve: then it is drawn of its companion, and
     says so. ``X`` (N, C) are at least two held-out rows, of which the first thousand are used.
 
     References

@@ -104,11 +104,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         ``sklearn.frozen.FrozenEstimator(density)`` and call ``fit`` with inliers that it was *not* trained on.
     contamination : "auto" or float, default="auto"
         Share of anomalies among the rows given to ``fit``. "auto" takes all of them for inliers, and sets the threshold
-        at ``false_alarm_rate``. With a share c, up to 0.5, the score is robust: code lengths are those of ``density_``,
-        which is fitted to all of the training rows, and with weight min(1/2, 5 c) those of 64 density trees of 64 rows
-        each (:mod:`discrete_itd.detection.score`), too few to learn the anomalies from; and ``predict`` flags at most
-        that share of new rows among which there are as many anomalies, by a threshold that held-out rows set. A frozen
-        density has no training rows here: the threshold alone is another one then.
+        at ``false_alarm_rate``. With a share c, up to 0.5, the score is robust: code lengths under ``density_``, which
+        is fitted to all of the training rows, are averaged, with weight min(1/2, 5 c), with code lengths under 64
+        trees of 64 rows each (:mod:`discrete_itd.detection.score`), too few to learn the anomalies from; and
+        ``predict`` flags at most that share of new rows among which there are as many anomalies, by a threshold that
+        held-out rows set. A frozen density has no training rows here: the threshold alone is another one then.
     false_alarm_rate : float, default=0.01
         Share of inliers that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2
@@ -122,7 +122,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         Of a column "date" of points in time, "date.hour", "date.weekday" and "date.month" define groups, too; the parts
         named here stand for the date, which is not scored then (:mod:`discrete_itd.encoders.time_parts`).
     denoiser : str or Recipe, optional
-        That of a density which has its defaults otherwise, in place of ``density``.
+        Denoiser of a density with defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
         Seed of the division of rows, and of the fit if ``density`` has no seed of its own.
 
@@ -148,10 +148,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     What that means depends on the sampling of the rows, which a table does not show. By default they are assumed to be
     independent draws: equal rows repeat by chance, and new rows repeat those of the fit as often as calibration rows
-    do. Rates are then those of new rows, repetitions included; new rows that equal none of the fit raise more alarms,
+    do. Rates then hold for new rows, repetitions included; new rows that equal none of the fit raise more alarms,
     ``threshold_.rate_if_new`` of them.
     With ``groups`` or ``sample_weight``, groups, or the rows that have weights, are taken for independent draws, and no
-    calibration row belongs to a group of the fit. Rates are then those of one row, drawn at random, of each new group;
+    calibration row belongs to a group of the fit. Rates then hold for one row, drawn at random, of each new group;
     rows of one group raise alarms together, so their number varies more than stated, and further rows of groups of the
     fit raise fewer.
 
@@ -398,7 +398,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """-1 for rows that raise an alarm, 1 for the others: int, shape (N,).
 
         A row with an unreadable cell, like "#REF!" in a column of numbers, raises the alarm "unreadable", whatever its
-        score, which is that of its other cells: no false-alarm rate counts these alarms, and :meth:`reasons` name them.
+        score, which its other cells have: no false-alarm rate counts these alarms, and :meth:`reasons` name them.
         ``threshold`` is by default ``threshold_``.
 
         Warns
@@ -419,7 +419,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         return self.density_.rows(X)
 
     def _offsets(self, rows: Rows, threshold: Threshold) -> np.ndarray:
-        """The score below which each row raises an alarm, (N,): that of its group, where the threshold has one."""
+        """The score below which each row raises an alarm, (N,): the offset of its group, where there is one."""
         own = threshold.group_offsets or [threshold.offset] * (len(self._groups.members) - 1)
         return np.array([threshold.offset, *own])[self._groups.place(rows)]
 
@@ -620,7 +620,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             that is more likely wrong than right has no line, even if it raises an alarm: then it is the combination of
             its cells that is rare. With ``given``, no cell of a given column is named as a reason (it may be one in
             conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and where it is False, the first sentence says so.
-            With ``contamination`` reasons, like :meth:`expected` values, are those of ``density_`` alone.
+            With ``contamination`` reasons, like :meth:`expected` values, are by ``density_`` alone.
         """
         check_is_fitted(self)
         rows, groups = self._rows(X), self._groups
@@ -649,9 +649,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """The values that the other cells of a row predict for its most suspicious cells.
 
         Of the columns ``columns``, by default all but those of ``given``, the k cells with the largest log-odds of an
-        error in each row, all with k None; ``n_values`` predictions for each. Probabilities are those of the score: its
+        error in each row, all with k None; ``n_values`` predictions for each. Probabilities are by the score: its
         normalisation over the values of the cell (:mod:`discrete_itd.detection.cell_predictions` states where that is
-        exact). The result is that of :func:`discrete_itd.detection.reasons.expected`.
+        exact). The table is described in :func:`discrete_itd.detection.reasons.expected`.
         """
         check_is_fitted(self)
         return reasons.expected(self._scorer, X, columns, k=k, n_values=n_values)
@@ -760,7 +760,7 @@ def terms_in_time(
 ) -> tuple[Positions, pd.DataFrame]:
     """Positions (n,) and terms (n, C) of (12) of the calibration rows that were scored in time, or before Ctrl-C.
 
-    ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` that of the order in which they are scored,
+    ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` gives the order in which they are scored,
     at ``least`` so many. They are scored in parts, none of which is begun that would likely end after the deadline, and
     ``SHORT`` seconds after its own beginning: most densities score all rows in these. A UserWarning if not all were
     scored.

@@ -9,8 +9,8 @@ refer to that conditional distribution, so that :math:`P(p \le a) \le a` for eve
   any number of draws (Phipson & Smyth 2010), combined with exact tests of single categories; of two categories,
   Fisher's exact test.
 - Missing cells: Fisher's exact test, conservative because counts are discrete.
-- Means: a permutation test by Monte Carlo, exact like that of categories; of samples that are both huge, Welch's; of a
-  single row, Kolmogorov and Smirnov's.
+- Means: a permutation test by Monte Carlo, exact like the test of categories; of samples that are both huge, Welch's;
+  of a single row, Kolmogorov and Smirnov's.
 
 References
 ----------
@@ -64,7 +64,7 @@ SINGLE = 0.01
 class Drift:
     r"""Differences of a batch of rows from the calibration rows, here called inliers.
 
-    All nats are those of the score: its mean with the standard error, or shares of columns.
+    All nats are of the score: its mean with the standard error, or shares of columns.
 
     Attributes
     ----------
@@ -94,8 +94,8 @@ class Drift:
 
     Notes
     -----
-    If the rows of the batch, the inliers and those of the reference are independent draws from one distribution,
-    and neither the model nor its encoder was fitted to any of them, then every p-value here, also that of a column, is
+    If the rows of the batch, the inliers and the rows of the reference are independent draws from one distribution,
+    and neither the model nor its encoder was fitted to any of them, then every p-value here, of a column too, is
     at most a with probability at most a: for batches of any size, with any ties, whatever the model. Asymptotic are
     only the tests of numbers, for samples of at least 1000 values each and more than 10 000 together, and of means, for
     more than 10 000 of each. Details are in :mod:`discrete_itd.detection.drift`.
@@ -234,8 +234,8 @@ def compare(
 ) -> tuple[float, pd.DataFrame]:
     """The tests of :class:`Drift`, which need no model: its ``p_value`` and the first ten of its ``columns``.
 
-    ``nats`` are those of the batch and of inliers by column, (N, C) and (n, C), NaN where a cell is missing;
-    ``values``, encoded cells of the batch and of a reference, those of columns of these ``kinds``.
+    ``nats`` are nats of the batch and of inliers by column, (N, C) and (n, C), NaN where a cell is missing;
+    ``values``, encoded cells of the batch and of a reference, whose columns have these ``kinds``.
     """
     p_value = same_mean(np.nansum(nats[0], 1), np.nansum(nats[1], 1), random)
     lines = []

@@ -1,7 +1,7 @@
 r"""Comparison of rows within their own group: the columns that define it, and its calibration rows.
 
 With :math:`g` the cells of a row in the columns that define its group, a detector scores the others by :math:`\log
-P(x_{others} \mid g)`, and compares the score with those of calibration rows of the same group: eq. (7) of
+P(x_{others} \mid g)`, and compares the score with the scores of calibration rows of the same group: eq. (7) of
 :mod:`discrete_itd.detection.thresholds` within each group. For an inlier that is exchangeable with the calibration rows
 of its group, :math:`P(p \le \alpha \mid g) \le \alpha` then holds in each group, not only on average over groups.
 
@@ -183,7 +183,7 @@ class Groups:
 
     @cached_property
     def members(self) -> list[np.ndarray]:
-        """Positions of the calibration rows of each place: all of them, then those of each group with enough."""
+        """Positions of the calibration rows of each place: all of them, then the rows of each group with enough."""
         everyone = np.arange(len(self.calibration))
         return [
             everyone,
@@ -207,7 +207,7 @@ class Groups:
 
     def _seen(self, levels: GroupLevels) -> np.ndarray:
         known = np.array([codec.n_levels for codec in self._codecs], dtype=np.int64)
-        seen = np.asarray((levels < known).all(1))  # the next level is that of unseen values
+        seen = np.asarray((levels < known).all(1))  # the next level stands for unseen values
         if self.columns and self.trained is not None:
             seen &= _find(self.trained, levels) >= 0
         return seen

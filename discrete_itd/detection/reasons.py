@@ -56,10 +56,10 @@ def expected(
     DataFrame
         One line per predicted value, a row's cell with the largest log-odds of an error first: ``row`` (the index of
         X), ``column``, ``value`` (the observed one), ``rank`` (1 for the most probable), ``expected``, ``probability``,
-        ``low``, ``high``. For categories, ``probability`` is that of ``expected``. For numbers (all but ordinal ones of
-        few values) ``expected`` is the median, and ``probability`` that of the interval from ``low`` to ``high``: 80 %,
-        for whole numbers at least. Missing cells are predicted too; where missingness is modelled, a predicted one is
-        None.
+        ``low``, ``high``. For categories, ``probability`` belongs to ``expected``. For numbers (all but ordinal ones of
+        few values) ``expected`` is the median, and ``probability`` belongs to the interval from ``low`` to ``high``:
+        80 %, for whole numbers at least. Missing cells are predicted too; where missingness is modelled, a predicted
+        one is None.
     """
     check_integer("n_values", n_values, 1)
     scorer = scorer_of(model)
@@ -135,7 +135,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
           how much; None and 0 where none does by a nat;
         * ``sentence``, the same in English, see :func:`sentence`.
 
-        The others are the other cells of the row, where those of smaller rank are treated as unknown
+        The others are the other cells of the row, where cells of smaller rank are treated as unknown
         (``cell_predictions.likely_errors``), or with enumeration have their predicted values.
 
     Notes

@@ -1,7 +1,7 @@
-r"""The anomaly score: nats of every column above those of rare but normal cells.
+r"""The anomaly score: nats of every column above the nats of rare but normal cells.
 
 With the nats :math:`\ell_j(x)` of column j, which add up to the row's code length by the chain rule
-(:meth:`~discrete_itd.denoisers.Denoiser.log_factors`; along paths those of the path (6)),
+(:meth:`~discrete_itd.denoisers.Denoiser.log_factors`; along paths the terms of the path (6)),
 
 .. math:: s_j(x) = \log\bigl(1 + e^{\ell_j(x) - q_j}\bigr) - \log\bigl(1 + e^{\min \ell_j - q_j}\bigr), \qquad
           \mathrm{score} = -\sum_j s_j(x), \quad (12)
@@ -15,7 +15,7 @@ minus the logarithm of the model's share in a cell of a contaminated distributio
 are two internal columns, each with its own q.
 
 If anomalies are among the training rows, a model that fits these closely has learned them. With a share c of them the
-nats are means of those of the model and of small density trees (11), each of which saw :data:`ROWS_OF_TREE` rows:
+nats are means of the nats of the model and of small density trees (11), each of which saw :data:`ROWS_OF_TREE` rows:
 
 .. math:: \ell_j(x) = -(1 - w) \log p_j(x) - \frac{w}{Tr} \sum_t \log p_{tj}(x), \qquad w = \min(1/2, 5 c).
 
@@ -72,7 +72,7 @@ class Scorer:
 
     Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (2, C') are the least nats and
     the q of every internal column, by default computed at the first score; ``trees`` are :func:`small_trees`, whose
-    code lengths are averaged with those of the model, with ``weight``.
+    code lengths are averaged with the code lengths of the model, with ``weight``.
     """
 
     density: DiffusionDensity

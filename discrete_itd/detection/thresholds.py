@@ -16,7 +16,7 @@ j-th and the (j+1)-th of n uniform order statistics. It is stated as :math:`(j +
 the Clopper-Pearson interval for j of n.
 
 Two scores are equal if they differ by no more than their rounding error, which ``rounding`` bounds relative to 1 +
-|score|. Calibration scores that are equal to that of a row count as at least as extreme, so the p-value is larger,
+|score|. Calibration scores equal to the score of a row count as at least as extreme, so the p-value is larger,
 never smaller; and an alarm is a score strictly below the threshold, a calibration score less its rounding error
 (:func:`lowered`), so rows that are equal to it raise none. Where few rows are possible, many share a score: the
 false-alarm rate is then below the one that was asked for, never above.
@@ -43,9 +43,7 @@ from discrete_itd.storage.values import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
 CONFIDENCE = 0.95  # probability that an interval covers
-MOST_COUNTED = (
-    100_000  # rows per day above which their number adds no uncertainty to that of the rate
-)
+MOST_COUNTED = 100_000  # rows per day above which their number adds no uncertainty to the rate
 
 Scores = NDArray[np.float64]
 
@@ -124,12 +122,12 @@ class Threshold:
     cost : (float, float, float), optional
         Expected cost per row, and an approximate 95 % interval, which covered it in 95 to 100 % of simulations.
     contaminated : bool
-        Whether the calibration rows contain anomalies. The rate is then that of all rows, if anomalies are as frequent
+        Whether the calibration rows contain anomalies. The rate is then of all rows, if anomalies are as frequent
         among new ones: the rate of inliers is lower if anomalies score lower, and otherwise at most 1 / (1 - e) times
         as high, with e the share of anomalies.
     group_offsets : tuple of float
         Offsets of the groups that are compared with their own calibration rows, of a detector with ``given``; the other
-        numbers are those of all calibration rows together.
+        numbers are of all calibration rows together.
     n_new : int
         Number of calibration rows that equal no row that was fitted to.
     rate_if_new : (float, float, float), optional
@@ -345,7 +343,7 @@ def at_cost(
     .. math:: c_{miss}\,\pi (1 - h) + c_{check} \bigl((1 - \pi)\,\alpha + \pi h\bigr),
 
     with :math:`\alpha` of each calibration score and h among the known anomalies. These also choose the threshold, so
-    the stated cost is optimistic where they are few; its interval, from that of :math:`\alpha` and Clopper and
+    the stated cost is optimistic where they are few; its interval, from the interval of :math:`\alpha` and Clopper and
     Pearson's of h, is wide enough to allow for it.
     """
     from scipy import stats
@@ -365,7 +363,7 @@ def at_cost(
 
     ordered = np.sort(calibration)
     ranks = 1 + np.searchsorted(ordered, ordered)  # one more than the scores strictly below
-    alpha = np.append(0, ranks) / (n + 1)  # first that of no alarm
+    alpha = np.append(0, ranks) / (n + 1)  # first without any alarm
     n_caught = np.append(0, np.searchsorted(np.sort(anomalies), ordered))
     k = int(cost(alpha, n_caught / len(anomalies)).argmin())
     if not k:

@@ -19,7 +19,7 @@ independent and uniform, exactly, however few values are kept. Two bins are join
 :data:`FINENESS` of the number of places beyond them: the most extreme values are ranked exactly, the others to some per
 cent of p or 1 - p, and n values take memory of the order of log n.
 
-Values of several groups are ranked each among those of its own group. If the rows of each group are exchangeable given
+Values of several groups are ranked each within its own group. If the rows of each group are exchangeable given
 the sequence of groups, the orders of the values in all groups are independent, and so are all p-values, in the order
 in which rows arrive.
 
@@ -94,7 +94,7 @@ class Ranks:
     """The values of one group seen so far, by column, among which new ones are ranked: eq. (14).
 
     Values and the numbers V that break their ties are the real and imaginary parts of complex numbers, which numpy
-    orders by these. ``seen`` (n, C) are those of the rows seen so far, in any order.
+    orders by these. ``seen`` (n, C) belong to the rows seen so far, in any order.
     """
 
     def __init__(self, seen: Keys) -> None:
@@ -303,7 +303,7 @@ class WatchState:
         )
 
     def ranks(self) -> dict[GroupKey, Ranks]:
-        """Those of groups; a ValueError unless they can be."""
+        """The ranks of each group; a ValueError if the arrays do not describe any."""
         out, n_columns = {}, self.n_edges.shape[1]
         edges = np.split(_from_pairs(self.edges), self.n_edges.ravel().cumsum()[:-1])
         widths = np.split(self.widths, (1 + self.n_edges).ravel().cumsum()[:-1])
@@ -360,13 +360,13 @@ class DriftWatch:
     with one another alone.
 
     **What is not guaranteed.** An alarm says that exchangeability is broken, so also by rows in another order, like
-    those of a day and then those of a night, unless these are groups. It names the columns whose own martingale raised
+    all of a day and then all of a night, unless these are groups. It names the columns whose own martingale raised
     an alarm, which may not be the cause: nats of a column depend on the other cells. Rows of one customer, say, are not
     independent: fit with ``groups``, and watch one row of each new group. A stream of rows that were fitted to differs
     from the calibration rows, too.
 
     **Power.** Rows are compared with all earlier ones, those after a change too. A change is found if it comes after
-    many rows, those of the calibration among them, in comparison to the number that it takes to find it; later it
+    many rows, calibration rows among them, in comparison to the number that it takes to find it; later it
     becomes the norm. With ``given``, these are rows of the group, and that a group becomes more frequent is no change.
 
     **Memory**, and the file that :meth:`save` writes, grow with the logarithm of the number of rows, and with the

@@ -105,7 +105,7 @@ class Alarms:
     """Threshold and calibration of a detector, measured on M inliers; empty for a density.
 
     A row with ``surprisal`` above ``-threshold.offset`` raises an alarm; ``rate`` is the share of inliers that do. With
-    n calibration rows, ``reference`` (n,) holds their ``surprisal`` and ``p_values`` (M,) those of the inliers.
+    n calibration rows, ``reference`` (n,) holds their ``surprisal`` and ``p_values`` (M,) belong to the inliers.
     """
 
     threshold: Threshold | None = None
@@ -450,7 +450,7 @@ def most_anomalous_rows(
 
     Columns: row (its label in the table), nats (minus the score), p_value (NaN without calibration rows), reasons (a
     tuple of sentences), cells (a tuple of name, value as text, and whether a reason is about it: the columns to keep,
-    :func:`kept`, then those of the model, of many columns the first ``MOST_CELLS_SHOWN`` and those with a reason).
+    :func:`kept`, then the columns of the model, of many the first ``MOST_CELLS_SHOWN`` and all with a reason).
     """
     worst = np.argsort(score, kind="stable")[:n]
     rows = rows.take(worst)

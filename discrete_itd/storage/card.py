@@ -38,7 +38,7 @@ def density_card(estimator: Any, model: Any, n_evaluations: int) -> str:
 
 
 def detector_card(detector: Any, scorer: Any) -> str:
-    """The card of a detector with its ``Scorer``: that of its density, and what its calibration guarantees."""
+    """The card of a detector with its ``Scorer``: the card of its density, and what its calibration guarantees."""
     model = scorer.density.model_
     limits = _limits(model)
     if len(detector.calibration_scores_):
@@ -148,12 +148,10 @@ def _calibration(detector: Any, scorer: Any) -> list[str]:
     n, finite = len(scores), scores[np.isfinite(scores)]
     columns = f"the other columns given {', '.join(map(code, given))}" if given else "all columns"
     lines = [
-        f"* score: minus the nats of {columns} above those of 95 % of the model's own cells, (12)"
+        f"* score: minus the nats of {columns} above the nats of 95 % of the model's own cells, (12)"
     ]
     if scorer.weight:
-        lines.append(
-            f"* {scorer.weight:.0%} of these nats are those of trees of few training rows each"
-        )
+        lines.append(f"* {scorer.weight:.0%} of these nats are by trees of few training rows each")
     lines.append(f"* threshold: {detector.threshold_}")
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
@@ -174,7 +172,7 @@ def _calibration(detector: Any, scorer: Any) -> list[str]:
 def _limits(model: Any) -> list[str]:
     schema = model.encoder.schema
     lines = [
-        "* The probabilities are those of rows like the training rows. Nothing here says whether new rows are like"
+        "* The probabilities hold for rows like the training rows. Nothing here says whether new rows are like"
         " them.",
     ]
     if model.epsilon is not None:
@@ -195,7 +193,7 @@ def _limits(model: Any) -> list[str]:
         )
     if model.companion is not None:
         lines.append(
-            "* Of one cell, conditional probabilities are those of the model. Where several cells are unknown, the"
+            "* Of one cell, conditional probabilities are by the model. Where several cells are unknown, the"
             " companion, another model, takes part in them; and it draws."
         )
     for what, denoiser in (("model", model.denoiser), ("companion", model.companion)):
