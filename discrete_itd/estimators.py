@@ -44,8 +44,8 @@ from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.auto import recipe
-from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model
+from discrete_itd.models.forest import Forest
 from discrete_itd.models.information import Term, information_of, log_prob_of
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.models.training_tables import ADDITIVE, CountedTable, TrainingTable, read_table

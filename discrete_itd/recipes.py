@@ -36,7 +36,8 @@ Best        RowMixtureDenoiser
 
 from discrete_itd.models.auto import NAMES, Auto, Best, RowMixture, recipe
 from discrete_itd.models.contract import Recipe
-from discrete_itd.models.exact import BayesNet, Forest, Independent, Tree
+from discrete_itd.models.exact import BayesNet, Independent, Tree
+from discrete_itd.models.forest import Forest
 from discrete_itd.models.mixture import Mixture
 from discrete_itd.models.networks import Causal, Network
 

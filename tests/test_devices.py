@@ -25,8 +25,7 @@ from discrete_itd.likelihood.sampling import sample_batch
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.mixture import LatentLoss, Mixture, MixtureFit
 from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.loop import Run
-from discrete_itd.training.optimizer import Optimizer
+from discrete_itd.training.loop import Optimizer, Run
 from discrete_itd.training.row_sources import TensorRows
 from tests.laws import (
     line,

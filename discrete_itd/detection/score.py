@@ -47,8 +47,7 @@ from discrete_itd.denoisers.forest_fit import responsible
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.exact import FEWEST_LEAF_ROWS
-from discrete_itd.models.forest_trees import grow
+from discrete_itd.models.forest import FEWEST_LEAF_ROWS, grow
 from discrete_itd.models.model import Model
 from discrete_itd.progress import Deadline, progress_bar
 from discrete_itd.validation import check_integer

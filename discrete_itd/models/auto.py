@@ -10,9 +10,9 @@ from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.exact import (
     EXACT,
     BayesNet,
-    Forest,
     affordable_bases,
 )
+from discrete_itd.models.forest import Forest
 from discrete_itd.models.mixture import Mixture
 from discrete_itd.models.networks import (
     MOST_ORDERS,

@@ -57,7 +57,8 @@ from discrete_itd.encoders.streams import (
 )
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
-from discrete_itd.models.exact import Forest, Independent, Tree
+from discrete_itd.models.exact import Independent, Tree
+from discrete_itd.models.forest import Forest
 from discrete_itd.models.held_out import Ints, count_units, hold_out, occurring
 from discrete_itd.progress import Deadline
 from discrete_itd.training.row_sources import RowSource

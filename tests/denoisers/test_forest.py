@@ -33,7 +33,7 @@ from discrete_itd.denoisers.forest_fit import (
 )
 from discrete_itd.denoisers.marginal import WIDE_SD
 from discrete_itd.models.contract import FitPlan, TrainingRows
-from discrete_itd.models.forest_trees import grow
+from discrete_itd.models.forest import grow
 from discrete_itd.recipes import Forest
 from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan

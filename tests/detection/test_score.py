@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import score
 from discrete_itd.detection.score import Scorer, small_trees
-from discrete_itd.models.forest_trees import grow
+from discrete_itd.models.forest import grow
 from discrete_itd.recipes import Causal, Forest, Mixture, Network, RowMixture
 from discrete_itd.storage import files
 

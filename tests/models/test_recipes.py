@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.models.auto import MOST_MEMBERS
-from discrete_itd.models.exact import MOST_TREES
+from discrete_itd.models.forest import MOST_TREES
 from discrete_itd.recipes import (
     NAMES,
     RECIPES,

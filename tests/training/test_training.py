@@ -24,9 +24,10 @@ from discrete_itd.training import (
 )
 from discrete_itd.training.loop import (
     EARLY_EVALUATIONS,
+    Average,
+    Optimizer,
     Run,
 )
-from discrete_itd.training.optimizer import Average, Optimizer
 
 pytestmark = pytest.mark.usefixtures("full_size")
 
