@@ -369,12 +369,11 @@ def random_causal(book, seed, *, base="marginals", strength=0.6):
     """A masked network of random weights in every layer, of a random order; strength 0 is the untrained one."""
     rng = np.random.default_rng(seed)
     under = make_denoiser(base, book, seed)
-    order = torch.tensor(rng.permutation(book.n_columns), device=book.device)
-    order = torch.cat([order[book.leading[order]], order[~book.leading[order]]])
+    order = book.in_order(rng.permutation(book.n_columns).tolist())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sizes = {"width": 16, "depth": 1, "generator": seeded_generator(seed, "cpu")}
-        net = CausalDenoiser(under, order.tolist(), **sizes).to(book.device)
+        net = CausalDenoiser(under, order, **sizes).to(book.device)
         for layer in (net.network.leave, net.network.skip):
             torch.nn.init.normal_(layer.weight, std=strength)
             torch.nn.init.normal_(layer.bias, std=strength)

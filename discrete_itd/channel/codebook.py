@@ -13,7 +13,7 @@ letters of tensor shapes are listed in :mod:`discrete_itd.channel`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,9 +39,6 @@ class Codebook(nn.Module):
     Attributes
     ----------
     leading : Tensor of bool, shape (C,)
-    leading_columns : tuple of int
-    leading_first : tuple of int, length C
-        All columns in the order of the table, but the leading ones before the others.
     n_columns, n_coords : int
         C and D.
     levels : Levels
@@ -86,10 +83,8 @@ class Codebook(nn.Module):
         self.real_coords = slice(self.levels.n_coords, self.levels.n_coords + len(reals))
         self.n_coords = self.real_coords.stop
         self.has_leading = len(leading) > 0
-        self.leading_columns = tuple(sorted(leading))
         self.indicator = dict(indicator or {})
         self.place = {j: i for i, j in enumerate(finite)}
-        self.leading_first = tuple(sorted(range(self.n_columns), key=lambda j: j not in leading))
         coord_column = [finite[j] for j in self.levels.coord_column.tolist()] + reals
 
         def keep(name: str, data: list, dtype: torch.dtype) -> None:
@@ -101,6 +96,14 @@ class Codebook(nn.Module):
         keep("coord_column", coord_column, torch.int64)
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
         self.work = self.levels.n_points + 8 * len(reals)
+
+    def in_order(self, columns: Iterable[int]) -> list[int]:
+        """Columns in their order, but each indicator directly before its column."""
+        columns = list(columns)
+        column_of = {i: j for j, i in self.indicator.items() if j in columns}
+        free = [j for j in columns if j not in column_of]
+        before = {j: i for i, j in column_of.items() if i in columns}
+        return [k for j in free for k in ([before[j], j] if j in before else [j])]
 
     def is_absent(self, x: Tensor) -> Tensor:
         """Which cells of rows ``x`` (B, C) are absent by their indicator: bool, (B, C)."""

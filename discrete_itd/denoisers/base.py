@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
@@ -110,16 +110,6 @@ def log_sum_exp(values: Tensor, dim: int) -> Tensor:
 def rows_at_once(n: int) -> int:
     """The largest power of two that is at most n, at least 1: batches of this size do not split a :data:`BLOCK`."""
     return 1 << max(0, n.bit_length() - 1)
-
-
-def both_ways(columns: Sequence[int], leading: Sequence[int]) -> list[list[int]]:
-    """Two orders of ``columns``: the given one, and with the others reversed; the ``leading`` ones come first.
-
-    Columns are numbered by their position among them.
-    """
-    first = [i for i, j in enumerate(columns) if j in leading]
-    others = [i for i, j in enumerate(columns) if j not in leading]
-    return [first + others, first + others[::-1]]
 
 
 class Denoiser(nn.Module):
@@ -244,11 +234,11 @@ class Denoiser(nn.Module):
 
         :math:`\log P(x_j \mid x_i, i \text{ before } j)` of rows ``x`` (B, C), float64: (B, C), nats; zero where a cell
         is missing, NaN in ``x``. Rows sum to the log-probability. By default C log-probabilities, each with one more
-        column, the leading columns first.
+        column, an indicator directly before its column.
         """
         out = x.new_zeros(x.shape)
         seen, before = torch.full_like(x, torch.nan), x.new_zeros(len(x))
-        for j in self.codebook.leading_first:
+        for j in self.codebook.in_order(range(x.shape[1])):
             seen[:, j] = x[:, j]
             after = self.log_prob(seen).to(out)
             out[:, j], before = after - before, after
@@ -295,7 +285,7 @@ class Denoiser(nn.Module):
         book = self.codebook
         out = x.repeat_interleave(n_draws, 0)
         noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
-        for j in book.leading_first:
+        for j in book.in_order(range(book.n_columns)):
             rows = torch.nonzero(out[:, j].isnan()).flatten()
             for part in rows.split(self.rows_at_once):
                 known = filled(out[part])
@@ -368,11 +358,10 @@ class Denoiser(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} cannot be the base of a causal denoiser")
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
-        """A random order (C,), leading columns first, in which :meth:`preceding` is cheap and nearly conditional."""
-        leading = self.codebook.leading
-        order = torch.randperm(len(leading), generator=generator, device=generator.device)
-        order = order.to(leading.device)
-        return torch.cat([order[leading[order]], order[~leading[order]]])
+        """A random order (C,) of the columns in which :meth:`preceding` is cheap and nearly conditional."""
+        n = self.codebook.n_columns
+        order = torch.randperm(n, generator=generator, device=generator.device)
+        return order.to(self.codebook.device)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         r"""Posterior of the columns of categories of an exact denoiser, given any evidence about their levels.

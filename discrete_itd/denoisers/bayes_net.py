@@ -374,7 +374,7 @@ class BayesNetDenoiser(Denoiser):
         return out.unflatten(0, (len(x), n_draws))
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
-        """Parents first, but for the leading columns, which are moved to the front."""
+        """Parents first."""
         finite = self.codebook.finite.tolist()
         above: list[set[int]] = [set() for _ in self.codebook.columns]
         for j, own in zip(finite, self.parents, strict=True):
@@ -385,8 +385,6 @@ class BayesNetDenoiser(Denoiser):
             ready = next(j for j in waiting if above[j].issubset(order))
             order.append(ready)
             waiting.remove(ready)
-        leading = self.codebook.leading.tolist()
-        order.sort(key=lambda j: not leading[j])  # stable
         return torch.tensor(order, device=self.codebook.device)
 
     def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:

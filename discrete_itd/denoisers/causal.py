@@ -58,7 +58,7 @@ class CausalDenoiser(Denoiser):
         Exact, kept fixed; one that defines ``preceding``. Its continuous columns, if there are any, must be those
         of its ``independent_part``.
     order : sequence of int, length C
-        All columns, the first one first; the leading columns before all others.
+        All columns, the first one first; an indicator before its column.
     width, depth, dropout
         Of the :class:`MaskedMLP`.
     generator : torch.Generator, optional
@@ -67,7 +67,7 @@ class CausalDenoiser(Denoiser):
     Raises
     ------
     ValueError
-        If ``order`` does not name every column once, or a leading column comes after another one.
+        If ``order`` does not name every column once, or a column comes before its indicator.
 
     Examples
     --------
@@ -96,9 +96,9 @@ class CausalDenoiser(Denoiser):
         order = [int(j) for j in order]
         if sorted(order) != list(range(book.n_columns)):
             raise ValueError(f"order must name each of {book.n_columns} columns once, got {order}")
-        leads = book.leading[order]
-        if bool((leads[1:] & ~leads[:-1]).any()):
-            raise ValueError(f"the leading columns must be the first of the order, got {order}")
+        for j, i in book.indicator.items():
+            if order.index(j) < order.index(i):
+                raise ValueError(f"column {j} comes before its indicator {i} in the order {order}")
         self.width, self.depth, self.dropout = width, depth, dropout
         self.base = base.requires_grad_(False)
         self.order = torch.tensor(order)  # on the host wherever the weights are

@@ -38,7 +38,6 @@ from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
-    both_ways,
     cumulative,
     finite_log,
 )
@@ -378,8 +377,7 @@ class ForestDenoiser(Denoiser):
         """Increments of the log-probability as the columns are added one by one, the leaves of the row held fixed.
 
         A column has the shares of the splits by it and its probability in the leaves, which are weighted by their
-        posterior given the columns before it; the mean over the order of the table and its reverse, leading columns
-        first.
+        posterior given the columns before it; the mean over the order of the table and its reverse.
         """
         return self._factors(x, by_tree=False)
 
@@ -405,7 +403,8 @@ class ForestDenoiser(Denoiser):
                 start, terms = (start - self.log_shares[tree])[sorting], terms[sorting]
                 counts = torch.bincount(place, minlength=len(pairs.rows) * n_trees)
                 total = partial(log_totals, row=place, counts=counts)
-            for order in both_ways(range(book.n_columns), book.leading_columns):
+            for columns in (range(book.n_columns), range(book.n_columns)[::-1]):
+                order = book.in_order(columns)
                 totals = total(start[..., None] + terms[..., order].cumsum(-1))
                 steps = totals.diff(dim=1, prepend=torch.zeros_like(totals[:, :1]))
                 if by_tree:

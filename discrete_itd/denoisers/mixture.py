@@ -391,11 +391,9 @@ class MixtureDenoiser(Denoiser):
         return of_column
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """The mean over the order of the table and its reverse, leading columns first."""
-        book, own = self.codebook, self._modelled.tolist()
-        first = [j for j in book.leading_first if j in own]
-        n_leading = len(set(own).intersection(book.leading_columns))
-        orders = [first, first[:n_leading] + first[n_leading:][::-1]] if own else []
+        """The mean over the order of the table and its reverse."""
+        book, own = self.codebook, sorted(self._modelled.tolist())
+        orders = [book.in_order(columns) for columns in (own, own[::-1]) if own]
         rows, back = without_copies(x), None
         if self.dense is not None and not devices.static_shapes(x.device):
             # rows with the same cells missing in one batch: each batch costs a product for each pattern

@@ -1,7 +1,7 @@
 """Cells of rows given the other cells, under the score of a detector: their distributions, and which are wrong.
 
-Where missingness is modelled, a cell is a pair of its missingness indicator and its value: the indicator is conditioned
-on the other indicators, the value on all of them.
+Where "absent" is a value of a number, a cell is a pair of its missingness indicator and its value: the indicator is
+conditioned on all other cells, the value on the indicator too.
 
 Conditional distributions are the model's own (:meth:`~discrete_itd.denoisers.Denoiser.leave_one_out`), or, for a model
 that scores complete rows and does not marginalise, its log-probabilities normalised over the values of the cell
@@ -13,8 +13,7 @@ these exceptions:
   candidates among the cells of wide tables, and the column whose dependence has changed.
 * A network's posterior of a cell given all others need not equal the ratio of two of its path scores, so the two agree
   only as well as the network's conditionals agree with one another.
-* Missingness indicators (``missing="category"``) are conditioned on the other indicators only, as in the score, where
-  they come first. The score of a row also depends on the values given the indicators.
+* A network along paths, which learns missingness indicators first, conditions them on other indicators only.
 """
 
 from __future__ import annotations
@@ -269,10 +268,8 @@ def given_others(
     avoids it (:attr:`Model.anywhere`).
     """
     denoiser = scorer.model.anywhere if quick else scorer.conditional
-    place = torch.full((asked.shape[1],), -1, device=x.device)
-    place[: len(scorer.schema)] = _indicators(scorer, x.device)
     how = {"nodes": nodes} if isinstance(denoiser, ConditionalDenoiser) else {}
-    return conditional.given_others(denoiser, x, asked, place, **how)
+    return conditional.given_others(denoiser, x, asked, **how)
 
 
 @torch.no_grad()
@@ -507,7 +504,6 @@ def candidates(scorer: Scorer, odds: Odds, among: Sequence[int]) -> Tensor:
         most = max(RIVALS, min(most, MOST_SCORES * len(scorer.schema) // scores))
     if len(among) <= most:
         return columns
-    leading = rows.masked_fill(~scorer.conditional.codebook.leading, math.nan)
     place, log_p = _indicators(scorer, rows.device), torch.zeros_like(rows)
     for fold in range(N_FOLDS):
         own = columns[:1, fold::N_FOLDS].expand(len(rows), -1)
@@ -515,7 +511,7 @@ def candidates(scorer: Scorer, odds: Odds, among: Sequence[int]) -> Tensor:
         known = rows.scatter(1, own, math.nan).scatter(1, indicators, PRESENT)
         log_p += _log_prob_given(scorer, known, _only(rows, own))
         if indicators.numel():
-            known = leading.scatter(1, indicators, math.nan)
+            known = rows.scatter(1, own, math.nan).scatter(1, indicators, math.nan)
             log_p += _log_prob_given(scorer, known, _only(rows, indicators))
     log_odds = odds(_by_column(scorer, log_p).gather(1, columns), columns)
     return columns.gather(1, _largest(log_odds, most))

@@ -103,8 +103,6 @@ class ConditionalDenoiser(Denoiser):
         P, with a closed form for complete rows.
     proposal : Denoiser
         Q, exact, with the same codebook.
-    indicator : sequence of int, length C, optional
-        For each column, the leading column that indicates whether its cell is missing; -1 for none.
     has_gaps : sequence of bool, length C, optional
         Columns whose gaps the scorer has learned: its closed form covers rows with gaps in these columns.
     n_draws : int
@@ -120,8 +118,7 @@ class ConditionalDenoiser(Denoiser):
       it is large and bends, and is log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its
       logarithm is off by 0.002 nats on average, and up to 0.05 where it is low and rough.
     * other unknown cells, or noisy evidence: the proposal.
-    * leading columns: the scorer where no other column is known, since its closed form marginalises later columns;
-      otherwise the proposal.
+    * whether a cell is there (``codebook.indicator``): the proposal.
 
     A gap in a column of ``has_gaps`` is a value like any other to the scorer: it stays a gap beside other cells.
 
@@ -129,25 +126,25 @@ class ConditionalDenoiser(Denoiser):
     """
 
     _has_gaps: Tensor
-    _indicator: Tensor
+    _is_indicator: Tensor
 
     def __init__(
         self,
         scorer: Denoiser,
         proposal: Denoiser,
-        indicator: Sequence[int] | None = None,
         has_gaps: Sequence[bool] | None = None,
         *,
         n_draws: int = DRAWS,
     ) -> None:
         super().__init__(scorer.codebook)
         self.scorer, self.proposal, self.n_draws = scorer, proposal, n_draws
-        self.indicator = [-1] * self.codebook.n_columns if indicator is None else list(indicator)
         learned = [False] * self.codebook.n_columns if has_gaps is None else list(has_gaps)
         learned = torch.tensor(learned, dtype=torch.bool, device=self.codebook.device)
         self.register_buffer("_has_gaps", learned, persistent=False)
-        place = torch.tensor(self.indicator, device=self.codebook.device)
-        self.register_buffer("_indicator", place, persistent=False)
+        indicators = set(self.codebook.indicator.values())
+        is_indicator = [j in indicators for j in range(self.codebook.n_columns)]
+        is_indicator = torch.tensor(is_indicator, device=self.codebook.device)
+        self.register_buffer("_is_indicator", is_indicator, persistent=False)
         members = scorer.members if isinstance(scorer, RowMixtureDenoiser) else [scorer]
         own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
         # its factors guide the enumeration, beside the proposal
@@ -190,11 +187,8 @@ class ConditionalDenoiser(Denoiser):
         x = book.known_cells(y, snr)[:n]
         unknown = self.unknown(x)
         noisy = ((snr > 0) & ~torch.isinf(snr)).any(1)[:n]
-        # where only leading cells are known, later ones are left out of the scores
-        leads = (unknown & book.leading).any(1) & (x.isnan() | book.leading).all(1)
-        unknown &= ~leads[:, None] | book.leading
         wanted = unknown if asked is None else unknown & asked
-        wanted &= (~noisy & (leads | ~(unknown & book.leading).any(1)))[:, None]
+        wanted &= ~(noisy | (unknown & self._is_indicator).any(1))[:, None]
         drawn = unknown & ~self._has_gaps
         beside = drawn.sum(1, keepdim=True) - drawn.long()  # number of other cells that are drawn
         self._fill(x, wanted & (beside == 0), found, FINE)
@@ -288,12 +282,10 @@ class ConditionalDenoiser(Denoiser):
 
         It costs less: the proposal is not needed for categories.
         """
-        unknown, leading = self.unknown(x), self.codebook.leading
+        unknown = self.unknown(x)
         drawn = unknown & ~self._has_gaps
         beside = drawn.sum(1, keepdim=True) - drawn.long()
-        # the closed form marginalises the columns after the leading ones
-        needs_none = leading & (x.isnan() | leading).all(1, keepdim=True)
-        return ~(asked & (beside > 0) & ~needs_none | unknown & leading).any(1)
+        return ~(asked & (beside > 0) | unknown & self._is_indicator).any(1)
 
     def unlearned_gaps(self, x: Tensor) -> Tensor:
         """Which rows (B, C) have unknown cells outside the columns of ``has_gaps``: (B,)."""
@@ -301,11 +293,7 @@ class ConditionalDenoiser(Denoiser):
 
     def unknown(self, x: Tensor) -> Tensor:
         """Which cells of rows (B, C) are unknown, (B, C): neither known nor indicated as missing."""
-        out = x.isnan()
-        for j, i in enumerate(self.indicator):
-            if i >= 0:
-                out[:, j] &= x[:, i] != 1.0
-        return out
+        return x.isnan() & ~self.codebook.is_absent(x)
 
     # -- one cell -------------------------------------------------------------------------------
 
@@ -367,11 +355,8 @@ class ConditionalDenoiser(Denoiser):
         NaN in the cells ``left`` (n, C), and where a drawn indicator says that the cell is missing.
         """
         drawn = self.proposal.complete(x, n_draws, salt)
-        for j, i in enumerate(self.indicator):
-            if i >= 0:
-                absent = x[:, j].isnan()[:, None] & (drawn[:, :, i] == 1.0)
-                drawn[:, :, j] = drawn[:, :, j].masked_fill(absent, math.nan)
-        return drawn.masked_fill(left[:, None], math.nan)
+        absent = self.codebook.is_absent(drawn.flatten(0, 1)).view_as(drawn)
+        return drawn.masked_fill(left[:, None] | absent & x.isnan()[:, None], math.nan)
 
     def _only(self, j: int, n: int) -> Tensor:
         """A mask (n, C) of the cells in column j."""
@@ -386,9 +371,9 @@ class ConditionalDenoiser(Denoiser):
     ) -> Estimate:
         """Log-probability of the known cells of rows ``x`` (N, C) under the scorer; unknown cells (NaN) are summed out.
 
-        The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell, and where no column
-        but leading ones is known. With several, ``n_draws`` draws with seed ``salt``. Cells in ``gaps`` (N, C) are not
-        summed out: they are gaps to the scorer.
+        The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell. With several, there
+        are ``n_draws`` draws with seed ``salt``. Cells in ``gaps`` (N, C) are not summed out: they are gaps to the
+        scorer.
         """
         gaps = torch.zeros_like(x, dtype=torch.bool) if gaps is None else gaps
         step = max(1, AT_ONCE // n_draws)
@@ -398,11 +383,10 @@ class ConditionalDenoiser(Denoiser):
         return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
     def _marginal(self, x: Tensor, gaps: Tensor, n_draws: int, salt: int) -> Estimate:
-        unknown, leading = self.unknown(x) & ~gaps, self.codebook.leading
-        leads = (unknown & leading).any(1)
-        whole = ~unknown.any(1) | ~leads & (x.isnan() | leading).all(1) & bool(leading.any())
+        unknown = self.unknown(x) & ~gaps
+        whole = ~unknown.any(1)
         log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
-        alone = ~whole & (unknown.sum(1) == 1) & ~leads
+        alone = (unknown.sum(1) == 1) & ~(unknown & self._is_indicator).any(1)
         for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
             rows = torch.nonzero(alone & unknown[:, j]).flatten()
             log_prob[rows] = self._sum_over(x[rows], j)
@@ -469,10 +453,9 @@ class ConditionalDenoiser(Denoiser):
     def _new_gaps(self, x: Tensor) -> Tensor:
         """The cells of rows (B, C) that are missing outside the columns of ``has_gaps``, or unknown to be, (B, C)."""
         unknown = self.unknown(x)
-        new = unknown & (~self._has_gaps | self.codebook.leading)
-        for j, i in enumerate(self.indicator):
-            if i >= 0:
-                new[:, j] |= unknown[:, j] & x[:, i].isnan()
+        new = unknown & (~self._has_gaps | self._is_indicator)
+        for j, i in self.codebook.indicator.items():
+            new[:, j] |= unknown[:, j] & x[:, i].isnan()
         return new
 
     def _with_new_gaps(self, x: Tensor) -> Tensor:
@@ -513,12 +496,12 @@ class ConditionalDenoiser(Denoiser):
         Categories unseen in training are never drawn.
         """
         generator = torch.Generator(x.device).manual_seed(seed)
-        unknown, leading = self.unknown(x), self.codebook.leading
-        several = torch.nonzero((unknown.sum(1) > 1) | (unknown & leading).any(1)).flatten()
+        unknown, indicates = self.unknown(x), self._is_indicator
+        several = torch.nonzero((unknown.sum(1) > 1) | (unknown & indicates).any(1)).flatten()
         out = x.clone()
         out[several] = self._chosen(x[several], generator)
         again = unknown & (unknown.sum(1, keepdim=True) <= MOST_UNKNOWN) | self._unseen(out)
-        again &= ~leading & (~out.isnan() | ((unknown.sum(1) == 1)[:, None] & unknown))
+        again &= ~indicates & (~out.isnan() | ((unknown.sum(1) == 1)[:, None] & unknown))
         for j in torch.nonzero(again.any(0)).flatten().tolist():
             for rows in torch.nonzero(again[:, j]).flatten().split(self.rows_at_once):
                 others = out[rows].index_fill(1, torch.tensor([j], device=x.device), math.nan)
@@ -570,24 +553,24 @@ class ConditionalDenoiser(Denoiser):
 
 
 @torch.no_grad()
-def given_others(
-    denoiser: Denoiser, x: Tensor, asked: Tensor, indicator: Tensor, **how: Nodes
-) -> Posterior:
+def given_others(denoiser: Denoiser, x: Tensor, asked: Tensor, **how: Nodes) -> Posterior:
     """The distribution of each asked cell given all other known cells of its row.
 
     ``x`` (B, C) is NaN where a cell is unknown; the values of the cells ``asked`` (B, C) are not used, and the
-    distributions of all other cells have no meaning, or are left out. ``indicator`` (C,) is the leading column that
-    indicates whether a cell is missing, -1 for none: a value is conditioned on being present, a leading cell on the
-    other leading cells only. ``how`` is for the method :meth:`~Denoiser.leave_one_out` of the denoiser.
+    distributions of all other cells have no meaning, or are left out. A value is conditioned on being there
+    (``codebook.indicator``), and whether it is there on all cells but the value; of a network along paths, which learns
+    the indicators first, on other indicators only. ``how`` is for the method :meth:`~Denoiser.leave_one_out`.
     """
-    leading = denoiser.codebook.leading
-    if not bool(leading.any() and asked.any()):
+    book = denoiser.codebook
+    if not (book.indicator and bool(asked.any())):
         return denoiser.leave_one_out(x, asked, **how)
     column, row = torch.nonzero(asked.T).unbind(1)  # by column
-    others, at = x[row], torch.arange(len(row), device=x.device)
-    there = indicator[column] >= 0
-    others[at[there], indicator[column[there]]] = 0.0  # present
-    others = others.masked_fill_(leading[column][:, None] & ~leading, math.nan)
+    others = x[row]
+    for j, i in book.indicator.items():
+        others[column == j, i] = 0.0
+        others[column == i, j] = math.nan
+    if not (denoiser.exact or isinstance(denoiser, ConditionalDenoiser)):
+        others = others.masked_fill_(book.leading[column][:, None] & ~book.leading, math.nan)
     first, among = equal_rows(others)  # most cells of a row are conditioned on the same row
     wanted = torch.zeros_like(others[first], dtype=torch.bool)
     wanted[among, column] = True

@@ -249,12 +249,9 @@ class Model:
         scorer, exact = self.denoiser, self.companion
         if exact is None or not exact.exact or scorer.exact or not scorer.closed_form:
             return self.anywhere
-        indicator, n = [-1] * len(self.encoder.owner), self.encoder.n_columns
-        for place, j in enumerate(self.encoder.owner[n:].tolist(), n):
-            indicator[j] = place
         share = [c.n_missing >= LEARNED_GAPS * max(1, c.n_rows) for c in self.encoder.schema]
         has_gaps = [share[j] for j in self.encoder.owner.tolist()]
-        return ConditionalDenoiser(scorer, exact, indicator, has_gaps)
+        return ConditionalDenoiser(scorer, exact, has_gaps)
 
     @property
     def anywhere(self) -> Denoiser:
@@ -567,9 +564,7 @@ class Model:
             schedules = [CoordinateSchedule(asked.x.shape[1], denoiser.own_order)]
         elif len(parts) > 1:
             n_steps, *numbers = split_evaluations(asked.n_evaluations, denoiser.codebook)
-            if (
-                denoiser.exact
-            ):  # one indicator a step: along coordinates a path is then the closed form
+            if denoiser.exact:  # one indicator a step: a path along coordinates is the closed form
                 n_steps = int(denoiser.codebook.leading.sum())
             schedules = [self._indicator_schedule(n_steps), self.schedule]
         return [
@@ -662,7 +657,7 @@ def factors(denoiser: Denoiser, asked: Question) -> list[Question]:
     """Questions about the conditional factors of a row's probability: missingness indicators come first.
 
     If a value became known before its indicator, no mass would be left for "the cell is missing", and the total mass
-    would exceed one. The own order of a denoiser begins with them.
+    would exceed one. The own order of a denoiser has each directly before its column.
     """
     book, given = denoiser.codebook, asked.given
     if not book.has_leading or denoiser.own_order is not None:

@@ -323,14 +323,14 @@ def check_dropout(value: Any) -> None:
 
 
 def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]:
-    """An order of all columns, the leading ones first, made of a base's ``natural`` order.
+    """An order of all columns, an indicator directly before its column, made of a base's ``natural`` order.
 
     Of the kinds "natural", "explained first", "numbers first" and "numbers last", "explained first" begins with the
     categorical columns that explain at least an eighth of the variance of a continuous column, followed by the
     continuous columns, those first that are explained least.
     """
     book = rows.codebook
-    numbers, leading = set(book.reals.tolist()), set(torch.nonzero(book.leading).flatten().tolist())
+    numbers = set(book.reals.tolist())
     group = dict.fromkeys(natural, 3)
     within = dict.fromkeys(natural, 0.0)
     if kind == "explained first":
@@ -342,8 +342,7 @@ def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]
     group |= dict.fromkeys(numbers, {"numbers first": 1, "numbers last": 4}.get(kind, 2))
     if kind == "natural":
         group = dict.fromkeys(natural, 1)
-    group |= dict.fromkeys(leading, 0)
-    return sorted(natural, key=lambda j: (group[j], within[j]))
+    return book.in_order(sorted(natural, key=lambda j: (group[j], within[j])))
 
 
 def explained_variance(rows: TrainingRows) -> Tensor:

@@ -57,16 +57,20 @@ def test_missing_cells_have_some_finite_point_and_disturb_no_other(device, colum
 
 
 def test_missingness_indicators_come_first(device):
+    """On paths before all columns, in other orders directly before their own."""
     columns = [simplex(2), real(), simplex(2), simplex(3)]
-    book = Codebook(columns, leading=[2, 0]).to(device)
+    book = Codebook(columns, leading=[2, 0], indicator={1: 2, 3: 0}).to(device)
     assert book.leading.tolist() == [True, False, True, False]
-    assert book.leading_columns == (0, 2)
-    assert book.leading_first == (0, 2, 1, 3)
     assert book.has_leading
+    assert book.in_order(range(4)) == [2, 1, 0, 3]
+    assert book.in_order([3, 2, 0]) == [0, 3, 2]
+    x = torch.tensor([[0.0, math.nan, 1.0, 2.0], [1.0, 0.5, 0.0, math.nan]], device=device)
+    absent = [[False, True, False, False], [False, False, False, True]]
+    assert book.is_absent(x).tolist() == absent
     none = Codebook(columns)
     assert not none.has_leading
     assert not none.leading.any()
-    assert none.leading_first == (0, 1, 2, 3)
+    assert none.in_order(range(4)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))

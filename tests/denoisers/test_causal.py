@@ -135,11 +135,11 @@ def test_draws_are_those_along_the_path(device, name):
 
 
 def test_orders_are_checked(device):
-    book = Codebook([simplex(2), simplex(2)], leading=[1]).to(device)
+    book = Codebook([simplex(2), simplex(2)], leading=[1], indicator={0: 1}).to(device)
     base = make_denoiser("marginals", book)
     with pytest.raises(ValueError, match="name each of 2 columns once"):
         CausalDenoiser(base, [0, 0])
-    with pytest.raises(ValueError, match="leading columns must be the first"):
+    with pytest.raises(ValueError, match="column 0 comes before its indicator 1"):
         CausalDenoiser(base, [0, 1])
     CausalDenoiser(base, [1, 0])
 

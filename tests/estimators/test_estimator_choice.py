@@ -163,7 +163,7 @@ class Peeking(Denoiser):
     def forward(self, y, snr):
         q, book = self.marginal(y, snr), self.codebook
         logits = q.categorical.logits.clone()
-        for j in book.leading_columns:
+        for j in book.leading.nonzero().flatten().tolist():
             told = (snr[:, self.owner[j]] > 0).to(logits)[:, None]
             levels = torch.arange(2, device=snr.device) == ABSENT
             logits[:, book.levels.own(book.place[j])] -= 20 * told * levels

@@ -133,19 +133,26 @@ def test_properties_of_a_cell_left_out(device, name, kind):
         torch.testing.assert_close(found[:, j], alone[:, j], atol=1e-4, rtol=1e-4)
 
 
-def test_values_are_conditioned_on_being_present_and_indicators_on_indicators(device):
-    book = Codebook([simplex(3), real(), simplex(2), simplex(2)], leading=[2, 3]).to(device)
+def with_indicators(columns, device):
+    """Columns, and for each another one that indicates whether its cell is there."""
+    n = len(columns)
+    own = dict(enumerate(range(n, 2 * n)))
+    return Codebook([*columns, *[simplex(2)] * n], [*own.values()], own).to(device)
+
+
+def test_values_are_conditioned_on_being_present_and_indicators_on_all_but_their_values(device):
+    book = with_indicators([simplex(3), real()], device)
     q, x = proposal(book), random_rows(book, 5, np.random.default_rng(0))
-    values, indicator = x.clone(), torch.tensor([2, 3, -1, -1], device=device)
+    values = x.clone()
     x[0, 0], x[0, 2] = math.nan, 1.0
     asked = torch.ones_like(x, dtype=torch.bool)
-    found = conditional.given_others(q, x, asked, indicator).log_prob(values)
+    found = conditional.given_others(q, x, asked).log_prob(values)
     for j in range(4):
         known = without(x, j)
         if j < 2:
             known[:, j + 2] = 0.0
         else:
-            known[:, :2] = math.nan
+            known[:, j - 2] = math.nan
         alone = q(*State.start(book, book.embed(known), ~known.isnan())).log_prob(values)
         torch.testing.assert_close(found[:, j], alone[:, j], atol=1e-4, rtol=1e-4)
 
@@ -279,17 +286,9 @@ def test_only_cells_that_are_asked_for_are_enumerated(device):
     assert sum(calls) - n_every < n_every
 
 
-def test_indicators_are_enumerated_where_they_alone_are_known(device):
-    """The other columns, which come later, are summed out; a cell that is said to be missing is not unknown."""
-    book = Codebook([simplex(3), real(), simplex(2), simplex(2)], leading=[2, 3]).to(device)
-    p = random_causal(book, 1)
-    denoiser = ConditionalDenoiser(p, proposal(book), [2, 3, -1, -1])
-    x = torch.tensor([[math.nan, math.nan, 1.0, math.nan]], dtype=torch.float64, device=device)
-    each = torch.cat([p.log_prob(with_each(x[0], 3, levels_of(book, 3).to(device)))])
-    got = denoiser.given(x).column(3)[0]
-    assert got.tolist() == pytest.approx(
-        torch.log_softmax(each, 0).tolist(), abs=rounding(book.dtype, 10)
-    )
+def test_a_cell_that_is_absent_is_not_unknown(device):
+    book = with_indicators([simplex(3), real()], device)
+    denoiser = ConditionalDenoiser(random_causal(book, 1), proposal(book))
     x = torch.tensor([[math.nan, 0.3, 1.0, 0.0]], dtype=torch.float64, device=device)
     assert not denoiser.unknown(x).any()
 
@@ -430,10 +429,8 @@ def test_draws_follow_the_scorer(device):
 
 
 def test_unseen_categories_and_absent_cells_are_not_drawn(device):
-    book = Codebook([simplex(2, is_open=True), real(), simplex(2), simplex(2)], leading=[2, 3]).to(
-        device
-    )
-    denoiser = ConditionalDenoiser(random_causal(book, 1), proposal(book), [2, 3, -1, -1])
+    book = with_indicators([simplex(2, is_open=True), real()], device)
+    denoiser = ConditionalDenoiser(random_causal(book, 1), proposal(book))
     start = torch.full((300, 4), math.nan, dtype=torch.float64, device=device)
     start[:150, 1], start[:150, 3] = 0.3, 0.0
     drawn = denoiser.draw_unknown(start, 0)

@@ -35,14 +35,14 @@ def compared(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("table", [chain, mixed, formula])
-def test_an_order_names_every_column_once_the_leading_ones_first(kind, table):
+def test_an_order_names_every_column_once_an_indicator_before_its_column(kind, table):
     rows = training_rows(table(200))
     natural = rows.marginals.natural_order(torch.Generator().manual_seed(3)).tolist()
     order = order_of(kind, natural, rows)
     assert sorted(order) == sorted(natural)
-    leads = rows.codebook.leading[order].tolist()
-    assert leads == sorted(leads, reverse=True)
-    if not len(rows.codebook.reals):
+    indicator = rows.codebook.indicator
+    assert all(order.index(i) + 1 == order.index(j) for j, i in indicator.items())
+    if not len(rows.codebook.reals) and not indicator:
         assert order == natural
 
 
