@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from discrete_itd.models.candidates import CandidateModel, CandidateTable
+from discrete_itd.models.candidates import CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.exact import (
     EXACT,
@@ -110,8 +110,7 @@ class Auto(Recipe):
 class Best(Recipe):
     """The lowest held-out nats for the time allowed: a mixture of rows (10) of exact models and causal networks.
 
-    Networks are of several kinds, by the base that they correct. After one of each kind, the next is always of the kind
-    whose latest network contributes most to the mixture.
+    Networks are of two kinds in turn, which correct the best base and independent columns.
 
     Parameters
     ----------
@@ -133,35 +132,13 @@ class Best(Recipe):
             table.fit_in_time(LARGE_MIXTURE, own)
         later = replace(plan, span=(MIXTURE_DONE, 1.0), is_beside_mixture=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
-        networks: list[tuple[Recipe, CandidateModel]] = []
-        for own in later.of_members([1] * self.n_orders) if trains else ():
-            if own.time_left and (kind := next_kind(table, networks)) is not None:
-                there = len(table.candidates)
-                table.attempt(kind, own)
-                networks.extend((kind, c) for c in table.candidates[there:])
+        for i, own in enumerate(later.of_members([1] * self.n_orders) if trains else ()):
+            if own.time_left:
+                table.attempt(VARIED[i % len(VARIED)], own)
         return table.settle(table.add(table.mixture()))
 
     def count_networks(self) -> int:
         return self.n_orders
-
-
-def next_kind(
-    table: CandidateTable, networks: list[tuple[Recipe, CandidateModel]]
-) -> Recipe | None:
-    """One of each kind first; then that whose latest network adds most nats to the mixture when it is left out.
-
-    None if all kinds have failed.
-    """
-    kinds, latest = [kind for kind in VARIED if kind not in table.rows.failed], dict(networks)
-    if new := [kind for kind in kinds if kind not in latest]:
-        return new[0]
-    whole = table.mixture().mean
-
-    def worth(kind: Recipe) -> float:
-        left = [c for c in table.candidates if c is not latest.get(kind)]
-        return table.mixture(left).mean - whole
-
-    return max(kinds, key=worth, default=None)
 
 
 NAMES: dict[str, Recipe] = {

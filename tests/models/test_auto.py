@@ -18,8 +18,8 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
 from discrete_itd.denoisers.structure_search import Search
-from discrete_itd.models import auto, exact, networks
-from discrete_itd.models.candidates import CandidateModel, CandidateTable
+from discrete_itd.models import exact, networks
+from discrete_itd.models.candidates import CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.models.mixture import LatentLoss
 from discrete_itd.recipes import (
@@ -55,29 +55,19 @@ def test_auto_takes_the_cheapest_of_those_as_good_as_the_best(table):
     assert (fitted.companion is None) == fitted.denoiser.exact
 
 
-@pytest.mark.parametrize("worthy", range(len(auto.VARIED)))
-def test_the_next_network_is_of_the_kind_that_is_worth_most(worthy):
-    """In nats that the mixture has more without the latest of it: not those of the network by itself."""
-    rows = training_rows(chain(400))
-    table, n = CandidateTable(rows), len(rows.x_valid)
-    kinds = auto.VARIED
-    middling = torch.full((n,), 3.0, dtype=torch.float64)
-    alone = CandidateModel("exact", rows.marginals, middling, 0.0)
-    # the latest of one kind is right in a quarter of the rows alone; the others repeat what is there
-    errs = torch.where(torch.arange(n) % 4 == 0, 0.1, 9.0).double()
-    latest = [errs if i == worthy else middling + 0.1 for i in range(len(kinds))]
-    fitted = [
-        (k, CandidateModel("causal", rows.marginals, m, 0.0))
-        for k, m in zip(kinds, latest, strict=True)
-    ]
-    earlier = [(k, CandidateModel("causal", rows.marginals, middling, 0.0)) for k in kinds]
-    table.candidates = [alone, *(c for _, c in earlier + fitted)]
-    networks: list = []
-    for kind in kinds:
-        assert auto.next_kind(table, networks) == kind
-        networks.append((kind, alone))
-    found = auto.next_kind(table, [*earlier, *fitted])
-    assert found == kinds[worthy]
+def test_the_networks_of_the_best_are_of_all_kinds_in_turn(monkeypatch):
+    kinds = tuple(Causal(base="independent", width=width) for width in (4, 8))
+    monkeypatch.setattr("discrete_itd.models.auto.VARIED", kinds)
+    seen, train_one = [], Causal.train_one
+
+    def watched(self, base, rows, plan):
+        seen.append((self, plan.network_seed))
+        return train_one(self, base, rows, plan)
+
+    monkeypatch.setattr(Causal, "train_one", watched)
+    fit_recipe(Best(5), training_rows(chain(200)), plan(1))
+    assert [kind for kind, _ in seen] == [*kinds, *kinds, kinds[0]]
+    assert len({seed for _, seed in seen}) == 5
 
 
 def test_what_is_cheap_is_fitted_before_what_is_not():
