@@ -28,7 +28,7 @@ from discrete_itd.detection.cell_predictions import nats_given_others, scores_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.watch import DriftWatch
-from discrete_itd.encoders import Rows, as_frame, written
+from discrete_itd.encoders import Rows, written
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.information import pairs_work, pairwise_information
 from discrete_itd.statistics import curve_areas, half_error, p_value_band
@@ -235,14 +235,7 @@ def plot_explanation(model: Estimator, row: Any, ax: Axes | None = None) -> Axes
     ['a', 'b']
     """
     detector, density = fitted(model)
-    if isinstance(row, pd.Series):
-        row = row.to_frame().T
-    elif as_frame(row) is None and np.ndim(row) != 2:
-        raise TypeError(
-            "row must be a DataFrame or an array of one row, or a Series with a value for each column, got"
-            f" {type(row).__name__}"
-        )
-    rows = density.rows(row)
+    rows = density.rows(row.to_frame().T if isinstance(row, pd.Series) else row)
     if len(rows) != 1:
         raise ValueError(f"row must be one row, got {len(rows)}")
     usual, nats = None, model.explain(rows).iloc[0]

@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.statistics import percent
 from discrete_itd.storage.values import AnyFloat
@@ -68,10 +69,7 @@ def p_values(calibration: Scores, scores: Scores, *, rounding: float = 0.0) -> S
 
 def calibration_scores(detector: Any) -> Scores:
     """Scores of the calibration rows of a fitted detector; ValueError if there are none."""
-    if not hasattr(detector, "calibration_scores_"):
-        from sklearn.utils.validation import check_is_fitted
-
-        check_is_fitted(detector)
+    check_is_fitted(detector)
     if not len(detector.calibration_scores_):
         raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
     return detector.calibration_scores_

@@ -144,8 +144,7 @@ def _held_out(model: Any) -> list[str]:
 
 def _calibration(detector: Any, scorer: Any) -> list[str]:
     given = [scorer.schema[j].name for j in scorer.given]
-    scores = np.asarray(detector.calibration_scores_)
-    n, finite = len(scores), scores[np.isfinite(scores)]
+    n = len(detector.calibration_scores_)
     columns = f"the other columns given {', '.join(map(code, given))}" if given else "all columns"
     lines = [
         f"* score: minus the nats of {columns} above the nats of 95 % of the model's own cells, (12)"
@@ -155,9 +154,6 @@ def _calibration(detector: Any, scorer: Any) -> list[str]:
     lines.append(f"* threshold: {detector.threshold_}")
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
-    if len(finite) > 1:
-        mean = _plus_minus(-finite.mean(), finite.std(ddof=1) / np.sqrt(len(finite)))
-        lines.append(f"* minus the score of a calibration row: {mean} on average")
     least = f"the smallest p-value is {1 / (n + 1):.3g}"
     lines.append(f"* {n:,} calibration rows took no part in the fit; {least}")
     if given:
