@@ -23,7 +23,7 @@ auto.LARGE_MIXTURE = Mixture(512, n_points=256, max_steps=60)
 # and the validations of a fit are fewer, on fewer draws
 SMALL = {
     (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),
-    (objectives, "DRAWS"): 256,
+    (objectives, "EVALUATED_DRAWS"): 256,
     (objectives, "PILOT_NUMBERS"): 1,
     (objectives, "N_CELLS"): 16,
 }

@@ -25,7 +25,7 @@ from discrete_itd.denoisers.mixture import MOST_DEPENDENT
 N_WAVES = 12  # smooth functions of a column on a line
 TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number
 # logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
-NEVER = -60.0
+IMPOSSIBLE_LOGIT = -60.0
 START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
 
 
@@ -147,7 +147,7 @@ class Layout(nn.Module):
     def logits(self, values: Tensor) -> Tensor:
         """Logits (K, T) of all seen levels."""
         single, *waves = values.split([len(self.single), *(len(b) for b in self.bases)], 1)
-        logits = self.base.masked_fill(self.unseen, NEVER).expand(len(values), -1)
+        logits = self.base.masked_fill(self.unseen, IMPOSSIBLE_LOGIT).expand(len(values), -1)
         logits = logits.index_add(1, self.single, single)
         if not waves:
             return logits

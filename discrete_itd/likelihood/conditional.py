@@ -45,18 +45,27 @@ from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.likelihood.path import equal_rows, in_blocks
 from discrete_itd.likelihood.standard_error import Estimate, combine
 
-BATCH = 2048  # rows in one call of the scorer
-PAIRS = 1 << 14  # cells whose values are enumerated together
+SCORED_AT_ONCE = 2048  # rows in one call of the scorer
 SALT = 0x13  # seed of the draws: a row has the same ones in every call
-DRAWS = 4  # completions over which the score of a row with unknown cells is averaged
+COMPLETIONS = 4  # completions over which the score of a row with unknown cells is averaged
 MOST_UNKNOWN = (
     8  # unknown cells of a row that are drawn one by one again, after a joint draw of the proposal
 )
 ENUMERATED_LEVELS = 512  # most categories of a column of which all are tried
-FAR = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nodes on both sides of a number's density
+FAR_NODES = (
+    2.0,
+    3.0,
+    4.0,
+    6.0,
+    8.0,
+    12.0,
+    16.0,
+    24.0,
+    32.0,
+)  # nodes on both sides of a number's density
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
-AT_ONCE = 1 << 15  # completed rows that are kept together
-NEVER = 1e6  # nats: unseen categories are not drawn
+KEPT_COMPLETIONS = 1 << 15  # completed rows that are kept together
+UNSEEN_NATS = 1e6  # nats: unseen categories are not drawn
 CANDIDATES = 32  # completions among which a draw is chosen
 
 
@@ -73,7 +82,7 @@ class Nodes(NamedTuple):
     stages: int
     split: int
     parts: int = 4
-    far: tuple[float, ...] = FAR
+    far: tuple[float, ...] = FAR_NODES
     levels: int = ENUMERATED_LEVELS
 
 
@@ -134,7 +143,7 @@ class ConditionalDenoiser(Denoiser):
         proposal: Denoiser,
         has_gaps: Sequence[bool] | None = None,
         *,
-        n_draws: int = DRAWS,
+        n_draws: int = COMPLETIONS,
     ) -> None:
         super().__init__(scorer.codebook)
         self.scorer, self.proposal, self.n_draws = scorer, proposal, n_draws
@@ -233,7 +242,9 @@ class ConditionalDenoiser(Denoiser):
         n_levels = self._n_levels.to(x.device)
         need = asked & ((n_levels == 0) | (n_levels > size.levels))
         guides = self._guides_of_each(x, need) if bool(need.any()) else []
-        for column, row in zip(columns.split(BATCH), rows.split(BATCH), strict=True):
+        for column, row in zip(
+            columns.split(SCORED_AT_ONCE), rows.split(SCORED_AT_ONCE), strict=True
+        ):
             parts: list[Enumerated] = []  # with the values in place of the nodes
             weights: dict[int, Tensor] = {}  # log-probabilities of all levels, where there are many
             for j in column.unique().tolist():
@@ -312,7 +323,7 @@ class ConditionalDenoiser(Denoiser):
             for own in ([p.rows for p in parts], [p.columns for p in parts])
         )
         values = torch.cat([cast(Tensor, part.nodes).flatten() for part in parts])
-        scores = torch.cat(list(in_blocks(call, row, column, values, batch_size=BATCH)))
+        scores = torch.cat(list(in_blocks(call, row, column, values, batch_size=SCORED_AT_ONCE)))
         each = scores.split([n.numel() for n in shapes])
         return [own.view(n) for own, n in zip(each, shapes, strict=True)]
 
@@ -323,7 +334,7 @@ class ConditionalDenoiser(Denoiser):
         each, which = column.unique(return_inverse=True)
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
         parts += [_cells_of(g, row, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
-        there = x[row, column].nan_to_num(size.far[-1]).clamp(-FAR[-1], FAR[-1])
+        there = x[row, column].nan_to_num(size.far[-1]).clamp(-FAR_NODES[-1], FAR_NODES[-1])
         return torch.cat([*parts, there[:, None]], 1).sort(1)[0].contiguous()
 
     def _refine(self, x: Tensor, cells: Enumerated, size: Nodes) -> Enumerated:
@@ -376,7 +387,7 @@ class ConditionalDenoiser(Denoiser):
         scorer.
         """
         gaps = torch.zeros_like(x, dtype=torch.bool) if gaps is None else gaps
-        step = max(1, AT_ONCE // n_draws)
+        step = max(1, KEPT_COMPLETIONS // n_draws)
         parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
         for rows, own in zip(x.split(step), gaps.split(step), strict=True):
             parts.append(self._marginal(rows, own, n_draws, salt))
@@ -429,16 +440,23 @@ class ConditionalDenoiser(Denoiser):
         For rows whose gaps are summed out, the factors of the scorer in the completions and those of the proposal are
         averaged by their weights in the score, and the remainder is divided equally among the known cells.
         """
-        parts = [x.new_zeros(x[:0].shape), *in_blocks(self.scorer.log_factors, x, batch_size=BATCH)]
+        parts = [
+            x.new_zeros(x[:0].shape),
+            *in_blocks(self.scorer.log_factors, x, batch_size=SCORED_AT_ONCE),
+        ]
         out, rows = torch.cat(parts).double(), self._with_new_gaps(x)
         stderr = x.new_zeros(len(x))
         if len(rows):
             some = x[rows]
             log_joint, draws, log_w = self._joint(some)
             stderr[rows] = _stderr(log_joint, log_w)
-            parts = in_blocks(self.scorer.log_factors, draws.flatten(0, 1), batch_size=BATCH)
+            parts = in_blocks(
+                self.scorer.log_factors, draws.flatten(0, 1), batch_size=SCORED_AT_ONCE
+            )
             each = torch.cat(list(parts)).double().view(draws.shape)
-            own = torch.cat(list(in_blocks(self.proposal.log_factors, some, batch_size=BATCH)))
+            own = torch.cat(
+                list(in_blocks(self.proposal.log_factors, some, batch_size=SCORED_AT_ONCE))
+            )
             each = torch.cat([each, own.double()[:, None]], 1)
             there = (~some.isnan()).to(each)
             mean = (torch.softmax(log_joint, 1)[:, :, None] * each).sum(1) * there
@@ -467,7 +485,7 @@ class ConditionalDenoiser(Denoiser):
         left = x.isnan() & ~self._new_gaps(x)
         parts = [
             self._weights(*t, self.n_draws, SALT)
-            for t in zip(x.split(AT_ONCE), left.split(AT_ONCE), strict=True)
+            for t in zip(x.split(KEPT_COMPLETIONS), left.split(KEPT_COMPLETIONS), strict=True)
         ]
         log_w, log_q, draws = (torch.cat(t) for t in zip(*parts, strict=True))
         joint = torch.cat([log_w, torch.zeros_like(log_w[:, :1])], 1) + log_q[:, None]
@@ -517,15 +535,15 @@ class ConditionalDenoiser(Denoiser):
         start = counts.cumsum(0) - counts
         for r in counts.unique().tolist():  # copies of a row get independent draws
             same = torch.nonzero(counts == r).flatten()
-            for copies in torch.arange(r, device=x.device).split(max(1, AT_ONCE // n)):
-                for some in same.split(max(1, AT_ONCE // (n * len(copies)))):
+            for copies in torch.arange(r, device=x.device).split(max(1, KEPT_COMPLETIONS // n)):
+                for some in same.split(max(1, KEPT_COMPLETIONS // (n * len(copies)))):
                     rows = x[first[some]]
                     left = rows.isnan() & ~self.unknown(rows)
                     drawn = self._completions(rows, left, n * len(copies), draw_salt(generator))
                     drawn = drawn.view(-1, n, x.shape[1])  # (n copies, M, C)
                     flat = drawn.flatten(0, 1)
                     log_w = _log_prob(self.scorer, flat) - _log_prob(self.proposal, flat)
-                    log_w -= NEVER * self._unseen(flat).sum(1)
+                    log_w -= UNSEEN_NATS * self._unseen(flat).sum(1)
                     u = torch.rand(len(drawn), generator=generator, device=x.device, dtype=x.dtype)
                     place = chosen(log_w.view(-1, n), u)
                     at = members[start[some][:, None] + copies].flatten()
@@ -667,4 +685,4 @@ def _stderr(log_joint: Tensor, log_w: Tensor) -> Tensor:
 def _log_prob(denoiser: Denoiser, x: Tensor) -> Tensor:
     """Log-probabilities of rows (B, C): float64, (B,)."""
     call: Callable[[Tensor], Tensor] = lambda rows: denoiser.log_prob(rows).double()  # noqa: E731
-    return torch.cat([x.new_zeros(0), *in_blocks(call, x, batch_size=BATCH)])
+    return torch.cat([x.new_zeros(0), *in_blocks(call, x, batch_size=SCORED_AT_ONCE)])

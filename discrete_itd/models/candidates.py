@@ -15,11 +15,11 @@ from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
-from discrete_itd.progress import Deadline, estimated, stage
+from discrete_itd.models.model import TIMED_ROWS, seconds_per_row
+from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
 
 LEAST_MEMBER_WEIGHT = 0.02  # a mixture of rows drops members of less weight
-TIMED_ROWS = 1024  # on which the time of a score is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,12 +144,16 @@ class CandidateTable:
             gains = {c: self._behind(self._without(c, chosen), chosen)[0] for c in chosen.members}
         best = min(self.candidates, key=lambda c: c.mean)
         behind = [self._behind(c, best) for c in self.candidates]
+        x = self.rows.x_valid
+        batch = x[torch.arange(TIMED_ROWS, device=x.device) % len(x)]
         of_candidates = {
             "candidate": [c.label for c in self.candidates],
             "nats": [c.mean for c in self.candidates],
             "behind": [nats for nats, _ in behind],
             "stderr": [stderr for _, stderr in behind],
-            "microseconds": [1e6 * self._seconds_per_row(c.denoiser) for c in self.candidates],
+            "microseconds": [
+                1e6 * seconds_per_row(c.denoiser.log_prob, batch) for c in self.candidates
+            ],
             "work": [c.denoiser.score_work for c in self.candidates],  # which decides
             "fit_seconds": [c.fit_seconds for c in self.candidates],
             "chosen": [c is chosen for c in self.candidates],
@@ -166,19 +170,6 @@ class CandidateTable:
             if exact:
                 companion = self.companion(list(exact.values()))
         return Fitted(chosen.denoiser, chosen.report, companion, pd.DataFrame(of_candidates))
-
-    @torch.no_grad()
-    def _seconds_per_row(self, denoiser: Denoiser) -> float:
-        """Seconds in which a row of a batch is scored in closed form."""
-        x = self.rows.x_valid
-        rows = x[torch.arange(TIMED_ROWS, device=x.device) % len(x)]
-
-        def score() -> float:
-            clock = Deadline()
-            float(denoiser.log_prob(rows).sum())  # waits for a GPU
-            return clock.age
-
-        return estimated(score) / len(rows)
 
     def _without(self, one: CandidateModel, mixture: CandidateModel) -> CandidateModel:
         """A mixture without one of its members, the weights of the others fitted again."""

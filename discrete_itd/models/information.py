@@ -27,7 +27,7 @@ from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.likelihood import Estimate
 from discrete_itd.models.model import Model
 
-AT_ONCE = 1 << 22  # log-probabilities of cells in components
+PAIRED_FLOATS = 1 << 22  # log-probabilities of cells in components
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tenso
     found = denoiser.components(x[:1])
     if found is not None:
         parts = []
-        for rows in x.split(max(1, AT_ONCE // found[1].numel())):
+        for rows in x.split(max(1, PAIRED_FLOATS // found[1].numel())):
             weights, cells = cast(tuple[Tensor, Tensor], denoiser.components(rows))
             own = cells.new_zeros(len(rows), n, cells.shape[2]).index_add_(1, owner, cells)
             top = own.amax(2)

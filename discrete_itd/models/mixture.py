@@ -61,11 +61,11 @@ from discrete_itd.training.loop import train
 # on one another are narrow in some directions only, and have this part of it
 LEAST_LATENT_SD, NARROWER = 0.02, 0.25
 # cells are clamped to this many standard deviations in training: it bounds their gradient
-FARTHEST = 8.0
+CLAMPED_SD = 8.0
 MOST_CLASSES = 1 << 14  # that a user may ask for, and latent points
 WIDTH = 128  # hidden units in each of the two layers of the network
 POINTS_PER_ROW = 4  # most latent points: more do not help a small table
-FEWEST_POINTS = 64
+FEWEST_LATENT_POINTS = 64
 # points of a training on fewer rows, and classes of its result: twice as many take twice the time of the training, or
 # of a score, and gain nothing measurable there
 SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
@@ -87,7 +87,7 @@ TRAINING = TrainingPlan(
 )
 # gaps are filled by a Gaussian after so many rounds of EM, in so many rows at once
 FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13
-EM_ROWS = 1 << 15  # classes are refined on at most so many rows
+REFINED_ROWS = 1 << 15  # classes are refined on at most so many rows
 MARGINAL_SHARE = 1e-4  # of independent columns in each class: no category is impossible in any
 
 
@@ -141,7 +141,7 @@ class LatentLoss:
         """Code lengths of the rows with these ``constants``, (B,)."""
         assert isinstance(denoiser, DecoderNetwork)
         features, start = constants
-        n = max(FEWEST_POINTS, int(self.part * len(denoiser.points)))
+        n = max(FEWEST_LATENT_POINTS, int(self.part * len(denoiser.points)))
         u = normal(shifted(denoiser.points[:n], generator), features)
         return -log_prob((features, start), denoiser.layout.of_points(denoiser.columns(u)))
 
@@ -163,8 +163,8 @@ class MixtureFit:
         if dependent:
             self.x, self.judged = self._without_gaps(mean, sd)
         gaps = self.x.isnan().any(0) | self.judged.isnan().any(0) | self._unseen(self.x_valid)
-        far = FARTHEST * sd
-        useful = 1 << (max(FEWEST_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
+        far = CLAMPED_SD * sd
+        useful = 1 << (max(FEWEST_LATENT_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
         n_points, self.n_components = min(recipe.n_points, useful), min(recipe.n_components, useful)
         if len(x) < SMALL_TABLE:
             n_points = min(n_points, SMALL_TABLE_POINTS)
@@ -191,7 +191,7 @@ class MixtureFit:
         start = sd.new_ones(1), sd.new_ones(1, 0), mean[None]
         one = prior = MixtureDenoiser(numbers, *start, chol=torch.diag_embed(sd)[None])
         for _ in range(FILLING_ROUNDS):
-            one = updated(prior, expected_sums(one, self.rows[:EM_ROWS, book.reals]), 0.0, 0)
+            one = updated(prior, expected_sums(one, self.rows[:REFINED_ROWS, book.reals]), 0.0, 0)
         gaussian = one.dense
         assert gaussian is not None
 
@@ -240,9 +240,9 @@ class MixtureFit:
         """The mixture at fixed latent points, refined; or the marginals if these predict held-out rows better."""
         u = latent_points(self.n_components, self.recipe.n_latent, self.generator)
         columns, rows = self.network.columns(normal(u, self.network.layout.base)), self.rows
-        if len(rows) > EM_ROWS:
+        if len(rows) > REFINED_ROWS:
             order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
-            rows = rows[order[:EM_ROWS]]
+            rows = rows[order[:REFINED_ROWS]]
         fitted = self.made(columns)
         fixed = int(fitted.own_reals)  # the class for outliers
         fitted = refine(fitted, rows, self.x_valid, n_fixed=fixed, left=seconds_left)

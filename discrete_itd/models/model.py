@@ -40,10 +40,10 @@ MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance 
 # share of the rows in which a column must be missing in training for its gaps to count as learned
 LEARNED_GAPS = 0.01
 EFFORT = 8  # with max_stderr, the estimate of a row takes up to this many times n_evaluations
-FEWEST_POINTS = 8  # at least, of the integral of a row, so that strata are compared in pairs
+FEWEST_SNRS = 8  # at least, of the integral of a row, so that strata are compared in pairs
 # noise levels of the integral are chosen on so many rows drawn from independent columns
 PILOT_ROWS = 512
-BATCH_CELLS = 1 << 23  # most rows times floats of a posterior in one denoiser call
+POSTERIOR_FLOATS = 1 << 23  # most rows times floats of a posterior in one denoiser call
 # a closed form scores all held-out rows; along paths at most so many are scored, and fewer, but at least 32, where rows
 # times numbers of a denoiser call are more than PATH_WORK
 HELD_OUT_ROWS, PATH_WORK = 256, 1 << 20
@@ -107,17 +107,24 @@ class Cost:
     def measure(cls, model: Model, x: Tensor, n_evaluations: int, fit_seconds: float) -> Cost:
         closed = model.denoiser.closed_form
         x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
-
-        def score() -> float:
-            model.log_prob(x[:1], TIMED_EVALUATIONS)  # some tables are computed at the first call
-            clock = Deadline()
-            float(model.log_prob(x, TIMED_EVALUATIONS).log_prob.sum())  # waits for a GPU
-            return clock.age
-
-        microseconds = 1e6 * estimated(score) / len(x)
+        score = partial(model.log_prob, n_evaluations=TIMED_EVALUATIONS)
+        microseconds = 1e6 * seconds_per_row(lambda rows: score(rows).log_prob, x)
         if not closed:
             microseconds *= n_evaluations / TIMED_EVALUATIONS
         return cls(fit_seconds, microseconds, len(x), most_threads())
+
+
+@torch.no_grad()
+def seconds_per_row(score: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """Seconds in which a row of the batch ``x`` (N, C) gets a score; NaN if that fails."""
+
+    def seconds() -> float:
+        score(x[:1])  # some tables are computed at the first call
+        clock = Deadline()
+        float(score(x).sum())  # waits for a GPU
+        return clock.age
+
+    return estimated(seconds) / len(x)
 
 
 def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -284,11 +291,11 @@ class Model:
 
     @property
     def batch_size(self) -> int:
-        return max(16, min(2048, BATCH_CELLS // self.denoiser.codebook.work))
+        return max(16, min(2048, POSTERIOR_FLOATS // self.denoiser.codebook.work))
 
     def posteriors_at_once(self, denoiser: Denoiser) -> int:
         """Rows whose posteriors are asked for in one call of a denoiser of the model, such that memory is bounded."""
-        return max(16, min(self.batch_size, BATCH_CELLS // denoiser.row_work))
+        return max(16, min(self.batch_size, POSTERIOR_FLOATS // denoiser.row_work))
 
     def log_prob(
         self,
@@ -554,7 +561,7 @@ class Model:
                 progress=asked.progress,
             )
 
-        n_points = max(asked.n_evaluations, FEWEST_POINTS)
+        n_points = max(asked.n_evaluations, FEWEST_SNRS)
         return replace(asked, n_evaluations=n_points).estimate(estimate, self.seed)
 
     def _of_paths(self, denoiser: Denoiser, asked: Question) -> list[Attribution]:

@@ -50,7 +50,7 @@ LEAST_ORDER_WEIGHT = 1e-6  # each order that was asked for keeps this weight in 
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
 # of the time left, which a causal network may take before a mixture
 NETWORK_SHARE = 0.75
-EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
+EPOCHS, LEAST_STEPS, MOST_STEPS = 25, 300, 1600
 CAUSAL = {
     "batch_size": 256,
     "learning_rate": 8e-3,
@@ -58,7 +58,7 @@ CAUSAL = {
     "n_validations": 20,
     "patience": 3,
 }
-KINDS = "natural", "explained first", "numbers first", "numbers last"
+ORDERS = "natural", "explained first", "numbers first", "numbers last"
 # a category column that explains this share of the variance of a continuous column should come before it
 EXPLAINS = 1 / 8
 # most rows from which it is estimated what share of a variance a category column explains
@@ -237,28 +237,28 @@ class Causal(Recipe):
         generator = torch.Generator().manual_seed(plan.network_seed)
         natural = base.natural_order(generator).tolist()
         orders: dict[tuple[int, ...], str] = {}
-        for kind in KINDS:
+        for kind in ORDERS:
             orders.setdefault(tuple(order_of(kind, natural, rows)), kind)
         if len(orders) == 1 or rows.n_rows < FEWEST_COMPARED:
-            return KINDS[0]
+            return ORDERS[0]
         x, nats = rows.x_valid[:COMPARED_ROWS], {}
         for order, kind in orders.items():
             if nats and not plan.time_left:
-                return KINDS[0]
+                return ORDERS[0]
             with stage("comparing orders of the columns"), torch.no_grad():
                 network = self.untrained(
                     base, list(order), rows, plan.network_seed, plan.time_left
                 ).eval()
                 nats[kind] = -network.log_prob(x).double()
         best = min(nats, key=lambda kind: float(nats[kind].mean()))
-        gain, error = mean_and_error(nats[KINDS[0]] - nats[best])
-        return best if gain > error else KINDS[0]
+        gain, error = mean_and_error(nats[ORDERS[0]] - nats[best])
+        return best if gain > error else ORDERS[0]
 
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
         """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
         changed: dict[str, Any] = dict(CAUSAL)
         steps = EPOCHS * n_rows // changed["batch_size"]
-        steps = min(max(FEWEST_STEPS, steps), MOST_STEPS)
+        steps = min(max(LEAST_STEPS, steps), MOST_STEPS)
         return replace(training, max_steps=min(training.max_steps, steps), **changed)
 
     def check(self) -> Recipe:

@@ -22,7 +22,7 @@ from discrete_itd.progress import Deadline
 from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import (
-    DRAWS,
+    EVALUATED_DRAWS,
     Evaluator,
     Loss,
     losses,
@@ -253,10 +253,10 @@ class Run:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
         plan = self.plan
         self.loss, judge = losses(plan, quadrature)
-        n_draws = DRAWS
+        n_draws = EVALUATED_DRAWS
         if plan.max_time is not None and judge.repeats:
             in_time = EVALUATION_SHARE * plan.max_time / seconds_of_row(self.denoiser, self.x)
-            n_draws = max(FEWEST_DRAWS, min(DRAWS, int(in_time)))
+            n_draws = max(FEWEST_DRAWS, min(EVALUATED_DRAWS, int(in_time)))
         self.evaluator = Evaluator(judge, self.x_valid, seed, n_draws)
 
     def finish(self) -> None:

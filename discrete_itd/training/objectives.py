@@ -41,8 +41,8 @@ from discrete_itd.training.row_sources import kept_constants
 MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
 PATH_STEPS = 8  # steps S of the path that scores the continuous columns
 EXACT_ROWS = 8192  # most rows of a validation in closed form: it must cost less than many steps
-DRAWS = 4096  # rows times repeats of one validation
-NUMBERS = 1 << 26  # rows times floats of a row's posterior in one validation
+EVALUATED_DRAWS = 4096  # rows times repeats of one validation
+EVALUATED_FLOATS = 1 << 26  # rows times floats of a row's posterior in one validation
 PILOT_NUMBERS = 1 << 19  # the same in the pilot, by which noise levels are placed
 N_CELLS = 64  # cells of the grid of logsnr
 FEWEST_PILOT_ROWS = 4
@@ -51,7 +51,7 @@ FEW_COORDS = 64  # with more, an isotropic denoiser learns something below the l
 HIGHEST_SNR = 100 / 2000  # of known_snr: an error of 3e-7 where categories are at distance one
 REAL_SNR = 1000.0  # beyond it the evidence of a continuous column is hardly informative about other columns
 REAL_HIGHEST_SNR = 16000.0  # an error of a sixtieth of a standard deviation
-TAIL = 1e-5  # share of the density that is cut at either end
+CUT_SHARE = 1e-5  # share of the density that is cut at either end
 
 
 class Draws(NamedTuple):
@@ -375,7 +375,7 @@ class Evaluator:
     evaluated in random states of the seed.
     """
 
-    def __init__(self, loss: Loss, x: Tensor, seed: int, n_draws: int = DRAWS) -> None:
+    def __init__(self, loss: Loss, x: Tensor, seed: int, n_draws: int = EVALUATED_DRAWS) -> None:
         self._loss, self._x, self._seed = loss, x[:n_draws] if loss.repeats else x, seed
         self._repeats = max(1, min(8, n_draws // len(x))) if loss.repeats else 1
         self._kept: tuple[Tensor, ...] | None = None  # constants of the rows
@@ -385,7 +385,10 @@ class Evaluator:
         """Nats of each row that is used, float64."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
         huge = denoiser.codebook.work >= HUGE
-        most, size = max(16 if huge else 512, NUMBERS // denoiser.row_work), 16 if huge else 2048
+        most, size = (
+            max(16 if huge else 512, EVALUATED_FLOATS // denoiser.row_work),
+            16 if huge else 2048,
+        )
         if not self._loss.repeats:
             return self._exact(denoiser, self._x[: min(most, EXACT_ROWS)], size).double()
         x = self._x[:most]
@@ -466,7 +469,7 @@ def pilot_quadrature(
         values.append(gamma.double() * error.square().sum(1).double().square().mean().sqrt())
     density = torch.stack(values).clamp_min(1e-300)  # constant columns have no error
     share = density / density.sum()
-    first = torch.nonzero(share.cumsum(0) > TAIL).flatten()[0]
-    last = torch.nonzero(share.flip(0).cumsum(0).flip(0) > TAIL).flatten()[-1]
+    first = torch.nonzero(share.cumsum(0) > CUT_SHARE).flatten()[0]
+    last = torch.nonzero(share.flip(0).cumsum(0).flip(0) > CUT_SHARE).flatten()[-1]
     density = (0.9 * share + 0.1 / len(share))[first : last + 1]
     return Quadrature(edges[first : last + 2], density)

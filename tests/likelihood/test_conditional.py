@@ -394,7 +394,7 @@ def test_new_gaps_are_summed_out_of_a_mixture_with_the_proposal(device, monkeypa
     found, errors = torch.stack(found).T
     assert errors.mean().item() == pytest.approx(found.std().item(), rel=0.4)
     found = found.exp()
-    n, error = conditional.DRAWS, found.std().item() / 10
+    n, error = conditional.COMPLETIONS, found.std().item() / 10
     assert found.mean().item() == pytest.approx((n * of_p + of_q) / (n + 1), abs=4 * error)
     assert 0 < error < 0.15 * of_p
     denoiser = ConditionalDenoiser(p, q)

@@ -500,7 +500,7 @@ def test_rows_beyond_the_bounds_are_not_read(device, monkeypatch):
 
     monkeypatch.setattr(classes, "expected_sums", sums)
     monkeypatch.setattr(fits, "JUDGED_ROWS", 20)
-    monkeypatch.setattr(fits, "EM_ROWS", 30)
+    monkeypatch.setattr(fits, "REFINED_ROWS", 30)
     a, b = (
         fit_mixture(marginals, x, held_out, seeded_generator(0, device))[0]
         for held_out in (x_valid, x_valid[:20])

@@ -10,7 +10,7 @@ from fits import chain, mixed, plan, training_rows
 
 from discrete_itd.models import networks
 from discrete_itd.models.contract import FitPlan, fit_recipe
-from discrete_itd.models.networks import KINDS, explained_variance, order_of
+from discrete_itd.models.networks import ORDERS, explained_variance, order_of
 from discrete_itd.recipes import Causal
 
 SMALL = Causal(width=16, depth=1)
@@ -33,7 +33,7 @@ def compared(monkeypatch):
     monkeypatch.setattr(networks, "FEWEST_COMPARED", 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ORDERS)
 @pytest.mark.parametrize("table", [chain, mixed, formula])
 def test_an_order_names_every_column_once_an_indicator_before_its_column(kind, table):
     rows = training_rows(table(200))
@@ -86,7 +86,7 @@ def compared_nats(rows, how, recipe=SMALL):
     """Held-out code lengths of untrained networks, by the kind of their order."""
     natural = rows.marginals.natural_order(torch.Generator().manual_seed(how.network_seed)).tolist()
     nats = {}
-    for kind in KINDS:
+    for kind in ORDERS:
         order = order_of(kind, natural, rows)
         network = recipe.untrained(rows.marginals, order, rows, how.network_seed).eval()
         nats[kind] = -network.log_prob(rows.x_valid).detach().double()
