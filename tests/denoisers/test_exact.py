@@ -164,7 +164,7 @@ def test_integral_is_log_p(device, name, kind):
         denoiser,
         all_rows(book),
         Quadrature(torch.tensor([math.log(1e-3), math.log(high)]), torch.ones(1)).to(device),
-        n_points=1 << 11,
+        n_points=1 << 12,
         generator=seeded_generator(0, device),
         batch_size=1 << 15,
     )

@@ -71,7 +71,7 @@ def model(fitted, dtype):
 @pytest.fixture(scope="module")
 def trained():
     """A model that has learned that c follows from a; made once, in float32."""
-    return quick(max_steps=150, denoiser=Network(width=16, depth=1, base="independent")).fit(
+    return quick(max_steps=300, denoiser=Network(width=16, depth=1, base="independent")).fit(
         table(400)
     )
 
