@@ -19,9 +19,8 @@ from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
-from discrete_itd.encoders.notation import quoted
+from discrete_itd.encoders.notation import TRUTHS, quoted
 from discrete_itd.encoders.rows import ignored
-from discrete_itd.encoders.table import replaced
 from discrete_itd.encoders.unreadable import collected
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
@@ -137,8 +136,7 @@ class Reader:
     def _encoded(self, chunk: pd.DataFrame, is_text: bool) -> Rows:
         frame: Any = chunk[self.names].set_axis([c.name for c in self._columns], axis=1)
         if is_text:
-            notations = {c.name: n for c in self._columns if (n := self.notation(c)) is not None}
-            frame = replaced(frame, {name: _read(frame[name], n) for name, n in notations.items()})
+            frame = pd.DataFrame({c.name: self._values(frame[c.name], c) for c in self._columns})
         found = self._rows(frame)
         if isinstance(found, Exception):
             bad = bisect_left(
@@ -157,6 +155,23 @@ class Reader:
             return self.model.rows(frame)
         except (ValueError, TypeError) as error:
             return error
+
+    def _values(self, cells: pd.Series, column: Column) -> pd.Series:
+        """Text with the categories that are no text, and the numbers with the decimal mark of the CSV, as such.
+
+        What is filled, or said of a cell, then does not depend on whether there is text beside it.
+        """
+        known: dict[str, Any] = {}
+        if column.categories and not column.is_text:
+            known = {**TRUTHS} if column.are_truths else {str(c): c for c in column.categories}
+        if (notation := self.notation(column)) is not None:  # plain whole numbers stay exact
+            texts = [text for text in cells.dropna().unique() if not WHOLE.fullmatch(text)]
+            numbers = zip(texts, notation.read(texts).tolist(), strict=True)
+            known |= {text: number for text, number in numbers if not np.isnan(number)}
+        if not known:
+            return cells
+        values = [known.get(text, text) for text in cells.tolist()]
+        return pd.Series(values, index=cells.index, dtype=object)
 
     def notation(self, column: Column) -> Notation | None:
         """The notation of a column's numbers in the CSV, if it was given and the model does not know it."""
@@ -177,14 +192,6 @@ def _check_notations(rows: Rows) -> None:
             text = rows.unreadable[bad[0], j]
             if column.hint(text):
                 raise ValueError(f"row {rows.index[bad[0]]}: {column.refusal(text)}")
-
-
-def _read(cells: pd.Series, notation: Notation) -> pd.Series:
-    """Text with the numbers among it; plain whole numbers stay exact."""
-    texts = [text for text in cells.dropna().unique() if not WHOLE.fullmatch(text)]
-    numbers = dict(zip(texts, notation.read(texts).tolist(), strict=True))
-    values = [text if np.isnan(x := numbers.get(text, np.nan)) else x for text in cells.tolist()]
-    return pd.Series(values, index=cells.index, dtype=object)
 
 
 def tables_of(path: str) -> dict[str, str]:
