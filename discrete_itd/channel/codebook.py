@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.levels import Levels
+from discrete_itd.channel.number_line import Intervals, NumberLines
 from discrete_itd.channel.points import ColumnPoints
 
 __all__ = ["Codebook", "ColumnPoints", "State"]
@@ -45,6 +46,8 @@ class Codebook(nn.Module):
         Columns of categories, with their numbers ``finite`` and the positions ``place`` of these.
     reals : Tensor of int64, shape (R,)
         Numbers of the continuous columns, whose coordinates are ``real_coords``.
+    lines : NumberLines
+        Their maps, and the cells of their numbers.
     coord_column : Tensor of int64, shape (D,)
         The column of each coordinate.
     work : int
@@ -80,6 +83,7 @@ class Codebook(nn.Module):
 
         finite, reals = of("simplex", "line"), of("real")
         self.levels = Levels([self.columns[j] for j in finite])
+        self.lines = NumberLines([self.columns[j].line for j in reals])
         self.real_coords = slice(self.levels.n_coords, self.levels.n_coords + len(reals))
         self.n_coords = self.real_coords.stop
         self.has_leading = len(leading) > 0
@@ -135,6 +139,11 @@ class Codebook(nn.Module):
         cells = x.index_select(1, self.finite)
         level = self.levels.index_of(cells.nan_to_num(0.0).long())
         return level.masked_fill_(cells.isnan(), self.levels.n_points)
+
+    def reals_of(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Intervals]:
+        """The part (B, R) of a state that is of continuous columns, and the cells of the known numbers."""
+        y, snr = y[:, self.real_coords], snr[:, self.reals]
+        return y, snr, self.lines.cells(y.masked_fill(~torch.isinf(snr), 0.0))
 
     def known_cells(self, y: Tensor, snr: Tensor) -> Tensor:
         """The known cells of a state as rows (B, C), float64; NaN elsewhere."""

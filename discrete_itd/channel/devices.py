@@ -75,6 +75,13 @@ def index_tensor(numbers: tuple[int, ...] | tuple[tuple[int, ...], ...], device:
         return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
+@lru_cache(maxsize=256)
+def number_tensor(numbers: tuple[tuple[float, ...], ...], device: str) -> Tensor:
+    """The same of floats: float64."""
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=torch.float64, device=device)
+
+
 def add_at(sums: Tensor, dim: int, index: Tensor, values: Tensor) -> Tensor:
     """``sums.index_add_(dim, index, values)`` in an order that does not change from run to run.
 

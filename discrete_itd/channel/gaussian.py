@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from discrete_itd.channel import devices
 from discrete_itd.channel.noise import add_gumbel
+from discrete_itd.channel.number_line import Intervals
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 
 SMALL = 1e-300  # least probability
@@ -126,9 +128,12 @@ class GaussianPosterior:
             means = (mean + sd * slope).to(means).clamp(*self.bounds)
         return (self.log_weight.exp() * means).sum(2)
 
-    def log_prob(self, values: Tensor) -> Tensor:
-        """Log-density at each cell (B, R): (B, R), nats."""
-        return torch.logsumexp(self.log_weight + self._log_density(values), dim=2)
+    def log_prob(self, middle: Tensor, width: Tensor | None = None) -> Tensor:
+        """Log-mass (20) of cells of some ``middle`` and ``width``, (B, R) each: (B, R), nats.
+
+        Of points, which have no width, the log-density.
+        """
+        return torch.logsumexp(self.log_weight + self._log_mass(middle, width), dim=2)
 
     def cdf(self, values: Tensor) -> Tensor:
         """Probability of a value at most that of each cell (B, R): (B, R)."""
@@ -141,40 +146,45 @@ class GaussianPosterior:
             below = below.exp().to(self.means)
         return (self.log_weight.exp() * below).sum(2)
 
-    def shares(self, values: Tensor) -> Tensor:
-        """Posterior probabilities of the components given the cells (B, R): (B, R, K)."""
-        return torch.softmax(self.log_weight + self._log_density(values), 2)
+    def shares(self, middle: Tensor, width: Tensor | None = None) -> Tensor:
+        """Posterior probabilities of the components given cells, as of :meth:`log_prob`: (B, R, K)."""
+        return torch.softmax(self.log_weight + self._log_mass(middle, width), 2)
 
-    def _log_density(self, values: Tensor) -> Tensor:
-        """Log-density of each component at each cell (B, R): (B, R, K), nats."""
-        values = values[:, :, None]
+    def _log_mass(self, middle: Tensor, width: Tensor | None = None) -> Tensor:
+        """Log-mass of each component in each cell (B, R): (B, R, K), nats."""
+        cells = Intervals.at(middle) if width is None else Intervals(middle, width)
+        cells = Intervals(*(t.double()[:, :, None] for t in cells))
         if not self.bounds:
-            return log_gaussian(values - self.means, self.var)
-        mean, sd, _, _, log_mass = self._standard
-        out = log_normal((values.double() - mean) / sd) - sd.log() - log_mass
-        inside = (values > self.bounds[0]) & (values <= self.bounds[1])
+            return log_mass(cells, self.means, self.var.sqrt()).to(self.means)
+        mean, sd, _, _, of_box = self._standard
+        low, high = self.bounds
+        inside = (cells.middle > low) & (cells.middle <= high)
+        out = log_mass(clipped(cells, low, high), mean, sd) - of_box
         return out.to(self.means).masked_fill(~inside, -math.inf)
 
-    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+    def log_evidence(self, y: Tensor, snr: Tensor, known: Intervals | None = None) -> Tensor:
         r"""Log-probability that each component gives to evidence ``y`` and ``snr``, both (B, R): (B, R, K), nats.
 
-        :math:`\log \int p(x)\, e^{-\gamma (x - c)^2 / 2} dx` with c = y/γ; where the SNR is infinite, the log-density
-        at y.
+        :math:`\log \int p(x)\, e^{-\gamma (x - c)^2 / 2} dx` with c = y/γ; where the SNR is infinite, the log-mass of
+        the ``known`` cell, by default the log-density at the point y.
         """
-        return self.given(y, snr)[0].to(self.means)
+        return self.given(y, snr, known)[0].to(self.means)
 
-    def update(self, y: Tensor, snr: Tensor) -> GaussianPosterior:
-        r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R).
+    def update(self, y: Tensor, snr: Tensor, known: Intervals | None = None) -> GaussianPosterior:
+        r"""The Bayes update :math:`q \oplus \Delta` by evidence as of :meth:`log_evidence`.
 
         A known value far outside every component leaves their weights unchanged.
         """
-        log_evidence, *parts = self.given(y, snr)
+        log_evidence, *parts = self.given(y, snr, known)
         log_weight = self.log_weight + log_evidence.clamp_min(-FARTHEST)
         return GaussianPosterior(*(t.to(self.means) for t in (log_weight, *parts)), *self.bounds)
 
-    def given(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def given(
+        self, y: Tensor, snr: Tensor, cells: Intervals | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """:meth:`log_evidence`, and means and variances of the components after the evidence: (B, R, K) each."""
-        mean, var, known, point = self.means, self.var, torch.isinf(snr), y
+        mean, var, known = self.means, self.var, torch.isinf(snr)
+        cells = Intervals.at(y.masked_fill(~known, 0.0)) if cells is None else cells
         if self.bounds:
             mean, var, y, snr = (t.double() for t in (mean, var, y, snr))
         snr = torch.where(known, REAL_KNOWN_SNR, snr)
@@ -191,7 +201,7 @@ class GaussianPosterior:
                 for m, v in ((after, narrower), (mean, var))
             )
             log_evidence = log_evidence + next(masses) - next(masses)
-        there = self._log_density(point.masked_fill(~known, 0.0)).to(log_evidence)
+        there = self._log_mass(*cells).to(log_evidence)
         return torch.where(known[:, :, None], there, log_evidence), after, narrower
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GaussianPosterior:
@@ -243,15 +253,15 @@ class GaussianPosterior:
             out[rows] = function(q.points(POINTS)).mean(1)
         return out
 
-    def entropy(self, log_volume: Callable[[Tensor], Tensor]) -> Tensor:
+    def entropy(self, cells: Callable[[Tensor], Intervals]) -> Tensor:
         """Expected surprisal of one column, the mean at :meth:`points`: float64, (B,), nats, within about 0.01.
 
-        ``log_volume`` of values (b, n) is added to their log-densities. Memory is bounded.
+        ``cells`` are those of values (b, n). Memory is bounded.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
         for rows, q in self._few_components(_points_for):
             values = q.points(_points_for(q.means.shape[2]))
-            out[rows] = -(q.log_prob(values) + log_volume(values)).mean(1)
+            out[rows] = -q.log_prob(*cells(values)).mean(1)
         return out
 
     def _few_components(
@@ -295,11 +305,6 @@ def _points_for(n_components: int) -> int:
     return 1 << max(POINTS, min(MANY_POINTS, WORK // n_components)).bit_length() - 1
 
 
-def log_gaussian(gap: Tensor, var: Tensor) -> Tensor:
-    """Log-density of Gaussians at a distance from their mean, nats."""
-    return -0.5 * (gap.square() / var + torch.log(2 * math.pi * var))
-
-
 def log_normal(z: Tensor) -> Tensor:
     """Log-density of a standard normal variable, nats."""
     return -0.5 * (z.square() + math.log(2 * math.pi))
@@ -321,23 +326,78 @@ def _mirrored(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def log_between(low: Tensor, high: Tensor) -> Tensor:
-    r"""Log-probability of a standard normal variable between bounds (float64), nats.
-
-    Between bounds so close that differences lose digits, of middle m and half-width h, it is
-    :math:`\log\varphi(m) + \log 2h + \log(\sinh(mh)/mh)` to within :math:`h^2/6`.
-    """
+    """Log-probability of a standard normal variable between bounds (float64), nats."""
     _, low, high = _mirrored(low, high)
     most = torch.special.log_ndtr(high)
     less = (torch.special.log_ndtr(low) - most).clamp_max(-SMALL)
     width = high - low
     close = width < NARROW
     middle = torch.where(close, (low + high) / 2, 0.0)
+    narrow = _log_narrow(middle, width.clamp_min(SMALL))
+    return torch.where(close, narrow, most + (-torch.expm1(less)).log())
+
+
+def _log_narrow(middle: Tensor, width: Tensor) -> Tensor:
+    r"""The same between bounds so close that differences lose digits, to within :math:`h^2/6`.
+
+    :math:`\log\varphi(m) + \log 2h + \log(\sinh(mh)/mh)` of the middle m and the half-width h.
+    """
     fall = (
         (middle * width).abs().clamp_min(SMALL)
-    )  # 2mh: log sinh(mh)/mh = mh + log (1 - exp(-2mh))/2mh
-    narrow = log_normal(middle) + width.clamp_min(SMALL).log()
-    narrow = narrow + fall / 2 + (-torch.expm1(-fall) / fall).log()
-    return torch.where(close, narrow, most + (-torch.expm1(less)).log())
+    )  # 2mh: the last term is mh + log (1 - exp(-2mh))/2mh
+    return log_normal(middle) + width.log() + fall / 2 + (-torch.expm1(-fall) / fall).log()
+
+
+class _LogCell(torch.autograd.Function):
+    """Log-probability of a standard normal variable in cells, of a point its log-density: float64, nats.
+
+    Its gradients are ratios of densities to the mass: they keep their digits, and are finite, in the tails.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, middle: Tensor, width: Tensor) -> Tensor:
+        """Of middles and widths of equal shapes, float64."""
+        out = _log_narrow(middle, torch.where(width > 0, width, 1.0))
+        out = torch.where(width > 0, out, log_normal(middle))
+        wide = width >= NARROW
+        if devices.any_true(wide):
+            out = torch.where(wide, log_between(middle - width / 2, middle + width / 2), out)
+        ctx.save_for_backward(middle, width, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of both."""
+        middle, width, out = ctx.saved_tensors
+        ends = middle - width / 2, middle + width / 2
+        at_low, at_high = ((log_normal(z) - out).exp() for z in ends)
+        wide = width >= NARROW
+        of_middle = torch.where(wide, at_high - at_low, -middle)
+        of_width = torch.where(wide, (at_low + at_high) / 2, 1 / width)
+        of_width = torch.where(width > 0, of_width, 0.0)
+        return grad_outputs[0] * of_middle, grad_outputs[0] * of_width
+
+
+def log_mass(cells: Intervals, mean: Tensor, sd: Tensor) -> Tensor:
+    """Log-mass (20) of Gaussians in cells, of a point the log-density; all broadcast: float64, nats."""
+    mean, sd = mean.double(), sd.double()
+    middle = (cells.middle - mean) / sd
+    width = (cells.width / sd).expand_as(middle)
+    out = _LogCell.apply(middle, width)
+    assert isinstance(out, Tensor)
+    return torch.where(width > 0, out, out - sd.log())
+
+
+def clipped(cells: Intervals, low: Tensor, high: Tensor) -> Intervals:
+    """The parts of cells that lie between bounds."""
+    half = cells.width / 2
+    left, right = torch.maximum(cells.middle - half, low), torch.minimum(cells.middle + half, high)
+    cut = (left > cells.middle - half) | (right < cells.middle + half)
+    cut = cut & (cells.width > 0)
+    return Intervals(
+        torch.where(cut, (left + right) / 2, cells.middle),
+        torch.where(cut, (right - left).clamp_min(SMALL), cells.width),
+    )
 
 
 def _quantile(u: Tensor, mean: Tensor, sd: Tensor, *bounds: Tensor) -> Tensor:

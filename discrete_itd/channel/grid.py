@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.gaussian import CHUNK, POINTS, GaussianPosterior
+from discrete_itd.channel.number_line import Intervals
 
 BLOCK = 32  # rows
 LEAST_DECAY = 1.0  # least slope of the tails, nats per unit of a standardised column
@@ -80,12 +81,14 @@ class GridPosterior(GaussianPosterior):
         out[row, column] = _mean(nodes, log_f).to(out)
         return out
 
-    def log_prob(self, values: Tensor) -> Tensor:
-        """Log-density at each cell (B, R): (B, R), nats."""
-        out = self.others.log_prob(values)
+    def log_prob(self, middle: Tensor, width: Tensor | None = None) -> Tensor:
+        """Log-mass of each cell (B, R), by the density at its middle: (B, R), nats."""
+        cells = Intervals.at(middle) if width is None else Intervals(middle, width)
+        out = self.others.log_prob(*cells)
         row, column, nodes, log_f = self._own()
-        own = interpolated(nodes, log_f, values[row, column].double()[:, None])
-        out[row, column] = own[:, 0].to(out)
+        own = Intervals(*(t[row, column].double()[:, None] for t in cells))
+        log_density = interpolated(nodes, log_f, own.middle)
+        out[row, column] = (log_density + own.log_width())[:, 0].to(out)
         return out
 
     def quantiles(self, u: Tensor) -> Tensor:
@@ -103,14 +106,14 @@ class GridPosterior(GaussianPosterior):
 
         return self._one_column(lambda q: q.expectation(function), on_grid)
 
-    def entropy(self, log_volume: Callable[[Tensor], Tensor]) -> Tensor:
+    def entropy(self, cells: Callable[[Tensor], Intervals]) -> Tensor:
         """As of mixtures; on a grid at evenly spread quantiles."""
 
         def on_grid(nodes: Tensor, log_f: Tensor) -> Tensor:
-            values = _evenly_spread(nodes, log_f)
-            return -(interpolated(nodes, log_f, values) + log_volume(values)).mean(1)
+            own = cells(_evenly_spread(nodes, log_f))
+            return -(interpolated(nodes, log_f, own.middle) + own.log_width()).mean(1)
 
-        return self._one_column(lambda q: q.entropy(log_volume), on_grid)
+        return self._one_column(lambda q: q.entropy(cells), on_grid)
 
     def _one_column(
         self,
@@ -127,15 +130,15 @@ class GridPosterior(GaussianPosterior):
                 out[rows] = on_grid(self.nodes[place[rows]], self.log_density[place[rows]])
         return out
 
-    def update(self, y: Tensor, snr: Tensor) -> GridPosterior:
+    def update(self, y: Tensor, snr: Tensor, known: Intervals | None = None) -> GridPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R), at the nodes."""
-        others = self.others.update(y, snr)
+        others = self.others.update(y, snr, known)
         row, column, nodes, log_f = self._own()
         y, snr = (t[row, column].double()[:, None] for t in (y, snr))
-        known = torch.isinf(snr[:, 0])
-        updated = log_f + torch.where(known[:, None], 0.0, y * nodes - snr * nodes.square() / 2)
+        is_known = torch.isinf(snr[:, 0])
+        updated = log_f + torch.where(is_known[:, None], 0.0, y * nodes - snr * nodes.square() / 2)
         place = torch.full_like(self.place, -1)
-        place[row, column] = torch.arange(len(row), device=row.device).masked_fill(known, -1)
+        place[row, column] = torch.arange(len(row), device=row.device).masked_fill(is_known, -1)
         return GridPosterior(others, place, nodes, updated)
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GridPosterior:

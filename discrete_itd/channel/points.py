@@ -1,12 +1,14 @@
-"""The points of one column, and the order in which the levels of many columns are stored; without torch."""
+"""The points of one column, and the order in which the levels of many columns are stored."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from discrete_itd.channel.number_line import NumberLine
 
 VERTEX = 1 / math.sqrt(2)  # ‖e_k − e_l‖ = 1 for two vertices of the simplex
 CATEGORY_MAJOR_UP_TO = 32  # levels; measured by tests.benchmarks.segments
@@ -28,6 +30,8 @@ class ColumnPoints:
         Whether a last level stands for categories never seen.
     levels : tuple of float
         Coordinates of the categories on the line, strictly increasing; empty for other kinds.
+    line : NumberLine
+        How the numbers of a real column were recorded, by default as points.
 
     Examples
     --------
@@ -39,6 +43,7 @@ class ColumnPoints:
     n_levels: int = 0
     open: bool = False
     levels: tuple[float, ...] = ()
+    line: NumberLine = field(default_factory=NumberLine)
 
     def __post_init__(self) -> None:
         if self.kind == "real":

@@ -121,7 +121,10 @@ class Posterior:
         return mean if self.gaussian is None else torch.cat([mean, self.gaussian.mean()], 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability, or log-density, of each cell of rows ``x`` (B, C): (B, C), nats; 0 where NaN."""
+        """Log-probability of each cell of rows ``x`` (B, C): (B, C), nats; 0 where NaN.
+
+        Of a number that was recorded on a lattice the log-mass of its cell (20), of another one the log-density.
+        """
         book = self.codebook
         cells = x.nan_to_num(0.0)
         own = self.categorical.log_prob(cells[:, book.finite].long())
@@ -129,8 +132,8 @@ class Posterior:
             return own.masked_fill(x.isnan(), 0.0)
         out = own.new_zeros(x.shape).index_copy(1, book.finite, own)
         if self.gaussian is not None:
-            values = cells[:, book.reals].to(own)
-            out = out.index_copy(1, book.reals, self.gaussian.log_prob(values))
+            numbers = book.lines.cells(cells[:, book.reals])
+            out = out.index_copy(1, book.reals, self.gaussian.log_prob(*numbers).to(own))
         return out.masked_fill(x.isnan(), 0.0)
 
     def update(self, y: Tensor, snr: Tensor) -> Posterior:
@@ -143,7 +146,7 @@ class Posterior:
         categorical = self.categorical.update(y[:, : book.levels.n_coords], snr[:, book.finite])
         gaussian = self.gaussian
         if gaussian is not None:
-            gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
+            gaussian = gaussian.update(*book.reals_of(y, snr))
         return Posterior(book, categorical, gaussian)
 
     def expand(self, n: int) -> Posterior:
@@ -181,7 +184,8 @@ class Posterior:
             len(codes), book.n_columns, dtype=torch.float64, device=codes.device
         ).index_copy_(1, book.finite, codes.double())
         if self.gaussian is not None:
-            out.index_copy_(1, book.reals, self.gaussian.sample(generator).double())
+            numbers = book.lines.rounded(self.gaussian.sample(generator))
+            out.index_copy_(1, book.reals, numbers)
         return out
 
     def column(self, j: int) -> Tensor:
@@ -199,7 +203,8 @@ class Posterior:
         at = torch.nonzero(self.codebook.reals == j).flatten()
         if not len(at) or self.gaussian is None:
             return chosen(self.column(j).double(), u).double()
-        return self.gaussian.pick(lambda t: t[:, at]).at_uniform(u[:, None], v[:, None])[:, 0]
+        drawn = self.gaussian.pick(lambda t: t[:, at]).at_uniform(u[:, None], v[:, None])
+        return self.codebook.lines.rounded(drawn, at)[:, 0]
 
     def mode(self) -> Tensor:
         """The most probable seen category of each cell, 0 in continuous columns: float64, (B, C)."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
+from discrete_itd.channel.number_line import Intervals
 from discrete_itd.denoisers.base import Denoiser, log_sum_exp
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser
@@ -160,20 +161,27 @@ class Layout(nn.Module):
         return torch.where(self.unseen, self.base, seen)
 
     def of_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, F) of rows (B, C), and the terms (B,) that do not depend on the point."""
+        """Features (B, F) of rows (B, C), and the terms (B,) that do not depend on the point.
+
+        The log-density of a recorded number is averaged over its cell, not the density: that is a lower bound of its
+        log-mass (20), whatever the Gaussian, and the variance of a cell adds to the square.
+        """
         book, levels = self.book, self.levels
         ones = indicators(book, x)
         start = ones @ self.base
         ones = ones.masked_fill(self.unseen, 0.0)
-        there, cells = levels.sum(ones), x[:, book.reals]
+        there, (cells, width) = levels.sum(ones), book.lines.cells(x[:, book.reals])
         start = start + there @ self.rest[0]
+        start = start + Intervals(cells, width).log_width().nan_to_num(0.0).sum(1).to(ones)
         there = torch.cat([there, (~cells.isnan()).to(ones)], 1)
-        cells = cells.clamp(self.low, self.high).nan_to_num(0.0).to(ones)
+        cells, width = (
+            t.nan_to_num(0.0).to(ones) for t in (cells.clamp(self.low, self.high), width)
+        )
         smooth = ones[:, self.wave].split([basis.shape[1] for basis in self.bases], 1)
         waves = [part @ basis.T for part, basis in zip(smooth, self.bases, strict=True)]
         i, j = self.pairs
         products = cells[:, i] * cells[:, j]
-        numbers = [products, cells.square(), cells]
+        numbers = [products, cells.square() + width.square() / 12, cells]
         parts = [ones[:, self.single], *waves, *numbers, there[:, self._with_gaps]]
         return torch.cat([*parts, torch.ones_like(start)[:, None]], 1), start
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import add_at
-from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_normal
+from discrete_itd.channel.gaussian import GaussianPosterior, clipped, log_between, log_mass
 from discrete_itd.channel.points import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
@@ -144,8 +144,8 @@ class ForestDenoiser(Denoiser):
     _of_splits: Tensor
     _low: Tensor
     _high: Tensor
-    _inverse_sd: Tensor
-    _constant: Tensor
+    _sd: Tensor
+    _log_own: Tensor
     _log_wide: Tensor
 
     def __init__(
@@ -211,15 +211,15 @@ class ForestDenoiser(Denoiser):
             own[at, splits.column[up]] += self.log_shares[part]
         of_splits = own[splits.leaves]  # (L, C), nats of the splits by a column
         sd, low, high = self.var.double().sqrt(), self._low.double(), self._high.double()
-        log_mass = log_between((low - self.means) / sd, (high - self.means) / sd)
+        of_own = log_between((low - self.means) / sd, (high - self.means) / sd)
         derived = {
             "_of_splits": of_splits,
             "_log_weights": of_splits.sum(1) + self.log_shares[splits.tree[splits.leaves]],
-            # float64, as the exponents: a box in a tail has large ones, whose difference is the log-density
-            "_inverse_sd": 1 / sd,
-            "_constant": math.log1p(-self.wide) - sd.log() - 0.5 * math.log(2 * math.pi) - log_mass,
-            # of the wide Gaussian in the box
-            "_log_wide": math.log(self.wide / WIDE_SD) - log_between(low / WIDE_SD, high / WIDE_SD),
+            "_sd": sd,
+            # float64, as the exponents: a box in a tail has large ones, whose difference is the log-density; the
+            # shares of both Gaussians over their masses in the box
+            "_log_own": math.log1p(-self.wide) - of_own,
+            "_log_wide": math.log(self.wide) - log_between(low / WIDE_SD, high / WIDE_SD),
         }
         for name, data in derived.items():
             self.register_buffer(name, data, persistent=False)
@@ -351,10 +351,11 @@ class ForestDenoiser(Denoiser):
         return cells.masked_fill_(pairs.level == n_points, 0.0)
 
     def _number_cells(self, pairs: Pairs) -> Tensor:
-        reals = pairs.reals.double()
-        z = (reals - self.means[pairs.leaf]) * self._inverse_sd[pairs.leaf]
-        cells = self._constant[pairs.leaf] - 0.5 * z.square()
-        far = log_normal(reals / WIDE_SD) + self._log_wide[pairs.leaf]
+        leaf, lines = pairs.leaf, self.codebook.lines
+        inside = clipped(lines.cells(pairs.reals), self._low[leaf], self._high[leaf])
+        cells = log_mass(inside, self.means[leaf], self._sd[leaf]) + self._log_own[leaf]
+        zero = self.means.new_zeros(())
+        far = log_mass(inside, zero, zero + WIDE_SD) + self._log_wide[leaf]
         top = torch.maximum(cells, far)  # the rounding of logaddexp depends on position
         cells = top + ((cells - top).exp() + (far - top).exp()).log()
         if pairs.row is None and not self.codebook.indicator:
@@ -436,7 +437,7 @@ class ForestDenoiser(Denoiser):
         _, logits, leaves = self._given_evidence(evidence, values, precision)
         if len(book.reals):
             log_weight, leaf = leaves  # (B, K)
-            gaussian = self._gaussian(leaf).update(values, precision)
+            gaussian = self._gaussian(leaf).update(*book.reals_of(y, snr))
             # of both components within a leaf, which has its own weight
             own = gaussian.log_weight.unflatten(2, (-1, 2))
             own = own - own.logsumexp(3, keepdim=True) + log_weight[:, None, :, None]
@@ -529,7 +530,8 @@ class ForestDenoiser(Denoiser):
         joint = self._log_weights[leaf].double() + masses.log().sum(1)
         if len(self.codebook.reals):
             q = self._gaussian(leaf[:, None])
-            joint += (q.log_weight + q.log_evidence(y, snr)).logsumexp(2).sum(1)
+            known = self.codebook.lines.cells(y.masked_fill(~snr.isinf(), 0.0))
+            joint += (q.log_weight + q.log_evidence(y, snr, known)).logsumexp(2).sum(1)
         return joint, probs / levels.per_level(masses)
 
     def _mixed(self, pairs: Pairs, weight: Tensor, shares: Tensor | None) -> Tensor:
@@ -561,7 +563,7 @@ class ForestDenoiser(Denoiser):
         out.index_copy_(1, book.finite, codes.double())
         if len(book.reals):
             numbers = self._gaussian(leaf[:, None]).sample(generator)
-            out.index_copy_(1, book.reals, numbers.double())
+            out.index_copy_(1, book.reals, book.lines.rounded(numbers))
         return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.gaussian import log_mass
+from discrete_itd.channel.number_line import Intervals
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, filled, rows_at_once
@@ -23,6 +25,7 @@ CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit 
 # least standard deviation of a fitted class in any direction; that of a column is about 1/2
 NARROWEST_SD = 5e-4
 MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
+NARROW_CELL = 0.02  # standard deviations: in a narrower cell a density is even to 2e-5 within 1 sd, 4e-4 within 5
 RELATIVE = 1e-10  # relative jitter of variances, so that covariances stay positive definite
 
 
@@ -141,7 +144,7 @@ class GaussianDenoiser(Denoiser):
         if bool(missing.any()):
             chol = torch.linalg.cholesky(self.covariance())
             dense = DenseGaussians(self.mean0[None], chol[None])
-            out[missing] = dense.densities(x[missing])[:, 0]
+            out[missing] = dense.log_masses(Intervals.at(x[missing]))[:, 0]
         return out
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
@@ -186,6 +189,10 @@ class DenseGaussians:
 
     Both the mass, a quadratic function of t, and the mean, a linear one, are products of matrices for all rows of which
     the same cells are known to the same SNR.
+
+    The log-mass (20) of recorded numbers is that of a chain: each number's cell given the recorded numbers before it,
+    in the order of the table. It is normalised for any pattern of known cells, and differs from that of another order
+    by :math:`O((\delta/\sigma)^2)`. Where all cells of a row are narrow it is the density times their widths.
 
     References
     ----------
@@ -251,9 +258,13 @@ class DenseGaussians:
             for some in filled(rows).split(at_once):
                 yield snr[some[:1]], some[None]
 
-    def evidence(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability (B, Z) of the evidence of states (B, R), and means and variances (B, R, Z) given it."""
-        root = torch.where(torch.isinf(snr), 1.0, snr.double().sqrt())
+    def evidence(self, y: Tensor, snr: Tensor, cells: Intervals) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability (B, Z) of the evidence of states (B, R), and means and variances (B, R, Z) given it.
+
+        ``cells`` (B, R) are those of the known numbers.
+        """
+        known = torch.isinf(snr)
+        root = torch.where(known, 1.0, snr.double().sqrt())
         t = y.double() / root.clamp_min(
             torch.finfo(root.dtype).tiny
         )  # where the root is 0, so is y
@@ -268,9 +279,36 @@ class DenseGaussians:
             mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
             own = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
             var.index_copy_(0, at, own.mT.to(var).repeat_interleave(rows.shape[1], 0))
-        return fit, mean, var
+        cells = Intervals(*(part.masked_fill(~known, math.nan) for part in cells))
+        return fit + (self.log_masses(cells) - self._densities(cells.middle)).to(fit), mean, var
 
-    def densities(self, cells: Tensor) -> Tensor:
+    def log_masses(self, cells: Intervals) -> Tensor:
+        """Log-masses of cells (B, R), NaN where missing: (B, Z), float64."""
+        none = cells.width.new_zeros(len(cells.width), len(self.mean))
+        wide = (cells.width > self._narrowest).any(1)
+
+        def as_densities(rows: Tensor) -> Tensor:
+            some = Intervals(*(part[filled(rows)] for part in cells))
+            log_width = some.log_width().nan_to_num(0.0).sum(1, keepdim=True)
+            return (self._densities(some.middle) + log_width)[: len(rows)]
+
+        def chained(rows: Tensor) -> Tensor:
+            some = Intervals(*(part[filled(rows)] for part in cells))
+            order = range(some.width.shape[1])
+            of_column, total = self.in_order(some, order), none[:1]
+            for r in order:
+                total = total + of_column(r).masked_fill(some.width[:, r, None].isnan(), 0.0)
+            return total[: len(rows)]
+
+        return devices.replace_rows(devices.replace_rows(none, ~wide, as_densities), wide, chained)
+
+    @cached_property
+    def _narrowest(self) -> Tensor:
+        """Widths (R,) above which a cell is not narrow in every class."""
+        own = self._given_others(torch.full_like(self.mean[:1], math.inf))[2]
+        return NARROW_CELL * own[0].amin(0).sqrt()
+
+    def _densities(self, cells: Tensor) -> Tensor:
         """Log-densities of cells (B, R), NaN where missing: (B, Z), float64."""
         there = ~cells.isnan()
         snr, t = torch.where(there, math.inf, 0.0), cells.double().nan_to_num(0.0)
@@ -321,26 +359,41 @@ class DenseGaussians:
             first, second = first + values, second + squares
         return first, second, r.sum(1, keepdim=True)
 
-    def in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
-        """Function from a column to log-densities (B, Z) of its cells given the known ones before them in an order.
+    def in_order(self, cells: Intervals, order: Sequence[int]) -> Callable[[int], Tensor]:
+        """Function from a column to log-masses (B, Z) of its cells given the known ones before them in an order.
 
         Of cells (B, R); meaningless where the cell is missing.
         """
-        at, parts = devices.index_tensor(tuple(order), str(cells.device)), []
-        cells = cells.double()
-        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
+        values, width = (t.double() for t in cells)
+        at, parts = devices.index_tensor(tuple(order), str(values.device)), []
+        for ways, rows in self._patterns(torch.where(values.isnan(), 0.0, math.inf)):
             made = self._once(partial(self._standardising, ways, at), ways, *order)
-            t = cells[rows].nan_to_num(0.0)
-            parts.append((rows.flatten(), torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
+            t = values[rows].nan_to_num(0.0)
+            parts.append((rows, torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
+        log_width = cells.log_width().to(self.mean)
 
         def of_column(r: int) -> Tensor:
             found = []
-            for rows, t, affine, constant in parts:
-                z = torch.bmm(t, affine[r]).to(self.mean)  # (U, n, Z)
-                found.append((rows, torch.addcmul(constant[r], z, z, value=-0.5).flatten(0, 1)))
+            for rows, t, affine, sd in parts:
+                z = torch.bmm(t, affine[r]).flatten(0, 1)  # (U n, Z)
+                spread = sd[r].expand(-1, rows.shape[1], -1).flatten(0, 1)
+                own, flat = width[rows.flatten(), r, None], z.to(self.mean)
+                constant = -(math.sqrt(2 * math.pi) * spread).log().to(self.mean)
+                log_p = torch.addcmul(constant, flat, flat, value=-0.5)
+                log_p = log_p + log_width[rows.flatten(), r, None]
+                wide = (own > NARROW_CELL * spread.amin(1, keepdim=True))[:, 0]
+
+                def exactly(
+                    i: Tensor, z: Tensor = z, spread: Tensor = spread, own: Tensor = own
+                ) -> Tensor:
+                    one = spread.new_ones(())
+                    cells = Intervals(z[i], own[i] / spread[i])
+                    return log_mass(cells, 0 * one, one).to(self.mean)
+
+                found.append((rows.flatten(), devices.replace_rows(log_p, wide, exactly)))
             if len(found) == 1:
-                return found[0][1][: len(cells)]
-            out = self.mean.new_empty(len(cells), len(self.mean))
+                return found[0][1][: len(values)]
+            out = self.mean.new_empty(len(values), len(self.mean))
             for rows, own in found:
                 out.index_copy_(0, rows, own)
             return out
@@ -379,7 +432,7 @@ class DenseGaussians:
         return slopes, offset, own.clamp_min(1 / REAL_KNOWN_SNR)
 
     def _standardising(self, snr: Tensor, at: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z), log-densities at 0, (U, 1, Z).
+        """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z), and standard deviations, (U, 1, Z).
 
         Of the columns given the known ones before them, by the Cholesky factor of the observations, its columns in the
         order ``at``: its first part is that of the first ones.
@@ -400,8 +453,8 @@ class DenseGaussians:
         own = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
         residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
         affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
-        constant = -0.5 * (2 * math.pi * own).log().mT.to(self.mean).transpose(0, 1)
-        return list(affine.permute(2, 0, 3, 1).contiguous()), list(constant[:, :, None])
+        sd = own.sqrt().mT.transpose(0, 1)
+        return list(affine.permute(2, 0, 3, 1).contiguous()), list(sd[:, :, None])
 
     def conditioned(self, free: Tensor, z: Tensor, cells: Tensor) -> Tensor:
         """Draws ``free`` (n, R) of classes (n,) made draws given the known ones among cells (n, R): float64.

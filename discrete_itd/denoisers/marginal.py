@@ -142,7 +142,7 @@ class MarginalDenoiser(Denoiser):
         book, q = self.codebook, self.marginals().expand(len(y)).gaussian
         if q is None:
             return y.new_zeros(len(y))
-        evidence = q.log_evidence(y[:, book.real_coords], snr[:, book.reals])
+        evidence = q.log_evidence(*book.reals_of(y, snr))
         return torch.logsumexp(q.log_weight + evidence, 2).sum(1)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.gaussian import chosen, log_gaussian
+from discrete_itd.channel.gaussian import chosen, log_mass
 from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import RowNoise
+from discrete_itd.channel.number_line import Intervals
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import (
     BLOCK,
@@ -47,7 +48,7 @@ from discrete_itd.denoisers.base import (
     without_copies,
 )
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.gaussian import DenseGaussians, cholesky, outer
+from discrete_itd.denoisers.gaussian import NARROW_CELL, DenseGaussians, cholesky, outer
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     beside_fallback,
@@ -214,12 +215,12 @@ class MixtureDenoiser(Denoiser):
         if not self.own_reals:
             return start, []
         if self.dense is not None:
-            fit, *moments = self.dense.evidence(y[:, book.real_coords], snr[:, book.reals])
+            fit, *moments = self.dense.evidence(*book.reals_of(y, snr))
             return start + fit, moments
         shape = (len(y), -1, -1)
         mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
         prior = GaussianPosterior(torch.zeros_like(mean), mean, var, normalised=True)
-        fit, *moments = prior.given(y[:, book.real_coords], snr[:, book.reals])
+        fit, *moments = prior.given(*book.reals_of(y, snr))
         return start + fit.sum(1), moments
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
@@ -291,14 +292,25 @@ class MixtureDenoiser(Denoiser):
             table = self._of_levels.of(self.log_probs)
             own = own + nn.functional.embedding_bag(book.level_of(x), table, mode="sum")
         if self.own_reals:
-            own = own + self._densities(x[:, book.reals]).to(own)
+            own = own + self._log_masses(book.lines.cells(x[:, book.reals])).to(own)
         return own
 
-    def _densities(self, cells: Tensor) -> Tensor:
-        """Log-densities of continuous cells (B, R), NaN where missing, given each class: (B, Z)."""
+    def _log_masses(self, cells: Intervals) -> Tensor:
+        """Log-masses of the cells (B, R) of numbers, NaN where missing, given each class: (B, Z)."""
         if self.dense is not None:
-            return self.dense.densities(cells)
-        return row_product(powers(cells), self._quadratics.of(self.means, self.var))
+            return self.dense.log_masses(cells)
+        wide = cells.width > NARROW_CELL * self.var.amin(0).sqrt()
+        even = Intervals(*(t.masked_fill(wide, math.nan) for t in cells))
+        out = row_product(powers(even.middle), self._quadratics.of(self.means, self.var))
+        out = out + even.log_width().nan_to_num(0.0).sum(1, keepdim=True)
+        for r in range(wide.shape[1]):
+
+            def exactly(rows: Tensor, r: int = r, out: Tensor = out) -> Tensor:
+                own = Intervals(*(t[rows, r, None] for t in cells))
+                return out[rows] + log_mass(own, self.means[:, r], self.var[:, r].sqrt())
+
+            out = devices.replace_rows(out, wide[:, r], exactly)
+        return out
 
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
@@ -323,13 +335,14 @@ class MixtureDenoiser(Denoiser):
         own = self._of_levels.of(self.log_probs)[book.level_of(x)].double()  # (B, F, Z)
         joint, moments = self.log_weights + own.sum(1), []
         if self.own_reals:
-            cells = x[:, book.reals]
+            cells = book.lines.cells(x[:, book.reals])
             if self.dense is not None:
-                mean, var = self.dense.leave_one_out(cells)
+                mean, var = self.dense.leave_one_out(cells.middle)
             else:
                 mean, var = (t.T.double().expand(len(x), -1, -1) for t in (self.means, self.var))
-            of_reals = log_gaussian(cells[:, :, None] - mean, var).nan_to_num(0.0)
-            of_all = of_reals.sum(1) if self.dense is None else self.dense.densities(cells)
+            wide = Intervals(*(t[:, :, None] for t in cells))
+            of_reals = log_mass(wide, mean, var.sqrt()).nan_to_num(0.0)
+            of_all = of_reals.sum(1) if self.dense is None else self.dense.log_masses(cells)
             joint = joint + of_all
             weight = torch.log_softmax(joint[:, None] - of_reals, 2)
             moments = [t.to(self.means) for t in (weight, mean, var)]
@@ -356,17 +369,16 @@ class MixtureDenoiser(Denoiser):
         """Batches of rows whose numbers for each class stay in a cache."""
         return x.split(max(BLOCK, rows_at_once(CACHED // self.n_components)))
 
-    def _in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
+    def _in_order(self, cells: Intervals, order: Sequence[int]) -> Callable[[int], Tensor]:
         """:meth:`DenseGaussians.in_order` of cells (B, R) in an order of all columns."""
         if self.dense is not None:
             place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
             return self.dense.in_order(cells, [place[j] for j in order if j in place])
-        known = cells.nan_to_num(0.0).to(self.means)
+        known = Intervals(*(t.nan_to_num(0.0) for t in cells))
 
         def of_column(r: int) -> Tensor:
-            sd = self.var[:, r].sqrt()
-            z = (known[:, r, None] - self.means[:, r]).mul_(1 / sd)
-            return torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
+            own = Intervals(*(t[:, r, None] for t in known))
+            return log_mass(own, self.means[:, r], self.var[:, r].sqrt()).to(self.means)
 
         return of_column
 
@@ -376,10 +388,10 @@ class MixtureDenoiser(Denoiser):
         They are 0 where the cell is missing.
         """
         book, table = self.codebook, self._of_levels.of(self.log_probs)
-        level, cells = book.level_of(x), x.index_select(1, book.reals)
+        level, cells = book.level_of(x), book.lines.cells(x.index_select(1, book.reals))
         reals = (j for j, c in enumerate(book.columns) if c.kind == "real")
         places = {j: r for r, j in enumerate(reals)}
-        densities, missing = self._in_order(cells, order), cells.isnan()
+        densities, missing = self._in_order(cells, order), cells.width.isnan()
         has_gaps = devices.any_true(missing)
 
         def of_column(j: int) -> Tensor:
@@ -391,7 +403,10 @@ class MixtureDenoiser(Denoiser):
         return of_column
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """The mean over the order of the table and its reverse."""
+        """The mean over the order of the table and its reverse.
+
+        Masses of dependent numbers are of the former order; what the latter differs by is shared by all known cells.
+        """
         book, own = self.codebook, sorted(self._modelled.tolist())
         orders = [book.in_order(columns) for columns in (own, own[::-1]) if own]
         rows, back = without_copies(x), None
@@ -403,11 +418,16 @@ class MixtureDenoiser(Denoiser):
                 rows, back = rows[by_pattern], by_pattern.argsort()
         parts = []
         for some in self._batches(rows):
-            out = self.log_weights.new_zeros(some.shape)
+            out, total = self.log_weights.new_zeros(some.shape), None
             for order in orders:
                 shares = shares_of_classes(self.log_weights, map(self._cells(some, order), order))
                 place = devices.index_tensor(tuple(order), str(x.device))
                 out = out.index_add(1, place, shares, alpha=0.5)
+                total = shares.sum(1) if total is None else total
+            if self.dense is not None and total is not None:  # masses are of the first order
+                there = ~some.isnan() & torch.isin(torch.arange(x.shape[1]).to(place), place)
+                left = (total - out.sum(1)) / there.sum(1).clamp_min(1)
+                out = out + left[:, None] * there
             parts.append(out)
         out = torch.cat(parts) if back is None else torch.cat(parts)[back]
         out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
@@ -448,7 +468,7 @@ class MixtureDenoiser(Denoiser):
         if self.own_reals:
             like, shape = self.means, (n, self.means.shape[1])
             xi = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-            out.index_copy_(1, book.reals, self._numbers(z, xi).double())
+            out.index_copy_(1, book.reals, book.lines.rounded(self._numbers(z, xi)))
         return out
 
     def _numbers(self, z: Tensor, xi: Tensor) -> Tensor:
@@ -477,7 +497,7 @@ class MixtureDenoiser(Denoiser):
             cells = out[:, book.reals]
             if self.dense is not None:
                 drawn = self.dense.conditioned(drawn, which, cells)
-            out[:, book.reals] = torch.where(cells.isnan(), drawn, cells)
+            out[:, book.reals] = torch.where(cells.isnan(), book.lines.rounded(drawn), cells)
         others = None if self.fallback is None else self.fallback.marginals()
         for j in torch.nonzero(out.isnan().any(0)).flatten().tolist():
             rows = torch.nonzero(gaps[:, j]).flatten()

@@ -88,7 +88,7 @@ class NeuralDenoiser(Denoiser):
         if (
             gaussian is not None
         ):  # the others start from the base, which is updated by the evidence already
-            gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
+            gaussian = gaussian.update(*book.reals_of(y, snr))
         return Posterior(book, posterior.categorical, gaussian)
 
 
@@ -328,7 +328,7 @@ class ColumnFeatures(nn.Module):
             values, known = cells.to(book.dtype), (~cells.isnan()).to(book.dtype)
             log_weight, mean, var = self._mixture  # (R, K)
             own = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
-            weight = own.shares(values.nan_to_num(0.0)) * known[:, :, None]
+            weight = own.shares(*book.lines.cells(cells.nan_to_num(0.0))) * known[:, :, None]
             narrow = known - weight[:, :, -1]
             prior, middle = self._prior, self._middle
             features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)

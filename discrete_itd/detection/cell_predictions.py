@@ -31,6 +31,7 @@ from torch import Tensor
 from discrete_itd.channel import State
 from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
+from discrete_itd.channel.number_line import NumberLines
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
@@ -120,7 +121,10 @@ class Cell(NamedTuple):
             inside = torch.where(log_p > -math.inf, log_p + volume.to(log_p), 0.0)
             entropy = -(log_p.exp() * inside).sum(1)
         else:
-            entropy = self.values.entropy(lambda z: log_volume_at(self.column, z))
+            line = NumberLines([self.column.points.line])
+            at = torch.zeros(1, dtype=torch.int64, device=self.values.means.device)
+            entropy = self.values.entropy(lambda z: line.cells(line.rounded(z, at), at))
+            entropy = entropy - expected_log_volume(self.column)
         if self.indicator is None:
             return entropy
         of_indicator = -(self.indicator.exp() * self.indicator).sum(1)
@@ -178,11 +182,10 @@ class Cell(NamedTuple):
         return Expected(values[:, 1:2], probability[:, None], values[:, :1], values[:, 2:])
 
 
-def log_volume_at(column: Column, z: Tensor) -> Tensor:
-    """Log-volume of a continuous column near standardised values, expected over whether a number is new."""
+def expected_log_volume(column: Column) -> float:
+    """Log-volume of the cells of a continuous column, expected over whether a number is new, nats."""
     codec = cast(Continuous, column.codec)
-    log_slope = codec.slope(codec.decode(z.cpu().numpy().ravel()))[1]
-    return torch.from_numpy(log_slope - codec.mean_new_nats - _log_unit(column)).to(z).view(z.shape)
+    return -math.log(codec.step) - codec.mean_new_nats - _log_unit(column)
 
 
 def mean_log_volume(column: Column) -> np.ndarray:
@@ -372,9 +375,6 @@ class Odds:
         self.more = torch.from_numpy(new).to(rows) + shift
         missing = rows[:, : new.shape[1]].isnan()
         self.no_cell = missing & (_indicators(scorer, rows.device) < 0)
-        self.is_density = torch.zeros_like(missing)
-        self.is_density[:, scorer.conditional.codebook.reals] = True
-        self.is_density &= ~missing
 
     def __call__(self, log_p: Tensor, columns: Tensor, which: Tensor | None = None) -> Tensor:
         """The log-odds (n, m) of cells in some columns (n, m) of the rows ``which`` (n,), with log-probabilities."""
@@ -383,7 +383,6 @@ class Odds:
             return (t if which is None else t[which]).gather(1, columns)
 
         others = (-torch.expm1(log_p)).clamp_min(LEAST).log()
-        others = others.masked_fill(own(self.is_density), 0.0)  # a density: 1 - p is 1
         odds = others - log_p + own(self.log_wrong) + own(self.more)
         return odds.masked_fill(own(self.no_cell), -math.inf)
 
@@ -413,7 +412,9 @@ def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
         q = marginals.gaussian
         mean, sd = q.means[:, :, -1].double(), q.var[:, :, -1].double().sqrt()
         far = torch.hypot(torch.ones_like(mean), (x[:, book.reals] - mean) / sd)
-        uniform[:, book.reals] = -(math.pi * sd).log() - 2 * far.log()
+        log_density = -(math.pi * sd).log() - 2 * far.log()
+        cells = book.lines.cells(x[:, book.reals])
+        uniform[:, book.reals] = (log_density + cells.log_width()).clamp_max(0.0)
     wrong = torch.logaddexp(alone, uniform) - math.log(2)
     return alone, torch.where(x.isnan(), 0.0, wrong)
 

@@ -215,7 +215,7 @@ class Column:
             levels = np.array(self.categories, float)[:, None]
             return np.abs(levels - values).argmin(0).astype(float)
         codec = self.codec
-        return codec.encode(values)[0] if isinstance(codec, Bins) else codec.slope(values)[0]
+        return codec.encode(values)[0] if isinstance(codec, Bins) else codec.scaled(values)
 
     @property
     def has_volume(self) -> bool:

@@ -1,26 +1,29 @@
 r"""Columns of numbers: continuous ones, made Gaussian-like by a monotone map, and ones cut into bins.
 
 A density changes with the unit in which it is expressed; both families report by how much, cell by cell, as
-``log_volume``, so that core log-mass or log-density plus ``log_volume`` is the log-density in the column's own unit.
+``log_volume``, so that the core's log-mass plus ``log_volume`` is the log-density in the column's own unit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 
+from discrete_itd.channel.number_line import NumberLine, NumberLines, bend, tamed
 from discrete_itd.channel.points import ColumnPoints
 from discrete_itd.encoders.categories import line_levels
 from discrete_itd.encoders.cells import rounding
 
-FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm
-POWERS = np.linspace(0.0, 2.0, 41)  # from 0 to 2 Yeo and Johnson's map is onto the reals
+POWERS = torch.linspace(
+    0.0, 2.0, 41, dtype=torch.float64
+)  # from 0 to 2 Yeo and Johnson's map is onto the reals
 POWER_SAMPLE = 10_000  # order statistics that choose the power
 IQR = 1.3489795003921634  # of the standard normal
 COARSER = 5  # binary digits of the distance between values, below which they are rounded
@@ -28,38 +31,42 @@ LARGEST = float(np.finfo(float).max)
 SMALLEST = float(np.finfo(float).tiny)
 BINS = 32
 NARROWEST = 1e-3  # width of an atom's bin, in median deviations of the other values
-OFTEN = 20  # occurrences of an atom in training at least
-MOST = 500  # atoms of a column at most
 ENDS = 5  # least and greatest values whose means are the range
-BOUND = 1 / 32  # share of the rows from which the least or greatest value is taken as a bound
-NEARBY = 0.025  # share of its own rows, and of those on one side, that an atom covers there at most
+# numbers off a lattice, as shares of the cells and of the different numbers
+EXCEPTIONS, FEW_EXCEPTIONS = 1e-3, 1e-2
+# digits of the numbers of a column: float64, then numbers that were float32 once
+MOST_DIGITS = (15, 6)
+WITHIN = 1 / 8  # of a unit, at most, is the rounding of numbers that are multiples of it
+PLACES = 2.0**52  # whole numbers below this are exact, and their neighbours are other floats
+PRIMES = (
+    2,
+    3,
+    5,
+    7,
+    11,
+    13,
+)  # factors by which a step may be longer where some numbers are off the lattice
 LEAST = 0.02  # probability of a new number
 RARE = 0.2  # the probability of a new number, above which a column is not said to repeat
 
 
 @dataclass(frozen=True)
 class Continuous:
-    r"""A column of real numbers, mapped to mean 0 and standard deviation one half.
+    r"""A column of numbers, mapped to mean 0 and standard deviation one half by a :class:`NumberLine`.
 
-    .. math:: x \to u = (x - m)/s \to w = t(u) \to y = \psi_\lambda(w) \to z = (y - a)/b
-
-    with a robust centre and scale, a map t that leaves all but the far tails alone (:math:`t(u) = u` for
-    :math:`|u| \le U`, :math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable), the Yeo-Johnson map, and a last
-    shift and scale. Every finite x has a finite image and slope, and every real z comes from a finite x.
+    The core counts the mass of the values that would have been recorded as one number (20); divided by the ``step`` it
+    is a density per unit, of whole numbers with step 1 the mass itself.
 
     Where numbers repeat, the log-density is that of the number plus :math:`\log(1 - p)` if it was seen in training, to
     within :func:`~discrete_itd.encoders.cells.rounding`, and :math:`\log p` if it is new: a density on two lines. Draws
-    are never new, but the nearest number seen. Where numbers do not repeat, a frequent value, like zero, is an atom:
-    draws between its edges become the atom.
+    are never new, but the nearest number seen; elsewhere they are rounded to the lattice.
 
     Parameters
     ----------
     whole : bool
-        Whether values are whole numbers. The density stays that of a real number, per unit.
-    center, scale, power, mean, spread : float
-        m, s, :math:`\lambda` between 0 and 2 (1 changes nothing), a, and b, twice the standard deviation of y.
-    atoms, edges : tuple of A and of 2 A floats
-        Increasing; the edges before and after each atom are those of :func:`find_atoms`.
+        Whether values are whole numbers.
+    center, scale, power, mean, spread, step, origin : float
+        Of the :class:`NumberLine`; the ``spread`` is twice the standard deviation, and the origin None off a lattice.
     seen : tuple of floats
         Increasing, the different numbers of a column whose numbers repeat; empty for another one.
     p_new : float
@@ -68,16 +75,12 @@ class Continuous:
         The range in training, but for its ends: means of the five least and of the five greatest values, rounded
         outwards where they are whole.
 
-    References
-    ----------
-    Yeo & Johnson, "A new family of power transformations to improve normality or symmetry", Biometrika 2000, eq. (2.1).
-
     Examples
     --------
     >>> codec = fit_continuous(np.array([1.0, 2.0, 4.0]), whole=False)
-    >>> z, log_slope = codec.encode(np.array([2.0]))
-    >>> codec.decode(z).round(6)
-    array([2.])
+    >>> z, log_volume = codec.encode(np.array([2.0]))
+    >>> codec.decode(z).round(6), log_volume
+    (array([2.]), array([-0.]))
     """
 
     whole: bool
@@ -86,8 +89,8 @@ class Continuous:
     power: float
     mean: float
     spread: float
-    atoms: tuple[float, ...] = ()
-    edges: tuple[float, ...] = ()
+    step: float
+    origin: float | None
     seen: tuple[float, ...] = ()
     p_new: float = 0.0
     low: float = -LARGEST
@@ -99,32 +102,34 @@ class Continuous:
     n_levels: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        if not (self.scale > 0 and self.spread > 0 and 0 <= self.power <= 2):
-            raise ValueError("scale and spread must be positive, the power between 0 and 2")
-        if len(self.edges) != 2 * len(self.atoms):
-            raise ValueError("edges must be two for each atom")
-        between = zip(self.edges[::2], self.atoms, self.edges[1::2], strict=True)
-        line = [value for part in between for value in part]
-        if line != sorted(line):
-            raise ValueError("atoms must be increasing, and each between its edges")
+        if not (self.scale > 0 and self.spread > 0 and self.step > 0 and 0 <= self.power <= 2):
+            raise ValueError("scale, spread and step must be positive, the power between 0 and 2")
         if not (np.diff(self._seen) > 0).all():
             raise ValueError("seen must be increasing")
         if not (0 < self.p_new < 1 if self.seen else self.p_new == 0):
             raise ValueError("p_new must be between 0 and 1 where numbers repeat, else 0")
 
     @property
+    def line(self) -> NumberLine:
+        own = self.center, self.scale, self.power, self.mean, self.spread, self.step
+        return NumberLine(*own, math.nan if self.origin is None else self.origin)
+
+    @property
     def points(self) -> ColumnPoints:
-        return ColumnPoints("real", 0)
+        return ColumnPoints("real", line=self.line)
 
     def is_outside(self, z: np.ndarray) -> np.ndarray:
         """Whether encoded numbers lie outside the range in training: bool, False for NaN."""
-        low, high = self.slope(np.array([self.low, self.high]))[0]
+        low, high = self.scaled(np.array([self.low, self.high]))
         return np.asarray((z < low) | (z > high))
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values on the new scale, and the logarithm of the slope :math:`dz/dx` there minus :meth:`new_nats`."""
-        z, log_slope = self.slope(values)
-        return z, log_slope - self.new_nats(z)
+        """Values on the new scale, and what turns log-masses there into log-densities: minus the log of the step.
+
+        And minus :meth:`new_nats`.
+        """
+        z = self.scaled(values)
+        return z, -math.log(self.step) - self.new_nats(z)
 
     def new_nats(self, z: np.ndarray) -> np.ndarray:
         """Nats of encoded numbers being new or not: 0 where numbers do not repeat, and for NaN."""
@@ -150,44 +155,35 @@ class Continuous:
         """The least and the greatest encoded number that decode to each number seen, increasing."""
         width = rounding(self._seen)
         low, high = (np.clip(self._seen + side, -LARGEST, LARGEST) for side in (-width, width))
-        return self.slope(low)[0], self.slope(high)[0]
+        return self.scaled(low), self.scaled(high)
 
-    def slope(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values on the new scale, and the logarithm of the slope :math:`dz/dx` of the map there."""
-        w, log_slope = _tame(values, self.center, self.scale)
-        z = (_power(w, self.power) - self.mean) / self.spread
-        bent = np.where(w < 0, 1 - self.power, self.power - 1) * np.log1p(np.abs(w))
-        return z, log_slope + bent - math.log(self.spread)
-
-    def log_resolution(self, x: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """Logarithm of the least distance between two different training cells, encoded at places ``at`` (n,).
-
-        ``x`` (N,) are the encoded training cells; infinite without two different ones, NaN at missing cells.
-        """
-        apart = np.diff(np.unique(self.decode(x[~np.isnan(x)])))
-        return math.log(apart.min(initial=math.inf)) + self.slope(self.decode(at))[1]
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """Values on the new scale."""
+        with np.errstate(over="ignore"):
+            distance = torch.from_numpy(values - self.center)[..., None]
+        return NumberLines([self.line]).encoded(distance)[0][..., 0].numpy()
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws: :meth:`settled`."""
-        from scipy.special import inv_boxcox1p  # scipy takes longer to import than a table to score
-
+        distance = NumberLines([self.line]).decoded(torch.tensor(x)[..., None])[..., 0].numpy()
         with np.errstate(over="ignore"):
-            y = np.clip(x * self.spread + self.mean, -LARGEST, LARGEST)
-            w = np.copysign(inv_boxcox1p(np.abs(y), np.where(y < 0, 2 - self.power, self.power)), y)
-            size = np.abs(w)
-            # in two steps, for exp(1400) is no float but, times a tiny scale, a distance may be one
-            half = np.exp(np.clip(size / FAR - 1, 0.0, 1416.0) / 2)
-            distance = self.scale * half * np.minimum(size, FAR) * half
-            values = np.clip(self.center + np.copysign(distance, w), -LARGEST, LARGEST)
+            values = np.clip(self.center + distance, -LARGEST, LARGEST)
         return values if rng is None else self.settled(values)
 
     def settled(self, values: np.ndarray) -> np.ndarray:
-        """The numbers that values of the density stand for: the nearest one seen, or the atom between whose edges."""
-        return nearest(values, self._seen) if self.seen else settle(values, self.atoms, self.edges)
+        """The numbers that values of the density stand for: the nearest one seen, or on the lattice."""
+        if self.seen:
+            return nearest(values, self._seen)
+        if self.origin is None:
+            return values
+        with np.errstate(over="ignore"):
+            places = (values - self.origin) / self.step
+            on_lattice = self.origin + np.rint(places) * self.step
+        return np.where(np.abs(places) < PLACES, on_lattice, values)
 
 
 def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) -> Continuous:
-    """Centre, scale and power of the values, shape (N,) with N > 0, and the repeated numbers.
+    """Centre, scale and power of the values, shape (N,) with N > 0, their lattice, and the repeated numbers.
 
     Points ``in_time`` are never new in this sense: future times are not in training.
     """
@@ -198,21 +194,58 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
     scale = max(scale, SMALLEST) if scale > 0 else 1.0
     if low < high:  # else it is the value of half of the rows
         center = float(_coarse(np.array(center), np.array(scale)))
-    w, _ = _tame(values, center, scale)
+    with np.errstate(over="ignore"):
+        w = tamed(torch.from_numpy(values - center), torch.tensor(scale, dtype=torch.float64))[0]
     sample = w
     if len(w) > POWER_SAMPLE:
-        sample = np.sort(w)[np.linspace(0, len(w) - 1, POWER_SAMPLE).round().astype(int)]
-    log_slopes = float(np.mean(np.copysign(np.log1p(np.abs(sample)), sample)))
-    variance = np.var(_power(sample, POWERS[:, None]), axis=1)
-    with np.errstate(divide="ignore"):  # profile log-likelihood per value, a Gaussian's
-        scores = (POWERS - 1) * log_slopes - 0.5 * np.log(variance)
-    power = float(POWERS[np.where(variance > 0, scores, 0.0).argmax()])
-    y = _power(w, power)
+        sample = w.sort()[0][torch.linspace(0, len(w) - 1, POWER_SAMPLE).round().long()]
+    log_slopes = float((sample.sign() * sample.abs().log1p()).mean())
+    variance = bend(sample, POWERS[:, None]).var(1, correction=0)
+    scores = (POWERS - 1) * log_slopes - 0.5 * variance.log()  # a Gaussian's profile likelihood
+    power = POWERS[int(torch.where(variance > 0, scores, 0.0).argmax())]
+    y = bend(w, power).numpy()
     mean, spread = float(np.mean(y)), 2 * float(np.std(y))
-    seen, p_new = ((), 0.0) if in_time else numbers_seen(values)
-    atoms, edges = ((), ()) if seen else find_atoms(values, whole)
-    map_ = whole, center, scale, power, mean, spread if spread > 0 else 1.0
-    return Continuous(*map_, atoms, edges, seen, p_new, *_range(values, whole))
+    map_ = whole, center, scale, float(power), mean, spread if spread > 0 else 1.0
+    repeated = ((), 0.0) if in_time else numbers_seen(values)
+    return Continuous(*map_, *find_lattice(values), *repeated, *_range(values, whole))
+
+
+def find_lattice(values: np.ndarray) -> tuple[float, float | None]:
+    """The step and an origin of the numbers, shape (N,) with N > 0, as which they were recorded.
+
+    The largest step whose multiples, from the origin, are all but ``EXCEPTIONS`` of the cells and ``FEW_EXCEPTIONS`` of
+    the different numbers, to the rounding of floats; of one number, the unit of its last digit. Without any, the least
+    difference of two numbers, and no origin.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+
+    def hold(there: np.ndarray) -> bool:
+        cells = counts[~there].sum() <= EXCEPTIONS * len(values)
+        return bool(cells and (~there).sum() <= FEW_EXCEPTIONS * len(distinct))
+
+    for digits in MOST_DIGITS:
+        error = np.abs(distinct) * 10.0**-digits
+        for decimals in range(digits + 1):
+            unit = 10.0**decimals
+            with np.errstate(over="ignore"):
+                number = np.rint(distinct * unit)
+                near = np.abs(distinct - number / unit) <= error
+            near &= np.maximum(error * unit, np.abs(number) / PLACES) < WITHIN
+            if not hold(near):
+                continue
+            usual = int(number[near][counts[near].argmax()])
+            places = np.where(near, number, usual).astype(np.int64) - usual
+            step = int(np.gcd.reduce(places)) or 1
+            for p in PRIMES if places.any() else ():
+                while hold(near & (places % (step * p) == 0)):
+                    step *= p
+            return step / unit, usual % step / unit
+    digit = np.spacing(np.minimum(np.abs(distinct), LARGEST / 2))
+    with np.errstate(over="ignore"):
+        apart = np.diff(distinct)
+    apart = apart[apart > digit[1:]]
+    least = float(apart.min()) if len(apart) else float(digit.max())
+    return min(max(least, SMALLEST), LARGEST), None
 
 
 def _range(values: np.ndarray, whole: bool) -> tuple[float, float]:
@@ -231,25 +264,6 @@ def _coarse(
     with np.errstate(all="ignore"):
         near = rounded(values / step) * step
     return np.where(np.isfinite(near), near, values)
-
-
-def _tame(values: np.ndarray, center: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """The image w of each value, and log dw/dx."""
-    with np.errstate(over="ignore"):  # clip overflow to the largest float; keep its logarithm exact
-        distance = np.clip(values - center, -LARGEST, LARGEST)
-        u = distance / scale
-    far = np.abs(u) > FAR
-    log_size = np.log(np.abs(distance), where=far, out=np.zeros_like(distance))
-    excess = np.where(far, log_size - math.log(scale) - math.log(FAR), 0.0)
-    w = np.where(far, np.copysign(FAR * (1 + excess), u), u)
-    return w, -math.log(scale) - excess
-
-
-def _power(w: np.ndarray, power: float | np.ndarray) -> np.ndarray:
-    """Yeo and Johnson's map of values with powers that broadcast."""
-    size, own = np.log1p(np.abs(w)), np.where(w < 0, 2 - power, power)
-    is_log = own == 0
-    return np.copysign(np.where(is_log, size, np.expm1(own * size) / np.where(is_log, 1.0, own)), w)
 
 
 @dataclass(frozen=True)
@@ -465,58 +479,3 @@ def nearest(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         at = np.searchsorted(seen[:-1] / 2 + seen[1:] / 2, values)
     return np.where(np.isnan(values), np.nan, seen[at])
-
-
-def find_atoms(values: np.ndarray, whole: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The atoms among the values, shape (N,) with N > 0: A values, and 2 A edges, before and after each.
-
-    An atom reaches half-way to the next different value, or over the few next ones, which its peak covers in any
-    density: to the middle of the widest gap (of equal ones, the furthest) within reach of few rows and of no other
-    atom. The outermost value ends as far out as it begins, or, as a bound that many rows reach, where numbers end. For
-    integers, to which draws are rounded, atoms that cover no gap are left out.
-    """
-    distinct, counts = np.unique(values, return_counts=True)
-    places = np.flatnonzero(counts >= OFTEN)
-    if len(places) > MOST:
-        places = np.sort(places[np.argsort(-counts[places], kind="stable")[:MOST]])
-    if not len(places):
-        return (), ()
-    with np.errstate(over="ignore"):
-        high = _upper_edges(distinct, counts, places)
-        low = -_upper_edges(-distinct[::-1], counts[::-1], len(distinct) - 1 - places[::-1])[::-1]
-        atoms = distinct[places]
-        between = atoms[:-1] / 2 + atoms[1:] / 2
-        overlap = high[:-1] > low[1:]
-        high[:-1], low[1:] = (np.where(overlap, between, side) for side in (high[:-1], low[1:]))
-        if whole:
-            wide = np.maximum(atoms - low, high - atoms) > 0.5
-            atoms, low, high = atoms[wide], low[wide], high[wide]
-    return tuple(atoms.tolist()), tuple(np.stack((low, high), 1).ravel().tolist())
-
-
-def _upper_edges(distinct: np.ndarray, counts: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The end of each atom, given increasing values, their counts and the positions of the atoms."""
-    until, n = np.cumsum(counts), len(distinct)
-    own, beyond = counts[places], until[-1] - until[places]
-    room = until[places] + NEARBY * np.minimum(own, beyond)
-    furthest = np.searchsorted(until, room, side="right") - 1  # the last value that it may cover
-    furthest = np.minimum(furthest, np.append(places[1:], n) - 1)
-    gaps = np.diff(distinct)
-    edges = np.full(len(places), LARGEST)
-    for i, (k, last) in enumerate(zip(places.tolist(), furthest.tolist(), strict=True)):
-        if k < n - 1:
-            reach = gaps[k : min(last, n - 2) + 1]
-            j = k + len(reach) - 1 - int(np.argmax(reach[::-1]))
-            edges[i] = distinct[j] / 2 + distinct[j + 1] / 2
-        elif n > 1 and own[i] <= BOUND * until[-1]:
-            edges[i] = min(distinct[k] + (distinct[k] / 2 - distinct[k - 1] / 2), LARGEST)
-    return edges
-
-
-def settle(values: np.ndarray, atoms: Sequence[float], edges: Sequence[float]) -> np.ndarray:
-    """The values, shape (N,), with those between the edges of an atom replaced by it; NaN stays NaN."""
-    if not len(atoms):
-        return values
-    own = np.searchsorted(edges[1::2], values).clip(max=len(atoms) - 1)
-    inside = (np.asarray(edges[::2])[own] <= values) & (values <= np.asarray(edges[1::2])[own])
-    return np.where(inside, np.asarray(atoms)[own], values)

@@ -64,6 +64,7 @@ FAR_NODES = (
     32.0,
 )  # nodes on both sides of a number's density
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
+TOGETHER = 1.5  # widths of a cell: numbers that are closer have none between them
 KEPT_COMPLETIONS = 1 << 15  # completed rows that are kept together
 UNSEEN_NATS = 1e6  # nats: unseen categories are not drawn
 CANDIDATES = 32  # completions among which a draw is chosen
@@ -335,18 +336,34 @@ class ConditionalDenoiser(Denoiser):
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
         parts += [_cells_of(g, row, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
         there = x[row, column].nan_to_num(size.far[-1]).clamp(-FAR_NODES[-1], FAR_NODES[-1])
-        return torch.cat([*parts, there[:, None]], 1).sort(1)[0].contiguous()
+        nodes = torch.cat([self._rounded(torch.cat(parts, 1), column), there[:, None]], 1)
+        return nodes.sort(1)[0].contiguous()
+
+    def _rounded(self, values: Tensor, columns: Tensor) -> Tensor:
+        """The nearest recorded numbers of values (n, V) in continuous columns (n,)."""
+        at = torch.searchsorted(self.codebook.reals, columns)
+        return self.codebook.lines.rounded(values, at[:, None])
 
     def _refine(self, x: Tensor, cells: Enumerated, size: Nodes) -> Enumerated:
-        """The densities of cells of rows x (B, C) at more nodes."""
+        """The masses of numbers of rows x (B, C) at more nodes, then as densities that are even in the nodes' cells."""
+        lines = self.codebook.lines
+        at = torch.searchsorted(self.codebook.reals, cells.columns)[:, None]
+        nodes, log_joint = cast(Tensor, cells.nodes), cells.log_joint
         for _ in range(size.stages):
-            nodes = cast(Tensor, cells.nodes)
-            new = _refined(nodes, cells.log_joint, size)
-            (own,) = self._scores(x, [cells._replace(nodes=new)])
+            own = lines.cells(nodes, at)
+            new = _refined(nodes, log_joint - own.log_width(), own.width, size)
+            new = self._rounded(new, cells.columns)
+            (more,) = self._scores(x, [cells._replace(nodes=new)])
             nodes, order = torch.cat([nodes, new], 1).sort(1)
-            log_joint = torch.cat([cells.log_joint, own], 1).gather(1, order)
-            cells = cells._replace(nodes=nodes, log_joint=log_joint)
-        return cells
+            log_joint = torch.cat([log_joint, more], 1).gather(1, order)
+        if lines.have_steps:
+            own = lines.cells(nodes, at)
+            log_joint = (log_joint - own.log_width()).repeat_interleave(2, 1)
+            high = (own.middle + own.width / 2).cummax(1)[0]
+            low = own.middle - own.width / 2
+            low[:, 1:] = torch.maximum(low[:, 1:], high[:, :-1])
+            nodes = torch.stack([low, torch.maximum(low, high)], 2).flatten(1)
+        return cells._replace(nodes=nodes, log_joint=log_joint)
 
     def _column_nodes(self, j: int, size: Nodes) -> Tensor:
         """Nodes of column j that do not depend on the row, (n,): quantiles of its marginal and far values."""
@@ -560,7 +577,8 @@ class ConditionalDenoiser(Denoiser):
                 out.append(chosen(seen, own).double())
             else:
                 log_p = log_p - log_total(nodes, log_p)[:, None]
-                out.append(grid_quantiles(nodes, log_p, own[:, None])[:, 0])
+                drawn = grid_quantiles(nodes, log_p, own[:, None])
+                out.append(self._rounded(drawn, cells.columns)[:, 0])
         return torch.cat(out)
 
     def _unseen(self, x: Tensor) -> Tensor:
@@ -657,8 +675,10 @@ def _cells_of(q: Posterior, row: Tensor | None, column: Tensor) -> GaussianPoste
     return q.gaussian.pick(lambda t: t[row, at][:, None])
 
 
-def _refined(nodes: Tensor, log_f: Tensor, size: Nodes) -> Tensor:
+def _refined(nodes: Tensor, log_f: Tensor, width: Tensor, size: Nodes) -> Tensor:
     """New nodes (n, new) where a density that is log-linear between nodes may have the largest errors.
+
+    There are none between numbers that are no further apart than the ``width`` of their cells.
 
     The error of an interval is its mass times the difference of the slopes beside it. Where these slopes, continued,
     meet above both ends, a peak may be hidden: the height at which they meet replaces that of the density.
@@ -670,6 +690,7 @@ def _refined(nodes: Tensor, log_f: Tensor, size: Nodes) -> Tensor:
     bend = (gap * (before - after).abs() / 4).clamp(1e-9, STEEPEST)
     top = torch.maximum(log_f[:, 1:], log_f[:, :-1])
     error = gap.clamp_min(1e-300).log() + top + bend + bend.clamp_max(1.0).log()
+    error = error.masked_fill(gap < TOGETHER * width[:, 1:], -math.inf)
     at = error.topk(size.split, 1)[1]
     share = torch.arange(1, size.parts, dtype=nodes.dtype, device=nodes.device) / size.parts
     low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))

@@ -228,8 +228,13 @@ def grow(
         )
         trees.append(grown.fit(view, targets, check_input=False).tree_)
     column, threshold = breadth_first(trees)
-    column = np.where(column < 0, -1, np.array(used)[column.clip(0)])
-    return Splits(book, *map(torch.from_numpy, (column, threshold, ranks[: len(trees)])))
+    column = torch.from_numpy(np.where(column < 0, -1, np.array(used)[column.clip(0)]))
+    threshold = torch.from_numpy(threshold)
+    at = torch.nonzero(torch.isin(column, book.reals.cpu())).flatten()
+    place = torch.searchsorted(book.reals.cpu(), column[at])
+    # between two recorded numbers, so that no cell is split
+    threshold[at] = book.lines.edges(threshold[at], place)
+    return Splits(book, column, threshold, torch.from_numpy(ranks[: len(trees)]))
 
 
 def breadth_first(trees: list[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -39,13 +39,11 @@ from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
 from discrete_itd.denoisers.counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.denoisers.gaussian import NARROWEST_SD
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.cells import comparable
 from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.notation import most_unreadable
-from discrete_itd.encoders.numeric import Continuous
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import (
     RemainingStream,
@@ -81,9 +79,6 @@ N_HASHES = 2.0**64  # how many values the hash of a position can have
 KEPT_ROWS = 50_000
 # Where a private model takes the place of a table, so many rows are drawn from it to fit to, and as many to hold out.
 PRIVATE_ROWS = 2000
-NARROWEST = math.log(
-    math.sqrt(2 * math.pi) * NARROWEST_SD
-)  # log-inverse of the largest density of a class
 ADDITIVE = (Independent(), Tree())  # fitted from counts of cells and pairs alone
 
 
@@ -100,24 +95,8 @@ def rows_to_fit(
     """Encoded rows for recipes, with independent columns of the ``counts`` of all rows, or of ``x``."""
     book, x = encoder.codebook().to(device), x.to(device)
     marginals = MarginalDenoiser.fit(book, x, unseen_counts=encoder.unseen_counts, counts=counts)
-    generator, least = torch.Generator(device).manual_seed(seed), least_nats(encoder, x, x_valid)
-    return TrainingRows(marginals, x, x_valid.to(device), generator, source, least)
-
-
-def least_nats(encoder: TableEncoder, x: Tensor, x_valid: Tensor) -> float:
-    """The least mean code length of held-out rows (N', C) that a density may give them, nats.
-
-    Averaged over the values that are recorded as one number, no density exceeds the inverse of the column's
-    resolution: the least distance between training cells, or, where that is wider, the narrowest Gaussian of a class.
-    """
-    least = 0.0
-    for column, own, at in zip(
-        encoder.schema, x.T.cpu().numpy(), x_valid.T.cpu().numpy(), strict=False
-    ):
-        if isinstance(column.codec, Continuous):
-            resolution = column.codec.log_resolution(own, at).clip(max=NARROWEST)
-            least += float(np.nan_to_num(resolution).mean())
-    return least
+    generator = torch.Generator(device).manual_seed(seed)
+    return TrainingRows(marginals, x, x_valid.to(device), generator, source)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 
 from discrete_itd.channel import gaussian
+from discrete_itd.channel.number_line import Intervals
 from discrete_itd.channel.posterior import GaussianPosterior
 
 
@@ -49,7 +50,7 @@ def one_by_one(q, i):
 def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
     q = mixture(3, n_components, width, truncated=truncated)
     u = torch.tensor([0.1, 0.5, 0.9])
-    entropy, quantiles = q.entropy(torch.zeros_like), q.quantiles(u)
+    entropy, quantiles = q.entropy(Intervals.at), q.quantiles(u)
     for i in range(3):
         points, density, cdf = one_by_one(q, i)
         surprisal = -np.log(np.maximum(density, 1e-300))
@@ -79,31 +80,30 @@ def test_expected_values_of_mixtures(n_components, truncated):
 def test_a_row_is_its_own_whatever_stands_beside_it():
     q = mixture(9, 70, 0.1)
     q.log_weight[::2] = torch.log_softmax(8 * q.log_weight[::2], 2)  # few components are left
-    entropy = q.entropy(torch.zeros_like)
-    alone = [q.pick(lambda t, i=i: t[i : i + 1]).entropy(torch.zeros_like) for i in range(9)]
+    entropy = q.entropy(Intervals.at)
+    alone = [q.pick(lambda t, i=i: t[i : i + 1]).entropy(Intervals.at) for i in range(9)]
     torch.testing.assert_close(torch.cat(alone), entropy, rtol=0, atol=1e-12)
 
 
-def test_an_entropy_counts_the_volumes_at_values():
-    """Of a value in another unit, its logarithm more."""
-    q = mixture(2, 5, 0.5)
-    doubled = GaussianPosterior(q.log_weight, 2 * q.means, 4 * q.var)
-    found = doubled.entropy(lambda z: torch.full_like(z, np.log(2)))
-    torch.testing.assert_close(found, q.entropy(torch.zeros_like))
+def test_an_entropy_is_of_the_cells_of_values():
+    """In narrow ones, that of the density less the logarithm of the width."""
+    q, width = mixture(2, 5, 0.5), 1e-6
+    found = q.entropy(lambda z: Intervals(z, torch.full_like(z, width)))
+    torch.testing.assert_close(found, q.entropy(Intervals.at) - np.log(width))
 
 
 def test_thousands_of_components_stay_within_memory(monkeypatch):
     monkeypatch.setattr(gaussian, "CHUNK", 1 << 16)
     q, largest = mixture(40, 4000, 0.1), 0
-    log_gaussian = gaussian.log_gaussian
+    log_mass = gaussian.log_mass
 
     def counted(*args):
         nonlocal largest
-        out = log_gaussian(*args)
+        out = log_mass(*args)
         largest = max(largest, out.numel())
         return out
 
-    monkeypatch.setattr(gaussian, "log_gaussian", counted)
+    monkeypatch.setattr(gaussian, "log_mass", counted)
     q.log_weight = torch.log_softmax(20 * q.log_weight, 2)
-    assert q.entropy(torch.zeros_like).isfinite().all()
+    assert q.entropy(Intervals.at).isfinite().all()
     assert 0 < largest <= 1 << 21  # of one row; squared components were 384 million

@@ -2,19 +2,22 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.stats import skew, yeojohnson
 
+from discrete_itd.channel.gaussian import log_mass
+from discrete_itd.channel.number_line import NumberLines, bend
 from discrete_itd.encoders import Bins, Continuous, numeric
 from discrete_itd.encoders.numeric import (
     LARGEST,
     LEAST,
-    NEARBY,
-    find_atoms,
+    find_lattice,
     fit_bins,
     fit_continuous,
     numbers_seen,
@@ -23,6 +26,7 @@ from discrete_itd.storage.values import flatten, unflatten
 
 ORDINARY = st.floats(-1e6, 1e6).map(lambda v: round(v, 3))
 ANY = st.floats(allow_nan=False, allow_infinity=False)
+LATTICE = 1e-6, 0.0  # step and origin
 POWERS = st.sampled_from([0.0, 0.05, 0.5, 1.0, 1.5, 2.0])
 
 
@@ -35,6 +39,7 @@ def maps(draw):
         draw(POWERS),
         draw(st.floats(-2, 2)),
         draw(st.floats(0.1, 10)),
+        *LATTICE,
     )
 
 
@@ -48,14 +53,24 @@ def test_continuous_there_and_back(train, values):
 
 
 @given(maps(), st.one_of(st.floats(-50, 50), st.floats(-1e5, 1e5)))
-@example(Continuous(False, 0.0, 1.0, 0.0, 0.0, 1.0), 999.0)
-@example(Continuous(False, 0.0, 1.0, 2.0, 0.0, 1.0), 1001.0)  # either side of where the tail begins
-@example(Continuous(False, 0.0, 1.0, 0.5, 0.0, 1.0), -1e5)
-def test_log_volume_is_the_logarithm_of_the_slope(codec, u):
+@example(Continuous(False, 0.0, 1.0, 0.0, 0.0, 1.0, *LATTICE), 999.0)
+@example(
+    Continuous(False, 0.0, 1.0, 2.0, 0.0, 1.0, *LATTICE), 1001.0
+)  # either side of where the tail begins
+@example(Continuous(False, 0.0, 1.0, 0.5, 0.0, 1.0, *LATTICE), -1e5)
+def test_a_cell_has_the_ends_of_what_would_have_been_recorded_as_its_number(codec, u):
+    """And the width that the step and the slope say, where it is narrow."""
     assume(abs(abs(u) - 1000) > 0.5)  # the second derivative jumps there
-    x, h = codec.center + codec.scale * u, 1e-5 * codec.scale * max(1.0, abs(u))
-    z, log_volume = codec.encode(np.array([x - h, x, x + h]))
-    np.testing.assert_allclose(log_volume[1], math.log((z[2] - z[0]) / (2 * h)), atol=1e-4)
+    x = codec.center + codec.scale * u
+    z, log_volume = codec.encode(np.array([x]))
+    assert log_volume == -math.log(codec.step)
+    for step in (codec.step, 0.3 * codec.scale):
+        lines = NumberLines([replace(codec, step=step).line])
+        ends = codec.scaled(np.array([x - step / 2, x + step / 2]))
+        middle, width = (t.item() for t in lines.cells(torch.from_numpy(z)[:, None]))
+        assert middle == pytest.approx(ends.mean(), rel=1e-7, abs=1e-7)
+        error = 1e-9 / step * max(1.0, abs(x)) + 1e-6
+        assert width == pytest.approx(np.diff(ends).item(), rel=error, abs=1e-12)
 
 
 @given(st.lists(ANY, min_size=1, max_size=20), st.lists(ANY, min_size=1, max_size=20))
@@ -76,7 +91,7 @@ def test_every_finite_number_has_a_finite_image_and_slope(train, values):
 
 
 @given(maps(), st.lists(ANY, min_size=2, max_size=9), st.floats(-6, 6))
-@example(Continuous(False, 1e308, 1e308, 0.0, 0.0, 1e3), [LARGEST, -LARGEST], 0.0)
+@example(Continuous(False, 1e308, 1e308, 0.0, 0.0, 1e3, *LATTICE), [LARGEST, -LARGEST], 0.0)
 def test_every_real_number_comes_from_a_finite_one(codec, far, near):
     x = codec.decode(np.sort(far))
     assert np.isfinite(x).all()
@@ -125,9 +140,15 @@ def test_the_density_of_a_continuous_column_integrates_to_one():
     codec = fit_continuous(values, False)
     assert codec.p_new == 0
     grid = codec.decode(np.linspace(-5, 5, 20_001))
-    z, log_volume = codec.encode(grid)
-    density = np.exp(-2 * z**2 + log_volume) * math.sqrt(2 / math.pi)  # N(0, 1/4) in the core
-    assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=1e-4)
+    assert np.trapezoid(density(codec, grid), grid) == pytest.approx(1.0, abs=1e-4)
+
+
+def density(codec, values):
+    """Of numbers that are N(0, 1/4) in the core."""
+    z, log_volume = codec.encode(values)
+    cells = NumberLines([codec.line]).cells(torch.from_numpy(z)[:, None])
+    zero = torch.zeros((), dtype=torch.float64)
+    return np.exp(log_mass(cells, zero, zero + 0.5)[:, 0].numpy() + log_volume)
 
 
 def repeating(n=2000, k=300):
@@ -143,11 +164,9 @@ def test_where_numbers_repeat_new_ones_have_their_share_of_the_density_and_seen_
     assert LEAST < codec.p_new < 0.1
     z = np.linspace(-5, 5, 20_001)
     grid = codec.decode(z)  # none of them was seen
-    z, log_volume = codec.encode(grid)
-    density = np.exp(-2 * z**2 + log_volume) * math.sqrt(2 / math.pi)  # N(0, 1/4) in the core
-    assert np.trapezoid(density, grid) == pytest.approx(codec.p_new, abs=1e-5)
+    assert np.trapezoid(density(codec, grid), grid) == pytest.approx(codec.p_new, abs=1e-5)
     z, log_volume = codec.encode(values)
-    np.testing.assert_allclose(log_volume - codec.slope(values)[1], math.log1p(-codec.p_new))
+    np.testing.assert_allclose(log_volume + math.log(codec.step), math.log1p(-codec.p_new))
     assert codec.mean_new_nats == pytest.approx(
         codec.p_new * codec.new_nats(grid[:1])[0] + (1 - codec.p_new) * codec.new_nats(z[:1])[0]
     )
@@ -334,65 +353,39 @@ def test_every_finite_number_has_a_slot_and_a_finite_density(train, values, bins
         assert np.isfinite(codec.decode(np.arange(codec.n_levels + 2.0), rng)).all()
 
 
-def with_atoms(n=4000):
-    """Half zeros, the least value; a tenth 7, between others; the rest lognormal."""
-    random = np.random.default_rng(6)
-    kind = random.random(n)
-    return np.where(kind < 0.5, 0.0, np.where(kind < 0.6, 7.0, np.exp(random.normal(size=n))))
+LATTICES = {
+    "cents": (lambda rng: rng.normal(20, 8, 500).round(2), 0.01, 0.0),
+    "ends in 99": (lambda rng: rng.integers(1, 40, 500) + 0.99, 1.0, 0.99),
+    "fives, one in a thousand not": (lambda rng: np.r_[5.0 * rng.integers(0, 900, 2000), 3], 5, 0),
+    "inches in centimetres": (lambda rng: 2.54 * rng.integers(1, 300, 500), 2.54, 0.0),
+    "float32 once": (lambda rng: rng.normal(size=500).round(2).astype("f4"), 0.01, 0.0),
+    "sums of floats": (lambda rng: 0.1 + 0.2 * rng.integers(0, 99, 500), 0.2, 0.1),
+    "one number": (lambda _: np.full(9, 7.25), 0.01, 0.0),
+    "one whole number": (lambda _: np.full(9, 37.0), 1.0, 0.0),
+    "mostly zero": (lambda rng: rng.poisson(0.01, 4000) * 10.0, 10.0, 0.0),
+    "large": (lambda rng: 1e12 + rng.integers(0, 10**6, 500), 1.0, 0.0),
+}
 
 
-def test_draws_between_the_edges_of_an_atom_become_it_and_no_others():
-    values, rng = with_atoms(), np.random.default_rng(0)
-    codec = fit_continuous(values, False)
-    assert codec.atoms == (0.0, 7.0)
-    for v, (low, high) in zip(codec.atoms, np.reshape(codec.edges, (-1, 2)), strict=True):
-        for side, covered in ((values > v, values < high), (values < v, values > low)):
-            few = NEARBY * min((values == v).sum(), side.sum())
-            assert (side & covered).sum() <= few
-    assert codec.edges[0] == -LARGEST
-    z = codec.encode(rng.choice(values, 20_000))[0] + 1e-3 * rng.normal(size=20_000)
-    smooth, drawn = codec.decode(z), codec.decode(z, rng)
-    is_atom = np.zeros(len(z), bool)
-    for atom, low, high in zip(codec.atoms, codec.edges[::2], codec.edges[1::2], strict=True):
-        inside = (low <= smooth) & (smooth <= high)
-        assert (drawn[inside] == atom).all()
-        is_atom |= inside
-    assert 0.5 < is_atom.mean() < 0.7
-    assert not np.isin(smooth, codec.atoms).any()
-    np.testing.assert_array_equal(drawn[~is_atom], smooth[~is_atom])
-    back = codec.decode(codec.encode(values)[0], rng)
-    moved = ~np.isclose(back, values, rtol=0, atol=1e-9)
-    assert 0 < moved.mean() < NEARBY
-    assert np.isin(back[moved], codec.atoms).all()
+@pytest.mark.parametrize(("values", "step", "origin"), LATTICES.values(), ids=LATTICES)
+def test_the_lattice_is_the_largest_step_of_nearly_all_numbers(values, step, origin):
+    values = np.asarray(values(np.random.default_rng(1)), float)
+    found, start = find_lattice(values)
+    assert found == pytest.approx(step, rel=1e-9)
+    assert (start - origin) / step == pytest.approx(round((start - origin) / step), abs=1e-9)
 
 
-def test_the_outermost_value_is_a_bound_if_many_rows_reach_it():
-    inner = np.linspace(1.0, 2.0, 900)
-    few, many = np.repeat([0.0], 20), np.repeat([0.0], 40)
-    assert find_atoms(np.concatenate((few, inner)), False) == ((0.0,), (-0.5, 0.5))
-    assert find_atoms(np.concatenate((many, inner)), False) == ((0.0,), (-LARGEST, 0.5))
-    assert find_atoms(np.concatenate((few[1:], inner)), False) == ((), ())
-    assert find_atoms(-np.concatenate((many, inner)), False) == ((0.0,), (-0.5, LARGEST))
+def test_numbers_without_a_lattice_have_the_least_difference_as_step():
+    values = np.random.default_rng(1).normal(size=300)
+    assert find_lattice(values) == (np.diff(np.sort(values)).min(), None)
 
 
-def test_whole_numbers_without_a_gap_beside_them_are_no_atoms_for_draws_are_rounded():
-    values = np.repeat([0.0, 1.0, 2.0, 5.0, 6.0], 30)
-    assert find_atoms(values, True) == (
-        (0.0, 2.0, 5.0, 6.0),
-        (-LARGEST, 0.5, 1.5, 3.5, 3.5, 5.5, 5.5, LARGEST),
-    )
-
-
-def test_an_atom_covers_few_values_up_to_a_gap_and_no_other_atom():
-    many, near, far = np.repeat(10.0, 400), np.linspace(10.1, 11.0, 10), np.linspace(12, 20, 390)
-    assert find_atoms(np.concatenate((many, near, far)), False) == ((10.0,), (-LARGEST, 11.5))
-    # more would be more than a fortieth of its rows, or of the rows on that side
-    assert find_atoms(np.concatenate((many[:399], near, far)), False)[1][1] < 11
-    assert find_atoms(np.concatenate((many, near, far[:389])), False)[1][1] < 11
-    rare = np.repeat(10.35, 20)
-    atoms, edges = find_atoms(np.concatenate((many, near, rare, far)), False)
-    assert atoms == (10.0, 10.35)
-    np.testing.assert_allclose(edges[1:], (10.25, 10.325, 10.375))
+def test_draws_are_numbers_of_the_lattice():
+    codec = fit_continuous(np.random.default_rng(2).integers(1, 4000, 300) + 0.5, False)
+    assert not codec.seen
+    rng = np.random.default_rng(0)
+    drawn = codec.decode(rng.normal(scale=0.5, size=900), rng)
+    np.testing.assert_allclose(drawn % 1, 0.5)
 
 
 def test_quantile_bins_hold_about_equal_counts():
@@ -404,7 +397,8 @@ def test_quantile_bins_hold_about_equal_counts():
     assert (np.abs(counts[1:-1] - 100) <= 6).all()  # edges are rounded
 
 
-LINE, MAP = (False, (0.0, 1.0), (0.0, 1.0, 2.0), (1.0, 1.0)), (False, 0.0, 1.0, 1.0, 0.0, 1.0)
+LINE = False, (0.0, 1.0), (0.0, 1.0, 2.0), (1.0, 1.0)
+MAP = False, 0.0, 1.0, 1.0, 0.0, 1.0, *LATTICE
 WRONG = {
     "edges fall": lambda: Bins(False, (1.0, 0.0), *LINE[2:]),
     "one edge": lambda: Bins(False, (1.0,), *LINE[2:]),
@@ -412,18 +406,17 @@ WRONG = {
     "tails": lambda: Bins(*LINE[:3], (1.0, 0.0)),
     "scale": lambda: Continuous(False, 0.0, 0.0, *MAP[3:]),
     "power": lambda: Continuous(False, 0.0, 1.0, 2.5, *MAP[4:]),
-    "edges of atoms": lambda: Continuous(*MAP, (1.0,), (0.0,)),
+    "step": lambda: Continuous(*MAP[:6], 0.0, 0.0),
     "seen": lambda: Continuous(*MAP, seen=(1.0, 0.0), p_new=0.1),
     "seen, but none new": lambda: Continuous(*MAP, seen=(1.0,)),
     "new, but none seen": lambda: Continuous(*MAP, p_new=0.1),
-    "atoms outside": lambda: Continuous(*MAP, (1.0,), (0.0, 0.5)),
 }
 
 
 def test_numbers_of_a_file_are_finite_floats():
-    data, _ = flatten(Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (1.0,), (0.0, 2.0)))
+    data, _ = flatten(Continuous(*MAP, (1.0,), 0.1))
     assert isinstance(unflatten(Continuous, (data | {"center": 3}, {})).center, float)
-    for field, value in (("center", math.nan), ("atoms", [10**400]), ("edges", [True, 2.0])):
+    for field, value in (("center", math.nan), ("seen", [10**400]), ("seen", [True, 2.0])):
         with pytest.raises(ValueError, match=f"^{field}"):
             unflatten(Continuous, (data | {field: value}, {}))
 
@@ -436,6 +429,6 @@ def test_impossible_parameters_are_refused(make):
 
 def test_the_map_is_yeo_and_johnsons_for_all_powers_at_once():
     w = np.array([-1e6, -2.5, -0.0, 0.0, 0.3, 40.0])
-    at_once = numeric._power(w, numeric.POWERS[:, None])
+    at_once = bend(torch.from_numpy(w), numeric.POWERS[:, None]).numpy()
     for power, row in zip(numeric.POWERS.tolist(), at_once, strict=True):
         np.testing.assert_allclose(row, yeojohnson(w, power), rtol=1e-12)

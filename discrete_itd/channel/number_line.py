@@ -1,0 +1,180 @@
+r"""Recorded numbers: the monotone map from the numbers of a column to the core's, and the cells of equal records.
+
+A number in a table was rounded when it was written, to a multiple of a *step* from an *origin*. What a model says of a
+number x is its average over the values that would have been written as x,
+
+.. math:: \bar p(x) = \frac1\delta \int_{x-\delta/2}^{x+\delta/2} p(u)\, du. \tag{20}
+
+The map t from numbers to the core's scale is monotone, so that the integral is the mass between :math:`t(x - \delta/2)`
+and :math:`t(x + \delta/2)`: the core counts masses of these *cells*, and a density is a mass over the step.
+
+.. math:: x \to u = (x - m)/s \to w = \tau(u) \to y = \psi_\lambda(w) \to z = (y - a)/b
+
+with a map :math:`\tau` that leaves all but the far tails alone (:math:`\tau(u) = u` for :math:`|u| \le U`, and
+:math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable) and the Yeo-Johnson map. Every finite x has a finite image
+and slope, and every real z comes from a finite x.
+
+References
+----------
+Yeo & Johnson, "A new family of power transformations to improve normality or symmetry", Biometrika 2000, eq. (2.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.devices import number_tensor
+
+FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm
+LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).tiny
+MOST_DOUBLINGS = 1416.0  # exp(708) is about the largest float
+# a narrower cell, in the core's unit, is as wide as the slope of the map says: the difference of its ends loses digits
+NARROW = 1e-5
+
+
+@dataclass(frozen=True)
+class NumberLine:
+    r"""The map of one column, and the lattice of its records.
+
+    Parameters
+    ----------
+    center, scale, power, mean, spread : float
+        m, s, :math:`\lambda` between 0 and 2 (1 changes nothing), a and b.
+    step, origin : float
+        Records are ``origin`` plus multiples of the ``step``, or, with the origin NaN, anywhere; without a step, 0, a
+        number is a point with a density.
+
+    Examples
+    --------
+    >>> line = NumberLine(0.0, 1.0, 1.0, 0.0, 2.0, step=1.0)
+    >>> NumberLines([line]).cells(torch.tensor([[1.5]], dtype=torch.float64))
+    Intervals(middle=tensor([[1.5000]], dtype=torch.float64), width=tensor([[0.5000]], dtype=torch.float64))
+    """
+
+    center: float = 0.0
+    scale: float = 1.0
+    power: float = 1.0
+    mean: float = 0.0
+    spread: float = 1.0
+    step: float = 0.0
+    origin: float = 0.0
+
+
+class Intervals(NamedTuple):
+    """Middle and width of the cells of numbers, float64, in the core's unit; the width is 0 where a number is a point.
+
+    NaN where a number is missing.
+    """
+
+    middle: Tensor
+    width: Tensor
+
+    @classmethod
+    def at(cls, values: Tensor) -> Intervals:
+        """The numbers as points."""
+        return cls(values, torch.zeros_like(values).masked_fill(values.isnan(), math.nan))
+
+    def log_width(self) -> Tensor:
+        """What turns a log-density in the core's unit into a log-mass, nats: 0 at a point."""
+        return torch.where(self.width > 0, self.width, 1.0).log()
+
+
+class NumberLines:
+    """The maps of R columns.
+
+    Its methods take numbers whose last axis is that of the columns, or, with the columns ``at``, numbers of any shape
+    that broadcasts with ``at``.
+    """
+
+    def __init__(self, lines: Sequence[NumberLine]) -> None:
+        self._numbers = tuple(zip(*map(astuple, lines), strict=True))
+        has_step = [line.step > 0 for line in lines]
+        self.have_steps, self.all_have_steps = any(has_step), all(has_step)
+
+    def _of(self, like: Tensor, at: Tensor | None) -> list[Tensor]:
+        table = number_tensor(self._numbers, str(like.device))  # (7, R)
+        return list((table if at is None else table[:, at]).unbind(0))
+
+    def encoded(self, distance: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The core's numbers, float64, of distances from the centre, and the logarithm of the slope dz/dx there."""
+        _, scale, power, mean, spread, _, _ = self._of(distance, at)
+        w, log_slope = tamed(distance, scale)
+        bent = torch.where(w < 0, 1 - power, power - 1) * w.abs().log1p()
+        return (bend(w, power) - mean) / spread, log_slope + bent - spread.log()
+
+    def decoded(self, z: Tensor, at: Tensor | None = None) -> Tensor:
+        """Distances from the centre of the core's numbers, finite whatever these are."""
+        _, scale, power, mean, spread, _, _ = self._of(z, at)
+        w = unbend((z.double() * spread + mean).clamp(-LARGEST, LARGEST), power)
+        size = w.abs()
+        # in two steps, for exp(1400) is no float but, times a tiny scale, a distance may be one
+        half = ((size / FAR - 1).clamp(0.0, MOST_DOUBLINGS) / 2).exp()
+        return torch.copysign(scale * half * size.clamp_max(FAR) * half, w).clamp(-LARGEST, LARGEST)
+
+    def cells(self, values: Tensor, at: Tensor | None = None) -> Intervals:
+        """The cells of the numbers that the core's ``values`` stand for."""
+        z = values.double()
+        if not self.have_steps:
+            return Intervals.at(z)
+        step = self._of(z, at)[5]
+        distance = self.decoded(z, at)
+        low, high = (self.encoded(distance + side * step / 2, at)[0] for side in (-1, 1))
+        width = high - low
+        is_narrow = ~(width > NARROW)
+        small = step * self.encoded(distance, at)[1].exp()
+        small = torch.where(step > 0, small.clamp_min(SMALLEST), 0.0)
+        return Intervals(
+            torch.where(is_narrow, z, (low + high) / 2), torch.where(is_narrow, small, width)
+        )
+
+    def rounded(self, values: Tensor, at: Tensor | None = None) -> Tensor:
+        """The nearest numbers on the lattice: float64, unchanged without one, or where cells are very narrow."""
+        return self._on_lattice(values, at, 0.0)
+
+    def edges(self, values: Tensor, at: Tensor | None = None) -> Tensor:
+        """The end of a cell between the numbers of the lattice on both sides, likewise."""
+        return self._on_lattice(values, at, 0.5)
+
+    def _on_lattice(self, values: Tensor, at: Tensor | None, shift: float) -> Tensor:
+        z = values.double()
+        if not self.have_steps:
+            return z
+        center, _, _, _, _, step, origin = self._of(z, at)
+        start = origin - center
+        places = (self.decoded(z, at) - start) / torch.where(step > 0, step, 1.0)
+        places = (places.floor() if shift else places.round()) + shift
+        there = self.encoded(start + places * step, at)[0]
+        return torch.where((self.cells(z, at).width > NARROW) & ~origin.isnan(), there, z)
+
+
+def bend(w: Tensor, power: Tensor) -> Tensor:
+    """Yeo and Johnson's map of values with powers that broadcast."""
+    size, own = w.abs().log1p(), torch.where(w < 0, 2 - power, power)
+    is_log = own == 0
+    curved = torch.expm1(own * size) / own.masked_fill(is_log, 1.0)
+    return torch.copysign(torch.where(is_log, size, curved), w)
+
+
+def unbend(y: Tensor, power: Tensor) -> Tensor:
+    """The inverse of :func:`bend`; infinite where that is no float."""
+    size, own = y.abs(), torch.where(y < 0, 2 - power, power)
+    is_log = own == 0
+    curved = (own * size).log1p() / own.masked_fill(is_log, 1.0)
+    return torch.copysign(torch.expm1(torch.where(is_log, size, curved)), y)
+
+
+def tamed(distance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The image w of each distance from the centre, and log dw/dx."""
+    distance = distance.clamp(-LARGEST, LARGEST)
+    u = distance / scale
+    far = u.abs() > FAR
+    log_size = torch.where(far, distance.abs(), scale * FAR).log()  # u itself may be infinite
+    excess = torch.where(far, log_size - scale.log() - math.log(FAR), 0.0)
+    w = torch.where(far, torch.copysign(FAR * (1 + excess), u), u)
+    return w, -scale.log() - excess
