@@ -64,7 +64,7 @@ FAR_NODES = (
     32.0,
 )  # nodes on both sides of a number's density
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
-TOGETHER = 1.5  # widths of a cell: numbers that are closer have none between them
+NEIGHBOURING = 1.5  # widths of a cell: numbers that are closer have none between them
 KEPT_COMPLETIONS = 1 << 15  # completed rows that are kept together
 UNSEEN_NATS = 1e6  # nats: unseen categories are not drawn
 CANDIDATES = 32  # completions among which a draw is chosen
@@ -690,7 +690,7 @@ def _refined(nodes: Tensor, log_f: Tensor, width: Tensor, size: Nodes) -> Tensor
     bend = (gap * (before - after).abs() / 4).clamp(1e-9, STEEPEST)
     top = torch.maximum(log_f[:, 1:], log_f[:, :-1])
     error = gap.clamp_min(1e-300).log() + top + bend + bend.clamp_max(1.0).log()
-    error = error.masked_fill(gap < TOGETHER * width[:, 1:], -math.inf)
+    error = error.masked_fill(gap < NEIGHBOURING * width[:, 1:], -math.inf)
     at = error.topk(size.split, 1)[1]
     share = torch.arange(1, size.parts, dtype=nodes.dtype, device=nodes.device) / size.parts
     low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))
