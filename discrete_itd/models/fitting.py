@@ -76,6 +76,8 @@ def fit_model(
         )
     with stage(f"fitting {denoiser.label}"):
         fitted = fit_recipe(denoiser, rows, plan)
+        if fitted.denoiser.closed_form:
+            rows.held_out(fitted.denoiser)  # a ValueError if no density has such nats
     with stage("measuring on held-out rows"):
         model = finished(table, rows, plan, fitted, schedule, n_evaluations)
     if progress is not None:
