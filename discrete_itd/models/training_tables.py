@@ -9,10 +9,9 @@ that needs fewer rows than there are reads all of the table, but takes only some
 | what | is fitted to |
 |---|---|
 | categories, marginals, a single tree, tables of a Bayesian network | counts of all rows |
-| networks, mixtures of products | batches of all rows |
+| networks | batches of all rows |
 | scales, bins, grids of times, mixtures of Gaussians | the sample |
-| graph of a Bayesian network, mixtures | the sample |
-| weights | the sample |
+| graph of a Bayesian network, mixtures of products, weights | the sample |
 
 A stream that is not longer than the sample is read into memory. Where ``max_time`` leaves no time for several passes,
 the model is fitted to the sample alone. Batches that arrive over time (``partial_fit``) are not read again: counts of
