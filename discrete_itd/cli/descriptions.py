@@ -25,7 +25,7 @@ all cells are numbers or dates of one notation, and the model remembers it: 5.06
 """
 STREAMS = """\
 Tables of any size are read, and written, in chunks: memory does not grow with the number of rows. TABLE and FILE may
-be -, the standard input and output: a CSV, or Parquet that is read; what the command says goes to stderr then.
+be -, the standard input and output, for a CSV; what the command says goes to stderr then.
 If TABLE is a folder, each table in it gives one of the same name in the folder FILE, whole or not at all. The same
 command again makes only what is not complete: what is newer than its table, and was made by the same model and options,
 stays.

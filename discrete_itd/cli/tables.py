@@ -16,9 +16,7 @@ import io
 import lzma
 import os
 import re
-import shutil
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +45,6 @@ OTHERS = (";", "\t", "|")  # separators that are found
 CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
 HEAD_BYTES = 1 << 16  # by which a CSV is recognised
 BUFFER = 1 << 20  # bytes of Parquet
-PARQUET = b"PAR1"
 BYTE_ORDERS = (  # the mark of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -61,7 +58,7 @@ LIKE_FORMULAS = (
 )
 BEGINNINGS = {
     b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"PK\3\4": ".zip",
-    PARQUET: ".parquet",
+    b"PAR1": ".parquet",
 }  # fmt: skip
 DAMAGED = (ValueError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
@@ -142,15 +139,11 @@ def reading(path: str, dialect: Dialect) -> Iterator[Source]:
         if path != STANDARD and os.path.exists(path) and not os.path.isfile(path):
             raise UserError(f"{path}: not a regular file; the rows of a pipe are read from -")
         with damage_named(path, kind):
-            file: Any = path
-            if kind != ".parquet":
-                file = _standard_input() if path == STANDARD else _opened(path, stack)
-                if path == STANDARD and file.peek()[: len(PARQUET)] == PARQUET:
-                    kind, file = ".parquet", _copy(file, stack)  # its schema stands at its end
-            parquet = kind == ".parquet"
-            source = (
-                _parquet(path, file, stack) if parquet else _csv(path, kind, file, dialect, stack)
-            )
+            if kind == ".parquet":
+                source = _parquet(path, stack)
+            else:
+                raw = _standard_input() if path == STANDARD else _opened(path, stack)
+                source = _csv(path, kind, raw, dialect, stack)
         if not source.names:
             raise EmptyTableError(f"{path}: the table is empty")
         named = pd.Index([name for name in source.names if name])
@@ -255,10 +248,10 @@ def _header(head: str, sep: str) -> tuple[list[str], str]:
     return cells, "\r\n" if head[: lines.tell()].endswith("\r\n") else "\n"
 
 
-def _parquet(path: str, opened: Any, stack: ExitStack) -> Source:
+def _parquet(path: str, stack: ExitStack) -> Source:
     from pyarrow.parquet import ParquetFile
 
-    file = stack.enter_context(ParquetFile(opened, buffer_size=BUFFER, pre_buffer=False))
+    file = stack.enter_context(ParquetFile(path, buffer_size=BUFFER, pre_buffer=False))
     schema, n_all = file.schema_arrow, file.metadata.num_rows
 
     def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
@@ -303,14 +296,6 @@ def _standard_input() -> io.BufferedReader:
     if sys.stdin is None or sys.stdin.closed:
         raise UserError(f"{STANDARD}: the standard input is closed")
     return cast(io.BufferedReader, sys.stdin.buffer)
-
-
-def _copy(stream: BinaryIO, stack: ExitStack) -> BinaryIO:
-    """A stream as a temporary file."""
-    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-    shutil.copyfileobj(stream, file, BUFFER)
-    file.seek(0)
-    return file
 
 
 @contextmanager
