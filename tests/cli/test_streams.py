@@ -308,7 +308,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("command", WAYS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(w, marks=slow) if w == "report" else w for w in WAYS]
+)
 def test_property_a_pipe_and_a_folder_are_read_like_a_file(place, monkeypatch, capsys, command):
     """A CSV by name, by the standard input, and its halves in a folder: one answer."""
     if command == "report":

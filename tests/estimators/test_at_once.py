@@ -45,7 +45,7 @@ def make(name):
     params=[
         "tree",
         pytest.param("bayes_net", marks=pytest.mark.slow),
-        "mixture",
+        pytest.param("mixture", marks=pytest.mark.slow),
         "forest",
         "network",
         "detector",

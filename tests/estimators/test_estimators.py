@@ -239,7 +239,15 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            p, id=name, marks=[pytest.mark.slow] * (name in ("coordinate", "steps", "blocks"))
+        )
+        for name, p in PATHS.items()
+    ],
+)
 def test_paths(path):
     model = quick(schedule=path).fit(X)
     assert np.isfinite(model.score_samples(X)).all()
