@@ -475,9 +475,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     # -- thresholds -----------------------------------------------------------------------------
 
-    def threshold_at_rate(
-        self, rate: float, *, confidence: float | None = None, rows_per_day: float | None = None
-    ) -> Threshold:
+    def threshold_at_rate(self, rate: float, *, confidence: float | None = None) -> Threshold:
         """The threshold with a given false-alarm rate and its 95 % interval; :meth:`set_threshold` puts it to use.
 
         With ``given``, groups that have calibration rows enough for the rate get offsets of their own.
@@ -485,17 +483,15 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         Parameters
         ----------
         rate : float
-            Share of inliers that may raise an alarm. A ValueError if there are too few calibration rows to guarantee
-            it.
+            Share of inliers that may raise an alarm, like 5 / 1000 where 5 alarms of 1000 rows a day can be checked
+            (:meth:`Threshold.alarms_expected` has the interval of a day's count). A ValueError if there are too few
+            calibration rows to guarantee it.
         confidence : float, optional
             By default the rate holds on average over calibration sets. With a confidence such as 0.95, it holds for
             this calibration set with that confidence, at a lower threshold.
-        rows_per_day : float, optional
-            Number of rows per day, to state false alarms per day. If 5 of them can be checked, ``threshold_at_rate(5 /
-            rows_per_day, rows_per_day=rows_per_day)``.
         """
         lowered = self._lowered()
-        found = thresholds.at_rate(lowered, rate, confidence=confidence, rows_per_day=rows_per_day)
+        found = thresholds.at_rate(lowered, rate, confidence=confidence)
         found = self._groups.with_offsets(found, lowered, rate, confidence)
         return self._stated(found)
 

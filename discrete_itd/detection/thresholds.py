@@ -44,7 +44,6 @@ from discrete_itd.storage.values import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
 CONFIDENCE = 0.95  # probability that an interval covers
-MOST_COUNTED = 100_000  # rows per day above which their number adds no uncertainty to the rate
 
 Scores = NDArray[np.float64]
 
@@ -115,8 +114,6 @@ class Threshold:
     ranks : (int, int)
         Ranks among the calibration scores, counted from the lowest, between which the offset lies; equal if it is one
         of them and no two scores are equal. A rank of 0 is below all of them.
-    alarms_per_day : (float, float, float), optional
-        Expected number of false alarms per day, and the 95 % interval of one day's count.
     cost : (float, float, float), optional
         Expected cost per row, and an approximate 95 % interval, which covered it in 95 to 100 % of simulations.
     contaminated : bool
@@ -139,7 +136,6 @@ class Threshold:
     high: AnyFloat
     n_calibration: int
     ranks: tuple[int, int] = (0, 1)
-    alarms_per_day: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
     cost: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
     contaminated: bool = False
     group_offsets: tuple[AnyFloat, ...] = ()
@@ -169,9 +165,6 @@ class Threshold:
         if self.rate_if_new is not None and self.rate_if_new[1] > self.false_alarm_rate:
             rate, low, high = map(percent, self.rate_if_new)
             text += f"; of the {self.n_new} that equal no row of the fit, {rate} ({low} to {high})"
-        if self.alarms_per_day is not None:
-            expected, low, high = self.alarms_per_day
-            text += f"; {expected:.4g} false alarms per day ({low:.4g} to {high:.4g})"
         if self.cost is not None:
             text += "; cost per row {:.4g} ({:.4g} to {:.4g})".format(*self.cost)
         if self.group_offsets:
@@ -239,13 +232,7 @@ def ranks_of(ordered: Scores, offset: float) -> tuple[int, int]:
     return k - bool(is_between or (np.diff(ordered) == 0).any()), k
 
 
-def at_rate(
-    calibration: Scores,
-    rate: float,
-    *,
-    confidence: float | None = None,
-    rows_per_day: float | None = None,
-) -> Threshold:
+def at_rate(calibration: Scores, rate: float, *, confidence: float | None = None) -> Threshold:
     """The threshold with a given false-alarm rate; ``calibration`` are scores of inliers, (n,).
 
     See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_rate`.
@@ -253,10 +240,6 @@ def at_rate(
     from scipy import stats
 
     rate, n = check_share("rate", rate), len(calibration)
-    if rows_per_day is not None:
-        check_positive("rows_per_day", rows_per_day)
-        if not 1 <= rows_per_day < math.inf:
-            raise ValueError(f"rows_per_day must be at least 1, and finite, got {rows_per_day!r}")
     if confidence is None:
         promise, fewest = "", math.ceil(1 / rate - 1 - 1e-9)
         k = math.floor(rate * (n + 1) + 1e-9)  # eq. (7); 0.01 * 300 is a little less than 3
@@ -271,7 +254,7 @@ def at_rate(
             f"false_alarm_rate={rate:g}: {n} calibration rows cannot guarantee so small a rate{promise};"
             f" it takes {fewest}"
         )
-    return _at_rank(calibration, k, rows_per_day)
+    return _at_rank(calibration, k)
 
 
 def at_lowest_rate(calibration: Scores, rate: float, name: str = "false_alarm_rate") -> Threshold:
@@ -302,7 +285,7 @@ def at_offset(calibration: Scores, offset: float) -> Threshold:
     return Threshold(offset, below / n, float(interval.low), float(interval.high), n, ranks)
 
 
-def _at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> Threshold:
+def _at_rank(calibration: Scores, k: int) -> Threshold:
     """The threshold at the k-th smallest calibration score."""
     from scipy import stats
 
@@ -313,13 +296,7 @@ def _at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> 
     tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     low = float(stats.beta.ppf(tails[0], low_k, n + 1 - low_k)) if low_k else 0.0
     high = float(stats.beta.ppf(tails[1], k, n + 1 - k))
-    found = Threshold(offset, k / (n + 1), low, high, n, (low_k, k))
-    if rows_per_day is None:
-        return found
-    fewest, most = low * rows_per_day, high * rows_per_day
-    if rows_per_day <= MOST_COUNTED:  # otherwise counts add nothing to the interval
-        _, fewest, most = found.alarms_expected(round(rows_per_day))
-    return replace(found, alarms_per_day=(k / (n + 1) * rows_per_day, float(fewest), float(most)))
+    return Threshold(offset, k / (n + 1), low, high, n, (low_k, k))
 
 
 # -- the threshold of least expected cost ---------------------------------------------------------

@@ -71,12 +71,12 @@ def test_rates_and_intervals_hold_under_ties(shape, n):
     true, stated, inside, days = [], [], [], []
     for _ in range(400):
         scores = np.searchsorted(below[1:], random.random(n)).astype(float)
-        found = at_rate(scores, 0.05, rows_per_day=1000)
+        found = at_rate(scores, 0.05)
         rate = below[int(found.offset)]
         true.append(rate)
         stated.append(found.false_alarm_rate)
         inside.append(found.low - 1e-12 <= rate <= found.high + 1e-12)
-        low, high = found.alarms_per_day[1:]
+        low, high = found.alarms_expected(1000)[1:]
         days.append(low <= random.binomial(1000, rate) <= high)
     spread = np.std(np.subtract(stated, true)) / 20
     assert -4 * spread < np.mean(stated) - np.mean(true) < 1 / (n + 1) + 4 * spread
@@ -119,19 +119,11 @@ def test_intervals_of_a_days_alarms_cover_them():
     random = np.random.default_rng(1)
     inside = []
     for _ in range(300):
-        found = at_rate(random.random(100), 0.05, rows_per_day=500)
-        expected, low, high = found.alarms_per_day
+        found = at_rate(random.random(100), 0.05)
+        expected, low, high = found.alarms_expected(500)
         assert np.isclose(expected, 500 * 5 / 101)
         inside.append(low <= random.binomial(500, found.offset) <= high)
     assert np.mean(inside) > 0.93
-
-
-def test_a_large_volume_is_not_counted_one_by_one():
-    found = at_rate(np.arange(999.0), 0.01, rows_per_day=1e9)
-    assert found.alarms_per_day[1] == pytest.approx(1e9 * found.low)
-    for volume in (0.5, math.inf, -1.0):
-        with pytest.raises(ValueError, match="rows_per_day"):
-            at_rate(np.arange(999.0), 0.01, rows_per_day=volume)
 
 
 def test_a_rate_that_cannot_be_promised_is_refused():
@@ -280,9 +272,8 @@ def test_what_a_threshold_chosen_otherwise_does():
 
 
 def test_a_threshold_speaks_for_itself():
-    found = at_rate(np.arange(999.0), 0.01, rows_per_day=1000)
+    found = at_rate(np.arange(999.0), 0.01)
     assert str(found).startswith("alarm below 9.00 nats: 1 % of inliers (")
-    assert "10 false alarms per day" in str(found)
     assert "set on rows used in the fit" in str(at_offset(np.zeros(0), 5.0))
 
 
@@ -360,11 +351,10 @@ def test_alarms_below_an_offset_lie_between_those_of_two_ranks(calibration, offs
     assert found.mean == pytest.approx(4 * most)
 
 
-def test_a_day_of_alarms_is_that_of_its_threshold():
+def test_alarms_are_those_of_an_offset_however_it_was_found():
     scores = np.random.default_rng(0).poisson(20, 500).astype(float)
-    found = at_rate(scores, 0.1, rows_per_day=300)
-    assert found.alarms_per_day == pytest.approx(
-        at_offset(scores, found.offset).alarms_expected(300)
-    )
+    found = at_rate(scores, 0.1)
+    same = at_offset(scores, found.offset)
+    assert found.alarms_expected(300) == pytest.approx(same.alarms_expected(300))
     with pytest.raises(ValueError, match="n_rows must be at least 1, got 0"):
         at_offset(scores, 3.0).alarms_expected(0)
