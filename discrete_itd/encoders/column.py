@@ -75,6 +75,9 @@ class Column:
     absent : bool
         Whether "absent" is a value: of a nominal column a level, of others an internal column of its own, which
         indicates whether there is a value.
+    informative : bool
+        Whether gaps that are summed out carry information: what a network learned beside them is not what it would
+        have learned beside values.
     origin, step : int
         Seconds since 1970 (for durations, since 0) from which times count, and nanoseconds by which they count.
     decimals : int, optional
@@ -108,6 +111,7 @@ class Column:
     text_dtype: StoredDtype | None = None
     is_part: bool = False
     na: tuple[str, ...] = ()
+    informative: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.n_missing <= self.n_rows or self.step < 1:

@@ -214,15 +214,11 @@ class TableEncoder:
     ) -> TableEncoder:
         """The schema with "absent" as a value of columns whose gaps carry information (21), by rows of a table.
 
-        Only of columns for which ``missing``, or their entry in ``columns``, is "auto".
+        Of columns for which ``missing``, or their entry in ``columns``, is "auto"; of others it is only noted.
         """
         own = columns if isinstance(columns, Mapping) else {}
         specs = [check_column_spec(c.name, own.get(c.name)) for c in self.schema]
-        asked = [
-            j
-            for j, (c, spec) in enumerate(zip(self.schema, specs, strict=True))
-            if c.n_missing and not c.absent and (spec.missing or missing) == "auto"
-        ]
+        asked = [j for j, c in enumerate(self.schema) if c.n_missing and not c.absent]
         if not asked:
             return self
         some = frame.iloc[sampled(len(frame))]
@@ -233,7 +229,11 @@ class TableEncoder:
         found = [asked[k] for k in informative_gaps(x[:, : self.n_columns], kinds, asked)]
         if not found:
             return self
-        schema = [c.with_absent() if j in found else c for j, c in enumerate(self.schema)]
+        schema = [*self.schema]
+        for j in found:
+            is_value = (specs[j].missing or missing) == "auto"
+            c = schema[j]
+            schema[j] = c.with_absent() if is_value else replace(c, informative=True)
         return TableEncoder(schema, self.left_out)
 
     @classmethod

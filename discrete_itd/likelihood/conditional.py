@@ -437,49 +437,39 @@ class ConditionalDenoiser(Denoiser):
     # -- the score of rows with gaps ------------------------------------------------------------
 
     @torch.no_grad()
-    def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, x: Tensor) -> Estimate:
         """Log-probability of the known cells of rows (B, C), and standard errors: float64, (B,), nats.
 
-        The scorer's closed form, unless a cell is missing outside the columns of ``has_gaps``. Such cells are summed
-        out of the mixture (10) of ``n_draws`` parts of the scorer and one of the proposal, by ``n_draws`` draws.
+        The scorer's closed form, with gaps in the columns of ``has_gaps`` as they are; all others are summed out, see
+        :meth:`marginal`.
         """
-        log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
-        rows = self._with_new_gaps(x)
-        if len(rows):
-            log_joint, _, log_w = self._joint(x[rows])
-            log_prob[rows], stderr[rows] = torch.logsumexp(log_joint, 1), _stderr(log_joint, log_w)
-        return log_prob, stderr
+        gaps = ~self._new_gaps(x) | x.isnan().all(1, keepdim=True)
+        return self.marginal(x, self.n_draws, SALT, gaps=gaps)
 
     @torch.no_grad()
     def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Shares of the columns in :meth:`score`, (B, C), zero where a cell is missing; and its standard errors, (B,).
 
-        For rows whose gaps are summed out, the factors of the scorer in the completions and those of the proposal are
-        averaged by their weights in the score, and the remainder is divided equally among the known cells.
+        For rows whose gaps are summed out, the factors of the scorer in completions are averaged by their weights, and
+        the remainder is divided equally among the known cells.
         """
         parts = [
             x.new_zeros(x[:0].shape),
             *in_blocks(self.scorer.log_factors, x, batch_size=SCORED_AT_ONCE),
         ]
-        out, rows = torch.cat(parts).double(), self._with_new_gaps(x)
-        stderr = x.new_zeros(len(x))
-        if len(rows):
+        out, score, new = torch.cat(parts).double(), self.score(x), self._new_gaps(x)
+        for rows in torch.nonzero(new.any(1) & ~x.isnan().all(1)).flatten().split(KEPT_COMPLETIONS):
             some = x[rows]
-            log_joint, draws, log_w = self._joint(some)
-            stderr[rows] = _stderr(log_joint, log_w)
+            log_w, _, draws = self._weights(some, some.isnan() & ~new[rows], self.n_draws, SALT)
             parts = in_blocks(
                 self.scorer.log_factors, draws.flatten(0, 1), batch_size=SCORED_AT_ONCE
             )
             each = torch.cat(list(parts)).double().view(draws.shape)
-            own = torch.cat(
-                list(in_blocks(self.proposal.log_factors, some, batch_size=SCORED_AT_ONCE))
-            )
-            each = torch.cat([each, own.double()[:, None]], 1)
             there = (~some.isnan()).to(each)
-            mean = (torch.softmax(log_joint, 1)[:, :, None] * each).sum(1) * there
-            left = torch.logsumexp(log_joint, 1) - mean.sum(1)
+            mean = (torch.softmax(log_w, 1)[:, :, None] * each).sum(1) * there
+            left = score.log_prob[rows] - mean.sum(1)
             out[rows] = mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
-        return out, stderr
+        return out, score.stderr
 
     def learned_gaps(self, x: Tensor) -> Tensor:
         """The cells of rows (B, C) that are missing in a column of ``has_gaps``, (B, C)."""
@@ -492,21 +482,6 @@ class ConditionalDenoiser(Denoiser):
         for j, i in self.codebook.indicator.items():
             new[:, j] |= unknown[:, j] & x[:, i].isnan()
         return new
-
-    def _with_new_gaps(self, x: Tensor) -> Tensor:
-        """The rows (n,) among (B, C) with a known cell and one of :meth:`_new_gaps`."""
-        return torch.nonzero(self._new_gaps(x).any(1) & ~x.isnan().all(1)).flatten()
-
-    def _joint(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The terms of the score of rows (n, C): (n, M + 1), nats; their completions, and log-weights (n, M)."""
-        left = x.isnan() & ~self._new_gaps(x)
-        parts = [
-            self._weights(*t, self.n_draws, SALT)
-            for t in zip(x.split(KEPT_COMPLETIONS), left.split(KEPT_COMPLETIONS), strict=True)
-        ]
-        log_w, log_q, draws = (torch.cat(t) for t in zip(*parts, strict=True))
-        joint = torch.cat([log_w, torch.zeros_like(log_w[:, :1])], 1) + log_q[:, None]
-        return joint - math.log(self.n_draws + 1), draws, log_w
 
     # -- sums and draws -------------------------------------------------------------------------
 
@@ -695,12 +670,6 @@ def _refined(nodes: Tensor, log_f: Tensor, width: Tensor, size: Nodes) -> Tensor
     share = torch.arange(1, size.parts, dtype=nodes.dtype, device=nodes.device) / size.parts
     low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))
     return (low + width * share).flatten(1)
-
-
-def _stderr(log_joint: Tensor, log_w: Tensor) -> Tensor:
-    """Standard errors (n,) of sums of terms (n, M + 1): the last one is exact, the others have log-weights (n, M)."""
-    exact = (log_joint[:, -1] - torch.logsumexp(log_joint, 1)).exp()
-    return combine(log_w).stderr * (1 - exact)
 
 
 def _log_prob(denoiser: Denoiser, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
+from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
 from discrete_itd.models.model import TIMED_ROWS, seconds_per_row
 from discrete_itd.progress import stage
@@ -61,10 +62,23 @@ class CandidateTable:
     def _add_fit(self, label: str, fitted: Fitted) -> None:
         if same := sum(c.label.partition(" no. ")[0] == label for c in self.candidates):
             label = f"{label} no. {same + 1}"
-        nats, fit = self.rows.held_out(fitted.denoiser), (fitted.seconds, fitted.report)
+        nats, fit = self._held_out(fitted.denoiser), (fitted.seconds, fitted.report)
         self.candidates.append(CandidateModel(label, fitted.denoiser, nats, *fit))
         if fitted.companion is not None:
             self.companions.append(fitted.companion)
+
+    def _held_out(self, denoiser: Denoiser) -> Tensor:
+        """Code lengths of held-out rows (N',), of one probability for all candidates: that of the known cells.
+
+        A network is fed with gaps: where these carry information, P(cells | gaps) would be another one.
+        """
+        nats = self.rows.held_out(denoiser)
+        if denoiser.exact or not self.rows.summed_out:
+            return nats
+        exact = [c for c in self.candidates if c.denoiser.exact and not c.members]
+        proposal = min(exact, key=lambda c: c.mean).denoiser if exact else self.rows.marginals
+        learned = [j not in self.rows.summed_out for j in range(self.rows.codebook.n_columns)]
+        return -ConditionalDenoiser(denoiser, proposal, learned).score(self.rows.x_valid).log_prob
 
     def attempt(self, recipe: Recipe, plan: FitPlan) -> None:
         """Fit one more candidate; one that fails is left out, with a warning, if there are others."""

@@ -140,7 +140,8 @@ class TrainingRows:
 
     ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C), or a uniform sample of them;
     ``x_valid`` (N', C) are held-out rows; NaN where a cell is missing. The generator, on the device of the rows, is for
-    exact denoisers: networks have their own. ``stream`` has all training rows, if ``x`` is a sample.
+    exact denoisers: networks have their own. ``stream`` has all training rows, if ``x`` is a sample. Gaps in columns
+    ``summed_out`` carry information.
     """
 
     marginals: MarginalDenoiser
@@ -148,6 +149,7 @@ class TrainingRows:
     x_valid: Tensor
     generator: torch.Generator
     stream: RowSource | None = None
+    summed_out: tuple[int, ...] = ()
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
     failed: set[Hashable] = field(default_factory=set, init=False, repr=False)
 

@@ -256,8 +256,11 @@ class Model:
         scorer, exact = self.denoiser, self.companion
         if exact is None or not exact.exact or scorer.exact or not scorer.closed_form:
             return self.anywhere
-        share = [c.n_missing >= LEARNED_GAPS * max(1, c.n_rows) for c in self.encoder.schema]
-        has_gaps = [share[j] for j in self.encoder.owner.tolist()]
+        learned = [
+            c.n_missing >= LEARNED_GAPS * max(1, c.n_rows) and not c.informative
+            for c in self.encoder.schema
+        ]
+        has_gaps = [learned[j] for j in self.encoder.owner.tolist()]
         return ConditionalDenoiser(scorer, exact, has_gaps)
 
     @property

@@ -95,7 +95,8 @@ def rows_to_fit(
     book, x = encoder.codebook().to(device), x.to(device)
     marginals = MarginalDenoiser.fit(book, x, unseen_counts=encoder.unseen_counts, counts=counts)
     generator = torch.Generator(device).manual_seed(seed)
-    return TrainingRows(marginals, x, x_valid.to(device), generator, source)
+    summed_out = tuple(j for j, c in enumerate(encoder.schema) if c.informative)
+    return TrainingRows(marginals, x, x_valid.to(device), generator, source, summed_out)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from discrete_itd.channel import Codebook, ColumnPoints
-from discrete_itd.denoisers import MarginalDenoiser, RowMixtureDenoiser
+from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
+from discrete_itd.models.contract import Fitted as Fit
 from discrete_itd.models.contract import TrainingRows
 
 BOOK = Codebook([ColumnPoints("simplex", 2)])
@@ -116,3 +117,27 @@ def test_a_mixture_answers_by_its_best_exact_member(exact, main):
     found = table_of(*members).mixture().denoiser
     assert len(found.members) == 3
     assert found.main == main
+
+
+def test_properties_gaps_that_carry_information_are_summed_out_of_every_candidate():
+    """A network that is fed with gaps is judged by the probability of the known cells, not by that given the gaps."""
+    book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(2, (N, 2), generator=generator).double()
+    base = MarginalDenoiser.fit(book, x)
+    network = CausalDenoiser(base, [1, 0], width=8)
+    for layer in (network.network.leave, network.network.skip):
+        assert layer is not None
+        torch.nn.init.normal_(layer.weight, generator=generator)
+    network.requires_grad_(False).eval()
+    sums = network.log_prob(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).double())
+    gaps = x.clone()
+    gaps[::2, 1] = math.nan
+    expected = -network.log_prob(x).double()
+    expected[::2] = -sums.view(2, 2).logsumexp(1)[x[::2, 0].long()].double()
+    for summed_out in ((), (1,)):
+        rows = TrainingRows(base, gaps, gaps, generator, summed_out=summed_out)
+        table = CandidateTable(rows)
+        table._add_fit("network", Fit(network))
+        same = torch.allclose(table.candidates[0].nats, expected, atol=1e-4)
+        assert same == bool(summed_out)
