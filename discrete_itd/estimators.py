@@ -546,8 +546,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             form gives the same number in every way that it has; the guide has a table. By default, gaps
             in columns that had none in training, or whose gaps carried information, are summed out of a model with a
             companion: a single one by its values, several by four draws, with their ``stderr``; "closed_form" scores
-            them as a network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations`` draws. With ``given``, a model with a
-            companion has "marginal", its own, and by any other name the companion's.
+            them as a network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations``
+            draws. With ``given``, a model with a companion has "marginal", its own, and by any other name the
+            companion's.
 
         Returns
         -------
