@@ -137,7 +137,7 @@ def plot_mse_curve(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | No
 def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Half the denoising error times the SNR of several models, and the nats between each and the first.
 
-    ``curve`` is the table of :func:`discrete_itd.images.comparison.compare_mse`.
+    ``curve`` is the table of :func:`discrete_itd.images.compare_mse`.
 
     References
     ----------
@@ -152,7 +152,7 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     names = [c.removeprefix("lost_") for c in map(str, curve.columns) if c.startswith("lost_")]
     if "logsnr" not in curve or not names:
-        raise ValueError("curve must come from discrete_itd.images.comparison.compare_mse")
+        raise ValueError("curve must come from discrete_itd.images.compare_mse")
     ax = new_axes() if ax is None else ax
     x, first = curve["logsnr"].to_numpy(), half_error(curve, names[0])
     ax.plot(x, first, color=BLUE, linewidth=2, label=shorten(names[0]))

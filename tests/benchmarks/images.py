@@ -36,8 +36,7 @@ from torch import Tensor
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.images import ImageDensity
-from discrete_itd.images.comparison import compare_mse
+from discrete_itd.images import ImageDensity, compare_mse
 from discrete_itd.images.density import ImageEstimate
 from discrete_itd.likelihood.integral import error_and_tail
 from tests.benchmarks import tables

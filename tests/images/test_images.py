@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from discrete_itd.images import ImageDensity
-from discrete_itd.images.comparison import compare_mse
+from discrete_itd.images import ImageDensity, compare_mse
 from discrete_itd.images.conventions import VariancePreserving
 from discrete_itd.images.layout import Pixels
 from tests.benchmarks.images import released
