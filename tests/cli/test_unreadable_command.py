@@ -79,6 +79,7 @@ def test_two_commands_and_no_option(capsys):
     assert watched["unreadable"].notna().sum() == 1
 
 
+@pytest.mark.slow
 def test_what_the_fit_was_told_holds_for_every_command(capsys):
     history, new = raw(0, "k.A."), raw(1, "k.A.")
     for frame in (history, new):

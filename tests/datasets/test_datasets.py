@@ -279,6 +279,7 @@ def test_missing_pgmpy_says_what_to_install(monkeypatch):
         load_bayesian_network("asia")
 
 
+@pytest.mark.slow
 def test_asia_from_pgmpy():
     pytest.importorskip("pgmpy")
     network = load_bayesian_network("asia")

@@ -320,6 +320,7 @@ def test_no_leaf_of_a_tree_of_few_rows_is_one_of_them():
     assert not (trees.means[:, None] == x).all(-1).any()
 
 
+@pytest.mark.slow
 def test_what_a_density_learns_of_a_cluster_of_anomalies_trees_of_few_rows_do_not():
     """Further rows of the cluster score lower in these, and so in the mean of both."""
     random = np.random.default_rng(0)

@@ -389,6 +389,7 @@ def test_states_of_others_are_refused(tmp_path):
             DriftWatch.load(path, detector())
 
 
+@pytest.mark.slow
 def test_draws_that_repeat_records_raise_no_more_false_alarms():
     """Rows are independent draws, of few records: calibration rows repeat rows as new ones do."""
     alarms, drifts = 0, 0

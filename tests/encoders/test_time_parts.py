@@ -192,6 +192,7 @@ def test_a_drop_of_one_shop_on_one_day_is_found_and_explained(fitted):
     assert "date" not in fitted.explain(new)
 
 
+@pytest.mark.slow
 def test_property_p_values_are_valid_in_each_shop_and_weekday():
     share, n = [], 0
     for seed in range(2 * TIMES):

@@ -150,6 +150,7 @@ def test_samples_are_images(models):
             models[400].sample(n)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dtype")
 def test_tuning(models, held_out):
     """Held-out nats fall, and the original is unchanged."""

@@ -298,6 +298,7 @@ def test_gaps_are_part_of_the_information_where_they_have_a_probability():
         assert matrix.loc["a", "b"] == pytest.approx(math.log(2), abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DENOISERS, "network"])
 def test_the_matrix_has_the_information_of_each_pair(name):
     model, rows = network(name) if name == "network" else fitted(name), categories(400, seed=1)

@@ -272,8 +272,9 @@ def test_property_a_cell_is_drawn_if_and_only_if_its_indicator_says_so():
 # -- threads of Python -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.single_precision
-@pytest.mark.parametrize("n_threads", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_threads", [2, 4])
 def test_property_a_fit_is_the_same_whatever_other_threads_fit(n_threads):
     """To the last bit, dropout among it: no random state is shared, and that of the process stays as it is."""
     recipes = (Causal(width=16, base="independent"), TINY, Mixture(64, n_points=64, max_steps=20))

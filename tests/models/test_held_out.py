@@ -131,6 +131,7 @@ def test_the_density_holds_out_groups(monkeypatch):
     assert not set(held) & set(rest)
 
 
+@pytest.mark.slow
 def test_groups_do_not_flatter_the_held_out_rows():
     """A fit of ten copies of each row is about as good as one of the rows, and knows how good it is."""
     rows, test = (child(n, seed) for seed, n in enumerate((300, 1000)))
