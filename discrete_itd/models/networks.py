@@ -8,7 +8,7 @@ starts from (:mod:`discrete_itd.denoisers.causal`) indicate this as well as the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -46,7 +46,7 @@ FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
 REGRESSION_SHARE = (
     0.2  # of the time left, which the regressions that a network starts from may take
 )
-LEAST_ORDER_WEIGHT = 1e-6  # each order that was asked for keeps this weight in the mixture of all
+LEAST_MEMBER = 1e-6  # weight that each network, and a base, keeps in a mixture: it was asked for
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
 # of the time left, which a causal network may take before a mixture
 NETWORK_SHARE = 0.75
@@ -166,11 +166,7 @@ class Causal(Recipe):
             return Fitted(never_worse(denoiser, base, rows), report)
         one = replace(self, n_orders=1)
         fits = [fit_recipe(one, rows, part) for part in plan.of_members([1] * self.n_orders)]
-        members = [fitted.denoiser for fitted in fits]
-        weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
-        weights = weights.clamp_min(LEAST_ORDER_WEIGHT)  # all orders that were asked for are kept
-        mixture = RowMixtureDenoiser(rows.codebook, members, weights)
-        return Fitted(mixture, fits[0].report)
+        return Fitted(mixture_of([fitted.denoiser for fitted in fits], rows), fits[0].report)
 
     def is_affordable(self, rows: TrainingRows) -> bool:
         """Whether a network of this table is small enough to be trained in a reasonable time."""
@@ -280,9 +276,15 @@ def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoi
     """
     if rows.held_out_nats(denoiser) <= rows.held_out_nats(base):
         return denoiser
-    members = [denoiser, base]
+    return mixture_of([denoiser, base], rows, main=1)
+
+
+def mixture_of(
+    members: Sequence[Denoiser], rows: TrainingRows, main: int = 0
+) -> RowMixtureDenoiser:
+    """The mixture of rows (10) with weights fitted to held-out rows, which keeps all members."""
     weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
-    return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(LEAST_ORDER_WEIGHT), main=1)
+    return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(LEAST_MEMBER), main)
 
 
 def asks_mixture(rows: TrainingRows, plan: FitPlan) -> bool:
@@ -295,15 +297,16 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
     if plan.is_beside_mixture or not plan.time_left:
         return base
 
-    def named(fit: Callable[[TrainingRows, FitPlan], Denoiser]) -> CandidateModel:
-        d = fit(rows, plan)
-        return CandidateModel(type(d).__name__, d, rows.held_out(d), 0.0)
+    def candidate(denoiser: Denoiser) -> CandidateModel:
+        return CandidateModel(type(denoiser).__name__, denoiser, rows.held_out(denoiser), 0.0)
 
-    parts = [named(lambda *_: base)]
+    exact = [candidate(base)]
     if asks_mixture(rows, plan):
-        mixture = rows.attempt(QUICK_MIXTURE, "mixture", lambda: named(QUICK_MIXTURE.fit))
-        parts += [mixture] if mixture is not None else []
-    return CandidateTable(rows).companion(parts)
+        mixture = rows.attempt(
+            QUICK_MIXTURE, "mixture", lambda: candidate(QUICK_MIXTURE.fit(rows, plan))
+        )
+        exact += [mixture] if mixture is not None else []
+    return CandidateTable(rows).companion(exact)
 
 
 def check_settings(recipe: Network | Causal) -> None:
