@@ -12,7 +12,8 @@ from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
 COUNTED = 4096  # rows that are counted at once
-ROUNDS = 4  # of EM with missing cells: with 30 % missing, 2 are .03 nats a row behind, 8 no better
+ROUNDS = 2  # of EM with missing cells, before the last count: with 30 % missing, 1 is .007 nats a row behind, 4 are .005 ahead
+FEW_GAPS = 0.1  # share of rows with gaps up to which whole rows alone weight their leaves
 ABOVE = 4.0  # pseudo-count of the node above, the first that is tried
 FLAT = 10.0  # a Gaussian whose standard deviation is so many widths of its box is flat in it
 LEAST_VAR = 1e-30  # least variance of a Gaussian in a box: still a positive number in float32
@@ -163,13 +164,19 @@ class ForestCounts:
 def responsible(
     splits: Splits, marginals: MarginalDenoiser, x: Tensor, tree: Tensor | None = None
 ) -> ForestDenoiser:
-    """The forest of rows ``x`` (N, C) by which the leaves of rows with gaps are weighted: ``ROUNDS`` of EM.
+    """The forest of rows ``x`` (N, C) by which the leaves of rows with gaps are weighted: rounds of EM from whole rows.
 
-    The first one knows the ``marginals`` alone. Each row is counted in all trees, or in one ``tree`` (N,).
+    Each row is counted in all trees, or in one ``tree`` (N,).
     """
-    given = ForestCounts(splits).forest(marginals, ABOVE)
-    for _ in range(ROUNDS if bool(splits.unknown(x).any()) else 1):
-        given = ForestCounts(splits, given).add(x, tree).forest(marginals, ABOVE)
+    gaps = splits.unknown(x).any(1)
+    parts = [(x[own], None if tree is None else tree[own]) for own in (~gaps, gaps)]
+    whole = ForestCounts(splits).add(*parts[0])
+    given = whole.forest(marginals, ABOVE)
+    for _ in range(ROUNDS if float(gaps.double().mean()) > FEW_GAPS else 0):
+        counts = ForestCounts(splits, given).add(*parts[1])
+        for name in ("rows", "levels", "reals"):
+            getattr(counts, name).add_(getattr(whole, name))
+        given = counts.forest(marginals, ABOVE)
     return given
 
 
