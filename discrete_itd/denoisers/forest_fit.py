@@ -12,7 +12,7 @@ from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
 COUNTED = 4096  # rows that are counted at once
-ROUNDS = 2  # of EM with missing cells, before the last count: with 30 % missing, 1 is .007 nats a row behind, 4 are .005 ahead
+ROUNDS = 2  # of EM before the last count: with 30 % missing, 1 is .007 nats a row behind, 4 are .005 ahead
 FEW_GAPS = 0.1  # share of rows with gaps up to which whole rows alone weight their leaves
 ABOVE = 4.0  # pseudo-count of the node above, the first that is tried
 FLAT = 10.0  # a Gaussian whose standard deviation is so many widths of its box is flat in it
