@@ -27,6 +27,7 @@ PUBLIC = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_some_pages_are_built_without_warnings(tmp_path):
     pages = [
         "guide",
@@ -191,6 +192,7 @@ TEXT = "\n".join(page.read_text() for page in PAGES)
 EXAMPLE = re.compile(r"```python\n(?!>>>)(.*?)```(?:[^`]*?```text\n(.*?)```)?", re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_images_example_runs_as_it_is_written(capsys, tmp_path, monkeypatch):
     """But for fewer images and steps."""
     pytest.importorskip("diffusers")

@@ -84,7 +84,7 @@ def test_no_file_of_twenty_thousand_rows_holds_one(denoiser, only_numbers, tmp_p
     assert_none(density.fit(frame), frame, tmp_path)
 
 
-@pytest.mark.parametrize("share", ["auto", 0.1])
+@pytest.mark.parametrize("share", [pytest.param("auto", marks=pytest.mark.slow), 0.1])
 def test_a_detector_holds_no_row(share, tmp_path):
     """Nor do the trees of few rows that a share of anomalies adds to its score."""
     frame = people(2000)

@@ -398,7 +398,13 @@ def test_batches_of_tables_of_any_kind_have_a_loss(device, generator, name, n):
         assert patterns.nats(net, absurd, generator).isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all kinds",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in WIDER_BOOKS if n != "all kinds"),
+    ],
+)
 def test_the_pilot_of_any_table_is_a_range(device, generator, name):
     book = make_book(name, device)
     net = random_network(book, 0)

@@ -354,7 +354,7 @@ def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
     assert min(valid) < valid[-1]  # there was something to go back from
 
 
-@pytest.mark.parametrize("last_cut", [0.0, 0.5])
+@pytest.mark.parametrize("last_cut", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_a_late_plateau_is_the_end(device, monkeypatch, last_cut):
     shares, honest = [], Run.plateau
 
