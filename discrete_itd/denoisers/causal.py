@@ -30,7 +30,7 @@ from discrete_itd.denoisers.base import (
     row_product,
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
-from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, from_network
+from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, LongColumns, from_network
 from discrete_itd.progress import Deadline
 
 # components of a continuous column beside those of the base, which may start as a regression
@@ -103,15 +103,16 @@ class CausalDenoiser(Denoiser):
         self.base = base.requires_grad_(False)
         self.order = torch.tensor(order)  # on the host wherever the weights are
         self.features = ColumnFeatures(base, N_REGRESSED)
+        generator = generator or torch.Generator().manual_seed(0)
+        self.long = LongColumns(self.features, generator)
         rank = self.order.argsort().to(device)
-        self._n_answers = len(self.features.answer_column)
         self._columns: list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]] = []
         self._maps = Derived(self._mapped)
-        answer_rank = rank[self.features.answer_column]
-        if not self._n_answers:  # a table of constants leaves nothing to predict
+        answer_rank = rank[self.long.answer_column]
+        if not len(answer_rank):  # a table of constants leaves nothing to predict
             answer_rank = rank.new_tensor([book.n_columns])
         self.network = MaskedMLP(
-            rank[self.features.feature_column],
+            rank[self.long.feature_column],
             answer_rank,
             book.n_columns,
             width=width,
@@ -141,15 +142,16 @@ class CausalDenoiser(Denoiser):
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         alone = self._alone(y, snr)
-        answers = self.network(self.features.describe(alone, snr))
+        answers = self._answers(self.features.describe(alone, snr))
         return self._prior(answers, self.codebook.known_cells(y, snr)).update(y, snr)
 
     def chain(self, x: Tensor) -> Posterior:
         if self.training or torch.is_grad_enabled():
-            return self._prior(self.network(self.features.describe_cells(x)), x)
+            return self._prior(self._answers(self.features.describe_cells(x)), x)
         net, n_units = self.network, self.width
         maps = [m for m in (net.enter, net.skip) if m is not None]
-        table, others, bias = self._maps.of(*(p for m in maps for p in (m.weight, m.bias)))
+        parameters = (p for m in maps for p in (m.weight, m.bias))
+        table, others, bias = self._maps.of(*parameters, *self.long.read_vectors)
         sums = bias.expand(len(x), -1)
         if len(self.codebook.finite):
             level = self.codebook.level_of(x)
@@ -157,17 +159,25 @@ class CausalDenoiser(Denoiser):
         if len(others):
             sums = sums + row_product(self.features.describe_others(x), others)
         skipped = None if net.skip is None else sums[:, n_units:]
-        return self._prior(net.after(sums[:, :n_units], skipped), x)
+        return self._prior(self.long.write(net.after(sums[:, :n_units], skipped)), x)
+
+    def _answers(self, features: Tensor) -> Tensor:
+        """The network's outputs (B, A), by features (B, F)."""
+        return self.long.write(self.network(self.long.read(features)))
 
     def _mapped(self, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps of the features of levels and, last, missing cells (T + 1, M), other columns (F', M), and 1 (M,)."""
         book, levels = self.codebook, self.codebook.levels
+        parameters = parameters[: len(parameters) - len(self.long.columns)]
         weight, bias = torch.cat(parameters[::2]).T, torch.cat(parameters[1::2])
         x = torch.full((levels.n_points + 1, book.n_columns), math.nan, dtype=torch.float64)
         x = x.to(weight.device)
         at = book.finite[levels.level_column][:, None]
         x[:-1].scatter_(1, at, levels.level_code[:, None].double())
-        return self.features.describe_cells(x) @ weight, weight[self.features.others], bias
+        others = weight.new_zeros(len(self.features.others), len(self.features.feature_column))
+        others.scatter_(1, self.features.others[:, None], 1.0)
+        read = self.long.read
+        return read(self.features.describe_cells(x)) @ weight, read(others) @ weight, bias
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
         prior = self.base.preceding(x, self.order)
@@ -178,7 +188,7 @@ class CausalDenoiser(Denoiser):
             return self.log_prob(x)
         features, logits = constants
         prior = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
-        answers = self.network(features)
+        answers = self._answers(features)
         return self._answered(answers, Posterior(self.codebook, prior)).log_prob(x).sum(1)
 
     def log_factors(self, x: Tensor) -> Tensor:
@@ -204,7 +214,7 @@ class CausalDenoiser(Denoiser):
 
     def _answered(self, answers: Tensor, prior: Posterior) -> Posterior:
         """The base's distributions, corrected by the network's outputs."""
-        return self.features.answer(prior, answers[:, : self._n_answers])
+        return self.features.answer(prior, answers)
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -212,7 +222,7 @@ class CausalDenoiser(Denoiser):
     def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         book, places = self.codebook, self.codebook.place
         x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
-        features = book.known_snr.new_zeros(n, len(self.features.feature_column))
+        features = book.known_snr.new_zeros(n, len(self.long.feature_column))
         prior, columns = self.base.preceding(x, self.order), self._one_by_one()
         for j, answers in zip(self.order.tolist(), self.network.steps(features), strict=True):
             alone, own, at = columns[j]
@@ -221,12 +231,12 @@ class CausalDenoiser(Denoiser):
                 if not self.base.independent:
                     prior = self.base.preceding(x, self.order)
                 start.categorical = CategoricalPosterior(alone.codebook.levels, prior.column(j))
-            posterior = own.answer(start, answers)
+            posterior = own.answer(start, self.long.write_column(j, answers))
             drawn = posterior.sample(generator, allow_unseen=allow_unseen)
             if j in book.indicator:  # an absent cell has no value that later ones could depend on
                 drawn = drawn.masked_fill(x[:, [book.indicator[j]]] == 1.0, math.nan)
             x[:, j] = drawn[:, 0]
-            features[:, at] = own.describe_cells(drawn)
+            features[:, at] = self.long.read_column(j, own.describe_cells(drawn))
         return x
 
     def _one_by_one(self) -> list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]]:
@@ -249,7 +259,7 @@ class CausalDenoiser(Denoiser):
             probs = nothing.column(j)[0].exp() if j in book.place else here.new_zeros(0)
             mixture = None if part is None else part.mixture[:, book.reals == j]
             marginal = MarginalDenoiser(alone, probs, mixture)
-            at = torch.nonzero(self.features.feature_column == j).flatten()
+            at = torch.nonzero(self.long.feature_column == j).flatten()
             self._columns.append((marginal, ColumnFeatures(marginal, N_REGRESSED), at))
         return self._columns
 
@@ -413,7 +423,7 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor, seconds: float =
     changed.
     """
     features, network, reals = denoiser.features, denoiser.network, denoiser.codebook.reals
-    n_features, skip = len(features.feature_column), network.skip
+    n_features, skip = len(denoiser.long.feature_column), network.skip
     if (
         skip is None
         or not features.sizes[1]
@@ -426,7 +436,7 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor, seconds: float =
     y = x[:, reals]
     known = y.abs() < FAR  # false where missing
     by_rank = network.feature_rank.argsort(stable=True)
-    inputs = features.describe_cells(x).double()[:, by_rank]
+    inputs = denoiser.long.read(features.describe_cells(x)).double()[:, by_rank]
     inputs = torch.cat(
         [inputs.new_ones(len(x), 1), inputs], 1
     )  # (N, 1 + F), in the order of columns
@@ -449,7 +459,7 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor, seconds: float =
     factors = [factor for factor, failed in tried if not failed]
     if not factors:  # rounding of huge features
         return
-    answers = torch.nonzero(torch.isin(features.answer_column, reals)).flatten()
+    answers = torch.nonzero(torch.isin(denoiser.long.answer_column, reals)).flatten()
     answers = answers.unflatten(0, (len(reals), -1, 3))  # (R, K', 3)
     n_inputs = 1 + (network.feature_rank < network.answer_rank[answers[:, :1, 0]]).sum(1)
     y, inputs_apart, known = y[apart], inputs[apart], known[apart]

@@ -30,6 +30,8 @@ _generator: ContextVar[torch.Generator | None] = ContextVar("_generator", defaul
 
 SD = 0.5  # standard deviation of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # bound of the change of a component's log-variance by the network
+# a column of more levels is read and written by so many numbers: maps of one-hot levels would be most of a training
+LONG, RANK = 256, 32
 LEAST_COMPONENT_SD = 5e-4  # of a component: the density of a value that repeats stays finite
 
 
@@ -71,9 +73,13 @@ class NeuralDenoiser(Denoiser):
         self.width, self.depth, self.dropout = width, depth, dropout
         self.base = base.requires_grad_(False)
         self.features = ColumnFeatures(base)
-        n_features, self._n_answers = len(self.features.feature_column), sum(self.features.sizes)
-        n_answers = self._n_answers or 1  # a table of constants leaves nothing to predict
+        generator = generator or torch.Generator().manual_seed(0)
+        self.long = LongColumns(self.features, generator)
+        n_answers = (
+            len(self.long.answer_column) or 1
+        )  # a table of constants leaves nothing to predict
         sizes = {"width": width, "depth": depth, "dropout": dropout}
+        n_features = len(self.long.feature_column)
         self.network = ResidualMLP(n_features, n_answers, **sizes, generator=generator)
 
     @classmethod
@@ -82,8 +88,8 @@ class NeuralDenoiser(Denoiser):
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, base = self.codebook, self.base(y, snr)
-        answers = self.network(self.features.describe(base, snr))[:, : self._n_answers]
-        posterior = self.features.answer(base, answers)
+        answers = self.network(self.long.read(self.features.describe(base, snr)))
+        posterior = self.features.answer(base, self.long.write(answers))
         gaussian = posterior.gaussian
         if (
             gaussian is not None
@@ -266,8 +272,12 @@ class ColumnFeatures(nn.Module):
             "_open": levels.level_column[levels.level_unseen],
             "_centre": start / seen,
             # a rare category's indicator would be huge in units of its standard deviation, and the many of a column
-            # would drown a number: all of a column together vary about as much as one
-            "_scale": 1 / (start * (1 - start) * n_fed).sqrt().clamp_min(0.1 * n_fed.sqrt()),
+            # would drown a number: all of a column together vary about as much as one; a vector of a level does so
+            "_scale": torch.where(
+                n_fed > LONG,
+                1.0,
+                1 / (start * (1 - start) * n_fed).sqrt().clamp_min(0.1 * n_fed.sqrt()),
+            ),
             "_mixture": mixtures,
             "_prior": (prior := torch.softmax(mixtures[0, :, :-1], 1)),
             "_middle": (prior * mixtures[1, :, :-1]).sum(1),
@@ -396,6 +406,89 @@ class ColumnFeatures(nn.Module):
         last = wide.expand(-1, len(f), -1, -1)
         mixtures = (torch.cat(own, 2) for own in zip(parts, last, strict=True))
         return GaussianPosterior(*mixtures, normalised=True)
+
+
+class LongColumns(nn.Module):
+    r"""Factors of low rank between the features and outputs of columns of more than ``LONG`` levels and a network.
+
+    The network reads a long column as the learned vector of its level, and answers with a vector whose inner products
+    with learned vectors of the levels are the column's outputs: the maps of one-hot levels have rank ``RANK``.
+
+    Attributes
+    ----------
+    columns : list of int
+        The long columns.
+    feature_column, answer_column : Tensor of int64, shapes (F',) and (A',)
+        The column of each input and output of the network: those of the other columns, then of the long ones.
+    """
+
+    feature_column: Tensor
+    answer_column: Tensor
+    _features: Tensor
+    _answers: Tensor
+
+    def __init__(self, features: ColumnFeatures, generator: torch.Generator) -> None:
+        super().__init__()
+        book = features.codebook
+        n_levels = features.sizes[
+            0
+        ]  # their features and outputs come first, one for each level that is fed
+        own = features.feature_column[:n_levels]
+        self.columns = [j for j in book.place if int((own == j).sum()) > LONG]
+        self._n_answers = len(features.answer_column)
+        is_long = torch.isin(own, torch.tensor(self.columns).to(own))
+
+        of_long = torch.tensor(self.columns).to(own).repeat_interleave(RANK)
+        for name in ("feature", "answer"):
+            column = getattr(features, f"{name}_column")
+            short = torch.ones_like(column, dtype=torch.bool)
+            short[:n_levels] = ~is_long
+            kept = torch.nonzero(short).flatten()
+            self.register_buffer(f"_{name}s", kept, persistent=False)
+            both = torch.cat([column[kept], of_long])
+            self.register_buffer(f"{name}_column", both, persistent=False)
+        self._levels = [torch.nonzero(own == j).flatten().tolist() for j in self.columns]
+        self._levels = [slice(at[0], at[-1] + 1) for at in self._levels]
+        sizes = [at.stop - at.start for at in self._levels]
+
+        def vectors() -> nn.ParameterList:
+            drawn = (torch.randn(n, RANK, generator=generator) for n in sizes)
+            return nn.ParameterList(v.to(book.known_snr) for v in drawn)
+
+        self.read_vectors, self.write_vectors = vectors(), vectors()
+
+    def read(self, features: Tensor) -> Tensor:
+        """What the network reads (B, F') of features (B, F)."""
+        if not self.columns:
+            return features
+        pairs = zip(self._levels, self.read_vectors, strict=True)
+        parts = [features[:, at] @ vectors for at, vectors in pairs]
+        return torch.cat([features[:, self._features], *parts], 1)
+
+    def write(self, answers: Tensor) -> Tensor:
+        """The outputs (B, A) for all levels, of the network's (B, A')."""
+        if not self.columns:
+            return answers[:, : self._n_answers]
+        out = answers.new_empty(len(answers), self._n_answers)
+        n = len(self._answers)
+        out = out.index_copy(1, self._answers, answers[:, :n])
+        parts = answers[:, n:].split(RANK, 1)
+        for at, own, vectors in zip(self._levels, parts, self.write_vectors, strict=True):
+            out[:, at] = own @ vectors.T
+        return out
+
+    def read_column(self, j: int, features: Tensor) -> Tensor:
+        """What the network reads of column j alone, by all of its features."""
+        if j not in self.columns:
+            return features
+        vectors = self.read_vectors[self.columns.index(j)]
+        return torch.cat([features[:, len(vectors) :], features[:, : len(vectors)] @ vectors], 1)
+
+    def write_column(self, j: int, answers: Tensor) -> Tensor:
+        """The outputs for all levels of column j alone."""
+        if j not in self.columns:
+            return answers
+        return answers @ self.write_vectors[self.columns.index(j)].T
 
 
 def _times(values: Tensor, columns: Tensor, factor: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.causal import start_from_regressions
 from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.neural import LONG, RANK
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.candidates import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
@@ -171,7 +172,8 @@ class Causal(Recipe):
     def is_affordable(self, rows: TrainingRows) -> bool:
         """Whether a network of this table is small enough to be trained in a reasonable time."""
         book, n_components = rows.codebook, rows.marginals.mixture.shape[2]
-        n_answers = book.levels.n_points + 3 * n_components * len(book.reals)
+        n_levels = sum(n if n <= LONG else RANK for n in book.levels.cardinalities)
+        n_answers = n_levels + 3 * n_components * len(book.reals)
         return (self.width or self._width(rows)) * n_answers <= MOST_WEIGHTS
 
     def _width(self, rows: TrainingRows) -> int:

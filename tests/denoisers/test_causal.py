@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from discrete_itd.channel import Codebook, CoordinateSchedule, State
-from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, causal
+from discrete_itd.channel import Codebook, CoordinateSchedule, State, points
+from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, causal, neural
 from discrete_itd.denoisers.causal import (
     MaskedMLP,
     share_of_second,
@@ -23,6 +23,7 @@ from tests.laws import (
     FEW_EXAMPLES,
     WIDER_BOOKS,
     all_rows,
+    line,
     make_book,
     make_denoiser,
     random_causal,
@@ -96,6 +97,43 @@ def test_what_is_looked_up_of_known_cells_is_what_their_features_give(device, ki
 def test_probabilities_sum_to_one_whatever_is_missing_and_draws_follow_them(device, kind, name):
     checked = check_denoiser(make_denoiser(kind, make_book(name, device), 3))
     assert {"closed_form_sums_to_one", "draws"} <= set(checked)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Columns of more than two levels are long: networks read and write them by three numbers."""
+    monkeypatch.setattr(points, "CATEGORY_MAJOR_UP_TO", 0)  # as those of many levels are stored
+    monkeypatch.setattr(neural, "LONG", 1)
+    monkeypatch.setattr(neural, "RANK", 3)
+
+
+@pytest.mark.parametrize("kind", ["network", *KINDS])
+@pytest.mark.usefixtures("short")
+def test_long_columns_have_every_property(device, dtype, kind):
+    """Looked up as computed, drawn as scored; and an untrained network is its base."""
+    columns = [simplex(4), simplex(2), simplex(3, is_open=True), line(-0.6, 0.7, 0.9)]
+    book = Codebook(columns).to(device)
+    denoiser = make_denoiser(kind, book, 1)
+    assert denoiser.long.columns == [0, 2, 3]
+    assert "posterior_sums_to_one" in check_denoiser(denoiser)
+    book = Codebook([*columns, real()]).to(device)
+    denoiser, x = make_denoiser(kind, book, 1), random_rows(book, 30, np.random.default_rng(0))
+    answers = torch.randn(5, len(denoiser.long.answer_column), device=device)
+    apart = {j: answers[:, denoiser.long.answer_column == j] for j in range(5)}
+    each = [denoiser.long.write_column(j, apart[j]) for j in range(5)]
+    features = denoiser.features.describe_cells(x)
+    of_column = [denoiser.features.feature_column == j for j in range(5)]
+    whole, read = denoiser.long.write(answers), denoiser.long.read(features)
+    for j in range(5):
+        torch.testing.assert_close(whole[:, denoiser.features.answer_column == j], each[j])
+        own = denoiser.long.read_column(j, features[:, of_column[j]])
+        torch.testing.assert_close(read[:, denoiser.long.feature_column == j], own)
+    if kind != "network":
+        with torch.no_grad():
+            looked_up = denoiser.log_factors(x)
+        slow = denoiser._prior(denoiser._answers(features), x).log_prob(x)
+        close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 10)}
+        torch.testing.assert_close(looked_up, slow, **close)
 
 
 @pytest.mark.parametrize("seed", range(3))
