@@ -207,7 +207,7 @@ def random_oracle(book, rng, *, share=1.0):
     return SupportDenoiser(book, rows[keep.to(rows.device)], torch.tensor(probs).to(book.known_snr))
 
 
-def random_mixture(book, rng, *, n_classes=3, fallback=None):
+def random_mixture(book, rng, *, n_classes=3):
     """A mixture of products whose classes lie well apart: the oracle of tables with continuous columns."""
     like, n_real = book.known_snr, len(book.reals)
     tensors = (
@@ -216,17 +216,17 @@ def random_mixture(book, rng, *, n_classes=3, fallback=None):
         rng.normal(0, 0.6, (n_classes, n_real)),
         rng.uniform(0.2, 0.4, (n_classes, n_real)) ** 2,
     )
-    return MixtureDenoiser(book, *(torch.tensor(t).to(like) for t in tensors), fallback)
+    return MixtureDenoiser(book, *(torch.tensor(t).to(like) for t in tensors))
 
 
-def random_correlated(book, rng, *, n_classes=3, fallback=None):
+def random_correlated(book, rng, *, n_classes=3):
     """As :func:`random_mixture`, with numbers that depend on one another in every class."""
-    of = random_mixture(book, rng, n_classes=n_classes, fallback=fallback)
+    of = random_mixture(book, rng, n_classes=n_classes)
     n = len(book.reals)
     lower = torch.tensor(np.tril(rng.normal(0, 0.7, (n_classes, n, n)), -1) + np.eye(n))
     chol = of.var.sqrt()[:, :, None] * lower.to(of.var)
     weights, probs = of.log_weights.exp(), of.log_probs.exp()
-    return MixtureDenoiser(book, weights, probs, of.means, fallback=fallback, chol=chol)
+    return MixtureDenoiser(book, weights, probs, of.means, chol=chol)
 
 
 def tree_tables(book, rng, n_trees):

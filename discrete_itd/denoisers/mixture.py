@@ -44,15 +44,11 @@ from discrete_itd.denoisers.base import (
     log_sum_exp,
     row_product,
     rows_at_once,
-    with_codebook,
     without_copies,
 )
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.gaussian import NARROW_CELL, DenseGaussians, cholesky, outer
 from discrete_itd.denoisers.marginal import (
-    MarginalDenoiser,
-    beside_fallback,
-    fallback_log_prob,
     lacking,
 )
 
@@ -79,8 +75,6 @@ class MixtureDenoiser(Denoiser):
         Probability of every level given the class; positive.
     mean, var : Tensor, shape (Z, R), optional
         Gaussian of every continuous column given the class.
-    fallback : MarginalDenoiser, optional
-        For continuous columns without ``mean``: they are independent of all others.
     chol : Tensor, shape (Z, R, R), optional
         Instead of ``var``: Cholesky factors, lower triangular, of the covariance of the continuous columns given the
         class.
@@ -88,7 +82,7 @@ class MixtureDenoiser(Denoiser):
     Raises
     ------
     ValueError
-        If shapes disagree or numbers are not positive, or if there are such columns and no ``fallback``.
+        If shapes disagree or numbers are not positive.
 
     Examples
     --------
@@ -115,7 +109,6 @@ class MixtureDenoiser(Denoiser):
         probs: Tensor,
         mean: Tensor | None = None,
         var: Tensor | None = None,
-        fallback: MarginalDenoiser | None = None,
         chol: Tensor | None = None,
     ) -> None:
         super().__init__(codebook)
@@ -131,11 +124,7 @@ class MixtureDenoiser(Denoiser):
                 raise ValueError("chol must be finite and its diagonal positive")
             var = chol.square().sum(2)
         like, levels, n_real = codebook.known_snr, codebook.levels, len(codebook.reals)
-        self.own_reals, self.fallback = mean is not None and n_real > 0, fallback
-        if n_real and not self.own_reals and fallback is None:
-            raise ValueError(
-                "a mixture of products needs a fallback for continuous columns without mean and var"
-            )
+        self.own_reals = n_real > 0
         weights, probs, z = weights.to(like), probs.to(like), len(weights)
         if weights.ndim != 1 or not bool((weights > 0).all()):
             raise ValueError("weights must be positive numbers, one for each class")
@@ -144,7 +133,7 @@ class MixtureDenoiser(Denoiser):
                 f"probs must be positive numbers of shape ({z}, {levels.n_points}), got {tuple(probs.shape)}"
             )
         shapes = [None if t is None else t.shape for t in (mean, var)]
-        if shapes != [None, None] and shapes != [(z, n_real)] * 2:
+        if shapes != [(z, n_real)] * 2 and (n_real or shapes != [None, None]):
             raise ValueError(f"mean and var must both have shape ({z}, {n_real})")
         if mean is None or var is None:
             mean = var = torch.zeros(z, 0)
@@ -179,15 +168,10 @@ class MixtureDenoiser(Denoiser):
         return self.row_work + self.n_components * self.codebook.levels.n_points
 
     @classmethod
-    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:  # noqa: ARG003
         weights, probs = tensors["log_weights"].exp(), tensors["log_probs"].exp()
         spread = "chol" if tensors["chol"].numel() else "var"
-        own = (
-            {"mean": tensors["means"], spread: tensors[spread]} if tensors["means"].numel() else {}
-        )
-        return cls(
-            codebook, weights, probs, fallback=with_codebook(config["fallback"], codebook), **own
-        )
+        return cls(codebook, weights, probs, **{"mean": tensors["means"], spread: tensors[spread]})
 
     @property
     def _probs(self) -> list[tuple[Tensor, Tensor]]:
@@ -205,8 +189,6 @@ class MixtureDenoiser(Denoiser):
         if self.own_reals:
             weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
             gaussian = GaussianPosterior(weight, *moments, normalised=True)
-        elif self.fallback is not None:
-            gaussian = self.fallback(y, snr).gaussian
         return Posterior(book, categorical, gaussian)
 
     def _start(self, y: Tensor, snr: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -227,10 +209,7 @@ class MixtureDenoiser(Denoiser):
         levels = self.codebook.levels
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
         log_class, _ = self._noisy(self._start(y, snr)[0], levels.below_peak(evidence))
-        out = log_sum_exp(log_class, 1)
-        if self.fallback is None:
-            return out
-        return out + self.fallback.log_evidence_of_reals(y, snr)
+        return log_sum_exp(log_class, 1)
 
     def _given_evidence(
         self, start: Tensor, evidence: Tensor, snr: Tensor
@@ -282,7 +261,7 @@ class MixtureDenoiser(Denoiser):
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         step = rows_at_once(CELLS // max(self.n_components, self.codebook.levels.n_points))
         parts = [log_sum_exp(self.log_joint(rows), 1) for rows in x.split(step)]
-        return torch.cat(parts) + fallback_log_prob(self.fallback, x, self._modelled)
+        return torch.cat(parts)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
@@ -322,8 +301,6 @@ class MixtureDenoiser(Denoiser):
         gaussian = None
         if self.own_reals:
             gaussian = GaussianPosterior(*moments, normalised=True)
-        elif self.fallback is not None:
-            gaussian = self.fallback.marginals().expand(len(x)).gaussian
         return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
 
     def _left_out(self, x: Tensor) -> list[Tensor]:
@@ -358,12 +335,6 @@ class MixtureDenoiser(Denoiser):
             return self.dense.moments(cells, shares)
         second, first, present = (shares.T.double() @ powers(cells)).tensor_split(3, 1)
         return first, second, present
-
-    @property
-    def _modelled(self) -> Tensor:
-        """The columns that depend on the class."""
-        book = self.codebook
-        return torch.cat([book.finite, book.reals]) if self.own_reals else book.finite
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
         """Batches of rows whose numbers for each class stay in a cache."""
@@ -407,8 +378,8 @@ class MixtureDenoiser(Denoiser):
 
         Masses of dependent numbers are of the former order; what the latter differs by is shared by all known cells.
         """
-        book, own = self.codebook, sorted(self._modelled.tolist())
-        orders = [book.in_order(columns) for columns in (own, own[::-1]) if own]
+        book, own = self.codebook, range(self.codebook.n_columns)
+        orders = [book.in_order(columns) for columns in (own, own[::-1])]
         rows, back = without_copies(x), None
         if self.dense is not None and not devices.static_shapes(x.device):
             # rows with the same cells missing in one batch: each batch costs a product for each pattern
@@ -431,13 +402,10 @@ class MixtureDenoiser(Denoiser):
             parts.append(out)
         out = torch.cat(parts) if back is None else torch.cat(parts)[back]
         out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
-        if self.fallback is not None:
-            others = self.fallback.log_factors(x).to(out)
-            out = others.index_copy(1, self._modelled, out[:, self._modelled])
         return out.masked_fill(x.isnan(), 0.0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """Exact, by the posterior of the classes given the cells before each column; not with :attr:`own_reals`."""
+        """Exact, by the posterior of the classes given the cells before each column; not with continuous ones."""
         if self.own_reals:
             return super().preceding(x, order)
         book, levels, probs = self.codebook, self.codebook.levels, self._probs
@@ -454,13 +422,11 @@ class MixtureDenoiser(Denoiser):
                     log_class = torch.log_softmax(log_class + cells(j), 1)
             prior = [row_product(before[columns].exp(), p) for columns, p in probs]
             logits.append(finite_log(levels.from_shapes(prior, log_class)))
-        return beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
+        return Posterior(book, CategoricalPosterior(levels, torch.cat(logits)))
 
     def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         book, shape = self.codebook, (n, self.codebook.n_columns)
         out = torch.zeros(shape, dtype=torch.float64, device=book.device)
-        if self.fallback is not None:
-            out = self.fallback.draw(n, generator)
         z = inverse_cdf(cumulative(self.log_weights).expand(n, -1), generator)
         own = CategoricalPosterior(book.levels, self.log_probs[z], normalised=True)
         codes = own.sample(generator, allow_unseen=allow_unseen)
@@ -498,17 +464,10 @@ class MixtureDenoiser(Denoiser):
             if self.dense is not None:
                 drawn = self.dense.conditioned(drawn, which, cells)
             out[:, book.reals] = torch.where(cells.isnan(), book.lines.rounded(drawn), cells)
-        others = None if self.fallback is None else self.fallback.marginals()
         for j in torch.nonzero(out.isnan().any(0)).flatten().tolist():
             rows = torch.nonzero(gaps[:, j]).flatten()
-            u, v = noise.uniform(j, 2)[rows].unbind(1)
-            if j in book.place:
-                own = levels.own(book.place[j])
-                values = chosen(self.log_probs[:, own][which[rows]].double(), u).double()
-            else:
-                assert others is not None
-                values = others.expand(len(rows)).at_uniform(j, u, v)
-            out[rows, j] = values
+            own = self.log_probs[:, levels.own(book.place[j])][which[rows]]
+            out[rows, j] = chosen(own.double(), noise.uniform(j, 2)[rows, 0]).double()
         return out.unflatten(0, (len(x), n_draws))
 
 
@@ -636,7 +595,7 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     kept = len(weights) - n_fixed
     probs[kept:] = prior[kept:]
     if not model.own_reals:
-        return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback)
+        return MixtureDenoiser(model.codebook, weights, probs)
     kept_rows = prior_rows + lacking(sums.present)
     old_mean, n = model.means.double(), sums.present + kept_rows
     mean = (sums.first + kept_rows * old_mean) / n
@@ -653,7 +612,7 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
         spread = (square.clamp_min(0.0) + kept_rows * (old + moved.square())) / n
     mean[kept:], spread[kept:] = old_mean[kept:], old[kept:]
     own = {"mean": mean, kind: spread}
-    return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)
+    return MixtureDenoiser(model.codebook, weights, probs, **own)
 
 
 def weighty(model: MixtureDenoiser, n_fixed: int) -> Tensor:
@@ -672,4 +631,4 @@ def part(model: MixtureDenoiser, kept: Tensor) -> MixtureDenoiser:
     if model.own_reals:
         spread = {"chol": model.chol} if model.dense is not None else {"var": model.var}
         own = {name: t[kept] for name, t in ({"mean": model.means} | spread).items()}
-    return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)
+    return MixtureDenoiser(model.codebook, weights, probs, **own)

@@ -43,7 +43,7 @@ from discrete_itd.denoisers.decoder import (
     shifted,
     whitened,
 )
-from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
+from discrete_itd.denoisers.marginal import WIDE_SD
 from discrete_itd.denoisers.mixture import (
     MOST_DEPENDENT,
     MixtureDenoiser,
@@ -123,7 +123,7 @@ class Mixture(Recipe):
                 " take 'bayes_net' or 'forest'"
             )
         if all(c.n_levels == 1 for c in rows.codebook.columns):
-            return alone(rows.marginals)  # the network would have no outputs
+            return rows.marginals  # the network would have no outputs
         return rows.once(self, lambda: MixtureFit(self, rows).run(plan))
 
 
@@ -210,13 +210,13 @@ class MixtureFit:
         out[book.finite] = book.levels.sum(ones)[0] > 0
         return out
 
-    def run(self, plan: FitPlan) -> MixtureDenoiser:
+    def run(self, plan: FitPlan) -> Denoiser:
         """The mixture, not worse than independent columns on held-out rows; these if there was no time for training."""
         self.report = self.train(plan)
         plan.note_end(self.report, "mixture")
         stopped, last = self.report.stopped, self.report.history[-1]
         if stopped in ("max_time", "interrupted") and not last.step:
-            return alone(self.marginals)
+            return self.marginals
         with threads_for(self.network.score_work * TRAINING.batch_size):
             return self.mixture(lambda: plan.time_left)
 
@@ -236,7 +236,7 @@ class MixtureFit:
         )
 
     @torch.no_grad()
-    def mixture(self, seconds_left: Callable[[], float]) -> MixtureDenoiser:
+    def mixture(self, seconds_left: Callable[[], float]) -> Denoiser:
         """The mixture at fixed latent points, refined; or the marginals if these predict held-out rows better."""
         u = latent_points(self.n_components, self.recipe.n_latent, self.generator)
         columns, rows = self.network.columns(normal(u, self.network.layout.base)), self.rows
@@ -246,7 +246,7 @@ class MixtureFit:
         fitted = self.made(columns)
         fixed = int(fitted.own_reals)  # the class for outliers
         fitted = refine(fitted, rows, self.x_valid, n_fixed=fixed, left=seconds_left)
-        return min((fitted, alone(self.marginals)), key=lambda m: held_out_nats(m, self.x_valid))
+        return min((fitted, self.marginals), key=lambda m: held_out_nats(m, self.x_valid))
 
     def made(self, columns: Columns) -> MixtureDenoiser:
         """The mixture of classes at latent points, of equal weights."""
@@ -269,10 +269,3 @@ class MixtureFit:
         whitening = whitened(columns.slopes, columns.var).double()
         chol = torch.cat([torch.linalg.inv(whitening).to(wide), wide])
         return MixtureDenoiser(book, weights, probs, mean, chol=chol)
-
-
-def alone(marginals: MarginalDenoiser) -> MixtureDenoiser:
-    """Independent columns as a mixture of one class."""
-    book, probs = marginals.codebook, marginals.log_probs.exp()[None]
-    fallback = marginals if len(book.reals) else None
-    return MixtureDenoiser(book, probs.new_ones(1), probs, fallback=fallback)

@@ -19,7 +19,6 @@ from laws import (
     make_book,
     numpy_evidence,
     numpy_point,
-    random_marginals,
     random_mixture,
     random_rows,
     random_state,
@@ -164,9 +163,9 @@ def test_mass_and_density_add_up_to_one(device, dtype, name):
     assert total == pytest.approx(1, abs=rounding(dtype, 3))
 
 
-def test_numbers_need_gaussians_or_a_fallback(device):
+def test_numbers_need_gaussians(device):
     book = Codebook([real()]).to(device)
-    with pytest.raises(ValueError, match="needs a fallback for continuous columns"):
+    with pytest.raises(ValueError, match="mean and var must both have shape"):
         MixtureDenoiser(book, torch.ones(1), torch.ones(1, 0))
 
 
@@ -244,24 +243,6 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, name)
     torch.testing.assert_close(everything(), before, **close)
 
 
-@pytest.mark.parametrize("name", WIDER)
-def test_what_the_classes_do_not_tell_comes_from_the_rest(device, dtype, name):
-    """Continuous columns where the classes have no Gaussians."""
-    book = make_book(name, device)
-    rng = np.random.default_rng(0)
-    rest = random_marginals(book, rng)
-    full = random_mixture(book, rng)
-    plain = MixtureDenoiser(book, full.log_weights.exp(), full.log_probs.exp(), fallback=rest)
-    y, snr = states_of_every_kind(book, rng)
-    rows = random_rows(book, len(y), rng, missing=0.2)
-    close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype)}
-    got, others = plain(y, snr).log_prob(rows), rest(y, snr).log_prob(rows)
-    assert torch.equal(got[:, book.reals].nan_to_num(0.0), others[:, book.reals].nan_to_num(0.0))
-    own = torch.logsumexp(plain.log_joint(rows), 1)
-    expected = own + rest.log_prob(rows.index_fill(1, book.finite, math.nan))
-    torch.testing.assert_close(plain.log_prob(rows), expected, **close)
-
-
 def test_narrow_gaussians_far_from_zero_keep_their_digits(device):
     """In float32, where the squares of a value and a mean differ in the last digits only."""
     torch.set_default_dtype(torch.float32)
@@ -292,8 +273,8 @@ def test_narrow_gaussians_far_from_zero_keep_their_digits(device):
         ({"mean": np.zeros(2)}, r"both have shape \(2, 1\)"),
         ({"var": np.ones((1, 1))}, r"both have shape \(2, 1\)"),
         ({"var": None}, r"both have shape \(2, 1\)"),
-        ({"mean": None}, "needs a fallback"),
-        ({"mean": None, "var": None}, "needs a fallback"),
+        ({"mean": None}, "mean and var must"),
+        ({"mean": None, "var": None}, "mean and var must"),
         ({"var": np.zeros((2, 1))}, "variances of the classes must be positive"),
     ],
 )
