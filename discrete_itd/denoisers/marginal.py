@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.gaussian import log_mass
+from discrete_itd.channel.number_line import Intervals, NumberLines
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
@@ -23,6 +26,9 @@ WIDE_SD = 2.0  # of the wide component: four standard deviations of the column
 # of a component: without a bound, the density of a repeated value would be infinite
 FINEST_SD = 0.002
 FEWEST = 5  # rows of a component, or of a class of a mixture, see lacking
+WIDE_CELL = (
+    1e-3  # a component has a mass in wider cells, in narrower ones its density times a width
+)
 PRIOR_ROWS = 2.0  # pseudo-count of the prior variance of a component
 # rows to which the components are fitted, at most, sorted by value and divided into groups of neighbours
 EM_ROUNDS, EM_ROWS, EM_GROUPS, EM_CELLS = 60, 20000, 1024, 1 << 24
@@ -125,7 +131,11 @@ class MarginalDenoiser(Denoiser):
             column = codebook.finite.cpu()[levels.level_column.cpu()[where]]
             added[where] = torch.tensor([unseen(j) for j in column.tolist()], dtype=torch.float64)
         reals = x[:, codebook.reals.to(x.device)].to(codebook.device)
-        mixture = fit_mixtures(reals, counts.reals.to(reals.device)) if reals.shape[1] else None
+        mixture = (
+            fit_mixtures(reals, counts.reals.to(reals.device), codebook.lines)
+            if reals.shape[1]
+            else None
+        )
         return cls(codebook, (counts.levels + added).to(codebook.device), mixture)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
@@ -166,19 +176,23 @@ class MarginalDenoiser(Denoiser):
 
 
 @torch.no_grad()
-def fit_mixtures(values: Tensor, counts: Tensor | None = None) -> Tensor:
+def fit_mixtures(
+    values: Tensor, counts: Tensor | None = None, lines: NumberLines | None = None
+) -> Tensor:
     """Mixtures of Gaussians of every column, by expectation maximisation: (3, R, K).
 
     Log-weights, means and variances; the last component is the wide one. ``values`` (N, R) have mean about 0 and
-    standard deviation about one half, NaN where missing; ``counts`` (R,) are the numbers of cells that are not missing
-    in all rows, if ``values`` is a sample of them.
+    standard deviation about one half, NaN where missing, and are points without ``lines``; ``counts`` (R,) are the
+    numbers of cells that are not missing in all rows, if ``values`` is a sample of them.
     """
     counts = (~values.isnan()).sum(0) if counts is None else counts
     values = values[:: max(1, len(values) // EM_ROWS)]
     n_narrow = int((len(values) // ROWS_PER_COMPONENT) ** 0.5) if len(values) else 1
     n_narrow = max(1, min(MOST_NARROW, n_narrow))
     step = max(1, EM_CELLS // max(1, len(values), EM_GROUPS * n_narrow))
-    narrow = torch.cat([gaussian_mixtures(v, n_narrow) for v in values.split(step, 1)], 1)
+    columns = torch.arange(values.shape[1], device=values.device)
+    parts = zip(values.split(step, 1), columns.split(step), strict=True)
+    narrow = torch.cat([gaussian_mixtures(v, n_narrow, lines, at) for v, at in parts], 1)
     wide = 1 / (counts + 2.0).to(narrow)[:, None]
     narrow[0] += torch.log1p(-wide)
     last = torch.stack([wide.log(), torch.zeros_like(wide), torch.full_like(wide, WIDE_SD**2)])
@@ -207,23 +221,35 @@ def grouped(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return n, mean, (second / n.clamp_min(1) - mean.square()).clamp_min(0.0)
 
 
-def gaussian_mixtures(values: Tensor, n: int) -> Tensor:
-    """Log-weights, means and variances (3, R, n) of the columns of ``values`` (N, R), without a wide component."""
+def gaussian_mixtures(
+    values: Tensor, n: int, lines: NumberLines | None = None, at: Tensor | None = None
+) -> Tensor:
+    """Log-weights, means and variances (3, R, n) of the columns of ``values`` (N, R), without a wide component.
+
+    They are the columns ``at`` (R,) of ``lines``.
+    """
     there, filled, within = grouped(values)
     count = there.sum(0).clamp_min(1).double()[:, None]
     centre = (there * filled).sum(0)[:, None] / count
     square = (there * ((filled - centre[:, 0]).square() + within)).sum(0)[:, None]
     total = (square / count).clamp_min(FINEST_SD**2)
-    quantile = ((torch.arange(n, device=values.device) + 0.5) / n).to(values)
+    place = (torch.arange(n, device=values.device) + 0.5) / n
+    quantile = ((1 - torch.cos(math.pi * place)) / 2).to(values)  # denser in the tails
     start = values.nanquantile(quantile, dim=0).T if len(values) else centre.expand(-1, n)
     mean = torch.where(start.isnan(), 0.0, start).clone()
     total = torch.where(there.any(0)[:, None], total, 0.25)
     prior = total / n**2
     var = prior.expand(-1, n).clone()
     weight = torch.full_like(mean, 1 / n)
+    cells = Intervals.at(filled) if lines is None else lines.cells(filled, at)
+    wide = torch.nonzero(cells.width.amax(0) > WIDE_CELL).flatten()
+    of_wide = Intervals(*(t[:, wide, None] for t in cells))
     for _ in range(EM_ROUNDS if n > 1 else 1):
         z = ((filled[:, :, None] - mean).square() + within[:, :, None]) / var  # (M, R, K)
-        log_r = weight.log() - 0.5 * (z + var.log())
+        log_p = -0.5 * (z + var.log())
+        if len(wide):
+            log_p[:, wide] = log_mass(of_wide, mean[wide], var[wide].sqrt()).to(log_p)
+        log_r = weight.log() + log_p
         r = torch.softmax(log_r, 2) * there[:, :, None]
         mass = r.sum(0)
         few = lacking(mass)

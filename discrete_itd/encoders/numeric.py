@@ -47,6 +47,8 @@ PRIMES = (
     13,
 )  # factors by which a step may be longer where some numbers are off the lattice
 LEAST = 0.02  # probability of a new number
+# rows of a window; how much rarer new numbers must be than a density says; and numbers on which it may have peaks
+WINDOW, NEWS, PEAKS = 20, 3.0, 7
 RARE = 0.2  # the probability of a new number, above which a column is not said to repeat
 
 
@@ -206,8 +208,9 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
     y = bend(w, power).numpy()
     mean, spread = float(np.mean(y)), 2 * float(np.std(y))
     map_ = whole, center, scale, float(power), mean, spread if spread > 0 else 1.0
-    repeated = ((), 0.0) if in_time else numbers_seen(values)
-    return Continuous(*map_, *find_lattice(values), *repeated, *_range(values, whole))
+    lattice = find_lattice(values)
+    repeated = ((), 0.0) if in_time else numbers_seen(values, lattice[0])
+    return Continuous(*map_, *lattice, *repeated, *_range(values, whole))
 
 
 def find_lattice(values: np.ndarray) -> tuple[float, float | None]:
@@ -453,25 +456,39 @@ def _gaps(values: np.ndarray) -> np.ndarray:
         return np.minimum(np.diff(values), LARGEST)
 
 
-def numbers_seen(values: np.ndarray) -> tuple[tuple[float, ...], float]:
+def numbers_seen(values: np.ndarray, step: float) -> tuple[tuple[float, ...], float]:
     r"""The different numbers among values, shape (N,), increasing, and the probability of a new one.
 
-    Among a few hundred different numbers, one never seen is anomalous wherever it lies, though between two frequent
-    values a density is as high as at them. The next number is new with probability
+    Among a few hundred different numbers that are no neighbours on their lattice, one never seen is anomalous wherever
+    it lies, though between two frequent values a density is as high as at them. The next number is new with probability
 
     .. math:: p = \max\Bigl(0.02, \frac{n_1 + 1/2}{n + 1}\Bigr), \quad (11)
 
     with n training cells, of which :math:`n_1` have a number that no other has: Good and Turing's share
     :math:`n_1/n`, but at least 0.02, as rows of another source may have a digit more. Empty and 0 where numbers do not
-    repeat.
+    repeat, and where they leave out no more of their lattice than a density gives to new ones anyway.
 
     References
     ----------
     Good, "The population frequencies of species and the estimation of population parameters", Biometrika 40, 1953.
     """
     distinct, counts = np.unique(values, return_counts=True)
-    p = (np.count_nonzero(counts == 1) + 0.5) / (len(values) + 1)
-    return (tuple((distinct + 0.0).tolist()), max(float(p), LEAST)) if p < RARE else ((), 0.0)
+    p = max((np.count_nonzero(counts == 1) + 0.5) / (len(values) + 1), LEAST)
+    if p >= RARE:
+        return (), 0.0
+    # neighbours in windows of some rows, in each of which a density is about even, but for a few peaks
+    usual = np.sort(np.argsort(-counts, kind="stable")[PEAKS:])
+    if not len(usual):
+        return (), 0.0
+    numbers, rows = distinct[usual], counts[usual]
+    first = np.flatnonzero(np.diff((np.cumsum(rows) - rows) // WINDOW, prepend=-1))
+    with np.errstate(over="ignore"):
+        places = np.diff(np.append(numbers[first], numbers[-1:] + step)) / step
+    different = np.diff(np.append(first, len(rows)))
+    left_out = np.add.reduceat(rows, first) @ (1 - different / np.maximum(places, different))
+    if left_out <= NEWS * p * len(values):
+        return (), 0.0
+    return tuple((distinct + 0.0).tolist()), float(p)
 
 
 def nearest(values: np.ndarray, seen: np.ndarray) -> np.ndarray:

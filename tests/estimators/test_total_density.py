@@ -1,4 +1,4 @@
-"""Densities integrate to one: of every recipe, whatever a column of numbers looks like, in what users run (float32)."""
+"""Probabilities add up to one: of every recipe, whatever a column of numbers looks like, in float32."""
 
 import numpy as np
 import pandas as pd
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from discrete_itd import DiffusionDensity
+from discrete_itd.channel.number_line import NumberLines
 from discrete_itd.recipes import Mixture
 
 pytestmark = pytest.mark.single_precision
@@ -71,9 +72,35 @@ def points_of(denoiser, z):
     return np.unique(np.concatenate([ends, np.nextafter(ends, np.float32(np.inf)), *grid]))
 
 
+FARTHEST = 14.0  # of encoded numbers that count
+MOST = 100_000  # numbers of a lattice on each side of the median that are added up one by one
+
+
+def total(log_prob, codec, points):
+    """Of masses of the numbers on the lattice; far out, and without a lattice, of masses over widths by quadrature."""
+    lines = NumberLines([codec.line])
+
+    def masses(z):
+        return np.exp(log_prob(z))
+
+    def density(z):
+        return masses(z) / lines.cells(torch.from_numpy(z)[:, None]).width[:, 0].numpy()
+
+    if codec.origin is None:
+        return integral(density, points)
+    low, middle, high = codec.decode(np.array([-FARTHEST, 0.0, FARTHEST]))
+    ends = np.clip([low, high], middle - MOST * codec.step, middle + MOST * codec.step)
+    first, last = np.rint((ends - codec.origin) / codec.step)
+    z = codec.scaled(codec.origin + codec.step * np.arange(first, last + 1))
+    cells = lines.cells(torch.from_numpy(z[[0, -1]])[:, None])
+    left, right = (cells.middle + torch.tensor([[-0.5], [0.5]]) * cells.width)[:, 0].tolist()
+    beyond = [np.linspace(-FARTHEST, left, 200), np.linspace(right, FARTHEST, 200)]
+    return masses(z).sum() + sum(integral(density, part) for part in beyond if part[0] < part[-1])
+
+
 @pytest.mark.parametrize(("recipe", "shape"), CASES, ids=lambda case: getattr(case, "name", case))
-def test_property_a_density_integrates_to_one(recipe, shape):
-    """Of the number alone, and of the number and a category, added up over the categories."""
+def test_property_probabilities_add_up_to_one(recipe, shape):
+    """Of the number alone, and of the number and a category, added up over the categories; and none is above one."""
     values, rng = SHAPES[shape], np.random.default_rng(1)
     side = np.where(values > np.median(values), "high", "low")
     frame = pd.DataFrame({"number": values, "side": np.where(rng.random(N) < 0.3, "none", side)})
@@ -84,14 +111,18 @@ def test_property_a_density_integrates_to_one(recipe, shape):
     denoiser = model.denoiser_
     points = points_of(denoiser, model.rows(frame).cells[:, 0])
 
-    def density(level):
+    def log_prob(level):
         def at(z):
             x = torch.full((len(z), 2), float(level), dtype=torch.float64)
             x[:, 0] = torch.from_numpy(z)
-            return denoiser.log_prob(x).double().clamp_max(700).exp().numpy()
+            out = denoiser.log_prob(x).double().numpy()
+            assert out.max() < 1e-3
+            return out
 
         return at
 
+    codec = model.encoder_.schema[0].codec
     n_levels = denoiser.codebook.columns[1].n_points
-    assert integral(density(np.nan), points) == pytest.approx(1, abs=2e-3)
-    assert sum(integral(density(k), points) for k in range(n_levels)) == pytest.approx(1, abs=2e-3)
+    assert total(log_prob(np.nan), codec, points) == pytest.approx(1, abs=2e-3)
+    each = [total(log_prob(k), codec, points) for k in range(n_levels)]
+    assert sum(each) == pytest.approx(1, abs=2e-3)
