@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.levels import Levels
-from discrete_itd.channel.number_line import Intervals, NumberLines
+from discrete_itd.channel.number_line import NumberLines
 from discrete_itd.channel.points import ColumnPoints
 
 __all__ = ["Codebook", "ColumnPoints", "State"]
@@ -140,10 +140,9 @@ class Codebook(nn.Module):
         level = self.levels.index_of(cells.nan_to_num(0.0).long())
         return level.masked_fill_(cells.isnan(), self.levels.n_points)
 
-    def reals_of(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Intervals]:
-        """The part (B, R) of a state that is of continuous columns, and the cells of the known numbers."""
-        y, snr = y[:, self.real_coords], snr[:, self.reals]
-        return y, snr, self.lines.cells(y.masked_fill(~torch.isinf(snr), 0.0))
+    def reals_of(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, NumberLines]:
+        """The part (B, R) of a state that is of continuous columns, and their lines."""
+        return y[:, self.real_coords], snr[:, self.reals], self.lines
 
     def known_cells(self, y: Tensor, snr: Tensor) -> Tensor:
         """The known cells of a state as rows (B, C), float64; NaN elsewhere."""

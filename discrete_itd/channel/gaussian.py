@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.noise import add_gumbel
-from discrete_itd.channel.number_line import Intervals
+from discrete_itd.channel.number_line import Intervals, NumberLines
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 
 SMALL = 1e-300  # least probability
@@ -25,6 +25,9 @@ LEFT_OUT = 1e-7  # probability of the components of a mixture that are left out
 # points of the quadrature of a mixture's entropy: at least, at most, and times components where there are more
 POINTS, MANY_POINTS, WORK = 512, 1 << 13, 1 << 20
 CHUNK = 1 << 22  # rows times points times Gaussians at once
+# a lattice is too coarse for an integral where cells are wider than half a standard deviation of the noise: then so
+# many numbers of the lattice on both sides of a noisy one stand for it
+COARSE, AROUND = 0.25, 13
 GOLDEN = 0.618  # offset, in steps, between the points of equal mixtures: they differ
 
 
@@ -162,29 +165,59 @@ class GaussianPosterior:
         out = log_mass(clipped(cells, low, high), mean, sd) - of_box
         return out.to(self.means).masked_fill(~inside, -math.inf)
 
-    def log_evidence(self, y: Tensor, snr: Tensor, known: Intervals | None = None) -> Tensor:
+    def log_evidence(self, y: Tensor, snr: Tensor, lines: NumberLines | None = None) -> Tensor:
         r"""Log-probability that each component gives to evidence ``y`` and ``snr``, both (B, R): (B, R, K), nats.
 
-        :math:`\log \int p(x)\, e^{-\gamma (x - c)^2 / 2} dx` with c = y/γ; where the SNR is infinite, the log-mass of
-        the ``known`` cell, by default the log-density at the point y.
+        :math:`\log \int p(x)\, e^{-\gamma (x - c)^2 / 2} dx` with c = y/γ; where the SNR is infinite, the log-density
+        at y. With the ``lines`` of the columns the log-mass of its cell, and a sum over the lattice where that is too
+        coarse for an integral.
         """
-        return self.given(y, snr, known)[0].to(self.means)
+        return self.given(y, snr, lines)[0].to(self.means)
 
-    def update(self, y: Tensor, snr: Tensor, known: Intervals | None = None) -> GaussianPosterior:
+    def update(
+        self, y: Tensor, snr: Tensor, lines: NumberLines | None = None, *, sums: bool = True
+    ) -> GaussianPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence as of :meth:`log_evidence`.
 
-        A known value far outside every component leaves their weights unchanged.
+        A known value far outside every component leaves their weights unchanged. Where the lattice is too coarse, the
+        components become the numbers around y/γ; without ``sums`` they stay what they are.
         """
-        log_evidence, *parts = self.given(y, snr, known)
+        log_evidence, *parts = self.given(y, snr, lines, sums=sums)
         log_weight = self.log_weight + log_evidence.clamp_min(-FARTHEST)
-        return GaussianPosterior(*(t.to(self.means) for t in (log_weight, *parts)), *self.bounds)
+        parts = [log_weight, *parts, *self.bounds]
+        coarse = is_coarse(y, snr, lines)
+        if sums and lines is not None and devices.any_true(coarse):
+            z, log_p = self._on_lattice(y, snr, lines)
+            points = [log_p.logsumexp(3), z, torch.full_like(z, 1 / REAL_KNOWN_SNR)]
+            points += [torch.full_like(z, end) for end in (-math.inf, math.inf)] * bool(self.bounds)
+            fill = (-math.inf, 0.0, 1.0, -math.inf, math.inf)
+            most = max(z.shape[2], log_weight.shape[2])
+            parts = [
+                torch.where(
+                    coarse[:, :, None],
+                    *(functional.pad(t.double(), (0, most - t.shape[2]), value=f) for t in pair),
+                )
+                for *pair, f in zip(points, parts, fill, strict=False)
+            ]
+        return GaussianPosterior(*(t.to(self.means) for t in parts))
+
+    def _on_lattice(self, y: Tensor, snr: Tensor, lines: NumberLines) -> tuple[Tensor, Tensor]:
+        """The numbers around y/γ, (B, R, N), and their log-masses of components with the evidence: (B, R, N, K)."""
+        z, cells = lines.near(y / snr.clamp_min(torch.finfo(snr.dtype).tiny), AROUND)
+        centre = (y.double() / snr.clamp_min(torch.finfo(snr.dtype).tiny))[:, :, None]
+        evidence = -0.5 * snr.double()[:, :, None] * (z - centre) ** 2
+        each = [self._log_mass(*(t[:, :, i] for t in cells)) for i in range(z.shape[2])]
+        log_p = torch.stack(each, 2).double() + evidence[..., None]
+        return z, self.log_weight.double()[:, :, None] + log_p
 
     def given(
-        self, y: Tensor, snr: Tensor, cells: Intervals | None = None
+        self, y: Tensor, snr: Tensor, lines: NumberLines | None = None, *, sums: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
         """:meth:`log_evidence`, and means and variances of the components after the evidence: (B, R, K) each."""
         mean, var, known = self.means, self.var, torch.isinf(snr)
-        cells = Intervals.at(y.masked_fill(~known, 0.0)) if cells is None else cells
+        point = y.masked_fill(~known, 0.0)
+        cells = Intervals.at(point) if lines is None else lines.cells(point)
+        coarse, given = is_coarse(y, snr, lines), (y, snr)
         if self.bounds:
             mean, var, y, snr = (t.double() for t in (mean, var, y, snr))
         snr = torch.where(known, REAL_KNOWN_SNR, snr)
@@ -201,6 +234,9 @@ class GaussianPosterior:
                 for m, v in ((after, narrower), (mean, var))
             )
             log_evidence = log_evidence + next(masses) - next(masses)
+        if sums and lines is not None and devices.any_true(coarse):
+            summed = (self._on_lattice(*given, lines)[1]).logsumexp(2) - self.log_weight
+            log_evidence = torch.where(coarse[:, :, None], summed.to(log_evidence), log_evidence)
         there = self._log_mass(*cells).to(log_evidence)
         return torch.where(known[:, :, None], there, log_evidence), after, narrower
 
@@ -298,6 +334,15 @@ class GaussianPosterior:
         low, high = (t[:, :, 0] for t in of_one.bounds)
         ends = mean.double(), var.double().sqrt(), low.double(), high.double()
         return _quantile(u, *ends).to(mean).clamp(torch.nextafter(low, high), high)
+
+
+def is_coarse(y: Tensor, snr: Tensor, lines: NumberLines | None) -> Tensor:
+    """Where noise is narrower than the cell of the number that evidence (B, R) is about: bool, (B, R)."""
+    noisy = (snr > 0) & ~torch.isinf(snr)
+    if lines is None or not lines.have_steps:
+        return torch.zeros_like(noisy)
+    width = lines.cells(torch.where(noisy, y / snr.clamp_min(SMALL), 0.0)).width
+    return noisy & lines.have_lattice(y) & (snr * width.square() > COARSE)
 
 
 def _points_for(n_components: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.gaussian import CHUNK, POINTS, GaussianPosterior
-from discrete_itd.channel.number_line import Intervals
+from discrete_itd.channel.number_line import Intervals, NumberLines
 
 BLOCK = 32  # rows
 LEAST_DECAY = 1.0  # least slope of the tails, nats per unit of a standardised column
@@ -130,9 +130,9 @@ class GridPosterior(GaussianPosterior):
                 out[rows] = on_grid(self.nodes[place[rows]], self.log_density[place[rows]])
         return out
 
-    def update(self, y: Tensor, snr: Tensor, known: Intervals | None = None) -> GridPosterior:
+    def update(self, y: Tensor, snr: Tensor, lines: NumberLines | None = None) -> GridPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R), at the nodes."""
-        others = self.others.update(y, snr, known)
+        others = self.others.update(y, snr, lines)
         row, column, nodes, log_f = self._own()
         y, snr = (t[row, column].double()[:, None] for t in (y, snr))
         is_known = torch.isinf(snr[:, 0])

@@ -101,6 +101,11 @@ class NumberLines:
         table = number_tensor(self._numbers, str(like.device))  # (7, R)
         return list((table if at is None else table[:, at]).unbind(0))
 
+    def have_lattice(self, like: Tensor) -> Tensor:
+        """Which columns have a lattice: bool, (R,), on the device of a tensor."""
+        *_, step, origin = self._of(like, None)
+        return (step > 0) & ~origin.isnan()
+
     def encoded(self, distance: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The core's numbers, float64, of distances from the centre, and the logarithm of the slope dz/dx there."""
         _, scale, power, mean, spread, _, _ = self._of(distance, at)
@@ -132,6 +137,18 @@ class NumberLines:
         return Intervals(
             torch.where(is_narrow, z, (low + high) / 2), torch.where(is_narrow, small, width)
         )
+
+    def near(self, values: Tensor, n: int) -> tuple[Tensor, Intervals]:
+        """The 2 n + 1 numbers of the lattice around each of ``values`` (B, R), and their cells: (B, R, 2 n + 1)."""
+        at = torch.arange(values.shape[1], device=values.device)[:, None]
+        center, _, _, _, _, step, origin = self._of(values, at)
+        start, step = origin - center, step.masked_fill(~(step > 0), 1.0)
+        places = (self.decoded(values) - start[:, 0]).div(step[:, 0]).round()[:, :, None]
+        places = places + torch.arange(-n, n + 1, device=values.device)
+        z, low, high = (
+            self.encoded(start + (places + side) * step, at)[0] for side in (0.0, -0.5, 0.5)
+        )
+        return z, Intervals((low + high) / 2, high - low)
 
     def rounded(self, values: Tensor, at: Tensor | None = None) -> Tensor:
         """The nearest numbers on the lattice: float64, unchanged without one, or where cells are very narrow."""

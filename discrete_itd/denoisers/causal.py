@@ -203,10 +203,7 @@ class CausalDenoiser(Denoiser):
         book, levels, part = self.codebook, self.codebook.levels, self.base.independent_part
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
         categorical = CategoricalPosterior(levels, self.features.nothing + evidence)
-        if part is None:
-            return Posterior(book, categorical)
-        others = part(y, snr)
-        return Posterior(book, categorical, others.gaussian)
+        return Posterior(book, categorical, None if part is None else part.reals_given(y, snr))
 
     def _prior(self, answers: Tensor, cells: Tensor) -> Posterior:
         """The distribution of every column given those before it, known ``cells`` (B, C) and the network's answers."""

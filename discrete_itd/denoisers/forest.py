@@ -530,8 +530,8 @@ class ForestDenoiser(Denoiser):
         joint = self._log_weights[leaf].double() + masses.log().sum(1)
         if len(self.codebook.reals):
             q = self._gaussian(leaf[:, None])
-            known = self.codebook.lines.cells(y.masked_fill(~snr.isinf(), 0.0))
-            joint += (q.log_weight + q.log_evidence(y, snr, known)).logsumexp(2).sum(1)
+            lines = self.codebook.lines
+            joint += (q.log_weight + q.log_evidence(y, snr, lines)).logsumexp(2).sum(1)
         return joint, probs / levels.per_level(masses)
 
     def _mixed(self, pairs: Pairs, weight: Tensor, shares: Tensor | None) -> Tensor:

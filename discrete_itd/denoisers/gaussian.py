@@ -13,7 +13,7 @@ from torch import Tensor
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import log_mass
-from discrete_itd.channel.number_line import Intervals
+from discrete_itd.channel.number_line import Intervals, NumberLines
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, filled, rows_at_once
@@ -258,10 +258,10 @@ class DenseGaussians:
             for some in filled(rows).split(at_once):
                 yield snr[some[:1]], some[None]
 
-    def evidence(self, y: Tensor, snr: Tensor, cells: Intervals) -> tuple[Tensor, Tensor, Tensor]:
+    def evidence(self, y: Tensor, snr: Tensor, lines: NumberLines) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability (B, Z) of the evidence of states (B, R), and means and variances (B, R, Z) given it.
 
-        ``cells`` (B, R) are those of the known numbers.
+        Of known numbers the masses count; noisy ones are taken as points, however coarse their lattice.
         """
         known = torch.isinf(snr)
         root = torch.where(known, 1.0, snr.double().sqrt())
@@ -279,7 +279,7 @@ class DenseGaussians:
             mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
             own = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
             var.index_copy_(0, at, own.mT.to(var).repeat_interleave(rows.shape[1], 0))
-        cells = Intervals(*(part.masked_fill(~known, math.nan) for part in cells))
+        cells = lines.cells(y.masked_fill(~known, math.nan))
         return fit + (self.log_masses(cells) - self._densities(cells.middle)).to(fit), mean, var
 
     def log_masses(self, cells: Intervals) -> Tensor:

@@ -141,6 +141,11 @@ class MarginalDenoiser(Denoiser):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         return self.marginals().expand(len(y)).update(y, snr)
 
+    def reals_given(self, y: Tensor, snr: Tensor) -> GaussianPosterior | None:
+        """The mixtures of continuous columns given the evidence of a state, noisy numbers as points: of (B, R, K)."""
+        q = self.marginals().expand(len(y)).gaussian
+        return None if q is None else q.update(*self.codebook.reals_of(y, snr), sums=False)
+
     def marginals(self) -> Posterior:
         book = self.codebook
         categorical = CategoricalPosterior(book.levels, self.log_probs[None], normalised=True)
@@ -242,7 +247,7 @@ def gaussian_mixtures(
     var = prior.expand(-1, n).clone()
     weight = torch.full_like(mean, 1 / n)
     cells = Intervals.at(filled) if lines is None else lines.cells(filled, at)
-    wide = torch.nonzero(cells.width.amax(0) > WIDE_CELL).flatten()
+    wide = torch.nonzero((cells.width > WIDE_CELL).any(0)).flatten()
     of_wide = Intervals(*(t[:, wide, None] for t in cells))
     for _ in range(EM_ROUNDS if n > 1 else 1):
         z = ((filled[:, :, None] - mean).square() + within[:, :, None]) / var  # (M, R, K)

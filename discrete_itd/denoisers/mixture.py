@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.gaussian import chosen, log_mass
+from discrete_itd.channel.gaussian import chosen, is_coarse, log_mass
 from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.number_line import Intervals
@@ -181,29 +181,38 @@ class MixtureDenoiser(Denoiser):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, levels = self.codebook, self.codebook.levels
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
-        start, moments = self._start(y, snr)
+        start, of_reals = self._start(y, snr)
         log_class, logits = self._given_evidence(start, evidence, snr[:, book.finite])
         log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(levels, logits)
         gaussian = None
         if self.own_reals:
             weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
-            gaussian = GaussianPosterior(weight, *moments, normalised=True)
+            gaussian = of_reals(weight)
         return Posterior(book, categorical, gaussian)
 
-    def _start(self, y: Tensor, snr: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Log-probabilities (B, Z) of the classes and moments (B, R, Z) of numbers, given the evidence of numbers."""
+    def _start(
+        self, y: Tensor, snr: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], GaussianPosterior]]:
+        """Log-probabilities (B, Z) of the classes given the evidence of numbers, and the numbers given (B, R, Z)."""
         start, book = self.log_weights.expand(len(y), -1), self.codebook
         if not self.own_reals:
-            return start, []
+            return start, lambda weight: GaussianPosterior(weight, weight, weight)
         if self.dense is not None:
             fit, *moments = self.dense.evidence(*book.reals_of(y, snr))
-            return start + fit, moments
+            return start + fit, lambda weight: GaussianPosterior(weight, *moments, normalised=True)
         shape = (len(y), -1, -1)
         mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
         prior = GaussianPosterior(torch.zeros_like(mean), mean, var, normalised=True)
-        fit, *moments = prior.given(*book.reals_of(y, snr))
-        return start + fit.sum(1), moments
+        reals = book.reals_of(y, snr)
+        fit, *moments = prior.given(*reals)
+
+        def of_reals(weight: Tensor) -> GaussianPosterior:
+            if not devices.any_true(is_coarse(*reals)):
+                return GaussianPosterior(weight, *moments, normalised=True)
+            return GaussianPosterior(weight - fit, mean, var, normalised=True).update(*reals)
+
+        return start + fit.sum(1), of_reals
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         levels = self.codebook.levels

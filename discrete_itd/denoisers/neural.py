@@ -87,14 +87,16 @@ class NeuralDenoiser(Denoiser):
         return from_network(cls, config, codebook, tensors)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, base = self.codebook, self.base(y, snr)
+        book, base, alone = self.codebook, self.base(y, snr), self.base.independent_part
+        if alone is not None:
+            base = Posterior(book, base.categorical, alone.reals_given(y, snr))
         answers = self.network(self.long.read(self.features.describe(base, snr)))
         posterior = self.features.answer(base, self.long.write(answers))
         gaussian = posterior.gaussian
         if (
             gaussian is not None
         ):  # the others start from the base, which is updated by the evidence already
-            gaussian = gaussian.update(*book.reals_of(y, snr))
+            gaussian = gaussian.update(*book.reals_of(y, snr), sums=False)
         return Posterior(book, posterior.categorical, gaussian)
 
 

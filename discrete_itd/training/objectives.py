@@ -212,7 +212,9 @@ class ContinuousPath:
         with torch.no_grad():
             prior = base(torch.zeros_like(here.y[:1]), torch.zeros_like(here.snr[:1]))
             own = prior.expand(len(here.y)).log_prob(self.asked)[:, book.reals].sum(1)
-            by_base = self._price(base(*here), base(*self.start))
+            alone = base.independent_part
+            at = (alone.reals_given(*state) for state in (here, self.start))
+            by_base = self._price(*(Posterior(book, prior.categorical, q) for q in at))
         return price - by_base - own  # (4)
 
     def _price(self, at_here: Posterior, at_start: Posterior) -> Tensor:

@@ -185,8 +185,10 @@ def test_draws_are_the_nearest_number_seen_and_those_seen_stay():
 
 
 def test_the_probability_of_a_new_number_is_that_of_good_and_turing():
-    """Against fresh values of the same numbers, over many columns."""
-    truth = np.random.default_rng(0).zipf(1.6, size=(200, 2, 400)).astype(float)
+    """Against fresh values of the same numbers, few of their lattice, over many columns."""
+    rng = np.random.default_rng(0)
+    numbers, p = rng.permutation(10**6)[:600] + 0.0, 1 / np.arange(1, 601)
+    truth = rng.choice(numbers, (200, 2, 1500), p=p / p.sum())
     expected, met = [], []
     for train, fresh in truth:
         codec = fit_continuous(train, False)
@@ -201,7 +203,16 @@ def test_a_column_in_time_or_of_different_numbers_has_no_new_ones():
     values = repeating()
     assert fit_continuous(values, False, in_time=True).seen == ()
     values[: len(values) // 5] = np.arange(len(values) // 5)
-    assert numbers_seen(values) == ((), 0.0)
+    assert numbers_seen(values, 0.001) == ((), 0.0)
+
+
+def test_neighbours_on_a_lattice_and_a_few_peaks_are_what_a_density_has():
+    """Counts, also with many zeros: which new ones come, their masses say."""
+    rng = np.random.default_rng(0)
+    counts = rng.negative_binomial(1.5, 0.02, 5000) + 0.0
+    for values in (counts, np.where(rng.random(5000) < 0.5, 0.0, 300 + counts)):
+        assert fit_continuous(values, True).seen == ()
+    assert fit_continuous(np.rint(7.3 * counts), True).seen
 
 
 def slot_masses(codec, seed=0):

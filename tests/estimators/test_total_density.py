@@ -123,6 +123,8 @@ def test_property_probabilities_add_up_to_one(recipe, shape):
 
     codec = model.encoder_.schema[0].codec
     n_levels = denoiser.codebook.columns[1].n_points
-    assert total(log_prob(np.nan), codec, points) == pytest.approx(1, abs=2e-3)
     each = [total(log_prob(k), codec, points) for k in range(n_levels)]
-    assert sum(each) == pytest.approx(1, abs=2e-3)
+    # without a lattice, boxes of leaves cut cells, and what is cut off is lost
+    least = 1 - (2e-3 if codec.origin is not None else 1e-2)
+    for found in (total(log_prob(np.nan), codec, points), sum(each)):
+        assert least < found < 1 + 2e-3

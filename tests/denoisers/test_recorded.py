@@ -1,0 +1,171 @@
+"""Numbers that were recorded on a lattice: masses of cells add up to one, and every estimator agrees on them (20)."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from laws import line, make_denoiser, real, simplex
+from scipy import integrate, stats
+
+from discrete_itd.channel import ColumnPoints, CoordinateSchedule, Quadrature, State
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.gaussian import GaussianPosterior, log_mass
+from discrete_itd.channel.number_line import Intervals, NumberLine, NumberLines
+from discrete_itd.denoisers import MixtureDenoiser
+from discrete_itd.likelihood import integral_log_prob, path_log_prob
+
+# whole numbers of a skewed column, and dozens: cells that are about as wide as a component of the models here
+LINES = (
+    NumberLine(scale=4.0, power=0.3, spread=2.0, step=1.0),
+    NumberLine(scale=20.0, power=1.4, mean=0.5, spread=1.5, step=12.0, origin=3.0),
+)
+PRODUCTS = ("marginals", "mixture", "exact mixture")
+KINDS = (*PRODUCTS, "correlated")
+
+
+def recorded(*lines):
+    return [ColumnPoints("real", line=own) for own in lines]
+
+
+@pytest.fixture
+def book(device):
+    return Codebook([recorded(LINES[0])[0], simplex(2), *recorded(LINES[1])]).to(device)
+
+
+def lattice(book, r, far=9.0):
+    """The numbers of the r-th continuous column, encoded: (n,), float64."""
+    line, lines = book.columns[book.reals[r]].line, NumberLines([book.columns[book.reals[r]].line])
+    ends = torch.tensor([[-far], [far]], dtype=torch.float64)
+    low, high = ((lines.decoded(ends)[:, 0] + line.center - line.origin) / line.step).tolist()
+    places = torch.arange(math.floor(low), math.ceil(high) + 1, dtype=torch.float64)
+    distance = line.origin + places * line.step - line.center
+    return lines.encoded(distance[:, None])[0][:, 0].to(book.device)
+
+
+def every_row(book, gaps=()):
+    """All rows of numbers of the lattices and categories; NaN in the columns ``gaps``."""
+    nan = torch.tensor([math.nan], dtype=torch.float64)
+    values = []
+    for j, c in enumerate(book.columns):
+        own = torch.arange(c.n_points).double()
+        if c.kind == "real":
+            own = lattice(book, int((book.reals == j).nonzero())).cpu()
+        values.append(nan if j in gaps else own)
+    return torch.cartesian_prod(*values).to(book.device)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masses_add_up_to_one_whatever_is_missing(book, kind):
+    denoiser = make_denoiser(kind, book)
+    for n in range(3):
+        for gaps in itertools.combinations(range(3), n):
+            log_p = denoiser.log_prob(every_row(book, gaps)).double()
+            assert log_p.max() <= 1e-6
+            assert log_p.exp().sum().item() == pytest.approx(1, abs=2e-6)
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_a_mass_is_the_sum_over_what_is_missing(book, kind):
+    denoiser, rows = make_denoiser(kind, book), every_row(book)
+    joint = denoiser.log_prob(rows).double().view(-1, 2, len(lattice(book, 1)))
+    for gaps, over in (((0,), 0), ((2,), 2), ((0, 1), (0, 1))):
+        alone = denoiser.log_prob(every_row(book, gaps)).double()
+        torch.testing.assert_close(
+            joint.exp().sum(over).flatten(), alone.exp(), rtol=1e-5, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_narrow_cells_have_the_density_times_their_width(kind, device):
+    """As of numbers without a step."""
+    step = 1e-9
+    narrow = Codebook([*recorded(NumberLine(step=step)), line(-0.5, 0.5), *recorded(NumberLine())])
+    points = Codebook([real(), line(-0.5, 0.5), real()]).to(device)
+    x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[:, 1], x[:7, 2] = x[:, 1] > 0, math.nan
+    x = x.to(device)
+    found = make_denoiser(kind, narrow.to(device)).log_prob(x)
+    expected = make_denoiser(kind, points).log_prob(x) + math.log(step)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_estimators_agree_on_recorded_numbers(book, kind, generator):
+    """The path to rounding, and the integral, whose last states are noisier than no cell is wide, to its error."""
+    denoiser = make_denoiser(kind, book)
+    rows = every_row(book)
+    rows = rows[denoiser.log_prob(rows).topk(40)[1]][::4]
+    closed = denoiser.log_prob(rows).double()
+    path = path_log_prob(denoiser, rows, CoordinateSchedule(3), generator=generator)
+    torch.testing.assert_close(path.log_prob, closed, rtol=1e-6, atol=1e-6)
+    quadrature = Quadrature.logistic(1.0, 2.0, low=-9.0, high=9.0)
+    found = integral_log_prob(denoiser, rows, quadrature, n_points=1024, generator=generator)
+    z = (found.log_prob - closed) / found.stderr
+    assert z.abs().mean() < 1.5
+    assert z.abs().max() < 4.5
+
+
+@pytest.mark.parametrize("gamma", [40.0, 400.0])
+def test_noisy_numbers_have_bayes_posterior_over_the_lattice(device, gamma):
+    """Where the noise is narrower than the cells, and nearly where it is hardly wider, against enumeration."""
+    book = Codebook(recorded(*LINES)).to(device)
+    denoiser = make_denoiser("mixture", book)
+    rows = every_row(book)
+    log_p = denoiser.log_prob(rows).double()
+    truth = rows[log_p.topk(9)[1]]
+    snr = torch.full_like(truth, gamma)
+    xi = torch.linspace(-1.5, 1.5, 9, dtype=torch.float64, device=device)[:, None]
+    y = snr * truth + snr.sqrt() * xi
+    evidence = (-0.5 * snr[:, None] * (rows - (y / snr)[:, None]) ** 2).sum(2)  # (9, N)
+    joint = log_p + evidence
+    state = State(y.to(book.dtype), snr.to(book.dtype))
+    expected = torch.softmax(joint, 1) @ rows
+    torch.testing.assert_close(denoiser(*state).mean().double(), expected, rtol=0, atol=2e-3)
+    found = denoiser.log_evidence(*state).double()
+    torch.testing.assert_close(found, joint.logsumexp(1), rtol=0, atol=2e-3)
+
+
+def test_log_masses_keep_their_digits():
+    """Against quadrature of the density relative to its largest value in the cell."""
+    middle, width, expected = [], [], []
+    for m, w in itertools.product((0.0, 0.3, -4.0, 9.0, -35.0), (1e-12, 1e-5, 1e-3, 0.1, 1.0, 6.0)):
+        near = min(max(0.0, m - w / 2), m + w / 2)
+        inside = integrate.quad(
+            lambda t, near=near, m=m, w=w: np.exp((near**2 - (m + t * w) ** 2) / 2),
+            -0.5, 0.5, epsabs=0, epsrel=1e-11, points=[np.clip((near - m) / w, -0.5, 0.5)],
+        )[0]  # fmt: skip
+        middle.append(m)
+        width.append(w)
+        expected.append(stats.norm.logpdf(near) + np.log(w * inside))
+    cells = Intervals(*(torch.tensor(t, dtype=torch.float64) for t in (middle, width)))
+    zero = torch.zeros((), dtype=torch.float64)
+    found = log_mass(cells, zero, zero + 1)
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=2e-8)
+
+
+def test_gradients_of_masses_are_those_of_differences():
+    middle = torch.tensor([0.1, -2.0, 5.0, 1.0], dtype=torch.float64)
+    width = torch.tensor([1e-5, 0.5, 2.0, 0.0], dtype=torch.float64)
+    mean, var = (torch.full((1, 4, 1), v, dtype=torch.float64) for v in (0.2, 0.7))
+    weight = torch.zeros(1, 4, 1, dtype=torch.float64)
+
+    def log_prob(mean, var):
+        return GaussianPosterior(weight, mean, var).log_prob(middle[None], width[None])
+
+    inputs = [t.requires_grad_() for t in (mean, var)]
+    assert torch.autograd.gradcheck(log_prob, inputs, atol=1e-5)
+
+
+def test_a_number_that_follows_from_others_has_all_of_its_mass(device):
+    """A sum of whole numbers: dense classes condition on what was recorded."""
+    line = NumberLine(spread=40.0, step=1.0)
+    book = Codebook(recorded(line, line, line)).to(device)
+    a = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 1e-3]], dtype=torch.float64) * 0.5
+    model = MixtureDenoiser(book, torch.ones(1), torch.ones(1, 0), torch.zeros(1, 3), chol=a[None])
+    numbers = torch.tensor([[3.0, 5.0, 8.0], [3.0, 5.0, 9.0]], dtype=torch.float64).to(device) / 40
+    whole = model.log_prob(numbers)
+    pair = model.log_prob(numbers.index_fill(1, torch.tensor([2], device=device), math.nan))
+    assert (whole - pair)[0].item() == pytest.approx(0, abs=1e-6)
+    assert (whole - pair)[1] < -100
