@@ -32,6 +32,7 @@ SD = 0.5  # standard deviation of a continuous column: the unit in which the net
 MOST_LOG_VARIANCE = 8.0  # bound of the change of a component's log-variance by the network
 # a column of more levels is read and written by so many numbers: maps of one-hot levels would be most of a training
 LONG, RANK = 256, 32
+START = 0.1  # size of the vectors by which levels are read, at first: with 1, they are noise that is learned by heart
 LEAST_COMPONENT_SD = 5e-4  # of a component: the density of a value that repeats stays finite
 
 
@@ -453,11 +454,11 @@ class LongColumns(nn.Module):
         self._levels = [slice(at[0], at[-1] + 1) for at in self._levels]
         sizes = [at.stop - at.start for at in self._levels]
 
-        def vectors() -> nn.ParameterList:
-            drawn = (torch.randn(n, RANK, generator=generator) for n in sizes)
+        def vectors(size: float) -> nn.ParameterList:
+            drawn = (size * torch.randn(n, RANK, generator=generator) for n in sizes)
             return nn.ParameterList(v.to(book.known_snr) for v in drawn)
 
-        self.read_vectors, self.write_vectors = vectors(), vectors()
+        self.read_vectors, self.write_vectors = vectors(START), vectors(1.0)
 
     def read(self, features: Tensor) -> Tensor:
         """What the network reads (B, F') of features (B, F)."""
