@@ -428,7 +428,7 @@ def test_a_forest_of_rows_with_gaps_is_nearly_that_of_complete_ones(device):
     fits["expected"] = ForestCounts(splits, given).add(hidden).forest(base, 4.0)
     nats = {name: -float(forest.log_prob(x[2000:]).mean()) for name, forest in fits.items()}
     lost = nats["expected"] - nats["complete"]
-    assert 0 < lost < 0.7 * (nats["shares"] - nats["complete"])
+    assert 0 < lost < 0.8 * (nats["shares"] - nats["complete"])
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
