@@ -255,6 +255,8 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
     """Trees whose splits are drawn at random by independent columns with the probabilities ``probs`` (T,)."""
     rng, levels, p = np.random.default_rng(seed), book.levels, probs.numpy()
     own = [np.arange(levels.n_points)[levels.own(i)] for i in range(levels.n_columns)]
+    # by column that has an indicator, the levels "there" and "absent"
+    there = {j: own[int(book.place[i])][:2] for j, i in book.indicator.items()}
     ranks = np.zeros((n_trees, levels.n_points))
     for t in range(n_trees):
         for j, places in zip(book.finite.tolist(), own, strict=True):
@@ -268,6 +270,9 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
         for t, inside in nodes:
             found = -1, 0.0
             for i in rng.permutation(len(own)) if d < depth else ():
+                split = int(book.finite[i])
+                if split in there and not inside[there[split][0]]:
+                    continue  # an absent cell is always in the first child: the second would be empty
                 places = own[i][inside[own[i]]]
                 places = places[ranks[t, places].argsort()]
                 share = p[places].cumsum()[:-1] / p[places].sum()
@@ -275,8 +280,9 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
                     continue
                 k = int(np.abs(share - rng.uniform(*BALANCE)).argmin())
                 if LEAST_SIDE <= share[k] <= 1 - LEAST_SIDE:
-                    found = int(book.finite[i]), float(ranks[t, places[k : k + 2]].mean())
-                    for part in (places[k + 1 :], places[: k + 1]):
+                    found = split, float(ranks[t, places[k : k + 2]].mean())
+                    absent = there[split][1:] if split in there else places[:0]
+                    for part in (places[k + 1 :], np.r_[places[: k + 1], absent]):
                         child = inside.copy()
                         child[part] = False
                         children.append((t, child))

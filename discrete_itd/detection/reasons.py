@@ -213,7 +213,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
     >>> line = reasons(density, new).to_dict("records")[0]
     >>> for part in line["sentence"].split("; "):
     ...     print(part)
-    odor = foul is 10^7 times as rare as expected from the other cells (+16.1 nats)
+    odor = foul is 170 times as rare as expected from the other cells (+5.2 nats)
     they predict none (probability 1.00)
     """
     value, predicted = reason["value"], reason["expected"]

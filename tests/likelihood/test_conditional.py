@@ -99,9 +99,7 @@ def dense(book):
     q, n = proposal(book), len(book.reals)
     factors = torch.randn(q.n_components, n, n, generator=torch.Generator().manual_seed(0)) / 4
     chol = torch.linalg.cholesky(factors @ factors.mT + torch.eye(n)).to(q.means)
-    return MixtureDenoiser(
-        book, q.log_weights.exp(), q.log_probs.exp(), q.means, None, q.fallback, chol
-    )
+    return MixtureDenoiser(book, q.log_weights.exp(), q.log_probs.exp(), q.means, None, chol)
 
 
 @pytest.mark.parametrize("kind", ["products", "dense", "of rows", "forest", "bayes_net"])
