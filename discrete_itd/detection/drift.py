@@ -334,9 +334,7 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     if not len(a) or not len(b):
         return 1.0, 0.0
     method = "asymp" if min(len(a), len(b)) >= LONG and len(a) + len(b) > MANY else "exact"
-    with (
-        warnings.catch_warnings()
-    ):  # where the exact recursion overflows, scipy goes on with the asymptotic p-value
+    with warnings.catch_warnings():  # of the exact recursion's overflow
         warnings.simplefilter("ignore", RuntimeWarning)
         found = cast(Any, stats.ks_2samp(a, b, method=method))
     return float(found.pvalue), float(found.statistic)
