@@ -263,6 +263,8 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
             order = np.arange(len(places))
             is_line = book.columns[j].kind == "line"
             ranks[t, places] = order if is_line else rng.permutation(order)
+    # by column with an indicator, the level of this that is present, and the one that is absent: in no second child
+    flags = {book.place[j]: own[book.place[i]] for j, i in book.indicator.items()}
     column, threshold = [], []
     nodes = [(t, np.ones(levels.n_points, bool)) for t in range(n_trees)]
     for d in range(depth + 1):
@@ -276,7 +278,7 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
                 places = own[i][inside[own[i]]]
                 places = places[ranks[t, places].argsort()]
                 share = p[places].cumsum()[:-1] / p[places].sum()
-                if not len(share):
+                if not len(share) or (i in flags and not inside[flags[i][0]]):
                     continue
                 k = int(np.abs(share - rng.uniform(*BALANCE)).argmin())
                 if LEAST_SIDE <= share[k] <= 1 - LEAST_SIDE:
@@ -286,6 +288,8 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
                         child = inside.copy()
                         child[part] = False
                         children.append((t, child))
+                    if i in flags:
+                        children[-1][1][flags[i][1]] = False
                     break
             column.append(found[0])
             threshold.append(found[1])
