@@ -433,6 +433,20 @@ def log_mass(cells: Intervals, mean: Tensor, sd: Tensor) -> Tensor:
     return torch.where(width > 0, out, out - sd.log())
 
 
+def log_mass_of_wide(middle: Tensor, width: Tensor) -> Tensor:
+    """:func:`log_mass` of a standard normal variable in cells that are not narrow, in a fifth of the time: float64.
+
+    To 1e-8 where the mass is above 1e-7; to about 1e-3 below, by the continued fraction of Mills' ratio.
+    """
+    at, half = middle.abs(), width / 2
+    low = (at - half).mul_(math.sqrt(0.5))
+    mass = torch.erf((at + half).mul_(math.sqrt(0.5))).sub_(torch.erf(low)).mul_(0.5)
+    low = low.mul_(math.sqrt(2)).clamp_min_(1.0)
+    tail = (at * width).neg_().expm1_().neg_().div_(low + 1 / (low + 2 / low)).log_()
+    tail = tail.add_(log_normal(low))
+    return torch.where(mass > 1e-7, mass.log(), tail)
+
+
 def clipped(cells: Intervals, low: Tensor, high: Tensor) -> Intervals:
     """The parts of cells that lie between bounds."""
     half = cells.width / 2

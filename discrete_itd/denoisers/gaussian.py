@@ -12,7 +12,7 @@ from torch import Tensor
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.gaussian import log_mass
+from discrete_itd.channel.gaussian import log_mass_of_wide
 from discrete_itd.channel.number_line import Intervals, NumberLines
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
@@ -25,7 +25,9 @@ CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit 
 # least standard deviation of a fitted class in any direction; that of a column is about 1/2
 NARROWEST_SD = 5e-4
 MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
-NARROW_CELL = 0.02  # standard deviations: in a narrower cell a density is even to 2e-5 within 1 sd, 4e-4 within 5
+# widths of cells in standard deviations: a density is even in narrower ones than the first, to 2e-5 within 1 sd, and
+# bends by its second derivative alone in narrower ones than the second
+EVEN_CELL, NARROW_CELL = 0.02, 0.1
 RELATIVE = 1e-10  # relative jitter of variances, so that covariances stay positive definite
 
 
@@ -306,7 +308,7 @@ class DenseGaussians:
     def _narrowest(self) -> Tensor:
         """Widths (R,) above which a cell is not narrow in every class."""
         own = self._given_others(torch.full_like(self.mean[:1], math.inf))[2]
-        return NARROW_CELL * own[0].amin(0).sqrt()
+        return EVEN_CELL * own[0].amin(0).sqrt()
 
     def _densities(self, cells: Tensor) -> Tensor:
         """Log-densities of cells (B, R), NaN where missing: (B, Z), float64."""
@@ -379,18 +381,16 @@ class DenseGaussians:
                 spread = sd[r].expand(-1, rows.shape[1], -1).flatten(0, 1)
                 own, flat = width[rows.flatten(), r, None], z.to(self.mean)
                 constant = -(math.sqrt(2 * math.pi) * spread).log().to(self.mean)
-                log_p = torch.addcmul(constant, flat, flat, value=-0.5)
+                bend = (own / spread).square().to(self.mean) / 24
+                log_p = torch.addcmul(constant - bend, flat.square(), bend - 0.5)
                 log_p = log_p + log_width[rows.flatten(), r, None]
-                wide = (own > NARROW_CELL * spread.amin(1, keepdim=True))[:, 0]
+                wide = own > NARROW_CELL * spread
 
-                def exactly(
-                    i: Tensor, z: Tensor = z, spread: Tensor = spread, own: Tensor = own
-                ) -> Tensor:
-                    one = spread.new_ones(())
-                    cells = Intervals(z[i], own[i] / spread[i])
-                    return log_mass(cells, 0 * one, one).to(self.mean)
+                def exactly(i: Tensor, z: Tensor = z, wide: Tensor = own / spread) -> Tensor:
+                    return log_mass_of_wide(z.view(-1)[i], wide.view(-1)[i]).to(self.mean)
 
-                found.append((rows.flatten(), devices.replace_rows(log_p, wide, exactly)))
+                log_p = devices.replace_rows(log_p.view(-1), wide.view(-1), exactly)
+                found.append((rows.flatten(), log_p.view_as(z)))
             if len(found) == 1:
                 return found[0][1][: len(values)]
             out = self.mean.new_empty(len(values), len(self.mean))

@@ -47,7 +47,7 @@ from discrete_itd.denoisers.base import (
     without_copies,
 )
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.gaussian import NARROW_CELL, DenseGaussians, cholesky, outer
+from discrete_itd.denoisers.gaussian import EVEN_CELL, DenseGaussians, cholesky, outer
 from discrete_itd.denoisers.marginal import (
     lacking,
 )
@@ -287,7 +287,7 @@ class MixtureDenoiser(Denoiser):
         """Log-masses of the cells (B, R) of numbers, NaN where missing, given each class: (B, Z)."""
         if self.dense is not None:
             return self.dense.log_masses(cells)
-        wide = cells.width > NARROW_CELL * self.var.amin(0).sqrt()
+        wide = cells.width > EVEN_CELL * self.var.amin(0).sqrt()
         even = Intervals(*(t.masked_fill(wide, math.nan) for t in cells))
         out = row_product(powers(even.middle), self._quadratics.of(self.means, self.var))
         out = out + even.log_width().nan_to_num(0.0).sum(1, keepdim=True)
