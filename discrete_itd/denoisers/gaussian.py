@@ -380,7 +380,8 @@ class DenseGaussians:
                 z = torch.bmm(t, affine[r]).flatten(0, 1)  # (U n, Z)
                 spread = sd[r].expand(-1, rows.shape[1], -1).flatten(0, 1)
                 own, flat = width[rows.flatten(), r, None], z.to(self.mean)
-                constant = -(math.sqrt(2 * math.pi) * spread).log().to(self.mean)
+                constant = -(math.sqrt(2 * math.pi) * sd[r]).log().to(self.mean)
+                constant = constant.expand(-1, rows.shape[1], -1).flatten(0, 1)
                 bend = (own / spread).square().to(self.mean) / 24
                 log_p = torch.addcmul(constant - bend, flat.square(), bend - 0.5)
                 log_p = log_p + log_width[rows.flatten(), r, None]
