@@ -545,10 +545,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a closed
             form gives the same number in every way that it has; the guide has a table. By default, gaps
             in columns that had none in training, or whose gaps carried information, are summed out of a model with a
-            companion: a single one by its values, several by four draws, with their ``stderr``; "closed_form" scores
-            them as a network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations``
-            draws. With ``given``, a model with a companion has "marginal", its own, and by any other name the
-            companion's.
+            companion: a single one of few categories by its values, others by four draws, with their ``stderr``;
+            "closed_form" scores them as a network does that has not learned of them. "marginal" sums out all gaps by
+            ``n_evaluations`` draws. With ``given``, a model with a companion has "marginal", its own, and by any other
+            name the companion's.
 
         Returns
         -------

@@ -51,6 +51,7 @@ COMPLETIONS = 4  # completions over which the score of a row with unknown cells 
 MOST_UNKNOWN = (
     8  # unknown cells of a row that are drawn one by one again, after a joint draw of the proposal
 )
+FEW_LEVELS = 32  # of a column whose only gap in a row is summed out of a score by as many scores, not by draws
 ENUMERATED_LEVELS = 512  # most categories of a column of which all are tried
 FAR_NODES = (
     2.0,
@@ -395,26 +396,36 @@ class ConditionalDenoiser(Denoiser):
 
     @torch.no_grad()
     def marginal(
-        self, x: Tensor, n_draws: int, salt: int = SALT, *, gaps: Tensor | None = None
+        self,
+        x: Tensor,
+        n_draws: int,
+        salt: int = SALT,
+        *,
+        gaps: Tensor | None = None,
+        most_levels: float = math.inf,
     ) -> Estimate:
         """Log-probability of the known cells of rows ``x`` (N, C) under the scorer; unknown cells (NaN) are summed out.
 
-        The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell. With several, there
-        are ``n_draws`` draws with seed ``salt``. Cells in ``gaps`` (N, C) are not summed out: they are gaps to the
-        scorer.
+        The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell. With several, or
+        one that has more than ``most_levels``, as a number has, there are ``n_draws`` draws with seed ``salt``. Cells
+        in ``gaps`` (N, C) are not summed out: they are gaps to the scorer.
         """
         gaps = torch.zeros_like(x, dtype=torch.bool) if gaps is None else gaps
         step = max(1, KEPT_COMPLETIONS // n_draws)
         parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
+        n_levels = self._n_levels.to(x).masked_fill(self._n_levels.to(x.device) == 0, math.inf)
+        enumerated = (n_levels <= most_levels) & ~self._is_indicator
         for rows, own in zip(x.split(step), gaps.split(step), strict=True):
-            parts.append(self._marginal(rows, own, n_draws, salt))
+            parts.append(self._marginal(rows, own, enumerated, n_draws, salt))
         return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
-    def _marginal(self, x: Tensor, gaps: Tensor, n_draws: int, salt: int) -> Estimate:
+    def _marginal(
+        self, x: Tensor, gaps: Tensor, enumerated: Tensor, n_draws: int, salt: int
+    ) -> Estimate:
         unknown = self.unknown(x) & ~gaps
         whole = ~unknown.any(1)
         log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
-        alone = (unknown.sum(1) == 1) & ~(unknown & self._is_indicator).any(1)
+        alone = (unknown.sum(1) == 1) & ~(unknown & ~enumerated).any(1)
         for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
             rows = torch.nonzero(alone & unknown[:, j]).flatten()
             log_prob[rows] = self._sum_over(x[rows], j)
@@ -444,7 +455,7 @@ class ConditionalDenoiser(Denoiser):
         :meth:`marginal`.
         """
         gaps = ~self._new_gaps(x) | x.isnan().all(1, keepdim=True)
-        return self.marginal(x, self.n_draws, SALT, gaps=gaps)
+        return self.marginal(x, self.n_draws, SALT, gaps=gaps, most_levels=FEW_LEVELS)
 
     @torch.no_grad()
     def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
