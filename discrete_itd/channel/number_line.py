@@ -36,6 +36,7 @@ LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).t
 MOST_DOUBLINGS = 1416.0  # exp(708) is about the largest float
 # a narrower cell, in the core's unit, is as wide as the slope of the map says: the difference of its ends loses digits
 NARROW = 1e-5
+OFTEN = 20  # rows of one number that make a peak of their own
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,15 @@ class NumberLines:
         return Intervals(
             torch.where(is_narrow, z, (low + high) / 2), torch.where(is_narrow, small, width)
         )
+
+    def peaks(self, mean: Tensor, var: Tensor, rows: Tensor, at: Tensor | None = None) -> Tensor:
+        """Variances of Gaussians for rows of these moments, all of one recorded number; NaN where they are of several.
+
+        It takes ``OFTEN`` rows: no mass of a cell is above one, so that a Gaussian within it is no overfitting.
+        """
+        width = self.cells(mean, at).width
+        is_one = (var < (width / 4).square()) & (rows >= OFTEN) & (width > NARROW)
+        return torch.where(is_one, (width / 8).square(), math.nan)
 
     def near(self, values: Tensor, n: int) -> tuple[Tensor, Intervals]:
         """The 2 n + 1 numbers of the lattice around each of ``values`` (B, R), and their cells: (B, R, 2 n + 1)."""

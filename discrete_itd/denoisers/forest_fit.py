@@ -148,6 +148,10 @@ class ForestCounts:
             square = second[part] - 2 * new * s + n * new.square()
             square = square.clamp_min(0.0) + above * (v + (m - new).square())
             var[part] = (square / (n + above)).clamp_min(FINEST_SD**2)
+            own = (second[part] / n.clamp_min(1) - (s / n.clamp_min(1)).square()).clamp_min(0.0)
+            peak = book.lines.peaks(s / n.clamp_min(1), own, n).to(var)
+            mean[part] = torch.where(peak.isnan(), mean[part], s / n.clamp_min(1))
+            var[part] = torch.where(peak.isnan(), var[part], peak)
         own = splits.leaves
         return untruncated(mean[own], var[own], low[own], high[own])
 

@@ -261,8 +261,12 @@ def gaussian_mixtures(
         weight = (mass + 0.5) / (mass + 0.5).sum(1, keepdim=True)
         mean = ((r * filled[:, :, None]).sum(0) + 0.5 * mean + few * centre) / (mass + 0.5 + few)
         spread = (filled[:, :, None] - mean).square() + within[:, :, None]
-        var = ((r * spread).sum(0) + (PRIOR_ROWS + few) * prior) / (mass + PRIOR_ROWS + few)
+        square = (r * spread).sum(0)
+        var = (square + (PRIOR_ROWS + few) * prior) / (mass + PRIOR_ROWS + few)
         var = var.clamp_min(FINEST_SD**2)
+        if lines is not None and lines.have_steps and at is not None:
+            peak = lines.peaks(mean, square / mass.clamp_min(1), mass, at[:, None]).to(var)
+            var = torch.where(peak.isnan(), var, peak)
     return torch.stack([weight.log(), mean, var])
 
 
