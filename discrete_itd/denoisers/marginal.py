@@ -239,7 +239,7 @@ def gaussian_mixtures(
     square = (there * ((filled - centre[:, 0]).square() + within)).sum(0)[:, None]
     total = (square / count).clamp_min(FINEST_SD**2)
     place = (torch.arange(n, device=values.device) + 0.5) / n
-    quantile = ((1 - torch.cos(math.pi * place)) / 2).to(values)  # denser in the tails
+    quantile = (place / 2 + (1 - torch.cos(math.pi * place)) / 4).to(values)  # denser in the tails
     start = values.nanquantile(quantile, dim=0).T if len(values) else centre.expand(-1, n)
     mean = torch.where(start.isnan(), 0.0, start).clone()
     total = torch.where(there.any(0)[:, None], total, 0.25)
