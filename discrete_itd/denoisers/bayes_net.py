@@ -503,10 +503,12 @@ def with_unseen(tables: Sequence[Tensor], marginals: MarginalDenoiser) -> list[T
     levels, out = marginals.codebook.levels, list(tables)
     for j, c in enumerate(levels.columns):
         if c.open:
-            mass = marginals.log_probs[levels.own(j)][-1].exp().to(tables[j])
+            alone = marginals.log_probs[levels.own(j)].to(tables[j]).exp()
             seen = tables[j][..., :-1]
-            seen = seen * ((1 - mass) / seen.sum(-1, keepdim=True))
-            out[j] = torch.cat([seen, mass.expand_as(seen[..., :1])], -1)
+            seen = seen * (
+                alone[:-1].sum() / seen.sum(-1, keepdim=True)
+            )  # positive if none was seen
+            out[j] = torch.cat([seen, alone[-1].expand_as(seen[..., :1])], -1)
     return out
 
 

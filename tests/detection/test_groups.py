@@ -187,7 +187,7 @@ def test_unseen_groups_are_flagged_and_compared_with_all_rows(fitted):
     scores, all_scores = fitted.score_samples(X), np.sort(fitted.calibration_scores_)
     assert np.isfinite(scores).all()
     p = (1 + np.searchsorted(all_scores, scores[:11])) / (len(all_scores) + 1)
-    np.testing.assert_allclose(fitted.p_values(X)[:11], p, atol=2.5 / len(all_scores))
+    np.testing.assert_allclose(fitted.p_values(X)[:11], p, atol=4.5 / len(all_scores))
     reasons = fitted.reasons(X, k=2)
     assert reasons["group_seen"].tolist() == seen[reasons["row"]].tolist()
     said = reasons["sentence"].str.startswith("no row with shop = new was seen in training; ")
