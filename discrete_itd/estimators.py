@@ -828,9 +828,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             Values of some columns; the others are drawn given these, and so are missing ones. A category that was not
             seen in training is a ValueError.
         missing : {"as_trained", "none"}
-            Whether cells are missing as often as in the training table, or rows are complete. As trained, each column
-            has gaps by itself, whatever the values and the other gaps. Gaps that depend on these need
-            ``missing="category"`` in the fit: they are part of the model then, and drawn in any case. Given cells stay.
+            Whether cells are missing as often as in the training table, or rows are complete. As trained, gaps that are
+            a value of their column are drawn by the model, and are filled as by :meth:`impute` with
+            ``method="sample"`` where none are wanted; of another column they are where they happen to be. Given cells
+            stay.
 
         Returns
         -------
@@ -845,7 +846,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         check_integer("n_samples", n_samples, 1)
         check_choice("missing", missing, ("as_trained", "none"))
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        return self._drawn(self.model_, int(n_samples), seed, given, missing)
+        drawn = self._drawn(self.model_, int(n_samples), seed, given, missing)
+        if missing == "none" and any(column.absent for column in self.model_.encoder.schema):
+            return self._filled(self.rows(drawn), "sample", seed)
+        return drawn
 
     def _drawn(
         self, model: Model, n: int, seed: int, given: Any = None, missing: str = "none"

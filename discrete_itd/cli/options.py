@@ -227,8 +227,8 @@ def _add_sample(sub: argparse.ArgumentParser) -> None:
     add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
         help="condition on these values, which all rows get")
     add("--missing", choices=("as_trained", "none"), default="as_trained",
-        help="cells missing as often as in training, in each column by itself (as_trained, the\n"
-        "default), or complete rows (none)")
+        help="cells missing as often as in training (as_trained, the default), or complete\n"
+        "rows (none)")
     add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
     _add_spreadsheet(sub)
     _add_seed(sub, "makes the rows reproducible (default: random)")

@@ -411,11 +411,16 @@ class ForestDenoiser(Denoiser):
                 if by_tree:
                     steps = _mean(steps.unflatten(0, (-1, n_trees)))
                 out[pairs.rows[:, None], torch.tensor(order, device=x.device)] += steps / 2
+        for (
+            j,
+            i,
+        ) in book.indicator.items():  # splits by a number say of an absent one that it is absent
+            out[:, i] += out[:, j].masked_fill(~x[:, j].isnan(), 0.0)
         return out.masked_fill(x.isnan(), 0.0)
 
     def _terms(self, pairs: Pairs, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of each pair's leaf as far as missing cells decide on it, and that of each known cell."""
-        missing = x[pairs.rows].isnan()
+        missing = self.splits.unknown(x[pairs.rows])
         missing = missing[:, None] if pairs.row is None else missing[pairs.row]
         terms = self._of_splits[pairs.leaf].double()
         start = self.log_shares[self.splits.tree[self.splits.leaves[pairs.leaf]]]

@@ -76,7 +76,9 @@ ONE_WORD = 1.5  # words with letters of a cell on average, up to which it is a h
 LONG_NUMBER = 1e12  # more digits than what is counted or measured has
 NEARLY = 0.9  # different numbers among identifiers, as a share of the cells, at least
 CERTAIN = math.log(1e6)  # nats against chance
-NO_SURPRISE = 1e9  # pseudo-count of unseen values of an empty column: no surprisal
+NO_SURPRISE = (
+    1e6  # pseudo-count of unseen values of an empty column: no surprisal, yet below 1 in float32
+)
 WHOLE_UP_TO = 2.0**52  # floats further out have no halves
 
 

@@ -127,6 +127,31 @@ def test_missing_as_a_category():
     assert abs(left_out.log_prob(rows[:1], given=["b"]).log_prob[0] - np.log(a.mean())) < 0.1
 
 
+@pytest.mark.filterwarnings("ignore:column 'empty'")
+@pytest.mark.parametrize("denoiser", ["tree", "bayes_net", "forest", "mixture"])
+def test_exact_models_know_of_absent_cells_and_of_empty_columns(denoiser):
+    """Whether an amount is there says what a row is; shares of columns add up; a column of nothing changes nothing."""
+    rng = np.random.default_rng(2)
+    joint = rng.random(300) < 0.4
+    frame = pd.DataFrame(
+        {
+            "kind": np.where(joint, "joint", "single"),
+            "amount": np.where(joint, rng.normal(90, 15, 300).round(1), np.nan),
+            "age": rng.normal(40, 9, 300).round(),
+        }
+    )
+    model, beside = (
+        DiffusionDensity(denoiser=denoiser, random_state=0).fit(X)
+        for X in (frame, frame.assign(empty=np.nan))
+    )
+    scores = model.score_samples(frame)
+    np.testing.assert_allclose(model.explain(frame).sum(axis=1), -scores, atol=1e-5)
+    wrong = frame.assign(amount=np.where(joint, np.nan, 90.0))
+    assert scores.mean() > model.score_samples(wrong).mean() + 0.1
+    told, untold = (beside.score_samples(frame.assign(empty=v)) for v in (1.0, np.nan))
+    np.testing.assert_allclose(told, untold, atol=1e-4)
+
+
 def test_columns_and_rows_of_nothing():
     frame = TABLE.assign(empty=np.nan)
     frame.iloc[3] = None
