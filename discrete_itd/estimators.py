@@ -30,7 +30,7 @@ from discrete_itd.encoders import (
     TableEncoder,
     check_column_spec,
 )
-from discrete_itd.encoders.cells import holds_text, plain
+from discrete_itd.encoders.dtypes import holds_text, plain
 from discrete_itd.encoders.frames import (
     as_dtype,
     as_polars,

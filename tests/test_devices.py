@@ -23,7 +23,7 @@ from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
 from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.likelihood.sampling import sample_batch
 from discrete_itd.models.contract import TrainingRows
-from discrete_itd.models.mixture import LatentLoss, Mixture, MixtureFit
+from discrete_itd.models.decoder_mixture import LatentLoss, Mixture, MixtureFit
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Optimizer, Run
 from discrete_itd.training.row_sources import TensorRows

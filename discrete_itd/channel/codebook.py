@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.levels import Levels
-from discrete_itd.channel.number_line import NumberLines
 from discrete_itd.channel.points import ColumnPoints
+from discrete_itd.channel.rounded_numbers import NumberLines
 
 __all__ = ["Codebook", "ColumnPoints", "State"]
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.noise import add_gumbel
-from discrete_itd.channel.number_line import Intervals, NumberLines
 from discrete_itd.channel.points import REAL_KNOWN_SNR
+from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
 
 SMALL = 1e-300  # least probability
 NARROW = 2e-4  # distance of two standardised bounds below which the density between them is an exponential function

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.gaussian import CHUNK, POINTS, GaussianPosterior
-from discrete_itd.channel.number_line import Intervals, NumberLines
+from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
 
 BLOCK = 32  # rows
 LEAST_DECAY = 1.0  # least slope of the tails, nats per unit of a standardised column

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from discrete_itd.channel.number_line import NumberLine
+from discrete_itd.channel.rounded_numbers import NumberLine
 
 VERTEX = 1 / math.sqrt(2)  # ‖e_k − e_l‖ = 1 for two vertices of the simplex
 CATEGORY_MAJOR_UP_TO = 32  # levels; measured by tests.benchmarks.segments

@@ -16,7 +16,7 @@ from discrete_itd.cli.messages import STANDARD, UserError, say
 from discrete_itd.cli.tables import Dialect, Source, check_out, ending, write_table
 from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
-from discrete_itd.encoders.cells import family, numpy_name
+from discrete_itd.encoders.dtypes import family, numpy_name
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.notation import as_text
 from discrete_itd.validation import check_random_state

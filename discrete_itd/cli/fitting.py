@@ -24,7 +24,7 @@ from discrete_itd.cli.tables import (
 )
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders.cells import holds_text
+from discrete_itd.encoders.dtypes import holds_text
 from discrete_itd.encoders.notation import is_missing, recognise, typed
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.encoders.time_parts import source_of

@@ -32,7 +32,7 @@ import pandas as pd
 
 from discrete_itd.cli.descriptions import ENDINGS, PACKED
 from discrete_itd.cli.messages import STANDARD, UserError
-from discrete_itd.encoders.cells import holds_text
+from discrete_itd.encoders.dtypes import holds_text
 from discrete_itd.encoders.notation import FORMULA, as_text
 from discrete_itd.storage.files import write_whole
 from discrete_itd.validation import warn

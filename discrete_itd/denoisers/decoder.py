@@ -1,6 +1,6 @@
 """The network of a decoder mixture: points of a latent space to distributions of the columns.
 
-It is fitted by :mod:`discrete_itd.models.mixture`.
+It is fitted by :mod:`discrete_itd.models.decoder_mixture`.
 
 References
 ----------
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
-from discrete_itd.channel.number_line import Intervals
+from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import Denoiser, log_sum_exp
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser

@@ -13,9 +13,9 @@ from torch import Tensor
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import log_mass_of_wide
-from discrete_itd.channel.number_line import Intervals, NumberLines
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, filled, rows_at_once
 
 LEAST_VARIANCE = 1e-8  # least variance of a direction, as a share of the largest

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import log_mass
-from discrete_itd.channel.number_line import Intervals, NumberLines
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
     Posterior,
 )
+from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
 from discrete_itd.denoisers.counts import CellCounts
 

@@ -28,8 +28,8 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import chosen, is_coarse, log_mass
 from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.channel.number_line import Intervals
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import (
     BLOCK,
     Config,

@@ -31,8 +31,8 @@ from torch import Tensor
 from discrete_itd.channel import State
 from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
-from discrete_itd.channel.number_line import NumberLines
 from discrete_itd.channel.posterior import Posterior
+from discrete_itd.channel.rounded_numbers import NumberLines
 from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
 from discrete_itd.encoders.frames import unique_rows

@@ -15,7 +15,7 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from discrete_itd.channel.points import ColumnPoints
-from discrete_itd.encoders.cells import PlainCells, Scalar, plain, rounding
+from discrete_itd.encoders.dtypes import PlainCells, Scalar, plain, rounding
 from discrete_itd.encoders.notation import TRUTHS, number_of, quoted, whole_of
 
 # of a column with more, rare ones are pooled, and unseen ones have Good and Turing's mass

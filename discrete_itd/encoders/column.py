@@ -13,7 +13,7 @@ import pandas as pd
 
 from discrete_itd.channel.points import ColumnPoints
 from discrete_itd.encoders.categories import Categories
-from discrete_itd.encoders.cells import (
+from discrete_itd.encoders.dtypes import (
     MOST_DECIMALS,
     TIMES,
     PlainCells,

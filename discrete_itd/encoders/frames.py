@@ -16,7 +16,8 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from discrete_itd.encoders.categories import WHOLE
-from discrete_itd.encoders.cells import (
+from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.dtypes import (
     decimals_of,
     family,
     is_category,
@@ -24,7 +25,6 @@ from discrete_itd.encoders.cells import (
     plain,
     read_cells,
 )
-from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.notation import TRUTHS, Notation, formatted, quoted
 
 if TYPE_CHECKING:

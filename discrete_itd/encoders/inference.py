@@ -19,7 +19,8 @@ from discrete_itd.encoders.categories import (
     fit_categories,
     no_category,
 )
-from discrete_itd.encoders.cells import (
+from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.dtypes import (
     TIMES,
     PlainCells,
     Scalar,
@@ -32,7 +33,6 @@ from discrete_itd.encoders.cells import (
     plain,
     time_grid,
 )
-from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.notation import (
     NOTATIONS,
     Asked,

@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.cells import decimals_of, has_time_zone, holding_missing, time_unit
+from discrete_itd.encoders.dtypes import decimals_of, has_time_zone, holding_missing, time_unit
 from discrete_itd.validation import advice, check_choice, warn_of_column
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]

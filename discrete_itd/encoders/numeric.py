@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd.channel.number_line import NumberLine, NumberLines, bend, tamed
 from discrete_itd.channel.points import ColumnPoints
+from discrete_itd.channel.rounded_numbers import NumberLine, NumberLines, bend, tamed
 from discrete_itd.encoders.categories import line_levels
-from discrete_itd.encoders.cells import rounding
+from discrete_itd.encoders.dtypes import rounding
 
 POWERS = torch.linspace(
     0.0, 2.0, 41, dtype=torch.float64
@@ -60,8 +60,8 @@ class Continuous:
     is a density per unit, of whole numbers with step 1 the mass itself.
 
     Where numbers repeat, the log-density is that of the number plus :math:`\log(1 - p)` if it was seen in training, to
-    within :func:`~discrete_itd.encoders.cells.rounding`, and :math:`\log p` if it is new: a density on two lines. Draws
-    are never new, but the nearest number seen; elsewhere they are rounded to the lattice.
+    within :func:`~discrete_itd.encoders.dtypes.rounding`, and :math:`\log p` if it is new: a density on two lines.
+    Draws are never new, but the nearest number seen; elsewhere they are rounded to the lattice.
 
     Parameters
     ----------

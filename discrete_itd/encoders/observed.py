@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders.categories import check_truths, count_values
-from discrete_itd.encoders.cells import (
+from discrete_itd.encoders.dtypes import (
     TIMES,
     PlainCells,
     Scalar,

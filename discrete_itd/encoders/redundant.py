@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.cells import is_number, read_cells
+from discrete_itd.encoders.dtypes import is_number, read_cells
 from discrete_itd.encoders.inference import CERTAIN
 from discrete_itd.encoders.notation import TRUTHS, quoted
 from discrete_itd.encoders.observed import Observed

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import union_categoricals
 
-from discrete_itd.encoders.cells import is_category, plain, read_cells
+from discrete_itd.encoders.dtypes import is_category, plain, read_cells
 from discrete_itd.encoders.frames import as_frame, check_unique_names, is_table, too_few
 from discrete_itd.encoders.inference import ColumnSpec
 from discrete_itd.encoders.observed import Observed

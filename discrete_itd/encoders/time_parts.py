@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.cells import as_numbers, time_zone
 from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.dtypes import as_numbers, time_zone
 
 DTYPES = {
     "hour": pd.CategoricalDtype(range(24), ordered=True),

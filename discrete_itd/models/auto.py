@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from discrete_itd.models.candidates import CandidateTable
+from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows
+from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.exact import (
     EXACT,
     BayesNet,
     affordable_bases,
 )
 from discrete_itd.models.forest import Forest
-from discrete_itd.models.mixture import Mixture
 from discrete_itd.models.networks import (
     MOST_ORDERS,
     QUICK_MIXTURE,

@@ -16,8 +16,8 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
 from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.forest import Forest
-from discrete_itd.models.mixture import Mixture
 from discrete_itd.progress import Deadline, estimated
 
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # held-out rows choose among these for the tables of a tree

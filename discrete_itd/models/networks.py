@@ -21,8 +21,9 @@ from discrete_itd.denoisers.causal import start_from_regressions
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.neural import LONG, RANK
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
-from discrete_itd.models.candidates import CandidateModel, CandidateTable
+from discrete_itd.models.comparison import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
+from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.exact import (
     BASE_TABLE,
     BASE_WORK,
@@ -30,7 +31,6 @@ from discrete_itd.models.exact import (
     choose_base,
     exact_base,
 )
-from discrete_itd.models.mixture import Mixture
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan

@@ -40,7 +40,7 @@ from discrete_itd.denoisers.counts import CellCounts, pair_counts, pair_counts_o
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.cells import comparable
+from discrete_itd.encoders.dtypes import comparable
 from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.notation import most_unreadable
 from discrete_itd.encoders.rows import read_rows

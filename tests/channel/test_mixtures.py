@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 
 from discrete_itd.channel import gaussian
-from discrete_itd.channel.number_line import Intervals
 from discrete_itd.channel.posterior import GaussianPosterior
+from discrete_itd.channel.rounded_numbers import Intervals
 
 
 def mixture(n_rows, n_components, width, seed=0, *, truncated=False):

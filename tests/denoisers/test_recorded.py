@@ -12,7 +12,7 @@ from scipy import integrate, stats
 from discrete_itd.channel import ColumnPoints, CoordinateSchedule, Quadrature, State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import GaussianPosterior, log_mass
-from discrete_itd.channel.number_line import Intervals, NumberLine, NumberLines
+from discrete_itd.channel.rounded_numbers import Intervals, NumberLine, NumberLines
 from discrete_itd.denoisers import MixtureDenoiser
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 

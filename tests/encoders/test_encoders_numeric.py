@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import skew, yeojohnson
 
 from discrete_itd.channel.gaussian import log_mass
-from discrete_itd.channel.number_line import NumberLines, bend
+from discrete_itd.channel.rounded_numbers import NumberLines, bend
 from discrete_itd.encoders import Bins, Continuous, numeric
 from discrete_itd.encoders.numeric import (
     LARGEST,

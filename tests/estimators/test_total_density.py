@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.channel.number_line import NumberLines
+from discrete_itd.channel.rounded_numbers import NumberLines
 from discrete_itd.recipes import Mixture
 
 pytestmark = pytest.mark.single_precision

@@ -19,9 +19,9 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.denoisers.structure_search import Search
 from discrete_itd.models import exact, networks
-from discrete_itd.models.candidates import CandidateTable
+from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
-from discrete_itd.models.mixture import LatentLoss
+from discrete_itd.models.decoder_mixture import LatentLoss
 from discrete_itd.recipes import (
     Auto,
     Best,
@@ -395,7 +395,7 @@ def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, wh
 def test_a_companion_has_no_large_forest(monkeypatch):
     """Its draws of missing cells would go through the leaves of all trees, column after column."""
     rng = np.random.default_rng(0)
-    monkeypatch.setattr("discrete_itd.models.candidates.HUGE", 1 << 12)
+    monkeypatch.setattr("discrete_itd.models.comparison.HUGE", 1 << 12)
     frame = pd.DataFrame({"a": rng.choice(list("xyz"), 600), "b": rng.normal(size=600)})
     frame["c"] = frame["b"] + rng.normal(size=600)
     members = ["forest", "tree", Causal(width=8, depth=1)]

@@ -7,7 +7,7 @@ import torch
 
 from discrete_itd.channel import Codebook, ColumnPoints
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, RowMixtureDenoiser
-from discrete_itd.models.candidates import CandidateModel, CandidateTable
+from discrete_itd.models.comparison import CandidateModel, CandidateTable
 from discrete_itd.models.contract import Fitted as Fit
 from discrete_itd.models.contract import TrainingRows
 

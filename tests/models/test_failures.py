@@ -14,7 +14,7 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
 )
 from discrete_itd.models import auto, networks
-from discrete_itd.models.candidates import CandidateTable
+from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.model import TIMED_EVALUATIONS, TIMED_ROWS, Model
 from discrete_itd.recipes import (
     BayesNet,

@@ -54,9 +54,9 @@ from discrete_itd.denoisers.mixture import (
     weighty,
 )
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.models import mixture as fits
+from discrete_itd.models import decoder_mixture as fits
 from discrete_itd.models.contract import FitPlan, TrainingRows
-from discrete_itd.models.mixture import Mixture, MixtureFit
+from discrete_itd.models.decoder_mixture import Mixture, MixtureFit
 from discrete_itd.progress import Deadline
 from discrete_itd.training import TrainingPlan
 from discrete_itd.training.loop import TRIAL_STEPS, Run
