@@ -48,7 +48,6 @@ from discrete_itd.denoisers.base import (
     rows_at_once,
     with_codebook,
 )
-from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     beside_fallback,
@@ -56,6 +55,7 @@ from discrete_itd.denoisers.marginal import (
     factors_beside,
     fallback_log_prob,
 )
+from discrete_itd.denoisers.pair_counts import pair_counts
 from discrete_itd.denoisers.structure_search import (
     Counted,
     Search,
@@ -477,7 +477,7 @@ class BayesNetDenoiser(Denoiser):
         """The tree of maximum likelihood of rows ``x`` (N, C), NaN where a cell is missing.
 
         A pair of columns is counted in the rows that have both; ``counts`` (T, T) are these
-        :func:`~discrete_itd.denoisers.counts.pair_counts`, if known. ``pseudo_count`` rows, more than 0, of the
+        :func:`~discrete_itd.denoisers.pair_counts.pair_counts`, if known. ``pseudo_count`` rows, more than 0, of the
         ``marginals`` are added; ``penalty`` is that of :func:`~discrete_itd.denoisers.structure_search.chow_liu`. A
         ValueError if the columns have more than ``PAIRED_LEVELS`` categories together, or there are no rows or no
         pseudo-counts.

@@ -19,8 +19,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
 from discrete_itd.channel.levels import Levels
-from discrete_itd.denoisers.counts import mutual_information, sum_levels, sum_pairs
 from discrete_itd.denoisers.marginal import MarginalDenoiser
+from discrete_itd.denoisers.pair_counts import mutual_information, sum_levels, sum_pairs
 
 MOST_CHANGES = 4000  # of a graph
 MISSING = -(1 << 32)  # code of a missing cell: with others in a table, still a negative number
@@ -317,9 +317,9 @@ def chow_liu(
 ) -> tuple[list[tuple[int, ...]], list[Tensor]]:
     """The forest of most mutual information: parents of each column, and tables (K of the parent, K) or (K,).
 
-    ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.counts.pair_counts` of rows, to which ``pseudo_count`` rows
-    of independent columns are added. ``penalty`` is the nats by which each parameter of an edge lowers its gain: 0 is
-    Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges without gain.
+    ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.pair_counts.pair_counts` of rows, to which ``pseudo_count``
+    rows of independent columns are added. ``penalty`` is the nats by which each parameter of an edge lowers its gain: 0
+    is Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges without gain.
     """
     levels = marginals.codebook.levels
     column, prior = levels.level_column, marginals.log_probs.exp().double()

@@ -32,7 +32,6 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser, held_out_nats
-from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.decoder import (
     Columns,
     DecoderNetwork,
@@ -51,6 +50,7 @@ from discrete_itd.denoisers.mixture import (
     refine,
     updated,
 )
+from discrete_itd.denoisers.pair_counts import indicators
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Report, TrainingPlan

@@ -14,7 +14,7 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
 )
 from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
-from discrete_itd.denoisers.counts import pair_counts
+from discrete_itd.denoisers.pair_counts import pair_counts
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.forest import Forest

@@ -36,8 +36,8 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
-from discrete_itd.denoisers.counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.forest_fit import ForestCounts
+from discrete_itd.denoisers.pair_counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.dtypes import comparable

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers.counts import COUNTED, pair_counts
+from discrete_itd.denoisers.pair_counts import COUNTED, pair_counts
 
 KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes its own
 
@@ -23,7 +23,7 @@ class RowSource(Protocol):
     def n_rows(self) -> int: ...
 
     def pair_counts(self, book: Codebook) -> Tensor:
-        """The :func:`~discrete_itd.denoisers.counts.pair_counts` of all rows."""
+        """The :func:`~discrete_itd.denoisers.pair_counts.pair_counts` of all rows."""
         ...
 
     def chunks(self) -> Iterator[Tensor]:

@@ -30,7 +30,7 @@ from laws import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import BayesNetDenoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers import bayes_net as nets
-from discrete_itd.denoisers.counts import COUNTED, pair_counts
+from discrete_itd.denoisers.pair_counts import COUNTED, pair_counts
 
 N_TREES = st.sampled_from([1, 3])
 FEW = 1e-9  # pseudo-counts that leave the counts as they are

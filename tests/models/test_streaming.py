@@ -14,7 +14,7 @@ from pyarrow import parquet as pq
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
-from discrete_itd.denoisers.counts import pair_counts
+from discrete_itd.denoisers.pair_counts import pair_counts
 from discrete_itd.encoders import streams
 from discrete_itd.encoders.streams import position_hashes
 from discrete_itd.models import training_tables
