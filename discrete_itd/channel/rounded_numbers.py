@@ -145,7 +145,8 @@ class NumberLines:
         It takes ``OFTEN`` rows: no mass of a cell is above one, so that a Gaussian within it is no overfitting.
         """
         width = self.cells(mean, at).width
-        is_one = (var < (width / 4).square()) & (rows >= OFTEN) & (width > NARROW)
+        has_step, width = width > 0, width.clamp_min(NARROW)
+        is_one = (var < (width / 4).square()) & (rows >= OFTEN) & has_step
         return torch.where(is_one, (width / 8).square(), math.nan)
 
     def near(self, values: Tensor, n: int) -> tuple[Tensor, Intervals]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import log_mass
@@ -16,7 +16,7 @@ from discrete_itd.channel.posterior import (
     GaussianPosterior,
     Posterior,
 )
-from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
+from discrete_itd.channel.rounded_numbers import NARROW, Intervals, NumberLines
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
 from discrete_itd.denoisers.pair_counts import CellCounts
 
@@ -246,6 +246,16 @@ def gaussian_mixtures(
     prior = total / n**2
     var = prior.expand(-1, n).clone()
     weight = torch.full_like(mean, 1 / n)
+    if lines is not None and lines.have_steps and at is not None:
+        # a number that has its share of the rows has a component for itself
+        near = (filled[:, :, None] - mean).abs() < lines.cells(mean, at[:, None]).width.clamp_min(
+            NARROW
+        ) / 2
+        rows = (there[:, :, None] * near).sum(0)
+        again = nn.functional.pad(mean[:, 1:] == mean[:, :-1], (1, 0))
+        rows = rows.masked_fill(again | (rows * n < count), 0.0)
+        peak = lines.peaks(mean, torch.zeros_like(mean), rows, at[:, None]).to(var)
+        var = torch.where(peak.isnan(), var, peak)
     cells = Intervals.at(filled) if lines is None else lines.cells(filled, at)
     wide = torch.nonzero((cells.width > WIDE_CELL).any(0)).flatten()
     of_wide = Intervals(*(t[:, wide, None] for t in cells))

@@ -50,16 +50,28 @@ def test_numbers_have_as_many_decimals_as_in_training(model, tmp_path):
         replace(model.encoder_.schema[0], decimals=99)
 
 
-def test_a_frequent_number_is_drawn_as_often_as_its_mass_says():
-    """Of whole numbers, many of them zero."""
+@pytest.mark.parametrize("unit", [1, 0.01])
+def test_a_frequent_number_is_drawn_as_often_as_its_mass_says(unit):
+    """Of whole numbers, and of prices, many of them zero."""
     random = np.random.default_rng(0)
-    amount = np.where(random.random(N) < 0.4, 0, random.negative_binomial(2, 0.005, N))
+    amount = np.where(random.random(N) < 0.4, 0, random.negative_binomial(2, 0.005 * unit, N))
+    amount = (amount * unit).round(2)
     frame = pd.DataFrame({"amount": amount, "town": random.choice(["Bern", "Chur"], N)})
     model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
-    mass = np.exp(model.score_samples(pd.DataFrame({"amount": [0], "town": None})))[0]
+    mass = unit * np.exp(model.score_samples(pd.DataFrame({"amount": [0.0], "town": None})))[0]
     drawn = model.sample(4 * N, random_state=0)["amount"]
     assert (drawn == 0).mean() == pytest.approx(mass, abs=4 * np.sqrt(0.24 / (4 * N)))
     assert mass == pytest.approx((amount == 0).mean(), abs=0.05)
+
+
+def test_a_frequent_number_off_a_lattice_has_nearly_all_of_its_share():
+    random = np.random.default_rng(0)
+    amount = np.where(random.random(N) < 0.4, 0, random.normal(size=N))
+    frame = pd.DataFrame({"amount": amount, "town": random.choice(["Bern", "Chur"], N)})
+    model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
+    assert model.sample(N, random_state=0)["amount"].abs().lt(1e-4).mean() > 0.3
+    at, beside = model.score_samples(frame[:2].assign(amount=[0.0, 0.01], town=None))
+    assert at > beside + 8
 
 
 def test_decimals_are_those_that_are_written():
