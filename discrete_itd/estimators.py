@@ -854,7 +854,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     def _drawn(
         self, model: Model, n: int, seed: int, given: Any = None, missing: str = "none"
     ) -> Any:
-        """Rows drawn from a model with the encoder of this one."""
+        """Rows drawn from a model with the encoder of this one, gaps that are values of their columns among them."""
         encoder = model.encoder
         start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
         present = np.zeros(encoder.n_columns, bool)

@@ -155,8 +155,8 @@ class Scorer:
 
     def fitted_quantiles(self, n_rows: int = TYPICAL_ROWS) -> np.ndarray:
         """The least nats and the q of (12), (2, C'), in drawn rows; 0 for a column that is missing in all, or given."""
-        how = {"random_state": self.model.seed, "missing": "none"}
-        drawn = self.density.rows(self.density.sample(n_rows, **how))
+        seed = int(np.random.RandomState(self.model.seed).randint(2**31 - 1))
+        drawn = self.density.rows(self.density._drawn(self.model, n_rows, seed))
         found = [nats[~np.isnan(nats)] for nats in self._nats(drawn).T]
         return np.array([np.quantile(n, LEVELS) if len(n) else (0.0, 0.0) for n in found]).T
 

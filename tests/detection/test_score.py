@@ -181,7 +181,7 @@ def test_properties_an_indicator_and_a_value_have_a_term_each():
     is_missing = X["other"].isna().to_numpy()
     np.testing.assert_allclose(nats["other"][is_missing], alone[is_missing], atol=1e-5)
     assert (nats["other"] > alone)[~is_missing].all()
-    drawn = fitted.rows(fitted.sample(500, random_state=fitted.model_.seed, missing="none"))
+    drawn = fitted.rows(fitted.sample(500, random_state=fitted.model_.seed))
     own = (-fitted.denoiser_.log_factors(drawn.x).numpy() - drawn.log_volume)[:, 3]
     own = own[~drawn.x[:, 3].isnan().numpy()]  # missing cells have no nats
     assert 300 < len(own) < 500
