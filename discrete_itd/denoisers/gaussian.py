@@ -452,7 +452,7 @@ class DenseGaussians:
         back = at.argsort()
         slopes, offset = slopes[..., back, :][..., back], offset[..., back]
         own = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
-        residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
+        residual = torch.eye(slopes.shape[-1], dtype=slopes.dtype, device=slopes.device) - slopes
         affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
         sd = own.sqrt().mT.transpose(0, 1)
         return list(affine.permute(2, 0, 3, 1).contiguous()), list(sd[:, :, None])

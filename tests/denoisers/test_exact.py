@@ -193,4 +193,4 @@ def test_integral_is_log_p_of_numbers_and_with_gaps(device, name, kind):
     )
     error = (got.log_prob - denoiser.log_prob(rows)).abs()
     assert (error < 4.5 * got.stderr + 1e-3).all(), (error / got.stderr).max()
-    assert got.stderr.max() < 0.6
+    assert got.stderr.max() < 0.7
