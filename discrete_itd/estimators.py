@@ -708,7 +708,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         if X is None:
             check_integer("n_rows", n_rows, 2)
             seed = int(check_random_state(random_state).randint(2**31 - 1))
-            X = self._drawn(self.model_.of_any_columns, int(n_rows), seed)
+            X = drawn_rows(self, self.model_.of_any_columns, int(n_rows), seed)
         return self.rows(X)
 
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int | None = None) -> pd.DataFrame:
@@ -846,42 +846,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         check_integer("n_samples", n_samples, 1)
         check_choice("missing", missing, ("as_trained", "none"))
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        drawn = self._drawn(self.model_, int(n_samples), seed, given, missing)
+        drawn = drawn_rows(self, self.model_, int(n_samples), seed, given, missing)
         if missing == "none" and any(column.absent for column in self.model_.encoder.schema):
             return self._filled(self.rows(drawn), "sample", seed)
         return drawn
-
-    def _drawn(
-        self, model: Model, n: int, seed: int, given: Any = None, missing: str = "none"
-    ) -> Any:
-        """Rows drawn from a model with the encoder of this one, gaps that are values of their columns among them."""
-        encoder = model.encoder
-        start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
-        present = np.zeros(encoder.n_columns, bool)
-        row = None if given is None else encoder.one_row(given)
-        if row is not None:
-            cells = encoder.transform(row).x
-            start = torch.from_numpy(cells)
-            _check_known(row, cells[0], encoder)
-            present = ~(np.isnan(cells[:, : encoder.n_columns]) | encoder.absent(cells))[0]
-            start[:, ~present[encoder.owner]] = torch.nan
-        cells = model.draw(start.expand(n, -1).to(model.device), seed).cpu().numpy()
-        random = np.random.default_rng(seed)
-        if missing == "as_trained":
-            for j, column in enumerate(encoder.schema):
-                if not column.absent and not present[j]:
-                    share = column.n_missing / max(1, column.n_rows)
-                    cells[random.random(n) < share, j] = np.nan
-        frame = encoder.inverse_transform(cells, rng=random)
-        if row is not None:  # the given values themselves, not the middle of their bins
-            row = encoder.read(row)
-            for name in row.columns[present]:
-                value = row[name].repeat(len(frame)).set_axis(frame.index)
-                frame[name] = as_dtype(value, frame[name].dtype)
-        frame = encoder.write(frame)
-        if not self._is_frame:
-            return frame.to_numpy()
-        return as_polars(frame) if self._is_polars else frame
 
     @in_kind
     def impute(
@@ -1042,6 +1010,44 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
+
+
+def drawn_rows(
+    density: DiffusionDensity,
+    model: Model,
+    n: int,
+    seed: int,
+    given: Any = None,
+    missing: str = "none",
+) -> Any:
+    """Rows drawn from a model with the encoder of a density, gaps that are values of their columns among them."""
+    encoder = model.encoder
+    start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
+    present = np.zeros(encoder.n_columns, bool)
+    row = None if given is None else encoder.one_row(given)
+    if row is not None:
+        cells = encoder.transform(row).x
+        start = torch.from_numpy(cells)
+        _check_known(row, cells[0], encoder)
+        present = ~(np.isnan(cells[:, : encoder.n_columns]) | encoder.absent(cells))[0]
+        start[:, ~present[encoder.owner]] = torch.nan
+    cells = model.draw(start.expand(n, -1).to(model.device), seed).cpu().numpy()
+    random = np.random.default_rng(seed)
+    if missing == "as_trained":
+        for j, column in enumerate(encoder.schema):
+            if not column.absent and not present[j]:
+                share = column.n_missing / max(1, column.n_rows)
+                cells[random.random(n) < share, j] = np.nan
+    frame = encoder.inverse_transform(cells, rng=random)
+    if row is not None:  # the given values themselves, not the middle of their bins
+        row = encoder.read(row)
+        for name in row.columns[present]:
+            value = row[name].repeat(len(frame)).set_axis(frame.index)
+            frame[name] = as_dtype(value, frame[name].dtype)
+    frame = encoder.write(frame)
+    if not density._is_frame:
+        return frame.to_numpy()
+    return as_polars(frame) if density._is_polars else frame
 
 
 def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> None:

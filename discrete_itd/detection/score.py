@@ -46,7 +46,7 @@ from discrete_itd.denoisers.forest import ForestDenoiser
 from discrete_itd.denoisers.forest_fit import responsible
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.estimators import DiffusionDensity, drawn_rows
 from discrete_itd.models.forest import FEWEST_LEAF_ROWS, grow
 from discrete_itd.models.model import Model
 from discrete_itd.progress import Deadline, progress_bar
@@ -156,7 +156,7 @@ class Scorer:
     def fitted_quantiles(self, n_rows: int = TYPICAL_ROWS) -> np.ndarray:
         """The least nats and the q of (12), (2, C'), in drawn rows; 0 for a column that is missing in all, or given."""
         seed = int(np.random.RandomState(self.model.seed).randint(2**31 - 1))
-        drawn = self.density.rows(self.density._drawn(self.model, n_rows, seed))
+        drawn = self.density.rows(drawn_rows(self.density, self.model, n_rows, seed))
         found = [nats[~np.isnan(nats)] for nats in self._nats(drawn).T]
         return np.array([np.quantile(n, LEVELS) if len(n) else (0.0, 0.0) for n in found]).T
 
