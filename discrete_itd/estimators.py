@@ -785,10 +785,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         mask, volume = _mask(rows, given, "given"), rows.log_volume
         if mask is not None:
             volume = np.where(mask.cpu().numpy(), 0.0, volume)
-        x, ask = (
-            rows.unique,
-            getattr(self.model_, what),
-        )  # kept by the rows, so not made in the mode below
+        # kept by the rows, so not made in the mode below
+        x, ask = (rows.unique, getattr(self.model_, what))
         with torch.inference_mode(), progress_bar(len(x), VERBS[what]) as bar:
             found = ask(
                 x,

@@ -57,10 +57,8 @@ MOST_COLUMNS = 100  # columns whose entropy given all others is measured, in wid
 # or an enumeration takes more than MOST_SCORES scores; of pairs, FEWEST_PAIRED and MOST_PAIR_WORK: some seconds.
 FEWEST_ROWS, MOST_CELLS, MOST_SCORES = 32, 1 << 26, 1 << 17
 FEWEST_PAIRED, MOST_PAIR_WORK = 64, 1 << 31
-MOST_SHADED, MOST_NUMBERED = (
-    40,
-    14,
-)  # columns of a matrix that are shown, and in which numbers have room
+# columns of a matrix that are shown, and in which numbers have room
+MOST_SHADED, MOST_NUMBERED = (40, 14)
 SMALLEST_NATS = 0.05  # least nats of the darkest shade: smaller information is noise
 
 

@@ -335,9 +335,8 @@ class BayesNetDenoiser(Denoiser):
         rank = index_tensor(tuple(place[j] for j in book.place), str(book.device))  # (C',)
         late = ((self._stride > 0) & (rank[self._above] > rank)).any(0)
         at, unsure = self._rows_of_tables(x[:, book.finite])
-        column = levels.level_column.expand(
-            len(x), -1
-        )  # gather and index_select: an eighth of the time
+        # gather and index_select: an eighth of the time
+        column = levels.level_column.expand(len(x), -1)
         place = at.gather(1, column) + levels.level_code
         logits = self.log_probs.index_select(0, place.flatten()).view(place.shape)
         if any_true(alone := unsure | late):
@@ -505,9 +504,8 @@ def with_unseen(tables: Sequence[Tensor], marginals: MarginalDenoiser) -> list[T
         if c.open:
             alone = marginals.log_probs[levels.own(j)].to(tables[j]).exp()
             seen = tables[j][..., :-1]
-            seen = seen * (
-                alone[:-1].sum() / seen.sum(-1, keepdim=True)
-            )  # positive if none was seen
+            # positive if none was seen
+            seen = seen * (alone[:-1].sum() / seen.sum(-1, keepdim=True))
             out[j] = torch.cat([seen, alone[-1].expand_as(seen[..., :1])], -1)
     return out
 

@@ -434,9 +434,8 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor, seconds: float =
     known = y.abs() < FAR  # false where missing
     by_rank = network.feature_rank.argsort(stable=True)
     inputs = denoiser.long.read(features.describe_cells(x)).double()[:, by_rank]
-    inputs = torch.cat(
-        [inputs.new_ones(len(x), 1), inputs], 1
-    )  # (N, 1 + F), in the order of columns
+    # (N, 1 + F), in the order of columns
+    inputs = torch.cat([inputs.new_ones(len(x), 1), inputs], 1)
     first = inputs[~apart]
     if seconds < math.inf:
         few, clock = first[:, :FEW_FEATURES], Deadline()

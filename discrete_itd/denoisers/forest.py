@@ -850,9 +850,8 @@ class Splits(nn.Module):
 
     def cut(self, is_inner: Tensor) -> tuple[Splits, Tensor]:
         """The trees with only the splits of ``is_inner`` (M,) below other such splits; each leaf's new leaf (L,)."""
-        top = torch.arange(
-            self.n_nodes, device=self.column.device
-        )  # the node that a node ends up in
+        # the node that a node ends up in
+        top = torch.arange(self.n_nodes, device=self.column.device)
         is_inner = is_inner & (self.column >= 0)
         for part in self.depths[1:]:
             up = self.parent[part]

@@ -267,9 +267,8 @@ class DenseGaussians:
         """
         known = torch.isinf(snr)
         root = torch.where(known, 1.0, snr.double().sqrt())
-        t = y.double() / root.clamp_min(
-            torch.finfo(root.dtype).tiny
-        )  # where the root is 0, so is y
+        # where the root is 0, so is y
+        t = y.double() / root.clamp_min(torch.finfo(root.dtype).tiny)
         mean = y.new_zeros(*snr.shape, len(self.mean))
         var, fit = torch.zeros_like(mean), y.new_zeros(len(y), len(self.mean))
         for ways, rows in self._patterns(snr):

@@ -76,9 +76,8 @@ class NeuralDenoiser(Denoiser):
         self.features = ColumnFeatures(base)
         generator = generator or torch.Generator().manual_seed(0)
         self.long = LongColumns(self.features, generator)
-        n_answers = (
-            len(self.long.answer_column) or 1
-        )  # a table of constants leaves nothing to predict
+        # a table of constants leaves nothing to predict
+        n_answers = len(self.long.answer_column) or 1
         sizes = {"width": width, "depth": depth, "dropout": dropout}
         n_features = len(self.long.feature_column)
         self.network = ResidualMLP(n_features, n_answers, **sizes, generator=generator)
@@ -94,9 +93,8 @@ class NeuralDenoiser(Denoiser):
         answers = self.network(self.long.read(self.features.describe(base, snr)))
         posterior = self.features.answer(base, self.long.write(answers))
         gaussian = posterior.gaussian
-        if (
-            gaussian is not None
-        ):  # the others start from the base, which is updated by the evidence already
+        # the others start from the base, which is updated by the evidence already
+        if gaussian is not None:
             gaussian = gaussian.update(*book.reals_of(y, snr), sums=False)
         return Posterior(book, posterior.categorical, gaussian)
 
@@ -261,9 +259,8 @@ class ColumnFeatures(nn.Module):
         mixtures = torch.cat(parts) if parts else torch.zeros(3, 0, 1)
         n = mixtures.shape[2] - 1
         k = n + n_added if n else 0
-        part = torch.arange(k, device=fed.device) % max(
-            1, n
-        )  # the base's component that it starts as
+        # the base's component that it starts as
+        part = torch.arange(k, device=fed.device) % max(1, n)
         started = mixtures[:, :, part]
         started[0] -= torch.bincount(part, minlength=1)[part].to(started).log()
         finite, every = book.finite[levels.level_column[fed]], torch.arange(book.n_columns).to(fed)
@@ -433,9 +430,8 @@ class LongColumns(nn.Module):
     def __init__(self, features: ColumnFeatures, generator: torch.Generator) -> None:
         super().__init__()
         book = features.codebook
-        n_levels = features.sizes[
-            0
-        ]  # their features and outputs come first, one for each level that is fed
+        # their features and outputs come first, one for each level that is fed
+        n_levels = features.sizes[0]
         own = features.feature_column[:n_levels]
         self.columns = [j for j in book.place if int((own == j).sum()) > LONG]
         self._n_answers = len(features.answer_column)

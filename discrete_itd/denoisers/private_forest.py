@@ -203,10 +203,8 @@ class Prior(NamedTuple):
         gaps = gaps.clamp(0.0, n)
         scale = (marginal.variance / 2).sqrt().clamp_min(SHARPEST).expand_as(counts)[:n_points]
         probs = torch.empty_like(scale)
-        for group in (
-            levels.level_unseen,
-            ~levels.level_unseen,
-        ):  # most often, no row has the former
+        # most often, no row has the former
+        for group in (levels.level_unseen, ~levels.level_unseen):
             if bool(group.any()):
                 probs[group] = expected_counts(counts[:n_points][group], scale[group], n)
         probs = probs / levels.per_level(levels.sum(probs[None]))[0]
@@ -228,10 +226,8 @@ def expected_counts(noisy: Tensor, scale: Tensor, most: float) -> Tensor:
     # integrals over v from 0 to t of exp(-a v) and v exp(-a v)
     zeroth = -torch.expm1(-at) / a
     first = torch.where(at < 1e-4, t.square() / 2, (-torch.expm1(-at) - at * down) / a.square())
-    beyond, moment = (
-        1 / fall,
-        t / fall + 1 / fall.square(),
-    )  # above t, relative to the density there
+    # above t, relative to the density there
+    beyond, moment = (1 / fall, t / fall + 1 / fall.square())
     is_rising = rise >= 0  # below t: then v is the distance from t, else from 0
     total = torch.where(is_rising, zeroth + beyond, zeroth + down * beyond)
     expected = torch.where(is_rising, t * zeroth - first + moment, first + down * moment) / total
@@ -345,9 +341,8 @@ def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoise
     n_points, n = levels.n_points, float(prior.n_rows)
     inside = splits.inside(splits.leaves, *boxes)
     own = noisy.counts[:, :n_points] * inside
-    weight = 1 / (
-        levels.sum(inside.double()) + 1
-    )  # the inverse variance of a column's number of rows
+    # the inverse variance of a column's number of rows
+    weight = 1 / (levels.sum(inside.double()) + 1)
     rows = ((levels.sum(own) + noisy.counts[:, n_points:]) * weight).sum(1) / weight.sum(1)
     counts, error = splits.sums(own), noisy.variance * splits.sums(inside.double())
     rows, error_of_rows = splits.sums(rows), splits.sums(noisy.variance / weight.sum(1))

@@ -200,9 +200,8 @@ class Search:
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.counted, self.sizes, self.is_over = counted, counted.sizes, is_over
-        self.price = (
-            penalty * math.log(max(2, counted.columns.shape[1])) / 2
-        )  # nats of one free number
+        # nats of one free number
+        self.price = penalty * math.log(max(2, counted.columns.shape[1])) / 2
         self.most_parents, self.most_table = most_parents, most_table
         self.parents: list[tuple[int, ...]] = [() for _ in self.sizes]
         self.refused: set[tuple[int, int]] = set()  # edges that made elimination too expensive

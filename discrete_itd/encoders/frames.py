@@ -197,9 +197,8 @@ def distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The position of each distinct row of float64 cells (N, C), (U,), and for every row the index of its own, (N,)."""
     if len(cells) == 1:
         return np.zeros(1, np.int64), np.zeros(1, np.int64)
-    cells = np.where(
-        np.isnan(cells), np.nan, cells + 0.0
-    )  # one bit pattern for 0 and -0, and for all NaNs
+    # one bit pattern for 0 and -0, and for all NaNs
+    cells = np.where(np.isnan(cells), np.nan, cells + 0.0)
     rows = cells.view(np.dtype((np.void, cells.dtype.itemsize * cells.shape[1])))[:, 0]
     _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
     return first, inverse

@@ -50,9 +50,8 @@ from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
 from discrete_itd.validation import advice, check_choice, check_integer, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
-Why = Literal[
-    "identifiers", "free text", "time"
-]  # a column is left out; "time" if its parts are in
+# a column is left out; "time" if its parts are in
+Why = Literal["identifiers", "free text", "time"]
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("auto", "marginalise", "category")
 UNKNOWN = ("smooth", "error")

@@ -617,9 +617,8 @@ def times_of(cells: np.ndarray, dtype: Any) -> pd.Series:
 
 def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
     """Cells as a CSV has them, each by itself; with ``days``, times at the beginning of a day as dates."""
-    if (
-        values.dtype.kind == "f"
-    ):  # as Python's floats, small ones would have digits of their rounding
+    # as Python's floats, small ones would have digits of their rounding
+    if values.dtype.kind == "f":
         numbers = values.to_numpy()
         is_float = numbers.dtype == np.dtype(float)
         cells = map(repr, numbers.tolist()) if is_float else numbers.astype(str).tolist()

@@ -21,9 +21,8 @@ from discrete_itd.channel.rounded_numbers import NumberLine, NumberLines, bend, 
 from discrete_itd.encoders.categories import line_levels
 from discrete_itd.encoders.dtypes import rounding
 
-POWERS = torch.linspace(
-    0.0, 2.0, 41, dtype=torch.float64
-)  # from 0 to 2 Yeo and Johnson's map is onto the reals
+# from 0 to 2 Yeo and Johnson's map is onto the reals
+POWERS = torch.linspace(0.0, 2.0, 41, dtype=torch.float64)
 POWER_SAMPLE = 10_000  # order statistics that choose the power
 IQR = 1.3489795003921634  # of the standard normal
 COARSER = 5  # binary digits of the distance between values, below which they are rounded
@@ -38,14 +37,8 @@ EXCEPTIONS, FEW_EXCEPTIONS = 1e-3, 1e-2
 MOST_DIGITS = (15, 6)
 WITHIN = 1 / 8  # of a unit, at most, is the rounding of numbers that are multiples of it
 PLACES = 2.0**52  # whole numbers below this are exact, and their neighbours are other floats
-PRIMES = (
-    2,
-    3,
-    5,
-    7,
-    11,
-    13,
-)  # factors by which a step may be longer where some numbers are off the lattice
+# factors by which a step may be longer where some numbers are off the lattice
+PRIMES = (2, 3, 5, 7, 11, 13)
 LEAST = 0.02  # probability of a new number
 # rows of a window; how much rarer new numbers must be than a density says; and numbers on which it may have peaks
 WINDOW, NEWS, PEAKS = 20, 3.0, 7

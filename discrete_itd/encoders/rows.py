@@ -191,9 +191,8 @@ class Rows:
     @cached_property
     def is_outside(self) -> np.ndarray:
         """Which cells lie outside the range or the categories of training: bool, shape (N, C)."""
-        columns = zip(
-            self.encoder.schema, self.cells.T, strict=False
-        )  # then missingness indicators
+        # then missingness indicators
+        columns = zip(self.encoder.schema, self.cells.T, strict=False)
         return np.column_stack([column.codec.is_outside(cells) for column, cells in columns])
 
     @cached_property

@@ -53,17 +53,8 @@ MOST_UNKNOWN = (
 )
 FEW_LEVELS = 32  # of a column whose only gap in a row is summed out of a score by as many scores, not by draws
 ENUMERATED_LEVELS = 512  # most categories of a column of which all are tried
-FAR_NODES = (
-    2.0,
-    3.0,
-    4.0,
-    6.0,
-    8.0,
-    12.0,
-    16.0,
-    24.0,
-    32.0,
-)  # nodes on both sides of a number's density
+# nodes on both sides of a number's density
+FAR_NODES = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
 NEIGHBOURING = 1.5  # widths of a cell: numbers that are closer have none between them
 KEPT_COMPLETIONS = 1 << 15  # completed rows that are kept together

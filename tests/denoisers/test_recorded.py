@@ -11,7 +11,7 @@ from scipy import integrate, stats
 
 from discrete_itd.channel import ColumnPoints, CoordinateSchedule, Quadrature, State
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.gaussian import GaussianPosterior, log_mass
+from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_mass, log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLine, NumberLines
 from discrete_itd.denoisers import MixtureDenoiser
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
@@ -169,3 +169,12 @@ def test_a_number_that_follows_from_others_has_all_of_its_mass(device):
     pair = model.log_prob(numbers.index_fill(1, torch.tensor([2], device=device), math.nan))
     assert (whole - pair)[0].item() == pytest.approx(0, abs=1e-6)
     assert (whole - pair)[1] < -100
+
+
+def test_fast_masses_of_wide_cells_are_those_of_the_slow_reference():
+    middle = torch.linspace(-60, 60, 1201, dtype=torch.float64)[:, None].expand(-1, 5)
+    width = torch.tensor([0.1, 0.3, 1.0, 3.0, 20.0], dtype=torch.float64).expand_as(middle)
+    exact = log_between(middle - width / 2, middle + width / 2)
+    off = (log_mass_of_wide(middle, width) - exact).abs()
+    assert off[middle.abs() < 36].max() < 1e-8
+    assert off.max() < 1e-4
