@@ -198,51 +198,72 @@ class BayesNetDenoiser(Denoiser):
         return rows_at_once(CELLS // max(1, self._floats))
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [self._infer(part) for part in evidence.split(self._step)]
-        log_mass, logits = zip(*parts, strict=True)
-        return torch.cat(log_mass), torch.cat(logits)
-
-    def _infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`infer`, for the rows of one batch."""
-        levels = self.codebook.levels
+        levels, found = self.codebook.levels, []
         if not levels.n_columns:
             return evidence.sum(1), evidence
-        spread = levels.spread(evidence.detach(), -torch.inf)
-        with torch.inference_mode(False), torch.enable_grad():
+        for part in evidence.split(self._step):
+            spread = levels.spread(part.detach(), -torch.inf)
             top = spread.amax(2, keepdim=True)
-            ell = spread - top
             # the other levels of a known cell have probability zero
-            ell = ell.masked_fill(ell < -KNOWN_NATS / 2, -torch.inf).permute(1, 2, 0)
-            ell = ell.clone(memory_format=torch.contiguous_format).requires_grad_(True)
-            log_mass = self._log_mass(ell)
-            (q,) = torch.autograd.grad(log_mass.sum(), ell)
-        q = levels.gather(q.permute(2, 0, 1))
-        log_mass = log_mass.detach() + top.sum((1, 2))
-        return log_mass, finite_log(q)
+            ell = (spread - top).permute(1, 2, 0).contiguous()
+            ell = ell.masked_fill(ell < -KNOWN_NATS / 2, -torch.inf)
+            log_mass, outside = self._derivatives(ell)
+            q = (outside * ~ell.isneginf()).permute(2, 0, 1)
+            found.append((log_mass + top.sum((1, 2)), finite_log(levels.gather(q))))
+        log_mass, logits = zip(*found, strict=True)
+        return torch.cat(log_mass), torch.cat(logits)
+
+    def _derivatives(self, ell: Tensor) -> tuple[Tensor, Tensor]:
+        """The :meth:`_log_mass` of evidence (C, K, B), (B,), and its derivatives by the weights of all categories.
+
+        A category that the evidence excludes has weight 0 and any other 1: in units of the row's probability, the
+        derivative is that of the row with this category in place of the column's own evidence.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            weight = (~ell.isneginf()).to(ell).requires_grad_(True)
+            log_mass = self._log_mass(ell, weight=weight)
+            (outside,) = torch.autograd.grad(log_mass.sum(), weight)
+        return log_mass.detach(), outside
+
+    @torch.no_grad()
+    def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
+        """All at once, by the derivatives with respect to the evidence (Darwiche 2003): in double, as odds are huge."""
+        book, levels = self.codebook, self.codebook.levels
+        logits = book.known_snr.new_zeros(len(x), levels.n_points)
+        if levels.n_columns:
+            parts = filled(x[:, book.finite]).split(self._step)
+            each = [self._derivatives(self._certain(part).double())[1] for part in parts]
+            outside = torch.cat([t.permute(2, 0, 1) for t in each])[: len(x)]
+            logits = levels.log_softmax(finite_log(levels.gather(outside))).to(logits)
+        return beside_fallback(book, logits, self.fallback)
 
     def _log_mass(
         self,
         ell: Tensor,
         columns: frozenset[int] | None = None,
         kept: list[tuple[int, list[Factor]]] | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Log-probability of evidence (C, K, B), above -inf for some category of every column: (B,).
 
         If ``columns`` are given, only these, closed under parents, are summed out. Each column is appended to ``kept``
-        in its turn, with the factors that it is summed out of.
+        in its turn, with the factors that it is summed out of. ``weight`` is 0 where the evidence is -inf, else 1.
         """
-        tables, place, ell = self.log_tables, str(ell.device), ell.clone()
+        weight = (~ell.isneginf()).to(ell) if weight is None else weight
+        ell = ell.masked_fill(ell.isneginf(), 0.0)
+        tables, place = [t.to(ell) for t in self.log_tables], str(ell.device)
         log_mass, done = ell.new_zeros(ell.shape[2]), set()
         for wave in self._waves:
             js = [j for j in wave if columns is None or j in columns]
             if not js:
                 continue
             done.update(js)
-            own = ell[index_tensor(tuple(js), place), : tables[js[0]].shape[-1]]  # (n, K, B)
-            most = own.detach().amax(1, keepdim=True)
+            at = index_tensor(tuple(js), place), slice(tables[js[0]].shape[-1])
+            own, of_own = ell[at], weight[at]  # (n, K, B)
             up = [p for j in js for p in self.parents[j]]
             logs = torch.stack([tables[j].view(-1, own.shape[1]) for j in js])  # (n, K', K)
-            message = finite_log(_product(logs.exp(), (own - most).exp()))  # (n, K', B)
+            most, share = _shares(own, of_own, 1)
+            message = finite_log(_product(logs.exp(), share))  # (n, K', B)
             log_mass = log_mass + most.sum((0, 1))
             if up:
                 message = nn.functional.pad(message, (0, 0, 0, ell.shape[1] - message.shape[1]))
@@ -252,7 +273,7 @@ class BayesNetDenoiser(Denoiser):
             if kept is not None:
                 kept += [
                     (j, [((*self.parents[j], j), tables[j][..., None]), ((j,), evidence)])
-                    for j, evidence in zip(js, own, strict=True)
+                    for j, evidence in zip(js, own + of_own.log(), strict=True)
                 ]
         others = [j for j in self.order if j not in done and (columns is None or j in columns)]
         factors: list[Factor] = []
@@ -263,12 +284,13 @@ class BayesNetDenoiser(Denoiser):
             mine = [f for f in factors if j in f[0]]
             factors = [f for f in factors if j not in f[0]]
             scope = (j, *sorted({i for f in mine for i in f[0]} - {j}))
-            joint = ell.new_zeros(1)
+            joint, of_own = ell.new_zeros(1), weight[j, : tables[j].shape[-1]]
             for own, values in sorted(mine, key=lambda f: len(f[0])):
                 joint = joint + _aligned(own, values, scope)
             if kept is not None:
-                kept.append((j, mine))
-            left = torch.logsumexp(joint, 0)
+                kept.append((j, [*mine, ((j,), of_own.log())]))
+            most, share = _shares(joint, _aligned((j,), of_own, scope), 0)
+            left = share.sum(0).log() + most[0]
             most = left.detach().reshape(math.prod(left.shape[:-1]), -1).amax(0)
             log_mass, left = log_mass + most, left - most  # preserves the digits of small numbers
             if scope[1:]:
@@ -516,6 +538,16 @@ Factor = tuple[tuple[int, ...], Tensor]  # columns, and a table (K of each, B or
 def _is_wide(shape: Sequence[int]) -> bool:
     """Whether messages by a table are a matrix product: libraries sum narrow ones in an unspecified order."""
     return len(shape) == 2 and min(shape) >= NARROW
+
+
+def _shares(values: Tensor, weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The largest of the ``values`` of positive ``weight``, and the weighted exponentials in units of its own.
+
+    Linear in the weights, so that a weight of 0 has a derivative; that is finite in any message.
+    """
+    most = values.detach().masked_fill(weight == 0, -torch.inf).amax(dim, keepdim=True)
+    farthest = 0.28 * math.log(torch.finfo(values.dtype).max)
+    return most, weight * (values - most).clamp_max(farthest).exp()
 
 
 def _product(tables: Tensor, probs: Tensor) -> Tensor:

@@ -114,9 +114,9 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, kind)
     before = denoiser(y, snr).categorical.logits, denoiser.log_prob(rows)
     seen, log_mass = [], BayesNetDenoiser._log_mass
 
-    def spy(self, ell, *columns):
+    def spy(self, ell, *some, **more):
         seen.append(ell.shape[2])
-        return log_mass(self, ell, *columns)
+        return log_mass(self, ell, *some, **more)
 
     monkeypatch.setattr(BayesNetDenoiser, "_log_mass", spy)
     monkeypatch.setattr(bayes_net, "CELLS", 2 * denoiser.work)
@@ -935,3 +935,24 @@ def test_a_graph_too_dear_is_refused_before_memory_is_asked_for():
     own = [torch.ones(*[2] * (len(above) + 1)) for above in parents]
     with pytest.raises(ValueError, match="summing columns out takes a table of"):
         BayesNetDenoiser(book, parents, own)
+
+
+def test_improbable_cells_have_their_odds_given_the_others(device, dtype):
+    """Of cells that contradict all others, too: forty nats, of which a product of floats would keep nothing."""
+    book, n = Codebook([simplex(3)] * 6).to(device), 2
+    rng = np.random.default_rng(0)
+    parents = [(), (0,), (1,), (2, 1), (3,), (3, 4)]
+    shapes = [(3,) * (len(above) + 1) for above in parents]
+    tables = [
+        torch.tensor(np.exp(-rng.uniform(0, 25, shape))).to(book.known_snr) for shape in shapes
+    ]
+    net, every = BayesNetDenoiser(book, parents, tables), all_rows(book)
+    log_p = net.log_prob(every).double()
+    x = every[log_p.argsort()[: 20 * n : n]]
+    found = net.leave_one_out(x, torch.ones_like(x, dtype=torch.bool)).log_prob(x)
+    for j in range(6):
+        same = (every[:, None] == x).index_fill(2, torch.tensor([j], device=device), True).all(2)
+        total = log_p[:, None].masked_fill(~same, -torch.inf).logsumexp(0)
+        expected = (net.log_prob(x).double() - total).to(found)
+        torch.testing.assert_close(found[:, j], expected, atol=rounding(dtype, 30), rtol=1e-5)
+    assert found.min() < -40
