@@ -129,38 +129,9 @@ def plot_mse_curve(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | No
     ax.fill_between(x, learned, color=BLUE, alpha=0.15, linewidth=0)
     between = f"between them: {areas[1] - areas[0]:.2f} nats"
     ax.fill_between(x, learned, independent, color=ORANGE, alpha=0.25, linewidth=0, label=between)
-    return _finish_errors(ax)
-
-
-def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Half the denoising error times the SNR of several models, and the nats between each and the first.
-
-    ``curve`` is the table of :func:`discrete_itd.images.compare_mse`.
-
-    References
-    ----------
-    Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
-
-    Examples
-    --------
-    >>> curve = pd.DataFrame({"logsnr": [-1.0, 1.0], "a": [1.0, 0.5], "b": [0.9, 0.5], "lost_a": 0.0, "lost_b": 0.1})
-    >>> ax = plot_mse_comparison(curve)
-    >>> [label.get_text() for label in ax.get_legend().get_texts()]
-    ['a', 'b: +0.20 nats']
-    """
-    names = [c.removeprefix("lost_") for c in map(str, curve.columns) if c.startswith("lost_")]
-    if "logsnr" not in curve or not names:
-        raise ValueError("curve must come from discrete_itd.images.compare_mse")
-    ax = new_axes() if ax is None else ax
-    x, first = curve["logsnr"].to_numpy(), half_error(curve, names[0])
-    ax.plot(x, first, color=BLUE, linewidth=2, label=shorten(names[0]))
-    colours = (VERMILLION, ORANGE, SKY, INK, GREY, BLUE)
-    for i, name in enumerate(names[1:]):
-        own, colour = half_error(curve, name), colours[i % len(colours)]
-        label = f"{shorten(name)}: {curve[f'lost_{name}'].sum():+.2f} nats"
-        ax.plot(x, own, color=colour, linewidth=1.4, label=label)
-        ax.fill_between(x, first, own, color=colour, alpha=0.2, linewidth=0)
-    return _finish_errors(ax)
+    ax.set(xlabel="log SNR (less noise to the right)", ylabel="½ · SNR · squared error, nats")
+    ax.set_ylim(0, None)
+    return _finish(ax)
 
 
 def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = None) -> Axes:
@@ -522,12 +493,6 @@ def _draw_bars(
         label.set_parse_math(False)  # a dollar sign in a name or value does not begin a formula
     ax.tick_params(axis="y", length=0)
     return _finish(ax, grid="x")
-
-
-def _finish_errors(ax: Axes) -> Axes:
-    ax.set(xlabel="log SNR (less noise to the right)", ylabel="½ · SNR · squared error, nats")
-    ax.set_ylim(0, None)
-    return _finish(ax)
 
 
 def _finish(ax: Axes, *, grid: Literal["x", "y"] = "y") -> Axes:

@@ -39,26 +39,6 @@ def words(ax):
     return [*labels, *ticks, ax.get_xlabel(), ax.get_ylabel()]
 
 
-def comparison():
-    """Two models, of which the second loses a nat in all."""
-    logsnr = np.linspace(-2, 2, 9)
-    lost = np.r_[0.0, np.full(7, 1 / 7), 0.0]
-    one = np.exp(-logsnr)
-    columns = {"logsnr": logsnr, "one": one, "lost_one": 0 * lost, "stderr_one": 0 * lost}
-    return pd.DataFrame({**columns, "two": one * 1.2, "lost_two": lost, "stderr_two": 0.1 * lost})
-
-
-def test_models_compared():
-    ax = plots.plot_mse_comparison(comparison())
-    assert "two: +1.00 nats" in words(ax)
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), 0.5)  # snr times 1 / snr
-    np.testing.assert_allclose(ax.lines[1].get_ydata(), 0.6)
-    given = Figure().subplots()
-    assert plots.plot_mse_comparison(comparison(), given) is given
-    with pytest.raises(ValueError, match="compare_mse"):
-        plots.plot_mse_comparison(pd.DataFrame({"a": [1.0]}))
-
-
 @pytest.mark.parametrize("n", [3, plots.MOST_NUMBERED + 1, plots.MOST_SHADED + 5])
 def test_a_matrix_has_the_columns_that_share_most(n):
     random = np.random.default_rng(0)

@@ -4,7 +4,6 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.causal import CausalDenoiser
 from discrete_itd.denoisers.forest import ForestDenoiser
-from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
@@ -16,7 +15,6 @@ __all__ = [
     "CausalDenoiser",
     "Denoiser",
     "ForestDenoiser",
-    "GaussianDenoiser",
     "MarginalDenoiser",
     "MixtureDenoiser",
     "NeuralDenoiser",

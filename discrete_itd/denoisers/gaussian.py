@@ -1,24 +1,21 @@
-"""Gaussians of any covariance: one of all columns, and one in each class of a mixture."""
+"""Gaussians of any covariance, one in each class of a mixture."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from discrete_itd.channel import devices
-from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import log_mass_of_wide
 from discrete_itd.channel.points import REAL_KNOWN_SNR
-from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors, filled, rows_at_once
+from discrete_itd.denoisers.base import filled, rows_at_once
 
-LEAST_VARIANCE = 1e-8  # least variance of a direction, as a share of the largest
 Made = TypeVar("Made")
 
 CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit in a cache
@@ -29,139 +26,6 @@ MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
 # bends by its second derivative alone in narrower ones than the second
 EVEN_CELL, NARROW_CELL = 0.02, 0.1
 RELATIVE = 1e-10  # relative jitter of variances, so that covariances stay positive definite
-
-
-class GaussianDenoiser(Denoiser):
-    r"""A multivariate Gaussian :math:`N(m, V \Lambda V^\top + \sigma^2 (I - VV^\top))`, a baseline of the density (4).
-
-    With all directions V it has the full covariance, with the first few it is a probabilistic principal component
-    analysis. Its states have one SNR for all columns: for others, a
-    :class:`~discrete_itd.denoisers.mixture.MixtureDenoiser` of one class with ``chol`` is the same distribution.
-
-    Parameters
-    ----------
-    codebook : Codebook
-        Of continuous columns alone.
-    mean : Tensor, shape (C,)
-    directions : Tensor, shape (C, r)
-        Orthonormal columns V.
-    variances : Tensor, shape (r,)
-        Positive, :math:`\Lambda`.
-    residual : float
-        Positive variance of all directions orthogonal to these.
-
-    References
-    ----------
-    Kong, Brekelmans, Ver Steeg, ICLR 2023, arXiv:2302.03792, eq. (10), for the baseline.
-    Tipping, Bishop, "Probabilistic principal component analysis", JRSS B 1999, for few directions.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel.codebook import ColumnPoints
-    >>> book = Codebook([ColumnPoints("real")] * 2)
-    >>> gauss = GaussianDenoiser(book, torch.zeros(2), torch.eye(2), torch.ones(2))
-    >>> round(gauss.log_prob(torch.zeros(1, 2, dtype=torch.float64)).item(), 4)  # -log(2 pi)
-    -1.8379
-    """
-
-    exact = True
-    own_reals = True
-    isotropic = True
-    mean0: Tensor
-    directions: Tensor
-    variances: Tensor
-    residual: Tensor
-
-    def __init__(
-        self,
-        codebook: Codebook,
-        mean: Tensor,
-        directions: Tensor,
-        variances: Tensor,
-        residual: float = 1.0,
-    ) -> None:
-        super().__init__(codebook)
-        n = codebook.n_columns
-        if len(codebook.reals) != n:
-            raise ValueError("a Gaussian is of continuous columns alone")
-        if mean.shape != (n,) or directions.shape != (n, len(variances)):
-            raise ValueError(f"mean and directions must be of {n} columns")
-        if not bool((variances > 0).all()) or not residual > 0:
-            raise ValueError("variances must be positive")
-        self.register_buffer("mean0", mean.double())
-        self.register_buffer("directions", directions.double())
-        self.register_buffer("variances", variances.double())
-        self.register_buffer("residual", torch.tensor(float(residual), dtype=torch.float64))
-
-    @classmethod
-    def fit(cls, codebook: Codebook, x: Tensor, *, rank: int | None = None) -> GaussianDenoiser:
-        """A Gaussian for at least two complete rows ``x`` (N, C), its covariance shrunk to a sphere where rows are few.
-
-        ``rank`` is the number of directions of most variance to keep; the others share one variance. By default all, at
-        most N - 1. Eigenvalues are shrunk towards their mean by the amount that Chen, Wiesel, Eldar and Hero,
-        "Shrinkage algorithms for MMSE covariance estimation", IEEE Trans. Signal Processing 2010, find best for
-        Gaussian rows; their terms in 2/C are left out, as in ``sklearn.covariance.oas``.
-        """
-        if len(x) < 2:
-            raise ValueError(f"a Gaussian is fitted to at least two rows, got {len(x)}")
-        if rank is not None and rank < 0:
-            raise ValueError(f"rank must not be negative, got {rank}")
-        mean = x.mean(0)
-        _, s, vt = torch.linalg.svd(x - mean, full_matrices=False)
-        variances = s.square() / len(x)
-        total, n = variances.sum(), x.shape[1]
-        square, sphere = variances.square().sum() / n**2, (total / n) ** 2  # means over a matrix
-        apart = (len(x) + 1) * (square - sphere / n)
-        share = ((square + sphere) / apart.clamp_min(1e-300)).clamp_max(1) if n > 1 else 0.0
-        variances = (1 - share) * variances + share * total / n
-        least = LEAST_VARIANCE * float(variances.max()) + torch.finfo(torch.float64).tiny
-        r = min(n, len(x) - 1) if rank is None else min(rank, n, len(variances))
-        left = (total - variances[:r].sum()) / max(1, n - r)
-        return cls(
-            codebook, mean, vt[:r].T, variances[:r].clamp_min(least), max(float(left), least)
-        )
-
-    @classmethod
-    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
-        mean, directions = tensors["mean0"], tensors["directions"]
-        residual = float(tensors["residual"])
-        eye = torch.eye(directions.shape[1], dtype=directions.dtype)
-        if not torch.allclose(directions.T @ directions, eye, atol=1e-6):
-            raise ValueError("directions are not orthonormal: its density does not add up to one")
-        return cls(codebook, mean, directions, tensors["variances"], residual, **config)
-
-    def covariance(self) -> Tensor:
-        """The covariance matrix, (C, C)."""
-        v, eye = self.directions, torch.eye(len(self.mean0)).to(self.mean0)
-        return self.residual * eye + (v * (self.variances - self.residual)) @ v.T
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        missing = x.isnan().any(1)
-        r = x - self.mean0
-        c = r @ self.directions
-        within, n = c.square() / self.variances, x.shape[1] - len(self.variances)
-        beyond = (r.square().sum(1) - c.square().sum(1)).clamp_min(0) / self.residual
-        logdet = self.variances.log().sum() + n * self.residual.log()
-        out = -0.5 * (within.sum(1) + beyond + logdet + x.shape[1] * math.log(2 * math.pi))
-        if bool(missing.any()):
-            chol = torch.linalg.cholesky(self.covariance())
-            dense = DenseGaussians(self.mean0[None], chol[None])
-            out[missing] = dense.log_masses(Intervals.at(x[missing]))[:, 0]
-        return out
-
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        """Posterior, by independent directions; ValueError unless all columns of a row have the same finite SNR."""
-        level, v = snr[:, :1].double(), self.directions
-        if not bool(((snr == snr[:, :1]) & ~torch.isinf(snr)).all()):
-            raise ValueError("a Gaussian baseline has one finite SNR for all columns of a row")
-        r = y.double() - level * self.mean0  # of independent noise of variance gamma
-        own, residual = (t / (1 + level * t) for t in (self.variances, self.residual))
-        c = r @ v
-        mean = self.mean0 + residual * r + ((own - residual) * c) @ v.T
-        var = residual + (own - residual) @ v.square().T
-        mean, var = (t.to(y)[:, :, None] for t in (mean, var))
-        book, gaussian = self.codebook, GaussianPosterior(torch.zeros_like(mean), mean, var)
-        return Posterior(book, CategoricalPosterior(book.levels, y.new_zeros(len(y), 0)), gaussian)
 
 
 class GivenEvidence(NamedTuple):

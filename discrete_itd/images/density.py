@@ -1,4 +1,4 @@
-"""Log-probability, fine-tuning, ensembles and comparison of existing diffusion models of images."""
+"""Log-probability, fine-tuning and ensembles of existing diffusion models of images."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.images.conventions import Noising, VariancePreserving, described
 from discrete_itd.images.ensemble import EnsembleDenoiser
 from discrete_itd.images.layout import Pixels, pixel_marginals
 from discrete_itd.images.posteriors import N_KNOTS, AdaptedDenoiser, calibrate
-from discrete_itd.images.variational import variational_bound
-from discrete_itd.likelihood import integral_log_prob, path_log_prob, squared_errors
+from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
@@ -226,37 +224,13 @@ class ImageDensity:
         options = {"given": self.given(), "n_paths": n_paths}
         return ImageEstimate(*self._ask(path_log_prob, X, labels, self.schedule, **options)[:2])
 
-    def integral(
-        self, X: Any, labels: Any = None, *, baseline: Denoiser | None = None, n_points: int = 128
-    ) -> ImageEstimate:
-        """Log-probability of each image by the integral (4) over SNR, relative to a baseline.
+    def integral(self, X: Any, labels: Any = None, *, n_points: int = 128) -> ImageEstimate:
+        """Log-probability of each image by the integral (4) over SNR, relative to independent pixels.
 
-        The baseline is independent pixels by default; :meth:`gaussian` fits one with the full covariance. Each of the
-        ``n_points`` integration points per image costs one network evaluation.
+        Each of the ``n_points`` integration points per image costs one network evaluation.
         """
-        base = self._marginals if baseline is None else baseline
-        options = {"given": self.given(), "n_points": n_points, "baseline": base}
+        options = {"given": self.given(), "n_points": n_points, "baseline": self._marginals}
         return ImageEstimate(*self._ask(integral_log_prob, X, labels, self.quadrature, **options))
-
-    def gaussian(self, X: Any, *, rank: int | None = None) -> GaussianDenoiser:
-        """Fit a Gaussian of that rank to continuous pixels, a baseline of :meth:`integral`."""
-        if self.pixels.n_levels is not None or self.pixels.n_classes:
-            raise ValueError("a Gaussian baseline needs continuous pixels and no classes")
-        x = self.encode(X)
-        return GaussianDenoiser.fit(self.denoiser.codebook, x, rank=rank).to(x.device)
-
-    def variational_bound(
-        self, X: Any, labels: Any = None, *,
-        n_times: int | None = None, variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
-    ) -> ImageEstimate:  # fmt: skip
-        """Lower bound on the log-probability by :func:`~discrete_itd.images.variational.variational_bound`.
-
-        TypeError for an ensemble, or a network of continuous noise levels.
-        """
-        if not isinstance(self.denoiser, AdaptedDenoiser):
-            raise TypeError("an ensemble has no variational bound: ask its members")
-        options = {"n_times": n_times, "variance": variance}
-        return ImageEstimate(*self._ask(variational_bound, X, labels, **options))
 
     def bits_per_dim(self, estimate: ImageEstimate) -> tuple[float, float]:
         """Mean bits per pixel and channel (for continuous pixels, of a density), and its standard error over images."""
@@ -374,21 +348,6 @@ class ImageDensity:
         )
         return cls(denoiser, X, labels=labels, **options)
 
-    def marginal_contributions(self, X: Any, labels: Any = None) -> pd.DataFrame:
-        """Marginal contribution of each member of an ensemble: nats on images with it and without it.
-
-        One row per member: ``alone``, its own nats per image by the integral (3), for continuous pixels up to a
-        constant that all members share; ``gain``, the increase of nats if it is left out and the weights of the others
-        are fitted again, and its ``stderr``; ``weight``; ``parameters``.
-        """
-        ensemble = self.denoiser
-        if not isinstance(ensemble, EnsembleDenoiser):
-            raise TypeError("marginal_contributions() needs an ensemble")
-        x = self.encode(X, labels)
-        values = ensemble.marginal_value(x, self.quadrature, generator=self.generator())
-        parameters = [m.n_parameters for m in ensemble.members]
-        return pd.DataFrame({k: v.cpu() for k, v in values.items()}).assign(parameters=parameters)
-
     def encode(self, X: Any, labels: Any = None) -> Tensor:
         """Images as rows on the denoiser's device; see :meth:`discrete_itd.images.layout.Pixels.encode`."""
         return self.pixels.encode(X, labels).to(self.denoiser.codebook.device)
@@ -411,69 +370,3 @@ class ImageDensity:
         """A generator of the noise, in the same state at every call; by default of ``random_state``."""
         device = self.denoiser.codebook.device
         return torch.Generator(device).manual_seed(self.random_state if seed is None else seed)
-
-
-def compare_mse(
-    models: dict[str, ImageDensity], X: Any, labels: Any = None, *, n_points: int = 33
-) -> pd.DataFrame:
-    """Denoising errors of several models on the same noise, by SNR, and the nats that each loses there.
-
-    Parameters
-    ----------
-    models : dict from name to ImageDensity
-        Models of images of one layout; the others are compared with the first.
-    X, labels
-        At least two held-out images.
-    n_points : int
-        Number of SNRs, evenly spread on a logarithmic scale.
-
-    Returns
-    -------
-    DataFrame, shape (n_points, 1 + 3 M)
-        ``logsnr``; and for each model its squared error, averaged over images, under its name; the nats that it loses
-        to the first in the interval around that SNR, ``lost_<name>``, which sum to the area between the two curves; and
-        their paired standard error, ``stderr_<name>``.
-
-    Examples
-    --------
-    >>> images = np.random.default_rng(0).normal(size=(8, 3))
-    >>> told = {"prediction": "epsilon", "schedule": np.linspace(0.99, 0.01, 20), "n_steps": 2}
-    >>> nothing = ImageDensity.from_callable(lambda z, t: 0 * z, images, **told)
-    >>> half = ImageDensity.from_callable(lambda z, t: z / 2, images, **told)
-    >>> compare_mse({"nothing": nothing, "half": half}, images, n_points=3).columns[-3:].tolist()
-    ['half', 'lost_half', 'stderr_half']
-    """
-    if not models:
-        raise ValueError("models is empty")
-    if n_points < 2:
-        raise ValueError(f"n_points must be at least 2, got {n_points}")
-    if "logsnr" in models:
-        raise ValueError("a model cannot be named logsnr, the name of the axis")
-    first = next(iter(models.values()))
-    for name, model in models.items():
-        if model.pixels != first.pixels:
-            raise ValueError(f"model {name!r} has {model.pixels}, the first model {first.pixels}")
-    x = first.encode(X, labels)
-    if len(x) < 2:
-        raise ValueError("standard errors need at least two images")
-    ends = [m.quadrature.edges[[0, -1]].tolist() for m in models.values()]
-    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
-    logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
-    errors = squared_errors(
-        [m.denoiser for m in models.values()],
-        x,
-        logsnr.exp(),
-        generator=first.generator(),
-        given=first.given(),
-        batch_size=first.batch_size,
-    ).cpu()
-    width = torch.full_like(logsnr, float(logsnr[1] - logsnr[0]))
-    width[[0, -1]] /= 2
-    nats = 0.5 * (width * logsnr.exp())[:, None] * errors  # (M, n, N)
-    columns: dict[str, Any] = {"logsnr": logsnr.numpy()}
-    for i, name in enumerate(models):
-        lost = nats[i] - nats[0]
-        columns[name] = errors[i].mean(1).numpy()
-        columns[f"lost_{name}"] = lost.mean(1).numpy()
-        columns[f"stderr_{name}"] = (lost.std(1) / math.sqrt(lost.shape[1])).numpy()
-    return pd.DataFrame(columns)

@@ -32,7 +32,6 @@ from discrete_itd.likelihood.integral import noisy_state
 
 MOST_KNOTS = 9  # SNRs at which weights are fitted
 KNOT_ROWS = 32  # images for each of them: every pixel carries information about the weights
-VALUE_CELLS = 32  # intervals of the integral that measures the contribution of members
 BATCH = 512
 MOST_CELLS = 1 << 18  # pixels to which the weights of one SNR are fitted
 
@@ -100,40 +99,6 @@ class EnsembleDenoiser(Denoiser):
             weights.append(errors.least() if i < n_knots - 1 else fit_weights(errors.log_prob))
         return cls(members, (edges[1:] + edges[:-1]) / 2, torch.stack(weights))
 
-    @torch.no_grad()
-    def marginal_value(
-        self, x: Tensor, quadrature: Quadrature, *, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Marginal contribution of each member to the code length (3) of images: float64, (M,) each, nats per image.
-
-        ``alone`` is the code length of the member alone, ``gain`` the increase of the code length without it, the
-        weights of the others fitted again on the same images, and ``stderr`` its standard error (both NaN for a single
-        member); ``weight`` is its mean weight over the SNRs. No member was trained on the images ``x`` (N, C).
-        """
-        members, m = list(self.members), len(self.members)
-        edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), VALUE_CELLS + 1)
-        eye = torch.eye(m, dtype=torch.float64, device=x.device)
-        alone = gain = weight = eye.new_zeros(m, 1)
-        for low, high in itertools.pairwise(edges.tolist()):
-            errors = Errors.at(members, x, (low, high), generator)
-            middle = self.knots.new_full((1, self.codebook.n_columns), math.exp((low + high) / 2))
-            w, half = self.weights(middle)[0].double(), (high - low) / 2
-            weight = weight + w[:, None] / VALUE_CELLS
-            alone = alone + half * torch.stack([errors.of_rows(own) for own in eye])
-            if m > 1:
-                without = [errors.least([j for j in range(m) if j != i]) for i in range(m)]
-                lost = torch.stack([errors.of_rows(own) for own in without]) - errors.of_rows(w)
-                gain = gain + half * lost
-        if m == 1:
-            gain = torch.full_like(alone, math.nan)
-        stderr = gain.std(1) / math.sqrt(gain.shape[1])
-        return {
-            "alone": alone.mean(1),
-            "gain": gain.mean(1),
-            "stderr": stderr,
-            "weight": weight[:, 0],
-        }
-
 
 @dataclass(frozen=True)
 class Errors:
@@ -177,24 +142,17 @@ class Errors:
             grams.append(torch.einsum("mnd,knd->nmk", errors, errors))
         return cls(torch.cat(log_probs), torch.cat(grams))
 
-    def least(self, members: Sequence[int] | None = None) -> Tensor:
-        """Weights (M,) of least squared error, of some members only: a quadratic problem on the simplex.
+    def least(self) -> Tensor:
+        """Weights (M,) of least squared error: a quadratic problem on the simplex.
 
         The v >= 0 that minimises v' G v + (sum v - 1)^2, a problem of non-negative least squares, is proportional to
         the weights: scaling w by t leaves t^2 w' G w + (t - 1)^2, whose minimum over t increases with w' G w.
         """
-        chosen = list(range(self.grams.shape[1]) if members is None else members)
-        gram = self.grams.sum(0)[chosen][:, chosen].cpu().numpy()
+        gram = self.grams.sum(0).cpu().numpy()
         size, turn = np.linalg.eigh(gram / max(gram.diagonal().max(), 1e-300))
         root = np.sqrt(size.clip(0))[:, None] * turn.T
         v, _ = optimize.nnls(np.vstack([root, np.ones(len(gram))]), np.eye(len(gram) + 1)[-1])
-        out = self.grams.new_zeros(self.grams.shape[1])
-        out[chosen] = torch.as_tensor(v / v.sum()).to(out)
-        return out
-
-    def of_rows(self, weights: Tensor) -> Tensor:
-        """Squared error of each image (N,), times its SNR, with weights (M,)."""
-        return torch.einsum("m,nmk,k->n", weights, self.grams, weights)
+        return torch.as_tensor(v / v.sum()).to(self.grams)
 
 
 def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:

@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, datasets
 from discrete_itd.recipes import Best
+from tests.networks import load_bayesian_network
 
 ROWS, TEST_ROWS, ASKED = 1200, 400, 20
 STEPS = 60  # of a network: enough for every part of a training to run
@@ -83,7 +84,7 @@ def _numbers(load: Callable[..., Any]) -> Callable[[], pd.DataFrame]:
 
 
 def _network(name: Any) -> Callable[[], pd.DataFrame]:
-    network = datasets.load_bayesian_network(name)
+    network = load_bayesian_network(name)
     return lambda: network.sample(ROWS + TEST_ROWS, random_state=0)
 
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.engines --rows 400000
     python -m tests.benchmarks.engines --rows 20000 --engines local dask
 
-Needs the extras ``dask``, ``ray`` and ``spark`` (the last with Java 17 or later), and ``bayesnet`` for the table: rows
+Needs the extras ``dask``, ``ray`` and ``spark`` (the last with Java 17 or later), and pgmpy for the table: rows
 of the network "insurance" (27 columns) with a key, in 16 files. The model is an exact density of it. Each engine has
 two workers and reads, scores and writes Parquet; ``nothing`` is the same job with a function that returns its input, so
 the difference of the two is the time of scores, and the rest the engine's. Jobs run once before they are timed: the
@@ -30,10 +30,10 @@ import pyarrow.parquet as pq
 import torch
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.datasets import load_bayesian_network
 from discrete_itd.scale import BatchScoring
 from tests.benchmarks.tables import machine, markdown
 from tests.examples import recipe
+from tests.networks import load_bayesian_network
 
 WORKERS = 2
 FILES = 16

@@ -14,13 +14,13 @@ import argparse
 
 import numpy as np
 import torch
+from sklearn.covariance import oas
 from torch import Tensor
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import Quadrature
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, MixtureDenoiser
-from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
 from discrete_itd.recipes import Network
 from discrete_itd.training import pilot_quadrature
@@ -69,7 +69,8 @@ def main() -> None:
             wide = Quadrature(quadrature.edges, torch.ones(len(quadrature.edges) - 1))
             baselines: list[tuple[str, Denoiser]] = [("independent", marginals(truth, train))]
             if d > 2 or kind == "mixture":
-                baselines.append(("full covariance", GaussianDenoiser.fit(truth.codebook, train)))
+                full = one_class(d, train.mean(0).numpy(), oas(train.numpy())[0])
+                baselines.append(("full covariance", full))
             for name, baseline in baselines:
                 e = integral_log_prob(
                     truth, test, wide, baseline=baseline, n_points=256, generator=generator
@@ -122,15 +123,19 @@ def book(d: int) -> Codebook:
     return Codebook([ColumnPoints("real")] * d)
 
 
-def gaussian(d: int) -> GaussianDenoiser:
+def gaussian(d: int) -> MixtureDenoiser:
     """A Gaussian whose columns have a variance of about a quarter, most of it in a few directions."""
     rng = np.random.default_rng(0)
     v, _ = np.linalg.qr(rng.normal(size=(d, d)))
     variances = np.geomspace(1.0, 0.02, d)
     variances *= 0.25 * d / variances.sum()
-    return GaussianDenoiser(
-        book(d), torch.zeros(d), torch.from_numpy(v), torch.from_numpy(variances)
-    )
+    return one_class(d, np.zeros(d), (v * variances) @ v.T)
+
+
+def one_class(d: int, mean: np.ndarray, covariance: np.ndarray) -> MixtureDenoiser:
+    """A mixture of one dense class: the Gaussian."""
+    center, chol = (torch.from_numpy(t)[None] for t in (mean, np.linalg.cholesky(covariance)))
+    return MixtureDenoiser(book(d), center.new_ones(1), center.new_ones(1, 0), center, chol=chol)
 
 
 def mixture(d: int) -> MixtureDenoiser:
@@ -144,10 +149,10 @@ def mixture(d: int) -> MixtureDenoiser:
 
 def draw(truth: Denoiser, n: int, rng: np.random.Generator) -> Tensor:
     """Rows of the truth."""
-    if isinstance(truth, GaussianDenoiser):
-        covariance = truth.covariance().numpy()
-        return torch.from_numpy(rng.multivariate_normal(truth.mean0.numpy(), covariance, n))
     assert isinstance(truth, MixtureDenoiser)
+    if truth.chol.numel():
+        covariance = (truth.chol[0] @ truth.chol[0].T).double().numpy()
+        return torch.from_numpy(rng.multivariate_normal(np.zeros(len(covariance)), covariance, n))
     p = truth.log_weights.exp().double().numpy()
     pick = rng.choice(len(p), size=n, p=p / p.sum())
     means, var = truth.means.double().numpy()[pick], truth.var.double().numpy()[pick]

@@ -28,8 +28,8 @@ from scipy.special import digamma, gammaln
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.datasets import load_bayesian_network
 from tests.benchmarks.tables import machine, markdown, processor_timed
+from tests.networks import load_bayesian_network
 
 ASIA = load_bayesian_network("asia")
 LABEL_SD, N_LABELS, NOISE, RHO = 0.4, 4, 0.1, 0.75

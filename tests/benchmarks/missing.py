@@ -32,7 +32,6 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.datasets import BayesianNetwork, load_bayesian_network
 from tests.benchmarks.baselines import _spanning_tree
 from tests.benchmarks.tables import (
     estimator,
@@ -42,6 +41,7 @@ from tests.benchmarks.tables import (
     processor_timed,
     timed,
 )
+from tests.networks import BayesianNetwork, load_bayesian_network
 
 
 def main() -> None:

@@ -31,11 +31,12 @@ import torch
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
-from discrete_itd.datasets import load_adult, load_bayesian_network, load_mushroom
+from discrete_itd.datasets import load_adult, load_mushroom
 from discrete_itd.detection import thresholds
 from discrete_itd.likelihood import path as likelihood
 from discrete_itd.recipes import Network
 from tests.benchmarks.tables import machine, markdown
+from tests.networks import load_bayesian_network
 
 PARTS = ("batch", "weights", "orders", "ties", "coverage", "mass")
 

@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.datasets import load_bayesian_network
 from discrete_itd.recipes import Network
 from tests.benchmarks.data import has_density, load_density
+from tests.networks import load_bayesian_network
 
 CACHE = Path(__file__).parent / ".cache"
 NETWORKS = ("asia", "sachs", "child", "insurance", "alarm")  # whose truth is known

@@ -15,8 +15,8 @@ from discrete_itd.images import ImageDensity, posteriors
 from discrete_itd.images.conventions import Preconditioned, VariancePreserving
 from discrete_itd.images.layout import Pixels, pixel_marginals
 from discrete_itd.images.posteriors import AdaptedDenoiser, tilted_posterior
-from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
+from tests.benchmarks.variational import variational_bound
 
 NOISINGS = {"linear": VariancePreserving.linear(), "edm": Preconditioned(sigma_max=20.0)}
 

@@ -12,11 +12,11 @@ from scipy import stats
 from scipy.special import digamma, gammaln
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.datasets import load_bayesian_network
 from discrete_itd.likelihood import Estimate
 from discrete_itd.models.information import Term
 from discrete_itd.plots import information_matrix, plot_information_matrix
 from discrete_itd.recipes import BayesNet, Causal, Mixture, Network
+from tests.networks import load_bayesian_network
 
 pytestmark = pytest.mark.single_precision
 

@@ -14,10 +14,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, cross_validate
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.datasets import load_bayesian_network
 from discrete_itd.models.held_out import check_groups, count_units, hold_out, one_of_each
 from discrete_itd.models.training_tables import TableInMemory
 from discrete_itd.storage.values import flatten, unflatten
+from tests.networks import load_bayesian_network
 
 network = functools.cache(load_bayesian_network)
 

@@ -1,25 +1,21 @@
-"""Loaders of example tables; their cards, ``datasets/<name>.md``, have description, source, licence and citation."""
+"""Tables to try; their cards, ``datasets/<name>.md``, have description, source, licence and citation.
+
+>>> load_car().shape
+(1728, 7)
+"""
 
 from __future__ import annotations
 
 import importlib.resources
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 
-from discrete_itd.datasets.bayesian_network import BayesianNetwork
+__all__ = ["load_adult", "load_car", "load_mushroom"]
 
 # fmt: off
-NetworkName = Literal[
-    "alarm", "asia", "cancer", "child", "earthquake", "hailfinder", "hepar2", "insurance",
-    "sachs", "survey", "win95pts",
-]
-
 _ADULT_INTEGERS = ("age", "capital_gain", "capital_loss", "hours_per_week")
 _ADULT_LEVELS: Mapping[str, Sequence[str]] = {
     "education": (
@@ -95,57 +91,13 @@ def load_car() -> pd.DataFrame:
     return _read("car", _CAR_LEVELS)
 
 
-def load_bayesian_network(name: NetworkName) -> BayesianNetwork:
-    """Load a published Bayesian network, with its probabilities, from the package pgmpy; nothing is downloaded.
-
-    Parameters
-    ----------
-    name : str
-        One of "alarm" (37 variables), "asia" (8), "cancer" (5), "child" (20), "earthquake" (5), "hailfinder" (56),
-        "hepar2" (70), "insurance" (27), "sachs" (11), "survey" (6) and "win95pts" (76). See
-        ``datasets/bayesian_networks.md`` for their sources.
-
-    Raises
-    ------
-    ImportError
-        If pgmpy is not installed.
-    ValueError
-        If `name` is not one of the networks.
-
-    Examples
-    --------
-    >>> network = load_bayesian_network("asia")  # doctest: +SKIP
-    >>> network.states["lung"]  # doctest: +SKIP
-    ('yes', 'no')
-    """
-    if name not in get_args(NetworkName):
-        raise ValueError(f"name must be one of {', '.join(get_args(NetworkName))}; got {name!r}")
-    try:
-        from pgmpy.utils import get_example_model  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError(
-            "load_bayesian_network needs pgmpy: pip install 'discrete-itd[bayesnet]'"
-        ) from error
-    with warnings.catch_warnings():
-        # pgmpy's newer entry point downloads the files; this deprecated one reads the wheel's own.
-        warnings.simplefilter("ignore", FutureWarning)
-        model: Any = get_example_model(name)
-    states, parents, cpts = {}, {}, {}
-    for cpd in model.get_cpds():
-        variable, *given = cpd.variables
-        states[variable] = [str(state) for state in cpd.state_names[variable]]
-        parents[variable] = given
-        cpts[variable] = np.moveaxis(np.asarray(cpd.values, dtype=np.float64), 0, -1)
-    return BayesianNetwork(states, cpts, parents)
-
-
 def _read(
     name: str, levels: Mapping[str, Sequence[str]], *, integers: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Read a stored table: categories, ordered where `levels` gives the order, and integers."""
     resource = importlib.resources.files("discrete_itd") / "data" / f"{name}.csv.gz"
     if not resource.is_file():  # a checkout: the wheel carries the folder `datasets` as `data`
-        resource = Path(__file__).parents[2] / "datasets" / f"{name}.csv.gz"
+        resource = Path(__file__).parents[1] / "datasets" / f"{name}.csv.gz"
     with resource.open("rb") as file:
         # The word "none" is a category of these tables, not a missing value.
         table = pd.read_csv(
