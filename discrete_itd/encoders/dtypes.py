@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 import numpy as np
@@ -164,16 +163,6 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def comparable(column: Any) -> Any:
-    """A series or an index, with signalling NaNs, which refuse to be compared, as text that is no number."""
-    try:
-        column.array.isna()
-        return column
-    except ArithmeticError:
-        cells = [str(v) if isinstance(v, Decimal) and v.is_snan() else v for v in column]
-        return pd.Series(cells, column.index, dtype=object, name=column.name)
-
-
 def read_cells(column: pd.Series | pd.Index) -> PlainCells:
     """The cells of a column of any dtype; numbers and times in object columns are recognised."""
     dtype: Any = column.dtype
@@ -190,10 +179,7 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
         present = ~np.isnan(numbers)
         values = numbers[present]
     else:
-        try:
-            present = ~np.asarray(column.array.isna())
-        except ArithmeticError:
-            return read_cells(comparable(column))
+        present = ~np.asarray(column.array.isna())
         # of one row, to select all cells would cost as much as the rest
         values = _plain_values(column if present.all() else cast(pd.Series, column[present]))
     return PlainCells(values, np.where(present, np.cumsum(present) - 1, -1))

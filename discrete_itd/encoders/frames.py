@@ -211,9 +211,8 @@ DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is missing; a signalling NaN, of which pandas cannot be asked it, is unreadable."""
-    is_text = isinstance(value, Decimal) and value.is_snan()
-    return not is_text and pd.api.types.is_scalar(value) and bool(pd.isna(value))
+    """Whether a cell is missing."""
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
 def written(value: Any, column: Column | None = None) -> str:

@@ -39,9 +39,7 @@ from discrete_itd.encoders.notation import (
     Notation,
     Recognised,
     is_missing,
-    most_unreadable,
     quoted,
-    read_plainly,
     recognise,
     tell,
 )
@@ -189,68 +187,51 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     ValueError, naming the column and a cell, if it must be numbers or times and is not. A warning names words that are
     treated as missing cells, and text that resembles numbers or dates and is ambiguous.
     """
-    values, nothing = seen.values, Recognised(None)
-    if seen.is_mixed:
-        return _read_mixed(seen, spec)
-    forced = spec.kind in ("continuous", "binned") or spec.notation is not None
+    nothing, asked, is_mixed = Recognised(None), spec.notation, seen.is_mixed
+    forced = spec.kind in ("continuous", "binned") or asked is not None
     is_open = spec.kind is None or forced
-    if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(values):
+    if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(seen.values):
         return seen, nothing
-    if values.dtype != object or not isinstance(values[0], str):
-        decimal = {"decimal-comma": ",", "decimal-point": "."}.get(spec.notation or "")
+    decimal = {"decimal-comma": ",", "decimal-point": "."}.get(asked or "")
+    column = seen
+    if is_mixed:  # numbers are written as Python writes them
+        column = seen.as_text(decimal or ".")
+        asked = asked or (None if seen.has_times else "decimal-point")
+    elif seen.values.dtype != object or not isinstance(seen.values[0], str):
         return seen, Recognised(Notation(decimal=decimal) if decimal else None)
-    texts, counts = cast(tuple[list[str], np.ndarray], seen.tally())
+    texts, counts = cast(tuple[list[str], np.ndarray], column.tally())
     if not all(isinstance(text, str) for text in texts):
         return seen, nothing
     is_word = np.array([is_missing(text) for text in texts])
     known = [text for text, word in zip(texts, is_word, strict=True) if not word]
     if not known:
         return seen, nothing
-    found = recognise(known, counts[~is_word], spec.notation, plain=forced)
-    if found.notation is None:
+    found = recognise(known, counts[~is_word], asked, plain=forced or is_mixed)
+    notation = found.notation
+    if notation is None:
         if forced:
             raise ValueError(
-                f"column {seen.name!r}: {spec.kind or spec.notation} needs numbers or dates,"
+                f"column {seen.name!r}: {spec.kind or asked} needs numbers or dates,"
                 f" got {found.note or quoted(found.unlike)}"
             )
+        if is_mixed:
+            return seen.as_categories(), nothing
         if found.note:
             tell(seen.name, found)
         return seen, found
     if is_word.any():
         words = ", ".join(quoted(text) for text in texts if is_missing(text))
         n = int(counts[is_word].sum())
-        what = "dates" if found.notation.family == "datetime" else "numbers"
+        what = "dates" if notation.family == "datetime" else "numbers"
         note = f"{words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
         warn_of_column(seen.name, note, "words for missing cells")
-    is_whole = found.notation.family == "number" and found.notation.places == 0
-    read = found.notation.read(texts)
-    is_bad = pd.isna(read) & ~is_word
-    return seen.as_read(read, is_whole), found._replace(words=_counted(texts, counts, is_bad))
-
-
-def _read_mixed(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
-    """:func:`read_text` of numbers or times with text among them, as cells or in other parts of a stream."""
-    texts, counts = seen.texts()
-    others = seen.others()
-    is_time = family(others.dtype) in TIMES
-    decimal = {"decimal-comma": ",", "decimal-point": "."}.get(spec.notation or "")
-    notation = Notation(decimal=decimal) if decimal and not is_time else None
-    plain = texts, family(others.dtype) if is_time else "number", others.dtype
-    read = read_plainly(*plain) if notation is None else notation.read(texts)
-    is_word = np.array([is_missing(text) for text in texts])
-    is_bad = pd.isna(read) & ~is_word
-    n = seen.n_rows - seen.n_missing - int(counts[is_word].sum())
-    if (is_time or is_number(others.to_numpy())) and counts[is_bad].sum() <= most_unreadable(n):
-        words = _counted(texts, counts, is_bad)
-        return seen.without_text(read), Recognised(notation, words=words)
-    if spec.kind is not None or spec.notation is not None:
-        wrong = quoted(texts[int(np.argmax(is_bad))])
-        raise ValueError(f"column {seen.name!r}: expected numbers, got {wrong}")
-    return seen.as_categories(), Recognised(None)
-
-
-def _counted(texts: Sequence[str], counts: np.ndarray, which: np.ndarray) -> dict[str, int]:
-    return {texts[i]: int(counts[i]) for i in np.flatnonzero(which).tolist()}
+    is_whole = notation.family == "number" and notation.places == 0
+    read = notation.read(texts)
+    bad = np.flatnonzero(pd.isna(read) & ~is_word).tolist()
+    if is_mixed and notation.is_plain and not spec.notation:
+        notation = None
+    column = column.as_read(read, is_whole, None if is_mixed else seen.dtype)
+    return column, found._replace(notation=notation, words={texts[i]: int(counts[i]) for i in bad})
 
 
 def infer_column(

@@ -72,6 +72,7 @@ DATE = re.compile(
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 UTC = "+00:00"  # at the end of the format of times with a zone, which are written as those of UTC
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
+EXPONENT = re.compile("[eE]")
 PLAIN_WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 EXACT = 2.0**53  # floats below are exact as integers
 CENTURY = 69  # two digits of a year from here on are of the last century, as POSIX has it
@@ -149,6 +150,14 @@ class Notation:
             text = text.rstrip("0").rstrip(".")
         text = text.translate(str.maketrans({",": self.grouping, ".": self.decimal or "."}))
         return f"{'-' if number < 0 else ''}{self.prefix}{text}{self.suffix}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is that of Python and ISO 8601, without a time zone."""
+        if self.family == "datetime":
+            is_iso = self.day_first is None and self.format.startswith("%Y-%m-%d")
+            return is_iso and "%I" not in self.format and not self.format.endswith(UTC)
+        return self.decimal != "," and not (self.grouping or self.prefix or self.suffix)
 
     @property
     def unit(self) -> str:
@@ -449,7 +458,9 @@ def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notat
         if match["prefix"] or match["suffix"]:
             marked[match["prefix"] or "", match["suffix"] or ""] += count
     prefix, suffix = marked.most_common(1)[0][0] if marked else ("", "")
-    fractions = {len(m["fraction"] or ".") - 1 for m in found}
+    fractions = {
+        None if EXPONENT.search(m["number"]) else len(m["fraction"] or ".") - 1 for m in found
+    }
     return Notation(
         decimal=decimal,
         grouping=next((m["group"] for m in found if m["group"]), ""),

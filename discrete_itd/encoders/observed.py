@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.categories import check_truths, count_values
+from discrete_itd.encoders.categories import count_values
 from discrete_itd.encoders.dtypes import (
     TIMES,
     PlainCells,
     Scalar,
     check_supported,
-    comparable,
     family,
-    has_time_zone,
     is_category,
     is_number,
     plain,
     read_cells,
 )
+from discrete_itd.encoders.notation import EXACT, as_text
 
 MANY_NUMBERS = 256  # distinct integers; more are measurements
 
@@ -31,8 +29,8 @@ class Observed:
     """Data from which the kind of a column, its categories and its scale are inferred.
 
     Categories are counted exactly, part by part; numbers without a specified kind as long as they may turn out to be
-    categories. Text among numbers or times is kept apart until :meth:`without_text` or :meth:`mixed` decides on it.
-    ``text_dtype`` is that of a column of text whose parts come as categories, ``na`` text that is a missing cell.
+    categories. Of a mixed column, the texts and the others are counted apart. ``text_dtype`` is that of a column of
+    text whose parts come as categories, ``na`` text that is a missing cell.
 
     Attributes
     ----------
@@ -54,17 +52,15 @@ class Observed:
         na: Sequence[str] = (),
     ) -> None:
         self.name, self._text_dtype, self._na = name, text_dtype, na
-        self._splits = kind not in ("nominal", "ordinal")  # text among numbers
         self.n_rows = self.n_missing = 0
         self.values = self.cells = np.zeros(0)
         self._counts: dict[Scalar, int] = {}
         self._measured = kind in ("continuous", "binned")  # numbers are no longer counted
-        self._counted = kind in ("nominal", "ordinal")  # counted to the end
+        self._counted = kind in ("nominal", "ordinal")  # counted to the end, text with the others
         self._integers = self._whole = True  # by type, and by value
         self._categories: pd.CategoricalDtype | None = None
         self._examples: dict[Any, pd.Series] = {}  # of each dtype, one cell
         self._found: set[str] = set()
-        self._truths: set[bool] = set()  # whether categories are truth values
         self._tally: tuple[list[Scalar], np.ndarray] | None = None
         self.text_dtype: Any = None
 
@@ -79,7 +75,6 @@ class Observed:
 
     def add(self, part: pd.Series) -> PlainCells:
         """Add a part, and return its cells; a ValueError or TypeError names the column, if they do not fit."""
-        part = comparable(part)
         self._add_dtype(part)
         cells = read_cells(part)
         is_text = text_among(cells.values)
@@ -89,32 +84,34 @@ class Observed:
         self.n_rows += len(part)
         self.n_missing += int((cells.where < 0).sum())
         self._tally = None
-        if self._splits and is_text.any() and not is_text.all() and not is_category(part.dtype):
-            rest = cells.without(is_text)  # of one type, perhaps
-            plainly = read_cells(pd.Series(rest.values, dtype=object)).values
-            self._add(part, rest._replace(values=plainly))
-            self._add(part, cells.without(~is_text))
+        if is_category(part.dtype):
+            counts = np.bincount(cells.where[cells.where >= 0], minlength=len(cells.values))
+            self._add(cells.values, counts)
+        elif self._counted or is_text.all() or not is_text.any():
+            self._add(cells.values)
         else:
-            self._add(part, cells)
+            others = pd.Series(cells.values[~is_text], dtype=object)  # of one type, perhaps
+            self._add(read_cells(others).values)
+            self._add(cells.values[is_text])
         return cells
 
-    def _add(self, part: pd.Series, cells: PlainCells) -> None:
-        """Add the cells of a part that are text, or those that are not."""
-        values, own = cells.values, self._counts
+    def _add(self, values: np.ndarray, counts: np.ndarray | None = None) -> None:
+        """Add values that are all text, or none; those of a category dtype with their counts."""
+        own, kind = self._counts, family(values.dtype)
         if not len(values):
             return
         if not len(self.values):
             self.values = values
-        is_time = family(values.dtype) in TIMES
-        number, are_texts = not is_time and is_number(values), bool(text_among(values).all())
-        what = (
-            "text" if are_texts else "times" if is_time else "numbers" if number else "other values"
-        )
-        self._found.add(what)
-        if not are_texts:
+        is_time, number = kind in TIMES, kind not in TIMES and is_number(values)
+        if text_among(values).all():
+            what = "text"
+        else:
             self._integers = self._integers and all_integers(values)
             self._whole = self._whole and (all_integers(values) or all_whole(values))
-        if number and not (self._counted or self._measured or is_category(part.dtype)):
+            what = "times" if is_time else "numbers" if number else "other values"
+            what = "truth values" if kind == "boolean" else what
+        self._found.add(what)
+        if number and counts is None and not (self._counted or self._measured):
             new = [v for v in pd.unique(values)[: MANY_NUMBERS + 1].tolist() if v not in own]
             if len(own) + len(new) > MANY_NUMBERS:  # too many to be levels
                 self._measured = True
@@ -122,15 +119,12 @@ class Observed:
         self._check_found()
         if is_time or (self._measured and number):
             return
-        if is_category(part.dtype):
-            counts = np.bincount(cells.where[cells.where >= 0], minlength=len(values))
-            found = [plain(v) for v in values]
-        else:
+        if counts is None:
             found, counts = count_values(self.name, values)
+        else:
+            found = [plain(v) for v in values]
         for category, count in zip(found, counts.tolist(), strict=True):
             own[category] = own.get(category, 0) + count
-        self._truths |= {isinstance(c, bool) for c in found if not isinstance(c, str)}
-        check_truths(self.name, self._truths)
 
     def keep(self, cells: PlainCells) -> None:
         """Take cells, all or those of the sample, as the values where these are measurements."""
@@ -140,18 +134,18 @@ class Observed:
         elif len(cells.values):  # else what was seen first
             self.values = cells.values
 
-    def as_read(self, found: np.ndarray, is_whole: bool) -> Observed:
+    def as_read(self, found: np.ndarray, is_whole: bool, text_dtype: Any) -> Observed:
         """The column as the numbers or times (K,) that the texts of :meth:`tally` are; missing ones are NaN or NaT.
 
         ``is_whole`` is whether whole numbers are integers.
         """
         texts, counts = self.tally()
         there = ~pd.isna(found)
-        is_whole = is_whole and all_whole(found[there])
+        is_whole = is_whole and all_whole(found[there]) and np.abs(found[there]).max() < EXACT
         values = found[there].astype(np.int64) if is_whole else found[there]
         read = Observed(self.name, text_dtype=pd.Int64Dtype() if is_whole else values.dtype)
         read.n_rows, read.n_missing = self.n_rows, self.n_missing + int(counts[~there].sum())
-        read._integers, read._whole, read.text_dtype = is_whole, all_whole(values), self.dtype
+        read._integers, read._whole, read.text_dtype = is_whole, all_whole(values), text_dtype
         if family(values.dtype) not in TIMES:
             for value, count in zip(values.tolist(), counts[there].tolist(), strict=True):
                 read._counts[value] = read._counts.get(value, 0) + count
@@ -162,62 +156,42 @@ class Observed:
     @property
     def is_mixed(self) -> bool:
         """Whether text stands among numbers or times, on which nobody has decided."""
-        return self._splits and "text" in self._found and len(self._found) == 2
+        is_split = not self._counted and self._categories is None
+        return is_split and "text" in self._found and len(self._found) == 2
 
-    def others(self) -> pd.Series:
-        """The cells of a mixed column that are no text."""
-        cells = pd.Series(
-            self.cells[~text_among(self.cells)].tolist(), dtype=object
-        ).infer_objects()
-        return pd.Series(read_cells(cells).values) if cells.dtype == object else cells  # decimals
+    @property
+    def has_times(self) -> bool:
+        """Whether values that are no text are times."""
+        return "times" in self._found
 
-    def without_text(self, found: np.ndarray) -> Observed:
-        """A mixed column with its texts (K,), those of :meth:`texts`, as numbers or times; NaN or NaT is missing."""
-        texts, counts = self.texts()
-        there, others = ~pd.isna(found), self.others()
-        known = dict(zip(texts, pd.Series(found).astype(object), strict=True))
-        is_whole = self._integers and all_whole(found[there]) if there.any() else self._integers
-        if is_whole and family(others.dtype) not in TIMES:
-            known = {t: int(v) for t, v in known.items() if not pd.isna(v)}
-        cells = [known.get(c) if isinstance(c, str) else c for c in self.cells.tolist()]
-        values = read_cells(pd.Series(cells, dtype=object)).values
-        if values.dtype == object:
-            with suppress(TypeError, OverflowError):
-                values = values.astype(float)
-        dtype = pd.Int64Dtype() if values.dtype == np.int64 else values.dtype
-        read = Observed(
-            self.name, text_dtype=others.dtype if has_time_zone(others.dtype) else dtype
-        )
-        read.n_rows, read.n_missing = self.n_rows, self.n_missing + int(counts[~there].sum())
-        read._integers, read._measured = is_whole, self._measured
-        read._whole = self._whole and (not there.any() or all_whole(found[there]))
-        read.values = read.cells = values
-        if "numbers" in self._found:
-            for value, count in self._counts.items():
-                value = known.get(value) if isinstance(value, str) else value
-                if value is not None and value == value:
-                    read._counts[value] = read._counts.get(value, 0) + count
+    def as_text(self, decimal: str = ".") -> Observed:
+        """A mixed column as one of text, its numbers with a decimal mark."""
+        cells = pd.Series(self.cells, dtype=object)
+        is_number = np.array([isinstance(v, int | float | np.number) for v in self.cells])
+        texts = as_text(cells)
+        read = self._again(texts.mask(is_number, texts.str.replace(".", decimal, regex=False)))
+        for text, n in self._counts.items():
+            if isinstance(text, str):  # perhaps more often than in the sample
+                read._counts[text] = max(n, read._counts.get(text, 0))
         return read
 
     def as_categories(self) -> Observed:
         """A mixed column with numbers and text as categories; ValueError or TypeError naming it, if it has too many."""
-        if not self._measured and "numbers" in self._found:
+        if not (self._measured or self.has_times):
             return self
         if len(self.cells) < self.n_rows - self.n_missing:
             kinds = " and ".join(sorted(self._found))
             raise ValueError(
                 f"column {self.name!r}: {kinds} in a stream; say what it is with column_types=, or clean it"
             )
-        read = Observed(self.name)
-        read._splits = False
-        read.keep(read.add(pd.Series(self.cells, dtype=object)))
-        read.n_rows, read.n_missing, read._examples = self.n_rows, self.n_missing, self._examples
-        return read
+        return self._again(pd.Series(self.cells, dtype=object))
 
-    def texts(self) -> tuple[list[str], np.ndarray]:
-        """The different texts among the values, and their counts."""
-        found = {t: n for t, n in self._counts.items() if isinstance(t, str)}
-        return list(found), np.array(list(found.values()), dtype=np.int64)
+    def _again(self, cells: pd.Series) -> Observed:
+        """The column with other cells, all counted."""
+        read = Observed(self.name, "nominal")
+        read.keep(read.add(cells))
+        read.n_rows, read.n_missing = self.n_rows, self.n_missing
+        return read
 
     @property
     def dtype(self) -> Any:
@@ -286,9 +260,9 @@ class Observed:
 
     def _check_found(self) -> None:
         """ValueError if parts cannot belong to one column."""
-        found = self._found - {"text"} if self._splits else self._found
-        late = self._measured and "numbers" in found and len(found) > 1
-        if late or ("times" in found and len(found) > 1):
+        found = self._found if self._counted else self._found - {"text"}
+        unlike = "times" in found or {"numbers", "truth values"} <= found
+        if len(found) > 1 and (unlike or (self._measured and "numbers" in found)):
             kinds = " and ".join(sorted(found))
             raise ValueError(
                 f"column {self.name!r}: {kinds} in different parts of the stream; say what it is with column_types=, or"

@@ -40,7 +40,6 @@ from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.pair_counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.dtypes import comparable
 from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.notation import most_unreadable
 from discrete_itd.encoders.rows import read_rows
@@ -214,7 +213,7 @@ class CountedTable:
             return
         for j, texts in enumerate(unreadable.T):
             bad, name = np.flatnonzero(pd.notna(texts)), self.encoder.source(j).name
-            if len(bad) > most_unreadable(int(comparable(frame[name]).notna().sum())):
+            if len(bad) > most_unreadable(int(frame[name].notna().sum())):
                 raise ValueError(self.encoder.source(j).refusal(texts[bad[0]]))
         if self.n_rows:
             self.encoder.tell_unreadable(unreadable)

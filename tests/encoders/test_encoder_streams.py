@@ -143,7 +143,7 @@ def test_property_parquet_is_read_row_for_row(tmp_path, shuffled):
             [{"a": ["x"] * 20}, {"a": [pd.Timestamp(0)] * 20}],
             "column 'a': text and times in a stream",
         ),
-        ([{"a": [True]}, {"a": [2]}], "column 'a': mixes truth values and numbers"),
+        ([{"a": [True]}, {"a": [2]}], "column 'a': numbers and truth values in different parts"),
         ([{"a": pd.Categorical(["x"])}, {"a": ["x"]}], "column 'a': of dtype category in one part"),
         ([{"a": [1j]}], "column 'a': values of dtype complex128"),
         ([{"a": []}], "0 sample"),

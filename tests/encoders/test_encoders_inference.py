@@ -316,7 +316,7 @@ REFUSED = {
     "truth, text and numbers": (lambda: objects(True, "x", 0.5), None, "mixes truth"),
     "endless integers": (endless, None, "too large"),
     "text": (lambda: ["x", "y"], "continuous", "needs numbers or dates, got 'x'"),
-    "text among numbers": (lambda: objects(1, "y"), "binned", "expected numbers, got 'y'"),
+    "text among numbers": (lambda: objects(1, "y"), "binned", "needs numbers or dates, got 'y'"),
     "truth": (lambda: [True, False], "continuous", "dtype bool cannot be continuous"),
     "category": (lambda: pd.Categorical([1, 2]), "binned", "dtype category cannot be binned"),
     "dates": (lambda: DAYS, "nominal", "times cannot be nominal"),

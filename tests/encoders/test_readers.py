@@ -1,7 +1,6 @@
 """One table, one schema: whichever reader has made a frame of it."""
 
 import io
-from decimal import Decimal
 from functools import cache
 
 import numpy as np
@@ -151,18 +150,3 @@ def test_whole_numbers_that_are_one_as_float32_stay_apart():
     )
     x = encoder.transform(pd.DataFrame({"v": ids})).x[:, 0]
     assert (x == encoder.schema[0].codec.n_levels).tolist() == [False, True, False]
-
-
-def test_a_signalling_nan_is_read_as_text_that_is_no_number():
-    """At fit as in a new table, whatever the other numbers are."""
-    numbers = [Decimal(i) / 8 for i in range(300)]
-    frame = pd.DataFrame({"a": [*numbers, Decimal("sNaN")]})
-    told = "1 unreadable cell .*: 'a' 'sNaN'"
-    with pytest.warns(UserWarning, match=told):
-        encoder = TableEncoder.fit(frame)
-    with pytest.warns(UserWarning, match=told.replace("sNaN", "#REF!")):
-        other = TableEncoder.fit(pd.DataFrame({"a": [*numbers, "#REF!"]}))
-    assert essence(encoder) == essence(other)
-    (x, _), words = encoder.readable(frame)
-    assert np.isnan(x[:, 0]).tolist() == [False] * 300 + [True]
-    assert words[-1].tolist() == ["sNaN"]

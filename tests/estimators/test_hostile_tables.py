@@ -73,7 +73,6 @@ ODD = {
     "dictionary arrow": arrow(pa.dictionary(pa.int32(), pa.string()), "a", "b"),
     "half arrow": arrow(pa.float16(), np.float16(1.5), np.float16(2.5)),
     "bool arrow": arrow(pa.bool_(), True, None, False),
-    "sNaN": objects(Decimal("sNaN"), Decimal(1), Decimal(2)),
     "NaN decimals": objects(Decimal("NaN"), Decimal("1.5"), Decimal(2)),
     "infinite decimals": objects(Decimal("Infinity"), Decimal(1)),
     "long decimals": objects(Decimal("1e400"), Decimal(1)),
