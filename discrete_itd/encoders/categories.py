@@ -26,7 +26,6 @@ MOST_LEVELS = (
 )
 CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
-MOST_DIGITS = 4300  # of an integer that Python reads
 FINEST_GAP = 1e-3  # standard deviations; closer levels are spaced by rank
 
 
@@ -96,13 +95,11 @@ class Categories:
     @cached_property
     def _places(self) -> dict[tuple[bool, Scalar], int]:
         """Positions by (is a boolean, value) of the categories, and of other values that stand for them."""
-        found: dict[tuple[bool, Scalar], int] = {}
-        for k, c in enumerate(self.categories):
-            found[isinstance(c, bool), c] = k
-            if isinstance(c, bool) and self._are_truths:
-                found[False, int(c)] = k
-            elif isinstance(c, str) and self._are_numeric:
-                found.setdefault((False, int(c)), k)
+        found = {(isinstance(c, bool), c): k for k, c in enumerate(self.categories)}
+        if self._are_truths:
+            found |= {(False, int(c)): found[True, c] for c in self.categories}
+        elif all(isinstance(c, str) and WHOLE.fullmatch(c) for c in self.categories):
+            found |= {(False, whole_of(c, number_of(c))): found[False, c] for c in self.categories}
         for word, truth in TRUTHS.items():  # Python's own come first
             if self._are_truths and (True, truth) in found:
                 found[False, word] = found[True, truth]
@@ -115,11 +112,10 @@ class Categories:
         return all(isinstance(c, bool) for c in self.categories)
 
     @cached_property
-    def _are_numeric(self) -> bool:
-        """Whether all are numbers or the text of integers, which readers convert to each other, and not too long."""
-        return all(
-            len(c) < MOST_DIGITS and WHOLE.fullmatch(c) if isinstance(c, str) else not isinstance(c, bool)
-            for c in self.categories
+    def _reads_numbers(self) -> bool:
+        """Whether other text of a number is the number: some categories are numbers, or all are text of integers."""
+        return any(isinstance(c, int | float) and not isinstance(c, bool) for c in self.categories) or all(
+            isinstance(c, str) and WHOLE.fullmatch(c) for c in self.categories
         )  # fmt: skip
 
     @cached_property
@@ -131,16 +127,16 @@ class Categories:
     def _place(self, value: Any) -> int:
         """The position of a value among the categories, -1 if absent; TypeError if it has no hash.
 
-        Equal numbers match whatever their types, and floats to within :func:`rounding`; where all categories are
-        numbers or the text of integers, text of the number does too. Booleans match booleans, and among categories of
-        text the words for them; other text matches text. If all categories are booleans, text is parsed as one, and so
-        are 0 and 1.
+        Equal numbers match whatever their types, and floats to within :func:`rounding`; so does text of a number that
+        is a category, and where all categories are the text of integers, numbers do. Booleans match booleans, and among
+        categories of text the words for them; other text matches text. If all categories are booleans, text is parsed
+        as one, and so are 0 and 1.
         """
         k = self._places.get((isinstance(value, bool), value), -1)
         if k >= 0 or isinstance(value, bool):
             return k
         if isinstance(value, str):
-            number = number_of(value) if self._are_numeric else math.nan
+            number = number_of(value) if self._reads_numbers else math.nan
             is_code = CODE.match(value) and any(isinstance(c, str) for c in self.categories)
             if not math.isfinite(number) or is_code:
                 return -1

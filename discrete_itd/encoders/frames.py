@@ -25,7 +25,7 @@ from discrete_itd.encoders.dtypes import (
     plain,
     read_cells,
 )
-from discrete_itd.encoders.notation import TRUTHS, Notation, formatted, quoted
+from discrete_itd.encoders.notation import EXACT, TRUTHS, Notation, formatted, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,7 +206,7 @@ def distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 SIGNIFICANT = 4  # digits of numbers that have more than a person writes: those of a computed column
 LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
-LARGE, SMALL = 1e15, 1e-4  # beyond them a power of ten is easier to read than zeros
+SMALL = 1e-4  # below, and beyond exact integers, a power of ten is easier to read than zeros
 DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
 
 
@@ -273,9 +273,11 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
             return str(value)
         if not isinstance(value, int):
             value = float(value) or 0.0  # of any precision, and without a sign of zero
+            # an integer is a float beside a gap, and is to be written alike
+            value = int(value) if abs(value) <= EXACT and value.is_integer() else value
     except OverflowError:  # an integer that no float holds
         return f"{Decimal(value).normalize():.{SIGNIFICANT}g}"
-    if isinstance(value, float) and not SMALL <= abs(value) < LARGE and value:
+    if isinstance(value, float) and not SMALL <= abs(value) <= EXACT and value:
         digits = len(Decimal(repr(float(value))).normalize().as_tuple().digits)
         return f"{value:.{digits if digits <= LONGEST else SIGNIFICANT}g}"
     own = _own_decimals(value)

@@ -96,6 +96,11 @@ def test_properties_what_is_shown_of_text_is_read_as_the_value(of):
         assert of.notation.read([written(value, of)])[0] == value
 
 
+def test_properties_equal_numbers_are_written_alike_whatever_their_type():
+    for n in (0, -7, 12345, 10**15 + 1, 2**53):
+        assert number(float(n)) == number(n) == number(np.int64(n))
+
+
 def test_properties_numbers_read_back_and_keep_their_decimals():
     for value in (RANDOM.normal(size=200) * 10.0 ** RANDOM.integers(-3, 9, 200)).tolist():
         for decimals in range(7):
@@ -138,6 +143,7 @@ CATEGORIES = {
     "of floats": (["1", "0.5", "null"], [0.5, 1.0] * 20, [1.0, 0.5, None]),
     "of truth": (["true", "FALSE", "None"], [True, False], [True, False, None]),
     "of text": (["01", "NA", None], ["01", "02"], ["01", "NA", None]),
+    "of both": (["1", "2.0", "a", "01"], [1, 2.0, "a"] * 30, [1, 2, "a", "new"]),
 }
 
 
