@@ -47,7 +47,7 @@ from discrete_itd.models.auto import recipe
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.forest import Forest
 from discrete_itd.models.information import Term, information_of, log_prob_of
-from discrete_itd.models.model import EFFORT, Model
+from discrete_itd.models.model import Model
 from discrete_itd.models.training_tables import ADDITIVE, CountedTable, TrainingTable, read_table
 from discrete_itd.progress import Deadline, fit_progress, progress_bar, stage
 from discrete_itd.recipes import RECIPES
@@ -73,7 +73,6 @@ KNOWN_NAMED = 3  # categories that an error names
 CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
 VERBS = {"log_prob": "score", "attribution": "explain"}  # of the model's methods, on a progress bar
 INFORMATION_ROWS = 2000  # drawn for an entropy or a mutual information
-TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
 
 
 def private_forest(denoiser: Any) -> Forest | None:
@@ -522,7 +521,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         X: Any,
         given: Iterable[Hashable] | None = None,
         *,
-        max_stderr: float | None = None,
         estimator: str | None = None,
     ) -> RowEstimate:
         """Log-probability of each row, of the cells that are not missing, with its standard error.
@@ -536,10 +534,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             ``schedule`` is a ``CoordinateSchedule`` whose ``order`` starts with the given columns, and close to it
             otherwise. A model with a ``model_.companion`` gives the difference of its own two probabilities, each by
             importance sampling with the companion as the proposal, and exactly where one cell of a row is unknown (13).
-        max_stderr : float, optional
-            Nats. Rows with a larger standard error get up to 8 times ``n_evaluations``. A first estimate with noise of
-            its own decides how many, so that probabilities still sum to one; the standard error may be somewhat above
-            ``max_stderr`` by chance.
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
             By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising error
             over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a closed
@@ -561,13 +555,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ------
         ValueError, TypeError
             As :meth:`rows`; or if the model does not have the estimator, naming those that it has.
-
-        Warns
-        -----
-        UserWarning
-            If standard errors stay clearly above ``max_stderr``.
         """
-        rows, log_volume, found, _ = self._asked("log_prob", X, given, max_stderr, estimator)
+        rows, log_volume, found, _ = self._asked("log_prob", X, given, estimator)
         log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in (found.log_prob, found.stderr))
         return RowEstimate(log_prob + log_volume.sum(1), stderr)
 
@@ -586,14 +575,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         return float(scores.mean()) if len(scores) else math.nan
 
     @in_kind
-    def explain(
-        self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
-    ) -> pd.DataFrame:
+    def explain(self, X: Any, given: Iterable[Hashable] | None = None) -> pd.DataFrame:
         """Surprisal of each row in nats, split by column.
 
         Parameters
         ----------
-        X, given, max_stderr
+        X, given
             As in :meth:`log_prob`.
 
         Returns
@@ -607,7 +594,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             both. With ``given``, a model with a companion takes one order of the other columns. A missing or given cell
             has none: NaN.
         """
-        rows, log_volume, split, mask = self._asked("attribution", X, given, max_stderr)
+        rows, log_volume, split, mask = self._asked("attribution", X, given)
         nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
         if mask is not None:
             nats[:, mask.cpu().numpy()] = math.nan
@@ -767,12 +754,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         return curve
 
     def _asked(
-        self,
-        what: str,
-        X: Any,
-        given: Any,
-        max_stderr: float | None,
-        estimator: str | None = None,
+        self, what: str, X: Any, given: Any, estimator: str | None = None
     ) -> tuple[Rows, np.ndarray, Any, Tensor | None]:
         """The rows, the log-volumes of the cells asked for, the answer of a method of the model, and the given columns.
 
@@ -780,29 +762,14 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         rows = self.rows(X)
         check_integer("n_evaluations", self.n_evaluations, 2)
-        if max_stderr is not None:
-            check_positive("max_stderr", max_stderr)
         mask, volume = _mask(rows, given, "given"), rows.log_volume
         if mask is not None:
             volume = np.where(mask.cpu().numpy(), 0.0, volume)
         # kept by the rows, so not made in the mode below
-        x, ask = (rows.unique, getattr(self.model_, what))
+        x, ask = rows.unique, getattr(self.model_, what)
+        how = {"given": mask, "estimator": estimator}
         with torch.inference_mode(), progress_bar(len(x), VERBS[what]) as bar:
-            found = ask(
-                x,
-                self.n_evaluations,
-                max_stderr=max_stderr,
-                given=mask,
-                estimator=estimator,
-                progress=bar.update,
-            )
-        above = 0 if max_stderr is None else int((found.stderr > TOLERATED * max_stderr).sum())
-        if above and max_stderr is not None:
-            warn(
-                f"{above} of {len(x)} distinct rows have a standard error above {TOLERATED:g} times"
-                f" max_stderr={max_stderr}, though {EFFORT} times n_evaluations evaluations were allowed; raise"
-                " n_evaluations for more"
-            )
+            found = ask(x, self.n_evaluations, progress=bar.update, **how)
         return rows, volume, found, mask
 
     # -- draws -----
@@ -855,7 +822,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         X: Any,
         *,
         method: Literal["median", "mean", "sample"] = "median",
-        n_draws: int = 1,
         random_state: int | np.random.RandomState | None = None,
     ) -> Any:
         """Fill missing cells by their conditional distribution given the other cells of the row.
@@ -870,26 +836,19 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             in a binned column the middle of the bin. "sample" draws all missing cells of a row together. One gap in a
             row, beside gaps in columns that had some in training, is filled by the model that scores; several by the
             ``model_.companion``, if there is one.
-        n_draws, random_state
-            With "sample", how many completed tables to draw; without a seed, new ones at every call.
+        random_state : int, RandomState or None
+            Of "sample", which draws anew at every call without one.
 
         Returns
         -------
-        DataFrame or ndarray, shape (N, C), or a list of ``n_draws`` of these if there are several
+        DataFrame or ndarray, shape (N, C)
             X without missing cells, but for columns that had no values in training; other cells, and columns that the
             model does not know, are unchanged. Here as everywhere, a polars frame gets a polars frame.
         """
         rows = self.rows(X)
-        check_integer("n_draws", n_draws, 1)
         check_choice("method", method, ("median", "mean", "sample"))
-        if method != "sample":
-            if n_draws != 1:
-                raise ValueError(f"n_draws needs method='sample': the {method} is always the same")
-            return self._filled(rows, method)
-        random = check_random_state(random_state)
-        seeds = [int(random.randint(2**31 - 1)) for _ in range(int(n_draws))]
-        tables = [self._filled(rows, method, seed) for seed in seeds]
-        return tables[0] if n_draws == 1 else tables
+        seed = int(check_random_state(random_state).randint(2**31 - 1)) if method == "sample" else 0
+        return self._filled(rows, method, seed)
 
     def _filled(self, rows: Rows, method: str, seed: int = 0) -> pd.DataFrame | np.ndarray:
         """The table with its missing cells filled, each by itself, or by a joint draw."""

@@ -142,13 +142,13 @@ def like(X: Any, table: pd.DataFrame) -> Any:
 
 
 def in_kind(method: Answer) -> Answer:
-    """Decorate a method of a table X that returns a pandas frame, or several: a polars frame gets polars frames."""
+    """Decorate a method of a table X that returns a pandas frame: a polars frame gets a polars frame."""
 
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         found = method(self, *args, **kwargs)
         X = args[0] if args else kwargs.get("X")
-        return [like(X, f) for f in found] if isinstance(found, list) else like(X, found)
+        return like(X, found)
 
     return cast(Answer, call)
 

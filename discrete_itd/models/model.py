@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, cast
 
 import pandas as pd
 import torch
@@ -39,7 +39,6 @@ SECONDS = ("seconds", "fit_seconds", "microseconds")  # columns that differ betw
 MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
 # share of the rows in which a column must be missing in training for its gaps to count as learned
 LEARNED_GAPS = 0.01
-EFFORT = 8  # with max_stderr, the estimate of a row takes up to this many times n_evaluations
 FEWEST_SNRS = 8  # at least, of the integral of a row, so that strata are compared in pairs
 # noise levels of the integral are chosen on so many rows drawn from independent columns
 PILOT_ROWS = 512
@@ -142,7 +141,6 @@ def table_of(columns: Any) -> pd.DataFrame:
     return pd.DataFrame({name.removeprefix(TIMED): v for name, v in columns.items()} | timed)
 
 
-Found = TypeVar("Found", Estimate, Attribution)
 StoredTable = Annotated[pd.DataFrame, (columns_of, table_of)]
 
 
@@ -152,38 +150,12 @@ class Question:
 
     x: Tensor
     n_evaluations: int
-    max_stderr: float | None = None
     given: Tensor | None = None
     progress: Callable[[int], object] | None = None
-
-    def shared(self, n: int) -> Question:
-        """The question about one of ``n`` independent factors, whose variances add up."""
-        bound = self.max_stderr
-        return self if bound is None else replace(self, max_stderr=bound / math.sqrt(n))
 
     def show(self, n_done: int) -> None:
         if self.progress is not None:
             self.progress(n_done)
-
-    def estimate(self, by: Callable[[Question, int], Found], seed: int) -> Found:
-        """An estimate by ``by``, a function of a question and a seed of the noise.
-
-        Under ``max_stderr``, a first estimate decides by which factor, at most ``EFFORT``, a row gets more evaluations.
-        It has noise of its own: if the estimate itself decided, masses would not add up to one.
-        """
-        x, bound = self.x, self.max_stderr
-        if bound is None or not len(x):
-            return by(self, seed)
-        needed = (by(replace(self, progress=None), seed + 1).stderr / bound).square()
-        needed = needed.nan_to_num(math.inf)  # an unknown error is not small
-        times = 2 ** needed.clamp(1, EFFORT).log2().ceil().long()
-        which, parts = [], []
-        for factor in times.unique().tolist():
-            which.append(torch.nonzero(times == factor).flatten())
-            n = factor * self.n_evaluations
-            parts.append(by(replace(self, x=x[which[-1]], n_evaluations=n), seed))
-        back = torch.cat(which).argsort()
-        return type(parts[0])(*(torch.cat(t)[back] for t in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -305,7 +277,6 @@ class Model:
         x: Tensor,
         n_evaluations: int,
         *,
-        max_stderr: float | None = None,
         given: Tensor | None = None,
         estimator: str | None = None,
         progress: Callable[[int], object] | None = None,
@@ -317,8 +288,6 @@ class Model:
         n_evaluations : int
             Denoiser evaluations per row along paths; with missingness indicators, those for the indicators and those
             for the other columns together (:func:`split_evaluations`). Of the integral, the noise levels of a row.
-        max_stderr : float, optional
-            Nats. Rows with a larger standard error get up to ``EFFORT`` times as many evaluations.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
@@ -327,12 +296,12 @@ class Model:
         progress : callable, optional
             Called with the number of rows done since the last call.
         """
-        asked = Question(x, n_evaluations, max_stderr, given, progress)
+        asked = Question(x, n_evaluations, given, progress)
         if isinstance(self.conditional, ConditionalDenoiser):
             if estimator == MARGINAL or (given is not None and estimator is None):
                 return self._marginal(self.conditional, asked)
             if estimator is None:
-                return self._score(self.conditional, asked)
+                return Estimate(*self._in_batches(self.conditional.score, self.denoiser, asked))
         denoiser = self.answers(given)
         if estimator == MARGINAL and denoiser.exact:
             estimator = "closed_form"
@@ -347,13 +316,12 @@ class Model:
         x: Tensor,
         n_evaluations: int,
         *,
-        max_stderr: float | None = None,
         given: Tensor | None = None,
         estimator: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
         """:meth:`log_prob` with the surprisal of each internal column; an ``estimator`` only applies with ``given``."""
-        asked = Question(x, n_evaluations, max_stderr, given, progress)
+        asked = Question(x, n_evaluations, given, progress)
         denoiser = self.answers(given)
         if isinstance(self.conditional, ConditionalDenoiser) and estimator is None:
             if given is not None:
@@ -451,44 +419,31 @@ class Model:
 
     # -- conditionals of a scorer that is not exact (13) ----------------------------------------
 
-    def _score(self, conditional: ConditionalDenoiser, asked: Question) -> Estimate:
-        """The scorer's closed form, gaps that it has not learned summed out; with ``max_stderr``, by more draws."""
-        log_prob, stderr = self._in_batches(conditional.score, self.denoiser, asked)
-        if asked.max_stderr is not None and bool((stderr > 0).any()):
-            rows = torch.nonzero(stderr > 0).flatten()
-            more = self._marginal(conditional, replace(asked, x=asked.x[rows], progress=None))
-            log_prob, stderr = (
-                t.index_copy(0, rows, m) for t, m in zip((log_prob, stderr), more, strict=True)
-            )
-        return Estimate(log_prob, stderr)
-
     def _marginal(self, conditional: ConditionalDenoiser, asked: Question) -> Estimate:
         """Log-probability of the known cells under the scorer; with ``given``, minus that of the given ones (13).
 
         With ``given``, gaps that the scorer has learned stay gaps in both.
         """
         x, given = asked.x, asked.given
+        gaps = torch.zeros_like(x) if given is None else conditional.learned_gaps(x).to(x)
 
-        def estimate(asked: Question, seed: int) -> Estimate:
+        def estimate(x: Tensor, gaps: Tensor) -> Estimate:
             parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
-            for some in asked.x.split(self.batch_size):
-                rows, gaps = some.chunk(2, 1)
-                parts.append(conditional.marginal(rows, asked.n_evaluations, seed, gaps=gaps > 0))
-                asked.show(len(rows))
+            for rows, own in zip(
+                x.split(self.batch_size), gaps.split(self.batch_size), strict=True
+            ):
+                n_draws = asked.n_evaluations
+                parts.append(conditional.marginal(rows, n_draws, self.seed, gaps=own > 0))
             return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
         with self._threads(self.denoiser, x):
+            every = estimate(x, gaps)
+            asked.show(len(x))
             if given is None:
-                both = torch.cat([x, torch.zeros_like(x)], 1)
-                return replace(asked, x=both).estimate(estimate, self.seed)
-            asked = asked.shared(2)
-            gaps = conditional.learned_gaps(x).to(x)
-            both = torch.cat([x, gaps], 1)
-            every = replace(asked, x=both, progress=None).estimate(estimate, self.seed)
+                return every
             both = torch.cat([x.masked_fill(~given, math.nan), gaps], 1)
             states, inverse = unique_rows(both)  # many rows are given the same cells
-            part = replace(asked, x=states).estimate(estimate, self.seed)
-            asked.show(len(x) - len(states))
+            part = estimate(*states.chunk(2, 1))
             part = Estimate(*(t[torch.from_numpy(inverse).to(t.device)] for t in part))
         stderr = (every.stderr.square() + part.stderr.square()).sqrt()
         return Estimate(every.log_prob - part.log_prob, stderr)
@@ -525,47 +480,28 @@ class Model:
             return Estimate(joint.logsumexp(1), stderr.square().sum(1).sqrt())
         with self._threads(denoiser, asked.x):
             if estimator == "integral":
-                by = self._integral(denoiser)
-                parts = [self._of_points(denoiser, by, f) for f in factors(denoiser, asked)]
+                parts = [self._integral(denoiser, part) for part in factors(denoiser, asked)]
             else:
                 parts = self._of_paths(denoiser, asked)
         return Estimate(*_product(parts))
 
-    def _integral(self, denoiser: Denoiser) -> Callable[..., Estimate]:
-        """The integral (4), or (3) of categorical independent columns."""
+    def _integral(self, denoiser: Denoiser, asked: Question) -> Estimate:
+        """The integral (4) against independent columns on the same noise, or (3) of independent categories."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
         # not those scored: a score is a function of the row alone
         rows = self.marginals.draw(PILOT_ROWS, generator)
-        quadrature = pilot_quadrature(self.marginals, rows, generator)
         plain = denoiser.independent and not len(denoiser.codebook.reals)
-
-        def integral(
-            denoiser: Denoiser, x: Tensor, *, baseline: Denoiser, **options: Any
-        ) -> Estimate:
-            own = None if plain else baseline
-            return integral_log_prob(denoiser, x, quadrature, baseline=own, **options)
-
-        return integral
-
-    def _of_points(
-        self, denoiser: Denoiser, by: Callable[..., Estimate], asked: Question
-    ) -> Estimate:
-        """An estimate from noise levels, against independent columns on the same noise."""
-
-        def estimate(asked: Question, seed: int) -> Estimate:
-            return by(
-                denoiser,
-                asked.x,
-                baseline=self.marginals,
-                n_points=asked.n_evaluations,
-                generator=torch.Generator().manual_seed(seed),
-                given=asked.given,
-                batch_size=self.posteriors_at_once(denoiser),
-                progress=asked.progress,
-            )
-
-        n_points = max(asked.n_evaluations, FEWEST_SNRS)
-        return replace(asked, n_evaluations=n_points).estimate(estimate, self.seed)
+        return integral_log_prob(
+            denoiser,
+            asked.x,
+            pilot_quadrature(self.marginals, rows, generator),
+            baseline=None if plain else self.marginals,
+            n_points=max(asked.n_evaluations, FEWEST_SNRS),
+            generator=torch.Generator().manual_seed(self.seed),
+            given=asked.given,
+            batch_size=self.posteriors_at_once(denoiser),
+            progress=asked.progress,
+        )
 
     def _of_paths(self, denoiser: Denoiser, asked: Question) -> list[Attribution]:
         """The path estimates (6) of :func:`factors`."""
@@ -578,13 +514,11 @@ class Model:
                 n_steps = int(denoiser.codebook.leading.sum())
             schedules = [self._indicator_schedule(n_steps), self.schedule]
         return [
-            replace(part, n_evaluations=n).estimate(partial(self._path, denoiser, own), self.seed)
+            self._path(denoiser, own, replace(part, n_evaluations=n))
             for part, n, own in zip(parts, numbers, schedules, strict=True)
         ]
 
-    def _path(
-        self, denoiser: Denoiser, schedule: Schedule, asked: Question, seed: int
-    ) -> Attribution:
+    def _path(self, denoiser: Denoiser, schedule: Schedule, asked: Question) -> Attribution:
         """The path estimate on a schedule, which given columns shorten."""
         given = asked.given
         if given is not None:
@@ -600,7 +534,7 @@ class Model:
             n_paths=paths_within(asked.n_evaluations, schedule),
             given=given,
             # the same for every row and call: a score depends on the row and the model alone
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator().manual_seed(self.seed),
             batch_size=self.posteriors_at_once(denoiser),
             progress=asked.progress,
         )
@@ -673,7 +607,7 @@ def factors(denoiser: Denoiser, asked: Question) -> list[Question]:
     if not book.has_leading or denoiser.own_order is not None:
         return [asked]
     known = torch.zeros_like(book.leading) if given is None else given
-    present, asked = asked.x.masked_fill(~(book.leading | known), math.nan), asked.shared(2)
+    present = asked.x.masked_fill(~(book.leading | known), math.nan)
     return [replace(asked, x=present), replace(asked, given=known | book.leading)]
 
 

@@ -344,6 +344,11 @@ def with_error(values: Any, row: np.ndarray | None = None) -> str:
 # -- gaps -----------------------------------------------------------------------------------------
 
 
+def drawn(model, rows, n):
+    """Tables whose gaps are drawn, one for each of ``n`` seeds."""
+    return [model.impute(rows, method="sample", random_state=seed) for seed in range(n)]
+
+
 def of_gaps(
     task: Task, ours: dict[str, Any], fit: float, options: argparse.Namespace
 ) -> Iterator[list[object]]:
@@ -360,10 +365,7 @@ def of_gaps(
                 line = marks_of_gaps(task, hidden, filled, losses)
                 time = per_row(seconds, rows)
                 yield [f"{fraction:.0%}", f"{label}, {method}", *line, time, "", *of_score]
-            draws, seconds = processor_timed(
-                partial(model.impute, method="sample", n_draws=options.draws, random_state=0), rows
-            )
-            draws = draws if options.draws > 1 else [draws]
+            draws, seconds = processor_timed(drawn, model, rows, options.draws)
             line = marks_of_gaps(task, hidden, draws[0], None)
             covered = coverage(task, hidden, draws)
             time = per_row(seconds / options.draws, rows)

@@ -97,7 +97,9 @@ def ours() -> dict[str, Any]:
     detector = DiffusionOutlierDetector(denoiser="mixture", random_state=0).fit(frame(TRAIN))
     watch, index = DriftWatch(detector, level=0.01), LETTERS.tolist().index
     density, gap = lambda x: model.score_samples(frame(x)), frame(WITH_GAP)
-    draws = lambda n: model.impute(gap, method="sample", n_draws=n, random_state=0)  # noqa: E731
+    draws = lambda n: [  # noqa: E731
+        model.impute(gap, method="sample", random_state=seed) for seed in range(n)
+    ]
     return {
         "estimators": lambda: [
             DiffusionDensity(denoiser="tree"),

@@ -131,23 +131,6 @@ def test_an_estimate_is_a_function_of_the_row_alone(name):
         np.testing.assert_array_equal(whole.stderr[[3, 1]], [e.stderr[0] for e in alone])
 
 
-@pytest.mark.filterwarnings("ignore:.*standard error above")
-@pytest.mark.parametrize(
-    "name",
-    ["causal", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mixture", "row_mixture"))],
-)
-def test_a_bound_on_the_error_is_kept_by_the_integral(name):
-    model, rows = fitted(name), few("mixed")
-    plain = model.log_prob(rows, estimator="integral")
-    bound = float(np.median(plain.stderr)) / 2
-    got = model.log_prob(rows, estimator="integral", max_stderr=bound)
-    check_within_error(got, model.score_samples(rows))
-    assert (got.stderr < 1.5 * bound).mean() > 0.8
-    assert (plain.stderr < 1.5 * bound).mean() < 0.5
-    small = plain.stderr < bound / 4
-    np.testing.assert_array_equal(got.log_prob[small], plain.log_prob[small])
-
-
 def test_an_unknown_estimator_is_refused():
     with pytest.raises(ValueError, match=r"estimator must be one of .*, got 'exact'"):
         fitted("tree").log_prob(few("mixed"), estimator="exact")

@@ -182,21 +182,6 @@ def test_columns_given_by_position():
         model.log_prob(CODES, given=[3])
 
 
-def test_a_bound_on_the_error_buys_paths_and_never_saves_any(trained):
-    coarse = trained.log_prob(X, max_stderr=1e9)
-    np.testing.assert_array_equal(coarse, trained.log_prob(X))
-    with pytest.warns(UserWarning, match="standard error above 1.5 times max_stderr=0.001"):
-        fine = trained.log_prob(X, max_stderr=1e-3)
-    assert fine.stderr.mean() < coarse.stderr.mean()
-    with pytest.warns(UserWarning, match="times max_stderr"):
-        shares = trained.explain(X, max_stderr=1e-3)
-    np.testing.assert_allclose(shares.sum(axis=1), -fine.log_prob, rtol=1e-5)
-    with pytest.raises(ValueError, match="max_stderr must be positive, got nan"):
-        trained.log_prob(X, max_stderr=float("nan"))
-    with pytest.raises(TypeError, match="max_stderr must be a number, got 'small'"):
-        trained.explain(X, max_stderr="small")
-
-
 def test_unseen_categories(trained):
     strange = X[:3].assign(a="never", n=-7)
     assert np.isfinite(trained.score_samples(strange)).all()

@@ -271,7 +271,6 @@ def test_what_is_known_exactly_is_said_exactly(exact):
     assert got.log_prob.dtype == got.stderr.dtype == np.float64
     assert exact.model_.stopped == "exact"
     np.testing.assert_array_equal(got.log_prob, exact.score_samples(rows))
-    np.testing.assert_array_equal(exact.log_prob(rows, max_stderr=1e-9).log_prob, got.log_prob)
     few = pickle.loads(pickle.dumps(exact)).set_params(n_evaluations=2)
     np.testing.assert_array_equal(few.score_samples(rows), got.log_prob)
 
@@ -390,24 +389,23 @@ def test_what_is_missing_is_told_by_what_is_given(dtype, kind, known):
 
 
 def test_imputed_tables_keep_what_is_there(model):
-    for method, n_draws in (("median", 1), ("mean", 1), ("sample", 1), ("sample", 3)):
-        made = model.impute(TABLE, method=method, n_draws=n_draws, random_state=0)
-        for table in [made] if n_draws == 1 else made:
-            assert table.notna().all(axis=None)
-            assert table.index.equals(TABLE.index)
-            pd.testing.assert_series_equal(table.dtypes, TABLE.dtypes)
-            pd.testing.assert_frame_equal(table.where(TABLE.notna()), TABLE.where(TABLE.notna()))
-    one, other = model.impute(TABLE, method="sample", n_draws=2, random_state=0)
+    for method in ("median", "mean", "sample"):
+        table = model.impute(TABLE, method=method, random_state=0)
+        assert table.notna().all(axis=None)
+        assert table.index.equals(TABLE.index)
+        pd.testing.assert_series_equal(table.dtypes, TABLE.dtypes)
+        pd.testing.assert_frame_equal(table.where(TABLE.notna()), TABLE.where(TABLE.notna()))
+    one, other, again = (
+        model.impute(TABLE, method="sample", random_state=seed) for seed in (0, 1, 0)
+    )
     assert not one.equals(other)
-    pd.testing.assert_frame_equal(one, model.impute(TABLE, method="sample", random_state=0))
+    pd.testing.assert_frame_equal(one, again)
     complete = TABLE.dropna()
     pd.testing.assert_frame_equal(model.impute(complete), complete)
     with pytest.raises(
         ValueError, match=r"method must be one of \('median', 'mean', 'sample'\), got 'best'"
     ):
         model.impute(TABLE, method="best")
-    with pytest.raises(ValueError, match="n_draws needs method='sample': the median is always"):
-        model.impute(TABLE, n_draws=2)
 
 
 @pytest.mark.xfail(
@@ -484,7 +482,7 @@ def test_imputation_knows_the_rest_of_the_row(model):
     assert right > 0.85  # of three equally frequent words; the best possible is about 0.95
     numbers = model.impute(truth.assign(size=np.nan))["size"]
     assert (numbers - truth["size"]).std() < 0.5 * truth["size"].std()
-    draws = model.impute(gaps, method="sample", n_draws=20, random_state=1)
+    draws = [model.impute(gaps, method="sample", random_state=seed) for seed in range(20)]
     share = np.mean([d["word"] == truth["word"] for d in draws])
     assert 0.7 < share < right + 0.05
 

@@ -43,7 +43,6 @@ from scipy import stats
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser, NeuralDenoiser, SupportDenoiser
 from discrete_itd.denoisers.base import filled
 from discrete_itd.likelihood import (
@@ -53,7 +52,6 @@ from discrete_itd.likelihood import (
     path_log_prob,
 )
 from discrete_itd.likelihood.path import path_log_weights
-from discrete_itd.models.model import EFFORT, Question
 from discrete_itd.training import pilot_quadrature
 
 
@@ -497,20 +495,10 @@ def test_attributions_add_up_whatever_the_weights(device, m, spread, seed):
         torch.testing.assert_close(got.surprisal.cpu(), -log_w[:, 0])
 
 
-def bounded(denoiser, rows, schedule, n_paths, max_stderr, seed=0):
-    """The path estimate of rows under a bound on its standard error."""
-
-    def by(asked, seed):
-        return paths_of(denoiser, asked.x, schedule, seed=seed, n_paths=asked.n_evaluations)
-
-    return Question(rows, n_paths, max_stderr).estimate(by, seed)
-
-
-@pytest.mark.parametrize("max_stderr", [None, 0.05])
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_path_log_prob_splits_the_score(device, dtype, schedule, max_stderr):
+def test_path_log_prob_splits_the_score(device, dtype, schedule):
     net, rows, plan = strong_case(device, schedule)
-    split = bounded(net, rows, plan, 5, max_stderr, 3)
+    split = paths_of(net, rows, plan, seed=3, n_paths=5)
     torch.testing.assert_close(
         split.surprisal.sum(1), -split.log_prob, atol=rounding(dtype), rtol=0
     )
@@ -642,55 +630,6 @@ class Counting(Denoiser):
         self.rows += len(y)
         self.largest = max(self.largest, len(y))
         return self.inner(y, snr)
-
-
-def test_a_bound_on_the_error_buys_paths_only_where_they_are_needed(device, dtype):
-    net, _, plan = strong_case(device)
-    rows = all_rows(net.codebook)
-    plain, many = (paths_of(net, rows, plan, seed=2, n_paths=n) for n in (8, 8 * EFFORT))
-    bound = float(plain.stderr.median())
-    fine = bounded(net, rows, plan, 8, bound, 2)
-    near = {"atol": rounding(dtype), "rtol": rounding(dtype)}
-    enough = torch.isclose(fine.log_prob, plain.log_prob, atol=rounding(dtype), rtol=0)
-    assert 0 < enough.sum() < len(rows)
-    # another estimate decides, so that this one may have a little more than the bound
-    assert fine.stderr[~enough].median() < bound
-    assert (fine.stderr < 2 * bound).all()
-    torch.testing.assert_close(bounded(net, rows, plan, 8, 1e-9, 2)[:2], many[:2], **near)
-    torch.testing.assert_close(bounded(net, rows, plan, 8, 1e9, 2)[:2], plain[:2], **near)
-    # a row gets the same paths alone as among others
-    alone = bounded(net, rows[-2:], plan, 8, bound, 2)
-    torch.testing.assert_close(alone.log_prob, fine.log_prob[-2:], **near)
-
-
-class Unlucky(Denoiser):
-    """Sees the first column first on one path of three, and then all but rules out a level of the next one."""
-
-    def forward(self, y, snr):
-        known = torch.isinf(snr)
-        logits = y.new_zeros(len(y), self.codebook.levels.n_points)
-        bad = known[:, 0] & ~known[:, 1] & ~known[:, 2]
-        logits[:, 2] = logits[:, 4] = torch.where(bad, 4.0, 0.0)
-        return Posterior(self.codebook, CategoricalPosterior(self.codebook.levels, logits))
-
-
-def test_masses_add_up_to_one_under_a_bound_on_the_error(device):
-    """Which paths estimate must not depend on how well they agree: two that do are often of the commoner kind."""
-    # the last column has no say; its levels repeat the others' rows, each with noise of its own
-    book = Codebook([simplex(2), simplex(2), simplex(2), simplex(120)]).to(device)
-
-    def score(seed):
-        # two paths that differ by a factor of two are near enough, by a factor of thirty not
-        return bounded(Unlucky(book), all_rows(book), CoordinateSchedule(4), 2, 4.0, 2 * seed)
-
-    mass, stderr = repeated_mass(score)
-    assert stderr < 0.005
-    assert mass == pytest.approx(1, abs=4 * stderr)
-
-
-def test_an_unknown_error_is_above_any_bound(device):
-    net, rows, plan = strong_case(device)
-    assert bounded(net, rows, plan, 1, 1e9).stderr.isfinite().all()
 
 
 @pytest.mark.parametrize("n_paths", [1, 2])

@@ -20,9 +20,8 @@ from discrete_itd.channel.schedules import paths_within
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.models import contract
-from discrete_itd.models import model as model_module
 from discrete_itd.models.fitting import JUDGED, PATTERNS
-from discrete_itd.models.model import EFFORT, Question, split_evaluations
+from discrete_itd.models.model import split_evaluations
 from discrete_itd.recipes import Causal, Forest, Mixture, Network
 from discrete_itd.training.config import TrainingPlan
 
@@ -231,31 +230,6 @@ def test_property_evaluations_of_both_stages_are_those_asked_for(columns, n):
     assert used + second <= max(n, 4)
     assert min(first, second) >= 2
     assert second >= n * (book.n_columns - len(columns)) // book.n_columns - 1
-
-
-@pytest.mark.parametrize("columns", [[], ["a", "size"]])
-def test_property_a_bound_on_the_error_is_shared_and_paid_for(columns, monkeypatch):
-    """The bounds of both stages make up that of their product, and their paths fit into the evaluations."""
-    rows = mixed().dropna()
-    rows.loc[rows.index[::5], columns] = None
-    model, stages = fit(rows, TINY, missing="category", schedule=CoordinateSchedule(4)), []
-    estimate, paths = Question.estimate, model_module.path_log_prob
-
-    def recorded(self, by, seed):
-        stages.append([self.max_stderr])
-        return estimate(self, by, seed)
-
-    def counted(denoiser, x, schedule, **how):
-        stages[-1].append(how["n_paths"] * schedule.n_steps)
-        return paths(denoiser, x, schedule, **how)
-
-    monkeypatch.setattr(Question, "estimate", recorded)
-    monkeypatch.setattr(model_module, "path_log_prob", counted)
-    model.model_.log_prob(model.rows(rows).x, 64, max_stderr=1e-9)
-    assert len(stages) == 1 + bool(columns)
-    assert sum(bound**2 for bound, *_ in stages) == pytest.approx(1e-18)
-    most = sum(max(of_stage[1:]) for of_stage in stages)
-    assert EFFORT * 64 / 2 < most <= EFFORT * 64
 
 
 def test_property_a_cell_is_drawn_if_and_only_if_its_indicator_says_so():
