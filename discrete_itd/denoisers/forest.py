@@ -30,10 +30,18 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import add_at
-from discrete_itd.channel.gaussian import GaussianPosterior, clipped, log_between, log_mass
+from discrete_itd.channel.gaussian import (
+    GaussianPosterior,
+    chosen,
+    clipped,
+    log_between,
+    log_mass,
+)
+from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.points import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
+    BATCH,
     BLOCK,
     Config,
     Denoiser,
@@ -288,9 +296,7 @@ class ForestDenoiser(Denoiser):
                 some = slice(i, i + few)
                 yield Pairs(rows[some], leaf[some], level[some, None], reals[some, None])
         for rows in self._alike(gaps, gaps > 0):
-            cells = splits.places(x[rows])
-            value = splits.values(*cells)
-            yield from self._reached(rows, value, value, *cells, 4 * CELLS // width)
+            yield from self._reached(rows, *splits.places(x[rows]), 4 * CELLS // width)
 
     def responsibilities(
         self, x: Tensor, tree: Tensor | None = None
@@ -327,11 +333,10 @@ class ForestDenoiser(Denoiser):
                 torch.nonzero(among & (n_unknown == n)).flatten().split(max(1, most // leaves))
             )
 
-    def _reached(
-        self, rows: Tensor, low: Values, high: Values, level: Tensor, reals: Tensor, most: int
-    ) -> Iterator[Pairs]:
+    def _reached(self, rows: Tensor, level: Tensor, reals: Tensor, most: int) -> Iterator[Pairs]:
         """Rows, with their cells, and all leaves that agree with them, about ``most`` pairs at once."""
-        row, leaf, counts = self.splits.reach(low, high, len(rows))
+        value = self.splits.values(level, reals)
+        row, leaf, counts = self.splits.reach(value, len(rows))
         for some, pairs in portions(counts, most):
             at = row[pairs]
             own = rows[some], leaf[pairs], level[at], reals[at]
@@ -473,15 +478,14 @@ class ForestDenoiser(Denoiser):
         The leaves are, only with continuous columns, log-probabilities and numbers (B, K), with K the largest number of
         leaves of a row; minus infinity and 0 beyond the leaves of other rows.
         """
-        levels, splits, n_points = self.codebook.levels, self.splits, evidence.shape[1]
+        levels, n_points = self.codebook.levels, evidence.shape[1]
         n_reals = len(self.codebook.reals)
         y = evidence.new_zeros(len(evidence), n_reals) if y is None else y
         snr = torch.zeros_like(y) if snr is None else snr
         level = levels.index_of(levels.argmax(evidence))
         top = evidence.gather(1, level)
         ell = evidence - levels.per_level(top)
-        may_be = ell >= -IMPOSSIBLE
-        is_known = levels.sum(may_be.long()) == 1
+        is_known = levels.sum((ell >= -IMPOSSIBLE).long()) == 1
         level = level.masked_fill(~is_known, n_points)
         reals = y.masked_fill(~snr.isinf(), torch.nan)
         is_noisy = torch.cat(
@@ -491,11 +495,8 @@ class ForestDenoiser(Denoiser):
         log_mass = torch.zeros(len(evidence), dtype=torch.float64, device=evidence.device)
         logits, found = torch.empty_like(evidence), []
         for rows, noisy in self._in_turn(n_unknown, is_noisy):
-            low = high = splits.values(level[rows], reals[rows])
-            if noisy:
-                low, high = splits.ranges(may_be[rows], reals[rows])
             most = 4 * CELLS // max(1, n_points if noisy else level.shape[1])
-            for pairs in self._reached(rows, low, high, level[rows], reals[rows], most):
+            for pairs in self._reached(rows, level[rows], reals[rows], most):
                 row, leaf, shares = cast(Tensor, pairs.row), pairs.leaf, None
                 if noisy:
                     at = pairs.rows[row]
@@ -531,12 +532,13 @@ class ForestDenoiser(Denoiser):
         That is (P, T), over the probability of the column's own evidence.
         """
         levels, probs, like = self.codebook.levels, self.probs[leaf], ell.exp()
-        masses = levels.sum(probs * like).clamp_min(torch.finfo(ell.dtype).tiny)
+        masses = levels.sum(probs * like)  # zero in leaves of levels that the evidence excludes
         joint = self._log_weights[leaf].double() + masses.log().sum(1)
         if len(self.codebook.reals):
             q = self._gaussian(leaf[:, None])
             lines = self.codebook.lines
             joint += (q.log_weight + q.log_evidence(y, snr, lines)).logsumexp(2).sum(1)
+        masses = masses.clamp_min(torch.finfo(ell.dtype).tiny)
         return joint, probs / levels.per_level(masses)
 
     def _mixed(self, pairs: Pairs, weight: Tensor, shares: Tensor | None) -> Tensor:
@@ -554,6 +556,39 @@ class ForestDenoiser(Denoiser):
         )
 
     # -- draws ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
+        """A leaf by its probability given the known cells (22), then the other cells in it."""
+        book, out = self.codebook, x.repeat_interleave(n_draws, 0)
+        noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
+        u = noise.uniform(book.n_columns + 1, 1).view(len(x), n_draws)
+        leaf = torch.zeros_like(u, dtype=torch.int64)
+        for pairs in self._pairs(x):
+            joint = self._log_weights[pairs.leaf] + self._cells(pairs)
+            if pairs.row is None or pairs.counts is None:
+                leaf[pairs.rows] = pairs.leaf.gather(1, chosen(joint.double(), u[pairs.rows]))
+                continue
+            # sums to one in every row
+            cdf = (joint - pairs.log_total(joint)[pairs.row]).exp().cumsum(0)
+            last = pairs.counts.cumsum(0)
+            row = torch.arange(len(last), device=x.device)[:, None]
+            at = torch.searchsorted(cdf, row + u[pairs.rows], right=True)
+            first, last = (last - pairs.counts)[:, None], last[:, None] - 1
+            leaf[pairs.rows] = pairs.leaf[torch.minimum(torch.maximum(at, first), last)]
+        leaf = leaf.flatten()
+        for j in torch.nonzero(x.isnan().any(0)).flatten().tolist():
+            for rows in torch.nonzero(out[:, j].isnan()).flatten().split(BATCH):
+                u, v = noise.uniform(j, 2)[rows].unbind(1)
+                if j in book.place:
+                    probs = self.probs[:, book.levels.own(book.place[j])][leaf[rows]]
+                    out[rows, j] = chosen(probs.log().double(), u).double()
+                    continue
+                r = torch.nonzero(book.reals == j).flatten()
+                q = self._gaussian(leaf[rows, None]).pick(lambda t, r=r: t[:, r])
+                drawn = q.at_uniform(u[:, None], v[:, None])
+                out[rows, j] = book.lines.rounded(drawn, r)[:, 0]
+        return out.unflatten(0, (len(x), n_draws))
 
     def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         book, levels = self.codebook, self.codebook.levels
@@ -700,71 +735,26 @@ class Splits(nn.Module):
         n_points, width = self.rank.shape[1], level.shape[1]
         ranks = nn.functional.pad(self.rank, (0, 1), value=torch.nan)
         ranks = nn.functional.pad(ranks, (0, 1), value=-torch.inf).flatten()
-        for j, is_absent in self._absent(level).items():
-            if j in self.codebook.place:
-                own = torch.tensor([self.codebook.place[j]], device=level.device)
-                cells = level[:, own].masked_fill(is_absent[:, None], n_points + 1)
-                level = level.index_copy(1, own, cells)
+        book, own = self.codebook, range(n_points)
+        absent = {j: own[book.levels.own(book.place[i])][1] for j, i in book.indicator.items()}
+        absent = {j: level[:, book.place[book.indicator[j]]] == k for j, k in absent.items()}
+        for j, is_absent in absent.items():
+            if j in book.place:
+                at = torch.tensor([book.place[j]], device=level.device)
+                cells = level[:, at].masked_fill(is_absent[:, None], n_points + 1)
+                level = level.index_copy(1, at, cells)
             else:
-                reals = self._with_absent(reals, j, is_absent)
+                reals = reals.masked_fill(is_absent[:, None] & (book.reals == j), -torch.inf)
         flat = level.flatten()
 
-        def of_level(row: Tensor, node: Tensor, place: Tensor) -> Tensor:
-            return ranks[self.tree[node] * (n_points + 2) + flat[row * width + place]]
-
-        return self._either(of_level, reals, width)
-
-    def _absent(self, level: Tensor) -> dict[int, Tensor]:
-        """By column with an indicator, the rows (B,) in which it is absent, from :meth:`places`."""
-        book = self.codebook
-        places = {j: book.place[i] for j, i in book.indicator.items()}
-        ends = {j: range(book.levels.n_points)[book.levels.own(i)][1] for j, i in places.items()}
-        return {j: level[:, places[j]] == end for j, end in ends.items()}
-
-    def _with_absent(self, reals: Tensor, j: int, is_absent: Tensor) -> Tensor:
-        """Numbers (B, R) with -inf where column j is absent."""
-        return reals.masked_fill(is_absent[:, None] & (self.codebook.reals == j), -torch.inf)
-
-    def ranges(self, may_be: Tensor, reals: Tensor) -> tuple[Values, Values]:
-        """Least and largest values of cells with the possible levels (B, T), and of numbers."""
-        levels, n_rows = self.codebook.levels, len(may_be)
-        width = levels.n_columns
-        may_be = levels.spread(may_be, False)  # (B, C', K)
-        ranks = levels.spread(self.rank, 0.0)[:, None]
-        least, most = (
-            torch.stack([getattr(torch.where(may_be, own, end), way)(2) for own in ranks])
-            for end, way in ((torch.inf, "amin"), (-torch.inf, "amax"))
-        )
-        for j, i in self.codebook.indicator.items():
-            is_absent = ~may_be[:, self.codebook.place[i], 0]
-            if j in self.codebook.place:
-                least[:, is_absent, self.codebook.place[j]] = -torch.inf
-                most[:, is_absent, self.codebook.place[j]] = -torch.inf
-            else:
-                reals = self._with_absent(reals, j, is_absent)
-        least, most = least.flatten(), most.flatten()
-
-        def made(table: Tensor) -> Values:
-            def of_level(row: Tensor, node: Tensor, place: Tensor) -> Tensor:
-                return table[(self.tree[node] * n_rows + row) * width + place]
-
-            return self._either(of_level, reals, width)
-
-        return made(least), made(most)
-
-    def _either(
-        self, of_level: Callable[[Tensor, Tensor, Tensor], Tensor], reals: Tensor, width: int
-    ) -> Values:
-        """Values of cells of both families, from those of levels at a row, a node and a column's place."""
-
         def value(row: Tensor, node: Tensor) -> Tensor:
-            place = self._place[node]
-            if not reals.shape[1]:
-                return of_level(row, node, place)
+            place, is_real = self._place[node], self._is_real[node]
             if not width:
                 return reals[row, place]
-            is_real = self._is_real[node]
-            own = of_level(row, node, place.masked_fill(is_real, 0))
+            own = flat[row * width + place.masked_fill(is_real, 0)]
+            own = ranks[self.tree[node] * (n_points + 2) + own]
+            if not reals.shape[1]:
+                return own
             return torch.where(is_real, reals[row, place.masked_fill(~is_real, 0)], own)
 
         return value
@@ -794,11 +784,8 @@ class Splits(nn.Module):
         out = node if at is None else out.index_copy_(0, at, node)
         return self.leaf[out].view(self.n_trees, n_rows).T.contiguous()
 
-    def reach(self, low: Values, high: Values, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Every leaf that agrees with the known cells of a row: row and leaf (P,), sorted, and leaves of each row (B,).
-
-        ``low`` and ``high`` give the least and the largest possible value of a cell; NaN if any value is possible.
-        """
+    def reach(self, value: Values, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Every leaf that agrees with the known cells of a row: row and leaf (P,), and leaves of each row (B,)."""
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat(n_rows)
         row = torch.arange(n_rows, device=device).repeat_interleave(self.n_trees)
@@ -808,7 +795,8 @@ class Splits(nn.Module):
             keys.append(row[is_leaf] * self.n_leaves + self.leaf[node[is_leaf]])
             row, node = row[~is_leaf], node[~is_leaf]
             threshold, left = self.threshold[node], self.left[node]
-            first, second = ~(low(row, node) > threshold), ~(high(row, node) <= threshold)
+            cell = value(row, node)  # NaN goes to both
+            first, second = ~(cell > threshold), ~(cell <= threshold)
             node = torch.cat([left[first], left[second] + 1])
             row = torch.cat([row[first], row[second]])
         key = torch.cat(keys).sort()[0]

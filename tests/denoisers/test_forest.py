@@ -22,6 +22,7 @@ from laws import (
 )
 from scipy import stats
 
+from discrete_itd.channel import State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import Denoiser
@@ -652,3 +653,23 @@ def test_components_are_the_leaves(device, dtype, name):
             total = torch.logsumexp(weights + cells.sum(1), 1)
             expected = denoiser.log_prob(x).to(total)
             torch.testing.assert_close(total, expected, atol=rounding(dtype, 10), rtol=0)
+
+
+def test_numbers_of_completions_follow_the_posterior(device):
+    """Beside other missing cells, of numbers and of categories: their leaf is drawn first (22)."""
+    book = make_book("all kinds", device)
+    forest, x = (
+        random_forest(book, np.random.default_rng(1)),
+        random_rows(book, 3, np.random.default_rng(0)),
+    )
+    x[:, [1, 3, 4]] = math.nan
+    q = forest(*State.start(book, book.embed(x), ~x.isnan()))
+    drawn = forest.complete(x, 3000, 1)[:, :, book.reals]
+    for row in range(3):
+        for r in range(2):
+            own = q.gaussian.pick(lambda t, at=(row, r): t[at][None, None])
+            at = own.cdf(drawn[row, :, r][None].to(own.means)).flatten().cpu().numpy()
+            assert stats.kstest(at, "uniform").pvalue > 1e-3
+    known = ~x[:, None].isnan().expand(-1, 5, -1)
+    again = forest.complete(x, 5, 2)
+    assert torch.equal(again[known], x[:, None].expand(-1, 5, -1)[known])

@@ -308,7 +308,12 @@ def test_of_many_categories_the_likely_ones_are_enumerated(device, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("mixed", k) for k in ("mixture", "tree", "bayes_net", "of rows")]
-    + [("one real", "mixture"), ("all kinds", "bayes_net")],
+    + [
+        ("one real", "mixture"),
+        ("all kinds", "bayes_net"),
+        ("mixed", "forest"),
+        ("all kinds", "forest"),
+    ],
 )
 def test_completions_follow_the_conditional(device, name, kind):
     """Of each family by its own way; equal rows get equal draws, whatever is beside them."""
