@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
@@ -32,7 +33,6 @@ from discrete_itd.encoders import (
 )
 from discrete_itd.encoders.dtypes import holds_text, plain
 from discrete_itd.encoders.frames import (
-    as_dtype,
     as_polars,
     fill_cells,
     in_kind,
@@ -1000,7 +1000,10 @@ def drawn_rows(
         row = encoder.read(row)
         for name in row.columns[present]:
             value = row[name].repeat(len(frame)).set_axis(frame.index)
-            frame[name] = as_dtype(value, frame[name].dtype)
+            with suppress(TypeError, ValueError, OverflowError):
+                as_drawn = value.astype(frame[name].dtype)
+                value = as_drawn if (as_drawn == value).all() else value
+            frame[name] = value
     frame = encoder.write(frame)
     if not density._is_frame:
         return frame.to_numpy()

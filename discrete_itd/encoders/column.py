@@ -22,7 +22,6 @@ from discrete_itd.encoders.dtypes import (
     dtype_from_json,
     dtype_to_json,
     family,
-    has_time_zone,
     holding_missing,
     holds_text,
     is_category,
@@ -34,6 +33,7 @@ from discrete_itd.encoders.dtypes import (
     restore_times,
     rounded,
     time_intervals,
+    time_zone,
 )
 from discrete_itd.encoders.notation import (
     TRUTHS,
@@ -174,7 +174,7 @@ class Column:
     @property
     def has_days(self) -> bool:
         """Whether its times are dates: all lie at the beginning of a day, without a time zone."""
-        is_date = self.family == "datetime" and not has_time_zone(self.dtype)
+        is_date = self.family == "datetime" and not time_zone(self.dtype)
         return is_date and self.step % (DAY * 10**9) == 0 and self.origin % DAY == 0
 
     @cached_property
@@ -340,7 +340,7 @@ class Column:
 
     def _typed(self, values: pd.Series) -> pd.Series:
         """Numbers or times in the fitted dtype, or unchanged if it cannot represent them."""
-        if has_time_zone(self.dtype):
+        if time_zone(self.dtype):
             values = values.dt.tz_localize("UTC")
         try:
             out = values.astype(holding_missing(self.dtype, bool(values.isna().any())))
@@ -353,7 +353,7 @@ class Column:
 
     def is_written(self, values: pd.Series) -> bool:
         """Whether filled cells are text: if others are, or if all are gaps and the training table had text."""
-        if not self.gives_numbers:
+        if self.notation is None and any(isinstance(c, str) for c in self.categories):
             return False
         was_text = self.notation is not None and self.text_dtype is not None
         return holds_text(values) or (was_text and bool(values.isna().all()))

@@ -49,11 +49,6 @@ def time_zone(dtype: Any) -> Any:
     return getattr(zoned, "tz", None)
 
 
-def has_time_zone(dtype: Any) -> bool:
-    """Whether times of the dtype have a time zone."""
-    return time_zone(dtype) is not None
-
-
 def numpy_name(dtype: Any) -> str:
     """The name of the numpy dtype of numbers of that size."""
     if isinstance(dtype, pd.SparseDtype):
@@ -73,20 +68,14 @@ def holding_missing(dtype: Any, any_missing: bool) -> Any:
 
 def check_supported(name: Any, dtype: Any) -> None:
     """ValueError, naming the column, if values of the dtype cannot be read or the dtype cannot be saved."""
-    advice = None
-    if isinstance(dtype, pd.PeriodDtype):
-        advice = "convert it with .dt.to_timestamp() or to text"
-    elif isinstance(dtype, pd.IntervalDtype):
-        advice = "cut with labels=False, or give the numbers with kind='binned'"
-    elif dtype.kind == "c":
-        advice = "split it into its real and imaginary parts"
-    elif not is_category(dtype):
-        with suppress(TypeError, ValueError, LookupError):
-            if dtype_from_json(dtype_to_json(dtype)) == dtype:
-                return
-        advice = "convert it first"
-    if advice is not None:
-        raise ValueError(f"column {name!r}: values of dtype {dtype} are not supported; {advice}")
+    if is_category(dtype):
+        return
+    with suppress(TypeError, ValueError, LookupError):
+        is_other = dtype.kind == "c" or isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype)
+        if not is_other and dtype_from_json(dtype_to_json(dtype)) == dtype:
+            return
+    how = "make them numbers, times or text"
+    raise ValueError(f"column {name!r}: values of dtype {dtype} are not supported; {how}")
 
 
 def dtype_to_json(dtype: Any) -> str | dict[str, Any]:
@@ -346,7 +335,7 @@ def read_times(column: pd.Series) -> np.ndarray:
     dtype: Any = column.dtype
     if isinstance(dtype, pd.ArrowDtype):
         kind = "timedelta64" if family(dtype) == "timedelta" else "datetime64"
-        zone = ", UTC" if has_time_zone(dtype) else ""
+        zone = ", UTC" if time_zone(dtype) else ""
         column = column.astype(f"{kind}[{time_unit(dtype)}{zone}]")
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert(None)
@@ -395,7 +384,7 @@ def restore_times(numbers: np.ndarray, dtype: Any, origin: int, step: int) -> pd
     if family(dtype) == "timedelta":
         return pd.Series(ticks.view(f"timedelta64[{unit}]")).astype(dtype)
     cells = pd.Series(ticks.view(f"datetime64[{unit}]"))
-    return (cells.dt.tz_localize("UTC") if has_time_zone(dtype) else cells).astype(dtype)
+    return (cells.dt.tz_localize("UTC") if time_zone(dtype) else cells).astype(dtype)
 
 
 def time_intervals(edges: Sequence[float], dtype: Any, origin: int, step: int) -> pd.IntervalIndex:

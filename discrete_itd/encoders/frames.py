@@ -15,17 +15,13 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
 
-from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.dtypes import (
     decimals_of,
-    family,
     is_category,
-    is_number,
     plain,
-    read_cells,
 )
-from discrete_itd.encoders.notation import EXACT, TRUTHS, Notation, formatted, quoted
+from discrete_itd.encoders.notation import EXACT, Notation, formatted, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +66,7 @@ def is_table(X: Any) -> bool:
 
 
 def check_unique_names(frame: pd.DataFrame) -> None:
-    """ValueError if a column's name is missing, occurs more than once, or is text that no file can hold."""
+    """ValueError if a column's name is missing, or occurs more than once."""
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"column {twice!r}: the name occurs more than once")
@@ -78,11 +74,6 @@ def check_unique_names(frame: pd.DataFrame) -> None:
         if pd.api.types.is_scalar(name) and pd.isna(name):
             where = f"column {j} from the left, beginning with 0"
             raise ValueError(f"{where}: its name is missing, {name!r}")
-        if isinstance(name, str) and not name.isascii():
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"column {name!r}: the name has half of a character") from None
 
 
 def too_few(n_rows: int, n_columns: int) -> ValueError:
@@ -107,7 +98,7 @@ def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> 
 
 def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series:
     """The column with ``values`` where the mask is true, in its own dtype if that can hold them."""
-    out, values = column.copy(), _as_there(values, column)
+    out = column.copy()
     if is_category(column.dtype):
         new = pd.Index(values.dropna().unique()).difference(column.cat.categories, sort=False)
         out = column.cat.add_categories(list(new)) if len(new) else out
@@ -118,22 +109,6 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
         out[mask] = values.to_numpy(dtype=object)
         out = out.infer_objects()
     return out
-
-
-def _as_there(values: pd.Series, column: pd.Series) -> pd.Series:
-    """Numbers and booleans as text where the column has text, and text as these where it has them."""
-    is_truth, there = family(values.dtype) == "boolean", infer_dtype(column, skipna=True)
-    if there == "string" and is_number(read_cells(values).values):
-        return values.map(lambda v: str(int(v) if v == int(v) else v), na_action="ignore")
-    if there in ("integer", "floating") and all(
-        isinstance(v, str) and WHOLE.fullmatch(v) for v in values.dropna()
-    ):
-        return values.map(int, na_action="ignore")
-    if is_truth and there == "string":
-        return values.map(str)
-    if not is_truth and family(column.dtype) == "boolean" and values.isin(list(TRUTHS)).all():
-        return values.map(TRUTHS).astype("boolean")
-    return values
 
 
 def like(X: Any, table: pd.DataFrame) -> Any:
@@ -173,18 +148,6 @@ def as_polars(table: pd.DataFrame) -> Any:
         is_mixed = values.dtype == object and infer_dtype(values).startswith("mixed")
         cells[str(name)] = values.map(str, na_action="ignore") if is_mixed else values
     return polars.from_pandas(pd.DataFrame(cells, index=table.index), include_index=False)
-
-
-def as_dtype(values: pd.Series, dtype: Any) -> pd.Series:
-    """Values in another dtype if it can represent them, else unchanged."""
-    if is_category(dtype) and not values.isin(dtype.categories).all():
-        return values
-    try:
-        out = values.astype(dtype)
-    except (TypeError, ValueError, OverflowError):
-        return values
-    same = out.astype(object).to_numpy() == values.astype(object).to_numpy()
-    return out if bool(np.all(same)) else values
 
 
 def unique_rows(x: Tensor) -> tuple[Tensor, np.ndarray]:

@@ -37,7 +37,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.dtypes import decimals_of, has_time_zone, holding_missing, time_unit
+from discrete_itd.encoders.dtypes import decimals_of, holding_missing, time_unit, time_zone
 from discrete_itd.validation import advice, check_choice, warn_of_column
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
@@ -578,7 +578,7 @@ def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:
         found = pd.to_timedelta(pd.Series(cells, dtype=object).where(has_unit), errors="coerce")
         return found.to_numpy()
     times = times_of(cells, dtype)
-    return (times.dt.tz_convert(None) if has_time_zone(times.dtype) else times).to_numpy()
+    return (times.dt.tz_convert(None) if time_zone(times.dtype) else times).to_numpy()
 
 
 def floats_of(cells: np.ndarray) -> np.ndarray:
@@ -623,7 +623,7 @@ def times_of(cells: np.ndarray, dtype: Any) -> pd.Series:
     for i in np.flatnonzero((found.isna() & dates.notna()).to_numpy()):
         with suppress(ValueError, OverflowError):
             found.iloc[i] = pd.to_datetime(dates.iloc[i], format="ISO8601", utc=True).as_unit(unit)
-    return found if has_time_zone(dtype) else found.dt.tz_localize(None)
+    return found if time_zone(dtype) else found.dt.tz_localize(None)
 
 
 def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:

@@ -129,9 +129,6 @@ def test_truth_values_survive_a_table_of_text():
     gap = words[:2].astype({"member": object})
     gap.loc[0, "member"] = None
     assert {type(v) for v in of_truths.impute(gap)["member"]} == {str}
-    gap = TABLE[:2].astype({"member": "boolean"})
-    gap.loc[0, "member"] = None
-    assert of_words.impute(gap)["member"].dtype == "boolean"
 
 
 # -- other libraries --------------------------------------------------------------------------------
