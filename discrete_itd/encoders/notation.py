@@ -71,6 +71,12 @@ DATE = re.compile(
 )
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 UTC = "+00:00"  # at the end of the format of times with a zone, which are written as those of UTC
+# text of a number with something before it, or behind it at a distance, or of several numbers with units
+NUMBER_LIKE = re.compile(
+    r"[<>≤≥~≈±]\s*[-+]?\d+(?:[.,]\d+)?"
+    r"|[-+]?\d+(?:[.,:]\d+)+\s?[^\W\d]{0,8}|[-+]?\d+\s[^\W\d]{1,8}|\d+\s?[^\W\d]{1,8}(?:\s\d+\s?[^\W\d]{1,8})+"
+)
+FEW_TEXTS = 20  # different texts that are categories, whatever they are like
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
 EXPONENT = re.compile("[eE]")
 PLAIN_WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
@@ -314,11 +320,15 @@ def recognise(
     Few of the texts may be unreadable in it, see :func:`most_unreadable`. ``asked`` is the user's specification; with
     ``plain``, plain integers are numbers, too.
     """
+    most, total = most_unreadable(int(counts.sum())), counts.sum()
+    others = np.array([text not in TRUTHS for text in texts])
+    if len(texts) == 3 and others.sum() == 1 and counts[others].sum() <= most:
+        word = texts[int(np.argmax(others))]
+        return Recognised(None, f"truth values, but for {quoted(word)}", word)
     probe = texts[:: max(1, len(texts) // PROBED)]
     if not any(any(map(str.isdigit, text)) for text in probe):
         return Recognised(None, unlike=texts[0])
-    shares: list[_Nearly] = []  # of what is nearly a notation
-    most = most_unreadable(int(counts.sum()))
+    unread = [("", np.array([not CLOCK.fullmatch(text) for text in texts]))]
     for what, options in WAYS.items():
         ways = [way for name, way in options.items() if asked in (None, name)]
         if not ways:
@@ -329,15 +339,15 @@ def recognise(
         k = int(np.argmin(n_bad))
         is_code = any(LEADING_ZERO.fullmatch(text) for text in compress(texts, bad[k]))
         if n_bad[k] > most or is_code:
-            shares += [_nearly(b, texts, counts, what) for b in bad]
+            unread += [(what, b) for b in bad]
             continue
         there, way = ~bad[k], ways[k].keywords
         known, own = list(compress(texts, there)), counts[there]
         alone = int(counts[there & bad[-1 - k]].sum())  # that only this order or mark reads
-        others = int(counts[bad[k] & ~bad[-1 - k]].sum())
+        n_others = int(counts[bad[k] & ~bad[-1 - k]].sum())
         differ = there & (read[0] != read[-1])
         unlike = texts[int(np.argmax(differ))]
-        is_either = len(ways) == 2 and (alone < SURE * others or not alone)
+        is_either = len(ways) == 2 and (alone < SURE * n_others or not alone)
         if what == "dates":
             notation = _of_dates(known, own, **way)
             if counts[np.isnat(notation.read(texts))].sum() > most:
@@ -358,17 +368,19 @@ def recognise(
                 return Recognised(replace(notation, decimal=None) if is_either else notation)
             note = f"numbers with different units, like {quoted(known[0])}"
         return Recognised(None, note, is_measure=True)
-    shares.append(_nearly(np.array([not CLOCK.fullmatch(t) for t in texts]), texts, counts, ""))
-    nearly = max(shares)
-    is_measure = nearly.is_measure and (
-        nearly.share >= ALMOST or (nearly.n_others == 1 and nearly.share > MOST)
-    )
-    is_code = not nearly.is_measure and bool(LEADING_ZERO.fullmatch(nearly.other))
-    is_noted = nearly.what and (is_measure or nearly.share >= ALMOST) and not is_code
-    other = quoted(nearly.other)
-    but = other if nearly.n_others == 1 else f"text like {other}"
-    note = f"{nearly.what}, but for {but} ({int(1000 * nearly.share) / 10:g}% are)"
-    return Recognised(None, note if is_noted else "", nearly.other, is_measure)
+    what, bad = min(unread, key=lambda way: counts[way[1]].sum())
+    share, other = 1 - counts[bad].sum() / total, texts[int(np.argmax(bad))]
+    is_plain = all(text.strip().isdecimal() for text in compress(texts, ~bad))
+    is_nearly = share >= ALMOST
+    is_measure = not is_plain and bool(is_nearly or (bad.sum() == 1 and share > MOST))
+    if what and (is_measure or is_nearly) and not (is_plain and LEADING_ZERO.fullmatch(other)):
+        but = quoted(other) if bad.sum() == 1 else f"text like {quoted(other)}"
+        note = f"{what}, but for {but} ({int(1000 * share) / 10:g}% are)"
+        return Recognised(None, note, other, is_measure)
+    like = np.array([bool(NUMBER_LIKE.fullmatch(text.strip())) for text in texts])
+    note = f"numbers or times, like {quoted(texts[int(np.argmax(like))])}, which are not read"
+    is_like = len(texts) > FEW_TEXTS and counts[like].sum() > MOST * total
+    return Recognised(None, note if is_like else "", "" if is_like else other, is_measure)
 
 
 def _tried(way: Callable[..., np.ndarray], texts: Sequence[str], probe: Sequence[str]) -> Any:
@@ -392,22 +404,6 @@ def tell(name: Hashable, found: Recognised) -> None:
         ways = f"{clean}, or say that it is text with {keeps}"
     topic = "either" if "could be" in note else "nearly"
     warn_of_column(name, f"taken as text, though it looks like {note}; {ways}", topic)
-
-
-class _Nearly(NamedTuple):
-    """Share of the cells that can be parsed in a notation, and the first text and the number of the others."""
-
-    share: float
-    what: str
-    other: str
-    n_others: int
-    is_measure: bool
-
-
-def _nearly(bad: np.ndarray, texts: Sequence[str], counts: np.ndarray, what: str) -> _Nearly:
-    is_code = all(text.strip().isdecimal() for text, b in zip(texts, bad, strict=True) if not b)
-    share, other = float(counts[~bad].sum() / counts.sum()), texts[int(np.argmax(bad))]
-    return _Nearly(share, what, other, int(bad.sum()), not is_code)
 
 
 def _unit(text: str | None) -> str:

@@ -412,6 +412,13 @@ NOTES = {
     "a gap": ([*FIVES, "NA"], None, "continuous", "'NA' (1 cell) taken as missing, as all others are numbers"),
     "text": (["24.01.2025", "1.2.2025"] * 50, "nominal", "nominal", None),
     "whole": ([str(i) for i in range(200)], "continuous", "continuous", None),
+    "an unknown unit": ([f"{i}.5 F" for i in range(40)] * 2, None, "nominal", "'0.5 F', which are not read; make its"),
+    "comparisons": ([f"<{i}.5" for i in range(40)] * 2, None, "nominal", "numbers or times, like '<0.5'"),
+    "times of day": ([f"{i % 12 + 1}:0{i % 7} PM" for i in range(84)], None, "nominal", "like '10:00 PM'"),
+    "spans": ([f"{i % 9}h {i}m" for i in range(40)] * 2, None, "nominal", "like '0h 0m'"),
+    "seats": ([f"{i}{s}" for i in range(40) for s in "AF"], None, "nominal", None),
+    "streets": ([f"Street {i}" for i in range(40)] * 2, None, "nominal", None),
+    "truth values and a word": (["True", "False"] * 150 + ["?"], None, "nominal", "truth values, but for '?'"),
 }  # fmt: skip
 
 
