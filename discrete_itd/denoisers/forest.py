@@ -336,7 +336,7 @@ class ForestDenoiser(Denoiser):
     def _reached(self, rows: Tensor, level: Tensor, reals: Tensor, most: int) -> Iterator[Pairs]:
         """Rows, with their cells, and all leaves that agree with them, about ``most`` pairs at once."""
         value = self.splits.values(level, reals)
-        row, leaf, counts = self.splits.reach(value, len(rows))
+        row, leaf, _, counts = self.splits.reach(value, len(rows))
         for some, pairs in portions(counts, most):
             at = row[pairs]
             own = rows[some], leaf[pairs], level[at], reals[at]
@@ -447,7 +447,7 @@ class ForestDenoiser(Denoiser):
         _, logits, leaves = self._given_evidence(evidence, values, precision)
         if len(book.reals):
             log_weight, leaf = leaves  # (B, K)
-            gaussian = self._gaussian(leaf).update(*book.reals_of(y, snr))
+            gaussian = self._gaussian(leaf[:, None]).update(*book.reals_of(y, snr))
             # of both components within a leaf, which has its own weight
             own = gaussian.log_weight.unflatten(2, (-1, 2))
             own = own - own.logsumexp(3, keepdim=True) + log_weight[:, None, :, None]
@@ -455,12 +455,62 @@ class ForestDenoiser(Denoiser):
             gaussian = GaussianPosterior(own.flatten(2), *parts)
         return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
 
-    def _gaussian(self, leaf: Tensor) -> GaussianPosterior:
-        """The continuous columns in leaves (B, K) of equal weight: (B, R, 2 K), two components for each leaf."""
-        parts = (self.means, self.var, self._low, self._high)
-        mean, var, low, high = (t[leaf].transpose(1, 2) for t in parts)
+    @torch.no_grad()
+    def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
+        """In closed form, by all leaves that agree with a row but for the cells of one column."""
+        book, n_points = self.codebook, self.probs.shape[1]
+        step = max(1, CELLS // (self.n_trees * max(n_points, book.n_columns)))
+        parts = [self._left_out(rows) for rows in x.split(step)]
+        categorical = CategoricalPosterior(book.levels, torch.cat([q for q, _ in parts]))
+        gaussian = GaussianPosterior.stacked([q for _, q in parts]) if len(book.reals) else None
+        return Posterior(book, categorical, gaussian)
+
+    def _left_out(self, x: Tensor) -> tuple[Tensor, GaussianPosterior]:
+        """Logits of the levels, and the mixtures of the numbers, each given all other cells of its row."""
+        book, levels = self.codebook, self.codebook.levels
+        level, reals = self.splits.places(x)
+        values = self.splits.values(level, reals)
+        row, leaf, odd, counts = self.splits.reach(values, len(x), but_one=True)
+        pairs = Pairs(row, leaf, level[row], reals[row], row, counts)
+        cells = x.new_zeros(len(row), book.n_columns)
+        cells[:, book.finite] = self._level_cells(pairs).to(x)
+        cells[:, book.reals] = self._number_cells(pairs).to(x)
+        some = torch.nonzero(odd >= 0).flatten()
+        cells[some, odd[some]] = 0.0
+        joint = self._log_weights[leaf] + cells.sum(1)
+        # by the column that is left out: leaves that agree with the row, then those that disagree there
+        whole = torch.nonzero(odd < 0).flatten()
+        each = torch.arange(book.n_columns, device=x.device).expand(len(whole), -1)
+        column = torch.cat([each.flatten(), odd[some]])
+        pair = torch.cat([whole.repeat_interleave(book.n_columns), some])
+        weight = torch.cat([(joint[whole, None] - cells[whole]).flatten(), joint[some]])
+        key, order = (row[pair] * book.n_columns + column).sort(stable=True)
+        column, pair, weight = column[order], pair[order], weight[order]
+        counts = torch.bincount(key, minlength=x.numel())
+        weight = weight - log_totals(weight, key, counts)[key]
+        probs = self.probs.new_zeros(len(x), levels.n_points)
+        for j, i in book.place.items():
+            at, own = torch.nonzero(column == j).flatten(), levels.own(i)
+            parts = self.probs[:, own][leaf[pair[at]]] * weight[at, None].exp().to(probs)
+            probs[:, own] = add_at(probs[:, own].clone(), 0, row[pair[at]], parts)
+        at = torch.nonzero(torch.isin(column, book.reals)).flatten()
+        place = (torch.arange(len(key), device=x.device) - (counts.cumsum(0) - counts)[key])[at]
+        r = torch.searchsorted(book.reals, column[at])
+        n = BLOCK * (1 + int(place.max()) // BLOCK) if len(at) else 1
+        log_weight = self.probs.new_full((len(x), len(book.reals), n), -torch.inf)
+        leaves = torch.zeros(log_weight.shape, dtype=torch.int64, device=x.device)
+        to = row[pair[at]], r, place
+        log_weight[to], leaves[to] = weight[at].to(log_weight), leaf[pair[at]]
+        return finite_log(probs), self._gaussian(leaves, log_weight)
+
+    def _gaussian(self, leaf: Tensor, log_weight: Tensor | float = 0.0) -> GaussianPosterior:
+        """The continuous columns in leaves (B, R or 1, K): (B, R, 2 K), two components for each leaf."""
+        each = torch.arange(len(self.codebook.reals), device=leaf.device)[:, None]
+        mean, var, low, high = (
+            t[leaf, each] for t in (self.means, self.var, self._low, self._high)
+        )
         far = torch.full_like(mean, WIDE_SD**2)
-        logs = [torch.full_like(mean, math.log(p)) for p in (1 - self.wide, self.wide)]
+        logs = [torch.full_like(mean, math.log(p)) + log_weight for p in (1 - self.wide, self.wide)]
         pairs = logs, (mean, torch.zeros_like(mean)), (var, far), (low, low), (high, high)
         return GaussianPosterior(*(torch.stack(pair, 3).flatten(2) for pair in pairs))
 
@@ -535,7 +585,7 @@ class ForestDenoiser(Denoiser):
         masses = levels.sum(probs * like)  # zero in leaves of levels that the evidence excludes
         joint = self._log_weights[leaf].double() + masses.log().sum(1)
         if len(self.codebook.reals):
-            q = self._gaussian(leaf[:, None])
+            q = self._gaussian(leaf[:, None, None])
             lines = self.codebook.lines
             joint += (q.log_weight + q.log_evidence(y, snr, lines)).logsumexp(2).sum(1)
         masses = masses.clamp_min(torch.finfo(ell.dtype).tiny)
@@ -585,7 +635,7 @@ class ForestDenoiser(Denoiser):
                     out[rows, j] = chosen(probs.log().double(), u).double()
                     continue
                 r = torch.nonzero(book.reals == j).flatten()
-                q = self._gaussian(leaf[rows, None]).pick(lambda t, r=r: t[:, r])
+                q = self._gaussian(leaf[rows, None, None]).pick(lambda t, r=r: t[:, r])
                 drawn = q.at_uniform(u[:, None], v[:, None])
                 out[rows, j] = book.lines.rounded(drawn, r)[:, 0]
         return out.unflatten(0, (len(x), n_draws))
@@ -602,7 +652,7 @@ class ForestDenoiser(Denoiser):
         codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
         out.index_copy_(1, book.finite, codes.double())
         if len(book.reals):
-            numbers = self._gaussian(leaf[:, None]).sample(generator)
+            numbers = self._gaussian(leaf[:, None, None]).sample(generator)
             out.index_copy_(1, book.reals, book.lines.rounded(numbers))
         return out
 
@@ -784,24 +834,37 @@ class Splits(nn.Module):
         out = node if at is None else out.index_copy_(0, at, node)
         return self.leaf[out].view(self.n_trees, n_rows).T.contiguous()
 
-    def reach(self, value: Values, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Every leaf that agrees with the known cells of a row: row and leaf (P,), and leaves of each row (B,)."""
+    def reach(self, value: Values, n_rows: int, *, but_one: bool = False) -> tuple[Tensor, ...]:
+        """Every leaf that agrees with the known cells of a row, or ``but_one`` with all of them but those of a column.
+
+        Row and leaf (P,), sorted, the column whose cell disagrees, -1 if none does, and leaves of each row (B,).
+        """
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat(n_rows)
         row = torch.arange(n_rows, device=device).repeat_interleave(self.n_trees)
-        keys = []
+        odd = torch.full_like(row, -1)
+        keys, odds = [row[:0]], [odd[:0]]
+        owner = torch.arange(self.codebook.n_columns, device=device)
+        for j, i in self.codebook.indicator.items() if but_one else ():
+            owner[j] = i
         while len(node):
             is_leaf = self.column[node] < 0
             keys.append(row[is_leaf] * self.n_leaves + self.leaf[node[is_leaf]])
-            row, node = row[~is_leaf], node[~is_leaf]
-            threshold, left = self.threshold[node], self.left[node]
+            odds.append(odd[is_leaf])
+            row, node, odd = row[~is_leaf], node[~is_leaf], odd[~is_leaf]
+            threshold, left, column = self.threshold[node], self.left[node], self.column[node]
             cell = value(row, node)  # NaN goes to both
             first, second = ~(cell > threshold), ~(cell <= threshold)
-            node = torch.cat([left[first], left[second] + 1])
-            row = torch.cat([row[first], row[second]])
-        key = torch.cat(keys).sort()[0]
+            below = [(left, row, odd, first), (left + 1, row, odd, second)]
+            if but_one:  # an absent cell disagrees by its indicator
+                column = torch.where(cell == -torch.inf, owner[column], column)
+                other = (first != second) & ((odd < 0) | (odd == column))
+                below.append((left + first, row, column, other))
+            node, row, odd = (torch.cat([t[i][t[3]] for t in below]) for i in range(3))
+        key, order = torch.cat(keys).sort()
         row = key.div(self.n_leaves, rounding_mode="floor")
-        return row, key % self.n_leaves, torch.bincount(row, minlength=n_rows)
+        counts = torch.bincount(row, minlength=n_rows)
+        return row, key % self.n_leaves, torch.cat(odds)[order], counts
 
     def boxes(self) -> tuple[Tensor, Tensor]:
         """The interval of every column in each node, lower end excluded: (M, C) twice, infinite without a bound."""
