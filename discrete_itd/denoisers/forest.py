@@ -96,6 +96,8 @@ class Pairs(NamedTuple):
 def log_totals(values: Tensor, row: Tensor, counts: Tensor) -> Tensor:
     """Logarithm of the sum of exponentials of ``values`` (P, ...) of each row: float64, (B, ...)."""
     values = values.double()
+    if not len(values):
+        return values
     top = torch.segment_reduce(values, "max", lengths=counts)
     return torch.segment_reduce((values - top[row]).exp(), "sum", lengths=counts).log() + top
 
