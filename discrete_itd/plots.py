@@ -24,7 +24,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.detection.answers import density_of
-from discrete_itd.detection.cell_predictions import nats_given_others, scores_of_row
+from discrete_itd.detection.cell_predictions import nats_given_others
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.watch import DriftWatch
@@ -53,9 +53,9 @@ UNREADABLE = re.compile(
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
 AVERAGED_ROWS = 500  # most rows over which a plot averages what costs one evaluation of the model per row and column
 MOST_COLUMNS = 100  # columns whose entropy given all others is measured, in wide tables
-# Fewer rows are averaged, though at least FEWEST_ROWS, if the posteriors of all cells are more than MOST_CELLS numbers,
-# or an enumeration takes more than MOST_SCORES scores; of pairs, FEWEST_PAIRED and MOST_PAIR_WORK: some seconds.
-FEWEST_ROWS, MOST_CELLS, MOST_SCORES = 32, 1 << 26, 1 << 17
+# Fewer rows are averaged, though at least FEWEST_ROWS, if the posteriors of all cells are more than MOST_CELLS numbers;
+# of pairs, FEWEST_PAIRED and MOST_PAIR_WORK: some seconds.
+FEWEST_ROWS, MOST_CELLS = 32, 1 << 26
 FEWEST_PAIRED, MOST_PAIR_WORK = 64, 1 << 31
 # columns of a matrix that are shown, and in which numbers have room
 MOST_SHADED, MOST_NUMBERED = (40, 14)
@@ -295,8 +295,6 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     if len(columns) > MOST_COLUMNS:
         most = max(FEWEST_ROWS, min(AVERAGED_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
     scorer = scorer_of(density)
-    if scores := scores_of_row(scorer):
-        most = max(FEWEST_ROWS, min(most, MOST_SCORES // scores))
     rows = rows.take(slice(None, None, spread_step(len(rows), most)))
     with torch.no_grad():
         log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]

@@ -282,7 +282,7 @@ def surprisals(scorer: Scorer, rows: Rows) -> np.ndarray:
     """Mean surprisal of each column's cells given all others of their row, over some of the rows: (C,), nats."""
     columns = [k for k in range(len(scorer.schema)) if k not in scorer.given]
     x = rows.x[:: -(-len(rows) // max(FEWEST_ROWS, MOST_ASKED // len(columns)))]
-    nats = nats_given_others(scorer, x, columns, quick=True)
+    nats = nats_given_others(scorer, x, columns)
     there = ~x[:, columns].isnan().cpu().numpy()
     out = np.zeros(len(scorer.schema))
     out[columns] = (nats * there).sum(0) / np.maximum(there.sum(0), 1)

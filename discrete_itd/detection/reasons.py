@@ -46,8 +46,7 @@ def expected(
     columns : names (positions, for an array) of columns, optional
         Columns to predict; by default all that are not given. A ValueError names one that the model does not have.
     k : int, optional
-        Only the k cells of each row with the largest log-odds of an error; by default all. Among
-        more than 256 columns, they are sought among candidates (``cell_predictions.candidates``).
+        Only the k cells of each row with the largest log-odds of an error; by default all.
     n_values : int
         Number of predicted values per cell.
 
@@ -126,57 +125,50 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         then a row's most probable error; none of a row if no cell is more likely wrong than right.
 
         * ``row`` (the index of X), ``rank`` (1 for the most probable error), ``column``, ``value``;
-        * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; ``expected_nats``, its
-          expectation, the entropy of that conditional distribution; ``excess_nats``, the difference, at least 0.05;
+        * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`, of a number that of the
+          cell in which it is recorded; ``expected_nats``, its expectation, the entropy of that conditional
+          distribution; ``excess_nats``, the difference;
         * ``error_probability``, the probability that the cell is wrong, above 0.5, if the others are right;
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
-          whose predicted value in its place decreases this cell's surprisal given all others most, its value, and by
-          how much; None and 0 where none does by a nat;
+          whose predicted value in its place raises the log-odds of this cell's value against the predicted one most,
+          its value, and by how many nats; None and 0 where none does by a nat, or rows are scored along paths;
         * ``sentence``, the same in English, see :func:`sentence`.
-
-        The others are the other cells of the row, where cells of smaller rank are treated as unknown
-        (``cell_predictions.likely_errors``), or with enumeration have their predicted values.
 
     Notes
     -----
-    Cells are ranked by the log-odds of an error (``cell_predictions.Odds``), not by their share of
-    the score: where one cell of held-out rows was replaced, the log-odds find it more often than the share, the
-    surprisal given the other cells, or that in excess of its entropy do (``python -m tests.benchmarks.explanations``).
+    Cells are ranked by the log-odds of an error (``cell_predictions.error_log_odds``), each given all others of its
+    row, and not by their share of the score: where one cell of held-out rows was replaced, the log-odds find it more
+    often than the share, the surprisal given the other cells, or that in excess of its entropy do
+    (``python -m tests.benchmarks.explanations``). Two cells that contradict each other are both named.
     """
     check_integer("k", k, 1)
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
     if not len(rows):
         return reasons(scorer, rows.blank(), k)
-    names = rows.encoder.names
-    first = np.zeros(len(rows.unique), dtype=np.int64)
-    first[rows.inverse] = np.arange(len(rows))  # a row of each distinct one
-    found = likely_errors(scorer, rows.unique, rows.log_volume[first], k)
-    cells = found.cells
-    row, rank = np.nonzero(cells[rows.inverse] >= 0)
-    u = rows.inverse[row]
-    column = cells[u, rank]
-    by = found.conflict_nats[u, rank]
-    by = np.where(by < LEAST_CONFLICT, 0.0, by)
-    conflict = _lines(rows, row, found.conflict[u, rank], rank)
-    lines = _lines(rows, row, column, rank) | {
-        "nats": found.nats[u, rank],
-        "expected_nats": found.expected_nats[u, rank],
-        "excess_nats": found.nats[u, rank] - found.expected_nats[u, rank],
-        "error_probability": found.probability[u, rank],
-        "expected": _objects(found.value[u, rank]),
-        "probability": found.value_probability[u, rank],
-        "low": _objects(found.low[u, rank]),
-        "high": _objects(found.high[u, rank]),
-        "conflict_column": conflict["column"].mask(by == 0, None),
-        "conflict_value": conflict["value"].mask(by == 0, None),
-        "conflict_nats": by,
-    }
-    columns = dict(zip(names, rows.encoder.schema, strict=True))
-    each = zip(*(list(values) for values in lines.values()), strict=True)
-    text = [sentence(dict(zip(lines, line, strict=True)), columns) for line in each]
-    return _with_unreadable(pd.DataFrame(lines | {"sentence": _objects(text)}), row, rows, k)
+    found = likely_errors(scorer, rows.unique, k)
+    each = pd.DataFrame({"at": np.arange(len(rows)), "row": rows.inverse})
+    found = each.merge(found, on="row").sort_values("at", kind="stable", ignore_index=True)
+    at, rank = found["at"].to_numpy(), found.groupby("at").cumcount().to_numpy()
+    conflict = _lines(rows, at, found["conflict"].to_numpy(), rank)
+    is_conflict = found["conflict_nats"] >= LEAST_CONFLICT
+    table = pd.DataFrame(_lines(rows, at, found["cell"].to_numpy(), rank)).assign(
+        nats=found["nats"],
+        expected_nats=found["expected_nats"],
+        excess_nats=found["nats"] - found["expected_nats"],
+        error_probability=found["error_probability"],
+        expected=found["value"],
+        probability=found["probability"].astype(float),
+        low=found["low"],
+        high=found["high"],
+        conflict_column=conflict["column"].where(is_conflict, None),
+        conflict_value=conflict["value"].where(is_conflict, None),
+        conflict_nats=found["conflict_nats"].where(is_conflict, 0.0),
+    )
+    columns = dict(zip(rows.encoder.names, rows.encoder.schema, strict=True))
+    text = [sentence(line, columns) for line in table.to_dict("records")]
+    return _with_unreadable(table.assign(sentence=_objects(text)), at, rows, k)
 
 
 def _with_unreadable(table: pd.DataFrame, at: np.ndarray, rows: Rows, k: int) -> pd.DataFrame:

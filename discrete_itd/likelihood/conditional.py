@@ -80,8 +80,7 @@ class Nodes(NamedTuple):
 
 
 FINE = Nodes(24, 64, 4, 8)
-# for all cells of a row, and for the few that matter
-COARSE, CLOSE = Nodes(6, 6, 0, 0, 4, (3.0, 12.0), 16), Nodes(8, 6, 2, 4, 4, (3.0, 12.0), 64)
+SHORTLIST = Nodes(8, 6, 1, 4, 4, (3.0, 12.0), 16)  # some 40 scores a number, for reasons
 
 
 class Enumerated(NamedTuple):
@@ -158,13 +157,6 @@ class ConditionalDenoiser(Denoiser):
     @property
     def row_work(self) -> int:
         return self.proposal.row_work
-
-    def scores_of_row(self, nodes: Nodes = FINE) -> int:
-        """Number of scores that the distributions of all cells of a row need."""
-        of_number = 2 * len(nodes.far) + nodes.marginal + (1 + len(self._guides)) * nodes.guided
-        of_number += nodes.stages * nodes.split * (nodes.parts - 1)
-        each = (c.n_points or of_number for c in self.codebook.columns)
-        return sum(min(n, nodes.levels) for n in each)
 
     # -- states ---------------------------------------------------------------------------------
 

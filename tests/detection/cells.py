@@ -6,51 +6,52 @@ import numpy as np
 import torch
 
 from discrete_itd.detection import cell_predictions as own
-from discrete_itd.detection.cell_predictions import Cell, Odds, given_others, log_probs_alone
 from discrete_itd.detection.score import scorer_of
+from discrete_itd.likelihood import conditional
+from discrete_itd.likelihood.conditional import FINE, ConditionalDenoiser
 
 
 class CellNats(NamedTuple):
     """Tables of shape (N, C) with index and columns of the rows, or arrays, nats.
 
-    ``given_others`` is the surprisal of each cell given all others of its row, ``entropy`` its expectation,
-    ``marginal`` the surprisal under the column's marginal, all 0 where the cell is missing; ``error_log_odds`` are
-    those of ``Odds``.
+    ``given_others`` is the surprisal of each cell given all others of its row, ``entropy`` its expectation, 0 where the
+    cell is missing; ``error_log_odds`` are those of an error.
     """
 
     given_others: Any
     entropy: Any
-    marginal: Any
     error_log_odds: Any
 
 
 @torch.no_grad()
 def assess(scorer, x):
-    """Of encoded rows (N, C'), without the change of unit of continuous columns: float64 arrays (N, C)."""
-    out = CellNats(*np.zeros((4, len(x), len(scorer.schema))))
+    """Of encoded rows (N, C'), by the scores themselves where the model enumerates: float64 arrays (N, C)."""
+    out = CellNats(*np.zeros((3, len(x), len(scorer.schema))))
+    how = {"nodes": FINE} if isinstance(scorer.conditional, ConditionalDenoiser) else {}
     for batch in own._batches(scorer, x, "cells", x.shape[1]):
         rows = x[batch]
-        columns = torch.arange(len(scorer.schema), device=x.device).expand(len(rows), -1)
-        there = ~rows[:, : columns.shape[1]].isnan() | (own._indicators(scorer, x.device) >= 0)
-        q = given_others(scorer, rows, own._asked(scorer, rows, columns, there))
-        log_p = own._by_column(scorer, q.log_prob(rows).double())
-        entropy = torch.zeros_like(log_p)
-        for j in range(columns.shape[1]):
+        every = torch.arange(len(scorer.schema), device=x.device).expand(len(rows), -1)
+        there = ~own.without_cell(scorer, rows)
+        asked = own._asked(scorer, rows, every, there)
+        q = conditional.given_others(scorer.conditional, rows, asked, **how)
+        log_p, entropy = own.log_probs(scorer, q, rows), torch.zeros(*every.shape).double()
+        for j in range(every.shape[1]):
             some = torch.nonzero(there[:, j]).flatten()
             if len(some):
-                entropy[some, j] = Cell.of(scorer, q, j, some).entropy().to(rows)
-        marginal = own._by_column(scorer, log_probs_alone(scorer.marginals, rows)[0])
-        found = -log_p, entropy, -marginal, Odds(scorer, rows)(log_p, columns)
-        for every, part in zip(out, found, strict=True):
-            every[batch.cpu().numpy()] = part.cpu().numpy()
+                entropy[some, j] = own.Cell.of(scorer, q, j, some).entropy().to(entropy)
+        odds = own.error_log_odds(log_p, own.log_flat(scorer, rows), own.share_of_wrong(scorer))
+        found = -log_p, entropy, odds.masked_fill(~there, -np.inf)
+        for every_one, part in zip(out, found, strict=True):
+            every_one[batch.cpu().numpy()] = part.cpu().numpy()
     return out
 
 
 def cell_nats(model, X):
-    """Of the rows of a table, in the units of its columns."""
+    """Of the rows of a table; ``given_others`` in the unit of the columns, as log-probabilities are."""
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
-    given, entropy, marginal, log_odds = (t[rows.inverse] for t in assess(scorer, rows.unique))
-    log_volume = rows.log_volume[:, : rows.encoder.n_columns]
-    tables = (given - log_volume, entropy, marginal - log_volume, log_odds)
-    return CellNats(*map(rows.table, tables))
+    given, *others = (t[rows.inverse] for t in assess(scorer, rows.unique))
+    for j, column in enumerate(scorer.schema):
+        new = column.codec.new_nats(rows.cells[:, j]) if column.kind == "continuous" else 0.0
+        given[:, j] -= rows.log_volume[:, j] + new
+    return CellNats(*map(rows.table, (given, *others)))

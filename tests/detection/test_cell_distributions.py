@@ -22,15 +22,15 @@ from discrete_itd.channel import CoordinateSchedule, State
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
 from discrete_itd.detection.cell_predictions import (
     Cell,
+    error_log_odds,
     given_others,
     likely_errors,
-    mean_log_volume,
+    log_flat,
     predictions,
 )
 from discrete_itd.detection.reasons import expected, reasons
 from discrete_itd.detection.score import Scorer
-from discrete_itd.encoders import Column, categories
-from discrete_itd.encoders.numeric import fit_bins
+from discrete_itd.encoders import categories
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.recipes import Causal, Mixture, Network
 from tests.detection.cells import assess, cell_nats
@@ -47,21 +47,6 @@ QUICK |= {"schedule": "coordinate"}
 FEW_STEPS = {**QUICK, "max_steps": 10, "schedule": CoordinateSchedule(2)}
 LEVELS = {"a": ["x", "y", "z"], "b": ["u", "v"], "c": ["s", "t"]}
 ROWS = pd.DataFrame(list(itertools.product(*LEVELS.values())), columns=list(LEVELS))
-
-
-def conflicts(scorer, x, column, n_rivals=4):
-    """Of a row (1, C'), by how much each rival's predicted value decreases the surprisal of a cell: by column, nats.
-
-    The rivals are the cells that are most likely wrong; of every question, all cells are asked again.
-    """
-    whole, every = assess(scorer, x), torch.ones_like(x, dtype=torch.bool)
-    q, gains = given_others(scorer, x, every), {}
-    for j in np.argsort(-whole.error_log_odds[0], kind="stable")[:n_rivals]:
-        if j != column:
-            told = Cell.of(scorer, q, int(j), torch.tensor([0])).put_into(x)
-            change = whole.given_others - assess(scorer, told).given_others
-            gains[int(j)] = change[0, column]
-    return gains
 
 
 def with_denoiser(density, denoiser, marginals=None):
@@ -141,17 +126,14 @@ def conditional_on_grid(model, row, name, grid):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_cells_against_enumeration(seed):
-    density, p, marginals = exact_density(seed)
+    density, p, _ = exact_density(seed)
     nats = cell_nats(density, ROWS)
     for j, name in enumerate(ROWS):
         given, entropy = conditional(p, j)
-        own = marginals[j][[LEVELS[name].index(v) for v in ROWS[name]]]
         np.testing.assert_allclose(nats.given_others[name], -np.log(given), rtol=1e-4)
         np.testing.assert_allclose(nats.entropy[name], entropy, atol=1e-4)
-        np.testing.assert_allclose(nats.marginal[name], -np.log(own), rtol=1e-4)
-        wrong = 0.5 * own + 0.5 / len(LEVELS[name])
-        doubt = np.log((1 - given) * wrong / given)
-        np.testing.assert_allclose(nats.error_log_odds[name], doubt, atol=1e-3)
+        odds = np.log(0.25 / 0.75 * (1 - given) / len(LEVELS[name]) / given)  # one cell in four
+        np.testing.assert_allclose(nats.error_log_odds[name], odds, atol=1e-3)
 
 
 def test_the_mean_surprise_is_the_expected_one():
@@ -167,7 +149,6 @@ def test_a_missing_cell_has_no_surprise_and_tells_nothing():
     nats = cell_nats(density, rows)
     assert (nats.given_others["b"] == 0).all()
     assert (nats.entropy["b"] == 0).all()
-    assert (nats.marginal["b"] == 0).all()
     assert np.isneginf(nats.error_log_odds["b"]).all()
     pair = p.groupby([ROWS["a"], ROWS["c"]]).transform("sum")
     given = pair / p.groupby(ROWS["c"]).transform("sum")
@@ -175,8 +156,8 @@ def test_a_missing_cell_has_no_surprise_and_tells_nothing():
 
 
 def test_doubt_finds_the_wrong_cell():
-    """One cell in each row drawn from rows at large: the doubt ranks it above what the surprise alone says."""
-    density, p, _ = exact_density(3)
+    """One cell in each row drawn from rows at large: the log-odds find it, which the marginals do not."""
+    density, p, marginals = exact_density(3)
     rng = np.random.default_rng(0)
     rows = ROWS.iloc[rng.choice(len(ROWS), 3000, p=p)].reset_index(drop=True)
     other = ROWS.iloc[rng.choice(len(ROWS), 3000, p=p)].reset_index(drop=True)
@@ -184,9 +165,13 @@ def test_doubt_finds_the_wrong_cell():
     spoilt = rows.where(np.arange(3) != column[:, None], other)
     changed = (spoilt != rows).any(axis=1).to_numpy()
     nats = cell_nats(density, spoilt[changed])
+    alone = spoilt[changed].apply(
+        lambda c: (
+            -np.log(marginals[list(LEVELS).index(c.name)])[[LEVELS[c.name].index(v) for v in c]]
+        )
+    )
     hits = [
-        (t.to_numpy().argmax(1) == column[changed]).mean()
-        for t in (nats.error_log_odds, nats.marginal)
+        (t.to_numpy().argmax(1) == column[changed]).mean() for t in (nats.error_log_odds, alone)
     ]
     assert hits[0] > 0.45
     assert hits[0] > hits[1] + 0.05
@@ -201,14 +186,6 @@ def test_surprise_given_the_rest_is_the_conditional(model):
     for name in rows:
         rest = model.log_prob(rows, given=[c for c in rows if c != name]).log_prob
         np.testing.assert_allclose(nats.given_others[name], -rest, atol=1e-4)
-
-
-def test_the_marginals_are_those_of_independent_columns():
-    untrained = DiffusionDensity(**{**QUICK, "max_steps": 0}, column_types=KINDS).fit(TABLE)
-    rows = TABLE[:30]
-    nats = cell_nats(untrained, rows)
-    np.testing.assert_allclose(nats.marginal, untrained.explain(rows), atol=1e-4)
-    np.testing.assert_allclose(nats.marginal, nats.given_others, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["size", "count", "level", "word"])
@@ -226,8 +203,10 @@ def test_entropy_and_interval_against_a_grid(model, name):
         weight = np.gradient(grid) if name == "size" else np.ones(len(grid))
         mass = np.exp(log_p) * weight
         assert abs(mass.sum() - 1) < 0.02  # the rest is that of unseen categories
-        entropy = -(mass * log_p).sum()
-        assert abs(cell_nats(model, row).entropy[name].iloc[0] - entropy) < 0.03
+        if name != "count":  # of bins, which have an entropy of their own
+            step = model.encoder_.schema[1].codec.step if name == "size" else 1.0
+            entropy = -(mass * (log_p + np.log(step))).sum()
+            assert abs(cell_nats(model, row).entropy[name].iloc[0] - entropy) < 0.03
         told = expected(model, row, [name]).iloc[0]
         if name == "word":
             assert told["expected"] == grid[mass.argmax()]
@@ -275,25 +254,14 @@ def test_times_are_told_as_times():
         grid = pd.Timestamp("2020-06-01") + pd.to_timedelta(np.arange(0, 14000, 6), unit="h")
         log_p = conditional_on_grid(density, row, "when", grid)
         mass = np.exp(log_p) * 6 * 3600  # a density per second
-        entropy = -(mass * log_p).sum() / mass.sum()
-        assert abs(cell_nats(density, row).entropy["when"].iloc[0] - entropy) < 0.05
+        if kind == "continuous":
+            column = density.encoder_.schema[0]
+            seconds = column.codec.step * column.step / 1e9
+            entropy = -(mass * (log_p + np.log(seconds))).sum() / mass.sum()
+            assert abs(cell_nats(density, row).entropy["when"].iloc[0] - entropy) < 0.05
         told = expected(density, row, ["when"]).iloc[0]
         inside = mass[(grid >= told["low"]) & (grid <= told["high"])].sum() / mass.sum()
         assert abs(inside - 0.8) < 0.02
-
-
-@pytest.mark.parametrize("whole", [True, False])
-def test_mean_log_volumes_of_bins_against_sums(whole):
-    """Of every slot, tails among them, from the density of its values one by one."""
-    values = np.random.default_rng(0).geometric(0.1, 500) * 1.0
-    codec = fit_bins(values, whole, edges=np.array([1.0, 2.0, 5.0, 12.0]))
-    column = Column("n", np.dtype(float), codec, 500, 0)
-    grid = np.arange(-900.0, 900.0) if whole else np.linspace(-900, 900, 3_600_001)
-    slot, log_density = codec.encode(grid)
-    mass = np.exp(log_density) * (1 if whole else grid[1] - grid[0])
-    total = np.bincount(slot.astype(int), mass * log_density)
-    assert np.allclose(np.bincount(slot.astype(int), mass), 1, atol=1e-3)
-    np.testing.assert_allclose(mean_log_volume(column), total, atol=5e-3)
 
 
 # -- the odd and the missing ----------------------------------------------------------------------
@@ -316,8 +284,6 @@ def test_missing_as_a_category():
     told = expected(density, rows[:1], ["b"])
     assert told["expected"].isna().tolist() == [True, False, False]  # c is missing: so is b
     np.testing.assert_allclose(told["probability"], sorted(p, reverse=True), atol=1e-4)
-    alone = np.exp(-nats.marginal["b"])
-    assert math.isclose(alone.sum(), 1, abs_tol=1e-5)
 
 
 def test_an_unseen_category_is_doubted_most(model):
@@ -344,9 +310,6 @@ def test_many_categories_and_pooled_ones(n, monkeypatch):
     rest = density.log_prob(rows, given=["big"]).log_prob
     np.testing.assert_allclose(nats.given_others["shop"], -rest, atol=1e-4)
     proba = density.predict_proba(rows, "shop").to_numpy()
-    seen = 1 - np.exp(density.log_prob(rows.assign(shop="odd"), given=["big"]).log_prob[:, None])
-    p = np.concatenate([proba * seen, 1 - seen], 1)
-    np.testing.assert_allclose(nats.entropy["shop"], -(p * np.log(p)).sum(1), atol=1e-3)
     top = expected(density, rows, ["shop"])["probability"].to_numpy().reshape(4, 3)
     np.testing.assert_allclose(top, -np.sort(-proba, axis=1)[:, :3], atol=1e-4)
 
@@ -487,141 +450,118 @@ def several(detectors):
     return [(with_gaps, gaps()), *((d, TABLES[kind]()) for kind, d in detectors.items())]
 
 
-def one_by_one(scorer, row, log_volume, k, shift):
-    """The wrong cells of a row (1, C'), each by the assessment of all cells of what is left of the row."""
-    owner, found = torch.from_numpy(scorer.density.encoder_.owner), []
-    passed_over, row = set(), row.clone()
-    while len(found) < k:
-        whole = assess(scorer, row)
-        odds = whole.error_log_odds[0] + shift
-        odds[[*passed_over, *(j for j, *_ in found)]] = -np.inf
-        j = int(odds.argmax())
-        if odds[j] <= 0:
-            break
-        nats, entropy = whole.given_others[0, j] - log_volume[j], whole.entropy[0, j]
-        if nats - entropy < 0.05:
-            passed_over.add(j)
-            continue
-        told = predictions(scorer, row, [j], None, 1)[1]
-        found.append((j, odds[j], nats, entropy, [t[0, 0, 0] for t in told]))
-        own = torch.nonzero(owner == j).flatten()
-        row[:, own if row[0, j].isnan() else own[:1]] = torch.nan
-    return found
+def mixed_up(table):
+    """Rows of the table with cells of others, so that some are wrong."""
+    rows = table[:20].reset_index(drop=True)
+    for j, name in enumerate(table):
+        rows.loc[j::3, name] = table[name].iloc[-20:].iloc[::-1].to_numpy()[j::3]
+    return rows
 
 
-def test_properties_wrong_cells_are_found_one_by_one(several, monkeypatch):
+def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeypatch):
     monkeypatch.setattr("discrete_itd.detection.cell_predictions.PRIOR", 0.9)
     n_found = [0, 0]
     for detector, table in several:
-        mixed = table[:20].reset_index(drop=True)
-        for j, name in enumerate(table):  # cells of other rows, so that some are wrong
-            mixed.loc[j::3, name] = table[name].iloc[-20:].iloc[::-1].to_numpy()[j::3]
-        scorer, rows = detector._scorer, detector.density_.rows(mixed)
-        shift = np.log(0.9 / 0.1 / table.shape[1])
-        out = likely_errors(scorer, rows.x, rows.log_volume, 2)
+        scorer, x = detector._scorer, detector.density_.rows(mixed_up(table)).x
+        whole, found = assess(scorer, x), likely_errors(scorer, x, 2)
         for i in range(20):
-            wanted = one_by_one(scorer, rows.x[i : i + 1], rows.log_volume[i], 2, shift)
-            assert out.cells[i].tolist() == [j for j, *_ in wanted] + [-1] * (2 - len(wanted))
-            assert np.isnan(out.probability[i, len(wanted) :]).all()
-            for k, (_, odds, nats, entropy, wanted_values) in enumerate(wanted):
+            own = found[found["row"] == i]
+            order = np.argsort(-whole.error_log_odds[i], kind="stable")[:2]
+            wanted = [j for j in order if whole.error_log_odds[i, j] > 0]
+            assert own["cell"].tolist() == wanted
+            for k, (j, line) in enumerate(zip(wanted, own.to_dict("records"), strict=True)):
                 n_found[k] += 1
-                assert out.probability[i, k] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
-                assert out.probability[i, k] > 0.5
-                assert out.nats[i, k] == pytest.approx(nats, abs=1e-4)
-                assert out.expected_nats[i, k] == pytest.approx(entropy, abs=1e-4)
-                for own, other in zip((t[i, k] for t in out[-4:]), wanted_values, strict=True):
-                    assert own == other or own == pytest.approx(other, rel=1e-4, nan_ok=True)
+                odds = whole.error_log_odds[i, j]
+                assert line["error_probability"] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
+                assert line["nats"] == pytest.approx(whole.given_others[i, j], abs=1e-4)
+                assert line["expected_nats"] == pytest.approx(whole.entropy[i, j], abs=1e-4)
+                told = predictions(scorer, x[i : i + 1], [int(j)], None, 1)[1]
+                for name, other in zip(told._fields, told, strict=True):
+                    a, b = line[name], other[0, 0, 0]
+                    assert a == b or a == pytest.approx(b, rel=1e-4, nan_ok=True)
     assert n_found[0] > 20
     assert n_found[1] > 3
 
 
 def test_properties_conflicts_are_with_the_rival_that_explains_most(several, monkeypatch):
+    """Differences of four scores: with and without the predicted values of the cell and of its rival."""
     monkeypatch.setattr("discrete_itd.detection.cell_predictions.PRIOR", 0.9)
     n_found = 0
     for detector, table in several:
-        mixed = table[:8].assign(**{table.columns[0]: table.iloc[-8:, 0].to_numpy()})
-        scorer, rows = detector._scorer, detector.density_.rows(mixed)
-        out = likely_errors(scorer, rows.x, rows.log_volume, 1)
-        for i in np.flatnonzero(out.cells[:, 0] >= 0):
-            gains = conflicts(scorer, rows.x[i : i + 1], out.cells[i, 0])
-            assert out.conflict_nats[i, 0] == pytest.approx(max(*gains.values(), 0), abs=1e-4)
-            if out.conflict_nats[i, 0] > 1e-3:
+        scorer, x = detector._scorer, detector.density_.rows(mixed_up(table)).x
+        whole, score = assess(scorer, x), scorer.model.anywhere.log_prob
+        q = given_others(scorer, x, torch.ones_like(x, dtype=torch.bool))
+        for line in likely_errors(scorer, x, 1).to_dict("records"):
+            i, j, gains = line["row"], line["cell"], {}
+
+            def told(row, k, i=i, q=q, scorer=scorer):
+                return Cell.of(scorer, q, int(k), torch.tensor([i])).put_into(row)
+
+            row = x[i : i + 1]
+            for k in np.argsort(-whole.error_log_odds[i], kind="stable")[:4]:
+                after = score(told(row, k)) - score(told(told(row, j), k))
+                gains[k] = float(after - score(row) + score(told(row, j))) if k != j else 0.0
+            assert line["conflict_nats"] == pytest.approx(max(gains.values()), abs=1e-3)
+            if line["conflict_nats"] > 1e-2:
                 n_found += 1
-                assert gains[out.conflict[i, 0]] == pytest.approx(max(gains.values()), abs=1e-4)
+                assert gains[line["conflict"]] == pytest.approx(max(gains.values()), abs=1e-3)
     assert n_found > 5
 
 
-# -- wide tables ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_properties_error_probabilities_are_calibrated(share):
+    """Of a table that is known, in whose first column a share of cells has another value."""
+    density, p, _ = exact_density(3)
+    random = np.random.default_rng(0)
+    rows = ROWS.iloc[random.choice(len(ROWS), 20_000, p=p)].reset_index(drop=True)
+    wrong = random.random(len(rows)) < share
+    codes = rows["a"].map("xyz".index) + np.where(wrong, random.integers(1, 3, len(rows)), 0)
+    scorer, x = Scorer(density), density.rows(rows.assign(a=np.array(list("xyz"))[codes % 3])).x
+    log_p = -torch.from_numpy(assess(scorer, x).given_others)
+    # two others of three values are equally likely
+    odds = error_log_odds(log_p, log_flat(scorer, x) + math.log(3 / 2), share)[:, 0]
+    probability = odds.sigmoid().numpy()
+    assert probability.mean() == pytest.approx(share, abs=0.01)
+    for low, high in itertools.pairwise([0, 0.01, 0.05, 0.2, 0.5, 0.8, 1]):
+        own = (probability >= low) & (probability < high)
+        if own.sum() > 50:
+            error = 4 * probability[own].std() + 4 * np.sqrt(share / own.sum())
+            assert wrong[own].mean() == pytest.approx(probability[own].mean(), abs=error)
 
-COLUMNS, N_KINDS = 24, 3
+
+def test_properties_wrong_cells_are_even_over_levels_and_beyond_a_range():
+    table = pd.DataFrame({"n": np.arange(40) % 20, "word": list("xyzx") * 10})
+    density = DiffusionDensity(denoiser="tree", column_types={"n": "continuous"}, random_state=0)
+    scorer = Scorer(density.fit(table))
+    whole = pd.DataFrame({"n": np.arange(-4000, 4020), "word": "x"})
+    f = log_flat(scorer, scorer.density.rows(whole).x).exp().numpy()
+    assert f[:, 0].sum() == pytest.approx(1, abs=0.01)
+    inside = whole["n"].between(1, 18)
+    assert np.ptp(f[inside, 0]) < 1e-9
+    assert f[inside, 0].sum() == pytest.approx(0.5, abs=0.07)
+    assert np.allclose(f[:, 1], 1 / 4)  # three categories and one for others
 
 
-def chain(n, seed):
-    """Categories, each mostly that of the column before; some cells missing, which has a probability."""
-    random = np.random.default_rng(seed)
-    codes = [random.integers(0, N_KINDS, n)]
-    for _ in range(COLUMNS - 1):
-        fresh = random.integers(0, N_KINDS, n)
-        codes.append(np.where(random.random(n) < 0.95, codes[-1], fresh))
-    frame = pd.DataFrame({f"c{j}": np.array(list("xyz"))[c] for j, c in enumerate(codes)})
-    return frame.mask((random.random(frame.shape) < 0.1) & (np.arange(COLUMNS) % 5 == 0))
+def test_two_wrong_cells_that_are_far_from_each_other_are_both_named():
+    """In a chain of columns, each mostly a copy of the one before; some cells missing, which has a probability."""
+    n_columns = 24
 
+    def chain(n, seed):
+        random = np.random.default_rng(seed)
+        codes = [random.integers(0, 3, n)]
+        for _ in range(n_columns - 1):
+            codes.append(np.where(random.random(n) < 0.95, codes[-1], random.integers(0, 3, n)))
+        frame = pd.DataFrame({f"c{j}": np.array(list("xyz"))[c] for j, c in enumerate(codes)})
+        return frame.mask((random.random(frame.shape) < 0.1) & (np.arange(n_columns) % 5 == 0))
 
-@pytest.fixture(scope="module")
-def wide():
     density = DiffusionDensity(denoiser="tree", missing="category", random_state=0)
-    return DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(
-        chain(400, 0)
-    )
-
-
-def spoilt():
-    """Rows with two wrong cells each, which are far from each other."""
-    rows, truth = chain(12, 1), np.array([[i % 10 + 1, i % 10 + 12] for i in range(12)])
+    rows, truth = chain(12, 1), {(i, j) for i in range(12) for j in (i % 10 + 1, i % 10 + 12)}
     next_one = {"x": "y", "y": "z", "z": "x"}
-    for i, columns in enumerate(truth):
-        for j in columns:
-            rows.iloc[i, j] = next_one.get(rows.iloc[i, j - 1], "x")
-    return rows, truth
-
-
-def bound(monkeypatch, most, n_folds):
-    monkeypatch.setattr("discrete_itd.detection.cell_predictions.MOST_CELLS", most)
-    monkeypatch.setattr("discrete_itd.detection.cell_predictions.N_FOLDS", n_folds)
-
-
-def test_properties_candidates_of_wide_tables_hold_the_reasons(wide, monkeypatch):
-    """Reasons, conflicts and predictions are those that the search among all cells finds."""
-    rows, truth = spoilt()
-    whole = wide.reasons(rows), wide.expected(rows, k=2)
-    found = {(row, int(name[1:])) for row, name in whole[0][["row", "column"]].to_numpy()}
-    assert len(found & {(i, j) for i in range(12) for j in truth[i]}) > 12
-    bound(monkeypatch, 10, 6)
-    for own, other in zip((wide.reasons(rows), wide.expected(rows, k=2)), whole, strict=True):
-        pd.testing.assert_frame_equal(own, other, rtol=1e-4)
-
-
-def test_properties_questions_of_a_row_do_not_grow_with_the_square_of_columns(wide, monkeypatch):
-    n_asked = 0
-
-    def count(_, args):
-        nonlocal n_asked
-        n_asked += len(args[0])
-
-    rows, _ = spoilt()
-    hook = wide._scorer.conditional.register_forward_pre_hook(count)
-    counts = {}
-    for most in (COLUMNS, 5):
-        bound(monkeypatch, most, 3)
-        for name, ask in (("reasons", wide.reasons), ("expected", wide.expected)):
-            n_asked = 0
-            ask(rows, k=1)
-            counts[name, most] = n_asked / len(rows)
-    hook.remove()
-    assert counts["expected", 5] <= 2 * (3 + 5 + 1)  # folds, candidates, prediction
-    assert counts["reasons", 5] <= 2 * (3 + 5 + 4)  # and what is in conflict with it
-    for name in ("reasons", "expected"):
-        assert counts[name, COLUMNS] >= COLUMNS
+    for i, j in truth:
+        rows.iloc[i, j] = next_one.get(rows.iloc[i, j - 1], "x")
+    found = reasons(density.fit(chain(400, 0)), rows)
+    named = {(row, int(name[1:])) for row, name in found[["row", "column"]].to_numpy()}
+    assert len(named & truth) > 12
 
 
 # -- of a model that only scores rows --------------------------------------------------------------

@@ -192,16 +192,15 @@ def test_properties_each_cell_is_asked_by_itself(device, name):
     exact = q.leave_one_out(x, asked).log_prob(x)
     error = {
         nodes: (denoiser.leave_one_out(x, asked, nodes).log_prob(x) - exact).abs()
-        for nodes in (conditional.FINE, conditional.CLOSE, conditional.COARSE)
+        for nodes in (conditional.FINE, conditional.SHORTLIST)
     }
     real = torch.isin(torch.arange(book.n_columns, device=device), book.reals)
     if (~real).any():
         assert error[conditional.FINE][:, ~real].max() < 1e-4
     if real.any():
         assert error[conditional.FINE][:, real].max() < CLOSE
-        close, coarse = (error[n][:, real].mean() for n in (conditional.CLOSE, conditional.COARSE))
-        assert close < 0.1
-        assert close < coarse < 0.6
+        fine, short = (error[n][:, real].mean() for n in (conditional.FINE, conditional.SHORTLIST))
+        assert fine < short < 0.3
 
 
 def test_a_density_much_narrower_than_its_column_is_integrated(device):
