@@ -25,7 +25,6 @@ from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosteri
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
-    Derived,
     Tensors,
     row_product,
 )
@@ -107,7 +106,6 @@ class CausalDenoiser(Denoiser):
         self.long = LongColumns(self.features, generator)
         rank = self.order.argsort().to(device)
         self._columns: list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]] = []
-        self._maps = Derived(self._mapped)
         answer_rank = rank[self.long.answer_column]
         if not len(answer_rank):  # a table of constants leaves nothing to predict
             answer_rank = rank.new_tensor([book.n_columns])
@@ -146,38 +144,11 @@ class CausalDenoiser(Denoiser):
         return self._prior(answers, self.codebook.known_cells(y, snr)).update(y, snr)
 
     def chain(self, x: Tensor) -> Posterior:
-        if self.training or torch.is_grad_enabled():
-            return self._prior(self._answers(self.features.describe_cells(x)), x)
-        net, n_units = self.network, self.width
-        maps = [m for m in (net.enter, net.skip) if m is not None]
-        parameters = (p for m in maps for p in (m.weight, m.bias))
-        table, others, bias = self._maps.of(*parameters, *self.long.read_vectors)
-        sums = bias.expand(len(x), -1)
-        if len(self.codebook.finite):
-            level = self.codebook.level_of(x)
-            sums = sums + nn.functional.embedding_bag(level, table, mode="sum")
-        if len(others):
-            sums = sums + row_product(self.features.describe_others(x), others)
-        skipped = None if net.skip is None else sums[:, n_units:]
-        return self._prior(self.long.write(net.after(sums[:, :n_units], skipped)), x)
+        return self._prior(self._answers(self.features.describe_cells(x)), x)
 
     def _answers(self, features: Tensor) -> Tensor:
         """The network's outputs (B, A), by features (B, F)."""
         return self.long.write(self.network(self.long.read(features)))
-
-    def _mapped(self, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of the features of levels and, last, missing cells (T + 1, M), other columns (F', M), and 1 (M,)."""
-        book, levels = self.codebook, self.codebook.levels
-        parameters = parameters[: len(parameters) - len(self.long.columns)]
-        weight, bias = torch.cat(parameters[::2]).T, torch.cat(parameters[1::2])
-        x = torch.full((levels.n_points + 1, book.n_columns), math.nan, dtype=torch.float64)
-        x = x.to(weight.device)
-        at = book.finite[levels.level_column][:, None]
-        x[:-1].scatter_(1, at, levels.level_code[:, None].double())
-        others = weight.new_zeros(len(self.features.others), len(self.features.feature_column))
-        others.scatter_(1, self.features.others[:, None], 1.0)
-        read = self.long.read
-        return read(self.features.describe_cells(x)) @ weight, read(others) @ weight, bias
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
         prior = self.base.preceding(x, self.order)
@@ -189,7 +160,7 @@ class CausalDenoiser(Denoiser):
         features, logits = constants
         prior = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
         answers = self._answers(features)
-        return self._answered(answers, Posterior(self.codebook, prior)).log_prob(x).sum(1)
+        return self.features.answer(Posterior(self.codebook, prior), answers).log_prob(x).sum(1)
 
     def log_factors(self, x: Tensor) -> Tensor:
         return self.chain(x).log_prob(x)
@@ -207,11 +178,7 @@ class CausalDenoiser(Denoiser):
 
     def _prior(self, answers: Tensor, cells: Tensor) -> Posterior:
         """The distribution of every column given those before it, known ``cells`` (B, C) and the network's answers."""
-        return self._answered(answers, self.base.preceding(cells, self.order))
-
-    def _answered(self, answers: Tensor, prior: Posterior) -> Posterior:
-        """The base's distributions, corrected by the network's outputs."""
-        return self.features.answer(prior, answers)
+        return self.features.answer(self.base.preceding(cells, self.order), answers)
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -365,14 +332,12 @@ class MaskedMLP(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.after(self.enter(features), None if self.skip is None else self.skip(features))
-
-    def after(self, h: Tensor, skipped: Tensor | None) -> Tensor:
-        """The outputs (B, A) from the maps of the features: to the units (B, W), and in parallel (B, A)."""
+        """The outputs (B, A) for features (B, F)."""
+        h = self.enter(features)  # (B, W)
         for first, second in self._pairs():
             h = h + second(self.dropout(torch.relu(first(torch.relu(h)))))
         answers = self.leave(self.dropout(torch.relu(h)))
-        return answers if skipped is None else answers + skipped
+        return answers if self.skip is None else answers + self.skip(features)
 
     def _pairs(self) -> Iterator[tuple[MaskedLinear, MaskedLinear]]:
         for block in self.blocks:

@@ -206,8 +206,6 @@ class ColumnFeatures(nn.Module):
     ----------
     feature_column, answer_column : Tensor of int64, shapes (F,) and (A,)
         The column of each feature and of each output.
-    others : Tensor of int64, shape (F',)
-        The features that are not of columns of categories.
     nothing : Tensor, shape (1, T), nats
         Log-probability of every level when nothing is known.
     sizes : list of int
@@ -226,7 +224,6 @@ class ColumnFeatures(nn.Module):
 
     feature_column: Tensor
     answer_column: Tensor
-    others: Tensor
     nothing: Tensor
     _fed: Tensor
     _unseen: Tensor
@@ -286,9 +283,6 @@ class ColumnFeatures(nn.Module):
             "feature_column": torch.cat([finite, reals.repeat_interleave(n), reals, every]),
             "answer_column": torch.cat([finite, reals.repeat_interleave(3 * k)]),
         }
-        n_others = len(reals) * (n + 1)
-        within = torch.arange(len(fed), len(fed) + n_others).to(fed)
-        buffers["others"] = torch.cat([within, reals + len(fed) + n_others])
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
         self.sizes, self.n_added = [len(fed), len(reals) * k * 3], n_added
@@ -325,14 +319,8 @@ class ColumnFeatures(nn.Module):
         seen = (cells < self._n_seen).to(book.dtype)  # NaN is not less
         fed = indicators(book, x)[:, self._fed]
         centre = self._centre * seen[:, levels.level_column[self._fed]]
-        out = book.known_snr.new_zeros(len(x), len(self.feature_column))
-        out[:, : len(self._fed)] = (fed - centre) * self._scale
-        out.index_copy_(1, book.finite + out.shape[1] - book.n_columns, seen)
-        return out.index_copy_(1, self.others, self.describe_others(x))
-
-    def describe_others(self, x: Tensor) -> Tensor:
-        """The :meth:`describe_cells` of ``others``: the continuous columns."""
-        book, features, reliability = self.codebook, [x[:, :0].to(self.codebook.dtype)], []
+        features, reliability = [(fed - centre) * self._scale], seen.new_ones(x.shape)
+        reliability = _times(reliability, book.finite, seen)
         if len(book.reals):
             cells = x.index_select(1, book.reals)
             values, known = cells.to(book.dtype), (~cells.isnan()).to(book.dtype)
@@ -343,8 +331,8 @@ class ColumnFeatures(nn.Module):
             prior, middle = self._prior, self._middle
             features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)
             features.append((values.nan_to_num(0.0) - middle) * narrow / SD)
-            reliability.append(narrow)
-        return torch.cat([*features, *reliability], 1)
+            reliability = _times(reliability, book.reals, narrow)
+        return torch.cat([*features, reliability], 1)
 
     def answer(self, prior: Posterior, answers: Tensor) -> Posterior:
         """The posterior of B rows ``prior``, changed by a network's outputs ``answers`` (B, A), zero for no change.
