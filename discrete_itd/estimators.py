@@ -67,7 +67,6 @@ from discrete_itd.validation import (
     warn,
 )
 
-PATHS = ("auto", "coordinate", "isotropic")
 KNOWN_NAMED = 3  # categories that an error names
 # rows of a curve by default: at most, at least, and the floats that may be computed for all of them
 CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
@@ -175,10 +174,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         single step.
     validation_fraction : float, default=0.1
         Share of the rows, or of the ``groups`` given to ``fit``, held out to stop training and to weigh members.
-    schedule : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
-        The order in which noise is removed along a path, on whose noise a "network" trains mostly: "coordinate", which
-        is that of "auto", makes known some columns after the others; "isotropic" lets all of them have one SNR, with
-        more steps where it carries more information.
+    schedule : Schedule, optional
+        The order in which noise is removed along a path, on whose noise a "network" trains mostly. By default columns
+        become known one after another, a ``CoordinateSchedule``.
     n_evaluations : int, default=128
         Denoiser evaluations per row that is scored along a path (by a "network"), divided into steps and at least two
         paths.
@@ -255,7 +253,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         max_steps: int = 6000,
         max_time: float | None = None,
         validation_fraction: float = 0.1,
-        schedule: str | Schedule = "auto",
+        schedule: Schedule | None = None,
         n_evaluations: int = 128,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -323,7 +321,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                     seed=seed,
                     private=private_forest(self.denoiser),
                 )
-            if not isinstance(self.schedule, str):
+            if self.schedule is not None:
                 check_schedule(self.schedule, len(table.encoder.owner))
             model = self._fitted_to(
                 table,
@@ -434,10 +432,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             )
         check_choice("missing", self.missing, MISSING)
         check_choice("handle_unknown", self.handle_unknown, UNKNOWN)
-        is_named = isinstance(self.schedule, str)
-        if self.schedule not in PATHS if is_named else not hasattr(self.schedule, "snr"):
-            error = ValueError if is_named else TypeError
-            raise error(f"schedule must be one of {PATHS} or a schedule, got {self.schedule!r}")
+        if self.schedule is not None and not hasattr(self.schedule, "snr"):
+            raise TypeError(f"schedule must be None or a schedule, got {self.schedule!r}")
         return parameters
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from discrete_itd.models.comparison import CandidateTable
-from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows
+from discrete_itd.models.contract import MOST_NETWORKS, FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.exact import (
     EXACT,
@@ -15,13 +15,11 @@ from discrete_itd.models.exact import (
 )
 from discrete_itd.models.forest import Forest
 from discrete_itd.models.networks import (
-    MOST_ORDERS,
     QUICK_MIXTURE,
     Causal,
     Network,
 )
 
-MOST_MEMBERS = 64  # of a mixture of rows
 # what "best" fits: a mixture, forests of several depths, and causal networks of these kinds in turn: members of a
 # mixture of rows that err differently are worth more
 LARGE_MIXTURE = Mixture(8192)
@@ -37,8 +35,8 @@ def checked_members(members: Any) -> tuple[Recipe, ...]:
     """The recipes of members, each checked; TypeError or ValueError naming the invalid member."""
     if not isinstance(members, list | tuple):
         raise TypeError(f"members must be a tuple of recipes, got {members!r}")
-    if not 1 <= len(members) <= MOST_MEMBERS:
-        raise ValueError(f"a mixture of rows has 1 to {MOST_MEMBERS} members, got {len(members)}")
+    if not 1 <= len(members) <= MOST_NETWORKS:
+        raise ValueError(f"a mixture of rows has 1 to {MOST_NETWORKS} members, got {len(members)}")
     made = []
     for i, member in enumerate(members):
         try:
@@ -67,13 +65,12 @@ class RowMixture(Recipe):
     name = "mixture of rows"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
-        recipes = [recipe(member) for member in self.members]
-        table = CandidateTable(rows)
-        table.fit(recipes, plan.of_members([one.count_networks() for one in recipes]))
+        table, recipes = CandidateTable(rows), [recipe(member) for member in self.members]
+        n_networks, done = sum(one.trains for one in recipes), 0
+        for one in recipes:
+            table.fit(one, plan.part(done, n_networks) if one.trains else plan)
+            done += one.trains
         return table.settle(table.add(table.mixture()))
-
-    def count_networks(self) -> int:
-        return sum(recipe(member).count_networks() for member in self.members)
 
     def check(self) -> RowMixture:
         return RowMixture(checked_members(self.members))
@@ -121,7 +118,7 @@ class Best(Recipe):
     n_orders: int = 8
     trains = True
     name = "several models"
-    bounds: ClassVar = {"n_orders": (1, MOST_ORDERS)}
+    bounds: ClassVar = {"n_orders": (1, MOST_NETWORKS)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         table = CandidateTable(rows)
@@ -132,13 +129,10 @@ class Best(Recipe):
             table.fit_in_time(LARGE_MIXTURE, own)
         later = replace(plan, span=(MIXTURE_DONE, 1.0), is_beside_mixture=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
-        for i, own in enumerate(later.of_members([1] * self.n_orders) if trains else ()):
-            if own.time_left:
-                table.attempt(VARIED[i % len(VARIED)], own)
+        for i in range(self.n_orders if trains else 0):
+            if plan.time_left:
+                table.attempt(VARIED[i % len(VARIED)], later.part(i, self.n_orders))
         return table.settle(table.add(table.mixture()))
-
-    def count_networks(self) -> int:
-        return self.n_orders
 
 
 NAMES: dict[str, Recipe] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -50,16 +49,13 @@ class CandidateTable:
     candidates: list[CandidateModel] = field(default_factory=list, init=False)
     companions: list[Denoiser] = field(default_factory=list, init=False)
 
-    def fit(self, recipes: Sequence[Recipe], plans: Sequence[FitPlan]) -> None:
-        """Fit more candidates, each by its plan; TypeError if one has no closed form."""
-        for recipe, plan in zip(recipes, plans, strict=True):
-            with stage(f"fitting {recipe.label}"):
-                fitted = fit_recipe(recipe, self.rows, plan)
-            if not fitted.denoiser.closed_form:
-                raise TypeError(f"{recipe.label}: its denoiser has no closed form")
-            self._add_fit(recipe.label, fitted)
-
-    def _add_fit(self, label: str, fitted: Fitted) -> None:
+    def fit(self, recipe: Recipe, plan: FitPlan) -> None:
+        """Fit one more candidate; TypeError if it has no closed form."""
+        label = recipe.label
+        with stage(f"fitting {label}"):
+            fitted = fit_recipe(recipe, self.rows, plan)
+        if not fitted.denoiser.closed_form:
+            raise TypeError(f"{label}: its denoiser has no closed form")
         if same := sum(c.label.partition(" no. ")[0] == label for c in self.candidates):
             label = f"{label} no. {same + 1}"
         nats, fit = self._held_out(fitted.denoiser), (fitted.seconds, fitted.report)
@@ -83,19 +79,19 @@ class CandidateTable:
     def attempt(self, recipe: Recipe, plan: FitPlan) -> None:
         """Fit one more candidate; one that fails is left out, with a warning, if there are others."""
         if not self.candidates:
-            self.fit([recipe], [plan])
+            self.fit(recipe, plan)
         else:
-            self.rows.attempt(recipe, recipe.label, lambda: self.fit([recipe], [plan]))
+            self.rows.attempt(recipe, recipe.label, partial(self.fit, recipe, plan))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
         if plan.time_left or not self.candidates:
-            there, left_out = self.candidates[:], len(plan.run.left_out)
+            there, left_out = self.candidates[:], len(plan.left_out)
             self.attempt(recipe, plan)
-            if len(plan.run.left_out) > left_out and there:
+            if len(plan.left_out) > left_out and there:
                 # it had no time for a step: the network equals its start
                 self.candidates = there
         else:
-            plan.run.left_out.append(recipe.label)
+            plan.left_out.append(recipe.label)
 
     def mixture(self, among: list[CandidateModel] | None = None) -> CandidateModel:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.

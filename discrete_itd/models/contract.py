@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
@@ -30,6 +29,7 @@ from discrete_itd.validation import check_integer, warn
 # time then left: the choice of a schedule, the comparison of candidates and measurements come after
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
 LEAST_SECONDS = 1e-3  # a training without time gets so much, and ends after its first evaluation
+MOST_NETWORKS = 64  # in a mixture of rows, or along orders of one recipe
 ROUNDING = 1e-3  # nats: a mean code length may be so far below 0 by the rounding of float32
 
 FitCallback = Callable[[float, Evaluation], object]
@@ -103,10 +103,6 @@ class Recipe(Protocol):
             if value is not None or getattr(type(self), name) is not None:
                 check_integer(name, value, *bounds)
         return self
-
-    def count_networks(self) -> int:
-        """Largest number of networks that its fit trains: each has a seed and a share of the time."""
-        return int(self.trains)
 
     @property
     def label(self) -> str:
@@ -227,44 +223,35 @@ class TrainingRows:
 
 
 @dataclass
-class SharedRun:
-    """State that the members of one fit share."""
-
-    deadline: Deadline = field(default_factory=Deadline)  # of the density
-    cut: list[str] = field(default_factory=list)  # steps that max_time ended early
-    left_out: list[str] = field(default_factory=list)  # steps that were not begun for lack of time
-
-
-@dataclass
 class FitPlan:
     """How to fit one recipe.
 
     Parameters
     ----------
     training, seed, progress
-        Of the whole fit: ``max_time`` is that of all networks together, ``progress`` is called with the share that is
-        done and the latest evaluation.
-    index, n_networks : int
-        Number of this network, and of all. Each trains for an equal share of the time, with a seed of its own.
-    run : SharedRun
-        The same object for all members of a mixture.
+        Of the whole fit: ``progress`` is called with the share that is done and the latest evaluation.
+    index : int
+        Number of this network: each has a seed of its own.
     deadline : Deadline
         Of this recipe.
     span : tuple of float
         The part of the whole fit's progress that is this recipe's.
     is_beside_mixture : bool
         Whether a mixture is another candidate, so that this recipe need not fit one as a companion.
+    cut, left_out : list of str
+        Steps that ``max_time`` ended early, and those that were not begun for lack of time; the same lists for all
+        recipes of a fit.
     """
 
     training: TrainingPlan
     seed: int
     progress: FitCallback | None = None
     index: int = 0
-    n_networks: int = 1
-    run: SharedRun = field(default_factory=SharedRun)
     deadline: Deadline = field(default_factory=Deadline)
     span: tuple[float, float] = (0.0, 1.0)
     is_beside_mixture: bool = False
+    cut: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def network_seed(self) -> int:
@@ -282,7 +269,7 @@ class FitPlan:
         def is_over() -> bool:
             if not is_cut and not self.time_left:
                 is_cut.append(True)
-                self.run.cut.append(what)
+                self.cut.append(what)
             return bool(is_cut)
 
         return is_over
@@ -296,24 +283,24 @@ class FitPlan:
         if self.progress is not None:
             self.progress(low + (high - low) * min(1.0, share), latest)
 
-    def of_members(self, numbers: Sequence[int]) -> list[FitPlan]:
-        """A plan for each member of a mixture, by the numbers of networks that they train."""
-        before = [self.index, *(self.index + n for n in accumulate(numbers))]
-        total = max(self.n_networks, before[-1])
-        return [replace(self, index=i, n_networks=total) for i in before[:-1]]
+    def part(self, i: int, n: int) -> FitPlan:
+        """The plan of the i-th of ``n`` networks, one after the other: an equal share of the time that is left."""
+        low, high = self.span
+        step, seconds = (high - low) / n, self.time_left / (n - i)
+        return replace(
+            self,
+            index=self.index * MOST_NETWORKS + i,
+            deadline=self.deadline.within(seconds),
+            span=(low + i * step, low + (i + 1) * step),
+        )
 
     def train(
         self, denoiser: Denoiser, rows: TrainingRows, training: TrainingPlan | None = None
     ) -> Report:
         """Train a denoiser, which is on the device of the rows, in place: :func:`discrete_itd.training.loop.train`."""
         training = training or self.training
-
-        def shown(share: float, latest: Evaluation) -> None:
-            self.show((self.index + share) / self.n_networks, latest)
-
         if self.deadline.seconds < math.inf:
-            share = 1.0 if denoiser.closed_form else TRAINING_SHARE
-            seconds = share * self.time_left / (self.n_networks - self.index)
+            seconds = self.time_left * (1.0 if denoiser.closed_form else TRAINING_SHARE)
             training = replace(training, max_time=max(seconds, LEAST_SECONDS))
         kind = "causal network" if denoiser.closed_form else "network"
         with stage(f"training a {kind}"):
@@ -324,7 +311,7 @@ class FitPlan:
                 training,
                 # its own: where one training was interrupted must not change the next
                 generator=torch.Generator(rows.device).manual_seed(self.network_seed),
-                progress=shown if self.progress else None,
+                progress=self.show,
                 source=rows.source,
             )
         self.note_end(report, kind)
@@ -335,9 +322,9 @@ class FitPlan:
         n = report.history[-1].step
         if report.stopped == "max_time" and n:
             most = report.max_steps
-            self.run.cut.append(f"the training of a {kind} after {n:,} of {most:,} steps")
+            self.cut.append(f"the training of a {kind} after {n:,} of {most:,} steps")
         elif report.stopped == "max_time":
-            self.run.left_out.append(kind)
+            self.left_out.append(kind)
 
 
 def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:

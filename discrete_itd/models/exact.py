@@ -14,15 +14,12 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
 )
 from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
-from discrete_itd.denoisers.pair_counts import pair_counts
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.forest import Forest
-from discrete_itd.progress import Deadline, estimated
 
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # held-out rows choose among these for the tables of a tree
 PENALTY = 2.0  # nats that each parameter of a tree's edges costs: twice Akaike's
-TREE_TRIAL_ROWS = 1024  # the time of fitting a tree of columns is measured on so many rows
 # base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
 # many columns and so much work per call, in which it sums its columns out
 TREE_TABLE = 1 << 24
@@ -52,22 +49,7 @@ class Tree(Recipe):
     name = "tree"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        left = math.inf if rows.has(self) else plan.time_left
-        if left < math.inf and estimated(lambda: self.seconds_needed(rows)) > left:
-            plan.run.left_out.append(self.label)
-            return rows.marginals
         return rows.once(self, lambda: min(self.candidates(rows), key=rows.held_out_nats))
-
-    def seconds_needed(self, rows: TrainingRows) -> float:
-        """Seconds of a fit to all rows, by that of a single tree to a few."""
-        if not len(rows.codebook.finite):
-            return 0.0
-        x, deadline = rows.x[:TREE_TRIAL_ROWS], Deadline()
-        counts = pair_counts(rows.codebook, x)
-        counted = deadline.age
-        BayesNetDenoiser.fit_tree(rows.marginals, x, counts=counts, penalty=PENALTY)
-        of_tree = deadline.age - counted
-        return counted * rows.n_rows / len(x) + len(PSEUDO_COUNTS) * of_tree
 
     def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
         if not len(rows.codebook.finite):

@@ -22,7 +22,7 @@ from discrete_itd.denoisers.neural import LONG, RANK
 from discrete_itd.denoisers.pair_counts import indicators
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.comparison import CandidateModel, CandidateTable
-from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
+from discrete_itd.models.contract import MOST_NETWORKS, FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.exact import (
     BASE_TABLE,
@@ -35,7 +35,6 @@ from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 
-MOST_ORDERS = 64
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
 # a table of at most so many cells gets a causal network of so many hidden units a layer by default
 WIDTHS = ((50_000, 128), (math.inf, 256))
@@ -149,7 +148,7 @@ class Causal(Recipe):
     dropout: float | None = None
     base: str | Recipe = "auto"
     trains = True
-    bounds: ClassVar = {"n_orders": (1, MOST_ORDERS), **SIZES}
+    bounds: ClassVar = {"n_orders": (1, MOST_NETWORKS), **SIZES}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
@@ -162,12 +161,11 @@ class Causal(Recipe):
 
     def trained(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Fitted:
         """The networks, or the mixture of them."""
-        if self.n_orders == 1:
-            denoiser, report = self.train_one(base, rows, plan)
-            return Fitted(never_worse(denoiser, base, rows), report)
-        one = replace(self, n_orders=1)
-        fits = [fit_recipe(one, rows, part) for part in plan.of_members([1] * self.n_orders)]
-        return Fitted(mixture_of([fitted.denoiser for fitted in fits], rows), fits[0].report)
+        each = (plan.part(i, self.n_orders) for i in range(self.n_orders))
+        fits = [self.train_one(base, rows, part) for part in each]
+        networks = [never_worse(denoiser, base, rows) for denoiser, _ in fits]
+        report = fits[0][1]
+        return Fitted(networks[0] if len(fits) == 1 else mixture_of(networks, rows), report)
 
     def is_affordable(self, rows: TrainingRows) -> bool:
         """Whether a network of this table is small enough to be trained in a reasonable time."""
@@ -262,9 +260,6 @@ class Causal(Recipe):
     def check(self) -> Recipe:
         check_settings(self)
         return super().check()
-
-    def count_networks(self) -> int:
-        return self.n_orders
 
     @property
     def label(self) -> str:

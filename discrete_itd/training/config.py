@@ -47,8 +47,8 @@ class TrainingPlan:
     warmup: int = 100
     ema: float = 0.998
     max_gradient: float = 10.0
-    patterns: tuple[float, float] = (0.2, 0.8)
-    judged: tuple[float, float] = (0.5, 0.5)
+    patterns: tuple[float, float] = (0.05, 0.95)
+    judged: tuple[float, float] = (0.0, 1.0)
     n_validations: int = 40
     patience: int = 5
     last_cut: float = 1.0

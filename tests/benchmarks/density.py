@@ -141,7 +141,6 @@ def made(method: str, table: Table, options: argparse.Namespace, file: Any) -> R
             max_steps=1_000_000,
             max_time=options.max_time,
             validation_fraction=table.validation_fraction,
-            schedule="auto" if isinstance(OURS[method], EXACT) else "coordinate",
             n_evaluations=options.paths * n_columns,
             random_state=0,
         ).fit(table.fit)

@@ -86,9 +86,7 @@ def ours(
 
 def untrained() -> DiffusionDensity:
     """Independent columns: the density that is not trained, whose score is exact on any path."""
-    return DiffusionDensity(
-        denoiser="independent", n_evaluations=2, schedule="isotropic", random_state=0
-    )
+    return DiffusionDensity(denoiser="independent", n_evaluations=2, random_state=0)
 
 
 def fit_and_score(model: Any, train: pd.DataFrame, test: pd.DataFrame) -> Scored:

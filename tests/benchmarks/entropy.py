@@ -85,7 +85,7 @@ def main() -> None:
                 )
             model = DiffusionDensity(
                 denoiser=Network(base="independent"), max_time=options.max_time, max_steps=1_000_000,
-                n_evaluations=128, schedule="isotropic", random_state=0,
+                n_evaluations=128, schedule=quadrature.schedule(32), random_state=0,
             ).fit(train.numpy())  # fmt: skip
             e = model.log_prob(test.numpy())
             line(

@@ -43,7 +43,6 @@ QUICK = {
     "n_evaluations": 16,
     "random_state": 0,
 }
-QUICK |= {"schedule": "coordinate"}
 FEW_STEPS = {**QUICK, "max_steps": 10, "schedule": CoordinateSchedule(2)}
 LEVELS = {"a": ["x", "y", "z"], "b": ["u", "v"], "c": ["s", "t"]}
 ROWS = pd.DataFrame(list(itertools.product(*LEVELS.values())), columns=list(LEVELS))

@@ -30,7 +30,7 @@ EXACT = {
     "forest": Forest(2),
 }
 NETWORK = Network(width=4, depth=1, base="independent")
-QUICK = {"max_steps": 3, "n_evaluations": 8, "schedule": "coordinate", "random_state": 0}
+QUICK = {"max_steps": 3, "n_evaluations": 8, "random_state": 0}
 
 
 def make(name):

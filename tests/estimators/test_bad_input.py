@@ -15,7 +15,6 @@ QUICK = {
     "denoiser": Network(width=4, depth=0, base="independent"),
     "max_steps": 2,
     "n_evaluations": 4,
-    "schedule": "coordinate",
     "random_state": 0,
 }
 N = 120

@@ -39,7 +39,6 @@ TINY = {
     "random_state": 0,
 }
 # choosing among paths takes most of the time of a tiny fit, and has its own tests
-TINY |= {"schedule": "coordinate"}
 WORDS = ["", "a", "B", "é", "None", "nan", "7", " x", "long " * 8]
 
 

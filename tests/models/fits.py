@@ -18,7 +18,7 @@ from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
 
 TINY = Network(width=8, depth=1)
-QUICK = {"max_steps": 3, "n_evaluations": 8, "schedule": "coordinate", "random_state": 0}
+QUICK = {"max_steps": 3, "n_evaluations": 8, "random_state": 0}
 
 
 def chain(n=120, seed=0, flip=0.1):

@@ -18,7 +18,7 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
 from discrete_itd.denoisers.structure_search import Search
-from discrete_itd.models import exact, networks
+from discrete_itd.models import networks
 from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.models.decoder_mixture import LatentLoss
@@ -158,7 +158,7 @@ def test_what_has_no_time_to_be_judged_is_not_begun(monkeypatch):
     """Its first steps show how long it would take; it is no candidate."""
     past, how = slowly(monkeypatch, 10.0), plan(3000, max_time=200.0)
     fitted = fit_recipe(Auto(), training_rows(chain(200)), how)
-    assert how.run.left_out == ["causal network"]
+    assert how.left_out == ["causal network"]
     assert past[0] == 10.0 * TRIAL_STEPS
     assert "causal" not in set(fitted.candidates["candidate"])
     assert fitted.denoiser.exact
@@ -179,32 +179,11 @@ def test_a_forest_has_the_trees_that_it_has_time_to_grow(monkeypatch):
     for max_time in (1.0, 20.0, 1e4, None):
         how = plan(0, max_time=max_time)
         found[max_time] = fit_recipe(Forest(), training_rows(chain(200)), how).denoiser
-        assert bool(how.run.cut) == (max_time in (1.0, 20.0))
+        assert bool(how.cut) == (max_time in (1.0, 20.0))
     trees = {t: f.splits.n_trees for t, f in found.items()}
     assert trees[1.0] == 1
     assert 8 <= trees[20.0] <= 10
     assert torch.equal(found[1e4].log_prob(rows.x), found[None].log_prob(rows.x))
-
-
-def test_a_tree_that_has_no_time_to_be_fitted_is_not_begun(monkeypatch):
-    """By that of one to a few of the rows: pairs are counted in these alone."""
-    past, real, counted, seen = [0.0], time.perf_counter, exact.pair_counts, []
-
-    def slow(codebook, x):
-        seen.append(len(x))
-        past[0] += len(x)
-        return counted(codebook, x)
-
-    monkeypatch.setattr(exact, "TREE_TRIAL_ROWS", 50)
-    monkeypatch.setattr(exact, "pair_counts", slow)
-    monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
-    rows = training_rows(chain(240))  # of which 200 are trained on
-    how = plan(0, max_time=150.0)
-    assert fit_recipe(Tree(), rows, how).denoiser is rows.marginals
-    assert (seen, how.run.left_out) == ([50], ["tree"])
-    how = plan(0, max_time=350.0)  # 200 seconds are needed
-    assert fit_recipe(Tree(), rows, how).denoiser is not rows.marginals
-    assert not how.run.left_out
 
 
 def test_a_network_has_the_time_that_a_mixture_leaves(monkeypatch):
@@ -258,8 +237,8 @@ def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, re
             max_time = 4 * past[0]
         past[0], how = 0.0, plan(150, max_time=max_time)
         fitted = fit_recipe(recipe, training_rows(rows), how)
-        assert not how.run.cut
-        assert not how.run.left_out
+        assert not how.cut
+        assert not how.left_out
         found.append((fitted, fitted.companion, fitted.candidates))
     (free, asked, lines), (bound, asked_too, lines_too) = found
     assert (free.report is None) == (bound.report is None)
@@ -282,7 +261,7 @@ def test_a_network_that_would_be_huge_is_left_out(monkeypatch):
     how = plan()
     fitted = fit_recipe(Auto(), training_rows(chain(200)), how)
     assert "causal" not in set(fitted.candidates["candidate"])
-    assert not how.run.left_out
+    assert not how.left_out
 
 
 def test_several_orders_make_a_mixture_of_rows():
@@ -343,10 +322,10 @@ def test_members_of_one_name_are_told_apart():
 
 def test_every_network_has_a_seed_of_its_own(monkeypatch):
     seen = watch(monkeypatch, lambda self: self.network_seed)
-    recipe = RowMixture((Causal(3, width=4, depth=0), Causal(2, width=4, depth=0)))
-    how = plan(2)
-    how.n_networks = recipe.count_networks()
-    fit_recipe(recipe, training_rows(chain(100)), how)
+    recipe = RowMixture(
+        (Causal(3, width=4, depth=0), Causal(width=4, depth=0), Causal(width=4, depth=0))
+    )
+    fit_recipe(recipe, training_rows(chain(100)), plan(2))
     assert len(set(seen)) == len(seen) == 5
 
 

@@ -1,6 +1,7 @@
 """Candidates made by hand: which is chosen, which answers beside it, and which member a mixture answers by."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ import torch
 from discrete_itd.channel import Codebook, ColumnPoints
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.models.comparison import CandidateModel, CandidateTable
-from discrete_itd.models.contract import Fitted as Fit
-from discrete_itd.models.contract import TrainingRows
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.training.config import TrainingPlan
 
 BOOK = Codebook([ColumnPoints("simplex", 2)])
 N = 400
@@ -119,6 +120,14 @@ def test_a_mixture_answers_by_its_best_exact_member(exact, main):
     assert found.main == main
 
 
+@dataclass(frozen=True)
+class Given(Recipe):
+    denoiser: CausalDenoiser
+
+    def fit(self, rows, plan):
+        return self.denoiser
+
+
 def test_properties_gaps_that_carry_information_are_summed_out_of_every_candidate():
     """A network that is fed with gaps is judged by the probability of the known cells, not by that given the gaps."""
     book = Codebook([ColumnPoints("simplex", 2)] * 2)
@@ -138,6 +147,6 @@ def test_properties_gaps_that_carry_information_are_summed_out_of_every_candidat
     for summed_out in ((), (1,)):
         rows = TrainingRows(base, gaps, gaps, generator, summed_out=summed_out)
         table = CandidateTable(rows)
-        table._add_fit("network", Fit(network))
+        table.fit(Given(network), FitPlan(TrainingPlan(), 0))
         same = torch.allclose(table.candidates[0].nats, expected, atol=1e-4)
         assert same == bool(summed_out)

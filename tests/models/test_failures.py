@@ -163,7 +163,8 @@ def test_a_companion_that_fails_is_left_out(monkeypatch):
 def test_a_companion_that_cannot_be_evaluated_is_left_out(monkeypatch):
     rows, how = training_rows(TABLE), plan()
     table = CandidateTable(rows)
-    table.fit([Independent(), Causal(width=8, depth=1, base="independent")], [how, how])
+    for recipe in (Independent(), Causal(width=8, depth=1, base="independent")):
+        table.fit(recipe, how)
     defect = MarginalDenoiser.fit(rows.codebook, rows.x)
     monkeypatch.setattr(defect, "log_prob", failing(MemoryError()))
     table.companions = [defect]
@@ -174,7 +175,6 @@ def test_a_companion_that_cannot_be_evaluated_is_left_out(monkeypatch):
 
 def test_estimates_of_time_take_no_fit_down(monkeypatch):
     """Whatever they raise, nothing is left out, and no warning given."""
-    monkeypatch.setattr(Tree, "seconds_needed", failing(ValueError()))
     log_prob, of_model = MarginalDenoiser.log_prob, Model.log_prob
 
     def timed(self, x):

@@ -20,7 +20,7 @@ from discrete_itd.channel.schedules import paths_within
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.models import contract
-from discrete_itd.models.fitting import JUDGED, PATTERNS
+from discrete_itd.models.fitting import NOISY
 from discrete_itd.models.model import split_evaluations
 from discrete_itd.recipes import Causal, Forest, Mixture, Network
 from discrete_itd.training.config import TrainingPlan
@@ -85,7 +85,7 @@ def test_property_the_same_fit_again_is_the_same_model(name):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_property_an_exact_denoiser_needs_no_training(name):
-    rows, model = chain(), fitted(name, schedule="auto")
+    rows, model = chain(), fitted(name)
     assert model.denoiser_.exact
     assert model.model_.stopped == "exact"
     _, held_out = split(model, rows)
@@ -152,7 +152,7 @@ def test_the_marginals_are_of_the_training_rows():
     torch.testing.assert_close(own.log_probs, model.model_.marginals.log_probs)
 
 
-@pytest.mark.parametrize("schedule", ["coordinate", "isotropic"])
+@pytest.mark.parametrize("schedule", [None, IsotropicSchedule((0.5, 4.0))])
 def test_training_is_never_worse_than_the_best_exact_base(schedule):
     rows = chain(400)
     network = dataclasses.replace(TINY, width=16)
@@ -188,31 +188,25 @@ def test_the_history_names_independent_columns_once():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "kind"),
+    ("schedule", "changed"),
     [
-        ("auto", "coordinate"),
-        ("coordinate", "coordinate"),
-        ("isotropic", "isotropic"),
-        (CoordinateSchedule(5, (4, 2, 0, 1, 3)), "coordinate"),
-        (IsotropicSchedule((1.0,)), None),
+        (None, {}),
+        (CoordinateSchedule(5, (4, 2, 0, 1, 3)), {}),
+        (IsotropicSchedule((1.0,)), NOISY),
     ],
     ids=str,
 )
-def test_training_keeps_to_the_noise_of_a_schedule_that_is_given(monkeypatch, schedule, kind):
+def test_training_keeps_to_the_noise_of_a_schedule_that_is_given(monkeypatch, schedule, changed):
     plans = watch(monkeypatch, lambda _, training: training, [contract])
     fit(chain(), TINY, schedule=schedule, max_steps=1)
     (plan,) = plans
-    default = TrainingPlan()
-    assert plan.patterns == (PATTERNS[kind] if kind else default.patterns)
-    assert plan.judged == (JUDGED[kind] if kind else default.judged)
+    expected = dataclasses.replace(TrainingPlan(), **changed)
+    assert (plan.patterns, plan.judged) == (expected.patterns, expected.judged)
     assert sum(plan.patterns) == pytest.approx(sum(plan.judged)) == 1
 
 
-def test_schedules_of_a_kind_have_paths_for_an_error():
-    models = [fit(chain(), TINY, schedule=k, n_evaluations=6) for k in ("auto", "coordinate")]
-    assert [m.model_.schedule for m in models] == [CoordinateSchedule(3)] * 2
-    isotropic = fit(chain(), RECIPES["tree"], schedule="isotropic", n_evaluations=16)
-    assert isotropic.model_.schedule.n_steps == 4
+def test_default_schedules_have_paths_for_an_error():
+    assert fit(chain(), TINY, n_evaluations=6).model_.schedule == CoordinateSchedule(3)
     whole = CoordinateSchedule(chain().shape[1])
     assert fit(chain(), RECIPES["tree"]).model_.schedule == whole
 

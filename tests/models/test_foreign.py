@@ -18,7 +18,7 @@ SCHEDULE = DoublingSchedule(5)
 
 
 @functools.cache
-def fitted(denoiser=None, schedule="coordinate"):
+def fitted(denoiser=None, schedule=None):
     denoiser = Linear() if denoiser is None else denoiser
     wanted = list(denoiser) if isinstance(denoiser, tuple) else denoiser
     return fit(chain(300), wanted, max_steps=60, schedule=schedule)
@@ -66,7 +66,7 @@ def test_a_member_of_a_mixture_needs_a_closed_form():
 @pytest.mark.parametrize(
     ("denoiser", "schedule"),
     [
-        (Linear(), "coordinate"),
+        (Linear(), None),
         (Linear(Tree()), SCHEDULE),
         ("tree", SCHEDULE),
     ],

@@ -120,5 +120,5 @@ def test_networks_of_a_fit_compare_once(monkeypatch):
 def test_without_time_for_a_comparison_the_order_is_the_natural_one():
     rows, how = training_rows(mixed(200)), plan(12, 1e-3)
     assert SMALL.kind_of_order(rows.marginals, rows, how) == "natural"
-    assert not how.run.cut
-    assert not how.run.left_out
+    assert not how.cut
+    assert not how.left_out

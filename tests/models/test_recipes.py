@@ -15,7 +15,7 @@ from laws import LAW
 from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.models.auto import MOST_MEMBERS
+from discrete_itd.models.contract import MOST_NETWORKS
 from discrete_itd.models.forest import MOST_TREES
 from discrete_itd.recipes import (
     NAMES,
@@ -129,7 +129,7 @@ BAD = [
     (8, TypeError, " or a recipe, got 8"),
     (Network, TypeError, "or a recipe, got <class"),
     ({"tree"}, TypeError, "or a recipe, got {'tree'}"),
-    ([], ValueError, f"a mixture of rows has 1 to {MOST_MEMBERS} members, got 0"),
+    ([], ValueError, f"a mixture of rows has 1 to {MOST_NETWORKS} members, got 0"),
     (["tree"] * 65, ValueError, "members, got 65"),
     (RowMixture(()), ValueError, "members, got 0"),
     (RowMixture("tree"), TypeError, "members must be a tuple of recipes, got 'tree'"),

@@ -35,7 +35,7 @@ SECONDS, GIGABYTES = 20, 1
 NUMBERS = [0, -1, 1, 2, 255, 2**31, 2**63, -(2**63), 10**30, 1e-300, 1e300, -0.0, 0.5]
 ODD = [None, True, False, "", "x", [], {}, [[]], math.nan, math.inf, -math.inf, "\0", *NUMBERS]
 NETWORK = Network(width=2, depth=1, base="independent")
-QUICK = {"max_steps": 1, "n_evaluations": 4, "schedule": "coordinate", "random_state": 0}
+QUICK = {"max_steps": 1, "n_evaluations": 4, "random_state": 0}
 MODELS = {
     "tree": lambda: DiffusionDensity(denoiser="tree", random_state=0),
     "network": lambda: DiffusionDensity(denoiser=NETWORK, **QUICK),
