@@ -370,7 +370,8 @@ def suspects(scorer: Scorer, rows: Tensor, among: Sequence[int], n: int | None =
 def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
     r"""The cells of encoded rows ``x`` (N, C') that are more likely wrong than right, at most k in each row.
 
-    A row has a wrong cell with probability ``PRIOR``, which is equally likely to be any of those that are not given.
+    A row has a wrong cell with probability ``PRIOR``, which is equally likely to be any of those that are not given. A
+    cell is left out that would not be likely wrong if a more suspicious one of its row had its predicted value.
 
     One line a cell, a row's most likely wrong one first: ``row`` and ``cell``, the positions of row and column;
     ``error_probability``; ``nats``, the surprisal of the cell given the others, and ``expected_nats``, the mean of it;
@@ -379,23 +380,30 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
     predicted value in its place raises the log-odds of this cell's value against the predicted one most. Models that
     score rows along paths name no conflicts.
     """
-    parts = []
+    parts, given = [], torch.tensor(scorer.given, dtype=torch.int64, device=x.device)
     for batch in _batches(scorer, x, "cells", len(scorer.schema)):
-        rows = x[batch]
-        # given cells are no reasons, but others may conflict with them
-        n = max(k, RIVALS) + len(scorer.given)
+        rows, n = x[batch], max(k, RIVALS) + len(given)
         found = suspects(scorer, rows, range(len(scorer.schema)), n)
-        given = torch.tensor(scorer.given, dtype=torch.int64, device=x.device)
-        likely = (found.log_odds > 0) & ~torch.isin(found.columns, given)
-        row, rank = torch.nonzero(likely & (likely.cumsum(1) <= k)).unbind(1)
-        cell = found.columns[row, rank]
-        against, by = _conflicts(scorer, rows, found, row, cell)
+        # given cells are no reasons, but others may conflict with them
+        free = ~torch.isin(found.columns, given)
+        likely = (found.log_odds > 0) & free
+        row, rank = torch.nonzero(likely).unbind(1)
+        rivals, gain = _conflicts(scorer, rows, found, row, rank)
+        before = (torch.arange(rivals.shape[1], device=x.device) < rank[:, None]) & free[row][
+            :, :RIVALS
+        ]
+        explained = gain.masked_fill(~before, 0.0).amax(1) >= found.log_odds[row, rank]
+        likely[row, rank] = ~explained
+        likely &= likely.cumsum(1) <= k
+        some = likely[row, rank]
+        row, rank, rivals, gain = (t[some] for t in (row, rank, rivals, gain))
+        (by, best), cell = gain.max(1), found.columns[row, rank]
         columns = {
             "row": batch[row],
             "cell": cell,
             "error_probability": found.log_odds[row, rank].sigmoid(),
             "nats": -found.log_p[row, cell],
-            "conflict": against,
+            "conflict": rivals.gather(1, best[:, None])[:, 0],
             "conflict_nats": by,
         }
         lines = pd.DataFrame({name: t.cpu().numpy() for name, t in columns.items()})
@@ -411,12 +419,13 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
 
 
 def _conflicts(
-    scorer: Scorer, rows: Tensor, found: Suspects, row: Tensor, cell: Tensor
+    scorer: Scorer, rows: Tensor, found: Suspects, row: Tensor, rank: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The columns (n,) with which some cells, at ``row`` and ``cell`` (n,), conflict most, and by how many nats."""
+    """The rivals of some cells, their columns (n, r), and by how many nats each cell conflicts with each, (n, r)."""
     denoiser, rivals = scorer.model.anywhere, found.columns[row, :RIVALS]
+    cell = found.columns[row, rank]
     if not (denoiser.closed_form and len(row)):
-        return cell, torch.zeros(len(cell))
+        return rivals, torch.zeros_like(rivals, dtype=torch.float64)
     here, of_rival = row.repeat_interleave(rivals.shape[1]), rivals.flatten()
 
     def score(x: Tensor) -> Tensor:
@@ -434,9 +443,7 @@ def _conflicts(
     own = repaired(rows[row], row, cell).repeat_interleave(rivals.shape[1], 0)
     odds = score(as_is) - score(own)
     after = score(repaired(as_is, here, of_rival)) - score(repaired(own, here, of_rival))
-    gain = (after - odds).view_as(rivals).masked_fill(rivals == cell[:, None], 0.0)
-    nats, best = gain.max(1)
-    return rivals.gather(1, best[:, None])[:, 0], nats
+    return rivals, (after - odds).view_as(rivals).masked_fill(rivals == cell[:, None], 0.0)
 
 
 # -- predicted values -------------------------------------------------------------------------------

@@ -140,7 +140,8 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     Cells are ranked by the log-odds of an error (``cell_predictions.error_log_odds``), each given all others of its
     row, and not by their share of the score: where one cell of held-out rows was replaced, the log-odds find it more
     often than the share, the surprisal given the other cells, or that in excess of its entropy do
-    (``python -m tests.benchmarks.explanations``). Two cells that contradict each other are both named.
+    (``python -m tests.benchmarks.explanations``). A cell that would not be likely wrong if a more suspicious one
+    had its predicted value only conflicts with that one, and is not named.
     """
     check_integer("k", k, 1)
     scorer = scorer_of(model)
