@@ -396,8 +396,7 @@ class ConditionalDenoiser(Denoiser):
         gaps = torch.zeros_like(x, dtype=torch.bool) if gaps is None else gaps
         step = max(1, KEPT_COMPLETIONS // n_draws)
         parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
-        n_levels = self._n_levels.to(x).masked_fill(self._n_levels.to(x.device) == 0, math.inf)
-        enumerated = (n_levels <= most_levels) & ~self._is_indicator
+        enumerated = self._few(most_levels)
         for rows, own in zip(x.split(step), gaps.split(step), strict=True):
             parts.append(self._marginal(rows, own, enumerated, n_draws, salt))
         return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
@@ -415,18 +414,15 @@ class ConditionalDenoiser(Denoiser):
         rows = torch.nonzero(~whole & ~alone).flatten()
         if len(rows):
             left = x[rows].isnan() & ~unknown[rows]
-            log_w, log_q, _ = self._weights(x[rows], left, n_draws, salt)
-            log_prob[rows], stderr[rows] = combine(log_w + log_q[:, None])
+            draws = self._completions(x[rows], left, n_draws, salt)
+            log_p = _log_prob(self.scorer, draws.flatten(0, 1)).view(-1, n_draws)
+            log_prob[rows], stderr[rows] = combine(log_p - self._log_proposed(draws, x[rows]))
         return Estimate(log_prob, stderr)
 
-    def _weights(
-        self, x: Tensor, left: Tensor, n_draws: int, salt: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log P / Q of completions of rows (n, C), (n, M), log Q of the known cells, (n,), and the completions."""
-        draws = self._completions(x, left, n_draws, salt)
-        flat = draws.flatten(0, 1)
-        log_w = _log_prob(self.scorer, flat) - _log_prob(self.proposal, flat)
-        return log_w.view(-1, n_draws), _log_prob(self.proposal, x), draws
+    def _log_proposed(self, draws: Tensor, x: Tensor) -> Tensor:
+        """Log Q of the unknown cells of rows (n, C) in completions (n, M, C), given the known ones: (n, M)."""
+        both = _log_prob(self.proposal, draws.flatten(0, 1)).view(draws.shape[:2])
+        return both - _log_prob(self.proposal, x)[:, None]
 
     # -- the score of rows with gaps ------------------------------------------------------------
 
@@ -447,23 +443,36 @@ class ConditionalDenoiser(Denoiser):
         For rows whose gaps are summed out, the factors of the scorer in completions are averaged by their weights, and
         the remainder is divided equally among the known cells.
         """
-        parts = [
-            x.new_zeros(x[:0].shape),
-            *in_blocks(self.scorer.log_factors, x, batch_size=SCORED_AT_ONCE),
-        ]
-        out, score, new = torch.cat(parts).double(), self.score(x), self._new_gaps(x)
-        for rows in torch.nonzero(new.any(1) & ~x.isnan().all(1)).flatten().split(KEPT_COMPLETIONS):
-            some = x[rows]
-            log_w, _, draws = self._weights(some, some.isnan() & ~new[rows], self.n_draws, SALT)
-            parts = in_blocks(
-                self.scorer.log_factors, draws.flatten(0, 1), batch_size=SCORED_AT_ONCE
-            )
-            each = torch.cat(list(parts)).double().view(draws.shape)
-            there = (~some.isnan()).to(each)
-            mean = (torch.softmax(log_w, 1)[:, :, None] * each).sum(1) * there
-            left = score.log_prob[rows] - mean.sum(1)
-            out[rows] = mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
-        return out, score.stderr
+        out, new = self._factors(x), self._new_gaps(x) & ~x.isnan().all(1, keepdim=True)
+        stderr = out.new_zeros(len(out))
+        alone = self._few(FEW_LEVELS) & new & (new.sum(1, keepdim=True) == 1)
+        for j in torch.nonzero(alone.any(0)).flatten().tolist():
+            for rows in torch.nonzero(alone[:, j]).flatten().split(KEPT_COMPLETIONS):
+                values = torch.arange(int(self._n_levels[j]), device=x.device).to(x)
+                each = x[rows][:, None].repeat(1, len(values), 1)
+                each[:, :, j] = values
+                factors = self._factors(each.flatten(0, 1)).view(each.shape)
+                log_p = factors.sum(2)
+                out[rows] = _averaged(factors, log_p, log_p.logsumexp(1), x[rows])
+        drawn = new.any(1) & ~alone.any(1)
+        for rows in torch.nonzero(drawn).flatten().split(KEPT_COMPLETIONS // self.n_draws):
+            some, left = x[rows], x[rows].isnan() & ~new[rows]
+            draws = self._completions(some, left, self.n_draws, SALT)
+            factors = self._factors(draws.flatten(0, 1)).view(draws.shape)
+            log_w = factors.sum(2) - self._log_proposed(draws, some)
+            log_prob, stderr[rows] = combine(log_w)
+            out[rows] = _averaged(factors, log_w, log_prob, some)
+        return out, stderr
+
+    def _factors(self, x: Tensor) -> Tensor:
+        """The factors of the scorer in rows (B, C): float64, (B, C)."""
+        parts = in_blocks(self.scorer.log_factors, x, batch_size=SCORED_AT_ONCE)
+        return torch.cat([x.new_zeros(x[:0].shape), *parts]).double()
+
+    def _few(self, most: float) -> Tensor:
+        """Columns (C,) of which a single unknown cell is summed out by all its values, at most so many."""
+        n = self._n_levels.to(self.codebook.device).double()
+        return (n.masked_fill(n == 0, math.inf) <= most) & ~self._is_indicator
 
     def learned_gaps(self, x: Tensor) -> Tensor:
         """The cells of rows (B, C) that are missing in a column of ``has_gaps``, (B, C)."""
@@ -664,6 +673,17 @@ def _refined(nodes: Tensor, log_f: Tensor, width: Tensor, size: Nodes) -> Tensor
     share = torch.arange(1, size.parts, dtype=nodes.dtype, device=nodes.device) / size.parts
     low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))
     return (low + width * share).flatten(1)
+
+
+def _averaged(factors: Tensor, log_w: Tensor, log_prob: Tensor, x: Tensor) -> Tensor:
+    """Factors of completions (n, M, C) of rows (n, C), averaged by weights (n, M), with the sum ``log_prob`` (n,).
+
+    The remainder is divided equally among the known cells.
+    """
+    there = (~x.isnan()).to(factors)
+    mean = (torch.softmax(log_w, 1)[:, :, None] * factors).sum(1) * there
+    left = log_prob - mean.sum(1)
+    return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
 
 
 def _log_prob(denoiser: Denoiser, x: Tensor) -> Tensor:
