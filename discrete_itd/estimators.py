@@ -1026,7 +1026,7 @@ def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
     if isinstance(encoder.schema[j].codec, Continuous):
         raise ValueError(
             f"column {column!r}: continuous, so it has no table of probabilities;"
-            " draw from it with impute(method='sample'), or fit it as 'binned'"
+            " draw from it with impute(method='sample'), or fit it with {'kind': 'binned', 'edges': [...]}"
         )
     return j
 

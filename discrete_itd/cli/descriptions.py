@@ -44,8 +44,7 @@ Kinds of columns for --column NAME=KIND:
   nominal      nominal:10 pools the categories that occur fewer than 10 times
   ordinal
   continuous
-  binned       a density that is constant within 32 bins of about equal counts;
-               binned:16 makes 16 bins, binned:0,18,65,120 sets their edges
+  binned       binned:0,18,65,120 has a density that is constant within these bins
 
 or how text writes numbers and dates: decimal-comma, decimal-point, day-first, month-first; also continuous:day-first.
 One cell of a column, or five in a thousand, may be no number or date. What fit is told by --column and by --csv na= and

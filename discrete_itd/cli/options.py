@@ -61,11 +61,9 @@ def column_spec(text: str) -> tuple[str, dict[str, Any]]:
             spec["notation"] = option
         elif colon and kind == "nominal":
             spec["min_count"] = _converted(int, option, "like nominal:10")
-        elif colon and "," in option:
+        elif colon:
             edges = "with edges like binned:0,18,65,120"
             spec["edges"] = [_converted(float, edge, edges) for edge in option.split(",")]
-        elif colon:
-            spec["bins"] = _converted(int, option, "with a number of bins, like binned:16")
         check_column_spec(name, spec)
     except (ValueError, TypeError) as error:
         where = f"column {name!r}:"

@@ -172,8 +172,7 @@ class Cell(NamedTuple):
             share = (1 - (top - u) / mass.clamp_min(SMALLEST)).clamp(0, 1 - 1e-9)
             share = torch.where(level == 0, 1 - 1e-9 - share, share)  # the lower tail is reversed
             values = _decode(self.column, level.cpu().numpy(), share.cpu().numpy())
-            one = values[:, 0] == values[:, 2]  # a value with a bin of its own
-            probability = np.where(one, mass[:, 1].cpu().numpy(), INTERVAL)
+            probability = np.full(len(values), INTERVAL)
         else:
             values = _decode(self.column, level.cpu().numpy())
             probability = (top[:, 2] - top[:, 0] + mass[:, 0]).cpu().numpy()

@@ -112,7 +112,7 @@ def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
             if why := left_out_as(seen, spec):
                 raise ValueError(  # a group has no amounts
                     f"column {name!r}: named in given=, but left out of the model, as it looks like {why};"
-                    f" {how_kept(name, False)} keeps it"
+                    f" {how_kept(name)} keeps it"
                 )
     positions(given, schema, n_columns)
 

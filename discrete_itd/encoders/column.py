@@ -31,8 +31,6 @@ from discrete_itd.encoders.dtypes import (
     restore_categories,
     restore_numbers,
     restore_times,
-    rounded,
-    time_intervals,
     time_zone,
 )
 from discrete_itd.encoders.notation import (
@@ -237,10 +235,7 @@ class Column:
         """
         if isinstance(self.codec, Continuous):
             raise TypeError(f"column {self.name!r}: continuous, without categories")
-        index, level, share = self.codec.values()
-        if isinstance(self.codec, Bins) and self.family != "number":
-            index = time_intervals(self.codec.edges, self.dtype, self.origin, self.step)
-        return index, level, share
+        return self.codec.values()
 
     def read_cells(self, values: pd.Series | pd.Index | PlainCells) -> PlainCells:
         """The cells of :meth:`readable`; a ValueError names column and cell, if one is unreadable."""
@@ -406,11 +401,11 @@ class Column:
             return restore_categories(self.categories, values, self.dtype)
         if self.family != "number":
             return restore_times(values, self.dtype, self.origin, self.step)
-        whole = self.codec.whole or family(self.dtype) == "integer"
-        if not isinstance(self.codec, Bins) or self.decimals is None:
-            return restore_numbers(values, self.dtype, whole, self.decimals)
-        near = rounded(np.where(np.isnan(values), 0.0, values), self.decimals)
-        if family(self.dtype) == "float":  # as it will be read again
-            near = near.astype(numpy_name(self.dtype)).astype(float)
-        stays = self.codec.encode(near)[0] == x  # a value is in its bin
-        return restore_numbers(np.where(stays, near, values), self.dtype, whole)
+        whole = family(self.dtype) == "integer"
+        if isinstance(self.codec, Bins):
+            if whole:  # bins contain their left edge, the last one its right, too
+                above = x > self.codec.n_levels
+                values = np.where(above, np.ceil(values), np.floor(values))
+        else:
+            whole = whole or self.codec.whole
+        return restore_numbers(values, self.dtype, whole, self.decimals)

@@ -385,16 +385,3 @@ def restore_times(numbers: np.ndarray, dtype: Any, origin: int, step: int) -> pd
         return pd.Series(ticks.view(f"timedelta64[{unit}]")).astype(dtype)
     cells = pd.Series(ticks.view(f"datetime64[{unit}]"))
     return (cells.dt.tz_localize("UTC") if time_zone(dtype) else cells).astype(dtype)
-
-
-def time_intervals(edges: Sequence[float], dtype: Any, origin: int, step: int) -> pd.IntervalIndex:
-    """The bins between edges in steps, and the two tails beyond them up to the ends of pandas' calendar."""
-    nanoseconds = [round(e * step) + origin * 10**9 for e in np.array(edges)]
-    if family(dtype) == "datetime":
-        ends = pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")
-        breaks: Any = pd.to_datetime([ends[0].value, *nanoseconds, ends[1].value])
-        breaks = breaks.tz_localize("UTC") if getattr(dtype, "tz", None) is not None else breaks
-    else:
-        ends = pd.Timedelta.min.ceil("D"), pd.Timedelta.max.floor("D")
-        breaks = pd.to_timedelta([ends[0].value, *nanoseconds, ends[1].value])
-    return pd.IntervalIndex.from_breaks(breaks, closed="left")

@@ -12,7 +12,6 @@ import pandas as pd
 
 from discrete_itd.encoders.categories import (
     MANY_CATEGORIES,
-    WHOLE,
     Categories,
     check_finite,
     check_truths,
@@ -43,7 +42,7 @@ from discrete_itd.encoders.notation import (
     recognise,
     tell,
 )
-from discrete_itd.encoders.numeric import BINS, Bins, Continuous, fit_bins, fit_continuous
+from discrete_itd.encoders.numeric import Bins, Continuous, fit_bins, fit_continuous
 from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
 from discrete_itd.validation import advice, check_choice, check_integer, warn, warn_of_column
 
@@ -59,7 +58,6 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
     "notation": NOTATIONS,
     "kind": KINDS,
     "edges": "binned",
-    "bins": "binned",
     "min_count": "nominal",
     "categories": "nominal or ordinal",
 }
@@ -69,7 +67,7 @@ ENOUGH_ROWS = 100  # to decide that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
 STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
 LONG_TEXT, MANY_WORDS = 30, 4  # characters, and words, of a cell on average
-ONE_WORD = 1.5  # words with letters of a cell on average, up to which it is a hash or a number
+ONE_WORD = 1.5  # words of a cell on average, up to which long text is a hash
 LONG_NUMBER = 1e12  # more digits than what is counted or measured has
 NEARLY = 0.9  # different numbers among identifiers, as a share of the cells, at least
 CERTAIN = math.log(1e6)  # nats against chance
@@ -85,7 +83,6 @@ class ColumnSpec:
 
     kind: Kind | None = None
     edges: tuple[float, ...] | None = None
-    bins: int | None = None
     min_count: int | None = None
     missing: str | None = None
     notation: Asked | None = None
@@ -101,8 +98,8 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     name : hashable
         The column's name, for errors.
     spec : str, mapping or None
-        A kind or a notation, or a mapping with "kind" and options: "bins" (a number) or "edges" (increasing numbers) of
-        a binned column, "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
+        A kind or a notation, or a mapping with "kind" and options: "edges" (increasing numbers) of a binned column,
+        "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
         "min_count" of a nominal one, "missing" ("auto", "marginalise" or "category") of any, "na" (a text or several)
         that is a missing cell of any, and "notation" ("decimal-comma", "decimal-point", "day-first" or "month-first")
         of text that is numbers or dates.
@@ -135,12 +132,14 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
             raise ValueError(f"{where} {option} needs kind={needed!r}, got kind={kind!r}")
     if "notation" in given and kind == "nominal":
         raise ValueError(f"{where} notation is of numbers or dates, and the kind nominal")
-    for option in given.keys() & {"bins", "min_count"}:
-        check_integer(f"{where} {option}", given[option], 1)
-        given[option] = int(given[option])
+    if "min_count" in given:
+        check_integer(f"{where} min_count", given["min_count"], 1)
+        given["min_count"] = int(given["min_count"])
+    if kind == "binned" and "edges" not in given:
+        raise ValueError(
+            f"{where} the kind binned needs edges, like {{'kind': 'binned', 'edges': [0, 18, 65]}}"
+        )
     if "edges" in given:
-        if "bins" in given:
-            raise ValueError(f"{where} bins and edges exclude each other")
         given["edges"] = _edges(where, given["edges"])
     if "categories" in given:
         given["categories"] = _listed(name, given["categories"])
@@ -285,7 +284,7 @@ def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing:
     is_value = (spec.missing or missing) == "category"
     if spec.edges is not None:
         edges = np.array(spec.edges)
-        bins = fit_bins(edges[:-1] / 2 + edges[1:] / 2, False, edges=edges)
+        bins = fit_bins(edges[:-1] / 2 + edges[1:] / 2, spec.edges)
         column = Column(name, np.dtype(float), bins, 0, 0)
         return column.with_absent() if is_value else column
     assert spec.categories is not None
@@ -319,13 +318,12 @@ def _fit_numbers(
     scale = origin, step, None if is_time or whole else decimals_of(numbers, dtype)
     if kind == "continuous":
         return fit_continuous(numbers, whole, in_time=expected == "datetime"), scale
-    if spec.edges is not None and is_time:
-        raise ValueError(f"column {name!r}: edges of {expected}s are not supported; give bins")
-    edges = None if spec.edges is None else np.array(spec.edges)
-    try:
-        return fit_bins(numbers, whole, spec.bins or BINS, edges), scale
-    except ValueError as error:
-        raise ValueError(f"column {name!r}: {error}") from None
+    assert spec.edges is not None
+    if is_time:
+        raise ValueError(
+            f"column {name!r}: edges of {expected}s are not supported; make it continuous"
+        )
+    return fit_bins(numbers, spec.edges), scale
 
 
 def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
@@ -378,8 +376,8 @@ def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool)
             _warn_of_text(name, categories)
     if kind == "ordinal" and len(categories) > MANY_CATEGORIES:
         warn(
-            f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make the"
-            " column 'continuous' or 'binned'"
+            f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make it"
+            " 'continuous'"
         )
     return fit_categories(
         kind, categories, counts,
@@ -412,30 +410,15 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
     if counts @ lengths > LONG_TEXT * n or counts @ words >= MANY_WORDS * n:
         if np.count_nonzero(counts[is_text] == 1) <= STRAY * n:
             return None
-        with_letters = [sum(map(has_letter, str(c).split())) for c in categories]
-        return "free text" if counts @ with_letters > ONE_WORD * n else "identifiers"
+        has_letters = any(map(str.isalpha, "".join(map(str, categories))))
+        return "free text" if has_letters and counts @ words > ONE_WORD * n else "identifiers"
     return "identifiers" if np.count_nonzero(is_text) >= NEARLY * n else None
 
 
-def has_letter(word: str) -> bool:
-    """Whether one of the characters is a letter."""
-    return any(map(str.isalpha, word))
-
-
-def is_whole(seen: Observed) -> bool:
-    """Whether a column that is left out has only integers or their text, which may be amounts."""
-    if is_number(seen.values):
-        return True
-    texts = [c for c in seen.tally()[0] if not (isinstance(c, str) and is_missing(c))]
-    return all(isinstance(text, str) and WHOLE.fullmatch(text) for text in texts)
-
-
-def how_kept(name: Hashable, whole: bool) -> str:
+def how_kept(name: Hashable) -> str:
     """The options that keep a column which :func:`left_out_as` leaves out."""
-    kinds = ("nominal", "continuous") if whole else ("nominal",)
-    ways = [f"column_types={{{name!r}: {kind!r}}}" for kind in kinds]
-    shell = [f"--column {name}={kind}" for kind in kinds]
-    return " or, if it has amounts, ".join(map(advice, ways, shell))
+    python = f"column_types={{{name!r}: 'nominal'}} (or 'continuous', of amounts)"
+    return advice(python, f"--column {name}=nominal (or continuous, of amounts)")
 
 
 def _made_unique(values: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-r"""Columns of numbers: continuous ones, made Gaussian-like by a monotone map, and ones cut into bins.
+r"""Columns of numbers: continuous ones, made Gaussian-like by a monotone map, and ones cut into bins at given edges.
 
 A density changes with the unit in which it is expressed; both families report by how much, cell by cell, as
 ``log_volume``, so that the core's log-mass plus ``log_volume`` is the log-density in the column's own unit.
@@ -7,7 +7,7 @@ A density changes with the unit in which it is expressed; both families report b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -28,8 +28,6 @@ IQR = 1.3489795003921634  # of the standard normal
 COARSER = 5  # binary digits of the distance between values, below which they are rounded
 LARGEST = float(np.finfo(float).max)
 SMALLEST = float(np.finfo(float).tiny)
-BINS = 32
-NARROWEST = 1e-3  # width of an atom's bin, in median deviations of the other values
 ENDS = 5  # least and greatest values whose means are the range
 # numbers off a lattice, as shares of the cells and of the different numbers
 EXCEPTIONS, FEW_EXCEPTIONS = 1e-3, 1e-2
@@ -188,7 +186,7 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
         scale = min(2 * float(np.sum(np.abs(values / 2 - center / 2) / len(values))), LARGEST)
     scale = max(scale, SMALLEST) if scale > 0 else 1.0
     if low < high:  # else it is the value of half of the rows
-        center = float(_coarse(np.array(center), np.array(scale)))
+        center = _coarse(center, scale)
     with np.errstate(over="ignore"):
         w = tamed(torch.from_numpy(values - center), torch.tensor(scale, dtype=torch.float64))[0]
     sample = w
@@ -252,56 +250,48 @@ def _range(values: np.ndarray, whole: bool) -> tuple[float, float]:
     return (math.floor(low) - 0.5, math.ceil(high) + 0.5) if whole else (low, high)
 
 
-def _coarse(
-    values: np.ndarray, distance: np.ndarray, rounded: Callable[[np.ndarray], np.ndarray] = np.rint
-) -> np.ndarray:
-    """The values on a binary grid of 1/64 to 1/32 of a distance: quantiles must not reveal a training value exactly."""
-    step = np.exp2(np.floor(np.log2(distance)) - COARSER)
+def _coarse(value: float, distance: float) -> float:
+    """The value on a binary grid of 1/64 to 1/32 of a distance: a quantile must not reveal a training value exactly."""
+    step = 2.0 ** (math.floor(math.log2(distance)) - COARSER)
     with np.errstate(all="ignore"):
-        near = rounded(values / step) * step
-    return np.where(np.isfinite(near), near, values)
+        near = float(np.rint(np.float64(value) / step) * step)
+    return near if math.isfinite(near) else value
 
 
 @dataclass(frozen=True)
 class Bins:
-    r"""A column of numbers cut into bins, with an exponential tail on either side.
+    r"""A column of numbers cut into bins at edges that are given, with an exponential tail on either side.
 
     Levels: 0 for values below the first edge, 1 ... K for the bins, K + 1 for values above the last edge. Bins
     contain their left edge, the last one also its right. Within a bin the density is even; beyond the edges it
-    falls as :math:`\exp(-d/s)/s` with the distance d. Of whole numbers, edges lie half-way between two, tails are
-    geometric, and everything is a probability mass.
+    falls as :math:`\exp(-d/s)/s` with the distance d.
 
     Parameters
     ----------
-    whole : bool
     edges : tuple of K + 1 floats
         Increasing.
     levels : tuple of K + 2 floats
         Points of the levels on the line.
     tails : tuple of two floats
         Mean distance s beyond the first and the last edge.
-    atoms : tuple of float
-        Values so frequent that they have a bin of their own.
 
     Examples
     --------
-    >>> codec = fit_bins(np.arange(100.0), whole=True, bins=4)
+    >>> codec = fit_bins(np.arange(100.0), (0.0, 50.0, 99.0))
     >>> codec.encode(np.array([0.0, 99.0]))[0]
-    array([1., 4.])
+    array([1., 2.])
     """
 
-    whole: bool
     edges: tuple[float, ...]
     levels: tuple[float, ...]
     tails: tuple[float, float]
-    atoms: tuple[float, ...] = ()
 
     kind: ClassVar[str] = "binned"
     categories: ClassVar[tuple[()]] = ()
     open: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if len(self.edges) < 2 or not (_gaps(np.array(self.edges)) > 0).all():
+        if len(self.edges) < 2 or not (_gaps(self.edges) > 0).all():
             raise ValueError("edges must be at least two, and increasing")
         if len(self.levels) != self.n_levels + 2 or not (np.diff(self.levels) > 0).all():
             raise ValueError("levels must be two more than bins, and increasing")
@@ -328,122 +318,54 @@ class Bins:
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Levels of the values, float64, and the log-density of each within its level."""
-        edges, n_bins = np.array(self.edges), self.n_levels
-        level, (low, high) = _level(edges, values), self.tails
-        log_density = np.concatenate(([0.0], -np.log(_gaps(edges)), [0.0]))[level]
-        for outside, edge, s in ((level == 0, edges[0], low), (level > n_bins, edges[-1], high)):
-            with np.errstate(over="ignore"):
-                fall = np.minimum(np.abs(values[outside] - edge) / s, 1e300)
-            if self.whole:  # 1/2, 3/2, 5/2, ... away
-                fall, norm = np.maximum(fall - 0.5 / s, 0.0), math.log(-math.expm1(-1 / s))
-            else:
-                norm = -math.log(s)
-            log_density[outside] = norm - fall
-        return level.astype(float), log_density
+        level, (low, high) = _level(self.edges, values), self.tails
+        widths = np.concatenate(([low], _gaps(self.edges), [high]))
+        with np.errstate(over="ignore"):
+            beyond = np.maximum(self.edges[0] - values, values - self.edges[-1])
+            fall = np.maximum(beyond, 0.0) / np.where(level == 0, low, high)
+        return level.astype(float), -np.log(widths[level]) - np.minimum(fall, 1e300)
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """A value drawn from each level, or, without ``rng``, its middle (in a tail, its median); NaN stays NaN."""
-        edges, n_bins = np.array(self.edges), self.n_levels
-        missing = np.isnan(x)
-        level = np.clip(np.where(missing, 0, x).astype(np.int64), 0, n_bins + 1)
+        edges, missing = np.array(self.edges), np.isnan(x)
+        level = np.clip(np.where(missing, 0, x).astype(np.int64), 0, self.n_levels + 1)
         share = np.full(len(level), 0.5) if rng is None else rng.random(len(level))
-        inner = np.clip(level, 1, n_bins)
-        left, right = edges[inner - 1], edges[inner]
-        values = left * (1 - share) + right * share
-        if self.whole:
-            values = np.rint(values)
-        home = np.full(n_bins + 2, np.nan)
-        home[_level(edges, np.array(self.atoms))] = self.atoms
-        values = np.where(np.isnan(home[inner]), values, home[inner])
+        left, right = edges[(level - 1).clip(0)], edges[level.clip(max=self.n_levels)]
         with np.errstate(over="ignore"):
-            for outside, edge, s, sign in (
-                (level == 0, edges[0], self.tails[0], -1),
-                (level > n_bins, edges[-1], self.tails[1], 1),
-            ):
-                beyond = -np.log1p(-share[outside]) * s
-                values[outside] = edge + sign * (np.floor(beyond) + 0.5 if self.whole else beyond)
+            beyond = -np.log1p(-share)
+            values = np.select(
+                [level == 0, level > self.n_levels],
+                [left - beyond * self.tails[0], right + beyond * self.tails[1]],
+                left * (1 - share) + right * share,
+            )
         return np.where(missing, np.nan, np.clip(values, -LARGEST, LARGEST))
 
 
-def fit_bins(
-    values: np.ndarray, whole: bool, bins: int = BINS, edges: np.ndarray | None = None
-) -> Bins:
-    """Edges, tails and levels for the values (N,) with N > 0; ``whole`` if they are whole numbers and nothing else.
-
-    Unless ``edges`` are given, bins have about equal counts, and a value in more than its share of the rows has one of
-    its own: of width one among whole numbers, otherwise of the smallest gap between two distinct values, but not less
-    than 1/1000 of the spread of the others. ValueError if no whole number lies between the edges given.
-    """
-    atoms = np.zeros(0)
-    if edges is None:
-        edges, atoms = _quantile_edges(values, whole, bins)
-    elif whole:  # the same sets of whole numbers, with edges half-way between two
-        edges = np.unique(np.append(np.ceil(edges[:-1]), np.floor(edges[-1]) + 1)) - 0.5
-        if len(edges) < 2:
-            raise ValueError("no whole number lies between the edges")
+def fit_bins(values: np.ndarray, edges: Sequence[float]) -> Bins:
+    """Tails and levels for the values (N,), N > 0; a tail without values is as wide as its bin, or the mean bin."""
     widths = _gaps(edges)
     with np.errstate(over="ignore"):
         mean_width = (edges[-1] - edges[0]) / len(widths)
         tails = []
         for outermost, excess in ((widths[0], edges[0] - values), (widths[-1], values - edges[-1])):
             excess = excess[excess > 0]
-            # values beyond edges that were given say how far; else the outermost bin, which may be narrow
             s = np.mean(excess) if len(excess) else max(outermost, mean_width)
             tails.append(min(float(s), LARGEST))
         ends = edges[0] - tails[0], edges[-1] + tails[1]
-    centers = np.concatenate((ends[:1], edges[:-1] / 2 + edges[1:] / 2, ends[1:]))
-    centers = np.clip(centers, -LARGEST, LARGEST)
+    middles = np.array(edges[:-1]) / 2 + np.array(edges[1:]) / 2
+    centers = np.clip(np.array([ends[0], *middles, ends[1]]), -LARGEST, LARGEST)
     levels = line_levels(centers, np.bincount(_level(edges, values), minlength=len(centers)))
-    return Bins(whole, tuple(edges.tolist()), levels, (tails[0], tails[1]), tuple(atoms.tolist()))
+    return Bins(tuple(edges), levels, (tails[0], tails[1]))
 
 
-def _quantile_edges(values: np.ndarray, whole: bool, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Edges between about equal counts, with the atoms that have a bin to themselves."""
-    distinct, counts = np.unique(values, return_counts=True)
-    is_atom = counts * bins > len(values)
-    atoms = distinct[is_atom]
-    rest = np.repeat(distinct[~is_atom], counts[~is_atom])
-    if len(rest) and rest[0] == rest[-1]:
-        atoms, rest = distinct, rest[:0]
-    quantiles = np.zeros(0)
-    if len(rest):
-        shares = np.linspace(0, 1, max(1, bins - len(atoms)) + 1)
-        quantiles = np.unique(np.quantile(rest, shares, method="nearest"))
-        if len(quantiles) > 1:  # no one's number; the outermost ones no further in
-            gaps = _gaps(quantiles)
-            near = np.minimum(np.append(gaps[:1], gaps), np.append(gaps, gaps[-1:]))
-            ends = quantiles[0], quantiles[-1]
-            ways = np.floor, *[np.rint] * (len(near) - 2), np.ceil
-            parts = zip(quantiles, near, ways, strict=True)
-            quantiles = np.array([_coarse(*part) for part in parts])
-            quantiles[0], quantiles[-1] = min(ends[0], quantiles[0]), max(ends[1], quantiles[-1])
-        if whole:
-            quantiles = np.append(quantiles[:-1], quantiles[-1] + 1) - 0.5
-    gap = 1.0 if whole or len(distinct) < 2 else float(_gaps(distinct).min())
-    if not whole and len(rest):
-        gap = max(gap, NARROWEST * float(np.median(np.abs(rest / 2 - np.median(rest / 2)))) * 2)
-        if len(atoms) > 1:
-            gap = min(gap, float(_gaps(atoms).min()))
-    half = np.maximum(gap / 2, 0.0 if whole else 8 * np.spacing(np.abs(atoms / 2)))
-    with np.errstate(over="ignore"):
-        left, right = (np.clip(atoms + side, -LARGEST, LARGEST) for side in (-half, half))
-    inside = np.zeros(len(quantiles), bool)
-    for a, b in zip(left.tolist(), right.tolist(), strict=True):
-        inside |= (quantiles > a) & (quantiles < b)
-    edges = np.unique(np.concatenate((quantiles[~inside], left, right)))
-    keep = np.append(_gaps(edges) > 1e-6 * gap, True)  # rounding makes slivers
-    keep[0] = True
-    return edges[keep], atoms
-
-
-def _level(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _level(edges: Sequence[float], values: np.ndarray) -> np.ndarray:
     """0 below the first edge, the number of the bin, or one more than the bins above the last edge."""
     level = np.searchsorted(edges, values, side="right")
     level[values == edges[-1]] = len(edges) - 1
     return level
 
 
-def _gaps(values: np.ndarray) -> np.ndarray:
+def _gaps(values: Sequence[float]) -> np.ndarray:
     """Distances between neighbours, clipped to the largest float."""
     with np.errstate(over="ignore"):
         return np.minimum(np.diff(values), LARGEST)

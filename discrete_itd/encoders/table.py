@@ -27,7 +27,6 @@ from discrete_itd.encoders.inference import (
     declared_column,
     how_kept,
     infer_column,
-    is_whole,
     left_out_as,
     read_text,
 )
@@ -65,14 +64,12 @@ class Cells(NamedTuple):
 class LeftOut:
     """A column of the training table that has no place in the model.
 
-    ``position`` is that in the training table; ``whole`` says whether its cells are whole numbers, or the text of
-    these, so that it may be kept as continuous, too; ``time`` is the column if its parts are in the model instead.
+    ``position`` is that in the training table; ``time`` is the column if its parts are in the model instead.
     """
 
     name: Hashable
     position: int
     why: Why
-    whole: bool
     time: Column | None = None
 
 
@@ -175,7 +172,7 @@ class TableEncoder:
         tell_unreadable(found, {}, fitted=True)
         sources, parts = with_parts(read, specs)
         found = [
-            LeftOut(column.name, place, why, is_whole(column))
+            LeftOut(column.name, place, why)
             for place, (name, (column, text)) in enumerate(read.items())
             if leave_out
             and name not in sources
@@ -205,7 +202,7 @@ class TableEncoder:
             source = source_of(name, read)
             schema.append(_part(name, times[source], read[source][0], specs[name], missing))
         places = [*read]
-        left_out += [LeftOut(n, places.index(n), "time", False, time) for n, time in times.items()]
+        left_out += [LeftOut(n, places.index(n), "time", time) for n, time in times.items()]
         encoder = cls(schema, sorted(left_out, key=lambda column: column.position))
         return encoder if frame is None else encoder.with_informative_gaps(frame, columns, missing)
 
@@ -297,7 +294,7 @@ class TableEncoder:
             if column.name == name:
                 raise ValueError(
                     f"column {name!r}: {where}left out of the model, as it looks like {column.why};"
-                    f" a fit with {how_kept(column.name, column.whole)} keeps it"
+                    f" a fit with {how_kept(column.name)} keeps it"
                 )
         parted = source_of(name, self.names) is not None
         hint = f"; a fit with column_types={{{name!r}: None}} has it" * parted
@@ -558,9 +555,7 @@ def _warn_of(found: Sequence[LeftOut], is_kept: bool) -> None:
     """Warn about columns that are left out, and how to keep them, or that probably should be."""
     if found and not is_kept:
         names = ", ".join(f"{column.name!r} ({column.why})" for column in found)
-        example = max(found, key=lambda column: column.whole)  # the first that has most options
-        keeps = how_kept(example.name, example.whole)
-        warn(f"left out of the model: {names}; {keeps} keeps a column")
+        warn(f"left out of the model: {names}; {how_kept(found[0].name)} keeps a column")
         return
     for column in found:
         drop = advice(

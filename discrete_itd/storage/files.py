@@ -32,7 +32,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-FORMAT = 27
+FORMAT = 28
 PARTIAL = "partial-"  # in the names of temporary files
 KEY = "discrete_itd"
 # of the content without what differs between equal fits, like seconds, and of the whole header

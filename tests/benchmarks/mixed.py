@@ -45,7 +45,7 @@ from tests.benchmarks.tables import (
     timed,
 )
 
-OURS = ("default", "continuous", "binned")
+OURS = ("default", "continuous")
 
 
 class Parts(NamedTuple):

@@ -181,7 +181,9 @@ def methods(table: Table, options: argparse.Namespace) -> Iterable[tuple[str, Ca
         time = 1.0 if options.quick else max_time
         return lambda: estimator(time, random_state=options.seed, **parameters).fit(table.train)
 
-    fine = {c: {"kind": "binned", "bins": FINE} for c in table.numbers if is_long(table.train[c])}
+    long = {c: table.train[c] for c in table.numbers if is_long(table.train[c])}
+    shares = np.linspace(0, 1, FINE + 1)
+    fine = {c: {"kind": "binned", "edges": np.unique(v.quantile(shares))} for c, v in long.items()}
     found = {
         "default": ("default", ours(options.max_time)),
         "fine": (f"default, numbers in {FINE} bins", ours(options.max_time, column_types=fine)),

@@ -101,7 +101,9 @@ def saved_mixed(tmp_path_factory):
         UserWarning, match=r"^gaps.csv: column 'price': 'NA' \(1 cell\) taken as missing"
     ):
         frame = typed_table(frame, "gaps.csv", {}, Dialect())
-    DiffusionDensity(column_types={"age": "binned"}, **settings).fit(frame).save(folder / "x")
+    DiffusionDensity(
+        column_types={"age": {"kind": "binned", "edges": [18, 40, 65]}}, **settings
+    ).fit(frame).save(folder / "x")
     return (folder / "x").read_bytes()
 
 
@@ -262,20 +264,20 @@ def test_every_kind(gaps, capsys):
 def test_kinds_and_their_options(gaps):
     run(
         "fit gaps.csv --out new --denoiser independent --drop note"
-        " --column age=binned:0,18,65,120 price=binned:4 --column city=nominal:50 day=nominal"
+        " --column age=binned:0,18,65,120 price=binned:0,10,100 --column city=nominal:50 day=nominal"
     )
     day, price, age, city, member = DiffusionDensity.load(gaps / "new").encoder_.schema
     assert (day.kind, day.is_text) == ("nominal", True)
-    assert (price.kind, price.codec.n_levels) == ("binned", 4)
-    assert (age.kind, age.codec.edges) == ("binned", (-0.5, 17.5, 64.5, 120.5))
+    assert (price.kind, price.codec.n_levels) == ("binned", 2)
+    assert (age.kind, age.codec.edges) == ("binned", (0, 18, 65, 120))
     assert (city.kind, city.codec.pooled != ()) == ("nominal", True)
     assert (member.kind, member.categories) == ("nominal", (False, True))
     run(
         "fit gaps.csv --out new --denoiser independent --drop note member"
-        " --column age=ordinal price=continuous day=binned:3 city=ordinal"
+        " --column age=ordinal price=continuous day=continuous city=ordinal"
     )
     kinds = [c.kind for c in DiffusionDensity.load(gaps / "new").encoder_.schema]
-    assert kinds == ["binned", "continuous", "ordinal", "ordinal"]
+    assert kinds == ["continuous", "continuous", "ordinal", "ordinal"]
 
 
 @pytest.mark.usefixtures("place")
@@ -684,16 +686,16 @@ REFUSED = {
         f"{FIT} --column zip=text",
         "column 'zip': kind must be one of ('nominal', 'ordinal', 'continuous', 'binned'), got 'text'",
     ),
-    "option of none": (f"{FIT} --column zip=ordinal:3", "column 'zip': bins needs kind='binned', got kind="),
-    "bad bins": (f"{FIT} --column size=binned:few", "'size': expected a kind with a number of bins, like"),
-    "no bins": (f"{FIT} --column size=binned:0", "column 'size': bins must be at least 1, got 0"),
+    "option of none": (f"{FIT} --column zip=ordinal:3", "column 'zip': edges needs kind='binned', got kind="),
+    "bad bins": (f"{FIT} --column size=binned:few", "'size': expected a kind with edges like binned:0,"),
+    "no bins": (f"{FIT} --column size=binned", "column 'size': the kind binned needs edges"),
     "bad edges": (f"{FIT} --column size=binned:3,1", "column 'size': edges must be at least two"),
     "bad count": (f"{FIT} --column zip=nominal:0", "column 'zip': min_count must be at least 1"),
     "words as numbers": (
         f"{FIT} --column colour=continuous",
         "t.csv: column 'colour': continuous needs numbers or dates, got ",
     ),
-    "a word as number": ("fit word.csv --column b=binned --out o", "or dates, got 'large'"),
+    "a word as number": ("fit word.csv --column b=binned:0,1 --out o", "or dates, got 'large'"),
     "bad missing": (f"{FIT} --missing drop", "--missing: invalid choice: 'drop'"),
     "no kind": (f"{FIT} --column zip", "expected NAME=KIND, got 'zip'"),
     "bad time": (f"{FIT} --max-time -1", "--max-time: must be a positive number"),

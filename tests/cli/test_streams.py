@@ -83,7 +83,9 @@ def files(tmp_path_factory):
     frame = as_written(str(folder / "train.csv"), Dialect())
     frame = typed_table(frame, "train", {"city": {"kind": "nominal"}}, Dialect())
     density = DiffusionDensity(
-        denoiser="tree", column_types={"bin": "binned", "half": "ordinal"}, random_state=0
+        denoiser="tree",
+        column_types={"bin": {"kind": "binned", "edges": [-1, 0, 1]}, "half": "ordinal"},
+        random_state=0,
     )
     detector = DiffusionOutlierDetector(density, false_alarm_rate=0.2, random_state=0)
     detector.fit(frame.drop(columns="note")).save(folder / "d")

@@ -20,7 +20,7 @@ from discrete_itd.encoders.streams import (
 from discrete_itd.encoders.table import column_specs
 
 N = 600
-SPECS = {"bin": "binned", "code": {"kind": "nominal", "min_count": 3}}
+SPECS = {"bin": {"kind": "binned", "edges": [0, 1, 2]}, "code": {"kind": "nominal", "min_count": 3}}
 
 
 def table(seed=0):

@@ -249,7 +249,9 @@ def test_damaged_data_raise_nothing_but_what_is_announced():
             "p": pd.array([1, 2, None], dtype="int64[pyarrow]"),
         }
     )
-    data, _ = flatten(TableEncoder.fit(frame, {"b": "binned"}, missing="category"))
+    data, _ = flatten(
+        TableEncoder.fit(frame, {"b": {"kind": "binned", "edges": [0, 1, 2]}}, missing="category")
+    )
     refused = 0
     for path in paths(data):
         for odd in (None, "x", -1, 1.5, [], {}, [[]], [None], float("nan"), True):

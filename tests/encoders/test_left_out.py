@@ -152,32 +152,20 @@ def test_filled_tables_have_them_as_they_were(model):
     assert (filled == frame.to_numpy(dtype=object)).all()
 
 
-AMOUNTS = 1000 + 3 * RNG.permutation(N)
-MAY_BE_AMOUNTS = {
-    "numbers": (AMOUNTS, True),
-    "text": (text(AMOUNTS.astype(str)), True),
-    "text and a gap": (text([None, "NA", *AMOUNTS[2:].astype(str)]), True),
-    "codes": (text([f"0{v}" for v in AMOUNTS]), False),
-    "words": (text([f"k{v}" for v in AMOUNTS]), False),
-}
-
-
-@pytest.mark.parametrize("case", MAY_BE_AMOUNTS.values(), ids=MAY_BE_AMOUNTS)
-def test_what_may_be_amounts_is_kept_as_such(case):
-    cells, may_be = case
-    frame = pd.DataFrame({"code": [f"KA-{i}" for i in range(N)], "cents": cells, "b": 0})
-    encoder, said = fitted(frame)
-    assert encoder.names == ["b"]
-    assert ("column_types={'cents': 'continuous'}" in said[0]) == may_be
-    with from_shell():
-        _, said = fitted(frame)
-    assert ("--column cents=continuous" in said[0]) == may_be
-    if may_be:
+def test_what_may_be_amounts_can_be_kept_as_such():
+    amounts = 1000 + 3 * RNG.permutation(N)
+    for cells in (amounts, text(amounts.astype(str)), text([None, "NA", *amounts[2:].astype(str)])):
+        frame = pd.DataFrame({"cents": cells, "b": 0})
+        encoder, said = fitted(frame)
+        assert encoder.names == ["b"]
+        assert "column_types={'cents': 'nominal'} (or 'continuous', of amounts) keeps" in said[0]
+        with from_shell():
+            assert "--column cents=nominal (or continuous, of" in fitted(frame)[1][0]
         kept, _ = fitted(frame, columns={"cents": "continuous"})
         assert kept.schema[0].kind == "continuous"
-    data, tensors = flatten(encoder)
-    again = unflatten(TableEncoder, (json.loads(json.dumps(data)), tensors))
-    assert again.left_out == encoder.left_out
+        data, tensors = flatten(encoder)
+        again = unflatten(TableEncoder, (json.loads(json.dumps(data)), tensors))
+        assert again.left_out == encoder.left_out
 
 
 ASKS = {
@@ -192,7 +180,7 @@ ASKS = {
 @pytest.mark.parametrize("case", ASKS.values(), ids=ASKS)
 def test_who_asks_for_a_column_that_is_left_out_is_told_how_to_keep_it(model, case):
     ask, where = case
-    keeps = r"a fit with column_types=\{'id': 'nominal'\} keeps it"
+    keeps = r"a fit with column_types=\{'id': 'nominal'\} .*keeps it"
     words = rf"column 'id': {where}left out of the model, as it looks like identifiers; {keeps}"
     with pytest.raises(ValueError, match=words):
         ask(model, table())
@@ -201,7 +189,7 @@ def test_who_asks_for_a_column_that_is_left_out_is_told_how_to_keep_it(model, ca
 
 
 def test_who_asks_in_the_shell_is_told_its_option(model):
-    keeps = "a fit with --column id=nominal keeps it"
+    keeps = r"a fit with --column id=nominal .*keeps it"
     with from_shell(), pytest.raises(ValueError, match=f"'id': named in --given, but .*; {keeps}"):
         check_given(["id"], model)
 

@@ -292,7 +292,7 @@ PLAIN = pd.DataFrame(
 
 @pytest.fixture(scope="module")
 def of_numbers():
-    types = {"binned": "binned"}
+    types = {"binned": {"kind": "binned", "edges": [-1, 0, 1]}}
     return DiffusionDensity(denoiser="tree", column_types=types, random_state=0).fit(PLAIN)
 
 

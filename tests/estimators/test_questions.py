@@ -213,7 +213,8 @@ def test_probabilities_of_bins_and_of_pooled_categories():
     frame = pd.DataFrame(
         {"x": rng.normal(size=500), "shop": rng.zipf(1.6, 500).clip(max=80).astype(str)}
     )
-    columns = {"x": {"kind": "binned", "bins": 8}, "shop": {"kind": "nominal", "min_count": 4}}
+    edges = [-2, -1, -0.5, 0, 0.25, 0.5, 1, 1.5, 2]
+    columns = {"x": {"kind": "binned", "edges": edges}, "shop": {"kind": "nominal", "min_count": 4}}
     model = DiffusionDensity(**QUICK, column_types=columns).fit(frame)
     proba = model.predict_proba(frame[:7], "x")
     np.testing.assert_allclose(proba.sum(axis=1), 1)
@@ -423,7 +424,9 @@ def test_medians_and_means_of_a_known_distribution():
     frame["binned"] = random.lognormal(group, 0.6)
     frame["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(random.geometric(0.02, n), "D")
     model = DiffusionDensity(
-        denoiser="mixture", column_types={"binned": "binned"}, random_state=0
+        denoiser="mixture",
+        column_types={"binned": {"kind": "binned", "edges": np.arange(12) / 2}},
+        random_state=0,
     ).fit(frame)
     assert model.encoder_.schema[3].kind == "ordinal"
     gaps = pd.DataFrame({"group": ["a", "b"]}).reindex(columns=frame.columns)

@@ -30,7 +30,7 @@ TABLE = table()
 
 @pytest.fixture(scope="module")
 def model():
-    kinds = {"binned": "binned", "tenths": "continuous"}
+    kinds = {"binned": {"kind": "binned", "edges": [0, 20, 50, 100]}, "tenths": "continuous"}
     return DiffusionDensity(denoiser="tree", column_types=kinds, random_state=0).fit(TABLE)
 
 

@@ -70,7 +70,7 @@ def density(name: str) -> DiffusionDensity:
         rows = rows[["name", "size", "bin"]]
     return DiffusionDensity(
         denoiser=RECIPES[name],
-        column_types={"bin": {"kind": "binned", "bins": 4}},
+        column_types={"bin": {"kind": "binned", "edges": [0, 0.5, 1, 2]}},
         missing="category",
         schedule=CoordinateSchedule(3),
         n_evaluations=8,

@@ -69,8 +69,7 @@ def assert_none(model, frame, tmp_path):
 @pytest.mark.parametrize("denoiser", QUICK, ids=str)
 def test_a_file_holds_no_row(denoiser, only_numbers, tmp_path):
     frame = people(2000, only_numbers=only_numbers)
-    binned = {"rate": "binned", "account": "binned", "born": "binned"} if not only_numbers else None
-    model = DiffusionDensity(denoiser=denoiser, column_types=binned, random_state=0).fit(frame)
+    model = DiffusionDensity(denoiser=denoiser, random_state=0).fit(frame)
     assert_none(model, frame, tmp_path)
 
 
