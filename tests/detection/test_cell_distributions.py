@@ -205,10 +205,9 @@ def test_entropy_and_interval_against_a_grid(model, name):
         weight = np.gradient(grid) if name == "size" else np.ones(len(grid))
         mass = np.exp(log_p) * weight
         assert abs(mass.sum() - 1) < 0.02  # the rest is that of unseen categories
-        if name != "count":  # of bins, which have an entropy of their own
-            step = model.encoder_.schema[1].codec.step if name == "size" else 1.0
-            entropy = -(mass * (log_p + np.log(step))).sum()
-            assert abs(cell_nats(model, row).entropy[name].iloc[0] - entropy) < 0.03
+        step = model.encoder_.schema[1].codec.step if name == "size" else 1.0
+        entropy = -(mass * (log_p + np.log(step))).sum()
+        assert abs(cell_nats(model, row).entropy[name].iloc[0] - entropy) < 0.03
         told = expected(model, row, [name]).iloc[0]
         if name == "word":
             assert told["expected"] == grid[mass.argmax()]
