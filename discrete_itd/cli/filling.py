@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.folders import Tally, check_files, run
+from discrete_itd.cli.folders import Job, Tally, check_files, run
 from discrete_itd.cli.inputs import Reader, given_row, load_model, reader_of
 from discrete_itd.cli.messages import STANDARD, UserError, say
-from discrete_itd.cli.tables import Dialect, Source, check_out, ending, write_table
+from discrete_itd.cli.tables import Source, check_out, ending, write_table
 from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.dtypes import family, numpy_name
@@ -40,7 +41,7 @@ def sample(args: argparse.Namespace) -> None:
             if column.has_days:
                 rows[column.name] = as_text(rows[column.name], days=True)
     named = rows.set_axis([str(name) for name in rows.columns], axis=1)
-    write_table(out, [named], Dialect(for_spreadsheet=args.for_spreadsheet))
+    write_table(out, [named])
 
 
 def impute(args: argparse.Namespace) -> None:
@@ -48,36 +49,25 @@ def impute(args: argparse.Namespace) -> None:
     check_files(args)
     model = density_of(load_model(args.model))
     with reader_of(model, args) as reader:
-        tally = run(args, reader, Filling(args, reader), copies=True)
+        types = partial(_types, {str(c.name): c for c in model.encoder_.schema})
+        tally = run(args, reader, _filling(args, reader, types), filled=types)
     if tally:
         say(args.out, f"wrote {args.out}: {tally['rows']} rows, {tally['filled']} cells filled")
 
 
-class Filling:
-    """The :data:`~discrete_itd.cli.folders.Job` of ``impute``."""
+def _filling(
+    args: argparse.Namespace, reader: Reader, types: Callable[[pa.Schema], pa.Schema]
+) -> Job:
+    """What is done with a table."""
 
-    def __init__(self, args: argparse.Namespace, reader: Reader) -> None:
-        self.reader, self._args = reader, args
-
-    def __call__(
-        self, source: Source, tally: Tally, name: str | None
-    ) -> tuple[pa.Schema | None, Iterator[pd.DataFrame]]:
-        schema = None if source.schema is None else self._schema(source.schema)
-        return schema, self._filled(source, schema, tally, _random(self._args.seed, name))
-
-    def _filled(
-        self,
-        source: Source,
-        schema: pa.Schema | None,
-        tally: Tally,
-        random: np.random.RandomState,
-    ) -> Iterator[pd.DataFrame]:
-        how: Any = {"method": self._args.method, "random_state": random}
-        n_rows = DRAWN_ROWS if self._args.method == "sample" else None
-        for chunk, rows in self.reader.read(source, all_used=True, n_rows=n_rows):
+    def filled(source: Source, tally: Tally, name: str | None) -> Iterator[pd.DataFrame]:
+        schema = None if source.schema is None else types(source.schema)
+        how: Any = {"method": args.method, "random_state": _random(args.seed, name)}
+        n_rows = DRAWN_ROWS if args.method == "sample" else None
+        for chunk, rows in reader.read(source, all_used=True, n_rows=n_rows):
             columns = [c for c in rows.encoder.schema if not c.is_part]
             empty = rows.is_missing[:, : len(columns)]
-            complete: Any = self.reader.model.impute(rows, **how) if empty.any() else rows.given
+            complete: Any = reader.model.impute(rows, **how) if empty.any() else rows.given
             tally.update(rows=len(rows), filled=0)
             for j, column in enumerate(columns):
                 name, values = str(column.name), complete[column.name]
@@ -86,24 +76,26 @@ class Filling:
                 if schema is not None:
                     chunk[name] = _stored(values, schema.field(name), source.path)
                 elif is_filled.any():
-                    notation, values = self.reader.notation(column), values[is_filled]
+                    notation, values = reader.notation(column), values[is_filled]
                     texts = as_text(values, days=column.has_days)
                     if notation is not None:
                         texts = notation.write(column.read(values))
                     chunk.loc[is_filled, name] = texts.to_numpy()
             yield chunk
 
-    def _schema(self, own: pa.Schema) -> pa.Schema:
-        """The types of a Parquet file, wider where they cannot hold what cells are filled with."""
-        import pyarrow as pa
+    return filled
 
-        known = {str(column.name): column for column in self.reader.model.encoder_.schema}
-        types = [_wider(f.type, known[f.name]) if f.name in known else f.type for f in own]
-        fields = [f.with_type(t).with_nullable(True) for f, t in zip(own, types, strict=True)]
-        metadata = dict(own.metadata or {})
-        if types != own.types:
-            metadata.pop(b"pandas", None)  # it would have pandas read the types that were
-        return pa.schema(fields, metadata)
+
+def _types(known: Mapping[str, Column], own: pa.Schema) -> pa.Schema:
+    """The types of a Parquet file, wider where they cannot hold what cells are filled with."""
+    import pyarrow as pa
+
+    types = [_wider(f.type, known[f.name]) if f.name in known else f.type for f in own]
+    fields = [f.with_type(t).with_nullable(True) for f, t in zip(own, types, strict=True)]
+    metadata = dict(own.metadata or {})
+    if types != own.types:
+        metadata.pop(b"pandas", None)  # it would have pandas read the types that were
+    return pa.schema(fields, metadata)
 
 
 def _wider(own: pa.DataType, column: Column) -> pa.DataType:

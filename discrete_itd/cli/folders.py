@@ -1,8 +1,8 @@
 """Commands that turn the rows of tables into rows of other tables: one file, a pipe, or folders of files.
 
 In a folder each file gives one of the output, which appears whole or not at all. A file beside them says by which model
-and options they are made. What is newer than it and than its own table is complete: the same command after a kill makes
-the other files only.
+and options they are made. What is newer than it, than the model and than its own table is complete: the same command
+after a kill makes the other files only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -32,13 +32,15 @@ from discrete_itd.cli.tables import (
     save_whole,
     write_table,
 )
-from discrete_itd.storage.files import content_digest, locked
+from discrete_itd.storage.files import locked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KEY = "_discrete_itd"  # the name of the file that says by what the others are made
 Tally = Counter[str]  # sums over rows by name: "rows" is their number
-# from a table, the sums to add to and the name of a file in a folder: the Arrow schema of the output, or None for that
-# of the first frame, and its frames
-Job = Callable[[Source, Tally, str | None], tuple[Any, Iterable[pd.DataFrame]]]
+# from a table, the sums to add to and the name of a file in a folder: the frames of the output
+Job = Callable[[Source, Tally, str | None], Iterable[pd.DataFrame]]
 
 
 def check_files(args: argparse.Namespace) -> None:
@@ -57,10 +59,17 @@ def in_folder(args: argparse.Namespace) -> bool:
     return os.path.isdir(args.table) or (is_one and args.out != STANDARD)
 
 
-def run(args: argparse.Namespace, reader: Reader, job: Job, *, copies: bool = False) -> Tally:
+def run(
+    args: argparse.Namespace,
+    reader: Reader,
+    job: Job,
+    *,
+    filled: Callable[[pa.Schema], pa.Schema] | None = None,
+) -> Tally:
     """Do a job, and return what was counted: nothing, if all was complete before.
 
-    ``copies`` says that the output is the table itself, with some cells changed.
+    With ``filled`` the output is the table itself, with some cells changed: a CSV in the same dialect, Parquet in the
+    types that this makes of the table's.
     """
     tally = Tally()
 
@@ -68,12 +77,13 @@ def run(args: argparse.Namespace, reader: Reader, job: Job, *, copies: bool = Fa
         with reading(table, reader.dialect) as source:
             if name is None:
                 reader.bar.total = source.n_rows
-            dialect = Dialect(for_spreadsheet=reader.dialect.for_spreadsheet)
-            if copies and source.schema is None:
+            dialect, schema = Dialect(), None
+            if filled and source.schema is not None:
+                schema = filled(source.schema)
+            elif filled:
                 of_csv = out == STANDARD or ending(out) == ".csv"
                 dialect = source.dialect if of_csv else replace(source.dialect, sep=None)
-            schema, frames = job(source, tally, name)
-            write_table(out, frames, dialect, schema)
+            write_table(out, job(source, tally, name), dialect, schema)
 
     if in_folder(args):
         try:
@@ -104,7 +114,7 @@ def _make_folder(args: argparse.Namespace, write: Callable[[str, str, str], None
             save_whole(key_file, lambda path: path.write_bytes(made_by))
         for name, source in sources.items():
             out = os.path.join(args.out, name)
-            if _is_newer(out, source, key_file):
+            if _is_newer(out, source, args.model, key_file):
                 n_known += 1
                 continue
             _make_place(out)
@@ -121,11 +131,9 @@ def _make_folder(args: argparse.Namespace, write: Callable[[str, str, str], None
 
 
 def _key(args: argparse.Namespace) -> bytes:
-    """What the files of a folder depend on besides their tables: the model, the options and this release."""
-    found = {n: v for n, v in vars(args).items() if n not in ("model", "table", "out")}
-    at = args.table if os.path.isdir(args.table) else os.path.dirname(args.table)
-    found |= {"version": __version__, "model": content_digest(args.model)}
-    found["in"] = os.path.realpath(at)
+    """What the files of a folder depend on besides their tables: where these and the model are, options and release."""
+    found = {n: v for n, v in vars(args).items() if n != "out"} | {"version": __version__}
+    found |= {name: os.path.realpath(found[name]) for name in ("model", "table")}
     return json.dumps(found, sort_keys=True).encode()
 
 
@@ -137,11 +145,11 @@ def _make_place(path: str) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def _is_newer(path: str, source: str, key_file: str) -> bool:
+def _is_newer(path: str, *sources: str) -> bool:
     """Whether a file was written after what it is made of; a file that was moved there counts from then on."""
     try:
-        before = os.stat(source)
-        oldest = max(before.st_mtime_ns, before.st_ctime_ns, os.stat(key_file).st_mtime_ns)
+        stats = [os.stat(source) for source in sources]
+        oldest = max(time for s in stats for time in (s.st_mtime_ns, s.st_ctime_ns))
         return os.path.isfile(path) and os.stat(path).st_mtime_ns > oldest
     except OSError:
         return False

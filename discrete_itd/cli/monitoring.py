@@ -15,7 +15,6 @@ from discrete_itd.cli.inputs import (
 )
 from discrete_itd.cli.messages import STANDARD, UserError, say, shown
 from discrete_itd.cli.tables import (
-    Dialect,
     check_out,
     save_whole,
     standard_output,
@@ -105,6 +104,6 @@ def drift(args: argparse.Namespace) -> int:
         found = detector.drift(new, reference=reference, alpha=args.alpha)
     if args.out is not None:
         table = found.columns.rename_axis("column").reset_index()
-        write_table(args.out, [table], Dialect(for_spreadsheet=args.for_spreadsheet))
+        write_table(args.out, [table])
     say(args.out, str(found))
     return int(args.check and found.drifted)

@@ -191,7 +191,6 @@ def _add_score(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     _add_files(sub, "rows to score")
     add("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}; a folder, or -")
-    _add_spreadsheet(sub)
     add("--given", **LIST, metavar="NAME",
         help="condition on these columns: log-probability of the others")
     _add_keep(sub, "the output")
@@ -211,7 +210,6 @@ def _add_impute(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     _add_files(sub, "rows to fill")
     add("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}; a folder, or -")
-    _add_spreadsheet(sub)
     add("--method", choices=("median", "mean", "sample"), default="median",
         help="numbers by their median (the default) or mean, and the most probable categories; or draws\n"
         "of the missing cells of a row from their joint distribution")
@@ -228,7 +226,6 @@ def _add_sample(sub: argparse.ArgumentParser) -> None:
         help="cells missing as often as in training (as_trained, the default), or complete\n"
         "rows (none)")
     add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
-    _add_spreadsheet(sub)
     _add_seed(sub, "makes the rows reproducible (default: random)")
 
 
@@ -256,7 +253,6 @@ def _add_watch(sub: argparse.ArgumentParser) -> None:
         help="probability of any false alarm, however long the watch (default: 0.01)")
     add("--out", metavar="FILE",
         help=f"p-values and martingales of every row and column:\n{ENDINGS}; or -")
-    _add_spreadsheet(sub)
     _add_keep(sub, "--out")
 
 
@@ -268,7 +264,6 @@ def _add_drift(sub: argparse.ArgumentParser) -> None:
     add("--alpha", type=share, default=0.05, metavar="LEVEL",
         help="level of significance (default: %(default)s)")
     add("--out", metavar="FILE", help=f"what was found of each column: {ENDINGS}; or -")
-    _add_spreadsheet(sub)
     add("--check", action="store_true", help="exit with code 1 if there is drift")
 
 
@@ -280,12 +275,6 @@ def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
     sub.add_argument("--keep", **LIST, metavar="NAME",
         help=f"columns of TABLE to copy to {to} as they are,\n"
         "like --keep id,amount; also ones that the model does not know")
-
-
-def _add_spreadsheet(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--for-spreadsheet", action="store_true",
-        help="put an apostrophe before text of a CSV that begins with =, +, - or @: a spreadsheet runs\n"
-        "such a cell as a formula")
 
 
 def _add_files(sub: argparse.ArgumentParser, what: str, *, detector: bool = False) -> None:
@@ -326,6 +315,6 @@ COMMANDS = {
     "watch": Command(descriptions.WATCH, "alarms once rows that arrive have changed", _add_watch, "scoring"),
     "drift": Command(descriptions.DRIFT, "whether a table has changed", _add_drift, "monitoring"),
     "describe": Command(descriptions.DESCRIBE, "what a model is: its card", _add_describe, "fitting"),
-    "demo": Command(descriptions.DEMO, "try it on a table in the package", lambda _: None, "demo"),
+    "demo": Command(descriptions.DEMO, "try it on a table in the package", lambda _: None, "fitting"),
 }
 # fmt: on

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.folders import Tally, check_files, run
+from discrete_itd.cli.folders import Job, Tally, check_files, run
 from discrete_itd.cli.inputs import (
     Reader,
     about,
@@ -25,7 +25,6 @@ from discrete_itd.cli.inputs import (
 )
 from discrete_itd.cli.messages import UserError, note, say, shown
 from discrete_itd.cli.tables import (
-    Dialect,
     Source,
     check_out,
     same_file,
@@ -63,7 +62,7 @@ def score(args: argparse.Namespace) -> None:
     if threshold is None and detects(model):
         note("with --given no alarms are raised: the threshold applies to whole rows")
     with reader_of(model, args) as reader:
-        tally = run(args, reader, Scoring(args, model, threshold, reader))
+        tally = run(args, reader, _scoring(args, model, threshold, reader))
     if not tally:  # a folder that was complete
         return
     n_rows = tally["rows"]
@@ -124,53 +123,37 @@ def _of_alarms(detector: DiffusionOutlierDetector, threshold: Threshold, tally: 
     return lines
 
 
-class Scoring:
-    """The :data:`~discrete_itd.cli.folders.Job` of ``score``; alarms are raised at the threshold, if there is one."""
+def _scoring(
+    args: argparse.Namespace, model: Estimator, threshold: Threshold | None, reader: Reader
+) -> Job:
+    """What is done with a table; alarms are raised at the threshold, if there is one."""
+    # with --given a detector is asked as a density is
+    asked_of = density_of(model) if threshold is None else model
+    asked = ["score", "p_value", "alarm", "unreadable"] if threshold is not None else []
+    if detects(asked_of):
+        asked += ["group_seen"] * bool(named(asked_of.given))
+        asked += ["reason"] * (args.reasons is not None)
+    outputs = (*DENSITY_OUTPUTS, *asked, *["nats"] * args.explain)
+    names = {str(name): name for name in reader.model.encoder_.names}
+    given, n_reasons = [names[n] for n in args.given] or None, args.reasons or 1
+    how: Any = {"n_reasons": n_reasons, "threshold": threshold, "given": given}
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        model: Estimator,
-        threshold: Threshold | None,
-        reader: Reader,
-    ) -> None:
-        self.reader, self._args = reader, args
-        # with --given a detector is asked as a density is
-        self._model = density_of(model) if threshold is None else model
-        asked = ["score", "p_value", "alarm", "unreadable"] if threshold is not None else []
-        if detects(self._model):
-            asked += ["group_seen"] * bool(named(self._model.given))
-            asked += ["reason"] * (args.reasons is not None)
-        self._outputs = (*DENSITY_OUTPUTS, *asked, *["nats"] * args.explain)
-        names = {str(name): name for name in self.reader.model.encoder_.names}
-        self._how: dict[str, Any] = {
-            "n_reasons": args.reasons or 1,
-            "threshold": threshold,
-            "given": [names[n] for n in args.given] or None,
-        }
-
-    def __call__(
-        self, source: Source, tally: Tally, name: str | None
-    ) -> tuple[None, Iterator[pd.DataFrame]]:
-        taken = [*answer_types(self._model, self._outputs, self._args.reasons or 1)]
-        keep = kept_names(source.path, source.names, self._args.keep, taken)
-        return None, self._scored(source, keep, tally)
-
-    def _scored(self, source: Source, keep: list[str], tally: Tally) -> Iterator[pd.DataFrame]:
-        for chunk, rows in self.reader.read(source, keep=keep):
+    def scored(source: Source, tally: Tally, _: str | None) -> Iterator[pd.DataFrame]:
+        taken = [*answer_types(asked_of, outputs, n_reasons)]
+        keep = kept_names(source.path, source.names, args.keep, taken)
+        for chunk, rows in reader.read(source, keep=keep):
             with about(source.path):
-                scores = answers(self._model, rows, self._outputs, **self._how)
-            sums: dict[str, Any] = {
-                "rows": len(rows),
-                "nats": float(scores["log_prob"].to_numpy().sum()),
-            }
+                scores = answers(asked_of, rows, outputs, **how)
+            sums: Any = {"rows": len(rows), "nats": scores["log_prob"].to_numpy().sum()}
+            tally.update(sums)
             if "alarm" in scores:
                 is_unreadable = rows.is_unreadable
-                sums["alarm"] = int(scores["alarm"].to_numpy()[~is_unreadable].sum())
-                sums["unreadable"] = int(is_unreadable.sum())
-                sums |= {f"outside {j}": int(n) for j, n in enumerate(rows.is_outside.sum(0))}
-            tally.update(sums)
+                n_alarms = int(scores["alarm"].to_numpy()[~is_unreadable].sum())
+                tally.update(alarm=n_alarms, unreadable=int(is_unreadable.sum()))
+                tally.update({f"outside {j}": int(n) for j, n in enumerate(rows.is_outside.sum(0))})
             yield pd.concat([chunk[keep], scores], axis=1)
+
+    return scored
 
 
 # -- watch ----------------------------------------------------------------------------------------
@@ -207,7 +190,7 @@ def _watch(args: argparse.Namespace) -> DriftWatch:
     with reader_of(detector, args) as reader:
         frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
         if args.out is not None:
-            write_table(args.out, frames, Dialect(for_spreadsheet=args.for_spreadsheet))
+            write_table(args.out, frames)
         for _ in frames:
             pass
     # last: a call that fails before can be repeated

@@ -32,8 +32,7 @@ import pandas as pd
 
 from discrete_itd.cli.descriptions import ENDINGS, PACKED
 from discrete_itd.cli.messages import STANDARD, UserError
-from discrete_itd.encoders.dtypes import holds_text
-from discrete_itd.encoders.notation import FORMULA, as_text
+from discrete_itd.encoders.notation import as_text
 from discrete_itd.storage.files import write_whole
 from discrete_itd.validation import warn
 
@@ -52,14 +51,6 @@ BYTE_ORDERS = (  # the mark of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-LIKE_FORMULAS = (
-    "text in the output begins with =, +, - or @: a spreadsheet runs such cells of a CSV as formulas, whoever wrote"
-    " them; --for-spreadsheet puts an apostrophe before them"
-)
-BEGINNINGS = {
-    b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"PK\3\4": ".zip",
-    b"PAR1": ".parquet",
-}  # fmt: skip
 DAMAGED = (ValueError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
@@ -76,14 +67,13 @@ class Dialect:
     decimal: str | None = None  # None if it is that of each column
     na: tuple[str, ...] = ()  # cells that are missing, besides empty ones
     newline: str = "\n"  # end of a row of a copy
-    for_spreadsheet: bool = False  # whether an apostrophe stands before what is like a formula
 
     @classmethod
     def asked(cls, args: argparse.Namespace) -> Dialect:
         """That of the options of a command."""
         na = tuple(value for key, value in args.csv if key == "na")
         others = {key: value for key, value in args.csv if key != "na"}
-        return cls(na=na, for_spreadsheet=getattr(args, "for_spreadsheet", False), **others)
+        return cls(na=na, **others)
 
 
 @dataclass(frozen=True)
@@ -156,7 +146,7 @@ def reading(path: str, dialect: Dialect) -> Iterator[Source]:
 def _csv(
     path: str, kind: str, raw: io.BufferedReader, dialect: Dialect, stack: ExitStack
 ) -> Source:
-    encoding = dialect.encoding or _encoding(path, raw.peek())
+    encoding = dialect.encoding or _encoding(raw.peek())
     if encoding.lower() in ("utf-8", "utf8") and raw.peek().startswith(codecs.BOM_UTF8):
         encoding = "utf-8-sig"
     text = io.TextIOWrapper(raw, encoding, newline="")
@@ -206,15 +196,10 @@ class _Rejoined(io.TextIOBase):
         return head or self._text.read(size)
 
 
-def _encoding(path: str, head: bytes) -> str:
+def _encoding(head: bytes) -> str:
     for mark, encoding in BYTE_ORDERS:
         if head.startswith(mark):
             return encoding
-    for mark, name in BEGINNINGS.items():
-        if head.startswith(mark):
-            raise UserError(
-                f"{path}: is a {name} file: unpack it, or give a name that ends in {name}"
-            )
     return "utf-8"
 
 
@@ -358,26 +343,16 @@ def write_table(
 
 def _write_csv(file: Any, frames: Iterable[pd.DataFrame], dialect: Dialect, sep: str) -> None:
     encoder = codecs.getincrementalencoder(dialect.encoding or "utf-8")()  # one byte order mark
-    n_like, mark = 0, "'" if dialect.for_spreadsheet else ""
     for i, frame in enumerate(frames):
         lines: list[str] = []
         # with this end of a row, cells with either of its marks are quoted; the writer calls once for each row
         rows: Any = SimpleNamespace(write=lines.append)
         writer = csv.writer(rows, delimiter=dialect.sep or sep, lineterminator="\r\n")
-        texts = [list(map(str, frame.columns))] if i == 0 else []
-        columns = [as_text(values).tolist() for _, values in frame.items()]
-        pairs = zip(columns, frame.items(), strict=True)
-        for cells in (*texts, *(cells for cells, (_, values) in pairs if holds_text(values))):
-            like = [k for k, text in enumerate(cells) if text and FORMULA.match(text)]
-            n_like += len(like)
-            for k in like:
-                cells[k] = mark + cells[k]
-        writer.writerows(texts)
-        writer.writerows(zip(*columns, strict=True))
+        if i == 0:
+            writer.writerow(map(str, frame.columns))
+        writer.writerows(zip(*(as_text(values) for _, values in frame.items()), strict=True))
         file.write(encoder.encode("".join(line[:-2] + dialect.newline for line in lines)))
         file.flush()  # the next program in a pipe begins at once
-    if n_like and not mark:
-        warn(LIKE_FORMULAS)
 
 
 def _write_parquet(file: Any, frames: Iterable[pd.DataFrame], schema: pa.Schema | None) -> None:

@@ -84,6 +84,9 @@ class Scorer:
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
 
+    def __reduce__(self) -> tuple:  # a copy knows no rows
+        return Scorer, (self.density, self.given, self.quantiles, self.trees, self.weight)
+
     @classmethod
     def fit(
         cls,

@@ -29,13 +29,11 @@ from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import Deadline, estimated
-from discrete_itd.storage.files import TIMED
 from discrete_itd.storage.values import AnyFloat, Unbuilt
 from discrete_itd.threads import most_threads, threads_for
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.validation import check_choice
 
-SECONDS = ("seconds", "fit_seconds", "microseconds")  # columns that differ between equal fits
 MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
 # share of the rows in which a column must be missing in training for its gaps to count as learned
 LEARNED_GAPS = 0.01
@@ -128,7 +126,7 @@ def seconds_per_row(score: Callable[[Tensor], Tensor], x: Tensor) -> float:
 
 def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:
     """The columns of a table as lists, for a file."""
-    return {TIMED * (name in SECONDS) + name: table[name].tolist() for name in table}
+    return {str(name): table[name].tolist() for name in table}
 
 
 def table_of(columns: Any) -> pd.DataFrame:
@@ -137,8 +135,7 @@ def table_of(columns: Any) -> pd.DataFrame:
         raise ValueError("no mapping of lists")
     if any(isinstance(cell, list | dict) for column in columns.values() for cell in column):
         raise ValueError("its cells must be numbers or text")
-    timed = {name[1:]: list(map(float, v)) for name, v in columns.items() if name[:1] == TIMED}
-    return pd.DataFrame({name.removeprefix(TIMED): v for name, v in columns.items()} | timed)
+    return pd.DataFrame(columns)
 
 
 StoredTable = Annotated[pd.DataFrame, (columns_of, table_of)]
@@ -196,7 +193,7 @@ class Model:
     candidates: StoredTable | None = None
     companion: Denoiser | None = None
     held_out: HeldOut = UNMEASURED
-    cost: Annotated[Cost | None, TIMED] = None
+    cost: Cost | None = None
     epsilon: AnyFloat | None = None
 
     @classmethod

@@ -1,8 +1,7 @@
 """One file per model: safetensors with a JSON header, no pickle.
 
-A state is a header of plain JSON data and a dictionary of named CPU tensors. The same state serves files, pickle and
-copies. A file has a digest of both, so that damage is detected before anything is made of it, and the kind of its
-content: a model, or the state of a watch.
+A state is a header of plain JSON data and a dictionary of named CPU tensors. A file has a digest of both, so that
+damage is detected before anything is made of it, and the kind of its content: a model, or the state of a watch.
 
 A file may come from anyone. Reading it runs no code in it, takes memory in proportion to its size, and ends in a state
 or in a ValueError. The content of a header is checked by :func:`discrete_itd.storage.values.unflatten`.
@@ -16,6 +15,7 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -32,20 +31,15 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-FORMAT = 28
+FORMAT = 29
 PARTIAL = "partial-"  # in the names of temporary files
+LEFT_SECONDS = 86_400.0  # age from which a temporary file is what a killed call has left
 KEY = "discrete_itd"
-# of the content without what differs between equal fits, like seconds, and of the whole header
-DIGEST, HEADER_DIGEST = "sha256", "header_sha256"
+DIGEST = "sha256"  # in a header, of all else in it and of the tensors
 CLASS = "class"  # the key under which data hold the name of a class
-TIMED = "~"  # at the beginning of names in a header of what differs between equal fits
-KINDS = {
-    "model": "a model",
-    "watch": "the state of a watch",
-}
+KINDS = {"model": "a model", "watch": "the state of a watch"}
 # safetensors reads headers up to 10^8 bytes, and quoting a text within a text at most doubles it
 LONGEST_HEADER = 48_000_000
-DEEPEST_HEADER = 32
 # no bool: a byte that is neither 0 nor 1 would be one all the same
 DTYPES = {
     torch.float64,
@@ -64,24 +58,25 @@ Stored = tuple[dict[str, Any], dict[str, Tensor]]
 def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
     """Let ``write`` make a temporary file, whose path it is given, and move it to ``path`` only when it is complete.
 
-    What a killed call has left of the same file is removed; what a running one is writing is not, for each holds a lock
-    on its temporary file. OSError if it cannot be written, or if ``path`` is there and no regular file, like a folder
-    or a device; with ``None`` for ``write``, this is all that is checked.
+    What a killed call has left of the same file more than a day ago is removed. OSError if it cannot be written, or if
+    ``path`` is there and no regular file, like a folder or a device; with ``None`` for ``write``, this is all that is
+    checked.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder to write in", os.fspath(path))
-    remove_leftovers(path)
+    for left in path.parent.glob(f".{escape(path.name)}.{PARTIAL}*"):
+        with suppress(OSError):  # another call has removed it
+            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                left.unlink()
     descriptor, name = tempfile.mkstemp(
         prefix=f".{path.name}.{PARTIAL}", suffix=path.suffix, dir=path.parent
     )
-    partial, lock = Path(name), os.fdopen(descriptor, "rb+")
+    os.close(descriptor)
+    partial = Path(name)
     try:
-        if fcntl is not None:
-            with suppress(OSError):  # no locks in this file system: then nothing is removed either
-                fcntl.flock(lock, fcntl.LOCK_EX)
         if write is None:
             return
         write(partial)
@@ -90,25 +85,9 @@ def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
         partial.chmod(0o666 & ~mask)  # mkstemp's files are private
         with open(partial, "rb+") as file:  # a power failure must not leave a name without content
             os.fsync(file.fileno())
-        if fcntl is None:  # a file that is open cannot be moved there
-            lock.close()
         os.replace(partial, path)
     finally:
-        with lock:
-            partial.unlink(missing_ok=True)
-
-
-def remove_leftovers(path: AnyPath) -> None:
-    """Remove the temporary files that killed calls of :func:`write_whole` have left of a file."""
-    path = Path(path)
-    for left in path.parent.glob(f".{escape(path.name)}.{PARTIAL}*"):
-        with suppress(OSError):  # a running call has it, or another one has removed it
-            if fcntl is None:  # an open file cannot be removed there
-                left.unlink()
-                continue
-            with open(left, "rb+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -144,14 +123,14 @@ def locked(path: AnyPath) -> Iterator[None]:
 def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     """Write a state of one of :data:`KINDS` as :func:`write_whole` does, equal states to equal bytes.
 
-    Returns the digest of its content, of which names in the header that begin with ``~`` are no part. ValueError if
-    :func:`read_state` would refuse it: a header too long, or a tensor of an unusual type.
+    Returns the digest of its content. ValueError if :func:`read_state` would refuse it: a header too long, or a tensor
+    of an unusual type.
     """
     header, tensors = state
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     header = {"format": FORMAT, "kind": kind, **header}
-    stated, name = digests(header, tensors), os.fspath(path)
-    text = json.dumps(stated | header)
+    name, stated = os.fspath(path), digest(json.dumps(header), tensors)
+    text = json.dumps({DIGEST: stated, **header})
     if len(text) > LONGEST_HEADER:
         raise ValueError(
             f"{name}: {len(text)} characters of column names, categories and settings are too many for a file (the"
@@ -164,7 +143,7 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     # writing, like that of a full disk, are no OSErrors
     content = save(tensors, {KEY: text})
     write_whole(path, lambda partial: partial.write_bytes(content))
-    return stated[DIGEST]
+    return stated
 
 
 def read_state(path: AnyPath, *, kind: str = "model") -> Stored:
@@ -181,20 +160,6 @@ def read_state(path: AnyPath, *, kind: str = "model") -> Stored:
         return _state(content, kind)
 
 
-def content_digest(path: AnyPath) -> str:
-    """The digest that a file states of its content, equal for equal models; ValueError that names it without one."""
-    try:
-        with safe_open(os.fspath(path), "np") as file:
-            text = (file.metadata() or {}).get(KEY, "{}")
-    except SafetensorError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
-    with building(os.fspath(path)):
-        found = json.loads(text).get(DIGEST)
-    if found is None:
-        raise ValueError(f"{os.fspath(path)}: not a file of discrete_itd")
-    return found
-
-
 def _state(content: bytes, kind: str) -> Stored:
     with building("the file"):  # safetensors raises errors of many kinds
         tensors = load(content)
@@ -202,11 +167,10 @@ def _state(content: bytes, kind: str) -> Stored:
         metadata = dict(outer.get("__metadata__", {}))
     if KEY not in metadata:
         raise ValueError(f"a safetensors file, but not a discrete_itd {kind}")
-    text = metadata[KEY]
-    header = _parse(text)
-    for stated in (DIGEST, HEADER_DIGEST):
-        header.pop(stated, None)
-    _check(header, text == json.dumps(digests(header, tensors) | header), kind)
+    header = _parse(metadata[KEY])
+    header.pop(DIGEST, None)
+    sound = {DIGEST: digest(json.dumps(header), tensors), **header}
+    _check(header, metadata[KEY] == json.dumps(sound), kind)
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"the file is damaged ({key} is of type {tensor.dtype})")
@@ -227,28 +191,13 @@ def _content(path: AnyPath) -> bytes:
 
 
 def _parse(text: str) -> dict[str, Any]:
-    if len(text) > LONGEST_HEADER:
-        raise ValueError(f"the file is damaged (a header of {len(text)} characters)")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        out = dict(pairs)
-        if len(out) < len(pairs):
-            raise ValueError("a name occurs twice in its header")
-        return out
-
     try:
-        header = json.loads(text, object_pairs_hook=unique)
+        header = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the file is damaged ({error})") from None
     if not isinstance(header, dict):
         raise ValueError("the file is damaged (its header is no mapping)")
-    level: list[Any] = [header]
-    for _ in range(DEEPEST_HEADER):
-        inner = (v.values() if isinstance(v, dict) else v for v in level)
-        level = [w for v in inner for w in v if isinstance(w, dict | list)]
-        if not level:
-            return header
-    raise ValueError("the file is damaged (its header is nested too deeply)")
+    return header
 
 
 def _check(header: Mapping[str, Any], sound: bool, kind: str) -> None:
@@ -264,7 +213,7 @@ def _check(header: Mapping[str, Any], sound: bool, kind: str) -> None:
 
 
 def check_format(version: Any, doubt: str = "") -> None:
-    """Refuse all formats but the present one, of files and of pickles."""
+    """Refuse all formats but the present one."""
     if type(version) is not int or version < 1:
         raise ValueError(f"the file is damaged (format {version!r})")
     if version != FORMAT:
@@ -272,21 +221,6 @@ def check_format(version: Any, doubt: str = "") -> None:
         raise ValueError(
             f"format {version}, but this release reads format {FORMAT}; {advice}{doubt}"
         )
-
-
-def digests(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """The digests that a file states of its header, JSON data, and of its tensors."""
-    content, whole = (json.dumps(data) for data in (_timeless(header), header))
-    return {DIGEST: digest(content, tensors), HEADER_DIGEST: digest(whole, {})}
-
-
-def _timeless(data: Any) -> Any:
-    """JSON data without what differs between equal fits."""
-    if isinstance(data, list):
-        return [_timeless(v) if isinstance(v, list | dict) else v for v in data]
-    if not isinstance(data, dict):
-        return data
-    return {k: _timeless(v) for k, v in data.items() if not k.startswith(TIMED)}
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:

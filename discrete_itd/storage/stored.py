@@ -1,14 +1,11 @@
-"""Estimators in files, pickles and copies, by the values of :mod:`discrete_itd.storage.values`."""
+"""Estimators in files, by the values of :mod:`discrete_itd.storage.values`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
-
-import numpy as np
-import torch
+from typing import Any, ClassVar, Self
 
 from discrete_itd.channel.devices import resolve_device
 from discrete_itd.storage import files
@@ -20,7 +17,7 @@ CARD_START = "# Model card"
 
 
 class Persistent:
-    """Mixin of scikit-learn estimators: ``save``, ``load``, pickling and copying.
+    """Mixin of scikit-learn estimators: ``save`` and ``load``.
 
     What is stored are the constructor's arguments and ``_learned``, a frozen dataclass of ``_learned_type`` which a
     subclass makes of its fitted attributes, and sets these from.
@@ -72,8 +69,7 @@ class Persistent:
     def save(self, path: str | os.PathLike[str], *, card: bool = True) -> None:
         """Write the fitted estimator to one safetensors file, whole or not at all, and a card beside it.
 
-        One model gives the same bytes each time, and two equal fits give files of one digest: the seconds that they
-        took are no part of it.
+        One model gives the same bytes each time.
 
         Parameters
         ----------
@@ -123,33 +119,6 @@ class Persistent:
             is not trusted.
         """
         return load_one_of(path, (cls,), device=device, trusted=trusted)
-
-    def __getstate__(self) -> dict[str, Any]:
-        if not self.__sklearn_is_fitted__():
-            return cast(dict[str, Any], cast(Any, super()).__getstate__())
-        into, given = ValueWriter(), cast(Any, self).get_params(deep=False)
-        kept = {k: v for k, v in given.items() if isinstance(v, NOT_IN_FILES)}
-        data = into.write(self, "")
-        return {
-            "format": files.FORMAT,
-            "data": data,
-            "arrays": {name: tensor.numpy() for name, tensor in into.tensors.items()},
-            "classes": list(into.foreign),
-            "given": kept | {k: v for k, v in vars(self).items() if k == REQUESTS},
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "data" not in state:
-            cast(Any, super()).__setstate__(state)
-            return
-        files.check_format(state.get("format"))
-        tensors = {name: torch.from_numpy(array) for name, array in state["arrays"].items()}
-        made = unflatten(type(self), (state["data"], tensors), classes=state["classes"])
-        self.__dict__.update(vars(made), **state["given"])
-
-
-REQUESTS = "_metadata_request"  # where scikit-learn keeps what set_fit_request and the like were called with
-NOT_IN_FILES = Persistent, np.random.RandomState  # as they are, among parameters
 
 
 def load_one_of(

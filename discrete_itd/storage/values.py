@@ -27,7 +27,7 @@ from torch import Tensor
 from discrete_itd import channel, denoisers
 from discrete_itd.channel import Codebook
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.storage.files import CLASS, TIMED, Stored, building
+from discrete_itd.storage.files import CLASS, Stored, building
 
 ANY_FLOAT = "NaN and infinity"
 AnyFloat = Annotated[float, ANY_FLOAT]  # the annotation of a number that need not be finite
@@ -95,12 +95,12 @@ def arguments(cls: type) -> dict[str, Any]:
 
 
 @functools.cache
-def marks_of(kind: Any) -> tuple[Any, ...]:
-    """Metadata of an annotation, or of one of its alternatives."""
+def ways_of(kind: Any) -> tuple[Any, ...]:
+    """Pairs of functions, to data and back, in an annotation or in one of its alternatives."""
     if get_origin(kind) is Annotated:
-        return (*get_args(kind)[1:], *marks_of(get_args(kind)[0]))
+        return tuple(mark for mark in get_args(kind)[1:] if isinstance(mark, tuple))
     if get_origin(kind) in (Union, UnionType):
-        return tuple(mark for arm in get_args(kind) for mark in marks_of(arm))
+        return tuple(way for arm in get_args(kind) for way in ways_of(arm))
     return ()
 
 
@@ -153,10 +153,9 @@ def unflatten(
 
 @dataclasses.dataclass
 class ValueWriter:
-    """The tensors of what is written, and the classes of objects that are not the library's."""
+    """The tensors of what is written."""
 
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    foreign: dict[type, None] = dataclasses.field(default_factory=dict)
 
     def write(self, value: Any, name: str) -> Any:
         if isinstance(value, np.generic):
@@ -181,13 +180,10 @@ class ValueWriter:
         if isinstance(value, list):
             return {CLASS: "list", "items": self.write(tuple(value), name)}
         if isinstance(value, Mapping):
-            if all(isinstance(k, str) and k[:1] != TIMED and k != CLASS for k in value):
+            if all(isinstance(k, str) and k != CLASS for k in value):
                 return {CLASS: "mapping", **self.each(value, name)}
             return {CLASS: "items", "items": self.write(tuple(value.items()), name)}
-        cls, fields = type(value), self.fields(value, name)
-        if not is_own(cls):
-            self.foreign[cls] = None
-        return {CLASS: cls.__name__, **fields}
+        return {CLASS: type(value).__name__, **self.fields(value, name)}
 
     def each(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
         return {k: self.write(v, join(name, k)) for k, v in values.items()}
@@ -215,15 +211,14 @@ class ValueWriter:
                     f"an object of type {cls.__name__} cannot be saved: it lacks the attribute {field!r}, an argument"
                     " of its constructor"
                 )
-            own, marks = getattr(value, field), marks_of(kind)
-            ways = [mark for mark in marks if isinstance(mark, tuple)]
+            own, ways = getattr(value, field), ways_of(kind)
             if ways and own is not None:
                 own = ways[0][0](own)
             else:
                 own = self.write(own, join(name, field))
                 if is_own(cls) and (scalars := scalars_of(kind)):
                     scalar(scalars, own, join(name, field))  # or the file would not be read
-            out[TIMED * (TIMED in marks) + field] = own
+            out[field] = own
         return out
 
 
@@ -331,7 +326,7 @@ class ValueReader:
             )
         if kind not in cls.__mro__ and not getattr(kind, "_is_protocol", False):
             raise ValueError(f"{where}: expected a {kind.__name__}, got a {label}")
-        fields = {k.removeprefix(TIMED): v for k, v in data.items() if k != CLASS}
+        fields = {k: v for k, v in data.items() if k != CLASS}
         if hasattr(cls, "_from_stored"):
             return cls._from_stored(fields, name, self)
         if issubclass(cls, Denoiser):

@@ -20,7 +20,7 @@ from discrete_itd import (
     encoders,
     recipes,
 )
-from discrete_itd.cli import demo, fitting, main
+from discrete_itd.cli import fitting, main
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.options import COMMANDS, DENOISERS, NOTATIONS
 from discrete_itd.cli.tables import Dialect
@@ -77,8 +77,7 @@ def quick(monkeypatch):
             denoiser=SMALL if denoiser == "auto" else denoiser, **{"n_evaluations": 8, **settings}
         )
 
-    for module in (fitting, demo):
-        monkeypatch.setattr(module, "DiffusionDensity", quick)
+    monkeypatch.setattr(fitting, "DiffusionDensity", quick)
 
 
 @pytest.fixture(scope="module")
@@ -494,10 +493,10 @@ def test_sample_given(capsys):
 
 def test_demo(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    load = demo.load_mushroom
+    load = fitting.load_mushroom
 
-    monkeypatch.setattr(demo, "load_mushroom", lambda: load()[::80])
-    monkeypatch.setattr(demo, "MAX_TIME", 0.2)
+    monkeypatch.setattr(fitting, "load_mushroom", lambda: load()[::80])
+    monkeypatch.setattr(fitting, "DEMO_SECONDS", 0.2)
     run("demo")
     out, err = capsys.readouterr()
     assert all("max_time=0.2" in line for line in err.splitlines())  # what had no time

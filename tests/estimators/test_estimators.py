@@ -18,7 +18,6 @@ from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.encoders.rows import RowEstimate
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
-from discrete_itd.storage.files import FORMAT
 
 pytestmark = pytest.mark.single_precision
 
@@ -334,14 +333,6 @@ def test_an_unfitted_model_is_pickled_but_not_saved(tmp_path):
     with pytest.raises(ValueError, match="is not fitted yet"):
         model.save(tmp_path / "m")
     assert not (tmp_path / "m").exists()
-
-
-def test_a_pickle_holds_parameters_arrays_and_a_format(model):
-    state = model.__getstate__()
-    assert state.keys() == {"format", "data", "arrays", "classes", "given"}
-    assert all(isinstance(a, np.ndarray) for a in state["arrays"].values())
-    assert state["classes"] == []
-    assert state["format"] == FORMAT
 
 
 def test_a_failed_refit_leaves_the_model_usable(model):

@@ -1,5 +1,6 @@
 """The card beside a saved model: true of it, without values of the table, and never needed."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import CoordinateSchedule
@@ -15,7 +17,6 @@ from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import card as markdown
 from discrete_itd.storage import files
 from discrete_itd.storage.card import listed
-from discrete_itd.storage.files import content_digest
 from discrete_itd.storage.stored import card_path
 
 pytestmark = pytest.mark.single_precision
@@ -67,7 +68,9 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert cost.fit_seconds > 0 < cost.microseconds
     assert "A value never seen raises an error in: `truth`." in said["Limits"]
     assert "Monte-Carlo" not in said["Limits"]
-    assert f"`{content_digest(tmp_path / 'm.safetensors')}`" in said["Limits"]
+    with safe_open(tmp_path / "m.safetensors", "np") as file:
+        stated = json.loads(file.metadata()[files.KEY])
+    assert f"`{stated[files.DIGEST]}`" in said["Limits"]
     loaded = DiffusionDensity.load(tmp_path / "m.safetensors", device=model.device)
     assert loaded.model_card() == model.model_card()
 

@@ -9,7 +9,6 @@ import re
 import resource
 import subprocess
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from limits import TooLong, bounded
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd import DiffusionDensity
 from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import files
@@ -72,7 +71,8 @@ def with_header(folder, text, tensors=None, **stated):
     with contextlib.suppress(ValueError, RecursionError):  # no JSON
         header = json.loads(text)
         if isinstance(header, dict) and json.dumps(header) == text:
-            text = json.dumps(files.digests(header, tensors) | stated | header)
+            own = {files.DIGEST: files.digest(json.dumps(header), tensors)}
+            text = json.dumps(own | stated | header)
     save_file(tensors, folder / "m.safetensors", {files.KEY: text})
     return folder / "m.safetensors"
 
@@ -122,17 +122,15 @@ GOOD = HEAD + ', "kind": "model", "a": 1}'
         (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
         (GOOD.replace('"model"', "[]"), "damaged .kind"),
         (HEAD + "}", "damaged .kind None"),
-        (HEAD + HEAD.replace("{", ", ") + ', "kind": "model"}', "a name occurs twice"),
-        (HEAD + ', "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
-        (f'{HEAD}, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
+        (HEAD + HEAD.replace("{", ", ") + ', "kind": "model"}', "digest does not match"),
+        (HEAD + ', "kind": "model", "x": {"a": 1, "a": 1}}', "digest does not match"),
         (f'{HEAD}, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
         (f"{'[' * 10**6}", "damaged"),
         ("[]", "no mapping"),
         ("null", "no mapping"),
         ("", "damaged"),
-        (GOOD + " " * files.LONGEST_HEADER, "a header of 48"),
     ],
-    ids=range(21),
+    ids=range(19),
 )
 def test_odd_headers(folder, text, message):
     with pytest.raises(ValueError, match=rf"m\.safetensors: .*{message}"):
@@ -301,9 +299,6 @@ def test_another_format_is_refused_by_name(model, folder):
     path = rewrite(model, folder, lambda header: header.update(format=files.FORMAT - 1))
     with pytest.raises(ValueError, match=rf"format {files.FORMAT - 1}, .*fit the model anew"):
         DiffusionDensity.load(path)
-    state = model.__getstate__()
-    with pytest.raises(ValueError, match="fit the model anew"):
-        DiffusionDensity().__setstate__({**state, "format": files.FORMAT - 1})
 
 
 def test_another_model_is_refused_by_name(model, folder):
@@ -468,15 +463,14 @@ def test_only_regular_files_are_replaced(tmp_path):
 
 
 def test_what_a_killed_writer_has_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
-    path, names = tmp_path / "f.txt", []
+    path = tmp_path / "f.txt"
     for name in (".f.txt.partial-old.txt", ".f.txt.mine", ".g.txt.partial-other.txt"):
         (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
 
     def write(partial):
-        names.append(partial)
         partial.write_text("outer")
         files.write_whole(path, lambda inner: inner.write_text("inner"))
-        files.remove_leftovers(path)
         assert path.read_text() == "inner"
 
     files.write_whole(path, write)
@@ -503,49 +497,25 @@ def test_one_model_gives_the_same_bytes_in_any_process(model, tmp_path):
     assert (tmp_path / "x").read_bytes() == (tmp_path / "m").read_bytes()
 
 
-def test_equal_fits_have_one_digest_and_their_own_seconds(tmp_path):
+def test_timings_come_back(tmp_path):
     rows = pd.DataFrame({"a": list("xyxxyxzz") * 8, "n": [1, 2, 1, 1, 3, 1, 2, 2] * 8})
-    settings = {"denoiser": RowMixture(("tree", "independent")), "random_state": 0}
-    fits = [
-        DiffusionOutlierDetector(DiffusionDensity(**settings), random_state=0) for _ in range(2)
-    ]
-    for i, fit in enumerate(fits):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # few rows of calibration
-            fit.fit(rows).save(tmp_path / str(i))
-    assert len({files.content_digest(tmp_path / str(i)) for i in range(2)}) == 1
-    loaded = DiffusionOutlierDetector.load(tmp_path / "0").density_
-    pd.testing.assert_frame_equal(loaded.candidates_, fits[0].density_.candidates_)
-    pd.testing.assert_frame_equal(loaded.history_, fits[0].density_.history_)
-    assert loaded.model_.cost == fits[0].density_.model_.cost
+    fitted = DiffusionDensity(denoiser=RowMixture(("tree", "independent")), random_state=0)
+    fitted.fit(rows).save(tmp_path / "m")
+    loaded = DiffusionDensity.load(tmp_path / "m")
+    pd.testing.assert_frame_equal(loaded.candidates_, fitted.candidates_)
+    pd.testing.assert_frame_equal(loaded.history_, fitted.history_)
+    assert loaded.model_.cost == fitted.model_.cost
 
 
 @pytest.mark.parametrize(
     "timings",
-    [{"history": 1}, {"history": {"~seconds": ["x", 1]}}, {"~cost": {}}, {"~cost": 1}, {"members": {"a": 1}}],
-    ids=range(5),
+    [{"history": 1}, {"cost": {}}, {"cost": 1}, {"members": {"a": 1}}],
+    ids=range(4),
 )  # fmt: skip
 def test_forged_timings_are_refused(model, folder, timings):
     path = rewrite(model, folder, lambda header: header["fitted"]["model"].update(timings))
-    with pytest.raises(
-        ValueError, match=rf"m\.safetensors: fitted.model.{next(iter(timings)).strip('~')}"
-    ):
+    with pytest.raises(ValueError, match=rf"m\.safetensors: fitted.model.{next(iter(timings))}"):
         DiffusionDensity.load(path)
-
-
-def test_a_hit_on_the_seconds_is_damage(folder, content):
-    """They are no part of the content that its digest stands for, but of the header's."""
-    text, tensors = text_of(content), files.read_state(write(folder, content))[1]
-    later = text.replace('"fit_seconds": ', '"fit_seconds": 1')
-    assert later != text
-    save_file(tensors, folder / "m.safetensors", {files.KEY: later})
-    with pytest.raises(ValueError, match="its digest does not match"):
-        files.read_state(folder / "m.safetensors")
-    header = json.loads(text)
-    old = [header.pop(k) for k in (files.DIGEST, files.HEADER_DIGEST)]
-    header["fitted"]["model"]["~cost"]["fit_seconds"] += 1.0
-    new = list(files.digests(header, tensors).values())
-    assert (old[0] == new[0], old[1] == new[1]) == (True, False)
 
 
 def test_parameters_survive_a_file(model, tmp_path):

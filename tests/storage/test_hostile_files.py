@@ -194,7 +194,14 @@ def signed(state, kind="model"):
     header, tensors = state
     tensors = {k: v.clone().contiguous() for k, v in tensors.items()}
     header = {"format": files.FORMAT, "kind": kind, **header}
-    return save(tensors, {files.KEY: json.dumps(files.digests(header, tensors) | header)})
+    return save(
+        tensors,
+        {
+            files.KEY: json.dumps(
+                {files.DIGEST: files.digest(json.dumps(header), tensors), **header}
+            )
+        },
+    )
 
 
 def other_header(state, rng):
