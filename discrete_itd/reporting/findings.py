@@ -34,7 +34,6 @@ from discrete_itd.plots import (
 from discrete_itd.progress import Deadline
 from discrete_itd.statistics import (
     Interval,
-    curve_areas,
     mean_interval,
     p_value_band,
     share_interval,
@@ -52,7 +51,6 @@ USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is 
 # An optional section of the page takes about so many seconds, on as many rows as that allows; the first FEW_ROWS tell.
 # One in which a row takes more numbers than MOST_WORK, some tenths of a second, is left out without a try.
 SECTION_SECONDS, FEW_ROWS, MOST_WORK = 2.0, 16, 1 << 25
-CURVE_LEVELS = 25  # levels of noise at which the curve of errors is drawn
 
 
 class Sections:
@@ -149,9 +147,8 @@ class Findings:
         Threshold and calibration; one verdict for each target.
     gain : float
         Nats per held-out row of the training table by which the model is better than independent columns.
-    history, stopped, curve
-        ``history_`` and ``model_.stopped`` of the density; ``mse_curve`` of the inliers, None if there is only one, or
-        noisy rows are costly by the model.
+    history, stopped
+        ``history_`` and ``model_.stopped`` of the density.
     most_anomalous, alarm_rows, columns : DataFrame
         From :func:`most_anomalous_rows`, :func:`alarm_rows` and, for the inliers, by falling nats,
         :func:`~discrete_itd.plots.column_entropies`.
@@ -176,7 +173,6 @@ class Findings:
     gain: float
     history: pd.DataFrame
     stopped: str
-    curve: pd.DataFrame | None
     most_anomalous: pd.DataFrame
     alarm_rows: pd.DataFrame
     columns: pd.DataFrame | None
@@ -220,17 +216,6 @@ class Findings:
 
     def quantile(self, q: float) -> float:
         return float(np.quantile(self.surprisal, q))
-
-    @property
-    def areas(self) -> tuple[float, float] | None:
-        """Areas in nats under the curve of the model and of independent columns; None without a curve."""
-        return None if self.curve is None else curve_areas(self.curve)
-
-    @property
-    def companion(self) -> str:
-        """The model of the curve: "" for the denoiser that scores rows, else the class of the companion."""
-        curve = self.curve
-        return "" if curve is None or curve.attrs["scores_rows"] else curve.attrs["model"]
 
     @property
     def was_trained(self) -> bool:
@@ -367,11 +352,7 @@ def _findings(
     columns = sections.of_rows("columns", partial(column_entropies, density), some)
     if columns is not None:
         columns = columns.sort_values("nats", ascending=False, kind="stable")
-    curve = information = None
-    if len(some) > 1:
-        make = partial(density.mse_curve, n_points=CURVE_LEVELS)
-        work = CURVE_LEVELS * fitted_model.curved.noisy_work
-        curve = sections.of_rows("the curve of errors", make, some, work)
+    information = None
     if len(some) > 1 and len(schema) > 1:
         make = partial(information_matrix, density)
         information = sections.of_rows("pairs of columns", make, some, matrix_work(density))
@@ -393,7 +374,6 @@ def _findings(
         gain=fitted_model.held_out.gain,
         history=density.history_,
         stopped=fitted_model.stopped,
-        curve=curve,
         most_anomalous=most_anomalous_rows(
             density, rows, score, n_most, detector=detector, keep=keep
         ),

@@ -159,10 +159,6 @@ def _drawings(found: Findings) -> dict[str, Markup]:
     if found.information is not None:
         label = "Mutual information of every two columns, in nats."
         drawn["information"] = plots.plot_information_matrix(found.information), label
-    if found.curve is not None and found.n_inlier_cells:
-        what = "companion" if found.companion else "model"
-        label = f"Denoising error at each signal-to-noise ratio, of the {what} and of independent columns."
-        drawn["denoising"] = plots.plot_mse_curve(found.curve), label
     if found.alarms.p_values is not None:
         numbers = plots.PValues(found.alarms.p_values, len(scores.reference))
         label = "Share of rows with a p-value up to each level."

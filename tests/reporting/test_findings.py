@@ -118,9 +118,6 @@ def test_the_findings_are_what_the_detector_says():
         ("false alarms", found.alarms.rate, 0.2),
     ]
     assert found.history is detector.density_.history_
-    pd.testing.assert_frame_equal(
-        found.curve, detector.density_.mse_curve(ordinary, n_points=findings.CURVE_LEVELS)
-    )
 
 
 def test_each_table_is_encoded_once(monkeypatch):
@@ -228,7 +225,6 @@ def test_columns_cost_what_their_cells_cost():
     columns, nats = column_entropies(model, model.rows(frame)), cell_nats(model, frame)
     assert columns["column"].tolist() == model.encoder_.names
     assert columns["kind"].tolist() == ["nominal", "ordinal", "nominal", "continuous"]
-    assert columns["nats"].to_numpy() == pytest.approx(nats.marginal.mean().to_numpy())
     assert columns["nats_given_others"].to_numpy() == pytest.approx(
         nats.given_others.mean().to_numpy()
     )
@@ -264,7 +260,7 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
     detector.calibration_scores_ = detector.calibration_scores_[:0]
     detector._nats = detector._nats[:0]
     found = examine(detector, reported.table(1, 9), target_nats=1e9)
-    assert found.alarms.p_values is found.alarms.reference is found.curve is None
+    assert found.alarms.p_values is found.alarms.reference is None
     assert found.alarms.threshold is not None
     assert found.passed is None  # one row decides nothing
 
@@ -324,15 +320,14 @@ def test_a_section_has_as_many_rows_as_its_seconds_allow(monkeypatch, per_row, m
     assert not sections.left_out
 
 
-def test_the_curve_is_left_out_where_noisy_rows_are_costly(monkeypatch):
-    """No noisy row is asked for then, and no pair; the other sections are there."""
+def test_pairs_of_columns_are_left_out_where_they_are_costly(monkeypatch):
+    """No pair is asked for then; the other sections are there."""
     monkeypatch.setattr(findings, "MOST_WORK", 1)
-    monkeypatch.setattr(DiffusionDensity, "mse_curve", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(findings, "information_matrix", lambda *_: pytest.fail("asked"))
     found = examine(reported.density(), reported.table(20, 9), n_most_anomalous=0)
-    assert found.curve is None
+    assert found.information is None
     assert found.columns is not None
-    names = [text.partition(",")[0] for text in found.left_out]
-    assert names == ["the curve of errors", "pairs of columns"]
+    assert [text.partition(",")[0] for text in found.left_out] == ["pairs of columns"]
 
 
 @pytest.mark.parametrize("name", ["column_entropies", "information_matrix"])
