@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule, check_schedule
-from discrete_itd.channel.schedules import paths_within
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.encoders import ABSENT, TableEncoder
@@ -523,12 +522,12 @@ class Model:
             if n_free == 1:  # one call gives the distribution of a single cell
                 schedule = CoordinateSchedule(1)
             elif isinstance(schedule, CoordinateSchedule):
-                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
+                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.order)
         return path_log_prob(
             denoiser,
             asked.x,
             schedule,
-            n_paths=paths_within(asked.n_evaluations, schedule),
+            n_paths=max(2, asked.n_evaluations // schedule.n_steps),
             given=given,
             # the same for every row and call: a score depends on the row and the model alone
             generator=torch.Generator().manual_seed(self.seed),
@@ -537,7 +536,7 @@ class Model:
         )
 
     def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
-        return CoordinateSchedule(max(1, n_steps), self.schedule.orders)
+        return CoordinateSchedule(max(1, n_steps), self.schedule.order)
 
     # -- draws ----------------------------------------------------------------------------------
 
@@ -619,7 +618,7 @@ def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int,
         return 0, 0, n_evaluations
     first = max(2, round(n_evaluations * n_indicators / codebook.n_columns))
     n_steps = min(n_indicators, first // 2)
-    used = n_steps * paths_within(first, CoordinateSchedule(n_steps))
+    used = n_steps * (1 if n_steps == 1 else max(2, first // n_steps))
     return n_steps, first, max(2, n_evaluations - used)
 
 

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from laws import line, make_denoiser, real, simplex
+from laws import line, logistic, make_denoiser, real, simplex
 from scipy import integrate, stats
 
-from discrete_itd.channel import ColumnPoints, CoordinateSchedule, Quadrature, State
+from discrete_itd.channel import ColumnPoints, CoordinateSchedule, State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_mass, log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLine, NumberLines
@@ -100,7 +100,7 @@ def test_estimators_agree_on_recorded_numbers(book, kind, generator):
     closed = denoiser.log_prob(rows).double()
     path = path_log_prob(denoiser, rows, CoordinateSchedule(3), generator=generator)
     torch.testing.assert_close(path.log_prob, closed, rtol=1e-6, atol=1e-6)
-    quadrature = Quadrature.logistic(1.0, 2.0, low=-9.0, high=9.0)
+    quadrature = logistic(1.0, 2.0, low=-9.0, high=9.0)
     found = integral_log_prob(denoiser, rows, quadrature, n_points=1024, generator=generator)
     z = (found.log_prob - closed) / found.stderr
     assert z.abs().mean() < 1.5
