@@ -19,9 +19,8 @@ from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
-from discrete_itd.encoders.notation import TRUTHS, quoted
+from discrete_itd.encoders.notation import TRUTHS, collected, quoted
 from discrete_itd.encoders.rows import ignored
-from discrete_itd.encoders.unreadable import collected
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
 from discrete_itd.validation import warn

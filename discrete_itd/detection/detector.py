@@ -26,15 +26,15 @@ from discrete_itd.detection.score import (
 )
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
-from discrete_itd.encoders.notation import part_of_table
-from discrete_itd.encoders.rows import Rows
-from discrete_itd.encoders.streams import Positions
-from discrete_itd.encoders.unreadable import (
+from discrete_itd.encoders.notation import (
     Words,
     collected,
     n_unreadable,
+    part_of_table,
     tell_unreadable,
 )
+from discrete_itd.encoders.rows import Rows
+from discrete_itd.encoders.streams import Positions
 from discrete_itd.estimators import DiffusionDensity, private_forest
 from discrete_itd.models.auto import recipe
 from discrete_itd.progress import Deadline, fit_progress, stage

@@ -19,6 +19,7 @@ from discrete_itd.encoders.dtypes import (
     is_number,
     plain,
     read_cells,
+    text_among,
 )
 from discrete_itd.encoders.notation import EXACT, as_text
 
@@ -268,13 +269,6 @@ class Observed:
                 f"column {self.name!r}: {kinds} in different parts of the stream; say what it is with column_types=, or"
                 " clean it"
             )
-
-
-def text_among(values: np.ndarray) -> np.ndarray:
-    """Which plain values are text, bool (P,)."""
-    if values.dtype != object:
-        return np.zeros(len(values), dtype=bool)
-    return np.array([isinstance(v, str) for v in values], dtype=bool)
 
 
 def all_integers(values: np.ndarray) -> bool:
