@@ -115,15 +115,14 @@ examples:
 """
 REPORT = f"""\
 Write a report on a table as one HTML page with figures that needs no network: whether targets are met, the most
-anomalous rows with reasons, all rows with an alarm as a download (the 1000 most anomalous of them with reasons), the
-surprisal of the rows, how much the columns explain each other, and whether longer training would help.
+anomalous rows with reasons, the surprisal of the rows, how much the columns explain each other, and whether longer
+training would help.
 
 Targets are compared with inliers that were not used for training: those of --inliers, or else all of TABLE.
 A target is met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it,
-and otherwise undecided. The last line printed is then pass, fail or undecided. For a model without a threshold, one
-half of --inliers sets one, at the rate of --target-false-alarms or 1%, and the other half measures it.
+and otherwise undecided. The last line printed is then pass, fail or undecided.
 
-All rows are read before the page is written; at most 10 000 rows with an alarm are in its download.
+All rows are read before the page is written.
 TABLE or the page may be -, the standard input or output. Rows are counted from 1, without the header.
 Figures need pip install 'discrete-itd[plot]'.
 

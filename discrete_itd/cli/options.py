@@ -241,7 +241,7 @@ def _add_report(sub: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="exit with code 1 unless all targets are met")
     add("--most-anomalous", type=count, default=10, metavar="N",
         help="number of anomalous rows to list (default: %(default)s)")
-    _add_keep(sub, "the rows that are listed and to the download,")
+    _add_keep(sub, "the rows that are listed")
 
 
 def _add_watch(sub: argparse.ArgumentParser) -> None:

@@ -56,8 +56,6 @@ SAME_UNIT = {
     "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
     "Kč": "CZK", "Ft": "HUF",
 }  # fmt: skip
-# text that a spreadsheet takes for a formula; a number, a sum of money or of the telephone is none
-FORMULA = re.compile(r"[=@\t\r].|[+-](?!\s*[$€£]?[\d.,][\w\s.,'%$€£]*([eE][+-]?\d+)?$).", re.DOTALL)
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
 HALF = rf"(?:[{SPACES}]?(?P<half>[AaPp])\.?[Mm]\.?)?"  # of the day, of twelve-hour clocks
 CLOCK = re.compile(rf"[ 0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?{HALF}", re.ASCII)  # a time of day

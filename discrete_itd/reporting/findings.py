@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.detection import outside
 from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -44,10 +43,7 @@ from discrete_itd.validation import check_integer, check_real, check_share
 Made = TypeVar("Made")
 LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
 MOST_CELLS_SHOWN = 24  # cells of an anomalous row that are shown, besides those with a reason
-MOST_ALARMS = 10_000  # rows that are kept for the download: a few MB
-MOST_REASONS = 1000  # of these rows get reasons, which take milliseconds to tenths of a second each
 N_REASONS = 3  # cells of a row that are named, at most
-USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
 # An optional section of the page takes about so many seconds, on as many rows as that allows; the first FEW_ROWS tell.
 # One in which a row takes more numbers than MOST_WORK, some tenths of a second, is left out without a try.
 SECTION_SECONDS, FEW_ROWS, MOST_WORK = 2.0, 16, 1 << 25
@@ -149,8 +145,8 @@ class Findings:
         Nats per held-out row of the training table by which the model is better than independent columns.
     history, stopped
         ``history_`` and ``model_.stopped`` of the density.
-    most_anomalous, alarm_rows, columns : DataFrame
-        From :func:`most_anomalous_rows`, :func:`alarm_rows` and, for the inliers, by falling nats,
+    most_anomalous, columns : DataFrame
+        From :func:`most_anomalous_rows` and, for the inliers, by falling nats,
         :func:`~discrete_itd.plots.column_entropies`.
     information : DataFrame or None
         From :func:`~discrete_itd.plots.information_matrix` of the inliers; None where it would take long, or there is
@@ -174,7 +170,6 @@ class Findings:
     history: pd.DataFrame
     stopped: str
     most_anomalous: pd.DataFrame
-    alarm_rows: pd.DataFrame
     columns: pd.DataFrame | None
     information: pd.DataFrame | None
     facts: dict[str, str]
@@ -262,18 +257,15 @@ def examine(
         The rows to report on.
     inliers : DataFrame, array-like or Rows, shape (M, C), optional
         Normal rows that were used neither for training nor for calibration: mean surprisal, false alarms and the
-        calibration of p-values are measured on them. The default is X, which is right if it holds no anomalies. With a
-        density, one half of them sets a threshold and the other half is measured.
+        calibration of p-values are measured on them. The default is X, which is right if it holds no anomalies.
     target_nats : float, optional
         Largest acceptable mean surprisal of an inlier.
     target_false_alarms : float, optional
-        Largest acceptable share of inliers that raise an alarm; needs a threshold. With a density and inliers, the
-        threshold is set for this rate (default 1 %).
+        Largest acceptable share of inliers that raise an alarm; needs a detector, which has a threshold.
     n_most_anomalous : int
         Number of rows to list with reasons.
     keep : sequence of names
-        Columns of X that identify a row, whether or not the model uses them: they are shown with the listed rows and in
-        the table of alarms.
+        Columns of X that identify a row, whether or not the model uses them: they are shown with the listed rows.
 
     Raises
     ------
@@ -300,12 +292,8 @@ def examine(
         check_share("target_false_alarms", target_false_alarms)
     rows = _read(density, X, keep)
     known = rows if inliers is None else _read(density, inliers)
-    if detector is None and inliers is not None:
-        detector, known = with_threshold(density, known, target_false_alarms)
     if target_false_alarms is not None and detector is None:
-        raise ValueError(
-            "target_false_alarms needs a threshold: give a DiffusionOutlierDetector, or inliers to set one"
-        )
+        raise ValueError("target_false_alarms needs a threshold: give a DiffusionOutlierDetector")
     if detector is not None:
         outside.tell(rows)
         if known is not rows:
@@ -330,7 +318,7 @@ def _findings(
         density.encoder_.schema,
         density.model_,
     )
-    score, alarms, raised = estimate.log_prob, Alarms(), None
+    score, alarms = estimate.log_prob, Alarms()
     if detector is not None:
         score, of_known = detector.score_samples(rows), detector.score_samples(known)
         offset, calibration = detector.threshold_.offset, np.asarray(detector.calibration_scores_)
@@ -340,7 +328,6 @@ def _findings(
             reference=-calibration if len(calibration) else None,
             p_values=detector.p_values(known, scores=of_known) if len(calibration) else None,
         )
-        raised = np.flatnonzero(score < offset)[: MOST_ALARMS if n_most else 0]
     n_known_cells = int((~np.isnan(known.cells)).sum())
     nats = mean_interval(0.0 - estimate.log_prob)  # not -0.0
     if not n_known_cells:
@@ -377,7 +364,6 @@ def _findings(
         most_anomalous=most_anomalous_rows(
             density, rows, score, n_most, detector=detector, keep=keep
         ),
-        alarm_rows=alarm_rows(detector, rows, score, raised, keep),
         columns=columns,
         information=information,
         facts=facts(fitted_model, density.n_evaluations),
@@ -396,22 +382,6 @@ def _read(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> R
         return check_any(density.rows(X if frame is None else frame))
     rows = density.rows(frame.drop(columns=extra))  # warns about columns that it does not use
     return check_any(replace(rows, others=frame[extra].set_axis(rows.index)))
-
-
-def with_threshold(
-    density: DiffusionDensity, inliers: Rows, rate: float | None
-) -> tuple[DiffusionOutlierDetector, Rows]:
-    """A detector whose threshold is set by one half of the inliers, at random, and the other half of them."""
-    n = len(inliers)
-    if n < 4:
-        raise ValueError(
-            f"inliers: at least 4 rows are needed to set a threshold and to measure it, got {n}"
-        )
-    order = np.random.default_rng(density.model_.seed).permutation(n)
-    first, second = (inliers.take(np.sort(half)) for half in np.split(order, [n // 2]))
-    rate = USUAL_RATE if rate is None else rate
-    detector = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=rate)
-    return detector.fit(first.frame), second
 
 
 # -- anomalies ----------------------------------------------------------------------------------------
@@ -442,47 +412,11 @@ def most_anomalous_rows(
         values = [(name, own[name].iloc[i]) for name in keep]
         values += [(name, rows.frame[name].iloc[i]) for name in shown]
         cells.append(tuple((str(n), _text(v, columns.get(n)), n in names) for n, v in values))
-    return _listed(detector, rows, score[worst]).assign(reasons=said, cells=cells)
-
-
-def alarm_rows(
-    detector: DiffusionOutlierDetector | None,
-    rows: Rows,
-    score: np.ndarray,
-    raised: np.ndarray | None,
-    keep: Sequence[Hashable],
-) -> pd.DataFrame:
-    """The rows that ``raised`` an alarm, by position; the most anomalous have reasons, in a bounded time.
-
-    Columns: those to keep, row, nats, p_value and reasons (one string).
-    """
-    if detector is None or raised is None or not len(raised):
-        return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
-    alarms, score = rows.take(raised), score[raised]
-    asked = np.argsort(score, kind="stable")[:MOST_REASONS]
-    text = pd.Series("", range(len(alarms)), dtype=object)
-    deadline, size = Deadline(SECTION_SECONDS), FEW_ROWS
-    while len(asked):
-        before = deadline.left
-        some, asked = asked[:size], asked[size:]
-        text[some] = ["; ".join(lines) for lines in _reasons(detector, alarms.take(some))[0]]
-        took, size = before - deadline.left, 2 * size
-        if 2 * took > deadline.left:  # the next ones are twice as many
-            break
-    table = _listed(detector, alarms, score).assign(reasons=text)
-    columns = kept(alarms, keep).reset_index(drop=True)
-    columns.columns = [f"kept_{name}" if name in table else str(name) for name in columns]
-    return pd.concat([columns, table], axis=1)
-
-
-def _listed(
-    detector: DiffusionOutlierDetector | None, rows: Rows, score: np.ndarray
-) -> pd.DataFrame:
     p: Any = np.nan
     if len(rows) and detector is not None and len(detector.calibration_scores_):
-        p = detector.p_values(rows, scores=score)
-    own = {"row": list(rows.index), "nats": 0.0 - score, "p_value": p}  # not -0.0
-    return pd.DataFrame(own, index=range(len(rows)))
+        p = detector.p_values(rows, scores=score[worst])
+    found = {"row": list(rows.index), "nats": 0.0 - score[worst], "p_value": p}  # not -0.0
+    return pd.DataFrame(found, index=range(len(rows))).assign(reasons=said, cells=cells)
 
 
 def _reasons(

@@ -16,7 +16,6 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -24,11 +23,10 @@ import numpy as np
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, times
-from discrete_itd.encoders.notation import FORMULA
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting import sentences
-from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
+from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.sentences import count, nats, p_value
 from discrete_itd.statistics import percent
 from discrete_itd.storage.files import write_whole
@@ -114,9 +112,7 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
         date=datetime.date.today() if date is None else date,
         found=found,
         anomalies=_without_repeats(found.most_anomalous),
-        alarms_csv=_data_link(found),
         drawings=_drawings(found),
-        most_reasons=MOST_REASONS,
     )  # fmt: skip
 
 
@@ -129,22 +125,6 @@ def _without_repeats(rows: pd.DataFrame) -> list[dict[str, Any]]:
         is_repeated = reasons and reasons != (NO_CELL,) and earlier is not line["row"]
         line["same_as"] = earlier if is_repeated else None
     return lines
-
-
-def _data_link(found: Findings) -> str | None:
-    """The rows that raise an alarm as a CSV within a link; None if there are none."""
-    if not len(found.alarm_rows):
-        return None
-    rows = found.alarm_rows  # with the score as the detector gives it
-    rows = rows.assign(nats=-rows["nats"]).rename(columns={"nats": "score"})
-    rows = rows.map(lambda v: _cell(v) if isinstance(v, str) else v)
-    rows = rows.rename(columns=lambda name: _cell(str(name)))
-    return "data:text/csv;charset=utf-8," + quote(rows.to_csv(index=False), safe="")
-
-
-def _cell(text: str) -> str:
-    """A text as spreadsheets show it and do not run it."""
-    return ("'" if FORMULA.match(text) else "") + readable(text)
 
 
 def _drawings(found: Findings) -> dict[str, Markup]:

@@ -22,7 +22,6 @@ from discrete_itd.reporting.findings import (
     Verdict,
     examine,
     most_anomalous_rows,
-    with_threshold,
 )
 from discrete_itd.statistics import Interval, mean_interval, share_interval
 from tests import reported
@@ -151,19 +150,6 @@ def test_a_density_is_measured_without_a_threshold():
     assert len(found.verdicts) == 1
 
 
-def test_a_density_takes_its_threshold_from_half_of_the_inliers():
-    density, ordinary, X = reported.density(), reported.table(161, 8), reported.odd()
-    found = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
-    assert {len(found.alarms.reference), found.n_inliers} == {80, 81}
-    detector, second = with_threshold(density, density.rows(ordinary), 0.1)
-    first = ordinary.drop(index=second.index)  # the halves are all of the rows, each once
-    assert sorted(detector.calibration_scores_) == sorted(detector.score_samples(first))
-    assert found.stderr.tolist() == density.log_prob(second).stderr.tolist()
-    assert 0.04 < found.alarms.threshold.false_alarm_rate <= 0.1  # rows with equal scores lower it
-    again = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
-    assert again.nats == found.nats
-
-
 def test_the_most_anomalous_rows_are_those_with_the_lowest_scores():
     detector = reported.detector()
     X = pd.concat([reported.table(30, 9), reported.odd()], ignore_index=True)
@@ -241,8 +227,8 @@ def test_an_array_is_examined_like_a_frame():
     frame = reported.table(60, 9).set_axis([0, 1, 2], axis=1)
     model = DiffusionDensity(max_steps=2, **reported.SETTINGS).fit(frame.to_numpy(dtype=object))
     cells = frame.to_numpy(dtype=object)
-    found = examine(model, cells, inliers=cells, target_false_alarms=0.1)
-    assert found.nats == examine(model, frame, inliers=frame, target_false_alarms=0.1).nats
+    found = examine(model, cells, inliers=cells)
+    assert found.nats == examine(model, frame, inliers=frame).nats
     assert found.most_anomalous["row"].between(0, 59).all()
     assert sorted(found.columns["column"]) == [0, 1, 2]
 
@@ -273,7 +259,6 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
         ({"target_false_alarms": 1.0}, ValueError, "target_false_alarms must be between 0 and 1"),
         ({"target_false_alarms": 0.1}, ValueError, "target_false_alarms needs a threshold"),
         ({"n_most_anomalous": -1}, ValueError, "n_most_anomalous must be at least 0"),
-        ({"inliers": reported.table(3, 0)}, ValueError, "inliers: at least 4 rows are needed"),
         ({"inliers": reported.table(9, 0)[["free"]]}, ValueError, "column 'kind'"),
     ],
 )
@@ -356,29 +341,6 @@ def test_reasons_that_fail_take_nothing_down(monkeypatch):
         assert all("failed (MemoryError: no room)" in r for (r,) in found.most_anomalous["reasons"])
         assert not found.left_out
         assert "no room" in report(model, rows, n_most_anomalous=2)
-
-
-def test_reasons_of_alarms_end_with_their_seconds(monkeypatch):
-    """The most anomalous rows have them."""
-    now, seen, real = [0.0], [], findings._reasons
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-
-    def slow(model, rows):
-        now[0] += 0.05 * len(rows)
-        seen.append(len(rows))
-        return real(model, rows)
-
-    monkeypatch.setattr(findings, "_reasons", slow)
-    detector = DiffusionOutlierDetector(
-        denoiser="independent", false_alarm_rate=0.05, random_state=0
-    )
-    detector.fit(reported.table(300, 9))
-    rows = detector.density_.rows(reported.table(200, 8))
-    score = np.arange(200.0)
-    table = findings.alarm_rows(detector, rows, score, np.arange(200), [])
-    assert sum(seen) * 0.05 <= findings.SECTION_SECONDS
-    assert (table["reasons"][: sum(seen)] != "").all()
-    assert (table["reasons"][sum(seen) :] == "").all()
 
 
 @pytest.mark.parametrize("inliers", [None, reported.table(40, 8)])

@@ -2,14 +2,11 @@
 
 import dataclasses
 import datetime
-import io
 import itertools
 import re
 from collections import Counter
-from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
-from urllib.parse import unquote
 
 import matplotlib
 import numpy as np
@@ -20,7 +17,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.plots import new_axes
 from discrete_itd.recipes import Causal
-from discrete_itd.reporting import findings, page, sentences
+from discrete_itd.reporting import page, sentences
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
 from discrete_itd.reporting.page import breakable, svg
 from discrete_itd.statistics import percent
@@ -251,28 +248,6 @@ def test_a_pass_on_inliers_is_not_one_of_a_table_of_alarms():
     assert not examine(
         detector, odd, target_nats=99
     ).has_many_alarms  # they are measured themselves
-
-
-@pytest.mark.usefixtures("without_figures")
-def test_the_alarms_can_be_downloaded(found):
-    read = Reader(page.render(found))
-    (link,) = [a for n, a in read.elements if n == "a" and "download" in a]
-    kind, _, content = link["href"].partition(",")
-    assert (kind, link["download"]) == ("data:text/csv;charset=utf-8", "alarms.csv")
-    table = pd.read_csv(io.StringIO(unquote(content)))
-    detector = reported.detector()
-    alarm = detector.predict(rows()) == -1
-    assert table["row"].tolist() == np.flatnonzero(alarm).tolist()
-    np.testing.assert_allclose(table["score"], detector.score_samples(rows())[alarm])
-    np.testing.assert_allclose(table["p_value"], detector.p_values(rows())[alarm])
-    first = found.most_anomalous.iloc[0]
-    assert table.set_index("row")["reasons"][first["row"]] == "; ".join(first["reasons"])
-    formulas = found.alarm_rows.assign(**{"=a": "@SUM(A1)"})  # no spreadsheet runs them
-    content = unquote(page.render(replace(found, alarm_rows=formulas)))
-    assert "'=a" in content
-    assert content.count("'@SUM(A1)") == content.count("@SUM(A1)") == len(formulas)
-    without = examine(reported.density(), reported.table(9, 9))
-    assert not [a for _, a in Reader(page.render(without)).elements if "download" in a]
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -554,7 +529,6 @@ def test_columns_to_keep_say_which_row_it_is():
     read = Reader(page.render(found))
     assert f"id {own['id']} free ?" in read.words
     assert sum(name == "mark" for name, _ in read.elements) >= 4
-    assert found.alarm_rows["id"].tolist() == frame.loc[found.alarm_rows["row"], "id"].tolist()
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -562,18 +536,6 @@ def test_columns_to_keep_say_which_row_it_is():
 def test_only_columns_of_the_table_are_kept(keep, error):
     with pytest.raises(error, match="keep"):
         examine(reported.detector(), rows(), keep=keep)
-
-
-@pytest.mark.usefixtures("without_figures")
-def test_every_alarm_of_the_download_has_reasons(monkeypatch):
-    found = examine(reported.detector(), rows(), n_most_anomalous=1)
-    assert len(found.alarm_rows) > 1
-    assert found.alarm_rows["reasons"].str.len().gt(0).all()
-    monkeypatch.setattr(findings, "MOST_REASONS", 2)
-    few = examine(reported.detector(), rows(), n_most_anomalous=1).alarm_rows
-    told = few["reasons"] != ""
-    assert told.sum() == 2
-    assert few.loc[told, "nats"].min() >= few.loc[~told, "nats"].max()
 
 
 def test_anomalies_come_first_and_training_last(read):
