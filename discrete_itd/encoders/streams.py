@@ -1,7 +1,7 @@
 """Tables larger than memory, as frames of bounded size: Parquet files, and any iterable of frames that starts again.
 
 One pass, :func:`survey`, sees every column and takes a bounded uniform sample of the rows. Counts of categories are
-exact. Scales, bins and the grid of times follow from the sample, whose rows are those with the smallest hashes of their
+exact. Scales and the grid of times follow from the sample, whose rows are those with the smallest hashes of their
 positions: whatever the order in which parts are read, it is the same sample.
 """
 
