@@ -158,7 +158,7 @@ class Observed:
     def is_mixed(self) -> bool:
         """Whether text stands among numbers or times, on which nobody has decided."""
         is_split = not self._counted and self._categories is None
-        return is_split and "text" in self._found and len(self._found) == 2
+        return is_split and self._found in ({"text", "numbers"}, {"text", "times"})
 
     @property
     def has_times(self) -> bool:
