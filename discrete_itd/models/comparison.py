@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -147,7 +148,7 @@ class CandidateTable:
         gap = one.nats - best.nats
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
-    def settle(self, chosen: CandidateModel, others: Sequence[CandidateModel] = ()) -> Fitted:
+    def settle(self, chosen: CandidateModel, others: Iterable[CandidateModel] = ()) -> Fitted:
         """The fit that ends with a candidate: with the companion for conditionals that it cannot compute.
 
         ``others`` take part in the anomaly score, each by the factor by which its mean held-out density is smaller.
@@ -198,7 +199,7 @@ class CandidateTable:
         )
 
     def _shares(
-        self, chosen: CandidateModel, others: Sequence[CandidateModel]
+        self, chosen: CandidateModel, others: Iterable[CandidateModel]
     ) -> dict[CandidateModel, float]:
         """Shares of the anomaly score in proportion to exp(-held-out nats); the first is that of the chosen one."""
         every = list(dict.fromkeys([chosen, *others]))

@@ -107,7 +107,7 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
     if model.candidates is not None:
         names = ["candidate", "nats", "behind", "stderr", "microseconds", "fit_seconds"]
         lines += ["", "It was chosen among these (nats per held-out row):", ""]
-        lines += table(model.candidates[[*names, "chosen", "share"]].round(3))
+        lines += table(model.candidates[[*names, "share", "chosen"]].round(3))
     return lines
 
 
