@@ -232,7 +232,6 @@ def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
     assert (explained, own) == pytest.approx((0.75 * nats.sum(), 0.25 * nats.sum()))
 
 
-@pytest.mark.usefixtures("unhurried")
 def test_figures_of_findings_are_those_of_the_model():
     detector, rows = reported.detector(), reported.table(50, 9)
     found = examine(detector, rows, n_most_anomalous=0)

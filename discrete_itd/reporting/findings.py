@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,16 +20,13 @@ from discrete_itd.encoders.frames import is_missing
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import (
-    AVERAGED_ROWS,
     MASSES,
     RowScores,
     column_entropies,
     fitted,
     information_matrix,
     matrix_work,
-    spread_step,
 )
-from discrete_itd.progress import Deadline
 from discrete_itd.statistics import (
     Interval,
     mean_interval,
@@ -44,38 +40,9 @@ Made = TypeVar("Made")
 LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
 MOST_CELLS_SHOWN = 24  # cells of an anomalous row that are shown, besides those with a reason
 N_REASONS = 3  # cells of a row that are named, at most
-# An optional section of the page takes about so many seconds, on as many rows as that allows; the first FEW_ROWS tell.
-# One in which a row takes more numbers than MOST_WORK, some tenths of a second, is left out without a try.
-SECTION_SECONDS, FEW_ROWS, MOST_WORK = 2.0, 16, 1 << 25
-
-
-class Sections:
-    """The optional sections of a page: each within its seconds, and none takes the rest down.
-
-    ``left_out`` names those that failed or are too costly.
-    """
-
-    def __init__(self) -> None:
-        self.left_out: list[str] = []
-
-    def of_rows(
-        self, name: str, make: Callable[[Rows], Made], rows: Rows, work: float = 0.0
-    ) -> Made | None:
-        """What ``make`` finds in a few rows, of so much ``work`` each, or if quick, in as many as there is time for."""
-        if work > MOST_WORK:
-            self.left_out.append(f"{name}, which this model makes costly")
-            return None
-        deadline, step = Deadline(SECTION_SECONDS), spread_step(len(rows), FEW_ROWS)
-        try:
-            found = make(rows.take(slice(None, None, step)))
-            per_row = deadline.age * step / len(rows)
-            most = int(deadline.left / max(per_row, 1e-9))
-            if (more := spread_step(len(rows), max(1, most))) < step:
-                found = make(rows.take(slice(None, None, more)))
-        except Exception as error:  # of any kind: the rest of the page is worth having
-            self.left_out.append(f"{name}, which {_failed(error)}")
-            return None
-        return found
+MOST_WORK = (
+    1 << 25
+)  # floats computed for a row of inliers above which pairs of columns are left out: tenths of a second
 
 
 @dataclass(frozen=True)
@@ -313,11 +280,8 @@ def _findings(
     keep: Sequence[Hashable],
 ) -> Findings:
     """The findings on some rows and ``known`` inliers, which may be the same."""
-    estimate, schema, fitted_model = (
-        density.log_prob(known),
-        density.encoder_.schema,
-        density.model_,
-    )
+    estimate, schema = density.log_prob(known), density.encoder_.schema
+    fitted_model = density.model_
     score, alarms = estimate.log_prob, Alarms()
     if detector is not None:
         score, of_known = detector.score_samples(rows), detector.score_samples(known)
@@ -332,17 +296,23 @@ def _findings(
     nats = mean_interval(0.0 - estimate.log_prob)  # not -0.0
     if not n_known_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
-    sections, some = (
-        Sections(),
-        known.take(slice(None, None, spread_step(len(known), AVERAGED_ROWS))),
-    )
-    columns = sections.of_rows("columns", partial(column_entropies, density), some)
+    left_out: list[str] = []
+
+    def section(name: str, make: Callable[[DiffusionDensity, Rows], Made]) -> Made | None:
+        """An optional section of the page; the rest of it is worth having where one fails, whatever the error."""
+        try:
+            return make(density, known)
+        except Exception as error:
+            left_out.append(f"{name}, which {_failed(error)}")
+            return None
+
+    columns, information = section("columns", column_entropies), None
     if columns is not None:
         columns = columns.sort_values("nats", ascending=False, kind="stable")
-    information = None
-    if len(some) > 1 and len(schema) > 1:
-        make = partial(information_matrix, density)
-        information = sections.of_rows("pairs of columns", make, some, matrix_work(density))
+    if matrix_work(density) > MOST_WORK:
+        left_out.append("pairs of columns, which this model makes costly")
+    elif len(known) > 1 and len(schema) > 1:
+        information = section("pairs of columns", information_matrix)
     measured = {"nats": nats, "false alarms": alarms.rate}
     return Findings(
         surprisal=0.0 - score,
@@ -367,7 +337,7 @@ def _findings(
         columns=columns,
         information=information,
         facts=facts(fitted_model, density.n_evaluations),
-        left_out=tuple(sections.left_out),
+        left_out=tuple(left_out),
     )
 
 

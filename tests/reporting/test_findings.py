@@ -97,7 +97,6 @@ def test_the_interval_of_a_share_covers_it(n, rate):
 # -- what is found ----------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("unhurried")
 def test_the_findings_are_what_the_detector_says():
     detector = reported.detector()
     ordinary, X = reported.table(120, 8), pd.concat([reported.table(30, 9), reported.odd()])
@@ -283,26 +282,6 @@ def test_rows_of_unseen_values_are_told_without_a_warning():
 
 
 # -- the work of a page ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("per_row", "most"), [(1e-4, 500), (0.02, 84), (1.0, 16)])
-def test_a_section_has_as_many_rows_as_its_seconds_allow(monkeypatch, per_row, most):
-    """By the first few; whatever a row costs, these are the most that are begun too late."""
-    now, seen = [0.0], []
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    rows = reported.density().rows(reported.table(500, 9))
-
-    def make(some):
-        now[0] += per_row * len(some)
-        seen.append(len(some))
-        return len(some)
-
-    sections = findings.Sections()
-    assert sections.of_rows("columns", make, rows) == seen[-1] <= most
-    assert sum(seen[1:]) * per_row <= findings.SECTION_SECONDS
-    assert seen[0] <= findings.FEW_ROWS
-    assert len(seen) == (1 if most == 16 else 2)
-    assert not sections.left_out
 
 
 def test_pairs_of_columns_are_left_out_where_they_are_costly(monkeypatch):

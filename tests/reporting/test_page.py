@@ -240,7 +240,7 @@ def test_a_pass_on_inliers_is_not_one_of_a_table_of_alarms():
         assert ("the data have changed: see the columns in detector.drift(X)" in read.words) == (
             found is bad
         )
-        assert read.words.count(" Next: ") >= 5
+        assert read.words.count(" Next: ") >= 4
     reasons = bad.most_anomalous["reasons"]
     assert len(set(reasons)) < len(reasons) == 10  # they repeat, and are told once
     for sentence in set(reasons):
@@ -588,10 +588,9 @@ def test_property_twice_the_steps_gain_less_than_the_second_half_did(found, expo
 )
 def test_a_fit_that_was_cut_short_is_to_be_done_again(found, stopped, advice):
     cut = dataclasses.replace(found, stopped=stopped)
-    words = Reader(page.render(cut)).words
-    assert f"Next: fit {advice}" in words or advice in sentences.after_training(cut)
+    assert advice in Reader(page.render(cut)).words
     history = found.history.assign(step=0)
-    assert advice in sentences.after_training(dataclasses.replace(cut, history=history))
+    assert advice in sentences.longer_training(dataclasses.replace(cut, history=history))
 
 
 def test_five_rows_have_a_report():
