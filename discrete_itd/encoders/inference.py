@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -213,11 +213,9 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
                 f"column {seen.name!r}: {spec.kind or asked} needs numbers or dates,"
                 f" got {found.note or quoted(found.unlike)}"
             )
-        if is_mixed:
-            return seen.as_categories(), nothing
-        if found.note:
+        if found.note and not (is_mixed and len(texts) <= FEW_NUMBERS):
             tell(seen.name, found)
-        return seen, found
+        return (seen.as_categories() if is_mixed else seen), found
     if is_word.any():
         words = ", ".join(quoted(text) for text in texts if is_missing(text))
         n = int(counts[is_word].sum())
@@ -281,24 +279,17 @@ def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing:
     if spec.min_count is not None or spec.notation is not None:
         option = "notation" if spec.min_count is None else "min_count"
         raise ValueError(f"column {name!r}: {option} depends on the rows, which epsilon forbids")
-    is_value = (spec.missing or missing) == "category"
-    if spec.edges is not None:
-        edges = np.array(spec.edges)
-        bins = fit_bins(edges[:-1] / 2 + edges[1:] / 2, spec.edges)
-        column = Column(name, np.dtype(float), bins, 0, 0)
-        return column.with_absent() if is_value else column
-    assert spec.categories is not None
-    if len(spec.categories) >= MANY_CATEGORIES:
-        found = len(spec.categories)
+    if len(spec.categories or ()) >= MANY_CATEGORIES:
+        found = len(spec.categories or ())
         raise ValueError(
             f"column {name!r}: {found} categories; with epsilon, fewer than {MANY_CATEGORIES}"
         )
-    dtype, counts = pd.Series(list(spec.categories)).dtype, np.ones(len(spec.categories), np.int64)
-    how: Any = {"equally_spaced": False, "min_count": None}
-    is_open = is_open and not pd.api.types.is_bool_dtype(dtype)
-    codec = fit_categories(spec.kind, spec.categories, counts, is_open=is_open, **how)
-    column = Column(name, dtype, codec, 0, 0)
-    return column.with_absent() if is_value else column
+    edges = np.array(spec.edges or ())
+    values = spec.categories or (edges[:-1] / 2 + edges[1:] / 2).tolist()
+    seen = Observed.whole(name, pd.Series(list(values)), spec.kind)
+    column = infer_column(seen, spec, is_open=is_open, missing="marginalise", from_array=False)
+    column = replace(column, n_rows=0, n_missing=0, decimals=None)
+    return column.with_absent() if (spec.missing or missing) == "category" else column
 
 
 def _fit_numbers(
@@ -372,8 +363,6 @@ def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool)
     else:
         if family(values.dtype) == "float" and seen.all_integers:  # as other readers have them
             categories = [int(c) for c in categories]
-        if spec.kind is None:
-            _warn_of_text(name, categories)
     if kind == "ordinal" and len(categories) > MANY_CATEGORIES:
         warn(
             f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make it"
@@ -437,14 +426,3 @@ def _made_unique(values: np.ndarray) -> bool:
         return True
     nats = ties * math.log(ties / expected) if ties else 0.0
     return ties < expected and expected - ties + nats > CERTAIN
-
-
-def _warn_of_text(name: Hashable, categories: Sequence[Scalar]) -> None:
-    """Warn about a little text among numbers."""
-    text = [c for c in categories if isinstance(c, str)]
-    if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):
-        kinds = advice("say what it is with column_types=", "say what it is with --column")
-        warn(
-            f"column {name!r}: numbers, but for text like {quoted(text[0])}; taken as {len(categories)} categories."
-            f" Clean it to have numbers, or {kinds}"
-        )

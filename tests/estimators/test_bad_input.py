@@ -133,7 +133,7 @@ def test_days_and_decimals_in_objects_are_times_and_numbers():
 
 def test_few_texts_among_numbers_are_pointed_out():
     table = frame(x=[*GOOD["x"][:-3], "?", "?", "?"])
-    with pytest.warns(UserWarning, match="column 'x': numbers, but for text like '[?]'"):
+    with pytest.warns(UserWarning, match="column 'x': taken as text, .* numbers, but for '[?]'"):
         DiffusionDensity(**QUICK).fit(table)
 
 
