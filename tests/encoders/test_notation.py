@@ -377,6 +377,31 @@ def test_codes_are_no_numbers_and_integers_beyond_floats_differ():
         assert encoder.transform(pd.DataFrame({"a": cells})).x[:, 0].tolist() == levels
 
 
+HALVES = [i + 0.125 for i in range(200)]
+DAYS = list(pd.date_range("2024-01-01", periods=200))
+MIXED = {
+    "three decimals": (HALVES, "7.125", 7.125, None),
+    "a decimal comma": (HALVES, "7,5", 7.5, "decimal-comma"),
+    "money": (HALVES, "7.50 €", 7.5, None),
+    "a word for a gap": (HALVES, "NA", None, None),
+    "times": (DAYS, "2024-01-05 12:00", pd.Timestamp("2024-01-05 12:00"), None),
+}
+
+
+@pytest.mark.filterwarnings("ignore:1 unreadable", "ignore:.*taken as missing")
+@pytest.mark.parametrize(("cells", "text", "value", "spec"), MIXED.values(), ids=MIXED)
+def test_properties_text_among_numbers_and_times_is_read_as_these(cells, text, value, spec):
+    """The column is that of the values, in which the unreadable cell is missing."""
+    mixed = pd.DataFrame({"a": pd.Series([*cells, text, "#REF!"], dtype=object)})
+    clean = pd.DataFrame({"a": pd.Series([*cells, value, None], dtype=object).infer_objects()})
+    encoder, own = (TableEncoder.fit(frame, {"a": spec}) for frame in (mixed, clean))
+    assert encoder.schema[0].codec == own.schema[0].codec
+    assert encoder.schema[0].n_missing == own.schema[0].n_missing
+    np.testing.assert_array_equal(encoder.readable(mixed)[0].x, own.transform(clean).x)
+    drawn = encoder.inverse_transform(np.array([[0.1]]))["a"]
+    assert drawn.dtype == own.inverse_transform(np.array([[0.1]]))["a"].dtype
+
+
 def test_properties_parts_of_a_stream_are_read_as_the_whole(model):
     parts = [WRITTEN[:100], WRITTEN[100:230], WRITTEN[230:]]
     specs = lambda names: column_specs(names, None)  # noqa: E731
