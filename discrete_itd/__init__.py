@@ -2,7 +2,8 @@
 
 Start with ``DiffusionDensity``; ``DiffusionOutlierDetector`` finds anomalies and ``DriftWatch`` changes in a stream of
 rows, ``ImageDensity`` scores images by an existing diffusion model, and ``report`` writes an HTML page on a density or
-a detector. ``recipes`` lists the models that a density can fit, ``datasets`` loads example tables.
+a detector. ``find_errors`` names the cells of a table that are probably wrong, without a fit before. ``recipes`` lists
+the models that a density can fit, ``datasets`` loads example tables.
 
 Three ideas make it up, in the order in which data flow: an encoder maps the columns of a table to points
 (:mod:`discrete_itd.encoders`); a Gaussian channel adds noise (:mod:`discrete_itd.channel`), and a denoiser predicts the
@@ -31,6 +32,7 @@ if "torch" not in sys.modules and not any(name in os.environ for name in WAITING
 if TYPE_CHECKING:
     from discrete_itd import datasets, recipes
     from discrete_itd.detection.detector import DiffusionOutlierDetector
+    from discrete_itd.detection.errors import find_errors
     from discrete_itd.detection.watch import DriftWatch
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.images.density import ImageDensity
@@ -44,6 +46,7 @@ __all__ = [
     "DriftWatch",
     "ImageDensity",
     "datasets",
+    "find_errors",
     "recipes",
     "report",
 ]
@@ -53,6 +56,7 @@ _HOMES = {
     "DiffusionOutlierDetector": "detection.detector",
     "DriftWatch": "detection.watch",
     "ImageDensity": "images.density",
+    "find_errors": "detection.errors",
     "report": "reporting.page",
 }
 

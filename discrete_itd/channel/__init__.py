@@ -38,6 +38,7 @@ from discrete_itd.channel.schedules import (
     Schedule,
     check_schedule,
     column_ranks,
+    distinct_paths,
     steps_needed,
 )
 
@@ -54,5 +55,6 @@ __all__ = [
     "State",
     "check_schedule",
     "column_ranks",
+    "distinct_paths",
     "steps_needed",
 ]

@@ -16,6 +16,7 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,10 +24,11 @@ import numpy as np
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, times
+from discrete_itd.encoders.notation import FORMULA
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting import sentences
-from discrete_itd.reporting.findings import Findings, examine
+from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
 from discrete_itd.reporting.sentences import count, nats, p_value
 from discrete_itd.statistics import percent
 from discrete_itd.storage.files import write_whole
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 TITLE = "How surprising are these rows?"
 REFERENCE = re.compile(r"[(\"]#(\w+)")  # to an id of a figure
+MOST_CELLS = 500  # wrong cells on a page
 PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
 
@@ -112,8 +115,27 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
         date=datetime.date.today() if date is None else date,
         found=found,
         anomalies=_without_repeats(found.most_anomalous),
+        alarms_csv=_data_link(found),
         drawings=_drawings(found),
+        most_reasons=MOST_REASONS,
     )  # fmt: skip
+
+
+def errors_page(found: pd.DataFrame, shape: tuple[int, int], *, title: str) -> str:
+    """The HTML page of cells found by :func:`~discrete_itd.find_errors` in a table of some shape."""
+    lines = found.assign(value=found["value"].map(_shown), expected=found["expected"].map(_shown))
+    wrong = found["probability_wrong"].groupby(found["column"].map(str))
+    by_column = [(name, len(p), p.sum()) for name, p in wrong]
+    by_column.sort(key=lambda line: -line[1])
+    return _environment().get_template("errors.html").render(
+        title=title, policy=POLICY, date=datetime.date.today(), shape=shape, n=len(found),
+        cells=list(lines[:MOST_CELLS].itertuples()), by_column=by_column,
+    )  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    """A cell of a table as text, a missing one too."""
+    return "(missing)" if value is None or value != value else str(value)
 
 
 def _without_repeats(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -125,6 +147,22 @@ def _without_repeats(rows: pd.DataFrame) -> list[dict[str, Any]]:
         is_repeated = reasons and reasons != (NO_CELL,) and earlier is not line["row"]
         line["same_as"] = earlier if is_repeated else None
     return lines
+
+
+def _data_link(found: Findings) -> str | None:
+    """The rows that raise an alarm as a CSV within a link; None if there are none."""
+    if not len(found.alarm_rows):
+        return None
+    rows = found.alarm_rows  # with the score as the detector gives it
+    rows = rows.assign(nats=-rows["nats"]).rename(columns={"nats": "score"})
+    rows = rows.map(lambda v: _cell(v) if isinstance(v, str) else v)
+    rows = rows.rename(columns=lambda name: _cell(str(name)))
+    return "data:text/csv;charset=utf-8," + quote(rows.to_csv(index=False), safe="")
+
+
+def _cell(text: str) -> str:
+    """A text as spreadsheets show it and do not run it."""
+    return ("'" if FORMULA.match(text) else "") + readable(text)
 
 
 def _drawings(found: Findings) -> dict[str, Markup]:
@@ -139,6 +177,10 @@ def _drawings(found: Findings) -> dict[str, Markup]:
     if found.information is not None:
         label = "Mutual information of every two columns, in nats."
         drawn["information"] = plots.plot_information_matrix(found.information), label
+    if found.curve is not None and found.n_inlier_cells:
+        what = "companion" if found.companion else "model"
+        label = f"Denoising error at each signal-to-noise ratio, of the {what} and of independent columns."
+        drawn["denoising"] = plots.plot_mse_curve(found.curve), label
     if found.alarms.p_values is not None:
         numbers = plots.PValues(found.alarms.p_values, len(scores.reference))
         label = "Share of rows with a p-value up to each level."

@@ -59,7 +59,7 @@ class DoublingSchedule:
     n_columns: int
     noisy = False
     complete = True
-    order = None
+    orders = None
 
     @property
     def n_steps(self):

@@ -1,0 +1,514 @@
+r"""Cells of a table that are probably wrong, by the other rows and the other cells of the row.
+
+No model is fitted before: the table is its own reference. Every column is compared with every other by counts, without
+the row in question (or the rows of its group), so that no cell supports itself. Text has a second view, the pattern of
+its characters (*Ward 12* is ``Aa 9``): free text and identifiers have patterns where their values never repeat.
+
+*Columns that depend on others.* Where one other column explains at least ``DEPENDS`` of a column's entropy, the second
+is taken for a function of the first, disturbed by errors. The rows with the same value there vote on the cell: with
+:math:`\Delta` more votes, averaged over such columns, for the cell than for its strongest rival, the log-odds that it
+is right are :math:`\kappa \Delta` before anything is known of how often cells are wrong. A missing cell is wrong with
+the share of these rows that have a value.
+
+*Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
+column each, smoothed by absolute discounting,
+
+.. math:: p(v \mid c) = \frac{\max(n_{cv} - d, 0)}{n_c} + \frac{d\,t_c}{n_c} p(v),
+
+with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(v)` the share of v; values without
+another row have the share of such cells together (Good and Turing). Numbers are cut into bins for this, with
+exponential tails that outliers do not widen.
+
+Either way a column has a share :math:`\pi` of wrong cells, whose values are flat (f) over its levels or its range. EM
+estimates it together with the weights of the mixture, and by Bayes' rule
+
+.. math:: P(\mathrm{wrong}) = \frac{\pi f(v)}{(1 - \pi)\,p(v \mid \mathrm{rest}) + \pi f(v)}.
+
+Text in columns without such dependence is also wrong if it is a misspelling of a far more frequent value.
+
+References
+----------
+Good, "The population frequencies of species and the estimation of population parameters", Biometrika 1953. Kneser &
+Ney, "Improved backing-off for m-gram language modeling", ICASSP 1995. Parciak et al., "Measuring approximate functional
+dependencies", ICDE 2024, arXiv:2312.06296.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse, special
+
+from discrete_itd.encoders import Categories, Column, TableEncoder
+from discrete_itd.encoders.dtypes import as_numbers
+from discrete_itd.encoders.frames import like
+from discrete_itd.encoders.numeric import fit_continuous
+from discrete_itd.encoders.rows import read_rows
+from discrete_itd.models.held_out import check_groups
+from discrete_itd.progress import progress_bar
+from discrete_itd.validation import check_share
+
+Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
+
+# A column is a function of another that explains this share of its entropy; of several, those count whose unexplained
+# share is at most so many times the least one (and SLACK).
+DEPENDS, NEARLY, SLACK = 0.7, 2.5, 0.02
+VOTE = 2.0  # kappa: log-odds of a vote
+MOST_CONTEXTS = 8  # other columns by which a column is judged
+# nats per cell that another column must gain, and share of the rows whose value there has another row
+LEAST_GAIN, COVERED = 0.01, 0.2
+DISCOUNTS, COUNTS = (
+    (0.03, 0.1, 0.3, 0.6, 0.9),
+    (1.0, 5.0, 20.0, 100.0),
+)  # d, or pseudo-counts; the most likely is taken
+# bins of a column of numbers with more different values than FEW, and rows of a bin at least
+N_BINS, BIN_ROWS, FEW = 16, 25, 20
+TAIL = np.array(
+    [0.5, 0.75]
+)  # quantiles of the distances of the outer bins, of which the larger scale counts
+OFTEN = 5  # rows that have a number which is no outlier, however far it lies
+# EM begins with the share of wrong cells of so many cells that it is taken to have seen
+SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
+# nats by which errors must explain a column better than none; else probabilities are this part of what they would be
+EVIDENCE, UNPROVEN = 5.0, 0.1
+# A misspelling is so many times rarer, has one edit in so many characters, and is wrong with this probability.
+RARER, CHARACTERS, MISSPELT = 20, 8, 0.95
+LOST = "\ufffd"  # stands for a character that could not be decoded
+
+
+def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> Any:
+    """The cells of a table that are probably wrong, and what they should be; no model is fitted before.
+
+    Parameters
+    ----------
+    table : DataFrame or array-like, shape (N, C)
+        A pandas frame, a table of another library that narwhals knows, or an array. Numbers and dates may be text.
+    threshold : float, default=0.5
+        Cells are named whose probability of being wrong is not less.
+    groups : array-like of hashable labels, shape (N,), optional
+        What each row belongs to, like a customer. Rows of a group do not support each other: give it where they repeat
+        each other's errors.
+
+    Returns
+    -------
+    DataFrame
+        One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
+        ``value``, the ``expected`` value, a cell of the same column, with the ``expected_probability`` that this is
+        right, and ``probability_wrong``. Of the cells with .9 about nine in ten are wrong; missing cells are
+        included where a value should be there.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the column or parameter that is invalid.
+
+    Notes
+    -----
+    An error can be found if other rows contradict it. Where most cells of a column are wrong in the same way, they are
+    what is expected. Where two cells contradict each other alone, each is wrong with probability .5.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> town, code, area = ["Bonn", "Köln", "Ulm"] * 20, [53, 50, 89] * 20, ["0228", "0221", "0731"] * 20
+    >>> table = pd.DataFrame({"town": town, "code": code, "area": area})
+    >>> table.loc[7, "town"] = "Ulm"
+    >>> find_errors(table)[["row", "column", "value", "expected", "probability_wrong"]]
+       row column value expected  probability_wrong
+    0    7   town   Ulm     Köln                1.0
+    """
+    threshold = check_share("threshold", threshold)
+    frame, _ = read_rows(table, find_errors)
+    unit = check_groups(groups, len(frame))
+    unit = np.arange(len(frame)) if unit is None else unit
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of columns that a model would leave out, and of unreadable cells
+        schema = TableEncoder.fit(frame).schema
+        views = [_views(c, frame.iloc[:, j]) for j, c in enumerate(schema)]
+    n_columns, judged = len(views), []
+    wrong = np.zeros(frame.shape)
+    accused = np.zeros((n_columns, *frame.shape), bool)  # by which other cells of the row
+    with progress_bar(n_columns, "columns") as bar:
+        for j, own in enumerate(views):
+            others = [v for i, column in enumerate(views) if i != j for v in column.contexts(i)]
+            judged.append(_judged(own.values, own.bins, others, unit))
+            wrong[:, j] = own.checked(judged[j], others, unit)
+            accused[j] = judged[j].accused(n_columns)
+            bar.update()
+    wrong = _shared_blame(wrong, accused)
+    lines = [
+        _lines(frame, j, views[j], judged[j], wrong[:, j], threshold) for j in range(n_columns)
+    ]
+    found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
+    return like(table, found.reset_index(drop=True))
+
+
+def _shared_blame(wrong: Floats, accused: Bools) -> Floats:
+    """Probabilities (N, C), where cells are accused by one another alone: one of them is wrong, each as likely."""
+    suspected, out = wrong >= 0.5, wrong.copy()
+    for j in range(wrong.shape[1]):
+        mutual = accused[j] & accused[:, :, j].T & suspected
+        only = mutual.any(1) & (mutual == accused[j]).all(1) & suspected[:, j]
+        out[only, j] = 1 / (1 + mutual[only].sum(1))
+    return out
+
+
+# -- views of a column ------------------------------------------------------------------------------
+
+
+@dataclass
+class Aspect:
+    """Cells as codes (N,), the last one for missing cells.
+
+    Of bins, ``log_flat`` (N,) is the log of a flat density over the density of the cell within its bin.
+    """
+
+    codes: Ints
+    absent: Bools
+    log_flat: Floats | None = None
+
+    @property
+    def n_levels(self) -> int:
+        return len(np.unique(self.codes))
+
+
+class ColumnViews(NamedTuple):
+    """The views of a column: values, patterns of text, bins of numbers.
+
+    ``misspelt`` (N,) has the code of the value that is meant, or -1; ``unreadable`` (N,) are cells of numbers or times
+    that are none, and text with characters that were lost.
+    """
+
+    values: Aspect
+    patterns: Aspect | None
+    bins: Aspect | None
+    misspelt: Ints
+    unreadable: Bools
+
+    def contexts(self, column: int) -> list[Context]:
+        """The views as contexts of other columns."""
+        found = [Context(column, self.values, self.bins or self.values)]
+        return [*found, Context(column, self.patterns, self.patterns)] if self.patterns else found
+
+    def checked(self, judged: Judged, others: list[Context], unit: Ints) -> Floats:
+        """The probability (N,) that cells are wrong, by all that is known of them."""
+        wrong = np.where(self.unreadable, 1.0, judged.wrong)
+        if self.patterns is not None:
+            wrong = np.maximum(wrong, _judged(self.patterns, None, others, unit).wrong)
+        is_misspelt = (self.misspelt >= 0) & (not judged.is_function)
+        return np.where(is_misspelt, np.maximum(wrong, MISSPELT), wrong)
+
+
+class Context(NamedTuple):
+    """A view of another column: by value, and by the bins of its numbers."""
+
+    column: int
+    values: Aspect
+    bins: Aspect
+
+
+def _views(column: Column, cells: pd.Series) -> ColumnViews:
+    read, words = column.readable(cells)
+    values, is_numeric = read.values, not isinstance(column.codec, Categories)
+    if is_numeric:
+        values = as_numbers(column.name, read, column.family, column.origin, column.step)
+    codes, distinct = pd.factorize(values)
+    where = np.append(codes, len(distinct))[read.where]
+    absent = read.where < 0
+    patterns = bins = None
+    misspelt = np.full(len(distinct) + 1, -1)
+    if len(distinct) > FEW and (is_numeric or column.is_number):
+        numbers = np.asarray(distinct, float)[codes]
+        level, log_flat = _binned(fit_continuous(numbers, False).scaled(numbers))
+        level, log_flat = np.append(level, level.max() + 1), np.append(log_flat, 0.0)
+        bins = Aspect(level[read.where], absent, log_flat[read.where])
+    elif len(distinct) and all(isinstance(v, str) for v in distinct):
+        misspelt[:-1] = _misspelt(distinct.tolist(), np.bincount(codes))
+        of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
+        if len(distinct) > FEW and 1 < len(known) < len(codes) / 2:
+            patterns = Aspect(np.append(of, len(known))[where], absent)
+    unreadable = np.append([isinstance(v, str) and LOST in v for v in distinct], False)[where]
+    if words is not None:
+        unreadable |= pd.notna(words)
+    return ColumnViews(Aspect(where, absent), patterns, bins, misspelt[where], unreadable)
+
+
+def pattern(text: str) -> str:
+    """The classes of the characters of a text, with repetitions once: upper and lower case, digits, and the others.
+
+    Examples
+    --------
+    >>> pattern("St. Mary's, Ward 12"), pattern("12.0 oz")
+    ("Aa. Aa'a, Aa 9", '9.9 a')
+    """
+    text = "".join(
+        "A" if c.isupper() else "a" if c.isalpha() else "9" if c.isdigit() else c for c in text
+    )
+    return re.sub(r"(.)\1+", r"\1", text, flags=re.DOTALL)
+
+
+def _binned(z: Floats) -> tuple[Ints, Floats]:
+    """Bins (n,) of numbers with about equally many cells, and the log of a flat density over that within the bin.
+
+    The outer two have exponential tails, whose scale is that of the median: outliers do not widen them.
+    """
+    u, counts = np.unique(z, return_counts=True)
+    n_bins = max(1, min(N_BINS, len(z) // BIN_ROWS))
+    of = pd.factorize((np.cumsum(counts) - counts / 2) * n_bins // len(z))[0]
+    edges = ((u[1:] + u[:-1]) / 2)[np.diff(of) > 0]
+    level, reach = of[np.searchsorted(u, z)], u[-1] - u[0]
+    width = np.diff(edges, prepend=u[0], append=u[-1])
+    log_density = -np.log(np.maximum(width, reach * 1e-9))[level]
+    if len(edges):
+        for is_end, distance in ((level == 0, edges[0] - z), (level == of[-1], z - edges[-1])):
+            scale = max(float(np.median(distance[is_end])) / math.log(2), reach * 1e-9)
+            log_density[is_end] = -math.log(scale) - distance[is_end] / scale
+    return level, -math.log(reach) - log_density
+
+
+def _misspelt(texts: list[str], counts: Ints) -> Ints:
+    """The position of the frequent text of which each text is a misspelling, or -1; digits must be the same."""
+    out = np.full(len(texts), -1)
+    often = np.flatnonzero(counts >= RARER)
+    seldom = np.flatnonzero(counts * RARER <= counts.max())
+    letters = {c: i for i, c in enumerate(sorted(set("".join(texts))))}
+    bags = np.zeros((len(texts), len(letters)), np.int16)
+    for i in {*often.tolist(), *seldom.tolist()}:
+        np.add.at(bags[i], [letters[c] for c in texts[i]], 1)
+    for i in seldom.tolist():
+        most = len(texts[i]) // CHARACTERS
+        near = np.abs(bags[often] - bags[i]).sum(1) <= 2 * most
+        digits = re.sub(r"\D", "", texts[i])
+        for j in often[near & (counts[often] >= RARER * counts[i])].tolist() if most else ():
+            if re.sub(r"\D", "", texts[j]) == digits and _edits(texts[i], texts[j]) <= most:
+                out[i] = j
+    return out
+
+
+def _edits(one: str, two: str) -> int:
+    """Insertions, deletions, replacements and exchanges of neighbours between two texts."""
+    before, last = list(range(len(two) + 1)), [0]
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(two, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
+            if i > 1 and j > 1 and a == two[j - 2] and one[i - 2] == b:
+                row[-1] = min(row[-1], last[j - 2] + 1)
+        last, before = before, row
+    return before[-1]
+
+
+# -- counts without the own row -----------------------------------------------------------------------
+
+
+def _joined(*codes: Ints) -> Ints:
+    """Codes of the combinations of several codes (N,) each."""
+    out = codes[0]
+    for c in codes[1:]:
+        out = pd.factorize(out * (int(c.max()) + 1) + c)[0]
+    return out
+
+
+def _others(codes: Ints, unit: Ints) -> Ints:
+    """Number of rows of other units with the same code, (N,)."""
+    own = _joined(unit, codes)
+    return np.bincount(codes)[codes] - np.bincount(own)[own]
+
+
+def _alone(codes: Ints, unit: Ints) -> tuple[Floats, Bools]:
+    """The probability (N,) of each cell in its column without its unit, and whether no other unit has its value."""
+    n, rest = _others(codes, unit), len(unit) - np.bincount(unit)[unit]
+    is_new = n == 0
+    share = min(max(float(is_new.mean()), 0.5 / len(codes)), 1 - 0.5 / len(codes))
+    return np.where(is_new, share, n / np.maximum(rest, 1) * (1 - share)), is_new
+
+
+def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[Floats, Ints]:
+    """The probability (N,) of each cell given one other, without its unit, and the number of rows with this one."""
+    pair = _joined(given, codes)
+    n, n_pair = _others(given, unit), _others(pair, unit)
+    first = np.unique(pair, return_index=True)[1]
+    own = _joined(unit, given)
+    once = np.unique(_joined(own, pair), return_index=True)[1]
+    alone_in = np.bincount(own[once], n_pair[once] == 0)[own]  # values that no other unit has
+    n_types = np.bincount(given[first])[given] - alone_in
+    known, floor = n > 0, np.maximum(n, 1)
+    tried = [
+        np.where(known, (np.maximum(n_pair - d, 0) + d * n_types * alone) / floor, alone)
+        for d in DISCOUNTS
+    ] + [(n_pair + a * alone) / (n + a) for a in COUNTS]
+    return max(tried, key=lambda p: float(np.log(p).sum())), n
+
+
+def _error_share(p: Floats, flat: Floats) -> tuple[Floats, Floats]:
+    """Probability (N,) that cells are wrong, by EM; and the weights of the mixture with probabilities ``p`` (N, E)."""
+    n = p.shape[1]
+    weights = np.append(np.full(n, (1 - SHARE) / n), SHARE)
+    every, prior = np.column_stack([p, flat]), SEEN * weights
+    for _ in range(N_ITERATIONS):
+        shares = every * weights
+        shares /= shares.sum(1, keepdims=True)
+        weights = shares.sum(0) + prior
+        weights /= weights.sum()
+    weights, own = weights[:n] / weights[:n].sum(), shares[:, -1]
+    gain = -np.log1p(-np.minimum(own, 1 - 1e-12)).sum() + len(p) * math.log1p(-own.mean())
+    return own if gain > EVIDENCE else UNPROVEN * own, weights
+
+
+# -- cells of a column ----------------------------------------------------------------------------------
+
+
+class Judged(NamedTuple):
+    """The probability (N,) that cells are wrong; and the expected codes and their probabilities, of some rows (n,)."""
+
+    wrong: Floats
+    expected: Callable[[Ints], tuple[Ints, Floats]]
+    by: list[tuple[int, Bools]]  # columns that judge, and where (N,) they speak against the cell
+    is_function: bool = False
+
+    def accused(self, n_columns: int) -> Bools:
+        """Which other cells of the row speak against each, (N, C)."""
+        out = np.zeros((len(self.wrong), n_columns), bool)
+        for column, against in self.by:
+            out[:, column] |= against
+        return out
+
+
+def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints) -> Judged:
+    """The cells of a column in one view, by the ``others`` of its row as values and as bins."""
+    alone, _ = _alone(view.codes, unit)
+    of = others if view.n_levels > 1 else []
+    found = [(_explained(view, other.values, alone, unit), other) for other in of]
+    keys = sorted((f for f in found if f[0] >= DEPENDS), key=lambda f: -f[0])
+    if keys:
+        least = 1 - keys[0][0]
+        keys = [f for f in keys if 1 - f[0] <= NEARLY * least + SLACK]
+        return _by_votes(view, [other for _, other in keys[:MOST_CONTEXTS]], unit)
+    return _by_mixture(view, bins or view, of, unit)
+
+
+def _explained(view: Aspect, other: Aspect, alone: Floats, unit: Ints) -> float:
+    """The share of the entropy of a column that another explains, of cells with a value in both; 0 if they are few."""
+    p, n = _conditional(view.codes, other.codes, alone, unit)
+    both = (n > 0) & ~view.absent & ~other.absent
+    if both.mean() < COVERED:
+        return 0.0
+    entropy = -float(np.log(alone[both]).mean())
+    return 1 + float(np.log(p[both]).mean()) / entropy if entropy > 0 else 0.0
+
+
+def _indicators(codes: Ints, there: Bools) -> sparse.csr_array:
+    """One-hot codes (N, K), with zeros in rows that are not there."""
+    at = np.flatnonzero(there)
+    return sparse.csr_array(
+        (np.ones(len(at)), (at, codes[at])), shape=(len(codes), int(codes.max()) + 1)
+    )
+
+
+def _by_votes(view: Aspect, keys: list[Context], unit: Ints) -> Judged:
+    """Cells of a column that is a function of each of the ``keys``."""
+    n_rows, alone, is_new = len(unit), *_alone(view.codes, unit)
+    cells, votes = _indicators(view.codes, ~view.absent), None
+    n_keys, present, by = np.zeros(n_rows), np.zeros(n_rows), []
+    for column, key, _ in keys:
+        there, of_key = ~key.absent, 0
+        for sign, codes in ((1, key.codes), (-1, _joined(unit, key.codes))):
+            same = _indicators(codes, there)
+            of_key = of_key + sign * (same @ (same.T @ cells))
+        votes = of_key if votes is None else votes + of_key
+        own = of_key * cells
+        by.append((column, (of_key - own).max(1).toarray().ravel() > own.sum(1)))
+        n = np.where(there, _others(key.codes, unit), 0)
+        n_keys += n > 0
+        share = (of_key.sum(1) + 1 - view.absent.mean()) / (n + 1)
+        present = np.maximum(present, np.where(of_key.sum(1) > 0, share, 0.0))
+    own = votes * cells
+    mine, rivals = own.sum(1), (votes - own).tocsr()
+    rivals.eliminate_zeros()
+    rival, best = rivals.max(1).toarray().ravel(), np.asarray(rivals.argmax(1)).ravel()
+    is_open = (mine <= 0) & (rival <= 0)
+    odds = special.expit(VOTE * (mine - rival) / np.maximum(n_keys, 1))
+    n_open = is_open.sum()
+    new = ((is_open & is_new).sum() + 0.5) / (n_open + 1)
+    right = np.where(is_open, np.where(is_new, new, alone * (1 - new)), odds)
+    dissents, there = ~is_open & (rival > mine), ~view.absent
+    flat = np.where(dissents, 1.0, np.where(is_new, 0.0, 1 / view.n_levels))
+    wrong = present.copy()
+    if there.any():
+        wrong[there] = _error_share(right[there, None], flat[there])[0]
+    mode = np.bincount(view.codes[there]).argmax() if there.any() else 0
+
+    def expected(rows: Ints) -> tuple[Ints, Floats]:
+        code = np.where(rival > mine, best, np.where(is_open, mode, view.codes))
+        p = np.where(is_open, alone.max(), np.where(there, np.maximum(odds, 1 - odds), present))
+        return code[rows], p[rows]
+
+    return Judged(wrong, expected, by, True)
+
+
+def _by_mixture(view: Aspect, bins: Aspect, others: list[Context], unit: Ints) -> Judged:
+    """Cells of a column by a mixture of its conditional distributions given one other column each."""
+    codes, n_levels = bins.codes, bins.n_levels
+    alone, _ = _alone(codes, unit)
+    found = []
+    for column, _, other in others:
+        p = _conditional(codes, other.codes, alone, unit)[0]
+        found.append((float(np.log(p / alone).mean()), p, other.codes, (column, p < alone)))
+    found = sorted((f for f in found if f[0] > LEAST_GAIN), key=lambda f: -f[0])[:MOST_CONTEXTS]
+    given = [f[2] for f in found] or [np.zeros_like(codes)]
+    p = np.column_stack([f[1] for f in found] or [alone])
+    flat = np.full(len(unit), 1 / (n_levels + 1))
+    if bins.log_flat is not None:
+        flat = np.where(bins.absent, flat, np.exp(np.minimum(bins.log_flat, 600.0)))
+        n = _others(view.codes, unit)  # a number of several rows is no outlier
+        repeated = np.where(n >= OFTEN, n / len(n) * view.n_levels * flat, 0.0)
+        p = np.maximum(p, repeated[:, None])
+    wrong, weights = _error_share(p, flat)
+
+    def expected(rows: Ints) -> tuple[Ints, Floats]:
+        total = np.zeros((len(rows), int(codes.max()) + 1))
+        for c, weight in zip(given, weights, strict=False):
+            same = _indicators(c, np.ones(len(c), bool))
+            counts = (same[rows] @ (same.T @ _indicators(codes, ~bins.absent))).toarray()
+            counts[np.arange(len(rows)), codes[rows]] -= ~bins.absent[rows]
+            total += weight * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        level, p = total.argmax(1), total.max(1)
+        if bins is view:
+            return level, p
+        of_level = pd.Series(view.codes).groupby(codes).agg(lambda s: s.iloc[len(s) // 2])
+        return of_level.to_numpy()[level], p
+
+    return Judged(wrong, expected, [f[3] for f in found])
+
+
+def _lines(
+    frame: pd.DataFrame, j: int, own: ColumnViews, judged: Judged, wrong: Floats, threshold: float
+) -> pd.DataFrame:
+    """The lines of :func:`find_errors` of one column."""
+    rows = np.flatnonzero(wrong >= threshold)
+    is_misspelt = (own.misspelt >= 0) & (not judged.is_function)
+    code, p = judged.expected(rows)
+    code = np.where(is_misspelt[rows], own.misspelt[rows], code)
+    first = np.zeros(int(own.values.codes.max()) + 1, np.int64)
+    first[own.values.codes[::-1]] = np.arange(len(frame))[::-1]
+    cells = frame.iloc[:, j].astype(object)
+    return pd.DataFrame(
+        {
+            "row": frame.index[rows],
+            "column": pd.Series([frame.columns[j]] * len(rows), dtype=object),
+            "value": cells.iloc[rows].to_numpy(),
+            "expected": cells.iloc[first[code]].to_numpy(),
+            "expected_probability": np.where(is_misspelt[rows], MISSPELT, p),
+            "probability_wrong": wrong[rows],
+        }
+    )

@@ -1,0 +1,72 @@
+"""The command check: wrong cells, a repaired copy in the notation of the table, and a page."""
+
+import pandas as pd
+import pytest
+
+from tests.examples import run
+
+pytestmark = pytest.mark.single_precision
+TABLE = {
+    "town": ["Bonn", "Köln", "Ulm"] * 20,
+    "code": ["53.113", "50.667", "89.073"] * 20,
+    "area": ["0228", "0221", "0731"] * 20,
+    "client": [f"c{i // 6}" for i in range(60)],
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame(TABLE)
+    frame.to_csv("clean.csv", index=False, sep=";")
+    frame.loc[7, "town"] = "Ulm"
+    frame.loc[9, "code"] = None
+    frame.loc[13, "town"] = "<b>"
+    frame.to_csv("t.csv", index=False, sep=";")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("place")
+def test_repairs_give_the_clean_table(capsys):
+    run("check t.csv --out errors.csv --repair repaired.csv --report page.html")
+    assert "3 of 240 cells" in capsys.readouterr().out
+    errors = pd.read_csv("errors.csv")
+    assert set(zip(errors["row"], errors["column"], strict=True)) == {
+        (8, "town"),
+        (10, "code"),
+        (14, "town"),
+    }
+    with open("clean.csv", "rb") as clean, open("repaired.csv", "rb") as repaired:
+        assert repaired.read() == clean.read()
+    with open("page.html", encoding="utf-8") as file:
+        page = file.read()
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "(missing)" in page
+
+
+@pytest.mark.usefixtures("place")
+def test_parquet_and_groups():
+    pytest.importorskip("pyarrow")
+    pd.read_csv("t.csv", sep=";", dtype=str).to_parquet("t.parquet", index=False)
+    run("check t.parquet --out errors.csv --repair repaired.parquet --groups client")
+    assert len(pd.read_csv("errors.csv")) == 3
+    pd.testing.assert_frame_equal(
+        pd.read_parquet("repaired.parquet").astype(object), pd.DataFrame(TABLE).astype(object)
+    )
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("check t.csv --out t.csv", "t.csv: --out is the table itself"),
+        ("check t.csv --out e.csv --repair t.csv", "t.csv: --out is the table itself"),
+        ("check t.csv --out e.csv --groups firm", "column 'firm'"),
+        ("check no.csv --out e.csv", "no.csv"),
+        ("check t.csv --out e.csv --threshold 2", "--threshold"),
+    ],
+)
+def test_refusals(command, error, capsys):
+    run(command, code=2)
+    assert error in capsys.readouterr().err

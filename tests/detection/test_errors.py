@@ -1,0 +1,232 @@
+"""Wrong cells of a table: found, calibrated, and none of a clean table, whatever its form."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import find_errors
+from discrete_itd.detection.errors import COUNTS, DISCOUNTS, _binned, _conditional, _edits, _joined
+from tests.laws import TIMES
+
+pytestmark = pytest.mark.single_precision
+COLUMNS = ["row", "column", "value", "expected", "expected_probability", "probability_wrong"]
+
+
+def clean(n, seed=0):
+    """Clients: the town is a function of the code, tariff and age depend on each other; ids, notes and dates."""
+    random = np.random.default_rng(seed)
+    code, old = random.integers(0, 12, n), random.random(n) < 0.4
+    town = np.array(["Bonn", "Köln", "Ulm", "Trier"] * 3)[code]
+    return pd.DataFrame(
+        {
+            "id": [f"K-{i:05d}" for i in range(n)],
+            "code": code + 100,
+            "town": [f"{t} {c}" for t, c in zip(town, code, strict=True)],
+            "tariff": np.where(
+                random.random(n) < 0.85, np.where(old, "pensioner", "basic rate"), "free"
+            ),
+            "age": np.where(old, random.normal(70, 5, n), random.normal(35, 8, n)).round(),
+            "day": pd.Timestamp("2026-01-01") + pd.to_timedelta(random.integers(0, 300, n), "D"),
+            "gap": np.where(random.random(n) < 0.2, None, "x"),
+        }
+    )
+
+
+def planted(frame, seed, share=0.02):
+    """The table with wrong cells in the towns, tariffs and ages, and where they are."""
+    random, out = np.random.default_rng(seed), frame.copy()
+    wrong = np.zeros(frame.shape, bool)
+    for name in {"town", "tariff", "age"} & {*frame}:
+        j = frame.columns.get_loc(name)
+        for i in np.flatnonzero(random.random(len(frame)) < share):
+            old = frame.iloc[i, j]
+            others = [old * 10] if name == "age" else frame[name][frame[name] != old]
+            out.iloc[i, j] = random.choice(others)
+            wrong[i, j] = True
+    return out, wrong
+
+
+def as_array(found, frame):
+    """The probabilities by row and column; 0 where a cell is not named."""
+    out = np.zeros(frame.shape)
+    out[frame.index.get_indexer(found["row"]), frame.columns.get_indexer(found["column"])] = found[
+        "probability_wrong"
+    ]
+    return out
+
+
+def test_property_probabilities_are_shares_of_wrong_cells():
+    p, wrong = [], []
+    for seed in range(3 * TIMES):
+        frame, is_wrong = planted(clean(600, seed), seed)
+        p.append(as_array(find_errors(frame, threshold=0.01), frame))
+        wrong.append(is_wrong)
+    p, wrong = np.concatenate(p).ravel(), np.concatenate(wrong).ravel()
+    said = p >= 0.5
+    assert wrong[said].sum() > 0.5 * wrong.sum()
+    assert abs(p[said].mean() - wrong[said].mean()) < 0.1
+    sure = p > 0.9
+    assert wrong[sure].mean() > 0.9 - 2 * (0.09 / sure.sum()) ** 0.5
+    assert p.sum() == pytest.approx(wrong.sum(), rel=0.3)
+
+
+def test_property_a_clean_table_has_hardly_any_errors():
+    n = [len(find_errors(clean(600, seed))) for seed in range(5 * TIMES)]
+    assert sum(n) <= 0.0005 * 600 * 7 * len(n)
+
+
+def test_what_a_wrong_cell_should_be():
+    frame, wrong = planted(clean(600), 1)
+    found = find_errors(frame)
+    assert list(found) == COLUMNS
+    assert found["probability_wrong"].is_monotonic_decreasing
+    towns = found[found["column"] == "town"]
+    truth = clean(600).loc[towns["row"], "town"].to_numpy()
+    assert (towns["expected"].to_numpy() == truth).mean() > 0.9
+    ages = frame["age"][wrong[:, 4]].index
+    assert set(ages) <= set(found["row"][found["column"] == "age"])
+    assert (
+        found["value"]
+        == [frame.at[r, c] for r, c in zip(found["row"], found["column"], strict=True)]
+    ).all()
+
+
+def test_order_and_index_change_nothing():
+    frame, _ = planted(clean(400), 2)
+    found = as_array(find_errors(frame), frame)
+    order = np.random.default_rng(0).permutation(len(frame))
+    moved = frame.iloc[order, ::-1].set_axis([f"r{i}" for i in order])
+    again = as_array(find_errors(moved), moved)
+    np.testing.assert_allclose(again[np.argsort(order), ::-1], found, atol=1e-9)
+
+
+def test_missing_and_unreadable_cells_and_lost_characters():
+    frame = clean(400).astype({"age": object})
+    frame.loc[3, "town"] = None
+    frame.loc[7, "age"] = "#REF!"
+    frame.loc[9, "id"] = "K-\ufffd0009"
+    misspelt = frame.index[frame["tariff"] == "pensioner"][5]
+    frame.loc[misspelt, "tariff"] = "pensoiner"
+    cells = set(zip(*find_errors(frame)[["row", "column"]].to_numpy().T, strict=True))
+    assert cells >= {(3, "town"), (7, "age"), (9, "id"), (misspelt, "tariff")}
+    assert not [cell for cell in cells if cell[1] == "gap"]
+
+
+def test_patterns_of_text_that_never_repeats():
+    """Numbers of telephones are written as the country writes them."""
+    random = np.random.default_rng(0)
+    country = random.choice(["DE", "US"], 400)
+    digits = random.integers(1e6, 1e7, 400)
+    german = country == "DE"
+    wrong = random.choice(400, 8, replace=False)
+    german[wrong] = ~german[wrong]
+    phone = [f"+49 {d}" if g else f"({d % 1000}) {d}" for d, g in zip(digits, german, strict=True)]
+    found = find_errors(pd.DataFrame({"country": country, "phone": phone}))
+    assert set(found["row"]) == set(wrong)
+    assert "phone" in set(found["column"])
+
+
+def test_a_group_does_not_support_itself():
+    """A client whose rows all have the wrong town is right for itself, but not for the others."""
+    frame = clean(400)
+    frame.loc[:5, "code"], frame.loc[:5, "town"] = 100, "Bonn 7"
+    n = (frame["code"] == 100).sum()
+    frame = frame[
+        (frame["code"] != 100) | (np.arange(400) <= 5) | (np.cumsum(frame["code"] == 100) <= 10)
+    ]
+    groups = np.where(frame.index <= 5, -1, frame.index)
+    assert n > 10
+    alone, together = find_errors(frame), find_errors(frame, groups=groups)
+    assert set(range(6)) <= set(together["row"][together["column"] == "town"])
+    assert not set(range(6)) & set(alone["row"][alone["column"] == "town"])
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        clean(30),
+        clean(200)[["town"]],
+        clean(200)[["id"]],
+        pd.DataFrame({"a": [None] * 40, "b": ["x", "y"] * 20}),
+        pd.concat([clean(60)] * 4, ignore_index=True),
+        clean(60).set_axis([0] * 60),
+        pd.DataFrame(np.random.default_rng(0).normal(size=(50, 3))),
+        clean(1),
+    ],
+    ids=["few", "one column", "text", "gaps", "copies", "index", "numbers", "one row"],
+)
+def test_tables_of_any_form_have_an_answer(frame):
+    found = find_errors(frame)
+    assert list(found) == COLUMNS
+    assert len(found) < 0.02 * frame.size + 1
+
+
+def test_arrays_and_polars():
+    frame, _ = planted(clean(200)[["town", "tariff"]], 3)
+    polars = pytest.importorskip("polars")
+    found = find_errors(frame)
+    of_polars = find_errors(polars.from_pandas(frame))
+    assert of_polars["value"].to_list() == found["value"].tolist()
+    assert find_errors(frame.to_numpy())["column"].tolist() == [
+        ["town", "tariff"].index(c) for c in found["column"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"threshold": 2}, "threshold"),
+        ({"groups": [1, 2]}, "groups"),
+        ({"table": "x.csv"}, "x.csv"),
+        ({"table": pd.DataFrame({"a": [[1], [2]]})}, "column 'a'"),
+    ],
+)
+def test_errors_name_what_is_wrong(change, error):
+    with pytest.raises((ValueError, TypeError), match=error):
+        find_errors(**{"table": clean(20), **change})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_counts_are_those_of_other_groups(seed):
+    """Against a loop over the rows."""
+    random = np.random.default_rng(seed)
+    given, unit = random.integers(0, [[4], [30]], (2, 80))
+    codes = np.where(random.random(80) < 0.25 * seed, given, random.integers(0, 4, 80))
+    alone = np.full(80, 0.25)
+    p, n = _conditional(codes, given, alone, unit)
+
+    def slow(d, a):
+        out = np.zeros(80)
+        for i in range(80):
+            rest = codes[(unit != unit[i]) & (given == given[i])]
+            own, more = (rest == codes[i]).sum(), d * len(set(rest)) + a
+            out[i] = (max(own - d, 0) + more * alone[i]) / (len(rest) + a)
+        return out
+
+    ways = [*((d, 0) for d in DISCOUNTS), *((0, a) for a in COUNTS)]
+    assert any(np.allclose(p, slow(*way)) for way in ways)
+    assert n.tolist() == [
+        ((unit != u) & (given == g)).sum() for u, g in zip(unit, given, strict=True)
+    ]
+    assert len(set(_joined(codes, given))) == len(set(zip(codes, given, strict=True)))
+
+
+def test_property_bins_have_densities():
+    """Within a bin the density integrates to one, up to what lies beyond the range."""
+    z = np.sort(np.random.default_rng(0).normal(size=4000))
+    level, log_flat = _binned(z)
+    width = np.gradient(z)
+    for k in np.unique(level):
+        own = level == k
+        mass = (np.exp(-log_flat[own]) / (z[-1] - z[0]) * width[own]).sum()
+        assert mass == pytest.approx(1, abs=0.15)
+
+
+def test_edits():
+    assert [_edits("Bremen", t) for t in ("Bremen", "Bermen", "Brem", "Bremmen", "")] == [
+        0,
+        1,
+        2,
+        1,
+        6,
+    ]
