@@ -44,11 +44,12 @@ from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.auto import recipe
+from discrete_itd.models.exact import Independent, Tree
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.forest import Forest
 from discrete_itd.models.information import Term, information_of, log_prob_of
 from discrete_itd.models.model import Model
-from discrete_itd.models.training_tables import ADDITIVE, CountedTable, TrainingTable, read_table
+from discrete_itd.models.training_tables import GrowingTable, TrainingTable, read_table
 from discrete_itd.progress import Deadline, fit_progress, progress_bar, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
@@ -105,19 +106,19 @@ class Learned:
     has_names: bool
 
 
-def _adds_up(estimator: DiffusionDensity) -> bool:
-    """Whether an estimator is fitted from counts, and has those of what it learned; AttributeError if not."""
+def _grows(estimator: DiffusionDensity) -> bool:
+    """Whether an estimator is quickly fitted again, and has the rows of what it learned; AttributeError if not."""
     wanted = recipe(estimator.denoiser)
-    if wanted not in ADDITIVE and not isinstance(wanted, Forest):
+    if not isinstance(wanted, Independent | Tree | Forest):
         raise AttributeError(
-            "partial_fit needs denoiser='independent', 'tree' or 'forest', whose counts add up; got"
+            "partial_fit needs denoiser='independent', 'tree' or 'forest', which are quickly fitted again; got"
             f" {estimator.denoiser!r}"
         )
     if wanted.epsilon is not None:
-        raise AttributeError("partial_fit adds up counts of rows, which epsilon forbids to keep")
+        raise AttributeError("partial_fit keeps rows, which epsilon forbids")
     if hasattr(estimator, "model_") and "_grown" not in vars(estimator):
         raise AttributeError(
-            "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no counts are"
+            "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no rows are"
             " kept"
         )
     return True
@@ -200,7 +201,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         The models that were compared: held-out nats in closed form, how far ``behind`` the best and the standard error
         of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``. Of the members of a
         chosen mixture of rows the ``weight``, and the ``gain``: nats per row that the mixture loses without it, when
-        the weights are fitted again.
+        the weights are fitted again. ``share`` is that in the anomaly score of a detector.
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
@@ -241,7 +242,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     # whether the training table was a frame: then columns of frames are found by name; and a polars frame
     _is_frame: bool
     _is_polars: bool
-    _grown: CountedTable  # of partial_fit
+    _grown: GrowingTable  # of partial_fit
 
     def __init__(
         self,
@@ -333,19 +334,18 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         # nothing is assigned before all has succeeded
         validate_data(self, shown, skip_check_array=True)
         self.model_, self._is_frame, self._is_polars = model, is_frame, is_polars
-        vars(self).pop("_grown", None)  # the counts of an earlier partial_fit
+        vars(self).pop("_grown", None)  # the rows of an earlier partial_fit
         if model.stopped == "interrupted":
             warn("training was interrupted: the model is the best so far")
         return self
 
-    @available_if(_adds_up)
+    @available_if(_grows)
     @one_thread
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from more rows, as if they had been in the table from the beginning.
 
-        Counts of cells and of pairs of them are added up, and the model is fitted again to all counts. There is this
-        method only with ``denoiser="independent"``, ``"tree"`` and ``"forest"``, and not after ``fit`` or ``load``,
-        which keep no counts: :class:`AttributeError`.
+        The model is fitted again to all rows so far. There is this method only with ``denoiser="independent"``,
+        ``"tree"`` and ``"forest"``, and not after ``fit`` or ``load``, which keep no rows: :class:`AttributeError`.
 
         Parameters
         ----------
@@ -362,20 +362,17 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
         Notes
         -----
-        Held-out rows are chosen by a hash of their place among all rows, at most 50 000. Mixtures of Gaussians are
-        fitted to a uniform sample of as many rows of all batches. The trees of a forest are those of the first 50 000
-        rows; later rows are counted in their leaves.
+        Held-out rows are chosen by a hash of their place among all rows. Of more than 150 000 rows, a uniform sample is
+        kept.
         """
         self._checked_parameters()
-        grown: CountedTable | None = vars(self).get("_grown")
+        grown: GrowingTable | None = vars(self).get("_grown")
         frame, is_frame = read_rows(X, self)
         polars, X = is_polars(X), frame if is_frame else X
         if grown is None:
             encoder = TableEncoder.fit(frame, from_array=not is_frame, **self._reading)
-            wanted = recipe(self.denoiser)
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            forest = wanted if isinstance(wanted, Forest) else None
-            grown = CountedTable(encoder, seed, self.validation_fraction, forest)
+            grown = GrowingTable(encoder, seed)
         else:
             validate_data(self, X, skip_check_array=True, reset=False)
             if not is_frame or not self._is_frame:

@@ -54,7 +54,7 @@ A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts()
 ... class Halves:
 ...     "Half of the columns become known, then the others."
 ...     n_columns: int
-...     n_steps, noisy, complete, orders = 2, False, True, None
+...     n_steps, noisy, complete, order = 2, False, True, None
 ...     def snr(self, step, rank, n_free):
 ...         known = 2 * rank < step * n_free
 ...         return torch.zeros(rank.shape).masked_fill(known & (step > 0), torch.inf)
@@ -529,7 +529,7 @@ class _Scheduled:
     def stored(self) -> None:
         """It is the same after it went through a file."""
         again: Schedule = _through_file(Schedule, self.schedule, self.trusted)
-        for name in ("n_steps", "noisy", "complete", "orders"):
+        for name in ("n_steps", "noisy", "complete", "order"):
             old, new = getattr(self.schedule, name), getattr(again, name)
             assert new == old, f"{name} is {new}, was {old}"
         for step in range(self.schedule.n_steps + 1):
@@ -557,7 +557,7 @@ def check_schedule(
     free = torch.rand(5, n_columns, generator=generator) < 0.6
     known = ~free & (torch.rand(5, n_columns, generator=generator) < 0.5)
     free[0], known[0] = True, False
-    rank = column_ranks(schedule, uniform, torch.arange(5), free, known)
+    rank = column_ranks(schedule, uniform, free, known)
     subject = _Scheduled(schedule, rank, free.sum(1, keepdim=True), (type(schedule), *trusted))
     try:
         flatten(schedule)

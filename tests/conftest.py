@@ -126,12 +126,6 @@ def generator(device):
 
 
 @pytest.fixture
-def unhurried(monkeypatch):
-    """Sections of a report take all rows, however busy the machine is."""
-    monkeypatch.setattr("discrete_itd.reporting.findings.SECTION_SECONDS", 1e6)
-
-
-@pytest.fixture
 def ctrl_c():
     """Raises the signal of Ctrl-C; a suite in the background ignores it otherwise."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

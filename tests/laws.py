@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from discrete_itd.channel import (
     CoordinateSchedule,
     IsotropicSchedule,
+    Quadrature,
     column_ranks,
 )
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
@@ -83,6 +84,13 @@ def make_book(name, device):
 def rounding(dtype, loose=1.0):
     """What a few dozen operations may lose."""
     return loose * (1e-10 if dtype == torch.float64 else 1e-4)
+
+
+def logistic(loc, scale, *, low, high):
+    """The paper's density over logsnr, cut to [low, high] (arXiv:2302.03792)."""
+    edges = torch.linspace(low, high, 257, dtype=torch.float64)
+    s = torch.sigmoid(((edges[1:] + edges[:-1]) / 2 - loc) / scale)
+    return Quadrature(edges, s * (1 - s))
 
 
 # -- hypothesis ------------------------------------------------------------------------------------
@@ -492,7 +500,7 @@ def ranks_of(noise, x, schedule=None, given=None):
     known = torch.zeros_like(x, dtype=torch.bool) if given is None else given & ~x.isnan()
     schedule = schedule or CoordinateSchedule(x.shape[1])
     free = ~known & ~x.isnan()
-    return column_ranks(schedule, noise.uniform(0, x.shape[1]), noise.path, free, known)
+    return column_ranks(schedule, noise.uniform(0, x.shape[1]), free, known)
 
 
 def naive_autoregression(denoiser, row, rank, start=()):
@@ -540,7 +548,7 @@ class PartlyKnownSchedule:
     def __init__(self, n_known, levels):
         self.n_known, self.levels, self.n_steps = n_known, levels, len(levels)
 
-    orders = None
+    order = None
 
     def snr(self, step, rank, n_free):
         level = self.levels[step - 1] if step else 0.0

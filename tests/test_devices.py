@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State, devices
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, State, devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import resolve_device
 from discrete_itd.channel.noise import RowNoise
@@ -29,6 +29,7 @@ from discrete_itd.training.loop import Optimizer, Run
 from discrete_itd.training.row_sources import TensorRows
 from tests.laws import (
     line,
+    logistic,
     make_denoiser,
     random_causal,
     random_marginals,
@@ -147,7 +148,7 @@ def state_of(denoiser, x):
     return start.add(book, start.increment(book, points, snr, noise.to(points)))
 
 
-QUADRATURE = Quadrature.logistic(0.0, 1.0, low=-3.0, high=4.0)
+QUADRATURE = logistic(0.0, 1.0, low=-3.0, high=4.0)
 
 
 # -- what is computed: on the meta device, and on the CPU with and without a look ----------------

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
 from discrete_itd.plots import LONGEST, RowScores, column_entropies, readable, shorten
-from discrete_itd.reporting.findings import CURVE_LEVELS, examine
+from discrete_itd.reporting.findings import examine
 from discrete_itd.statistics import curve_areas, p_value_band
 from tests import reported
 
@@ -232,7 +232,6 @@ def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
     assert (explained, own) == pytest.approx((0.75 * nats.sum(), 0.25 * nats.sum()))
 
 
-@pytest.mark.usefixtures("unhurried")
 def test_figures_of_findings_are_those_of_the_model():
     detector, rows = reported.detector(), reported.table(50, 9)
     found = examine(detector, rows, n_most_anomalous=0)
@@ -243,8 +242,6 @@ def test_figures_of_findings_are_those_of_the_model():
         (plots.plot_columns, found.columns),
     ):
         assert words(plot(numbers)) == words(plot(detector, rows))
-    curve = detector.density_.mse_curve(rows, n_points=CURVE_LEVELS)
-    assert words(plots.plot_mse_curve(found.curve)) == words(plots.plot_mse_curve(curve))
 
 
 def test_columns_split_their_entropy():

@@ -38,7 +38,6 @@ from discrete_itd.channel.schedules import (
     Schedule,
     check_schedule,
     column_ranks,
-    distinct_paths,
     steps_needed,
 )
 
@@ -55,6 +54,5 @@ __all__ = [
     "State",
     "check_schedule",
     "column_ranks",
-    "distinct_paths",
     "steps_needed",
 ]

@@ -342,7 +342,7 @@ def is_coarse(y: Tensor, snr: Tensor, lines: NumberLines | None) -> Tensor:
     noisy = (snr > 0) & ~torch.isinf(snr)
     if lines is None or not lines.have_steps:
         return torch.zeros_like(noisy)
-    width = lines.cells(torch.where(noisy, y / snr.clamp_min(SMALL), 0.0)).width
+    width = lines.spacing(torch.where(noisy, y / snr.clamp_min(SMALL), 0.0))
     return noisy & lines.have_lattice(y) & (snr * width.square() > COARSE)
 
 

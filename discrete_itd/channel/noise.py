@@ -54,17 +54,11 @@ class RowNoise:
     """
 
     def __init__(self, x: Tensor, path: Tensor, salt: int) -> None:
-        self.path = path
-        self._content = row_hashes(x, salt)
-        self._key = _mix(self._content + (path + 1) * _GOLDEN)
+        self._key = _mix(row_hashes(x, salt) + (path + 1) * _GOLDEN)
 
     def _bits(self, stream: int, n: int) -> Tensor:
         place = torch.arange(1, n + 1, device=self._key.device) * _GOLDEN + _wrap(stream * _MIX_2)
         return _mix(self._key[:, None] ^ _mix(place))
-
-    def offset(self, n: int) -> Tensor:
-        """Integers from 0 to n - 1, shape (B,), the same for all repetitions of a row."""
-        return _shift(_mix(self._content ^ _MIX_1), 11) % n
 
     def uniform(self, stream: int, n: int) -> Tensor:
         """Float64 numbers in [0, 1), shape (B, n); ``stream`` separates independent uses."""

@@ -8,11 +8,14 @@ number x is its average over the values that would have been written as x,
 The map t from numbers to the core's scale is monotone, so that the integral is the mass between :math:`t(x - \delta/2)`
 and :math:`t(x + \delta/2)`: the core counts masses of these *cells*, and a density is a mass over the step.
 
-.. math:: x \to u = (x - m)/s \to w = \tau(u) \to y = \psi_\lambda(w) \to z = (y - a)/b
+.. math:: x \to u = (x - m)/s \to w = \tau(u) \to y = \psi_\lambda(w) \to z = (y - a)/b + \sum_{k:\, x_k < x} g_k
 
 with a map :math:`\tau` that leaves all but the far tails alone (:math:`\tau(u) = u` for :math:`|u| \le U`, and
 :math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable) and the Yeo-Johnson map. Every finite x has a finite image
 and slope, and every real z comes from a finite x.
+
+At a number :math:`x_k` that many rows share the line is *opened*: the cell of that number, and of no other, is wider
+by a gap :math:`g_k`, about in proportion to its share of the rows: any density on the line has room for its mass.
 
 References
 ----------
@@ -37,6 +40,8 @@ MOST_DOUBLINGS = 1416.0  # exp(708) is about the largest float
 # a narrower cell, in the core's unit, is as wide as the slope of the map says: the difference of its ends loses digits
 NARROW = 1e-5
 OFTEN = 20  # rows of one number that make a peak of their own
+# of the cell of a number, for its share of the rows: the mass of a Gaussian of standard deviation 1/2 over its peak
+PEAK_WIDTH = 0.5 * math.sqrt(2 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class NumberLine:
     step, origin : float
         Records are ``origin`` plus multiples of the ``step``, or, with the origin NaN, anywhere; without a step, 0, a
         number is a point with a density.
+    opened : tuple of pairs of floats
+        Increasing: numbers that many rows share, and the gaps by which their cells are wider, in the core's unit.
 
     Examples
     --------
@@ -65,6 +72,7 @@ class NumberLine:
     spread: float = 1.0
     step: float = 0.0
     origin: float = 0.0
+    opened: tuple[tuple[float, float], ...] = ()
 
 
 class Intervals(NamedTuple):
@@ -94,7 +102,8 @@ class NumberLines:
     """
 
     def __init__(self, lines: Sequence[NumberLine]) -> None:
-        self._numbers = tuple(zip(*map(astuple, lines), strict=True))
+        self._numbers = tuple(zip(*(astuple(line)[:-1] for line in lines), strict=True))
+        self._gaps = self._opened([line.opened for line in lines])
         has_step = [line.step > 0 for line in lines]
         self.have_steps, self.all_have_steps = any(has_step), all(has_step)
 
@@ -102,13 +111,55 @@ class NumberLines:
         table = number_tensor(self._numbers, str(like.device))  # (7, R)
         return list((table if at is None else table[:, at]).unbind(0))
 
+    def _opened(
+        self, opened: Sequence[tuple[tuple[float, float], ...]]
+    ) -> tuple[tuple[float, ...], ...]:
+        """Distances of K opened numbers from the centre, their gaps, and ends and lengths of their cells: 4 (R K)."""
+        most = max(map(len, opened), default=0)
+        if not most:
+            return ()
+        none = ((LARGEST, 0.0),)
+        table = torch.tensor([own + none * (most - len(own)) for own in opened]).double()
+        at, gap = torch.arange(len(opened))[:, None], table[:, :, 1]
+        center, *_, step, _ = self._of(gap, at)
+        distance = (table[:, :, 0] - center).clamp(-LARGEST, LARGEST)
+        low, high = (self._smooth(distance + side * step / 2, at)[0] for side in (-1, 1))
+        parts = distance, gap, low + gap.cumsum(1) - gap, high - low + gap
+        return tuple(tuple(t.flatten().tolist()) for t in parts)
+
+    def _gaps_of(self, like: Tensor, at: Tensor | None) -> list[Tensor]:
+        """The same, in a last axis of their own."""
+        table = number_tensor(self._gaps, str(like.device)).unflatten(
+            1, (len(self._numbers[0]), -1)
+        )
+        return list((table if at is None else table[:, at]).unbind(0))
+
+    def opened_cells(self, at: Tensor, least: float) -> list[Tensor]:
+        """Middles of the cells of opened numbers in the columns ``at`` (n,), NaN where the gap is less: K of (n, 1)."""
+        if not self._gaps:
+            return []
+        _, gap, low, length = self._gaps_of(at.double(), at)
+        middle = (low + length / 2).masked_fill(gap < least, math.nan)
+        return list(middle.split(1, 1))
+
     def have_lattice(self, like: Tensor) -> Tensor:
         """Which columns have a lattice: bool, (R,), on the device of a tensor."""
         *_, step, origin = self._of(like, None)
         return (step > 0) & ~origin.isnan()
 
     def encoded(self, distance: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The core's numbers, float64, of distances from the centre, and the logarithm of the slope dz/dx there."""
+        """The core's numbers, float64, of distances from the centre, and the log of the slope dz/dx beside gaps."""
+        z, log_slope = self._smooth(distance, at)
+        if self._gaps:
+            number, gap, low, length = self._gaps_of(z, at)
+            away = distance.clamp(-LARGEST, LARGEST)[..., None] - number
+            share = (away / self._of(z, at)[5][..., None] + 0.5).clamp(0.0, 1.0)
+            inside = (share > 0) & (share < 1)
+            z = _where_one(inside, low + share * length, z + (gap * share).sum(-1))  # evenly there
+        return z, log_slope
+
+    def _smooth(self, distance: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same without gaps."""
         _, scale, power, mean, spread, _, _ = self._of(distance, at)
         w, log_slope = tamed(distance, scale)
         bent = torch.where(w < 0, 1 - power, power - 1) * w.abs().log1p()
@@ -116,12 +167,32 @@ class NumberLines:
 
     def decoded(self, z: Tensor, at: Tensor | None = None) -> Tensor:
         """Distances from the centre of the core's numbers, finite whatever these are."""
+        z = z.double()
+        if not self._gaps:
+            return self._smoothly_decoded(z, at)
+        number, gap, low, length = self._gaps_of(z, at)
+        share = ((z[..., None] - low) / length.clamp_min(SMALLEST)).clamp(0.0, 1.0)
+        inside, step = (share > 0) & (share < 1), self._of(z, at)[5][..., None]
+        beside = self._smoothly_decoded(z - (gap * share).sum(-1), at)
+        return _where_one(inside, number + (share - 0.5) * step, beside)
+
+    def _smoothly_decoded(self, z: Tensor, at: Tensor | None) -> Tensor:
+        """The same without gaps."""
         _, scale, power, mean, spread, _, _ = self._of(z, at)
-        w = unbend((z.double() * spread + mean).clamp(-LARGEST, LARGEST), power)
+        w = unbend((z * spread + mean).clamp(-LARGEST, LARGEST), power)
         size = w.abs()
         # in two steps, for exp(1400) is no float but, times a tiny scale, a distance may be one
         half = ((size / FAR - 1).clamp(0.0, MOST_DOUBLINGS) / 2).exp()
         return torch.copysign(scale * half * size.clamp_max(FAR) * half, w).clamp(-LARGEST, LARGEST)
+
+    def spacing(self, values: Tensor, at: Tensor | None = None) -> Tensor:
+        """The widths that cells at the core's ``values`` have if they are narrow, beside gaps; 0 without a step."""
+        return self._narrow(self.decoded(values, at), at)
+
+    def _narrow(self, distance: Tensor, at: Tensor | None) -> Tensor:
+        step = self._of(distance, at)[5]
+        width = step * self._smooth(distance, at)[1].exp()
+        return torch.where(step > 0, width.clamp_min(SMALLEST), 0.0)
 
     def cells(self, values: Tensor, at: Tensor | None = None) -> Intervals:
         """The cells of the numbers that the core's ``values`` stand for."""
@@ -133,8 +204,7 @@ class NumberLines:
         low, high = (self.encoded(distance + side * step / 2, at)[0] for side in (-1, 1))
         width = high - low
         is_narrow = ~(width > NARROW)
-        small = step * self.encoded(distance, at)[1].exp()
-        small = torch.where(step > 0, small.clamp_min(SMALLEST), 0.0)
+        small = self._narrow(distance, at)
         return Intervals(
             torch.where(is_narrow, z, (low + high) / 2), torch.where(is_narrow, small, width)
         )
@@ -174,11 +244,20 @@ class NumberLines:
         if not self.have_steps:
             return z
         center, _, _, _, _, step, origin = self._of(z, at)
-        start = origin - center
-        places = (self.decoded(z, at) - start) / torch.where(step > 0, step, 1.0)
+        distance, start = self.decoded(z, at), origin - center
+        moved = (self.cells(z, at).width > NARROW) & ~origin.isnan()
+        if self._gaps:
+            number = self._gaps_of(z, at)[0]
+            is_one = (distance[..., None] - number).abs() <= step[..., None] / 2
+            start, moved = _where_one(is_one, number, start), moved | is_one.any(-1)
+        places = (distance - start) / torch.where(step > 0, step, 1.0)
         places = (places.floor() if shift else places.round()) + shift
-        there = self.encoded(start + places * step, at)[0]
-        return torch.where((self.cells(z, at).width > NARROW) & ~origin.isnan(), there, z)
+        return torch.where(moved, self.encoded(start + places * step, at)[0], z)
+
+
+def _where_one(mask: Tensor, values: Tensor, other: Tensor) -> Tensor:
+    """The value (..., K) where the mask is true, the largest where rounding makes it true twice; elsewhere another."""
+    return torch.where(mask.any(-1), values.masked_fill(~mask, -math.inf).amax(-1), other)
 
 
 def bend(w: Tensor, power: Tensor) -> Tensor:

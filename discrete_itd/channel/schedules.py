@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Schedule(Protocol):
     Examples
     --------
     >>> schedule: Schedule = CoordinateSchedule(3)
-    >>> schedule.n_steps, schedule.noisy, schedule.complete, schedule.orders
+    >>> schedule.n_steps, schedule.noisy, schedule.complete, schedule.order
     (3, False, True, None)
     """
 
@@ -46,8 +46,8 @@ class Schedule(Protocol):
         ...
 
     @property
-    def orders(self) -> tuple[tuple[int, ...], ...] | None:
-        """Orders of the columns, one of which every path takes; None if every path has a random order."""
+    def order(self) -> tuple[int, ...] | None:
+        """The columns in the order of every path; None if every path has a random order."""
         ...
 
     def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor: ...
@@ -71,7 +71,7 @@ class IsotropicSchedule:
     levels: tuple[float, ...]
     noisy = True
     complete = False
-    orders = None
+    order = None
 
     def __post_init__(self) -> None:
         pairs = zip((0.0, *self.levels), self.levels, strict=False)
@@ -89,21 +89,16 @@ class IsotropicSchedule:
 
 @dataclass(frozen=True)
 class CoordinateSchedule:
-    """Columns jump from unknown to known: autoregression, in random or given orders.
+    """Columns jump from unknown to known: autoregression, in random orders or a given one.
 
     Parameters
     ----------
     n_steps : int
         Number of steps; with one for every column, one column a step. With fewer, columns that jump together are
         treated as independent given those known before. A row with fewer free cells takes one step for each.
-    order : tuple of int, or tuple of such tuples, optional
-        A permutation of the column numbers, the first to be known first; or several, of which every path takes one at
-        random, the paths of a row different ones. By default every path of every row takes its own random order.
-
-    Notes
-    -----
-    Several orders are an equal mixture of autoregressions. With as many paths as there are orders, a score is exactly
-    its log-probability; with fewer, an estimate. Samples are drawn from the same mixture.
+    order : tuple of int, optional
+        A permutation of the column numbers, the first to be known first. By default every path of every row takes its
+        own random order.
 
     Examples
     --------
@@ -112,31 +107,20 @@ class CoordinateSchedule:
     """
 
     n_steps: int
-    order: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
+    order: tuple[int, ...] | None = None
     noisy = False
     complete = True
 
     def __post_init__(self) -> None:
-        whole = (self.n_steps, *(j for order in self.orders or () for j in order))
+        whole = (self.n_steps, *(self.order or ()))
         if any(isinstance(n, bool) or not isinstance(n, int) for n in whole):
             raise TypeError(
                 f"n_steps and order must be integers, got {self.n_steps!r}, {self.order}"
             )
         if self.n_steps < 1:
             raise ValueError(f"n_steps must be positive, got {self.n_steps}")
-        sizes = {len(order) for order in self.orders or ()}
-        if self.orders is not None and len(sizes) != 1:
-            raise ValueError(f"order must be permutations of the same columns, got {self.order}")
-        for order in self.orders or ():
-            if sorted(order) != list(range(len(order))):
-                raise ValueError(f"order must be a permutation of the columns, got {order}")
-
-    @property
-    def orders(self) -> tuple[tuple[int, ...], ...] | None:
-        if self.order is None:
-            return None
-        several = len(self.order) > 0 and isinstance(self.order[0], tuple)
-        return cast(tuple[tuple[int, ...], ...], self.order if several else (self.order,))
+        if self.order is not None and sorted(self.order) != list(range(len(self.order))):
+            raise ValueError(f"order must be a permutation of the columns, got {self.order}")
 
     def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
         n_steps = n_free.clamp(1, self.n_steps)
@@ -146,54 +130,25 @@ class CoordinateSchedule:
         return snr.masked_fill_(rank < n_known, math.inf)
 
 
-def distinct_paths(schedule: Schedule) -> int | None:
-    """Number of different, equally probable paths of a row; None if it is unbounded.
-
-    Examples
-    --------
-    >>> distinct_paths(CoordinateSchedule(2, (1, 0))), distinct_paths(CoordinateSchedule(2))
-    (1, None)
-    """
-    if schedule.noisy:
-        return None
-    if schedule.orders is not None:
-        return len(schedule.orders)
-    return 1 if schedule.n_steps == 1 else None
-
-
-def paths_within(n_evaluations: int, schedule: Schedule) -> int:
-    """Number of paths within a budget of denoiser calls per row: at least two, unless the schedule has only one.
-
-    Examples
-    --------
-    >>> paths_within(64, CoordinateSchedule(2)), paths_within(1, CoordinateSchedule(2))
-    (32, 2)
-    """
-    within = max(2, n_evaluations // schedule.n_steps)
-    return min(within, distinct_paths(schedule) or within)
-
-
-def column_ranks(
-    schedule: Schedule, uniform: Tensor, path: Tensor, free: Tensor, known: Tensor
-) -> Tensor:
+def column_ranks(schedule: Schedule, uniform: Tensor, free: Tensor, known: Tensor) -> Tensor:
     """Ranks (B, C), int64, of the columns in the order of each path, see :class:`Schedule`.
 
-    The order is that of ``schedule`` with number ``path`` (B,), modulo the number of its orders, or, if it has none,
-    the order of the random numbers ``uniform`` (B, C). ``free`` and ``known`` (B, C) are the cells that the path is to
-    take and those known from the start. A ValueError if the schedule has another number of columns.
+    The order is that of ``schedule`` or, if it has none, that of the random numbers ``uniform`` (B, C). ``free`` and
+    ``known`` (B, C) are the cells that the path is to take and those known from the start. A ValueError if the schedule
+    has another number of columns.
 
     Examples
     --------
     >>> free = torch.tensor([[True, True, False]])
-    >>> column_ranks(CoordinateSchedule(3, (2, 1, 0)), torch.rand(1, 3), torch.tensor([0]), free, ~free)
+    >>> column_ranks(CoordinateSchedule(3, (2, 1, 0)), torch.rand(1, 3), free, ~free)
     tensor([[ 1,  0, -1]])
     """
     key = uniform
-    if schedule.orders is not None:
-        orders = index_tensor(schedule.orders, str(key.device))
-        if orders.shape[1] != uniform.shape[1]:
-            raise ValueError(f"order has {orders.shape[1]} columns, the table {uniform.shape[1]}")
-        key = orders.argsort(1)[path % len(orders)].to(uniform)
+    if schedule.order is not None:
+        order = index_tensor(schedule.order, str(key.device))
+        if len(order) != uniform.shape[1]:
+            raise ValueError(f"order has {len(order)} columns, the table {uniform.shape[1]}")
+        key = order.argsort().to(uniform).expand_as(uniform)
     key = key.masked_fill(~free & ~known, math.inf).masked_fill(known, -1.0)
     return key.argsort(dim=1, stable=True).argsort(dim=1) - known.sum(1, keepdim=True)
 
@@ -218,9 +173,9 @@ def check_schedule(schedule: Schedule, n_columns: int) -> None:
     --------
     >>> check_schedule(CoordinateSchedule(2, (1, 0)), 2)
     """
-    if schedule.orders is not None and len(schedule.orders[0]) != n_columns:
+    if schedule.order is not None and len(schedule.order) != n_columns:
         raise ValueError(
-            f"schedule has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"
+            f"schedule has an order of {len(schedule.order)} columns, but the table has {n_columns}"
             " (with missing='category', one more for each column with missing cells)"
         )
 
@@ -241,9 +196,9 @@ class Quadrature:
 
     Examples
     --------
-    >>> snr, weight = Quadrature.logistic(0.0, 2.0, low=-6, high=6).points(torch.tensor([0.25, 0.75]))
+    >>> snr, weight = Quadrature(torch.tensor([-6.0, 6.0]), torch.ones(1)).points(torch.tensor([0.25, 0.75]))
     >>> snr.round(decimals=2)
-    tensor([0.1400, 7.0400], dtype=torch.float64)
+    tensor([ 0.0500, 20.0900], dtype=torch.float64)
     """
 
     def __init__(self, edges: Tensor, density: Tensor) -> None:
@@ -259,14 +214,6 @@ class Quadrature:
         self._cdf[-1] = 1.0
         self._density = density / mass.sum()
         self._ends = float(edges[0]), float(edges[-1])  # on the host: reading them later would wait
-
-    @classmethod
-    def logistic(cls, loc: float, scale: float, *, low: float, high: float) -> Quadrature:
-        """The paper's density over logsnr: a logistic, cut to [low, high] (arXiv:2302.03792)."""
-        edges = torch.linspace(low, high, 257, dtype=torch.float64)
-        middle = (edges[1:] + edges[:-1]) / 2
-        s = torch.sigmoid((middle - loc) / scale)
-        return cls(edges, s * (1 - s))
 
     @property
     def low(self) -> float:

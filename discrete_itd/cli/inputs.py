@@ -19,9 +19,8 @@ from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
-from discrete_itd.encoders.notation import TRUTHS, quoted
+from discrete_itd.encoders.notation import collected, quoted
 from discrete_itd.encoders.rows import ignored
-from discrete_itd.encoders.unreadable import collected
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
 from discrete_itd.validation import warn
@@ -157,20 +156,13 @@ class Reader:
             return error
 
     def _values(self, cells: pd.Series, column: Column) -> pd.Series:
-        """Text with the categories that are no text, and the numbers with the decimal mark of the CSV, as such.
-
-        What is filled, or said of a cell, then does not depend on whether there is text beside it.
-        """
-        known: dict[str, Any] = {}
-        if column.categories and not column.is_text:
-            known = {**TRUTHS} if column.are_truths else {str(c): c for c in column.categories}
-        if (notation := self.notation(column)) is not None:  # plain whole numbers stay exact
-            texts = [text for text in cells.dropna().unique() if not WHOLE.fullmatch(text)]
-            numbers = zip(texts, notation.read(texts).tolist(), strict=True)
-            known |= {text: number for text, number in numbers if not np.isnan(number)}
-        if not known:
+        """Text with the numbers that have the decimal mark of the CSV, and not of the model, as such."""
+        if (notation := self.notation(column)) is None:
             return cells
-        values = [known.get(text, text) for text in cells.tolist()]
+        # plain whole numbers stay exact
+        texts = [text for text in cells.dropna().unique() if not WHOLE.fullmatch(text)]
+        known = dict(zip(texts, notation.read(texts).tolist(), strict=True))
+        values = [text if np.isnan(known.get(text, np.nan)) else known[text] for text in cells]
         return pd.Series(values, index=cells.index, dtype=object)
 
     def notation(self, column: Column) -> Notation | None:

@@ -20,7 +20,7 @@ from discrete_itd.cli.tables import (
     standard_output,
     write_table,
 )
-from discrete_itd.detection.answers import density_of
+from discrete_itd.detection.answers import detects
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
 from discrete_itd.reporting.findings import Findings, examine
@@ -60,10 +60,8 @@ def report(args: argparse.Namespace) -> int:
 def _examined(args: argparse.Namespace) -> Findings:
     """Findings on the table and the inliers."""
     model = load_model(args.model)
-    if model is density_of(model) and args.inliers is None and args.target_false_alarms is not None:
-        raise UserError(
-            "--target-false-alarms needs a threshold: give --inliers, from which one can be set"
-        )
+    if not detects(model) and args.target_false_alarms is not None:
+        raise UserError("--target-false-alarms needs a threshold, which only a detector has")
     rows, keep = [], []
     with reader_of(model, args) as reader:
         for path, chunk, part in reader.read_all(args.table, keep=args.keep):

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast
 
 import pandas as pd
 
-from discrete_itd.cli.descriptions import ENDINGS, PACKED
 from discrete_itd.cli.messages import STANDARD, UserError
+from discrete_itd.cli.options import ENDINGS, PACKED
 from discrete_itd.encoders.notation import as_text
 from discrete_itd.storage.files import write_whole
 from discrete_itd.validation import warn

@@ -27,6 +27,8 @@ N_WAVES = 12  # smooth functions of a column on a line
 TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number
 # logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
 IMPOSSIBLE_LOGIT = -60.0
+# a class of one number has this part of the square of its gap as variance: the gap is six standard deviations wide
+GAP_TO_VARIANCE = 40.0
 START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
 
 
@@ -164,24 +166,27 @@ class Layout(nn.Module):
         """Features (B, F) of rows (B, C), and the terms (B,) that do not depend on the point.
 
         The log-density of a recorded number is averaged over its cell, not the density: that is a lower bound of its
-        log-mass (20), whatever the Gaussian, and the variance of a cell adds to the square.
+        log-mass (20), whatever the Gaussian, and the variance of a cell adds to the square; of a gap less, so that
+        classes come to rest well within it.
         """
         book, levels = self.book, self.levels
         ones = indicators(book, x)
         start = ones @ self.base
         ones = ones.masked_fill(self.unseen, 0.0)
         there, (cells, width) = levels.sum(ones), book.lines.cells(x[:, book.reals])
+        natural = book.lines.spacing(x[:, book.reals])
         start = start + there @ self.rest[0]
         start = start + Intervals(cells, width).log_width().nan_to_num(0.0).sum(1).to(ones)
         there = torch.cat([there, (~cells.isnan()).to(ones)], 1)
-        cells, width = (
-            t.nan_to_num(0.0).to(ones) for t in (cells.clamp(self.low, self.high), width)
+        within = natural.square() / 12 + (width - natural).square() / GAP_TO_VARIANCE
+        cells, within = (
+            t.nan_to_num(0.0).to(ones) for t in (cells.clamp(self.low, self.high), within)
         )
         smooth = ones[:, self.wave].split([basis.shape[1] for basis in self.bases], 1)
         waves = [part @ basis.T for part, basis in zip(smooth, self.bases, strict=True)]
         i, j = self.pairs
         products = cells[:, i] * cells[:, j]
-        numbers = [products, cells.square() + width.square() / 12, cells]
+        numbers = [products, cells.square() + within, cells]
         parts = [ones[:, self.single], *waves, *numbers, there[:, self._with_gaps]]
         return torch.cat([*parts, torch.ones_like(start)[:, None]], 1), start
 

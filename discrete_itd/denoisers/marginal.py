@@ -16,7 +16,7 @@ from discrete_itd.channel.posterior import (
     GaussianPosterior,
     Posterior,
 )
-from discrete_itd.channel.rounded_numbers import NARROW, Intervals, NumberLines
+from discrete_itd.channel.rounded_numbers import NARROW, PEAK_WIDTH, Intervals, NumberLines
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
 from discrete_itd.denoisers.pair_counts import CellCounts
 
@@ -247,13 +247,18 @@ def gaussian_mixtures(
     var = prior.expand(-1, n).clone()
     weight = torch.full_like(mean, 1 / n)
     if lines is not None and lines.have_steps and at is not None:
-        # a number that has its share of the rows has a component for itself
+        # a number that has half a component's share of the rows has one for itself
+        for number in lines.opened_cells(at, PEAK_WIDTH / (2 * n)):
+            nearest = (mean - number).abs().argmin(1, keepdim=True)
+            mean = mean.scatter(
+                1, nearest, torch.where(number.isnan(), mean.gather(1, nearest), number)
+            )
         near = (filled[:, :, None] - mean).abs() < lines.cells(mean, at[:, None]).width.clamp_min(
             NARROW
         ) / 2
         rows = (there[:, :, None] * near).sum(0)
         again = nn.functional.pad(mean[:, 1:] == mean[:, :-1], (1, 0))
-        rows = rows.masked_fill(again | (rows * n < count), 0.0)
+        rows = rows.masked_fill(again | (rows * 2 * n < count), 0.0)
         peak = lines.peaks(mean, torch.zeros_like(mean), rows, at[:, None]).to(var)
         var = torch.where(peak.isnan(), var, peak)
     cells = Intervals.at(filled) if lines is None else lines.cells(filled, at)

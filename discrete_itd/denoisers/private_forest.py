@@ -40,7 +40,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import row_hashes
@@ -110,12 +110,6 @@ class NoisyCounts(NamedTuple):
     counts: Tensor
     variance: Tensor
 
-    def combined(self, others: NoisyCounts) -> NoisyCounts:
-        """The mean of two counts of the same cells, weighted by the inverse of their variances."""
-        share = others.variance / (self.variance + others.variance).clamp_min(LEAST)
-        variance = self.variance * share
-        return NoisyCounts(others.counts + share * (self.counts - others.counts), variance)
-
 
 def noisy(
     counts: Tensor, sensitivity: int, epsilon: float, random_bytes: RandomBytes
@@ -163,16 +157,6 @@ def fit_private(
         in_leaves += torch.bincount(place.flatten(), minlength=len(in_leaves))
     by_leaf = in_leaves.view(-1, width)
     of_leaves = noisy(by_leaf, n_trees * n_columns, epsilon / 2, random_bytes)
-    inside = nn.functional.pad(
-        splits.inside(splits.leaves, *splits.boxes()), (0, n_columns), value=True
-    )
-    again = (of_leaves.counts * inside).sum(
-        0
-    ) / n_trees  # the marginal counts, by way of the leaves
-    marginal = marginal.combined(
-        NoisyCounts(again, of_leaves.variance * inside.sum(0) / n_trees**2)
-    )
-    prior = Prior.of(book, marginal)
     n_missing = [min(max(0, round(n)), prior.n_rows) for n in marginal.counts[n_points:].tolist()]
     marginals = MarginalDenoiser(book, prior.probs)
     return PrivateFit(forest_of(splits, prior, of_leaves), marginals, prior.n_rows, n_missing)
@@ -251,41 +235,33 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
     """Trees whose splits are drawn at random by independent columns with the probabilities ``probs`` (T,)."""
     rng, levels, p = np.random.default_rng(seed), book.levels, probs.numpy()
     own = [np.arange(levels.n_points)[levels.own(i)] for i in range(levels.n_columns)]
-    # by column that has an indicator, the levels "there" and "absent"
-    there = {j: own[int(book.place[i])][:2] for j, i in book.indicator.items()}
     ranks = np.zeros((n_trees, levels.n_points))
     for t in range(n_trees):
         for j, places in zip(book.finite.tolist(), own, strict=True):
             order = np.arange(len(places))
             is_line = book.columns[j].kind == "line"
             ranks[t, places] = order if is_line else rng.permutation(order)
-    # by column with an indicator, the level of this that is present, and the one that is absent: in no second child
-    flags = {book.place[j]: own[book.place[i]] for j, i in book.indicator.items()}
+    # an absent cell lies on no side of a split: none is by a column with an indicator
+    splittable = [i for j, i in book.place.items() if j not in book.indicator]
     column, threshold = [], []
     nodes = [(t, np.ones(levels.n_points, bool)) for t in range(n_trees)]
     for d in range(depth + 1):
         children = []
         for t, inside in nodes:
             found = -1, 0.0
-            for i in rng.permutation(len(own)) if d < depth else ():
-                split = int(book.finite[i])
-                if split in there and not inside[there[split][0]]:
-                    continue  # an absent cell is always in the first child: the second would be empty
+            for i in rng.permutation(splittable) if d < depth else ():
                 places = own[i][inside[own[i]]]
                 places = places[ranks[t, places].argsort()]
                 share = p[places].cumsum()[:-1] / p[places].sum()
-                if not len(share) or (i in flags and not inside[flags[i][0]]):
+                if not len(share):
                     continue
                 k = int(np.abs(share - rng.uniform(*BALANCE)).argmin())
                 if LEAST_SIDE <= share[k] <= 1 - LEAST_SIDE:
-                    found = split, float(ranks[t, places[k : k + 2]].mean())
-                    absent = there[split][1:] if split in there else places[:0]
-                    for part in (places[k + 1 :], np.r_[places[: k + 1], absent]):
+                    found = int(book.finite[i]), float(ranks[t, places[k : k + 2]].mean())
+                    for part in (places[k + 1 :], places[: k + 1]):
                         child = inside.copy()
                         child[part] = False
                         children.append((t, child))
-                    if i in flags:
-                        children[-1][1][flags[i][1]] = False
                     break
             column.append(found[0])
             threshold.append(found[1])

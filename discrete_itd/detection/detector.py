@@ -26,15 +26,15 @@ from discrete_itd.detection.score import (
 )
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
-from discrete_itd.encoders.notation import part_of_table
-from discrete_itd.encoders.rows import Rows
-from discrete_itd.encoders.streams import Positions
-from discrete_itd.encoders.unreadable import (
+from discrete_itd.encoders.notation import (
     Words,
     collected,
     n_unreadable,
+    part_of_table,
     tell_unreadable,
 )
+from discrete_itd.encoders.rows import Rows
+from discrete_itd.encoders.streams import Positions
 from discrete_itd.estimators import DiffusionDensity, private_forest
 from discrete_itd.models.auto import recipe
 from discrete_itd.progress import Deadline, fit_progress, stage
@@ -68,7 +68,7 @@ class Learned:
 
     density: DiffusionDensity
     is_frozen: bool
-    quantiles: Annotated[np.ndarray, Like("float64", 2, "C'")]
+    quantiles: Annotated[np.ndarray, Like("float64", "M", 2, "C'")]
     trees: ForestDenoiser | None
     weight: float
     given: tuple[int, ...]
@@ -91,10 +91,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     r"""Anomaly detection by the code length of rows, column by column, calibrated on held-out rows.
 
     Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row is
-    minus the sum over columns of the nats above those that 95 % of the model's own cells of the column have, rounded
-    off smoothly, eq. (12) of :mod:`discrete_itd.detection.score`. It depends only on the row and the fitted model,
-    never on its batch. Every method that takes a table X also takes :class:`Rows`, as ``density_.rows`` makes them: the
-    table is then read and encoded once for several questions.
+    minus the sum over columns of the nats above those of rare but normal cells, rounded off smoothly, eq. (12) of
+    :mod:`discrete_itd.detection.score`: of the fitted model and, by default, of others that it was compared with. It
+    depends only on the row and the fitted models, never on its batch. Every method that takes a table X also takes
+    :class:`Rows`, as ``density_.rows`` makes them: the table is then read and encoded once for several questions.
 
     Parameters
     ----------
@@ -129,7 +129,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     Attributes
     ----------
     density_ : DiffusionDensity
-        The fitted model, for log-probabilities, draws and missing cells.
+        The fitted model, for log-probabilities, draws and missing cells. Its ``candidates_`` say by which models rows
+        are scored, and with which ``share``; :meth:`expected` values and :meth:`reasons` are by the chosen one alone.
     offset_ : float
         A score below it raises an alarm, in nats; with ``given``, in groups without an offset of their own
         (:meth:`groups` has these). Set it by :meth:`set_threshold`.
@@ -724,15 +725,15 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         density, encoder = found.density, found.density.encoder_
         given = positions([encoder.schema[j].name for j in found.given], encoder.schema)
         terms = pd.DataFrame(found.nats, columns=pd.Index(encoder.names))
-        if found.quantiles.shape != (2, len(encoder.owner)) or given != found.given:
-            shape = found.quantiles.shape
-            raise ValueError(f"its score has quantiles of shape {shape}, given {found.given}")
         groups = Groups(given, encoder.schema, found.levels, found.trained, found.fewest)
         trees = None
         if found.trees is not None:
             unbuilt = cast(Any, found.trees)
             trees = unbuilt(encoder.codebook().to(unbuilt.dtype)).to(density.model_.device)
         scorer = Scorer(density, given, found.quantiles, trees, found.weight)
+        shape = found.quantiles.shape
+        if shape != (len(scorer.models), 2, len(encoder.owner)) or given != found.given:
+            raise ValueError(f"its score has quantiles of shape {shape}, given {found.given}")
         self._set_fitted(scorer, groups, terms, found.repeats, found.threshold)
         if found.is_frozen:
             self.density = FrozenEstimator(density)

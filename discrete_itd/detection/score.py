@@ -1,21 +1,27 @@
 r"""The anomaly score: nats of every column above the nats of rare but normal cells.
 
-With the nats :math:`\ell_j(x)` of column j, which add up to the row's code length by the chain rule
+With the nats :math:`\ell_{mj}(x)` of column j under model m, which add up to the row's code length by the chain rule
 (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`; along paths the terms of the path (6)),
 
-.. math:: s_j(x) = \log\bigl(1 + e^{\ell_j(x) - q_j}\bigr) - \log\bigl(1 + e^{\min \ell_j - q_j}\bigr), \qquad
-          \mathrm{score} = -\sum_j s_j(x), \quad (12)
+.. math:: s_{mj}(x) = \log\bigl(1 + e^{\ell_{mj}(x) - q_{mj}}\bigr)
+                     - \log\bigl(1 + e^{\min \ell_{mj} - q_{mj}}\bigr), \qquad
+          \mathrm{score} = -\sum_j s_j(x), \quad s_j = \sum_m v_m s_{mj}, \quad (12)
 
-where :math:`q_j` is the 0.95 quantile of :math:`\ell_j` in rows that the model draws, and the minimum that in the same
-rows, below which cells count as it. The most typical cell has none, like a missing one, and every cell of a constant
-column; a typical one next to none, whether its column has masses or a density, so very typical cells cannot offset an
-anomalous one; a rare one has :math:`\ell_j - q_j`. But for the subtracted constant, with :math:`p_j = e^{-\ell_j}` and
-the flat probability :math:`\epsilon_j = e^{-q_j}` of a wrong cell, :math:`s_j = -\log \frac{p_j}{p_j + \epsilon_j}`:
-minus the logarithm of the model's share in a cell of a contaminated distribution. A value and its missingness indicator
-are two internal columns, each with its own q.
+where :math:`q_{mj}` is the quantile of :math:`\ell_{mj}` in rows that m draws, at the level 1 - 1/C: of the C cells of
+such a row, one is above it on average. The minimum is that in the same rows, below which cells count as it. The most
+typical cell has none, like a missing one, and every cell of a constant column; a typical one next to none, whether its
+column has masses or a density, so very typical cells cannot offset an anomalous one; a rare one has :math:`\ell_{mj} -
+q_{mj}`. But for the subtracted constant, with :math:`p = e^{-\ell_{mj}}` and the flat probability :math:`\epsilon =
+e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} = -\log \frac{p}{p + \epsilon}`: minus the logarithm of the model's share in
+a cell of a contaminated distribution. A value and its missingness indicator are two internal columns, each with its own
+q.
+
+The models are the fitted one and, where it was chosen among candidates, those of its ``members``. Their shares v are in
+proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost
+equally well, and err in different rows. Of a score given columns the model is the fitted one alone.
 
 If anomalies are among the training rows, a model that fits these closely has learned them. With a share c of them the
-nats are means of the nats of the model and of small density trees (11), each of which saw :data:`ROWS_OF_TREE` rows:
+nats are means of the nats of a model and of small density trees (11), each of which saw :data:`ROWS_OF_TREE` rows:
 
 .. math:: \ell_j(x) = -(1 - w) \log p_j(x) - \frac{w}{Tr} \sum_t \log p_{tj}(x), \qquad w = \min(1/2, 5 c).
 
@@ -55,9 +61,8 @@ from discrete_itd.validation import check_integer
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
 DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
-LEVELS = 0.0, 0.95  # of the quantiles of a column's nats: the least, and q
-# Rows drawn from the model to estimate q. A model along paths draws fewer, though at least FEWEST_TYPICAL, if they
-# would take more than TYPICAL_SHARE of the time that is left for the calibration.
+# Rows drawn from a model to estimate q. A model along paths draws fewer, though at least FEWEST_TYPICAL, if they would
+# take more than TYPICAL_SHARE of the time that is left for the calibration.
 TYPICAL_ROWS, FEWEST_TYPICAL, TYPICAL_SHARE = 500, 100, 0.3
 # Trees of few rows each, and the weight of their code lengths by the share of anomalies: chosen on the deciding tables,
 # with anomalies among the training rows.
@@ -69,9 +74,9 @@ WEIGHT_OF_SHARE, MOST_WEIGHT = 5.0, 0.5
 class Scorer:
     """The score (12) of any row, by column.
 
-    Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (2, C') are the least nats and
-    the q of every internal column, by default computed at the first score; ``trees`` are :func:`small_trees`, whose
-    code lengths are averaged with the code lengths of the model, with ``weight``.
+    Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (M, 2, C') are the least nats
+    and the q of every internal column under each of M models, by default computed at the first score; ``trees`` are
+    :func:`small_trees`, whose code lengths are averaged with the code lengths of each model, with ``weight``.
     """
 
     density: DiffusionDensity
@@ -131,16 +136,18 @@ class Scorer:
         if known is None or known[0] is not model or known[1] != n_evaluations:
             if self.quantiles is None:
                 self.quantiles = self.fitted_quantiles()
-            nats = rows.by_column(terms(self._nats(rows), self.quantiles))
+            of_models = zip(self.models, self.quantiles, strict=True)
+            s = sum(share * terms(self._nats(rows, m), q) for (share, m), q in of_models)
+            nats = rows.by_column(np.rint(s / STEP) * STEP)
             known = self._known[rows] = model, n_evaluations, nats
         return known[2]
 
-    def _nats(self, rows: Rows) -> np.ndarray:
-        """Nats of every internal column, (N, C'); NaN where it is missing or given."""
+    def _nats(self, rows: Rows, model: Model) -> np.ndarray:
+        """Nats of every internal column under a model, (N, C'); NaN where it is missing or given."""
         x = rows.unique  # kept by the rows, so not made in the mode below
-        closed = self.given_cells is not None and self.model.answers(self.given_cells).closed_form
+        closed = self.given_cells is not None and model.answers(self.given_cells).closed_form
         with torch.inference_mode(), progress_bar(len(x), "explain") as bar:
-            split = self.model.attribution(
+            split = model.attribution(
                 x,
                 self.density.n_evaluations,
                 given=self.given_cells,
@@ -157,11 +164,18 @@ class Scorer:
         return nats.cpu().numpy()[rows.inverse] - rows.log_volume
 
     def fitted_quantiles(self, n_rows: int = TYPICAL_ROWS) -> np.ndarray:
-        """The least nats and the q of (12), (2, C'), in drawn rows; 0 for a column that is missing in all, or given."""
+        """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.
+
+        0 for a column that is missing in all, or given.
+        """
         seed = int(np.random.RandomState(self.model.seed).randint(2**31 - 1))
-        drawn = self.density.rows(drawn_rows(self.density, self.model, n_rows, seed))
-        found = [nats[~np.isnan(nats)] for nats in self._nats(drawn).T]
-        return np.array([np.quantile(n, LEVELS) if len(n) else (0.0, 0.0) for n in found]).T
+        out = []
+        for _, model in self.models:
+            drawn = self.density.rows(drawn_rows(self.density, model, n_rows, seed))
+            found = [nats[~np.isnan(nats)] for nats in self._nats(drawn, model).T]
+            levels = 0.0, 1 - 1 / max(1, sum(len(n) > 0 for n in found))
+            out.append([np.quantile(n, levels) if len(n) else (0.0, 0.0) for n in found])
+        return np.array(out).transpose(0, 2, 1)
 
     @property
     def rounding(self) -> float:
@@ -187,6 +201,13 @@ class Scorer:
     def model(self) -> Model:
         """The density's model as it is now."""
         return self.density.model_
+
+    @property
+    def models(self) -> tuple[tuple[float, Model], ...]:
+        """The M models of (12), the fitted one first, with their shares v."""
+        if self.given:
+            return ((1.0, self.model),)
+        return ((self.model.shares[0], self.model), *self.model.others)
 
     @property
     def denoiser(self) -> Denoiser:
@@ -231,10 +252,9 @@ def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:
 
 
 def terms(nats: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """The terms s of (12), (N, C'), of nats of internal columns, whose least and q are ``quantiles`` (2, C')."""
+    """The terms of (12) of a model, (N, C'): of nats whose least and q are ``quantiles`` (2, C')."""
     least, q = quantiles
-    s = softplus(np.maximum(nats, least) - q) - softplus(least - q)  # (12)
-    return np.rint(s / STEP) * STEP
+    return softplus(np.maximum(nats, least) - q) - softplus(least - q)  # (12)
 
 
 def softplus(z: np.ndarray) -> np.ndarray:

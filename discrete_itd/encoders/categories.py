@@ -99,7 +99,8 @@ class Categories:
         if self._are_truths:
             found |= {(False, int(c)): found[True, c] for c in self.categories}
         elif all(isinstance(c, str) and WHOLE.fullmatch(c) for c in self.categories):
-            found |= {(False, whole_of(c, number_of(c))): found[False, c] for c in self.categories}
+            texts = [str(c) for c in self.categories]
+            found |= {(False, whole_of(t, number_of(t))): k for k, t in enumerate(texts)}
         for word, truth in TRUTHS.items():  # Python's own come first
             if self._are_truths and (True, truth) in found:
                 found[False, word] = found[True, truth]

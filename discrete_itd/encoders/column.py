@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ from discrete_itd.encoders.dtypes import (
     restore_categories,
     restore_numbers,
     restore_times,
+    text_among,
     time_zone,
 )
 from discrete_itd.encoders.notation import (
@@ -84,8 +85,8 @@ class Column:
         Of numbers or times that are text.
     text_dtype : dtype, optional
         Of the column in the training table, if it was such text: drawn and filled cells are text, too.
-    is_part : bool
-        Whether it is a part of a column of points in time (:mod:`discrete_itd.encoders.time_parts`).
+    time : Column, optional
+        The column of points in time of which it is a part (:mod:`discrete_itd.encoders.time_parts`).
     na : tuple of str
         Text that is a missing cell.
 
@@ -107,7 +108,7 @@ class Column:
     decimals: int | None = None
     notation: Notation | None = None
     text_dtype: StoredDtype | None = None
-    is_part: bool = False
+    time: Column | None = None
     na: tuple[str, ...] = ()
     informative: bool = False
 
@@ -254,29 +255,25 @@ class Column:
         result has the text, objects (N,), None elsewhere; it is None if there is no such cell.
         """
         cells = values if isinstance(values, PlainCells) else read_cells(values)
-        if not (self._takes_text or self.na) or cells.values.dtype != object:
+        is_text = text_among(cells.values) if self._takes_text or self.na else np.zeros(0, bool)
+        if not is_text.any():
             return cells, None
-        is_text = np.array([isinstance(v, str) for v in cells.values], dtype=bool)
-        if self.na and is_text.any():
-            cells = cells.without(is_text & np.isin(cells.values, list(self.na)))
-            is_text = np.array([isinstance(v, str) for v in cells.values], dtype=bool)
-        if not self._takes_text or not is_text.any():
-            return cells, None
-        texts, words = cells.values[is_text].tolist(), None
+        texts, words = cells.values[is_text], None
         if self.gives_numbers:
-            found = pd.Series(self._read_texts(texts))
+            found = pd.Series(self._read_texts(texts.tolist()))
         else:
-            found = pd.Series([None if is_missing(t) else t for t in texts], dtype=object)
-        is_wrong = np.zeros(len(is_text), dtype=bool)
+            gaps = [self._takes_text and is_missing(text) for text in texts]
+            found = pd.Series(texts, dtype=object).mask(gaps, None)
+        is_gap, is_bad = np.isin(texts, list(self.na)), np.zeros(len(texts), dtype=bool)
         if self.takes_numbers:
-            is_wrong[is_text] = [
-                self._is_unreadable(text, value) for text, value in zip(texts, found, strict=True)
-            ]
-        if is_wrong.any():
-            wrong = [v if bad else None for v, bad in zip(cells.values, is_wrong, strict=True)]
-            words = np.array([*wrong, None], dtype=object)[cells.where]
-            cells, found = cells.without(is_wrong), cast(pd.Series, found[~is_wrong[is_text]])
-            is_text = is_text[~is_wrong]
+            pairs = zip(texts.tolist(), found.tolist(), strict=True)
+            is_bad = np.array([self._is_unreadable(*pair) for pair in pairs]) & ~is_gap
+        if is_bad.any():
+            wrong = np.full(len(is_text) + 1, None, dtype=object)
+            wrong[np.flatnonzero(is_text)[is_bad]] = texts[is_bad]
+            words = wrong[cells.where]
+        if (is_bad | is_gap).any():
+            found = found.mask(is_bad | is_gap, None)
         if not is_text.all():  # some are numbers or times already
             merged = cells.values.copy()
             own = read_cells(pd.Series(cells.values[~is_text], dtype=object)).values
@@ -290,7 +287,7 @@ class Column:
         """Whether a text that was read as ``value`` is neither a number or time nor a word for a missing cell."""
         if isinstance(value, str):  # among levels
             return value not in TRUTHS if self.are_truths else bool(np.isnan(number_of(value)))
-        return bool(pd.isna(value)) and not is_missing(text)
+        return value != value and not is_missing(text)
 
     def refusal(self, text: str) -> str:
         """The error of an unreadable text."""

@@ -225,6 +225,13 @@ def holds_text(values: pd.Series) -> bool:
     return is_dictionary(dtype) or pd.api.types.is_string_dtype(dtype)
 
 
+def text_among(values: np.ndarray) -> np.ndarray:
+    """Which plain values are text, bool (P,)."""
+    if values.dtype != object:
+        return np.zeros(len(values), dtype=bool)
+    return np.array([isinstance(v, str) for v in values], dtype=bool)
+
+
 def is_number(values: np.ndarray) -> bool:
     """Whether plain values are all numbers, truth values not counted."""
     if values.dtype != object:

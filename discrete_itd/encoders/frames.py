@@ -89,10 +89,8 @@ def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> 
     columns = []
     for j in range(frame.shape[1]):
         column, mask = frame.iloc[:, j], empty[:, j]
-        if mask.any():
-            values = filled.iloc[:, j][mask[empty.any(1)]]
-            column = _filled(column, mask, values)
-        columns.append(column)
+        values = filled.iloc[:, j][mask[empty.any(1)]]
+        columns.append(_filled(column, mask, values) if mask.any() else column)
     return pd.concat(columns, axis=1).set_axis(frame.columns, axis=1)
 
 
@@ -101,7 +99,7 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
     out = column.copy()
     if is_category(column.dtype):
         new = pd.Index(values.dropna().unique()).difference(column.cat.categories, sort=False)
-        out = column.cat.add_categories(list(new)) if len(new) else out
+        out = column.cat.add_categories(list(new))
     try:
         out[mask] = values.to_numpy()
     except (TypeError, ValueError, NotImplementedError):  # the last of Arrow's type of nothing
@@ -111,19 +109,14 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
     return out
 
 
-def like(X: Any, table: pd.DataFrame) -> Any:
-    """A table as a polars frame if X is one, else unchanged; polars has no index, and names of columns are text."""
-    return as_polars(table) if is_polars(X) and isinstance(table, pd.DataFrame) else table
-
-
 def in_kind(method: Answer) -> Answer:
-    """Decorate a method of a table X that returns a pandas frame: a polars frame gets a polars frame."""
+    """Decorate a method of a table X that returns a pandas frame: of a polars frame it returns one of polars."""
 
     @wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         found = method(self, *args, **kwargs)
         X = args[0] if args else kwargs.get("X")
-        return like(X, found)
+        return as_polars(found) if is_polars(X) and isinstance(found, pd.DataFrame) else found
 
     return cast(Answer, call)
 

@@ -12,6 +12,8 @@ A column of text is numbers or times if all its cells are, in one notation, but 
 - Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
   Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time of
   24 or of twelve hours; all or none have a time zone.
+- Training takes unreadable cells for missing; in a new row both the value and whether it is missing are unknown, and
+  summed out. :class:`~discrete_itd.encoders.rows.Rows` have their text, and a warning names it.
 - Words like "NA" are missing cells where all others are numbers or times.
 - Text of nothing but plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a
   kind "continuous" or "binned" reads it. With unreadable cells among them, these are the reason why it is text.
@@ -38,7 +40,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders.dtypes import decimals_of, holding_missing, time_unit, time_zone
-from discrete_itd.validation import advice, check_choice, warn_of_column
+from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
@@ -54,8 +56,6 @@ SAME_UNIT = {
     "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
     "Kč": "CZK", "Ft": "HUF",
 }  # fmt: skip
-# text that a spreadsheet takes for a formula; a number, a sum of money or of the telephone is none
-FORMULA = re.compile(r"[=@\t\r].|[+-](?!\s*[$€£]?[\d.,][\w\s.,'%$€£]*([eE][+-]?\d+)?$).", re.DOTALL)
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
 HALF = rf"(?:[{SPACES}]?(?P<half>[AaPp])\.?[Mm]\.?)?"  # of the day, of twelve-hour clocks
 CLOCK = re.compile(rf"[ 0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?{HALF}", re.ASCII)  # a time of day
@@ -213,6 +213,10 @@ class Recognised(NamedTuple):
     words: Mapping[str, int] = {}
 
 
+Words = Mapping[Hashable, Mapping[str, int]]  # how often each unreadable text occurs, by column
+MOST_WORDS = 3  # of a column, in a warning
+
+_collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collected", default=None)
 _factor: ContextVar[float] = ContextVar("factor", default=1.0)
 
 
@@ -404,6 +408,49 @@ def tell(name: Hashable, found: Recognised) -> None:
         ways = f"{clean}, or say that it is text with {keeps}"
     topic = "either" if "could be" in note else "nearly"
     warn_of_column(name, f"taken as text, though it looks like {note}; {ways}", topic)
+
+
+def n_unreadable(words: Words) -> int:
+    """Number of unreadable cells."""
+    return sum(sum(counts.values()) for counts in words.values())
+
+
+@contextmanager
+def collected() -> Iterator[dict[Hashable, Counter[str]]]:
+    """Within the block, unreadable cells are counted by column and text, and nobody is warned of them."""
+    found: dict[Hashable, Counter[str]] = {}
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
+def tell_unreadable(words: Words, hints: Mapping[Hashable, str], *, fitted: bool = False) -> None:
+    """Warn of unreadable cells, in one sentence, if there are any; ``hints`` explain the first text of a column.
+
+    ``fitted`` says that they are of the training table.
+    """
+    if not words:
+        return
+    into = _collected.get()
+    if into is not None:
+        for name, counts in words.items():
+            into.setdefault(name, Counter()).update(counts)
+        return
+    parts = []
+    for name, counts in words.items():
+        often = Counter(counts).most_common()
+        texts = [quoted(text) + (f" ({n} times)" if n > 1 else "") for text, n in often]
+        if len(texts) > MOST_WORDS:
+            texts[MOST_WORDS:] = [f"{len(texts) - MOST_WORDS} other texts"]
+        parts.append(f"{name!r} {', '.join(texts)}{hints.get(name, '')}")
+    n = n_unreadable(words)
+    cells = f"{n} unreadable cell{'s' * (n > 1)}"
+    what = "left out of the answers, as the columns are of numbers, dates or truth values"
+    if fitted:
+        what = "taken as missing, as all others of the column are numbers or dates"
+    warn(f"{cells} {what}: {'; '.join(parts)}")
 
 
 def _unit(text: str | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -17,7 +17,14 @@ import pandas as pd
 import torch
 
 from discrete_itd.channel.points import ColumnPoints
-from discrete_itd.channel.rounded_numbers import NumberLine, NumberLines, bend, tamed
+from discrete_itd.channel.rounded_numbers import (
+    OFTEN,
+    PEAK_WIDTH,
+    NumberLine,
+    NumberLines,
+    bend,
+    tamed,
+)
 from discrete_itd.encoders.categories import line_levels
 from discrete_itd.encoders.dtypes import rounding
 
@@ -37,6 +44,11 @@ WITHIN = 1 / 8  # of a unit, at most, is the rounding of numbers that are multip
 PLACES = 2.0**52  # whole numbers below this are exact, and their neighbours are other floats
 # factors by which a step may be longer where some numbers are off the lattice
 PRIMES = (2, 3, 5, 7, 11, 13)
+# how many times the rows around it a number has where the line is opened, and at how many numbers at most
+MANY_TIMES, MOST_OPENED = 4.0, 32
+EXACT = (
+    2.0**48
+)  # a step is at least so small a part of the numbers around it that its ends differ as floats
 LEAST = 0.02  # probability of a new number
 # rows of a window; how much rarer new numbers must be than a density says; and numbers on which it may have peaks
 WINDOW, NEWS, PEAKS = 20, 3.0, 7
@@ -67,6 +79,8 @@ class Continuous:
     low, high : float
         The range in training, but for its ends: means of the five least and of the five greatest values, rounded
         outwards where they are whole.
+    opened : tuple of pairs of floats
+        Numbers that many rows share, and the gaps of the line there, see :func:`opened`.
 
     Examples
     --------
@@ -88,6 +102,7 @@ class Continuous:
     p_new: float = 0.0
     low: float = -LARGEST
     high: float = LARGEST
+    opened: tuple[tuple[float, float], ...] = ()
 
     kind: ClassVar[str] = "continuous"
     categories: ClassVar[tuple[()]] = ()
@@ -105,7 +120,7 @@ class Continuous:
     @property
     def line(self) -> NumberLine:
         own = self.center, self.scale, self.power, self.mean, self.spread, self.step
-        return NumberLine(*own, math.nan if self.origin is None else self.origin)
+        return NumberLine(*own, math.nan if self.origin is None else self.origin, self.opened)
 
     @property
     def points(self) -> ColumnPoints:
@@ -167,12 +182,14 @@ class Continuous:
         """The numbers that values of the density stand for: the nearest one seen, or on the lattice."""
         if self.seen:
             return nearest(values, self._seen)
-        if self.origin is None:
-            return values
         with np.errstate(over="ignore"):
-            places = (values - self.origin) / self.step
-            on_lattice = self.origin + np.rint(places) * self.step
-        return np.where(np.abs(places) < PLACES, on_lattice, values)
+            if self.origin is not None:
+                places = (values - self.origin) / self.step
+                on_lattice = self.origin + np.rint(places) * self.step
+                values = np.where(np.abs(places) < PLACES, on_lattice, values)
+            for number, _ in self.opened:
+                values = np.where(np.abs(values - number) <= self.step / 2, number, values)
+        return values
 
 
 def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) -> Continuous:
@@ -198,10 +215,53 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
     power = POWERS[int(torch.where(variance > 0, scores, 0.0).argmax())]
     y = bend(w, power).numpy()
     mean, spread = float(np.mean(y)), 2 * float(np.std(y))
-    map_ = whole, center, scale, float(power), mean, spread if spread > 0 else 1.0
-    lattice = find_lattice(values)
-    repeated = ((), 0.0) if in_time else numbers_seen(values, lattice[0])
-    return Continuous(*map_, *lattice, *repeated, *_range(values, whole))
+    step, origin = find_lattice(values)
+    repeated = ((), 0.0) if in_time else numbers_seen(values, step)
+    line = Continuous(
+        whole, center, scale, float(power), mean, spread if spread > 0 else 1.0, step, origin,
+        *repeated, *_range(values, whole),
+    )  # fmt: skip
+    return opened(line, values) if spread > 0 else line
+
+
+def opened(line: Continuous, values: np.ndarray) -> Continuous:
+    """The line with gaps at numbers that have many times the rows of those around them, scaled as it was.
+
+    A number's cell becomes as wide as its share of a Gaussian of the column's variance is at the peak: it has about its
+    mass even under such a density, and components and leaves have room to be of it alone.
+    """
+    distinct, rows = np.unique(values, return_counts=True)
+    z, ends = line.scaled(distinct), np.cumsum(rows)
+    most = np.sort(np.argsort(-rows, kind="stable")[:MOST_OPENED])
+    numbers, rows, end = distinct[most] + 0.0, rows[most], ends[most]
+    width = NumberLines([line.line]).cells(torch.from_numpy(z[most])[:, None]).width[:, 0].numpy()
+    wide = PEAK_WIDTH * rows / len(values)
+    # how far as many rows reach on both sides
+    low = np.maximum(end - 1.5 * rows, 0)
+    high = np.minimum(end + rows / 2, len(values))
+    left, right = np.searchsorted(ends, low, "right"), np.searchsorted(ends, high)
+    reach = (z[right] - z[left] - width) * rows / np.maximum(high - low - rows, 1)
+    is_peak = (rows >= OFTEN) & (np.minimum(wide, reach) > MANY_TIMES * width)
+    if not is_peak.any():
+        return line
+    # the ends of a cell differ as floats, and cells do not overlap
+    step = max(line.step, float(max(np.abs(numbers).max(), abs(line.center))) / EXACT)
+    with np.errstate(over="ignore"):
+        is_peak &= np.diff(numbers, prepend=-math.inf) > (1 - WITHIN) * step
+    numbers, gaps = numbers[is_peak], (wide - width)[is_peak]
+    line = replace(line, step=step, opened=_pairs(numbers, gaps))
+    z = line.scaled(values)
+    moved, wider = float(np.mean(z)), 2 * float(np.std(z))
+    return replace(
+        line,
+        mean=line.mean + moved * line.spread,
+        spread=wider * line.spread,
+        opened=_pairs(numbers, gaps / wider),
+    )
+
+
+def _pairs(numbers: np.ndarray, gaps: np.ndarray) -> tuple[tuple[float, float], ...]:
+    return tuple(zip(numbers.tolist(), gaps.tolist(), strict=True))
 
 
 def find_lattice(values: np.ndarray) -> tuple[float, float | None]:

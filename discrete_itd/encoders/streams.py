@@ -1,7 +1,7 @@
 """Tables larger than memory, as frames of bounded size: Parquet files, and any iterable of frames that starts again.
 
 One pass, :func:`survey`, sees every column and takes a bounded uniform sample of the rows. Counts of categories are
-exact. Scales, bins and the grid of times follow from the sample, whose rows are those with the smallest hashes of their
+exact. Scales and the grid of times follow from the sample, whose rows are those with the smallest hashes of their
 positions: whatever the order in which parts are read, it is the same sample.
 """
 
@@ -63,15 +63,6 @@ class Stream(Protocol):
         ...
 
 
-class Group(NamedTuple):
-    """A row group: its file and its number there, the position of its first row, and its rows."""
-
-    file: int
-    number: int
-    start: int
-    n_rows: int
-
-
 class ParquetStream:
     """The rows of a Parquet file, or of all files below a folder in the order of their names.
 
@@ -104,17 +95,20 @@ class ParquetStream:
         empty = schema.empty_table().to_pandas()
         self.columns = [str(c) for c in empty.columns] if columns is None else list(columns)
         self.text_dtypes: Mapping[Any, Any] = {
-            c: empty[c].dtype for c in self.columns if c in empty and _is_text(schema, c)
+            c: empty[c].dtype
+            for c in self.columns
+            if c in empty and str(schema.field(c).type) in ("string", "large_string")
         }
-        self._groups: list[Group] = []
+        # row groups: file, number there, position of the first row
+        self._groups: list[tuple[Path, int, int]] = []
         n, first = 0, set(schema.names)
-        for i, file in enumerate(self.files):
+        for file in self.files:
             with _opened(file) as parquet:
                 names = set(parquet.schema_arrow.names)
                 metadata = parquet.metadata
                 for number in range(metadata.num_row_groups):
-                    self._groups.append(Group(i, number, n, metadata.row_group(number).num_rows))
-                    n += self._groups[-1].n_rows
+                    self._groups.append((file, number, n))
+                    n += metadata.row_group(number).num_rows
             for name in sorted(first ^ names) + [c for c in self.columns if c not in names]:
                 raise ValueError(f"column {name!r}: not in every file, like {file}")
         self._n_rows = n
@@ -126,9 +120,9 @@ class ParquetStream:
     def parts(self, rng: np.random.Generator | None = None) -> Iterator[StreamPart]:
         n = max(1, min(MOST_BATCH, BATCH_CELLS // max(1, len(self.columns))))
         order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
-        for i, own in groupby([self._groups[k] for k in order], key=lambda group: group.file):
-            with _opened(self.files[i], [*self.text_dtypes]) as parquet:
-                for _, number, start, _ in own:
+        for file, own in groupby([self._groups[k] for k in order], key=lambda group: group[0]):
+            with _opened(file, [*self.text_dtypes]) as parquet:
+                for _, number, start in own:
                     for batch in parquet.iter_batches(n, row_groups=[number], columns=self.columns):
                         yield StreamPart.of(batch.to_pandas(), start)
                         start += batch.num_rows
@@ -143,10 +137,7 @@ class RemainingStream:
 
     def parts(self, rng: np.random.Generator | None = None) -> Iterator[StreamPart]:
         for part in self.stream.parts(rng):
-            yield part.take(self._remain(part.positions))
-
-    def _remain(self, positions: Positions) -> NDArray[np.bool_]:
-        return position_hashes(positions, self.salt) > self.bound
+            yield part.take(position_hashes(part.positions, self.salt) > self.bound)
 
 
 class FrameStream:
@@ -211,14 +202,6 @@ def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:
         return parquet.ParquetFile(file, **how)
     except ValueError as error:
         raise ValueError(f"{file}: no Parquet ({error})") from None
-
-
-def _is_text(schema: Any, name: str) -> bool:
-    """Whether a column of an Arrow schema is one of text."""
-    from pyarrow import types
-
-    kind = schema.field(name).type
-    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def _parquet_files(path: Path) -> list[Path]:

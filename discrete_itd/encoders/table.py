@@ -30,10 +30,10 @@ from discrete_itd.encoders.inference import (
     left_out_as,
     read_text,
 )
+from discrete_itd.encoders.notation import Words, tell_unreadable
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.redundant import tell_redundant, tell_variants
 from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
-from discrete_itd.encoders.unreadable import Words, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
@@ -62,15 +62,11 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A column of the training table that has no place in the model.
-
-    ``position`` is that in the training table; ``time`` is the column if its parts are in the model instead.
-    """
+    """A column of the training table that has no place in the model; ``why`` is "time" if its parts are there."""
 
     name: Hashable
     position: int
     why: Why
-    time: Column | None = None
 
 
 class TableEncoder:
@@ -113,11 +109,11 @@ class TableEncoder:
             raise ValueError("positions of columns left out must increase within the table")
         if len({*self.all_names, *self.part_names}) < n_all + len(self.part_names):
             raise ValueError("names of columns repeat")
-        if [c.is_part for c in self.schema] != sorted(c.is_part for c in self.schema):
+        are_parts = [c.time is not None for c in self.schema]
+        if are_parts != sorted(are_parts):
             raise ValueError("parts of points in time must come last")
-        times = {c.name for c in self.left_out if c.time is not None}
-        if not {source_of(name, times) for name in self.part_names} <= times:
-            raise ValueError("parts of points in time need these")
+        if self._times.keys() != {c.name for c in self.left_out if c.why == "time"}:
+            raise ValueError("parts of points in time stand for columns that are left out")
         indicated = [j for j, column in enumerate(self.schema) if column.indicator]
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
 
@@ -202,7 +198,7 @@ class TableEncoder:
             source = source_of(name, read)
             schema.append(_part(name, times[source], read[source][0], specs[name], missing))
         places = [*read]
-        left_out += [LeftOut(n, places.index(n), "time", time) for n, time in times.items()]
+        left_out += [LeftOut(name, places.index(name), "time") for name in times]
         encoder = cls(schema, sorted(left_out, key=lambda column: column.position))
         return encoder if frame is None else encoder.with_informative_gaps(frame, columns, missing)
 
@@ -261,20 +257,23 @@ class TableEncoder:
     @property
     def part_names(self) -> list:
         """Names of the parts of points in time among the model's columns."""
-        return [column.name for column in self.schema if column.is_part]
+        return [column.name for column in self.schema if column.time is not None]
+
+    @cached_property
+    def _times(self) -> dict[Hashable, Column]:
+        """The columns of points in time that have parts in the model."""
+        return {column.time.name: column.time for column in self.schema if column.time is not None}
 
     @property
     def read_columns(self) -> list[Column]:
         """The columns of the training table that are in the model or have parts in it, in its order."""
-        columns = [column for column in self.schema if not column.is_part]
-        for column in self.left_out:
-            columns.insert(column.position, cast(Column, column.time))
-        return [column for column in columns if column is not None]
+        known = {c.name: c for c in self.schema if c.time is None} | self._times
+        return [known[name] for name in self.all_names if name in known]
 
     @property
     def all_names(self) -> list:
         """Names of all columns of the training table, in its order."""
-        names = [column.name for column in self.schema if not column.is_part]
+        names = [column.name for column in self.schema if column.time is None]
         for column in self.left_out:
             names.insert(column.position, column.name)
         return names
@@ -285,7 +284,7 @@ class TableEncoder:
             return self._places[name]
         where = f"named in {where}, but " if where else ""
         for column in self.left_out:
-            if column.name == name and column.time is not None:
+            if column.name == name and column.why == "time":
                 parts = [n for n in self.part_names if source_of(n, [name])]
                 raise ValueError(
                     f"column {name!r}: {where}not in the model: its parts stand for it,"
@@ -321,25 +320,21 @@ class TableEncoder:
         The second result has the text (N,) of unreadable cells, by part. A ValueError names the column of a cell that
         is no point in time.
         """
-        times = [c for c in self.left_out if c.time is not None and c.name in frame.columns]
-        parts, texts = {}, {}
-        for time in times:
-            cells, words = cast(Column, time.time).readable(cast(pd.Series, frame[time.name]))
-            for name in self.part_names:
-                if source_of(name, [time.name]):
-                    part = read_part(name, cast(Column, time.time), cells)
-                    parts[name] = part.set_axis(frame.index)
-                    texts |= {} if words is None else {name: words}
-        if not times:
+        parts = [c for c in self.schema if c.time is not None and c.time.name in frame.columns]
+        cells, texts = {}, {}
+        if not parts:
             return frame, texts
-        return frame.drop(columns=[time.name for time in times]).assign(**parts), texts
+        for column in parts:
+            time = cast(Column, column.time)
+            own, words = time.readable(cast(pd.Series, frame[time.name]))
+            cells[column.name] = read_part(str(column.name), time, own).set_axis(frame.index)
+            texts |= {} if words is None else {column.name: words}
+        return frame.drop(columns=[n for n in self._times if n in frame]).assign(**cells), texts
 
     def lacking(self, columns: pd.Index) -> list:
         """Names of the model's columns that a table with these columns has not, with the column of a part's time."""
-        times = [c.name for c in self.left_out if c.time is not None]
-        absent = [c for c in self.schema if c.name not in columns]
-        sources = [source_of(c.name, times) if c.is_part else c.name for c in absent]
-        return [name for name in dict.fromkeys(sources) if name not in columns]
+        absent = [(c.time or c).name for c in self.schema if c.name not in columns]
+        return [name for name in dict.fromkeys(absent) if name not in columns]
 
     def one_row(self, given: Any) -> pd.DataFrame:
         """A frame of one row and all columns; missing where ``given``, a mapping, a Series or a frame, has no value.
@@ -365,9 +360,7 @@ class TableEncoder:
 
     def source(self, place: int) -> Column:
         """The column at a position of the schema, for a part that of its points in time."""
-        column = self.schema[place]
-        times = {c.name: c.time for c in self.left_out if c.time is not None}
-        return times.get(source_of(column.name, times)) or column
+        return self.schema[place].time or self.schema[place]
 
     @property
     def n_columns(self) -> int:
@@ -581,7 +574,7 @@ def _part(name: Any, time: Column, seen: Observed, spec: ColumnSpec, missing: st
     cells = Observed.whole(name, read_part(name, time, pd.Series(seen.cells)))
     cells.n_rows, cells.n_missing = seen.n_rows, seen.n_missing
     column = infer_column(cells, spec, is_open=False, missing=missing, from_array=False)
-    return replace(column, is_part=True)
+    return replace(column, time=time)
 
 
 def column_specs(

@@ -89,7 +89,7 @@ def integral_log_prob(
     >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
     >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
     >>> generator = torch.Generator().manual_seed(0)
-    >>> points = Quadrature.logistic(0.0, 2.0, low=-6, high=6)
+    >>> points = Quadrature(torch.tensor([-6.0, 6.0]), torch.ones(1))
     >>> estimate = integral_log_prob(oracle, x, points, n_points=2048, generator=generator)
     >>> bool(((estimate.log_prob.exp() - torch.tensor([0.25, 0.75])).abs() < 0.1).all())
     True

@@ -25,7 +25,6 @@ from discrete_itd.channel import (
     Schedule,
     State,
     column_ranks,
-    distinct_paths,
     steps_needed,
 )
 from discrete_itd.channel.noise import RowNoise, draw_salt, row_hashes
@@ -70,11 +69,7 @@ def path_log_weights(
     known = torch.zeros_like(missing) if given is None else given & ~missing
     free = ~known & ~missing
     n_free = free.sum(1, keepdim=True)
-    path = noise.path
-    if schedule.orders is not None:
-        # the first order of a row is random, so that E[W] is the mixture of all orders; none repeats
-        path = path + noise.offset(len(schedule.orders))
-    rank = column_ranks(schedule, noise.uniform(0, book.n_columns), path, free, known)
+    rank = column_ranks(schedule, noise.uniform(0, book.n_columns), free, known)
     if n_steps is None:
         n_steps = steps_needed(schedule, n_free)
     state = State.start(book, points, None if given is None else known)
@@ -163,9 +158,9 @@ def path_log_prob(
     if n_paths < 1:
         raise ValueError(f"n_paths must be positive, got {n_paths}")
     salt = draw_salt(generator)
-    distinct = distinct_paths(schedule)
-    if distinct is not None:  # further paths would repeat
-        n_paths = min(n_paths, distinct)
+    # further paths would repeat the only one
+    is_only = not schedule.noisy and (schedule.order is not None or schedule.n_steps == 1)
+    n_paths = 1 if is_only else n_paths
     chunk = max(1, min(batch_size // n_paths, MAX_ELEMENTS // (n_paths * x.shape[1])))
 
     def call(part: Tensor, path: Tensor) -> Tensor:
@@ -176,7 +171,10 @@ def path_log_prob(
         which = torch.arange(n_paths, device=x.device).repeat(len(rows))
         each = rows.repeat_interleave(n_paths, 0)
         log_w = torch.cat(list(in_blocks(call, each, which, batch_size=batch_size)))
-        parts.append(attribute(log_w.unflatten(0, (len(rows), n_paths)), distinct))
+        found = attribute(log_w.unflatten(0, (len(rows), n_paths)))
+        if is_only:
+            found = found._replace(stderr=torch.zeros_like(found.stderr))
+        parts.append(found)
         if progress is not None:
             progress(len(rows))
     return Attribution(*(torch.cat(t) for t in zip(*parts, strict=True)))

@@ -67,8 +67,7 @@ def sample_batch(
     missing = ~known & ~free
     n_free = free.sum(1, keepdim=True)
     uniform = torch.rand(x.shape, generator=generator, device=x.device)
-    path = torch.randint(2**31, (len(x),), generator=generator, device=x.device)
-    rank = column_ranks(schedule, uniform, path, free, known)
+    rank = column_ranks(schedule, uniform, free, known)
     state = State.start(book, book.embed(x), known)
     for step in range(1, n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(state.y))

@@ -30,11 +30,11 @@ class Attribution(NamedTuple):
     surprisal: Tensor
 
 
-def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
+def combine(log_w: Tensor) -> Estimate:
     r"""Log-mean-exp over paths, and a standard error that covers it.
 
-    ``log_w`` (N, M) are float64 log-weights, NaN where a row has fewer paths than others; ``distinct`` is the number of
-    different paths, if it is finite. The interval of 1.96 ``stderr`` to both sides is meant to cover
+    ``log_w`` (N, M) are float64 log-weights, NaN where a row has fewer paths than others. The interval of 1.96
+    ``stderr`` to both sides is meant to cover
     :math:`\log P_\theta(x)` of (6) with 95 % confidence. With one path the error is unknown: NaN.
 
     Notes
@@ -52,8 +52,7 @@ def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
 
     The 2/3 and the 4 were chosen on held-out rows of mushroom, adult and car; ``python -m tests.benchmarks.promises
     coverage`` measures the coverage. Anomalies are covered less often: where paths disagree by many nats, the few that
-    explain the row best are rarely among those drawn. Of ``distinct`` paths drawn without replacement the error falls
-    as :math:`\sqrt{1 - M / distinct}`, to none.
+    explain the row best are rarely among those drawn.
 
     Examples
     --------
@@ -71,9 +70,6 @@ def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
     bias = (mean + variance / 2 - log_prob).clamp_min(0.0) * (4 * delta).clamp_max(1.0)
     bias = torch.minimum(bias, 2 * variance.sqrt())
     stderr = chance + bias / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-    if distinct is not None:
-        stderr = stderr * (1 - m / distinct).clamp_min(0.0).sqrt()
-        stderr = stderr.masked_fill(m >= distinct, 0.0)
     return Estimate(log_prob, stderr)
 
 
@@ -94,14 +90,14 @@ def _student(m: Tensor) -> Tensor:
     return torch.as_tensor(ratio).to(m)[which]
 
 
-def attribute(log_w: Tensor, distinct: int | None = None) -> Attribution:
+def attribute(log_w: Tensor) -> Attribution:
     r"""Split the log-mean-exp over paths by column, exactly.
 
     Column j gets :math:`-\sum_m \lambda_m \log W_{mj}` with convex weights between uniform and proportional to W: the
     only mixture of the two for which the columns add up to the score. ``log_w`` (N, M, C) are log-weights by column.
     """
     total = log_w.sum(2)  # (N, M)
-    estimate = combine(total, distinct)
+    estimate = combine(total)
     there = ~total.isnan()
     total = total.masked_fill(~there, 0.0)
     equal = there.double() / there.sum(1, keepdim=True)

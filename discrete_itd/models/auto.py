@@ -85,6 +85,8 @@ class Auto(Recipe):
     nor for a table with so many levels that it would be huge. Where ``max_time`` is short, the mixture may take a
     quarter of the remaining time; the causal network has the rest. Models without time for enough steps to be evaluated
     are not begun.
+
+    Whichever is chosen, the forest, the network and the mixture of products take part in the anomaly score.
     """
 
     trains = True
@@ -92,15 +94,18 @@ class Auto(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         table = CandidateTable(rows)
-        for member in (*affordable_bases(rows, BayesNet()), Forest()):
-            table.fit_in_time(member, plan.within(BASE_SHARE))
+        for base in affordable_bases(rows, BayesNet()):
+            table.fit_in_time(base, plan.within(BASE_SHARE))
+        n_bases = len(table.candidates)
+        table.fit_in_time(Forest(), plan.within(BASE_SHARE))
         if plan.training.max_steps:
             table.fit_in_time(QUICK_MIXTURE, plan.within(MIXTURE_SHARE, (0.0, MIXTURE_DONE)))
             if Causal().is_affordable(rows):
                 later = replace(plan, span=(MIXTURE_DONE, 1.0), is_beside_mixture=True)
                 table.fit_in_time(Causal(), later)
+        others = table.candidates[n_bases:]
         table.add_mixtures()
-        return table.settle(table.cheapest())
+        return table.settle(table.cheapest(), others)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,11 +16,12 @@ from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
-from discrete_itd.models.model import TIMED_ROWS, seconds_per_row
+from discrete_itd.models.model import TIMED_ROWS, parts_of, seconds_per_row
 from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
 
 LEAST_MEMBER_WEIGHT = 0.02  # a mixture of rows drops members of less weight
+LEAST_SHARE = 0.05  # of the anomaly score, which is not worth the time of another model
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +148,16 @@ class CandidateTable:
         gap = one.nats - best.nats
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
-    def settle(self, chosen: CandidateModel) -> Fitted:
-        """The fit that ends with a candidate: with the companion for conditionals that it cannot compute."""
+    def settle(self, chosen: CandidateModel, others: Iterable[CandidateModel] = ()) -> Fitted:
+        """The fit that ends with a candidate: with the companion for conditionals that it cannot compute.
+
+        ``others`` take part in the anomaly score, each by the factor by which its mean held-out density is smaller.
+        """
         weights, gains = {chosen: 1.0}, {}
         if isinstance(chosen.denoiser, RowMixtureDenoiser) and chosen.members:
             weights = dict(zip(chosen.members, chosen.denoiser.weights, strict=True))
             gains = {c: self._behind(self._without(c, chosen), chosen)[0] for c in chosen.members}
+        shares = self._shares(chosen, others)
         best = min(self.candidates, key=lambda c: c.mean)
         behind = [self._behind(c, best) for c in self.candidates]
         x = self.rows.x_valid
@@ -169,6 +175,7 @@ class CandidateTable:
             "chosen": [c is chosen for c in self.candidates],
             "weight": [weights.get(c, 0.0) for c in self.candidates],
             "gain": [gains.get(c, math.nan) for c in self.candidates],
+            "share": [shares.get(c, 0.0) for c in self.candidates],  # of the anomaly score
         }
         companion = None
         if not chosen.denoiser.exact:
@@ -179,7 +186,26 @@ class CandidateTable:
                     exact.setdefault(d, CandidateModel("companion", d, nats, 0.0))
             if exact:
                 companion = self.companion(list(exact.values()))
-        return Fitted(chosen.denoiser, chosen.report, companion, pd.DataFrame(of_candidates))
+        share_of = {c.denoiser: share for c, share in shares.items()}
+        parts = parts_of(chosen.denoiser)
+        members = tuple(d for d in share_of if d not in parts)
+        return Fitted(
+            chosen.denoiser,
+            chosen.report,
+            companion,
+            pd.DataFrame(of_candidates),
+            members,
+            tuple(share_of.get(d, 0.0) for d in (*parts, *members)),
+        )
+
+    def _shares(
+        self, chosen: CandidateModel, others: Iterable[CandidateModel]
+    ) -> dict[CandidateModel, float]:
+        """Shares of the anomaly score in proportion to exp(-held-out nats); the first is that of the chosen one."""
+        every = list(dict.fromkeys([chosen, *others]))
+        share = torch.softmax(-torch.tensor([c.mean for c in every]), 0).tolist()
+        kept = {c: s for c, s in zip(every, share, strict=True) if s >= LEAST_SHARE or c is chosen}
+        return {c: s / sum(kept.values()) for c, s in kept.items()}
 
     def _without(self, one: CandidateModel, mixture: CandidateModel) -> CandidateModel:
         """A mixture without one of its members, the weights of the others fitted again."""

@@ -117,7 +117,7 @@ class Fitted(NamedTuple):
     denoiser : Denoiser
     report : Report or None
         Of the training; None if nothing was trained.
-    companion, candidates
+    companion, candidates, members, shares
         See :class:`~discrete_itd.models.model.Model`.
     seconds : float
         Duration of the fit.
@@ -127,6 +127,8 @@ class Fitted(NamedTuple):
     report: Report | None = None
     companion: Denoiser | None = None
     candidates: pd.DataFrame | None = None
+    members: tuple[Denoiser, ...] = ()
+    shares: tuple[float, ...] = (1.0,)
     seconds: float = 0.0
 
 

@@ -81,6 +81,8 @@ def fit_model(
             stopped=stopped,
             candidates=fitted.candidates,
             companion=fitted.companion,
+            members=fitted.members,
+            shares=fitted.shares,
             epsilon=denoiser.epsilon,
         )
         n_rows = None

@@ -132,12 +132,7 @@ class Forest(Recipe):
     def counted(
         self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
     ) -> ForestCounts:
-        """Trees with the counts of all rows; for rows that cannot be read again, the earlier counts.
-
-        At least one tree is grown before the time ``is_over``.
-        """
-        if (before := getattr(rows.source, "leaves", None)) is not None:
-            return before
+        """Trees with the counts of all rows. At least one tree is grown before the time ``is_over``."""
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
         # several depths in one mixture have trees of their own: they err differently
         seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule, check_schedule
-from discrete_itd.channel.schedules import paths_within
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.encoders import ABSENT, TableEncoder
@@ -177,6 +176,10 @@ class Model:
         Why training ended.
     companion : Denoiser, optional
         Exact, beside a denoiser that has no other closed form than the score of complete rows; see :attr:`conditional`.
+    members : tuple of Denoiser
+        Others that take part in the anomaly score, besides the members of a ``denoiser`` that is a mixture of rows.
+    shares : tuple of float
+        In the anomaly score, adding up to one: of the denoiser and, unless that is 1, of its members and of these.
     held_out : HeldOut
     cost : Cost, optional
     epsilon : float, optional
@@ -192,6 +195,8 @@ class Model:
     stopped: str
     candidates: StoredTable | None = None
     companion: Denoiser | None = None
+    members: tuple[Denoiser, ...] = ()
+    shares: tuple[float, ...] = (1.0,)
     held_out: HeldOut = UNMEASURED
     cost: Cost | None = None
     epsilon: AnyFloat | None = None
@@ -203,6 +208,8 @@ class Model:
         denoiser: Unbuilt,
         marginals: Unbuilt,
         companion: Unbuilt | None,
+        members: tuple[Unbuilt, ...],
+        shares: tuple[float, ...],
         **fields: Any,
     ) -> Model:
         """The model of a file, whose denoisers are functions from a codebook."""
@@ -210,11 +217,29 @@ class Model:
         book = encoder.codebook().to(marginals.dtype)
         independent, exact = marginals(book), None if companion is None else companion(book)
         assert isinstance(independent, MarginalDenoiser)
-        return cls(encoder, denoiser(book), independent, companion=exact, **fields)
+        others = tuple(member(book) for member in members)
+        how = {"companion": exact, "members": others, "shares": shares}
+        model = cls(encoder, denoiser(book), independent, **how, **fields)
+        n = len(parts_of(model.denoiser)) + len(members)
+        if len(shares) not in (1, n) or not math.isclose(sum(shares), 1) or min(shares) < 0:
+            raise ValueError(f"shares of {n} denoisers are {shares}")
+        return model
 
     def to(self, device: torch.device) -> Model:
         parts = {name: getattr(self, name) for name in ("denoiser", "marginals", "companion")}
-        return replace(self, **{k: None if p is None else p.to(device) for k, p in parts.items()})
+        parts = {k: None if p is None else p.to(device) for k, p in parts.items()}
+        return replace(self, **parts, members=tuple(m.to(device) for m in self.members))
+
+    @cached_property
+    def others(self) -> tuple[tuple[float, Model], ...]:
+        """Models of one denoiser each that take part in the anomaly score besides this one, with their shares."""
+        parts = *parts_of(self.denoiser), *self.members
+        alone = replace(self, members=(), shares=(1.0,))
+        return tuple(
+            (share, replace(alone, denoiser=d, companion=None if d.exact else self.anywhere))
+            for d, share in zip(parts[1:], self.shares[1:], strict=False)
+            if share
+        )
 
     @cached_property
     def conditional(self) -> Denoiser:
@@ -523,12 +548,12 @@ class Model:
             if n_free == 1:  # one call gives the distribution of a single cell
                 schedule = CoordinateSchedule(1)
             elif isinstance(schedule, CoordinateSchedule):
-                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
+                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.order)
         return path_log_prob(
             denoiser,
             asked.x,
             schedule,
-            n_paths=paths_within(asked.n_evaluations, schedule),
+            n_paths=max(2, asked.n_evaluations // schedule.n_steps),
             given=given,
             # the same for every row and call: a score depends on the row and the model alone
             generator=torch.Generator().manual_seed(self.seed),
@@ -537,7 +562,7 @@ class Model:
         )
 
     def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
-        return CoordinateSchedule(max(1, n_steps), self.schedule.orders)
+        return CoordinateSchedule(max(1, n_steps), self.schedule.order)
 
     # -- draws ----------------------------------------------------------------------------------
 
@@ -581,8 +606,15 @@ class Model:
         nothing = torch.full(shape, math.nan, dtype=torch.float64, device=self.device)
         rows = self.encoder.inverse_transform(self.draw(nothing, 0).cpu().numpy())
         cells = torch.from_numpy(self.encoder.transform(rows).x).to(self.device)
-        if not bool(self.log_prob(cells, 2).log_prob.isfinite().all()):
-            raise ValueError("the model scores its own rows with no number")
+        for model in (self, *(model for _, model in self.others)):
+            if not bool(model.log_prob(cells, 2).log_prob.isfinite().all()):
+                raise ValueError("the model scores its own rows with no number")
+
+
+def parts_of(denoiser: Denoiser) -> tuple[Denoiser, ...]:
+    """The denoiser, and the members of a mixture of rows."""
+    inner = denoiser.members if isinstance(denoiser, RowMixtureDenoiser) else ()
+    return (denoiser, *(cast(Denoiser, member) for member in inner))
 
 
 def missing_estimator(estimator: str, denoiser: Denoiser) -> str:
@@ -619,7 +651,7 @@ def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int,
         return 0, 0, n_evaluations
     first = max(2, round(n_evaluations * n_indicators / codebook.n_columns))
     n_steps = min(n_indicators, first // 2)
-    used = n_steps * paths_within(first, CoordinateSchedule(n_steps))
+    used = n_steps * (1 if n_steps == 1 else max(2, first // n_steps))
     return n_steps, first, max(2, n_evaluations - used)
 
 

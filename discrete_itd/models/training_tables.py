@@ -14,8 +14,7 @@ that needs fewer rows than there are reads all of the table, but takes only some
 | graph of a Bayesian network, mixtures of products, weights | the sample |
 
 A stream that is not longer than the sample is read into memory. Where ``max_time`` leaves no time for several passes,
-the model is fitted to the sample alone. Batches that arrive over time (``partial_fit``) are not read again: counts of
-them add up, and bounded samples are kept.
+the model is fitted to the sample alone. Of batches that arrive over time (``partial_fit``), as many rows are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,9 +34,7 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
-from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.denoisers.pair_counts import CellCounts, pair_counts, pair_counts_of
+from discrete_itd.denoisers.pair_counts import CellCounts, pair_counts_of
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.frames import is_polars
@@ -53,7 +50,6 @@ from discrete_itd.encoders.streams import (
 )
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
-from discrete_itd.models.exact import Independent, Tree
 from discrete_itd.models.forest import Forest
 from discrete_itd.models.held_out import Ints, count_units, hold_out, occurring
 from discrete_itd.progress import Deadline
@@ -73,11 +69,8 @@ BUFFER_CELLS = 1 << 21
 FEWEST_BUFFERED = 8
 SPARE_ROWS = 1.1  # an epoch that needs a part of the table takes this multiple of it
 N_HASHES = 2.0**64  # how many values the hash of a position can have
-# Of batches that arrive over time, at most so many held-out rows are kept, and as many of the others.
-KEPT_ROWS = 50_000
 # Where a private model takes the place of a table, so many rows are drawn from it to fit to, and as many to hold out.
 PRIVATE_ROWS = 2000
-ADDITIVE = (Independent(), Tree())  # fitted from counts of cells and pairs alone
 
 
 def rows_to_fit(
@@ -161,51 +154,26 @@ class StreamedTable:
         return rows_to_fit(self.encoder, x, x_valid, seed, device, counts=counts, source=source)
 
 
-class CountedTable:
-    """A table that grows: its counts, and a uniform sample of the rows held out and of the others.
+class GrowingTable:
+    """A table that grows by batches: its encoded rows, or a uniform sample of ``SAMPLE_ROWS`` of them.
 
-    Rows are held out, a ``share`` of them as long as they are few, and sampled by hashes of their positions. Of a
-    ``forest``, leaves are counted; its trees are grown anew as long as all rows are kept.
+    Rows are sampled, and held out, by hashes of their positions, so that it does not matter how they were divided into
+    batches.
     """
 
-    def __init__(
-        self, encoder: TableEncoder, seed: int, share: float, forest: Forest | None = None
-    ) -> None:
-        self._forest = forest
-        self._leaves: ForestCounts | None = None
+    def __init__(self, encoder: TableEncoder, seed: int) -> None:
         self.encoder, self.seed, self.n_rows = encoder, seed, 0
-        self._bound = np.uint64(share * N_HASHES)  # of the hashes of held-out rows
-        book = encoder.codebook()
-        self._book, self._counts = book, CellCounts(book)
-        n = book.levels.n_points if book.levels.n_points <= PAIRED_LEVELS else 0  # a tree says why
-        self._pairs = torch.zeros(n, n, dtype=torch.float64)
-        none = np.zeros((0, len(encoder.owner)))
-        self._held = none, np.zeros(0, np.uint64)
-        self._sample = none, np.zeros(0, np.uint64)
+        self._x, self._positions = np.zeros((0, len(encoder.owner))), np.zeros(0, np.int64)
 
     def add(self, frame: pd.DataFrame) -> None:
         """Add rows; ValueError or TypeError, and nothing is added, if one does not fit the schema."""
         (x, _), unreadable = self.encoder.readable(frame)
         self._check_few(frame, unreadable)
-        hashes = position_hashes(np.arange(self.n_rows, self.n_rows + len(x)), self.seed)
+        there = np.flatnonzero(~np.isnan(x).all(1))
+        positions = np.concatenate([self._positions, self.n_rows + there])
         self.n_rows += len(x)
-        there = ~np.isnan(x).all(1)
-        x, hashes = x[there], hashes[there]
-        held = hashes < self._bound
-        self._held, (more, own) = _smallest(self._held, (x[held], hashes[held]))
-        x, hashes = np.concatenate([x[~held], more]), np.concatenate([hashes[~held], own])
-        before, rows = (torch.from_numpy(part) for part in (self._sample[0], x))
-        if self._forest and self._leaves is None and len(before) + len(x) > KEPT_ROWS:
-            if len(before):  # all rows so far
-                self._leaves = self._counted(before, (before,))
-            else:
-                self._leaves = self._counted(rows[hashes.argsort()[:KEPT_ROWS].copy()], ())
-        self._sample, _ = _smallest(self._sample, (x, hashes))
-        self._counts.add(rows)
-        if self._leaves is not None:
-            self._leaves.add(rows)
-        if len(self._pairs):
-            self._pairs += pair_counts(self._book, rows)
+        kept = np.sort(np.argsort(position_hashes(positions, self.seed))[:SAMPLE_ROWS])
+        self._x, self._positions = np.concatenate([self._x, x[there]])[kept], positions[kept]
 
     def _check_few(self, frame: pd.DataFrame, unreadable: np.ndarray | None) -> None:
         """ValueError if more cells of a column are unreadable than in a table of the first rows; else a warning."""
@@ -218,14 +186,6 @@ class CountedTable:
         if self.n_rows:
             self.encoder.tell_unreadable(unreadable)
 
-    def _counted(self, x: Tensor, parts: tuple[Tensor, ...]) -> ForestCounts:
-        """Tree grown on rows ``x`` (N, C), with the counts of some parts."""
-        assert self._forest is not None
-        marginals = MarginalDenoiser.fit(self._book, x)
-        source = cast(RowSource, CountedRows(len(x), self._pairs, parts))
-        generator = torch.Generator().manual_seed(self.seed)
-        return self._forest.counted(TrainingRows(marginals, x, x, generator, source))
-
     def training_rows(
         self,
         validation_fraction: float,
@@ -233,17 +193,14 @@ class CountedTable:
         device: torch.device,
         time_left: float = math.inf,
     ) -> TrainingRows:
-        """The rows so far; ``validation_fraction`` is that of the first batch."""
-        x, x_valid = (torch.from_numpy(part[0]) for part in (self._sample, self._held))
-        if not len(x):
+        """The rows so far."""
+        n = len(self._x)
+        if n < 2:
             raise ValueError("at least two rows with a cell that is not missing are needed")
-        parts = (x.to(device),) if self._forest and self._leaves is None else None
-        counted = CountedRows(self._counts.n_rows, self._pairs, parts, self._leaves)
-        source = cast(RowSource, counted)  # for fits that read counts alone
-        x_valid = x_valid if len(x_valid) else x  # by chance, no row may be held out yet
-        return rows_to_fit(
-            self.encoder, x, x_valid, seed, device, counts=self._counts, source=source
-        )
+        n_valid = min(max(1, round(validation_fraction * n)), n - 1, MOST_HELD_OUT)
+        order = np.argsort(position_hashes(self._positions, self.seed + 1))
+        x_valid, x = (torch.from_numpy(self._x[np.sort(p)]) for p in np.split(order, [n_valid]))
+        return rows_to_fit(self.encoder, x, x_valid, seed, device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,14 +240,7 @@ class PrivateTable:
         return rows
 
 
-def _smallest(*parts: tuple[np.ndarray, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of two parts, rows and their hashes each: those with the ``KEPT_ROWS`` smallest hashes, and the others."""
-    x, hashes = (np.concatenate(pair) for pair in zip(*parts, strict=True))
-    order = np.argsort(hashes)
-    return [(x[at], hashes[at]) for at in (order[:KEPT_ROWS], order[KEPT_ROWS:])]
-
-
-TrainingTable = TableInMemory | StreamedTable | CountedTable | PrivateTable
+TrainingTable = TableInMemory | StreamedTable | GrowingTable | PrivateTable
 
 
 class ReadTable(NamedTuple):
@@ -490,27 +440,3 @@ def _epoch(
     for rows in order.split(size):
         if len(rows) == size:
             yield buffer[rows]
-
-
-class CountedRows:
-    """Training rows of which only their number and their pair counts (T, T) are known.
-
-    And, for a forest, all of them in ``parts`` as long as they are few, then the counts in its leaves.
-    """
-
-    def __init__(
-        self,
-        n_rows: int,
-        pairs: Tensor,
-        parts: tuple[Tensor, ...] | None = None,
-        leaves: ForestCounts | None = None,
-    ) -> None:
-        self.n_rows, self.leaves, self._pairs, self._parts = n_rows, leaves, pairs, parts
-
-    def pair_counts(self, book: Codebook) -> Tensor:
-        return self._pairs.to(book.device)
-
-    def chunks(self) -> Iterator[Tensor]:
-        if self._parts is None:
-            raise ValueError("rows that were given to partial_fit cannot be read again")
-        yield from self._parts

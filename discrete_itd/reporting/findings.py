@@ -5,12 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.detection import outside
 from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -22,19 +20,15 @@ from discrete_itd.encoders.frames import is_missing
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import (
-    AVERAGED_ROWS,
     MASSES,
     RowScores,
     column_entropies,
     fitted,
     information_matrix,
     matrix_work,
-    spread_step,
 )
-from discrete_itd.progress import Deadline
 from discrete_itd.statistics import (
     Interval,
-    curve_areas,
     mean_interval,
     p_value_band,
     share_interval,
@@ -45,43 +39,10 @@ from discrete_itd.validation import check_integer, check_real, check_share
 Made = TypeVar("Made")
 LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
 MOST_CELLS_SHOWN = 24  # cells of an anomalous row that are shown, besides those with a reason
-MOST_ALARMS = 10_000  # rows that are kept for the download: a few MB
-MOST_REASONS = 1000  # of these rows get reasons, which take milliseconds to tenths of a second each
 N_REASONS = 3  # cells of a row that are named, at most
-USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
-# An optional section of the page takes about so many seconds, on as many rows as that allows; the first FEW_ROWS tell.
-# One in which a row takes more numbers than MOST_WORK, some tenths of a second, is left out without a try.
-SECTION_SECONDS, FEW_ROWS, MOST_WORK = 2.0, 16, 1 << 25
-CURVE_LEVELS = 25  # levels of noise at which the curve of errors is drawn
-
-
-class Sections:
-    """The optional sections of a page: each within its seconds, and none takes the rest down.
-
-    ``left_out`` names those that failed or are too costly.
-    """
-
-    def __init__(self) -> None:
-        self.left_out: list[str] = []
-
-    def of_rows(
-        self, name: str, make: Callable[[Rows], Made], rows: Rows, work: float = 0.0
-    ) -> Made | None:
-        """What ``make`` finds in a few rows, of so much ``work`` each, or if quick, in as many as there is time for."""
-        if work > MOST_WORK:
-            self.left_out.append(f"{name}, which this model makes costly")
-            return None
-        deadline, step = Deadline(SECTION_SECONDS), spread_step(len(rows), FEW_ROWS)
-        try:
-            found = make(rows.take(slice(None, None, step)))
-            per_row = deadline.age * step / len(rows)
-            most = int(deadline.left / max(per_row, 1e-9))
-            if (more := spread_step(len(rows), max(1, most))) < step:
-                found = make(rows.take(slice(None, None, more)))
-        except Exception as error:  # of any kind: the rest of the page is worth having
-            self.left_out.append(f"{name}, which {_failed(error)}")
-            return None
-        return found
+MOST_WORK = (
+    1 << 25
+)  # floats computed for a row of inliers above which pairs of columns are left out: tenths of a second
 
 
 @dataclass(frozen=True)
@@ -149,11 +110,10 @@ class Findings:
         Threshold and calibration; one verdict for each target.
     gain : float
         Nats per held-out row of the training table by which the model is better than independent columns.
-    history, stopped, curve
-        ``history_`` and ``model_.stopped`` of the density; ``mse_curve`` of the inliers, None if there is only one, or
-        noisy rows are costly by the model.
-    most_anomalous, alarm_rows, columns : DataFrame
-        From :func:`most_anomalous_rows`, :func:`alarm_rows` and, for the inliers, by falling nats,
+    history, stopped
+        ``history_`` and ``model_.stopped`` of the density.
+    most_anomalous, columns : DataFrame
+        From :func:`most_anomalous_rows` and, for the inliers, by falling nats,
         :func:`~discrete_itd.plots.column_entropies`.
     information : DataFrame or None
         From :func:`~discrete_itd.plots.information_matrix` of the inliers; None where it would take long, or there is
@@ -176,9 +136,7 @@ class Findings:
     gain: float
     history: pd.DataFrame
     stopped: str
-    curve: pd.DataFrame | None
     most_anomalous: pd.DataFrame
-    alarm_rows: pd.DataFrame
     columns: pd.DataFrame | None
     information: pd.DataFrame | None
     facts: dict[str, str]
@@ -220,17 +178,6 @@ class Findings:
 
     def quantile(self, q: float) -> float:
         return float(np.quantile(self.surprisal, q))
-
-    @property
-    def areas(self) -> tuple[float, float] | None:
-        """Areas in nats under the curve of the model and of independent columns; None without a curve."""
-        return None if self.curve is None else curve_areas(self.curve)
-
-    @property
-    def companion(self) -> str:
-        """The model of the curve: "" for the denoiser that scores rows, else the class of the companion."""
-        curve = self.curve
-        return "" if curve is None or curve.attrs["scores_rows"] else curve.attrs["model"]
 
     @property
     def was_trained(self) -> bool:
@@ -277,18 +224,15 @@ def examine(
         The rows to report on.
     inliers : DataFrame, array-like or Rows, shape (M, C), optional
         Normal rows that were used neither for training nor for calibration: mean surprisal, false alarms and the
-        calibration of p-values are measured on them. The default is X, which is right if it holds no anomalies. With a
-        density, one half of them sets a threshold and the other half is measured.
+        calibration of p-values are measured on them. The default is X, which is right if it holds no anomalies.
     target_nats : float, optional
         Largest acceptable mean surprisal of an inlier.
     target_false_alarms : float, optional
-        Largest acceptable share of inliers that raise an alarm; needs a threshold. With a density and inliers, the
-        threshold is set for this rate (default 1 %).
+        Largest acceptable share of inliers that raise an alarm; needs a detector, which has a threshold.
     n_most_anomalous : int
         Number of rows to list with reasons.
     keep : sequence of names
-        Columns of X that identify a row, whether or not the model uses them: they are shown with the listed rows and in
-        the table of alarms.
+        Columns of X that identify a row, whether or not the model uses them: they are shown with the listed rows.
 
     Raises
     ------
@@ -315,12 +259,8 @@ def examine(
         check_share("target_false_alarms", target_false_alarms)
     rows = _read(density, X, keep)
     known = rows if inliers is None else _read(density, inliers)
-    if detector is None and inliers is not None:
-        detector, known = with_threshold(density, known, target_false_alarms)
     if target_false_alarms is not None and detector is None:
-        raise ValueError(
-            "target_false_alarms needs a threshold: give a DiffusionOutlierDetector, or inliers to set one"
-        )
+        raise ValueError("target_false_alarms needs a threshold: give a DiffusionOutlierDetector")
     if detector is not None:
         outside.tell(rows)
         if known is not rows:
@@ -340,12 +280,9 @@ def _findings(
     keep: Sequence[Hashable],
 ) -> Findings:
     """The findings on some rows and ``known`` inliers, which may be the same."""
-    estimate, schema, fitted_model = (
-        density.log_prob(known),
-        density.encoder_.schema,
-        density.model_,
-    )
-    score, alarms, raised = estimate.log_prob, Alarms(), None
+    estimate, schema = density.log_prob(known), density.encoder_.schema
+    fitted_model = density.model_
+    score, alarms = estimate.log_prob, Alarms()
     if detector is not None:
         score, of_known = detector.score_samples(rows), detector.score_samples(known)
         offset, calibration = detector.threshold_.offset, np.asarray(detector.calibration_scores_)
@@ -355,26 +292,27 @@ def _findings(
             reference=-calibration if len(calibration) else None,
             p_values=detector.p_values(known, scores=of_known) if len(calibration) else None,
         )
-        raised = np.flatnonzero(score < offset)[: MOST_ALARMS if n_most else 0]
     n_known_cells = int((~np.isnan(known.cells)).sum())
     nats = mean_interval(0.0 - estimate.log_prob)  # not -0.0
     if not n_known_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
-    sections, some = (
-        Sections(),
-        known.take(slice(None, None, spread_step(len(known), AVERAGED_ROWS))),
-    )
-    columns = sections.of_rows("columns", partial(column_entropies, density), some)
+    left_out: list[str] = []
+
+    def section(name: str, make: Callable[[DiffusionDensity, Rows], Made]) -> Made | None:
+        """An optional section of the page; the rest of it is worth having where one fails, whatever the error."""
+        try:
+            return make(density, known)
+        except Exception as error:
+            left_out.append(f"{name}, which {_failed(error)}")
+            return None
+
+    columns, information = section("columns", column_entropies), None
     if columns is not None:
         columns = columns.sort_values("nats", ascending=False, kind="stable")
-    curve = information = None
-    if len(some) > 1:
-        make = partial(density.mse_curve, n_points=CURVE_LEVELS)
-        work = CURVE_LEVELS * fitted_model.curved.noisy_work
-        curve = sections.of_rows("the curve of errors", make, some, work)
-    if len(some) > 1 and len(schema) > 1:
-        make = partial(information_matrix, density)
-        information = sections.of_rows("pairs of columns", make, some, matrix_work(density))
+    if matrix_work(density) > MOST_WORK:
+        left_out.append("pairs of columns, which this model makes costly")
+    elif len(known) > 1 and len(schema) > 1:
+        information = section("pairs of columns", information_matrix)
     measured = {"nats": nats, "false alarms": alarms.rate}
     return Findings(
         surprisal=0.0 - score,
@@ -393,15 +331,13 @@ def _findings(
         gain=fitted_model.held_out.gain,
         history=density.history_,
         stopped=fitted_model.stopped,
-        curve=curve,
         most_anomalous=most_anomalous_rows(
             density, rows, score, n_most, detector=detector, keep=keep
         ),
-        alarm_rows=alarm_rows(detector, rows, score, raised, keep),
         columns=columns,
         information=information,
         facts=facts(fitted_model, density.n_evaluations),
-        left_out=tuple(sections.left_out),
+        left_out=tuple(left_out),
     )
 
 
@@ -416,22 +352,6 @@ def _read(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> R
         return check_any(density.rows(X if frame is None else frame))
     rows = density.rows(frame.drop(columns=extra))  # warns about columns that it does not use
     return check_any(replace(rows, others=frame[extra].set_axis(rows.index)))
-
-
-def with_threshold(
-    density: DiffusionDensity, inliers: Rows, rate: float | None
-) -> tuple[DiffusionOutlierDetector, Rows]:
-    """A detector whose threshold is set by one half of the inliers, at random, and the other half of them."""
-    n = len(inliers)
-    if n < 4:
-        raise ValueError(
-            f"inliers: at least 4 rows are needed to set a threshold and to measure it, got {n}"
-        )
-    order = np.random.default_rng(density.model_.seed).permutation(n)
-    first, second = (inliers.take(np.sort(half)) for half in np.split(order, [n // 2]))
-    rate = USUAL_RATE if rate is None else rate
-    detector = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=rate)
-    return detector.fit(first.frame), second
 
 
 # -- anomalies ----------------------------------------------------------------------------------------
@@ -462,47 +382,11 @@ def most_anomalous_rows(
         values = [(name, own[name].iloc[i]) for name in keep]
         values += [(name, rows.frame[name].iloc[i]) for name in shown]
         cells.append(tuple((str(n), _text(v, columns.get(n)), n in names) for n, v in values))
-    return _listed(detector, rows, score[worst]).assign(reasons=said, cells=cells)
-
-
-def alarm_rows(
-    detector: DiffusionOutlierDetector | None,
-    rows: Rows,
-    score: np.ndarray,
-    raised: np.ndarray | None,
-    keep: Sequence[Hashable],
-) -> pd.DataFrame:
-    """The rows that ``raised`` an alarm, by position; the most anomalous have reasons, in a bounded time.
-
-    Columns: those to keep, row, nats, p_value and reasons (one string).
-    """
-    if detector is None or raised is None or not len(raised):
-        return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
-    alarms, score = rows.take(raised), score[raised]
-    asked = np.argsort(score, kind="stable")[:MOST_REASONS]
-    text = pd.Series("", range(len(alarms)), dtype=object)
-    deadline, size = Deadline(SECTION_SECONDS), FEW_ROWS
-    while len(asked):
-        before = deadline.left
-        some, asked = asked[:size], asked[size:]
-        text[some] = ["; ".join(lines) for lines in _reasons(detector, alarms.take(some))[0]]
-        took, size = before - deadline.left, 2 * size
-        if 2 * took > deadline.left:  # the next ones are twice as many
-            break
-    table = _listed(detector, alarms, score).assign(reasons=text)
-    columns = kept(alarms, keep).reset_index(drop=True)
-    columns.columns = [f"kept_{name}" if name in table else str(name) for name in columns]
-    return pd.concat([columns, table], axis=1)
-
-
-def _listed(
-    detector: DiffusionOutlierDetector | None, rows: Rows, score: np.ndarray
-) -> pd.DataFrame:
     p: Any = np.nan
     if len(rows) and detector is not None and len(detector.calibration_scores_):
-        p = detector.p_values(rows, scores=score)
-    own = {"row": list(rows.index), "nats": 0.0 - score, "p_value": p}  # not -0.0
-    return pd.DataFrame(own, index=range(len(rows)))
+        p = detector.p_values(rows, scores=score[worst])
+    found = {"row": list(rows.index), "nats": 0.0 - score[worst], "p_value": p}  # not -0.0
+    return pd.DataFrame(found, index=range(len(rows))).assign(reasons=said, cells=cells)
 
 
 def _reasons(

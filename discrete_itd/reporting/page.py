@@ -16,7 +16,6 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -24,11 +23,10 @@ import numpy as np
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, times
-from discrete_itd.encoders.notation import FORMULA
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting import sentences
-from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
+from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.sentences import count, nats, p_value
 from discrete_itd.statistics import percent
 from discrete_itd.storage.files import write_whole
@@ -115,9 +113,7 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
         date=datetime.date.today() if date is None else date,
         found=found,
         anomalies=_without_repeats(found.most_anomalous),
-        alarms_csv=_data_link(found),
         drawings=_drawings(found),
-        most_reasons=MOST_REASONS,
     )  # fmt: skip
 
 
@@ -149,22 +145,6 @@ def _without_repeats(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return lines
 
 
-def _data_link(found: Findings) -> str | None:
-    """The rows that raise an alarm as a CSV within a link; None if there are none."""
-    if not len(found.alarm_rows):
-        return None
-    rows = found.alarm_rows  # with the score as the detector gives it
-    rows = rows.assign(nats=-rows["nats"]).rename(columns={"nats": "score"})
-    rows = rows.map(lambda v: _cell(v) if isinstance(v, str) else v)
-    rows = rows.rename(columns=lambda name: _cell(str(name)))
-    return "data:text/csv;charset=utf-8," + quote(rows.to_csv(index=False), safe="")
-
-
-def _cell(text: str) -> str:
-    """A text as spreadsheets show it and do not run it."""
-    return ("'" if FORMULA.match(text) else "") + readable(text)
-
-
 def _drawings(found: Findings) -> dict[str, Markup]:
     """The figures by the section of the page that shows them, without those for which there are no numbers."""
     scores = found.scores
@@ -177,10 +157,6 @@ def _drawings(found: Findings) -> dict[str, Markup]:
     if found.information is not None:
         label = "Mutual information of every two columns, in nats."
         drawn["information"] = plots.plot_information_matrix(found.information), label
-    if found.curve is not None and found.n_inlier_cells:
-        what = "companion" if found.companion else "model"
-        label = f"Denoising error at each signal-to-noise ratio, of the {what} and of independent columns."
-        drawn["denoising"] = plots.plot_mse_curve(found.curve), label
     if found.alarms.p_values is not None:
         numbers = plots.PValues(found.alarms.p_values, len(scores.reference))
         label = "Share of rows with a p-value up to each level."

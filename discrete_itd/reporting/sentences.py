@@ -19,7 +19,10 @@ ENDINGS = {
     "diverged": "it diverged",
     "exact": "the model is exact and needs no steps",
 }
-CUT_SHORT = ("max_time", "interrupted")
+CUT_SHORT = {
+    "max_time": "Fit again with more time, a larger max_time: this fit was cut short, and other models may be better.",
+    "interrupted": "Fit again without interrupting it: this model is the best so far.",
+}
 SCALES = ("", " thousand", " million", " billion", " trillion")
 
 
@@ -115,24 +118,25 @@ def training(found: Findings) -> str:
 
 def longer_training(found: Findings) -> str:
     """Whether more training is worth it, by what the second half of the steps gained on held-out rows."""
-    gain = found.late_gain
+    gain, again = found.late_gain, CUT_SHORT.get(found.stopped, "")
     if not found.was_trained:
-        if found.stopped in CUT_SHORT:
-            return "A fit without this limit may find a better model."
-        return "More rows would help, or another kind of model."
+        return again or (
+            "If a target is missed, compare other models by candidates_, or fit denoiser='best' with more max_time."
+        )
     if gain is None:
-        return "There are too few validations to say what longer training would gain."
-    if not gain > 0:
-        return (
+        said = "There are too few validations to say what longer training would gain."
+    elif not gain > 0:
+        said = (
             "The second half of the steps gained nothing on held-out rows: longer training of this kind would not help."
             " More rows or a smaller network might."
         )
-    known = f"about {nats(gain)}" if gain >= 0.005 else "less than 0.01 nats"
-    more = " Training stopped by itself: more rows would help more."
-    return (
-        f"The second half of the steps gained {known} per held-out row; twice as many steps would gain less than that."
-        f"{more if found.stopped == 'no improvement' else ''}"
-    )
+    else:
+        known = f"about {nats(gain)}" if gain >= 0.005 else "less than 0.01 nats"
+        said = (
+            f"The second half of the steps gained {known} per held-out row; twice as many steps, with a larger"
+            " max_steps, would gain less than that."
+        )
+    return f"{said} {again}".rstrip()
 
 
 # -- recommendations ----------------------------------------------------------------------------------
@@ -149,20 +153,6 @@ AFTER_VERDICT = {
         None: "measure on more inliers",
     },
 }
-
-
-def after_training(found: Findings) -> str:
-    """Recommendation about training."""
-    gain = found.late_gain
-    if found.stopped == "max_time":
-        return "fit again with more time, a larger max_time: this one was cut short, and other models may be better"
-    if found.stopped == "interrupted":
-        return "fit again without interrupting it: this model is the best so far"
-    if not found.was_trained:
-        return "compare other models by candidates_, or fit denoiser='best' with more max_time, if a target is missed"
-    if gain is not None and gain >= 0.005 and found.stopped == "max_steps":
-        return "fit again with a larger max_steps"
-    return "nothing; if a target is missed, fit more rows"
 
 
 def after_calibration(found: Findings) -> str:

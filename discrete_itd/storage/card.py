@@ -105,9 +105,9 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
             " what this model cannot"
         )
     if model.candidates is not None:
-        names = ["candidate", "nats", "behind", "stderr", "microseconds", "fit_seconds", "chosen"]
+        names = ["candidate", "nats", "behind", "stderr", "microseconds", "fit_seconds"]
         lines += ["", "It was chosen among these (nats per held-out row):", ""]
-        lines += table(model.candidates[names].round(3))
+        lines += table(model.candidates[[*names, "share", "chosen"]].round(3))
     return lines
 
 
@@ -147,7 +147,8 @@ def _calibration(detector: Any, scorer: Any) -> list[str]:
     n = len(detector.calibration_scores_)
     columns = f"the other columns given {', '.join(map(code, given))}" if given else "all columns"
     lines = [
-        f"* score: minus the nats of {columns} above the nats of 95 % of the model's own cells, (12)"
+        f"* score: minus the nats of {columns} above those of rare but normal cells, (12); the mean of"
+        f" {len(scorer.models)} models by the `share` of each"
     ]
     if scorer.weight:
         lines.append(f"* {scorer.weight:.0%} of these nats are by trees of few training rows each")

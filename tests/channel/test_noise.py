@@ -123,21 +123,6 @@ def test_streams_paths_rows_salts_and_coordinates_are_independent(device, dtype)
     assert stats.chisquare(np.bincount(quadrants, minlength=8)).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("n", [2, 7])
-def test_offsets_are_of_the_row_and_equally_likely(device, n):
-    x = torch.arange(7000, dtype=torch.float64, device=device)[:, None]
-    offset = make_noise(x).offset(n)
-    assert torch.equal(offset, make_noise(x, path=3).offset(n))  # one for all repetitions
-    assert not torch.equal(offset, make_noise(x, salt=2).offset(n))
-    assert not make_noise(x).offset(1).any()
-    counts = np.bincount(offset.cpu().numpy(), minlength=n)
-    assert len(counts) == n
-    assert stats.chisquare(counts).pvalue > 1e-4
-    # and independent of what else is drawn for the row
-    uniform = make_noise(x).uniform(0, 1)[:, 0].cpu().numpy()
-    assert abs(stats.spearmanr(offset.cpu().numpy(), uniform).statistic) < 0.05
-
-
 def test_a_salt_is_one_draw_of_the_generator(device):
     salts = {draw_salt(seeded_generator(seed, device)) for seed in range(50)}
     assert len(salts) == 50
@@ -158,4 +143,3 @@ def test_noise_is_that_of_earlier_releases(device):
     )
     for values, wanted in zip(got, expected, strict=True):
         np.testing.assert_allclose(values.flatten().cpu().numpy(), wanted, rtol=1e-12)
-    assert noise.offset(1000).tolist() == [148, 767]

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -59,7 +58,7 @@ def test_rows_are_counted_from_one(capsys):
     assert set(rows) == {"41", "42", "43", "44"}  # the last four
 
 
-def test_columns_to_keep_are_shown_and_downloaded(capsys):
+def test_columns_to_keep_are_shown(capsys):
     _, err = run(
         "report d.safetensors t.csv --out r.html --most-anomalous 2 --keep id,free", capsys
     )
@@ -67,9 +66,6 @@ def test_columns_to_keep_are_shown_and_downloaded(capsys):
     text = page()
     for row in re.findall(r'<th scope="row">(\d+)</th>', text.partition('id="anomalies"')[2])[:2]:
         assert f'<span>id <span class="value">{int(row) - 1}</span></span>' in text
-    rows = unquote(re.search(r'href="data:text/csv[^,]*,([^"]*)"', text)[1]).splitlines()
-    assert rows[0] == "id,free,row,score,p_value,reasons"
-    assert all(int(line.split(",")[0]) + 1 == int(line.split(",")[2]) for line in rows[1:])
     _, err = run("report d.safetensors t.csv --out r.html --keep nothing", capsys, 2)
     assert "column 'nothing': named in --keep, missing from the table" in err
 
@@ -122,15 +118,6 @@ def test_the_last_line_decides_and_check_returns_it(capsys, target, last, code):
     assert run(command, capsys).out.splitlines()[-1] == last
     assert run(f"{command} --check", capsys, code).out.splitlines()[-1] == last
     assert f'class="{last}"' in page()
-
-
-def test_inliers_give_a_density_its_threshold(capsys):
-    X, held = frames()
-    command = "report m.safetensors t.csv --out r.html --inliers o.csv --target-false-alarms 0.1"
-    out, _ = run(command, capsys)
-    found = examine(reported.density(), X.drop(columns="id"), inliers=held, target_false_alarms=0.1)
-    assert f"44 rows, {found.n_alarms} alarms\n" in out
-    assert re.search(r" of 50 inliers raise an alarm, .* the target is at most 10 %", out)
 
 
 @pytest.mark.parametrize(

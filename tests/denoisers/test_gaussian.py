@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import torch
-from laws import real, seeded_generator
+from laws import logistic, real, seeded_generator
 
-from discrete_itd.channel import IsotropicSchedule, Quadrature
+from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MixtureDenoiser
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
@@ -30,7 +30,7 @@ def test_estimators(device, generator):
     rows = np.random.default_rng(3).multivariate_normal(mean, covariance, 40)
     x = torch.from_numpy(rows).to(device)
     other, _, _ = gaussian(device, 3, seed=7)
-    quadrature = Quadrature.logistic(0.0, 2.0, low=-8.0, high=10.0)
+    quadrature = logistic(0.0, 2.0, low=-8.0, high=10.0)
     e = integral_log_prob(
         model, x, quadrature, baseline=other, n_points=400,
         generator=seeded_generator(0, device), batch_size=4000,
@@ -50,7 +50,7 @@ def test_integral_given_a_column(device):
     x = torch.from_numpy(rows).to(device)
     given = torch.tensor([True, False, False], device=device)
     other, _, _ = gaussian(device, 3, seed=7)
-    quadrature = Quadrature.logistic(0.0, 2.0, low=-8.0, high=10.0)
+    quadrature = logistic(0.0, 2.0, low=-8.0, high=10.0)
     e = integral_log_prob(
         model, x, quadrature, baseline=other, n_points=400, given=given,
         generator=seeded_generator(0, device), batch_size=4000,

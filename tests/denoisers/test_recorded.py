@@ -2,24 +2,28 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from laws import line, make_denoiser, real, simplex
+from laws import line, logistic, make_denoiser, real, simplex
 from scipy import integrate, stats
 
-from discrete_itd.channel import ColumnPoints, CoordinateSchedule, Quadrature, State
+from discrete_itd.channel import ColumnPoints, CoordinateSchedule, State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_mass, log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLine, NumberLines
 from discrete_itd.denoisers import MixtureDenoiser
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
-# whole numbers of a skewed column, and dozens: cells that are about as wide as a component of the models here
+# whole numbers of a skewed column, and dozens: cells that are about as wide as a component of the models here; the
+# lines are opened at numbers that would be shared by many rows
 LINES = (
-    NumberLine(scale=4.0, power=0.3, spread=2.0, step=1.0),
-    NumberLine(scale=20.0, power=1.4, mean=0.5, spread=1.5, step=12.0, origin=3.0),
+    NumberLine(
+        scale=4.0, power=0.3, spread=2.0, step=1.0, opened=((0.0, 0.3), (1.0, 0.2), (3.0, 0.1))
+    ),
+    NumberLine(20.0, 20.0, 1.4, 0.5, 1.5, step=12.0, origin=3.0, opened=((27.0, 0.25),)),
 )
 PRODUCTS = ("marginals", "mixture", "exact mixture")
 KINDS = (*PRODUCTS, "correlated")
@@ -100,11 +104,30 @@ def test_estimators_agree_on_recorded_numbers(book, kind, generator):
     closed = denoiser.log_prob(rows).double()
     path = path_log_prob(denoiser, rows, CoordinateSchedule(3), generator=generator)
     torch.testing.assert_close(path.log_prob, closed, rtol=1e-6, atol=1e-6)
-    quadrature = Quadrature.logistic(1.0, 2.0, low=-9.0, high=9.0)
+    quadrature = logistic(1.0, 2.0, low=-9.0, high=9.0)
     found = integral_log_prob(denoiser, rows, quadrature, n_points=1024, generator=generator)
     z = (found.log_prob - closed) / found.stderr
     assert z.abs().mean() < 1.5
     assert z.abs().max() < 4.5
+
+
+@pytest.mark.parametrize("line", [*LINES, replace(LINES[0], step=1e-4, origin=math.nan)])
+def test_draws_of_an_opened_number_are_it(line):
+    """Whatever lies in its cell is rounded to its middle, and cells of all other numbers begin at its ends."""
+    lines = NumberLines([line])
+    for number, gap in line.opened:
+        x = torch.tensor([[number]], dtype=torch.float64) + line.step * torch.tensor(
+            [[-1.0], [0], [1]]
+        )
+        z, cells = lines.encoded(x - line.center)[0], lines.cells(lines.encoded(x - line.center)[0])
+        ends = cells.middle - cells.width / 2, cells.middle + cells.width / 2
+        assert cells.width[1] > gap
+        torch.testing.assert_close(ends[1][:2], ends[0][1:], rtol=0, atol=1e-9)
+        inside = ends[0][1] + cells.width[1] * torch.linspace(1e-6, 1 - 1e-6, 9)[:, None]
+        torch.testing.assert_close(lines.rounded(inside), z[1].expand(9, 1), rtol=0, atol=1e-12)
+        edges = lines.edges(inside)
+        assert edges.unique().tolist() == pytest.approx([ends[0][1].item(), ends[1][1].item()])
+        torch.testing.assert_close(lines.decoded(z), x - line.center, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("gamma", [40.0, 400.0])

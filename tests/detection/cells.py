@@ -47,11 +47,14 @@ def assess(scorer, x):
 
 
 def cell_nats(model, X):
-    """Of the rows of a table; ``given_others`` in the unit of the columns, as log-probabilities are."""
+    """Of the rows of a table, in the unit of its columns, as log-probabilities are."""
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
-    given, *others = (t[rows.inverse] for t in assess(scorer, rows.unique))
+    given, entropy, odds = (t[rows.inverse] for t in assess(scorer, rows.unique))
     for j, column in enumerate(scorer.schema):
-        new = column.codec.new_nats(rows.cells[:, j]) if column.kind == "continuous" else 0.0
-        given[:, j] -= rows.log_volume[:, j] + new
-    return CellNats(*map(rows.table, (given, *others)))
+        volume = rows.log_volume[:, j]
+        if column.kind == "continuous":
+            volume = volume + column.codec.new_nats(rows.cells[:, j])
+            entropy[:, j] -= volume
+        given[:, j] -= volume
+    return CellNats(*map(rows.table, (given, entropy, odds)))

@@ -575,7 +575,7 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     own = {name: t for name, t in tensors.items() if not name.startswith("fitted.density.")}
     names = ("levels", "nats", "quantiles", "repeats", "trained")
     assert sorted(own) == [f"fitted.{name}" for name in names]
-    assert own["fitted.quantiles"].shape == (2, 3)
+    assert own["fitted.quantiles"].shape[1:] == (2, 3)
     assert own["fitted.levels"].numel() == own["fitted.trained"].numel() == 0  # without groups
     n_held = len(fitted_mixed.calibration_scores_)
     assert not any(set(t.shape) & {200, 200 - n_held} for t in tensors.values())

@@ -58,7 +58,7 @@ def test_properties_nats_are_differences_of_joint_log_probabilities(density):
     joint = model.density_.log_prob(X).log_prob
     alone = model.density_.log_prob(X.assign(amount=None, paid=None)).log_prob
     nats = model.explain(X)
-    least, q = model._scorer.quantiles
+    least, q = model._scorer.quantiles[0]
     # (12), solved for the nats given the group
     own = np.log(np.expm1(nats + np.logaddexp(0, least - q))) + q
     np.testing.assert_allclose(own.sum(axis=1), alone - joint, atol=1e-4)

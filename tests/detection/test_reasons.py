@@ -34,7 +34,8 @@ def test_the_table_of_reasons(model):
         if line["rank"] == 1:
             doubt = nats.error_log_odds.loc[row]
             assert column == doubt.idxmax()
-            assert np.isclose(line["expected_nats"], nats.entropy.loc[row, column], atol=1e-4)
+            excess = (nats.given_others - nats.entropy).loc[row, column]
+            assert np.isclose(line["excess_nats"], excess, atol=1e-4)
             odds = doubt.max()
             assert np.isclose(line["error_probability"], 1 / (1 + np.exp(-odds)), atol=1e-5)
             told = best.loc[(row, column), "expected"]

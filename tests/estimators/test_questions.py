@@ -408,9 +408,6 @@ def test_imputed_tables_keep_what_is_there(model):
         model.impute(TABLE, method="best")
 
 
-@pytest.mark.xfail(
-    reason="off a lattice, a mixture knows a frequent number by a narrow class alone: too few zeros"
-)
 @pytest.mark.slow
 def test_medians_and_means_of_a_known_distribution():
     """Of numbers that are skewed, whole, ordered levels, often zero, binned, or dates; and those of draws."""

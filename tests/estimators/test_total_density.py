@@ -77,7 +77,10 @@ MOST = 100_000  # numbers of a lattice on each side of the median that are added
 
 
 def total(log_prob, codec, points):
-    """Of masses of the numbers on the lattice; far out, and without a lattice, of masses over widths by quadrature."""
+    """Of masses of the numbers on the lattice; far out, and without a lattice, of masses over widths by quadrature.
+
+    Numbers of many rows, at which the line is opened, are numbers of a lattice.
+    """
     lines = NumberLines([codec.line])
 
     def masses(z):
@@ -87,7 +90,13 @@ def total(log_prob, codec, points):
         return masses(z) / lines.cells(torch.from_numpy(z)[:, None]).width[:, 0].numpy()
 
     if codec.origin is None:
-        return integral(density, points)
+        z = codec.scaled(np.array([number for number, _ in codec.opened]))
+        middle, width = (t[:, 0].numpy() for t in lines.cells(torch.from_numpy(z)[:, None]))
+        ends = np.stack([middle - width / 2, middle + width / 2], 1).flatten()
+        ends = np.concatenate([points[:1], ends, points[-1:]]).reshape(-1, 2)
+        parts = [np.append(points[(a < points) & (points < b)], [a, b]) for a, b in ends]
+        opened = masses(z).sum() if len(z) else 0.0
+        return opened + sum(integral(density, np.unique(part)) for part in parts)
     low, middle, high = codec.decode(np.array([-FARTHEST, 0.0, FARTHEST]))
     ends = np.clip([low, high], middle - MOST * codec.step, middle + MOST * codec.step)
     first, last = np.rint((ends - codec.origin) / codec.step)

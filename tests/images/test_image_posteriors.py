@@ -6,11 +6,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from laws import all_rows, integral_of, paths_of, random_oracle, seeded_generator, total_mass
+from laws import (
+    all_rows,
+    integral_of,
+    logistic,
+    paths_of,
+    random_oracle,
+    seeded_generator,
+    total_mass,
+)
 from scipy import stats
 from torch import nn
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, State
 from discrete_itd.images import ImageDensity, posteriors
 from discrete_itd.images.conventions import Preconditioned, VariancePreserving
 from discrete_itd.images.layout import Pixels, pixel_marginals
@@ -107,7 +115,7 @@ def test_code_of_the_integral_is_valid_for_any_network(device, noising):
     s = integral_of(
         model,
         rows,
-        Quadrature.logistic(0.5, 1.5, low=-8.0, high=6.0),
+        logistic(0.5, 1.5, low=-8.0, high=6.0),
         n_points=2000,
         batch_size=1 << 14,
     )
@@ -168,7 +176,7 @@ def test_density_of_a_gaussian(gaussian):
     epsilon, noising, X, truth = gaussian
     model = from_callable(epsilon, X[:1000], prediction="epsilon", schedule=noising)
     x, expected = model.pixels.encode(X[1000:]), torch.from_numpy(truth[1000:])
-    quadrature = Quadrature.logistic(1.0, 2.0, low=-5.0, high=9.5)
+    quadrature = logistic(1.0, 2.0, low=-5.0, high=9.5)
     e = integral_of(model, x, quadrature, baseline=model.base, n_points=512, batch_size=1 << 14)
     gap = e.log_prob - expected
     assert gap.mean().abs() < 0.03  # the calibration is of a thousand rows
@@ -201,7 +209,7 @@ def test_mass_of_a_discrete_oracle(device):
     levels = tuple(torch.linspace(-3, 4, 24).exp().tolist())
     path = path_log_prob(model, x, IsotropicSchedule(levels), n_paths=16, generator=generator)
     integral = integral_log_prob(
-        model, x, Quadrature.logistic(1.0, 1.5, low=-6.0, high=5.0), n_points=512,
+        model, x, logistic(1.0, 1.5, low=-6.0, high=5.0), n_points=512,
         generator=generator, batch_size=1 << 14,
     )  # fmt: skip
     bound = variational_bound(model, x, n_times=100, generator=generator, batch_size=1 << 14)

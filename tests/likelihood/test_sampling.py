@@ -186,25 +186,6 @@ def test_the_mixture_oracle_draws_its_density(device, name, plan):
     assert gain.mean() > 3 * gain.std() / math.sqrt(n)  # not the columns on their own
 
 
-@pytest.mark.parametrize("kind", ["network", "stranger"])
-def test_samples_follow_the_mixture_of_all_orders(device, kind):
-    """A sampled row takes one of the orders at random, as a score averages over all."""
-    book = make_book("mixed", device)
-    denoiser = make_denoiser(kind, book, 6)
-    plan = CoordinateSchedule(3, ((2, 0, 1), (0, 1, 2), (1, 2, 0)))
-
-    def mass(schedule):
-        score = paths_of(denoiser, all_rows(book), schedule, n_paths=3)
-        assert not score.stderr.any()
-        return score.log_prob.exp().cpu().numpy()
-
-    rows = drawn_by(denoiser, blank(book, 30000), plan, seed=1)
-    counts = counts_of(book, rows)
-    assert p_value(counts, mass(plan)) > 1e-3
-    for order in plan.orders:  # which single orders are not
-        assert p_value(counts, mass(CoordinateSchedule(3, order))) < 1e-6
-
-
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("kind", ["network", "stranger"])
 def test_real_samples_follow_the_scored_density(device, kind, schedule):

@@ -59,7 +59,7 @@ class DoublingSchedule:
     n_columns: int
     noisy = False
     complete = True
-    orders = None
+    order = None
 
     @property
     def n_steps(self):

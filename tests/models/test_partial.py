@@ -8,14 +8,10 @@ import pandas as pd
 import pytest
 import torch
 from fits import chain, mixed
-from sklearn.utils import check_random_state
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.denoisers import BayesNetDenoiser, MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.streams import position_hashes
 from discrete_itd.models import training_tables
-from discrete_itd.models.exact import PENALTY, PSEUDO_COUNTS
 from discrete_itd.recipes import Forest
 
 
@@ -27,51 +23,23 @@ def grown(rows, sizes, denoiser="tree", **settings):
     return model
 
 
-@pytest.mark.parametrize("kept", [10, 50_000])
-def test_property_batches_add_up(monkeypatch, kept):
-    """The tree of the counts of all rows that are not held out, however few of them are kept."""
-    monkeypatch.setattr(training_tables, "KEPT_ROWS", kept)
+@pytest.mark.parametrize("kept", [100, 1000])
+@pytest.mark.parametrize("denoiser", ["independent", "tree", Forest(3)], ids=str)
+def test_property_it_does_not_matter_how_rows_are_divided_into_batches(monkeypatch, denoiser, kept):
+    """Of many rows a uniform sample is kept, and of what is kept the wanted share is held out."""
+    monkeypatch.setattr(training_tables, "SAMPLE_ROWS", kept)
     rows = mixed(600).assign(a=lambda t: t["a"].astype(pd.CategoricalDtype(list("xyz"))))
-    model = grown(rows, [100, 1, 250, 249])
-    hashes = (
-        position_hashes(np.arange(600), int(check_random_state(0).randint(2**31 - 1))) / 2.0**64
-    )
-    held = (hashes < 0.1) & (hashes <= np.sort(hashes)[min(kept, 600) - 1])
-    encoder = TableEncoder.fit(rows.iloc[:100])
-    x = torch.from_numpy(encoder.transform(rows).x)
-    x, x_valid = (part[~part.isnan().all(1)] for part in (x[~held], x[held]))
-    assert model.encoder_.schema == encoder.schema
-    marginals = MarginalDenoiser.fit(encoder.codebook(), x, unseen_counts=encoder.unseen_counts)
-    torch.testing.assert_close(model.model_.marginals.log_probs, marginals.log_probs)
-    trees = [
-        BayesNetDenoiser.fit_tree(marginals, x, pseudo_count=a, penalty=PENALTY)
-        for a in PSEUDO_COUNTS
-    ]
-    best = min(trees, key=lambda tree: -float(tree.log_prob(x_valid).mean()))
-    if kept > 600:  # else the mixtures of Gaussians are of few rows, and may choose another
-        torch.testing.assert_close(model.denoiser_.log_tables, best.log_tables)
-    assert [t.shape for t in model.denoiser_.log_tables] == [t.shape for t in best.log_tables]
-
-
-@pytest.mark.parametrize("kept", [400, 50_000])
-def test_a_forest_of_batches(monkeypatch, kept):
-    """As long as all rows are kept it does not matter how they came; then all are counted in the same trees."""
-    monkeypatch.setattr(training_tables, "KEPT_ROWS", kept)
-    rows = mixed(900).assign(a=lambda t: t["a"].astype(pd.CategoricalDtype(list("xyz"))))
-    model = grown(rows, [300, 100, 200, 300], denoiser=Forest(3))
-    counts = model._grown._leaves
-    if kept > 900:
-        assert counts is None
-        once = grown(rows, [300, 600], denoiser=Forest(3))
-        np.testing.assert_array_equal(model.score_samples(rows), once.score_samples(rows))
-        return
-    assert float(counts.rows.sum()) == pytest.approx(3 * model._grown._counts.n_rows)
-    first = grown(rows, [900], denoiser=Forest(3))  # more rows at once than are kept
-    total = float(first._grown._leaves.rows.sum())
-    assert total == pytest.approx(3 * first._grown._counts.n_rows)
-    nats = [-m.score_samples(rows).mean() for m in (model, first)]
-    alone = -grown(rows, [300, 600], denoiser="independent").score_samples(rows).mean()
-    assert max(nats) < alone
+    model, other = (grown(rows, [100, *later], denoiser) for later in ([500], [1, 250, 249]))
+    np.testing.assert_array_equal(model.score_samples(rows), other.score_samples(rows))
+    assert model.encoder_.schema == TableEncoder.fit(rows.iloc[:100]).schema
+    parts = model._grown.training_rows(0.1, 0, torch.device("cpu"))
+    n = len(parts.x) + len(parts.x_valid)
+    assert (n, len(parts.x_valid)) == (min(kept, 600), min(kept, 600) // 10)
+    positions = model._grown._positions
+    assert len(set(positions)) == n
+    assert abs(positions.mean() / 600 - 0.5) < 0.15
+    alone = grown(rows, [100], denoiser).score_samples(rows).mean()
+    assert model.score_samples(rows).mean() > alone - 0.1
 
 
 def test_new_categories_are_unseen():
@@ -98,14 +66,15 @@ def test_where_nothing_adds_up():
     rows = chain()
     with pytest.raises(AttributeError) as error:
         _ = DiffusionDensity(denoiser="causal").partial_fit
-    assert "needs denoiser='independent', 'tree' or 'forest', whose counts" in str(
-        error.value.__cause__
-    )
+    assert "needs denoiser='independent', 'tree' or 'forest', which" in str(error.value.__cause__)
     model = grown(rows, [60, 60])
-    for other in (pickle.loads(pickle.dumps(model)), DiffusionDensity(denoiser="tree").fit(rows)):
-        with pytest.raises(AttributeError) as error:
-            other.partial_fit(rows)
-        assert "continues what partial_fit began" in str(error.value.__cause__)
+    with pytest.raises(AttributeError) as error:
+        DiffusionDensity(denoiser="tree").fit(rows).partial_fit(rows)
+    assert "continues what partial_fit began" in str(error.value.__cause__)
+    again = pickle.loads(pickle.dumps(model)).partial_fit(rows)
+    np.testing.assert_array_equal(
+        again.score_samples(rows), grown(rows, [60, 60]).partial_fit(rows).score_samples(rows)
+    )
     assert hasattr(model, "partial_fit")
     assert not hasattr(model.fit(rows), "partial_fit")
     with pytest.raises(ValueError, match="feature names"):

@@ -22,7 +22,6 @@ from discrete_itd.reporting.findings import (
     Verdict,
     examine,
     most_anomalous_rows,
-    with_threshold,
 )
 from discrete_itd.statistics import Interval, mean_interval, share_interval
 from tests import reported
@@ -98,7 +97,6 @@ def test_the_interval_of_a_share_covers_it(n, rate):
 # -- what is found ----------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("unhurried")
 def test_the_findings_are_what_the_detector_says():
     detector = reported.detector()
     ordinary, X = reported.table(120, 8), pd.concat([reported.table(30, 9), reported.odd()])
@@ -118,9 +116,6 @@ def test_the_findings_are_what_the_detector_says():
         ("false alarms", found.alarms.rate, 0.2),
     ]
     assert found.history is detector.density_.history_
-    pd.testing.assert_frame_equal(
-        found.curve, detector.density_.mse_curve(ordinary, n_points=findings.CURVE_LEVELS)
-    )
 
 
 def test_each_table_is_encoded_once(monkeypatch):
@@ -152,19 +147,6 @@ def test_a_density_is_measured_without_a_threshold():
     assert found.n_alarms is None
     assert found.most_anomalous["p_value"].isna().all()
     assert len(found.verdicts) == 1
-
-
-def test_a_density_takes_its_threshold_from_half_of_the_inliers():
-    density, ordinary, X = reported.density(), reported.table(161, 8), reported.odd()
-    found = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
-    assert {len(found.alarms.reference), found.n_inliers} == {80, 81}
-    detector, second = with_threshold(density, density.rows(ordinary), 0.1)
-    first = ordinary.drop(index=second.index)  # the halves are all of the rows, each once
-    assert sorted(detector.calibration_scores_) == sorted(detector.score_samples(first))
-    assert found.stderr.tolist() == density.log_prob(second).stderr.tolist()
-    assert 0.04 < found.alarms.threshold.false_alarm_rate <= 0.1  # rows with equal scores lower it
-    again = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
-    assert again.nats == found.nats
 
 
 def test_the_most_anomalous_rows_are_those_with_the_lowest_scores():
@@ -228,7 +210,6 @@ def test_columns_cost_what_their_cells_cost():
     columns, nats = column_entropies(model, model.rows(frame)), cell_nats(model, frame)
     assert columns["column"].tolist() == model.encoder_.names
     assert columns["kind"].tolist() == ["nominal", "ordinal", "nominal", "continuous"]
-    assert columns["nats"].to_numpy() == pytest.approx(nats.marginal.mean().to_numpy())
     assert columns["nats_given_others"].to_numpy() == pytest.approx(
         nats.given_others.mean().to_numpy()
     )
@@ -245,8 +226,8 @@ def test_an_array_is_examined_like_a_frame():
     frame = reported.table(60, 9).set_axis([0, 1, 2], axis=1)
     model = DiffusionDensity(max_steps=2, **reported.SETTINGS).fit(frame.to_numpy(dtype=object))
     cells = frame.to_numpy(dtype=object)
-    found = examine(model, cells, inliers=cells, target_false_alarms=0.1)
-    assert found.nats == examine(model, frame, inliers=frame, target_false_alarms=0.1).nats
+    found = examine(model, cells, inliers=cells)
+    assert found.nats == examine(model, frame, inliers=frame).nats
     assert found.most_anomalous["row"].between(0, 59).all()
     assert sorted(found.columns["column"]) == [0, 1, 2]
 
@@ -264,7 +245,7 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
     detector.calibration_scores_ = detector.calibration_scores_[:0]
     detector._nats = detector._nats[:0]
     found = examine(detector, reported.table(1, 9), target_nats=1e9)
-    assert found.alarms.p_values is found.alarms.reference is found.curve is None
+    assert found.alarms.p_values is found.alarms.reference is None
     assert found.alarms.threshold is not None
     assert found.passed is None  # one row decides nothing
 
@@ -277,7 +258,6 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
         ({"target_false_alarms": 1.0}, ValueError, "target_false_alarms must be between 0 and 1"),
         ({"target_false_alarms": 0.1}, ValueError, "target_false_alarms needs a threshold"),
         ({"n_most_anomalous": -1}, ValueError, "n_most_anomalous must be at least 0"),
-        ({"inliers": reported.table(3, 0)}, ValueError, "inliers: at least 4 rows are needed"),
         ({"inliers": reported.table(9, 0)[["free"]]}, ValueError, "column 'kind'"),
     ],
 )
@@ -304,35 +284,14 @@ def test_rows_of_unseen_values_are_told_without_a_warning():
 # -- the work of a page ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("per_row", "most"), [(1e-4, 500), (0.02, 84), (1.0, 16)])
-def test_a_section_has_as_many_rows_as_its_seconds_allow(monkeypatch, per_row, most):
-    """By the first few; whatever a row costs, these are the most that are begun too late."""
-    now, seen = [0.0], []
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    rows = reported.density().rows(reported.table(500, 9))
-
-    def make(some):
-        now[0] += per_row * len(some)
-        seen.append(len(some))
-        return len(some)
-
-    sections = findings.Sections()
-    assert sections.of_rows("columns", make, rows) == seen[-1] <= most
-    assert sum(seen[1:]) * per_row <= findings.SECTION_SECONDS
-    assert seen[0] <= findings.FEW_ROWS
-    assert len(seen) == (1 if most == 16 else 2)
-    assert not sections.left_out
-
-
-def test_the_curve_is_left_out_where_noisy_rows_are_costly(monkeypatch):
-    """No noisy row is asked for then, and no pair; the other sections are there."""
+def test_pairs_of_columns_are_left_out_where_they_are_costly(monkeypatch):
+    """No pair is asked for then; the other sections are there."""
     monkeypatch.setattr(findings, "MOST_WORK", 1)
-    monkeypatch.setattr(DiffusionDensity, "mse_curve", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(findings, "information_matrix", lambda *_: pytest.fail("asked"))
     found = examine(reported.density(), reported.table(20, 9), n_most_anomalous=0)
-    assert found.curve is None
+    assert found.information is None
     assert found.columns is not None
-    names = [text.partition(",")[0] for text in found.left_out]
-    assert names == ["the curve of errors", "pairs of columns"]
+    assert [text.partition(",")[0] for text in found.left_out] == ["pairs of columns"]
 
 
 @pytest.mark.parametrize("name", ["column_entropies", "information_matrix"])
@@ -361,29 +320,6 @@ def test_reasons_that_fail_take_nothing_down(monkeypatch):
         assert all("failed (MemoryError: no room)" in r for (r,) in found.most_anomalous["reasons"])
         assert not found.left_out
         assert "no room" in report(model, rows, n_most_anomalous=2)
-
-
-def test_reasons_of_alarms_end_with_their_seconds(monkeypatch):
-    """The most anomalous rows have them."""
-    now, seen, real = [0.0], [], findings._reasons
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-
-    def slow(model, rows):
-        now[0] += 0.05 * len(rows)
-        seen.append(len(rows))
-        return real(model, rows)
-
-    monkeypatch.setattr(findings, "_reasons", slow)
-    detector = DiffusionOutlierDetector(
-        denoiser="independent", false_alarm_rate=0.05, random_state=0
-    )
-    detector.fit(reported.table(300, 9))
-    rows = detector.density_.rows(reported.table(200, 8))
-    score = np.arange(200.0)
-    table = findings.alarm_rows(detector, rows, score, np.arange(200), [])
-    assert sum(seen) * 0.05 <= findings.SECTION_SECONDS
-    assert (table["reasons"][: sum(seen)] != "").all()
-    assert (table["reasons"][sum(seen) :] == "").all()
 
 
 @pytest.mark.parametrize("inliers", [None, reported.table(40, 8)])

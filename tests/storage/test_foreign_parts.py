@@ -37,7 +37,7 @@ class Halves:
     n_steps = 2
     noisy = False
     complete = True
-    orders = None
+    order = None
 
     def snr(self, step, rank, n_free):
         return CoordinateSchedule(2).snr(step, rank, n_free)

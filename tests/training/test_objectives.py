@@ -13,6 +13,7 @@ from laws import (
     correlated_rows,
     draws,
     line,
+    logistic,
     make_book,
     mixture_draws,
     random_marginals,
@@ -90,7 +91,7 @@ def test_losses_of_the_oracle_average_to_the_entropy(device, name, shares):
 def test_batches_of_any_size_have_a_loss(device, generator, n):
     rows = correlated_rows(n, 0, device)
     net = make_network(rows)
-    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
     for shares in ((0.25, 0.75), (1.0, 0.0), (0.0, 1.0)):
         loss = TrainingLoss(quadrature, shares).nats(net, rows, generator)
         assert loss.shape == (n,)
@@ -174,7 +175,7 @@ def test_the_noise_of_a_step_cancels_to_first_order(device, generator):
     """The price is the mean over two steps, and their mean is the step without noise."""
     book, n = make_book("reals and levels", device), 64
     rows = random_rows(book, n, np.random.default_rng(0), missing=0.2)
-    points, quadrature = book.embed(rows), Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    points, quadrature = book.embed(rows), logistic(1.0, 1.0, low=-4, high=5).to(device)
     nothing = torch.zeros(n, dtype=torch.float64, device=device)
     quantile = (torch.arange(n, dtype=torch.float64, device=device) + 0.5) / n
     drawn = Draws(nothing[:, None] > 0, nothing, torch.zeros_like(rows), quantile)
@@ -246,7 +247,7 @@ def test_no_pattern_shows_a_missing_cell(device, pattern, leading):
 
     for i in range(30):  # one row, so that all states are this row's
         rows = random_rows(book, 1, np.random.default_rng(i), missing=0.5)
-        quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+        quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
         states.clear()
         TrainingLoss(quadrature, SHARES[pattern]).nats(
             Watching(book), rows, seeded_generator(i, device)
@@ -265,7 +266,7 @@ def test_balance_is_for_rows_with_gaps(device):
     book = make_book("mixed", device)
     net = random_network(book, 0)
     rows = random_rows(book, 50, np.random.default_rng(0))
-    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
 
     def loss(x, balanced):
         patterns = TrainingLoss(quadrature, (0.3, 0.7), balanced=balanced)
@@ -295,7 +296,7 @@ def test_balanced_rows_weigh_alike_among_those_of_the_same_known_cells(
             states.append(snr)
             return Posterior(book, CategoricalPosterior(book.levels, torch.zeros_like(y)))
 
-    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
     patterns = TrainingLoss(quadrature, (0.0, 1.0), balanced=balanced)
     loss = patterns.nats(Coin(book), rows, seeded_generator(0, device))
     known = torch.isinf(states[0])
@@ -320,7 +321,7 @@ def test_gradients_are_those_of_finite_differences(device, name, pattern):
     net = random_network(book, 0, strength=0.2).requires_grad_(True)
     net.base.requires_grad_(False)
     rows = random_rows(book, 40, np.random.default_rng(0), missing=0.2)
-    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
     patterns = TrainingLoss(quadrature, SHARES[pattern])
 
     def loss():
@@ -385,7 +386,7 @@ def test_batches_of_tables_of_any_kind_have_a_loss(device, generator, name, n):
     book = make_book(name, device)
     net = random_network(book, 0)
     rows = random_rows(book, n, np.random.default_rng(0), missing=0.3)
-    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
     everything = torch.full_like(rows, math.nan)
     for shares in ((0.25, 0.75), (1.0, 0.0), (0.0, 1.0)):
         patterns = TrainingLoss(quadrature, shares)

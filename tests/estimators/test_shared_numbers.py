@@ -1,0 +1,70 @@
+"""A number that many rows share has its mass in every model, off the column's lattice too (20)."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from discrete_itd import DiffusionDensity
+
+N = 3000
+
+
+def rain(random):
+    """Half of the rows are exactly 0."""
+    x = np.where(random.random(N) < 0.5, 0.0, random.lognormal(0.3, 0.5, N))
+    log_p = math.log(0.5) + stats.lognorm(0.5, scale=math.exp(0.3)).logpdf(np.where(x, x, 1.0))
+    return x, 0.0, 0.5, log_p
+
+
+def favourite(random):
+    """One price among smooth ones."""
+    x = np.where(random.random(N) < 0.15, 9.99, 5 + random.gamma(2.0, 3.0, N))
+    return x, 9.99, 0.15, math.log(0.85) + stats.gamma(2.0, loc=5, scale=3).logpdf(x)
+
+
+def cents(random):
+    """The same, rounded to cents, beside which the favourite is one of thousands."""
+    x, number, share, log_p = favourite(random)
+    return x.round(2), number, share, log_p
+
+
+MODELS = ["independent", "tree", "forest", pytest.param("mixture", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("denoiser", MODELS)
+@pytest.mark.parametrize("law", [rain, favourite, cents])
+def test_a_number_of_many_rows_has_its_mass(law, denoiser):
+    random = np.random.default_rng(1)
+    frame = pd.DataFrame({"x": law(random)[0], "word": random.choice(["a", "b"], N)})
+    model = DiffusionDensity(denoiser=denoiser, random_state=0).fit(frame)
+    step = model.encoder_.schema[0].codec.step
+    x, number, share, log_p = law(random)
+    log_p = np.where(x == number, math.log(share) - math.log(step), log_p) - math.log(2)
+    test = pd.DataFrame({"x": x, "word": random.choice(["a", "b"], N)})
+    excess = log_p - model.score_samples(test)
+    assert excess.mean() < 0.02 + 2 * excess.std() / math.sqrt(N)
+    drawn = (model.sample(N, random_state=0)["x"] == number).mean()
+    seen = (frame["x"] == number).mean()
+    assert abs(drawn - seen) < 0.005 + 3 * math.sqrt(share * (1 - share) / N)
+
+
+@pytest.mark.parametrize("denoiser", MODELS)
+@pytest.mark.parametrize("numbers", [(9.99, 12.5), (9.98, 9.99)])
+def test_masses_of_a_lattice_with_frequent_numbers_add_up_to_one(denoiser, numbers):
+    """Two of them may be neighbours."""
+    random = np.random.default_rng(2)
+    x = (5 + random.gamma(2.0, 1.0, 1000)).round(2)
+    for i, number in enumerate(numbers):
+        x[300 * i : 300 * i + 200] = number
+    frame = pd.DataFrame({"x": x, "word": np.where(random.random(1000) * 10 < x, "a", "b")})
+    model = DiffusionDensity(denoiser=denoiser, random_state=0).fit(frame)
+    codec = model.encoder_.schema[0].codec
+    assert [number for number, _ in codec.opened] == list(numbers)
+    prices = np.arange(-2000, 8000) / 100
+    assert codec.step == pytest.approx(0.01)
+    rows = pd.DataFrame({"x": prices, "word": pd.Series([None] * len(prices), dtype=object)})
+    total = np.exp(model.score_samples(rows)).sum() * codec.step
+    assert 0.999 < total <= 1 + 1e-6
