@@ -49,7 +49,7 @@ from scipy import sparse, special
 
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.dtypes import as_numbers
-from discrete_itd.encoders.frames import like
+from discrete_itd.encoders.frames import as_polars, is_polars
 from discrete_itd.encoders.numeric import fit_continuous
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.models.held_out import check_groups
@@ -150,7 +150,8 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
         _lines(frame, j, views[j], judged[j], wrong[:, j], threshold) for j in range(n_columns)
     ]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
-    return like(table, found.reset_index(drop=True))
+    found = found.reset_index(drop=True)
+    return as_polars(found) if is_polars(table) else found
 
 
 def _shared_blame(wrong: Floats, accused: Bools) -> Floats:
