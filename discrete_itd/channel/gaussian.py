@@ -21,7 +21,7 @@ NARROW = 2e-4  # distance of two standardised bounds below which the density bet
 FARTHEST = 1e30  # largest surprisal, nats
 NEWTON_STEPS = 5  # for quantiles in a tail whose mass is below the smallest float
 HALVINGS = 32  # of an interval of a few units that contains a quantile
-LEFT_OUT = 1e-7  # probability of the components of a mixture that are left out
+LEFT_OUT = 1e-4  # probability of the components of a mixture that are left out
 # points of the quadrature of a mixture's entropy: at least, at most, and times components where there are more
 POINTS, MANY_POINTS, WORK = 512, 1 << 13, 1 << 20
 CHUNK = 1 << 22  # rows times points times Gaussians at once

@@ -248,9 +248,9 @@ def _by_column(scorer: Scorer, nats: Tensor) -> Tensor:
     return add_at(sums, 1, _owner(scorer, nats), nats)
 
 
-def _batches(scorer: Scorer, x: Tensor, what: str, n_cells: int) -> Iterator[Tensor]:
-    """Row numbers of ``x`` (N, C') in batches that fit into memory, ``n_cells`` states a row, under a progress bar."""
-    size = min(scorer.model.batch_size, BATCH_WORK // scorer.conditional.row_work) // n_cells
+def _batches(scorer: Scorer, x: Tensor, what: str) -> Iterator[Tensor]:
+    """Row numbers of ``x`` (N, C') in batches whose posteriors fit into memory, under a progress bar."""
+    size = min(scorer.model.batch_size, BATCH_WORK // scorer.conditional.row_work)
     with progress_bar(len(x), what) as bar:
         for rows in torch.arange(len(x), device=x.device).split(max(1, size)):
             if len(rows):
@@ -262,7 +262,7 @@ def _batches(scorer: Scorer, x: Tensor, what: str, n_cells: int) -> Iterator[Ten
 def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.ndarray:
     """Surprisal of the cells of some columns given all other cells of their rows, (N, c), nats; 0 where missing."""
     out = np.zeros((len(x), len(columns)))
-    for batch in _batches(scorer, x, "columns", len(columns)):
+    for batch in _batches(scorer, x, "columns"):
         rows, own = x[batch], torch.tensor(columns, device=x.device).expand(len(batch), -1)
         asked = _asked(scorer, rows, own)
         log_p = given_others(scorer, rows, asked).log_prob(rows.masked_fill(~asked, math.nan))
@@ -380,7 +380,7 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
     score rows along paths name no conflicts.
     """
     parts, given = [], torch.tensor(scorer.given, dtype=torch.int64, device=x.device)
-    for batch in _batches(scorer, x, "cells", len(scorer.schema)):
+    for batch in _batches(scorer, x, "cells"):
         rows, n = x[batch], max(k, RIVALS) + len(given)
         found = suspects(scorer, rows, range(len(scorer.schema)), n)
         # given cells are no reasons, but others may conflict with them
@@ -425,24 +425,26 @@ def _conflicts(
     cell = found.columns[row, rank]
     if not (denoiser.closed_form and len(row)):
         return rivals, torch.zeros_like(rivals, dtype=torch.float64)
-    here, of_rival = row.repeat_interleave(rivals.shape[1]), rivals.flatten()
+    told, owner = rows.clone(), _owner(scorer, rows)  # with the predicted values of all these cells
+    wanted = torch.zeros(len(rows), len(scorer.schema), dtype=torch.bool, device=rows.device)
+    wanted[row[:, None], rivals] = True
+    wanted[row, cell] = True
+    for j in torch.nonzero(wanted.any(0)).flatten().tolist():
+        own = torch.nonzero(wanted[:, j]).flatten()
+        told[own] = Cell.of(scorer, found.q, j, own).put_into(told[own])
 
-    def score(x: Tensor) -> Tensor:
+    def score(*repaired: Tensor) -> Tensor:
+        """Log-probabilities of the rows, for each cell and rival, with the predicted values of some columns."""
+        at = row.repeat_interleave(rivals.shape[1])
+        is_told = torch.zeros(len(at), len(owner), dtype=torch.bool, device=rows.device)
+        for columns in repaired:
+            is_told |= owner == columns.flatten()[:, None]
+        x = torch.where(is_told, told[at], rows[at])
         return torch.cat(list(in_blocks(denoiser.log_prob, x, batch_size=BATCH))).double()
 
-    def repaired(x: Tensor, at: Tensor, columns: Tensor) -> Tensor:
-        """Rows with the predicted value of the cell in one column each."""
-        x = x.clone()
-        for j in columns.unique().tolist():
-            own = torch.nonzero(columns == j).flatten()
-            x[own] = Cell.of(scorer, found.q, j, at[own]).put_into(x[own])
-        return x
-
-    as_is = rows[here]
-    own = repaired(rows[row], row, cell).repeat_interleave(rivals.shape[1], 0)
-    odds = score(as_is) - score(own)
-    after = score(repaired(as_is, here, of_rival)) - score(repaired(own, here, of_rival))
-    return rivals, (after - odds).view_as(rivals).masked_fill(rivals == cell[:, None], 0.0)
+    own = cell[:, None].expand_as(rivals)
+    gain = score(rivals) - score(rivals, own) - score() + score(own)
+    return rivals, gain.view_as(rivals).masked_fill(rivals == own, 0.0)
 
 
 # -- predicted values -------------------------------------------------------------------------------
@@ -460,7 +462,7 @@ def predictions(
     cells, shape = np.zeros((len(x), width), dtype=np.int64), (len(x), width, n_values)
     values = np.full((3, *shape), None, dtype=object)
     out = Expected(values[0], np.full(shape, math.nan), values[1], values[2])
-    for batch in _batches(scorer, x, "cells", len(among)):
+    for batch in _batches(scorer, x, "cells"):
         at, found = batch.cpu().numpy(), suspects(scorer, x[batch], among, k)
         own = cells[at] = found.columns.cpu().numpy()
         for j in np.unique(own):

@@ -28,7 +28,7 @@ def assess(scorer, x):
     """Of encoded rows (N, C'), by the scores themselves where the model enumerates: float64 arrays (N, C)."""
     out = CellNats(*np.zeros((3, len(x), len(scorer.schema))))
     how = {"nodes": FINE} if isinstance(scorer.conditional, ConditionalDenoiser) else {}
-    for batch in own._batches(scorer, x, "cells", x.shape[1]):
+    for batch in own._batches(scorer, x, "cells"):
         rows = x[batch]
         every = torch.arange(len(scorer.schema), device=x.device).expand(len(rows), -1)
         there = ~own.without_cell(scorer, rows)
