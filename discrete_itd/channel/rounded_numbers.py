@@ -102,7 +102,8 @@ class NumberLines:
     """
 
     def __init__(self, lines: Sequence[NumberLine]) -> None:
-        self._numbers = tuple(zip(*(astuple(line)[:-1] for line in lines), strict=True))
+        numbers = [astuple(line)[:-1] for line in lines]
+        self._numbers = tuple(zip(*numbers, strict=True)) or ((),) * 7
         self._gaps = self._opened([line.opened for line in lines])
         has_step = [line.step > 0 for line in lines]
         self.have_steps, self.all_have_steps = any(has_step), all(has_step)
