@@ -181,7 +181,7 @@ class GrowingTable:
             return
         for j, texts in enumerate(unreadable.T):
             bad, name = np.flatnonzero(pd.notna(texts)), self.encoder.source(j).name
-            if len(bad) > most_unreadable(int(frame[name].notna().sum())):
+            if len(bad) > most_unreadable(int(np.sum(frame[name].notna().to_numpy()))):
                 raise ValueError(self.encoder.source(j).refusal(texts[bad[0]]))
         if self.n_rows:
             self.encoder.tell_unreadable(unreadable)
