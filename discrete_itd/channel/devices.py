@@ -65,6 +65,8 @@ def replace_rows(values: Tensor, mask: Tensor, compute: Callable[[Tensor], Tenso
     new = compute(rows)
     if len(rows) < len(mask):
         return values.index_copy(0, rows, new)
+    if not static_shapes(mask.device):
+        return new
     return torch.where(mask.view(-1, *[1] * (values.ndim - 1)), new, values)
 
 

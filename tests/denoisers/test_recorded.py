@@ -15,6 +15,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_mass, log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLine, NumberLines
 from discrete_itd.denoisers import MixtureDenoiser
+from discrete_itd.denoisers.gaussian import log_masses_in_classes
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
 # whole numbers of a skewed column, and dozens: cells that are about as wide as a component of the models here; the
@@ -201,3 +202,14 @@ def test_fast_masses_of_wide_cells_are_those_of_the_slow_reference():
     off = (log_mass_of_wide(middle, width) - exact).abs()
     assert off[middle.abs() < 36].max() < 1e-8
     assert off.max() < 1e-4
+
+
+def test_masses_in_classes_are_those_of_the_slow_reference():
+    """Of cells of any width, within and across the widths at which the way of computing changes."""
+    z = torch.linspace(-3, 3, 61, dtype=torch.float64)[:, None].repeat(1, 40)
+    sd = torch.logspace(-2, 1, 40, dtype=torch.float64)[None]
+    for width in (0.0, 1e-6, 0.1, 1.0):
+        own = torch.full((61, 1), width, dtype=torch.float64)
+        found = log_masses_in_classes(z, own, sd, torch.float64)
+        expected = log_mass(Intervals(z * sd, own.expand_as(z)), torch.zeros_like(sd), sd)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
