@@ -255,7 +255,8 @@ def as_numbers(
             raise ValueError(f"column {name!r}: expected {expected}s, got {first!r}")
         return times_to_steps(values, origin, step)
     if not is_number(values):
-        wrong = np.array([isinstance(plain(v), bool) or not _is_real(v) for v in values])
+        real = int | float | np.integer | np.floating
+        wrong = np.array([isinstance(plain(v), bool) or not isinstance(v, real) for v in values])
         raise ValueError(f"column {name!r}: expected numbers, got {cells.first(wrong)!r}")
     try:
         numbers = values.astype(float)
@@ -264,10 +265,6 @@ def as_numbers(
     if np.isinf(numbers).any():
         raise ValueError(f"column {name!r}: contains infinity")
     return numbers
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating)
 
 
 def restore_categories(values: Sequence[Scalar], codes: np.ndarray, dtype: Any) -> pd.Series:

@@ -181,10 +181,7 @@ class Observed:
         if not (self._measured or self.has_times):
             return self
         if len(self.cells) < self.n_rows - self.n_missing:
-            kinds = " and ".join(sorted(self._found))
-            raise ValueError(
-                f"column {self.name!r}: {kinds} in a stream; say what it is with column_types=, or clean it"
-            )
+            raise self._refusal(self._found)
         return self._again(pd.Series(self.cells, dtype=object))
 
     def _again(self, cells: pd.Series) -> Observed:
@@ -264,11 +261,14 @@ class Observed:
         found = self._found if self._counted else self._found - {"text"}
         unlike = "times" in found or {"numbers", "truth values"} <= found
         if len(found) > 1 and (unlike or (self._measured and "numbers" in found)):
-            kinds = " and ".join(sorted(found))
-            raise ValueError(
-                f"column {self.name!r}: {kinds} in different parts of the stream; say what it is with column_types=, or"
-                " clean it"
-            )
+            raise self._refusal(found)
+
+    def _refusal(self, found: set[str]) -> ValueError:
+        """The error that parts hold values of different types."""
+        return ValueError(
+            f"column {self.name!r}: {' and '.join(sorted(found))} in different parts of the stream; say what it is with"
+            " column_types=, or clean it"
+        )
 
 
 def all_integers(values: np.ndarray) -> bool:

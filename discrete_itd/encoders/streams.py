@@ -186,14 +186,6 @@ def position_hashes(positions: Positions, salt: int) -> Hashes:
     return z ^ (z >> np.uint64(31))
 
 
-def check_names(frame: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
-    """A part of a stream with its columns in the order of ``names``; ValueError if they are others."""
-    check_unique_names(frame)
-    for name in names.symmetric_difference(frame.columns, sort=False):
-        raise ValueError(f"column {name!r}: not in every frame of the stream")
-    return frame if frame.columns.equals(names) else cast(pd.DataFrame, frame[list(names)])
-
-
 def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:
     from pyarrow import parquet
 
@@ -293,13 +285,15 @@ def survey(
         if sample is None:
             names = part.frame.columns
             sample = Sample(n_sample(len(names)), salt)
-            check_unique_names(part.frame)
             if specs is not None:
                 own = specs(names)
                 columns = {
                     k: Observed(plain(k), own[k].kind, text.get(k), own[k].na) for k in names
                 }
-        part = part._replace(frame=check_names(part.frame, names))
+        check_unique_names(part.frame)
+        for name in names.symmetric_difference(part.frame.columns, sort=False):
+            raise ValueError(f"column {name!r}: not in every frame of the stream")
+        part = part._replace(frame=cast(pd.DataFrame, part.frame[list(names)]))
         for name, column in columns.items():
             column.add(cast(pd.Series, part.frame[name]))
             if column.n_categories > MOST_CATEGORIES:

@@ -138,10 +138,10 @@ def test_property_parquet_is_read_row_for_row(tmp_path, shuffled):
     ("parts", "words"),
     [
         ([{"a": [1]}, {"b": [1]}], "column 'a': not in every frame"),
-        ([{"a": list(range(300))}, {"a": ["x"] * 9}], "column 'a': numbers and text in a stream"),
+        ([{"a": list(range(300))}, {"a": ["x"] * 9}], "column 'a': numbers and text in different"),
         (
             [{"a": ["x"] * 20}, {"a": [pd.Timestamp(0)] * 20}],
-            "column 'a': text and times in a stream",
+            "column 'a': text and times in different",
         ),
         ([{"a": [True]}, {"a": [2]}], "column 'a': numbers and truth values in different parts"),
         ([{"a": pd.Categorical(["x"])}, {"a": ["x"]}], "column 'a': of dtype category in one part"),
