@@ -51,6 +51,7 @@ RUNS = {
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
     "seasons": "--quick --only detector",
     "features": "discrete_itd scikit-learn",
+    "cells": "adult --rows 400",
 }
 
 

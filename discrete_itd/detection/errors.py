@@ -58,13 +58,13 @@ from discrete_itd.validation import check_share
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 
-# A column is a function of another that explains this share of its entropy; of several, those count whose unexplained
-# share is at most so many times the least one (and SLACK).
-DEPENDS, NEARLY, SLACK = 0.7, 2.5, 0.02
+# A column is a function of another that explains this share of its entropy, given which the median probability of its
+# cells is LIKELY, and that has in COVERED of the rows a value of other rows, FEWEST of them by the median. Of several,
+# those count whose unexplained share is at most NEARLY times the least one (and SLACK).
+DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
 VOTE = 2.0  # kappa: log-odds of a vote
 MOST_CONTEXTS = 8  # other columns by which a column is judged
-# nats per cell that another column must gain, and share of the rows whose value there has another row
-LEAST_GAIN, COVERED = 0.01, 0.2
+LEAST_GAIN = 0.01  # nats per cell that each must gain
 DISCOUNTS, COUNTS = (
     (0.03, 0.1, 0.3, 0.6, 0.9),
     (1.0, 5.0, 20.0, 100.0),
@@ -402,7 +402,7 @@ def _explained(view: Aspect, other: Aspect, alone: Floats, unit: Ints) -> float:
     """The share of the entropy of a column that another explains, of cells with a value in both; 0 if they are few."""
     p, n = _conditional(view.codes, other.codes, alone, unit)
     both = (n > 0) & ~view.absent & ~other.absent
-    if both.mean() < COVERED:
+    if both.mean() < COVERED or np.median(n) < FEWEST or np.median(p[both]) < LIKELY:
         return 0.0
     entropy = -float(np.log(alone[both]).mean())
     return 1 + float(np.log(p[both]).mean()) / entropy if entropy > 0 else 0.0
