@@ -387,9 +387,9 @@ def _add_score(sub: argparse.ArgumentParser) -> None:
         "detector of -score")
     add = sub.add_argument_group("with a detector").add_argument
     add("--reasons", type=at_least_one, nargs="?", const=3, metavar="K",
-        help="add, for rows that raise an alarm, reason: a sentence on each of at most K cells that\n"
-        "are more likely wrong than right (default: 3); reason_1, the column of the first, and\n"
-        "reason_1_excess_nats, and so on")
+        help="add, for rows that raise an alarm, reason: a sentence on the most suspicious cell and on\n"
+        "others that are likely wrong, at most K (default: 3); reason_1, the column of the first,\n"
+        "and reason_1_excess_nats, and so on")
     add("--false-alarm-rate", type=share, metavar="RATE",
         help="share of inliers that may raise an alarm, like 0.01 (default: as fitted)")
 

@@ -50,6 +50,7 @@ SMALLEST = 1e-300  # least probability by which is divided
 QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
 BATCH_WORK = 1 << 24  # rows times floats per row in one call
 PRIOR = 0.5  # probability that a row whose reasons are asked for has a wrong cell
+LEAST_NATS = 1.0  # excess of the most suspicious cell of a row that is not likely wrong, and a conflict, to be named
 LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
 # cells of a row with the largest log-odds: they should include wrong ones and those with which these conflict
 RIVALS = 4
@@ -367,10 +368,11 @@ def suspects(scorer: Scorer, rows: Tensor, among: Sequence[int], n: int | None =
 
 @torch.no_grad()
 def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
-    r"""The cells of encoded rows ``x`` (N, C') that are more likely wrong than right, at most k in each row.
+    r"""The most suspicious cell of each of encoded rows ``x`` (N, C'), and others that are likely wrong, at most k.
 
     A row has a wrong cell with probability ``PRIOR``, which is equally likely to be any of those that are not given. A
-    cell is left out that would not be likely wrong if a more suspicious one of its row had its predicted value.
+    cell is left out that would not be likely wrong if a more suspicious one of its row had its predicted value, and one
+    that is neither likely wrong nor ``LEAST_NATS`` rarer than expected.
 
     One line a cell, a row's most likely wrong one first: ``row`` and ``cell``, the positions of row and column;
     ``error_probability``; ``nats``, the surprisal of the cell given the others, and ``expected_nats``, the mean of it;
@@ -385,16 +387,17 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
         found = suspects(scorer, rows, range(len(scorer.schema)), n)
         # given cells are no reasons, but others may conflict with them
         free = ~torch.isin(found.columns, given)
-        likely = (found.log_odds > 0) & free
-        row, rank = torch.nonzero(likely).unbind(1)
+        is_first = free & (free.cumsum(1) == 1) & (found.log_odds > -math.inf)
+        named = is_first | (found.log_odds > 0) & free
+        row, rank = torch.nonzero(named).unbind(1)
         rivals, gain = _conflicts(scorer, rows, found, row, rank)
         before = (torch.arange(rivals.shape[1], device=x.device) < rank[:, None]) & free[row][
             :, :RIVALS
         ]
         explained = gain.masked_fill(~before, 0.0).amax(1) >= found.log_odds[row, rank]
-        likely[row, rank] = ~explained
-        likely &= likely.cumsum(1) <= k
-        some = likely[row, rank]
+        named[row, rank] = ~explained
+        named &= named.cumsum(1) <= k
+        some = named[row, rank]
         row, rank, rivals, gain = (t[some] for t in (row, rank, rivals, gain))
         (by, best), cell = gain.max(1), found.columns[row, rank]
         columns = {
@@ -413,7 +416,8 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
             of_column = Cell.of(scorer, found.q, int(cast(int, j)), at)
             lines.loc[own.index, "expected_nats"] = of_column.entropy().cpu().numpy()
             lines.loc[own.index, fields] = np.hstack(of_column.expected(1))
-        parts.append(lines)
+        excess = lines["nats"] - lines["expected_nats"]
+        parts.append(lines[(lines["error_probability"] > 0.5) | (excess >= LEAST_NATS)])
     return pd.concat(parts, ignore_index=True)
 
 

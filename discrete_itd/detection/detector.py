@@ -608,15 +608,16 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     @in_kind
     def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
-        """Reasons for each row: at most k of its cells that are more likely wrong than right.
+        """Reasons for each row: its most suspicious cell, and others that are likely wrong, at most k.
 
         Returns
         -------
         DataFrame
-            One line per cell, with the columns of :func:`discrete_itd.detection.reasons.reasons`. A row without a cell
-            that is more likely wrong than right has no line, even if it raises an alarm: then it is the combination of
-            its cells that is rare. With ``given``, no cell of a given column is named as a reason (it may be one in
-            conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and where it is False, the first sentence says so.
+            One line per cell, with the columns of :func:`discrete_itd.detection.reasons.reasons`. A row whose most
+            suspicious cell is not a nat rarer than expected has no line, even if it raises an alarm: then it is the
+            combination of its cells that is rare. With ``given``, no cell of a given column is named as a reason (it
+            may be one in conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and where it is False, the first
+            sentence says so.
             With ``contamination`` reasons, like :meth:`expected` values, are by ``density_`` alone.
         """
         check_is_fitted(self)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.detection.cell_predictions import likely_errors, predictions
+from discrete_itd.detection.cell_predictions import LEAST_NATS, likely_errors, predictions
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.frames import is_missing
@@ -23,9 +23,8 @@ from discrete_itd.validation import check_integer
 
 # Digits of a ratio that is written out, and the largest power of ten that is.
 MOST_DIGITS, MOST_POWER = 6, 300
-# Nats by which a cell must contradict another one to be named: less is noise.
-LEAST_CONFLICT = 1.0
-NO_CELL = "no single cell is more likely wrong than right: it is their combination that is rare"
+NOT_LIKELY = "no single cell is likely wrong"
+NO_CELL = f"{NOT_LIKELY}: it is their combination that is rare"
 
 
 def expected(
@@ -108,7 +107,7 @@ def _objects(values: Iterable[Any]) -> pd.Series:
 
 
 def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFrame:
-    r"""The cells of each row that are more likely wrong than right, with the cells and values that contradict them.
+    r"""The most suspicious cell of each row, and others that are likely wrong, with what contradicts them.
 
     Parameters
     ----------
@@ -122,13 +121,15 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     -------
     DataFrame
         One line per cell, unreadable cells first (with their text as the value, and without nats and a prediction),
-        then a row's most probable error; none of a row if no cell is more likely wrong than right.
+        then a row's most probable error, unless it is neither likely wrong nor a nat rarer than expected, and other
+        cells that are more likely wrong than right.
 
         * ``row`` (the index of X), ``rank`` (1 for the most probable error), ``column``, ``value``;
         * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`, of a number that of the
           cell in which it is recorded; ``expected_nats``, its expectation, the entropy of that conditional
           distribution; ``excess_nats``, the difference;
-        * ``error_probability``, the probability that the cell is wrong, above 0.5, if the others are right;
+        * ``error_probability``, the probability that the cell is wrong, if the others are right; above 0.5 it is called
+          likely wrong;
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
           whose predicted value in its place raises the log-odds of this cell's value against the predicted one most,
@@ -153,7 +154,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     found = each.merge(found, on="row").sort_values("at", kind="stable", ignore_index=True)
     at, rank = found["at"].to_numpy(), found.groupby("at").cumcount().to_numpy()
     conflict = _lines(rows, at, found["conflict"].to_numpy(), rank)
-    is_conflict = found["conflict_nats"] >= LEAST_CONFLICT
+    is_conflict = found["conflict_nats"] >= LEAST_NATS
     table = pd.DataFrame(_lines(rows, at, found["cell"].to_numpy(), rank)).assign(
         nats=found["nats"],
         expected_nats=found["expected_nats"],
@@ -206,7 +207,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
     >>> line = reasons(density, new).to_dict("records")[0]
     >>> for part in line["sentence"].split("; "):
     ...     print(part)
-    odor = foul is 170 times as rare as expected from the other cells (+5.2 nats)
+    odor = foul is likely wrong: 170 times as rare as expected from the other cells (+5.2 nats)
     they predict none (probability 1.00)
     """
     value, predicted = reason["value"], reason["expected"]
@@ -216,21 +217,24 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
         cell = f"the missing cell in {reason['column']}"
     excess, is_alone = reason["excess_nats"], len(columns) == 1
     source = "" if is_alone else " from the other cells"
-    parts = [f"{cell} is {times(excess)} as rare as expected{source} (+{_nats(excess)} nats)"]
+    likely = "likely wrong: " if reason["error_probability"] > 0.5 else ""
+    parts = [
+        f"{cell} is {likely}{times(excess)} as rare as expected{source} (+{_nats(excess)} nats)"
+    ]
     if not math.isnan(reason["probability"]):
-        likely = f"probability {reason['probability']:.2f}"
+        share = f"probability {reason['probability']:.2f}"
         what = written(predicted, column)
         if not pd.isna(reason["low"]) and reason["low"] != reason["high"]:
             low, high = written(reason["low"], column), written(reason["high"], column)
-            likely = f"{low} to {high} with {likely}"
+            share = f"{low} to {high} with {share}"
         elif what == written(value, column):
             what = "this value"
-        parts.append(f"{'the model predicts' if is_alone else 'they predict'} {what} ({likely})")
+        parts.append(f"{'the model predicts' if is_alone else 'they predict'} {what} ({share})")
     if not pd.isna(reason["conflict_column"]):
         other = columns[reason["conflict_column"]]
         cell = f"{other.name} = {written(reason['conflict_value'], other)}"
         parts.append(f"it conflicts most with {cell} ({_nats(reason['conflict_nats'])} nats)")
-    return "; ".join(parts)
+    return "; ".join(parts if likely else [*parts, NOT_LIKELY])
 
 
 def _nats(nats: float) -> str:

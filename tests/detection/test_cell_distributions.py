@@ -480,7 +480,9 @@ def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeyp
                     wanted.append((j, gains))
                 else:
                     n_explained += odds[j] > 0
-            own = found[found["row"] == i]
+            own, first = found[found["row"] == i], order[0]
+            if not wanted and (whole.given_others - whole.entropy)[i, first] >= 1:  # nat
+                wanted = [(first, conflicts(scorer, x, q, i, first, order))]
             assert own["cell"].tolist() == [j for j, _ in wanted[:2]]
             for k, ((j, gains), line) in enumerate(
                 zip(wanted, own.to_dict("records"), strict=False)

@@ -53,7 +53,12 @@ def test_properties_a_reason_is_a_reason(model, monkeypatch):
             monkeypatch.setattr("discrete_itd.detection.cell_predictions.PRIOR", prior)
             table = reasons(model, rows, k=3)
             assert (table["excess_nats"] > 0).all()
-            assert (table["error_probability"] > 0.5).all()
+            likely = table["error_probability"] > 0.5
+            assert (likely | (table["rank"] == 1) & (table["excess_nats"] >= 1)).all()
+            assert (table["sentence"].str.contains("is likely wrong: ") == likely).all()
+            assert (
+                table["sentence"].str.endswith("; no single cell is likely wrong") != likely
+            ).all()
             assert not table.duplicated(["row", "column"]).any()
             ranks = table.groupby("row")["rank"].agg(list)
             assert all(own == list(range(1, len(own) + 1)) for own in ranks)
@@ -124,9 +129,14 @@ def test_wrong_arguments(model):
 
 LINE = {"column": "size", "value": 9.0, "excess_nats": 3.21, "expected": 4.0, "probability": 0.8}
 LINE |= {"low": 3.0, "high": 5.25}
-LINE |= {"conflict_column": None, "conflict_value": None, "conflict_nats": 0.0}
+LINE |= {
+    "error_probability": 0.9,
+    "conflict_column": None,
+    "conflict_value": None,
+    "conflict_nats": 0.0,
+}
 CONFLICT = {"conflict_column": "word", "conflict_value": "top"}
-RARE = "is 25 times as rare as expected from the other cells (+3.2 nats)"
+RARE = "is likely wrong: 25 times as rare as expected from the other cells (+3.2 nats)"
 
 
 @pytest.mark.parametrize(
@@ -155,6 +165,10 @@ RARE = "is 25 times as rare as expected from the other cells (+3.2 nats)"
         ),
         ({"probability": np.nan}, f"size = 9.00 {RARE}"),
         (
+            {"probability": np.nan, "error_probability": 0.4},
+            f"size = 9.00 {RARE.replace('likely wrong: ', '')}; no single cell is likely wrong",
+        ),
+        (
             {"column": "word", "value": "", "low": None, "expected": " a\u202fb"},
             f"word = '' {RARE}; they predict ' a b' (probability 0.80)",
         ),
@@ -165,4 +179,6 @@ def test_sentences(changes, text):
     columns = {c.name: c for c in TableEncoder.fit(frame).schema}
     assert sentence({**LINE, **changes}, columns) == text
     alone = sentence({**LINE, "probability": np.nan}, {"size": columns["size"]})
-    assert alone == "size = 9.00 is 25 times as rare as expected (+3.2 nats)"  # no other cells
+    assert (
+        alone == "size = 9.00 is likely wrong: 25 times as rare as expected (+3.2 nats)"
+    )  # no other cells
