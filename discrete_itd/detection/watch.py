@@ -82,7 +82,7 @@ PACE = 1000.0  # rows after which the reserve of eq. (15) has halved
 AT_ONCE = 256  # rows whose densities are computed at once
 SMALLEST = 2.0**-53  # smaller p-values count as this
 RARE = 0.1  # share of changed rows that the bet on rare extremes assumes
-HUGE = 2.0**512  # capital from which on it is kept in smaller units
+NO_CAPITAL = -1e300  # its logarithm
 ROW_SHARE = 0.5  # share of the level for the scores of whole rows; the columns divide the rest
 EXACT_COUNTS = 2**53  # below it a float counts rows exactly
 
@@ -175,8 +175,7 @@ def bets(p: Floats) -> Floats:
 
     For p-values that are small: :math:`\tfrac32 - p, 2(1-p), \tfrac12 p^{-1/2}, \tfrac14 p^{-3/4}`; large: the same at
     1 - p; either: :math:`1/(\pi\sqrt{p(1-p)})`; in the middle: :math:`6p(1-p)`; extremely small, or large, but in a few
-    rows only: :math:`0.9 + 0.1 \cdot \tfrac14 p^{-3/4}`. Products and square roots are rounded alike in batches of any
-    size.
+    rows only: :math:`0.9 + 0.1 \cdot \tfrac14 p^{-3/4}`.
     """
     p, q = np.maximum(p, SMALLEST), np.maximum(1 - p, SMALLEST)
     root_p, root_q = np.sqrt(p), np.sqrt(q)
@@ -194,44 +193,30 @@ N_BETS = bets(np.ones(1)).shape[-1]
 class Martingales:
     """Test martingales, one for each column of p-values, after ``n_rows`` rows.
 
-    ``capital`` (C, number of bets) is the stake on each density, divided by ``2 ** exponents`` (C,), multiples of 512
-    from 0: capital may exceed the range of floats.
+    ``log_capital`` (C, number of bets) are the logarithms of the stakes on each density.
     """
 
-    capital: Floats
-    exponents: NDArray[np.int64]
+    log_capital: Floats
     n_rows: int = 0
 
     @classmethod
     def start(cls, n_columns: int) -> Self:
         """Before the first row."""
-        return cls(np.zeros((n_columns, N_BETS)), np.zeros(n_columns, dtype=np.int64))
+        return cls(np.full((n_columns, N_BETS), NO_CAPITAL))
 
     def update(self, p: Floats) -> Floats:
         """Logarithms to base 10 of each martingale after each of further rows of p-values: (N, C) to (N, C)."""
-        densities = logs = np.empty(p.shape)
-        scale = 2.0 ** -self.exponents.astype(float)
+        log_bets = logs = np.empty(p.shape)
         for i in range(len(p)):
             if i % AT_ONCE == 0:
-                densities = bets(p[i : i + AT_ONCE])
+                log_bets = np.log(bets(p[i : i + AT_ONCE]))
             kept = reserve(self.n_rows + 1)
-            self.capital += ((reserve(self.n_rows) - kept) / N_BETS * scale)[:, None]
-            self.capital *= densities[i % AT_ONCE]
+            stake = math.log(max((reserve(self.n_rows) - kept) / N_BETS, SMALLEST**2))
+            self.log_capital = np.logaddexp(self.log_capital, stake) + log_bets[i % AT_ONCE]
             self.n_rows += 1
-            total = self.capital.sum(1) + kept * scale
-            np.log10(total, out=logs[i])
-            if self.exponents.any():
-                logs[i] += self.exponents * math.log10(2.0)
-            if total.max() > HUGE or ((total < 1) & (self.exponents > 0)).any():
-                self._rescale(total)
-                scale = 2.0 ** -self.exponents.astype(float)
+            active = np.logaddexp.reduce(self.log_capital, axis=1)
+            logs[i] = np.logaddexp(active, math.log(kept)) / math.log(10)
         return logs
-
-    def _rescale(self, total: Floats) -> None:
-        up, down = total > HUGE, (total < 1) & (self.exponents > 0)
-        self.capital[up] /= HUGE
-        self.capital[down] *= HUGE
-        self.exponents += 512 * (up.astype(np.int64) - down)
 
 
 def reserve(n_rows: int) -> float:
@@ -267,8 +252,7 @@ class WatchState:
     edges: Annotated[np.ndarray, Like("float64", "edges", 2)]
     widths: Annotated[np.ndarray, Like("int64", "bins")]
     pending: Annotated[np.ndarray, Like("float64", "pending", "martingales", 2)]
-    capital: Annotated[np.ndarray, Like("float64", "martingales", N_BETS)]
-    exponents: Counts
+    log_capital: Annotated[np.ndarray, Like("float64", "martingales", N_BETS)]
     first: Counts
     highest: Numbers
     highest_at: Counts
@@ -277,7 +261,7 @@ class WatchState:
     def __post_init__(self) -> None:
         if not (0 <= self.n_rows < EXACT_COUNTS and 0 <= self.seed < 2**31):
             raise ValueError(f"n_rows is {self.n_rows}, seed is {self.seed}")
-        for name in ("capital", "exponents", "first", "highest_at", "n_edges", "n_pending"):
+        for name in ("first", "highest_at", "n_edges", "n_pending"):
             if (getattr(self, name) < 0).any():
                 raise ValueError(f"{name} has negative numbers")
         n_edges, n_pending = int(self.n_edges.sum()), int(self.n_pending.sum())
@@ -554,8 +538,7 @@ class DriftWatch:
             level=self.level,
             n_rows=self.n_rows_,
             detector=_digest(self.detector),
-            capital=self._martingales.capital,
-            exponents=self._martingales.exponents,
+            log_capital=self._martingales.log_capital,
             first=self._first,
             highest=self._highest,
             highest_at=self._highest_at,
@@ -588,7 +571,7 @@ class DriftWatch:
         self._first, self._now = state.first, state.now
         self._highest, self._highest_at = state.highest, state.highest_at
         self._ranks = ranks
-        self._martingales = Martingales(state.capital, state.exponents, state.n_rows)
+        self._martingales = Martingales(state.log_capital, state.n_rows)
 
 
 def _divided(levels: np.ndarray) -> dict[GroupKey, NDArray[np.intp]]:

@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch
 from discrete_itd.detection import watch
-from discrete_itd.detection.watch import N_BETS, Martingales, Ranks, bets, reserve
+from discrete_itd.detection.watch import Martingales, Ranks, bets, reserve
 from discrete_itd.storage.files import read_state, write_state
 
 pytestmark = pytest.mark.single_precision
@@ -142,19 +142,6 @@ def test_a_martingale_is_a_mixture_over_bets_and_starts():
     assert logs.max() > 400
     assert logs[-1].min() < logs.max() - 100
     np.testing.assert_allclose(logs[:, 1], logs[:, 0], rtol=1e-2)  # 1 - p is rounded
-
-
-def test_capital_is_scaled_up_and_down():
-    p = np.random.default_rng(0).random((20, 1))
-    plain = Martingales(np.full((1, N_BETS), 2.0**-8), np.array([0]), 7)
-    scaled = Martingales(np.full((1, N_BETS), 2.0**-520), np.array([512]), 7)
-    np.testing.assert_allclose(scaled.update(p), plain.update(p), rtol=1e-12)
-    np.testing.assert_array_equal(scaled.exponents, 0)
-    np.testing.assert_allclose(scaled.capital, plain.capital, rtol=1e-12)
-    large = Martingales(np.full((1, N_BETS), 2.0**513), np.array([0]), 7)
-    large.update(p[:1])
-    np.testing.assert_array_equal(large.exponents, 512)
-    assert large.capital.max() < 2.0**10
 
 
 def test_a_quiet_time_costs_little():
@@ -379,7 +366,7 @@ def test_states_of_others_are_refused(tmp_path):
         ({**header, "n_rows": -11}, tensors, "n_rows"),
         ({**header, "level": 1.5}, tensors, "level"),
         ({**header, "seed": "0"}, tensors, "seed"),
-        (header, {**tensors, "capital": -1 - tensors["capital"]}, "capital"),
+        (header, {**tensors, "first": -1 - tensors["first"]}, "first"),
         (header, {k: v for k, v in tensors.items() if k != "first"}, "first"),
         (header, {**tensors, "now": tensors["now"].bfloat16()}, "damaged .*BFloat16"),
     ]
