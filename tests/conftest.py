@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from discrete_itd import estimators
 from discrete_itd.models import auto, exact, networks
 from discrete_itd.recipes import Mixture
-from discrete_itd.training import objectives
+from discrete_itd.training import loop, objectives
 from discrete_itd.training.config import TrainingPlan
 
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
@@ -22,8 +22,8 @@ exact.EXACT["mixture"] = auto.NAMES["mixture"] = networks.QUICK_MIXTURE
 auto.LARGE_MIXTURE = Mixture(512, n_points=256, max_steps=60)
 # and the validations of a fit are fewer, on fewer draws
 SMALL = {
-    (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),
-    (objectives, "EVALUATED_DRAWS"): 256,
+    (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=4),
+    (loop, "EVALUATED_DRAWS"): 64,
     (objectives, "PILOT_NUMBERS"): 1,
     (objectives, "N_CELLS"): 16,
 }

@@ -93,10 +93,10 @@ def few(cases, quick):
 
 QUICK = [
     ("network", "words"),
-    ("mixture", "mixed"),
+    ("mixture", "categories"),
     ("causal on tree", "categories"),
 ]
-QUICK_STEPS = [("network", "mixed"), ("causal on trees", "words")]
+QUICK_STEPS = [("network", "categories"), ("causal on trees", "words")]
 
 
 class NothingWaits(TorchFunctionMode):

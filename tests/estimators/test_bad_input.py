@@ -9,14 +9,8 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.recipes import Network
 
-QUICK = {
-    "denoiser": Network(width=4, depth=0, base="independent"),
-    "max_steps": 2,
-    "n_evaluations": 4,
-    "random_state": 0,
-}
+QUICK = {"denoiser": "tree", "random_state": 0}
 N = 120
 RNG = np.random.default_rng(0)
 GOOD = pd.DataFrame(

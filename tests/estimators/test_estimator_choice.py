@@ -37,7 +37,7 @@ SMALL = {
     "network": NETWORK,
 }
 TABLES = {"mixed": mixed_table(300), "categories": gappy(300)}
-N_POINTS = 1024  # noise levels of a row
+N_POINTS = 512  # noise levels of a row
 
 
 def promises():
@@ -59,14 +59,14 @@ def fitted(name, table="mixed", missing="marginalise"):
     with float64():
         return DiffusionDensity(
             denoiser=SMALL.get(name, name),
-            max_steps=20 if name == "network" else 150,
+            max_steps=20 if name == "network" else 60,
             missing=missing,
             n_evaluations=N_POINTS,
             random_state=0,
         ).fit(TABLES[table])
 
 
-def few(table, n=16):
+def few(table, n=8):
     return TABLES[table][:n]
 
 

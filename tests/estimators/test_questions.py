@@ -18,13 +18,13 @@ from sklearn.pipeline import make_pipeline
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.denoisers.base import BLOCK
-from discrete_itd.recipes import Network
+from discrete_itd.recipes import Causal, Network
 
 pytestmark = pytest.mark.single_precision
 
 QUICK = {
     "denoiser": Network(width=16, depth=1, base="independent"),
-    "max_steps": 150,
+    "max_steps": 60,
     "n_evaluations": 16,
     "random_state": 0,
 }
@@ -62,7 +62,7 @@ def float64():
 @pytest.fixture(scope="module")
 def model():
     """On a path that takes the columns in a fixed order: word, level, flag, size."""
-    longer = {**QUICK, "max_steps": 300, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
+    longer = {**QUICK, "max_steps": 200, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
     with float64():
         return DiffusionDensity(**longer).fit(TABLE)
 
@@ -86,7 +86,7 @@ def small_model():
 
 
 def test_a_missing_cell_is_left_out(model):
-    rows = TABLE.dropna()[:5]
+    rows = TABLE.dropna()[:2]
     for name in rows.columns:
         gap = rows.assign(**{name: None})
         shares = model.explain(gap)
@@ -528,7 +528,7 @@ def test_samples_given_a_row(model, small_model):
 def test_weights_are_copies():
     weights = np.random.default_rng(0).integers(0, 4, len(FEW))
     position = np.repeat(np.arange(len(FEW)), weights)
-    settings = {**QUICK, "max_steps": 3}
+    settings = {"denoiser": Causal(width=4, depth=1), "max_steps": 3, "random_state": 0}
     a = DiffusionDensity(**settings).fit(FEW, sample_weight=weights)
     b = DiffusionDensity(**settings).fit(FEW.iloc[position], groups=position)
     np.testing.assert_array_equal(a.score_samples(FEW), b.score_samples(FEW))
