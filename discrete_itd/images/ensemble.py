@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -95,64 +94,55 @@ class EnsembleDenoiser(Denoiser):
         edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_knots + 1)
         weights = []
         for i, (low, high) in enumerate(itertools.pairwise(edges.tolist())):
-            errors = Errors.at(members, x, (low, high), generator)
-            weights.append(errors.least() if i < n_knots - 1 else fit_weights(errors.log_prob))
+            log_prob, grams = errors_at(members, x, (low, high), generator)
+            weights.append(least(grams) if i < n_knots - 1 else fit_weights(log_prob))
         return cls(members, (edges[1:] + edges[:-1]) / 2, torch.stack(weights))
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Errors of all M members on the same noisy images.
+def errors_at(
+    members: Sequence[Denoiser],
+    x: Tensor,
+    logsnr: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Errors of all M members on the same noisy images, at one random SNR for each.
 
-    ``log_prob`` (n, M) are log-probabilities of each pixel under each member, nats. ``grams`` (N, M, M) are, for each
-    image, sums over the pixels of the products of two members' errors, times the SNR: w' G w is the error of weights w.
-    Both are float64.
+    The logarithm of the SNR lies between two values; the class is known. Log-probabilities of each pixel under each
+    member (n, M), nats; and for each image sums over the pixels of the products of two members' errors, times the SNR,
+    (N, M, M): w' G w is the error of weights w. Both are float64.
     """
+    book = members[0].codebook
+    x = x[: max(32, MOST_CELLS // book.n_columns)]
+    low, high = logsnr
+    u = torch.rand(len(x), 1, generator=generator, device=x.device)
+    snrs = (low + (high - low) * u).exp().split(BATCH)
+    log_probs, grams = [], []
+    for part, snr in zip(x.split(BATCH), snrs, strict=True):
+        points = book.embed(part)
+        options = {"generator": generator, "device": x.device, "dtype": points.dtype}
+        xi = torch.randn(points.shape, **options)
+        _, state, missing = noisy_state(book, part, snr, xi, book.leading)
+        asked = ~missing.isnan()
+        each = [member(*state) for member in members]
+        log_probs.append(torch.stack([q.log_prob(part)[asked] for q in each], 1).double())
+        of = book.per_coord(asked.to(points))
+        errors = torch.stack([(points - q.mean()) * of for q in each]).double()
+        errors = errors * snr.double().sqrt()
+        grams.append(torch.einsum("mnd,knd->nmk", errors, errors))
+    return torch.cat(log_probs), torch.cat(grams)
 
-    log_prob: Tensor
-    grams: Tensor
 
-    @classmethod
-    def at(
-        cls,
-        members: Sequence[Denoiser],
-        x: Tensor,
-        logsnr: tuple[float, float],
-        generator: torch.Generator,
-    ) -> Errors:
-        """Errors at one random SNR for each image, with its logarithm between two values; the class is known."""
-        book = members[0].codebook
-        x = x[: max(32, MOST_CELLS // book.n_columns)]
-        low, high = logsnr
-        u = torch.rand(len(x), 1, generator=generator, device=x.device)
-        log_probs, grams = [], []
-        for part, snr in zip(
-            x.split(BATCH), (low + (high - low) * u).exp().split(BATCH), strict=True
-        ):
-            points = book.embed(part)
-            options = {"generator": generator, "device": x.device, "dtype": points.dtype}
-            xi = torch.randn(points.shape, **options)
-            _, state, missing = noisy_state(book, part, snr, xi, book.leading)
-            asked = ~missing.isnan()
-            each = [member(*state) for member in members]
-            log_probs.append(torch.stack([q.log_prob(part)[asked] for q in each], 1).double())
-            of = book.per_coord(asked.to(points))
-            errors = torch.stack([(points - q.mean()) * of for q in each]).double()
-            errors = errors * snr.double().sqrt()
-            grams.append(torch.einsum("mnd,knd->nmk", errors, errors))
-        return cls(torch.cat(log_probs), torch.cat(grams))
+def least(grams: Tensor) -> Tensor:
+    """Weights (M,) of least squared error: a quadratic problem on the simplex.
 
-    def least(self) -> Tensor:
-        """Weights (M,) of least squared error: a quadratic problem on the simplex.
-
-        The v >= 0 that minimises v' G v + (sum v - 1)^2, a problem of non-negative least squares, is proportional to
-        the weights: scaling w by t leaves t^2 w' G w + (t - 1)^2, whose minimum over t increases with w' G w.
-        """
-        gram = self.grams.sum(0).cpu().numpy()
-        size, turn = np.linalg.eigh(gram / max(gram.diagonal().max(), 1e-300))
-        root = np.sqrt(size.clip(0))[:, None] * turn.T
-        v, _ = optimize.nnls(np.vstack([root, np.ones(len(gram))]), np.eye(len(gram) + 1)[-1])
-        return torch.as_tensor(v / v.sum()).to(self.grams)
+    The v >= 0 that minimises v' G v + (sum v - 1)^2, a problem of non-negative least squares, is proportional to the
+    weights: scaling w by t leaves t^2 w' G w + (t - 1)^2, whose minimum over t increases with w' G w.
+    """
+    gram = grams.sum(0).cpu().numpy()
+    size, turn = np.linalg.eigh(gram / max(gram.diagonal().max(), 1e-300))
+    root = np.sqrt(size.clip(0))[:, None] * turn.T
+    v, _ = optimize.nnls(np.vstack([root, np.ones(len(gram))]), np.eye(len(gram) + 1)[-1])
+    return torch.as_tensor(v / v.sum()).to(grams)
 
 
 def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:

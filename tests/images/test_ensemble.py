@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from discrete_itd.channel import Quadrature
-from discrete_itd.images.ensemble import EnsembleDenoiser, Errors
+from discrete_itd.images.ensemble import EnsembleDenoiser, errors_at
 from tests.laws import (
     BOOKS,
     all_rows,
@@ -110,7 +110,7 @@ def states(members, rows, seed, n_knots):
     """The errors to which weights were fitted, drawn again with an equal generator."""
     generator = seeded_generator(seed, rows.device)
     edges = np.linspace(math.log(QUADRATURE.low), math.log(QUADRATURE.high), n_knots + 1)
-    return [Errors.at(members, rows, ends, generator) for ends in itertools.pairwise(edges)]
+    return [errors_at(members, rows, ends, generator) for ends in itertools.pairwise(edges)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,13 +124,14 @@ def test_no_member_is_better_where_weights_were_fitted(device, dtype, name):
         members, rows, quadrature, generator=seeded_generator(4, device), n_knots=4
     )
     errors, rng = states(members, rows, 4, 4), np.random.default_rng(1)
-    for e, w in zip(errors[:-1], ensemble.knots[:-1].double(), strict=True):
-        gram = e.grams.sum(0)
+    for (_, grams), w in zip(errors[:-1], ensemble.knots[:-1].double(), strict=True):
+        gram = grams.sum(0)
         assert w @ gram @ w <= gram.diagonal().min() * (1 + rounding(dtype, 10))
         for other in torch.tensor(rng.dirichlet([1.0] * len(w), size=20)).to(w):
             assert w @ gram @ w <= other @ gram @ other * 1.001
-    last = (ensemble.knots[-1].double().log() + errors[-1].log_prob).logsumexp(1).mean()
-    assert last >= errors[-1].log_prob.mean(0).max() - 1e-4
+    log_prob, _ = errors[-1]
+    last = (ensemble.knots[-1].double().log() + log_prob).logsumexp(1).mean()
+    assert last >= log_prob.mean(0).max() - 1e-4
     again = EnsembleDenoiser.fit(
         members, rows, quadrature, generator=seeded_generator(4, device), n_knots=4
     )
@@ -146,10 +147,10 @@ def test_errors_over_all_noise_are_code_lengths(device, name):
     pick = torch.multinomial(p, 6000, replacement=True, generator=seeded_generator(0, device))
     low, high = -7.0, math.log(60 * float(book.known_snr.max()) / 2000)
     generator = seeded_generator(1, device)
-    errors = Errors.at([exact, other], exact.support[pick], (low, high), generator)
+    _, grams = errors_at([exact, other], exact.support[pick], (low, high), generator)
     entropy, nats = -(p * p.log()).sum().item(), []
-    for weights in torch.eye(2).to(errors.grams):
-        half = (high - low) / 2 * torch.einsum("m,nmk,k->n", weights, errors.grams, weights)
+    for weights in torch.eye(2).to(grams):
+        half = (high - low) / 2 * torch.einsum("m,nmk,k->n", weights, grams, weights)
         nats.append((half.mean().item(), half.std().item() / math.sqrt(len(pick))))
     (mean, error), (worse, its_error) = nats
     assert mean == pytest.approx(entropy, abs=4 * error + 0.01)
