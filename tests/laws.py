@@ -30,11 +30,11 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
     NeuralDenoiser,
     RowMixtureDenoiser,
-    SupportDenoiser,
 )
 from discrete_itd.likelihood import integral_log_prob, path_log_prob, squared_errors
 from discrete_itd.testing import all_rows, random_rows
 from discrete_itd.testing import states_of_every_kind as states_of_every_kind
+from tests.support import SupportDenoiser
 
 MOST = settings().max_examples  # a fifth of it without --slow
 TIMES = MOST // 20  # by which the repetitions of a statistical law are multiplied

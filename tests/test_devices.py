@@ -170,7 +170,6 @@ def draws(denoiser, x):
         denoiser.draw(len(x), generator())
     q = denoiser(*state_of(denoiser, x))
     q.sample(generator())
-    q.mode()
 
 
 def paths(denoiser, x, quadrature):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.gaussian import CHUNK, POINTS, GaussianPosterior
-from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
+from discrete_itd.channel.rounded_numbers import Intervals
 
 BLOCK = 32  # rows
 LEAST_DECAY = 1.0  # least slope of the tails, nats per unit of a standardised column
@@ -42,8 +42,12 @@ class GridPosterior(GaussianPosterior):
         Increasing in every row; equal nodes count once.
     log_density : Tensor of float64, shape (n, G)
         At the nodes, up to a constant of each grid, nats.
-    log_mass : Tensor of float64, shape (n,), optional
-        That constant, the logarithm of the integral; computed by default.
+    normalised : bool
+        Whether that constant is 0.
+
+    Notes
+    -----
+    It answers about cells: it is neither updated by evidence nor drawn from.
 
     Examples
     --------
@@ -60,13 +64,14 @@ class GridPosterior(GaussianPosterior):
         place: Tensor,
         nodes: Tensor,
         log_density: Tensor,
-        log_mass: Tensor | None = None,
+        *,
+        normalised: bool = False,
     ) -> None:
         parts = others.log_weight, others.means, others.var, *others.bounds
         super().__init__(*parts, normalised=True)
         self.others, self.place, self.nodes = others, place, nodes
-        self.log_mass = log_total(nodes, log_density) if log_mass is None else log_mass
-        self.log_joint, self.log_density = log_density, log_density - self.log_mass[:, None]
+        constant = 0.0 if normalised else log_total(nodes, log_density)[:, None]
+        self.log_density = log_density - constant
 
     def _own(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rows, columns, nodes and log-densities of the cells that have a grid."""
@@ -130,30 +135,10 @@ class GridPosterior(GaussianPosterior):
                 out[rows] = on_grid(self.nodes[place[rows]], self.log_density[place[rows]])
         return out
 
-    def update(self, y: Tensor, snr: Tensor, lines: NumberLines | None = None) -> GridPosterior:
-        r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R), at the nodes."""
-        others = self.others.update(y, snr, lines)
-        row, column, nodes, log_f = self._own()
-        y, snr = (t[row, column].double()[:, None] for t in (y, snr))
-        is_known = torch.isinf(snr[:, 0])
-        updated = log_f + torch.where(is_known[:, None], 0.0, y * nodes - snr * nodes.square() / 2)
-        place = torch.full_like(self.place, -1)
-        place[row, column] = torch.arange(len(row), device=row.device).masked_fill(is_known, -1)
-        return GridPosterior(others, place, nodes, updated)
-
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GridPosterior:
         """The posterior of the rows that ``rows`` selects from each tensor."""
         others, place = self.others.pick(rows), rows(self.place)
-        return GridPosterior(others, place, self.nodes, self.log_joint, self.log_mass)
-
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """One value per column, shape (B, R)."""
-        out = self.others.sample(generator)
-        row, column, nodes, log_f = self._own()
-        shape = (len(row), 1)
-        u = torch.rand(shape, generator=generator, device=nodes.device, dtype=nodes.dtype)
-        out[row, column] = grid_quantiles(nodes, log_f, u)[:, 0].to(out)
-        return out
+        return GridPosterior(others, place, self.nodes, self.log_density, normalised=True)
 
 
 def _slopes(nodes: Tensor, log_f: Tensor) -> tuple[Tensor, Tensor]:

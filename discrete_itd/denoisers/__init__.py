@@ -8,7 +8,6 @@ from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
-from discrete_itd.denoisers.support import SupportDenoiser
 
 __all__ = [
     "BayesNetDenoiser",
@@ -19,5 +18,4 @@ __all__ = [
     "MixtureDenoiser",
     "NeuralDenoiser",
     "RowMixtureDenoiser",
-    "SupportDenoiser",
 ]

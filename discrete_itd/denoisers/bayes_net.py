@@ -55,11 +55,9 @@ from discrete_itd.denoisers.marginal import (
     factors_beside,
     fallback_log_prob,
 )
-from discrete_itd.denoisers.pair_counts import pair_counts
 from discrete_itd.denoisers.structure_search import (
     Counted,
     Search,
-    chow_liu,
     elimination,
     nested_counts,
     parents_first,
@@ -72,7 +70,6 @@ MOST_TABLE = 1 << 13  # floats of the largest table of an elimination in a fit
 LARGEST = 1 << 24  # floats of the largest table of an elimination for a graph that is given
 # a table of no smaller log-probability sends messages as products of probabilities: less vanishes in a float
 LEAST_NATS = -60.0
-PAIRED_LEVELS = 6000  # categories of a table whose pairwise counts fit in memory
 MOST_PARENTS = 5
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
 PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
@@ -434,7 +431,7 @@ class BayesNetDenoiser(Denoiser):
         parts: Iterable[Tensor] | None = None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> Self:
-        """Fit a graph by hill climbing, and its tables.
+        """Fit a graph by hill climbing, or the best tree if a column has one parent at most, and its tables.
 
         Parameters
         ----------
@@ -461,11 +458,11 @@ class BayesNetDenoiser(Denoiser):
         fits: list[Self] = []
         counted = Counted(cells[:SEARCH_ROWS], sizes)
         limits = most_parents, most_table, is_over
-        graphs = [
-            Search(counted, penalty, *limits).climb()
-            for penalty in (PENALTIES if x_valid is not None else PENALTIES[:1])
-        ]
-        if x_valid is not None and not is_over():
+        penalties = PENALTIES if x_valid is not None else PENALTIES[:1]
+        is_tree = most_parents == 1  # for which no search is needed
+        searches = [Search(counted, penalty, *limits) for penalty in penalties]
+        graphs = [search.tree() if is_tree else search.climb() for search in searches]
+        if x_valid is not None and not is_tree and not is_over():
             tree = Search(counted, PENALTIES[-1], *limits).tree()
             graphs += [tree, Search(counted, PENALTIES[-1], *limits).climb(tree)]
         graphs = [list(graph) for graph in dict.fromkeys(map(tuple, graphs))]
@@ -483,40 +480,6 @@ class BayesNetDenoiser(Denoiser):
         if x_valid is None:
             return fits[0]
         return min(fits, key=lambda net: held_out_nats(net, x_valid))
-
-    @classmethod
-    @torch.no_grad()
-    def fit_tree(
-        cls,
-        marginals: MarginalDenoiser,
-        x: Tensor,
-        *,
-        pseudo_count: float = 1.0,
-        counts: Tensor | None = None,
-        penalty: float = 0.0,
-    ) -> Self:
-        """The tree of maximum likelihood of rows ``x`` (N, C), NaN where a cell is missing.
-
-        A pair of columns is counted in the rows that have both; ``counts`` (T, T) are these
-        :func:`~discrete_itd.denoisers.pair_counts.pair_counts`, if known. ``pseudo_count`` rows, more than 0, of the
-        ``marginals`` are added; ``penalty`` is that of :func:`~discrete_itd.denoisers.structure_search.chow_liu`. A
-        ValueError if the columns have more than ``PAIRED_LEVELS`` categories together, or there are no rows or no
-        pseudo-counts.
-        """
-        if not len(x) or not pseudo_count > 0:
-            raise ValueError(
-                f"a tree is fitted to at least one row, with a positive pseudo_count; got {len(x)}, {pseudo_count}"
-            )
-        book = marginals.codebook
-        if book.levels.n_points > PAIRED_LEVELS:
-            raise ValueError(
-                f"a tree needs pairwise counts of at most {PAIRED_LEVELS} categories; these columns have"
-                f" {book.levels.n_points}"
-            )
-        counts = pair_counts(book, x) if counts is None else counts
-        fallback = marginals if len(book.finite) < book.n_columns else None
-        parents, tables = chow_liu(marginals, counts, pseudo_count, penalty)
-        return cls(book, parents, with_unseen(tables, marginals), fallback)
 
 
 def with_unseen(tables: Sequence[Tensor], marginals: MarginalDenoiser) -> list[Tensor]:

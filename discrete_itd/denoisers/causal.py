@@ -11,7 +11,6 @@ which is zero at the start. At states off the path it ignores later columns in t
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -30,7 +29,6 @@ from discrete_itd.denoisers.base import (
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
 from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, LongColumns, from_network
-from discrete_itd.progress import Deadline
 
 # components of a continuous column beside those of the base, which may start as a regression
 N_REGRESSED = 2
@@ -39,8 +37,7 @@ N_REGRESSED = 2
 MOST_SKIPPED = 1 << 24
 # most rows and features of the linear regressions from which components start; of the rows, one in so many is kept
 # apart to measure residuals, and a column needs so many of these in which it is known
-REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 4096
-FEW_FEATURES = 128  # by which the time of regressions is measured
+REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 2048
 APART, FEWEST_APART = 4, 32
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, in rows; separate rows choose
 FAR = 4.0  # eight standard deviations of a column: values further out are ignored
@@ -209,12 +206,8 @@ class CausalDenoiser(Denoiser):
         Made at the first call, for which the host reads the base's numbers.
         """
         book, here, part = self.codebook, self.codebook.known_snr, self.base.independent_part
-        if self._columns and self._columns[0][0].codebook.dtype == here.dtype:
-            if self._columns[0][2].device != here.device:
-                self._columns = [
-                    (copy.deepcopy(alone).to(here), copy.deepcopy(own).to(here), at.to(here.device))
-                    for alone, own, at in self._columns
-                ]
+        made = self._columns[0][0].codebook.known_snr if self._columns else None
+        if made is not None and (made.dtype, made.device) == (here.dtype, here.device):
             return self._columns
         q = CategoricalPosterior(book.levels, self.features.nothing, normalised=True)
         nothing, self._columns = Posterior(book, q), []
@@ -374,15 +367,14 @@ class MaskedMLP(nn.Module):
 
 
 @torch.no_grad()
-def start_from_regressions(denoiser: CausalDenoiser, x: Tensor, seconds: float = math.inf) -> None:
+def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     """Initialise the network of ``denoiser`` by regressions fitted to rows ``x`` (N, C).
 
     A number that follows from others by a sum is found in closed form at once, and by gradients only after many steps.
     So some components of each continuous column start as a linear regression on the features of the columns before it,
     with the mixture of Gaussians of its residuals on separate rows. Their share of the mixture is bounded: the other
     components start as in the base, since regression does not predict repeated numbers. Without the parallel map, or
-    with too many features or too few rows, or where all this would likely take more than the ``seconds``, nothing is
-    changed.
+    with too many features or too few rows, nothing is changed.
     """
     features, network, reals = denoiser.features, denoiser.network, denoiser.codebook.reals
     n_features, skip = len(denoiser.long.feature_column), network.skip
@@ -402,14 +394,6 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor, seconds: float =
     # (N, 1 + F), in the order of columns
     inputs = torch.cat([inputs.new_ones(len(x), 1), inputs], 1)
     first = inputs[~apart]
-    if seconds < math.inf:
-        few, clock = first[:, :FEW_FEATURES], Deadline()
-        float((few.T @ few).sum())
-        n_rows, n_inputs = first.shape
-        # as many products as in the squares, and in the factors of these
-        work = (n_inputs / few.shape[1]) ** 2 * (1 + n_inputs / n_rows)
-        if clock.age * work > seconds:
-            return
     gram = first.T @ first
     products = first.T @ torch.where(known, y, 0.0)[~apart]
     # the squares are of all rows, the products of those with the cell

@@ -13,18 +13,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
-from torch import Tensor
-
-from discrete_itd.channel.levels import Levels
-from discrete_itd.denoisers.marginal import MarginalDenoiser
-from discrete_itd.denoisers.pair_counts import mutual_information, sum_levels, sum_pairs
 
 MOST_CHANGES = 4000  # of a graph
+LEAST_SHARE = 0.1  # rows that have the cells of an edge count tenfold at most: few that agree by chance would win
 MISSING = -(1 << 32)  # code of a missing cell: with others in a table, still a negative number
-LEAST_EDGE_GAIN = 1e-9  # an edge that gains fewer nats is rounding, and is not in the tree
+LEAST_GAIN = 1e-6  # a change that gains fewer nats is rounding
 
 
 def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
@@ -163,13 +158,13 @@ class Counted:
     def gain(self, j: int, own: Sequence[int], i: int, price: float) -> float:
         """Nats that column ``i`` carries about ``j`` beyond parents ``own``, minus the price of the larger table.
 
-        In the rows that have all these cells, scaled to all rows.
+        In the rows that have all these cells, scaled to all rows, at most by ``1 / LEAST_SHARE``.
         """
         key = j, frozenset(own), i
         if key not in self._found:
             self._found[key] = self._count((*own, i, j))
         nats, free, share = self._found[key]
-        return (nats - price * free) / share if share else 0.0
+        return (nats - price * free) / max(share, LEAST_SHARE)
 
     def _count(self, family: Sequence[int]) -> tuple[float, int, float]:
         """Nats, free parameters, and the share of the rows that have all the cells."""
@@ -178,10 +173,12 @@ class Counted:
         count = count.reshape(-1, self.sizes[i], self.sizes[j])
         total, fewer = count.sum(2), count.sum(1)
         nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
-        # categories and contexts that do not occur are not free parameters
-        contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
-        free = max(1, self.n_seen[j] - 1) * contexts
-        return nats, free, float(count.sum()) / max(1, self.columns.shape[1])
+        # what does not occur is no free parameter: neither contexts nor, where one category goes with few, the others
+        each = max(1, self.n_seen[j] - 1)
+        free, less = (
+            min(each * int((n.sum(-1) > 0).sum()), int((n > 0).sum())) for n in (count, fewer)
+        )
+        return nats, free - less, float(count.sum()) / max(1, self.columns.shape[1])
 
 
 class Search:
@@ -217,7 +214,7 @@ class Search:
             for i in range(j):
                 if self._fits(j, i):
                     gain[i, j] = gain[j, i] = self.gain(j, (), i)
-        return spanning_forest(gain, 0.0)
+        return spanning_forest(gain)
 
     def climb(self, parents: Sequence[tuple[int, ...]] | None = None) -> list[tuple[int, ...]]:
         """The graph found from ``parents``, by default no edges: parents of every column, most informative first."""
@@ -231,7 +228,7 @@ class Search:
             if self.is_over():
                 break
             above = self._ancestors()
-            best, change = 1e-6, None
+            best, change = LEAST_GAIN, None
             allowed = gain.copy()
             allowed[above.T] = -np.inf  # i → j closes a cycle if j is an ancestor of i
             i, j = np.unravel_index(int(allowed.argmax()), allowed.shape)
@@ -308,47 +305,8 @@ def _x_log_x(values: NDArray[np.float64]) -> float:
     return float((values * np.log(np.maximum(values, 1.0))).sum())
 
 
-# -- trees of most mutual information -----------------------------------------------------------------
-
-
-def chow_liu(
-    marginals: MarginalDenoiser, joint: Tensor, pseudo_count: float, penalty: float = 0.0
-) -> tuple[list[tuple[int, ...]], list[Tensor]]:
-    """The forest of most mutual information: parents of each column, and tables (K of the parent, K) or (K,).
-
-    ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.pair_counts.pair_counts` of rows, to which ``pseudo_count``
-    rows of independent columns are added. ``penalty`` is the nats by which each parameter of an edge lowers its gain: 0
-    is Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges without gain.
-    """
-    levels = marginals.codebook.levels
-    column, prior = levels.level_column, marginals.log_probs.exp().double()
-    count = joint.diagonal()
-    own = (count + pseudo_count * prior) / (sum_levels(count, levels)[column] + pseudo_count)
-    pairs = sum_pairs(joint, levels)  # (C, C): rows that have both
-    wide = pairs[column][:, column]
-    both = (joint + pseudo_count * own[:, None] * own) / (wide + pseudo_count)
-    gain = mutual_information(both, levels) * (pairs + pseudo_count)
-    if penalty:
-        gain = gain - penalty * _parameters(joint, levels)
-    parents = spanning_forest(gain.cpu().numpy(), LEAST_EDGE_GAIN if penalty else -math.inf)
-    tables = []
-    for j, above in enumerate(parents):
-        mine = levels.own(j)
-        table = both[levels.own(above[0])][:, mine] if above else own[mine]
-        tables.append(table.clamp_min(1e-300))
-    return parents, tables
-
-
-def _parameters(joint: Tensor, levels: Levels) -> Tensor:
-    """Parameters that an edge adds, (C, C): (K - 1) (K' - 1) of the levels that occur, at most their pairs."""
-    occurs = (joint > 0).double()
-    own = sum_levels(occurs.diagonal(), levels) - 1
-    most = torch.minimum(own[:, None] * own, sum_pairs(occurs, levels) - 1)
-    return most.clamp_min(0)  # of columns that are never there together, too
-
-
-def spanning_forest(gain: NDArray[np.float64], least: float) -> list[tuple[int, ...]]:
-    """Parents in the tree of most gain (C, C), rooted in the middle so that it is shallow, of edges above ``least``."""
+def spanning_forest(gain: NDArray[np.float64]) -> list[tuple[int, ...]]:
+    """Parents in the tree of most gain (C, C), rooted in the middle so that it is shallow, of edges that gain."""
     n = len(gain)
     if n < 2:
         return [()] * n
@@ -362,4 +320,4 @@ def spanning_forest(gain: NDArray[np.float64], least: float) -> list[tuple[int, 
     while above[path[-1]] >= 0:
         path.append(above[path[-1]])
     above = breadth_first_order(both, path[len(path) // 2], directed=False)[1].tolist()
-    return [(p,) if p >= 0 and gain[j, p] > least else () for j, p in enumerate(above)]
+    return [(p,) if p >= 0 and gain[j, p] > LEAST_GAIN else () for j, p in enumerate(above)]

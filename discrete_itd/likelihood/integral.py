@@ -84,13 +84,13 @@ def integral_log_prob(
     Examples
     --------
     >>> from discrete_itd.channel import Codebook, ColumnPoints
-    >>> from discrete_itd.denoisers import SupportDenoiser
+    >>> from discrete_itd.denoisers import BayesNetDenoiser
     >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
     >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+    >>> net = BayesNetDenoiser(book, [(), (0,)], [torch.tensor([0.25, 0.75]), torch.eye(2) + 1e-9])
     >>> generator = torch.Generator().manual_seed(0)
     >>> points = Quadrature(torch.tensor([-6.0, 6.0]), torch.ones(1))
-    >>> estimate = integral_log_prob(oracle, x, points, n_points=2048, generator=generator)
+    >>> estimate = integral_log_prob(net, x, points, n_points=2048, generator=generator)
     >>> bool(((estimate.log_prob.exp() - torch.tensor([0.25, 0.75])).abs() < 0.1).all())
     True
     """

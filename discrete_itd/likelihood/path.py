@@ -147,12 +147,12 @@ def path_log_prob(
     Examples
     --------
     >>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
-    >>> from discrete_itd.denoisers import SupportDenoiser
+    >>> from discrete_itd.denoisers import BayesNetDenoiser
     >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
     >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+    >>> net = BayesNetDenoiser(book, [(), (0,)], [torch.tensor([0.25, 0.75]), torch.eye(2) + 1e-9])
     >>> generator = torch.Generator().manual_seed(0)
-    >>> path_log_prob(oracle, x, CoordinateSchedule(2), generator=generator).log_prob.exp()
+    >>> path_log_prob(net, x, CoordinateSchedule(2), generator=generator).log_prob.exp()
     tensor([0.2500, 0.7500], dtype=torch.float64)
     """
     if n_paths < 1:

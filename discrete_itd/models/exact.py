@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -13,15 +12,13 @@ from discrete_itd.denoisers import (
     Denoiser,
     MarginalDenoiser,
 )
-from discrete_itd.denoisers.bayes_net import PAIRED_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.forest import Forest
 
-PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # held-out rows choose among these for the tables of a tree
-PENALTY = 2.0  # nats that each parameter of a tree's edges costs: twice Akaike's
-# base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
-# many columns and so much work per call, in which it sums its columns out
+MOST_PAIR = 1 << 20  # floats of the table of an edge of a tree, at most
+# base="auto" fits a tree with at most so many numbers in its tables, and a Bayesian network with at most so many
+# columns and so much work per call, in which it sums its columns out
 TREE_TABLE = 1 << 24
 BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
 
@@ -41,25 +38,15 @@ class Independent(Recipe):
 class Tree(Recipe):
     """A Chow-Liu tree over the category columns, without edges that do not pay for their parameters; exact.
 
-    It is a Bayesian network in which no column has two parents. Held-out rows choose its pseudo-count. Continuous
-    columns are independent of all others.
+    It is a Bayesian network in which no column has two parents. Held-out rows choose the price of its parameters and
+    its pseudo-count. Continuous columns are independent of all others.
     """
 
     exact = True
     name = "tree"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: min(self.candidates(rows), key=rows.held_out_nats))
-
-    def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
-        if not len(rows.codebook.finite):
-            yield rows.marginals
-            return
-        counts = rows.source.pair_counts(rows.codebook)
-        for a in PSEUDO_COUNTS:
-            yield BayesNetDenoiser.fit_tree(
-                rows.marginals, rows.x, pseudo_count=a, counts=counts, penalty=PENALTY
-            )
+        return _searched(self, rows, plan, most_parents=1, most_table=MOST_PAIR)
 
 
 @dataclass(frozen=True)
@@ -81,20 +68,25 @@ class BayesNet(Recipe):
     bounds: ClassVar = {"most_table": (1, 1 << 24)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        def made() -> Denoiser:
-            """The network, with the current graph of the search if the time is over."""
-            if not len(rows.codebook.finite):
-                return rows.marginals
-            return BayesNetDenoiser.fit(
-                rows.marginals,
-                rows.x,
-                x_valid=rows.x_valid,
-                most_table=self.most_table,
-                parts=rows.source.chunks(),
-                is_over=plan.clock("the search for a Bayesian network"),
-            )
+        return _searched(self, rows, plan, most_table=self.most_table)
 
-        return rows.once(self, made)
+
+def _searched(recipe: Recipe, rows: TrainingRows, plan: FitPlan, **limits: int) -> Denoiser:
+    """The network of a recipe, with the current graph of the search if the time is over."""
+
+    def made() -> Denoiser:
+        if not len(rows.codebook.finite):
+            return rows.marginals
+        return BayesNetDenoiser.fit(
+            rows.marginals,
+            rows.x,
+            x_valid=rows.x_valid,
+            parts=rows.source.chunks(),
+            is_over=plan.clock("the search for a Bayesian network"),
+            **limits,
+        )
+
+    return rows.once(recipe, made)
 
 
 EXACT: dict[str, Recipe] = {
@@ -144,7 +136,7 @@ def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:
     """Recipes of the exact denoisers that are quickly fitted to a table, the quickest first, including ``net``."""
     levels = rows.codebook.levels
     n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
-    if levels.n_columns < 2 or levels.n_points > PAIRED_LEVELS or n_table > TREE_TABLE:
+    if levels.n_columns < 2 or n_table > TREE_TABLE:
         return [Independent()]
     if levels.n_columns > BASE_COLUMNS:
         return [Independent(), Tree()]

@@ -43,9 +43,6 @@ MOST_WEIGHTS = 1 << 21  # "auto" and "best" train no network whose last map has 
 DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
 # orders of the columns are compared on tables of at least so many rows, by at most so many held-out rows
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
-REGRESSION_SHARE = (
-    0.2  # of the time left, which the regressions that a network starts from may take
-)
 LEAST_MEMBER = 1e-6  # weight that each network, and a base, keeps in a mixture: it was asked for
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
 # of the time left, which a causal network may take before a mixture
@@ -200,7 +197,7 @@ class Causal(Recipe):
         seeds = replace(plan, index=0)
         kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
         order = order_of(kind, natural, rows)
-        denoiser = self.untrained(base, order, rows, plan.network_seed, plan.time_left)
+        denoiser = self.untrained(base, order, rows, plan.network_seed)
         report = plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
         return denoiser.eval().requires_grad_(False), report
 
@@ -210,7 +207,6 @@ class Causal(Recipe):
         order: list[int],
         rows: TrainingRows,
         seed: int,
-        time_left: float = math.inf,
     ) -> CausalDenoiser:
         """The network before its training."""
         width = self.width or self._width(rows)
@@ -221,7 +217,7 @@ class Causal(Recipe):
         sizes = {"width": width, "depth": self.depth, "dropout": dropout}
         generator = torch.Generator().manual_seed(seed)
         denoiser = CausalDenoiser(base, order, **sizes, generator=generator).to(rows.device)
-        start_from_regressions(denoiser, rows.x, REGRESSION_SHARE * time_left)
+        start_from_regressions(denoiser, rows.x)
         return denoiser
 
     def kind_of_order(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> str:
@@ -242,9 +238,7 @@ class Causal(Recipe):
             if nats and not plan.time_left:
                 return ORDERS[0]
             with stage("comparing orders of the columns"), torch.no_grad():
-                network = self.untrained(
-                    base, list(order), rows, plan.network_seed, plan.time_left
-                ).eval()
+                network = self.untrained(base, list(order), rows, plan.network_seed).eval()
                 nats[kind] = -network.log_prob(x).double()
         best = min(nats, key=lambda kind: float(nats[kind].mean()))
         gain, error = mean_and_error(nats[ORDERS[0]] - nats[best])

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.denoisers.pair_counts import CellCounts, pair_counts_of
+from discrete_itd.denoisers.pair_counts import CellCounts
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.frames import is_polars
@@ -362,9 +362,6 @@ class StreamedRows:
         counts = CellCounts.of(book, self.chunks())
         self.n_rows = counts.n_rows
         return counts
-
-    def pair_counts(self, book: Codebook) -> Tensor:
-        return pair_counts_of(book, self.chunks())
 
     def chunks(self) -> Iterator[Tensor]:
         for x in self.encoded():

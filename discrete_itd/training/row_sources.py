@@ -8,8 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers.pair_counts import COUNTED, pair_counts
+from discrete_itd.denoisers.pair_counts import COUNTED
 
 KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes its own
 
@@ -21,10 +20,6 @@ class RowSource(Protocol):
 
     @property
     def n_rows(self) -> int: ...
-
-    def pair_counts(self, book: Codebook) -> Tensor:
-        """The :func:`~discrete_itd.denoisers.pair_counts.pair_counts` of all rows."""
-        ...
 
     def chunks(self) -> Iterator[Tensor]:
         """Every row once, in parts (B, C) that fit in memory."""
@@ -43,9 +38,6 @@ class TensorRows:
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
-
-    def pair_counts(self, book: Codebook) -> Tensor:
-        return pair_counts(book, self.x)
 
     @property
     def n_rows(self) -> int:

@@ -52,7 +52,7 @@ def main() -> None:
     rows, n_columns = valid[: options.rows], x.shape[1]
     book = Codebook([ColumnPoints("simplex", 2)] * n_columns)
     marginals = MarginalDenoiser.fit(book, x)
-    tree = BayesNetDenoiser.fit_tree(marginals, x)
+    tree = BayesNetDenoiser.fit(marginals, x, most_parents=1)
     n_evaluations = options.paths * n_columns
     results: dict[str, tuple[torch.Tensor, int]] = {}
 

@@ -1,14 +1,10 @@
 """Densities on grids: they integrate to one, and mean, quantiles, draws and updates are theirs."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from discrete_itd.channel.posterior import GaussianPosterior, GridPosterior
-from tests.laws import seeded_generator
 
 FINE = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
 
@@ -51,26 +47,3 @@ def test_densities_integrate_to_one_with_their_mean_and_quantiles():
             at = torch.searchsorted(FINE, own.quantiles(u)[i - 1])
             assert below[at - 1].tolist() == pytest.approx(u.tolist(), abs=1e-3)
     assert q.mean()[:, 1].tolist() == [0.0] * 4
-
-
-def test_draws_follow_the_density():
-    q = random_grid(2).pick(lambda t: t[1:2].expand(4000, *t.shape[1:]))
-    drawn = q.sample(seeded_generator(0, "cpu"))[:, 0]
-    p = density(random_grid(2), 1)
-    below = torch.cumulative_trapezoid(p, FINE)
-    share = below[torch.searchsorted(FINE, drawn.contiguous()) - 1]
-    assert stats.kstest(share.numpy(), "uniform").pvalue > 1e-3
-
-
-def test_an_update_multiplies_by_the_evidence():
-    """At the nodes; where the SNR is infinite, the cell is known."""
-    q, y, snr = random_grid(1), torch.zeros(4, 2).double(), torch.zeros(4, 2).double()
-    y[1, 0], snr[1, 0] = 0.8, 2.0
-    y[2, 0], snr[2, 0] = 0.4, math.inf
-    new = q.update(y, snr)
-    assert new.place[:, 0].tolist()[0::2] == [-1, -1]
-    assert new.mean()[2, 0].item() == pytest.approx(0.4, abs=1e-6)
-    nodes = q.nodes[0]
-    change = (new.log_density[new.place[1, 0]] - q.log_density[0]) - (0.8 * nodes - nodes.square())
-    assert (change - change[0]).abs().max().item() < 1e-9
-    assert torch.equal(new.log_prob(torch.zeros(4, 2))[3], q.log_prob(torch.zeros(4, 2))[3])

@@ -437,10 +437,8 @@ def test_samples_of_all_families_follow_their_columns(device, generator, name, k
 
 
 @pytest.mark.parametrize("name", ALL_BOOKS)
-def test_columns_and_modes(device, dtype, name):
+def test_columns_are_their_cells(device, dtype, name):
     book, q, rows = stranger_case(name, device)
-    mode = q.mode()
-    assert mode.dtype == torch.float64
     for j, points in enumerate(book.columns):
         if points.kind == "real":
             with pytest.raises(ValueError, match=f"column {j} has no categories"):
@@ -454,16 +452,15 @@ def test_columns_and_modes(device, dtype, name):
             cells = rows.clone()
             cells[:, j] = k
             torch.testing.assert_close(log_probs[:, k], q.log_prob(cells)[:, j])
-        assert torch.equal(mode[:, j].long(), log_probs[:, : points.n_levels].argmax(1))
 
 
 @pytest.mark.single_precision
 @pytest.mark.parametrize("name", ALL_BOOKS)
 def test_cells_are_float64_beside_posteriors_of_any_type(device, generator, name):
     book, q, rows = stranger_case(name, device)
-    for cells in (q.mode(), q.sample(generator)):
-        assert cells.dtype == torch.float64
-        assert cells.shape == rows.shape
+    cells = q.sample(generator)
+    assert cells.dtype == torch.float64
+    assert cells.shape == rows.shape
     assert q.log_prob(rows).dtype == q.mean().dtype == book.dtype
 
 
@@ -488,7 +485,6 @@ def test_posteriors_of_no_rows(device, generator, name):
         assert q.mean().shape == (0, book.n_coords)
         assert q.update(*empty_state(book, 0)).log_prob(none).shape == none.shape
         assert q.sample(generator).shape == none.shape
-        assert q.mode().shape == none.shape
         assert q.expand(0).log_prob(none).shape == none.shape
         for j, points in enumerate(book.columns):
             if points.kind != "real":

@@ -342,24 +342,6 @@ def test_where_there_is_nothing_to_fit_the_network_starts_as_its_base(x):
     assert torch.equal(denoiser.log_prob(x), before)
 
 
-@pytest.mark.parametrize(("seconds", "changes"), [(20.0, False), (1000.0, True)])
-def test_regressions_without_time_change_nothing(monkeypatch, seconds, changes):
-    """By a few of the features, whose squares take five seconds here; there are more of them, and factors."""
-    now = [0.0]
-
-    def clock():
-        now[0] += 5.0
-        return now[0]
-
-    monkeypatch.setattr("time.perf_counter", clock)
-    monkeypatch.setattr(causal, "FEW_FEATURES", 2)
-    x, book = table(), Codebook([simplex(3), real(), real()])
-    denoiser = CausalDenoiser(MarginalDenoiser.fit(book, x), [0, 1, 2], width=8).eval()
-    before = denoiser.log_prob(x)
-    start_from_regressions(denoiser, x, seconds)
-    assert torch.equal(denoiser.log_prob(x), before) != changes
-
-
 def test_the_share_is_that_of_maximum_likelihood():
     random = np.random.default_rng(0)
     first, second = torch.from_numpy(random.normal(size=(2, 400, 1)))

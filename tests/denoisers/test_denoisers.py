@@ -34,9 +34,10 @@ from laws import (
 )
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser, SupportDenoiser
+from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.denoisers.base import Derived, log_sum_exp
 from discrete_itd.likelihood import path_log_prob
+from tests.support import SupportDenoiser
 
 
 def state_of_possible_rows(book, oracle, rng, n):

@@ -14,7 +14,6 @@ from discrete_itd.denoisers import (
     CausalDenoiser,
     MixtureDenoiser,
     RowMixtureDenoiser,
-    SupportDenoiser,
 )
 from discrete_itd.denoisers.row_mixture import fit_weights
 from tests.laws import (
@@ -33,6 +32,7 @@ from tests.laws import (
     seeded_generator,
     seeds,
 )
+from tests.support import SupportDenoiser
 
 MEMBERS = ("bayes_net", "causal on marginals", "tree")
 

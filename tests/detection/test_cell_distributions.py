@@ -13,13 +13,15 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.support import SupportDenoiser
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "estimators"))
 from test_questions import float64
 from test_questions import mixed_table as questions_table
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import CoordinateSchedule, State
-from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
+from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection.cell_predictions import (
     Cell,
     error_log_odds,

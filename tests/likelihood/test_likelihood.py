@@ -44,7 +44,7 @@ from scipy import stats
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.denoisers import Denoiser, NeuralDenoiser, SupportDenoiser
+from discrete_itd.denoisers import Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.base import filled
 from discrete_itd.likelihood import (
     attribute,
@@ -54,6 +54,7 @@ from discrete_itd.likelihood import (
 )
 from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.training import pilot_quadrature
+from tests.support import SupportDenoiser
 
 
 def make_quadrature(book, device, low=1e-3):

@@ -14,7 +14,6 @@ from pyarrow import parquet as pq
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
-from discrete_itd.denoisers.pair_counts import pair_counts
 from discrete_itd.encoders import streams
 from discrete_itd.encoders.streams import position_hashes
 from discrete_itd.models import training_tables
@@ -125,7 +124,6 @@ def test_property_rows_are_held_out_by_their_positions(share):
 
 
 def test_property_counts_are_those_of_all_rows():
-    """Of categories and of pairs of them."""
     rows = frame()
     table, training = read(rows)
     _, x = naive(table, rows, 200)
@@ -133,9 +131,6 @@ def test_property_counts_are_those_of_all_rows():
     exact = MarginalDenoiser.fit(training.codebook, x, unseen_counts=unseen)
     torch.testing.assert_close(training.marginals.log_probs, exact.log_probs)
     torch.testing.assert_close(training.marginals.mixture[0, :, -1], exact.mixture[0, :, -1])
-    torch.testing.assert_close(
-        training.source.pair_counts(training.codebook), pair_counts(training.codebook, x)
-    )
 
 
 def test_tables_of_a_bayesian_network_are_counted_in_all_rows():
