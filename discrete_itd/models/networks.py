@@ -47,7 +47,7 @@ LEAST_MEMBER = 1e-6  # weight that each network, and a base, keeps in a mixture:
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
 # of the time left, which a causal network may take before a mixture
 NETWORK_SHARE = 0.75
-EPOCHS, LEAST_STEPS, MOST_STEPS = 25, 300, 1600
+EPOCHS, LEAST_STEPS, MOST_STEPS = 25, 300, 800
 CAUSAL = {
     "batch_size": 256,
     "learning_rate": 8e-3,
@@ -141,7 +141,7 @@ class Causal(Recipe):
 
     n_orders: int = 1
     width: int | None = None
-    depth: int = 2
+    depth: int = 1
     dropout: float | None = None
     base: str | Recipe = "auto"
     trains = True
