@@ -62,6 +62,9 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
     "categories": "nominal or ordinal",
 }
 FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
+# share of the cells to come that would be new numbers (Good and Turing's), above which whole numbers are measurements:
+# levels do not know how far a new one lies from those seen
+NEW_NUMBERS = 0.1
 FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
 ENOUGH_ROWS = 100  # to decide that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
@@ -331,8 +334,10 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
     if seen.all_integers:
         if from_array and family(values.dtype) == "integer":  # codes
             return "nominal" if n_distinct <= MANY_NUMBERS else FLOAT_KIND
-        repeated = few or n_distinct <= n // 2  # else most of those to come will be new
-        return "ordinal" if repeated and n_distinct <= MANY_NUMBERS else FLOAT_KIND
+        if n_distinct > MANY_NUMBERS:
+            return FLOAT_KIND
+        once = int(np.count_nonzero(seen.tally()[1] == 1))
+        return "ordinal" if few or once <= NEW_NUMBERS * n else FLOAT_KIND
     whole = few and all(float(v).is_integer() for v in distinct)
     return "ordinal" if whole or (few and n >= OFTEN * n_distinct) else FLOAT_KIND
 

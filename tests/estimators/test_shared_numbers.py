@@ -68,3 +68,16 @@ def test_masses_of_a_lattice_with_frequent_numbers_add_up_to_one(denoiser, numbe
     rows = pd.DataFrame({"x": prices, "word": pd.Series([None] * len(prices), dtype=object)})
     total = np.exp(model.score_samples(rows)).sum() * codec.step
     assert 0.999 < total <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("denoiser", ["independent", "forest"])
+def test_a_whole_number_far_beyond_all_others_is_stranger_than_a_new_one_among_them(denoiser):
+    """Where many numbers are new: levels would not know how far away it is."""
+    random = np.random.default_rng(0)
+    days = random.choice(400, 250, replace=False)[random.integers(250, size=600)]
+    days = pd.DataFrame({"days": days, "word": random.choice(["a", "b"], 600)})
+    model = DiffusionDensity(denoiser=denoiser, random_state=0).fit(days)
+    among = min(set(range(100, 300)) - set(days["days"]))
+    far = pd.DataFrame({"days": [among, 13_454], "word": ["a", "a"]})
+    nats = -model.score_samples(far)
+    assert nats[1] > nats[0] + 5
