@@ -394,7 +394,7 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
         before = (torch.arange(rivals.shape[1], device=x.device) < rank[:, None]) & free[row][
             :, :RIVALS
         ]
-        explained = gain.masked_fill(~before, 0.0).amax(1) >= found.log_odds[row, rank]
+        explained = gain.masked_fill(~before, -math.inf).amax(1) >= found.log_odds[row, rank]
         named[row, rank] = ~explained
         named &= named.cumsum(1) <= k
         some = named[row, rank]
