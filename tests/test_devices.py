@@ -175,8 +175,8 @@ def draws(denoiser, x):
 def paths(denoiser, x, quadrature):
     """Scores and samples along paths, and the terms of the integral."""
     n, out = x.shape[1], {}
-    several = CoordinateSchedule(n, (tuple(range(n)), tuple(range(n))[::-1]))
-    for name, schedule in {"noise": IsotropicSchedule((0.4, 2.5)), "columns": several}.items():
+    ordered = CoordinateSchedule(n, tuple(range(n))[::-1])
+    for name, schedule in {"noise": IsotropicSchedule((0.4, 2.5)), "columns": ordered}.items():
         noise = RowNoise(x, torch.zeros(len(x), dtype=torch.int64, device=x.device), 0)
         steps = schedule.n_steps
         out[name] = path_log_weights(denoiser, x, schedule, noise, n_steps=steps)

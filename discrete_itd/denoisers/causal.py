@@ -11,6 +11,7 @@ which is zero at the start. At states off the path it ignores later columns in t
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -206,8 +207,12 @@ class CausalDenoiser(Denoiser):
         Made at the first call, for which the host reads the base's numbers.
         """
         book, here, part = self.codebook, self.codebook.known_snr, self.base.independent_part
-        made = self._columns[0][0].codebook.known_snr if self._columns else None
-        if made is not None and (made.dtype, made.device) == (here.dtype, here.device):
+        if self._columns and self._columns[0][0].codebook.dtype == here.dtype:
+            if self._columns[0][2].device != here.device:
+                self._columns = [
+                    (copy.deepcopy(alone).to(here), copy.deepcopy(own).to(here), at.to(here.device))
+                    for alone, own, at in self._columns
+                ]
             return self._columns
         q = CategoricalPosterior(book.levels, self.features.nothing, normalised=True)
         nothing, self._columns = Posterior(book, q), []
