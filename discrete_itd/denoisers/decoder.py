@@ -19,9 +19,9 @@ from torch.quasirandom import SobolEngine
 
 from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import Denoiser, log_sum_exp
+from discrete_itd.denoisers.cell_counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MOST_DEPENDENT
-from discrete_itd.denoisers.pair_counts import indicators
 
 N_WAVES = 12  # smooth functions of a column on a line
 TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number

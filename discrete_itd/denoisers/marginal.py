@@ -18,7 +18,7 @@ from discrete_itd.channel.posterior import (
 )
 from discrete_itd.channel.rounded_numbers import NARROW, PEAK_WIDTH, Intervals, NumberLines
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
-from discrete_itd.denoisers.pair_counts import CellCounts
+from discrete_itd.denoisers.cell_counts import CellCounts
 
 MOST_NARROW = 7  # components fitted to a continuous column, at most
 ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this

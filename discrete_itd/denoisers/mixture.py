@@ -46,11 +46,11 @@ from discrete_itd.denoisers.base import (
     rows_at_once,
     without_copies,
 )
+from discrete_itd.denoisers.cell_counts import indicators
 from discrete_itd.denoisers.gaussian import EVEN_CELL, DenseGaussians, cholesky, outer
 from discrete_itd.denoisers.marginal import (
     lacking,
 )
-from discrete_itd.denoisers.pair_counts import indicators
 
 CACHED = 1 << 19  # rows times classes that stay in a cache
 # rows times classes or levels of one batch, times columns where each has numbers of its own: more leave the cache

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser, held_out_nats
+from discrete_itd.denoisers.cell_counts import indicators
 from discrete_itd.denoisers.decoder import (
     Columns,
     DecoderNetwork,
@@ -50,7 +51,6 @@ from discrete_itd.denoisers.mixture import (
     refine,
     updated,
 )
-from discrete_itd.denoisers.pair_counts import indicators
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Report, TrainingPlan

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.denoisers.pair_counts import CellCounts
+from discrete_itd.denoisers.cell_counts import CellCounts
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.frames import is_polars

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers.pair_counts import COUNTED
+from discrete_itd.denoisers.cell_counts import COUNTED
 
 KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes its own
 
