@@ -62,8 +62,9 @@ class Continuous:
     The core counts the mass of the values that would have been recorded as one number (20); divided by the ``step`` it
     is a density per unit, of whole numbers with step 1 the mass itself.
 
-    Where numbers repeat, the log-density is that of the number plus :math:`\log(1 - p)` if it was seen in training, to
-    within :func:`~discrete_itd.encoders.dtypes.rounding`, and :math:`\log p` if it is new: a density on two lines.
+    Where numbers repeat, the log-density of one that is new, none of those seen in training to within
+    :func:`~discrete_itd.encoders.dtypes.rounding`, has :math:`\log p` more, which is negative: masses add up to less
+    than one, as a density gives most of a lattice to new numbers.
     Draws are never new, but the nearest number seen; elsewhere they are rounded to the lattice.
 
     Parameters
@@ -140,19 +141,19 @@ class Continuous:
         return z, -math.log(self.step) - self.new_nats(z)
 
     def new_nats(self, z: np.ndarray) -> np.ndarray:
-        """Nats of encoded numbers being new or not: 0 where numbers do not repeat, and for NaN."""
+        """Nats of encoded numbers being new: 0 of one that was seen, where numbers do not repeat, and for NaN."""
         if not self.seen:
             return np.zeros(len(z))
         low, high = self._reach
         is_seen = np.searchsorted(low, z, side="right") > np.searchsorted(high, z)
-        nats = np.where(is_seen, -math.log1p(-self.p_new), -math.log(self.p_new))
+        nats = np.where(is_seen, 0.0, -math.log(self.p_new))
         return np.where(np.isnan(z), 0.0, nats)
 
     @property
     def mean_new_nats(self) -> float:
         """The expectation of :meth:`new_nats`."""
         p = self.p_new
-        return -p * math.log(p) - (1 - p) * math.log1p(-p) if p else 0.0
+        return -p * math.log(p) if p else 0.0
 
     @cached_property
     def _seen(self) -> np.ndarray:
