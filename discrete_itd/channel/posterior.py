@@ -205,3 +205,10 @@ class Posterior:
             return chosen(self.column(j).double(), u).double()
         drawn = self.gaussian.pick(lambda t: t[:, at]).at_uniform(u[:, None], v[:, None])
         return self.codebook.lines.rounded(drawn, at)[:, 0]
+
+    def mode(self) -> Tensor:
+        """The most probable seen category of each cell, 0 in continuous columns: float64, (B, C)."""
+        book, q = self.codebook, self.categorical
+        codes = q.levels.argmax(q.logits.masked_fill(q.levels.level_unseen, -torch.inf))
+        out = codes.new_zeros(len(codes), book.n_columns, dtype=torch.float64)
+        return out.index_copy_(1, book.finite, codes.double())
