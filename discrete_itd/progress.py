@@ -14,7 +14,7 @@ import threading
 import time
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -197,14 +197,6 @@ def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[
             yield fit
         finally:
             _fit.reset(token)
-
-
-def estimated(seconds: Callable[[], float]) -> float:
-    """Seconds that something takes by a trial of it; NaN if the trial fails, for an estimate takes no fit down."""
-    try:
-        return seconds()
-    except Exception:  # of any kind: what is tried will say so itself
-        return math.nan
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from discrete_itd.likelihood import (
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
-from discrete_itd.progress import Deadline, estimated
+from discrete_itd.progress import Deadline
 from discrete_itd.storage.values import AnyFloat, Unbuilt
 from discrete_itd.threads import most_threads, threads_for
 from discrete_itd.training import mean_and_error, pilot_quadrature
@@ -113,14 +113,13 @@ class Cost:
 @torch.no_grad()
 def seconds_per_row(score: Callable[[Tensor], Tensor], x: Tensor) -> float:
     """Seconds in which a row of the batch ``x`` (N, C) gets a score; NaN if that fails."""
-
-    def seconds() -> float:
+    try:
         score(x[:1])  # some tables are computed at the first call
         clock = Deadline()
         float(score(x).sum())  # waits for a GPU
-        return clock.age
-
-    return estimated(seconds) / len(x)
+    except Exception:  # of any kind: an estimate takes no fit down
+        return math.nan
+    return clock.age / len(x)
 
 
 def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:
