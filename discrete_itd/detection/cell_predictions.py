@@ -230,12 +230,10 @@ def given_others(scorer: Scorer, x: Tensor, asked: Tensor) -> Posterior:
     return conditional.given_others(scorer.model.anywhere, x, asked)
 
 
-def _asked(scorer: Scorer, rows: Tensor, columns: Tensor, wanted: Tensor | None = None) -> Tensor:
-    """Mask (B, C') of the internal columns of the cells in ``columns`` (B, m) of each row, if ``wanted`` (B, m)."""
-    wanted = torch.ones_like(columns, dtype=torch.bool) if wanted is None else wanted
+def _asked(scorer: Scorer, rows: Tensor, columns: Tensor) -> Tensor:
+    """Mask (B, C') of the internal columns of the cells in ``columns`` (B, m) of each row."""
     own = torch.zeros(len(rows), len(scorer.schema), dtype=torch.bool, device=rows.device)
-    own.scatter_(1, columns, wanted)
-    return own[:, _owner(scorer, rows)]
+    return own.scatter_(1, columns, True)[:, _owner(scorer, rows)]
 
 
 def _owner(scorer: Scorer, like: Tensor) -> Tensor:
@@ -391,9 +389,9 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
         named = is_first | (found.log_odds > 0) & free
         row, rank = torch.nonzero(named).unbind(1)
         rivals, gain = _conflicts(scorer, rows, found, row, rank)
-        before = (torch.arange(rivals.shape[1], device=x.device) < rank[:, None]) & free[row][
-            :, :RIVALS
-        ]
+        before = free[row, :RIVALS] & (
+            torch.arange(rivals.shape[1], device=x.device) < rank[:, None]
+        )
         explained = gain.masked_fill(~before, -math.inf).amax(1) >= found.log_odds[row, rank]
         named[row, rank] = ~explained
         named &= named.cumsum(1) <= k
@@ -448,7 +446,8 @@ def _conflicts(
 
     own = cell[:, None].expand_as(rivals)
     gain = score(rivals) - score(rivals, own) - score() + score(own)
-    return rivals, gain.view_as(rivals).masked_fill(rivals == own, 0.0)
+    no_cell = found.log_odds[row, :RIVALS] == -math.inf
+    return rivals, gain.view_as(rivals).masked_fill((rivals == own) | no_cell, 0.0)
 
 
 # -- predicted values -------------------------------------------------------------------------------

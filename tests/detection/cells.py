@@ -30,12 +30,11 @@ def assess(scorer, x):
     how = {"nodes": FINE} if isinstance(scorer.conditional, ConditionalDenoiser) else {}
     for batch in own._batches(scorer, x, "cells"):
         rows = x[batch]
-        every = torch.arange(len(scorer.schema), device=x.device).expand(len(rows), -1)
         there = ~own.without_cell(scorer, rows)
-        asked = own._asked(scorer, rows, every, there)
+        asked = there[:, own._owner(scorer, rows)]
         q = conditional.given_others(scorer.conditional, rows, asked, **how)
-        log_p, entropy = own.log_probs(scorer, q, rows), torch.zeros(*every.shape).double()
-        for j in range(every.shape[1]):
+        log_p, entropy = own.log_probs(scorer, q, rows), torch.zeros(*there.shape).double()
+        for j in range(there.shape[1]):
             some = torch.nonzero(there[:, j]).flatten()
             if len(some):
                 entropy[some, j] = own.Cell.of(scorer, q, j, some).entropy().to(entropy)

@@ -477,14 +477,14 @@ def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeyp
             odds, wanted = whole.error_log_odds[i], []
             order = np.argsort(-odds, kind="stable")[:4]
             for rank, j in enumerate(order):
-                gains = conflicts(scorer, x, q, i, j, order)
-                if odds[j] > 0 and max([0.0, *(gains[b] for b in order[:rank])]) < odds[j]:
+                gains = conflicts(scorer, x, q, i, j, order[odds[order] > -np.inf])
+                if odds[j] > 0 and max([0.0, *(gains.get(b, 0.0) for b in order[:rank])]) < odds[j]:
                     wanted.append((j, gains))
                 else:
                     n_explained += odds[j] > 0
             own, first = found[found["row"] == i], order[0]
             if not wanted and (whole.given_others - whole.entropy)[i, first] >= 1:  # nat
-                wanted = [(first, conflicts(scorer, x, q, i, first, order))]
+                wanted = [(first, conflicts(scorer, x, q, i, first, order[odds[order] > -np.inf]))]
                 n_unlikely += 1
             assert own["cell"].tolist() == [j for j, _ in wanted[:2]]
             for k, ((j, gains), line) in enumerate(
