@@ -433,7 +433,8 @@ def test_medians_and_means_of_a_known_distribution():
         own = frame[group == g]
         for name in ("price", "age", "paid", "binned"):
             sd = own[name].std()
-            assert found["median"][name][g] == pytest.approx(own[name].median(), abs=0.15 * sd)
+            near = 0.3 if name == "binned" else 0.15 * sd  # half a bin, the medians lie between two
+            assert found["median"][name][g] == pytest.approx(own[name].median(), abs=near)
             wide = 0.5 if name == "binned" else 0.15  # half the last bin
             assert found["mean"][name][g] == pytest.approx(own[name].mean(), abs=wide * sd)
         assert found["mean"]["price"][g] > found["median"]["price"][g] * 1.1
