@@ -7,14 +7,14 @@ With the nats :math:`\ell_{mj}(x)` of column j under model m, which add up to th
                      - \log\bigl(1 + e^{\min \ell_{mj} - q_{mj}}\bigr), \qquad
           \mathrm{score} = -\sum_j s_j(x), \quad s_j = \sum_m v_m s_{mj}, \quad (12)
 
-where :math:`q_{mj}` is the quantile of :math:`\ell_{mj}` in rows that m draws, at the level 1 - 1/C: of the C cells of
-such a row, one is above it on average. The minimum is that in the same rows, below which cells count as it. The most
-typical cell has none, like a missing one, and every cell of a constant column; a typical one next to none, whether its
-column has masses or a density, so very typical cells cannot offset an anomalous one; a rare one has :math:`\ell_{mj} -
-q_{mj}`. But for the subtracted constant, with :math:`p = e^{-\ell_{mj}}` and the flat probability :math:`\epsilon =
-e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} = -\log \frac{p}{p + \epsilon}`: minus the logarithm of the model's share in
-a cell of a contaminated distribution. A value and its missingness indicator are two internal columns, each with its own
-q.
+where :math:`q_{mj}` is the 0.95 quantile of :math:`\ell_{mj}` in rows that m draws; of C > 20 columns that at the level
+1 - 1/C, so that at most one cell of such a row is above it on average. The minimum is that in the same rows, below
+which cells count as it. The most typical cell has none, like a missing one, and every cell of a constant column; a
+typical one next to none, whether its column has masses or a density, so very typical cells cannot offset an anomalous
+one; a rare one has :math:`\ell_{mj} - q_{mj}`. But for the subtracted constant, with :math:`p = e^{-\ell_{mj}}` and the
+flat probability :math:`\epsilon = e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} = -\log \frac{p}{p + \epsilon}`: minus
+the logarithm of the model's share in a cell of a contaminated distribution. A value and its missingness indicator are
+two internal columns, each with its own q.
 
 The models are the fitted one and, where it was chosen among candidates, those of its ``members``. Their shares v are in
 proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost
@@ -61,6 +61,7 @@ from discrete_itd.validation import check_integer
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
 DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
+LEVEL = 0.95  # of the quantile q of few columns
 # Rows drawn from a model to estimate q. A model along paths draws fewer, though at least FEWEST_TYPICAL, if they would
 # take more than TYPICAL_SHARE of the time that is left for the calibration.
 TYPICAL_ROWS, FEWEST_TYPICAL, TYPICAL_SHARE = 500, 100, 0.3
@@ -173,7 +174,7 @@ class Scorer:
         for _, model in self.models:
             drawn = self.density.rows(drawn_rows(self.density, model, n_rows, seed))
             found = [nats[~np.isnan(nats)] for nats in self._nats(drawn, model).T]
-            levels = 0.0, 1 - 1 / max(1, sum(len(n) > 0 for n in found))
+            levels = 0.0, max(LEVEL, 1 - 1 / max(1, sum(len(n) > 0 for n in found)))
             out.append([np.quantile(n, levels) if len(n) else (0.0, 0.0) for n in found])
         return np.array(out).transpose(0, 2, 1)
 
