@@ -16,6 +16,7 @@ from discrete_itd.channel.gaussian import GaussianPosterior, chosen
 from discrete_itd.channel.grid import GridPosterior
 from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import add_gumbel
+from discrete_itd.channel.rounded_numbers import Intervals
 
 __all__ = ["CategoricalPosterior", "GaussianPosterior", "GridPosterior", "Posterior"]
 
@@ -120,10 +121,11 @@ class Posterior:
         mean = self.categorical.mean()
         return mean if self.gaussian is None else torch.cat([mean, self.gaussian.mean()], 1)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, numbers: Intervals | None = None) -> Tensor:
         """Log-probability of each cell of rows ``x`` (B, C): (B, C), nats; 0 where NaN.
 
         Of a number that was recorded on a lattice the log-mass of its cell (20), of another one the log-density.
+        ``numbers`` are the cells of the rows' numbers, if they are known already.
         """
         book = self.codebook
         cells = x.nan_to_num(0.0)
@@ -132,7 +134,7 @@ class Posterior:
             return own.masked_fill(x.isnan(), 0.0)
         out = own.new_zeros(x.shape).index_copy(1, book.finite, own)
         if self.gaussian is not None:
-            numbers = book.lines.cells(cells[:, book.reals])
+            numbers = numbers or book.lines.cells(cells[:, book.reals])
             out = out.index_copy(1, book.reals, self.gaussian.log_prob(*numbers).to(own))
         return out.masked_fill(x.isnan(), 0.0)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
@@ -149,16 +150,18 @@ class CausalDenoiser(Denoiser):
         return self.long.write(self.network(self.long.read(features)))
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
-        prior = self.base.preceding(x, self.order)
-        return self.features.describe_cells(x), prior.categorical.logits
+        prior, book = self.base.preceding(x, self.order), self.codebook
+        numbers = book.lines.cells(x[:, book.reals].nan_to_num(0.0)) if len(book.reals) else ()
+        return self.features.describe_cells(x), prior.categorical.logits, *numbers
 
     def log_prob_from(self, x: Tensor, *constants: Tensor) -> Tensor:
         if not constants:
             return self.log_prob(x)
-        features, logits = constants
+        features, logits, *numbers = constants
         prior = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
         answers = self._answers(features)
-        return self.features.answer(Posterior(self.codebook, prior), answers).log_prob(x).sum(1)
+        posterior = self.features.answer(Posterior(self.codebook, prior), answers)
+        return posterior.log_prob(x, Intervals(*numbers) if numbers else None).sum(1)
 
     def log_factors(self, x: Tensor) -> Tensor:
         return self.chain(x).log_prob(x)
