@@ -11,7 +11,7 @@ is right are :math:`\kappa \Delta` before anything is known of how often cells a
 the share of these rows that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
-column each, smoothed by absolute discounting,
+column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),
 
 .. math:: p(v \mid c) = \frac{\max(n_{cv} - d, 0)}{n_c} + \frac{d\,t_c}{n_c} p(v),
 
@@ -65,15 +65,12 @@ DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
 VOTE = 2.0  # kappa: log-odds of a vote
 MOST_CONTEXTS = 8  # other columns by which a column is judged
 LEAST_GAIN = 0.01  # nats per cell that each must gain
-DISCOUNTS, COUNTS = (
+DISCOUNTS, COUNT = (
     (0.03, 0.1, 0.3, 0.6, 0.9),
-    (1.0, 5.0, 20.0, 100.0),
-)  # d, or pseudo-counts; the most likely is taken
+    100.0,
+)  # d, and pseudo-counts of the column's shares; see _conditional
 # bins of a column of numbers with more different values than FEW, and rows of a bin at least
 N_BINS, BIN_ROWS, FEW = 16, 25, 20
-TAIL = np.array(
-    [0.5, 0.75]
-)  # quantiles of the distances of the outer bins, of which the larger scale counts
 OFTEN = 5  # rows that have a number which is no outlier, however far it lies
 # EM begins with the share of wrong cells of so many cells that it is taken to have seen
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
@@ -113,7 +110,8 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     Notes
     -----
     An error can be found if other rows contradict it. Where most cells of a column are wrong in the same way, they are
-    what is expected. Where two cells contradict each other alone, each is wrong with probability .5.
+    what is expected. Where two cells contradict each other alone, each is wrong with probability .5. The time grows
+    with the square of the number of columns.
 
     Examples
     --------
@@ -130,38 +128,37 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of columns that a model would leave out, and of unreadable cells
+        # of columns that a model would leave out, and of unreadable cells
+        warnings.simplefilter("ignore")
         schema = TableEncoder.fit(frame).schema
         views = [_views(c, frame.iloc[:, j]) for j, c in enumerate(schema)]
-    n_columns, judged = len(views), []
-    wrong = np.zeros(frame.shape)
-    accused = np.zeros((n_columns, *frame.shape), bool)  # by which other cells of the row
-    with progress_bar(n_columns, "columns") as bar:
+    judged, wrong = [], np.zeros(frame.shape)
+    with progress_bar(len(views), "columns") as bar:
         for j, own in enumerate(views):
             others = [v for i, column in enumerate(views) if i != j for v in column.contexts(i)]
             judged.append(_judged(own.values, own.bins, others, unit))
             wrong[:, j] = own.checked(judged[j], others, unit)
-            accused[j] = judged[j].accused(n_columns)
             bar.update()
-    wrong = _shared_blame(wrong, accused)
-    lines = [
-        _lines(frame, j, views[j], judged[j], wrong[:, j], threshold) for j in range(n_columns)
-    ]
+    _share_blame(wrong, judged)
+    parts = zip(views, judged, wrong.T, strict=True)
+    lines = [_lines(frame, j, *part, threshold) for j, part in enumerate(parts)]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
     return as_polars(found) if is_polars(table) else found
 
 
-def _shared_blame(wrong: Floats, accused: Bools) -> Floats:
-    """Probabilities (N, C), where cells are accused by one another alone: one of them is wrong, each as likely."""
-    suspected, out = wrong >= 0.5, wrong.copy()
-    for j in range(wrong.shape[1]):
-        mutual = accused[j] & accused[:, :, j].T & suspected
-        only = mutual.any(1) & (mutual == accused[j]).all(1) & suspected[:, j]
-        out[only, j] = 1 / (1 + mutual[only].sum(1))
-    return out
+def _share_blame(wrong: Floats, judged: list[Judged]) -> None:
+    """Of cells that are contradicted by one another alone, one is wrong: change the probabilities (N, C) of each."""
+    rows = np.flatnonzero((wrong >= 0.5).sum(1) > 1)
+    suspected = wrong[rows] >= 0.5
+    against = np.zeros((len(judged), *suspected.shape), bool)
+    for j, own in enumerate(judged):
+        for i, where in own.by:
+            against[j, :, i] |= where[rows]
+    for j in range(len(judged)):
+        mutual = against[j] & against[:, :, j].T & suspected
+        only = suspected[:, j] & mutual.any(1) & (mutual == against[j]).all(1)
+        wrong[rows[only], j] = 1 / (1 + mutual[only].sum(1))
 
 
 # -- views of a column ------------------------------------------------------------------------------
@@ -219,6 +216,7 @@ class Context(NamedTuple):
 
 
 def _views(column: Column, cells: pd.Series) -> ColumnViews:
+    """The views of a column with these cells."""
     read, words = column.readable(cells)
     values, is_numeric = read.values, not isinstance(column.codec, Categories)
     if is_numeric:
@@ -347,7 +345,8 @@ def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[F
     tried = [
         np.where(known, (np.maximum(n_pair - d, 0) + d * n_types * alone) / floor, alone)
         for d in DISCOUNTS
-    ] + [(n_pair + a * alone) / (n + a) for a in COUNTS]
+    ]
+    tried.append((n_pair + COUNT * alone) / (n + COUNT))  # where the other column says little
     return max(tried, key=lambda p: float(np.log(p).sum())), n
 
 
@@ -376,13 +375,6 @@ class Judged(NamedTuple):
     expected: Callable[[Ints], tuple[Ints, Floats]]
     by: list[tuple[int, Bools]]  # columns that judge, and where (N,) they speak against the cell
     is_function: bool = False
-
-    def accused(self, n_columns: int) -> Bools:
-        """Which other cells of the row speak against each, (N, C)."""
-        out = np.zeros((len(self.wrong), n_columns), bool)
-        for column, against in self.by:
-            out[:, column] |= against
-        return out
 
 
 def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints) -> Judged:
