@@ -7,7 +7,6 @@ names everywhere.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
@@ -17,7 +16,6 @@ from discrete_itd.detection import outside
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
-from discrete_itd.encoders.rows import RowEstimate
 
 if TYPE_CHECKING:
     from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -119,11 +117,18 @@ def answers(
     types = answer_types(model, outputs, n_reasons)
     if rows is None or not len(rows):
         return pd.DataFrame({name: pd.Series((), dtype=dtype) for name, dtype in types.items()})
-    asked = _Asked(model, rows, n_reasons, threshold, given)
     values: dict[str, Any] = {}
     with outside.untold():
-        for output in outputs:
-            values |= asked.columns(output)
+        if {"log_prob", "stderr"} & set(outputs):
+            values |= density_of(model).log_prob(rows, given=given)._asdict()
+        if "nats" in outputs:
+            own = {} if detects(model) else {"given": given}
+            nats = model.explain(rows, **own)
+            values |= {f"nats_{name}": column for name, column in nats.items()}
+        if "unreadable" in outputs:
+            values["unreadable"] = rows.unreadable_text
+        if detects(model):
+            values |= _of_detector(model, rows, outputs, n_reasons, threshold)
     return pd.DataFrame(
         {
             name: pd.Series(np.asarray(values[name]), index=rows.index, dtype=dtype)
@@ -132,85 +137,48 @@ def answers(
     )
 
 
-class _Asked:
-    """Results for some rows, each computed once and only if an output needs it."""
+def _of_detector(
+    detector: DiffusionOutlierDetector,
+    rows: Rows,
+    outputs: Sequence[str],
+    n_reasons: int,
+    threshold: Threshold | None,
+) -> dict[str, Any]:
+    """The columns that only a detector has; p-values are NaN without calibration rows."""
+    values: dict[str, Any] = {}
+    if {"score", "p_value"} & set(outputs):
+        score = values["score"] = detector.score_samples(rows)
+        values["p_value"] = np.full(len(rows), np.nan)
+        if "p_value" in outputs and len(detector.calibration_scores_):
+            values["p_value"] = detector.p_values(rows, scores=score)
+    if "group_seen" in outputs:
+        values["group_seen"] = detector.groups(rows)["seen"]
+    if {"alarm", "reason"} & set(outputs):
+        values["alarm"] = detector.predict(rows, threshold=threshold) == -1
+    if "reason" in outputs:
+        values |= _reasons(detector, rows, np.flatnonzero(values["alarm"]), n_reasons)
+    return values
 
-    def __init__(
-        self,
-        model: Estimator,
-        rows: Rows,
-        n_reasons: int,
-        threshold: Threshold | None,
-        given: Sequence[Hashable] | None,
-    ) -> None:
-        self.model, self.rows, self.n_reasons = model, rows, n_reasons
-        self.threshold, self.given = threshold, given
 
-    def columns(self, output: str) -> dict[str, Any]:
-        """The columns of one output."""
-        match output:
-            case "log_prob" | "stderr":
-                return {output: getattr(self.estimate, output)}
-            case "unreadable":
-                return {output: self.rows.unreadable_text}
-            case "group_seen":
-                return {output: self.detector.groups(self.rows)["seen"]}
-            case "reason":
-                return self.reasons
-            case "nats":
-                return {f"nats_{name}": nats for name, nats in self.nats.items()}
-        return {output: getattr(self, output)}
+def _reasons(
+    detector: DiffusionOutlierDetector, rows: Rows, alarm: np.ndarray, k: int
+) -> dict[str, Any]:
+    """The columns of "reason", with values in the rows of the positions ``alarm``."""
+    from discrete_itd.detection.reasons import NO_CELL
 
-    @property
-    def detector(self) -> DiffusionOutlierDetector:
-        return cast("DiffusionOutlierDetector", self.model)  # checked by checked_outputs
-
-    @cached_property
-    def estimate(self) -> RowEstimate:
-        return density_of(self.model).log_prob(self.rows, given=self.given)
-
-    @cached_property
-    def nats(self) -> pd.DataFrame:
-        if detects(self.model):
-            return self.model.explain(self.rows)
-        return density_of(self.model).explain(self.rows, given=self.given)
-
-    @cached_property
-    def score(self) -> np.ndarray:
-        return self.detector.score_samples(self.rows)
-
-    @property
-    def p_value(self) -> np.ndarray:
-        """Conformal p-values; NaN for a detector without calibration rows."""
-        if not len(self.detector.calibration_scores_):
-            return np.full(len(self.rows), np.nan)
-        return self.detector.p_values(self.rows, scores=self.score)
-
-    @property
-    def alarm(self) -> np.ndarray:
-        return self.detector.predict(self.rows, threshold=self.threshold) == -1
-
-    @property
-    def reasons(self) -> dict[str, Any]:
-        from discrete_itd.detection.reasons import NO_CELL
-
-        types = answer_types(self.model, ["reason"], self.n_reasons)
-        values = {
-            name: np.full(len(self.rows), np.nan if dtype == NUMBER else None, dtype=object)
-            for name, dtype in types.items()
-        }
-        alarm = np.flatnonzero(self.alarm)
-        if not len(alarm):
-            return values
-        rows = self.rows.take(alarm)
-        # by position: labels of rows may repeat
-        rows = rows.labelled(range(len(rows)))
-        table = self.detector.reasons(rows, k=self.n_reasons)
-        values["reason"][alarm] = NO_CELL
-        text = table.groupby("row")["sentence"].agg(". ".join)
-        values["reason"][alarm[text.index]] = text.to_numpy()
-        for k, lines in table.groupby("rank"):
-            at = alarm[lines["row"].to_numpy(dtype=np.int64)]
-            values[f"reason_{k}"][at] = lines["column"].map(str).to_numpy()
-            values[f"reason_{k}_excess_nats"][at] = lines["excess_nats"].to_numpy()
+    values = {
+        name: np.full(len(rows), np.nan if dtype == NUMBER else None, dtype=object)
+        for name, dtype in answer_types(detector, ["reason"], k).items()
+    }
+    if not len(alarm):
         return values
+    # by position: labels of rows may repeat
+    table = detector.reasons(rows.take(alarm).labelled(range(len(alarm))), k=k)
+    values["reason"][alarm] = NO_CELL
+    text = table.groupby("row")["sentence"].agg(". ".join)
+    values["reason"][alarm[text.index]] = text.to_numpy()
+    for rank, lines in table.groupby("rank"):
+        at = alarm[lines["row"].to_numpy(dtype=np.int64)]
+        values[f"reason_{rank}"][at] = lines["column"].map(str).to_numpy()
+        values[f"reason_{rank}_excess_nats"][at] = lines["excess_nats"].to_numpy()
+    return values
