@@ -368,9 +368,10 @@ def suspects(scorer: Scorer, rows: Tensor, among: Sequence[int], n: int | None =
 def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
     r"""The most suspicious cell of each of encoded rows ``x`` (N, C'), and others that are likely wrong, at most k.
 
-    A row has a wrong cell with probability ``PRIOR``, which is equally likely to be any of those that are not given. A
-    cell is left out that would not be likely wrong if a more suspicious one of its row had its predicted value, and one
-    that is neither likely wrong nor ``LEAST_NATS`` rarer than expected.
+    A row has a wrong cell with probability ``PRIOR``, which is equally likely to be any of those that are not given.
+    Where the most suspicious cell is likely wrong, the log-odds of the next ones are those if the more suspicious one
+    with which they conflict most had its predicted value: cells that only conflict with it are left out, and others
+    that it hides are found. So is a cell left out that is neither likely wrong nor ``LEAST_NATS`` rarer than expected.
 
     One line a cell, a row's most likely wrong one first: ``row`` and ``cell``, the positions of row and column;
     ``error_probability``; ``nats``, the surprisal of the cell given the others, and ``expected_nats``, the mean of it;
@@ -386,22 +387,27 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
         # given cells are no reasons, but others may conflict with them
         free = ~torch.isin(found.columns, given)
         is_first = free & (free.cumsum(1) == 1) & (found.log_odds > -math.inf)
-        named = is_first | (found.log_odds > 0) & free
-        row, rank = torch.nonzero(named).unbind(1)
+        is_wrong = (is_first & (found.log_odds > 0)).any(1, keepdim=True)
+        row, rank = torch.nonzero(is_first | is_wrong & free & (found.log_odds > -math.inf)).unbind(
+            1
+        )
         rivals, gain = _conflicts(scorer, rows, found, row, rank)
         before = free[row, :RIVALS] & (
             torch.arange(rivals.shape[1], device=x.device) < rank[:, None]
         )
-        explained = gain.masked_fill(~before, -math.inf).amax(1) >= found.log_odds[row, rank]
-        named[row, rank] = ~explained
+        # log-odds if a more suspicious cell had its predicted value
+        odds = found.log_odds[row, rank]
+        odds = torch.where(before.any(1), odds - gain.masked_fill(~before, -math.inf).amax(1), odds)
+        named = torch.zeros_like(free)
+        named[row, rank] = is_first[row, rank] | (odds > 0)
         named &= named.cumsum(1) <= k
         some = named[row, rank]
-        row, rank, rivals, gain = (t[some] for t in (row, rank, rivals, gain))
+        row, rank, rivals, gain, odds = (t[some] for t in (row, rank, rivals, gain, odds))
         (by, best), cell = gain.max(1), found.columns[row, rank]
         columns = {
             "row": batch[row],
             "cell": cell,
-            "error_probability": found.log_odds[row, rank].sigmoid(),
+            "error_probability": odds.sigmoid(),
             "nats": -found.log_p[row, cell],
             "conflict": rivals.gather(1, best[:, None])[:, 0],
             "conflict_nats": by,

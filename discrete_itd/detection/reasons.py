@@ -128,8 +128,8 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`, of a number that of the
           cell in which it is recorded; ``expected_nats``, its expectation, the entropy of that conditional
           distribution; ``excess_nats``, the difference;
-        * ``error_probability``, the probability that the cell is wrong, if the others are right; above 0.5 it is called
-          likely wrong;
+        * ``error_probability``, the probability that the cell is wrong, if the others are right, or have their
+          predicted values where they are more suspicious; above 0.5 it is called likely wrong;
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
           whose predicted value in its place raises the log-odds of this cell's value against the predicted one most,
@@ -142,7 +142,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     row, and not by their share of the score: where one cell of held-out rows was replaced, the log-odds find it more
     often than the share, the surprisal given the other cells, or that in excess of its entropy do
     (``python -m tests.benchmarks.explanations``). A cell that would not be likely wrong if a more suspicious one
-    had its predicted value only conflicts with that one, and is not named.
+    had its predicted value only conflicts with that one, and is not named; one that it hides is.
     """
     check_integer("k", k, 1)
     scorer = scorer_of(model)
