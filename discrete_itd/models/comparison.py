@@ -201,8 +201,9 @@ class CandidateTable:
     def _shares(
         self, chosen: CandidateModel, others: Iterable[CandidateModel]
     ) -> dict[CandidateModel, float]:
-        """Shares of the anomaly score in proportion to exp(-held-out nats); the first is that of the chosen one."""
-        every = list(dict.fromkeys([chosen, *others]))
+        """Shares of the anomaly score in proportion to exp(-held-out nats)."""
+        # two candidates are one denoiser where neither found anything to learn
+        every = list({c.denoiser: c for c in [*others, chosen]}.values())
         share = torch.softmax(-torch.tensor([c.mean for c in every]), 0).tolist()
         kept = {c: s for c, s in zip(every, share, strict=True) if s >= LEAST_SHARE or c is chosen}
         return {c: s / sum(kept.values()) for c, s in kept.items()}

@@ -67,6 +67,17 @@ def test_property_a_cheaper_model_is_taken_within_one_paired_standard_error(stde
     assert table_of(equal, best).cheapest() is equal
 
 
+def test_property_shares_of_the_anomaly_score_add_up_to_one():
+    """Where two candidates are one denoiser, too, as of recipes that found nothing to learn."""
+    nats = torch.ones(N, dtype=torch.float64)
+    chosen = CandidateModel("independent", Fitted(0.5), nats, 0.0)
+    same = CandidateModel("mixture", chosen.denoiser, nats, 0.0)
+    other = CandidateModel("forest", Fitted(0.5), nats + 1, 0.0)
+    fitted = table_of(chosen, same, other).settle(chosen, [other, same])
+    assert fitted.members == (other.denoiser,)
+    assert fitted.shares == pytest.approx((1 / (1 + math.exp(-1)), 1 / (1 + math.e)))
+
+
 def test_the_companion_is_the_best_that_hears_every_column():
     """Of the exact candidates, and of what answers for those that are not."""
     nats = torch.ones(N, dtype=torch.float64)
