@@ -47,7 +47,7 @@ from discrete_itd.models.auto import recipe
 from discrete_itd.models.exact import Independent, Tree
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.forest import Forest
-from discrete_itd.models.information import Term, information_of, log_prob_of
+from discrete_itd.models.information import Term, log_prob_of
 from discrete_itd.models.model import Model
 from discrete_itd.models.training_tables import GrowingTable, TrainingTable, read_table
 from discrete_itd.progress import Deadline, fit_progress, progress_bar, stage
@@ -678,9 +678,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         rows = self._rows_or_draws(X, n_rows, random_state)
         informing, informed, known = _roles(rows, {"about": about, "of": of, "given": given})
         rows = _with_cells(rows, informing, informed, known)
-        return _mean(
-            information_of(self.model_, rows.x, informing, informed, known, self.n_evaluations)
+        with_about, without = (
+            log_prob_of(self.model_, rows.x, informed, given, self.n_evaluations)
+            for given in (informing | known, known)
         )
+        return _mean(with_about + -without)
 
     def _rows_or_draws(self, X: Any, n_rows: int, random_state: Any) -> Rows:
         """The rows of a table, or drawn ones."""

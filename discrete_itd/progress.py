@@ -26,6 +26,7 @@ with warnings.catch_warnings():  # of a notebook without widgets, which gets a b
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # characters that control a terminal, or are none
 LINE_SECONDS = 10.0  # between two lines
 INTERRUPTS = signal.SIGINT, signal.SIGTERM  # each where its handler raises KeyboardInterrupt
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
@@ -83,14 +84,11 @@ def harmless(text: str, file: TextIO) -> str:
     Marks that would move the cursor, or turn the direction of the text, become escapes, and so do characters that the
     encoding of the file lacks.
     """
-    whole = "".join(c if c == "\n" or not _controls(c) else ascii(c)[1:-1] for c in text)
+    whole = "".join(
+        ascii(c)[1:-1] if c != "\n" and unicodedata.category(c) in CONTROLS else c for c in text
+    )
     encoding = getattr(file, "encoding", None) or "utf-8"
     return whole.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _controls(mark: str) -> bool:
-    """Whether a character controls a terminal, or is none."""
-    return unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class _Lines:

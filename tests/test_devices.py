@@ -280,7 +280,7 @@ def test_without_a_look_a_loss_and_its_gradient_are_the_same(table, monkeypatch,
             monkeypatch.setattr(devices, "static_shapes", lambda device: True)  # noqa: ARG005
         run = training_run("network", table, torch.device("cpu"))
         run.denoiser.eval()  # dropout would depend on the number of rows
-        loss = run.mean_loss(generator(), run.x[:N_ROWS])
+        loss = run.loss.nats(run.denoiser, run.x[:N_ROWS], generator()).mean()
         loss.backward()
         found.append([loss.detach(), *(p.grad for p in run.parameters)])
     for expected, other in zip(*found, strict=True):

@@ -116,6 +116,10 @@ class Codebook(nn.Module):
             out[:, j] = x[:, i] == 1.0
         return out
 
+    def unknown(self, x: Tensor) -> Tensor:
+        """Which cells of rows ``x`` (B, C) are unknown, (B, C): neither known nor indicated as missing."""
+        return x.isnan() & ~self.is_absent(x)
+
     @property
     def device(self) -> torch.device:
         """The device of the points."""

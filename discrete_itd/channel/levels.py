@@ -146,6 +146,10 @@ class Levels(nn.Module):
         """Repeat one value per column, (B, C), over the column's levels, (B, T)."""
         return values[:, self.level_column]
 
+    def normalised(self, values: Tensor) -> Tensor:
+        """``values`` (B, T) over their sum in each column."""
+        return values / self.per_level(self.sum(values))
+
     def spread(self, values: Tensor, fill: float) -> Tensor:
         """``values`` (B, T) by column: (B, C, K), with ``fill`` beyond the levels of columns with fewer than K."""
         padded = torch.cat([values, values.new_full((len(values), 1), fill)], 1)

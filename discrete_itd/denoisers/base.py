@@ -458,11 +458,6 @@ class Denoiser(nn.Module):
         """Approximate number of floats multiplied for :meth:`log_prob` of a row: by it, candidates are called cheap."""
         return self.n_parameters
 
-    def pilot_rows(self, n_numbers: int) -> int:
-        """Rows for a pilot run that may compute ``n_numbers`` floats: at least 32, or 4 with huge posteriors."""
-        fewest = 32 if self.codebook.work < HUGE else 4
-        return max(fewest, min(512, n_numbers // self.row_work))
-
     @cached_property
     def n_parameters(self) -> int:
         """Number of floats in its ``state_dict``."""

@@ -51,7 +51,6 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     beside_fallback,
-    check_fallback,
     factors_beside,
     fallback_log_prob,
 )
@@ -122,7 +121,8 @@ class BayesNetDenoiser(Denoiser):
         fallback: MarginalDenoiser | None = None,
     ) -> None:
         super().__init__(codebook)
-        check_fallback(codebook, fallback)
+        if len(codebook.finite) < codebook.n_columns and fallback is None:
+            raise ValueError("continuous columns need a fallback")
         sizes = codebook.levels.cardinalities
         if len(parents) != len(sizes) or len(tables) != len(sizes):
             raise ValueError(f"a graph of {len(sizes)} columns is wanted, got {len(parents)}")

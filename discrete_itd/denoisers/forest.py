@@ -201,7 +201,7 @@ class ForestDenoiser(Denoiser):
             if not bool((codebook.levels.sum(inside.long()) > 0).all()):
                 raise ValueError("the box of a leaf has none of the levels of a column")
         self.register_buffer("log_shares", log_shares)
-        self.register_buffer("probs", probs / codebook.levels.per_level(codebook.levels.sum(probs)))
+        self.register_buffer("probs", codebook.levels.normalised(probs))
         self.register_buffer("means", mean.to(like))
         self.register_buffer("var", var.to(like))
         for name, bound in zip(("_low", "_high"), boxes, strict=True):
@@ -289,7 +289,7 @@ class ForestDenoiser(Denoiser):
     def _pairs(self, x: Tensor) -> Iterator[Pairs]:
         """Every row of ``x`` (B, C) once, with the leaves that agree with it, as many at once as memory allows."""
         splits, width = self.splits, max(1, self.codebook.n_columns)
-        gaps = splits.unknown(x).sum(1)
+        gaps = self.codebook.unknown(x).sum(1)
         few = max(1, CELLS // (splits.n_trees * width))
         for rows in torch.nonzero(gaps == 0).flatten().split(max(1, PAIRS // splits.n_trees)):
             level, reals = splits.places(x[rows])
@@ -427,7 +427,7 @@ class ForestDenoiser(Denoiser):
 
     def _terms(self, pairs: Pairs, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of each pair's leaf as far as missing cells decide on it, and that of each known cell."""
-        missing = self.splits.unknown(x[pairs.rows])
+        missing = self.codebook.unknown(x[pairs.rows])
         missing = missing[:, None] if pairs.row is None else missing[pairs.row]
         terms = self._of_splits[pairs.leaf].double()
         start = self.log_shares[self.splits.tree[self.splits.leaves[pairs.leaf]]]
@@ -777,10 +777,6 @@ class Splits(nn.Module):
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (B, C') of the categories of rows ``x`` (B, C), T where missing, and numbers (B, R)."""
         return self.codebook.level_of(x), x[:, self.codebook.reals].to(self.rank)
-
-    def unknown(self, x: Tensor) -> Tensor:
-        """Which cells of rows ``x`` (B, C) both children of a split may have: bool, (B, C)."""
-        return x.isnan() & ~self.codebook.is_absent(x)
 
     def values(self, level: Tensor, reals: Tensor) -> Values:
         """Cells to be compared with thresholds, from their :meth:`places`: NaN where missing, -inf where absent."""

@@ -44,7 +44,7 @@ class ForestCounts:
 
     def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
         """Count rows ``x`` (N, C) in all trees, or each in one ``tree`` (N,)."""
-        gaps = self.splits.unknown(x).any(1)
+        gaps = self.splits.codebook.unknown(x).any(1)
         for rows in torch.nonzero(~gaps).flatten().split(COUNTED):
             cells = self.splits.places(x[rows])
             leaf = self.splits.descend(self.splits.values(*cells), len(rows))
@@ -106,16 +106,13 @@ class ForestCounts:
         counts, boxes = splits.sums(self.levels), splits.boxes()
         out, p, start = prior.new_zeros(self.levels.shape), prior, 0
 
-        def normalised(t: Tensor) -> Tensor:
-            return t / levels.per_level(levels.sum(t))
-
         for part in splits.depths:
             nodes = torch.arange(part.start, part.stop, device=prior.device)
             inside = splits.inside(nodes, *boxes)
-            alone = own = normalised(prior * inside)
+            alone = own = levels.normalised(prior * inside)
             if part.start:
-                before = normalised(p[splits.parent[part] - start] * inside)
-                own = normalised(counts[part].to(prior) + above * before + root * own)
+                before = levels.normalised(p[splits.parent[part] - start] * inside)
+                own = levels.normalised(counts[part].to(prior) + above * before + root * own)
                 own = levels.with_unseen(own, alone)
             p, start, leaf = own, part.start, splits.leaf[part]
             out[leaf[leaf >= 0]] = p[leaf >= 0]
@@ -174,7 +171,7 @@ def responsible(
 
     Each row is counted in all trees, or in one ``tree`` (N,).
     """
-    gaps = splits.unknown(x).any(1)
+    gaps = splits.codebook.unknown(x).any(1)
     parts = [(x[own], None if tree is None else tree[own]) for own in (~gaps, gaps)]
     whole = ForestCounts(splits).add(*parts[0])
     given = whole.forest(marginals, ABOVE)

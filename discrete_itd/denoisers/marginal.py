@@ -288,12 +288,6 @@ def gaussian_mixtures(
 # -- columns that another model treats as independent ---------------------------------------------
 
 
-def check_fallback(codebook: Codebook, fallback: MarginalDenoiser | None) -> None:
-    """Raise a ValueError if a model of the columns of categories has no fallback for the other columns."""
-    if len(codebook.finite) < codebook.n_columns and fallback is None:
-        raise ValueError("continuous columns need a fallback")
-
-
 def fallback_log_prob(fallback: MarginalDenoiser | None, x: Tensor, own: Tensor) -> Tensor | float:
     """Log-probability (B,) of the columns of rows ``x`` other than ``own`` (column numbers)."""
     if fallback is None:

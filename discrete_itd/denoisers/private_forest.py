@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.noise import row_hashes
+from discrete_itd.channel.noise import coins, row_hashes
 from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
@@ -191,7 +191,7 @@ class Prior(NamedTuple):
         for group in (levels.level_unseen, ~levels.level_unseen):
             if bool(group.any()):
                 probs[group] = expected_counts(counts[:n_points][group], scale[group], n)
-        probs = probs / levels.per_level(levels.sum(probs[None]))[0]
+        probs = levels.normalised(probs[None])[0]
         return cls(probs, gaps / n, round(n))
 
 
@@ -274,27 +274,14 @@ def leaves_of(splits: Splits, probs: Tensor, x: Tensor, seed: int) -> Tensor:
 
     A row with a gap follows a child at random, by its hash and the children's shares of independent columns.
     """
-    share, row_hash = shares_of_boxes(splits, probs), row_hashes(x)
+    inside = splits.inside(torch.arange(splits.n_nodes), *splits.boxes())
+    share, row_hash = splits.codebook.levels.sum(probs * inside).prod(1), row_hashes(x)
 
     def choose(row: Tensor, node: Tensor, right: Tensor, missing: Tensor) -> Tensor:
-        u = coin(row_hash[row], node, seed)
+        u = coins(row_hash[row], node, seed)
         return torch.where(missing, u >= share[splits.left[node]] / share[node], right)
 
     return splits.descend(splits.values(*splits.places(x)), len(x), choose)
-
-
-def coin(row: Tensor, node: Tensor, seed: int) -> Tensor:
-    """Pseudo-random numbers in [0, 1] from pairs of integers (P,): float64, (P,)."""
-    h = row * -7046029254386353131 + node * -4658895280553007687 + seed
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        h = (h ^ ((h >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return ((h >> 11) & ((1 << 53) - 1)).double() / (1 << 53)
-
-
-def shares_of_boxes(splits: Splits, probs: Tensor) -> Tensor:
-    """The probability of each node's box by independent columns: (M,)."""
-    inside = splits.inside(torch.arange(splits.n_nodes), *splits.boxes())
-    return splits.codebook.levels.sum(probs * inside).prod(1)
 
 
 def shrunk(distance: Tensor, error: Tensor, size: Tensor) -> Tensor:
@@ -325,9 +312,6 @@ def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoise
     probs = torch.zeros_like(counts)
     share, total = torch.ones_like(rows), torch.full_like(rows, n)
 
-    def normalised(t: Tensor) -> Tensor:
-        return t / levels.per_level(levels.sum(t))
-
     for part in splits.depths:
         box = splits.inside(torch.arange(part.start, part.stop), *boxes)
         if not part.start:
@@ -336,7 +320,7 @@ def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoise
         up = splits.parent[part]
         before = probs[up] * box
         base, above = levels.sum(before).prod(1), total[up]
-        before = normalised(before)
+        before = levels.normalised(before)
         spread = error_of_rows[part] + above * base * (1 - base)
         mixed = shrunk((rows[part] - above * base).square(), spread, above)
         found = rows[part].clamp_min(LEAST).unflatten(0, (-1, 2))
@@ -349,7 +333,7 @@ def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoise
         distance = levels.sum((counts[part] - before * levels.per_level(there)).square() * box)
         spread = levels.sum(error[part]) + there * (1 - levels.sum(before.square()))
         mixed = levels.per_level(shrunk(distance, spread.clamp_min(LEAST), there))
-        found = normalised(counts[part].clamp_min(0.0) * box + LEAST * before)
-        probs[part] = normalised((1 - mixed) * before + mixed * found + LEAST * box)
+        found = levels.normalised(counts[part].clamp_min(0.0) * box + LEAST * before)
+        probs[part] = levels.normalised((1 - mixed) * before + mixed * found + LEAST * box)
     parts = splits.column, splits.threshold, splits.rank
     return ForestDenoiser(book, *parts, share, probs[splits.leaves])

@@ -145,7 +145,9 @@ class Cell(NamedTuple):
             values = _decode(self.column, self.values.quantiles(QUANTILES).cpu().numpy())
             probability = np.full((len(values), 1), INTERVAL)
             found = Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
-        elif _is_number(self.column):
+        elif self.column.is_number and (
+            isinstance(self.column.codec, Bins) or len(self.column.categories) > MANY_LEVELS
+        ):  # better described by a median and an interval than by its most probable values
             found = self._interval()
         else:
             probs, codec = torch.softmax(self._seen(), 1), self.column.codec
@@ -198,12 +200,6 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
     for out, t in zip(whole, expected, strict=True):
         out[:, : t.shape[1]] = t[:, :n]
     return Expected(*whole)
-
-
-def _is_number(column: Column) -> bool:
-    """Whether a median and an interval describe a column of levels better than its most probable values."""
-    many = isinstance(column.codec, Bins) or len(column.categories) > MANY_LEVELS
-    return column.is_number and many
 
 
 def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:

@@ -188,11 +188,6 @@ class Column:
         return self.notation is not None or not isinstance(self.codec, Categories)
 
     @property
-    def takes_numbers(self) -> bool:
-        """Whether a text that is no number, time or truth value is unreadable; else it is a category, perhaps new."""
-        return self.gives_numbers or self.is_number or self.are_truths
-
-    @property
     def are_truths(self) -> bool:
         """Whether its values are True and False, which leave no level for another."""
         return bool(self.categories) and all(isinstance(c, bool) for c in self.categories)
@@ -265,7 +260,7 @@ class Column:
             gaps = [self._takes_text and is_missing(text) for text in texts]
             found = pd.Series(texts, dtype=object).mask(gaps, None)
         is_gap, is_bad = np.isin(texts, list(self.na)), np.zeros(len(texts), dtype=bool)
-        if self.takes_numbers:
+        if self.gives_numbers or self.is_number or self.are_truths:  # else it is a category
             pairs = zip(texts.tolist(), found.tolist(), strict=True)
             is_bad = np.array([self._is_unreadable(*pair) for pair in pairs]) & ~is_gap
         if is_bad.any():

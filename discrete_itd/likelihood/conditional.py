@@ -179,7 +179,7 @@ class ConditionalDenoiser(Denoiser):
         base = self.proposal(y, snr)
         found = _Found(base)
         x = book.known_cells(y, snr)[:n]
-        unknown = self.unknown(x)
+        unknown = self.codebook.unknown(x)
         noisy = ((snr > 0) & ~torch.isinf(snr)).any(1)[:n]
         wanted = unknown if asked is None else unknown & asked
         wanted &= ~(noisy | (unknown & self._is_indicator).any(1))[:, None]
@@ -217,16 +217,15 @@ class ConditionalDenoiser(Denoiser):
         for cells in self._enumerate(x, asked, size):
             found.keep(cells)
 
-    def _guides_of_each(self, x: Tensor, asked: Tensor) -> list[Posterior]:
-        """Approximate distributions of the asked cells of rows (B, C): causal factors, and the proposal's, the last."""
-        return [g.chain(filled(x)) for g in self._guides] + [self.proposal.leave_one_out(x, asked)]
-
     def _enumerate(self, x: Tensor, asked: Tensor, size: Nodes) -> Iterator[Enumerated]:
         """Scores of rows x (B, C) with each value of each asked cell; categories before densities."""
         columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
         n_levels = self._n_levels.to(x.device)
         need = asked & ((n_levels == 0) | (n_levels > size.levels))
-        guides = self._guides_of_each(x, need) if bool(need.any()) else []
+        guides: list[Posterior] = []  # approximations: causal factors, and the proposal's, the last
+        if bool(need.any()):
+            guides = [g.chain(filled(x)) for g in self._guides]
+            guides.append(self.proposal.leave_one_out(x, need))
         for column, row in zip(
             columns.split(SCORED_AT_ONCE), rows.split(SCORED_AT_ONCE), strict=True
         ):
@@ -278,18 +277,10 @@ class ConditionalDenoiser(Denoiser):
 
         It costs less: the proposal is not needed for categories.
         """
-        unknown = self.unknown(x)
+        unknown = self.codebook.unknown(x)
         drawn = unknown & ~self._has_gaps
         beside = drawn.sum(1, keepdim=True) - drawn.long()
         return ~(asked & (beside > 0) | unknown & self._is_indicator).any(1)
-
-    def unlearned_gaps(self, x: Tensor) -> Tensor:
-        """Which rows (B, C) have unknown cells outside the columns of ``has_gaps``: (B,)."""
-        return (self.unknown(x) & ~self._has_gaps).any(1)
-
-    def unknown(self, x: Tensor) -> Tensor:
-        """Which cells of rows (B, C) are unknown, (B, C): neither known nor indicated as missing."""
-        return x.isnan() & ~self.codebook.is_absent(x)
 
     # -- one cell -------------------------------------------------------------------------------
 
@@ -404,7 +395,7 @@ class ConditionalDenoiser(Denoiser):
     def _marginal(
         self, x: Tensor, gaps: Tensor, enumerated: Tensor, n_draws: int, salt: int
     ) -> Estimate:
-        unknown = self.unknown(x) & ~gaps
+        unknown = self.codebook.unknown(x) & ~gaps
         whole = ~unknown.any(1)
         log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
         alone = (unknown.sum(1) == 1) & ~(unknown & ~enumerated).any(1)
@@ -480,7 +471,7 @@ class ConditionalDenoiser(Denoiser):
 
     def _new_gaps(self, x: Tensor) -> Tensor:
         """The cells of rows (B, C) that are missing outside the columns of ``has_gaps``, or unknown to be, (B, C)."""
-        unknown = self.unknown(x)
+        unknown = self.codebook.unknown(x)
         new = unknown & (~self._has_gaps | self._is_indicator)
         for j, i in self.codebook.indicator.items():
             new[:, j] |= unknown[:, j] & x[:, i].isnan()
@@ -509,7 +500,7 @@ class ConditionalDenoiser(Denoiser):
         Categories unseen in training are never drawn.
         """
         generator = torch.Generator(x.device).manual_seed(seed)
-        unknown, indicates = self.unknown(x), self._is_indicator
+        unknown, indicates = self.codebook.unknown(x), self._is_indicator
         several = torch.nonzero((unknown.sum(1) > 1) | (unknown & indicates).any(1)).flatten()
         out = x.clone()
         out[several] = self._chosen(x[several], generator)
@@ -533,7 +524,7 @@ class ConditionalDenoiser(Denoiser):
             for copies in torch.arange(r, device=x.device).split(max(1, KEPT_COMPLETIONS // n)):
                 for some in same.split(max(1, KEPT_COMPLETIONS // (n * len(copies)))):
                     rows = x[first[some]]
-                    left = rows.isnan() & ~self.unknown(rows)
+                    left = rows.isnan() & ~self.codebook.unknown(rows)
                     drawn = self._completions(rows, left, n * len(copies), draw_salt(generator))
                     drawn = drawn.view(-1, n, x.shape[1])  # (n copies, M, C)
                     flat = drawn.flatten(0, 1)

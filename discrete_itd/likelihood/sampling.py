@@ -161,7 +161,7 @@ def _posteriors(
     block = min(BLOCK, batch_size)
     size = batch_size // block * block
     if isinstance(denoiser, ConditionalDenoiser):
-        asked = denoiser.unknown(x)
+        asked = denoiser.codebook.unknown(x)
         if column is not None:
             asked &= torch.arange(x.shape[1], device=x.device) == column
         alone = denoiser.is_alone(x, asked)

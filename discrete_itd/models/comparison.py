@@ -218,11 +218,9 @@ class CandidateTable:
 
         Without models that draw missing cells one after the other by very large posteriors, like large forests.
         """
-        exact = [c for c in exact if completes_cheaply(c.denoiser)] or exact
-        return self.mixture(exact).denoiser
-
-
-def completes_cheaply(denoiser: Denoiser) -> bool:
-    """Whether draws of missing cells given the others are cheap."""
-    is_own = type(denoiser).complete is not Denoiser.complete
-    return is_own or denoiser.noisy_work <= HUGE
+        cheap = [
+            c
+            for c in exact
+            if type(c.denoiser).complete is not Denoiser.complete or c.denoiser.noisy_work <= HUGE
+        ]
+        return self.mixture(cheap or exact).denoiser

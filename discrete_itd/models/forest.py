@@ -139,7 +139,7 @@ class Forest(Recipe):
         fewest = max(FEWEST_LEAF_ROWS, math.ceil(self._fewest(rows) * len(rows.x) / rows.n_rows))
         how = {"n_trees": self.n_trees, "min_leaf": fewest, "seed": seed, "is_over": is_over}
         splits, given = grow(rows.codebook, rows.x, **how), None
-        if not isinstance(rows.source, TensorRows) or bool(splits.unknown(rows.x).any()):
+        if not isinstance(rows.source, TensorRows) or bool(splits.codebook.unknown(rows.x).any()):
             given = responsible(splits, rows.marginals, rows.x)
         counts = ForestCounts(splits, given)
         for chunk in rows.source.chunks():

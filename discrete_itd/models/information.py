@@ -66,14 +66,6 @@ def log_prob_of(
     return Term.of(x, columns | given, ask)
 
 
-def information_of(
-    model: Model, x: Tensor, about: Tensor, of: Tensor, given: Tensor, n_evaluations: int
-) -> Term:
-    """Nats that the columns ``about`` (C',) of rows ``x`` (N, C') carry about the columns ``of``, given others."""
-    with_about = log_prob_of(model, x, of, about | given, n_evaluations)
-    return with_about + -log_prob_of(model, x, of, given, n_evaluations)
-
-
 @torch.no_grad()
 def pairwise_information(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     """Information of every two columns of the table, and standard errors: (C, C) each, the diagonal NaN.

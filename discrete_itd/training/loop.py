@@ -348,17 +348,14 @@ class Run:
         rate *= min(1.0, warm)
         if self.loss_at is not None:
             self.loss = self.loss_at(share)
-        loss = self.mean_loss(self.generator, *next(self.batches))
+        x, *constants = next(self.batches)
+        loss = self.loss.nats(self.denoiser, x, self.generator, *constants).mean()
         self.optimizer.step(loss, rate)
         self.step += 1
         if self.step == 1:
             self.seconds_to_begin = self.deadline.age
         self.average.follow(self.parameters)
         self.losses.append(loss.detach())
-
-    def mean_loss(self, generator: torch.Generator, x: Tensor, *constants: Tensor) -> Tensor:
-        """Mean nats of rows ``x`` (B, C): a scalar."""
-        return self.loss.nats(self.denoiser, x, generator, *constants).mean()
 
     def evaluate(self) -> None:
         """Validate the average."""

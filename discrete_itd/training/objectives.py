@@ -449,7 +449,8 @@ def pilot_quadrature(
     low = LOWEST_SNR * (min(1.0, FEW_COORDS / book.n_coords) if denoiser.isotropic else 1.0)
     ends = math.log(low), math.log(float(highest.max()))
     edges = torch.linspace(*ends, N_CELLS + 1, dtype=torch.float64, device=x.device)
-    n_rows = denoiser.pilot_rows(PILOT_NUMBERS)
+    fewest = 32 if book.work < HUGE else FEWEST_PILOT_ROWS
+    n_rows = max(fewest, min(512, PILOT_NUMBERS // denoiser.row_work))
     if seconds < math.inf:
         in_time = seconds / (N_CELLS * seconds_of_row(denoiser, x))
         n_rows = min(n_rows, max(FEWEST_PILOT_ROWS, int(in_time)))

@@ -287,7 +287,7 @@ def test_a_cell_that_is_absent_is_not_unknown(device):
     book = with_indicators([simplex(3), real()], device)
     denoiser = ConditionalDenoiser(random_causal(book, 1), proposal(book))
     x = torch.tensor([[math.nan, 0.3, 1.0, 0.0]], dtype=torch.float64, device=device)
-    assert not denoiser.unknown(x).any()
+    assert not denoiser.codebook.unknown(x).any()
 
 
 def test_of_many_categories_the_likely_ones_are_enumerated(device, monkeypatch):
