@@ -17,11 +17,9 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from pandas.api.types import union_categoricals
 
-from discrete_itd.channel.noise import row_hashes
 from discrete_itd.encoders.dtypes import is_category, plain, read_cells
 from discrete_itd.encoders.frames import as_frame, check_unique_names, is_table, too_few
 from discrete_itd.encoders.inference import ColumnSpec
@@ -180,9 +178,12 @@ def as_stream(X: Any) -> Stream | None:
 
 
 def position_hashes(positions: Positions, salt: int) -> Hashes:
-    """A number for each position, different for different ones."""
-    place = torch.from_numpy(positions.astype(np.float64))[:, None]
-    return row_hashes(place, salt).numpy().view(np.uint64)
+    """A number for each position, different for different ones: SplitMix64, see :mod:`discrete_itd.channel.noise`."""
+    z = (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z += np.uint64((salt + 1) * 0xD1342543DE82EF95 % 2**64)
+    for bits, mix in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(bits))) * np.uint64(mix)
+    return z ^ (z >> np.uint64(31))
 
 
 def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:
