@@ -25,6 +25,8 @@ MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
 # widths of cells in standard deviations: a density is even in narrower ones than the first, to 2e-5 within 1 sd, and
 # bends by its first four derivatives in narrower ones than the second, to 1e-4 within 3 sd
 EVEN_CELL, NARROW_CELL = 0.02, 0.5
+# most missing cells of a row that are filtered column after column: more cost as much as a pattern of their own
+FEW_GAPS = 8
 RELATIVE = 1e-10  # relative jitter of variances, so that covariances stay positive definite
 
 
@@ -134,32 +136,105 @@ class DenseGaussians:
         Of known numbers the masses count; noisy ones are taken as points, however coarse their lattice.
         """
         known = torch.isinf(snr)
+        cells = lines.cells(y.masked_fill(~known, math.nan))
+        mean, var = y.new_zeros(2, *snr.shape, len(self.mean))
+        fit, few = y.new_zeros(len(y), len(self.mean)), torch.zeros_like(known[:, 0])
+        for rows, gaps in self._few_gaps(cells.width, (known | (snr == 0)).all(1)):
+            log_mass, *moments = self._filtered(Intervals(*(t[rows] for t in cells)), gaps)
+            few[rows], fit[rows] = True, log_mass.to(fit)
+            mean[rows], var[rows] = y[rows, :, None], 1 / REAL_KNOWN_SNR
+            mean[rows[:, None], gaps], var[rows[:, None], gaps] = (t.to(y) for t in moments)
         root = torch.where(known, 1.0, snr.double().sqrt())
         # where the root is 0, so is y
         t = y.double() / root.clamp_min(torch.finfo(root.dtype).tiny)
-        mean = y.new_zeros(*snr.shape, len(self.mean))
-        var, fit = torch.zeros_like(mean), y.new_zeros(len(y), len(self.mean))
-        for ways, rows in self._patterns(snr):
-            posterior, here, at = self.posterior(ways), t[rows], rows.flatten()  # here: (U, n, R)
-            fit.index_copy_(0, at, (monomials(here) @ posterior.mass).flatten(0, 1).to(fit))
-            after = (
-                torch.einsum("unj,uzij->uniz", here, posterior.gain) + posterior.offset.mT[:, None]
-            )
-            mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
-            own = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
-            var.index_copy_(0, at, own.mT.to(var).repeat_interleave(rows.shape[1], 0))
-        cells = lines.cells(y.masked_fill(~known, math.nan))
-        return fit + (self.log_masses(cells) - self._densities(cells.middle)).to(fit), mean, var
+
+        def by_patterns(these: Tensor) -> Tensor:
+            for ways, i in self._patterns(snr[these]):
+                rows = these[i]
+                posterior, here, at = self.posterior(ways), t[rows], rows.flatten()  # (U, n, R)
+                fit.index_copy_(0, at, (monomials(here) @ posterior.mass).flatten(0, 1).to(fit))
+                after = torch.einsum("unj,uzij->uniz", here, posterior.gain)
+                after = after + posterior.offset.mT[:, None]
+                mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
+                own = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
+                var.index_copy_(0, at, own.mT.to(var).repeat_interleave(rows.shape[1], 0))
+            some = Intervals(*(part[these] for part in cells))
+            return fit[these] + (self.log_masses(some) - self._densities(some.middle)).to(fit)
+
+        return devices.replace_rows(fit, ~few, by_patterns), mean, var
+
+    def _few_gaps(self, cells: Tensor, these: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rows (n,) of cells (B, R), NaN where missing, with each small number m of gaps, and these: (n, m).
+
+        Of ``these`` rows (B,). On a device without shapes that depend on data there are none.
+        """
+        if devices.static_shapes(cells.device):
+            return
+        n_gaps = cells.isnan().sum(1).masked_fill(~these, 0)
+        for m in n_gaps.unique().tolist():
+            if 0 < m <= FEW_GAPS:
+                rows = torch.nonzero(n_gaps == m).flatten()
+                yield rows, torch.nonzero(cells[rows].isnan())[:, 1].view(-1, m)
+
+    def _filtered(self, cells: Intervals, gaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-masses (B, Z) of cells (B, R) with ``gaps`` (B, m), and means and variances (B, m, Z) of these: float64.
+
+        Column after column, as the standardised residual of a column given all columns before it is a linear function
+        of them: the missing ones are the state of a Kalman filter, whose observations are the others.
+        """
+        n_real, n_classes = cells.width.shape[1], len(self.mean)
+        order = torch.arange(n_real, device=gaps.device)
+        every = torch.full_like(cells.middle[:1], math.inf)
+        affine, sd = self._once(partial(self._standardising, every, order), every, *order.tolist())
+        out = []
+        for some in torch.arange(len(gaps)).split(
+            rows_at_once(CELLS // (n_classes * max(n_real, gaps.shape[1] ** 2)))
+        ):
+            n, own, width = len(some), gaps[some], cells.width[some].double()
+            t = filled(cells.middle[some].double().nan_to_num(0.0))
+            t = torch.cat([t, torch.ones_like(t[:, :1])], 1)
+            total = t.new_zeros(n, n_classes)
+            mean = t.new_zeros(*own.shape, n_classes)
+            cov = t.new_zeros(*own.shape, own.shape[1], n_classes)
+            for r in range(n_real):
+                row, k = (own == r).nonzero().unbind(1)
+                slope = affine[r][0, own]  # of the residual on the missing cells before: (n, m, Z)
+                along = torch.zeros_like(mean)
+                for i in range(own.shape[1]):
+                    along.addcmul_(cov[:, :, i], slope[:, i, None])
+                z = (t @ affine[r][0])[:n] + (slope * mean).sum(1)
+                var = 1 + (slope * along).sum(1)
+                log_p = log_masses_in_classes(
+                    z / var.sqrt(),
+                    width[:, r, None].nan_to_num(0.0),
+                    sd[r][0] * var.sqrt(),
+                    t.dtype,
+                )
+                gain = (1 / var).index_fill(0, row, 0.0)[:, None]
+                total += log_p.index_fill(0, row, 0.0)
+                mean.addcmul_(along, z[:, None] * gain, value=-1.0)
+                cov.addcmul_(along[:, :, None], (along * gain)[:, None], value=-1.0)
+                if len(row):
+                    mean[row, k], across = -sd[r][0] * z[row], -sd[r][0] * along[row]
+                    cov[row, k], cov[row, :, k] = across, across
+                    cov[row, k, k] = sd[r][0].square() * var[row]
+            out.append((total, mean, cov.diagonal(dim1=1, dim2=2).mT))
+        log_mass, mean, var = (torch.cat(t) for t in zip(*out, strict=True))
+        return log_mass, mean, var.clamp_min(1 / REAL_KNOWN_SNR)
 
     def log_masses(self, cells: Intervals) -> Tensor:
         """Log-masses of cells (B, R), NaN where missing: (B, Z)."""
-        none = self.mean.new_zeros(len(cells.width), len(self.mean))
+        out = self.mean.new_zeros(len(cells.width), len(self.mean))
         wide = (cells.width > self._narrowest).any(1)
+        many = wide.clone()
+        for rows, gaps in self._few_gaps(cells.width, wide):
+            some = Intervals(*(part[rows] for part in cells))
+            many[rows], out[rows] = False, self._filtered(some, gaps)[0].to(out)
 
         def as_densities(rows: Tensor) -> Tensor:
             some = Intervals(*(part[filled(rows)] for part in cells))
             log_width = some.log_width().nan_to_num(0.0).sum(1, keepdim=True)
-            return (self._densities(some.middle) + log_width).to(none)[: len(rows)]
+            return (self._densities(some.middle) + log_width).to(out)[: len(rows)]
 
         def chained(rows: Tensor) -> Tensor:
             return torch.cat([*map(block, rows.split(self._at_once))])
@@ -174,7 +249,7 @@ class DenseGaussians:
                 total = total + (own.masked_fill(missing, 0.0) if has_gaps else own)
             return total[: len(rows)]
 
-        return devices.replace_rows(devices.replace_rows(none, ~wide, as_densities), wide, chained)
+        return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), many, chained)
 
     @cached_property
     def _narrowest(self) -> Tensor:

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from laws import line, logistic, make_denoiser, real, simplex
+from laws import line, logistic, make_denoiser, random_correlated, random_rows, real, simplex
 from scipy import integrate, stats
 
 from discrete_itd.channel import ColumnPoints, CoordinateSchedule, State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_mass, log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLine, NumberLines
-from discrete_itd.denoisers import MixtureDenoiser
+from discrete_itd.denoisers import MixtureDenoiser, gaussian
 from discrete_itd.denoisers.gaussian import log_masses_in_classes
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
@@ -193,6 +193,28 @@ def test_a_number_that_follows_from_others_has_all_of_its_mass(device):
     pair = model.log_prob(numbers.index_fill(1, torch.tensor([2], device=device), math.nan))
     assert (whole - pair)[0].item() == pytest.approx(0, abs=1e-6)
     assert (whole - pair)[1] < -100
+
+
+@pytest.mark.parametrize("step", [None, 0.05, 1.0])
+def test_rows_with_few_gaps_are_those_of_the_slow_reference(device, monkeypatch, step):
+    """Filtered column after column, or by a factorisation for each pattern of gaps: masses, means and variances."""
+    rng, column = np.random.default_rng(0), real()
+    if step is not None:
+        column = recorded(NumberLine(step=step))[0]
+    model = random_correlated(Codebook([column] * 5).to(device), rng, n_classes=4)
+    book = model.codebook
+    x = random_rows(book, 40, rng, missing=0.4)
+    state = book.reals_of(*State.start(book, book.embed(x), ~x.isnan()))
+
+    def answers():
+        return [model.log_prob(x), *model.dense.evidence(*state)]
+
+    fast = answers()
+    alone = torch.cat([model.log_prob(row) for row in x.split(1)])
+    torch.testing.assert_close(alone, fast[0], rtol=0, atol=1e-12)
+    monkeypatch.setattr(gaussian, "FEW_GAPS", 0)
+    for found, expected in zip(fast, answers(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_fast_masses_of_wide_cells_are_those_of_the_slow_reference():
