@@ -190,15 +190,13 @@ class ConditionalDenoiser(Denoiser):
 
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:
-        """By :meth:`each` at some ``nodes``, or by :meth:`given` where a cell beside an asked one has to be drawn."""
-        if bool(self.is_alone(x, asked).all()):
+        """By :meth:`each` at some ``nodes``; where a cell beside an asked one has to be drawn, the proposal's."""
+        alone = asked & self.is_alone(x, asked)[:, None]
+        if torch.equal(alone, asked):
             return self.each(x, asked, nodes)
-        columns, rows = torch.nonzero(asked.T).unbind(1)
-        known = x[rows].scatter(1, columns[:, None], math.nan)
-        one = torch.zeros_like(known, dtype=torch.bool).scatter(1, columns[:, None], True)
-        place = torch.zeros_like(asked, dtype=torch.int64)
-        place[rows, columns] = torch.arange(len(rows), device=x.device)
-        return self.given(known, one).of_cells(place)
+        found = _Found(self.proposal.leave_one_out(x, asked & ~alone))
+        self._fill(x, alone, found, nodes)
+        return found.posterior()
 
     @torch.no_grad()
     def each(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:

@@ -354,6 +354,23 @@ def test_with_gaps_as_in_the_score_it_is_the_scores_normalised(device):
         torch.testing.assert_close(got[i], torch.log_softmax(each, 0))
 
 
+def test_a_cell_left_out_depends_on_no_other_row(device):
+    """One row has a gap beside its cells, which are then the proposal's; those of the others stay the scorer's."""
+    book = make_book("reals and levels", device)
+    denoiser = ConditionalDenoiser(scorer(book, "causal"), proposal(book), [False] * book.n_columns)
+    x, nodes = random_rows(book, 4, np.random.default_rng(0)), conditional.SHORTLIST
+    x[2, 0] = math.nan
+    asked = ~x.isnan()
+    found = denoiser.leave_one_out(x, asked, nodes).log_prob(x)
+    for i in range(4):
+        own = slice(i, i + 1)
+        alone = denoiser.leave_one_out(x[own], asked[own], nodes).log_prob(x[own])
+        torch.testing.assert_close(found[own], alone)
+    for j in torch.nonzero(asked[2]).flatten():
+        own = denoiser.given(without(x[2:3], j)).log_prob(x[2:3])[0, j]
+        torch.testing.assert_close(found[2, j], own, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["mixed", "one real"])
 def test_the_marginal_is_unbiased_and_exact_of_one_cell_or_where_the_proposal_is_the_scorer(
     device, name
