@@ -33,7 +33,7 @@ from discrete_itd.channel.devices import any_true, index_tensor, replace_rows
 from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.points import KNOWN_NATS
-from discrete_itd.channel.posterior import Posterior
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
     BLOCK,
     NARROW,
@@ -48,12 +48,7 @@ from discrete_itd.denoisers.base import (
     rows_at_once,
     with_codebook,
 )
-from discrete_itd.denoisers.marginal import (
-    MarginalDenoiser,
-    beside_fallback,
-    factors_beside,
-    fallback_log_prob,
-)
+from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.structure_search import (
     Counted,
     Search,
@@ -232,7 +227,7 @@ class BayesNetDenoiser(Denoiser):
             each = [self._derivatives(self._certain(part).double())[1] for part in parts]
             outside = torch.cat([t.permute(2, 0, 1) for t in each])[: len(x)]
             logits = levels.log_softmax(finite_log(levels.gather(outside))).to(logits)
-        return beside_fallback(book, logits, self.fallback)
+        return self._with_others(logits)
 
     def _log_mass(
         self,
@@ -296,6 +291,14 @@ class BayesNetDenoiser(Denoiser):
                 log_mass = log_mass + left
         return log_mass
 
+    def _with_others(self, logits: Tensor) -> Posterior:
+        """A posterior of normalised ``logits`` (B, T), with the continuous columns as in the fallback."""
+        categorical = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
+        if self.fallback is None:
+            return Posterior(self.codebook, categorical)
+        others = self.fallback.marginals().expand(len(logits))
+        return Posterior(self.codebook, categorical, others.gaussian)
+
     def log_prob(self, x: Tensor) -> Tensor:
         """As of every denoiser: a product of entries of the tables, where no missing cell has to be summed out."""
         own, unsure = self._looked_up(x)
@@ -303,7 +306,9 @@ class BayesNetDenoiser(Denoiser):
         out = replace_rows(
             own.sum(1), unsure.any(1), lambda gaps: self._summed_out(x[gaps][:, finite], every)
         )
-        return out + fallback_log_prob(self.fallback, x, finite)
+        if self.fallback is not None:
+            out = out + self.fallback.log_prob(x.index_fill(1, finite, math.nan))
+        return out
 
     def _summed_out(self, cells: Tensor, columns: Sequence[int]) -> Tensor:
         """Log-probability of the cells (B, C) of some columns, with all their ancestors: (B,)."""
@@ -345,7 +350,9 @@ class BayesNetDenoiser(Denoiser):
             rows = torch.nonzero(unsure[:, order[i]]).flatten()
             after, before = (self._summed_out(cells[rows], order[:n]) for n in (i + 1, i))
             own[rows, order[i]] = after - before
-        return factors_beside(x, own, self.fallback)
+        if self.fallback is None:
+            return own
+        return self.fallback.log_factors(x).to(own).index_copy(1, self.codebook.finite, own)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """Given its parents if all are known and come first, else a column's marginal."""
@@ -360,7 +367,7 @@ class BayesNetDenoiser(Denoiser):
         logits = self.log_probs.index_select(0, place.flatten()).view(place.shape)
         if any_true(alone := unsure | late):
             logits = torch.where(alone.gather(1, column), self._alone(), logits)
-        return beside_fallback(book, logits, self.fallback)
+        return self._with_others(logits)
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:

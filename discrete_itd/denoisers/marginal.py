@@ -283,32 +283,3 @@ def gaussian_mixtures(
             peak = lines.peaks(mean, square / mass.clamp_min(1), mass, at[:, None]).to(var)
             var = torch.where(peak.isnan(), var, peak)
     return torch.stack([weight.log(), mean, var])
-
-
-# -- columns that another model treats as independent ---------------------------------------------
-
-
-def fallback_log_prob(fallback: MarginalDenoiser | None, x: Tensor, own: Tensor) -> Tensor | float:
-    """Log-probability (B,) of the columns of rows ``x`` other than ``own`` (column numbers)."""
-    if fallback is None:
-        return 0.0
-    return fallback.log_prob(x.index_fill(1, own, float("nan")))
-
-
-def beside_fallback(
-    codebook: Codebook, logits: Tensor, fallback: MarginalDenoiser | None
-) -> Posterior:
-    """A posterior of normalised ``logits`` (B, T), with other columns independent as in the ``fallback``."""
-    categorical = CategoricalPosterior(codebook.levels, logits, normalised=True)
-    if fallback is None:
-        return Posterior(codebook, categorical)
-    others = fallback.marginals().expand(len(logits))
-    return Posterior(codebook, categorical, others.gaussian)
-
-
-def factors_beside(x: Tensor, own: Tensor, fallback: MarginalDenoiser | None) -> Tensor:
-    """Factors (B, C) of rows ``x``, with those of the columns of categories given, (B, C')."""
-    if fallback is None:
-        return own
-    out = fallback.log_factors(x).to(own)
-    return out.index_copy(1, fallback.codebook.finite, own)

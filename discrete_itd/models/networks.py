@@ -301,19 +301,15 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
 
 
 def check_settings(recipe: Network | Causal) -> None:
-    """Raise an error for a parameter of a network that is no integer."""
+    """Raise an error for a dropout that is no share of hidden units, or a base that is not exact."""
     if recipe.dropout is not None or isinstance(recipe, Network):
-        check_dropout(recipe.dropout)
+        share = recipe.dropout
+        if isinstance(share, bool) or not isinstance(share, int | float | np.number):
+            raise TypeError(f"dropout must be a number, got {share!r}")
+        if not 0 <= share < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {share!r}")
     if recipe.base != "auto":
         exact_base(recipe.base)
-
-
-def check_dropout(value: Any) -> None:
-    """Raise an error unless the value is a share of hidden units."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"dropout must be a number, got {value!r}")
-    if not 0 <= value < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {value!r}")
 
 
 def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]:
