@@ -81,13 +81,6 @@ class VariancePreserving:
         self._logsnr = torch.log(alphas) - torch.log1p(-alphas)
         self.low, self.high = math.exp(self._logsnr[-1]), math.exp(self._logsnr[0])
 
-    @classmethod
-    def linear(
-        cls, n_steps: int = 1000, first: float = 1e-4, last: float = 0.02
-    ) -> VariancePreserving:
-        r"""The schedule of Ho, Jain and Abbeel: :math:`\beta_t` linear from ``first`` to ``last``."""
-        return cls(torch.from_numpy(np.cumprod(1 - np.linspace(first, last, n_steps))))
-
     def snr(self, time: Tensor) -> Tensor:
         last = len(self._logsnr) - 1
         _within(time, 0.0, float(last), "time")

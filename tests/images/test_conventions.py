@@ -14,9 +14,10 @@ from discrete_itd.images.conventions import (
     VariancePreserving,
     noising_of,
 )
+from tests.images.noisings import linear
 
 KINDS = {
-    "linear": VariancePreserving.linear(),
+    "linear": linear(),
     "few": VariancePreserving([0.99, 0.5, 0.3, 0.01]),
     "preconditioned": Preconditioned(),
     "other data": Preconditioned(sigma_data=1.3, sigma_min=0.01, sigma_max=20.0),

@@ -25,8 +25,9 @@ from discrete_itd.images.layout import Pixels, pixel_marginals
 from discrete_itd.images.posteriors import AdaptedDenoiser, tilted_posterior
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from tests.benchmarks.variational import variational_bound
+from tests.images.noisings import linear
 
-NOISINGS = {"linear": VariancePreserving.linear(), "edm": Preconditioned(sigma_max=20.0)}
+NOISINGS = {"linear": linear(), "edm": Preconditioned(sigma_max=20.0)}
 
 
 def from_callable(*args, **options):
@@ -154,7 +155,7 @@ def gaussian():
     a = rng.normal(size=(4, 4)) * 0.4
     covariance, mean = a @ a.T + 0.05 * np.eye(4), rng.normal(size=4) * 0.3
     X = rng.multivariate_normal(mean, covariance, size=1200)
-    noising = VariancePreserving.linear()
+    noising = linear()
     inverse = torch.from_numpy(np.linalg.inv(covariance))
 
     def guess(z, snr):
@@ -194,7 +195,7 @@ def test_mass_of_a_discrete_oracle(device):
     pixels = Pixels((1, 2, 2), n_levels=3)
     book = pixels.codebook().to(device)
     oracle = random_oracle(book, np.random.default_rng(3))
-    noising = VariancePreserving.linear(200, 5e-4, 0.1)
+    noising = linear(200, 5e-4, 0.1)
     p = oracle.log_probs.exp()
     draws = oracle.support[
         torch.multinomial(p, 1000, replacement=True, generator=seeded_generator(0, device))
@@ -338,7 +339,7 @@ def test_a_useless_network_is_ignored(n_levels):
     X = rng.integers(5, size=(300, 2, 2)) if n_levels else rng.normal(size=(300, 2, 2))
     model = from_callable(
         lambda noisy, _: torch.randn(noisy.shape), X, shape=(1, 2, 2), n_levels=n_levels,
-        prediction="sample", schedule=VariancePreserving.linear(),
+        prediction="sample", schedule=linear(),
     )  # fmt: skip
     x = model.pixels.encode(X)
     levels = IsotropicSchedule((0.2, 1.0, 5.0))

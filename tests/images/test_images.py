@@ -11,11 +11,11 @@ from scipy import stats
 from torch import nn
 
 from discrete_itd.images import ImageDensity
-from discrete_itd.images.conventions import VariancePreserving
 from discrete_itd.images.layout import Pixels
 from tests.benchmarks.images import released
+from tests.images.noisings import linear
 
-SCHEDULE = VariancePreserving.linear(200, 5e-4, 0.1)
+SCHEDULE = linear(200, 5e-4, 0.1)
 OPTIONS = {
     "n_levels": 4,
     "prediction": "epsilon",
@@ -209,7 +209,7 @@ def test_density_of_continuous_pixels():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(4, 4)) * 0.3
     X = rng.multivariate_normal(np.zeros(4), a @ a.T + 0.05 * np.eye(4), size=400)
-    noising = VariancePreserving.linear()
+    noising = linear()
     inverse = torch.from_numpy(np.linalg.inv(a @ a.T + 0.05 * np.eye(4)))
 
     def clean(noisy, time):
