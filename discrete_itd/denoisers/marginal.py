@@ -247,18 +247,18 @@ def gaussian_mixtures(
     var = prior.expand(-1, n).clone()
     weight = torch.full_like(mean, 1 / n)
     if lines is not None and lines.have_steps and at is not None:
-        # a number that has half a component's share of the rows has one for itself
+        # a number that has a component's share of the rows has one for itself; half, if its neighbours have fewer
         for number in lines.opened_cells(at, PEAK_WIDTH / (2 * n)):
             nearest = (mean - number).abs().argmin(1, keepdim=True)
             mean = mean.scatter(
                 1, nearest, torch.where(number.isnan(), mean.gather(1, nearest), number)
             )
-        near = (filled[:, :, None] - mean).abs() < lines.cells(mean, at[:, None]).width.clamp_min(
-            NARROW
-        ) / 2
-        rows = (there[:, :, None] * near).sum(0)
+        width = lines.cells(mean, at[:, None]).width.clamp_min(NARROW)
+        far = (filled[:, :, None] - mean).abs() / width
+        rows, around = ((there[:, :, None] * (far < end)).sum(0) for end in (0.5, 1.5))
         again = nn.functional.pad(mean[:, 1:] == mean[:, :-1], (1, 0))
-        rows = rows.masked_fill(again | (rows * 2 * n < count), 0.0)
+        share = rows * (1 + (2 * rows > around).to(rows)) * n
+        rows = rows.masked_fill(again | (share < count), 0.0)
         peak = lines.peaks(mean, torch.zeros_like(mean), rows, at[:, None]).to(var)
         var = torch.where(peak.isnan(), var, peak)
     cells = Intervals.at(filled) if lines is None else lines.cells(filled, at)
