@@ -179,6 +179,9 @@ def grow(
     levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
     used = sorted([*finite, *reals])
     n_candidates = max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * len(used)))
+    # one random split of the only column would end a tree wherever it leaves a side too few rows; measured on counts of
+    # known laws, and of no use to tables of two or three columns
+    again = 2 if len(used) == 1 else 1
     table, absent = (t[:, used].cpu().numpy() for t in (x, book.is_absent(x)))
     indicators = set(book.indicator.values())
     trees, ranks = [], np.zeros((n_trees, levels.n_points))
@@ -216,14 +219,14 @@ def grow(
             view[:, i] = order[codes]
             targets += weight[codes]
         grown = ExtraTreeRegressor(
-            max_features=min(n_candidates, len(used)),
+            max_features=min(n_candidates, again * len(used)),
             min_samples_leaf=min_leaf,
             max_depth=MOST_DEPTH,
             random_state=int(rng.integers(2**31 - 1)),
         )
-        trees.append(grown.fit(view, targets, check_input=False).tree_)
+        trees.append(grown.fit(np.tile(view, again), targets, check_input=False).tree_)
     column, threshold = breadth_first(trees)
-    column = torch.from_numpy(np.where(column < 0, -1, np.array(used)[column.clip(0)]))
+    column = torch.from_numpy(np.where(column < 0, -1, np.array(used * again)[column.clip(0)]))
     threshold = torch.from_numpy(threshold)
     at = torch.nonzero(torch.isin(column, book.reals.cpu())).flatten()
     place = torch.searchsorted(book.reals.cpu(), column[at])
