@@ -11,8 +11,8 @@ and :math:`t(x + \delta/2)`: the core counts masses of these *cells*, and a dens
 .. math:: x \to u = (x - m)/s \to w = \tau(u) \to y = \psi_\lambda(w) \to z = (y - a)/b + \sum_{k:\, x_k < x} g_k
 
 with a map :math:`\tau` that leaves all but the far tails alone (:math:`\tau(u) = u` for :math:`|u| \le U`, and
-:math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable) and the Yeo-Johnson map. Every finite x has a finite image
-and slope, and every real z comes from a finite x.
+:math:`\pm U (1 + \log(1 + \log(|u|/U)))` beyond, at most 7.6 U for floats, once differentiable) and the Yeo-Johnson
+map. Every finite x has a finite image and slope, and every real z comes from a finite x.
 
 At a number :math:`x_k` that many rows share the line is *opened*: the cell of that number, and of no other, is wider
 by a gap :math:`g_k`, about in proportion to its share of the rows: any density on the line has room for its mass.
@@ -34,7 +34,7 @@ from torch import Tensor
 
 from discrete_itd.channel.devices import number_tensor
 
-FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm
+FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm of the logarithm
 LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).tiny
 MOST_DOUBLINGS = 1416.0  # exp(708) is about the largest float
 # a narrower cell, in the core's unit, is as wide as the slope of the map says: the difference of its ends loses digits
@@ -55,6 +55,8 @@ class NumberLine:
     step, origin : float
         Records are ``origin`` plus multiples of the ``step``, or, with the origin NaN, anywhere; without a step, 0, a
         number is a point with a density.
+    far : float
+        U.
     opened : tuple of pairs of floats
         Increasing: numbers that many rows share, and the gaps by which their cells are wider, in the core's unit.
 
@@ -72,6 +74,7 @@ class NumberLine:
     spread: float = 1.0
     step: float = 0.0
     origin: float = 0.0
+    far: float = FAR
     opened: tuple[tuple[float, float], ...] = ()
 
 
@@ -103,13 +106,13 @@ class NumberLines:
 
     def __init__(self, lines: Sequence[NumberLine]) -> None:
         numbers = [astuple(line)[:-1] for line in lines]
-        self._numbers = tuple(zip(*numbers, strict=True)) or ((),) * 7
+        self._numbers = tuple(zip(*numbers, strict=True)) or ((),) * 8
         self._gaps = self._opened([line.opened for line in lines])
         has_step = [line.step > 0 for line in lines]
         self.have_steps, self.all_have_steps = any(has_step), all(has_step)
 
     def _of(self, like: Tensor, at: Tensor | None) -> list[Tensor]:
-        table = number_tensor(self._numbers, str(like.device))  # (7, R)
+        table = number_tensor(self._numbers, str(like.device))  # (8, R)
         return list((table if at is None else table[:, at]).unbind(0))
 
     def _opened(
@@ -122,7 +125,7 @@ class NumberLines:
         none = ((LARGEST, 0.0),)
         table = torch.tensor([own + none * (most - len(own)) for own in opened]).double()
         at, gap = torch.arange(len(opened))[:, None], table[:, :, 1]
-        center, *_, step, _ = self._of(gap, at)
+        center, *_, step, _, _ = self._of(gap, at)
         distance = (table[:, :, 0] - center).clamp(-LARGEST, LARGEST)
         low, high = (self._smooth(distance + side * step / 2, at)[0] for side in (-1, 1))
         parts = distance, gap, low + gap.cumsum(1) - gap, high - low + gap
@@ -145,7 +148,7 @@ class NumberLines:
 
     def have_lattice(self, like: Tensor) -> Tensor:
         """Which columns have a lattice: bool, (R,), on the device of a tensor."""
-        *_, step, origin = self._of(like, None)
+        *_, step, origin, _ = self._of(like, None)
         return (step > 0) & ~origin.isnan()
 
     def encoded(self, distance: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -161,8 +164,8 @@ class NumberLines:
 
     def _smooth(self, distance: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same without gaps."""
-        _, scale, power, mean, spread, _, _ = self._of(distance, at)
-        w, log_slope = tamed(distance, scale)
+        _, scale, power, mean, spread, _, _, far = self._of(distance, at)
+        w, log_slope = tamed(distance, scale, far)
         bent = torch.where(w < 0, 1 - power, power - 1) * w.abs().log1p()
         return (bend(w, power) - mean) / spread, log_slope + bent - spread.log()
 
@@ -179,12 +182,13 @@ class NumberLines:
 
     def _smoothly_decoded(self, z: Tensor, at: Tensor | None) -> Tensor:
         """The same without gaps."""
-        _, scale, power, mean, spread, _, _ = self._of(z, at)
+        _, scale, power, mean, spread, _, _, far = self._of(z, at)
         w = unbend((z * spread + mean).clamp(-LARGEST, LARGEST), power)
         size = w.abs()
         # in two steps, for exp(1400) is no float but, times a tiny scale, a distance may be one
-        half = ((size / FAR - 1).clamp(0.0, MOST_DOUBLINGS) / 2).exp()
-        return torch.copysign(scale * half * size.clamp_max(FAR) * half, w).clamp(-LARGEST, LARGEST)
+        half = (torch.expm1((size / far - 1).clamp_min(0.0)).clamp_max(MOST_DOUBLINGS) / 2).exp()
+        size = torch.minimum(size, far)
+        return torch.copysign(scale * half * size * half, w).clamp(-LARGEST, LARGEST)
 
     def spacing(self, values: Tensor, at: Tensor | None = None) -> Tensor:
         """The widths that cells at the core's ``values`` have if they are narrow, beside gaps; 0 without a step."""
@@ -223,7 +227,7 @@ class NumberLines:
     def near(self, values: Tensor, n: int) -> tuple[Tensor, Intervals]:
         """The 2 n + 1 numbers of the lattice around each of ``values`` (B, R), and their cells: (B, R, 2 n + 1)."""
         at = torch.arange(values.shape[1], device=values.device)[:, None]
-        center, _, _, _, _, step, origin = self._of(values, at)
+        center, _, _, _, _, step, origin, _ = self._of(values, at)
         start, step = origin - center, step.masked_fill(~(step > 0), 1.0)
         places = (self.decoded(values) - start[:, 0]).div(step[:, 0]).round()[:, :, None]
         places = places + torch.arange(-n, n + 1, device=values.device)
@@ -244,7 +248,7 @@ class NumberLines:
         z = values.double()
         if not self.have_steps:
             return z
-        center, _, _, _, _, step, origin = self._of(z, at)
+        center, _, _, _, _, step, origin, _ = self._of(z, at)
         distance, start = self.decoded(z, at), origin - center
         moved = (self.cells(z, at).width > NARROW) & ~origin.isnan()
         if self._gaps:
@@ -277,12 +281,12 @@ def unbend(y: Tensor, power: Tensor) -> Tensor:
     return torch.copysign(torch.expm1(torch.where(is_log, size, curved)), y)
 
 
-def tamed(distance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def tamed(distance: Tensor, scale: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
     """The image w of each distance from the centre, and log dw/dx."""
     distance = distance.clamp(-LARGEST, LARGEST)
     u = distance / scale
-    far = u.abs() > FAR
-    log_size = torch.where(far, distance.abs(), scale * FAR).log()  # u itself may be infinite
-    excess = torch.where(far, log_size - scale.log() - math.log(FAR), 0.0)
-    w = torch.where(far, torch.copysign(FAR * (1 + excess), u), u)
-    return w, -scale.log() - excess
+    is_far = u.abs() > far
+    log_size = torch.where(is_far, distance.abs(), scale * far).log()  # u itself may be infinite
+    excess = torch.where(is_far, log_size - scale.log() - far.log(), 0.0)
+    w = torch.where(is_far, torch.copysign(far * (1 + excess.log1p()), u), u)
+    return w, -scale.log() - excess - excess.log1p()

@@ -18,6 +18,7 @@ import torch
 
 from discrete_itd.channel.points import ColumnPoints
 from discrete_itd.channel.rounded_numbers import (
+    FAR,
     OFTEN,
     PEAK_WIDTH,
     NumberLine,
@@ -31,6 +32,8 @@ from discrete_itd.encoders.dtypes import rounding
 # from 0 to 2 Yeo and Johnson's map is onto the reals
 POWERS = torch.linspace(0.0, 2.0, 41, dtype=torch.float64)
 POWER_SAMPLE = 10_000  # order statistics that choose the power
+# where the tails of the map may begin, in robust standard deviations: of 3, 10 and none, by count laws and four tables
+FARS = torch.tensor([FAR, 10.0], dtype=torch.float64)
 IQR = 1.3489795003921634  # of the standard normal
 COARSER = 5  # binary digits of the distance between values, below which they are rounded
 LARGEST = float(np.finfo(float).max)
@@ -71,7 +74,7 @@ class Continuous:
     ----------
     whole : bool
         Whether values are whole numbers.
-    center, scale, power, mean, spread, step, origin : float
+    center, scale, power, mean, spread, step, origin, far : float
         Of the :class:`NumberLine`; the ``spread`` is twice the standard deviation, and the origin None off a lattice.
     seen : tuple of floats
         Increasing, the different numbers of a column whose numbers repeat; empty for another one.
@@ -104,6 +107,7 @@ class Continuous:
     low: float = -LARGEST
     high: float = LARGEST
     opened: tuple[tuple[float, float], ...] = ()
+    far: float = FAR
 
     kind: ClassVar[str] = "continuous"
     categories: ClassVar[tuple[()]] = ()
@@ -121,7 +125,8 @@ class Continuous:
     @property
     def line(self) -> NumberLine:
         own = self.center, self.scale, self.power, self.mean, self.spread, self.step
-        return NumberLine(*own, math.nan if self.origin is None else self.origin, self.opened)
+        origin = math.nan if self.origin is None else self.origin
+        return NumberLine(*own, origin, self.far, self.opened)
 
     @property
     def points(self) -> ColumnPoints:
@@ -201,26 +206,34 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
     low, center, high = np.quantile(values, [0.25, 0.5, 0.75], method="nearest").tolist()
     scale = 2 * (high / 2 - low / 2) / IQR
     if not 0 < scale <= LARGEST:  # half of the values are one, or the numbers are huge
-        scale = min(2 * float(np.sum(np.abs(values / 2 - center / 2) / len(values))), LARGEST)
-    scale = max(scale, SMALLEST) if scale > 0 else 1.0
+        away = np.abs(values / 2 - center / 2)
+        away = away[away > 0]
+        scale = 2 * float(np.quantile(away, 0.5, method="nearest")) if len(away) else 1.0
+        scale = _coarse(min(scale, LARGEST), min(scale, LARGEST))
+    scale = max(scale, SMALLEST)
     if low < high:  # else it is the value of half of the rows
         center = _coarse(center, scale)
     with np.errstate(over="ignore"):
-        w = tamed(torch.from_numpy(values - center), torch.tensor(scale, dtype=torch.float64))[0]
-    sample = w
-    if len(w) > POWER_SAMPLE:
-        sample = w.sort()[0][torch.linspace(0, len(w) - 1, POWER_SAMPLE).round().long()]
-    log_slopes = float((sample.sign() * sample.abs().log1p()).mean())
-    variance = bend(sample, POWERS[:, None]).var(1, correction=0)
-    scores = (POWERS - 1) * log_slopes - 0.5 * variance.log()  # a Gaussian's profile likelihood
-    power = POWERS[int(torch.where(variance > 0, scores, 0.0).argmax())]
-    y = bend(w, power).numpy()
+        distance = torch.from_numpy(values - center)
+    sample = distance
+    if len(sample) > POWER_SAMPLE:
+        sample = sample.sort()[0][torch.linspace(0, len(sample) - 1, POWER_SAMPLE).round().long()]
+    size = torch.tensor(scale, dtype=torch.float64)
+    fars = FARS if float((sample / size).abs().max()) > float(FARS[-1]) else FARS[:1]
+    w, log_slope = tamed(sample, size, fars[:, None])
+    log_slopes = (w.sign() * w.abs().log1p()).mean(1, keepdim=True)
+    variance = bend(w[:, None], POWERS[:, None]).var(2, correction=0)
+    # a Gaussian's profile likelihood
+    scores = (POWERS - 1) * log_slopes - 0.5 * variance.log() + log_slope.mean(1, keepdim=True)
+    best = int(torch.where(variance > 0, scores, -math.inf).argmax())
+    far, power = fars[best // len(POWERS)], POWERS[best % len(POWERS)]
+    y = bend(tamed(distance, size, far)[0], power).numpy()
     mean, spread = float(np.mean(y)), 2 * float(np.std(y))
     step, origin = find_lattice(values)
     repeated = ((), 0.0) if in_time else numbers_seen(values, step)
     line = Continuous(
         whole, center, scale, float(power), mean, spread if spread > 0 else 1.0, step, origin,
-        *repeated, *_range(values, whole),
+        *repeated, *_range(values, whole), far=float(far),
     )  # fmt: skip
     return opened(line, values) if spread > 0 else line
 
