@@ -45,7 +45,7 @@ POSTERIOR_FLOATS = 1 << 23  # most rows times floats of a posterior in one denoi
 HELD_OUT_ROWS, PATH_WORK = 256, 1 << 20
 # the cost of a score is measured on so many rows in closed form, and on so many along paths of few evaluations, to
 # whose number it is proportional
-TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 1024, 32, 2
+TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 256, 32, 2
 
 
 @dataclass(frozen=True)
