@@ -271,7 +271,7 @@ class GaussianPosterior:
         """Quantiles of one column at levels ``u`` (n,), by bisection: float64, (B, n)."""
         share = u.to(self.means.device, torch.float64)
         out = share.new_zeros(len(self.means), len(u))
-        for rows, q in self._few_components(lambda _: len(u)):
+        for rows, q in self.few_components(lambda _: len(u)):
             parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
             of_each = _quantile(share, *parts)  # the mixture's quantile lies between these
             low, high = of_each.amin(1), of_each.amax(1)
@@ -289,7 +289,7 @@ class GaussianPosterior:
         is left out: hardly any training rows lie there, and a function may grow faster than the density falls.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
-        for rows, q in self._few_components(lambda _: POINTS):
+        for rows, q in self.few_components(lambda _: POINTS):
             out[rows] = function(q.points(POINTS)).mean(1)
         return out
 
@@ -299,12 +299,12 @@ class GaussianPosterior:
         ``cells`` are those of values (b, n). Memory is bounded.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
-        for rows, q in self._few_components(_points_for):
+        for rows, q in self.few_components(_points_for):
             values = q.points(_points_for(q.means.shape[2]))
             out[rows] = -q.log_prob(*cells(values)).mean(1)
         return out
 
-    def _few_components(
+    def few_components(
         self, n_points: Callable[[int], int]
     ) -> Iterator[tuple[Tensor, GaussianPosterior]]:
         """Some rows, and their mixtures of one column in double, without the least likely components.

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -148,6 +149,12 @@ class ConditionalDenoiser(Denoiser):
         self.register_buffer("_is_indicator", is_indicator, persistent=False)
         members = scorer.members if isinstance(scorer, RowMixtureDenoiser) else [scorer]
         own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
+        # with log-weights, the members of a mixture of rows that know (13) in closed form, and the others
+        self._exact, self._open = [], [(scorer, 0.0)]
+        if isinstance(scorer, RowMixtureDenoiser):
+            weighted = [*zip(scorer.members, scorer.log_weights.tolist(), strict=True)]
+            self._exact = [(cast(Denoiser, m), w) for m, w in weighted if m.exact]
+            self._open = [(cast(Denoiser, m), w) for m, w in weighted if not m.exact]
         # its factors guide the enumeration, beside the proposal
         self._guides = [g for g in own if g.own_order is not None] if len(own) == 1 else []
         self._n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns])
@@ -218,12 +225,24 @@ class ConditionalDenoiser(Denoiser):
     def _enumerate(self, x: Tensor, asked: Tensor, size: Nodes) -> Iterator[Enumerated]:
         """Scores of rows x (B, C) with each value of each asked cell; categories before densities."""
         columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
+        if not len(rows):
+            return
         n_levels = self._n_levels.to(x.device)
         need = asked & ((n_levels == 0) | (n_levels > size.levels))
+        book, whole = self.codebook, filled(x)
+        state = State.start(book, book.embed(whole), ~whole.isnan())
+        nothing_to_leave_out, exact = not bool((asked & ~x.isnan()).any()), []
+        if nothing_to_leave_out:
+            exact = [(w + _log_prob(m, x), m(*state)) for m, w in self._exact]
+        scores = partial(self._scores, x, exact)
         guides: list[Posterior] = []  # approximations: causal factors, and the proposal's, the last
         if bool(need.any()):
-            guides = [g.chain(filled(x)) for g in self._guides]
-            guides.append(self.proposal.leave_one_out(x, need))
+            guides = [g.chain(whole) for g in self._guides]
+            guides.append(
+                self.proposal(*state)
+                if nothing_to_leave_out
+                else self.proposal.leave_one_out(x, need)
+            )
         for column, row in zip(
             columns.split(SCORED_AT_ONCE), rows.split(SCORED_AT_ONCE), strict=True
         ):
@@ -245,10 +264,10 @@ class ConditionalDenoiser(Denoiser):
                 row, column = row[real], column[real]
                 nodes = self._first_nodes(x, row, column, guides, size)
                 parts.append(Enumerated(row, column, nodes, x[:0]))
-            for part, log_joint in zip(parts, self._scores(x, parts), strict=True):
+            for part, log_joint in zip(parts, scores(parts), strict=True):
                 j, values = int(part.columns[0]), part.nodes
                 if not n_levels[j]:
-                    yield self._refine(x, part._replace(log_joint=log_joint), size)
+                    yield self._refine(part._replace(log_joint=log_joint), size, scores)
                     continue
                 if j in weights and values is not None:
                     log_joint = _with_all_levels(weights[j], values.long(), log_joint)
@@ -282,12 +301,23 @@ class ConditionalDenoiser(Denoiser):
 
     # -- one cell -------------------------------------------------------------------------------
 
-    def _scores(self, x: Tensor, parts: Sequence[Enumerated]) -> list[Tensor]:
-        """Log-probabilities of rows x (B, C) with the nodes of each part in single cells: (p, V) each, nats."""
+    def _scores(
+        self, x: Tensor, exact: Sequence[tuple[Tensor, Posterior]], parts: Sequence[Enumerated]
+    ) -> list[Tensor]:
+        """Log-probabilities of rows x (B, C) with the nodes of each part in single cells: (p, V) each, nats.
+
+        Members of the scorer that are ``exact`` have the probability of the row's known cells and a posterior.
+        """
+        asked = self._open if exact else [(self.scorer, 0.0)]
 
         def call(row: Tensor, column: Tensor, values: Tensor) -> Tensor:
             rows = x[row].scatter_(1, column[:, None], values[:, None])
-            return self.scorer.log_prob(rows).double().clamp_min(-FARTHEST)
+            own = torch.stack([w + m.log_prob(rows).double() for m, w in asked])
+            return own.logsumexp(0).clamp_min(-FARTHEST)
+
+        def joint(part: Enumerated, scores: Tensor) -> Tensor:
+            own = [log_p[part.rows, None] + self._at_nodes(q, part) for log_p, q in exact]
+            return torch.stack([scores, *own]).logsumexp(0)
 
         if not parts:
             return []
@@ -299,7 +329,20 @@ class ConditionalDenoiser(Denoiser):
         values = torch.cat([cast(Tensor, part.nodes).flatten() for part in parts])
         scores = torch.cat(list(in_blocks(call, row, column, values, batch_size=SCORED_AT_ONCE)))
         each = scores.split([n.numel() for n in shapes])
-        return [own.view(n) for own, n in zip(each, shapes, strict=True)]
+        return [joint(p, own.view(n)) for p, own, n in zip(parts, each, shapes, strict=True)]
+
+    def _at_nodes(self, q: Posterior, part: Enumerated) -> Tensor:
+        """Log-probabilities of the nodes (p, V) of cells by the posterior of their rows: (p, V), nats."""
+        book, nodes, j = self.codebook, cast(Tensor, part.nodes), int(part.columns[0])
+        if j in book.place:
+            return q.column(j)[part.rows].double().gather(1, nodes.long())
+        cells = book.lines.cells(nodes, torch.searchsorted(book.reals, part.columns)[:, None])
+        out = torch.zeros_like(nodes)
+        for rows, own in _cells_of(q, part.rows, part.columns).few_components(
+            lambda _: nodes.shape[1]
+        ):
+            out[rows] = own.log_prob(*(t[rows] for t in cells)).clamp_min(-FARTHEST)
+        return out
 
     def _first_nodes(
         self, x: Tensor, row: Tensor, column: Tensor, guides: list[Posterior], size: Nodes
@@ -317,8 +360,13 @@ class ConditionalDenoiser(Denoiser):
         at = torch.searchsorted(self.codebook.reals, columns)
         return self.codebook.lines.rounded(values, at[:, None])
 
-    def _refine(self, x: Tensor, cells: Enumerated, size: Nodes) -> Enumerated:
-        """The masses of numbers of rows x (B, C) at more nodes, then as densities that are even in the nodes' cells."""
+    def _refine(
+        self,
+        cells: Enumerated,
+        size: Nodes,
+        scores: Callable[[Sequence[Enumerated]], list[Tensor]],
+    ) -> Enumerated:
+        """The masses of numbers at more nodes, then as densities that are even in the nodes' cells."""
         lines = self.codebook.lines
         at = torch.searchsorted(self.codebook.reals, cells.columns)[:, None]
         nodes, log_joint = cast(Tensor, cells.nodes), cells.log_joint
@@ -326,7 +374,7 @@ class ConditionalDenoiser(Denoiser):
             own = lines.cells(nodes, at)
             new = _refined(nodes, log_joint - own.log_width(), own.width, size)
             new = self._rounded(new, cells.columns)
-            (more,) = self._scores(x, [cells._replace(nodes=new)])
+            (more,) = scores([cells._replace(nodes=new)])
             nodes, order = torch.cat([nodes, new], 1).sort(1)
             log_joint = torch.cat([log_joint, more], 1).gather(1, order)
         if lines.have_steps:
