@@ -28,9 +28,9 @@ def check(args: argparse.Namespace) -> None:
         found = find_errors(frame, threshold=args.threshold, groups=groups)
     write_table(args.out, [found])
     if args.repair is not None:
-        repaired = frame.copy()
+        repaired, likely = frame.copy(), found[found["expected_probability"] > 0.5]
         for row, column, expected in zip(
-            found["row"], found["column"], found["expected"], strict=True
+            likely["row"], likely["column"], likely["expected"], strict=True
         ):
             repaired.loc[row, column] = expected
         write_table(args.repair, [repaired], dialect, schema)

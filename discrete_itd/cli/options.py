@@ -436,7 +436,11 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("table", metavar="TABLE", help=f"table to check: {ENDINGS}; or -")
     add("--out", required=True, metavar="FILE", help=f"wrong cells: {ENDINGS}; or -")
-    add("--repair", metavar="FILE", help="also write TABLE with the expected values of these cells")
+    add(
+        "--repair",
+        metavar="FILE",
+        help="also write TABLE with the expected values that are more likely right than not",
+    )
     add("--report", metavar="FILE", help="also write a page on them, like errors.html")
     add("--threshold", type=share, default=0.5, metavar="P",
         help="probability of being wrong above which a cell is named (default: %(default)s)")

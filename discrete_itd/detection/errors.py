@@ -99,8 +99,8 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     DataFrame
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column, with the ``expected_probability`` that this is
-        right, and ``probability_wrong``. Of the cells with .9 or more, .81 to 1.00 were wrong in seven tables. Missing
-        cells are included where a value should be there.
+        right, at most that of an error, and ``probability_wrong``. Of the cells with .9 or more, .81 to 1.00 were
+        wrong in seven tables. Missing cells are included where a value should be there.
 
     Raises
     ------
@@ -168,12 +168,14 @@ def _share_blame(wrong: Floats, judged: list[Judged]) -> None:
 class Aspect:
     """Cells as codes (N,), the last one for missing cells.
 
-    Of bins, ``log_flat`` (N,) is the log of a flat density over the density of the cell within its bin.
+    Of bins, ``log_flat`` (N,) is the log of a flat density over the density of the cell within its bin, and ``middles``
+    are the codes of their medians among the values.
     """
 
     codes: Ints
     absent: Bools
     log_flat: Floats | None = None
+    middles: Ints | None = None
 
     @property
     def n_levels(self) -> int:
@@ -229,8 +231,11 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     if len(distinct) > FEW and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)[codes]
         level, log_flat = _binned(fit_continuous(numbers, False).scaled(numbers))
+        order = np.lexsort((numbers, level))
+        ends = np.searchsorted(level[order], np.arange(level.max() + 2))
+        middles = np.append(codes[order[(ends[1:] + ends[:-1]) // 2]], len(distinct))
         level, log_flat = np.append(level, level.max() + 1), np.append(log_flat, 0.0)
-        bins = Aspect(level[read.where], absent, log_flat[read.where])
+        bins = Aspect(level[read.where], absent, log_flat[read.where], middles)
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
         misspelt[:-1] = _misspelt(distinct.tolist(), np.bincount(codes))
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
@@ -476,10 +481,7 @@ def _by_mixture(view: Aspect, bins: Aspect, others: list[Context], unit: Ints) -
             counts[np.arange(len(rows)), codes[rows]] -= ~bins.absent[rows]
             total += weight * counts / np.maximum(counts.sum(1, keepdims=True), 1)
         level, p = total.argmax(1), total.max(1)
-        if bins is view:
-            return level, p
-        of_level = pd.Series(view.codes).groupby(codes).agg(lambda s: s.iloc[len(s) // 2])
-        return of_level.to_numpy()[level], p
+        return (level if bins.middles is None else bins.middles[level]), p
 
     return Judged(wrong, expected, [f[3] for f in found])
 
@@ -501,7 +503,9 @@ def _lines(
             "column": pd.Series([frame.columns[j]] * len(rows), dtype=object),
             "value": cells.iloc[rows].to_numpy(),
             "expected": cells.iloc[first[code]].to_numpy(),
-            "expected_probability": np.where(is_misspelt[rows], MISSPELT, p),
+            "expected_probability": np.minimum(
+                np.where(is_misspelt[rows], MISSPELT, p), wrong[rows]
+            ),
             "probability_wrong": wrong[rows],
         }
     )

@@ -46,6 +46,17 @@ def test_repairs_give_the_clean_table(capsys):
 
 
 @pytest.mark.usefixtures("place")
+def test_of_two_cells_that_contradict_each_other_none_is_repaired():
+    frame = pd.DataFrame(TABLE)[["town", "code"]]
+    frame.loc[7, "town"] = "Ulm"
+    frame.to_csv("two.csv", index=False)
+    run("check two.csv --out errors.csv --repair repaired.csv")
+    assert pd.read_csv("errors.csv")["row"].tolist() == [8, 8]
+    with open("two.csv", "rb") as table, open("repaired.csv", "rb") as repaired:
+        assert repaired.read() == table.read()
+
+
+@pytest.mark.usefixtures("place")
 def test_parquet_and_groups():
     pytest.importorskip("pyarrow")
     pd.read_csv("t.csv", sep=";", dtype=str).to_parquet("t.parquet", index=False)

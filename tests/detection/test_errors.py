@@ -92,12 +92,35 @@ def test_what_a_wrong_cell_should_be():
 
 
 def test_order_and_index_change_nothing():
-    frame, _ = planted(clean(400), 2)
+    frame, _ = planted(clean(400), 3)
     found = as_array(find_errors(frame), frame)
     order = np.random.default_rng(0).permutation(len(frame))
     moved = frame.iloc[order, ::-1].set_axis([f"r{i}" for i in order])
-    again = as_array(find_errors(moved), moved)
+    of_moved = find_errors(moved)
+    again = as_array(of_moved, moved)
     np.testing.assert_allclose(again[np.argsort(order), ::-1], found, atol=1e-9)
+    ages, again = (f[f["column"] == "age"] for f in (find_errors(frame), of_moved))
+    assert sorted(ages["expected"]) == sorted(again["expected"])
+
+
+def test_an_expected_value_is_as_probable_as_the_error_at_most():
+    """Town and code contradict each other alone: one of them is wrong, so neither expected value is likely right."""
+    frame = clean(300)[["code", "town"]]
+    frame.loc[3, "town"] = frame["town"][frame["code"] != frame.at[3, "code"]].iloc[0]
+    found = find_errors(frame, threshold=0.01)
+    assert found["probability_wrong"][:2].tolist() == [0.5, 0.5]
+    assert (found["expected_probability"] <= found["probability_wrong"]).all()
+
+
+def test_a_gross_error_of_one_number_is_found_in_columns_of_any_law():
+    """Ten times a number of a bell, a hundred times one of a heavier tail; none of the right ones is named."""
+    random, n = np.random.default_rng(0), 2000
+    for numbers, times in ((random.normal(40, 10, n), 10), (5 + random.pareto(4, n), 100)):
+        frame = pd.DataFrame({"number": numbers.round(2)})
+        assert not len(find_errors(frame))
+        i = int(np.argsort(numbers)[n // 2])
+        frame.loc[i, "number"] *= times
+        assert find_errors(frame)["row"].tolist() == [i]
 
 
 def test_missing_and_unreadable_cells_and_lost_characters():
