@@ -15,9 +15,10 @@ column each, smoothed by absolute discounting (or by ``COUNT`` cells of the colu
 
 .. math:: p(v \mid c) = \frac{\max(n_{cv} - d, 0)}{n_c} + \frac{d\,t_c}{n_c} p(v),
 
-with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(v)` the share of v; values without
-another row have the share of such cells together (Good and Turing). Numbers are cut into bins for this, with
-exponential tails that outliers do not widen.
+with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(v)` the share of v. Values without
+another row have together the share of such cells (Good and Turing) as far as these are right: how many right ones
+there should be follows from how many values have several rows, and those beyond are levels of f. Numbers are cut into
+bins for this, with exponential tails that outliers do not widen.
 
 Either way a column has a share :math:`\pi` of wrong cells, whose values are flat (f) over its levels or its range. EM
 estimates it together with the weights of the mixture, and by Bayes' rule
@@ -71,7 +72,7 @@ DISCOUNTS, COUNT = (
 )  # d, and pseudo-counts of the column's shares; see _conditional
 # bins of a column of numbers with more different values than FEW, and rows of a bin at least
 N_BINS, BIN_ROWS, FEW = 16, 25, 20
-OFTEN = 5  # rows that have a number which is no outlier, however far it lies
+OFTEN = 5  # rows of a number that is no outlier, however far it lies, and of a value that is no typing error
 # EM begins with the share of wrong cells of so many cells that it is taken to have seen
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
 # nats by which errors must explain a column better than none; else probabilities are this part of what they would be
@@ -333,8 +334,25 @@ def _alone(codes: Ints, unit: Ints) -> tuple[Floats, Bools]:
     """The probability (N,) of each cell in its column without its unit, and whether no other unit has its value."""
     n, rest = _others(codes, unit), len(unit) - np.bincount(unit)[unit]
     is_new = n == 0
-    share = min(max(float(is_new.mean()), 0.5 / len(codes)), 1 - 0.5 / len(codes))
+    share = _right_and_new(codes, unit) / len(codes)
+    share = min(max(share, 0.5 / len(codes)), 1 - 0.5 / len(codes))
     return np.where(is_new, share, n / np.maximum(rest, 1) * (1 - share)), is_new
+
+
+def _right_and_new(codes: Ints, unit: Ints) -> float:
+    """How many right cells have a value that no other unit has, by the numbers of values that many units have.
+
+    The number of values of k units or more falls as a power of k: from ``OFTEN`` on, where errors, hardly ever the
+    same, do not change it, that is extrapolated.
+    """
+    n_units = np.bincount(codes[np.unique(_joined(unit, codes), return_index=True)[1]])
+    n_new = float((n_units[codes] == 1).sum())
+    often, more = ((n_units >= k).sum() for k in (OFTEN, 2 * OFTEN))
+    if not often:
+        return n_new
+    q = (more + 1) / (often + 1)
+    d = -math.log2(q) + math.sqrt((1 - q) / (q * often)) / math.log(2)  # with a standard error
+    return min(n_new, often * OFTEN**d * (1 - 2**-d))
 
 
 def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[Floats, Ints]:
@@ -457,7 +475,7 @@ def _by_votes(view: Aspect, keys: list[Context], unit: Ints) -> Judged:
 def _by_mixture(view: Aspect, bins: Aspect, others: list[Context], unit: Ints) -> Judged:
     """Cells of a column by a mixture of its conditional distributions given one other column each."""
     codes, n_levels = bins.codes, bins.n_levels
-    alone, _ = _alone(codes, unit)
+    alone, is_new = _alone(codes, unit)
     found = []
     for column, _, other in others:
         p = _conditional(codes, other.codes, alone, unit)[0]
@@ -465,7 +483,8 @@ def _by_mixture(view: Aspect, bins: Aspect, others: list[Context], unit: Ints) -
     found = sorted((f for f in found if f[0] > LEAST_GAIN), key=lambda f: -f[0])[:MOST_CONTEXTS]
     given = [f[2] for f in found] or [np.zeros_like(codes)]
     p = np.column_stack([f[1] for f in found] or [alone])
-    flat = np.full(len(unit), 1 / (n_levels + 1))
+    n_excess = is_new.sum() - _right_and_new(codes, unit)
+    flat = np.where(is_new, 1 + n_excess, 1) / (n_levels + 1)
     if bins.log_flat is not None:
         flat = np.where(bins.absent, flat, np.exp(np.minimum(bins.log_flat, 600.0)))
         n = _others(view.codes, unit)  # a number of several rows is no outlier

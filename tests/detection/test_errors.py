@@ -91,6 +91,18 @@ def test_what_a_wrong_cell_should_be():
     ).all()
 
 
+def test_values_without_another_row_are_wrong_where_all_others_are_frequent():
+    """Not where many values are rare: a typo in a short word is found, a new number of a client is none."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"sex": random.choice(["M", "F"], 600)})
+    frame["client"] = [f"K{i}" for i in random.zipf(1.5, 600)]
+    typos = random.choice(600, 12, replace=False)
+    frame.loc[typos, "sex"] = [chr(97 + i) for i in range(12)]
+    found = find_errors(frame)
+    assert set(found["row"]) == set(typos)
+    assert set(found["column"]) == {"sex"}
+
+
 def test_order_and_index_change_nothing():
     frame, _ = planted(clean(400), 3)
     found = as_array(find_errors(frame), frame)
