@@ -8,7 +8,14 @@ import pandas as pd
 
 from discrete_itd.cli.inputs import about
 from discrete_itd.cli.messages import STANDARD, UserError, say, shown
-from discrete_itd.cli.tables import Dialect, check_out, reading, save_whole, write_table
+from discrete_itd.cli.tables import (
+    Dialect,
+    EmptyTableError,
+    check_out,
+    reading,
+    save_whole,
+    write_table,
+)
 from discrete_itd.detection.errors import find_errors
 from discrete_itd.reporting.page import errors_page
 
@@ -19,6 +26,8 @@ def check(args: argparse.Namespace) -> None:
         check_out(out, is_table=is_table, table=args.table)
     with reading(args.table, Dialect.asked(args)) as source:
         frame, dialect, schema = pd.concat(source.chunks()), source.dialect, source.schema
+    if not len(frame):
+        raise EmptyTableError(f"{args.table}: the table is empty")
     groups = None
     if args.groups is not None:
         if args.groups not in frame:

@@ -67,6 +67,7 @@ class Dialect:
     decimal: str | None = None  # None if it is that of each column
     na: tuple[str, ...] = ()  # cells that are missing, besides empty ones
     newline: str = "\n"  # end of a row of a copy
+    unnamed: frozenset[str] = frozenset()  # columns whose header is empty
 
     @classmethod
     def asked(cls, args: argparse.Namespace) -> Dialect:
@@ -158,8 +159,9 @@ def _csv(
             f"{path}: read with {sep!r} between cells, as the header has no comma; --csv sep= says so, or otherwise"
         )
     header, newline = _header(head, sep)
-    dialect = replace(dialect, sep=sep, encoding=encoding, newline=newline)
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
+    unnamed = frozenset(names) - frozenset(header)
+    dialect = replace(dialect, sep=sep, encoding=encoding, newline=newline, unnamed=unnamed)
     how: Any = {
         "sep": sep,
         "header": None,
@@ -349,7 +351,8 @@ def _write_csv(file: Any, frames: Iterable[pd.DataFrame], dialect: Dialect, sep:
         rows: Any = SimpleNamespace(write=lines.append)
         writer = csv.writer(rows, delimiter=dialect.sep or sep, lineterminator="\r\n")
         if i == 0:
-            writer.writerow(map(str, frame.columns))
+            names = map(str, frame.columns)
+            writer.writerow("" if name in dialect.unnamed else name for name in names)
         writer.writerows(zip(*(as_text(values) for _, values in frame.items()), strict=True))
         file.write(encoder.encode("".join(line[:-2] + dialect.newline for line in lines)))
         file.flush()  # the next program in a pipe begins at once

@@ -23,6 +23,7 @@ def place(tmp_path, monkeypatch):
     frame.loc[9, "code"] = None
     frame.loc[13, "town"] = "<b>"
     frame.to_csv("t.csv", index=False, sep=";")
+    frame[:0].to_csv("none.csv", index=False, sep=";")
     return tmp_path
 
 
@@ -49,7 +50,7 @@ def test_repairs_give_the_clean_table(capsys):
 def test_of_two_cells_that_contradict_each_other_none_is_repaired():
     frame = pd.DataFrame(TABLE)[["town", "code"]]
     frame.loc[7, "town"] = "Ulm"
-    frame.to_csv("two.csv", index=False)
+    frame.assign(empty=None).rename(columns={"empty": ""}).to_csv("two.csv", index=False)
     run("check two.csv --out errors.csv --repair repaired.csv")
     assert pd.read_csv("errors.csv")["row"].tolist() == [8, 8]
     with open("two.csv", "rb") as table, open("repaired.csv", "rb") as repaired:
@@ -75,6 +76,7 @@ def test_parquet_and_groups():
         ("check t.csv --out e.csv --repair t.csv", "t.csv: --out is the table itself"),
         ("check t.csv --out e.csv --groups firm", "column 'firm'"),
         ("check no.csv --out e.csv", "no.csv"),
+        ("check none.csv --out e.csv", "none.csv: the table is empty"),
         ("check t.csv --out e.csv --threshold 2", "--threshold"),
     ],
 )
