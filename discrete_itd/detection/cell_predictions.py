@@ -203,14 +203,14 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
 
 
 def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:
-    """Values of the table for encoded ``cells``, of their shape; ``share`` is the position within each bin."""
+    """Values as in the table for encoded ``cells``, of their shape; ``share`` is the position within each bin."""
     if isinstance(column.codec, Categories):
         position = column.codec.decode(cells.astype(float).ravel())
         return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
     fixed = None if share is None else SimpleNamespace(random=lambda n: share.ravel()[:n])
     rng = cast(Any, fixed)  # in place of a generator, whose draws are the positions
-    values = column.decode(cells.astype(float).ravel(), rng).astype(object).to_numpy()
-    return values.reshape(cells.shape)
+    values = column.decode(cells.astype(float).ravel(), rng, settled=True)
+    return values.astype(object).to_numpy().reshape(cells.shape)
 
 
 # -- cells given the others -------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from discrete_itd import DiffusionDensity
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 
 N = 3000
 
@@ -81,3 +81,16 @@ def test_a_whole_number_far_beyond_all_others_is_stranger_than_a_new_one_among_t
     far = pd.DataFrame({"days": [among, 13_454], "word": ["a", "a"]})
     nats = -model.score_samples(far)
     assert nats[1] > nats[0] + 5
+
+
+def test_predicted_numbers_are_what_impute_fills_in():
+    """The number itself where it has the median and the lower end of the interval, not one beside it in its cell."""
+    random = np.random.default_rng(3)
+    x = np.where(random.random(400) < 0.7, 0.0, random.lognormal(0, 1, 400))
+    frame = pd.DataFrame({"x": x, "word": random.choice(["a", "b"], 400)})
+    density = DiffusionDensity(denoiser="tree")
+    detector = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0)
+    found = detector.fit(frame).expected(frame[:5]).query("column == 'x'")
+    assert (found["expected"] == detector.density_.impute(frame[:5].assign(x=np.nan))["x"][0]).all()
+    assert (found["expected"] == 0).all()
+    assert (found["low"] == 0).all()
