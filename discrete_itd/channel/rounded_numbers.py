@@ -11,7 +11,7 @@ and :math:`t(x + \delta/2)`: the core counts masses of these *cells*, and a dens
 .. math:: x \to u = (x - m)/s \to w = \tau(u) \to y = \psi_\lambda(w) \to z = (y - a)/b + \sum_{k:\, x_k < x} g_k
 
 with a map :math:`\tau` that leaves all but the far tails alone (:math:`\tau(u) = u` for :math:`|u| \le U`, and
-:math:`\pm U (1 + \log(1 + \log(|u|/U)))` beyond, at most 7.6 U for floats, once differentiable) and the Yeo-Johnson
+:math:`\pm U (1 + \log(1 + \log(|u|/U)))` beyond, at most 9 U for floats, once differentiable) and the Yeo-Johnson
 map. Every finite x has a finite image and slope, and every real z comes from a finite x.
 
 At a number :math:`x_k` that many rows share the line is *opened*: the cell of that number, and of no other, is wider
