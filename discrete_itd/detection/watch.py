@@ -581,7 +581,7 @@ def _divided(levels: np.ndarray) -> dict[GroupKey, NDArray[np.intp]]:
     distinct, inverse = np.unique(levels, axis=0, return_inverse=True)
     order = np.argsort(inverse.ravel(), kind="stable")
     ends = np.bincount(inverse.ravel(), minlength=len(distinct)).cumsum()
-    parts = np.split(order, ends[:-1])
+    parts = np.split(order, ends)[:-1]
     return {tuple(group): own for group, own in zip(distinct.tolist(), parts, strict=True)}
 
 

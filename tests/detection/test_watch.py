@@ -309,11 +309,12 @@ def test_the_level_is_divided():
 
 
 def test_no_rows_are_no_matter():
-    watch = DriftWatch(detector())
-    full = watch.update(table(20, 1))
-    empty = watch.update(table(20, 1)[:0])
-    assert list(empty) == list(full)
-    assert (len(empty), watch.n_rows_) == (0, 20)
+    for made in (grouped(), detector()):
+        watch = DriftWatch(made)
+        full = watch.update(table(20, 1))
+        empty = watch.update(table(20, 1)[:0])
+        assert list(empty) == list(full)
+        assert (len(empty), watch.n_rows_) == (0, 20)
     with pytest.raises(ValueError, match=r"column 'free'"):
         watch.update(table(5, 1)[["kind", "twin"]][:0])
     assert "log10_martingale" in watch.update(detector().density_.rows(table(5, 1)).take([]))
