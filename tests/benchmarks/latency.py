@@ -4,6 +4,7 @@
     python -m tests.benchmarks.latency LandRarity
     python -m tests.benchmarks.latency --report        # processor time of a report, on tables that were slow
     python -m tests.benchmarks.latency --report orders --file orders.csv
+    python -m tests.benchmarks.latency --impute "breast cancer" adult shop  # processor time of a filled cell
 
 Fits and rows a second are of processor time, the others medians of wall time in milliseconds, for the most anomalous
 row of the test rows. Set ``OMP_NUM_THREADS=1`` for one thread.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, report
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.datasets import load_adult
-from tests.benchmarks import data
+from tests.benchmarks import answers, data
 from tests.benchmarks.odd import EVERY
 from tests.benchmarks.tables import machine, markdown, processor_timed
 
@@ -38,7 +40,11 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", help="every tenth by name by default")
     parser.add_argument("--report", action="store_true", help="time the page of a report instead")
     parser.add_argument("--file", help="a CSV file, read as it is, for the report named orders")
+    parser.add_argument("--impute", action="store_true", help="time filled cells of small tables")
     options = parser.parse_args()
+    if options.impute:
+        print_imputed(options.tables)
+        return
     if options.report:
         print_reports(options.tables, options.file)
         return
@@ -80,6 +86,20 @@ def print_reports(names: list[str], file: str | None) -> None:
         size = f"{len(rows):,} x {rows.shape[1]:,}"
         lines.append([name, size, f"{fit:.1f}", f"{seconds:.1f}", f"{len(str(page)) / 1e6:.1f}"])
     print(markdown(["table", "rows x columns", "s to fit", "s of report", "MB"], lines))
+
+
+def print_imputed(names: list[str]) -> None:
+    """Print the processor time of each of a tenth of the cells of the test rows, which the default fills."""
+    lines = []
+    for name in names or answers.TABLES:
+        rows = answers.split(name)
+        density = DiffusionDensity(random_state=0).fit(rows.fit)
+        gaps = rows.test.mask(np.random.default_rng(0).random(rows.test.shape) < 0.1)
+        for method in ("median", "mean"):
+            _, seconds = processor_timed(partial(density.impute, method=method), gaps)
+            cells = int(gaps.isna().to_numpy().sum())
+            lines.append([name, method, f"{cells:,}", f"{1e3 * seconds / cells:.2f}"])
+    print(markdown(["table", "method", "cells", "ms a cell"], lines))
 
 
 def binary(n_rows: int = 2000, n_columns: int = 1556) -> pd.DataFrame:
