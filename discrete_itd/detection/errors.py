@@ -63,6 +63,9 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # cells is LIKELY, and that has in COVERED of the rows a value of other rows, FEWEST of them by the median. Of several,
 # those count whose unexplained share is at most NEARLY times the least one (and SLACK).
 DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
+MOST_TYPOS = (
+    0.01  # share of the cells of a column: more values without another row are no typing errors
+)
 VOTE = 2.0  # kappa: log-odds of a vote
 MOST_CONTEXTS = 8  # other columns by which a column is judged
 LEAST_GAIN = 0.01  # nats per cell that each must gain
@@ -343,12 +346,12 @@ def _right_and_new(codes: Ints, unit: Ints) -> float:
     """How many right cells have a value that no other unit has, by the numbers of values that many units have.
 
     The number of values of k units or more falls as a power of k: from ``OFTEN`` on, where errors, hardly ever the
-    same, do not change it, that is extrapolated.
+    same, do not change it, that is extrapolated. All are right where they are too many for typing errors.
     """
     n_units = np.bincount(codes[np.unique(_joined(unit, codes), return_index=True)[1]])
     n_new = float((n_units[codes] == 1).sum())
     often, more = ((n_units >= k).sum() for k in (OFTEN, 2 * OFTEN))
-    if not often:
+    if not often or n_new > MOST_TYPOS * len(codes):
         return n_new
     q = (more + 1) / (often + 1)
     d = -math.log2(q) + math.sqrt((1 - q) / (q * often)) / math.log(2)  # with a standard error
