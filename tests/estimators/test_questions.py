@@ -62,7 +62,7 @@ def float64():
 @pytest.fixture(scope="module")
 def model():
     """On a path that takes the columns in a fixed order: word, level, flag, size."""
-    longer = {**QUICK, "max_steps": 200, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
+    longer = {**QUICK, "max_steps": 400, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
     with float64():
         return DiffusionDensity(**longer).fit(TABLE)
 
