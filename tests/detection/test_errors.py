@@ -92,10 +92,11 @@ def test_what_a_wrong_cell_should_be():
 
 
 def test_values_without_another_row_are_wrong_where_all_others_are_frequent():
-    """Not where many values are rare: a typo in a short word is found, a new number of a client is none."""
+    """Not where many values are rare: a typo in a short word is found, a new client or key is none."""
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"sex": random.choice(["M", "F"], 1200)})
     frame["client"] = [f"K{i}" for i in random.zipf(1.5, 1200)]
+    frame["key"] = np.where(random.random(1200) < 0.5, "N/A", [f"{i:04d}" for i in range(1200)])
     typos = random.choice(1200, 12, replace=False)
     frame.loc[typos, "sex"] = [chr(97 + i) for i in range(12)]
     found = find_errors(frame)
