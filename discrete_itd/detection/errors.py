@@ -63,9 +63,8 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # cells is LIKELY, and that has in COVERED of the rows a value of other rows, FEWEST of them by the median. Of several,
 # those count whose unexplained share is at most NEARLY times the least one (and SLACK).
 DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
-MOST_TYPOS = (
-    0.01  # share of the cells of a column: more values without another row are no typing errors
-)
+# share of the cells of a column: where more have a value without another row, such values are no typing errors
+MOST_TYPOS = 0.01
 VOTE = 2.0  # kappa: log-odds of a vote
 MOST_CONTEXTS = 8  # other columns by which a column is judged
 LEAST_GAIN = 0.01  # nats per cell that each must gain
