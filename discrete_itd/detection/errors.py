@@ -40,7 +40,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse, special
 
+from discrete_itd.channel.rounded_numbers import FAR
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.dtypes import as_numbers
 from discrete_itd.encoders.frames import as_polars, is_polars
@@ -233,7 +234,9 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     misspelt = np.full(len(distinct) + 1, -1)
     if len(distinct) > FEW and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)[codes]
-        level, log_flat = _binned(fit_continuous(numbers, False).scaled(numbers))
+        # of numbers that are a hundred times too large the map of a density leaves little
+        line = replace(fit_continuous(numbers, False), far=FAR)
+        level, log_flat = _binned(line.scaled(numbers))
         order = np.lexsort((numbers, level))
         ends = np.searchsorted(level[order], np.arange(level.max() + 2))
         middles = np.append(codes[order[(ends[1:] + ends[:-1]) // 2]], len(distinct))

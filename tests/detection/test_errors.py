@@ -125,13 +125,15 @@ def test_an_expected_value_is_as_probable_as_the_error_at_most():
     assert (found["expected_probability"] <= found["probability_wrong"]).all()
 
 
-def test_a_gross_error_of_one_number_is_found():
-    """Ten times an age; none of the right ones is named."""
-    numbers = np.random.default_rng(0).normal(40, 10, 2000).round(2)
-    frame = pd.DataFrame({"number": numbers})
+@pytest.mark.parametrize(("kind", "factor"), [("age", 10), ("price", 100)])
+def test_a_gross_error_of_one_number_is_found(kind, factor):
+    """Ten times an age, a price without its decimal point; none of the right ones is named."""
+    random = np.random.default_rng(0)
+    numbers = random.normal(40, 10, 2000) if kind == "age" else random.gamma(3, 20, 2000)
+    frame = pd.DataFrame({"number": numbers.round(2)})
     assert not len(find_errors(frame))
     i = int(np.argsort(numbers)[1000])
-    frame.loc[i, "number"] *= 10
+    frame.loc[i, "number"] *= factor
     assert find_errors(frame)["row"].tolist() == [i]
 
 
