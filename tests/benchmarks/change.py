@@ -82,6 +82,7 @@ def unpacked(commit: str, folder: Path) -> Path:
     ).stdout  # fmt: skip
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
+    (folder / "tests").symlink_to(CHECKOUT / "tests")  # the tables of ``answers.py``
     return folder
 
 
