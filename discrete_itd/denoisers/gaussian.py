@@ -210,7 +210,8 @@ class DenseGaussians:
                     sd[r][0] * var.sqrt(),
                     t.dtype,
                 )
-                gain = (1 / var).index_fill(0, row, 0.0)[:, None]
+                recorded = width[:, r, None].nan_to_num(0.0) / sd[r][0]
+                gain = (1 / (var + recorded.square() / 12)).index_fill(0, row, 0.0)[:, None]
                 total += log_p.index_fill(0, row, 0.0)
                 mean.addcmul_(along, z[:, None] * gain, value=-1.0)
                 cov.addcmul_(along[:, :, None], (along * gain)[:, None], value=-1.0)
@@ -336,18 +337,49 @@ class DenseGaussians:
 
         return of_column
 
-    def leave_one_out(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and variances (B, R, Z) of cells (B, R) given all other known ones of their row, float64."""
-        means = cells.new_zeros(*cells.shape, len(self.mean), dtype=torch.float64)
-        var = torch.zeros_like(means)
-        cells = cells.double()
-        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
+    def leave_one_out(self, cells: Intervals) -> tuple[Tensor, Tensor]:
+        """Means and variances (B, R, Z) of numbers given all other known cells (B, R) of their row, float64."""
+        values, width = (t.double() for t in cells)
+        means = values.new_zeros(*values.shape, len(self.mean))
+        var, wide = torch.zeros_like(means), (width > self._narrowest).any(1)
+        for ways, rows in self._patterns(torch.where(values.isnan(), 0.0, math.inf)):
             slopes, offset, own = self._once(partial(self._given_others, ways), ways, -1)
-            t, at = cells[rows].nan_to_num(0.0), rows.flatten()
+            t, at = values[rows].nan_to_num(0.0), rows.flatten()
             after = torch.einsum("unj,uzij->uniz", t, slopes) + offset.mT[:, None]
+            own = own.mT[:, None].expand_as(after)
+            if devices.any_true(wide[at]):
+                by_cells = wide[rows][:, :, None, None] & torch.isinf(ways)[:, None, :, None]
+                chain = self._in_chain(ways, t, width[rows].nan_to_num(0.0))
+                after, own = (
+                    torch.where(by_cells, *both) for both in zip(chain, (after, own), strict=True)
+                )
             means.index_copy_(0, at, after.flatten(0, 1))
-            var.index_copy_(0, at, own.mT.repeat_interleave(t.shape[1], 0))
+            var.index_copy_(0, at, own.flatten(0, 1))
+        for rows, gaps in self._few_gaps(width, wide):
+            _, *moments = self._filtered(Intervals(*(t[rows] for t in cells)), gaps)
+            means[rows[:, None], gaps], var[rows[:, None], gaps] = moments
         return means, var
+
+    def _in_chain(self, snr: Tensor, values: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments (U, n, R, Z) of known numbers given the others, all recorded (U, n, R), in the order of the table.
+
+        In the chain of :meth:`log_masses` the records after a number are evidence about it, with width²/12 more
+        variance than the numbers that they stand for (Sheppard); of those before it the middles count.
+        """
+        order = range(values.shape[2])
+        at = devices.index_tensor(tuple(order), str(values.device))
+        affine, sd = self._once(partial(self._standardising, snr, at), snr, *order)
+        slopes, offset = torch.stack(affine, 1).tensor_split([len(order)], 2)  # (U, R, R or 1, Z)
+        residual = torch.einsum("unj,ukjz->unkz", values, slopes) + offset[:, None, :, 0]
+        width = width[..., None] / torch.cat(sd, 1)[:, None]
+        known = torch.isinf(snr).double()[:, None, :, None]
+        share = known / (1 + width.square() / 12)
+        own = slopes.diagonal(dim1=1, dim2=2).mT[:, None]  # the number's own cell is no evidence
+        whole = known - share
+        precision = torch.einsum("unkz,ukjz->unjz", share, slopes.square()) + own.square() * whole
+        pull = torch.einsum("unkz,ukjz->unjz", share * residual, slopes) + own * whole * residual
+        precision = precision.clamp_max(REAL_KNOWN_SNR)
+        return values[..., None] - pull / precision, 1 / precision
 
     def _given_others(self, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given all other known ones.

@@ -323,7 +323,7 @@ class MixtureDenoiser(Denoiser):
         if self.own_reals:
             cells = book.lines.cells(x[:, book.reals])
             if self.dense is not None:
-                mean, var = self.dense.leave_one_out(cells.middle)
+                mean, var = self.dense.leave_one_out(cells)
             else:
                 mean, var = (t.T.double().expand(len(x), -1, -1) for t in (self.means, self.var))
             wide = Intervals(*(t[:, :, None] for t in cells))
