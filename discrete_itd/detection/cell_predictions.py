@@ -39,6 +39,7 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import BATCH
 from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
+from discrete_itd.encoders.dtypes import log_anywhere
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser, Nodes
 from discrete_itd.likelihood.path import in_blocks
@@ -280,11 +281,9 @@ def log_flat(scorer: Scorer, x: Tensor) -> Tensor:
     for j, column in enumerate(scorer.schema):
         codec = column.codec
         if isinstance(codec, Continuous):
-            half = max(codec.high / 2 - codec.low / 2, codec.step / 2)
-            middle = codec.low / 2 + codec.high / 2 - codec.center
-            distance = NumberLines([codec.line]).decoded(x[:, j, None])[:, 0] - middle
-            far = (distance.abs() / half).clamp_min(1.0)
-            out[:, j] = math.log(codec.step) - math.log(4 * half) - 2 * far.log()
+            values = codec.decode(x[:, j].double().cpu().numpy())
+            mass = log_anywhere(values, codec.low, codec.high, codec.step)
+            out[:, j] = torch.from_numpy(mass).to(out)
     return _by_column(scorer, out.masked_fill(x.isnan(), 0.0))
 
 

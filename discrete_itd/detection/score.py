@@ -14,7 +14,7 @@ typical one next to none, whether its column has masses or a density, so very ty
 one; a rare one has :math:`\ell_{mj} - q_{mj}`. But for the subtracted constant, with :math:`p = e^{-\ell_{mj}}` and the
 flat probability :math:`\epsilon = e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} = -\log \frac{p}{p + \epsilon}`: minus
 the logarithm of the model's share in a cell of a contaminated distribution. A value and its missingness indicator are
-two internal columns, each with its own q.
+two internal columns, each with its own q. Of ordinal numbers, that one is new counts, not which of the new ones it is.
 
 The models are the fitted one and, where it was chosen among candidates, those of its ``members``. Their shares v are in
 proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost
@@ -162,7 +162,9 @@ class Scorer:
         if self.given_cells is not None:
             absent |= self.given_cells
         nats = nats.masked_fill(absent, torch.nan)
-        return nats.cpu().numpy()[rows.inverse] - rows.log_volume
+        kinds = np.array([column.kind for column in self.schema])[self.density.encoder_.owner]
+        volume = np.where(kinds == "ordinal", 0.0, rows.log_volume)  # of the new numbers' level
+        return nats.cpu().numpy()[rows.inverse] - volume
 
     def fitted_quantiles(self, n_rows: int = TYPICAL_ROWS) -> np.ndarray:
         """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.

@@ -15,7 +15,15 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from discrete_itd.channel.points import ColumnPoints
-from discrete_itd.encoders.dtypes import PlainCells, Scalar, plain, rounding
+from discrete_itd.encoders.dtypes import (
+    MOST_DECIMALS,
+    PlainCells,
+    Scalar,
+    decimals_of,
+    log_anywhere,
+    plain,
+    rounding,
+)
 from discrete_itd.encoders.notation import TRUTHS, number_of, quoted, whole_of
 
 # of a column with more, rare ones are pooled, and unseen ones have Good and Turing's mass
@@ -26,6 +34,7 @@ MOST_LEVELS = (
 )
 CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
+LARGEST = float(np.finfo(float).max)
 FINEST_GAP = 1e-3  # standard deviations; closer levels are spaced by rank
 
 
@@ -34,7 +43,8 @@ class Categories:
     """A column whose cells are one of finitely many values.
 
     Levels: the categories that are not pooled, in order; one for all that are, if any; one for missing cells, if
-    "absent" is a value; one for every other value, if the column is open.
+    "absent" is a value; one for every other value, if the column is open. Where the categories are ordinal numbers, the
+    other numbers share the probability of that level, far ones having less of it.
 
     Parameters
     ----------
@@ -206,10 +216,47 @@ class Categories:
         unseen = position < 0
         if unseen.any() and not self.open:
             raise ValueError(f"column {name!r}: unseen category {quoted(cells.first(unseen))}")
-        if unseen.all():
-            return np.full(len(position), float(self.n_levels)), np.zeros(len(position))
-        level = np.where(unseen, self.n_levels, self._level_of[position])
-        return level.astype(float), np.log(np.where(unseen, 1.0, self._share[position]))
+        level, log_share = np.full(len(position), float(self.n_levels)), np.zeros(len(position))
+        level[~unseen] = self._level_of[position[~unseen]]
+        log_share[~unseen] = np.log(self._share[position[~unseen]])
+        if unseen.any() and self._numbers is not None:
+            log_share[unseen] = self._log_share_unseen(cells.values[unseen])
+        return level, log_share
+
+    @cached_property
+    def _numbers(self) -> np.ndarray | None:
+        """The categories (K,) of an ordinal column of numbers, increasing."""
+        types = {type(c) for c in self.categories}
+        is_numeric = self.kind == "ordinal" and types <= {int, float}
+        return np.sort(np.array(self.categories, float)) if is_numeric else None
+
+    @cached_property
+    def _step(self) -> float:
+        """The unit of the last digit of the numbers: 1 of whole ones."""
+        assert self._numbers is not None
+        for width in ("float64", "float32"):
+            decimals = decimals_of(self._numbers, np.dtype(width))
+            if decimals is not None:
+                return 10.0**-decimals
+        return float(np.diff(self._numbers).min(initial=10.0**-MOST_DECIMALS))
+
+    def _log_share_unseen(self, values: np.ndarray) -> np.ndarray:
+        """Log-shares of unseen numbers in the probability of their level: half of it between the categories.
+
+        They add up to one over the numbers with as many digits as the categories; 0 of what is no number.
+        """
+        assert self._numbers is not None
+        is_plain = values.dtype.kind in "iuf"
+        x = values.astype(float) if is_plain else np.array([number_of(str(v)) for v in values])
+        low, high = self._numbers[0] - self._step / 2, self._numbers[-1] + self._step / 2
+        with np.errstate(over="ignore"):
+            n_between = min((high - low) / self._step, LARGEST)
+        free = max(round(n_between) - len(self._numbers), 0)
+        # the share of the categories goes to the others between them, or beyond if there are none
+        between, beyond = (math.log(n_between / free), 0.0) if free else (0.0, math.log(2))
+        log_share = log_anywhere(x, low, high, self._step)
+        log_share += np.where((low < x) & (x < high), between, beyond)
+        return np.where(np.isnan(x), 0.0, log_share)
 
     def _find(self, values: np.ndarray) -> np.ndarray:
         """The position of each value; of text and numbers, each different one is looked up once."""

@@ -294,6 +294,19 @@ def rounding(values: Any) -> Any:
     return np.minimum(np.abs(values) * 2.0**-23, 0.25)
 
 
+def log_anywhere(values: np.ndarray, low: float, high: float, step: float) -> np.ndarray:
+    """The logarithm of a mass for each of the values (N,) of a lattice: added up over all of it they are one.
+
+    Even between ``low`` and ``high``, half a step beyond the range of other numbers, with probability one half; else of
+    a density that falls with the squared distance from the middle of that range.
+    """
+    half = max(high / 2 - low / 2, step / 2)
+    with np.errstate(over="ignore"):
+        away = np.abs(values / 2 - (low / 4 + high / 4)) / (half / 2)
+    away, cell = np.minimum(away, 1e150), step / 2 / half
+    return np.log(cell / 2) - np.log(np.maximum((away - cell) * (away + cell), 1.0))
+
+
 def rounded(numbers: np.ndarray, decimals: int) -> np.ndarray:
     """Numbers with as many decimals; those too large to have any stay as they are."""
     small = np.abs(numbers) < 2.0**52 / 10**decimals

@@ -26,7 +26,7 @@ from discrete_itd.channel.rounded_numbers import (
     bend,
     tamed,
 )
-from discrete_itd.encoders.categories import line_levels
+from discrete_itd.encoders.categories import LARGEST, line_levels
 from discrete_itd.encoders.dtypes import rounding
 
 # from 0 to 2 Yeo and Johnson's map is onto the reals
@@ -36,7 +36,6 @@ POWER_SAMPLE = 10_000  # order statistics that choose the power
 FARS = torch.tensor([FAR, 10.0], dtype=torch.float64)
 IQR = 1.3489795003921634  # of the standard normal
 COARSER = 5  # binary digits of the distance between values, below which they are rounded
-LARGEST = float(np.finfo(float).max)
 SMALLEST = float(np.finfo(float).tiny)
 ENDS = 5  # least and greatest values whose means are the range
 # numbers off a lattice, as shares of the cells and of the different numbers

@@ -174,6 +174,16 @@ def test_a_new_number_among_those_that_repeat_is_odd_and_named_and_no_row_drawn_
     assert np.array_equal(again.score_samples(new), model.score_samples(new))
 
 
+def test_that_an_ordinal_number_is_new_counts_and_not_which():
+    random = np.random.default_rng(0)
+    X = pd.DataFrame({"a": random.choice([0, 5, 10, 30, 60], 200)})
+    density = DiffusionDensity(denoiser="independent", random_state=0).fit(X)
+    new = pd.DataFrame({"a": [7, 31, 500, 5]})
+    nats = Scorer(density).explain(density.rows(new))["a"]
+    assert nats[0] == nats[1] == nats[2] > nats[3]
+    assert density.score_samples(new)[0] > density.score_samples(new)[2]
+
+
 def test_properties_an_indicator_and_a_value_have_a_term_each():
     fitted = density("tree", missing="category")
     detector = DiffusionOutlierDetector(FrozenEstimator(fitted), false_alarm_rate=0.1).fit(table())

@@ -137,3 +137,41 @@ def test_property_probabilities_add_up_to_one(recipe, shape):
     least = 1 - (2e-3 if codec.origin is not None else 1e-2)
     for found in (total(log_prob(np.nan), codec, points), sum(each)):
         assert least < found < 1 + 2e-3
+
+
+def ordinal_numbers():
+    """Columns of few different numbers, by name, and the unit of their last digit."""
+    rng = np.random.default_rng(0)
+    return {
+        "counts": (rng.poisson(6.0, N), 1),
+        "years": (1990 + 3 * rng.integers(0, 12, N), 1),
+        "minutes": (rng.choice([0, 5, 10, 15, 30, 45, 60, 90], N), 1),
+        "gaps": (rng.choice([-3, 2, 11, 12, 40], N), 1),
+        "one": (np.full(N, 7), 1),
+        "prices": (rng.choice([4.5, 9.99, 12.25], N), 0.01),
+    }
+
+
+LEVELS = ordinal_numbers()
+
+
+@pytest.mark.parametrize("recipe", CHEAP)
+@pytest.mark.parametrize("shape", LEVELS)
+def test_masses_of_ordinal_numbers_add_up_to_one(recipe, shape):
+    """Over the numbers with as many digits, new ones among them, and a category; far ones have less than near ones."""
+    values, unit = LEVELS[shape]
+    side = np.random.default_rng(1).choice(["x", "y"], N)
+    model = DiffusionDensity(
+        denoiser=recipe, column_types={"number": "ordinal"}, max_steps=3, random_state=0
+    ).fit(pd.DataFrame({"number": values, "side": side}))
+    first, last = (round(end / unit) for end in (values.min(), values.max()))
+    far = 10 * max(last - first, 1)
+    places = np.arange(first - far, last + far + 1)
+    numbers = np.round(places * unit, 2) if unit < 1 else places
+    rows = pd.DataFrame(
+        {"number": np.tile(numbers, 3), "side": np.repeat(["x", "y", "new"], len(numbers))}
+    )
+    mass = np.exp(model.score_samples(rows)).reshape(3, -1).sum(0)
+    assert 0.999 < mass.sum() <= 1 + 1e-6
+    assert (np.diff(mass[places > last]) < 0).all()
+    assert (np.diff(mass[places < first]) > 0).all()
