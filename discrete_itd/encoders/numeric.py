@@ -37,7 +37,8 @@ FARS = torch.tensor([FAR, 10.0], dtype=torch.float64)
 IQR = 1.3489795003921634  # of the standard normal
 COARSER = 5  # binary digits of the distance between values, below which they are rounded
 SMALLEST = float(np.finfo(float).tiny)
-ENDS = 5  # least and greatest values whose means are the range
+# least and greatest values whose means are the range, and rows of one number for a wider cell at an end
+ENDS = 5
 # numbers off a lattice, as shares of the cells and of the different numbers
 EXCEPTIONS, FEW_EXCEPTIONS = 1e-3, 1e-2
 # digits of the numbers of a column: float64, then numbers that were float32 once
@@ -242,6 +243,7 @@ def opened(line: Continuous, values: np.ndarray) -> Continuous:
 
     A number's cell becomes as wide as its share of a Gaussian of the column's variance is at the peak: it has about its
     mass even under such a density, and components and leaves have room to be of it alone.
+    The least and the greatest number have none on one side, and are opened for their share alone.
     """
     distinct, rows = np.unique(values, return_counts=True)
     z, ends = line.scaled(distinct), np.cumsum(rows)
@@ -254,7 +256,11 @@ def opened(line: Continuous, values: np.ndarray) -> Continuous:
     high = np.minimum(end + rows / 2, len(values))
     left, right = np.searchsorted(ends, low, "right"), np.searchsorted(ends, high)
     reach = (z[right] - z[left] - width) * rows / np.maximum(high - low - rows, 1)
-    is_peak = (rows >= OFTEN) & (np.minimum(wide, reach) > MANY_TIMES * width)
+    # at an end of the range there is nothing on one side, to which a density falls within a wide cell only
+    is_end = (end == rows) | (end == len(values))
+    is_peak = (rows >= np.where(is_end, ENDS, OFTEN)) & (
+        np.where(is_end, wide, np.minimum(wide, reach)) > MANY_TIMES * width
+    )
     if not is_peak.any():
         return line
     # the ends of a cell differ as floats, and cells do not overlap

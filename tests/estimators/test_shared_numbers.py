@@ -70,6 +70,18 @@ def test_masses_of_a_lattice_with_frequent_numbers_add_up_to_one(denoiser, numbe
     assert 0.999 < total <= 1 + 1e-6
 
 
+@pytest.mark.parametrize("denoiser", MODELS[:3])
+@pytest.mark.parametrize(("n", "sign"), [(300, 1), (1500, -1)])
+def test_counts_have_little_mass_beyond_the_end_where_they_are_densest(n, sign, denoiser):
+    """Only the cell of the end gives a density of a wide range room to fall from its peak to nothing."""
+    counts = sign * stats.nbinom(0.5, 0.001).rvs(n, random_state=3)
+    model = DiffusionDensity(denoiser=denoiser, random_state=0).fit(pd.DataFrame({"x": counts}))
+    mass = np.exp(model.score_samples(pd.DataFrame({"x": -sign * np.arange(500)})))
+    assert mass[1:].sum() < 0.02
+    share = (counts == 0).mean()
+    assert share / 2 < mass[0] < 2 * share
+
+
 @pytest.mark.parametrize("denoiser", ["independent", "forest"])
 def test_a_whole_number_far_beyond_all_others_is_stranger_than_a_new_one_among_them(denoiser):
     """Where many numbers are new: levels would not know how far away it is."""
