@@ -69,10 +69,8 @@ MOST_TYPOS = 0.01
 VOTE = 2.0  # kappa: log-odds of a vote
 MOST_CONTEXTS = 8  # other columns by which a column is judged
 LEAST_GAIN = 0.01  # nats per cell that each must gain
-DISCOUNTS, COUNT = (
-    (0.03, 0.1, 0.3, 0.6, 0.9),
-    100.0,
-)  # d, and pseudo-counts of the column's shares; see _conditional
+# d, and pseudo-counts of the column's shares; see _conditional
+DISCOUNTS, COUNT = (0.03, 0.1, 0.3, 0.6, 0.9), 100.0
 # bins of a column of numbers with more different values than FEW, and rows of a bin at least
 N_BINS, BIN_ROWS, FEW = 16, 25, 20
 OFTEN = 5  # rows of a number that is no outlier, however far it lies, and of a value that is no typing error
@@ -104,7 +102,8 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column, with the ``expected_probability`` that this is
         right, at most that of an error, and ``probability_wrong``. Of the cells with .9 or more, .81 to .97 were
-        wrong in seven tables. Missing cells are included where a value should be there.
+        wrong in seven tables (``python -m tests.benchmarks.cells``); fewer are where errors are other plausible values,
+        which are hardly found. Missing cells are included where a value should be there.
 
     Raises
     ------
@@ -384,11 +383,10 @@ def _error_share(p: Floats, flat: Floats) -> tuple[Floats, Floats]:
     weights = np.append(np.full(n, (1 - SHARE) / n), SHARE)
     every, prior = np.column_stack([p, flat]), SEEN * weights
     for _ in range(N_ITERATIONS):
-        shares = every * weights
-        shares /= shares.sum(1, keepdims=True)
-        weights = shares.sum(0) + prior
+        weights = weights * (every.T @ (1 / (every @ weights))) + prior
         weights /= weights.sum()
-    weights, own = weights[:n] / weights[:n].sum(), shares[:, -1]
+    own = flat * weights[-1] / (every @ weights)
+    weights = weights[:n] / weights[:n].sum()
     gain = -np.log1p(-np.minimum(own, 1 - 1e-12)).sum() + len(p) * math.log1p(-own.mean())
     return own if gain > EVIDENCE else UNPROVEN * own, weights
 
@@ -409,18 +407,27 @@ def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints
     """The cells of a column in one view, by the ``others`` of its row as values and as bins."""
     alone, _ = _alone(view.codes, unit)
     of = others if view.n_levels > 1 else []
-    found = [(_explained(view, other.values, alone, unit), other) for other in of]
+    given = [_conditional(view.codes, other.values.codes, alone, unit) for other in of]
+    found = [(_explained(view, o.values, alone, *p), o) for o, p in zip(of, given, strict=True)]
     keys = sorted((f for f in found if f[0] >= DEPENDS), key=lambda f: -f[0])
     if keys:
         least = 1 - keys[0][0]
         keys = [f for f in keys if 1 - f[0] <= NEARLY * least + SLACK]
         return _by_votes(view, [other for _, other in keys[:MOST_CONTEXTS]], unit)
-    return _by_mixture(view, bins or view, of, unit)
+    if bins is not None:
+        alone, _ = _alone(bins.codes, unit)
+    for i, other in enumerate(of):
+        if bins is not None or other.bins is not other.values:
+            codes = (bins or view).codes
+            given[i] = _conditional(codes, other.bins.codes, alone, unit)
+    return _by_mixture(view, bins or view, of, [p for p, _ in given], unit)
 
 
-def _explained(view: Aspect, other: Aspect, alone: Floats, unit: Ints) -> float:
-    """The share of the entropy of a column that another explains, of cells with a value in both; 0 if they are few."""
-    p, n = _conditional(view.codes, other.codes, alone, unit)
+def _explained(view: Aspect, other: Aspect, alone: Floats, p: Floats, n: Ints) -> float:
+    """The share of the entropy of a column that another explains, of cells with a value in both; 0 if they are few.
+
+    By the probabilities ``p`` of the cells given the other column, of which ``n`` rows have this value, and ``alone``.
+    """
     both = (n > 0) & ~view.absent & ~other.absent
     if both.mean() < COVERED or np.median(n) < FEWEST or np.median(p[both]) < LIKELY:
         return 0.0
@@ -477,13 +484,14 @@ def _by_votes(view: Aspect, keys: list[Context], unit: Ints) -> Judged:
     return Judged(wrong, expected, by, True)
 
 
-def _by_mixture(view: Aspect, bins: Aspect, others: list[Context], unit: Ints) -> Judged:
-    """Cells of a column by a mixture of its conditional distributions given one other column each."""
+def _by_mixture(
+    view: Aspect, bins: Aspect, others: list[Context], conditional: list[Floats], unit: Ints
+) -> Judged:
+    """Cells of a column by a mixture of its conditional distributions (N,) given one other column each."""
     codes, n_levels = bins.codes, bins.n_levels
     alone, is_new = _alone(codes, unit)
     found = []
-    for column, _, other in others:
-        p = _conditional(codes, other.codes, alone, unit)[0]
+    for (column, _, other), p in zip(others, conditional, strict=True):
         found.append((float(np.log(p / alone).mean()), p, other.codes, (column, p < alone)))
     found = sorted((f for f in found if f[0] > LEAST_GAIN), key=lambda f: -f[0])[:MOST_CONTEXTS]
     given = [f[2] for f in found] or [np.zeros_like(codes)]

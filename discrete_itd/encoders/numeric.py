@@ -37,8 +37,9 @@ FARS = torch.tensor([FAR, 10.0], dtype=torch.float64)
 IQR = 1.3489795003921634  # of the standard normal
 COARSER = 5  # binary digits of the distance between values, below which they are rounded
 SMALLEST = float(np.finfo(float).tiny)
-# least and greatest values whose means are the range, and rows of one number for a wider cell at an end
-ENDS = 5
+ENDS = 5  # least and greatest values whose means are the range
+# rows of the least or greatest number, for a wider cell there: of 5, 10 and 20, by count laws and 18 tables
+END_ROWS = 5
 # numbers off a lattice, as shares of the cells and of the different numbers
 EXCEPTIONS, FEW_EXCEPTIONS = 1e-3, 1e-2
 # digits of the numbers of a column: float64, then numbers that were float32 once
@@ -49,9 +50,8 @@ PLACES = 2.0**52  # whole numbers below this are exact, and their neighbours are
 PRIMES = (2, 3, 5, 7, 11, 13)
 # how many times the rows around it a number has where the line is opened, and at how many numbers at most
 MANY_TIMES, MOST_OPENED = 4.0, 32
-EXACT = (
-    2.0**48
-)  # a step is at least so small a part of the numbers around it that its ends differ as floats
+# a step is at least one in so many parts of the numbers around it: its ends differ as floats
+EXACT = 2.0**48
 LEAST = 0.02  # probability of a new number
 # rows of a window; how much rarer new numbers must be than a density says; and numbers on which it may have peaks
 WINDOW, NEWS, PEAKS = 20, 3.0, 7
@@ -258,7 +258,7 @@ def opened(line: Continuous, values: np.ndarray) -> Continuous:
     reach = (z[right] - z[left] - width) * rows / np.maximum(high - low - rows, 1)
     # at an end of the range there is nothing on one side, to which a density falls within a wide cell only
     is_end = (end == rows) | (end == len(values))
-    is_peak = (rows >= np.where(is_end, ENDS, OFTEN)) & (
+    is_peak = (rows >= np.where(is_end, END_ROWS, OFTEN)) & (
         np.where(is_end, wide, np.minimum(wide, reach)) > MANY_TIMES * width
     )
     if not is_peak.any():
