@@ -163,14 +163,19 @@ def thirds(frame: pd.DataFrame, odd: NDArray[np.bool_], seed: int) -> Anomalies:
     return Anomalies(*parts, odd[test])
 
 
-def odd_names() -> list[str]:
-    """Return the tables of OddBench that are there, by name."""
-    return sorted(file.stem for file in shared_folder("anomaly_odd").glob("*.npz"))
+def odd_names(folder: Path | None = None) -> list[str]:
+    """Return the tables of OddBench that are there, by name; of another folder, those that may be read."""
+    names = sorted(file.stem for file in (folder or shared_folder("anomaly_odd")).glob("*.npz"))
+    listed = shared_folder("odd_open.txt")
+    if folder is None or not listed.is_file():
+        return names
+    open_to_all = {Path(line).stem for line in listed.read_text().split()}
+    return [name for name in names if name in open_to_all]
 
 
-def load_odd(name: str) -> Anomalies:
+def load_odd(name: str, folder: Path | None = None) -> Anomalies:
     """Load a table of OddBench, divided as published; a column of whole numbers has an integer dtype, as in a CSV."""
-    with np.load(shared_folder("anomaly_odd") / f"{name}.npz") as archive:
+    with np.load((folder or shared_folder("anomaly_odd")) / f"{name}.npz") as archive:
         names = [str(n) for n in archive["feature_names"]]
         parts = [archive[part].astype(np.float64) for part in ("train", "test")]
         is_odd = archive["test_labels"] == 1
