@@ -16,8 +16,8 @@ papers': TCCM, and DTE's neural (DTE-C) and non-parametric (DTE-NP) variants, wi
 
 AUROC and average precision are multiplied by 100, with standard errors over tables. Wins and losses are of the method
 against ours, table by table, ties within 0.05 left out; ``behind`` is how much lower its AUROC is on average, with the
-standard error of the paired difference. Seconds to fit and rows per second are medians over tables, and processor-seconds
-of fit and score together.
+standard error of the paired difference. Seconds to fit and rows per second are medians over tables, and
+processor-seconds of fit and score together.
 
 With ``--dirty``, that share of the training rows are anomalies, taken from the test rows. Ours is told the share
 (``contamination``), or not ("ours, not told"); PyOD's would set their thresholds by it only, and the papers' have no
@@ -266,6 +266,7 @@ def summary(results: Results, methods: list[str]) -> str:
         *ahead,
         "s to fit",
         "rows / s",
+        "CPU-s",
     ]
     return f"{len(names)} tables that every method has\n\n{markdown(header, lines)}"
 
