@@ -144,9 +144,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like ``{"kind": "binned", "edges": [0,
         18, 65, 120]}`` or ``{"kind": "ordinal", "categories": ["S", "M", "L"]}``
         (:func:`discrete_itd.encoders.check_column_spec`); ``{"na": "k.A."}`` says which text is a missing cell.
-        Integers of a numpy array are nominal codes unless there are more than 256 distinct ones. Keys like
-        "date.weekday" (None for the default kind) replace a column of points in time by parts of it: ``hour``,
-        ``weekday``, ``month``.
+        Integers of a numpy array are nominal codes unless there are more than 256 distinct ones.
     missing : {"auto", "marginalise", "category"}, default="auto"
         A missing cell (NaN, None, NA, NaT) is left out of the row's score, summed out ("marginalise"); or, in columns
         with missing cells in the training table, "absent" is a value with a probability of its own, given which other
@@ -485,10 +483,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         by_name = is_frame and self._is_frame
         as_fitted = by_name and frame.columns.tolist() == self.model_.encoder.all_names
         if by_name and not as_fitted:
-            for name in self.model_.encoder.lacking(frame.columns):
-                raise ValueError(f"column {name!r}: the model knows it, the table lacks it")
-            known, parts = self.model_.encoder.all_names, self.model_.encoder.part_names
-            extra = frame.columns.difference([*known, *parts], sort=False)
+            for name in self.model_.encoder.names:
+                if name not in frame.columns:
+                    raise ValueError(f"column {name!r}: the model knows it, the table lacks it")
+            known = self.model_.encoder.all_names
+            extra = frame.columns.difference(known, sort=False)
             if len(extra):
                 warn(ignored(extra, frame.columns))
                 X = frame[frame.columns[frame.columns.isin(known)]]

@@ -65,8 +65,7 @@ def _filling(
         how: Any = {"method": args.method, "random_state": _random(args.seed, name)}
         n_rows = DRAWN_ROWS if args.method == "sample" else None
         for chunk, rows in reader.read(source, all_used=True, n_rows=n_rows):
-            columns = [c for c in rows.encoder.schema if c.time is None]
-            empty = rows.is_missing[:, : len(columns)]
+            columns, empty = rows.encoder.schema, rows.is_missing
             complete: Any = reader.model.impute(rows, **how) if empty.any() else rows.given
             tally.update(rows=len(rows), filled=0)
             for j, column in enumerate(columns):

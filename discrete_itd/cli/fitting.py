@@ -28,7 +28,6 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.dtypes import holds_text
 from discrete_itd.encoders.notation import is_missing, recognise, typed
 from discrete_itd.encoders.streams import ParquetStream
-from discrete_itd.encoders.time_parts import source_of
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.stored import card_path
@@ -61,7 +60,7 @@ def fit(args: argparse.Namespace) -> int:
     )
     if args.detector:
         for name in args.given:
-            if name not in names and source_of(name, names) is None:
+            if name not in names:
                 raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
         if args.given:
             settings["given"] = [names.get(name, name) for name in args.given]
@@ -113,11 +112,10 @@ def _read_to_fit(
     """
     frame = _folder(path) if Path(path).is_dir() else as_written(path, dialect)
     names = [str(n) for n in frame.columns]
-    parts = [name for name in column_types if source_of(name, names) is not None]
     of_groups = [] if group is None else [group]
     for option, wanted in (("--column", column_types), ("--drop", drop), ("--groups", of_groups)):
         for name in wanted:
-            if name not in [*names, *(parts if wanted is column_types else ())]:
+            if name not in names:
                 raise UserError(f"{path}: column {name!r}: named in {option}, but not there")
     for name in column_types:
         if name in drop:

@@ -75,7 +75,7 @@ class Reader:
 
     def __init__(self, model: Estimator, args: argparse.Namespace, bar: tqdm) -> None:
         self.model, self.dialect, self.bar = density_of(model), Dialect.asked(args), bar
-        self._columns = self.model.encoder_.read_columns
+        self._columns = self.model.encoder_.schema
         self.names = [str(column.name) for column in self._columns]
 
     def read_all(

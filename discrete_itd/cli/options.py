@@ -371,8 +371,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         help="share of the rows held out to calibrate p-values and threshold (default: 0.2)")
     add("--given", **LIST, metavar="NAME",
         help="columns that define a row's group: score the other columns given these, and\n"
-        "compare rows with calibration rows of their own group; of a column of dates also\n"
-        "date.hour, date.weekday and date.month")
+        "compare rows with calibration rows of their own group")
 
 
 def _add_score(sub: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, outside, reasons, thresholds
 from discrete_itd.detection.drift import Drift
-from discrete_itd.detection.groups import Groups, add_parts, check_table, positions
+from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.score import (
     MOST_WEIGHT,
     Scorer,
@@ -119,8 +119,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         is then of the other columns given these (by the ``model_.companion`` of the density, if it has one), and rows
         are compared with calibration rows of their group where it has at least 1 / ``false_alarm_rate`` - 1 of them,
         otherwise with those of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a group of its own.
-        Of a column "date" of points in time, "date.hour", "date.weekday" and "date.month" define groups, too; the parts
-        named here stand for the date, which is not scored then (:mod:`discrete_itd.encoders.time_parts`).
     denoiser : str or Recipe, optional
         Denoiser of a density with defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
@@ -269,7 +267,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         with fit_progress(max_time, DENSITY_SHARE) as watched:
             parts = division.divide(X, self, fraction=fraction, seed=seed, **how)
             if parts.source is not None:
-                add_parts(self.given, parts.table, density)
                 check_table(self.given, parts.table, density)
                 times = 1 + len(parts.held) / max(1, parts.n_train)
                 with collected() as words, part_of_table(times):

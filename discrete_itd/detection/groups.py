@@ -34,7 +34,6 @@ from discrete_itd.encoders.inference import how_kept, left_out_as
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
-from discrete_itd.encoders.time_parts import source_of, with_parts
 
 if TYPE_CHECKING:
     from discrete_itd.detection.division import Division
@@ -69,11 +68,7 @@ def positions(
     found = []
     for name in named(given):
         if name not in places:
-            known = source_of(name, places) is not None
-            hint = f"; a fit with column_types={{{name!r}: None}} has it" * known
-            raise ValueError(
-                f"column {name!r}: named in given=, but the model has no such column{hint}"
-            )
+            raise ValueError(f"column {name!r}: named in given=, but the model has no such column")
         kind = schema[places[name]].kind
         if kind not in KINDS:
             raise ValueError(
@@ -88,45 +83,23 @@ def positions(
 def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
     """:func:`positions` in a table before a density is fitted to it, so that a long fit does not fail at its end."""
     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
-    times, _ = with_parts(frame.columns, named(given))
-    for name in times:
-        if name in named(given):
-            raise ValueError(
-                f"column {name!r}: named in given=, but its parts stand for it in the model"
-            )
-    names = [name for name in [*named(given), *times] if name in frame.columns]
-    types, n_columns = density.column_types, frame.shape[1]
+    names = [name for name in named(given) if name in frame.columns]
+    types = density.column_types
     if isinstance(types, Mapping):
-        sources, parts = with_parts(frame.columns, types)
-        n_columns += len(parts) - len(sources)
-        types = {n: spec for n, spec in types.items() if n in names or n in named(given)}
+        types = {n: spec for n, spec in types.items() if n in names}
     schema: Sequence[Column] = ()
     if names:
         own = cast(pd.DataFrame, frame[names])
         schema = TableEncoder.fit(own, types, from_array=frame is not table).schema
         specs = column_specs(names, types) if frame is table else {}
         for name, spec in specs.items():
-            if name in times or name not in names:
-                continue
             seen = Observed.whole(name, cast(pd.Series, frame[name]))
             if why := left_out_as(seen, spec):
                 raise ValueError(  # a group has no amounts
                     f"column {name!r}: named in given=, but left out of the model, as it looks like {why};"
                     f" {how_kept(name)} keeps it"
                 )
-    positions(given, schema, n_columns)
-
-
-def add_parts(given: Any, table: Any, density: DiffusionDensity) -> None:
-    """Have a density that is to be fitted read the parts of points in time that define the group."""
-    if isinstance(table, pd.DataFrame):
-        types = density.column_types
-        times, parts = with_parts(table.columns, named(given))
-        if not isinstance(types, Mapping):
-            kept = [name for name in table.columns if name not in times]
-            types = {} if types is None else dict.fromkeys(kept, types)
-        if parts:
-            density.set_params(column_types={**dict.fromkeys(parts), **types})
+    positions(given, schema, frame.shape[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,7 @@ def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> st
     )
     more = f" and {len(many) - 3} more" if len(many) > 3 else ""
     times = [schema[j].name for j in many if schema[j].family == "datetime"]
-    instead = f"model {f'{times[0]}.weekday'!r} in place of the date, " if times else ""
+    instead = f"model the weekday of {times[0]!r} in place of the date, " if times else ""
     return (
         f"outside the range or the categories of training: columns {columns}{more}; the stated rate of false alarms"
         f" does not hold for such rows: {instead}compare within groups ({advice('given=', '--given')}), or fit again"

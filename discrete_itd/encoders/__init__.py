@@ -20,8 +20,7 @@ Integers are "few" if there are at most 20 different ones, or at most 256 and th
 with gaps whose values are all whole is one of integers, for readers make floats of these. An object column of numbers,
 truth values or times is what these are, and text of money, percentages, decimal commas or dates is numbers or times
 where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing cell is NaN and is never an error. Identifiers
-and free text are left out of a model (:func:`discrete_itd.encoders.inference.left_out_as`). "date.hour", "date.weekday"
-and "date.month" are parts of a column of points in time (:mod:`discrete_itd.encoders.time_parts`).
+and free text are left out of a model (:func:`discrete_itd.encoders.inference.left_out_as`).
 """
 
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories

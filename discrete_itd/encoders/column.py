@@ -85,8 +85,6 @@ class Column:
         Of numbers or times that are text.
     text_dtype : dtype, optional
         Of the column in the training table, if it was such text: drawn and filled cells are text, too.
-    time : Column, optional
-        The column of points in time of which it is a part (:mod:`discrete_itd.encoders.time_parts`).
     na : tuple of str
         Text that is a missing cell.
 
@@ -108,7 +106,6 @@ class Column:
     decimals: int | None = None
     notation: Notation | None = None
     text_dtype: StoredDtype | None = None
-    time: Column | None = None
     na: tuple[str, ...] = ()
     informative: bool = False
 

@@ -47,8 +47,7 @@ from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
 from discrete_itd.validation import advice, check_choice, check_integer, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
-# a column is left out; "time" if its parts are in
-Why = Literal["identifiers", "free text", "time"]
+Why = Literal["identifiers", "free text"]  # a column is left out
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("auto", "marginalise", "category")
 UNKNOWN = ("smooth", "error")

@@ -94,7 +94,7 @@ class Rows:
         A warning names unreadable cells; a ValueError or TypeError the column that is absent, or holds a value that its
         kind cannot take.
         """
-        columns, others, texts = frame.columns, None, {}
+        columns, others = frame.columns, None
         if by_name and columns.tolist() == encoder.names:
             ours = frame.copy()
         else:
@@ -104,15 +104,13 @@ class Rows:
             if not own.all():
                 others = frame.loc[:, ~own]
             frame = frame if by_name else encoder.named(frame)
-            frame, texts = encoder.parted(frame)
             ours = frame[encoder.names]
         if ignore is not None:
             encoder.place_of(ignore, "ignore=")
             ours = ours.copy()
             ours[ignore] = None
-            texts.pop(ignore, None)
         ours = cast(pd.DataFrame, ours)
-        (x, log_volume), unreadable = encoder.readable(ours, texts)
+        (x, log_volume), unreadable = encoder.readable(ours)
         if ignore is not None:
             x[:, encoder.owner == encoder.place_of(ignore)] = np.nan
         if unreadable is not None:
@@ -212,17 +210,17 @@ class Rows:
         return found
 
     def unreadable_cells(self) -> list[tuple[int, Hashable, str, str]]:
-        """Position of the row, column, text and a sentence of each unreadable cell; a part of a time is its column."""
+        """Position of the row, column, text and a sentence of each unreadable cell."""
         if self.unreadable is None:
             return []
-        found: dict[tuple[int, Hashable], tuple[int, Hashable, str, str]] = {}
+        found = []
         for i, j in np.argwhere(pd.notna(self.unreadable)).tolist():
-            column, text = self.encoder.source(j), self.unreadable[i, j]
+            column, text = self.encoder.schema[j], self.unreadable[i, j]
             sentence = (
                 f"unreadable: {column.name} = {quoted(text)}, {column.expected}{column.hint(text)}"
             )
-            found[i, column.name] = i, column.name, text, sentence
-        return list(found.values())
+            found.append((i, column.name, text, sentence))
+        return found
 
     def blank(self) -> Rows:
         """One row of missing cells: an answer about no rows is the one about it, without its lines."""
@@ -287,7 +285,6 @@ class Rows:
         """A table of the fitted columns in the form of the user's: its columns in its order, or an array."""
         if not self.by_name:
             others = [] if self.others is None else self.others.columns
-            table = table.drop(columns=self.encoder.part_names)
             table = table.set_axis(self.columns[~self.columns.isin(others)], axis=1)
         if self.others is not None:
             table = pd.concat([table, self.others.set_axis(table.index, axis=0)], axis=1)

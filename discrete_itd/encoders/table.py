@@ -33,7 +33,6 @@ from discrete_itd.encoders.inference import (
 from discrete_itd.encoders.notation import Words, tell_unreadable
 from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.redundant import tell_redundant, tell_variants
-from discrete_itd.encoders.time_parts import read_part, source_of, with_parts
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A column of the training table that has no place in the model; ``why`` is "time" if its parts are there."""
+    """A column of the training table that has no place in the model."""
 
     name: Hashable
     position: int
@@ -72,9 +71,8 @@ class LeftOut:
 class TableEncoder:
     """The schema of a table: one :class:`Column` per column of the user's, but for those left out.
 
-    Parts of points in time come last (:mod:`discrete_itd.encoders.time_parts`). Internal columns are the user's, in
-    this order, followed by one missingness indicator (0 present, 1 missing) for each column of numbers or ordered
-    categories where "absent" is a value; a nominal column has a level for it.
+    Internal columns are the user's, in this order, followed by one missingness indicator (0 present, 1 missing) for
+    each column of numbers or ordered categories where "absent" is a value; a nominal column has a level for it.
 
     Parameters
     ----------
@@ -107,13 +105,8 @@ class TableEncoder:
         places, n_all = [c.position for c in self.left_out], len(self.all_names)
         if places != sorted(set(places) & set(range(n_all))):
             raise ValueError("positions of columns left out must increase within the table")
-        if len({*self.all_names, *self.part_names}) < n_all + len(self.part_names):
+        if len({*self.all_names}) < n_all:
             raise ValueError("names of columns repeat")
-        are_parts = [c.time is not None for c in self.schema]
-        if are_parts != sorted(are_parts):
-            raise ValueError("parts of points in time must come last")
-        if self._times.keys() != {c.name for c in self.left_out if c.why == "time"}:
-            raise ValueError("parts of points in time stand for columns that are left out")
         indicated = [j for j, column in enumerate(self.schema) if column.indicator]
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
 
@@ -166,13 +159,10 @@ class TableEncoder:
         read = {name: read_text(column, specs[name]) for name, column in table.items()}
         found = {column.name: text.words for column, text in read.values() if text.words}
         tell_unreadable(found, {}, fitted=True)
-        sources, parts = with_parts(read, specs)
         found = [
             LeftOut(column.name, place, why)
             for place, (name, (column, text)) in enumerate(read.items())
-            if leave_out
-            and name not in sources
-            and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
+            if leave_out and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
         ]
         is_kept = from_array or len(found) == len(table)
         _warn_of(found, is_kept)
@@ -192,14 +182,7 @@ class TableEncoder:
         tell_variants(words)
         if frame is not None:
             tell_redundant({c.name: cast(pd.Series, frame[n]) for n, c in columns_of.items()})
-        times = {source: columns_of.pop(source) for source in sources}
-        schema = [*columns_of.values()]
-        for name in parts:
-            source = source_of(name, read)
-            schema.append(_part(name, times[source], read[source][0], specs[name], missing))
-        places = [*read]
-        left_out += [LeftOut(name, places.index(name), "time") for name in times]
-        encoder = cls(schema, sorted(left_out, key=lambda column: column.position))
+        encoder = cls([*columns_of.values()], left_out)
         return encoder if frame is None else encoder.with_informative_gaps(frame, columns, missing)
 
     def with_informative_gaps(
@@ -255,25 +238,9 @@ class TableEncoder:
         return [column.name for column in self.schema]
 
     @property
-    def part_names(self) -> list:
-        """Names of the parts of points in time among the model's columns."""
-        return [column.name for column in self.schema if column.time is not None]
-
-    @cached_property
-    def _times(self) -> dict[Hashable, Column]:
-        """The columns of points in time that have parts in the model."""
-        return {column.time.name: column.time for column in self.schema if column.time is not None}
-
-    @property
-    def read_columns(self) -> list[Column]:
-        """The columns of the training table that are in the model or have parts in it, in its order."""
-        known = {c.name: c for c in self.schema if c.time is None} | self._times
-        return [known[name] for name in self.all_names if name in known]
-
-    @property
     def all_names(self) -> list:
         """Names of all columns of the training table, in its order."""
-        names = [column.name for column in self.schema if column.time is None]
+        names = self.names
         for column in self.left_out:
             names.insert(column.position, column.name)
         return names
@@ -284,27 +251,19 @@ class TableEncoder:
             return self._places[name]
         where = f"named in {where}, but " if where else ""
         for column in self.left_out:
-            if column.name == name and column.why == "time":
-                parts = [n for n in self.part_names if source_of(n, [name])]
-                raise ValueError(
-                    f"column {name!r}: {where}not in the model: its parts stand for it,"
-                    f" {', '.join(map(repr, parts))}"
-                )
             if column.name == name:
                 raise ValueError(
                     f"column {name!r}: {where}left out of the model, as it looks like {column.why};"
                     f" a fit with {how_kept(column.name)} keeps it"
                 )
-        parted = source_of(name, self.names) is not None
-        hint = f"; a fit with column_types={{{name!r}: None}} has it" * parted
-        raise ValueError(f"column {name!r}: {where}the model has no such column{hint}")
+        raise ValueError(f"column {name!r}: {where}the model has no such column")
 
     @cached_property
     def _places(self) -> dict[Hashable, int]:
         return {column.name: j for j, column in enumerate(self.schema)}
 
     def at_positions(self, frame: pd.DataFrame) -> list[int]:
-        """Positions of the model's columns in a table with or without those left out; parts of times have none."""
+        """Positions of the model's columns in a table with or without those left out."""
         left_out = {column.position for column in self.left_out}
         is_whole = frame.shape[1] == len(self.all_names)
         return [k for k in range(frame.shape[1]) if not (is_whole and k in left_out)]
@@ -313,28 +272,6 @@ class TableEncoder:
         """A table whose columns are found by position, with or without those left out, with their names."""
         is_whole = frame.shape[1] == len(self.all_names)
         return frame.set_axis(self.all_names if is_whole else self.names, axis=1)
-
-    def parted(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[Any, np.ndarray]]:
-        """A table whose columns of points in time have been replaced by the parts that are in the model.
-
-        The second result has the text (N,) of unreadable cells, by part. A ValueError names the column of a cell that
-        is no point in time.
-        """
-        parts = [c for c in self.schema if c.time is not None and c.time.name in frame.columns]
-        cells, texts = {}, {}
-        if not parts:
-            return frame, texts
-        for column in parts:
-            time = cast(Column, column.time)
-            own, words = time.readable(cast(pd.Series, frame[time.name]))
-            cells[column.name] = read_part(str(column.name), time, own).set_axis(frame.index)
-            texts |= {} if words is None else {column.name: words}
-        return frame.drop(columns=[n for n in self._times if n in frame]).assign(**cells), texts
-
-    def lacking(self, columns: pd.Index) -> list:
-        """Names of the model's columns that a table with these columns has not, with the column of a part's time."""
-        absent = [(c.time or c).name for c in self.schema if c.name not in columns]
-        return [name for name in dict.fromkeys(absent) if name not in columns]
 
     def one_row(self, given: Any) -> pd.DataFrame:
         """A frame of one row and all columns; missing where ``given``, a mapping, a Series or a frame, has no value.
@@ -350,17 +287,10 @@ class TableEncoder:
         else:
             kinds = "a mapping, a Series or a frame of one row"
             raise TypeError(f"given must be {kinds}, got {given!r}")
-        row, texts = self.parted(row)
         for name in row.columns:
             self.place_of(name, "given=")
         rest = pd.DataFrame({n: [None] for n in self.names if n not in row.columns}, index=[0])
-        for name, words in texts.items():
-            raise ValueError(self.source(self._places[name]).refusal(words[0]))
         return cast(pd.DataFrame, row.join(rest)[self.names])
-
-    def source(self, place: int) -> Column:
-        """The column at a position of the schema, for a part that of its points in time."""
-        return self.schema[place].time or self.schema[place]
 
     @property
     def n_columns(self) -> int:
@@ -394,23 +324,20 @@ class TableEncoder:
         cells, unreadable = self.readable(frame)
         if unreadable is not None:
             i, j = np.argwhere(pd.notna(unreadable))[0].tolist()
-            raise ValueError(self.source(j).refusal(str(unreadable[i, j])))
+            raise ValueError(self.schema[j].refusal(unreadable[i, j]))
         return cells
 
     @by_topic()
-    def readable(
-        self, frame: pd.DataFrame, texts: Mapping[Any, np.ndarray] | None = None
-    ) -> tuple[Cells, np.ndarray | None]:
+    def readable(self, frame: pd.DataFrame) -> tuple[Cells, np.ndarray | None]:
         """The rows of :meth:`transform` with unreadable cells as missing, and the text of these.
 
-        That is of shape (N, C), None elsewhere, or None if there are none. ``texts`` are those of :meth:`parted`, if it
-        was called. A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
+        That is of shape (N, C), None elsewhere, or None if there are none. A ValueError or TypeError names a column
+        that is absent, or holds a value that its kind cannot take.
         """
         check_unique_names(frame)
-        for name in self.lacking(frame.columns):
-            raise ValueError(f"column {name!r}: the table has no such column")
-        if texts is None:
-            frame, texts = self.parted(frame)
+        for name in self.names:
+            if name not in frame.columns:
+                raise ValueError(f"column {name!r}: the table has no such column")
         shape = (len(frame), len(self.owner))
         x, log_volume = np.empty(shape), np.zeros(shape)
         unreadable = None
@@ -423,7 +350,6 @@ class TableEncoder:
             if cells is None:
                 cells = read_cells(cast(pd.Series, frame[column.name]))
             cells, words = column.readable(cells)
-            words = texts.get(column.name, words)
             if words is not None:
                 if unreadable is None:
                     unreadable = np.full((len(frame), self.n_columns), None, dtype=object)
@@ -489,8 +415,7 @@ class TableEncoder:
 
         ``gaps`` is "a value" where "absent" is one, "summed out" where missing cells are left out of the score.
 
-        The kind of a column that has no place in the model is "left out: identifiers", "left out: free text", or, if
-        its parts are in the model, "left out: time".
+        The kind of a column that has no place in the model is "left out: identifiers" or "left out: free text".
         """
         names = ["column", "kind", "categories", "open", "missing", "gaps", "dtype"]
         lines: list[tuple] = []
@@ -507,12 +432,12 @@ class TableEncoder:
         words = {}
         for place, own in enumerate(texts.T):
             if counts := Counter(text for text in own.tolist() if text is not None):
-                words[self.source(place).name] = counts
+                words[self.names[place]] = counts
         self.tell_words(words)
 
     def tell_words(self, words: Words) -> None:
         """Warn of unreadable cells by column, with a hint at what the first of a column may be."""
-        known = [c for c in self.read_columns if c.name in words]
+        known = [c for c in self.schema if c.name in words]
         hints = {c.name: c.hint(next(iter(words[c.name]))) for c in known}
         tell_unreadable({name: words[name] for name in hints}, hints)
 
@@ -565,37 +490,17 @@ def warn_of_unseen(column: Column, dtype: Any) -> None:
     warn_of_column(column.name, f"{what}; {ask}", "unseen")
 
 
-def _part(name: Any, time: Column, seen: Observed, spec: ColumnSpec, missing: str) -> Column:
-    """A part of the points in time that were ``seen``; ValueError if these are none."""
-    if time.family != "datetime" or time.categories:
-        raise ValueError(
-            f"column {time.name!r}: {name!r} needs points in time, got {time.kind} values of dtype {time.dtype}"
-        )
-    cells = Observed.whole(name, read_part(name, time, pd.Series(seen.cells)))
-    cells.n_rows, cells.n_missing = seen.n_rows, seen.n_missing
-    column = infer_column(cells, spec, is_open=False, missing=missing, from_array=False)
-    return replace(column, time=time)
-
-
 def column_specs(
     names: Iterable[Any], columns: Mapping[Any, Any] | str | None
 ) -> dict[Any, ColumnSpec]:
-    """Specification of each column and part of one; ValueError or TypeError naming one that is absent or invalid."""
+    """Specification of each column; ValueError or TypeError naming one that is absent or invalid."""
     names = list(names)
     if isinstance(columns, str):
         columns = dict.fromkeys(names, columns)
     if not isinstance(columns, Mapping | None):
         raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
-    sources, parts = with_parts(names, columns or ())
-    for name in sources:
-        if (columns or {}).get(name) is not None:
-            own = ", ".join(repr(part) for part in parts if source_of(part, [name]) is not None)
-            raise ValueError(
-                f"column {name!r}: column_types= has a kind for it, but its parts stand for it in"
-                f" the model, {own}"
-            )
     for name in columns or {}:
-        if name not in names and name not in parts:
+        if name not in names:
             where = "named in column_types=, but the table has no such column"
             raise ValueError(f"column {name!r}: {where}")
-    return {name: check_column_spec(name, (columns or {}).get(name)) for name in [*names, *parts]}
+    return {name: check_column_spec(name, (columns or {}).get(name)) for name in names}

@@ -180,9 +180,9 @@ class GrowingTable:
         if unreadable is None:
             return
         for j, texts in enumerate(unreadable.T):
-            bad, name = np.flatnonzero(pd.notna(texts)), self.encoder.source(j).name
+            bad, name = np.flatnonzero(pd.notna(texts)), self.encoder.names[j]
             if len(bad) > most_unreadable(int(np.sum(frame[name].notna().to_numpy()))):
-                raise ValueError(self.encoder.source(j).refusal(texts[bad[0]]))
+                raise ValueError(self.encoder.schema[j].refusal(texts[bad[0]]))
         if self.n_rows:
             self.encoder.tell_unreadable(unreadable)
 

@@ -346,8 +346,7 @@ def _read(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> R
     if isinstance(keep, str):
         raise TypeError(f"keep must be a list of names of columns, got the string {keep!r}")
     frame = None if isinstance(X, Rows) else as_frame(X)
-    known = [column.name for column in density.encoder_.read_columns]
-    extra = [name for name in keep if name not in known]
+    extra = [name for name in keep if name not in density.encoder_.names]
     if frame is None or not extra or not set(extra) <= set(frame.columns):
         return check_any(density.rows(X if frame is None else frame))
     rows = density.rows(frame.drop(columns=extra))  # warns about columns that it does not use

@@ -174,7 +174,7 @@ def _score(
 ) -> tuple[Rows | None, Any]:
     """The rows of a batch, None if there are none, and the results."""
     names = _names(batch)
-    known = [c.name for c in density_of(model).encoder_.read_columns]
+    known = density_of(model).encoder_.names
     kept = list(range(len(names)))
     if scoring.keep is not None:
         for name in scoring.keep:
@@ -195,7 +195,7 @@ def _positions_of_model(model: Estimator, names: list) -> list[int]:
     A ValueError names a column that is absent or occurs more than once.
     """
     encoder = density_of(model).encoder_
-    known, texts = [c.name for c in encoder.read_columns], [str(name) for name in names]
+    known, texts = encoder.names, [str(name) for name in names]
     from_array = not hasattr(model, "feature_names_in_")
     fitting = len(texts) in (len(known), len(encoder.all_names))
     if from_array and fitting and not {str(n) for n in known} <= set(texts):

@@ -92,19 +92,25 @@ def detector(
     *,
     denoiser: str,
     given: list[str] | None = None,
-    parts: dict[str, None] | None = None,
-    drop: tuple[str, ...] = (),
+    part: str | None = None,
+    dated: bool = False,
     earlier: Callable[[pd.DataFrame], pd.Series] | None = None,
 ) -> Judged:
-    """A detector, with a column of ``earlier`` rows."""
-    density = DiffusionDensity(denoiser=denoiser, column_types=parts)
+    """A detector, with a part of the date in its place unless ``dated``, and a column of ``earlier`` rows."""
+    density = DiffusionDensity(denoiser=denoiser)
     own = DiffusionOutlierDetector(density, given=given, false_alarm_rate=RATE, random_state=seed)
     if earlier is not None:
         rows = pd.concat([train, new], ignore_index=True)
         rows["earlier"] = earlier(rows)
         train, new = rows[: len(train)], rows[len(train) :]
-    own.fit(train.drop(columns=[*drop]))
-    X = new.drop(columns=[*drop])
+    if part is not None:
+        train, new = (
+            x.assign(**{part: x["date"].dt.day_name() if part == "weekday" else x["date"].dt.hour})
+            for x in (train, new)
+        )
+    drop = [] if dated else ["date"]
+    own.fit(train.drop(columns=drop))
+    X = new.drop(columns=drop)
     return -own.score_samples(X), own.predict(X) == -1
 
 
@@ -189,21 +195,21 @@ def robust_z(train: pd.DataFrame, new: pd.DataFrame, _: int, *, part: str) -> Ju
 
 def methods(denoiser: str, part: str) -> dict[str, Callable[..., Judged]]:
     """Every method by its name."""
-    both = ["shop", f"date.{part}"]
     own = partial(detector, denoiser=denoiser)
+    both = partial(own, given=["shop", part], part=part)
     return {
         "IsolationForest, pooled": isolation,
         "IsolationForest, pooled, less the shop's median": partial(isolation, relative=True),
         "IsolationForest, by shop": partial(segmented, by=["shop"]),
         f"IsolationForest, by shop and {part}": partial(segmented, by=["shop", part]),
         f"robust z-score, by shop and {part}": partial(robust_z, part=part),
-        "detector, the table as it is": own,
-        f"detector, {part} for the date": partial(own, parts={both[1]: None}),
-        "detector, given shop": partial(own, given=["shop"], drop=("date",)),
-        f"detector, given shop and {part}": partial(own, given=both),
-        "the same, mean of 28 rows": partial(own, given=both, earlier=partial(mean_of_last, k=28)),
+        "detector, the table as it is": partial(own, dated=True),
+        f"detector, {part} for the date": partial(own, part=part),
+        "detector, given shop": partial(own, given=["shop"]),
+        f"detector, given shop and {part}": both,
+        "the same, mean of 28 rows": partial(both, earlier=partial(mean_of_last, k=28)),
         f"the same, ratio to 8 of the {part}": partial(
-            own, given=both, earlier=partial(ratio_to_last, k=8, part=part)
+            both, earlier=partial(ratio_to_last, k=8, part=part)
         ),
     }
 

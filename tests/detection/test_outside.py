@@ -32,7 +32,7 @@ def detector():
 
 
 WEEK = {"first": "2026-03-02", "over": 7}
-NEXT = r"outside .*columns 'date' \(400 of 400 rows\); the stated rate .*'date.weekday'.*given=.* fit again"
+NEXT = r"outside .*columns 'date' \(400 of 400 rows\); the stated rate .*weekday of 'date'.*given=.* fit again"
 
 
 def test_property_inliers_are_hardly_ever_outside():

@@ -139,15 +139,6 @@ def test_other_questions_take_it_for_unknown(detector):
     ).all()  # a new category
 
 
-def test_an_unreadable_date_has_no_parts():
-    density = DiffusionDensity(denoiser="tree", random_state=0)
-    model = DiffusionOutlierDetector(density, given="day.weekday", **SETTINGS).fit(TABLE)
-    with pytest.warns(UserWarning, match=r"1 unreadable cell .*'day' '\?'"):
-        rows = model.density_.rows(dirty(TABLE[:5], "day"))
-    assert model.predict(rows)[0] == -1
-    assert model.reasons(rows)["column"].tolist()[0] == "day"
-
-
 def test_the_fit_says_once_what_it_left_out():
     new = dirty(dirty(TABLE, *WORDS, at=5), "price", at=6)
     with warnings.catch_warnings(record=True) as said:
