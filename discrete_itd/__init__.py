@@ -10,7 +10,8 @@ Three ideas make it up, in the order in which data flow: an encoder maps the col
 clean row (:mod:`discrete_itd.denoisers`); the I-MMSE estimator turns the denoising error into log-probabilities
 (:mod:`discrete_itd.likelihood`). Each name is imported when it is first used.
 
-The user guide is in the folder ``guide`` of the package; :mod:`discrete_itd.testing` shows how to write your own parts.
+The user guide is in the folder ``guide`` of the package, ``discrete_itd.__docs_dir__``, whose ``llms.txt`` lists
+its pages; :mod:`discrete_itd.testing` shows how to write your own parts.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from discrete_itd.reporting.page import report
 
 __version__ = "0.1.0"
+__docs_dir__ = os.path.join(os.path.dirname(__file__), "guide")
 
 __all__ = [
     "DiffusionDensity",

@@ -1,164 +1,148 @@
-"""The documentation as a site, from the docstrings and the user guide: ``python tests/build_docs.py FOLDER``.
+"""The documentation as static files: ``python tests/build_docs.py FOLDER``.
 
-Warnings are errors, and so are references to names that are not there and formulas that Markdown would take apart.
+Pages are the guide, three files beside the results, the notebooks with their stored outputs, and the docstrings. They
+are put together in a folder of their own, in which links between files of the repository lead to pages, and built by
+Sphinx; ``tests/docs`` has its settings. Warnings are errors: a link or a name that leads nowhere, a page in no table.
 """
 
 import argparse
-import html
+import base64
+import importlib
 import json
 import pkgutil
 import re
+import shutil
 import sys
-import warnings
-from functools import cached_property
-from importlib import import_module
-from importlib.util import find_spec
+import tempfile
 from pathlib import Path
-from types import ModuleType
-from typing import get_type_hints
-
-import pdoc
-import pdoc.doc
-import pdoc.docstrings
-import pdoc.extract
-import pdoc.render
-import pdoc.render_helpers
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = "discrete_itd"
-CONVERT = pdoc.docstrings.convert
-DIRECTIVE = re.compile(r"^( *)\.\. math::.*(?:\n\1 +.+)*", re.MULTILINE)
-BESIDE_RESULTS = [ROOT / "tests" / "benchmarks" / name for name in ("guarantees.md", "peers.md")]
-LINK = re.compile(r"\]\((?:[./\w]+/)?(?!RESULTS)(\w+)\.(?:md|ipynb)\)")
-FORMULA = re.compile(r"\$\$.*?\$\$|\\\\\(.*?\\\\\)", re.DOTALL)
-BROKEN = re.compile(r"</?(em|strong|code|a)\b|(?<!\\)#|\\q?quad[A-Za-z]")
+GUIDE = ROOT / "discrete_itd" / "guide"
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+BESIDE_RESULTS = [BENCHMARKS / name for name in ("guarantees.md", "peers.md")]
+# the pages of the guide in their order, and what they are about
+ORDER = ["anomalies", "thresholds", "pilot", "tables", "which_model", "how_it_works", "command"]
+ORDER += ["scale", "images", "guarantees", "questions", "coming_from", "peers"]
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[\w-]+)?\)")
 
 
-def guide():
-    """Pages of the guide, two beside the results and notebooks, as docstrings of modules below "discrete_itd.guide"."""
-    paths = [*(ROOT / PACKAGE / "guide").glob("*.md"), *BESIDE_RESULTS]
-    texts = {path.stem: path.read_text() for path in paths}
-    texts |= {path.stem: of_notebook(path) for path in (ROOT / "notebooks").glob("*.ipynb")}
-    pages = {}
-    for stem, text in sorted(texts.items(), key=lambda page: (page[0] != "README", page[0])):
-        name, folder = f"{PACKAGE}.guide.{stem}", ""
-        if stem == "README":
-            name, folder = f"{PACKAGE}.guide", "guide/"
-        # links lead to pages of the site
-        pages[name] = ModuleType(name, LINK.sub(rf"]({folder}\1.html)", text))
-        pages[name].__path__ = []
-    return pages
+def pages():
+    """Where each file of the repository lies on the site, without its suffix."""
+    found = {path: f"guide/{path.stem}" for path in (*GUIDE.glob("*.md"), *BESIDE_RESULTS)}
+    found[GUIDE / "README.md"] = "guide/index"
+    found |= {path: f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    found[BENCHMARKS / "RESULTS.md"] = "contributing/results"
+    found[ROOT / "CONTRIBUTING.md"] = "contributing/index"
+    found[ROOT / "CHANGELOG.md"] = "contributing/changelog"
+    return found
 
 
-def of_notebook(path):
-    """A notebook as Markdown: its text, code, printed output and figures."""
-    parts = [f"# {path.stem}"]
-    for cell in json.loads(path.read_text())["cells"]:
-        text = "".join(cell["source"])
-        if cell["cell_type"] == "markdown":
-            text = re.sub(r"^#", "##", text, flags=re.MULTILINE)
-            parts.append(re.sub(r"(?<!\$)\$([^$]+)\$(?!\$)", r"\\\\(\1\\\\)", text))
-            continue
-        parts.append(f"```python\n{text}\n```")
-        for output in cell["outputs"]:
-            data = output.get("data", {})
-            if "image/png" in data:
-                parts.append(
-                    f"![figure](data:image/png;base64,{''.join(data['image/png']).strip()})"
-                )
-            else:
-                printed = "".join(output.get("text") or data.get("text/plain", "")).rstrip()
-                parts.append(f"```text\n{printed}\n```")
-    return "\n\n".join(parts)
+def linked(text, home):
+    """Markdown of a file whose links to other files of the repository lead to their pages, and pictures to copies."""
+    where = pages()
+
+    def page(link):
+        path = (home.parent / link[1]).resolve()
+        target = where.get(path)
+        if target is None and path.suffix == ".png":
+            target, suffix = f"notebooks/{path.stem}", ".png"
+        elif target is None:
+            return link[0]  # Sphinx says that it leads nowhere
+        else:
+            suffix = path.suffix
+        return f"](/{target}{suffix}{link[2] or ''})"
+
+    return LINK.sub(page, text)
 
 
-def submodules(self):
-    """All modules of a package, whatever its ``__all__`` exports, and below the package itself the guide."""
-    found = pkgutil.iter_modules(self.obj.__path__) if self.is_package else []
-    names = [f"{self.modulename}.{m.name}" for m in found if not m.name.startswith("_")]
-    names += [name for name in guide() if name.rpartition(".")[0] == self.modulename]
-    return [pdoc.doc.Module.from_name(name) for name in names]
+def collect(source):
+    """Put all pages into a folder."""
+    shutil.copytree(ROOT / "tests" / "docs", source, dirs_exist_ok=True)
+    for path, page in pages().items():
+        target = source / f"{page}{path.suffix}"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(linked(path.read_text(), path))
+    for picture in (ROOT / "notebooks").glob("*.png"):
+        shutil.copy(picture, source / "notebooks")
+    append(source / "guide" / "index.md", toctree(ORDER))
+    append(source / "contributing" / "index.md", toctree(["results", "changelog", "modules"]))
+    (source / "contributing" / "modules.md").write_text(modules())
+    (source / "notebooks" / "index.md").write_text(gallery(source / "notebooks"))
+
+
+def append(page, text):
+    page.write_text(f"{page.read_text()}\n{text}\n")
+
+
+def toctree(names):
+    return "\n".join(["```{toctree}", ":hidden:", "", *names, "```"])
 
 
 def modules():
-    """Names of all modules of the package, itself first."""
-    package = import_module(PACKAGE)
-    below = pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")
-    names = [m.name for m in below if not m.name.endswith("__main__")]
-    for module in map(import_module, (PACKAGE, *names)):
-        for name in getattr(module, "__all__", ()):
-            getattr(module, name)  # some are imported when they are first used
-    return [PACKAGE, *guide(), *names]
-
-
-def resolve_named_tuples(names):
-    """Types of the fields of named tuples, whose constructor lies in a module where their names mean nothing."""
-    for name in names:
-        for value in vars(import_module(name)).values():
-            if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
-                value.__new__.__annotations__ = get_type_hints(value)
-
-
-def converted(docstring, docformat, source_file):
-    """As pdoc does it, but roles may span lines, and have a tilde."""
-
-    def in_one_line(role):
-        return f":{role[1]}:`{' '.join(role[2].removeprefix('~').split())}`"
-
-    text = re.sub(r":(\w+):`([^`]+)`", in_one_line, docstring)
-    # pdoc joins the lines of a formula without a space between them
-    text = DIRECTIVE.sub(lambda found: " ".join(found[0].split("\n")), text)
-    return FORMULA.sub(escaped, CONVERT(text, docformat, source_file))
-
-
-def escaped(formula):
-    """A formula of Markdown whose backslashes before punctuation survive it."""
-    return re.sub(r"\\([#{}_*!])", r"\\\\\1", formula[0])
-
-
-def dangling(page):
-    """Names of this package on a page that lead nowhere."""
-    text = page.read_text()
-    roles = re.findall(r":(?:math|mod|class|func|meth|attr|data|obj):\S*", text)
-    return roles + re.findall(r"<code>(~?discrete_itd\.[\w.]+)(?:\(\))?</code>", text)
-
-
-def of_missing_engine(message):
-    """Whether pdoc only lacks a type of an engine that is not installed: CI has none of them."""
-    lacking = [name for name in ("dask", "pyspark", "ray") if find_spec(name) is None]
-    return "type annotation" in message and any(name in message for name in lacking)
-
-
-def taken_apart(page):
-    """Formulas on a page that Markdown has put tags in or taken backslashes from."""
-    formulas = re.findall(r"\\\(.*?\\\)|\$\$.*?\$\$", page.read_text(), re.DOTALL)
-    return [f for f in map(html.unescape, formulas) if BROKEN.search(f)]
-
-
-def build(folder, only=None):
-    """Write the site, or ``only`` some modules of it, into a folder; ValueError with all that is wrong."""
-    pdoc.doc.Module.submodules = cached = cached_property(submodules)
-    cached.__set_name__(pdoc.doc.Module, "submodules")
-    pdoc.extract.walk_specs = list  # the names are all there: it would look for more in __all__
-    pdoc.render_helpers.docstrings.convert = converted
-    version = import_module(PACKAGE).__version__
-    pdoc.render.configure(
-        docformat="numpy", math=True, show_source=False, footer_text=f"discrete_itd {version}"
+    """What is where in the package: the docstrings of all modules, the names of those that one's own parts use."""
+    package = importlib.import_module("discrete_itd")
+    names = [m.name for m in pkgutil.walk_packages(package.__path__, "discrete_itd.")]
+    internal = [n for n in names if n not in (*PUBLIC, *FOR_PARTS) and "__main__" not in n]
+    return "\n\n".join(
+        [
+            "# Modules",
+            "For parts of your own; the public names are in the [reference](/reference.md).",
+            summary(FOR_PARTS, "autosummary/module.rst"),
+            "All others, by what their docstrings say:",
+            summary(internal, "autosummary/words.rst"),
+        ]
     )
-    sys.modules.update(guide())
-    resolve_named_tuples(modules())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        pdoc.pdoc(*(only or modules()), output_directory=Path(folder))
-    if only is None:  # the first page is for users
-        first = '<meta http-equiv="refresh" content="0; url=discrete_itd/guide.html"/>'
-        (Path(folder) / "index.html").write_text(f"<!doctype html>\n{first}\n")
-    wrong = [str(w.message) for w in caught if not of_missing_engine(str(w.message))]
-    for page in sorted(Path(folder).rglob("*.html")):
-        found = taken_apart(page) + (dangling(page) if only is None else [])
-        wrong += [f"{page.name}: {what}" for what in sorted(set(found))]
-    if wrong:
-        raise ValueError("\n".join(wrong))
+
+
+def summary(names, template):
+    """A table of modules, each with a page of its own."""
+    options = f":toctree: generated\n   :template: {template}\n"
+    listed = "".join(f"\n   {name}" for name in names)
+    return f"```{{eval-rst}}\n.. autosummary::\n   {options}{listed}\n```"
+
+
+PUBLIC = [f"discrete_itd.{name}" for name in ("recipes", "datasets", "plots", "scale", "testing")]
+FOR_PARTS = [
+    f"discrete_itd.{name}"
+    for name in ("channel", "denoisers", "encoders", "likelihood", "training")
+]
+
+
+def gallery(folder):
+    """A card for each notebook: its title, first sentence and first picture."""
+    cards = ["# Notebooks", "::::{grid} 1 2 2 3\n:gutter: 3\n"]
+    stems = sorted(path.stem for path in folder.glob("*.ipynb"))
+    for stem in stems:
+        cells = json.loads((folder / f"{stem}.ipynb").read_text())["cells"]
+        text = "".join(cells[0]["source"]).split("\n\n")
+        outputs = [o.get("data", {}) for cell in cells for o in cell.get("outputs", [])]
+        picture = next((o["image/png"] for o in outputs if "image/png" in o), None)
+        shown = []
+        if picture:
+            (folder / f"{stem}_card.png").write_bytes(base64.b64decode("".join(picture)))
+            shown = [f":img-top: {stem}_card.png"]
+        sentence = " ".join(text[1].split()) if len(text) > 1 else ""
+        card = [
+            f":::{{grid-item-card}} {text[0].lstrip('# ')}",
+            f":link: {stem}",
+            ":link-type: doc",
+        ]
+        cards.append("\n".join([*card, *shown, "", sentence.split(". ")[0], ":::"]))
+    return "\n".join([*cards, "::::", "", toctree(stems)])
+
+
+def build(folder):
+    """Write the site into a folder; RuntimeError if anything leads nowhere."""
+    from sphinx.cmd.build import build_main
+
+    with tempfile.TemporaryDirectory() as source:
+        collect(Path(source))
+        if build_main(["-q", "-W", "--keep-going", "-b", "html", source, str(folder)]):
+            raise RuntimeError("the site is not whole: see above")
+    for path in GUIDE.glob("*.md"):  # for assistants, as Markdown
+        shutil.copy(path, Path(folder) / "guide")
+    listed = (GUIDE / "llms.txt").read_text().replace("](", "](guide/")
+    (Path(folder) / "llms.txt").write_text(listed)
 
 
 if __name__ == "__main__":

@@ -27,38 +27,22 @@ PUBLIC = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
-def test_some_pages_are_built_without_warnings(tmp_path):
-    pages = [
-        "guide",
-        *(f"guide.{name}" for name in GUIDE if name != "README"),
-        "testing",
-        "channel",
-    ]
-    build_docs.build(tmp_path, ["discrete_itd", *(f"discrete_itd.{name}" for name in pages)])
-    page = (tmp_path / "discrete_itd" / "guide" / "how_it_works.html").read_text()
-    assert "MathJax" in page
-    assert r"\hat x(\gamma)" in page
-    thresholds = (tmp_path / "discrete_itd" / "guide" / "thresholds.html").read_text()
-    assert r"\frac{1 + \#\{i : S_i \le s\}}{n + 1}" in thresholds
-    assert "<table>" in (tmp_path / "discrete_itd" / "guide" / "pilot.html").read_text()
-
-
-@pytest.mark.slow
-def test_the_site_is_built_without_warnings(tmp_path):
-    build_docs.build(tmp_path)
-    assert len(list(tmp_path.rglob("*.html"))) == len(build_docs.modules()) + 1
-
-
-def test_what_leads_nowhere_is_found(tmp_path):
-    page = tmp_path / "page.html"
-    page.write_text(
-        r"<code>discrete_itd.nowhere</code> <code>other.name</code> \( x<em>j y</em>j \)"
+def test_links_between_files_lead_to_pages_of_the_site():
+    home = ROOT / "discrete_itd" / "guide" / "README.md"
+    text = "[a](tables.md#gaps) [b](../../tests/benchmarks/peers.md) [c](https://x.org/a.md) [d](no.md)"
+    assert build_docs.linked(text, home) == (
+        "[a](/guide/tables.md#gaps) [b](/guide/peers.md) [c](https://x.org/a.md) [d](no.md)"
     )
-    assert build_docs.dangling(page) == ["discrete_itd.nowhere"]
-    assert build_docs.taken_apart(page) == [r"\( x<em>j y</em>j \)"]
-    page.write_text(r"\( \#\{a\} \) \( #{a} \) $$a \qquadb$$")
-    assert build_docs.taken_apart(page) == [r"\( #{a} \)", r"$$a \qquadb$$"]
+
+
+def test_assistants_find_every_page_and_name():
+    folder = Path(discrete_itd.__docs_dir__)
+    text = (folder / "llms.txt").read_text()
+    assert {f"{stem}.md" for stem in GUIDE} - {"guarantees.md", "peers.md"} == set(
+        re.findall(r"\]\((.*?)\)", text)
+    )
+    assert all(name in text for name in discrete_itd.__all__)
+    assert all((folder / name).is_file() for name in re.findall(r"\]\((.*?)\)", text))
 
 
 def test_a_number_names_one_equation():

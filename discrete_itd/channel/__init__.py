@@ -12,15 +12,17 @@ is known.
 
 Letters of tensor shapes, here and in the whole core:
 
-| letter | number of                                     |
-|--------|-----------------------------------------------|
-| B, N   | rows of a batch, rows of a table              |
-| C      | columns                                       |
-| K      | levels of one column, the unseen one included |
-| T      | levels of all columns of categories           |
-| R      | continuous columns                            |
-| D      | coordinates                                   |
-| S, M   | steps of a path, paths                        |
+======  =============================================
+letter  number of
+======  =============================================
+B, N    rows of a batch, rows of a table
+C       columns
+K       levels of one column, the unseen one included
+T       levels of all columns of categories
+R       continuous columns
+D       coordinates
+S, M    steps of a path, paths
+======  =============================================
 
 References
 ----------

@@ -15,9 +15,9 @@ k-th smallest, and only :math:`j \le k - 1` calibration scores are below it. The
 j-th and the (j+1)-th of n uniform order statistics. It is stated as :math:`(j + 1)/(n + 1)`, at most k/(n + 1), with
 the Clopper-Pearson interval for j of n.
 
-Two scores are equal if they differ by no more than their rounding error, which ``rounding`` bounds relative to 1 +
-|score|. Calibration scores equal to the score of a row count as at least as extreme, so the p-value is larger,
-never smaller; and an alarm is a score strictly below the threshold, a calibration score less its rounding error
+Two scores are equal if they differ by no more than their rounding error, which ``rounding`` bounds relative to :math:`1
++ |\text{score}|`. Calibration scores equal to the score of a row count as at least as extreme, so the p-value is
+larger, never smaller; and an alarm is a score strictly below the threshold, a calibration score less its rounding error
 (:func:`lowered`), so rows that are equal to it raise none. Where few rows are possible, many share a score: the
 false-alarm rate is then below the one that was asked for, never above.
 

@@ -3,18 +3,20 @@
 A :class:`TableEncoder` infers the kind of each column of a pandas frame and maps rows to numbers and back;
 :class:`Rows` is a table that was read and encoded once. The kind of a column, unless the user specifies it:
 
-| dtype                         | kind       | categories or scale                                               |
-|-------------------------------|------------|-------------------------------------------------------------------|
-| category                      | nominal    | the categories of the dtype, used or not                          |
-| Arrow dictionary              | nominal    | the distinct values                                               |
-| ordered category              | ordinal    | those of the dtype, equally spaced                                |
-| string, object                | nominal    | the distinct values                                               |
-| bool                          | nominal    | False and True, nothing else is possible                          |
-| integer, few values           | ordinal    | the distinct values, at their own distances                       |
-| integer or float, many values | continuous | a scale; the density is per unit                                  |
-| float, at most 20 values      | ordinal    | the distinct values, if they are whole or come 20 times each      |
-| datetime, timedelta           | continuous | a scale; the density is per second                                |
-| integer of a numpy array      | nominal    | the distinct values, codes; continuous if there are more than 256 |
+=============================  ==========  =================================================================
+dtype                          kind        categories or scale
+=============================  ==========  =================================================================
+category                       nominal     the categories of the dtype, used or not
+Arrow dictionary               nominal     the distinct values
+ordered category               ordinal     those of the dtype, equally spaced
+string, object                 nominal     the distinct values
+bool                           nominal     False and True, nothing else is possible
+integer, few values            ordinal     the distinct values, at their own distances
+integer or float, many values  continuous  a scale; the density is per unit
+float, at most 20 values       ordinal     the distinct values, if they are whole or come 20 times each
+datetime, timedelta            continuous  a scale; the density is per second
+integer of a numpy array       nominal     the distinct values, codes; continuous if there are more than 256
+=============================  ==========  =================================================================
 
 Integers are "few" if there are at most 20 different ones, or at most 256 and they occur twice each on average. A column
 with gaps whose values are all whole is one of integers, for readers make floats of these. An object column of numbers,

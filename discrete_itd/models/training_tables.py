@@ -6,12 +6,14 @@ Of a stream, held-out rows and a uniform sample are the rows with the smallest h
 pass leaves the same rows out. Batches are drawn from a buffer, into which row groups come in random order. A training
 that needs fewer rows than there are reads all of the table, but takes only some of it, chosen by hashes as well.
 
-| what | is fitted to |
-|---|---|
-| categories, marginals, a single tree, tables of a Bayesian network | counts of all rows |
-| networks | batches of all rows |
-| scales, bins, grids of times, mixtures of Gaussians | the sample |
-| graph of a Bayesian network, mixtures of products, weights | the sample |
+==================================================================  ===================
+what                                                                is fitted to
+==================================================================  ===================
+categories, marginals, a single tree, tables of a Bayesian network  counts of all rows
+networks                                                            batches of all rows
+scales, bins, grids of times, mixtures of Gaussians                 the sample
+graph of a Bayesian network, mixtures of products, weights          the sample
+==================================================================  ===================
 
 A stream that is not longer than the sample is read into memory. Where ``max_time`` leaves no time for several passes,
 the model is fitted to the sample alone. Of batches that arrive over time (``partial_fit``), as many rows are kept.
