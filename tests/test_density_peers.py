@@ -1,7 +1,6 @@
 """The discrete density peers of the benchmarks: distributions first, then better than independent columns."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -77,10 +76,9 @@ def test_what_was_chosen_is_said(fitted, name):
 
 
 @pytest.mark.parametrize("name", ["masked network", "hidden Chow-Liu tree"])
-def test_time_bounds_a_descent_and_the_seed_decides_it(name):
-    before, start = torch.random.get_rng_state(), time.perf_counter()
+def test_one_step_of_a_descent_is_decided_by_the_seed(name):
+    before = torch.random.get_rng_state()
     first = fit(name, 0.0)
-    assert time.perf_counter() - start < 5  # one step
     np.testing.assert_array_equal(first.log_prob(ROWS), fit(name, 0.0).log_prob(ROWS))
     assert torch.equal(torch.random.get_rng_state(), before)
 

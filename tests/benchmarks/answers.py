@@ -83,9 +83,8 @@ def _numbers(load: Callable[..., Any]) -> Callable[[], pd.DataFrame]:
     return lambda: load(as_frame=True).frame
 
 
-def _network(name: Any) -> Callable[[], pd.DataFrame]:
-    network = load_bayesian_network(name)
-    return lambda: network.sample(ROWS + TEST_ROWS, random_state=0)
+def _network(name: str) -> Callable[[], pd.DataFrame]:
+    return lambda: load_bayesian_network(name).sample(ROWS + TEST_ROWS, random_state=0)
 
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
