@@ -61,7 +61,6 @@ from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (
     check_choice,
     check_integer,
-    check_mean_weights,
     check_positive,
     check_random_state,
     check_share,
@@ -169,8 +168,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     max_time : float, optional
         Seconds of the whole fit; of a :class:`DiffusionOutlierDetector`, calibration included, which scores a random
         sample of its calibration rows where time is short: at least 256 and 1 / rate of them. What has no time
-        for enough steps to be judged is not begun. Not bounded are reading a table, a pass through a stream, and a
-        single step.
+        for enough steps to be judged is not begun. Not bounded are reading a table and a single step.
     validation_fraction : float, default=0.1
         Share of the rows, or of the ``groups`` given to ``fit``, held out to stop training and to weigh members.
     schedule : Schedule, optional
@@ -214,8 +212,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     anomalies by more than its standard error says; a larger ``n_evaluations`` raises it.
 
     Rows are taken for independent draws from one distribution. Where several are of one customer, or copies of one
-    record, say so by ``groups`` or ``sample_weight``: otherwise held-out rows are too much like training rows, and the
-    model fits these too closely.
+    record, say so by ``groups``: otherwise held-out rows are too much like training rows, and the model fits these too
+    closely.
 
     References
     ----------
@@ -271,25 +269,16 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
     # -- fitting --------------------------------------------------------------------------------
 
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        *,
-        sample_weight: Any = None,
-        groups: Any = None,
-    ) -> Self:
+    def fit(self, X: Any, y: Any = None, *, groups: Any = None) -> Self:
         """Learn the distribution of the rows.
 
         Parameters
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             A pandas frame, a table of another library that narwhals knows (polars, pyarrow, DuckDB, Dask, ...; a lazy
-            one is collected), or an array. Of more rows than memory holds: a Parquet file or a folder of them, or
-            frames, one after another, that can be iterated again; see :mod:`discrete_itd.models.training_tables`.
+            one is collected), or an array. Of more rows than memory holds, a Parquet file or a folder of them, or
+            frames, one after another: they are read once, and a uniform sample of at most 400 000 rows is fitted to.
         y : ignored
-        sample_weight : array-like of int, shape (N,), optional
-            How often each row of a table in memory occurs. Repetitions of a row are copies: they are held out together.
         groups : array-like of hashable labels, shape (N,), optional
             What each row of a table in memory belongs to, like a customer. The rows of a group are held out together.
 
@@ -303,35 +292,28 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If Ctrl-C or ``max_time`` ended the fit or a part of it: the model is the best so far. If the noise of a
-            differentially private fit follows from ``random_state``.
+            If Ctrl-C or ``max_time`` ended the fit or a part of it: the model is the best so far. If a stream has more
+            rows than are fitted to. If the noise of a differentially private fit follows from ``random_state``.
         """
         self._checked_parameters()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
             with stage("reading the table"):
-                table, shown, is_frame, is_polars = read_table(
-                    X,
-                    self,
-                    self._reading,
-                    sample_weight=sample_weight,
-                    groups=groups,
-                    seed=seed,
-                    private=private_forest(self.denoiser),
-                )
+                how: Any = {"seed": seed, "private": private_forest(self.denoiser)}
+                read = read_table(X, self, self._reading, groups=groups, **how)
             if self.schedule is not None:
-                check_schedule(self.schedule, len(table.encoder.owner))
+                check_schedule(self.schedule, len(read.table.encoder.owner))
             model = self._fitted_to(
-                table,
+                read.table,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
                 seed=seed,
                 deadline=watched.deadline.part(watched.share),
                 progress=lambda done, latest: watched.show(done, latest.valid_nats),
             )
         # nothing is assigned before all has succeeded
-        validate_data(self, shown, skip_check_array=True)
-        self.model_, self._is_frame, self._is_polars = model, is_frame, is_polars
+        validate_data(self, read.shown, skip_check_array=True)
+        self.model_, self._is_frame, self._is_polars = model, read.is_frame, read.is_polars
         vars(self).pop("_grown", None)  # the rows of an earlier partial_fit
         if model.stopped == "interrupted":
             warn("training was interrupted: the model is the best so far")
@@ -360,8 +342,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
         Notes
         -----
-        Held-out rows are chosen by a hash of their place among all rows. Of more than 150 000 rows, a uniform sample is
-        kept.
+        Of more than 400 000 rows, a uniform sample is kept.
         """
         self._checked_parameters()
         grown: GrowingTable | None = vars(self).get("_grown")
@@ -377,7 +358,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                 frame = grown.encoder.named(frame)
         grown.add(frame)
         how = {"seed": grown.seed, "deadline": Deadline()}
-        self.model_ = self._fitted_to(grown, TrainingPlan(max_steps=0), **how)
+        self.model_ = self._fitted_to(grown.so_far, TrainingPlan(max_steps=0), **how)
         if "_grown" not in vars(self):
             validate_data(self, X, skip_check_array=True)
             self._grown, self._is_frame, self._is_polars = grown, is_frame, polars
@@ -556,14 +537,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """Log-probability of each row: float64, shape (N,), nats; higher is more typical."""
         return self.log_prob(X).log_prob
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log-probability per row, in nats, as of scikit-learn's mixtures; NaN without rows.
-
-        ``sample_weight`` (N,) are weights of the rows in the mean: not negative, not all zero.
-        """
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-probability per row, in nats, as of scikit-learn's mixtures; NaN without rows."""
         scores = self.score_samples(X)
-        if sample_weight is not None:
-            scores = scores * check_mean_weights(sample_weight, len(scores))
         return float(scores.mean()) if len(scores) else math.nan
 
     @in_kind

@@ -6,10 +6,9 @@ import inspect
 import math
 import os
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from numbers import Real
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,10 +18,6 @@ import numpy as np
 _in_shell: ContextVar[bool] = ContextVar("in_shell", default=False)
 _shown: set[tuple[str, int, type[Warning], str]] = set()  # warnings, by the caller's lines
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
-
-MOST_REPEATED_ROWS = (
-    1e9  # a table may have at most so many rows when each is repeated by its weight
-)
 
 
 def check_integer(name: str, value: Any, least: int, most: float = math.inf) -> None:
@@ -79,70 +74,6 @@ def check_random_state(random_state: Any) -> np.random.RandomState:
             f" got {random_state!r}"
         )
     return np.random.RandomState(random_state)
-
-
-def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
-    """Number of occurrences of each row, int64 of shape (N,); None if all are 1.
-
-    A ValueError if weights are not whole, negative, too few or too many, or all zero.
-    """
-    if sample_weight is None:
-        return None
-    weights = _weights_where(
-        lambda w: (w >= 0) & (w == np.round(w)),
-        sample_weight,
-        n_rows,
-        "whole numbers, how often each row occurs;",
-    )
-    if weights.sum() > MOST_REPEATED_ROWS:
-        raise ValueError(
-            f"sample_weight adds up to {weights.sum():.3g} rows, more than {MOST_REPEATED_ROWS:.0e}"
-        )
-    if weights.sum() < 2:
-        raise ValueError("sample_weight must leave at least two rows: almost all weights are zero")
-    return weights.astype(np.int64)
-
-
-def check_mean_weights(sample_weight: Any, n_rows: int) -> np.ndarray:
-    """Weights of rows in a mean, float64 of shape (N,) with mean 1.
-
-    A ValueError if weights are negative, not finite, too few or too many, or all zero.
-    """
-    weights = _weights_where(lambda w: w >= 0, sample_weight, n_rows, "finite and not negative,")
-    if n_rows and not weights.any():
-        raise ValueError("sample_weight must not be all zero")
-    if not n_rows:
-        return weights
-    weights = weights / weights.max()  # neither their sum nor their mean overflows or vanishes
-    return weights / weights.mean()
-
-
-def _weights_where(
-    accepted: Callable[[np.ndarray], np.ndarray], sample_weight: Any, n_rows: int, wanted: str
-) -> np.ndarray:
-    """Weights (N,) that are finite and accepted; a ValueError names the first row of another."""
-    try:
-        weights = np.asarray(sample_weight)
-        if np.iscomplexobj(weights):
-            raise TypeError
-        weights = weights.astype(float)
-    except (TypeError, ValueError):
-        rows = sample_weight if hasattr(sample_weight, "__iter__") else [sample_weight]
-        bad = [f"{w!r} in row {i}" for i, w in enumerate(rows) if not isinstance(w, Real)]
-        got = f", got {bad[0]}" if bad else ""
-        raise ValueError(f"sample_weight must be real numbers{got}") from None
-    if weights.ndim != 1:
-        raise ValueError(f"Sample weights must be 1D array or scalar, got shape {weights.shape}")
-    if len(weights) != n_rows:
-        raise ValueError(
-            f"sample_weight.shape == {weights.shape}, expected {(n_rows,)}: one for every row"
-        )
-    wrong = np.flatnonzero(~(np.isfinite(weights) & accepted(weights)))
-    if len(wrong):
-        raise ValueError(
-            f"sample_weight must be {wanted} got {float(weights[wrong[0]])} in row {wrong[0]}"
-        )
-    return weights
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -26,7 +26,6 @@ from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.decoder_mixture import LatentLoss, Mixture, MixtureFit
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Optimizer, Run
-from discrete_itd.training.row_sources import TensorRows
 from tests.laws import (
     line,
     logistic,
@@ -220,7 +219,7 @@ def training_run(kind, table, device):
     plan = TrainingPlan(batch_size=N_ROWS)
     denoiser, x = denoiser.to(device), x.repeat(8, 1).to(device)
     random = torch.Generator("cpu" if device == META else device).manual_seed(1)
-    run = Run(denoiser, x, x, plan, random, TensorRows(x))
+    run = Run(denoiser, x, x, plan, random)
     run.use(None if denoiser.closed_form else QUADRATURE.to(device), 0)
     return run
 

@@ -31,9 +31,9 @@ def test_a_fit_says_what_it_does_before_it_trains(monkeypatch):
     """At once: before the table is read, and before every candidate."""
     screen, seen = Terminal(), []
     monkeypatch.setattr(sys, "stderr", screen)
-    real = training_tables.as_stream
+    real = training_tables.in_memory
     monkeypatch.setattr(
-        training_tables, "as_stream", lambda X: seen.append(screen.getvalue()) or real(X)
+        training_tables, "in_memory", lambda *X: seen.append(screen.getvalue()) or real(*X)
     )
     DiffusionDensity(max_steps=0, random_state=0).fit(table())
     assert "0%|" in seen[0]

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -435,7 +435,6 @@ class BayesNetDenoiser(Denoiser):
         x_valid: Tensor | None = None,
         most_parents: int = MOST_PARENTS,
         most_table: int = MOST_TABLE,
-        parts: Iterable[Tensor] | None = None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Fit a graph by hill climbing, or the best tree if a column has one parent at most, and its tables.
@@ -451,8 +450,6 @@ class BayesNetDenoiser(Denoiser):
             tree); by default, the penalty of Schwarz's Bayesian criterion and a pseudo-count of one row.
         most_table : int
             Floats of the largest table of an elimination.
-        parts : iterable of Tensor, shapes (n, C), optional
-            All rows, for the counts in the tables, if ``x`` is a sample of them.
         is_over : callable
             Whether the search must end with its current graph.
         """
@@ -474,8 +471,7 @@ class BayesNetDenoiser(Denoiser):
             graphs += [tree, Search(counted, PENALTIES[-1], *limits).climb(tree)]
         graphs = [list(graph) for graph in dict.fromkeys(map(tuple, graphs))]
         families = {(*above, j) for graph in graphs for j, above in enumerate(graph)}
-        arrays = (rows[:, book.finite].cpu().numpy() for rows in ([x] if parts is None else parts))
-        nested = nested_counts(arrays, sizes, families)
+        nested = nested_counts(cells, sizes, families)
         for graph in graphs:
             counts = [nested[*above, j] for j, above in enumerate(graph)]
             for strength in STRENGTHS if x_valid is not None else (1.0,):

@@ -18,7 +18,7 @@ from discrete_itd.channel.posterior import (
 )
 from discrete_itd.channel.rounded_numbers import NARROW, PEAK_WIDTH, Intervals, NumberLines
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
-from discrete_itd.denoisers.cell_counts import CellCounts
+from discrete_itd.denoisers.cell_counts import level_counts
 
 MOST_NARROW = 7  # components fitted to a continuous column, at most
 ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this
@@ -110,17 +110,16 @@ class MarginalDenoiser(Denoiser):
         *,
         pseudo_count: float = 0.5,
         unseen_counts: Sequence[float] | None = None,
-        counts: CellCounts | None = None,
     ) -> MarginalDenoiser:
         """Smoothed marginal distributions of the rows ``x`` (N, C), missing cells left out.
 
         ``pseudo_count`` is added to the count of every category; one half is the estimator of Krichevsky and Trofimov
-        (1981). ``unseen_counts`` are those of each column's level of unseen categories, by default the same. ``counts``
-        are of the cells of all rows, if ``x`` is a sample. A continuous column gets a mixture of Gaussians by
-        expectation maximisation, and one wide component whose weight is that of about one row.
+        (1981). ``unseen_counts`` are those of each column's level of unseen categories, by default the same. A
+        continuous column gets a mixture of Gaussians by expectation maximisation, and one wide component whose weight
+        is that of about one row.
         """
         levels = codebook.levels
-        counts = CellCounts(codebook).add(x) if counts is None else counts
+        counts = level_counts(codebook, x)
 
         def unseen(j: int) -> float:
             return pseudo_count if unseen_counts is None else float(unseen_counts[j])
@@ -131,12 +130,8 @@ class MarginalDenoiser(Denoiser):
             column = codebook.finite.cpu()[levels.level_column.cpu()[where]]
             added[where] = torch.tensor([unseen(j) for j in column.tolist()], dtype=torch.float64)
         reals = x[:, codebook.reals.to(x.device)].to(codebook.device)
-        mixture = (
-            fit_mixtures(reals, counts.reals.to(reals.device), codebook.lines)
-            if reals.shape[1]
-            else None
-        )
-        return cls(codebook, (counts.levels + added).to(codebook.device), mixture)
+        mixture = fit_mixtures(reals, codebook.lines) if reals.shape[1] else None
+        return cls(codebook, (counts + added).to(codebook.device), mixture)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         return self.marginals().expand(len(y)).update(y, snr)
@@ -181,16 +176,13 @@ class MarginalDenoiser(Denoiser):
 
 
 @torch.no_grad()
-def fit_mixtures(
-    values: Tensor, counts: Tensor | None = None, lines: NumberLines | None = None
-) -> Tensor:
+def fit_mixtures(values: Tensor, lines: NumberLines | None = None) -> Tensor:
     """Mixtures of Gaussians of every column, by expectation maximisation: (3, R, K).
 
     Log-weights, means and variances; the last component is the wide one. ``values`` (N, R) have mean about 0 and
-    standard deviation about one half, NaN where missing, and are points without ``lines``; ``counts`` (R,) are the
-    numbers of cells that are not missing in all rows, if ``values`` is a sample of them.
+    standard deviation about one half, NaN where missing, and are points without ``lines``.
     """
-    counts = (~values.isnan()).sum(0) if counts is None else counts
+    counts = (~values.isnan()).sum(0)
     values = values[:: max(1, len(values) // EM_ROWS)]
     n_narrow = int((len(values) // ROWS_PER_COMPONENT) ** 0.5) if len(values) else 1
     n_narrow = max(1, min(MOST_NARROW, n_narrow))

@@ -112,20 +112,14 @@ def family_counts(
 
 
 def nested_counts(
-    parts: Iterable[NDArray[np.float64]], sizes: Sequence[int], families: Iterable[Sequence[int]]
+    cells: NDArray[np.float64], sizes: Sequence[int], families: Iterable[Sequence[int]]
 ) -> dict[tuple[int, ...], list[NDArray[np.float64]]]:
-    """For each family, counts of its last column with the first of the others, the first two, and so on to all.
-
-    Counted in the rows of all ``parts`` (n, C).
-    """
+    """For each family, counts in rows (N, C) of its last column with the first of the others, the first two, to all."""
     nested = {
         (*above, j): [(*above[:n], j) for n in range(1, len(above) + 1)] for *above, j in families
     }
-    total = {f: np.zeros([sizes[i] for i in f]) for own in nested.values() for f in own}
-    for cells in parts:
-        columns = coded(cells)
-        for family, count in total.items():
-            count += family_counts(columns, sizes, family)
+    columns = coded(cells)
+    total = {f: family_counts(columns, sizes, f) for own in nested.values() for f in own}
     return {family: [total[f] for f in own] for family, own in nested.items()}
 
 

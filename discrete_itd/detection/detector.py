@@ -27,16 +27,14 @@ from discrete_itd.detection.score import (
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.notation import (
-    Words,
     collected,
-    n_unreadable,
     part_of_table,
     tell_unreadable,
 )
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.encoders.streams import Positions
 from discrete_itd.estimators import DiffusionDensity, private_forest
 from discrete_itd.models.auto import recipe
+from discrete_itd.models.held_out import Ints
 from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card
@@ -149,10 +147,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     independent draws: equal rows repeat by chance, and new rows repeat those of the fit as often as calibration rows
     do. Rates then hold for new rows, repetitions included; new rows that equal none of the fit raise more alarms,
     ``threshold_.rate_if_new`` of them.
-    With ``groups`` or ``sample_weight``, groups, or the rows that have weights, are taken for independent draws, and no
-    calibration row belongs to a group of the fit. Rates then hold for one row, drawn at random, of each new group;
-    rows of one group raise alarms together, so their number varies more than stated, and further rows of groups of the
-    fit raise fewer.
+    With ``groups``, these are taken for independent draws, and no calibration row belongs to a group of the fit. Rates
+    then hold for one row, drawn at random, of each new group; rows of one group raise alarms together, so their number
+    varies more than stated, and further rows of groups of the fit raise fewer.
 
     If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where anomalies score lower than
     inliers, p-values of inliers are larger than necessary: valid, with less power. Where anomalies score higher than
@@ -214,27 +211,17 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     # -- fitting --------------------------------------------------------------------------------
 
-    def fit(
-        self,
-        X: Any,
-        y: Any = None,
-        *,
-        sample_weight: Any = None,
-        groups: Any = None,
-    ) -> Self:
+    def fit(self, X: Any, y: Any = None, *, groups: Any = None) -> Self:
         """Fit the model to inliers, and calibrate it on held-out ones.
 
         Parameters
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
-            :meth:`DiffusionDensity.fit`: the calibration rows are of a uniform sample then.
+            :meth:`DiffusionDensity.fit`.
         y : None
             Ignored, as labels are: leave confirmed anomalies out of X, and give labels to a classifier of
             :meth:`transform`.
-        sample_weight : array-like of int, shape (N,), optional
-            How often each row of a table in memory occurs. Repetitions of a row are copies: all are trained on, or one
-            of them is a calibration row, so a large weight sharpens the density, not the p-values.
         groups : array-like of hashable labels, shape (N,), optional
             What each row of a table in memory belongs to, like a customer, a machine, or a record that has copies. All
             rows of a group are trained on, or one of them, drawn at random, is a calibration row. (The columns of
@@ -259,23 +246,21 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         else:
             density = self._unfitted(seed)
             fraction = self.calibration_fraction
-        how: Any = {"sample_weight": sample_weight, "groups": groups}
         max_time = None if fraction is None else density.max_time
-        words: Words = {}
         rate = self.false_alarm_rate if share is None else share
         least = max(FEWEST_SCORED, math.ceil(1 / rate))
         with fit_progress(max_time, DENSITY_SHARE) as watched:
-            parts = division.divide(X, self, fraction=fraction, seed=seed, **how)
-            if parts.source is not None:
+            parts = division.divide(X, self, fraction=fraction, seed=seed, groups=groups)
+            if fraction is not None:
                 check_table(self.given, parts.table, density)
-                times = 1 + len(parts.held) / max(1, parts.n_train)
-                with collected() as words, part_of_table(times):
-                    density.fit(parts.source, groups=parts.groups)
+                times = 1 + len(parts.held) / len(parts.train)
+                with collected(), part_of_table(times):
+                    density.fit(division.take(parts.table, parts.train), groups=parts.groups)
             with stage("calibrating"):
                 given = positions(self.given, density.encoder_.schema)
-                with collected() as of_all:  # of a stream these rows are a sample
+                with collected() as words:
                     rows = density.rows(parts.table)
-                tell_unreadable(max(words, of_all, key=n_unreadable), {}, fitted=True)
+                tell_unreadable(words, {}, fitted=True)
                 trees = None
                 if share is not None and len(parts.train):
                     trees = small_trees(density, rows.x[parts.train], seed)
@@ -747,12 +732,12 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 def terms_in_time(
     scorer: Scorer,
     rows: Rows,
-    held: Positions,
+    held: Ints,
     seed: int,
     *,
     deadline: Deadline,
     least: int,
-) -> tuple[Positions, pd.DataFrame]:
+) -> tuple[Ints, pd.DataFrame]:
     """Positions (n,) and terms (n, C) of (12) of the calibration rows that were scored in time, or before Ctrl-C.
 
     ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` gives the order in which they are scored,

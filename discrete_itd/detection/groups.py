@@ -129,7 +129,7 @@ class Groups:
         """The groups of the rows of a fit."""
         levels = _levels(rows.cells, columns)
         trained = None
-        if 0 < parts.n_train == len(parts.train):
+        if len(parts.train):
             trained = np.unique(levels[parts.train], axis=0) if columns else levels[:0]
         fewest = max(1, math.ceil(1 / rate - 1 - 1e-9))
         return cls(columns, density.encoder_.schema, levels[parts.held], trained, fewest)

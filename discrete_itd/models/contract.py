@@ -10,7 +10,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
@@ -22,7 +21,6 @@ from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.progress import Deadline, stage
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import train
-from discrete_itd.training.row_sources import RowSource, TensorRows
 from discrete_itd.validation import check_integer, warn
 
 # a fit begins no model after this share of its time, and a network without closed form is trained for this share of the
@@ -136,17 +134,15 @@ class Fitted(NamedTuple):
 class TrainingRows:
     """The rows to which recipes are fitted, with results that several recipes need, computed once.
 
-    ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C), or a uniform sample of them;
-    ``x_valid`` (N', C) are held-out rows; NaN where a cell is missing. The generator, on the device of the rows, is for
-    exact denoisers: networks have their own. ``stream`` has all training rows, if ``x`` is a sample. Gaps in columns
-    ``summed_out`` carry information.
+    ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C); ``x_valid`` (N', C) are held-out
+    rows; NaN where a cell is missing. The generator, on the device of the rows, is for exact denoisers: networks have
+    their own. Gaps in columns ``summed_out`` carry information.
     """
 
     marginals: MarginalDenoiser
     x: Tensor
     x_valid: Tensor
     generator: torch.Generator
-    stream: RowSource | None = None
     summed_out: tuple[int, ...] = ()
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
     failed: set[Hashable] = field(default_factory=set, init=False, repr=False)
@@ -159,14 +155,9 @@ class TrainingRows:
     def device(self) -> torch.device:
         return self.x.device
 
-    @cached_property
-    def source(self) -> RowSource:
-        """All training rows: the stream, or ``x``."""
-        return TensorRows(self.x) if self.stream is None else self.stream
-
     @property
     def n_rows(self) -> int:
-        return self.source.n_rows
+        return len(self.x)
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """The result of ``make``, called at the first request for this key: networks share equal bases."""
@@ -314,7 +305,6 @@ class FitPlan:
                 # its own: where one training was interrupted must not change the next
                 generator=torch.Generator(rows.device).manual_seed(self.network_seed),
                 progress=self.show,
-                source=rows.source,
             )
         self.note_end(report, kind)
         return report

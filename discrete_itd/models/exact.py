@@ -81,7 +81,6 @@ def _searched(recipe: Recipe, rows: TrainingRows, plan: FitPlan, **limits: int) 
             rows.marginals,
             rows.x,
             x_valid=rows.x_valid,
-            parts=rows.source.chunks(),
             is_over=plan.clock("the search for a Bayesian network"),
             **limits,
         )

@@ -18,7 +18,7 @@ from discrete_itd.models.contract import (
     fit_recipe,
 )
 from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split_evaluations
-from discrete_itd.models.training_tables import StreamedTable, TrainingTable
+from discrete_itd.models.training_tables import TrainingTable
 from discrete_itd.progress import Deadline, stage
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import seconds_of_row
@@ -50,12 +50,7 @@ def fit_model(
         training = replace(training, **NOISY)
     plan = FitPlan(training, seed, progress, deadline=deadline.part(FITTING_SHARE))
     with stage("fitting independent columns"):
-        rows = table.training_rows(validation_fraction, seed, device, deadline.left)
-    if isinstance(table, StreamedTable) and rows.stream is None:
-        n, n_all = len(rows.x), table.found.n_rows
-        plan.cut.append(
-            f"the reading of the stream after one pass ({n:,} of {n_all:,} rows are fitted to)"
-        )
+        rows = table.training_rows(validation_fraction, seed, device)
     with stage(f"fitting {denoiser.label}"):
         fitted = fit_recipe(denoiser, rows, plan)
         if fitted.denoiser.closed_form:

@@ -22,7 +22,6 @@ from discrete_itd.denoisers import Denoiser, ForestDenoiser
 from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ABOVE, ForestCounts, responsible
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.training.row_sources import TensorRows
 from discrete_itd.validation import check_positive, check_real
 
 MOST_TREES = 1 << 14  # that a user may ask for
@@ -71,8 +70,8 @@ class Forest(Recipe):
     a table in memory, alone: not in a list of recipes, as the base of a network, with weights or groups, nor for
     ``partial_fit``.
 
-    Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are grown on a
-    sample and counted in all rows. Leaves are larger where they would have more than ``MOST_PROBS`` probabilities.
+    Held-out rows also choose how much the leaves are smoothed. Leaves are larger where they would have more than
+    ``MOST_PROBS`` probabilities.
     """
 
     n_trees: int = 32
@@ -136,21 +135,17 @@ class Forest(Recipe):
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
         # several depths in one mixture have trees of their own: they err differently
         seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
-        fewest = max(FEWEST_LEAF_ROWS, math.ceil(self._fewest(rows) * len(rows.x) / rows.n_rows))
-        how = {"n_trees": self.n_trees, "min_leaf": fewest, "seed": seed, "is_over": is_over}
-        splits, given = grow(rows.codebook, rows.x, **how), None
-        if not isinstance(rows.source, TensorRows) or bool(splits.codebook.unknown(rows.x).any()):
+        how = {"min_leaf": self._fewest(rows), "seed": seed, "is_over": is_over}
+        splits, given = grow(rows.codebook, rows.x, n_trees=self.n_trees, **how), None
+        if bool(splits.codebook.unknown(rows.x).any()):
             given = responsible(splits, rows.marginals, rows.x)
-        counts = ForestCounts(splits, given)
-        for chunk in rows.source.chunks():
-            counts.add(chunk)
-        return counts
+        return ForestCounts(splits, given).add(rows.x)
 
     def _fewest(self, rows: TrainingRows) -> int:
         """Least number of rows of a leaf with which the leaves have at most ``MOST_PROBS`` probabilities."""
         book = rows.codebook
         numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
-        most = math.ceil(self.n_trees * rows.n_rows * numbers / (FILLING * MOST_PROBS))
+        most = math.ceil(self.n_trees * len(rows.x) * numbers / (FILLING * MOST_PROBS))
         return max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, most)
 
 

@@ -2,11 +2,7 @@
 
 Rows are treated as independent draws: held-out rows repeat training rows as often as new rows do. Where several rows
 belong to one customer or are copies of one record, held-out rows would be too similar to training rows. A table does
-not show this; it must be specified:
-
-* With ``groups``, labels of the rows, groups are divided, all of equal probability whatever their sizes.
-* With ``sample_weight``, each given row is a group of copies, unless ``groups`` unites several.
-
+not show this; ``groups``, labels of the rows, say it. They are divided, all of equal probability whatever their sizes.
 If groups are exchangeable (independent draws of customers, say), then the held-out ones and a new one are, too.
 """
 
@@ -19,34 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from discrete_itd.validation import check_weights
-
 Ints = NDArray[np.int64]
-
-
-def occurring(sample_weight: Any, groups: Any, n_rows: int) -> tuple[Ints | None, Ints | None]:
-    """Positions of the rows, each repeated by its weight (M,), and the number of the group of each of these (M,).
-
-    The first is None without weights, the second if each row is a group by itself. ValueError or TypeError if weights
-    or labels are not valid, or leave less than two groups.
-    """
-    repeats, labels = check_weights(sample_weight, n_rows), check_groups(groups, n_rows)
-    rows, units = None, labels
-    if repeats is not None:
-        rows = np.repeat(np.arange(n_rows), repeats)
-        units = rows if labels is None else labels[rows]
-    if units is not None and (units == units[0]).all():
-        what = "sample_weight leaves" if labels is None else "all rows are of"
-        raise ValueError(
-            f"{what} one {'row' if labels is None else 'group'}; at least two are needed"
-        )
-    return rows, units
 
 
 def check_groups(groups: Any, n_rows: int) -> Ints | None:
     """Numbers for the labels of rows, int64 of shape (N,), equal for equal labels; None if there are none.
 
-    TypeError if they are not a sequence, or one is not hashable; ValueError if they are not one for every row.
+    TypeError if they are not a sequence, or one is not hashable; ValueError if they are not one for every row, or all
+    are equal.
     """
     if groups is None:
         return None
@@ -66,6 +42,8 @@ def check_groups(groups: Any, n_rows: int) -> Ints | None:
     if (numbers < 0).any():
         i = int((numbers < 0).argmax())
         raise ValueError(f"groups: row {i} has no label, but {labels[i]!r}")
+    if not numbers.any():
+        raise ValueError("all rows are of one group; at least two are needed")
     return numbers.astype(np.int64)
 
 

@@ -12,34 +12,20 @@ import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import pandas as pd
-from pandas.api.types import pandas_dtype
 
-from discrete_itd.detection import outside
-from discrete_itd.detection.answers import (
-    answer_types,
-    answers,
-    checked_outputs,
-    density_of,
-)
+from discrete_itd.detection.answers import answer_types, answers, checked_outputs, density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.stored import load_one_of
-from discrete_itd.validation import check_integer, warn
+from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from discrete_itd.detection.answers import Estimator
-    from discrete_itd.encoders import Rows
-
-NULLABLE = {  # pandas' dtypes of Arrow's integers and booleans
-    name.lower(): pandas_dtype(name)
-    for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-} | {"bool": pandas_dtype("boolean")}
 
 Batch = TypeVar("Batch")
 
@@ -114,7 +100,7 @@ class BatchScoring:
 
     def __call__(self, batch: Batch) -> Batch:
         """The results for one batch; see :meth:`over`."""
-        return _score(self, *self._checked(), batch)[1]
+        return next(self.over([batch]))
 
     def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Score batches lazily, one after the other.
@@ -135,77 +121,31 @@ class BatchScoring:
         OSError, ValueError, TypeError
             At once, if the model cannot be read or does not have the outputs; with a batch, naming a column that is
             absent, holds a value that the model cannot take, or has the name of a result.
-
-        Warns
-        -----
-        UserWarning
-            After the last batch, as a detector's ``predict`` does of many rows outside of training.
         """
-        return self._over(*self._checked(), batches)
-
-    def _over(
-        self, model: Estimator, outputs: tuple[str, ...], batches: Iterable[Batch]
-    ) -> Iterator[Batch]:
-        schema = density_of(model).encoder_.schema
-        n_rows, n_outside = 0, np.zeros(len(schema), dtype=np.int64)
-        for batch in batches:
-            rows, found = _score(self, model, outputs, batch)
-            if rows is not None:
-                n_rows, n_outside = n_rows + len(rows), n_outside + rows.is_outside.sum(0)
-            yield found
-        stated = {"alarm", "p_value", "reason"} & set(outputs)
-        if stated and (told := outside.sentence(n_outside, n_rows, schema)):
-            warn(told)
-
-    def schema(self, schema: pa.Schema) -> pa.Schema:
-        """The Arrow schema of the results for batches with a schema; no row is scored."""
-        return self(schema.empty_table()).schema
-
-    def _checked(self) -> tuple[Estimator, tuple[str, ...]]:
         check_integer("n_reasons", self.n_reasons, 1)
         if isinstance(self.keep, str):
             raise TypeError(f"keep must be a list of names, got the string {self.keep!r}")
         model = self.model()
-        return model, checked_outputs(model, self.outputs)
+        outputs = checked_outputs(model, self.outputs)
+        return (self._scored(model, outputs, batch) for batch in batches)
 
-
-def _score(
-    scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], batch: Any
-) -> tuple[Rows | None, Any]:
-    """The rows of a batch, None if there are none, and the results."""
-    names = _names(batch)
-    known = density_of(model).encoder_.names
-    kept = list(range(len(names)))
-    if scoring.keep is not None:
-        for name in scoring.keep:
+    def _scored(self, model: Estimator, outputs: tuple[str, ...], batch: Any) -> Any:
+        names = _names(batch)
+        for name in self.keep or ():
             if name not in names:
                 raise ValueError(f"column {name!r}: named in keep=, but the batch lacks it")
-        kept = [names.index(name) for name in scoring.keep]
-    taken = answer_types(model, outputs, scoring.n_reasons)
-    for name in {str(names[i]) for i in kept} & set(taken):
-        raise ValueError(f"column {name!r}: also the name of an answer; leave it out of keep=")
-    frame = _frame(batch, _positions_of_model(model, names)).set_axis(known, axis=1)
-    rows = density_of(model).rows(frame.reset_index(drop=True)) if len(frame) else None
-    return rows, _extended(batch, kept, answers(model, rows, outputs, n_reasons=scoring.n_reasons))
+        kept = [names.index(name) for name in (names if self.keep is None else self.keep)]
+        taken = answer_types(model, outputs, self.n_reasons)
+        for name in {str(names[i]) for i in kept} & set(taken):
+            raise ValueError(f"column {name!r}: also the name of an answer; leave it out of keep=")
+        frame = _read_columns(density_of(model), batch, names)
+        rows = density_of(model).rows(frame) if len(frame) else None
+        found = answers(model, rows, outputs, n_reasons=self.n_reasons)
+        return _extended(batch, kept, found)
 
-
-def _positions_of_model(model: Estimator, names: list) -> list[int]:
-    """Positions of the model's columns in a batch: by name, or the name as a string, since Arrow has no other names.
-
-    A ValueError names a column that is absent or occurs more than once.
-    """
-    encoder = density_of(model).encoder_
-    known, texts = encoder.names, [str(name) for name in names]
-    from_array = not hasattr(model, "feature_names_in_")
-    fitting = len(texts) in (len(known), len(encoder.all_names))
-    if from_array and fitting and not {str(n) for n in known} <= set(texts):
-        return encoder.at_positions(pd.DataFrame(columns=range(len(texts))))
-    for name in known:
-        n = texts.count(str(name))
-        if n != 1:
-            what = "the batch lacks it" if not n else "the batch has several of this name"
-            raise ValueError(f"column {name!r}: the model needs it, but {what}")
-    return [texts.index(str(name)) for name in known]
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """The Arrow schema of the results for batches with a schema; no row is scored."""
+        return self(schema.empty_table()).schema
 
 
 # -- batches of pandas and of Arrow -----------------------------------------------------------------
@@ -223,25 +163,37 @@ def _names(batch: Any) -> list:
     )
 
 
-def _frame(batch: Any, columns: Sequence[int]) -> pd.DataFrame:
-    """Some columns of a batch, by position, as a frame."""
-    if isinstance(batch, pd.DataFrame):
-        return cast(pd.DataFrame, batch.iloc[:, list(columns)])
-    import pyarrow as pa
+def _read_columns(density: DiffusionDensity, batch: Any, names: list) -> pd.DataFrame:
+    """The columns that the model reads, with its names: Arrow has only text as names.
 
-    arrays: list[Any] = []
-    for i in columns:
-        array = batch.column(i)
-        if pa.types.is_dictionary(array.type):  # its categories may be missing or repeated
-            array = array.cast(array.type.value_type)
-        is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-        # each string is then parsed once, not in each cell
-        arrays.append(array.dictionary_encode() if is_text else array)
-    # nullable dtypes: with numpy's, a batch with a missing cell would hold other types than one without, and
-    # integers beyond 2^53 other values
-    return pa.table(arrays, names=[str(i) for i in columns]).to_pandas(
-        types_mapper=lambda kind: NULLABLE.get(str(kind)), date_as_object=False
-    )
+    All columns by position, if it was fitted to an array. A ValueError names a column that is absent or repeats.
+    """
+    known = {str(column.name): column.name for column in density.encoder_.schema}
+    texts = [str(name) for name in names]
+    places = list(range(len(texts)))
+    if hasattr(density, "feature_names_in_"):
+        for text, name in known.items():
+            n = texts.count(text)
+            if n != 1:
+                what = "the batch lacks it" if not n else "the batch has several of this name"
+                raise ValueError(f"column {name!r}: the model needs it, but {what}")
+        places = [texts.index(text) for text in known]
+    if isinstance(batch, pd.DataFrame):
+        frame = batch.iloc[:, places].reset_index(drop=True)
+    else:
+        import pyarrow as pa
+
+        arrays = [batch.column(i) for i in places]
+        # a dictionary may hold gaps, or a value twice
+        arrays = [
+            a.cast(a.type.value_type) if pa.types.is_dictionary(a.type) else a for a in arrays
+        ]
+        # types of Arrow, whatever gaps the batch has
+        table = pa.table(arrays, names=[str(i) for i in places])
+        frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    if hasattr(density, "feature_names_in_"):
+        return frame.set_axis([*known.values()], axis=1)
+    return frame.set_axis(range(len(places)), axis=1)
 
 
 def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:

@@ -30,7 +30,7 @@ from discrete_itd.training.objectives import (
     pilot_quadrature,
     seconds_of_row,
 )
-from discrete_itd.training.row_sources import RowSource, TensorRows, batches_with
+from discrete_itd.training.row_sources import batches_with
 from discrete_itd.validation import warn
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # factor of the learning rate at a plateau; least factor
@@ -54,7 +54,6 @@ def train(
     *,
     generator: torch.Generator,
     progress: Callable[[float, Evaluation], object] | None = None,
-    source: RowSource | None = None,
     loss_at: Callable[[float], Loss] | None = None,
 ) -> Report:
     """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
@@ -71,8 +70,6 @@ def train(
         On the device of the rows: the only source of random numbers, dropout's too.
     progress : callable, optional
         Called with the share done and the latest evaluation.
-    source : RowSource, optional
-        Source of batches, if ``x`` is only a sample of the training rows.
     loss_at : callable, optional
         The objective of a step at a share of the training, in place of the plan's.
 
@@ -87,8 +84,7 @@ def train(
     UserWarning
         If weights diverged and training continued from the best ones, or gave up.
     """
-    source = TensorRows(x) if source is None else source
-    run = Run(denoiser, x, x_valid, plan, generator, source, progress, loss_at)
+    run = Run(denoiser, x, x_valid, plan, generator, progress, loss_at)
     report = run.report
     with drawing(generator):
         run.begin()
@@ -207,7 +203,6 @@ class Run:
     x_valid: Tensor
     plan: TrainingPlan
     generator: torch.Generator
-    source: RowSource
     progress: Callable[[float, Evaluation], object] | None = None
     loss_at: Callable[[float], Loss] | None = None
     step: int = field(default=0, init=False)
@@ -218,14 +213,14 @@ class Run:
     seconds_to_begin: float = field(default=0.0, init=False)  # until the end of the first step
 
     def __post_init__(self) -> None:
-        plan, n_rows = self.plan, self.source.n_rows
+        plan = self.plan
         self.deadline = Deadline(math.inf if plan.max_time is None else plan.max_time)
         self.parameters = [p for p in self.denoiser.parameters() if p.requires_grad]
         self.average = Average(self.denoiser, plan.ema)
         self.begin_descent()
-        self.batch_size = min(plan.batch_size, max(32, n_rows // 8))
+        self.batch_size = min(plan.batch_size, max(32, len(self.x) // 8))
         self.batches = batches_with(
-            self.source, self.denoiser.constants, self.batch_size, self.generator, plan.max_steps
+            self.x, self.denoiser.constants, self.batch_size, self.generator
         )
         self.report = Report(max_steps=plan.max_steps)
         self.next_evaluation = 1 / plan.n_validations

@@ -1,9 +1,8 @@
-"""Sources of training rows: a tensor in memory, or any other source that can be read repeatedly."""
+"""Batches of training rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,52 +14,13 @@ KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes i
 Constants = Callable[[Tensor], tuple[Tensor, ...]]
 
 
-class RowSource(Protocol):
-    """All ``n_rows`` training rows of a table, encoded: float64, NaN where a cell is missing."""
-
-    @property
-    def n_rows(self) -> int: ...
-
-    def chunks(self) -> Iterator[Tensor]:
-        """Every row once, in parts (B, C) that fit in memory."""
-        ...
-
-    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Iterator[Tensor]:
-        """Batches (``size``, C) of rows in random order; the generator is on their device.
-
-        At most ``n_batches`` will be drawn: if that is less than an epoch, they should be spread over the whole table.
-        """
-        ...
-
-
-class TensorRows:
-    """The rows of a tensor ``x``, shape (N, C)."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-
-    @property
-    def n_rows(self) -> int:
-        return len(self.x)
-
-    def chunks(self) -> Iterator[Tensor]:
-        yield self.x
-
-    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Iterator[Tensor]:
-        return (x for (x,) in shuffled(size, generator, self.x))
-
-
 def batches_with(
-    source: RowSource,
-    constants: Constants,
-    size: int,
-    generator: torch.Generator,
-    n_batches: int,
+    x: Tensor, constants: Constants, size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, ...]]:
-    """:meth:`RowSource.batches` where each batch is a tuple of the rows and their constants."""
-    if isinstance(source, TensorRows) and (kept := kept_constants(constants, source.x)) is not None:
-        return shuffled(size, generator, source.x, *kept)
-    return ((x, *constants(x)) for x in source.batches(size, generator, n_batches))
+    """:func:`shuffled` rows ``x`` (N, C) with their constants."""
+    if (kept := kept_constants(constants, x)) is not None:
+        return shuffled(size, generator, x, *kept)
+    return ((rows, *constants(rows)) for (rows,) in shuffled(size, generator, x))
 
 
 @torch.no_grad()

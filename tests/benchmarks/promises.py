@@ -107,7 +107,6 @@ def weights(quick: bool) -> str:
     for name, denoiser in (("Bayesian network", "bayes_net"), ("network", Network())):
         for what, rows, said in (
             ("as they are", train, {}),
-            ("weights of 10", train, {"sample_weight": np.full(len(train), 10)}),
             ("ten copies, `groups`", copies, {"groups": np.arange(len(copies)) // 10}),
             ("ten copies, nothing said", copies, {}),
         ):

@@ -84,9 +84,9 @@ def peak_memory() -> int:
 def fit(folder: str, how: str, denoiser: str, scores: str, max_steps: str, sample: str) -> None:
     """One fit, in this process; prints its seconds and the peak memory of the process, in bytes."""
     from discrete_itd import DiffusionDensity
-    from discrete_itd.models import training_tables
+    from discrete_itd.encoders import streams
 
-    training_tables.SAMPLE_ROWS, how_long = int(sample), int(max_steps)
+    streams.SAMPLE_ROWS, how_long = int(sample), int(max_steps)
     start = time.perf_counter()
     if how == "imports":
         DiffusionDensity(denoiser="tree", random_state=0).fit(table(TINY, 0))
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help=f"{LARGE} rows, too")
     parser.add_argument("--streamed-only", action="store_true", help="no fit in memory")
     parser.add_argument("--max-steps", type=int, default=6000, help="of a network")
-    parser.add_argument("--sample", type=int, default=150_000, help="rows of a stream in memory")
+    parser.add_argument("--sample", type=int, default=400_000, help="rows of a stream in memory")
     parser.add_argument("--fit", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fit:

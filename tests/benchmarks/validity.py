@@ -36,7 +36,7 @@ mean.
 What rows are assumed to be ("copies"). Made tables, each with a detector of its own (a tree): draws that repeat 500
 records; 64 cells with one to eight copies each, two thirds of the rows fitted to, the others new; records that occur
 one to four times, or have such weights, or customers of one to nine rows that are alike, and new ones of these. Of what
-was said to be exchangeable, by ``groups`` or ``sample_weight``, or rows without these, at most a share k / (n + 1) has
+was said to be exchangeable, by ``groups``, or rows without these, at most a share k / (n + 1) has
 p <= alpha, and the number of alarms in a run follows the law above. What is new without having been said to be may
 raise more: that is shown, and beside it the threshold's own ``rate_if_new``, of rows that equal none of the fit. A
 watch of 3000 more draws raises an alarm in at most a share of its level of the runs, and ``drift`` has p <= 0.05 in at
@@ -395,8 +395,6 @@ def _cells(random: np.random.Generator) -> Case:
 
 def _copied(random: np.random.Generator, how: str) -> Case:
     records, times = _records(600, random), random.integers(1, 5, 600)
-    if how == "weights":
-        return records, {"sample_weight": times}, _records(1000, random)
     position = random.permutation(np.repeat(np.arange(600), times))
     said = {"groups": position} if how == "groups" else {}
     return records.iloc[position], said, _records(1000, random)
@@ -417,7 +415,6 @@ CASES: dict[str, tuple[Callable[[np.random.Generator], Case], bool, bool]] = {
     "draws that repeat records; new draws": (_draws, True, True),
     "64 cells, 1 to 8 copies; new rows": (_cells, True, True),
     "records, 1 to 4 copies, `groups`; new records": (lambda r: _copied(r, "groups"), True, True),
-    "records with such weights; new records": (lambda r: _copied(r, "weights"), True, True),
     "customers, `groups`; new customers": (lambda r: _customers(r, said=True), True, False),
     "records, 1 to 4 copies, nothing said": (lambda r: _copied(r, ""), False, True),
     "customers, nothing said": (lambda r: _customers(r, said=False), False, False),

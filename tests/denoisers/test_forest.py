@@ -38,7 +38,6 @@ from discrete_itd.models.forest import grow
 from discrete_itd.recipes import Forest
 from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.row_sources import TensorRows
 
 ALL = [*sorted(BOOKS), *WITH_REALS]
 
@@ -546,34 +545,15 @@ def test_leaves_have_the_moments_of_their_rows(device, kind, above):
 # -- the recipe ------------------------------------------------------------------------------------
 
 
-def training_rows(device, missing=0.0, stream=None, n=400):
+def training_rows(device, missing=0.0, n=400):
     book, x = table(device, missing=missing, n=n)
     generator = seeded_generator(0, device)
     marginals = MarginalDenoiser.fit(book, x)
-    stream = None if stream is None else stream(x[:320])
-    return TrainingRows(marginals, x[:320], x[320:], generator, stream)
-
-
-class Chunks(TensorRows):
-    """Rows that come in parts."""
-
-    def chunks(self):
-        yield from self.x.split(50)
+    return TrainingRows(marginals, x[:320], x[320:], generator)
 
 
 def plan():
     return FitPlan(TrainingPlan(), 0)
-
-
-@pytest.mark.parametrize("missing", [0.0, 0.2])
-def test_a_stream_is_counted_as_rows_in_memory(device, missing):
-    fitted = [
-        Forest(4).fit(training_rows(device, missing, stream), plan()) for stream in (None, Chunks)
-    ]
-    same = [d.state_dict() for d in fitted]
-    for k in same[0]:
-        near = {"rtol": 1e-3, "atol": 1e-4} if missing else {"rtol": 0.0, "atol": 0.0}
-        torch.testing.assert_close(same[0][k], same[1][k], **near)
 
 
 @pytest.mark.parametrize("fewest", [5, 17])

@@ -12,11 +12,10 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from sklearn import config_context
 from sklearn.base import BaseEstimator, OutlierMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
@@ -74,8 +73,6 @@ def fitted_mixed():
 
 
 EXPECTED_FAILED_CHECKS = {
-    "check_sample_weight_equivalence_on_dense_data": "a row with a weight is one record, on one side of every"
-    " division, and repeated rows are independent draws: tests/models/test_held_out.py",
     "check_outliers_train": "contamination is the share of alarms among new rows, and so at held-out rows, not among"
     " those that were fitted to: test_as_many_new_rows_raise_an_alarm_as_contamination_says",
     "check_outliers_fit_predict": "as check_outliers_train",
@@ -93,25 +90,6 @@ EXPECTED_FAILED_CHECKS = {
 @pytest.mark.filterwarnings("ignore:false_alarm_rate")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
-
-
-def test_weights_are_routed():
-    with config_context(enable_metadata_routing=True):
-        model = DiffusionOutlierDetector(denoiser="tree", random_state=0, false_alarm_rate=0.1)
-        weights = np.r_[np.zeros(20, int), np.ones(180, int)]
-        pipe = Pipeline([("detector", model.set_fit_request(sample_weight=True))])
-        pipe.fit(categories(), sample_weight=weights)
-    direct = clone(model).fit(categories()[20:])
-    np.testing.assert_allclose(
-        pipe["detector"].score_samples(categories()), direct.score_samples(categories())
-    )
-
-
-def test_weights_are_checked():
-    with pytest.raises(ValueError, match="whole numbers"):
-        detector().fit(categories(), sample_weight=np.full(200, 0.5))
-    with pytest.raises(ValueError, match="one for every row"):
-        detector().fit(categories(), sample_weight=np.ones(3))
 
 
 def test_the_checks_are_many():

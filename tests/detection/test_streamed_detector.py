@@ -7,14 +7,15 @@ from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.models import training_tables
+from discrete_itd.encoders import streams
 
 N, KEPT = 4000, 900
+pytestmark = pytest.mark.filterwarnings("ignore:X is a stream of 4,000 rows")
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(training_tables, "SAMPLE_ROWS", KEPT)
+    monkeypatch.setattr(streams, "SAMPLE_ROWS", KEPT)
 
 
 def table(n=N, seed=0, nominal=False):
@@ -35,33 +36,6 @@ def stream(rows, size=300):
 def detector(density=None, **options):
     density = density or DiffusionDensity(denoiser="tree", random_state=0)
     return DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0, **options)
-
-
-def test_a_short_stream_is_the_table():
-    rows, new = table(KEPT - 1), table(200, seed=1)
-    memory, streamed = (detector().fit(X) for X in (rows, stream(rows)))
-    assert streamed.threshold_ == memory.threshold_
-    np.testing.assert_array_equal(streamed.score_samples(new), memory.score_samples(new))
-
-
-@pytest.mark.parametrize("nominal", [False, True])
-def test_all_rows_are_either_fitted_to_or_calibrated_on(nominal, monkeypatch):
-    """Each row of the stream is read by the fit, or is in the calibration sample; those of the sample are as told."""
-    rows = table(nominal=nominal).assign(row=[f"r{i % 50}" for i in range(N)])
-    found = {}
-
-    def fit(density, X, **options):
-        found["rest"] = np.concatenate([part.positions for part in X.parts()])
-        return plain_fit(density, X, **options)
-
-    plain_fit = DiffusionDensity.fit
-    monkeypatch.setattr(DiffusionDensity, "fit", fit)
-    fitted = detector().fit(stream(rows))
-    held = np.setdiff1d(np.arange(N), found["rest"])
-    assert len(held) == len(fitted.calibration_scores_) == min(round(0.2 * N), KEPT // 2)
-    scores = fitted.score_samples(rows.iloc[held])
-    np.testing.assert_allclose(np.sort(scores), np.sort(fitted.calibration_scores_), rtol=1e-6)
-    assert fitted.density_.encoder_.schema[0].n_rows == N - len(held)
 
 
 def test_rates_are_kept_and_anomalies_found(tmp_path):

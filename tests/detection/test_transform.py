@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import config_context
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.frozen import FrozenEstimator
@@ -67,8 +66,3 @@ def test_labels_change_no_detector_and_train_the_classifier(fitted):
     own = make_pipeline(FunctionTransformer(lambda X: X[["heavy", "light"]]))
     both = make_pipeline(make_union(own, frozen), HistGradientBoostingClassifier(max_iter=5))
     assert both.fit(checked, y).predict_proba(CHECKED).shape == (220, 2)
-    with config_context(enable_metadata_routing=True):
-        routed = clone(fitted).set_fit_request(sample_weight=True)
-        make_pipeline(routed, LogisticRegression().set_fit_request(sample_weight=False)).fit(
-            CHECKED, IS_ANOMALY, sample_weight=np.ones(220, int)
-        )

@@ -10,7 +10,6 @@ import pytest
 from discrete_itd import DiffusionDensity
 from discrete_itd.cli.inputs import check_given
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.streams import FrameStream
 from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.validation import from_shell
 
@@ -197,7 +196,5 @@ def test_who_asks_in_the_shell_is_told_its_option(model):
 def test_a_stream_leaves_out_the_same(model):
     frame = table()
     with pytest.warns(UserWarning, match="left out of the model"):
-        streamed = DiffusionDensity(denoiser="tree", random_state=0).fit(
-            FrameStream([frame[:200], frame[200:]])
-        )
+        streamed = DiffusionDensity(denoiser="tree", random_state=0).fit([frame[:200], frame[200:]])
     assert streamed.encoder_.left_out == model.encoder_.left_out

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from discrete_itd import DiffusionDensity
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.notation import Notation, recognise
-from discrete_itd.encoders.streams import FrameStream, survey
-from discrete_itd.encoders.table import column_specs
+from discrete_itd.encoders.streams import in_memory
 from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.validation import from_shell
 
@@ -404,9 +403,7 @@ def test_properties_text_among_numbers_and_times_is_read_as_these(cells, text, v
 
 def test_properties_parts_of_a_stream_are_read_as_the_whole(model):
     parts = [WRITTEN[:100], WRITTEN[100:230], WRITTEN[230:]]
-    specs = lambda names: column_specs(names, None)  # noqa: E731
-    seen = survey(FrameStream(parts), specs, lambda _: N, 0).columns
-    encoder = TableEncoder.fit(seen)
+    encoder = TableEncoder.fit(in_memory(parts, 0))
     assert [c.codec for c in encoder.schema] == [c.codec for c in model.encoder_.schema]
     assert [c.notation for c in encoder.schema] == [c.notation for c in model.encoder_.schema]
 

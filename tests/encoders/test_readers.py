@@ -11,8 +11,7 @@ import pytest
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.encoders import TableEncoder, as_frame
-from discrete_itd.encoders.streams import FrameStream, survey
-from discrete_itd.encoders.table import column_specs
+from discrete_itd.encoders.streams import in_memory
 
 N = 600
 
@@ -119,8 +118,7 @@ def test_properties_schema_does_not_depend_on_the_parts_of_a_stream(name, size, 
     parts = [frame[i : i + size] for i in range(0, N, size)]
     if name == "pandas":  # each part as its own cells would be read
         parts = [pd.read_csv(io.StringIO(part.to_csv(index=False))) for part in parts]
-    found = survey(FrameStream(parts), lambda names: column_specs(names, None), lambda _: N, 0)
-    encoder = TableEncoder.fit(found.columns)
+    encoder = TableEncoder.fit(in_memory(parts, 0))
     assert essence(encoder) == essence(usual)
 
 

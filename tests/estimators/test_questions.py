@@ -11,14 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from laws import make_denoiser, naive_autoregression, rounding
-from sklearn import config_context
-from sklearn.model_selection import cross_val_score
-from sklearn.pipeline import make_pipeline
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.denoisers.base import BLOCK
-from discrete_itd.recipes import Causal, Network
+from discrete_itd.recipes import Network
 
 pytestmark = pytest.mark.single_precision
 
@@ -526,64 +523,7 @@ def test_samples_given_a_row(model, small_model):
         small_model.sample(1, given={"a": "w"})
 
 
-# -- weights and interruptions ---------------------------------------------------------------------
-
-
-def test_weights_are_copies():
-    weights = np.random.default_rng(0).integers(0, 4, len(FEW))
-    position = np.repeat(np.arange(len(FEW)), weights)
-    settings = {"denoiser": Causal(width=4, depth=1), "max_steps": 3, "random_state": 0}
-    a = DiffusionDensity(**settings).fit(FEW, sample_weight=weights)
-    b = DiffusionDensity(**settings).fit(FEW.iloc[position], groups=position)
-    np.testing.assert_array_equal(a.score_samples(FEW), b.score_samples(FEW))
-    c = DiffusionDensity(**settings).fit(FEW, sample_weight=np.ones(len(FEW)))
-    np.testing.assert_array_equal(
-        c.score_samples(FEW), DiffusionDensity(**settings).fit(FEW).score_samples(FEW)
-    )
-    for wrong, words in (
-        (np.full(200, 0.5), "whole numbers, how often each row occurs; got .*0.5.* in row 0"),
-        (np.full(200, -1), "whole numbers"),
-        (np.ones(199), "expected"),
-        (np.zeros(200), "zero"),
-        (np.full(200, np.nan), "whole numbers"),
-        (["a"] * 200, "sample_weight must be real numbers, got 'a' in row 0"),
-        ([1.0] * 199 + [[1]], r"sample_weight must be real numbers, got \[1\] in row 199"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            DiffusionDensity(**settings).fit(FEW, sample_weight=wrong)
-
-
-def test_the_score_weighs_rows():
-    """A weight is a share of the mean; in a pipeline it arrives at the fit and at the score, if both ask for it."""
-    weights = np.random.default_rng(0).random(len(FEW))
-    model = DiffusionDensity(denoiser="tree", random_state=0).fit(FEW)
-    scores = model.score_samples(FEW)
-    assert model.score(FEW, sample_weight=weights) == pytest.approx(
-        np.average(scores, weights=weights)
-    )
-    one = np.eye(200)[3]
-    for scale in (1e308, 5e-324):  # a sum of such weights overflows, or their mean is zero
-        whole = model.score(FEW, sample_weight=np.full(200, scale))
-        assert whole == pytest.approx(scores.mean())
-        assert model.score(FEW, sample_weight=scale * one) == pytest.approx(scores[3])
-    for wrong, words in (
-        (np.full(200, -1.0), "not negative, got -1.0 in row 0"),
-        (np.ones(199), "expected"),
-        (np.zeros(200), "all zero"),
-        (np.full(200, np.inf), "finite"),
-        (["a"] * 200, "sample_weight must be real numbers, got 'a' in row 0"),
-        (np.full(200, 1j), "sample_weight must be real numbers, got .*1j.* in row 0"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            model.score(FEW, sample_weight=wrong)
-    counts = np.r_[np.ones(100), np.zeros(50), np.full(50, 3.0)]
-    with config_context(enable_metadata_routing=True):
-        tree = DiffusionDensity(denoiser="tree", random_state=0)
-        tree.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
-        found = cross_val_score(make_pipeline(tree), FEW, params={"sample_weight": counts}, cv=2)
-    assert np.isfinite(found).all()
-    plain = cross_val_score(make_pipeline(tree), FEW, cv=2)
-    assert not np.allclose(found, plain)
+# -- interruptions ---------------------------------------------------------------------------------
 
 
 def test_an_interrupted_fit_is_usable(monkeypatch, ctrl_c):

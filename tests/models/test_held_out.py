@@ -100,9 +100,8 @@ def test_rows_of_one_group_alone_are_no_table():
 
 def test_a_stream_has_no_groups(monkeypatch):
     frame = pd.DataFrame({"a": list("xyzu") * 10})
+    monkeypatch.setattr("discrete_itd.encoders.streams.SAMPLE_ROWS", 10)
     for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
-        for module in ("discrete_itd.models.training_tables", "discrete_itd.detection.division"):
-            monkeypatch.setattr(f"{module}.sample_size", lambda _: 10)
         with pytest.raises(ValueError, match="groups needs a table in memory; X is a stream"):
             model.fit([frame, frame], groups=np.arange(80))
 
@@ -136,11 +135,9 @@ def test_groups_do_not_flatter_the_held_out_rows():
     """A fit of ten copies of each row is about as good as one of the rows, and knows how good it is."""
     rows, test = (child(n, seed) for seed, n in enumerate((300, 1000)))
     plain = DiffusionDensity(denoiser="bayes_net", random_state=0).fit(rows)
-    by_weight, by_group, by_row = (clone(plain) for _ in range(3))
+    by_group, by_row = clone(plain), clone(plain)
     repeated, groups = rows.iloc[np.repeat(np.arange(300), 10)], np.repeat(np.arange(300), 10)
-    by_weight.fit(rows, sample_weight=np.full(300, 10))
     by_group.fit(repeated, groups=groups)
-    np.testing.assert_array_equal(by_weight.score_samples(test), by_group.score_samples(test))
     nats = -by_group.score(test)
     assert nats < -plain.score(test) + 1
     claim, stderr = by_group.history_.loc[
@@ -156,23 +153,6 @@ def test_groups_do_not_flatter_the_held_out_rows():
 
 def settings(**others):
     return DiffusionOutlierDetector(denoiser="tree", random_state=0, **others)
-
-
-def test_properties_weights_are_copies():
-    """Calibration and threshold included; one calibration row for each given row whose weight is not 0."""
-    table = child(60).reset_index(drop=True)
-    weights = np.random.default_rng(0).integers(0, 4, 60)
-    position = np.repeat(np.arange(60), weights)
-    for share in ("auto", 0.2):
-        model = settings(contamination=share, false_alarm_rate=0.2)
-        one = clone(model).fit(table, sample_weight=weights)
-        other = clone(model).fit(table.iloc[position], groups=position)
-        np.testing.assert_array_equal(one.score_samples(table), other.score_samples(table))
-        np.testing.assert_array_equal(one.calibration_scores_, other.calibration_scores_)
-        assert len(one.calibration_scores_) == round(0.2 * (weights > 0).sum())
-        assert one.threshold_ == other.threshold_
-    ones = settings(false_alarm_rate=0.2).fit(table, sample_weight=np.ones(60))
-    assert ones.threshold_ == settings(false_alarm_rate=0.2).fit(table).threshold_
 
 
 def test_the_detector_calibrates_on_new_groups(monkeypatch):
@@ -208,7 +188,6 @@ def test_a_frozen_density_is_calibrated_on_one_row_of_each_group():
     density = DiffusionDensity(denoiser="tree", random_state=0).fit(child(60, 1))
     model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.2)
     assert len(model.fit(frame, groups=np.arange(60) % 15).calibration_scores_) == 15
-    assert len(model.fit(frame, sample_weight=np.arange(60) % 3).calibration_scores_) == 40
 
 
 def test_groups_are_routed():
@@ -233,8 +212,7 @@ def records(n, random):
     return pd.DataFrame(np.stack(columns, 1)).astype(str).add_prefix("c")
 
 
-@pytest.mark.parametrize("how", ["groups", "sample_weight"])
-def test_new_records_raise_as_many_alarms_as_stated(how):
+def test_new_records_raise_as_many_alarms_as_stated():
     """Though those that were fitted to occur one to four times."""
     rates = []
     for seed in range(4 * TIMES):
@@ -242,10 +220,7 @@ def test_new_records_raise_as_many_alarms_as_stated(how):
         rows, times = records(500, random), random.integers(1, 5, 500)
         position = random.permutation(np.repeat(np.arange(500), times))
         model = settings(false_alarm_rate=0.05)
-        if how == "groups":
-            model.fit(rows.iloc[position], groups=position)
-        else:
-            model.fit(rows, sample_weight=times)
+        model.fit(rows.iloc[position], groups=position)
         assert len(model.calibration_scores_) == 100
         rates.append((model.predict(records(2000, random)) < 0).mean())
     # k = 5 of 100 calibration scores: Beta(5, 96)

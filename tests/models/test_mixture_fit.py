@@ -60,7 +60,6 @@ from discrete_itd.models.decoder_mixture import Mixture, MixtureFit
 from discrete_itd.progress import Deadline
 from discrete_itd.training import TrainingPlan
 from discrete_itd.training.loop import TRIAL_STEPS, Run
-from discrete_itd.training.row_sources import TensorRows
 
 QUICK = Mixture(n_latent=2, n_points=64, n_components=64, max_steps=40)
 MANY = N_WAVES + 3
@@ -580,10 +579,8 @@ def run_of(book, generator, n=60):
     """A fit under way, to rows whose columns depend on one another as much as they can; and its training."""
     x = all_rows(book)[[0, -1]].repeat(n // 2, 1)
     fit = fit_of(MarginalDenoiser.fit(book, x), x, x[:10], generator)
-    run = Run(
-        fit.network, fit.x, fit.judged, fit.training, fit.generator, TensorRows(fit.x),
-        loss_at=fits.LatentLoss,
-    )  # fmt: skip
+    how = fit.network, fit.x, fit.judged, fit.training, fit.generator
+    run = Run(*how, loss_at=fits.LatentLoss)
     return fit, run
 
 

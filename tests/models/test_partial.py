@@ -10,8 +10,7 @@ import torch
 from fits import chain, mixed
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.encoders import TableEncoder
-from discrete_itd.models import training_tables
+from discrete_itd.encoders import TableEncoder, streams
 from discrete_itd.recipes import Forest
 
 
@@ -27,17 +26,14 @@ def grown(rows, sizes, denoiser="tree", **settings):
 @pytest.mark.parametrize("denoiser", ["independent", "tree", Forest(3)], ids=str)
 def test_property_it_does_not_matter_how_rows_are_divided_into_batches(monkeypatch, denoiser, kept):
     """Of many rows a uniform sample is kept, and of what is kept the wanted share is held out."""
-    monkeypatch.setattr(training_tables, "SAMPLE_ROWS", kept)
+    monkeypatch.setattr(streams, "SAMPLE_ROWS", kept)
     rows = mixed(600).assign(a=lambda t: t["a"].astype(pd.CategoricalDtype(list("xyz"))))
     model, other = (grown(rows, [100, *later], denoiser) for later in ([500], [1, 250, 249]))
     np.testing.assert_array_equal(model.score_samples(rows), other.score_samples(rows))
     assert model.encoder_.schema == TableEncoder.fit(rows.iloc[:100]).schema
-    parts = model._grown.training_rows(0.1, 0, torch.device("cpu"))
+    parts = model._grown.so_far.training_rows(0.1, 0, torch.device("cpu"))
     n = len(parts.x) + len(parts.x_valid)
     assert (n, len(parts.x_valid)) == (min(kept, 600), min(kept, 600) // 10)
-    positions = model._grown._positions
-    assert len(set(positions)) == n
-    assert abs(positions.mean() / 600 - 0.5) < 0.15
     alone = grown(rows, [100], denoiser).score_samples(rows).mean()
     assert model.score_samples(rows).mean() > alone - 0.1
 

@@ -358,8 +358,7 @@ def test_what_is_learned_from_rows_is_refused_by_name():
     refused("column 'a': min_count depends on the rows", column_types={**TYPES, "a": few})
     many = {"kind": "nominal", "categories": range(1000)}
     refused("column 'b': 1000 categories", column_types={**TYPES, "b": many})
-    refused("no sample_weight", fit={"sample_weight": np.ones(50, int)})
-    refused("no sample_weight, no groups", fit={"groups": np.arange(50)})
+    refused("of single rows: no groups", fit={"groups": np.arange(50)})
     refused("X is a stream", iter_of(table(50)))
     refused("what is fitted beside it is not private", denoiser=[Forest(epsilon=1.0), "tree"])
     refused("min_leaf and epsilon", denoiser=Forest(min_leaf=5, epsilon=1.0))

@@ -234,6 +234,6 @@ def test_arguments_that_a_class_does_not_take_are_a_value_error(data):
 def test_copies_of_a_fitted_estimator_ask_for_the_same_metadata():
     with config_context(enable_metadata_routing=True):
         model = DiffusionDensity(denoiser="independent", random_state=0)
-        model.set_fit_request(sample_weight=True).fit(pd.DataFrame({"a": ["x", "y"] * 20}))
+        model.set_fit_request(groups=True).fit(pd.DataFrame({"a": ["x", "y"] * 20}))
         for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            assert again.get_metadata_routing().fit.requests["sample_weight"] is True
+            assert again.get_metadata_routing().fit.requests["groups"] is True
