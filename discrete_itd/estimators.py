@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
@@ -41,16 +42,16 @@ from discrete_itd.encoders.frames import (
 )
 from discrete_itd.encoders.notation import quoted
 from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
+from discrete_itd.encoders.streams import Sample
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.auto import recipe
-from discrete_itd.models.exact import Independent, Tree
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.forest import Forest
 from discrete_itd.models.information import Term, log_prob_of
 from discrete_itd.models.model import Model
-from discrete_itd.models.training_tables import GrowingTable, TrainingTable, read_table
-from discrete_itd.progress import Deadline, fit_progress, progress_bar, stage
+from discrete_itd.models.training_tables import read_table
+from discrete_itd.progress import fit_progress, progress_bar, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
 from discrete_itd.storage.stored import Persistent
@@ -103,24 +104,6 @@ class Learned:
     is_frame: bool
     is_polars: bool
     has_names: bool
-
-
-def _grows(estimator: DiffusionDensity) -> bool:
-    """Whether an estimator is quickly fitted again, and has the rows of what it learned; AttributeError if not."""
-    wanted = recipe(estimator.denoiser)
-    if not isinstance(wanted, Independent | Tree | Forest):
-        raise AttributeError(
-            "partial_fit needs denoiser='independent', 'tree' or 'forest', which are quickly fitted again; got"
-            f" {estimator.denoiser!r}"
-        )
-    if wanted.epsilon is not None:
-        raise AttributeError("partial_fit keeps rows, which epsilon forbids")
-    if hasattr(estimator, "model_") and "_grown" not in vars(estimator):
-        raise AttributeError(
-            "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no rows are"
-            " kept"
-        )
-    return True
 
 
 def _has_categories(estimator: DiffusionDensity) -> bool:
@@ -238,7 +221,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     # whether the training table was a frame: then columns of frames are found by name; and a polars frame
     _is_frame: bool
     _is_polars: bool
-    _grown: GrowingTable  # of partial_fit
+    _grown: Sample  # of partial_fit
 
     def __init__(
         self,
@@ -297,16 +280,21 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         self._checked_parameters()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        resolve_device(self.device)
+        device = resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
             with stage("reading the table"):
                 how: Any = {"seed": seed, "private": private_forest(self.denoiser)}
-                read = read_table(X, self, self._reading, groups=groups, **how)
+                read = read_table(X, self, groups=groups, **how)
             if self.schedule is not None:
                 check_schedule(self.schedule, len(read.table.encoder.owner))
-            model = self._fitted_to(
+            model = fit_model(
                 read.table,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
+                denoiser=recipe(self.denoiser),
+                validation_fraction=self.validation_fraction,
+                schedule=self.schedule,
+                n_evaluations=self.n_evaluations,
+                device=device,
                 seed=seed,
                 deadline=watched.deadline.part(watched.share),
                 progress=lambda done, latest: watched.show(done, latest.valid_nats),
@@ -319,72 +307,39 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             warn("training was interrupted: the model is the best so far")
         return self
 
-    @available_if(_grows)
-    @one_thread
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Learn from more rows, as if they had been in the table from the beginning.
+        """Learn from more rows: a fit to all rows so far, or to a uniform sample of 400 000 of them.
 
-        The model is fitted again to all rows so far. There is this method only with ``denoiser="independent"``,
-        ``"tree"`` and ``"forest"``, and not after ``fit`` or ``load``, which keep no rows: :class:`AttributeError`.
+        Not after ``fit`` or ``load``, which keep no rows, nor with ``epsilon``: ValueError.
 
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C)
-            The first batch fixes the schema: kinds, categories and scales. A category that comes later is unseen: it
-            counts for the level of unseen categories, or raises ValueError with ``handle_unknown="error"``. A
-            ``category`` dtype of the first batch declares categories that are not in it.
         y : ignored
 
         Raises
         ------
         ValueError, TypeError
-            Naming the column, if rows do not fit the schema; they are not learned then.
-
-        Notes
-        -----
-        Of more than 400 000 rows, a uniform sample is kept.
+            As :meth:`fit`; these rows are not learned then.
         """
-        self._checked_parameters()
-        grown: GrowingTable | None = vars(self).get("_grown")
+        if private_forest(self.denoiser) is not None:
+            raise ValueError("partial_fit keeps rows, which epsilon forbids")
+        sample: Sample | None = copy.deepcopy(vars(self).get("_grown"))
+        if sample is None and hasattr(self, "model_"):
+            raise ValueError(
+                "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no rows"
+                " are kept"
+            )
         frame, is_frame = read_rows(X, self)
-        polars, X = is_polars(X), frame if is_frame else X
-        if grown is None:
-            encoder = TableEncoder.fit(frame, from_array=not is_frame, **self._reading)
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            grown = GrowingTable(encoder, seed)
+        if sample is None:
+            sample = Sample(int(check_random_state(self.random_state).randint(2**31 - 1)))
         else:
-            validate_data(self, X, skip_check_array=True, reset=False)
-            if not is_frame or not self._is_frame:
-                frame = grown.encoder.named(frame)
-        grown.add(frame)
-        how = {"seed": grown.seed, "deadline": Deadline()}
-        self.model_ = self._fitted_to(grown.so_far, TrainingPlan(max_steps=0), **how)
-        if "_grown" not in vars(self):
-            validate_data(self, X, skip_check_array=True)
-            self._grown, self._is_frame, self._is_polars = grown, is_frame, polars
+            validate_data(self, frame if is_frame else X, skip_check_array=True, reset=False)
+        sample.add(frame)
+        rows = sample.rows()
+        self.fit(as_polars(rows) if is_polars(X) else rows if is_frame else rows.to_numpy())
+        self._grown = sample
         return self
-
-    @property
-    def _reading(self) -> dict[str, Any]:
-        """How a table to learn from is read: arguments of ``TableEncoder.fit``."""
-        return {
-            "columns": self.column_types,
-            "handle_unknown": self.handle_unknown,
-            "missing": self.missing,
-            "leave_out": True,
-        }
-
-    def _fitted_to(self, table: TrainingTable, training: TrainingPlan, **run: Any) -> Model:
-        return fit_model(
-            table,
-            training,
-            denoiser=recipe(self.denoiser),
-            validation_fraction=self.validation_fraction,
-            schedule=self.schedule,
-            n_evaluations=self.n_evaluations,
-            device=resolve_device(self.device),
-            **run,
-        )
 
     def _checked_parameters(self) -> dict[str, Any]:
         """The constructor's parameters; ValueError or TypeError if one is invalid."""

@@ -124,6 +124,47 @@ def sample_size(n_columns: int) -> int:
     return min(SAMPLE_ROWS, max(FEWEST_SAMPLED, SAMPLE_CELLS // n_columns))
 
 
+class Sample:
+    """A uniform sample of rows that come in parts: all of them, if they are few."""
+
+    def __init__(self, seed: int) -> None:
+        self.n_rows, self._random = 0, np.random.default_rng(seed)
+        self._parts: list[pd.DataFrame] = []
+        self._keys, self._bound = np.zeros(0), 1.0  # rows with the least of random keys are kept
+
+    def add(self, table: Any) -> None:
+        """Add the rows of a frame, or of an Arrow table; ValueError if its columns are not those of others."""
+        keys = self._random.random(len(table))
+        near = np.flatnonzero(keys < self._bound)
+        part = cast(pd.DataFrame, as_frame(table.take(near))).reset_index(drop=True)
+        if not self._parts:
+            check_unique_names(part)
+        names = self._parts[0].columns if self._parts else part.columns
+        for name in names.symmetric_difference(part.columns, sort=False):
+            raise ValueError(f"column {name!r}: not in every frame of the stream")
+        self._parts.append(cast(pd.DataFrame, part[names]))
+        self.n_rows, self._keys = self.n_rows + len(table), np.append(self._keys, keys[near])
+        if len(self._keys) > SLACK * sample_size(max(1, len(names))):
+            self.rows()
+
+    def rows(self) -> pd.DataFrame:
+        """The rows, in the order in which they were added."""
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # of parts in which all cells are missing
+            rows = pd.concat(self._parts, ignore_index=True)
+        if not self.n_rows or not rows.shape[1]:
+            raise too_few(self.n_rows, rows.shape[1])
+        if len(rows) > (most := sample_size(rows.shape[1])):
+            self._bound = float(np.partition(self._keys, most)[most])
+            near = self._keys < self._bound
+            rows = cast(pd.DataFrame, rows[near]).reset_index(drop=True)
+            self._keys = self._keys[near]
+        self._parts = [rows]
+        return rows
+
+
 def in_memory(X: Any, seed: int, groups: Any = None) -> Any:
     """A table in memory as it is; of a stream, all rows, or a uniform sample of them with a warning that says so.
 
@@ -132,42 +173,16 @@ def in_memory(X: Any, seed: int, groups: Any = None) -> Any:
     """
     if (frames := as_stream(X)) is None:
         return X
-    random, keys, parts = np.random.default_rng(seed), np.zeros(0), []
-    n, most, names, bound = 0, 0, pd.Index([]), 1.0
+    sample = Sample(seed)
     for i, table in enumerate(frames):
-        if not isinstance(frames, ParquetStream):
-            table = as_frame(own := table)
-            if table is None:
-                raise TypeError(f"frame {i} of the stream is a {type(own).__name__}, not a table")
-        own_keys = random.random(len(table))
-        near = np.flatnonzero(own_keys < bound)
-        part = cast(pd.DataFrame, as_frame(table.take(near))).reset_index(drop=True)
-        if not parts:
-            check_unique_names(part)
-            names, most = part.columns, sample_size(max(1, part.shape[1]))
-        for name in names.symmetric_difference(part.columns, sort=False):
-            raise ValueError(f"column {name!r}: not in every frame of the stream")
-        n, keys = n + len(table), np.append(keys, own_keys[near])
-        parts.append(cast(pd.DataFrame, part[names]))
-        if len(keys) > SLACK * most:
-            rows, keys, bound = _least(parts, keys, most)
-            parts = [rows]
-    if not n or not len(names):
-        raise too_few(n, len(names))
-    if n > most and groups is not None:
-        raise ValueError("groups needs a table in memory; X is a stream")
-    if n > most:
-        warn(f"X is a stream of {n:,} rows: a uniform sample of {most:,} is fitted to")
-    return _least(parts, keys, most)[0]
-
-
-def _least(
-    parts: list[pd.DataFrame], keys: np.ndarray, most: int
-) -> tuple[pd.DataFrame, np.ndarray, float]:
-    """The rows with the ``most`` least keys, in order, their keys, and the bound of these."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of parts in which all cells are missing
-        rows = pd.concat(parts, ignore_index=True)
-    bound = 1.0 if len(keys) <= most else float(np.partition(keys, most)[most])
-    near = keys < bound
-    return cast(pd.DataFrame, rows[near]).reset_index(drop=True), keys[near], bound
+        part = table if isinstance(frames, ParquetStream) else as_frame(table)
+        if part is None:
+            raise TypeError(f"frame {i} of the stream is a {type(table).__name__}, not a table")
+        sample.add(part)
+    rows = sample.rows()
+    if len(rows) < sample.n_rows:
+        if groups is not None:
+            raise ValueError("groups needs a table in memory; X is a stream")
+        n = f"{sample.n_rows:,} rows: a uniform sample of {len(rows):,}"
+        warn(f"X is a stream of {n} is fitted to")
+    return rows

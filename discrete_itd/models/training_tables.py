@@ -1,7 +1,3 @@
-"""Tables to learn from, in memory or as batches over time, and the rows of them that recipes get.
-
-what                                                                is fitted to
-==================================================================  ===================
 categories, marginals, a single tree, tables of a Bayesian network  counts of all rows
 networks                                                            batches of all rows
 scales, bins, grids of times, mixtures of Gaussians                 the sample
@@ -14,6 +10,8 @@ the model is fitted to the sample alone. Of batches that arrive over time (``par
 :mod:`~discrete_itd.models.held_out` divides the rows of a table in memory. Of a stream, a uniform sample is such a
 table (:mod:`discrete_itd.encoders.streams`), and of batches that arrive over time (``partial_fit``) as many rows.
 """
+=======
+"""Tables to learn from, and the rows of them that recipes get."""
 
 from __future__ import annotations
 
@@ -22,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -31,9 +28,8 @@ from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.frames import is_polars
-from discrete_itd.encoders.notation import most_unreadable
 from discrete_itd.encoders.rows import read_rows
-from discrete_itd.encoders.streams import as_stream, in_memory, sample_size
+from discrete_itd.encoders.streams import as_stream, in_memory
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.forest import Forest
 from discrete_itd.models.held_out import Ints, check_groups, count_units, hold_out
@@ -73,40 +69,6 @@ class TableInMemory:
         generator = torch.Generator(device).manual_seed(seed)
         summed_out = tuple(j for j, c in enumerate(self.encoder.schema) if c.informative)
         return TrainingRows(marginals, x, x_valid, generator, summed_out)
-
-
-class GrowingTable:
-    """A table that grows by batches: its encoded rows, or a uniform sample of them, however they were divided."""
-
-    def __init__(self, encoder: TableEncoder, seed: int) -> None:
-        self.encoder, self.seed, self.n_rows = encoder, seed, 0
-        self._x, self._keys = np.zeros((0, len(encoder.owner))), np.zeros(0)
-        self._random = np.random.default_rng(seed)
-
-    def add(self, frame: pd.DataFrame) -> None:
-        """Add rows; ValueError or TypeError, and nothing is added, if one does not fit the schema."""
-        (x, _), unreadable = self.encoder.readable(frame)
-        self._check_few(frame, unreadable)
-        there = ~np.isnan(x).all(1)
-        keys = np.append(self._keys, self._random.random(len(x))[there])
-        self.n_rows += len(x)
-        kept = np.sort(np.argsort(keys)[: sample_size(x.shape[1])])
-        self._x, self._keys = np.concatenate([self._x, x[there]])[kept], keys[kept]
-
-    def _check_few(self, frame: pd.DataFrame, unreadable: np.ndarray | None) -> None:
-        """ValueError if more cells of a column are unreadable than in a table of the first rows; else a warning."""
-        if unreadable is None:
-            return
-        for j, texts in enumerate(unreadable.T):
-            bad, name = np.flatnonzero(pd.notna(texts)), self.encoder.names[j]
-            if len(bad) > most_unreadable(int(np.sum(frame[name].notna().to_numpy()))):
-                raise ValueError(self.encoder.schema[j].refusal(texts[bad[0]]))
-        if self.n_rows:
-            self.encoder.tell_unreadable(unreadable)
-
-    @property
-    def so_far(self) -> TableInMemory:
-        return TableInMemory(self.encoder, torch.from_numpy(self._x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +119,6 @@ class ReadTable(NamedTuple):
 def read_table(
     X: Any,
     estimator: Any,
-    reading: dict[str, Any],
     *,
     groups: Any = None,
     seed: int,
@@ -165,10 +126,14 @@ def read_table(
 ) -> ReadTable:
     """The table, or the sample of a stream, that a user gives to ``fit``.
 
-    ``reading`` are arguments of :meth:`TableEncoder.fit`, ``groups`` that of the ``fit`` of an estimator; the seed is
-    that of the sample, and of a forest that is fitted as a ``private`` one. A ValueError or TypeError names the column
-    or argument that is invalid.
+    The seed is that of the sample, and of a forest that is fitted as a ``private`` one. A ValueError or TypeError names
+    the column or argument that is invalid.
     """
+    reading: Any = {
+        "columns": estimator.column_types,
+        "handle_unknown": estimator.handle_unknown,
+        "missing": estimator.missing,
+    }
     if private is None:
         X = in_memory(X, seed, groups)
     elif as_stream(X) is not None:
@@ -185,7 +150,6 @@ def read_table(
                 "the noise of a private fit follows from random_state: the model is private only for whoever cannot"
                 " know or guess it; fit with random_state=None before you give the model away"
             )
-        reading = {k: v for k, v in reading.items() if k != "leave_out"}
         # no row decides on anything but noisy counts
         encoder = TableEncoder.declared(frame.columns, **reading)
         x = torch.from_numpy(encoder.transform(frame).x)
@@ -194,7 +158,7 @@ def read_table(
     if len(frame) < 2:
         raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
     units = check_groups(groups, len(frame))
-    encoder = TableEncoder.fit(frame, from_array=not is_frame, **reading)
+    encoder = TableEncoder.fit(frame, from_array=not is_frame, leave_out=True, **reading)
     x = torch.from_numpy(encoder.readable(frame)[0].x)
     there = ~x.isnan().all(1)
     units = None if units is None else units[there.numpy()]
