@@ -48,7 +48,7 @@ from discrete_itd.likelihood.sampling import column_distribution, point_predicti
 from discrete_itd.models.auto import recipe
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.forest import Forest
-from discrete_itd.models.information import Term, log_prob_of
+from discrete_itd.models.information import log_prob_of
 from discrete_itd.models.model import Model
 from discrete_itd.models.training_tables import read_table
 from discrete_itd.progress import fit_progress, progress_bar, stage
@@ -554,8 +554,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Returns
         -------
         Nats
-            ``value`` and ``stderr``, the standard error of the mean over rows and, along paths, of the estimates of
-            distinct rows; it does not measure how well the model fits. With continuous columns, the entropy of a
+            ``value`` and ``stderr``, the standard error of the mean over rows: neither how well the model fits, nor
+            that equal rows share the error of an estimate along paths. With continuous columns, the entropy of a
             density, in the units of the table, which may be negative.
 
         Raises
@@ -568,7 +568,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         _, of, known = _roles(rows, {"columns": columns, "given": given})
         rows = _with_cells(rows, of, known)
         found = log_prob_of(self.model_, rows.x, of, known, self.n_evaluations)
-        return _mean(-found, -rows.log_volume[:, of.cpu().numpy()].sum(1))
+        return _mean(-found - rows.log_volume[:, of.cpu().numpy()].sum(1))
 
     def mutual_information(
         self,
@@ -612,7 +612,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             log_prob_of(self.model_, rows.x, informed, given, self.n_evaluations)
             for given in (informing | known, known)
         )
-        return _mean(with_about + -without)
+        return _mean(with_about - without)
 
     def _rows_or_draws(self, X: Any, n_rows: int, random_state: Any) -> Rows:
         """The rows of a table, or drawn ones."""
@@ -1008,7 +1008,6 @@ def _with_cells(rows: Rows, *roles: Tensor) -> Rows:
     return found
 
 
-def _mean(found: Term, more: np.ndarray | float = 0.0) -> Nats:
-    """The mean over rows of a term and ``more`` (N,), with its standard error."""
-    nats = found.nats.cpu().numpy() + more
-    return Nats(float(nats.mean()), math.sqrt(nats.var(ddof=1) / len(nats) + found.variance))
+def _mean(nats: np.ndarray) -> Nats:
+    """The mean over rows (N,), with its standard error."""
+    return Nats(float(nats.mean()), math.sqrt(nats.var(ddof=1) / len(nats)))

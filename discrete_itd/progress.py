@@ -1,8 +1,7 @@
 """Progress of long work, and its end.
 
-A bar on a terminal or in a notebook; for the command, elsewhere a line now and then. What a fit does has a name from
-its beginning to its end (:func:`stage`). Of the time that is left only the bound is known: nothing is said without
-``max_time``.
+A bar on a terminal or in a notebook. What a fit does has a name from its beginning to its end (:func:`stage`). Of the
+time that is left only the bound is known: nothing is said without ``max_time``.
 """
 
 from __future__ import annotations
@@ -27,12 +26,10 @@ with warnings.catch_warnings():  # of a notebook without widgets, which gets a b
     from tqdm.auto import tqdm
 
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # characters that control a terminal, or are none
-LINE_SECONDS = 10.0  # between two lines
 INTERRUPTS = signal.SIGINT, signal.SIGTERM  # each where its handler raises KeyboardInterrupt
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
 _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
 _interruption: ContextVar[threading.Event | None] = ContextVar("_interruption", default=None)
-_are_lines: ContextVar[bool] = ContextVar("_are_lines", default=False)
 
 
 @dataclass(frozen=True)
@@ -91,25 +88,12 @@ def harmless(text: str, file: TextIO) -> str:
     return whole.encode(encoding, "backslashreplace").decode(encoding)
 
 
-class _Lines:
-    """What a bar writes over and over, as lines of stderr."""
-
-    def write(self, text: str) -> None:
-        if line := text.strip():
-            sys.stderr.write(harmless(f"discrete-itd: {line}\n", sys.stderr))
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
 def _bar(what: str, **how: Any) -> tqdm:
-    """A bar that goes at its end, if somebody sees it; lines in a log, if these are wanted; nothing within a stream."""
+    """A bar that goes at its end, if somebody sees it; nothing within a stream."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     is_notebook = "IPKernelApp" in getattr(shell, "config", {})
     if _has_outer.get():
         how["disable"] = True
-    elif _are_lines.get():
-        how |= {"delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "miniters": 0, "file": _Lines()}
     elif not is_notebook:
         how["disable"] = None  # tqdm looks for a terminal
     return tqdm(desc=what, leave=False, **how)
@@ -171,8 +155,7 @@ class FitProgress:
             text = f"{self._stages[-1]}{self._end}{self._nats}"
             self._bar.set_postfix_str(harmless(text, sys.stderr), refresh=False)
             self._bar.update(self._done - self._bar.n)
-            if not _are_lines.get():
-                self._bar.refresh()
+            self._bar.refresh()
 
 
 @contextmanager
@@ -250,13 +233,3 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextmanager
-def lines_now_and_then() -> Iterator[None]:
-    """Within the block, fits and streams whose bar cannot be seen write a line every few seconds to stderr."""
-    token = _are_lines.set(sys.stderr is not None and not sys.stderr.isatty())
-    try:
-        yield
-    finally:
-        _are_lines.reset(token)

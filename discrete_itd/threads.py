@@ -56,7 +56,7 @@ def in_one_thread() -> Iterator[None]:
         return
     _callers.most = before
     try:
-        with _set_threads(1, before):
+        with _set_threads(1):
             yield
     finally:
         del _callers.most
@@ -69,36 +69,22 @@ def threads_for(work: float) -> Iterator[None]:
     ``work`` is the number of multiply-adds of a step or a block: rows, times the floats that are multiplied for a row.
     """
     n = min(int(work / LEAST_WORK), most_threads()) if work >= 2 * LEAST_WORK else 1
-    with _set_threads(n, getattr(_callers, "most", None)):
+    with _set_threads(n):
         yield
 
 
 @contextmanager
-def _set_threads(n: int, others: int | None) -> Iterator[None]:
-    """Within the block, torch uses n threads for this thread of Python, and ``others`` for new ones.
-
-    Torch keeps the number of each thread of Python; one that uses torch for the first time gets what was set last,
-    anywhere, and keeps it. So the last to set a number is a thread that ends at once.
-    """
+def _set_threads(n: int) -> Iterator[None]:
+    """Within the block, torch uses n threads for this thread of Python."""
     before = torch.get_num_threads()
-    others = others or before
     if n == before:
         yield
         return
-
-    def set_for_new_threads() -> None:
-        setter = threading.Thread(target=torch.set_num_threads, args=(others,))
-        setter.start()
-        setter.join()
-
+    torch.set_num_threads(n)
     try:
-        torch.set_num_threads(n)
-        set_for_new_threads()
         yield
     finally:
         torch.set_num_threads(before)
-        if others != before:
-            set_for_new_threads()
 
 
 def one_thread(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""What people see of a long fit or stream: on a terminal, in a notebook, and in a log."""
+"""What people see of a long fit or stream: on a terminal and in a notebook."""
 
 import io
 import math
@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity, progress
-from discrete_itd.cli import main
 from discrete_itd.models import training_tables
 from tests.examples import Terminal
 
@@ -57,32 +56,6 @@ def test_a_notebook_shows_bars_though_it_is_no_terminal(monkeypatch):
     bar = progress.progress_bar(9, "score")
     assert not bar.disable
     bar.close()
-
-
-def test_a_log_gets_a_line_now_and_then(monkeypatch):
-    log = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", log)
-    for seconds in (0.0, 3600.0):
-        monkeypatch.setattr(progress, "LINE_SECONDS", seconds)
-        with (
-            progress.lines_now_and_then(),
-            progress.fit_progress() as fit,
-            progress.stage("looking around\x1b[2J"),
-        ):
-            fit.show(0.4, 1.25)
-        with progress.lines_now_and_then(), progress.stream_progress("score") as bar:
-            bar.update(1200)
-            assert progress.progress_bar(9, "explain").disable
-        if not seconds:
-            said = log.getvalue()
-        assert log.getvalue() == said
-        assert all(line.startswith("discrete-itd: ") for line in said.splitlines())
-        for words in (
-            r"looking around\x1b[2J",  # which controls no terminal
-            r" 40%|####      | 00:00, looking around\x1b[2J, 1.250 nats held out",
-            "score: 1.20k rows",
-        ):
-            assert words in said
 
 
 def test_one_bar_is_of_the_whole_fit_and_never_goes_back(monkeypatch):
@@ -166,19 +139,3 @@ def test_a_job_that_ignores_ctrl_c_is_terminated(ctrl_c):
     finally:
         signal.signal(signal.SIGINT, before)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-def test_a_terminal_gets_no_lines(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", screen := Terminal())
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    with progress.lines_now_and_then(), progress.fit_progress() as fit:
-        fit.show(0.4, 1.25)
-    assert "discrete-itd" not in screen.getvalue()
-
-
-def test_the_command_writes_the_lines(monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    table().to_csv("t.csv", index=False)
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    assert main(["fit", "t.csv", "--out", "m", "--denoiser", "tree"]) == 0
-    assert "discrete-itd: fit  99%|" in capsys.readouterr().err

@@ -73,15 +73,6 @@ def test_what_the_user_allows_is_kept():
 # -- what is left behind ----------------------------------------------------------------------------
 
 
-def test_threads_of_python_that_start_meanwhile_keep_their_number():
-    with threads.in_one_thread():
-        assert (torch.get_num_threads(), in_new_thread()) == (1, 3)
-        with threads.threads_for(2 * threads.LEAST_WORK):
-            assert (torch.get_num_threads(), in_new_thread()) == (2, 3)
-        assert (torch.get_num_threads(), in_new_thread()) == (1, 3)
-    assert (torch.get_num_threads(), in_new_thread()) == (3, 3)
-
-
 def test_calls_at_the_same_time_restore_their_own_number():
     ready, seen = threading.Barrier(4), {}
 

@@ -61,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: Namespace, *, is_process: bool) -> int | None:
     """Run one command; its exit code."""
-    from discrete_itd.progress import lines_now_and_then, terminated_as_interrupted
+    from discrete_itd.progress import terminated_as_interrupted
     from discrete_itd.validation import from_shell
 
     module = COMMANDS[args.command].module
-    with terminated_as_interrupted(), lines_now_and_then(), from_shell():
+    with terminated_as_interrupted(), from_shell():
         return getattr(_imported(module, stays=is_process), args.command)(args)
 
 

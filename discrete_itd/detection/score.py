@@ -111,8 +111,8 @@ class Scorer:
             scorer.weight = min(MOST_WEIGHT, WEIGHT_OF_SHARE * share)
         n_rows = TYPICAL_ROWS
         if deadline is not None and deadline.left < math.inf and not scorer.denoiser.closed_form:
-            cost = scorer.model.cost  # a draw takes no more than a score
-            n_rows = int(TYPICAL_SHARE * deadline.left / (1e-6 * cost.microseconds)) if cost else 0
+            seconds = 1e-6 * scorer.model.microseconds  # a draw takes no more than a score
+            n_rows = int(np.nan_to_num(TYPICAL_SHARE * deadline.left / seconds))
         scorer.quantiles = scorer.fitted_quantiles(min(max(n_rows, FEWEST_TYPICAL), TYPICAL_ROWS))
         return scorer
 

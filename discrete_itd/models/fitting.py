@@ -17,7 +17,13 @@ from discrete_itd.models.contract import (
     Recipe,
     fit_recipe,
 )
-from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split_evaluations
+from discrete_itd.models.model import (
+    HELD_OUT_ROWS,
+    HeldOut,
+    Model,
+    microseconds_per_row,
+    split_evaluations,
+)
 from discrete_itd.models.training_tables import TrainingTable
 from discrete_itd.progress import Deadline, stage
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
@@ -85,9 +91,11 @@ def fit_model(
             of_row = n_evaluations * seconds_of_row(model.denoiser, rows.x_valid)
             n_rows = int(min(max(deadline.left / of_row, FEWEST_HELD_OUT), HELD_OUT_ROWS))
         held_out = HeldOut.measure(model, rows.x_valid, n_evaluations, n_rows)
-        # the time of a private fit depends on the rows
-        age = deadline.age if denoiser.epsilon is None else math.nan
-        cost = Cost.measure(model, rows.x_valid, n_evaluations, age)
+        measured = {
+            "held_out": held_out,
+            "fit_seconds": deadline.age if denoiser.epsilon is None else math.nan,
+            "microseconds": microseconds_per_row(model, rows.x_valid, n_evaluations),
+        }
     lines = report.history
     if fitted.report is None:
         found = [(held_out.independent, held_out.independent_stderr)]
@@ -95,7 +103,7 @@ def fit_model(
         lines = [Evaluation(0, 0.0, math.nan, math.nan, *nats) for nats in found]
     plan.show(1.0, lines[-1])
     history = pd.DataFrame(lines, columns=pd.Index(Evaluation._fields))
-    return replace(model, history=history, held_out=held_out, cost=cost)
+    return replace(model, history=history, **measured)
 
 
 def default_schedule(denoiser: Denoiser, n_evaluations: int) -> Schedule:

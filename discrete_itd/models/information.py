@@ -11,9 +11,6 @@ in closed form by an exact model: the scorer or its companion; of a network, alo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import numpy as np
@@ -24,46 +21,19 @@ from discrete_itd.channel import State
 from discrete_itd.denoisers import Denoiser, ForestDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import filled
 from discrete_itd.encoders.frames import unique_rows
-from discrete_itd.likelihood import Estimate
 from discrete_itd.models.model import Model
 
 PAIRED_FLOATS = 1 << 22  # log-probabilities of cells in components
 
 
-@dataclass(frozen=True)
-class Term:
-    """A number of each row (N,), nats, and the variance that the mean has besides that between rows.
-
-    Equal rows have one estimate: the more of them, the less its own error averages out.
-    """
-
-    nats: Tensor
-    variance: float
-
-    @classmethod
-    def of(cls, x: Tensor, columns: Tensor, estimate: Callable[[Tensor], Estimate]) -> Term:
-        """From an estimate of distinct rows, after all but some columns (C',) of rows ``x`` (N, C') are masked."""
-        rows, inverse = unique_rows(x.masked_fill(~columns, math.nan))
-        nats, stderr = estimate(rows)
-        n = np.bincount(inverse, minlength=len(rows))
-        shared = torch.from_numpy(n * (n - 1.0) / len(x) ** 2).to(nats)
-        extra = (shared * stderr.double().square()).nansum()
-        return cls(nats.double()[torch.from_numpy(inverse).to(nats.device)], float(extra))
-
-    def __add__(self, other: Term) -> Term:
-        return Term(self.nats + other.nats, self.variance + other.variance)
-
-    def __neg__(self) -> Term:
-        return Term(-self.nats, self.variance)
-
-
 def log_prob_of(
     model: Model, x: Tensor, columns: Tensor, given: Tensor, n_evaluations: int
-) -> Term:
-    """Log-probability of the ``columns`` (C',) of rows ``x`` (N, C'), given others, all the rest unknown."""
+) -> np.ndarray:
+    """Log-probability (N,) of the ``columns`` (C',) of rows ``x`` (N, C'), given others, all the rest unknown."""
     known = given if bool(given.any()) else None
-    ask = partial(model.of_any_columns.log_prob, n_evaluations=n_evaluations, given=known)
-    return Term.of(x, columns | given, ask)
+    rows, inverse = unique_rows(x.masked_fill(~(columns | given), math.nan))
+    found = model.of_any_columns.log_prob(rows, n_evaluations, given=known)
+    return found.log_prob.cpu().numpy()[inverse]
 
 
 @torch.no_grad()

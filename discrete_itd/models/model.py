@@ -29,7 +29,7 @@ from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import Deadline
 from discrete_itd.storage.values import AnyFloat, Unbuilt
-from discrete_itd.threads import most_threads, threads_for
+from discrete_itd.threads import threads_for
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.validation import check_choice
 
@@ -86,28 +86,13 @@ class HeldOut:
 UNMEASURED = HeldOut(0, *[math.nan] * 5)  # of a model whose fit has not ended
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Times on the machine of the fit: of the whole fit, and per encoded row in a batch of ``n_rows``.
-
-    Along paths, ``microseconds`` are for ``n_evaluations`` of the fit, extrapolated from few; with ``n_threads`` of
-    torch.
-    """
-
-    fit_seconds: AnyFloat
-    microseconds: AnyFloat
-    n_rows: int
-    n_threads: int
-
-    @classmethod
-    def measure(cls, model: Model, x: Tensor, n_evaluations: int, fit_seconds: float) -> Cost:
-        closed = model.denoiser.closed_form
-        x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
-        score = partial(model.log_prob, n_evaluations=TIMED_EVALUATIONS)
-        microseconds = 1e6 * seconds_per_row(lambda rows: score(rows).log_prob, x)
-        if not closed:
-            microseconds *= n_evaluations / TIMED_EVALUATIONS
-        return cls(fit_seconds, microseconds, len(x), most_threads())
+def microseconds_per_row(model: Model, x: Tensor, n_evaluations: int) -> float:
+    """Microseconds in which the model scores an encoded row; along paths extrapolated from few evaluations."""
+    score = partial(model.log_prob, n_evaluations=TIMED_EVALUATIONS)
+    closed = model.denoiser.closed_form
+    x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
+    found = 1e6 * seconds_per_row(lambda rows: score(rows).log_prob, x)
+    return found if closed else found * n_evaluations / TIMED_EVALUATIONS
 
 
 @torch.no_grad()
@@ -180,7 +165,10 @@ class Model:
     shares : tuple of float
         In the anomaly score, adding up to one: of the denoiser and, unless that is 1, of its members and of these.
     held_out : HeldOut
-    cost : Cost, optional
+    fit_seconds : float
+        Of the whole fit; NaN of a private one, as its time depends on the rows.
+    microseconds : float
+        In which an encoded row is scored on the machine of the fit: :func:`microseconds_per_row`.
     epsilon : float, optional
         Of differential privacy (16), if the fit was private: held-out nats are then of drawn rows.
     """
@@ -197,7 +185,8 @@ class Model:
     members: tuple[Denoiser, ...] = ()
     shares: tuple[float, ...] = (1.0,)
     held_out: HeldOut = UNMEASURED
-    cost: Cost | None = None
+    fit_seconds: AnyFloat = math.nan
+    microseconds: AnyFloat = math.nan
     epsilon: AnyFloat | None = None
 
     @classmethod

@@ -70,13 +70,12 @@ def _document(title: str, summary: str, sections: dict[str, list[str]]) -> str:
 
 def facts(model: Any, n_evaluations: int) -> dict[str, str]:
     """What a fitted ``Model`` is, was fitted to and costs, by name: on its card, and on the page of a report."""
-    schema, cost = model.encoder.schema, model.cost
+    schema = model.encoder.schema
     kinds = Counter(column.kind for column in schema)
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
-    how, more = "in closed form, without error", ""
+    how = "in closed form, without error"
     if not model.denoiser.closed_form:
         how = f"by {n_evaluations} denoiser evaluations along paths, with a standard error"
-        more = ", extrapolated from fewer evaluations"
     found = {
         "training rows": f"{schema[0].n_rows:,}, those held out for validation among them",
         "columns": f"{len(schema)}, of them {', '.join(f'{n} {kind}' for kind, n in kinds.items())}",
@@ -86,12 +85,11 @@ def facts(model: Any, n_evaluations: int) -> dict[str, str]:
         "seed": str(model.seed),
         "the fit ended by": model.stopped,
     }
-    if cost is not None and not math.isnan(cost.fit_seconds):
-        found["the fit took"] = f"{cost.fit_seconds:.3g} s on {model.device.type}"
-    if cost is not None and not math.isnan(cost.microseconds):
+    if not math.isnan(model.fit_seconds):
+        found["the fit took"] = f"{model.fit_seconds:.3g} s on {model.device.type}"
+    if not math.isnan(model.microseconds):
         found["a score took"] = (
-            f"{cost.microseconds:.3g} microseconds per encoded row{more}, in a batch of {cost.n_rows:,} rows with at"
-            f" most {cost.n_threads} threads, on the machine of the fit"
+            f"{model.microseconds:.3g} microseconds per encoded row, on the machine of the fit"
         )
     return found
 

@@ -7,13 +7,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy import stats
 from scipy.special import digamma, gammaln
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.likelihood import Estimate
-from discrete_itd.models.information import Term
 from discrete_itd.plots import information_matrix, plot_information_matrix
 from discrete_itd.recipes import BayesNet, Causal, Mixture, Network
 from tests.networks import load_bayesian_network
@@ -143,24 +140,6 @@ def test_information_by_a_network_is_that_of_the_rows(kind):
     )
     assert both.value == pytest.approx(one.value + other.value, abs=4 * (both.stderr + one.stderr))
     assert one.value < both.value + 4 * (one.stderr + both.stderr)
-
-
-def test_equal_rows_share_the_error_of_their_estimate():
-    """Over repetitions, the mean is as far from the truth as its standard error says."""
-    rng, n, sd = np.random.default_rng(0), 400, 0.3
-    x = torch.tensor(rng.integers(3, size=(n, 1))).double()
-    terms = []
-    for _ in range(2000):
-
-        def estimate(rows):
-            noise = torch.from_numpy(rng.normal(scale=sd, size=len(rows)))
-            return Estimate(rows[:, 0] + noise, torch.full((len(rows),), sd))
-
-        terms.append(Term.of(x, torch.ones(1, dtype=torch.bool), estimate))
-    off = np.array([float((t.nats - x[:, 0]).mean()) for t in terms])
-    assert off.std() > 0.5 * sd  # three estimates in all
-    own = np.array([float(t.nats.var() / n + t.variance - x.var() / n) for t in terms])
-    assert own.mean() == pytest.approx(off.var(), rel=0.1)
 
 
 def generated(n, seed, n_levels):

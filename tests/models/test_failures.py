@@ -192,5 +192,5 @@ def test_estimates_of_time_take_no_fit_down(monkeypatch):
     model = fit(TABLE, "auto", max_time=60)
     assert np.isnan(model.candidates_["microseconds"][0])
     assert labels(model) == {"independent", *(name for name, _ in OF_AUTO.values())}
-    assert np.isnan(model.model_.cost.microseconds)
+    assert np.isnan(model.model_.microseconds)
     assert "µs" not in model.model_card()

@@ -504,7 +504,7 @@ def test_timings_come_back(tmp_path):
     loaded = DiffusionDensity.load(tmp_path / "m")
     pd.testing.assert_frame_equal(loaded.candidates_, fitted.candidates_)
     pd.testing.assert_frame_equal(loaded.history_, fitted.history_)
-    assert loaded.model_.cost == fitted.model_.cost
+    assert loaded.model_.microseconds == fitted.model_.microseconds
 
 
 @pytest.mark.parametrize(
