@@ -1,16 +1,3 @@
-categories, marginals, a single tree, tables of a Bayesian network  counts of all rows
-networks                                                            batches of all rows
-scales, bins, grids of times, mixtures of Gaussians                 the sample
-graph of a Bayesian network, mixtures of products, weights          the sample
-==================================================================  ===================
-
-A stream that is not longer than the sample is read into memory. Where ``max_time`` leaves no time for several passes,
-the model is fitted to the sample alone. Of batches that arrive over time (``partial_fit``), as many rows are kept.
-=======
-:mod:`~discrete_itd.models.held_out` divides the rows of a table in memory. Of a stream, a uniform sample is such a
-table (:mod:`discrete_itd.encoders.streams`), and of batches that arrive over time (``partial_fit``) as many rows.
-"""
-=======
 """Tables to learn from, and the rows of them that recipes get."""
 
 from __future__ import annotations

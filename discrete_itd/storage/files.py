@@ -31,7 +31,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-FORMAT = 35
+FORMAT = 36
 PARTIAL = "partial-"  # in the names of temporary files
 LEFT_SECONDS = 86_400.0  # age from which a temporary file is what a killed call has left
 KEY = "discrete_itd"
