@@ -80,7 +80,6 @@ def test_a_card_says_what_a_model_along_paths_was_chosen_from_and_is_in():
     along_paths = settled(network, **settings).fit(frame)
     said = lines_of(along_paths.model_card())
     assert "by 8 denoiser evaluations along paths" in said["Model"]
-    assert "extrapolated from fewer" in said["Model"]
     assert "Monte-Carlo" in said["Limits"]
     assert "log-densities" in said["Limits"]
     nats = along_paths.model_.held_out.nats
