@@ -3,8 +3,9 @@
 The first two kinds are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
 folder that holds ``data/density/<name>.npz``, ``data/anomaly/<name>.csv.xz`` (categories),
 ``data/anomaly_numeric/<name>.npz``, ``data/anomaly_odd/<name>.npz``, ``messy/make.py`` and ``messy/orders.py``;
-without it, the folder ``shared`` beside the repository is tried. Mixed tables come with this package or inside
-another one.
+without it, the folder ``shared`` beside the repository is tried. ``DISCRETE_ITD_BINARY`` names a folder with
+github.com/UCLA-StarAI/Density-Estimation-Datasets, whose other binary tables are read from its text. Mixed tables come
+with this package or inside another one.
 """
 
 from __future__ import annotations
@@ -52,7 +53,13 @@ def density_path(name: str) -> Path:
 
 def has_density(name: str) -> bool:
     """Return whether the table `name` is there, to skip a test that needs it."""
-    return density_path(name).is_file()
+    return density_path(name).is_file() or _text_of(name, "train").is_file()
+
+
+def _text_of(name: str, split: str) -> Path:
+    """Where a split lies as text in Density-Estimation-Datasets, if that is unpacked."""
+    folder = Path(os.environ.get("DISCRETE_ITD_BINARY", "nowhere"))
+    return folder / "datasets" / name / f"{name}.{split}.data"
 
 
 def load_density(name: str) -> Density:
@@ -74,6 +81,9 @@ def load_density(name: str) -> Density:
         If the file is absent; the message says where it was looked for.
     """
     path = density_path(name)
+    if _text_of(name, "train").is_file():
+        texts = [_text_of(name, split) for split in ("train", "valid", "test")]
+        return Density(*(np.loadtxt(t, dtype=np.uint8, delimiter=",", ndmin=2) for t in texts))
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: set DISCRETE_ITD_SHARED to the folder above data/")
     with np.load(path) as archive:
