@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 MOST_CHANGES = 4000  # of a graph
 LEAST_SHARE = 0.1  # rows that have the cells of an edge count tenfold at most: few that agree by chance would win
+FREE = 2  # parameters of a context for each of its rows, at most: a key of many values may decide a column
 MISSING = -(1 << 32)  # code of a missing cell: with others in a table, still a negative number
 LEAST_GAIN = 1e-6  # a change that gains fewer nats is rounding
 
@@ -147,7 +148,7 @@ class Counted:
         self.columns, self.sizes = coded(cells), sizes
         alone = [family_counts(self.columns, sizes, (j,)) for j in range(len(sizes))]
         self.n_seen = [int((count > 0).sum()) for count in alone]
-        self._found: dict[tuple[int, frozenset[int], int], tuple[float, int, float]] = {}
+        self._found: dict[tuple[int, frozenset[int], int], tuple[float, float, float]] = {}
 
     def gain(self, j: int, own: Sequence[int], i: int, price: float) -> float:
         """Nats that column ``i`` carries about ``j`` beyond parents ``own``, minus the price of the larger table.
@@ -160,19 +161,16 @@ class Counted:
         nats, free, share = self._found[key]
         return (nats - price * free) / max(share, LEAST_SHARE)
 
-    def _count(self, family: Sequence[int]) -> tuple[float, int, float]:
+    def _count(self, family: Sequence[int]) -> tuple[float, float, float]:
         """Nats, free parameters, and the share of the rows that have all the cells."""
         i, j = family[-2:]
         count = family_counts(self.columns, self.sizes, family)
         count = count.reshape(-1, self.sizes[i], self.sizes[j])
         total, fewer = count.sum(2), count.sum(1)
         nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
-        # what does not occur is no free parameter: neither contexts nor, where one category goes with few, the others
         each = max(1, self.n_seen[j] - 1)
-        free, less = (
-            min(each * int((n.sum(-1) > 0).sum()), int((n > 0).sum())) for n in (count, fewer)
-        )
-        return nats, free - less, float(count.sum()) / max(1, self.columns.shape[1])
+        free, less = (np.minimum(each, FREE * n).sum() for n in (total, fewer.sum(1)))
+        return nats, float(free - less), float(count.sum()) / max(1, self.columns.shape[1])
 
 
 class Search:

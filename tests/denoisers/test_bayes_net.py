@@ -399,7 +399,7 @@ def naive_bic(x, sizes, j, above, penalty, n_seen=None, n_rows=None):
         own[row[j]] += 1
     nats = sum((c[c > 0] * np.log(c[c > 0] / c.sum())).sum() for c in counts.values())
     each = max(1, (n_seen or len(np.unique(x[:, j]))) - 1)
-    free = min(each * len(counts), sum((c > 0).sum() for c in counts.values()))
+    free = sum(min(each, structure.FREE * c.sum()) for c in counts.values())
     return nats - penalty * np.log(max(2, n_rows or len(x))) / 2 * free
 
 
