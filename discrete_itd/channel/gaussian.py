@@ -22,16 +22,16 @@ FARTHEST = 1e30  # largest surprisal, nats
 NEWTON_STEPS = 5  # for quantiles in a tail whose mass is below the smallest float
 HALVINGS = 32  # of an interval of a few units that contains a quantile
 LEFT_OUT = 1e-4  # probability of the components of a mixture that are left out
-# points of the quadrature of a mixture's entropy: at least, at most, and times components between; and of expectations.
-# Eight times as many pairs change an entropy by some hundredths of a nat, and are most of the time of reasons.
-FEWEST_POINTS, MANY_POINTS, WORK = 128, 1 << 13, 1 << 17
-POINTS = 512
-CHUNK = 1 << 22  # rows times points times Gaussians at once
+POINTS = 256  # of the quadrature of an expectation: entropies are right to some hundredths of a nat
+CHUNK = 1 << 18  # rows times points times Gaussians at once: more leave the cache of a processor
 # a lattice is too coarse for an integral where cells are wider than half a standard deviation of the noise: then so
 # many numbers of the lattice on both sides of a noisy one stand for it
 COARSE, AROUND = 0.25, 13
 LEAST_MASS = 1e-290  # of a cell: below, differences of distribution functions lose digits
-GOLDEN = 0.618  # offset, in steps, between the points of equal mixtures: they differ
+GOLDEN = (math.sqrt(5) - 1) / 2  # whose multiples are spread most evenly over the unit interval
+# of a density given at nodes: standard deviations of the Gaussian of a piece over its length, that it is an exponential
+# function within 1e-5 nats; nats below the peak that count as the lowest; and the least decay of its tails
+PIECE_SD, LOWEST, LEAST_DECAY = 100.0, 1e4, 1.0
 
 
 class GaussianPosterior:
@@ -127,12 +127,15 @@ class GaussianPosterior:
 
     def mean(self) -> Tensor:
         r"""The denoised values :math:`\hat x`, shape (B, R)."""
-        means = self.means
-        if self.bounds:
-            mean, sd, low, high, log_mass = self._standard
-            slope = (log_normal(low) - log_mass).exp() - (log_normal(high) - log_mass).exp()
-            means = (mean + sd * slope).to(means).clamp(*self.bounds)
-        return (self.log_weight.exp() * means).sum(2)
+        return (self.log_weight.exp() * self._means()).sum(2)
+
+    def _means(self) -> Tensor:
+        """Means of the components between their bounds, (B, R, K)."""
+        if not self.bounds:
+            return self.means
+        mean, sd, low, high, log_mass = self._standard
+        slope = (log_normal(low) - log_mass).exp() - (log_normal(high) - log_mass).exp()
+        return (mean + sd * slope).to(self.means).clamp(*self.bounds)
 
     def log_prob(self, middle: Tensor, width: Tensor | None = None) -> Tensor:
         """Log-mass (20) of cells of some ``middle`` and ``width``, (B, R) each: (B, R), nats.
@@ -257,12 +260,9 @@ class GaussianPosterior:
         return _quantile(v.clamp(1e-12, 1 - 1e-12), mean, var.sqrt(), *bounds)
 
     def points(self, n: int, shift: int = 0) -> Tensor:
-        """Quasi-random points (B, n) of one column: a Hammersley set over components and within them, shifted."""
-        i = torch.arange(n, device=self.means.device)
-        bits = max(1, (n - 1).bit_length())
-        reverse = torch.stack([((i >> b) & 1) << (bits - 1 - b) for b in range(bits)]).sum(0)
-        u, v = (i.double() + 0.5) / n, (reverse.double() + 0.5) / 2**bits
-        u, v = ((t + shift * GOLDEN * step) % 1 for t, step in ((u, 1 / n), (v, 1 / 2**bits)))
+        """Quasi-random points (B, n) of one column: a lattice over components and within them, shifted."""
+        i = torch.arange(n, device=self.means.device, dtype=torch.float64) + shift * GOLDEN
+        u, v = (i + 0.5) / n % 1, (i * GOLDEN + 0.5) % 1
         shape = (len(self.means), n)
         return self.at_uniform(u.expand(shape), v.expand(shape))
 
@@ -270,7 +270,7 @@ class GaussianPosterior:
         """Quantiles of one column at levels ``u`` (n,), by bisection: float64, (B, n)."""
         share = u.to(self.means.device, torch.float64)
         out = share.new_zeros(len(self.means), len(u))
-        for rows, q in self.few_components(lambda _: len(u)):
+        for rows, q in self.few_components(len(u)):
             parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
             of_each = _quantile(share, *parts)  # the mixture's quantile lies between these
             low, high = of_each.amin(1), of_each.amax(1)
@@ -288,7 +288,7 @@ class GaussianPosterior:
         is left out: hardly any training rows lie there, and a function may grow faster than the density falls.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
-        for rows, q in self.few_components(lambda _: POINTS):
+        for rows, q in self.few_components(POINTS):
             out[rows] = function(q.points(POINTS)).mean(1)
         return out
 
@@ -298,14 +298,11 @@ class GaussianPosterior:
         ``cells`` are those of values (b, n). Memory is bounded.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
-        for rows, q in self.few_components(_points_for):
-            values = q.points(_points_for(q.means.shape[2]))
-            out[rows] = -q.log_prob(*cells(values)).mean(1)
+        for rows, q in self.few_components(POINTS):
+            out[rows] = -q.log_prob(*cells(q.points(POINTS))).mean(1)
         return out
 
-    def few_components(
-        self, n_points: Callable[[int], int]
-    ) -> Iterator[tuple[Tensor, GaussianPosterior]]:
+    def few_components(self, n_points: int) -> Iterator[tuple[Tensor, GaussianPosterior]]:
         """Some rows, and their mixtures of one column in double, without the least likely components.
 
         Those have at most ``LEFT_OUT`` of the probability: given other cells, few of thousands are left. Rows are taken
@@ -318,11 +315,11 @@ class GaussianPosterior:
             needs = [min(1 << (n - 1).bit_length(), n_components) for n in n_kept.tolist()]
             for k in sorted(set(needs)):
                 places = torch.nonzero(torch.tensor(needs) == k).flatten()
-                for some in places.split(max(1, CHUNK // (k * n_points(k)))):
-                    rows, kept = part[some], order[some, :k]
-                    rising = self.means[rows, 0].gather(1, kept).argsort(1)
-                    kept = kept.gather(1, rising)[:, None]
+                for some in places.split(max(1, CHUNK // (k * n_points))):
+                    rows, kept = part[some], order[some, None, :k]
                     q = self.pick(lambda t, i=rows, kept=kept: t[i].double().gather(2, kept))
+                    rising = q._means().argsort(2)
+                    q = q.pick(lambda t, rising=rising: t.gather(2, rising))
                     yield rows, GaussianPosterior(q.log_weight, q.means, q.var, *q.bounds)
 
     def sample(self, generator: torch.Generator) -> Tensor:
@@ -339,6 +336,33 @@ class GaussianPosterior:
         return _quantile(u, *ends).to(mean).clamp(torch.nextafter(low, high), high)
 
 
+def log_linear(nodes: Tensor, log_density: Tensor) -> list[Tensor]:
+    r"""Log-masses, means, variances and bounds of exponential pieces between nodes, (n, G + 1) each.
+
+    Of n densities with a ``log_density`` at increasing ``nodes``, (n, G) each, float64; equal nodes count once. Beyond
+    the outermost nodes it goes on, but falls at least as :math:`e^{-|x|}`.
+    """
+    f = torch.maximum(log_density, log_density.amax(1, keepdim=True) - LOWEST)
+    gap = nodes.diff(dim=1)
+    slope = f.diff(dim=1) / gap.masked_fill(gap == 0, math.inf)
+    ends = slope[:, :1].clamp_min(LEAST_DECAY), slope[:, -1:].clamp_max(-LEAST_DECAY)
+    slope = torch.cat([ends[0], slope, ends[1]], 1)
+    length = torch.cat([1 / ends[0], gap, -1 / ends[1]], 1)
+    sd = PIECE_SD * torch.where(length > 0, length, 1.0)
+    low, high = (
+        functional.pad(nodes, side, value=v)
+        for side, v in (((1, 0), -math.inf), ((0, 1), math.inf))
+    )
+    high = torch.where(length > 0, high, low + 1)
+    # a middle of each piece, or the end of a tail
+    at, f = (torch.cat([t[:, :1], (t[:, 1:] + t[:, :-1]) / 2, t[:, -1:]], 1) for t in (nodes, f))
+    mean = at + slope * sd.square()
+    mass = (
+        f - log_normal(slope * sd) + sd.log() + log_between((low - mean) / sd, (high - mean) / sd)
+    )
+    return [mass.masked_fill(length == 0, -math.inf), mean, sd.square(), low, high]
+
+
 def is_coarse(y: Tensor, snr: Tensor, lines: NumberLines | None) -> Tensor:
     """Where noise is narrower than the cell of the number that evidence (B, R) is about: bool, (B, R)."""
     noisy = (snr > 0) & ~torch.isinf(snr)
@@ -346,11 +370,6 @@ def is_coarse(y: Tensor, snr: Tensor, lines: NumberLines | None) -> Tensor:
         return torch.zeros_like(noisy)
     width = lines.spacing(torch.where(noisy, y / snr.clamp_min(SMALL), 0.0))
     return noisy & lines.have_lattice(y) & (snr * width.square() > COARSE)
-
-
-def _points_for(n_components: int) -> int:
-    """Points of the quadrature of an entropy, a power of two: more where there are fewer components."""
-    return 1 << max(FEWEST_POINTS, min(MANY_POINTS, WORK // n_components)).bit_length() - 1
 
 
 def log_normal(z: Tensor) -> Tensor:

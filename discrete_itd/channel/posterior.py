@@ -13,12 +13,11 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import GaussianPosterior, chosen
-from discrete_itd.channel.grid import GridPosterior
 from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import add_gumbel
 from discrete_itd.channel.rounded_numbers import Intervals
 
-__all__ = ["CategoricalPosterior", "GaussianPosterior", "GridPosterior", "Posterior"]
+__all__ = ["CategoricalPosterior", "GaussianPosterior", "Posterior"]
 
 
 class CategoricalPosterior:
@@ -95,7 +94,7 @@ class Posterior:
     codebook : Codebook
     categorical : CategoricalPosterior
         The columns of categories.
-    gaussian : GaussianPosterior or GridPosterior
+    gaussian : GaussianPosterior
         The continuous columns.
 
     Examples

@@ -29,12 +29,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import State
-from discrete_itd.channel.gaussian import FARTHEST, chosen
-from discrete_itd.channel.grid import (
-    GridPosterior,
-    grid_quantiles,
-    log_total,
-)
+from discrete_itd.channel.gaussian import FARTHEST, chosen, log_linear
 from discrete_itd.channel.noise import draw_salt
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
@@ -58,6 +53,7 @@ ENUMERATED_LEVELS = 512  # most categories of a column of which all are tried
 FAR_NODES = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
 NEIGHBOURING = 1.5  # widths of a cell: numbers that are closer have none between them
+PIECES = 2500  # floats of the density of a number: five for each of some 500 pieces
 KEPT_COMPLETIONS = 1 << 15  # completed rows that are kept together
 UNSEEN_NATS = 1e6  # nats: unseen categories are not drawn
 CANDIDATES = 32  # completions among which a draw is chosen
@@ -85,15 +81,16 @@ SHORTLIST = Nodes(8, 6, 1, 4, 4, (3.0, 12.0), 16)  # some 40 scores a number, fo
 
 
 class Enumerated(NamedTuple):
-    """log P(v, the rest) of the values v of cells in ``rows`` and ``columns``, (n,) each: ``log_joint`` (n, V), nats.
+    """log P(v, the rest) of values v of cells in ``rows`` and ``columns``, (n,) each: ``log_joint`` (n, V), nats.
 
-    The values are the ``nodes`` (n, V) of densities, or all levels of one column if ``nodes`` is None.
+    The values are the ``nodes`` (n, V), or in the end all levels of one column, or the pieces of a ``density``.
     """
 
     rows: Tensor
     columns: Tensor
-    nodes: Tensor | None
+    nodes: Tensor
     log_joint: Tensor
+    density: GaussianPosterior | None = None
 
 
 class ConditionalDenoiser(Denoiser):
@@ -117,7 +114,7 @@ class ConditionalDenoiser(Denoiser):
     * no other unknown cell in the row: the scorer. All values of a category are enumerated; of more than
       ``ENUMERATED_LEVELS`` those that are most probable under the proposal and the scorer's own factors, and the others
       keep their proportions under these. The density of a number is computed at some 200 nodes, which are refined where
-      it is large and bends, and is log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its
+      it is large and bends, and is log-linear between them: its
       logarithm is off by 0.002 nats on average, and up to 0.05 where it is low and rough.
     * other unknown cells, or noisy evidence: the proposal.
     * whether a cell is there (``codebook.indicator``): the proposal.
@@ -163,7 +160,7 @@ class ConditionalDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        return self.proposal.row_work
+        return self.proposal.row_work + PIECES * len(self.codebook.reals)
 
     # -- states ---------------------------------------------------------------------------------
 
@@ -265,13 +262,13 @@ class ConditionalDenoiser(Denoiser):
                 nodes = self._first_nodes(x, row, column, guides, size)
                 parts.append(Enumerated(row, column, nodes, x[:0]))
             for part, log_joint in zip(parts, scores(parts), strict=True):
-                j, values = int(part.columns[0]), part.nodes
+                j = int(part.columns[0])
                 if not n_levels[j]:
                     yield self._refine(part._replace(log_joint=log_joint), size, scores)
                     continue
-                if j in weights and values is not None:
-                    log_joint = _with_all_levels(weights[j], values.long(), log_joint)
-                yield part._replace(nodes=None, log_joint=log_joint)
+                if j in weights:
+                    log_joint = _with_all_levels(weights[j], part.nodes.long(), log_joint)
+                yield part._replace(log_joint=log_joint)
 
     def _nothing(self, x: Tensor) -> Posterior:
         """A posterior of rows (B, C) to be overwritten, cheaper than that of a proposal of many components."""
@@ -321,26 +318,25 @@ class ConditionalDenoiser(Denoiser):
 
         if not parts:
             return []
-        shapes = [cast(Tensor, part.nodes).shape for part in parts]
+        shapes = [part.nodes.shape for part in parts]
         row, column = (
             torch.cat([t.repeat_interleave(n[1]) for t, n in zip(own, shapes, strict=True)])
             for own in ([p.rows for p in parts], [p.columns for p in parts])
         )
-        values = torch.cat([cast(Tensor, part.nodes).flatten() for part in parts])
+        values = torch.cat([part.nodes.flatten() for part in parts])
         scores = torch.cat(list(in_blocks(call, row, column, values, batch_size=SCORED_AT_ONCE)))
         each = scores.split([n.numel() for n in shapes])
         return [joint(p, own.view(n)) for p, own, n in zip(parts, each, shapes, strict=True)]
 
     def _at_nodes(self, q: Posterior, part: Enumerated) -> Tensor:
         """Log-probabilities of the nodes (p, V) of cells by the posterior of their rows: (p, V), nats."""
-        book, nodes, j = self.codebook, cast(Tensor, part.nodes), int(part.columns[0])
+        book, nodes, j = self.codebook, part.nodes, int(part.columns[0])
         if j in book.place:
             return q.column(j)[part.rows].double().gather(1, nodes.long())
         cells = book.lines.cells(nodes, torch.searchsorted(book.reals, part.columns)[:, None])
         out = torch.zeros_like(nodes)
-        for rows, own in _cells_of(q, part.rows, part.columns).few_components(
-            lambda _: nodes.shape[1]
-        ):
+        mixtures = _cells_of(q, part.rows, part.columns)
+        for rows, own in mixtures.few_components(nodes.shape[1]):
             out[rows] = own.log_prob(*(t[rows] for t in cells)).clamp_min(-FARTHEST)
         return out
 
@@ -369,7 +365,7 @@ class ConditionalDenoiser(Denoiser):
         """The masses of numbers at more nodes, then as densities that are even in the nodes' cells."""
         lines = self.codebook.lines
         at = torch.searchsorted(self.codebook.reals, cells.columns)[:, None]
-        nodes, log_joint = cast(Tensor, cells.nodes), cells.log_joint
+        nodes, log_joint = cells.nodes, cells.log_joint
         for _ in range(size.stages):
             own = lines.cells(nodes, at)
             new = _refined(nodes, log_joint - own.log_width(), own.width, size)
@@ -384,7 +380,9 @@ class ConditionalDenoiser(Denoiser):
             low = own.middle - own.width / 2
             low[:, 1:] = torch.maximum(low[:, 1:], high[:, :-1])
             nodes = torch.stack([low, torch.maximum(low, high)], 2).flatten(1)
-        return cells._replace(nodes=nodes, log_joint=log_joint)
+        pieces = log_linear(nodes, log_joint)
+        density = GaussianPosterior(*(t[:, None] for t in pieces))
+        return cells._replace(log_joint=pieces[0], density=density)
 
     def _column_nodes(self, j: int, size: Nodes) -> Tensor:
         """Nodes of column j that do not depend on the row, (n,): quantiles of its marginal and far values."""
@@ -529,11 +527,8 @@ class ConditionalDenoiser(Denoiser):
         """Log-probability of rows (n, C) with their cell in column j summed out: (n,), nats."""
         out = [x.new_zeros(0)]
         for rows in x.split(self.rows_at_once):
-            for cells in self._enumerate(rows, self._only(j, len(rows)), FINE):
-                if cells.nodes is None:
-                    out.append(cells.log_joint.logsumexp(1))
-                else:
-                    out.append(log_total(cells.nodes, cells.log_joint))
+            found = self._enumerate(rows, self._only(j, len(rows)), FINE)
+            out += [cells.log_joint.logsumexp(1) for cells in found]
         return torch.cat(out)
 
     @torch.no_grad()
@@ -555,8 +550,8 @@ class ConditionalDenoiser(Denoiser):
         for j in torch.nonzero(again.any(0)).flatten().tolist():
             for rows in torch.nonzero(again[:, j]).flatten().split(self.rows_at_once):
                 others = out[rows].index_fill(1, torch.tensor([j], device=x.device), math.nan)
-                u = torch.rand(len(rows), generator=generator, device=x.device, dtype=x.dtype)
-                out[rows, j] = self._drawn(others, j, u)
+                u = torch.rand(2, len(rows), 1, generator=generator, device=x.device, dtype=x.dtype)
+                out[rows, j] = self._drawn(others, j, *u)
         return out
 
     def _chosen(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -582,17 +577,16 @@ class ConditionalDenoiser(Denoiser):
                     out[at] = drawn[torch.arange(len(drawn), device=x.device), place]
         return out
 
-    def _drawn(self, x: Tensor, j: int, u: Tensor) -> Tensor:
-        """Draws (n,) of the only unknown cell, in column j, of rows (n, C), by uniform numbers u (n,)."""
+    def _drawn(self, x: Tensor, j: int, u: Tensor, v: Tensor) -> Tensor:
+        """Draws (n,) of the only unknown cell, in column j, of rows (n, C), by uniform numbers, (n, 1) each."""
         out = [x.new_zeros(0)]
         for cells in self._enumerate(x, self._only(j, len(x)), FINE):
-            nodes, log_p, own = cells.nodes, cells.log_joint, u[cells.rows]
-            if nodes is None:
-                seen = log_p[:, : self.codebook.columns[j].n_levels]
-                out.append(chosen(seen, own).double())
+            own = u[cells.rows]
+            if cells.density is None:
+                seen = cells.log_joint[:, : self.codebook.columns[j].n_levels]
+                out.append(chosen(seen, own)[:, 0].double())
             else:
-                log_p = log_p - log_total(nodes, log_p)[:, None]
-                drawn = grid_quantiles(nodes, log_p, own[:, None])
+                drawn = cells.density.at_uniform(own, v[cells.rows])
                 out.append(self._rounded(drawn, cells.columns)[:, 0])
         return torch.cat(out)
 
@@ -636,43 +630,33 @@ class _Found:
     def __init__(self, base: Posterior) -> None:
         self.base = base
         self.logits = base.categorical.logits.clone()
-        self.place: Tensor | None = None
-        self.grids: list[tuple[Tensor, Tensor]] = []
-        if base.gaussian is not None:
-            shape = len(self.logits), len(base.codebook.reals)
-            self.place = torch.full(shape, -1, dtype=torch.int64, device=self.logits.device)
+        n, n_reals = len(self.logits), len(base.codebook.reals)
+        # which of the base's densities, by row, and then of those found, is that of each continuous cell
+        self.place = torch.arange(n * n_reals, device=self.logits.device).view(n, n_reals)
+        self.densities: list[GaussianPosterior] = []
 
     def keep(self, cells: Enumerated) -> None:
         """Store the distributions of some cells, each up to a constant."""
-        rows, column, nodes, log_p = cells
-        book = self.base.codebook
-        if nodes is not None:
-            assert self.place is not None
-            first = sum(len(nodes) for nodes, _ in self.grids)
-            r = torch.searchsorted(book.reals, column)
+        rows, book = cells.rows, self.base.codebook
+        if cells.density is not None:
+            first = self.place.numel() + sum(len(q.means) for q in self.densities)
+            r = torch.searchsorted(book.reals, cells.columns)
             self.place[rows, r] = first + torch.arange(len(rows), device=rows.device)
-            self.grids.append((nodes, log_p))
+            self.densities.append(cells.density)
             return
-        j, log_p = int(column[0]), torch.log_softmax(log_p, 1)
-        self.logits[rows, book.levels.own(book.place[j])] = log_p.to(self.logits)
+        log_p = torch.log_softmax(cells.log_joint, 1)
+        own = book.levels.own(book.place[int(cells.columns[0])])
+        self.logits[rows, own] = log_p.to(self.logits)
 
     def posterior(self) -> Posterior:
         """The base posterior with all stored distributions."""
         q, gaussian = self.base, self.base.gaussian
         categorical = CategoricalPosterior(q.categorical.levels, self.logits, normalised=True)
-        if self.place is not None and gaussian is not None:
-            none = torch.zeros(0, 2, dtype=torch.float64, device=self.place.device)
-            most = max((nodes.shape[1] for nodes, _ in self.grids), default=0)
-            wide = [[_widened(t, most) for t in grid] for grid in self.grids]
-            grids = [torch.cat(t) for t in zip(*wide, strict=True)] or [none, none]
-            gaussian = GridPosterior(gaussian, self.place, *grids)
+        if gaussian is not None and self.densities:
+            of_base = gaussian.pick(lambda t: t.double().flatten(0, 1)[:, None])
+            every = GaussianPosterior.stacked([of_base, *self.densities])
+            gaussian = every.pick(lambda t: t[self.place][:, :, 0])
         return Posterior(q.codebook, categorical, gaussian)
-
-
-def _widened(t: Tensor, n: int) -> Tensor:
-    """Pad grids (m, G) to n columns by repeating a middle one; equal nodes do not change a density."""
-    at = t.shape[1] // 2
-    return torch.cat([t[:, :at], t[:, at : at + 1].expand(-1, n - t.shape[1]), t[:, at:]], 1)
 
 
 def _with_all_levels(guide: Tensor, values: Tensor, log_p: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ def _posteriors(
             asked &= torch.arange(x.shape[1], device=x.device) == column
         alone = denoiser.is_alone(x, asked)
         for these, answer in ((alone, denoiser.each), (~alone, denoiser.given)):
-            for rows in torch.nonzero(these).flatten().split(size):
+            for rows in torch.nonzero(these).flatten().split(denoiser.rows_at_once):
                 if len(rows):
                     yield rows, answer(x[rows], asked[rows])
         return
