@@ -28,7 +28,7 @@ from discrete_itd.detection.cell_predictions import nats_given_others
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.score import scorer_of
 from discrete_itd.detection.watch import DriftWatch
-from discrete_itd.encoders import Rows, written
+from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.information import pairs_work, pairwise_information
 from discrete_itd.statistics import curve_areas, half_error, p_value_band
@@ -188,32 +188,6 @@ def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = N
     end = " (last bar: and above)" if is_cut else ""
     ax.set(xlabel=f"{name}, nats{end}", ylabel="rows")
     return _finish(ax)
-
-
-def plot_explanation(model: Estimator, row: Any, ax: Axes | None = None) -> Axes:
-    """The surprisal of each cell of a row, the highest on top; for a detector, with the column's typical value.
-
-    The row is a DataFrame or array, shape (1, C), or a Series, shape (C,): else a ValueError or TypeError.
-
-    Examples
-    --------
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
-    >>> ax = plot_explanation(model, frame[:1])
-    >>> sorted(label.get_text()[:1] for label in ax.get_yticklabels())
-    ['a', 'b']
-    """
-    detector, density = fitted(model)
-    rows = density.rows(row.to_frame().T if isinstance(row, pd.Series) else row)
-    if len(rows) != 1:
-        raise ValueError(f"row must be one row, got {len(rows)}")
-    usual, nats = None, model.explain(rows).iloc[0]
-    if detector is not None and len(detector.calibration_scores_):
-        usual = np.nan_to_num(detector.explain().mean().to_numpy(dtype=float))
-    cells = zip(rows.frame.iloc[0], rows.encoder.schema, strict=True)
-    labels = [f"{column.name} = {written(value, column)}" for value, column in cells]
-    parts = {"": np.nan_to_num(nats.to_numpy(dtype=float))}
-    return _draw_bars(ax, labels, parts, (BLUE,), marks=usual)
 
 
 def plot_p_values(model: Estimator | PValues, X: Any = None, ax: Axes | None = None) -> Axes:
@@ -460,8 +434,6 @@ def _draw_bars(
     labels: Sequence[str],
     parts: dict[str, np.ndarray],
     colours: Sequence[str],
-    *,
-    marks: np.ndarray | None = None,
 ) -> Axes:
     """Stacked horizontal bars of nats, the longest on top; of many, the shortest are summed in the last one."""
     if ax is None:
@@ -478,11 +450,6 @@ def _draw_bars(
     for colour, (label, part) in zip(colours, parts.items(), strict=True):
         ax.barh(y, drawn(part), left=left, color=colour, height=0.7, label=label or None)
         left = left + drawn(part)
-    if marks is not None:
-        ax.plot(
-            drawn(marks), y, linestyle="none", marker="|", markersize=11, markeredgewidth=2,
-            color=VERMILLION, label="typical of the column",
-        )  # fmt: skip
     ax.axvline(0, color=GREY, linewidth=0.8)
     ax.invert_yaxis()
     ax.set(xlabel="nats")

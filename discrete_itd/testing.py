@@ -1,7 +1,4 @@
-r"""Property checks for your own parts: :func:`check_denoiser` and :func:`check_schedule`.
-
-The library's own denoisers and schedules pass the same checks. Each raises an AssertionError that says which
-property does not hold, or returns the names of those that do.
+r"""Property checks for a denoiser of your own: :func:`check_denoiser`, which the library's own pass too.
 
 **Your own denoiser** is a class with ``forward``, which returns a posterior, and ``config``, by which it is
 saved. Whatever the posterior, the score is a normalised log-probability, eq. (6); a better one gives shorter codes.
@@ -58,8 +55,6 @@ A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts()
 ...     def snr(self, step, rank, n_free):
 ...         known = 2 * rank < step * n_free
 ...         return torch.zeros(rank.shape).masked_fill(known & (step > 0), torch.inf)
->>> check_schedule(Halves(5), 5)
-['climbs', 'row_alone', 'stored']
 >>> model.set_params(schedule=Halves(2)).fit(frame).model_.schedule
 Halves(n_columns=2)
 """
@@ -70,35 +65,24 @@ import copy
 import itertools
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
-from discrete_itd.channel import (
-    Codebook,
-    CoordinateSchedule,
-    Posterior,
-    Schedule,
-    State,
-    column_ranks,
-)
-from discrete_itd.channel import check_schedule as check_order
+from discrete_itd.channel import Codebook, CoordinateSchedule, Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.storage.values import flatten, unflatten
 
-__all__ = ["all_rows", "check_denoiser", "check_schedule", "random_rows", "states_of_every_kind"]
+__all__ = ["all_rows", "check_denoiser", "random_rows", "states_of_every_kind"]
 
 ENUMERATED_ROWS = 2048  # all possible rows are tried where they are no more than this
 FEW_COLUMNS = 5  # up to which all patterns of missing cells are tried
-N_DRAWS = 4000
-RARE = 1e-5  # significance level of the test of draws
 
 
 # -- rows and states ---------------------------------------------------------------------------------
@@ -174,8 +158,8 @@ class _Subject:
         n_rows = math.prod(c.n_points for c in self.book.columns)
         return None if len(self.book.reals) or n_rows > ENUMERATED_ROWS else all_rows(self.book)
 
-    def enumerated(self) -> tuple[Tensor, Tensor]:
-        """By sums over all rows, the posterior of the levels at the state, (9, T), and its log-evidence, (9,)."""
+    def posterior_is_enumerated(self) -> None:
+        """The posterior of an exact denoiser is the sum over all rows, whatever is known and through whatever noise."""
         (y, snr), levels = self.state, self.book.levels
         assert self.every is not None
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.book.finite])
@@ -184,7 +168,8 @@ class _Subject:
         probs = torch.zeros_like(evidence)
         for j in range(levels.n_columns):
             probs.index_add_(1, level[:, j], torch.softmax(joint, 1).to(probs))
-        return probs, joint.logsumexp(1)
+        got = self.denoiser(*self.state).categorical.probs
+        self.close(got, probs, "posterior, and sums over all rows")
 
     @cached_property
     def rows(self) -> Tensor:
@@ -297,34 +282,6 @@ class _Subject:
             "rows with gaps, and sums over all rows that fit",
         )
 
-    def factors(self) -> None:
-        """log_factors sum to log_prob, and are zero where a cell is missing."""
-        rows = torch.cat([self.rows, random_rows(self.book, 7, self.rng, missing=0.4)])
-        factors, log_prob = self.denoiser.log_factors(rows), self.denoiser.log_prob(rows)
-        assert factors.shape == rows.shape, f"log_factors has shape {tuple(factors.shape)}"
-        assert not factors[rows.isnan()].any(), "a missing cell has a factor"
-        self.close(factors.sum(1), log_prob, "sum of log_factors, and log_prob", loose=100.0)
-
-    def posterior_is_enumerated(self) -> None:
-        """The posterior of an exact denoiser is the sum over all rows, whatever is known and through whatever noise."""
-        got = self.denoiser(*self.state).categorical.probs
-        self.close(got, self.enumerated()[0], "posterior, and sums over all rows")
-
-    def evidence(self) -> None:
-        """log_evidence is log_prob where cells are known or unknown, and else a sum over all rows, if these are few."""
-        rows = random_rows(self.book, 7, self.rng, missing=0.4)
-        state = State.start(self.book, self.book.embed(rows), ~rows.isnan())
-        got = self.denoiser.log_evidence(*state)
-        self.close(
-            got,
-            self.denoiser.log_prob(rows),
-            "log_evidence of known cells, and log_prob",
-            more=1e-7,
-        )
-        if self.every is not None and len(self.book.finite) == self.book.n_columns:
-            got = self.denoiser.log_evidence(*self.state)
-            self.close(got, self.enumerated()[1], "log_evidence, and sums over all rows")
-
     def any_order(self) -> None:
         """An exact denoiser's path (6) gives log_prob in any order of the columns."""
         gaps = torch.tensor(self.rng.random(self.rows.shape) < 0.3, device=self.rows.device)
@@ -335,44 +292,6 @@ class _Subject:
             expected = self.denoiser.log_prob(rows).double()
             # a known number is known to a precision of 1e-5
             self.close(got.log_prob, expected, f"order {schedule.order}", more=1e-7)
-
-    def preceding(self) -> None:
-        """preceding() of a column is a distribution that depends on the columns before it alone."""
-        order = self.denoiser.natural_order(self.generator).cpu()
-        other = random_rows(self.book, len(self.rows), self.rng, missing=0.2)
-        q = self.denoiser.preceding(self.rows, order)
-        total = self.book.levels.sum(q.categorical.probs)
-        self.close(total, torch.ones_like(total), "probabilities of a column")
-        for i, j in enumerate(order.tolist()):
-            later = order[i:].to(self.rows.device)
-            changed = self.rows.index_copy(1, later, other[:, later])
-            got = self.denoiser.preceding(changed, order).log_prob(self.rows)[:, j]
-            self.close(
-                got,
-                q.log_prob(self.rows)[:, j],
-                f"column {j}, with other cells from it on",
-                loose=1.0,
-            )
-
-    def draws(self) -> None:
-        """draw() follows the probabilities of log_prob (a chi-squared test)."""
-        drawn = self.denoiser.draw(N_DRAWS, self.generator, allow_unseen=True)
-        assert drawn.shape == (N_DRAWS, self.book.n_columns), (
-            f"draw returns shape {tuple(drawn.shape)}"
-        )
-        assert not bool(drawn.isnan().any()), "a cell is missing"
-        if self.every is None:
-            return
-        sizes = [c.n_points for c in self.book.columns]
-        at = np.ravel_multi_index(drawn.long().cpu().numpy().T, sizes)
-        counts = np.bincount(at, minlength=len(self.every))
-        expected = N_DRAWS * self.denoiser.log_prob(self.every).double().exp().cpu().numpy()
-        rare = expected < 5  # pooled
-        if rare.any():
-            counts = np.append(counts[~rare], counts[rare].sum())
-            expected = np.append(expected[~rare], expected[rare].sum() + 1e-9)
-        p = stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue
-        assert len(counts) < 2 or p > RARE, f"p = {p:.1e} over {N_DRAWS} draws"
 
     def gradients(self) -> None:
         """Every gradient is finite, where cells are known, unknown or noisy."""
@@ -387,7 +306,10 @@ class _Subject:
 
     def stored(self) -> None:
         """It is the same after a deep copy, and after config() and the state_dict went through a file."""
-        again = _through_file(Denoiser, self.denoiser, self.trusted)(self.book).to(self.book.device)
+        data, tensors = flatten(self.denoiser)
+        data = json.loads(json.dumps(data, allow_nan=False))
+        again = unflatten(Denoiser, (data, tensors), classes=self.trusted)
+        again: Any = again(self.book).to(self.book.device)
         for other in (again.eval(), copy.deepcopy(self.denoiser)):
             same = map(torch.equal, _parts(other(*self.state)), _parts(self.denoiser(*self.state)))
             assert all(same), "its posterior differs"
@@ -399,15 +321,7 @@ def _parts(q: Posterior) -> list[Tensor]:
     # not the components: their number may depend on the other rows
     points = (-0.7, 0.1, 0.9)
     gaussian = [] if g is None else [g.log_prob(torch.full_like(g.mean(), v)) for v in points]
-    return [
-        q.categorical.logits,
-        *gaussian,
-        q.mean(),
-    ]
-
-
-def _overrides(denoiser: Denoiser, *methods: str) -> bool:
-    return any(getattr(type(denoiser), m) is not getattr(Denoiser, m) for m in methods)
+    return [q.categorical.logits, *gaussian, q.mean()]
 
 
 def _is_saved(denoiser: Denoiser) -> bool:
@@ -416,14 +330,6 @@ def _is_saved(denoiser: Denoiser) -> bool:
     except NotImplementedError:
         return False
     return True
-
-
-def _precedes(denoiser: Denoiser) -> bool:
-    """Whether ``preceding`` is defined; in a mixture, by all members. The base of a network has no own reals."""
-    members = [m for m in denoiser.children() if isinstance(m, nn.ModuleList)]
-    nested = [d for parts in members for d in parts if isinstance(d, Denoiser)]
-    own = _overrides(denoiser, "preceding") and not denoiser.own_reals
-    return own and all(map(_precedes, nested))
 
 
 @torch.no_grad()
@@ -451,9 +357,8 @@ def check_denoiser(
     Returns
     -------
     list of str
-        Names of the properties that were checked: they depend on ``exact``, ``closed_form``, ``ancestral`` and
-        ``isotropic``, and on whether ``preceding`` and ``config`` are defined. An AssertionError says which does not
-        hold, or that its check raised an error.
+        Names of the properties that were checked: they depend on ``exact``, ``closed_form`` and ``isotropic``, and on
+        whether ``config`` is defined. An AssertionError says which does not hold, or that its check raised an error.
 
     Examples
     --------
@@ -474,135 +379,22 @@ def check_denoiser(
         "path_sums_to_one": small and not d.isotropic,
         "closed_form_sums_to_one": small and d.closed_form,
         "missing_cells_are_summed_over": small and d.closed_form and d.exact,
-        "factors": d.closed_form,
         "posterior_is_enumerated": table and d.exact,
-        "evidence": d.exact and _overrides(d, "infer", "log_evidence"),
         "any_order": d.exact and not d.isotropic,
-        "preceding": _precedes(d),
-        "draws": d.ancestral,
         "gradients": any(p.requires_grad for p in d.parameters()),
         "stored": _is_saved(d),
     }
-    return _checked(denoiser, s, applies, properties)
-
-
-# -- schedules ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Scheduled:
-    schedule: Schedule
-    rank: Tensor  # (B, C): rows with all, some and none of their cells free
-    n_free: Tensor  # (B, 1)
-    trusted: tuple[type, ...]
-
-    def snr(self, step: int, rows: slice = slice(None)) -> Tensor:
-        return self.schedule.snr(step, self.rank[rows], self.n_free[rows])
-
-    def climbs(self) -> None:
-        """SNRs are zero at step 0 and never fall; all are infinite at the end if and only if it is complete."""
-        before, own = (
-            self.snr(0),
-            (self.rank >= 0) & (self.rank < self.n_free),
-        )  # elsewhere paths set the SNR
-        assert before.shape == self.rank.shape, f"snr has shape {tuple(before.shape)}"
-        assert not bool((before != 0)[own].any()), "an SNR at step 0 is not zero"
-        assert self.schedule.n_steps >= 1, f"n_steps is {self.schedule.n_steps}"
-        for step in range(1, self.schedule.n_steps + 1):
-            snr = self.snr(step)
-            assert not bool(snr.isnan().any()), f"an SNR of step {step} is NaN"
-            assert bool((snr >= before)[own].all()), f"an SNR falls in step {step}"
-            assert bool((snr > before)[0].any()), (
-                f"nothing changes in step {step} of a complete row"
-            )
-            if not self.schedule.noisy:
-                assert bool((snr.isinf() | (snr == 0))[own].all()), (
-                    f"it is not noisy, but an SNR of step {step} is neither 0 nor infinite"
-                )
-            before = snr
-        all_known = bool(before[own].isinf().all())
-        assert all_known == self.schedule.complete, f"complete is {self.schedule.complete}"
-
-    def row_alone(self) -> None:
-        """The SNRs of a row depend on that row alone."""
-        for step in range(self.schedule.n_steps + 1):
-            alone = torch.cat([self.snr(step, slice(i, i + 1)) for i in range(len(self.rank))])
-            assert torch.equal(self.snr(step), alone), f"step {step} differs in a batch"
-
-    def stored(self) -> None:
-        """It is the same after it went through a file."""
-        again: Schedule = _through_file(Schedule, self.schedule, self.trusted)
-        for name in ("n_steps", "noisy", "complete", "order"):
-            old, new = getattr(self.schedule, name), getattr(again, name)
-            assert new == old, f"{name} is {new}, was {old}"
-        for step in range(self.schedule.n_steps + 1):
-            other = again.snr(step, self.rank, self.n_free)
-            assert torch.equal(self.snr(step), other), f"step {step} differs"
-
-
-def check_schedule(
-    schedule: Schedule, n_columns: int, *, random_state: int = 0, trusted: Iterable[type] = ()
-) -> list[str]:
-    """Names of the properties that a schedule for ``n_columns`` columns has; an AssertionError says which it lacks.
-
-    ``random_state`` is the seed of the orders of the columns; ``trusted`` are further classes of the arguments of its
-    constructor, if it can be stored. A ValueError if it is for another number of columns.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import CoordinateSchedule
-    >>> check_schedule(CoordinateSchedule(3), 3)
-    ['climbs', 'row_alone', 'stored']
-    """
-    check_order(schedule, n_columns)
-    generator = torch.Generator().manual_seed(random_state)
-    uniform = torch.rand(5, n_columns, generator=generator)
-    free = torch.rand(5, n_columns, generator=generator) < 0.6
-    known = ~free & (torch.rand(5, n_columns, generator=generator) < 0.5)
-    free[0], known[0] = True, False
-    rank = column_ranks(schedule, uniform, free, known)
-    subject = _Scheduled(schedule, rank, free.sum(1, keepdim=True), (type(schedule), *trusted))
-    try:
-        flatten(schedule)
-        is_stored = True
-    except TypeError:
-        is_stored = False
-    applies = {"climbs": True, "row_alone": True, "stored": is_stored}
-    return _checked(schedule, subject, applies)
-
-
-# -- what both need --------------------------------------------------------------------------------
-
-
-def _checked(
-    thing: object,
-    subject: object,
-    applies: Mapping[str, bool],
-    wanted: Collection[str] | None = None,
-) -> list[str]:
-    """Names of the properties of a ``thing`` that hold; AssertionError naming the first that does not.
-
-    Each is a method of ``subject``, which raises an error if that lacks what its docstring states. ``wanted`` are those
-    to check, by default all that apply; ValueError for another one.
-    """
-    for unknown in sorted(n for n in wanted or () if not applies.get(n)):
+    for unknown in sorted(n for n in properties or () if not applies.get(n)):
         known = [n for n, does in applies.items() if does]
         raise ValueError(f"properties must be of {known}, got {unknown!r}")
-    names = [n for n, does in applies.items() if does and (wanted is None or n in wanted)]
+    names = [n for n, does in applies.items() if does and (properties is None or n in properties)]
     for n in names:
-        check = getattr(subject, n)
+        check = getattr(s, n)
         try:
             check()
         except Exception as error:
             raise AssertionError(
-                f"{type(thing).__name__} lacks the property {n!r}. {(check.__doc__ or '').strip()}"
+                f"{type(d).__name__} lacks the property {n!r}. {check.__doc__.strip()}"
                 f" Found: {type(error).__name__}: {error}"
             ) from error
     return names
-
-
-def _through_file(kind: type, thing: object, trusted: tuple[type, ...] = ()) -> Any:
-    """``thing`` after a round trip through a file, a stored object whose class is ``kind`` or derived from it."""
-    data, tensors = flatten(thing)
-    data = json.loads(json.dumps(data, allow_nan=False))
-    return unflatten(kind, (data, tensors), classes=trusted)

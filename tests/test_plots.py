@@ -22,7 +22,6 @@ pytestmark = pytest.mark.single_precision
 PLOTS = {
     "mse_curve": lambda ax: plots.plot_mse_curve(reported.density(), reported.table(50, 9), ax),
     "scores": lambda ax: plots.plot_scores(reported.detector(), reported.table(50, 9), ax),
-    "explanation": lambda ax: plots.plot_explanation(reported.detector(), reported.odd(1), ax),
     "p_values": lambda ax: plots.plot_p_values(reported.detector(), reported.table(50, 9), ax),
     "columns": lambda ax: plots.plot_columns(reported.density(), reported.table(50, 9), ax),
     "information_matrix": lambda ax: plots.plot_information_matrix(
@@ -142,13 +141,6 @@ def test_a_density_has_no_p_values_to_draw():
         plots.plot_p_values(reported.density(), reported.table(9, 9))
 
 
-@pytest.mark.parametrize("kind", [dict, list, np.array])
-def test_one_row_is_a_frame_or_a_series(kind):
-    row = reported.odd(1).iloc[0]
-    with pytest.raises((TypeError, ValueError), match=r"expected|Expected|must be"):
-        plots.plot_explanation(reported.detector(), kind(row))
-
-
 def test_a_score_that_is_no_surprisal_is_not_called_one():
     detector, rows = reported.default_detector(), reported.table(9, 9)
     assert plots.plot_scores(detector, rows).get_xlabel().startswith("anomaly score, nats")
@@ -194,40 +186,21 @@ def test_scores_without_a_threshold_or_all_alike_are_drawn():
         assert any("threshold" in w for w in words(ax)) == (threshold == 1.0)
 
 
-def test_bars_are_the_nats_of_the_row_with_what_is_usual():
-    detector, row = reported.detector(), reported.odd(1)
-    nats = detector.explain(row).iloc[0].sort_values(ascending=False)
-    ax = plots.plot_explanation(detector, row)
-    assert [bar.get_width() for bar in ax.containers[0]] == pytest.approx(list(nats))
-    names = [shorten(f"{n} = {row[n].iloc[0]}") for n in nats.index]
-    assert [t.get_text() for t in ax.get_yticklabels()] == names
-    usual = detector.explain().mean()[nats.index]
-    assert ax.lines[0].get_xdata() == pytest.approx(list(usual))
-    alone = plots.plot_explanation(reported.density(), row.iloc[0])
-    assert alone.get_legend() is None
-    with pytest.raises(ValueError, match="row must be one row, got 2"):
-        plots.plot_explanation(detector, reported.odd(2))
-
-
 def test_a_dollar_sign_begins_no_formula():
-    row = pd.DataFrame({"kind": ["$\\frac{$"], "<b>twin</b>": [1], "free": ["u"]})
-    ax = plots.plot_explanation(reported.density(), row)
-    assert "kind = $\\frac{$" in words(ax)  # drawn, which a formula like that cannot be
+    name = "$\\frac{$"
+    columns = pd.DataFrame(
+        {"column": [name], "kind": "nominal", "nats": 1.0, "nats_given_others": 0.5}
+    )
+    assert name in words(plots.plot_columns(columns))  # drawn, which a formula like that cannot be
 
 
 @pytest.mark.parametrize("n", [3, plots.MOST_BARS, plots.MOST_BARS + 1])
 def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame({f"c{i}": random.choice(list("uvw"), 100) for i in range(n)})
-    detector = DiffusionOutlierDetector(denoiser="independent", false_alarm_rate=0.1).fit(frame)
-    nats, usual = detector.explain(frame[:1]).iloc[0], detector.explain().mean()
-    ax = plots.plot_explanation(detector, frame[:1])
-    assert len(ax.containers[0]) == min(n, plots.MOST_BARS)
-    assert sum(bar.get_width() for bar in ax.containers[0]) == pytest.approx(nats.sum())
-    assert sum(ax.lines[0].get_xdata()) == pytest.approx(usual.sum())
-    columns = pd.DataFrame({"column": nats.index, "kind": "nominal"})
-    columns = columns.assign(nats=nats.to_numpy(), nats_given_others=nats.to_numpy() / 4)
+    nats = np.random.default_rng(0).random(n)
+    columns = pd.DataFrame({"column": [f"c{i}" for i in range(n)], "kind": "nominal"})
+    columns = columns.assign(nats=nats, nats_given_others=nats / 4)
     ax = plots.plot_columns(columns)
+    assert len(ax.containers[0]) == min(n, plots.MOST_BARS)
     explained, own = (sum(bar.get_width() for bar in c) for c in ax.containers)
     assert (explained, own) == pytest.approx((0.75 * nats.sum(), 0.25 * nats.sum()))
 
@@ -290,12 +263,3 @@ def test_names_are_shortened_and_made_readable():
     assert readable("é ж 中 👩‍👩‍👧 \xa0ok") == "é ж 中 👩‍👩‍👧 \xa0ok"
     for bad in ("\x00", "\x1b", "\ud800", "\ufffe", "\u202e"):
         assert readable(f"a{bad}b") == "a\N{REPLACEMENT CHARACTER}b"
-
-
-def test_values_beside_bars_are_as_people_write_them():
-    day = pd.Timestamp("2025-01-01") + pd.to_timedelta(np.arange(60) % 30, "D")
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame({"amount": random.lognormal(14, 0.5, 60).round(2), "day": day})
-    model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
-    ax = plots.plot_explanation(model, frame.assign(amount=2361000.25)[:1])
-    assert {"amount = 2 361 000.25", "day = 2025-01-01"} <= set(words(ax))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,6 @@ from discrete_itd.statistics import (
 from discrete_itd.storage.card import facts
 from discrete_itd.validation import check_integer, check_real, check_share
 
-Made = TypeVar("Made")
 LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
 MOST_CELLS_SHOWN = 24  # cells of an anomalous row that are shown, besides those with a reason
 N_REASONS = 3  # cells of a row that are named, at most
@@ -120,8 +119,6 @@ class Findings:
         one row or column.
     facts : dict of str
         What the model is, was fitted to and costs, as on its card.
-    left_out : tuple of str
-        Sections that failed or are too costly, with the reason; ``columns`` may be one of them, and is then None.
     """
 
     surprisal: np.ndarray
@@ -137,10 +134,9 @@ class Findings:
     history: pd.DataFrame
     stopped: str
     most_anomalous: pd.DataFrame
-    columns: pd.DataFrame | None
+    columns: pd.DataFrame
     information: pd.DataFrame | None
     facts: dict[str, str]
-    left_out: tuple[str, ...] = ()
 
     @property
     def n_rows(self) -> int:
@@ -296,23 +292,10 @@ def _findings(
     nats = mean_interval(0.0 - estimate.log_prob)  # not -0.0
     if not n_known_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
-    left_out: list[str] = []
-
-    def section(name: str, make: Callable[[DiffusionDensity, Rows], Made]) -> Made | None:
-        """An optional section of the page; the rest of it is worth having where one fails, whatever the error."""
-        try:
-            return make(density, known)
-        except Exception as error:
-            left_out.append(f"{name}, which {_failed(error)}")
-            return None
-
-    columns, information = section("columns", column_entropies), None
-    if columns is not None:
-        columns = columns.sort_values("nats", ascending=False, kind="stable")
-    if matrix_work(density) > MOST_WORK:
-        left_out.append("pairs of columns, which this model makes costly")
-    elif len(known) > 1 and len(schema) > 1:
-        information = section("pairs of columns", information_matrix)
+    columns = column_entropies(density, known).sort_values("nats", ascending=False, kind="stable")
+    information = None
+    if matrix_work(density) <= MOST_WORK and len(known) > 1 and len(schema) > 1:
+        information = information_matrix(density, known)
     measured = {"nats": nats, "false alarms": alarms.rate}
     return Findings(
         surprisal=0.0 - score,
@@ -337,7 +320,6 @@ def _findings(
         columns=columns,
         information=information,
         facts=facts(fitted_model, density.n_evaluations),
-        left_out=tuple(left_out),
     )
 
 
@@ -400,13 +382,10 @@ def _reasons(
     with warnings.catch_warnings():
         # already warned for the whole table
         warnings.filterwarnings("ignore", "column .* no value was seen in training")
-        try:
-            if isinstance(model, DiffusionDensity):
-                lines = reasons(model, rows, N_REASONS)
-            else:
-                lines = model.reasons(rows, k=N_REASONS)
-        except Exception as error:  # of any kind, as in a section
-            return [(f"no reasons: their computation {_failed(error)}",)] * len(rows), about
+        if isinstance(model, DiffusionDensity):
+            lines = reasons(model, rows, N_REASONS)
+        else:
+            lines = model.reasons(rows, k=N_REASONS)
     for row, column, text in zip(lines["row"], lines["column"], lines["sentence"], strict=True):
         said[row].append(text)
         about[row].add(column)
@@ -415,10 +394,6 @@ def _reasons(
         if known.any() and not own:
             own.append(NO_CELL)
     return list(map(tuple, said)), about
-
-
-def _failed(error: Exception) -> str:
-    return f"failed ({type(error).__name__}: {error})"
 
 
 def _text(value: Any, column: Column | None) -> str:

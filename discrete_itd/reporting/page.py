@@ -150,10 +150,11 @@ def _drawings(found: Findings) -> dict[str, Markup]:
     scores = found.scores
     drawn = {
         "scores": (plots.plot_scores(scores), f"Histogram of the {scores.name} of the rows."),
+        "columns": (
+            plots.plot_columns(found.columns),
+            "Nats of each column: what the other columns explain, and what remains.",
+        ),
     }
-    if found.columns is not None:
-        label = "Nats of each column: what the other columns explain, and what remains."
-        drawn["columns"] = plots.plot_columns(found.columns), label
     if found.information is not None:
         label = "Mutual information of every two columns, in nats."
         drawn["information"] = plots.plot_information_matrix(found.information), label

@@ -94,9 +94,9 @@ def test_what_is_looked_up_of_known_cells_is_what_their_features_give(device, ki
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", BOOKS)
-def test_probabilities_sum_to_one_whatever_is_missing_and_draws_follow_them(device, kind, name):
+def test_probabilities_sum_to_one_whatever_is_missing(device, kind, name):
     checked = check_denoiser(make_denoiser(kind, make_book(name, device), 3))
-    assert {"closed_form_sums_to_one", "draws"} <= set(checked)
+    assert "closed_form_sums_to_one" in checked
 
 
 @pytest.fixture

@@ -184,7 +184,6 @@ DENSITY = {
     "report": lambda m, X, folder: report(m, X, out=folder / "r.html") is None,
     "plot_columns": lambda m, X, _: plots.plot_columns(m, X) is None,
     "plot_scores": lambda m, X, _: plots.plot_scores(m, X) is None,
-    "plot_explanation": lambda m, X, _: plots.plot_explanation(m, X[:1]) is None,
     "plot_mse_curve": lambda m, X, _: plots.plot_mse_curve(m, X) is None,
 }  # fmt: skip
 OF_BOTH = (
@@ -196,7 +195,7 @@ OF_BOTH = (
     "plot_columns",
     "plot_scores",
 )
-DETECTOR = {name: DENSITY[name] for name in (*OF_BOTH, "plot_explanation")} | {
+DETECTOR = {name: DENSITY[name] for name in OF_BOTH} | {
     "p_values": lambda m, X, _: m.p_values(X),
     "predict": lambda m, X, _: m.predict(X),
     "decision": lambda m, X, _: m.decision_function(X),

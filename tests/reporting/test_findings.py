@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from discrete_itd import DiffusionDensity, report
+from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders import TableEncoder
@@ -290,36 +290,7 @@ def test_pairs_of_columns_are_left_out_where_they_are_costly(monkeypatch):
     monkeypatch.setattr(findings, "information_matrix", lambda *_: pytest.fail("asked"))
     found = examine(reported.density(), reported.table(20, 9), n_most_anomalous=0)
     assert found.information is None
-    assert found.columns is not None
-    assert [text.partition(",")[0] for text in found.left_out] == ["pairs of columns"]
-
-
-@pytest.mark.parametrize("name", ["column_entropies", "information_matrix"])
-def test_a_section_that_fails_takes_nothing_down(monkeypatch, name):
-    def failing(*_):
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(findings, name, failing)
-    model, rows = reported.density(), reported.table(20, 9)
-    found = examine(model, rows, n_most_anomalous=0)
-    assert len(found.left_out) == 1
-    assert found.left_out[0].endswith("which failed (MemoryError: no room)")
-    assert "no room" in report(model, rows, n_most_anomalous=0)
-
-
-def test_reasons_that_fail_take_nothing_down(monkeypatch):
-    def failing(*_, **__):
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(findings, "reasons", failing)
-    monkeypatch.setattr(DiffusionOutlierDetector, "reasons", failing)
-    rows = reported.table(20, 9)
-    for model in (reported.density(), reported.detector()):
-        found = examine(model, rows, n_most_anomalous=2)
-        assert len(found.most_anomalous) == 2
-        assert all("failed (MemoryError: no room)" in r for (r,) in found.most_anomalous["reasons"])
-        assert not found.left_out
-        assert "no room" in report(model, rows, n_most_anomalous=2)
+    assert len(found.columns) == len(reported.table(20, 9).columns)
 
 
 @pytest.mark.parametrize("inliers", [None, reported.table(40, 8)])
