@@ -23,6 +23,7 @@ NEWTON_STEPS = 5  # for quantiles in a tail whose mass is below the smallest flo
 HALVINGS = 32  # of an interval of a few units that contains a quantile
 LEFT_OUT = 1e-4  # probability of the components of a mixture that are left out
 POINTS = 256  # of the quadrature of an expectation: entropies are right to some hundredths of a nat
+NOTHING = -math.inf, 0.0, 1.0, -math.inf, math.inf  # the parts of a component of no weight
 CHUNK = 1 << 18  # rows times points times Gaussians at once: more leave the cache of a processor
 # a lattice is too coarse for an integral where cells are wider than half a standard deviation of the noise: then so
 # many numbers of the lattice on both sides of a noisy one stand for it
@@ -89,34 +90,36 @@ class GaussianPosterior:
     def joined(cls, posteriors: Sequence[GaussianPosterior], log_weights: Tensor) -> Self:
         """The mixture of posteriors: the components of all, with log-weights (B, M) of each, or (B, M, R) by column."""
         w = log_weights if log_weights.ndim == 3 else log_weights[:, :, None]
+        bounded = any(q.bounds for q in posteriors)
         parts = [
-            (q.log_weight + w[:, i, :, None], q.means, q.var) for i, q in enumerate(posteriors)
+            (q.log_weight + w[:, i, :, None], *q._parts(bounded)[1:])
+            for i, q in enumerate(posteriors)
         ]
-        log_weight, mean, var = (torch.cat(t, 2) for t in zip(*parts, strict=True))
-        if not any(q.bounds for q in posteriors):
-            return cls(log_weight, mean, var)
-        none = [
-            (torch.full_like(q.means, -math.inf), torch.full_like(q.means, math.inf))
-            for q in posteriors
-        ]
-        bounds = [q.bounds or own for q, own in zip(posteriors, none, strict=True)]
-        return cls(log_weight, mean, var, *(torch.cat(t, 2) for t in zip(*bounds, strict=True)))
+        return cls(*(torch.cat(t, 2) for t in zip(*parts, strict=True)))
 
     @classmethod
     def stacked(cls, posteriors: Sequence[GaussianPosterior]) -> GaussianPosterior:
         """The rows of all posteriors of the same columns; those with fewer components get some of no weight."""
         most = max(q.means.shape[2] for q in posteriors)
         bounded = any(q.bounds for q in posteriors)
-        fill = (-math.inf, 0.0, 1.0, -math.inf, math.inf)
-        parts = []
-        for q in posteriors:
-            none = (torch.full_like(q.means, fill[3]), torch.full_like(q.means, fill[4]))
-            own = (q.log_weight, q.means, q.var, *((q.bounds or none) if bounded else ()))
-            lacking = most - q.means.shape[2]
-            parts.append(
-                [functional.pad(t, (0, lacking), value=f) for t, f in zip(own, fill, strict=False)]
-            )
+        parts = [
+            [
+                functional.pad(t, (0, most - t.shape[2]), value=v)
+                for t, v in zip(q._parts(bounded), NOTHING, strict=False)
+            ]
+            for q in posteriors
+        ]
         return cls(*map(torch.cat, zip(*parts, strict=True)), normalised=True)
+
+    def with_cells(self, place: Tensor, others: Sequence[GaussianPosterior]) -> GaussianPosterior:
+        """The posterior of the cells (B, R) numbered by ``place`` among those of this one and all ``others``."""
+        flat = [q.pick(lambda t: t.to(self.means).flatten(0, 1)[:, None]) for q in (self, *others)]
+        return self.stacked(flat).pick(lambda t: t[place][:, :, 0])
+
+    def _parts(self, bounded: bool) -> tuple[Tensor, ...]:
+        """Log-weights, means, variances and, if ``bounded``, bounds, infinite where there are none."""
+        none = [torch.full_like(self.means, end) for end in (-math.inf, math.inf)]
+        return self.log_weight, self.means, self.var, *((self.bounds or none) if bounded else ())
 
     @cached_property
     def _standard(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -190,22 +193,16 @@ class GaussianPosterior:
         """
         log_evidence, *parts = self.given(y, snr, lines, sums=sums)
         log_weight = self.log_weight + log_evidence.clamp_min(-FARTHEST)
-        parts = [log_weight, *parts, *self.bounds]
+        found = GaussianPosterior(log_weight, *parts, *self.bounds)
         coarse = is_coarse(y, snr, lines)
         if sums and lines is not None and devices.any_true(coarse):
             z, log_p = self._on_lattice(y, snr, lines)
-            points = [log_p.logsumexp(3), z, torch.full_like(z, 1 / REAL_KNOWN_SNR)]
-            points += [torch.full_like(z, end) for end in (-math.inf, math.inf)] * bool(self.bounds)
-            fill = (-math.inf, 0.0, 1.0, -math.inf, math.inf)
-            most = max(z.shape[2], log_weight.shape[2])
-            parts = [
-                torch.where(
-                    coarse[:, :, None],
-                    *(functional.pad(t.double(), (0, most - t.shape[2]), value=f) for t in pair),
-                )
-                for *pair, f in zip(points, parts, fill, strict=False)
-            ]
-        return GaussianPosterior(*(t.to(self.means) for t in parts))
+            points = GaussianPosterior(
+                log_p.logsumexp(3), z, torch.full_like(z, 1 / REAL_KNOWN_SNR)
+            )
+            own = torch.arange(coarse.numel(), device=y.device).view_as(coarse)
+            found = found.with_cells(own + coarse.numel() * coarse, [points])
+        return found.pick(lambda t: t.to(self.means))
 
     def _on_lattice(self, y: Tensor, snr: Tensor, lines: NumberLines) -> tuple[Tensor, Tensor]:
         """The numbers around y/γ, (B, R, N), and their log-masses of components with the evidence: (B, R, N, K)."""
@@ -248,8 +245,7 @@ class GaussianPosterior:
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GaussianPosterior:
         """The posterior of the rows that ``rows`` selects from each tensor."""
-        parts = self.log_weight, self.means, self.var, *self.bounds
-        return GaussianPosterior(*map(rows, parts), normalised=True)
+        return GaussianPosterior(*map(rows, self._parts(bool(self.bounds))), normalised=True)
 
     def at_uniform(self, u: Tensor, v: Tensor) -> Tensor:
         """Values (B, n) of one column, float64: ``u`` (B, n) in [0, 1] chooses the component, ``v`` the value in it."""
@@ -261,8 +257,9 @@ class GaussianPosterior:
 
     def points(self, n: int, shift: int = 0) -> Tensor:
         """Quasi-random points (B, n) of one column: a lattice over components and within them, shifted."""
-        i = torch.arange(n, device=self.means.device, dtype=torch.float64) + shift * GOLDEN
-        u, v = (i + 0.5) / n % 1, (i * GOLDEN + 0.5) % 1
+        i = torch.arange(n, device=self.means.device, dtype=torch.float64)
+        start = (shift + 1) / 2
+        u, v = (i + start) / n % 1, (i * GOLDEN + start) % 1
         shape = (len(self.means), n)
         return self.at_uniform(u.expand(shape), v.expand(shape))
 

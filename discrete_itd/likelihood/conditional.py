@@ -631,7 +631,7 @@ class _Found:
         self.base = base
         self.logits = base.categorical.logits.clone()
         n, n_reals = len(self.logits), len(base.codebook.reals)
-        # which of the base's densities, by row, and then of those found, is that of each continuous cell
+        # for each continuous cell the number of its density among those of the base, by row, and then those found
         self.place = torch.arange(n * n_reals, device=self.logits.device).view(n, n_reals)
         self.densities: list[GaussianPosterior] = []
 
@@ -653,9 +653,7 @@ class _Found:
         q, gaussian = self.base, self.base.gaussian
         categorical = CategoricalPosterior(q.categorical.levels, self.logits, normalised=True)
         if gaussian is not None and self.densities:
-            of_base = gaussian.pick(lambda t: t.double().flatten(0, 1)[:, None])
-            every = GaussianPosterior.stacked([of_base, *self.densities])
-            gaussian = every.pick(lambda t: t[self.place][:, :, 0])
+            gaussian = gaussian.pick(Tensor.double).with_cells(self.place, self.densities)
         return Posterior(q.codebook, categorical, gaussian)
 
 
