@@ -93,7 +93,7 @@ def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
         schema = TableEncoder.fit(own, types, from_array=frame is not table).schema
         specs = column_specs(names, types) if frame is table else {}
         for name, spec in specs.items():
-            seen = Observed.whole(name, cast(pd.Series, frame[name]))
+            seen = Observed(name, cast(pd.Series, frame[name]))
             if why := left_out_as(seen, spec):
                 raise ValueError(  # a group has no amounts
                     f"column {name!r}: named in given=, but left out of the model, as it looks like {why};"

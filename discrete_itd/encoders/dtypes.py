@@ -227,8 +227,8 @@ def holds_text(values: pd.Series) -> bool:
 
 def text_among(values: np.ndarray) -> np.ndarray:
     """Which plain values are text, bool (P,)."""
-    if values.dtype != object:
-        return np.zeros(len(values), dtype=bool)
+    if values.dtype != object or infer_dtype(values) == "string":
+        return np.full(len(values), values.dtype == object)
     return np.array([isinstance(v, str) for v in values], dtype=bool)
 
 

@@ -191,16 +191,16 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     nothing, asked, is_mixed = Recognised(None), spec.notation, seen.is_mixed
     forced = spec.kind in ("continuous", "binned") or asked is not None
     is_open = spec.kind is None or forced
-    if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(seen.values):
+    if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(seen.cells):
         return seen, nothing
     decimal = {"decimal-comma": ",", "decimal-point": "."}.get(asked or "")
     column = seen
     if is_mixed:  # numbers are written as Python writes them
         column = seen.as_text(decimal or ".")
-        asked = asked or (None if seen.has_times else "decimal-point")
-    elif seen.values.dtype != object or not isinstance(seen.values[0], str):
+        asked = asked or (None if seen.is_time else "decimal-point")
+    elif not isinstance(seen.cells[0], str):
         return seen, Recognised(Notation(decimal=decimal) if decimal else None)
-    texts, counts = cast(tuple[list[str], np.ndarray], column.tally())
+    texts, counts = cast(tuple[list[str], np.ndarray], column.tally)
     if not all(isinstance(text, str) for text in texts):
         return seen, nothing
     is_word = np.array([is_missing(text) for text in texts])
@@ -217,7 +217,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
             )
         if found.note and not (is_mixed and len(texts) <= FEW_NUMBERS):
             tell(seen.name, found)
-        return (seen.as_categories() if is_mixed else seen), found
+        return seen, found
     if is_word.any():
         words = ", ".join(quoted(text) for text in texts if is_missing(text))
         n = int(counts[is_word].sum())
@@ -246,7 +246,7 @@ def infer_column(
 
     A ValueError or TypeError names the column, if its name or dtype is not supported or its values are not of the kind.
     """
-    name, dtype, values = seen.name, seen.dtype, seen.values
+    name, dtype, values = seen.name, seen.dtype, seen.cells
     if not isinstance(name, Scalar) or name != name:
         raise TypeError(
             f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
@@ -288,7 +288,7 @@ def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing:
         )
     edges = np.array(spec.edges or ())
     values = spec.categories or (edges[:-1] / 2 + edges[1:] / 2).tolist()
-    seen = Observed.whole(name, pd.Series(list(values)), spec.kind)
+    seen = Observed(name, pd.Series(list(values)), spec.kind)
     column = infer_column(seen, spec, is_open=is_open, missing="marginalise", from_array=False)
     column = replace(column, n_rows=0, n_missing=0, decimals=None)
     return column.with_absent() if (spec.missing or missing) == "category" else column
@@ -298,7 +298,7 @@ def _fit_numbers(
     seen: Observed, kind: Kind, spec: ColumnSpec, dtype: Any
 ) -> tuple[Continuous | Bins, tuple[int, int, int | None]]:
     """The scale or bins of a column of numbers or times, and its origin, step and decimals."""
-    name, values, expected = seen.name, seen.values, family(seen.values.dtype)
+    name, values, expected = seen.name, seen.cells, family(seen.cells.dtype)
     if is_category(dtype) or expected == "boolean":
         raise ValueError(
             f"column {name!r}: dtype {dtype} cannot be {kind}; convert it to numbers first"
@@ -322,28 +322,29 @@ def _fit_numbers(
 def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
     if is_category(dtype):
         return "ordinal" if dtype.ordered else "nominal"
-    values = seen.values
+    values = seen.cells
     if family(values.dtype) in TIMES:
         return "continuous"
     if is_dictionary(dtype) or not is_number(values):
         return "nominal"
-    distinct, n = seen.distinct, seen.n_rows - seen.n_missing
-    n_distinct = len(distinct)
-    few = n_distinct <= FEW_NUMBERS
+    if seen.n_distinct > MANY_NUMBERS:
+        return FLOAT_KIND
+    distinct, counts = seen.tally
+    n = counts.sum()
+    few = len(distinct) <= FEW_NUMBERS
     if seen.all_integers:
         if from_array and family(values.dtype) == "integer":  # codes
-            return "nominal" if n_distinct <= MANY_NUMBERS else FLOAT_KIND
-        if n_distinct > MANY_NUMBERS:
-            return FLOAT_KIND
-        once = int(np.count_nonzero(seen.tally()[1] == 1))
-        return "ordinal" if few or once <= NEW_NUMBERS * n else FLOAT_KIND
+            return "nominal"
+        return "ordinal" if few or (counts == 1).sum() <= NEW_NUMBERS * n else FLOAT_KIND
     whole = few and all(float(v).is_integer() for v in distinct)
-    return "ordinal" if whole or (few and n >= OFTEN * n_distinct) else FLOAT_KIND
+    return "ordinal" if whole or (few and n >= OFTEN * len(distinct)) else FLOAT_KIND
 
 
 def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool) -> Categories:
-    name, dtype, values = seen.name, seen.dtype, seen.values
-    categories, counts = seen.tally()
+    name, dtype, values = seen.name, seen.dtype, seen.cells
+    if family(values.dtype) in TIMES:
+        raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
+    categories, counts = seen.tally
     if spec.categories is not None:
         if is_category(dtype) and categories != list(spec.categories):
             raise ValueError(
@@ -362,11 +363,8 @@ def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool)
         found = dict(zip(categories, counts, strict=True))
         categories, is_open = [False, True], False
         counts = np.array([found.get(c, 0) for c in categories])
-    elif family(values.dtype) in TIMES:
-        raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
-    else:
-        if family(values.dtype) == "float" and seen.all_integers:  # as other readers have them
-            categories = [int(c) for c in categories]
+    elif family(values.dtype) == "float" and seen.all_integers:  # as other readers have them
+        categories = [int(c) for c in categories]
     if kind == "ordinal" and len(categories) > MANY_CATEGORIES:
         warn(
             f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make it"
@@ -390,11 +388,12 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
         return None
     if is_category(dtype) or is_dictionary(dtype):
         return None
-    if is_number(seen.values):
-        return "identifiers" if seen.all_integers and _made_unique(seen.values) else None
-    if seen.values.dtype != object:  # times or booleans
+    if is_number(seen.cells):
+        return "identifiers" if seen.all_integers and _made_unique(seen.cells) else None
+    if seen.cells.dtype != object:  # times or booleans
         return None
-    categories, counts = seen.tally()
+    categories, counts = seen.tally
+    n = counts.sum()
     is_text = np.array([isinstance(c, str) for c in categories])
     if not is_text.any():
         return None

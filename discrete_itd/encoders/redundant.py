@@ -73,7 +73,7 @@ def dummies(columns: Mapping[Hashable, pd.Series]) -> list[list[Hashable]]:
 
 def variants(seen: Observed) -> list[list[tuple[str, int]]]:
     """Groups of texts of a column that differ in case or spaces alone, with their counts, the most frequent first."""
-    texts, counts = seen.tally()
+    texts, counts = seen.tally
     groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for text, n in zip(texts, counts.tolist(), strict=True):
         if isinstance(text, str) and n and (word := " ".join(text.split()).casefold()):

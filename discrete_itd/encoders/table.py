@@ -114,7 +114,7 @@ class TableEncoder:
     @by_topic()
     def fit(
         cls,
-        table: pd.DataFrame | Mapping[Any, Observed],
+        table: pd.DataFrame,
         columns: Mapping[Any, Any] | str | None = None,
         *,
         handle_unknown: str = "smooth",
@@ -126,16 +126,14 @@ class TableEncoder:
 
         Parameters
         ----------
-        table : DataFrame, shape (N, C), or mapping from name to Observed
-            Rows, or columns of a stream that :func:`~discrete_itd.encoders.streams.survey` has seen.
+        table : DataFrame, shape (N, C)
         columns : mapping from name to kind or options, or one kind for all, optional
             Overrides the inference; see :func:`check_column_spec`.
         handle_unknown : {"smooth", "error"}
             Whether a column of categories gets a level for values never seen. Boolean columns never do.
         missing : {"auto", "marginalise", "category"}
             Whether missing cells are left out of a row's score, or "absent" is a value of columns that have some; with
-            "auto", of those whose gaps carry information (:meth:`with_informative_gaps`). Without a frame, "auto" is
-            "marginalise" until that method is called.
+            "auto", of those whose gaps carry information (21).
         from_array : bool
             Whether the frame was made from an array: integers are then codes of nominal categories.
         leave_out : bool
@@ -148,15 +146,15 @@ class TableEncoder:
             Naming the column, if its specification is invalid or its values fit no kind.
         """
         specs = column_specs(table, columns)
-        frame = table if isinstance(table, pd.DataFrame) else None
-        if isinstance(table, pd.DataFrame):
-            check_unique_names(table)
-            if not len(table):
-                raise ValueError("the table has no rows to learn from (n_samples=0)")
-            table = {n: Observed.whole(n, v, specs[n].kind, specs[n].na) for n, v in table.items()}
+        check_unique_names(table)
+        if not len(table):
+            raise ValueError("the table has no rows to learn from (n_samples=0)")
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
-        read = {name: read_text(column, specs[name]) for name, column in table.items()}
+        read = {}
+        for name, cells in table.items():
+            spec = specs[name]
+            read[name] = read_text(Observed(name, cells, spec.kind, spec.na), spec)
         found = {column.name: text.words for column, text in read.values() if text.words}
         tell_unreadable(found, {}, fitted=True)
         found = [
@@ -164,7 +162,7 @@ class TableEncoder:
             for place, (name, (column, text)) in enumerate(read.items())
             if leave_out and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
         ]
-        is_kept = from_array or len(found) == len(table)
+        is_kept = from_array or len(found) == len(read)
         _warn_of(found, is_kept)
         left_out = [] if is_kept else found
         without = {column.position for column in left_out}
@@ -180,20 +178,15 @@ class TableEncoder:
         }
         words = {n: read[n][0] for n, c in columns_of.items() if isinstance(c.codec, Categories)}
         tell_variants(words)
-        if frame is not None:
-            tell_redundant({c.name: cast(pd.Series, frame[n]) for n, c in columns_of.items()})
-        encoder = cls([*columns_of.values()], left_out)
-        return encoder if frame is None else encoder.with_informative_gaps(frame, columns, missing)
+        tell_redundant({c.name: cast(pd.Series, table[n]) for n, c in columns_of.items()})
+        asked = [specs[name].missing or missing for name in columns_of]
+        return cls([*columns_of.values()], left_out)._with_informative_gaps(table, asked)
 
-    def with_informative_gaps(
-        self, frame: pd.DataFrame, columns: Mapping[Any, Any] | str | None, missing: str
-    ) -> TableEncoder:
+    def _with_informative_gaps(self, frame: pd.DataFrame, missing: Sequence[str]) -> TableEncoder:
         """The schema with "absent" as a value of columns whose gaps carry information (21), by rows of a table.
 
-        Of columns for which ``missing``, or their entry in ``columns``, is "auto"; of others it is only noted.
+        Of columns for which ``missing`` is "auto"; of others it is only noted.
         """
-        own = columns if isinstance(columns, Mapping) else {}
-        specs = [check_column_spec(c.name, own.get(c.name)) for c in self.schema]
         asked = [j for j, c in enumerate(self.schema) if c.n_missing and not c.absent]
         if not asked:
             return self
@@ -207,8 +200,7 @@ class TableEncoder:
             return self
         schema = [*self.schema]
         for j in found:
-            is_value = (specs[j].missing or missing) == "auto"
-            c = schema[j]
+            c, is_value = schema[j], missing[j] == "auto"
             schema[j] = c.with_absent() if is_value else replace(c, informative=True)
         return TableEncoder(schema, self.left_out)
 
