@@ -178,7 +178,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     denoiser_ : Denoiser
     candidates_ : DataFrame or None
         The models that were compared: held-out nats in closed form, how far ``behind`` the best and the standard error
-        of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``. Of the members of a
+        of this, multiply-adds per row scored (``work``), seconds of the fit, which was ``chosen``. Of the members of a
         chosen mixture of rows the ``weight``, and the ``gain``: nats per row that the mixture loses without it, when
         the weights are fitted again. ``share`` is that in the anomaly score of a detector.
     history_ : DataFrame

@@ -70,6 +70,13 @@ def replace_rows(values: Tensor, mask: Tensor, compute: Callable[[Tensor], Tenso
     return torch.where(mask.view(-1, *[1] * (values.ndim - 1)), new, values)
 
 
+def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (n, ...) that differ, and the place of each among them; on a device but the CPU all rows."""
+    if static_shapes(rows.device):
+        return rows, torch.arange(len(rows), device=rows.device)
+    return torch.unique(rows, dim=0, return_inverse=True)
+
+
 @lru_cache(maxsize=256)
 def index_tensor(numbers: tuple[int, ...] | tuple[tuple[int, ...], ...], device: str) -> Tensor:
     """Integers as an int64 tensor on a device, copied there once; it must not be changed."""

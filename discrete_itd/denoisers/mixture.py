@@ -47,7 +47,13 @@ from discrete_itd.denoisers.base import (
     without_copies,
 )
 from discrete_itd.denoisers.cell_counts import indicators
-from discrete_itd.denoisers.gaussian import EVEN_CELL, DenseGaussians, cholesky, outer
+from discrete_itd.denoisers.gaussian import (
+    EVEN_CELL,
+    DenseGaussians,
+    cholesky,
+    log_masses_in_classes,
+    outer,
+)
 from discrete_itd.denoisers.marginal import (
     lacking,
 )
@@ -294,8 +300,11 @@ class MixtureDenoiser(Denoiser):
         for r in range(wide.shape[1]):
 
             def exactly(rows: Tensor, r: int = r, out: Tensor = out) -> Tensor:
-                own = Intervals(*(t[rows, r, None] for t in cells))
-                return out[rows] + log_mass(own, self.means[:, r], self.var[:, r].sqrt())
+                # rows share numbers where cells are wide
+                own, which = devices.distinct(torch.stack([t[rows, r] for t in cells], 1))
+                sd = self.var[:, r].double().sqrt()
+                z = (own[:, :1] - self.means[:, r].double()) / sd
+                return out[rows] + log_masses_in_classes(z, own[:, 1:], sd[None], out.dtype)[which]
 
             out = devices.replace_rows(out, wide[:, r], exactly)
         return out

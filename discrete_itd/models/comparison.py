@@ -16,7 +16,7 @@ from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
-from discrete_itd.models.model import TIMED_ROWS, parts_of, seconds_per_row
+from discrete_itd.models.model import parts_of
 from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
 
@@ -160,16 +160,11 @@ class CandidateTable:
         shares = self._shares(chosen, others)
         best = min(self.candidates, key=lambda c: c.mean)
         behind = [self._behind(c, best) for c in self.candidates]
-        x = self.rows.x_valid
-        batch = x[torch.arange(TIMED_ROWS, device=x.device) % len(x)]
         of_candidates = {
             "candidate": [c.label for c in self.candidates],
             "nats": [c.mean for c in self.candidates],
             "behind": [nats for nats, _ in behind],
             "stderr": [stderr for _, stderr in behind],
-            "microseconds": [
-                1e6 * seconds_per_row(c.denoiser.log_prob, batch) for c in self.candidates
-            ],
             "work": [c.denoiser.score_work for c in self.candidates],  # which decides
             "fit_seconds": [c.fit_seconds for c in self.candidates],
             "chosen": [c is chosen for c in self.candidates],

@@ -64,11 +64,11 @@ LEAST_LATENT_SD, NARROWER = 0.02, 0.25
 CLAMPED_SD = 8.0
 MOST_CLASSES = 1 << 14  # that a user may ask for, and latent points
 WIDTH = 128  # hidden units in each of the two layers of the network
-POINTS_PER_ROW = 4  # most latent points: more do not help a small table
-FEWEST_LATENT_POINTS = 64
-# points of a training on fewer rows, and classes of its result: twice as many take twice the time of the training, or
-# of a score, and gain nothing measurable there
+CLASSES_PER_ROW = 4  # at most
+# points in a step of the training on fewer rows, if there is one row for each, and classes of its result: twice as
+# many take twice the time of the training, or of a score, and gain nothing measurable there
 SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
+FEWEST_LATENT_POINTS = 64
 SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
 # shares of the points at which the training is, each for an equal share of it
 POINT_SHARES = (0.25, 0.5, 1.0)
@@ -164,18 +164,19 @@ class MixtureFit:
             self.x, self.judged = self._without_gaps(mean, sd)
         gaps = self.x.isnan().any(0) | self.judged.isnan().any(0) | self._unseen(self.x_valid)
         far = CLAMPED_SD * sd
-        useful = 1 << (max(FEWEST_LATENT_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
-        n_points, self.n_components = min(recipe.n_points, useful), min(recipe.n_components, useful)
+        n_points = 1 << max(2 * FEWEST_LATENT_POINTS, len(x)).bit_length() - 1  # a row for each
+        n_classes = 1 << (max(FEWEST_LATENT_POINTS, CLASSES_PER_ROW * len(x)) - 1).bit_length()
         if len(x) < SMALL_TABLE:
             n_points = min(n_points, SMALL_TABLE_POINTS)
-            self.n_components = min(self.n_components, SMALL_TABLE_CLASSES)
+            n_classes = min(n_classes, SMALL_TABLE_CLASSES)
+        self.n_components = min(recipe.n_components, n_classes)
         self.network = DecoderNetwork(
             Layout(marginals, gaps, mean - far, mean + far),
             mean,
             sd,
             least_sd=least,
             sizes=(recipe.n_latent, WIDTH, WIDTH),
-            n_points=n_points,
+            n_points=min(recipe.n_points, n_points),
             generator=self.generator,
         )
         max_steps = min(recipe.max_steps, SMALL_TABLE_STEPS + len(x))

@@ -86,25 +86,20 @@ class HeldOut:
 UNMEASURED = HeldOut(0, *[math.nan] * 5)  # of a model whose fit has not ended
 
 
+@torch.no_grad()
 def microseconds_per_row(model: Model, x: Tensor, n_evaluations: int) -> float:
-    """Microseconds in which the model scores an encoded row; along paths extrapolated from few evaluations."""
+    """Microseconds in which the model scores an encoded row, along paths extrapolated; NaN if that fails."""
     score = partial(model.log_prob, n_evaluations=TIMED_EVALUATIONS)
     closed = model.denoiser.closed_form
     x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
-    found = 1e6 * seconds_per_row(lambda rows: score(rows).log_prob, x)
-    return found if closed else found * n_evaluations / TIMED_EVALUATIONS
-
-
-@torch.no_grad()
-def seconds_per_row(score: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Seconds in which a row of the batch ``x`` (N, C) gets a score; NaN if that fails."""
     try:
         score(x[:1])  # some tables are computed at the first call
         clock = Deadline()
-        float(score(x).sum())  # waits for a GPU
+        float(score(x).log_prob.sum())  # waits for a GPU
     except Exception:  # of any kind: an estimate takes no fit down
         return math.nan
-    return clock.age / len(x)
+    found = 1e6 * clock.age / len(x)
+    return found if closed else found * n_evaluations / TIMED_EVALUATIONS
 
 
 def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:

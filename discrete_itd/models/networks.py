@@ -55,7 +55,7 @@ CAUSAL = {
     "n_validations": 20,
     "patience": 3,
 }
-ORDERS = "natural", "explained first", "numbers first", "numbers last"
+ORDERS = "natural", "explained first", "numbers last"
 # a category column that explains this share of the variance of a continuous column should come before it
 EXPLAINS = 1 / 8
 # most rows from which it is estimated what share of a variance a category column explains
@@ -315,24 +315,20 @@ def check_settings(recipe: Network | Causal) -> None:
 def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]:
     """An order of all columns, an indicator directly before its column, made of a base's ``natural`` order.
 
-    Of the kinds "natural", "explained first", "numbers first" and "numbers last", "explained first" begins with the
-    categorical columns that explain at least an eighth of the variance of a continuous column, followed by the
-    continuous columns, those first that are explained least.
+    "explained first" begins with the categorical columns that explain at least an eighth of the variance of a
+    continuous column, and the continuous columns, those first that are explained least; "numbers last" ends with these.
     """
-    book = rows.codebook
-    numbers = set(book.reals.tolist())
-    group = dict.fromkeys(natural, 3)
-    within = dict.fromkeys(natural, 0.0)
+    book, place = rows.codebook, dict.fromkeys(natural, (0, 0.0))
+    reals = book.reals.tolist()
+    if kind == "numbers last":
+        place |= dict.fromkeys(reals, (1, 0.0))
     if kind == "explained first":
         shares = rows.once("explained variance", lambda: explained_variance(rows))
         explaining = (shares >= EXPLAINS).any(0)
-        for j, explains in zip(book.finite.tolist(), explaining.tolist(), strict=True):
-            group[j] = 1 if explains else 3
-        within |= dict(zip(book.reals.tolist(), shares[:, explaining].sum(1).tolist(), strict=True))
-    group |= dict.fromkeys(numbers, {"numbers first": 1, "numbers last": 4}.get(kind, 2))
-    if kind == "natural":
-        group = dict.fromkeys(natural, 1)
-    return book.in_order(sorted(natural, key=lambda j: (group[j], within[j])))
+        place |= dict.fromkeys(book.finite[explaining].tolist(), (-2, 0.0))
+        explained = shares[:, explaining].sum(1).tolist()
+        place |= {j: (-1, share) for j, share in zip(reals, explained, strict=True)}
+    return book.in_order(sorted(natural, key=place.__getitem__))
 
 
 def explained_variance(rows: TrainingRows) -> Tensor:

@@ -103,7 +103,7 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
             " what this model cannot"
         )
     if model.candidates is not None:
-        names = ["candidate", "nats", "behind", "stderr", "microseconds", "fit_seconds"]
+        names = ["candidate", "nats", "behind", "stderr", "fit_seconds"]
         lines += ["", "It was chosen among these (nats per held-out row):", ""]
         lines += table(model.candidates[[*names, "share", "chosen"]].round(3))
     return lines

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers.cell_counts import COUNTED
 
-KEPT = 1 << 23  # most floats kept for all rows; otherwise each batch computes its own
+KEPT = 1 << 24  # most floats kept for all rows; otherwise each batch computes its own
 
 Constants = Callable[[Tensor], tuple[Tensor, ...]]
 
