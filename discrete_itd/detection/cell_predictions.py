@@ -41,7 +41,7 @@ from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
 from discrete_itd.encoders.dtypes import log_anywhere
 from discrete_itd.likelihood import conditional
-from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser, Nodes
+from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.progress import progress_bar
 
@@ -343,7 +343,7 @@ def suspects(scorer: Scorer, rows: Tensor, among: Sequence[int], n: int | None =
     nothing = without_cell(scorer, rows)
     n = len(among) if n is None else n
 
-    def ranked(denoiser: Denoiser, columns: Tensor, **how: Nodes) -> Suspects:
+    def ranked(denoiser: Denoiser, columns: Tensor, **how: Any) -> Suspects:
         asked = _asked(scorer, rows, columns)
         q = conditional.given_others(denoiser, rows, asked, **how)
         log_p = log_probs(scorer, q, rows)
@@ -354,9 +354,11 @@ def suspects(scorer: Scorer, rows: Tensor, among: Sequence[int], n: int | None =
     by_scores = scorer.conditional
     if not isinstance(by_scores, ConditionalDenoiser):
         return ranked(scorer.conditional, columns)
+    how: dict[str, Any] = {"nodes": SHORTLIST}
     if n < len(among):
-        columns = ranked(scorer.model.anywhere, columns).columns.sort(1)[0]
-    return ranked(by_scores, columns, nodes=SHORTLIST)
+        first = ranked(scorer.model.anywhere, columns)
+        columns, how["proposed"] = first.columns.sort(1)[0], first.q
+    return ranked(by_scores, columns, **how)
 
 
 @torch.no_grad()

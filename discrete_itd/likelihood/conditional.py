@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -193,13 +193,19 @@ class ConditionalDenoiser(Denoiser):
         return found.posterior().rows(slice(0, n))
 
     @torch.no_grad()
-    def leave_one_out(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:
-        """By :meth:`each` at some ``nodes``; where a cell beside an asked one has to be drawn, the proposal's."""
+    def leave_one_out(
+        self, x: Tensor, asked: Tensor, nodes: Nodes = FINE, proposed: Posterior | None = None
+    ) -> Posterior:
+        """By :meth:`each` at some ``nodes``; where a cell beside an asked one has to be drawn, the proposal's.
+
+        Whoever knows what the proposal answers to this gives it as ``proposed``.
+        """
         alone = asked & self.is_alone(x, asked)[:, None]
-        if torch.equal(alone, asked):
-            return self.each(x, asked, nodes)
-        found = _Found(self.proposal.leave_one_out(x, asked & ~alone))
-        self._fill(x, alone, found, nodes)
+        base = self._nothing(x)
+        if not torch.equal(alone, asked):
+            base = proposed or self.proposal.leave_one_out(x, asked & ~alone)
+        found = _Found(base)
+        self._fill(x, alone, found, nodes, proposed)
         return found.posterior()
 
     @torch.no_grad()
@@ -214,12 +220,21 @@ class ConditionalDenoiser(Denoiser):
         self._fill(x, asked, found, nodes)
         return found.posterior()
 
-    def _fill(self, x: Tensor, asked: Tensor, found: _Found, size: Nodes) -> None:
+    def _fill(
+        self,
+        x: Tensor,
+        asked: Tensor,
+        found: _Found,
+        size: Nodes,
+        proposed: Posterior | None = None,
+    ) -> None:
         """Enter the distribution of each asked cell of rows x given all others of its row."""
-        for cells in self._enumerate(x, asked, size):
+        for cells in self._enumerate(x, asked, size, proposed):
             found.keep(cells)
 
-    def _enumerate(self, x: Tensor, asked: Tensor, size: Nodes) -> Iterator[Enumerated]:
+    def _enumerate(
+        self, x: Tensor, asked: Tensor, size: Nodes, proposed: Posterior | None = None
+    ) -> Iterator[Enumerated]:
         """Scores of rows x (B, C) with each value of each asked cell; categories before densities."""
         columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
         if not len(rows):
@@ -235,11 +250,9 @@ class ConditionalDenoiser(Denoiser):
         guides: list[Posterior] = []  # approximations: causal factors, and the proposal's, the last
         if bool(need.any()):
             guides = [g.chain(whole) for g in self._guides]
-            guides.append(
-                self.proposal(*state)
-                if nothing_to_leave_out
-                else self.proposal.leave_one_out(x, need)
-            )
+            if nothing_to_leave_out:
+                proposed = self.proposal(*state)
+            guides.append(proposed or self.proposal.leave_one_out(x, need))
         for column, row in zip(
             columns.split(SCORED_AT_ONCE), rows.split(SCORED_AT_ONCE), strict=True
         ):
@@ -598,7 +611,7 @@ class ConditionalDenoiser(Denoiser):
 
 
 @torch.no_grad()
-def given_others(denoiser: Denoiser, x: Tensor, asked: Tensor, **how: Nodes) -> Posterior:
+def given_others(denoiser: Denoiser, x: Tensor, asked: Tensor, **how: Any) -> Posterior:
     """The distribution of each asked cell given all other known cells of its row.
 
     ``x`` (B, C) is NaN where a cell is unknown; the values of the cells ``asked`` (B, C) are not used, and the
@@ -621,6 +634,8 @@ def given_others(denoiser: Denoiser, x: Tensor, asked: Tensor, **how: Nodes) -> 
     wanted[among, column] = True
     place = torch.zeros_like(asked, dtype=torch.int64)
     place[row, column] = among
+    if "proposed" in how:
+        how["proposed"] = how["proposed"].rows(row[first])
     return denoiser.leave_one_out(others[first], wanted, **how).of_cells(place)
 
 
