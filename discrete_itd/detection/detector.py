@@ -28,7 +28,6 @@ from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.notation import (
     collected,
-    part_of_table,
     tell_unreadable,
 )
 from discrete_itd.encoders.rows import Rows
@@ -253,8 +252,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             parts = division.divide(X, self, fraction=fraction, seed=seed, groups=groups)
             if fraction is not None:
                 check_table(self.given, parts.table, density)
-                times = 1 + len(parts.held) / len(parts.train)
-                with collected(), part_of_table(times):
+                with collected():
                     density.fit(division.take(parts.table, parts.train), groups=parts.groups)
             with stage("calibrating"):
                 given = positions(self.given, density.encoder_.schema)

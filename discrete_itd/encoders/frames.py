@@ -21,7 +21,7 @@ from discrete_itd.encoders.dtypes import (
     is_category,
     plain,
 )
-from discrete_itd.encoders.notation import EXACT, Notation, formatted, quoted
+from discrete_itd.encoders.notation import EXACT, Notation, quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -280,9 +280,7 @@ def _time(value: pd.Timestamp, step: int) -> str:
     """A time, as fine as a column whose times lie on a grid of ``step`` nanoseconds, or as the time itself is."""
     if value == value.normalize() and (step == 1 or step >= DAY):
         return f"{value.date()}"
-    zone = value.strftime("%z")
-    zone = f"{zone[:3]}:{zone[3:]}" if zone else ""
-    for unit, form in ((MINUTE, "%Y-%m-%d %H:%M"), (SECOND, "%Y-%m-%d %H:%M:%S")):
+    for unit, digits in ((MINUTE, "minutes"), (SECOND, "seconds")):
         if step % unit == 0 and value.floor(f"{unit}ns") == value:
-            return formatted(value, form) + zone
+            return value.isoformat(sep=" ", timespec=digits)
     return str(value)

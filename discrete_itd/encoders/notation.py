@@ -138,7 +138,7 @@ class Notation:
     def write(self, values: pd.Series) -> pd.Series:
         """Numbers or times as text, of dtype object; missing ones are None.
 
-        A time has all its digits, also those that the format has no place for. Numbers are rounded to their places.
+        A time for which the format has no place is one of ISO 8601. Numbers are rounded to their places.
         """
         if self.family == "datetime":
             texts = [None if pd.isna(v) else formatted(v, self.format) for v in values]
@@ -217,22 +217,11 @@ Words = Mapping[Hashable, Mapping[str, int]]  # how often each unreadable text o
 MOST_WORDS = 3  # of a column, in a warning
 
 _collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collected", default=None)
-_factor: ContextVar[float] = ContextVar("factor", default=1.0)
 
 
 def most_unreadable(n_cells: int) -> int:
     """Of ``n_cells`` that are not missing, how many of a column of numbers or times may be unreadable in training."""
-    return min(max(1, int(UNREADABLE * _factor.get() * n_cells)), max(0, n_cells - 1) // 2)
-
-
-@contextmanager
-def part_of_table(times: float) -> Iterator[None]:
-    """Within the block, tables are parts of one of ``times`` as many rows, whose unreadable cells may all be in it."""
-    token = _factor.set(times)
-    try:
-        yield
-    finally:
-        _factor.reset(token)
+    return min(max(1, int(UNREADABLE * n_cells)), max(0, n_cells - 1) // 2)
 
 
 def quoted(value: Any) -> str:
@@ -514,20 +503,11 @@ def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notat
 
 
 def formatted(time: datetime, form: str) -> str:
-    """A time in a ``strftime`` format, with four digits of a year, and its time of day where that is not midnight."""
-    if not CENTURY <= time.year - 1900 < CENTURY + 100:  # two digits would be read as another year
-        form = form.replace("%y", "%Y")
-    if (
-        "%H" not in form
-        and "%I" not in form
-        and (time.hour or time.minute or time.second or time.microsecond)
-    ):
-        form += " %H:%M"
-    if "%S" not in form and (time.second or time.microsecond):
-        form = form.replace("%M", "%M:%S")
-    if "%f" not in form and time.microsecond:
-        form = form.replace("%S", "%S.%f")
-    return time.strftime(form.replace("%Y", f"{time.year:04}"))  # C's has fewer digits
+    """A time in a ``strftime`` format, or that of ISO 8601 if another time would be read from it."""
+    text = time.strftime(form.replace("%Y", f"{time.year:04}"))  # C's has fewer digits
+    if _time(text, form.find("%d") < form.find("%m"), None) == time:
+        return text
+    return time.isoformat(" ").removesuffix(" 00:00:00")
 
 
 def _times(texts: Sequence[str], day_first: bool | None, zoned: bool | None = None) -> np.ndarray:

@@ -32,7 +32,7 @@ from discrete_itd.encoders.inference import (
 )
 from discrete_itd.encoders.notation import Words, tell_unreadable
 from discrete_itd.encoders.observed import Observed
-from discrete_itd.encoders.redundant import tell_redundant, tell_variants
+from discrete_itd.encoders.redundant import tell_redundant
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
@@ -176,9 +176,8 @@ class TableEncoder:
             for place, (name, (column, text)) in enumerate(read.items())
             if place not in without
         }
-        words = {n: read[n][0] for n, c in columns_of.items() if isinstance(c.codec, Categories)}
-        tell_variants(words)
-        tell_redundant({c.name: cast(pd.Series, table[n]) for n, c in columns_of.items()})
+        words = [read[n][0] for n, c in columns_of.items() if isinstance(c.codec, Categories)]
+        tell_redundant({c.name: table[n] for n, c in columns_of.items()}, words)
         asked = [specs[name].missing or missing for name in columns_of]
         return cls([*columns_of.values()], left_out)._with_informative_gaps(table, asked)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from discrete_itd import DiffusionDensity
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.notation import SPACES, quoted
-from discrete_itd.encoders.redundant import copies, dummies
+from discrete_itd.encoders.redundant import copies
 from tests.examples import run
 
 
@@ -48,29 +48,10 @@ def test_property_recodings_are_copies_and_no_other_column_is(name):
             assert copies(frame.assign(again=other).items()) == []
 
 
-@pytest.mark.parametrize("on", [True, 1, 1.0, "1", "true"])
-def test_property_one_hot_columns_are_found_and_no_others(on):
-    """Whatever is on and off; one more on, none on, or a gap in a single row, and they are none."""
-    frame = sales().drop(columns="rare")
-    off = {"1": "0", "true": "false"}.get(on, type(on)(0))
-    where = pd.get_dummies(frame["n"], prefix="n")
-    hot = where.apply(lambda c: pd.Series(np.where(c, on, off)))
-    table = pd.concat([frame, hot, pd.get_dummies(frame["shop"].fillna("e"))], axis=1)
-    assert dummies(dict(table.items())) == [[*hot], [*"abcde"]]
-    first = where["n_1"].idxmax()
-    for name, cell in (("n_2", on), ("n_1", off), ("n_1", None)):
-        changed = hot.astype(object)
-        changed.loc[first, name] = cell
-        assert dummies(dict(pd.concat([frame, changed], axis=1).items())) == []
-    assert dummies(dict(hot[:15].items())) == []
-    with pytest.warns(UserWarning, match="one-hot columns.*'n_0' to .*from_dummies"):
-        TableEncoder.fit(table)
-
-
 def test_of_few_rows_columns_may_be_alike_by_chance():
     frame = pd.DataFrame({"a": list("xyxxyxyx"), "b": list("pqppqpqp")})
     assert copies(frame.items()) == []
-    assert copies(pd.concat([frame] * 5).items()) == [["a", "b"]]
+    assert copies(pd.concat([frame] * 9).items()) == [["a", "b"]]
 
 
 def test_the_fit_says_each_once(tmp_path, monkeypatch, capsys):
