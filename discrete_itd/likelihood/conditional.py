@@ -114,8 +114,8 @@ class ConditionalDenoiser(Denoiser):
     * no other unknown cell in the row: the scorer. All values of a category are enumerated; of more than
       ``ENUMERATED_LEVELS`` those that are most probable under the proposal and the scorer's own factors, and the others
       keep their proportions under these. The density of a number is computed at some 200 nodes, which are refined where
-      it is large and bends, and is log-linear between them: its
-      logarithm is off by 0.002 nats on average, and up to 0.05 where it is low and rough.
+      it is large and bends, and is log-linear between them: its logarithm is off by 0.002 nats on average, and up to
+      0.05 where it is low and rough.
     * other unknown cells, or noisy evidence: the proposal.
     * whether a cell is there (``codebook.indicator``): the proposal.
 
@@ -164,33 +164,8 @@ class ConditionalDenoiser(Denoiser):
 
     # -- states ---------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        return self._answers(y, snr, None)
-
-    @torch.no_grad()
-    def given(self, x: Tensor, asked: Tensor | None = None) -> Posterior:
-        """The posterior given the known cells of rows ``x`` (B, C), NaN where unknown.
-
-        Only the unknown cells ``asked`` (B, C), by default all, are needed: those of others may be the proposal's.
-        """
-        book = self.codebook
-        return self._answers(*State.start(book, book.embed(x), ~x.isnan()), asked)
-
-    def _answers(self, y: Tensor, snr: Tensor, asked: Tensor | None) -> Posterior:
-        n, book = len(y), self.codebook
-        y, snr = filled(y), filled(snr)
-        base = self.proposal(y, snr)
-        found = _Found(base)
-        x = book.known_cells(y, snr)[:n]
-        unknown = self.codebook.unknown(x)
-        noisy = ((snr > 0) & ~torch.isinf(snr)).any(1)[:n]
-        wanted = unknown if asked is None else unknown & asked
-        wanted &= ~(noisy | (unknown & self._is_indicator).any(1))[:, None]
-        drawn = unknown & ~self._has_gaps
-        beside = drawn.sum(1, keepdim=True) - drawn.long()  # number of other cells that are drawn
-        self._fill(x, wanted & (beside == 0), found, FINE)
-        return found.posterior().rows(slice(0, n))
+        return self.proposal(y, snr)
 
     @torch.no_grad()
     def leave_one_out(
@@ -300,10 +275,7 @@ class ConditionalDenoiser(Denoiser):
         return self._alone
 
     def is_alone(self, x: Tensor, asked: Tensor) -> Tensor:
-        """Rows (B, C) in which no cell has to be drawn beside an ``asked`` one: :meth:`each` equals :meth:`given`.
-
-        It costs less: the proposal is not needed for categories.
-        """
+        """Rows (B, C) in which no cell has to be drawn beside an ``asked`` one: :meth:`each` answers."""
         unknown = self.codebook.unknown(x)
         drawn = unknown & ~self._has_gaps
         beside = drawn.sum(1, keepdim=True) - drawn.long()
@@ -393,7 +365,8 @@ class ConditionalDenoiser(Denoiser):
             low = own.middle - own.width / 2
             low[:, 1:] = torch.maximum(low[:, 1:], high[:, :-1])
             nodes = torch.stack([low, torch.maximum(low, high)], 2).flatten(1)
-        pieces = log_linear(nodes, log_joint)
+        # of whole blocks, so that no row's rounding depends on others
+        pieces = [t[: len(nodes)] for t in log_linear(filled(nodes), filled(log_joint))]
         density = GaussianPosterior(*(t[:, None] for t in pieces))
         return cells._replace(log_joint=pieces[0], density=density)
 

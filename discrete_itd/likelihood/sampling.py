@@ -157,20 +157,18 @@ def _posteriors(
     denoiser: Denoiser, x: Tensor, batch_size: int, column: int | None = None
 ) -> Iterator[tuple[Tensor, Posterior]]:
     """Row numbers and their posteriors, of all columns or of one, given the cells that are not missing."""
-    book = denoiser.codebook
-    block = min(BLOCK, batch_size)
-    size = batch_size // block * block
+    book, places = denoiser.codebook, torch.arange(len(x), device=x.device)
     if isinstance(denoiser, ConditionalDenoiser):
-        asked = denoiser.codebook.unknown(x)
+        asked = book.unknown(x)
         if column is not None:
             asked &= torch.arange(x.shape[1], device=x.device) == column
         alone = denoiser.is_alone(x, asked)
-        for these, answer in ((alone, denoiser.each), (~alone, denoiser.given)):
-            for rows in torch.nonzero(these).flatten().split(denoiser.rows_at_once):
-                if len(rows):
-                    yield rows, answer(x[rows], asked[rows])
-        return
-    for rows in torch.arange(len(x), device=x.device).split(size):
+        for rows in places[alone].split(denoiser.rows_at_once):
+            if len(rows):
+                yield rows, denoiser.each(x[rows], asked[rows])
+        places = places[~alone]
+    block = min(BLOCK, batch_size)
+    for rows in places.split(batch_size // block * block):
         whole = filled(x[rows], block)  # a row's rounding does not depend on the number of rows
         posterior = denoiser(*State.start(book, book.embed(whole), ~whole.isnan()))
         yield rows, posterior.rows(slice(0, len(rows)))
