@@ -484,7 +484,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ValueError, TypeError
             As :meth:`rows`; or if the model does not have the estimator, naming those that it has.
         """
-        rows, log_volume, found, _ = self._asked("log_prob", X, given, estimator)
+        rows, log_volume, found, _ = self._asked("log_prob", X, given, estimator=estimator)
         log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in (found.log_prob, found.stderr))
         return RowEstimate(log_prob + log_volume.sum(1), stderr)
 
@@ -514,8 +514,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
             parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over paths;
             then the share depends on the schedule, and two columns that determine each other share the surprisal of
-            both. With ``given``, a model with a companion takes one order of the other columns. A missing or given cell
-            has none: NaN.
+            both. With ``given``, a model with a companion has that of the companion, in one order of the other columns: it
+            sums to minus ``log_prob(X, given, estimator="closed_form")``. A missing or given cell has none: NaN.
         """
         rows, log_volume, split, mask = self._asked("attribution", X, given)
         nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
@@ -679,7 +679,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         return curve
 
     def _asked(
-        self, what: str, X: Any, given: Any, estimator: str | None = None
+        self, what: str, X: Any, given: Any, **how: Any
     ) -> tuple[Rows, np.ndarray, Any, Tensor | None]:
         """The rows, the log-volumes of the cells asked for, the answer of a method of the model, and the given columns.
 
@@ -692,9 +692,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             volume = np.where(mask.cpu().numpy(), 0.0, volume)
         # kept by the rows, so not made in the mode below
         x, ask = rows.unique, getattr(self.model_, what)
-        how = {"given": mask, "estimator": estimator}
         with torch.inference_mode(), progress_bar(len(x), VERBS[what]) as bar:
-            found = ask(x, self.n_evaluations, progress=bar.update, **how)
+            found = ask(x, self.n_evaluations, progress=bar.update, given=mask, **how)
         return rows, volume, found, mask
 
     # -- draws -----

@@ -146,13 +146,11 @@ class Scorer:
     def _nats(self, rows: Rows, model: Model) -> np.ndarray:
         """Nats of every internal column under a model, (N, C'); NaN where it is missing or given."""
         x = rows.unique  # kept by the rows, so not made in the mode below
-        closed = self.given_cells is not None and model.answers(self.given_cells).closed_form
         with torch.inference_mode(), progress_bar(len(x), "explain") as bar:
             split = model.attribution(
                 x,
                 self.density.n_evaluations,
                 given=self.given_cells,
-                estimator="closed_form" if closed else None,
                 progress=bar.update,
             )
             nats = split.surprisal

@@ -322,15 +322,12 @@ class Model:
         n_evaluations: int,
         *,
         given: Tensor | None = None,
-        estimator: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
-        """:meth:`log_prob` with the surprisal of each internal column; an ``estimator`` only applies with ``given``."""
+        """:meth:`log_prob` with the surprisal of each internal column; with ``given`` by the companion, if any."""
         asked = Question(x, n_evaluations, given, progress)
         denoiser = self.answers(given)
-        if isinstance(self.conditional, ConditionalDenoiser) and estimator is None:
-            if given is not None:
-                return self._chain_of_marginals(self.conditional, asked)
+        if isinstance(self.conditional, ConditionalDenoiser) and given is None:
             shares, stderr = self._in_batches(self.conditional.factors, self.denoiser, asked)
             return Attribution(shares.sum(1), stderr, -shares)
         if denoiser.closed_form:
@@ -385,35 +382,25 @@ class Model:
     def _factors(self, denoiser: Denoiser, asked: Question) -> Attribution:
         """The factors of a closed form; with ``given``, those of :meth:`_chain`."""
         if asked.given is not None:
-
-            def part(cells: Tensor) -> Tensor:
-                some = replace(asked, x=cells, progress=None)
-                return self._closed_form(denoiser, some).log_prob
-
-            return self._chain(denoiser, part, self._closed_form(denoiser, asked), asked)
+            return self._chain(denoiser, asked)
         found = self._in_blocks(denoiser.log_factors, denoiser, asked)
         return Attribution(found.sum(1), found.new_zeros(len(found)), -found)
 
-    def _chain(
-        self,
-        denoiser: Denoiser,
-        part: Callable[[Tensor], Tensor],
-        whole: Estimate,
-        asked: Question,
-    ) -> Attribution:
-        r"""The chain rule in one order of the columns that are not given, of a denoiser.
+    def _chain(self, denoiser: Denoiser, asked: Question) -> Attribution:
+        r"""The chain rule in one order of the columns that are not given, in closed form.
 
-        A column has :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`, a difference of
-        log-probabilities ``part`` of some known cells, the others NaN; the last known cell has what is left of the
-        ``whole``.
+        A column has :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`; the last known cell has what
+        is left of the whole.
         """
         x, known = asked.x, cast(Tensor, asked.given).clone()
+        whole = self._closed_form(denoiser, asked)
         order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
         order = [j for j in order if not known[j]]
         out, before = torch.zeros_like(x), torch.zeros_like(whole.log_prob)
         for j in order[:-1]:
             known[j] = True
-            after = torch.where(x[:, j].isnan(), before, part(x.masked_fill(~known, math.nan)))
+            part = replace(asked, x=x.masked_fill(~known, math.nan), progress=None)
+            after = self._closed_form(denoiser, part).log_prob.where(~x[:, j].isnan(), before)
             out[:, j], before = after - before, after
         if order:
             missing = x[:, order].isnan()
@@ -452,21 +439,6 @@ class Model:
             part = Estimate(*(t[torch.from_numpy(inverse).to(t.device)] for t in part))
         stderr = (every.stderr.square() + part.stderr.square()).sqrt()
         return Estimate(every.log_prob - part.log_prob, stderr)
-
-    def _chain_of_marginals(self, conditional: ConditionalDenoiser, asked: Question) -> Attribution:
-        """:meth:`_chain` of the marginals (13).
-
-        The estimates between the first and the last, which only divide the sum, share the draws.
-        """
-        x, given, n_draws = asked.x, cast(Tensor, asked.given), asked.n_evaluations
-        whole, gaps = self._marginal(conditional, asked), conditional.learned_gaps(x)
-        base = conditional.marginal(x, n_draws, self.seed, gaps=gaps).log_prob - whole.log_prob
-        few = max(1, n_draws // max(1, int((~given).sum())))
-
-        def part(cells: Tensor) -> Tensor:
-            return conditional.marginal(cells, few, self.seed, gaps=gaps).log_prob - base
-
-        return self._chain(self.denoiser, part, whole, asked)
 
     # -- paths and integrals --------------------------------------------------------------------
 
