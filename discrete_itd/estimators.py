@@ -297,7 +297,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                 device=device,
                 seed=seed,
                 deadline=watched.deadline.part(watched.share),
-                progress=lambda done, latest: watched.show(done, latest.valid_nats),
             )
         # nothing is assigned before all has succeeded
         validate_data(self, read.shown, skip_check_array=True)
@@ -334,7 +333,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         if sample is None:
             sample = Sample(int(check_random_state(self.random_state).randint(2**31 - 1)))
         else:
-            validate_data(self, frame if is_frame else X, skip_check_array=True, reset=False)
+            shown: Any = frame if is_frame else X
+            validate_data(self, shown, skip_check_array=True, reset=False)
         sample.add(frame)
         rows = sample.rows()
         self.fit(as_polars(rows) if is_polars(X) else rows if is_frame else rows.to_numpy())
@@ -514,8 +514,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
             parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over paths;
             then the share depends on the schedule, and two columns that determine each other share the surprisal of
-            both. With ``given``, a model with a companion has that of the companion, in one order of the other columns: it
-            sums to minus ``log_prob(X, given, estimator="closed_form")``. A missing or given cell has none: NaN.
+            both. With ``given``, a model with a companion has that of the companion, in one order of the other columns,
+            the sum of ``log_prob(X, given, estimator="closed_form")``. A missing or given cell has none: NaN.
         """
         rows, log_volume, split, mask = self._asked("attribution", X, given)
         nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume

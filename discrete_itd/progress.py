@@ -116,29 +116,29 @@ def stream_progress(what: str) -> Iterator[tqdm]:
 
 
 class FitProgress:
-    """Progress of a fit, on a bar whose total is 1; see :func:`fit_progress`."""
+    """What a fit does, beside a bar; see :func:`fit_progress`."""
 
     def __init__(self, bar: tqdm, deadline: Deadline, share: float) -> None:
         self.deadline, self.share = deadline, share
-        self._bar, self._stages = bar, ["starting"]
-        self._done, self._nats = 0.0, ""
-        self._refresh(0.0)
+        self._bar, self._stages, self._training = bar, ["starting"], ""
+        self._refresh()
 
     @contextmanager
     def stage(self, text: str) -> Iterator[None]:
         """Say within the block what is being done."""
         self._stages.append(text)
-        self._refresh(self._done)
+        self._refresh()
         try:
             yield
         finally:
             self._stages.pop()
-            self._refresh(self._done)
+            self._training = ""
+            self._refresh()
 
     def show(self, done: float, valid_nats: float) -> None:
-        """Say which part is done, at least, of the fit that may take the ``share``, and its latest held-out nats."""
-        self._nats = f", {valid_nats:.3f} nats held out"
-        self._refresh(self.share * done)
+        """Say which share of a training is done, and its latest held-out nats."""
+        self._training = f" {done:.0%}, {valid_nats:.3f} nats held out"
+        self._refresh()
 
     @property
     def _end(self) -> str:
@@ -147,14 +147,12 @@ class FitProgress:
             return ", interrupted"
         return f", at most {left:.0f} s left" if left < math.inf else ""
 
-    def _refresh(self, done: float) -> None:
-        """Draw the bar, which never goes back; where there is a time, at least as far as this is used up."""
-        done = max(done, self.deadline.age / self.deadline.seconds)
-        self._done = max(self._done, min(done, 0.99))
+    def _refresh(self) -> None:
+        """Draw the bar; where there is a time, its length is the share that is used up."""
         if not self._bar.disable:
-            text = f"{self._stages[-1]}{self._end}{self._nats}"
+            text = f"{self._stages[-1]}{self._training}{self._end}"
             self._bar.set_postfix_str(harmless(text, sys.stderr), refresh=False)
-            self._bar.update(self._done - self._bar.n)
+            self._bar.update(min(0.99, self.deadline.age / self.deadline.seconds) - self._bar.n)
             self._bar.refresh()
 
 
@@ -169,7 +167,8 @@ def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[
     if outer is not None:
         yield outer
         return
-    bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+    length = "" if max_time is None else "{percentage:3.0f}%|{bar}| "
+    bar_format = f"{{desc}} {length}{{elapsed}}{{postfix}}"
     with deferred_interrupts(), _bar("fit", total=1.0, bar_format=bar_format) as bar:
         deadline = Deadline(math.inf if max_time is None else max_time)
         fit = FitProgress(bar, deadline, share)
@@ -186,6 +185,12 @@ def stage(text: str) -> Iterator[None]:
     fit = _fit.get()
     with nullcontext() if fit is None else fit.stage(text):
         yield
+
+
+def show_training(done: float, latest: Any) -> None:
+    """Say to those who watch a fit which share of a training is done, and its latest evaluation."""
+    if (fit := _fit.get()) is not None:
+        fit.show(done, latest.valid_nats)
 
 
 @contextmanager

@@ -35,7 +35,6 @@ def test_a_fit_says_what_it_does_before_it_trains(monkeypatch):
         training_tables, "in_memory", lambda *X: seen.append(screen.getvalue()) or real(*X)
     )
     DiffusionDensity(max_steps=0, random_state=0).fit(table())
-    assert "0%|" in seen[0]
     assert "reading the table" in seen[0]
     shown = screen.getvalue()
     assert shown.rindex("fitting independent columns") < shown.index("fitting tree")
@@ -58,29 +57,27 @@ def test_a_notebook_shows_bars_though_it_is_no_terminal(monkeypatch):
     bar.close()
 
 
-def test_one_bar_is_of_the_whole_fit_and_never_goes_back(monkeypatch):
-    """A fit within another one has its share of it; where there is a time, its end is that of the time."""
+def test_one_bar_is_of_the_whole_fit(monkeypatch):
+    """A fit within another one has the same; where there is a time, its end is that of the time."""
     now = [100.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     monkeypatch.setattr(sys, "stderr", screen := Terminal())
-    seen = []
+    evaluation = types.SimpleNamespace(valid_nats=1.25)
     with progress.fit_progress(None, 0.5) as outer, progress.fit_progress() as inner:
         assert inner is outer
-        now[0] += 10.0
-        for done in (0.4, 0.1, 1.0):
-            inner.show(done, 1.0)
-            seen.append(latest(screen))
-    # what is left is not known without max_time
-    assert [line[:8] for line in seen] == ["fit  20%", "fit  20%", "fit  50%"]
-    assert "left" not in "".join(seen)
-    with progress.fit_progress(50.0) as fit:
+        with progress.stage("training"):
+            progress.show_training(0.4, evaluation)
+            assert latest(screen).strip() == "fit 00:00, training 40%, 1.250 nats held out"
+        assert "left" not in screen.getvalue()  # it is not known without max_time
+    with progress.fit_progress(50.0):
         now[0] += 20.0
-        fit.show(0.1, 1.0)
+        progress.show_training(0.1, evaluation)
         assert latest(screen).startswith("fit  40%")
         assert "at most 30 s left" in latest(screen)
         now[0] += 60.0
-        fit.show(0.1, 1.0)
+        progress.show_training(0.1, evaluation)
         assert latest(screen).startswith("fit  99%")  # the end is said by the end
+    progress.show_training(0.1, evaluation)  # nobody watches
 
 
 def test_a_bar_controls_no_more_than_its_own_line(monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -116,7 +115,7 @@ class Reader:
         """A table in chunks, as they are and encoded; the index of the rows are their numbers, from 1.
 
         Besides the columns of the model, those of ``keep`` are read, or all; else a warning says which are ignored. A
-        UserError names the file, and if a cell is wrong its row, column and value.
+        UserError names the file, and the column and value of a cell that the model cannot take.
         """
         self.check(source)
         known = {*keep, *map(str, self.model.encoder_.all_names)}
@@ -136,24 +135,7 @@ class Reader:
         frame: Any = chunk[self.names].set_axis([c.name for c in self._columns], axis=1)
         if is_text:
             frame = pd.DataFrame({c.name: self._values(frame[c.name], c) for c in self._columns})
-        found = self._rows(frame)
-        if isinstance(found, Exception):
-            bad = bisect_left(
-                range(len(frame)),
-                True,
-                key=lambda i: isinstance(self._rows(frame[: i + 1]), Exception),
-            )
-            alone = self._rows(frame[bad : bad + 1])
-            row = f"row {frame.index[bad]}: " if isinstance(alone, Exception) else ""
-            raise UserError(f"{row}{alone if row else found}") from found
-        return found
-
-    def _rows(self, frame: pd.DataFrame) -> Rows | Exception:
-        """The rows, or the error of one of them."""
-        try:
-            return self.model.rows(frame)
-        except (ValueError, TypeError) as error:
-            return error
+        return self.model.rows(frame)
 
     def _values(self, cells: pd.Series, column: Column) -> pd.Series:
         """Text with the numbers that have the decimal mark of the CSV, and not of the model, as such."""

@@ -116,8 +116,8 @@ examples:
 """
 IMPUTE = f"""\
 Fill each missing cell of a table with its most probable category, or its median if the column is numeric, given
-the other cells of the row. Everything else stays as it is written, including columns that the model does not know; in
-Parquet made of a CSV, all columns are text.
+the other cells of the row. Everything else stays as it is written, including columns that the model does not know, but
+for blank lines and quotation marks without need; in Parquet made of a CSV, all columns are text.
 
 {STREAMS}
 {TABLES}
@@ -435,11 +435,9 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("table", metavar="TABLE", help=f"table to check: {ENDINGS}; or -")
     add("--out", required=True, metavar="FILE", help=f"wrong cells: {ENDINGS}; or -")
-    add(
-        "--repair",
-        metavar="FILE",
-        help="also write TABLE with the expected values that are more likely right than not",
-    )
+    add("--repair", metavar="FILE",
+        help="also write TABLE with the expected values that are more likely right than not; blank\n"
+        "lines, and quotation marks without need, are not copied")
     add("--report", metavar="FILE", help="also write a page on them, like errors.html")
     add("--threshold", type=share, default=0.5, metavar="P",
         help="probability of being wrong above which a cell is named (default: %(default)s)")

@@ -113,9 +113,8 @@ def _of_alarms(detector: DiffusionOutlierDetector, threshold: Threshold, tally: 
     share = percent(n_alarms / max(1, n_rows))
     lines.append(f"{n_alarms} of {n_rows} {others} ({share}) raised an alarm; {expected}")
     if n_unreadable:
-        lines.insert(
-            -1, f"{n_unreadable} rows have an unreadable cell, an alarm that no rate counts"
-        )
+        told = f"rows with an unreadable cell, an alarm that no rate counts: {n_unreadable}"
+        lines.insert(-1, told)
     schema = detector.density_.encoder_.schema
     n_outside = np.array([tally[f"outside {j}"] for j in range(len(schema))])
     if told := outside.sentence(n_outside, tally["rows"], schema):

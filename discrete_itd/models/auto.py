@@ -27,8 +27,6 @@ FORESTS = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
 VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
 # shares of the time left that each exact model, and the mixture, may take: the rest is for causal networks
 BASE_SHARE, MIXTURE_SHARE = 0.3, 0.25
-# share of a fit without max_time that a progress bar shows as done when the mixture has been fitted
-MIXTURE_DONE = 0.15
 
 
 def checked_members(members: Any) -> tuple[Recipe, ...]:
@@ -99,10 +97,9 @@ class Auto(Recipe):
         n_bases = len(table.candidates)
         table.fit_in_time(Forest(), plan.within(BASE_SHARE))
         if plan.training.max_steps:
-            table.fit_in_time(QUICK_MIXTURE, plan.within(MIXTURE_SHARE, (0.0, MIXTURE_DONE)))
+            table.fit_in_time(QUICK_MIXTURE, plan.within(MIXTURE_SHARE))
             if Causal().is_affordable(rows):
-                later = replace(plan, span=(MIXTURE_DONE, 1.0), is_beside_mixture=True)
-                table.fit_in_time(Causal(), later)
+                table.fit_in_time(Causal(), replace(plan, is_beside_mixture=True))
         others = table.candidates[n_bases:]
         table.add_mixtures()
         return table.settle(table.cheapest(), others)
@@ -130,9 +127,8 @@ class Best(Recipe):
         for member in (*affordable_bases(rows, BayesNet()), *FORESTS):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         if plan.training.max_steps:
-            own = plan.within(MIXTURE_SHARE, (0.0, MIXTURE_DONE))
-            table.fit_in_time(LARGE_MIXTURE, own)
-        later = replace(plan, span=(MIXTURE_DONE, 1.0), is_beside_mixture=True)
+            table.fit_in_time(LARGE_MIXTURE, plan.within(MIXTURE_SHARE))
+        later = replace(plan, is_beside_mixture=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         for i in range(self.n_orders if trains else 0):
             if plan.time_left:

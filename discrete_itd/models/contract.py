@@ -18,8 +18,8 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
-from discrete_itd.progress import Deadline, stage
-from discrete_itd.training.config import Evaluation, Report, TrainingPlan
+from discrete_itd.progress import Deadline, show_training, stage
+from discrete_itd.training.config import Report, TrainingPlan
 from discrete_itd.training.loop import train
 from discrete_itd.validation import check_integer, warn
 
@@ -30,7 +30,6 @@ LEAST_SECONDS = 1e-3  # a training without time gets so much, and ends after its
 MOST_NETWORKS = 64  # in a mixture of rows, or along orders of one recipe
 ROUNDING = 1e-3  # nats: a mean code length may be so far below 0 by the rounding of float32
 
-FitCallback = Callable[[float, Evaluation], object]
 Made = TypeVar("Made")
 
 
@@ -221,14 +220,12 @@ class FitPlan:
 
     Parameters
     ----------
-    training, seed, progress
-        Of the whole fit: ``progress`` is called with the share that is done and the latest evaluation.
+    training, seed
+        Of the whole fit.
     index : int
         Number of this network: each has a seed of its own.
     deadline : Deadline
         Of this recipe.
-    span : tuple of float
-        The part of the whole fit's progress that is this recipe's.
     is_beside_mixture : bool
         Whether a mixture is another candidate, so that this recipe need not fit one as a companion.
     cut, left_out : list of str
@@ -238,10 +235,8 @@ class FitPlan:
 
     training: TrainingPlan
     seed: int
-    progress: FitCallback | None = None
     index: int = 0
     deadline: Deadline = field(default_factory=Deadline)
-    span: tuple[float, float] = (0.0, 1.0)
     is_beside_mixture: bool = False
     cut: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -267,25 +262,14 @@ class FitPlan:
 
         return is_over
 
-    def within(self, share: float, span: tuple[float, float] = (0.0, 0.0)) -> FitPlan:
+    def within(self, share: float) -> FitPlan:
         """The plan for a recipe that is to end within a share of the time that is left."""
-        return replace(self, deadline=self.deadline.within(share * self.time_left), span=span)
-
-    def show(self, share: float, latest: Evaluation) -> None:
-        low, high = self.span
-        if self.progress is not None:
-            self.progress(low + (high - low) * min(1.0, share), latest)
+        return replace(self, deadline=self.deadline.within(share * self.time_left))
 
     def part(self, i: int, n: int) -> FitPlan:
         """The plan of the i-th of ``n`` networks, one after the other: an equal share of the time that is left."""
-        low, high = self.span
-        step, seconds = (high - low) / n, self.time_left / (n - i)
-        return replace(
-            self,
-            index=self.index * MOST_NETWORKS + i,
-            deadline=self.deadline.within(seconds),
-            span=(low + i * step, low + (i + 1) * step),
-        )
+        deadline = self.deadline.within(self.time_left / (n - i))
+        return replace(self, index=self.index * MOST_NETWORKS + i, deadline=deadline)
 
     def train(
         self, denoiser: Denoiser, rows: TrainingRows, training: TrainingPlan | None = None
@@ -304,7 +288,7 @@ class FitPlan:
                 training,
                 # its own: where one training was interrupted must not change the next
                 generator=torch.Generator(rows.device).manual_seed(self.network_seed),
-                progress=self.show,
+                progress=show_training,
             )
         self.note_end(report, kind)
         return report

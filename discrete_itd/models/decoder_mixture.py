@@ -52,6 +52,7 @@ from discrete_itd.denoisers.mixture import (
     updated,
 )
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.progress import show_training
 from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Report, TrainingPlan
 from discrete_itd.training.loop import train
@@ -232,7 +233,7 @@ class MixtureFit:
             self.judged,
             training,
             generator=self.generator,
-            progress=plan.show,
+            progress=show_training,
             loss_at=LatentLoss,
         )
 

@@ -12,7 +12,6 @@ from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.contract import (
     FITTING_SHARE,
-    FitCallback,
     FitPlan,
     Recipe,
     fit_recipe,
@@ -46,15 +45,14 @@ def fit_model(
     device: torch.device,
     seed: int,
     deadline: Deadline,
-    progress: FitCallback | None = None,
 ) -> Model:
     """Fit a denoiser to rows, to be scored on a schedule: :meth:`discrete_itd.DiffusionDensity.fit`.
 
-    ``seed`` is the only source of randomness. ``progress`` is called with the share done and the latest evaluation.
+    ``seed`` is the only source of randomness.
     """
     if schedule is not None and schedule.noisy:
         training = replace(training, **NOISY)
-    plan = FitPlan(training, seed, progress, deadline=deadline.part(FITTING_SHARE))
+    plan = FitPlan(training, seed, deadline=deadline.part(FITTING_SHARE))
     with stage("fitting independent columns"):
         rows = table.training_rows(validation_fraction, seed, device)
     with stage(f"fitting {denoiser.label}"):
@@ -101,7 +99,6 @@ def fit_model(
         found = [(held_out.independent, held_out.independent_stderr)]
         found += [(held_out.nats, held_out.stderr)] * (fitted.denoiser is not rows.marginals)
         lines = [Evaluation(0, 0.0, math.nan, math.nan, *nats) for nats in found]
-    plan.show(1.0, lines[-1])
     history = pd.DataFrame(lines, columns=pd.Index(Evaluation._fields))
     return replace(model, history=history, **measured)
 

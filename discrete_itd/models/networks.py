@@ -151,7 +151,7 @@ class Causal(Recipe):
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
         own = plan
         if asks_mixture(rows, plan):
-            own = plan.within(NETWORK_SHARE, plan.span)
+            own = plan.within(NETWORK_SHARE)
         fitted = self.trained(base, rows, own)
         answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
         return fitted._replace(companion=answers)

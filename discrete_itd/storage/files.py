@@ -15,10 +15,8 @@ import json
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from glob import escape
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ except ImportError:  # no such locks on this system
 
 FORMAT = 36
 PARTIAL = "partial-"  # in the names of temporary files
-LEFT_SECONDS = 86_400.0  # age from which a temporary file is what a killed call has left
 KEY = "discrete_itd"
 DIGEST = "sha256"  # in a header, of all else in it and of the tensors
 CLASS = "class"  # the key under which data hold the name of a class
@@ -58,19 +55,14 @@ Stored = tuple[dict[str, Any], dict[str, Tensor]]
 def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
     """Let ``write`` make a temporary file, whose path it is given, and move it to ``path`` only when it is complete.
 
-    What a killed call has left of the same file more than a day ago is removed. OSError if it cannot be written, or if
-    ``path`` is there and no regular file, like a folder or a device; with ``None`` for ``write``, this is all that is
-    checked.
+    OSError if it cannot be written, or if ``path`` is there and no regular file, like a folder or a device; with
+    ``None`` for ``write``, this is all that is checked.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder to write in", os.fspath(path))
-    for left in path.parent.glob(f".{escape(path.name)}.{PARTIAL}*"):
-        with suppress(OSError):  # another call has removed it
-            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
-                left.unlink()
     descriptor, name = tempfile.mkstemp(
         prefix=f".{path.name}.{PARTIAL}", suffix=path.suffix, dir=path.parent
     )
@@ -167,14 +159,27 @@ def _state(content: bytes, kind: str) -> Stored:
         metadata = dict(outer.get("__metadata__", {}))
     if KEY not in metadata:
         raise ValueError(f"a safetensors file, but not a discrete_itd {kind}")
-    header = _parse(metadata[KEY])
-    header.pop(DIGEST, None)
-    sound = {DIGEST: digest(json.dumps(header), tensors), **header}
-    _check(header, metadata[KEY] == json.dumps(sound), kind)
+    try:
+        header = dict(json.loads(metadata[KEY]))
+        header.pop(DIGEST, None)
+        text = json.dumps(header)
+        is_sound = metadata[KEY] == json.dumps({DIGEST: digest(text, tensors), **header})
+    except Exception as error:  # of many kinds, too
+        raise ValueError(f"the file is damaged ({error!r:.200})") from None
+    # before the digest, which another format may make in another way
+    version = header.pop("format", None)
+    if type(version) is int and version > 0 and version != FORMAT:
+        advice = "upgrade discrete_itd" if version > FORMAT else "fit the model anew"
+        raise ValueError(f"format {version}, but this release reads format {FORMAT}; {advice}")
+    found = header.pop("kind", None)
+    if not is_sound or version != FORMAT or found not in [*KINDS]:
+        raise ValueError("the file is damaged (its digest does not match)")
+    if found != kind:
+        raise ValueError(f"the file holds {KINDS[found]}, not {KINDS[kind]}")
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"the file is damaged ({key} is of type {tensor.dtype})")
-    return {k: v for k, v in header.items() if k not in ("format", "kind")}, tensors
+    return header, tensors
 
 
 def _content(path: AnyPath) -> bytes:
@@ -188,39 +193,6 @@ def _content(path: AnyPath) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
         return file.read()
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the file is damaged ({error})") from None
-    if not isinstance(header, dict):
-        raise ValueError("the file is damaged (its header is no mapping)")
-    return header
-
-
-def _check(header: Mapping[str, Any], sound: bool, kind: str) -> None:
-    # before the digest, which another format may make in another way
-    check_format(header.get("format"), "" if sound else ", unless the file is damaged")
-    if not sound:
-        raise ValueError("the file is damaged (its digest does not match)")
-    found = header.get("kind")
-    if not isinstance(found, str) or found not in KINDS:
-        raise ValueError(f"the file is damaged (kind {found!r})")
-    if found != kind:
-        raise ValueError(f"the file holds {KINDS[found]}, not {KINDS[kind]}")
-
-
-def check_format(version: Any, doubt: str = "") -> None:
-    """Refuse all formats but the present one."""
-    if type(version) is not int or version < 1:
-        raise ValueError(f"the file is damaged (format {version!r})")
-    if version != FORMAT:
-        advice = "upgrade discrete_itd" if version > FORMAT else "fit the model anew"
-        raise ValueError(
-            f"format {version}, but this release reads format {FORMAT}; {advice}{doubt}"
-        )
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -63,7 +63,7 @@ def test_two_commands_and_no_option(capsys):
     assert "\\u202f" not in said.out + said.err
     said = run("score model new.csv --out s.csv --reasons", capsys)
     assert "'montant' '#REF!'; 'quantité' '?'; 'commande' 'N/C'" in said.err
-    assert "1 rows have an unreadable cell, an alarm that no rate counts" in said.out
+    assert "rows with an unreadable cell, an alarm that no rate counts: 1" in said.out
     scores = pd.read_csv("s.csv")
     assert scores["unreadable"].dropna().to_dict() == {
         7: "montant = '#REF!'; quantité = '?'; commande = 'N/C'"

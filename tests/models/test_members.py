@@ -81,15 +81,10 @@ def test_the_contributions_of_members_are_reported():
 
 def test_networks_of_a_mixture_share_the_time(monkeypatch):
     times = watch(monkeypatch, lambda _, training: training.max_time, [contract])
-    shares = []
-    limited = plan(1, 50.0, progress=lambda share, _: shares.append(share))
-    fit_recipe(RowMixture((NETWORK, Tree(), NETWORK)), training_rows(chain()), limited)
+    fit_recipe(RowMixture((NETWORK, Tree(), NETWORK)), training_rows(chain()), plan(1, 50.0))
     # half for the first; it took none of it, so all is left for the second
     share = contract.FITTING_SHARE * 50.0
     assert times == [pytest.approx(share / 2, rel=0.3), pytest.approx(share, rel=0.3)]
-    assert shares == sorted(shares)
-    assert shares[0] < 0.1
-    assert {0.5, 1.0} <= set(shares)
 
 
 # -- interrupted -----------------------------------------------------------------------------------

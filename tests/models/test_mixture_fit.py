@@ -508,13 +508,12 @@ def test_rows_beyond_the_bounds_are_not_read(device, monkeypatch):
     assert set(sizes) == {30}
 
 
-def test_where_there_is_nothing_to_learn_nothing_is_trained(device, generator):
+def test_where_there_is_nothing_to_learn_nothing_is_trained(device, generator, monkeypatch):
     book = Codebook([simplex(1), simplex(1, is_open=True)]).to(device)
-    x, shares = random_rows(book, 20, np.random.default_rng(0)), []
+    x = random_rows(book, 20, np.random.default_rng(0))
     marginals = MarginalDenoiser.fit(book, x)
-    plan = FitPlan(TrainingPlan(), 0, progress=lambda share, _: shares.append(share))
-    model = QUICK.fit(TrainingRows(marginals, x, x, generator), plan)
-    assert not shares
+    monkeypatch.setattr(Run, "make_step", None)
+    model = QUICK.fit(TrainingRows(marginals, x, x, generator), FitPlan(TrainingPlan(), 0))
     torch.testing.assert_close(model.log_prob(x), marginals.log_prob(x))
 
 
