@@ -58,15 +58,4 @@ __all__ = [
     "recipe",
 ]
 
-RECIPES: tuple[type, ...] = (
-    Independent,
-    Tree,
-    Mixture,
-    BayesNet,
-    Forest,
-    Network,
-    Causal,
-    RowMixture,
-    Auto,
-    Best,
-)
+RECIPES: tuple[type, ...] = tuple(map(type, NAMES.values()))

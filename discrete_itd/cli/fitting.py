@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +26,7 @@ from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.dtypes import holds_text
 from discrete_itd.encoders.notation import is_missing, recognise, typed
-from discrete_itd.encoders.streams import ParquetStream
+from discrete_itd.encoders.streams import ParquetStream, in_memory
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.stored import card_path
@@ -35,6 +34,7 @@ from discrete_itd.validation import warn
 
 TEXT: Any = pd.Series(["text"]).dtype  # of less memory than objects where there is one
 DEMO_SECONDS = 45.0  # of training
+SAMPLE_SEED = 0  # by which rows of a very large table are chosen
 OF_ALARMS = ("false_alarm_rate", "contamination", "calibration_fraction")
 
 
@@ -105,12 +105,12 @@ def _read_to_fit(
     drop: Sequence[str],
     group: str | None,
     dialect: Dialect,
-) -> tuple[pd.DataFrame | ParquetStream, pd.Series | None]:
+) -> tuple[pd.DataFrame, pd.Series | None]:
     """The columns of a table to learn from, in their types, and the groups of its rows, if a column says them.
 
     What the dialect says of a column is added to ``column_types``, by which the model knows it.
     """
-    frame = _folder(path) if Path(path).is_dir() else as_written(path, dialect)
+    frame = as_written(path, dialect)
     names = [str(n) for n in frame.columns]
     of_groups = [] if group is None else [group]
     for option, wanted in (("--column", column_types), ("--drop", drop), ("--groups", of_groups)):
@@ -124,32 +124,42 @@ def _read_to_fit(
     kept = [n for n in frame.columns if str(n) not in left_out]
     if not kept:
         raise UserError(f"{path}: no column is left")
-    if isinstance(frame, ParquetStream):
-        if group is not None:
-            raise UserError(f"{path}: --groups needs a table in memory, not a folder")
-        return ParquetStream(path, kept), None
     groups = None if group is None else cast(pd.Series, frame.iloc[:, names.index(group)])
     if groups is not None and groups.isna().any():
         row = int(groups.isna().to_numpy().argmax()) + 1
         raise UserError(f"{path}: column {group!r}: named in --groups, but missing in row {row}")
     frame = cast(pd.DataFrame, frame[kept])
-    if ending(path) != ".parquet":
+    if ending(next(iter(tables_of(path).values()))) != ".parquet":
         frame = typed_table(frame, path, column_types, dialect)
     return frame, groups
 
 
 def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
-    """A whole table: the text of a CSV, or the types of Parquet; UserError if it has no rows."""
-    ending(path)
-    with reading(path, dialect) as source:
-        if source.schema is None:
-            frame = pd.concat([c.astype(TEXT) for c in source.chunks()], ignore_index=True)
-        else:
-            with damage_named(path, source.kind):
-                frame = pd.read_parquet(path).reset_index(drop=True)
-    if not len(frame):
+    """A table, or all in a folder, as text of CSV or in the types of Parquet; a uniform sample of very many rows."""
+    files = tables_of(path).values()
+    kinds = {".parquet" if ending(file) == ".parquet" else ".csv" for file in files}
+    if len(kinds) > 1:
+        raise UserError(f"{path}: fit reads folders of CSV or of Parquet, not of both")
+    if kinds == {".csv"}:
+        with about(path):
+            return in_memory(_texts(path, [*files], dialect), SAMPLE_SEED)
+    with damage_named(path, ".parquet"):
+        stream = ParquetStream(path)
+        if not len(stream):
+            raise EmptyTableError(f"{path}: the table is empty")
+        return in_memory(stream, SAMPLE_SEED)
+
+
+def _texts(path: str, files: Sequence[str], dialect: Dialect) -> Iterator[pd.DataFrame]:
+    """The rows of CSV, in chunks; UserError if there are none."""
+    n_rows = 0
+    for file in files:
+        with reading(file, dialect) as source:
+            for chunk in source.chunks():
+                n_rows += len(chunk)
+                yield chunk.astype(TEXT)
+    if not n_rows:
         raise EmptyTableError(f"{path}: the table is empty")
-    return frame
 
 
 def typed_table(
@@ -189,22 +199,6 @@ def _is_written(values: pd.Series, asked: Any) -> bool:
     known = {text: n for text, n in found.items() if not is_missing(str(text))}
     texts, counts = [*map(str, known)], np.array([*known.values()])
     return bool(texts) and recognise(texts, counts, asked).notation is not None
-
-
-def _folder(path: str) -> ParquetStream:
-    """The Parquet files of a folder; UserError if there are other tables."""
-    files = {ending(file): file for file in reversed(tables_of(path))}
-    parquet = files.pop(".parquet", None)
-    if files:
-        beside = "" if parquet is None else f" beside {parquet}"
-        raise UserError(
-            f"{path}: fit reads folders of Parquet, and there is {min(files.values())}{beside}; give the rows of other"
-            " files as one file, or as Parquet"
-        )
-    try:
-        return ParquetStream(path)
-    except ImportError as error:
-        raise UserError(str(error)) from None
 
 
 def describe(args: argparse.Namespace) -> None:

@@ -332,7 +332,7 @@ LIST: Any = {"action": "extend", "nargs": "+", "default": []}
 
 def _add_fit(fit: argparse.ArgumentParser) -> None:
     add = fit.add_argument
-    add("table", metavar="TABLE", help=f"training rows: {ENDINGS}, or a folder of Parquet")
+    add("table", metavar="TABLE", help=f"training rows: {ENDINGS}; or a folder")
     add("--out", required=True, metavar="MODEL", help="file for the model")
     add("--column", **LIST, type=column_spec, metavar="NAME=KIND",
         help="kind of a column, see above; may be repeated")

@@ -183,6 +183,5 @@ def in_memory(X: Any, seed: int, groups: Any = None) -> Any:
     if len(rows) < sample.n_rows:
         if groups is not None:
             raise ValueError("groups needs a table in memory; X is a stream")
-        n = f"{sample.n_rows:,} rows: a uniform sample of {len(rows):,}"
-        warn(f"X is a stream of {n} is fitted to")
+        warn(f"a uniform sample of {len(rows):,} of {sample.n_rows:,} rows is fitted to")
     return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from discrete_itd.channel.devices import resolve_device
@@ -12,8 +11,6 @@ from discrete_itd.storage import files
 from discrete_itd.storage.card import code
 from discrete_itd.storage.files import CLASS, AnyPath, building
 from discrete_itd.storage.values import ValueReader, ValueWriter, by_name, flatten, join, unflatten
-
-CARD_START = "# Model card"
 
 
 class Persistent:
@@ -76,8 +73,7 @@ class Persistent:
         path : path-like
         card : bool
             Whether to write ``model_card()`` to the file of the same name with ``.md`` at its end. ``load`` does not
-            need it. The card of a model that is replaced is removed before, so that no model stands beside the card of
-            another.
+            need it.
 
         Raises
         ------
@@ -86,16 +82,13 @@ class Persistent:
         TypeError
             If a part of the model, like a schedule of your own, lacks an argument of its constructor as an attribute.
         """
-        text, beside, state = self.model_card(), Path(card_path(path)), flatten(self)
-        files.write_whole(path, None)
-        if _is_card(beside):
-            beside.unlink(missing_ok=True)
-        digest = files.write_state(path, state)
+        text = self.model_card()
+        digest = files.write_state(path, flatten(self))
         if card:
             name = os.path.basename(os.fspath(path))
             text += f"\nFile: {code(name)}, SHA-256 of its content: `{digest}`\n"
             whole = text.encode(errors="backslashreplace")  # any file name
-            files.write_whole(beside, lambda part: part.write_bytes(whole))
+            files.write_whole(card_path(path), lambda part: part.write_bytes(whole))
 
     @classmethod
     def load(
@@ -145,11 +138,3 @@ def load_one_of(
 def card_path(path: AnyPath) -> str:
     """Where the card of a model's file is: "m.safetensors.md" for "m.safetensors"."""
     return f"{os.fspath(path)}.md"
-
-
-def _is_card(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(CARD_START)) == CARD_START.encode()
-    except OSError:
-        return False

@@ -130,15 +130,17 @@ FIT = "fit t.csv --out new.safetensors --max-steps 2 --seed 0 --drop id"
 # -- fit ------------------------------------------------------------------------------------------
 
 
-def test_a_folder_of_parquet_is_fitted_like_its_rows_in_one_file(place, capsys):
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_folder_is_fitted_like_its_rows_in_one_file(place, capsys, kind):
     (place / "rows").mkdir()
     for i in range(2):
-        table().iloc[20 * i :][:20].to_parquet(f"rows/{i}.parquet")
-    table().to_parquet("rows.parquet")
-    for source in ("rows", "rows.parquet"):
+        part = table().iloc[20 * i :][:20]
+        getattr(part, f"to_{kind}")(f"rows/{i}.{kind}", index=False)
+    getattr(table(), f"to_{kind}")(f"rows.{kind}", index=False)
+    for source in ("rows", f"rows.{kind}"):
         run(f"fit {source} --out {source}.m --denoiser tree --seed 0 --drop id")
     assert f"rows: {len(table())} rows, {table().shape[1] - 1} columns" in capsys.readouterr().out
-    models = [DiffusionDensity.load(f"{source}.m") for source in ("rows", "rows.parquet")]
+    models = [DiffusionDensity.load(f"{source}.m") for source in ("rows", f"rows.{kind}")]
     new = table().drop(columns="id")
     np.testing.assert_array_equal(*(model.score_samples(new) for model in models))
     run("fit rows --out detector --detector --denoiser tree --seed 0 --drop id")
@@ -148,7 +150,7 @@ def test_a_folder_of_parquet_is_fitted_like_its_rows_in_one_file(place, capsys):
         ("fit empty --out x", "empty: no tables in this folder"),
         (
             "fit both --out x",
-            "both: fit reads folders of Parquet, and there is a.csv beside b.parquet; give",
+            "both: fit reads folders of CSV or of Parquet, not of both",
         ),
         (
             "score t.csv m.safetensors --out s.csv",

@@ -10,7 +10,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.encoders import streams
 
 N, KEPT = 4000, 900
-pytestmark = pytest.mark.filterwarnings("ignore:X is a stream of 4,000 rows")
+pytestmark = pytest.mark.filterwarnings("ignore:a uniform sample of 900 of 4,000 rows")
 
 
 @pytest.fixture(autouse=True)

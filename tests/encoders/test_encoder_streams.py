@@ -52,7 +52,7 @@ def test_property_the_schema_of_a_stream_is_that_of_the_table(n_parts):
     assert TableEncoder.fit(in_memory(frames(table(), n_parts), 7)).schema == whole
 
 
-@pytest.mark.filterwarnings("ignore:X is a stream of 600 rows")
+@pytest.mark.filterwarnings("ignore:a uniform sample of 50 of 600 rows")
 @pytest.mark.parametrize("n_parts", [2, 7])
 def test_property_the_sample_is_uniform_and_in_order_whatever_the_parts(monkeypatch, n_parts):
     monkeypatch.setattr(streams, "SAMPLE_ROWS", 50)
@@ -66,7 +66,7 @@ def test_property_the_sample_is_uniform_and_in_order_whatever_the_parts(monkeypa
     assert chisquare(times.reshape(20, -1).sum(1)).pvalue > 1e-3
 
 
-@pytest.mark.filterwarnings("ignore:X is a stream of 600 rows")
+@pytest.mark.filterwarnings("ignore:a uniform sample of 50 of 600 rows")
 def test_property_parquet_is_read_row_for_row(tmp_path, monkeypatch):
     """In the order in which pandas reads it, a sample too."""
     frame = table().drop(columns="flag").assign(row=np.arange(N))

@@ -133,30 +133,6 @@ def test_a_card_is_whole_can_be_left_out_and_is_not_read(tmp_path, monkeypatch):
     assert card_path(path) == f"{path}.md"
 
 
-def test_no_model_stands_beside_the_card_of_another(tmp_path, monkeypatch):
-    """Whichever step of a save is the last one: cards say which model they are of."""
-    one, other = settled("independent").fit(table()), settled("independent").fit(table(150))
-    path, card, replace = tmp_path / "m", tmp_path / "m.md", os.replace
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    for n_steps in range(2):  # the model is moved, then the card
-        steps = [replace] * n_steps + [stop]
-        one.save(path)
-        with monkeypatch.context() as patch:
-            patch.setattr(files.os, "replace", lambda *names, steps=steps: steps.pop(0)(*names))
-            with pytest.raises(KeyboardInterrupt):
-                other.save(path)
-        assert not card.exists()
-    one.save(path)
-    other.save(path, card=False)
-    assert sorted(os.listdir(tmp_path)) == ["m"]
-    card.write_text("a text of the user")
-    other.save(path, card=False)
-    assert card.read_text() == "a text of the user"
-
-
 def test_names_in_a_card_are_no_markup():
     """Read by an HTML renderer of Markdown, a hostile name is text within code, and divides no table."""
     odd = {
