@@ -178,9 +178,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     denoiser_ : Denoiser
     candidates_ : DataFrame or None
         The models that were compared: held-out nats in closed form, how far ``behind`` the best and the standard error
-        of this, multiply-adds per row scored (``work``), seconds of the fit, which was ``chosen``. Of the members of a
-        chosen mixture of rows the ``weight``, and the ``gain``: nats per row that the mixture loses without it, when
-        the weights are fitted again. ``share`` is that in the anomaly score of a detector.
+        of this, multiply-adds per row scored (``work``), seconds of the fit, which was ``chosen``. ``weight`` is
+        that of a member of a chosen mixture of rows, ``share`` that in the anomaly score of a detector.
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.

@@ -382,7 +382,7 @@ def random_causal(book, seed, *, base="marginals", strength=0.6):
         torch.manual_seed(seed)
         sizes = {"width": 16, "depth": 1, "generator": seeded_generator(seed, "cpu")}
         net = CausalDenoiser(under, order, **sizes).to(book.device)
-        for layer in (net.network.leave, net.network.skip):
+        for layer in filter(None, (net.network.leave, net.network.skip)):
             torch.nn.init.normal_(layer.weight, std=strength)
             torch.nn.init.normal_(layer.bias, std=strength)
     return net.to(book.dtype).eval().requires_grad_(False)

@@ -34,8 +34,8 @@ from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, LongColum
 
 # components of a continuous column beside those of the base, which may start as a regression
 N_REGRESSED = 2
-# weights of the map from the features to the answers beside the hidden units: without it, numbers that follow from
-# others by a sum are learned far more slowly
+# most weights of the map from the features to the answers beside the hidden units, of a table with numbers: without it,
+# those that follow from others by a sum are learned far more slowly
 MOST_SKIPPED = 1 << 24
 # most rows and features of the linear regressions from which components start; of the rows, one in so many is kept
 # apart to measure residuals, and a column needs so many of these in which it is known
@@ -112,6 +112,7 @@ class CausalDenoiser(Denoiser):
             rank[self.long.feature_column],
             answer_rank,
             book.n_columns,
+            most_skipped=MOST_SKIPPED if len(book.reals) else 0,
             width=width,
             depth=depth,
             dropout=dropout,
@@ -273,8 +274,7 @@ class MaskedMLP(nn.Module):
     Its outputs for a column depend only on the columns before it in a fixed order. Every hidden unit has a degree d:
     its inputs are columns of rank at most d, through units of at most its own degree, and it is an input of outputs of
     a higher rank. So one call gives the outputs for all columns, and a row can be drawn column by column at the cost of
-    one call. The outputs are zero at the start. The parallel map is omitted if it would have more than ``MOST_SKIPPED``
-    weights.
+    one call. The outputs are zero at the start.
 
     Parameters
     ----------
@@ -282,6 +282,8 @@ class MaskedMLP(nn.Module):
         Rank of the column of each feature and output in the order, from 0 to ``n_ranks`` - 1.
     n_ranks : int
         Number of columns.
+    most_skipped : int
+        The parallel map is omitted if it would have more weights.
     width, depth, dropout
         Hidden units W, residual blocks, and the share of units dropped in training.
 
@@ -302,6 +304,7 @@ class MaskedMLP(nn.Module):
         answer_rank: Tensor,
         n_ranks: int,
         *,
+        most_skipped: int,
         width: int,
         depth: int,
         dropout: float,
@@ -325,7 +328,7 @@ class MaskedMLP(nn.Module):
             nn.ModuleList([linear(degree, degree), linear(degree, degree)]) for _ in range(depth)
         )
         self.leave = linear(degree, before)
-        is_small = len(feature_rank) * len(before) <= MOST_SKIPPED
+        is_small = len(feature_rank) * len(before) <= most_skipped
         self.skip = linear(feature_rank, before) if is_small else None
         for last in (self.leave, self.skip):
             if last is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import pandas as pd
@@ -153,10 +153,9 @@ class CandidateTable:
 
         ``others`` take part in the anomaly score, each by the factor by which its mean held-out density is smaller.
         """
-        weights, gains = {chosen: 1.0}, {}
+        weights = {chosen: 1.0}
         if isinstance(chosen.denoiser, RowMixtureDenoiser) and chosen.members:
             weights = dict(zip(chosen.members, chosen.denoiser.weights, strict=True))
-            gains = {c: self._behind(self._without(c, chosen), chosen)[0] for c in chosen.members}
         shares = self._shares(chosen, others)
         best = min(self.candidates, key=lambda c: c.mean)
         behind = [self._behind(c, best) for c in self.candidates]
@@ -169,7 +168,6 @@ class CandidateTable:
             "fit_seconds": [c.fit_seconds for c in self.candidates],
             "chosen": [c is chosen for c in self.candidates],
             "weight": [weights.get(c, 0.0) for c in self.candidates],
-            "gain": [gains.get(c, math.nan) for c in self.candidates],
             "share": [shares.get(c, 0.0) for c in self.candidates],  # of the anomaly score
         }
         companion = None
@@ -202,11 +200,6 @@ class CandidateTable:
         share = torch.softmax(-torch.tensor([c.mean for c in every]), 0).tolist()
         kept = {c: s for c, s in zip(every, share, strict=True) if s >= LEAST_SHARE or c is chosen}
         return {c: s / sum(kept.values()) for c, s in kept.items()}
-
-    def _without(self, one: CandidateModel, mixture: CandidateModel) -> CandidateModel:
-        """A mixture without one of its members, the weights of the others fitted again."""
-        others = torch.stack([m.nats for m in mixture.members if m is not one], 1)
-        return replace(one, nats=-torch.logsumexp(fit_weights(-others).log() - others, 1))
 
     def companion(self, exact: list[CandidateModel]) -> Denoiser:
         """The mixture of exact models, exact itself, for the conditional distributions of any columns given others.

@@ -1,7 +1,7 @@
 """Training with early stopping on held-out nats: the loop and its failures.
 
-At a plateau of the held-out nats, and where the weights have become infinite or no numbers, training goes on from the
-best weights with a smaller learning rate. Clock and random streams are not reset, so that batches and noise differ.
+At a plateau of the held-out nats training goes on from the best weights with a smaller learning rate. Clock and random
+streams are not reset, so that batches and noise differ. Where weights have become infinite or no numbers it ends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ WARMUP_SHARE = 0.1  # warm-up ends by this share of a time that is too short for
 # a training whose first few steps show that there is no time for FEWEST_STEPS ends after them
 TRIAL_STEPS, FEWEST_STEPS = 4, 32
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
-MOST_RESTARTS = 3  # of a training whose weights have become infinite or no numbers
 
 
 def train(
@@ -82,7 +81,7 @@ def train(
     Warns
     -----
     UserWarning
-        If weights diverged and training continued from the best ones, or gave up.
+        If weights diverged, which ended the training with the best ones before.
     """
     run = Run(denoiser, x, x_valid, plan, generator, progress, loss_at)
     report = run.report
@@ -92,11 +91,10 @@ def train(
             run.finish()
     run.average.restore(run.parameters)
     denoiser.eval()
-    if run.n_diverged:
-        outcome = "went on from the best weights with a smaller learning rate"
-        outcome = "was given up" if report.stopped == "diverged" else outcome
-        often = f" {run.n_diverged} times" if run.n_diverged > 1 else ""
-        warn(f"training diverged{often}, its weights were no numbers any more, and {outcome}")
+    if report.stopped == "diverged":
+        warn(
+            "training diverged: its weights were no numbers any more, the best ones before are kept"
+        )
     return report
 
 
@@ -208,7 +206,6 @@ class Run:
     step: int = field(default=0, init=False)
     cut: float = field(default=1.0, init=False)  # factor of the learning rate
     losses: list[Tensor] = field(default_factory=list, init=False)  # since the last evaluation
-    n_diverged: int = field(default=0, init=False)
     seconds_to_evaluate: float = field(default=0.0, init=False)  # of the last evaluation
     seconds_to_begin: float = field(default=0.0, init=False)  # until the end of the first step
 
@@ -217,7 +214,8 @@ class Run:
         self.deadline = Deadline(math.inf if plan.max_time is None else plan.max_time)
         self.parameters = [p for p in self.denoiser.parameters() if p.requires_grad]
         self.average = Average(self.denoiser, plan.ema)
-        self.begin_descent()
+        bound = plan.max_gradient * self.x.shape[1]
+        self.optimizer = Optimizer(self.parameters, plan.weight_decay, bound)
         self.batch_size = min(plan.batch_size, max(32, len(self.x) // 8))
         self.batches = batches_with(
             self.x, self.denoiser.constants, self.batch_size, self.generator
@@ -238,11 +236,6 @@ class Run:
             quadrature = pilot_quadrature(self.denoiser, x, generator, seconds=seconds)
         self.use(quadrature, int(torch.randint(2**31, (1,), generator=generator, device=x.device)))
         self.evaluate()
-
-    def begin_descent(self) -> None:
-        """A new optimiser, without moments."""
-        bound = self.plan.max_gradient * self.x.shape[1]
-        self.optimizer = Optimizer(self.parameters, self.plan.weight_decay, bound)
 
     def use(self, quadrature: Quadrature | None, seed: int) -> None:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
@@ -271,9 +264,6 @@ class Run:
             )
             if not (due or self.is_early()):
                 continue
-            if self.has_diverged():
-                self.restart()
-                continue
             before = self.done_share()
             self.evaluate()
             # several may be due; where time is short, most of it should be spent on training
@@ -288,9 +278,7 @@ class Run:
             return
         if not report.stopped:
             report.stopped = "max_steps" if self.step >= plan.max_steps else "max_time"
-        if self.losses and self.has_diverged():
-            self.restart()
-        elif self.losses:
+        if self.losses:
             self.evaluate()
 
     def done_share(self) -> float:
@@ -353,7 +341,11 @@ class Run:
         self.losses.append(loss.detach())
 
     def evaluate(self) -> None:
-        """Validate the average."""
+        """Validate the average, or end the training if weights have diverged."""
+        if self.has_diverged():
+            self.losses.clear()
+            self.report.stopped = "diverged"
+            return
         before = self.deadline.age
         valid = mean_and_error(self.evaluator(self.average.model))
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
@@ -377,13 +369,3 @@ class Run:
         """Whether a weight is infinite or no number; the host waits for the device."""
         sums = [p.detach().sum() for p in self.parameters]
         return bool(sums) and not bool(torch.stack(sums).isfinite().all())
-
-    def restart(self) -> None:
-        """Continue from the best weights with a smaller learning rate and without moments, or give up."""
-        self.n_diverged += 1
-        self.losses.clear()
-        self.cut *= RATE_CUT
-        self.average.restore(self.parameters)
-        self.begin_descent()
-        if self.n_diverged > MOST_RESTARTS:
-            self.report.stopped = "diverged"

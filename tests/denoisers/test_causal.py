@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, State, points
-from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, causal, neural
+from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, neural
 from discrete_itd.denoisers.causal import (
     MaskedMLP,
     share_of_second,
@@ -207,7 +207,7 @@ def test_what_is_masked_has_no_say_in_training_and_is_not_loaded():
     ranks = torch.tensor([0, 1, 2])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = MaskedMLP(ranks, ranks, 3, width=8, depth=1, dropout=0.0)
+        network = MaskedMLP(ranks, ranks, 3, most_skipped=9, width=8, depth=1, dropout=0.0)
         for p in network.parameters():
             torch.nn.init.normal_(p)
     state, features = network.state_dict(), torch.randn(4, 3)
@@ -266,14 +266,15 @@ def test_scores_follow_weights_that_any_optimiser_moves(device):
     assert not torch.equal(scores[-1], model.requires_grad_(False).log_prob(x))
 
 
-def test_without_the_map_beside_the_units_answers_are_the_same_one_by_one(monkeypatch):
-    """It is left out where it would be huge; no answer hears its own column or a later one."""
-    monkeypatch.setattr(causal, "MOST_SKIPPED", 1)
+@pytest.mark.parametrize("most", [1, 16])
+def test_answers_are_the_same_one_by_one(most):
+    """With the map beside the units or without it, where it would be huge; none hears its own column or a later one."""
     rank = torch.tensor([0, 0, 1, 2])
     torch.manual_seed(0)
-    network = MaskedMLP(rank, rank, 3, width=8, depth=1, dropout=0.0)
-    assert network.skip is None
-    torch.nn.init.normal_(network.leave.weight)
+    network = MaskedMLP(rank, rank, 3, most_skipped=most, width=8, depth=1, dropout=0.0)
+    assert (network.skip is None) == (most == 1)
+    for layer in filter(None, (network.leave, network.skip)):
+        layer.weight.detach().normal_().mul_(layer.mask)
     network.eval()
     features = torch.randn(5, 4)
     steps = torch.cat(list(network.steps(features)), 1)

@@ -271,7 +271,7 @@ def test_several_orders_make_a_mixture_of_rows():
     assert isinstance(mixture, RowMixtureDenoiser)
     first, second = mixture.members
     assert isinstance(first, CausalDenoiser)
-    assert not torch.equal(first.network.skip.weight, second.network.skip.weight)
+    assert not torch.equal(first.network.leave.weight, second.network.leave.weight)
     assert fitted.companion is not None
     assert fitted.companion.exact
 
