@@ -7,7 +7,6 @@ import math
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import combinations
 from typing import Any, Literal, NamedTuple, Self, cast
 
@@ -63,8 +62,8 @@ from discrete_itd.validation import (
     check_choice,
     check_integer,
     check_positive,
-    check_random_state,
     check_share,
+    seed_of,
     warn,
 )
 
@@ -104,6 +103,18 @@ class Learned:
     is_frame: bool
     is_polars: bool
     has_names: bool
+
+
+def _keeps_rows(estimator: DiffusionDensity) -> bool:
+    """Whether all rows so far are known; AttributeError if not."""
+    if private_forest(estimator.denoiser) is not None:
+        raise AttributeError("partial_fit keeps rows, which epsilon forbids")
+    if hasattr(estimator, "model_") and "_grown" not in vars(estimator):
+        raise AttributeError(
+            "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no rows are"
+            " kept"
+        )
+    return True
 
 
 def _has_categories(estimator: DiffusionDensity) -> bool:
@@ -278,7 +289,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             rows than are fitted to. If the noise of a differentially private fit follows from ``random_state``.
         """
         self._checked_parameters()
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = seed_of(self.random_state)
         device = resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
             with stage("reading the table"):
@@ -305,10 +316,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             warn("training was interrupted: the model is the best so far")
         return self
 
+    @available_if(_keeps_rows)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from more rows: a fit to all rows so far, or to a uniform sample of 400 000 of them.
 
-        Not after ``fit`` or ``load``, which keep no rows, nor with ``epsilon``: ValueError.
+        Not after ``fit`` or ``load``, which keep no rows, nor with ``epsilon``: AttributeError.
 
         Parameters
         ----------
@@ -320,17 +332,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ValueError, TypeError
             As :meth:`fit`; these rows are not learned then.
         """
-        if private_forest(self.denoiser) is not None:
-            raise ValueError("partial_fit keeps rows, which epsilon forbids")
         sample: Sample | None = copy.deepcopy(vars(self).get("_grown"))
-        if sample is None and hasattr(self, "model_"):
-            raise ValueError(
-                "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no rows"
-                " are kept"
-            )
         frame, is_frame = read_rows(X, self)
         if sample is None:
-            sample = Sample(int(check_random_state(self.random_state).randint(2**31 - 1)))
+            sample = Sample(seed_of(self.random_state))
         else:
             shown: Any = frame if is_frame else X
             validate_data(self, shown, skip_check_array=True, reset=False)
@@ -618,7 +623,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if X is None:
             check_integer("n_rows", n_rows, 2)
-            seed = int(check_random_state(random_state).randint(2**31 - 1))
+            seed = seed_of(random_state)
             X = drawn_rows(self, self.model_.of_any_columns, int(n_rows), seed)
         return self.rows(X)
 
@@ -733,7 +738,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         check_integer("n_samples", n_samples, 1)
         check_choice("missing", missing, ("as_trained", "none"))
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        seed = seed_of(random_state)
         drawn = drawn_rows(self, self.model_, int(n_samples), seed, given, missing)
         if missing == "none" and any(column.absent for column in self.model_.encoder.schema):
             return self._filled(self.rows(drawn), "sample", seed)
@@ -770,7 +775,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         rows = self.rows(X)
         check_choice("method", method, ("median", "mean", "sample"))
-        seed = int(check_random_state(random_state).randint(2**31 - 1)) if method == "sample" else 0
+        seed = seed_of(random_state) if method == "sample" else 0
         return self._filled(rows, method, seed)
 
     def _filled(self, rows: Rows, method: str, seed: int = 0) -> pd.DataFrame | np.ndarray:
@@ -937,11 +942,10 @@ def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> Non
     """ValueError if the row has a category that was not seen in training: of such rows the model knows nothing."""
     for j, column in enumerate(encoder.schema):
         if column.open and x[j] == column.codec.n_levels:
-            value, known = plain(row.iloc[0, j]), {str(c): c for c in column.categories}
-            near = get_close_matches(str(value), list(known), 1) or list(known)[:KNOWN_NAMED]
-            hint = f"; known are, among others, {', '.join(quoted(known[n]) for n in near)}"
+            known = ", ".join(map(quoted, column.categories[:KNOWN_NAMED]))
             raise ValueError(
-                f"column {column.name!r}: unseen category {quoted(value)} in given={hint if near else ''}"
+                f"column {column.name!r}: unseen category {quoted(plain(row.iloc[0, j]))} in given=; known are, among"
+                f" others, {known}"
             )
 
 

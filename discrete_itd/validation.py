@@ -62,18 +62,18 @@ def check_share(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_random_state(random_state: Any) -> np.random.RandomState:
-    """The random generator of a ``random_state``, as in scikit-learn; ValueError if it is invalid."""
+def seed_of(random_state: Any) -> int:
+    """A seed drawn from a ``random_state``, as scikit-learn has them; ValueError if it is invalid."""
     if random_state is None or random_state is np.random:
-        random_state = np.random.randint(2**31 - 1)  # the global state, set by np.random.seed
-    if isinstance(random_state, np.random.RandomState):
-        return random_state
-    if not isinstance(random_state, int | np.integer) or not 0 <= random_state < 2**32:
+        return int(np.random.randint(2**31 - 1))  # of the global state, set by np.random.seed
+    if isinstance(random_state, int | np.integer) and 0 <= random_state < 2**32:
+        random_state = np.random.RandomState(random_state)
+    if not isinstance(random_state, np.random.RandomState):
         raise ValueError(
             "random_state must be an integer from 0 to 2**32 - 1, a RandomState or None,"
             f" got {random_state!r}"
         )
-    return np.random.RandomState(random_state)
+    return int(random_state.randint(2**31 - 1))
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -20,7 +20,6 @@ from discrete_itd.encoders import Column
 from discrete_itd.encoders.dtypes import family, numpy_name
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.notation import as_text
-from discrete_itd.validation import check_random_state
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,8 +125,8 @@ def _stored(values: pd.Series, field: pa.Field, path: str) -> pd.Series:
     return pd.Series(pd.arrays.ArrowExtensionArray(array), index=values.index)
 
 
-def _random(seed: int | None, name: str | None) -> np.random.RandomState:
+def _random(seed: int | None, name: str | None) -> np.random.RandomState | None:
     """Random numbers of a table; of a file in a folder, the same in each run and unlike those of other files."""
-    if seed is None or name is None:
-        return check_random_state(seed)
-    return np.random.RandomState([seed, zlib.crc32(name.encode())])
+    if seed is None:
+        return None
+    return np.random.RandomState(seed if name is None else [seed, zlib.crc32(name.encode())])

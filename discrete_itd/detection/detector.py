@@ -41,8 +41,8 @@ from discrete_itd.storage.stored import Persistent
 from discrete_itd.storage.values import SCHEDULES, Like
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.validation import (
-    check_random_state,
     check_share,
+    seed_of,
     warn,
 )
 
@@ -238,7 +238,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             rate is used. If the ``max_time`` of the density, or Ctrl-C, ended the fit or the calibration.
         """
         share = self._check_parameters()
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = seed_of(self.random_state)
         if isinstance(self.density, FrozenEstimator):
             density, fraction = cast(DiffusionDensity, self.density.estimator), None
             check_is_fitted(density)

@@ -38,7 +38,7 @@ from discrete_itd.detection.cell_predictions import nats_given_others
 from discrete_itd.detection.outside import many_outside
 from discrete_itd.detection.score import DECIMALS, Scorer
 from discrete_itd.encoders.rows import Rows, check_any
-from discrete_itd.validation import check_random_state, check_share
+from discrete_itd.validation import check_share, seed_of
 
 # Nats, or share of the rows: a column that differs by less is not named, however many rows show it.
 LEAST_EFFECT = 0.02
@@ -198,7 +198,7 @@ def drift(
     is absent or holds a value that its kind cannot take.
     """
     alpha = check_share("alpha", alpha)
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = seed_of(random_state)
     rows = check_any(scorer.density.rows(X))
     nats = scorer.explain(rows).to_numpy()
     others = None if reference is None else scorer.density.rows(reference)

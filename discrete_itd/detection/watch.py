@@ -62,7 +62,7 @@ from discrete_itd.detection import thresholds
 from discrete_itd.detection.score import DECIMALS, row_scores
 from discrete_itd.storage import files
 from discrete_itd.storage.values import Like, flatten, unflatten
-from discrete_itd.validation import check_random_state, check_share
+from discrete_itd.validation import check_share, seed_of
 
 if TYPE_CHECKING:
     from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -389,7 +389,7 @@ class DriftWatch:
             )
         thresholds.calibration_scores(detector)
         self.detector, self.level = detector, check_share("level", level)
-        self._seed = int(check_random_state(random_state).randint(2**31 - 1))
+        self._seed = seed_of(random_state)
         self._groups, nats = detector._groups, detector.explain()
         self._names = [name for name in nats.columns if name not in self._groups.names]
         self._scores = detector.calibration_scores_
