@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +20,6 @@ from discrete_itd.channel.posterior import (
 
 if TYPE_CHECKING:
     from discrete_itd.denoisers.marginal import MarginalDenoiser
-
-Made = TypeVar("Made")
 
 Config = Mapping[str, Any]  # arguments of a constructor, read from JSON
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
@@ -57,42 +54,6 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
     """
     n = w.shape[-1]
     return x @ w if n >= NARROW else (x @ nn.functional.pad(w, (0, NARROW - n)))[..., :n]
-
-
-n_writes = attrgetter("_version")  # of a tensor, as torch counts them
-
-
-class Derived(Generic[Made]):
-    """Result of ``make``, a function of tensors, kept until one of them is moved, replaced or written to.
-
-    Of weights that are being trained it is made anew at each call: fused optimisers write to them unnoticed. The result
-    is not differentiated, and neither copied nor pickled; ``make`` is a function of a module, which can be.
-
-    Examples
-    --------
-    >>> squares, x = Derived(torch.square), torch.tensor([3.0])
-    >>> squares.of(x) is squares.of(x), squares.of(x.mul_(2))
-    (True, tensor([36.]))
-    """
-
-    def __init__(self, make: Callable[..., Made]) -> None:
-        self._make, self._made = make, None
-        self._sources: tuple[Tensor, ...] = ()  # held, so that no other tensor has their identity
-        self._states: list[Any] = []
-
-    def of(self, *tensors: Tensor) -> Made:
-        states = [self._state(t) for t in tensors]
-        if self._states != states or any(t.requires_grad for t in tensors):
-            with torch.inference_mode(False), torch.no_grad():
-                self._made = self._make(*tensors)
-            self._sources, self._states = tensors, states
-        return cast(Made, self._made)
-
-    def _state(self, t: Tensor) -> tuple[Any, ...]:
-        return id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else n_writes(t)
-
-    def __reduce__(self) -> tuple[type, tuple[Callable[..., Made]]]:
-        return type(self), (self._make,)
 
 
 def finite_log(values: Tensor) -> Tensor:

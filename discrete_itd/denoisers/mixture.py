@@ -16,9 +16,10 @@ Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, J
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,6 @@ from discrete_itd.denoisers.base import (
     BLOCK,
     Config,
     Denoiser,
-    Derived,
     Tensors,
     cumulative,
     filled,
@@ -152,13 +152,32 @@ class MixtureDenoiser(Denoiser):
         self.register_buffer("means", mean.to(like))
         self.register_buffer("var", var.to(like))
         self.register_buffer("chol", (torch.zeros(z, 0, 0) if chol is None else chol).to(like))
-        self._of_levels, self._quadratics = Derived(_by_level), Derived(quadratics)
-        self._dense = Derived(DenseGaussians)
+        self._kept: tuple[tuple[Tensor, ...], Tensor, Tensor, DenseGaussians | None] | None = None
+
+    def _derived(self) -> tuple[Tensor, Tensor, DenseGaussians | None]:
+        """What follows from the parameters, kept until they are moved.
+
+        Log-probabilities by level, then those of a missing cell: (T + 1, Z); :func:`quadratics`; and :attr:`dense`.
+        """
+        own = self.log_probs, self.means, self.chol
+        if self._kept is None or any(map(operator.is_not, self._kept[0], own)):
+            with torch.inference_mode(False), torch.no_grad():
+                by_level = torch.cat([own[0].T, own[0].new_zeros(1, self.n_components)])
+                dense = DenseGaussians(*own[1:]) if self.chol.numel() else None
+                self._kept = own, by_level, quadratics(self.means, self.var), dense
+        return self._kept[1:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._kept = None
 
     @property
     def dense(self) -> DenseGaussians | None:
         """The Gaussians of continuous columns that depend on one another given the class; None if they do not."""
-        return self._dense.of(self.means, self.chol) if self.chol.numel() else None
+        return self._derived()[2]
 
     @property
     def n_components(self) -> int:
@@ -283,7 +302,7 @@ class MixtureDenoiser(Denoiser):
         book = self.codebook
         own = self.log_weights.expand(len(x), -1)
         if len(book.finite):
-            table = self._of_levels.of(self.log_probs)
+            table = self._derived()[0]
             own = own + nn.functional.embedding_bag(book.level_of(x), table, mode="sum")
         if self.own_reals:
             own = own + self._log_masses(book.lines.cells(x[:, book.reals])).to(own)
@@ -295,7 +314,7 @@ class MixtureDenoiser(Denoiser):
             return self.dense.log_masses(cells)
         wide = cells.width > EVEN_CELL * self.var.amin(0).sqrt()
         even = Intervals(*(t.masked_fill(wide, math.nan) for t in cells))
-        out = row_product(powers(even.middle), self._quadratics.of(self.means, self.var))
+        out = row_product(powers(even.middle), self._derived()[1])
         out = out + even.log_width().nan_to_num(0.0).sum(1, keepdim=True)
         for r in range(wide.shape[1]):
 
@@ -327,7 +346,7 @@ class MixtureDenoiser(Denoiser):
         In double: the factor of an extreme cell is taken away again.
         """
         book, levels = self.codebook, self.codebook.levels
-        own = self._of_levels.of(self.log_probs)[book.level_of(x)].double()  # (B, F, Z)
+        own = self._derived()[0][book.level_of(x)].double()  # (B, F, Z)
         joint, moments = self.log_weights + own.sum(1), []
         if self.own_reals:
             cells = book.lines.cells(x[:, book.reals])
@@ -376,7 +395,7 @@ class MixtureDenoiser(Denoiser):
 
         They are 0 where the cell is missing.
         """
-        book, table = self.codebook, self._of_levels.of(self.log_probs)
+        book, table = self.codebook, self._derived()[0]
         level, cells = book.level_of(x), book.lines.cells(x.index_select(1, book.reals))
         reals = (j for j, c in enumerate(book.columns) if c.kind == "real")
         places = {j: r for r, j in enumerate(reals)}
@@ -421,26 +440,6 @@ class MixtureDenoiser(Denoiser):
         out = torch.cat(parts) if back is None else torch.cat(parts)[back]
         out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
         return out.masked_fill(x.isnan(), 0.0)
-
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """Exact, by the posterior of the classes given the cells before each column; not with continuous ones."""
-        if self.own_reals:
-            return super().preceding(x, order)
-        book, levels, probs = self.codebook, self.codebook.levels, self._probs
-        logits = []
-        for rows in self._batches(x):
-            cells, log_class = (
-                self._cells(rows, order.tolist()),
-                self.log_weights.expand(len(rows), -1),
-            )
-            before = log_class.new_empty(levels.n_columns, *log_class.shape)
-            for j in order.tolist():
-                if j in book.place:
-                    before[book.place[j]] = log_class
-                    log_class = torch.log_softmax(log_class + cells(j), 1)
-            prior = [row_product(before[columns].exp(), p) for columns, p in probs]
-            logits.append(finite_log(levels.from_shapes(prior, log_class)))
-        return Posterior(book, CategoricalPosterior(levels, torch.cat(logits)))
 
     def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         book, shape = self.codebook, (n, self.codebook.n_columns)
@@ -487,11 +486,6 @@ class MixtureDenoiser(Denoiser):
             own = self.log_probs[:, levels.own(book.place[j])][which[rows]]
             out[rows, j] = chosen(own.double(), noise.uniform(j, 2)[rows, 0]).double()
         return out.unflatten(0, (len(x), n_draws))
-
-
-def _by_level(log_probs: Tensor) -> Tensor:
-    """Log-probabilities (Z, T) by level, then those of a missing cell: (T + 1, Z)."""
-    return torch.cat([log_probs.T, log_probs.new_zeros(1, len(log_probs))])
 
 
 def shares_of_classes(log_weights: Tensor, cells: Iterable[Tensor]) -> Tensor:

@@ -207,14 +207,6 @@ class RowMixtureDenoiser(Denoiser):
         weights = torch.where(possible, weights, self.log_weights[:, None])
         return self._mixed(parts, torch.log_softmax(weights, 1).to(self.codebook.known_snr))
 
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        parts = [member.preceding(x, order) for member in self._members]
-        place = devices.index_tensor(tuple(order.tolist()), str(x.device))
-        own = torch.stack([q.log_prob(x).double() for q in parts], 1)[:, :, place]
-        before = nn.functional.pad(own[:, :, :-1], (1, 0)).cumsum(2) + self.log_weights[:, None]
-        before = torch.empty_like(before).index_copy_(2, place, before)
-        return self._mixed(parts, torch.log_softmax(before, 1).to(self.codebook.known_snr))
-
     def natural_order(self, generator: torch.Generator) -> Tensor:
         return self._members[int(self.log_weights.argmax())].natural_order(generator)
 

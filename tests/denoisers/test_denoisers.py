@@ -35,7 +35,7 @@ from laws import (
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
-from discrete_itd.denoisers.base import Derived, log_sum_exp
+from discrete_itd.denoisers.base import log_sum_exp
 from discrete_itd.likelihood import path_log_prob
 from tests.support import SupportDenoiser
 
@@ -110,16 +110,6 @@ def test_sums_of_exponentials_are_those_of_torch(device, dtype):
     x[0, :9] = -math.inf
     torch.testing.assert_close(log_sum_exp(x, 1), torch.logsumexp(x, 1))
     torch.testing.assert_close(log_sum_exp(x.T, 0), torch.logsumexp(x, 1))
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_derived_results_follow_the_steps_of_every_optimiser(fused):
-    weight, doubled = torch.nn.Parameter(torch.ones(2)), Derived(lambda w: 2 * w)
-    optimiser = torch.optim.Adam([weight], lr=0.5, fused=fused)
-    for _ in range(2):
-        torch.testing.assert_close(doubled.of(weight), 2 * weight.detach())
-        weight.grad = torch.ones(2)
-        optimiser.step()
 
 
 def test_oracle_adds_repeated_rows_and_bounds_impossible_ones(device):

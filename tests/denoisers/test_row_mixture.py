@@ -11,7 +11,6 @@ from scipy import stats
 
 from discrete_itd.channel import State
 from discrete_itd.denoisers import (
-    CausalDenoiser,
     MixtureDenoiser,
     RowMixtureDenoiser,
 )
@@ -23,7 +22,6 @@ from tests.laws import (
     all_rows,
     make_book,
     make_denoiser,
-    random_exact_mixture,
     random_marginals,
     random_mixture,
     random_rows,
@@ -168,12 +166,6 @@ def test_a_mixture_of_mixtures_of_products_is_one(device, dtype, name):
     torch.testing.assert_close(got.log_prob(asked), expected.log_prob(asked), **close)
     torch.testing.assert_close(got.mean(), expected.mean(), **close)
     torch.testing.assert_close(rows_of.log_evidence(*state), whole.log_evidence(*state), **close)
-    if whole.own_reals:  # no base of a network
-        return
-    order = rows_of.natural_order(seeded_generator(0, device)).cpu()
-    with_gaps = random_rows(book, 20, rng, missing=0.2)
-    got, expected = (d.preceding(with_gaps, order).log_prob(with_gaps) for d in (rows_of, whole))
-    torch.testing.assert_close(got, expected, **close)
 
 
 def test_a_mixture_is_as_exact_as_its_members(device):
@@ -187,19 +179,6 @@ def test_a_mixture_is_as_exact_as_its_members(device):
     assert same.independent_part is members[0]
     causal = make_denoiser("causal on marginals", book)
     assert not RowMixtureDenoiser(book, [causal, members[0]], [0.5, 0.5]).exact
-
-
-def test_an_exact_mixture_is_the_base_of_a_causal_network(device, dtype):
-    """Untrained, the network scores like the members' conditionals in its order, weighted by those before."""
-    book = make_book("mixed", device)
-    mixture = random_exact_mixture(book, np.random.default_rng(0))
-    causal = CausalDenoiser(mixture, [2, 0, 1], width=8, depth=1).to(device).requires_grad_(False)
-    rows = all_rows(book)
-    order = torch.tensor([2, 0, 1])
-    log_prob = causal.to(book.dtype).log_prob(rows)
-    expected = mixture.preceding(rows, order).log_prob(rows).sum(1)
-    torch.testing.assert_close(log_prob.to(expected), expected)
-    assert float(log_prob.double().exp().sum()) == pytest.approx(1, abs=rounding(dtype))
 
 
 def test_a_row_that_no_member_has_leaves_the_weights(device):
