@@ -65,18 +65,11 @@ def build(kind, name):
 
 KINDS = (
     "network", "marginals", "mixture", "correlated", "tree", "trees", "bayes_net", "forest", "oracle",
-    "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
-    "causal on bayes_net", "causal on mixture",
+    "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on bayes_net",
 )  # fmt: skip
 UNDEFINED = {
     "oracle": ("mixed", "indicators", "words", "numbers"),
     "correlated": ("categories", "words"),
-    "causal on mixture": (
-        "mixed",
-        "indicators",
-        "words",
-        "numbers",
-    ),  # its Gaussians are not those of marginals
 }
 CASES = [(k, t) for k in KINDS for t in TABLES if t not in UNDEFINED.get(k, ())]
 LEARNED = [(k, t) for k, t in CASES if k == "network" or k.startswith("causal")]
@@ -95,7 +88,7 @@ QUICK = [
     ("mixture", "categories"),
     ("causal on tree", "categories"),
 ]
-QUICK_STEPS = [("network", "categories"), ("causal on trees", "words")]
+QUICK_STEPS = [("network", "categories"), ("causal on tree", "words")]
 
 
 class NothingWaits(TorchFunctionMode):

@@ -5,10 +5,9 @@ evidence :math:`\ell_{jk}`, eq. (2), about each column, columns are summed out o
 :math:`\log Z = \log \sum_x P(x) \prod_j e^{\ell_{jx_j}}`; its derivative with respect to :math:`\ell_{jk}` is the
 posterior :math:`q_{jk}`. So one pass forth and one back give every posterior exactly.
 
-Columns with one parent or none, below which there are no others, come first: belief propagation from the leaves, all
-columns of one depth and size at once. In a tree these are all. What the others cost grows with the largest table on the
-way, so edges that make it too large are not taken. Messages are kept as logarithms, for known cells that contradict one
-another leave less than the smallest float; the last axis of a table is the batch, along which sums are fast.
+What that costs grows with the largest table on the way, so edges that make it too large are not taken; in a tree it is
+that of an edge. Messages are kept as logarithms, for known cells that contradict one another leave less than the
+smallest float; the last axis of a table is the batch, along which sums are fast.
 
 References
 ----------
@@ -26,7 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import any_true, index_tensor, replace_rows
@@ -56,13 +55,12 @@ from discrete_itd.denoisers.structure_search import (
     nested_counts,
     parents_first,
     smoothed_table,
-    waves,
 )
 
 CELLS = 1 << 24  # most rows of a batch times floats of all tables of an elimination
 MOST_TABLE = 1 << 13  # floats of the largest table of an elimination in a fit
 LARGEST = 1 << 24  # floats of the largest table of an elimination for a graph that is given
-# a table of no smaller log-probability sends messages as products of probabilities: less vanishes in a float
+# a table of no smaller log-probability is multiplied as probabilities: less vanishes in a float
 LEAST_NATS = -60.0
 MOST_PARENTS = 5
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
@@ -140,11 +138,23 @@ class BayesNetDenoiser(Denoiser):
             raise ValueError(f"summing columns out takes a table of {self.largest} numbers")
         numbers = torch.cat([t.flatten() for t in logs]) if logs else torch.zeros(0)
         self.register_buffer("log_probs", numbers.to(codebook.known_snr))
-        mild = {j for j, table in enumerate(self.log_tables) if float(table.min()) > LEAST_NATS}
-        self._waves = waves(self.parents, sizes, mild)
-        shapes = [self._shapes[j] for wave in self._waves for j in wave]
-        # floats of a row: a matrix product has no terms in memory
-        self._floats = self.work - sum(math.prod(s) - sum(s) for s in shapes if _is_wide(s))
+        # columns with one parent, below which there are only such, are summed out first, long ones by a matrix product
+        below: list[set[int]] = [set() for _ in sizes]
+        for j, own in enumerate(self.parents):
+            for p in own:
+                below[p].add(j)
+        hanging: list[int] = []
+        for j in reversed(parents_first(self.parents)):
+            if len(self.parents[j]) == 1 and below[j].issubset(hanging):
+                hanging.append(j)
+        self.order = (*hanging, *(j for j in self.order if j not in set(hanging)))
+        self._by_product = {
+            j
+            for j in hanging
+            if min(self._shapes[j]) >= NARROW and float(self.log_tables[j].min()) > LEAST_NATS
+        }
+        shapes = [self._shapes[j] for j in self._by_product]
+        self._floats = self.work - sum(math.prod(s) - sum(s) for s in shapes)  # of a row, in memory
         # where the row of each table that belongs to codes of the parents begins among all these numbers
         most = max(map(len, self.parents), default=0)
         above, stride = torch.zeros(2, most, len(sizes), dtype=torch.int64)
@@ -243,46 +253,30 @@ class BayesNetDenoiser(Denoiser):
         """
         weight = (~ell.isneginf()).to(ell) if weight is None else weight
         ell = ell.masked_fill(ell.isneginf(), 0.0)
-        tables, place = [t.to(ell) for t in self.log_tables], str(ell.device)
-        log_mass, done = ell.new_zeros(ell.shape[2]), set()
-        for wave in self._waves:
-            js = [j for j in wave if columns is None or j in columns]
-            if not js:
-                continue
-            done.update(js)
-            at = index_tensor(tuple(js), place), slice(tables[js[0]].shape[-1])
-            own, of_own = ell[at], weight[at]  # (n, K, B)
-            up = [p for j in js for p in self.parents[j]]
-            logs = torch.stack([tables[j].view(-1, own.shape[1]) for j in js])  # (n, K', K)
-            most, share = _shares(own, of_own, 1)
-            message = finite_log(_product(logs.exp(), share))  # (n, K', B)
-            log_mass = log_mass + most.sum((0, 1))
-            if up:
-                message = nn.functional.pad(message, (0, 0, 0, ell.shape[1] - message.shape[1]))
-                ell.index_put_((index_tensor(tuple(up), place),), message, accumulate=True)
-            else:
-                log_mass = log_mass + message.sum((0, 1))
-            if kept is not None:
-                kept += [
-                    (j, [((*self.parents[j], j), tables[j][..., None]), ((j,), evidence)])
-                    for j, evidence in zip(js, own + of_own.log(), strict=True)
-                ]
-        others = [j for j in self.order if j not in done and (columns is None or j in columns)]
-        factors: list[Factor] = []
+        tables = [t.to(ell) for t in self.log_tables]
+        others = [j for j in self.order if columns is None or j in columns]
+        log_mass, factors = ell.new_zeros(ell.shape[2]), list[Factor]()
         for j in others:
             factors.append(((*self.parents[j], j), tables[j][..., None]))
             factors.append(((j,), ell[j, : tables[j].shape[-1]]))
         for j in others:
             mine = [f for f in factors if j in f[0]]
             factors = [f for f in factors if j not in f[0]]
-            scope = (j, *sorted({i for f in mine for i in f[0]} - {j}))
-            joint, of_own = ell.new_zeros(1), weight[j, : tables[j].shape[-1]]
-            for own, values in sorted(mine, key=lambda f: len(f[0])):
-                joint = joint + _aligned(own, values, scope)
+            of_own = weight[j, : tables[j].shape[-1]]
             if kept is not None:
                 kept.append((j, [*mine, ((j,), of_own.log())]))
+            by_product = j in self._by_product
+            summed = mine[1:] if by_product else mine  # without the table
+            scope = (j, *sorted({i for own, _ in summed for i in own} - {j}))
+            joint = ell.new_zeros(1)
+            for own, values in sorted(summed, key=lambda f: len(f[0])):
+                joint = joint + _aligned(own, values, scope)
             most, share = _shares(joint, _aligned((j,), of_own, scope), 0)
-            left = share.sum(0).log() + most[0]
+            if by_product:
+                scope, left = (j, *self.parents[j]), (share.T @ tables[j].exp().T).T
+                left = finite_log(left) + most
+            else:
+                left = share.sum(0).log() + most[0]
             most = left.detach().reshape(math.prod(left.shape[:-1]), -1).amax(0)
             log_mass, left = log_mass + most, left - most  # preserves the digits of small numbers
             if scope[1:]:
@@ -501,11 +495,6 @@ def with_unseen(tables: Sequence[Tensor], marginals: MarginalDenoiser) -> list[T
 Factor = tuple[tuple[int, ...], Tensor]  # columns, and a table (K of each, B or 1) of logarithms
 
 
-def _is_wide(shape: Sequence[int]) -> bool:
-    """Whether messages by a table are a matrix product: libraries sum narrow ones in an unspecified order."""
-    return len(shape) == 2 and min(shape) >= NARROW
-
-
 def _shares(values: Tensor, weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The largest of the ``values`` of positive ``weight``, and the weighted exponentials in units of its own.
 
@@ -514,13 +503,6 @@ def _shares(values: Tensor, weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     most = values.detach().masked_fill(weight == 0, -torch.inf).amax(dim, keepdim=True)
     farthest = 0.28 * math.log(torch.finfo(values.dtype).max)
     return most, weight * (values - most).clamp_max(farthest).exp()
-
-
-def _product(tables: Tensor, probs: Tensor) -> Tensor:
-    """Products of tables (n, K', K) and numbers (n, K, B), each row independent of others: (n, K', B)."""
-    if _is_wide(tables.shape[1:]):
-        return (probs.transpose(1, 2) @ tables.transpose(1, 2)).transpose(1, 2)
-    return (tables[..., None] * probs[:, None]).sum(2)
 
 
 def _given(factor: Factor, j: int, codes: dict[int, Tensor], row: Tensor) -> Tensor:

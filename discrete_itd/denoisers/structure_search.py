@@ -42,26 +42,6 @@ def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
     return order
 
 
-def waves(
-    parents: Sequence[Sequence[int]], sizes: Sequence[int], allowed: set[int]
-) -> list[list[int]]:
-    """Columns with at most one parent that can be summed out from the leaves on, grouped by time and size.
-
-    Columns that are not ``allowed``, and those above them, are left out.
-    """
-    time = [0] * len(parents)
-    rounds: list[dict[tuple[int, ...], list[int]]] = [{} for _ in parents]
-    for j in reversed(parents_first(parents)):
-        if time[j] < 0 or j not in allowed or len(parents[j]) > 1:
-            for p in parents[j]:
-                time[p] = -1
-            continue
-        rounds[time[j]].setdefault(tuple(sizes[i] for i in (*parents[j], j)), []).append(j)
-        for p in parents[j]:
-            time[p] = max(time[p], time[j] + 1) if time[p] >= 0 else -1
-    return [group for own in rounds for group in own.values()]
-
-
 def elimination(
     parents: Sequence[Sequence[int]], sizes: Sequence[int]
 ) -> tuple[tuple[int, ...], int, int]:
