@@ -424,7 +424,7 @@ class _LogCell(torch.autograd.Function):
         out = torch.where(width > 0, out, log_normal(middle))
         wide = width >= NARROW
         if devices.any_true(wide):
-            out = torch.where(wide, log_between(middle - width / 2, middle + width / 2), out)
+            out = torch.where(wide, log_mass_of_wide(middle, width), out)
         ctx.save_for_backward(middle, width, out)
         return out
 
