@@ -18,8 +18,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from discrete_itd.channel import Schedule, check_schedule
+from discrete_itd.channel import Schedule
 from discrete_itd.channel.devices import resolve_device
+from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.encoders import (
     KINDS,

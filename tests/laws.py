@@ -12,7 +12,6 @@ from discrete_itd.channel import (
     CoordinateSchedule,
     IsotropicSchedule,
     Quadrature,
-    column_ranks,
 )
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.channel.points import VERTEX
@@ -21,6 +20,7 @@ from discrete_itd.channel.posterior import (
     GaussianPosterior,
     Posterior,
 )
+from discrete_itd.channel.schedules import column_ranks
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     CausalDenoiser,

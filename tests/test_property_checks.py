@@ -19,8 +19,8 @@ from discrete_itd.channel import (
     CategoricalPosterior,
     GaussianPosterior,
     Posterior,
-    column_ranks,
 )
+from discrete_itd.channel.schedules import column_ranks
 from discrete_itd.denoisers import BayesNetDenoiser, CausalDenoiser, Denoiser, MarginalDenoiser
 from discrete_itd.testing import check_denoiser
 from tests.support import SupportDenoiser

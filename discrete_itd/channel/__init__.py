@@ -38,9 +38,6 @@ from discrete_itd.channel.schedules import (
     IsotropicSchedule,
     Quadrature,
     Schedule,
-    check_schedule,
-    column_ranks,
-    steps_needed,
 )
 
 __all__ = [
@@ -54,7 +51,4 @@ __all__ = [
     "Quadrature",
     "Schedule",
     "State",
-    "check_schedule",
-    "column_ranks",
-    "steps_needed",
 ]

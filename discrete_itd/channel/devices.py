@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,17 +79,10 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=256)
-def index_tensor(numbers: tuple[int, ...] | tuple[tuple[int, ...], ...], device: str) -> Tensor:
-    """Integers as an int64 tensor on a device, copied there once; it must not be changed."""
+def index_tensor(numbers: tuple[Any, ...], device: str, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Numbers, nested in tuples, as a tensor on a device, copied there once; it must not be changed."""
     with torch.inference_mode(False):
-        return torch.tensor(numbers, dtype=torch.int64, device=device)
-
-
-@lru_cache(maxsize=256)
-def number_tensor(numbers: tuple[tuple[float, ...], ...], device: str) -> Tensor:
-    """The same of floats: float64."""
-    with torch.inference_mode(False):
-        return torch.tensor(numbers, dtype=torch.float64, device=device)
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def add_at(sums: Tensor, dim: int, index: Tensor, values: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.devices import number_tensor
+from discrete_itd.channel.devices import index_tensor
 
 FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm of the logarithm
 LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).tiny
@@ -112,7 +112,7 @@ class NumberLines:
         self.have_steps, self.all_have_steps = any(has_step), all(has_step)
 
     def _of(self, like: Tensor, at: Tensor | None) -> list[Tensor]:
-        table = number_tensor(self._numbers, str(like.device))  # (8, R)
+        table = index_tensor(self._numbers, str(like.device), torch.float64)  # (8, R)
         return list((table if at is None else table[:, at]).unbind(0))
 
     def _opened(
@@ -133,9 +133,8 @@ class NumberLines:
 
     def _gaps_of(self, like: Tensor, at: Tensor | None) -> list[Tensor]:
         """The same, in a last axis of their own."""
-        table = number_tensor(self._gaps, str(like.device)).unflatten(
-            1, (len(self._numbers[0]), -1)
-        )
+        table = index_tensor(self._gaps, str(like.device), torch.float64)
+        table = table.unflatten(1, (len(self._numbers[0]), -1))
         return list((table if at is None else table[:, at]).unbind(0))
 
     def opened_cells(self, at: Tensor, least: float) -> list[Tensor]:

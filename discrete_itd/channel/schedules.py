@@ -134,45 +134,26 @@ def column_ranks(schedule: Schedule, uniform: Tensor, free: Tensor, known: Tenso
     """Ranks (B, C), int64, of the columns in the order of each path, see :class:`Schedule`.
 
     The order is that of ``schedule`` or, if it has none, that of the random numbers ``uniform`` (B, C). ``free`` and
-    ``known`` (B, C) are the cells that the path is to take and those known from the start. A ValueError if the schedule
-    has another number of columns.
-
-    Examples
-    --------
-    >>> free = torch.tensor([[True, True, False]])
-    >>> column_ranks(CoordinateSchedule(3, (2, 1, 0)), torch.rand(1, 3), free, ~free)
-    tensor([[ 1,  0, -1]])
+    ``known`` (B, C) are the cells that the path is to take and those known from the start.
     """
     key = uniform
     if schedule.order is not None:
+        check_schedule(schedule, uniform.shape[1])
         order = index_tensor(schedule.order, str(key.device))
-        if len(order) != uniform.shape[1]:
-            raise ValueError(f"order has {len(order)} columns, the table {uniform.shape[1]}")
         key = order.argsort().to(uniform).expand_as(uniform)
     key = key.masked_fill(~free & ~known, math.inf).masked_fill(known, -1.0)
     return key.argsort(dim=1, stable=True).argsort(dim=1) - known.sum(1, keepdim=True)
 
 
 def steps_needed(schedule: Schedule, n_free: Tensor) -> int:
-    """Steps after which no path of rows with ``n_free`` (B, 1) free cells changes any more; the host waits for it.
-
-    Examples
-    --------
-    >>> steps_needed(CoordinateSchedule(5), torch.tensor([[2], [3]]))
-    3
-    """
+    """Steps after which no path of rows with ``n_free`` (B, 1) free cells changes any more; the host waits for it."""
     if not schedule.complete or schedule.noisy:
         return schedule.n_steps
     return min(schedule.n_steps, int(n_free.max()) if len(n_free) else 0)
 
 
 def check_schedule(schedule: Schedule, n_columns: int) -> None:
-    """Raise a ValueError if a schedule is for another number of columns.
-
-    Examples
-    --------
-    >>> check_schedule(CoordinateSchedule(2, (1, 0)), 2)
-    """
+    """Raise a ValueError if a schedule is for another number of columns."""
     if schedule.order is not None and len(schedule.order) != n_columns:
         raise ValueError(
             f"schedule has an order of {len(schedule.order)} columns, but the table has {n_columns}"
@@ -189,6 +170,11 @@ class Quadrature:
         Increasing values of logsnr.
     density : Tensor, shape (n,)
         Non-negative; any scale.
+
+    Attributes
+    ----------
+    low, high : float
+        Smallest and largest SNR, not their logarithms.
 
     Notes
     -----
@@ -209,26 +195,16 @@ class Quadrature:
         mass = density * edges.diff()
         if not (edges.diff() > 0).all() or not (mass >= 0).all() or not mass.sum() > 0:
             raise ValueError("edges must increase and density be non-negative, not all zero")
-        self.edges, self.density = edges, density
+        self.edges, self._density = edges, density / mass.sum()
         self._cdf = torch.cat([edges.new_zeros(1), (mass / mass.sum()).cumsum(0)])
         self._cdf[-1] = 1.0
-        self._density = density / mass.sum()
-        self._ends = float(edges[0]), float(edges[-1])  # on the host: reading them later would wait
-
-    @property
-    def low(self) -> float:
-        """Smallest SNR (not its logarithm)."""
-        return math.exp(self._ends[0])
-
-    @property
-    def high(self) -> float:
-        """Largest SNR."""
-        return math.exp(self._ends[1])
+        # the smallest and the largest SNR, on the host: reading them later would wait
+        self.low, self.high = edges[[0, -1]].exp().tolist()
 
     def to(self, device: torch.device | str) -> Quadrature:
         """The same quadrature on another device, to the last bit."""
         other = copy.copy(self)
-        for name in ("edges", "density", "_cdf", "_density"):
+        for name in ("edges", "_cdf", "_density"):
             setattr(other, name, getattr(self, name).to(device))
         return other
 

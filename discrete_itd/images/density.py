@@ -25,6 +25,7 @@ from discrete_itd.training.config import Evaluation, TrainingPlan
 from discrete_itd.training.loop import train
 
 BATCH_CELLS = 1 << 22  # posterior size of one batch
+HELD_OUT = 0.1  # share of the images to tune on that choose the weights, if no others are given
 ISOTROPIC = (1.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
 
 
@@ -269,7 +270,6 @@ class ImageDensity:
         max_time: float | None = None,
         learning_rate: float = 1e-4,
         batch_size: int = 64,
-        validation_fraction: float = 0.1,
     ) -> ImageDensity:
         """Tune a copy of the network by the information-theoretic objective, the integral (3) of the denoising error.
 
@@ -279,7 +279,7 @@ class ImageDensity:
             Training images.
         held_out, held_out_labels : optional
             Validation images, best not the network's training images: they choose the weights that are kept, and
-            calibrate the predictions again. By default, ``validation_fraction`` of ``X`` is held out.
+            calibrate the predictions again. By default, a tenth of ``X`` is held out.
         max_steps, max_time
             Most training steps, and seconds.
         learning_rate : float
@@ -296,11 +296,9 @@ class ImageDensity:
             raise TypeError("an ensemble cannot be tuned: tune its members one by one")
         if next(self.denoiser.parameters(), None) is None:
             raise TypeError("the network is a plain function, without weights to tune")
-        if not 0 < validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
         x_train = self.encode(X, labels)
         if held_out is None:
-            n = max(2, round(validation_fraction * len(x_train)))
+            n = max(2, round(HELD_OUT * len(x_train)))
             order = np.random.RandomState(self.random_state).permutation(len(x_train))
             x_valid, x_train = x_train[order[:n]], x_train[order[n:]]
         else:

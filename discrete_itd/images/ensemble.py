@@ -1,8 +1,8 @@
 r"""Ensembles of image models: convex combinations of denoisers whose weights depend on the SNR.
 
-At every SNR the squared error is convex in :math:`\hat x`. So weights fitted there are never worse than the best member
-on the images and the noise that fitted them, and the combination is itself a denoiser: (5) and (6) of
-:mod:`discrete_itd.likelihood` hold for it.
+At every SNR the weights maximise the probability of clean pixels given noisy ones: on the images and the noise that
+fitted them no member is better. The combination is itself a denoiser: (5) and (6) of :mod:`discrete_itd.likelihood`
+hold for it.
 
 References
 ----------
@@ -17,9 +17,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
 import torch
-from scipy import optimize
 from torch import Tensor, nn
 
 from discrete_itd.channel import Quadrature
@@ -39,8 +37,8 @@ class EnsembleDenoiser(Denoiser):
     """A convex combination of denoisers.
 
     ``members`` are M denoisers with one codebook. ``weights`` (G, M) are their
-    non-negative weights, normalised here, at increasing values of ``logsnr`` (G,); between these they are interpolated,
-    beyond them constant. A ValueError if there is no member, the codebooks differ, or the weights do not fit.
+    weights at increasing values of ``logsnr`` (G,); between these they are interpolated, beyond them constant. A
+    ValueError if there is no member, or the codebooks differ.
     """
 
     logsnr: Tensor
@@ -53,15 +51,9 @@ class EnsembleDenoiser(Denoiser):
         super().__init__(members[0].codebook)
         if any(member.codebook.columns != self.codebook.columns for member in members):
             raise ValueError("the members of an ensemble must be of images of one shape and range")
-        if weights.shape != (len(logsnr), len(members)) or not bool(
-            (weights >= 0).all() & (weights.sum(1) > 0).all()
-        ):
-            raise ValueError(f"weights must be those of {len(members)} members at each SNR")
-        if not bool((logsnr.diff() > 0).all()):
-            raise ValueError("logsnr must increase")
         self.members = cast(list[Denoiser], nn.ModuleList(members))
         like = self.codebook.known_snr
-        self.register_buffer("knots", (weights / weights.sum(1, keepdim=True)).to(like))
+        self.register_buffer("knots", weights.to(like))
         self.register_buffer("logsnr", logsnr.to(like))
 
     def weights(self, snr: Tensor) -> Tensor:
@@ -85,64 +77,41 @@ class EnsembleDenoiser(Denoiser):
     ) -> EnsembleDenoiser:
         """Fit the weights to images ``x`` (N, C) on which no member was trained, over the range of the quadrature.
 
-        At each of ``n_knots`` SNRs, by default one for ``KNOT_ROWS`` images, up to ``MOST_KNOTS``, the weights minimise
-        the squared error of the mean times the SNR, its share of the code length (3). At the last one, the end of a
-        noisy path, where errors almost vanish, they maximise the probability of the pixels.
+        At each of ``n_knots`` SNRs, by default one for ``KNOT_ROWS`` images, up to ``MOST_KNOTS``.
         """
         if n_knots is None:
             n_knots = max(1, min(MOST_KNOTS, len(x) // KNOT_ROWS))
         edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_knots + 1)
-        weights = []
-        for i, (low, high) in enumerate(itertools.pairwise(edges.tolist())):
-            log_prob, grams = errors_at(members, x, (low, high), generator)
-            weights.append(least(grams) if i < n_knots - 1 else fit_weights(log_prob))
+        weights = [
+            fit_weights(log_probs_at(members, x, ends, generator))
+            for ends in itertools.pairwise(edges.tolist())
+        ]
         return cls(members, (edges[1:] + edges[:-1]) / 2, torch.stack(weights))
 
 
-def errors_at(
+def log_probs_at(
     members: Sequence[Denoiser],
     x: Tensor,
     logsnr: tuple[float, float],
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Errors of all M members on the same noisy images, at one random SNR for each.
+) -> Tensor:
+    """Log-probabilities of clean pixels given noisy ones under each of M members: float64, (n, M), nats.
 
-    The logarithm of the SNR lies between two values; the class is known. Log-probabilities of each pixel under each
-    member (n, M), nats; and for each image sums over the pixels of the products of two members' errors, times the SNR,
-    (N, M, M): w' G w is the error of weights w. Both are float64.
+    All on the same noisy images ``x`` (N, C), at one random SNR for each, whose logarithm lies between two values; the
+    class is known.
     """
     book = members[0].codebook
     x = x[: max(32, MOST_CELLS // book.n_columns)]
     low, high = logsnr
     u = torch.rand(len(x), 1, generator=generator, device=x.device)
-    snrs = (low + (high - low) * u).exp().split(BATCH)
-    log_probs, grams = [], []
-    for part, snr in zip(x.split(BATCH), snrs, strict=True):
-        points = book.embed(part)
-        options = {"generator": generator, "device": x.device, "dtype": points.dtype}
-        xi = torch.randn(points.shape, **options)
+    found = []
+    for part, snr in zip(x.split(BATCH), (low + (high - low) * u).exp().split(BATCH), strict=True):
+        like = book.embed(part)
+        xi = torch.randn(like.shape, generator=generator, device=x.device, dtype=like.dtype)
         _, state, missing = noisy_state(book, part, snr, xi, book.leading)
-        asked = ~missing.isnan()
-        each = [member(*state) for member in members]
-        log_probs.append(torch.stack([q.log_prob(part)[asked] for q in each], 1).double())
-        of = book.per_coord(asked.to(points))
-        errors = torch.stack([(points - q.mean()) * of for q in each]).double()
-        errors = errors * snr.double().sqrt()
-        grams.append(torch.einsum("mnd,knd->nmk", errors, errors))
-    return torch.cat(log_probs), torch.cat(grams)
-
-
-def least(grams: Tensor) -> Tensor:
-    """Weights (M,) of least squared error: a quadratic problem on the simplex.
-
-    The v >= 0 that minimises v' G v + (sum v - 1)^2, a problem of non-negative least squares, is proportional to the
-    weights: scaling w by t leaves t^2 w' G w + (t - 1)^2, whose minimum over t increases with w' G w.
-    """
-    gram = grams.sum(0).cpu().numpy()
-    size, turn = np.linalg.eigh(gram / max(gram.diagonal().max(), 1e-300))
-    root = np.sqrt(size.clip(0))[:, None] * turn.T
-    v, _ = optimize.nnls(np.vstack([root, np.ones(len(gram))]), np.eye(len(gram) + 1)[-1])
-    return torch.as_tensor(v / v.sum()).to(grams)
+        each = [member(*state).log_prob(part)[~missing.isnan()] for member in members]
+        found.append(torch.stack(each, 1).double())
+    return torch.cat(found)
 
 
 def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:

@@ -155,8 +155,7 @@ class ConditionalDenoiser(Denoiser):
         # its factors guide the enumeration, beside the proposal
         self._guides = [g for g in own if g.own_order is not None] if len(own) == 1 else []
         self._n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns])
-        self._spread: dict[tuple[int, Nodes], Tensor] = {}
-        self._alone: Posterior | None = None  # made at the first use
+        self._spread: dict[tuple[int, Nodes], Tensor] = {}  # filled when they are asked for
 
     @property
     def row_work(self) -> int:
@@ -268,12 +267,6 @@ class ConditionalDenoiser(Denoiser):
         gaussian = GaussianPosterior(zero, zero, zero + 1) if len(book.reals) else None
         return Posterior(book, categorical, gaussian)
 
-    def _marginals(self) -> Posterior:
-        """The proposal's posterior of one row without known cells."""
-        if self._alone is None or self._alone.codebook.device != self.codebook.device:
-            self._alone = self.proposal.marginals()
-        return self._alone
-
     def is_alone(self, x: Tensor, asked: Tensor) -> Tensor:
         """Rows (B, C) in which no cell has to be drawn beside an ``asked`` one: :meth:`each` answers."""
         unknown = self.codebook.unknown(x)
@@ -376,7 +369,7 @@ class ConditionalDenoiser(Denoiser):
         if key not in self._spread:
             far = torch.tensor(size.far, dtype=torch.float64, device=self.codebook.device)
             zero = torch.zeros(1, dtype=torch.int64, device=far.device)
-            own = _cells_of(self._marginals(), zero, zero + j).points(size.marginal)[0]
+            own = _cells_of(self.proposal.marginals(), zero, zero + j).points(size.marginal)[0]
             self._spread[key] = torch.cat([-far, far, own])
         return self._spread[key]
 

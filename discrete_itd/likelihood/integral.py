@@ -115,7 +115,7 @@ def integral_log_prob(
         start, state, asked = noisy_state(book, each, snr[:, None], xi, given)
         first = slice(None, None, n_points)  # of each row
         begin = State(start.y[first], start.snr[first])
-        how = (rows, asked, begin, state, given is None, batch_size)
+        how = rows, asked, begin, state, batch_size
         error, tail, left = _measured(denoiser, *how)
         log_b = 0.0
         if baseline is not None:
@@ -171,21 +171,13 @@ def _measured(
     asked: Tensor,
     start: State,
     state: State,
-    alike: bool,
     batch_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Squared errors and tails at n noisy states of each row, (b n,), and squared errors at its start, (b,).
-
-    ``alike`` says that all rows start from one state.
-    """
+    """Squared errors and tails at n noisy states of each row, (b n,), and squared errors at its start, (b,)."""
     block = min(BLOCK, batch_size)  # the rounding of a row is the same in every batch
-    n_points, chained = len(asked) // len(rows), denoiser.own_order is not None
-    if alike and not chained:
-        begin = denoiser(start.y[:1], start.snr[:1]).expand(len(rows))
-    else:
-        begin = _posterior(denoiser, rows, start, block)
+    n_points, begin = len(asked) // len(rows), _posterior(denoiser, rows, start, block)
     left, _ = error_and_tail(begin, asked[::n_points])
-    if chained:
+    if denoiser.own_order is not None:
         row = torch.arange(len(rows), device=rows.device).repeat_interleave(n_points)
         return *error_and_tail(begin.rows(row).update(*state), asked), left
     parts = zip(*(t.split(batch_size) for t in (*state, asked)), strict=True)

@@ -21,17 +21,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import (
-    Schedule,
-    State,
-    column_ranks,
-    steps_needed,
-)
+from discrete_itd.channel import Schedule, State
 from discrete_itd.channel.noise import RowNoise, draw_salt, row_hashes
+from discrete_itd.channel.schedules import column_ranks, steps_needed
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.standard_error import Attribution, attribute
-
-MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
 
 
 def in_blocks(
@@ -61,7 +55,7 @@ def path_log_weights(
 
     A missing cell (NaN) keeps SNR zero: it is marginalised. Columns ``given`` (C,) are known from the start, except
     where they are missing; their log-weights are zero. ``noise`` is that of these rows' paths. ``n_steps`` is at least
-    the number of steps that these rows need, by default :func:`~discrete_itd.channel.steps_needed`, for which alone the
+    the number of steps that these rows need, by default ``steps_needed``, for which alone the
     host waits for the device.
     """
     book = denoiser.codebook
@@ -161,7 +155,7 @@ def path_log_prob(
     # further paths would repeat the only one
     is_only = not schedule.noisy and (schedule.order is not None or schedule.n_steps == 1)
     n_paths = 1 if is_only else n_paths
-    chunk = max(1, min(batch_size // n_paths, MAX_ELEMENTS // (n_paths * x.shape[1])))
+    chunk = max(1, batch_size // n_paths)
 
     def call(part: Tensor, path: Tensor) -> Tensor:
         return path_log_weights(denoiser, part, schedule, RowNoise(part, path, salt), given)

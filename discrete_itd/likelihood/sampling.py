@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Schedule, State, column_ranks, steps_needed
+from discrete_itd.channel import Schedule, State
 from discrete_itd.channel.posterior import Posterior
+from discrete_itd.channel.schedules import column_ranks, steps_needed
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 
@@ -59,7 +60,7 @@ def sample_batch(
 ) -> Tensor:
     """:func:`sample` for the rows of one call, without waiting for the device.
 
-    ``n_steps`` is at least the number of steps that these rows need (:func:`~discrete_itd.channel.steps_needed`).
+    ``n_steps`` is at least the number of steps that these rows need (``steps_needed``).
     """
     book = denoiser.codebook
     known = ~x.isnan()

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule, check_schedule
+from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
+from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.encoders import ABSENT, TableEncoder

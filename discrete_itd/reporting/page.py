@@ -22,7 +22,7 @@ import numpy as np
 
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import NO_CELL, times
+from discrete_itd.detection.reasons import times
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting import sentences
@@ -112,7 +112,6 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
         policy=POLICY,
         date=datetime.date.today() if date is None else date,
         found=found,
-        anomalies=_without_repeats(found.most_anomalous),
         drawings=_drawings(found),
     )  # fmt: skip
 
@@ -132,17 +131,6 @@ def errors_page(found: pd.DataFrame, shape: tuple[int, int], *, title: str) -> s
 def _shown(value: Any) -> str:
     """A cell of a table as text, a missing one too."""
     return "(missing)" if value is None or value != value else str(value)
-
-
-def _without_repeats(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The lines of the table of anomalies; repeated reasons refer to the first row that has them."""
-    lines, first = rows.to_dict("records"), {}
-    for line in lines:
-        reasons = line["reasons"]
-        earlier = first.setdefault(reasons, line["row"])
-        is_repeated = reasons and reasons != (NO_CELL,) and earlier is not line["row"]
-        line["same_as"] = earlier if is_repeated else None
-    return lines
 
 
 def _drawings(found: Findings) -> dict[str, Markup]:

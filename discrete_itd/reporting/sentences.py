@@ -23,7 +23,6 @@ CUT_SHORT = {
     "max_time": "Fit again with more time, a larger max_time: this fit was cut short, and other models may be better.",
     "interrupted": "Fit again without interrupting it: this model is the best so far.",
 }
-SCALES = ("", " thousand", " million", " billion", " trillion")
 
 
 def nats(value: float) -> str:
@@ -59,20 +58,6 @@ def the_inliers(found: Findings) -> str:
     if found.has_inliers:
         return count(found.n_inliers, "inlier")
     return f"{count(found.n_inliers, 'row')} of this table"
-
-
-def odds(found: Findings) -> str:
-    """The mean surprisal as a number of equally likely rows."""
-    if not found.is_mass:
-        return "of a density, which can be negative"
-    power = found.nats.value / math.log(10)
-    step = min(int(power) // 3, len(SCALES)) if power > 0 else 0
-    if step == len(SCALES):
-        many = f"a number of {int(power) + 1} digits of"
-    else:
-        ways = 10 ** (power - 3 * step)
-        many = f"{ways:.3g}{SCALES[step]}"
-    return f"like one of {many} equally likely rows"
 
 
 def judgement(verdict: Verdict, found: Findings) -> str:

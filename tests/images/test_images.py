@@ -232,8 +232,6 @@ def test_density_of_continuous_pixels():
 @pytest.mark.usefixtures("dtype")
 def test_invalid_arguments(models, held_out):
     model = models[60]
-    with pytest.raises(ValueError, match="validation_fraction"):
-        model.fine_tune(held_out, validation_fraction=1.0)
     with pytest.raises(ValueError, match="two for validation"):
         model.fine_tune(held_out[:3])
     with pytest.raises(ValueError, match="not a level"):

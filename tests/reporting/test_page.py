@@ -329,18 +329,6 @@ def test_small_shares_are_told_from_none(number, words):
     assert percent(number) == words
 
 
-@pytest.mark.parametrize(
-    ("nats", "words"),
-    [
-        (-1.0, "0.368"), (2.0, "7.39"), (10.0, "22 thousand"), (15.0, "3.27 million"),
-        (22.0, "3.58 billion"), (33.0, "215 trillion"), (64.0, "a number of 28 digits of"),
-    ],
-)  # fmt: skip
-def test_nats_are_told_as_odds(found, nats, words):
-    changed = dataclasses.replace(found, nats=found.nats._replace(value=nats))
-    assert sentences.odds(changed) == f"like one of {words} equally likely rows"
-
-
 # -- what it is -------------------------------------------------------------------------------------
 
 
