@@ -241,10 +241,6 @@ def test_a_pass_on_inliers_is_not_one_of_a_table_of_alarms():
             found is bad
         )
         assert read.words.count(" Next: ") >= 4
-    reasons = bad.most_anomalous["reasons"]
-    assert len(set(reasons)) < len(reasons) == 10  # they repeat, and are told once
-    for sentence in set(reasons):
-        assert Reader(page.render(bad)).words.count(sentence[0]) == 1
     assert not examine(
         detector, odd, target_nats=99
     ).has_many_alarms  # they are measured themselves
