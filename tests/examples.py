@@ -1,11 +1,14 @@
 """Tables, terminals and calls of the command line that tests of several folders share."""
 
 import io
+import itertools
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 import discrete_itd
 from discrete_itd.cli import main
@@ -25,6 +28,46 @@ def levels(n, seed=0):
             "truth": level == 1,
         }
     )
+
+
+def mixed_table(n=300, seed=0):
+    """Text, a number that follows it, a level and a truth value; a tenth of all cells missing."""
+    rng = np.random.default_rng(seed)
+    k = rng.integers(3, size=n)
+    frame = pd.DataFrame(
+        {
+            "word": np.array(["low", "mid", "top"])[k],
+            "size": rng.normal(2.0 * k, 0.5),
+            "level": pd.array(rng.integers(0, 3, n), dtype="Int64"),
+            "flag": pd.array(rng.random(n) < 0.2 + 0.3 * k, dtype="boolean"),
+        },
+        index=[f"row {i}" for i in range(n)],
+    )
+    return frame.mask(rng.random(frame.shape) < 0.1)
+
+
+def tiny():
+    """Rows of every value of three columns of categories."""
+    values = itertools.product(["x", "y", "z"], [0, 1], [False, True])
+    return pd.DataFrame(list(values), columns=["a", "b", "c"])
+
+
+def gappy(n, seed=0):
+    """Rows of tiny(), dependent, with gaps in b and c, where a says so more or less."""
+    rng = np.random.default_rng(seed)
+    rows = tiny().sample(n, replace=True, weights=rng.random(12) ** 2, random_state=seed)
+    gap = rng.random((n, 2)) < np.where(rows["a"] == "x", 0.4, 0.1)[:, None]
+    rows = rows.reset_index(drop=True).astype({"c": "boolean"})
+    return rows.assign(b=rows["b"].mask(gap[:, 0]), c=rows["c"].mask(gap[:, 1]))
+
+
+@contextmanager
+def float64():
+    """Sums that are exact in theory are then exact to rounding."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 class Terminal(io.StringIO):

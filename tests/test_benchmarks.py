@@ -91,9 +91,8 @@ def raised(error):
     raise error
 
 
-@pytest.mark.parametrize(
-    ("ask", "expected"),
-    [
+def test_outcomes_of_a_question():
+    for ask, expected in [
         (lambda: real_tables.finite([1.0]), "answer"),
         (lambda: warnings.warn("a rate is not guaranteed", stacklevel=1), "answer"),
         (lambda: warnings.warn("overflow", RuntimeWarning, stacklevel=1), "crash"),
@@ -104,11 +103,9 @@ def raised(error):
         (lambda: raised(KeyError("town")), "crash"),
         (lambda: raised(MemoryError()), "crash"),
         (lambda: [None for _ in itertools.count()], "stopped"),
-    ],
-)
-def test_outcomes_of_a_question(ask, expected):
-    found = real_tables.outcome(ask, pd.Index(["town", 7]), limit=0.2)
-    assert found["outcome"] == expected
+    ]:
+        found = real_tables.outcome(ask, pd.Index(["town", 7]), limit=0.2)
+        assert found["outcome"] == expected
 
 
 def test_a_larger_share_of_tables_has_the_same_and_more():
@@ -131,6 +128,7 @@ def test_fewest_nats_are_those_of_the_resolutions_of_numbers_and_times():
     assert real_tables.fewest_nats(density, frame) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_boosting_by_column_finds_cells_that_contradict_others():
     random = np.random.default_rng(0)
     town, price = random.choice(["Bern", "Chur", "Genf"], 1500), random.lognormal(3, 1, 1500)
@@ -218,6 +216,7 @@ class ScoreFunction(torch.nn.Module):
 }
 
 
+@pytest.mark.slow
 def test_masked_cells_are_trained_from_their_folder(tmp_path, monkeypatch):
     """Rows on a line, and two off it."""
     tmp_path.joinpath("Model").mkdir()
@@ -302,6 +301,7 @@ def test_tree_finds_a_known_tree():
     assert abs(gap) < 25
 
 
+@pytest.mark.slow
 def test_tree_is_the_best_of_all_trees():
     rng = np.random.default_rng(2)
     hidden = rng.integers(0, 3, size=400)
@@ -426,6 +426,7 @@ def test_weighted_nmi_is_that_of_scikit_learn_weighted():
     assert weighted_nmi(A, B, NUMBERS) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_detection_guesses_among_rows_of_one_distribution_and_sees_another():
     real = A[:400]
     same, other = detection(real, B[:400]), detection(real, SHUFFLED[:400])
@@ -436,6 +437,7 @@ def test_detection_guesses_among_rows_of_one_distribution_and_sees_another():
     assert detection(real, real.sample(frac=1, replace=True)).score == 1.0  # it cannot see copies
 
 
+@pytest.mark.slow
 def test_rows_that_keep_the_pairs_are_of_more_use():
     scores = [utility(f, table(2), "town", is_number=False) for f in (B, SHUFFLED)]
     assert scores[0] > 0.7 > 0.6 > scores[1]

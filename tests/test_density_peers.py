@@ -8,6 +8,8 @@ import torch
 from benchmarks import density_peers
 from benchmarks.density_peers import PEERS, MaskedNetwork, Skipped, family_counts, timed_bic
 
+pytestmark = pytest.mark.slow
+
 SIZES = (2, 4, 3, 2)
 ROWS = np.array(list(itertools.product(*map(range, SIZES))))
 FAST = {

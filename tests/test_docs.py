@@ -146,22 +146,26 @@ def documented(value):
     return any(t.examples for t in finder.find(value, name="it", module=False))
 
 
-@pytest.mark.parametrize("home", ["", *PUBLIC])
-def test_every_public_name_has_an_example(home):
-    module = importlib.import_module(f"discrete_itd.{home}".rstrip("."))
-    names = getattr(module, "__all__", [name for name in vars(module) if name.startswith("plot_")])
-    values = {name: getattr(module, name) for name in names}
-    together = doctest.DocTestFinder(recurse=False).find(module, module.__name__)
-    shown = "".join(e.source for t in together for e in t.examples)  # in an example of the module
-    lacking = [
-        name
-        for name, value in values.items()
-        if (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value))
-        and not documented(value)
-        and f"{name}(" not in shown
-    ]
-    assert not lacking
-    assert set(discrete_itd.__all__) <= set(dir(discrete_itd))
+def test_every_public_name_has_an_example():
+    for home in ["", *PUBLIC]:
+        module = importlib.import_module(f"discrete_itd.{home}".rstrip("."))
+        names = getattr(
+            module, "__all__", [name for name in vars(module) if name.startswith("plot_")]
+        )
+        values = {name: getattr(module, name) for name in names}
+        together = doctest.DocTestFinder(recurse=False).find(module, module.__name__)
+        shown = "".join(
+            e.source for t in together for e in t.examples
+        )  # in an example of the module
+        lacking = [
+            name
+            for name, value in values.items()
+            if (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value))
+            and not documented(value)
+            and f"{name}(" not in shown
+        ]
+        assert not lacking
+        assert set(discrete_itd.__all__) <= set(dir(discrete_itd))
 
 
 # -- examples of the README and of the guide run as printed, and their commands exist --------------
@@ -267,17 +271,17 @@ def code_cells(path):
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_asserts_its_figures_and_was_run_from_top_to_bottom(path):
-    cells = code_cells(path)
-    lines = "".join(cell for c in cells for cell in [*c["source"], "\n"]).splitlines()
-    tree = ast.parse("\n".join(line for line in lines if not line.startswith("%")))
-    assert sum(isinstance(node, ast.Assert) for node in ast.walk(tree)) >= 5
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    outputs = [output for cell in cells for output in cell["outputs"]]
-    assert not any(output["output_type"] == "error" for output in outputs)
-    assert path.stat().st_size < MOST_BYTES
-    assert str(ROOT) not in path.read_text()
+def test_a_notebook_asserts_its_figures_and_was_run_from_top_to_bottom():
+    for path in NOTEBOOKS:
+        cells = code_cells(path)
+        lines = "".join(cell for c in cells for cell in [*c["source"], "\n"]).splitlines()
+        tree = ast.parse("\n".join(line for line in lines if not line.startswith("%")))
+        assert sum(isinstance(node, ast.Assert) for node in ast.walk(tree)) >= 5
+        assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+        outputs = [output for cell in cells for output in cell["outputs"]]
+        assert not any(output["output_type"] == "error" for output in outputs)
+        assert path.stat().st_size < MOST_BYTES
+        assert str(ROOT) not in path.read_text()
 
 
 def test_the_guide_and_the_readme_list_every_notebook():

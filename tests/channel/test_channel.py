@@ -208,9 +208,8 @@ def test_every_row_knows_equal_shares_in_order(device, n_free, n_steps):
             assert all(row[:n]) == (step >= min(n, n_steps))
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
+def test_wrong_schedules_are_refused():
+    for make, error, message in [
         *[
             (lambda levels=levels: IsotropicSchedule(levels), ValueError, "positive, finite and")
             for levels in (
@@ -232,11 +231,9 @@ def test_every_row_knows_equal_shares_in_order(device, n_free, n_steps):
             (lambda order=order: CoordinateSchedule(2, order), TypeError, "must be integers")
             for order in ((0.0, 1.0), ((0, 1), (1, 0)), (True, 0), ("a",))
         ],
-    ],
-)
-def test_wrong_schedules_are_refused(make, error, message):
-    with pytest.raises(error, match=message):
-        make()
+    ]:
+        with pytest.raises(error, match=message):
+            make()
 
 
 def test_steps_that_rows_need():
@@ -389,14 +386,14 @@ def test_a_cumulative_distribution_may_pause():
     assert flat.low == 1.0
 
 
-@pytest.mark.parametrize(
-    ("edges", "density"),
-    [([0.0, 0.0], [1.0]), ([0.0, 1.0, 0.5], [1.0, 1.0]), ([0.0, 1.0], [0.0]),
-     ([0.0, 1.0, 1.0], [1.0, 1.0]), ([0.0, 1.0, 2.0], [2.0, -1.0]), ([0.0, math.nan], [1.0]), ([0.0, 1.0], [math.nan])],
-)  # fmt: skip
-def test_wrong_quadratures_are_refused(edges, density):
-    with pytest.raises(ValueError, match=r"^edges must increase"):
-        Quadrature(torch.tensor(edges), torch.tensor(density))
+def test_wrong_quadratures_are_refused():
+    wrong = [
+        ([0.0, 0.0], [1.0]), ([0.0, 1.0, 0.5], [1.0, 1.0]), ([0.0, 1.0], [0.0]), ([0.0, 1.0, 1.0], [1.0, 1.0]),
+        ([0.0, 1.0, 2.0], [2.0, -1.0]), ([0.0, math.nan], [1.0]), ([0.0, 1.0], [math.nan]),
+    ]  # fmt: skip
+    for edges, density in wrong:
+        with pytest.raises(ValueError, match=r"^edges must increase"):
+            Quadrature(torch.tensor(edges), torch.tensor(density))
 
 
 def test_rounding_is_tight():

@@ -104,7 +104,7 @@ def test_normals_and_uniforms_have_their_laws(device, dtype, stream):
 
 
 def test_streams_paths_rows_salts_and_coordinates_are_independent(device, dtype):
-    codes = distinct_rows(20000, device)
+    codes = distinct_rows(5000, device)
     views = [
         make_noise(codes),
         make_noise(codes, path=1),

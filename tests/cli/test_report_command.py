@@ -120,9 +120,9 @@ def test_the_last_line_decides_and_check_returns_it(capsys, target, last, code):
     assert f'class="{last}"' in page()
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
+def test_what_is_wrong_is_one_line_and_no_file(place, capsys):
+    frames()[0][["kind", "free"]].to_csv("bad.csv", index=False)
+    for line, message in [
         ("m.safetensors t.csv --out t.csv", "t.csv: --out is the table itself"),
         ("m.safetensors t.csv --out o.csv --inliers o.csv", "--out is the table of inliers itself"),
         ("m.safetensors t.csv --out no/r.html", "no such folder"),
@@ -134,11 +134,8 @@ def test_the_last_line_decides_and_check_returns_it(capsys, target, last, code):
         ("m.safetensors t.csv --out r.html --target-nats inf", "must be a number, got 'inf'"),
         ("m.safetensors t.csv --out r.html --target-nats x", "must be a number, got 'x'"),
         ("m.safetensors bad.csv --out r.html", "bad.csv: column '<b>twin</b>'"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_one_line_and_no_file(place, capsys, line, message):
-    frames()[0][["kind", "free"]].to_csv("bad.csv", index=False)
-    refused(f"report {line}", message, place, capsys)
+    ]:  # fmt: skip
+        refused(f"report {line}", message, place, capsys)
 
 
 def test_without_matplotlib_it_says_what_to_install(place, capsys, monkeypatch):

@@ -85,9 +85,12 @@ def test_a_folder_is_watched_in_order(place, capsys):
     assert Path("w").read_bytes() == Path("v").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
+def test_what_is_wrong_is_one_line_and_no_file(place, capsys):
+    quiet().drop(columns="twin").to_csv("bad.csv", index=False)
+    shutil.copy("d.safetensors", "d2.safetensors")
+    detector(1).save("e.safetensors", card=False)
+    DriftWatch(detector()).save("old")
+    for line, message in [
         ("watch d.safetensors a.csv", "--state"),
         ("watch m.safetensors a.csv --state w", "m.safetensors: watch needs a detector"),
         ("watch d.safetensors bad.csv --state w", "bad.csv: column 'twin'"),
@@ -98,14 +101,8 @@ def test_a_folder_is_watched_in_order(place, capsys):
         ("watch d.safetensors a.csv --state old --level 0.02", "--level: old is at level 0.01"),
         ("watch e.safetensors a.csv --state old", "old: the watch is of another detector"),
         ("watch d.safetensors a.csv --state w --level 1", "must be between 0 and 1, got '1'"),
-    ],
-)
-def test_what_is_wrong_is_one_line_and_no_file(place, capsys, line, message):
-    quiet().drop(columns="twin").to_csv("bad.csv", index=False)
-    shutil.copy("d.safetensors", "d2.safetensors")
-    detector(1).save("e.safetensors", card=False)
-    DriftWatch(detector()).save("old")
-    refused(line, message, place, capsys)
+    ]:
+        refused(line, message, place, capsys)
 
 
 def test_two_calls_do_not_write_one_state(place, capsys):

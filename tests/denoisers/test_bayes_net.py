@@ -810,9 +810,8 @@ def turn_an_edge(denoiser):
     parents[parents[j][0]] = [j]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_damaged_headers_are_refused(model, tmp_path):
+    for change in [
         lambda d: d.pop("parents"),
         lambda d: d.update(parents=5),
         lambda d: d.update(parents=None),
@@ -833,15 +832,13 @@ def turn_an_edge(denoiser):
         set_parents(2, None),
         set_parents(3, [10**30]),
         turn_an_edge,
-    ],
-)
-def test_damaged_headers_are_refused(model, tmp_path, change):
-    header, tensors = flatten(model[0])
-    header = json.loads(json.dumps(header))
-    change(header["fitted"]["model"]["denoiser"])
-    files.write_state(tmp_path / "model", (header, tensors))
-    with pytest.raises(ValueError, match="model: "):
-        DiffusionDensity.load(tmp_path / "model")
+    ]:
+        header, tensors = flatten(model[0])
+        header = json.loads(json.dumps(header))
+        change(header["fitted"]["model"]["denoiser"])
+        files.write_state(tmp_path / "model", (header, tensors))
+        with pytest.raises(ValueError, match="model: "):
+            DiffusionDensity.load(tmp_path / "model")
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -856,9 +853,8 @@ def own_tables(change=None, at=2, where=(0, 0, 0)):
     return made
 
 
-@pytest.mark.parametrize(
-    ("parents", "own", "message"),
-    [
+def test_wrong_networks_are_refused():
+    for parents, own, message in [
         ([(1,), (0,), ()], [torch.ones(2, 3), torch.ones(3, 2), torch.ones(2)], "has a cycle"),
         (
             [(2,), (0,), (1,)],
@@ -878,11 +874,9 @@ def own_tables(change=None, at=2, where=(0, 0, 0)):
         (GRAPH, own_tables(math.nan), "column 2: its table must be positive"),
         (GRAPH, own_tables(math.inf), "column 2: its table must be positive"),
         (GRAPH, own_tables(0.0, 0, 0), "column 0: its table must be positive"),
-    ],
-)
-def test_wrong_networks_are_refused(parents, own, message):
-    with pytest.raises(ValueError, match=message):
-        BayesNetDenoiser(make_book("mixed", "cpu"), parents, own)
+    ]:
+        with pytest.raises(ValueError, match=message):
+            BayesNetDenoiser(make_book("mixed", "cpu"), parents, own)
 
 
 @pytest.mark.parametrize("name", ["one real", "all kinds", "only reals"])

@@ -165,13 +165,13 @@ def test_integral_is_log_p(device, name, kind):
         denoiser,
         all_rows(book),
         Quadrature(torch.tensor([math.log(1e-3), math.log(high)]), torch.ones(1)).to(device),
-        n_points=1 << 12,
+        n_points=1 << 11,
         generator=seeded_generator(0, device),
         batch_size=1 << 15,
     )
     error = (got.log_prob - denoiser.log_prob(all_rows(book))).abs()
     assert (error < 4.5 * got.stderr + 2e-4).all(), (error / got.stderr).max()
-    assert got.stderr.max() < 0.3
+    assert got.stderr.max() < 0.4
     mass, stderr = total_mass(got)
     assert mass == pytest.approx(1, abs=4 * stderr)
 

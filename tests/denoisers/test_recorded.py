@@ -22,7 +22,7 @@ from discrete_itd.likelihood import integral_log_prob, path_log_prob
 # lines are opened at numbers that would be shared by many rows
 LINES = (
     NumberLine(
-        scale=4.0, power=0.3, spread=2.0, step=1.0, opened=((0.0, 0.3), (1.0, 0.2), (3.0, 0.1))
+        scale=4.0, power=0.5, spread=1.5, step=1.0, opened=((0.0, 0.3), (1.0, 0.2), (3.0, 0.1))
     ),
     NumberLine(20.0, 20.0, 1.4, 0.5, 1.5, step=12.0, origin=3.0, opened=((27.0, 0.25),)),
 )

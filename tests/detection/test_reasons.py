@@ -139,9 +139,10 @@ CONFLICT = {"conflict_column": "word", "conflict_value": "top"}
 RARE = "is likely wrong: 25 times as rare as expected from the other cells (+3.2 nats)"
 
 
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
+def test_sentences():
+    frame = TABLE.assign(size=TABLE["size"].round(2))
+    columns = {c.name: c for c in TableEncoder.fit(frame).schema}
+    for changes, text in [
         (
             {},
             f"size = 9.00 {RARE}; they predict 4.00 (3.00 to 5.25 with probability 0.80)",
@@ -172,13 +173,9 @@ RARE = "is likely wrong: 25 times as rare as expected from the other cells (+3.2
             {"column": "word", "value": "", "low": None, "expected": " a\u202fb"},
             f"word = '' {RARE}; they predict ' a b' (probability 0.80)",
         ),
-    ],
-)
-def test_sentences(changes, text):
-    frame = TABLE.assign(size=TABLE["size"].round(2))
-    columns = {c.name: c for c in TableEncoder.fit(frame).schema}
-    assert sentence({**LINE, **changes}, columns) == text
-    alone = sentence({**LINE, "probability": np.nan}, {"size": columns["size"]})
-    assert (
-        alone == "size = 9.00 is likely wrong: 25 times as rare as expected (+3.2 nats)"
-    )  # no other cells
+    ]:
+        assert sentence({**LINE, **changes}, columns) == text
+        alone = sentence({**LINE, "probability": np.nan}, {"size": columns["size"]})
+        assert (
+            alone == "size = 9.00 is likely wrong: 25 times as rare as expected (+3.2 nats)"
+        )  # no other cells

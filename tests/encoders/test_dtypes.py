@@ -31,9 +31,8 @@ THOUSANDS = column([f"{v:,.0f} €".replace(",", ".") for v in RANDOM.integers(1
 SPAN = column(DAYS - DAYS[0])
 
 
-@pytest.mark.parametrize(
-    ("of", "value", "text"),
-    [
+def test_values():
+    for of, value, text in [
         (MONEY, 2361000.0, "2 361 000.00"),
         (MONEY, np.float64(148.1), "148.10"),
         (MONEY, -12345.678, "-12 345.678"),
@@ -45,7 +44,7 @@ SPAN = column(DAYS - DAYS[0])
         (REAL, 0.1234567890123, "0.1235"),
         (REAL, 123456.789, "123 456.789"),
         (REAL, 1.23456789e20, "1.23456789e+20"),
-        pytest.param(WHOLE, 10**400, "1e+400", id="huge"),
+        (WHOLE, 10**400, "1e+400"),
         (WHOLE, -800000, "-800 000"),
         (REAL, 0.0, "0"),
         (REAL, 1e-9, "1e-09"),
@@ -80,10 +79,8 @@ SPAN = column(DAYS - DAYS[0])
         (None, 2361000.5, "2 361 000.5"),
         (None, pd.NA, "a missing cell"),
         (None, pd.NaT, "a missing cell"),
-    ],
-)
-def test_values(of, value, text):
-    assert written(value, of) == text
+    ]:
+        assert written(value, of) == text
 
 
 @pytest.mark.parametrize("of", [EUROS, PERCENT, THOUSANDS, GERMAN, SHORT])
@@ -147,18 +144,18 @@ CATEGORIES = {
 }
 
 
-@pytest.mark.parametrize(("cells", "fitted", "expected"), READ.values(), ids=READ)
-def test_measured_values(cells, fitted, expected):
-    np.testing.assert_array_equal(
-        encoded(cells, fitted, "continuous"), values(expected, fitted, "continuous")
-    )
+def test_measured_values():
+    for cells, fitted, expected in READ.values():
+        np.testing.assert_array_equal(
+            encoded(cells, fitted, "continuous"), values(expected, fitted, "continuous")
+        )
 
 
-@pytest.mark.parametrize(("cells", "fitted", "expected"), CATEGORIES.values(), ids=CATEGORIES)
-def test_categories(cells, fitted, expected):
-    np.testing.assert_array_equal(
-        encoded(cells, fitted), values(np.array(expected, dtype=object), fitted)
-    )
+def test_categories():
+    for cells, fitted, expected in CATEGORIES.values():
+        np.testing.assert_array_equal(
+            encoded(cells, fitted), values(np.array(expected, dtype=object), fitted)
+        )
 
 
 @pytest.mark.parametrize("bad", ["long", "1_0", "\u0661", "-nan", "1,5"])

@@ -76,9 +76,9 @@ INFERRED = {
 }
 
 
-@pytest.mark.parametrize(("make", "kind"), INFERRED.values(), ids=INFERRED)
-def test_what_a_column_is_taken_for(make, kind):
-    assert column(make()).kind == kind
+def test_what_a_column_is_taken_for():
+    for make, kind in INFERRED.values():
+        assert column(make()).kind == kind
 
 
 ARRAYS = {
@@ -92,15 +92,15 @@ ARRAYS = {
 }
 
 
-@pytest.mark.parametrize(("array", "kind"), ARRAYS.values(), ids=ARRAYS)
-def test_arrays_hold_codes_or_numbers(array, kind):
-    array = np.array([list(row) for row in array], dtype=array.dtype)
-    frame = pd.DataFrame(array)
-    encoder = TableEncoder.fit(frame, from_array=True)
-    assert encoder.names == list(range(array.shape[1]))
-    assert {c.kind for c in encoder.schema} == {kind}
-    back = encoder.inverse_transform(encoder.transform(frame).x)
-    pd.testing.assert_frame_equal(back, frame, check_dtype=False)
+def test_arrays_hold_codes_or_numbers():
+    for array, kind in ARRAYS.values():
+        array = np.array([list(row) for row in array], dtype=array.dtype)
+        frame = pd.DataFrame(array)
+        encoder = TableEncoder.fit(frame, from_array=True)
+        assert encoder.names == list(range(array.shape[1]))
+        assert {c.kind for c in encoder.schema} == {kind}
+        back = encoder.inverse_transform(encoder.transform(frame).x)
+        pd.testing.assert_frame_equal(back, frame, check_dtype=False)
 
 
 BINNED = {"kind": "binned", "edges": [0, 1, 2]}
@@ -201,15 +201,15 @@ EQUAL = {
 }
 
 
-@pytest.mark.parametrize(("fitted", "given_"), EQUAL.values(), ids=EQUAL)
-def test_equal_values_of_another_dtype(fitted, given_):
-    frame = pd.DataFrame({"a": given_})
-    encoder = TableEncoder.fit(pd.DataFrame({"a": fitted}))
-    codes = encoder.transform(frame).x[:, 0]
-    present = frame["a"].notna().to_numpy()
-    np.testing.assert_array_equal(np.isnan(codes), ~present)
-    categories = objects(*encoder.schema[0].categories)
-    assert list(categories[codes[present].astype(int)]) == frame["a"][present].tolist()
+def test_equal_values_of_another_dtype():
+    for fitted, given_ in EQUAL.values():
+        frame = pd.DataFrame({"a": given_})
+        encoder = TableEncoder.fit(pd.DataFrame({"a": fitted}))
+        codes = encoder.transform(frame).x[:, 0]
+        present = frame["a"].notna().to_numpy()
+        np.testing.assert_array_equal(np.isnan(codes), ~present)
+        categories = objects(*encoder.schema[0].categories)
+        assert list(categories[codes[present].astype(int)]) == frame["a"][present].tolist()
 
 
 NUMBERS = {
@@ -327,12 +327,12 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_errors_name_the_column(name):
-    make, spec, words = REFUSED[name]
-    of_type = name in ("pd.cut", "lists", "dicts", "tuples", "bytes")
-    with pytest.raises(TypeError if of_type else ValueError, match=rf"column 'a': .*{words}"):
-        column(make(), spec)
+def test_errors_name_the_column():
+    for name in REFUSED:
+        make, spec, words = REFUSED[name]
+        of_type = name in ("pd.cut", "lists", "dicts", "tuples", "bytes")
+        with pytest.raises(TypeError if of_type else ValueError, match=rf"column 'a': .*{words}"):
+            column(make(), spec)
 
 
 AT_ENCODING = {
@@ -351,11 +351,11 @@ AT_ENCODING = {
 }
 
 
-@pytest.mark.parametrize(("fitted", "values", "words"), AT_ENCODING.values(), ids=AT_ENCODING)
-def test_errors_at_encoding_name_the_column(fitted, values, words):
-    encoder = TableEncoder.fit(pd.DataFrame({"hue": fitted}))
-    with pytest.raises((ValueError, TypeError), match=f"column 'hue': .*{words}"):
-        encoder.transform(pd.DataFrame({"hue": values}))
+def test_errors_at_encoding_name_the_column():
+    for fitted, values, words in AT_ENCODING.values():
+        encoder = TableEncoder.fit(pd.DataFrame({"hue": fitted}))
+        with pytest.raises((ValueError, TypeError), match=f"column 'hue': .*{words}"):
+            encoder.transform(pd.DataFrame({"hue": values}))
 
 
 FRAME = pd.DataFrame({"a": ["x"], "b": [1]})
@@ -374,10 +374,10 @@ CALLS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", CALLS)
-def test_errors_of_the_call(words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        CALLS[words]()
+def test_errors_of_the_call():
+    for words in CALLS:
+        with pytest.raises((ValueError, TypeError), match=words):
+            CALLS[words]()
 
 
 SPECS = {
@@ -401,10 +401,10 @@ SPECS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("spec", "error", "words"), SPECS.values(), ids=SPECS)
-def test_specifications_that_are_refused(spec, error, words):
-    with pytest.raises(error, match=f"column 'a': .*{words}"):
-        column([1, 2], spec)
+def test_specifications_that_are_refused():
+    for spec, error, words in SPECS.values():
+        with pytest.raises(error, match=f"column 'a': .*{words}"):
+            column([1, 2], spec)
 
 
 def test_specifications_that_are_fine():
@@ -433,20 +433,17 @@ def test_declared_categories_are_the_schema_in_their_order():
     assert empty.categories == ("S", "M", "L")
 
 
-@pytest.mark.parametrize(
-    ("categories", "match"),
-    [
+def test_invalid_categories_are_refused_by_name():
+    for categories, match in [
         ([], "at least one"),
         (["S", "S"], "none twice"),
         ("SML", "a list of values"),
         ([["S"]], "must be a string or a number"),
         ([1, True], "mixes truth values"),
         ([1.0, np.inf], "contains infinity"),
-    ],
-)
-def test_invalid_categories_are_refused_by_name(categories, match):
-    with pytest.raises((ValueError, TypeError), match=f"column 'size'.*{match}"):
-        check_column_spec("size", {"kind": "nominal", "categories": categories})
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"column 'size'.*{match}"):
+            check_column_spec("size", {"kind": "nominal", "categories": categories})
 
 
 def test_many_columns_of_one_kind_have_one_warning():

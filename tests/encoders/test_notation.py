@@ -80,27 +80,27 @@ EITHER = {
 }
 
 
-@pytest.mark.parametrize(("texts", "numbers"), NUMBERS.values(), ids=NUMBERS)
-def test_numbers_are_read_as_they_are_written(texts, numbers):
-    notation, note, *_ = found(*texts)
-    assert not note
-    np.testing.assert_allclose(notation.read(texts), numbers)
-    np.testing.assert_allclose([notation.read([text])[0] for text in texts], numbers)
-    again = notation.read(notation.write(pd.Series(numbers, dtype=float)).tolist())
-    np.testing.assert_allclose(again, numbers)
+def test_numbers_are_read_as_they_are_written():
+    for texts, numbers in NUMBERS.values():
+        notation, note, *_ = found(*texts)
+        assert not note
+        np.testing.assert_allclose(notation.read(texts), numbers)
+        np.testing.assert_allclose([notation.read([text])[0] for text in texts], numbers)
+        again = notation.read(notation.write(pd.Series(numbers, dtype=float)).tolist())
+        np.testing.assert_allclose(again, numbers)
 
 
-@pytest.mark.parametrize(("texts", "days"), DATES.values(), ids=DATES)
-def test_dates_are_read_in_the_order_that_fits_all(texts, days):
-    notation = found(*texts).notation
-    written = notation.write(pd.Series(pd.to_datetime(days, format="ISO8601"))).tolist()
-    for cells in (texts, written):
-        assert (notation.read(cells) == np.array(days, dtype="M8[us]")).all()
+def test_dates_are_read_in_the_order_that_fits_all():
+    for texts, days in DATES.values():
+        notation = found(*texts).notation
+        written = notation.write(pd.Series(pd.to_datetime(days, format="ISO8601"))).tolist()
+        for cells in (texts, written):
+            assert (notation.read(cells) == np.array(days, dtype="M8[us]")).all()
 
 
-@pytest.mark.parametrize("texts", TEXT.values(), ids=TEXT)
-def test_other_text_stays_text(texts):
-    assert found(*texts)[:2] == (None, "")
+def test_other_text_stays_text():
+    for texts in TEXT.values():
+        assert found(*texts)[:2] == (None, "")
 
 
 @pytest.mark.parametrize("texts", EITHER.values(), ids=EITHER)
@@ -315,15 +315,17 @@ def test_properties_text_of_numbers_and_times_is_these(of_numbers, form):
     pd.testing.assert_frame_equal(frame[numbers], PLAIN[numbers])
 
 
-@pytest.mark.parametrize("column", PLAIN.columns.drop("gaps"))
-def test_a_text_column_of_numbers_is_filled_with_text_of_them(of_numbers, column):
-    table, gap = PLAIN[:6].assign(gaps=1), np.arange(6) < 3
-    text = table.astype("str")
-    filled = of_numbers.impute(text.assign(**{column: text[column].mask(gap)}))
-    pd.testing.assert_frame_equal(filled[3:], text[3:])
-    assert filled[column].map(type).eq(str).all()
-    own = of_numbers.impute(table.assign(**{column: table[column].mask(gap)}))
-    np.testing.assert_array_equal(of_numbers.score_samples(filled), of_numbers.score_samples(own))
+def test_a_text_column_of_numbers_is_filled_with_text_of_them(of_numbers):
+    for column in PLAIN.columns.drop("gaps"):
+        table, gap = PLAIN[:6].assign(gaps=1), np.arange(6) < 3
+        text = table.astype("str")
+        filled = of_numbers.impute(text.assign(**{column: text[column].mask(gap)}))
+        pd.testing.assert_frame_equal(filled[3:], text[3:])
+        assert filled[column].map(type).eq(str).all()
+        own = of_numbers.impute(table.assign(**{column: table[column].mask(gap)}))
+        np.testing.assert_array_equal(
+            of_numbers.score_samples(filled), of_numbers.score_samples(own)
+        )
 
 
 @pytest.mark.parametrize(
@@ -444,14 +446,16 @@ NOTES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("values", "spec", "kind", "note"), NOTES.values(), ids=NOTES)
-def test_a_note_names_the_parameter(values, spec, kind, note):
-    column, said = note_of(values, columns={"a": spec})
-    assert column.kind == kind
-    assert len(said) == (note is not None)
-    assert note is None or note in said[0]
-    with pytest.raises(ValueError, match="column 'a': continuous needs numbers or dates, got 'x'"):
-        note_of(["1", "x", "x"], columns={"a": "continuous"})
+def test_a_note_names_the_parameter():
+    for values, spec, kind, note in NOTES.values():
+        column, said = note_of(values, columns={"a": spec})
+        assert column.kind == kind
+        assert len(said) == (note is not None)
+        assert note is None or note in said[0]
+        with pytest.raises(
+            ValueError, match="column 'a': continuous needs numbers or dates, got 'x'"
+        ):
+            note_of(["1", "x", "x"], columns={"a": "continuous"})
 
 
 def test_a_placeholder_among_dates_is_noted():

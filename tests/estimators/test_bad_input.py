@@ -86,12 +86,12 @@ TAKEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("table", "settings", "error", "words"), REFUSED.values(), ids=REFUSED)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_refused_with_a_word_why(table, settings, error, words):
-    pattern = ".*".join(re.escape(part) for part in words.split(".*"))
-    with pytest.raises(error, match=pattern):
-        DiffusionDensity(**QUICK, **settings).fit(table)
+def test_refused_with_a_word_why():
+    for table, settings, error, words in REFUSED.values():
+        pattern = ".*".join(re.escape(part) for part in words.split(".*"))
+        with pytest.raises(error, match=pattern):
+            DiffusionDensity(**QUICK, **settings).fit(table)
 
 
 def test_questions_name_the_type_of_what_is_no_table():
@@ -108,12 +108,12 @@ def test_taken_with_a_warning(table, words):
     assert np.isfinite(model.score_samples(table[:3])).all()
 
 
-@pytest.mark.parametrize(("table", "column", "kind"), TAKEN.values(), ids=TAKEN)
-def test_taken_as_it_is(table, column, kind):
-    model = DiffusionDensity(**QUICK).fit(table)
-    assert model.encoder_.describe().set_index("column").loc[column, "kind"] == kind
-    assert np.isfinite(model.score_samples(table)).all()
-    assert model.sample(3, random_state=0)[column].dtype == table[column].dtype
+def test_taken_as_it_is():
+    for table, column, kind in TAKEN.values():
+        model = DiffusionDensity(**QUICK).fit(table)
+        assert model.encoder_.describe().set_index("column").loc[column, "kind"] == kind
+        assert np.isfinite(model.score_samples(table)).all()
+        assert model.sample(3, random_state=0)[column].dtype == table[column].dtype
 
 
 def test_days_and_decimals_in_objects_are_times_and_numbers():

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy import integrate
-from test_questions import float64, gappy, mixed_table
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import IsotropicSchedule
@@ -23,6 +22,7 @@ from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Causal, Mixture, Network
 from discrete_itd.training import pilot_quadrature
+from tests.examples import float64, gappy, mixed_table
 
 GUARANTEES = Path(__file__).parents[1] / "benchmarks" / "guarantees.md"
 
@@ -59,7 +59,7 @@ def fitted(name, table="mixed", missing="marginalise"):
     with float64():
         return DiffusionDensity(
             denoiser=SMALL.get(name, name),
-            max_steps=20 if name == "network" else 60,
+            max_steps=20,
             missing=missing,
             n_evaluations=N_POINTS,
             random_state=0,

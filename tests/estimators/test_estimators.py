@@ -69,9 +69,7 @@ def model(fitted, dtype):
 @pytest.fixture(scope="module")
 def trained():
     """A model that has learned that c follows from a; made once, in float32."""
-    return quick(max_steps=300, denoiser=Network(width=16, depth=1, base="independent")).fit(
-        table(400)
-    )
+    return quick(max_steps=20, denoiser=Network(width=16, depth=1, base="tree")).fit(table(400))
 
 
 # -- scikit-learn's checks ------------------------------------------------------------------------
@@ -119,8 +117,8 @@ def test_pipeline_search_and_cross_validation():
     pipeline = make_pipeline(drop, quick(max_steps=2))
     assert np.isfinite(pipeline.fit(X).score(X))
     assert pipeline.score_samples(X).shape == (len(X),)
-    search = GridSearchCV(pipeline, {"diffusiondensity__max_steps": [0, 60]}, cv=2).fit(X)
-    assert search.best_params_ == {"diffusiondensity__max_steps": 60}
+    search = GridSearchCV(pipeline, {"diffusiondensity__max_steps": [0, 30]}, cv=2).fit(X)
+    assert search.best_params_ == {"diffusiondensity__max_steps": 30}
     assert np.isfinite(cross_val_score(quick(max_steps=1), X, cv=2)).all()
 
 
@@ -429,10 +427,10 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("parameters", "error", "words"), BAD, ids=[str(b[0]) for b in BAD])
-def test_parameters_that_make_no_sense(parameters, error, words):
-    with pytest.raises(error, match=words):
-        quick(**parameters).fit(X)
+def test_parameters_that_make_no_sense():
+    for parameters, error, words in BAD:
+        with pytest.raises(error, match=words):
+            quick(**parameters).fit(X)
 
 
 def test_two_rows_are_the_least():

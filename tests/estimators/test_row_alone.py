@@ -48,7 +48,7 @@ def make(kind, device):
     return make_denoiser(kind, book)
 
 
-def rows_of(denoiser, n=55):
+def rows_of(denoiser, n=40):
     rng = np.random.default_rng(1)
     rows = random_rows(denoiser.codebook, n, rng)
     gaps = random_rows(denoiser.codebook, n, rng, missing=0.3)
@@ -72,7 +72,7 @@ def test_a_path_gives_a_row_the_same_bits_in_any_batch(device, kind, schedule):
         return path_log_prob(denoiser, x, plan, n_paths=2, generator=generator, **options)
 
     whole = score(rows)
-    for i in (0, 100):
+    for i in (0, 70):
         for got, expected in zip(score(rows[i : i + 1]), whole, strict=True):
             assert torch.equal(got, expected[i : i + 1])
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(device)
@@ -89,7 +89,7 @@ def test_a_closed_form_gives_a_row_the_same_bits_in_any_batch(device, kind):
     rows = rows_of(denoiser)
     model = Model(None, denoiser, None, None, 0, pd.DataFrame(), "exact")  # type: ignore
     whole = model.log_prob(rows, 8).log_prob
-    for i in (0, 3, 100):
+    for i in (0, 3, 70):
         assert torch.equal(model.log_prob(rows[i : i + 1], 8).log_prob, whole[i : i + 1])
     assert torch.equal(model.log_prob(rows.flip(0), 8).log_prob, whole.flip(0))
     shares = model.attribution(rows, 8).surprisal

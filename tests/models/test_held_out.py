@@ -72,9 +72,8 @@ def test_labels_may_be_anything_that_is_hashable():
     assert check_groups(None, 3) is None
 
 
-@pytest.mark.parametrize(
-    ("groups", "error", "message"),
-    [
+def test_groups_that_are_none_are_refused():
+    for groups, error, message in [
         ("customer", TypeError, "groups must hold a label for each row, got 'customer'"),
         ({1, 2, 3}, TypeError, "a label for each row"),
         ([1, 2], ValueError, r"groups.shape == \(2,\), expected \(3,\)"),
@@ -83,13 +82,11 @@ def test_labels_may_be_anything_that_is_hashable():
         ([1, 2, np.nan], ValueError, "groups: row 2 has no label, but nan"),
         ([1, [2], 3], TypeError, "groups: the label of row 1 is a list, not hashable"),
         ([4, 4, 4], ValueError, "all rows are of one group; at least two are needed"),
-    ],
-)
-def test_groups_that_are_none_are_refused(groups, error, message):
-    frame = pd.DataFrame({"a": list("xyz"), "b": list("uvu")})
-    for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
-        with pytest.raises(error, match=message):
-            model.fit(frame, groups=groups)
+    ]:
+        frame = pd.DataFrame({"a": list("xyz"), "b": list("uvu")})
+        for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
+            with pytest.raises(error, match=message):
+                model.fit(frame, groups=groups)
 
 
 def test_rows_of_one_group_alone_are_no_table():

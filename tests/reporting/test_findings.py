@@ -250,20 +250,17 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
     assert found.passed is None  # one row decides nothing
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
+def test_what_makes_no_sense_is_refused():
+    for settings, error, message in [
         ({"target_nats": np.inf}, ValueError, "target_nats must be finite, got inf"),
         ({"target_nats": "9"}, TypeError, "target_nats must be a number, got '9'"),
         ({"target_false_alarms": 1.0}, ValueError, "target_false_alarms must be between 0 and 1"),
         ({"target_false_alarms": 0.1}, ValueError, "target_false_alarms needs a threshold"),
         ({"n_most_anomalous": -1}, ValueError, "n_most_anomalous must be at least 0"),
         ({"inliers": reported.table(9, 0)[["free"]]}, ValueError, "column 'kind'"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(settings, error, message):
-    with pytest.raises(error, match=message):
-        examine(reported.density(), reported.table(9, 9), **settings)
+    ]:
+        with pytest.raises(error, match=message):
+            examine(reported.density(), reported.table(9, 9), **settings)
 
 
 def test_rows_of_unseen_values_are_told_without_a_warning():

@@ -207,9 +207,8 @@ def test_a_model_of_an_array_takes_columns_by_position(tmp_path):
         np.testing.assert_allclose(np.asarray(scored)[:, 0], model.score_samples(codes), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "error", "message"),
-    [
+def test_what_is_wrong_is_named(paths):
+    for change, options, error, message in [
         ({"drop": "size"}, {}, ValueError, "column 'size': the model needs it, but the batch lacks it"),
         ({"drop": "size", "empty": True}, {}, ValueError, "column 'size': the model needs it"),
         ({"rename": "word"}, {}, ValueError, "column 'word': the model needs it, but the batch has several"),
@@ -221,17 +220,15 @@ def test_a_model_of_an_array_takes_columns_by_position(tmp_path):
         ({"rename": "stderr"}, {}, ValueError, "column 'stderr': also the name of an answer"),
         ({}, {"n_reasons": 0}, ValueError, "n_reasons"),
         ({"list": True}, {}, TypeError, "a batch must be a pandas DataFrame, or an Arrow .*, got list"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_named(paths, change, options, error, message):
-    batch = table(5)
-    if "drop" in change:
-        batch = batch.drop(columns=change["drop"])
-    if "rename" in change:
-        batch = batch.rename(columns={"note": change["rename"]})
-    batch = [] if "list" in change else batch[:0] if "empty" in change else batch
-    with pytest.raises(error, match=message):
-        BatchScoring(paths["density"], **options)(batch)
+    ]:  # fmt: skip
+        batch = table(5)
+        if "drop" in change:
+            batch = batch.drop(columns=change["drop"])
+        if "rename" in change:
+            batch = batch.rename(columns={"note": change["rename"]})
+        batch = [] if "list" in change else batch[:0] if "empty" in change else batch
+        with pytest.raises(error, match=message):
+            BatchScoring(paths["density"], **options)(batch)
 
 
 def test_what_is_no_model_is_said_at_once(tmp_path):

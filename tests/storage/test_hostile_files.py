@@ -231,27 +231,27 @@ DISTRIBUTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_what_does_not_add_up_to_one_is_refused(name, tmp_path):
+def test_what_does_not_add_up_to_one_is_refused(tmp_path):
     """Every table of probabilities of every denoiser, signed anew with another number."""
-    path, changed = tmp_path / "m", 0
-    rows = table().drop(columns="day")
-    settings = QUICK if name == "network" else {"random_state": 0}
-    model = DiffusionDensity(denoiser=DISTRIBUTIONS[name], **settings).fit(rows)
-    model.save(path)
-    header, tensors = files.read_state(path)
-    for key, tensor in tensors.items():
-        last = key.split(".")[-1]
-        if not last.startswith(("log_", "mixture")) or not tensor.numel():
-            continue
-        where = (*[0] * (tensor.ndim - 1), slice(0, 1))
-        forged = tensor.clone()
-        forged[where] += 5
-        path.write_bytes(signed((header, tensors | {key: forged})))
-        with pytest.raises(ValueError, match=f"(?s){path}: .*add up to one"):
-            DiffusionDensity.load(path)
-        changed += 1
-    assert changed > 1
+    for name in DISTRIBUTIONS:
+        path, changed = tmp_path / "m", 0
+        rows = table().drop(columns="day")
+        settings = QUICK if name == "network" else {"random_state": 0}
+        model = DiffusionDensity(denoiser=DISTRIBUTIONS[name], **settings).fit(rows)
+        model.save(path)
+        header, tensors = files.read_state(path)
+        for key, tensor in tensors.items():
+            last = key.split(".")[-1]
+            if not last.startswith(("log_", "mixture")) or not tensor.numel():
+                continue
+            where = (*[0] * (tensor.ndim - 1), slice(0, 1))
+            forged = tensor.clone()
+            forged[where] += 5
+            path.write_bytes(signed((header, tensors | {key: forged})))
+            with pytest.raises(ValueError, match=f"(?s){path}: .*add up to one"):
+                DiffusionDensity.load(path)
+            changed += 1
+        assert changed > 1
 
 
 BY_CHANCE = [flipped, cut, longer, outer]
