@@ -264,9 +264,9 @@ def test_gaps_are_part_of_the_information_where_they_have_a_probability():
     a = rng.integers(2, size=1500)
     b = np.where(a == 1, "none", rng.choice(["u", "v"], 1500))
     frame = pd.DataFrame({"a": a.astype(str), "b": b}).replace("none", None)
-    for denoiser in ("tree", Network(width=64, depth=1)):
+    for denoiser in ("tree", Network(width=32, depth=1)):
         model = DiffusionDensity(
-            denoiser=denoiser, missing="category", max_steps=300, random_state=0
+            denoiser=denoiser, missing="category", max_steps=150, random_state=0
         ).fit(frame)
         for found in (
             model.mutual_information("a", "b", X=frame),

@@ -26,7 +26,7 @@ from discrete_itd.recipes import (
     Tree,
 )
 
-TABLE = mixed(150)
+TABLE = mixed(90)
 SMALL = Mixture(32, n_points=32, max_steps=3)
 OF_AUTO = {
     Tree: ("tree", BayesNetDenoiser),

@@ -25,11 +25,11 @@ def grown(rows, sizes, denoiser="tree"):
 def test_property_it_does_not_matter_how_rows_are_divided_into_batches(monkeypatch, denoiser, kept):
     """The model is that of a fit to all rows; of many, to a uniform sample."""
     monkeypatch.setattr(streams, "SAMPLE_ROWS", kept)
-    rows = mixed(600)
-    model, other = (grown(rows, [100, *later], denoiser) for later in ([500], [1, 250, 249]))
+    rows = mixed(300)
+    model, other = (grown(rows, [100, *later], denoiser) for later in ([200], [1, 120, 79]))
     np.testing.assert_array_equal(model.score_samples(rows), other.score_samples(rows))
-    assert model.encoder_.schema[0].n_rows == min(kept, 600)
-    if kept > 600:
+    assert model.encoder_.schema[0].n_rows == min(kept, 300)
+    if kept > 300:
         fitted = DiffusionDensity(denoiser=denoiser, random_state=0).fit(rows)
         np.testing.assert_array_equal(model.score_samples(rows), fitted.score_samples(rows))
 

@@ -364,14 +364,14 @@ def test_a_late_plateau_is_the_end(device, monkeypatch, last_cut):
 @pytest.mark.parametrize("where", ["loss", "progress"])
 def test_an_interruption_keeps_the_best(device, monkeypatch, ctrl_c, where):
     def stop(step, loss=None):
-        if step == 90:
+        if step == 50:
             ctrl_c()
         return loss
 
     shown = []
 
     def show(_, line):
-        if line.step >= 90 and not shown:
+        if line.step >= 50 and not shown:
             ctrl_c()
             shown.append(line)
 
@@ -380,7 +380,7 @@ def test_an_interruption_keeps_the_best(device, monkeypatch, ctrl_c, where):
     with deferred_interrupts():
         net, report = trained(device, max_steps=300, progress=show if where == "progress" else None)
     assert report.stopped == "interrupted"
-    assert 60 < report.history[-1].step < 120
+    assert 30 < report.history[-1].step < 80
     assert not net.training
     held_out = correlated_rows(500, 1, device)
     nats = [line.valid_nats for line in report.history]
