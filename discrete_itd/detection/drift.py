@@ -4,10 +4,9 @@ The two-sample tests are valid for samples of any size, with ties. If all values
 given the values, every choice of which of them make up one of the samples is equally likely. The tests are scipy's, and
 refer to that conditional distribution, so that :math:`P(p \le a) \le a` for every a:
 
-- Numbers: Kolmogorov and Smirnov's, conservative with ties; of samples that are both long, asymptotic.
+- Numbers: Kolmogorov and Smirnov's, conservative with ties; of long samples, asymptotic.
 - Categories: chi-square by Monte Carlo, where the observed table counts as one of those drawn, which makes it exact at
-  any number of draws (Phipson & Smyth 2010), combined with exact tests of single categories; of two categories,
-  Fisher's exact test.
+  any number of draws (Phipson & Smyth 2010); of two categories, Fisher's exact test.
 - Missing cells: Fisher's exact test, conservative because counts are discrete.
 - Means: a permutation test by Monte Carlo, exact like the test of categories; of samples that are both huge, Welch's;
   of a single row, Kolmogorov and Smirnov's.
@@ -17,8 +16,6 @@ References
 Hodges, "The significance probability of the Smirnov two-sample test", Arkiv för Matematik 1958.
 Phipson & Smyth, "Permutation p-values should never be zero", Statistical Applications in Genetics and Molecular
 Biology 2010.
-Genovese, Roeder, Wasserman, "False discovery control with p-value weighting", Biometrika 2006: Bonferroni's bound with
-unequal shares.
 """
 
 from __future__ import annotations
@@ -46,19 +43,15 @@ LEAST_EFFECT = 0.02
 # predicted from the others of their rows, in as many rows, though at least FEWEST_ROWS: a few seconds for a network.
 N_DRAWN, MOST_ASKED, FEWEST_ROWS = 500, 5000, 100
 
-# Numbers: values of both samples together above which p-values are asymptotic, if each sample has LONG values: exact
-# ones take seconds there. `python -m tests.benchmarks.drift_level` has the level with fewer, 1000 against 5000.
-# Means: values of each sample above which means are close to Gaussian (skewed nats, 5000 values of each: false alarms
-# of 0.9 % at a level of 1 %; but 1000 against 9000 values up to 2.9 %).
-MANY, LONG = 10_000, 1000
+# Values of each sample above which means are close to Gaussian (skewed nats, 5000 values of each: false alarms of 0.9 %
+# at a level of 1 %; but 1000 against 9000 values up to 2.9 %).
+MANY = 10_000
 N_PERMUTATIONS = 1999  # of the test of means, whose least p-value is 1 / 2000
 N_TABLES = 9999  # tables drawn in the test of categories: half a second for a hundred categories of many rows
 BATCH_NUMBERS = 10**7  # numbers of permutations and tables in memory at once
 # Categories of fewer values than FEW in both samples, and all but the MOST frequent ones, are counted as one: the
 # statistic chi-square would hang on single rows.
 FEW, MOST = 5, 100
-# Share of the level that goes to the exact tests of single categories, which alone have p-values below 1e-4.
-SINGLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -83,8 +76,8 @@ class Drift:
         Kolmogorov-Smirnov test that its shares, rounded to 0.0001 nats, have one distribution; ``effect``, the distance
         of these distributions in nats (Wasserstein: the mean difference of their quantiles); ``p_missing``, of the rate
         of missing cells (Fisher's exact test; NaN where none is missing); with a reference table ``p_values``, of the
-        values' own distribution (numbers: Kolmogorov-Smirnov; categories: chi-square by Monte Carlo combined with exact
-        tests of single categories); ``distance``, of the rates of missing cells or, with a reference, of the values
+        values' own distribution (numbers: Kolmogorov-Smirnov; categories: chi-square by Monte Carlo); ``distance``, of
+        the rates of missing cells or, with a reference, of the values
         (the largest difference of the distribution functions; of categories the total variation), whichever is larger;
         ``p_value``, the smallest of these p-values times their number, at most 1; ``q_value``, adjusted for the number
         of columns by the procedure of Benjamini and Hochberg; ``outside``, the share of rows outside the range or the
@@ -98,8 +91,8 @@ class Drift:
     If the rows of the batch, the inliers and the rows of the reference are independent draws from one distribution,
     and neither the model nor its encoder was fitted to any of them, then every p-value here, of a column too, is
     at most a with probability at most a: for batches of any size, with any ties, whatever the model. Asymptotic are
-    only the tests of numbers, for samples of at least 1000 values each and more than 10 000 together, and of means, for
-    more than 10 000 of each. Details are in :mod:`discrete_itd.detection.drift`.
+    only the tests of numbers, if one sample has more than 10 000 values, and of means, if both have. Details are in
+    :mod:`discrete_itd.detection.drift`.
 
     The p-values of different columns depend on one another. The procedure of Benjamini and Hochberg then controls the
     false-discovery rate if the dependence is positive (Benjamini & Yekutieli 2001); whatever the dependence, the rate
@@ -328,15 +321,14 @@ def same_mean(a: NDArray[np.float64], b: NDArray[np.float64], random: np.random.
 def same_distribution(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """p-value that numbers (n,) and (m,) have one distribution, and the distance of their distribution functions.
 
-    The two-sided test of Kolmogorov and Smirnov, exact without ties and conservative with them, asymptotic if both
-    samples are long or the exact recursion overflows. 1 and 0 if a sample is empty.
+    The two-sided test of Kolmogorov and Smirnov, exact without ties and conservative with them, asymptotic if a sample
+    is long or the exact recursion overflows. 1 and 0 if a sample is empty.
     """
     if not len(a) or not len(b):
         return 1.0, 0.0
-    method = "asymp" if min(len(a), len(b)) >= LONG and len(a) + len(b) > MANY else "exact"
     with warnings.catch_warnings():  # of the exact recursion's overflow
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = cast(Any, stats.ks_2samp(a, b, method=method))
+        found = cast(Any, stats.ks_2samp(a, b))
     return float(found.pvalue), float(found.statistic)
 
 
@@ -345,11 +337,9 @@ def same_categories(
 ) -> tuple[float, float]:
     """p-value that codes of categories (n,) and (m,) have one distribution, and the total variation between them.
 
-    For two categories, the p-value of Fisher's exact test. For more, the smaller of two, each divided by its share of
-    the level: 0.99 for chi-square by Monte Carlo, which finds differences of any kind, but has no p-value below 1e-4;
-    0.01 for exact tests of each category against all others, times twice their number, which can where a category
-    replaces most others. 1 and 0 where there is nothing to compare. Which categories are pooled does not depend on the
-    division of the values into samples, as the hypothesis requires.
+    Fisher's exact test of two categories; of more, chi-square by Monte Carlo, with no p-value below 1e-4. 1 and 0 where
+    there is nothing to compare. Which categories are pooled does not depend on the division of the values into samples,
+    as the hypothesis requires.
     """
     n, m = len(a), len(b)
     if not n or not m:
@@ -364,19 +354,10 @@ def same_categories(
     table = table[:, table.sum(0) > 0]
     if table.shape[1] < 3:
         return _fisher(table) if table.shape[1] == 2 else 1.0, apart
-    one, both = table[0], table.sum(0)
-    more, fewer = (
-        stats.hypergeom.sf(one - 1, n + m, both, n),
-        stats.hypergeom.cdf(one, n + m, both, n),
-    )
-    single = 2 * len(both) * float(min(more.min(), fewer.min())) / SINGLE
-    if single * (1 + N_TABLES) <= 1:
-        return single, apart  # no Monte-Carlo p-value can be smaller
     how = stats.MonteCarloMethod(N_TABLES, batch=max(1, BATCH_NUMBERS // table.size), rng=random)
-    chi_square = float(
+    return float(
         cast(Any, stats.chi2_contingency(table, correction=False, method=how)).pvalue
-    )
-    return min(1.0, single, chi_square / (1 - SINGLE)), apart
+    ), apart
 
 
 def _fisher(counts: Any) -> float:

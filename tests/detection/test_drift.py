@@ -443,16 +443,13 @@ def test_kolmogorov_and_smirnov_at_the_ends():
     assert same_distribution(np.zeros(0), np.ones(3)) == (1, 0)
 
 
-def test_kolmogorov_and_smirnov_of_many_values(monkeypatch):
-    """Of both many, asymptotic is near exact; of few against many, exact still."""
+def test_kolmogorov_and_smirnov_of_many_values():
+    """Asymptotic, of few against many too."""
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=1100), rng.normal(size=1500) + 0.05
-    exact = same_distribution(a, b)[0]
-    monkeypatch.setattr(f"{TESTS}.MANY", 2500)
-    assert same_distribution(a, b)[0] != exact
-    assert math.isclose(same_distribution(a, b)[0], exact, rel_tol=0.05)
-    few, many = np.full(3, 9.0), rng.normal(size=20_000)
-    assert math.isclose(same_distribution(many, few)[0], 2 / math.comb(20_003, 3), rel_tol=1e-6)
+    many = rng.normal(size=10_001)
+    for few in (rng.normal(size=5) + 1, rng.normal(size=900) + 0.1):
+        exact = stats.ks_2samp(few, many, method="exact").pvalue
+        assert math.isclose(same_distribution(few, many)[0], exact, rel_tol=0.05)
 
 
 def all_tables(both, n):
@@ -471,14 +468,9 @@ def of_tables(tables, both, *, exchanged=False):
     return np.array(p)
 
 
-@pytest.mark.parametrize("single", [0.01, 0.999])
 @pytest.mark.parametrize("both", [(25, 15, 10), (40, 5, 3, 2), (13, 7)])
-def test_levels_hold_over_all_tables(both, single, monkeypatch):
-    """Of ten values and these margins: the chance of p <= a is no more than a, but for what is drawn.
-
-    So it is of both tests of categories, whichever has most of the level.
-    """
-    monkeypatch.setattr(f"{TESTS}.SINGLE", single)
+def test_levels_hold_over_all_tables(both):
+    """Of ten values and these margins: the chance of p <= a is no more than a, but for what is drawn."""
     tables, chance = all_tables(both, 10)
     p = of_tables(tables, both)
     for level in (0.1, 0.05, 0.01, 0.001):
@@ -489,8 +481,7 @@ def test_levels_hold_over_all_tables(both, single, monkeypatch):
 @pytest.mark.parametrize(
     "both", [(20, 12, 9), (20, 11, 4, 3)], ids=["all told apart", "two pooled"]
 )
-def test_categories_against_enumeration(both, monkeypatch):
-    monkeypatch.setattr(f"{TESTS}.SINGLE", 1e-12)  # of no weight
+def test_categories_against_enumeration(both):
     tables, chance = all_tables(both, 8)
     told = np.add.reduceat(tables, [0, 1, 2], axis=1)  # rare ones pooled
     chi = (told**2 / np.add.reduceat(both, [0, 1, 2])).sum(1)
@@ -504,7 +495,6 @@ def test_categories_against_enumeration(both, monkeypatch):
 def test_tables_drawn_are_exact_at_their_smallest_level(monkeypatch):
     """The observed table counts as one of those drawn."""
     monkeypatch.setattr(f"{TESTS}.N_TABLES", 19)
-    monkeypatch.setattr(f"{TESTS}.SINGLE", 1e-12)  # of no weight
     rng = np.random.default_rng(0)
     p = []
     for _ in range(600):
@@ -541,13 +531,12 @@ def test_a_column_that_changed_completely_has_a_tiny_p_value():
     usual = rng.integers(30, size=500).astype(float)
     for batch in (np.full(10, 3.0), np.full(10, 30.0), np.arange(30.0, 40.0)):
         assert same_column(batch, usual, "nominal", rng)[0] <= 1e-4
-    assert same_column(np.full(10, 30.0), usual, "nominal", rng)[0] < 1e-12
     assert same_column(np.full(10, 1.0), np.zeros(500), "nominal", rng)[0] < 1e-12
     assert same_column(rng.normal(size=10) + 9, rng.normal(size=500), "continuous", rng)[0] < 1e-12
     assert same_column(np.full(10, np.nan), usual, "nominal", name="p_missing") < 1e-12
     few = rng.integers(3, size=500).astype(float)
     assert same_column(np.zeros(10), few, "nominal", rng)[0] < 1e-3
-    spread = rng.integers(15, 45, size=300).astype(float)  # by draws alone, or nearly
+    spread = rng.integers(15, 45, size=300).astype(float)
     assert same_column(spread, np.concatenate([usual, usual]), "nominal", rng)[0] < 2e-4
 
 
@@ -565,4 +554,4 @@ def test_rare_categories_are_pooled(monkeypatch):
     assert same_column(np.zeros(90), np.ones(90), "ordinal", rng)[0] < 1e-6
     many = np.arange(500.0)
     assert same_column(many, np.concatenate([many, many]), "nominal", rng)[0] > 0.01
-    assert same_column(many % 7, np.concatenate([many, many]), "nominal", rng)[0] < 1e-12
+    assert same_column(many % 7, np.concatenate([many, many]), "nominal", rng)[0] == 0.001
