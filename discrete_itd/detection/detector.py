@@ -46,13 +46,10 @@ from discrete_itd.validation import (
     warn,
 )
 
-DENSITY_SHARE = (
-    0.9  # share of the time of a fit in which rows are divided and the density is fitted
-)
+DENSITY_SHARE = 0.9  # of the time of a fit, in which rows are divided and the density is fitted
 # Calibration rows that are scored whatever the time, unless the false-alarm rate needs more: p-values are multiples of
-# 1/257. They are scored in parts, of SCORED_AT_FIRST rows and then twice as many while a part takes less than SHORT
-# seconds.
-FEWEST_SCORED, SCORED_AT_FIRST, SHORT = 256, 128, 0.5
+# 1/257. Parts that take SHORT seconds are scored whatever the time, too.
+FEWEST_SCORED, SHORT = 256, 0.5
 SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held out
 
 
@@ -738,23 +735,16 @@ def terms_in_time(
 ) -> tuple[Ints, pd.DataFrame]:
     """Positions (n,) and terms (n, C) of (12) of the calibration rows that were scored in time, or before Ctrl-C.
 
-    ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` gives the order in which they are scored,
-    at ``least`` so many. They are scored in parts, none of which is begun that would likely end after the deadline, and
-    ``SHORT`` seconds after its own beginning: most densities score all rows in these. A UserWarning if not all were
-    scored.
+    ``held`` are the positions in ``rows`` of the calibration rows, ``seed`` gives the order in which they are scored: a
+    part of ``least``, then parts twice as large as the one before, none of which is begun that would likely end after
+    the deadline. A UserWarning if not all were scored.
     """
     order, scored = np.random.RandomState(seed).permutation(held), []
-    n, size, took, begun = 0, SCORED_AT_FIRST, 0.0, deadline.age
-    while n < len(order):
-        is_late = took > max(deadline.left, SHORT - (deadline.age - begun))
-        size = min(size, max(least - n, 1)) if is_late else size
-        if n >= least and is_late:
-            break
+    n, size, took = 0, least, 0.0
+    while n < len(order) and (not n or 2 * took < max(deadline.left, SHORT)):
         before = deadline.age
         scored.append(scorer.explain(rows.take(order[n : n + size])))
-        took, n = deadline.age - before, n + len(scored[-1])
-        if took < SHORT:
-            took, size = 2 * took, 2 * size
+        took, n, size = deadline.age - before, n + len(scored[-1]), 2 * size
     nats = pd.concat(scored, ignore_index=True)
     if len(nats) < len(held):
         what = "Ctrl-C" if deadline.interrupted else f"max_time={scorer.density.max_time:g}"

@@ -618,7 +618,6 @@ def test_forged_files_are_refused(fitted_mixed, tmp_path):
 
 def test_ctrl_c_before_the_first_calibration_row_keeps_the_density(monkeypatch, ctrl_c):
     monkeypatch.setattr(detecting, "FEWEST_SCORED", 20)
-    monkeypatch.setattr(detecting, "SCORED_AT_FIRST", 20)
     monkeypatch.setattr(detecting, "SHORT", 0.0)
     fit = Scorer.fit
 
@@ -635,14 +634,13 @@ def test_ctrl_c_before_the_first_calibration_row_keeps_the_density(monkeypatch, 
 def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_c, how):
     """Of whatever rows: their scores are those of the whole calibration."""
     monkeypatch.setattr(detecting, "FEWEST_SCORED", 20)
-    monkeypatch.setattr(detecting, "SCORED_AT_FIRST", 20)
     whole = DiffusionOutlierDetector(TREE, false_alarm_rate=0.1, random_state=0).fit(mixed(400))
     real, nats = time.perf_counter, Scorer.explain
     passed = [0.0]
 
     def slow(self, rows):
         passed[0] += 1000.0
-        if how == "Ctrl-C" and passed[0] == 3000.0:
+        if how == "Ctrl-C" and passed[0] == 2000.0:
             ctrl_c()
         return nats(self, rows)
 
