@@ -49,7 +49,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
@@ -234,8 +234,41 @@ class Alarm(NamedTuple):
     column: Hashable | None
 
 
-Numbers = Annotated[np.ndarray, Like("float64", "martingales")]
-Counts = Annotated[np.ndarray, Like("int64", "martingales")]
+@dataclass(frozen=True, eq=False)
+class StoredColumn:
+    """Of a column of :class:`Ranks`, the values that are kept, with the numbers that break their ties, and the bins."""
+
+    edges: Annotated[np.ndarray, Like("float64", "edges", 2)]
+    widths: Annotated[np.ndarray, Like("int64", "bins")]
+
+    def __post_init__(self) -> None:
+        edges, widths = _from_pairs(self.edges), self.widths
+        if len(widths) != 1 + len(edges) or widths.min() < 1 or (np.sort(edges) != edges).any():
+            raise ValueError("widths are no numbers of places, or edges are in disorder")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRanks:
+    """:class:`Ranks` of the group of these levels."""
+
+    levels: tuple[int, ...]
+    columns: tuple[StoredColumn, ...]
+    pending: Annotated[np.ndarray, Like("float64", "pending", "martingales", 2)]
+
+    @classmethod
+    def of(cls, levels: GroupKey, ranks: Ranks) -> Self:
+        columns = zip(map(_as_pairs, ranks.edges), ranks.widths, strict=True)
+        return cls(levels, tuple(StoredColumn(*c) for c in columns), _as_pairs(ranks.pending))
+
+    def ranks(self) -> Ranks:
+        """The ranks; a ValueError if its columns have other numbers of values."""
+        pending = _from_pairs(self.pending)
+        out = Ranks(pending[:0])
+        out.edges = [_from_pairs(column.edges) for column in self.columns]
+        out.widths, out.pending = [column.widths for column in self.columns], pending
+        if len({int(w.sum()) for w in out.widths}) != 1 or len(self.columns) != pending.shape[1]:
+            raise ValueError("its columns have other numbers of values")
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,61 +279,16 @@ class WatchState:
     level: float
     n_rows: int
     detector: str
-    groups: Annotated[np.ndarray, Like("int64", "groups", "given")]
-    n_edges: Annotated[np.ndarray, Like("int64", "groups", "martingales")]
-    n_pending: Annotated[np.ndarray, Like("int64", "groups")]
-    edges: Annotated[np.ndarray, Like("float64", "edges", 2)]
-    widths: Annotated[np.ndarray, Like("int64", "bins")]
-    pending: Annotated[np.ndarray, Like("float64", "pending", "martingales", 2)]
+    groups: tuple[StoredRanks, ...]
     log_capital: Annotated[np.ndarray, Like("float64", "martingales", N_BETS)]
-    first: Counts
-    highest: Numbers
-    highest_at: Counts
-    now: Numbers
+    first: Annotated[np.ndarray, Like("int64", "martingales")]
+    now: Annotated[np.ndarray, Like("float64", "martingales")]
 
     def __post_init__(self) -> None:
         if not (0 <= self.n_rows < EXACT_COUNTS and 0 <= self.seed < 2**31):
             raise ValueError(f"n_rows is {self.n_rows}, seed is {self.seed}")
-        for name in ("first", "highest_at", "n_edges", "n_pending"):
-            if (getattr(self, name) < 0).any():
-                raise ValueError(f"{name} has negative numbers")
-        n_edges, n_pending = int(self.n_edges.sum()), int(self.n_pending.sum())
-        lengths = n_edges, n_edges + self.n_edges.size, n_pending
-        if (len(self.edges), len(self.widths), len(self.pending)) != lengths:
-            raise ValueError("edges, widths and pending are not as many as stated")
-
-    @classmethod
-    def of(cls, ranks: Mapping[GroupKey, Ranks], **others: Any) -> Self:
-        """The state of ranks of groups, and the other fields."""
-        every = list(ranks.values())
-        width = len(every[0].edges)
-        edges = np.concatenate([e for r in every for e in r.edges])
-        pending = np.concatenate([r.pending for r in every])
-        return cls(
-            groups=np.array(list(ranks), dtype=np.int64).reshape(len(every), -1),
-            n_edges=np.array([[len(e) for e in r.edges] for r in every], dtype=np.int64),
-            n_pending=np.array([len(r.pending) for r in every], dtype=np.int64),
-            edges=_as_pairs(edges),
-            widths=np.concatenate([w for r in every for w in r.widths]),
-            pending=_as_pairs(pending).reshape(-1, width, 2),
-            **others,
-        )
-
-    def ranks(self) -> dict[GroupKey, Ranks]:
-        """The ranks of each group; a ValueError if the arrays do not describe any."""
-        out, n_columns = {}, self.n_edges.shape[1]
-        edges = np.split(_from_pairs(self.edges), self.n_edges.ravel().cumsum()[:-1])
-        widths = np.split(self.widths, (1 + self.n_edges).ravel().cumsum()[:-1])
-        pending = np.split(_from_pairs(self.pending), self.n_pending.cumsum()[:-1])
-        for k, group in enumerate(self.groups.tolist()):
-            ranks, own = Ranks(pending[k][:0]), slice(k * n_columns, (k + 1) * n_columns)
-            ranks.edges, ranks.widths, ranks.pending = edges[own], widths[own], pending[k]
-            n_places = {int(w.sum()) for w in ranks.widths}
-            is_sorted = all((np.sort(e) == e).all() for e in ranks.edges)
-            if len(n_places) != 1 or min(w.min() for w in ranks.widths) < 1 or not is_sorted:
-                raise ValueError("widths are no numbers of places, or edges are in disorder")
-            out[tuple(group)] = ranks
-        return out
+        if (self.first < 0).any():
+            raise ValueError("first has negative numbers")
 
 
 class DriftWatch:
@@ -400,7 +388,6 @@ class DriftWatch:
             self._ranks[group] = Ranks(_keys(self._values(nats), broken)[own])
         self._martingales = Martingales.start(n)
         self._first = np.zeros(n, dtype=np.int64)  # alarms; 0 if there was none
-        self._highest, self._highest_at = np.zeros(n), np.zeros(n, dtype=np.int64)
         self._now = np.zeros(n)
 
     # -- watching -------------------------------------------------------------------------------
@@ -444,7 +431,11 @@ class DriftWatch:
             p[own] = ranks.p_values(keys[own], 1 - uniform[own])
         logs = self._martingales.update(p)
         number = before + 1 + np.arange(len(p))
-        self._note(logs, number)
+        if len(logs):
+            self._now = logs[-1].copy()
+            loud = logs >= self._thresholds
+            first = np.where(loud.any(0), number[loud.argmax(0)], 0)
+            self._first = np.where(self._first > 0, self._first, first)
         alarm = (self._first > 0) & (number[:, None] >= self._first)
         table = {"row": number, "p_value": p[:, 0], "log10_martingale": logs[:, 0]}
         table["alarm"] = alarm.any(1)
@@ -463,19 +454,6 @@ class DriftWatch:
         cells = nats.to_numpy(dtype=float)
         values = np.column_stack([row_scores(cells), -nats[self._names].to_numpy(dtype=float)])
         return np.nan_to_num(values.round(DECIMALS))
-
-    def _note(self, logs: np.ndarray, number: np.ndarray) -> None:
-        """Record the current and the highest values of the martingales, and first alarms."""
-        if not len(logs):
-            return
-        self._now = logs[-1].copy()
-        highest, at = logs.max(0), number[logs.argmax(0)]
-        higher = highest > self._highest
-        self._highest = np.where(higher, highest, self._highest)
-        self._highest_at = np.where(higher, at, self._highest_at)
-        loud = logs >= self._thresholds
-        first = np.where(loud.any(0), number[loud.argmax(0)], 0)
-        self._first = np.where(self._first > 0, self._first, first)
 
     @property
     def _thresholds(self) -> np.ndarray:
@@ -502,26 +480,21 @@ class DriftWatch:
     def to_frame(self) -> pd.DataFrame:
         """The martingales as they are now: one line of whole rows (``column`` None), then one of each column.
 
-        Columns: ``column``, ``log10_martingale``, ``highest`` (0 before the first row), ``highest_row``, ``threshold``
-        of both, and ``alarm_row``, missing where there was no alarm.
+        Columns: ``column``, ``log10_martingale``, its ``threshold``, and ``alarm_row``, missing where there was no
+        alarm.
         """
         alarm_row = pd.array(self._first, dtype="Int64")
         return pd.DataFrame(
             {
                 "column": pd.Series([None, *self._names], dtype=object),
                 "log10_martingale": self._now,
-                "highest": self._highest,
-                "highest_row": self._highest_at,
                 "threshold": self._thresholds,
                 "alarm_row": pd.Series(alarm_row).mask(self._first == 0),
             }
         )
 
     def __str__(self) -> str:
-        text = (
-            f"{self.n_rows_} rows watched; log10 of the martingale {self._now[0]:.2f}, at its highest"
-            f" {self._highest[0]:.2f} (row {self._highest_at[0]}); "
-        )
+        text = f"{self.n_rows_} rows watched; log10 of the martingale {self._now[0]:.2f}; "
         if self.alarm_ is None:
             return f"{text}no alarm at level {self.level:g}"
         names = [repr(a.column) for a in self.alarms_ if a.column is not None]
@@ -532,16 +505,14 @@ class DriftWatch:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state of the watch to one safetensors file, whole or not at all; not the detector."""
-        state = WatchState.of(
-            self._ranks,
+        state = WatchState(
             seed=self._seed,
             level=self.level,
             n_rows=self.n_rows_,
             detector=_digest(self.detector),
+            groups=tuple(StoredRanks.of(*group) for group in self._ranks.items()),
             log_capital=self._martingales.log_capital,
             first=self._first,
-            highest=self._highest,
-            highest_at=self._highest_at,
             now=self._now,
         )
         files.write_state(path, flatten(state), kind="watch")
@@ -561,16 +532,15 @@ class DriftWatch:
     def _restore(self, state: WatchState) -> None:
         if state.detector != _digest(self.detector):
             raise ValueError("the watch is of another detector, with other calibration rows")
-        shape = len(self._groups.columns), len(self._names) + 1
-        if (state.groups.shape[1], state.n_edges.shape[1]) != shape:
+        shapes = {(len(group.levels), len(group.columns)) for group in state.groups}
+        n_columns = len(self._names) + 1
+        if shapes != {(len(self._groups.columns), n_columns)} or len(state.first) != n_columns:
             raise ValueError("it has other columns than the detector")
-        ranks = state.ranks()
+        ranks = {group.levels: group.ranks() for group in state.groups}
         if sum(map(len, ranks.values())) != len(self._scores) + state.n_rows:
             raise ValueError("widths and pending are not of n_rows")
         self.level, self._seed = check_share("level", state.level), state.seed
-        self._first, self._now = state.first, state.now
-        self._highest, self._highest_at = state.highest, state.highest_at
-        self._ranks = ranks
+        self._first, self._now, self._ranks = state.first, state.now, ranks
         self._martingales = Martingales(state.log_capital, state.n_rows)
 
 

@@ -29,7 +29,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-FORMAT = 37
+FORMAT = 38
 PARTIAL = "partial-"  # in the names of temporary files
 KEY = "discrete_itd"
 DIGEST = "sha256"  # in a header, of all else in it and of the tensors

@@ -359,11 +359,12 @@ def test_states_of_others_are_refused(tmp_path):
     same = DiffusionOutlierDetector.load(tmp_path / "d")
     assert DriftWatch.load(path, same).n_rows_ == 10
     header, tensors = read_state(path, kind="watch")
+    edges, widths = (f"groups.0.columns.0.{part}" for part in ("edges", "widths"))
     wrong = [
         ({**header, "n_rows": 11}, tensors, "widths .* n_rows"),
-        (header, {**tensors, "widths": tensors["widths"] * 0 - 1}, "widths"),
-        (header, {**tensors, "edges": tensors["edges"].flip(0)}, "edges"),
-        (header, {**tensors, "n_edges": tensors["n_edges"] + 1}, "edges"),
+        (header, {**tensors, widths: tensors[widths] * 0 - 1}, "widths"),
+        (header, {**tensors, widths: tensors[widths] + 1}, "numbers of values"),
+        (header, {**tensors, edges: tensors[edges].flip(0)}, "edges"),
         ({**header, "n_rows": -11}, tensors, "n_rows"),
         ({**header, "level": 1.5}, tensors, "level"),
         ({**header, "seed": "0"}, tensors, "seed"),
