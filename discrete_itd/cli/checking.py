@@ -19,6 +19,8 @@ from discrete_itd.cli.tables import (
 from discrete_itd.detection.errors import find_errors
 from discrete_itd.reporting.page import errors_page
 
+LIKELY = 2 / 3  # probability of an expected value from which it is put into the repaired copy
+
 
 def check(args: argparse.Namespace) -> None:
     """Run the command."""
@@ -37,7 +39,7 @@ def check(args: argparse.Namespace) -> None:
         found = find_errors(frame, threshold=args.threshold, groups=groups)
     write_table(args.out, [found])
     if args.repair is not None:
-        repaired, likely = frame.copy(), found[found["expected_probability"] > 0.5]
+        repaired, likely = frame.copy(), found[found["expected_probability"] > LIKELY]
         for row, column, expected in zip(
             likely["row"], likely["column"], likely["expected"], strict=True
         ):

@@ -7,8 +7,8 @@ its characters (*Ward 12* is ``Aa 9``): free text and identifiers have patterns 
 *Columns that depend on others.* Where one other column explains at least ``DEPENDS`` of a column's entropy, the second
 is taken for a function of the first, disturbed by errors. The rows with the same value there vote on the cell: with
 :math:`\Delta` more votes, averaged over such columns, for the cell than for its strongest rival, the log-odds that it
-is right are :math:`\kappa \Delta` before anything is known of how often cells are wrong. A missing cell is wrong with
-the share of these rows that have a value.
+is right are :math:`\kappa \Delta` before anything is known of how often cells are wrong; that many rows dissent alike
+is as probable as their share. A missing cell is wrong with the share of these rows that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
 column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),
@@ -18,14 +18,16 @@ column each, smoothed by absolute discounting (or by ``COUNT`` cells of the colu
 with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(v)` the share of v. Values without
 another row have together the share of such cells (Good and Turing) as far as these are right: how many right ones
 there should be follows from how many values have several rows, and those beyond are levels of f. Numbers are cut into
-bins for this, with exponential tails that outliers do not widen.
+bins for this, with tails that outliers do not widen.
 
 Either way a column has a share :math:`\pi` of wrong cells, whose values are flat (f) over its levels or its range. EM
 estimates it together with the weights of the mixture, and by Bayes' rule
 
 .. math:: P(\mathrm{wrong}) = \frac{\pi f(v)}{(1 - \pi)\,p(v \mid \mathrm{rest}) + \pi f(v)}.
 
-Text in columns without such dependence is also wrong if it is a misspelling of a far more frequent value.
+Where two cells hardly go with each other, one of them is wrong: with odds a and b by all other cells, the first with
+probability :math:`a (1 + b) / (a + b + a b)`. Text in columns without keys is also wrong if it is a misspelling of a
+far more frequent value. Before all this, cells are read as they are meant (:mod:`~discrete_itd.detection.written`).
 
 References
 ----------
@@ -49,6 +51,7 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 
 from discrete_itd.channel.rounded_numbers import FAR
+from discrete_itd.detection.written import Written, as_written, moved
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.dtypes import as_numbers
 from discrete_itd.encoders.frames import as_polars, is_polars
@@ -62,7 +65,7 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 
 # A column is a function of another that explains this share of its entropy, given which the median probability of its
 # cells is LIKELY, and that has in COVERED of the rows a value of other rows, FEWEST of them by the median. Of several,
-# those count whose unexplained share is at most NEARLY times the least one (and SLACK).
+# those count from which at most NEARLY times the least share of cells dissents (and SLACK).
 DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
 # share of the cells of a column: where more have a value without another row, such values are no typing errors
 MOST_TYPOS = 0.01
@@ -76,11 +79,12 @@ N_BINS, BIN_ROWS, FEW = 16, 25, 20
 OFTEN = 5  # rows of a number that is no outlier, however far it lies, and of a value that is no typing error
 # EM begins with the share of wrong cells of so many cells that it is taken to have seen
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
+CLOSE = 1.0  # nats between the odds of two cells that are equally likely wrong
+MOST_WRONG = 0.2  # share of wrong cells of a column without keys: right ones may be flat as well
 # nats by which errors must explain a column better than none; else probabilities are this part of what they would be
 EVIDENCE, UNPROVEN = 5.0, 0.1
 # A misspelling is so many times rarer, has one edit in so many characters, and is wrong with this probability.
 RARER, CHARACTERS, MISSPELT = 20, 8, 0.95
-LOST = "\ufffd"  # stands for a character that could not be decoded
 
 
 def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> Any:
@@ -101,9 +105,11 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     DataFrame
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column, with the ``expected_probability`` that this is
-        right, at most that of an error, and ``probability_wrong``. Of the cells with .9 or more, .81 to .97 were
+        right, at most that of an error, and ``probability_wrong``. Of the cells with .9 or more, .92 to 1.00 were
         wrong in seven tables (``python -m tests.benchmarks.cells``); fewer are where errors are other plausible values,
-        which are hardly found. Missing cells are included where a value should be there.
+        which are hardly found. Missing cells are included where a value should be there. A cell may also be wrong by
+        its writing alone: numbers or dates in another notation than the column's, words and numbers that stand for
+        missing cells, characters that were lost, and a value that belongs into the empty cell beside.
 
     Raises
     ------
@@ -113,8 +119,7 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     Notes
     -----
     An error can be found if other rows contradict it. Where most cells of a column are wrong in the same way, they are
-    what is expected. Where two cells contradict each other alone, each is wrong with probability .5. The time grows
-    with the square of the number of columns.
+    what is expected. Where two cells contradict each other alone, each is wrong with probability .5.
 
     Examples
     --------
@@ -130,11 +135,13 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     frame, _ = read_rows(table, find_errors)
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit
+    written = moved([as_written(cells) for _, cells in frame.items()])
+    meant = pd.concat([cells.meant for cells in written], axis=1)
     with warnings.catch_warnings():
         # of columns that a model would leave out, and of unreadable cells
         warnings.simplefilter("ignore")
-        schema = TableEncoder.fit(frame).schema
-        views = [_views(c, frame.iloc[:, j]) for j, c in enumerate(schema)]
+        schema = TableEncoder.fit(meant).schema
+        views = [_views(c, meant.iloc[:, j]) for j, c in enumerate(schema)]
     judged, wrong = [], np.zeros(frame.shape)
     with progress_bar(len(views), "columns") as bar:
         for j, own in enumerate(views):
@@ -142,26 +149,36 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
             judged.append(_judged(own.values, own.bins, others, unit))
             wrong[:, j] = own.checked(judged[j], others, unit)
             bar.update()
-    _share_blame(wrong, judged)
-    parts = zip(views, judged, wrong.T, strict=True)
+    _share_blame(wrong, views, judged)
+    parts = zip(views, written, judged, wrong.T, strict=True)
     lines = [_lines(frame, j, *part, threshold) for j, part in enumerate(parts)]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
     return as_polars(found) if is_polars(table) else found
 
 
-def _share_blame(wrong: Floats, judged: list[Judged]) -> None:
-    """Of cells that are contradicted by one another alone, one is wrong: change the probabilities (N, C) of each."""
-    rows = np.flatnonzero((wrong >= 0.5).sum(1) > 1)
-    suspected = wrong[rows] >= 0.5
-    against = np.zeros((len(judged), *suspected.shape), bool)
-    for j, own in enumerate(judged):
-        for i, where in own.by:
-            against[j, :, i] |= where[rows]
-    for j in range(len(judged)):
-        mutual = against[j] & against[:, :, j].T & suspected
-        only = suspected[:, j] & mutual.any(1) & (mutual == against[j]).all(1)
-        wrong[rows[only], j] = 1 / (1 + mutual[only].sum(1))
+def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged]) -> None:
+    """Change the probabilities (N, C) of cells that hardly go with another one, and of this: either may be wrong.
+
+    By Bayes' rule over which of the two are wrong, of odds a and b by all other cells, one of them at least.
+    """
+    raised = np.zeros_like(wrong)
+    for j, (view, own) in enumerate(zip(views, judged, strict=True)):
+        is_sure = view.unreadable | view.values.absent
+        if not own.is_function:
+            is_sure = is_sure | (view.misspelt >= 0)
+        doubted = (own.wrong >= 0.5) & ~is_sure
+        before = wrong[:, j].copy()
+        for k, i in enumerate(own.voices.columns):
+            other, share = judged[i].voices, (own.voices.share + judged[i].voices.share) / 2
+            rows = np.flatnonzero(doubted & (own.voices.p[:, k] < own.voices.alone))
+            a, b = share * own.voices.odds(rows, i), share * other.odds(rows, j)
+            is_close = np.abs(np.log(a / b)) < CLOSE
+            a, b = (np.where(is_close, np.sqrt(a * b), x) for x in (a, b))
+            blame, others = (x / (a + b + a * b) for x in (a * (1 + b), b * (1 + a)))
+            wrong[rows, j] = np.minimum(wrong[rows, j], blame)
+            raised[rows, i] = np.maximum(raised[rows, i], np.minimum(before[rows], others))
+    np.maximum(wrong, raised, out=wrong)
 
 
 # -- views of a column ------------------------------------------------------------------------------
@@ -189,7 +206,7 @@ class ColumnViews(NamedTuple):
     """The views of a column: values, patterns of text, bins of numbers.
 
     ``misspelt`` (N,) has the code of the value that is meant, or -1; ``unreadable`` (N,) are cells of numbers or times
-    that are none, and text with characters that were lost.
+    that are none.
     """
 
     values: Aspect
@@ -246,9 +263,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
         if len(distinct) > FEW and 1 < len(known) < len(codes) / 2:
             patterns = Aspect(np.append(of, len(known))[where], absent)
-    unreadable = np.append([isinstance(v, str) and LOST in v for v in distinct], False)[where]
-    if words is not None:
-        unreadable |= pd.notna(words)
+    unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
     return ColumnViews(Aspect(where, absent), patterns, bins, misspelt[where], unreadable)
 
 
@@ -269,7 +284,7 @@ def pattern(text: str) -> str:
 def _binned(z: Floats) -> tuple[Ints, Floats]:
     """Bins (n,) of numbers with about equally many cells, and the log of a flat density over that within the bin.
 
-    The outer two have exponential tails, whose scale is that of the median: outliers do not widen them.
+    The outer two have tails by quartiles: outliers do not widen them.
     """
     u, counts = np.unique(z, return_counts=True)
     n_bins = max(1, min(N_BINS, len(z) // BIN_ROWS))
@@ -280,9 +295,20 @@ def _binned(z: Floats) -> tuple[Ints, Floats]:
     log_density = -np.log(np.maximum(width, reach * 1e-9))[level]
     if len(edges):
         for is_end, distance in ((level == 0, edges[0] - z), (level == of[-1], z - edges[-1])):
-            scale = max(float(np.median(distance[is_end])) / math.log(2), reach * 1e-9)
-            log_density[is_end] = -math.log(scale) - distance[is_end] / scale
+            log_density[is_end] = _log_tail(distance[is_end], reach * 1e-9)
     return level, -math.log(reach) - log_density
+
+
+def _log_tail(distance: Floats, least: float) -> Floats:
+    """Log-density of a generalised Pareto distribution with the median and upper quartile of some distances (n,).
+
+    Its shape is less by a standard error, and at least 0, that of an exponential distribution.
+    """
+    half, most = np.maximum(np.quantile(distance, [0.5, 0.75]), least)
+    shape = math.log2(max(most / half - 1, 1)) - math.sqrt(3 / len(distance)) / math.log(2) ** 2
+    shape = max(shape, 1e-6)
+    scale = half * shape / (2**shape - 1)
+    return -math.log(scale) - (1 / shape + 1) * np.log1p(shape * distance / scale)
 
 
 def _misspelt(texts: list[str], counts: Ints) -> Ints:
@@ -377,16 +403,17 @@ def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[F
     return max(tried, key=lambda p: float(np.log(p).sum())), n
 
 
-def _error_share(p: Floats, flat: Floats) -> tuple[Floats, Floats]:
-    """Probability (N,) that cells are wrong, by EM; and the weights of the mixture with probabilities ``p`` (N, E)."""
+def _error_share(p: Floats, flat: Floats, most: float = 1.0) -> tuple[Floats, Floats]:
+    """Probability (N,) that cells are wrong, by EM; the weights of probabilities ``p`` (N, E), and that of errors."""
     n = p.shape[1]
     weights = np.append(np.full(n, (1 - SHARE) / n), SHARE)
     every, prior = np.column_stack([p, flat]), SEEN * weights
     for _ in range(N_ITERATIONS):
         weights = weights * (every.T @ (1 / (every @ weights))) + prior
         weights /= weights.sum()
+    weights[-1] = min(weights[-1], most)
+    weights /= weights.sum()
     own = flat * weights[-1] / (every @ weights)
-    weights = weights[:n] / weights[:n].sum()
     gain = -np.log1p(-np.minimum(own, 1 - 1e-12)).sum() + len(p) * math.log1p(-own.mean())
     return own if gain > EVIDENCE else UNPROVEN * own, weights
 
@@ -394,12 +421,34 @@ def _error_share(p: Floats, flat: Floats) -> tuple[Floats, Floats]:
 # -- cells of a column ----------------------------------------------------------------------------------
 
 
+class Voices(NamedTuple):
+    """Probabilities ``p`` (N, E) of cells given one of other ``columns`` each, with weights, and ``alone`` (N,).
+
+    And the density ``flat`` (N,) of wrong cells, and their share.
+    """
+
+    columns: list[int]
+    p: Floats
+    weights: Floats
+    alone: Floats
+    flat: Floats
+    share: float
+
+    def odds(self, rows: Ints, column: int) -> Floats:
+        """The odds (n,) that cells are wrong, over the share of wrong cells, without the voice of a column."""
+        kept = [k for k, i in enumerate(self.columns) if i != column]
+        p = self.alone[rows]
+        if kept:
+            p = self.p[rows][:, kept] @ self.weights[kept] / self.weights[kept].sum()
+        return self.flat[rows] / p
+
+
 class Judged(NamedTuple):
     """The probability (N,) that cells are wrong; and the expected codes and their probabilities, of some rows (n,)."""
 
     wrong: Floats
     expected: Callable[[Ints], tuple[Ints, Floats]]
-    by: list[tuple[int, Bools]]  # columns that judge, and where (N,) they speak against the cell
+    voices: Voices
     is_function: bool = False
 
 
@@ -408,12 +457,13 @@ def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints
     alone, _ = _alone(view.codes, unit)
     of = others if view.n_levels > 1 else []
     given = [_conditional(view.codes, other.values.codes, alone, unit) for other in of]
-    found = [(_explained(view, o.values, alone, *p), o) for o, p in zip(of, given, strict=True)]
+    found = [
+        (_explained(view, o.values, alone, *p), o, p[0]) for o, p in zip(of, given, strict=True)
+    ]
     keys = sorted((f for f in found if f[0] >= DEPENDS), key=lambda f: -f[0])
-    if keys:
-        least = 1 - keys[0][0]
-        keys = [f for f in keys if 1 - f[0] <= NEARLY * least + SLACK]
-        return _by_votes(view, [other for _, other in keys[:MOST_CONTEXTS]], unit)
+    if keys := keys[:MOST_CONTEXTS]:
+        p = np.column_stack([f[2] for f in keys])
+        return _by_votes(view, [f[1] for f in keys], p, unit)
     if bins is not None:
         alone, _ = _alone(bins.codes, unit)
     for i, other in enumerate(of):
@@ -443,20 +493,27 @@ def _indicators(codes: Ints, there: Bools) -> sparse.csr_array:
     )
 
 
-def _by_votes(view: Aspect, keys: list[Context], unit: Ints) -> Judged:
-    """Cells of a column that is a function of each of the ``keys``."""
+def _by_votes(view: Aspect, keys: list[Context], p: Floats, unit: Ints) -> Judged:
+    """Cells of a column that is a function of each of the ``keys``, given which they have probabilities (N, E)."""
     n_rows, alone, is_new = len(unit), *_alone(view.codes, unit)
-    cells, votes = _indicators(view.codes, ~view.absent), None
-    n_keys, present, by = np.zeros(n_rows), np.zeros(n_rows), []
-    for column, key, _ in keys:
+    cells = _indicators(view.codes, ~view.absent)
+    votes: Any = 0
+    n_keys, present = np.zeros(n_rows), np.zeros(n_rows)
+    of_keys, dissent = [], []
+    for _, key, _ in keys:
         there, of_key = ~key.absent, 0
         for sign, codes in ((1, key.codes), (-1, _joined(unit, key.codes))):
             same = _indicators(codes, there)
             of_key = of_key + sign * (same @ (same.T @ cells))
-        votes = of_key if votes is None else votes + of_key
-        own = of_key * cells
-        by.append((column, (of_key - own).max(1).toarray().ravel() > own.sum(1)))
-        n = np.where(there, _others(key.codes, unit), 0)
+        most = of_key.tocsr().max(1).toarray().ravel()
+        known = (most > 0) & ~view.absent
+        of_keys.append(of_key)
+        dissent.append((most > (of_key * cells).sum(1))[known].sum() / max(1, known.sum()))
+    kept = [k for k, share in enumerate(dissent) if share <= NEARLY * min(dissent) + SLACK]
+    for k in kept:
+        key, of_key = keys[k].values, of_keys[k]
+        votes = votes + of_key
+        n = np.where(~key.absent, _others(key.codes, unit), 0)
         n_keys += n > 0
         share = (of_key.sum(1) + 1 - view.absent.mean()) / (n + 1)
         present = np.maximum(present, np.where(of_key.sum(1) > 0, share, 0.0))
@@ -466,14 +523,16 @@ def _by_votes(view: Aspect, keys: list[Context], unit: Ints) -> Judged:
     rival, best = rivals.max(1).toarray().ravel(), np.asarray(rivals.argmax(1)).ravel()
     is_open = (mine <= 0) & (rival <= 0)
     odds = special.expit(VOTE * (mine - rival) / np.maximum(n_keys, 1))
+    share = mine / np.maximum(votes.sum(1), 1)  # of many votes: no typing error
+    odds = np.maximum(odds, np.where(mine >= OFTEN * n_keys, share, 0.0))
     n_open = is_open.sum()
     new = ((is_open & is_new).sum() + 0.5) / (n_open + 1)
     right = np.where(is_open, np.where(is_new, new, alone * (1 - new)), odds)
     dissents, there = ~is_open & (rival > mine), ~view.absent
     flat = np.where(dissents, 1.0, np.where(is_new, 0.0, 1 / view.n_levels))
-    wrong = present.copy()
+    wrong, weights = present.copy(), np.array([1 - SHARE, SHARE])
     if there.any():
-        wrong[there] = _error_share(right[there, None], flat[there])[0]
+        wrong[there], weights = _error_share(right[there, None], flat[there])
     mode = np.bincount(view.codes[there]).argmax() if there.any() else 0
 
     def expected(rows: Ints) -> tuple[Ints, Floats]:
@@ -481,29 +540,38 @@ def _by_votes(view: Aspect, keys: list[Context], unit: Ints) -> Judged:
         p = np.where(is_open, alone.max(), np.where(there, np.maximum(odds, 1 - odds), present))
         return code[rows], p[rows]
 
-    return Judged(wrong, expected, by, True)
+    even = np.full(len(kept), 1 / len(kept))
+    flat = _flat(view, unit)
+    voices = Voices([keys[k].column for k in kept], p[:, kept], even, alone, flat, weights[-1])
+    return Judged(wrong, expected, voices, True)
+
+
+def _flat(view: Aspect, unit: Ints) -> Floats:
+    """The probability (N,) of wrong cells: flat over the levels, one for those that no other unit has."""
+    is_new = _alone(view.codes, unit)[1]
+    n_excess = is_new.sum() - _right_and_new(view.codes, unit)
+    return np.where(is_new, 1 + n_excess, 1) / (view.n_levels + 1)
 
 
 def _by_mixture(
     view: Aspect, bins: Aspect, others: list[Context], conditional: list[Floats], unit: Ints
 ) -> Judged:
     """Cells of a column by a mixture of its conditional distributions (N,) given one other column each."""
-    codes, n_levels = bins.codes, bins.n_levels
-    alone, is_new = _alone(codes, unit)
+    codes = bins.codes
+    alone, _ = _alone(codes, unit)
     found = []
     for (column, _, other), p in zip(others, conditional, strict=True):
-        found.append((float(np.log(p / alone).mean()), p, other.codes, (column, p < alone)))
+        found.append((float(np.log(p / alone).mean()), p, other.codes, column))
     found = sorted((f for f in found if f[0] > LEAST_GAIN), key=lambda f: -f[0])[:MOST_CONTEXTS]
     given = [f[2] for f in found] or [np.zeros_like(codes)]
     p = np.column_stack([f[1] for f in found] or [alone])
-    n_excess = is_new.sum() - _right_and_new(codes, unit)
-    flat = np.where(is_new, 1 + n_excess, 1) / (n_levels + 1)
+    flat = _flat(bins, unit)
     if bins.log_flat is not None:
-        flat = np.where(bins.absent, flat, np.exp(np.minimum(bins.log_flat, 600.0)))
+        flat = np.where(bins.absent, flat, np.exp(np.minimum(bins.log_flat, 300.0)))
         n = _others(view.codes, unit)  # a number of several rows is no outlier
         repeated = np.where(n >= OFTEN, n / len(n) * view.n_levels * flat, 0.0)
         p = np.maximum(p, repeated[:, None])
-    wrong, weights = _error_share(p, flat)
+    wrong, weights = _error_share(p, flat, MOST_WRONG)
 
     def expected(rows: Ints) -> tuple[Ints, Floats]:
         total = np.zeros((len(rows), int(codes.max()) + 1))
@@ -515,28 +583,40 @@ def _by_mixture(
         level, p = total.argmax(1), total.max(1)
         return (level if bins.middles is None else bins.middles[level]), p
 
-    return Judged(wrong, expected, [f[3] for f in found])
+    share, weights = weights[-1], weights[:-1] / weights[:-1].sum()
+    voices = Voices([f[3] for f in found], p, weights, alone, flat, share)
+    return Judged(wrong, expected, voices)
 
 
 def _lines(
-    frame: pd.DataFrame, j: int, own: ColumnViews, judged: Judged, wrong: Floats, threshold: float
+    frame: pd.DataFrame,
+    j: int,
+    own: ColumnViews,
+    written: Written,
+    judged: Judged,
+    by_others: Floats,
+    threshold: float,
 ) -> pd.DataFrame:
     """The lines of :func:`find_errors` of one column."""
+    wrong = np.maximum(by_others, written.wrong)
     rows = np.flatnonzero(wrong >= threshold)
-    is_misspelt = (own.misspelt >= 0) & (not judged.is_function)
+    is_misspelt = ((own.misspelt >= 0) & (not judged.is_function))[rows]
     code, p = judged.expected(rows)
-    code = np.where(is_misspelt[rows], own.misspelt[rows], code)
+    code, p = np.where(is_misspelt, own.misspelt[rows], code), np.where(is_misspelt, MISSPELT, p)
     first = np.zeros(int(own.values.codes.max()) + 1, np.int64)
-    first[own.values.codes[::-1]] = np.arange(len(frame))[::-1]
-    cells = frame.iloc[:, j].astype(object)
+    order = np.argsort(written.wrong > 0, kind="stable")[::-1]
+    first[own.values.codes[order]] = order
+    cells, meant = (c.astype(object).to_numpy() for c in (frame.iloc[:, j], written.meant))
+    cells = np.where(written.wrong > 0, meant, cells)
+    is_meant = written.wrong[rows] > by_others[rows]
     return pd.DataFrame(
         {
             "row": frame.index[rows],
             "column": pd.Series([frame.columns[j]] * len(rows), dtype=object),
-            "value": cells.iloc[rows].to_numpy(),
-            "expected": cells.iloc[first[code]].to_numpy(),
+            "value": frame.iloc[:, j].astype(object).iloc[rows].to_numpy(),
+            "expected": np.where(is_meant, meant[rows], cells[first[code]]),
             "expected_probability": np.minimum(
-                np.where(is_misspelt[rows], MISSPELT, p), wrong[rows]
+                np.where(is_meant, written.right[rows], p), wrong[rows]
             ),
             "probability_wrong": wrong[rows],
         }

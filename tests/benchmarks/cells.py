@@ -175,7 +175,10 @@ def measured(table: Cells, answer: Answer) -> list[str]:
         own = (scores >= low) & (scores < high)
         shares.append(f"{wrong[own].mean():.2f} of {own.sum()}" if own.any() else "none")
     truth = table.clean.to_numpy(dtype=object)[hit]
-    right = [str(a) == str(b) for a, b in zip(answer.expected[hit], truth, strict=True)]
+    right = [
+        ("" if pd.isna(a) else str(a)) == str(b)
+        for a, b in zip(answer.expected[hit], truth, strict=True)
+    ]
     rates = [hit.sum() / max(1, said.sum()), hit.sum() / max(1, n), _f1(said, wrong)]
     rates = [f"{rate:.3f}" for rate in [*rates, _f1(of_value, table.of_value)]]
     repairs = f"{np.mean(right):.3f}" if right else "none"

@@ -67,7 +67,7 @@ def test_property_probabilities_are_shares_of_wrong_cells():
     assert abs(p[said].mean() - wrong[said].mean()) < 0.1
     sure = p > 0.9
     assert wrong[sure].mean() > 0.9 - 2 * (0.09 / sure.sum()) ** 0.5
-    assert p.sum() == pytest.approx(wrong.sum(), rel=0.3)
+    assert 0.5 * wrong.sum() < p.sum() < 1.3 * wrong.sum()  # a likely tariff cannot be wrong
 
 
 def test_property_a_clean_table_has_hardly_any_errors():
@@ -96,7 +96,7 @@ def test_values_without_another_row_are_wrong_where_all_others_are_frequent():
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"sex": random.choice(["M", "F"], 1200)})
     frame["client"] = [f"K{i}" for i in random.zipf(1.5, 1200)]
-    frame["key"] = np.where(random.random(1200) < 0.5, "N/A", [f"{i:04d}" for i in range(1200)])
+    frame["key"] = np.where(random.random(1200) < 0.5, "N/A", [f"A{i:04d}" for i in range(1200)])
     typos = random.choice(1200, 12, replace=False)
     frame.loc[typos, "sex"] = [chr(97 + i) for i in range(12)]
     found = find_errors(frame)
@@ -121,7 +121,7 @@ def test_an_expected_value_is_as_probable_as_the_error_at_most():
     frame = clean(300)[["code", "town"]]
     frame.loc[3, "town"] = frame["town"][frame["code"] != frame.at[3, "code"]].iloc[0]
     found = find_errors(frame, threshold=0.01)
-    assert found["probability_wrong"][:2].tolist() == [0.5, 0.5]
+    assert found["probability_wrong"][:2].tolist() == pytest.approx([0.5, 0.5], abs=0.02)
     assert (found["expected_probability"] <= found["probability_wrong"]).all()
 
 
@@ -147,6 +147,89 @@ def test_missing_and_unreadable_cells_and_lost_characters():
     cells = set(zip(*find_errors(frame)[["row", "column"]].to_numpy().T, strict=True))
     assert cells >= {(3, "town"), (7, "age"), (9, "id"), (misspelt, "tariff")}
     assert not [cell for cell in cells if cell[1] == "gap"]
+
+
+def numbers(n=200):
+    return np.random.default_rng(0).integers(10, 90, n)
+
+
+@pytest.mark.parametrize(
+    ("cells", "wrong", "expected"),
+    [
+        ([f"{x} ounce" if i < 9 else f"{x} oz" for i, x in enumerate(numbers())], range(9), "{} oz"),
+        ([f"{x}.0 {('oz', 'oz.', 'OZ')[i % 3]}" for i, x in enumerate(numbers())], range(200), "{}"),
+        ([f"{x}%" if i < 40 else str(x) for i, x in enumerate(numbers())], range(40), "{}"),
+        (["N/A" if i < 30 else str(x) for i, x in enumerate(numbers())], range(30), None),
+        ([999 if i < 8 else x for i, x in enumerate(numbers())], range(8), None),
+        ([np.inf if i < 2 else x for i, x in enumerate(numbers())], range(2), None),
+        ([None if i < 8 else "-1" if i < 99 else str(x) for i, x in enumerate(numbers())], range(8), "-1"),
+        (["?"] * 5 + [None] * 30 + ["a", "b"] * 80, range(5), None),
+        ([f"3/{x % 9 + 13}/24" if i < 9 else f"{x % 28 + 1}.3.2024" for i, x in enumerate(numbers())], [], None),
+        ([f"2024-03-{x % 9 + 13}" if i < 9 else f"{x % 9 + 13}/03/2024" for i, x in enumerate(numbers())],
+         range(9), None),
+        (["Ã¼ber"] + ["über"] * 30, [0], "über"),
+        (["caf\u0329e", "a\x07b"] + [f"text {x}" for x in numbers()], [0, 1], None),
+    ],
+    ids=["unit", "units", "share", "word", "code", "infinite", "empty", "gaps", "few", "order", "bytes", "marks"],
+)  # fmt: skip
+def test_cells_that_are_not_written_as_their_column_writes(cells, wrong, expected):
+    found = find_errors(pd.DataFrame({"a": cells}))
+    assert set(found["row"]) == set(wrong)
+    for row, value in zip(found["row"], found["expected"], strict=True):
+        if expected is not None:
+            assert value == expected.format(numbers()[row])
+
+
+def test_notations_with_a_meaning_are_no_errors():
+    places = list(enumerate(numbers()))
+    frame = pd.DataFrame(
+        {
+            "unit": [f"{x} kg" for _, x in places],
+            "age": [f"{x} {('years', 'months')[i % 2]}" for i, x in places],
+            "seat": [f"{x}{'ABCD'[i % 4]}" for i, x in places],
+            "code": [f"{'AB'[i % 2]}{x}" for i, x in places],
+            "range": [f"{x}-{x + 5}" for _, x in places],
+            "length": [f"{x} m" if x > 40 else f"{100 * x} mm" for _, x in places],
+            "bound": [(f"<{x}", f"{x}")[i % 2] for i, x in places],
+            "word": [("none", "yes")[i % 2] for i, _ in places],
+            "negative": [x if i % 3 else -1 - x for i, x in places],
+        }
+    )
+    for name in frame:
+        assert not len(find_errors(frame[[name]])), name
+
+
+def test_a_value_beside_its_empty_cell_belongs_there():
+    frame = pd.DataFrame(
+        {"city": ["San Marcos", "Ulm", "Bonn", "Trier"] * 20, "state": ["TX", "BW"] * 40}
+    )
+    given = frame.copy()
+    moved = [3, 8, 17]
+    given.loc[moved, "city"] += " " + given["state"]
+    given.loc[moved, "state"] = None
+    before = given.copy()
+    found = find_errors(given)
+    assert sorted(zip(found["row"], found["column"], strict=True)) == sorted(
+        (row, column) for row in moved for column in frame
+    )
+    for cell in found.itertuples():
+        assert cell.expected == frame.at[cell.row, cell.column]
+    pd.testing.assert_frame_equal(given, before)
+
+
+def test_columns_of_evenly_distributed_numbers_have_no_errors():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"even": random.uniform(0, 100, 2000).round(2), "tail": random.pareto(4, 2000)}
+    )
+    assert not len(find_errors(frame))
+
+
+def test_many_dissenting_rows_are_no_errors():
+    """Where a tenth of the rows of a key has another value, that is another right one."""
+    frame = pd.DataFrame({"odor": ["none", "foul"] * 300, "class": ["edible", "poisonous"] * 300})
+    frame.loc[0:60:2, "class"] = "poisonous"
+    assert not len(find_errors(frame))
 
 
 def test_patterns_of_text_that_never_repeats():

@@ -1,0 +1,307 @@
+"""How the cells of a column are written, and what those mean that are written otherwise than its others.
+
+A column has one notation. Numbers have one text before and after them, or none where several compete (*12.0 oz*, *12.0
+oz.*, *12.0 ounce*); dates have one order of day, month and year. A missing cell is empty: it is no word among numbers,
+no number far from all others (-1, 999) that many rows share, and not sometimes a word and sometimes empty. Text has no
+characters that were lost or read in another encoding, and does not end with the value of an empty cell beside it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from discrete_itd.encoders.notation import CENTURY, DATE, MISSING, UNITS
+
+Floats, Ints = NDArray[np.float64], NDArray[np.int64]
+
+CERTAIN = 0.95  # probability that a cell is wrong whose writing is, and that what it means is right
+GUESSED = 0.5  # probability that text is right without characters that were lost
+MEASURES = 0.9  # share of the cells of a column of numbers or dates
+INFINITE = {"inf", "-inf", "infinity"}
+WORDS = {
+    *MISSING,
+    *INFINITE,
+    "-",
+    "--",
+    "?",
+    ".",
+    "n.a.",
+    "unknown",
+    "missing",
+}  # for missing cells among numbers
+WORDS_OF_TEXT = WORDS - INFINITE - {"", ".", "na", "none"}
+# A number stands for missing cells if OFTEN cells have it, and all others, of SEVERAL values, are FAR times smaller, or
+# not below 0; where no more than RARELY of the cells have it, these should be empty.
+CODE, OFTEN, SEVERAL, FAR, RARELY = re.compile(r"-1|-?99*"), 5, 10, 4, 0.1
+# Affixes are mere notation if numbers do not depend on them: if this is as likely, or they explain so little of ranks.
+LEAST_P, LITTLE = 0.001, 0.01
+MOST_MARKS = 0.2  # share of texts with a mark that no letter has, from which these are no errors
+MOST_WORDS = 3  # of the value of another column at the end of a cell; the least probability that it belongs there
+LIKELY = 0.9
+LOST = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
+MARK = re.compile("[\u0300-\u036f]")
+AFFIX = rf"((?:{UNITS}|[^\w+.,<>≤≥~≈±(-])*)"  # before a number; no letters, as codes have
+NUMBER = re.compile(
+    AFFIX + r"([-+]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][-+]?\d+)?)([^\d<>+±]*)", re.ASCII
+)
+
+Meant = dict[
+    int, tuple[Any, float]
+]  # what is meant, and the probability that it is right, by the code of a cell
+
+
+class Form(NamedTuple):
+    """How a number is written: ``before`` and behind it; its text, and the first letter of the unit in lower case."""
+
+    before: str
+    behind: str
+    number: str
+    unit: str
+
+
+class Day(NamedTuple):
+    """How a date is written: order, mark and digits of the year; the three parts, and the text behind."""
+
+    order: str
+    mark: str
+    digits: int
+    parts: tuple[str, str, str]
+    behind: str
+
+
+class Written(NamedTuple):
+    """Cells (N,) as their column writes them; the probabilities that they are not, and that this is what is meant."""
+
+    meant: pd.Series
+    wrong: Floats
+    right: Floats
+
+
+def as_written(cells: pd.Series) -> Written:
+    """What is meant by the cells of a column, by their own writing."""
+    out = Written(cells, np.zeros(len(cells)), np.zeros(len(cells)))
+    if cells.dtype.kind in "bmM":
+        return out
+    try:
+        codes, distinct = pd.factorize(cells.astype(object))
+    except TypeError:  # the schema refuses these
+        return out
+    values, counts = np.asarray(distinct, object), np.bincount(codes[codes >= 0])
+    n_empty = int((codes < 0).sum())
+    is_text = np.array([isinstance(value, str) for value in values], bool)
+    numbers = _numbers(np.where(is_text, np.nan, values))
+    texts, found = np.flatnonzero(is_text), Meant()
+    if len(texts):
+        n_numbers = int(counts[~np.isnan(numbers)].sum())
+        of_texts = _of_texts(values[texts].tolist(), counts[texts], n_numbers, n_empty)
+        found = {int(texts[i]) if i >= 0 else i: meant for i, meant in of_texts.items()}
+        read = [found.get(i, (values[i],))[0] for i in texts.tolist()]
+        numbers[texts] = _numbers(np.array(read, dtype=object))
+    found = {**_codes(numbers, values, counts, n_empty), **found}
+    if not found:
+        return out
+    meant = np.append(values, np.array([None], object))
+    wrong, right = np.zeros(len(meant)), np.zeros(len(meant))
+    for i, (value, p) in found.items():
+        meant[i], wrong[i], right[i] = value, CERTAIN, p
+    new = pd.Series(meant[codes], index=cells.index, name=cells.name)
+    if cells.dtype.kind in "iuf":
+        new = new.astype(float)
+    return Written(new, wrong[codes], right[codes])
+
+
+def _numbers(values: NDArray[np.object_]) -> Floats:
+    """The numbers among values, in plain notation if text; NaN for others."""
+    return np.array(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce"), float)
+
+
+def _codes(numbers: Floats, values: NDArray[np.object_], counts: Ints, n_empty: int) -> Meant:
+    """Numbers among different values (K,) that stand for missing cells, or empty cells where numbers mostly do."""
+    finite = np.flatnonzero(np.isfinite(numbers))
+    n_cells = counts.sum() + n_empty
+    found: Meant = {int(i): (None, CERTAIN) for i in np.flatnonzero(np.isinf(numbers))}
+    order = finite[np.argsort(numbers[finite])]
+    if len(order) <= SEVERAL or counts[order].sum() < MEASURES * counts.sum():
+        return found
+    (low, above), (below, high) = order[:2].tolist(), order[-2:].tolist()
+    is_low = numbers[low] < 0 <= numbers[above]
+    for i, is_far in ((low, is_low), (high, numbers[high] >= FAR * abs(numbers[below]))):
+        if is_far and counts[i] >= OFTEN and CODE.fullmatch(f"{numbers[i]:.0f}"):
+            if counts[i] <= max(RARELY * n_cells, n_empty):
+                found[i] = None, CERTAIN
+            elif n_empty:
+                found[-1] = values[i], CERTAIN
+    return found
+
+
+def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) -> Meant:
+    """What is meant by different texts (K,), beside numbers, and by empty cells (-1)."""
+    words = [text.strip().lower() for text in texts]
+    forms = {i: form for i, text in enumerate(texts) if (form := _form(text))}
+    of_unit = Counter[str]()
+    for i, form in forms.items():
+        of_unit[form.unit] += int(counts[i])
+    unit = max(of_unit, key=lambda u: (u > "", of_unit[u]), default="")
+    forms = {i: form for i, form in forms.items() if form.unit in ("", unit)}
+    days = _days(texts, counts)
+    is_word = np.array([word in WORDS for word in words])
+    gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word).tolist()}
+    least = max(MEASURES * (n_numbers + counts[~is_word].sum()), 1)
+    if n_numbers + counts[list(forms)].sum() >= least:
+        return gaps | _in_one_form(forms, counts, n_numbers)
+    if counts[list(days)].sum() >= least:
+        return gaps | _in_one_order(days, counts)
+    found = Meant()
+    for i, text in enumerate(texts):
+        if LOST.search(text):
+            found[i] = LOST.sub("", _without_marks(text)), GUESSED
+        elif not text.isascii():
+            with suppress(UnicodeError):
+                found[i] = text.encode("cp1252").decode(), CERTAIN
+    marked = {
+        i: t
+        for i, text in enumerate(texts)
+        if i not in found and (t := _without_marks(text)) != text
+    }
+    if counts[list(marked)].sum() <= MOST_MARKS * counts.sum():
+        found |= {i: (text, GUESSED) for i, text in marked.items()}
+    gap = Counter({i: int(counts[i]) for i, word in enumerate(words) if word in WORDS_OF_TEXT})
+    gap[-1] = n_empty
+    most = max(gap, key=lambda i: (gap[i], -i))
+    if gap.total() < counts.sum() + n_empty:
+        value = None if most < 0 else texts[most]
+        found |= {i: (value, CERTAIN) for i, n in gap.items() if i != most and n}
+    return found
+
+
+def _without_marks(text: str) -> str:
+    """The text without marks above and below letters that no letter has."""
+    return text if text.isascii() else MARK.sub("", unicodedata.normalize("NFC", text))
+
+
+def _form(text: str) -> Form | None:
+    """How a text with one number is written."""
+    match = NUMBER.fullmatch(text.strip())
+    if match is None:
+        return None
+    letter = next((c for c in match[3].casefold() if c.isalpha()), "")
+    return Form(match[1], match[3], match[2], letter)
+
+
+def _value(number: str) -> float:
+    with suppress(ValueError):
+        return float(number)
+    return float(re.sub(r"\D", "", number))
+
+
+def _in_one_form(forms: Mapping[int, Form], counts: Ints, n_bare: int) -> Meant:
+    """Numbers as their column writes them: those of other forms, by their code."""
+    of_form = Counter({("", ""): n_bare})
+    for i, form in forms.items():
+        of_form[form[:2]] += int(counts[i])
+    own, n = max(of_form.items(), key=lambda f: f[1])
+    if n == of_form.total() or not _are_notation(forms, counts):
+        return {}
+    own = own if 2 * n > of_form.total() else ("", "")
+    bare = {form.number for form in forms.values() if form[:2] == own}
+    found = Meant()
+    for i, form in forms.items():
+        if form[:2] != own:
+            plain = form.number if form.number in bare else f"{_value(form.number):.12g}"
+            found[i] = own[0] + plain + own[1], CERTAIN
+    return found
+
+
+def _are_notation(forms: Mapping[int, Form], counts: Ints) -> bool:
+    """Whether numbers do not depend on what stands around them, as they would if units had a meaning."""
+    of: dict[tuple[str, str], list[float]] = {}
+    for i, form in forms.items():
+        of.setdefault((form.before, form.behind), []).extend([_value(form.number)] * int(counts[i]))
+    n, k = sum(map(len, of.values())), len(of)
+    if k < 2 or len({v for values in of.values() for v in values}) < 2:
+        return True
+    statistic, p = stats.kruskal(*of.values())
+    return p > LEAST_P or (statistic - k + 1) / max(n - k, 1) < LITTLE
+
+
+def _days(texts: Sequence[str], counts: Ints) -> dict[int, Day]:
+    """How dates are written; day and month in the order that has more days above 12, where they could be either."""
+    found: dict[int, Day] = {}
+    n = Counter[str]()
+    for i, text in enumerate(texts):
+        if match := DATE.fullmatch(text.strip()):
+            if match["y"]:
+                order, parts = "ymd", (match["y"], match["m"], match["d"])
+            else:
+                order = "dmy" if int(match["a"]) > 12 else "mdy" if int(match["b"]) > 12 else ""
+                parts = match["a"], match["b"], match["z"]
+                n[order] += int(counts[i])
+            year = parts[0] if match["y"] else parts[2]
+            end = match.end("d") if match["y"] else match.end("z")
+            found[i] = Day(order, match["s"] or match["t"], len(year), parts, text.strip()[end:])
+    most = "dmy" if n["dmy"] > n["mdy"] else "mdy"
+    return {i: day if day.order else day._replace(order=most) for i, day in found.items()}
+
+
+def _in_one_order(days: Mapping[int, Day], counts: Ints) -> Meant:
+    """Dates as most of their column are written: those of other forms, by their code."""
+    of = Counter[tuple[str, str, int]]()
+    for i, day in days.items():
+        of[day[:3]] += int(counts[i])
+    own, n = max(of.items(), key=lambda f: f[1])
+    if 2 * n <= of.total():
+        return {}
+    found = Meant()
+    for i, day in days.items():
+        if day[:3] != own:
+            part = dict(zip(day.order, day.parts, strict=True))
+            if own[2] == 4 and len(part["y"]) == 2:
+                part["y"] = str(1900 + int(part["y"]) + 100 * (int(part["y"]) < CENTURY))
+            part["y"] = part["y"][-own[2] :]
+            padded = (part[p] if p == "y" else part[p].zfill(2) for p in own[0])
+            found[i] = own[1].join(padded) + day.behind, CERTAIN
+    return found
+
+
+def moved(columns: Sequence[Written]) -> list[Written]:
+    """The columns where cells end with the value of an empty cell of the same row, as *Ulm BW* beside an empty state.
+
+    Such a value belongs there as far as cells seldom end with a value of the other column where that is not empty.
+    """
+    out = list(columns)
+    ends = [_ends(column.meant) for column in columns]
+    for k, to in enumerate(columns):
+        is_empty = to.meant.isna().to_numpy()
+        known = {cell for cell in to.meant[~is_empty] if isinstance(cell, str)}
+        for j, (codes, distinct) in enumerate(ends if known and is_empty.any() else ()):
+            at = {i: part for i, parts in enumerate(distinct) for part in parts if part[1] in known}
+            hit = np.isin(codes, list(at)) & (j != k)
+            rates = [(hit[rows].sum() + 0.5) / (rows.sum() + 1) for rows in (~is_empty, is_empty)]
+            p, rows = 1 - rates[0] / rates[1], np.flatnonzero(hit & is_empty)
+            if p >= LIKELY:
+                for place, part in ((j, 0), (k, 1)):
+                    meant = out[place].meant.astype(object).copy()
+                    meant.iloc[rows] = [at[i][part] for i in codes[rows].tolist()]
+                    out[place] = out[place]._replace(meant=meant)
+                    out[place].wrong[rows] = out[place].right[rows] = p
+    return out
+
+
+def _ends(cells: pd.Series) -> tuple[Ints, list[list[tuple[str, str]]]]:
+    """Codes (N,) of cells, and each different text divided at one of its last MOST_WORDS spaces or commas."""
+    codes, distinct = pd.factorize(cells.map(lambda cell: cell if isinstance(cell, str) else None))
+    out = []
+    for text in distinct:
+        at = [match.span() for match in re.finditer(r",? +|,", text)][-MOST_WORDS:]
+        out.append([(text[:a], text[b:]) for a, b in at if a and b < len(text)])
+    return codes, out
