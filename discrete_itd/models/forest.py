@@ -67,7 +67,7 @@ class Forest(Recipe):
     ``random_state`` it follows from this seed instead, and the model is private only as long as nobody else knows the
     seed, which the model keeps: a warning says so. Two fits to one table take twice the ``epsilon``, and so does every
     choice by what an earlier fit gave. Errors and warnings of a fit are for whoever holds the table. The recipe is for
-    a table in memory, alone: not in a list of recipes, as the base of a network, with weights or groups, nor for
+    a table in memory, alone: not in a list of recipes, as the base of a network, with groups, nor for
     ``partial_fit``.
 
     Held-out rows also choose how much the leaves are smoothed. Leaves are larger where they would have more than
