@@ -269,7 +269,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     if len(columns) > MOST_COLUMNS:
         most = max(FEWEST_ROWS, min(AVERAGED_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
     scorer = scorer_of(density)
-    rows = rows.take(slice(None, None, spread_step(len(rows), most)))
+    rows = rows.take(slice(None, None, -(-len(rows) // most)))
     with torch.no_grad():
         log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
     table = rows.table(rows.by_column(-log_prob - rows.log_volume)).fillna(0.0)
@@ -350,7 +350,7 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     if len(rows) < 2:
         raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
     most = max(FEWEST_PAIRED, min(AVERAGED_ROWS, MOST_PAIR_WORK // matrix_work(density)))
-    rows = rows.take(slice(None, None, spread_step(len(rows), most)))
+    rows = rows.take(slice(None, None, -(-len(rows) // most)))
     value, stderr = (t.cpu().numpy() for t in pairwise_information(density.model_, rows.x))
     names = density.encoder_.names
     matrix = pd.DataFrame(value, index=names, columns=names)
@@ -361,11 +361,6 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
 def matrix_work(density: DiffusionDensity) -> int:
     """Approximate number of floats computed for a row in :func:`information_matrix`."""
     return density.encoder_.n_columns * pairs_work(density.model_.anywhere)
-
-
-def spread_step(n: int, most: int) -> int:
-    """The least power of two k such that every k-th of n rows is one of at most ``most``."""
-    return 1 << (-(-n // most) - 1).bit_length()
 
 
 def plot_watch(

@@ -21,7 +21,7 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
 from discrete_itd.likelihood.path import path_log_weights
-from discrete_itd.likelihood.sampling import sample_batch
+from discrete_itd.likelihood.sampling import sample
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.decoder_mixture import LatentLoss, Mixture, MixtureFit
 from discrete_itd.training.config import TrainingPlan
@@ -172,8 +172,7 @@ def paths(denoiser, x, quadrature):
         noise = RowNoise(x, torch.zeros(len(x), dtype=torch.int64, device=x.device), 0)
         steps = schedule.n_steps
         out[name] = path_log_weights(denoiser, x, schedule, noise, n_steps=steps)
-        left = torch.zeros_like(x, dtype=torch.bool)
-        sample_batch(denoiser, x, left, schedule, steps, generator=generator())
+        sample(denoiser, x, schedule, generator=generator(), n_steps=steps)
     each, noise, snr, _ = noisy_copies(x[:4], quadrature, 4, 3, 0)
     book = denoiser.codebook
     points = book.embed(each)

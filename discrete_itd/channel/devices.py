@@ -47,28 +47,17 @@ def any_true(mask: Tensor) -> bool:
     return static_shapes(mask.device) or bool(mask.any())
 
 
-def rows_where(mask: Tensor) -> Tensor:
-    """Numbers of the rows where a mask (B,) is true, int64; of all rows on a device other than the CPU."""
-    if static_shapes(mask.device):
-        return torch.arange(len(mask), device=mask.device)
-    return torch.nonzero(mask).flatten()
-
-
 def replace_rows(values: Tensor, mask: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
     """``values`` (B, ...) with ``compute`` of the row numbers, (n,) to (n, ...), in the rows of ``mask`` (B,).
 
     On the CPU ``compute`` is called for the rows of the mask, if there are any; elsewhere for all rows, where its
     results outside the mask are ignored, even NaN.
     """
-    rows = rows_where(mask)
-    if not len(rows):
-        return values
-    new = compute(rows)
-    if len(rows) < len(mask):
-        return values.index_copy(0, rows, new)
-    if not static_shapes(mask.device):
-        return new
-    return torch.where(mask.view(-1, *[1] * (values.ndim - 1)), new, values)
+    if static_shapes(mask.device):
+        new = compute(torch.arange(len(mask), device=mask.device))
+        return torch.where(mask.view(-1, *[1] * (values.ndim - 1)), new, values)
+    rows = torch.nonzero(mask).flatten()
+    return values.index_copy(0, rows, compute(rows)) if len(rows) else values
 
 
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:

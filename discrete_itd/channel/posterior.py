@@ -23,8 +23,12 @@ __all__ = ["CategoricalPosterior", "GaussianPosterior", "Posterior"]
 class CategoricalPosterior:
     """A categorical distribution over the levels of each column of categories.
 
-    The ``logits`` (B, T), nats, are normalised within every column, unless they are ``normalised`` already; given
-    their logsumexp ``log_total`` (B, C), only when they are needed.
+    The ``logits`` (B, T), nats, are normalised within every column, unless they are ``normalised`` already.
+
+    Attributes
+    ----------
+    logits : Tensor, shape (B, T)
+        Log-probabilities, nats.
 
     Examples
     --------
@@ -35,26 +39,8 @@ class CategoricalPosterior:
     tensor([[-0.6931]])
     """
 
-    def __init__(
-        self,
-        levels: Levels,
-        logits: Tensor,
-        *,
-        normalised: bool = False,
-        log_total: Tensor | None = None,
-    ) -> None:
-        self.levels = levels
-        if not normalised and log_total is None:
-            logits = levels.log_softmax(logits)
-        self._logits, self._log_total = logits, log_total
-
-    @property
-    def logits(self) -> Tensor:
-        """Log-probabilities, shape (B, T), nats."""
-        if self._log_total is not None:
-            self._logits = self._logits - self.levels.per_level(self._log_total)
-            self._log_total = None
-        return self._logits
+    def __init__(self, levels: Levels, logits: Tensor, *, normalised: bool = False) -> None:
+        self.levels, self.logits = levels, logits if normalised else levels.log_softmax(logits)
 
     @property
     def probs(self) -> Tensor:
@@ -67,8 +53,7 @@ class CategoricalPosterior:
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """Log-probability of each cell (int64 codes, (B, C)): (B, C), nats."""
-        own = self.levels.at(self._logits, codes)
-        return own if self._log_total is None else own - self._log_total
+        return self.levels.at(self.logits, codes)
 
     def update(self, y: Tensor, snr: Tensor) -> CategoricalPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` (B, D) at ``snr`` (B, C), eq. (2)."""

@@ -347,8 +347,8 @@ class ColumnFeatures(nn.Module):
             closed = closed + f
             gain = levels.logsumexp(closed) - seen  # an unseen category keeps its probability
             unseen = categorical.logits[:, self._unseen] + gain[:, self._open]
-            logits = closed.index_copy(1, self._unseen, unseen)
-            categorical = CategoricalPosterior(levels, logits, log_total=gain)
+            logits = closed.index_copy(1, self._unseen, unseen) - levels.per_level(gain)
+            categorical = CategoricalPosterior(levels, logits, normalised=True)
         else:
             categorical = CategoricalPosterior(levels, categorical.logits + f)
         gaussian = None

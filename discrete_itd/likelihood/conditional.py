@@ -44,13 +44,12 @@ from discrete_itd.likelihood.standard_error import Estimate, combine
 SCORED_AT_ONCE = 2048  # rows in one call of the scorer
 SALT = 0x13  # seed of the draws: a row has the same ones in every call
 COMPLETIONS = 4  # completions over which the score of a row with unknown cells is averaged
-MOST_UNKNOWN = (
-    8  # unknown cells of a row that are drawn one by one again, after a joint draw of the proposal
-)
+MOST_UNKNOWN = 8  # unknown cells of a row that are drawn one by one again, after a joint draw
 FEW_LEVELS = 32  # of a column whose only gap in a row is summed out of a score by as many scores, not by draws
 ENUMERATED_LEVELS = 512  # most categories of a column of which all are tried
 # nodes on both sides of a number's density
 FAR_NODES = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+PARTS = 4  # equal parts of an interval of a density that is refined
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
 NEIGHBOURING = 1.5  # widths of a cell: numbers that are closer have none between them
 PIECES = 2500  # floats of the density of a number: five for each of some 500 pieces
@@ -63,21 +62,20 @@ class Nodes(NamedTuple):
     """Resolution at which a cell's distribution is enumerated: nodes of a density, or levels.
 
     ``guided`` quantiles of each guide and ``marginal`` of the column's marginal, and ``far`` values on both sides;
-    then, in each of ``stages`` refinements, ``split`` intervals are divided into ``parts`` equal parts. Of a category
-    the ``levels`` that are most probable under the guides, and the observed one.
+    then, in each of ``stages`` refinements, ``split`` intervals are divided into ``PARTS``. Of a category the
+    ``levels`` that are most probable under the guides, and the observed one.
     """
 
     guided: int
     marginal: int
     stages: int
     split: int
-    parts: int = 4
     far: tuple[float, ...] = FAR_NODES
     levels: int = ENUMERATED_LEVELS
 
 
 FINE = Nodes(24, 64, 4, 8)
-SHORTLIST = Nodes(8, 6, 1, 4, 4, (3.0, 12.0), 16)  # some 40 scores a number, for reasons
+SHORTLIST = Nodes(8, 6, 1, 4, (3.0, 12.0), 16)  # some 40 scores a number, for reasons
 
 
 class Enumerated(NamedTuple):
@@ -408,25 +406,14 @@ class ConditionalDenoiser(Denoiser):
         in ``gaps`` (N, C) are not summed out: they are gaps to the scorer.
         """
         gaps = torch.zeros_like(x, dtype=torch.bool) if gaps is None else gaps
-        step = max(1, KEPT_COMPLETIONS // n_draws)
-        parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
-        enumerated = self._few(most_levels)
-        for rows, own in zip(x.split(step), gaps.split(step), strict=True):
-            parts.append(self._marginal(rows, own, enumerated, n_draws, salt))
-        return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
-
-    def _marginal(
-        self, x: Tensor, gaps: Tensor, enumerated: Tensor, n_draws: int, salt: int
-    ) -> Estimate:
         unknown = self.codebook.unknown(x) & ~gaps
-        whole = ~unknown.any(1)
         log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
-        alone = (unknown.sum(1) == 1) & ~(unknown & ~enumerated).any(1)
+        alone = (unknown.sum(1) == 1) & ~(unknown & ~self._few(most_levels)).any(1)
         for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
             rows = torch.nonzero(alone & unknown[:, j]).flatten()
             log_prob[rows] = self._sum_over(x[rows], j)
-        rows = torch.nonzero(~whole & ~alone).flatten()
-        if len(rows):
+        several = torch.nonzero(unknown.any(1) & ~alone).flatten()
+        for rows in several.split(max(1, KEPT_COMPLETIONS // n_draws)) if len(several) else ():
             left = x[rows].isnan() & ~unknown[rows]
             draws = self._completions(x[rows], left, n_draws, salt)
             log_p = _log_prob(self.scorer, draws.flatten(0, 1)).view(-1, n_draws)
@@ -670,7 +657,7 @@ def _refined(nodes: Tensor, log_f: Tensor, width: Tensor, size: Nodes) -> Tensor
     error = gap.clamp_min(1e-300).log() + top + bend + bend.clamp_max(1.0).log()
     error = error.masked_fill(gap < NEIGHBOURING * width[:, 1:], -math.inf)
     at = error.topk(size.split, 1)[1]
-    share = torch.arange(1, size.parts, dtype=nodes.dtype, device=nodes.device) / size.parts
+    share = torch.arange(1, PARTS, dtype=nodes.dtype, device=nodes.device) / PARTS
     low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))
     return (low + width * share).flatten(1)
 

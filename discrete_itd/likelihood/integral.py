@@ -210,14 +210,13 @@ def squared_errors(
     snr: Tensor,
     *,
     generator: torch.Generator,
-    given: Tensor | None = None,
     batch_size: int = 2048,
 ) -> Tensor:
     r"""Squared errors (M, n, N) of M denoisers of one codebook on the same noise, at each SNR: float64.
 
-    The errors :math:`\|x - \hat x\|^2` are over the cells of ``x`` (N, C) that are neither missing nor ``given`` (C,).
-    Each row has its own noise, also where rows are equal; each of the positive ``snr`` (n,) is that of all columns.
-    Half the area under the mean over rows, as a function of the SNR, is the mean code length (3). With an
+    The errors :math:`\|x - \hat x\|^2` are over the cells of ``x`` (N, C) that are not missing. Each row has its own
+    noise, also where rows are equal; each of the positive ``snr`` (n,) is that of all columns. Half the area under the
+    mean over rows, as a function of the SNR, is the mean code length (3). With an
     :attr:`~discrete_itd.denoisers.Denoiser.own_order`, each column has this SNR when those before it are known.
     """
     book = denoisers[0].codebook
@@ -229,7 +228,7 @@ def squared_errors(
             # the row number enters the noise, so that equal rows get independent noise and the standard error holds
             index = torch.arange(done, done + len(rows), device=x.device)
             xi = RowNoise(rows, index, salt).normal(i, book.n_coords, book.dtype)
-            _, state, asked = noisy_state(book, rows, rows.new_tensor([[gamma]]), xi, given)
+            _, state, asked = noisy_state(book, rows, rows.new_tensor([[gamma]]), xi)
             for m, denoiser in enumerate(denoisers):
                 error, _ = error_and_tail(_posterior(denoiser, rows, state), asked)
                 errors[m, i, done : done + len(rows)] = error

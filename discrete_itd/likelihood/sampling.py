@@ -26,6 +26,7 @@ def sample(
     *,
     generator: torch.Generator,
     left: Tensor | None = None,
+    n_steps: int | None = None,
     batch_size: int = 4096,
 ) -> Tensor:
     r"""Rows drawn from :math:`P_\theta`, the distribution that the path estimator (6) scores, given the known cells.
@@ -34,34 +35,15 @@ def sample(
     value would give. Cells that are still unknown at the end are drawn from the last posterior. ``start`` (N, C) has
     one row per sample, NaN in the cells to be drawn; the cells ``left`` (N, C) stay as they are, those that are missing
     are marginalised. The level of unseen categories is never drawn. ``generator`` is on the device of the denoiser, and
-    ``batch_size`` rows go into one denoiser call.
+    ``batch_size`` rows go into one denoiser call. ``n_steps`` is at least the number of steps that these rows need, by
+    default ``steps_needed``, for which alone the host waits for the device.
     """
-    if not len(start):
-        return start
-    if left is None:
-        left = torch.zeros_like(start, dtype=torch.bool)
-    out = []
-    for x, stays in zip(start.split(batch_size), left.split(batch_size), strict=True):
-        n_free = (x.isnan() & ~stays).sum(1, keepdim=True)
-        n_steps = steps_needed(schedule, n_free)
-        out.append(sample_batch(denoiser, x, stays, schedule, n_steps, generator=generator))
-    return torch.cat(out)
-
-
-@torch.no_grad()
-def sample_batch(
-    denoiser: Denoiser,
-    x: Tensor,
-    left: Tensor,
-    schedule: Schedule,
-    n_steps: int,
-    *,
-    generator: torch.Generator,
-) -> Tensor:
-    """:func:`sample` for the rows of one call, without waiting for the device.
-
-    ``n_steps`` is at least the number of steps that these rows need (``steps_needed``).
-    """
+    left = torch.zeros_like(start, dtype=torch.bool) if left is None else left
+    if len(start) > batch_size:
+        how = {"generator": generator, "n_steps": n_steps, "batch_size": batch_size}
+        parts = zip(start.split(batch_size), left.split(batch_size), strict=True)
+        return torch.cat([sample(denoiser, x, schedule, left=own, **how) for x, own in parts])
+    x = start
     book = denoiser.codebook
     known = ~x.isnan()
     free = ~known & ~left
@@ -69,6 +51,7 @@ def sample_batch(
     n_free = free.sum(1, keepdim=True)
     uniform = torch.rand(x.shape, generator=generator, device=x.device)
     rank = column_ranks(schedule, uniform, free, known)
+    n_steps = steps_needed(schedule, n_free) if n_steps is None else n_steps
     state = State.start(book, book.embed(x), known)
     for step in range(1, n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(state.y))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
@@ -33,8 +33,7 @@ class Attribution(NamedTuple):
 def combine(log_w: Tensor) -> Estimate:
     r"""Log-mean-exp over paths, and a standard error that covers it.
 
-    ``log_w`` (N, M) are float64 log-weights, NaN where a row has fewer paths than others. The interval of 1.96
-    ``stderr`` to both sides is meant to cover
+    ``log_w`` (N, M) are float64 log-weights. The interval of 1.96 ``stderr`` to both sides is meant to cover
     :math:`\log P_\theta(x)` of (6) with 95 % confidence. With one path the error is unknown: NaN.
 
     Notes
@@ -59,18 +58,18 @@ def combine(log_w: Tensor) -> Estimate:
     >>> combine(torch.log(torch.tensor([[0.2, 0.4]], dtype=torch.float64))).log_prob.exp()
     tensor([0.3000], dtype=torch.float64)
     """
-    there = ~log_w.isnan()
-    m = there.sum(1).double()
-    log_prob = log_w.masked_fill(~there, -torch.inf).logsumexp(1) - m.log()
+    m = log_w.shape[1]
+    log_prob = log_w.logsumexp(1) - math.log(m)
     w = torch.exp(log_w - log_prob[:, None])  # mean 1
-    mean = log_w.nan_to_num(0.0).sum(1) / m
-    variance = torch.where(there, log_w - mean[:, None], 0.0).square().sum(1) / (m - 1)
-    delta = (torch.where(there, w - 1, 0.0).square().sum(1) / (m - 1) / m).sqrt()
-    chance = _student(m) * torch.maximum(delta, (variance / m).sqrt())
+    mean = log_w.mean(1)
+    variance = (log_w - mean[:, None]).square().sum(1) / (m - 1)
+    delta = ((w - 1).square().sum(1) / (m - 1) / m).sqrt()
+    top = (1 + CONFIDENCE) / 2
+    gauss, student = stats.norm.ppf(top), stats.t.ppf(top, max(1.0, 2 / 3 * (m - 1)))
+    chance = float(student / gauss) * torch.maximum(delta, (variance / m).sqrt())
     bias = (mean + variance / 2 - log_prob).clamp_min(0.0) * (4 * delta).clamp_max(1.0)
     bias = torch.minimum(bias, 2 * variance.sqrt())
-    stderr = chance + bias / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-    return Estimate(log_prob, stderr)
+    return Estimate(log_prob, chance + bias / float(gauss))
 
 
 def paired_variance(f: Tensor) -> Tensor:
@@ -78,16 +77,6 @@ def paired_variance(f: Tensor) -> Tensor:
     n = f.shape[1] // 2 * 2
     pairs = f[:, :n].unflatten(1, (-1, 2)).diff(dim=2)
     return pairs.square().sum((1, 2)) / (f.shape[1] * max(1, n))
-
-
-def _student(m: Tensor) -> Tensor:
-    """Student's quantile for the variance of M log-weights, over the Gaussian one: as ``m``, NaN for one path."""
-    top = (1 + CONFIDENCE) / 2
-    numbers, which = m.unique(return_inverse=True)
-    n = numbers.cpu().numpy()
-    freedom = np.where(n > 1, np.maximum(1.0, 2 / 3 * (n - 1)), np.nan)
-    ratio = stats.t.ppf(top, freedom) / stats.norm.ppf(top)
-    return torch.as_tensor(ratio).to(m)[which]
 
 
 def attribute(log_w: Tensor) -> Attribution:
@@ -98,13 +87,11 @@ def attribute(log_w: Tensor) -> Attribution:
     """
     total = log_w.sum(2)  # (N, M)
     estimate = combine(total)
-    there = ~total.isnan()
-    total = total.masked_fill(~there, 0.0)
-    equal = there.double() / there.sum(1, keepdim=True)
-    by_weight = torch.where(there, torch.exp(total - estimate.log_prob[:, None]), 0.0) * equal
+    equal = torch.full_like(total, 1 / total.shape[1])
+    by_weight = torch.exp(total - estimate.log_prob[:, None]) * equal
     low, high = (equal * total).sum(1), (by_weight * total).sum(1)
     share = (estimate.log_prob - low) / (high - low)
     share = torch.where(high - low > 1e-9, share, 0.5).clamp(0, 1)[:, None]
     weights = share * by_weight + (1 - share) * equal
-    surprisal = -(weights[:, :, None] * log_w.nan_to_num(0.0)).sum(1)
+    surprisal = -(weights[:, :, None] * log_w).sum(1)
     return Attribution(*estimate, surprisal)

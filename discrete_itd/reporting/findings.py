@@ -41,7 +41,7 @@ MOST_CELLS_SHOWN = 24  # cells of an anomalous row that are shown, besides those
 N_REASONS = 3  # cells of a row that are named, at most
 MOST_WORK = (
     1 << 25
-)  # floats computed for a row of inliers above which pairs of columns are left out: tenths of a second
+)  # floats computed for a row above which pairs of columns are left out: tenths of a second
 
 
 @dataclass(frozen=True)

@@ -410,18 +410,16 @@ def test_stderr_of_a_short_integral_is_its_spread(device, high):
 
 
 @LAW
-@given(st.integers(2, 8), seeds)
-def test_combine_is_a_log_mean_with_gaps(device, m, seed):
+@given(st.integers(1, 8), seeds)
+def test_combine_is_a_log_mean(device, m, seed):
     torch.set_default_dtype(torch.float32)  # weights are float64 whatever the network is
     rng = np.random.default_rng(seed)
     log_w = rng.normal(-800, 1, (5, m))  # exp underflows
-    n_there = rng.integers(1, m + 1, 5)
-    log_w[np.arange(m) >= n_there[:, None]] = np.nan
     got = combine(torch.tensor(log_w, device=device))
     for i in range(5):
-        w = np.exp(log_w[i, : n_there[i]] + 800)
+        w = np.exp(log_w[i] + 800)
         assert got.log_prob[i].item() == pytest.approx(np.log(w.mean()) - 800, abs=1e-11)
-        if n_there[i] > 1:
+        if m > 1:
             delta = w.std(ddof=1) / w.mean() / math.sqrt(len(w))
             chance = max(delta, np.log(w).std(ddof=1) / math.sqrt(len(w)))
             student = stats.t.ppf(0.975, max(1, (len(w) - 1) * 2 / 3)) / stats.norm.ppf(0.975)
@@ -439,7 +437,6 @@ def test_attributions_add_up_whatever_the_weights(device, m, spread, seed):
     torch.set_default_dtype(torch.float32)  # weights are float64 whatever the network is
     rng = np.random.default_rng(seed)
     log_w = torch.tensor(rng.normal(-3, 1, (5, 1, 4)) + spread * rng.normal(size=(5, m, 4)))
-    log_w[0, 1:] = torch.nan
     got = attribute(log_w.to(device))
     torch.testing.assert_close(got.surprisal.sum(1), -got.log_prob, atol=3e-9, rtol=0)
     if m == 1:

@@ -14,7 +14,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.plots import column_entropies, spread_step
+from discrete_itd.plots import column_entropies
 from discrete_itd.recipes import Network
 from discrete_itd.reporting import findings
 from discrete_itd.reporting.findings import (
@@ -213,13 +213,6 @@ def test_columns_cost_what_their_cells_cost():
     assert columns["nats_given_others"].to_numpy() == pytest.approx(
         nats.given_others.mean().to_numpy()
     )
-
-
-@pytest.mark.parametrize(("n", "most"), [(1, 5), (5, 5), (6, 5), (1000, 7)])
-def test_rows_are_spread_over_the_table(n, most):
-    step = spread_step(n, most)
-    assert len(range(0, n, step)) <= most
-    assert step == 1 or len(range(0, n, step // 2)) > most
 
 
 def test_an_array_is_examined_like_a_frame():
