@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any
@@ -22,10 +23,8 @@ from discrete_itd.encoders.dtypes import (
     dtype_from_json,
     dtype_to_json,
     family,
-    holding_missing,
     holds_text,
     is_category,
-    is_number,
     numpy_name,
     read_cells,
     restore_categories,
@@ -250,36 +249,28 @@ class Column:
         is_text = text_among(cells.values) if self._takes_text or self.na else np.zeros(0, bool)
         if not is_text.any():
             return cells, None
-        texts, words = cells.values[is_text], None
+        found = texts = cells.values[is_text]
+        is_bad, words = np.zeros(len(texts), dtype=bool), None
         if self.gives_numbers:
-            found = pd.Series(self._read_texts(texts.tolist()))
-        else:
-            gaps = [self._takes_text and is_missing(text) for text in texts]
-            found = pd.Series(texts, dtype=object).mask(gaps, None)
-        is_gap, is_bad = np.isin(texts, list(self.na)), np.zeros(len(texts), dtype=bool)
-        if self.gives_numbers or self.is_number or self.are_truths:  # else it is a category
-            pairs = zip(texts.tolist(), found.tolist(), strict=True)
-            is_bad = np.array([self._is_unreadable(*pair) for pair in pairs]) & ~is_gap
+            found = pd.Series(self._read_texts(texts.tolist())).astype(object)
+            is_bad = found.isna().to_numpy()
+        elif self.are_truths:
+            is_bad = np.array([text not in TRUTHS for text in texts])
+        elif self._takes_text:  # among levels
+            is_bad = np.array([math.isnan(number_of(text)) for text in texts])
+        is_gap = np.isin(texts, [*self.na, *filter(is_missing, texts[is_bad])])
+        is_bad = is_bad & ~is_gap
         if is_bad.any():
             wrong = np.full(len(is_text) + 1, None, dtype=object)
             wrong[np.flatnonzero(is_text)[is_bad]] = texts[is_bad]
             words = wrong[cells.where]
-        if (is_bad | is_gap).any():
-            found = found.mask(is_bad | is_gap, None)
-        if not is_text.all():  # some are numbers or times already
-            merged = cells.values.copy()
-            own = read_cells(pd.Series(cells.values[~is_text], dtype=object)).values
-            for where, part in ((is_text, found), (~is_text, pd.Series(own))):
-                merged[where] = part.astype(object).to_numpy()
-            found = pd.Series(merged, dtype=object)
-        read = read_cells(found)
+        merged = cells.values.copy()
+        if not is_text.all():  # times with a zone become those of UTC, as text does
+            own = read_cells(pd.Series(merged[~is_text], dtype=object)).values
+            merged[~is_text] = pd.Series(own).astype(object)
+        merged[is_text] = pd.Series(found, dtype=object).mask(is_bad | is_gap, None)
+        read = read_cells(pd.Series(merged, dtype=object))
         return PlainCells(read.values, np.append(read.where, -1)[cells.where]), words
-
-    def _is_unreadable(self, text: str, value: Any) -> bool:
-        """Whether a text that was read as ``value`` is neither a number or time nor a word for a missing cell."""
-        if isinstance(value, str):  # among levels
-            return value not in TRUTHS if self.are_truths else bool(np.isnan(number_of(value)))
-        return value != value and not is_missing(text)
 
     def refusal(self, text: str) -> str:
         """The error of an unreadable text."""
@@ -311,29 +302,14 @@ class Column:
         if not (self.gives_numbers and holds_text(values)):
             return values
         cells, _ = self.readable(values)
-        known, of_numbers = cells.values, self.family == "number"
-        if not len(known):
-            known = known.astype(
-                {"datetime": "M8[us]", "timedelta": "m8[us]"}.get(self.family, "f8")
-            )
-        elif not (is_number(known) if of_numbers else family(known.dtype) in TIMES):
-            return values  # mixed with what the column does not take: its encoding names it
-        missing = np.array([np.nan]) if of_numbers else np.full(1, "NaT", known.dtype)
-        typed = np.concatenate((known, missing))[cells.where]
-        return self._typed(pd.Series(typed, index=values.index, name=values.name))
-
-    def _typed(self, values: pd.Series) -> pd.Series:
-        """Numbers or times in the fitted dtype, or unchanged if it cannot represent them."""
-        if time_zone(self.dtype):
-            values = values.dt.tz_localize("UTC")
-        try:
-            out = values.astype(holding_missing(self.dtype, bool(values.isna().any())))
-            if family(self.dtype) == "float":  # float32 has 121.2 as it has always had
-                return out
-            same = (out.astype(values.dtype) == values) | values.isna()
-        except (TypeError, ValueError, OverflowError):
-            return values
-        return out if same.all() else values
+        typed = pd.Series(cells.values).reindex(cells.where).set_axis(values.index)
+        typed = typed.rename(values.name)
+        with suppress(TypeError, ValueError, OverflowError):  # not of the kind, or too far away
+            if time_zone(self.dtype):
+                typed = typed.dt.tz_localize("UTC")
+            if family(self.dtype) != "integer" or (typed % 1 == 0).all():
+                typed = typed.astype(self.dtype)
+        return typed
 
     def is_written(self, values: pd.Series) -> bool:
         """Whether filled cells are text: if others are, or if all are gaps and the training table had text."""

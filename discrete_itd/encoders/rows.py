@@ -98,13 +98,11 @@ class Rows:
         if by_name and columns.tolist() == encoder.names:
             ours = frame.copy()
         else:
-            own = columns.isin(encoder.names)
-            if not by_name:
-                own = np.isin(np.arange(len(columns)), encoder.at_positions(frame))
+            named = frame if by_name else encoder.named(frame)
+            own = named.columns.isin(encoder.names)
             if not own.all():
                 others = frame.loc[:, ~own]
-            frame = frame if by_name else encoder.named(frame)
-            ours = frame[encoder.names]
+            ours = named[encoder.names]
         if ignore is not None:
             encoder.place_of(ignore, "ignore=")
             ours = ours.copy()

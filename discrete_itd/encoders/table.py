@@ -177,7 +177,7 @@ class TableEncoder:
             if place not in without
         }
         words = [read[n][0] for n, c in columns_of.items() if isinstance(c.codec, Categories)]
-        tell_redundant({c.name: table[n] for n, c in columns_of.items()}, words)
+        tell_redundant({c.name: cast(pd.Series, table[n]) for n, c in columns_of.items()}, words)
         asked = [specs[name].missing or missing for name in columns_of]
         return cls([*columns_of.values()], left_out)._with_informative_gaps(table, asked)
 
@@ -252,12 +252,6 @@ class TableEncoder:
     @cached_property
     def _places(self) -> dict[Hashable, int]:
         return {column.name: j for j, column in enumerate(self.schema)}
-
-    def at_positions(self, frame: pd.DataFrame) -> list[int]:
-        """Positions of the model's columns in a table with or without those left out."""
-        left_out = {column.position for column in self.left_out}
-        is_whole = frame.shape[1] == len(self.all_names)
-        return [k for k in range(frame.shape[1]) if not (is_whole and k in left_out)]
 
     def named(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table whose columns are found by position, with or without those left out, with their names."""
@@ -356,13 +350,7 @@ class TableEncoder:
 
     def text_columns(self, frame: pd.DataFrame) -> list[Column]:
         """The columns whose numbers or times are text in a table, or gaps alone and were text in training."""
-        kinds = dict(zip(frame.columns, [dtype.kind for dtype in frame.dtypes], strict=True))
-        return [
-            c
-            for c in self.schema
-            if kinds[c.name] in ("OUf" if c.notation is not None else "OU")  # no text has another
-            and c.is_written(cast(pd.Series, frame[c.name]))
-        ]
+        return [c for c in self.schema if c.is_written(cast(pd.Series, frame[c.name]))]
 
     def read(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of the model's columns with text as the numbers and times that it writes."""
