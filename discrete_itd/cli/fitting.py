@@ -16,6 +16,7 @@ from discrete_itd.cli.tables import (
     Dialect,
     EmptyTableError,
     check_out,
+    check_regular,
     damage_named,
     ending,
     reading,
@@ -143,6 +144,8 @@ def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
     if kinds == {".csv"}:
         with about(path):
             return in_memory(_texts(path, [*files], dialect), SAMPLE_SEED)
+    for file in files:
+        check_regular(file)
     with damage_named(path, ".parquet"):
         stream = ParquetStream(path)
         if not len(stream):

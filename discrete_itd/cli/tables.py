@@ -127,8 +127,8 @@ def reading(path: str, dialect: Dialect) -> Iterator[Source]:
     """
     with ExitStack() as stack:
         kind = ".csv" if path == STANDARD else ending(path)
-        if path != STANDARD and os.path.exists(path) and not os.path.isfile(path):
-            raise UserError(f"{path}: not a regular file; the rows of a pipe are read from -")
+        if path != STANDARD:
+            check_regular(path)
         with damage_named(path, kind):
             if kind == ".parquet":
                 source = _parquet(path, stack)
@@ -142,6 +142,12 @@ def reading(path: str, dialect: Dialect) -> Iterator[Source]:
             twice = named[named.duplicated()][0]
             raise UserError(f"{path}: column {twice!r}: the name repeats")
         yield source
+
+
+def check_regular(path: str) -> None:
+    """Raise a UserError if a table is a device or a pipe, which would be waited for."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path}: not a regular file; the rows of a pipe are read from -")
 
 
 def _csv(

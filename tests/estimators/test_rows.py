@@ -45,9 +45,9 @@ def calls(monkeypatch):
     """The number of rows of each table that is encoded."""
     counted, readable = [], TableEncoder.readable
 
-    def counting(self, frame, texts=None):
+    def counting(self, frame):
         counted.append(len(frame))
-        return readable(self, frame, texts)
+        return readable(self, frame)
 
     monkeypatch.setattr(TableEncoder, "readable", counting)
     return counted
