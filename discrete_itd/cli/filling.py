@@ -13,7 +13,7 @@ import pandas as pd
 
 from discrete_itd.cli.folders import Job, Tally, check_files, run
 from discrete_itd.cli.inputs import Reader, given_row, load_model, reader_of
-from discrete_itd.cli.messages import STANDARD, UserError, say
+from discrete_itd.cli.messages import STANDARD, UserError, counted_rows, say
 from discrete_itd.cli.tables import Source, check_out, ending, write_table
 from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
@@ -51,7 +51,10 @@ def impute(args: argparse.Namespace) -> None:
         types = partial(_types, {str(c.name): c for c in model.encoder_.schema})
         tally = run(args, reader, _filling(args, reader, types), filled=types)
     if tally:
-        say(args.out, f"wrote {args.out}: {tally['rows']} rows, {tally['filled']} cells filled")
+        say(
+            args.out,
+            f"wrote {args.out}: {counted_rows(tally['rows'])}, {tally['filled']} cells filled",
+        )
 
 
 def _filling(

@@ -40,6 +40,11 @@ def say(out: str | None, text: str) -> None:
     put(text, sys.stderr if out == STANDARD else sys.stdout)
 
 
+def counted_rows(n: int) -> str:
+    """A number of rows in words."""
+    return f"{n} row{'s' * (n != 1)}"
+
+
 def one_line(error: Exception) -> str:
     """The text of an error on one line."""
     if isinstance(error, OSError) and error.strerror and error.filename:

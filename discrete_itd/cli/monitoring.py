@@ -13,7 +13,7 @@ from discrete_itd.cli.inputs import (
     load_model,
     reader_of,
 )
-from discrete_itd.cli.messages import STANDARD, UserError, say, shown
+from discrete_itd.cli.messages import STANDARD, UserError, counted_rows, say, shown
 from discrete_itd.cli.tables import (
     check_out,
     save_whole,
@@ -49,7 +49,7 @@ def report(args: argparse.Namespace) -> int:
     else:
         save_whole(args.out, lambda path: path.write_bytes(page))
     n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"
-    say(args.out, f"wrote {args.out}: {found.n_rows} rows{n_alarms}")
+    say(args.out, f"wrote {args.out}: {counted_rows(found.n_rows)}{n_alarms}")
     for verdict in found.verdicts:
         say(args.out, f"  {VERDICTS[verdict.passed].lower()}: {judgement(verdict, found)}")
     if found.verdicts:

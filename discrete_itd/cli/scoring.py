@@ -23,7 +23,7 @@ from discrete_itd.cli.inputs import (
     load_model,
     reader_of,
 )
-from discrete_itd.cli.messages import UserError, note, say, shown
+from discrete_itd.cli.messages import UserError, counted_rows, note, say, shown
 from discrete_itd.cli.tables import (
     Source,
     check_out,
@@ -68,7 +68,7 @@ def score(args: argparse.Namespace) -> None:
     n_rows = tally["rows"]
     average = f"{float(tally['nats']) / max(1, n_rows):.3f} nats per row on average"
     mean = f", {average} (log-probability)" if n_rows else ""
-    say(args.out, f"wrote {args.out}: {n_rows} rows{mean}")
+    say(args.out, f"wrote {args.out}: {counted_rows(n_rows)}{mean}")
     if threshold is not None and detects(model):
         for line in _of_alarms(model, threshold, tally):
             say(args.out, line)

@@ -217,16 +217,6 @@ def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) 
 # -- cells given the others -------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def given_others(scorer: Scorer, x: Tensor, asked: Tensor) -> Posterior:
-    """The distribution of each asked cell given the others of its row, by the exact model of the table.
-
-    ``x`` (B, C') are encoded rows, NaN where a cell is not conditioned on. ``asked`` (B, C') holds one cell of a row or
-    several, each by itself; the distributions of all others have no meaning.
-    """
-    return conditional.given_others(scorer.model.anywhere, x, asked)
-
-
 def _asked(scorer: Scorer, rows: Tensor, columns: Tensor) -> Tensor:
     """Mask (B, C') of the internal columns of the cells in ``columns`` (B, m) of each row."""
     own = torch.zeros(len(rows), len(scorer.schema), dtype=torch.bool, device=rows.device)
@@ -261,7 +251,8 @@ def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.n
     for batch in _batches(scorer, x, "columns"):
         rows, own = x[batch], torch.tensor(columns, device=x.device).expand(len(batch), -1)
         asked = _asked(scorer, rows, own)
-        log_p = given_others(scorer, rows, asked).log_prob(rows.masked_fill(~asked, math.nan))
+        q = conditional.given_others(scorer.model.anywhere, rows, asked)
+        log_p = q.log_prob(rows.masked_fill(~asked, math.nan))
         out[batch.cpu().numpy()] = -_by_column(scorer, log_p.double()).gather(1, own).cpu().numpy()
     return out
 

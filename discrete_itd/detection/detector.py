@@ -20,6 +20,7 @@ from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.score import (
     MOST_WEIGHT,
+    WEIGHT_OF_SHARE,
     Scorer,
     row_scores,
     small_trees,
@@ -256,10 +257,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 with collected() as words:
                     rows = density.rows(parts.table)
                 tell_unreadable(words, {}, fitted=True)
-                trees = None
+                scorer = Scorer(density, given)
                 if share is not None and len(parts.train):
-                    trees = small_trees(density, rows.x[parts.train], seed)
-                scorer = Scorer.fit(density, given, trees, share, watched.deadline)
+                    scorer.trees = small_trees(density, rows.x[parts.train], seed)
+                    scorer.weight = min(MOST_WEIGHT, WEIGHT_OF_SHARE * share)
                 terms = pd.DataFrame(columns=pd.Index(density.encoder_.names), dtype=float)
                 # where none are held out, rows of the fit set the threshold
                 asked = parts.held if len(parts.held) else parts.rest[:SEEN_ROWS]

@@ -35,7 +35,6 @@ Tukey, "A survey of sampling from contaminated distributions", Contributions to 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,7 +45,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.forest import ForestDenoiser
 from discrete_itd.denoisers.forest_fit import responsible
@@ -55,16 +53,15 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, drawn_rows
 from discrete_itd.models.forest import FEWEST_LEAF_ROWS, grow
 from discrete_itd.models.model import Model
-from discrete_itd.progress import Deadline, progress_bar
+from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
 DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
 LEVEL = 0.95  # of the quantile q of few columns
-# Rows drawn from a model to estimate q. A model along paths draws fewer, though at least FEWEST_TYPICAL, if they would
-# take more than TYPICAL_SHARE of the time that is left for the calibration.
-TYPICAL_ROWS, FEWEST_TYPICAL, TYPICAL_SHARE = 500, 100, 0.3
+# Rows drawn from a model to estimate q; along paths, where a row takes up to a second, fewer.
+TYPICAL_ROWS, TYPICAL_ALONG_PATHS = 500, 100
 # Trees of few rows each, and the weight of their code lengths by the share of anomalies: chosen on the deciding tables,
 # with anomalies among the training rows.
 SMALL_TREES, ROWS_OF_TREE = 64, 64
@@ -92,29 +89,6 @@ class Scorer:
 
     def __reduce__(self) -> tuple:  # a copy knows no rows
         return Scorer, (self.density, self.given, self.quantiles, self.trees, self.weight)
-
-    @classmethod
-    def fit(
-        cls,
-        density: DiffusionDensity,
-        given: tuple[int, ...] = (),
-        trees: ForestDenoiser | None = None,
-        share: float | None = None,
-        deadline: Deadline | None = None,
-    ) -> Scorer:
-        """The score of a density that was fitted to rows with a share of anomalies, and of ``trees`` of these rows.
-
-        The fit ends at the ``deadline``: of a model of paths, q is estimated from fewer rows where that is early.
-        """
-        scorer = cls(density, given, trees=trees)
-        if trees is not None and share is not None:
-            scorer.weight = min(MOST_WEIGHT, WEIGHT_OF_SHARE * share)
-        n_rows = TYPICAL_ROWS
-        if deadline is not None and deadline.left < math.inf and not scorer.denoiser.closed_form:
-            seconds = 1e-6 * scorer.model.microseconds  # a draw takes no more than a score
-            n_rows = int(np.nan_to_num(TYPICAL_SHARE * deadline.left / seconds))
-        scorer.quantiles = scorer.fitted_quantiles(min(max(n_rows, FEWEST_TYPICAL), TYPICAL_ROWS))
-        return scorer
 
     # -- scores ---------------------------------------------------------------------------------
 
@@ -164,7 +138,7 @@ class Scorer:
         volume = np.where(kinds == "ordinal", 0.0, rows.log_volume)  # of the new numbers' level
         return nats.cpu().numpy()[rows.inverse] - volume
 
-    def fitted_quantiles(self, n_rows: int = TYPICAL_ROWS) -> np.ndarray:
+    def fitted_quantiles(self) -> np.ndarray:
         """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.
 
         0 for a column that is missing in all, or given.
@@ -172,6 +146,7 @@ class Scorer:
         seed = int(np.random.RandomState(self.model.seed).randint(2**31 - 1))
         out = []
         for _, model in self.models:
+            n_rows = TYPICAL_ROWS if model.denoiser.closed_form else TYPICAL_ALONG_PATHS
             drawn = self.density.rows(drawn_rows(self.density, model, n_rows, seed))
             found = [nats[~np.isnan(nats)] for nats in self._nats(drawn, model).T]
             levels = 0.0, max(LEVEL, 1 - 1 / max(1, sum(len(n) > 0 for n in found)))
@@ -219,11 +194,6 @@ class Scorer:
     def conditional(self) -> Denoiser:
         """The model's denoiser of conditional distributions."""
         return self.model.conditional
-
-    @cached_property
-    def marginals(self) -> Posterior:
-        """Independent columns of the rows that the density was fitted to, one row."""
-        return self.model.marginals.marginals()
 
     @property
     def schema(self) -> Sequence[Column]:

@@ -256,7 +256,7 @@ def _doubt(models: _Models) -> Blame:
 
 def _doubt_of_the_score(models: _Models) -> Blame:
     density = models.density
-    scorer = Scorer.fit(density)
+    scorer = Scorer(density)
     return lambda rows: cell_nats(scorer, rows).error_log_odds.to_numpy()
 
 

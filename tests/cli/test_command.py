@@ -580,13 +580,13 @@ def test_the_options_name_all_notations_and_denoisers():
 def test_an_interrupted_calibration_keeps_the_model_and_says_so_in_its_exit_code(
     capsys, monkeypatch, ctrl_c
 ):
-    real = Scorer.fit
+    real = Scorer.fitted_quantiles
 
-    def interrupted(*args):
+    def interrupted(self):
         ctrl_c()
-        return real(*args)
+        return real(self)
 
-    monkeypatch.setattr(Scorer, "fit", interrupted)
+    monkeypatch.setattr(Scorer, "fitted_quantiles", interrupted)
     run("fit t.csv --out new --detector --denoiser tree --drop id", code=130)
     assert "the fit was interrupted: new is the best model so far" in capsys.readouterr().err
     assert DiffusionOutlierDetector.load("new").density_.model_.stopped == "exact"

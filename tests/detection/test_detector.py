@@ -619,13 +619,13 @@ def test_forged_files_are_refused(fitted_mixed, tmp_path):
 def test_ctrl_c_before_the_first_calibration_row_keeps_the_density(monkeypatch, ctrl_c):
     monkeypatch.setattr(detecting, "FEWEST_SCORED", 20)
     monkeypatch.setattr(detecting, "SHORT", 0.0)
-    fit = Scorer.fit
+    quantiles = Scorer.fitted_quantiles
 
-    def interrupted(*args):
+    def interrupted(self):
         ctrl_c()
-        return fit(*args)
+        return quantiles(self)
 
-    monkeypatch.setattr(Scorer, "fit", interrupted)
+    monkeypatch.setattr(Scorer, "fitted_quantiles", interrupted)
     with pytest.warns(UserWarning, match="Ctrl-C ended the calibration after 20 of 80 rows"):
         DiffusionOutlierDetector(TREE, false_alarm_rate=0.1, random_state=0).fit(mixed(400))
 
