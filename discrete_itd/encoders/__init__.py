@@ -7,7 +7,6 @@ A :class:`TableEncoder` infers the kind of each column of a pandas frame and map
 dtype                          kind        categories or scale
 =============================  ==========  =================================================================
 category                       nominal     the categories of the dtype, used or not
-Arrow dictionary               nominal     the distinct values
 ordered category               ordinal     those of the dtype, equally spaced
 string, object                 nominal     the distinct values
 bool                           nominal     False and True, nothing else is possible

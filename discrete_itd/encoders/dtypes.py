@@ -79,18 +79,14 @@ def check_supported(name: Any, dtype: Any) -> None:
 
 
 def dtype_to_json(dtype: Any) -> str | dict[str, Any]:
-    """Plain data from which :func:`dtype_from_json` makes the dtype; its categories are not included."""
+    """Plain data from which :func:`dtype_from_json` makes the dtype; categories and codes are not included."""
     if is_category(dtype):
         categories = dtype_to_json(dtype.categories.dtype)
         return {"categories": categories, "ordered": bool(dtype.ordered)}
     if isinstance(dtype, pd.StringDtype):
         return {"string": str(dtype.storage), "nan": dtype.na_value is not pd.NA}
     if isinstance(dtype, pd.ArrowDtype):
-        arrow: Any = dtype.pyarrow_dtype
-        if str(arrow).startswith("dictionary"):
-            kinds = {"arrow": str(arrow.value_type), "index": str(arrow.index_type)}
-            return {**kinds, "ordered": bool(arrow.ordered)}
-        return {"arrow": str(arrow)}
+        return {"arrow": str(dtype.pyarrow_dtype)}
     return str(dtype)
 
 
@@ -113,8 +109,6 @@ def dtype_from_json(data: Any) -> Any:
             arrow: Any = pa.type_for_alias(data["arrow"])
         else:
             arrow = cast(Any, pandas_dtype(f"{data['arrow']}[pyarrow]")).pyarrow_dtype
-        if "index" in data:
-            arrow = pa.dictionary(pa.type_for_alias(data["index"]), arrow, data["ordered"])
         return pd.ArrowDtype(arrow)
     except (ImportError, NotImplementedError) as error:
         raise ValueError(f"dtype {data!r}: {error}") from None

@@ -27,7 +27,6 @@ from discrete_itd.encoders.dtypes import (
     decimals_of,
     family,
     is_category,
-    is_dictionary,
     is_number,
     plain,
     time_grid,
@@ -191,7 +190,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     nothing, asked, is_mixed = Recognised(None), spec.notation, seen.is_mixed
     forced = spec.kind in ("continuous", "binned") or asked is not None
     is_open = spec.kind is None or forced
-    if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(seen.cells):
+    if is_category(seen.dtype) or not is_open or not len(seen.cells):
         return seen, nothing
     decimal = {"decimal-comma": ",", "decimal-point": "."}.get(asked or "")
     column = seen
@@ -325,7 +324,7 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
     values = seen.cells
     if family(values.dtype) in TIMES:
         return "continuous"
-    if is_dictionary(dtype) or not is_number(values):
+    if not is_number(values):
         return "nominal"
     if seen.n_distinct > MANY_NUMBERS:
         return FLOAT_KIND
@@ -386,7 +385,7 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
     n, dtype = seen.n_rows - seen.n_missing, seen.dtype
     if spec.kind is not None or n < ENOUGH_ROWS or is_measure:
         return None
-    if is_category(dtype) or is_dictionary(dtype):
+    if is_category(dtype):
         return None
     if is_number(seen.cells):
         return "identifiers" if seen.all_integers and _made_unique(seen.cells) else None

@@ -16,6 +16,7 @@ from discrete_itd.encoders.dtypes import (
     check_supported,
     family,
     is_category,
+    is_dictionary,
     is_number,
     plain,
     read_cells,
@@ -58,6 +59,8 @@ class Observed:
         na: Sequence[str] = (),
     ) -> None:
         self.name, self.dtype, self._kind = plain(name), column.dtype, kind
+        if is_dictionary(self.dtype):
+            self.dtype = pd.ArrowDtype(self.dtype.pyarrow_dtype.value_type)
         check_supported(self.name, self.dtype)
         cells = read_cells(column)
         if na:
