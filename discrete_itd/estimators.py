@@ -30,7 +30,6 @@ from discrete_itd.encoders import (
     Continuous,
     Rows,
     TableEncoder,
-    check_column_spec,
 )
 from discrete_itd.encoders.dtypes import holds_text, plain
 from discrete_itd.encoders.frames import (
@@ -43,6 +42,7 @@ from discrete_itd.encoders.frames import (
 from discrete_itd.encoders.notation import quoted
 from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
 from discrete_itd.encoders.streams import Sample
+from discrete_itd.encoders.table import column_specs
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.auto import recipe
@@ -355,17 +355,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         if self.max_time is not None:
             check_positive("max_time", self.max_time)
         check_share("validation_fraction", self.validation_fraction)
-        if isinstance(self.column_types, Mapping):
-            for name, spec in self.column_types.items():
-                check_column_spec(name, spec)
-        elif not isinstance(self.column_types, str | None):
-            raise TypeError(
-                f"column_types must be a mapping or one kind, got {self.column_types!r}"
-            )
-        elif self.column_types is not None and self.column_types not in KINDS:
-            raise ValueError(
-                f"column_types must be one of {KINDS} or a mapping, got {self.column_types!r}"
-            )
+        types = self.column_types
+        if isinstance(types, str):
+            check_choice("column_types", types, KINDS)
+        else:
+            column_specs(types if isinstance(types, Mapping) else (), types)
         check_choice("missing", self.missing, MISSING)
         check_choice("handle_unknown", self.handle_unknown, UNKNOWN)
         if self.schedule is not None and not hasattr(self.schedule, "snr"):
