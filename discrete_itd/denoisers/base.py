@@ -39,14 +39,6 @@ def filled(x: Tensor, block: int = BLOCK) -> Tensor:
     return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]) if lacking else x
 
 
-def without_copies(x: Tensor) -> Tensor:
-    """Drop the copies of the last row that :func:`filled` appended; on a CPU only: elsewhere the host would wait."""
-    if x.device.type != "cpu" or len(x) < 2:
-        return x
-    same = ((x == x[-1]) | (x.isnan() & x[-1].isnan())).all(1)
-    return x[: len(x) - int(same.flip(0).cumprod(0).sum()) + 1]
-
-
 def row_product(x: Tensor, w: Tensor) -> Tensor:
     """``x @ w``, each row of which depends only on that row of ``x``: (..., B, K) and (..., K, N) to (..., B, N).
 

@@ -19,8 +19,7 @@ from torch.quasirandom import SobolEngine
 
 from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import Denoiser, log_sum_exp
-from discrete_itd.denoisers.cell_counts import indicators
-from discrete_itd.denoisers.marginal import MarginalDenoiser
+from discrete_itd.denoisers.marginal import MarginalDenoiser, indicators
 from discrete_itd.denoisers.mixture import MOST_DEPENDENT
 
 N_WAVES = 12  # smooth functions of a column on a line

@@ -56,7 +56,6 @@ PAIRS = 1 << 16  # pairs of a row and a tree that descend at once
 CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up at once
 REACHED = 1 << 20  # most pairs of a row with gaps and a leaf in one batch
 IMPOSSIBLE = 0.9 * KNOWN_NATS  # evidence by which a level is excluded, not just improbable
-FEWER = 0.75  # share of the pairs still on their way at which those that have arrived are set aside
 
 Values = Callable[[Tensor, Tensor], Tensor]  # of rows (P,) at nodes (P,)
 # whether rows (P,) go to the second child of nodes (P,), given where they go by their cells, and whether these are
@@ -812,25 +811,13 @@ class Splits(nn.Module):
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat_interleave(n_rows)
         row = torch.arange(n_rows, device=device).repeat(self.n_trees)
-        out, at = node, None  # where all pairs are, and which of them are on their way
-        for _ in self.depths:
-            left = self.left[node]
-            on = left != node  # a leaf is its own first child
-            n = int(on.sum())
-            if n < FEWER * len(node):
-                out = node if at is None else out.index_copy_(0, at, node)
-                kept = torch.nonzero(on).flatten()
-                at = kept if at is None else at[kept]
-                node, row, left, on = node[kept], row[kept], left[kept], on[kept]
-            if not n:
-                break
-            cell = value(row, node)
+        for _ in self.depths[1:]:
+            left, cell = self.left[node], value(row, node)  # a leaf is its own first child
             right = cell > self._bound[node]  # never at a leaf
             if choose is not None:
-                right = choose(row, node, right, cell.isnan()) & on
+                right = choose(row, node, right, cell.isnan()) & (left != node)
             node = left + right
-        out = node if at is None else out.index_copy_(0, at, node)
-        return self.leaf[out].view(self.n_trees, n_rows).T.contiguous()
+        return self.leaf[node].view(self.n_trees, n_rows).T.contiguous()
 
     def reach(self, value: Values, n_rows: int, *, but_one: bool = False) -> tuple[Tensor, ...]:
         """Every leaf that agrees with the known cells of a row, or ``but_one`` with all of them but those of a column.

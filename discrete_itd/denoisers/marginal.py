@@ -18,7 +18,6 @@ from discrete_itd.channel.posterior import (
 )
 from discrete_itd.channel.rounded_numbers import NARROW, PEAK_WIDTH, Intervals, NumberLines
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
-from discrete_itd.denoisers.cell_counts import level_counts
 
 MOST_NARROW = 7  # components fitted to a continuous column, at most
 ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this
@@ -119,7 +118,9 @@ class MarginalDenoiser(Denoiser):
         is that of about one row.
         """
         levels = codebook.levels
-        counts = level_counts(codebook, x)
+        codes = x.cpu()[:, codebook.finite.cpu()]
+        level = levels.index_of(codes.nan_to_num(0.0).long().to(codebook.device)).cpu()
+        counts = torch.bincount(level[~codes.isnan()], minlength=levels.n_points).double()
 
         def unseen(j: int) -> float:
             return pseudo_count if unseen_counts is None else float(unseen_counts[j])
@@ -173,6 +174,12 @@ class MarginalDenoiser(Denoiser):
 
     def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         return self.marginals().expand(n).sample(generator, allow_unseen=allow_unseen)
+
+
+def indicators(book: Codebook, x: Tensor) -> Tensor:
+    """One-hot levels of rows ``x`` (B, C): (B, T), zero where a cell is missing."""
+    out = book.known_snr.new_zeros(len(x), book.levels.n_points + 1)
+    return out.scatter_(1, book.level_of(x), 1.0)[:, :-1]
 
 
 @torch.no_grad()

@@ -44,9 +44,7 @@ from discrete_itd.denoisers.base import (
     log_sum_exp,
     row_product,
     rows_at_once,
-    without_copies,
 )
-from discrete_itd.denoisers.cell_counts import indicators
 from discrete_itd.denoisers.gaussian import (
     EVEN_CELL,
     DenseGaussians,
@@ -54,9 +52,7 @@ from discrete_itd.denoisers.gaussian import (
     log_masses_in_classes,
     outer,
 )
-from discrete_itd.denoisers.marginal import (
-    lacking,
-)
+from discrete_itd.denoisers.marginal import indicators, lacking
 
 CACHED = 1 << 19  # rows times classes that stay in a cache
 # rows times classes or levels of one batch, times columns where each has numbers of its own: more leave the cache
@@ -417,7 +413,7 @@ class MixtureDenoiser(Denoiser):
         """
         book, own = self.codebook, range(self.codebook.n_columns)
         orders = [book.in_order(columns) for columns in (own, own[::-1])]
-        rows, back = without_copies(x), None
+        rows, back = x, None
         if self.dense is not None and not devices.static_shapes(x.device):
             # rows with the same cells missing in one batch: each batch costs a product for each pattern
             missing = rows[:, book.reals].isnan()
@@ -438,7 +434,6 @@ class MixtureDenoiser(Denoiser):
                 out = out + left[:, None] * there
             parts.append(out)
         out = torch.cat(parts) if back is None else torch.cat(parts)[back]
-        out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
         return out.masked_fill(x.isnan(), 0.0)
 
     def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:

@@ -23,7 +23,7 @@ from discrete_itd.channel.posterior import (
     Posterior,
 )
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
-from discrete_itd.denoisers.cell_counts import indicators
+from discrete_itd.denoisers.marginal import indicators
 
 Network = TypeVar("Network", bound=Denoiser)
 _generator: ContextVar[torch.Generator | None] = ContextVar("_generator", default=None)

@@ -32,7 +32,6 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser, held_out_nats
-from discrete_itd.denoisers.cell_counts import indicators
 from discrete_itd.denoisers.decoder import (
     Columns,
     DecoderNetwork,
@@ -43,7 +42,7 @@ from discrete_itd.denoisers.decoder import (
     shifted,
     whitened,
 )
-from discrete_itd.denoisers.marginal import WIDE_SD
+from discrete_itd.denoisers.marginal import WIDE_SD, indicators
 from discrete_itd.denoisers.mixture import (
     MOST_DEPENDENT,
     MixtureDenoiser,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.causal import start_from_regressions
-from discrete_itd.denoisers.cell_counts import indicators
+from discrete_itd.denoisers.marginal import indicators
 from discrete_itd.denoisers.neural import LONG, RANK
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.comparison import CandidateModel, CandidateTable

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers.cell_counts import COUNTED
-
 KEPT = 1 << 24  # most floats kept for all rows; otherwise each batch computes its own
+AT_ONCE = 1 << 14  # rows whose constants are computed together
 
 Constants = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -29,7 +28,7 @@ def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None
     one = constants(x[:1])
     if len(x) * sum(t.numel() for t in one) > KEPT:
         return None
-    parts = [constants(rows) for rows in x.split(COUNTED)]
+    parts = [constants(rows) for rows in x.split(AT_ONCE)]
     return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 

@@ -182,24 +182,6 @@ def test_known_cells_of_absurd_values_leave_a_posterior(device, name, kind):
     assert oracle.log_prob(rows).isfinite().all(), kind
 
 
-def test_factors_of_copies_are_computed_once(device, monkeypatch):
-    """Rows with which a batch is filled up cost nothing, and every row has the factors that it has by itself."""
-    book, rng = make_book("mixed", device), np.random.default_rng(0)
-    oracle = random_mixture(book, rng)
-    rows = random_rows(book, 6, rng, missing=0.2)
-    alone = torch.cat([oracle.log_factors(row[None]) for row in rows])
-    seen, cells = [], MixtureDenoiser._cells
-    monkeypatch.setattr(
-        MixtureDenoiser, "_cells", lambda self, x, _: seen.append(len(x)) or cells(self, x, _)
-    )
-    for batch in (rows, rows[[0, 1, 2, 2, 2]], rows[[3, 3, 0, 3, 3]], rows[[5] * 4], rows[:0]):
-        found = oracle.log_factors(batch)
-        same = rows.nan_to_num(-9.0)[:, None] == batch.nan_to_num(-9.0)
-        assert torch.equal(found, alone[same.all(2).byte().argmax(0)])
-    if device.type == "cpu":
-        assert seen == [6, 6, 3, 3, 4, 4, 1, 1, 0, 0]  # each of two orders
-
-
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
 def test_known_or_unknown_cells_have_a_shorter_way(device, dtype, name):
     """To the same classes and the same levels, whatever is known of the continuous columns."""
