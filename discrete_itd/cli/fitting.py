@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.inputs import about, load_model, tables_of
-from discrete_itd.cli.messages import STANDARD, UserError, note, percent, plus_minus, put
+from discrete_itd.cli.messages import STANDARD, UserError, note, percent, put
 from discrete_itd.cli.tables import (
     Dialect,
     EmptyTableError,
@@ -30,6 +30,7 @@ from discrete_itd.encoders.notation import is_missing, recognise, typed
 from discrete_itd.encoders.streams import ParquetStream, in_memory
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
+from discrete_itd.storage.card import plus_minus
 from discrete_itd.storage.stored import card_path
 from discrete_itd.validation import warn
 

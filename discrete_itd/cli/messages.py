@@ -52,11 +52,6 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def plus_minus(mean: float, stderr: float) -> str:
-    """A mean in nats with its standard error, if there is one."""
-    return f"{mean:.3f} nats" if math.isnan(stderr) else f"{mean:.3f} ± {stderr:.3f} nats"
-
-
 def percent(share: float) -> str:
     """A share in percent, distinct from 0 if it is; nothing if it is not known."""
     if math.isnan(share):

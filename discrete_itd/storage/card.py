@@ -133,9 +133,9 @@ def _held_out(model: Any) -> list[str]:
     if any(column.has_volume for column in model.encoder.schema):
         unit += " on the encoded scale: without the volumes of bins, pooled categories and units"
     return [
-        f"* the model: {_plus_minus(found.nats, found.stderr)} {unit}",
-        f"* independent columns: {_plus_minus(found.independent, found.independent_stderr)} {unit}",
-        f"* the model is better by {_plus_minus(found.gain, found.gain_stderr)} per row, on {found.n_rows:,} rows",
+        f"* the model: {plus_minus(found.nats, found.stderr)} {unit}",
+        f"* independent columns: {plus_minus(found.independent, found.independent_stderr)} {unit}",
+        f"* the model is better by {plus_minus(found.gain, found.gain_stderr)} per row, on {found.n_rows:,} rows",
         last,
     ]
 
@@ -224,8 +224,9 @@ def _limits(model: Any) -> list[str]:
     return lines
 
 
-def _plus_minus(mean: float, stderr: float) -> str:
-    return f"{mean:.3f} nats" + ("" if math.isnan(stderr) else f" ± {stderr:.3f}")
+def plus_minus(mean: float, stderr: float) -> str:
+    """A mean in nats with its standard error, if there is one."""
+    return f"{mean:.3f} nats" if math.isnan(stderr) else f"{mean:.3f} ± {stderr:.3f} nats"
 
 
 # -- Markdown -----------------------------------------------------------------------------------------

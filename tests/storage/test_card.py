@@ -59,7 +59,7 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert "missing cells: 8.3% of the training table" in said["Model"]
     assert "| `a\\|b` | ordinal | 3 | True | 25.0% | summed out | Int64 |" in said["Data"]
     nats = model.model_.held_out.nats
-    assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
+    assert f"the model: {nats:.3f} ±" in said["Held-out nats"]
     own = model.model_
     assert f"a score took: {own.microseconds:.3g} microseconds" in said["Model"]
     assert f"the fit took: {own.fit_seconds:.3g} s" in said["Model"]
@@ -83,14 +83,14 @@ def test_a_card_says_what_a_model_along_paths_was_chosen_from_and_is_in():
     assert "Monte-Carlo" in said["Limits"]
     assert "log-densities" in said["Limits"]
     nats = along_paths.model_.held_out.nats
-    assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
+    assert f"the model: {nats:.3f} ±" in said["Held-out nats"]
     assert "on the encoded scale" in said["Held-out nats"]
     several = settled(RowMixture(("tree", "independent")), missing="category").fit(table())
     said, candidates = lines_of(several.model_card()), several.candidates_
     chosen = candidates[candidates["chosen"]].iloc[0]
     assert re.search(rf"^\| {chosen['candidate']} \|.* True \|$", said["Model"], re.MULTILINE)
     alone = candidates.set_index("candidate")["nats"]["independent"]
-    assert f"independent columns: {alone:.3f} nats" in said["Held-out nats"]
+    assert f"independent columns: {alone:.3f} ±" in said["Held-out nats"]
     assert "it counts as a value in: `a|b`." in said["Limits"]
 
 
