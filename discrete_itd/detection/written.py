@@ -280,10 +280,13 @@ def moved(columns: Sequence[Written]) -> list[Written]:
     """
     out = list(columns)
     ends = [_ends(column.meant) for column in columns]
+    last = [{end for parts in distinct for _, end in parts} for _, distinct in ends]
     for k, to in enumerate(columns):
         is_empty = to.meant.isna().to_numpy()
         known = {cell for cell in to.meant[~is_empty] if isinstance(cell, str)}
-        for j, (codes, distinct) in enumerate(ends if known and is_empty.any() else ()):
+        for j, (codes, distinct) in enumerate(ends if is_empty.any() else ()):
+            if last[j].isdisjoint(known):
+                continue
             at = {i: part for i, parts in enumerate(distinct) for part in parts if part[1] in known}
             hit = np.isin(codes, list(at)) & (j != k)
             rates = [(hit[rows].sum() + 0.5) / (rows.sum() + 1) for rows in (~is_empty, is_empty)]

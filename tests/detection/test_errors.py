@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 
 from discrete_itd import find_errors
-from discrete_itd.detection.errors import COUNT, DISCOUNTS, _binned, _conditional, _edits, _joined
+from discrete_itd.detection.errors import (
+    COUNT,
+    DISCOUNTS,
+    MOST_CANDIDATES,
+    _binned,
+    _conditional,
+    _edits,
+    _joined,
+)
 from tests.laws import TIMES
 
 pytestmark = pytest.mark.single_precision
@@ -215,6 +223,16 @@ def test_a_value_beside_its_empty_cell_belongs_there():
     for cell in found.itertuples():
         assert cell.expected == frame.at[cell.row, cell.column]
     pd.testing.assert_frame_equal(given, before)
+
+
+def test_the_key_is_found_among_many_columns():
+    frame, random = clean(120)[["code", "town"]], np.random.default_rng(0)
+    noise = pd.DataFrame(random.integers(0, 4, (120, 2 * MOST_CANDIDATES))).add_prefix("n")
+    frame = pd.concat([noise, frame], axis=1)
+    frame.loc[7, "town"] = frame["town"][frame["code"] != frame.at[7, "code"]].iloc[0]
+    assert {(7, "town"), (7, "code")} == set(
+        find_errors(frame)[["row", "column"]].itertuples(index=False, name=None)
+    )
 
 
 def test_columns_of_evenly_distributed_numbers_have_no_errors():
