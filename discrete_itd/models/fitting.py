@@ -30,8 +30,8 @@ from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import warn
 
 FEWEST_HELD_OUT = 8  # rows along paths, where there is no time for more
-# on a schedule along which cells are noisy, a network is trained and judged at noisy states as well
-NOISY = {"patterns": (0.6, 0.4), "judged": (1.0, 0.0)}
+# on a schedule along which cells are noisy, a network is trained at more noisy states
+NOISY = {"patterns": (0.6, 0.4)}
 
 
 def fit_model(

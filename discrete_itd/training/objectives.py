@@ -4,11 +4,10 @@ Each objective is a class that chooses the state of its rows (:meth:`Objective.s
 posterior (:meth:`Objective.nats`), in nats per row. Each loss is an unbiased estimate of a code length. Missing cells
 keep SNR zero and have no loss.
 
-* :class:`Isotropic`: all columns at one SNR; :math:`-\log P(x)` by the integral (3).
+* :class:`Isotropic`: all columns at one SNR; of categories :math:`-\log P(x)` by the integral (3), of numbers the code
+  length of their cells by the posterior.
 * :class:`Masked`: a random subset of the columns known, the others unknown; there (3) has the closed form of a
   cross-entropy.
-* :class:`ContinuousPath`: the continuous columns of the rows at a finite SNR, whose squared error does not depend on
-  the width of the posterior; their loss is the cost of a path (6) of a few random steps.
 
 :class:`TrainingLoss` splits a batch between the objectives and calls the denoiser once for all of them.
 
@@ -32,14 +31,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Codebook, Posterior, Quadrature, State, devices
+from discrete_itd.channel import Codebook, Posterior, Quadrature, State
 from discrete_itd.denoisers.base import HUGE, Denoiser
 from discrete_itd.progress import Deadline
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.row_sources import kept_constants
 
 MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
-PATH_STEPS = 8  # steps S of the path that scores the continuous columns
 EXACT_ROWS = 8192  # most rows of a validation in closed form: it must cost less than many steps
 EVALUATED_DRAWS = 4096  # rows times repeats of one validation
 EVALUATED_FLOATS = 1 << 26  # rows times floats of a row's posterior in one validation
@@ -81,9 +79,8 @@ class Objective:
     """State and loss of the rows of a part of a batch.
 
     ``masks``: a random subset of the cells is known, so that ``draws.share`` is drawn. ``noisy``: cells have a finite
-    SNR, so that ``draws.quantile`` and Gaussian noise are drawn; the continuous columns of such rows are scored by
-    :class:`ContinuousPath`. ``splits``: half of the rows score the missingness indicators alone, so that ``draws.coin``
-    is drawn.
+    SNR, so that ``draws.quantile`` and Gaussian noise are drawn. ``splits``: half of the rows score the missingness
+    indicators alone, so that ``draws.coin`` is drawn.
     """
 
     masks = noisy = splits = False
@@ -98,7 +95,10 @@ class Objective:
 
 
 class Isotropic(Objective):
-    """Columns at one SNR, drawn from an importance density; half the weighted squared error, eq. (3)."""
+    """Columns at one SNR, drawn from an importance density; half the weighted squared error of categories, eq. (3).
+
+    The squared error of a number does not depend on the width of its posterior: numbers have the log-density there.
+    """
 
     noisy = True
 
@@ -114,11 +114,14 @@ class Isotropic(Objective):
     def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
         book = posterior.codebook
         free_of_charge = view.known | view.x.isnan()
-        free_of_charge[:, book.reals] = True  # scored by ContinuousPath
+        free_of_charge[:, book.reals] = True
         error = (points - posterior.mean()).square()
         error = error.masked_fill(book.per_coord(free_of_charge), 0.0).sum(1)
         _, weight = self.quadrature.points(view.draws.quantile)
-        return 0.5 * weight.to(error) * error  # (3)
+        nats = 0.5 * weight.to(error) * error  # (3)
+        if len(book.reals):
+            nats = nats - posterior.log_prob(view.asked)[:, book.reals].sum(1)
+        return nats
 
 
 class Masked(Objective):
@@ -159,76 +162,6 @@ class Masked(Objective):
             relative = relative.clamp(1 / MAX_ROW_WEIGHT, MAX_ROW_WEIGHT)
             surprisal = surprisal * relative.to(surprisal)
         return surprisal * (n_cells + 1) / n_unknown.clamp_min(1) * (1 + book.has_leading)
-
-
-class ContinuousPath:
-    """The continuous columns of M rows at a finite SNR, scored by one step of a random path (6), times its S steps.
-
-    The path steps through the quantiles u', u' + 1/S, u' + 2/S ... of the quadrature, with u' uniform below 1/S. The
-    step from a row's quantile u is one of them, drawn at random; where u itself is below 1/S, it is u', and the step
-    that led there from the start is added.
-
-    ``here`` is the state, ``points`` (M, D) and ``views`` are those of the rows. If the denoiser has a ``base``, the
-    loss of the same path by the base is subtracted and its log-density in closed form added, as in (4), which reduces
-    the variance. ``start`` are the states from which the first steps start: the denoiser is to be called on them, too.
-    """
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        quadrature: Quadrature,
-        here: State,
-        points: Tensor,
-        views: list[View],
-        generator: torch.Generator,
-    ) -> None:
-        book, u = denoiser.codebook, torch.cat([view.draws.quantile for view in views])
-        known = torch.cat([view.known for view in views])
-        self.denoiser, self.here = denoiser, here
-        self.asked = torch.cat([view.asked for view in views])
-        # quantiles are stratified, so that their number is known before they are drawn
-        most = sum(-(-len(view.x) // PATH_STEPS) for view in views)
-        self.first = first = rows_below(u, 1 / PATH_STEPS, most)
-        self.arrives = u[first] < 1 / PATH_STEPS
-        self.start = start = State.start(book, points[first], known[first])
-        # infinity minus infinity: a cell known from the start has no new evidence
-        snr = (here.snr[first] - start.snr).nan_to_num(0.0)
-        self.arrival = State(here.y[first] - start.y, snr)
-        ahead = u + 1 / PATH_STEPS
-        gamma, _ = quadrature.points(ahead.clamp_max(1 - 1e-12))
-        gamma = torch.where(ahead < 1, gamma, math.inf).to(points)[:, None]
-        target = torch.where((here.snr > 0) & ~torch.isinf(here.snr), gamma, here.snr)
-        xi = torch.randn(here.y.shape, generator=generator, device=u.device, dtype=points.dtype)
-        # antithetic noise: the first order in the noise cancels
-        self.steps = [here.increment(book, points, target, noise) for noise in (xi, -xi)]
-
-    def nats(self, at_here: Posterior, at_start: Posterior) -> Tensor:
-        """The loss of the posteriors at :attr:`here` and :attr:`start`, (M,)."""
-        price = self._price(at_here, at_start)
-        base = getattr(self.denoiser, "base", None)
-        if base is None:
-            return price
-        here, book = self.here, self.denoiser.codebook
-        with torch.no_grad():
-            prior = base(torch.zeros_like(here.y[:1]), torch.zeros_like(here.snr[:1]))
-            own = prior.expand(len(here.y)).log_prob(self.asked)[:, book.reals].sum(1)
-            alone = base.independent_part
-            at = (alone.reals_given(*state) for state in (here, self.start))
-            by_base = self._price(*(Posterior(book, prior.categorical, q) for q in at))
-        return price - by_base - own  # (4)
-
-    def _price(self, at_here: Posterior, at_start: Posterior) -> Tensor:
-        there, back = (_step_cost(at_here, step, self.asked) for step in self.steps)
-        arrival = _step_cost(at_start, self.arrival, self.asked[self.first])
-        arrival = arrival.masked_fill(~self.arrives, 0.0)
-        return PATH_STEPS * ((there + back) / 2).index_add(0, self.first, arrival)
-
-
-def rows_below(u: Tensor, bound: float, most: int) -> Tensor:
-    """Numbers of the at most ``most`` rows where ``u`` is below a bound, in order; on a GPU the ``most`` smallest."""
-    if devices.static_shapes(u.device):
-        return u.argsort()[:most].sort().values
-    return torch.nonzero(u < bound).flatten()
 
 
 class Loss(Protocol):
@@ -286,25 +219,13 @@ class TrainingLoss:
         xi[:n_noisy].normal_(generator=generator)
         snr = torch.cat([view.snr for view in views])
         state = State.start(book, points).increment(book, points, snr, xi)
-        path = None
-        if len(book.reals):
-            noisy = [v for o, v in zip(parts, views, strict=True) if o.noisy]
-            here = State(state.y[:n_noisy], state.snr[:n_noisy])
-            real = points[:n_noisy]
-            path = ContinuousPath(denoiser, self.quadrature, here, real, noisy, generator)
-            state = State(*(torch.cat(pair) for pair in zip(state, path.start, strict=True)))
         posterior = denoiser(*state)
         out, done = [], 0
         for objective, view in zip(parts, views, strict=True):
             rows = slice(done, done + len(view.x))
             out.append(objective.nats(view, points[rows], posterior.rows(rows)))
             done = rows.stop
-        if path is None:
-            return torch.cat(out)
-        at_start = posterior.rows(slice(len(x), None))
-        real = path.nats(posterior.rows(slice(0, n_noisy)), at_start)
-        nats = torch.cat(out)
-        return torch.cat([nats[:n_noisy] + real, nats[n_noisy:]])
+        return torch.cat(out)
 
     def _draw(
         self, book: Codebook, x: Tensor, sizes: list[int], generator: torch.Generator
@@ -356,18 +277,6 @@ def losses(plan: TrainingPlan, quadrature: Quadrature | None) -> tuple[Loss, Los
         return ExactLoss(), ExactLoss()
     train = TrainingLoss(quadrature, plan.patterns, balanced=True)
     return train, TrainingLoss(quadrature, plan.judged)
-
-
-def _step_cost(posterior: Posterior, step: State, x: Tensor) -> Tensor:
-    """Cost of a step of (6) in the continuous columns: log (q + evidence)(x) - log q(x), (B,), nats."""
-    book, gaussian = posterior.codebook, posterior.gaussian
-    if gaussian is None:
-        return step.snr.new_zeros(len(x))
-    y, snr = step.y[:, book.real_coords], step.snr[:, book.reals]
-    cells = x[:, book.reals]
-    values = cells.nan_to_num(0.0).to(y)
-    updated = torch.where(torch.isinf(snr), 0.0, gaussian.update(y, snr).log_prob(values))
-    return (updated - gaussian.log_prob(values)).masked_fill(cells.isnan(), 0.0).sum(1)
 
 
 class Evaluator:
