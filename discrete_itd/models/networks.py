@@ -90,16 +90,12 @@ class Network(Recipe):
     name = "network"
     bounds: ClassVar = SIZES
 
-    def untrained(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
+        """Choose the base, then train."""
         base = choose_base(self.base, rows, plan, BayesNet(BASE_TABLE), BASE_WORK)
         sizes = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
         generator = torch.Generator().manual_seed(plan.network_seed)
-        return NeuralDenoiser(base, **sizes, generator=generator).to(rows.device)
-
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
-        """Choose the base, then train."""
-        denoiser = self.untrained(rows, plan)
-        base = denoiser.base
+        denoiser = NeuralDenoiser(base, **sizes, generator=generator).to(rows.device)
         report = plan.train(denoiser, rows)
         if base is not rows.marginals:
             # a history begins with independent columns; the base's gain has a closed form
