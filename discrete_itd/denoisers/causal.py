@@ -11,6 +11,7 @@ which is zero at the start. At states off the path it ignores later columns in t
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -207,13 +208,16 @@ class CausalDenoiser(Denoiser):
     def _one_by_one(self) -> list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]]:
         """Every column as a table of its own, its features, and their places: a draw costs as much as one column.
 
-        Made at the first call on a device, for which the host reads the base's numbers.
+        Made at the first call, for which the host reads the base's numbers.
         """
         book, here, part = self.codebook, self.codebook.known_snr, self.base.independent_part
-        if self._columns:
-            there = self._columns[0][0].codebook.known_snr
-            if (there.dtype, there.device) == (here.dtype, here.device):
-                return self._columns
+        if self._columns and self._columns[0][0].codebook.dtype == here.dtype:
+            if self._columns[0][2].device != here.device:
+                self._columns = [
+                    (copy.deepcopy(alone).to(here), copy.deepcopy(own).to(here), at.to(here.device))
+                    for alone, own, at in self._columns
+                ]
+            return self._columns
         q = CategoricalPosterior(book.levels, self.features.nothing, normalised=True)
         nothing, self._columns = Posterior(book, q), []
         for j in range(book.n_columns):

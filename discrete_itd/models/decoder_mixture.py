@@ -65,8 +65,8 @@ CLAMPED_SD = 8.0
 MOST_CLASSES = 1 << 14  # that a user may ask for, and latent points
 WIDTH = 128  # hidden units in each of the two layers of the network
 CLASSES_PER_ROW = 4  # at most
-# points in a step of the training on fewer rows, if there is one row for each, and classes of its result: twice as
-# many take twice the time of the training, or of a score, and gain nothing measurable there
+# points in a step of the training on fewer rows, if there are three rows for each two, and classes of its result: twice
+# as many take twice the time of the training, or of a score, and gain nothing measurable there
 SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
 FEWEST_LATENT_POINTS = 64
 SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
@@ -164,7 +164,7 @@ class MixtureFit:
             self.x, self.judged = self._without_gaps(mean, sd)
         gaps = self.x.isnan().any(0) | self.judged.isnan().any(0) | self._unseen(self.x_valid)
         far = CLAMPED_SD * sd
-        n_points = 1 << max(2 * FEWEST_LATENT_POINTS, len(x)).bit_length() - 1  # a row for each
+        n_points = 1 << max(2 * FEWEST_LATENT_POINTS, 2 * len(x) // 3).bit_length() - 1
         n_classes = 1 << (max(FEWEST_LATENT_POINTS, CLASSES_PER_ROW * len(x)) - 1).bit_length()
         if len(x) < SMALL_TABLE:
             n_points = min(n_points, SMALL_TABLE_POINTS)
