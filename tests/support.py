@@ -11,35 +11,10 @@ from discrete_itd.denoisers.base import Denoiser, finite_log, row_product
 
 
 class SupportDenoiser(Denoiser):
-    """Exact for a probability table over listed rows: the oracle of tests and documentation.
+    """The oracle of tests: rows ``support`` (R, C) of categories and their ``probs`` (R,), normalised here.
 
-    Parameters
-    ----------
-    codebook : Codebook
-        Of columns of categories only.
-    support : Tensor of float64, shape (R, C)
-        The rows (codes) that can occur.
-    probs : Tensor, shape (R,)
-        Their probabilities; positive, normalised here.
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, a probability is not positive, or a column is continuous.
-
-    Notes
-    -----
-    A call costs B R (C + T) operations. Posterior probabilities below the smallest normal float are taken
-    as that float, so that a row outside the support gets a finite, astronomically small probability.
-
-    Examples
-    --------
-    >>> from discrete_itd.channel import Codebook, ColumnPoints
-    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
-    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 1.0, 2.0]))
-    >>> oracle.log_prob(x).exp()
-    tensor([0.2500, 0.2500, 0.5000])
+    Posterior probabilities below the smallest normal float are taken as that float, so that a row outside the support
+    gets a finite, astronomically small probability.
     """
 
     exact = True
@@ -49,12 +24,6 @@ class SupportDenoiser(Denoiser):
 
     def __init__(self, codebook: Codebook, support: Tensor, probs: Tensor) -> None:
         super().__init__(codebook)
-        if support.ndim != 2 or support.shape[1] != codebook.n_columns:
-            raise ValueError(f"support must have {codebook.n_columns} columns")
-        if probs.shape != (len(support),) or not bool((probs > 0).all()):
-            raise ValueError(f"probs must be {len(support)} positive numbers")
-        if len(codebook.finite) != codebook.n_columns:
-            raise ValueError("only columns of categories have a table of rows")
         levels = codebook.levels.index_of(support.long())
         indicator = torch.zeros(len(support), codebook.levels.n_points, device=levels.device)
         indicator.scatter_(1, levels, 1.0)

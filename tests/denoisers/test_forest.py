@@ -139,41 +139,6 @@ def test_numbers_integrate_to_one(device):
     assert alone == pytest.approx(1, abs=2e-6)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_conditionals_are_quotients(device, dtype, name):
-    """log P(a | b) = log P(a, b) - log P(b), of every column given a part of the others."""
-    denoiser, rng = forest(name, device), np.random.default_rng(3)
-    book = denoiser.codebook
-    rows = random_rows(book, 12, rng)
-    for j in [*book.finite.tolist(), *book.reals.tolist()]:
-        given = rows.masked_fill(
-            torch.tensor(rng.random(rows.shape) < 0.4, device=device), math.nan
-        )
-        given[:, j] = math.nan
-        both = given.clone()
-        both[:, j] = rows[:, j]
-        snr = torch.where(given.isnan(), 0.0, torch.inf).to(book.known_snr)
-        y = torch.where(book.per_coord(snr) == 0, 0.0, book.embed(given))
-        got = denoiser(y, snr).log_prob(rows)[:, j]
-        expected = denoiser.log_prob(both) - denoiser.log_prob(given)
-        torch.testing.assert_close(
-            got.double(), expected, atol=rounding(dtype, 10), rtol=rounding(dtype, 10)
-        )
-
-
-def test_a_row_scores_alone_as_in_any_batch(device):
-    """To the last bit, with and without gaps; so do its factors."""
-    book = Codebook([simplex(3), real(), simplex(2, is_open=True), real(), line(-0.5, 0.5)] * 3)
-    denoiser = random_forest(book.to(device), np.random.default_rng(5), n_trees=9, depth=5)
-    rng = np.random.default_rng(6)
-    rows = torch.cat([random_rows(book, n, rng, missing=m) for n, m in ((40, 0), (40, 0.2))])
-    for method in (denoiser.log_prob, denoiser.log_factors):
-        together = method(rows)
-        for i in range(0, len(rows), 7):
-            assert torch.equal(method(rows[i : i + 1])[0], together[i])
-            assert torch.equal(method(rows[i : i + 5])[0], together[i])
-
-
 def test_factors_belong_to_the_columns_that_split(device):
     """A column that is independent of all others has the same factor in every row with the same cell."""
     book = Codebook([simplex(2), simplex(2), simplex(2)]).to(device)

@@ -59,7 +59,10 @@ def rows_of(denoiser, n=40):
 # jumps, and noise beside known cells
 @pytest.mark.parametrize(
     ("kind", "schedule"),
-    [*((kind, "block") for kind in KINDS), *((kind, "partly known") for kind in KINDS[:3])],
+    [
+        *((kind, "block") for kind in (*KINDS[:3], "tree")),
+        *((kind, "partly known") for kind in KINDS[:3]),
+    ],
 )
 def test_a_path_gives_a_row_the_same_bits_in_any_batch(device, kind, schedule):
     denoiser = make(kind, device)

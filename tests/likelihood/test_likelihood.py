@@ -13,9 +13,11 @@ from laws import (
     LAW,
     SCHEDULES,
     TIMES,
+    WIDER_BOOKS,
     PartlyKnownSchedule,
     Stranger,
     all_rows,
+    cases,
     fixed_order,
     integral_of,
     line,
@@ -29,6 +31,7 @@ from laws import (
     random_marginals,
     random_network,
     random_oracle,
+    random_rows,
     ranks_of,
     repeated_mass,
     rounding,
@@ -212,21 +215,21 @@ def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, 
 
 
 @pytest.mark.parametrize(
-    "kind", ["network", "stranger", "oracle", "tree", "trees", "mixture", "bayes_net"]
+    ("name", "kind"),
+    cases(["network", "stranger", "oracle", "trees", "mixture", "bayes_net", "marginals"]),
 )
-@pytest.mark.parametrize("name", sorted(BOOKS))
 def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 4)
-    rows = denoiser.support if kind == "oracle" else all_rows(book)
-    path = torch.arange(len(rows), device=device) % 3
-    noise = RowNoise(rows, path, 99)
+    rows = random_rows(book, 12, np.random.default_rng(0))
+    rows = denoiser.support if kind == "oracle" else rows
+    noise = RowNoise(rows, torch.arange(len(rows), device=device) % 3, 99)
     got = path_log_weights(denoiser, rows, CoordinateSchedule(book.n_columns), noise).cpu()
     ranks = ranks_of(noise, rows)
     assert len(ranks.unique(dim=0)) > 1
     for row, rank, log_w in zip(rows, ranks, got, strict=True):
         naive = naive_autoregression(denoiser, row, rank)
-        torch.testing.assert_close(log_w, naive, atol=rounding(dtype), rtol=0)
+        torch.testing.assert_close(log_w, naive, atol=rounding(dtype, 3), rtol=rounding(dtype))
 
 
 # -- the oracle's paths ----------------------------------------------------------------------------
@@ -289,26 +292,31 @@ def test_one_jump_is_the_independent_columns(device, dtype, steps, generator):
 
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("name", sorted(BOOKS))
+@pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
 def test_untrained_network_scores_the_sum_of_log_marginals(device, dtype, name, schedule):
+    """With no standard error, whatever is in the row."""
     book = make_book(name, device)
     net = random_network(book, 0, strength=0.0)
-    rows = all_rows(book)
-    got = paths_of(net, rows, SCHEDULES[schedule](book.n_columns), n_paths=4)
+    rows = random_rows(book, 40, np.random.default_rng(0))
+    if len(book.reals):
+        rows[:4, book.reals[0]] = torch.tensor([50.0, -300.0, 1e6, -1e6], device=device).double()
+    got = paths_of(net, rows, SCHEDULES[schedule](book.n_columns))
     truth = net.base.log_prob(rows).double()
-    torch.testing.assert_close(got.log_prob, truth, atol=rounding(dtype), rtol=rounding(dtype))
-    assert got.stderr.max() < rounding(dtype)
+    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype)}
+    torch.testing.assert_close(got.log_prob, truth, **close)
+    assert (got.stderr < rounding(dtype, 10) * (1 + truth.abs())).all()
 
 
-@pytest.mark.parametrize("name", sorted(BOOKS))
+@pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
 def test_untrained_network_integrates_to_its_baseline(device, dtype, name, generator):
     book = make_book(name, device)
     net = random_network(book, 0, strength=0.0)
+    rows = random_rows(book, 10, np.random.default_rng(0))
     got = integral_log_prob(
-        net, all_rows(book), make_quadrature(book, device), baseline=net.base, generator=generator
+        net, rows, make_quadrature(book, device), baseline=net.base, generator=generator
     )
-    truth = net.base.log_prob(all_rows(book)).double()
-    loose = 1e-8 if dtype == torch.float64 else 3e-3  # γ times rounding of the error
+    truth = net.base.log_prob(rows).double()
+    loose = 1e-7 if dtype == torch.float64 else 5e-3  # γ times rounding of the error
     torch.testing.assert_close(got.log_prob, truth, atol=loose, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""The report: one page with the right numbers, inert, complete, and readable in a real browser."""
+"""The report: one page with the right numbers, inert and complete."""
 
 import dataclasses
 import datetime
@@ -21,14 +21,11 @@ from discrete_itd.reporting import page, sentences
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
 from discrete_itd.reporting.page import breakable, svg
 from discrete_itd.statistics import percent
-from tests import browser, reported
+from tests import reported
 
 pytestmark = pytest.mark.single_precision
 
 DAY = datetime.date(2024, 3, 1)
-NEEDS_BROWSER = pytest.mark.skipif(
-    not (browser.CHROMIUM and browser.DRIVER), reason="no Chromium with chromedriver here"
-)
 
 
 class Reader(HTMLParser):
@@ -448,47 +445,6 @@ def test_pictures_keep_their_words_and_not_their_names():
     assert svg(ax, "one", "about") == first
     assert "xmlns" not in first
     assert "metadata" not in first
-
-
-# -- in a browser -----------------------------------------------------------------------------------
-
-
-@NEEDS_BROWSER
-def test_a_browser_shows_it(text, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(text, "utf-8")
-    tab = browser.Browser(tmp_path / "profile")
-    try:
-        for width in (390, 1280):
-            tab.open(path, width)
-            assert tab.run("return document.title") == f"Rows & {reported.EVIL}"
-            shown, room = tab.run("return [document.documentElement.scrollWidth, innerWidth]")
-            assert shown <= room  # nothing sticks out at the side
-            if width == 390:
-                assert room == 390
-                # nor do the tables need to be moved
-                wide = "return [...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
-                assert tab.run(wide) == [0, 0, 0]
-            # words in pictures are large enough to read
-            size = tab.run(
-                "return Math.min(...[...document.querySelectorAll('svg text')]"
-                ".map(t => t.getBoundingClientRect().height))"
-            )
-            assert size >= 9
-            assert tab.run("return performance.getEntriesByType('resource').length") == 0
-        assert tab.console() == []
-        shot = tab.screenshot()
-        assert shot.startswith(b"\x89PNG")
-        printed = tab.pdf()
-        assert printed.startswith(b"%PDF")
-        assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 12
-        # the watch would see: a page that loads or runs anything is told no, and says so
-        evil = text.replace("<main>", "<main><script>1</script><img src='http://example.org/x'>")
-        path.write_text(evil, "utf-8")
-        tab.open(path, 390)
-        assert sum("Content Security Policy" in line for line in tab.console()) >= 2
-    finally:
-        tab.close()
 
 
 # -- which row it is, and why -----------------------------------------------------------------------

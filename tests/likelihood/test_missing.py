@@ -13,7 +13,6 @@ from laws import (
     Stranger,
     all_rows,
     broad_marginals,
-    cases,
     draws,
     make_book,
     make_denoiser,
@@ -125,7 +124,7 @@ def test_mean_squared_errors_leave_missing_cells_out(device, dtype):
 # -- the oracle: sums over what is missing ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("plan", ["one each", "fixed order", "isotropic", "integral", "baseline"])
+@pytest.mark.parametrize("plan", ["fixed order", "isotropic", "integral", "baseline"])
 @pytest.mark.parametrize("name", FINITE_BOOKS)
 def test_scores_of_the_oracle_are_sums_over_the_missing(device, dtype, name, plan):
     book = make_book(name, device)
@@ -154,7 +153,6 @@ def test_scores_of_the_oracle_are_sums_over_the_missing(device, dtype, name, pla
     else:
         levels = torch.linspace(math.log(0.1), math.log(high), 48).exp().tolist()
         schedule = {
-            "one each": CoordinateSchedule(book.n_columns),
             "fixed order": CoordinateSchedule(book.n_columns, tuple(range(book.n_columns))),
             "isotropic": IsotropicSchedule(tuple(levels)),
         }[plan]
@@ -163,7 +161,7 @@ def test_scores_of_the_oracle_are_sums_over_the_missing(device, dtype, name, pla
             oracle, rows, schedule, n_paths=n_paths, generator=noise, batch_size=1 << 14
         )
     error = (got.log_prob - truth).abs()
-    if plan in ("one each", "fixed order"):
+    if plan == "fixed order":
         assert error.max() < rounding(dtype)
         assert got.stderr.max() < rounding(dtype)
         return
@@ -171,20 +169,12 @@ def test_scores_of_the_oracle_are_sums_over_the_missing(device, dtype, name, pla
     assert got.stderr.max() < 0.15
 
 
-@pytest.mark.parametrize("name", ["one real", "only reals", "reals and levels"])
-def test_densities_of_the_oracle_leave_the_missing_out(device, dtype, name):
-    """Its closed form is checked against sums elsewhere; here the path, exact and noisy, and the integral."""
-    book = make_book(name, device)
-    rng = np.random.default_rng(0)
+def test_densities_of_the_oracle_leave_the_missing_out(device):
+    """Along a noisy path; the exact path and the integral are checked for every exact denoiser."""
+    book, rng = make_book("reals and levels", device), np.random.default_rng(0)
     oracle = random_mixture(book, rng)
     rows = mixture_draws(oracle, 10, rng)
     rows[torch.tensor(rng.random(rows.shape) < 0.4, device=device)] = math.nan
-    truth = oracle.log_prob(rows).double()
-    exact = path_log_prob(
-        oracle, rows, CoordinateSchedule(book.n_columns), generator=seeded_generator(0, device)
-    )
-    close = {"atol": rounding(dtype, 10) + 1e-7, "rtol": rounding(dtype)}
-    torch.testing.assert_close(exact.log_prob, truth, **close)
     levels = torch.linspace(math.log(0.05), math.log(1000.0), 48).exp().tolist()
     path = path_log_prob(
         oracle,
@@ -194,18 +184,9 @@ def test_densities_of_the_oracle_leave_the_missing_out(device, dtype, name):
         generator=seeded_generator(0, device),
         batch_size=1 << 14,
     )
-    integral = integral_log_prob(
-        oracle,
-        rows,
-        quadrature_to(2000.0, device),
-        baseline=broad_marginals(book),
-        n_points=1 << 12,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 15,
-    )
-    for got, bias in ((path, 0.05), (integral, 3e-3)):
-        assert ((got.log_prob - truth).abs() < 4 * got.stderr + bias).all()
-        assert got.stderr.max() < 0.25
+    error = (path.log_prob - oracle.log_prob(rows)).abs()
+    assert (error < 4 * path.stderr + 0.05).all()
+    assert path.stderr.max() < 0.25
 
 
 # -- any denoiser: the observed cells have a normalised law ----------------------------------------
@@ -268,16 +249,14 @@ def test_calls_end_with_the_last_free_cell(device):
 # -- conditioning ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["network", "stranger", "mixture", "oracle", "trees"])
+@pytest.mark.parametrize("kind", ["network", "stranger"])
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
 def test_joint_is_marginal_times_conditional(device, dtype, name, kind):
     """log P(a, b) = log P(a) + log P(b | a), exactly, if a comes first."""
-    if (name, kind) not in cases([kind]):
-        kind = "marginals"
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 3)
     rng = np.random.default_rng(0)
-    rows = denoiser.support if kind == "oracle" else random_rows(book, 20, rng, missing=0.15)
+    rows = random_rows(book, 12, rng, missing=0.15)
     order = tuple(rng.permutation(book.n_columns).tolist())
     plan = CoordinateSchedule(book.n_columns, order)
 

@@ -11,25 +11,19 @@ from laws import (
     WITH_REALS,
     Stranger,
     broad_marginals,
-    cases,
     draws,
-    fixed_order,
     make_book,
     make_denoiser,
     make_schedule,
     mixture_draws,
-    naive_autoregression,
-    random_marginals,
     random_mixture,
     random_network,
     random_rows,
-    ranks_of,
-    rounding,
     seeded_generator,
     squared,
 )
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
+from discrete_itd.channel import IsotropicSchedule, Quadrature
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.likelihood import (
     integral_log_prob,
@@ -74,41 +68,6 @@ def test_mass_and_density_add_up_to_one(device, name, kind, schedule):
     assert stderr < 0.08
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    cases(["network", "stranger", "mixture", "trees", "marginals"], WIDER),
-)
-def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
-    book = make_book(name, device)
-    denoiser = make_denoiser(kind, book, 4)
-    rows = random_rows(book, 12, np.random.default_rng(0))
-    noise = RowNoise(rows, torch.arange(12, device=device) % 3, 99)
-    got = path_log_weights(denoiser, rows, CoordinateSchedule(book.n_columns), noise).cpu()
-    ranks = ranks_of(noise, rows)
-    assert len(ranks.unique(dim=0)) > 1
-    for row, rank, log_w in zip(rows, ranks, got, strict=True):
-        naive = naive_autoregression(denoiser, row, rank)
-        torch.testing.assert_close(log_w, naive, atol=rounding(dtype, 3), rtol=rounding(dtype))
-
-
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("name", WIDER)
-def test_untrained_network_scores_the_sum_of_log_marginals(device, dtype, name, schedule):
-    """With no standard error, whatever is in the row."""
-    book = make_book(name, device)
-    net = random_network(book, 0, strength=0.0)
-    rows = random_rows(book, 40, np.random.default_rng(0))
-    if len(book.reals):
-        rows[:4, book.reals[0]] = torch.tensor([50.0, -300.0, 1e6, -1e6], device=device).double()
-    got = path_log_prob(
-        net, rows, SCHEDULES[schedule](book.n_columns), generator=seeded_generator(0, device)
-    )
-    truth = net.base.log_prob(rows).double()
-    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype)}
-    torch.testing.assert_close(got.log_prob, truth, **close)
-    assert (got.stderr < rounding(dtype, 10) * (1 + truth.abs())).all()
-
-
 @pytest.mark.parametrize("name", WITH_REALS)
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_absurd_values_have_a_finite_score(device, name, schedule):
@@ -129,21 +88,6 @@ def test_absurd_values_have_a_finite_score(device, name, schedule):
 
 
 # -- the oracle ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n_steps", ["one each", "in a fixed order"])
-@pytest.mark.parametrize("name", ["mixed", "open", *MIXTURES])
-def test_coordinate_path_of_the_oracle_is_log_p(device, dtype, name, n_steps):
-    book = make_book(name, device)
-    oracle = random_mixture(book, np.random.default_rng(0))
-    rows = random_rows(book, 60, np.random.default_rng(1))
-    plan = (CoordinateSchedule if n_steps == "one each" else fixed_order)(book.n_columns)
-    got = path_log_prob(oracle, rows, plan, n_paths=3, generator=seeded_generator(0, device))
-    truth = oracle.log_prob(rows).double()
-    # a known value is one known to a hundred thousandth
-    loose = {"atol": rounding(dtype, 10) + 1e-7, "rtol": rounding(dtype) + 1e-7}
-    torch.testing.assert_close(got.log_prob, truth, **loose)
-    assert got.stderr.max() < rounding(dtype, 10) + 1e-6
 
 
 @pytest.mark.slow
@@ -173,10 +117,9 @@ def wide_quadrature(device):
     return Quadrature(torch.tensor([1e-3, 2000.0]).log(), torch.ones(1)).to(device)
 
 
-@pytest.mark.parametrize("baseline", [False, True])
-@pytest.mark.parametrize("name", MIXTURES)
-def test_integral_of_the_oracle_is_log_p(device, name, baseline):
-    """(3) with a closed tail, and (4): the density of the paper."""
+@pytest.mark.parametrize("name", ["only reals", "reals and levels"])
+def test_integral_of_the_oracle_is_log_p(device, name):
+    """(3) with a closed tail: the density of the paper."""
     book = make_book(name, device)
     rng = np.random.default_rng(1)
     oracle = random_mixture(book, rng)
@@ -185,7 +128,6 @@ def test_integral_of_the_oracle_is_log_p(device, name, baseline):
         oracle,
         rows,
         wide_quadrature(device),
-        baseline=random_marginals(book, rng) if baseline else None,
         n_points=1 << 12,
         generator=seeded_generator(0, device),
         batch_size=1 << 15,
@@ -194,20 +136,6 @@ def test_integral_of_the_oracle_is_log_p(device, name, baseline):
     assert (error < 4 * got.stderr + 3e-3).all(), (error / got.stderr).max()
     assert got.stderr.max() < 0.3
     assert got.stderr.mean() < 0.2
-
-
-@pytest.mark.parametrize("name", WITH_REALS)
-def test_untrained_network_integrates_to_its_baseline(device, dtype, name, generator):
-    book = make_book(name, device)
-    net = random_network(book, 0, strength=0.0)
-    rows = random_rows(book, 10, np.random.default_rng(0))
-    got = integral_log_prob(
-        net, rows, wide_quadrature(device), baseline=net.base, generator=generator
-    )
-    loose = 1e-7 if dtype == torch.float64 else 5e-3  # γ times rounding of the error
-    truth = net.base.log_prob(rows).double()
-    torch.testing.assert_close(got.log_prob, truth, atol=loose, rtol=0)
-    assert got.stderr.max() < loose
 
 
 @pytest.mark.slow
@@ -238,16 +166,3 @@ def test_integral_is_never_optimistic_in_total(device, name, strength):
 
 
 # -- a score is a function of the row, and a sum over columns --------------------------------------
-
-
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("name", WIDER)
-def test_attributions_add_up(device, dtype, name, schedule):
-    book = make_book(name, device)
-    net = random_network(book, 7)
-    rows = random_rows(book, 8, np.random.default_rng(0), missing=0.25)
-    plan = SCHEDULES[schedule](book.n_columns)
-    split = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), n_paths=5)
-    close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
-    torch.testing.assert_close(split.surprisal.sum(1), -split.log_prob, **close)
-    assert not split.surprisal[rows.isnan()].any()
