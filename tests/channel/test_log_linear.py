@@ -6,7 +6,7 @@ import torch
 
 from discrete_itd.channel.gaussian import GaussianPosterior, log_linear
 
-FINE = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
+FINE = torch.linspace(-20, 20, 100_001, dtype=torch.float64)
 
 
 def test_densities_between_nodes_integrate_to_one_with_their_mean_and_quantiles():
@@ -25,7 +25,7 @@ def test_densities_between_nodes_integrate_to_one_with_their_mean_and_quantiles(
         assert own.expectation(lambda z: z).item() == pytest.approx(mean, abs=0.02)
         below = torch.cumulative_trapezoid(p, FINE)
         at = torch.searchsorted(FINE, own.quantiles(u)[0])
-        assert below[at - 1].tolist() == pytest.approx(u.tolist(), abs=1e-3)
+        assert below[at - 1].tolist() == pytest.approx(u.tolist(), abs=2e-3)
         at_nodes = own.pick(lambda t: t.expand(24, -1, -1)).log_prob(
             torch.tensor(nodes[i])[:, None]
         )
