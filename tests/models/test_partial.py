@@ -42,6 +42,9 @@ def test_rows_of_a_batch_that_is_refused_are_not_learned():
         with pytest.raises((ValueError, TypeError), match=r"feature names|column 'a'"):
             model.partial_fit(wrong)
         np.testing.assert_array_equal(model.score_samples(rows), scores)
+    model.partial_fit(rows.iloc[60:120])
+    other = grown(rows, [60, 60])
+    np.testing.assert_array_equal(model.score_samples(rows), other.score_samples(rows))
     array = np.random.default_rng(0).integers(0, 3, (40, 2))
     counted = DiffusionDensity(denoiser="tree", random_state=0).partial_fit(array)
     assert counted.partial_fit(array[:5]).score_samples(array).shape == (40,)
