@@ -62,7 +62,7 @@ Identifiers and free text are left out of the model, with a note, unless --colum
 True and False become a nominal column with these two categories.
 
 Kinds of columns for --column NAME=KIND:
-  nominal      nominal:10 pools the categories that occur fewer than 10 times
+  nominal
   ordinal
   continuous
   binned       binned:0,18,65,120 has a density that is constant within these bins
@@ -243,8 +243,6 @@ def column_spec(text: str) -> tuple[str, dict[str, Any]]:
     try:
         if option in NOTATIONS:
             spec["notation"] = option
-        elif colon and kind == "nominal":
-            spec["min_count"] = _converted(int, option, "like nominal:10")
         elif colon:
             edges = "with edges like binned:0,18,65,120"
             spec["edges"] = [_converted(float, edge, edges) for edge in option.split(",")]

@@ -297,12 +297,11 @@ def fit_categories(
     *,
     is_open: bool,
     equally_spaced: bool,
-    min_count: int | None,
 ) -> Categories:
     """The schema of categories (K, in order) that occurred ``counts`` (K,) times.
 
-    Nominal ones that occurred fewer than ``min_count`` times are pooled; if None, fewer than 5 times in a column of
-    many, else none. So are the rarest of more than ``MOST_LEVELS``; of those that occurred equally often, the last.
+    Nominal ones of a column of many that occurred fewer than ``RARE`` times are pooled, and so are the rarest of more
+    than ``MOST_LEVELS``; of those that occurred equally often, the last.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
@@ -310,10 +309,8 @@ def fit_categories(
         positions = np.array(categories, float) if numeric else np.arange(float(len(categories)))
         levels = line_levels(positions, counts)
     many = len(categories) > MANY_CATEGORIES
-    if min_count is None:
-        min_count = RARE if many else 0
     order = np.argsort(-counts, kind="stable")
-    n_kept = int((counts >= min_count).sum())
+    n_kept = int((counts >= RARE).sum()) if many else len(order)
     if len(order) + is_open > MOST_LEVELS:
         n_kept = min(n_kept, MOST_LEVELS - 1 - is_open)
     rare = order[n_kept:] if kind == "nominal" and len(order) > n_kept + 1 else order[:0]

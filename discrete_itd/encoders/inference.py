@@ -43,7 +43,7 @@ from discrete_itd.encoders.notation import (
 )
 from discrete_itd.encoders.numeric import Bins, Continuous, fit_bins, fit_continuous
 from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
-from discrete_itd.validation import advice, check_choice, check_integer, warn, warn_of_column
+from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
 Why = Literal["identifiers", "free text"]  # a column is left out
@@ -56,7 +56,6 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
     "notation": NOTATIONS,
     "kind": KINDS,
     "edges": "binned",
-    "min_count": "nominal",
     "categories": "nominal or ordinal",
 }
 FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
@@ -84,7 +83,6 @@ class ColumnSpec:
 
     kind: Kind | None = None
     edges: tuple[float, ...] | None = None
-    min_count: int | None = None
     missing: str | None = None
     notation: Asked | None = None
     categories: tuple[Scalar, ...] | None = None
@@ -101,7 +99,7 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     spec : str, mapping or None
         A kind or a notation, or a mapping with "kind" and options: "edges" (increasing numbers) of a binned column,
         "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
-        "min_count" of a nominal one, "missing" ("auto", "marginalise" or "category") of any, "na" (a text or several)
+        "missing" ("auto", "marginalise" or "category") of any, "na" (a text or several)
         that is a missing cell of any, and "notation" ("decimal-comma", "decimal-point", "day-first" or "month-first")
         of text that is numbers or dates.
 
@@ -133,9 +131,6 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
             raise ValueError(f"{where} {option} needs kind={needed!r}, got kind={kind!r}")
     if "notation" in given and kind == "nominal":
         raise ValueError(f"{where} notation is of numbers or dates, and the kind nominal")
-    if "min_count" in given:
-        check_integer(f"{where} min_count", given["min_count"], 1)
-        given["min_count"] = int(given["min_count"])
     if kind == "binned" and "edges" not in given:
         raise ValueError(
             f"{where} the kind binned needs edges, like {{'kind': 'binned', 'edges': [0, 18, 65]}}"
@@ -277,9 +272,8 @@ def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing:
             f" column_types={{{name!r}: {{'kind': 'nominal', 'categories': [...]}}}} (or 'ordinal'), or"
             " {'kind': 'binned', 'edges': [...]}"
         )
-    if spec.min_count is not None or spec.notation is not None:
-        option = "notation" if spec.min_count is None else "min_count"
-        raise ValueError(f"column {name!r}: {option} depends on the rows, which epsilon forbids")
+    if spec.notation is not None:
+        raise ValueError(f"column {name!r}: notation depends on the rows, which epsilon forbids")
     if len(spec.categories or ()) >= MANY_CATEGORIES:
         found = len(spec.categories or ())
         raise ValueError(
@@ -371,7 +365,7 @@ def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool)
         )
     return fit_categories(
         kind, categories, counts,
-        is_open=is_open, equally_spaced=is_category(dtype), min_count=spec.min_count,
+        is_open=is_open, equally_spaced=is_category(dtype),
     )  # fmt: skip
 
 

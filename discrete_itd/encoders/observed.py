@@ -58,9 +58,10 @@ class Observed:
         kind: str | None = None,
         na: Sequence[str] = (),
     ) -> None:
-        self.name, self.dtype, self._kind = plain(name), column.dtype, kind
-        if is_dictionary(self.dtype):
-            self.dtype = pd.ArrowDtype(self.dtype.pyarrow_dtype.value_type)
+        dtype: Any = column.dtype
+        if is_dictionary(dtype):
+            dtype = pd.ArrowDtype(dtype.pyarrow_dtype.value_type)
+        self.name, self.dtype, self._kind = plain(name), dtype, kind
         check_supported(self.name, self.dtype)
         cells = read_cells(column)
         if na:

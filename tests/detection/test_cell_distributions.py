@@ -287,8 +287,9 @@ def test_many_categories_and_pooled_ones(n, monkeypatch):
     rng = np.random.default_rng(0)
     shop = np.concatenate([np.arange(n), (rng.pareto(1.0, n) * 3).astype(int).clip(max=n - 1)])
     frame = pd.DataFrame({"shop": [f"s{k}" for k in shop], "big": shop > 9})
-    columns = {"shop": {"kind": "nominal", "min_count": 1 if n > 1000 else 3}}
-    density = DiffusionDensity(**FEW_STEPS, column_types=columns).fit(frame)
+    monkeypatch.setattr(categories, "MANY_CATEGORIES", 0)
+    monkeypatch.setattr(categories, "RARE", 1 if n > 1000 else 3)
+    density = DiffusionDensity(**FEW_STEPS, column_types={"shop": "nominal"}).fit(frame)
     schema = density.encoder_.schema[0]
     assert schema.points.n_points == 1000 or n < 1000
     assert len(schema.codec.pooled) > 1

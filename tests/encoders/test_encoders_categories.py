@@ -23,13 +23,21 @@ def encoder_of(words, spec=None, **options):
     return TableEncoder.fit(pd.DataFrame({"w": words}), {"w": spec}, **options)
 
 
+def pooled_below(fewest, values, **options):
+    """An encoder that pools the categories that occur fewer times, as if they were many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(categories, "MANY_CATEGORIES", 0)
+        patch.setattr(categories, "RARE", fewest)
+        return encoder_of(values, **options)
+
+
 @given(
     st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60),
     st.integers(1, 8),
     st.sampled_from(["smooth", "error"]),
 )
 def test_the_pool_shares_its_mass(words, min_count, unseen):
-    encoder = encoder_of(words, {"kind": "nominal", "min_count": min_count}, handle_unknown=unseen)
+    encoder = pooled_below(min_count, words, handle_unknown=unseen)
     codec = encoder.schema[0].codec
     distinct = sorted(set(words))
     rare = {w for w in distinct if words.count(w) < min_count}
@@ -46,9 +54,7 @@ def test_the_pool_shares_its_mass(words, min_count, unseen):
 
 
 def test_members_of_a_pool_come_back_at_random_or_the_most_frequent():
-    encoder = encoder_of(
-        ["a"] * 20 + ["b"] * 2 + ["c"] * 3 + ["d"], {"kind": "nominal", "min_count": 5}
-    )
+    encoder = pooled_below(5, ["a"] * 20 + ["b"] * 2 + ["c"] * 3 + ["d"])
     codec = encoder.schema[0].codec
     assert codec.pooled == (2, 1, 3)
     x, log_volume = encoder.transform(pd.DataFrame({"w": ["a", "b", "c", "d", "e", None]}))
@@ -65,10 +71,10 @@ def test_members_of_a_pool_come_back_at_random_or_the_most_frequent():
     np.testing.assert_allclose(drawn[["b", "c", "d"]] / 3000, share, atol=0.04)
 
 
-def test_unused_levels_are_pooled_too_if_asked():
+def test_unused_levels_of_many_are_pooled_too():
     values = pd.Categorical(["a"] * 9 + ["b"], categories=["a", "b", "c", "d"])
     assert encoder_of(values).schema[0].codec.pooled == ()
-    assert encoder_of(values, {"kind": "nominal", "min_count": 1}).schema[0].codec.pooled == (2, 3)
+    assert pooled_below(1, values).schema[0].codec.pooled == (2, 3)
 
 
 @given(
@@ -80,7 +86,7 @@ def test_more_levels_than_any_column_has_are_pooled_by_smoothed_frequencies(coun
     """All values, pooled and unseen ones too, add up to one; what they are called changes nothing."""
     counts, rng = np.array(counts), np.random.default_rng(seed)
     names = [f"w{k}" for k in range(len(counts))]
-    how = {"is_open": is_open, "equally_spaced": False, "min_count": None}
+    how = {"is_open": is_open, "equally_spaced": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(categories, "MOST_LEVELS", 20)
         patch.setattr(categories, "MANY_CATEGORIES", 25)
@@ -128,9 +134,6 @@ def test_many_categories_pool_the_rare_and_expect_the_new():
     assert len(codec.pooled) == 37
     assert codec.unseen_count == 30.0
     assert (codec.points.kind, codec.points.n_levels) == ("simplex", MANY_CATEGORIES + 6)
-    asked = encoder_of(words, {"kind": "nominal", "min_count": 1}).schema[0].codec
-    assert asked.pooled == ()
-    assert asked.unseen_count == 30.0
     identifiers = encoder_of([f"w{i}" for i in range(2000)]).schema[0]
     assert (identifiers.points.kind, identifiers.points.n_levels) == ("simplex", 1)
     assert identifiers.codec.unseen_count == 2000.0
@@ -159,9 +162,7 @@ def test_order_of_categories():
     assert o.categories == ("low", "mid", "high")
     assert np.allclose(np.diff(n.codec.levels, 2), 0.0)  # at their own distances
     assert len(o.codec.levels) == 3
-    uneven = fit_categories(
-        "ordinal", (1, 2, 4), np.ones(3), is_open=True, equally_spaced=True, min_count=None
-    )
+    uneven = fit_categories("ordinal", (1, 2, 4), np.ones(3), is_open=True, equally_spaced=True)
     assert np.allclose(np.diff(uneven.levels, 2), 0.0)
 
 

@@ -117,10 +117,9 @@ def test_a_specified_kind_is_that_of_its_column(kind):
 
 
 def test_options_reach_their_column():
-    numbers, text = np.arange(50.0), ["x", "y", "z", "x", "x"] * 10
+    numbers = np.arange(50.0)
     edges = column(numbers, {"kind": "binned", "edges": [0, 10, 20]}).codec.edges
     assert edges == (0.0, 10.0, 20.0)
-    assert column(text, {"kind": "nominal", "min_count": 11}).codec.pooled == (1, 2)
 
 
 def test_whole_numbers_come_back_whole():
@@ -387,9 +386,7 @@ SPECS = {
     "option": ({"kind": "binned", "width": 3}, ValueError, "unknown option 'width'"),
     "edges of nominal": ({"kind": "nominal", "edges": [0, 1]}, ValueError, "edges needs kind='binned'"),
     "edges without kind": ({"edges": [4, 5]}, ValueError, "edges needs kind='binned', got kind=None"),
-    "min_count of binned": ({"kind": "binned", "min_count": 4}, ValueError, "min_count needs kind='nom"),
     "no edges": ({"kind": "binned"}, ValueError, "the kind binned needs edges"),
-    "half a row": ({"kind": "nominal", "min_count": 2.5}, TypeError, "min_count must be an integer, got 2.5"),
     "one edge": ({"kind": "binned", "edges": [0]}, ValueError, "at least two finite increasing"),
     "falling": ({"kind": "binned", "edges": [0, 2, 1]}, ValueError, "increasing numbers, got"),
     "endless": ({"kind": "binned", "edges": [0, np.inf]}, ValueError, "finite"),

@@ -14,6 +14,7 @@ from laws import make_denoiser, naive_autoregression, rounding
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.denoisers.base import BLOCK
+from discrete_itd.encoders import categories
 from discrete_itd.recipes import Network
 from tests.examples import float64, gappy, mixed_table, tiny
 
@@ -181,13 +182,15 @@ def test_probabilities_of_one_column_are_its_conditional(model, small_model):
         model.predict_proba(rows, "q")
 
 
-def test_probabilities_of_bins_and_of_pooled_categories():
+def test_probabilities_of_bins_and_of_pooled_categories(monkeypatch):
+    monkeypatch.setattr(categories, "MANY_CATEGORIES", 0)
+    monkeypatch.setattr(categories, "RARE", 4)
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
         {"x": rng.normal(size=500), "shop": rng.zipf(1.6, 500).clip(max=80).astype(str)}
     )
     edges = [-2, -1, -0.5, 0, 0.25, 0.5, 1, 1.5, 2]
-    columns = {"x": {"kind": "binned", "edges": edges}, "shop": {"kind": "nominal", "min_count": 4}}
+    columns = {"x": {"kind": "binned", "edges": edges}, "shop": "nominal"}
     model = DiffusionDensity(**QUICK, column_types=columns).fit(frame)
     proba = model.predict_proba(frame[:7], "x")
     np.testing.assert_allclose(proba.sum(axis=1), 1)

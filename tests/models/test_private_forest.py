@@ -354,8 +354,6 @@ def test_what_is_learned_from_rows_is_refused_by_name():
             r"column 'v': its domain would be learned from the rows",
             column_types={**TYPES, "v": spec},
         )
-    few = {**TYPES["a"], "min_count": 2}
-    refused("column 'a': min_count depends on the rows", column_types={**TYPES, "a": few})
     many = {"kind": "nominal", "categories": range(1000)}
     refused("column 'b': 1000 categories", column_types={**TYPES, "b": many})
     refused("of single rows: no groups", fit={"groups": np.arange(50)})

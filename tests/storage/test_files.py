@@ -499,7 +499,7 @@ def test_forged_timings_are_refused(model, folder, timings):
 
 def test_parameters_survive_a_file(model, tmp_path):
     given = {
-        "column_types": {np.str_("n"): "nominal", "a": {"kind": "nominal", "min_count": 2}},
+        "column_types": {np.str_("n"): "nominal", "a": {"kind": "nominal", "missing": "category"}},
         "denoiser": Network(width=np.int32(2), depth=1, base="independent"),
         "max_time": np.float64(2),
         "schedule": IsotropicSchedule((1.0,)),
