@@ -65,8 +65,6 @@ LEAST_NATS = -60.0
 MOST_PARENTS = 5
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
 PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
-# pseudo-counts of the table with fewer parents, compared likewise
-STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 class BayesNetDenoiser(Denoiser):
@@ -440,8 +438,8 @@ class BayesNetDenoiser(Denoiser):
         x : Tensor of float64, shape (N, C)
             Rows; NaN where a cell is missing. A column and its parents are counted in the rows that have all of them.
         x_valid : Tensor, shape (N', C), optional
-            Held-out rows to choose the penalty of edges, the smoothing and the start of the search (no edges or a
-            tree); by default, the penalty of Schwarz's Bayesian criterion and a pseudo-count of one row.
+            Held-out rows to choose the penalty of edges and the start of the search (no edges or a tree); by default,
+            the penalty of Schwarz's Bayesian criterion.
         most_table : int
             Floats of the largest table of an elimination.
         is_over : callable
@@ -467,13 +465,11 @@ class BayesNetDenoiser(Denoiser):
         families = {(*above, j) for graph in graphs for j, above in enumerate(graph)}
         nested = nested_counts(cells, sizes, families)
         for graph in graphs:
-            counts = [nested[*above, j] for j, above in enumerate(graph)]
-            for strength in STRENGTHS if x_valid is not None else (1.0,):
-                tables = [
-                    torch.from_numpy(smoothed_table(own, prior, strength)).to(x.device)
-                    for own, prior in zip(counts, alone, strict=True)
-                ]
-                fits.append(cls(book, graph, with_unseen(tables, marginals), fallback))
+            tables = [
+                torch.from_numpy(smoothed_table(nested[*above, j], alone[j])).to(x.device)
+                for j, above in enumerate(graph)
+            ]
+            fits.append(cls(book, graph, with_unseen(tables, marginals), fallback))
         if x_valid is None:
             return fits[0]
         return min(fits, key=lambda net: held_out_nats(net, x_valid))

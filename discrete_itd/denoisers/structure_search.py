@@ -20,6 +20,8 @@ MOST_CHANGES = 4000  # of a graph
 LEAST_SHARE = 0.1  # rows that have the cells of an edge count tenfold at most: few that agree by chance would win
 FREE = 2  # parameters of a context for each of its rows, at most: a key of many values may decide a column
 MISSING = -(1 << 32)  # code of a missing cell: with others in a table, still a negative number
+# pseudo-counts of the table with fewer parents, of which each table has the likeliest
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 LEAST_GAIN = 1e-6  # a change that gains fewer nats is rounding
 
 
@@ -105,16 +107,22 @@ def nested_counts(
 
 
 def smoothed_table(
-    counts: Sequence[NDArray[np.float64]], alone: NDArray[np.float64], strength: float
+    counts: Sequence[NDArray[np.float64]], alone: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Probabilities of a column given its parents, smoothed by those given fewer.
 
-    ``counts`` are from :func:`nested_counts`, ``alone`` (K,) are the marginal probabilities, ``strength`` is the
-    pseudo-count.
+    ``counts`` are from :func:`nested_counts`, ``alone`` (K,) are the marginal probabilities. Each step has the
+    pseudo-count of ``STRENGTHS`` by which every row is likeliest given all others.
     """
     table = alone / alone.sum()
     for count in counts:
-        table = (count + strength * table[..., None, :]) / (count.sum(-1, keepdims=True) + strength)
+        rows, before, seen = count.sum(-1, keepdims=True), table[..., None, :], count > 0
+        nats = []
+        for strength in STRENGTHS:
+            p = (count - 1 + strength * before) / np.maximum(rows - 1 + strength, strength)
+            nats.append(-(count[seen] * np.log(p[seen])).sum())
+        strength = STRENGTHS[int(np.argmin(nats))]
+        table = (count + strength * before) / (rows + strength)
     return np.maximum(table, 1e-12)
 
 

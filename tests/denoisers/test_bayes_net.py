@@ -649,17 +649,26 @@ def test_the_search_looks_at_the_first_rows(device, monkeypatch):
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def naive_table(x, sizes, alone, above, j, strength):
-    """Given ever more parents, the counts and so many rows of the table before."""
+def naive_table(x, sizes, alone, above, j):
+    """Counts given ever more parents, and so many rows of the table before that rows are likeliest by the others."""
     out = {(): alone / alone.sum()}
     for n in range(1, len(above) + 1):
-        shorter, out = out, {}
+        shorter, count = out, {}
         for context in itertools.product(*(range(sizes[i]) for i in above[:n])):
-            count = np.zeros(sizes[j])
-            for row in x:
-                if tuple(row[list(above[:n])]) == context and not np.isnan(row[j]):
-                    count[int(row[j])] += 1
-            out[context] = (count + strength * shorter[context[:-1]]) / (count.sum() + strength)
+            rows = [row for row in x if tuple(row[list(above[:n])]) == context]
+            count[context] = np.bincount(
+                [int(row[j]) for row in rows if not np.isnan(row[j])], minlength=sizes[j]
+            )
+        nats = {}
+        for strength in structure.STRENGTHS:
+            nats[strength] = 0.0
+            for context, own in count.items():
+                for v in np.repeat(np.arange(sizes[j]), own):
+                    others = own - np.eye(sizes[j])[v]
+                    p = others + strength * shorter[context[:-1]]
+                    nats[strength] -= np.log(p[v] / p.sum())
+        best = min(nats, key=nats.get)
+        out = {c: (own + best * shorter[c[:-1]]) / (own.sum() + best) for c, own in count.items()}
     shape = [sizes[i] for i in (*above, j)]
     return np.array([out[c] for c in itertools.product(*(range(sizes[i]) for i in above))]).reshape(
         shape
@@ -667,8 +676,8 @@ def naive_table(x, sizes, alone, above, j, strength):
 
 
 @FEW_EXAMPLES
-@given(graphs(), st.integers(0, 40), seeds, st.sampled_from([0.01, 1.0, 30.0]))
-def test_tables_are_smoothed_by_shorter_ones(graph, n, seed, strength):
+@given(graphs(), st.integers(0, 40), seeds)
+def test_tables_are_smoothed_by_shorter_ones(graph, n, seed):
     parents, sizes = graph
     rng = np.random.default_rng(seed)
     x = correlated(sizes, n, seed)
@@ -676,8 +685,8 @@ def test_tables_are_smoothed_by_shorter_ones(graph, n, seed, strength):
     for j, above in enumerate(parents):
         alone = rng.uniform(0.1, 1, sizes[j])
         counts = structure.nested_counts(x, sizes, [(*above, j)])[*above, j]
-        got = structure.smoothed_table(counts, alone, strength)
-        expected = naive_table(x, sizes, alone, above, j, strength)
+        got = structure.smoothed_table(counts, alone)
+        expected = naive_table(x, sizes, alone, above, j)
         np.testing.assert_allclose(got, expected, rtol=1e-10)
 
 
@@ -691,7 +700,7 @@ def test_parents_come_by_worth():
     assert s._by_worth(2) == (1, 0)
 
 
-def test_without_held_out_rows_one_row_smooths(device, dtype):
+def test_tables_of_a_fit_are_smoothed_by_shorter_ones(device, dtype):
     rng = np.random.default_rng(0)
     truth = sharp_net(GRAPHS["diamond"], rng, device)
     book, sizes = truth.codebook, truth.codebook.levels.cardinalities
@@ -700,13 +709,13 @@ def test_without_held_out_rows_one_row_smooths(device, dtype):
     marginals = MarginalDenoiser.fit(book, x)
     for j, above in enumerate(fitted.parents):
         mine = marginals.log_probs.exp()[book.levels.level_column == j].double().cpu().numpy()
-        expected = naive_table(x.cpu().numpy(), sizes, mine, above, j, 1.0)
+        expected = naive_table(x.cpu().numpy(), sizes, mine, above, j)
         got = fitted.log_tables[j].exp().double().cpu().numpy()
         np.testing.assert_allclose(got, expected, atol=rounding(dtype))
 
 
-def test_held_out_rows_choose_edges_and_smoothing(device, monkeypatch):
-    """The best on them of all that were made, and more smoothing where there are fewer rows."""
+def test_held_out_rows_choose_edges(device, monkeypatch):
+    """The best on them of all that were made."""
     rng = np.random.default_rng(4)
     truth = sharp_net(GRAPHS["diamond"], rng, device)
     x, valid = draw_rows(truth, 100, rng), draw_rows(truth, 400, rng)
@@ -721,10 +730,9 @@ def test_held_out_rows_choose_edges_and_smoothing(device, monkeypatch):
     nats = [n for _, n, _ in seen]
     assert {n for _, _, n in seen} == {len(valid)}
     graphs = {tuple(map(tuple, net.parents)) for net, _, _ in seen}
-    assert len(nats) == len(graphs) * len(bayes_net.STRENGTHS)
+    assert len(nats) == len(graphs) > 1
     assert any(all(len(above) < 2 for above in graph) for graph in graphs)  # the tree, too
     assert fitted is seen[int(np.argmax(nats))][0]
-    assert max(nats) > max(nats[0], nats[-1]) + 1e-3
 
 
 @pytest.mark.parametrize("name", sorted(BOOKS))
