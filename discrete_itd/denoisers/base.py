@@ -430,6 +430,20 @@ def with_codebook(value: Any, codebook: Codebook) -> Any:
     return value(codebook) if callable(value) else value
 
 
+def checked(
+    name: str, value: Tensor | None, shape: tuple[int, ...], *, positive: bool = False
+) -> Tensor:
+    """A tensor of parameters; ValueError unless it has this shape and finite, or positive, numbers. None is empty."""
+    value = torch.zeros(shape) if value is None and 0 in shape else value
+    got = None if value is None else tuple(value.shape)
+    wanted = "positive" if positive else "finite"
+    if value is None or got != shape:
+        raise ValueError(f"{name} must be {wanted} numbers of shape {shape}, got {got}")
+    if not bool(value.isfinite().all()) or (positive and not bool((value > 0).all())):
+        raise ValueError(f"{name} must be {wanted} numbers")
+    return value
+
+
 # -- draws ------------------------------------------------------------------------------------------
 
 

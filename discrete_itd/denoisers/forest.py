@@ -46,6 +46,7 @@ from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
+    checked,
     cumulative,
     finite_log,
 )
@@ -175,27 +176,17 @@ class ForestDenoiser(Denoiser):
         self.wide = wide
         self.splits = splits = Splits(codebook, column, threshold, rank)
         like, n_reals = codebook.known_snr, len(codebook.reals)
-        if shares.shape != (splits.n_nodes,) or not bool(
-            (shares > 0).all() & shares.isfinite().all()
-        ):
-            raise ValueError(f"shares must be {splits.n_nodes} positive numbers")
-        if probs.shape != (splits.n_leaves, codebook.levels.n_points):
-            raise ValueError(
-                f"probs must have the shape ({splits.n_leaves}, {codebook.levels.n_points}), got {tuple(probs.shape)}"
-            )
-        shape = (splits.n_leaves, n_reals)
-        mean, var = (torch.zeros(shape) if t is None and not n_reals else t for t in (mean, var))
-        if mean is None or var is None or mean.shape != shape or var.shape != shape:
-            raise ValueError(f"mean and var must both have shape {shape}")
-        if not bool((var > 0).all() & mean.isfinite().all() & var.isfinite().all()):
-            raise ValueError("means must be finite numbers and variances positive ones")
+        shares = checked("shares", shares, (splits.n_nodes,), positive=True)
+        probs = checked("probs", probs, (splits.n_leaves, codebook.levels.n_points))
+        mean = checked("mean", mean, (splits.n_leaves, n_reals))
+        var = checked("var", var, (splits.n_leaves, n_reals), positive=True)
         probs, log_shares = probs.to(like), shares.to(like).log()
         roots, below = log_shares[: splits.n_trees], log_shares[splits.n_trees :].view(-1, 2)
         log_shares = torch.cat([roots.log_softmax(0), below.log_softmax(1).flatten()])
         boxes = splits.boxes()
         for nodes, own in zip(splits.leaves.split(CHECKED), probs.split(CHECKED), strict=True):
             inside = splits.inside(nodes, *boxes)
-            if not bool(((own > 0) == inside).all() & (own >= 0).all() & own.isfinite().all()):
+            if not bool(((own > 0) == inside).all() & (own >= 0).all()):
                 raise ValueError("probs must be positive in the box of each leaf and zero outside")
             if not bool((codebook.levels.sum(inside.long()) > 0).all()):
                 raise ValueError("the box of a leaf has none of the levels of a column")

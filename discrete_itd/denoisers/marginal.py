@@ -17,7 +17,7 @@ from discrete_itd.channel.posterior import (
     Posterior,
 )
 from discrete_itd.channel.rounded_numbers import NARROW, PEAK_WIDTH, Intervals, NumberLines
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, checked
 
 MOST_NARROW = 7  # components fitted to a continuous column, at most
 ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this
@@ -73,17 +73,14 @@ class MarginalDenoiser(Denoiser):
     ) -> None:
         super().__init__(codebook)
         levels = codebook.levels
-        if probs.shape != (levels.n_points,) or not bool((probs > 0).all()):
-            raise ValueError(f"probs must be {levels.n_points} positive numbers")
-        logits = probs.to(codebook.known_snr).log()
-        self.register_buffer("log_probs", levels.log_softmax(logits[None])[0])
+        probs = checked("probs", probs.to(codebook.known_snr), (levels.n_points,), positive=True)
+        self.register_buffer("log_probs", levels.log_softmax(probs.log()[None])[0])
         mixture = torch.zeros(3, 0, 1) if mixture is None else mixture
         if mixture.ndim != 3 or mixture.shape[:2] != (3, len(codebook.reals)):
             raise ValueError(f"mixture must have shape (3, {len(codebook.reals)}, K)")
-        if not bool((mixture[2] > 0).all()):
-            raise ValueError("the variances of a mixture must be positive")
-        if not bool(mixture[1:].isfinite().all()):
-            raise ValueError("the means and variances of a mixture must be finite")
+        _, means, var = mixture
+        checked("the means of a mixture", means, tuple(means.shape))
+        checked("the variances of a mixture", var, tuple(var.shape), positive=True)
         total = torch.logsumexp(mixture[0], 1)
         if not torch.allclose(total, torch.zeros_like(total), atol=1e-4):
             raise ValueError("the weights of a mixture must add up to one")

@@ -36,6 +36,7 @@ from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
+    checked,
     cumulative,
     filled,
     finite_log,
@@ -114,35 +115,24 @@ class MixtureDenoiser(Denoiser):
         chol: Tensor | None = None,
     ) -> None:
         super().__init__(codebook)
+        like, levels, z, n_real = (
+            codebook.known_snr,
+            codebook.levels,
+            len(weights),
+            len(codebook.reals),
+        )
         if chol is not None:
-            shape = (len(weights), len(codebook.reals), len(codebook.reals))
-            if chol.shape != shape or not chol.numel() or mean is None or var is not None:
-                raise ValueError(
-                    f"chol must have shape {shape}, with R > 0 continuous columns, a mean and no var; got"
-                    f" {tuple(chol.shape)}"
-                )
-            chol = chol.tril()
-            if not bool(chol.isfinite().all() & (chol.diagonal(dim1=1, dim2=2) > 0).all()):
-                raise ValueError("chol must be finite and its diagonal positive")
+            if not n_real or mean is None or var is not None:
+                raise ValueError("chol goes with R > 0 continuous columns, a mean and no var")
+            chol = checked("chol", chol, (z, n_real, n_real)).tril()
+            diagonal = chol.diagonal(dim1=1, dim2=2)
+            checked("the diagonal of chol", diagonal, (z, n_real), positive=True)
             var = chol.square().sum(2)
-        like, levels, n_real = codebook.known_snr, codebook.levels, len(codebook.reals)
         self.own_reals = n_real > 0
-        weights, probs, z = weights.to(like), probs.to(like), len(weights)
-        if weights.ndim != 1 or not bool((weights > 0).all()):
-            raise ValueError("weights must be positive numbers, one for each class")
-        if probs.shape != (z, levels.n_points) or not bool((probs > 0).all()):
-            raise ValueError(
-                f"probs must be positive numbers of shape ({z}, {levels.n_points}), got {tuple(probs.shape)}"
-            )
-        shapes = [None if t is None else t.shape for t in (mean, var)]
-        if shapes != [(z, n_real)] * 2 and (n_real or shapes != [None, None]):
-            raise ValueError(f"mean and var must both have shape ({z}, {n_real})")
-        if mean is None or var is None:
-            mean = var = torch.zeros(z, 0)
-        if not bool((var > 0).all()):
-            raise ValueError("the variances of the classes must be positive")
-        if not bool((mean + var).isfinite().all()):
-            raise ValueError("the means and variances of the classes must be finite")
+        weights = checked("weights", weights.to(like), (z,), positive=True)
+        probs = checked("probs", probs.to(like), (z, levels.n_points), positive=True)
+        mean = checked("mean", mean, (z, n_real))
+        var = checked("var", var, (z, n_real), positive=True)
         self.register_buffer("log_weights", torch.log_softmax(weights.log(), 0))
         self.register_buffer("log_probs", levels.log_softmax(probs.log()))
         self.register_buffer("means", mean.to(like))

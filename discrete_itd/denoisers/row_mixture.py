@@ -27,6 +27,7 @@ from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
+    checked,
     filled,
     with_codebook,
 )
@@ -81,8 +82,7 @@ class RowMixtureDenoiser(Denoiser):
         if not all(member.closed_form for member in members):
             raise ValueError("the members of a mixture of rows must have a closed form")
         w = torch.as_tensor(weights, dtype=torch.float64, device=codebook.device)
-        if w.shape != (len(members),) or not len(w) or not bool((w > 0).all() & w.isfinite().all()):
-            raise ValueError(f"weights must be {len(members)} positive numbers, got {weights}")
+        checked("weights", w, (len(members),), positive=True)
         if not 0 <= main < len(members):
             raise ValueError(f"main must be the number of a member, got {main}")
         self.members, self.main, self.weights = nn.ModuleList(members), main, w.tolist()

@@ -242,8 +242,8 @@ def test_absurd_numbers_leave_a_mixture(device):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda chol: chol[:, :1], "chol must have shape"),
-        (lambda chol: -chol, "its diagonal positive"),
+        (lambda chol: chol[:, :1], "chol must be finite numbers of shape"),
+        (lambda chol: -chol, "the diagonal of chol must be positive"),
         (lambda chol: chol * math.nan, "chol must be finite"),
     ],
 )

@@ -237,8 +237,8 @@ REFUSED = {
     "an infinite threshold": (put(1, 0, math.inf), "finite"),
     "no share": (put(3, 0, 0.0), "shares must be"),
     "a probability outside its box": (put(4, slice(None), 0.5), "zero outside"),
-    "a variance of zero": (put(6, 0, 0.0), "variances positive"),
-    "a mean that is none": (put(5, 0, math.nan), "means must be finite"),
+    "a variance of zero": (put(6, 0, 0.0), "var must be positive"),
+    "a mean that is none": (put(5, 0, math.nan), "mean must be finite"),
 }
 
 

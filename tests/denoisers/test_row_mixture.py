@@ -112,7 +112,7 @@ def test_members_need_a_closed_form_and_weights_are_positive(device):
     with pytest.raises(ValueError, match="closed form"):
         RowMixtureDenoiser(book, [tree, Stranger(book, 0)], [0.5, 0.5])
     for weights in ([0.5], [1.0, 0.0], [1.0, math.nan]):
-        with pytest.raises(ValueError, match="2 positive numbers"):
+        with pytest.raises(ValueError, match="weights must be positive"):
             RowMixtureDenoiser(book, [tree, tree], weights)
     with pytest.raises(ValueError, match="number of a member"):
         RowMixtureDenoiser(book, [tree], [1.0], main=1)
