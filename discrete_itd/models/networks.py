@@ -123,7 +123,7 @@ class Causal(Recipe):
     dropout : float, optional
         Share of hidden units dropped in training. By default a quarter; none of a table of at least 10 000 rows with
         continuous columns, for what is dropped is noise in the predicted means.
-    base : "auto", or the name or recipe of an exact denoiser
+    base : "auto", or the name or recipe of independent columns, a tree or a Bayesian network
         What the networks correct. "auto" takes what predicts held-out rows best among independent columns, a tree and,
         with at most 64 columns, a Bayesian network.
 

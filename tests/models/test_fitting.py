@@ -117,6 +117,11 @@ def test_without_steps_a_mixture_is_refused_by_name(denoiser):
         fit(chain(), denoiser, max_steps=0)
 
 
+def test_the_base_of_a_causal_network_is_independent_a_tree_or_a_bayesian_network():
+    with pytest.raises(TypeError, match="base='forest': a ForestDenoiser cannot be that"):
+        fit(chain(), Causal(base="forest"), max_steps=1)
+
+
 def test_without_steps_the_best_is_exact():
     assert fit(mixed(), "best", max_steps=0).denoiser_.exact
 
