@@ -344,13 +344,9 @@ class Column:
             x, log_volume = self.codec.encode(numbers)
             if self.family != "number":
                 log_volume -= math.log(self.step / 1e9)  # per second, not per step
-        is_suspicious = bool(
-            len(cells.where) >= SUSPICIOUS_ROWS
-            and self.categories
-            and self.open
-            and np.count_nonzero(cells.where >= 0) >= SUSPICIOUS_ROWS
-            and (x == self.codec.n_levels).all()
-        )
+        is_open = bool(self.categories) and self.open
+        is_suspicious = is_open and bool((x == self.codec.n_levels).all())
+        is_suspicious = is_suspicious and int((cells.where >= 0).sum()) >= SUSPICIOUS_ROWS
         x = np.concatenate((x + 0.0, [self.absent_level]))  # one more, for the missing: index -1
         log_volume = np.concatenate((log_volume, [0.0]))
         return x[cells.where], log_volume[cells.where], is_suspicious

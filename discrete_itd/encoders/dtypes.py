@@ -59,10 +59,7 @@ def numpy_name(dtype: Any) -> str:
 def holding_missing(dtype: Any, any_missing: bool) -> Any:
     """The dtype, or its nullable counterpart if a cell is missing and numpy's dtype cannot represent that."""
     if any_missing and isinstance(dtype, np.dtype) and dtype.kind in "biu":
-        name = dtype.newbyteorder("=").name
-        return pandas_dtype(
-            {"b": "boolean"}.get(dtype.kind) or name.replace("int", "Int").replace("uI", "UI")
-        )
+        return pd.Series(dtype=dtype).convert_dtypes().dtype
     return dtype
 
 
