@@ -14,7 +14,8 @@ typical one next to none, whether its column has masses or a density, so very ty
 one; a rare one has :math:`\ell_{mj} - q_{mj}`. But for the subtracted constant, with :math:`p = e^{-\ell_{mj}}` and the
 flat probability :math:`\epsilon = e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} = -\log \frac{p}{p + \epsilon}`: minus
 the logarithm of the model's share in a cell of a contaminated distribution. A value and its missingness indicator are
-two internal columns, each with its own q. Of ordinal numbers, that one is new counts, not which of the new ones it is.
+two internal columns, each with its own q. Of ordinal numbers, that one is new counts, not which of those between the
+levels it is; beyond them, by how much rarer it is than the next one there.
 
 The models are the fitted one and, where it was chosen among candidates, those of its ``members``. Their shares v are in
 proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost
@@ -38,6 +39,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -48,7 +50,7 @@ from torch import Tensor
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.forest import ForestDenoiser
 from discrete_itd.denoisers.forest_fit import responsible
-from discrete_itd.encoders import Column
+from discrete_itd.encoders import Categories, Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, drawn_rows
 from discrete_itd.models.forest import FEWEST_LEAF_ROWS, grow
@@ -134,8 +136,11 @@ class Scorer:
         if self.given_cells is not None:
             absent |= self.given_cells
         nats = nats.masked_fill(absent, torch.nan)
-        kinds = np.array([column.kind for column in self.schema])[self.density.encoder_.owner]
-        volume = np.where(kinds == "ordinal", 0.0, rows.log_volume)  # of the new numbers' level
+        volume = rows.log_volume.copy()
+        for j, column in enumerate(self.schema):
+            if column.kind == "ordinal":  # between its levels new numbers count as the next beyond
+                beside = cast(Categories, column.codec).log_share_beside
+                volume[:, j] = np.minimum(volume[:, j] - beside, 0.0)
         return nats.cpu().numpy()[rows.inverse] - volume
 
     def fitted_quantiles(self) -> np.ndarray:

@@ -258,6 +258,13 @@ class Categories:
         log_share += np.where((low < x) & (x < high), between, beyond)
         return np.where(np.isnan(x), 0.0, log_share)
 
+    @cached_property
+    def log_share_beside(self) -> float:
+        """Log-share of the next number beyond an ordinal column's in the level of unseen values; 0 of other columns."""
+        if self._numbers is None:
+            return 0.0
+        return float(self._log_share_unseen(self._numbers[-1:] + self._step)[0])
+
     def _find(self, values: np.ndarray) -> np.ndarray:
         """The position of each value; of text and numbers, each different one is looked up once."""
         if len(values) == 1 or (values.dtype == object and infer_dtype(values) != "string"):
