@@ -1,7 +1,7 @@
 """Training: denoising regression on random SNR patterns, stopped by held-out nats.
 
 ``train`` runs the loop (:mod:`~discrete_itd.training.loop`); the objectives are in
-:mod:`~discrete_itd.training.objectives`, one class for each kind of noisy state.
+:mod:`~discrete_itd.training.objectives`, one class for each kind of rows.
 """
 
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan

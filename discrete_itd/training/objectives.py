@@ -1,15 +1,14 @@
 r"""Training objectives: the noisy state of a row that a denoiser sees, and the loss of its posterior.
 
-Each objective is a class that chooses the state of its rows (:meth:`Objective.show`) and computes the loss of the
-posterior (:meth:`Objective.nats`), in nats per row. Each loss is an unbiased estimate of a code length. Missing cells
-keep SNR zero and have no loss.
+Each kind of rows is a class that chooses their state and computes the loss of the posterior, in nats per row: an
+unbiased estimate of a code length, of numbers in isotropic rows of their cells by the posterior. Missing cells keep SNR
+zero and have no loss.
 
-* :class:`Isotropic`: all columns at one SNR; of categories :math:`-\log P(x)` by the integral (3), of numbers the code
-  length of their cells by the posterior.
-* :class:`Masked`: a random subset of the columns known, the others unknown; there (3) has the closed form of a
+* :class:`IsotropicRows`: all columns at one SNR; of categories :math:`-\log P(x)` by the integral (3).
+* :class:`MaskedRows`: a random subset of the columns known, the others unknown; there (3) has the closed form of a
   cross-entropy.
 
-:class:`TrainingLoss` splits a batch between the objectives and calls the denoiser once for all of them.
+:class:`TrainingLoss` splits a batch between the two and calls the denoiser once for both.
 
 Missingness indicators (``codebook.leading``) precede the other columns on every path. Isotropic rows therefore score
 the other columns given the indicators. Half of the masked rows score the indicators alone, the other half the other
@@ -26,7 +25,7 @@ Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014, f
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -52,80 +51,45 @@ REAL_HIGHEST_SNR = 16000.0  # an error of a sixtieth of a standard deviation
 CUT_SHARE = 1e-5  # share of the density that is cut at either end
 
 
-class Draws(NamedTuple):
-    """Random numbers of B rows that determine their state."""
-
-    coin: Tensor  # (B, 1), bool, fair; False where the table has no missingness indicators
-    share: Tensor  # (B,), chance with which each cell is known; 0 unless the objective masks
-    uniform: Tensor  # (B, C), in [0, 1)
-    quantile: Tensor  # (B,), stratified in [0, 1); empty unless the objective is noisy
-
-
-class View(NamedTuple):
-    """B rows in the state that the denoiser sees."""
-
-    x: Tensor  # (B, C), float64; NaN where a cell is missing or not scored
-    known: Tensor  # (B, C), bool
-    snr: Tensor  # (B, C)
-    draws: Draws
-
-    @property
-    def asked(self) -> Tensor:
-        """The scored cells, (B, C), float64; NaN elsewhere."""
-        return self.x.masked_fill(self.known, math.nan)
+def stratified(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform numbers, one for each row of ``x``, spread evenly over [0, 1) in random order: float64."""
+    n = len(x)
+    jitter = torch.rand(n, generator=generator, device=x.device, dtype=torch.float64)
+    order = torch.randperm(n, generator=generator, device=x.device)
+    return ((order + jitter) / max(n, 1)).clamp_max(1 - 1e-12)
 
 
-class Objective:
-    """State and loss of the rows of a part of a batch.
+class IsotropicRows:
+    """Rows ``x`` (B, C) with all columns at one ``snr``, which is drawn from an importance density.
 
-    ``masks``: a random subset of the cells is known, so that ``draws.share`` is drawn. ``noisy``: cells have a finite
-    SNR, so that ``draws.quantile`` and Gaussian noise are drawn. ``splits``: half of the rows score the missingness
-    indicators alone, so that ``draws.coin`` is drawn.
+    Their loss is half the weighted squared error of categories, eq. (3). That of a number does not depend on the width
+    of its posterior: numbers have their log-density there.
     """
 
-    masks = noisy = splits = False
-
-    def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
-        """The state of rows ``x`` (B, C)."""
-        raise NotImplementedError
-
-    def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
-        """The loss of the posterior of a view, (B,); ``points`` (B, D) are those of the rows."""
-        raise NotImplementedError
-
-
-class Isotropic(Objective):
-    """Columns at one SNR, drawn from an importance density; half the weighted squared error of categories, eq. (3).
-
-    The squared error of a number does not depend on the width of its posterior: numbers have the log-density there.
-    """
-
-    noisy = True
-
-    def __init__(self, quadrature: Quadrature) -> None:
-        self.quadrature = quadrature
-
-    def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
-        known = book.leading & ~x.isnan()
-        snr, _ = self.quadrature.points(draws.quantile)
+    def __init__(
+        self, book: Codebook, x: Tensor, quadrature: Quadrature, generator: torch.Generator
+    ) -> None:
+        known, missing = book.leading & ~x.isnan(), x.isnan()
+        snr, self.weight = quadrature.points(stratified(x, generator))
         snr = snr.to(book.dtype)[:, None].expand(x.shape).masked_fill(known, math.inf)
-        return View(x, known, snr.masked_fill(x.isnan(), 0.0), draws)
+        self.snr, self.free_of_charge = snr.masked_fill(missing, 0.0), known | missing
+        self.x = x
 
-    def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
+    def nats(self, points: Tensor, posterior: Posterior) -> Tensor:
+        """The loss (B,) of their posterior; ``points`` (B, D) are those of the rows."""
         book = posterior.codebook
-        free_of_charge = view.known | view.x.isnan()
-        free_of_charge[:, book.reals] = True
+        free_of_charge = self.free_of_charge.index_fill(1, book.reals, True)
         error = (points - posterior.mean()).square()
         error = error.masked_fill(book.per_coord(free_of_charge), 0.0).sum(1)
-        _, weight = self.quadrature.points(view.draws.quantile)
-        nats = 0.5 * weight.to(error) * error  # (3)
+        nats = 0.5 * self.weight.to(error) * error  # (3)
         if len(book.reals):
-            nats = nats - posterior.log_prob(view.asked)[:, book.reals].sum(1)
+            asked = self.x.masked_fill(self.free_of_charge, math.nan)
+            nats = nats - posterior.log_prob(asked)[:, book.reals].sum(1)
         return nats
 
 
-class Masked(Objective):
-    r"""A random subset of the cells known, the others unknown; their cross-entropy.
+class MaskedRows:
+    r"""Rows ``x`` (B, C) of which a random subset of the cells is known, the others unknown; their cross-entropy.
 
     With u of C observed cells unknown, :math:`-\log P(x)` is (C + 1)/u times their cross-entropy, on average over
     subsets of which every size is equally likely: an autoregression averaged over orders.
@@ -135,29 +99,32 @@ class Masked(Objective):
     but where cells are missing more often in some kinds of rows, the frequencies of these kinds are learned wrong.
     """
 
-    masks = splits = True
-
-    def __init__(self, *, balanced: bool = False) -> None:
+    def __init__(
+        self, book: Codebook, x: Tensor, balanced: bool, generator: torch.Generator
+    ) -> None:
+        coin = torch.zeros_like(x[:, :1], dtype=torch.bool)
+        if book.has_leading:
+            coin = torch.rand(len(x), 1, generator=generator, device=x.device) < 0.5
+        # with a uniform share of known cells, every number of them is equally likely
+        self.share = stratified(x, generator)
+        uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=book.dtype)
+        self.x = x = x.masked_fill(coin & ~book.leading, math.nan)
+        self.given = book.leading & ~coin & ~x.isnan()
+        self.known = (uniform < self.share.to(uniform)[:, None]) & ~x.isnan() | self.given
+        self.snr = torch.zeros_like(uniform).masked_fill(self.known, math.inf)
         self.balanced = balanced
 
-    def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
-        x = x.masked_fill(draws.coin & ~book.leading, math.nan)
-        given = book.leading & ~draws.coin & ~x.isnan()
-        known = (draws.uniform < draws.share.to(draws.uniform)[:, None]) & ~x.isnan() | given
-        snr = torch.zeros(x.shape, dtype=book.dtype, device=x.device)
-        return View(x, known, snr.masked_fill(known, math.inf), draws)
-
-    def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
-        book, missing = posterior.codebook, view.x.isnan()
-        given = book.leading & ~view.draws.coin & ~missing
-        n_unknown = (~view.known & ~missing).sum(1)
-        n_cells = (~missing & ~given).sum(1)
-        surprisal = -posterior.log_prob(view.asked).sum(1)
+    def nats(self, posterior: Posterior) -> Tensor:
+        """The loss (B,) of their posterior."""
+        book, missing = posterior.codebook, self.x.isnan()
+        n_unknown = (~self.known & ~missing).sum(1)
+        n_cells = (~missing & ~self.given).sum(1)
+        surprisal = -posterior.log_prob(self.x.masked_fill(self.known, math.nan)).sum(1)
         if self.balanced and not book.has_leading:
             # A subset of all cells, kept only if it has no missing cell, has the same chance in all rows that have its
             # cells. Instead of being thrown away, rows are weighted with that chance.
             n_missing = missing.sum(1)
-            relative = (1 - view.draws.share) ** (n_missing - n_missing.double().mean())
+            relative = (1 - self.share) ** (n_missing - n_missing.double().mean())
             n_cells, n_unknown = n_cells + n_missing, n_unknown + n_missing * (n_unknown > 0)
             relative = relative.clamp(1 / MAX_ROW_WEIGHT, MAX_ROW_WEIGHT)
             surprisal = surprisal * relative.to(surprisal)
@@ -177,11 +144,10 @@ class Loss(Protocol):
 
 
 class TrainingLoss:
-    """Nats of rows in random states: a batch is split between objectives and passed to the denoiser in one call.
+    """Nats of rows in random states: a batch is split between two kinds and passed to the denoiser in one call.
 
     ``quadrature`` is the importance density over logsnr of the isotropic rows, ``shares`` those of isotropic and masked
-    rows in a batch, ``balanced`` that of :class:`Masked`. ``parts`` lists the objectives in the order of their rows,
-    the noisy ones first, with their shares of a batch; the last one gets the remaining rows.
+    rows in a batch, ``balanced`` that of :class:`MaskedRows`.
     """
 
     repeats = True
@@ -189,17 +155,7 @@ class TrainingLoss:
     def __init__(
         self, quadrature: Quadrature, shares: tuple[float, float], *, balanced: bool = False
     ) -> None:
-        objectives = Isotropic(quadrature), Masked(balanced=balanced)
-        self.quadrature = quadrature
-        self.parts: list[tuple[Objective, float]] = list(zip(objectives, shares, strict=True))
-
-    def sizes(self, n: int) -> list[int]:
-        """Rows of each objective in a batch of ``n``."""
-        sizes, left = [], n
-        for _, share in self.parts[:-1]:
-            sizes.append(min(left, round(n * share)))
-            left -= sizes[-1]
-        return [*sizes, left]
+        self.quadrature, self.shares, self.balanced = quadrature, shares, balanced
 
     def nats(
         self,
@@ -209,50 +165,20 @@ class TrainingLoss:
         *constants: Tensor,
     ) -> Tensor:
         """Nats of each row of ``x`` (B, C) in a new random state: (B,)."""
-        book, sizes = denoiser.codebook, self.sizes(len(x))
+        book, n = denoiser.codebook, round(len(x) * self.shares[0])
+        isotropic = IsotropicRows(book, x[:n], self.quadrature, generator)
+        masked = MaskedRows(book, x[n:], self.balanced, generator)
         points = book.embed(x)
-        parts = [objective for objective, _ in self.parts]
-        each = zip(parts, x.split(sizes), self._draw(book, x, sizes, generator), strict=True)
-        views = [objective.show(book, rows, draws) for objective, rows, draws in each]
-        n_noisy = sum(n for o, n in zip(parts, sizes, strict=True) if o.noisy)
         xi = torch.zeros_like(points)
-        xi[:n_noisy].normal_(generator=generator)
-        snr = torch.cat([view.snr for view in views])
-        state = State.start(book, points).increment(book, points, snr, xi)
-        posterior = denoiser(*state)
-        out, done = [], 0
-        for objective, view in zip(parts, views, strict=True):
-            rows = slice(done, done + len(view.x))
-            out.append(objective.nats(view, points[rows], posterior.rows(rows)))
-            done = rows.stop
-        return torch.cat(out)
-
-    def _draw(
-        self, book: Codebook, x: Tensor, sizes: list[int], generator: torch.Generator
-    ) -> list[Draws]:
-        """Random numbers of all objectives, drawn together, kind by kind."""
-        device = x.device
-
-        def stratified(n: int) -> Tensor:
-            jitter = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
-            order = torch.randperm(n, generator=generator, device=device)
-            return (order + jitter) / max(n, 1)
-
-        each = [(objective, n) for (objective, _), n in zip(self.parts, sizes, strict=True)]
-        coins = [
-            torch.rand(n, 1, generator=generator, device=device) < 0.5
-            if objective.splits and book.has_leading
-            else torch.zeros(n, 1, dtype=torch.bool, device=device)
-            for objective, n in each
-        ]
-        # with a uniform share of known cells, every number of them is equally likely
-        shares = [
-            stratified(n) if o.masks else torch.zeros(n, dtype=torch.float64, device=device)
-            for o, n in each
-        ]
-        uniform = torch.rand(x.shape, generator=generator, device=device, dtype=book.dtype)
-        quantiles = [stratified(n if o.noisy else 0).clamp_max(1 - 1e-12) for o, n in each]
-        return [Draws(*d) for d in zip(coins, shares, uniform.split(sizes), quantiles, strict=True)]
+        xi[:n].normal_(generator=generator)
+        snr = torch.cat([isotropic.snr, masked.snr])
+        posterior = denoiser(*State.start(book, points).increment(book, points, snr, xi))
+        return torch.cat(
+            [
+                isotropic.nats(points[:n], posterior.rows(slice(0, n))),
+                masked.nats(posterior.rows(slice(n, None))),
+            ]
+        )
 
 
 class ExactLoss:

@@ -259,7 +259,7 @@ def test_a_loss_that_stays_high_goes_on_from_the_best(device, monkeypatch):
         if self.step == 200:
             with torch.no_grad():
                 for p in self.parameters:
-                    p.mul_(-5)
+                    p.mul_(-20)
 
     monkeypatch.setattr(Run, "make_step", make_step)
     net, report = trained(device, max_steps=400, n_validations=20, patience=2)
