@@ -77,7 +77,7 @@ MOST_CANDIDATES, PAIRS = (
 )  # views of other columns that are tried; pairs of rows that choose these
 LEAST_GAIN = 0.01  # nats per cell that each must gain
 # d, and pseudo-counts of the column's shares; see _conditional
-DISCOUNTS, COUNT = (0.03, 0.1, 0.3, 0.6, 0.9), 100.0
+DISCOUNTS, COUNT = (0.3, 0.9), 100.0
 # bins of a column of numbers with more different values than FEW, and rows of a bin at least
 N_BINS, BIN_ROWS, FEW = 16, 25, 20
 OFTEN = 5  # rows of a number that is no outlier, however far it lies, and of a value that is no typing error

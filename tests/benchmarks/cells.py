@@ -7,8 +7,8 @@ FOLDER holds ``<name>/dirty.csv`` and ``<name>/clean.csv``: hospital, flights, b
 (its folder ``datasets``), which are skipped where they are not. All cells are read as text; a cell is wrong if its text
 differs. "value" leaves out cells whose difference no other row shows: those of columns in which most cells are wrong,
 and of missing cells written as a word. Into clean tables (adult, which comes with this package; loans and orders,
-whose planted anomalies are left out) 1 % of the cells of each column are planted: a third each are swapped with another
-row, and mistyped (numbers: ten times or a tenth; dates: a year off).
+whose planted anomalies are left out) 1 % of the cells of each column are planted: a third of them (``--swapped``) have
+the value of another row, the others are mistyped (numbers: ten times or a tenth; dates: a year off).
 
 Printed are, per table and method: wrong cells, precision, recall and F1 at the method's own threshold and F1 at the
 true number of wrong cells, average precision, the share of wrong cells among those with a probability of .5 to .7,
@@ -47,7 +47,7 @@ from tests.benchmarks.messy import cleaned, cleaned_orders
 from tests.benchmarks.tables import machine, markdown, processor_timed
 
 TWINS = ("hospital", "flights", "beers", "rayyan")
-N_ROWS, SHARE = 6000, 0.01  # of a table into which errors are planted
+N_ROWS, SHARE, SWAPPED = 6000, 0.01, 1 / 3  # of a table into which errors are planted
 MANY = 50  # values of a column that boosting predicts as classes, and isolation forests see
 BINS = (0.5, 0.7, 0.9, 1.01)
 WORDS = ("", "N/A", "n/a", "NaN", "-")
@@ -75,12 +75,15 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=N_ROWS)
+    parser.add_argument("--swapped", type=float, default=SWAPPED, help="share of planted cells")
     options = parser.parse_args()
     print(machine())
     lines = []
     for name in options.names:
         for seed in range(1 if name in TWINS else options.seeds):
-            table = twin(name) if name in TWINS else planted(name, seed, options.rows)
+            table = (
+                twin(name) if name in TWINS else planted(name, seed, options.rows, options.swapped)
+            )
             if table is None:
                 print(f"{name}: skipped, not there")
                 continue
@@ -118,7 +121,7 @@ def twin(name: str) -> Cells | None:
     return Cells(dirty.replace("", None), wrong, of_value, clean)
 
 
-def planted(name: str, seed: int, n_rows: int) -> Cells | None:
+def planted(name: str, seed: int, n_rows: int, swapped: float = SWAPPED) -> Cells | None:
     """A clean table into which wrong cells are planted."""
     if name == "adult":
         clean = load_adult()
@@ -141,7 +144,7 @@ def planted(name: str, seed: int, n_rows: int) -> Cells | None:
             value = cells.iat[int(i), j]
             new = (
                 clean.iat[int(random.choice(there)), j]
-                if random.random() < 1 / 3
+                if random.random() < swapped
                 else _mistaken(value, random)
             )
             cells.iat[int(i), j], wrong[i, j] = new, new != value
