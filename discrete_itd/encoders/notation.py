@@ -5,8 +5,9 @@ A column of text is numbers or times if all its cells are, in one notation, but 
 
 - Decimal mark: comma or point, the other one (or a space or an apostrophe) groups thousands. Each cell must be a number
   under one of the two, and under the other one not all cells may be different numbers: "1.234" alone is ambiguous,
-  "1.234" beside "0.5" or "12.345,67" is not. A number that begins with a zero before another digit is a code. Negative
-  numbers have their sign before or after them, or stand in parentheses.
+  "1.234" beside "0.5" or "12.345,67" is not, nor is money like "$1,234" beside "$987" or less: thousands. A number that
+  begins with a zero before another digit is a code. Negative numbers have their sign before or after them, or stand in
+  parentheses.
 - Units: one sign or code of a currency, or a percent sign, the same in all cells that have one. "12,5 %" is the number
   12.5, as "12,5" is beside it; a number with another unit is none of the column's.
 - Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
@@ -349,6 +350,8 @@ def recognise(
                 return Recognised(notation)
             else:
                 note = f"dates like {quoted(unlike)}, whose day and month could be either"
+        elif is_either and differ.any() and _is_grouped_money(known):
+            return recognise(texts, counts, "decimal-point" if "," in unlike else "decimal-comma")
         elif is_either and differ.any():
             note = f"numbers like {quoted(unlike)}, whose mark could be decimal or of thousands"
         elif all(text.strip().startswith("(") for text in known) or not (  # numbers of a list
@@ -374,6 +377,14 @@ def recognise(
     note = f"numbers or times, like {quoted(texts[int(np.argmax(like))])}, which are not read"
     is_like = len(texts) > FEW_TEXTS and counts[like].sum() > MOST * total
     return Recognised(None, note if is_like else "", "" if is_like else other, is_measure)
+
+
+def _is_grouped_money(texts: Sequence[str]) -> bool:
+    """Whether texts that two marks fit are money in whole units: what has no mark is below a thousand."""
+    found = [m for text in texts if (m := _pattern(".").fullmatch(text.strip()))]
+    has_unit = [bool({m["prefix"], m["suffix"]} - {None, "", "%"}) for m in found]
+    alone = [len(m["number"]) for m in found if m["number"].isdecimal()]
+    return len(found) == len(texts) and all(has_unit) and bool(alone) and max(alone) < 4
 
 
 def _tried(way: Callable[..., np.ndarray], texts: Sequence[str], probe: Sequence[str]) -> Any:

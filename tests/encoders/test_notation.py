@@ -72,7 +72,7 @@ TEXT = {
     "thirteen in the morning": ["24.01.2028 13:00 AM", "25.01.2028 13:00 PM"],
 }
 EITHER = {
-    "1.234": ["1.234 €", "5.678 €", "850 €"],
+    "1.234": ["1.234 €", "5.678 €"],
     "01.02.2028": ["01.02.2028", "03.04.2025"],
     "different units": ["3 €", "4 $"],
     "zones in some cells": ["2028-01-24T10:30Z", "2028-01-25T10:30"],
@@ -421,6 +421,8 @@ def note_of(values, **options):
 EITHER_DAYS, FIVES = ["01.02.2025", "03.04.2025"] * 50, [f"{i},5" for i in range(99)]
 NOTES = {
     "ambiguous": (EITHER_DAYS, None, "nominal", "column_types={'a': {'notation': 'day-first'}}"),
+    "thousands of money": (["$0", "$7,298", "$27,828"] * 50, None, "ordinal", None),
+    "either of money": (["$7,298", "$27,828"] * 50, None, "nominal", "could be decimal or of thousands"),
     "asked": (EITHER_DAYS, "day-first", "continuous", None),
     "an error": ([*FIVES, "?"], None, "continuous", "1 unreadable cell taken as missing, as all others"),
     "two errors": ([*FIVES, "?", "!"], None, "nominal", "numbers, but for text like '!'"),
