@@ -183,9 +183,7 @@ class DenseGaussians:
         of them: the missing ones are the state of a Kalman filter, whose observations are the others.
         """
         n_real, n_classes = cells.width.shape[1], len(self.mean)
-        order = torch.arange(n_real, device=gaps.device)
-        every = torch.full_like(cells.middle[:1], math.inf)
-        affine, sd = self._once(partial(self._standardising, every, order), every, *order.tolist())
+        affine, sd = self._whole_chain()
         out = []
         for some in torch.arange(len(gaps)).split(
             rows_at_once(CELLS // (n_classes * max(n_real, gaps.shape[1] ** 2)))
@@ -423,6 +421,26 @@ class DenseGaussians:
         affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
         sd = own.sqrt().mT.transpose(0, 1)
         return list(affine.permute(2, 0, 3, 1).contiguous()), list(sd[:, :, None])
+
+    def _whole_chain(self) -> tuple[list[Tensor], list[Tensor]]:
+        """:meth:`_standardising` where all cells are known, in the order of the table."""
+        order, every = range(self.mean.shape[1]), torch.full_like(self.mean[:1], math.inf)
+        at = devices.index_tensor(tuple(order), str(self.mean.device))
+        return self._once(partial(self._standardising, every, at), every, *order)
+
+    def draw(self, z: Tensor, xi: Tensor, lines: NumberLines) -> Tensor:
+        """Middles of the cells (n, R) of draws of classes (n,) from standard normal numbers (n, R): float64.
+
+        In the chain of :meth:`log_masses`: each number given the records before it.
+        """
+        affine, sd = self._whole_chain()
+        out = torch.cat([torch.zeros_like(xi), torch.ones_like(xi[:, :1])], 1).double()
+        for r in range(xi.shape[1]):
+            at = devices.index_tensor((r,), str(xi.device))
+            before = (out * affine[r][0].T[z]).sum(1)
+            value = sd[r][0, 0, z] * (xi[:, r] - before)
+            out[:, r] = lines.cells(lines.rounded(value[:, None], at), at).middle[:, 0]
+        return out[:, :-1]
 
     def conditioned(self, free: Tensor, z: Tensor, cells: Tensor) -> Tensor:
         """Draws ``free`` (n, R) of classes (n,) made draws given the known ones among cells (n, R): float64.

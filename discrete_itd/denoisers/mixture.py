@@ -436,7 +436,9 @@ class MixtureDenoiser(Denoiser):
         if self.own_reals:
             like, shape = self.means, (n, self.means.shape[1])
             xi = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-            out.index_copy_(1, book.reals, book.lines.rounded(self._numbers(z, xi)))
+            dense, lines = self.dense, book.lines
+            numbers = self._numbers(z, xi) if dense is None else dense.draw(z, xi, lines)
+            out.index_copy_(1, book.reals, lines.rounded(numbers))
         return out
 
     def _numbers(self, z: Tensor, xi: Tensor) -> Tensor:
@@ -464,7 +466,7 @@ class MixtureDenoiser(Denoiser):
             drawn = self._numbers(which, torch.special.ndtri(v.clamp(1e-12, 1 - 1e-12)))
             cells = out[:, book.reals]
             if self.dense is not None:
-                drawn = self.dense.conditioned(drawn, which, cells)
+                drawn = self.dense.conditioned(drawn, which, book.lines.cells(cells).middle)
             out[:, book.reals] = torch.where(cells.isnan(), book.lines.rounded(drawn), cells)
         for j in torch.nonzero(out.isnan().any(0)).flatten().tolist():
             rows = torch.nonzero(gaps[:, j]).flatten()

@@ -7,7 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from laws import line, logistic, make_denoiser, random_correlated, random_rows, real, simplex
+from laws import (
+    line,
+    logistic,
+    make_denoiser,
+    random_correlated,
+    random_rows,
+    real,
+    seeded_generator,
+    simplex,
+)
 from scipy import integrate, stats
 
 from discrete_itd.channel import ColumnPoints, CoordinateSchedule, State
@@ -69,6 +78,19 @@ def test_masses_add_up_to_one_whatever_is_missing(book, kind):
             log_p = denoiser.log_prob(every_row(book, gaps)).double()
             assert log_p.max() <= 1e-6
             assert log_p.exp().sum().item() == pytest.approx(1, abs=2e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_draws_follow_the_masses(book, kind):
+    """Of dense classes too, where cells are wider than what the columns before them leave open."""
+    denoiser, rows, n = make_denoiser(kind, book, 1), every_row(book), 8000
+    p = denoiser.log_prob(rows).double().exp()
+    rows, p = rows[p > 1e-3], p[p > 1e-3]
+    drawn = denoiser.draw(n, seeded_generator(0, book.device))
+    counts = torch.isclose(drawn[:, None], rows, rtol=0, atol=1e-9).all(2).sum(0)
+    counts, expected = counts.cpu().numpy(), n * p.cpu().numpy()
+    both = [[*t, n - t.sum()] for t in (counts, expected)]  # all other rows are one class
+    assert stats.chisquare(*both).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("kind", PRODUCTS)
