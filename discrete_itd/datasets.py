@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["load_adult", "load_car", "load_mushroom"]
+__all__ = ["load_adult", "load_car", "load_mushroom", "path"]
 
 # fmt: off
 _ADULT_INTEGERS = ("age", "capital_gain", "capital_loss", "hours_per_week")
@@ -91,21 +90,29 @@ def load_car() -> pd.DataFrame:
     return _read("car", _CAR_LEVELS)
 
 
+def path(name: str) -> Path:
+    """The file of a table, as it is stored: ``tea_orders`` and ``tea_orders_new`` are raw exports of a shop.
+
+    Examples
+    --------
+    >>> pd.read_csv(path("tea_orders"))["unit price"].iloc[0]
+    '£3.90'
+    """
+    folder = Path(__file__).parent / "data"
+    if not folder.is_dir():  # a checkout: the wheel carries the folder `datasets` as `data`
+        folder = Path(__file__).parents[1] / "datasets"
+    return folder / f"{name}.csv.gz"
+
+
 def _read(
     name: str, levels: Mapping[str, Sequence[str]], *, integers: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Read a stored table: categories, ordered where `levels` gives the order, and integers."""
-    resource = importlib.resources.files("discrete_itd") / "data" / f"{name}.csv.gz"
-    if not resource.is_file():  # a checkout: the wheel carries the folder `datasets` as `data`
-        resource = Path(__file__).parents[1] / "datasets" / f"{name}.csv.gz"
-    with resource.open("rb") as file:
-        # The word "none" is a category of these tables, not a missing value.
-        table = pd.read_csv(
-            file,
-            compression="gzip",
-            dtype=defaultdict(lambda: "category", dict.fromkeys(integers, "int64")),
-            keep_default_na=False,
-        )
+    table = pd.read_csv(
+        path(name),
+        dtype=defaultdict(lambda: "category", dict.fromkeys(integers, "int64")),
+        keep_default_na=False,  # the word "none" is a category of these tables
+    )
     for column, order in levels.items():
         table[column] = table[column].cat.set_categories(list(order), ordered=True)
     return table

@@ -1,4 +1,4 @@
-"""``discrete-itd fit``: a model of a table and its card, and what was found in print; ``describe`` and ``demo``."""
+"""``discrete-itd fit``: a model of a table and its card, and what was found in print; and ``describe``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from discrete_itd.cli.tables import (
     reading,
     save_whole,
 )
-from discrete_itd.datasets import load_mushroom
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.dtypes import holds_text
@@ -35,7 +34,6 @@ from discrete_itd.storage.stored import card_path
 from discrete_itd.validation import warn
 
 TEXT: Any = pd.Series(["text"]).dtype  # of less memory than objects where there is one
-DEMO_SECONDS = 45.0  # of training
 SAMPLE_SEED = 0  # by which rows of a very large table are chosen
 OF_ALARMS = ("false_alarm_rate", "contamination", "calibration_fraction")
 
@@ -232,34 +230,3 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
     put(f"held-out rows: {gain}")
     if isinstance(fitted, DiffusionOutlierDetector):
         put(f"threshold: {fitted.threshold_}")
-
-
-def demo(_: argparse.Namespace) -> None:
-    """Learn edible mushrooms, and score other edible ones and poisonous ones."""
-    from sklearn.metrics import roc_auc_score
-
-    X = load_mushroom()
-    y = X.pop("class")
-    edible, poisonous = X.loc[y == "edible"].sample(frac=1, random_state=0), X.loc[y == "poisonous"]
-    train, others = np.split(edible.index, [round(0.8 * len(edible))])
-    put(
-        f"mushroom table: training on {len(train)} edible rows; scoring {len(others)} other edible and"
-        f" {len(poisonous)} poisonous rows"
-    )
-    model = DiffusionDensity(max_time=DEMO_SECONDS, random_state=0).fit(edible.loc[train])
-    rows = pd.concat([edible.loc[others], poisonous])
-    surprisal = -model.score_samples(rows)
-    found, auroc = model.model_.held_out, roc_auc_score(y[rows.index] == "poisonous", surprisal)
-    put(f"\nheld-out edible rows: {plus_minus(found.nats, found.stderr)} a row (lower is better)")
-    put(f"better than independent columns by {plus_minus(found.gain, found.gain_stderr)}")
-    put(f"poisonous against edible rows by -log_prob: AUROC {auroc:.4f}, without labels")
-
-    worst = rows.iloc[np.argsort(-surprisal, kind="stable")[:5]]
-    put("\nthe five most anomalous rows, and the columns with the highest share of -log_prob:")
-    for index, nats in model.explain(worst).iterrows():
-        cells = (f"{n}={worst.at[index, n]} ({v:.1f})" for n, v in nats.nlargest(3).items())
-        put(f"  row {index}, {y.loc[index]}, {nats.sum():.1f} nats: {', '.join(cells)}")
-    put(
-        "\nnext: discrete-itd fit YOUR_TABLE.csv --out model.safetensors &&"
-        " discrete-itd score model.safetensors YOUR_TABLE.csv --out scores.csv --explain"
-    )

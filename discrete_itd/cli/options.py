@@ -196,8 +196,9 @@ example:
   discrete-itd describe detector.safetensors
 """
 DEMO = """\
-Learn what edible mushrooms look like from a table in the package, then score edible and poisonous ones.
-Takes about a minute; needs no network and writes no file.
+Two raw files of the package: fit a detector to the orders of a tea shop, and find the wrong cells of new orders; then
+learn what edible mushrooms look like, and score edible and poisonous ones. Takes about a minute and no network; model,
+scores and page go to a new folder among temporary files.
 
 example:
   discrete-itd demo
@@ -513,6 +514,6 @@ COMMANDS = {
     "watch": Command(WATCH, "alarms once rows that arrive have changed", _add_watch, "scoring"),
     "drift": Command(DRIFT, "whether a table has changed", _add_drift, "monitoring"),
     "describe": Command(DESCRIBE, "what a model is: its card", _add_describe, "fitting"),
-    "demo": Command(DEMO, "try it on a table in the package", lambda _: None, "fitting"),
+    "demo": Command(DEMO, "try it on files in the package", lambda _: None, "demo"),
 }
 # fmt: on

@@ -494,18 +494,22 @@ def test_sample_given(capsys):
 
 
 def test_demo(monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    load = fitting.load_mushroom
+    """What a user types, its answers, and files in a folder of its own."""
+    from discrete_itd.cli import demo
 
-    monkeypatch.setattr(fitting, "load_mushroom", lambda: load()[::80])
-    monkeypatch.setattr(fitting, "DEMO_SECONDS", 0.2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    load = demo.load_mushroom
+    monkeypatch.setattr(demo, "load_mushroom", lambda: load()[::80])
+    monkeypatch.setattr(demo, "SECONDS", 0.2)
     run("demo")
-    out, err = capsys.readouterr()
-    assert all("max_time=0.2" in line for line in err.splitlines())  # what had no time
-    for words in ("independent columns", "AUROC", "five most anomalous", "next: "):
+    out = capsys.readouterr().out
+    for words in ("independent columns", "AUROC", "most anomalous", "$ discrete-itd report"):
         assert words in out
-    assert out.count("nats: ") == 5
-    assert os.listdir() == []
+    for cell in ("packs = 120", "unit price = £49.00"):
+        assert f"{cell} is" in out
+    (folder,) = tmp_path.iterdir()
+    assert {"tea.safetensors", "tea.csv", "tea.html"} <= {p.name for p in folder.iterdir()}
 
 
 def test_help(capsys):
