@@ -131,9 +131,9 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     >>> town, code, area = ["Bonn", "Köln", "Ulm"] * 20, [53, 50, 89] * 20, ["0228", "0221", "0731"] * 20
     >>> table = pd.DataFrame({"town": town, "code": code, "area": area})
     >>> table.loc[7, "town"] = "Ulm"
-    >>> find_errors(table)[["row", "column", "value", "expected", "probability_wrong"]]
+    >>> find_errors(table)[["row", "column", "value", "expected", "probability_wrong"]].round(2)
        row column value expected  probability_wrong
-    0    7   town   Ulm     Köln                1.0
+    0    7   town   Ulm     Köln               0.99
     """
     threshold = check_share("threshold", threshold)
     frame, _ = read_rows(table, find_errors)

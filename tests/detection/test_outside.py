@@ -8,7 +8,6 @@ import pytest
 
 from discrete_itd import DiffusionOutlierDetector
 from discrete_itd.detection.outside import many_outside
-from discrete_itd.scale import BatchScoring
 from tests.examples import run
 from tests.laws import TIMES
 
@@ -60,21 +59,11 @@ def test_dates_of_the_next_week_are_said(detector):
         detector.predict(new)
 
 
-def test_p_values_and_batches_say_so_too(detector, tmp_path):
-    """A run of batches at its end and once, for all of its rows; one without a stated rate says nothing."""
+def test_p_values_say_so_too(detector):
     week = days(400, 2, **WEEK)
     for ask in (detector.p_values, detector.discoveries):
         with pytest.warns(UserWarning, match=NEXT):
             ask(week)
-    detector.save(tmp_path / "d")
-    batches = [week[k : k + 50] for k in range(0, 400, 50)]
-    found = BatchScoring(tmp_path / "d").over([week[:0], *batches])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert sum(len(next(found)) for _ in range(9)) == 400
-        list(BatchScoring(tmp_path / "d", outputs=["score"]).over(batches))
-    with pytest.warns(UserWarning, match=NEXT):
-        assert list(found) == []
 
 
 def test_drift_names_them_first(detector):
