@@ -48,6 +48,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import infer_dtype
 from scipy import sparse, special
 
 from discrete_itd.channel.rounded_numbers import FAR
@@ -55,6 +56,7 @@ from discrete_itd.detection.written import Written, as_written, moved
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.dtypes import as_numbers
 from discrete_itd.encoders.frames import as_polars, is_polars
+from discrete_itd.encoders.notation import typed
 from discrete_itd.encoders.numeric import fit_continuous
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.models.held_out import check_groups
@@ -140,7 +142,7 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit
     written = moved([as_written(cells) for _, cells in frame.items()])
-    meant = pd.concat([cells.meant for cells in written], axis=1)
+    meant = pd.concat([_typed(cells.meant) for cells in written], axis=1)
     with warnings.catch_warnings():
         # of columns that a model would leave out, and of unreadable cells
         warnings.simplefilter("ignore")
@@ -160,6 +162,11 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
     return as_polars(found) if is_polars(table) else found
+
+
+def _typed(cells: pd.Series) -> pd.Series:
+    """Cells of text as numbers, truth values or times, if all of it is."""
+    return typed(cells)[0] if infer_dtype(cells.astype(object)) == "string" else cells
 
 
 def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged]) -> None:

@@ -145,6 +145,14 @@ def test_a_gross_error_of_one_number_is_found(kind, factor):
     assert find_errors(frame)["row"].tolist() == [i]
 
 
+def test_numbers_may_be_text():
+    frame = pd.DataFrame({"age": np.random.default_rng(0).integers(18, 90, 500)})
+    frame.loc[7, "age"] = 999
+    numbers, text = find_errors(frame), find_errors(frame.astype(str))
+    assert numbers["row"].tolist() == text["row"].tolist() == [7]
+    pd.testing.assert_frame_equal(text[COLUMNS[4:]], numbers[COLUMNS[4:]])
+
+
 def test_missing_and_unreadable_cells_and_lost_characters():
     frame = clean(400).astype({"age": object})
     frame.loc[3, "town"] = None
