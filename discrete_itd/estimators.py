@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
@@ -44,7 +44,12 @@ from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
 from discrete_itd.encoders.streams import Sample
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.likelihood import squared_errors
-from discrete_itd.likelihood.sampling import column_distribution, point_predictions
+from discrete_itd.likelihood.sampling import (
+    column_distribution,
+    column_log_density,
+    column_quantiles,
+    point_predictions,
+)
 from discrete_itd.models.auto import recipe
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.forest import Forest
@@ -813,7 +818,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             rows = torch.nonzero(x[:, j] == column.absent_level).flatten()
             if not len(rows):
                 continue
-            log_p = self._distribution(known[rows], j)[:, : int(column.absent_level)]
+            log_p = self._conditional(column_distribution, known[rows], j)
+            log_p = log_p[:, : int(column.absent_level)]
             if rng is not None:
                 u = torch.from_numpy(rng.random((len(rows), 1))).to(x.device)
                 cdf = log_p.softmax(1).cumsum(1)
@@ -821,11 +827,21 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             else:
                 x[rows, j] = log_p.argmax(1).to(x)
 
-    def _distribution(self, x: Tensor, j: int) -> Tensor:
-        """Log-probabilities (N, K) of the levels of column j given the other cells of rows (N, C')."""
+    def _conditional(self, ask: Callable[..., Any], x: Tensor, j: int, *how: Any) -> Any:
+        """What a function answers about column j given the other cells of rows (N, C')."""
         denoiser = self.model_.conditional
-        size = self.model_.posteriors_at_once(denoiser)
-        return column_distribution(denoiser, x, j, batch_size=size)
+        return ask(denoiser, x, j, *how, batch_size=self.model_.posteriors_at_once(denoiser))
+
+    def _others(self, X: Any, column: Hashable) -> tuple[int, Tensor, np.ndarray, pd.Index]:
+        """Place of a column, the distinct rows without its cell, which is there, their places, and the index of X."""
+        check_is_fitted(self)
+        encoder = self.model_.encoder
+        j = encoder.place_of(column)
+        rows = self.rows(X, ignore=column)
+        x = rows.x.clone()
+        x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
+        x[:, j] = 0.0  # rows that differ in this cell alone are one
+        return j, *unique_rows(x), rows.index
 
     @available_if(_has_categories)
     @one_thread
@@ -851,16 +867,92 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         encoder = self.model_.encoder
-        j = _categorical_column(encoder, column)
-        rows = self.rows(X, ignore=encoder.names[j])
-        x = rows.x.clone()
-        x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
-        x[:, j] = 0.0  # rows that differ in this cell alone are one
-        unique, inverse = unique_rows(x)
+        place = _categorical_column(encoder, column)
+        j, unique, inverse, index = self._others(X, encoder.names[place])
         values, level, share = encoder.schema[j].values()
-        probs = np.exp(self._distribution(unique, j).cpu().numpy())[:, level] * share
+        log_p = self._conditional(column_distribution, unique, j)
+        probs = np.exp(log_p.cpu().numpy())[:, level] * share
         probs /= probs.sum(1, keepdims=True)
-        return pd.DataFrame(probs[inverse], index=rows.index, columns=values, copy=False)
+        return pd.DataFrame(probs[inverse], index=index, columns=values, copy=False)
+
+    @in_kind
+    def predict_quantiles(
+        self, X: Any, column: Hashable, quantiles: float | Iterable[float] = (0.05, 0.5, 0.95)
+    ) -> pd.DataFrame:
+        """Quantiles of one column given the other cells of each row, if the cell is not missing.
+
+        Of the distribution of :meth:`predict_proba` and :meth:`predict_log_density`.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+            The values of the column itself are not read, and may be missing.
+        column : name (position, for an array) of a column
+            Of numbers or times, or ordinal.
+        quantiles : float or iterable of n floats, between 0 and 1
+
+        Returns
+        -------
+        DataFrame, shape (N, n)
+            With the index of X; one column per quantile. Values are of the fitted dtype, those of text the numbers or
+            times that it stands for, and as in training: of as many decimals, the nearest one seen where numbers
+            repeat. The probability of smaller values is at most q, to about 1e-4, that of larger ones at most 1 - q.
+        """
+        j, unique, inverse, index = self._others(X, column)
+        own = self.model_.encoder.schema[j]
+        if own.kind == "nominal":
+            raise ValueError(
+                f"column {column!r}: nominal, so it has no quantiles; predict_proba has its probabilities"
+            )
+        named = [quantiles] if isinstance(quantiles, float | int) else list(quantiles)
+        if not named:
+            raise ValueError("quantiles must be at least one")
+        at = torch.tensor([check_share("quantiles", q) for q in named], dtype=torch.float64)
+        found = self._conditional(column_quantiles, unique, j, at)
+        cells, share = (t.cpu().numpy()[inverse].T for t in found)
+        values = [
+            own.decode_shares(*both).set_axis(index) for both in zip(cells, share, strict=True)
+        ]
+        return pd.concat(values, axis=1, keys=named)
+
+    @in_kind
+    def predict_log_density(self, X: Any, column: Hashable, values: Any) -> pd.DataFrame:
+        """Log-density of values of one column given the other cells of each row, if the cell is not missing.
+
+        At the value of the row itself it is ``log_prob(X, given=...)`` with all other columns given, of a network with
+        a ``model_.companion`` to some hundredths of a nat.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+            The values of the column itself are not read, and may be missing.
+        column : name (position, for an array) of a column
+        values : array-like, shape (V,)
+            As the column is written; none of them missing.
+
+        Returns
+        -------
+        DataFrame, shape (N, V)
+            With the index of X; one column per value. Nats: log-probabilities of categories and whole numbers, of other
+            numbers log-densities per unit, of times per second. A value never seen has a share of the probability of
+            new ones.
+        """
+        j, unique, inverse, index = self._others(X, column)
+        own, wanted = self.model_.encoder.schema[j], pd.Series(values)
+        cells, log_volume, _ = own.encode(wanted)
+        if (np.isnan(cells) | (cells == own.absent_level)).any():
+            raise ValueError(f"column {column!r}: values must not be missing")
+        at = torch.from_numpy(cells).to(unique.device)
+        if own.kind == "continuous":
+            log_p = self._conditional(column_log_density, unique, j, at)
+        else:
+            log_p = self._conditional(column_distribution, unique, j)
+            if own.absent_level >= 0:  # given that the cell is there
+                log_p[:, int(own.absent_level)] = -math.inf
+                log_p = torch.log_softmax(log_p, 1)
+            log_p = log_p[:, at.long()]
+        nats = log_p.cpu().numpy() + log_volume
+        return pd.DataFrame(nats[inverse], index=index, columns=pd.Index(wanted.array), copy=False)
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -951,8 +1043,8 @@ def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
     j = encoder.place_of(column)
     if isinstance(encoder.schema[j].codec, Continuous):
         raise ValueError(
-            f"column {column!r}: continuous, so it has no table of probabilities;"
-            " draw from it with impute(method='sample'), or fit it with {'kind': 'binned', 'edges': [...]}"
+            f"column {column!r}: continuous, so it has no table of probabilities; see predict_quantiles and"
+            " predict_log_density, or fit it with {'kind': 'binned', 'edges': [...]}"
         )
     return j
 

@@ -139,6 +139,8 @@ ASKED = {
     "explain": lambda m, t: m.density.explain(t),
     "impute": lambda m, t: m.density.impute(t),
     "predict_proba": lambda m, t: m.density.predict_proba(t, "a"),
+    "predict_quantiles": lambda m, t: m.density.predict_quantiles(t, "b"),
+    "predict_log_density": lambda m, t: m.density.predict_log_density(t, "b", [0.0]),
     "mse_curve": lambda m, t: m.density.mse_curve(t, n_points=3),
     "detector.score_samples": lambda m, t: m.detector.score_samples(t),
     "detector.predict": lambda m, t: m.detector.predict(t),

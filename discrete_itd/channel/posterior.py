@@ -181,15 +181,21 @@ class Posterior:
             raise ValueError(f"column {j} has no categories")
         return self.categorical.logits[:, book.levels.own(book.place[j])].contiguous()
 
+    def number(self, j: int, rows: slice | Tensor = slice(None)) -> GaussianPosterior:
+        """The distribution of the continuous column ``j`` in some rows."""
+        assert self.gaussian is not None
+        at = torch.nonzero(self.codebook.reals == j).flatten()
+        return self.gaussian.pick(lambda t: t[rows][:, at])
+
     def at_uniform(self, j: int, u: Tensor, v: Tensor) -> Tensor:
         """Draws (B,), float64, of column ``j`` by inverse distribution functions of uniform numbers ``u``, ``v`` (B,).
 
         In a continuous column ``u`` chooses the component and ``v`` the value within it.
         """
         at = torch.nonzero(self.codebook.reals == j).flatten()
-        if not len(at) or self.gaussian is None:
+        if not len(at):
             return chosen(self.column(j).double(), u).double()
-        drawn = self.gaussian.pick(lambda t: t[:, at]).at_uniform(u[:, None], v[:, None])
+        drawn = self.number(j).at_uniform(u[:, None], v[:, None])
         return self.codebook.lines.rounded(drawn, at)[:, 0]
 
     def mode(self) -> Tensor:

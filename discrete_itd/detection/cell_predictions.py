@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -43,11 +42,11 @@ from discrete_itd.encoders.dtypes import log_anywhere
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks
+from discrete_itd.likelihood.sampling import level_quantiles
 from discrete_itd.progress import progress_bar
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
-SMALLEST = 1e-300  # least probability by which is divided
 QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
 BATCH_WORK = 1 << 24  # rows times floats per row in one call
 PRIOR = 0.5  # probability that a row whose reasons are asked for has a wrong cell
@@ -94,9 +93,7 @@ class Cell(NamedTuple):
         places = np.flatnonzero(scorer.density.encoder_.owner == j).tolist()
         indicator = q.column(places[1])[rows] if len(places) > 1 else None
         if column.kind == "continuous":
-            assert q.gaussian is not None
-            at = torch.nonzero(book.reals == j).flatten()
-            values = q.gaussian.pick(lambda t: t[rows][:, at])
+            values = q.number(j, rows)
         elif j in book.place:
             values = q.column(j)[rows]
         else:
@@ -106,8 +103,7 @@ class Cell(NamedTuple):
     def _seen(self) -> Tensor:
         """Log-probabilities of the levels that were seen in training, (B, K')."""
         assert isinstance(self.values, Tensor)
-        codec = self.column.codec
-        return self.values[:, : codec.n_levels + 2 * isinstance(codec, Bins)]
+        return self.values[:, : self.column.points.n_levels]
 
     def central(self) -> Tensor:
         """The most probable level of those seen in training, or the standardised median: float64, (B,)."""
@@ -164,22 +160,15 @@ class Cell(NamedTuple):
 
     def _interval(self) -> Expected:
         """The median and the central interval of a number whose levels are ordered."""
-        probs = torch.softmax(self._seen(), 1)
-        cdf = probs.cumsum(1)
-        cdf = cdf / cdf[:, -1:]
-        u = QUANTILES.to(cdf)
-        level = torch.searchsorted(cdf, u.expand(len(cdf), -1).contiguous())
-        level = level.clamp_max(cdf.shape[1] - 1)
-        mass = probs.gather(1, level)
-        top = cdf.gather(1, level)
+        seen = self._seen()
+        level, share = level_quantiles(seen, QUANTILES)
+        values = _decode(self.column, level.cpu().numpy(), share.cpu().numpy())
         if isinstance(self.column.codec, Bins):
-            share = (1 - (top - u) / mass.clamp_min(SMALLEST)).clamp(0, 1 - 1e-9)
-            share = torch.where(level == 0, 1 - 1e-9 - share, share)  # the lower tail is reversed
-            values = _decode(self.column, level.cpu().numpy(), share.cpu().numpy())
             probability = np.full(len(values), INTERVAL)
         else:
-            values = _decode(self.column, level.cpu().numpy())
-            probability = (top[:, 2] - top[:, 0] + mass[:, 0]).cpu().numpy()
+            each = torch.arange(seen.shape[1], device=seen.device)
+            inside = (level[:, :1] <= each) & (each <= level[:, 2:])
+            probability = (torch.softmax(seen, 1) * inside).sum(1).cpu().numpy()
         return Expected(values[:, 1:2], probability[:, None], values[:, :1], values[:, 2:])
 
 
@@ -204,13 +193,12 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
 
 
 def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:
-    """Values as in the table for encoded ``cells``, of their shape; ``share`` is the position within each bin."""
+    """Values as in the table for encoded ``cells``, of their shape; ``share`` is that of each bin's mass below."""
     if isinstance(column.codec, Categories):
         position = column.codec.decode(cells.astype(float).ravel())
         return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
-    fixed = None if share is None else SimpleNamespace(random=lambda n: share.ravel()[:n])
-    rng = cast(Any, fixed)  # in place of a generator, whose draws are the positions
-    values = column.decode(cells.astype(float).ravel(), rng, settled=True)
+    share = np.zeros(cells.shape) if share is None else share
+    values = column.decode_shares(cells.astype(float).ravel(), share.ravel())
     return values.astype(object).to_numpy().reshape(cells.shape)
 
 

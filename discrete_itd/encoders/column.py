@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -350,6 +351,13 @@ class Column:
         x = np.concatenate((x + 0.0, [self.absent_level]))  # one more, for the missing: index -1
         log_volume = np.concatenate((log_volume, [0.0]))
         return x[cells.where], log_volume[cells.where], is_suspicious
+
+    def decode_shares(self, x: np.ndarray, share: np.ndarray) -> pd.Series:
+        """Settled cells of the core's numbers; of a bin, the value below which lies a ``share`` (N,) of its mass."""
+        if isinstance(self.codec, Bins):  # the lower tail is drawn from its edge on
+            share = np.where(x == 0, 1 - share, share).clip(0, 1 - 1e-9)
+        positions: Any = SimpleNamespace(random=lambda n: share[:n])  # in place of draws
+        return self.decode(x, positions, settled=True)
 
     def decode(
         self, x: np.ndarray, rng: np.random.Generator | None = None, *, settled: bool = False

@@ -1,4 +1,4 @@
-"""Filling cells: joint samples from the scored model, point predictions, and the conditional of one column."""
+"""Filling cells: joint samples from the scored model, point predictions, and the distribution of one column."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from discrete_itd.channel import Schedule, State
+from discrete_itd.channel.gaussian import CHUNK
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.schedules import column_ranks, steps_needed
-from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
+from discrete_itd.denoisers.base import BLOCK, Denoiser, cumulative, filled
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 
 Map = Callable[[np.ndarray], np.ndarray]
+Answer = Callable[[Posterior], Tensor]
 
 
 @torch.no_grad()
@@ -100,19 +103,18 @@ def point_predictions(
 
 def _center(posterior: Posterior, j: int, rows: Tensor, unit: tuple[Map, Map] | None) -> Tensor:
     """Medians of column j in some rows (n,), or means in a unit: float64, (n,)."""
-    book, mean = posterior.codebook, None
-    at = torch.nonzero(book.reals == j).flatten()
-    if len(at) and posterior.gaussian is not None:
-        q = posterior.gaussian.pick(lambda t: t[rows][:, at])
+    book, median = posterior.codebook, torch.tensor([0.5])
+    if j not in book.place:
+        q = posterior.number(j, rows)
         if unit is None:
-            return q.quantiles(torch.tensor([0.5]))[:, 0]
+            return q.quantiles(median)[:, 0]
         mean = q.expectation(lambda z: _mapped(unit[0], z))
     else:
         n_levels = book.columns[j].n_levels
-        p = torch.softmax(posterior.column(j)[rows, :n_levels].double(), 1)
+        log_p = posterior.column(j)[rows, :n_levels].double()
         if unit is None:
-            return (p.cumsum(1) < 0.5).sum(1).clamp_max(n_levels - 1).double()
-        mean = (p * _mapped(unit[0], torch.arange(n_levels).to(p))).sum(1)
+            return level_quantiles(log_p, median)[0][:, 0]
+        mean = (torch.softmax(log_p, 1) * _mapped(unit[0], torch.arange(n_levels).to(log_p))).sum(1)
     return _mapped(unit[1], mean)
 
 
@@ -122,18 +124,72 @@ def _mapped(function: Map, values: Tensor) -> Tensor:
     return torch.from_numpy(found).to(values).view(values.shape)
 
 
+def level_quantiles(log_p: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantiles ``u`` (n,) of ordered levels of logits (B, K): float64, (B, n) each.
+
+    The first level up to which the probability is u, and the share of its own mass that lies below the quantile.
+    """
+    cdf, u = cumulative(log_p), u.to(log_p.device, torch.float64)
+    level = torch.searchsorted(cdf, u.expand(len(cdf), -1).contiguous())
+    below, up_to = functional.pad(cdf, (1, 0)).gather(1, level), cdf.gather(1, level)
+    return level.double(), ((u - below) / (up_to - below)).clamp(0.0, 1.0)
+
+
+@torch.no_grad()
+def column_quantiles(
+    denoiser: Denoiser, x: Tensor, column: int, u: Tensor, *, batch_size: int = 2048
+) -> tuple[Tensor, Tensor]:
+    """Quantiles ``u`` (n,) of a column of numbers or ordered levels given the other cells of each row of x (N, C).
+
+    Encoded cells, and positions within levels as of :func:`level_quantiles`, (N, n) each.
+    """
+    if column not in denoiser.codebook.place:
+        numbers: Answer = lambda q: q.number(column).quantiles(u)  # noqa: E731
+        cells = _of_column(denoiser, x, column, len(u), numbers, batch_size)
+        return cells, torch.zeros_like(cells)
+    log_p = column_distribution(denoiser, x, column, batch_size=batch_size)
+    return level_quantiles(log_p[:, : denoiser.codebook.columns[column].n_levels], u)
+
+
+@torch.no_grad()
+def column_log_density(
+    denoiser: Denoiser, x: Tensor, column: int, values: Tensor, *, batch_size: int = 2048
+) -> Tensor:
+    """Log-masses (20) or densities (N, V) of encoded numbers (V,) given the other cells of each row of x (N, C)."""
+    book = denoiser.codebook
+    place = torch.nonzero(book.reals == column).flatten()
+    middle, width = book.lines.cells(values[:, None], place)
+
+    def log_prob(posterior: Posterior) -> Tensor:
+        q = posterior.number(column)
+        size = max(1, CHUNK // max(1, q.means.shape[2] * len(values)))
+        parts = torch.arange(len(q.means), device=x.device).split(size)
+        each = [q.pick(lambda t, rows=rows: t[rows]).log_prob(middle.T, width.T) for rows in parts]
+        return torch.cat(each)
+
+    return _of_column(denoiser, x, column, len(values), log_prob, batch_size)
+
+
 @torch.no_grad()
 def column_distribution(
     denoiser: Denoiser, x: Tensor, column: int, *, batch_size: int = 2048
 ) -> Tensor:
     """Conditional distribution (N, K) of a categorical column given the other cells of each row of ``x`` (N, C), nats.
 
-    The column's own values are not used. The level of unseen categories, if there is one, is the last.
+    The level of unseen categories, if there is one, is the last.
     """
+    n = denoiser.codebook.columns[column].n_points
+    return _of_column(denoiser, x, column, n, lambda q: q.column(column), batch_size)
+
+
+def _of_column(
+    denoiser: Denoiser, x: Tensor, column: int, n: int, answer: Answer, batch_size: int
+) -> Tensor:
+    """Answers (N, n) by the posteriors of one column, whose own values are not used: float64."""
     x = x.index_fill(1, torch.tensor([column], device=x.device), math.nan)
-    out = x.new_zeros(len(x), denoiser.codebook.columns[column].n_points)
+    out = x.new_zeros(len(x), n)
     for rows, posterior in _posteriors(denoiser, x, batch_size, column):
-        out[rows] = posterior.column(column).double()
+        out[rows] = answer(posterior).double()
     return out
 
 

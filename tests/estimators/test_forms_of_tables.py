@@ -45,6 +45,8 @@ OF_DENSITY = {
     "impute": lambda m, X: m.impute(X),
     "impute draws": lambda m, X: m.impute(X, method="sample", random_state=0),
     "predict_proba": lambda m, X: m.predict_proba(X, "city"),
+    "predict_quantiles": lambda m, X: m.predict_quantiles(X, "price"),
+    "predict_log_density": lambda m, X: m.predict_log_density(X, "city", ["Oslo"]),
 }
 OF_DETECTOR = {
     "p_values": lambda d, X: d.p_values(X),

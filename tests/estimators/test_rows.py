@@ -30,6 +30,8 @@ QUESTIONS = {
     "mse_curve": lambda m, X: m.mse_curve(X, n_points=3),
     "impute": lambda m, X: m.impute(X),
     "predict_proba": lambda m, X: m.predict_proba(X, "word"),
+    "predict_quantiles": lambda m, X: m.predict_quantiles(X, "size"),
+    "predict_log_density": lambda m, X: m.predict_log_density(X, "word", ["low", "new"]),
 }
 
 
