@@ -96,7 +96,7 @@ def path(name: str) -> Path:
     Examples
     --------
     >>> pd.read_csv(path("tea_orders"))["unit price"].iloc[0]
-    '£3.90'
+    '£4.90'
     """
     folder = Path(__file__).parent / "data"
     if not folder.is_dir():  # a checkout: the wheel carries the folder `datasets` as `data`

@@ -207,7 +207,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
     >>> line = reasons(density, new).to_dict("records")[0]
     >>> for part in line["sentence"].split("; "):
     ...     print(part)
-    odor = foul is likely wrong: 170 times as rare as expected from the other cells (+5.2 nats)
+    odor = foul is likely wrong: 180 times as rare as expected from the other cells (+5.2 nats)
     they predict none (probability 1.00)
     """
     value, predicted = reason["value"], reason["expected"]
