@@ -197,9 +197,8 @@ class GaussianPosterior:
         coarse = is_coarse(y, snr, lines)
         if sums and lines is not None and devices.any_true(coarse):
             z, log_p = self._on_lattice(y, snr, lines)
-            points = GaussianPosterior(
-                log_p.logsumexp(3), z, torch.full_like(z, 1 / REAL_KNOWN_SNR)
-            )
+            log_p = (self.log_weight[:, :, None] + log_p).logsumexp(3)
+            points = GaussianPosterior(log_p, z, torch.full_like(z, 1 / REAL_KNOWN_SNR))
             own = torch.arange(coarse.numel(), device=y.device).view_as(coarse)
             found = found.with_cells(own + coarse.numel() * coarse, [points])
         return found.pick(lambda t: t.to(self.means))
@@ -210,8 +209,7 @@ class GaussianPosterior:
         centre = (y.double() / snr.clamp_min(torch.finfo(snr.dtype).tiny))[:, :, None]
         evidence = -0.5 * snr.double()[:, :, None] * (z - centre) ** 2
         each = [self._log_mass(*(t[:, :, i] for t in cells)) for i in range(z.shape[2])]
-        log_p = torch.stack(each, 2).double() + evidence[..., None]
-        return z, self.log_weight.double()[:, :, None] + log_p
+        return z, torch.stack(each, 2).double() + evidence[..., None]
 
     def given(
         self, y: Tensor, snr: Tensor, lines: NumberLines | None = None, *, sums: bool = True
@@ -238,7 +236,7 @@ class GaussianPosterior:
             )
             log_evidence = log_evidence + next(masses) - next(masses)
         if sums and lines is not None and devices.any_true(coarse):
-            summed = (self._on_lattice(*given, lines)[1]).logsumexp(2) - self.log_weight
+            summed = self._on_lattice(*given, lines)[1].logsumexp(2)
             log_evidence = torch.where(coarse[:, :, None], summed.to(log_evidence), log_evidence)
         there = self._log_mass(*cells).to(log_evidence)
         return torch.where(known[:, :, None], there, log_evidence), after, narrower

@@ -29,11 +29,13 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.devices import add_at
+from discrete_itd.channel.devices import add_at, any_true
 from discrete_itd.channel.gaussian import (
+    FARTHEST,
     GaussianPosterior,
     chosen,
     clipped,
+    is_coarse,
     log_between,
     log_mass,
 )
@@ -439,12 +441,18 @@ class ForestDenoiser(Denoiser):
         _, logits, leaves = self._given_evidence(evidence, values, precision)
         if len(book.reals):
             log_weight, leaf = leaves  # (B, K)
-            gaussian = self._gaussian(leaf[:, None]).update(*book.reals_of(y, snr))
+            prior, reals = self._gaussian(leaf[:, None]), book.reals_of(y, snr)
+            fit, *moments = (t.to(y) for t in prior.given(*reals))
+            fit = fit.clamp_min(-FARTHEST)
             # of both components within a leaf, which has its own weight
-            own = gaussian.log_weight.unflatten(2, (-1, 2))
-            own = own - own.logsumexp(3, keepdim=True) + log_weight[:, None, :, None]
-            parts = gaussian.means, gaussian.var, *gaussian.bounds
-            gaussian = GaussianPosterior(own.flatten(2), *parts)
+            own = (prior.log_weight + fit).unflatten(2, (-1, 2)).log_softmax(3)
+            weight = (own + log_weight[:, None, :, None]).flatten(2)
+            if any_true(is_coarse(*reals)):  # the components become numbers of the lattice
+                weight = (weight - fit).masked_fill(weight.isneginf(), -torch.inf)
+                prior = GaussianPosterior(weight, prior.means, prior.var, *prior.bounds)
+                gaussian = prior.update(*reals)
+            else:
+                gaussian = GaussianPosterior(weight, *moments, *prior.bounds)
         return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
 
     @torch.no_grad()

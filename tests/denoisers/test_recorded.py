@@ -153,11 +153,12 @@ def test_draws_of_an_opened_number_are_it(line):
         torch.testing.assert_close(lines.decoded(z), x - line.center, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["mixture", "forest"])
 @pytest.mark.parametrize("gamma", [40.0, 400.0])
-def test_noisy_numbers_have_bayes_posterior_over_the_lattice(device, gamma):
+def test_noisy_numbers_have_bayes_posterior_over_the_lattice(device, kind, gamma):
     """Where the noise is narrower than the cells, and nearly where it is hardly wider, against enumeration."""
     book = Codebook(recorded(*LINES)).to(device)
-    denoiser = make_denoiser("mixture", book)
+    denoiser = make_denoiser(kind, book)
     rows = every_row(book)
     log_p = denoiser.log_prob(rows).double()
     truth = rows[log_p.topk(9)[1]]
