@@ -40,9 +40,8 @@ class House:
 
     modules: dict[str, Module]
     inner: dict[str, set[str]] = field(repr=False)  # modules of the package that each imports
-    foreign: dict[str, set[str]] = field(
-        repr=False
-    )  # top names of other packages that each imports
+    # top names of other packages that each imports
+    foreign: dict[str, set[str]] = field(repr=False)
 
     @classmethod
     def read(cls, checkout: Path) -> "House":

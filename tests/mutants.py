@@ -32,10 +32,8 @@ from pathlib import Path
 from scipy import stats
 
 ROOT = Path(__file__).parents[1]
-SURVIVED, NO_TESTS = (
-    0,
-    33,
-)  # mutmut's exit codes; all others mean that a test failed or took too long
+# mutmut's exit codes; all others mean that a test failed or took too long
+SURVIVED, NO_TESTS = 0, 33
 NOT_RUN = (None, 34, 35)
 SHOW = """
 import sys

@@ -73,9 +73,8 @@ UNDEFINED = {
 }
 CASES = [(k, t) for k in KINDS for t in TABLES if t not in UNDEFINED.get(k, ())]
 LEARNED = [(k, t) for k, t in CASES if k == "network" or k.startswith("causal")]
-NEVER_WAIT = [
-    (k, t) for k, t in CASES if k != "forest"
-]  # which counts the leaves that agree with rows
+# a forest counts the leaves that agree with rows
+NEVER_WAIT = [(k, t) for k, t in CASES if k != "forest"]
 
 
 def few(cases, quick):

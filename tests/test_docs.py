@@ -154,9 +154,8 @@ def test_every_public_name_has_an_example():
         )
         values = {name: getattr(module, name) for name in names}
         together = doctest.DocTestFinder(recurse=False).find(module, module.__name__)
-        shown = "".join(
-            e.source for t in together for e in t.examples
-        )  # in an example of the module
+        # in an example of the module
+        shown = "".join(e.source for t in together for e in t.examples)
         lacking = [
             name
             for name, value in values.items()

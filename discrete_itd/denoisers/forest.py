@@ -410,10 +410,8 @@ class ForestDenoiser(Denoiser):
                 if by_tree:
                     steps = _mean(steps.unflatten(0, (-1, n_trees)))
                 out[pairs.rows[:, None], torch.tensor(order, device=x.device)] += steps / 2
-        for (
-            j,
-            i,
-        ) in book.indicator.items():  # splits by a number say of an absent one that it is absent
+        # splits by a number say of an absent one that it is absent
+        for j, i in book.indicator.items():
             out[:, i] += out[:, j].masked_fill(~x[:, j].isnan(), 0.0)
         return out.masked_fill(x.isnan(), 0.0)
 

@@ -84,9 +84,8 @@ class DenseGaussians:
         root = torch.where(known, 1.0, snr.double().sqrt())
         seen = root[:, None, :, None] * covariance * root[:, None, None, :]
         seen = seen + torch.diag_embed((~known).to(seen))[:, None]
-        factor = torch.linalg.cholesky_ex(
-            seen
-        ).L  # positive definite: no check that waits for the device
+        # positive definite: no check that waits for the device
+        factor = torch.linalg.cholesky_ex(seen).L
         precision = torch.cholesky_inverse(factor)
         shift = root[:, None] * mean  # (U, Z, R)
         linear = (precision @ shift[..., None])[..., 0]

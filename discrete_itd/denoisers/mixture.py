@@ -115,12 +115,8 @@ class MixtureDenoiser(Denoiser):
         chol: Tensor | None = None,
     ) -> None:
         super().__init__(codebook)
-        like, levels, z, n_real = (
-            codebook.known_snr,
-            codebook.levels,
-            len(weights),
-            len(codebook.reals),
-        )
+        like, levels = codebook.known_snr, codebook.levels
+        z, n_real = len(weights), len(codebook.reals)
         if chol is not None:
             if not n_real or mean is None or var is not None:
                 raise ValueError("chol goes with R > 0 continuous columns, a mean and no var")

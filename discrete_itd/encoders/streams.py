@@ -150,10 +150,14 @@ class Sample:
     def rows(self) -> pd.DataFrame:
         """The rows, in the order in which they were added."""
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # of parts in which all cells are missing
-            rows = pd.concat(self._parts, ignore_index=True)
+            # of parts in which all cells are missing
+            warnings.simplefilter("ignore", FutureWarning)
+            # by column: truth values beside numbers stay what they are
+            columns = {
+                name: pd.concat([part[name] for part in self._parts], ignore_index=True)
+                for name in self._parts[0]
+            }
+            rows = pd.DataFrame(columns)
         if not self.n_rows or not rows.shape[1]:
             raise too_few(self.n_rows, rows.shape[1])
         if len(rows) > (most := sample_size(rows.shape[1])):

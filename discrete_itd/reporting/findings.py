@@ -39,9 +39,8 @@ from discrete_itd.validation import check_integer, check_real, check_share
 LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
 MOST_CELLS_SHOWN = 24  # cells of an anomalous row that are shown, besides those with a reason
 N_REASONS = 3  # cells of a row that are named, at most
-MOST_WORK = (
-    1 << 25
-)  # floats computed for a row above which pairs of columns are left out: tenths of a second
+# floats computed for a row above which pairs of columns are left out: tenths of a second
+MOST_WORK = 1 << 25
 
 
 @dataclass(frozen=True)

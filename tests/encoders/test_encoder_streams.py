@@ -91,6 +91,10 @@ def test_parts_that_do_not_fit_are_refused():
     ]:
         with pytest.raises(ValueError, match=words):
             in_memory([pd.DataFrame(part) for part in parts], 0)
+    # truth values do not become numbers
+    rows = in_memory([pd.DataFrame({"a": [True]}), pd.DataFrame({"a": [3]})], 0)
+    assert rows["a"].tolist() == [True, 3]
+    assert rows["a"].map(type).nunique() == 2
 
 
 def test_what_is_no_stream_is_refused(tmp_path):
