@@ -20,6 +20,8 @@ from torch import Tensor
 
 from discrete_itd.channel import Schedule
 from discrete_itd.channel.devices import resolve_device
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.channel.rounded_numbers import NumberLines
 from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.encoders import (
@@ -44,12 +46,7 @@ from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
 from discrete_itd.encoders.streams import Sample
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.likelihood import squared_errors
-from discrete_itd.likelihood.sampling import (
-    column_distribution,
-    column_log_density,
-    column_quantiles,
-    point_predictions,
-)
+from discrete_itd.likelihood.sampling import level_quantiles, of_column, point_predictions
 from discrete_itd.models.auto import recipe
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.forest import Forest
@@ -818,8 +815,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             rows = torch.nonzero(x[:, j] == column.absent_level).flatten()
             if not len(rows):
                 continue
-            log_p = self._conditional(column_distribution, known[rows], j)
-            log_p = log_p[:, : int(column.absent_level)]
+            log_p = self._distribution(known[rows], j)[:, : int(column.absent_level)]
             if rng is not None:
                 u = torch.from_numpy(rng.random((len(rows), 1))).to(x.device)
                 cdf = log_p.softmax(1).cumsum(1)
@@ -827,15 +823,18 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             else:
                 x[rows, j] = log_p.argmax(1).to(x)
 
-    def _conditional(self, ask: Callable[..., Any], x: Tensor, j: int, *how: Any) -> Any:
-        """What a function answers about column j given the other cells of rows (N, C')."""
+    def _conditional(self, x: Tensor, j: int, ask: Callable[[Posterior], Tensor]) -> Tensor:
+        """Answers (N, n) of a function of posteriors of column j given the other cells of rows (N, C')."""
         denoiser = self.model_.conditional
-        return ask(denoiser, x, j, *how, batch_size=self.model_.posteriors_at_once(denoiser))
+        return of_column(denoiser, x, j, ask, batch_size=self.model_.posteriors_at_once(denoiser))
+
+    def _distribution(self, x: Tensor, j: int) -> Tensor:
+        """Log-probabilities (N, K) of the levels of column j given the other cells of rows (N, C')."""
+        return self._conditional(x, j, lambda q: q.column(j))
 
     def _others(self, X: Any, column: Hashable) -> tuple[int, Tensor, np.ndarray, pd.Index]:
         """Place of a column, the distinct rows without its cell, which is there, their places, and the index of X."""
-        check_is_fitted(self)
-        encoder = self.model_.encoder
+        encoder = self.encoder_
         j = encoder.place_of(column)
         rows = self.rows(X, ignore=column)
         x = rows.x.clone()
@@ -870,8 +869,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         place = _categorical_column(encoder, column)
         j, unique, inverse, index = self._others(X, encoder.names[place])
         values, level, share = encoder.schema[j].values()
-        log_p = self._conditional(column_distribution, unique, j)
-        probs = np.exp(log_p.cpu().numpy())[:, level] * share
+        probs = np.exp(self._distribution(unique, j).cpu().numpy())[:, level] * share
         probs /= probs.sum(1, keepdims=True)
         return pd.DataFrame(probs[inverse], index=index, columns=values, copy=False)
 
@@ -881,12 +879,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     ) -> pd.DataFrame:
         """Quantiles of one column given the other cells of each row, if the cell is not missing.
 
-        Of the distribution of :meth:`predict_proba` and :meth:`predict_log_density`.
-
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C), or Rows
-            The values of the column itself are not read, and may be missing.
+        X
+            As in :meth:`predict_proba`.
         column : name (position, for an array) of a column
             Of numbers or times, or ordinal.
         quantiles : float or iterable of n floats, between 0 and 1
@@ -908,11 +904,14 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         if not named:
             raise ValueError("quantiles must be at least one")
         at = torch.tensor([check_share("quantiles", q) for q in named], dtype=torch.float64)
-        found = self._conditional(column_quantiles, unique, j, at)
-        cells, share = (t.cpu().numpy()[inverse].T for t in found)
-        values = [
-            own.decode_shares(*both).set_axis(index) for both in zip(cells, share, strict=True)
-        ]
+        if own.kind == "continuous":
+            cells = self._conditional(unique, j, lambda q: q.number(j).quantiles(at))
+            share = torch.zeros_like(cells)
+        else:
+            seen = self._distribution(unique, j)[:, : own.points.n_levels]
+            cells, share = level_quantiles(seen, at)
+        both = zip(*(t.cpu().numpy()[inverse].T for t in (cells, share)), strict=True)
+        values = [own.decode_shares(*of_one).set_axis(index) for of_one in both]
         return pd.concat(values, axis=1, keys=named)
 
     @in_kind
@@ -924,8 +923,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C), or Rows
-            The values of the column itself are not read, and may be missing.
+        X
+            As in :meth:`predict_proba`.
         column : name (position, for an array) of a column
         values : array-like, shape (V,)
             As the column is written; none of them missing.
@@ -944,9 +943,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             raise ValueError(f"column {column!r}: values must not be missing")
         at = torch.from_numpy(cells).to(unique.device)
         if own.kind == "continuous":
-            log_p = self._conditional(column_log_density, unique, j, at)
+            numbers = NumberLines([own.points.line]).cells(at[:, None])
+            log_p = self._conditional(unique, j, lambda q: q.number(j).log_prob_at(numbers))
         else:
-            log_p = self._conditional(column_distribution, unique, j)
+            log_p = self._distribution(unique, j)
             if own.absent_level >= 0:  # given that the cell is there
                 log_p[:, int(own.absent_level)] = -math.inf
                 log_p = torch.log_softmax(log_p, 1)

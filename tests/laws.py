@@ -32,6 +32,7 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
 from discrete_itd.likelihood import integral_log_prob, path_log_prob, squared_errors
+from discrete_itd.likelihood.sampling import of_column
 from discrete_itd.testing import all_rows, random_rows
 from discrete_itd.testing import states_of_every_kind as states_of_every_kind
 from tests.support import SupportDenoiser
@@ -182,6 +183,11 @@ class Stranger(Denoiser):
             weight, mean, var = (h @ self.d).unflatten(1, (3, len(book.reals), 2)).unbind(1)
             gaussian = GaussianPosterior(weight, mean / 4, 0.1 + 0.4 * torch.sigmoid(var))
         return Posterior(book, categorical, gaussian)
+
+
+def column_distribution(denoiser, x, column, **how):
+    """Log-probabilities (N, K) of the levels of a column given the other cells of rows (N, C)."""
+    return of_column(denoiser, x, column, lambda q: q.column(column), **how)
 
 
 def random_marginals(book, rng):

@@ -147,6 +147,13 @@ class GaussianPosterior:
         """
         return torch.logsumexp(self.log_weight + self._log_mass(middle, width), dim=2)
 
+    def log_prob_at(self, cells: Intervals) -> Tensor:
+        """Log-probabilities (B, V) of V cells, (V, 1), of one column: nats. Memory is bounded."""
+        size = CHUNK // max(1, self.means.shape[2] * len(cells.middle))
+        rows = torch.arange(len(self.means), device=self.means.device).split(max(1, size))
+        each = [self.pick(lambda t, i=i: t[i]).log_prob(*(t.T for t in cells)) for i in rows]
+        return torch.cat(each)
+
     def cdf(self, values: Tensor) -> Tensor:
         """Probability of a value at most that of each cell (B, R): (B, R)."""
         z = values[:, :, None]

@@ -192,13 +192,14 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
     return Expected(*whole)
 
 
-def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:
+def _decode(column: Column, cells: np.ndarray, share: Any = 0.0) -> np.ndarray:
     """Values as in the table for encoded ``cells``, of their shape; ``share`` is that of each bin's mass below."""
     if isinstance(column.codec, Categories):
         position = column.codec.decode(cells.astype(float).ravel())
         return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
-    share = np.zeros(cells.shape) if share is None else share
-    values = column.decode_shares(cells.astype(float).ravel(), share.ravel())
+    values = column.decode_shares(
+        cells.astype(float).ravel(), np.broadcast_to(share, cells.shape).ravel()
+    )
     return values.astype(object).to_numpy().reshape(cells.shape)
 
 

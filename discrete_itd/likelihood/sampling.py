@@ -11,14 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from discrete_itd.channel import Schedule, State
-from discrete_itd.channel.gaussian import CHUNK
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.schedules import column_ranks, steps_needed
 from discrete_itd.denoisers.base import BLOCK, Denoiser, cumulative, filled
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 
 Map = Callable[[np.ndarray], np.ndarray]
-Answer = Callable[[Posterior], Tensor]
 
 
 @torch.no_grad()
@@ -136,61 +134,19 @@ def level_quantiles(log_p: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def column_quantiles(
-    denoiser: Denoiser, x: Tensor, column: int, u: Tensor, *, batch_size: int = 2048
-) -> tuple[Tensor, Tensor]:
-    """Quantiles ``u`` (n,) of a column of numbers or ordered levels given the other cells of each row of x (N, C).
-
-    Encoded cells, and positions within levels as of :func:`level_quantiles`, (N, n) each.
-    """
-    if column not in denoiser.codebook.place:
-        numbers: Answer = lambda q: q.number(column).quantiles(u)  # noqa: E731
-        cells = _of_column(denoiser, x, column, len(u), numbers, batch_size)
-        return cells, torch.zeros_like(cells)
-    log_p = column_distribution(denoiser, x, column, batch_size=batch_size)
-    return level_quantiles(log_p[:, : denoiser.codebook.columns[column].n_levels], u)
-
-
-@torch.no_grad()
-def column_log_density(
-    denoiser: Denoiser, x: Tensor, column: int, values: Tensor, *, batch_size: int = 2048
+def of_column(
+    denoiser: Denoiser,
+    x: Tensor,
+    column: int,
+    ask: Callable[[Posterior], Tensor],
+    *,
+    batch_size: int = 2048,
 ) -> Tensor:
-    """Log-masses (20) or densities (N, V) of encoded numbers (V,) given the other cells of each row of x (N, C)."""
-    book = denoiser.codebook
-    place = torch.nonzero(book.reals == column).flatten()
-    middle, width = book.lines.cells(values[:, None], place)
-
-    def log_prob(posterior: Posterior) -> Tensor:
-        q = posterior.number(column)
-        size = max(1, CHUNK // max(1, q.means.shape[2] * len(values)))
-        parts = torch.arange(len(q.means), device=x.device).split(size)
-        each = [q.pick(lambda t, rows=rows: t[rows]).log_prob(middle.T, width.T) for rows in parts]
-        return torch.cat(each)
-
-    return _of_column(denoiser, x, column, len(values), log_prob, batch_size)
-
-
-@torch.no_grad()
-def column_distribution(
-    denoiser: Denoiser, x: Tensor, column: int, *, batch_size: int = 2048
-) -> Tensor:
-    """Conditional distribution (N, K) of a categorical column given the other cells of each row of ``x`` (N, C), nats.
-
-    The level of unseen categories, if there is one, is the last.
-    """
-    n = denoiser.codebook.columns[column].n_points
-    return _of_column(denoiser, x, column, n, lambda q: q.column(column), batch_size)
-
-
-def _of_column(
-    denoiser: Denoiser, x: Tensor, column: int, n: int, answer: Answer, batch_size: int
-) -> Tensor:
-    """Answers (N, n) by the posteriors of one column, whose own values are not used: float64."""
+    """Answers (N, n), float64, of a function of posteriors: of a column given the other cells of rows ``x`` (N, C)."""
     x = x.index_fill(1, torch.tensor([column], device=x.device), math.nan)
-    out = x.new_zeros(len(x), n)
-    for rows, posterior in _posteriors(denoiser, x, batch_size, column):
-        out[rows] = answer(posterior).double()
-    return out
+    parts = [(rows, ask(q).double()) for rows, q in _posteriors(denoiser, x, batch_size, column)]
+    rows, answers = (torch.cat(t) for t in zip(*parts, strict=True))
+    return answers[rows.argsort()]
 
 
 def _posteriors(

@@ -53,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("tables", nargs="*", help="names, or parts of them; by default all")
     parser.add_argument("--max-time", type=float, default=40.0, help="seconds of our fit")
+    parser.add_argument("--denoiser", default="auto", help="of ours")
     parser.add_argument("--train", type=int, default=1500, help="rows to fit to")
     parser.add_argument("--rows", type=int, default=500, help="new rows")
     options = parser.parse_args()
@@ -67,7 +68,7 @@ def main() -> None:
         test = test[: options.rows]
         truth, losses = test[column].to_numpy(float), []
         for method, answer in {"ours": ours, "boosting": boosting}.items():
-            quantiles, *seconds = answer(train, test, column, options.max_time)
+            quantiles, *seconds = answer(train, test, column, options)
             off = (truth[:, None] - quantiles) / truth.std()
             pinball = np.maximum(LEVELS * off, (LEVELS - 1) * off)
             losses.append([2 * pinball.mean(1), pinball[:, [0, -1]].mean(1)])
@@ -100,16 +101,16 @@ def load(name: str) -> pd.DataFrame | None:
 
 
 def ours(
-    train: pd.DataFrame, test: pd.DataFrame, column: str, max_time: float
+    train: pd.DataFrame, test: pd.DataFrame, column: str, options: argparse.Namespace
 ) -> tuple[np.ndarray, float, float]:
     """Quantiles (N, n) of new rows, and processor-seconds of the fit and of the answer."""
-    model, fit = processor_timed(estimator(max_time).fit, train)
+    model, fit = processor_timed(estimator(options.max_time, denoiser=options.denoiser).fit, train)
     found, seconds = processor_timed(model.predict_quantiles, test, column, LEVELS)
     return found.to_numpy(float), fit, seconds
 
 
 def boosting(
-    train: pd.DataFrame, test: pd.DataFrame, column: str, _: float
+    train: pd.DataFrame, test: pd.DataFrame, column: str, _: argparse.Namespace
 ) -> tuple[np.ndarray, float, float]:
     """The same of a model for each quantile."""
     kinds = {c: categories(train[c]) for c in train if c != column}

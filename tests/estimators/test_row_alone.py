@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from laws import (
+    column_distribution,
     make_denoiser,
     make_schedule,
     random_marginals,
@@ -18,7 +19,6 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import NeuralDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import BLOCK, filled, rows_at_once
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.likelihood.sampling import column_distribution
 from discrete_itd.models.model import Model
 
 EXACT = (

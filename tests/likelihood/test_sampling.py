@@ -13,6 +13,7 @@ from laws import (
     Stranger,
     all_rows,
     cases,
+    column_distribution,
     empty_state,
     line,
     make_book,
@@ -36,7 +37,7 @@ from scipy import stats
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.likelihood.sampling import column_distribution, point_predictions, sample
+from discrete_itd.likelihood.sampling import point_predictions, sample
 
 
 def counts_of(book, codes):
