@@ -42,7 +42,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,13 +51,11 @@ from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 from scipy import sparse, special
 
-from discrete_itd.channel.rounded_numbers import FAR
 from discrete_itd.detection.written import Written, as_written, moved
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.dtypes import as_numbers
 from discrete_itd.encoders.frames import as_polars, is_polars
 from discrete_itd.encoders.notation import typed
-from discrete_itd.encoders.numeric import fit_continuous
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.models.held_out import check_groups
 from discrete_itd.progress import progress_bar
@@ -85,10 +83,11 @@ N_BINS, BIN_ROWS, FEW = 16, 25, 20
 OFTEN = 5  # rows of a number that is no outlier, however far it lies, and of a value that is no typing error
 # EM begins with the share of wrong cells of so many cells that it is taken to have seen
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
+SHAPES = 0.5  # standard deviation of the shapes of the tails of numbers
 CLOSE = 1.0  # nats between the odds of two cells that are equally likely wrong
 MOST_WRONG = 0.2  # share of wrong cells of a column without keys: right ones may be flat as well
 # nats by which errors must explain a column better than none; else probabilities are this part of what they would be
-EVIDENCE, UNPROVEN = 5.0, 0.1
+EVIDENCE, UNPROVEN = 4.0, 0.1
 # A misspelling is so many times rarer, has one edit in so many characters, and is wrong with this probability.
 RARER, CHARACTERS, MISSPELT = 20, 8, 0.95
 
@@ -289,9 +288,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     misspelt = np.full(len(distinct) + 1, -1)
     if len(distinct) > FEW and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)[codes]
-        # of numbers that are a hundred times too large the map of a density leaves little
-        line = replace(fit_continuous(numbers, False), far=FAR)
-        level, log_flat = _binned(line.scaled(numbers))
+        level, log_flat = _binned(numbers / np.abs(numbers).max())
         order = np.lexsort((numbers, level))
         ends = np.searchsorted(level[order], np.arange(level.max() + 2))
         middles = np.append(codes[order[(ends[1:] + ends[:-1]) // 2]], len(distinct))
@@ -323,7 +320,7 @@ def pattern(text: str) -> str:
 def _binned(z: Floats) -> tuple[Ints, Floats]:
     """Bins (n,) of numbers with about equally many cells, and the log of a flat density over that within the bin.
 
-    The outer two have tails by quartiles: outliers do not widen them.
+    The outer two have tails.
     """
     u, counts = np.unique(z, return_counts=True)
     n_bins = max(1, min(N_BINS, len(z) // BIN_ROWS))
@@ -333,21 +330,36 @@ def _binned(z: Floats) -> tuple[Ints, Floats]:
     width = np.diff(edges, prepend=u[0], append=u[-1])
     log_density = -np.log(np.maximum(width, reach * 1e-9))[level]
     if len(edges):
-        for is_end, distance in ((level == 0, edges[0] - z), (level == of[-1], z - edges[-1])):
-            log_density[is_end] = _log_tail(distance[is_end], reach * 1e-9)
+        for end, edge, sign in ((0, edges[0], -1), (of[-1], edges[-1], 1)):
+            n = counts[of == end]
+            among = np.repeat(
+                sign * (u[of == end] - edge), np.minimum(n, max(OFTEN, int(n.mean())))
+            )
+            log_density[level == end] = _log_tail(sign * (z[level == end] - edge), among)
     return level, -math.log(reach) - log_density
 
 
-def _log_tail(distance: Floats, least: float) -> Floats:
-    """Log-density of a generalised Pareto distribution with the median and upper quartile of some distances (n,).
+def _log_tail(distance: Floats, among: Floats) -> Floats:
+    """Log-density of a generalised Pareto distribution with the median and upper quartile of distances ``among`` them.
 
-    Its shape is less by a standard error, and at least 0, that of an exponential distribution.
+    A few outliers do not widen it, nor do numbers that many cells have. Its shape is shrunk towards 0, an exponential
+    distribution, by its standard error; where it is below 0 by two of these, as at the ends of evenly distributed
+    numbers, a tenth is left to that.
     """
-    half, most = np.maximum(np.quantile(distance, [0.5, 0.75]), least)
-    shape = math.log2(max(most / half - 1, 1)) - math.sqrt(3 / len(distance)) / math.log(2) ** 2
-    shape = max(shape, 1e-6)
+    half, most = np.quantile(among, [0.5, 0.75])
+    error = math.sqrt(3 / len(among)) / math.log(2) ** 2
+    shape = math.log2(max(most / half - 1, 0.5))
+    shape = max(shape, 0) / (1 + (error / SHAPES) ** 2) + min(shape + 2 * error, 0) or 1e-6
     scale = half * shape / (2**shape - 1)
-    return -math.log(scale) - (1 / shape + 1) * np.log1p(shape * distance / scale)
+    with np.errstate(divide="ignore"):
+        inside = np.log(np.maximum(1 + shape * distance / scale, 0.0))
+    log_density = -math.log(scale) - (1 / shape + 1) * inside
+    if shape > 0:
+        return log_density
+    scale = half / math.log(2)
+    return np.logaddexp(
+        math.log(0.9) + log_density, math.log(0.1) - math.log(scale) - distance / scale
+    )
 
 
 def _misspelt(texts: list[str], counts: Ints) -> Ints:
@@ -419,7 +431,7 @@ def _right_and_new(codes: Ints, unit: Ints) -> float:
     often, more = ((n_units >= k).sum() for k in (OFTEN, 2 * OFTEN))
     if not often or n_new > MOST_TYPOS * len(codes):
         return n_new
-    q = (more + 1) / (often + 1)
+    q = (more + 0.5) / (often + 1)
     d = -math.log2(q) + math.sqrt((1 - q) / (q * often)) / math.log(2)  # with a standard error
     return min(n_new, often * OFTEN**d * (1 - 2**-d))
 

@@ -44,7 +44,7 @@ def planted(frame, seed, share=0.02):
     """The table with wrong cells in the towns, tariffs and ages, and where they are."""
     random, out = np.random.default_rng(seed), frame.copy()
     wrong = np.zeros(frame.shape, bool)
-    for name in {"town", "tariff", "age"} & {*frame}:
+    for name in sorted({"town", "tariff", "age"} & {*frame}):
         j = frame.columns.get_loc(name)
         for i in np.flatnonzero(random.random(len(frame)) < share):
             old = frame.iloc[i, j]
@@ -143,6 +143,21 @@ def test_a_gross_error_of_one_number_is_found(kind, factor):
     i = int(np.argsort(numbers)[1000])
     frame.loc[i, "number"] *= factor
     assert find_errors(frame)["row"].tolist() == [i]
+
+
+@pytest.mark.parametrize(("kind", "n"), [("even", 20_000), ("normal", 1000), ("heaped", 1000)])
+def test_property_a_number_four_ranges_beyond_all_others_is_wrong(kind, n):
+    """As 400 hours a week; none is wrong without it, whether numbers are even, or heaped at multiples of five."""
+    random = np.random.default_rng(0)
+    numbers = random.integers(0, 10**6, n) if kind == "even" else random.normal(45, 12, n).round()
+    if kind == "heaped":
+        numbers = np.where(random.random(n) < 0.9, np.clip((numbers // 5) * 5, 1, 60), numbers)
+    frame = pd.DataFrame({"number": numbers.astype(float)})
+    assert not len(find_errors(frame))
+    frame.loc[7, "number"] = numbers.max() + 4 * np.ptp(numbers)
+    found = find_errors(frame)
+    assert found["row"].tolist() == [7]
+    assert found["probability_wrong"].item() > 0.9
 
 
 def test_numbers_may_be_text():
