@@ -146,7 +146,7 @@ class MarginalDenoiser(Denoiser):
         return Posterior(book, categorical, gaussian)
 
     def log_evidence_of_reals(self, y: Tensor, snr: Tensor) -> Tensor:
-        """:meth:`log_evidence` of the continuous columns: (B,)."""
+        """Log-probability of the evidence about the continuous columns: (B,), nats."""
         book, q = self.codebook, self.marginals().expand(len(y)).gaussian
         if q is None:
             return y.new_zeros(len(y))

@@ -33,7 +33,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.datasets import load_adult, load_mushroom
 from discrete_itd.detection import thresholds
-from discrete_itd.likelihood import path as likelihood
+from discrete_itd.likelihood import Attribution, attribute, path
 from discrete_itd.recipes import Network
 from tests.benchmarks.tables import machine, markdown
 from tests.networks import load_bayesian_network
@@ -254,7 +254,7 @@ def coverage(quick: bool) -> str:
                     ]
                     # the truth: the log-mean-exp of a thousand paths, or of hundreds where a path has many steps
                     truth = dataclasses.replace(here, seed=99).log_prob(x, many).log_prob
-                    with mock.patch.object(likelihood, "combine", plain):
+                    with mock.patch.object(path, "attribute", plain):
                         bare = [
                             dataclasses.replace(here, seed=seed).log_prob(x, n_evaluations)
                             for seed in range(repeats)
@@ -270,16 +270,12 @@ def coverage(quick: bool) -> str:
     return markdown(header, lines)
 
 
-def plain(log_w: torch.Tensor, distinct: int | None = None) -> likelihood.Estimate:
-    """The larger of the delta method's error and the log-weights' standard deviation over the root of M."""
-    m = (~log_w.isnan()).sum(1)
-    log_prob = log_w.nan_to_num(-torch.inf).logsumexp(1) - m.log()
-    w = (log_w - log_prob[:, None]).exp().nan_to_num(1.0)
-    delta = ((w - 1) ** 2).sum(1)
-    mean = log_w.nansum(1) / m
-    spread = (log_w - mean[:, None]).nan_to_num(0.0).square().sum(1)
-    stderr = (torch.maximum(delta, spread) / (m - 1) / m).sqrt()
-    return likelihood.Estimate(log_prob, stderr.masked_fill(m == (distinct or 0), 0.0))
+def plain(log_w: torch.Tensor) -> Attribution:
+    """With the larger of the delta method's error and the log-weights' standard deviation over the root of M."""
+    found, total = attribute(log_w), log_w.sum(2)
+    delta = (total - found.log_prob[:, None]).exp().var(1)
+    stderr = (torch.maximum(delta, total.var(1)) / total.shape[1]).sqrt()
+    return found._replace(stderr=stderr)
 
 
 # -- mass ----------------------------------------------------------------------------------------
