@@ -110,7 +110,7 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     DataFrame
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column, with the ``expected_probability`` that this is
-        right, at most that of an error, and ``probability_wrong``. Of the cells with .9 or more, .92 to 1.00 were
+        right, at most that of an error, and ``probability_wrong``. Of the cells with .9 or more, .88 to 1.00 were
         wrong in seven tables (``python -m tests.benchmarks.cells``); fewer are where errors are other plausible values,
         which are hardly found. Missing cells are included where a value should be there. A cell may also be wrong by
         its writing alone: numbers or dates in another notation than the column's, words and numbers that stand for
