@@ -313,10 +313,17 @@ def without_cell(scorer: Scorer, rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def suspects(scorer: Scorer, rows: Tensor, among: Sequence[int], n: int | None = None) -> Suspects:
+def suspects(
+    scorer: Scorer,
+    rows: Tensor,
+    among: Sequence[int],
+    n: int | None = None,
+    beyond: Tensor | float = 0.0,
+) -> Suspects:
     """The ``n`` cells with the largest log-odds of an error of encoded rows (B, C'), ``among`` some columns.
 
-    All of these with n None. Cells without a value come last.
+    All of these with n None. Cells without a value come last. ``beyond`` (B, C) are nats by which unseen numbers are
+    rarer than their level.
     """
     columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
     log_f, share = log_flat(scorer, rows), share_of_wrong(scorer)
@@ -326,7 +333,7 @@ def suspects(scorer: Scorer, rows: Tensor, among: Sequence[int], n: int | None =
     def ranked(denoiser: Denoiser, columns: Tensor, **how: Any) -> Suspects:
         asked = _asked(scorer, rows, columns)
         q = conditional.given_others(denoiser, rows, asked, **how)
-        log_p = log_probs(scorer, q, rows)
+        log_p = log_probs(scorer, q, rows) - beyond
         odds = error_log_odds(log_p, log_f, share).masked_fill(nothing, -math.inf)
         odds, order = odds.gather(1, columns).sort(dim=1, descending=True, stable=True)
         return Suspects(columns.gather(1, order)[:, :n], odds[:, :n], q, log_p)
@@ -342,8 +349,10 @@ def suspects(scorer: Scorer, rows: Tensor, among: Sequence[int], n: int | None =
 
 
 @torch.no_grad()
-def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
+def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.DataFrame:
     r"""The most suspicious cell of each of encoded rows ``x`` (N, C'), and others that are likely wrong, at most k.
+
+    Numbers ``beyond`` (N, C) an ordinal column are so many nats rarer than its level of unseen ones.
 
     A row has a wrong cell with probability ``PRIOR``, which is equally likely to be any of those that are not given.
     Where the most suspicious cell is likely wrong, the log-odds of the next ones are those if the more suspicious one
@@ -360,7 +369,8 @@ def likely_errors(scorer: Scorer, x: Tensor, k: int) -> pd.DataFrame:
     parts, given = [], torch.tensor(scorer.given, dtype=torch.int64, device=x.device)
     for batch in _batches(scorer, x, "cells"):
         rows, n = x[batch], max(k, RIVALS) + len(given)
-        found = suspects(scorer, rows, range(len(scorer.schema)), n)
+        away = torch.from_numpy(beyond).to(x.device)[batch]
+        found = suspects(scorer, rows, range(len(scorer.schema)), n, away)
         # given cells are no reasons, but others may conflict with them
         free = ~torch.isin(found.columns, given)
         is_first = free & (free.cumsum(1) == 1) & (found.log_odds > -math.inf)

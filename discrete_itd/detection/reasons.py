@@ -16,7 +16,7 @@ import pandas as pd
 from discrete_itd.detection.cell_predictions import LEAST_NATS, likely_errors, predictions
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
-from discrete_itd.encoders.frames import is_missing
+from discrete_itd.encoders.frames import distinct, is_missing
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer
@@ -149,8 +149,10 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     rows = scorer.density.rows(X)
     if not len(rows):
         return reasons(scorer, rows.blank(), k)
-    found = likely_errors(scorer, rows.unique, k)
-    each = pd.DataFrame({"at": np.arange(len(rows)), "row": rows.inverse})
+    beyond = scorer.nats_beyond(rows)
+    first, inverse = distinct(np.column_stack([rows.cells, beyond]))
+    found = likely_errors(scorer, rows.x[first], beyond[first], k)
+    each = pd.DataFrame({"at": np.arange(len(rows)), "row": inverse})
     found = each.merge(found, on="row").sort_values("at", kind="stable", ignore_index=True)
     at, rank = found["at"].to_numpy(), found.groupby("at").cumcount().to_numpy()
     conflict = _lines(rows, at, found["conflict"].to_numpy(), rank)

@@ -136,12 +136,19 @@ class Scorer:
         if self.given_cells is not None:
             absent |= self.given_cells
         nats = nats.masked_fill(absent, torch.nan)
-        volume = rows.log_volume.copy()
-        for j, column in enumerate(self.schema):
-            if column.kind == "ordinal":  # between its levels new numbers count as the next beyond
-                beside = cast(Categories, column.codec).log_share_beside
-                volume[:, j] = np.minimum(volume[:, j] - beside, 0.0)
+        kinds = np.array([column.kind for column in self.schema])[self.density.encoder_.owner]
+        volume = np.where(kinds == "ordinal", 0.0, rows.log_volume)
+        volume[:, : len(self.schema)] -= self.nats_beyond(rows)
         return nats.cpu().numpy()[rows.inverse] - volume
+
+    def nats_beyond(self, rows: Rows) -> np.ndarray:
+        """By how much rarer a number is than the next one beyond its ordinal column, (N, C), nats; 0 of all others."""
+        out = np.zeros((len(rows), len(self.schema)))
+        for j, column in enumerate(self.schema):
+            if column.kind == "ordinal":
+                beside = cast(Categories, column.codec).log_share_beside
+                out[:, j] = np.maximum(beside - rows.log_volume[:, j], 0.0)
+        return out
 
     def fitted_quantiles(self) -> np.ndarray:
         """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.

@@ -466,7 +466,10 @@ def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeyp
     for prior, (detector, table) in itertools.product((0.9, 0.1), several):
         monkeypatch.setattr("discrete_itd.detection.cell_predictions.PRIOR", prior)
         scorer, x = detector._scorer, detector.density_.rows(mixed_up(table)).x
-        whole, found = assess(scorer, x), likely_errors(scorer, x, 2)
+        whole, found = (
+            assess(scorer, x),
+            likely_errors(scorer, x, np.zeros((len(x), len(scorer.schema))), 2),
+        )
         q = given_others(scorer.model.anywhere, x, torch.ones_like(x, dtype=torch.bool))
         for i in range(20):
             odds, wanted = whole.error_log_odds[i], []

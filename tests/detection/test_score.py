@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import score
+from discrete_itd.detection.reasons import reasons
 from discrete_itd.detection.score import Scorer, small_trees, terms
 from discrete_itd.models.forest import grow
 from discrete_itd.models.model import parts_of
@@ -189,6 +190,10 @@ def test_properties_a_number_is_the_odder_the_farther_it_is_from_all_levels(reci
     assert scores[8] == pytest.approx(scores[5])
     assert (np.diff(scores[8:]) < 0).all()
     assert scores[11] < scores[:8].min() - 1
+    wrong = reasons(fitted, new[9:], k=1)  # by as many nats
+    assert (wrong["column"] == "a").all()
+    np.testing.assert_allclose(np.diff(wrong["nats"]), -np.diff(scores[9:]), rtol=0.1)
+    assert wrong["error_probability"].iloc[-1] > 0.99
     mirrored = Scorer(fitted).score(fitted.rows(new.assign(a=60 - new["a"])))
     np.testing.assert_allclose(mirrored[5:], scores[5:])
 
