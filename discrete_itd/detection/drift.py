@@ -157,10 +157,8 @@ class Drift:
             f"  nats per row: {self.nats:.2f} ± {self.stderr:.2f}, inliers {self.inlier_nats:.2f} ±"
             f" {self.inlier_stderr:.2f} (p = {self.p_value:.2g})",
         ]
-        if not self.drifted:
-            return "\n".join(lines)
         table, others = self.columns.loc[self.drifted_columns], self.dependent_columns
-        if not len(table):
+        if not (self.drifted and len(table)):
             return "\n".join([*lines, "  no column differs"])
         lines.append(
             f"  {len(table)} of {len(self.columns)} columns drifted, the largest effect first:"
