@@ -192,11 +192,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     denoiser_ : Denoiser
     candidates_ : DataFrame or None
         The models that were compared: held-out nats in closed form, how far ``behind`` the best and the standard error
-        of this, multiply-adds per row scored (``work``), seconds of the fit, which was ``chosen``. ``weight`` is
-        that of a member of a chosen mixture of rows, ``share`` that in the anomaly score of a detector.
+        of this, multiply-adds per row scored (``work``), seconds of the fit, which was ``chosen``. ``weight`` is a
+        member's weight in a chosen mixture of rows, ``share`` its share in the anomaly score of a detector.
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
-        row (without ``log_volume``). Of several networks, the history is that of the first.
+        row (without ``log_volume``). Of several networks, the first one's history.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if the table had string column names.
@@ -515,8 +515,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
             parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over paths;
             then the share depends on the schedule, and two columns that determine each other share the surprisal of
-            both. With ``given``, a model with a companion has that of the companion, in one order of the other columns,
-            the sum of ``log_prob(X, given, estimator="closed_form")``. A missing or given cell has none: NaN.
+            both. With ``given``, a model with a companion answers by the companion: it takes the other columns in one
+            order, and a row sums to minus ``log_prob(X, given, estimator="closed_form")``. A missing or given cell has
+            none: NaN.
         """
         rows, log_volume, split, mask = self._asked("attribution", X, given)
         nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
@@ -629,7 +630,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
         Of a network that conditions columns on those before them in an order, the error at an SNR is the sum over
         columns, each at this SNR with the columns before it known. A mixture of rows with such a member has no curve of
-        its own: then it is that of the ``model_.companion``, which does not score rows.
+        its own: then the curve is computed for the ``model_.companion``, which does not score rows.
 
         Parameters
         ----------
@@ -684,7 +685,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     ) -> tuple[Rows, np.ndarray, Any, Tensor | None]:
         """The rows, the log-volumes of the cells asked for, the answer of a method of the model, and the given columns.
 
-        The answer is that of the distinct rows.
+        The answer is for the distinct rows.
         """
         rows = self.rows(X)
         check_integer("n_evaluations", self.n_evaluations, 2)
@@ -848,8 +849,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
         """Conditional distribution of one column given the other cells of each row, if the cell is not missing.
 
-        It is that of the model that scores or, in rows with other gaps in columns that had none in training, that of
-        its ``model_.companion``, if it has one.
+        The model that scores answers or, in rows with other gaps in columns that had none in training, its
+        ``model_.companion``, if it has one.
 
         Parameters
         ----------
@@ -890,9 +891,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Returns
         -------
         DataFrame, shape (N, n)
-            With the index of X; one column per quantile. Values are of the fitted dtype, those of text the numbers or
-            times that it stands for, and as in training: of as many decimals, the nearest one seen where numbers
-            repeat. The probability of smaller values is at most q, to about 1e-4, that of larger ones at most 1 - q.
+            With the index of X; one column per quantile. Values have the fitted dtype (for text, the numbers or times
+            that it stands for) and are as in training: of as many decimals, the nearest one seen where numbers repeat.
+            To about 1e-4, smaller values have at most probability q and larger ones at most 1 - q.
         """
         j, unique, inverse, index = self._others(X, column)
         own = self.model_.encoder.schema[j]

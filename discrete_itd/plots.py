@@ -1,14 +1,14 @@
 """Figures: each function draws one on the matplotlib axes ``ax`` and returns them.
 
-By default the axes are those of a new figure, ``ax.figure``, which has ``savefig`` and is displayed by notebooks;
-pyplot and its global state are not used. matplotlib comes with ``pip install "discrete-itd[plot]"``.
+By default the axes belong to a new figure, ``ax.figure``, which has ``savefig`` and is displayed by notebooks; pyplot
+and its global state are not used. matplotlib comes with ``pip install "discrete-itd[plot]"``.
 
 A figure of a model and rows is also drawn from its numbers alone, given in place of the model: the table of
 ``mse_curve``, :func:`column_entropies` or :func:`information_matrix`, ``history_``, :class:`RowScores` or
 :class:`PValues`. Where a figure is of a density, the density of a detector is drawn. A function raises a TypeError if
 the model is anything else, and a NotFittedError if it is not fitted.
 
-The colours are those of Okabe and Ito (2008), which readers with any kind of colour vision can distinguish, and no
+The colours come from Okabe and Ito (2008), which readers with any kind of colour vision can distinguish, and no
 information is conveyed by colour alone.
 """
 

@@ -99,7 +99,7 @@ def one_thread(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def methods_in_one_thread(cls: Made) -> Made:
-    """The class, with :func:`one_thread` around its public methods, those of its mixins in the package included."""
+    """The class, with :func:`one_thread` around its public methods, including methods of its mixins in the package."""
     package, public = __name__.partition(".")[0], {}
     for base in reversed(cls.__mro__):
         if base.__module__.partition(".")[0] == package:

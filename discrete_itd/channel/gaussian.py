@@ -112,7 +112,7 @@ class GaussianPosterior:
         return cls(*map(torch.cat, zip(*parts, strict=True)), normalised=True)
 
     def with_cells(self, place: Tensor, others: Sequence[GaussianPosterior]) -> GaussianPosterior:
-        """The posterior of the cells (B, R) numbered by ``place`` among those of this one and all ``others``."""
+        """The posterior of the cells (B, R) that ``place`` numbers: the cells of this one, then of all ``others``."""
         flat = [q.pick(lambda t: t.to(self.means).flatten(0, 1)[:, None]) for q in (self, *others)]
         return self.stacked(flat).pick(lambda t: t[place][:, :, 0])
 
@@ -155,7 +155,7 @@ class GaussianPosterior:
         return torch.cat(each)
 
     def cdf(self, values: Tensor) -> Tensor:
-        """Probability of a value at most that of each cell (B, R): (B, R)."""
+        """Cumulative distribution function of each cell at ``values`` (B, R): (B, R)."""
         z = values[:, :, None]
         if not self.bounds:
             below = torch.special.ndtr((z - self.means) / self.var.sqrt())
@@ -297,7 +297,7 @@ class GaussianPosterior:
     def entropy(self, cells: Callable[[Tensor], Intervals]) -> Tensor:
         """Expected surprisal of one column, the mean at :meth:`points`: float64, (B,), nats, to some hundredths.
 
-        ``cells`` are those of values (b, n). Memory is bounded.
+        ``cells`` maps values (b, n) to the cells that record them. Memory is bounded.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
         for rows, q in self.few_components(POINTS):

@@ -191,7 +191,7 @@ class Levels(nn.Module):
         return self._in_order([v.sum(g.axis) for g, v in self._views(values)], values)
 
     def with_unseen(self, probs: Tensor, prior: Tensor) -> Tensor:
-        """Probabilities (B, T) in which the unseen levels have those of the ``prior`` (B, T), the seen ones the rest.
+        """Probabilities (B, T): unseen levels as in the ``prior`` (B, T), seen levels scaled to the rest.
 
         Counts say nothing of what was never counted: given any other cells it would nearly vanish.
         """

@@ -125,8 +125,8 @@ class Posterior:
     def update(self, y: Tensor, snr: Tensor) -> Posterior:
         r"""The Bayes update :math:`q \oplus \Delta` by new evidence of every column about itself.
 
-        ``y`` (B, D) is the increment of the statistic (the point itself where ``snr`` is infinite), ``snr`` (B, C) that
-        of the SNR.
+        ``y`` (B, D) is the increment of the statistic (the point itself where ``snr`` is infinite), ``snr`` (B, C) the
+        increment of the SNR.
         """
         book = self.codebook
         categorical = self.categorical.update(y[:, : book.levels.n_coords], snr[:, book.finite])
@@ -148,7 +148,7 @@ class Posterior:
         return Posterior(self.codebook, self.categorical.pick(rows), gaussian)
 
     def of_cells(self, place: Tensor) -> Posterior:
-        """The posterior whose cell (i, j) is that of row ``place[i, j]``, (B, C), in column j."""
+        """The posterior whose cell (i, j) comes from row ``place[i, j]``, (B, C), and column j."""
         book, levels = self.codebook, self.codebook.levels
         level = torch.arange(levels.n_points, device=place.device)
         logits = self.categorical.logits[place[:, book.finite][:, levels.level_column], level]

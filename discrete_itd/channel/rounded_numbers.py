@@ -100,7 +100,7 @@ class Intervals(NamedTuple):
 class NumberLines:
     """The maps of R columns.
 
-    Its methods take numbers whose last axis is that of the columns, or, with the columns ``at``, numbers of any shape
+    Its methods take numbers whose last axis runs over the columns, or, with the columns ``at``, numbers of any shape
     that broadcasts with ``at``.
     """
 

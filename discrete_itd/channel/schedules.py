@@ -133,7 +133,7 @@ class CoordinateSchedule:
 def column_ranks(schedule: Schedule, uniform: Tensor, free: Tensor, known: Tensor) -> Tensor:
     """Ranks (B, C), int64, of the columns in the order of each path, see :class:`Schedule`.
 
-    The order is that of ``schedule`` or, if it has none, that of the random numbers ``uniform`` (B, C). ``free`` and
+    The order is given by ``schedule`` or, if it has none, by the random numbers ``uniform`` (B, C). ``free`` and
     ``known`` (B, C) are the cells that the path is to take and those known from the start.
     """
     key = uniform

@@ -20,11 +20,11 @@ from discrete_itd.cli.options import COMMANDS, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line with some arguments, by default those of the process, and return its exit code.
+    """Run the command line with ``argv``, by default the arguments of the process, and return its exit code.
 
     It is 0; 1 if ``report --check`` finds a target that is not met, ``drift --check`` finds drift, or ``watch`` has
     raised an alarm; 2 after an error of the user's; 130 after an interruption (Ctrl-C, SIGTERM), also if ``fit`` has
-    kept the best model so far; 141 if the reader of a pipe has gone. The last two are those of a shell's own tools.
+    kept the best model so far; 141 if the reader of a pipe has gone. The last two follow the convention of shells.
     """
     shown, code = set(), None
 

@@ -129,7 +129,7 @@ def _stored(values: pd.Series, field: pa.Field, path: str) -> pd.Series:
 
 
 def _random(seed: int | None, name: str | None) -> np.random.RandomState | None:
-    """Random numbers of a table; of a file in a folder, the same in each run and unlike those of other files."""
+    """Random numbers of a table; of a file in a folder, the same in each run but not in other files."""
     if seed is None:
         return None
     return np.random.RandomState(seed if name is None else [seed, zlib.crc32(name.encode())])

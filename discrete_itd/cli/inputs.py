@@ -114,8 +114,8 @@ class Reader:
     ) -> Iterator[tuple[pd.DataFrame, Rows]]:
         """A table in chunks, as they are and encoded; the index of the rows are their numbers, from 1.
 
-        Besides the columns of the model, those of ``keep`` are read, or all; else a warning says which are ignored. A
-        UserError names the file, and the column and value of a cell that the model cannot take.
+        Besides the columns of the model, the columns ``keep`` are read, or all; else a warning says which are ignored.
+        A UserError names the file, and the column and value of a cell that the model cannot take.
         """
         self.check(source)
         known = {*keep, *map(str, self.model.encoder_.all_names)}

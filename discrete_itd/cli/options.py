@@ -79,8 +79,8 @@ record, name the column that says so with --groups; held-out rows would be too m
 
 With --detector the model also raises alarms. Some rows are held out of the training to calibrate p-values and the
 threshold. TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination.
-With --given, a row is compared with its own group, like sales with those of the same shop. All commands but report
-accept the file of such a detector, and all accept that of another.
+With --given, a row is compared with its own group, like sales with other sales of the same shop. All commands but
+report accept the file of such a detector, and all accept the file of another.
 
 Ctrl-C, or SIGTERM, ends the fit and keeps the best model so far, and the exit code is 130; a second one ends the
 command.
@@ -135,7 +135,7 @@ Write a report on a table as one HTML page with figures that needs no network: w
 anomalous rows with reasons, the surprisal of the rows, how much the columns explain each other, and whether longer
 training would help.
 
-Targets are compared with inliers that were not used for training: those of --inliers, or else all of TABLE.
+Targets are compared with inliers that were not used for training: all rows of --inliers, or else of TABLE.
 A target is met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it,
 and otherwise undecided. The last line printed is then pass, fail or undecided.
 
@@ -487,7 +487,7 @@ def _add_csv(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--csv", **LIST, type=how_written, metavar="KEY=VALUE",
         help="how a CSV is written: sep=';' or sep=tab between cells (default: a comma, or what divides\n"
         "a header without one); encoding=cp1252 (default: UTF-8, or what a byte order mark says);\n"
-        "decimal=, (default: that of the model's columns; in fit, what all cells of a column have);\n"
+        "decimal=, (default: as in the model's columns; in fit, what all cells of a column have);\n"
         "na=-999, a cell that is missing, besides empty ones; may be repeated")
 
 

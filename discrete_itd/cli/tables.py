@@ -44,7 +44,7 @@ OTHERS = (";", "\t", "|")  # separators that are found
 CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
 HEAD_BYTES = 1 << 16  # by which a CSV is recognised
 BUFFER = 1 << 20  # bytes of Parquet
-BYTE_ORDERS = (  # the mark of UTF-32 begins with that of UTF-16
+BYTE_ORDERS = (  # UTF-32's mark begins with UTF-16's, so it is tried first
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -64,14 +64,14 @@ class Dialect:
 
     sep: str | None = None  # None if it is to be found, and so is the encoding
     encoding: str | None = None
-    decimal: str | None = None  # None if it is that of each column
+    decimal: str | None = None  # None if each column has its own
     na: tuple[str, ...] = ()  # cells that are missing, besides empty ones
     newline: str = "\n"  # end of a row of a copy
     unnamed: frozenset[str] = frozenset()  # columns whose header is empty
 
     @classmethod
     def asked(cls, args: argparse.Namespace) -> Dialect:
-        """That of the options of a command."""
+        """The dialect that the options of a command describe."""
         na = tuple(value for key, value in args.csv if key == "na")
         others = {key: value for key, value in args.csv if key != "na"}
         return cls(na=na, **others)
@@ -293,7 +293,7 @@ def _standard_input() -> io.BufferedReader:
 
 @contextmanager
 def damage_named(path: str, kind: str) -> Iterator[None]:
-    """Turn errors of reading a table of some kind, like ".csv", into those of the user."""
+    """Turn errors of reading a table of some kind, like ".csv", into a UserError."""
     try:
         yield
     except UserError:
@@ -330,8 +330,9 @@ def write_table(
 ) -> None:
     """Write frames, all with the same columns, one after the other: a file completely or not at all.
 
-    ``dialect`` is that of the CSV of which this is a copy, ``schema`` that of a Parquet file, by default of the first
-    frame. A UserError names a file that cannot be written; BrokenPipeError, if the reader of the output has gone.
+    ``dialect`` is the format of the CSV of which this is a copy, ``schema`` the schema of a Parquet file, by default
+    the first frame's. A UserError names a file that cannot be written; BrokenPipeError, if the reader of the output has
+    gone.
     """
     if path == STANDARD:
         _write_csv(standard_output(), frames, dialect or Dialect(), ",")

@@ -76,12 +76,12 @@ class Denoiser(nn.Module):
     Attributes
     ----------
     exact : bool
-        Whether the posterior is that of a distribution whose log-probability :meth:`log_prob` returns. On a path
+        Whether the posterior follows from a distribution whose log-probability :meth:`log_prob` returns. On a path
         through known and unknown cells (6) then gives this log-probability to rounding, in any order; the integral (3)
         gives it within its error, a noisy path in the limit of many steps. False by default.
     own_reals : bool
-        Whether continuous columns depend on others, so that it is no base of a network. Else they are those of the
-        ``independent_part``. False by default.
+        Whether continuous columns depend on others, so that it is no base of a network. Else their posteriors are as in
+        the ``independent_part``. False by default.
     independent : bool
         Whether the columns of that distribution are independent, so that a path of one step is exact.
     isotropic : bool
@@ -147,7 +147,7 @@ class Denoiser(nn.Module):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         """Posterior given the state ``y`` (B, D) and ``snr`` (B, C).
 
-        By default that of :meth:`infer`, with the columns that it leaves out from the ``fallback``.
+        By default from :meth:`infer`, with the columns that it leaves out from the ``fallback``.
         """
         book, levels, fallback = self.codebook, self.codebook.levels, self.independent_part
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
@@ -262,7 +262,7 @@ class Denoiser(nn.Module):
         x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
         asked : Tensor of bool, shape (B, C)
-            The cells whose distributions are needed; those of others have no meaning, or are left out.
+            The cells whose distributions are needed; other cells' have no meaning, or are left out.
 
         Notes
         -----
@@ -341,7 +341,7 @@ class Denoiser(nn.Module):
         """Arguments of the constructor besides ``codebook``: plain values, and denoisers, alone or in lists.
 
         By default the attributes of these names that are no tensors. The tensors of a nested denoiser must have the
-        name of its argument as a prefix, as those of an attribute of that name have.
+        name of its argument as a prefix, as the tensors of an attribute of that name have.
         """
         cls, names = type(self), inspect.signature(type(self)).parameters
         own = {name: getattr(self, name) for name in names if hasattr(self, name)}
@@ -365,9 +365,9 @@ class Denoiser(nn.Module):
 
         By default made from its :meth:`config` and from tensors with the names of arguments. In ``config``, as read
         from JSON, each nested denoiser is a function from a codebook; ``codebook`` has the floating type of
-        ``tensors``, the ``state_dict``, which the caller loads afterwards. Files may be damaged: check sizes against
-        those of the tensors before allocating memory. A LookupError, RuntimeError, TypeError or ValueError if the
-        arguments do not fit together.
+        ``tensors``, the ``state_dict``, which the caller loads afterwards. Files may be damaged: compare sizes with the
+        tensors before allocating memory. A LookupError, RuntimeError, TypeError or ValueError if the arguments do not
+        fit together.
         """
         arguments = {name: with_codebook(value, codebook) for name, value in config.items()}
         own = {name: tensors[name] for name in inspect.signature(cls).parameters if name in tensors}

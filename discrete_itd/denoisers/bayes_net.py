@@ -5,8 +5,8 @@ evidence :math:`\ell_{jk}`, eq. (2), about each column, columns are summed out o
 :math:`\log Z = \log \sum_x P(x) \prod_j e^{\ell_{jx_j}}`; its derivative with respect to :math:`\ell_{jk}` is the
 posterior :math:`q_{jk}`. So one pass forth and one back give every posterior exactly.
 
-What that costs grows with the largest table on the way, so edges that make it too large are not taken; in a tree it is
-that of an edge. Messages are kept as logarithms, for known cells that contradict one another leave less than the
+What that costs grows with the largest table on the way, so edges that make it too large are not taken; in a tree it
+belongs to one edge. Messages are kept as logarithms, for known cells that contradict one another leave less than the
 smallest float; the last axis of a table is the batch, along which sums are fast.
 
 References
@@ -217,7 +217,7 @@ class BayesNetDenoiser(Denoiser):
         """The :meth:`_log_mass` of evidence (C, K, B), (B,), and its derivatives by the weights of all categories.
 
         A category that the evidence excludes has weight 0 and any other 1: in units of the row's probability, the
-        derivative is that of the row with this category in place of the column's own evidence.
+        derivative is the probability of the row with this category in place of the column's own evidence.
         """
         with torch.inference_mode(False), torch.enable_grad():
             weight = (~ell.isneginf()).to(ell).requires_grad_(True)

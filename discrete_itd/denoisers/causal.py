@@ -5,8 +5,8 @@ evidence. On the coordinate path along the order the terms of (6) are then all r
 
 .. math:: \log P(x) = \sum_i \log q_{\sigma_i}(x_{\sigma_i} \mid x_{\sigma_1} \dots x_{\sigma_{i-1}}), \qquad (8)
 
-exactly normalised. Its logits are those of an exact base, given the same columns, plus the output of a masked network,
-which is zero at the start. At states off the path it ignores later columns in the order.
+exactly normalised. Its logits are the logits of an exact base, given the same columns, plus the output of a masked
+network, which is zero at the start. At states off the path it ignores later columns in the order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
 from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, LongColumns, from_network
 
-# components of a continuous column beside those of the base, which may start as a regression
+# components of a continuous column that are added to the components of the base, which may start as a regression
 N_REGRESSED = 2
 # most weights of the map from the features to the answers beside the hidden units, of a table with numbers: without it,
 # those that follow from others by a sum are learned far more slowly

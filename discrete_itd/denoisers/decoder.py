@@ -35,9 +35,9 @@ class Columns(NamedTuple):
     """The columns at K latent points: categories are independent, continuous columns have one Gaussian.
 
     ``values`` (K, V) are parameters of the distributions of the levels, see :class:`Layout`. ``mean`` and ``var`` (K,
-    R) are those of the continuous columns; the variance is given the continuous columns before. ``slopes`` (K, R, R),
-    lower triangular with diagonal 0, are the coefficients of the mean of a column (row) on those before it (columns);
-    None if continuous columns are independent, too.
+    R) are the means and variances of the continuous columns; a variance is conditional on the continuous columns
+    before. ``slopes`` (K, R, R), lower triangular with diagonal 0, are the coefficients of the mean of a column (row)
+    on those before it (columns); None if continuous columns are independent, too.
     """
 
     values: Tensor
@@ -200,10 +200,10 @@ class Layout(nn.Module):
 class DecoderNetwork(Denoiser):
     """The network g: points of the latent space to distributions of the columns, and with fixed points (9).
 
-    Its first outputs are small, so that it starts near the marginals. ``mean`` and ``sd`` (R,) are those of the
-    continuous columns, ``least_sd`` is their least standard deviation given the point, and ``sizes`` are the dimensions
-    of the latent space, then the hidden units of each layer. The generator draws the initial weights, and ``n_points``
-    latent ones, (K, L) in the unit cube, at which rows are scored.
+    Its first outputs are small, so that it starts near the marginals. ``mean`` and ``sd`` (R,) are the means and
+    standard deviations of the continuous columns, ``least_sd`` is their least standard deviation given the point, and
+    ``sizes`` are the dimensions of the latent space, then the hidden units of each layer. The generator draws the
+    initial weights, and ``n_points`` latent ones, (K, L) in the unit cube, at which rows are scored.
     """
 
     points: Tensor

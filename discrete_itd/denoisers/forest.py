@@ -118,8 +118,8 @@ class ForestDenoiser(Denoiser):
     column, threshold, rank : Tensor, shapes (M,), (M,) and (Tr, T)
         Of the :class:`Splits`.
     shares : Tensor, shape (M,)
-        Probability of each node given the one above it; those of the roots are the weights of the trees. Positive,
-        normalised here.
+        Probability of each node given the one above it; at the roots, the weights of the trees. Positive, normalised
+        here.
     probs : Tensor, shape (L, T)
         Probability of every level in each leaf: positive in the leaf's box and zero outside; normalised here.
     mean, var : Tensor, shape (L, R), optional
@@ -416,7 +416,7 @@ class ForestDenoiser(Denoiser):
         return out.masked_fill(x.isnan(), 0.0)
 
     def _terms(self, pairs: Pairs, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of each pair's leaf as far as missing cells decide on it, and that of each known cell."""
+        """Log-probability of each pair's leaf as far as missing cells decide on it, and of each known cell."""
         missing = self.codebook.unknown(x[pairs.rows])
         missing = missing[:, None] if pairs.row is None else missing[pairs.row]
         terms = self._of_splits[pairs.leaf].double()
@@ -670,10 +670,10 @@ class Splits(nn.Module):
     """Trees of splits, without probabilities.
 
     The nodes of all trees are stored breadth first, the roots at the front, and both children of a node side by side:
-    those of the i-th node that is no leaf, counted from 0, are the nodes ``n_trees + 2 i`` and ``n_trees + 2 i + 1``. A
-    cell that is at most the threshold goes to the first child, and so does one that is absent by its
-    ``codebook.indicator``, as if it were below all values. A level of a column of categories is compared by its rank,
-    in an order of each tree's own: a threshold is then a random subset of the levels.
+    the i-th node that is no leaf, counted from 0, has the children ``n_trees + 2 i`` and ``n_trees + 2 i + 1``. A cell
+    that is at most the threshold goes to the first child, and so does one that is absent by its ``codebook.indicator``,
+    as if it were below all values. A level of a column of categories is compared by its rank, in an order of each
+    tree's own: a threshold is then a random subset of the levels.
 
     Parameters
     ----------
@@ -728,7 +728,7 @@ class Splits(nn.Module):
             raise ValueError(
                 f"{self.n_trees} trees with {int(inner.sum())} splits have another number of nodes than {self.n_nodes}"
             )
-        place = torch.full((n_columns,), -1)  # of a column among those of its kind
+        place = torch.full((n_columns,), -1)  # of a column among the columns of its kind
         for family in (codebook.finite.cpu(), codebook.reals.cpu()):
             place[family] = torch.arange(len(family))
         if bool((column >= n_columns).any()):
@@ -817,7 +817,7 @@ class Splits(nn.Module):
         return self.leaf[node].view(self.n_trees, n_rows).T.contiguous()
 
     def reach(self, value: Values, n_rows: int, *, but_one: bool = False) -> tuple[Tensor, ...]:
-        """Every leaf that agrees with the known cells of a row, or ``but_one`` with all of them but those of a column.
+        """Every leaf that agrees with a row's known cells; with ``but_one``, also if the cell of one column disagrees.
 
         Row and leaf (P,), sorted, the column whose cell disagrees, -1 if none does, and leaves of each row (B,).
         """

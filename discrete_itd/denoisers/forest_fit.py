@@ -39,7 +39,7 @@ class ForestCounts:
         self.rows = torch.zeros(n, dtype=torch.float64, device=device)
         # memory: a leaf's rows are too few to be lost in its rounding
         self.levels = torch.zeros(n, book.levels.n_points, dtype=torch.float32, device=device)
-        # numbers that are there, their sums and those of their squares
+        # of the numbers that are there: counts, sums, sums of squares
         self.reals = torch.zeros(3, n, n_reals, dtype=torch.float64, device=device)
 
     def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
@@ -87,7 +87,7 @@ class ForestCounts:
         return out
 
     def log_shares(self, pseudo_count: float) -> Tensor:
-        """Log-probability of each node given the one above it, of a root that of its tree: (M,), nats."""
+        """Log-probability of each node given the one above it, of each tree at its root: (M,), nats."""
         splits = self.splits
         rows = splits.sums(self.rows) + pseudo_count
         out = rows.new_full((splits.n_nodes,), -math.log(splits.n_trees))

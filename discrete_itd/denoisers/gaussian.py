@@ -19,7 +19,7 @@ from discrete_itd.denoisers.base import filled, rows_at_once
 Made = TypeVar("Made")
 
 CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit in a cache
-# least standard deviation of a fitted class in any direction; that of a column is about 1/2
+# least standard deviation of a fitted class in any direction; a column's own is about 1/2
 NARROWEST_SD = 5e-4
 MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
 # widths of cells in standard deviations: a density is even in narrower ones than the first, to 2e-5 within 1 sd, and
@@ -58,9 +58,9 @@ class DenseGaussians:
     Both the mass, a quadratic function of t, and the mean, a linear one, are products of matrices for all rows of which
     the same cells are known to the same SNR.
 
-    The log-mass (20) of recorded numbers is that of a chain: each number's cell given the recorded numbers before it,
-    in the order of the table. It is normalised for any pattern of known cells, and differs from that of another order
-    by :math:`O((\delta/\sigma)^2)`. Where all cells of a row are narrow it is the density times their widths.
+    The log-mass (20) of recorded numbers follows a chain: each number's cell given the recorded numbers before it, in
+    the order of the table. It is normalised for any pattern of known cells, and differs between orders by
+    :math:`O((\delta/\sigma)^2)`. Where all cells of a row are narrow it is the density times their widths.
 
     References
     ----------
@@ -381,7 +381,7 @@ class DenseGaussians:
     def _given_others(self, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given all other known ones.
 
-        Those of a known column follow from its row of the precision matrix of the known ones.
+        For a known column they follow from its row of the precision matrix of the known ones.
         """
         mean, covariance = self.mean.double(), self.covariance()
         known = torch.isinf(snr).double()[:, None]  # (U, 1, R)
@@ -400,7 +400,7 @@ class DenseGaussians:
         """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z), and standard deviations, (U, 1, Z).
 
         Of the columns given the known ones before them, by the Cholesky factor of the observations, its columns in the
-        order ``at``: its first part is that of the first ones.
+        order ``at``: its leading part is the factor of the first columns.
         """
         mean, covariance = self.mean.double()[:, at], self.covariance()[:, at][:, :, at]
         known = torch.isinf(snr[:, at]).double()[:, None]  # (U, 1, R)
@@ -491,7 +491,7 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
 def cholesky(covariance: Tensor) -> Tensor:
     """Cholesky factors of covariances (Z, R, R), widened so that no direction is narrower than ``NARROWEST_SD``.
 
-    Where rounding leaves none, with extremely large numbers, that of the variances alone.
+    Where rounding leaves none, with extremely large numbers, the factor of the variances alone.
     """
     var = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0)
     own = (1 + RELATIVE) * var + NARROWEST_SD**2

@@ -110,9 +110,9 @@ class MarginalDenoiser(Denoiser):
         """Smoothed marginal distributions of the rows ``x`` (N, C), missing cells left out.
 
         ``pseudo_count`` is added to the count of every category; one half is the estimator of Krichevsky and Trofimov
-        (1981). ``unseen_counts`` are those of each column's level of unseen categories, by default the same. A
-        continuous column gets a mixture of Gaussians by expectation maximisation, and one wide component whose weight
-        is that of about one row.
+        (1981). ``unseen_counts`` are added to the level of unseen categories of each column instead; by default it gets
+        ``pseudo_count`` too. A continuous column gets a mixture of Gaussians by expectation maximisation, and one wide
+        component with the weight of about one row.
         """
         levels = codebook.levels
         codes = x.cpu()[:, codebook.finite.cpu()]

@@ -139,7 +139,7 @@ class MixtureDenoiser(Denoiser):
     def _derived(self) -> tuple[Tensor, Tensor, DenseGaussians | None]:
         """What follows from the parameters, kept until they are moved.
 
-        Log-probabilities by level, then those of a missing cell: (T + 1, Z); :func:`quadratics`; and :attr:`dense`.
+        Log-probabilities by level, then of a missing cell: (T + 1, Z); :func:`quadratics`; and :attr:`dense`.
         """
         own = self.log_probs, self.means, self.chol
         if self._kept is None or any(map(operator.is_not, self._kept[0], own)):
@@ -531,7 +531,7 @@ def quadratics(mean: Tensor, var: Tensor) -> Tensor:
 
 
 def smoothed(levels: Levels, counts: Tensor, prior: Tensor, rows: float) -> Tensor:
-    """Probabilities (Z, T) of levels by their counts (Z, T), and the ``prior`` as that of some more rows."""
+    """Probabilities (Z, T) of levels by their counts (Z, T) and some more ``rows`` distributed as the ``prior``."""
     seen = levels.per_level(levels.sum(counts))
     rows_of_prior = rows + lacking(seen)
     return (counts + rows_of_prior * prior) / (seen + rows_of_prior)
@@ -576,7 +576,7 @@ def refine(
 
 
 def round_seconds(evaluation: float, n: int, n_valid: int) -> float:
-    """Seconds of the first round, an upper bound for the others, from those of one evaluation of the held-out rows."""
+    """Seconds of the first round, an upper bound for the others, from the seconds of one held-out evaluation."""
     return evaluation * (2 * n / n_valid + len(CLASS_PRIORS))  # a row takes twice as long as in it
 
 

@@ -42,8 +42,8 @@ class NeuralDenoiser(Denoiser):
     Parameters
     ----------
     base : Denoiser
-        Exact, kept fixed. Its continuous columns, if there are any, must be those of its
-        ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
+        Exact, kept fixed. Its continuous columns, if there are any, must come from its ``independent_part``: a
+        ``MarginalDenoiser``, itself or its ``fallback``.
     width, depth, dropout
         Of the :class:`ResidualMLP` from :class:`ColumnFeatures` of the base's posterior to its changes.
     generator : torch.Generator, optional
@@ -192,7 +192,7 @@ class ResidualMLP(nn.Module):
 class ColumnFeatures(nn.Module):
     r"""Features of columns for a network, and posteriors from its outputs: the same for all networks.
 
-    The features of a column are those of the posterior that independent columns give it from its own evidence: bounded,
+    The features of a column describe the posterior that independent columns give it from its own evidence: bounded,
     centred and scaled so that all features of an unknown column are zero.
 
     Parameters
@@ -362,7 +362,7 @@ class ColumnFeatures(nn.Module):
         return GaussianPosterior(log_weight, mean, var)
 
     def regressed(self, i: int, share: Tensor, added: Tensor) -> Tensor:
-        """Outputs (K', 3) that give ``added`` components a share of the i-th mixture, next to those of the base.
+        """Outputs (K', 3) that give ``added`` components a share of the i-th mixture, next to the base's own.
 
         ``added`` (3, n_added) are log-weights, means and variances; ``share`` is a scalar tensor.
         """
@@ -407,7 +407,7 @@ class LongColumns(nn.Module):
     columns : list of int
         The long columns.
     feature_column, answer_column : Tensor of int64, shapes (F',) and (A',)
-        The column of each input and output of the network: those of the other columns, then of the long ones.
+        The column of each input and output of the network: first of the other columns, then of the long ones.
     """
 
     feature_column: Tensor

@@ -19,7 +19,7 @@ down. The one assumption is that the random bits are unpredictable. A row exchan
 :math:`2 \varepsilon`; k rows of one person take :math:`k \varepsilon`.
 
 All trees count all rows. With a part of the rows for each tree, noise would be Tr times smaller and so would be counts;
-leaves would have more sampling error. There are no counts of leaves beside those of columns: a leaf's number of rows is
+leaves would have more sampling error. Leaves have no counts besides their columns' counts: a leaf's number of rows is
 estimated from all of its columns, and the sensitivity stays C.
 
 References
@@ -298,7 +298,7 @@ def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoise
     """The forest of noisy counts in leaves (L, T + C), as far as nodes differ from those above by more than noise.
 
     A node's distributions and its share of the rows are means of what its counts say and what the node above, at a root
-    independent columns, makes one expect; their weights are those of :func:`shrunk`.
+    independent columns, makes one expect, weighted as in :func:`shrunk`.
     """
     book, levels, boxes = splits.codebook, splits.codebook.levels, splits.boxes()
     n_points, n = levels.n_points, float(prior.n_rows)

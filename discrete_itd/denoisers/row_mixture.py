@@ -5,8 +5,8 @@ r"""Mixtures of rows: several models of whole rows, of which one, chosen at rand
 sums to one if each member does. The weights that maximise the likelihood of held-out rows are found by expectation
 maximisation, a convex problem; on these rows the mixture is never worse than its best member.
 
-If every member is exact, so is the mixture. Its posterior at any state of known, unknown and noisy cells is that of
-each member, weighted by :math:`w_m` times the probability that the member gives to the state's evidence.
+If every member is exact, so is the mixture. Its posterior at any state of known, unknown and noisy cells is the mean of
+the members' posteriors, weighted by :math:`w_m` times the probability that the member gives to the state's evidence.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class RowMixtureDenoiser(Denoiser):
     weights : Tensor or sequence of float, length M
         Positive, normalised here.
     main : int
-        If not all members are exact, the one whose posterior at every state stands for that of the mixture: one that
+        If not all members are exact, the one whose posterior at every state stands for the mixture's: one that
         conditions on every column.
 
     Attributes
     ----------
     exact : bool
-        Whether all members are. If not, only whole rows, their factors and draws are those of (10).
+        Whether all members are. If not, only whole rows, their factors and draws follow (10).
 
     Examples
     --------

@@ -164,8 +164,7 @@ class Counted:
 class Search:
     """Hill climbing: the edge to add, drop or turn that improves a penalised likelihood most, until none does.
 
-    The ``penalty`` is in units of that of the Bayesian information criterion. Once ``is_over``, the search ends with
-    its current graph.
+    A ``penalty`` of 1 is the Bayesian information criterion. Once ``is_over``, the search ends with its current graph.
     """
 
     def __init__(

@@ -111,8 +111,8 @@ def answers(
     Each row's results depend on this row only, and nobody is warned of rows outside of training: whoever has them all
     counts these. Only rows that raise an alarm, by ``threshold`` or by default the
     detector's, have a reason: up to ``n_reasons`` of the cells of :meth:`DiffusionOutlierDetector.reasons`, or if there
-    are none, :data:`~discrete_itd.detection.reasons.NO_CELL` and no column. ``outputs`` are those of
-    :func:`checked_outputs`; with ``given``, as in ``log_prob``, "nats" are those of a density.
+    are none, :data:`~discrete_itd.detection.reasons.NO_CELL` and no column. ``outputs`` come from
+    :func:`checked_outputs`; with ``given``, as in ``log_prob``, "nats" come from a density.
     """
     types = answer_types(model, outputs, n_reasons)
     if rows is None or not len(rows):

@@ -1,6 +1,6 @@
 r"""Cells of rows given the other cells, under the score of a detector: their distributions, and which are wrong.
 
-The distribution :math:`p_j(v \mid x_{-j})` of a cell is that of an exact model, the scoring one or its companion
+The distribution :math:`p_j(v \mid x_{-j})` of a cell comes from an exact model, the scoring one or its companion
 (:meth:`~discrete_itd.denoisers.Denoiser.leave_one_out`): all cells of a row in one pass. Where the scoring model has
 none, its scores are normalised over a shortlist of values (:data:`~discrete_itd.likelihood.conditional.SHORTLIST`) in
 the cells of a row that matter: the most probable values under the companion and the value there, eq. (13) of
@@ -63,8 +63,8 @@ class Expected(NamedTuple):
     """Predicted values of one column: four arrays of shape (N, n), the most probable first.
 
     ``value`` is a category, or the median of a number; None for a missing cell, or where fewer than n values exist.
-    ``probability`` is that of the value, or of the interval; NaN where fewer than n values exist. ``low`` and ``high``
-    are the central interval of a number; None for categories.
+    ``probability`` is the probability of the value, or of the interval; NaN where fewer than n values exist. ``low``
+    and ``high`` are the central interval of a number; None for categories.
     """
 
     value: np.ndarray
@@ -112,7 +112,7 @@ class Cell(NamedTuple):
         return self.values.quantiles(QUANTILES[1:2])[:, 0]
 
     def entropy(self) -> Tensor:
-        """Expected surprisal, (B,), nats; of numbers, that of the cells in which they are recorded."""
+        """Expected surprisal, (B,), nats; for numbers, of the cells in which they are recorded."""
         if isinstance(self.values, Tensor):
             inside = torch.where(self.values > -math.inf, self.values, 0.0)
             entropy = -(self.values.exp() * inside).sum(1)
@@ -193,7 +193,7 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
 
 
 def _decode(column: Column, cells: np.ndarray, share: Any = 0.0) -> np.ndarray:
-    """Values as in the table for encoded ``cells``, of their shape; ``share`` is that of each bin's mass below."""
+    """Values as in the table for encoded ``cells``, of their shape; ``share`` is the part of a bin's mass below."""
     if isinstance(column.codec, Categories):
         position = column.codec.decode(cells.astype(float).ravel())
         return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
@@ -282,8 +282,8 @@ def log_probs(scorer: Scorer, q: Posterior, x: Tensor) -> Tensor:
 def error_log_odds(log_p: Tensor, log_f: Tensor, share: float | Tensor) -> Tensor:
     """Log-odds that cells are wrong, if a ``share`` of such cells is: see the module; of any common shape.
 
-    ``log_p`` are log-probabilities of the cells given the others, ``log_f`` those of :func:`log_flat`. The probability
-    that a cell is wrong is their logistic function.
+    ``log_p`` are log-probabilities of the cells given the others, ``log_f`` the result of :func:`log_flat`. The
+    probability that a cell is wrong is their logistic function.
     """
     prior = torch.logit(torch.as_tensor(share, dtype=log_p.dtype, device=log_p.device))
     return prior + log_f + (-torch.expm1(log_p)).clamp_min(LEAST).log() - log_p

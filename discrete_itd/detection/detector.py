@@ -86,7 +86,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     r"""Anomaly detection by the code length of rows, column by column, calibrated on held-out rows.
 
     Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row is
-    minus the sum over columns of the nats above those of rare but normal cells, rounded off smoothly, eq. (12) of
+    minus the sum over columns of the nats in excess of rare but normal cells, rounded off smoothly, eq. (12) of
     :mod:`discrete_itd.detection.score`: of the fitted model and, by default, of others that it was compared with. It
     depends only on the row and the fitted models, never on its batch. Every method that takes a table X also takes
     :class:`Rows`, as ``density_.rows`` makes them: the table is then read and encoded once for several questions.
@@ -113,7 +113,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
         is then of the other columns given these (by the ``model_.companion`` of the density, if it has one), and rows
         are compared with calibration rows of their group where it has at least 1 / ``false_alarm_rate`` - 1 of them,
-        otherwise with those of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a group of its own.
+        otherwise with the calibration rows of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a
+        group of its own.
     denoiser : str or Recipe, optional
         Denoiser of a density with defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
@@ -141,12 +142,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, whatever the model.
 
     What that means depends on the sampling of the rows, which a table does not show. By default they are assumed to be
-    independent draws: equal rows repeat by chance, and new rows repeat those of the fit as often as calibration rows
-    do. Rates then hold for new rows, repetitions included; new rows that equal none of the fit raise more alarms,
-    ``threshold_.rate_if_new`` of them.
-    With ``groups``, these are taken for independent draws, and no calibration row belongs to a group of the fit. Rates
-    then hold for one row, drawn at random, of each new group; rows of one group raise alarms together, so their number
-    varies more than stated, and further rows of groups of the fit raise fewer.
+    independent draws: equal rows repeat by chance, and new rows repeat rows of the fit as often as calibration rows do.
+    Rates then hold for new rows, repetitions included; new rows that equal none of the fit raise more alarms,
+    ``threshold_.rate_if_new`` of them. With ``groups``, these are taken for independent draws, and no calibration row
+    belongs to a group of the fit. Rates then hold for one row, drawn at random, of each new group; rows of one group
+    raise alarms together, so their number varies more than stated, and further rows of groups of the fit raise fewer.
 
     If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where anomalies score lower than
     inliers, p-values of inliers are larger than necessary: valid, with less power. Where anomalies score higher than
@@ -409,8 +409,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
         A ValueError without calibration rows. For an inlier, at most :math:`\alpha` with probability at most
         :math:`\alpha`, on average over calibration sets, with ``given`` also within each group that has calibration
-        rows enough (:mod:`discrete_itd.detection.groups`). ``scores`` are those of :meth:`score_samples` for X, to save
-        time. To select among many rows use :meth:`discoveries`. Warns as :meth:`predict` does of rows outside of
+        rows enough (:mod:`discrete_itd.detection.groups`). ``scores`` are the result of :meth:`score_samples` for X, to
+        save time. To select among many rows use :meth:`discoveries`. Warns as :meth:`predict` does of rows outside of
         training.
         """
         calibration, rows = thresholds.calibration_scores(self), self._rows(X)
@@ -624,8 +624,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     ) -> pd.DataFrame:
         """The values that the other cells of a row predict for its most suspicious cells.
 
-        Of the columns ``columns``, by default all but those of ``given``, the k cells with the largest log-odds of an
-        error in each row, all with k None; ``n_values`` predictions for each. Probabilities are by the score: its
+        Of the columns ``columns``, by default all except ``given``, the k cells with the largest log-odds of an error
+        in each row, all with k None; ``n_values`` predictions for each. Probabilities are by the score: its
         normalisation over the values of the cell (:mod:`discrete_itd.detection.cell_predictions` states where that is
         exact). The table is described in :func:`discrete_itd.detection.reasons.expected`.
         """

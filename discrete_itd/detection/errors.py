@@ -110,11 +110,11 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     DataFrame
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column, with the ``expected_probability`` that this is
-        right, at most that of an error, and ``probability_wrong``. Of the cells with .9 or more, .88 to 1.00 were
-        wrong in seven tables (``python -m tests.benchmarks.cells``); fewer are where errors are other plausible values,
-        which are hardly found. Missing cells are included where a value should be there. A cell may also be wrong by
-        its writing alone: numbers or dates in another notation than the column's, words and numbers that stand for
-        missing cells, characters that were lost, and a value that belongs into the empty cell beside.
+        right, at most ``probability_wrong``, and that probability. Of the cells with .9 or more, .88 to 1.00 were wrong
+        in seven tables (``python -m tests.benchmarks.cells``); fewer are where errors are other plausible values, which
+        are hardly found. Missing cells are included where a value should be there. A cell may also be wrong by its
+        writing alone: numbers or dates in another notation than the column's, words and numbers that stand for missing
+        cells, characters that were lost, and a value that belongs into the empty cell beside.
 
     Raises
     ------
@@ -455,7 +455,7 @@ def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[F
 
 
 def _error_share(p: Floats, flat: Floats, most: float = 1.0) -> tuple[Floats, Floats]:
-    """Probability (N,) that cells are wrong, by EM; the weights of probabilities ``p`` (N, E), and that of errors."""
+    """Probability (N,) that cells are wrong, by EM; the weights of the columns of ``p`` (N, E), then of errors."""
     n = p.shape[1]
     weights = np.append(np.full(n, (1 - SHARE) / n), SHARE)
     every, prior = np.column_stack([p, flat]), SEEN * weights

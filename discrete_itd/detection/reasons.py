@@ -125,8 +125,8 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         cells that are more likely wrong than right.
 
         * ``row`` (the index of X), ``rank`` (1 for the most probable error), ``column``, ``value``;
-        * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`, of a number that of the
-          cell in which it is recorded; ``expected_nats``, its expectation, the entropy of that conditional
+        * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; for a number,
+          of the cell in which it is recorded; ``expected_nats``, its expectation, the entropy of that conditional
           distribution; ``excess_nats``, the difference;
         * ``error_probability``, the probability that the cell is wrong, if the others are right, or have their
           predicted values where they are more suspicious; above 0.5 it is called likely wrong;

@@ -17,7 +17,7 @@ the logarithm of the model's share in a cell of a contaminated distribution. A v
 two internal columns, each with its own q. Of ordinal numbers, that one is new counts, not which of those between the
 levels it is; beyond them, by how much rarer it is than the next one there.
 
-The models are the fitted one and, where it was chosen among candidates, those of its ``members``. Their shares v are in
+The models are the fitted one and, where it was chosen among candidates, its ``members``. Their shares v are in
 proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost
 equally well, and err in different rows. Of a score given columns the model is the fitted one alone.
 

@@ -294,10 +294,10 @@ class WatchState:
 class DriftWatch:
     r"""Monitor rows as they arrive, and raise an alarm once they are not exchangeable with the calibration rows.
 
-    Each row's score, and its nats by column, are ranked among those of the calibration rows and of all rows watched so
-    far; of a detector with ``given``, among those of the row's own group. Against these p-values (14) a test martingale
-    (15) bets for whole rows, and one for each column. Unlike :meth:`DiffusionOutlierDetector.drift`, which compares one
-    batch at one time, the watch may be evaluated after every row.
+    Each row's score, and its nats by column, are ranked among the calibration rows and all rows watched so far; with a
+    detector's ``given``, among the rows of its own group. Against these p-values (14) a test martingale (15) bets for
+    whole rows, and one for each column. Unlike :meth:`DiffusionOutlierDetector.drift`, which compares one batch at one
+    time, the watch may be evaluated after every row.
 
     Parameters
     ----------

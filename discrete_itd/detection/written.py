@@ -205,7 +205,7 @@ def _value(number: str) -> float:
 
 
 def _in_one_form(forms: Mapping[int, Form], counts: Ints, n_bare: int) -> Meant:
-    """Numbers as their column writes them: those of other forms, by their code."""
+    """Numbers in another form than their column's, as the column writes them, by their code."""
     of_form = Counter({("", ""): n_bare})
     for i, form in forms.items():
         of_form[form[:2]] += int(counts[i])
@@ -254,7 +254,7 @@ def _days(texts: Sequence[str], counts: Ints) -> dict[int, Day]:
 
 
 def _in_one_order(days: Mapping[int, Day], counts: Ints) -> Meant:
-    """Dates as most of their column are written: those of other forms, by their code."""
+    """Dates in another form than most of their column, as most are written, by their code."""
     of = Counter[tuple[str, str, int]]()
     for i, day in days.items():
         of[day[:3]] += int(counts[i])

@@ -7,7 +7,7 @@ A :class:`TableEncoder` infers the kind of each column of a pandas frame and map
 dtype                          kind        categories or scale
 =============================  ==========  =================================================================
 category                       nominal     the categories of the dtype, used or not
-ordered category               ordinal     those of the dtype, equally spaced
+ordered category               ordinal     its categories, equally spaced
 string, object                 nominal     the distinct values
 bool                           nominal     False and True, nothing else is possible
 integer, few values            ordinal     the distinct values, at their own distances

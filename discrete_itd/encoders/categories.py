@@ -68,7 +68,7 @@ class Categories:
     References
     ----------
     Good, "The population frequencies of species and the estimation of population parameters", Biometrika 1953:
-    the probability of an unseen value is about that of the values seen once together.
+    the probability of an unseen value is about the share of rows whose value is seen once.
 
     Examples
     --------
@@ -179,12 +179,12 @@ class Categories:
         return share
 
     def is_outside(self, level: np.ndarray) -> np.ndarray:
-        """Whether levels are that of unseen values: bool, False for NaN."""
+        """Whether each is the level of unseen values: bool, False for NaN."""
         return level >= self.n_levels
 
     @property
     def n_levels(self) -> int:
-        """Number of levels without that of unseen values."""
+        """Number of levels, not counting the level of unseen values."""
         return max(1, len(self._kept) + bool(self.pooled)) + self.absent
 
     @property
@@ -273,7 +273,7 @@ class Categories:
         return np.array([self._place(plain(v)) for v in distinct], dtype=np.int64)[codes]
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions of the categories, -1 where the level is that of unseen or missing values, or x is NaN.
+        """Positions of the categories, -1 where the level stands for unseen or missing values, or x is NaN.
 
         The pooled level gives a member drawn by its share, or, without ``rng``, the most frequent one.
         """

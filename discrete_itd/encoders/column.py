@@ -240,7 +240,7 @@ class Column:
     def readable(
         self, values: pd.Series | pd.Index | PlainCells
     ) -> tuple[PlainCells, np.ndarray | None]:
-        """The plain values of cells, with text parsed in the column's notation, or that of Python and ISO 8601.
+        """The plain values of cells, with text parsed in the column's notation, or as Python and ISO 8601 write it.
 
         Text among categories is kept, except for words for missing cells. A text in a column of numbers or times that
         is neither one of these nor a word for a missing cell is unreadable: the cell counts as missing, and the second
@@ -266,7 +266,7 @@ class Column:
             wrong[np.flatnonzero(is_text)[is_bad]] = texts[is_bad]
             words = wrong[cells.where]
         merged = cells.values.copy()
-        if not is_text.all():  # times with a zone become those of UTC, as text does
+        if not is_text.all():  # times with a zone are converted to UTC, as in text
             own = read_cells(pd.Series(merged[~is_text], dtype=object)).values
             merged[~is_text] = pd.Series(own).astype(object)
         merged[is_text] = pd.Series(found, dtype=object).mask(is_bad | is_gap, None)

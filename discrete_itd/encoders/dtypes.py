@@ -149,7 +149,7 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
     if is_category(dtype):
         codes = cast(pd.Categorical, column.array).codes
         used = np.unique(codes[codes >= 0])
-        position = np.full(len(dtype.categories) + 1, -1)  # the last is that of code -1
+        position = np.full(len(dtype.categories) + 1, -1)  # the last one is for code -1
         position[used] = np.arange(len(used))
         return PlainCells(read_cells(dtype.categories[used]).values, position[codes])
     if isinstance(dtype, pd.SparseDtype):

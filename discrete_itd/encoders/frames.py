@@ -160,7 +160,7 @@ def distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, inverse
 
 
-SIGNIFICANT = 4  # digits of numbers that have more than a person writes: those of a computed column
+SIGNIFICANT = 4  # digits of numbers that have more than a person writes, as in a computed column
 LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
 SMALL = 1e-4  # below, and beyond exact integers, a power of ten is easier to read than zeros
 DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds

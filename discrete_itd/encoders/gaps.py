@@ -67,7 +67,7 @@ def informative_gaps(x: np.ndarray, nominal: Sequence[bool], asked: Sequence[int
 def _fit(
     gaps: np.ndarray, ones: np.ndarray, size: np.ndarray, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-ratios (2, g, T) of the probabilities of being there, or a gap, in each level to those of all rows.
+    """Log-ratios (2, g, T) of the probability of being there, or a gap, in rows of each level and in all rows.
 
     And the nats (g, C) by which each column predicts the rows they were counted in, less one for each free parameter.
     """

@@ -71,7 +71,7 @@ DATE = re.compile(
     + r"(?P<zone> ?(?:Z|[+-]\d\d:?\d\d))?)?"
 )
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
-UTC = "+00:00"  # at the end of the format of times with a zone, which are written as those of UTC
+UTC = "+00:00"  # at the end of the format of times with a zone, which are written in UTC
 # text of a number with something before it, or behind it at a distance, or of several numbers with units
 NUMBER_LIKE = re.compile(
     r"[<>≤≥~≈±]\s*[-+]?\d+(?:[.,]\d+)?"
@@ -160,7 +160,7 @@ class Notation:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is that of Python and ISO 8601, without a time zone."""
+        """Whether it is the notation of Python and ISO 8601, without a time zone."""
         if self.family == "datetime":
             is_iso = self.day_first is None and self.format.startswith("%Y-%m-%d")
             return is_iso and "%I" not in self.format and not self.format.endswith(UTC)
@@ -514,7 +514,7 @@ def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notat
 
 
 def formatted(time: datetime, form: str) -> str:
-    """A time in a ``strftime`` format, or that of ISO 8601 if another time would be read from it."""
+    """A time in a ``strftime`` format, or in ISO 8601 if another time would be read from the text."""
     text = time.strftime(form.replace("%Y", f"{time.year:04}"))  # C's has fewer digits
     if _time(text, form.find("%d") < form.find("%m"), None) == time:
         return text
@@ -626,7 +626,7 @@ def floats_of(cells: np.ndarray) -> np.ndarray:
 
 def number_of(text: str) -> float:
     """The number of a text, correctly rounded; NaN for other text."""
-    if not text.isascii() or "_" in text:  # Python's own notation, not that of tables
+    if not text.isascii() or "_" in text:  # Python's own notation, not used in tables
         return np.nan
     try:
         return float(text)

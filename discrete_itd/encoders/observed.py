@@ -106,8 +106,8 @@ class Observed:
     def tally(self) -> tuple[list[Scalar], np.ndarray]:
         """The categories, in order, numbers before text, and their counts.
 
-        Those of a ``category`` dtype, used or not; else the different values. A ValueError or TypeError names the
-        column, if a value cannot be a category.
+        The categories of a ``category`` dtype, used or not; else the different values. A ValueError or TypeError names
+        the column, if a value cannot be a category.
         """
         if is_category(self.dtype):
             categories = [plain(c) for c in self.dtype.categories]

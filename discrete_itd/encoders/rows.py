@@ -42,7 +42,8 @@ class Rows:
         Codes of categories and standardised numbers; where a cell is missing, NaN, or the level of missing cells. The
         internal columns are the C columns, then one missingness indicator for each of ``encoder.owner[C:]``.
     log_volume : ndarray of float64, shape (N, C')
-        Nats to add to the log-probability of each encoded cell to get that of the cell in the unit of its column.
+        Nats to add to the log-probability of each encoded cell to get the log-probability of the cell in the unit of
+        its column.
     columns : Index, length C
         The columns of the user's table, in its order.
     is_frame : bool
@@ -52,7 +53,7 @@ class Rows:
     others : DataFrame, shape (N, E), optional
         Columns of the user's table that are not in the model.
     device : device, optional
-        That of the model, where :attr:`x` is.
+        The model's device, where :attr:`x` is.
     unreadable : ndarray of object, shape (N, C), optional
         The text of cells of numbers or times that is none; None elsewhere. In ``given`` these cells are missing, and in
         ``cells`` their indicators are, too: nothing is known of them.

@@ -133,7 +133,7 @@ class Sample:
         self._keys, self._bound = np.zeros(0), 1.0  # rows with the least of random keys are kept
 
     def add(self, table: Any) -> None:
-        """Add the rows of a frame, or of an Arrow table; ValueError if its columns are not those of others."""
+        """Add the rows of a frame, or of an Arrow table; ValueError if its columns differ from earlier ones."""
         keys = self._random.random(len(table))
         near = np.flatnonzero(keys < self._bound)
         part = cast(pd.DataFrame, as_frame(table.take(near))).reset_index(drop=True)

@@ -115,7 +115,7 @@ class ImageDensity:
         evaluation mode. Its classes are its ``num_class_embeds``, less the null class if that is the last.
         ``scheduler`` is one with ``alphas_cumprod`` (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver and others, linear or
         cosine), or one of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config); only its noise levels
-        are read. The other parameters are those of :meth:`from_callable`.
+        are read. The other parameters are as in :meth:`from_callable`.
 
         A TypeError if the model's config has no shape, the scheduler is of another kind, or its prediction type is
         unknown; a ValueError if ``null_class`` is none of the model's.
@@ -148,8 +148,8 @@ class ImageDensity:
         f : callable
             ``f(noisy, time)`` with images (B, \*shape) at the scale of the schedule and times (B,), and with classes
             (B,) as a third argument if ``n_classes`` is positive; returns a tensor of the shape of ``noisy``. Times are
-            fractional where the SNR lies between those of the schedule. A module becomes part of the denoiser, and can
-            be tuned; it is not copied, and is put in evaluation mode.
+            fractional where the SNR lies between two levels of the schedule. A module becomes part of the denoiser, and
+            can be tuned; it is not copied, and is put in evaluation mode.
         X : array-like
             Some hundred images like those to be scored, preferably not the model's training images: the errors of its
             predictions are measured on them. Levels 0 ... n_levels - 1, or values in the model's units.
@@ -162,7 +162,7 @@ class ImageDensity:
         labels : array-like of int, optional
             Classes of ``X``; needed if the model has classes and no ``null_class``.
         shape : tuple of int, optional
-            Shape of the model's input images. By default that of ``X``.
+            Shape of the model's input images. By default the shape of the images ``X``.
         n_levels : int, optional
             Levels of a pixel; pixels are continuous by default.
         value_range : tuple of float
@@ -335,7 +335,7 @@ class ImageDensity:
         """Combine models with convex weights that depend on the SNR.
 
         The members are of images of one shape, range and number of levels; their noise schedules may differ. The
-        weights are fitted to the validation images ``X``; ``options`` are those of :class:`ImageDensity`.
+        weights are fitted to the validation images ``X``; ``options`` are parameters of :class:`ImageDensity`.
         """
         if not members:
             raise ValueError("an ensemble needs at least one member")

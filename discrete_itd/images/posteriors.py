@@ -3,8 +3,8 @@ r"""Existing diffusion models as denoisers: the network's prediction of the clea
 A network predicts the mean :math:`\mu` of every pixel given the noisy image, but neither its error nor that a pixel has
 a finite number of levels. Bayes' rule adds both. With a Gaussian prior :math:`N(m_0, v_0)` of the pixel, the pixel's
 own noisy value alone gives the posterior :math:`N(\mu_g, v_g)`, :math:`v_g = 1/(1/v_0 + \gamma)`. If the network's
-prediction has the error variance :math:`v \le v_g`, the information that it adds equals that of a second
-observation with SNR :math:`\lambda` and statistic h,
+prediction has the error variance :math:`v \le v_g`, the prediction adds as much information as a second observation
+with SNR :math:`\lambda` and statistic h,
 
 .. math:: \lambda = 1/v - 1/v_g, \qquad h = \mu/v - \mu_g/v_g,
 
@@ -416,7 +416,7 @@ def _costs(denoiser: AdaptedDenoiser, kept: Kept) -> Tensor:
 def tilted_posterior(
     pixels: Pixels, own: Posterior, mean: Tensor, shrink: Tensor
 ) -> CategoricalPosterior:
-    """The posterior of B rows nearest to ``own`` with predicted means ``mean`` (B, D), shrunk towards those of ``own``.
+    """The posterior of B rows nearest to ``own`` with predicted means ``mean`` (B, D), shrunk towards ``own``'s.
 
     ``own`` is the posterior given every pixel's own noisy value alone, of ``pixels`` with levels; ``shrink`` (B, D) is
     the weight of the predicted mean, 0 to 1. Gradients flow through the means. Columns other than pixels are as in

@@ -256,7 +256,7 @@ class ConditionalDenoiser(Denoiser):
                 yield part._replace(log_joint=log_joint)
 
     def _nothing(self, x: Tensor) -> Posterior:
-        """A posterior of rows (B, C) to be overwritten, cheaper than that of a proposal of many components."""
+        """A posterior of rows (B, C) to be overwritten, cheaper than the posterior of a large mixture."""
         book = self.codebook
         zero = book.known_snr.new_zeros(len(x), len(book.reals), 1)
         categorical = CategoricalPosterior(
@@ -599,7 +599,7 @@ class _Found:
         self.base = base
         self.logits = base.categorical.logits.clone()
         n, n_reals = len(self.logits), len(base.codebook.reals)
-        # for each continuous cell the number of its density among those of the base, by row, and then those found
+        # for each continuous cell the number of its density: first the base's densities, by row, then the ones found
         self.place = torch.arange(n * n_reals, device=self.logits.device).view(n, n_reals)
         self.densities: list[GaussianPosterior] = []
 
@@ -646,7 +646,7 @@ def _refined(nodes: Tensor, log_f: Tensor, width: Tensor, size: Nodes) -> Tensor
     There are none between numbers that are no further apart than the ``width`` of their cells.
 
     The error of an interval is its mass times the difference of the slopes beside it. Where these slopes, continued,
-    meet above both ends, a peak may be hidden: the height at which they meet replaces that of the density.
+    meet above both ends, a peak may be hidden: the height at which they meet replaces the density's.
     """
     gap = nodes.diff(dim=1)
     slope = log_f.diff(dim=1) / gap.clamp_min(1e-12)

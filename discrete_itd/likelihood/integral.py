@@ -60,7 +60,7 @@ def integral_log_prob(
     Parameters
     ----------
     quadrature : Quadrature
-        Importance density over logsnr; its ends are those of the numerical part of the integral.
+        Importance density over logsnr; its ends bound the numerical part of the integral.
     baseline : Denoiser, optional
         A denoiser of known log-probability, seen through the same noise.
     n_points : int
@@ -215,7 +215,7 @@ def squared_errors(
     r"""Squared errors (M, n, N) of M denoisers of one codebook on the same noise, at each SNR: float64.
 
     The errors :math:`\|x - \hat x\|^2` are over the cells of ``x`` (N, C) that are not missing. Each row has its own
-    noise, also where rows are equal; each of the positive ``snr`` (n,) is that of all columns. Half the area under the
+    noise, also where rows are equal; each of the positive ``snr`` (n,) applies to all columns. Half the area under the
     mean over rows, as a function of the SNR, is the mean code length (3). With an
     :attr:`~discrete_itd.denoisers.Denoiser.own_order`, each column has this SNR when those before it are known.
     """

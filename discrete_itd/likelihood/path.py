@@ -54,9 +54,9 @@ def path_log_weights(
     """One path per row of ``x`` (B, C): log W of (6), split by column, (B, C), float64, nats.
 
     A missing cell (NaN) keeps SNR zero: it is marginalised. Columns ``given`` (C,) are known from the start, except
-    where they are missing; their log-weights are zero. ``noise`` is that of these rows' paths. ``n_steps`` is at least
-    the number of steps that these rows need, by default ``steps_needed``, for which alone the
-    host waits for the device.
+    where they are missing; their log-weights are zero. ``noise`` is the noise of these rows' paths. ``n_steps`` is at
+    least the number of steps that these rows need, by default ``steps_needed``, for which alone the host waits for the
+    device.
     """
     book = denoiser.codebook
     points, missing = book.embed(x), x.isnan()

@@ -28,7 +28,7 @@ LEAST_SHARE = 0.05  # of the anomaly score, which is not worth the time of anoth
 class CandidateModel:
     """A fitted model with a closed form: its held-out code lengths ``nats`` (N',), float64, and seconds of its fit.
 
-    ``report`` is that of its training, if any, and ``members`` are those of a mixture of rows.
+    ``report`` describes its training, if any; ``members`` is empty unless it is a mixture of rows.
     """
 
     label: str
@@ -66,7 +66,7 @@ class CandidateTable:
             self.companions.append(fitted.companion)
 
     def _held_out(self, denoiser: Denoiser) -> Tensor:
-        """Code lengths of held-out rows (N',), of one probability for all candidates: that of the known cells.
+        """Code lengths of held-out rows (N',), by the same probability for all candidates: of the known cells.
 
         A network is fed with gaps: where these carry information, P(cells | gaps) would be another one.
         """

@@ -50,7 +50,7 @@ class Recipe(Protocol):
     mixes_reals : bool
         Whether continuous columns depend on others in it, so that a network can correct it only where there are none.
     name : str
-        A short name for tables; by default that of the class.
+        A short name for tables; by default the class's name.
     bounds : mapping from name to (int, int)
         The least and the largest value of parameters that are integers, or None if that is the default.
 
@@ -77,13 +77,13 @@ class Recipe(Protocol):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser | Fitted:
         """The denoiser that this recipe makes of the rows; with its report, if it was trained by :meth:`FitPlan.train`.
 
-        Random numbers are those of a generator of its own, of ``plan.network_seed``: fits in other threads share
+        Random numbers come from a generator of its own, seeded with ``plan.network_seed``: fits in other threads share
         PyTorch's global one.
         """
         ...
 
     def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The denoiser that a network is to correct: its continuous columns must be those of ``rows.marginals``."""
+        """The denoiser that a network is to correct: continuous columns must be as in ``rows.marginals``."""
         if self.mixes_reals and len(rows.codebook.reals):
             raise ValueError(
                 f"base: a {self.label} of continuous columns cannot be corrected by a network; take 'bayes_net'"
@@ -167,8 +167,8 @@ class TrainingRows:
     def attempt(self, key: Hashable, label: str, make: Callable[[], Made]) -> Made | None:
         """The result of ``make`` for one model among others; None, with a warning that names it, if that fails.
 
-        Whatever the error, a lack of memory too; but those of files (OSError) are raised, as is
-        Ctrl-C. What has failed is not tried again.
+        Whatever the error, a lack of memory too; but errors of files (OSError) and Ctrl-C are raised. What has failed
+        is not tried again.
         """
         if key in self.failed:
             return None

@@ -147,7 +147,7 @@ class LatentLoss:
 
 
 class MixtureFit:
-    """A fit in progress: training, then the classes. ``report`` is that of the training."""
+    """A fit in progress: training, then the classes. ``report`` describes the training."""
 
     def __init__(self, recipe: Mixture, rows: TrainingRows) -> None:
         marginals, x = rows.marginals, rows.x

@@ -48,7 +48,7 @@ def check_groups(groups: Any, n_rows: int) -> Ints | None:
 
 
 def hold_out(n_rows: int, units: Ints | None, n_held: int, seed: int) -> tuple[Ints, Ints]:
-    """Positions of the rows of ``n_held`` groups, and those of the others, in random order.
+    """Positions of the rows of ``n_held`` groups, and of the other rows, in random order.
 
     Every choice of groups is equally likely. ``units`` (n_rows,) has the group of each row; by default its own.
     """

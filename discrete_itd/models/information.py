@@ -108,7 +108,7 @@ def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tenso
 
 
 def _log_prob(denoiser: Denoiser, x: Tensor, known: Tensor, size: int) -> Tensor:
-    """Log-probability (N, C') of the cells of rows given those of some columns (C',): zero of these and of gaps."""
+    """Log-probability (N, C') of a row's cells given the ``known`` columns (C',): zero for these and for gaps."""
     states, inverse = unique_rows(x.masked_fill(~known, math.nan))
     which, book = torch.from_numpy(inverse).to(x.device), denoiser.codebook
     asked, out = x.masked_fill(known, math.nan), torch.zeros_like(x)

@@ -53,8 +53,8 @@ TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 256, 32, 2
 class HeldOut:
     """Mean code lengths of ``n_rows`` held-out rows, in nats per encoded row (without ``log_volume``).
 
-    ``independent`` is that of independent columns fitted to the same training rows. Standard errors are over rows (NaN
-    for one row); ``gain_stderr`` is that of :attr:`gain`.
+    ``independent`` is the code length under independent columns fitted to the same training rows. Standard errors are
+    over rows (NaN for one row); ``gain_stderr`` is the standard error of :attr:`gain`.
     """
 
     n_rows: int
@@ -381,7 +381,7 @@ class Model:
 
     @torch.no_grad()
     def _factors(self, denoiser: Denoiser, asked: Question) -> Attribution:
-        """The factors of a closed form; with ``given``, those of :meth:`_chain`."""
+        """The factors of a closed form; with ``given``, by :meth:`_chain`."""
         if asked.given is not None:
             return self._chain(denoiser, asked)
         found = self._in_blocks(denoiser.log_factors, denoiser, asked)
@@ -413,7 +413,7 @@ class Model:
     # -- conditionals of a scorer that is not exact (13) ----------------------------------------
 
     def _marginal(self, conditional: ConditionalDenoiser, asked: Question) -> Estimate:
-        """Log-probability of the known cells under the scorer; with ``given``, minus that of the given ones (13).
+        """Log-probability of the known cells under the scorer; with ``given``, conditional on the given ones (13).
 
         With ``given``, gaps that the scorer has learned stay gaps in both.
         """

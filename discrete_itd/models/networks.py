@@ -173,7 +173,7 @@ class Causal(Recipe):
 
     def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The base that the networks correct; TypeError if it has no distributions given the preceding columns."""
-        # looked up in the order of the columns: unlike that of a Network, it is never asked to sum columns out
+        # looked up in the order of the columns: unlike the base of a Network, it is never asked to sum columns out
         base = choose_base(self.base, rows, plan)
         if type(base).preceding is Denoiser.preceding:
             raise TypeError(

@@ -31,7 +31,7 @@ PRIVATE_ROWS = 2000
 class TableInMemory:
     """A table with its encoded rows ``x``, shape (N, C'), each with a cell that is not missing.
 
-    Held-out rows are chosen at random, those of one of the ``units`` (N,) together if there are any.
+    Held-out rows are chosen at random; with ``units`` (N,), rows of one unit stay together.
     """
 
     encoder: TableEncoder
@@ -113,8 +113,8 @@ def read_table(
 ) -> ReadTable:
     """The table, or the sample of a stream, that a user gives to ``fit``.
 
-    The seed is that of the sample, and of a forest that is fitted as a ``private`` one. A ValueError or TypeError names
-    the column or argument that is invalid.
+    The seed is used for the sample, and for a forest that is fitted as a ``private`` one. A ValueError or TypeError
+    names the column or argument that is invalid.
     """
     reading: Any = {
         "columns": estimator.column_types,

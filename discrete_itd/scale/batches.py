@@ -1,8 +1,8 @@
 """Scores of a stream of batches, pandas frames or Arrow's: one function of a batch, which every engine can run.
 
 :class:`BatchScoring` holds the path of a model and no model, so it can be sent to any worker; the worker's process
-reads the file once. Scores depend on the row and the model alone: they are those of the whole table to the last bit,
-however it is divided into batches.
+reads the file once. Scores depend on the row and the model alone: they equal the scores of the whole table to the last
+bit, however it is divided into batches.
 """
 
 from __future__ import annotations

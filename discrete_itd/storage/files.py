@@ -131,8 +131,8 @@ def write_state(path: AnyPath, state: Stored, *, kind: str = "model") -> str:
     for part, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name}: {part} is of type {tensor.dtype}, which no file holds")
-    # one entry of metadata alone: the package writes several in an order of chance; and bytes, as the errors of its own
-    # writing, like that of a full disk, are no OSErrors
+    # one entry of metadata alone: the package writes several in an order of chance; and bytes, as errors of its own
+    # writing, on a full disk for example, are no OSErrors
     content = save(tensors, {KEY: text})
     write_whole(path, lambda partial: partial.write_bytes(content))
     return stated

@@ -102,8 +102,8 @@ class Persistent:
         device : str
             Where the model is to run.
         trusted : iterable of type
-            Classes besides those of the library that the file may name: denoisers, recipes and schedules of your own.
-            Their code runs with data from the file.
+            Classes outside the library that the file may name: denoisers, recipes and schedules of your own. Their code
+            runs with data from the file.
 
         Raises
         ------

@@ -83,7 +83,7 @@ def is_own(cls: type) -> bool:
 
 @functools.cache
 def arguments(cls: type) -> dict[str, Any]:
-    """The arguments of a class's constructor by name, with their annotations; those of others may be anything."""
+    """The arguments of a class's constructor by name, with their annotations, Any where none can be read."""
     maker = cls if dataclasses.is_dataclass(cls) else cls.__init__
     try:
         hints = get_type_hints(maker, include_extras=True)

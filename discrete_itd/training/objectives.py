@@ -62,8 +62,8 @@ def stratified(x: Tensor, generator: torch.Generator) -> Tensor:
 class IsotropicRows:
     """Rows ``x`` (B, C) with all columns at one ``snr``, which is drawn from an importance density.
 
-    Their loss is half the weighted squared error of categories, eq. (3). That of a number does not depend on the width
-    of its posterior: numbers have their log-density there.
+    Their loss is half the weighted squared error of categories, eq. (3). The loss of a number does not depend on the
+    width of its posterior: numbers have their log-density there.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class IsotropicRows:
         self.x = x
 
     def nats(self, points: Tensor, posterior: Posterior) -> Tensor:
-        """The loss (B,) of their posterior; ``points`` (B, D) are those of the rows."""
+        """The loss (B,) of the rows' posterior; ``points`` (B, D) are their embeddings."""
         book = posterior.codebook
         free_of_charge = self.free_of_charge.index_fill(1, book.reals, True)
         error = (points - posterior.mean()).square()
@@ -146,8 +146,8 @@ class Loss(Protocol):
 class TrainingLoss:
     """Nats of rows in random states: a batch is split between two kinds and passed to the denoiser in one call.
 
-    ``quadrature`` is the importance density over logsnr of the isotropic rows, ``shares`` those of isotropic and masked
-    rows in a batch, ``balanced`` that of :class:`MaskedRows`.
+    ``quadrature`` is the importance density over logsnr of the isotropic rows, ``shares`` are the shares of isotropic
+    and masked rows in a batch, and ``balanced`` is an argument of :class:`MaskedRows`.
     """
 
     repeats = True
