@@ -70,11 +70,11 @@ from discrete_itd.validation import (
     warn,
 )
 
-KNOWN_NAMED = 3  # categories that an error names
+KNOWN_NAMED = 3  # most known categories that an error message lists
 # rows of a curve by default: at most, at least, and the floats that may be computed for all of them
 CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
 VERBS = {"log_prob": "score", "attribution": "explain"}  # of the model's methods, on a progress bar
-INFORMATION_ROWS = 2000  # drawn for an entropy or a mutual information
+INFORMATION_ROWS = 2000  # rows drawn from the model for an entropy or a mutual information
 
 
 def private_forest(denoiser: Any) -> Forest | None:

@@ -44,22 +44,22 @@ INK, GREY, PALE = "#1f2933", "#6b7280", "#d5dae1"
 SIZE = (4.8, 3.2)  # inches; small, so that the text is readable on the screen of a telephone
 WATCH_SIZE = (4.8, 4.4)  # with room for six lines of a legend
 TAIL = 0.995  # share of the rows within a histogram's range; the others are in its last bar
-MOST_BARS = 24  # of a bar chart; the last one is the sum of all other columns
-LONGEST = 27  # characters of a label in a figure
+MOST_BARS = 24  # most bars of a bar chart; the last one is the sum of all other columns
+LONGEST = 27  # most characters of a label in a figure
 # Control characters but for tab and line feed, surrogates, what XML forbids, and marks that reverse the text after them
 UNREADABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
 AVERAGED_ROWS = 500  # most rows over which a plot averages what costs one evaluation of the model per row and column
-MOST_COLUMNS = 100  # columns whose entropy given all others is measured, in wide tables
+MOST_COLUMNS = 100  # most columns of a wide table whose entropy given all others is measured
 # Fewer rows are averaged, though at least FEWEST_ROWS, if the posteriors of all cells are more than MOST_CELLS numbers;
 # of pairs, FEWEST_PAIRED and MOST_PAIR_WORK: some seconds.
 FEWEST_ROWS, MOST_CELLS = 32, 1 << 26
 FEWEST_PAIRED, MOST_PAIR_WORK = 64, 1 << 31
-# columns of a matrix that are shown, and in which numbers have room
+# most columns of a matrix that are shown, and most for which numbers fit in its cells
 MOST_SHADED, MOST_NUMBERED = (40, 14)
-SMALLEST_NATS = 0.05  # least nats of the darkest shade: smaller information is noise
+SMALLEST_NATS = 0.05  # least information, in nats, that gets the darkest shade: less is noise
 
 
 class RowScores(NamedTuple):

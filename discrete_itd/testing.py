@@ -82,7 +82,7 @@ from discrete_itd.storage.values import flatten, unflatten
 __all__ = ["all_rows", "check_denoiser", "random_rows", "states_of_every_kind"]
 
 ENUMERATED_ROWS = 2048  # all possible rows are tried where they are no more than this
-FEW_COLUMNS = 5  # up to which all patterns of missing cells are tried
+FEW_COLUMNS = 5  # with at most this many columns, all patterns of missing cells are tried
 
 
 # -- rows and states ---------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 _topics: ContextVar[dict[str, dict[Hashable, str]] | None] = ContextVar("topics", default=None)
-NAMED = 5  # columns of a warning
+NAMED = 5  # most columns that a warning names
 
 
 def warn_of_column(name: Hashable, message: str, topic: str) -> None:

@@ -16,22 +16,25 @@ from discrete_itd.channel.noise import add_gumbel
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
 
-SMALL = 1e-300  # least probability
+SMALL = 1e-300  # lower bound that keeps divisors and logarithms finite
 NARROW = 2e-4  # distance of two standardised bounds below which the density between them is an exponential function
 FARTHEST = 1e30  # largest surprisal, nats
-NEWTON_STEPS = 5  # for quantiles in a tail whose mass is below the smallest float
-HALVINGS = 32  # of an interval of a few units that contains a quantile
-LEFT_OUT = 1e-4  # probability of the components of a mixture that are left out
-POINTS = 256  # of the quadrature of an expectation: entropies are right to some hundredths of a nat
-NOTHING = -math.inf, 0.0, 1.0, -math.inf, math.inf  # the parts of a component of no weight
+NEWTON_STEPS = 5  # Newton steps for a quantile in a tail whose mass is below the smallest float
+HALVINGS = 32  # bisections of an interval of a few units to find a quantile
+LEFT_OUT = 1e-4  # most probability, together, of the components that a mixture leaves out
+POINTS = 256  # points of the quadrature of an expectation: entropies are right to some hundredths of a nat
+# log-weight, mean, variance and bounds of a component of weight zero
+NOTHING = -math.inf, 0.0, 1.0, -math.inf, math.inf
 CHUNK = 1 << 18  # rows times points times Gaussians at once: more leave the cache of a processor
 # a lattice is too coarse for an integral where cells are wider than half a standard deviation of the noise: then so
 # many numbers of the lattice on both sides of a noisy one stand for it
 COARSE, AROUND = 0.25, 13
-LEAST_MASS = 1e-290  # of a cell: below, differences of distribution functions lose digits
-GOLDEN = (math.sqrt(5) - 1) / 2  # whose multiples are spread most evenly over the unit interval
-# of a density given at nodes: standard deviations of the Gaussian of a piece over its length, that it is an exponential
-# function within 1e-5 nats; nats below the peak that count as the lowest; and the least decay of its tails
+LEAST_MASS = 1e-290  # in cells of less mass, differences of distribution functions lose digits
+# the golden ratio's inverse: its multiples modulo 1 are spread most evenly over the unit interval
+GOLDEN = (math.sqrt(5) - 1) / 2
+# A density given at nodes is a mixture of pieces. PIECE_SD: a piece's Gaussian has this many times its length as
+# standard deviation, so it is an exponential function within 1e-5 nats; LOWEST: values further below the peak, in nats,
+# count as this; LEAST_DECAY: least slope of the tails.
 PIECE_SD, LOWEST, LEAST_DECAY = 100.0, 1e4, 1.0
 
 

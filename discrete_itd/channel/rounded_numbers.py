@@ -39,8 +39,8 @@ LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).t
 MOST_DOUBLINGS = 1416.0  # exp(708) is about the largest float
 # a narrower cell, in the core's unit, is as wide as the slope of the map says: the difference of its ends loses digits
 NARROW = 1e-5
-OFTEN = 20  # rows of one number that make a peak of their own
-# of the cell of a number, for its share of the rows: the mass of a Gaussian of standard deviation 1/2 over its peak
+OFTEN = 20  # a number in this many rows may have a peak of its own
+# width of the cell of a number per share of the rows: the mass of a Gaussian of standard deviation 1/2 over its peak
 PEAK_WIDTH = 0.5 * math.sqrt(2 * math.pi)
 
 

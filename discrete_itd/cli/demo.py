@@ -18,7 +18,7 @@ from discrete_itd.datasets import load_mushroom, path
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.card import plus_minus
 
-SECONDS = 45  # of training
+SECONDS = 45  # time limit of the training, in seconds
 
 
 def demo(_: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from discrete_itd.encoders.notation import as_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DRAWN_ROWS = 4096  # that share a seed, whatever else is in memory
+DRAWN_ROWS = 4096  # rows drawn with one seed, so that draws do not depend on the memory available
 
 
 def sample(args: argparse.Namespace) -> None:

@@ -33,8 +33,8 @@ from discrete_itd.storage.card import plus_minus
 from discrete_itd.storage.stored import card_path
 from discrete_itd.validation import warn
 
-TEXT: Any = pd.Series(["text"]).dtype  # of less memory than objects where there is one
-SAMPLE_SEED = 0  # by which rows of a very large table are chosen
+TEXT: Any = pd.Series(["text"]).dtype  # takes less memory than objects if pandas has a text dtype
+SAMPLE_SEED = 0  # seed of the sample of rows of a very large table
 OF_ALARMS = ("false_alarm_rate", "contamination", "calibration_fraction")
 
 

@@ -37,7 +37,7 @@ from discrete_itd.storage.files import locked
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEY = "_discrete_itd"  # the name of the file that says by what the others are made
+KEY = "_discrete_itd"  # name of the file that records the model and options by which the other files were made
 Tally = Counter[str]  # sums over rows by name: "rows" is their number
 # from a table, the sums to add to and the name of a file in a folder: the frames of the output
 Job = Callable[[Source, Tally, str | None], Iterable[pd.DataFrame]]

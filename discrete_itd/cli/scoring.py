@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from discrete_itd.detection.detector import DiffusionOutlierDetector
 
 OF_ALARMS = ("reasons", "false_alarm_rate")
-LEVEL, SEED = 0.01, 0  # of a new watch
+LEVEL, SEED = 0.01, 0  # false-alarm level and random seed of a new watch
 
 
 def score(args: argparse.Namespace) -> None:

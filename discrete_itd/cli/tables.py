@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-OTHERS = (";", "\t", "|")  # separators that are found
+OTHERS = (";", "\t", "|")  # separators that are detected besides the comma
 CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
-HEAD_BYTES = 1 << 16  # by which a CSV is recognised
-BUFFER = 1 << 20  # bytes of Parquet
+HEAD_BYTES = 1 << 16  # bytes at the start of a CSV from which its dialect is detected
+BUFFER = 1 << 20  # bytes of a Parquet file that are read at once
 BYTE_ORDERS = (  # UTF-32's mark begins with UTF-16's, so it is tried first
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),

@@ -28,8 +28,8 @@ HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows s
 ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
 BATCH = 2048  # most rows that are drawn in one call
-NUMBERS = 1 << 25  # most floats of the posteriors of such a call
-NEGLIGIBLE = 80.0  # no term of a sum counts as more nats below the largest
+NUMBERS = 1 << 25  # most floats of the posteriors of one such call
+NEGLIGIBLE = 80.0  # nats below the largest term of a sum at which smaller terms are clipped
 NARROW = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
 
 

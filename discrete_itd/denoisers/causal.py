@@ -32,7 +32,7 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
 from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, LongColumns, from_network
 
-# components of a continuous column that are added to the components of the base, which may start as a regression
+# components of a continuous column added to the base's components; they may start as a regression
 N_REGRESSED = 2
 # most weights of the map from the features to the answers beside the hidden units, of a table with numbers: without it,
 # those that follow from others by a sum are learned far more slowly
@@ -41,7 +41,8 @@ MOST_SKIPPED = 1 << 24
 # apart to measure residuals, and a column needs so many of these in which it is known
 REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 2048
 APART, FEWEST_APART = 4, 32
-PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, in rows; separate rows choose
+# candidate ridge penalties of a regression, in rows; separate rows choose among them
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 FAR = 4.0  # eight standard deviations of a column: values further out are ignored
 # regressed components start with a share of their column's mixture between these, found by so many rounds of EM
 LEAST_REGRESSED, MOST_REGRESSED, ROUNDS = 0.01, 0.95, 50

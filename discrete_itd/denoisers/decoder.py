@@ -22,7 +22,7 @@ from discrete_itd.denoisers.base import Denoiser, log_sum_exp
 from discrete_itd.denoisers.marginal import MarginalDenoiser, indicators
 from discrete_itd.denoisers.mixture import MOST_DEPENDENT
 
-N_WAVES = 12  # smooth functions of a column on a line
+N_WAVES = 12  # smooth functions (cosines) by which the levels of an ordered column are described
 TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number
 # logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
 IMPOSSIBLE_LOGIT = -60.0

@@ -12,14 +12,15 @@ from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
 
 COUNTED = 4096  # rows that are counted at once
-# of EM, before the last count: one is .01 nats a row behind with 30 % missing; from independent columns instead of
-# whole rows, two are .01 and, missing at random given a column, .13 behind, four take half as long again
+# rounds of EM before the last count. One round is .01 nats a row behind with 30 % missing; two that start from
+# independent columns instead of whole rows are .01 behind and, missing at random given a column, .13; four take half as
+# long again
 ROUNDS = 2
 FEW_GAPS = 0.1  # share of rows with gaps up to which whole rows alone weight their leaves
-ABOVE = 4.0  # pseudo-count of the node above, the first that is tried
+ABOVE = 4.0  # pseudo-count of the node above a leaf: the first one that is tried
 FLAT = 10.0  # a Gaussian whose standard deviation is so many widths of its box is flat in it
 LEAST_VAR = 1e-30  # least variance of a Gaussian in a box: still a positive number in float32
-PRIOR_VAR = 0.25  # of a continuous column without numbers: columns are scaled to this variance
+PRIOR_VAR = 0.25  # variance of a continuous column without numbers: columns are scaled to it
 # pseudo-counts of the rows of a node, of the marginal distribution and, for moments, of that in the node above; and the
 # share of the wide Gaussians: by held-out rows of plants, mushroom, adult, jester and four tables of numbers
 SHARE_COUNT, ROOT_COUNT, MOMENT_COUNT, WIDE = 0.5, 0.05, 0.5, 3e-3

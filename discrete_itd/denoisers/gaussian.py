@@ -18,10 +18,10 @@ from discrete_itd.denoisers.base import filled, rows_at_once
 
 Made = TypeVar("Made")
 
-CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit in a cache
+CELLS = 1 << 20  # most rows times classes times columns in one batch: more do not fit in a cache
 # least standard deviation of a fitted class in any direction; a column's own is about 1/2
 NARROWEST_SD = 5e-4
-MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
+MOST_KEPT = 1 << 24  # most floats that are kept for patterns of missing cells
 # widths of cells in standard deviations: a density is even in narrower ones than the first, to 2e-5 within 1 sd, and
 # bends by its first four derivatives in narrower ones than the second, to 1e-4 within 3 sd
 EVEN_CELL, NARROW_CELL = 0.02, 0.5

@@ -19,17 +19,17 @@ from discrete_itd.channel.posterior import (
 from discrete_itd.channel.rounded_numbers import NARROW, PEAK_WIDTH, Intervals, NumberLines
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, checked
 
-MOST_NARROW = 7  # components fitted to a continuous column, at most
+MOST_NARROW = 7  # most components fitted to a continuous column, besides the wide one
 ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this
-WIDE_SD = 2.0  # of the wide component: four standard deviations of the column
-# of a component: without a bound, the density of a repeated value would be infinite
+WIDE_SD = 2.0  # standard deviation of the wide component: four standard deviations of the column
+# least standard deviation of a component: without a bound, the density of a repeated value would be infinite
 FINEST_SD = 0.002
-FEWEST = 5  # rows of a component, or of a class of a mixture, see lacking
-WIDE_CELL = (
-    1e-3  # a component has a mass in wider cells, in narrower ones its density times a width
-)
-PRIOR_ROWS = 2.0  # pseudo-count of the prior variance of a component
-# rows to which the components are fitted, at most, sorted by value and divided into groups of neighbours
+FEWEST = 5  # rows up to which a component, or a class of a mixture, is filled with average ones: see lacking
+# in wider cells a component has a mass, in narrower ones its density times their width
+WIDE_CELL = 1e-3
+PRIOR_ROWS = 2.0  # pseudo-count, in rows, of the prior variance of a component
+# EM of a column runs at most EM_ROUNDS rounds on at most some EM_ROWS rows, sorted by value and divided into EM_GROUPS
+# groups of neighbours; EM_CELLS bounds the floats of the columns that are fitted together
 EM_ROUNDS, EM_ROWS, EM_GROUPS, EM_CELLS = 60, 20000, 1024, 1 << 24
 
 

@@ -55,14 +55,14 @@ from discrete_itd.denoisers.gaussian import (
 )
 from discrete_itd.denoisers.marginal import indicators, lacking
 
-CACHED = 1 << 19  # rows times classes that stay in a cache
-# rows times classes or levels of one batch, times columns where each has numbers of its own: more leave the cache
+CACHED = 1 << 19  # rows times classes that fit in a processor's cache
+# most rows times classes or levels in one batch, times columns where each has numbers of its own: more leave the cache
 CELLS = 1 << 20
 LEAST_ROUND_GAIN = 1e-3  # EM ends with the first round that gains fewer nats per row
 # continuous columns that may depend on one another in a class: the work of a step grows with their square
 MOST_DEPENDENT = 32
 CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights of a class's prior that EM tries, in rows
-ROUNDS = 16  # of EM, at most
+ROUNDS = 16  # most rounds of EM
 LEAST_CLASS_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
 
 

@@ -30,10 +30,11 @@ _generator: ContextVar[torch.Generator | None] = ContextVar("_generator", defaul
 
 SD = 0.5  # standard deviation of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # bound of the change of a component's log-variance by the network
-# a column of more levels is read and written by so many numbers: maps of one-hot levels would be most of a training
+# a column of more than LONG levels is read and written as a vector of RANK numbers: maps of one-hot levels would take
+# most of the training time
 LONG, RANK = 256, 32
-START = 0.1  # size of the vectors by which levels are read, at first: with 1, they are noise that is learned by heart
-LEAST_COMPONENT_SD = 5e-4  # of a component: the density of a value that repeats stays finite
+START = 0.1  # initial size of the vectors by which levels are read: with 1, they are noise that is learned by heart
+LEAST_COMPONENT_SD = 5e-4  # lower bound: the density of a repeated value stays finite
 
 
 class NeuralDenoiser(Denoiser):

@@ -50,16 +50,17 @@ from discrete_itd.denoisers.marginal import MarginalDenoiser
 UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
 COUNTED = 4096  # rows that are counted at once
 LEAST_SIDE = 0.1  # each side of a split has this share of its node under independent columns
-BALANCE = 0.3, 0.7  # between which a split divides them, where levels allow it
+BALANCE = 0.3, 0.7  # a split aims at a share of its node drawn between these, where levels allow it
 # scales of the noise in the rows of an average leaf, at least; and trees by the square root of the number of all
 # leaves: of more trees each is noisier. By test rows of nltcs and of 3000 rows of adult
 NOISE_OF_LEAF, TREES = 10.0, 0.15
 MOST_DEPTH = 8
-MOST_RATE = 1 << 40  # beyond it there is no noise anyway
+MOST_RATE = 1 << 40  # bound on the rate of the noise: at it there is practically no noise
 MOST_COUNTS = 1 << 24
-SHARPEST = 0.1  # scale of the noise of a count, at least, where it is smoothed
-MEANS, ROUNDS = 16, 50  # of a mixture that counts come from, and of EM for its weights
-LEAST = 1e-9  # rows, and probability of a level in its box
+SHARPEST = 0.1  # least scale of the noise of a count assumed where counts are smoothed
+# candidate means of the mixture from which counts are taken to come; rounds of EM for its weights
+MEANS, ROUNDS = 16, 50
+LEAST = 1e-9  # lower bound on rows and on probabilities, so that logarithms stay finite
 
 Integers = NDArray[np.int64]
 RandomBytes = Callable[[int], bytes]

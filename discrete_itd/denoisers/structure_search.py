@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-MOST_CHANGES = 4000  # of a graph
+MOST_CHANGES = 4000  # most changes of the graph in one search
 LEAST_SHARE = 0.1  # rows that have the cells of an edge count tenfold at most: few that agree by chance would win
 FREE = 2  # parameters of a context for each of its rows, at most: a key of many values may decide a column
 MISSING = -(1 << 32)  # code of a missing cell: with others in a table, still a negative number
-# pseudo-counts of the table with fewer parents, of which each table has the likeliest
+# candidate pseudo-counts by which a table is shrunk towards the table with fewer parents; the likeliest one is taken
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 LEAST_GAIN = 1e-6  # a change that gains fewer nats is rounding
 

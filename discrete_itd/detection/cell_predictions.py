@@ -48,9 +48,10 @@ from discrete_itd.progress import progress_bar
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
 QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
-BATCH_WORK = 1 << 24  # rows times floats per row in one call
+BATCH_WORK = 1 << 24  # most rows times floats per row in one call
 PRIOR = 0.5  # probability that a row whose reasons are asked for has a wrong cell
-LEAST_NATS = 1.0  # excess of the most suspicious cell of a row that is not likely wrong, and a conflict, to be named
+# nats by which a cell must be rarer than expected to be named if it is not likely wrong; so must a conflict
+LEAST_NATS = 1.0
 LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
 # cells of a row with the largest log-odds: they should include wrong ones and those with which these conflict
 RIVALS = 4

@@ -47,11 +47,12 @@ from discrete_itd.validation import (
     warn,
 )
 
-DENSITY_SHARE = 0.9  # of the time of a fit, in which rows are divided and the density is fitted
+# share of the time of a fit for dividing the rows and fitting the density; the rest is for calibration
+DENSITY_SHARE = 0.9
 # Calibration rows that are scored whatever the time, unless the false-alarm rate needs more: p-values are multiples of
 # 1/257. Parts that take SHORT seconds are scored whatever the time, too.
 FEWEST_SCORED, SHORT = 256, 0.5
-SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held out
+SEEN_ROWS = 2000  # most rows of the fit that set the threshold if no rows are held out
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,26 +67,24 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # cells is LIKELY, and that has in COVERED of the rows a value of other rows, FEWEST of them by the median. Of several,
 # those count from which at most NEARLY times the least share of cells dissents (and SLACK).
 DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
-# share of the cells of a column: where more have a value without another row, such values are no typing errors
+# largest share of a column's cells with a value of no other row: where there are more, such values are no typing errors
 MOST_TYPOS = 0.01
-VOTE = 2.0  # kappa: log-odds of a vote
-MOST_CONTEXTS = 8  # other columns by which a column is judged
-MOST_CANDIDATES, PAIRS = (
-    32,
-    500,
-)  # views of other columns that are tried; pairs of rows that choose these
-LEAST_GAIN = 0.01  # nats per cell that each must gain
-# d, and pseudo-counts of the column's shares; see _conditional
+VOTE = 2.0  # kappa: log-odds that one vote adds to a value
+MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
+# most views of other columns that are tried, and pairs of rows that choose these
+MOST_CANDIDATES, PAIRS = 32, 500
+LEAST_GAIN = 0.01  # least gain of such a column, nats per cell
+# candidate discounts d, and the pseudo-count of the column's shares; see _conditional
 DISCOUNTS, COUNT = (0.3, 0.9), 100.0
-# bins of a column of numbers with more different values than FEW, and rows of a bin at least
+# a column of numbers with more than FEW different values is divided into at most N_BINS bins of at least BIN_ROWS rows
 N_BINS, BIN_ROWS, FEW = 16, 25, 20
-OFTEN = 5  # rows of a number that is no outlier, however far it lies, and of a value that is no typing error
-# EM begins with the share of wrong cells of so many cells that it is taken to have seen
+OFTEN = 5  # a number in this many rows is no outlier, however far it lies; a value in as many is no typing error
+# EM runs N_ITERATIONS times, from a share SHARE of wrong cells that counts as much as SEEN cells
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
-SHAPES = 0.5  # standard deviation of the shapes of the tails of numbers
-CLOSE = 1.0  # nats between the odds of two cells that are equally likely wrong
-MOST_WRONG = 0.2  # share of wrong cells of a column without keys: right ones may be flat as well
-# nats by which errors must explain a column better than none; else probabilities are this part of what they would be
+SHAPES = 0.5  # prior standard deviation of the shape of a tail of numbers
+CLOSE = 1.0  # two cells are equally likely wrong if their log-odds differ by less, nats
+MOST_WRONG = 0.2  # of a column without keys, at most: right cells may look as improbable
+# if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN
 EVIDENCE, UNPROVEN = 4.0, 0.1
 # A misspelling is so many times rarer, has one edit in so many characters, and is wrong with this probability.
 RARER, CHARACTERS, MISSPELT = 20, 8, 0.95

@@ -64,7 +64,7 @@ BEYOND = 2.0
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
 DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
-LEVEL = 0.95  # of the quantile q of few columns
+LEVEL = 0.95  # level of the quantile q in tables of few columns
 # Rows drawn from a model to estimate q; along paths, where a row takes up to a second, fewer.
 TYPICAL_ROWS, TYPICAL_ALONG_PATHS = 500, 100
 # Trees of few rows each, and the weight of their code lengths by the share of anomalies: chosen on the deciding tables,

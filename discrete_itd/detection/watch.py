@@ -80,9 +80,9 @@ FIRST_STAKE = (
 )
 PACE = 1000.0  # rows after which the reserve of eq. (15) has halved
 AT_ONCE = 256  # rows whose densities are computed at once
-SMALLEST = 2.0**-53  # smaller p-values count as this
+SMALLEST = 2.0**-53  # lower bound on p-values
 RARE = 0.1  # share of changed rows that the bet on rare extremes assumes
-NO_CAPITAL = -1e300  # its logarithm
+NO_CAPITAL = -1e300  # logarithm of a capital of zero, kept finite
 ROW_SHARE = 0.5  # share of the level for the scores of whole rows; the columns divide the rest
 EXACT_COUNTS = 2**53  # below it a float counts rows exactly
 

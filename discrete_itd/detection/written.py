@@ -24,9 +24,9 @@ from discrete_itd.encoders.notation import CENTURY, DATE, MISSING, UNITS
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
-CERTAIN = 0.95  # probability that a cell is wrong whose writing is, and that what it means is right
-GUESSED = 0.5  # probability that text is right without characters that were lost
-MEASURES = 0.9  # share of the cells of a column of numbers or dates
+CERTAIN = 0.95  # probability that a cell with a wrong notation is wrong, and that the value read from it is right
+GUESSED = 0.5  # probability that the text proposed for one with lost characters is right
+MEASURES = 0.9  # least share of readable cells from which a column is one of numbers or dates
 INFINITE = {"inf", "-inf", "infinity"}
 WORDS = {
     *MISSING,

@@ -28,7 +28,7 @@ from discrete_itd.encoders.notation import TRUTHS, number_of, quoted, whole_of
 
 # of a column with more, rare ones are pooled, and unseen ones have Good and Turing's mass
 MANY_CATEGORIES = 1000
-RARE = 5  # occurrences; rarer categories of such a column are pooled
+RARE = 5  # in such a column, categories that occur less often are pooled
 MOST_LEVELS = (
     4096  # of a column, the pool and the unseen included: it bounds every table of two columns
 )

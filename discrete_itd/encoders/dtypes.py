@@ -113,7 +113,7 @@ def dtype_from_json(data: Any) -> Any:
 
 Scalar = str | int | float | bool
 PLAIN: dict[type, Any] = {str: object, float: float, bool: bool, int: np.int64}
-MOST_DECIMALS = 6  # of numbers that are given back rounded
+MOST_DECIMALS = 6  # most decimals to which numbers are rounded when they are given back
 
 
 class PlainCells(NamedTuple):

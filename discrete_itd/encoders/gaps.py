@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MOST_ROWS = 8192  # rows of a table that are looked at
-MOST_ONES = 1 << 23  # rows times levels, at most: memory and time
-BINS = 8  # levels of a number, of equal frequency
-MOST_LEVELS = 32  # levels of a category, the rarest together
-FEWEST = 10  # missing cells, and present ones, of a column that is looked at
-PSEUDO_COUNT = 1.0  # rows of the column's share of gaps that each level gets
+MOST_ROWS = 8192  # most rows of a table that are examined
+MOST_ONES = 1 << 23  # most rows times levels, to bound memory and time
+BINS = 8  # bins of equal frequency into which the numbers of a column are divided
+MOST_LEVELS = 32  # most levels of a category column; the rarest categories share one
+FEWEST = 10  # a column is examined if it has at least this many missing and as many present cells
+PSEUDO_COUNT = 1.0  # rows, with the column's overall share of gaps, that are added to each level
 ERRORS = 2.0  # standard errors by which the gain must exceed zero
 
 

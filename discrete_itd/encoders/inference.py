@@ -63,14 +63,14 @@ FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
 # levels do not know how far a new one lies from those seen
 NEW_NUMBERS = 0.1
 FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
-ENOUGH_ROWS = 100  # to decide that values hardly repeat
+ENOUGH_ROWS = 100  # fewest rows from which it is decided that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
 STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
 LONG_TEXT, MANY_WORDS = 30, 4  # characters, and words, of a cell on average
 ONE_WORD = 1.5  # words of a cell on average, up to which long text is a hash
-LONG_NUMBER = 1e12  # more digits than what is counted or measured has
-NEARLY = 0.9  # different numbers among identifiers, as a share of the cells, at least
-CERTAIN = math.log(1e6)  # nats against chance
+LONG_NUMBER = 1e12  # whole numbers from here on have more digits than counts or measurements
+NEARLY = 0.9  # identifiers have at least this many different values per cell
+CERTAIN = math.log(1e6)  # nats by which evidence must exceed chance
 NO_SURPRISE = (
     1e6  # pseudo-count of unseen values of an empty column: no surprisal, yet below 1 in float32
 )

@@ -47,7 +47,7 @@ Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 MISSING = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
-UNREADABLE = 0.005  # share of the cells of a column of numbers or times, in training
+UNREADABLE = 0.005  # largest share of unreadable cells of a column of numbers or times, in training
 SURE = 10  # times as many cells must be readable in the chosen order or mark alone as in the other one alone
 ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
 MOST = 0.5  # share from which a single other text is probably the word for a missing cell
@@ -215,7 +215,7 @@ class Recognised(NamedTuple):
 
 
 Words = Mapping[Hashable, Mapping[str, int]]  # how often each unreadable text occurs, by column
-MOST_WORDS = 3  # of a column, in a warning
+MOST_WORDS = 3  # most texts of a column that a warning quotes
 
 _collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collected", default=None)
 

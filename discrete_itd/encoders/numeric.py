@@ -34,28 +34,29 @@ POWERS = torch.linspace(0.0, 2.0, 41, dtype=torch.float64)
 POWER_SAMPLE = 10_000  # order statistics that choose the power
 # where the tails of the map may begin, in robust standard deviations: of 3, 10 and none, by count laws and four tables
 FARS = torch.tensor([FAR, 10.0], dtype=torch.float64)
-IQR = 1.3489795003921634  # of the standard normal
-COARSER = 5  # binary digits of the distance between values, below which they are rounded
+IQR = 1.3489795003921634  # interquartile range of the standard normal distribution
+COARSER = 5  # values are rounded this many binary digits finer than their distance
 SMALLEST = float(np.finfo(float).tiny)
-ENDS = 5  # least and greatest values whose means are the range
-# rows of the least or greatest number, for a wider cell there: of 5, 10 and 20, by count laws and 18 tables
+ENDS = 5  # the range lies between the means of this many least and greatest values
+# fewest rows of the least or greatest number for a wider cell there: chosen among 5, 10 and 20 by count laws and 18
+# tables
 END_ROWS = 5
-# numbers off a lattice, as shares of the cells and of the different numbers
+# largest shares of the cells, and of the different numbers, that may lie off a lattice
 EXCEPTIONS, FEW_EXCEPTIONS = 1e-3, 1e-2
-# digits of the numbers of a column: float64, then numbers that were float32 once
+# significant digits of the numbers of a column that are tried: of float64, then of former float32
 MOST_DIGITS = (15, 6)
-WITHIN = 1 / 8  # of a unit, at most, is the rounding of numbers that are multiples of it
+WITHIN = 1 / 8  # numbers are multiples of a unit if their rounding error is below this part of it
 PLACES = 2.0**52  # whole numbers below this are exact, and their neighbours are other floats
 # factors by which a step may be longer where some numbers are off the lattice
 PRIMES = (2, 3, 5, 7, 11, 13)
-# how many times the rows around it a number has where the line is opened, and at how many numbers at most
+# the line is opened at no more than MOST_OPENED numbers, whose cells grow by more than the factor MANY_TIMES
 MANY_TIMES, MOST_OPENED = 4.0, 32
 # a step is at least one in so many parts of the numbers around it: its ends differ as floats
 EXACT = 2.0**48
-LEAST = 0.02  # probability of a new number
+LEAST = 0.02  # least probability of a new number
 # rows of a window; how much rarer new numbers must be than a density says; and numbers on which it may have peaks
 WINDOW, NEWS, PEAKS = 20, 3.0, 7
-RARE = 0.2  # the probability of a new number, above which a column is not said to repeat
+RARE = 0.2  # a column repeats its numbers if a new one is less probable than this
 
 
 @dataclass(frozen=True)

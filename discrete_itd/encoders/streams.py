@@ -20,7 +20,7 @@ BATCH_CELLS, MOST_BATCH = 1 << 20, 1 << 16  # cells and rows that are read at on
 PAGE_BUFFER = 1 << 20  # bytes; column chunks are read by pages, or a row group would be read whole
 # rows of a stream that are fitted to; of a wide table as many as have SAMPLE_CELLS cells, or FEWEST_SAMPLED
 SAMPLE_ROWS, SAMPLE_CELLS, FEWEST_SAMPLED = 400_000, 1 << 23, 15_000
-SLACK = 1.25  # rows that are held for a moment, as a multiple of the sample
+SLACK = 1.25  # rows that are held before the sample is thinned, as a multiple of its size
 
 
 class ParquetStream:

@@ -24,7 +24,7 @@ from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.config import Evaluation, TrainingPlan
 from discrete_itd.training.loop import train
 
-BATCH_CELLS = 1 << 22  # posterior size of one batch
+BATCH_CELLS = 1 << 22  # most floats of the posteriors of one batch
 HELD_OUT = 0.1  # share of the images to tune on that choose the weights, if no others are given
 ISOTROPIC = (1.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
 

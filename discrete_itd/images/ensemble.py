@@ -27,10 +27,10 @@ from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.images.posteriors import interpolated
 from discrete_itd.likelihood.integral import noisy_state
 
-MOST_KNOTS = 9  # SNRs at which weights are fitted
-KNOT_ROWS = 32  # images for each of them: every pixel carries information about the weights
+MOST_KNOTS = 9  # most SNRs at which weights are fitted
+KNOT_ROWS = 32  # images per such SNR: every pixel carries information about the weights
 BATCH = 512
-MOST_CELLS = 1 << 18  # pixels to which the weights of one SNR are fitted
+MOST_CELLS = 1 << 18  # most pixels to which the weights of one SNR are fitted
 
 
 class EnsembleDenoiser(Denoiser):

@@ -47,11 +47,11 @@ from discrete_itd.images.layout import Pixels
 
 N_KNOTS = 24  # SNRs at which errors are measured
 POOLED_ROWS = 32.0  # weight, in rows, of the error of all pixels in the estimate for one pixel
-LEAST_RATIO = 1e-6  # of the network's error variance to that given the pixel's own value
+LEAST_RATIO = 1e-6  # lower bound of the network's error variance over the variance without it
 SCALES = torch.arange(0, 11) / 8  # candidate scales of the network's evidence
 TILTS = (0.0, 0.1, 0.5, 0.9, 1.0)  # candidate weights of the tilted posterior
-BATCH_CELLS = 1 << 22  # posterior size of one batch
-COST_CELLS = 1 << 24  # of all rows that choose a candidate
+BATCH_CELLS = 1 << 22  # most floats of the posteriors of one batch
+COST_CELLS = 1 << 24  # most floats of the posteriors of all rows that choose a candidate
 # Newton's method: steps, log-odds between neighbouring levels that bracket the solution, and the change to stop at
 NEWTON_STEPS, REACH, CONVERGED = 24, 64.0, 1e-4
 

@@ -45,9 +45,9 @@ SCORED_AT_ONCE = 2048  # rows in one call of the scorer
 SALT = 0x13  # seed of the draws: a row has the same ones in every call
 COMPLETIONS = 4  # completions over which the score of a row with unknown cells is averaged
 MOST_UNKNOWN = 8  # unknown cells of a row that are drawn one by one again, after a joint draw
-FEW_LEVELS = 32  # of a column whose only gap in a row is summed out of a score by as many scores, not by draws
-ENUMERATED_LEVELS = 512  # most categories of a column of which all are tried
-# nodes on both sides of a number's density
+FEW_LEVELS = 32  # a row's only gap is summed out exactly if its column has at most so many levels
+ENUMERATED_LEVELS = 512  # all categories of a column are scored up to this many
+# outer nodes of a number's density, at encoded values of either sign
 FAR_NODES = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 PARTS = 4  # equal parts of an interval of a density that is refined
 STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval

@@ -21,7 +21,7 @@ from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
 
 LEAST_MEMBER_WEIGHT = 0.02  # a mixture of rows drops members of less weight
-LEAST_SHARE = 0.05  # of the anomaly score, which is not worth the time of another model
+LEAST_SHARE = 0.05  # a model with a smaller share of the anomaly score is not worth its time
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,17 +62,17 @@ from discrete_itd.training.loop import train
 LEAST_LATENT_SD, NARROWER = 0.02, 0.25
 # cells are clamped to this many standard deviations in training: it bounds their gradient
 CLAMPED_SD = 8.0
-MOST_CLASSES = 1 << 14  # that a user may ask for, and latent points
+MOST_CLASSES = 1 << 14  # most classes, and latent points, that a user may ask for
 WIDTH = 128  # hidden units in each of the two layers of the network
-CLASSES_PER_ROW = 4  # at most
+CLASSES_PER_ROW = 4  # most classes per training row, before rounding up to a power of two
 # points in a step of the training on fewer rows, if there are three rows for each two, and classes of its result: twice
 # as many take twice the time of the training, or of a score, and gain nothing measurable there
 SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
 FEWEST_LATENT_POINTS = 64
-SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
-# shares of the points at which the training is, each for an equal share of it
+SMALL_TABLE_STEPS = 200  # training takes at most this many steps more than the table has rows
+# shares of the latent points that are used in training, each during an equal part of it
 POINT_SHARES = (0.25, 0.5, 1.0)
-TRAIN_SHARE = 0.7  # of the time, which the training may take; the classes after it have the rest
+TRAIN_SHARE = 0.7  # share of the time that training may take; fitting the classes has the rest
 JUDGED_ROWS = 4096  # an evaluation takes at most so many held-out rows
 TRAINING = TrainingPlan(
     batch_size=256,
@@ -88,7 +88,7 @@ TRAINING = TrainingPlan(
 # gaps are filled by a Gaussian after so many rounds of EM, in so many rows at once
 FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13
 REFINED_ROWS = 1 << 15  # classes are refined on at most so many rows
-MARGINAL_SHARE = 1e-4  # of independent columns in each class: no category is impossible in any
+MARGINAL_SHARE = 1e-4  # weight of independent columns in each class: no category is impossible
 
 
 @dataclass(frozen=True)

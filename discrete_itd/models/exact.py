@@ -16,7 +16,7 @@ from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.forest import Forest
 
-MOST_PAIR = 1 << 20  # floats of the table of an edge of a tree, at most
+MOST_PAIR = 1 << 20  # most floats of the table of an edge of a tree
 # base="auto" fits a tree with at most so many numbers in its tables, and a Bayesian network with at most so many
 # columns and so much work per call, in which it sums its columns out
 TREE_TABLE = 1 << 24

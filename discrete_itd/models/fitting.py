@@ -29,7 +29,7 @@ from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import warn
 
-FEWEST_HELD_OUT = 8  # rows along paths, where there is no time for more
+FEWEST_HELD_OUT = 8  # rows scored along paths even if there is no time for more
 # on a schedule along which cells are noisy, a network is trained at more noisy states
 NOISY = {"patterns": (0.6, 0.4)}
 

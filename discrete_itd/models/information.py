@@ -23,7 +23,7 @@ from discrete_itd.denoisers.base import filled
 from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.models.model import Model
 
-PAIRED_FLOATS = 1 << 22  # log-probabilities of cells in components
+PAIRED_FLOATS = 1 << 22  # most log-probabilities of cells in components held at once
 
 
 def log_prob_of(

@@ -37,7 +37,7 @@ from discrete_itd.validation import check_choice
 MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
 # share of the rows in which a column must be missing in training for its gaps to count as learned
 LEARNED_GAPS = 0.01
-FEWEST_SNRS = 8  # at least, of the integral of a row, so that strata are compared in pairs
+FEWEST_SNRS = 8  # fewest SNRs at which the integral of a row is evaluated, so that strata are compared in pairs
 # noise levels of the integral are chosen on so many rows drawn from independent columns
 PILOT_ROWS = 512
 POSTERIOR_FLOATS = 1 << 23  # most rows times floats of a posterior in one denoiser call
@@ -84,7 +84,7 @@ class HeldOut:
         return cls(len(x), *pairs[0], *pairs[1], pairs[2][1])
 
 
-UNMEASURED = HeldOut(0, *[math.nan] * 5)  # of a model whose fit has not ended
+UNMEASURED = HeldOut(0, *[math.nan] * 5)  # held-out results of a model whose fit has not ended
 
 
 @torch.no_grad()

@@ -45,7 +45,7 @@ DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
 LEAST_MEMBER = 1e-6  # weight that each network, and a base, keeps in a mixture: it was asked for
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
-# of the time left, which a causal network may take before a mixture
+# share of the time left that a causal network may take if a mixture follows
 NETWORK_SHARE = 0.75
 EPOCHS, LEAST_STEPS, MOST_STEPS = 25, 300, 800
 CAUSAL = {

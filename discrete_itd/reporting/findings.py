@@ -36,10 +36,10 @@ from discrete_itd.statistics import (
 from discrete_itd.storage.card import facts
 from discrete_itd.validation import check_integer, check_real, check_share
 
-LEVELS = (0.01, 0.05, 0.1)  # rows of the table of p-values
-MOST_CELLS_SHOWN = 24  # cells of an anomalous row that are shown, besides those with a reason
-N_REASONS = 3  # cells of a row that are named, at most
-# floats computed for a row above which pairs of columns are left out: tenths of a second
+LEVELS = (0.01, 0.05, 0.1)  # p-values at which the shares of inliers are reported
+MOST_CELLS_SHOWN = 24  # most cells of an anomalous row that are shown, besides those with a reason
+N_REASONS = 3  # most cells of a row that are named as reasons
+# the matrix of pairs of columns is left out if it takes more floats per row: some tenths of a second
 MOST_WORK = 1 << 25
 
 

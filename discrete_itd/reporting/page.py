@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 TITLE = "How surprising are these rows?"
-REFERENCE = re.compile(r"[(\"]#(\w+)")  # to an id of a figure
-MOST_CELLS = 500  # wrong cells on a page
+REFERENCE = re.compile(r"[(\"]#(\w+)")  # a reference to the id of an element of a figure
+MOST_CELLS = 500  # most wrong cells that a page lists
 PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
 

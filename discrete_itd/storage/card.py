@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-MOST_COLUMNS = 1000  # columns that are listed one by one
+MOST_COLUMNS = 1000  # most columns that are listed one by one
 # no markup in any reading of Markdown, apart from links that readers make of bare addresses
 PLAIN = re.compile(
     r"(?!.*www\.)[A-Za-z0-9 .,%+()=-]*(?:(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])[A-Za-z0-9 .,%+()=-]*)*"

@@ -30,9 +30,9 @@ except ImportError:  # no such locks on this system
     fcntl = None
 
 FORMAT = 38
-PARTIAL = "partial-"  # in the names of temporary files
+PARTIAL = "partial-"  # part of the names of temporary files
 KEY = "discrete_itd"
-DIGEST = "sha256"  # in a header, of all else in it and of the tensors
+DIGEST = "sha256"  # key, in a header, of the hash of its other entries and of the tensors
 CLASS = "class"  # the key under which data hold the name of a class
 KINDS = {"model": "a model", "watch": "the state of a watch"}
 # safetensors reads headers up to 10^8 bytes, and quoting a text within a text at most doubles it

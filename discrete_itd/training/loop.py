@@ -33,7 +33,8 @@ from discrete_itd.training.objectives import (
 from discrete_itd.training.row_sources import batches_with
 from discrete_itd.validation import warn
 
-RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # factor of the learning rate at a plateau; least factor
+# a plateau multiplies the learning rate by RATE_CUT; the first one after a factor of at most SMALLEST_CUT ends training
+RATE_CUT, SMALLEST_CUT = 0.3, 0.1
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
 # a pilot, and an evaluation in random states, may each take this share of a training's time; the latter takes at least
 # so many rows
@@ -42,7 +43,7 @@ EVALUATION_PAUSE = 4  # the next evaluation begins after so many times what the 
 WARMUP_SHARE = 0.1  # warm-up ends by this share of a time that is too short for all steps
 # a training whose first few steps show that there is no time for FEWEST_STEPS ends after them
 TRIAL_STEPS, FEWEST_STEPS = 4, 32
-BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+BETAS, EPS = (0.9, 0.999), 1e-8  # parameters of AdamW
 
 
 def train(

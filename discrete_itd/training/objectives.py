@@ -38,9 +38,9 @@ from discrete_itd.training.row_sources import kept_constants
 
 MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
 EXACT_ROWS = 8192  # most rows of a validation in closed form: it must cost less than many steps
-EVALUATED_DRAWS = 4096  # rows times repeats of one validation
-EVALUATED_FLOATS = 1 << 26  # rows times floats of a row's posterior in one validation
-PILOT_NUMBERS = 1 << 19  # the same in the pilot, by which noise levels are placed
+EVALUATED_DRAWS = 4096  # most rows times repeats of one validation
+EVALUATED_FLOATS = 1 << 26  # most rows times floats of a row's posterior in one validation
+PILOT_NUMBERS = 1 << 19  # the same bound for the pilot, by which noise levels are placed
 N_CELLS = 64  # cells of the grid of logsnr
 FEWEST_PILOT_ROWS = 4
 LOWEST_SNR = 0.01
@@ -48,7 +48,7 @@ FEW_COORDS = 64  # with more, an isotropic denoiser learns something below the l
 HIGHEST_SNR = 100 / 2000  # of known_snr: an error of 3e-7 where categories are at distance one
 REAL_SNR = 1000.0  # beyond it the evidence of a continuous column is hardly informative about other columns
 REAL_HIGHEST_SNR = 16000.0  # an error of a sixtieth of a standard deviation
-CUT_SHARE = 1e-5  # share of the density that is cut at either end
+CUT_SHARE = 1e-5  # share of the importance density that is cut off at either end
 
 
 def stratified(x: Tensor, generator: torch.Generator) -> Tensor:
