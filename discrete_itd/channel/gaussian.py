@@ -26,8 +26,8 @@ POINTS = 256  # points of the quadrature of an expectation: entropies are right 
 # log-weight, mean, variance and bounds of a component of weight zero
 NOTHING = -math.inf, 0.0, 1.0, -math.inf, math.inf
 CHUNK = 1 << 18  # rows times points times Gaussians at once: more leave the cache of a processor
-# a lattice is too coarse for an integral where cells are wider than half a standard deviation of the noise: then so
-# many numbers of the lattice on both sides of a noisy one stand for it
+# A lattice is too coarse for an integral where SNR times squared width of a cell exceeds COARSE (half a standard
+# deviation of the noise): then AROUND numbers of the lattice on both sides of a noisy one are summed.
 COARSE, AROUND = 0.25, 13
 LEAST_MASS = 1e-290  # in cells of less mass, differences of distribution functions lose digits
 # the golden ratio's inverse: its multiples modulo 1 are spread most evenly over the unit interval

@@ -34,17 +34,17 @@ from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, LongColum
 
 # components of a continuous column added to the base's components; they may start as a regression
 N_REGRESSED = 2
-# most weights of the map from the features to the answers beside the hidden units, of a table with numbers: without it,
-# those that follow from others by a sum are learned far more slowly
+# on tables with numbers, a linear map leads from features to answers beside the hidden units, if it has at most this
+# many weights: without it, numbers that follow from others by a sum are learned far more slowly
 MOST_SKIPPED = 1 << 24
-# most rows and features of the linear regressions from which components start; of the rows, one in so many is kept
-# apart to measure residuals, and a column needs so many of these in which it is known
+# Components start from linear regressions on at most REGRESSION_ROWS rows and REGRESSION_FEATURES features. One row in
+# APART is kept to measure residuals; a column needs FEWEST_APART of these rows in which it is known.
 REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 2048
 APART, FEWEST_APART = 4, 32
 # candidate ridge penalties of a regression, in rows; separate rows choose among them
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 FAR = 4.0  # eight standard deviations of a column: values further out are ignored
-# regressed components start with a share of their column's mixture between these, found by so many rounds of EM
+# regressed components start with a share of their column's mixture between the first two, found by ROUNDS rounds of EM
 LEAST_REGRESSED, MOST_REGRESSED, ROUNDS = 0.01, 0.95, 50
 
 

@@ -51,8 +51,9 @@ UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
 COUNTED = 4096  # rows that are counted at once
 LEAST_SIDE = 0.1  # each side of a split has this share of its node under independent columns
 BALANCE = 0.3, 0.7  # a split aims at a share of its node drawn between these, where levels allow it
-# scales of the noise in the rows of an average leaf, at least; and trees by the square root of the number of all
-# leaves: of more trees each is noisier. By test rows of nltcs and of 3000 rows of adult
+# An average leaf has at least NOISE_OF_LEAF times the scale of the noise in rows, and the number of trees is TREES
+# times the square root of the number of all leaves: each of more trees would be noisier. Chosen by test rows of nltcs
+# and of 3000 rows of adult.
 NOISE_OF_LEAF, TREES = 10.0, 0.15
 MOST_DEPTH = 8
 MOST_RATE = 1 << 40  # bound on the rate of the noise: at it there is practically no noise

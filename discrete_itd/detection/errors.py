@@ -63,9 +63,10 @@ from discrete_itd.validation import check_share
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 
-# A column is a function of another that explains this share of its entropy, given which the median probability of its
-# cells is LIKELY, and that has in COVERED of the rows a value of other rows, FEWEST of them by the median. Of several,
-# those count from which at most NEARLY times the least share of cells dissents (and SLACK).
+# A column is a function of another one (its key) that explains a share DEPENDS of its entropy, has in a share COVERED
+# of the rows a value of other rows, FEWEST of them by the median, and gives its cells a median probability of LIKELY.
+# Of several keys, those count from which a share of cells dissents that is at most NEARLY times the least share, plus
+# SLACK.
 DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
 # largest share of a column's cells with a value of no other row: where there are more, such values are no typing errors
 MOST_TYPOS = 0.01
@@ -86,7 +87,8 @@ CLOSE = 1.0  # two cells are equally likely wrong if their log-odds differ by le
 MOST_WRONG = 0.2  # of a column without keys, at most: right cells may look as improbable
 # if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN
 EVIDENCE, UNPROVEN = 4.0, 0.1
-# A misspelling is so many times rarer, has one edit in so many characters, and is wrong with this probability.
+# A misspelling is RARER times rarer than what it stands for, has at most one edit in CHARACTERS characters, and is
+# wrong with probability MISSPELT.
 RARER, CHARACTERS, MISSPELT = 20, 8, 0.95
 
 

@@ -21,7 +21,7 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer
 
-# Digits of a ratio that is written out, and the largest power of ten that is.
+# A ratio from 10^MOST_DIGITS on is written as a power of ten, up to 10^MOST_POWER.
 MOST_DIGITS, MOST_POWER = 6, 300
 NOT_LIKELY = "no single cell is likely wrong"
 NO_CELL = f"{NOT_LIKELY}: it is their combination that is rare"

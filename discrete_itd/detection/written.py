@@ -46,7 +46,9 @@ CODE, OFTEN, SEVERAL, FAR, RARELY = re.compile(r"-1|-?99*"), 5, 10, 4, 0.1
 # Affixes are mere notation if numbers do not depend on them: if this is as likely, or they explain so little of ranks.
 LEAST_P, LITTLE = 0.001, 0.01
 MOST_MARKS = 0.2  # share of texts with a mark that no letter has, from which these are no errors
-MOST_WORDS = 3  # of the value of another column at the end of a cell; the least probability that it belongs there
+# a cell may end with at most MOST_WORDS words of the value of another column; LIKELY is the least probability that they
+# belong there
+MOST_WORDS = 3
 LIKELY = 0.9
 LOST = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 MARK = re.compile("[\u0300-\u036f]")

@@ -51,10 +51,11 @@ PLACES = 2.0**52  # whole numbers below this are exact, and their neighbours are
 PRIMES = (2, 3, 5, 7, 11, 13)
 # the line is opened at no more than MOST_OPENED numbers, whose cells grow by more than the factor MANY_TIMES
 MANY_TIMES, MOST_OPENED = 4.0, 32
-# a step is at least one in so many parts of the numbers around it: its ends differ as floats
+# the numbers around a step are at most this many times as large, so that its ends differ as floats
 EXACT = 2.0**48
 LEAST = 0.02  # least probability of a new number
-# rows of a window; how much rarer new numbers must be than a density says; and numbers on which it may have peaks
+# The share of places left out between neighbours, in windows of WINDOW rows, must exceed NEWS times the probability of
+# a new number; the PEAKS most frequent numbers do not count.
 WINDOW, NEWS, PEAKS = 20, 3.0, 7
 RARE = 0.2  # a column repeats its numbers if a new one is less probable than this
 

@@ -65,15 +65,16 @@ CLAMPED_SD = 8.0
 MOST_CLASSES = 1 << 14  # most classes, and latent points, that a user may ask for
 WIDTH = 128  # hidden units in each of the two layers of the network
 CLASSES_PER_ROW = 4  # most classes per training row, before rounding up to a power of two
-# points in a step of the training on fewer rows, if there are three rows for each two, and classes of its result: twice
-# as many take twice the time of the training, or of a score, and gain nothing measurable there
+# On fewer than SMALL_TABLE rows, training uses at most SMALL_TABLE_POINTS latent points and returns at most
+# SMALL_TABLE_CLASSES classes: twice as many take twice the time of the training, or of a score, and gain nothing
+# measurable.
 SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
 FEWEST_LATENT_POINTS = 64
 SMALL_TABLE_STEPS = 200  # training takes at most this many steps more than the table has rows
 # shares of the latent points that are used in training, each during an equal part of it
 POINT_SHARES = (0.25, 0.5, 1.0)
 TRAIN_SHARE = 0.7  # share of the time that training may take; fitting the classes has the rest
-JUDGED_ROWS = 4096  # an evaluation takes at most so many held-out rows
+JUDGED_ROWS = 4096  # most held-out rows of an evaluation
 TRAINING = TrainingPlan(
     batch_size=256,
     learning_rate=1e-2,
@@ -85,9 +86,9 @@ TRAINING = TrainingPlan(
     patience=3,
     last_cut=0.4,
 )
-# gaps are filled by a Gaussian after so many rounds of EM, in so many rows at once
+# gaps are filled by a Gaussian fitted in FILLING_ROUNDS rounds of EM, FILLED_ROWS rows at a time
 FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13
-REFINED_ROWS = 1 << 15  # classes are refined on at most so many rows
+REFINED_ROWS = 1 << 15  # most rows on which the classes are refined
 MARGINAL_SHARE = 1e-4  # weight of independent columns in each class: no category is impossible
 
 

@@ -25,7 +25,8 @@ from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.validation import check_positive, check_real
 
 MOST_TREES = 1 << 14  # most trees that a user may ask for
-# a leaf of a forest has at least so many rows; held-out rows choose the pseudo-counts of the node above that it gets
+# a leaf of a forest has at least FEWEST_LEAF_ROWS rows; held-out rows choose the pseudo-count of the node above from
+# ABOVE_LEAF
 FEWEST_LEAF_ROWS = 5
 ABOVE_LEAF = (ABOVE, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # most floats that the leaves of a forest may take
@@ -34,8 +35,9 @@ FILLING, NUMBERS_OF_REAL = 1.6, 8
 # share of a forest's time that growing trees may take: counting rows in the leaves takes as long
 GROWING_SHARE = 0.5
 CHOICE_ROWS = 4096  # most held-out rows by which the depth of a forest is chosen
-# random splits of a node, of which the best is taken, one of each of so many columns: a share of all, and at least; and
-# random projections of the standardised cells and indicators of levels by which it is judged, new ones for every tree
+# A node takes the best of several random splits, one for each of CANDIDATE_SHARE of the columns and at least
+# FEWEST_CANDIDATES. They are judged by N_TARGETS random projections of the standardised cells and indicators of levels,
+# new ones for every tree.
 CANDIDATE_SHARE, FEWEST_CANDIDATES, N_TARGETS = 0.35, 4, 8
 LEAST_SPREAD = 1e-9  # a column is divided by its standard deviation, or by this if it is constant
 MOST_DEPTH = 48  # largest depth of a tree: a few long branches would cost every row their time

@@ -38,14 +38,14 @@ MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance 
 # share of the rows in which a column must be missing in training for its gaps to count as learned
 LEARNED_GAPS = 0.01
 FEWEST_SNRS = 8  # fewest SNRs at which the integral of a row is evaluated, so that strata are compared in pairs
-# noise levels of the integral are chosen on so many rows drawn from independent columns
+# rows, drawn from independent columns, on which the noise levels of the integral are chosen
 PILOT_ROWS = 512
 POSTERIOR_FLOATS = 1 << 23  # most rows times floats of a posterior in one denoiser call
-# a closed form scores all held-out rows; along paths at most so many are scored, and fewer, but at least 32, where rows
-# times numbers of a denoiser call are more than PATH_WORK
+# a closed form scores all held-out rows; along paths at most HELD_OUT_ROWS are scored, and fewer, but at least 32,
+# where rows times floats of a denoiser call would exceed PATH_WORK
 HELD_OUT_ROWS, PATH_WORK = 256, 1 << 20
-# the cost of a score is measured on so many rows in closed form, and on so many along paths of few evaluations, to
-# whose number it is proportional
+# the cost of a score is measured on TIMED_ROWS rows in closed form, or on TIMED_ROWS_OF_PATHS rows along paths of
+# TIMED_EVALUATIONS evaluations, to whose number it is proportional
 TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 256, 32, 2
 
 

@@ -36,12 +36,12 @@ from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
-# a table of at most so many cells gets a causal network of so many hidden units a layer by default
+# pairs: a table of at most so many cells gets by default a causal network with so many hidden units a layer
 WIDTHS = ((50_000, 128), (math.inf, 256))
 MOST_WEIGHTS = 1 << 21  # "auto" and "best" train no network whose last map has more
 # by default a quarter of the hidden units is dropped, and none of a table with continuous columns and so many rows
 DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
-# orders of the columns are compared on tables of at least so many rows, by at most so many held-out rows
+# orders of the columns are compared on tables of at least FEWEST_COMPARED rows, by at most COMPARED_ROWS held-out rows
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
 LEAST_MEMBER = 1e-6  # weight that each network, and a base, keeps in a mixture: it was asked for
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)

@@ -23,7 +23,7 @@ from discrete_itd.models.held_out import Ints, check_groups, count_units, hold_o
 from discrete_itd.validation import warn
 
 MOST_HELD_OUT = 20_000  # rows on which every candidate is judged
-# Where a private model takes the place of a table, so many rows are drawn from it to fit to, and as many to hold out.
+# rows drawn from a private model that takes the place of a table: this many to fit to, and as many to hold out
 PRIVATE_ROWS = 2000
 
 

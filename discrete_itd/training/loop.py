@@ -36,12 +36,12 @@ from discrete_itd.validation import warn
 # a plateau multiplies the learning rate by RATE_CUT; the first one after a factor of at most SMALLEST_CUT ends training
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
-# a pilot, and an evaluation in random states, may each take this share of a training's time; the latter takes at least
-# so many rows
+# a pilot, and an evaluation in random states, may each take EVALUATION_SHARE of a training's time; the evaluation has
+# at least FEWEST_DRAWS rows
 EVALUATION_SHARE, FEWEST_DRAWS = 0.1, 32
-EVALUATION_PAUSE = 4  # the next evaluation begins after so many times what the last took
-WARMUP_SHARE = 0.1  # warm-up ends by this share of a time that is too short for all steps
-# a training whose first few steps show that there is no time for FEWEST_STEPS ends after them
+EVALUATION_PAUSE = 4  # time until the next evaluation, in multiples of the last one's
+WARMUP_SHARE = 0.1  # warm-up ends after this share of a time that is too short for all steps
+# a training ends after TRIAL_STEPS if these show that there is no time for FEWEST_STEPS
 TRIAL_STEPS, FEWEST_STEPS = 4, 32
 BETAS, EPS = (0.9, 0.999), 1e-8  # parameters of AdamW
 
