@@ -196,7 +196,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         member's weight in a chosen mixture of rows, ``share`` its share in the anomaly score of a detector.
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
-        row (without ``log_volume``). Of several networks, the first one's history.
+        row (without ``log_volume``). With several networks, the history of the first one.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if the table had string column names.

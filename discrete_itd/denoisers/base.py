@@ -262,7 +262,7 @@ class Denoiser(nn.Module):
         x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
         asked : Tensor of bool, shape (B, C)
-            The cells whose distributions are needed; other cells' have no meaning, or are left out.
+            The cells whose distributions are needed; for other cells they have no meaning, or are left out.
 
         Notes
         -----
@@ -382,7 +382,7 @@ class Denoiser(nn.Module):
 
     @property
     def independent_columns(self) -> Tensor:
-        """Which columns are independent of all others, by default those of the ``fallback``: bool, (C,), on the CPU."""
+        """Which columns are independent of all others, by default all in the ``fallback``: bool, (C,), on the CPU."""
         has_fallback = getattr(self, "fallback", None) is not None
         out = torch.full((self.codebook.n_columns,), self.independent or has_fallback)
         if not self.independent:

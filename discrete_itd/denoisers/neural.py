@@ -34,7 +34,7 @@ MOST_LOG_VARIANCE = 8.0  # bound of the change of a component's log-variance by 
 # most of the training time
 LONG, RANK = 256, 32
 START = 0.1  # initial size of the vectors by which levels are read: with 1, they are noise that is learned by heart
-LEAST_COMPONENT_SD = 5e-4  # lower bound: the density of a repeated value stays finite
+LEAST_COMPONENT_SD = 5e-4  # least standard deviation: the density of a repeated value stays finite
 
 
 class NeuralDenoiser(Denoiser):

@@ -84,7 +84,7 @@ OFTEN = 5  # a number in this many rows is no outlier, however far it lies; a va
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
 SHAPES = 0.5  # prior standard deviation of the shape of a tail of numbers
 CLOSE = 1.0  # two cells are equally likely wrong if their log-odds differ by less, nats
-MOST_WRONG = 0.2  # of a column without keys, at most: right cells may look as improbable
+MOST_WRONG = 0.2  # largest share in a column without keys: right cells may look as improbable
 # if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN
 EVIDENCE, UNPROVEN = 4.0, 0.1
 # A misspelling is RARER times rarer than what it stands for, has at most one edit in CHARACTERS characters, and is

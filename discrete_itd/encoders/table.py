@@ -52,7 +52,7 @@ class Cells(NamedTuple):
     x : ndarray
         Per internal column the category's code, or a continuous value on its scale; NaN where a cell is missing.
     log_volume : ndarray
-        Nats to add to the core's log-mass or log-density of the cell to get the original value's.
+        Nats to add to the core's log-mass or log-density of the cell; the sum is in the unit of the original value.
     """
 
     x: np.ndarray
