@@ -372,9 +372,10 @@ class Column:
             return restore_times(values, self.dtype, self.origin, self.step)
         whole = family(self.dtype) == "integer"
         if isinstance(self.codec, Bins):
-            if whole:  # bins contain their left edge, the last one its right, too
-                above = x > self.codec.n_levels
-                values = np.where(above, np.ceil(values), np.floor(values))
+            # bins contain their left edge, the last one its right, too: rounding must not cross it
+            if (decimals := 0 if whole else self.decimals) is not None:
+                digits, above = 10.0**decimals * values, x > self.codec.n_levels
+                values = np.where(above, np.ceil(digits), np.floor(digits + 1e-9)) / 10.0**decimals
         else:
             whole = whole or self.codec.whole
         return restore_numbers(values, self.dtype, whole, self.decimals)
