@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from discrete_itd.encoders.notation import CENTURY, DATE, MISSING, UNITS
+from discrete_itd.encoders.notation import CENTURY, DATE, MISSING, UNITS, recognise
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
@@ -28,17 +28,8 @@ CERTAIN = 0.95  # probability that a cell with a wrong notation is wrong, and th
 GUESSED = 0.5  # probability that the text proposed for one with lost characters is right
 MEASURES = 0.9  # least share of readable cells from which a column is one of numbers or dates
 INFINITE = {"inf", "-inf", "infinity"}
-WORDS = {
-    *MISSING,
-    *INFINITE,
-    "-",
-    "--",
-    "?",
-    ".",
-    "n.a.",
-    "unknown",
-    "missing",
-}  # for missing cells among numbers
+# words for missing cells among numbers, and among text
+WORDS = {*MISSING, *INFINITE, *"-?.", "--", "n.a.", "unknown", "missing"}
 WORDS_OF_TEXT = WORDS - INFINITE - {"", ".", "na", "none"}
 # A number stands for missing cells if OFTEN cells have it, and all others, of SEVERAL values, are FAR times smaller, or
 # not below 0; where no more than RARELY of the cells have it, these should be empty.
@@ -46,10 +37,8 @@ CODE, OFTEN, SEVERAL, FAR, RARELY = re.compile(r"-1|-?99*"), 5, 10, 4, 0.1
 # Affixes are mere notation if numbers do not depend on them: if this is as likely, or they explain so little of ranks.
 LEAST_P, LITTLE = 0.001, 0.01
 MOST_MARKS = 0.2  # share of texts with a mark that no letter has, from which these are no errors
-# a cell may end with at most MOST_WORDS words of the value of another column; LIKELY is the least probability that they
-# belong there
-MOST_WORDS = 3
-LIKELY = 0.9
+# At most MOST_WORDS last words of a cell may be the value of another column, with probability LIKELY at least.
+MOST_WORDS, LIKELY = 3, 0.9
 LOST = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 MARK = re.compile("[\u0300-\u036f]")
 AFFIX = rf"((?:{UNITS}|[^\w+.,<>≤≥~≈±(-])*)"  # before a number; no letters, as codes have
@@ -57,9 +46,8 @@ NUMBER = re.compile(
     AFFIX + r"([-+]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][-+]?\d+)?)([^\d<>+±]*)", re.ASCII
 )
 
-Meant = dict[
-    int, tuple[Any, float]
-]  # what is meant, and the probability that it is right, by the code of a cell
+# what is meant, and the probability that it is right, by the code of a cell
+Meant = dict[int, tuple[Any, float]]
 
 
 class Form(NamedTuple):
@@ -200,10 +188,11 @@ def _form(text: str) -> Form | None:
     return Form(match[1], match[3], match[2], letter)
 
 
-def _value(number: str) -> float:
+def _is_plain(number: str) -> bool:
+    """Whether a number is written as Python writes it."""
     with suppress(ValueError):
-        return float(number)
-    return float(re.sub(r"\D", "", number))
+        return np.isfinite(float(number))
+    return False
 
 
 def _in_one_form(forms: Mapping[int, Form], counts: Ints, n_bare: int) -> Meant:
@@ -212,23 +201,29 @@ def _in_one_form(forms: Mapping[int, Form], counts: Ints, n_bare: int) -> Meant:
     for i, form in forms.items():
         of_form[form[:2]] += int(counts[i])
     own, n = max(of_form.items(), key=lambda f: f[1])
-    if n == of_form.total() or not _are_notation(forms, counts):
+    if n == of_form.total():
+        return {}
+    numbers, weight = [form.number for form in forms.values()], counts[list(forms)]
+    notation = recognise(numbers, weight, plain=True).notation
+    values = _numbers(np.array(numbers, object)) if notation is None else notation.read(numbers)
+    if not _are_notation(forms.values(), values, weight):
         return {}
     own = own if 2 * n > of_form.total() else ("", "")
     bare = {form.number for form in forms.values() if form[:2] == own}
-    found = Meant()
-    for i, form in forms.items():
+    are_plain, found = all(map(_is_plain, bare)), Meant()
+    for (i, form), value in zip(forms.items(), values, strict=True):
         if form[:2] != own:
-            plain = form.number if form.number in bare else f"{_value(form.number):.12g}"
-            found[i] = own[0] + plain + own[1], CERTAIN
+            is_new = are_plain and form.number not in bare and np.isfinite(value)
+            found[i] = own[0] + (f"{value:.12g}" if is_new else form.number) + own[1], CERTAIN
     return found
 
 
-def _are_notation(forms: Mapping[int, Form], counts: Ints) -> bool:
+def _are_notation(forms: Iterable[Form], numbers: Floats, counts: Ints) -> bool:
     """Whether numbers do not depend on what stands around them, as they would if units had a meaning."""
     of: dict[tuple[str, str], list[float]] = {}
-    for i, form in forms.items():
-        of.setdefault((form.before, form.behind), []).extend([_value(form.number)] * int(counts[i]))
+    for form, number, count in zip(forms, numbers.tolist(), counts.tolist(), strict=True):
+        if np.isfinite(number):
+            of.setdefault((form.before, form.behind), []).extend([number] * count)
     n, k = sum(map(len, of.values())), len(of)
     if k < 2 or len({v for values in of.values() for v in values}) < 2:
         return True

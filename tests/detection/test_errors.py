@@ -190,6 +190,7 @@ def numbers(n=200):
         ([f"{x} ounce" if i < 9 else f"{x} oz" for i, x in enumerate(numbers())], range(9), "{} oz"),
         ([f"{x}.0 {('oz', 'oz.', 'OZ')[i % 3]}" for i, x in enumerate(numbers())], range(200), "{}"),
         ([f"{x}%" if i < 40 else str(x) for i, x in enumerate(numbers())], range(40), "{}"),
+        ([f"{x},500.25 kg" if i < 9 else f"{x}500.25" for i, x in enumerate(numbers())], range(9), "{}500.25"),
         (["N/A" if i < 30 else str(x) for i, x in enumerate(numbers())], range(30), None),
         ([999 if i < 8 else x for i, x in enumerate(numbers())], range(8), None),
         ([np.inf if i < 2 else x for i, x in enumerate(numbers())], range(2), None),
@@ -201,7 +202,7 @@ def numbers(n=200):
         (["Ã¼ber"] + ["über"] * 30, [0], "über"),
         (["caf\u0329e", "a\x07b"] + [f"text {x}" for x in numbers()], [0, 1], None),
     ],
-    ids=["unit", "units", "share", "word", "code", "infinite", "empty", "gaps", "few", "order", "bytes", "marks"],
+    ids=["unit", "units", "share", "thousands", "word", "code", "infinite", "empty", "gaps", "few", "order", "bytes", "marks"],
 )  # fmt: skip
 def test_cells_that_are_not_written_as_their_column_writes(cells, wrong, expected):
     found = find_errors(pd.DataFrame({"a": cells}))
