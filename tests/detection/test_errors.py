@@ -202,7 +202,7 @@ def numbers(n=200):
         (["Ã¼ber"] + ["über"] * 30, [0], "über"),
         (["caf\u0329e", "a\x07b"] + [f"text {x}" for x in numbers()], [0, 1], None),
     ],
-    ids=["unit", "units", "share", "thousands", "word", "code", "infinite", "empty", "gaps", "few", "order", "bytes", "marks"],
+    ids=["unit", "units", "share", "marked", "word", "code", "inf", "empty", "gaps", "few", "order", "bytes", "marks"],
 )  # fmt: skip
 def test_cells_that_are_not_written_as_their_column_writes(cells, wrong, expected):
     found = find_errors(pd.DataFrame({"a": cells}))
