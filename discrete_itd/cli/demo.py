@@ -63,10 +63,8 @@ def _mushrooms() -> None:
     model = DiffusionDensity(max_time=SECONDS, random_state=0).fit(edible.loc[train])
     seconds = time.perf_counter() - start
     rows = pd.concat([edible.loc[others], poisonous])
-    found, auroc = (
-        model.model_.held_out,
-        roc_auc_score(y[rows.index] == "poisonous", -model.score_samples(rows)),
-    )
+    found = model.model_.held_out
+    auroc = roc_auc_score(y[rows.index] == "poisonous", -model.score_samples(rows))
     put(f"\nmushrooms: fitted to {len(train)} edible ones in {seconds:.1f} s")
     put(f"held-out edible rows: {plus_minus(found.nats, found.stderr)} a row (lower is better)")
     put(f"better than independent columns by {plus_minus(found.gain, found.gain_stderr)}")

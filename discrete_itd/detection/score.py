@@ -15,7 +15,7 @@ one; a rare one has :math:`\ell_{mj} - q_{mj}`. But for the subtracted constant,
 flat probability :math:`\epsilon = e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} = -\log \frac{p}{p + \epsilon}`: minus
 the logarithm of the model's share in a cell of a contaminated distribution. A value and its missingness indicator are
 two internal columns, each with its own q. Of ordinal numbers, that one is new counts, not which of those between the
-levels it is; beyond them, by how much rarer it is than the next one there.
+levels it is; beyond them, also by how much rarer it is than the next one there, twice.
 
 The models are the fitted one and, where it was chosen among candidates, its ``members``. Their shares v are in
 proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost

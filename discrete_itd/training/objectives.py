@@ -62,8 +62,8 @@ def stratified(x: Tensor, generator: torch.Generator) -> Tensor:
 class IsotropicRows:
     """Rows ``x`` (B, C) with all columns at one ``snr``, which is drawn from an importance density.
 
-    Their loss is half the weighted squared error of categories, eq. (3). The loss of a number does not depend on the
-    width of its posterior: numbers have their log-density there.
+    Their loss is half the weighted squared error of categories, eq. (3). A number's squared error does not
+    depend on the width of its posterior, so its loss is minus its log-density there.
     """
 
     def __init__(

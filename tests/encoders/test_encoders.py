@@ -177,6 +177,12 @@ def check_the_way_back(frame, kind):
             np.testing.assert_array_equal(encoder.transform(back).x, x)
 
 
+def test_rounding_does_not_take_a_number_over_the_edge_of_its_bin():
+    for cells in ([4, 0.0, 1, 5, 2, 2], [3.1, 0.5, -5.1, 3.2, 2.5]):
+        frame = pd.DataFrame({"a": pd.Series(cells * 20, dtype=object)})
+        check_the_way_back(frame, "binned")
+
+
 @quiet
 @given(frame=frames(), missing=st.sampled_from(["marginalise", "category"]))
 def test_the_schema_survives_json(frame, missing):
