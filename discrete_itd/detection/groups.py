@@ -30,8 +30,7 @@ import pandas as pd
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.thresholds import Scores, Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
-from discrete_itd.encoders.inference import how_kept, left_out_as
-from discrete_itd.encoders.observed import Observed
+from discrete_itd.encoders.inference import Observed, how_kept, left_out_as
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
 

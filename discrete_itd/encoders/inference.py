@@ -1,10 +1,12 @@
-"""Inference of the kind of a column: as the user specifies, otherwise from its dtype and values."""
+"""Inference of the kind of a column: as the user specifies, otherwise from its dtype and values; notes on copies."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -15,6 +17,7 @@ from discrete_itd.encoders.categories import (
     Categories,
     check_finite,
     check_truths,
+    count_values,
     fit_categories,
     no_category,
 )
@@ -24,25 +27,30 @@ from discrete_itd.encoders.dtypes import (
     PlainCells,
     Scalar,
     as_numbers,
+    check_supported,
     decimals_of,
     family,
     is_category,
+    is_dictionary,
     is_number,
     plain,
+    read_cells,
+    text_among,
     time_grid,
 )
 from discrete_itd.encoders.notation import (
+    EXACT,
     NOTATIONS,
     Asked,
     Notation,
     Recognised,
+    as_text,
     is_missing,
     quoted,
     recognise,
     tell,
 )
 from discrete_itd.encoders.numeric import Bins, Continuous, fit_bins, fit_continuous
-from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
@@ -62,6 +70,7 @@ FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
 # share of the cells to come that would be new numbers (Good and Turing's), above which whole numbers are measurements:
 # levels do not know how far a new one lies from those seen
 NEW_NUMBERS = 0.1
+MANY_NUMBERS = 256  # distinct integers; more are measurements
 FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
 ENOUGH_ROWS = 100  # fewest rows from which it is decided that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
@@ -75,6 +84,11 @@ NO_SURPRISE = (
     1e6  # pseudo-count of unseen values of an empty column: no surprisal, yet below 1 in float32
 )
 WHOLE_UP_TO = 2.0**52  # floats further out have no halves
+
+MOST_NAMED = 3  # groups of copies, columns with variants, and words of one, in a warning
+FEWEST_VARIED = (
+    20  # rows outside of the most frequent value, in which columns are hardly alike by chance
+)
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,140 @@ def _listed(name: Hashable, categories: Any) -> tuple[Scalar, ...]:
     if not found or len(set(found)) < len(found):
         raise ValueError(f"{where} at least one, and none twice, got {categories!r}")
     return tuple(found)
+
+
+class Observed:
+    """Data from which the kind of a column, its categories and its scale are inferred.
+
+    Parameters
+    ----------
+    name : hashable
+    column : Series
+    kind : str, optional
+        As specified: numbers of an unspecified kind stay apart from text among them.
+    na : sequence of str
+        Text that is a missing cell.
+
+    Attributes
+    ----------
+    n_rows, n_missing : int
+        Cells, and how many of them are missing.
+    cells : ndarray, shape (P,)
+        Plain values of the cells that are there.
+    text_dtype : dtype or None
+        Of the text as which the column was read, see :meth:`as_read`.
+    """
+
+    text_dtype: Any = None
+
+    def __init__(
+        self,
+        name: Hashable,
+        column: pd.Series,
+        kind: str | None = None,
+        na: Sequence[str] = (),
+    ) -> None:
+        dtype: Any = column.dtype
+        if is_dictionary(dtype):
+            dtype = pd.ArrowDtype(dtype.pyarrow_dtype.value_type)
+        self.name, self.dtype, self._kind = plain(name), dtype, kind
+        check_supported(self.name, self.dtype)
+        cells = read_cells(column)
+        if na:
+            cells = cells.without(text_among(cells.values) & np.isin(cells.values, list(na)))
+        self._plain = cells
+        self.cells = cells.values[cells.where[cells.where >= 0]]
+        self.n_rows, self.n_missing = len(column), len(column) - len(self.cells)
+
+    @cached_property
+    def _others(self) -> np.ndarray:
+        """The cells that are no text: of one type, perhaps."""
+        is_text = text_among(self.cells)
+        if not is_text.any():
+            return self.cells
+        return read_cells(pd.Series(self.cells[~is_text], dtype=object)).values
+
+    @property
+    def is_time(self) -> bool:
+        """Whether the values that are no text are times."""
+        return family(self._others.dtype) in TIMES
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether text stands among numbers or times, on which nobody has decided."""
+        if self._kind in ("nominal", "ordinal") or is_category(self.dtype):
+            return False
+        is_split = 0 < len(self._others) < len(self.cells)
+        return is_split and (self.is_time or is_number(self._others))
+
+    @property
+    def n_distinct(self) -> int:
+        """Number of different values among the cells."""
+        return len(pd.unique(self.cells))
+
+    @cached_property
+    def all_integers(self) -> bool:
+        """Whether all values are integers: by type, or by value in a column with gaps, which readers make floats."""
+        by_type = family(self.dtype) != "float" and all_integers(self._others)
+        return by_type or (self.n_missing > 0 and all_whole(self._others))
+
+    @cached_property
+    def tally(self) -> tuple[list[Scalar], np.ndarray]:
+        """The categories, in order, numbers before text, and their counts.
+
+        The categories of a ``category`` dtype, used or not; else the different values. A ValueError or TypeError names
+        the column, if a value cannot be a category.
+        """
+        if is_category(self.dtype):
+            categories = [plain(c) for c in self.dtype.categories]
+            counts = np.bincount(self._plain.where[self._plain.where >= 0])
+            found = dict(zip(map(plain, self._plain.values), counts.tolist(), strict=True))
+        else:
+            values, counts = count_values(self.name, self.cells)
+            found = dict(zip(values, counts.tolist(), strict=True))
+            categories = sorted(found, key=lambda c: (isinstance(c, str), c))
+        return categories, np.array([found.get(c, 0) for c in categories], dtype=np.int64)
+
+    def as_read(self, read: np.ndarray, is_whole: bool, text_dtype: Any) -> Observed:
+        """The column as the numbers or times (K,) that the texts of :meth:`tally` are; missing ones are NaN or NaT.
+
+        ``is_whole`` is whether whole numbers are integers.
+        """
+        texts, counts = self.tally
+        there = ~pd.isna(read)
+        is_whole = is_whole and all_whole(read[there]) and np.abs(read[there]).max() < EXACT
+        values = read[there].astype(np.int64) if is_whole else read[there]
+        place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(self.cells)]
+        known = pd.Series(values[place[place >= 0]], dtype=pd.Int64Dtype() if is_whole else None)
+        column = Observed(self.name, known)
+        column.n_rows, column.n_missing = self.n_rows, self.n_missing + int(counts[~there].sum())
+        column.text_dtype = text_dtype
+        return column
+
+    def as_text(self, decimal: str) -> Observed:
+        """A mixed column as one of text, its numbers with a decimal mark."""
+        is_number = np.array([isinstance(v, int | float | np.number) for v in self.cells])
+        texts = as_text(pd.Series(self.cells, dtype=object))
+        texts = texts.mask(is_number, texts.str.replace(".", decimal, regex=False))
+        column = Observed(self.name, texts, "nominal")
+        column.n_rows, column.n_missing = self.n_rows, self.n_missing
+        return column
+
+
+def all_integers(values: np.ndarray) -> bool:
+    """Whether plain values are integers by type, not just by value."""
+    return family(values.dtype) == "integer" or (
+        values.dtype == object and all(isinstance(v, int | np.integer) for v in values)
+    )
+
+
+def all_whole(values: np.ndarray) -> bool:
+    """Whether plain values are numbers without fractions; False if there are none."""
+    if not len(values) or not is_number(values):
+        return False
+    if values.dtype == object:
+        return all(float(v).is_integer() for v in values)
+    return bool((np.isfinite(values) & (np.floor(values) == values)).all())
 
 
 def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
@@ -422,3 +570,61 @@ def _made_unique(values: np.ndarray) -> bool:
         return True
     nats = ties * math.log(ties / expected) if ties else 0.0
     return ties < expected and expected - ties + nats > CERTAIN
+
+
+def copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> list[list[Hashable]]:
+    """Groups of columns (N,) with the same values in every row, or a one-to-one recoding of these; gaps are a value.
+
+    Time and memory are linear in the cells. Columns of nearly one value may be alike by chance. Columns whose values
+    hardly repeat are copies only if their values are the same, as each of them is a recoding of any other.
+    """
+    groups: dict[tuple[int, bytes], list[Hashable]] = defaultdict(list)
+    for name, column in columns:
+        values, where = read_cells(column)
+        codes, distinct = pd.factorize(values)  # numbered as they appear, whatever they are
+        own = np.append(codes, -1)[where]
+        if len(own) - np.bincount(own + 1).max() < FEWEST_VARIED:
+            continue
+        plain = np.zeros(0)
+        if 2 * len(distinct) > np.count_nonzero(own >= 0):
+            plain = np.asarray(distinct).astype(float if is_number(values) else str)
+        groups[hash(own.tobytes()), plain.tobytes()].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def variants(seen: Observed) -> list[list[tuple[str, int]]]:
+    """Groups of texts of a column that differ in case or spaces alone, with their counts, the most frequent first."""
+    texts, counts = seen.tally
+    groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for text, n in zip(texts, counts.tolist(), strict=True):
+        if isinstance(text, str) and n and (word := " ".join(text.split()).casefold()):
+            groups[word].append((text, n))
+    return [sorted(g, key=lambda found: -found[1]) for g in groups.values() if len(g) > 1]
+
+
+def tell_redundant(columns: Mapping[Hashable, pd.Series], words: Iterable[Observed]) -> None:
+    """Warn of :func:`copies`, and of :func:`variants` among ``words``, if there are any."""
+    if found := copies(columns.items()):
+        groups = [", ".join(map(repr, group)) for group in found]
+        drops = advice("drop all but one", "keep one and give --drop for the others")
+        warn(
+            f"columns that are copies of each other in all rows, but for what their values are called:"
+            f" {_first(groups, '; ')}; {drops}, unless rows where they differ are what is looked for"
+        )
+    parts = []
+    for seen in words:
+        if own := variants(seen):
+            n = sum(count for group in own for _, count in group[1:])
+            texts = [" = ".join(quoted(text) for text, _ in group) for group in own]
+            rows = f"{n:,} row{'s' * (n > 1)} of rarer ones"
+            parts.append(f"{seen.name!r} {_first(texts, ', ')} ({rows})")
+    if parts:
+        warn(
+            f"categories that differ in case or spaces alone are taken as different: {_first(parts, '; ')};"
+            " write them alike if they are the same"
+        )
+
+
+def _first(parts: list[str], mark: str) -> str:
+    more = f" and {len(parts) - MOST_NAMED} more" if len(parts) > MOST_NAMED else ""
+    return mark.join(parts[:MOST_NAMED]) + more

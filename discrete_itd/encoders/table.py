@@ -22,6 +22,7 @@ from discrete_itd.encoders.inference import (
     MISSING,
     UNKNOWN,
     ColumnSpec,
+    Observed,
     Why,
     check_column_spec,
     declared_column,
@@ -29,10 +30,9 @@ from discrete_itd.encoders.inference import (
     infer_column,
     left_out_as,
     read_text,
+    tell_redundant,
 )
 from discrete_itd.encoders.notation import Words, tell_unreadable
-from discrete_itd.encoders.observed import Observed
-from discrete_itd.encoders.redundant import tell_redundant
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:

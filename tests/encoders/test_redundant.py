@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.inference import copies
 from discrete_itd.encoders.notation import SPACES, quoted
-from discrete_itd.encoders.redundant import copies
 from tests.examples import run
 
 
