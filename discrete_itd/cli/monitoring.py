@@ -24,8 +24,7 @@ from discrete_itd.detection.answers import detects
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
 from discrete_itd.reporting.findings import Findings, examine
-from discrete_itd.reporting.page import render
-from discrete_itd.reporting.sentences import VERDICTS, judgement
+from discrete_itd.reporting.page import VERDICTS, judgement, render
 
 # -- report ---------------------------------------------------------------------------------------
 

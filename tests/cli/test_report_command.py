@@ -9,7 +9,7 @@ import pytest
 from discrete_itd.cli import tables
 from discrete_itd.reporting import page as report_page
 from discrete_itd.reporting.findings import examine
-from discrete_itd.reporting.sentences import VERDICTS, judgement
+from discrete_itd.reporting.page import VERDICTS, judgement
 from tests import reported
 from tests.examples import refused, run
 

@@ -17,7 +17,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.plots import new_axes
 from discrete_itd.recipes import Causal
-from discrete_itd.reporting import page, sentences
+from discrete_itd.reporting import page
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
 from discrete_itd.reporting.page import breakable, svg
 from discrete_itd.statistics import percent
@@ -89,8 +89,8 @@ def test_the_numbers_are_those_of_the_findings(found, read):
         f"the threshold of {-detector.offset_:.2f} nats",
         f"95 % interval {found.nats.low:.2f} to {found.nats.high:.2f}",
         "64 rows, 1 March 2024",
-        sentences.training(found),
-        sentences.longer_training(found),
+        page.training(found),
+        page.longer_training(found),
     ]
     for words in said:
         assert words in read.words
@@ -129,7 +129,7 @@ def test_the_decision_comes_first_and_in_words(found, nats, alarms, word):
     head = read.words.partition(" Training ")[0]
     assert word in head
     for own in verdicts:
-        assert f"{sentences.VERDICTS[own.passed]}: {sentences.judgement(own, found)}." in head
+        assert f"{page.VERDICTS[own.passed]}: {page.judgement(own, found)}." in head
     assert ("No target was set" in head) == (not verdicts)
     section = next(a for _, a in read.elements if a.get("id") == "decision")
     assert section["class"] == (word.lower() if verdicts else "none")
@@ -138,7 +138,7 @@ def test_the_decision_comes_first_and_in_words(found, nats, alarms, word):
 def test_too_few_rows_are_called_undecided(found):
     verdict = Verdict("false alarms", share_interval(0, 5), 0.05)
     assert verdict.passed is None
-    line = sentences.judgement(verdict, found)
+    line = page.judgement(verdict, found)
     assert line.endswith("the target is at most 5 %; more rows are needed to decide")
 
 
@@ -304,7 +304,7 @@ def test_one_row_is_one_and_two_are_two(found):
     assert "If the 120 rows examined here are inliers, about a share t of them has" in many
     assert "1 row of 2 is above the threshold" in many
     verdict = Verdict("false alarms", share_interval(1, 120), 0.5)
-    assert sentences.judgement(verdict, found).startswith("1 of 120 inliers raises an alarm")
+    assert page.judgement(verdict, found).startswith("1 of 120 inliers raises an alarm")
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -510,13 +510,13 @@ def test_property_twice_the_steps_gain_less_than_the_second_half_did(found, expo
     after = dataclasses.replace(found, history=curve_of(8 + (STEPS / 2000) ** -exponent))
     gain = 1 - 2.0**-exponent  # of 2 000 more
     assert gain < after.late_gain < 5 * gain
-    assert f"gained about {after.late_gain:.2f} nats" in sentences.longer_training(after)
+    assert f"gained about {after.late_gain:.2f} nats" in page.longer_training(after)
     turned = dataclasses.replace(found, history=curve_of(8 + abs(STEPS - 700) / 1000))
     assert turned.late_gain == 0
-    assert "would not help" in sentences.longer_training(turned)
+    assert "would not help" in page.longer_training(turned)
     one = dataclasses.replace(found, history=curve_of([8.0], np.array([50])))
     assert one.late_gain is None
-    assert "too few validations" in sentences.longer_training(one)
+    assert "too few validations" in page.longer_training(one)
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -527,7 +527,7 @@ def test_a_fit_that_was_cut_short_is_to_be_done_again(found, stopped, advice):
     cut = dataclasses.replace(found, stopped=stopped)
     assert advice in Reader(page.render(cut)).words
     history = found.history.assign(step=0)
-    assert advice in sentences.longer_training(dataclasses.replace(cut, history=history))
+    assert advice in page.longer_training(dataclasses.replace(cut, history=history))
 
 
 def test_five_rows_have_a_report():
@@ -544,4 +544,4 @@ def test_five_rows_have_a_report():
 def test_p_values_are_judged_by_their_range_on_both_sides(share, words):
     table = pd.DataFrame({"level": [0.05], "share": [share], "low": [0.02], "high": [0.08]})
     found = SimpleNamespace(alarms=SimpleNamespace(calibration=table))
-    assert words in sentences.after_calibration(found)
+    assert words in page.after_calibration(found)
