@@ -48,8 +48,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.denoisers.forest import ForestDenoiser
-from discrete_itd.denoisers.forest_fit import responsible
+from discrete_itd.denoisers.forest import ForestDenoiser, responsible
 from discrete_itd.encoders import Categories, Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, drawn_rows

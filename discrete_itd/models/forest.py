@@ -1,8 +1,8 @@
 """Density forests (11): the recipe, and random trees grown by scikit-learn.
 
 Only the splits come from scikit-learn: a column and a threshold for each node. All probabilities are counted from the
-rows afterwards (:mod:`discrete_itd.denoisers.forest_fit`), so that another library could grow the trees without
-changing the definition.
+rows afterwards (``ForestCounts`` in :mod:`discrete_itd.denoisers.forest`), so that another library could grow the trees
+without changing the definition.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, ForestDenoiser
-from discrete_itd.denoisers.forest import Splits
-from discrete_itd.denoisers.forest_fit import ABOVE, ForestCounts, responsible
+from discrete_itd.denoisers.forest import ABOVE, ForestCounts, Splits, responsible
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.validation import check_positive, check_real
 

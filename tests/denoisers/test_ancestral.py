@@ -35,8 +35,8 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
 from discrete_itd.denoisers.base import cumulative
+from discrete_itd.denoisers.bayes_net import parents_first
 from discrete_itd.denoisers.mixture import shares_of_classes
-from discrete_itd.denoisers.structure_search import parents_first
 from discrete_itd.likelihood.sampling import sample
 
 KINDS = ["marginals", "bayes_net", "tree", "trees", "mixture"]

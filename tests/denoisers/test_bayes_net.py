@@ -45,10 +45,7 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     bayes_net,
 )
-from discrete_itd.denoisers import (
-    structure_search as structure,
-)
-from discrete_itd.denoisers.structure_search import elimination
+from discrete_itd.denoisers.bayes_net import elimination
 from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.storage import files
 from discrete_itd.storage.values import flatten
@@ -382,13 +379,13 @@ def naive_bic(x, sizes, j, above, penalty, n_seen=None, n_rows=None):
         own[row[j]] += 1
     nats = sum((c[c > 0] * np.log(c[c > 0] / c.sum())).sum() for c in counts.values())
     each = max(1, (n_seen or len(np.unique(x[:, j]))) - 1)
-    free = sum(min(each, structure.FREE * c.sum()) for c in counts.values())
+    free = sum(min(each, bayes_net.FREE * c.sum()) for c in counts.values())
     return nats - penalty * np.log(max(2, n_rows or len(x))) / 2 * free
 
 
 def search(x, sizes, penalty=1.0, most_parents=5, most_table=1 << 13):
-    counted = structure.Counted(np.asarray(x, float), sizes)
-    return structure.Search(counted, penalty, most_parents, most_table)
+    counted = bayes_net.Counted(np.asarray(x, float), sizes)
+    return bayes_net.Search(counted, penalty, most_parents, most_table)
 
 
 def skeleton(parents):
@@ -397,7 +394,7 @@ def skeleton(parents):
 
 
 def is_acyclic(parents):
-    return len(structure.parents_first(parents)) == len(parents)
+    return len(bayes_net.parents_first(parents)) == len(parents)
 
 
 few_rows = st.tuples(graphs().filter(lambda g: len(g[1]) > 0), st.integers(1, 80), seeds)
@@ -430,7 +427,7 @@ def test_gains_are_nats_less_their_price_in_the_rows_that_have_all(made, share):
             more = 0.7, len(np.unique(x[~np.isnan(x[:, j]), j])), n
             gain = naive_bic(there, sizes, j, (*above, i), *more)
             gain -= naive_bic(there, sizes, j, above, *more)
-            expected = gain / max(len(there) / n, structure.LEAST_SHARE)
+            expected = gain / max(len(there) / n, bayes_net.LEAST_SHARE)
             assert s.gain(j, above, i) == pytest.approx(expected, abs=1e-8)
 
 
@@ -487,13 +484,13 @@ def test_limits_are_kept(made, most_parents, most_table):
 
 def watch_changes(monkeypatch):
     """Every change that a search makes: what, from where, to where."""
-    seen, make = [], structure.Search._make
+    seen, make = [], bayes_net.Search._make
 
     def spy(self, what, i, j, gain):
         seen.append((what, i, j))
         make(self, what, i, j, gain)
 
-    monkeypatch.setattr(structure.Search, "_make", spy)
+    monkeypatch.setattr(bayes_net.Search, "_make", spy)
     return seen
 
 
@@ -525,13 +522,13 @@ def test_edges_are_dropped_and_turned_until_no_change_would_help(monkeypatch):
 
 def test_what_makes_sums_too_dear_is_refused_once(monkeypatch):
     """Small tables whose product would be large; no larger ones are as much as counted."""
-    counted, gain = [], structure.Search.gain
+    counted, gain = [], bayes_net.Search.gain
 
     def spy(self, j, own, i):
         counted.append(math.prod(self.sizes[f] for f in (*own, i, j)))
         return gain(self, j, own, i)
 
-    monkeypatch.setattr(structure.Search, "gain", spy)
+    monkeypatch.setattr(bayes_net.Search, "gain", spy)
     changes = watch_changes(monkeypatch)
     rng, sizes = np.random.default_rng(1), [2] * 8 + [5]
     truth = random_bayes_net(Codebook([simplex(k) for k in sizes]), rng)
@@ -660,7 +657,7 @@ def naive_table(x, sizes, alone, above, j):
                 [int(row[j]) for row in rows if not np.isnan(row[j])], minlength=sizes[j]
             )
         nats = {}
-        for strength in structure.STRENGTHS:
+        for strength in bayes_net.STRENGTHS:
             nats[strength] = 0.0
             for context, own in count.items():
                 for v in np.repeat(np.arange(sizes[j]), own):
@@ -684,8 +681,8 @@ def test_tables_are_smoothed_by_shorter_ones(graph, n, seed):
     x[rng.random(x.shape) < 0.1] = math.nan
     for j, above in enumerate(parents):
         alone = rng.uniform(0.1, 1, sizes[j])
-        counts = structure.nested_counts(x, sizes, [(*above, j)])[*above, j]
-        got = structure.smoothed_table(counts, alone)
+        counts = bayes_net.nested_counts(x, sizes, [(*above, j)])[*above, j]
+        got = bayes_net.smoothed_table(counts, alone)
         expected = naive_table(x, sizes, alone, above, j)
         np.testing.assert_allclose(got, expected, rtol=1e-10)
 

@@ -26,7 +26,7 @@ from discrete_itd.channel import State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.forest_fit import (
+from discrete_itd.denoisers.forest import (
     ForestCounts,
     responsible,
     truncated_moments,

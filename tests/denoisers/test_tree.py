@@ -29,9 +29,8 @@ from discrete_itd.denoisers import (
     BayesNetDenoiser,
     MarginalDenoiser,
     RowMixtureDenoiser,
-    structure_search,
 )
-from discrete_itd.denoisers.structure_search import Counted, Search
+from discrete_itd.denoisers.bayes_net import STRENGTHS, Counted, Search
 
 N_TREES = st.sampled_from([1, 3])
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
@@ -232,10 +231,7 @@ def test_pairs_are_counted_where_both_are_there(device, dtype):
         expected = [alone.column(j)[0].double().exp().cpu().numpy()]
         if up:
             pairs, (prior,) = counts[up[0], j], expected
-            expected = [
-                (pairs + n * prior) / (pairs.sum(-1, keepdims=True) + n)
-                for n in structure_search.STRENGTHS
-            ]
+            expected = [(pairs + n * prior) / (pairs.sum(-1, keepdims=True) + n) for n in STRENGTHS]
         got = table.double().exp().cpu().numpy()
         assert min(np.abs(got - each).max() for each in expected) < rounding(dtype) + 1e-7
 

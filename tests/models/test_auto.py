@@ -17,7 +17,7 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.denoisers.structure_search import Search
+from discrete_itd.denoisers.bayes_net import Search
 from discrete_itd.models import networks
 from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
