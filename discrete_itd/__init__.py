@@ -21,7 +21,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Threads of OpenMP that wait for each other spin, which starves them where other programs run (discrete_itd.threads).
+# Threads of OpenMP that wait for each other spin, which starves them where other programs run (discrete_itd.devices).
 # Its library reads these when torch loads it. They stay as they are if the user has set one of them.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):

@@ -19,11 +19,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from discrete_itd.channel import Schedule
-from discrete_itd.channel.devices import resolve_device
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.rounded_numbers import NumberLines
 from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser
+from discrete_itd.devices import methods_in_one_thread, one_thread, resolve_device
 from discrete_itd.encoders import (
     KINDS,
     MISSING,
@@ -58,7 +58,6 @@ from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
 from discrete_itd.storage.stored import Persistent
 from discrete_itd.storage.values import SCHEDULES
-from discrete_itd.threads import methods_in_one_thread, one_thread
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (

@@ -12,13 +12,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, State, devices
+from discrete_itd import devices
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, State
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.devices import resolve_device
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
+from discrete_itd.devices import resolve_device
 from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
 from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.likelihood.sampling import sample

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, threads
+from discrete_itd import WAITING, DiffusionDensity, DiffusionOutlierDetector, devices
 from discrete_itd.models.model import Model
 
 
@@ -22,7 +22,7 @@ def _three(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    monkeypatch.setattr(threads, "cpu_count", lambda: 64)
+    monkeypatch.setattr(devices, "cpu_count", lambda: 64)
     yield
     torch.set_num_threads(before)
 
@@ -40,33 +40,33 @@ def in_new_thread():
 @pytest.mark.parametrize("within", [False, True])
 def test_each_thread_has_work(share, n, within):
     def inner():
-        with threads.threads_for(share * threads.LEAST_WORK):
+        with devices.threads_for(share * devices.LEAST_WORK):
             return torch.get_num_threads()
 
-    assert (threads.one_thread(inner) if within else inner)() == n
+    assert (devices.one_thread(inner) if within else inner)() == n
     assert torch.get_num_threads() == 3
 
 
 @pytest.mark.parametrize("n_cpus", [1, 2, 3, 4])
 def test_never_more_threads_than_cpus(n_cpus, monkeypatch):
-    monkeypatch.setattr(threads, "cpu_count", lambda: n_cpus)
-    with threads.in_one_thread(), threads.threads_for(1e15):
+    monkeypatch.setattr(devices, "cpu_count", lambda: n_cpus)
+    with devices.in_one_thread(), devices.threads_for(1e15):
         assert torch.get_num_threads() == min(n_cpus, 3)
 
 
 def test_one_thread_where_waits_are_long(monkeypatch):
-    for name in threads.WAITING:
+    for name in WAITING:
         monkeypatch.delenv(name, raising=False)
-    with threads.in_one_thread(), threads.threads_for(1e15):
+    with devices.in_one_thread(), devices.threads_for(1e15):
         assert torch.get_num_threads() == 1
 
 
 def test_what_the_user_allows_is_kept():
     torch.set_num_threads(1)
-    with threads.in_one_thread(), threads.threads_for(1e15):
+    with devices.in_one_thread(), devices.threads_for(1e15):
         assert torch.get_num_threads() == 1
     torch.set_num_threads(2)
-    with threads.in_one_thread(), threads.threads_for(1e15):
+    with devices.in_one_thread(), devices.threads_for(1e15):
         assert torch.get_num_threads() == 2
 
 
@@ -80,7 +80,7 @@ def test_calls_at_the_same_time_restore_their_own_number():
         torch.get_num_threads()  # only then does a new thread keep what is set
         torch.set_num_threads(n)
         ready.wait()
-        with threads.in_one_thread():
+        with devices.in_one_thread():
             ready.wait()
             within = torch.get_num_threads()
             ready.wait()
@@ -114,7 +114,7 @@ def test_public_methods_of_a_class_and_its_mixins_are_limited():
             return torch.get_num_threads()
 
     Own.__module__ = "discrete_itd.own"
-    own = threads.methods_in_one_thread(Own)()
+    own = devices.methods_in_one_thread(Own)()
     assert own.over() == ("mixin", 1)
     assert Own.make() == (Own, 1)
     assert own._private() == 3
@@ -190,7 +190,7 @@ def test_large_blocks_of_scores_take_more(fitted, monkeypatch):
     )
     work = len(frame) * denoiser.score_work
     for n in (1, 2, 3):
-        monkeypatch.setattr(threads, "LEAST_WORK", work / n)
+        monkeypatch.setattr(devices, "LEAST_WORK", work / n)
         density.log_prob(frame.drop_duplicates())
     assert seen == [1, 2, 3]
 
@@ -208,8 +208,8 @@ def test_large_blocks_of_scores_take_more(fitted, monkeypatch):
     ],
 )
 def test_waits_are_short_unless_the_user_or_torch_was_first(before, given, found):
-    environment = {k: v for k, v in os.environ.items() if k not in threads.WAITING}
-    code = f"import os, sys; {before}import discrete_itd; print([os.environ.get(n) for n in {threads.WAITING}])"
+    environment = {k: v for k, v in os.environ.items() if k not in WAITING}
+    code = f"import os, sys; {before}import discrete_itd; print([os.environ.get(n) for n in {WAITING}])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment | given,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from discrete_itd.channel import devices
+from discrete_itd import devices
 from discrete_itd.channel.noise import add_gumbel
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines

@@ -24,8 +24,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel.devices import index_tensor
 from discrete_itd.channel.points import VERTEX, ColumnPoints, LevelGroup, groups_of
+from discrete_itd.devices import index_tensor
 
 
 class Levels(nn.Module):

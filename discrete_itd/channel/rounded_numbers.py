@@ -32,7 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.devices import index_tensor
+from discrete_itd.devices import index_tensor
 
 FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm of the logarithm
 LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).tiny

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.devices import index_tensor
+from discrete_itd.devices import index_tensor
 
 
 class Schedule(Protocol):

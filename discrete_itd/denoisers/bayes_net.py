@@ -32,7 +32,6 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.devices import any_true, index_tensor, replace_rows
 from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.points import KNOWN_NATS
@@ -52,6 +51,7 @@ from discrete_itd.denoisers.base import (
     with_codebook,
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser
+from discrete_itd.devices import any_true, index_tensor, replace_rows
 
 CELLS = 1 << 24  # most rows of a batch times floats of all tables of an elimination
 MOST_TABLE = 1 << 13  # floats of the largest table of an elimination in a fit

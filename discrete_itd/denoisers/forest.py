@@ -29,7 +29,6 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.devices import add_at, any_true
 from discrete_itd.channel.gaussian import (
     FARTHEST,
     GaussianPosterior,
@@ -54,6 +53,7 @@ from discrete_itd.denoisers.base import (
     finite_log,
 )
 from discrete_itd.denoisers.marginal import FINEST_SD, WIDE_SD, MarginalDenoiser
+from discrete_itd.devices import add_at, any_true
 
 CHECKED = 4096  # leaves whose probabilities are checked at once
 PAIRS = 1 << 16  # pairs of a row and a tree that descend at once

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import devices
+from discrete_itd import devices
 from discrete_itd.channel.gaussian import log_mass_of_wide
 from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines

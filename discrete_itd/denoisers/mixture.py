@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel import devices
+from discrete_itd import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import chosen, is_coarse, log_mass
 from discrete_itd.channel.levels import Levels

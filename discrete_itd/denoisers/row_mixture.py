@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel import devices
+from discrete_itd import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.noise import RowNoise

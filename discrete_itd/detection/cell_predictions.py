@@ -30,13 +30,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.rounded_numbers import NumberLines
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import BATCH
 from discrete_itd.detection.score import Scorer
+from discrete_itd.devices import add_at
 from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
 from discrete_itd.encoders.dtypes import log_anywhere
 from discrete_itd.likelihood import conditional

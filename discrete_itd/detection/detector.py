@@ -26,6 +26,7 @@ from discrete_itd.detection.score import (
     small_trees,
 )
 from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.devices import methods_in_one_thread
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.notation import (
     collected,
@@ -40,7 +41,6 @@ from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card
 from discrete_itd.storage.stored import Persistent
 from discrete_itd.storage.values import SCHEDULES, Like
-from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.validation import (
     check_share,
     seed_of,

@@ -50,9 +50,9 @@ from discrete_itd.denoisers.mixture import (
     refine,
     updated,
 )
+from discrete_itd.devices import threads_for
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.progress import show_training
-from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Report, TrainingPlan
 from discrete_itd.training.loop import train
 

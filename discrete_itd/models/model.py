@@ -17,6 +17,7 @@ from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
 from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
+from discrete_itd.devices import threads_for
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.likelihood import (
@@ -30,7 +31,6 @@ from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import Deadline
 from discrete_itd.storage.values import AnyFloat, Unbuilt
-from discrete_itd.threads import threads_for
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.validation import check_choice
 

@@ -24,12 +24,12 @@ import pandas as pd
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import times
+from discrete_itd.devices import one_thread
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting.findings import Findings, Verdict, examine
 from discrete_itd.statistics import percent
 from discrete_itd.storage.files import write_whole
-from discrete_itd.threads import one_thread
 
 if TYPE_CHECKING:
     from jinja2 import Environment

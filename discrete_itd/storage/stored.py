@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 
-from discrete_itd.channel.devices import resolve_device
+from discrete_itd.devices import resolve_device
 from discrete_itd.storage import files
 from discrete_itd.storage.card import code
 from discrete_itd.storage.files import CLASS, AnyPath, building

@@ -18,8 +18,8 @@ from torch.optim.adamw import adamw
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.neural import drawing
+from discrete_itd.devices import threads_for
 from discrete_itd.progress import Deadline
-from discrete_itd.threads import threads_for
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import (
     EVALUATED_DRAWS,
