@@ -17,32 +17,26 @@ means, how much each column grows with those before it, and what is left of its 
 References
 ----------
 Correia, Gala, Quaeghebeur, de Campos & Peharz, "Continuous mixtures of tractable probabilistic models", AAAI 2023,
-arXiv:2209.10584, eqs. (2)-(4).
+arXiv:2209.10584, eqs. (2)-(4). Cranley & Patterson, SIAM J. Numer. Anal. 13, 1976, for the random shift of
+quasi-random points.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.quasirandom import SobolEngine
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers.base import Denoiser, held_out_nats
-from discrete_itd.denoisers.decoder import (
-    Columns,
-    DecoderNetwork,
-    Layout,
-    latent_points,
-    log_prob,
-    normal,
-    shifted,
-    whitened,
-)
-from discrete_itd.denoisers.marginal import WIDE_SD, indicators
+from discrete_itd.channel.rounded_numbers import Intervals
+from discrete_itd.denoisers.base import Denoiser, held_out_nats, log_sum_exp
+from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, indicators
 from discrete_itd.denoisers.mixture import (
     MOST_DEPENDENT,
     MixtureDenoiser,
@@ -90,6 +84,13 @@ TRAINING = TrainingPlan(
 FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13
 REFINED_ROWS = 1 << 15  # most rows on which the classes are refined
 MARGINAL_SHARE = 1e-4  # weight of independent columns in each class: no category is impossible
+N_WAVES = 12  # smooth functions (cosines) by which the levels of an ordered column are described
+TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number
+# logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
+IMPOSSIBLE_LOGIT = -60.0
+# a class of one number has this part of the square of its gap as variance: the gap is six standard deviations wide
+GAP_TO_VARIANCE = 40.0
+START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
 
 
 @dataclass(frozen=True)
@@ -271,3 +272,280 @@ class MixtureFit:
         whitening = whitened(columns.slopes, columns.var).double()
         chol = torch.cat([torch.linalg.inv(whitening).to(wide), wide])
         return MixtureDenoiser(book, weights, probs, mean, chol=chol)
+
+
+# -- the network -------------------------------------------------------------------------------------
+
+
+class Columns(NamedTuple):
+    """The columns at K latent points: categories are independent, continuous columns have one Gaussian.
+
+    ``values`` (K, V) are parameters of the distributions of the levels, see :class:`Layout`. ``mean`` and ``var`` (K,
+    R) are the means and variances of the continuous columns; a variance is conditional on the continuous columns
+    before. ``slopes`` (K, R, R), lower triangular with diagonal 0, are the coefficients of the mean of a column (row)
+    on those before it (columns); None if continuous columns are independent, too.
+    """
+
+    values: Tensor
+    mean: Tensor
+    var: Tensor
+    slopes: Tensor | None = None
+
+    def precisions(self, pairs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The Gaussians' log-densities as functions of the cells: constants (K, R), times minus 2, and coefficients.
+
+        The coefficients are of products of ``pairs`` of cells (2, P), if there are any; of squares; of cells.
+        """
+        mean, var = self.mean, self.var
+        if self.slopes is None:
+            return mean.square() / var + (2 * math.pi * var).log(), [-0.5 / var, mean / var]
+        whitening, (i, j) = whitened(self.slopes, var), pairs
+        middle = whitening @ mean[:, :, None]
+        precision, linear = whitening.mT @ whitening, whitening.mT @ middle
+        constants = middle[:, :, 0].square() + (2 * math.pi * var).log()
+        products = -precision.flatten(1).index_select(1, i * whitening.shape[1] + j)
+        squares = -0.5 * precision.diagonal(dim1=1, dim2=2)
+        return constants, [products, squares, linear[:, :, 0]]
+
+
+def whitened(slopes: Tensor, var: Tensor) -> Tensor:
+    """The matrices (K, R, R) that make deviations from the mean independent, of variance one."""
+    one = torch.eye(slopes.shape[1], device=slopes.device, dtype=slopes.dtype)
+    return (one - slopes) / var.sqrt()[:, :, None]
+
+
+class Layout(nn.Module):
+    """Parameters of the distributions of levels, such that log-probabilities are inner products.
+
+    A category has a logit of its own, relative to the first category of its column. The levels of a column on a line
+    share a few smooth functions if there are many: cosines of the share of rows below the level. All this is added to
+    the marginal logits; zeros give the marginals. Unseen categories keep their marginal probability, since training
+    rows carry no information about them.
+
+    The log-probabilities of all rows given all latent points are then one matrix product: logits, minus the normalisers
+    of the columns that a row has. Columns in which no cell is missing share one normaliser.
+
+    Parameters
+    ----------
+    marginals : MarginalDenoiser
+    gaps : Tensor of bool, shape (C,)
+        Columns in which a row may have no cell or an unseen category.
+    low, high : Tensor, shape (R,)
+        Bounds to which continuous cells are clamped.
+
+    Notes
+    -----
+    With two to ``MOST_DEPENDENT`` continuous columns, products of each two are features of a row, and these columns may
+    depend on one another at a latent point. None of them may then be missing.
+    """
+
+    base: Tensor
+    unseen: Tensor
+    rest: Tensor
+    single: Tensor
+    wave: Tensor
+    low: Tensor
+    high: Tensor
+    pairs: Tensor
+    _with_gaps: Tensor
+    _whole: Tensor
+
+    def __init__(
+        self, marginals: MarginalDenoiser, gaps: Tensor, low: Tensor, high: Tensor
+    ) -> None:
+        super().__init__()
+        self.book = marginals.codebook
+        levels = self.levels = self.book.levels
+        n_real = len(self.book.reals)
+        n_pairs = n_real * (n_real - 1) // 2 if n_real <= MOST_DEPENDENT else 0
+        gaps = torch.cat([gaps[self.book.finite], gaps[self.book.reals]])
+
+        def keep(name: str, tensor: Tensor) -> None:
+            self.register_buffer(name, tensor, persistent=False)
+
+        keep("pairs", torch.tril_indices(n_real, n_real, -1, device=low.device)[:, :n_pairs])
+        keep("low", low)
+        keep("high", high)
+        keep("_with_gaps", gaps.nonzero().flatten())
+        keep("_whole", (~gaps).nonzero().flatten())
+        keep("unseen", levels.level_unseen)
+        keep("base", marginals.log_probs)
+        seen = self.base.exp().masked_fill(self.unseen, 0.0)
+        # the seen levels of a column share what the unseen one leaves
+        keep("rest", levels.sum(seen[None]).log())  # (1, C')
+        many = [c.kind == "line" and c.n_levels > N_WAVES for c in levels.columns]
+        smooth = torch.tensor(many, dtype=torch.bool, device=seen.device)[levels.level_column]
+        keep("single", (~self.unseen & ~smooth & (levels.level_code > 0)).nonzero().flatten())
+        wave = (~self.unseen & smooth).nonzero().flatten()
+        keep("wave", wave[levels.level_column[wave].argsort(stable=True)])  # by column
+        sizes = [c.n_levels for c, is_many in zip(levels.columns, many, strict=True) if is_many]
+        waves = [self._waves(mass) for mass in seen[self.wave].split(sizes)]
+        self.bases = [
+            torch.block_diag(*waves[i : i + TOGETHER]) for i in range(0, len(waves), TOGETHER)
+        ]
+        self.n_values = len(self.single) + N_WAVES * len(waves)
+
+    @staticmethod
+    def _waves(mass: Tensor) -> Tensor:
+        """Cosines of the share of rows below each level of one column, of given shares: (N_WAVES, levels)."""
+        place = (mass.cumsum(0) - mass / 2) / mass.sum()
+        frequency = torch.arange(1, N_WAVES + 1).to(mass)
+        return torch.cos(math.pi * frequency[:, None] * place)
+
+    def logits(self, values: Tensor) -> Tensor:
+        """Logits (K, T) of all seen levels."""
+        single, *waves = values.split([len(self.single), *(len(b) for b in self.bases)], 1)
+        logits = self.base.masked_fill(self.unseen, IMPOSSIBLE_LOGIT).expand(len(values), -1)
+        logits = logits.index_add(1, self.single, single)
+        if not waves:
+            return logits
+        smooth = [part @ basis for part, basis in zip(waves, self.bases, strict=True)]
+        return logits.index_add(1, self.wave, torch.cat(smooth, 1))
+
+    def log_probs(self, values: Tensor) -> Tensor:
+        """Log-probabilities (K, T) of all levels."""
+        seen = self.levels.log_softmax(self.logits(values)) + self.levels.per_level(self.rest)
+        return torch.where(self.unseen, self.base, seen)
+
+    def of_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, F) of rows (B, C), and the terms (B,) that do not depend on the point.
+
+        The log-density of a recorded number is averaged over its cell, not the density: that is a lower bound of its
+        log-mass (20), whatever the Gaussian, and the variance of a cell adds to the square; of a gap less, so that
+        classes come to rest well within it.
+        """
+        book, levels = self.book, self.levels
+        ones = indicators(book, x)
+        start = ones @ self.base
+        ones = ones.masked_fill(self.unseen, 0.0)
+        there, (cells, width) = levels.sum(ones), book.lines.cells(x[:, book.reals])
+        natural = book.lines.spacing(x[:, book.reals])
+        start = start + there @ self.rest[0]
+        start = start + Intervals(cells, width).log_width().nan_to_num(0.0).sum(1).to(ones)
+        there = torch.cat([there, (~cells.isnan()).to(ones)], 1)
+        within = natural.square() / 12 + (width - natural).square() / GAP_TO_VARIANCE
+        cells, within = (
+            t.nan_to_num(0.0).to(ones) for t in (cells.clamp(self.low, self.high), within)
+        )
+        smooth = ones[:, self.wave].split([basis.shape[1] for basis in self.bases], 1)
+        waves = [part @ basis.T for part, basis in zip(smooth, self.bases, strict=True)]
+        i, j = self.pairs
+        products = cells[:, i] * cells[:, j]
+        numbers = [products, cells.square() + within, cells]
+        parts = [ones[:, self.single], *waves, *numbers, there[:, self._with_gaps]]
+        return torch.cat([*parts, torch.ones_like(start)[:, None]], 1), start
+
+    def of_points(self, columns: Columns) -> Tensor:
+        """Features (K, F) of latent points."""
+        values, (of_numbers, numbers) = columns.values, columns.precisions(self.pairs)
+        constants = -torch.cat([self.levels.logsumexp(self.logits(values)), 0.5 * of_numbers], 1)
+        shared = constants[:, self._whole].sum(1, keepdim=True)
+        return torch.cat([values, *numbers, constants[:, self._with_gaps], shared], 1)
+
+
+class DecoderNetwork(Denoiser):
+    """The network g: points of the latent space to distributions of the columns, and with fixed points (9).
+
+    Its first outputs are small, so that it starts near the marginals. ``mean`` and ``sd`` (R,) are the means and
+    standard deviations of the continuous columns, ``least_sd`` is their least standard deviation given the point, and
+    ``sizes`` are the dimensions of the latent space, then the hidden units of each layer. The generator draws the
+    initial weights, and ``n_points`` latent ones, (K, L) in the unit cube, at which rows are scored.
+    """
+
+    points: Tensor
+    mean: Tensor
+    sd: Tensor
+    pairs: Tensor
+
+    def __init__(
+        self,
+        layout: Layout,
+        mean: Tensor,
+        sd: Tensor,
+        *,
+        least_sd: float,
+        sizes: tuple[int, ...],
+        n_points: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(layout.book)
+        self.layout = layout
+        self.least_sd, self.n_values, self.n_real = least_sd, layout.n_values, len(mean)
+        sizes = (*sizes, self.n_values + 2 * self.n_real + layout.pairs.shape[1])
+        like = layout.base
+        # drawn here, for nn.Linear would move the global random state
+        weights = [
+            torch.randn(n_in, n, generator=generator, device=like.device, dtype=like.dtype)
+            for n_in, n in itertools.pairwise(sizes)
+        ]
+        gains = [math.sqrt(2)] * (len(weights) - 1) + [START_GAIN]
+        self.weights = nn.ParameterList(
+            w * (gain / math.sqrt(len(w))) for w, gain in zip(weights, gains, strict=True)
+        )
+        self.biases = nn.ParameterList(w.new_zeros(w.shape[1]) for w in weights)
+        self.register_buffer("pairs", layout.pairs, persistent=False)
+        self.register_buffer("mean", mean.to(like), persistent=False)
+        self.register_buffer("sd", sd.to(like), persistent=False)
+        points = latent_points(n_points, sizes[0], generator)
+        self.register_buffer("points", points, persistent=False)
+
+    @property
+    def closed_form(self) -> bool:
+        return True
+
+    @property
+    def score_work(self) -> int:
+        return len(self.points) * self.layout.n_values
+
+    def constants(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layout.of_rows(x)
+
+    def log_prob_from(self, x: Tensor, *constants: Tensor) -> Tensor:
+        features, start = constants
+        points = self.layout.of_points(self.columns(normal(self.points, features)))
+        return log_prob((features, start), points)
+
+    def columns(self, u: Tensor) -> Columns:
+        """The columns at latent points ``u`` (K, L)."""
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            u = torch.addmm(bias, u if i == 0 else nn.functional.silu(u), weight)
+        i, j = self.pairs
+        values, shift, scale, slope = u.split([self.n_values, self.n_real, self.n_real, len(i)], 1)
+        # one at zero, and linear where it is large
+        scale = nn.functional.softplus(scale + math.log(math.e - 1))
+        var = (self.sd * scale).square() + self.least_sd**2
+        slopes = None
+        if len(i):
+            slope = slope * (self.sd[i] / self.sd[j])
+            slopes = slope.new_zeros(len(u), self.n_real**2).index_copy(
+                1, i * self.n_real + j, slope
+            )
+            slopes = slopes.unflatten(1, (self.n_real, self.n_real))
+        return Columns(values, self.mean + self.sd * shift, var, slopes)
+
+
+def latent_points(n: int, n_latent: int, generator: torch.Generator) -> Tensor:
+    """Scrambled Sobol points in the unit cube: (n, L), float64."""
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    engine = SobolEngine(n_latent, scramble=True, seed=seed)
+    return engine.draw(n, dtype=torch.float64).to(generator.device)
+
+
+def shifted(points: Tensor, generator: torch.Generator) -> Tensor:
+    """The points moved by one random vector around the unit cube: each is then uniform, together they stay even."""
+    shift = torch.rand(
+        points.shape[1], generator=generator, device=points.device, dtype=points.dtype
+    )
+    return (points + shift) % 1.0
+
+
+def normal(points: Tensor, like: Tensor) -> Tensor:
+    """Points of the unit cube as standard normal ones, in the type of another tensor."""
+    inside = points.clamp(1e-9, 1 - 1e-9)
+    return (math.sqrt(2) * torch.erfinv(2 * inside - 1)).to(like)
+
+
+def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
+    """(9) of rows as a mean over latent points, both given by their features: (B,)."""
+    features, start = rows
+    return start + log_sum_exp(features @ points.T, 1) - math.log(len(points))

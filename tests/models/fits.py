@@ -9,9 +9,9 @@ import torch
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.denoisers.decoder import DecoderNetwork
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.contract import FITTING_SHARE, FitPlan, TrainingRows
+from discrete_itd.models.decoder_mixture import DecoderNetwork
 from discrete_itd.progress import Deadline
 from discrete_itd.recipes import Network
 from discrete_itd.training.config import TrainingPlan

@@ -28,22 +28,9 @@ from scipy import stats
 
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import (
-    MarginalDenoiser,
-    MixtureDenoiser,
-    decoder,
-)
+from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser
 from discrete_itd.denoisers import mixture as classes
 from discrete_itd.denoisers.base import held_out_nats
-from discrete_itd.denoisers.decoder import (
-    N_WAVES,
-    Columns,
-    Layout,
-    latent_points,
-    log_prob,
-    normal,
-    shifted,
-)
 from discrete_itd.denoisers.marginal import WIDE_SD
 from discrete_itd.denoisers.mixture import (
     LEAST_ROUND_GAIN,
@@ -56,7 +43,17 @@ from discrete_itd.denoisers.mixture import (
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.models import decoder_mixture as fits
 from discrete_itd.models.contract import FitPlan, TrainingRows
-from discrete_itd.models.decoder_mixture import Mixture, MixtureFit
+from discrete_itd.models.decoder_mixture import (
+    N_WAVES,
+    Columns,
+    Layout,
+    Mixture,
+    MixtureFit,
+    latent_points,
+    log_prob,
+    normal,
+    shifted,
+)
 from discrete_itd.progress import Deadline
 from discrete_itd.training import TrainingPlan
 from discrete_itd.training.loop import TRIAL_STEPS, Run
@@ -174,7 +171,7 @@ def test_levels_add_up_and_unseen_ones_keep_their_probability(device, dtype, col
 def test_smooth_functions_are_cosines_of_the_share_of_rows_below(
     device, dtype, together, monkeypatch
 ):
-    monkeypatch.setattr("discrete_itd.denoisers.decoder.TOGETHER", together)
+    monkeypatch.setattr("discrete_itd.models.decoder_mixture.TOGETHER", together)
     values = np.linspace(-1, 1, MANY)
     book = Codebook([simplex(3), line(*values, is_open=True), line(*values)]).to(device)
     marginals = random_marginals(book, np.random.default_rng(0))
@@ -199,7 +196,7 @@ def test_smooth_functions_are_cosines_of_the_share_of_rows_below(
 
 def test_smooth_functions_of_many_columns_grow_with_their_number(device, monkeypatch):
     """And what is made with them is what one matrix gives."""
-    monkeypatch.setattr("discrete_itd.denoisers.decoder.TOGETHER", 2)
+    monkeypatch.setattr("discrete_itd.models.decoder_mixture.TOGETHER", 2)
     lines = [line(*np.linspace(-1, 1, MANY + j % 3), is_open=j % 2 == 0) for j in range(9)]
     book = Codebook([*lines[:4], simplex(3), *lines[4:]]).to(device)
     rng = np.random.default_rng(0)
@@ -628,7 +625,6 @@ def test_numbers_that_follow_from_others_do_so_in_a_fit(device):
     nats = []
     for most in (0, 32):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(decoder, "MOST_DEPENDENT", most)
             patch.setattr(fits, "MOST_DEPENDENT", most)
             generator = seeded_generator(0, device)
             fit, _ = fit_mixture(marginals, x, x_valid, generator, recipe=recipe)
