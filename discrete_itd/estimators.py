@@ -56,8 +56,7 @@ from discrete_itd.models.training_tables import read_table
 from discrete_itd.progress import fit_progress, progress_bar, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
-from discrete_itd.storage.stored import Persistent
-from discrete_itd.storage.values import SCHEDULES
+from discrete_itd.storage.values import SCHEDULES, Persistent
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (

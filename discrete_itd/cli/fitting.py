@@ -30,7 +30,7 @@ from discrete_itd.encoders.streams import ParquetStream, in_memory
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.card import plus_minus
-from discrete_itd.storage.stored import card_path
+from discrete_itd.storage.values import card_path
 from discrete_itd.validation import warn
 
 TEXT: Any = pd.Series(["text"]).dtype  # takes less memory than objects if pandas has a text dtype

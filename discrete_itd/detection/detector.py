@@ -39,8 +39,7 @@ from discrete_itd.models.held_out import Ints
 from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card
-from discrete_itd.storage.stored import Persistent
-from discrete_itd.storage.values import SCHEDULES, Like
+from discrete_itd.storage.values import SCHEDULES, Like, Persistent
 from discrete_itd.validation import (
     check_share,
     seed_of,

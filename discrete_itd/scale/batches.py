@@ -19,7 +19,7 @@ import pandas as pd
 from discrete_itd.detection.answers import answer_types, answers, checked_outputs, density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.storage.stored import load_one_of
+from discrete_itd.storage.values import load_one_of
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:

@@ -315,7 +315,7 @@ def test_a_detector_is_whole_and_has_few_names(fitted):
     assert len(names - parameters) <= 26
     methods = [inspect.unwrap(m) for n in names if callable(m := getattr(type(fitted), n, None))]
     homes = {m.__module__ for m in methods}
-    assert homes == {"discrete_itd.detection.detector", "discrete_itd.storage.stored"}
+    assert homes == {"discrete_itd.detection.detector", "discrete_itd.storage.values"}
 
 
 # -- thresholds -----------------------------------------------------------------------------------

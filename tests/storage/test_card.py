@@ -17,7 +17,7 @@ from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import card as markdown
 from discrete_itd.storage import files
 from discrete_itd.storage.card import listed
-from discrete_itd.storage.stored import card_path
+from discrete_itd.storage.values import card_path
 
 pytestmark = pytest.mark.single_precision
 
