@@ -13,8 +13,7 @@ from discrete_itd.channel import (
     IsotropicSchedule,
     Quadrature,
 )
-from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.channel.points import VERTEX
+from discrete_itd.channel.codebook import VERTEX, Codebook, ColumnPoints
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,

@@ -30,8 +30,7 @@ Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv
 Guo, Shamai, Verdú, "Mutual information and minimum mean-square error in Gaussian channels", 2005.
 """
 
-from discrete_itd.channel.codebook import Codebook, State
-from discrete_itd.channel.points import ColumnPoints
+from discrete_itd.channel.codebook import Codebook, ColumnPoints, State
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.channel.schedules import (
     CoordinateSchedule,

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from discrete_itd import devices
+from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
-from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
 
 SMALL = 1e-300  # lower bound that keeps divisors and logarithms finite

@@ -11,9 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook, Levels
 from discrete_itd.channel.gaussian import GaussianPosterior, chosen
-from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import add_gumbel
 from discrete_itd.channel.rounded_numbers import Intervals
 
@@ -32,7 +31,7 @@ class CategoricalPosterior:
 
     Examples
     --------
-    >>> from discrete_itd.channel.points import ColumnPoints
+    >>> from discrete_itd.channel.codebook import ColumnPoints
     >>> levels = Levels([ColumnPoints("simplex", 2)])
     >>> q = CategoricalPosterior(levels, torch.zeros(1, 2))
     >>> q.log_prob(torch.tensor([[1]]))

@@ -31,10 +31,9 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
-from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.codebook import KNOWN_NATS, Codebook
 from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.channel.points import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
     BLOCK,

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.codebook import KNOWN_NATS, Codebook
 from discrete_itd.channel.gaussian import (
     FARTHEST,
     GaussianPosterior,
@@ -40,7 +40,6 @@ from discrete_itd.channel.gaussian import (
     log_normal,
 )
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.channel.points import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
     BATCH,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd import devices
+from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.gaussian import log_mass_of_wide
-from discrete_itd.channel.points import REAL_KNOWN_SNR
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
 from discrete_itd.denoisers.base import filled, rows_at_once
 

@@ -25,9 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd import devices
-from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook, Levels
 from discrete_itd.channel.gaussian import chosen, is_coarse, log_mass
-from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.channel.rounded_numbers import Intervals

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
 
-from discrete_itd.channel.points import ColumnPoints
+from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.dtypes import (
     MOST_DECIMALS,
     PlainCells,

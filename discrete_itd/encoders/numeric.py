@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd.channel.points import ColumnPoints
+from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.channel.rounded_numbers import (
     FAR,
     OFTEN,

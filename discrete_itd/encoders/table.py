@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.channel.points import ColumnPoints
+from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category, plain, read_cells, read_few

@@ -19,9 +19,7 @@ from laws import (
     tables,
 )
 
-from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import Levels
-from discrete_itd.channel.points import KNOWN_NATS, ColumnPoints
+from discrete_itd.channel.codebook import KNOWN_NATS, Codebook, ColumnPoints, Levels
 
 RAGGED = tables(sizes=(1, 2, 5, 31, 32, 33, 40), max_columns=6)  # both sides of the threshold
 

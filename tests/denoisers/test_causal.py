@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from discrete_itd.channel import Codebook, CoordinateSchedule, State, points
+from discrete_itd.channel import Codebook, CoordinateSchedule, State, codebook
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, neural
 from discrete_itd.denoisers.causal import (
     MaskedMLP,
@@ -102,7 +102,7 @@ def test_probabilities_sum_to_one_whatever_is_missing(device, kind, name):
 @pytest.fixture
 def short(monkeypatch):
     """Columns of more than two levels are long: networks read and write them by three numbers."""
-    monkeypatch.setattr(points, "CATEGORY_MAJOR_UP_TO", 0)  # as those of many levels are stored
+    monkeypatch.setattr(codebook, "CATEGORY_MAJOR_UP_TO", 0)  # as those of many levels are stored
     monkeypatch.setattr(neural, "LONG", 1)
     monkeypatch.setattr(neural, "RANK", 3)
 
