@@ -35,15 +35,15 @@ from discrete_itd.encoders import (
 )
 from discrete_itd.encoders.dtypes import holds_text, plain
 from discrete_itd.encoders.frames import (
+    Sample,
     as_polars,
     fill_cells,
     in_kind,
     is_polars,
-    unique_rows,
+    read_rows,
 )
 from discrete_itd.encoders.notation import quoted
-from discrete_itd.encoders.rows import RowEstimate, ignored, read_rows
-from discrete_itd.encoders.streams import Sample
+from discrete_itd.encoders.rows import RowEstimate, ignored, unique_rows
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import level_quantiles, of_column, point_predictions

@@ -25,8 +25,8 @@ from discrete_itd.cli.tables import (
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.dtypes import holds_text
-from discrete_itd.encoders.notation import is_missing, recognise, typed
-from discrete_itd.encoders.streams import ParquetStream, in_memory
+from discrete_itd.encoders.frames import ParquetStream, in_memory
+from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.card import plus_minus
@@ -198,7 +198,7 @@ def _is_written(values: pd.Series, asked: Any) -> bool:
     found = values.value_counts()
     if not all(isinstance(text, str) for text in found.index):
         return any(isinstance(cell, int | float) for cell in found.index)
-    known = {text: n for text, n in found.items() if not is_missing(str(text))}
+    known = {text: n for text, n in found.items() if not denotes_missing(str(text))}
     texts, counts = [*map(str, known)], np.array([*known.values()])
     return bool(texts) and recognise(texts, counts, asked).notation is not None
 

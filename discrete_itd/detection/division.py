@@ -9,8 +9,7 @@ import pandas as pd
 import torch
 
 from discrete_itd.channel.noise import row_hashes
-from discrete_itd.encoders.rows import read_rows
-from discrete_itd.encoders.streams import in_memory
+from discrete_itd.encoders.frames import in_memory, read_rows
 from discrete_itd.models.held_out import Ints, check_groups, count_units, hold_out, one_of_each
 from discrete_itd.validation import warn
 

@@ -16,8 +16,8 @@ import pandas as pd
 from discrete_itd.detection.cell_predictions import LEAST_NATS, likely_errors, predictions
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
-from discrete_itd.encoders.frames import distinct, is_missing
-from discrete_itd.encoders.rows import Rows
+from discrete_itd.encoders.column import is_missing
+from discrete_itd.encoders.rows import Rows, distinct
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer
 
@@ -199,7 +199,7 @@ def _with_unreadable(table: pd.DataFrame, at: np.ndarray, rows: Rows, k: int) ->
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:
     """One line of :func:`reasons`, a mapping from its columns, as an English sentence without its full stop.
 
-    ``columns`` maps names to columns, which determine how values are written (:mod:`discrete_itd.encoders.frames`).
+    ``columns`` maps names to columns, which determine how values are written (:func:`discrete_itd.encoders.written`).
 
     Examples
     --------

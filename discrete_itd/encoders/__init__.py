@@ -25,8 +25,8 @@ and free text are left out of a model (:func:`discrete_itd.encoders.inference.le
 """
 
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
-from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.frames import as_frame, number, written
+from discrete_itd.encoders.column import Column, number, written
+from discrete_itd.encoders.frames import as_frame
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, MISSING, UNKNOWN, check_column_spec
 from discrete_itd.encoders.notation import NOTATIONS, Notation
 from discrete_itd.encoders.numeric import Bins, Continuous

@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -21,12 +22,14 @@ from discrete_itd.encoders.dtypes import (
     PlainCells,
     Scalar,
     as_numbers,
+    decimals_of,
     dtype_from_json,
     dtype_to_json,
     family,
     holds_text,
     is_category,
     numpy_name,
+    plain,
     read_cells,
     restore_categories,
     restore_numbers,
@@ -35,10 +38,11 @@ from discrete_itd.encoders.dtypes import (
     time_zone,
 )
 from discrete_itd.encoders.notation import (
+    EXACT,
     TRUTHS,
     Notation,
     as_text,
-    is_missing,
+    denotes_missing,
     number_of,
     quoted,
     read_plainly,
@@ -53,7 +57,10 @@ EXPECTED = {
     "timedelta": "durations, like 1 days 02:00:00",
     "boolean": "True or False",
 }
-DAY = 86_400  # seconds
+SIGNIFICANT = 4  # digits of numbers that have more than a person writes, as in a computed column
+LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
+SMALL = 1e-4  # below, and beyond exact integers, a power of ten is easier to read than zeros
+DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
 SUSPICIOUS_ROWS = 5  # this many unseen values and no known one are hardly chance
 
 
@@ -171,7 +178,7 @@ class Column:
     def has_days(self) -> bool:
         """Whether its times are dates: all lie at the beginning of a day, without a time zone."""
         is_date = self.family == "datetime" and not time_zone(self.dtype)
-        return is_date and self.step % (DAY * 10**9) == 0 and self.origin % DAY == 0
+        return is_date and self.step % DAY == 0 and self.origin % (DAY // SECOND) == 0
 
     @cached_property
     def _takes_text(self) -> bool:
@@ -259,7 +266,7 @@ class Column:
             is_bad = np.array([text not in TRUTHS for text in texts])
         elif self._takes_text:  # among levels
             is_bad = np.array([math.isnan(number_of(text)) for text in texts])
-        is_gap = np.isin(texts, [*self.na, *filter(is_missing, texts[is_bad])])
+        is_gap = np.isin(texts, [*self.na, *filter(denotes_missing, texts[is_bad])])
         is_bad = is_bad & ~is_gap
         if is_bad.any():
             wrong = np.full(len(is_text) + 1, None, dtype=object)
@@ -379,3 +386,123 @@ class Column:
         else:
             whole = whole or self.codec.whole
         return restore_numbers(values, self.dtype, whole, self.decimals)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is missing."""
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+def written(value: Any, column: Column | None = None) -> str:
+    """A value as text, for people: "a missing cell" for a missing one.
+
+    Parameters
+    ----------
+    value : scalar
+        A cell of the table as the user has it, or as :meth:`Column.decode` gives it back.
+    column : Column, optional
+        Its numbers get as many decimals as they had in training, more only where the value itself has more; its times
+        are as fine as they were. What was text is written as most of it was: "28.2.1999" becomes "28.02.1999".
+        Categories stay as they are: digits of a nominal column are not grouped, as they may be a postal code.
+
+    Examples
+    --------
+    >>> written(2361000.0), written(0.25), written(1999), written(None)
+    ('2 361 000', '0.25', '1999', 'a missing cell')
+    >>> written(pd.Timestamp("2024-01-31"))
+    '2024-01-31'
+    """
+    value = plain(value)
+    if is_missing(value):
+        return "a missing cell"
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    is_text = isinstance(value, str | bool)
+    if column is not None and column.notation is not None and not is_text:
+        return str(_unrounded(column.notation, value).write(pd.Series([value])).iloc[0])
+    step = 1 if column is None or column.family == "number" else column.step
+    if isinstance(value, pd.Timestamp):
+        return _time(value, step)
+    if isinstance(value, pd.Timedelta | np.timedelta64):
+        return str(pd.Timedelta(value)).removesuffix(" 00:00:00")
+    if isinstance(value, str):  # what people would not see is in quotation marks
+        return value if value and value.isprintable() and value == value.strip() else quoted(value)
+    if is_text or not isinstance(value, int | float):
+        return str(value)
+    is_name = column is not None and column.kind == "nominal"
+    return number(value, _decimals(column), grouped=not is_name)
+
+
+def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> str:
+    """A number as text, with at least so many ``decimals``, and more where it has more.
+
+    Numbers with more than six decimals and twelve digits, which were computed, are rounded to four significant digits.
+    ``grouped`` sets digits in groups of three, from five digits before the decimal mark on.
+
+    Examples
+    --------
+    >>> number(25.0, 2), number(0.123456789, None), number(10667, grouped=False), number(3e20)
+    ('25.00', '0.123456789', '10667', '3e+20')
+    >>> number(1 / 3), number(10**400), number(-0.0), number(np.longdouble(1) / 3)
+    ('0.3333', '1e+400', '0', '0.3333')
+    """
+    try:
+        if not math.isfinite(value):
+            return str(value)
+        if not isinstance(value, int):
+            value = float(value) or 0.0  # of any precision, and without a sign of zero
+            # an integer is a float beside a gap, and is to be written alike
+            value = int(value) if abs(value) <= EXACT and value.is_integer() else value
+    except OverflowError:  # an integer that no float holds
+        return f"{Decimal(value).normalize():.{SIGNIFICANT}g}"
+    if isinstance(value, float) and not SMALL <= abs(value) <= EXACT and value:
+        digits = len(Decimal(repr(float(value))).normalize().as_tuple().digits)
+        return f"{value:.{digits if digits <= LONGEST else SIGNIFICANT}g}"
+    own = _own_decimals(value)
+    if own is None:
+        before = math.floor(math.log10(abs(value))) + 1 if value else 1  # digits before the mark
+        text = f"{value:.{max(0, SIGNIFICANT - before)}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    else:
+        own = max(decimals or 0, own)
+        text = str(value) if isinstance(value, int) and not own else f"{value:.{own}f}"
+    whole, mark, fraction = text.partition(".")
+    if grouped and len(whole.lstrip("-")) > 4:
+        whole = f"{int(whole):,}".replace(",", " ")
+    return f"{whole}{mark}{fraction}"
+
+
+def _own_decimals(value: float) -> int | None:
+    """The decimals of a number; None if it has more than were plausibly written."""
+    own = decimals_of(np.array([value], dtype=float), np.dtype(float))
+    if own is None:
+        parts = Decimal(repr(float(value))).normalize().as_tuple()
+        own = -int(parts.exponent) if len(parts.digits) <= LONGEST else None
+    return own
+
+
+def _unrounded(notation: Notation, value: Any) -> Notation:
+    """The notation with as many places as a value has, if these are more."""
+    if notation.family != "number" or not math.isfinite(value):
+        return notation
+    own = _own_decimals(value)
+    return notation if (own or 0) <= (notation.places or 0) else replace(notation, places=own)
+
+
+def _decimals(column: Column | None) -> int | None:
+    """The decimals that numbers of a column are written with."""
+    if column is None or not column.categories:
+        codec = getattr(column, "codec", None)
+        return 0 if column is None or getattr(codec, "whole", False) else column.decimals
+    numbers = [c for c in column.categories if isinstance(c, int | float)]
+    return decimals_of(np.array(numbers, dtype=float), np.dtype(float)) if numbers else 0
+
+
+def _time(value: pd.Timestamp, step: int) -> str:
+    """A time, as fine as a column whose times lie on a grid of ``step`` nanoseconds, or as the time itself is."""
+    if value == value.normalize() and (step == 1 or step >= DAY):
+        return f"{value.date()}"
+    for unit, digits in ((MINUTE, "minutes"), (SECOND, "seconds")):
+        if step % unit == 0 and value.floor(f"{unit}ns") == value:
+            return value.isoformat(sep=" ", timespec=digits)
+    return str(value)

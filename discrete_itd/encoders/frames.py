@@ -1,30 +1,32 @@
-"""Tables of any library as frames, and results for users: filled cells, and values as readable text."""
+"""Tables of any kind as pandas frames: of other libraries, arrays, Parquet files, and iterables of frames.
+
+Of what is larger than memory, one pass takes a uniform sample. Results come back in the form of the table.
+"""
 
 from __future__ import annotations
 
-import math
+import os
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import narwhals
 import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
 
-from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.dtypes import (
-    decimals_of,
-    is_category,
-    plain,
-)
-from discrete_itd.encoders.notation import EXACT, Notation, quoted
+from discrete_itd.encoders.dtypes import is_category
+from discrete_itd.validation import warn
 
-if TYPE_CHECKING:
-    from torch import Tensor
+BATCH_CELLS, MOST_BATCH = 1 << 20, 1 << 16  # cells and rows that are read at once
+PAGE_BUFFER = 1 << 20  # bytes; column chunks are read by pages, or a row group would be read whole
+# rows of a stream that are fitted to; of a wide table as many as have SAMPLE_CELLS cells, or FEWEST_SAMPLED
+SAMPLE_ROWS, SAMPLE_CELLS, FEWEST_SAMPLED = 400_000, 1 << 23, 15_000
+SLACK = 1.25  # rows that are held before the sample is thinned, as a multiple of its size
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 
@@ -84,6 +86,209 @@ def too_few(n_rows: int, n_columns: int) -> ValueError:
     )
 
 
+def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame, bool]:
+    """The rows as a frame, and whether they came as one; only a pandas frame keeps its index.
+
+    A ValueError or TypeError if there are less than ``fewest``, a column's name repeats, or X is no table at all.
+    """
+    if isinstance(X, str | os.PathLike) or callable(getattr(X, "parts", None)):
+        reads = "only DiffusionDensity.fit reads others"
+        raise TypeError(f"X must be a table in memory, got {X!r}: {reads}")
+    frame = as_frame(X)
+    if frame is None:
+        from sklearn.utils import check_array
+
+        check_array_like(X)
+        how: Any = {"dtype": None, "ensure_all_finite": "allow-nan", "ensure_min_samples": fewest}
+        return pd.DataFrame(check_array(X, estimator=estimator, input_name="X", **how)), False
+    check_unique_names(frame)
+    if frame.shape[0] < fewest or frame.shape[1] == 0:
+        raise too_few(*frame.shape)
+    return frame if frame is X else frame.reset_index(drop=True), True
+
+
+def check_array_like(X: Any) -> None:
+    """TypeError with the type of what is no array: scikit-learn would call it a scalar, or its rows numbers."""
+    first = X[0] if isinstance(X, Sequence) and X else None
+    if isinstance(first, Mapping) or is_table(first):
+        what = f"a {type(X).__name__} of {type(first).__name__}"
+        raise TypeError(f"X is {what}, not one table: make a frame of it, like pandas.DataFrame(X)")
+    if isinstance(X, Sequence) or hasattr(X, "__array__"):
+        return
+    from scipy.sparse import issparse
+
+    if not issparse(X):
+        raise TypeError(f"X must be a table or an array, got {type(X).__name__}")
+
+
+class ParquetStream:
+    """The rows of a Parquet file, or of all files below a folder in the order of their names, as Arrow tables.
+
+    They are read page by page: memory depends on the size neither of files nor of row groups.
+
+    Parameters
+    ----------
+    path : path-like
+        Files that begin with "." or "_" are left out.
+    columns : sequence of str, optional
+        The columns to read; by default all, without a stored index.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is not installed.
+    OSError
+        If there is no such file.
+    ValueError
+        If a file is no Parquet, a folder holds none, or files have different columns.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> None:
+        if find_spec("pyarrow") is None:
+            raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'discrete-itd[parquet]'")
+        self.files, self._n_rows = _parquet_files(Path(path)), 0
+        schemas = []
+        for file in self.files:
+            with _opened(file) as parquet:
+                schemas.append(parquet.schema_arrow)
+                self._n_rows += parquet.metadata.num_rows
+        stored = schemas[0].empty_table().to_pandas().columns
+        self.columns = [str(c) for c in stored] if columns is None else list(columns)
+        for file, schema in zip(self.files, schemas, strict=True):
+            names = {*schema.names}
+            for name in sorted({*schemas[0].names} ^ names) + [
+                c for c in self.columns if c not in names
+            ]:
+                raise ValueError(f"column {name!r}: not in every file, like {file}")
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self._n_rows
+
+    def __iter__(self) -> Iterator[Any]:
+        import pyarrow as pa
+
+        n = max(1, min(MOST_BATCH, BATCH_CELLS // max(1, len(self.columns))))
+        for file in self.files:
+            with _opened(file) as parquet:
+                for batch in parquet.iter_batches(n, columns=self.columns):
+                    yield pa.Table.from_batches([batch])
+
+
+def _opened(file: Path) -> Any:
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(file, buffer_size=PAGE_BUFFER, pre_buffer=False)
+    except ValueError as error:
+        raise ValueError(f"{file}: no Parquet ({error})") from None
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    """The file, or the files below the folder."""
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{path}: not a regular file")
+        return [path]
+    files = [f for f in sorted(path.rglob("*.parquet")) if not f.name.startswith((".", "_"))]
+    if not files:
+        raise ValueError(f"{path}: no .parquet file in the folder")
+    for part in files[0].relative_to(path).parts[:-1]:
+        if "=" in part:
+            raise ValueError(
+                f"{path}: folders like {part!r} hold a column that is not in the files; write it into the files"
+            )
+    return files
+
+
+def as_stream(X: Any) -> Iterable[Any] | None:
+    """The frames of a Parquet path or an iterable of frames; None if X is a table in memory, or no table."""
+    if isinstance(X, str | os.PathLike):
+        return ParquetStream(X)
+    if isinstance(X, ParquetStream):
+        return X
+    is_in_memory = isinstance(X, Mapping) or is_table(X) or hasattr(X, "__array__")
+    if is_in_memory or hasattr(X, "shape") or not isinstance(X, Iterable):
+        return None
+    frames = iter(X)
+    first = next(frames, None)
+    return chain([first], frames) if is_table(first) else None
+
+
+def sample_size(n_columns: int) -> int:
+    """Rows of a stream that are kept in memory."""
+    return min(SAMPLE_ROWS, max(FEWEST_SAMPLED, SAMPLE_CELLS // n_columns))
+
+
+class Sample:
+    """A uniform sample of rows that come in parts: all of them, if they are few."""
+
+    def __init__(self, seed: int) -> None:
+        self.n_rows, self._random = 0, np.random.default_rng(seed)
+        self._parts: list[pd.DataFrame] = []
+        self._keys, self._bound = np.zeros(0), 1.0  # rows with the least of random keys are kept
+
+    def add(self, table: Any) -> None:
+        """Add the rows of a frame, or of an Arrow table; ValueError if its columns differ from earlier ones."""
+        keys = self._random.random(len(table))
+        near = np.flatnonzero(keys < self._bound)
+        part = cast(pd.DataFrame, as_frame(table.take(near))).reset_index(drop=True)
+        if not self._parts:
+            check_unique_names(part)
+        names = self._parts[0].columns if self._parts else part.columns
+        for name in names.symmetric_difference(part.columns, sort=False):
+            raise ValueError(f"column {name!r}: not in every frame of the stream")
+        self._parts.append(cast(pd.DataFrame, part[names]))
+        self.n_rows, self._keys = self.n_rows + len(table), np.append(self._keys, keys[near])
+        if len(self._keys) > SLACK * sample_size(max(1, len(names))):
+            self.rows()
+
+    def rows(self) -> pd.DataFrame:
+        """The rows, in the order in which they were added."""
+        with warnings.catch_warnings():
+            # of parts in which all cells are missing
+            warnings.simplefilter("ignore", FutureWarning)
+            # by column: truth values beside numbers stay what they are
+            columns = {
+                name: pd.concat([part[name] for part in self._parts], ignore_index=True)
+                for name in self._parts[0]
+            }
+            rows = pd.DataFrame(columns)
+        if not self.n_rows or not rows.shape[1]:
+            raise too_few(self.n_rows, rows.shape[1])
+        if len(rows) > (most := sample_size(rows.shape[1])):
+            self._bound = float(np.partition(self._keys, most)[most])
+            near = self._keys < self._bound
+            rows = cast(pd.DataFrame, rows[near]).reset_index(drop=True)
+            self._keys = self._keys[near]
+        self._parts = [rows]
+        return rows
+
+
+def in_memory(X: Any, seed: int, groups: Any = None) -> Any:
+    """A table in memory as it is; of a stream, all rows, or a uniform sample of them with a warning that says so.
+
+    A ValueError or TypeError names a frame of the stream that is no table, or a column that another one lacks; or
+    there are ``groups``, one for every row, and a sample.
+    """
+    if (frames := as_stream(X)) is None:
+        return X
+    sample = Sample(seed)
+    for i, table in enumerate(frames):
+        part = table if isinstance(frames, ParquetStream) else as_frame(table)
+        if part is None:
+            raise TypeError(f"frame {i} of the stream is a {type(table).__name__}, not a table")
+        sample.add(part)
+    rows = sample.rows()
+    if len(rows) < sample.n_rows:
+        if groups is not None:
+            raise ValueError("groups needs a table in memory; X is a stream")
+        warn(f"a uniform sample of {len(rows):,} of {sample.n_rows:,} rows is fitted to")
+    return rows
+
+
 def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> pd.DataFrame:
     """A copy of a table (N, C) with its empty cells filled from the rows that have one, in their order."""
     columns = []
@@ -141,146 +346,3 @@ def as_polars(table: pd.DataFrame) -> Any:
         is_mixed = values.dtype == object and infer_dtype(values).startswith("mixed")
         cells[str(name)] = values.map(str, na_action="ignore") if is_mixed else values
     return polars.from_pandas(pd.DataFrame(cells, index=table.index), include_index=False)
-
-
-def unique_rows(x: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Distinct rows and, for every row, the index of its distinct row: equal rows are scored once."""
-    first, inverse = distinct(x.cpu().numpy())
-    return x[first], inverse
-
-
-def distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The position of each distinct row of float64 cells (N, C), (U,), and for every row the index of its own, (N,)."""
-    if len(cells) == 1:
-        return np.zeros(1, np.int64), np.zeros(1, np.int64)
-    # one bit pattern for 0 and -0, and for all NaNs
-    cells = np.where(np.isnan(cells), np.nan, cells + 0.0)
-    rows = cells.view(np.dtype((np.void, cells.dtype.itemsize * cells.shape[1])))[:, 0]
-    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-    return first, inverse
-
-
-SIGNIFICANT = 4  # digits of numbers that have more than a person writes, as in a computed column
-LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
-SMALL = 1e-4  # below, and beyond exact integers, a power of ten is easier to read than zeros
-DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a cell is missing."""
-    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
-
-
-def written(value: Any, column: Column | None = None) -> str:
-    """A value as text, for people: "a missing cell" for a missing one.
-
-    Parameters
-    ----------
-    value : scalar
-        A cell of the table as the user has it, or as :meth:`Column.decode` gives it back.
-    column : Column, optional
-        Its numbers get as many decimals as they had in training, more only where the value itself has more; its times
-        are as fine as they were. What was text is written as most of it was: "28.2.1999" becomes "28.02.1999".
-        Categories stay as they are: digits of a nominal column are not grouped, as they may be a postal code.
-
-    Examples
-    --------
-    >>> written(2361000.0), written(0.25), written(1999), written(None)
-    ('2 361 000', '0.25', '1999', 'a missing cell')
-    >>> written(pd.Timestamp("2024-01-31"))
-    '2024-01-31'
-    """
-    value = plain(value)
-    if is_missing(value):
-        return "a missing cell"
-    if isinstance(value, np.datetime64):
-        value = pd.Timestamp(value)
-    is_text = isinstance(value, str | bool)
-    if column is not None and column.notation is not None and not is_text:
-        return str(_unrounded(column.notation, value).write(pd.Series([value])).iloc[0])
-    step = 1 if column is None or column.family == "number" else column.step
-    if isinstance(value, pd.Timestamp):
-        return _time(value, step)
-    if isinstance(value, pd.Timedelta | np.timedelta64):
-        return str(pd.Timedelta(value)).removesuffix(" 00:00:00")
-    if isinstance(value, str):  # what people would not see is in quotation marks
-        return value if value and value.isprintable() and value == value.strip() else quoted(value)
-    if is_text or not isinstance(value, int | float):
-        return str(value)
-    is_name = column is not None and column.kind == "nominal"
-    return number(value, _decimals(column), grouped=not is_name)
-
-
-def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> str:
-    """A number as text, with at least so many ``decimals``, and more where it has more.
-
-    Numbers with more than six decimals and twelve digits, which were computed, are rounded to four significant digits.
-    ``grouped`` sets digits in groups of three, from five digits before the decimal mark on.
-
-    Examples
-    --------
-    >>> number(25.0, 2), number(0.123456789, None), number(10667, grouped=False), number(3e20)
-    ('25.00', '0.123456789', '10667', '3e+20')
-    >>> number(1 / 3), number(10**400), number(-0.0), number(np.longdouble(1) / 3)
-    ('0.3333', '1e+400', '0', '0.3333')
-    """
-    try:
-        if not math.isfinite(value):
-            return str(value)
-        if not isinstance(value, int):
-            value = float(value) or 0.0  # of any precision, and without a sign of zero
-            # an integer is a float beside a gap, and is to be written alike
-            value = int(value) if abs(value) <= EXACT and value.is_integer() else value
-    except OverflowError:  # an integer that no float holds
-        return f"{Decimal(value).normalize():.{SIGNIFICANT}g}"
-    if isinstance(value, float) and not SMALL <= abs(value) <= EXACT and value:
-        digits = len(Decimal(repr(float(value))).normalize().as_tuple().digits)
-        return f"{value:.{digits if digits <= LONGEST else SIGNIFICANT}g}"
-    own = _own_decimals(value)
-    if own is None:
-        before = math.floor(math.log10(abs(value))) + 1 if value else 1  # digits before the mark
-        text = f"{value:.{max(0, SIGNIFICANT - before)}f}"
-        text = text.rstrip("0").rstrip(".") if "." in text else text
-    else:
-        own = max(decimals or 0, own)
-        text = str(value) if isinstance(value, int) and not own else f"{value:.{own}f}"
-    whole, mark, fraction = text.partition(".")
-    if grouped and len(whole.lstrip("-")) > 4:
-        whole = f"{int(whole):,}".replace(",", " ")
-    return f"{whole}{mark}{fraction}"
-
-
-def _own_decimals(value: float) -> int | None:
-    """The decimals of a number; None if it has more than were plausibly written."""
-    own = decimals_of(np.array([value], dtype=float), np.dtype(float))
-    if own is None:
-        parts = Decimal(repr(float(value))).normalize().as_tuple()
-        own = -int(parts.exponent) if len(parts.digits) <= LONGEST else None
-    return own
-
-
-def _unrounded(notation: Notation, value: Any) -> Notation:
-    """The notation with as many places as a value has, if these are more."""
-    if notation.family != "number" or not math.isfinite(value):
-        return notation
-    own = _own_decimals(value)
-    return notation if (own or 0) <= (notation.places or 0) else replace(notation, places=own)
-
-
-def _decimals(column: Column | None) -> int | None:
-    """The decimals that numbers of a column are written with."""
-    if column is None or not column.categories:
-        codec = getattr(column, "codec", None)
-        return 0 if column is None or getattr(codec, "whole", False) else column.decimals
-    numbers = [c for c in column.categories if isinstance(c, int | float)]
-    return decimals_of(np.array(numbers, dtype=float), np.dtype(float)) if numbers else 0
-
-
-def _time(value: pd.Timestamp, step: int) -> str:
-    """A time, as fine as a column whose times lie on a grid of ``step`` nanoseconds, or as the time itself is."""
-    if value == value.normalize() and (step == 1 or step >= DAY):
-        return f"{value.date()}"
-    for unit, digits in ((MINUTE, "minutes"), (SECOND, "seconds")):
-        if step % unit == 0 and value.floor(f"{unit}ns") == value:
-            return value.isoformat(sep=" ", timespec=digits)
-    return str(value)

@@ -45,7 +45,7 @@ from discrete_itd.encoders.notation import (
     Notation,
     Recognised,
     as_text,
-    is_missing,
+    denotes_missing,
     quoted,
     recognise,
     tell,
@@ -345,7 +345,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     texts, counts = cast(tuple[list[str], np.ndarray], column.tally)
     if not all(isinstance(text, str) for text in texts):
         return seen, nothing
-    is_word = np.array([is_missing(text) for text in texts])
+    is_word = np.array([denotes_missing(text) for text in texts])
     known = [text for text, word in zip(texts, is_word, strict=True) if not word]
     if not known:
         return seen, nothing
@@ -361,7 +361,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
             tell(seen.name, found)
         return seen, found
     if is_word.any():
-        words = ", ".join(quoted(text) for text in texts if is_missing(text))
+        words = ", ".join(quoted(text) for text in texts if denotes_missing(text))
         n = int(counts[is_word].sum())
         what = "dates" if notation.family == "datetime" else "numbers"
         note = f"{words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"

@@ -232,7 +232,7 @@ def quoted(value: Any) -> str:
     return repr("".join(" " if unicodedata.category(c) == "Zs" else c for c in value))
 
 
-def is_missing(text: str) -> bool:
+def denotes_missing(text: str) -> bool:
     """Whether a text among numbers or times denotes a missing cell."""
     return text.strip().lower() in MISSING
 
@@ -248,7 +248,7 @@ def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[
     texts = np.array(distinct, dtype=object)
     if not len(texts):
         return pd.Series(np.nan, index=cells.index), ""
-    is_word = np.array([is_missing(text) for text in texts], dtype=bool)
+    is_word = np.array([denotes_missing(text) for text in texts], dtype=bool)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     what, found, is_read = "", None, ~is_word
     if not is_word.all():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -11,13 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.frames import (
-    as_frame,
-    check_unique_names,
-    distinct,
-    is_table,
-    too_few,
-)
+from discrete_itd.encoders.frames import too_few
 from discrete_itd.encoders.notation import quoted
 from discrete_itd.encoders.table import TableEncoder, replaced
 
@@ -303,45 +296,25 @@ def ignored(extra: Collection[Any], columns: Collection[Any]) -> str:
     return f"ignoring {len(extra)} of {len(columns)} columns: {', '.join(map(str, extra))}"
 
 
-def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame, bool]:
-    """The rows as a frame, and whether they came as one; only a pandas frame keeps its index.
-
-    A ValueError or TypeError if there are less than ``fewest``, a column's name repeats, or X is no table at all.
-    """
-    if isinstance(X, Rows):
-        raise TypeError("fit takes a table, not Rows: it infers the schema from the table")
-    if isinstance(X, str | os.PathLike) or callable(getattr(X, "parts", None)):
-        reads = "only DiffusionDensity.fit reads others"
-        raise TypeError(f"X must be a table in memory, got {X!r}: {reads}")
-    frame = as_frame(X)
-    if frame is None:
-        from sklearn.utils import check_array
-
-        check_array_like(X)
-        how: Any = {"dtype": None, "ensure_all_finite": "allow-nan", "ensure_min_samples": fewest}
-        return pd.DataFrame(check_array(X, estimator=estimator, input_name="X", **how)), False
-    check_unique_names(frame)
-    if frame.shape[0] < fewest or frame.shape[1] == 0:
-        raise too_few(*frame.shape)
-    return frame if frame is X else frame.reset_index(drop=True), True
-
-
-def check_array_like(X: Any) -> None:
-    """TypeError with the type of what is no array: scikit-learn would call it a scalar, or its rows numbers."""
-    first = X[0] if isinstance(X, Sequence) and X else None
-    if isinstance(first, Mapping) or is_table(first):
-        what = f"a {type(X).__name__} of {type(first).__name__}"
-        raise TypeError(f"X is {what}, not one table: make a frame of it, like pandas.DataFrame(X)")
-    if isinstance(X, Sequence) or hasattr(X, "__array__"):
-        return
-    from scipy.sparse import issparse
-
-    if not issparse(X):
-        raise TypeError(f"X must be a table or an array, got {type(X).__name__}")
-
-
 def check_any(rows: Rows) -> Rows:
     """The rows; ValueError, in scikit-learn's words, if there are none."""
     if not len(rows):
         raise too_few(len(rows), rows.encoder.n_columns)
     return rows
+
+
+def unique_rows(x: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Distinct rows and, for every row, the index of its distinct row: equal rows are scored once."""
+    first, inverse = distinct(x.cpu().numpy())
+    return x[first], inverse
+
+
+def distinct(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The position of each distinct row of float64 cells (N, C), (U,), and for every row the index of its own, (N,)."""
+    if len(cells) == 1:
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
+    # one bit pattern for 0 and -0, and for all NaNs
+    cells = np.where(np.isnan(cells), np.nan, cells + 0.0)
+    rows = cells.view(np.dtype((np.void, cells.dtype.itemsize * cells.shape[1])))[:, 0]
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    return first, inverse

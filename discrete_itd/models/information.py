@@ -20,7 +20,7 @@ from torch import Tensor
 from discrete_itd.channel import State
 from discrete_itd.denoisers import Denoiser, ForestDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import filled
-from discrete_itd.encoders.frames import unique_rows
+from discrete_itd.encoders.rows import unique_rows
 from discrete_itd.models.model import Model
 
 PAIRED_FLOATS = 1 << 22  # most log-probabilities of cells in components held at once

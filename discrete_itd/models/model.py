@@ -19,7 +19,7 @@ from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoise
 from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.devices import threads_for
 from discrete_itd.encoders import ABSENT, TableEncoder
-from discrete_itd.encoders.frames import unique_rows
+from discrete_itd.encoders.rows import unique_rows
 from discrete_itd.likelihood import (
     Attribution,
     Estimate,

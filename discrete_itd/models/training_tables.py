@@ -14,9 +14,7 @@ from torch import Tensor
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.private_forest import PrivateFit, fit_private
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.frames import is_polars
-from discrete_itd.encoders.rows import read_rows
-from discrete_itd.encoders.streams import as_stream, in_memory
+from discrete_itd.encoders.frames import as_stream, in_memory, is_polars, read_rows
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.forest import Forest
 from discrete_itd.models.held_out import Ints, check_groups, count_units, hold_out

@@ -16,7 +16,7 @@ from discrete_itd.detection.groups import named
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Column, Rows, as_frame, written
-from discrete_itd.encoders.frames import is_missing
+from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import (

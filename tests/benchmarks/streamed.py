@@ -84,9 +84,9 @@ def peak_memory() -> int:
 def fit(folder: str, how: str, denoiser: str, scores: str, max_steps: str, sample: str) -> None:
     """One fit, in this process; prints its seconds and the peak memory of the process, in bytes."""
     from discrete_itd import DiffusionDensity
-    from discrete_itd.encoders import streams
+    from discrete_itd.encoders import frames
 
-    streams.SAMPLE_ROWS, how_long = int(sample), int(max_steps)
+    frames.SAMPLE_ROWS, how_long = int(sample), int(max_steps)
     start = time.perf_counter()
     if how == "imports":
         DiffusionDensity(denoiser="tree", random_state=0).fit(table(TINY, 0))

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.encoders import streams
+from discrete_itd.encoders import frames
 
 N, KEPT = 4000, 900
 pytestmark = pytest.mark.filterwarnings("ignore:a uniform sample of 900 of 4,000 rows")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:a uniform sample of 900 of 4,000
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(streams, "SAMPLE_ROWS", KEPT)
+    monkeypatch.setattr(frames, "SAMPLE_ROWS", KEPT)
 
 
 def table(n=N, seed=0, nominal=False):

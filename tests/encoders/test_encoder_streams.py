@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from discrete_itd.encoders import TableEncoder, streams
-from discrete_itd.encoders.streams import ParquetStream, as_stream, in_memory
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.frames import ParquetStream, as_stream, in_memory
 
 N = 600
 
@@ -55,7 +55,7 @@ def test_property_the_schema_of_a_stream_is_that_of_the_table(n_parts):
 @pytest.mark.filterwarnings("ignore:a uniform sample of 50 of 600 rows")
 @pytest.mark.parametrize("n_parts", [2, 7])
 def test_property_the_sample_is_uniform_and_in_order_whatever_the_parts(monkeypatch, n_parts):
-    monkeypatch.setattr(streams, "SAMPLE_ROWS", 50)
+    monkeypatch.setattr("discrete_itd.encoders.frames.SAMPLE_ROWS", 50)
     frame, times = pd.DataFrame({"row": np.arange(N)}), np.zeros(N)
     for seed in range(100):
         rows = in_memory(frames(frame, n_parts, seed), seed)["row"]
@@ -78,7 +78,7 @@ def test_property_parquet_is_read_row_for_row(tmp_path, monkeypatch):
     expected = pd.concat([pd.read_parquet(f) for f in stream.files], ignore_index=True)
     pd.testing.assert_frame_equal(in_memory(stream, 0), expected)
     assert list(in_memory(ParquetStream(tmp_path, ["size", "word"]), 0)) == ["size", "word"]
-    monkeypatch.setattr(streams, "SAMPLE_ROWS", 50)
+    monkeypatch.setattr("discrete_itd.encoders.frames.SAMPLE_ROWS", 50)
     sample = in_memory(tmp_path, 0)
     pd.testing.assert_frame_equal(sample, expected.iloc[sample["row"]].reset_index(drop=True))
 

@@ -11,7 +11,7 @@ import pytest
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.encoders import TableEncoder, as_frame
-from discrete_itd.encoders.streams import in_memory
+from discrete_itd.encoders.frames import in_memory
 
 N = 600
 

@@ -25,7 +25,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots, report
-from discrete_itd.encoders.frames import number
+from discrete_itd.encoders import number
 
 pa = pytest.importorskip("pyarrow")
 plt = pytest.importorskip("matplotlib.pyplot")

@@ -147,5 +147,5 @@ def test_rows_are_taken_as_numpy_takes(model, positions):
 
 
 def test_a_fit_takes_no_rows(model):
-    with pytest.raises(TypeError, match="not Rows"):
+    with pytest.raises(TypeError, match="got Rows"):
         DiffusionDensity().fit(model.rows(ASKED))

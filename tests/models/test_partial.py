@@ -9,7 +9,7 @@ import pytest
 from fits import chain, mixed
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.encoders import streams
+from discrete_itd.encoders import frames
 from discrete_itd.recipes import Forest
 
 
@@ -24,7 +24,7 @@ def grown(rows, sizes, denoiser="tree"):
 @pytest.mark.parametrize("denoiser", ["independent", Forest(3)], ids=str)
 def test_property_it_does_not_matter_how_rows_are_divided_into_batches(monkeypatch, denoiser, kept):
     """The model is that of a fit to all rows; of many, to a uniform sample."""
-    monkeypatch.setattr(streams, "SAMPLE_ROWS", kept)
+    monkeypatch.setattr(frames, "SAMPLE_ROWS", kept)
     rows = mixed(300)
     model, other = (grown(rows, [100, *later], denoiser) for later in ([200], [1, 120, 79]))
     np.testing.assert_array_equal(model.score_samples(rows), other.score_samples(rows))

@@ -11,7 +11,7 @@ from fits import chain, mixed
 from pyarrow import parquet as pq
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.encoders import streams
+from discrete_itd.encoders import frames
 
 N, KEPT = 3000, 600
 SAMPLED = "ignore:a uniform sample of"
@@ -19,7 +19,7 @@ SAMPLED = "ignore:a uniform sample of"
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(streams, "SAMPLE_ROWS", KEPT)
+    monkeypatch.setattr(frames, "SAMPLE_ROWS", KEPT)
 
 
 def stream(rows, size=500):
@@ -52,7 +52,7 @@ def test_property_a_long_stream_is_its_sample(denoiser):
     assert model.encoder_.schema[0].n_rows == KEPT
     seed = np.random.RandomState(0).randint(2**31 - 1)
     with pytest.warns(UserWarning, match="600"):
-        sample = streams.in_memory(stream(rows, 70), seed)
+        sample = frames.in_memory(stream(rows, 70), seed)
     same = DiffusionDensity(denoiser=denoiser, random_state=0).fit(sample)
     np.testing.assert_array_equal(model.score_samples(rows), same.score_samples(rows))
 
