@@ -58,7 +58,7 @@ from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
 from discrete_itd.storage.values import SCHEDULES, Persistent
 from discrete_itd.training import pilot_quadrature
-from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.loop import TrainingPlan
 from discrete_itd.validation import (
     check_choice,
     check_integer,

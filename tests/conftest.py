@@ -12,7 +12,7 @@ from discrete_itd import estimators
 from discrete_itd.models import auto, exact, networks
 from discrete_itd.recipes import Mixture
 from discrete_itd.training import loop, objectives
-from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.loop import TrainingPlan
 
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
 torch.set_num_threads(1)

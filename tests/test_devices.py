@@ -25,8 +25,7 @@ from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.decoder_mixture import LatentLoss, Mixture, MixtureFit
-from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.loop import Optimizer, Run
+from discrete_itd.training.loop import Optimizer, Run, TrainingPlan
 from tests.laws import (
     line,
     logistic,

@@ -21,12 +21,10 @@ from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
-from discrete_itd.training.config import Evaluation, TrainingPlan
-from discrete_itd.training.loop import train
+from discrete_itd.training.loop import Evaluation, TrainingPlan, train
 
 BATCH_CELLS = 1 << 22  # most floats of the posteriors of one batch
 HELD_OUT = 0.1  # share of the images to tune on that choose the weights, if no others are given
-ISOTROPIC = (1.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
 
 
 class ImageEstimate(NamedTuple):
@@ -313,7 +311,7 @@ class ImageDensity:
             denoiser.requires_grad_(True)  # networks for inference are often frozen
         plan = TrainingPlan(
             max_steps=max_steps, max_time=max_time, batch_size=batch_size, learning_rate=learning_rate,
-            weight_decay=0.0, ema=0.995, patterns=ISOTROPIC, judged=ISOTROPIC,
+            weight_decay=0.0, ema=0.995, isotropic=1.0,
         )  # fmt: skip
         with progress_bar(1.0, "tuning", "{l_bar}{bar}| {elapsed}<{remaining}") as bar:
             report = train(

@@ -18,7 +18,7 @@ from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
 from discrete_itd.models.model import parts_of
 from discrete_itd.progress import stage
-from discrete_itd.training.config import Report
+from discrete_itd.training.loop import Report
 
 LEAST_MEMBER_WEIGHT = 0.02  # a mixture of rows drops members of less weight
 LEAST_SHARE = 0.05  # a model with a smaller share of the anomaly score is not worth its time

@@ -19,8 +19,7 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.progress import Deadline, show_training, stage
-from discrete_itd.training.config import Report, TrainingPlan
-from discrete_itd.training.loop import train
+from discrete_itd.training.loop import Report, TrainingPlan, train
 from discrete_itd.validation import check_integer, warn
 
 # a fit begins no model after this share of its time, and a network without closed form is trained for this share of the

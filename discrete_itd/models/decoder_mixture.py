@@ -47,8 +47,7 @@ from discrete_itd.denoisers.mixture import (
 from discrete_itd.devices import threads_for
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.progress import show_training
-from discrete_itd.training.config import Report, TrainingPlan
-from discrete_itd.training.loop import train
+from discrete_itd.training.loop import Report, TrainingPlan, train
 
 # least standard deviation of a continuous column given the latent point, in units of the channel, in which the
 # column's own is about 1/2: narrower ones need more points for the same error of the mean (9). Columns that may depend

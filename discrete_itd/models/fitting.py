@@ -25,7 +25,7 @@ from discrete_itd.models.model import (
 )
 from discrete_itd.models.training_tables import TrainingTable
 from discrete_itd.progress import Deadline, stage
-from discrete_itd.training.config import Evaluation, Report, TrainingPlan
+from discrete_itd.training.loop import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import warn
 

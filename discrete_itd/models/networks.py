@@ -33,7 +33,7 @@ from discrete_itd.models.exact import (
 )
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
-from discrete_itd.training.config import Evaluation, Report, TrainingPlan
+from discrete_itd.training.loop import Evaluation, Report, TrainingPlan
 
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
 # pairs: a table of at most so many cells gets by default a causal network with so many hidden units a layer

@@ -4,8 +4,7 @@
 :mod:`~discrete_itd.training.objectives`, one class for each kind of rows.
 """
 
-from discrete_itd.training.config import Evaluation, Report, TrainingPlan
-from discrete_itd.training.loop import train
+from discrete_itd.training.loop import Evaluation, Report, TrainingPlan, train
 from discrete_itd.training.objectives import (
     Evaluator,
     TrainingLoss,

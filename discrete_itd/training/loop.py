@@ -1,4 +1,4 @@
-"""Training with early stopping on held-out nats: the loop and its failures.
+"""Training with early stopping on held-out nats: its settings, the loop and its failures, and its report.
 
 At a plateau of the held-out nats training goes on from the best weights with a smaller learning rate. Clock and random
 streams are not reset, so that batches and noise differ. Where weights have become infinite or no numbers it ends.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +21,18 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.neural import drawing
 from discrete_itd.devices import threads_for
 from discrete_itd.progress import Deadline
-from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.objectives import (
     EVALUATED_DRAWS,
+    Constants,
     Evaluator,
+    ExactLoss,
     Loss,
-    losses,
+    TrainingLoss,
+    kept_constants,
     mean_and_error,
     pilot_quadrature,
     seconds_of_row,
 )
-from discrete_itd.training.row_sources import batches_with
 from discrete_itd.validation import warn
 
 # a plateau multiplies the learning rate by RATE_CUT; the first one after a factor of at most SMALLEST_CUT ends training
@@ -44,6 +46,76 @@ WARMUP_SHARE = 0.1  # warm-up ends after this share of a time that is too short 
 # a training ends after TRIAL_STEPS if these show that there is no time for FEWEST_STEPS
 TRIAL_STEPS, FEWEST_STEPS = 4, 32
 BETAS, EPS = (0.9, 0.999), 1e-8  # parameters of AdamW
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Settings of a training.
+
+    Parameters
+    ----------
+    max_steps : int
+        Most optimiser steps.
+    max_time : float, optional
+        Most seconds. The learning rate falls to zero at the bound that comes first.
+    batch_size : int
+        Rows B per step.
+    learning_rate, weight_decay : float
+        Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    warmup : int
+        Steps in which the learning rate rises.
+    ema : float
+        Decay per step of the moving average of the weights. The average is validated and kept.
+    max_gradient : float
+        Bound on the norm of the gradient, per column of the table.
+    isotropic : float
+        Share of isotropic rows in a batch, the others are masked, see :mod:`discrete_itd.training.objectives`. For
+        validation all are masked, or all isotropic where the training's are.
+    n_validations : int
+        Validations in a full run.
+    patience : int
+        Validations without improvement, a plateau, after which the learning rate is cut and, if it is small already,
+        training ends.
+    last_cut : float
+        Share of a full run after which training ends at a plateau whatever the learning rate.
+    """
+
+    max_steps: int = 6000
+    max_time: float | None = None
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: int = 100
+    ema: float = 0.998
+    max_gradient: float = 10.0
+    isotropic: float = 0.05
+    n_validations: int = 40
+    patience: int = 5
+    last_cut: float = 1.0
+
+
+class Evaluation(NamedTuple):
+    """One line of the history; nats per row with standard errors."""
+
+    step: int
+    seconds: float
+    train_nats: float
+    train_stderr: float
+    valid_nats: float
+    valid_stderr: float
+
+
+@dataclass
+class Report:
+    """The course of a training.
+
+    ``stopped`` is its end: "max_steps", "max_time", "no improvement", "interrupted" or "diverged"; ``max_steps`` is
+    the bound on the steps.
+    """
+
+    history: list[Evaluation] = field(default_factory=list)
+    stopped: str = ""
+    max_steps: int = 0
 
 
 def train(
@@ -193,6 +265,31 @@ class Average:
         return [w.clone() for w in self.weights]
 
 
+def batches_of(
+    x: Tensor, constants: Constants, size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, ...]]:
+    """:func:`shuffled` rows ``x`` (N, C) with their constants."""
+    if (kept := kept_constants(constants, x)) is not None:
+        return shuffled(size, generator, x, *kept)
+    return ((rows, *constants(rows)) for (rows,) in shuffled(size, generator, x))
+
+
+def shuffled(
+    size: int, generator: torch.Generator, x: Tensor, *beside: Tensor
+) -> Iterator[tuple[Tensor, ...]]:
+    """Batches of ``size`` rows of ``x`` (N, C) and of what is ``beside`` them, without end, in random order.
+
+    Remaining rows at the end of an epoch are dropped; a table shorter than a batch is repeated. The generator is on the
+    device of the rows.
+    """
+    folds = range(-(-size // len(x)))
+    while True:
+        draw = [torch.randperm(len(x), generator=generator, device=x.device) for _ in folds]
+        order = torch.cat(draw)
+        for rows in order[: len(order) // size * size].split(size):
+            yield x[rows], *(t[rows] for t in beside)
+
+
 @dataclass(eq=False)
 class Run:
     """A training under way, of the arguments of :func:`train`: everything that changes from step to step."""
@@ -218,9 +315,7 @@ class Run:
         bound = plan.max_gradient * self.x.shape[1]
         self.optimizer = Optimizer(self.parameters, plan.weight_decay, bound)
         self.batch_size = min(plan.batch_size, max(32, len(self.x) // 8))
-        self.batches = batches_with(
-            self.x, self.denoiser.constants, self.batch_size, self.generator
-        )
+        self.batches = batches_of(self.x, self.denoiser.constants, self.batch_size, self.generator)
         self.report = Report(max_steps=plan.max_steps)
         self.next_evaluation = 1 / plan.n_validations
 
@@ -241,7 +336,11 @@ class Run:
     def use(self, quadrature: Quadrature | None, seed: int) -> None:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
         plan = self.plan
-        self.loss, judge = losses(plan, quadrature)
+        if quadrature is None:
+            self.loss = judge = ExactLoss()
+        else:
+            self.loss = TrainingLoss(quadrature, plan.isotropic, balanced=True)
+            judge = TrainingLoss(quadrature, 1.0 if plan.isotropic == 1.0 else 0.0)
         n_draws = EVALUATED_DRAWS
         if plan.max_time is not None and judge.repeats:
             in_time = EVALUATION_SHARE * plan.max_time / seconds_of_row(self.denoiser, self.x)

@@ -25,6 +25,7 @@ Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014, f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -33,8 +34,6 @@ from torch import Tensor
 from discrete_itd.channel import Codebook, Posterior, Quadrature, State
 from discrete_itd.denoisers.base import HUGE, Denoiser
 from discrete_itd.progress import Deadline
-from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.row_sources import kept_constants
 
 MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
 EXACT_ROWS = 8192  # most rows of a validation in closed form: it must cost less than many steps
@@ -49,6 +48,10 @@ HIGHEST_SNR = 100 / 2000  # of known_snr: an error of 3e-7 where categories are 
 REAL_SNR = 1000.0  # beyond it the evidence of a continuous column is hardly informative about other columns
 REAL_HIGHEST_SNR = 16000.0  # an error of a sixtieth of a standard deviation
 CUT_SHARE = 1e-5  # share of the importance density that is cut off at either end
+KEPT = 1 << 24  # most floats kept for all rows; otherwise each batch computes its own
+AT_ONCE = 1 << 14  # rows whose constants are computed together
+
+Constants = Callable[[Tensor], tuple[Tensor, ...]]  # of rows (n, C), see :meth:`Denoiser.constants`
 
 
 def stratified(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -146,16 +149,14 @@ class Loss(Protocol):
 class TrainingLoss:
     """Nats of rows in random states: a batch is split between two kinds and passed to the denoiser in one call.
 
-    ``quadrature`` is the importance density over logsnr of the isotropic rows, ``shares`` are the shares of isotropic
-    and masked rows in a batch, and ``balanced`` is an argument of :class:`MaskedRows`.
+    ``quadrature`` is the importance density over logsnr of the isotropic rows, ``isotropic`` their share in a batch,
+    and ``balanced`` an argument of :class:`MaskedRows`.
     """
 
     repeats = True
 
-    def __init__(
-        self, quadrature: Quadrature, shares: tuple[float, float], *, balanced: bool = False
-    ) -> None:
-        self.quadrature, self.shares, self.balanced = quadrature, shares, balanced
+    def __init__(self, quadrature: Quadrature, isotropic: float, *, balanced: bool = False) -> None:
+        self.quadrature, self.isotropic, self.balanced = quadrature, isotropic, balanced
 
     def nats(
         self,
@@ -165,7 +166,7 @@ class TrainingLoss:
         *constants: Tensor,
     ) -> Tensor:
         """Nats of each row of ``x`` (B, C) in a new random state: (B,)."""
-        book, n = denoiser.codebook, round(len(x) * self.shares[0])
+        book, n = denoiser.codebook, round(len(x) * self.isotropic)
         isotropic = IsotropicRows(book, x[:n], self.quadrature, generator)
         masked = MaskedRows(book, x[n:], self.balanced, generator)
         points = book.embed(x)
@@ -197,12 +198,14 @@ class ExactLoss:
         return -denoiser.log_prob_from(x, *constants)
 
 
-def losses(plan: TrainingPlan, quadrature: Quadrature | None) -> tuple[Loss, Loss]:
-    """The loss of training and the one of evaluations: on the SNRs of a quadrature, or in closed form without one."""
-    if quadrature is None:
-        return ExactLoss(), ExactLoss()
-    train = TrainingLoss(quadrature, plan.patterns, balanced=True)
-    return train, TrainingLoss(quadrature, plan.judged)
+@torch.no_grad()
+def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None:
+    """The constants of rows ``x`` (N, C), or None if they are too large to be kept."""
+    one = constants(x[:1])
+    if len(x) * sum(t.numel() for t in one) > KEPT:
+        return None
+    parts = [constants(rows) for rows in x.split(AT_ONCE)]
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 class Evaluator:

@@ -75,7 +75,7 @@ def main() -> None:
         print(f"{label}: {-results[label][0].mean():.3f}, {steps} steps", flush=True)
 
     whole = CoordinateSchedule(n_columns)
-    plan = TrainingPlan(max_steps=10**6, max_time=options.max_time, judged=(0.0, 1.0))
+    plan = TrainingPlan(max_steps=10**6, max_time=options.max_time)
     full, steps = fitted(tree, plan)
     score("all, coordinate path", full, steps, whole)
     # the same network on other paths
@@ -91,8 +91,8 @@ def main() -> None:
     # other trainings
     variants: dict[str, tuple] = {
         "base: independent columns": (marginals, plan),
-        "patterns: known and unknown alone": (tree, replace(plan, patterns=(0.0, 1.0))),
-        "patterns: isotropic alone": (tree, replace(plan, patterns=(1.0, 0.0))),
+        "patterns: known and unknown alone": (tree, replace(plan, isotropic=0.0)),
+        "patterns: isotropic alone": (tree, replace(plan, isotropic=1.0)),
         "no importance sampling of SNRs": (tree, plan, flat_quadrature),
         "no moving average of weights": (tree, replace(plan, ema=0.0)),
     }

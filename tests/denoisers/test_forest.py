@@ -37,7 +37,7 @@ from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.models.forest import grow
 from discrete_itd.recipes import Forest
 from discrete_itd.storage.values import flatten, unflatten
-from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.loop import TrainingPlan
 
 ALL = [*sorted(BOOKS), *WITH_REALS]
 

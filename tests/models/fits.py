@@ -14,8 +14,7 @@ from discrete_itd.models.contract import FITTING_SHARE, FitPlan, TrainingRows
 from discrete_itd.models.decoder_mixture import DecoderNetwork
 from discrete_itd.progress import Deadline
 from discrete_itd.recipes import Network
-from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.loop import Run
+from discrete_itd.training.loop import Run, TrainingPlan
 
 TINY = Network(width=8, depth=1)
 QUICK = {"max_steps": 3, "n_evaluations": 8, "random_state": 0}

@@ -10,7 +10,7 @@ from discrete_itd.channel import Codebook, ColumnPoints
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.models.comparison import CandidateModel, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.loop import TrainingPlan
 
 BOOK = Codebook([ColumnPoints("simplex", 2)])
 N = 400

@@ -22,7 +22,7 @@ from discrete_itd.models import contract
 from discrete_itd.models.fitting import NOISY
 from discrete_itd.models.model import split_evaluations
 from discrete_itd.recipes import Causal, Forest, Mixture, Network
-from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.loop import TrainingPlan
 
 EXACT = {
     "independent": "independent",

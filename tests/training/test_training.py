@@ -74,7 +74,7 @@ def test_training_lowers_held_out_nats(device):
     assert not net.training
     # what is kept is what validated best: the same patterns on other rows agree
     q = pilot_quadrature(net, rows, seeded_generator(0, device))
-    check = Evaluator(TrainingLoss(q, (0.5, 0.5)), held_out, seed=5)
+    check = Evaluator(TrainingLoss(q, 0.5), held_out, seed=5)
     nats, stderr = mean_and_error(check(net))
     assert nats == pytest.approx(min(valid), abs=5 * stderr)
 
@@ -386,7 +386,7 @@ def test_an_interruption_keeps_the_best(device, monkeypatch, ctrl_c, where):
     nats = [line.valid_nats for line in report.history]
     assert min(nats) < nats[0] - 0.2
     q = pilot_quadrature(net, held_out, seeded_generator(0, device))
-    evaluate = Evaluator(TrainingLoss(q, (0.5, 0.5)), held_out, seed=5)
+    evaluate = Evaluator(TrainingLoss(q, 0.5), held_out, seed=5)
     check, stderr = mean_and_error(evaluate(net))
     assert check == pytest.approx(min(nats), abs=5 * stderr)
 
