@@ -1,8 +1,7 @@
 """The I-MMSE estimator: log-probabilities of rows from a denoiser, conditionals and samples.
 
 Two estimators of the same quantity, :mod:`~discrete_itd.likelihood.path`, eq. (6), and
-:mod:`~discrete_itd.likelihood.integral`, eqs. (3) and (4); their error bars are in
-:mod:`~discrete_itd.likelihood.standard_error`.
+:mod:`~discrete_itd.likelihood.integral`, eqs. (3) and (4), with their error bars.
 
 >>> import torch
 >>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
@@ -22,8 +21,13 @@ True
 """
 
 from discrete_itd.likelihood.integral import integral_log_prob, squared_errors
-from discrete_itd.likelihood.path import path_log_prob
-from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
+from discrete_itd.likelihood.path import (
+    Attribution,
+    Estimate,
+    attribute,
+    combine,
+    path_log_prob,
+)
 
 __all__ = [
     "Attribution",

@@ -36,7 +36,7 @@ from torch import Tensor
 from discrete_itd.channel import Codebook, Posterior, Quadrature, State
 from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
-from discrete_itd.likelihood.standard_error import Estimate, paired_variance
+from discrete_itd.likelihood.path import Estimate
 
 
 @torch.no_grad()
@@ -201,6 +201,13 @@ def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
     book = q.codebook
     error = (book.embed(x) - q.mean()).masked_fill(book.per_coord(x.isnan()), 0.0)
     return error.double().square().sum(1), -q.log_prob(x).double().sum(1)
+
+
+def paired_variance(f: Tensor) -> Tensor:
+    """Variance of the mean of n stratified draws (b, n), from differences of neighbouring strata: (b,)."""
+    n = f.shape[1] // 2 * 2
+    pairs = f[:, :n].unflatten(1, (-1, 2)).diff(dim=2)
+    return pairs.square().sum((1, 2)) / (f.shape[1] * max(1, n))
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.images.conventions import VariancePreserving
 from discrete_itd.images.posteriors import AdaptedDenoiser
 from discrete_itd.likelihood import Estimate
-from discrete_itd.likelihood.standard_error import paired_variance
+from discrete_itd.likelihood.integral import paired_variance
 
 TIMES = 100  # drawn per row by default, where the model has more
 
