@@ -1,7 +1,8 @@
-"""Confidence intervals, and areas under curves."""
+"""Confidence intervals, areas under curves, and numbers as text."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -53,11 +54,6 @@ def p_value_band(level: np.ndarray, n: int, n_calibration: int) -> tuple[np.ndar
     return low, high
 
 
-def percent(share: float) -> str:
-    """A share in per cent with three digits, distinct from 0 if it is."""
-    return "<0.01 %" if 0 < share < 5e-5 else f"{100 * share:.3g} %"
-
-
 def half_error(curve: pd.DataFrame, name: str) -> np.ndarray:
     """Half the SNR times the squared error in column ``name`` of an ``mse_curve``: nats per unit of log SNR."""
     return 0.5 * np.exp(curve["logsnr"].to_numpy()) * curve[name].to_numpy()
@@ -68,3 +64,23 @@ def curve_areas(curve: pd.DataFrame) -> tuple[float, float]:
     x, names = curve["logsnr"].to_numpy(), ("mse", "mse_independent")
     own, independent = (float(integrate.trapezoid(half_error(curve, name), x)) for name in names)
     return own, independent
+
+
+# -- numbers as text --------------------------------------------------------------------------------
+
+
+def count(n: int, what: str) -> str:
+    """A number of things, with the noun in the plural where needed."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent with three digits, distinct from 0 if it is; empty if it is NaN."""
+    if math.isnan(share):
+        return ""
+    return "<0.01 %" if 0 < share < 5e-5 else f"{100 * share:.3g} %"
+
+
+def plus_minus(mean: float, stderr: float) -> str:
+    """A mean in nats with its standard error, if there is one."""
+    return f"{mean:.3f} nats" if math.isnan(stderr) else f"{mean:.3f} ± {stderr:.3f} nats"

@@ -14,9 +14,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import TextIO
 
-from discrete_itd.cli.messages import UserError, note, one_line, put
-from discrete_itd.cli.options import COMMANDS, parse
+from discrete_itd.cli.options import COMMANDS, UserError, parse
+from discrete_itd.progress import harmless, terminated_as_interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: Namespace, *, is_process: bool) -> int | None:
     """Run one command; its exit code."""
-    from discrete_itd.progress import terminated_as_interrupted
     from discrete_itd.validation import from_shell
 
     module = COMMANDS[args.command].module
@@ -84,3 +84,25 @@ def _imported(module: str, *, stays: bool) -> ModuleType:
             gc.freeze()
         if is_enabled:
             gc.enable()
+
+
+def note(text: str) -> None:
+    """Print a remark on stderr, on one line."""
+    put(f"discrete-itd: note: {' '.join(text.split())}", sys.stderr)
+
+
+def put(text: str, file: TextIO | None = None) -> None:
+    """Print a text, by default on the standard output.
+
+    Names and values in it may be anybody's: see :func:`~discrete_itd.progress.harmless`.
+    """
+    file = sys.stdout if file is None else file
+    if file is not None:  # it is not closed
+        print(harmless(text, file), file=file)
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error on one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

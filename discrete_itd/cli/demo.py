@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.command import main
-from discrete_itd.cli.messages import put
+from discrete_itd.cli.command import main, put
 from discrete_itd.datasets import load_mushroom, path
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.storage.card import plus_minus
+from discrete_itd.statistics import plus_minus
 
 SECONDS = 45  # time limit of the training, in seconds
 

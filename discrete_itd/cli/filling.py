@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.folders import Job, Tally, check_files, run
-from discrete_itd.cli.inputs import Reader, given_row, load_model, reader_of
-from discrete_itd.cli.messages import STANDARD, UserError, counted_rows, say
-from discrete_itd.cli.tables import Source, check_out, ending, write_table
+from discrete_itd.cli.inputs import (
+    Job,
+    Reader,
+    Tally,
+    check_files,
+    given_row,
+    load_model,
+    reader_of,
+    run,
+)
+from discrete_itd.cli.options import UserError
+from discrete_itd.cli.tables import STANDARD, Source, check_out, ending, say, write_table
 from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.dtypes import family, numpy_name
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.notation import as_text
+from discrete_itd.statistics import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +62,7 @@ def impute(args: argparse.Namespace) -> None:
     if tally:
         say(
             args.out,
-            f"wrote {args.out}: {counted_rows(tally['rows'])}, {tally['filled']} cells filled",
+            f"wrote {args.out}: {count(tally['rows'], 'row')}, {tally['filled']} cells filled",
         )
 
 

@@ -10,9 +10,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from discrete_itd.cli.command import note, put
 from discrete_itd.cli.inputs import about, load_model, tables_of
-from discrete_itd.cli.messages import STANDARD, UserError, note, percent, put
+from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import (
+    STANDARD,
     Dialect,
     EmptyTableError,
     check_out,
@@ -29,7 +31,7 @@ from discrete_itd.encoders.frames import ParquetStream, in_memory
 from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
-from discrete_itd.storage.card import plus_minus
+from discrete_itd.statistics import percent, plus_minus
 from discrete_itd.storage.values import card_path
 from discrete_itd.validation import warn
 

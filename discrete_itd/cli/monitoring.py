@@ -1,90 +1,74 @@
-"""``discrete-itd report`` and ``drift``: all rows of a table, or a folder, together."""
+"""``discrete-itd watch`` and ``drift``: whether rows have changed since a detector was fitted."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import os
+from collections.abc import Iterable, Iterator
 
-from discrete_itd.cli.inputs import (
-    Reader,
-    about,
-    kept_names,
-    load_detector,
-    load_model,
-    reader_of,
-)
-from discrete_itd.cli.messages import STANDARD, UserError, counted_rows, say, shown
-from discrete_itd.cli.tables import (
-    check_out,
-    save_whole,
-    standard_output,
-    write_table,
-)
-from discrete_itd.detection.answers import detects
+import pandas as pd
+
+from discrete_itd.cli.inputs import about, kept_names, load_detector, reader_of
+from discrete_itd.cli.options import UserError
+from discrete_itd.cli.tables import check_out, same_file, save_whole, say, shown, write_table
+from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
-from discrete_itd.plots import new_axes
-from discrete_itd.reporting.findings import Findings, examine
-from discrete_itd.reporting.page import VERDICTS, judgement, render
+from discrete_itd.storage.files import locked
 
-# -- report ---------------------------------------------------------------------------------------
+LEVEL, SEED = 0.01, 0  # false-alarm level and random seed of a new watch
 
 
-def report(args: argparse.Namespace) -> int:
-    """Run the command; 1 if targets are to be met and are not."""
-    sources = {"model": args.model, "table": args.table, "table_of_inliers": args.inliers}
-    check_out(args.out, is_table=False, **sources)
-    if args.inliers == STANDARD:
-        raise UserError("--inliers: must be a file, not -")
-    if args.check and args.target_nats is None and args.target_false_alarms is None:
-        raise UserError("--check needs a target: --target-nats or --target-false-alarms")
-    try:
-        new_axes()
-    except ImportError as error:
-        raise UserError(str(error)) from None
-    found = _examined(args)
-    page = render(found, title=f"Report on {shown(args.table)}").encode()
-    if args.out == STANDARD:
-        standard_output().write(page)
+def watch(args: argparse.Namespace) -> int:
+    """Run the command; 1 if an alarm was raised, now or in an earlier call."""
+    if args.keep and args.out is None:
+        raise UserError("--keep needs --out, to which columns are copied")
+    save_whole(args.state, None)
+    for path in (args.model, args.table):
+        if same_file(args.state, path):
+            raise UserError(f"{args.state}: --state is also read as another file")
+    check_out(args.out, model=args.model, table=args.table, state=args.state)
+    with locked(args.state):
+        found = _watch(args)
+    say(args.out, f"{shown(args.table)}: {found}")
+    return int(found.alarm_ is not None)
+
+
+def _watch(args: argparse.Namespace) -> DriftWatch:
+    """The watch after the rows, whose state is written."""
+    detector = load_detector(args)
+    if not os.path.exists(args.state):
+        level = LEVEL if args.level is None else args.level
+        found = DriftWatch(detector, level=level, random_state=SEED)
     else:
-        save_whole(args.out, lambda path: path.write_bytes(page))
-    n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"
-    say(args.out, f"wrote {args.out}: {counted_rows(found.n_rows)}{n_alarms}")
-    for verdict in found.verdicts:
-        say(args.out, f"  {VERDICTS[verdict.passed].lower()}: {judgement(verdict, found)}")
-    if found.verdicts:
-        say(args.out, VERDICTS[found.passed].lower())
-    return int(args.check and not found.passed)
+        found = DriftWatch.load(args.state, detector)
+        if args.level not in (None, found.level):
+            raise UserError(
+                f"--level: {args.state} is at level {found.level:g}, which does not change: its alarms would have no"
+                " guarantee; use another file for a new watch"
+            )
+    with reader_of(detector, args) as reader:
+        frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
+        if args.out is not None:
+            write_table(args.out, frames)
+        for _ in frames:
+            pass
+    # last: a call that fails before can be repeated
+    save_whole(args.state, found.save)
+    return found
 
 
-def _examined(args: argparse.Namespace) -> Findings:
-    """Findings on the table and the inliers."""
-    model = load_model(args.model)
-    if not detects(model) and args.target_false_alarms is not None:
-        raise UserError("--target-false-alarms needs a threshold, which only a detector has")
-    rows, keep = [], []
-    with reader_of(model, args) as reader:
-        for path, chunk, part in reader.read_all(args.table, keep=args.keep):
-            keep = kept_names(path, list(chunk.columns), args.keep)
-            rows.append(replace(part, others=chunk[keep].set_axis(part.index)))
-        inliers = None if args.inliers is None else _whole(reader, args.inliers)
-    with about(" or ".join(path for path in (args.table, args.inliers) if path is not None)):
-        return examine(
-            model,
-            Rows.concat(rows),
-            inliers=inliers,
-            target_nats=args.target_nats,
-            target_false_alarms=args.target_false_alarms,
-            n_most_anomalous=args.most_anomalous,
-            keep=keep,
-        )
+def _watched(
+    found: DriftWatch, chunks: Iterable[tuple[str, pd.DataFrame, Rows]], keep: list[str]
+) -> Iterator[pd.DataFrame]:
+    """The columns to keep, and the results of the watch for the rows."""
+    for path, chunk, rows in chunks:
+        with about(path):
+            table = found.update(rows)
+        names = kept_names(path, list(chunk.columns), keep, list(table.columns))
+        yield pd.concat([chunk[names].set_axis(table.index, axis=0), table], axis=1)
 
 
-def _whole(reader: Reader, path: str) -> Rows:
-    """The rows of a table, or of all in a folder."""
-    return Rows.concat([rows for _, _, rows in reader.read_all(path)])
-
-
-# -- drift ------------------------------------------------------------------------------------
+# -- drift ---------------------------------------------------------------------------------------
 
 
 def drift(args: argparse.Namespace) -> int:
@@ -95,7 +79,7 @@ def drift(args: argparse.Namespace) -> int:
     rows: list[Rows | None] = []
     for path in paths:
         with reader_of(detector, args) as reader:
-            rows.append(_whole(reader, path))
+            rows.append(reader.whole(path))
     new, reference = [*rows, None][:2]
     with about(" or ".join(paths)):
         found = detector.drift(new, reference=reference, alpha=args.alpha)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from discrete_itd import __version__
-from discrete_itd.cli.messages import UserError
 
 # equal to encoders.NOTATIONS and recipes.NAMES, whose modules import torch
 NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
@@ -17,6 +16,11 @@ DENOISERS = (
     "auto", "best", "network", "causal", "row_mixture", "independent", "tree", "mixture",
     "bayes_net", "forest",
 )  # fmt: skip
+
+
+class UserError(ValueError):
+    """An error that the user can correct; its text is the one line that is printed."""
+
 
 # -- help texts ------------------------------------------------------------------------------------
 
@@ -508,10 +512,10 @@ COMMANDS = {
     "fit": Command(FIT, "learn the distribution of a table", _add_fit, "fitting"),
     "score": Command(SCORE, "log-probabilities of a table's rows", _add_score, "scoring"),
     "impute": Command(IMPUTE, "fill a table's missing cells", _add_impute, "filling"),
-    "check": Command(CHECK, "wrong cells of a table, and what they should be", _add_check, "checking"),
+    "check": Command(CHECK, "wrong cells of a table, and what they should be", _add_check, "reporting"),
     "sample": Command(SAMPLE, "draw new rows", _add_sample, "filling"),
-    "report": Command(REPORT, "an HTML report on a table", _add_report, "monitoring"),
-    "watch": Command(WATCH, "alarms once rows that arrive have changed", _add_watch, "scoring"),
+    "report": Command(REPORT, "an HTML report on a table", _add_report, "reporting"),
+    "watch": Command(WATCH, "alarms once rows that arrive have changed", _add_watch, "monitoring"),
     "drift": Command(DRIFT, "whether a table has changed", _add_drift, "monitoring"),
     "describe": Command(DESCRIBE, "what a model is: its card", _add_describe, "fitting"),
     "demo": Command(DEMO, "try it on files in the package", lambda _: None, "demo"),

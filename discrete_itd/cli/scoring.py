@@ -1,35 +1,31 @@
-"""``discrete-itd score`` and ``watch``: rows of tables by a stored model.
-
-Log-probabilities with alarms and reasons; and martingales.
-"""
+"""``discrete-itd score``: log-probabilities of rows by a stored model, with alarms and reasons."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.folders import Job, Tally, check_files, run
+from discrete_itd.cli.command import note
 from discrete_itd.cli.inputs import (
+    Job,
     Reader,
+    Tally,
     about,
+    check_files,
     check_given,
     kept_names,
-    load_detector,
     load_model,
     reader_of,
+    run,
 )
-from discrete_itd.cli.messages import UserError, counted_rows, note, say, shown
+from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import (
     Source,
-    check_out,
-    same_file,
-    save_whole,
-    write_table,
+    say,
 )
 from discrete_itd.detection import outside
 from discrete_itd.detection.answers import (
@@ -41,16 +37,13 @@ from discrete_itd.detection.answers import (
 )
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold, percent
-from discrete_itd.detection.watch import DriftWatch
-from discrete_itd.encoders import Rows
-from discrete_itd.storage.files import locked
+from discrete_itd.statistics import count
 
 if TYPE_CHECKING:
     from discrete_itd.detection.answers import Estimator
     from discrete_itd.detection.detector import DiffusionOutlierDetector
 
 OF_ALARMS = ("reasons", "false_alarm_rate")
-LEVEL, SEED = 0.01, 0  # false-alarm level and random seed of a new watch
 
 
 def score(args: argparse.Namespace) -> None:
@@ -68,7 +61,7 @@ def score(args: argparse.Namespace) -> None:
     n_rows = tally["rows"]
     average = f"{float(tally['nats']) / max(1, n_rows):.3f} nats per row on average"
     mean = f", {average} (log-probability)" if n_rows else ""
-    say(args.out, f"wrote {args.out}: {counted_rows(n_rows)}{mean}")
+    say(args.out, f"wrote {args.out}: {count(n_rows, 'row')}{mean}")
     if threshold is not None and detects(model):
         for line in _of_alarms(model, threshold, tally):
             say(args.out, line)
@@ -153,56 +146,3 @@ def _scoring(
             yield pd.concat([chunk[keep], scores], axis=1)
 
     return scored
-
-
-# -- watch ----------------------------------------------------------------------------------------
-
-
-def watch(args: argparse.Namespace) -> int:
-    """Run the command; 1 if an alarm was raised, now or in an earlier call."""
-    if args.keep and args.out is None:
-        raise UserError("--keep needs --out, to which columns are copied")
-    save_whole(args.state, None)
-    for path in (args.model, args.table):
-        if same_file(args.state, path):
-            raise UserError(f"{args.state}: --state is also read as another file")
-    check_out(args.out, model=args.model, table=args.table, state=args.state)
-    with locked(args.state):
-        found = _watch(args)
-    say(args.out, f"{shown(args.table)}: {found}")
-    return int(found.alarm_ is not None)
-
-
-def _watch(args: argparse.Namespace) -> DriftWatch:
-    """The watch after the rows, whose state is written."""
-    detector = load_detector(args)
-    if not os.path.exists(args.state):
-        level = LEVEL if args.level is None else args.level
-        found = DriftWatch(detector, level=level, random_state=SEED)
-    else:
-        found = DriftWatch.load(args.state, detector)
-        if args.level not in (None, found.level):
-            raise UserError(
-                f"--level: {args.state} is at level {found.level:g}, which does not change: its alarms would have no"
-                " guarantee; use another file for a new watch"
-            )
-    with reader_of(detector, args) as reader:
-        frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
-        if args.out is not None:
-            write_table(args.out, frames)
-        for _ in frames:
-            pass
-    # last: a call that fails before can be repeated
-    save_whole(args.state, found.save)
-    return found
-
-
-def _watched(
-    found: DriftWatch, chunks: Iterable[tuple[str, pd.DataFrame, Rows]], keep: list[str]
-) -> Iterator[pd.DataFrame]:
-    """The columns to keep, and the results of the watch for the rows."""
-    for path, chunk, rows in chunks:
-        with about(path):
-            table = found.update(rows)
-        names = kept_names(path, list(chunk.columns), keep, list(table.columns))
-        yield pd.concat([chunk[names].set_axis(table.index, axis=0), table], axis=1)

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast
 
 import pandas as pd
 
-from discrete_itd.cli.messages import STANDARD, UserError
-from discrete_itd.cli.options import ENDINGS, PACKED
+from discrete_itd.cli.command import put
+from discrete_itd.cli.options import ENDINGS, PACKED, UserError
 from discrete_itd.encoders.notation import as_text
 from discrete_itd.storage.files import write_whole
 from discrete_itd.validation import warn
@@ -39,6 +39,7 @@ from discrete_itd.validation import warn
 if TYPE_CHECKING:
     import pyarrow as pa
 
+STANDARD = "-"  # the standard input or output, in place of a file's name
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 OTHERS = (";", "\t", "|")  # separators that are detected besides the comma
 CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
@@ -416,3 +417,13 @@ def check_out(out: str | None, *, is_table: bool = True, **sources: str | None) 
 def same_file(a: str, b: str) -> bool:
     """Whether two paths are the same file, which need not exist."""
     return os.path.realpath(a) == os.path.realpath(b)
+
+
+def shown(table: str) -> str:
+    """The path of a table, or what stands for the standard input."""
+    return "the standard input" if table == STANDARD else table
+
+
+def say(out: str | None, text: str) -> None:
+    """Print a result: on stderr if ``out`` is the standard output, where the table goes."""
+    put(text, sys.stderr if out == STANDARD else sys.stdout)

@@ -28,7 +28,7 @@ from discrete_itd.devices import one_thread
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting.findings import Findings, Verdict, examine
-from discrete_itd.statistics import percent
+from discrete_itd.statistics import count, percent
 from discrete_itd.storage.files import write_whole
 
 if TYPE_CHECKING:
@@ -240,11 +240,6 @@ def breakable(text: str) -> Markup:
 def nats(value: float) -> str:
     """A number of nats with two decimals."""
     return f"{value:.2f} nats"
-
-
-def count(n: int, what: str) -> str:
-    """A number of things, with the noun in the plural where needed."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def p_value(p: float) -> str:

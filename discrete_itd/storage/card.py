@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from discrete_itd.statistics import plus_minus
+
 MOST_COLUMNS = 1000  # most columns that are listed one by one
 # no markup in any reading of Markdown, apart from links that readers make of bare addresses
 PLAIN = re.compile(
@@ -222,11 +224,6 @@ def _limits(model: Any) -> list[str]:
             f"* A number never seen costs nats in {listed(repeat)}: the file holds the different numbers there."
         )
     return lines
-
-
-def plus_minus(mean: float, stderr: float) -> str:
-    """A mean in nats with its standard error, if there is one."""
-    return f"{mean:.3f} nats" if math.isnan(stderr) else f"{mean:.3f} ± {stderr:.3f} nats"
 
 
 # -- Markdown -----------------------------------------------------------------------------------------

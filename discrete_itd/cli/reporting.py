@@ -1,0 +1,115 @@
+"""``discrete-itd report``: a page on a table by a stored model; and ``check``: its wrong cells, without one."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import pandas as pd
+
+from discrete_itd.cli.inputs import about, kept_names, load_model, reader_of
+from discrete_itd.cli.options import UserError
+from discrete_itd.cli.tables import (
+    STANDARD,
+    Dialect,
+    EmptyTableError,
+    check_out,
+    reading,
+    save_whole,
+    say,
+    shown,
+    standard_output,
+    write_table,
+)
+from discrete_itd.detection.answers import detects
+from discrete_itd.detection.errors import find_errors
+from discrete_itd.encoders import Rows
+from discrete_itd.plots import new_axes
+from discrete_itd.reporting.findings import Findings, examine
+from discrete_itd.reporting.page import VERDICTS, errors_page, judgement, render
+from discrete_itd.statistics import count
+
+LIKELY = 2 / 3  # probability of an expected value from which it is put into the repaired copy
+
+
+def report(args: argparse.Namespace) -> int:
+    """Run the command; 1 if targets are to be met and are not."""
+    sources = {"model": args.model, "table": args.table, "table_of_inliers": args.inliers}
+    check_out(args.out, is_table=False, **sources)
+    if args.inliers == STANDARD:
+        raise UserError("--inliers: must be a file, not -")
+    if args.check and args.target_nats is None and args.target_false_alarms is None:
+        raise UserError("--check needs a target: --target-nats or --target-false-alarms")
+    try:
+        new_axes()
+    except ImportError as error:
+        raise UserError(str(error)) from None
+    found = _examined(args)
+    page = render(found, title=f"Report on {shown(args.table)}").encode()
+    if args.out == STANDARD:
+        standard_output().write(page)
+    else:
+        save_whole(args.out, lambda path: path.write_bytes(page))
+    n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"
+    say(args.out, f"wrote {args.out}: {count(found.n_rows, 'row')}{n_alarms}")
+    for verdict in found.verdicts:
+        say(args.out, f"  {VERDICTS[verdict.passed].lower()}: {judgement(verdict, found)}")
+    if found.verdicts:
+        say(args.out, VERDICTS[found.passed].lower())
+    return int(args.check and not found.passed)
+
+
+def _examined(args: argparse.Namespace) -> Findings:
+    """Findings on the table and the inliers."""
+    model = load_model(args.model)
+    if not detects(model) and args.target_false_alarms is not None:
+        raise UserError("--target-false-alarms needs a threshold, which only a detector has")
+    rows, keep = [], []
+    with reader_of(model, args) as reader:
+        for path, chunk, part in reader.read_all(args.table, keep=args.keep):
+            keep = kept_names(path, list(chunk.columns), args.keep)
+            rows.append(replace(part, others=chunk[keep].set_axis(part.index)))
+        inliers = None if args.inliers is None else reader.whole(args.inliers)
+    with about(" or ".join(path for path in (args.table, args.inliers) if path is not None)):
+        return examine(
+            model,
+            Rows.concat(rows),
+            inliers=inliers,
+            target_nats=args.target_nats,
+            target_false_alarms=args.target_false_alarms,
+            n_most_anomalous=args.most_anomalous,
+            keep=keep,
+        )
+
+
+# -- check ---------------------------------------------------------------------------------------
+
+
+def check(args: argparse.Namespace) -> None:
+    """Run the command."""
+    for out, is_table in ((args.out, True), (args.repair, True), (args.report, False)):
+        check_out(out, is_table=is_table, table=args.table)
+    with reading(args.table, Dialect.asked(args)) as source:
+        frame, dialect, schema = pd.concat(source.chunks()), source.dialect, source.schema
+    if not len(frame):
+        raise EmptyTableError(f"{args.table}: the table is empty")
+    groups = None
+    if args.groups is not None:
+        if args.groups not in frame:
+            raise UserError(f"{args.table}: column {args.groups!r}: named in --groups, but missing")
+        groups = frame[args.groups].to_numpy()
+    with about(args.table):
+        found = find_errors(frame, threshold=args.threshold, groups=groups)
+    write_table(args.out, [found])
+    if args.repair is not None:
+        repaired, likely = frame.copy(), found[found["expected_probability"] > LIKELY]
+        for row, column, expected in zip(
+            likely["row"], likely["column"], likely["expected"], strict=True
+        ):
+            repaired.loc[row, column] = expected
+        write_table(args.repair, [repaired], dialect, schema)
+    if args.report is not None:
+        page = errors_page(found, frame.shape, title=f"Cells of {shown(args.table)} to check")
+        save_whole(args.report, lambda path: path.write_text(page, encoding="utf-8"))
+    what = f"{len(found)} of {frame.size} cells are probably wrong"
+    say(args.out, what if args.out == STANDARD else f"wrote {args.out}: {what}")
