@@ -31,7 +31,7 @@ from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.information import pairs_work, pairwise_information
-from discrete_itd.statistics import curve_areas, half_error, p_value_band
+from discrete_itd.statistics import curve_areas, half_error, p_value_band, percent
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
@@ -174,7 +174,9 @@ def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = N
     bars(surprisal, color=SKY)
     if np.isfinite(threshold):
         above = surprisal[surprisal > threshold]
-        share = f"{len(above):,} of {len(surprisal):,} rows ({len(above) / len(surprisal):.1%})"
+        share = (
+            f"{len(above):,} of {len(surprisal):,} rows ({percent(len(above) / len(surprisal))})"
+        )
         bars(above, color=VERMILLION, hatch="////", label=f"alarm: {share}")
         ax.axvline(threshold, color=INK, linewidth=1.2, label=f"threshold {threshold:.2f} nats")
     if len(reference):

@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
 from discrete_itd.plots import LONGEST, RowScores, column_entropies, readable, shorten
 from discrete_itd.reporting.findings import examine
-from discrete_itd.statistics import curve_areas, p_value_band
+from discrete_itd.statistics import curve_areas, p_value_band, percent
 from tests import reported
 
 pytestmark = pytest.mark.single_precision
@@ -172,7 +172,7 @@ def test_the_alarms_of_the_picture_are_those_of_the_detector():
     n = int((detector.predict(rows) == -1).sum())
     assert 0 < n < 54
     ax = plots.plot_scores(detector, rows)
-    assert f"alarm: {n} of 54 rows ({n / 54:.1%})" in words(ax)
+    assert f"alarm: {n} of 54 rows ({percent(n / 54)})" in words(ax)
     assert f"threshold {-detector.offset_:.2f} nats" in words(ax)
     heights = [sum(bar.get_height() for bar in container) for container in ax.containers]
     assert heights == [54, n]

@@ -15,7 +15,7 @@ import pandas as pd
 from discrete_itd.cli.command import main, put
 from discrete_itd.datasets import load_mushroom, path
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.statistics import plus_minus
+from discrete_itd.storage.card import facts
 
 SECONDS = 45  # time limit of the training, in seconds
 
@@ -62,9 +62,7 @@ def _mushrooms() -> None:
     model = DiffusionDensity(max_time=SECONDS, random_state=0).fit(edible.loc[train])
     seconds = time.perf_counter() - start
     rows = pd.concat([edible.loc[others], poisonous])
-    found = model.model_.held_out
     auroc = roc_auc_score(y[rows.index] == "poisonous", -model.score_samples(rows))
     put(f"\nmushrooms: fitted to {len(train)} edible ones in {seconds:.1f} s")
-    put(f"held-out edible rows: {plus_minus(found.nats, found.stderr)} a row (lower is better)")
-    put(f"better than independent columns by {plus_minus(found.gain, found.gain_stderr)}")
+    put(f"held-out rows: {facts(model.model_, model.n_evaluations)['held-out rows']}")
     put(f"poisonous against edible rows by -log_prob: AUROC {auroc:.4f}, without labels")

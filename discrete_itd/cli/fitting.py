@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +31,7 @@ from discrete_itd.encoders.frames import ParquetStream, in_memory
 from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
-from discrete_itd.statistics import percent, plus_minus
+from discrete_itd.storage.card import columns_table, facts
 from discrete_itd.storage.values import card_path
 from discrete_itd.validation import warn
 
@@ -213,22 +213,8 @@ def describe(args: argparse.Namespace) -> None:
 def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
     """Columns, training, gain and threshold of a fitted model, of which its card says more."""
     model = density_of(fitted)
-    formatters: dict[str | int, Callable] = {
-        "missing": percent,
-        "categories": lambda n: str(n or ""),
-    }
-    put(model.encoder_.describe().to_string(index=False, formatters=formatters))
-    history = model.history_
-    best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
-    put(
-        f"\ntraining: {last['step']:.0f} steps ({model.model_.stopped}), best after {best['step']:.0f}"
-    )
-    held_out = model.model_.held_out
-    gain = "one is too few to say how much better the model is than independent columns"
-    if held_out.n_rows > 1:
-        better = plus_minus(held_out.gain, held_out.gain_stderr)
-        rows = f"on {held_out.n_rows} rows; a nat is a factor of 2.7 in probability"
-        gain = f"{better} per row better than independent columns ({rows})"
-    put(f"held-out rows: {gain}")
+    put(columns_table(model.encoder_).to_string(index=False))
+    known = facts(model.model_, model.n_evaluations)
+    put("".join(f"\n{name}: {known[name]}" for name in ("training", "held-out rows")))
     if isinstance(fitted, DiffusionOutlierDetector):
         put(f"threshold: {fitted.threshold_}")

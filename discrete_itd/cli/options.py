@@ -104,8 +104,8 @@ MODEL may be a detector (fit --detector). There are then four more columns: scor
 score), p_value (at most t with probability at most t for an inlier), alarm (True or False), and unreadable: the cells
 that are no number or date in a column of these, like amount = '#REF!'. Such a cell counts for nothing, and its row
 raises an alarm of that name, in addition to those whose rate is stated. With a detector of groups (fit --detector
---given) there is also group_seen, False for rows of a group that was not seen in training. The last line printed gives
-the number of alarms and the expected share of inliers that raise one. --given excludes these columns, because the
+--given) there is also group_seen, False for rows of a group that was not seen in training. The last lines printed are
+the threshold with its rate, and the number of alarms. --given excludes these columns, because the
 threshold applies to whole rows. A table without rows gives one without rows.
 
 {STREAMS}

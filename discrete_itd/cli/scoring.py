@@ -36,8 +36,8 @@ from discrete_itd.detection.answers import (
     detects,
 )
 from discrete_itd.detection.groups import named
-from discrete_itd.detection.thresholds import Threshold, percent
-from discrete_itd.statistics import count
+from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.statistics import count, percent
 
 if TYPE_CHECKING:
     from discrete_itd.detection.answers import Estimator
@@ -92,27 +92,17 @@ def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
 
 
 def _of_alarms(detector: DiffusionOutlierDetector, threshold: Threshold, tally: Tally) -> list[str]:
-    """The guarantee and the result in lines, the last one about alarms."""
-    n_rows, n_alarms, lines = tally["rows"], tally["alarm"], [str(threshold)]
-    rate = percent(threshold.false_alarm_rate)
-    expected = f"expected among inliers: {rate}"
-    if not threshold.n_calibration:
-        expected = "the false-alarm rate is unknown without calibration rows"
-    elif threshold is detector.threshold_ and detector.contamination != "auto":
-        expected = f"expected if anomalies are as frequent as in the table of the fit: {rate}"
-    others, n_unreadable = "rows", tally["unreadable"]
-    if n_unreadable:
-        others, n_rows = "other rows", n_rows - n_unreadable
-    share = percent(n_alarms / max(1, n_rows))
-    lines.append(f"{n_alarms} of {n_rows} {others} ({share}) raised an alarm; {expected}")
-    if n_unreadable:
-        told = f"rows with an unreadable cell, an alarm that no rate counts: {n_unreadable}"
-        lines.insert(-1, told)
+    """The threshold and its guarantee, what no rate counts, and last the number of alarms."""
+    n_rows, n_unreadable, lines = tally["rows"], tally["unreadable"], [str(threshold)]
     schema = detector.density_.encoder_.schema
     n_outside = np.array([tally[f"outside {j}"] for j in range(len(schema))])
-    if told := outside.sentence(n_outside, tally["rows"], schema):
-        lines.insert(-1, told)
-    return lines
+    if told := outside.sentence(n_outside, n_rows, schema):
+        lines.append(told)
+    if n_unreadable:
+        lines.append(f"rows with an unreadable cell, an alarm that no rate counts: {n_unreadable}")
+    n_others = n_rows - n_unreadable
+    share, others = percent(tally["alarm"] / max(1, n_others)), "other " * bool(n_unreadable)
+    return [*lines, f"{tally['alarm']} of {n_others} {others}rows ({share}) raised an alarm"]
 
 
 def _scoring(

@@ -149,17 +149,20 @@ class Threshold:
             raise ValueError(f"ranks are {self.ranks}")
 
     def __str__(self) -> str:
-        text = f"alarm below {self.offset:.2f} nats"
+        never = self.offset == -math.inf
+        return f"{'no alarm' if never else f'alarm below {self.offset:.2f} nats'}: {self.meaning}"
+
+    @property
+    def meaning(self) -> str:
+        """How often the threshold raises an alarm, with intervals, and what it costs, in words."""
         if self.offset == -math.inf:
-            text = "no alarm: none is worth its check"
+            text = "none is worth its check"
         elif not self.n_calibration:
-            return f"{text}: set on rows used in the fit, so more than the stated share of new rows may raise an alarm"
+            return "set on rows used in the fit, so more than the stated share of new rows may raise an alarm"
         else:
-            whose = "inliers"
-            if self.contaminated:
-                whose = "the calibration rows, anomalies among them"
-            text += (
-                f": {percent(self.false_alarm_rate)} of {whose} ({percent(self.low)} to"
+            whose = "the calibration rows, anomalies among them" if self.contaminated else "inliers"
+            text = (
+                f"{percent(self.false_alarm_rate)} of {whose} ({percent(self.low)} to"
                 f" {percent(self.high)}, from {self.n_calibration} calibration rows)"
             )
         if self.rate_if_new is not None and self.rate_if_new[1] > self.false_alarm_rate:

@@ -43,14 +43,6 @@ MOST_CELLS = 500  # most wrong cells that a page lists
 PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
-ENDINGS = {
-    "max_steps": "the maximum number of steps was reached",
-    "max_time": "the time limit was reached",
-    "no improvement": "the validation score no longer improved",
-    "interrupted": "it was interrupted",
-    "diverged": "it diverged",
-    "exact": "the model is exact and needs no steps",
-}
 CUT_SHORT = {
     "max_time": "Fit again with more time, a larger max_time: this fit was cut short, and other models may be better.",
     "interrupted": "Fit again without interrupting it: this model is the best so far.",
@@ -215,7 +207,6 @@ def _environment() -> Environment:
         judgement,
         longer_training,
         strongest,
-        training,
     )
     environment.globals |= {f.__name__: f for f in words}
     environment.globals |= {
@@ -245,11 +236,6 @@ def nats(value: float) -> str:
 def p_value(p: float) -> str:
     """A p-value; empty if it is NaN."""
     return "" if math.isnan(p) else f"{p:.2g}"
-
-
-def seconds(duration: float) -> str:
-    """A duration in seconds or minutes."""
-    return f"{duration:.0f} s" if duration < 120 else f"{duration / 60:.0f} min"
 
 
 # -- findings ---------------------------------------------------------------------------------
@@ -287,25 +273,6 @@ def judgement(verdict: Verdict, found: Findings) -> str:
     if verdict.passed is None:
         more = f"; more {'rows' if found.n_inlier_cells else 'cells'} are needed to decide"
     return f"{what}{interval}, the target is {wanted}{more}"
-
-
-def training(found: Findings) -> str:
-    """Duration and result of training."""
-    history = found.history
-    best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
-    gain = (
-        f"it predicts held-out rows better than independent columns by {nats(found.gain)} per row"
-    )
-    if not found.was_trained:
-        how = "The model has a closed form, and its fit records no curve of held-out nats"
-        if found.stopped in CUT_SHORT:
-            how = f"The fit ended because {ENDINGS[found.stopped]}"
-        return f"{how}: {gain}."
-    return (
-        f"Training took {count(int(last['step']), 'step')} and {seconds(last['seconds'])}, and ended because"
-        f" {ENDINGS.get(found.stopped, found.stopped)}. The best model was that after step {int(best['step']):,}:"
-        f" {gain}."
-    )
 
 
 def longer_training(found: Findings) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from discrete_itd.statistics import plus_minus
+from discrete_itd.statistics import count, percent, plus_minus
 
 MOST_COLUMNS = 1000  # most columns that are listed one by one
 # no markup in any reading of Markdown, apart from links that readers make of bare addresses
@@ -81,11 +81,12 @@ def facts(model: Any, n_evaluations: int) -> dict[str, str]:
     found = {
         "training rows": f"{schema[0].n_rows:,}, those held out for validation among them",
         "columns": f"{len(schema)}, of them {', '.join(f'{n} {kind}' for kind, n in kinds.items())}",
-        "missing cells": f"{missing / max(1, cells):.1%} of the training table",
+        "missing cells": f"{percent(missing / max(1, cells))} of the training table",
         "denoiser": f"{type(model.denoiser).__name__}, {model.denoiser.n_parameters:,} numbers",
         "rows are scored": how,
+        "training": _training(model),
+        "held-out rows": _gain(model.held_out),
         "seed": str(model.seed),
-        "the fit ended by": model.stopped,
     }
     if not math.isnan(model.fit_seconds):
         found["the fit took"] = f"{model.fit_seconds:.3g} s on {model.device.type}"
@@ -94,6 +95,32 @@ def facts(model: Any, n_evaluations: int) -> dict[str, str]:
             f"{model.microseconds:.3g} microseconds per encoded row, on the machine of the fit"
         )
     return found
+
+
+def _training(model: Any) -> str:
+    """Steps of the training, and how it ended."""
+    if model.stopped == "exact":
+        return "none, in closed form"
+    steps = model.history["step"]
+    best, last = steps[model.history["valid_nats"].idxmin()], count(int(steps.iloc[-1]), "step")
+    return f"{last} ({model.stopped}), the best after {best:,.0f}"
+
+
+def _gain(found: Any) -> str:
+    """How much better the model is than independent columns."""
+    if found.n_rows < 2:
+        return "one is too few to say how much better the model is than independent columns"
+    return (
+        f"{plus_minus(found.gain, found.gain_stderr)} per row better than independent columns (on"
+        f" {count(found.n_rows, 'row')}; a nat is a factor of 2.7 in probability)"
+    )
+
+
+def columns_table(encoder: Any) -> Any:
+    """The frame of ``encoder.describe()`` as text."""
+    described = encoder.describe()
+    numbers = described["categories"].map(lambda n: str(n or ""))
+    return described.assign(categories=numbers, missing=described["missing"].map(percent))
 
 
 def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
@@ -112,12 +139,11 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
 
 
 def _data(model: Any) -> list[str]:
-    described = model.encoder.describe()
-    share = described["missing"].map("{:.1%}".format, na_action="ignore").fillna("")
+    described = columns_table(model.encoder)
     lines = [
         "`categories` counts categories or bins; an `open` column has a level for values never seen.",
         "",
-        *table(described.assign(missing=share)[:MOST_COLUMNS]),
+        *table(described[:MOST_COLUMNS]),
     ]
     if len(described) > MOST_COLUMNS:
         lines += ["", f"and {len(described) - MOST_COLUMNS} more columns"]
@@ -137,7 +163,6 @@ def _held_out(model: Any) -> list[str]:
     return [
         f"* the model: {plus_minus(found.nats, found.stderr)} {unit}",
         f"* independent columns: {plus_minus(found.independent, found.independent_stderr)} {unit}",
-        f"* the model is better by {plus_minus(found.gain, found.gain_stderr)} per row, on {found.n_rows:,} rows",
         last,
     ]
 

@@ -89,7 +89,6 @@ def test_the_numbers_are_those_of_the_findings(found, read):
         f"the threshold of {-detector.offset_:.2f} nats",
         f"95 % interval {found.nats.low:.2f} to {found.nats.high:.2f}",
         "64 rows, 1 March 2024",
-        page.training(found),
         page.longer_training(found),
     ]
     for words in said:
@@ -247,7 +246,7 @@ def test_a_pass_on_inliers_is_not_one_of_a_table_of_alarms():
 def test_a_model_in_closed_form_is_not_asked_for_steps():
     model = DiffusionDensity(denoiser="tree", random_state=0).fit(reported.table(300, 0))
     words = Reader(page.render(examine(model, reported.table(60, 1)))).words
-    assert "How the model was fitted The model has a closed form" in words
+    assert "How the model was fitted Training: none, in closed form." in words
     assert "rows are scored in closed form, without error" in words
     for absent in ("0 steps", "Was training long enough", "network evaluations", "validations"):
         assert absent not in words
@@ -257,7 +256,7 @@ def test_a_model_in_closed_form_is_not_asked_for_steps():
 def test_a_threshold_of_fitted_rows_claims_no_rate():
     found = examine(reported.default_detector(calibration_fraction=0), reported.table(30, 9))
     words = Reader(page.render(found)).words
-    assert "It was set on training rows" in words
+    assert "set on rows used in the fit" in words
     assert "There are no p-values because" in words
     assert "The threshold is set on training rows" in words
     assert not re.search(r"nan|\b0 calibration rows", words)
@@ -268,7 +267,7 @@ def test_a_threshold_that_raises_no_alarm_says_so_in_words(found):
     never = Threshold(-np.inf, 0.0, 0.0, 0.0, 200, cost=(1.0, 0.5, 2.0))
     alarms = dataclasses.replace(found.alarms, threshold=never)
     words = Reader(page.render(dataclasses.replace(found, alarms=alarms))).words
-    assert "The threshold is infinite, so no row raises an alarm" in words
+    assert "are above the threshold: none is worth its check; cost per row" in words
     assert "Alarms 0 of 64, 0 %" in words
     assert "The threshold minimises the cost" in words
     assert not re.search(r"\binf\b", words)
@@ -278,17 +277,15 @@ def test_a_threshold_that_raises_no_alarm_says_so_in_words(found):
 def test_calibration_rows_with_anomalies_are_not_called_inliers():
     found = examine(reported.default_detector(contamination=0.1), reported.table(30, 9))
     words = Reader(page.render(found)).words
-    assert (
-        "According to 100 calibration rows that contain anomalies, similar rows are above it"
-        in words
-    )
+    assert f"nats: {found.alarms.threshold.meaning}." in words
+    assert "of the calibration rows, anomalies among them" in words
     assert "The calibration rows contain anomalies." in words
     assert "set on rows that contain anomalies" in words
     assert (
         "The share of calibration rows, which contain anomalies, that are at least as anomalous"
         in words
     )
-    assert "inliers are above it" not in words
+    assert "% of inliers" not in words
 
 
 @pytest.mark.usefixtures("without_figures")

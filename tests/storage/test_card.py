@@ -56,8 +56,8 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert "`DiffusionDensity(denoiser='tree', random_state=0)`" in said["Model"]
     assert "training rows: 200," in said["Model"]
     assert "columns: 3, of them 2 nominal, 1 ordinal" in said["Model"]
-    assert "missing cells: 8.3% of the training table" in said["Model"]
-    assert "| `a\\|b` | ordinal | 3 | True | 25.0% | summed out | Int64 |" in said["Data"]
+    assert "missing cells: 8.33 % of the training table" in said["Model"]
+    assert "| `a\\|b` | ordinal | 3 | True | 25 % | summed out | Int64 |" in said["Data"]
     nats = model.model_.held_out.nats
     assert f"the model: {nats:.3f} ±" in said["Held-out nats"]
     own = model.model_
