@@ -12,7 +12,7 @@ Torch uses one thread, unless a product is large enough to repay more. Threads o
 for milliseconds after every operation. Where other programs run, a thread that was put aside lets all others spin: an
 operation of 3 µs takes 700, and CPU time that nobody has. So
 
-* everything public runs in one thread (:func:`one_thread`, :func:`in_one_thread`);
+* everything public runs in one thread (:func:`in_one_thread`);
 * a training step or a block of scores takes more (:func:`threads_for`) if each of them has ``LEAST_WORK`` to do, at
   most as many as the caller's thread of Python had (``torch.set_num_threads``, OMP_NUM_THREADS), and as there are CPUs
   that this process may use: by its affinity, and by the quota of its container;
@@ -31,7 +31,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from joblib import cpu_count
@@ -41,8 +41,6 @@ from discrete_itd import WAITING
 
 LEAST_WORK = 4e7  # multiply-adds of a step for each thread: some 2 ms
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Made = TypeVar("Made", bound=type)
 _callers = threading.local()  # most: threads that a large product may take, within in_one_thread
 
@@ -125,7 +123,10 @@ def most_threads() -> int:
 
 @contextmanager
 def in_one_thread() -> Iterator[None]:
-    """Within the block, torch uses one thread for what this thread of Python does, but within :func:`threads_for`."""
+    """Within the block, torch uses one thread for what this thread of Python does, but within :func:`threads_for`.
+
+    ``@in_one_thread()`` makes the body of a function such a block.
+    """
     before = torch.get_num_threads()
     if before == 1 or hasattr(_callers, "most"):
         yield
@@ -163,26 +164,15 @@ def _set_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that runs within :func:`in_one_thread`."""
-
-    @functools.wraps(function)
-    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with in_one_thread():
-            return function(*args, **kwargs)
-
-    return limited
-
-
 def methods_in_one_thread(cls: Made) -> Made:
-    """The class, with :func:`one_thread` around its public methods, including methods of its mixins in the package."""
+    """The class, with :func:`in_one_thread` around its public methods, those of its mixins in the package included."""
     package, public = __name__.partition(".")[0], {}
     for base in reversed(cls.__mro__):
         if base.__module__.partition(".")[0] == package:
             public |= {name: m for name, m in vars(base).items() if not name.startswith("_")}
     for name, member in public.items():
         if inspect.isfunction(member):
-            setattr(cls, name, one_thread(member))
+            setattr(cls, name, in_one_thread()(member))
         elif isinstance(member, classmethod):
-            setattr(cls, name, classmethod(one_thread(member.__func__)))
+            setattr(cls, name, classmethod(in_one_thread()(member.__func__)))
     return cls

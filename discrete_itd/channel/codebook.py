@@ -136,17 +136,11 @@ class LevelGroup:
         shape = (self.n_points, self.size) if self.category_major else (self.size, self.n_points)
         return flat.reshape(len(values), *shape)
 
-    def level(self, position: int, k: int) -> int:
-        """Index in T of category ``k`` of the group's column number ``position``."""
-        inside = k * self.size + position if self.category_major else position * self.n_points + k
-        return self.first_level + inside
-
-    def coord(self, position: int, k: int) -> int:
-        """Index in D of the one non-zero coordinate of that level."""
-        if self.kind == "simplex":
-            return self.first_coord + self.level(position, k) - self.first_level
-        unseen = self.open and k == self.n_points - 1
-        return self.first_coord + position + (self.size if unseen else 0)
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Positions of columns in the group, and categories, of the levels as they are stored."""
+        if self.category_major:
+            return ((at, k) for k in range(self.n_points) for at in range(self.size))
+        return itertools.product(range(self.size), range(self.n_points))
 
 
 def groups_of(columns: Sequence[ColumnPoints]) -> tuple[LevelGroup, ...]:
@@ -211,18 +205,18 @@ class Levels(nn.Module):
         self.n_points = sum(c.n_points for c in self.columns)
         self.n_coords = sum(g.n_coords for g in self._groups)
 
-        table: dict[int, tuple[int, int, int, float, bool]] = {}
-        offset, stride = [0] * self.n_columns, [0] * self.n_columns
+        rows: list[tuple[int, int, int, float, bool]] = []
+        offset, stride = [0] * self.n_columns, [1] * self.n_columns
         for g in self._groups:
-            for position, j in enumerate(g.columns):
-                points = self.columns[j]
-                offset[j] = g.level(position, 0)
-                stride[j] = g.size if g.category_major else 1
-                for k in range(g.n_points):
-                    unseen = k == points.n_levels
-                    value = points.levels[k] if g.kind == "line" and not unseen else VERTEX
-                    table[g.level(position, k)] = j, k, g.coord(position, k), value, unseen
-        rows = [table[s] for s in range(self.n_points)]
+            for i, (position, k) in enumerate(g.places()):
+                j = g.columns[position]
+                if k == 0:
+                    offset[j], stride[j] = len(rows), g.size if g.category_major else 1
+                unseen = k == self.columns[j].n_levels
+                on_line = g.kind == "line"
+                value = self.columns[j].levels[k] if on_line and not unseen else VERTEX
+                inside = position + g.size * unseen if on_line else i
+                rows.append((j, k, g.first_coord + inside, value, unseen))
         column, level, coord, value, is_open = (
             map(list, zip(*rows, strict=True)) if rows else [[]] * 5
         )
@@ -342,7 +336,7 @@ class Levels(nn.Module):
 
     def argmax(self, values: Tensor) -> Tensor:
         """Code of the largest value of each column: (B, T) to (B, C)."""
-        return self._in_order([v.argmax(g.axis) for g, v in self._views(values)], values.long())
+        return self._in_order([v.max(g.axis)[1] for g, v in self._views(values)], values.long())
 
     def evidence(self, y: Tensor, snr: Tensor) -> Tensor:
         r"""Log-likelihood (B, T) of every category given the state, nats, up to a constant per column, eq. (2).

@@ -21,12 +21,12 @@ from laws import (
 )
 from scipy import stats
 
+from discrete_itd import devices
 from discrete_itd.channel import (
     CoordinateSchedule,
     IsotropicSchedule,
     Quadrature,
     State,
-    devices,
 )
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.schedules import check_schedule, column_ranks, steps_needed
