@@ -48,12 +48,12 @@ from discrete_itd.encoders.table import column_specs
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import level_quantiles, of_column, point_predictions
 from discrete_itd.models.auto import recipe
+from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model
-from discrete_itd.models.forest import Forest
+from discrete_itd.models.held_out import read_table
 from discrete_itd.models.information import log_prob_of
 from discrete_itd.models.model import Model
-from discrete_itd.models.training_tables import read_table
-from discrete_itd.progress import fit_progress, progress_bar, stage
+from discrete_itd.progress import fit_progress, progress_bar
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
 from discrete_itd.storage.values import SCHEDULES, Persistent
@@ -293,19 +293,18 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         seed = seed_of(self.random_state)
         device = resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
-            with stage("reading the table"):
-                how: Any = {"seed": seed, "private": private_forest(self.denoiser)}
-                read = read_table(X, self, groups=groups, **how)
+            forest = private_forest(self.denoiser)
+            private = None if forest is None else (cast(float, forest.epsilon), forest.n_trees)
+            read = read_table(X, self, groups=groups, seed=seed, device=device, private=private)
             if self.schedule is not None:
-                check_schedule(self.schedule, len(read.table.encoder.owner))
+                check_schedule(self.schedule, len(read.encoder.owner))
             model = fit_model(
-                read.table,
+                read.encoder,
+                read.rows,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
                 denoiser=recipe(self.denoiser),
-                validation_fraction=self.validation_fraction,
                 schedule=self.schedule,
                 n_evaluations=self.n_evaluations,
-                device=device,
                 seed=seed,
                 deadline=watched.deadline.part(watched.share),
             )

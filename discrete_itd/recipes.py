@@ -35,10 +35,9 @@ Best        RowMixtureDenoiser
 """
 
 from discrete_itd.models.auto import NAMES, Auto, Best, RowMixture, recipe
-from discrete_itd.models.contract import Recipe
 from discrete_itd.models.decoder_mixture import Mixture
-from discrete_itd.models.exact import BayesNet, Independent, Tree
-from discrete_itd.models.forest import Forest
+from discrete_itd.models.exact import BayesNet, Forest, Independent, Tree
+from discrete_itd.models.fitting import Recipe
 from discrete_itd.models.networks import Causal, Network
 
 __all__ = [

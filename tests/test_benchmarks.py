@@ -44,7 +44,7 @@ RUNS = {
     "promises": "ties mass --quick",
     "explanations": "car --quick --cells 1 2",
     "budgets": "adult --quick --seeds 1",
-    "information": "--tasks Student --models.decoder_mixture --rows 600",
+    "information": "--tasks Student --models mixture --rows 600",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
     "synthetic": "adult --quick --methods default mixture bootstrap --folder nowhere",
     "private": "mushroom --quick --epsilons 1 none",

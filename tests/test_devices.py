@@ -23,8 +23,8 @@ from discrete_itd.devices import resolve_device
 from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
 from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.likelihood.sampling import sample
-from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.decoder_mixture import LatentLoss, Mixture, MixtureFit
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.training.loop import Optimizer, Run, TrainingPlan
 from tests.laws import (
     line,

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity, progress
-from discrete_itd.models import training_tables
+from discrete_itd.models import held_out
 from tests.examples import Terminal
 
 pytestmark = pytest.mark.single_precision
@@ -30,9 +30,9 @@ def test_a_fit_says_what_it_does_before_it_trains(monkeypatch):
     """At once: before the table is read, and before every candidate."""
     screen, seen = Terminal(), []
     monkeypatch.setattr(sys, "stderr", screen)
-    real = training_tables.in_memory
+    real = held_out.in_memory
     monkeypatch.setattr(
-        training_tables, "in_memory", lambda *X: seen.append(screen.getvalue()) or real(*X)
+        held_out, "in_memory", lambda *X: seen.append(screen.getvalue()) or real(*X)
     )
     DiffusionDensity(max_steps=0, random_state=0).fit(table())
     assert "reading the table" in seen[0]

@@ -52,7 +52,7 @@ from discrete_itd.denoisers.forest import ForestDenoiser, responsible
 from discrete_itd.encoders import Categories, Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, drawn_rows
-from discrete_itd.models.forest import FEWEST_LEAF_ROWS, grow
+from discrete_itd.models.exact import FEWEST_LEAF_ROWS, grow
 from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer

@@ -6,14 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from discrete_itd.models.comparison import CandidateTable
-from discrete_itd.models.contract import MOST_NETWORKS, FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.decoder_mixture import Mixture
-from discrete_itd.models.exact import (
-    EXACT,
-    BayesNet,
-    affordable_bases,
-)
-from discrete_itd.models.forest import Forest
+from discrete_itd.models.exact import EXACT, BayesNet, Forest, affordable_bases
+from discrete_itd.models.fitting import MOST_NETWORKS, FitPlan, Fitted, Recipe
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.models.networks import (
     QUICK_MIXTURE,
     Causal,

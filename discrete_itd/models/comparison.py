@@ -15,7 +15,8 @@ from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
-from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
+from discrete_itd.models.fitting import FitPlan, Fitted, Recipe, fit_recipe
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.models.model import parts_of
 from discrete_itd.progress import stage
 from discrete_itd.training.loop import Report

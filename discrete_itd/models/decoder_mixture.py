@@ -45,7 +45,8 @@ from discrete_itd.denoisers.mixture import (
     updated,
 )
 from discrete_itd.devices import threads_for
-from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.fitting import FitPlan, Recipe
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.progress import show_training
 from discrete_itd.training.loop import Report, TrainingPlan, train
 

@@ -1,26 +1,52 @@
-"""Recipes of exact denoisers, and the base that a network corrects."""
+"""Recipes of exact models: independent columns, trees, Bayesian networks and density forests (11).
+
+Of a forest only the splits come from scikit-learn: a column and a threshold for each node. All probabilities are
+counted from the rows afterwards (``ForestCounts`` in :mod:`discrete_itd.denoisers.forest`), so that another library
+could grow the trees without changing the definition.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
-from discrete_itd.denoisers import (
-    BayesNetDenoiser,
-    Denoiser,
-    MarginalDenoiser,
-)
-from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+import numpy as np
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import BayesNetDenoiser, Denoiser, ForestDenoiser, MarginalDenoiser
+from discrete_itd.denoisers.forest import ABOVE, ForestCounts, Splits, responsible
 from discrete_itd.models.decoder_mixture import Mixture
-from discrete_itd.models.forest import Forest
+from discrete_itd.models.fitting import FitPlan, Recipe
+from discrete_itd.models.held_out import TrainingRows
+from discrete_itd.validation import check_positive, check_real
 
 MOST_PAIR = 1 << 20  # most floats of the table of an edge of a tree
 # base="auto" fits a tree with at most so many numbers in its tables, and a Bayesian network with at most so many
 # columns and so much work per call, in which it sums its columns out
 TREE_TABLE = 1 << 24
 BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
+MOST_TREES = 1 << 14  # most trees that a user may ask for
+# a leaf of a forest has at least FEWEST_LEAF_ROWS rows; held-out rows choose the pseudo-count of the node above from
+# ABOVE_LEAF
+FEWEST_LEAF_ROWS = 5
+ABOVE_LEAF = (ABOVE, 1.0, 16.0)
+MOST_PROBS = 1 << 24  # most floats that the leaves of a forest may take
+# a leaf has on average FILLING times the least number of rows, and NUMBERS_OF_REAL floats per continuous column
+FILLING, NUMBERS_OF_REAL = 1.6, 8
+# share of a forest's time that growing trees may take: counting rows in the leaves takes as long
+GROWING_SHARE = 0.5
+CHOICE_ROWS = 4096  # most held-out rows by which the depth of a forest is chosen
+# A node takes the best of several random splits, one for each of CANDIDATE_SHARE of the columns and at least
+# FEWEST_CANDIDATES. They are judged by N_TARGETS random projections of the standardised cells and indicators of levels,
+# new ones for every tree.
+CANDIDATE_SHARE, FEWEST_CANDIDATES, N_TARGETS = 0.35, 4, 8
+LEAST_SPREAD = 1e-9  # a column is divided by its standard deviation, or by this if it is constant
+MOST_DEPTH = 48  # largest depth of a tree: a few long branches would cost every row their time
 
 
 @dataclass(frozen=True)
@@ -86,6 +112,222 @@ def _searched(recipe: Recipe, rows: TrainingRows, plan: FitPlan, **limits: int) 
         )
 
     return rows.once(recipe, made)
+
+
+# -- forests -----
+
+
+@dataclass(frozen=True)
+class Forest(Recipe):
+    r"""A density forest (11): random trees whose leaves are products of all columns, continuous ones too; exact.
+
+    Parameters
+    ----------
+    n_trees : int
+    min_leaf : int, optional
+        Rows of a leaf, at least 5. By default held-out rows choose among 5, 10, 20 and so on: larger numbers are tried
+        as long as they improve.
+    epsilon : float, optional
+        Makes the fit differentially private: for tables of which one has one row more than the other, the probability
+        of any result differs at most by the factor :math:`e^\varepsilon`, (16) of
+        :mod:`discrete_itd.denoisers.private_forest`, which has the proof. ``min_leaf`` is then not for you to choose,
+        and there are at most ``n_trees``.
+
+    Notes
+    -----
+    With ``epsilon`` the fit is a function of noisy counts and of what you declare. ``column_types`` must list the
+    categories, or the edges of bins, of every column; values outside count for a level of their own. Names of columns
+    are public, their dtypes are not looked at; the number of rows is private, too: what a model says of it is noisy.
+    Nothing else reads the rows: "held-out" nats are of rows drawn from the private model. A detector refuses the
+    recipe, as it keeps the scores of calibration rows. The noise is drawn by the operating system. With a
+    ``random_state`` it follows from this seed instead, and the model is private only as long as nobody else knows the
+    seed, which the model keeps: a warning says so. Two fits to one table take twice the ``epsilon``, and so does every
+    choice by what an earlier fit gave. Errors and warnings of a fit are for whoever holds the table. The recipe is for
+    a table in memory, alone: not in a list of recipes, as the base of a network, with groups, nor for
+    ``partial_fit``.
+
+    Held-out rows also choose how much the leaves are smoothed. Leaves are larger where they would have more than
+    ``MOST_PROBS`` probabilities.
+    """
+
+    n_trees: int = 32
+    min_leaf: int | None = None
+    epsilon: float | None = None
+    exact = mixes_reals = True
+    name = "forest"
+    bounds: ClassVar = {"n_trees": (1, MOST_TREES), "min_leaf": (FEWEST_LEAF_ROWS, math.inf)}
+
+    def check(self) -> Recipe:
+        super().check()
+        if self.epsilon is not None:
+            check_positive("epsilon", self.epsilon)
+            check_real("epsilon", self.epsilon)
+            if self.min_leaf is not None:
+                raise ValueError(
+                    "min_leaf and epsilon exclude each other: epsilon decides on the leaves"
+                )
+        return self
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        if self.epsilon is None:
+            return rows.once(self, partial(self.fitted, rows, plan))
+        if rows.private is None:
+            raise ValueError(
+                f"{self}: what is fitted beside it is not private; give it alone as denoiser"
+            )
+        return rows.private
+
+    def fitted(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        book, what = rows.codebook, "the fit of a forest"
+        is_grown, is_over = (p.clock(what) for p in (plan.within(GROWING_SHARE), plan))
+        x_valid = rows.x_valid[:CHOICE_ROWS]
+        best, least = None, math.inf
+
+        def nats(forest: ForestDenoiser) -> float:
+            return -float(forest.log_prob(x_valid).mean())
+
+        def is_better(forest: ForestDenoiser) -> bool:
+            nonlocal best, least
+            own = nats(forest)
+            if best is None or own < least:
+                best, least = forest, own
+            return best is forest
+
+        fewest = self._fewest(rows)
+        counts = self.counted(rows, is_grown).cut(fewest)
+        is_better(counts.forest(rows.marginals, ABOVE_LEAF[0]))
+        while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
+            fewest *= 2
+            shallower = counts.cut(fewest)
+            if not is_better(shallower.forest(rows.marginals, ABOVE_LEAF[0])):
+                break
+            counts = shallower
+        for other in ABOVE_LEAF[1:] if len(book.finite) else ():
+            is_better(counts.forest(rows.marginals, other))
+        return cast(Denoiser, best)
+
+    def counted(
+        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
+    ) -> ForestCounts:
+        """Trees with the counts of all rows. At least one tree is grown before the time ``is_over``."""
+        # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
+        # several depths in one mixture have trees of their own: they err differently
+        seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
+        how = {"min_leaf": self._fewest(rows), "seed": seed, "is_over": is_over}
+        splits, given = grow(rows.codebook, rows.x, n_trees=self.n_trees, **how), None
+        if bool(splits.codebook.unknown(rows.x).any()):
+            given = responsible(splits, rows.marginals, rows.x)
+        return ForestCounts(splits, given).add(rows.x)
+
+    def _fewest(self, rows: TrainingRows) -> int:
+        """Least number of rows of a leaf with which the leaves have at most ``MOST_PROBS`` probabilities."""
+        book = rows.codebook
+        numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
+        most = math.ceil(self.n_trees * len(rows.x) * numbers / (FILLING * MOST_PROBS))
+        return max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, most)
+
+
+def grow(
+    book: Codebook,
+    x: Tensor,
+    *,
+    n_trees: int,
+    min_leaf: int,
+    seed: int,
+    tree: Tensor | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> Splits:
+    """Trees whose splits, the best of a few random ones, lower the variance of random projections of the rows.
+
+    A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row; an absent
+    one lies below all others. Leaves have at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by
+    default all trees are grown on all rows. There are fewer than ``n_trees``, at least one, if the time ``is_over``
+    before.
+    """
+    from sklearn.tree import (
+        ExtraTreeRegressor,  # takes longer to import than a small table to score
+    )
+
+    rng = np.random.default_rng(seed)
+    levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
+    used = sorted([*finite, *reals])
+    n_candidates = max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * len(used)))
+    # one random split of the only column would end a tree wherever it leaves a side too few rows; measured on counts of
+    # known laws, and of no use to tables of two or three columns
+    again = 2 if len(used) == 1 else 1
+    table, absent = (t[:, used].cpu().numpy() for t in (x, book.is_absent(x)))
+    indicators = set(book.indicator.values())
+    trees, ranks = [], np.zeros((n_trees, levels.n_points))
+    for t in range(n_trees):
+        if trees and is_over():
+            break
+        cells = table if tree is None else table[tree.cpu().numpy() == t]
+        missing = np.isnan(cells)
+        is_absent = absent if tree is None else absent[tree.cpu().numpy() == t]
+        view = np.zeros(cells.shape, dtype=np.float32)
+        targets = np.zeros((len(cells), N_TARGETS))
+        for i, j in enumerate(used):
+            own, points = cells[:, i], book.columns[j]
+            gaps = np.flatnonzero(missing[:, i])
+            if len(gaps) == len(own):
+                continue
+            if len(gaps):
+                own = own.copy()
+                there = own[~missing[:, i]]
+                # a cell of which nothing is known counts as present: it has a value below
+                own[gaps] = 0.0 if j in indicators else rng.choice(there, len(gaps))
+                # beside the least level: a box has a level of every column
+                below = there.min() - there.std() if points.kind == "real" else 0.0
+                own[missing[:, i] & is_absent[:, i]] = below
+            weight = rng.standard_normal((max(1, points.n_points), N_TARGETS))
+            if points.kind == "real":
+                view[:, i] = own
+                targets += np.outer(own / max(float(own.std()), LEAST_SPREAD), weight)
+                continue
+            order = np.arange(points.n_points)
+            if points.kind == "simplex":
+                order = rng.permutation(order)
+            codes = own.astype(np.int64)
+            ranks[t, levels.own(book.place[j])] = order
+            view[:, i] = order[codes]
+            targets += weight[codes]
+        grown = ExtraTreeRegressor(
+            max_features=min(n_candidates, again * len(used)),
+            min_samples_leaf=min_leaf,
+            max_depth=MOST_DEPTH,
+            random_state=int(rng.integers(2**31 - 1)),
+        )
+        trees.append(grown.fit(np.tile(view, again), targets, check_input=False).tree_)
+    column, threshold = breadth_first(trees)
+    column = torch.from_numpy(np.where(column < 0, -1, np.array(used * again)[column.clip(0)]))
+    threshold = torch.from_numpy(threshold)
+    at = torch.nonzero(torch.isin(column, book.reals.cpu())).flatten()
+    place = torch.searchsorted(book.reals.cpu(), column[at])
+    # between two recorded numbers, so that no cell is split
+    threshold[at] = book.lines.edges(threshold[at], place)
+    return Splits(book, column, threshold, torch.from_numpy(ranks[: len(trees)]))
+
+
+def breadth_first(trees: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (-1 at leaves) and thresholds of the nodes of scikit-learn's trees in the order of :class:`Splits`."""
+    start = np.cumsum([0, *(tree.node_count for tree in trees)])
+    left, right = (
+        np.concatenate([getattr(tree, side) + at for tree, at in zip(trees, start, strict=False)])
+        for side in ("children_left", "children_right")
+    )
+    column = np.concatenate([tree.feature for tree in trees])
+    threshold = np.concatenate([tree.threshold for tree in trees])
+    level, order = start[:-1], []
+    while len(level):
+        order.append(level)
+        inner = level[column[level] >= 0]
+        level = np.stack([left[inner], right[inner]], 1).ravel()
+    order = np.concatenate(order)
+    is_leaf = column[order] < 0
+    return np.where(is_leaf, -1, column[order]), np.where(is_leaf, 0.0, threshold[order])
+
+
+# -- the base of a network -----
 
 
 EXACT: dict[str, Recipe] = {

@@ -1,21 +1,20 @@
-"""Fitting a model to encoded rows: a denoiser by its recipe, and the schedule on which rows are scored."""
+"""Fitting a model: what a recipe is given (rows, a plan) and returns, and the fit of a model by its recipe."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
 
 from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.models.contract import (
-    FITTING_SHARE,
-    FitPlan,
-    Recipe,
-    fit_recipe,
-)
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.models.model import (
     HELD_OUT_ROWS,
     HeldOut,
@@ -23,26 +22,223 @@ from discrete_itd.models.model import (
     microseconds_per_row,
     split_evaluations,
 )
-from discrete_itd.models.training_tables import TrainingTable
-from discrete_itd.progress import Deadline, stage
-from discrete_itd.training.loop import Evaluation, Report, TrainingPlan
+from discrete_itd.progress import Deadline, show_training, stage
+from discrete_itd.training.loop import Evaluation, Report, TrainingPlan, train
 from discrete_itd.training.objectives import seconds_of_row
-from discrete_itd.validation import warn
+from discrete_itd.validation import check_integer, warn
 
+# a fit begins no model after this share of its time, and a network without closed form is trained for this share of the
+# time then left: the choice of a schedule, the comparison of candidates and measurements come after
+FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
+LEAST_SECONDS = 1e-3  # a training without time gets so much, and ends after its first evaluation
+MOST_NETWORKS = 64  # in a mixture of rows, or along orders of one recipe
 FEWEST_HELD_OUT = 8  # rows scored along paths even if there is no time for more
 # on a schedule along which cells are noisy, a network is trained at more noisy states
-NOISY = {"patterns": (0.6, 0.4)}
+NOISY = {"isotropic": 0.6}
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """Description of a denoiser to fit, as an immutable value: it can be compared, hashed, copied and saved.
+
+    Your own recipe is a frozen dataclass that inherits from this class and defines :meth:`fit`.
+
+    Attributes
+    ----------
+    trains : bool
+        Whether its fit trains a network: the members of a mixture that do share ``max_time``.
+    exact : bool
+        Whether it makes an exact :class:`~discrete_itd.denoisers.Denoiser`, which a network can correct.
+    epsilon : float, optional
+        Of differential privacy, if its fit is private.
+    mixes_reals : bool
+        Whether continuous columns depend on others in it, so that a network can correct it only where there are none.
+    name : str
+        A short name for tables; by default the class's name.
+    bounds : mapping from name to (int, int)
+        The least and the largest value of parameters that are integers, or None if that is the default.
+
+    Examples
+    --------
+    A denoiser whose weights are known already needs no more than this (``MyDenoiser`` defines ``forward``):
+
+    >>> @dataclass(frozen=True)
+    ... class MyRecipe(Recipe):
+    ...     def fit(self, rows, plan):
+    ...         return MyDenoiser(rows.codebook)
+    >>> MyRecipe() == MyRecipe()
+    True
+    """
+
+    trains: bool = False
+    exact: bool = False
+    mixes_reals: bool = False
+    name: str = ""
+    epsilon: float | None = None
+    bounds: ClassVar[Mapping[str, tuple[int, float]]] = {}
+
+    @abstractmethod
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser | Fitted:
+        """The denoiser that this recipe makes of the rows; with its report, if it was trained by :meth:`FitPlan.train`.
+
+        Random numbers come from a generator of its own, seeded with ``plan.network_seed``: fits in other threads share
+        PyTorch's global one.
+        """
+        ...
+
+    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """The denoiser that a network is to correct: continuous columns must be as in ``rows.marginals``."""
+        if self.mixes_reals and len(rows.codebook.reals):
+            raise ValueError(
+                f"base: a {self.label} of continuous columns cannot be corrected by a network; take 'bayes_net'"
+            )
+        base = self.fit(rows, plan)
+        if not isinstance(base, Denoiser) or not base.exact:
+            raise TypeError(f"the base of a network must be exact, got {type(base)}")
+        return base
+
+    def check(self) -> Recipe:
+        """This recipe, with names in its parameters replaced; TypeError or ValueError naming an invalid one."""
+        for name, bounds in self.bounds.items():
+            value = getattr(self, name)
+            if value is not None or getattr(type(self), name) is not None:
+                check_integer(name, value, *bounds)
+        return self
+
+    @property
+    def label(self) -> str:
+        return self.name or type(self).__name__
+
+
+class Fitted(NamedTuple):
+    """The result of a fit.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+    report : Report or None
+        Of the training; None if nothing was trained.
+    companion, candidates, members, shares
+        See :class:`~discrete_itd.models.model.Model`.
+    seconds : float
+        Duration of the fit.
+    """
+
+    denoiser: Denoiser
+    report: Report | None = None
+    companion: Denoiser | None = None
+    candidates: pd.DataFrame | None = None
+    members: tuple[Denoiser, ...] = ()
+    shares: tuple[float, ...] = (1.0,)
+    seconds: float = 0.0
+
+
+@dataclass
+class FitPlan:
+    """How to fit one recipe.
+
+    Parameters
+    ----------
+    training, seed
+        Of the whole fit.
+    index : int
+        Number of this network: each has a seed of its own.
+    deadline : Deadline
+        Of this recipe.
+    is_beside_mixture : bool
+        Whether a mixture is another candidate, so that this recipe need not fit one as a companion.
+    cut, left_out : list of str
+        Steps that ``max_time`` ended early, and those that were not begun for lack of time; the same lists for all
+        recipes of a fit.
+    """
+
+    training: TrainingPlan
+    seed: int
+    index: int = 0
+    deadline: Deadline = field(default_factory=Deadline)
+    is_beside_mixture: bool = False
+    cut: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def network_seed(self) -> int:
+        return (self.seed + self.index) % (2**31 - 1)
+
+    @property
+    def time_left(self) -> float:
+        """Seconds in which this recipe is to end: infinite without ``max_time``, never below 0, none after Ctrl-C."""
+        return self.deadline.left
+
+    def clock(self, what: str) -> Callable[[], bool]:
+        """Whether the time of this recipe is over, as a function; ``what`` is then recorded as ended early."""
+        is_cut: list[bool] = []
+
+        def is_over() -> bool:
+            if not is_cut and not self.time_left:
+                is_cut.append(True)
+                self.cut.append(what)
+            return bool(is_cut)
+
+        return is_over
+
+    def within(self, share: float) -> FitPlan:
+        """The plan for a recipe that is to end within a share of the time that is left."""
+        return replace(self, deadline=self.deadline.within(share * self.time_left))
+
+    def part(self, i: int, n: int) -> FitPlan:
+        """The plan of the i-th of ``n`` networks, one after the other: an equal share of the time that is left."""
+        deadline = self.deadline.within(self.time_left / (n - i))
+        return replace(self, index=self.index * MOST_NETWORKS + i, deadline=deadline)
+
+    def train(
+        self, denoiser: Denoiser, rows: TrainingRows, training: TrainingPlan | None = None
+    ) -> Report:
+        """Train a denoiser, which is on the device of the rows, in place: :func:`discrete_itd.training.loop.train`."""
+        training = training or self.training
+        if self.deadline.seconds < math.inf:
+            seconds = self.time_left * (1.0 if denoiser.closed_form else TRAINING_SHARE)
+            training = replace(training, max_time=max(seconds, LEAST_SECONDS))
+        kind = "causal network" if denoiser.closed_form else "network"
+        with stage(f"training a {kind}"):
+            report = train(
+                denoiser,
+                rows.x,
+                rows.x_valid,
+                training,
+                # its own: where one training was interrupted must not change the next
+                generator=torch.Generator(rows.device).manual_seed(self.network_seed),
+                progress=show_training,
+            )
+        self.note_end(report, kind)
+        return report
+
+    def note_end(self, report: Report, kind: str) -> None:
+        """Record a training that ``max_time`` ended or left no time for."""
+        n = report.history[-1].step
+        if report.stopped == "max_time" and n:
+            most = report.max_steps
+            self.cut.append(f"the training of a {kind} after {n:,} of {most:,} steps")
+        elif report.stopped == "max_time":
+            self.left_out.append(kind)
+
+
+def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
+    """Fit a recipe by its plan."""
+    clock = Deadline()
+    made = recipe.fit(rows, plan)
+    fitted = made if isinstance(made, Fitted) else Fitted(made)
+    fitted.denoiser.eval().requires_grad_(False)
+    return fitted._replace(seconds=clock.age)
 
 
 def fit_model(
-    table: TrainingTable,
+    encoder: TableEncoder,
+    rows: TrainingRows,
     training: TrainingPlan,
     *,
     denoiser: Recipe,
-    validation_fraction: float,
     schedule: Schedule | None,
     n_evaluations: int,
-    device: torch.device,
     seed: int,
     deadline: Deadline,
 ) -> Model:
@@ -53,8 +249,6 @@ def fit_model(
     if schedule is not None and schedule.noisy:
         training = replace(training, **NOISY)
     plan = FitPlan(training, seed, deadline=deadline.part(FITTING_SHARE))
-    with stage("fitting independent columns"):
-        rows = table.training_rows(validation_fraction, seed, device)
     with stage(f"fitting {denoiser.label}"):
         fitted = fit_recipe(denoiser, rows, plan)
         if fitted.denoiser.closed_form:
@@ -71,7 +265,7 @@ def fit_model(
         )
     with stage("measuring on held-out rows"):
         model = Model(
-            encoder=table.encoder,
+            encoder=encoder,
             denoiser=fitted.denoiser,
             marginals=rows.marginals,
             schedule=schedule or default_schedule(fitted.denoiser, n_evaluations),

@@ -1,4 +1,4 @@
-"""Which rows of a table are held out of a fit, or of the training of a detector: at random, groups of rows as a whole.
+"""Tables to fit to, and which of their rows are held out: at random, groups of rows as a whole.
 
 Rows are treated as independent draws: held-out rows repeat training rows as often as new rows do. Where several rows
 belong to one customer or are copies of one record, held-out rows would be too similar to training rows. A table does
@@ -8,13 +8,32 @@ If groups are exchangeable (independent draws of customers, say), then the held-
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Set
-from typing import Any
+import os
+from collections.abc import Callable, Collection, Hashable, Mapping, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from sklearn.utils.validation import validate_data
+from torch import Tensor
 
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser
+from discrete_itd.denoisers.private_forest import fit_private
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.frames import as_stream, in_memory, is_polars, read_rows
+from discrete_itd.progress import stage
+from discrete_itd.validation import warn
+
+MOST_HELD_OUT = 20_000  # rows on which every candidate is judged
+# rows drawn from a private model that takes the place of a table: this many to fit to, and as many to hold out
+PRIVATE_ROWS = 2000
+ROUNDING = 1e-3  # nats: a mean code length may be so far below 0 by the rounding of float32
+
+Made = TypeVar("Made")
 Ints = NDArray[np.int64]
 
 
@@ -72,3 +91,191 @@ def one_of_each(held: Ints, units: Ints | None) -> Ints:
     if units is not None:
         held = held[np.unique(units[held], return_index=True)[1]]
     return np.sort(held)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """The rows to which recipes are fitted, with results that several recipes need, computed once.
+
+    ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C); ``x_valid`` (N', C) are held-out
+    rows; NaN where a cell is missing. The generator, on the device of the rows, is for exact denoisers: networks have
+    their own. Gaps in columns ``summed_out`` carry information. ``private`` is the forest of which the rows are drawn.
+    """
+
+    marginals: MarginalDenoiser
+    x: Tensor
+    x_valid: Tensor
+    generator: torch.Generator
+    summed_out: tuple[int, ...] = ()
+    private: Denoiser | None = None
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    failed: set[Hashable] = field(default_factory=set, init=False, repr=False)
+
+    @property
+    def codebook(self) -> Codebook:
+        return self.marginals.codebook
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """The result of ``make``, called at the first request for this key: networks share equal bases."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def attempt(self, key: Hashable, label: str, make: Callable[[], Made]) -> Made | None:
+        """The result of ``make`` for one model among others; None, with a warning that names it, if that fails.
+
+        Whatever the error, a lack of memory too; but errors of files (OSError) and Ctrl-C are raised. What has failed
+        is not tried again.
+        """
+        if key in self.failed:
+            return None
+        try:
+            return make()
+        except OSError:
+            raise
+        except Exception as error:
+            self.failed.add(key)
+            reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+            warn(f"{label} is left out, because it failed: {reason}")
+            return None
+
+    @torch.no_grad()
+    def held_out(self, denoiser: Denoiser) -> Tensor:
+        """Code length of each held-out row in closed form, nats: float64, (N',); kept unless it is being trained.
+
+        A ValueError if one is not finite, or if their mean is negative where all numbers were recorded on a lattice.
+        """
+
+        def nats() -> Tensor:
+            found = -denoiser.log_prob(self.x_valid).double()
+            n = int((~found.isfinite()).sum())
+            if n:
+                raise ValueError(
+                    f"a {type(denoiser).__name__} leaves {n} of {len(found)} held-out rows no finite code length"
+                )
+            if self.codebook.lines.all_have_steps and float(found.mean()) < -ROUNDING:
+                raise ValueError(
+                    f"a {type(denoiser).__name__} has {found.mean():.4g} nats per held-out row: its probabilities of"
+                    " recorded numbers add up to more than one"
+                )
+            return found
+
+        if any(p.requires_grad for p in denoiser.parameters()):
+            return nats()
+        return self.once(("held out", denoiser), nats)
+
+    def held_out_nats(self, denoiser: Denoiser) -> float:
+        return float(self.held_out(denoiser).mean())
+
+
+class ReadTable(NamedTuple):
+    """A user's table after reading."""
+
+    encoder: TableEncoder
+    rows: TrainingRows
+    shown: Any  # the table or, of a stream, the rows from which scikit-learn takes names and numbers of columns
+    is_frame: bool  # whether it has names, or was an array
+    is_polars: bool
+
+
+def read_table(
+    X: Any,
+    estimator: Any,
+    *,
+    groups: Any,
+    seed: int,
+    device: torch.device,
+    private: tuple[float, int] | None = None,
+) -> ReadTable:
+    """The table, or the sample of a stream, that a user gives to the ``fit`` of an estimator.
+
+    ``private`` are the epsilon and the number of trees of a forest that is then fitted in place of the table. A
+    ValueError or TypeError names the column or argument that is invalid.
+    """
+    reading: Any = {
+        "columns": estimator.column_types,
+        "handle_unknown": estimator.handle_unknown,
+        "missing": estimator.missing,
+    }
+    with stage("reading the table"):
+        if private is None:
+            X = in_memory(X, seed, groups)
+        elif as_stream(X) is not None:
+            raise ValueError("epsilon needs a table in memory; X is a stream")
+        frame, is_frame = read_rows(X, estimator)
+        shown: Any = frame if is_frame else X
+        # names that scikit-learn refuses
+        validate_data(type(estimator)(), shown, skip_check_array=True)
+        if private is not None:
+            if groups is not None:
+                raise ValueError("epsilon is the privacy of single rows: no groups")
+            # no row decides on anything but noisy counts
+            encoder = TableEncoder.declared(frame.columns, **reading)
+            x, units = torch.from_numpy(encoder.transform(frame).x), None
+        else:
+            if len(frame) < 2:
+                raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
+            units = check_groups(groups, len(frame))
+            encoder = TableEncoder.fit(frame, from_array=not is_frame, leave_out=True, **reading)
+            x = torch.from_numpy(encoder.readable(frame)[0].x)
+            there = ~x.isnan().all(1)
+            x, units = x[there], None if units is None else units[there.numpy()]
+    with stage("fitting independent columns"):
+        if private is None:
+            rows = _divided(encoder, x, units, estimator.validation_fraction, seed, device)
+        else:
+            is_secret = estimator.random_state is None
+            encoder, rows = _drawn(encoder, x, private, seed, device, is_secret)
+    return ReadTable(encoder, rows, shown, is_frame, is_polars(X))
+
+
+def _divided(
+    encoder: TableEncoder,
+    x: Tensor,
+    units: Ints | None,
+    share: float,
+    seed: int,
+    device: torch.device,
+) -> TrainingRows:
+    """Encoded rows (N, C') with a cell, a share of which, or of their ``units`` (N,), is held out."""
+    n = count_units(len(x), units)
+    if n < 2:
+        what = "rows" if units is None else "groups of rows"
+        raise ValueError(f"at least two {what} with a cell that is not missing are needed")
+    n_valid = min(max(1, round(share * n)), n - 1, MOST_HELD_OUT)
+    division = hold_out(len(x), units, n_valid, seed)
+    x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
+    book, unseen = encoder.codebook().to(device), encoder.unseen_counts
+    marginals = MarginalDenoiser.fit(book, x, unseen_counts=unseen)
+    generator = torch.Generator(device).manual_seed(seed)
+    summed_out = tuple(j for j, c in enumerate(encoder.schema) if c.informative)
+    return TrainingRows(marginals, x, x_valid, generator, summed_out)
+
+
+def _drawn(
+    encoder: TableEncoder,
+    x: Tensor,
+    private: tuple[float, int],
+    seed: int,
+    device: torch.device,
+    is_secret: bool,
+) -> tuple[TableEncoder, TrainingRows]:
+    """The encoder with noisy numbers of rows, and rows drawn from a private forest in place of the rows (N, C')."""
+    if not is_secret:
+        warn(
+            "the noise of a private fit follows from random_state: the model is private only for whoever cannot"
+            " know or guess it; fit with random_state=None before you give the model away"
+        )
+    random_bytes = os.urandom if is_secret else np.random.default_rng([seed, 16]).bytes
+    fitted = fit_private(encoder.codebook(), x, *private, seed, random_bytes)
+    numbers = zip(encoder.schema, fitted.n_missing, strict=False)
+    schema = [replace(c, n_rows=fitted.n_rows, n_missing=n) for c, n in numbers]
+    generator = torch.Generator(device).manual_seed(seed)
+    forest, marginals = fitted.forest.to(device), fitted.marginals.to(device)
+    drawn, x_valid = forest.draw(2 * PRIVATE_ROWS, generator).split(PRIVATE_ROWS)
+    rows = TrainingRows(marginals, drawn, x_valid, generator, private=forest)
+    return TableEncoder(schema), rows

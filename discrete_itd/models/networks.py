@@ -22,15 +22,10 @@ from discrete_itd.denoisers.marginal import indicators
 from discrete_itd.denoisers.neural import LONG, RANK
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.comparison import CandidateModel, CandidateTable
-from discrete_itd.models.contract import MOST_NETWORKS, FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.decoder_mixture import Mixture
-from discrete_itd.models.exact import (
-    BASE_TABLE,
-    BASE_WORK,
-    BayesNet,
-    choose_base,
-    exact_base,
-)
+from discrete_itd.models.exact import BASE_TABLE, BASE_WORK, BayesNet, choose_base, exact_base
+from discrete_itd.models.fitting import MOST_NETWORKS, FitPlan, Fitted, Recipe
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.loop import Evaluation, Report, TrainingPlan
@@ -168,7 +163,7 @@ class Causal(Recipe):
         return (self.width or self._width(rows)) * n_answers <= MOST_WEIGHTS
 
     def _width(self, rows: TrainingRows) -> int:
-        n = rows.n_rows * rows.codebook.n_columns
+        n = len(rows.x) * rows.codebook.n_columns
         return next(width for most, width in WIDTHS if n <= most)
 
     def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
@@ -194,7 +189,7 @@ class Causal(Recipe):
         kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
         order = order_of(kind, natural, rows)
         denoiser = self.untrained(base, order, rows, plan.network_seed)
-        report = plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
+        report = plan.train(denoiser, rows, self.training(plan.training, len(rows.x)))
         return denoiser.eval().requires_grad_(False), report
 
     def untrained(
@@ -208,7 +203,7 @@ class Causal(Recipe):
         width = self.width or self._width(rows)
         dropout = self.dropout
         if dropout is None:
-            is_large = rows.n_rows >= UNDROPPED_ROWS and len(rows.codebook.reals) > 0
+            is_large = len(rows.x) >= UNDROPPED_ROWS and len(rows.codebook.reals) > 0
             dropout = 0.0 if is_large else DROPOUT
         sizes = {"width": width, "depth": self.depth, "dropout": dropout}
         generator = torch.Generator().manual_seed(seed)
@@ -227,7 +222,7 @@ class Causal(Recipe):
         orders: dict[tuple[int, ...], str] = {}
         for kind in ORDERS:
             orders.setdefault(tuple(order_of(kind, natural, rows)), kind)
-        if len(orders) == 1 or rows.n_rows < FEWEST_COMPARED:
+        if len(orders) == 1 or len(rows.x) < FEWEST_COMPARED:
             return ORDERS[0]
         x, nats = rows.x_valid[:COMPARED_ROWS], {}
         for order, kind in orders.items():

@@ -33,8 +33,9 @@ from discrete_itd.denoisers.forest import (
     untruncated,
 )
 from discrete_itd.denoisers.marginal import WIDE_SD
-from discrete_itd.models.contract import FitPlan, TrainingRows
-from discrete_itd.models.forest import grow
+from discrete_itd.models.exact import grow
+from discrete_itd.models.fitting import FitPlan
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.recipes import Forest
 from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.training.loop import TrainingPlan

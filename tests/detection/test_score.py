@@ -14,7 +14,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import score
 from discrete_itd.detection.reasons import reasons
 from discrete_itd.detection.score import Scorer, small_trees, terms
-from discrete_itd.models.forest import grow
+from discrete_itd.models.exact import grow
 from discrete_itd.models.model import parts_of
 from discrete_itd.recipes import Causal, Forest, Mixture, Network, RowMixture
 from discrete_itd.storage import files

@@ -10,8 +10,9 @@ import torch
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.models.contract import FITTING_SHARE, FitPlan, TrainingRows
 from discrete_itd.models.decoder_mixture import DecoderNetwork
+from discrete_itd.models.fitting import FITTING_SHARE, FitPlan
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.progress import Deadline
 from discrete_itd.recipes import Network
 from discrete_itd.training.loop import Run, TrainingPlan

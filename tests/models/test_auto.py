@@ -20,8 +20,8 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.bayes_net import Search
 from discrete_itd.models import networks
 from discrete_itd.models.comparison import CandidateTable
-from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.models.decoder_mixture import LatentLoss
+from discrete_itd.models.fitting import FitPlan, fit_recipe
 from discrete_itd.recipes import (
     Auto,
     Best,

@@ -9,7 +9,8 @@ import torch
 from discrete_itd.channel import Codebook, ColumnPoints
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.models.comparison import CandidateModel, CandidateTable
-from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.fitting import FitPlan, Recipe
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.training.loop import TrainingPlan
 
 BOOK = Codebook([ColumnPoints("simplex", 2)])

@@ -15,7 +15,6 @@ from sklearn.model_selection import GroupKFold, cross_validate
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.models.held_out import check_groups, count_units, hold_out, one_of_each
-from discrete_itd.models.training_tables import TableInMemory
 from discrete_itd.storage.values import flatten, unflatten
 from tests.networks import load_bayesian_network
 
@@ -110,13 +109,12 @@ def test_the_density_holds_out_groups(monkeypatch):
     """Rows without a cell that is not missing are left out, and their labels with them."""
     parts = []
 
-    def noted(self, *how):
-        held, rest = hold_out(len(self.x), self.units, max(1, round(how[0] * 30)), how[1])
-        parts.append((self.units[held], self.units[rest]))
-        return fit(self, *how)
+    def noted(n_rows, units, *how):
+        found = hold_out(n_rows, units, *how)
+        parts.append([units[part] for part in found])
+        return found
 
-    fit = TableInMemory.training_rows
-    monkeypatch.setattr(TableInMemory, "training_rows", noted)
+    monkeypatch.setattr("discrete_itd.models.held_out.hold_out", noted)
     frame = child(120).reset_index(drop=True)
     frame.iloc[5] = None
     groups = np.arange(120) // 4

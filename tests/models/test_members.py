@@ -15,8 +15,8 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.models import contract
-from discrete_itd.models.contract import fit_recipe
+from discrete_itd.models import fitting
+from discrete_itd.models.fitting import fit_recipe
 from discrete_itd.recipes import Causal, Mixture, RowMixture, Tree
 
 NETWORK = Causal(width=8, depth=0, base="independent")
@@ -71,10 +71,10 @@ def test_the_contributions_of_members_are_reported():
 
 
 def test_networks_of_a_mixture_share_the_time(monkeypatch):
-    times = watch(monkeypatch, lambda _, training: training.max_time, [contract])
+    times = watch(monkeypatch, lambda _, training: training.max_time, [fitting])
     fit_recipe(RowMixture((NETWORK, Tree(), NETWORK)), training_rows(chain()), plan(1, 50.0))
     # half for the first; it took none of it, so all is left for the second
-    share = contract.FITTING_SHARE * 50.0
+    share = fitting.FITTING_SHARE * 50.0
     assert times == [pytest.approx(share / 2, rel=0.3), pytest.approx(share, rel=0.3)]
 
 

@@ -42,7 +42,6 @@ from discrete_itd.denoisers.mixture import (
 )
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.models import decoder_mixture as fits
-from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.models.decoder_mixture import (
     N_WAVES,
     Columns,
@@ -54,6 +53,8 @@ from discrete_itd.models.decoder_mixture import (
     normal,
     shifted,
 )
+from discrete_itd.models.fitting import FitPlan
+from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.progress import Deadline
 from discrete_itd.training import TrainingPlan
 from discrete_itd.training.loop import TRIAL_STEPS, Run

@@ -9,7 +9,7 @@ import torch
 from fits import chain, mixed, plan, training_rows
 
 from discrete_itd.models import networks
-from discrete_itd.models.contract import FitPlan, fit_recipe
+from discrete_itd.models.fitting import FitPlan, fit_recipe
 from discrete_itd.models.networks import ORDERS, explained_variance, order_of
 from discrete_itd.recipes import Causal
 

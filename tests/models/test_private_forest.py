@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import private_forest
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.models import training_tables
+from discrete_itd.models import held_out
 from discrete_itd.recipes import Forest
 from discrete_itd.storage.values import flatten
 
@@ -272,13 +272,13 @@ def test_noise_is_new_in_every_fit_unless_there_is_a_seed():
 @pytest.mark.filterwarnings(WARNS)
 def test_noise_is_the_systems_unless_there_is_a_seed(monkeypatch):
     """A seed of its own, which the model keeps, would give the noise away."""
-    real, given = training_tables.fit_private, []
+    real, given = held_out.fit_private, []
 
     def kept(*arguments):
         given.append(arguments[-1])
         return real(*arguments)
 
-    monkeypatch.setattr(training_tables, "fit_private", kept)
+    monkeypatch.setattr(held_out, "fit_private", kept)
     for seed in (None, 0):
         DiffusionDensity(column_types=TYPES, denoiser=Forest(epsilon=1.0), random_state=seed).fit(
             table(50)

@@ -15,8 +15,8 @@ from laws import LAW
 from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.models.contract import MOST_NETWORKS
-from discrete_itd.models.forest import MOST_TREES
+from discrete_itd.models.exact import MOST_TREES
+from discrete_itd.models.fitting import MOST_NETWORKS
 from discrete_itd.recipes import (
     NAMES,
     RECIPES,
