@@ -16,7 +16,6 @@ from discrete_itd.cli.inputs import (
     Reader,
     Tally,
     check_files,
-    given_row,
     load_model,
     reader_of,
     run,
@@ -27,7 +26,8 @@ from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.dtypes import family, numpy_name
 from discrete_itd.encoders.frames import to_pandas
-from discrete_itd.encoders.notation import as_text
+from discrete_itd.encoders.notation import as_text, quoted
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.statistics import count
 
 if TYPE_CHECKING:
@@ -42,14 +42,25 @@ def sample(args: argparse.Namespace) -> None:
     check_out(out, model=args.model)
     model = density_of(load_model(args.model))
     given = given_row(model, dict(args.given)) if args.given else None
-    how = {"random_state": args.seed, "given": given, "missing": args.missing}
-    rows: Any = to_pandas(model.sample(args.n, **how))
+    rows: Any = to_pandas(model.sample(args.n, random_state=args.seed, given=given))
     if out == STANDARD or ending(out) != ".parquet":
         for column in model.encoder_.schema:
             if column.has_days:
                 rows[column.name] = as_text(rows[column.name], days=True)
     named = rows.set_axis([str(name) for name in rows.columns], axis=1)
     write_table(out, [named])
+
+
+def given_row(model: DiffusionDensity, given: dict[str, str]) -> dict[Any, Any]:
+    """The values of ``--given`` by the model's columns; a ValueError names one that it lacks or that is missing."""
+    names = {str(name): name for name in model.encoder_.all_names}
+    row = {names.get(name, name): text for name, text in given.items()}
+    for name, text in row.items():
+        column = model.encoder_.schema[model.encoder_.place_of(name, "--given")]
+        x = column.encode(pd.Series([text]))[0]
+        if np.isnan(x).any() or (x == column.absent_level).any():
+            raise UserError(f"column {name!r}: {quoted(text)} in --given is a missing value")
+    return row
 
 
 def impute(args: argparse.Namespace) -> None:

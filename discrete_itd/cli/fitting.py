@@ -37,7 +37,6 @@ from discrete_itd.validation import warn
 
 TEXT: Any = pd.Series(["text"]).dtype  # takes less memory than objects if pandas has a text dtype
 SAMPLE_SEED = 0  # seed of the sample of rows of a very large table
-OF_ALARMS = ("false_alarm_rate", "contamination", "calibration_fraction")
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -53,19 +52,15 @@ def fit(args: argparse.Namespace) -> int:
     model = DiffusionDensity(
         column_types={names.get(name, name): kind for name, kind in column_types.items()},
         missing=args.missing,
-        handle_unknown=args.handle_unknown,
         denoiser=args.denoiser,
         max_steps=args.max_steps,
         max_time=args.max_time,
-        device=args.device,
         random_state=args.seed,
     )
+    for name in args.given:
+        if name not in names:
+            raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
     if args.detector:
-        for name in args.given:
-            if name not in names:
-                raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
-        if args.given:
-            settings["given"] = [names.get(name, name) for name in args.given]
         model = DiffusionOutlierDetector(model, random_state=args.seed, **settings)
     clock = Deadline()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
@@ -87,17 +82,14 @@ def fit(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The detector's parameters among the options; UserError if options are incompatible."""
-    settings = {name: v for name in OF_ALARMS if (v := getattr(args, name)) is not None}
-    if args.given:
-        settings["given"] = args.given
+    names = ("false_alarm_rate", "contamination", "given")
+    settings = {name: v for name in names if (v := getattr(args, name)) not in (None, [])}
     if settings and not args.detector:
         raise UserError(f"--{next(iter(settings)).replace('_', '-')} needs --detector")
-    if {"false_alarm_rate", "contamination"} <= settings.keys():
+    if None not in (args.false_alarm_rate, args.contamination):
         raise UserError("--false-alarm-rate and --contamination both set the threshold: give one")
     if settings.get("contamination", 0) > 0.5:
         raise UserError(f"--contamination must be at most 0.5, got {args.contamination:g}")
-    if args.detector and args.handle_unknown == "error":
-        raise UserError("--handle-unknown error: a detector must score unseen values")
     return settings
 
 

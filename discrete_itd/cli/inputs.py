@@ -40,7 +40,7 @@ from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
-from discrete_itd.encoders.notation import collected, quoted
+from discrete_itd.encoders.notation import collected
 from discrete_itd.encoders.rows import ignored
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from discrete_itd.detection.answers import Estimator
-    from discrete_itd.estimators import DiffusionDensity
 
 KEY = "_discrete_itd"  # name of the file that records the model and options by which the other files were made
 Tally = Counter[str]  # sums over rows by name: "rows" is their number
@@ -228,27 +227,6 @@ def _is_table(path: str) -> bool:
     except UserError:
         return False
     return True
-
-
-def given_row(model: DiffusionDensity, given: dict[str, str]) -> dict[Any, Any]:
-    """The values of ``--given`` by the model's columns."""
-    check_given(given, model)
-    row = {c.name: given[str(c.name)] for c in model.encoder_.schema if str(c.name) in given}
-    for column in model.encoder_.schema:
-        if column.name not in row:
-            continue
-        x = column.encode(pd.Series([row[column.name]]))[0]
-        if np.isnan(x).any() or (x == column.absent_level).any():
-            text = quoted(row[column.name])
-            raise UserError(f"column {column.name!r}: {text} in --given is a missing value")
-    return row
-
-
-def check_given(given: Sequence[str] | dict[str, str], model: DiffusionDensity) -> None:
-    """Raise a ValueError if the model has no column of a name in ``--given``."""
-    names = {str(name): name for name in model.encoder_.all_names}
-    for name in given:
-        model.encoder_.place_of(names.get(name, name), "--given")
 
 
 def kept_names(

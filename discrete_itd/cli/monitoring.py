@@ -82,7 +82,7 @@ def drift(args: argparse.Namespace) -> int:
             rows.append(reader.whole(path))
     new, reference = [*rows, None][:2]
     with about(" or ".join(paths)):
-        found = detector.drift(new, reference=reference, alpha=args.alpha)
+        found = detector.drift(new, reference=reference)
     if args.out is not None:
         table = found.columns.rename_axis("column").reset_index()
         write_table(args.out, [table])

@@ -42,49 +42,36 @@ Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and Non
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
 A CSV is in UTF-8 with commas; a byte order mark tells UTF-16, and a header without a comma that ; or a tab divides
 tells these. --csv says what else it is; impute writes what it fills in the same way. A row may end early, which leaves
-gaps.
-Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00. fit also reads text in which
-all cells are numbers or dates of one notation, and the model remembers it: 5.067,14 EUR or 12.5 %, 31.01.2024 or
-1/31/2024. What could be read in two ways stays text, with a note that names the option.
+gaps. Dates are ISO dates and times, like 2024-01-31 08:30. fit also reads text in which all cells are numbers or dates
+of one notation, and the model remembers it: 5.067,14 EUR or 12.5 %, 31.01.2024 or 1/31/2024. What could be read in two
+ways stays text, with a note that names the option.
 """
 STREAMS = """\
 Tables of any size are read, and written, in chunks: memory does not grow with the number of rows. TABLE and FILE may
 be -, the standard input and output, for a CSV; what the command says goes to stderr then.
 If TABLE is a folder, each table in it gives one of the same name in the folder FILE, whole or not at all. The same
-command again makes only what is not complete: what is newer than its table, and was made by the same model and options,
-stays.
-A cell of a CSV is a number, a date or missing by its text and the model's column, whatever the other cells are.
+command again makes only what is not newer than its table and the model, by the same options.
 """
 FIT = f"""\
 Learn the distribution of a table's rows, or of all tables in a folder, and write the model to a file. Of more than
 400 000 rows, a uniform sample is fitted to.
 
-A column of text becomes nominal: categories without an order. Numbers with few different values become
-ordinal: categories that keep their order and distances. Other numbers, and dates, become continuous, with a density.
-Numbers that are only names need --column shop=nominal; a postal code with a leading zero makes its column text.
-Identifiers and free text are left out of the model, with a note, unless --column gives them a kind.
-True and False become a nominal column with these two categories.
+A column of text becomes nominal: categories without an order. Numbers with few different values become ordinal:
+categories that keep their order and distances. Other numbers, and dates, become continuous, with a density. Numbers
+that are only names need --column shop=nominal. Identifiers and free text are left out of the model, with a note,
+unless --column gives them a kind.
 
-Kinds of columns for --column NAME=KIND:
-  nominal
-  ordinal
-  continuous
-  binned       binned:0,18,65,120 has a density that is constant within these bins
+Kinds of columns for --column NAME=KIND: nominal, ordinal, continuous, or binned:0,18,65,120, which has a density that
+is constant within these bins; or how text writes numbers and dates: decimal-comma, decimal-point, day-first,
+month-first, also continuous:day-first. What fit is told by --column and by --csv na= and decimal= is part of the
+model, and need not be told to other commands.
 
-or how text writes numbers and dates: decimal-comma, decimal-point, day-first, month-first; also continuous:day-first.
-One cell of a column, or five in a thousand, may be no number or date. What fit is told by --column and by --csv na= and
-decimal= is part of the model, and need not be told to other commands.
+Rows are taken for independent draws. If several are of one customer, or copies of one record, name the column that
+says so with --groups; held-out rows would be too much like the others.
 
-A missing cell is left out of the probability of its row, unless it carries information about other cells: then the
-model also learns which cells of its column are missing ("gaps: a value" in the table of columns; see --missing).
-
-Rows are taken for independent draws, which may repeat one another. If several are of one customer, or copies of one
-record, name the column that says so with --groups; held-out rows would be too much like the others.
-
-With --detector the model also raises alarms. Some rows are held out of the training to calibrate p-values and the
-threshold. TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination.
-With --given, a row is compared with its own group, like sales with other sales of the same shop. All commands but
-report accept the file of such a detector, and all accept the file of another.
+With --detector the model also raises alarms: a fifth of the rows is held out to calibrate p-values and the threshold.
+TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination. With --given,
+a row is compared with its own group, like sales with other sales of the same shop.
 
 Ctrl-C, or SIGTERM, ends the fit and keeps the best model so far, and the exit code is 130; a second one ends the
 command.
@@ -105,15 +92,13 @@ score), p_value (at most t with probability at most t for an inlier), alarm (Tru
 that are no number or date in a column of these, like amount = '#REF!'. Such a cell counts for nothing, and its row
 raises an alarm of that name, in addition to those whose rate is stated. With a detector of groups (fit --detector
 --given) there is also group_seen, False for rows of a group that was not seen in training. The last lines printed are
-the threshold with its rate, and the number of alarms. --given excludes these columns, because the
-threshold applies to whole rows. A table without rows gives one without rows.
+the threshold with its rate, and the number of alarms.
 
 {STREAMS}
 {TABLES}
 examples:
   discrete-itd score customers.safetensors new.csv --out scores.csv --explain
   discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons --keep id,amount
-  discrete-itd score customers.safetensors january/ --out scores/
   zcat new.csv.gz | discrete-itd score customers.safetensors - --out - | head
 """
 IMPUTE = f"""\
@@ -123,15 +108,13 @@ for blank lines and quotation marks without need; in Parquet made of a CSV, all 
 
 {STREAMS}
 {TABLES}
-examples:
+example:
   discrete-itd impute customers.safetensors new.csv --out full.csv
-  discrete-itd impute customers.safetensors new.csv --out full.csv --method sample --seed 0
 """
 SAMPLE = """\
 Draw new rows from the model, as CSV to the standard output or to a file.
 
-examples:
-  discrete-itd sample customers.safetensors -n 1000 --seed 0 --out synthetic.csv
+example:
   discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
 """
 REPORT = f"""\
@@ -139,18 +122,16 @@ Write a report on a table as one HTML page with figures that needs no network: w
 anomalous rows with reasons, the surprisal of the rows, how much the columns explain each other, and whether longer
 training would help.
 
-Targets are compared with inliers that were not used for training: all rows of --inliers, or else of TABLE.
-A target is met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it,
-and otherwise undecided. The last line printed is then pass, fail or undecided.
+Targets are compared with inliers that were not used for training: all rows of --inliers, or else of TABLE. A target is
+met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it, and otherwise
+undecided. The last line printed is then pass, fail or undecided.
 
-All rows are read before the page is written.
 TABLE or the page may be -, the standard input or output. Rows are counted from 1, without the header.
 Figures need pip install 'discrete-itd[plot]'.
 
 {TABLES}
-examples:
+example:
   discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
-  discrete-itd report detector.safetensors new.csv --out report.html --keep id,amount
 """
 CHECK = f"""\
 Find the cells of a table that are probably wrong, by its other rows and the other cells of the row; no model is needed.
@@ -158,8 +139,7 @@ FILE has one line per cell: row (from 1, without the header), column, value, exp
 probability_wrong, the most probable error first. The table is read whole.
 
 {TABLES}
-examples:
-  discrete-itd check customers.csv --out errors.csv
+example:
   discrete-itd check customers.csv --out errors.csv --repair repaired.csv --report errors.html
 """
 WATCH = f"""\
@@ -178,8 +158,7 @@ of the model p_value_<column>, log10_martingale_<column> and alarm_<column>. The
 not at all: a call that failed can be repeated. The tables of a folder are read in the order of their names.
 
 {TABLES}
-examples:
-  discrete-itd watch detector.safetensors today.csv --state watch.state
+example:
   zcat today.csv.gz | discrete-itd watch detector.safetensors - --state watch.state --out watched.csv
 """
 DRIFT = f"""\
@@ -188,24 +167,16 @@ the values and the missing cells of each column. The page of p-values, effects a
 discrete_itd.detection.drift.Drift. watch follows rows as they arrive instead.
 
 {TABLES}
-examples:
-  discrete-itd drift detector.safetensors january.csv --out columns.csv
+example:
   discrete-itd drift detector.safetensors january.csv --reference held_out.csv --check
 """
 DESCRIBE = """\
 Print the card of a model, in Markdown: what it was fitted to, how well it predicts held-out rows, how it is
 calibrated, what it costs and where it ends. It names columns, but none of their values.
-
-example:
-  discrete-itd describe detector.safetensors
 """
 DEMO = """\
-Two raw files of the package: fit a detector to the orders of a tea shop, and find the wrong cells of new orders; then
-learn what edible mushrooms look like, and score edible and poisonous ones. Takes about a minute and no network; model,
-scores and page go to a new folder among temporary files.
-
-example:
-  discrete-itd demo
+Fit a detector to the orders of a tea shop, two raw files of the package, and find the wrong cells of new orders. Takes
+half a minute and no network; model, scores and page go to a new folder among temporary files.
 """
 
 
@@ -342,9 +313,6 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--missing", choices=("auto", "marginalise", "category"), default="auto",
         help="leave missing cells out of the probability (marginalise), or treat missing as\n"
         "a category; by default (auto) where gaps carry information about other cells")
-    add("--handle-unknown", choices=("smooth", "error"), default="smooth",
-        help="later, a category that is not in TABLE gets a small probability (smooth, the default)\n"
-        "or is an error")
     add("--denoiser", choices=DENOISERS, default="auto", metavar="NAME",
         help="model to fit: auto, the cheapest of several that are as good as the best\n"
         "(the default); best, the lowest nats for --max-time; causal, one network call a\n"
@@ -355,9 +323,6 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--max-steps", type=count, default=6000, metavar="N",
         help="maximum number of training steps (default: %(default)s)")
     _add_csv(fit)
-    add("--device", default="auto",
-        help="auto (the default), cpu, cuda, ...; other commands use a GPU if there is one, unless\n"
-        "CUDA_VISIBLE_DEVICES= hides it")
     _add_seed(fit, "makes the fit reproducible (default: random)")
     add = fit.add_argument_group("alarms").add_argument
     add("--detector", action="store_true", help="fit a detector, see above")
@@ -366,8 +331,6 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--contamination", type=share, metavar="SHARE",
         help="share of anomalies in TABLE, like 0.02: score robustly, and raise alarms at this\n"
         "rate (default: all rows are inliers)")
-    add("--calibration-fraction", type=share, metavar="SHARE",
-        help="share of the rows held out to calibrate p-values and threshold (default: 0.2)")
     add("--given", **LIST, metavar="NAME",
         help="columns that define a row's group: score the other columns given these, and\n"
         "compare rows with calibration rows of their own group")
@@ -377,8 +340,6 @@ def _add_score(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     _add_files(sub, "rows to score")
     add("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}; a folder, or -")
-    add("--given", **LIST, metavar="NAME",
-        help="condition on these columns: log-probability of the others")
     _add_keep(sub, "the output")
     add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"
@@ -408,9 +369,6 @@ def _add_sample(sub: argparse.ArgumentParser) -> None:
     add("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
     add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
         help="condition on these values, which all rows get")
-    add("--missing", choices=("as_trained", "none"), default="as_trained",
-        help="cells missing as often as in training (as_trained, the default), or complete\n"
-        "rows (none)")
     add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
     _add_seed(sub, "makes the rows reproducible (default: random)")
 
@@ -425,8 +383,6 @@ def _add_report(sub: argparse.ArgumentParser) -> None:
     add("--target-false-alarms", type=share, metavar="RATE",
         help="largest acceptable share of inliers that raise an alarm, like 0.01")
     add("--check", action="store_true", help="exit with code 1 unless all targets are met")
-    add("--most-anomalous", type=count, default=10, metavar="N",
-        help="number of anomalous rows to list (default: %(default)s)")
     _add_keep(sub, "the rows that are listed")
 
 
@@ -463,8 +419,6 @@ def _add_drift(sub: argparse.ArgumentParser) -> None:
     _add_files(sub, "new rows", detector=True)
     add("--reference", metavar="TABLE",
         help="inliers that were not trained on, to compare the values of the columns, too")
-    add("--alpha", type=share, default=0.05, metavar="LEVEL",
-        help="level of significance (default: %(default)s)")
     add("--out", metavar="FILE", help=f"what was found of each column: {ENDINGS}; or -")
     add("--check", action="store_true", help="exit with code 1 if there is drift")
 

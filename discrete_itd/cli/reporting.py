@@ -77,7 +77,6 @@ def _examined(args: argparse.Namespace) -> Findings:
             inliers=inliers,
             target_nats=args.target_nats,
             target_false_alarms=args.target_false_alarms,
-            n_most_anomalous=args.most_anomalous,
             keep=keep,
         )
 

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.command import note
 from discrete_itd.cli.inputs import (
     Job,
     Reader,
     Tally,
     about,
     check_files,
-    check_given,
     kept_names,
     load_model,
     reader_of,
@@ -41,9 +39,6 @@ from discrete_itd.statistics import count, percent
 
 if TYPE_CHECKING:
     from discrete_itd.detection.answers import Estimator
-    from discrete_itd.detection.detector import DiffusionOutlierDetector
-
-OF_ALARMS = ("reasons", "false_alarm_rate")
 
 
 def score(args: argparse.Namespace) -> None:
@@ -51,9 +46,6 @@ def score(args: argparse.Namespace) -> None:
     check_files(args)
     model = load_model(args.model)
     threshold = _threshold(args, model)
-    check_given(args.given, density_of(model))
-    if threshold is None and detects(model):
-        note("with --given no alarms are raised: the threshold applies to whole rows")
     with reader_of(model, args) as reader:
         tally = run(args, reader, _scoring(args, model, threshold, reader))
     if not tally:  # a folder that was complete
@@ -62,24 +54,20 @@ def score(args: argparse.Namespace) -> None:
     average = f"{float(tally['nats']) / max(1, n_rows):.3f} nats per row on average"
     mean = f", {average} (log-probability)" if n_rows else ""
     say(args.out, f"wrote {args.out}: {count(n_rows, 'row')}{mean}")
-    if threshold is not None and detects(model):
+    if threshold is not None:
         for line in _of_alarms(model, threshold, tally):
             say(args.out, line)
 
 
 def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
-    """The threshold of this run, None if no alarms are to be raised; a UserError names an option that does not fit."""
-    given = [name for name in OF_ALARMS if getattr(args, name) is not None]
-    options = [f"--{name.replace('_', '-')}" for name in given]
+    """The threshold of this run, None of a density; a UserError names an option that does not fit."""
     if not detects(model):
-        if options:
-            raise UserError(
-                f"{options[0]} needs a detector, as fit --detector makes; {args.model} is a density"
-            )
-        return None
-    if args.given:
-        if options:
-            raise UserError(f"{options[0]} and --given: alarms are of whole rows; give one")
+        asked = {"--reasons": args.reasons, "--false-alarm-rate": args.false_alarm_rate}
+        for option, value in asked.items():
+            if value is not None:
+                raise UserError(
+                    f"{option} needs a detector, as fit --detector makes; {args.model} is a density"
+                )
         return None
     if args.false_alarm_rate is None:
         return model.threshold_
@@ -91,10 +79,10 @@ def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
         raise UserError(f"--false-alarm-rate: {error}") from None
 
 
-def _of_alarms(detector: DiffusionOutlierDetector, threshold: Threshold, tally: Tally) -> list[str]:
+def _of_alarms(model: Estimator, threshold: Threshold, tally: Tally) -> list[str]:
     """The threshold and its guarantee, what no rate counts, and last the number of alarms."""
     n_rows, n_unreadable, lines = tally["rows"], tally["unreadable"], [str(threshold)]
-    schema = detector.density_.encoder_.schema
+    schema = density_of(model).encoder_.schema
     n_outside = np.array([tally[f"outside {j}"] for j in range(len(schema))])
     if told := outside.sentence(n_outside, n_rows, schema):
         lines.append(told)
@@ -109,23 +97,19 @@ def _scoring(
     args: argparse.Namespace, model: Estimator, threshold: Threshold | None, reader: Reader
 ) -> Job:
     """What is done with a table; alarms are raised at the threshold, if there is one."""
-    # with --given a detector is asked as a density is
-    asked_of = density_of(model) if threshold is None else model
-    asked = ["score", "p_value", "alarm", "unreadable"] if threshold is not None else []
-    if detects(asked_of):
-        asked += ["group_seen"] * bool(named(asked_of.given))
+    asked, n_reasons = [], args.reasons or 1
+    if detects(model):
+        asked = ["score", "p_value", "alarm", "unreadable"]
+        asked += ["group_seen"] * bool(named(model.given))
         asked += ["reason"] * (args.reasons is not None)
     outputs = (*DENSITY_OUTPUTS, *asked, *["nats"] * args.explain)
-    names = {str(name): name for name in reader.model.encoder_.names}
-    given, n_reasons = [names[n] for n in args.given] or None, args.reasons or 1
-    how: Any = {"n_reasons": n_reasons, "threshold": threshold, "given": given}
 
     def scored(source: Source, tally: Tally, _: str | None) -> Iterator[pd.DataFrame]:
-        taken = [*answer_types(asked_of, outputs, n_reasons)]
+        taken = [*answer_types(model, outputs, n_reasons)]
         keep = kept_names(source.path, source.names, args.keep, taken)
         for chunk, rows in reader.read(source, keep=keep):
             with about(source.path):
-                scores = answers(asked_of, rows, outputs, **how)
+                scores = answers(model, rows, outputs, n_reasons=n_reasons, threshold=threshold)
             sums: Any = {"rows": len(rows), "nats": scores["log_prob"].to_numpy().sum()}
             tally.update(sums)
             if "alarm" in scores:

@@ -6,7 +6,7 @@ names everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import numpy as np
@@ -104,7 +104,6 @@ def answers(
     *,
     n_reasons: int = 1,
     threshold: Threshold | None = None,
-    given: Sequence[Hashable] | None = None,
 ) -> pd.DataFrame:
     """The columns of :func:`answer_types` for some rows, shape (N, ...), with their index; none if ``rows`` is None.
 
@@ -112,7 +111,7 @@ def answers(
     counts these. Only rows that raise an alarm, by ``threshold`` or by default the
     detector's, have a reason: up to ``n_reasons`` of the cells of :meth:`DiffusionOutlierDetector.reasons`, or if there
     are none, :data:`~discrete_itd.detection.reasons.NO_CELL` and no column. ``outputs`` come from
-    :func:`checked_outputs`; with ``given``, as in ``log_prob``, "nats" come from a density.
+    :func:`checked_outputs`.
     """
     types = answer_types(model, outputs, n_reasons)
     if rows is None or not len(rows):
@@ -120,11 +119,9 @@ def answers(
     values: dict[str, Any] = {}
     with outside.untold():
         if {"log_prob", "stderr"} & set(outputs):
-            values |= density_of(model).log_prob(rows, given=given)._asdict()
+            values |= density_of(model).log_prob(rows)._asdict()
         if "nats" in outputs:
-            own = {} if detects(model) else {"given": given}
-            nats = model.explain(rows, **own)
-            values |= {f"nats_{name}": column for name, column in nats.items()}
+            values |= {f"nats_{name}": nats for name, nats in model.explain(rows).items()}
         if "unreadable" in outputs:
             values["unreadable"] = rows.unreadable_text
         if detects(model):

@@ -68,16 +68,16 @@ def loaded(path="d.safetensors"):
 
 
 def test_fit_is_that_of_python(capsys):
-    out, err = run(f"{FIT} --detector --false-alarm-rate 0.1 --calibration-fraction 0.3", capsys)
+    out, err = run(f"{FIT} --detector --false-alarm-rate 0.1", capsys)
     assert err == ""
     detector = loaded("new")
-    wanted = {"false_alarm_rate": 0.1, "calibration_fraction": 0.3, "contamination": "auto"}
+    wanted = {"false_alarm_rate": 0.1, "contamination": "auto"}
     assert {name: getattr(detector, name) for name in wanted} == wanted
     assert out.splitlines()[0] == "o.csv: 100 rows, 3 columns"
     assert out.splitlines()[-2] == f"threshold: {detector.threshold_}"
     assert out.splitlines()[-1].startswith("wrote new in ")
-    assert "from 30 calibration rows" in out
-    settings = {"false_alarm_rate": 0.1, "calibration_fraction": 0.3, "random_state": 3}
+    assert "from 20 calibration rows" in out
+    settings = {"false_alarm_rate": 0.1, "random_state": 3}
     density = small(max_steps=20, random_state=3)
     same = DiffusionOutlierDetector(density, **settings).fit(reported.table(100, 8))
     np.testing.assert_array_equal(detector.calibration_scores_, same.calibration_scores_)
@@ -318,14 +318,6 @@ def test_watch_keeps_columns(monkeypatch):
     assert list(found)[:3] == ["key", "free", "row"]
 
 
-def test_given_raises_no_alarms(capsys):
-    run("score m.safetensors t.csv --out m.csv --given kind --explain", capsys)
-    _, err = run(f"{SCORE} --out s.csv --given kind --explain", capsys)
-    assert err.startswith("discrete-itd: note: with --given no alarms are raised: ")
-    assert err.count("\n") == 1
-    pd.testing.assert_frame_equal(scores(), scores("m.csv"))
-
-
 @functools.cache
 def uncalibrated_detector():
     density = small("independent", random_state=0)
@@ -374,21 +366,17 @@ DETECTOR = f"{SCORE} --out o2.csv"
 REFUSED = {
     "fit rate": (f"{FIT} --false-alarm-rate 0.1", "--false-alarm-rate needs --detector"),
     "fit contamination": (f"{FIT} --contamination 0.1", "--contamination needs --detector"),
-    "fit calibration": (f"{FIT} --calibration-fraction 0.1", "--calibration-fraction needs --detector"),
     "fit both": (
         f"{FIT} --detector --false-alarm-rate 0.1 --contamination 0.1",
         "--false-alarm-rate and --contamination both set the threshold",
     ),
     "fit too many": (f"{FIT} --detector --contamination 0.6", "--contamination must be at most 0.5, got 0.6"),
-    "fit no share": (f"{FIT} --detector --calibration-fraction 0", "--calibration-fraction: must be between 0 and 1"),
-    "fit unseen": (f"{FIT} --detector --handle-unknown error", "--handle-unknown error: a detector must score"),
     "fit not ours": (f"{FIT} --reasons", "unrecognized arguments: --reasons"),
     "reasons": (
         f"{DENSITY} --reasons",
         "--reasons needs a detector, as fit --detector makes; m.safetensors is a density",
     ),
     "rate": (f"{DENSITY} --false-alarm-rate 0.1", "--false-alarm-rate needs a detector"),
-    "given": (f"{DETECTOR} --given kind --reasons", "--reasons and --given: alarms are of whole rows"),
     "too small a rate": (
         f"{DETECTOR} --false-alarm-rate 0.001",
         "--false-alarm-rate: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",

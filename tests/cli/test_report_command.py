@@ -53,15 +53,13 @@ def test_a_report_of_a_density(capsys):
 
 
 def test_rows_are_counted_from_one(capsys):
-    run("report m.safetensors t.csv --out r.html --most-anomalous 4", capsys)
+    run("report m.safetensors t.csv --out r.html", capsys)
     rows = re.findall(r'<th scope="row">(\d+)</th>', page().partition('id="anomalies"')[2])
-    assert set(rows) == {"41", "42", "43", "44"}  # the last four
+    assert set(rows[:4]) == {"41", "42", "43", "44"}  # the last four
 
 
 def test_columns_to_keep_are_shown(capsys):
-    _, err = run(
-        "report d.safetensors t.csv --out r.html --most-anomalous 2 --keep id,free", capsys
-    )
+    _, err = run("report d.safetensors t.csv --out r.html --keep id,free", capsys)
     assert err == ""  # a column that is kept is not ignored
     text = page()
     for row in re.findall(r'<th scope="row">(\d+)</th>', text.partition('id="anomalies"')[2])[:2]:
@@ -77,10 +75,10 @@ def test_a_folder_is_reported_on_as_one_table(place, capsys, monkeypatch):
         part.to_csv(place / "in" / name, index=False)
     monkeypatch.setattr(tables, "CHUNK_ROWS", 9)
     for path in ("t.csv", "in"):
-        run(f"report m.safetensors {path} --out r.html --most-anomalous 4", capsys)
+        run(f"report m.safetensors {path} --out r.html", capsys)
         text = page().replace("b.csv ", "")
         rows = re.findall(r'<th scope="row">(\d+)</th>', text.partition('id="anomalies"')[2])
-        assert set(rows) == (
+        assert set(rows[:4]) == (
             {"41", "42", "43", "44"} if path == "t.csv" else {"21", "22", "23", "24"}
         )
         nats = -reported.density().score(frame.drop(columns="id"))

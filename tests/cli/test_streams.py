@@ -110,8 +110,8 @@ CHUNKS = {
     "impute d odd.csv --method sample --seed 3": (7,),
 }
 CASES = [(command, n) for command, sizes in CHUNKS.items() for n in sizes]
-REASONS, GIVEN = "score d odd.csv --reasons 2", "score d odd.csv --given city age --explain"
-SLOW = [(command, 1) for command in (*CHUNKS, REASONS, GIVEN)]
+REASONS, EXPLAIN = "score d odd.csv --reasons 2", "score d odd.csv --explain"
+SLOW = [(command, 1) for command in (*CHUNKS, REASONS, EXPLAIN)]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli.inputs import check_given
+from discrete_itd.cli.filling import given_row
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.validation import from_shell
@@ -190,7 +190,7 @@ def test_who_asks_for_a_column_that_is_left_out_is_told_how_to_keep_it(model, ca
 def test_who_asks_in_the_shell_is_told_its_option(model):
     keeps = r"a fit with --column id=nominal .*keeps it"
     with from_shell(), pytest.raises(ValueError, match=f"'id': named in --given, but .*; {keeps}"):
-        check_given(["id"], model)
+        given_row(model, {"id": "1"})
 
 
 def test_a_stream_leaves_out_the_same(model):
