@@ -24,7 +24,7 @@ from discrete_itd.encoders.dtypes import (
     plain,
     rounding,
 )
-from discrete_itd.encoders.notation import TRUTHS, number_of, quoted, whole_of
+from discrete_itd.encoders.notation import LEADING_ZERO, TRUTHS, number_of, quoted, whole_of
 
 # of a column with more, rare ones are pooled, and unseen ones have Good and Turing's mass
 MANY_CATEGORIES = 1000
@@ -32,7 +32,6 @@ RARE = 5  # in such a column, categories that occur less often are pooled
 MOST_LEVELS = (
     4096  # of a column, the pool and the unseen included: it bounds every table of two columns
 )
-CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
 LARGEST = float(np.finfo(float).max)
 FINEST_GAP = 1e-3  # standard deviations; closer levels are spaced by rank
@@ -106,28 +105,33 @@ class Categories:
     def _places(self) -> dict[tuple[bool, Scalar], int]:
         """Positions by (is a boolean, value) of the categories, and of other values that stand for them."""
         found = {(isinstance(c, bool), c): k for k, c in enumerate(self.categories)}
-        if self._are_truths:
+        if self.are_truths:
             found |= {(False, int(c)): found[True, c] for c in self.categories}
-        elif all(isinstance(c, str) and WHOLE.fullmatch(c) for c in self.categories):
+        elif self._are_integers:
             texts = [str(c) for c in self.categories]
             found |= {(False, whole_of(t, number_of(t))): k for k, t in enumerate(texts)}
         for word, truth in TRUTHS.items():  # Python's own come first
-            if self._are_truths and (True, truth) in found:
+            if self.are_truths and (True, truth) in found:
                 found[False, word] = found[True, truth]
             elif (False, word) in found:
                 found.setdefault((True, truth), found[False, word])
         return found
 
     @cached_property
-    def _are_truths(self) -> bool:
-        return all(isinstance(c, bool) for c in self.categories)
+    def are_truths(self) -> bool:
+        """Whether they are True and False, which leave no level for another value."""
+        return bool(self.categories) and all(isinstance(c, bool) for c in self.categories)
+
+    @cached_property
+    def _are_integers(self) -> bool:
+        """Whether all categories are text of integers."""
+        return all(isinstance(c, str) and WHOLE.fullmatch(c) for c in self.categories)
 
     @cached_property
     def _reads_numbers(self) -> bool:
         """Whether other text of a number is the number: some categories are numbers, or all are text of integers."""
-        return any(isinstance(c, int | float) and not isinstance(c, bool) for c in self.categories) or all(
-            isinstance(c, str) and WHOLE.fullmatch(c) for c in self.categories
-        )  # fmt: skip
+        are_numbers = [type(c) in (int, float) for c in self.categories]
+        return self._are_integers or any(are_numbers)
 
     @cached_property
     def _line(self) -> list[tuple[float, int]]:
@@ -148,7 +152,7 @@ class Categories:
             return k
         if isinstance(value, str):
             number = number_of(value) if self._reads_numbers else math.nan
-            is_code = CODE.match(value) and any(isinstance(c, str) for c in self.categories)
+            is_code = LEADING_ZERO.match(value) and any(isinstance(c, str) for c in self.categories)
             if not math.isfinite(number) or is_code:
                 return -1
             value = whole_of(value, number)

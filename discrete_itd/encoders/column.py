@@ -17,7 +17,11 @@ import pandas as pd
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.dtypes import (
+    DAY,
+    EXACT,
+    MINUTE,
     MOST_DECIMALS,
+    SECOND,
     TIMES,
     PlainCells,
     Scalar,
@@ -38,7 +42,6 @@ from discrete_itd.encoders.dtypes import (
     time_zone,
 )
 from discrete_itd.encoders.notation import (
-    EXACT,
     TRUTHS,
     Notation,
     as_text,
@@ -51,16 +54,9 @@ from discrete_itd.encoders.numeric import Bins, Continuous
 
 Codec = Categories | Bins | Continuous
 StoredDtype = Annotated[Any, (dtype_to_json, dtype_from_json)]
-EXPECTED = {
-    "number": "numbers",
-    "datetime": "ISO dates or times, like 2024-01-31",
-    "timedelta": "durations, like 1 days 02:00:00",
-    "boolean": "True or False",
-}
 SIGNIFICANT = 4  # digits of numbers that have more than a person writes, as in a computed column
 LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
 SMALL = 1e-4  # below, and beyond exact integers, a power of ten is easier to read than zeros
-DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
 SUSPICIOUS_ROWS = 5  # this many unseen values and no known one are hardly chance
 
 
@@ -194,14 +190,12 @@ class Column:
     @property
     def are_truths(self) -> bool:
         """Whether its values are True and False, which leave no level for another."""
-        return bool(self.categories) and all(isinstance(c, bool) for c in self.categories)
+        return isinstance(self.codec, Categories) and self.codec.are_truths
 
     @property
     def is_number(self) -> bool:
         """Whether its values are numbers or times, which have a median and a mean: all but codes and words."""
-        numeric = all(
-            isinstance(c, int | float) and not isinstance(c, bool) for c in self.categories
-        )
+        numeric = {*map(type, self.categories)} <= {int, float}
         return not isinstance(self.codec, Categories) or (self.kind == "ordinal" and numeric)
 
     def to_numbers(self, x: np.ndarray) -> np.ndarray:
@@ -287,9 +281,16 @@ class Column:
     @property
     def expected(self) -> str:
         """Description of a valid cell of a column of numbers or times."""
-        family = "boolean" if self.are_truths else self.family
-        expected = EXPECTED[family] if self.notation is None else self.notation.expected
-        return f"expected {expected}"
+        if self.notation is not None:
+            return f"expected {self.notation.expected}"
+        return (
+            "expected "
+            + {
+                "number": "True or False" if self.are_truths else "numbers",
+                "datetime": "ISO dates or times, like 2024-01-31",
+                "timedelta": "durations, like 1 days 02:00:00",
+            }[self.family]
+        )
 
     def hint(self, text: str) -> str:
         """Explanation of an unreadable text that is a number in another notation; else empty."""

@@ -15,9 +15,6 @@ import pandas as pd
 from pandas.api.types import infer_dtype, pandas_dtype
 
 Family = Literal["boolean", "integer", "float", "datetime", "timedelta", "category", "other"]
-FAMILIES: dict[str, Family] = {
-    "b": "boolean", "i": "integer", "u": "integer", "f": "float", "M": "datetime", "m": "timedelta",
-}  # fmt: skip
 TIMES = ("datetime", "timedelta")
 
 
@@ -28,7 +25,12 @@ def is_category(dtype: Any) -> TypeGuard[pd.CategoricalDtype]:
 
 def family(dtype: Any) -> Family:
     """The kind of values of a dtype, be it numpy's, nullable, sparse or Arrow's."""
-    return "category" if is_category(dtype) else FAMILIES.get(dtype.kind, "other")
+    if is_category(dtype):
+        return "category"
+    of_kind: dict[str, Family] = {
+        "b": "boolean", "i": "integer", "u": "integer", "f": "float", "M": "datetime", "m": "timedelta",
+    }  # fmt: skip
+    return of_kind.get(dtype.kind, "other")
 
 
 def is_dictionary(dtype: Any) -> bool:
@@ -112,7 +114,7 @@ def dtype_from_json(data: Any) -> Any:
 
 
 Scalar = str | int | float | bool
-PLAIN: dict[type, Any] = {str: object, float: float, bool: bool, int: np.int64}
+EXACT = 2.0**52  # whole numbers below, and their halves, are exact as floats
 MOST_DECIMALS = 6  # most decimals to which numbers are rounded when they are given back
 
 
@@ -125,11 +127,6 @@ class PlainCells(NamedTuple):
 
     values: np.ndarray
     where: np.ndarray
-
-    def without(self, values: np.ndarray) -> PlainCells:
-        """The cells with some of the values, a mask (P,), as missing."""
-        place = np.append(np.where(values, -1, np.cumsum(~values) - 1), -1)
-        return PlainCells(self.values[~values], place[self.where])
 
     def first(self, is_wanted: np.ndarray) -> Any:
         """The first cell, from the top, whose value is wanted: a Python scalar."""
@@ -167,7 +164,8 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
 
 def read_few(cells: np.ndarray) -> PlainCells | None:
     """:func:`read_cells` of a few objects, faster; None unless all are text, numbers or booleans of one type."""
-    dtype = PLAIN.get(type(cells[0])) if len(set(map(type, cells))) == 1 else None
+    plain_dtypes: dict[type, Any] = {str: object, float: float, bool: bool, int: np.int64}
+    dtype = plain_dtypes.get(type(cells[0])) if len({*map(type, cells)}) == 1 else None
     if dtype is None:
         return None
     try:
@@ -300,7 +298,7 @@ def log_anywhere(values: np.ndarray, low: float, high: float, step: float) -> np
 
 def rounded(numbers: np.ndarray, decimals: int) -> np.ndarray:
     """Numbers with as many decimals; those too large to have any stay as they are."""
-    small = np.abs(numbers) < 2.0**52 / 10**decimals
+    small = np.abs(numbers) < EXACT / 10**decimals
     return np.where(small, np.round(np.where(small, numbers, 0.0), decimals), numbers)
 
 
@@ -333,9 +331,7 @@ def restore_numbers(
 
 
 NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # of one tick of each unit
-STEPS = (86_400 * 10**9, 3_600 * 10**9, 60 * 10**9, 10**9, 10**6, 10**3, 1)  # a day, an hour, ...
-ORIGINS = 1024  # steps of which one is an origin
-YEARS_2_TO_9998 = (-62_104_060_800, 253_339_228_800)  # seconds; calendars end a year further out
+DAY, HOUR, MINUTE, SECOND = 86_400 * 10**9, 3_600 * 10**9, 60 * 10**9, 10**9  # nanoseconds
 
 
 def read_times(column: pd.Series) -> np.ndarray:
@@ -358,14 +354,14 @@ def time_grid(values: np.ndarray) -> tuple[int, int]:
     tick = NANOSECONDS[time_unit(values.dtype)]
     ticks = values.astype(np.int64)
     origin, found = int(ticks.min()) * tick // 10**9, tick
-    for step in STEPS:
+    for step in (DAY, HOUR, MINUTE, SECOND, 10**6, 10**3, 1):
         if step % tick == 0:
             phase = (origin * 10**9 // tick) % (step // tick)
             if (ticks % (step // tick) == phase).all():
                 found = step
                 break
-    unit = max(found // 10**9, 1)
-    return origin - origin // unit % ORIGINS * unit, found
+    unit = max(found // SECOND, 1)
+    return origin - origin // unit % 1024 * unit, found
 
 
 def times_to_steps(values: np.ndarray, origin: int, step: int) -> np.ndarray:
@@ -383,7 +379,8 @@ def restore_times(numbers: np.ndarray, dtype: Any, origin: int, step: int) -> pd
     high = (2**63 - 4096) * tick // 10**9  # a float below 2^63
     low = -high
     if family(dtype) == "datetime":
-        low, high = max(low, YEARS_2_TO_9998[0]), min(high, YEARS_2_TO_9998[1])
+        # the years 2 to 9998: calendars end a year further out
+        low, high = max(low, -62_104_060_800), min(high, 253_339_228_800)
     steps = np.rint(np.where(missing, 0.0, numbers))
     ends = -((origin - low) * 10**9 // step), (high - origin) * 10**9 // step
     steps = np.clip(steps, float(ends[0]), float(ends[1])).astype(np.int64)

@@ -22,11 +22,7 @@ from pandas.api.types import infer_dtype
 from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.validation import warn
 
-BATCH_CELLS, MOST_BATCH = 1 << 20, 1 << 16  # cells and rows that are read at once
-PAGE_BUFFER = 1 << 20  # bytes; column chunks are read by pages, or a row group would be read whole
-# rows of a stream that are fitted to; of a wide table as many as have SAMPLE_CELLS cells, or FEWEST_SAMPLED
-SAMPLE_ROWS, SAMPLE_CELLS, FEWEST_SAMPLED = 400_000, 1 << 23, 15_000
-SLACK = 1.25  # rows that are held before the sample is thinned, as a multiple of its size
+SAMPLE_ROWS = 400_000  # most rows of a stream that are fitted to
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 
@@ -168,7 +164,7 @@ class ParquetStream:
     def __iter__(self) -> Iterator[Any]:
         import pyarrow as pa
 
-        n = max(1, min(MOST_BATCH, BATCH_CELLS // max(1, len(self.columns))))
+        n = max(1, min(1 << 16, (1 << 20) // max(1, len(self.columns))))  # at most a million cells
         for file in self.files:
             with _opened(file) as parquet:
                 for batch in parquet.iter_batches(n, columns=self.columns):
@@ -179,7 +175,8 @@ def _opened(file: Path) -> Any:
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(file, buffer_size=PAGE_BUFFER, pre_buffer=False)
+        # column chunks by pages of a megabyte, or a row group would be read whole
+        return parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
     except ValueError as error:
         raise ValueError(f"{file}: no Parquet ({error})") from None
 
@@ -218,8 +215,8 @@ def as_stream(X: Any) -> Iterable[Any] | None:
 
 
 def sample_size(n_columns: int) -> int:
-    """Rows of a stream that are kept in memory."""
-    return min(SAMPLE_ROWS, max(FEWEST_SAMPLED, SAMPLE_CELLS // n_columns))
+    """Rows of a stream that are kept in memory: of a wide table as many as have eight million cells, or 15 000."""
+    return min(SAMPLE_ROWS, max(15_000, (1 << 23) // max(1, n_columns)))
 
 
 class Sample:
@@ -242,7 +239,7 @@ class Sample:
             raise ValueError(f"column {name!r}: not in every frame of the stream")
         self._parts.append(cast(pd.DataFrame, part[names]))
         self.n_rows, self._keys = self.n_rows + len(table), np.append(self._keys, keys[near])
-        if len(self._keys) > SLACK * sample_size(max(1, len(names))):
+        if len(self._keys) > 1.25 * sample_size(len(names)):
             self.rows()
 
     def rows(self) -> pd.DataFrame:

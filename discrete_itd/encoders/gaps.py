@@ -7,12 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 MOST_ROWS = 8192  # most rows of a table that are examined
-MOST_ONES = 1 << 23  # most rows times levels, to bound memory and time
-BINS = 8  # bins of equal frequency into which the numbers of a column are divided
-MOST_LEVELS = 32  # most levels of a category column; the rarest categories share one
 FEWEST = 10  # a column is examined if it has at least this many missing and as many present cells
 PSEUDO_COUNT = 1.0  # rows, with the column's overall share of gaps, that are added to each level
-ERRORS = 2.0  # standard errors by which the gain must exceed zero
 
 
 def sampled(n: int) -> np.ndarray:
@@ -25,7 +21,7 @@ def informative_gaps(x: np.ndarray, nominal: Sequence[bool], asked: Sequence[int
 
     The cheapest exact model of a gap: its share in each level of one other column, a number in bins, a gap as a level
     of its own. The column with the largest gain, Akaike's penalty taken off, in one half of the rows predicts the other
-    half, and the reverse. A gap is informative if the held-out gain exceeds ``ERRORS`` of its standard errors.
+    half, and the reverse. A gap is informative if the held-out gain exceeds two of its standard errors.
 
     Parameters
     ----------
@@ -39,7 +35,7 @@ def informative_gaps(x: np.ndarray, nominal: Sequence[bool], asked: Sequence[int
     level = [_levels(own, is_nominal) for own, is_nominal in zip(x.T, nominal, strict=True)]
     size = np.array([int(own.max(initial=0)) + 1 for own in level])
     start = np.concatenate(([0], size.cumsum()))
-    x = x[: max(2 * FEWEST, MOST_ONES // int(start[-1]))]
+    x = x[: max(2 * FEWEST, (1 << 23) // int(start[-1]))]  # bounds memory and time
     n = len(x)
     gaps = np.isnan(x[:, list(asked)])
     places = [k for k, m in enumerate(gaps.sum(0)) if min(m, n - m) >= FEWEST]
@@ -61,7 +57,7 @@ def informative_gaps(x: np.ndarray, nominal: Sequence[bool], asked: Sequence[int
         is_gap = gaps[rows].astype(int)
         gain[rows] = log_ratio[is_gap, np.arange(len(own)), cell]
     error = gain.std(0, ddof=1) / np.sqrt(n)
-    return [place for place, ok in zip(places, gain.mean(0) > ERRORS * error, strict=True) if ok]
+    return [place for place, ok in zip(places, gain.mean(0) > 2 * error, strict=True) if ok]
 
 
 def _fit(
@@ -81,7 +77,7 @@ def _fit(
 
 
 def _levels(x: np.ndarray, nominal: bool) -> np.ndarray:
-    """Few levels (N,) of a column's cells: 0 for a gap."""
+    """Levels (N,) of a column's cells, at most 32 or eighths of the numbers: 0 for a gap."""
     out, there = np.zeros(len(x), dtype=np.int64), ~np.isnan(x)
     own = x[there]
     if not len(own):
@@ -89,8 +85,8 @@ def _levels(x: np.ndarray, nominal: bool) -> np.ndarray:
     if nominal:
         _, code, count = np.unique(own, return_inverse=True, return_counts=True)
         rank = np.argsort(np.argsort(-count, kind="stable"))
-        out[there] = 1 + rank[code].clip(max=MOST_LEVELS - 1)
+        out[there] = 1 + rank[code].clip(max=31)
         return out
-    edges = np.unique(np.quantile(own, np.arange(1, BINS) / BINS))
+    edges = np.unique(np.quantile(own, np.arange(1, 8) / 8))
     out[there] = 1 + np.searchsorted(edges, own)
     return out

@@ -23,6 +23,7 @@ from discrete_itd.encoders.categories import (
 )
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.dtypes import (
+    EXACT,
     TIMES,
     PlainCells,
     Scalar,
@@ -39,7 +40,8 @@ from discrete_itd.encoders.dtypes import (
     time_grid,
 )
 from discrete_itd.encoders.notation import (
-    EXACT,
+    FEW_VALUES,
+    MOST_NAMED,
     NOTATIONS,
     Asked,
     Notation,
@@ -66,29 +68,12 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
     "edges": "binned",
     "categories": "nominal or ordinal",
 }
-FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
 # share of the cells to come that would be new numbers (Good and Turing's), above which whole numbers are measurements:
 # levels do not know how far a new one lies from those seen
 NEW_NUMBERS = 0.1
 MANY_NUMBERS = 256  # distinct integers; more are measurements
-FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
-ENOUGH_ROWS = 100  # fewest rows from which it is decided that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
-STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
-LONG_TEXT, MANY_WORDS = 30, 4  # characters, and words, of a cell on average
-ONE_WORD = 1.5  # words of a cell on average, up to which long text is a hash
-LONG_NUMBER = 1e12  # whole numbers from here on have more digits than counts or measurements
 NEARLY = 0.9  # identifiers have at least this many different values per cell
-CERTAIN = math.log(1e6)  # nats by which evidence must exceed chance
-NO_SURPRISE = (
-    1e6  # pseudo-count of unseen values of an empty column: no surprisal, yet below 1 in float32
-)
-WHOLE_UP_TO = 2.0**52  # floats further out have no halves
-
-MOST_NAMED = 3  # groups of copies, columns with variants, and words of one, in a warning
-FEWEST_VARIED = (
-    20  # rows outside of the most frequent value, in which columns are hardly alike by chance
-)
 
 
 @dataclass(frozen=True)
@@ -226,10 +211,7 @@ class Observed:
             dtype = pd.ArrowDtype(dtype.pyarrow_dtype.value_type)
         self.name, self.dtype, self._kind = plain(name), dtype, kind
         check_supported(self.name, self.dtype)
-        cells = read_cells(column)
-        if na:
-            cells = cells.without(text_among(cells.values) & np.isin(cells.values, list(na)))
-        self._plain = cells
+        self._plain = cells = read_cells(column.mask(column.isin(na)) if na else column)
         self.cells = cells.values[cells.where[cells.where >= 0]]
         self.n_rows, self.n_missing = len(column), len(column) - len(self.cells)
 
@@ -357,7 +339,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
                 f"column {seen.name!r}: {spec.kind or asked} needs numbers or dates,"
                 f" got {found.note or quoted(found.unlike)}"
             )
-        if found.note and not (is_mixed and len(texts) <= FEW_NUMBERS):
+        if found.note and not (is_mixed and len(texts) <= FEW_VALUES):
             tell(seen.name, found)
         return seen, found
     if is_word.any():
@@ -400,7 +382,8 @@ def infer_column(
     kind = spec.kind or _kind(seen, dtype, from_array)
     scale: tuple[int, int, int | None] = 0, 1, None
     if not len(values) and not spec.categories and family(dtype) not in ("category", "boolean"):
-        codec = Categories("nominal", (), is_open, unseen_count=NO_SURPRISE)
+        # a value that is new is no surprise, though in float32 its probability is below one
+        codec = Categories("nominal", (), is_open, unseen_count=1e6)
     elif kind in ("nominal", "ordinal"):
         codec = _fit_categories(seen, kind, spec, is_open)
     else:
@@ -448,7 +431,7 @@ def _fit_numbers(
     origin, step = time_grid(values) if is_time else (0, 1)
     cells = PlainCells(values, np.arange(len(values)))
     numbers = as_numbers(name, cells, expected if is_time else "number", origin, step)
-    whole = (is_time or seen.all_integers) and float(np.abs(numbers).max()) < WHOLE_UP_TO
+    whole = (is_time or seen.all_integers) and float(np.abs(numbers).max()) < EXACT
     scale = origin, step, None if is_time or whole else decimals_of(numbers, dtype)
     if kind == "continuous":
         return fit_continuous(numbers, whole, in_time=expected == "datetime"), scale
@@ -469,16 +452,16 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
     if not is_number(values):
         return "nominal"
     if seen.n_distinct > MANY_NUMBERS:
-        return FLOAT_KIND
+        return "continuous"
     distinct, counts = seen.tally
     n = counts.sum()
-    few = len(distinct) <= FEW_NUMBERS
+    few = len(distinct) <= FEW_VALUES
     if seen.all_integers:
         if from_array and family(values.dtype) == "integer":  # codes
             return "nominal"
-        return "ordinal" if few or (counts == 1).sum() <= NEW_NUMBERS * n else FLOAT_KIND
+        return "ordinal" if few or (counts == 1).sum() <= NEW_NUMBERS * n else "continuous"
     whole = few and all(float(v).is_integer() for v in distinct)
-    return "ordinal" if whole or (few and n >= OFTEN * len(distinct)) else FLOAT_KIND
+    return "ordinal" if whole or (few and n >= OFTEN * len(distinct)) else "continuous"
 
 
 def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool) -> Categories:
@@ -521,11 +504,12 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
     """Reason for leaving an unspecified column out of a model; None if it is kept.
 
     Identifiers are text with at least nine tenths as many distinct values as cells, and integers constructed to differ
-    (see :func:`_made_unique`). Free text has long cells, more than a tenth of which occur once. Fewer than 100 cells,
-    real numbers, text that is dates or the like (``is_measure``), and dtypes of categories never qualify.
+    (see :func:`_made_unique`). Free text has cells of more than 30 characters or four words on average, more than a
+    tenth of which occur once. Fewer than 100 cells, real numbers, text that is dates or the like (``is_measure``), and
+    dtypes of categories never qualify.
     """
     n, dtype = seen.n_rows - seen.n_missing, seen.dtype
-    if spec.kind is not None or n < ENOUGH_ROWS or is_measure:
+    if spec.kind is not None or n < 100 or is_measure:
         return None
     if is_category(dtype):
         return None
@@ -540,11 +524,12 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
         return None
     lengths = np.array([len(c) if isinstance(c, str) else 0 for c in categories])
     words = np.array([len(c.split()) if isinstance(c, str) else 0 for c in categories])
-    if counts @ lengths > LONG_TEXT * n or counts @ words >= MANY_WORDS * n:
-        if np.count_nonzero(counts[is_text] == 1) <= STRAY * n:
+    if counts @ lengths > 30 * n or counts @ words >= 4 * n:
+        if np.count_nonzero(counts[is_text] == 1) <= 0.1 * n:
             return None
         has_letters = any(map(str.isalpha, "".join(map(str, categories))))
-        return "free text" if has_letters and counts @ words > ONE_WORD * n else "identifiers"
+        # long cells of one word are hashes
+        return "free text" if has_letters and counts @ words > 1.5 * n else "identifiers"
     return "identifiers" if np.count_nonzero(is_text) >= NEARLY * n else None
 
 
@@ -566,10 +551,10 @@ def _made_unique(values: np.ndarray) -> bool:
     if len(counts) < NEARLY * n:
         return False
     ties, expected = float(np.sum(counts * (counts - 1.0)) / 2), n * (n - 1) / 2 / (high - low + 1)
-    if not ties and low >= LONG_NUMBER:
+    if not ties and low >= 1e12:
         return True
     nats = ties * math.log(ties / expected) if ties else 0.0
-    return ties < expected and expected - ties + nats > CERTAIN
+    return ties < expected and expected - ties + nats > math.log(1e6)
 
 
 def copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> list[list[Hashable]]:
@@ -583,7 +568,7 @@ def copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> list[list[Hashable]
         values, where = read_cells(column)
         codes, distinct = pd.factorize(values)  # numbered as they appear, whatever they are
         own = np.append(codes, -1)[where]
-        if len(own) - np.bincount(own + 1).max() < FEWEST_VARIED:
+        if len(own) - np.bincount(own + 1).max() < 20:  # hardly alike by chance from here on
             continue
         plain = np.zeros(0)
         if 2 * len(distinct) > np.count_nonzero(own >= 0):

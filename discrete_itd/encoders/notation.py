@@ -40,7 +40,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.dtypes import decimals_of, holding_missing, time_unit, time_zone
+from discrete_itd.encoders.dtypes import EXACT, decimals_of, holding_missing, time_unit, time_zone
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
@@ -48,10 +48,6 @@ NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 MISSING = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
 UNREADABLE = 0.005  # largest share of unreadable cells of a column of numbers or times, in training
-SURE = 10  # times as many cells must be readable in the chosen order or mark alone as in the other one alone
-ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
-MOST = 0.5  # share from which a single other text is probably the word for a missing cell
-PROBED = 50  # texts that are checked first: most columns of text have no digits
 UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
 SAME_UNIT = {
     "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
@@ -77,11 +73,8 @@ NUMBER_LIKE = re.compile(
     r"[<>≤≥~≈±]\s*[-+]?\d+(?:[.,]\d+)?"
     r"|[-+]?\d+(?:[.,:]\d+)+\s?[^\W\d]{0,8}|[-+]?\d+\s[^\W\d]{1,8}|\d+\s?[^\W\d]{1,8}(?:\s\d+\s?[^\W\d]{1,8})+"
 )
-FEW_TEXTS = 20  # different texts that are categories, whatever they are like
+FEW_VALUES = 20  # different texts or numbers are categories, whatever they are like
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
-EXPONENT = re.compile("[eE]")
-PLAIN_WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
-EXACT = 2.0**53  # floats below are exact as integers
 CENTURY = 69  # two digits of a year from here on are of the last century, as POSIX has it
 
 
@@ -215,7 +208,7 @@ class Recognised(NamedTuple):
 
 
 Words = Mapping[Hashable, Mapping[str, int]]  # how often each unreadable text occurs, by column
-MOST_WORDS = 3  # most texts of a column that a warning quotes
+MOST_NAMED = 3  # most texts of a column, and most columns of one sort, that a warning names
 
 _collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collected", default=None)
 
@@ -283,7 +276,7 @@ def _plain(
     known = ~np.isnan(numbers)
     if are_few(~known) and not any(LEADING_ZERO.fullmatch(text) for text in texts):
         found = pd.Series(numbers[known])
-        if all(PLAIN_WHOLE.fullmatch(text) for text in texts[known]):
+        if all(text.strip(" +-").isdecimal() for text in texts[known]):
             with suppress(OverflowError):
                 found = pd.Series(np.array([int(text) for text in texts[known]], dtype=np.int64))
             return "numbers", found, known
@@ -319,7 +312,7 @@ def recognise(
     if len(texts) == 3 and others.sum() == 1 and counts[others].sum() <= most:
         word = texts[int(np.argmax(others))]
         return Recognised(None, f"truth values, but for {quoted(word)}", word)
-    probe = texts[:: max(1, len(texts) // PROBED)]
+    probe = texts[:: max(1, len(texts) // 50)]  # most columns of text have no digits
     if not any(any(map(str.isdigit, text)) for text in probe):
         return Recognised(None, unlike=texts[0])
     unread = [("", np.array([not CLOCK.fullmatch(text) for text in texts]))]
@@ -341,7 +334,8 @@ def recognise(
         n_others = int(counts[bad[k] & ~bad[-1 - k]].sum())
         differ = there & (read[0] != read[-1])
         unlike = texts[int(np.argmax(differ))]
-        is_either = len(ways) == 2 and (alone < SURE * n_others or not alone)
+        # the order or mark alone reads ten times as many cells as the other one alone
+        is_either = len(ways) == 2 and (alone < 10 * n_others or not alone)
         if what == "dates":
             notation = _of_dates(known, own, **way)
             if counts[np.isnat(notation.read(texts))].sum() > most:
@@ -367,15 +361,16 @@ def recognise(
     what, bad = min(unread, key=lambda way: counts[way[1]].sum())
     share, other = 1 - counts[bad].sum() / total, texts[int(np.argmax(bad))]
     is_plain = all(text.strip().isdecimal() for text in compress(texts, ~bad))
-    is_nearly = share >= ALMOST
-    is_measure = not is_plain and bool(is_nearly or (bad.sum() == 1 and share > MOST))
+    # the others are probably errors, or one word for missing cells
+    is_nearly = share >= 0.9
+    is_measure = not is_plain and bool(is_nearly or (bad.sum() == 1 and share > 0.5))
     if what and (is_measure or is_nearly) and not (is_plain and LEADING_ZERO.fullmatch(other)):
         but = quoted(other) if bad.sum() == 1 else f"text like {quoted(other)}"
         note = f"{what}, but for {but} ({int(1000 * share) / 10:g}% are)"
         return Recognised(None, note, other, is_measure)
     like = np.array([bool(NUMBER_LIKE.fullmatch(text.strip())) for text in texts])
     note = f"numbers or times, like {quoted(texts[int(np.argmax(like))])}, which are not read"
-    is_like = len(texts) > FEW_TEXTS and counts[like].sum() > MOST * total
+    is_like = len(texts) > FEW_VALUES and counts[like].sum() > total / 2
     return Recognised(None, note if is_like else "", "" if is_like else other, is_measure)
 
 
@@ -442,8 +437,8 @@ def tell_unreadable(words: Words, hints: Mapping[Hashable, str], *, fitted: bool
     for name, counts in words.items():
         often = Counter(counts).most_common()
         texts = [quoted(text) + (f" ({n} times)" if n > 1 else "") for text, n in often]
-        if len(texts) > MOST_WORDS:
-            texts[MOST_WORDS:] = [f"{len(texts) - MOST_WORDS} other texts"]
+        if len(texts) > MOST_NAMED:
+            texts[MOST_NAMED:] = [f"{len(texts) - MOST_NAMED} other texts"]
         parts.append(f"{name!r} {', '.join(texts)}{hints.get(name, '')}")
     n = n_unreadable(words)
     cells = f"{n} unreadable cell{'s' * (n > 1)}"
@@ -502,7 +497,7 @@ def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notat
             marked[match["prefix"] or "", match["suffix"] or ""] += count
     prefix, suffix = marked.most_common(1)[0][0] if marked else ("", "")
     fractions = {
-        None if EXPONENT.search(m["number"]) else len(m["fraction"] or ".") - 1 for m in found
+        None if "e" in m["number"].lower() else len(m["fraction"] or ".") - 1 for m in found
     }
     return Notation(
         decimal=decimal,

@@ -27,37 +27,19 @@ from discrete_itd.channel.rounded_numbers import (
     tamed,
 )
 from discrete_itd.encoders.categories import LARGEST, line_levels
-from discrete_itd.encoders.dtypes import rounding
+from discrete_itd.encoders.dtypes import EXACT, rounding
 
 # from 0 to 2 Yeo and Johnson's map is onto the reals
 POWERS = torch.linspace(0.0, 2.0, 41, dtype=torch.float64)
-POWER_SAMPLE = 10_000  # order statistics that choose the power
 # where the tails of the map may begin, in robust standard deviations: of 3, 10 and none, by count laws and four tables
 FARS = torch.tensor([FAR, 10.0], dtype=torch.float64)
-IQR = 1.3489795003921634  # interquartile range of the standard normal distribution
-COARSER = 5  # values are rounded this many binary digits finer than their distance
 SMALLEST = float(np.finfo(float).tiny)
-ENDS = 5  # the range lies between the means of this many least and greatest values
-# fewest rows of the least or greatest number for a wider cell there: chosen among 5, 10 and 20 by count laws and 18
-# tables
-END_ROWS = 5
-# largest shares of the cells, and of the different numbers, that may lie off a lattice
-EXCEPTIONS, FEW_EXCEPTIONS = 1e-3, 1e-2
-# significant digits of the numbers of a column that are tried: of float64, then of former float32
-MOST_DIGITS = (15, 6)
 WITHIN = 1 / 8  # numbers are multiples of a unit if their rounding error is below this part of it
-PLACES = 2.0**52  # whole numbers below this are exact, and their neighbours are other floats
-# factors by which a step may be longer where some numbers are off the lattice
-PRIMES = (2, 3, 5, 7, 11, 13)
 # the line is opened at no more than MOST_OPENED numbers, whose cells grow by more than the factor MANY_TIMES
 MANY_TIMES, MOST_OPENED = 4.0, 32
-# the numbers around a step are at most this many times as large, so that its ends differ as floats
-EXACT = 2.0**48
 LEAST = 0.02  # least probability of a new number
-# The share of places left out between neighbours, in windows of WINDOW rows, must exceed NEWS times the probability of
-# a new number; the PEAKS most frequent numbers do not count.
-WINDOW, NEWS, PEAKS = 20, 3.0, 7
-RARE = 0.2  # a column repeats its numbers if a new one is less probable than this
+# The share of places left out between neighbours must exceed NEWS times the probability of a new number.
+NEWS = 3.0
 
 
 @dataclass(frozen=True)
@@ -194,7 +176,7 @@ class Continuous:
             if self.origin is not None:
                 places = (values - self.origin) / self.step
                 on_lattice = self.origin + np.rint(places) * self.step
-                values = np.where(np.abs(places) < PLACES, on_lattice, values)
+                values = np.where(np.abs(places) < EXACT, on_lattice, values)
             for number, _ in self.opened:
                 values = np.where(np.abs(values - number) <= self.step / 2, number, values)
         return values
@@ -206,7 +188,8 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
     Points ``in_time`` are never new in this sense: future times are not in training.
     """
     low, center, high = np.quantile(values, [0.25, 0.5, 0.75], method="nearest").tolist()
-    scale = 2 * (high / 2 - low / 2) / IQR
+    # by the interquartile range of the standard normal distribution
+    scale = 2 * (high / 2 - low / 2) / 1.3489795003921634
     if not 0 < scale <= LARGEST:  # half of the values are one, or the numbers are huge
         away = np.abs(values / 2 - center / 2)
         away = away[away > 0]
@@ -218,8 +201,8 @@ def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) ->
     with np.errstate(over="ignore"):
         distance = torch.from_numpy(values - center)
     sample = distance
-    if len(sample) > POWER_SAMPLE:
-        sample = sample.sort()[0][torch.linspace(0, len(sample) - 1, POWER_SAMPLE).round().long()]
+    if len(sample) > 10_000:  # so many order statistics choose the power
+        sample = sample.sort()[0][torch.linspace(0, len(sample) - 1, 10_000).round().long()]
     size = torch.tensor(scale, dtype=torch.float64)
     fars = FARS if float((sample / size).abs().max()) > float(FARS[-1]) else FARS[:1]
     w, log_slope = tamed(sample, size, fars[:, None])
@@ -258,15 +241,16 @@ def opened(line: Continuous, values: np.ndarray) -> Continuous:
     high = np.minimum(end + rows / 2, len(values))
     left, right = np.searchsorted(ends, low, "right"), np.searchsorted(ends, high)
     reach = (z[right] - z[left] - width) * rows / np.maximum(high - low - rows, 1)
-    # at an end of the range there is nothing on one side, to which a density falls within a wide cell only
+    # at an end of the range there is nothing on one side, to which a density falls within a wide cell only; its fewest
+    # rows were chosen among 5, 10 and 20 by count laws and 18 tables
     is_end = (end == rows) | (end == len(values))
-    is_peak = (rows >= np.where(is_end, END_ROWS, OFTEN)) & (
+    is_peak = (rows >= np.where(is_end, 5, OFTEN)) & (
         np.where(is_end, wide, np.minimum(wide, reach)) > MANY_TIMES * width
     )
     if not is_peak.any():
         return line
     # the ends of a cell differ as floats, and cells do not overlap
-    step = max(line.step, float(max(np.abs(numbers).max(), abs(line.center))) / EXACT)
+    step = max(line.step, float(max(np.abs(numbers).max(), abs(line.center))) / 2.0**48)
     with np.errstate(over="ignore"):
         is_peak &= np.diff(numbers, prepend=-math.inf) > (1 - WITHIN) * step
     numbers, gaps = numbers[is_peak], (wide - width)[is_peak]
@@ -288,30 +272,31 @@ def _pairs(numbers: np.ndarray, gaps: np.ndarray) -> tuple[tuple[float, float], 
 def find_lattice(values: np.ndarray) -> tuple[float, float | None]:
     """The step and an origin of the numbers, shape (N,) with N > 0, as which they were recorded.
 
-    The largest step whose multiples, from the origin, are all but ``EXCEPTIONS`` of the cells and ``FEW_EXCEPTIONS`` of
-    the different numbers, to the rounding of floats; of one number, the unit of its last digit. Without any, the least
+    The largest step whose multiples, from the origin, are all but a thousandth of the cells and a hundredth of the
+    different numbers, to the rounding of floats; of one number, the unit of its last digit. Without any, the least
     difference of two numbers, and no origin.
     """
     distinct, counts = np.unique(values, return_counts=True)
 
     def hold(there: np.ndarray) -> bool:
-        cells = counts[~there].sum() <= EXCEPTIONS * len(values)
-        return bool(cells and (~there).sum() <= FEW_EXCEPTIONS * len(distinct))
+        cells = counts[~there].sum() <= 1e-3 * len(values)
+        return bool(cells and (~there).sum() <= 1e-2 * len(distinct))
 
-    for digits in MOST_DIGITS:
+    for digits in (15, 6):  # significant ones of float64, then of former float32
         error = np.abs(distinct) * 10.0**-digits
         for decimals in range(digits + 1):
             unit = 10.0**decimals
             with np.errstate(over="ignore"):
                 number = np.rint(distinct * unit)
                 near = np.abs(distinct - number / unit) <= error
-            near &= np.maximum(error * unit, np.abs(number) / PLACES) < WITHIN
+            near &= np.maximum(error * unit, np.abs(number) / EXACT) < WITHIN
             if not hold(near):
                 continue
             usual = int(number[near][counts[near].argmax()])
             places = np.where(near, number, usual).astype(np.int64) - usual
             step = int(np.gcd.reduce(places)) or 1
-            for p in PRIMES if places.any() else ():
+            # a longer step, where some numbers are off the lattice
+            for p in (2, 3, 5, 7, 11, 13) if places.any() else ():
                 while hold(near & (places % (step * p) == 0)):
                     step *= p
             return step / unit, usual % step / unit
@@ -325,7 +310,7 @@ def find_lattice(values: np.ndarray) -> tuple[float, float | None]:
 
 def _range(values: np.ndarray, whole: bool) -> tuple[float, float]:
     """:attr:`Continuous.low` and ``high``, none of which is a value."""
-    k = min(ENDS, len(values))
+    k = min(5, len(values))
     ends = np.partition(values, (k - 1, len(values) - k))
     low, high = float(np.mean(ends[:k] / k) * k), float(np.mean(ends[-k:] / k) * k)
     return (math.floor(low) - 0.5, math.ceil(high) + 0.5) if whole else (low, high)
@@ -333,7 +318,7 @@ def _range(values: np.ndarray, whole: bool) -> tuple[float, float]:
 
 def _coarse(value: float, distance: float) -> float:
     """The value on a binary grid of 1/64 to 1/32 of a distance: a quantile must not reveal a training value exactly."""
-    step = 2.0 ** (math.floor(math.log2(distance)) - COARSER)
+    step = 2.0 ** (math.floor(math.log2(distance)) - 5)
     with np.errstate(all="ignore"):
         near = float(np.rint(np.float64(value) / step) * step)
     return near if math.isfinite(near) else value
@@ -470,14 +455,12 @@ def numbers_seen(values: np.ndarray, step: float) -> tuple[tuple[float, ...], fl
     """
     distinct, counts = np.unique(values, return_counts=True)
     p = max((np.count_nonzero(counts == 1) + 0.5) / (len(values) + 1), LEAST)
-    if p >= RARE:
-        return (), 0.0
-    # neighbours in windows of some rows, in each of which a density is about even, but for a few peaks
-    usual = np.sort(np.argsort(-counts, kind="stable")[PEAKS:])
-    if not len(usual):
+    # neighbours in windows of 20 rows, in each of which a density is about even, but for the seven highest peaks
+    usual = np.sort(np.argsort(-counts, kind="stable")[7:])
+    if p >= 0.2 or not len(usual):
         return (), 0.0
     numbers, rows = distinct[usual], counts[usual]
-    first = np.flatnonzero(np.diff((np.cumsum(rows) - rows) // WINDOW, prepend=-1))
+    first = np.flatnonzero(np.diff((np.cumsum(rows) - rows) // 20, prepend=-1))
     with np.errstate(over="ignore"):
         places = np.diff(np.append(numbers[first], numbers[-1:] + step)) / step
     different = np.diff(np.append(first, len(rows)))

@@ -38,10 +38,7 @@ from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_o
 if TYPE_CHECKING:
     from discrete_itd.channel import Codebook
 
-INDICATOR = ColumnPoints("simplex", 2)
 PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
-# of a table, at most: a service asks for one row, and pandas takes longer over it than a network
-FEW_ROWS = SUSPICIOUS_ROWS - 1
 
 
 class Cells(NamedTuple):
@@ -298,7 +295,7 @@ class TableEncoder:
     @property
     def points(self) -> list[ColumnPoints]:
         """The points of each internal column."""
-        indicators = [INDICATOR] * (len(self.owner) - self.n_columns)
+        indicators = [ColumnPoints("simplex", 2)] * (len(self.owner) - self.n_columns)
         return [column.points for column in self.schema] + indicators
 
     def transform(self, frame: pd.DataFrame) -> Cells:
@@ -327,7 +324,8 @@ class TableEncoder:
         x, log_volume = np.empty(shape), np.zeros(shape)
         unreadable = None
         few = None
-        if len(frame) <= FEW_ROWS:
+        # a service asks for one row, over which pandas takes longer than a network
+        if len(frame) < SUSPICIOUS_ROWS:
             places = frame.columns.get_indexer(pd.Index(self.names, dtype=frame.columns.dtype))
             few = frame.to_numpy(dtype=object)[:, places]
         for j, column in enumerate(self.schema):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from discrete_itd.encoders import FLOAT_KIND, KINDS, TableEncoder, check_column_spec
+from discrete_itd.encoders import KINDS, TableEncoder, check_column_spec
 from discrete_itd.encoders.dtypes import restore_numbers
 
 
@@ -55,18 +55,18 @@ INFERRED = {
     "bools in objects": (lambda: objects(True, None, False), "nominal"),
     "few integers": (lambda: [3, 1], "ordinal"),
     "20 integers, all different": (lambda: np.arange(20), "ordinal"),
-    "21 integers, all different": (lambda: np.arange(21), FLOAT_KIND),
+    "21 integers, all different": (lambda: np.arange(21), "continuous"),
     "256 integers, twice": (lambda: np.tile(np.arange(256), 2), "ordinal"),
-    "257 integers, twice": (lambda: np.tile(np.arange(257), 2), FLOAT_KIND),
+    "257 integers, twice": (lambda: np.tile(np.arange(257), 2), "continuous"),
     "integers in objects": (lambda: objects(3, None, 1), "ordinal"),
     "whole floats": (lambda: [3.0, np.nan, 1.0], "ordinal"),
-    "5 floats": (lambda: [0.1, 0.2, 0.4, 0.8, 1.6], FLOAT_KIND),
-    "5 floats in 95 rows": (lambda: np.tile([0.1, 0.2, 0.4, 0.8, 1.6], 19), FLOAT_KIND),
+    "5 floats": (lambda: [0.1, 0.2, 0.4, 0.8, 1.6], "continuous"),
+    "5 floats in 95 rows": (lambda: np.tile([0.1, 0.2, 0.4, 0.8, 1.6], 19), "continuous"),
     "5 floats in 100 rows": (lambda: np.tile([0.1, 0.2, 0.4, 0.8, 1.6], 20), "ordinal"),
-    "21 floats in 210 rows": (lambda: np.tile(np.arange(21) / 8, 10), FLOAT_KIND),
-    "21 whole floats": (lambda: np.arange(21.0), FLOAT_KIND),
-    "numbers in objects": (lambda: objects(1, 0.5, 2.25), FLOAT_KIND),
-    "Arrow floats": (lambda: arrow([0.25, None, 0.5], "double"), FLOAT_KIND),
+    "21 floats in 210 rows": (lambda: np.tile(np.arange(21) / 8, 10), "continuous"),
+    "21 whole floats": (lambda: np.arange(21.0), "continuous"),
+    "numbers in objects": (lambda: objects(1, 0.5, 2.25), "continuous"),
+    "Arrow floats": (lambda: arrow([0.25, None, 0.5], "double"), "continuous"),
     "dates": (lambda: pd.to_datetime(["2020", "2021"]), "continuous"),
     "durations": (lambda: pd.to_timedelta([1, 2], unit="h"), "continuous"),
     "dates in objects": (
@@ -83,12 +83,12 @@ def test_what_a_column_is_taken_for():
 
 ARRAYS = {
     "ints": (np.array([[3, 1], [1, 1], [3, 7]]), "nominal"),
-    "257 ints": (np.tile(np.arange(257), 2)[:, None], FLOAT_KIND),
+    "257 ints": (np.tile(np.arange(257), 2)[:, None], "continuous"),
     "uint8": (np.array([[3, 1], [1, 1]], dtype=np.uint8), "nominal"),
     "strings": (np.array([["u", "x"], ["v", "x"]]), "nominal"),
     "objects": (objects(["u", 1], ["v", 2]), "nominal"),
     "bools": (np.array([[True, False], [True, True]]), "nominal"),
-    "floats": (np.array([[0.5, 1.25], [0.25, 1.5]]), FLOAT_KIND),
+    "floats": (np.array([[0.5, 1.25], [0.25, 1.5]]), "continuous"),
 }
 
 
