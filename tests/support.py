@@ -35,17 +35,18 @@ class SupportDenoiser(Denoiser):
     def log_probs(self) -> Tensor:
         return self.probs.log()
 
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        levels = self.codebook.levels
+    def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
+        levels, evidence = self.codebook.levels, self.evidence(y, snr)
         ell = levels.log_softmax(evidence)  # (B, T)
         # (B, R): Σ_j ℓ_j at the row's categories
         log_w = self.log_probs + row_product(ell, self._indicator.T)
         probs = row_product(torch.softmax(log_w, 1), self._indicator)
         log_mass = torch.logsumexp(log_w, 1) + levels.logsumexp(evidence).sum(1)
-        return log_mass, finite_log(probs)
+        return log_mass, Posterior(self.codebook, CategoricalPosterior(levels, finite_log(probs)))
 
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
         """Exact, by the listed rows that agree with the cells before each column."""
+        assert order is not None
         book, levels = self.codebook, self.codebook.levels
         out = self.log_probs.new_zeros(len(x), levels.n_points)
         log_w = self.log_probs.expand(len(x), -1)  # (B, R)

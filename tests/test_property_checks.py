@@ -118,9 +118,10 @@ class Forgetful(Wrapped):
 
 
 class FlatPosterior(BayesNetDenoiser):
-    def infer(self, evidence):
-        log_mass, logits = super().infer(evidence)
-        return log_mass, logits * 0.9
+    def infer(self, y, snr):
+        log_mass, q = super().infer(y, snr)
+        flat = CategoricalPosterior(self.codebook.levels, q.categorical.logits * 0.9)
+        return log_mass, Posterior(self.codebook, flat)
 
 
 class TooProbable(BayesNetDenoiser):

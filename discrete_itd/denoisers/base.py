@@ -14,7 +14,6 @@ from discrete_itd.channel.codebook import Codebook, State
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
-    GaussianPosterior,
     Posterior,
 )
 
@@ -145,30 +144,24 @@ class Denoiser(nn.Module):
         return ESTIMATORS[:1] if self.closed_form else ESTIMATORS[1:]
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        """Posterior given the state ``y`` (B, D) and ``snr`` (B, C).
+        """Posterior given the state ``y`` (B, D) and ``snr`` (B, C); of an exact denoiser by :meth:`infer`."""
+        return self.infer(y, snr)[1]
 
-        By default from :meth:`infer`, with the columns that it leaves out from the ``fallback``.
+    def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
+        r"""Log-probability of the evidence of a state, (B,), nats, and the posterior given it; of an exact denoiser.
+
+        The former is :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}` with the :meth:`evidence` of noisy columns, of a
+        continuous one :math:`-\gamma_j (x_j - y_j / \gamma_j)^2 / 2`, and the log-probability of known cells: up to a
+        constant that depends on the state alone, the same for all exact denoisers of a codebook, 0 where no cell is
+        noisy.
         """
-        book, levels, fallback = self.codebook, self.codebook.levels, self.independent_part
-        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
-        categorical = CategoricalPosterior(levels, self.infer(evidence)[1])
-        if fallback is None:
-            return Posterior(book, categorical)
-        others = fallback(y, snr)
-        return Posterior(book, categorical, others.gaussian)
+        raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
-    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        r"""Log-probability that an exact denoiser's distribution gives to the evidence of a state: (B,), nats.
-
-        :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}` with the evidence (2) of noisy columns, of a continuous one
-        :math:`-\gamma_j (x_j - y_j / \gamma_j)^2 / 2`, and the log-probability of known cells. Up to a constant that
-        depends on the state alone, the same for all exact denoisers of a codebook, 0 where no cell is noisy. By default
-        from :meth:`infer`, and the ``independent_part`` for continuous columns.
-        """
-        levels, others = self.codebook.levels, self.independent_part
-        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
-        out = self.infer(levels.below_peak(evidence))[0]  # a known level has evidence 0
-        return out if others is None else out + others.log_evidence_of_reals(y, snr)
+    def evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+        """Evidence (2) of a state about the levels of its columns, 0 at the likeliest of each: (B, T), nats."""
+        levels = self.codebook.levels
+        own = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
+        return levels.below_peak(own)
 
     def marginals(self) -> Posterior:
         """The posterior of one row of which nothing is known."""
@@ -204,28 +197,20 @@ class Denoiser(nn.Module):
         """
         return None
 
-    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores: float64, (n, C).
 
-        Only of an ``ancestral`` denoiser. Unless ``allow_unseen``, each conditional distribution on the way is
-        normalised without the level of unseen categories. The ``generator`` is on the device of the denoiser.
+        Only of an ``ancestral`` denoiser. Each conditional distribution on the way is normalised without the level of
+        unseen categories. The ``generator`` is on the device of the denoiser.
         """
         raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Inputs of :meth:`log_prob_from` for rows ``x`` (B, C) that do not depend on trained weights: B rows each.
+        """Results on rows ``x`` (B, C) that do not depend on trained weights, for :meth:`log_prob`: B rows each.
 
         Training keeps them for all rows, if they fit in memory, instead of computing them for every batch.
         """
         return ()
-
-    def log_prob_from(self, x: Tensor, *constants: Tensor) -> Tensor:
-        """:meth:`log_prob` of rows ``x`` (B, C), by way of their :meth:`constants`: (B,), nats."""
-        return self.log_prob(x)
-
-    def chain(self, x: Tensor) -> Posterior:
-        """The distribution of every cell of rows ``x`` (B, C) given the known cells before it in :attr:`own_order`."""
-        raise NotImplementedError(f"{type(self).__name__} has no order of its own")
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
@@ -268,72 +253,49 @@ class Denoiser(nn.Module):
         -----
         By default from a state for each cell. Where components of a mixture know theirs, define this method.
         """
-        book, size, gaussian = self.codebook, self.rows_at_once, None
-        if not self.own_reals and self.independent_part is not None:
-            gaussian = self.independent_part.marginals().expand(len(x)).gaussian
-            asked = asked.index_fill(1, book.reals, False)
-        columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
-        logits = book.known_snr.new_zeros(len(x), book.levels.n_points)
-        place, reals = torch.zeros_like(asked, dtype=torch.int64), []
-        for column, row in zip(columns.split(size), rows.split(size), strict=True):
-            known = filled(x[row].scatter(1, column[:, None], torch.nan))
-            q = self(*State.start(book, book.embed(known), ~known.isnan()))
-            for j in column.unique().tolist():
-                at = torch.nonzero(column == j).flatten()
+        book, found = self.codebook, self.marginals().expand(len(x))
+        logits, gaussian = found.categorical.logits.clone(), found.gaussian
+        n_cells, numbers = len(x) * len(book.reals), []
+        place = torch.arange(n_cells, device=x.device).view(len(x), len(book.reals))
+        for j in torch.nonzero(asked.any(0)).flatten().tolist():
+            for rows in torch.nonzero(asked[:, j]).flatten().split(self.rows_at_once):
+                known = filled(x[rows])
+                known[:, j] = torch.nan
+                q = self(*State.start(book, book.embed(known), ~known.isnan())).rows(
+                    slice(len(rows))
+                )
                 if j in book.place:
-                    logits[row[at], book.levels.own(book.place[j])] = q.column(j)[at]
-                elif q.gaussian is not None:
-                    r = torch.nonzero(book.reals == j).flatten()
-                    place[row[at], j] = sum(len(g.means) for g in reals) + torch.arange(len(at)).to(
-                        at
-                    )
-                    reals.append(q.gaussian.pick(lambda t, at=at, r=r: t[at][:, r]))
-        if reals:
-            at = place[:, book.reals]
-            gaussian = GaussianPosterior.stacked(reals).pick(lambda t: t[:, 0][at])
+                    logits[rows, book.levels.own(book.place[j])] = q.column(j)
+                    continue
+                own = torch.arange(len(rows), device=x.device)
+                place[rows, torch.nonzero(book.reals == j).flatten()] = n_cells + own
+                n_cells, numbers = n_cells + len(rows), [*numbers, q.number(j)]
+        if gaussian is not None:
+            gaussian = gaussian.with_cells(place, numbers)
         categorical = CategoricalPosterior(book.levels, logits, normalised=True)
         return Posterior(book, categorical, gaussian)
 
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
         """A distribution of every cell that depends on the known cells before it in an order alone.
 
-        It makes a denoiser the base of a :class:`~discrete_itd.denoisers.causal.CausalDenoiser`, and should be the
-        conditional distribution where that costs no more than a score of the row: in the order of
-        :meth:`natural_order`.
+        In its :attr:`own_order` it is the conditional distribution. In any other order it makes a denoiser the base of
+        a :class:`~discrete_itd.denoisers.causal.CausalDenoiser`, and should be the conditional distribution where that
+        costs no more than a score of the row: in the order of :meth:`natural_order`.
 
         Parameters
         ----------
         x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
-        order : Tensor of int64, shape (C,)
-            All columns, the first one first; on the CPU, so that reading it waits for no device.
+        order : Tensor of int64, shape (C,), optional
+            All columns, the first one first; on the CPU, so that reading it waits for no device. By default its own.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot be the base of a causal denoiser")
+        raise NotImplementedError(f"{type(self).__name__} has no distributions along an order")
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
         """A random order (C,) of the columns in which :meth:`preceding` is cheap and nearly conditional."""
         n = self.codebook.n_columns
         order = torch.randperm(n, generator=generator, device=generator.device)
         return order.to(self.codebook.device)
-
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Posterior of the columns of categories of an exact denoiser, given any evidence about their levels.
-
-        Only needed by default in :meth:`forward` and :meth:`log_evidence`.
-
-        Parameters
-        ----------
-        evidence : Tensor, shape (B, T)
-            Log-likelihood of every level, finite, nats.
-
-        Returns
-        -------
-        log_mass : Tensor, shape (B,)
-            Log-probability of the evidence, :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}`, nats.
-        logits : Tensor, shape (B, T)
-            Posterior of every level, up to a constant per column.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -382,13 +344,10 @@ class Denoiser(nn.Module):
 
     @property
     def independent_columns(self) -> Tensor:
-        """Which columns are independent of all others, by default all in the ``fallback``: bool, (C,), on the CPU."""
-        has_fallback = getattr(self, "fallback", None) is not None
-        out = torch.full((self.codebook.n_columns,), self.independent or has_fallback)
-        if not self.independent:
-            out[self.codebook.finite.cpu()] = False
-        if self.own_reals:
-            out[self.codebook.reals.cpu()] = False
+        """Which columns are independent of all others: bool, (C,), on the CPU."""
+        out = torch.full((self.codebook.n_columns,), self.independent)
+        if self.independent_part is not None and not self.own_reals:
+            out[self.codebook.reals.cpu()] = True
         return out
 
     @property

@@ -172,8 +172,7 @@ class BayesNetDenoiser(Denoiser):
         """Every column's marginal distribution: log-probabilities, (T,)."""
         if not len(self._marginal) and self.parents:
             with torch.inference_mode(False):
-                nothing = torch.zeros_like(self.codebook.levels.level_value[None])
-                self._marginal = self.codebook.levels.log_softmax(self.infer(nothing)[1])[0]
+                self._marginal = self.marginals().categorical.logits[0]
         return self._marginal
 
     @property
@@ -199,21 +198,27 @@ class BayesNetDenoiser(Denoiser):
         """Rows of one batch."""
         return rows_at_once(CELLS // max(1, self._floats))
 
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        levels, found = self.codebook.levels, []
-        if not levels.n_columns:
-            return evidence.sum(1), evidence
-        for part in evidence.split(self._step):
-            spread = levels.spread(part.detach(), -torch.inf)
-            top = spread.amax(2, keepdim=True)
-            # the other levels of a known cell have probability zero
-            ell = (spread - top).permute(1, 2, 0).contiguous()
-            ell = ell.masked_fill(ell < -KNOWN_NATS / 2, -torch.inf)
-            log_mass, outside = self._derivatives(ell)
-            q = (outside * ~ell.isneginf()).permute(2, 0, 1)
-            found.append((log_mass + top.sum((1, 2)), finite_log(levels.gather(q))))
-        log_mass, logits = zip(*found, strict=True)
-        return torch.cat(log_mass), torch.cat(logits)
+    def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
+        book, levels, evidence = self.codebook, self.codebook.levels, self.evidence(y, snr)
+        log_mass, logits = evidence.new_zeros(len(evidence)), evidence
+        if levels.n_columns:
+            parts = [self._given(part) for part in evidence.split(self._step)]
+            log_mass, logits = (torch.cat(t) for t in zip(*parts, strict=True))
+        categorical = CategoricalPosterior(levels, logits)
+        if self.fallback is None:
+            return log_mass, Posterior(book, categorical)
+        log_mass = log_mass + self.fallback.log_evidence_of_reals(y, snr)
+        return log_mass, Posterior(book, categorical, self.fallback(y, snr).gaussian)
+
+    def _given(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability (B,) of evidence (B, T), and the posterior logits of the levels."""
+        levels = self.codebook.levels
+        ell = levels.spread(evidence.detach(), -torch.inf).permute(1, 2, 0).contiguous()
+        # the other levels of a known cell have probability zero
+        ell = ell.masked_fill(ell < -KNOWN_NATS / 2, -torch.inf)
+        log_mass, outside = self._derivatives(ell)
+        q = (outside * ~ell.isneginf()).permute(2, 0, 1)
+        return log_mass, finite_log(levels.gather(q))
 
     def _derivatives(self, ell: Tensor) -> tuple[Tensor, Tensor]:
         """The :meth:`_log_mass` of evidence (C, K, B), (B,), and its derivatives by the weights of all categories.
@@ -348,9 +353,10 @@ class BayesNetDenoiser(Denoiser):
             return own
         return self.fallback.log_factors(x).to(own).index_copy(1, self.codebook.finite, own)
 
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
         """Given its parents if all are known and come first, else a column's marginal."""
         book, levels = self.codebook, self.codebook.levels
+        assert order is not None
         place = {j: i for i, j in enumerate(order.tolist())}
         rank = index_tensor(tuple(place[j] for j in book.place), str(book.device))  # (C',)
         late = ((self._stride > 0) & (rank[self._above] > rank)).any(0)
@@ -378,9 +384,9 @@ class BayesNetDenoiser(Denoiser):
             row = torch.arange(len(rows), device=x.device).repeat_interleave(n_draws)
             codes: dict[int, Tensor] = {}
             for j, factors in reversed(kept):
-                logits = _given(factors[0], j, codes, row)
+                logits = _at_codes(factors[0], j, codes, row)
                 for factor in factors[1:]:
-                    logits = logits + _given(factor, j, codes, row)
+                    logits = logits + _at_codes(factor, j, codes, row)
                 u = noise.uniform(finite[j], 1)[these, 0]
                 codes[j] = chosen(logits.double(), u)
                 out[these, finite[j]] = codes[j].double()
@@ -406,13 +412,12 @@ class BayesNetDenoiser(Denoiser):
             waiting.remove(ready)
         return torch.tensor(order, device=self.codebook.device)
 
-    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
         book, levels = self.codebook, self.codebook.levels
         codes = torch.zeros(n, levels.n_columns, dtype=torch.int64, device=book.device)
         tables = self.log_tables
         for j in parents_first(self.parents):
-            c = levels.columns[j]
-            cdf = cumulative(tables[j][..., : c.n_points if allow_unseen else c.n_levels])
+            cdf = cumulative(tables[j][..., : levels.columns[j].n_levels])
             above = tuple(codes[:, p] for p in self.parents[j])
             codes[:, j] = inverse_cdf(cdf[above] if above else cdf.expand(n, -1), generator)
         if self.fallback is None:
@@ -503,7 +508,7 @@ def _shares(values: Tensor, weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return most, weight * (values - most).clamp_max(farthest).exp()
 
 
-def _given(factor: Factor, j: int, codes: dict[int, Tensor], row: Tensor) -> Tensor:
+def _at_codes(factor: Factor, j: int, codes: dict[int, Tensor], row: Tensor) -> Tensor:
     """A factor at rows (n,) of the batch and codes of all its columns but j: (n, K)."""
     own, values = factor
     others = [codes[i] for i in own if i != j]

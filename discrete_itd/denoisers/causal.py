@@ -144,7 +144,9 @@ class CausalDenoiser(Denoiser):
         answers = self._answers(self.features.describe(alone, snr))
         return self._prior(answers, self.codebook.known_cells(y, snr)).update(y, snr)
 
-    def chain(self, x: Tensor) -> Posterior:
+    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
+        if order is not None and not torch.equal(order, self.order):
+            raise ValueError("a causal denoiser conditions along its own order alone")
         return self._prior(self._answers(self.features.describe_cells(x)), x)
 
     def _answers(self, features: Tensor) -> Tensor:
@@ -156,21 +158,18 @@ class CausalDenoiser(Denoiser):
         numbers = book.lines.cells(x[:, book.reals].nan_to_num(0.0)) if len(book.reals) else ()
         return self.features.describe_cells(x), prior.categorical.logits, *numbers
 
-    def log_prob_from(self, x: Tensor, *constants: Tensor) -> Tensor:
+    def log_factors(self, x: Tensor) -> Tensor:
+        return self.preceding(x).log_prob(x)
+
+    def log_prob(self, x: Tensor, *constants: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) by one call (8), missing cells left out: (B,), nats."""
         if not constants:
-            return self.log_prob(x)
+            return self.log_factors(x).sum(1)
         features, logits, *numbers = constants
         prior = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
         answers = self._answers(features)
         posterior = self.features.answer(Posterior(self.codebook, prior), answers)
         return posterior.log_prob(x, Intervals(*numbers) if numbers else None).sum(1)
-
-    def log_factors(self, x: Tensor) -> Tensor:
-        return self.chain(x).log_prob(x)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (B, C) by one call (8), missing cells left out: (B,), nats."""
-        return self.log_factors(x).sum(1)
 
     def _alone(self, y: Tensor, snr: Tensor) -> Posterior:
         """The posterior of every column from its own evidence, if columns were independent."""
@@ -186,7 +185,7 @@ class CausalDenoiser(Denoiser):
     # -- drawing --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
         book, places = self.codebook, self.codebook.place
         x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
         features = book.known_snr.new_zeros(n, len(self.long.feature_column))
@@ -199,7 +198,7 @@ class CausalDenoiser(Denoiser):
                     prior = self.base.preceding(x, self.order)
                 start.categorical = CategoricalPosterior(alone.codebook.levels, prior.column(j))
             posterior = own.answer(start, self.long.write_column(j, answers))
-            drawn = posterior.sample(generator, allow_unseen=allow_unseen)
+            drawn = posterior.sample(generator)
             if j in book.indicator:  # an absent cell has no value that later ones could depend on
                 drawn = drawn.masked_fill(x[:, [book.indicator[j]]] == 1.0, math.nan)
             x[:, j] = drawn[:, 0]

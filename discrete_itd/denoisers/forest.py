@@ -441,18 +441,13 @@ class ForestDenoiser(Denoiser):
 
     # -- posteriors -------------------------------------------------------------------------------
 
-    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        evidence, values, precision = self._evidence(y, snr)
-        evidence = self.codebook.levels.below_peak(evidence)
-        return self._given_evidence(evidence, values, precision)[0].to(y)
-
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, gaussian = self.codebook, None
-        evidence, values, precision = self._evidence(y, snr)
-        _, logits, leaves = self._given_evidence(evidence, values, precision)
+    def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
+        book, gaussian, reals = self.codebook, None, self.codebook.reals_of(y, snr)
+        evidence = self.evidence(y, snr)
+        log_mass, logits, leaves = self._given_evidence(evidence, *reals[:2])
         if len(book.reals):
             log_weight, leaf = leaves  # (B, K)
-            prior, reals = self._gaussian(leaf[:, None]), book.reals_of(y, snr)
+            prior = self._gaussian(leaf[:, None])
             fit, *moments = (t.to(y) for t in prior.given(*reals))
             fit = fit.clamp_min(-FARTHEST)
             # of both components within a leaf, which has its own weight
@@ -464,7 +459,8 @@ class ForestDenoiser(Denoiser):
                 gaussian = prior.update(*reals)
             else:
                 gaussian = GaussianPosterior(weight, *moments, *prior.bounds)
-        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
+        categorical = CategoricalPosterior(book.levels, logits)
+        return log_mass, Posterior(book, categorical, gaussian)
 
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
@@ -525,27 +521,16 @@ class ForestDenoiser(Denoiser):
         pairs = logs, (mean, torch.zeros_like(mean)), (var, far), (low, low), (high, high)
         return GaussianPosterior(*(torch.stack(pair, 3).flatten(2) for pair in pairs))
 
-    def _evidence(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Evidence (B, T) about the levels, and the state (B, R) of the continuous columns."""
-        book = self.codebook
-        evidence = book.levels.evidence(y[:, : book.levels.n_coords], snr[:, book.finite])
-        return evidence, y[:, book.real_coords], snr[:, book.reals]
-
     def _given_evidence(
-        self, evidence: Tensor, y: Tensor | None = None, snr: Tensor | None = None
+        self, ell: Tensor, y: Tensor, snr: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Log-probability of the evidence (B,), float64, nats; logits (B, T) of the levels; and the leaves that agree.
 
         The leaves are, only with continuous columns, log-probabilities and numbers (B, K), with K the largest number of
         leaves of a row; minus infinity and 0 beyond the leaves of other rows.
         """
-        levels, n_points = self.codebook.levels, evidence.shape[1]
-        n_reals = len(self.codebook.reals)
-        y = evidence.new_zeros(len(evidence), n_reals) if y is None else y
-        snr = torch.zeros_like(y) if snr is None else snr
-        level = levels.index_of(levels.argmax(evidence))
-        top = evidence.gather(1, level)
-        ell = evidence - levels.per_level(top)
+        levels, n_points = self.codebook.levels, ell.shape[1]
+        level = levels.index_of(levels.argmax(ell))
         is_known = levels.sum((ell >= -IMPOSSIBLE).long()) == 1
         level = level.masked_fill(~is_known, n_points)
         reals = y.masked_fill(~snr.isinf(), torch.nan)
@@ -553,8 +538,8 @@ class ForestDenoiser(Denoiser):
             [~is_known & (levels.sum((ell < 0).long()) > 0), (snr > 0) & reals.isnan()], 1
         )
         is_noisy, n_unknown = is_noisy.any(1), (~is_known).sum(1) + reals.isnan().sum(1)
-        log_mass = torch.zeros(len(evidence), dtype=torch.float64, device=evidence.device)
-        logits, found = torch.empty_like(evidence), []
+        log_mass = torch.zeros(len(ell), dtype=torch.float64, device=ell.device)
+        logits, found = torch.empty_like(ell), []
         for rows, noisy in self._in_turn(n_unknown, is_noisy):
             most = 4 * CELLS // max(1, n_points if noisy else level.shape[1])
             for pairs in self._reached(rows, level[rows], reals[rows], most):
@@ -565,18 +550,18 @@ class ForestDenoiser(Denoiser):
                 else:
                     joint = self._log_weights[leaf] + self._cells(pairs)
                 total = pairs.log_total(joint)
-                log_mass[pairs.rows] = total + top[pairs.rows].sum(1)
+                log_mass[pairs.rows] = total
                 log_weight = joint.double() - total[row]
-                prior = self._mixed(pairs, log_weight.exp().to(evidence), shares)
-                logits[pairs.rows] = finite_log(prior).to(evidence) + evidence[pairs.rows]
-                if n_reals:
+                prior = self._mixed(pairs, log_weight.exp().to(ell), shares)
+                logits[pairs.rows] = finite_log(prior).to(ell) + ell[pairs.rows]
+                if reals.shape[1]:
                     first = torch.searchsorted(row, row)
                     place = torch.arange(len(row), device=row.device) - first
-                    found.append((pairs.rows[row], place, log_weight.to(evidence), leaf))
+                    found.append((pairs.rows[row], place, log_weight.to(ell), leaf))
         n = 1 + max((int(place.max()) for _, place, _, _ in found), default=0)
         n += -n % BLOCK  # zeros at the end of whole vectors change no sum: not even its rounding
-        log_weights = evidence.new_full((len(evidence), n), -torch.inf)
-        leaves = torch.zeros(len(evidence), n, dtype=torch.int64, device=evidence.device)
+        log_weights = ell.new_full((len(ell), n), -torch.inf)
+        leaves = torch.zeros(len(ell), n, dtype=torch.int64, device=ell.device)
         for row, place, weight, leaf in found:
             log_weights[row, place], leaves[row, place] = weight, leaf
         return log_mass, logits, (log_weights, leaves)
@@ -651,16 +636,16 @@ class ForestDenoiser(Denoiser):
                 out[rows, j] = book.lines.rounded(drawn, r)[:, 0]
         return out.unflatten(0, (len(x), n_draws))
 
-    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
         book, levels = self.codebook, self.codebook.levels
         out = torch.zeros(n, book.n_columns, dtype=torch.float64, device=book.device)
-        may_be = (~levels.level_unseen | allow_unseen).to(self.probs)
+        may_be = (~levels.level_unseen).to(self.probs)
         log_mass = levels.sum(self.probs * may_be).log().double().sum(1) + self._log_weights
         cdf = cumulative(log_mass)
         u = torch.rand(n, generator=generator, device=cdf.device, dtype=cdf.dtype)
         leaf = torch.searchsorted(cdf, u, right=True)
         logits = (self.probs[leaf] * may_be).log()
-        codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
+        codes = CategoricalPosterior(levels, logits).sample(generator)
         out.index_copy_(1, book.finite, codes.double())
         if len(book.reals):
             numbers = self._gaussian(leaf[:, None, None]).sample(generator)

@@ -153,9 +153,9 @@ class MarginalDenoiser(Denoiser):
         evidence = q.log_evidence(*book.reals_of(y, snr))
         return torch.logsumexp(q.log_weight + evidence, 2).sum(1)
 
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.log_probs + evidence
-        return self.codebook.levels.logsumexp(logits).sum(1), logits
+    def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
+        log_mass = self.codebook.levels.logsumexp(self.log_probs + self.evidence(y, snr)).sum(1)
+        return log_mass + self.log_evidence_of_reals(y, snr), self(y, snr)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.marginals().expand(len(x)).log_prob(x).sum(1)
@@ -166,11 +166,14 @@ class MarginalDenoiser(Denoiser):
     def components(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.new_zeros(1), self.log_factors(x).to(x)[:, :, None]
 
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
         return self.marginals().expand(len(x))
 
-    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
-        return self.marginals().expand(n).sample(generator, allow_unseen=allow_unseen)
+    def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
+        return self.marginals().expand(len(x))
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.marginals().expand(n).sample(generator)
 
 
 def indicators(book: Codebook, x: Tensor) -> Tensor:

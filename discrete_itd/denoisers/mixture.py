@@ -184,18 +184,14 @@ class MixtureDenoiser(Denoiser):
         """For the columns of each shape, their numbers (G,), and probabilities (G, Z, K) by class."""
         return self.codebook.levels.by_shape(self.log_probs.exp())
 
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, levels = self.codebook, self.codebook.levels
-        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
-        start, of_reals = self._start(y, snr)
-        log_class, logits = self._given_evidence(start, evidence, snr[:, book.finite])
-        log_class = torch.log_softmax(log_class, 1)
-        categorical = CategoricalPosterior(levels, logits)
-        gaussian = None
+    def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
+        book, (start, of_reals) = self.codebook, self._start(y, snr)
+        log_class, logits = self._given_evidence(start, self.evidence(y, snr), snr[:, book.finite])
+        gaussian, log_mass = None, log_sum_exp(log_class, 1)
         if self.own_reals:
-            weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
-            gaussian = of_reals(weight)
-        return Posterior(book, categorical, gaussian)
+            weight = torch.log_softmax(log_class, 1)[:, None, :]
+            gaussian = of_reals(weight.expand(-1, len(book.reals), -1))
+        return log_mass, Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
 
     def _start(
         self, y: Tensor, snr: Tensor
@@ -220,16 +216,10 @@ class MixtureDenoiser(Denoiser):
 
         return start + fit.sum(1), of_reals
 
-    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        levels = self.codebook.levels
-        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
-        log_class, _ = self._noisy(self._start(y, snr)[0], levels.below_peak(evidence))
-        return log_sum_exp(log_class, 1)
-
     def _given_evidence(
         self, start: Tensor, evidence: Tensor, snr: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes, up to a constant, and logits of the levels: shorter without noisy cells."""
+        """Log-probabilities of the classes and the evidence, and logits of the levels: shorter without noisy cells."""
         if devices.static_shapes(snr.device):
             return self._noisy(start, evidence)
         hard = ((snr == 0) | torch.isinf(snr)).all(1)
@@ -255,16 +245,15 @@ class MixtureDenoiser(Denoiser):
     def _noisy(
         self, start: Tensor, evidence: Tensor, snr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The same for any evidence, without a constant."""
+        """The same for any evidence."""
         levels, probs, out = self.codebook.levels, self._probs, []
         step = rows_at_once(CELLS // max(1, self.n_components * levels.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
             log_class, masses = first, []
             for (_, own), (_, p) in zip(levels.by_shape(ell), probs, strict=True):
-                top = own.amax(2, keepdim=True)
-                mass = row_product((own - top).exp(), p.mT)  # (G, B, Z)
+                mass = row_product(own.exp(), p.mT)  # (G, B, Z)
                 masses.append(mass.clamp_min(torch.finfo(mass.dtype).tiny))
-                log_class = log_class + (masses[-1].log() + top).sum(0)
+                log_class = log_class + masses[-1].log().sum(0)
             share = torch.softmax(log_class, 1)
             pairs = zip(masses, probs, strict=True)
             prior = levels.from_shapes([row_product(share / m, p) for m, (_, p) in pairs], ell)
@@ -421,12 +410,12 @@ class MixtureDenoiser(Denoiser):
         out = torch.cat(parts) if back is None else torch.cat(parts)[back]
         return out.masked_fill(x.isnan(), 0.0)
 
-    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
         book, shape = self.codebook, (n, self.codebook.n_columns)
         out = torch.zeros(shape, dtype=torch.float64, device=book.device)
         z = inverse_cdf(cumulative(self.log_weights).expand(n, -1), generator)
         own = CategoricalPosterior(book.levels, self.log_probs[z], normalised=True)
-        codes = own.sample(generator, allow_unseen=allow_unseen)
+        codes = own.sample(generator)
         out.index_copy_(1, book.finite, codes.double())
         if self.own_reals:
             like, shape = self.means, (n, self.means.shape[1])

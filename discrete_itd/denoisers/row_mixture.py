@@ -123,12 +123,6 @@ class RowMixtureDenoiser(Denoiser):
         return sum(member.noisy_work for member in self._of_states)
 
     @property
-    def independent_columns(self) -> Tensor:
-        out = torch.stack([member.independent_columns for member in self._members]).all(0)
-        out[self.codebook.finite.cpu()] = False
-        return out
-
-    @property
     def score_work(self) -> int:
         return sum(member.score_work for member in self._members)
 
@@ -150,35 +144,18 @@ class RowMixtureDenoiser(Denoiser):
         return cls(codebook, members, config["weights"], config["main"])
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        return self.infer(y, snr)[1] if self.exact else self._members[self.main](y, snr)
+
+    def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
         if not self.exact:
-            return self._members[self.main](y, snr)
-        weights = self._log_evidence(y, snr)
+            return super().infer(y, snr)
+        log_masses, parts = zip(*(m.infer(y, snr) for m in self._members), strict=True)
+        joint = self.log_weights + torch.stack([t.double() for t in log_masses], 1)
         # a state that no member supports, as rows outside a listed support: keep the weights
-        weights = torch.where(weights.isneginf().all(1, keepdim=True), self.log_weights, weights)
-        parts = [member(y, snr) for member in self._members]
-        return self._mixed(parts, torch.log_softmax(weights, 1).to(y)[:, :, None])
-
-    def _log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        """Log-weights of the members plus their evidence: float64, (B, M)."""
-        book, members = self.codebook, self._members
-
-        def log_evidence(rows: Tensor) -> Tensor:
-            state = y[filled(rows)], snr[filled(rows)]
-            return torch.stack([m.log_evidence(*state).double() for m in members], 1)[: len(rows)]
-
-        def log_prob(rows: Tensor) -> Tensor:
-            cells = book.known_cells(y[filled(rows)], snr[filled(rows)])
-            return torch.stack([m.log_prob(cells).double() for m in members], 1)[: len(rows)]
-
-        out = self.log_weights.expand(len(y), -1)
-        if devices.static_shapes(y.device):
-            return out + log_evidence(torch.arange(len(y), device=y.device))
-        hard = ((snr == 0) | torch.isinf(snr)).all(1)
-        easy = devices.replace_rows(torch.zeros_like(out), ~hard, log_evidence)
-        return out + devices.replace_rows(easy, hard, log_prob)
-
-    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        return torch.logsumexp(self._log_evidence(y, snr), 1).to(y)
+        none = joint.isneginf().all(1, keepdim=True)
+        weights = torch.where(none, self.log_weights, joint)
+        mixed = self._mixed(parts, torch.log_softmax(weights, 1).to(y)[:, :, None])
+        return torch.logsumexp(joint, 1), mixed
 
     def _mixed(self, parts: Sequence[Posterior], log_weights: Tensor) -> Posterior:
         """The mixture of members' posteriors, their weights for each column (B, M, C), or one for all (B, M, 1)."""
@@ -248,7 +225,7 @@ class RowMixtureDenoiser(Denoiser):
         left = torch.logsumexp(joint, 1) - mean.sum(1)
         return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
 
-    def draw(self, n: int, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
         probs = self.log_weights.exp()
         which = torch.multinomial(probs, max(n, 1), replacement=True, generator=generator)[:n]
         out = torch.zeros(n, self.codebook.n_columns, dtype=torch.float64, device=probs.device)
@@ -256,7 +233,7 @@ class RowMixtureDenoiser(Denoiser):
             out = devices.replace_rows(
                 out,
                 which == i,
-                lambda rows, m=member: m.draw(len(rows), generator, allow_unseen=allow_unseen),
+                lambda rows, m=member: m.draw(len(rows), generator),
             )
         return out
 

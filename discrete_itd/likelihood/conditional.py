@@ -220,7 +220,7 @@ class ConditionalDenoiser(Denoiser):
         scores = partial(self._scores, x, exact)
         guides: list[Posterior] = []  # approximations: causal factors, and the proposal's, the last
         if bool(need.any()):
-            guides = [g.chain(whole) for g in self._guides]
+            guides = [g.preceding(whole) for g in self._guides]
             if nothing_to_leave_out:
                 proposed = self.proposal(*state)
             guides.append(proposed or self.proposal.leave_one_out(x, need))

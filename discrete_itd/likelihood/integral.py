@@ -192,7 +192,7 @@ def _posterior(denoiser: Denoiser, x: Tensor, state: State, block: int = 1) -> P
     If the denoiser has an order of its own, each column is at its SNR with the columns before it known.
     """
     if denoiser.own_order is not None:
-        return denoiser.chain(filled(x, block)).rows(slice(len(x))).update(*state)
+        return denoiser.preceding(filled(x, block)).rows(slice(len(x))).update(*state)
     return denoiser(filled(state.y, block), filled(state.snr, block)).rows(slice(len(x)))
 
 

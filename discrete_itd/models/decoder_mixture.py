@@ -500,8 +500,8 @@ class DecoderNetwork(Denoiser):
     def constants(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.layout.of_rows(x)
 
-    def log_prob_from(self, x: Tensor, *constants: Tensor) -> Tensor:
-        features, start = constants
+    def log_prob(self, x: Tensor, *constants: Tensor) -> Tensor:
+        features, start = constants or self.constants(x)
         points = self.layout.of_points(self.columns(normal(self.points, features)))
         return log_prob((features, start), points)
 

@@ -195,7 +195,7 @@ class ExactLoss:
         *constants: Tensor,
     ) -> Tensor:
         """Nats of each row of ``x`` (B, C): (B,)."""
-        return -denoiser.log_prob_from(x, *constants)
+        return -denoiser.log_prob(x, *constants)
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def test_rows_are_scored_from_their_constants_alike(device, dtype, kind, name):
     own = [t[some] for t in denoiser.constants(x)]
     close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 10)}
     torch.testing.assert_close(
-        denoiser.log_prob_from(x[some], *own), denoiser.log_prob(x)[some], **close
+        denoiser.log_prob(x[some], *own), denoiser.log_prob(x)[some], **close
     )
 
 

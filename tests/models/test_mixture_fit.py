@@ -452,7 +452,7 @@ def test_rows_are_scored_in_training_as_at_the_end(device, dtype):
     for rows, completed in ((fit.x, x), (fit.judged, x_valid)):
         assert torch.equal(rows[~completed.isnan()], completed[~completed.isnan()])
         assert not rows[:, book.reals].isnan().any()
-        got = network.log_prob_from(rows, *network.constants(rows))
+        got = network.log_prob(rows, *network.constants(rows))
         close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 100)}
         torch.testing.assert_close(got, slow.log_prob(rows), **close)
 
@@ -588,7 +588,7 @@ def test_the_trained_network_makes_the_classes(device):
     for _ in range(40):
         run.make_step(0.5)
     left = held_out_nats(fit.mixture(lambda: 0.0), fit.x_valid)
-    own = -fit.network.log_prob_from(fit.x_valid, *fit.network.constants(fit.x_valid)).mean()
+    own = -fit.network.log_prob(fit.x_valid, *fit.network.constants(fit.x_valid)).mean()
     assert left == pytest.approx(own.item(), abs=0.05)
     assert left < held_out_nats(fit.marginals, fit.x_valid) - 0.1
 
