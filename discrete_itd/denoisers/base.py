@@ -26,10 +26,10 @@ Tensors = Mapping[str, Tensor]  # a ``state_dict``
 HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
 ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
+# floats of one batch: most that stay in a processor's cache, and most where they need not
+CACHED, LARGE = 1 << 20, 1 << 24
 BATCH = 2048  # most rows that are drawn in one call
-NUMBERS = 1 << 25  # most floats of the posteriors of one such call
-NEGLIGIBLE = 80.0  # nats below the largest term of a sum at which smaller terms are clipped
-NARROW = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
+WIDENED = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
 
 
 def filled(x: Tensor, block: int = BLOCK) -> Tensor:
@@ -44,7 +44,7 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
     If N is small, libraries choose the order of summation by the position of a row; columns of zeros prevent this.
     """
     n = w.shape[-1]
-    return x @ w if n >= NARROW else (x @ nn.functional.pad(w, (0, NARROW - n)))[..., :n]
+    return x @ w if n >= WIDENED else (x @ nn.functional.pad(w, (0, WIDENED - n)))[..., :n]
 
 
 def finite_log(values: Tensor) -> Tensor:
@@ -53,9 +53,9 @@ def finite_log(values: Tensor) -> Tensor:
 
 
 def log_sum_exp(values: Tensor, dim: int) -> Tensor:
-    """``torch.logsumexp`` without subnormal numbers, which are slow: terms below :data:`NEGLIGIBLE` count as that."""
+    """``torch.logsumexp`` without subnormal numbers, which are slow: terms 80 nats below the largest count as that."""
     top = values.detach().amax(dim, keepdim=True)
-    total = (values - top).clamp_min(-NEGLIGIBLE).exp().sum(dim).log() + top.squeeze(dim)
+    total = (values - top).clamp_min(-80.0).exp().sum(dim).log() + top.squeeze(dim)
     return torch.where(top.squeeze(dim).isfinite(), total, top.squeeze(dim))
 
 
@@ -358,7 +358,7 @@ class Denoiser(nn.Module):
     @property
     def rows_at_once(self) -> int:
         """Rows whose posteriors are asked for in one call of a draw, such that memory is bounded."""
-        return max(16, min(BATCH, NUMBERS // self.row_work))
+        return max(16, min(BATCH, 2 * LARGE // self.row_work))
 
     @property
     def noisy_work(self) -> int:

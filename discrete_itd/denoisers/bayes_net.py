@@ -37,7 +37,8 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
     BLOCK,
-    NARROW,
+    LARGE,
+    WIDENED,
     Config,
     Denoiser,
     Tensors,
@@ -52,18 +53,10 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.devices import any_true, index_tensor, replace_rows
 
-CELLS = 1 << 24  # most rows of a batch times floats of all tables of an elimination
-MOST_TABLE = 1 << 13  # floats of the largest table of an elimination in a fit
-LARGEST = 1 << 24  # floats of the largest table of an elimination for a graph that is given
-# a table of no smaller log-probability is multiplied as probabilities: less vanishes in a float
-LEAST_NATS = -60.0
-MOST_PARENTS = 5
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
 PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
-MOST_CHANGES = 4000  # most changes of the graph in one search
 LEAST_SHARE = 0.1  # rows that have the cells of an edge count tenfold at most: few that agree by chance would win
 FREE = 2  # parameters of a context for each of its rows, at most: a key of many values may decide a column
-MISSING = -(1 << 32)  # code of a missing cell: with others in a table, still a negative number
 # candidate pseudo-counts by which a table is shrunk towards the table with fewer parents; the likeliest one is taken
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 LEAST_GAIN = 1e-6  # a change that gains fewer nats is rounding
@@ -134,7 +127,7 @@ class BayesNetDenoiser(Denoiser):
         if len(parents_first(self.parents)) < len(sizes):
             raise ValueError("the graph has a cycle")
         self.order, self.largest, self.work = elimination(self.parents, sizes)
-        if self.largest > LARGEST:
+        if self.largest > LARGE:
             raise ValueError(f"summing columns out takes a table of {self.largest} numbers")
         numbers = torch.cat([t.flatten() for t in logs]) if logs else torch.zeros(0)
         self.register_buffer("log_probs", numbers.to(codebook.known_snr))
@@ -151,7 +144,8 @@ class BayesNetDenoiser(Denoiser):
         self._by_product = {
             j
             for j in hanging
-            if min(self._shapes[j]) >= NARROW and float(self.log_tables[j].min()) > LEAST_NATS
+            # as probabilities: smaller ones vanish in a float
+            if min(self._shapes[j]) >= WIDENED and float(self.log_tables[j].min()) > -60.0
         }
         shapes = [self._shapes[j] for j in self._by_product]
         self._floats = self.work - sum(math.prod(s) - sum(s) for s in shapes)  # of a row, in memory
@@ -196,7 +190,7 @@ class BayesNetDenoiser(Denoiser):
     @property
     def _step(self) -> int:
         """Rows of one batch."""
-        return rows_at_once(CELLS // max(1, self._floats))
+        return rows_at_once(LARGE // max(1, self._floats))
 
     def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
         book, levels, evidence = self.codebook, self.codebook.levels, self.evidence(y, snr)
@@ -432,8 +426,8 @@ class BayesNetDenoiser(Denoiser):
         x: Tensor,
         *,
         x_valid: Tensor | None = None,
-        most_parents: int = MOST_PARENTS,
-        most_table: int = MOST_TABLE,
+        most_parents: int = 5,
+        most_table: int = 1 << 13,
         is_over: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Fit a graph by hill climbing, or the best tree if a column has one parent at most, and its tables.
@@ -579,8 +573,8 @@ def elimination(
 
 
 def coded(cells: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows (N, C) as columns of categories (C, N), ``MISSING`` where there is none."""
-    return np.where(np.isnan(cells), MISSING, cells).T.astype(np.int64, order="C")
+    """Rows (N, C) as columns of categories (C, N); where there is none a code negative in any table with others."""
+    return np.where(np.isnan(cells), -(1 << 32), cells).T.astype(np.int64, order="C")
 
 
 def family_counts(
@@ -706,7 +700,7 @@ class Search:
         gain = np.full((c, c), -np.inf)  # of adding i to the parents of j
         for j in range(c):
             self._price_edges(gain, j)
-        for _ in range(MOST_CHANGES if c else 0):
+        for _ in range(4000 if c else 0):  # changes of the graph
             if self.is_over():
                 break
             above = self._ancestors()

@@ -24,28 +24,19 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import (
+    LARGE,
     Config,
     Denoiser,
     Tensors,
     row_product,
 )
-from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
-from discrete_itd.denoisers.neural import SD, ColumnFeatures, Dropout, LongColumns, from_network
+from discrete_itd.denoisers.marginal import SD, MarginalDenoiser, gaussian_mixtures
+from discrete_itd.denoisers.neural import ColumnFeatures, Dropout, LongColumns, from_network
 
 # components of a continuous column added to the base's components; they may start as a regression
 N_REGRESSED = 2
-# on tables with numbers, a linear map leads from features to answers beside the hidden units, if it has at most this
-# many weights: without it, numbers that follow from others by a sum are learned far more slowly
-MOST_SKIPPED = 1 << 24
-# Components start from linear regressions on at most REGRESSION_ROWS rows and REGRESSION_FEATURES features. One row in
-# APART is kept to measure residuals; a column needs FEWEST_APART of these rows in which it is known.
+# they start from linear regressions on at most so many rows and features
 REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 2048
-APART, FEWEST_APART = 4, 32
-# candidate ridge penalties of a regression, in rows; separate rows choose among them
-PENALTIES = (1.0, 10.0, 100.0, 1000.0)
-FAR = 4.0  # eight standard deviations of a column: values further out are ignored
-# regressed components start with a share of their column's mixture between the first two, found by ROUNDS rounds of EM
-LEAST_REGRESSED, MOST_REGRESSED, ROUNDS = 0.01, 0.95, 50
 
 
 class CausalDenoiser(Denoiser):
@@ -113,7 +104,8 @@ class CausalDenoiser(Denoiser):
             rank[self.long.feature_column],
             answer_rank,
             book.n_columns,
-            most_skipped=MOST_SKIPPED if len(book.reals) else 0,
+            # without it, numbers that follow from others by a sum are learned far more slowly
+            most_skipped=LARGE if len(book.reals) else 0,
             width=width,
             depth=depth,
             dropout=dropout,
@@ -383,9 +375,9 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
 
     A number that follows from others by a sum is found in closed form at once, and by gradients only after many steps.
     So some components of each continuous column start as a linear regression on the features of the columns before it,
-    with the mixture of Gaussians of its residuals on separate rows. Their share of the mixture is bounded: the other
-    components start as in the base, since regression does not predict repeated numbers. Without the parallel map, or
-    with too many features or too few rows, nothing is changed.
+    with the mixture of Gaussians of its residuals on separate rows, one in four. Their share of the mixture is bounded:
+    the other components start as in the base, since regression does not predict repeated numbers. Without the parallel
+    map, or with too many features or too few rows, nothing is changed.
     """
     features, network, reals = denoiser.features, denoiser.network, denoiser.codebook.reals
     n_features, skip = len(denoiser.long.feature_column), network.skip
@@ -397,9 +389,9 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     ):
         return
     x = x[:: max(1, -(-len(x) // REGRESSION_ROWS))]
-    apart = torch.arange(len(x), device=x.device) % APART == 0
+    apart = torch.arange(len(x), device=x.device) % 4 == 0
     y = x[:, reals]
-    known = y.abs() < FAR  # false where missing
+    known = y.abs() < 8 * SD  # false where missing
     by_rank = network.feature_rank.argsort(stable=True)
     inputs = denoiser.long.read(features.describe_cells(x)).double()[:, by_rank]
     # (N, 1 + F), in the order of columns
@@ -411,7 +403,8 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     products *= len(first) / known[~apart].sum(0).clamp_min(1)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     # the features before a column are the first ones: a part of the factor is their factor
-    tried = [torch.linalg.cholesky_ex(gram + penalty * eye) for penalty in PENALTIES]
+    # penalties in rows; separate rows choose among them
+    tried = [torch.linalg.cholesky_ex(gram + penalty * eye) for penalty in (1, 10, 100, 1000)]
     factors = [factor for factor, failed in tried if not failed]
     if not factors:  # rounding of huge features
         return
@@ -421,7 +414,7 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     y, inputs_apart, known = y[apart], inputs[apart], known[apart]
     places, weights, errors = [], [], []
     for i, n in enumerate(n_inputs.tolist()):
-        if n == 1 or int(known[:, i].sum()) < FEWEST_APART:
+        if n == 1 or int(known[:, i].sum()) < 32:
             continue
         own = products[:n, i : i + 1]
         fits = torch.cat([torch.cholesky_solve(own, factor[:n, :n]) for factor in factors], 1)
@@ -438,7 +431,7 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     of_added = GaussianPosterior(*(t[None] for t in added)).log_prob(error)
     y = torch.where(known, y, torch.nan)
     of_base = features.base_mixture().log_prob(y)[:, places]
-    shares = share_of_second(of_base, of_added).clamp(LEAST_REGRESSED, MOST_REGRESSED)
+    shares = share_of_second(of_base, of_added).clamp(0.01, 0.95)
     added[1] += middle[:, None]
     for k, (i, own) in enumerate(zip(places, weights, strict=True)):
         network.leave.bias[answers[i]] = features.regressed(i, shares[k], added[:, k])
@@ -449,6 +442,6 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
 def share_of_second(first: Tensor, second: Tensor) -> Tensor:
     """Weights (R,) of the second of two densities in the mixtures that fit rows best, by their logarithms (N, R)."""
     share = torch.full_like(first[0], 0.5)
-    for _ in range(ROUNDS):
+    for _ in range(50):  # rounds of EM
         share = torch.sigmoid(second - first + torch.logit(share, 1e-9)).nanmean(0)
     return share

@@ -44,6 +44,7 @@ from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
     BATCH,
     BLOCK,
+    CACHED,
     Config,
     Denoiser,
     Tensors,
@@ -51,27 +52,11 @@ from discrete_itd.denoisers.base import (
     cumulative,
     finite_log,
 )
-from discrete_itd.denoisers.marginal import FINEST_SD, WIDE_SD, MarginalDenoiser
+from discrete_itd.denoisers.marginal import FINEST_SD, SD, WIDE_SD, MarginalDenoiser
 from discrete_itd.devices import add_at, any_true
 
-CHECKED = 4096  # leaves whose probabilities are checked at once
-PAIRS = 1 << 16  # pairs of a row and a tree that descend at once
-CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up at once
-REACHED = 1 << 20  # most pairs of a row with gaps and a leaf in one batch
-IMPOSSIBLE = 0.9 * KNOWN_NATS  # evidence by which a level is excluded, not just improbable
-COUNTED = 4096  # rows that are counted at once
-# rounds of EM before the last count. One round is .01 nats a row behind with 30 % missing; two that start from
-# independent columns instead of whole rows are .01 behind and, missing at random given a column, .13; four take half as
-# long again
-ROUNDS = 2
-FEW_GAPS = 0.1  # share of rows with gaps up to which whole rows alone weight their leaves
+COUNTED = 4096  # rows that are counted, and leaves that are checked, at once
 ABOVE = 4.0  # pseudo-count of the node above a leaf: the first one that is tried
-FLAT = 10.0  # a Gaussian whose standard deviation is so many widths of its box is flat in it
-LEAST_VAR = 1e-30  # least variance of a Gaussian in a box: still a positive number in float32
-PRIOR_VAR = 0.25  # variance of a continuous column without numbers: columns are scaled to it
-# pseudo-counts of the rows of a node, of the marginal distribution and, for moments, of that in the node above; and the
-# share of the wide Gaussians: by held-out rows of plants, mushroom, adult, jester and four tables of numbers
-SHARE_COUNT, ROOT_COUNT, MOMENT_COUNT, WIDE = 0.5, 0.05, 0.5, 3e-3
 
 Values = Callable[[Tensor, Tensor], Tensor]  # of rows (P,) at nodes (P,)
 # whether rows (P,) go to the second child of nodes (P,), given where they go by their cells, and whether these are
@@ -199,7 +184,7 @@ class ForestDenoiser(Denoiser):
         roots, below = log_shares[: splits.n_trees], log_shares[splits.n_trees :].view(-1, 2)
         log_shares = torch.cat([roots.log_softmax(0), below.log_softmax(1).flatten()])
         boxes = splits.boxes()
-        for nodes, own in zip(splits.leaves.split(CHECKED), probs.split(CHECKED), strict=True):
+        for nodes, own in zip(splits.leaves.split(COUNTED), probs.split(COUNTED), strict=True):
             inside = splits.inside(nodes, *boxes)
             if not bool(((own > 0) == inside).all() & (own >= 0).all()):
                 raise ValueError("probs must be positive in the box of each leaf and zero outside")
@@ -295,15 +280,17 @@ class ForestDenoiser(Denoiser):
         """Every row of ``x`` (B, C) once, with the leaves that agree with it, as many at once as memory allows."""
         splits, width = self.splits, max(1, self.codebook.n_columns)
         gaps = self.codebook.unknown(x).sum(1)
-        few = max(1, CELLS // (splits.n_trees * width))
-        for rows in torch.nonzero(gaps == 0).flatten().split(max(1, PAIRS // splits.n_trees)):
+        few = max(1, CACHED // (4 * splits.n_trees * width))
+        for rows in (
+            torch.nonzero(gaps == 0).flatten().split(max(1, CACHED // (16 * splits.n_trees)))
+        ):
             level, reals = splits.places(x[rows])
             leaf = splits.descend(splits.values(level, reals), len(rows))
             for i in range(0, len(rows), few):
                 some = slice(i, i + few)
                 yield Pairs(rows[some], leaf[some], level[some, None], reals[some, None])
         for rows in self._alike(gaps, gaps > 0):
-            yield from self._reached(rows, *splits.places(x[rows]), 4 * CELLS // width)
+            yield from self._reached(rows, *splits.places(x[rows]), CACHED // width)
 
     def responsibilities(
         self, x: Tensor, tree: Tensor | None = None
@@ -330,7 +317,7 @@ class ForestDenoiser(Denoiser):
                 mine = torch.nonzero(own == tree[pairs.rows][pairs.row]).flatten()
             yield pairs.leaf[mine], weight[mine], (pairs.level[mine], pairs.reals[mine])
 
-    def _alike(self, n_unknown: Tensor, among: Tensor, most: int = REACHED) -> Iterator[Tensor]:
+    def _alike(self, n_unknown: Tensor, among: Tensor, most: int = CACHED) -> Iterator[Tensor]:
         """Numbers of rows ``among`` all (B,) with equally many unknown cells, with about ``most`` leaves together."""
         splits = self.splits
         for n in n_unknown[among].unique().tolist():
@@ -466,7 +453,7 @@ class ForestDenoiser(Denoiser):
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
         """In closed form, by all leaves that agree with a row but for the cells of one column."""
         book, n_points = self.codebook, self.probs.shape[1]
-        step = max(1, CELLS // (self.n_trees * max(n_points, book.n_columns)))
+        step = max(1, CACHED // (4 * self.n_trees * max(n_points, book.n_columns)))
         parts = [self._left_out(rows) for rows in x.split(step)]
         categorical = CategoricalPosterior(book.levels, torch.cat([q for q, _ in parts]))
         gaussian = GaussianPosterior.stacked([q for _, q in parts]) if len(book.reals) else None
@@ -531,7 +518,8 @@ class ForestDenoiser(Denoiser):
         """
         levels, n_points = self.codebook.levels, ell.shape[1]
         level = levels.index_of(levels.argmax(ell))
-        is_known = levels.sum((ell >= -IMPOSSIBLE).long()) == 1
+        # the other levels of a known cell are excluded, not just improbable
+        is_known = levels.sum((ell >= -0.9 * KNOWN_NATS).long()) == 1
         level = level.masked_fill(~is_known, n_points)
         reals = y.masked_fill(~snr.isinf(), torch.nan)
         is_noisy = torch.cat(
@@ -541,7 +529,7 @@ class ForestDenoiser(Denoiser):
         log_mass = torch.zeros(len(ell), dtype=torch.float64, device=ell.device)
         logits, found = torch.empty_like(ell), []
         for rows, noisy in self._in_turn(n_unknown, is_noisy):
-            most = 4 * CELLS // max(1, n_points if noisy else level.shape[1])
+            most = CACHED // max(1, n_points if noisy else level.shape[1])
             for pairs in self._reached(rows, level[rows], reals[rows], most):
                 row, leaf, shares = cast(Tensor, pairs.row), pairs.leaf, None
                 if noisy:
@@ -568,7 +556,7 @@ class ForestDenoiser(Denoiser):
 
     def _in_turn(self, n_unknown: Tensor, is_noisy: Tensor) -> Iterator[tuple[Tensor, bool]]:
         """Numbers of rows, and whether they are noisy: as many alike as memory allows."""
-        for noisy, most in ((False, REACHED), (True, REACHED * 4 // max(1, self.probs.shape[1]))):
+        for noisy, most in ((False, CACHED), (True, CACHED * 4 // max(1, self.probs.shape[1]))):
             for rows in self._alike(n_unknown, is_noisy == noisy, most):
                 yield rows, noisy
 
@@ -1001,7 +989,7 @@ class ForestCounts:
         low, high = (t[:, book.reals].double() for t in splits.boxes())
         which = torch.full((book.n_columns,), -1, device=low.device)
         which[book.reals] = torch.arange(len(book.reals), device=low.device)
-        mean, var = torch.zeros_like(low), torch.full_like(low, PRIOR_VAR)
+        mean, var = torch.zeros_like(low), torch.full_like(low, SD**2)
         for part in splits.depths:
             m, v = mean[part], var[part]
             if part.start:
@@ -1031,10 +1019,13 @@ class ForestCounts:
         ``above`` is the pseudo-count of the node above.
         """
         splits, book = self.splits, self.splits.codebook
-        probs = self.probs(marginals.log_probs.exp(), above, ROOT_COUNT)
-        gaussians = self.gaussians(MOMENT_COUNT) if len(book.reals) else (None, None)
-        parts = splits.column, splits.threshold, splits.rank, self.log_shares(SHARE_COUNT).exp()
-        return ForestDenoiser(book, *parts, probs, *gaussians, WIDE)
+        # the other pseudo-counts, in rows, and the share of the wide Gaussians: by held-out rows of plants, mushroom,
+        # adult, jester and four tables of numbers
+        probs = self.probs(marginals.log_probs.exp(), above, root=0.05)
+        gaussians = self.gaussians(above=0.5) if len(book.reals) else (None, None)
+        shares = self.log_shares(pseudo_count=0.5).exp()
+        parts = splits.column, splits.threshold, splits.rank, shares
+        return ForestDenoiser(book, *parts, probs, *gaussians, wide=3e-3)
 
 
 def responsible(
@@ -1048,7 +1039,10 @@ def responsible(
     parts = [(x[own], None if tree is None else tree[own]) for own in (~gaps, gaps)]
     whole = ForestCounts(splits).add(*parts[0])
     given = whole.forest(marginals, ABOVE)
-    for _ in range(ROUNDS if float(gaps.double().mean()) > FEW_GAPS else 0):
+    # one round is .01 nats a row behind with 30 % missing; two that start from independent columns instead of whole
+    # rows are .01 behind and, missing at random given a column, .13; four take half as long again; where few rows have
+    # gaps, whole rows are enough
+    for _ in range(2 if float(gaps.double().mean()) > 0.1 else 0):
         counts = ForestCounts(splits, given).add(*parts[1])
         for name in ("rows", "levels", "reals"):
             getattr(counts, name).add_(getattr(whole, name))
@@ -1080,8 +1074,8 @@ def untruncated(mean: Tensor, var: Tensor, low: Tensor, high: Tensor) -> tuple[T
     """
     width = high - low
     finite = width.isfinite()
-    flat = torch.where(finite, (FLAT * width).square(), torch.inf)
+    flat = torch.where(finite, (10 * width).square(), torch.inf)
     after = 1 / (1 / var - torch.where(finite, 12 / width.square(), 0.0)).clamp_min(1 / flat)
-    after = after.clamp_min(LEAST_VAR)
+    after = after.clamp_min(1e-30)  # still a positive number in float32
     centre = torch.where(finite, (low + high) / 2, mean)
     return centre + (mean - centre) * after / var, after

@@ -14,20 +14,16 @@ from discrete_itd import devices
 from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.gaussian import log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
-from discrete_itd.denoisers.base import filled, rows_at_once
+from discrete_itd.denoisers.base import CACHED, LARGE, filled, rows_at_once
+from discrete_itd.denoisers.marginal import NARROWEST_SD
 
 Made = TypeVar("Made")
 
-CELLS = 1 << 20  # most rows times classes times columns in one batch: more do not fit in a cache
-# least standard deviation of a fitted class in any direction; a column's own is about 1/2
-NARROWEST_SD = 5e-4
-MOST_KEPT = 1 << 24  # most floats that are kept for patterns of missing cells
 # widths of cells in standard deviations: a density is even in narrower ones than the first, to 2e-5 within 1 sd, and
 # bends by its first four derivatives in narrower ones than the second, to 1e-4 within 3 sd
 EVEN_CELL, NARROW_CELL = 0.02, 0.5
 # most missing cells of a row that are filtered column after column: more cost as much as a pattern of their own
 FEW_GAPS = 8
-RELATIVE = 1e-10  # relative jitter of variances, so that covariances stay positive definite
 
 
 class GivenEvidence(NamedTuple):
@@ -104,7 +100,7 @@ class DenseGaussians:
 
     @property
     def _at_once(self) -> int:
-        return rows_at_once(CELLS // self.mean.numel())
+        return rows_at_once(CACHED // self.mean.numel())
 
     def _patterns(self, snr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Different SNRs (U, R) of rows (B, R), and the numbers (U, n) of the rows that have them: U or n is 1.
@@ -185,7 +181,7 @@ class DenseGaussians:
         affine, sd = self._whole_chain()
         out = []
         for some in torch.arange(len(gaps)).split(
-            rows_at_once(CELLS // (n_classes * max(n_real, gaps.shape[1] ** 2)))
+            rows_at_once(CACHED // (n_classes * max(n_real, gaps.shape[1] ** 2)))
         ):
             n, own, width = len(some), gaps[some], cells.width[some].double()
             t = filled(cells.middle[some].double().nan_to_num(0.0))
@@ -275,7 +271,7 @@ class DenseGaussians:
             return make()
         kept, key = self._kept, (order, *torch.isinf(snr[0]).tolist())
         if key not in kept:
-            if (1 + len(kept)) * self.mean.numel() * self.mean.shape[1] > MOST_KEPT:
+            if (1 + len(kept)) * self.mean.numel() * self.mean.shape[1] > LARGE:
                 kept.clear()
             kept[key] = make()
         return kept[key]
@@ -494,6 +490,6 @@ def cholesky(covariance: Tensor) -> Tensor:
     Where rounding leaves none, with extremely large numbers, the factor of the variances alone.
     """
     var = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0)
-    own = (1 + RELATIVE) * var + NARROWEST_SD**2
+    own = (1 + 1e-10) * var + NARROWEST_SD**2  # by more than the rounding
     factor, info = torch.linalg.cholesky_ex(torch.diagonal_scatter(covariance, own, 0, 1, 2))
     return torch.where((info == 0)[:, None, None], factor, torch.diag_embed(own.sqrt()))

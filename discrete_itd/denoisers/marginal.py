@@ -17,20 +17,18 @@ from discrete_itd.channel.posterior import (
     Posterior,
 )
 from discrete_itd.channel.rounded_numbers import NARROW, PEAK_WIDTH, Intervals, NumberLines
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors, checked
+from discrete_itd.denoisers.base import LARGE, Config, Denoiser, Tensors, checked
 
-MOST_NARROW = 7  # most components fitted to a continuous column, besides the wide one
-ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this
-WIDE_SD = 2.0  # standard deviation of the wide component: four standard deviations of the column
-# least standard deviation of a component: without a bound, the density of a repeated value would be infinite
-FINEST_SD = 0.002
+SD = 0.5  # standard deviation of a continuous column: columns are scaled to it
+WIDE_SD = 4 * SD  # of the wide component
+# least standard deviations of a component of a column by itself, and of one that depends on other columns: without a
+# bound, the density of a repeated value would be infinite
+FINEST_SD, NARROWEST_SD = 0.002, 5e-4
 FEWEST = 5  # rows up to which a component, or a class of a mixture, is filled with average ones: see lacking
-# in wider cells a component has a mass, in narrower ones its density times their width
-WIDE_CELL = 1e-3
 PRIOR_ROWS = 2.0  # pseudo-count, in rows, of the prior variance of a component
 # EM of a column runs at most EM_ROUNDS rounds on at most some EM_ROWS rows, sorted by value and divided into EM_GROUPS
-# groups of neighbours; EM_CELLS bounds the floats of the columns that are fitted together
-EM_ROUNDS, EM_ROWS, EM_GROUPS, EM_CELLS = 60, 20000, 1024, 1 << 24
+# groups of neighbours
+EM_ROUNDS, EM_ROWS, EM_GROUPS = 60, 20000, 1024
 
 
 class MarginalDenoiser(Denoiser):
@@ -191,9 +189,8 @@ def fit_mixtures(values: Tensor, lines: NumberLines | None = None) -> Tensor:
     """
     counts = (~values.isnan()).sum(0)
     values = values[:: max(1, len(values) // EM_ROWS)]
-    n_narrow = int((len(values) // ROWS_PER_COMPONENT) ** 0.5) if len(values) else 1
-    n_narrow = max(1, min(MOST_NARROW, n_narrow))
-    step = max(1, EM_CELLS // max(1, len(values), EM_GROUPS * n_narrow))
+    n_narrow = max(1, min(7, int((len(values) / 16) ** 0.5)))
+    step = max(1, LARGE // max(1, len(values), EM_GROUPS * n_narrow))
     columns = torch.arange(values.shape[1], device=values.device)
     parts = zip(values.split(step, 1), columns.split(step), strict=True)
     narrow = torch.cat([gaussian_mixtures(v, n_narrow, lines, at) for v, at in parts], 1)
@@ -241,7 +238,7 @@ def gaussian_mixtures(
     quantile = (place / 2 + (1 - torch.cos(math.pi * place)) / 4).to(values)  # denser in the tails
     start = values.nanquantile(quantile, dim=0).T if len(values) else centre.expand(-1, n)
     mean = torch.where(start.isnan(), 0.0, start).clone()
-    total = torch.where(there.any(0)[:, None], total, 0.25)
+    total = torch.where(there.any(0)[:, None], total, SD**2)
     prior = total / n**2
     var = prior.expand(-1, n).clone()
     weight = torch.full_like(mean, 1 / n)
@@ -261,7 +258,8 @@ def gaussian_mixtures(
         peak = lines.peaks(mean, torch.zeros_like(mean), rows, at[:, None]).to(var)
         var = torch.where(peak.isnan(), var, peak)
     cells = Intervals.at(filled) if lines is None else lines.cells(filled, at)
-    wide = torch.nonzero((cells.width > WIDE_CELL).any(0)).flatten()
+    # in wide cells a component has a mass, in narrower ones its density times their width
+    wide = torch.nonzero((cells.width > 1e-3).any(0)).flatten()
     of_wide = Intervals(*(t[:, wide, None] for t in cells))
     for _ in range(EM_ROUNDS if n > 1 else 1):
         z = ((filled[:, :, None] - mean).square() + within[:, :, None]) / var  # (M, R, K)

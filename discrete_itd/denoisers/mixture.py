@@ -32,6 +32,7 @@ from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosteri
 from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import (
     BLOCK,
+    CACHED,
     Config,
     Denoiser,
     Tensors,
@@ -54,15 +55,10 @@ from discrete_itd.denoisers.gaussian import (
 )
 from discrete_itd.denoisers.marginal import indicators, lacking
 
-CACHED = 1 << 19  # rows times classes that fit in a processor's cache
-# most rows times classes or levels in one batch, times columns where each has numbers of its own: more leave the cache
-CELLS = 1 << 20
 LEAST_ROUND_GAIN = 1e-3  # EM ends with the first round that gains fewer nats per row
 # continuous columns that may depend on one another in a class: the work of a step grows with their square
 MOST_DEPENDENT = 32
 CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights of a class's prior that EM tries, in rows
-ROUNDS = 16  # most rounds of EM
-LEAST_CLASS_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
 
 
 class MixtureDenoiser(Denoiser):
@@ -247,7 +243,7 @@ class MixtureDenoiser(Denoiser):
     ) -> tuple[Tensor, Tensor]:
         """The same for any evidence."""
         levels, probs, out = self.codebook.levels, self._probs, []
-        step = rows_at_once(CELLS // max(1, self.n_components * levels.n_columns))
+        step = rows_at_once(CACHED // max(1, self.n_components * levels.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
             log_class, masses = first, []
             for (_, own), (_, p) in zip(levels.by_shape(ell), probs, strict=True):
@@ -263,7 +259,7 @@ class MixtureDenoiser(Denoiser):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        step = rows_at_once(CELLS // max(self.n_components, self.codebook.levels.n_points))
+        step = rows_at_once(CACHED // max(self.n_components, self.codebook.levels.n_points))
         parts = [log_sum_exp(self.log_joint(rows), 1) for rows in x.split(step)]
         return torch.cat(parts)
 
@@ -302,7 +298,7 @@ class MixtureDenoiser(Denoiser):
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
         """In closed form: the classes of each cell have their joint probability with the row without the cell's own."""
         book = self.codebook
-        step = rows_at_once(CELLS // (self.n_components * book.n_columns))
+        step = rows_at_once(CACHED // (self.n_components * book.n_columns))
         parts = [self._left_out(rows) for rows in x.split(step)]
         logits, *moments = (torch.cat(t) for t in zip(*parts, strict=True))
         gaussian = None
@@ -345,7 +341,7 @@ class MixtureDenoiser(Denoiser):
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
         """Batches of rows whose numbers for each class stay in a cache."""
-        return x.split(max(BLOCK, rows_at_once(CACHED // self.n_components)))
+        return x.split(max(BLOCK, rows_at_once(CACHED // (2 * self.n_components))))
 
     def _in_order(self, cells: Intervals, order: Sequence[int]) -> Callable[[int], Tensor]:
         """:meth:`DenseGaussians.in_order` of cells (B, R) in an order of all columns."""
@@ -439,7 +435,7 @@ class MixtureDenoiser(Denoiser):
         out = x.repeat_interleave(n_draws, 0)
         noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
         u, z = noise.uniform(book.n_columns, 1).view(len(x), n_draws), []
-        step = rows_at_once(CELLS // max(self.n_components, levels.n_points))
+        step = rows_at_once(CACHED // max(self.n_components, levels.n_points))
         for rows, own in zip(x.split(step), u.split(step), strict=True):
             log_class = self.log_joint(filled(rows))[: len(rows)]
             z.append(chosen(log_class.double(), own).flatten())
@@ -495,7 +491,7 @@ def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
     book, like, z = model.codebook, model.log_probs, model.n_components
     sums = like.new_zeros(z), torch.zeros_like(like)
     reals: tuple[Tensor, ...] = ()
-    for rows in x.split(max(1, CELLS // max(z, book.levels.n_points))):
+    for rows in x.split(max(1, CACHED // max(z, book.levels.n_points))):
         r = torch.softmax(model.log_joint(rows), 1)  # (B, Z)
         sums[0].add_(r.sum(0))
         if book.levels.n_points:
@@ -546,7 +542,7 @@ def refine(
     best, best_nats = model, held_out_nats(model, x_valid)
     needed = round_seconds(clock() - start, len(x), len(x_valid))
     tried = CLASS_PRIORS
-    for _ in range(ROUNDS):
+    for _ in range(16):  # rounds of EM
         start = clock()
         if needed > left():
             break
@@ -599,8 +595,8 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
 
 
 def weighty(model: MixtureDenoiser, n_fixed: int) -> Tensor:
-    """Which classes have a weight that is not negligible, (Z,) of bool; the last ``n_fixed`` ones always are kept."""
-    kept = model.log_weights >= math.log(LEAST_CLASS_SHARE / model.n_components)
+    """Which classes have a hundredth of an equal weight, (Z,) of bool; the last ``n_fixed`` ones always are kept."""
+    kept = model.log_weights >= math.log(0.01 / model.n_components)
     kept[model.n_components - n_fixed :] = True
     return kept
 

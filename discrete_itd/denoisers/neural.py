@@ -23,18 +23,15 @@ from discrete_itd.channel.posterior import (
     Posterior,
 )
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
-from discrete_itd.denoisers.marginal import indicators
+from discrete_itd.denoisers.marginal import NARROWEST_SD, SD, indicators
 
 Network = TypeVar("Network", bound=Denoiser)
 _generator: ContextVar[torch.Generator | None] = ContextVar("_generator", default=None)
 
-SD = 0.5  # standard deviation of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # bound of the change of a component's log-variance by the network
 # a column of more than LONG levels is read and written as a vector of RANK numbers: maps of one-hot levels would take
 # most of the training time
 LONG, RANK = 256, 32
-START = 0.1  # initial size of the vectors by which levels are read: with 1, they are noise that is learned by heart
-LEAST_COMPONENT_SD = 5e-4  # least standard deviation: the density of a repeated value stays finite
 
 
 class NeuralDenoiser(Denoiser):
@@ -372,7 +369,7 @@ class ColumnFeatures(nn.Module):
         kept = base.log_weight[0, i] + torch.log1p(-share)
         weights = torch.cat([kept, torch.log_softmax(added[0], 0) + share.log()]) - log_weight
         shifts = (added[1] - mean[n:]) / SD
-        changes = (added[2].clamp_min(LEAST_COMPONENT_SD**2) / var[n:]).log() / MOST_LOG_VARIANCE
+        changes = (added[2].clamp_min(NARROWEST_SD**2) / var[n:]).log() / MOST_LOG_VARIANCE
         changes = MOST_LOG_VARIANCE * torch.atanh(changes.clamp(-0.99, 0.99))
         moved = nn.functional.pad(torch.stack([shifts, changes], 1), (0, 0, n, 0))
         return torch.cat([weights[:, None], moved], 1).to(self._started)
@@ -391,7 +388,7 @@ class ColumnFeatures(nn.Module):
         # log_softmax takes four times as long over a short last axis
         shares = moved - torch.logsumexp(moved, 2, keepdim=True) + torch.log1p(-wide[0].exp())
         changed = var * (MOST_LOG_VARIANCE * torch.tanh(changes / MOST_LOG_VARIANCE)).exp()
-        parts = shares, mean + SD * shifts, changed.clamp_min(LEAST_COMPONENT_SD**2)
+        parts = shares, mean + SD * shifts, changed.clamp_min(NARROWEST_SD**2)
         last = wide.expand(-1, len(f), -1, -1)
         mixtures = (torch.cat(own, 2) for own in zip(parts, last, strict=True))
         return GaussianPosterior(*mixtures, normalised=True)
@@ -443,7 +440,8 @@ class LongColumns(nn.Module):
             drawn = (size * torch.randn(n, RANK, generator=generator) for n in sizes)
             return nn.ParameterList(v.to(book.known_snr) for v in drawn)
 
-        self.read_vectors, self.write_vectors = vectors(START), vectors(1.0)
+        # read with size 1, they would be noise that is learned by heart
+        self.read_vectors, self.write_vectors = vectors(0.1), vectors(1.0)
 
     def read(self, features: Tensor) -> Tensor:
         """What the network reads (B, F') of features (B, F)."""

@@ -44,23 +44,11 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import coins, row_hashes
-from discrete_itd.denoisers.forest import ForestDenoiser, Splits
+from discrete_itd.denoisers.base import LARGE
+from discrete_itd.denoisers.forest import COUNTED, ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
-COUNTED = 4096  # rows that are counted at once
-LEAST_SIDE = 0.1  # each side of a split has this share of its node under independent columns
-BALANCE = 0.3, 0.7  # a split aims at a share of its node drawn between these, where levels allow it
-# An average leaf has at least NOISE_OF_LEAF times the scale of the noise in rows, and the number of trees is TREES
-# times the square root of the number of all leaves: each of more trees would be noisier. Chosen by test rows of nltcs
-# and of 3000 rows of adult.
-NOISE_OF_LEAF, TREES = 10.0, 0.15
-MOST_DEPTH = 8
-MOST_RATE = 1 << 40  # bound on the rate of the noise: at it there is practically no noise
-MOST_COUNTS = 1 << 24
-SHARPEST = 0.1  # least scale of the noise of a count assumed where counts are smoothed
-# candidate means of the mixture from which counts are taken to come; rounds of EM for its weights
-MEANS, ROUNDS = 16, 50
 LEAST = 1e-9  # lower bound on rows and on probabilities, so that logarithms stay finite
 
 Integers = NDArray[np.int64]
@@ -117,7 +105,7 @@ def noisy(
     counts: Tensor, sensitivity: int, epsilon: float, random_bytes: RandomBytes
 ) -> NoisyCounts:
     """Counts of int64, of which a row changes ``sensitivity`` by one each, with noise that takes ``epsilon``."""
-    rate = math.floor(min(UNIT * epsilon / sensitivity, MOST_RATE))
+    rate = math.floor(min(UNIT * epsilon / sensitivity, 1 << 40))  # there practically without noise
     if rate < 1:
         raise ValueError(f"epsilon={2 * epsilon:g} is too small for {sensitivity} counts of a row")
     drawn = torch.from_numpy(discrete_laplace(rate, counts.numel(), random_bytes))
@@ -187,7 +175,7 @@ class Prior(NamedTuple):
         weights = 1 / (sizes + 1)  # the inverse variance of a column's number of rows
         n = max(1.0, float(weights @ (known + gaps) / weights.sum()))
         gaps = gaps.clamp(0.0, n)
-        scale = (marginal.variance / 2).sqrt().clamp_min(SHARPEST).expand_as(counts)[:n_points]
+        scale = (marginal.variance / 2).sqrt().clamp_min(0.1).expand_as(counts)[:n_points]
         probs = torch.empty_like(scale)
         # most often, no row has the former
         for group in (levels.level_unseen, ~levels.level_unseen):
@@ -201,9 +189,9 @@ def expected_counts(noisy: Tensor, scale: Tensor, most: float) -> Tensor:
     r"""The expectation of counts (n,) of one kind, up to about ``most``, given noisy ones: positive.
 
     The noise has the density :math:`e^{-|z|/s}/2s`, with s the ``scale`` (n,). The counts are taken for draws from a
-    mixture of exponential distributions, whose weights the noisy ones determine (empirical Bayes, by EM).
+    mixture of 16 exponential distributions, whose weights the noisy ones determine (empirical Bayes, by EM).
     """
-    means = torch.logspace(math.log10(0.5), math.log10(max(most, 1.0)), MEANS).double()[:, None]
+    means = torch.logspace(math.log10(0.5), math.log10(max(most, 1.0)), 16).double()[:, None]
     t = noisy.clamp_min(0.0)
     fall, rise = 1 / scale + 1 / means, 1 / scale - 1 / means
     a = rise.abs().clamp_min(1e-9 / scale)
@@ -218,23 +206,29 @@ def expected_counts(noisy: Tensor, scale: Tensor, most: float) -> Tensor:
     total = torch.where(is_rising, zeroth + beyond, zeroth + down * beyond)
     expected = torch.where(is_rising, t * zeroth - first + moment, first + down * moment) / total
     evidence = total.log() - means.log() - torch.where(is_rising, t / means, t / scale)
-    weights = torch.zeros(MEANS, 1).double()
-    for _ in range(ROUNDS):
+    weights = torch.zeros_like(means)
+    for _ in range(50):  # rounds of EM
         belongs = torch.softmax(evidence + weights, 0)
         weights = belongs.mean(1, keepdim=True).clamp_min(LEAST).log()
     return (belongs * expected).sum(0)
 
 
 def shape(n_rows: int, epsilon: float, n_columns: int, n_trees: int, width: int) -> tuple[int, int]:
-    """Numbers of trees and of splits on a branch with which the noise of an average leaf is bounded."""
-    budget = n_rows * epsilon / (2 * NOISE_OF_LEAF * n_columns)  # leaves of all trees
-    budget = min(budget, MOST_COUNTS / width)
-    n_trees = max(1, min(n_trees, round(TREES * math.sqrt(budget))))
-    return n_trees, max(0, min(MOST_DEPTH, math.floor(math.log2(max(1.0, budget / n_trees)))))
+    """Numbers of trees and of splits on a branch.
+
+    An average leaf has at least ten times the scale of the noise in rows, and each of more trees would be noisier.
+    Chosen by test rows of nltcs and of 3000 rows of adult.
+    """
+    budget = min(n_rows * epsilon / (20 * n_columns), LARGE / width)  # leaves of all trees
+    n_trees = max(1, min(n_trees, round(0.15 * math.sqrt(budget))))
+    return n_trees, max(0, min(8, math.floor(math.log2(max(1.0, budget / n_trees)))))
 
 
 def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: int) -> Splits:
-    """Trees whose splits are drawn at random by independent columns with the probabilities ``probs`` (T,)."""
+    """Trees whose splits are drawn at random by independent columns with the probabilities ``probs`` (T,).
+
+    A split aims at a share of its node between .3 and .7, and leaves each side a tenth of it.
+    """
     rng, levels, p = np.random.default_rng(seed), book.levels, probs.numpy()
     own = [np.arange(levels.n_points)[levels.own(i)] for i in range(levels.n_columns)]
     ranks = np.zeros((n_trees, levels.n_points))
@@ -257,8 +251,8 @@ def draw_splits(book: Codebook, probs: Tensor, n_trees: int, depth: int, seed: i
                 share = p[places].cumsum()[:-1] / p[places].sum()
                 if not len(share):
                     continue
-                k = int(np.abs(share - rng.uniform(*BALANCE)).argmin())
-                if LEAST_SIDE <= share[k] <= 1 - LEAST_SIDE:
+                k = int(np.abs(share - rng.uniform(0.3, 0.7)).argmin())
+                if 0.1 <= share[k] <= 0.9:
                     found = int(book.finite[i]), float(ranks[t, places[k : k + 2]].mean())
                     for part in (places[k + 1 :], places[: k + 1]):
                         child = inside.copy()

@@ -33,9 +33,7 @@ from discrete_itd.denoisers.base import (
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
-EM_ROUNDS = 500
 LEAST_PART = 0.01  # a member less probable than this given a row has no part in its factors
-LEAST_CHANGE = 1e-7  # nats per row of a round, below which the weights have converged
 
 
 class RowMixtureDenoiser(Denoiser):
@@ -270,10 +268,10 @@ def fit_weights(log_probs: Tensor, *, least: float = 0.0) -> Tensor:
     likelihood = (log_probs - top).exp()
     w = torch.full_like(likelihood[0], 1 / likelihood.shape[1])
     before = -torch.inf
-    for _ in range(EM_ROUNDS):
+    for _ in range(500):  # rounds of EM
         total = likelihood @ w
         nats = float(total.log().mean())
-        if nats - before < LEAST_CHANGE:
+        if nats - before < 1e-7:  # nats a row
             break
         before = nats
         w = w * (likelihood / total[:, None]).mean(0)

@@ -116,7 +116,7 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, kind)
         return log_mass(self, ell, *some, **more)
 
     monkeypatch.setattr(BayesNetDenoiser, "_log_mass", spy)
-    monkeypatch.setattr(bayes_net, "CELLS", 2 * denoiser.work)
+    monkeypatch.setattr(bayes_net, "LARGE", 2 * denoiser.work)
     after = denoiser(y, snr).categorical.logits, denoiser.log_prob(rows)
     torch.testing.assert_close(after, before, atol=rounding(dtype), rtol=0)
     assert len(seen) > 2
