@@ -1,11 +1,12 @@
 """A report on a model and a table: one HTML page that needs no other file and no network.
 
-No script, font or image is loaded: figures are inline SVG, user text is escaped, and a content security policy forbids
-everything else.
+No script, font or image is loaded: figures are within the page, user text is escaped, and a content security policy
+forbids everything else.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import io
 import math
@@ -16,7 +17,6 @@ from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 TITLE = "How surprising are these rows?"
-REFERENCE = re.compile(r"[(\"]#(\w+)")  # a reference to the id of an element of a figure
 MOST_CELLS = 500  # most wrong cells that a page lists
 PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
@@ -137,8 +136,8 @@ def _shown(value: Any) -> str:
     return "(missing)" if value is None or value != value else str(value)
 
 
-def _drawings(found: Findings) -> dict[str, Markup]:
-    """The figures by the section of the page that shows them, without those for which there are no numbers."""
+def _drawings(found: Findings) -> dict[str, tuple[str, str]]:
+    """The figures for which there are numbers, and their descriptions, by the section of the page that shows them."""
     scores = found.scores
     drawn = {
         "scores": (plots.plot_scores(scores), f"Histogram of the {scores.name} of the rows."),
@@ -154,36 +153,23 @@ def _drawings(found: Findings) -> dict[str, Markup]:
         numbers = plots.PValues(found.alarms.p_values, len(scores.reference))
         label = "Share of rows with a p-value up to each level."
         drawn["calibration"] = plots.plot_p_values(numbers), label
-    return {section: svg(ax, section, label) for section, (ax, label) in drawn.items()}
+    return {section: (picture(ax), label) for section, (ax, label) in drawn.items()}
 
 
-def svg(ax: Axes, name: str, label: str) -> Markup:
-    """The figure of matplotlib axes as an ``<svg>`` element whose text stays text, described to screen readers.
-
-    ``name`` is the salt of all ids in the figure, so that several fit on one page.
-    """
+def picture(ax: Axes) -> str:
+    """The figure of matplotlib axes as the address of an image that holds all of it, in SVG whose text stays text."""
     import matplotlib
-    from markupsafe import Markup
 
-    file = io.StringIO()
+    file = io.BytesIO()
     with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": ""}),
         warnings.catch_warnings(),
     ):
         # fall back on the reader's fonts for glyphs that matplotlib's font lacks
         warnings.filterwarnings("ignore", r"Glyph \d+")
-        ax.figure.savefig(file, format="svg", transparent=True)  # pyright: ignore
-    root = ElementTree.fromstring(file.getvalue().encode())
-    used = set(REFERENCE.findall(file.getvalue()))  # other ids, as "axes_1", are of any figure
-    for element in root.iter():
-        for child in list(element):
-            if child.tag.endswith(("}metadata", "}style")):
-                element.remove(child)
-        element.tag = element.tag.rpartition("}")[2]
-        attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-        element.attrib = {k: v for k, v in attributes.items() if k != "id" or v in used}
-    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+        how: Any = {"format": "svg", "transparent": True, "metadata": {"Date": None}}
+        ax.figure.savefig(file, **how)  # pyright: ignore
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 @cache

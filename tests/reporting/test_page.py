@@ -1,5 +1,6 @@
 """The report: one page with the right numbers, inert and complete."""
 
+import base64
 import dataclasses
 import datetime
 import itertools
@@ -19,7 +20,7 @@ from discrete_itd.plots import new_axes
 from discrete_itd.recipes import Causal
 from discrete_itd.reporting import page
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
-from discrete_itd.reporting.page import breakable, svg
+from discrete_itd.reporting.page import breakable, picture
 from discrete_itd.statistics import percent
 from tests import reported
 
@@ -330,15 +331,16 @@ def test_nothing_the_user_wrote_is_more_than_text(text, read):
 
 
 def test_nothing_is_loaded(text, read):
+    text = re.sub(r'src="data:image/svg\+xml;base64,[^"]*"', "", text)
     assert not re.search(r"https?:|//\w", text)
-    assert not re.search(r"@import|@font-face|<(img|iframe|object|embed|base|form|image)\b", text)
+    assert not re.search(r"@import|@font-face|<(iframe|object|embed|base|form|image)\b", text)
     for value in [*read.values("href"), *read.values("src")]:
-        assert value.startswith(("#", "data:text/csv;charset=utf-8,")) or value == "data:,"
+        assert value.startswith(("#", "data:image/svg+xml;base64,")) or value == "data:,"
     policy = [a["content"] for _, a in read.elements if a.get("http-equiv")]
     assert policy == [page.POLICY]
 
 
-def test_ids_are_unique_and_what_points_to_them_arrives(text, read):
+def test_ids_are_unique_and_what_points_to_them_arrives(read):
     ids = read.values("id")
     assert max(Counter(ids).values()) == 1
     pointed = [
@@ -346,9 +348,6 @@ def test_ids_are_unique_and_what_points_to_them_arrives(text, read):
         *(v[1:] for v in read.values("href") if v[0] == "#"),
     ]
     assert set(pointed) <= set(ids)
-    clips = re.findall(r"url\(#([^)]*)\)", text)
-    assert clips
-    assert set(clips) <= set(ids)
 
 
 def test_headings_tables_and_pictures_are_described(read):
@@ -356,9 +355,9 @@ def test_headings_tables_and_pictures_are_described(read):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
-    pictures = [a for n, a in read.elements if n == "svg"]
+    pictures = [a for n, a in read.elements if n == "img"]
     assert len(pictures) == 4
-    assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
+    assert all(a["alt"] for a in pictures)
     assert all(a.get("scope") in ("row", "col") for n, a in read.elements if n == "th")
     names = Counter(n for n, _ in read.elements)
     assert names["table"] == names["caption"] == names["thead"] == 3
@@ -429,19 +428,14 @@ def test_long_names_can_break():
     assert Reader(breakable("_a__b|c_")).words == "_a__b|c_"
 
 
-def test_pictures_keep_their_words_and_not_their_names():
+def test_pictures_keep_their_words_and_hold_nothing_else():
     ax = new_axes()
     ax.plot([0, 1])
     ax.set_title('id="x" url(#y) <s>')
-    first, second = (svg(ax, name, "about") for name in ("one", "two"))
-    read = Reader(first)
-    assert 'id="x" url(#y) <s>' in read.words
-    ids = [set(Reader(figure).values("id")) for figure in (first, second)]
-    assert ids[0]
-    assert not ids[0] & ids[1]
-    assert svg(ax, "one", "about") == first
-    assert "xmlns" not in first
-    assert "metadata" not in first
+    kind, _, content = picture(ax).partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    assert 'id="x" url(#y) <s>' in Reader(base64.b64decode(content).decode()).words
+    assert picture(ax) == f"{kind},{content}"
 
 
 # -- which row it is, and why -----------------------------------------------------------------------
