@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy import integrate
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.detection.answers import density_of
@@ -31,7 +32,7 @@ from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.information import pairs_work, pairwise_information
-from discrete_itd.statistics import curve_areas, half_error, p_value_band, percent
+from discrete_itd.statistics import p_value_band, percent
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
@@ -132,6 +133,18 @@ def plot_mse_curve(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | No
     ax.set(xlabel="log SNR (less noise to the right)", ylabel="½ · SNR · squared error, nats")
     ax.set_ylim(0, None)
     return _finish(ax)
+
+
+def half_error(curve: pd.DataFrame, name: str) -> np.ndarray:
+    """Half the SNR times the squared error in column ``name`` of an ``mse_curve``: nats per unit of log SNR."""
+    return 0.5 * np.exp(curve["logsnr"].to_numpy()) * curve[name].to_numpy()
+
+
+def curve_areas(curve: pd.DataFrame) -> tuple[float, float]:
+    """Areas in nats under :func:`half_error` of the model and of independent columns, equation (3)."""
+    x, names = curve["logsnr"].to_numpy(), ("mse", "mse_independent")
+    own, independent = (float(integrate.trapezoid(half_error(curve, name), x)) for name in names)
+    return own, independent
 
 
 def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = None) -> Axes:

@@ -1,4 +1,4 @@
-"""Confidence intervals, areas under curves, and numbers as text."""
+"""Confidence intervals, and numbers as text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-from scipy import integrate, special, stats
+from scipy import special, stats
 
-LEVEL = 0.95  # confidence of all intervals
+CONFIDENCE = 0.95  # probability with which every interval covers
 
 
 class Interval(NamedTuple):
@@ -23,13 +22,13 @@ class Interval(NamedTuple):
 def mean_interval(values: np.ndarray) -> Interval:
     """The mean of values of shape (N,) and its interval by Student's t; the whole line if N is 1."""
     mean, n = float(np.mean(values)), len(values)
-    half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * stats.sem(values) if n > 1 else np.inf
+    half = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * stats.sem(values) if n > 1 else np.inf
     return Interval(mean, mean - float(half), mean + float(half))
 
 
 def share_interval(count: int, n: int) -> Interval:
     """The share of ``count`` in n and its interval by Clopper and Pearson: coverage is at least 95 % for every n."""
-    low, high = stats.binomtest(count, n).proportion_ci(LEVEL)
+    low, high = stats.binomtest(count, n).proportion_ci(CONFIDENCE)
     return Interval(count / n, float(low), float(high))
 
 
@@ -39,7 +38,7 @@ def p_value_band(level: np.ndarray, n: int, n_calibration: int) -> tuple[np.ndar
     As p-values are ranks among ``n_calibration`` rows, the count is beta-binomial (Vovk 2012, arXiv:1209.2673,
     proposition 2a).
     """
-    quantiles = 0.5 - LEVEL / 2, 0.5 + LEVEL / 2
+    quantiles = 0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2
     rank = np.floor(level * (n_calibration + 1) + 1e-9).astype(int)
     ranks, place = np.unique(np.clip(rank, 1, n_calibration), return_inverse=True)
     log_factorial = special.gammaln(np.arange(1, n + n_calibration + 2))
@@ -52,18 +51,6 @@ def p_value_band(level: np.ndarray, n: int, n_calibration: int) -> tuple[np.ndar
     count = np.array(counts).T[:, place]
     low, high = np.where(rank < 1, 0, np.where(rank > n_calibration, n, count)) / n
     return low, high
-
-
-def half_error(curve: pd.DataFrame, name: str) -> np.ndarray:
-    """Half the SNR times the squared error in column ``name`` of an ``mse_curve``: nats per unit of log SNR."""
-    return 0.5 * np.exp(curve["logsnr"].to_numpy()) * curve[name].to_numpy()
-
-
-def curve_areas(curve: pd.DataFrame) -> tuple[float, float]:
-    """Areas in nats under :func:`half_error` of the model and of independent columns, equation (3)."""
-    x, names = curve["logsnr"].to_numpy(), ("mse", "mse_independent")
-    own, independent = (float(integrate.trapezoid(half_error(curve, name), x)) for name in names)
-    return own, independent
 
 
 # -- numbers as text --------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from scipy import stats
 from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
-from discrete_itd.plots import LONGEST, RowScores, column_entropies, readable, shorten
+from discrete_itd.plots import LONGEST, RowScores, column_entropies, curve_areas, readable, shorten
 from discrete_itd.reporting.findings import examine
-from discrete_itd.statistics import curve_areas, p_value_band, percent
+from discrete_itd.statistics import p_value_band, percent
 from tests import reported
 
 pytestmark = pytest.mark.single_precision

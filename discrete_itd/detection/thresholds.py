@@ -37,13 +37,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
-from discrete_itd.statistics import percent
+from discrete_itd.statistics import CONFIDENCE, percent, share_interval
 from discrete_itd.storage.values import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
-
-CONFIDENCE = 0.95  # probability that an interval covers
 
 Scores = NDArray[np.float64]
 
@@ -199,7 +198,6 @@ class Threshold:
         if self.group_offsets:
             raise ValueError("groups have offsets of their own: alarms depend on their rows")
         check_integer("n_rows", n_rows, 1)
-        from scipy import stats  # takes longer to import than a table to score
 
         n, m, tails = self.n_calibration, int(n_rows), (1 - check_share("level", level)) / 2
         fewest, k = self.ranks
@@ -240,8 +238,6 @@ def at_rate(calibration: Scores, rate: float, *, confidence: float | None = None
 
     See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_rate`.
     """
-    from scipy import stats
-
     rate, n = check_share("rate", rate), len(calibration)
     if confidence is None:
         promise, fewest = "", math.ceil(1 / rate - 1 - 1e-9)
@@ -277,21 +273,15 @@ def at_lowest_rate(calibration: Scores, rate: float, name: str = "false_alarm_ra
 
 def at_offset(calibration: Scores, offset: float) -> Threshold:
     """The threshold with a given offset, the share of calibration scores below it, and its interval."""
-    from scipy import stats
-
     n = len(calibration)
     if not n:
         return Threshold(offset, math.nan, 0.0, 1.0, 0)
     below = int((calibration < offset).sum())
-    interval = stats.binomtest(below, n).proportion_ci(CONFIDENCE)
-    ranks = ranks_of(np.sort(calibration), offset)
-    return Threshold(offset, below / n, float(interval.low), float(interval.high), n, ranks)
+    return Threshold(offset, *share_interval(below, n), n, ranks_of(np.sort(calibration), offset))
 
 
 def _at_rank(calibration: Scores, k: int) -> Threshold:
     """The threshold at the k-th smallest calibration score."""
-    from scipy import stats
-
     n, ordered = len(calibration), np.sort(calibration)
     offset = float(ordered[k - 1])
     # with ties, the rate may be below the k-th uniform order statistic, by the mass at the offset
@@ -324,8 +314,6 @@ def at_cost(
     the stated cost is optimistic where they are few; its interval, from the interval of :math:`\alpha` and Clopper and
     Pearson's of h, is wide enough to allow for it.
     """
-    from scipy import stats
-
     for name, value in (("miss_cost", miss_cost), ("check_cost", check_cost)):
         check_positive(name, value)
         if not math.isfinite(value):
@@ -348,6 +336,6 @@ def at_cost(
         missed = miss_cost * share
         return Threshold(-math.inf, 0.0, 0.0, 0.0, n, cost=(missed, missed, missed))
     found, m = _at_rank(calibration, k), len(anomalies)
-    h = stats.binomtest(int(n_caught[k]), m).proportion_ci(CONFIDENCE)
+    h = share_interval(int(n_caught[k]), m)
     interval = float(cost(found.low, h.high)), float(cost(found.high, h.low))
     return replace(found, cost=(float(cost(alpha[k], n_caught[k] / m)), *interval))

@@ -27,8 +27,7 @@ from discrete_itd.channel import Schedule, State
 from discrete_itd.channel.noise import RowNoise, draw_salt, row_hashes
 from discrete_itd.channel.schedules import column_ranks, steps_needed
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
-
-CONFIDENCE = 0.95  # of the interval of 1.96 standard errors to both sides
+from discrete_itd.statistics import CONFIDENCE
 
 
 class Estimate(NamedTuple):
