@@ -430,7 +430,7 @@ class BayesNetDenoiser(Denoiser):
         most_table: int = 1 << 13,
         is_over: Callable[[], bool] = lambda: False,
     ) -> Self:
-        """Fit a graph by hill climbing, or the best tree if a column has one parent at most, and its tables.
+        """Fit a graph, grown edge by edge, or the best tree if a column has one parent at most, and its tables.
 
         Parameters
         ----------
@@ -458,10 +458,10 @@ class BayesNetDenoiser(Denoiser):
         penalties = PENALTIES if x_valid is not None else PENALTIES[:1]
         is_tree = most_parents == 1  # for which no search is needed
         searches = [Search(counted, penalty, *limits) for penalty in penalties]
-        graphs = [search.tree() if is_tree else search.climb() for search in searches]
+        graphs = [search.tree() if is_tree else search.graph() for search in searches]
         if x_valid is not None and not is_tree and not is_over():
             tree = Search(counted, PENALTIES[-1], *limits).tree()
-            graphs += [tree, Search(counted, PENALTIES[-1], *limits).climb(tree)]
+            graphs += [tree, Search(counted, PENALTIES[-1], *limits).graph(tree)]
         graphs = [list(graph) for graph in dict.fromkeys(map(tuple, graphs))]
         families = {(*above, j) for graph in graphs for j, above in enumerate(graph)}
         nested = nested_counts(cells, sizes, families)
@@ -659,7 +659,7 @@ class Counted:
 
 
 class Search:
-    """Hill climbing: the edge to add, drop or turn that improves a penalised likelihood most, until none does.
+    """Greedy search: the edge to add that improves a penalised likelihood most, until none does.
 
     A ``penalty`` of 1 is the Bayesian information criterion. Once ``is_over``, the search ends with its current graph.
     """
@@ -677,7 +677,6 @@ class Search:
         self.price = penalty * math.log(max(2, counted.columns.shape[1])) / 2
         self.most_parents, self.most_table = most_parents, most_table
         self.parents: list[tuple[int, ...]] = [() for _ in self.sizes]
-        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too expensive
 
     def gain(self, j: int, own: Sequence[int], i: int) -> float:
         """:meth:`Counted.gain` at the price of this search."""
@@ -692,39 +691,26 @@ class Search:
                     gain[i, j] = gain[j, i] = self.gain(j, (), i)
         return spanning_forest(gain)
 
-    def climb(self, parents: Sequence[tuple[int, ...]] | None = None) -> list[tuple[int, ...]]:
+    def graph(self, parents: Sequence[tuple[int, ...]] | None = None) -> list[tuple[int, ...]]:
         """The graph found from ``parents``, by default no edges: parents of every column, most informative first."""
         c = len(self.sizes)
         if parents is not None:
             self.parents = list(parents)
-        gain = np.full((c, c), -np.inf)  # of adding i to the parents of j
+        gain = np.zeros((c, c))  # of adding i to the parents of j; -inf where that cannot be
         for j in range(c):
             self._price_edges(gain, j)
-        for _ in range(4000 if c else 0):  # changes of the graph
-            if self.is_over():
+        while c and not self.is_over():
+            # i → j closes a cycle if j is an ancestor of i
+            allowed = np.where(self._ancestors().T, -np.inf, gain)
+            i, j = map(int, np.unravel_index(allowed.argmax(), allowed.shape))
+            if allowed[i, j] <= LEAST_GAIN:
                 break
-            above = self._ancestors()
-            best, change = LEAST_GAIN, None
-            allowed = gain.copy()
-            allowed[above.T] = -np.inf  # i → j closes a cycle if j is an ancestor of i
-            i, j = np.unravel_index(int(allowed.argmax()), allowed.shape)
-            if allowed[i, j] > best:
-                best, change = float(allowed[i, j]), ("add", int(i), int(j))
-            for j in range(c):
-                for i in self.parents[j]:
-                    fewer = tuple(p for p in self.parents[j] if p != i)
-                    dropped = -self.gain(j, fewer, i)
-                    if dropped > best:
-                        best, change = dropped, ("drop", i, j)
-                    cycle = any(above[i, p] for p in fewer)
-                    if (j, i) in self.refused or cycle or not self._fits(i, j):
-                        continue
-                    turned = dropped + self.gain(i, self.parents[i], j)
-                    if turned > best:
-                        best, change = turned, ("turn", i, j)
-            if change is None:
-                break
-            self._make(*change, gain)
+            before = self.parents[j]
+            self.parents[j] = (*before, i)
+            if elimination(self.parents, self.sizes)[1] <= self.most_table:
+                self._price_edges(gain, j)
+            else:
+                self.parents[j], gain[i, j] = before, -np.inf
         return [self._by_worth(j) for j in range(c)]
 
     def _fits(self, j: int, i: int) -> bool:
@@ -733,31 +719,13 @@ class Search:
         size = math.prod(self.sizes[f] for f in family)
         return len(family) <= self.most_parents + 1 and size <= self.most_table
 
-    def _make(self, what: str, i: int, j: int, gain: NDArray[np.float64]) -> None:
-        """Make a change, unless elimination would then cost too much."""
-        before = list(self.parents)
-        if what in ("drop", "turn"):
-            self.parents[j] = tuple(p for p in self.parents[j] if p != i)
-        if what == "add":
-            self.parents[j] = (*self.parents[j], i)
-        if what == "turn":
-            self.parents[i] = (*self.parents[i], j)
-        if what != "drop" and elimination(self.parents, self.sizes)[1] > self.most_table:
-            self.parents = before
-            self.refused.add((i, j) if what == "add" else (j, i))
-        self._price_edges(gain, j)
-        if what == "turn":
-            self._price_edges(gain, i)
-
     def _price_edges(self, gain: NDArray[np.float64], j: int) -> None:
         """Gains of every column as another parent of column ``j``."""
         own = self.parents[j]
-        gain[:, j] = -np.inf
-        if self.is_over():
-            return
-        for i in range(len(self.sizes)):
-            if i != j and i not in own and (i, j) not in self.refused and self._fits(j, i):
-                gain[i, j] = self.gain(j, own, i)
+        for i in range(0 if self.is_over() else len(self.sizes)):
+            if gain[i, j] > -np.inf:
+                fits = i != j and i not in own and self._fits(j, i)
+                gain[i, j] = self.gain(j, own, i) if fits else -np.inf
 
     def _ancestors(self) -> NDArray[np.bool_]:
         """Whether the first is the second or one of its ancestors: (C, C)."""

@@ -343,7 +343,7 @@ def watch(monkeypatch, what):
 @pytest.mark.parametrize(
     "where",
     [
-        (Search, "_make"),
+        (Search, "_ancestors"),
         (LatentLoss, "nats"),
         (Run, "make_step"),
         (CandidateTable, "settle"),
