@@ -27,7 +27,7 @@ from discrete_itd.cli.tables import (
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.dtypes import holds_text
-from discrete_itd.encoders.frames import ParquetStream, in_memory
+from discrete_itd.encoders.frames import in_memory
 from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
@@ -139,11 +139,12 @@ def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
             return in_memory(_texts(path, [*files], dialect), SAMPLE_SEED)
     for file in files:
         check_regular(file)
+    from pyarrow.parquet import read_metadata
+
     with damage_named(path, ".parquet"):
-        stream = ParquetStream(path)
-        if not len(stream):
+        if files and not sum(read_metadata(file).num_rows for file in files):
             raise EmptyTableError(f"{path}: the table is empty")
-        return in_memory(stream, SAMPLE_SEED)
+        return in_memory(path, SAMPLE_SEED)
 
 
 def _texts(path: str, files: Sequence[str], dialect: Dialect) -> Iterator[pd.DataFrame]:

@@ -191,8 +191,6 @@ class Reader:
 
 def _check_notations(rows: Rows) -> None:
     """Raise a ValueError if no cell of a column can be read, and the first is a number in another notation."""
-    if rows.unreadable is None:
-        return
     for j, column in enumerate(rows.encoder.schema):
         bad = np.flatnonzero(pd.notna(rows.unreadable[:, j]))
         if len(bad) >= SUSPICIOUS_ROWS and np.isnan(rows.cells[:, j]).all():

@@ -117,58 +117,32 @@ def check_array_like(X: Any) -> None:
         raise TypeError(f"X must be a table or an array, got {type(X).__name__}")
 
 
-class ParquetStream:
+def _parquet_tables(path: Path) -> Iterator[Any]:
     """The rows of a Parquet file, or of all files below a folder in the order of their names, as Arrow tables.
 
     They are read page by page: memory depends on the size neither of files nor of row groups.
-
-    Parameters
-    ----------
-    path : path-like
-        Files that begin with "." or "_" are left out.
-    columns : sequence of str, optional
-        The columns to read; by default all, without a stored index.
-
-    Raises
-    ------
-    ImportError
-        If pyarrow is not installed.
-    OSError
-        If there is no such file.
-    ValueError
-        If a file is no Parquet, a folder holds none, or files have different columns.
     """
+    if find_spec("pyarrow") is None:
+        raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'discrete-itd[parquet]'")
+    files, schemas = _parquet_files(path), []
+    for file in files:
+        with _opened(file) as parquet:
+            schemas.append(parquet.schema_arrow)
+        for name in sorted({*schemas[0].names} ^ {*schemas[-1].names}):
+            raise ValueError(f"column {name!r}: not in every file, like {file}")
+    # without a stored index
+    columns = [str(c) for c in schemas[0].empty_table().to_pandas().columns]
 
-    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> None:
-        if find_spec("pyarrow") is None:
-            raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'discrete-itd[parquet]'")
-        self.files, self._n_rows = _parquet_files(Path(path)), 0
-        schemas = []
-        for file in self.files:
-            with _opened(file) as parquet:
-                schemas.append(parquet.schema_arrow)
-                self._n_rows += parquet.metadata.num_rows
-        stored = schemas[0].empty_table().to_pandas().columns
-        self.columns = [str(c) for c in stored] if columns is None else list(columns)
-        for file, schema in zip(self.files, schemas, strict=True):
-            names = {*schema.names}
-            for name in sorted({*schemas[0].names} ^ names) + [
-                c for c in self.columns if c not in names
-            ]:
-                raise ValueError(f"column {name!r}: not in every file, like {file}")
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return self._n_rows
-
-    def __iter__(self) -> Iterator[Any]:
+    def tables() -> Iterator[Any]:
         import pyarrow as pa
 
-        n = max(1, min(1 << 16, (1 << 20) // max(1, len(self.columns))))  # at most a million cells
-        for file in self.files:
+        n = max(1, min(1 << 16, (1 << 20) // max(1, len(columns))))  # at most a million cells
+        for file in files:
             with _opened(file) as parquet:
-                for batch in parquet.iter_batches(n, columns=self.columns):
+                for batch in parquet.iter_batches(n, columns=columns):
                     yield pa.Table.from_batches([batch])
+
+    return tables()
 
 
 def _opened(file: Path) -> Any:
@@ -203,9 +177,7 @@ def _parquet_files(path: Path) -> list[Path]:
 def as_stream(X: Any) -> Iterable[Any] | None:
     """The frames of a Parquet path or an iterable of frames; None if X is a table in memory, or no table."""
     if isinstance(X, str | os.PathLike):
-        return ParquetStream(X)
-    if isinstance(X, ParquetStream):
-        return X
+        return _parquet_tables(Path(X))
     is_in_memory = isinstance(X, Mapping) or is_table(X) or hasattr(X, "__array__")
     if is_in_memory or hasattr(X, "shape") or not isinstance(X, Iterable):
         return None
@@ -272,9 +244,9 @@ def in_memory(X: Any, seed: int, groups: Any = None) -> Any:
     """
     if (frames := as_stream(X)) is None:
         return X
-    sample = Sample(seed)
+    sample, is_path = Sample(seed), isinstance(X, str | os.PathLike)
     for i, table in enumerate(frames):
-        part = table if isinstance(frames, ParquetStream) else as_frame(table)
+        part = table if is_path else as_frame(table)
         if part is None:
             raise TypeError(f"frame {i} of the stream is a {type(table).__name__}, not a table")
         sample.add(part)

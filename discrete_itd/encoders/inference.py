@@ -236,16 +236,15 @@ class Observed:
         is_split = 0 < len(self._others) < len(self.cells)
         return is_split and (self.is_time or is_number(self._others))
 
-    @property
-    def n_distinct(self) -> int:
-        """Number of different values among the cells."""
-        return len(pd.unique(self.cells))
-
     @cached_property
     def all_integers(self) -> bool:
         """Whether all values are integers: by type, or by value in a column with gaps, which readers make floats."""
-        by_type = family(self.dtype) != "float" and all_integers(self._others)
-        return by_type or (self.n_missing > 0 and all_whole(self._others))
+        values = self._others
+        by_type = family(self.dtype) != "float" and (
+            family(values.dtype) == "integer"
+            or (values.dtype == object and all(isinstance(v, int | np.integer) for v in values))
+        )
+        return by_type or (self.n_missing > 0 and all_whole(values))
 
     @cached_property
     def tally(self) -> tuple[list[Scalar], np.ndarray]:
@@ -288,13 +287,6 @@ class Observed:
         column = Observed(self.name, texts, "nominal")
         column.n_rows, column.n_missing = self.n_rows, self.n_missing
         return column
-
-
-def all_integers(values: np.ndarray) -> bool:
-    """Whether plain values are integers by type, not just by value."""
-    return family(values.dtype) == "integer" or (
-        values.dtype == object and all(isinstance(v, int | np.integer) for v in values)
-    )
 
 
 def all_whole(values: np.ndarray) -> bool:
@@ -451,7 +443,7 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
         return "continuous"
     if not is_number(values):
         return "nominal"
-    if seen.n_distinct > MANY_NUMBERS:
+    if len(pd.unique(values)) > MANY_NUMBERS:
         return "continuous"
     distinct, counts = seen.tally
     n = counts.sum()

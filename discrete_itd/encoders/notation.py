@@ -405,11 +405,6 @@ def tell(name: Hashable, found: Recognised) -> None:
     warn_of_column(name, f"taken as text, though it looks like {note}; {ways}", topic)
 
 
-def n_unreadable(words: Words) -> int:
-    """Number of unreadable cells."""
-    return sum(sum(counts.values()) for counts in words.values())
-
-
 @contextmanager
 def collected() -> Iterator[dict[Hashable, Counter[str]]]:
     """Within the block, unreadable cells are counted by column and text, and nobody is warned of them."""
@@ -440,7 +435,7 @@ def tell_unreadable(words: Words, hints: Mapping[Hashable, str], *, fitted: bool
         if len(texts) > MOST_NAMED:
             texts[MOST_NAMED:] = [f"{len(texts) - MOST_NAMED} other texts"]
         parts.append(f"{name!r} {', '.join(texts)}{hints.get(name, '')}")
-    n = n_unreadable(words)
+    n = sum(sum(counts.values()) for counts in words.values())
     cells = f"{n} unreadable cell{'s' * (n > 1)}"
     what = "left out of the answers, as the columns are of numbers, dates or truth values"
     if fitted:

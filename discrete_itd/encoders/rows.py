@@ -37,6 +37,9 @@ class Rows:
     log_volume : ndarray of float64, shape (N, C')
         Nats to add to the log-probability of each encoded cell to get the log-probability of the cell in the unit of
         its column.
+    unreadable : ndarray of object, shape (N, C)
+        The text of cells of numbers or times that is none; None elsewhere. In ``given`` these cells are missing, and in
+        ``cells`` their indicators are, too: nothing is known of them.
     columns : Index, length C
         The columns of the user's table, in its order.
     is_frame : bool
@@ -47,9 +50,6 @@ class Rows:
         Columns of the user's table that are not in the model.
     device : device, optional
         The model's device, where :attr:`x` is.
-    unreadable : ndarray of object, shape (N, C), optional
-        The text of cells of numbers or times that is none; None elsewhere. In ``given`` these cells are missing, and in
-        ``cells`` their indicators are, too: nothing is known of them.
 
     Examples
     --------
@@ -65,12 +65,12 @@ class Rows:
     given: pd.DataFrame
     cells: np.ndarray
     log_volume: np.ndarray
+    unreadable: np.ndarray
     columns: pd.Index
     is_frame: bool
     by_name: bool
     others: pd.DataFrame | None = None
     device: torch.device | None = None
-    unreadable: np.ndarray | None = None
 
     @classmethod
     def read(
@@ -105,15 +105,13 @@ class Rows:
         (x, log_volume), unreadable = encoder.readable(ours)
         if ignore is not None:
             x[:, encoder.owner == encoder.place_of(ignore)] = np.nan
-        if unreadable is not None:
-            is_text = pd.notna(unreadable)
-            places = np.flatnonzero(is_text.any(0)).tolist()
-            cells = {encoder.names[j]: ours.iloc[:, j].mask(is_text[:, j], None) for j in places}
-            ours = replaced(ours, cells)
-            encoder.tell_unreadable(unreadable)
-        return cls(
-            encoder, ours, x, log_volume, columns, is_frame, by_name, others, device, unreadable
-        )
+        is_text = pd.notna(unreadable)
+        places = np.flatnonzero(is_text.any(0)).tolist()
+        cells = {encoder.names[j]: ours.iloc[:, j].mask(is_text[:, j], None) for j in places}
+        encoder.tell_unreadable(unreadable)
+        given = replaced(ours, cells)
+        own = x, log_volume, unreadable
+        return cls(encoder, given, *own, columns, is_frame, by_name, others, device)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -135,22 +133,22 @@ class Rows:
         given[column] = None
         own = self.encoder.owner == j
         cells[:, own], log_volume[:, own] = np.nan, 0.0
-        unreadable = self.unreadable
-        if unreadable is not None:
-            unreadable = unreadable.copy()
-            unreadable[:, j] = None
+        unreadable = self.unreadable.copy()
+        unreadable[:, j] = None
         return replace(self, given=given, cells=cells, log_volume=log_volume, unreadable=unreadable)
 
     def take(self, positions: Any) -> Rows:
         """The rows at some positions, or where a mask of bool of shape (N,) is true; nothing is encoded again."""
         chosen = list(positions) if isinstance(positions, tuple) else positions
         positions = np.atleast_1d(np.arange(len(self))[chosen]).copy()
-        cells = self.cells[positions]
-        others = None if self.others is None else self.others.iloc[positions]
-        given, log_volume = self.given.iloc[positions], self.log_volume[positions]
-        unreadable = None if self.unreadable is None else self.unreadable[positions]
-        new: Any = {"others": others, "unreadable": unreadable}
-        return replace(self, given=given, cells=cells, log_volume=log_volume, **new)
+        return replace(
+            self,
+            given=self.given.iloc[positions],
+            cells=self.cells[positions],
+            log_volume=self.log_volume[positions],
+            unreadable=self.unreadable[positions],
+            others=None if self.others is None else self.others.iloc[positions],
+        )
 
     @classmethod
     def concat(cls, parts: Sequence[Rows]) -> Rows:
@@ -158,18 +156,13 @@ class Rows:
         if len(parts) == 1:
             return parts[0]
         others = [part.others for part in parts if part.others is not None]
-        unreadable = None
-        if any(part.unreadable is not None for part in parts):
-            none = [np.full(part.given.shape, None, dtype=object) for part in parts]
-            texts = zip([part.unreadable for part in parts], none, strict=True)
-            unreadable = np.concatenate([n if t is None else t for t, n in texts])
         return replace(
             parts[0],
             given=pd.concat([part.given for part in parts]),
             cells=np.concatenate([part.cells for part in parts]),
             log_volume=np.concatenate([part.log_volume for part in parts]),
+            unreadable=np.concatenate([part.unreadable for part in parts]),
             others=pd.concat(others) if others else None,
-            unreadable=unreadable,
         )
 
     @cached_property
@@ -188,8 +181,6 @@ class Rows:
     @cached_property
     def is_unreadable(self) -> np.ndarray:
         """Which rows have an unreadable cell: bool, shape (N,)."""
-        if self.unreadable is None:
-            return np.zeros(len(self), dtype=bool)
         return np.asarray(pd.notna(self.unreadable).any(1))
 
     @property
@@ -203,8 +194,6 @@ class Rows:
 
     def unreadable_cells(self) -> list[tuple[int, Hashable, str, str]]:
         """Position of the row, column, text and a sentence of each unreadable cell."""
-        if self.unreadable is None:
-            return []
         found = []
         for i, j in np.argwhere(pd.notna(self.unreadable)).tolist():
             column, text = self.encoder.schema[j], self.unreadable[i, j]

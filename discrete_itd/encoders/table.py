@@ -304,17 +304,15 @@ class TableEncoder:
         A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
         """
         cells, unreadable = self.readable(frame)
-        if unreadable is not None:
-            i, j = np.argwhere(pd.notna(unreadable))[0].tolist()
+        for i, j in np.argwhere(pd.notna(unreadable)).tolist():
             raise ValueError(self.schema[j].refusal(unreadable[i, j]))
         return cells
 
     @by_topic()
-    def readable(self, frame: pd.DataFrame) -> tuple[Cells, np.ndarray | None]:
-        """The rows of :meth:`transform` with unreadable cells as missing, and the text of these.
+    def readable(self, frame: pd.DataFrame) -> tuple[Cells, np.ndarray]:
+        """The rows of :meth:`transform` with unreadable cells as missing; the text of these, (N, C), None elsewhere.
 
-        That is of shape (N, C), None elsewhere, or None if there are none. A ValueError or TypeError names a column
-        that is absent, or holds a value that its kind cannot take.
+        A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
         """
         check_unique_names(frame)
         for name in self.names:
@@ -322,7 +320,7 @@ class TableEncoder:
                 raise ValueError(f"column {name!r}: the table has no such column")
         shape = (len(frame), len(self.owner))
         x, log_volume = np.empty(shape), np.zeros(shape)
-        unreadable = None
+        unreadable = np.full((len(frame), self.n_columns), None, dtype=object)
         few = None
         # a service asks for one row, over which pandas takes longer than a network
         if len(frame) < SUSPICIOUS_ROWS:
@@ -334,16 +332,17 @@ class TableEncoder:
                 cells = read_cells(cast(pd.Series, frame[column.name]))
             cells, words = column.readable(cells)
             if words is not None:
-                if unreadable is None:
-                    unreadable = np.full((len(frame), self.n_columns), None, dtype=object)
                 unreadable[:, j] = words
             x[:, j], log_volume[:, j], is_suspicious = column.encode(cells)
             if is_suspicious:
-                warn_of_unseen(column, frame[column.name].dtype)
+                own = f"dtype {frame[column.name].dtype}, fitted as {column.dtype}, {column.kind}"
+                ask = "is the dtype the same, and the kind right (column_types=)?"
+                what = f"no value was seen in training ({own}); {ask}"
+                warn_of_column(column.name, what, "unseen")
         for j, place in self._indicators():
             x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
-        if unreadable is not None:  # nor is it known whether there is a value
-            x[pd.notna(unreadable)[:, self.owner]] = np.nan
+        # nor is it known whether there is a value
+        x[pd.notna(unreadable)[:, self.owner]] = np.nan
         return Cells(x, log_volume), unreadable
 
     def text_columns(self, frame: pd.DataFrame) -> list[Column]:
@@ -405,12 +404,10 @@ class TableEncoder:
         return pd.DataFrame(lines, columns=names)
 
     def tell_unreadable(self, texts: np.ndarray) -> None:
-        """Warn of unreadable cells (N, C), see :class:`Cells`."""
-        words = {}
-        for place, own in enumerate(texts.T):
-            if counts := Counter(text for text in own.tolist() if text is not None):
-                words[self.names[place]] = counts
-        self.tell_words(words)
+        """Warn of unreadable cells, (N, C), by their text."""
+        columns = zip(self.names, texts.T, strict=True)
+        words = {name: Counter(own[pd.notna(own)].tolist()) for name, own in columns}
+        self.tell_words({name: counts for name, counts in words.items() if counts})
 
     def tell_words(self, words: Words) -> None:
         """Warn of unreadable cells by column, with a hint at what the first of a column may be."""
@@ -458,13 +455,6 @@ def _warn_of(found: Sequence[LeftOut], is_kept: bool) -> None:
             f"give --drop {column.name}, or say what it is with --column",
         )
         warn(f"column {column.name!r}: looks like {column.why}; {drop}")
-
-
-def warn_of_unseen(column: Column, dtype: Any) -> None:
-    """Warn that no value of a column, read in some dtype, was seen in training."""
-    what = f"no value was seen in training (dtype {dtype}, fitted as {column.dtype}, {column.kind})"
-    ask = "is the dtype the same, and the kind right (column_types=)?"
-    warn_of_column(column.name, f"{what}; {ask}", "unseen")
 
 
 def column_specs(

@@ -133,7 +133,7 @@ quiet = pytest.mark.filterwarnings(
 def test_decoding_undoes_encoding(frame, unseen):
     encoder = TableEncoder.fit(frame, handle_unknown=unseen)
     (x, log_volume), unreadable = encoder.readable(frame)
-    assume(unreadable is None)
+    assume(not pd.notna(unreadable).any())
     assert x.dtype == log_volume.dtype == float
     assert x.shape == log_volume.shape == frame.shape
     np.testing.assert_array_equal(np.isnan(x), frame.isna())
