@@ -28,6 +28,7 @@ from discrete_itd.training.objectives import (
     ExactLoss,
     Loss,
     TrainingLoss,
+    constants_at,
     kept_constants,
     mean_and_error,
     pilot_quadrature,
@@ -38,14 +39,10 @@ from discrete_itd.validation import warn
 # a plateau multiplies the learning rate by RATE_CUT; the first one after a factor of at most SMALLEST_CUT ends training
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
-# a pilot, and an evaluation in random states, may each take EVALUATION_SHARE of a training's time; the evaluation has
-# at least FEWEST_DRAWS rows
-EVALUATION_SHARE, FEWEST_DRAWS = 0.1, 32
+# share of a training's time that a pilot, and an evaluation in random states, may each take
+EVALUATION_SHARE = 0.1
 EVALUATION_PAUSE = 4  # time until the next evaluation, in multiples of the last one's
-WARMUP_SHARE = 0.1  # warm-up ends after this share of a time that is too short for all steps
-# a training ends after TRIAL_STEPS if these show that there is no time for FEWEST_STEPS
-TRIAL_STEPS, FEWEST_STEPS = 4, 32
-BETAS, EPS = (0.9, 0.999), 1e-8  # parameters of AdamW
+TRIAL_STEPS = 4  # after these a training ends if they show that there is no time for 32
 
 
 @dataclass(frozen=True)
@@ -216,11 +213,11 @@ class Optimizer:
                 counts,
                 fused=self._fused,
                 amsgrad=False,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
+                beta1=0.9,
+                beta2=0.999,
                 lr=rate,
                 weight_decay=self._decay,
-                eps=EPS,
+                eps=1e-8,
                 maximize=False,
             )
 
@@ -265,29 +262,20 @@ class Average:
         return [w.clone() for w in self.weights]
 
 
-def batches_of(
+def batches(
     x: Tensor, constants: Constants, size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, ...]]:
-    """:func:`shuffled` rows ``x`` (N, C) with their constants."""
-    if (kept := kept_constants(constants, x)) is not None:
-        return shuffled(size, generator, x, *kept)
-    return ((rows, *constants(rows)) for (rows,) in shuffled(size, generator, x))
-
-
-def shuffled(
-    size: int, generator: torch.Generator, x: Tensor, *beside: Tensor
-) -> Iterator[tuple[Tensor, ...]]:
-    """Batches of ``size`` rows of ``x`` (N, C) and of what is ``beside`` them, without end, in random order.
+    """Batches of ``size`` rows of ``x`` (N, C) with their constants, without end, in random order.
 
     Remaining rows at the end of an epoch are dropped; a table shorter than a batch is repeated. The generator is on the
     device of the rows.
     """
-    folds = range(-(-size // len(x)))
+    kept, folds = kept_constants(constants, x), range(-(-size // len(x)))
     while True:
         draw = [torch.randperm(len(x), generator=generator, device=x.device) for _ in folds]
         order = torch.cat(draw)
         for rows in order[: len(order) // size * size].split(size):
-            yield x[rows], *(t[rows] for t in beside)
+            yield x[rows], *constants_at(rows, x, constants, kept)
 
 
 @dataclass(eq=False)
@@ -315,7 +303,7 @@ class Run:
         bound = plan.max_gradient * self.x.shape[1]
         self.optimizer = Optimizer(self.parameters, plan.weight_decay, bound)
         self.batch_size = min(plan.batch_size, max(32, len(self.x) // 8))
-        self.batches = batches_of(self.x, self.denoiser.constants, self.batch_size, self.generator)
+        self.batches = batches(self.x, self.denoiser.constants, self.batch_size, self.generator)
         self.report = Report(max_steps=plan.max_steps)
         self.next_evaluation = 1 / plan.n_validations
 
@@ -339,12 +327,12 @@ class Run:
         if quadrature is None:
             self.loss = judge = ExactLoss()
         else:
-            self.loss = TrainingLoss(quadrature, plan.isotropic, balanced=True)
+            self.loss = TrainingLoss(quadrature, plan.isotropic)
             judge = TrainingLoss(quadrature, 1.0 if plan.isotropic == 1.0 else 0.0)
         n_draws = EVALUATED_DRAWS
         if plan.max_time is not None and judge.repeats:
             in_time = EVALUATION_SHARE * plan.max_time / seconds_of_row(self.denoiser, self.x)
-            n_draws = max(FEWEST_DRAWS, min(EVALUATED_DRAWS, int(in_time)))
+            n_draws = max(32, min(EVALUATED_DRAWS, int(in_time)))
         self.evaluator = Evaluator(judge, self.x_valid, seed, n_draws)
 
     def finish(self) -> None:
@@ -419,7 +407,7 @@ class Run:
         left = self.deadline.left - self.seconds_to_evaluate
         per_step = (seconds - self.report.history[0].seconds) / self.step
         expected = self.step + left / per_step
-        enough = min(FEWEST_STEPS, self.plan.max_steps)
+        enough = min(32, self.plan.max_steps)
         return expected >= enough if self.step == TRIAL_STEPS else left > 0
 
     def make_step(self, share: float) -> None:
@@ -427,7 +415,7 @@ class Run:
         rate = self.plan.learning_rate * self.cut * 0.5 * (1 + math.cos(math.pi * share))
         warm = (self.step + 1) / self.plan.warmup
         if self.is_short():
-            warm = max(warm, share / WARMUP_SHARE)
+            warm = max(warm, share / 0.1)  # it ends after a tenth of the time
         rate *= min(1.0, warm)
         if self.loss_at is not None:
             self.loss = self.loss_at(share)

@@ -35,21 +35,13 @@ from discrete_itd.channel import Codebook, Posterior, Quadrature, State
 from discrete_itd.denoisers.base import HUGE, Denoiser
 from discrete_itd.progress import Deadline
 
-MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
 EXACT_ROWS = 8192  # most rows of a validation in closed form: it must cost less than many steps
 EVALUATED_DRAWS = 4096  # most rows times repeats of one validation
 EVALUATED_FLOATS = 1 << 26  # most rows times floats of a row's posterior in one validation
 PILOT_NUMBERS = 1 << 19  # the same bound for the pilot, by which noise levels are placed
 N_CELLS = 64  # cells of the grid of logsnr
 FEWEST_PILOT_ROWS = 4
-LOWEST_SNR = 0.01
-FEW_COORDS = 64  # with more, an isotropic denoiser learns something below the lowest SNR
-HIGHEST_SNR = 100 / 2000  # of known_snr: an error of 3e-7 where categories are at distance one
-REAL_SNR = 1000.0  # beyond it the evidence of a continuous column is hardly informative about other columns
-REAL_HIGHEST_SNR = 16000.0  # an error of a sixtieth of a standard deviation
-CUT_SHARE = 1e-5  # share of the importance density that is cut off at either end
 KEPT = 1 << 24  # most floats kept for all rows; otherwise each batch computes its own
-AT_ONCE = 1 << 14  # rows whose constants are computed together
 
 Constants = Callable[[Tensor], tuple[Tensor, ...]]  # of rows (n, C), see :meth:`Denoiser.constants`
 
@@ -96,26 +88,19 @@ class MaskedRows:
 
     With u of C observed cells unknown, :math:`-\log P(x)` is (C + 1)/u times their cross-entropy, on average over
     subsets of which every size is equally likely: an autoregression averaged over orders.
-
-    If ``balanced``, rows with missing cells are reweighted so that they count like complete rows with the same cells
-    known. Without it they count more, because each of their few cells is more often among the first: an unbiased loss,
-    but where cells are missing more often in some kinds of rows, the frequencies of these kinds are learned wrong.
     """
 
-    def __init__(
-        self, book: Codebook, x: Tensor, balanced: bool, generator: torch.Generator
-    ) -> None:
+    def __init__(self, book: Codebook, x: Tensor, generator: torch.Generator) -> None:
         coin = torch.zeros_like(x[:, :1], dtype=torch.bool)
         if book.has_leading:
             coin = torch.rand(len(x), 1, generator=generator, device=x.device) < 0.5
         # with a uniform share of known cells, every number of them is equally likely
-        self.share = stratified(x, generator)
+        share = stratified(x, generator)
         uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=book.dtype)
         self.x = x = x.masked_fill(coin & ~book.leading, math.nan)
         self.given = book.leading & ~coin & ~x.isnan()
-        self.known = (uniform < self.share.to(uniform)[:, None]) & ~x.isnan() | self.given
+        self.known = (uniform < share.to(uniform)[:, None]) & ~x.isnan() | self.given
         self.snr = torch.zeros_like(uniform).masked_fill(self.known, math.inf)
-        self.balanced = balanced
 
     def nats(self, posterior: Posterior) -> Tensor:
         """The loss (B,) of their posterior."""
@@ -123,14 +108,6 @@ class MaskedRows:
         n_unknown = (~self.known & ~missing).sum(1)
         n_cells = (~missing & ~self.given).sum(1)
         surprisal = -posterior.log_prob(self.x.masked_fill(self.known, math.nan)).sum(1)
-        if self.balanced and not book.has_leading:
-            # A subset of all cells, kept only if it has no missing cell, has the same chance in all rows that have its
-            # cells. Instead of being thrown away, rows are weighted with that chance.
-            n_missing = missing.sum(1)
-            relative = (1 - self.share) ** (n_missing - n_missing.double().mean())
-            n_cells, n_unknown = n_cells + n_missing, n_unknown + n_missing * (n_unknown > 0)
-            relative = relative.clamp(1 / MAX_ROW_WEIGHT, MAX_ROW_WEIGHT)
-            surprisal = surprisal * relative.to(surprisal)
         return surprisal * (n_cells + 1) / n_unknown.clamp_min(1) * (1 + book.has_leading)
 
 
@@ -149,14 +126,13 @@ class Loss(Protocol):
 class TrainingLoss:
     """Nats of rows in random states: a batch is split between two kinds and passed to the denoiser in one call.
 
-    ``quadrature`` is the importance density over logsnr of the isotropic rows, ``isotropic`` their share in a batch,
-    and ``balanced`` an argument of :class:`MaskedRows`.
+    ``quadrature`` is the importance density over logsnr of the isotropic rows, ``isotropic`` their share in a batch.
     """
 
     repeats = True
 
-    def __init__(self, quadrature: Quadrature, isotropic: float, *, balanced: bool = False) -> None:
-        self.quadrature, self.isotropic, self.balanced = quadrature, isotropic, balanced
+    def __init__(self, quadrature: Quadrature, isotropic: float) -> None:
+        self.quadrature, self.isotropic = quadrature, isotropic
 
     def nats(
         self,
@@ -168,7 +144,7 @@ class TrainingLoss:
         """Nats of each row of ``x`` (B, C) in a new random state: (B,)."""
         book, n = denoiser.codebook, round(len(x) * self.isotropic)
         isotropic = IsotropicRows(book, x[:n], self.quadrature, generator)
-        masked = MaskedRows(book, x[n:], self.balanced, generator)
+        masked = MaskedRows(book, x[n:], generator)
         points = book.embed(x)
         xi = torch.zeros_like(points)
         xi[:n].normal_(generator=generator)
@@ -204,8 +180,15 @@ def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None
     one = constants(x[:1])
     if len(x) * sum(t.numel() for t in one) > KEPT:
         return None
-    parts = [constants(rows) for rows in x.split(AT_ONCE)]
+    parts = [constants(rows) for rows in x.split(1 << 14)]
     return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
+def constants_at(
+    rows: Tensor, x: Tensor, constants: Constants, kept: tuple[Tensor, ...] | None
+) -> tuple[Tensor, ...]:
+    """The constants of some rows of ``x`` (N, C), computed now unless they are ``kept``."""
+    return constants(x[rows]) if kept is None else tuple(t[rows] for t in kept)
 
 
 class Evaluator:
@@ -246,8 +229,7 @@ class Evaluator:
         if self._kept is None:
             self._kept = kept_constants(denoiser.constants, x)
         for rows in torch.arange(len(x), device=x.device).split(size):
-            kept = self._kept
-            own = denoiser.constants(x[rows]) if kept is None else [t[rows] for t in kept]
+            own = constants_at(rows, x, denoiser.constants, self._kept)
             nats.append(self._loss.nats(denoiser, x[rows], generator, *own))
         return torch.cat(nats)
 
@@ -282,9 +264,10 @@ def pilot_quadrature(
     book = denoiser.codebook
     finite = torch.ones(book.n_columns, dtype=torch.bool, device=x.device)
     finite[book.reals] = False
-    highest = torch.where(finite, book.known_snr * HIGHEST_SNR, REAL_HIGHEST_SNR)
+    # errors of 3e-7 where categories are at distance one, and of a sixtieth of a standard deviation
+    highest = torch.where(finite, book.known_snr * 0.05, 16_000.0)
     # many pixels together are informative at a lower SNR than one
-    low = LOWEST_SNR * (min(1.0, FEW_COORDS / book.n_coords) if denoiser.isotropic else 1.0)
+    low = 0.01 * (min(1.0, 64 / book.n_coords) if denoiser.isotropic else 1.0)
     ends = math.log(low), math.log(float(highest.max()))
     edges = torch.linspace(*ends, N_CELLS + 1, dtype=torch.float64, device=x.device)
     fewest = 32 if book.work < HUGE else FEWEST_PILOT_ROWS
@@ -303,14 +286,15 @@ def pilot_quadrature(
         target = gamma.expand(start.snr.shape).masked_fill(missing, 0.0)
         target = torch.where(torch.isinf(start.snr), start.snr, target)
         state = start.add(book, start.increment(book, points, target, xi))
-        # the error of a continuous column never vanishes: given its own evidence it falls as 1/snr
-        damping = torch.where(finite, 1.0, (1 + gamma / REAL_SNR) ** -0.5)
+        # the error of a continuous column never vanishes: given its own evidence it falls as 1/snr, which beyond an
+        # SNR of 1000 is hardly informative about other columns
+        damping = torch.where(finite, 1.0, (1 + gamma / 1000) ** -0.5)
         damping = damping.masked_fill(missing, 0.0)
         error = (points - denoiser(*state).mean()) * book.per_coord(damping)
         values.append(gamma.double() * error.square().sum(1).double().square().mean().sqrt())
     density = torch.stack(values).clamp_min(1e-300)  # constant columns have no error
     share = density / density.sum()
-    first = torch.nonzero(share.cumsum(0) > CUT_SHARE).flatten()[0]
-    last = torch.nonzero(share.flip(0).cumsum(0).flip(0) > CUT_SHARE).flatten()[-1]
+    kept = (share.cumsum(0) > 1e-5) & (share.flip(0).cumsum(0).flip(0) > 1e-5)
+    first, last = torch.nonzero(kept).flatten()[[0, -1]].tolist()
     density = (0.9 * share + 0.1 / len(share))[first : last + 1]
     return Quadrature(edges[first : last + 2], density)

@@ -26,10 +26,8 @@ from laws import (
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.training import Evaluator, TrainingLoss, mean_and_error, pilot_quadrature
-from discrete_itd.training import objectives as objectives_module
 
 pytestmark = pytest.mark.usefixtures("full_size")
 
@@ -171,57 +169,6 @@ def test_no_pattern_shows_a_missing_cell(device, pattern, leading):
             assert not y[book.per_coord(gone)].any()
             known = book.per_coord(torch.isinf(snr))
             assert torch.equal(y[known], book.embed(rows).expand(y.shape)[known])
-
-
-def test_balance_is_for_rows_with_gaps(device):
-    """Where nothing is missing it changes nothing; where all is, the row still costs nothing."""
-    book = make_book("mixed", device)
-    net = random_network(book, 0)
-    rows = random_rows(book, 50, np.random.default_rng(0))
-    quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
-
-    def loss(x, balanced):
-        patterns = TrainingLoss(quadrature, 0.3, balanced=balanced)
-        return patterns.nats(net, x, seeded_generator(0, device))
-
-    torch.testing.assert_close(loss(rows, True), loss(rows, False))
-    gaps = rows.clone()
-    gaps[30:, 0] = math.nan
-    assert not torch.equal(loss(gaps, True), loss(gaps, False))
-    assert not loss(torch.full_like(rows, math.nan), True).any()
-
-
-@pytest.mark.parametrize("balanced", [False, True])
-def test_balanced_rows_weigh_alike_among_those_of_the_same_known_cells(
-    device, monkeypatch, balanced
-):
-    """By counting: what an unknown cell weighs, by which cells are known, in complete rows and others."""
-    monkeypatch.setattr(objectives_module, "MAX_ROW_WEIGHT", math.inf)
-    book = Codebook([simplex(2)] * 3).to(device)
-    n = 60000
-    rows = torch.zeros(n, 3, dtype=torch.float64, device=device)
-    rows[: n // 2, 0] = math.nan
-    states = []
-
-    class Coin(Denoiser):
-        def forward(self, y, snr):
-            states.append(snr)
-            return Posterior(book, CategoricalPosterior(book.levels, torch.zeros_like(y)))
-
-    quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
-    patterns = TrainingLoss(quadrature, 0.0, balanced=balanced)
-    loss = patterns.nats(Coin(book), rows, seeded_generator(0, device))
-    known = torch.isinf(states[0])
-    n_asked = (~known & ~rows.isnan()).sum(1)
-    weight = loss / n_asked.clamp_min(1) / math.log(2)
-    alike = []
-    for cells in ((False, False), (True, False), (False, True)):
-        here = (known[:, 1:] == torch.tensor(cells, device=device)).all(1) & ~known[:, 0]
-        a, b = (weight * here)[: n // 2], (weight * here)[n // 2 :]
-        stderr = math.hypot(a.std() / math.sqrt(n // 2), b.std() / math.sqrt(n // 2))
-        assert stderr < 0.05 * b.mean()
-        alike.append(abs(float(a.mean() - b.mean())) < 4 * stderr)
-    assert all(alike) if balanced else not any(alike)
 
 
 @pytest.mark.parametrize("pattern", sorted(SHARES))
