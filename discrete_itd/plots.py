@@ -43,24 +43,17 @@ if TYPE_CHECKING:
 BLUE, SKY, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 INK, GREY, PALE = "#1f2933", "#6b7280", "#d5dae1"
 SIZE = (4.8, 3.2)  # inches; small, so that the text is readable on the screen of a telephone
-WATCH_SIZE = (4.8, 4.4)  # with room for six lines of a legend
-TAIL = 0.995  # share of the rows within a histogram's range; the others are in its last bar
 MOST_BARS = 24  # most bars of a bar chart; the last one is the sum of all other columns
-LONGEST = 27  # most characters of a label in a figure
 # Control characters but for tab and line feed, surrogates, what XML forbids, and marks that reverse the text after them
 UNREADABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
-AVERAGED_ROWS = 500  # most rows over which a plot averages what costs one evaluation of the model per row and column
-MOST_COLUMNS = 100  # most columns of a wide table whose entropy given all others is measured
-# Fewer rows are averaged, though at least FEWEST_ROWS, if the posteriors of all cells are more than MOST_CELLS numbers;
-# of pairs, FEWEST_PAIRED and MOST_PAIR_WORK: some seconds.
-FEWEST_ROWS, MOST_CELLS = 32, 1 << 26
-FEWEST_PAIRED, MOST_PAIR_WORK = 64, 1 << 31
+# rows over which a plot averages what costs one evaluation of the model per row and column, in some seconds
+FEWEST_AVERAGED, MOST_AVERAGED = 64, 500
+MOST_MEASURED = 100  # most columns of a wide table whose entropy given all others is measured
 # most columns of a matrix that are shown, and most for which numbers fit in its cells
-MOST_SHADED, MOST_NUMBERED = (40, 14)
-SMALLEST_NATS = 0.05  # least information, in nats, that gets the darkest shade: less is noise
+MOST_SHADED, MOST_NUMBERED = 40, 14
 
 
 class RowScores(NamedTuple):
@@ -175,7 +168,8 @@ def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = N
         raise ValueError("no rows to plot")
     ax = new_axes() if ax is None else ax
     shown = np.append(surprisal, reference)
-    low, high = shown.min(), max(np.quantile(v, TAIL) for v in (surprisal, shown))
+    # the last bar has all rows above the range
+    low, high = shown.min(), max(np.quantile(v, 0.995) for v in (surprisal, shown))
     if np.isfinite(threshold):
         low, high = min(low, threshold), max(high, threshold)
     edges = np.linspace(low, high if high > low else low + 1, 51)
@@ -270,27 +264,24 @@ def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None
 
 
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
-    """Each column's mean surprisal, marginally and given all other columns, over at most ``AVERAGED_ROWS`` rows.
+    """Each column's mean surprisal, marginally and given all other columns, over at most 500 rows.
 
     Columns: column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats;
     NaN for a density and where nats is not positive). A missing cell counts as 0 nats. In a table of more than
-    ``MOST_COLUMNS`` columns, only those that the model explains most, by their shares of the score: the conditional
+    ``MOST_MEASURED`` columns, only those that the model explains most, by their shares of the score: the conditional
     distribution of each cell costs a posterior of the whole row.
     """
     if not len(rows):
         raise ValueError("no rows to plot")
     encoder, marginals = density.encoder_, density.model_.marginals
-    columns, most = np.arange(encoder.n_columns), AVERAGED_ROWS
-    if len(columns) > MOST_COLUMNS:
-        most = max(FEWEST_ROWS, min(AVERAGED_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
-    scorer = scorer_of(density)
-    rows = rows.take(slice(None, None, -(-len(rows) // most)))
+    columns, scorer = np.arange(encoder.n_columns), scorer_of(density)
+    rows = _spread(rows, (1 << 26) // (len(columns) * min(MOST_MEASURED, len(columns))))
     with torch.no_grad():
         log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
     table = rows.table(rows.by_column(-log_prob - rows.log_volume)).fillna(0.0)
-    if len(columns) > MOST_COLUMNS:
+    if len(columns) > MOST_MEASURED:
         explained = (table - density.explain(rows).fillna(0.0)).to_numpy().mean(0)
-        columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_COLUMNS])
+        columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_MEASURED])
     found = nats_given_others(scorer, rows.unique, columns.tolist())
     given = (found[rows.inverse] - rows.log_volume[:, columns]).mean(0)
     alone = table.to_numpy()[:, columns].mean(0)
@@ -332,7 +323,7 @@ def plot_information_matrix(
     nats, names = model.to_numpy()[np.ix_(kept, kept)], [model.columns[j] for j in kept]
     side = 1.6 + 0.27 * len(names)
     ax = new_axes((side + 0.6, side)) if ax is None else ax
-    most = max(np.nanmax(nats, initial=0.0), SMALLEST_NATS)
+    most = max(np.nanmax(nats, initial=0.0), 0.05)  # less is noise, and gets no dark shade
     at, shades = range(len(names)), {"cmap": "Blues", "vmin": 0.0, "vmax": most}
     image = ax.pcolormesh(at, at, np.clip(nats, 0.0, None), shading="nearest", **shades)
     ax.set_aspect("equal")
@@ -355,7 +346,7 @@ def plot_information_matrix(
 
 
 def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
-    """Mutual information of every two columns in nats, over at most ``AVERAGED_ROWS`` rows: (C, C), the diagonal NaN.
+    """Mutual information of every two columns in nats, over at most 500 rows: (C, C), the diagonal NaN.
 
     Rows that lack one of a pair's cells are left out; NaN if there are no others. ``attrs["stderr"]`` has the standard
     errors of the means over rows, in the same shape. The nats by which one column improves the prediction of the other,
@@ -364,13 +355,18 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """
     if len(rows) < 2:
         raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
-    most = max(FEWEST_PAIRED, min(AVERAGED_ROWS, MOST_PAIR_WORK // matrix_work(density)))
-    rows = rows.take(slice(None, None, -(-len(rows) // most)))
+    rows = _spread(rows, (1 << 31) // matrix_work(density))
     value, stderr = (t.cpu().numpy() for t in pairwise_information(density.model_, rows.x))
     names = density.encoder_.names
     matrix = pd.DataFrame(value, index=names, columns=names)
     matrix.attrs["stderr"] = stderr
     return matrix
+
+
+def _spread(rows: Rows, most: int) -> Rows:
+    """At most so many rows, though at least 64 and at most 500, spread over the table."""
+    most = max(FEWEST_AVERAGED, min(MOST_AVERAGED, most))
+    return rows.take(slice(None, None, -(-len(rows) // most)))
 
 
 def matrix_work(density: DiffusionDensity) -> int:
@@ -406,7 +402,7 @@ def plot_watch(
             raise ValueError(f"column {name!r}: table must come from this watch, and has none")
     highest = {name: table[key].max() for name, key in names.items()}
     loudest = sorted(highest, key=lambda name: -highest[name])[:n_columns]
-    ax = new_axes(WATCH_SIZE) if ax is None else ax
+    ax = new_axes((4.8, 4.4)) if ax is None else ax  # room for a legend of six lines
     styles = zip((VERMILLION, ORANGE, SKY, INK), ("--", "-.", ":", (0, (5, 1))), strict=True)
     for name, (colour, style) in zip(loudest, styles, strict=False):
         # a name that begins with an underscore, or has a dollar sign, is shown all the same
@@ -424,7 +420,7 @@ def readable(text: object) -> str:
     return UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
-def shorten(text: object, longest: int = LONGEST) -> str:
+def shorten(text: object, longest: int = 27) -> str:
     """The text on one line of at most ``longest`` characters."""
     line = " ".join(readable(text).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"

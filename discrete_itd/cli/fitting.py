@@ -22,7 +22,6 @@ from discrete_itd.cli.tables import (
     damage_named,
     ending,
     reading,
-    save_whole,
 )
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -32,11 +31,9 @@ from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.card import columns_table, facts
-from discrete_itd.storage.values import card_path
 from discrete_itd.validation import warn
 
 TEXT: Any = pd.Series(["text"]).dtype  # takes less memory than objects if pandas has a text dtype
-SAMPLE_SEED = 0  # seed of the sample of rows of a very large table
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -67,11 +64,7 @@ def fit(args: argparse.Namespace) -> int:
     with about(args.table), deferred_interrupts() as interrupted:
         model.fit(frame, groups=groups)
     elapsed = clock.age
-    save_whole(args.out, lambda path: model.save(path, card=False))
-    card = model.model_card()
-    save_whole(
-        card_path(args.out), lambda path: path.write_bytes(card.encode(errors="backslashreplace"))
-    )
+    model.save(args.out)
     if interrupted.is_set():
         note(f"the fit was interrupted: {args.out} is the best model so far")
     put(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
@@ -136,7 +129,7 @@ def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
         raise UserError(f"{path}: fit reads folders of CSV or of Parquet, not of both")
     if kinds == {".csv"}:
         with about(path):
-            return in_memory(_texts(path, [*files], dialect), SAMPLE_SEED)
+            return in_memory(_texts(path, [*files], dialect), seed=0)
     for file in files:
         check_regular(file)
     from pyarrow.parquet import read_metadata
@@ -144,7 +137,7 @@ def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
     with damage_named(path, ".parquet"):
         if files and not sum(read_metadata(file).num_rows for file in files):
             raise EmptyTableError(f"{path}: the table is empty")
-        return in_memory(path, SAMPLE_SEED)
+        return in_memory(path, seed=0)
 
 
 def _texts(path: str, files: Sequence[str], dialect: Dialect) -> Iterator[pd.DataFrame]:

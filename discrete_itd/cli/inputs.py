@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from discrete_itd.detection.answers import Estimator
 
-KEY = "_discrete_itd"  # name of the file that records the model and options by which the other files were made
+MADE_BY = "_discrete_itd"  # name of the file that records the model and options by which the other files were made
 Tally = Counter[str]  # sums over rows by name: "rows" is their number
 # from a table, the sums to add to and the name of a file in a folder: the frames of the output
 Job = Callable[[Source, Tally, str | None], Iterable[pd.DataFrame]]
@@ -310,7 +310,7 @@ def _make_folder(args: argparse.Namespace, write: Callable[[str, str, str], None
         out = os.path.join(args.out, name)
         if same_file(out, args.model) or same_file(out, args.table):
             raise UserError(f"{out}: would be written over what is read")
-    key_file, n_known, n_empty = os.path.join(args.out, KEY), 0, 0
+    key_file, n_known, n_empty = os.path.join(args.out, MADE_BY), 0, 0
     _make_place(key_file)
     with locked(key_file):
         made_by = _key(args)

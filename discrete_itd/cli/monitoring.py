@@ -15,8 +15,6 @@ from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
 from discrete_itd.storage.files import locked
 
-LEVEL, SEED = 0.01, 0  # false-alarm level and random seed of a new watch
-
 
 def watch(args: argparse.Namespace) -> int:
     """Run the command; 1 if an alarm was raised, now or in an earlier call."""
@@ -37,8 +35,8 @@ def _watch(args: argparse.Namespace) -> DriftWatch:
     """The watch after the rows, whose state is written."""
     detector = load_detector(args)
     if not os.path.exists(args.state):
-        level = LEVEL if args.level is None else args.level
-        found = DriftWatch(detector, level=level, random_state=SEED)
+        asked = {} if args.level is None else {"level": args.level}
+        found = DriftWatch(detector, **asked)
     else:
         found = DriftWatch.load(args.state, detector)
         if args.level not in (None, found.level):

@@ -52,132 +52,6 @@ be -, the standard input and output, for a CSV; what the command says goes to st
 If TABLE is a folder, each table in it gives one of the same name in the folder FILE, whole or not at all. The same
 command again makes only what is not newer than its table and the model, by the same options.
 """
-FIT = f"""\
-Learn the distribution of a table's rows, or of all tables in a folder, and write the model to a file. Of more than
-400 000 rows, a uniform sample is fitted to.
-
-A column of text becomes nominal: categories without an order. Numbers with few different values become ordinal:
-categories that keep their order and distances. Other numbers, and dates, become continuous, with a density. Numbers
-that are only names need --column shop=nominal. Identifiers and free text are left out of the model, with a note,
-unless --column gives them a kind.
-
-Kinds of columns for --column NAME=KIND: nominal, ordinal, continuous, or binned:0,18,65,120, which has a density that
-is constant within these bins; or how text writes numbers and dates: decimal-comma, decimal-point, day-first,
-month-first, also continuous:day-first. What fit is told by --column and by --csv na= and decimal= is part of the
-model, and need not be told to other commands.
-
-Rows are taken for independent draws. If several are of one customer, or copies of one record, name the column that
-says so with --groups; held-out rows would be too much like the others.
-
-With --detector the model also raises alarms: a fifth of the rows is held out to calibrate p-values and the threshold.
-TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination. With --given,
-a row is compared with its own group, like sales with other sales of the same shop.
-
-Ctrl-C, or SIGTERM, ends the fit and keeps the best model so far, and the exit code is 130; a second one ends the
-command.
-
-{TABLES}
-examples:
-  discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
-  discrete-itd fit inliers.csv --out detector.safetensors --detector --false-alarm-rate 0.005
-"""
-SCORE = f"""\
-Write the log-probability of each row: columns log_prob (nats; anomalies have low ones) and stderr, in the order
-of the table. It is the log-probability of the cells that are not missing. With continuous or binned columns it is a
-density, per unit of the column (per second for dates). Columns that the model does not know are ignored; --keep copies
-columns of TABLE to the output, before the others.
-
-MODEL may be a detector (fit --detector). There are then four more columns: score (nats; alarms are raised by a low
-score), p_value (at most t with probability at most t for an inlier), alarm (True or False), and unreadable: the cells
-that are no number or date in a column of these, like amount = '#REF!'. Such a cell counts for nothing, and its row
-raises an alarm of that name, in addition to those whose rate is stated. With a detector of groups (fit --detector
---given) there is also group_seen, False for rows of a group that was not seen in training. The last lines printed are
-the threshold with its rate, and the number of alarms.
-
-{STREAMS}
-{TABLES}
-examples:
-  discrete-itd score customers.safetensors new.csv --out scores.csv --explain
-  discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons --keep id,amount
-  zcat new.csv.gz | discrete-itd score customers.safetensors - --out - | head
-"""
-IMPUTE = f"""\
-Fill each missing cell of a table with its most probable category, or its median if the column is numeric, given
-the other cells of the row. Everything else stays as it is written, including columns that the model does not know, but
-for blank lines and quotation marks without need; in Parquet made of a CSV, all columns are text.
-
-{STREAMS}
-{TABLES}
-example:
-  discrete-itd impute customers.safetensors new.csv --out full.csv
-"""
-SAMPLE = """\
-Draw new rows from the model, as CSV to the standard output or to a file.
-
-example:
-  discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
-"""
-REPORT = f"""\
-Write a report on a table as one HTML page with figures that needs no network: whether targets are met, the most
-anomalous rows with reasons, the surprisal of the rows, how much the columns explain each other, and whether longer
-training would help.
-
-Targets are compared with inliers that were not used for training: all rows of --inliers, or else of TABLE. A target is
-met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it, and otherwise
-undecided. The last line printed is then pass, fail or undecided.
-
-TABLE or the page may be -, the standard input or output. Rows are counted from 1, without the header.
-Figures need pip install 'discrete-itd[plot]'.
-
-{TABLES}
-example:
-  discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
-"""
-CHECK = f"""\
-Find the cells of a table that are probably wrong, by its other rows and the other cells of the row; no model is needed.
-FILE has one line per cell: row (from 1, without the header), column, value, expected, expected_probability and
-probability_wrong, the most probable error first. The table is read whole.
-
-{TABLES}
-example:
-  discrete-itd check customers.csv --out errors.csv --repair repaired.csv --report errors.html
-"""
-WATCH = f"""\
-Watch rows as they arrive, and raise an alarm once they are not exchangeable with the rows that the detector was
-calibrated on. Each call goes on from --state, which holds what is known of the rows watched so far (some kB for each
-column, however many rows); remove it to begin anew, like after an alarm and a new fit. Of a detector fitted with
---given, rows are compared within their groups.
-
-Each row's score, and its nats by column, get an online conformal p-value, against which test martingales bet. The
-probability that any of them ever raises a false alarm is at most --level, however many rows and calls. Half of it is
-for whole rows, the rest is divided among the columns. An alarm stays: the exit code is 1 if one was raised, in this
-call or before, else 0. It names the columns whose own martingale raised one.
-
-The columns of --out are row (from 1, over all calls), p_value, log10_martingale, alarm, unreadable, and for each column
-of the model p_value_<column>, log10_martingale_<column> and alarm_<column>. The state is written after --out, whole or
-not at all: a call that failed can be repeated. The tables of a folder are read in the order of their names.
-
-{TABLES}
-example:
-  zcat today.csv.gz | discrete-itd watch detector.safetensors - --state watch.state --out watched.csv
-"""
-DRIFT = f"""\
-Compare a table with the rows that a detector was calibrated on: mean nats per row, nats by column, and with --reference
-the values and the missing cells of each column. The page of p-values, effects and their guarantees is
-discrete_itd.detection.drift.Drift. watch follows rows as they arrive instead.
-
-{TABLES}
-example:
-  discrete-itd drift detector.safetensors january.csv --reference held_out.csv --check
-"""
-DESCRIBE = """\
-Print the card of a model, in Markdown: what it was fitted to, how well it predicts held-out rows, how it is
-calibrated, what it costs and where it ends. It names columns, but none of their values.
-"""
-DEMO = """\
-Fit a detector to the orders of a tea shop, two raw files of the package, and find the wrong cells of new orders. Takes
-half a minute and no network; model, scores and page go to a new folder among temporary files.
-"""
 
 
 # -- types of values ------------------------------------------------------------------------------
@@ -365,7 +239,7 @@ def _add_impute(sub: argparse.ArgumentParser) -> None:
 
 def _add_sample(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("model", metavar="MODEL", help="file written by fit")
+    _add_model(sub)
     add("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
     add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
         help="condition on these values, which all rows get")
@@ -423,8 +297,9 @@ def _add_drift(sub: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="exit with code 1 if there is drift")
 
 
-def _add_describe(describe: argparse.ArgumentParser) -> None:
-    describe.add_argument("model", metavar="MODEL", help="file written by fit")
+def _add_model(sub: argparse.ArgumentParser, *, detector: bool = False) -> None:
+    made = "fit --detector" if detector else "fit"
+    sub.add_argument("model", metavar="MODEL", help=f"file written by {made}")
 
 
 def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
@@ -435,8 +310,7 @@ def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
 
 def _add_files(sub: argparse.ArgumentParser, what: str, *, detector: bool = False) -> None:
     """MODEL and TABLE of a command, and how a CSV is written."""
-    made = "fit --detector" if detector else "fit"
-    sub.add_argument("model", metavar="MODEL", help=f"file written by {made}")
+    _add_model(sub, detector=detector)
     sub.add_argument("table", metavar="TABLE", help=f"{what}: {ENDINGS}; a folder, or -")
     _add_csv(sub)
 
@@ -454,24 +328,140 @@ def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
 
 
 class Command(NamedTuple):
-    """A command: its texts, its options, and the module with the function of its name."""
+    """A command: the module with the function of its name, its options, and its texts."""
 
-    description: str
-    brief: str
-    add_options: Callable[[argparse.ArgumentParser], object]
     module: str
+    add_options: Callable[[argparse.ArgumentParser], object]
+    brief: str
+    description: str
 
 
 COMMANDS = {
-    "fit": Command(FIT, "learn the distribution of a table", _add_fit, "fitting"),
-    "score": Command(SCORE, "log-probabilities of a table's rows", _add_score, "scoring"),
-    "impute": Command(IMPUTE, "fill a table's missing cells", _add_impute, "filling"),
-    "check": Command(CHECK, "wrong cells of a table, and what they should be", _add_check, "reporting"),
-    "sample": Command(SAMPLE, "draw new rows", _add_sample, "filling"),
-    "report": Command(REPORT, "an HTML report on a table", _add_report, "reporting"),
-    "watch": Command(WATCH, "alarms once rows that arrive have changed", _add_watch, "monitoring"),
-    "drift": Command(DRIFT, "whether a table has changed", _add_drift, "monitoring"),
-    "describe": Command(DESCRIBE, "what a model is: its card", _add_describe, "fitting"),
-    "demo": Command(DEMO, "try it on files in the package", lambda _: None, "demo"),
+    "fit": Command("fitting", _add_fit, "learn the distribution of a table", f"""\
+Learn the distribution of a table's rows, or of all tables in a folder, and write the model to a file. Of more than
+400 000 rows, a uniform sample is fitted to.
+
+A column of text becomes nominal: categories without an order. Numbers with few different values become ordinal:
+categories that keep their order and distances. Other numbers, and dates, become continuous, with a density. Numbers
+that are only names need --column shop=nominal. Identifiers and free text are left out of the model, with a note,
+unless --column gives them a kind.
+
+Kinds of columns for --column NAME=KIND: nominal, ordinal, continuous, or binned:0,18,65,120, which has a density that
+is constant within these bins; or how text writes numbers and dates: decimal-comma, decimal-point, day-first,
+month-first, also continuous:day-first. What fit is told by --column and by --csv na= and decimal= is part of the
+model, and need not be told to other commands.
+
+Rows are taken for independent draws. If several are of one customer, or copies of one record, name the column that
+says so with --groups; held-out rows would be too much like the others.
+
+With --detector the model also raises alarms: a fifth of the rows is held out to calibrate p-values and the threshold.
+TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination. With --given,
+a row is compared with its own group, like sales with other sales of the same shop.
+
+Ctrl-C, or SIGTERM, ends the fit and keeps the best model so far, and the exit code is 130; a second one ends the
+command.
+
+{TABLES}
+examples:
+  discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
+  discrete-itd fit inliers.csv --out detector.safetensors --detector --false-alarm-rate 0.005
+"""),
+    "score": Command("scoring", _add_score, "log-probabilities of a table's rows", f"""\
+Write the log-probability of each row: columns log_prob (nats; anomalies have low ones) and stderr, in the order
+of the table. It is the log-probability of the cells that are not missing. With continuous or binned columns it is a
+density, per unit of the column (per second for dates). Columns that the model does not know are ignored; --keep copies
+columns of TABLE to the output, before the others.
+
+MODEL may be a detector (fit --detector). There are then four more columns: score (nats; alarms are raised by a low
+score), p_value (at most t with probability at most t for an inlier), alarm (True or False), and unreadable: the cells
+that are no number or date in a column of these, like amount = '#REF!'. Such a cell counts for nothing, and its row
+raises an alarm of that name, in addition to those whose rate is stated. With a detector of groups (fit --detector
+--given) there is also group_seen, False for rows of a group that was not seen in training. The last lines printed are
+the threshold with its rate, and the number of alarms.
+
+{STREAMS}
+{TABLES}
+examples:
+  discrete-itd score customers.safetensors new.csv --out scores.csv --explain
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons --keep id,amount
+  zcat new.csv.gz | discrete-itd score customers.safetensors - --out - | head
+"""),
+    "impute": Command("filling", _add_impute, "fill a table's missing cells", f"""\
+Fill each missing cell of a table with its most probable category, or its median if the column is numeric, given
+the other cells of the row. Everything else stays as it is written, including columns that the model does not know, but
+for blank lines and quotation marks without need; in Parquet made of a CSV, all columns are text.
+
+{STREAMS}
+{TABLES}
+example:
+  discrete-itd impute customers.safetensors new.csv --out full.csv
+"""),
+    "check": Command("reporting", _add_check, "wrong cells of a table, and what they should be", f"""\
+Find the cells of a table that are probably wrong, by its other rows and the other cells of the row; no model is needed.
+FILE has one line per cell: row (from 1, without the header), column, value, expected, expected_probability and
+probability_wrong, the most probable error first. The table is read whole.
+
+{TABLES}
+example:
+  discrete-itd check customers.csv --out errors.csv --repair repaired.csv --report errors.html
+"""),
+    "sample": Command("filling", _add_sample, "draw new rows", """\
+Draw new rows from the model, as CSV to the standard output or to a file.
+
+example:
+  discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
+"""),
+    "report": Command("reporting", _add_report, "an HTML report on a table", f"""\
+Write a report on a table as one HTML page with figures that needs no network: whether targets are met, the most
+anomalous rows with reasons, the surprisal of the rows, how much the columns explain each other, and whether longer
+training would help.
+
+Targets are compared with inliers that were not used for training: all rows of --inliers, or else of TABLE. A target is
+met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it, and otherwise
+undecided. The last line printed is then pass, fail or undecided.
+
+TABLE or the page may be -, the standard input or output. Rows are counted from 1, without the header.
+Figures need pip install 'discrete-itd[plot]'.
+
+{TABLES}
+example:
+  discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
+"""),
+    "watch": Command("monitoring", _add_watch, "alarms once rows that arrive have changed", f"""\
+Watch rows as they arrive, and raise an alarm once they are not exchangeable with the rows that the detector was
+calibrated on. Each call goes on from --state, which holds what is known of the rows watched so far (some kB for each
+column, however many rows); remove it to begin anew, like after an alarm and a new fit. Of a detector fitted with
+--given, rows are compared within their groups.
+
+Each row's score, and its nats by column, get an online conformal p-value, against which test martingales bet. The
+probability that any of them ever raises a false alarm is at most --level, however many rows and calls. Half of it is
+for whole rows, the rest is divided among the columns. An alarm stays: the exit code is 1 if one was raised, in this
+call or before, else 0. It names the columns whose own martingale raised one.
+
+The columns of --out are row (from 1, over all calls), p_value, log10_martingale, alarm, unreadable, and for each column
+of the model p_value_<column>, log10_martingale_<column> and alarm_<column>. The state is written after --out, whole or
+not at all: a call that failed can be repeated. The tables of a folder are read in the order of their names.
+
+{TABLES}
+example:
+  zcat today.csv.gz | discrete-itd watch detector.safetensors - --state watch.state --out watched.csv
+"""),
+    "drift": Command("monitoring", _add_drift, "whether a table has changed", f"""\
+Compare a table with the rows that a detector was calibrated on: mean nats per row, nats by column, and with --reference
+the values and the missing cells of each column. The page of p-values, effects and their guarantees is
+discrete_itd.detection.drift.Drift. watch follows rows as they arrive instead.
+
+{TABLES}
+example:
+  discrete-itd drift detector.safetensors january.csv --reference held_out.csv --check
+"""),
+    "describe": Command("fitting", _add_model, "what a model is: its card", """\
+Print the card of a model, in Markdown: what it was fitted to, how well it predicts held-out rows, how it is
+calibrated, what it costs and where it ends. It names columns, but none of their values.
+"""),
+    "demo": Command("demo", lambda _: None, "try it on files in the package", """\
+Fit a detector to the orders of a tea shop, two raw files of the package, and find the wrong cells of new orders. Takes
+half a minute and no network; model, scores and page go to a new folder among temporary files.
+"""),
 }
 # fmt: on

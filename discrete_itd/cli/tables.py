@@ -41,10 +41,8 @@ if TYPE_CHECKING:
 
 STANDARD = "-"  # the standard input or output, in place of a file's name
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-OTHERS = (";", "\t", "|")  # separators that are detected besides the comma
 CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
 HEAD_BYTES = 1 << 16  # bytes at the start of a CSV from which its dialect is detected
-BUFFER = 1 << 20  # bytes of a Parquet file that are read at once
 BYTE_ORDERS = (  # UTF-32's mark begins with UTF-16's, so it is tried first
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -230,7 +228,7 @@ def _separator(head: str) -> str:
             return min((len(row) for row in islice(rows, n_rows)), default=1)
         return 1
 
-    best = max(OTHERS, key=lambda sep: n_cells(sep, 2))
+    best = max(";\t|", key=lambda sep: n_cells(sep, 2))
     return best if n_cells(",", 1) == 1 < n_cells(best, 2) else ","
 
 
@@ -245,7 +243,7 @@ def _header(head: str, sep: str) -> tuple[list[str], str]:
 def _parquet(path: str, stack: ExitStack) -> Source:
     from pyarrow.parquet import ParquetFile
 
-    file = stack.enter_context(ParquetFile(path, buffer_size=BUFFER, pre_buffer=False))
+    file = stack.enter_context(ParquetFile(path, buffer_size=1 << 20, pre_buffer=False))
     schema, n_all = file.schema_arrow, file.metadata.num_rows
 
     def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:

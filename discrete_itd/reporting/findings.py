@@ -36,7 +36,6 @@ from discrete_itd.statistics import (
 from discrete_itd.storage.card import facts
 from discrete_itd.validation import check_integer, check_real, check_share
 
-LEVELS = (0.01, 0.05, 0.1)  # p-values at which the shares of inliers are reported
 MOST_CELLS_SHOWN = 24  # most cells of an anomalous row that are shown, besides those with a reason
 N_REASONS = 3  # most cells of a row that are named as reasons
 # the matrix of pairs of columns is left out if it takes more floats per row: some tenths of a second
@@ -79,10 +78,10 @@ class Alarms:
 
     @property
     def calibration(self) -> pd.DataFrame | None:
-        """Share of inliers with a p-value up to each of ``LEVELS``, and its 95 % range; None without p-values."""
+        """Share of inliers with a p-value up to 1, 5 and 10 %, and its 95 % range; None without p-values."""
         if self.p_values is None or self.reference is None:
             return None
-        levels = np.array(LEVELS)
+        levels = np.array([0.01, 0.05, 0.1])
         low, high = p_value_band(levels, len(self.p_values), len(self.reference))
         share = (self.p_values <= levels[:, None]).mean(1)
         return pd.DataFrame({"level": levels, "share": share, "low": low, "high": high})

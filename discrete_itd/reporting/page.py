@@ -12,6 +12,7 @@ import io
 import math
 import os
 import re
+import sys
 import warnings
 from collections.abc import Hashable, Sequence
 from functools import cache
@@ -36,10 +37,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-TITLE = "How surprising are these rows?"
 MOST_CELLS = 500  # most wrong cells that a page lists
-PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
 CUT_SHORT = {
@@ -111,8 +109,7 @@ def report(
 def render(found: Findings, *, title: str | None = None, date: datetime.date | None = None) -> str:
     """The HTML page of the findings, with today's date by default."""
     return _environment().get_template("page.html").render(
-        title=title if title and title.strip() else TITLE,
-        policy=POLICY,
+        title=title if title and title.strip() else "How surprising are these rows?",
         date=datetime.date.today() if date is None else date,
         found=found,
         drawings=_drawings(found),
@@ -126,7 +123,7 @@ def errors_page(found: pd.DataFrame, shape: tuple[int, int], *, title: str) -> s
     by_column = [(name, len(p), p.sum()) for name, p in wrong]
     by_column.sort(key=lambda line: -line[1])
     return _environment().get_template("errors.html").render(
-        title=title, policy=POLICY, date=datetime.date.today(), shape=shape, n=len(found),
+        title=title, date=datetime.date.today(), shape=shape, n=len(found),
         cells=list(lines[:MOST_CELLS].itertuples()), by_column=by_column,
     )  # fmt: skip
 
@@ -186,20 +183,7 @@ def _environment() -> Environment:
     )
     filters = {f.__name__: f for f in (breakable, nats, p_value, percent, shorten, times)}
     environment.filters |= {**filters, "counted": count, "median": np.median}
-    words = (
-        after_alarms,
-        after_calibration,
-        an_inlier,
-        judgement,
-        longer_training,
-        strongest,
-    )
-    environment.globals |= {f.__name__: f for f in words}
-    environment.globals |= {
-        "AFTER_VERDICT": AFTER_VERDICT,
-        "VERDICTS": VERDICTS,
-        "infinity": math.inf,
-    }
+    environment.globals["words"] = sys.modules[__name__]
     environment.finalize = lambda value: readable(value) if type(value) is str else value
     return environment
 
@@ -208,7 +192,7 @@ def breakable(text: str) -> Markup:
     """Text in which long names may break after underscores and similar marks."""
     from markupsafe import Markup
 
-    return Markup("<wbr>").join(PARTS.findall(readable(text)))
+    return Markup("<wbr>").join(re.findall(r"(?s).+?[_/|]+(?=\w)|.+", readable(text)))
 
 
 # -- sentences that depend on many numbers; others are in the template ------------------------------

@@ -17,9 +17,8 @@ import torch
 
 from discrete_itd.statistics import count, percent, plus_minus
 
-MOST_COLUMNS = 1000  # most columns that are listed one by one
 # no markup in any reading of Markdown, apart from links that readers make of bare addresses
-PLAIN = re.compile(
+NO_MARKUP = re.compile(
     r"(?!.*www\.)[A-Za-z0-9 .,%+()=-]*(?:(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])[A-Za-z0-9 .,%+()=-]*)*"
 )
 
@@ -139,15 +138,8 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
 
 
 def _data(model: Any) -> list[str]:
-    described = columns_table(model.encoder)
-    lines = [
-        "`categories` counts categories or bins; an `open` column has a level for values never seen.",
-        "",
-        *table(described[:MOST_COLUMNS]),
-    ]
-    if len(described) > MOST_COLUMNS:
-        lines += ["", f"and {len(described) - MOST_COLUMNS} more columns"]
-    return lines
+    remark = "`categories` counts categories or bins; an `open` column has a level for values never seen."
+    return [remark, "", *table(columns_table(model.encoder))]
 
 
 def _held_out(model: Any) -> list[str]:
@@ -282,7 +274,7 @@ def inline(text: object) -> str:
     ('tree + mixture', '`<b>`')
     """
     words = " ".join(str(text).split())
-    return words if PLAIN.fullmatch(words) else code(words)
+    return words if NO_MARKUP.fullmatch(words) else code(words)
 
 
 def listed(names: Sequence[object], most: int = 10) -> str:

@@ -30,7 +30,6 @@ except ImportError:  # no such locks on this system
     fcntl = None
 
 FORMAT = 38
-PARTIAL = "partial-"  # part of the names of temporary files
 KEY = "discrete_itd"
 DIGEST = "sha256"  # key, in a header, of the hash of its other entries and of the tensors
 CLASS = "class"  # the key under which data hold the name of a class
@@ -64,7 +63,7 @@ def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder to write in", os.fspath(path))
     descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.name}.{PARTIAL}", suffix=path.suffix, dir=path.parent
+        prefix=f".{path.name}.partial-", suffix=path.suffix, dir=path.parent
     )
     os.close(descriptor)
     partial = Path(name)

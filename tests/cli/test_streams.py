@@ -257,7 +257,7 @@ def test_a_zip_holds_one_table(tmp_path):
 
 def test_one_run_at_a_time_writes_in_a_folder(folder, capsys):
     (folder / "out").mkdir()
-    with locked(folder / "out" / inputs.KEY):
+    with locked(folder / "out" / inputs.MADE_BY):
         run("score d in --out out", code=2)
         assert "out: another run writes in this folder" in capsys.readouterr().err
         assert not contents(folder / "out")
@@ -418,7 +418,7 @@ def contents(path):
     return {
         str(p.relative_to(path)): p.read_bytes()
         for p in sorted(path.rglob("*"))
-        if p.is_file() and inputs.KEY not in p.name
+        if p.is_file() and inputs.MADE_BY not in p.name
     }
 
 
@@ -461,7 +461,7 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
         capsys.readouterr()
         after = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*") if p.is_file()}
         names = (str(p.relative_to(folder / "out")) for p, t in after.items() if before.get(p) != t)
-        return sorted(n for n in names if n != inputs.KEY)
+        return sorted(n for n in names if n != inputs.MADE_BY)
 
     assert len(made()) == 4
     assert made() == []
@@ -483,7 +483,7 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
         line = f"score {what} --out out --explain"
         assert len(made(line)) == 4
         assert made(line) == []
-    key = folder / "out" / inputs.KEY
+    key = folder / "out" / inputs.MADE_BY
     for text in ("", "\0", key.read_text()[:-9], key.read_text() + "x"):
         key.write_text(text)
         assert len(made(line)) == 4
