@@ -14,28 +14,12 @@ from torch.nn import functional
 from discrete_itd import devices
 from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
-from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
+from discrete_itd.channel.rounded_numbers import SMALLEST, Intervals, NumberLines
 
-SMALL = 1e-300  # lower bound that keeps divisors and logarithms finite
-NARROW = 2e-4  # distance of two standardised bounds below which the density between them is an exponential function
+CLOSE = 2e-4  # distance of two standardised bounds below which the density between them is an exponential function
 FARTHEST = 1e30  # largest surprisal, nats
-NEWTON_STEPS = 5  # Newton steps for a quantile in a tail whose mass is below the smallest float
-HALVINGS = 32  # bisections of an interval of a few units to find a quantile
-LEFT_OUT = 1e-4  # most probability, together, of the components that a mixture leaves out
 POINTS = 256  # points of the quadrature of an expectation: entropies are right to some hundredths of a nat
-# log-weight, mean, variance and bounds of a component of weight zero
-NOTHING = -math.inf, 0.0, 1.0, -math.inf, math.inf
 CHUNK = 1 << 18  # rows times points times Gaussians at once: more leave the cache of a processor
-# A lattice is too coarse for an integral where SNR times squared width of a cell exceeds COARSE (half a standard
-# deviation of the noise): then AROUND numbers of the lattice on both sides of a noisy one are summed.
-COARSE, AROUND = 0.25, 13
-LEAST_MASS = 1e-290  # in cells of less mass, differences of distribution functions lose digits
-# the golden ratio's inverse: its multiples modulo 1 are spread most evenly over the unit interval
-GOLDEN = (math.sqrt(5) - 1) / 2
-# A density given at nodes is a mixture of pieces. PIECE_SD: a piece's Gaussian has this many times its length as
-# standard deviation, so it is an exponential function within 1e-5 nats; LOWEST: values further below the peak, in nats,
-# count as this; LEAST_DECAY: least slope of the tails.
-PIECE_SD, LOWEST, LEAST_DECAY = 100.0, 1e4, 1.0
 
 
 class GaussianPosterior:
@@ -103,12 +87,13 @@ class GaussianPosterior:
     @classmethod
     def stacked(cls, posteriors: Sequence[GaussianPosterior]) -> GaussianPosterior:
         """The rows of all posteriors of the same columns; those with fewer components get some of no weight."""
+        nothing = -math.inf, 0.0, 1.0, -math.inf, math.inf  # a component of weight zero
         most = max(q.means.shape[2] for q in posteriors)
         bounded = any(q.bounds for q in posteriors)
         parts = [
             [
                 functional.pad(t, (0, most - t.shape[2]), value=v)
-                for t, v in zip(q._parts(bounded), NOTHING, strict=False)
+                for t, v in zip(q._parts(bounded), nothing, strict=False)
             ]
             for q in posteriors
         ]
@@ -215,9 +200,9 @@ class GaussianPosterior:
 
     def _on_lattice(self, y: Tensor, snr: Tensor, lines: NumberLines) -> tuple[Tensor, Tensor]:
         """The numbers around y/γ, (B, R, N), and their log-masses of components with the evidence: (B, R, N, K)."""
-        z, cells = lines.near(y / snr.clamp_min(torch.finfo(snr.dtype).tiny), AROUND)
-        centre = (y.double() / snr.clamp_min(torch.finfo(snr.dtype).tiny))[:, :, None]
-        evidence = -0.5 * snr.double()[:, :, None] * (z - centre) ** 2
+        centre = y.double() / snr.double().clamp_min(SMALLEST)
+        z, cells = lines.near(centre, 13)
+        evidence = -0.5 * snr.double()[:, :, None] * (z - centre[:, :, None]) ** 2
         each = [self._log_mass(*(t[:, :, i] for t in cells)) for i in range(z.shape[2])]
         return z, torch.stack(each, 2).double() + evidence[..., None]
 
@@ -267,7 +252,8 @@ class GaussianPosterior:
         """Quasi-random points (B, n) of one column: a lattice over components and within them, shifted."""
         i = torch.arange(n, device=self.means.device, dtype=torch.float64)
         start = (shift + 1) / 2
-        u, v = (i + start) / n % 1, (i * GOLDEN + start) % 1
+        # multiples of the golden ratio's inverse, modulo 1, are spread most evenly over the unit interval
+        u, v = (i + start) / n % 1, (i * (math.sqrt(5) - 1) / 2 + start) % 1
         shape = (len(self.means), n)
         return self.at_uniform(u.expand(shape), v.expand(shape))
 
@@ -279,7 +265,7 @@ class GaussianPosterior:
             parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
             of_each = _quantile(share, *parts)  # the mixture's quantile lies between these
             low, high = of_each.amin(1), of_each.amax(1)
-            for _ in range(HALVINGS):
+            for _ in range(32):
                 middle = (low + high) / 2
                 below = q.cdf(middle) < share
                 low, high = torch.where(below, middle, low), torch.where(below, high, middle)
@@ -310,13 +296,13 @@ class GaussianPosterior:
     def few_components(self, n_points: int) -> Iterator[tuple[Tensor, GaussianPosterior]]:
         """Some rows, and their mixtures of one column in double, without the least likely components.
 
-        Those have at most ``LEFT_OUT`` of the probability: given other cells, few of thousands are left. Rows are taken
+        Those have at most 1e-4 of the probability: given other cells, few of thousands are left. Rows are taken
         together that need about as many, and as many as keep K times ``n_points`` numbers of each within ``CHUNK``.
         """
         n_components = self.means.shape[2]
         for part in torch.arange(len(self.means)).split(max(1, CHUNK // n_components)):
             log_weight, order = self.log_weight[part, 0].double().sort(1, descending=True)
-            n_kept = 1 + (1 - log_weight.exp().cumsum(1) > LEFT_OUT).sum(1)
+            n_kept = 1 + (1 - log_weight.exp().cumsum(1) > 1e-4).sum(1)
             needs = [min(1 << (n - 1).bit_length(), n_components) for n in n_kept.tolist()]
             for k in sorted(set(needs)):
                 places = torch.nonzero(torch.tensor(needs) == k).flatten()
@@ -345,15 +331,16 @@ def log_linear(nodes: Tensor, log_density: Tensor) -> list[Tensor]:
     r"""Log-masses, means, variances and bounds of exponential pieces between nodes, (n, G + 1) each.
 
     Of n densities with a ``log_density`` at increasing ``nodes``, (n, G) each, float64; equal nodes count once. Beyond
-    the outermost nodes it goes on, but falls at least as :math:`e^{-|x|}`.
+    the outermost nodes it goes on, but falls at least as :math:`e^{-|x|}`. A piece's Gaussian is so wide that it is an
+    exponential function within 1e-5 nats.
     """
-    f = torch.maximum(log_density, log_density.amax(1, keepdim=True) - LOWEST)
+    f = torch.maximum(log_density, log_density.amax(1, keepdim=True) - 1e4)
     gap = nodes.diff(dim=1)
     slope = f.diff(dim=1) / gap.masked_fill(gap == 0, math.inf)
-    ends = slope[:, :1].clamp_min(LEAST_DECAY), slope[:, -1:].clamp_max(-LEAST_DECAY)
+    ends = slope[:, :1].clamp_min(1.0), slope[:, -1:].clamp_max(-1.0)
     slope = torch.cat([ends[0], slope, ends[1]], 1)
     length = torch.cat([1 / ends[0], gap, -1 / ends[1]], 1)
-    sd = PIECE_SD * torch.where(length > 0, length, 1.0)
+    sd = 100.0 * torch.where(length > 0, length, 1.0)
     low, high = (
         functional.pad(nodes, side, value=v)
         for side, v in (((1, 0), -math.inf), ((0, 1), math.inf))
@@ -369,12 +356,15 @@ def log_linear(nodes: Tensor, log_density: Tensor) -> list[Tensor]:
 
 
 def is_coarse(y: Tensor, snr: Tensor, lines: NumberLines | None) -> Tensor:
-    """Where noise is narrower than the cell of the number that evidence (B, R) is about: bool, (B, R)."""
+    """Where a lattice is too coarse for an integral over evidence (B, R): bool, (B, R).
+
+    There half a standard deviation of the noise is less than the width of a cell, and numbers are summed.
+    """
     noisy = (snr > 0) & ~torch.isinf(snr)
     if lines is None or not lines.have_steps:
         return torch.zeros_like(noisy)
-    width = lines.spacing(torch.where(noisy, y / snr.clamp_min(SMALL), 0.0))
-    return noisy & lines.have_lattice(y) & (snr * width.square() > COARSE)
+    width = lines.spacing(torch.where(noisy, y / snr.clamp_min(SMALLEST), 0.0))
+    return noisy & lines.have_lattice(y) & (snr * width.square() > 0.25)
 
 
 def log_normal(z: Tensor) -> Tensor:
@@ -401,11 +391,11 @@ def log_between(low: Tensor, high: Tensor) -> Tensor:
     """Log-probability of a standard normal variable between bounds (float64), nats."""
     _, low, high = _mirrored(low, high)
     most = torch.special.log_ndtr(high)
-    less = (torch.special.log_ndtr(low) - most).clamp_max(-SMALL)
+    less = (torch.special.log_ndtr(low) - most).clamp_max(-SMALLEST)
     width = high - low
-    close = width < NARROW
+    close = width < CLOSE
     middle = torch.where(close, (low + high) / 2, 0.0)
-    narrow = _log_narrow(middle, width.clamp_min(SMALL))
+    narrow = _log_narrow(middle, width.clamp_min(SMALLEST))
     return torch.where(close, narrow, most + (-torch.expm1(less)).log())
 
 
@@ -415,7 +405,7 @@ def _log_narrow(middle: Tensor, width: Tensor) -> Tensor:
     :math:`\log\varphi(m) + \log 2h + \log(\sinh(mh)/mh)` of the middle m and the half-width h.
     """
     # 2mh: the last term is mh + log (1 - exp(-2mh))/2mh
-    fall = (middle * width).abs().clamp_min(SMALL)
+    fall = (middle * width).abs().clamp_min(SMALLEST)
     return log_normal(middle) + width.log() + fall / 2 + (-torch.expm1(-fall) / fall).log()
 
 
@@ -430,7 +420,7 @@ class _LogCell(torch.autograd.Function):
         """Of middles and widths of equal shapes, float64."""
         out = _log_narrow(middle, torch.where(width > 0, width, 1.0))
         out = torch.where(width > 0, out, log_normal(middle))
-        wide = width >= NARROW
+        wide = width >= CLOSE
         if devices.any_true(wide):
             out = torch.where(wide, log_mass_of_wide(middle, width), out)
         ctx.save_for_backward(middle, width, out)
@@ -442,7 +432,7 @@ class _LogCell(torch.autograd.Function):
         middle, width, out = ctx.saved_tensors
         ends = middle - width / 2, middle + width / 2
         at_low, at_high = ((log_normal(z) - out).exp() for z in ends)
-        wide = width >= NARROW
+        wide = width >= CLOSE
         of_middle = torch.where(wide, at_high - at_low, -middle)
         of_width = torch.where(wide, (at_low + at_high) / 2, 1 / width)
         of_width = torch.where(width > 0, of_width, 0.0)
@@ -462,7 +452,8 @@ def log_mass(cells: Intervals, mean: Tensor, sd: Tensor) -> Tensor:
 def log_mass_of_wide(middle: Tensor, width: Tensor) -> Tensor:
     """:func:`log_between` of cells that are not narrow, in half its time: float64.
 
-    To 1e-8; beyond 36 standard deviations, where masses underflow, to 1e-4 by the continued fraction of Mills' ratio.
+    To 1e-8; beyond 36 standard deviations, where differences of masses lose digits, to 1e-4 by the continued fraction
+    of Mills' ratio.
     """
     at, half = middle.abs(), width / 2
     low = at - half
@@ -471,7 +462,7 @@ def log_mass_of_wide(middle: Tensor, width: Tensor) -> Tensor:
     low = low.clamp_min_(1.0)
     tail = (at * width).neg_().expm1_().neg_().div_(low + 1 / (low + 2 / low)).log_()
     tail = tail.add_(log_normal(low))
-    return torch.where(mass > LEAST_MASS, mass.log(), tail)
+    return torch.where(mass > 1e-290, mass.log(), tail)
 
 
 def clipped(cells: Intervals, low: Tensor, high: Tensor) -> Intervals:
@@ -482,7 +473,7 @@ def clipped(cells: Intervals, low: Tensor, high: Tensor) -> Intervals:
     cut = cut & (cells.width > 0)
     return Intervals(
         torch.where(cut, (left + right) / 2, cells.middle),
-        torch.where(cut, (right - left).clamp_min(SMALL), cells.width),
+        torch.where(cut, (right - left).clamp_min(SMALLEST), cells.width),
     )
 
 
@@ -498,13 +489,13 @@ def _quantile(u: Tensor, mean: Tensor, sd: Tensor, *bounds: Tensor) -> Tensor:
 def truncated_quantile(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Quantile u of a standard normal variable truncated to (low, high], float64."""
     above, a, b = _mirrored(low, high)
-    u = torch.where(above, 1 - u, u).clamp(SMALL, 1 - 1e-16)
+    u = torch.where(above, 1 - u, u).clamp(SMALLEST, 1 - 1e-16)
     a_below, b_below = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
     log_below = torch.logaddexp(torch.log1p(-u) + a_below, u.log() + b_below)
     z = torch.special.ndtri(log_below.exp())
     far = -(-2 * log_below).clamp_min(1.0).sqrt()  # where the probability underflows
-    for _ in range(NEWTON_STEPS):
+    for _ in range(5):  # of Newton
         now = torch.special.log_ndtr(far)
         far = far + (log_below - now) * (now - log_normal(far)).exp()
-    z = torch.where(log_below < math.log(SMALL), far, z).clamp(a, b)
+    z = torch.where(log_below < math.log(SMALLEST), far, z).clamp(a, b)
     return torch.where(above, -z, z)

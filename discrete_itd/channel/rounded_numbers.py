@@ -36,7 +36,6 @@ from discrete_itd.devices import index_tensor
 
 FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm of the logarithm
 LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).tiny
-MOST_DOUBLINGS = 1416.0  # exp(708) is about the largest float
 # a narrower cell, in the core's unit, is as wide as the slope of the map says: the difference of its ends loses digits
 NARROW = 1e-5
 OFTEN = 20  # a number in this many rows may have a peak of its own
@@ -184,8 +183,8 @@ class NumberLines:
         _, scale, power, mean, spread, _, _, far = self._of(z, at)
         w = unbend((z * spread + mean).clamp(-LARGEST, LARGEST), power)
         size = w.abs()
-        # in two steps, for exp(1400) is no float but, times a tiny scale, a distance may be one
-        half = (torch.expm1((size / far - 1).clamp_min(0.0)).clamp_max(MOST_DOUBLINGS) / 2).exp()
+        # in two steps: exp(708) is about the largest float, but exp(1416) times a tiny scale may be one
+        half = (torch.expm1((size / far - 1).clamp_min(0.0)).clamp_max(1416.0) / 2).exp()
         size = torch.minimum(size, far)
         return torch.copysign(scale * half * size * half, w).clamp(-LARGEST, LARGEST)
 
