@@ -68,10 +68,9 @@ from discrete_itd.validation import (
     warn,
 )
 
-KNOWN_NAMED = 3  # most known categories that an error message lists
-# rows of a curve by default: at most, at least, and the floats that may be computed for all of them
-CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
-VERBS = {"log_prob": "score", "attribution": "explain"}  # of the model's methods, on a progress bar
+CURVE_WORK = (
+    1 << 34
+)  # floats that may be computed for the rows of a curve, unless the user says how many these are
 INFORMATION_ROWS = 2000  # rows drawn from the model for an entropy or a mutual information
 
 
@@ -482,7 +481,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ValueError, TypeError
             As :meth:`rows`; or if the model does not have the estimator, naming those that it has.
         """
-        rows, log_volume, found, _ = self._asked("log_prob", X, given, estimator=estimator)
+        rows, log_volume, found, _ = self._asked("score", X, given, estimator=estimator)
         log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in (found.log_prob, found.stderr))
         return RowEstimate(log_prob + log_volume.sum(1), stderr)
 
@@ -516,7 +515,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             order, and a row sums to minus ``log_prob(X, given, estimator="closed_form")``. A missing or given cell has
             none: NaN.
         """
-        rows, log_volume, split, mask = self._asked("attribution", X, given)
+        rows, log_volume, split, mask = self._asked("explain", X, given)
         nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
         if mask is not None:
             nats[:, mask.cpu().numpy()] = math.nan
@@ -651,7 +650,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         rows, model = self.rows(X), self.model_
         if max_rows is None:
             affordable = CURVE_WORK // (n_points * model.curved.noisy_work)
-            max_rows = max(FEWEST_CURVE_ROWS, min(CURVE_ROWS, affordable))
+            max_rows = max(16, min(1000, affordable))
         check_integer("max_rows", max_rows, 2)
         x = rows.x[:max_rows]
         if len(x) < 2:
@@ -680,18 +679,16 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     def _asked(
         self, what: str, X: Any, given: Any, **how: Any
     ) -> tuple[Rows, np.ndarray, Any, Tensor | None]:
-        """The rows, the log-volumes of the cells asked for, the answer of a method of the model, and the given columns.
-
-        The answer is for the distinct rows.
-        """
+        """The rows, the log-volumes of the cells asked for, the answer for the distinct rows, and the given columns."""
         rows = self.rows(X)
         check_integer("n_evaluations", self.n_evaluations, 2)
         mask, volume = _mask(rows, given, "given"), rows.log_volume
         if mask is not None:
             volume = np.where(mask.cpu().numpy(), 0.0, volume)
         # kept by the rows, so not made in the mode below
-        x, ask = rows.unique, getattr(self.model_, what)
-        with torch.inference_mode(), progress_bar(len(x), VERBS[what]) as bar:
+        x, model = rows.unique, self.model_
+        ask = model.log_prob if what == "score" else model.attribution
+        with torch.inference_mode(), progress_bar(len(x), what) as bar:
             found = ask(x, self.n_evaluations, progress=bar.update, given=mask, **how)
         return rows, volume, found, mask
 
@@ -1027,7 +1024,7 @@ def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> Non
     """ValueError if the row has a category that was not seen in training: of such rows the model knows nothing."""
     for j, column in enumerate(encoder.schema):
         if column.open and x[j] == column.codec.n_levels:
-            known = ", ".join(map(quoted, column.categories[:KNOWN_NAMED]))
+            known = ", ".join(map(quoted, column.categories[:3]))
             raise ValueError(
                 f"column {column.name!r}: unseen category {quoted(plain(row.iloc[0, j]))} in given=; known are, among"
                 f" others, {known}"

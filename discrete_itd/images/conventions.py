@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-TINY = 1e-6  # a last cumulative product below it may represent zero
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -68,7 +67,7 @@ class VariancePreserving:
     def __init__(self, alphas_cumprod: Sequence[float] | Tensor) -> None:
         alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64).cpu().flatten()
         n = len(alphas)
-        if n > 1 and float(alphas[n - 1]) < TINY and bool(alphas[n - 1] >= alphas[n - 2]):
+        if n > 1 and float(alphas[n - 1]) < 1e-6 and bool(alphas[n - 1] >= alphas[n - 2]):
             n -= 1  # some schedulers replace a final zero
         while n and float(alphas[n - 1]) == 0.0:
             n -= 1

@@ -16,15 +16,12 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.images.conventions import Noising, VariancePreserving, described
 from discrete_itd.images.ensemble import EnsembleDenoiser
 from discrete_itd.images.layout import Pixels, pixel_marginals
-from discrete_itd.images.posteriors import N_KNOTS, AdaptedDenoiser, calibrate
+from discrete_itd.images.posteriors import BATCH_CELLS, N_KNOTS, AdaptedDenoiser, calibrate
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.loop import Evaluation, TrainingPlan, train
-
-BATCH_CELLS = 1 << 22  # most floats of the posteriors of one batch
-HELD_OUT = 0.1  # share of the images to tune on that choose the weights, if no others are given
 
 
 class ImageEstimate(NamedTuple):
@@ -296,7 +293,7 @@ class ImageDensity:
             raise TypeError("the network is a plain function, without weights to tune")
         x_train = self.encode(X, labels)
         if held_out is None:
-            n = max(2, round(HELD_OUT * len(x_train)))
+            n = max(2, round(0.1 * len(x_train)))
             order = np.random.RandomState(self.random_state).permutation(len(x_train))
             x_valid, x_train = x_train[order[:n]], x_train[order[n:]]
         else:

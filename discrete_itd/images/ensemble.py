@@ -27,10 +27,7 @@ from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.images.posteriors import interpolated
 from discrete_itd.likelihood.integral import noisy_state
 
-MOST_KNOTS = 9  # most SNRs at which weights are fitted
-KNOT_ROWS = 32  # images per such SNR: every pixel carries information about the weights
-BATCH = 512
-MOST_CELLS = 1 << 18  # most pixels to which the weights of one SNR are fitted
+BATCH = 512  # images that are denoised at once
 
 
 class EnsembleDenoiser(Denoiser):
@@ -77,10 +74,10 @@ class EnsembleDenoiser(Denoiser):
     ) -> EnsembleDenoiser:
         """Fit the weights to images ``x`` (N, C) on which no member was trained, over the range of the quadrature.
 
-        At each of ``n_knots`` SNRs, by default one for ``KNOT_ROWS`` images, up to ``MOST_KNOTS``.
+        At each of ``n_knots`` SNRs, by default one for 32 images, every pixel of which says something, up to nine.
         """
         if n_knots is None:
-            n_knots = max(1, min(MOST_KNOTS, len(x) // KNOT_ROWS))
+            n_knots = max(1, min(9, len(x) // 32))
         edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_knots + 1)
         weights = [
             fit_weights(log_probs_at(members, x, ends, generator))
@@ -101,7 +98,7 @@ def log_probs_at(
     class is known.
     """
     book = members[0].codebook
-    x = x[: max(32, MOST_CELLS // book.n_columns)]
+    x = x[: max(32, (1 << 18) // book.n_columns)]  # enough pixels to fit weights to
     low, high = logsnr
     u = torch.rand(len(x), 1, generator=generator, device=x.device)
     found = []

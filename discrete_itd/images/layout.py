@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
-BANDWIDTH = 0.9  # factor of Silverman's rule (1986) for the kernel that smooths levels
 SHARES = (0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # candidate weights of the smoothed levels
 
 
@@ -157,9 +156,9 @@ def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
     codes = x[:, :n].long()
     counts = torch.zeros(n, k, dtype=torch.float64)
     counts.scatter_add_(1, codes.T, torch.ones(n, n_rows, dtype=torch.float64))
-    # a kernel whose width falls with the number of rows, and a little of the uniform distribution
+    # a kernel of the width of Silverman's rule (1986), and a little of the uniform distribution
     sd = codes.double().std(0, correction=0).mean()
-    width = max(0.5, float(BANDWIDTH * sd * n_rows ** (-1 / 5)))
+    width = max(0.5, float(0.9 * sd * n_rows ** (-1 / 5)))
     at = torch.arange(k, dtype=torch.float64)
     kernel = torch.exp(-0.5 * ((at[:, None] - at) / width) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)

@@ -47,13 +47,9 @@ from discrete_itd.images.layout import Pixels
 
 N_KNOTS = 24  # SNRs at which errors are measured
 POOLED_ROWS = 32.0  # weight, in rows, of the error of all pixels in the estimate for one pixel
-LEAST_RATIO = 1e-6  # lower bound of the network's error variance over the variance without it
 SCALES = torch.arange(0, 11) / 8  # candidate scales of the network's evidence
 TILTS = (0.0, 0.1, 0.5, 0.9, 1.0)  # candidate weights of the tilted posterior
 BATCH_CELLS = 1 << 22  # most floats of the posteriors of one batch
-COST_CELLS = 1 << 24  # most floats of the posteriors of all rows that choose a candidate
-# Newton's method: steps, log-odds between neighbouring levels that bracket the solution, and the change to stop at
-NEWTON_STEPS, REACH, CONVERGED = 24, 64.0, 1e-4
 
 Kept = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # rows, y, snr, predicted means of a batch
 
@@ -313,7 +309,7 @@ def calibrate(
     denoiser.eval()
     like, size, pixels = denoiser.mean0, denoiser.codebook.work, denoiser.pixels
     batches = x.split(max(4, min(256, BATCH_CELLS // size)))
-    few = max(16, COST_CELLS // size)  # enough rows to choose between candidates
+    few = max(16, (1 << 24) // size)  # enough rows to choose between candidates
     gap = 2e-3 if pixels.n_levels is None else (pixels.high - pixels.low) / (pixels.n_levels - 1)
     low, high = math.log(1e-3 / float(denoiser.var0.sum())), math.log(100 / gap**2)
     knots = torch.linspace(low, high, n_knots, device=like.device, dtype=like.dtype)
@@ -367,7 +363,7 @@ def _errors(
     common = left.sum() / dd.sum().clamp_min(tiny)
     raw = torch.where(dd > 0, left / dd.clamp_min(tiny), common)
     ratio = (n * raw + POOLED_ROWS * common) / (n + POOLED_ROWS)
-    return shrink.to(like), ratio.clamp(LEAST_RATIO, 1).to(like), kept
+    return shrink.to(like), ratio.clamp(1e-6, 1).to(like), kept
 
 
 def _set(
@@ -455,11 +451,11 @@ def solve(logits: Tensor, levels: Tensor, target: Tensor, gap: float) -> Tensor:
     odds = torch.logit(place - place.floor(), eps=1e-3)
     own_odds = (logits.gather(2, below + 1) - logits.gather(2, below))[:, :, 0]
     eta = (odds - own_odds) / gap
-    low, high = eta - REACH / gap, eta + REACH / gap
-    for _ in range(NEWTON_STEPS):
+    low, high = eta - 64 / gap, eta + 64 / gap  # log-odds between neighbouring levels
+    for _ in range(24):
         move = newton_step(logits, levels, target, gap, eta)
         low, high = torch.where(move > 0, eta, low), torch.where(move < 0, eta, high)
-        new, done = eta + move, move.abs() * gap < CONVERGED
+        new, done = eta + move, move.abs() * gap < 1e-4
         eta = torch.where(done | ((new > low) & (new < high)), new, (low + high) / 2)
         if bool(done.all()):
             break

@@ -16,11 +16,9 @@ from discrete_itd.models.networks import (
     Network,
 )
 
-# what "best" fits: a mixture, forests of several depths, and causal networks of these kinds in turn: members of a
-# mixture of rows that err differently are worth more
-LARGE_MIXTURE = Mixture(8192)
-FORESTS = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
+# causal networks of "best", in turn: members of a mixture of rows that err differently are worth more
 VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
+LARGE_MIXTURE = Mixture(8192)  # of "best"
 # shares of the time left that each exact model, and the mixture, may take: the rest is for causal networks
 BASE_SHARE, MIXTURE_SHARE = 0.3, 0.25
 
@@ -120,7 +118,8 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         table = CandidateTable(rows)
-        for member in (*affordable_bases(rows, BayesNet()), *FORESTS):
+        forests = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
+        for member in (*affordable_bases(rows, BayesNet()), *forests):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         if plan.training.max_steps:
             table.fit_in_time(LARGE_MIXTURE, plan.within(MIXTURE_SHARE))

@@ -50,24 +50,10 @@ from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.progress import show_training
 from discrete_itd.training.loop import Report, TrainingPlan, train
 
-# least standard deviation of a continuous column given the latent point, in units of the channel, in which the
-# column's own is about 1/2: narrower ones need more points for the same error of the mean (9). Columns that may depend
-# on one another are narrow in some directions only, and have this part of it
-LEAST_LATENT_SD, NARROWER = 0.02, 0.25
-# cells are clamped to this many standard deviations in training: it bounds their gradient
-CLAMPED_SD = 8.0
-MOST_CLASSES = 1 << 14  # most classes, and latent points, that a user may ask for
 WIDTH = 128  # hidden units in each of the two layers of the network
-CLASSES_PER_ROW = 4  # most classes per training row, before rounding up to a power of two
-# On fewer than SMALL_TABLE rows, training uses at most SMALL_TABLE_POINTS latent points and returns at most
-# SMALL_TABLE_CLASSES classes: twice as many take twice the time of the training, or of a score, and gain nothing
-# measurable.
-SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
 FEWEST_LATENT_POINTS = 64
-SMALL_TABLE_STEPS = 200  # training takes at most this many steps more than the table has rows
 # shares of the latent points that are used in training, each during an equal part of it
 POINT_SHARES = (0.25, 0.5, 1.0)
-TRAIN_SHARE = 0.7  # share of the time that training may take; fitting the classes has the rest
 JUDGED_ROWS = 4096  # most held-out rows of an evaluation
 TRAINING = TrainingPlan(
     batch_size=256,
@@ -80,17 +66,10 @@ TRAINING = TrainingPlan(
     patience=3,
     last_cut=0.4,
 )
-# gaps are filled by a Gaussian fitted in FILLING_ROUNDS rounds of EM, FILLED_ROWS rows at a time
-FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13
 REFINED_ROWS = 1 << 15  # most rows on which the classes are refined
 MARGINAL_SHARE = 1e-4  # weight of independent columns in each class: no category is impossible
 N_WAVES = 12  # smooth functions (cosines) by which the levels of an ordered column are described
 TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number
-# logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
-IMPOSSIBLE_LOGIT = -60.0
-# a class of one number has this part of the square of its gap as variance: the gap is six standard deviations wide
-GAP_TO_VARIANCE = 40.0
-START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
 
 
 @dataclass(frozen=True)
@@ -114,7 +93,7 @@ class Mixture(Recipe):
     exact = mixes_reals = True
     name = "mixture"
     bounds: ClassVar = {
-        **dict.fromkeys(("n_components", "n_latent", "n_points"), (1, MOST_CLASSES)),
+        **dict.fromkeys(("n_components", "n_latent", "n_points"), (1, 1 << 14)),
         "max_steps": (1, math.inf),
     }
 
@@ -159,18 +138,19 @@ class MixtureFit:
         cells = x[:, book.reals].double()
         mean = cells.nanmean(0).nan_to_num(0.0)
         dependent = 1 < len(book.reals) <= MOST_DEPENDENT
-        least = LEAST_LATENT_SD * (NARROWER if dependent else 1.0)
+        # in units of the channel, in which the column's own is about 1/2: narrower classes need more points for one
+        # error of the mean (9); columns that may depend on one another are narrow in some directions only
+        least = 0.02 * (0.25 if dependent else 1.0)
         sd = (cells - mean).square().nanmean(0).sqrt().nan_to_num(0.5).clamp_min(least)
         self.x, self.judged = x, self.x_valid  # rows of the training
         if dependent:
             self.x, self.judged = self._without_gaps(mean, sd)
         gaps = self.x.isnan().any(0) | self.judged.isnan().any(0) | self._unseen(self.x_valid)
-        far = CLAMPED_SD * sd
+        far = 8.0 * sd  # cells are clamped: it bounds their gradient
         n_points = 1 << max(2 * FEWEST_LATENT_POINTS, 2 * len(x) // 3).bit_length() - 1
-        n_classes = 1 << (max(FEWEST_LATENT_POINTS, CLASSES_PER_ROW * len(x)) - 1).bit_length()
-        if len(x) < SMALL_TABLE:
-            n_points = min(n_points, SMALL_TABLE_POINTS)
-            n_classes = min(n_classes, SMALL_TABLE_CLASSES)
+        n_classes = 1 << (max(FEWEST_LATENT_POINTS, 4 * len(x)) - 1).bit_length()
+        if len(x) < 2048:  # twice as many take twice the time and gain nothing measurable
+            n_points, n_classes = min(n_points, 512), min(n_classes, 1024)
         self.n_components = min(recipe.n_components, n_classes)
         self.network = DecoderNetwork(
             Layout(marginals, gaps, mean - far, mean + far),
@@ -181,7 +161,7 @@ class MixtureFit:
             n_points=min(recipe.n_points, n_points),
             generator=self.generator,
         )
-        max_steps = min(recipe.max_steps, SMALL_TABLE_STEPS + len(x))
+        max_steps = min(recipe.max_steps, 200 + len(x))
         self.training = replace(TRAINING, max_steps=max_steps)
 
     def _without_gaps(self, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +173,7 @@ class MixtureFit:
         numbers = Codebook([book.columns[j] for j in book.reals.tolist()]).to(book.known_snr)
         start = sd.new_ones(1), sd.new_ones(1, 0), mean[None]
         one = prior = MixtureDenoiser(numbers, *start, chol=torch.diag_embed(sd)[None])
-        for _ in range(FILLING_ROUNDS):
+        for _ in range(10):
             one = updated(prior, expected_sums(one, self.rows[:REFINED_ROWS, book.reals]), 0.0, 0)
         gaussian = one.dense
         assert gaussian is not None
@@ -203,7 +183,7 @@ class MixtureFit:
             drawn = gaussian.conditioned(one.draw(len(x), self.generator), first, cells)
             return x.index_copy(1, book.reals, torch.where(cells.isnan(), drawn, cells))
 
-        first, second = (torch.cat([*map(complete, x.split(FILLED_ROWS))]) for x in both)
+        first, second = (torch.cat([*map(complete, x.split(1 << 13))]) for x in both)
         return first, second
 
     def _unseen(self, x: Tensor) -> Tensor:
@@ -224,10 +204,10 @@ class MixtureFit:
             return self.mixture(lambda: plan.time_left)
 
     def train(self, plan: FitPlan) -> Report:
-        """Train for a part of the time that is left."""
+        """Train for a part of the time that is left: fitting the classes has the rest."""
         training, seconds = self.training, plan.time_left
         if seconds < math.inf:
-            training = replace(training, max_time=TRAIN_SHARE * seconds)
+            training = replace(training, max_time=0.7 * seconds)
         return train(
             self.network,
             self.x,
@@ -395,7 +375,8 @@ class Layout(nn.Module):
     def logits(self, values: Tensor) -> Tensor:
         """Logits (K, T) of all seen levels."""
         single, *waves = values.split([len(self.single), *(len(b) for b in self.bases)], 1)
-        logits = self.base.masked_fill(self.unseen, IMPOSSIBLE_LOGIT).expand(len(values), -1)
+        # an impossible level: finite, so that gradients are, and of a probability that is still a normal float
+        logits = self.base.masked_fill(self.unseen, -60.0).expand(len(values), -1)
         logits = logits.index_add(1, self.single, single)
         if not waves:
             return logits
@@ -411,8 +392,8 @@ class Layout(nn.Module):
         """Features (B, F) of rows (B, C), and the terms (B,) that do not depend on the point.
 
         The log-density of a recorded number is averaged over its cell, not the density: that is a lower bound of its
-        log-mass (20), whatever the Gaussian, and the variance of a cell adds to the square; of a gap less, so that
-        classes come to rest well within it.
+        log-mass (20), whatever the Gaussian, and the variance of a cell adds to the square; of a gap less, which is six
+        standard deviations wide, so that classes come to rest well within it.
         """
         book, levels = self.book, self.levels
         ones = indicators(book, x)
@@ -423,7 +404,7 @@ class Layout(nn.Module):
         start = start + there @ self.rest[0]
         start = start + Intervals(cells, width).log_width().nan_to_num(0.0).sum(1).to(ones)
         there = torch.cat([there, (~cells.isnan()).to(ones)], 1)
-        within = natural.square() / 12 + (width - natural).square() / GAP_TO_VARIANCE
+        within = natural.square() / 12 + (width - natural).square() / 40
         cells, within = (
             t.nan_to_num(0.0).to(ones) for t in (cells.clamp(self.low, self.high), within)
         )
@@ -478,7 +459,8 @@ class DecoderNetwork(Denoiser):
             torch.randn(n_in, n, generator=generator, device=like.device, dtype=like.dtype)
             for n_in, n in itertools.pairwise(sizes)
         ]
-        gains = [math.sqrt(2)] * (len(weights) - 1) + [START_GAIN]
+        # small logits at first; zeros would be a saddle point, left slowly
+        gains = [math.sqrt(2)] * (len(weights) - 1) + [0.3]
         self.weights = nn.ParameterList(
             w * (gain / math.sqrt(len(w))) for w, gain in zip(weights, gains, strict=True)
         )

@@ -25,28 +25,15 @@ from discrete_itd.models.fitting import FitPlan, Recipe
 from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.validation import check_positive, check_real
 
-MOST_PAIR = 1 << 20  # most floats of the table of an edge of a tree
-# base="auto" fits a tree with at most so many numbers in its tables, and a Bayesian network with at most so many
-# columns and so much work per call, in which it sums its columns out
-TREE_TABLE = 1 << 24
-BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
-MOST_TREES = 1 << 14  # most trees that a user may ask for
+# base="auto" fits a Bayesian network with tables of at most so many floats, and so much work per call, in which it sums
+# its columns out
+BASE_TABLE, BASE_WORK = 256, 1 << 13
+TREE_TABLE = 1 << 24  # most numbers in the tables of a tree that is fitted without being asked for
 # a leaf of a forest has at least FEWEST_LEAF_ROWS rows; held-out rows choose the pseudo-count of the node above from
 # ABOVE_LEAF
 FEWEST_LEAF_ROWS = 5
 ABOVE_LEAF = (ABOVE, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # most floats that the leaves of a forest may take
-# a leaf has on average FILLING times the least number of rows, and NUMBERS_OF_REAL floats per continuous column
-FILLING, NUMBERS_OF_REAL = 1.6, 8
-# share of a forest's time that growing trees may take: counting rows in the leaves takes as long
-GROWING_SHARE = 0.5
-CHOICE_ROWS = 4096  # most held-out rows by which the depth of a forest is chosen
-# A node takes the best of several random splits, one for each of CANDIDATE_SHARE of the columns and at least
-# FEWEST_CANDIDATES. They are judged by N_TARGETS random projections of the standardised cells and indicators of levels,
-# new ones for every tree.
-CANDIDATE_SHARE, FEWEST_CANDIDATES, N_TARGETS = 0.35, 4, 8
-LEAST_SPREAD = 1e-9  # a column is divided by its standard deviation, or by this if it is constant
-MOST_DEPTH = 48  # largest depth of a tree: a few long branches would cost every row their time
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ class Tree(Recipe):
     name = "tree"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return _searched(self, rows, plan, most_parents=1, most_table=MOST_PAIR)
+        return _searched(self, rows, plan, most_parents=1, most_table=1 << 20)
 
 
 @dataclass(frozen=True)
@@ -155,7 +142,7 @@ class Forest(Recipe):
     epsilon: float | None = None
     exact = mixes_reals = True
     name = "forest"
-    bounds: ClassVar = {"n_trees": (1, MOST_TREES), "min_leaf": (FEWEST_LEAF_ROWS, math.inf)}
+    bounds: ClassVar = {"n_trees": (1, 1 << 14), "min_leaf": (FEWEST_LEAF_ROWS, math.inf)}
 
     def check(self) -> Recipe:
         super().check()
@@ -179,8 +166,9 @@ class Forest(Recipe):
 
     def fitted(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         book, what = rows.codebook, "the fit of a forest"
-        is_grown, is_over = (p.clock(what) for p in (plan.within(GROWING_SHARE), plan))
-        x_valid = rows.x_valid[:CHOICE_ROWS]
+        # counting rows in the leaves takes as long as growing the trees
+        is_grown, is_over = (p.clock(what) for p in (plan.within(0.5), plan))
+        x_valid = rows.x_valid[:4096]
         best, least = None, math.inf
 
         def nats(forest: ForestDenoiser) -> float:
@@ -222,8 +210,9 @@ class Forest(Recipe):
     def _fewest(self, rows: TrainingRows) -> int:
         """Least number of rows of a leaf with which the leaves have at most ``MOST_PROBS`` probabilities."""
         book = rows.codebook
-        numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
-        most = math.ceil(self.n_trees * len(rows.x) * numbers / (FILLING * MOST_PROBS))
+        numbers = book.levels.n_points + 8 * len(book.reals)
+        # a leaf has on average 1.6 times the least number of rows
+        most = math.ceil(self.n_trees * len(rows.x) * numbers / (1.6 * MOST_PROBS))
         return max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, most)
 
 
@@ -239,6 +228,8 @@ def grow(
 ) -> Splits:
     """Trees whose splits, the best of a few random ones, lower the variance of random projections of the rows.
 
+    The projections are of standardised cells and indicators of levels, new ones for every tree.
+
     A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row; an absent
     one lies below all others. Leaves have at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by
     default all trees are grown on all rows. There are fewer than ``n_trees``, at least one, if the time ``is_over``
@@ -248,10 +239,10 @@ def grow(
         ExtraTreeRegressor,  # takes longer to import than a small table to score
     )
 
-    rng = np.random.default_rng(seed)
+    rng, n_targets = np.random.default_rng(seed), 8
     levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
     used = sorted([*finite, *reals])
-    n_candidates = max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * len(used)))
+    n_candidates = max(4, math.ceil(0.35 * len(used)))
     # one random split of the only column would end a tree wherever it leaves a side too few rows; measured on counts of
     # known laws, and of no use to tables of two or three columns
     again = 2 if len(used) == 1 else 1
@@ -265,7 +256,7 @@ def grow(
         missing = np.isnan(cells)
         is_absent = absent if tree is None else absent[tree.cpu().numpy() == t]
         view = np.zeros(cells.shape, dtype=np.float32)
-        targets = np.zeros((len(cells), N_TARGETS))
+        targets = np.zeros((len(cells), n_targets))
         for i, j in enumerate(used):
             own, points = cells[:, i], book.columns[j]
             gaps = np.flatnonzero(missing[:, i])
@@ -279,10 +270,10 @@ def grow(
                 # beside the least level: a box has a level of every column
                 below = there.min() - there.std() if points.kind == "real" else 0.0
                 own[missing[:, i] & is_absent[:, i]] = below
-            weight = rng.standard_normal((max(1, points.n_points), N_TARGETS))
+            weight = rng.standard_normal((max(1, points.n_points), n_targets))
             if points.kind == "real":
                 view[:, i] = own
-                targets += np.outer(own / max(float(own.std()), LEAST_SPREAD), weight)
+                targets += np.outer(own / max(float(own.std()), 1e-9), weight)
                 continue
             order = np.arange(points.n_points)
             if points.kind == "simplex":
@@ -294,7 +285,7 @@ def grow(
         grown = ExtraTreeRegressor(
             max_features=min(n_candidates, again * len(used)),
             min_samples_leaf=min_leaf,
-            max_depth=MOST_DEPTH,
+            max_depth=48,  # a few long branches would cost every row their time
             random_state=int(rng.integers(2**31 - 1)),
         )
         trees.append(grown.fit(np.tile(view, again), targets, check_input=False).tree_)
@@ -379,6 +370,6 @@ def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:
     n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
     if levels.n_columns < 2 or n_table > TREE_TABLE:
         return [Independent()]
-    if levels.n_columns > BASE_COLUMNS:
+    if levels.n_columns > 64:
         return [Independent(), Tree()]
     return [Independent(), Tree(), net]

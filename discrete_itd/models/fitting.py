@@ -16,10 +16,8 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.models.model import (
-    HELD_OUT_ROWS,
     HeldOut,
     Model,
-    microseconds_per_row,
     split_evaluations,
 )
 from discrete_itd.progress import Deadline, show_training, stage
@@ -30,9 +28,7 @@ from discrete_itd.validation import check_integer, warn
 # a fit begins no model after this share of its time, and a network without closed form is trained for this share of the
 # time then left: the choice of a schedule, the comparison of candidates and measurements come after
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
-LEAST_SECONDS = 1e-3  # a training without time gets so much, and ends after its first evaluation
 MOST_NETWORKS = 64  # in a mixture of rows, or along orders of one recipe
-FEWEST_HELD_OUT = 8  # rows scored along paths even if there is no time for more
 # on a schedule along which cells are noisy, a network is trained at more noisy states
 NOISY = {"isotropic": 0.6}
 
@@ -197,7 +193,8 @@ class FitPlan:
         training = training or self.training
         if self.deadline.seconds < math.inf:
             seconds = self.time_left * (1.0 if denoiser.closed_form else TRAINING_SHARE)
-            training = replace(training, max_time=max(seconds, LEAST_SECONDS))
+            # without time it ends after its first evaluation
+            training = replace(training, max_time=max(seconds, 1e-3))
         kind = "causal network" if denoiser.closed_form else "network"
         with stage(f"training a {kind}"):
             report = train(
@@ -281,12 +278,13 @@ def fit_model(
         n_rows = None
         if deadline.left < math.inf and not model.denoiser.closed_form:
             of_row = n_evaluations * seconds_of_row(model.denoiser, rows.x_valid)
-            n_rows = int(min(max(deadline.left / of_row, FEWEST_HELD_OUT), HELD_OUT_ROWS))
+            n_rows = max(8, int(deadline.left / of_row))
+        clock = Deadline()
         held_out = HeldOut.measure(model, rows.x_valid, n_evaluations, n_rows)
         measured = {
             "held_out": held_out,
             "fit_seconds": deadline.age if denoiser.epsilon is None else math.nan,
-            "microseconds": microseconds_per_row(model, rows.x_valid, n_evaluations),
+            "microseconds": 1e6 * clock.age / held_out.n_rows,
         }
     lines = report.history
     if fitted.report is None:

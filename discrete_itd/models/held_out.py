@@ -28,10 +28,8 @@ from discrete_itd.encoders.frames import as_stream, in_memory, is_polars, read_r
 from discrete_itd.progress import stage
 from discrete_itd.validation import warn
 
-MOST_HELD_OUT = 20_000  # rows on which every candidate is judged
 # rows drawn from a private model that takes the place of a table: this many to fit to, and as many to hold out
 PRIVATE_ROWS = 2000
-ROUNDING = 1e-3  # nats: a mean code length may be so far below 0 by the rounding of float32
 
 Made = TypeVar("Made")
 Ints = NDArray[np.int64]
@@ -157,7 +155,8 @@ class TrainingRows:
                 raise ValueError(
                     f"a {type(denoiser).__name__} leaves {n} of {len(found)} held-out rows no finite code length"
                 )
-            if self.codebook.lines.all_have_steps and float(found.mean()) < -ROUNDING:
+            # of a mass, but for the rounding of float32
+            if self.codebook.lines.all_have_steps and float(found.mean()) < -1e-3:
                 raise ValueError(
                     f"a {type(denoiser).__name__} has {found.mean():.4g} nats per held-out row: its probabilities of"
                     " recorded numbers add up to more than one"
@@ -246,7 +245,7 @@ def _divided(
     if n < 2:
         what = "rows" if units is None else "groups of rows"
         raise ValueError(f"at least two {what} with a cell that is not missing are needed")
-    n_valid = min(max(1, round(share * n)), n - 1, MOST_HELD_OUT)
+    n_valid = min(max(1, round(share * n)), n - 1, 20_000)  # every candidate is judged on them
     division = hold_out(len(x), units, n_valid, seed)
     x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
     book, unseen = encoder.codebook().to(device), encoder.unseen_counts

@@ -29,24 +29,11 @@ from discrete_itd.likelihood import (
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
-from discrete_itd.progress import Deadline
 from discrete_itd.storage.values import AnyFloat, Unbuilt
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.validation import check_choice
 
-MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
-# share of the rows in which a column must be missing in training for its gaps to count as learned
-LEARNED_GAPS = 0.01
-FEWEST_SNRS = 8  # fewest SNRs at which the integral of a row is evaluated, so that strata are compared in pairs
-# rows, drawn from independent columns, on which the noise levels of the integral are chosen
-PILOT_ROWS = 512
 POSTERIOR_FLOATS = 1 << 23  # most rows times floats of a posterior in one denoiser call
-# a closed form scores all held-out rows; along paths at most HELD_OUT_ROWS are scored, and fewer, but at least 32,
-# where rows times floats of a denoiser call would exceed PATH_WORK
-HELD_OUT_ROWS, PATH_WORK = 256, 1 << 20
-# the cost of a score is measured on TIMED_ROWS rows in closed form, or on TIMED_ROWS_OF_PATHS rows along paths of
-# TIMED_EVALUATIONS evaluations, to whose number it is proportional
-TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 256, 32, 2
 
 
 @dataclass(frozen=True)
@@ -72,9 +59,12 @@ class HeldOut:
     def measure(
         cls, model: Model, x: Tensor, n_evaluations: int, n_rows: int | None = None
     ) -> HeldOut:
-        """The nats of held-out rows (N', C'), at most ``n_rows`` of them if the model scores along paths."""
+        """The nats of held-out rows (N', C'), at most ``n_rows`` of them if the model scores along paths.
+
+        These are at most 256, and fewer, but at least 32, of a model that computes many floats in a call.
+        """
         if not model.denoiser.closed_form:
-            most = min(HELD_OUT_ROWS, max(32, PATH_WORK // model.denoiser.row_work))
+            most = min(256, max(32, (1 << 20) // model.denoiser.row_work))
             x = x[: min(most, n_rows or most)]
         nats = -model.log_prob(x, n_evaluations).log_prob.double()
         independent = nats
@@ -82,25 +72,6 @@ class HeldOut:
             independent = -model.marginals.log_prob(x).double()
         pairs = [mean_and_error(t) for t in (nats, independent, independent - nats)]
         return cls(len(x), *pairs[0], *pairs[1], pairs[2][1])
-
-
-UNMEASURED = HeldOut(0, *[math.nan] * 5)  # held-out results of a model whose fit has not ended
-
-
-@torch.no_grad()
-def microseconds_per_row(model: Model, x: Tensor, n_evaluations: int) -> float:
-    """Microseconds in which the model scores an encoded row, along paths extrapolated; NaN if that fails."""
-    score = partial(model.log_prob, n_evaluations=TIMED_EVALUATIONS)
-    closed = model.denoiser.closed_form
-    x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
-    try:
-        score(x[:1])  # some tables are computed at the first call
-        clock = Deadline()
-        float(score(x).log_prob.sum())  # waits for a GPU
-    except Exception:  # of any kind: an estimate takes no fit down
-        return math.nan
-    found = 1e6 * clock.age / len(x)
-    return found if closed else found * n_evaluations / TIMED_EVALUATIONS
 
 
 def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -164,7 +135,7 @@ class Model:
     fit_seconds : float
         Of the whole fit; NaN of a private one, as its time depends on the rows.
     microseconds : float
-        In which an encoded row is scored on the machine of the fit: :func:`microseconds_per_row`.
+        In which a held-out row was scored, by independent columns too, on the machine of the fit.
     epsilon : float, optional
         Of differential privacy (16), if the fit was private: held-out nats are then of drawn rows.
     """
@@ -180,7 +151,7 @@ class Model:
     companion: Denoiser | None = None
     members: tuple[Denoiser, ...] = ()
     shares: tuple[float, ...] = (1.0,)
-    held_out: HeldOut = UNMEASURED
+    held_out: HeldOut = HeldOut(0, *[math.nan] * 5)
     fit_seconds: AnyFloat = math.nan
     microseconds: AnyFloat = math.nan
     epsilon: AnyFloat | None = None
@@ -235,7 +206,7 @@ class Model:
         if exact is None or not exact.exact or scorer.exact or not scorer.closed_form:
             return self.anywhere
         learned = [
-            c.n_missing >= LEARNED_GAPS * max(1, c.n_rows) and not c.informative
+            c.n_missing >= 0.01 * max(1, c.n_rows) and not c.informative
             for c in self.encoder.schema
         ]
         has_gaps = [learned[j] for j in self.encoder.owner.tolist()]
@@ -304,15 +275,15 @@ class Model:
         """
         asked = Question(x, n_evaluations, given, progress)
         if isinstance(self.conditional, ConditionalDenoiser):
-            if estimator == MARGINAL or (given is not None and estimator is None):
+            if estimator == "marginal" or (given is not None and estimator is None):
                 return self._marginal(self.conditional, asked)
             if estimator is None:
                 return Estimate(*self._in_batches(self.conditional.score, self.denoiser, asked))
         denoiser = self.answers(given)
-        if estimator == MARGINAL and denoiser.exact:
+        if estimator == "marginal" and denoiser.exact:
             estimator = "closed_form"
         if estimator is not None:
-            check_choice("estimator", estimator, (*ESTIMATORS, MARGINAL))
+            check_choice("estimator", estimator, (*ESTIMATORS, "marginal"))
             if estimator not in denoiser.estimators:
                 raise ValueError(missing_estimator(estimator, denoiser))
         return self._estimate(estimator or denoiser.estimators[0], denoiser, asked)
@@ -467,14 +438,14 @@ class Model:
         """The integral (4) against independent columns on the same noise, or (3) of independent categories."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
         # not those scored: a score is a function of the row alone
-        rows = self.marginals.draw(PILOT_ROWS, generator)
+        rows = self.marginals.draw(512, generator)
         plain = denoiser.independent and not len(denoiser.codebook.reals)
         return integral_log_prob(
             denoiser,
             asked.x,
             pilot_quadrature(self.marginals, rows, generator),
             baseline=None if plain else self.marginals,
-            n_points=max(asked.n_evaluations, FEWEST_SNRS),
+            n_points=max(asked.n_evaluations, 8),  # strata are compared in pairs
             generator=torch.Generator().manual_seed(self.seed),
             given=asked.given,
             batch_size=self.posteriors_at_once(denoiser),

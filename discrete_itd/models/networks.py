@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,30 +31,11 @@ from discrete_itd.training import mean_and_error
 from discrete_itd.training.loop import Evaluation, Report, TrainingPlan
 
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
-# pairs: a table of at most so many cells gets by default a causal network with so many hidden units a layer
-WIDTHS = ((50_000, 128), (math.inf, 256))
 MOST_WEIGHTS = 1 << 21  # "auto" and "best" train no network whose last map has more
-# by default a quarter of the hidden units is dropped, and none of a table with continuous columns and so many rows
-DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
 # orders of the columns are compared on tables of at least FEWEST_COMPARED rows, by at most COMPARED_ROWS held-out rows
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
-LEAST_MEMBER = 1e-6  # weight that each network, and a base, keeps in a mixture: it was asked for
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
-# share of the time left that a causal network may take if a mixture follows
-NETWORK_SHARE = 0.75
-EPOCHS, LEAST_STEPS, MOST_STEPS = 25, 300, 800
-CAUSAL = {
-    "batch_size": 256,
-    "learning_rate": 8e-3,
-    "weight_decay": 0.02,
-    "n_validations": 20,
-    "patience": 3,
-}
 ORDERS = "natural", "explained first", "numbers last"
-# a category column that explains this share of the variance of a continuous column should come before it
-EXPLAINS = 1 / 8
-# most rows from which it is estimated what share of a variance a category column explains
-VARIANCE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -140,9 +121,8 @@ class Causal(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
-        own = plan
-        if asks_mixture(rows, plan):
-            own = plan.within(NETWORK_SHARE)
+        # the rest of the time is for the mixture
+        own = plan.within(0.75) if asks_mixture(rows, plan) else plan
         fitted = self.trained(base, rows, own)
         answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
         return fitted._replace(companion=answers)
@@ -160,11 +140,10 @@ class Causal(Recipe):
         book, n_components = rows.codebook, rows.marginals.mixture.shape[2]
         n_levels = sum(n if n <= LONG else RANK for n in book.levels.cardinalities)
         n_answers = n_levels + 3 * n_components * len(book.reals)
-        return (self.width or self._width(rows)) * n_answers <= MOST_WEIGHTS
+        return self._width(rows) * n_answers <= MOST_WEIGHTS
 
     def _width(self, rows: TrainingRows) -> int:
-        n = len(rows.x) * rows.codebook.n_columns
-        return next(width for most, width in WIDTHS if n <= most)
+        return self.width or (128 if rows.x.numel() <= 50_000 else 256)
 
     def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The base that the networks correct; TypeError if it has no distributions given the preceding columns."""
@@ -200,12 +179,11 @@ class Causal(Recipe):
         seed: int,
     ) -> CausalDenoiser:
         """The network before its training."""
-        width = self.width or self._width(rows)
         dropout = self.dropout
         if dropout is None:
-            is_large = len(rows.x) >= UNDROPPED_ROWS and len(rows.codebook.reals) > 0
-            dropout = 0.0 if is_large else DROPOUT
-        sizes = {"width": width, "depth": self.depth, "dropout": dropout}
+            is_large = len(rows.x) >= 10_000 and len(rows.codebook.reals) > 0
+            dropout = 0.0 if is_large else 0.25
+        sizes = {"width": self._width(rows), "depth": self.depth, "dropout": dropout}
         generator = torch.Generator().manual_seed(seed)
         denoiser = CausalDenoiser(base, order, **sizes, generator=generator).to(rows.device)
         start_from_regressions(denoiser, rows.x)
@@ -237,10 +215,17 @@ class Causal(Recipe):
 
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
         """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
-        changed: dict[str, Any] = dict(CAUSAL)
-        steps = EPOCHS * n_rows // changed["batch_size"]
-        steps = min(max(LEAST_STEPS, steps), MOST_STEPS)
-        return replace(training, max_steps=min(training.max_steps, steps), **changed)
+        n_epochs, batch_size = 25, 256
+        steps = min(max(300, n_epochs * n_rows // batch_size), 800)
+        return replace(
+            training,
+            max_steps=min(training.max_steps, steps),
+            batch_size=batch_size,
+            learning_rate=8e-3,
+            weight_decay=0.02,
+            n_validations=20,
+            patience=3,
+        )
 
     def check(self) -> Recipe:
         check_settings(self)
@@ -264,9 +249,9 @@ def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoi
 def mixture_of(
     members: Sequence[Denoiser], rows: TrainingRows, main: int = 0
 ) -> RowMixtureDenoiser:
-    """The mixture of rows (10) with weights fitted to held-out rows, which keeps all members."""
+    """The mixture of rows (10) with weights fitted to held-out rows, which keeps all members: they were asked for."""
     weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
-    return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(LEAST_MEMBER), main)
+    return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(1e-6), main)
 
 
 def asks_mixture(rows: TrainingRows, plan: FitPlan) -> bool:
@@ -315,7 +300,7 @@ def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]
         place |= dict.fromkeys(reals, (1, 0.0))
     if kind == "explained first":
         shares = rows.once("explained variance", lambda: explained_variance(rows))
-        explaining = (shares >= EXPLAINS).any(0)
+        explaining = (shares >= 1 / 8).any(0)
         place |= dict.fromkeys(book.finite[explaining].tolist(), (-2, 0.0))
         explained = shares[:, explaining].sum(1).tolist()
         place |= {j: (-1, share) for j, share in zip(reals, explained, strict=True)}
@@ -328,7 +313,7 @@ def explained_variance(rows: TrainingRows) -> Tensor:
     Of the rows in which both cells are known; adjusted for the number of categories, so that noise explains nothing.
     """
     book, levels = rows.codebook, rows.codebook.levels
-    x = rows.x[:: -(-len(rows.x) // VARIANCE_ROWS) or 1]
+    x = rows.x[:: -(-len(rows.x) // 4096) or 1]
     y = x[:, book.reals]
     is_level = indicators(book, x).to(y)  # (N, T)
     known = (~y.isnan()).to(y)

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -142,7 +143,8 @@ def test_calls_of_a_denoiser_are_within_the_time(monkeypatch):
 def test_a_training_that_was_ended_is_named(monkeypatch):
     """Even if the model that was chosen is another one; and ended it was before the time was over."""
     past = slowly(monkeypatch, 1.0)
-    monkeypatch.setitem(networks.CAUSAL, "patience", 99)
+    of_network = Causal.training
+    monkeypatch.setattr(Causal, "training", lambda *how: replace(of_network(*how), patience=99))
     text = (
         r"max_time=100 ended the training of a causal network after \d\d of 300 steps: a longer fit"
     )

@@ -15,7 +15,6 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.models import auto, networks
 from discrete_itd.models.comparison import CandidateTable
-from discrete_itd.models.model import TIMED_EVALUATIONS, Model
 from discrete_itd.recipes import (
     BayesNet,
     Best,
@@ -171,19 +170,3 @@ def test_a_companion_that_cannot_be_evaluated_is_left_out(monkeypatch):
     with pytest.warns(UserWarning, match="^a companion is left out.*MemoryError"):
         fitted = table.settle(table.candidates[1])
     assert fitted.companion is rows.marginals
-
-
-def test_estimates_of_time_take_no_fit_down(monkeypatch):
-    """Whatever they raise, nothing is left out, and no warning given."""
-    of_model = Model.log_prob
-
-    def timed_model(self, x, n_evaluations, *args, **options):
-        if n_evaluations == TIMED_EVALUATIONS:
-            raise MemoryError
-        return of_model(self, x, n_evaluations, *args, **options)
-
-    monkeypatch.setattr(Model, "log_prob", timed_model)
-    model = fit(TABLE, "auto", max_time=60)
-    assert labels(model) == {"independent", *(name for name, _ in OF_AUTO.values())}
-    assert np.isnan(model.model_.microseconds)
-    assert "µs" not in model.model_card()

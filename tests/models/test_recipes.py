@@ -15,7 +15,6 @@ from laws import LAW
 from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.models.exact import MOST_TREES
 from discrete_itd.models.fitting import MOST_NETWORKS
 from discrete_itd.recipes import (
     NAMES,
@@ -34,7 +33,7 @@ from discrete_itd.storage.values import flatten, unflatten
 
 pytestmark = pytest.mark.single_precision
 
-COUNTS = st.integers(1, MOST_TREES)
+COUNTS = st.integers(1, int(Forest.bounds["n_trees"][1]))
 EXACT = st.one_of(
     st.sampled_from(["independent", "tree", "mixture"]),
     st.just(Independent()),
