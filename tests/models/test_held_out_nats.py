@@ -42,7 +42,9 @@ def test_the_gain_is_what_independent_columns_lack(name, tmp_path):
     assert found.independent == pytest.approx(2 * math.log(4) + math.log(2), abs=0.1)
     assert found.gain == found.independent - found.nats
     assert examine(model, copies(20), n_most_anomalous=0).gain == found.gain
-    said = f"the model is better by {found.gain:.3f} ±"
+    said = (
+        f"{found.gain:.3f} ± {found.gain_stderr:.3f} nats per row better than independent columns"
+    )
     assert said in model.model_card()
     model.save(tmp_path / "m")
     assert DiffusionDensity.load(tmp_path / "m").model_.held_out == found
