@@ -102,6 +102,19 @@ def log_totals(values: Tensor, row: Tensor, counts: Tensor) -> Tensor:
     return torch.segment_reduce((values - top[row]).exp(), "sum", lengths=counts).log() + top
 
 
+def padded(key: Tensor, weight: Tensor, leaf: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Log-weights and leaves (P,) in the rows of their keys, (n, K) each: minus infinity and 0 beyond a row's last.
+
+    K is a multiple of ``BLOCK``: zeros at the end of whole vectors change no sum, not even its rounding.
+    """
+    key, order = key.sort(stable=True)
+    place = torch.arange(len(key), device=key.device) - torch.searchsorted(key, key)
+    width = BLOCK * (1 + int(place.max()) // BLOCK) if len(key) else BLOCK
+    log_weights, leaves = weight.new_full((n, width), -torch.inf), leaf.new_zeros(n, width)
+    log_weights[key, place], leaves[key, place] = weight[order], leaf[order]
+    return log_weights, leaves
+
+
 def _mean(terms: Tensor) -> Tensor:
     """The mean (B, C) over the trees of (B, Tr, C), added up one by one: its rounding depends on no other row."""
     return terms.cumsum(1)[:, -1] / terms.shape[1]
@@ -487,14 +500,10 @@ class ForestDenoiser(Denoiser):
             at, own = torch.nonzero(column == j).flatten(), levels.own(i)
             parts = self.probs[:, own][leaf[pair[at]]] * weight[at, None].exp().to(probs)
             probs[:, own] = add_at(probs[:, own].clone(), 0, row[pair[at]], parts)
-        at = torch.nonzero(torch.isin(column, book.reals)).flatten()
-        place = (torch.arange(len(key), device=x.device) - (counts.cumsum(0) - counts)[key])[at]
-        r = torch.searchsorted(book.reals, column[at])
-        n = BLOCK * (1 + int(place.max()) // BLOCK) if len(at) else 1
-        log_weight = self.probs.new_full((len(x), len(book.reals), n), -torch.inf)
-        leaves = torch.zeros(log_weight.shape, dtype=torch.int64, device=x.device)
-        to = row[pair[at]], r, place
-        log_weight[to], leaves[to] = weight[at].to(log_weight), leaf[pair[at]]
+        at, n_reals = torch.nonzero(torch.isin(column, book.reals)).flatten(), len(book.reals)
+        cell = row[pair[at]] * n_reals + torch.searchsorted(book.reals, column[at])
+        of_cells = padded(cell, weight[at].to(probs), leaf[pair[at]], len(x) * n_reals)
+        log_weight, leaves = (t.unflatten(0, (len(x), n_reals)) for t in of_cells)
         return finite_log(probs), self._gaussian(leaves, log_weight)
 
     def _gaussian(self, leaf: Tensor, log_weight: Tensor | float = 0.0) -> GaussianPosterior:
@@ -513,8 +522,7 @@ class ForestDenoiser(Denoiser):
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Log-probability of the evidence (B,), float64, nats; logits (B, T) of the levels; and the leaves that agree.
 
-        The leaves are, only with continuous columns, log-probabilities and numbers (B, K), with K the largest number of
-        leaves of a row; minus infinity and 0 beyond the leaves of other rows.
+        The leaves are, only with continuous columns, log-probabilities and numbers (B, K), :func:`padded`.
         """
         levels, n_points = self.codebook.levels, ell.shape[1]
         level = levels.index_of(levels.argmax(ell))
@@ -543,16 +551,10 @@ class ForestDenoiser(Denoiser):
                 prior = self._mixed(pairs, log_weight.exp().to(ell), shares)
                 logits[pairs.rows] = finite_log(prior).to(ell) + ell[pairs.rows]
                 if reals.shape[1]:
-                    first = torch.searchsorted(row, row)
-                    place = torch.arange(len(row), device=row.device) - first
-                    found.append((pairs.rows[row], place, log_weight.to(ell), leaf))
-        n = 1 + max((int(place.max()) for _, place, _, _ in found), default=0)
-        n += -n % BLOCK  # zeros at the end of whole vectors change no sum: not even its rounding
-        log_weights = ell.new_full((len(ell), n), -torch.inf)
-        leaves = torch.zeros(len(ell), n, dtype=torch.int64, device=ell.device)
-        for row, place, weight, leaf in found:
-            log_weights[row, place], leaves[row, place] = weight, leaf
-        return log_mass, logits, (log_weights, leaves)
+                    found.append((pairs.rows[row], log_weight.to(ell), leaf))
+        nothing = level.new_zeros(0), ell.new_zeros(0), level.new_zeros(0)
+        row, weight, leaf = (torch.cat(t) for t in zip(nothing, *found, strict=True))
+        return log_mass, logits, padded(row, weight, leaf, len(ell))
 
     def _in_turn(self, n_unknown: Tensor, is_noisy: Tensor) -> Iterator[tuple[Tensor, bool]]:
         """Numbers of rows, and whether they are noisy: as many alike as memory allows."""
@@ -600,16 +602,10 @@ class ForestDenoiser(Denoiser):
         leaf = torch.zeros_like(u, dtype=torch.int64)
         for pairs in self._pairs(x):
             joint = self._log_weights[pairs.leaf] + self._cells(pairs)
-            if pairs.row is None or pairs.counts is None:
-                leaf[pairs.rows] = pairs.leaf.gather(1, chosen(joint.double(), u[pairs.rows]))
-                continue
-            # sums to one in every row
-            cdf = (joint - pairs.log_total(joint)[pairs.row]).exp().cumsum(0)
-            last = pairs.counts.cumsum(0)
-            row = torch.arange(len(last), device=x.device)[:, None]
-            at = torch.searchsorted(cdf, row + u[pairs.rows], right=True)
-            first, last = (last - pairs.counts)[:, None], last[:, None] - 1
-            leaf[pairs.rows] = pairs.leaf[torch.minimum(torch.maximum(at, first), last)]
+            joint, leaves = joint.double(), pairs.leaf
+            if pairs.row is not None:
+                joint, leaves = padded(pairs.row, joint, leaves, len(pairs.rows))
+            leaf[pairs.rows] = leaves.gather(1, chosen(joint, u[pairs.rows]))
         leaf = leaf.flatten()
         for j in torch.nonzero(x.isnan().any(0)).flatten().tolist():
             for rows in torch.nonzero(out[:, j].isnan()).flatten().split(BATCH):
