@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -44,13 +46,13 @@ class SupportDenoiser(Denoiser):
         log_mass = torch.logsumexp(log_w, 1) + levels.logsumexp(evidence).sum(1)
         return log_mass, Posterior(self.codebook, CategoricalPosterior(levels, finite_log(probs)))
 
-    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
+    def preceding(self, x: Tensor, order: Sequence[int] | None = None) -> Posterior:
         """Exact, by the listed rows that agree with the cells before each column."""
         assert order is not None
         book, levels = self.codebook, self.codebook.levels
         out = self.log_probs.new_zeros(len(x), levels.n_points)
         log_w = self.log_probs.expand(len(x), -1)  # (B, R)
-        for j in order.tolist():
+        for j in order:
             mine = levels.own(book.place[j])
             weight = torch.softmax(log_w, 1)
             out[:, mine] = row_product(weight, self._indicator[:, mine])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -83,6 +83,9 @@ class Denoiser(nn.Module):
         the ``independent_part``. False by default.
     independent : bool
         Whether the columns of that distribution are independent, so that a path of one step is exact.
+    own_order : tuple of int, optional
+        The order of the columns in which a causal denoiser conditions each on those before it. Along it, path (6) and
+        integral (3) are its closed form; at other states it ignores what comes later. None by default.
     isotropic : bool
         Whether only states are admissible in which all columns but the leading ones have the same SNR.
     closed_form : bool
@@ -117,6 +120,7 @@ class Denoiser(nn.Module):
     exact: bool = False
     own_reals: bool = False
     independent: bool = False
+    own_order: tuple[int, ...] | None = None
     isotropic: bool = False
     ancestral: bool = False
 
@@ -127,14 +131,6 @@ class Denoiser(nn.Module):
     @property
     def closed_form(self) -> bool:
         return self.exact
-
-    @property
-    def own_order(self) -> tuple[int, ...] | None:
-        """The order of the columns in which a causal denoiser conditions each on those before it; else None.
-
-        Along it, path (6) and integral (3) are its closed form; at other states it ignores what comes later.
-        """
-        return None
 
     @property
     def estimators(self) -> tuple[str, ...]:
@@ -275,7 +271,7 @@ class Denoiser(nn.Module):
         categorical = CategoricalPosterior(book.levels, logits, normalised=True)
         return Posterior(book, categorical, gaussian)
 
-    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
+    def preceding(self, x: Tensor, order: Sequence[int] | None = None) -> Posterior:
         """A distribution of every cell that depends on the known cells before it in an order alone.
 
         In its :attr:`own_order` it is the conditional distribution. In any other order it makes a denoiser the base of
@@ -286,16 +282,15 @@ class Denoiser(nn.Module):
         ----------
         x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
-        order : Tensor of int64, shape (C,), optional
-            All columns, the first one first; on the CPU, so that reading it waits for no device. By default its own.
+        order : sequence of int, optional
+            All columns, the first one first; by default its own order.
         """
         raise NotImplementedError(f"{type(self).__name__} has no distributions along an order")
 
-    def natural_order(self, generator: torch.Generator) -> Tensor:
-        """A random order (C,) of the columns in which :meth:`preceding` is cheap and nearly conditional."""
+    def natural_order(self, generator: torch.Generator) -> list[int]:
+        """A random order of the columns in which :meth:`preceding` is cheap and nearly conditional."""
         n = self.codebook.n_columns
-        order = torch.randperm(n, generator=generator, device=generator.device)
-        return order.to(self.codebook.device)
+        return torch.randperm(n, generator=generator, device=generator.device).tolist()
 
     # -- saving ---------------------------------------------------------------------------------
 

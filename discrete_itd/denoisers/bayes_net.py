@@ -347,11 +347,11 @@ class BayesNetDenoiser(Denoiser):
             return own
         return self.fallback.log_factors(x).to(own).index_copy(1, self.codebook.finite, own)
 
-    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
+    def preceding(self, x: Tensor, order: Sequence[int] | None = None) -> Posterior:
         """Given its parents if all are known and come first, else a column's marginal."""
         book, levels = self.codebook, self.codebook.levels
         assert order is not None
-        place = {j: i for i, j in enumerate(order.tolist())}
+        place = {j: i for i, j in enumerate(order)}
         rank = index_tensor(tuple(place[j] for j in book.place), str(book.device))  # (C',)
         late = ((self._stride > 0) & (rank[self._above] > rank)).any(0)
         at, unsure = self._rows_of_tables(x[:, book.finite])
@@ -392,7 +392,7 @@ class BayesNetDenoiser(Denoiser):
                 out[rows, j] = others.expand(len(rows)).at_uniform(j, u, v)
         return out.unflatten(0, (len(x), n_draws))
 
-    def natural_order(self, generator: torch.Generator) -> Tensor:
+    def natural_order(self, generator: torch.Generator) -> list[int]:
         """Parents first."""
         finite = self.codebook.finite.tolist()
         above: list[set[int]] = [set() for _ in self.codebook.columns]
@@ -404,7 +404,7 @@ class BayesNetDenoiser(Denoiser):
             ready = next(j for j in waiting if above[j].issubset(order))
             order.append(ready)
             waiting.remove(ready)
-        return torch.tensor(order, device=self.codebook.device)
+        return order
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         book, levels = self.codebook, self.codebook.levels

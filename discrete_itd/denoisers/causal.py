@@ -15,7 +15,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -91,11 +91,11 @@ class CausalDenoiser(Denoiser):
                 raise ValueError(f"column {j} comes before its indicator {i} in the order {order}")
         self.width, self.depth, self.dropout = width, depth, dropout
         self.base = base.requires_grad_(False)
-        self.order = torch.tensor(order)  # on the host wherever the weights are
+        self.order, self.own_order = order, tuple(order)
         self.features = ColumnFeatures(base, N_REGRESSED)
         generator = generator or torch.Generator().manual_seed(0)
         self.long = LongColumns(self.features, generator)
-        rank = self.order.argsort().to(device)
+        rank = torch.tensor(order).argsort().to(device)
         self._columns: list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]] = []
         answer_rank = rank[self.long.answer_column]
         if not len(answer_rank):  # a table of constants leaves nothing to predict
@@ -117,14 +117,6 @@ class CausalDenoiser(Denoiser):
         """True: (8)."""
         return True
 
-    @property
-    def own_order(self) -> tuple[int, ...]:
-        return tuple(self.order.tolist())
-
-    def config(self) -> dict[str, Any]:
-        sizes = {name: getattr(self, name) for name in ("width", "depth", "dropout")}
-        return {"base": self.base, "order": self.order.tolist(), **sizes}
-
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         return from_network(cls, config, codebook, tensors)
@@ -136,8 +128,8 @@ class CausalDenoiser(Denoiser):
         answers = self._answers(self.features.describe(alone, snr))
         return self._prior(answers, self.codebook.known_cells(y, snr)).update(y, snr)
 
-    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
-        if order is not None and not torch.equal(order, self.order):
+    def preceding(self, x: Tensor, order: Sequence[int] | None = None) -> Posterior:
+        if order is not None and list(order) != self.order:
             raise ValueError("a causal denoiser conditions along its own order alone")
         return self._prior(self._answers(self.features.describe_cells(x)), x)
 
@@ -182,7 +174,7 @@ class CausalDenoiser(Denoiser):
         x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
         features = book.known_snr.new_zeros(n, len(self.long.feature_column))
         prior, columns = self.base.preceding(x, self.order), self._one_by_one()
-        for j, answers in zip(self.order.tolist(), self.network.steps(features), strict=True):
+        for j, answers in zip(self.order, self.network.steps(features), strict=True):
             alone, own, at = columns[j]
             start = alone.marginals().expand(n)
             if j in places:

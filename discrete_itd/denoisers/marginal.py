@@ -164,7 +164,7 @@ class MarginalDenoiser(Denoiser):
     def components(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.new_zeros(1), self.log_factors(x).to(x)[:, :, None]
 
-    def preceding(self, x: Tensor, order: Tensor | None = None) -> Posterior:
+    def preceding(self, x: Tensor, order: Sequence[int] | None = None) -> Posterior:
         return self.marginals().expand(len(x))
 
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:

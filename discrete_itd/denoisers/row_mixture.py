@@ -182,7 +182,7 @@ class RowMixtureDenoiser(Denoiser):
         weights = torch.where(possible, weights, self.log_weights[:, None])
         return self._mixed(parts, torch.log_softmax(weights, 1).to(self.codebook.known_snr))
 
-    def natural_order(self, generator: torch.Generator) -> Tensor:
+    def natural_order(self, generator: torch.Generator) -> list[int]:
         return self._members[int(self.log_weights.argmax())].natural_order(generator)
 
     def log_prob(self, x: Tensor) -> Tensor:

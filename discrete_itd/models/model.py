@@ -366,7 +366,7 @@ class Model:
         """
         x, known = asked.x, cast(Tensor, asked.given).clone()
         whole = self._closed_form(denoiser, asked)
-        order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
+        order = denoiser.natural_order(torch.Generator().manual_seed(self.seed))
         order = [j for j in order if not known[j]]
         out, before = torch.zeros_like(x), torch.zeros_like(whole.log_prob)
         for j in order[:-1]:

@@ -162,7 +162,7 @@ class Causal(Recipe):
         """A network with an order of its own, by the seed of the plan."""
         # a generator of its own: the order must not depend on earlier fits
         generator = torch.Generator().manual_seed(plan.network_seed)
-        natural = base.natural_order(generator).tolist()
+        natural = base.natural_order(generator)
         # the plan of the whole fit: the result must not depend on which network requests it first
         seeds = replace(plan, index=0)
         kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
@@ -196,7 +196,7 @@ class Causal(Recipe):
         informative, but a few of them are not, and many cost more than an order gains.
         """
         generator = torch.Generator().manual_seed(plan.network_seed)
-        natural = base.natural_order(generator).tolist()
+        natural = base.natural_order(generator)
         orders: dict[tuple[int, ...], str] = {}
         for kind in ORDERS:
             orders.setdefault(tuple(order_of(kind, natural, rows)), kind)

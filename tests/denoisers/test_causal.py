@@ -46,7 +46,7 @@ def test_one_call_is_the_path_of_as_many_calls_as_columns(device, kind, columns,
     book = Codebook(columns).to(device)
     denoiser = make_denoiser(kind, book, seed)
     x = random_rows(book, 8, np.random.default_rng(seed), missing=0.2)
-    schedule = CoordinateSchedule(book.n_columns, tuple(denoiser.order.tolist()))
+    schedule = CoordinateSchedule(book.n_columns, denoiser.own_order)
     path = path_log_prob(denoiser, x, schedule, n_paths=1, generator=seeded_generator(0, "cpu"))
     close = {"atol": rounding(book.dtype, 100), "rtol": rounding(book.dtype, 10)}
     torch.testing.assert_close(denoiser.log_prob(x).double(), path.log_prob, **close)
@@ -163,7 +163,7 @@ def test_draws_are_those_along_the_path(device, name):
     denoiser = random_causal(book, 4)
     drawn = denoiser.draw(4000, seeded_generator(1, device))
     nothing = torch.full_like(drawn, math.nan)
-    schedule = CoordinateSchedule(book.n_columns, tuple(denoiser.order.tolist()))
+    schedule = CoordinateSchedule(book.n_columns, denoiser.own_order)
     slowly = sample(denoiser, nothing, schedule, generator=seeded_generator(2, device))
     for j, c in enumerate(book.columns):
         assert c.kind == "real" or bool((drawn[:, j] < c.n_levels).all())

@@ -37,7 +37,7 @@ def compared(monkeypatch):
 @pytest.mark.parametrize("table", [chain, mixed, formula])
 def test_an_order_names_every_column_once_an_indicator_before_its_column(kind, table):
     rows = training_rows(table(200))
-    natural = rows.marginals.natural_order(torch.Generator().manual_seed(3)).tolist()
+    natural = rows.marginals.natural_order(torch.Generator().manual_seed(3))
     order = order_of(kind, natural, rows)
     assert sorted(order) == sorted(natural)
     indicator = rows.codebook.indicator
@@ -70,7 +70,7 @@ def watched(monkeypatch):
 
     def train_and_note(self, denoiser, *args):
         report = train(self, denoiser, *args)
-        seen.append((denoiser.order.tolist(), report.history[-1].step))
+        seen.append((denoiser.order, report.history[-1].step))
         return report
 
     def compare_and_note(self, *args):
@@ -84,7 +84,7 @@ def watched(monkeypatch):
 
 def compared_nats(rows, how, recipe=SMALL):
     """Held-out code lengths of untrained networks, by the kind of their order."""
-    natural = rows.marginals.natural_order(torch.Generator().manual_seed(how.network_seed)).tolist()
+    natural = rows.marginals.natural_order(torch.Generator().manual_seed(how.network_seed))
     nats = {}
     for kind in ORDERS:
         order = order_of(kind, natural, rows)
