@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("discrete-itd: interrupted", file=sys.stderr)
             return 130
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, ImportError) as error:
             put(f"discrete-itd: error: {one_line(error)}", sys.stderr)
             return 2
     return code or 0

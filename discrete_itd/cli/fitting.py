@@ -132,9 +132,9 @@ def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
             return in_memory(_texts(path, [*files], dialect), seed=0)
     for file in files:
         check_regular(file)
-    from pyarrow.parquet import read_metadata
-
     with damage_named(path, ".parquet"):
+        from pyarrow.parquet import read_metadata
+
         if files and not sum(read_metadata(file).num_rows for file in files):
             raise EmptyTableError(f"{path}: the table is empty")
         return in_memory(path, seed=0)

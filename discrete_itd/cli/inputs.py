@@ -32,7 +32,6 @@ from discrete_itd.cli.tables import (
     ending,
     reading,
     same_file,
-    save_whole,
     say,
     write_table,
 )
@@ -44,7 +43,7 @@ from discrete_itd.encoders.notation import collected
 from discrete_itd.encoders.rows import ignored
 from discrete_itd.progress import stream_progress, tqdm
 from discrete_itd.scale.batches import read_model
-from discrete_itd.storage.files import locked
+from discrete_itd.storage.files import locked, write_whole
 from discrete_itd.validation import warn
 
 if TYPE_CHECKING:
@@ -311,17 +310,17 @@ def _make_folder(args: argparse.Namespace, write: Callable[[str, str, str], None
         if same_file(out, args.model) or same_file(out, args.table):
             raise UserError(f"{out}: would be written over what is read")
     key_file, n_known, n_empty = os.path.join(args.out, MADE_BY), 0, 0
-    _make_place(key_file)
+    os.makedirs(args.out, exist_ok=True)
     with locked(key_file):
         made_by = _key(args)
         if not os.path.isfile(key_file) or Path(key_file).read_bytes() != made_by:
-            save_whole(key_file, lambda path: path.write_bytes(made_by))
+            write_whole(key_file, lambda path: path.write_bytes(made_by))
         for name, source in sources.items():
             out = os.path.join(args.out, name)
             if _is_newer(out, source, args.model, key_file):
                 n_known += 1
                 continue
-            _make_place(out)
+            os.makedirs(os.path.dirname(out), exist_ok=True)
             try:
                 write(source, out, name)
             except EmptyTableError as error:  # it has not even a header
@@ -339,14 +338,6 @@ def _key(args: argparse.Namespace) -> bytes:
     found = {n: v for n, v in vars(args).items() if n != "out"} | {"version": __version__}
     found |= {name: os.path.realpath(found[name]) for name in ("model", "table")}
     return json.dumps(found, sort_keys=True).encode()
-
-
-def _make_place(path: str) -> None:
-    """Make the folder of a file that is to be written."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _is_newer(path: str, *sources: str) -> bool:

@@ -10,17 +10,17 @@ import pandas as pd
 
 from discrete_itd.cli.inputs import about, kept_names, load_detector, reader_of
 from discrete_itd.cli.options import UserError
-from discrete_itd.cli.tables import check_out, same_file, save_whole, say, shown, write_table
+from discrete_itd.cli.tables import check_out, same_file, say, shown, write_table
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
-from discrete_itd.storage.files import locked
+from discrete_itd.storage.files import locked, write_whole
 
 
 def watch(args: argparse.Namespace) -> int:
     """Run the command; 1 if an alarm was raised, now or in an earlier call."""
     if args.keep and args.out is None:
         raise UserError("--keep needs --out, to which columns are copied")
-    save_whole(args.state, None)
+    write_whole(args.state, None)
     for path in (args.model, args.table):
         if same_file(args.state, path):
             raise UserError(f"{args.state}: --state is also read as another file")
@@ -51,7 +51,7 @@ def _watch(args: argparse.Namespace) -> DriftWatch:
         for _ in frames:
             pass
     # last: a call that fails before can be repeated
-    save_whole(args.state, found.save)
+    found.save(args.state)
     return found
 
 

@@ -15,7 +15,6 @@ from discrete_itd.cli.tables import (
     EmptyTableError,
     check_out,
     reading,
-    save_whole,
     say,
     shown,
     standard_output,
@@ -28,6 +27,7 @@ from discrete_itd.plots import new_axes
 from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.page import VERDICTS, errors_page, judgement, render
 from discrete_itd.statistics import count
+from discrete_itd.storage.files import write_whole
 
 LIKELY = 2 / 3  # probability of an expected value from which it is put into the repaired copy
 
@@ -40,16 +40,13 @@ def report(args: argparse.Namespace) -> int:
         raise UserError("--inliers: must be a file, not -")
     if args.check and args.target_nats is None and args.target_false_alarms is None:
         raise UserError("--check needs a target: --target-nats or --target-false-alarms")
-    try:
-        new_axes()
-    except ImportError as error:
-        raise UserError(str(error)) from None
+    new_axes()  # or an ImportError
     found = _examined(args)
     page = render(found, title=f"Report on {shown(args.table)}").encode()
     if args.out == STANDARD:
         standard_output().write(page)
     else:
-        save_whole(args.out, lambda path: path.write_bytes(page))
+        write_whole(args.out, lambda path: path.write_bytes(page))
     n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"
     say(args.out, f"wrote {args.out}: {count(found.n_rows, 'row')}{n_alarms}")
     for verdict in found.verdicts:
@@ -109,6 +106,6 @@ def check(args: argparse.Namespace) -> None:
         write_table(args.repair, [repaired], dialect, schema)
     if args.report is not None:
         page = errors_page(found, frame.shape, title=f"Cells of {shown(args.table)} to check")
-        save_whole(args.report, lambda path: path.write_text(page, encoding="utf-8"))
+        write_whole(args.report, lambda path: path.write_text(page, encoding="utf-8"))
     what = f"{len(found)} of {frame.size} cells are probably wrong"
     say(args.out, what if args.out == STANDARD else f"wrote {args.out}: {what}")

@@ -330,7 +330,7 @@ def write_table(
     """Write frames, all with the same columns, one after the other: a file completely or not at all.
 
     ``dialect`` is the format of the CSV of which this is a copy, ``schema`` the schema of a Parquet file, by default
-    the first frame's. A UserError names a file that cannot be written; BrokenPipeError, if the reader of the output has
+    the first frame's. An OSError names a file that cannot be written; BrokenPipeError, if the reader of the output has
     gone.
     """
     if path == STANDARD:
@@ -346,7 +346,7 @@ def write_table(
                 packed = _packed(path, file, "w", stack)
                 _write_csv(packed, frames, dialect or Dialect(), SEPARATORS[kind])
 
-    save_whole(path, write)
+    write_whole(path, write)
 
 
 def _write_csv(file: Any, frames: Iterable[pd.DataFrame], dialect: Dialect, sep: str) -> None:
@@ -389,22 +389,13 @@ def standard_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
-def save_whole(path: str, write: Callable[[Path], object] | None) -> None:
-    """Write the file ``path`` with ``write``, completely or not at all."""
-    try:
-        write_whole(path, write)
-    except (OSError, ImportError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be written ({reason})") from None
-
-
 def check_out(out: str | None, *, is_table: bool = True, **sources: str | None) -> None:
-    """Raise a UserError before the work, if a file cannot be written or is one of the files to read."""
+    """Raise a UserError or OSError before the work, if a file is one of those to read or cannot be written."""
     if out in (None, STANDARD):
         return
     if is_table:
         ending(out)
-    save_whole(out, None)
+    write_whole(out, None)
     for what, path in sources.items():
         if path is not None and same_file(out, path):
             raise UserError(f"{out}: --out is the {what.replace('_', ' ')} itself")

@@ -62,12 +62,12 @@ def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder to write in", os.fspath(path))
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.name}.partial-", suffix=path.suffix, dir=path.parent
-    )
-    os.close(descriptor)
-    partial = Path(name)
+    partial = path
     try:
+        beside: Any = {"prefix": f".{path.name}.partial-", "dir": path.parent}
+        descriptor, name = tempfile.mkstemp(suffix=path.suffix, **beside)
+        os.close(descriptor)
+        partial = Path(name)
         if write is None:
             return
         write(partial)
@@ -77,8 +77,12 @@ def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
         with open(partial, "rb+") as file:  # a power failure must not leave a name without content
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = os.fspath(path)  # not that of the temporary file
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        if partial is not path:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -692,8 +692,8 @@ REFUSED = {
     "bad steps": (f"{FIT} --max-steps 2.5", "--max-steps: must be a whole number"),
     "bad seed": (f"{FIT} --seed 99999999999", "--seed: must be a whole number"),
     "bad denoiser": (f"{FIT} --denoiser grove", "--denoiser: invalid choice: 'grove'"),
-    "out in no folder": ("fit t.csv --out none/o", "none/o: cannot be written (no such folder"),
-    "out is a folder": ("fit t.csv --out folder.csv", "folder.csv: cannot be written"),
+    "out in no folder": ("fit t.csv --out none/o", "none/o: no such folder"),
+    "out is a folder": ("fit t.csv --out folder.csv", "folder.csv: not a regular file"),
     "out is a device": (f"fit t.csv --out {os.devnull}", "not a regular file"),
     "out is the table": ("fit t.csv --out ./t.csv", "--out is the table itself"),
     "missing model": ("score none t.csv --out o.csv", "none: No such file"),
@@ -773,7 +773,7 @@ def test_a_failing_write_leaves_the_old_file(place, monkeypatch, capsys):
     monkeypatch.setattr("discrete_itd.cli.tables.as_text", fail)
     before = snapshot(place)
     run("score m.safetensors t.csv --out s.csv", code=2)
-    error = "discrete-itd: error: s.csv: cannot be written (No space left on device)\n"
+    error = "discrete-itd: error: s.csv: No space left on device\n"
     assert capsys.readouterr().err.splitlines(keepends=True)[-1] == error
     assert snapshot(place) == before
 
