@@ -55,7 +55,7 @@ from discrete_itd.models.information import log_prob_of
 from discrete_itd.models.model import Model
 from discrete_itd.progress import fit_progress, progress_bar
 from discrete_itd.recipes import RECIPES
-from discrete_itd.storage.card import density_card
+from discrete_itd.storage.card import model_card
 from discrete_itd.storage.values import SCHEDULES, Persistent
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.loop import TrainingPlan
@@ -378,7 +378,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         It names columns, but none of their values. ``save`` writes it beside the model.
         """
         check_is_fitted(self)
-        return density_card(self, self.model_, self.n_evaluations)
+        return model_card(self)
 
     # -- questions about rows -----
 

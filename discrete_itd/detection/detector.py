@@ -38,7 +38,7 @@ from discrete_itd.models.auto import recipe
 from discrete_itd.models.held_out import Ints
 from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.recipes import RECIPES
-from discrete_itd.storage.card import detector_card
+from discrete_itd.storage.card import model_card
 from discrete_itd.storage.values import SCHEDULES, Like, Persistent
 from discrete_itd.validation import (
     check_share,
@@ -669,7 +669,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     def model_card(self) -> str:
         check_is_fitted(self)
-        return detector_card(self, self._scorer)
+        return model_card(self, self._scorer)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "density_")

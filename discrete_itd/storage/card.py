@@ -19,51 +19,34 @@ from discrete_itd.statistics import count, percent, plus_minus
 
 # no markup in any reading of Markdown, apart from links that readers make of bare addresses
 NO_MARKUP = re.compile(
-    r"(?!.*www\.)[A-Za-z0-9 .,%+()=-]*(?:(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])[A-Za-z0-9 .,%+()=-]*)*"
+    r"(?!.*www\.)[A-Za-z0-9 .,;%±+()=-]*(?:(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])[A-Za-z0-9 .,;%±+()=-]*)*"
 )
 
 
-def density_card(estimator: Any, model: Any, n_evaluations: int) -> str:
-    """The card of a ``DiffusionDensity``, its ``Model`` and the evaluations of a row scored along paths."""
-    return _document(
-        "density of the rows of a table",
-        "A fitted `DiffusionDensity`: the log-probability of a row of the table below, in nats. Of continuous columns"
-        " it is the logarithm of a density in the column's unit.",
-        {
-            "Model": _model(estimator, model, n_evaluations),
-            "Data": _data(model),
-            "Held-out nats": _held_out(model),
-            "Limits": _limits(model),
-        },
-    )
-
-
-def detector_card(detector: Any, scorer: Any) -> str:
-    """The card of a detector with its ``Scorer``: the card of its density, and what its calibration guarantees."""
-    model = scorer.density.model_
-    limits = _limits(model)
-    if len(detector.calibration_scores_):
-        limits += [
-            "* p-values and rates hold for rows that are independent and follow the distribution of the calibration"
-            " rows; `drift(X)` tests whether new rows do.",
-            "* The file holds scores and nats by column of the calibration rows.",
-        ]
-    return _document(
-        "detector of anomalous rows of a table",
-        "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",
-        {
-            "Model": _model(detector, model, scorer.density.n_evaluations),
-            "Data": _data(model),
-            "Held-out nats": _held_out(model),
-            "Calibration": _calibration(detector, scorer),
-            "Limits": limits,
-        },
-    )
-
-
-def _document(title: str, summary: str, sections: dict[str, list[str]]) -> str:
+def model_card(estimator: Any, scorer: Any = None) -> str:
+    """The card of a fitted ``DiffusionDensity``, or of a detector with its ``Scorer`` and what is guaranteed of it."""
     from discrete_itd import __version__
 
+    density = estimator if scorer is None else scorer.density
+    model = density.model_
+    title = "density of the rows of a table"
+    summary = (
+        "A fitted `DiffusionDensity`: the log-probability of a row of the table below, in nats. Of continuous columns"
+        " it is the logarithm of a density in the column's unit."
+    )
+    sections = {
+        "Model": _model(estimator, model, density.n_evaluations),
+        "Data": _data(model),
+        "Held-out nats": _held_out(model),
+        "Limits": _limits(model),
+    }
+    if scorer is not None:
+        title = "detector of anomalous rows of a table"
+        summary = (
+            "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a"
+            " threshold."
+        )
+        sections["Calibration"] = _calibration(estimator, scorer)
     parts = [f"# Model card: {title}\n\n{summary} Made with discrete_itd {__version__}."]
     parts += ["\n".join([f"## {name}", "", *lines]) for name, lines in sections.items()]
     return "\n\n".join(parts) + "\n"
@@ -125,11 +108,6 @@ def columns_table(encoder: Any) -> Any:
 def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
     lines = [f"* fitted as {code(repr(estimator))}"]
     lines += [f"* {name}: {inline(text)}" for name, text in facts(model, n_evaluations).items()]
-    if model.companion is not None:
-        lines.append(
-            f"* a companion, a `{type(model.companion).__name__}`, proposes values of unknown cells, and answers"
-            " what this model cannot"
-        )
     if model.candidates is not None:
         names = ["candidate", "nats", "behind", "stderr", "fit_seconds"]
         lines += ["", "It was chosen among these (nats per held-out row):", ""]
@@ -173,7 +151,12 @@ def _calibration(detector: Any, scorer: Any) -> list[str]:
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
     least = f"the smallest p-value is {1 / (n + 1):.3g}"
-    lines.append(f"* {n:,} calibration rows took no part in the fit; {least}")
+    lines += [
+        f"* {n:,} calibration rows took no part in the fit; {least}",
+        "* p-values and rates hold for rows that are independent and follow the distribution of the calibration rows;"
+        " `drift(X)` tests whether new rows do",
+        "* the file holds scores and nats by column of the calibration rows",
+    ]
     if given:
         groups = detector.groups()
         lines.append(
@@ -207,8 +190,8 @@ def _limits(model: Any) -> list[str]:
         )
     if model.companion is not None:
         lines.append(
-            "* Of one cell, conditional probabilities are by the model. Where several cells are unknown, the"
-            " companion, another model, takes part in them; and it draws."
+            "* Of one cell, conditional probabilities are by the model. Where several cells are unknown, its companion,"
+            f" a `{type(model.companion).__name__}`, takes part in them; and it draws."
         )
     for what, denoiser in (("model", model.denoiser), ("companion", model.companion)):
         if denoiser is None or denoiser.independent:

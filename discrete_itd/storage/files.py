@@ -78,7 +78,8 @@ def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        error.filename = os.fspath(path)  # not that of the temporary file
+        if error.errno is not None:
+            error.filename = os.fspath(path)  # not that of the temporary file
         raise
     finally:
         if partial is not path:

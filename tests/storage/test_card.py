@@ -103,7 +103,7 @@ def test_a_detectors_card_says_what_is_guaranteed(tmp_path):
     assert f"threshold: {detector.threshold_}" in said["Calibration"]
     assert f"{n} calibration rows took no part in the fit" in said["Calibration"]
     assert f"smallest p-value is {1 / (n + 1):.3g}" in said["Calibration"]
-    assert "The file holds scores and nats by column of the calibration rows" in said["Limits"]
+    assert "the file holds scores and nats by column of the calibration rows" in said["Calibration"]
     bare = DiffusionOutlierDetector(settled(), calibration_fraction=0)
     said = lines_of(bare.fit(table()).model_card())
     assert "no p-values" in said["Calibration"]
