@@ -14,8 +14,7 @@ typical one next to none, whether its column has masses or a density, so very ty
 one; a rare one has :math:`\ell_{mj} - q_{mj}`. But for the subtracted constant, with :math:`p = e^{-\ell_{mj}}` and the
 flat probability :math:`\epsilon = e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} = -\log \frac{p}{p + \epsilon}`: minus
 the logarithm of the model's share in a cell of a contaminated distribution. A value and its missingness indicator are
-two internal columns, each with its own q. Of ordinal numbers, that one is new counts, not which of those between the
-levels it is; beyond them, also by how much rarer it is than the next one there, twice.
+two internal columns, each with its own q.
 
 The models are the fitted one and, where it was chosen among candidates, its ``members``. Their shares v are in
 proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost
@@ -39,7 +38,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -49,7 +47,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.forest import ForestDenoiser, responsible
-from discrete_itd.encoders import Categories, Column
+from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, drawn_rows
 from discrete_itd.models.exact import FEWEST_LEAF_ROWS, grow
@@ -57,9 +55,6 @@ from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
-# factor of the nats of far numbers; chosen on numbers of adult times ten, and on CrimeIncident of OddBench, whose
-# inliers have some
-BEYOND = 2.0
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
 DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
@@ -138,22 +133,7 @@ class Scorer:
         if self.given_cells is not None:
             absent |= self.given_cells
         nats = nats.masked_fill(absent, torch.nan)
-        kinds = np.array([column.kind for column in self.schema])[self.density.encoder_.owner]
-        volume = np.where(kinds == "ordinal", 0.0, rows.log_volume)
-        volume[:, : len(self.schema)] -= self.nats_beyond(rows)
-        return nats.cpu().numpy()[rows.inverse] - volume
-
-    def nats_beyond(self, rows: Rows) -> np.ndarray:
-        """Twice the nats by which a number is rarer than the next one beyond its ordinal column's, (N, C); 0 of others.
-
-        So these have a tail of the fourth power in the score, where the density's is of the second.
-        """
-        out = np.zeros((len(rows), len(self.schema)))
-        for j, column in enumerate(self.schema):
-            if column.kind == "ordinal":
-                beside = cast(Categories, column.codec).log_share_beside
-                out[:, j] = BEYOND * np.maximum(beside - rows.log_volume[:, j], 0.0)
-        return out
+        return nats.cpu().numpy()[rows.inverse] - rows.log_volume
 
     def fitted_quantiles(self) -> np.ndarray:
         """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.

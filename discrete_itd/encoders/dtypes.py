@@ -283,17 +283,21 @@ def rounding(values: Any) -> Any:
     return np.minimum(np.abs(values) * 2.0**-23, 0.25)
 
 
-def log_anywhere(values: np.ndarray, low: float, high: float, step: float) -> np.ndarray:
+def log_anywhere(
+    values: np.ndarray, low: float, high: float, step: float, power: float = 1.0
+) -> np.ndarray:
     """The logarithm of a mass for each of the values (N,) of a lattice: added up over all of it they are one.
 
-    Even between ``low`` and ``high``, half a step beyond the range of other numbers, with probability one half; else of
-    a density that falls with the squared distance from the middle of that range.
+    Even between ``low`` and ``high``, half a step beyond the range of other numbers, with probability one half; what
+    lies farther from the middle of that range than a number beyond it falls with a ``power`` of the distance.
     """
     half = max(high / 2 - low / 2, step / 2)
     with np.errstate(over="ignore"):
         away = np.abs(values / 2 - (low / 4 + high / 4)) / (half / 2)
-    away, cell = np.minimum(away, 1e150), step / 2 / half
-    return np.log(cell / 2) - np.log(np.maximum((away - cell) * (away + cell), 1.0))
+    cell = step / 2 / half
+    near = np.clip(away - cell, 1.0, 1e150)
+    beyond = np.log(-np.expm1(-power * np.log1p(2 * cell / near)) / 4) - power * np.log(near)
+    return np.where(away < 1, np.log(cell / 2), beyond)
 
 
 def rounded(numbers: np.ndarray, decimals: int) -> np.ndarray:

@@ -126,7 +126,8 @@ def test_categories_that_occur_alike_do_not_all_lose_their_level(monkeypatch):
 def test_many_categories_pool_the_rare_and_expect_the_new():
     few = encoder_of([f"w{i}" for i in range(MANY_CATEGORIES)]).schema[0].codec
     assert few.pooled == ()
-    assert few.unseen_count == 0.5
+    assert few.unseen_count == MANY_CATEGORIES
+    assert encoder_of([0, 1, 1, 2, 2] * 2).schema[0].codec.unseen_count == 0.5
     assert few.points.kind == "simplex"
     words = [f"w{i}" for i in range(MANY_CATEGORIES + 5) for _ in range(5)]
     words += [f"s{i}" for i in range(30)] + [f"t{i}" for i in range(7)] * 2
@@ -137,6 +138,20 @@ def test_many_categories_pool_the_rare_and_expect_the_new():
     identifiers = encoder_of([f"w{i}" for i in range(2000)]).schema[0]
     assert (identifiers.points.kind, identifiers.points.n_levels) == ("simplex", 1)
     assert identifiers.codec.unseen_count == 2000.0
+
+
+@pytest.mark.parametrize(
+    ("step", "places"), [(1, [0, 5, 10, 30, 60]), (0.01, [-3, 4, 5]), (1, [7, 8])]
+)
+def test_numbers_never_seen_share_the_mass_of_their_level(step, places):
+    codec = fit_categories(
+        "ordinal", [k * step for k in places], np.full(len(places), 9), is_open=True,
+        equally_spaced=False,
+    )  # fmt: skip
+    lattice = np.setdiff1d(np.arange(-9999, 9999), places) * step
+    level, log_share = codec.encode("a", read_cells(pd.Series(lattice)))
+    assert (level == len(places)).all()
+    assert np.exp(log_share).sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_unseen_counts_by_internal_column():
