@@ -21,7 +21,7 @@ defensive distribution.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -43,25 +43,18 @@ from discrete_itd.likelihood.path import Estimate, combine, equal_rows, in_block
 SCORED_AT_ONCE = 2048  # rows in one call of the scorer
 SALT = 0x13  # seed of the draws: a row has the same ones in every call
 COMPLETIONS = 4  # completions over which the score of a row with unknown cells is averaged
-MOST_UNKNOWN = 8  # unknown cells of a row that are drawn one by one again, after a joint draw
 FEW_LEVELS = 32  # a row's only gap is summed out exactly if its column has at most so many levels
 ENUMERATED_LEVELS = 512  # all categories of a column are scored up to this many
 # outer nodes of a number's density, at encoded values of either sign
 FAR_NODES = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
-PARTS = 4  # equal parts of an interval of a density that is refined
-STEEPEST = 12.0  # nats by which a density may exceed both ends of an interval
-NEIGHBOURING = 1.5  # widths of a cell: numbers that are closer have none between them
-PIECES = 2500  # floats of the density of a number: five for each of some 500 pieces
 KEPT_COMPLETIONS = 1 << 15  # completed rows that are kept together
-UNSEEN_NATS = 1e6  # nats: unseen categories are not drawn
-CANDIDATES = 32  # completions among which a draw is chosen
 
 
 class Nodes(NamedTuple):
     """Resolution at which a cell's distribution is enumerated: nodes of a density, or levels.
 
     ``guided`` quantiles of each guide and ``marginal`` of the column's marginal, and ``far`` values on both sides;
-    then, in each of ``stages`` refinements, ``split`` intervals are divided into ``PARTS``. Of a category the
+    then, in each of ``stages`` refinements, ``split`` intervals are divided into four parts. Of a category the
     ``levels`` that are most probable under the guides, and the observed one.
     """
 
@@ -156,7 +149,8 @@ class ConditionalDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        return self.proposal.row_work + PIECES * len(self.codebook.reals)
+        # five floats for each of some 500 pieces of the density of a number
+        return self.proposal.row_work + 2500 * len(self.codebook.reals)
 
     # -- states ---------------------------------------------------------------------------------
 
@@ -175,9 +169,7 @@ class ConditionalDenoiser(Denoiser):
         base = self._nothing(x)
         if not torch.equal(alone, asked):
             base = proposed or self.proposal.leave_one_out(x, asked & ~alone)
-        found = _Found(base)
-        self._fill(x, alone, found, nodes, proposed)
-        return found.posterior()
+        return _with_cells(base, self._enumerate(x, alone, nodes, proposed))
 
     @torch.no_grad()
     def each(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:
@@ -187,21 +179,7 @@ class ConditionalDenoiser(Denoiser):
         leaves out, so that nothing is drawn. The value at an asked cell is one of the nodes of its density. Fewer
         ``nodes`` cost fewer scores.
         """
-        found = _Found(self._nothing(x))
-        self._fill(x, asked, found, nodes)
-        return found.posterior()
-
-    def _fill(
-        self,
-        x: Tensor,
-        asked: Tensor,
-        found: _Found,
-        size: Nodes,
-        proposed: Posterior | None = None,
-    ) -> None:
-        """Enter the distribution of each asked cell of rows x given all others of its row."""
-        for cells in self._enumerate(x, asked, size, proposed):
-            found.keep(cells)
+        return _with_cells(self._nothing(x), self._enumerate(x, asked, nodes))
 
     def _enumerate(
         self, x: Tensor, asked: Tensor, size: Nodes, proposed: Posterior | None = None
@@ -381,11 +359,6 @@ class ConditionalDenoiser(Denoiser):
         absent = self.codebook.is_absent(drawn.flatten(0, 1)).view_as(drawn)
         return drawn.masked_fill(left[:, None] | absent & x.isnan()[:, None], math.nan)
 
-    def _only(self, j: int, n: int) -> Tensor:
-        """A mask (n, C) of the cells in column j."""
-        place = torch.arange(self.codebook.n_columns, device=self.codebook.device)
-        return (place == j).expand(n, -1)
-
     # -- probabilities --------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -492,7 +465,7 @@ class ConditionalDenoiser(Denoiser):
         """Log-probability of rows (n, C) with their cell in column j summed out: (n,), nats."""
         out = [x.new_zeros(0)]
         for rows in x.split(self.rows_at_once):
-            found = self._enumerate(rows, self._only(j, len(rows)), FINE)
+            found = self._enumerate(rows, _only(j, rows), FINE)
             out += [cells.log_joint.logsumexp(1) for cells in found]
         return torch.cat(out)
 
@@ -500,8 +473,8 @@ class ConditionalDenoiser(Denoiser):
     def draw_unknown(self, x: Tensor, seed: int) -> Tensor:
         """Rows ``x`` (N, C) whose unknown cells are drawn given the others; cells indicated as missing stay NaN.
 
-        Of ``CANDIDATES`` completions by the proposal one is chosen by its weight (Rubin, JASA 82, 1987); then, in rows
-        with at most ``MOST_UNKNOWN`` unknown cells, each of these is drawn again given the others, from its enumerated
+        Of 32 completions by the proposal one is chosen by its weight (Rubin, JASA 82, 1987); then, in rows
+        with at most eight unknown cells, each of these is drawn again given the others, from its enumerated
         distribution, which leaves the distribution invariant (Geman & Geman, IEEE PAMI 6, 1984): a single one exactly.
         Categories unseen in training are never drawn.
         """
@@ -510,7 +483,7 @@ class ConditionalDenoiser(Denoiser):
         several = torch.nonzero((unknown.sum(1) > 1) | (unknown & indicates).any(1)).flatten()
         out = x.clone()
         out[several] = self._chosen(x[several], generator)
-        again = unknown & (unknown.sum(1, keepdim=True) <= MOST_UNKNOWN) | self._unseen(out)
+        again = unknown & (unknown.sum(1, keepdim=True) <= 8) | self._unseen(out)
         again &= ~indicates & (~out.isnan() | ((unknown.sum(1) == 1)[:, None] & unknown))
         for j in torch.nonzero(again.any(0)).flatten().tolist():
             for rows in torch.nonzero(again[:, j]).flatten().split(self.rows_at_once):
@@ -520,8 +493,8 @@ class ConditionalDenoiser(Denoiser):
         return out
 
     def _chosen(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Completions of rows (n, C) by the proposal, each chosen among ``CANDIDATES`` by its weight."""
-        out, n = x.clone(), CANDIDATES
+        """Completions of rows (n, C) by the proposal, each chosen among 32 by its weight."""
+        out, n = x.clone(), 32
         first, among = equal_rows(x)
         members, counts = among.argsort(stable=True), torch.bincount(among, minlength=len(first))
         start = counts.cumsum(0) - counts
@@ -535,7 +508,7 @@ class ConditionalDenoiser(Denoiser):
                     drawn = drawn.view(-1, n, x.shape[1])  # (n copies, M, C)
                     flat = drawn.flatten(0, 1)
                     log_w = _log_prob(self.scorer, flat) - _log_prob(self.proposal, flat)
-                    log_w -= UNSEEN_NATS * self._unseen(flat).sum(1)
+                    log_w -= 1e6 * self._unseen(flat).sum(1)  # these are not drawn
                     u = torch.rand(len(drawn), generator=generator, device=x.device, dtype=x.dtype)
                     place = chosen(log_w.view(-1, n), u)
                     at = members[start[some][:, None] + copies].flatten()
@@ -545,7 +518,7 @@ class ConditionalDenoiser(Denoiser):
     def _drawn(self, x: Tensor, j: int, u: Tensor, v: Tensor) -> Tensor:
         """Draws (n,) of the only unknown cell, in column j, of rows (n, C), by uniform numbers, (n, 1) each."""
         out = [x.new_zeros(0)]
-        for cells in self._enumerate(x, self._only(j, len(x)), FINE):
+        for cells in self._enumerate(x, _only(j, x), FINE):
             own = u[cells.rows]
             if cells.density is None:
                 seen = cells.log_joint[:, : self.codebook.columns[j].n_levels]
@@ -591,37 +564,34 @@ def given_others(denoiser: Denoiser, x: Tensor, asked: Tensor, **how: Any) -> Po
     return denoiser.leave_one_out(others[first], wanted, **how).of_cells(place)
 
 
-class _Found:
-    """Distributions of single cells, merged into the base posterior at the end."""
+def _only(j: int, x: Tensor) -> Tensor:
+    """A mask of the cells of rows (B, C) in column j."""
+    return torch.zeros_like(x, dtype=torch.bool).index_fill(
+        1, torch.tensor([j], device=x.device), True
+    )
 
-    def __init__(self, base: Posterior) -> None:
-        self.base = base
-        self.logits = base.categorical.logits.clone()
-        n, n_reals = len(self.logits), len(base.codebook.reals)
-        # for each continuous cell the number of its density: first the base's densities, by row, then the ones found
-        self.place = torch.arange(n * n_reals, device=self.logits.device).view(n, n_reals)
-        self.densities: list[GaussianPosterior] = []
 
-    def keep(self, cells: Enumerated) -> None:
-        """Store the distributions of some cells, each up to a constant."""
-        rows, book = cells.rows, self.base.codebook
-        if cells.density is not None:
-            first = self.place.numel() + sum(len(q.means) for q in self.densities)
-            r = torch.searchsorted(book.reals, cells.columns)
-            self.place[rows, r] = first + torch.arange(len(rows), device=rows.device)
-            self.densities.append(cells.density)
-            return
-        log_p = torch.log_softmax(cells.log_joint, 1)
-        own = book.levels.own(book.place[int(cells.columns[0])])
-        self.logits[rows, own] = log_p.to(self.logits)
-
-    def posterior(self) -> Posterior:
-        """The base posterior with all stored distributions."""
-        q, gaussian = self.base, self.base.gaussian
-        categorical = CategoricalPosterior(q.categorical.levels, self.logits, normalised=True)
-        if gaussian is not None and self.densities:
-            gaussian = gaussian.pick(Tensor.double).with_cells(self.place, self.densities)
-        return Posterior(q.codebook, categorical, gaussian)
+def _with_cells(base: Posterior, found: Iterable[Enumerated]) -> Posterior:
+    """A posterior with the distributions of some cells, each up to a constant, in place of its own."""
+    book, logits = base.codebook, base.categorical.logits.clone()
+    n, n_reals = len(logits), len(book.reals)
+    # for each continuous cell the number of its density: first the base's densities, by row, then the ones found
+    place = torch.arange(n * n_reals, device=logits.device).view(n, n_reals)
+    n_densities, densities = n * n_reals, []
+    for cells in found:
+        if cells.density is None:
+            own = book.levels.own(book.place[int(cells.columns[0])])
+            logits[cells.rows, own] = torch.log_softmax(cells.log_joint, 1).to(logits)
+            continue
+        r = torch.searchsorted(book.reals, cells.columns)
+        place[cells.rows, r] = n_densities + torch.arange(len(r), device=r.device)
+        n_densities += len(r)
+        densities.append(cells.density)
+    categorical = CategoricalPosterior(book.levels, logits, normalised=True)
+    gaussian = base.gaussian
+    if gaussian is not None and densities:
+        gaussian = gaussian.pick(Tensor.double).with_cells(place, densities)
+    return Posterior(book, categorical, gaussian)
 
 
 def _with_all_levels(guide: Tensor, values: Tensor, log_p: Tensor) -> Tensor:
@@ -642,21 +612,22 @@ def _cells_of(q: Posterior, row: Tensor | None, column: Tensor) -> GaussianPoste
 def _refined(nodes: Tensor, log_f: Tensor, width: Tensor, size: Nodes) -> Tensor:
     """New nodes (n, new) where a density that is log-linear between nodes may have the largest errors.
 
-    There are none between numbers that are no further apart than the ``width`` of their cells.
+    There are none between numbers that are no further apart than 1.5 times the ``width`` of their cells.
 
     The error of an interval is its mass times the difference of the slopes beside it. Where these slopes, continued,
-    meet above both ends, a peak may be hidden: the height at which they meet replaces the density's.
+    meet above both ends, a peak may be hidden: the height at which they meet, at most 12 nats above, replaces the
+    density's.
     """
     gap = nodes.diff(dim=1)
     slope = log_f.diff(dim=1) / gap.clamp_min(1e-12)
     before = torch.cat([slope[:, :1], slope[:, :-1]], 1)
     after = torch.cat([slope[:, 1:], slope[:, -1:]], 1)
-    bend = (gap * (before - after).abs() / 4).clamp(1e-9, STEEPEST)
+    bend = (gap * (before - after).abs() / 4).clamp(1e-9, 12.0)
     top = torch.maximum(log_f[:, 1:], log_f[:, :-1])
     error = gap.clamp_min(1e-300).log() + top + bend + bend.clamp_max(1.0).log()
-    error = error.masked_fill(gap < NEIGHBOURING * width[:, 1:], -math.inf)
+    error = error.masked_fill(gap < 1.5 * width[:, 1:], -math.inf)
     at = error.topk(size.split, 1)[1]
-    share = torch.arange(1, PARTS, dtype=nodes.dtype, device=nodes.device) / PARTS
+    share = torch.arange(1, 4, dtype=nodes.dtype, device=nodes.device) / 4
     low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))
     return (low + width * share).flatten(1)
 
