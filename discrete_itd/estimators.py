@@ -33,13 +33,14 @@ from discrete_itd.encoders import (
     Rows,
     TableEncoder,
 )
-from discrete_itd.encoders.dtypes import holds_text, plain
 from discrete_itd.encoders.frames import (
     Sample,
     as_polars,
     fill_cells,
+    holds_text,
     in_kind,
     is_polars,
+    plain,
     read_rows,
 )
 from discrete_itd.encoders.notation import quoted

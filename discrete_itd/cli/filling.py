@@ -24,8 +24,7 @@ from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import STANDARD, Source, check_out, ending, say, write_table
 from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
-from discrete_itd.encoders.dtypes import family, numpy_name
-from discrete_itd.encoders.frames import to_pandas
+from discrete_itd.encoders.frames import family, numpy_name, to_pandas
 from discrete_itd.encoders.notation import as_text, quoted
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.statistics import count

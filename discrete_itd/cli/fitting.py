@@ -25,8 +25,7 @@ from discrete_itd.cli.tables import (
 )
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders.dtypes import holds_text
-from discrete_itd.encoders.frames import in_memory
+from discrete_itd.encoders.frames import holds_text, in_memory
 from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts

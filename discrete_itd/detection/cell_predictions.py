@@ -38,7 +38,7 @@ from discrete_itd.denoisers.base import BATCH
 from discrete_itd.detection.score import Scorer
 from discrete_itd.devices import add_at
 from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
-from discrete_itd.encoders.dtypes import log_anywhere
+from discrete_itd.encoders.frames import log_anywhere
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
 from discrete_itd.likelihood.path import in_blocks

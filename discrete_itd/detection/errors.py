@@ -53,8 +53,7 @@ from scipy import sparse, special
 
 from discrete_itd.detection.written import Written, as_written, moved
 from discrete_itd.encoders import Categories, Column, TableEncoder
-from discrete_itd.encoders.dtypes import as_numbers
-from discrete_itd.encoders.frames import as_polars, is_polars, read_rows
+from discrete_itd.encoders.frames import as_numbers, as_polars, is_polars, read_rows
 from discrete_itd.encoders.notation import typed
 from discrete_itd.models.held_out import check_groups
 from discrete_itd.progress import progress_bar

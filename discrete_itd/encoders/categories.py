@@ -15,7 +15,7 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from discrete_itd.channel.codebook import ColumnPoints
-from discrete_itd.encoders.dtypes import (
+from discrete_itd.encoders.frames import (
     MOST_DECIMALS,
     PlainCells,
     Scalar,

@@ -16,7 +16,7 @@ import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
-from discrete_itd.encoders.dtypes import (
+from discrete_itd.encoders.frames import (
     DAY,
     EXACT,
     MINUTE,

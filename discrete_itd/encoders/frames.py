@@ -1,25 +1,27 @@
 """Tables of any kind as pandas frames: of other libraries, arrays, Parquet files, and iterables of frames.
 
-Of what is larger than memory, one pass takes a uniform sample. Results come back in the form of the table.
+Of what is larger than memory, one pass takes a uniform sample. Results come back in the form of the table. Below, the
+cells of a column: every dtype is read as one of a few plain arrays: bool, int64 or uint64, float64, datetime64,
+timedelta64, or Python objects (text and everything else). Missing cells, however a dtype represents them, are left out.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 
 import narwhals
 import numpy as np
 import pandas as pd
-from pandas.api.types import infer_dtype
+from pandas.api.types import infer_dtype, pandas_dtype
 
-from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.validation import warn
 
 SAMPLE_ROWS = 400_000  # most rows of a stream that are fitted to
@@ -315,3 +317,385 @@ def as_polars(table: pd.DataFrame) -> Any:
         is_mixed = values.dtype == object and infer_dtype(values).startswith("mixed")
         cells[str(name)] = values.map(str, na_action="ignore") if is_mixed else values
     return polars.from_pandas(pd.DataFrame(cells, index=table.index), include_index=False)
+
+
+Family = Literal["boolean", "integer", "float", "datetime", "timedelta", "category", "other"]
+TIMES = ("datetime", "timedelta")
+
+
+def is_category(dtype: Any) -> TypeGuard[pd.CategoricalDtype]:
+    """Whether it is pandas' ``category``."""
+    return isinstance(dtype, pd.CategoricalDtype)
+
+
+def family(dtype: Any) -> Family:
+    """The kind of values of a dtype, be it numpy's, nullable, sparse or Arrow's."""
+    if is_category(dtype):
+        return "category"
+    of_kind: dict[str, Family] = {
+        "b": "boolean", "i": "integer", "u": "integer", "f": "float", "M": "datetime", "m": "timedelta",
+    }  # fmt: skip
+    return of_kind.get(dtype.kind, "other")
+
+
+def is_dictionary(dtype: Any) -> bool:
+    """Whether it is an Arrow dictionary, the categories of Arrow."""
+    return isinstance(dtype, pd.ArrowDtype) and "dictionary" in str(dtype)
+
+
+def time_unit(dtype: Any) -> str:
+    """The unit, "s" to "ns", of a dtype of times."""
+    if isinstance(dtype, pd.ArrowDtype):
+        return getattr(dtype.pyarrow_dtype, "unit", "s")  # dates have none
+    return dtype.unit if isinstance(dtype, pd.DatetimeTZDtype) else np.datetime_data(dtype)[0]
+
+
+def time_zone(dtype: Any) -> Any:
+    """The time zone of times of the dtype, None without one."""
+    zoned = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else dtype
+    return getattr(zoned, "tz", None)
+
+
+def numpy_name(dtype: Any) -> str:
+    """The name of the numpy dtype of numbers of that size."""
+    if isinstance(dtype, pd.SparseDtype):
+        return str(dtype.subtype)
+    return str(getattr(dtype, "numpy_dtype", dtype))
+
+
+def holding_missing(dtype: Any, any_missing: bool) -> Any:
+    """The dtype, or its nullable counterpart if a cell is missing and numpy's dtype cannot represent that."""
+    if any_missing and isinstance(dtype, np.dtype) and dtype.kind in "biu":
+        return pd.Series(dtype=dtype).convert_dtypes().dtype
+    return dtype
+
+
+def check_supported(name: Any, dtype: Any) -> None:
+    """ValueError, naming the column, if values of the dtype cannot be read or the dtype cannot be saved."""
+    if is_category(dtype):
+        return
+    with suppress(TypeError, ValueError, LookupError):
+        is_other = dtype.kind == "c" or isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype)
+        if not is_other and dtype_from_json(dtype_to_json(dtype)) == dtype:
+            return
+    how = "make them numbers, times or text"
+    raise ValueError(f"column {name!r}: values of dtype {dtype} are not supported; {how}")
+
+
+def dtype_to_json(dtype: Any) -> str | dict[str, Any]:
+    """Plain data from which :func:`dtype_from_json` makes the dtype; categories and codes are not included."""
+    if is_category(dtype):
+        categories = dtype_to_json(dtype.categories.dtype)
+        return {"categories": categories, "ordered": bool(dtype.ordered)}
+    if isinstance(dtype, pd.StringDtype):
+        return {"string": str(dtype.storage), "nan": dtype.na_value is not pd.NA}
+    if isinstance(dtype, pd.ArrowDtype):
+        return {"arrow": str(dtype.pyarrow_dtype)}
+    return str(dtype)
+
+
+def dtype_from_json(data: Any) -> Any:
+    """The dtype written by :func:`dtype_to_json`, without categories.
+
+    A TypeError, ValueError or LookupError if the data describe no dtype, or one of a package that is not installed.
+    """
+    if isinstance(data, str):
+        return pandas_dtype(data)
+    if "categories" in data:
+        none = pd.Index([], dtype=dtype_from_json(data["categories"]))
+        return pd.CategoricalDtype(none, ordered=data["ordered"])
+    try:
+        if "string" in data:
+            return pd.StringDtype(data["string"], na_value=np.nan if data["nan"] else pd.NA)
+        import pyarrow as pa
+
+        if data["arrow"] in ("string", "date64[ms]"):  # pandas reads these names as something else
+            arrow: Any = pa.type_for_alias(data["arrow"])
+        else:
+            arrow = cast(Any, pandas_dtype(f"{data['arrow']}[pyarrow]")).pyarrow_dtype
+        return pd.ArrowDtype(arrow)
+    except (ImportError, NotImplementedError) as error:
+        raise ValueError(f"dtype {data!r}: {error}") from None
+
+
+Scalar = str | int | float | bool
+EXACT = 2.0**52  # whole numbers below, and their halves, are exact as floats
+MOST_DECIMALS = 6  # most decimals to which numbers are rounded when they are given back
+
+
+class PlainCells(NamedTuple):
+    """The cells of a column as plain numpy values.
+
+    ``values`` (P,) are those that occur, of a ``category`` dtype each once, otherwise one per present cell; ``where``
+    (N,) is the index in these of each cell, -1 where the cell is missing.
+    """
+
+    values: np.ndarray
+    where: np.ndarray
+
+    def first(self, is_wanted: np.ndarray) -> Any:
+        """The first cell, from the top, whose value is wanted: a Python scalar."""
+        rows = self.where[self.where >= 0]
+        value = self.values[rows[int(np.argmax(is_wanted[rows]))]]
+        return value if isinstance(value, np.datetime64 | np.timedelta64) else plain(value)
+
+
+def plain(value: Any) -> Any:
+    """A numpy scalar as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def read_cells(column: pd.Series | pd.Index) -> PlainCells:
+    """The cells of a column of any dtype; numbers and times in object columns are recognised."""
+    dtype: Any = column.dtype
+    if is_category(dtype):
+        codes = cast(pd.Categorical, column.array).codes
+        used = np.unique(codes[codes >= 0])
+        position = np.full(len(dtype.categories) + 1, -1)  # the last one is for code -1
+        position[used] = np.arange(len(used))
+        return PlainCells(read_cells(dtype.categories[used]).values, position[codes])
+    if isinstance(dtype, pd.SparseDtype):
+        column = pd.Series(column).sparse.to_dense()
+    if family(dtype) == "float":  # NaN may hide among the cells of nullable and Arrow floats
+        numbers = column.to_numpy(dtype=float, na_value=np.nan)
+        present = ~np.isnan(numbers)
+        values = numbers[present]
+    else:
+        present = ~np.asarray(column.array.isna())
+        # of one row, to select all cells would cost as much as the rest
+        values = _plain_values(column if present.all() else cast(pd.Series, column[present]))
+    return PlainCells(values, np.where(present, np.cumsum(present) - 1, -1))
+
+
+def read_few(cells: np.ndarray) -> PlainCells | None:
+    """:func:`read_cells` of a few objects, faster; None unless all are text, numbers or booleans of one type."""
+    plain_dtypes: dict[type, Any] = {str: object, float: float, bool: bool, int: np.int64}
+    dtype = plain_dtypes.get(type(cells[0])) if len({*map(type, cells)}) == 1 else None
+    if dtype is None:
+        return None
+    try:
+        values = cells.astype(dtype)
+    except OverflowError:
+        return None
+    if dtype is float and np.isnan(values).any():
+        return None
+    return PlainCells(values, np.arange(len(values)))
+
+
+def _plain_values(column: pd.Series | pd.Index) -> np.ndarray:
+    dtype: Any = column.dtype
+    match family(dtype):
+        case "boolean":
+            return column.to_numpy(dtype=bool)
+        case "integer":
+            return column.to_numpy(dtype=np.int64 if dtype.kind == "i" else np.uint64)
+        case "datetime" | "timedelta":
+            return read_times(pd.Series(column))
+    cells = column.to_numpy(dtype=object)
+    match infer_dtype(cells):
+        case "boolean":
+            return cells.astype(bool)
+        case "floating" | "decimal":
+            return cells.astype(float)
+        case "integer":
+            with suppress(OverflowError):  # exact as Python's integers, whatever their size
+                return cells.astype(np.int64)
+        case "date":
+            return read_times(pd.to_datetime(pd.Series(column)))
+        case "datetime" | "datetime64" | "timedelta" | "timedelta64":
+            found = pd.Series(column).infer_objects()
+            if found.dtype != object:  # mixed time zones stay
+                return read_times(found)
+    return cells
+
+
+def holds_text(values: pd.Series) -> bool:
+    """Whether cells of a column are strings, of any dtype, ``category`` among them."""
+    dtype: Any = values.dtype
+    if is_category(dtype):
+        return holds_text(pd.Series(dtype.categories))
+    if dtype.kind == "O" and isinstance(dtype, np.dtype):
+        return any(isinstance(v, str) for v in values)
+    return is_dictionary(dtype) or pd.api.types.is_string_dtype(dtype)
+
+
+def text_among(values: np.ndarray) -> np.ndarray:
+    """Which plain values are text, bool (P,)."""
+    if values.dtype != object or infer_dtype(values) == "string":
+        return np.full(len(values), values.dtype == object)
+    return np.array([isinstance(v, str) for v in values], dtype=bool)
+
+
+def is_number(values: np.ndarray) -> bool:
+    """Whether plain values are all numbers, truth values not counted."""
+    if values.dtype != object:
+        return family(values.dtype) in ("integer", "float")
+    return infer_dtype(values) in ("integer", "mixed-integer-float", "floating")
+
+
+def as_numbers(
+    name: Hashable, cells: PlainCells, expected: str, origin: int = 0, step: int = 1
+) -> np.ndarray:
+    """Plain values as float64: numbers as they are, times as steps of ``step`` nanoseconds from a second ``origin``.
+
+    ValueError, naming the column, if one is infinite or not as ``expected``: "number", "datetime" or "timedelta".
+    """
+    values = cells.values
+    if not len(values):
+        return np.zeros(0)
+    if expected != "number":
+        if family(values.dtype) != expected:
+            first = cells.first(np.ones(len(values), bool))
+            raise ValueError(f"column {name!r}: expected {expected}s, got {first!r}")
+        return times_to_steps(values, origin, step)
+    if not is_number(values):
+        real = int | float | np.integer | np.floating
+        wrong = np.array([isinstance(plain(v), bool) or not isinstance(v, real) for v in values])
+        raise ValueError(f"column {name!r}: expected numbers, got {cells.first(wrong)!r}")
+    try:
+        numbers = values.astype(float)
+    except OverflowError:
+        raise ValueError(f"column {name!r}: contains an integer too large for a float") from None
+    if np.isinf(numbers).any():
+        raise ValueError(f"column {name!r}: contains infinity")
+    return numbers
+
+
+def restore_categories(values: Sequence[Scalar], codes: np.ndarray, dtype: Any) -> pd.Series:
+    """Cells of a dtype from codes of categories; -1 is a missing cell."""
+    if is_category(dtype):
+        return pd.Series(pd.Categorical.from_codes(codes, dtype=dtype))
+    dtype = holding_missing(dtype, bool((codes < 0).any()))
+    cells = pd.Series(list(values), dtype=dtype).reindex(codes).reset_index(drop=True)
+    return cells.where(cells.notna(), None) if dtype == np.dtype(object) else cells
+
+
+def decimals_of(values: np.ndarray, dtype: Any) -> int | None:
+    """The fewest decimals, up to six, with which all numbers are written; None if they need more."""
+    width = numpy_name(dtype) if numpy_name(dtype) in ("float16", "float32") else "float64"
+    own = values.astype(width)
+    for decimals in range(MOST_DECIMALS + 1):
+        if bool((rounded(values, decimals).astype(width) == own).all()):
+            return decimals
+    return None
+
+
+def rounding(values: Any) -> Any:
+    """Distance (N,) within which a number counts as equal to each of the values: two float32 roundings, at most 1/4.
+
+    0.1 + 0.2 is 0.3, and one file may have float32 where another has float64; integers stay distinct.
+    """
+    return np.minimum(np.abs(values) * 2.0**-23, 0.25)
+
+
+def log_anywhere(
+    values: np.ndarray, low: float, high: float, step: float, power: float = 1.0
+) -> np.ndarray:
+    """The logarithm of a mass for each of the values (N,) of a lattice: added up over all of it they are one.
+
+    Even between ``low`` and ``high``, half a step beyond the range of other numbers, with probability one half; what
+    lies farther from the middle of that range than a number beyond it falls with a ``power`` of the distance.
+    """
+    half = max(high / 2 - low / 2, step / 2)
+    with np.errstate(over="ignore"):
+        away = np.abs(values / 2 - (low / 4 + high / 4)) / (half / 2)
+    cell = step / 2 / half
+    near = np.clip(away - cell, 1.0, 1e150)
+    beyond = np.log(-np.expm1(-power * np.log1p(2 * cell / near)) / 4) - power * np.log(near)
+    return np.where(away < 1, np.log(cell / 2), beyond)
+
+
+def rounded(numbers: np.ndarray, decimals: int) -> np.ndarray:
+    """Numbers with as many decimals; those too large to have any stay as they are."""
+    small = np.abs(numbers) < EXACT / 10**decimals
+    return np.where(small, np.round(np.where(small, numbers, 0.0), decimals), numbers)
+
+
+def restore_numbers(
+    numbers: np.ndarray, dtype: Any, whole: bool, decimals: int | None = None
+) -> pd.Series:
+    """Cells of a dtype from float64 numbers; NaN is a missing cell.
+
+    Integers are rounded, others to ``decimals``; numbers out of the range of the dtype are clipped to it.
+    """
+    missing, of, width = np.isnan(numbers), family(dtype), numpy_name(dtype)
+    numbers = np.where(missing, 0.0, np.rint(numbers) if whole else numbers)
+    if decimals is not None and not whole:
+        numbers = rounded(numbers, decimals)
+    numbers = numbers + 0.0  # no negative zero
+    if of not in ("integer", "float"):
+        values = np.array([int(v) for v in numbers] if whole else numbers.tolist(), dtype=object)
+        values[missing] = None
+        return pd.Series(values, dtype=object).astype(dtype)
+    if of == "integer":
+        limits = np.iinfo(width)
+        low, high = float(limits.min), float(limits.max)
+        if high > limits.max:  # the nearest float to 2^63 - 1 is 2^63
+            high = np.nextafter(high, 0.0)
+        numbers = np.clip(numbers, low, high).astype(width)
+    elif width in ("float16", "float32"):
+        numbers = np.clip(numbers, np.finfo(width).min, np.finfo(width).max)
+    cells = pd.Series(numbers).astype(holding_missing(dtype, bool(missing.any())))
+    return cells.where(~missing) if missing.any() else cells
+
+
+NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # of one tick of each unit
+DAY, HOUR, MINUTE, SECOND = 86_400 * 10**9, 3_600 * 10**9, 60 * 10**9, 10**9  # nanoseconds
+
+
+def read_times(column: pd.Series) -> np.ndarray:
+    """A column of times as numpy's ``datetime64`` or ``timedelta64``; those with a time zone in UTC."""
+    dtype: Any = column.dtype
+    if isinstance(dtype, pd.ArrowDtype):
+        kind = "timedelta64" if family(dtype) == "timedelta" else "datetime64"
+        zone = ", UTC" if time_zone(dtype) else ""
+        column = column.astype(f"{kind}[{time_unit(dtype)}{zone}]")
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert(None)
+    return column.to_numpy()
+
+
+def time_grid(values: np.ndarray) -> tuple[int, int]:
+    """Origin in seconds and step in nanoseconds of the coarsest regular grid on which times lie.
+
+    The origin lies up to 1024 steps, or seconds, before the earliest time, which may tell who it belongs to.
+    """
+    tick = NANOSECONDS[time_unit(values.dtype)]
+    ticks = values.astype(np.int64)
+    origin, found = int(ticks.min()) * tick // 10**9, tick
+    for step in (DAY, HOUR, MINUTE, SECOND, 10**6, 10**3, 1):
+        if step % tick == 0:
+            phase = (origin * 10**9 // tick) % (step // tick)
+            if (ticks % (step // tick) == phase).all():
+                found = step
+                break
+    unit = max(found // SECOND, 1)
+    return origin - origin // unit % 1024 * unit, found
+
+
+def times_to_steps(values: np.ndarray, origin: int, step: int) -> np.ndarray:
+    """Times as float64 numbers of steps (of ``step`` nanoseconds) since the origin (in seconds)."""
+    ticks, tick = values.astype(np.int64), NANOSECONDS[time_unit(values.dtype)]
+    per_second = 10**9 // tick
+    # seconds and their parts one by one, or integers would overflow and floats lose the parts
+    return (ticks // per_second - origin) * 1e9 / step + (ticks % per_second * tick) / step
+
+
+def restore_times(numbers: np.ndarray, dtype: Any, origin: int, step: int) -> pd.Series:
+    """Cells of a dtype of times from numbers of steps since the origin, rounded; NaN is a missing cell."""
+    unit = time_unit(dtype)
+    tick, missing = NANOSECONDS[unit], np.isnan(numbers)
+    high = (2**63 - 4096) * tick // 10**9  # a float below 2^63
+    low = -high
+    if family(dtype) == "datetime":
+        # the years 2 to 9998: calendars end a year further out
+        low, high = max(low, -62_104_060_800), min(high, 253_339_228_800)
+    steps = np.rint(np.where(missing, 0.0, numbers))
+    ends = -((origin - low) * 10**9 // step), (high - origin) * 10**9 // step
+    steps = np.clip(steps, float(ends[0]), float(ends[1])).astype(np.int64)
+    ticks = steps * (step // tick) + origin * 10**9 // tick
+    ticks[missing] = np.iinfo(np.int64).min  # NaT
+    if family(dtype) == "timedelta":
+        return pd.Series(ticks.view(f"timedelta64[{unit}]")).astype(dtype)
+    cells = pd.Series(ticks.view(f"datetime64[{unit}]"))
+    return (cells.dt.tz_localize("UTC") if time_zone(dtype) else cells).astype(dtype)

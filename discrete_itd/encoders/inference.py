@@ -22,7 +22,7 @@ from discrete_itd.encoders.categories import (
     no_category,
 )
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.dtypes import (
+from discrete_itd.encoders.frames import (
     EXACT,
     TIMES,
     PlainCells,

@@ -40,7 +40,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.dtypes import EXACT, decimals_of, holding_missing, time_unit, time_zone
+from discrete_itd.encoders.frames import EXACT, decimals_of, holding_missing, time_unit, time_zone
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]

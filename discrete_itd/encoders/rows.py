@@ -108,7 +108,8 @@ class Rows:
         is_text = pd.notna(unreadable)
         places = np.flatnonzero(is_text.any(0)).tolist()
         cells = {encoder.names[j]: ours.iloc[:, j].mask(is_text[:, j], None) for j in places}
-        encoder.tell_unreadable(unreadable)
+        if places:
+            encoder.tell_unreadable(unreadable)
         given = replaced(ours, cells)
         own = x, log_volume, unreadable
         return cls(encoder, given, *own, columns, is_frame, by_name, others, device)

@@ -15,8 +15,13 @@ import pandas as pd
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
-from discrete_itd.encoders.dtypes import is_category, plain, read_cells, read_few
-from discrete_itd.encoders.frames import check_unique_names
+from discrete_itd.encoders.frames import (
+    check_unique_names,
+    is_category,
+    plain,
+    read_cells,
+    read_few,
+)
 from discrete_itd.encoders.gaps import informative_gaps, sampled
 from discrete_itd.encoders.inference import (
     MISSING,

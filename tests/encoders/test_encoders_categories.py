@@ -15,7 +15,7 @@ from discrete_itd.channel import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder, categories
 from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_levels
-from discrete_itd.encoders.dtypes import read_cells
+from discrete_itd.encoders.frames import read_cells
 from discrete_itd.storage.values import flatten, unflatten
 
 
