@@ -127,23 +127,21 @@ class ConditionalDenoiser(Denoiser):
     ) -> None:
         super().__init__(scorer.codebook)
         self.scorer, self.proposal, self.n_draws = scorer, proposal, n_draws
-        learned = [False] * self.codebook.n_columns if has_gaps is None else list(has_gaps)
-        learned = torch.tensor(learned, dtype=torch.bool, device=self.codebook.device)
-        self.register_buffer("_has_gaps", learned, persistent=False)
-        indicators = set(self.codebook.indicator.values())
-        is_indicator = [j in indicators for j in range(self.codebook.n_columns)]
-        is_indicator = torch.tensor(is_indicator, device=self.codebook.device)
-        self.register_buffer("_is_indicator", is_indicator, persistent=False)
-        members = scorer.members if isinstance(scorer, RowMixtureDenoiser) else [scorer]
-        own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
+        n, device = self.codebook.n_columns, self.codebook.device
+        for name, of_columns in (
+            ("_has_gaps", [False] * n if has_gaps is None else list(has_gaps)),
+            ("_is_indicator", [j in self.codebook.indicator.values() for j in range(n)]),
+        ):
+            self.register_buffer(name, torch.tensor(of_columns, device=device), persistent=False)
         # with log-weights, the members of a mixture of rows that know (13) in closed form, and the others
         self._exact, self._open = [], [(scorer, 0.0)]
         if isinstance(scorer, RowMixtureDenoiser):
             weighted = [*zip(scorer.members, scorer.log_weights.tolist(), strict=True)]
             self._exact = [(cast(Denoiser, m), w) for m, w in weighted if m.exact]
             self._open = [(cast(Denoiser, m), w) for m, w in weighted if not m.exact]
-        # its factors guide the enumeration, beside the proposal
-        self._guides = [g for g in own if g.own_order is not None] if len(own) == 1 else []
+        # the factors of a single causal denoiser guide the enumeration, beside the proposal
+        own = [m for m, _ in self._open if not m.exact]
+        self._guides = [m for m in own if len(own) == 1 and m.own_order is not None]
         self._n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns])
         self._spread: dict[tuple[int, Nodes], Tensor] = {}  # filled when they are asked for
 

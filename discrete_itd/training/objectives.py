@@ -35,10 +35,10 @@ from discrete_itd.channel import Codebook, Posterior, Quadrature, State
 from discrete_itd.denoisers.base import HUGE, Denoiser
 from discrete_itd.progress import Deadline
 
-EXACT_ROWS = 8192  # most rows of a validation in closed form: it must cost less than many steps
 EVALUATED_DRAWS = 4096  # most rows times repeats of one validation
-EVALUATED_FLOATS = 1 << 26  # most rows times floats of a row's posterior in one validation
-PILOT_NUMBERS = 1 << 19  # the same bound for the pilot, by which noise levels are placed
+PILOT_NUMBERS = (
+    1 << 19
+)  # most rows times floats of a row's posterior in the pilot, by which noise levels are placed
 N_CELLS = 64  # cells of the grid of logsnr
 FEWEST_PILOT_ROWS = 4
 KEPT = 1 << 24  # most floats kept for all rows; otherwise each batch computes its own
@@ -207,13 +207,11 @@ class Evaluator:
     def __call__(self, denoiser: Denoiser) -> Tensor:
         """Nats of each row that is used, float64."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
-        huge = denoiser.codebook.work >= HUGE
-        most, size = (
-            max(16 if huge else 512, EVALUATED_FLOATS // denoiser.row_work),
-            16 if huge else 2048,
-        )
+        fewest, size = (16, 16) if denoiser.codebook.work >= HUGE else (512, 2048)
+        most = max(fewest, (1 << 26) // denoiser.row_work)  # as many as have so many floats
         if not self._loss.repeats:
-            return self._exact(denoiser, self._x[: min(most, EXACT_ROWS)], size).double()
+            # it must cost less than many steps
+            return self._exact(denoiser, self._x[: min(most, 8192)], size).double()
         x = self._x[:most]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for _ in range(self._repeats):
