@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -251,50 +251,33 @@ def examine(
         check_real("target_nats", target_nats)
     if target_false_alarms is not None:
         check_share("target_false_alarms", target_false_alarms)
-    rows = _read(density, X, keep)
-    known = rows if inliers is None else _read(density, inliers)
     if target_false_alarms is not None and detector is None:
         raise ValueError("target_false_alarms needs a threshold: give a DiffusionOutlierDetector")
+    rows = _read(density, X, keep)
+    known = rows if inliers is None else _read(density, inliers)
     if detector is not None:
         outside.tell(rows)
         if known is not rows:
             outside.tell(known)
-    targets = {"nats": target_nats, "false alarms": target_false_alarms}
+    estimate, alarms = density.log_prob(known), Alarms()
     with outside.untold():
-        return _findings(detector, density, rows, known, targets, n_most_anomalous, keep)
-
-
-def _findings(
-    detector: DiffusionOutlierDetector | None,
-    density: DiffusionDensity,
-    rows: Rows,
-    known: Rows,
-    targets: Mapping[str, float | None],
-    n_most: int,
-    keep: Sequence[Hashable],
-) -> Findings:
-    """The findings on some rows and ``known`` inliers, which may be the same."""
-    estimate, schema = density.log_prob(known), density.encoder_.schema
-    fitted_model = density.model_
-    score, alarms = estimate.log_prob, Alarms()
-    if detector is not None:
-        score, of_known = detector.score_samples(rows), detector.score_samples(known)
-        offset, calibration = detector.threshold_.offset, np.asarray(detector.calibration_scores_)
-        alarms = Alarms(
-            threshold=detector.threshold_,
-            rate=share_interval(int((of_known < offset).sum()), len(known)),
-            reference=-calibration if len(calibration) else None,
-            p_values=detector.p_values(known, scores=of_known) if len(calibration) else None,
+        if detector is not None:
+            score, alarms = detector.score_samples(rows), _alarms(detector, known)
+        else:
+            score = estimate.log_prob if known is rows else density.score_samples(rows)
+        worst = most_anomalous_rows(
+            density, rows, score, n_most_anomalous, detector=detector, keep=keep
         )
+    own, schema = density.model_, density.encoder_.schema
     n_known_cells = int((~np.isnan(known.cells)).sum())
     nats = mean_interval(0.0 - estimate.log_prob)  # not -0.0
     if not n_known_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
+    measured = {"nats": (nats, target_nats), "false alarms": (alarms.rate, target_false_alarms)}
     columns = column_entropies(density, known).sort_values("nats", ascending=False, kind="stable")
     information = None
     if matrix_work(density) <= MOST_WORK and len(known) > 1 and len(schema) > 1:
         information = information_matrix(density, known)
-    measured = {"nats": nats, "false alarms": alarms.rate}
     return Findings(
         surprisal=0.0 - score,
         has_inliers=known is not rows,
@@ -306,19 +289,28 @@ def _findings(
         alarms=alarms,
         verdicts=tuple(
             Verdict(what, interval, float(target))
-            for (what, target), interval in zip(targets.items(), measured.values(), strict=True)
+            for what, (interval, target) in measured.items()
             if interval is not None and target is not None
         ),
-        gain=fitted_model.held_out.gain,
+        gain=own.held_out.gain,
         history=density.history_,
-        stopped=fitted_model.stopped,
-        most_anomalous=most_anomalous_rows(
-            density, rows, score, n_most, detector=detector, keep=keep
-        ),
+        stopped=own.stopped,
+        most_anomalous=worst,
         columns=columns,
         information=information,
-        facts=facts(fitted_model, density.n_evaluations),
+        facts=facts(own, density.n_evaluations),
     )
+
+
+def _alarms(detector: DiffusionOutlierDetector, known: Rows) -> Alarms:
+    """Threshold and calibration of a detector, measured on inliers."""
+    score, calibration = detector.score_samples(known), np.asarray(detector.calibration_scores_)
+    n_alarms = int((score < detector.threshold_.offset).sum())
+    found = Alarms(detector.threshold_, share_interval(n_alarms, len(known)))
+    if not len(calibration):
+        return found
+    p_values = detector.p_values(known, scores=score)
+    return replace(found, reference=-calibration, p_values=p_values)
 
 
 def _read(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Rows:

@@ -97,6 +97,15 @@ def test_the_interval_of_a_share_covers_it(n, rate):
 # -- what is found ----------------------------------------------------------------------------------
 
 
+def test_the_rows_of_a_table_are_ranked_and_not_its_inliers():
+    """Of a density too, whichever of the two tables is longer."""
+    density, X = reported.density(), pd.concat([reported.table(30, 9), reported.odd()])
+    for n in (9, 120):
+        found = examine(density, X, inliers=reported.table(n, 8))
+        assert (found.n_rows, found.n_inliers) == (34, n)
+        np.testing.assert_allclose(found.surprisal, -density.score_samples(X))
+
+
 def test_the_findings_are_what_the_detector_says():
     detector = reported.detector()
     ordinary, X = reported.table(120, 8), pd.concat([reported.table(30, 9), reported.odd()])
