@@ -430,7 +430,7 @@ class BayesNetDenoiser(Denoiser):
         most_table: int = 1 << 13,
         is_over: Callable[[], bool] = lambda: False,
     ) -> Self:
-        """Fit a graph, grown edge by edge, or the best tree if a column has one parent at most, and its tables.
+        """Fit a graph by hill climbing, or the best tree if a column has one parent at most, and its tables.
 
         Parameters
         ----------
@@ -659,7 +659,7 @@ class Counted:
 
 
 class Search:
-    """Greedy search: the edge to add that improves a penalised likelihood most, until none does.
+    """Hill climbing: the edge to add or turn that improves a penalised likelihood most, until none does.
 
     A ``penalty`` of 1 is the Bayesian information criterion. Once ``is_over``, the search ends with its current graph.
     """
@@ -677,6 +677,7 @@ class Search:
         self.price = penalty * math.log(max(2, counted.columns.shape[1])) / 2
         self.most_parents, self.most_table = most_parents, most_table
         self.parents: list[tuple[int, ...]] = [() for _ in self.sizes]
+        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too expensive
 
     def gain(self, j: int, own: Sequence[int], i: int) -> float:
         """:meth:`Counted.gain` at the price of this search."""
@@ -696,21 +697,37 @@ class Search:
         c = len(self.sizes)
         if parents is not None:
             self.parents = list(parents)
-        gain = np.zeros((c, c))  # of adding i to the parents of j; -inf where that cannot be
+        gain = np.full((c, c), -np.inf)  # of adding i to the parents of j
         for j in range(c):
             self._price_edges(gain, j)
-        while c and not self.is_over():
-            # i → j closes a cycle if j is an ancestor of i
-            allowed = np.where(self._ancestors().T, -np.inf, gain)
-            i, j = map(int, np.unravel_index(allowed.argmax(), allowed.shape))
-            if allowed[i, j] <= LEAST_GAIN:
+        for _ in range(4000 if c else 0):
+            if self.is_over():
                 break
-            before = self.parents[j]
-            self.parents[j] = (*before, i)
-            if elimination(self.parents, self.sizes)[1] <= self.most_table:
+            above = self._ancestors()
+            # i → j closes a cycle if j is an ancestor of i
+            allowed = np.where(above.T, -np.inf, gain)
+            i, j = map(int, np.unravel_index(allowed.argmax(), allowed.shape))
+            best, edge, changed = allowed[i, j], (i, j), {j: (*self.parents[j], i)}
+            for j, own in enumerate(self.parents):
+                for i in own:  # turned
+                    fewer = tuple(p for p in own if p != i)
+                    cycle = any(above[i, p] for p in fewer)
+                    if cycle or (j, i) in self.refused or not self._fits(i, j):
+                        continue
+                    turned = self.gain(i, self.parents[i], j) - self.gain(j, fewer, i)
+                    if turned > best:
+                        best, edge = turned, (j, i)
+                        changed = {j: fewer, i: (*self.parents[i], j)}
+            if best <= LEAST_GAIN:
+                break
+            before = list(self.parents)
+            for j, own in changed.items():
+                self.parents[j] = own
+            if elimination(self.parents, self.sizes)[1] > self.most_table:
+                self.parents = before
+                self.refused.add(edge)
+            for j in changed:
                 self._price_edges(gain, j)
-            else:
-                self.parents[j], gain[i, j] = before, -np.inf
         return [self._by_worth(j) for j in range(c)]
 
     def _fits(self, j: int, i: int) -> bool:
@@ -723,9 +740,8 @@ class Search:
         """Gains of every column as another parent of column ``j``."""
         own = self.parents[j]
         for i in range(0 if self.is_over() else len(self.sizes)):
-            if gain[i, j] > -np.inf:
-                fits = i != j and i not in own and self._fits(j, i)
-                gain[i, j] = self.gain(j, own, i) if fits else -np.inf
+            fits = i != j and i not in own and (i, j) not in self.refused and self._fits(j, i)
+            gain[i, j] = self.gain(j, own, i) if fits else -np.inf
 
     def _ancestors(self) -> NDArray[np.bool_]:
         """Whether the first is the second or one of its ancestors: (C, C)."""

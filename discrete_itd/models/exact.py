@@ -64,7 +64,7 @@ class Tree(Recipe):
 
 @dataclass(frozen=True)
 class BayesNet(Recipe):
-    """A Bayesian network grown edge by edge over the category columns; exact.
+    """A Bayesian network found by hill climbing, over the category columns; exact.
 
     Continuous columns are independent of all others, as in :class:`Tree`.
 
