@@ -475,11 +475,9 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
 
 def _own_decimals(value: float) -> int | None:
     """The decimals of a number; None if it has more than were plausibly written."""
-    own = decimals_of(np.array([value], dtype=float), np.dtype(float))
-    if own is None:
-        parts = Decimal(repr(float(value))).normalize().as_tuple()
-        own = -int(parts.exponent) if len(parts.digits) <= LONGEST else None
-    return own
+    parts = Decimal(repr(float(value))).normalize().as_tuple()
+    own = max(0, -int(parts.exponent))
+    return own if own <= MOST_DECIMALS or len(parts.digits) <= LONGEST else None
 
 
 def _unrounded(notation: Notation, value: Any) -> Notation:

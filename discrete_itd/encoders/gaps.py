@@ -17,20 +17,12 @@ def sampled(n: int) -> np.ndarray:
 
 
 def informative_gaps(x: np.ndarray, nominal: Sequence[bool], asked: Sequence[int]) -> list[int]:
-    """Positions in ``asked`` of the columns whose gaps are predictable from another column's cell or gap.
+    """Positions among the columns ``asked`` for of those whose gaps are predictable from another one's cell or gap.
 
-    The cheapest exact model of a gap: its share in each level of one other column, a number in bins, a gap as a level
-    of its own. The column with the largest gain, Akaike's penalty taken off, in one half of the rows predicts the other
+    Of rows ``x`` (N, C) in random order: levels of ``nominal`` columns, or numbers; NaN where a cell is missing. The
+    cheapest exact model of a gap: its share in each level of one other column, a number in bins, a gap as a level of
+    its own. The column with the largest gain, Akaike's penalty taken off, in one half of the rows predicts the other
     half, and the reverse. A gap is informative if the held-out gain exceeds two of its standard errors.
-
-    Parameters
-    ----------
-    x : ndarray of float64, shape (N, C)
-        Rows in random order; levels, or numbers; NaN where a cell is missing.
-    nominal : sequence of bool, length C
-        Columns whose cells are levels without an order.
-    asked : sequence of int
-        Columns whose gaps are in question.
     """
     level = [_levels(own, is_nominal) for own, is_nominal in zip(x.T, nominal, strict=True)]
     size = np.array([int(own.max(initial=0)) + 1 for own in level])

@@ -176,28 +176,13 @@ def _listed(name: Hashable, categories: Any) -> tuple[Scalar, ...]:
 
 
 class Observed:
-    """Data from which the kind of a column, its categories and its scale are inferred.
+    """A column, of a ``kind`` or of none yet, from which kind, categories and scale are inferred.
 
-    Parameters
-    ----------
-    name : hashable
-    column : Series
-    kind : str, optional
-        As specified: numbers of an unspecified kind stay apart from text among them.
-    na : sequence of str
-        Text that is a missing cell.
-
-    Attributes
-    ----------
-    n_rows, n_missing : int
-        Cells, and how many of them are missing.
-    cells : ndarray, shape (P,)
-        Plain values of the cells that are there.
-    text_dtype : dtype or None
-        Of the text as which the column was read, see :meth:`as_read`.
+    ``cells`` (P,) are the plain values of those that are there, all but ``n_missing`` of ``n_rows``; text of ``na`` is
+    missing.
     """
 
-    text_dtype: Any = None
+    text_dtype: Any = None  # of the text as which the column was read
 
     def __init__(
         self,
@@ -248,11 +233,7 @@ class Observed:
 
     @cached_property
     def tally(self) -> tuple[list[Scalar], np.ndarray]:
-        """The categories, in order, numbers before text, and their counts.
-
-        The categories of a ``category`` dtype, used or not; else the different values. A ValueError or TypeError names
-        the column, if a value cannot be a category.
-        """
+        """The different values, or all categories of the dtype, in order, numbers before text; and their counts."""
         if is_category(self.dtype):
             categories = [plain(c) for c in self.dtype.categories]
             counts = np.bincount(self._plain.where[self._plain.where >= 0])
@@ -264,10 +245,7 @@ class Observed:
         return categories, np.array([found.get(c, 0) for c in categories], dtype=np.int64)
 
     def as_read(self, read: np.ndarray, is_whole: bool, text_dtype: Any) -> Observed:
-        """The column as the numbers or times (K,) that the texts of :meth:`tally` are; missing ones are NaN or NaT.
-
-        ``is_whole`` is whether whole numbers are integers.
-        """
+        """The column as numbers, integers if ``is_whole``, or times, (K,), that the texts of :meth:`tally` are."""
         texts, counts = self.tally
         there = ~pd.isna(read)
         is_whole = is_whole and all_whole(read[there]) and np.abs(read[there]).max() < EXACT
@@ -553,8 +531,7 @@ def _made_unique(values: np.ndarray) -> bool:
 def copies(columns: Iterable[tuple[Hashable, pd.Series]]) -> list[list[Hashable]]:
     """Groups of columns (N,) with the same values in every row, or a one-to-one recoding of these; gaps are a value.
 
-    Time and memory are linear in the cells. Columns of nearly one value may be alike by chance. Columns whose values
-    hardly repeat are copies only if their values are the same, as each of them is a recoding of any other.
+    Columns whose values hardly repeat, each a recoding of any other, are copies only if their values are the same.
     """
     groups: dict[tuple[int, bytes], list[Hashable]] = defaultdict(list)
     for name, column in columns:

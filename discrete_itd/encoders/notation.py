@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache, partial
 from itertools import compress
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,6 @@ DATE = re.compile(
     + HALF
     + r"(?P<zone> ?(?:Z|[+-]\d\d:?\d\d))?)?"
 )
-ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 UTC = "+00:00"  # at the end of the format of times with a zone, which are written in UTC
 # text of a number with something before it, or behind it at a distance, or of several numbers with units
 NUMBER_LIKE = re.compile(
@@ -238,65 +237,63 @@ def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[
     Numbers some of which begin with a zero, like postal codes, stay text.
     """
     codes, distinct = pd.factorize(cells)
-    texts = np.array(distinct, dtype=object)
-    if not len(texts):
-        return pd.Series(np.nan, index=cells.index), ""
-    is_word = np.array([denotes_missing(text) for text in texts], dtype=bool)
+    texts = pd.Series(distinct, dtype=object)
+    is_word = texts.map(denotes_missing).astype(bool)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
-    what, found, is_read = "", None, ~is_word
-    if not is_word.all():
-        what, found, is_read[~is_word] = _plain(texts[~is_word], counts[~is_word], decimal, dates)
-    if found is None:
-        return cells, ""
-    place = np.append(np.where(is_read, np.cumsum(is_read) - 1, -1), -1)[codes]
-    found = found.astype(holding_missing(found.dtype, bool((place < 0).any())))
-    values = found.reindex(place).set_axis(cells.index)
-    is_other = np.append(~is_read & ~is_word, False)[codes]
+    what, found = "", pd.Series(dtype=float)
+    if len(texts):
+        known = cast(pd.Series, texts[~is_word])
+        what, found = _plain(known, counts[~is_word], decimal, dates)
+        if not what:
+            return cells, ""
+    any_missing = len(found) < len(texts) or bool((codes < 0).any())
+    values = found.astype(holding_missing(found.dtype, any_missing)).reindex(codes)
+    values = values.set_axis(cells.index)
+    is_other = np.append(~is_word & ~texts.index.isin(found.index), False)[codes]
     if is_other.any():
         values = values.astype(object).where(~is_other, cells)
     n = int(counts[is_word].sum())
     words = f"{', '.join(map(repr, texts[is_word]))} ({n} cell{'s' * (n > 1)})"
-    note = f"{words} taken as missing, as all others are {what}" if n else ""
-    return values, note
+    return values, f"{words} taken as missing, as all others are {what}" if n else ""
 
 
 def _plain(
-    texts: np.ndarray, counts: np.ndarray, decimal: str, dates: bool
-) -> tuple[str, pd.Series | None, np.ndarray]:
-    """The kind of texts (K,) in the notation of Python and ISO 8601, their values, and which they are of.
+    texts: pd.Series, counts: np.ndarray, decimal: str, dates: bool
+) -> tuple[str, pd.Series]:
+    """The kind of texts (K,) in the notation of Python and ISO 8601, and the values of those that are of it.
 
-    The values are None if the texts are mixed, but for few that are no numbers or dates in any notation.
+    The kind is empty if the texts are mixed, but for few that are no numbers or dates in any notation.
     """
-    most, numbers = most_unreadable(int(counts.sum())), floats_of(texts)
+    most, numbers = most_unreadable(int(counts.sum())), floats_of(texts.to_numpy())
 
     def are_few(others: np.ndarray) -> bool:
         few = counts[others].sum() <= most and not others.all()
         return bool(few) and not any(map(_is_any, texts[others]))
 
     known = ~np.isnan(numbers)
-    if are_few(~known) and not any(LEADING_ZERO.fullmatch(text) for text in texts):
-        found = pd.Series(numbers[known])
+    if are_few(~known) and not any(map(LEADING_ZERO.fullmatch, texts)):
+        found = pd.Series(numbers[known], texts.index[known])
         if all(text.strip(" +-").isdecimal() for text in texts[known]):
             with suppress(OverflowError):
-                found = pd.Series(np.array([int(text) for text in texts[known]], dtype=np.int64))
-            return "numbers", found, known
-        return "numbers", None if decimal == "," else found, known
-    if all(text in TRUTHS for text in texts):
-        return "truth values", pd.Series([TRUTHS[text] for text in texts]), ~known
-    cells = pd.Series(texts, dtype=object)
-    known = cells.str.match(ISO_DATE).to_numpy(dtype=bool)
-    zoned = pd.Series(texts[known], dtype=object).str.contains(ZONE)
+                found = cast(pd.Series, texts[known]).map(int).astype(np.int64)
+        elif decimal == ",":
+            return "", texts
+        return "numbers", found
+    if len(texts) and texts.isin(TRUTHS).all():
+        return "truth values", texts.map(TRUTHS).astype(bool)
+    known = texts.str.match(ISO_DATE).to_numpy(dtype=bool)
+    days = cast(pd.Series, texts[known])
+    zoned = days.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$")
     if dates and zoned.nunique() == 1 and are_few(~known):
         dtype = pd.DatetimeTZDtype("us", "UTC") if zoned.iloc[0] else np.dtype("M8[us]")
-        found = times_of(texts[known], dtype)
-        return "dates", None if found.isna().any() else found, known
-    return "", None, known
+        found = times_of(days.to_numpy(), dtype).set_axis(days.index)
+        return "" if found.isna().any() else "dates", found
+    return "", texts
 
 
 def _is_any(text: str) -> bool:
     """Whether a text is a number or a date in some notation."""
-    times = _times([text], True), _times([text], False)
-    return not (all(np.isnan(_number(mark, text)[0]) for mark in ".,") and np.isnat(times).all())
+    return any(pd.notna(way([text]))[0] for ways in WAYS.values() for way in ways.values())
 
 
 def recognise(

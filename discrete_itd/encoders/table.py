@@ -403,7 +403,10 @@ class TableEncoder:
         for c in self.schema:
             n = len(c.categories) or c.codec.n_levels * (c.kind == "binned")
             share = c.n_missing / max(1, c.n_rows)
-            lines.append((c.name, c.kind, n, c.open, share, c.gaps, _dtype_of(c)))
+            dtype = "category" if is_category(c.dtype) else str(c.dtype)
+            if c.notation is not None and c.text_dtype is not None:
+                dtype += f", written as {c.notation.example}"
+            lines.append((c.name, c.kind, n, c.open, share, c.gaps, dtype))
         for c in self.left_out:
             lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, "", ""))
         return pd.DataFrame(lines, columns=names)
@@ -439,13 +442,6 @@ def replaced(frame: pd.DataFrame, new: Mapping[Any, pd.Series]) -> pd.DataFrame:
         return frame
     cells = {name: new.get(name, values) for name, values in frame.items()}
     return pd.DataFrame(cells, index=frame.index, columns=frame.columns)
-
-
-def _dtype_of(column: Column) -> str:
-    """Readable description of the cells of a column."""
-    if column.notation is not None and column.text_dtype is not None:
-        return f"{column.dtype}, written as {column.notation.example}"
-    return "category" if is_category(column.dtype) else str(column.dtype)
 
 
 def _warn_of(found: Sequence[LeftOut], is_kept: bool) -> None:
