@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.command import note, put
-from discrete_itd.cli.inputs import about, load_model, tables_of
+from discrete_itd.cli.inputs import about, groups_of, load_model, tables_of
 from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import (
     STANDARD,
@@ -42,8 +42,7 @@ def fit(args: argparse.Namespace) -> int:
         raise UserError("--out: a model must be a file, not -")
     check_out(args.out, is_table=False, table=args.table)
     column_types: dict[str, Any] = dict(args.column)
-    dialect = Dialect.asked(args)
-    frame, groups = _read_to_fit(args.table, column_types, args.drop, args.groups, dialect)
+    frame, groups = _read_to_fit(args, column_types)
     names = {str(n): n for n in frame.columns}
     model = DiffusionDensity(
         column_types={names.get(name, name): kind for name, kind in column_types.items()},
@@ -53,9 +52,6 @@ def fit(args: argparse.Namespace) -> int:
         max_time=args.max_time,
         random_state=args.seed,
     )
-    for name in args.given:
-        if name not in names:
-            raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
     if args.detector:
         model = DiffusionOutlierDetector(model, random_state=args.seed, **settings)
     clock = Deadline()
@@ -86,34 +82,31 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _read_to_fit(
-    path: str,
-    column_types: dict[str, Any],
-    drop: Sequence[str],
-    group: str | None,
-    dialect: Dialect,
+    args: argparse.Namespace, column_types: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.Series | None]:
     """The columns of a table to learn from, in their types, and the groups of its rows, if a column says them.
 
-    What the dialect says of a column is added to ``column_types``, by which the model knows it.
+    What ``--csv`` says of a column is added to ``column_types``, by which the model knows it.
     """
+    path, dialect = args.table, Dialect.asked(args)
     frame = as_written(path, dialect)
-    names = [str(n) for n in frame.columns]
-    of_groups = [] if group is None else [group]
-    for option, wanted in (("--column", column_types), ("--drop", drop), ("--groups", of_groups)):
-        for name in wanted:
-            if name not in names:
-                raise UserError(f"{path}: column {name!r}: named in {option}, but not there")
-    for name in column_types:
-        if name in drop:
-            raise UserError(f"column {name!r}: named in both --column and --drop")
-    left_out = {*drop, *(n for n in of_groups if n not in column_types)}
-    kept = [n for n in frame.columns if str(n) not in left_out]
+    groups = groups_of(frame, path, args.groups)
+    kept = [n for n in frame.columns if str(n) not in args.drop]
+    if args.groups not in column_types:
+        kept = [n for n in kept if str(n) != args.groups]
     if not kept:
         raise UserError(f"{path}: no column is left")
-    groups = None if group is None else cast(pd.Series, frame.iloc[:, names.index(group)])
-    if groups is not None and groups.isna().any():
-        row = int(groups.isna().to_numpy().argmax()) + 1
-        raise UserError(f"{path}: column {group!r}: named in --groups, but missing in row {row}")
+    names = {"--drop": frame.columns, "--column": kept, "--given": kept}
+    for option, wanted in (
+        ("--drop", args.drop),
+        ("--column", column_types),
+        ("--given", args.given),
+    ):
+        for name in wanted:
+            if name not in map(str, names[option]):
+                raise UserError(
+                    f"{path}: column {name!r}: named in {option}, but left out or not there"
+                )
     frame = cast(pd.DataFrame, frame[kept])
     if ending(next(iter(tables_of(path).values()))) != ".parquet":
         frame = typed_table(frame, path, column_types, dialect)

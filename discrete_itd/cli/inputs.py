@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -224,6 +224,20 @@ def _is_table(path: str) -> bool:
     except UserError:
         return False
     return True
+
+
+def groups_of(frame: pd.DataFrame, path: str, name: str | None) -> pd.Series | None:
+    """The column that ``--groups`` names; a UserError if the table has none, or a cell of it is missing."""
+    if name is None:
+        return None
+    places = [i for i, own in enumerate(frame.columns) if str(own) == name]
+    if not places:
+        raise UserError(f"{path}: column {name!r}: named in --groups, but not there")
+    groups = cast(pd.Series, frame.iloc[:, places[0]])
+    if groups.isna().any():
+        row = int(groups.isna().to_numpy().argmax()) + 1
+        raise UserError(f"{path}: column {name!r}: named in --groups, but missing in row {row}")
+    return groups
 
 
 def kept_names(

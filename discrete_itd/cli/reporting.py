@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from discrete_itd.cli.inputs import about, kept_names, load_model, reader_of
+from discrete_itd.cli.inputs import about, groups_of, kept_names, load_model, reader_of
 from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import (
     STANDARD,
@@ -89,11 +89,7 @@ def check(args: argparse.Namespace) -> None:
         frame, dialect, schema = pd.concat(source.chunks()), source.dialect, source.schema
     if not len(frame):
         raise EmptyTableError(f"{args.table}: the table is empty")
-    groups = None
-    if args.groups is not None:
-        if args.groups not in frame:
-            raise UserError(f"{args.table}: column {args.groups!r}: named in --groups, but missing")
-        groups = frame[args.groups].to_numpy()
+    groups = groups_of(frame, args.table, args.groups)
     with about(args.table):
         found = find_errors(frame, threshold=args.threshold, groups=groups)
     write_table(args.out, [found])

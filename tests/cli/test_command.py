@@ -146,7 +146,10 @@ def test_a_folder_is_fitted_like_its_rows_in_one_file(place, capsys, kind):
     run("fit rows --out detector --detector --denoiser tree --seed 0 --drop id")
     assert len(DiffusionOutlierDetector.load("detector").predict(new)) == len(new)
     for line, words in (
-        ("fit rows --out x --drop nothing", "column 'nothing': named in --drop, but not there"),
+        (
+            "fit rows --out x --drop nothing",
+            "column 'nothing': named in --drop, but left out or not there",
+        ),
         ("fit empty --out x", "empty: no tables in this folder"),
         (
             "fit both --out x",
@@ -669,7 +672,7 @@ REFUSED = {
     "long rows": ("fit longrows.csv --out o", "longrows.csv: line 2: 3 cells, but 2 in the header"),
     "repeated name": ("fit twice.csv --out o", "twice.csv: column 'a': the name repeats"),
     "column unknown": (f"{FIT} --column hue=nominal", "column 'hue': named in --column"),
-    "column twice": (f"{FIT} --column id=nominal", "column 'id': named in both --column and"),
+    "column twice": (f"{FIT} --column id=nominal", "column 'id': named in --column, but left out"),
     "drop unknown": (f"{FIT} hue", "column 'hue': named in --drop"),
     "drop all": (f"{FIT} colour size zip fresh", "t.csv: no column is left"),
     "bad kind": (
