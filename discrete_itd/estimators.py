@@ -650,8 +650,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         check_integer("n_points", n_points, 2)
         rows, model = self.rows(X), self.model_
         if max_rows is None:
-            affordable = CURVE_WORK // (n_points * model.curved.noisy_work)
-            max_rows = max(16, min(1000, affordable))
+            # noisy evidence is weighed by all numbers of the model
+            work = model.curved.row_work + model.curved.n_parameters
+            max_rows = max(16, min(1000, CURVE_WORK // (n_points * work)))
         check_integer("max_rows", max_rows, 2)
         x = rows.x[:max_rows]
         if len(x) < 2:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Config = Mapping[str, Any]  # arguments of a constructor, read from JSON
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
 
-HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
 ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
 # floats of one batch: most that stay in a processor's cache, and most where they need not
@@ -354,11 +353,6 @@ class Denoiser(nn.Module):
     def rows_at_once(self) -> int:
         """Rows whose posteriors are asked for in one call of a draw, such that memory is bounded."""
         return max(16, min(BATCH, 2 * LARGE // self.row_work))
-
-    @property
-    def noisy_work(self) -> int:
-        """The same of a row whose cells are noisy, where that is more."""
-        return self.row_work
 
     @property
     def score_work(self) -> int:

@@ -271,11 +271,6 @@ class ForestDenoiser(Denoiser):
         return self.codebook.work + 10 * self.splits.n_leaves * len(self.codebook.reals)
 
     @property
-    def noisy_work(self) -> int:
-        """Evidence that excludes nothing is weighed in every leaf."""
-        return self.row_work + self.splits.n_leaves * self.codebook.levels.n_points
-
-    @property
     def score_work(self) -> int:
         return self.n_trees * (len(self.splits.depths) + self.codebook.n_columns)
 

@@ -165,10 +165,6 @@ class MixtureDenoiser(Denoiser):
     def row_work(self) -> int:
         return self.codebook.work + 3 * self.n_components * self.means.shape[1] + self.chol.numel()
 
-    @property
-    def noisy_work(self) -> int:
-        return self.row_work + self.n_components * self.codebook.levels.n_points
-
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:  # noqa: ARG003
         weights, probs = tensors["log_weights"].exp(), tensors["log_probs"].exp()

@@ -108,17 +108,9 @@ class RowMixtureDenoiser(Denoiser):
         return self._members[0].independent_part if self.exact else None
 
     @property
-    def _of_states(self) -> list[Denoiser]:
-        """The members that :meth:`forward` calls."""
-        return self._members if self.exact else [self._members[self.main]]
-
-    @property
     def row_work(self) -> int:
-        return sum(member.row_work for member in self._of_states)
-
-    @property
-    def noisy_work(self) -> int:
-        return sum(member.noisy_work for member in self._of_states)
+        called = self._members if self.exact else [self._members[self.main]]
+        return sum(member.row_work for member in called)
 
     @property
     def score_work(self) -> int:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
-from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.models.fitting import FitPlan, Fitted, Recipe, fit_recipe
@@ -179,7 +178,7 @@ class CandidateTable:
                 if nats is not None:
                     exact.setdefault(d, CandidateModel("companion", d, nats, 0.0))
             if exact:
-                companion = self.companion(list(exact.values()))
+                companion = self.mixture(list(exact.values())).denoiser
         share_of = {c.denoiser: share for c, share in shares.items()}
         parts = parts_of(chosen.denoiser)
         members = tuple(d for d in share_of if d not in parts)
@@ -201,15 +200,3 @@ class CandidateTable:
         share = torch.softmax(-torch.tensor([c.mean for c in every]), 0).tolist()
         kept = {c: s for c, s in zip(every, share, strict=True) if s >= LEAST_SHARE or c is chosen}
         return {c: s / sum(kept.values()) for c, s in kept.items()}
-
-    def companion(self, exact: list[CandidateModel]) -> Denoiser:
-        """The mixture of exact models, exact itself, for the conditional distributions of any columns given others.
-
-        Without models that draw missing cells one after the other by very large posteriors, like large forests.
-        """
-        cheap = [
-            c
-            for c in exact
-            if type(c.denoiser).complete is not Denoiser.complete or c.denoiser.noisy_work <= HUGE
-        ]
-        return self.mixture(cheap or exact).denoiser

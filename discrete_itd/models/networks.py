@@ -273,7 +273,7 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
             QUICK_MIXTURE, "mixture", lambda: candidate(QUICK_MIXTURE.fit(rows, plan))
         )
         exact += [mixture] if mixture is not None else []
-    return CandidateTable(rows).companion(exact)
+    return CandidateTable(rows).mixture(exact).denoiser
 
 
 def check_settings(recipe: Network | Causal) -> None:

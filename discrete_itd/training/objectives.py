@@ -32,16 +32,16 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Codebook, Posterior, Quadrature, State
-from discrete_itd.denoisers.base import HUGE, Denoiser
+from discrete_itd.denoisers.base import LARGE, Denoiser
 from discrete_itd.progress import Deadline
 
+HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
 EVALUATED_DRAWS = 4096  # most rows times repeats of one validation
 PILOT_NUMBERS = (
     1 << 19
 )  # most rows times floats of a row's posterior in the pilot, by which noise levels are placed
 N_CELLS = 64  # cells of the grid of logsnr
 FEWEST_PILOT_ROWS = 4
-KEPT = 1 << 24  # most floats kept for all rows; otherwise each batch computes its own
 
 Constants = Callable[[Tensor], tuple[Tensor, ...]]  # of rows (n, C), see :meth:`Denoiser.constants`
 
@@ -178,7 +178,7 @@ class ExactLoss:
 def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None:
     """The constants of rows ``x`` (N, C), or None if they are too large to be kept."""
     one = constants(x[:1])
-    if len(x) * sum(t.numel() for t in one) > KEPT:
+    if len(x) * sum(t.numel() for t in one) > LARGE:
         return None
     parts = [constants(rows) for rows in x.split(1 << 14)]
     return tuple(map(torch.cat, zip(*parts, strict=True)))

@@ -231,7 +231,7 @@ def test_a_curve_has_as_many_rows_as_can_be_paid_for(monkeypatch):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.choice(list("xyz"), 300), "b": rng.normal(size=300)})
     model = DiffusionDensity(denoiser="forest", random_state=0).fit(frame)
-    work = model.model_.curved.noisy_work
+    work = model.model_.curved.row_work + model.model_.curved.n_parameters
     monkeypatch.setattr("discrete_itd.estimators.CURVE_WORK", 3 * 20 * work)
     pd.testing.assert_frame_equal(
         model.mse_curve(frame, n_points=3), model.mse_curve(frame, n_points=3, max_rows=20)

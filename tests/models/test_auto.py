@@ -5,7 +5,6 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from fits import TINY, chain, mixed, noise, plan, training_rows
@@ -14,7 +13,6 @@ from sklearn.tree import ExtraTreeRegressor
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import (
     CausalDenoiser,
-    ForestDenoiser,
     NeuralDenoiser,
     RowMixtureDenoiser,
 )
@@ -371,16 +369,3 @@ def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, wh
     assert "causal" in labels or kind is not CandidateTable
     assert "mixture" in labels or kind is Search
     assert np.isfinite(model.score_samples(chain(20))).all()
-
-
-def test_a_companion_has_no_large_forest(monkeypatch):
-    """Its draws of missing cells would go through the leaves of all trees, column after column."""
-    rng = np.random.default_rng(0)
-    monkeypatch.setattr("discrete_itd.models.comparison.HUGE", 1 << 12)
-    frame = pd.DataFrame({"a": rng.choice(list("xyz"), 600), "b": rng.normal(size=600)})
-    frame["c"] = frame["b"] + rng.normal(size=600)
-    members = ["forest", "tree", Causal(width=8, depth=1)]
-    model = DiffusionDensity(denoiser=members, max_steps=5, random_state=0).fit(frame)
-    assert "forest" in set(model.candidates_["candidate"])
-    assert model.model_.companion is not None
-    assert not any(isinstance(d, ForestDenoiser) for d in model.model_.companion.modules())
