@@ -293,7 +293,7 @@ class Run:
     cut: float = field(default=1.0, init=False)  # factor of the learning rate
     losses: list[Tensor] = field(default_factory=list, init=False)  # since the last evaluation
     seconds_to_evaluate: float = field(default=0.0, init=False)  # of the last evaluation
-    seconds_to_begin: float = field(default=0.0, init=False)  # until the end of the first step
+    began: float = field(default=0.0, init=False)  # seconds until the first step
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -320,6 +320,7 @@ class Run:
             quadrature = pilot_quadrature(self.denoiser, x, generator, seconds=seconds)
         self.use(quadrature, int(torch.randint(2**31, (1,), generator=generator, device=x.device)))
         self.evaluate()
+        self.began = self.deadline.age
 
     def use(self, quadrature: Quadrature | None, seed: int) -> None:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
@@ -375,22 +376,18 @@ class Run:
             return 1.0
         share = self.step / max(self.plan.max_steps, 1)
         if self.plan.max_time is not None:
-            bound = self.plan.max_time - self.seconds_to_evaluate
-            share = max(share, self.elapsed_share(bound))
+            age, bound = self.deadline.age, self.plan.max_time - self.seconds_to_evaluate
+            share = max(share, (age - self.began) / (bound - self.began) if age < bound else 1.0)
         return min(share, 1.0) if self.plan.max_steps else 1.0
 
-    def elapsed_share(self, bound: float) -> float:
-        """The used share of the time of all steps but the first, which may take longer than others."""
-        seconds = self.deadline.age
-        if seconds >= bound:
-            return 1.0
-        if not self.step:
-            return 0.0
-        return (seconds - self.seconds_to_begin) / (bound - self.seconds_to_begin)
+    def seconds_of_step(self) -> float:
+        """Seconds of a step until now, with its share of the evaluations."""
+        return (self.deadline.age - self.began) / self.step
 
     def is_short(self) -> bool:
         """Whether the time is expected to end before all steps are made."""
-        return self.done_share() > self.step / max(self.plan.max_steps, 1)
+        n_left = self.plan.max_steps - self.step
+        return self.step > 0 and self.seconds_of_step() * n_left > self.deadline.left
 
     def is_early(self) -> bool:
         """Whether one of the first evaluations is due: if time is short, only if it takes little of it."""
@@ -401,14 +398,12 @@ class Run:
 
     def has_time(self) -> bool:
         """Whether, at the speed of the first steps, there is time for as many as a network needs to be evaluated."""
-        if self.plan.max_time is None or self.step > TRIAL_STEPS or not self.is_short():
+        if self.step > TRIAL_STEPS or not self.is_short():
             return True
-        seconds = self.deadline.age
         left = self.deadline.left - self.seconds_to_evaluate
-        per_step = (seconds - self.report.history[0].seconds) / self.step
-        expected = self.step + left / per_step
-        enough = min(32, self.plan.max_steps)
-        return expected >= enough if self.step == TRIAL_STEPS else left > 0
+        if self.step < TRIAL_STEPS:
+            return left > 0
+        return self.step + left / self.seconds_of_step() >= min(32, self.plan.max_steps)
 
     def make_step(self, share: float) -> None:
         """Follow the gradient of one batch, without waiting for the device."""
@@ -423,8 +418,6 @@ class Run:
         loss = self.loss.nats(self.denoiser, x, self.generator, *constants).mean()
         self.optimizer.step(loss, rate)
         self.step += 1
-        if self.step == 1:
-            self.seconds_to_begin = self.deadline.age
         self.average.follow(self.parameters)
         self.losses.append(loss.detach())
 
