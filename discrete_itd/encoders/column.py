@@ -131,13 +131,6 @@ class Column:
         """The level of missing cells; NaN if they have none."""
         return getattr(self.codec, "absent_level", np.nan)
 
-    @property
-    def gaps(self) -> str:
-        """How missing cells are modelled: "a value", "summed out", or "" if there were none in training."""
-        if self.absent:
-            return "a value"
-        return "summed out" if self.n_missing else ""
-
     def with_absent(self) -> Column:
         """The column with "absent" as a value."""
         codec = self.codec
@@ -230,13 +223,6 @@ class Column:
         if isinstance(self.codec, Continuous):
             raise TypeError(f"column {self.name!r}: continuous, without categories")
         return self.codec.values()
-
-    def read_cells(self, values: pd.Series | pd.Index | PlainCells) -> PlainCells:
-        """The cells of :meth:`readable`; a ValueError names column and cell, if one is unreadable."""
-        cells, words = self.readable(values)
-        if words is not None:
-            raise ValueError(self.refusal(next(word for word in words if word is not None)))
-        return cells
 
     def readable(
         self, values: pd.Series | pd.Index | PlainCells
@@ -345,7 +331,9 @@ class Column:
         The third result is whether all of several values are unseen, so that the dtype is probably wrong. A ValueError
         or TypeError names the column, if a value is not of its kind, infinite, or unseen where that is refused.
         """
-        cells = self.read_cells(values)
+        cells, words = self.readable(values)
+        if words is not None:
+            raise ValueError(self.refusal(words[pd.notna(words)][0]))
         if isinstance(self.codec, Categories):
             x, log_volume = self.codec.encode(self.name, cells)
         else:

@@ -170,9 +170,10 @@ class Continuous:
 
     def settled(self, values: np.ndarray) -> np.ndarray:
         """The numbers that values of the density stand for: the nearest one seen, or on the lattice."""
-        if self.seen:
-            return nearest(values, self._seen)
         with np.errstate(over="ignore"):
+            if self.seen:
+                at = np.searchsorted(self._seen[:-1] / 2 + self._seen[1:] / 2, values)
+                return np.where(np.isnan(values), np.nan, self._seen[at])
             if self.origin is not None:
                 places = (values - self.origin) / self.step
                 on_lattice = self.origin + np.rint(places) * self.step
@@ -468,10 +469,3 @@ def numbers_seen(values: np.ndarray, step: float) -> tuple[tuple[float, ...], fl
     if left_out <= NEWS * p * len(values):
         return (), 0.0
     return tuple((distinct + 0.0).tolist()), float(p)
-
-
-def nearest(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """The number seen (K,), increasing, that is nearest to each of the values (N,); NaN stays NaN."""
-    with np.errstate(over="ignore"):
-        at = np.searchsorted(seen[:-1] / 2 + seen[1:] / 2, values)
-    return np.where(np.isnan(values), np.nan, seen[at])

@@ -276,8 +276,7 @@ class TableEncoder:
             raise TypeError(f"given must be {kinds}, got {given!r}")
         for name in row.columns:
             self.place_of(name, "given=")
-        rest = pd.DataFrame({n: [None] for n in self.names if n not in row.columns}, index=[0])
-        return cast(pd.DataFrame, row.join(rest)[self.names])
+        return row.reindex(columns=self.names)
 
     @property
     def n_columns(self) -> int:
@@ -406,7 +405,8 @@ class TableEncoder:
             dtype = "category" if is_category(c.dtype) else str(c.dtype)
             if c.notation is not None and c.text_dtype is not None:
                 dtype += f", written as {c.notation.example}"
-            lines.append((c.name, c.kind, n, c.open, share, c.gaps, dtype))
+            gaps = "a value" if c.absent else "summed out" if c.n_missing else ""
+            lines.append((c.name, c.kind, n, c.open, share, gaps, dtype))
         for c in self.left_out:
             lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, "", ""))
         return pd.DataFrame(lines, columns=names)
