@@ -22,6 +22,7 @@ from discrete_itd.likelihood.sampling import sample
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.loop import Evaluation, TrainingPlan, train
+from discrete_itd.validation import check_integer
 
 
 class ImageEstimate(NamedTuple):
@@ -194,11 +195,8 @@ class ImageDensity:
             raise ValueError(
                 f"X must hold at least two images, to calibrate the model, got {len(x)}"
             )
-        for name, value in (("n_knots", n_knots), ("random_state", random_state)):
-            if type(value) is not int:
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-        if n_knots < 1:
-            raise ValueError(f"n_knots must be positive, got {n_knots}")
+        check_integer("n_knots", n_knots, 1)
+        check_integer("random_state", random_state, 0)
         weights = next(f.parameters(), None) if isinstance(f, nn.Module) else None
         device = torch.device("cpu") if weights is None else weights.device
         denoiser = AdaptedDenoiser(
@@ -241,10 +239,7 @@ class ImageDensity:
 
         Without ``random_state``, they are new ones at every call.
         """
-        if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer):
-            raise TypeError(f"n_samples must be an integer, got {n_samples!r}")
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be positive, got {n_samples}")
+        check_integer("n_samples", n_samples, 1)
         start = self.encode(np.zeros((n_samples, *self.pixels.shape)), labels)
         start[:, : self.pixels.n_pixels] = math.nan
         left = self.denoiser.codebook.leading.expand_as(start)  # the class is not drawn

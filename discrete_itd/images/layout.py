@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers.marginal import MarginalDenoiser
+from discrete_itd.validation import check_integer
 
 SHARES = (0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # candidate weights of the smoothed levels
 
@@ -50,14 +51,11 @@ class Pixels:
     def __post_init__(self) -> None:
         if not self.shape or any(type(n) is not int or n < 1 for n in self.shape):
             raise ValueError(f"shape must be positive integers, got {self.shape}")
-        if self.n_levels is not None and (
-            type(self.n_levels) is not int or not 2 <= self.n_levels <= 256
-        ):
-            raise ValueError(f"n_levels must be an integer from 2 to 256, got {self.n_levels!r}")
+        if self.n_levels is not None:
+            check_integer("n_levels", self.n_levels, 2, 256)
         if not -math.inf < self.low < self.high < math.inf:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
-        if self.n_classes < 0:
-            raise ValueError(f"n_classes must not be negative, got {self.n_classes}")
+        check_integer("n_classes", self.n_classes, 0)
 
     @property
     def n_pixels(self) -> int:

@@ -87,13 +87,13 @@ class Auto(Recipe):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         table = CandidateTable(rows)
         for base in affordable_bases(rows, BayesNet()):
-            table.fit_in_time(base, plan.within(BASE_SHARE))
+            table.attempt(base, plan.within(BASE_SHARE))
         n_bases = len(table.candidates)
-        table.fit_in_time(Forest(), plan.within(BASE_SHARE))
+        table.attempt(Forest(), plan.within(BASE_SHARE))
         if plan.training.max_steps:
-            table.fit_in_time(QUICK_MIXTURE, plan.within(MIXTURE_SHARE))
+            table.attempt(QUICK_MIXTURE, plan.within(MIXTURE_SHARE))
             if Causal().is_affordable(rows):
-                table.fit_in_time(Causal(), replace(plan, is_beside_mixture=True))
+                table.attempt(Causal(), replace(plan, is_beside_mixture=True))
         others = table.candidates[n_bases:]
         table.add_mixtures()
         return table.settle(table.cheapest(), others)
@@ -120,9 +120,9 @@ class Best(Recipe):
         table = CandidateTable(rows)
         forests = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
         for member in (*affordable_bases(rows, BayesNet()), *forests):
-            table.fit_in_time(member, plan.within(BASE_SHARE))
+            table.attempt(member, plan.within(BASE_SHARE))
         if plan.training.max_steps:
-            table.fit_in_time(LARGE_MIXTURE, plan.within(MIXTURE_SHARE))
+            table.attempt(LARGE_MIXTURE, plan.within(MIXTURE_SHARE))
         later = replace(plan, is_beside_mixture=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         for i in range(self.n_orders if trains else 0):

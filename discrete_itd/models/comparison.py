@@ -79,21 +79,17 @@ class CandidateTable:
         return -ConditionalDenoiser(denoiser, proposal, learned).score(self.rows.x_valid).log_prob
 
     def attempt(self, recipe: Recipe, plan: FitPlan) -> None:
-        """Fit one more candidate; one that fails is left out, with a warning, if there are others."""
+        """Fit one more candidate; if there are others, one that fails, with a warning, or has no time is left out."""
         if not self.candidates:
             self.fit(recipe, plan)
+        elif not plan.time_left:
+            plan.left_out.append(recipe.label)
         else:
-            self.rows.attempt(recipe, recipe.label, partial(self.fit, recipe, plan))
-
-    def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
-        if plan.time_left or not self.candidates:
             there, left_out = self.candidates[:], len(plan.left_out)
-            self.attempt(recipe, plan)
-            if len(plan.left_out) > left_out and there:
+            self.rows.attempt(recipe, recipe.label, partial(self.fit, recipe, plan))
+            if len(plan.left_out) > left_out:
                 # it had no time for a step: the network equals its start
                 self.candidates = there
-        else:
-            plan.left_out.append(recipe.label)
 
     def mixture(self, among: list[CandidateModel] | None = None) -> CandidateModel:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ TREE_TABLE = 1 << 24  # most numbers in the tables of a tree that is fitted with
 # ABOVE_LEAF
 FEWEST_LEAF_ROWS = 5
 ABOVE_LEAF = (ABOVE, 1.0, 16.0)
-MOST_PROBS = 1 << 24  # most floats that the leaves of a forest may take
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,8 @@ class Forest(Recipe):
     a table in memory, alone: not in a list of recipes, as the base of a network, with groups, nor for
     ``partial_fit``.
 
-    Held-out rows also choose how much the leaves are smoothed. Leaves are larger where they would have more than
-    ``MOST_PROBS`` probabilities.
+    Held-out rows also choose how much the leaves are smoothed. Leaves are larger where they would have very many
+    probabilities.
     """
 
     n_trees: int = 32
@@ -157,63 +156,46 @@ class Forest(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         if self.epsilon is None:
-            return rows.once(self, partial(self.fitted, rows, plan))
+            return rows.once(self, partial(self._fitted, rows, plan))
         if rows.private is None:
             raise ValueError(
                 f"{self}: what is fitted beside it is not private; give it alone as denoiser"
             )
         return rows.private
 
-    def fitted(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+    def _fitted(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         book, what = rows.codebook, "the fit of a forest"
         # counting rows in the leaves takes as long as growing the trees
         is_grown, is_over = (p.clock(what) for p in (plan.within(0.5), plan))
         x_valid = rows.x_valid[:4096]
-        best, least = None, math.inf
 
-        def nats(forest: ForestDenoiser) -> float:
-            return -float(forest.log_prob(x_valid).mean())
+        def judged(counts: ForestCounts, above: float) -> tuple[float, ForestDenoiser]:
+            forest = counts.forest(rows.marginals, above)
+            return -float(forest.log_prob(x_valid).mean()), forest
 
-        def is_better(forest: ForestDenoiser) -> bool:
-            nonlocal best, least
-            own = nats(forest)
-            if best is None or own < least:
-                best, least = forest, own
-            return best is forest
-
-        fewest = self._fewest(rows)
-        counts = self.counted(rows, is_grown).cut(fewest)
-        is_better(counts.forest(rows.marginals, ABOVE_LEAF[0]))
-        while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
-            fewest *= 2
-            shallower = counts.cut(fewest)
-            if not is_better(shallower.forest(rows.marginals, ABOVE_LEAF[0])):
-                break
-            counts = shallower
-        for other in ABOVE_LEAF[1:] if len(book.finite) else ():
-            is_better(counts.forest(rows.marginals, other))
-        return cast(Denoiser, best)
-
-    def counted(
-        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
-    ) -> ForestCounts:
-        """Trees with the counts of all rows. At least one tree is grown before the time ``is_over``."""
+        # leaves of at most 2^24 floats: a leaf has on average 1.6 times the least number of rows
+        numbers = book.levels.n_points + 8 * len(book.reals)
+        least = math.ceil(self.n_trees * len(rows.x) * numbers / (1.6 * (1 << 24)))
+        fewest = max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, least)
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
         # several depths in one mixture have trees of their own: they err differently
         seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
-        how = {"min_leaf": self._fewest(rows), "seed": seed, "is_over": is_over}
-        splits, given = grow(rows.codebook, rows.x, n_trees=self.n_trees, **how), None
-        if bool(splits.codebook.unknown(rows.x).any()):
+        how = {"min_leaf": fewest, "seed": seed, "is_over": is_grown}
+        splits, given = grow(book, rows.x, n_trees=self.n_trees, **how), None
+        if bool(book.unknown(rows.x).any()):
             given = responsible(splits, rows.marginals, rows.x)
-        return ForestCounts(splits, given).add(rows.x)
-
-    def _fewest(self, rows: TrainingRows) -> int:
-        """Least number of rows of a leaf with which the leaves have at most ``MOST_PROBS`` probabilities."""
-        book = rows.codebook
-        numbers = book.levels.n_points + 8 * len(book.reals)
-        # a leaf has on average 1.6 times the least number of rows
-        most = math.ceil(self.n_trees * len(rows.x) * numbers / (1.6 * MOST_PROBS))
-        return max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, most)
+        counts = ForestCounts(splits, given).add(rows.x).cut(fewest)
+        best = judged(counts, ABOVE_LEAF[0])
+        while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
+            fewest *= 2
+            shallower = counts.cut(fewest)
+            other = judged(shallower, ABOVE_LEAF[0])
+            if not other[0] < best[0]:
+                break
+            best, counts = other, shallower
+        for above in ABOVE_LEAF[1:] if len(book.finite) else ():
+            best = min(best, judged(counts, above), key=lambda found: found[0])
+        return best[1]
 
 
 def grow(

@@ -279,7 +279,7 @@ class Model:
                 return self._marginal(self.conditional, asked)
             if estimator is None:
                 return Estimate(*self._in_batches(self.conditional.score, self.denoiser, asked))
-        denoiser = self.answers(given)
+        denoiser = self.denoiser if given is None else self.anywhere
         if estimator == "marginal" and denoiser.exact:
             estimator = "closed_form"
         if estimator is not None:
@@ -298,7 +298,7 @@ class Model:
     ) -> Attribution:
         """:meth:`log_prob` with the surprisal of each internal column; with ``given`` by the companion, if any."""
         asked = Question(x, n_evaluations, given, progress)
-        denoiser = self.answers(given)
+        denoiser = self.denoiser if given is None else self.anywhere
         if isinstance(self.conditional, ConditionalDenoiser) and given is None:
             shares, stderr = self._in_batches(self.conditional.factors, self.denoiser, asked)
             return Attribution(shares.sum(1), stderr, -shares)
@@ -307,9 +307,6 @@ class Model:
         with self._threads(denoiser, x):
             parts = self._of_paths(denoiser, asked)
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
-
-    def answers(self, given: Tensor | None) -> Denoiser:
-        return self.denoiser if given is None else self.anywhere
 
     def _threads(self, denoiser: Denoiser, x: Tensor) -> AbstractContextManager[None]:
         return threads_for(min(len(x), self.batch_size) * denoiser.score_work)

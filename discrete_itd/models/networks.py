@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.loop import Evaluation, Report, TrainingPlan
+from discrete_itd.validation import check_real
 
 SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
 MOST_WEIGHTS = 1 << 21  # "auto" and "best" train no network whose last map has more
@@ -123,17 +123,12 @@ class Causal(Recipe):
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
         # the rest of the time is for the mixture
         own = plan.within(0.75) if asks_mixture(rows, plan) else plan
-        fitted = self.trained(base, rows, own)
-        answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
-        return fitted._replace(companion=answers)
-
-    def trained(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Fitted:
-        """The networks, or the mixture of them."""
-        each = (plan.part(i, self.n_orders) for i in range(self.n_orders))
-        fits = [self.train_one(base, rows, part) for part in each]
+        n = self.n_orders
+        fits = [self.train_one(base, rows, own.part(i, n)) for i in range(n)]
         networks = [never_worse(denoiser, base, rows) for denoiser, _ in fits]
-        report = fits[0][1]
-        return Fitted(networks[0] if len(fits) == 1 else mixture_of(networks, rows), report)
+        denoiser = networks[0] if n == 1 else mixture_of(networks, rows)
+        answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
+        return Fitted(denoiser, fits[0][1], answers)
 
     def is_affordable(self, rows: TrainingRows) -> bool:
         """Whether a network of this table is small enough to be trained in a reasonable time."""
@@ -278,11 +273,9 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
 
 def check_settings(recipe: Network | Causal) -> None:
     """Raise an error for a dropout that is no share of hidden units, or a base that is not exact."""
-    if recipe.dropout is not None or isinstance(recipe, Network):
-        share = recipe.dropout
-        if isinstance(share, bool) or not isinstance(share, int | float | np.number):
-            raise TypeError(f"dropout must be a number, got {share!r}")
-        if not 0 <= share < 1:
+    if (share := recipe.dropout) is not None or isinstance(recipe, Network):
+        check_real("dropout", share)
+        if not 0 <= cast(float, share) < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {share!r}")
     if recipe.base != "auto":
         exact_base(recipe.base)

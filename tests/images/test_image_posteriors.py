@@ -460,7 +460,7 @@ def test_wrong_networks_and_arguments():
         (lambda z, _: z, {"null_class": 1}, ValueError, "model with classes"),
         (lambda z, *_: z, {"n_classes": 2, "null_class": 5}, ValueError, "from 0 to n_classes = 2"),
         (lambda z, _: z * math.nan, {}, ValueError, "not finite at time"),
-        (lambda z, _: z, {"n_levels": 2.0}, ValueError, "integer from 2"),
+        (lambda z, _: z, {"n_levels": 2.0}, TypeError, "n_levels must be an integer"),
         (lambda z, _: z, {"n_levels": None, "shape": (1, 2, 2)}, ValueError, "set n_levels"),
         (lambda z, _: z, {"random_state": None}, TypeError, "random_state"),
         (lambda z, _: z, {"n_knots": 2.5}, TypeError, "n_knots"),
