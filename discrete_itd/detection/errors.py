@@ -68,6 +68,7 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
 # largest share of a column's cells with a value of no other row: where there are more, such values are no typing errors
 MOST_TYPOS = 0.01
+COPIED = 0.8
 VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
 # most views of other columns that are tried, and pairs of rows that choose these
@@ -154,7 +155,7 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
             judged.append(_judged(own.values, own.bins, others, unit))
             wrong[:, j] = own.checked(judged[j], others, unit)
             bar.update()
-    _share_blame(wrong, views, judged)
+    _share_blame(wrong, views, judged, unit)
     parts = zip(views, written, judged, wrong.T, strict=True)
     lines = [_lines(frame, j, *part, threshold) for j, part in enumerate(parts)]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
@@ -167,7 +168,7 @@ def _typed(cells: pd.Series) -> pd.Series:
     return typed(cells)[0] if infer_dtype(cells.astype(object)) == "string" else cells
 
 
-def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged]) -> None:
+def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], unit: Ints) -> None:
     """Change the probabilities (N, C) of cells that hardly go with another one, and of this: either may be wrong.
 
     By Bayes' rule over which of the two are wrong, of odds a and b by all other cells, one of them at least.
@@ -175,6 +176,8 @@ def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged]) 
     raised = np.zeros_like(wrong)
     for j, (view, own) in enumerate(zip(views, judged, strict=True)):
         is_sure = view.unreadable | view.values.absent
+        if view.bins is None:
+            is_sure = is_sure | (_others(view.values.codes, unit) == 0)
         if not own.is_function:
             is_sure = is_sure | (view.misspelt >= 0)
         doubted = (own.wrong >= 0.5) & ~is_sure
@@ -182,7 +185,7 @@ def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged]) 
         for k, i in enumerate(own.voices.columns):
             other, share = judged[i].voices, (own.voices.share + judged[i].voices.share) / 2
             rows = np.flatnonzero(doubted & (own.voices.p[:, k] < own.voices.alone))
-            a, b = share * own.voices.odds(rows, i), share * other.odds(rows, j)
+            a, b = (share * v.odds(rows, k, v.flat) for v, k in ((own.voices, i), (other, j)))
             is_close = np.abs(np.log(a / b)) < CLOSE
             a, b = (np.where(is_close, np.sqrt(a * b), x) for x in (a, b))
             blame, others = (x / (a + b + a * b) for x in (a * (1 + b), b * (1 + a)))
@@ -484,13 +487,13 @@ class Voices(NamedTuple):
     flat: Floats
     share: float
 
-    def odds(self, rows: Ints, column: int) -> Floats:
+    def odds(self, rows: Ints, column: int, flat: Floats) -> Floats:
         """The odds (n,) that cells are wrong, over the share of wrong cells, without the voice of a column."""
         kept = [k for k, i in enumerate(self.columns) if i != column]
         p = self.alone[rows]
         if kept:
             p = self.p[rows][:, kept] @ self.weights[kept] / self.weights[kept].sum()
-        return self.flat[rows] / p
+        return flat[rows] / p
 
 
 class Judged(NamedTuple):
@@ -507,20 +510,29 @@ def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints
     alone, _ = _alone(view.codes, unit)
     of = others if view.n_levels > 1 else []
     given = [_conditional(view.codes, other.values.codes, alone, unit) for other in of]
-    found = [
-        (_explained(view, o.values, alone, *p), o, p[0]) for o, p in zip(of, given, strict=True)
-    ]
-    keys = sorted((f for f in found if f[0] >= DEPENDS), key=lambda f: -f[0])
-    if keys := keys[:MOST_CONTEXTS]:
-        p = np.column_stack([f[2] for f in keys])
-        return _by_votes(view, [f[1] for f in keys], p, unit)
+    shares = [_explained(view, o.values, alone, *p) for o, p in zip(of, given, strict=True)]
+    keys = [k for k in np.argsort(shares)[::-1].tolist() if shares[k] >= DEPENDS][:MOST_CONTEXTS]
+    by_value = [p for p, _ in given]
     if bins is not None:
         alone, _ = _alone(bins.codes, unit)
-    for i, other in enumerate(of):
+    for k, other in enumerate(of):
         if bins is not None or other.bins is not other.values:
-            codes = (bins or view).codes
-            given[i] = _conditional(codes, other.bins.codes, alone, unit)
-    return _by_mixture(view, bins or view, of, [p for p, _ in given], unit)
+            given[k] = _conditional((bins or view).codes, other.bins.codes, alone, unit)
+    every = [(o.column, o.bins.codes, p) for o, (p, _) in zip(of, given, strict=True)]
+    mixed = _by_mixture(view, bins or view, every, unit)
+    if not keys:
+        return mixed
+    # what the other columns say beside other values of the best key
+    best, columns = of[keys[0]].values, {of[k].column for k in keys}
+    apart = np.where(best.absent, best.codes.max() + 1 + unit, best.codes)
+    alone, _ = _alone(view.codes, apart)
+    rest = [
+        (o.column, o.values.codes, _conditional(view.codes, o.values.codes, alone, apart)[0])
+        for o in of
+        if o.column not in columns
+    ]
+    weak = _by_mixture(view, view, rest, apart).voices
+    return _by_votes(view, [(of[k], by_value[k]) for k in keys], weak, mixed, unit)
 
 
 def _explained(view: Aspect, other: Aspect, alone: Floats, p: Floats, n: Ints) -> float:
@@ -543,14 +555,20 @@ def _indicators(codes: Ints, there: Bools) -> sparse.csr_array:
     )
 
 
-def _by_votes(view: Aspect, keys: list[Context], p: Floats, unit: Ints) -> Judged:
-    """Cells of a column that is a function of each of the ``keys``, given which they have probabilities (N, E)."""
+def _by_votes(
+    view: Aspect, keys: list[tuple[Context, Floats]], weak: Voices, mixed: Judged, unit: Ints
+) -> Judged:
+    """Cells of a column that is a function of each of the ``keys``, given which they have probabilities (N,).
+
+    Those for which no key has another row are judged as ``mixed`` does. Cells that dissent from their key, but are what
+    the ``weak`` voices of the other columns expect, are right as far as many are: the key leaves several values open.
+    """
     n_rows, alone, is_new = len(unit), *_alone(view.codes, unit)
     cells = _indicators(view.codes, ~view.absent)
     votes: Any = 0
     n_keys, present = np.zeros(n_rows), np.zeros(n_rows)
     of_keys, dissent = [], []
-    for _, key, _ in keys:
+    for (_, key, _), _ in keys:
         there, of_key = ~key.absent, 0
         for sign, codes in ((1, key.codes), (-1, _joined(unit, key.codes))):
             same = _indicators(codes, there)
@@ -561,7 +579,7 @@ def _by_votes(view: Aspect, keys: list[Context], p: Floats, unit: Ints) -> Judge
         dissent.append((most > (of_key * cells).sum(1))[known].sum() / max(1, known.sum()))
     kept = [k for k, share in enumerate(dissent) if share <= NEARLY * min(dissent) + SLACK]
     for k in kept:
-        key, of_key = keys[k].values, of_keys[k]
+        key, of_key = keys[k][0].values, of_keys[k]
         votes = votes + of_key
         n = np.where(~key.absent, _others(key.codes, unit), 0)
         n_keys += n > 0
@@ -571,28 +589,39 @@ def _by_votes(view: Aspect, keys: list[Context], p: Floats, unit: Ints) -> Judge
     mine, rivals = own.sum(1), (votes - own).tocsr()
     rivals.eliminate_zeros()
     rival, best = rivals.max(1).toarray().ravel(), np.asarray(rivals.argmax(1)).ravel()
-    is_open = (mine <= 0) & (rival <= 0)
     odds = special.expit(VOTE * (mine - rival) / np.maximum(n_keys, 1))
-    share = mine / np.maximum(votes.sum(1), 1)  # of many votes: no typing error
-    odds = np.maximum(odds, np.where(mine >= OFTEN * n_keys, share, 0.0))
-    n_open = is_open.sum()
-    new = ((is_open & is_new).sum() + 0.5) / (n_open + 1)
-    right = np.where(is_open, np.where(is_new, new, alone * (1 - new)), odds)
-    dissents, there = ~is_open & (rival > mine), ~view.absent
-    flat = np.where(dissents, 1.0, np.where(is_new, 0.0, 1 / view.n_levels))
-    wrong, weights = present.copy(), np.array([1 - SHARE, SHARE])
-    if there.any():
-        wrong[there], weights = _error_share(right[there, None], flat[there])
-    mode = np.bincount(view.codes[there]).argmax() if there.any() else 0
+    n_same, n_votes = mine / np.maximum(n_keys, 1), votes.sum(1)
+    share = mine / np.maximum(n_votes, 1)  # of many votes: no typing error
+    odds = np.maximum(odds, np.where(n_same >= OFTEN, share, 0.0))
+    dissents, heard = rival > mine, ~view.absent & ((mine > 0) | (rival > 0))
+    flat = np.where(is_new, 0.0, 1 / view.n_levels)
+    n_chance = min(dissent) * n_votes / np.maximum(n_keys, 1) * np.maximum(flat, alone)
+    copies = COPIED ** np.maximum(n_same - OFTEN - n_chance, 0)
+    flat = np.where(dissents, np.maximum(copies, flat), flat)
+    wrong, weights = np.where(view.absent, present, mixed.wrong), np.array([1 - SHARE, SHARE])
+    if heard.any():
+        wrong[heard], weights = _error_share(odds[heard, None], flat[heard])
+    at = np.flatnonzero(heard & dissents)
+    ratio = 1 / weak.odds(at, -1, np.maximum(weak.flat, weak.alone))
+    allowed = 0.5
+    for _ in range(N_ITERATIONS if len(at) else 0):
+        is_allowed = allowed * ratio / (allowed * ratio + 1 - allowed)
+        allowed = is_allowed.sum() / (len(at) + SEEN)
+    if len(at):
+        wrong[at] *= 1 - is_allowed
 
     def expected(rows: Ints) -> tuple[Ints, Floats]:
-        code = np.where(rival > mine, best, np.where(is_open, mode, view.codes))
-        p = np.where(is_open, alone.max(), np.where(there, np.maximum(odds, 1 - odds), present))
-        return code[rows], p[rows]
+        code, p = mixed.expected(rows)
+        by_votes = heard[rows] | view.absent[rows]
+        code = np.where(
+            by_votes, np.where((rival > mine)[rows], best[rows], view.codes[rows]), code
+        )
+        own = np.where(view.absent, present, np.maximum(odds, 1 - odds))[rows]
+        return code, np.where(by_votes, own, p)
 
     even = np.full(len(kept), 1 / len(kept))
-    flat = _flat(view, unit)
-    voices = Voices([keys[k].column for k in kept], p[:, kept], even, alone, flat, weights[-1])
+    p, flat = np.column_stack([keys[k][1] for k in kept]), _flat(view, unit)
+    voices = Voices([keys[k][0].column for k in kept], p, even, alone, flat, weights[-1])
     return Judged(wrong, expected, voices, True)
 
 
@@ -604,17 +633,19 @@ def _flat(view: Aspect, unit: Ints) -> Floats:
 
 
 def _by_mixture(
-    view: Aspect, bins: Aspect, others: list[Context], conditional: list[Floats], unit: Ints
+    view: Aspect, bins: Aspect, others: list[tuple[int, Ints, Floats]], unit: Ints
 ) -> Judged:
-    """Cells of a column by a mixture of its conditional distributions (N,) given one other column each."""
+    """Cells of a column by a mixture of probabilities (N,) given one other column each, with its codes (N,)."""
     codes = bins.codes
     alone, _ = _alone(codes, unit)
-    found = []
-    for (column, _, other), p in zip(others, conditional, strict=True):
-        found.append((float(np.log(p / alone).mean()), p, other.codes, column))
-    found = sorted((f for f in found if f[0] > LEAST_GAIN), key=lambda f: -f[0])[:MOST_CONTEXTS]
-    given = [f[2] for f in found] or [np.zeros_like(codes)]
-    p = np.column_stack([f[1] for f in found] or [alone])
+    gain = np.array([np.log(p / alone).mean() for _, _, p in others])
+    found = [
+        others[k] for k in np.argsort(-gain, kind="stable")[:MOST_CONTEXTS] if gain[k] > LEAST_GAIN
+    ]
+    columns, given, of = (
+        zip(*found, strict=True) if found else ([], [np.zeros_like(codes)], [alone])
+    )
+    p = np.column_stack(of)
     flat = _flat(bins, unit)
     if bins.log_flat is not None:
         flat = np.where(bins.absent, flat, np.exp(np.minimum(bins.log_flat, 300.0)))
@@ -634,7 +665,7 @@ def _by_mixture(
         return (level if bins.middles is None else bins.middles[level]), p
 
     share, weights = weights[-1], weights[:-1] / weights[:-1].sum()
-    voices = Voices([f[3] for f in found], p, weights, alone, flat, share)
+    voices = Voices(list(columns), p, weights, alone, flat, share)
     return Judged(wrong, expected, voices)
 
 
