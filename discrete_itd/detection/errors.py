@@ -86,9 +86,10 @@ CLOSE = 1.0  # two cells are equally likely wrong if their log-odds differ by le
 MOST_WRONG = 0.2  # largest share in a column without keys: right cells may look as improbable
 # if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN
 EVIDENCE, UNPROVEN = 4.0, 0.1
-# A misspelling is RARER times rarer than what it stands for, has at most one edit in CHARACTERS characters, and is
-# wrong with probability MISSPELT.
-RARER, CHARACTERS, MISSPELT = 20, 8, 0.95
+# A misspelling is RARER times rarer than what it stands for, none of the values that MOSTLY of the cells have, and has
+# FEWEST_LETTERS to MOST_LETTERS; those of fewer than SHORT are compared with such.
+RARER, FEWEST_LETTERS, SHORT, MOST_LETTERS, CHARACTERS = 5, 3, 6, 100, 8
+NEAR, NEAR_SHORT = 0.05, 0.25
 
 
 def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> Any:
@@ -178,8 +179,6 @@ def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], 
         is_sure = view.unreadable | view.values.absent
         if view.bins is None:
             is_sure = is_sure | (_others(view.values.codes, unit) == 0)
-        if not own.is_function:
-            is_sure = is_sure | (view.misspelt >= 0)
         doubted = (own.wrong >= 0.5) & ~is_sure
         before = wrong[:, j].copy()
         for k, i in enumerate(own.voices.columns):
@@ -245,14 +244,15 @@ class Aspect:
 class ColumnViews(NamedTuple):
     """The views of a column: values, patterns of text, bins of numbers.
 
-    ``misspelt`` (N,) has the code of the value that is meant, or -1; ``unreadable`` (N,) are cells of numbers or times
-    that are none.
+    ``meant`` (N,) has the codes of the values that are meant, with probability ``misspelt`` (N,) others than those in
+    the table; ``unreadable`` (N,) are cells of numbers or times that are none.
     """
 
     values: Aspect
     patterns: Aspect | None
     bins: Aspect | None
-    misspelt: Ints
+    meant: Ints
+    misspelt: Floats
     unreadable: Bools
 
     def contexts(self, column: int) -> list[Context]:
@@ -265,8 +265,12 @@ class ColumnViews(NamedTuple):
         wrong = np.where(self.unreadable, 1.0, judged.wrong)
         if self.patterns is not None:
             wrong = np.maximum(wrong, _judged(self.patterns, None, others, unit).wrong)
-        is_misspelt = (self.misspelt >= 0) & (not judged.is_function)
-        return np.where(is_misspelt, np.maximum(wrong, MISSPELT), wrong)
+        if self.misspelt.any():  # what is meant must go with the row
+            meant = Aspect(self.meant, self.values.absent)
+            wrong = np.maximum(
+                wrong, self.misspelt * (1 - _judged(meant, None, others, unit).wrong)
+            )
+        return wrong
 
 
 class Context(NamedTuple):
@@ -287,7 +291,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     where = np.append(codes, len(distinct))[read.where]
     absent = read.where < 0
     patterns = bins = None
-    misspelt = np.full(len(distinct) + 1, -1)
+    meant, misspelt = np.arange(len(distinct) + 1), np.zeros(len(distinct) + 1)
     if len(distinct) > FEW and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)[codes]
         level, log_flat = _binned(numbers / np.abs(numbers).max())
@@ -297,12 +301,17 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
         level, log_flat = np.append(level, level.max() + 1), np.append(log_flat, 0.0)
         bins = Aspect(level[read.where], absent, log_flat[read.where], middles)
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
-        misspelt[:-1] = _misspelt(distinct.tolist(), np.bincount(codes))
+        forms = [
+            "".join(c for c in text.casefold() if c.isalnum() or c in "<>=+%") for text in distinct
+        ]
+        of, misspelt[:-1] = _misspelt(forms, np.bincount(codes))
+        meant[:-1] = np.where(of < 0, meant[:-1], of)
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
         if len(distinct) > FEW and 1 < len(known) < len(codes) / 2:
             patterns = Aspect(np.append(of, len(known))[where], absent)
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
-    return ColumnViews(Aspect(where, absent), patterns, bins, misspelt[where], unreadable)
+    own = Aspect(where, absent)
+    return ColumnViews(own, patterns, bins, meant[where], misspelt[where], unreadable)
 
 
 def pattern(text: str) -> str:
@@ -364,23 +373,46 @@ def _log_tail(distance: Floats, among: Floats) -> Floats:
     )
 
 
-def _misspelt(texts: list[str], counts: Ints) -> Ints:
-    """The position of the frequent text of which each text is a misspelling, or -1; digits must be the same."""
-    out = np.full(len(texts), -1)
-    often = np.flatnonzero(counts >= RARER)
-    seldom = np.flatnonzero(counts * RARER <= counts.max())
-    letters = {c: i for i, c in enumerate(sorted(set("".join(texts))))}
-    bags = np.zeros((len(texts), len(letters)), np.int16)
-    for i in {*often.tolist(), *seldom.tolist()}:
-        np.add.at(bags[i], [letters[c] for c in texts[i]], 1)
-    for i in seldom.tolist():
-        most = len(texts[i]) // CHARACTERS
-        near = np.abs(bags[often] - bags[i]).sum(1) <= 2 * most
-        digits = re.sub(r"\D", "", texts[i])
-        for j in often[near & (counts[often] >= RARER * counts[i])].tolist() if most else ():
-            if re.sub(r"\D", "", texts[j]) == digits and _edits(texts[i], texts[j]) <= most:
-                out[i] = j
-    return out
+def _misspelt(forms: list[str], counts: Ints) -> tuple[Ints, Floats]:
+    """The position of the frequent text that each text is a variant of, or -1, and the probability that it is meant.
+
+    Variants have nearly the same form; digits must be equal. How many are near by chance is seen from frequent texts:
+    with a share h of these near another, and g of the rare ones, a share (1 - g) / (1 - h) of the rare is right.
+    """
+    n_letters, p = np.array([len(form) for form in forms]), np.zeros(len(forms))
+    fits = (n_letters >= FEWEST_LETTERS) & (n_letters <= MOST_LETTERS)
+    often = np.argsort(-counts, kind="stable")
+    often = often[((counts >= RARER) & fits)[often]]
+    letters = {c: k for k, c in enumerate(sorted(set("".join(forms))))}
+    bags = np.zeros((len(forms), len(letters)), np.int16)
+    for i in np.flatnonzero(fits).tolist():
+        np.add.at(bags[i], [letters[c] for c in forms[i]], 1)
+
+    def nearest(i: int, tried: Ints) -> int:
+        edits = max(1, len(forms[i]) // CHARACTERS)
+        for j in tried[np.abs(bags[tried] - bags[i]).sum(1) <= 2 * edits].tolist():
+            if _digits(forms[i]) == _digits(forms[j]) and _edits(forms[i], forms[j]) <= edits:
+                return j
+        return -1
+
+    near = np.full(len(forms), -1)
+    for i in np.flatnonzero(fits).tolist():
+        near[i] = nearest(i, often[counts[often] >= RARER * counts[i]])
+    right, rare = often[near[often] < 0], fits & (counts * RARER <= counts.max())
+    rare[right] = False
+    by_chance = np.zeros(len(forms), bool)
+    by_chance[right] = [nearest(i, right[right != i]) >= 0 for i in right.tolist()]
+    for own, usual in ((n_letters < SHORT, NEAR_SHORT), (n_letters >= SHORT, NEAR)):
+        others, seldom = right[own[right]], rare & own
+        h = (by_chance[others].sum() + 2 * usual) / (len(others) + 2)
+        g = (near >= 0)[seldom].sum() / (seldom.sum() + 1)
+        if g > h:
+            p[seldom & (near >= 0)] = 1 - (1 - g) / (1 - h) * h / g
+    return np.where(p > 0, near, -1), p
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"\D", "", text)
 
 
 def _edits(one: str, two: str) -> int:
@@ -681,9 +713,10 @@ def _lines(
     """The lines of :func:`find_errors` of one column."""
     wrong = np.maximum(by_others, written.wrong)
     rows = np.flatnonzero(wrong >= threshold)
-    is_misspelt = ((own.misspelt >= 0) & (not judged.is_function))[rows]
     code, p = judged.expected(rows)
-    code, p = np.where(is_misspelt, own.misspelt[rows], code), np.where(is_misspelt, MISSPELT, p)
+    is_misspelt = (own.misspelt > 0)[rows] & (wrong <= own.misspelt)[rows]
+    code = np.where(is_misspelt, own.meant[rows], code)
+    p = np.where(is_misspelt, own.misspelt[rows], p)
     first = np.zeros(int(own.values.codes.max()) + 1, np.int64)
     order = np.argsort(written.wrong > 0, kind="stable")[::-1]
     first[own.values.codes[order]] = order

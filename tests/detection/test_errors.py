@@ -1,5 +1,7 @@
 """Wrong cells of a table: found, calibrated, and none of a clean table, whatever its form."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from discrete_itd.detection.errors import (
     _conditional,
     _edits,
     _joined,
+    _misspelt,
 )
 from tests.laws import TIMES
 
@@ -392,3 +395,45 @@ def test_edits():
         1,
         6,
     ]
+
+
+def test_property_a_value_that_other_columns_expect_is_no_error():
+    """A postcode leaves two codes of its region open; one of another region is wrong."""
+    random = np.random.default_rng(0)
+    place = random.integers(0, 250, 2000)
+    region, second = place // 10, random.random(2000) < 0.12
+    code = 5 * region + np.where(second, (place + 1) % 5, place % 5)
+    frame = pd.DataFrame({"place": place, "region": region, "code": code}).map(lambda v: f"c{v}")
+    assert not len(find_errors(frame))
+    rows = random.choice(2000, 20, replace=False)
+    for i in rows:
+        frame.loc[i, "code"] = f"c{(code[i] + 60) % 125}"
+    assert set(find_errors(frame)["row"]) <= set(rows)
+    assert len(find_errors(frame, threshold=0.3)) > 10
+
+
+def test_many_kinds_of_misspellings_of_a_value_accuse_no_other_column():
+    random = np.random.default_rng(0)
+    number = random.integers(0, 40, 1500)
+    towns = np.array([f"{'abcdefgh'[i % 8] * 4}{'klmnp'[i // 8] * 3}ville" for i in range(40)])
+    frame = pd.DataFrame({"number": number, "town": towns[number]})
+    rows = random.choice(1500, 300, replace=False)
+    for n, i in enumerate(rows):
+        text, k = frame.loc[i, "town"], n % 11
+        frame.loc[i, "town"] = text[:k] + "rstuvwxyz"[n % 9] + text[k:]
+    found = find_errors(frame)
+    assert set(found["column"]) == {"town"}
+    assert len(found) > 290
+    assert (found["expected"].to_numpy() == towns[number[found["row"]]]).mean() > 0.95
+
+
+def test_property_misspellings_are_told_from_values_that_are_near_by_chance():
+    words = ["".join(c) for c in itertools.product("abc", repeat=6)]
+    words = np.random.default_rng(0).permutation(words).tolist()[:300]
+    assert (_misspelt(words, np.r_[np.full(150, 50), np.full(150, 1)])[1] < 0.5).all()
+    far = ["".join(c) * 3 for c in itertools.combinations("abcdefghij", 2)]
+    rare = [word[:k] + "x" + word[k + 1 :] for k, word in enumerate(far[:5])]
+    meant, p = _misspelt([*far, *rare, "unrelated"], np.r_[np.full(len(far), 50), np.ones(6, int)])
+    assert meant[len(far) :].tolist() == [0, 1, 2, 3, 4, -1]
+    assert (p[len(far) : -1] > 0.9).all()
+    assert not p[: len(far)].any()
