@@ -27,7 +27,7 @@ ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
 # floats of one batch: most that stay in a processor's cache, and most where they need not
 CACHED, LARGE = 1 << 20, 1 << 24
-BATCH = 2048  # most rows that are drawn in one call
+DRAWN = 2048  # most rows that are drawn in one call
 WIDENED = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
 
 
@@ -352,7 +352,7 @@ class Denoiser(nn.Module):
     @property
     def rows_at_once(self) -> int:
         """Rows whose posteriors are asked for in one call of a draw, such that memory is bounded."""
-        return max(16, min(BATCH, 2 * LARGE // self.row_work))
+        return max(16, min(DRAWN, 2 * LARGE // self.row_work))
 
     @property
     def score_work(self) -> int:

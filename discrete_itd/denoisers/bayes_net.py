@@ -55,11 +55,11 @@ from discrete_itd.devices import any_true, index_tensor, replace_rows
 
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
 PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
-LEAST_SHARE = 0.1  # rows that have the cells of an edge count tenfold at most: few that agree by chance would win
+LEAST_COMPLETE = 0.1  # rows that have the cells of an edge count tenfold at most: few that agree by chance would win
 FREE = 2  # parameters of a context for each of its rows, at most: a key of many values may decide a column
 # candidate pseudo-counts by which a table is shrunk towards the table with fewer parents; the likeliest one is taken
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-LEAST_GAIN = 1e-6  # a change that gains fewer nats is rounding
+ROUNDING_NATS = 1e-6  # a change that gains fewer nats is rounding
 
 
 class BayesNetDenoiser(Denoiser):
@@ -638,13 +638,13 @@ class Counted:
     def gain(self, j: int, own: Sequence[int], i: int, price: float) -> float:
         """Nats that column ``i`` carries about ``j`` beyond parents ``own``, minus the price of the larger table.
 
-        In the rows that have all these cells, scaled to all rows, at most by ``1 / LEAST_SHARE``.
+        In the rows that have all these cells, scaled to all rows, at most by ``1 / LEAST_COMPLETE``.
         """
         key = j, frozenset(own), i
         if key not in self._found:
             self._found[key] = self._count((*own, i, j))
         nats, free, share = self._found[key]
-        return (nats - price * free) / max(share, LEAST_SHARE)
+        return (nats - price * free) / max(share, LEAST_COMPLETE)
 
     def _count(self, family: Sequence[int]) -> tuple[float, float, float]:
         """Nats, free parameters, and the share of the rows that have all the cells."""
@@ -718,7 +718,7 @@ class Search:
                     if turned > best:
                         best, edge = turned, (j, i)
                         changed = {j: fewer, i: (*self.parents[i], j)}
-            if best <= LEAST_GAIN:
+            if best <= ROUNDING_NATS:
                 break
             before = list(self.parents)
             for j, own in changed.items():
@@ -780,4 +780,4 @@ def spanning_forest(gain: NDArray[np.float64]) -> list[tuple[int, ...]]:
     while above[path[-1]] >= 0:
         path.append(above[path[-1]])
     above = breadth_first_order(both, path[len(path) // 2], directed=False)[1].tolist()
-    return [(p,) if p >= 0 and gain[j, p] > LEAST_GAIN else () for j, p in enumerate(above)]
+    return [(p,) if p >= 0 and gain[j, p] > ROUNDING_NATS else () for j, p in enumerate(above)]

@@ -42,9 +42,9 @@ from discrete_itd.channel.gaussian import (
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import (
-    BATCH,
     BLOCK,
     CACHED,
+    DRAWN,
     Config,
     Denoiser,
     Tensors,
@@ -603,7 +603,7 @@ class ForestDenoiser(Denoiser):
             leaf[pairs.rows] = leaves.gather(1, chosen(joint, u[pairs.rows]))
         leaf = leaf.flatten()
         for j in torch.nonzero(x.isnan().any(0)).flatten().tolist():
-            for rows in torch.nonzero(out[:, j].isnan()).flatten().split(BATCH):
+            for rows in torch.nonzero(out[:, j].isnan()).flatten().split(DRAWN):
                 u, v = noise.uniform(j, 2)[rows].unbind(1)
                 if j in book.place:
                     probs = self.probs[:, book.levels.own(book.place[j])][leaf[rows]]

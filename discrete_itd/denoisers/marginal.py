@@ -24,7 +24,6 @@ WIDE_SD = 4 * SD  # of the wide component
 # least standard deviations of a component of a column by itself, and of one that depends on other columns: without a
 # bound, the density of a repeated value would be infinite
 FINEST_SD, NARROWEST_SD = 0.002, 5e-4
-FEWEST = 5  # rows up to which a component, or a class of a mixture, is filled with average ones: see lacking
 PRIOR_ROWS = 2.0  # pseudo-count, in rows, of the prior variance of a component
 # EM of a column runs at most EM_ROUNDS rounds on at most some EM_ROWS rows, sorted by value and divided into EM_GROUPS
 # groups of neighbours
@@ -201,8 +200,8 @@ def fit_mixtures(values: Tensor, lines: NumberLines | None = None) -> Tensor:
 
 
 def lacking(rows: Tensor) -> Tensor:
-    """Rows short of ``FEWEST``, to be filled with average ones, or a mean might be a single row's cell."""
-    return (FEWEST - rows).clamp_min(0)
+    """Rows short of five in a component or class: filled with average ones, or a mean might be a single row's cell."""
+    return (5 - rows).clamp_min(0)
 
 
 def grouped(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

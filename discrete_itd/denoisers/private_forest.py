@@ -49,7 +49,7 @@ from discrete_itd.denoisers.forest import COUNTED, ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 UNIT = 1 << 20  # rates of noise are multiples of 1 / UNIT
-LEAST = 1e-9  # lower bound on rows and on probabilities, so that logarithms stay finite
+POSITIVE = 1e-9  # lower bound on rows and on probabilities, so that logarithms stay finite
 
 Integers = NDArray[np.int64]
 RandomBytes = Callable[[int], bytes]
@@ -209,7 +209,7 @@ def expected_counts(noisy: Tensor, scale: Tensor, most: float) -> Tensor:
     weights = torch.zeros_like(means)
     for _ in range(50):  # rounds of EM
         belongs = torch.softmax(evidence + weights, 0)
-        weights = belongs.mean(1, keepdim=True).clamp_min(LEAST).log()
+        weights = belongs.mean(1, keepdim=True).clamp_min(POSITIVE).log()
     return (belongs * expected).sum(0)
 
 
@@ -319,17 +319,17 @@ def forest_of(splits: Splits, prior: Prior, noisy: NoisyCounts) -> ForestDenoise
         before = levels.normalised(before)
         spread = error_of_rows[part] + above * base * (1 - base)
         mixed = shrunk((rows[part] - above * base).square(), spread, above)
-        found = rows[part].clamp_min(LEAST).unflatten(0, (-1, 2))
+        found = rows[part].clamp_min(POSITIVE).unflatten(0, (-1, 2))
         found = (found / found.sum(1, keepdim=True)).flatten()
-        share[part] = ((1 - mixed) * base + mixed * found).clamp_min(LEAST)
+        share[part] = ((1 - mixed) * base + mixed * found).clamp_min(POSITIVE)
         pairs = share[part].unflatten(0, (-1, 2))
         share[part] = (pairs / pairs.sum(1, keepdim=True)).flatten()
-        total[part] = (above * share[part]).clamp_min(LEAST)
-        there = (total[part, None] * (1 - prior.missing)).clamp_min(LEAST)
+        total[part] = (above * share[part]).clamp_min(POSITIVE)
+        there = (total[part, None] * (1 - prior.missing)).clamp_min(POSITIVE)
         distance = levels.sum((counts[part] - before * levels.per_level(there)).square() * box)
         spread = levels.sum(error[part]) + there * (1 - levels.sum(before.square()))
-        mixed = levels.per_level(shrunk(distance, spread.clamp_min(LEAST), there))
-        found = levels.normalised(counts[part].clamp_min(0.0) * box + LEAST * before)
-        probs[part] = levels.normalised((1 - mixed) * before + mixed * found + LEAST * box)
+        mixed = levels.per_level(shrunk(distance, spread.clamp_min(POSITIVE), there))
+        found = levels.normalised(counts[part].clamp_min(0.0) * box + POSITIVE * before)
+        probs[part] = levels.normalised((1 - mixed) * before + mixed * found + POSITIVE * box)
     parts = splits.column, splits.threshold, splits.rank
     return ForestDenoiser(book, *parts, share, probs[splits.leaves])

@@ -34,7 +34,7 @@ from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.rounded_numbers import NumberLines
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.denoisers.base import BATCH
+from discrete_itd.denoisers.base import DRAWN
 from discrete_itd.detection.score import Scorer
 from discrete_itd.devices import add_at
 from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
@@ -436,7 +436,7 @@ def _conflicts(
         for columns in repaired:
             is_told |= owner == columns.flatten()[:, None]
         x = torch.where(is_told, told[at], rows[at])
-        return torch.cat(list(in_blocks(denoiser.log_prob, x, batch_size=BATCH))).double()
+        return torch.cat(list(in_blocks(denoiser.log_prob, x, batch_size=DRAWN))).double()
 
     own = cell[:, None].expand_as(rivals)
     gain = score(rivals) - score(rivals, own) - score() + score(own)

@@ -426,7 +426,7 @@ def test_gains_are_nats_less_their_price_in_the_rows_that_have_all(made, share):
             more = 0.7, len(np.unique(x[~np.isnan(x[:, j]), j])), n
             gain = naive_bic(there, sizes, j, (*above, i), *more)
             gain -= naive_bic(there, sizes, j, above, *more)
-            expected = gain / max(len(there) / n, bayes_net.LEAST_SHARE)
+            expected = gain / max(len(there) / n, bayes_net.LEAST_COMPLETE)
             assert s.gain(j, above, i) == pytest.approx(expected, abs=1e-8)
 
 

@@ -28,7 +28,6 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MixtureDenoiser
 from discrete_itd.denoisers.base import held_out_nats
-from discrete_itd.denoisers.marginal import FEWEST
 from discrete_itd.denoisers.mixture import (
     expected_sums,
     part,
@@ -170,7 +169,7 @@ def test_updates_are_those_of_expected_values_of_missing_cells(device, seed):
     _, mean, covariance = numpy_parts(model)
     _, got_mean, got_covariance = numpy_parts(new)
     for z in range(2):
-        prior = 2 + max(0.0, FEWEST - shares[:, z].sum())  # rows
+        prior = 2 + max(0.0, 5 - shares[:, z].sum())  # rows
         n, first, second = shares[:, z].sum() + prior, prior * mean[z], 0.0
         filled = []
         for row, share in zip(rows[:, book.reals].cpu().numpy(), shares[:, z], strict=True):
