@@ -235,13 +235,8 @@ class DenseGaussians:
 
         def block(rows: Tensor) -> Tensor:
             some = Intervals(*(part[filled(rows)] for part in cells))
-            order = range(some.width.shape[1])
-            of_column, total = self.in_order(some, order), self.mean.new_zeros(1, len(self.mean))
-            for r in order:
-                own, missing = of_column(r), some.width[:, r, None].isnan()
-                has_gaps = devices.any_true(missing)
-                total = total + (own.masked_fill(missing, 0.0) if has_gaps else own)
-            return total[: len(rows)]
+            own = self.in_order(some, range(some.width.shape[1]))
+            return own.masked_fill(some.width.isnan().T[:, :, None], 0.0).sum(0)[: len(rows)]
 
         return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), many, chained)
 
@@ -302,33 +297,25 @@ class DenseGaussians:
             first, second = first + values, second + squares
         return first, second, r.sum(1, keepdim=True)
 
-    def in_order(self, cells: Intervals, order: Sequence[int]) -> Callable[[int], Tensor]:
-        """Function from a column to log-masses (B, Z) of its cells given the known ones before them in an order.
+    def in_order(self, cells: Intervals, order: Sequence[int]) -> Tensor:
+        """Log-masses (R, B, Z) of cells (B, R), each given the known ones before it in an order of the columns.
 
-        Of cells (B, R); meaningless where the cell is missing.
+        Meaningless where the cell is missing.
         """
         values, width = (t.double() for t in cells)
-        at, parts = devices.index_tensor(tuple(order), str(values.device)), []
+        at = devices.index_tensor(tuple(order), str(values.device))
+        out = self.mean.new_empty(len(at), len(values), len(self.mean))
         for ways, rows in self._patterns(torch.where(values.isnan(), 0.0, math.inf)):
-            made = self._once(partial(self._standardising, ways, at), ways, *order)
+            affine, sd = self._once(partial(self._standardising, ways, at), ways, *order)
             t = values[rows].nan_to_num(0.0)
-            parts.append((rows, torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
-
-        def of_column(r: int) -> Tensor:
-            found = []
-            for rows, t, affine, sd in parts:
-                z = torch.bmm(t, affine[r]).flatten(0, 1)  # (U n, Z)
-                own = width[rows.flatten(), r, None]
-                log_p = log_masses_in_classes(z, own, sd[r].flatten(0, 1), self.mean.dtype)
-                found.append((rows.flatten(), log_p))
-            if len(found) == 1:
-                return found[0][1][: len(values)]
-            out = self.mean.new_empty(len(values), len(self.mean))
-            for rows, own in found:
-                out.index_copy_(0, rows, own)
-            return out
-
-        return of_column
+            t = torch.cat([t, torch.ones_like(t[..., :1])], -1)
+            own, i = width[rows].movedim(2, 0)[..., None], rows.flatten()
+            step = max(1, CACHED // 16 // (len(i) * len(self.mean)))
+            for some in (slice(r, r + step) for r in range(0, len(at), step)):
+                z = t @ affine[some]  # (R, U, n, Z)
+                log_p = log_masses_in_classes(z, own[some].contiguous(), sd[some], out.dtype)
+                out[some].index_copy_(1, i, log_p.flatten(1, 2))
+        return out
 
     def leave_one_out(self, cells: Intervals) -> tuple[Tensor, Tensor]:
         """Means and variances (B, R, Z) of numbers given all other known cells (B, R) of their row, float64."""
@@ -362,9 +349,9 @@ class DenseGaussians:
         order = range(values.shape[2])
         at = devices.index_tensor(tuple(order), str(values.device))
         affine, sd = self._once(partial(self._standardising, snr, at), snr, *order)
-        slopes, offset = torch.stack(affine, 1).tensor_split([len(order)], 2)  # (U, R, R or 1, Z)
+        slopes, offset = affine.transpose(0, 1).tensor_split([len(order)], 2)  # (U, R, R or 1, Z)
         residual = torch.einsum("unj,ukjz->unkz", values, slopes) + offset[:, None, :, 0]
-        width = width[..., None] / torch.cat(sd, 1)[:, None]
+        width = width[..., None] / sd[:, :, 0].transpose(0, 1)[:, None]
         known = torch.isinf(snr).double()[:, None, :, None]
         share = known / (1 + width.square() / 12)
         own = slopes.diagonal(dim1=1, dim2=2).mT[:, None]  # the number's own cell is no evidence
@@ -392,8 +379,8 @@ class DenseGaussians:
         offset = mean - (slopes @ (known * mean)[..., None])[..., 0]
         return slopes, offset, own.clamp_min(1 / REAL_KNOWN_SNR)
 
-    def _standardising(self, snr: Tensor, at: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """By column: maps of cells and 1 to standardised residuals, (U, R + 1, Z), and standard deviations, (U, 1, Z).
+    def _standardising(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps of cells and 1 to standardised residuals, (R, U, R + 1, Z), and standard deviations, (R, U, 1, Z).
 
         Of the columns given the known ones before them, by the Cholesky factor of the observations, its columns in the
         order ``at``: its leading part is the factor of the first columns.
@@ -415,9 +402,9 @@ class DenseGaussians:
         residual = torch.eye(slopes.shape[-1], dtype=slopes.dtype, device=slopes.device) - slopes
         affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
         sd = own.sqrt().mT.transpose(0, 1)
-        return list(affine.permute(2, 0, 3, 1).contiguous()), list(sd[:, :, None])
+        return affine.permute(2, 0, 3, 1).contiguous(), sd[:, :, None]
 
-    def _whole_chain(self) -> tuple[list[Tensor], list[Tensor]]:
+    def _whole_chain(self) -> tuple[Tensor, Tensor]:
         """:meth:`_standardising` where all cells are known, in the order of the table."""
         order, every = range(self.mean.shape[1]), torch.full_like(self.mean[:1], math.inf)
         at = devices.index_tensor(tuple(order), str(self.mean.device))
@@ -453,10 +440,11 @@ class DenseGaussians:
 
 
 def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dtype) -> Tensor:
-    """Log-masses (n, Z) of cells of widths (n, 1), float64, with standardised middles z (n, Z), in Gaussians.
+    """Log-masses (..., Z) of cells of widths (..., 1), float64, with standardised middles z (..., Z), in Gaussians.
 
-    These have standard deviations ``sd`` (n, Z) or (1, Z). Relative to the density, cells of a width w in standard
-    deviations have :math:`w^2 (z^2 - 1) / 24 - w^4 (z^4 + 4 z^2 - 2) / 2880` nats more; wide ones are computed exactly.
+    These have standard deviations ``sd`` (..., Z), of which all but the last dimension may be 1. Relative to the
+    density, cells of a width w in standard deviations have :math:`w^2 (z^2 - 1) / 24 - w^4 (z^4 + 4 z^2 - 2) / 2880`
+    nats more; wide ones are computed exactly.
     """
     bend = (width.square() / 24).to(dtype) * sd.square().reciprocal().to(dtype)
     square, wide = z.to(dtype).square(), bend > NARROW_CELL**2 / 24
@@ -467,8 +455,9 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
     out = out.add_(tilt).addcmul_(tilt, bend, value=-0.8).addcmul_(tilt, tilt, value=-0.2)
 
     def exactly(i: Tensor) -> Tensor:
-        row, own = i // z.shape[1], i % z.shape[1]
-        return log_mass_of_wide(z.view(-1)[i], width[row, 0] / sd[row % len(sd), own]).to(dtype)
+        at = torch.unravel_index(i, z.shape)
+        own = (width.expand_as(z)[at], sd.expand_as(z)[at])
+        return log_mass_of_wide(z[at], own[0] / own[1]).to(dtype)
 
     return devices.replace_rows(out.view(-1), wide.view(-1), exactly).view_as(z)
 

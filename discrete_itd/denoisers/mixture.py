@@ -337,13 +337,14 @@ class MixtureDenoiser(Denoiser):
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
         """Batches of rows whose numbers for each class stay in a cache."""
-        return x.split(max(BLOCK, rows_at_once(CACHED // (2 * self.n_components))))
+        n = 2 if self.dense is None else max(2, self.means.shape[1])
+        return x.split(max(BLOCK, rows_at_once(CACHED // (n * self.n_components))))
 
     def _in_order(self, cells: Intervals, order: Sequence[int]) -> Callable[[int], Tensor]:
         """:meth:`DenseGaussians.in_order` of cells (B, R) in an order of all columns."""
         if self.dense is not None:
             place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
-            return self.dense.in_order(cells, [place[j] for j in order if j in place])
+            return self.dense.in_order(cells, [place[j] for j in order if j in place]).__getitem__
         known = Intervals(*(t.nan_to_num(0.0) for t in cells))
 
         def of_column(r: int) -> Tensor:

@@ -11,7 +11,7 @@ the members' posteriors, weighted by :math:`w_m` times the probability that the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -186,31 +186,37 @@ class RowMixtureDenoiser(Denoiser):
         each = [member.log_prob(x).double() for member in self._members]
         return torch.stack(each, 1) + self.log_weights
 
-    def log_factors(self, x: Tensor) -> Tensor:
+    def log_factors(self, x: Tensor, known: Mapping[Denoiser, Tensor] | None = None) -> Tensor:
         r"""Shares (B, C) of the columns in :meth:`log_prob`, nats.
 
         The factors of the members, averaged by the probabilities r of the members given the row, those below
         ``LEAST_PART`` left out. The remainder of the log-probability, the divergence :math:`\sum_m r_m \log (r_m /
-        w_m)`, is divided equally among the cells that are not missing.
+        w_m)`, is divided equally among the cells that are not missing. Factors of members that are ``known`` already,
+        float64, are not computed again.
         """
-        members, main = self._members, self.weights.index(max(self.weights))
-        factors = members[main].log_factors(x).double()
+        main, factors = self._members[self.weights.index(max(self.weights))], dict(known or {})
+        if main not in factors:
+            factors[main] = main.log_factors(x).double()
         each = [
-            factors.sum(1) if i == main else m.log_prob(x).double() for i, m in enumerate(members)
+            factors[m].sum(1) if m in factors else m.log_prob(x).double() for m in self._members
         ]
         joint = torch.stack(each, 1) + self.log_weights
         r = torch.softmax(joint, 1)
         r = r.masked_fill(r < LEAST_PART, 0.0)
         r = r / r.sum(1, keepdim=True)
-        mean = r[:, main, None] * factors
-        for i, m in enumerate(members):
+        mean: Tensor = torch.zeros_like(factors[main])
+        for m, share in zip(self._members, r[:, :, None].unbind(1), strict=True):
+            if m in factors:
+                mean = mean + share * factors[m]
+                continue
 
-            def with_own(rows: Tensor, i: int = i, m: Denoiser = m, mean: Tensor = mean) -> Tensor:
+            def with_own(
+                rows: Tensor, m: Denoiser = m, share: Tensor = share, mean: Tensor = mean
+            ) -> Tensor:
                 own = m.log_factors(filled(x[rows]))[: len(rows)].double()
-                return mean[rows] + r[rows, i, None] * own
+                return mean[rows] + share[rows] * own
 
-            if i != main:
-                mean = devices.replace_rows(mean, r[:, i] > 0, with_own)
+            mean = devices.replace_rows(mean, share[:, 0] > 0, with_own)
         there = (~x.isnan()).to(mean)
         left = torch.logsumexp(joint, 1) - mean.sum(1)
         return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
@@ -246,6 +252,15 @@ class RowMixtureDenoiser(Denoiser):
                 k = (own[some].cumsum(1) - 1).clamp(0, n - 1)[:, :, None].expand(-1, -1, x.shape[1])
                 out[some] = torch.where(own[some][:, :, None], drawn.gather(1, k), out[some])
         return out
+
+
+def factors_of_each(denoisers: Sequence[Denoiser], x: Tensor) -> Tensor:
+    """:meth:`Denoiser.log_factors` of several denoisers, members of mixtures of rows once: float64, (B, M, C)."""
+    known: dict[Denoiser, Tensor] = {}
+    for one in sorted(denoisers, key=lambda d: isinstance(d, RowMixtureDenoiser)):
+        how = {"known": known} if isinstance(one, RowMixtureDenoiser) else {}
+        known[one] = one.log_factors(x, **how).double()
+    return torch.stack([known[one] for one in denoisers], 1)
 
 
 @torch.no_grad()

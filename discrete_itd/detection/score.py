@@ -51,7 +51,7 @@ from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, drawn_rows
 from discrete_itd.models.exact import FEWEST_LEAF_ROWS, grow
-from discrete_itd.models.model import Model
+from discrete_itd.models.model import Model, Question, attributions
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
@@ -110,30 +110,26 @@ class Scorer:
         if known is None or known[0] is not model or known[1] != n_evaluations:
             if self.quantiles is None:
                 self.quantiles = self.fitted_quantiles()
-            of_models = zip(self.models, self.quantiles, strict=True)
-            s = sum(share * terms(self._nats(rows, m), q) for (share, m), q in of_models)
+            shares, models = zip(*self.models, strict=True)
+            of_models = zip(shares, self._nats(rows, *models), self.quantiles, strict=True)
+            s = sum(share * terms(nats, q) for share, nats, q in of_models)
             nats = rows.by_column(np.rint(s / STEP) * STEP)
             known = self._known[rows] = model, n_evaluations, nats
         return known[2]
 
-    def _nats(self, rows: Rows, model: Model) -> np.ndarray:
-        """Nats of every internal column under a model, (N, C'); NaN where it is missing or given."""
-        x = rows.unique  # kept by the rows, so not made in the mode below
+    def _nats(self, rows: Rows, *models: Model) -> list[np.ndarray]:
+        """Nats of every internal column under each model, (N, C'); NaN where it is missing or given."""
+        x, given = rows.unique, self.given_cells  # kept by the rows, so not made in the mode below
         with torch.inference_mode(), progress_bar(len(x), "explain") as bar:
-            split = model.attribution(
-                x,
-                self.density.n_evaluations,
-                given=self.given_cells,
-                progress=bar.update,
-            )
-            nats = split.surprisal
+            asked = Question(x, self.density.n_evaluations, given, bar.update)
+            splits = attributions(models, asked)
+            each = [split.surprisal for split in splits]
             if self.trees is not None:
-                nats = nats + self.weight * (-self.trees.mean_log_factors(x) - nats)
-        absent = x.isnan()
-        if self.given_cells is not None:
-            absent |= self.given_cells
-        nats = nats.masked_fill(absent, torch.nan)
-        return nats.cpu().numpy()[rows.inverse] - rows.log_volume
+                of_trees = -self.trees.mean_log_factors(x)
+                each = [nats + self.weight * (of_trees - nats) for nats in each]
+        absent = x.isnan() if given is None else x.isnan() | given
+        each = [nats.masked_fill(absent, torch.nan).cpu().numpy() for nats in each]
+        return [nats[rows.inverse] - rows.log_volume for nats in each]
 
     def fitted_quantiles(self) -> np.ndarray:
         """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.
@@ -145,7 +141,7 @@ class Scorer:
         for _, model in self.models:
             n_rows = TYPICAL_ROWS if model.denoiser.closed_form else TYPICAL_ALONG_PATHS
             drawn = self.density.rows(drawn_rows(self.density, model, n_rows, seed))
-            found = [nats[~np.isnan(nats)] for nats in self._nats(drawn, model).T]
+            found = [nats[~np.isnan(nats)] for nats in self._nats(drawn, model)[0].T]
             levels = 0.0, max(LEVEL, 1 - 1 / max(1, sum(len(n) > 0 for n in found)))
             out.append([np.quantile(n, levels) if len(n) else (0.0, 0.0) for n in found])
         return np.array(out).transpose(0, 2, 1)

@@ -408,13 +408,13 @@ class ConditionalDenoiser(Denoiser):
         return self.marginal(x, self.n_draws, SALT, gaps=gaps, most_levels=FEW_LEVELS)
 
     @torch.no_grad()
-    def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, x: Tensor, of_rows: Tensor) -> tuple[Tensor, Tensor]:
         """Shares of the columns in :meth:`score`, (B, C), zero where a cell is missing; and its standard errors, (B,).
 
-        For rows whose gaps are summed out, the factors of the scorer in completions are averaged by their weights, and
-        the remainder is divided equally among the known cells.
+        Without gaps that are summed out, the factors of the scorer ``of_rows`` (B, C); else these in completions are
+        averaged by their weights, and the remainder is divided equally among the known cells.
         """
-        out, new = self._factors(x), self._new_gaps(x) & ~x.isnan().all(1, keepdim=True)
+        out, new = of_rows.clone(), self._new_gaps(x) & ~x.isnan().all(1, keepdim=True)
         stderr = out.new_zeros(len(out))
         alone = self._few(FEW_LEVELS) & new & (new.sum(1, keepdim=True) == 1)
         for j in torch.nonzero(alone.any(0)).flatten().tolist():

@@ -17,6 +17,7 @@ from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
 from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
+from discrete_itd.denoisers.row_mixture import factors_of_each
 from discrete_itd.devices import threads_for
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.encoders.rows import unique_rows
@@ -297,14 +298,14 @@ class Model:
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
         """:meth:`log_prob` with the surprisal of each internal column; with ``given`` by the companion, if any."""
-        asked = Question(x, n_evaluations, given, progress)
-        denoiser = self.denoiser if given is None else self.anywhere
-        if isinstance(self.conditional, ConditionalDenoiser) and given is None:
-            shares, stderr = self._in_batches(self.conditional.factors, self.denoiser, asked)
-            return Attribution(shares.sum(1), stderr, -shares)
+        return attributions([self], Question(x, n_evaluations, given, progress))[0]
+
+    def _attribution(self, asked: Question) -> Attribution:
+        """:meth:`attribution` along paths, or with some columns given."""
+        denoiser = self.denoiser if asked.given is None else self.anywhere
         if denoiser.closed_form:
-            return self._factors(denoiser, asked)
-        with self._threads(denoiser, x):
+            return self._chain(denoiser, asked)
+        with self._threads(denoiser, asked.x):
             parts = self._of_paths(denoiser, asked)
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
@@ -346,14 +347,6 @@ class Model:
 
         found = self._in_blocks(call, denoiser, asked)
         return Estimate(found, torch.zeros_like(found))
-
-    @torch.no_grad()
-    def _factors(self, denoiser: Denoiser, asked: Question) -> Attribution:
-        """The factors of a closed form; with ``given``, by :meth:`_chain`."""
-        if asked.given is not None:
-            return self._chain(denoiser, asked)
-        found = self._in_blocks(denoiser.log_factors, denoiser, asked)
-        return Attribution(found.sum(1), found.new_zeros(len(found)), -found)
 
     def _chain(self, denoiser: Denoiser, asked: Question) -> Attribution:
         r"""The chain rule in one order of the columns that are not given, in closed form.
@@ -539,6 +532,23 @@ def parts_of(denoiser: Denoiser) -> tuple[Denoiser, ...]:
     """The denoiser, and the members of a mixture of rows."""
     inner = denoiser.members if isinstance(denoiser, RowMixtureDenoiser) else ()
     return (denoiser, *(cast(Denoiser, member) for member in inner))
+
+
+@torch.no_grad()
+def attributions(models: Sequence[Model], asked: Question) -> list[Attribution]:
+    """:meth:`Model.attribution` of several models of one table; members of mixtures of rows are asked once."""
+    if asked.given is not None or not all(model.denoiser.closed_form for model in models):
+        return [model._attribution(asked) for model in models]
+    x, first, out = asked.x, models[0], []
+    call = partial(factors_of_each, [model.denoiser for model in models])
+    for model, found in zip(
+        models, first._in_blocks(call, first.denoiser, asked).unbind(1), strict=True
+    ):
+        stderr = found.new_zeros(len(x))
+        if isinstance(model.conditional, ConditionalDenoiser):
+            found, stderr = model.conditional.factors(x, found)
+        out.append(Attribution(found.sum(1), stderr, -found))
+    return out
 
 
 def missing_estimator(estimator: str, denoiser: Denoiser) -> str:

@@ -119,8 +119,8 @@ def by_rule(rows: data.Anomalies, seed: int) -> dict[str, np.ndarray]:
     nats, drawn = [], []
     for _, model in scorer.models:
         own = density.rows(drawn_rows(density, model, TYPICAL_ROWS, seed))
-        nats.append(scorer._nats(test, model))
-        drawn.append(scorer._nats(own, model))
+        nats.append(scorer._nats(test, model)[0])
+        drawn.append(scorer._nats(own, model)[0])
     n_columns = (~np.isnan(drawn[0])).any(0).sum()
     plain = np.stack([of - cut(own, 0.0)[0] for of, own in zip(nats, drawn, strict=True)])
     plain = np.nan_to_num(plain.clip(min=0))

@@ -14,7 +14,7 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.denoisers.row_mixture import fit_weights
+from discrete_itd.denoisers.row_mixture import factors_of_each, fit_weights
 from tests.laws import (
     LAW,
     WIDER_BOOKS,
@@ -104,6 +104,19 @@ def test_draws_follow_the_probabilities(device):
     expected = mixture.log_prob(rows).exp()
     expected = expected / expected.sum() * len(drawn)
     assert stats.chisquare(counts.cpu(), expected.cpu()).pvalue > 1e-3
+
+
+def test_members_are_asked_once_for_their_factors_and_those_of_the_mixture(device, monkeypatch):
+    book = make_book("mixed", device)
+    mixture, x = random_row_mixture(book, 3), random_rows(book, 20, np.random.default_rng(4))
+    each = [mixture, *mixture.members[:2]]
+    alone, asked = torch.stack([d.log_factors(x).double() for d in each], 1), []
+    for one in mixture.members:
+        own = one.log_factors
+        monkeypatch.setattr(one, "log_factors", lambda x, own=own: asked.append(own) or own(x))
+    close = {"atol": rounding(book.dtype), "rtol": rounding(book.dtype)}
+    torch.testing.assert_close(factors_of_each(each, x), alone, **close)
+    assert len(asked) <= 3  # of the third, if some rows may be of it
 
 
 def test_members_need_a_closed_form_and_weights_are_positive(device):

@@ -112,7 +112,7 @@ def test_properties_nats_are_those_of_a_loop_over_rows_and_columns(detector):
     assert nats.isna().equals(X.isna())
     assert not (nats < 0).any(axis=None)
     assert nats.loc[0, "number"] > 5
-    alone = terms(scorer._nats(detector.density_.rows(X), scorer.model), scorer.quantiles[0])
+    alone = terms(scorer._nats(detector.density_.rows(X), scorer.model)[0], scorer.quantiles[0])
     own, (least, q) = detector.density_.explain(X), scorer.quantiles[0]
     assert own.isna().equals(X.isna())
     above = (own - q).clip(lower=0.0)

@@ -412,7 +412,7 @@ def test_scores_of_rows_with_new_gaps_are_marginals(device, monkeypatch):
     torch.testing.assert_close(log_prob[:60], p.log_prob(one).double(), atol=1e-4, rtol=1e-4)
     assert not stderr.any()
     mixed = torch.cat([gaps[:5], x[:5], without(x[:1], 0, 1, 2)])
-    factors, errors = denoiser.factors(mixed)
+    factors, errors = denoiser.factors(mixed, p.log_factors(mixed).double())
     log_prob, stderr = denoiser.score(mixed)
     torch.testing.assert_close(factors.sum(1), log_prob)
     torch.testing.assert_close(errors, stderr)
