@@ -13,6 +13,7 @@ bool                           nominal     False and True, nothing else is possi
 integer, few values            ordinal     the distinct values, at their own distances
 integer or float, many values  continuous  a scale; the density is per unit
 float, at most 20 values       ordinal     the distinct values, if they are whole or come 20 times each
+float, at most 256 values      ordinal     the distinct values of a list, like prices: far apart, and hardly ever new
 datetime, timedelta            continuous  a scale; the density is per second
 integer of a numpy array       nominal     the distinct values, codes; continuous if there are more than 256
 =============================  ==========  =================================================================

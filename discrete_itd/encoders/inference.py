@@ -52,7 +52,13 @@ from discrete_itd.encoders.notation import (
     recognise,
     tell,
 )
-from discrete_itd.encoders.numeric import Bins, Continuous, fit_bins, fit_continuous
+from discrete_itd.encoders.numeric import (
+    Bins,
+    Continuous,
+    find_lattice,
+    fit_bins,
+    fit_continuous,
+)
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
@@ -73,6 +79,9 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
 NEW_NUMBERS = 0.1
 MANY_NUMBERS = 256  # distinct integers; more are measurements
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
+# and any of a list, like prices: with at most this share of new numbers to come, at this share of the places of their
+# lattice between the quartiles
+RARELY_NEW, RARE_PLACES = 0.03, 0.1
 NEARLY = 0.9  # identifiers have at least this many different values per cell
 
 
@@ -431,8 +440,14 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
         if from_array and family(values.dtype) == "integer":  # codes
             return "nominal"
         return "ordinal" if few or (counts == 1).sum() <= NEW_NUMBERS * n else "continuous"
-    whole = few and all(float(v).is_integer() for v in distinct)
-    return "ordinal" if whole or (few and n >= OFTEN * len(distinct)) else "continuous"
+    if few and (n >= OFTEN * len(distinct) or all(float(v).is_integer() for v in distinct)):
+        return "ordinal"
+    if (counts == 1).sum() > RARELY_NEW * n:
+        return "continuous"
+    numbers = np.array(distinct, dtype=np.float64)
+    (step, origin), (low, high) = find_lattice(numbers), np.quantile(numbers, [0.25, 0.75])
+    is_list = origin is not None and len(numbers) / 2 * step <= RARE_PLACES * (high - low)
+    return "ordinal" if is_list else "continuous"
 
 
 def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool) -> Categories:

@@ -92,6 +92,22 @@ ARRAYS = {
 }
 
 
+@pytest.mark.parametrize("unit", [0.01, 1.0, 1e-5])
+def test_fractional_numbers_of_a_list_are_levels(unit):
+    """If few of them occur once, and they are few on their lattice, which one far away does not change."""
+    rng = np.random.default_rng(0)
+    prices = (rng.choice(np.arange(1, 9999, 2), 60) + 0.5) * unit
+    dense = rng.integers(0, 60, 600) * 1.5 * unit
+    frame = pd.DataFrame({"list": rng.choice(prices, 600), "dense": dense})
+    frame.loc[0:2, "dense"] = 1e6 * unit
+    rare = frame["list"].copy()
+    rare[:30] = (np.arange(30) * 3 + 1) * 41 * unit
+    schema = {c.name: c for c in TableEncoder.fit(frame.assign(rare=rare)).schema}
+    assert schema["list"].kind == "ordinal"
+    assert set(schema["list"].categories) == set(frame["list"])
+    assert (schema["dense"].kind, schema["rare"].kind) == ("continuous", "continuous")
+
+
 def test_arrays_hold_codes_or_numbers():
     for array, kind in ARRAYS.values():
         array = np.array([list(row) for row in array], dtype=array.dtype)
