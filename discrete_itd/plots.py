@@ -15,7 +15,6 @@ information is conveyed by colour alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -252,15 +251,33 @@ def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None
         columns = column_entropies(density, density.rows(X))
     alone, given = columns[["nats", "nats_given_others"]].to_numpy(dtype=float).T
     is_entropy = columns["kind"].isin(MASSES).to_numpy()
-    labels = [
+    names = [
         f"{name}{'' if own else ' (density)'}"
         for name, own in zip(columns["column"], is_entropy, strict=True)
     ]
-    parts = {
-        "explained by the other columns": (alone - given).clip(min=0),
-        "remaining": np.where(is_entropy, given, 0.0).clip(min=0),
-    }
-    return _draw_bars(ax, labels, parts, (BLUE, PALE))
+    explained, remaining = alone - given, np.where(is_entropy, given, 0.0)
+    bars = pd.DataFrame(
+        {"explained by the other columns": explained, "remaining": remaining}, index=pd.Index(names)
+    ).clip(lower=0)
+    bars = bars.iloc[np.argsort(-bars.sum(axis=1), kind="stable")]
+    if len(bars) > MOST_BARS:
+        rest = bars[MOST_BARS - 1 :]
+        bars = pd.concat(
+            [bars[: MOST_BARS - 1], rest.sum().to_frame(f"{len(rest)} other columns").T]
+        )
+    ax = new_axes((SIZE[0], 0.9 + 0.23 * len(bars))) if ax is None else ax
+    places, left = np.arange(len(bars)), np.zeros(len(bars))
+    for colour, (label, nats) in zip((BLUE, PALE), bars.items(), strict=True):
+        ax.barh(places, nats, left=left, color=colour, height=0.7, label=str(label))
+        left = left + nats.to_numpy()
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    ax.invert_yaxis()
+    ax.set(xlabel="nats")
+    ax.set_yticks(places, [shorten(name) for name in bars.index])
+    for label in ax.get_yticklabels():
+        label.set_parse_math(False)  # a dollar sign in a name or value does not begin a formula
+    ax.tick_params(axis="y", length=0)
+    return _finish(ax, grid="x")
 
 
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
@@ -433,37 +450,6 @@ def new_axes(size: tuple[float, float] = SIZE) -> Axes:
     except ImportError as error:
         raise ImportError('figures need matplotlib: pip install "discrete-itd[plot]"') from error
     return Figure(figsize=size, layout="constrained").subplots()
-
-
-def _draw_bars(
-    ax: Axes | None,
-    labels: Sequence[str],
-    parts: dict[str, np.ndarray],
-    colours: Sequence[str],
-) -> Axes:
-    """Stacked horizontal bars of nats, the longest on top; of many, the shortest are summed in the last one."""
-    if ax is None:
-        ax = new_axes((SIZE[0], 0.9 + 0.23 * min(len(labels), MOST_BARS)))
-    order = np.argsort(-sum(parts.values()), kind="stable")
-    n_kept = len(order) if len(order) <= MOST_BARS else MOST_BARS - 1
-    kept, rest = order[:n_kept], order[n_kept:]
-
-    def drawn(values: np.ndarray) -> np.ndarray:
-        return np.append(values[kept], [values[rest].sum()] if len(rest) else [])
-
-    names = [labels[i] for i in kept] + ([f"{len(rest)} other columns"] if len(rest) else [])
-    y, left = np.arange(len(names)), np.zeros(len(names))
-    for colour, (label, part) in zip(colours, parts.items(), strict=True):
-        ax.barh(y, drawn(part), left=left, color=colour, height=0.7, label=label or None)
-        left = left + drawn(part)
-    ax.axvline(0, color=GREY, linewidth=0.8)
-    ax.invert_yaxis()
-    ax.set(xlabel="nats")
-    ax.set_yticks(y, [shorten(text) for text in names])
-    for label in ax.get_yticklabels():
-        label.set_parse_math(False)  # a dollar sign in a name or value does not begin a formula
-    ax.tick_params(axis="y", length=0)
-    return _finish(ax, grid="x")
 
 
 def _finish(ax: Axes, *, grid: Literal["x", "y"] = "y") -> Axes:

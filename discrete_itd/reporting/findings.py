@@ -364,9 +364,7 @@ def _reasons(
     model: DiffusionDensity | DiffusionOutlierDetector, rows: Rows
 ) -> tuple[list[tuple[str, ...]], list[set[Hashable]]]:
     """Sentences for each row, and the columns that they are about; none for a row without cells."""
-    said: list[list[str]] = [[] for _ in range(len(rows))]
-    about: list[set[Hashable]] = [set() for _ in said]
-    if not said:
+    if not len(rows):
         return [], []
     rows = rows.labelled(range(len(rows)))  # labels may repeat
     with warnings.catch_warnings():
@@ -376,14 +374,13 @@ def _reasons(
             lines = reasons(model, rows, N_REASONS)
         else:
             lines = model.reasons(rows, k=N_REASONS)
-    for row, column, text in zip(lines["row"], lines["column"], lines["sentence"], strict=True):
-        said[row].append(text)
-        about[row].add(column)
-    is_known = ~np.isnan(rows.cells[:, : rows.encoder.n_columns])
-    for own, known in zip(said, is_known, strict=True):
-        if known.any() and not own:
-            own.append(NO_CELL)
-    return list(map(tuple, said)), about
+    own = [lines[lines["row"] == row] for row in rows.index]
+    is_empty = np.asarray(np.isnan(rows.cells[:, : rows.encoder.n_columns]).all(1))
+    said: list[tuple[str, ...]] = [
+        tuple(cells["sentence"]) or (() if is_empty[row] else (NO_CELL,))
+        for row, cells in enumerate(own)
+    ]
+    return said, [set(cells["column"]) for cells in own]
 
 
 def _text(value: Any, column: Column | None) -> str:
