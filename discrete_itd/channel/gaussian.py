@@ -16,7 +16,9 @@ from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
 from discrete_itd.channel.rounded_numbers import SMALLEST, Intervals, NumberLines
 
-CLOSE = 2e-4  # distance of two standardised bounds below which the density between them is an exponential function
+CLOSE_BOUNDS = (
+    2e-4  # standardised bounds that are closer have an exponential function as density between them
+)
 FARTHEST = 1e30  # largest surprisal, nats
 POINTS = 256  # points of the quadrature of an expectation: entropies are right to some hundredths of a nat
 CHUNK = 1 << 18  # rows times points times Gaussians at once: more leave the cache of a processor
@@ -393,7 +395,7 @@ def log_between(low: Tensor, high: Tensor) -> Tensor:
     most = torch.special.log_ndtr(high)
     less = (torch.special.log_ndtr(low) - most).clamp_max(-SMALLEST)
     width = high - low
-    close = width < CLOSE
+    close = width < CLOSE_BOUNDS
     middle = torch.where(close, (low + high) / 2, 0.0)
     narrow = _log_narrow(middle, width.clamp_min(SMALLEST))
     return torch.where(close, narrow, most + (-torch.expm1(less)).log())
@@ -420,7 +422,7 @@ class _LogCell(torch.autograd.Function):
         """Of middles and widths of equal shapes, float64."""
         out = _log_narrow(middle, torch.where(width > 0, width, 1.0))
         out = torch.where(width > 0, out, log_normal(middle))
-        wide = width >= CLOSE
+        wide = width >= CLOSE_BOUNDS
         if devices.any_true(wide):
             out = torch.where(wide, log_mass_of_wide(middle, width), out)
         ctx.save_for_backward(middle, width, out)
@@ -432,7 +434,7 @@ class _LogCell(torch.autograd.Function):
         middle, width, out = ctx.saved_tensors
         ends = middle - width / 2, middle + width / 2
         at_low, at_high = ((log_normal(z) - out).exp() for z in ends)
-        wide = width >= CLOSE
+        wide = width >= CLOSE_BOUNDS
         of_middle = torch.where(wide, at_high - at_low, -middle)
         of_width = torch.where(wide, (at_low + at_high) / 2, 1 / width)
         of_width = torch.where(width > 0, of_width, 0.0)

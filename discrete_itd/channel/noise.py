@@ -16,7 +16,6 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
-_MISSING = 0x7FF8000000000000  # all NaNs are one missing cell
 
 
 def _wrap(n: int) -> int:
@@ -37,7 +36,7 @@ def _mix(z: Tensor) -> Tensor:
 
 def cell_bits(x: Tensor) -> Tensor:
     """The 64 bits of each float64 cell as an integer, equal for equal cells: 0 and -0, any two NaNs."""
-    return (x + 0.0).contiguous().view(torch.int64).masked_fill(x.isnan(), _MISSING)
+    return (x + 0.0).contiguous().view(torch.int64).masked_fill(x.isnan(), 0x7FF8000000000000)
 
 
 def row_hashes(x: Tensor, salt: int = 0) -> Tensor:

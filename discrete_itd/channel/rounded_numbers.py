@@ -34,11 +34,11 @@ from torch import Tensor
 
 from discrete_itd.devices import index_tensor
 
-FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm of the logarithm
+TAILS_FROM = 1000.0  # robust standard deviations; further out the map grows with the logarithm of the logarithm
 LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).tiny
 # a narrower cell, in the core's unit, is as wide as the slope of the map says: the difference of its ends loses digits
 NARROW = 1e-5
-OFTEN = 20  # a number in this many rows may have a peak of its own
+PEAK_ROWS = 20  # a number in this many rows may have a peak of its own
 # width of the cell of a number per share of the rows: the mass of a Gaussian of standard deviation 1/2 over its peak
 PEAK_WIDTH = 0.5 * math.sqrt(2 * math.pi)
 
@@ -73,7 +73,7 @@ class NumberLine:
     spread: float = 1.0
     step: float = 0.0
     origin: float = 0.0
-    far: float = FAR
+    far: float = TAILS_FROM
     opened: tuple[tuple[float, float], ...] = ()
 
 
@@ -215,11 +215,11 @@ class NumberLines:
     def peaks(self, mean: Tensor, var: Tensor, rows: Tensor, at: Tensor | None = None) -> Tensor:
         """Variances of Gaussians for rows of these moments, all of one recorded number; NaN where they are of several.
 
-        It takes ``OFTEN`` rows: no mass of a cell is above one, so that a Gaussian within it is no overfitting.
+        It takes ``PEAK_ROWS`` rows: no mass of a cell is above one, so that a Gaussian within it is no overfitting.
         """
         width = self.cells(mean, at).width
         has_step, width = width > 0, width.clamp_min(NARROW)
-        is_one = (var < (width / 4).square()) & (rows >= OFTEN) & has_step
+        is_one = (var < (width / 4).square()) & (rows >= PEAK_ROWS) & has_step
         return torch.where(is_one, (width / 8).square(), math.nan)
 
     def near(self, values: Tensor, n: int) -> tuple[Tensor, Intervals]:

@@ -15,6 +15,7 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from discrete_itd.channel.codebook import ColumnPoints
+from discrete_itd.channel.rounded_numbers import LARGEST
 from discrete_itd.encoders.frames import (
     MOST_DECIMALS,
     PlainCells,
@@ -32,7 +33,6 @@ MOST_LEVELS = (
     4096  # of a column, the pool and the unseen included: it bounds every table of two columns
 )
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
-LARGEST = float(np.finfo(float).max)
 # power with which the tail of unseen numbers beyond an ordinal column's falls; chosen among 1, 3, 4, 5 and 6 on numbers
 # times ten of adult and loans, and hours of 400
 FALL = 5.0

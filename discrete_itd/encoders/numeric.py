@@ -18,22 +18,23 @@ import torch
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.channel.rounded_numbers import (
-    FAR,
-    OFTEN,
+    LARGEST,
+    PEAK_ROWS,
     PEAK_WIDTH,
+    SMALLEST,
+    TAILS_FROM,
     NumberLine,
     NumberLines,
     bend,
     tamed,
 )
-from discrete_itd.encoders.categories import LARGEST, line_levels
+from discrete_itd.encoders.categories import line_levels
 from discrete_itd.encoders.frames import EXACT, rounding
 
 # from 0 to 2 Yeo and Johnson's map is onto the reals
 POWERS = torch.linspace(0.0, 2.0, 41, dtype=torch.float64)
 # where the tails of the map may begin, in robust standard deviations: of 3, 10 and none, by count laws and four tables
-FARS = torch.tensor([FAR, 10.0], dtype=torch.float64)
-SMALLEST = float(np.finfo(float).tiny)
+FARS = torch.tensor([TAILS_FROM, 10.0], dtype=torch.float64)
 WITHIN = 1 / 8  # numbers are multiples of a unit if their rounding error is below this part of it
 # the line is opened at no more than MOST_OPENED numbers, whose cells grow by more than the factor MANY_TIMES
 MANY_TIMES, MOST_OPENED = 4.0, 32
@@ -91,7 +92,7 @@ class Continuous:
     low: float = -LARGEST
     high: float = LARGEST
     opened: tuple[tuple[float, float], ...] = ()
-    far: float = FAR
+    far: float = TAILS_FROM
 
     kind: ClassVar[str] = "continuous"
     categories: ClassVar[tuple[()]] = ()
@@ -245,7 +246,7 @@ def opened(line: Continuous, values: np.ndarray) -> Continuous:
     # at an end of the range there is nothing on one side, to which a density falls within a wide cell only; its fewest
     # rows were chosen among 5, 10 and 20 by count laws and 18 tables
     is_end = (end == rows) | (end == len(values))
-    is_peak = (rows >= np.where(is_end, 5, OFTEN)) & (
+    is_peak = (rows >= np.where(is_end, 5, PEAK_ROWS)) & (
         np.where(is_end, wide, np.minimum(wide, reach)) > MANY_TIMES * width
     )
     if not is_peak.any():
