@@ -8,7 +8,9 @@ its characters (*Ward 12* is ``Aa 9``): free text and identifiers have patterns 
 is taken for a function of the first, disturbed by errors. The rows with the same value there vote on the cell: with
 :math:`\Delta` more votes, averaged over such columns, for the cell than for its strongest rival, the log-odds that it
 is right are :math:`\kappa \Delta` before anything is known of how often cells are wrong; that many rows dissent alike
-is as probable as their share. A missing cell is wrong with the share of these rows that have a value.
+is as probable as their share, and the less probable among errors, the more they are. A key may leave several values
+open: a value that other columns expect, by rows with another key, is right as far as many dissenting ones are expected.
+A missing cell is wrong with the share of the rows of its key that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
 column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),
@@ -26,8 +28,9 @@ estimates it together with the weights of the mixture, and by Bayes' rule
 .. math:: P(\mathrm{wrong}) = \frac{\pi f(v)}{(1 - \pi)\,p(v \mid \mathrm{rest}) + \pi f(v)}.
 
 Where two cells hardly go with each other, one of them is wrong: with odds a and b by all other cells, the first with
-probability :math:`a (1 + b) / (a + b + a b)`. Text in columns without keys is also wrong if it is a misspelling of a
-far more frequent value. Before all this, cells are read as they are meant (:mod:`~discrete_itd.detection.written`).
+probability :math:`a (1 + b) / (a + b + a b)`. Text is also wrong if it is a misspelling of a more frequent value that
+goes with its row, as far as rare values are nearer to frequent ones than these are to each other. Before all this,
+cells are read as they are meant (:mod:`~discrete_itd.detection.written`).
 
 References
 ----------
@@ -68,6 +71,8 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
 # largest share of a column's cells with a value of no other row: where there are more, such values are no typing errors
 MOST_TYPOS = 0.01
+# probability that a wrong value that OFTEN rows of a key have is in one more, above chance: sources copy each other
+# (chosen on flights, and on rates of taxes, which repeat within a state)
 COPIED = 0.8
 VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
@@ -86,10 +91,12 @@ CLOSE = 1.0  # two cells are equally likely wrong if their log-odds differ by le
 MOST_WRONG = 0.2  # largest share in a column without keys: right cells may look as improbable
 # if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN
 EVIDENCE, UNPROVEN = 4.0, 0.1
-# A misspelling is RARER times rarer than what it stands for, none of the values that MOSTLY of the cells have, and has
-# FEWEST_LETTERS to MOST_LETTERS; those of fewer than SHORT are compared with such.
-RARER, FEWEST_LETTERS, SHORT, MOST_LETTERS, CHARACTERS = 5, 3, 6, 100, 8
-NEAR, NEAR_SHORT = 0.05, 0.25
+# A misspelling has FEWEST_LETTERS to MOST_LETTERS, at most one edit in CHARACTERS of them (but one in any), and stands
+# for a value of OFTEN times as many rows.
+FEWEST_LETTERS, MOST_LETTERS, CHARACTERS = 3, 100, 8
+# Right texts of fewer than SHORT letters, and of more, are near another one with these probabilities, which count as
+# much as two texts (in columns of towns, counties and names .01 to .1 of the longer ones are).
+SHORT, NEAR_SHORT, NEAR = 6, 0.25, 0.05
 
 
 def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> Any:
@@ -382,7 +389,8 @@ def _misspelt(forms: list[str], counts: Ints) -> tuple[Ints, Floats]:
     n_letters, p = np.array([len(form) for form in forms]), np.zeros(len(forms))
     fits = (n_letters >= FEWEST_LETTERS) & (n_letters <= MOST_LETTERS)
     often = np.argsort(-counts, kind="stable")
-    often = often[((counts >= RARER) & fits)[often]]
+    often = often[((counts >= OFTEN) & fits)[often]]
+    digits = [re.sub(r"\D", "", form) for form in forms]
     letters = {c: k for k, c in enumerate(sorted(set("".join(forms))))}
     bags = np.zeros((len(forms), len(letters)), np.int16)
     for i in np.flatnonzero(fits).tolist():
@@ -391,14 +399,14 @@ def _misspelt(forms: list[str], counts: Ints) -> tuple[Ints, Floats]:
     def nearest(i: int, tried: Ints) -> int:
         edits = max(1, len(forms[i]) // CHARACTERS)
         for j in tried[np.abs(bags[tried] - bags[i]).sum(1) <= 2 * edits].tolist():
-            if _digits(forms[i]) == _digits(forms[j]) and _edits(forms[i], forms[j]) <= edits:
+            if digits[i] == digits[j] and _edits(forms[i], forms[j]) <= edits:
                 return j
         return -1
 
     near = np.full(len(forms), -1)
     for i in np.flatnonzero(fits).tolist():
-        near[i] = nearest(i, often[counts[often] >= RARER * counts[i]])
-    right, rare = often[near[often] < 0], fits & (counts * RARER <= counts.max())
+        near[i] = nearest(i, often[counts[often] >= OFTEN * counts[i]])
+    right, rare = often[near[often] < 0], fits & (counts * OFTEN <= counts.max())
     rare[right] = False
     by_chance = np.zeros(len(forms), bool)
     by_chance[right] = [nearest(i, right[right != i]) >= 0 for i in right.tolist()]
@@ -409,10 +417,6 @@ def _misspelt(forms: list[str], counts: Ints) -> tuple[Ints, Floats]:
         if g > h:
             p[seldom & (near >= 0)] = 1 - (1 - g) / (1 - h) * h / g
     return np.where(p > 0, near, -1), p
-
-
-def _digits(text: str) -> str:
-    return re.sub(r"\D", "", text)
 
 
 def _edits(one: str, two: str) -> int:
@@ -534,7 +538,6 @@ class Judged(NamedTuple):
     wrong: Floats
     expected: Callable[[Ints], tuple[Ints, Floats]]
     voices: Voices
-    is_function: bool = False
 
 
 def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints) -> Judged:
@@ -543,7 +546,8 @@ def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints
     of = others if view.n_levels > 1 else []
     given = [_conditional(view.codes, other.values.codes, alone, unit) for other in of]
     shares = [_explained(view, o.values, alone, *p) for o, p in zip(of, given, strict=True)]
-    keys = [k for k in np.argsort(shares)[::-1].tolist() if shares[k] >= DEPENDS][:MOST_CONTEXTS]
+    order = np.argsort(-np.array(shares), kind="stable").tolist()
+    keys = [k for k in order if shares[k] >= DEPENDS][:MOST_CONTEXTS]
     by_value = [p for p, _ in given]
     if bins is not None:
         alone, _ = _alone(bins.codes, unit)
@@ -554,9 +558,12 @@ def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints
     mixed = _by_mixture(view, bins or view, every, unit)
     if not keys:
         return mixed
-    # what the other columns say beside other values of the best key
+    # what the other columns say in rows of another key, and of another unit
     best, columns = of[keys[0]].values, {of[k].column for k in keys}
-    apart = np.where(best.absent, best.codes.max() + 1 + unit, best.codes)
+    n_units, n_keys = int(unit.max()) + 1, int(best.codes.max()) + 1
+    links = np.where(best.absent, unit, n_units + best.codes)
+    graph = sparse.coo_array((np.ones(len(unit)), (unit, links)), shape=(n_units + n_keys,) * 2)
+    apart = sparse.csgraph.connected_components(graph)[1][unit]
     alone, _ = _alone(view.codes, apart)
     rest = [
         (o.column, o.values.codes, _conditional(view.codes, o.values.codes, alone, apart)[0])
@@ -654,7 +661,7 @@ def _by_votes(
     even = np.full(len(kept), 1 / len(kept))
     p, flat = np.column_stack([keys[k][1] for k in kept]), _flat(view, unit)
     voices = Voices([keys[k][0].column for k in kept], p, even, alone, flat, weights[-1])
-    return Judged(wrong, expected, voices, True)
+    return Judged(wrong, expected, voices)
 
 
 def _flat(view: Aspect, unit: Ints) -> Floats:
