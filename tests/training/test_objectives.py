@@ -80,6 +80,8 @@ def test_batches_of_any_size_have_a_loss(device, generator, n):
         assert loss.shape == (n,)
         assert loss.isfinite().all()
         assert (loss >= 0).all()
+        nothing = torch.full_like(rows, math.nan)
+        assert not TrainingLoss(quadrature, share).nats(net, nothing, generator).any()
 
 
 SHARES = {"isotropic": 1.0, "masked": 0.0}
