@@ -41,7 +41,7 @@ from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Con
 from discrete_itd.encoders.frames import log_anywhere
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
-from discrete_itd.likelihood.path import in_blocks
+from discrete_itd.likelihood.path import equal_rows, in_blocks
 from discrete_itd.likelihood.sampling import level_quantiles
 from discrete_itd.progress import progress_bar
 
@@ -429,17 +429,20 @@ def _conflicts(
         own = torch.nonzero(wanted[:, j]).flatten()
         told[own] = Cell.of(scorer, found.q, j, own).put_into(told[own])
 
-    def score(*repaired: Tensor) -> Tensor:
-        """Log-probabilities of the rows, for each cell and rival, with the predicted values of some columns."""
+    def repaired(*columns: Tensor) -> Tensor:
+        """The rows, for each cell and rival, with the predicted values of some columns."""
         at = row.repeat_interleave(rivals.shape[1])
         is_told = torch.zeros(len(at), len(owner), dtype=torch.bool, device=rows.device)
-        for columns in repaired:
-            is_told |= owner == columns.flatten()[:, None]
-        x = torch.where(is_told, told[at], rows[at])
-        return torch.cat(list(in_blocks(denoiser.log_prob, x, batch_size=DRAWN))).double()
+        for own in columns:
+            is_told |= owner == own.flatten()[:, None]
+        return torch.where(is_told, told[at], rows[at])
 
     own = cell[:, None].expand_as(rivals)
-    gain = score(rivals) - score(rivals, own) - score() + score(own)
+    x = torch.cat([repaired(rivals), repaired(rivals, own), repaired(), repaired(own)])
+    first, among = equal_rows(x)
+    nats = torch.cat(list(in_blocks(denoiser.log_prob, x[first], batch_size=DRAWN))).double()
+    of_rival, of_both, of_none, of_own = nats[among].chunk(4)
+    gain = of_rival - of_both - of_none + of_own
     no_cell = found.log_odds[row, :RIVALS] == -math.inf
     return rivals, gain.view_as(rivals).masked_fill((rivals == own) | no_cell, 0.0)
 

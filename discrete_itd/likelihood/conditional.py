@@ -191,8 +191,14 @@ class ConditionalDenoiser(Denoiser):
         book, whole = self.codebook, filled(x)
         state = State.start(book, book.embed(whole), ~whole.isnan())
         nothing_to_leave_out, exact = not bool((asked & ~x.isnan()).any()), []
-        if nothing_to_leave_out:
-            exact = [(w + _log_prob(m, x), m(*state)) for m, w in self._exact]
+        for m, w in self._exact:
+            if nothing_to_leave_out:
+                q, own = m(*state), torch.zeros_like(x)
+            else:
+                q = proposed if m is self.proposal else None
+                q = q or m.leave_one_out(x, asked)
+                own = q.log_prob(x).double()
+            exact.append((w + _log_prob(m, x)[:, None] - own, q))
         scores = partial(self._scores, x, exact)
         guides: list[Posterior] = []  # approximations: causal factors, and the proposal's, the last
         if bool(need.any()):
@@ -254,17 +260,18 @@ class ConditionalDenoiser(Denoiser):
     ) -> list[Tensor]:
         """Log-probabilities of rows x (B, C) with the nodes of each part in single cells: (p, V) each, nats.
 
-        Members of the scorer that are ``exact`` have the probability of the row's known cells and a posterior.
+        Members of the scorer that are ``exact`` have the log-probability (B, C) of the known cells beside each cell,
+        and its distribution given these.
         """
-        asked = self._open if exact else [(self.scorer, 0.0)]
 
         def call(row: Tensor, column: Tensor, values: Tensor) -> Tensor:
             rows = x[row].scatter_(1, column[:, None], values[:, None])
-            own = torch.stack([w + m.log_prob(rows).double() for m, w in asked])
+            own = torch.stack([w + m.log_prob(rows).double() for m, w in self._open])
             return own.logsumexp(0).clamp_min(-FARTHEST)
 
         def joint(part: Enumerated, scores: Tensor) -> Tensor:
-            own = [log_p[part.rows, None] + self._at_nodes(q, part) for log_p, q in exact]
+            at = part.rows, part.columns
+            own = [log_p[at][:, None] + self._at_nodes(q, part) for log_p, q in exact]
             return torch.stack([scores, *own]).logsumexp(0)
 
         if not parts:
