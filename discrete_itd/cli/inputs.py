@@ -69,14 +69,10 @@ def load_model(path: str) -> Any:
         raise
 
 
-def load_detector(args: argparse.Namespace) -> Any:
-    """The detector in the file of a command; UserError if it holds a density."""
-    model = load_model(args.model)
+def check_detector(model: Estimator, path: str, what: str) -> None:
+    """Raise a UserError if a model is no detector, which a command or an option needs."""
     if not detects(model):
-        raise UserError(
-            f"{args.model}: {args.command} needs a detector, as fit --detector makes; it is a density"
-        )
-    return model
+        raise UserError(f"{what} needs a detector, as fit --detector makes; {path} is a density")
 
 
 @contextmanager
@@ -127,15 +123,6 @@ class Reader:
         """The rows of a table, or of all in a folder."""
         return Rows.concat([rows for _, _, rows in self.read_all(path)])
 
-    def check(self, source: Source) -> None:
-        """Raise a UserError if a table lacks a column of the model."""
-        absent = [name for name in self.names if name not in source.names]
-        if absent:
-            many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-            raise UserError(
-                f"{source.path}: column {absent[0]!r}{many}: used by the model, but missing from the table"
-            )
-
     def read(
         self,
         source: Source,
@@ -149,7 +136,11 @@ class Reader:
         Besides the columns of the model, the columns ``keep`` are read, or all; else a warning says which are ignored.
         A UserError names the file, and the column and value of a cell that the model cannot take.
         """
-        self.check(source)
+        if absent := [name for name in self.names if name not in source.names]:
+            many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+            raise UserError(
+                f"{source.path}: column {absent[0]!r}{many}: used by the model, but missing from the table"
+            )
         known = {*keep, *map(str, self.model.encoder_.all_names)}
         extra = [] if all_used else [name for name in source.names if name not in known]
         names = None if all_used else [*self.names, *keep]

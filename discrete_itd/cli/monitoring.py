@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from discrete_itd.cli.inputs import about, kept_names, load_detector, reader_of
+from discrete_itd.cli.inputs import about, check_detector, kept_names, load_model, reader_of
 from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import check_out, same_file, say, shown, write_table
 from discrete_itd.detection.watch import DriftWatch
@@ -33,7 +33,8 @@ def watch(args: argparse.Namespace) -> int:
 
 def _watch(args: argparse.Namespace) -> DriftWatch:
     """The watch after the rows, whose state is written."""
-    detector = load_detector(args)
+    detector = load_model(args.model)
+    check_detector(detector, args.model, args.command)
     if not os.path.exists(args.state):
         asked = {} if args.level is None else {"level": args.level}
         found = DriftWatch(detector, **asked)
@@ -72,7 +73,8 @@ def _watched(
 def drift(args: argparse.Namespace) -> int:
     """Run the command; 1 if there is to be no drift and there is some."""
     check_out(args.out, model=args.model, table=args.table)
-    detector = load_detector(args)
+    detector = load_model(args.model)
+    check_detector(detector, args.model, args.command)
     paths = [path for path in (args.table, args.reference) if path is not None]
     rows: list[Rows | None] = []
     for path in paths:

@@ -7,7 +7,14 @@ from dataclasses import replace
 
 import pandas as pd
 
-from discrete_itd.cli.inputs import about, groups_of, kept_names, load_model, reader_of
+from discrete_itd.cli.inputs import (
+    about,
+    check_detector,
+    groups_of,
+    kept_names,
+    load_model,
+    reader_of,
+)
 from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import (
     STANDARD,
@@ -20,7 +27,6 @@ from discrete_itd.cli.tables import (
     standard_output,
     write_table,
 )
-from discrete_itd.detection.answers import detects
 from discrete_itd.detection.errors import find_errors
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
@@ -59,8 +65,8 @@ def report(args: argparse.Namespace) -> int:
 def _examined(args: argparse.Namespace) -> Findings:
     """Findings on the table and the inliers."""
     model = load_model(args.model)
-    if not detects(model) and args.target_false_alarms is not None:
-        raise UserError("--target-false-alarms needs a threshold, which only a detector has")
+    if args.target_false_alarms is not None:
+        check_detector(model, args.model, "--target-false-alarms")
     rows, keep = [], []
     with reader_of(model, args) as reader:
         for path, chunk, part in reader.read_all(args.table, keep=args.keep):

@@ -14,6 +14,7 @@ from discrete_itd.cli.inputs import (
     Reader,
     Tally,
     about,
+    check_detector,
     check_files,
     kept_names,
     load_model,
@@ -61,13 +62,10 @@ def score(args: argparse.Namespace) -> None:
 
 def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
     """The threshold of this run, None of a density; a UserError names an option that does not fit."""
+    asked = {"--reasons": args.reasons, "--false-alarm-rate": args.false_alarm_rate}
+    for option in [option for option, value in asked.items() if value is not None]:
+        check_detector(model, args.model, option)
     if not detects(model):
-        asked = {"--reasons": args.reasons, "--false-alarm-rate": args.false_alarm_rate}
-        for option, value in asked.items():
-            if value is not None:
-                raise UserError(
-                    f"{option} needs a detector, as fit --detector makes; {args.model} is a density"
-                )
         return None
     if args.false_alarm_rate is None:
         return model.threshold_

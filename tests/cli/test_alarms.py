@@ -10,10 +10,10 @@ import pytest
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.cli import fitting, main, tables
+from discrete_itd.detection import score
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import read_state, write_state
 from tests import reported
@@ -212,17 +212,17 @@ def test_reasons_of_rows_that_raise_an_alarm(capsys, option, k):
 
 def test_every_row_is_scored_once(capsys, monkeypatch):
     scored, encoded = [], []
-    attribution, encode = Model.attribution, TableEncoder.readable
+    attributions, encode = score.attributions, TableEncoder.readable
 
-    def counted(self, x, *args, **settings):
-        scored.append(len(x))
-        return attribution(self, x, *args, **settings)
+    def counted(models, asked):
+        scored.append(len(asked.x))
+        return attributions(models, asked)
 
     def counted_encoding(self, frame, *args):
         encoded.append(len(frame))
         return encode(self, frame, *args)
 
-    monkeypatch.setattr(Model, "attribution", counted)
+    monkeypatch.setattr(score, "attributions", counted)
     monkeypatch.setattr(TableEncoder, "readable", counted_encoding)
     run(f"{SCORE} --out s.csv --explain --reasons", capsys)
     assert scored == [len(np.unique(scores()["score"]))]  # in one call, of the distinct rows

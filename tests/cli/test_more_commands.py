@@ -50,7 +50,7 @@ def test_drift(capsys):
     assert columns.set_index("column")["distance"].idxmax() == "price"
     run("drift d moved.csv --check", code=1)
     run("drift m moved.csv", code=2)
-    assert "m: drift needs a detector" in capsys.readouterr().err
+    assert "drift needs a detector" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("place")

@@ -127,7 +127,7 @@ def test_what_is_wrong_is_one_line_and_no_file(place, capsys):
         ("t.csv t.csv --out r.html", "t.csv: "),
         ("m.safetensors gone.csv --out r.html", "gone.csv: "),
         ("m.safetensors t.csv --out r.html --check", "--check needs a target"),
-        ("m.safetensors t.csv --out r.html --target-false-alarms 0.1", "--target-false-alarms needs a threshold"),
+        ("m.safetensors t.csv --out r.html --target-false-alarms 0.1", "--target-false-alarms needs a detector"),
         ("m.safetensors t.csv --out r.html --target-false-alarms 1", "must be between 0 and 1, got '1'"),
         ("m.safetensors t.csv --out r.html --target-nats inf", "must be a number, got 'inf'"),
         ("m.safetensors t.csv --out r.html --target-nats x", "must be a number, got 'x'"),

@@ -92,7 +92,7 @@ def test_what_is_wrong_is_one_line_and_no_file(place, capsys):
     DriftWatch(detector()).save("old")
     for line, message in [
         ("watch d.safetensors a.csv", "--state"),
-        ("watch m.safetensors a.csv --state w", "m.safetensors: watch needs a detector"),
+        ("watch m.safetensors a.csv --state w", "watch needs a detector"),
         ("watch d.safetensors bad.csv --state w", "bad.csv: column 'twin'"),
         ("watch d.safetensors a.csv --state a.csv", "a.csv: --state is also read"),
         ("watch d.safetensors a.csv --state w.csv --out w.csv", "w.csv: --out is the state itself"),
