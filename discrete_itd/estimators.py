@@ -69,9 +69,8 @@ from discrete_itd.validation import (
     warn,
 )
 
-CURVE_WORK = (
-    1 << 34
-)  # floats that may be computed for the rows of a curve, unless the user says how many these are
+# floats that may be computed for the rows of a curve, unless the user says how many rows these are
+CURVE_WORK = 1 << 34
 INFORMATION_ROWS = 2000  # rows drawn from the model for an entropy or a mutual information
 
 
@@ -154,7 +153,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         is a network that scores a row by one call, "network" one that conditions on all columns and scores along a
         path. "independent", "tree", "bayes_net", "forest" and "mixture" (of products) are exact
         models. "row_mixture", or a list, is a mixture of several. Recipes of :mod:`discrete_itd.recipes` set sizes,
-        like ``Causal(n_orders=4)`` or ``[BayesNet(), Mixture(256)]``; ``Forest(epsilon=1.0)`` is differentially
+        like ``Causal(width=64)`` or ``[BayesNet(), Mixture(256)]``; ``Forest(epsilon=1.0)`` is differentially
         private.
     max_steps : int, default=6000
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. With 0,

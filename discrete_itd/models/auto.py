@@ -52,7 +52,7 @@ class RowMixture(Recipe):
         Each of a denoiser with a closed form. Those that get no weight are left out.
     """
 
-    members: tuple[Any, ...] = (Causal(2), "mixture", BayesNet())
+    members: tuple[Any, ...] = (Causal(), Causal(), "mixture", BayesNet())
     trains = True
     name = "mixture of rows"
 

@@ -28,7 +28,7 @@ from discrete_itd.validation import check_integer, warn
 # a fit begins no model after this share of its time, and a network without closed form is trained for this share of the
 # time then left: the choice of a schedule, the comparison of candidates and measurements come after
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
-MOST_NETWORKS = 64  # in a mixture of rows, or along orders of one recipe
+MOST_NETWORKS = 64  # in a mixture of rows
 # on a schedule along which cells are noisy, a network is trained at more noisy states
 NOISY = {"isotropic": 0.6}
 

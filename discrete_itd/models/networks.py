@@ -23,7 +23,7 @@ from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.comparison import CandidateModel, CandidateTable
 from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.exact import BASE_TABLE, BASE_WORK, BayesNet, choose_base, exact_base
-from discrete_itd.models.fitting import MOST_NETWORKS, FitPlan, Fitted, Recipe
+from discrete_itd.models.fitting import FitPlan, Fitted, Recipe
 from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
@@ -87,20 +87,17 @@ class Network(Recipe):
 
 @dataclass(frozen=True)
 class Causal(Recipe):
-    """Masked networks, each of which corrects an exact base along a random order of the columns: one call a score.
+    """A masked network that corrects an exact base along a random order of the columns: one call a score.
 
     Parameters
     ----------
-    n_orders : int
-        Networks, each with an order of its own. Several make a mixture of rows (10), whose weights are fitted to
-        held-out rows.
     width, depth : int
-        Hidden units and blocks of each network. By default the width is 128 or, of more than 50 000 cells, 256.
+        Hidden units and blocks of the network. By default the width is 128 or, of more than 50 000 cells, 256.
     dropout : float, optional
         Share of hidden units dropped in training. By default a quarter; none of a table of at least 10 000 rows with
         continuous columns, for what is dropped is noise in the predicted means.
     base : "auto", or the name or recipe of independent columns, a tree or a Bayesian network
-        What the networks correct. "auto" takes what predicts held-out rows best among independent columns, a tree and,
+        What the network corrects. "auto" takes what predicts held-out rows best among independent columns, a tree and,
         with at most 64 columns, a Bayesian network.
 
     Notes
@@ -111,24 +108,21 @@ class Causal(Recipe):
     rows (10) of it and a :class:`Mixture`.
     """
 
-    n_orders: int = 1
     width: int | None = None
     depth: int = 1
     dropout: float | None = None
     base: str | Recipe = "auto"
     trains = True
-    bounds: ClassVar = {"n_orders": (1, MOST_NETWORKS), **SIZES}
+    name = "causal"
+    bounds: ClassVar = SIZES
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
         # the rest of the time is for the mixture
         own = plan.within(0.75) if asks_mixture(rows, plan) else plan
-        n = self.n_orders
-        fits = [self.train_one(base, rows, own.part(i, n)) for i in range(n)]
-        networks = [never_worse(denoiser, base, rows) for denoiser, _ in fits]
-        denoiser = networks[0] if n == 1 else mixture_of(networks, rows)
+        denoiser, report = self.train_one(base, rows, own)
         answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
-        return Fitted(denoiser, fits[0][1], answers)
+        return Fitted(never_worse(denoiser, base, rows), report, answers)
 
     def is_affordable(self, rows: TrainingRows) -> bool:
         """Whether a network of this table is small enough to be trained in a reasonable time."""
@@ -141,7 +135,7 @@ class Causal(Recipe):
         return self.width or (128 if rows.x.numel() <= 50_000 else 256)
 
     def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The base that the networks correct; TypeError if it has no distributions given the preceding columns."""
+        """The base that the network corrects; TypeError if it has no distributions given the preceding columns."""
         # looked up in the order of the columns: unlike the base of a Network, it is never asked to sum columns out
         base = choose_base(self.base, rows, plan)
         if type(base).preceding is Denoiser.preceding:
@@ -226,10 +220,6 @@ class Causal(Recipe):
         check_settings(self)
         return super().check()
 
-    @property
-    def label(self) -> str:
-        return "causal" if self.n_orders == 1 else f"causal, {self.n_orders} orders"
-
 
 def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoiser:
     """A causal denoiser, or if its base predicts held-out rows better, the mixture of rows (10) of both.
@@ -238,15 +228,10 @@ def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoi
     """
     if rows.held_out_nats(denoiser) <= rows.held_out_nats(base):
         return denoiser
-    return mixture_of([denoiser, base], rows, main=1)
-
-
-def mixture_of(
-    members: Sequence[Denoiser], rows: TrainingRows, main: int = 0
-) -> RowMixtureDenoiser:
-    """The mixture of rows (10) with weights fitted to held-out rows, which keeps all members: they were asked for."""
+    members = [denoiser, base]
     weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
-    return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(1e-6), main)
+    # the network was asked for
+    return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(1e-6), main=1)
 
 
 def asks_mixture(rows: TrainingRows, plan: FitPlan) -> bool:

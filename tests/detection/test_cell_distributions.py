@@ -577,20 +577,21 @@ VALUES = {
 
 
 @cache
-def causal(n_orders=1, missing="marginalise"):
+def causal(n_networks=1, missing="marginalise"):
     """A causal network, or a mixture of rows with two of them: neither marginalises."""
-    recipe = Causal(n_orders, width=16, depth=1, base="tree")
+    recipe = Causal(width=16, depth=1, base="tree")
+    denoiser = recipe if n_networks == 1 else [recipe] * n_networks
     with float64():
-        model = DiffusionDensity(denoiser=recipe, max_steps=40, missing=missing, random_state=0)
+        model = DiffusionDensity(denoiser=denoiser, max_steps=40, missing=missing, random_state=0)
         return model.fit(WITH_GAPS)
 
 
 @pytest.mark.parametrize("missing", ["marginalise", "category"])
-@pytest.mark.parametrize("n_orders", [1, 2])
+@pytest.mark.parametrize("n_networks", [1, 2])
 @pytest.mark.parametrize("name", VALUES)
-def test_surprisals_given_the_others_differ_as_scores_do(name, n_orders, missing):
+def test_surprisals_given_the_others_differ_as_scores_do(name, n_networks, missing):
     """Whatever is missing elsewhere in the row, and of numbers as closely as a grid of their density allows."""
-    model = causal(n_orders, missing)
+    model = causal(n_networks, missing)
     assert isinstance(model.model_.conditional, ConditionalDenoiser)
     rows, values = WITH_GAPS[:6], VALUES[name]
     every = pd.concat([rows] * len(values), ignore_index=True)

@@ -33,7 +33,7 @@ CAUSAL = Causal(width=16, depth=1, base="independent")
 SMALL = {
     "mixture": Mixture(64, n_points=64, max_steps=40),
     "causal": CAUSAL,
-    "row_mixture": dataclasses.replace(CAUSAL, n_orders=2),  # which keeps both members
+    "row_mixture": [CAUSAL, CAUSAL],
     "network": NETWORK,
 }
 TABLES = {"mixed": mixed_table(300), "categories": gappy(300)}

@@ -264,9 +264,9 @@ def test_a_network_that_would_be_huge_is_left_out(monkeypatch):
     assert not how.left_out
 
 
-def test_several_orders_make_a_mixture_of_rows():
+def test_several_networks_make_a_mixture_of_rows():
     how, rows = plan(), training_rows(chain(200))
-    fitted = fit_recipe(Causal(2, width=8, depth=0), rows, how)
+    fitted = fit_recipe(RowMixture((Causal(width=8, depth=0),) * 2), rows, how)
     mixture = fitted.denoiser
     assert isinstance(mixture, RowMixtureDenoiser)
     first, second = mixture.members
@@ -286,7 +286,7 @@ def test_the_companion_of_a_causal_network_is_no_worse_than_a_forest_or_its_base
     assert rows.held_out_nats(fitted.companion) <= least + 1e-4
 
 
-@pytest.mark.parametrize("recipe", [Network(width=8), Causal(3, width=8), Best(2)])
+@pytest.mark.parametrize("recipe", [Network(width=8), RowMixture([Causal(width=8)] * 3), Best(2)])
 def test_a_fit_without_time_still_makes_a_model(recipe, monkeypatch):
     monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
     how, rows = plan(max_time=5.0), training_rows(chain(150))
@@ -296,12 +296,11 @@ def test_a_fit_without_time_still_makes_a_model(recipe, monkeypatch):
     assert bool(rows.held_out(denoiser).isfinite().all()) if denoiser.closed_form else True
 
 
-@pytest.mark.parametrize("n_orders", [1, 2])
-def test_beside_gaps_a_causal_network_is_not_worse_than_its_base(n_orders):
+def test_beside_gaps_a_causal_network_is_not_worse_than_its_base():
     """Given a missing parent, a tree sums it out; the network starts from the column's marginal."""
     table = chain(600).mask(np.random.default_rng(0).random((600, 5)) < 0.3)
     rows = training_rows(table, n_valid=200)
-    recipe = Causal(n_orders, width=8, depth=0, base="tree")
+    recipe = Causal(width=8, depth=0, base="tree")
     base, fitted = recipe.chosen_base(rows, plan(2)), fit_recipe(recipe, rows, plan(2)).denoiser
     assert rows.held_out_nats(fitted) <= rows.held_out_nats(base) + 1e-3
 
@@ -322,11 +321,9 @@ def test_members_of_one_name_are_told_apart():
 
 def test_every_network_has_a_seed_of_its_own(monkeypatch):
     seen = watch(monkeypatch, lambda self: self.network_seed)
-    recipe = RowMixture(
-        (Causal(3, width=4, depth=0), Causal(width=4, depth=0), Causal(width=4, depth=0))
-    )
+    recipe = RowMixture((Causal(width=4, depth=0),) * 3)
     fit_recipe(recipe, training_rows(chain(100)), plan(2))
-    assert len(set(seen)) == len(seen) == 5
+    assert len(set(seen)) == len(seen) == 3
 
 
 def watch(monkeypatch, what):

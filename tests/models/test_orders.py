@@ -1,7 +1,5 @@
 """In which order a causal network hears the columns."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +9,7 @@ from fits import chain, mixed, plan, training_rows
 from discrete_itd.models import networks
 from discrete_itd.models.fitting import FitPlan, fit_recipe
 from discrete_itd.models.networks import ORDERS, explained_variance, order_of
-from discrete_itd.recipes import Causal
+from discrete_itd.recipes import Causal, RowMixture
 
 SMALL = Causal(width=16, depth=1)
 
@@ -108,7 +106,7 @@ def test_the_order_with_the_best_regressions_is_taken_if_it_is_clearly_better(se
 
 @pytest.mark.usefixtures("compared")
 def test_networks_of_a_fit_compare_once(monkeypatch):
-    (seen, compared), recipe = watched(monkeypatch), dataclasses.replace(SMALL, n_orders=2)
+    (seen, compared), recipe = watched(monkeypatch), RowMixture((SMALL, SMALL))
     fits = [fit_recipe(recipe, training_rows(mixed(200)), plan(12)).denoiser for _ in range(2)]
     assert [n for _, n in seen] == [12] * 4
     assert len(compared) == 2

@@ -20,6 +20,7 @@ from discrete_itd.recipes import (
     NAMES,
     RECIPES,
     Auto,
+    Best,
     Causal,
     Forest,
     Independent,
@@ -105,8 +106,8 @@ def test_numbers_of_numpy_are_numbers():
     plain = Network(width=4, depth=2, dropout=0.5, base=Forest(3))
     assert recipe(odd) == plain
     assert made_of(json.loads(json.dumps(flatten(odd)[0]))) == plain
-    kept, _ = flatten(RowMixture((Causal(np.int32(2)), Mixture(np.int64(5)))))
-    assert made_of(json.loads(json.dumps(kept))) == RowMixture((Causal(2), Mixture(5)))
+    kept, _ = flatten(RowMixture((Best(np.int32(2)), Mixture(np.int64(5)))))
+    assert made_of(json.loads(json.dumps(kept))) == RowMixture((Best(2), Mixture(5)))
 
 
 def test_members_are_names_recipes_or_both():
@@ -120,7 +121,7 @@ def test_members_are_names_recipes_or_both():
 BAD = [
     (RowMixture(("network",)), ValueError, "member 0: a network that conditions on all columns"),
     (["tree", Network()], ValueError, "member 1: a network that conditions on all columns"),
-    (Causal(0), ValueError, "n_orders must be from 1 to"),
+    (Best(0), ValueError, "n_orders must be from 1 to"),
     (Causal(base="causal"), ValueError, "base must be 'auto' or an exact denoiser"),
     ("grove", ValueError, " or a recipe, got 'grove'"),
     ("", ValueError, "got ''"),
