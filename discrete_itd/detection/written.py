@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from discrete_itd.encoders.notation import CENTURY, DATE, MISSING, UNITS, recognise
+from discrete_itd.encoders.notation import CENTURY, DATE, GAP_WORDS, UNITS, recognise
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
@@ -29,7 +29,7 @@ GUESSED = 0.5  # probability that the text proposed for one with lost characters
 MEASURES = 0.9  # least share of readable cells from which a column is one of numbers or dates
 INFINITE = {"inf", "-inf", "infinity"}
 # words for missing cells among numbers, and among text
-WORDS = {*MISSING, *INFINITE, *"-?.", "--", "n.a.", "unknown", "missing"}
+WORDS = {*GAP_WORDS, *INFINITE, *"-?.", "--", "n.a.", "unknown", "missing"}
 WORDS_OF_TEXT = WORDS - INFINITE - {"", ".", "na", "none"}
 # A number stands for missing cells if OFTEN cells have it, and all others, of SEVERAL values, are FAR times smaller, or
 # not below 0; where no more than RARELY of the cells have it, these should be empty.

@@ -28,7 +28,7 @@ from discrete_itd.encoders.frames import (
 from discrete_itd.encoders.notation import LEADING_ZERO, TRUTHS, number_of, quoted, whole_of
 
 MANY_CATEGORIES = 1000  # of a column with more, rare ones are pooled
-RARE = 5  # in such a column, categories that occur less often are pooled
+POOLED_BELOW = 5  # in such a column, categories that occur less often are pooled
 MOST_LEVELS = (
     4096  # of a column, the pool and the unseen included: it bounds every table of two columns
 )
@@ -317,8 +317,8 @@ def fit_categories(
 ) -> Categories:
     """The schema of categories (K, in order) that occurred ``counts`` (K,) times.
 
-    Nominal ones of a column of many that occurred fewer than ``RARE`` times are pooled, and so are the rarest of more
-    than ``MOST_LEVELS``; of those that occurred equally often, the last.
+    Nominal ones of a column of many that occurred fewer than ``POOLED_BELOW`` times are pooled, and so are the rarest
+    of more than ``MOST_LEVELS``; of those that occurred equally often, the last.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
@@ -327,7 +327,7 @@ def fit_categories(
         levels = line_levels(positions, counts)
     many = len(categories) > MANY_CATEGORIES
     order = np.argsort(-counts, kind="stable")
-    n_kept = int((counts >= RARE).sum()) if many else len(order)
+    n_kept = int((counts >= POOLED_BELOW).sum()) if many else len(order)
     if len(order) + is_open > MOST_LEVELS:
         n_kept = min(n_kept, MOST_LEVELS - 1 - is_open)
     rare = order[n_kept:] if kind == "nominal" and len(order) > n_kept + 1 else order[:0]

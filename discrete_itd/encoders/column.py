@@ -18,7 +18,7 @@ from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.frames import (
     DAY,
-    EXACT,
+    EXACT_BELOW,
     MINUTE,
     MOST_DECIMALS,
     SECOND,
@@ -441,10 +441,10 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
         if not isinstance(value, int):
             value = float(value) or 0.0  # of any precision, and without a sign of zero
             # an integer is a float beside a gap, and is to be written alike
-            value = int(value) if abs(value) <= EXACT and value.is_integer() else value
+            value = int(value) if abs(value) <= EXACT_BELOW and value.is_integer() else value
     except OverflowError:  # an integer that no float holds
         return f"{Decimal(value).normalize():.{SIGNIFICANT}g}"
-    if isinstance(value, float) and not SMALL <= abs(value) <= EXACT and value:
+    if isinstance(value, float) and not SMALL <= abs(value) <= EXACT_BELOW and value:
         digits = len(Decimal(repr(float(value))).normalize().as_tuple().digits)
         return f"{value:.{digits if digits <= LONGEST else SIGNIFICANT}g}"
     own = _own_decimals(value)

@@ -419,7 +419,7 @@ def dtype_from_json(data: Any) -> Any:
 
 
 Scalar = str | int | float | bool
-EXACT = 2.0**52  # whole numbers below, and their halves, are exact as floats
+EXACT_BELOW = 2.0**52  # whole numbers below, and their halves, are exact as floats
 MOST_DECIMALS = 6  # most decimals to which numbers are rounded when they are given back
 
 
@@ -607,7 +607,7 @@ def log_anywhere(
 
 def rounded(numbers: np.ndarray, decimals: int) -> np.ndarray:
     """Numbers with as many decimals; those too large to have any stay as they are."""
-    small = np.abs(numbers) < EXACT / 10**decimals
+    small = np.abs(numbers) < EXACT_BELOW / 10**decimals
     return np.where(small, np.round(np.where(small, numbers, 0.0), decimals), numbers)
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 MOST_ROWS = 8192  # most rows of a table that are examined
-FEWEST = 10  # a column is examined if it has at least this many missing and as many present cells
+FEWEST_GAPS = (
+    10  # a column is examined if it has at least this many missing and as many present cells
+)
 PSEUDO_COUNT = 1.0  # rows, with the column's overall share of gaps, that are added to each level
 
 
@@ -27,10 +29,10 @@ def informative_gaps(x: np.ndarray, nominal: Sequence[bool], asked: Sequence[int
     level = [_levels(own, is_nominal) for own, is_nominal in zip(x.T, nominal, strict=True)]
     size = np.array([int(own.max(initial=0)) + 1 for own in level])
     start = np.concatenate(([0], size.cumsum()))
-    x = x[: max(2 * FEWEST, (1 << 23) // int(start[-1]))]  # bounds memory and time
+    x = x[: max(2 * FEWEST_GAPS, (1 << 23) // int(start[-1]))]  # bounds memory and time
     n = len(x)
     gaps = np.isnan(x[:, list(asked)])
-    places = [k for k, m in enumerate(gaps.sum(0)) if min(m, n - m) >= FEWEST]
+    places = [k for k, m in enumerate(gaps.sum(0)) if min(m, n - m) >= FEWEST_GAPS]
     if not places:
         return []
     gaps = gaps[:, places].astype(np.float32)  # (N, g)

@@ -23,7 +23,7 @@ from discrete_itd.encoders.categories import (
 )
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.frames import (
-    EXACT,
+    EXACT_BELOW,
     TIMES,
     PlainCells,
     Scalar,
@@ -78,11 +78,10 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
 # levels do not know how far a new one lies from those seen
 NEW_NUMBERS = 0.1
 MANY_NUMBERS = 256  # distinct integers; more are measurements
-OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
-# and any of a list, like prices: with at most this share of new numbers to come, at this share of the places of their
+# fractional numbers of a list, like prices, are levels: with at most this share of new numbers to come, at this share of the places of their
 # lattice between the quartiles
 RARELY_NEW, RARE_PLACES = 0.03, 0.1
-NEARLY = 0.9  # identifiers have at least this many different values per cell
+DISTINCT = 0.9  # identifiers have at least this many different values per cell
 
 
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ class Observed:
         """The column as numbers, integers if ``is_whole``, or times, (K,), that the texts of :meth:`tally` are."""
         texts, counts = self.tally
         there = ~pd.isna(read)
-        is_whole = is_whole and all_whole(read[there]) and np.abs(read[there]).max() < EXACT
+        is_whole = is_whole and all_whole(read[there]) and np.abs(read[there]).max() < EXACT_BELOW
         values = read[there].astype(np.int64) if is_whole else read[there]
         place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(self.cells)]
         known = pd.Series(values[place[place >= 0]], dtype=pd.Int64Dtype() if is_whole else None)
@@ -411,7 +410,7 @@ def _fit_numbers(
     origin, step = time_grid(values) if is_time else (0, 1)
     cells = PlainCells(values, np.arange(len(values)))
     numbers = as_numbers(name, cells, expected if is_time else "number", origin, step)
-    whole = (is_time or seen.all_integers) and float(np.abs(numbers).max()) < EXACT
+    whole = (is_time or seen.all_integers) and float(np.abs(numbers).max()) < EXACT_BELOW
     scale = origin, step, None if is_time or whole else decimals_of(numbers, dtype)
     if kind == "continuous":
         return fit_continuous(numbers, whole, in_time=expected == "datetime"), scale
@@ -440,7 +439,7 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
         if from_array and family(values.dtype) == "integer":  # codes
             return "nominal"
         return "ordinal" if few or (counts == 1).sum() <= NEW_NUMBERS * n else "continuous"
-    if few and (n >= OFTEN * len(distinct) or all(float(v).is_integer() for v in distinct)):
+    if few and (n >= 20 * len(distinct) or all(float(v).is_integer() for v in distinct)):
         return "ordinal"
     if (counts == 1).sum() > RARELY_NEW * n:
         return "continuous"
@@ -516,7 +515,7 @@ def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -
         has_letters = any(map(str.isalpha, "".join(map(str, categories))))
         # long cells of one word are hashes
         return "free text" if has_letters and counts @ words > 1.5 * n else "identifiers"
-    return "identifiers" if np.count_nonzero(is_text) >= NEARLY * n else None
+    return "identifiers" if np.count_nonzero(is_text) >= DISTINCT * n else None
 
 
 def how_kept(name: Hashable) -> str:
@@ -534,7 +533,7 @@ def _made_unique(values: np.ndarray) -> bool:
     """
     counts = pd.Series(values).value_counts().to_numpy()
     n, low, high = len(values), int(values.min()), int(values.max())
-    if len(counts) < NEARLY * n:
+    if len(counts) < DISTINCT * n:
         return False
     ties, expected = float(np.sum(counts * (counts - 1.0)) / 2), n * (n - 1) / 2 / (high - low + 1)
     if not ties and low >= 1e12:

@@ -40,14 +40,19 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.frames import EXACT, decimals_of, holding_missing, time_unit, time_zone
+from discrete_itd.encoders.frames import (
+    EXACT_BELOW,
+    decimals_of,
+    holding_missing,
+    time_unit,
+    time_zone,
+)
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
-MISSING = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
-UNREADABLE = 0.005  # largest share of unreadable cells of a column of numbers or times, in training
+GAP_WORDS = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
 UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
 SAME_UNIT = {
     "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
@@ -213,8 +218,8 @@ _collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collec
 
 
 def most_unreadable(n_cells: int) -> int:
-    """Of ``n_cells`` that are not missing, how many of a column of numbers or times may be unreadable in training."""
-    return min(max(1, int(UNREADABLE * n_cells)), max(0, n_cells - 1) // 2)
+    """How many of ``n_cells`` of a column of numbers or times may be unreadable in training: one, or .5 %."""
+    return min(max(1, int(0.005 * n_cells)), max(0, n_cells - 1) // 2)
 
 
 def quoted(value: Any) -> str:
@@ -226,7 +231,7 @@ def quoted(value: Any) -> str:
 
 def denotes_missing(text: str) -> bool:
     """Whether a text among numbers or times denotes a missing cell."""
-    return text.strip().lower() in MISSING
+    return text.strip().lower() in GAP_WORDS
 
 
 def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[pd.Series, str]:
@@ -623,7 +628,7 @@ def number_of(text: str) -> float:
 
 def whole_of(text: str, number: float) -> int | float:
     """The number as an integer if it is whole, exact even where floats are not."""
-    if abs(number) < EXACT:
+    if abs(number) < EXACT_BELOW:
         return int(number) if number == int(number) else number
     try:
         return int(text)

@@ -29,7 +29,7 @@ from discrete_itd.channel.rounded_numbers import (
     tamed,
 )
 from discrete_itd.encoders.categories import line_levels
-from discrete_itd.encoders.frames import EXACT, rounding
+from discrete_itd.encoders.frames import EXACT_BELOW, rounding
 
 # from 0 to 2 Yeo and Johnson's map is onto the reals
 POWERS = torch.linspace(0.0, 2.0, 41, dtype=torch.float64)
@@ -38,9 +38,6 @@ FARS = torch.tensor([TAILS_FROM, 10.0], dtype=torch.float64)
 WITHIN = 1 / 8  # numbers are multiples of a unit if their rounding error is below this part of it
 # the line is opened at no more than MOST_OPENED numbers, whose cells grow by more than the factor MANY_TIMES
 MANY_TIMES, MOST_OPENED = 4.0, 32
-LEAST = 0.02  # least probability of a new number
-# The share of places left out between neighbours must exceed NEWS times the probability of a new number.
-NEWS = 3.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +175,7 @@ class Continuous:
             if self.origin is not None:
                 places = (values - self.origin) / self.step
                 on_lattice = self.origin + np.rint(places) * self.step
-                values = np.where(np.abs(places) < EXACT, on_lattice, values)
+                values = np.where(np.abs(places) < EXACT_BELOW, on_lattice, values)
             for number, _ in self.opened:
                 values = np.where(np.abs(values - number) <= self.step / 2, number, values)
         return values
@@ -291,7 +288,7 @@ def find_lattice(values: np.ndarray) -> tuple[float, float | None]:
             with np.errstate(over="ignore"):
                 number = np.rint(distinct * unit)
                 near = np.abs(distinct - number / unit) <= error
-            near &= np.maximum(error * unit, np.abs(number) / EXACT) < WITHIN
+            near &= np.maximum(error * unit, np.abs(number) / EXACT_BELOW) < WITHIN
             if not hold(near):
                 continue
             usual = int(number[near][counts[near].argmax()])
@@ -456,7 +453,7 @@ def numbers_seen(values: np.ndarray, step: float) -> tuple[tuple[float, ...], fl
     Good, "The population frequencies of species and the estimation of population parameters", Biometrika 40, 1953.
     """
     distinct, counts = np.unique(values, return_counts=True)
-    p = max((np.count_nonzero(counts == 1) + 0.5) / (len(values) + 1), LEAST)
+    p = max((np.count_nonzero(counts == 1) + 0.5) / (len(values) + 1), 0.02)
     # neighbours in windows of 20 rows, in each of which a density is about even, but for the seven highest peaks
     usual = np.sort(np.argsort(-counts, kind="stable")[7:])
     if p >= 0.2 or not len(usual):
@@ -467,6 +464,6 @@ def numbers_seen(values: np.ndarray, step: float) -> tuple[tuple[float, ...], fl
         places = np.diff(np.append(numbers[first], numbers[-1:] + step)) / step
     different = np.diff(np.append(first, len(rows)))
     left_out = np.add.reduceat(rows, first) @ (1 - different / np.maximum(places, different))
-    if left_out <= NEWS * p * len(values):
+    if left_out <= 3 * p * len(values):  # not much more than the new numbers
         return (), 0.0
     return tuple((distinct + 0.0).tolist()), float(p)

@@ -288,7 +288,7 @@ def test_many_categories_and_pooled_ones(n, monkeypatch):
     shop = np.concatenate([np.arange(n), (rng.pareto(1.0, n) * 3).astype(int).clip(max=n - 1)])
     frame = pd.DataFrame({"shop": [f"s{k}" for k in shop], "big": shop > 9})
     monkeypatch.setattr(categories, "MANY_CATEGORIES", 0)
-    monkeypatch.setattr(categories, "RARE", 1 if n > 1000 else 3)
+    monkeypatch.setattr(categories, "POOLED_BELOW", 1 if n > 1000 else 3)
     density = DiffusionDensity(**FEW_STEPS, column_types={"shop": "nominal"}).fit(frame)
     schema = density.encoder_.schema[0]
     assert schema.points.n_points == 1000 or n < 1000

@@ -27,7 +27,7 @@ def pooled_below(fewest, values, **options):
     """An encoder that pools the categories that occur fewer times, as if they were many."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(categories, "MANY_CATEGORIES", 0)
-        patch.setattr(categories, "RARE", fewest)
+        patch.setattr(categories, "POOLED_BELOW", fewest)
         return encoder_of(values, **options)
 
 

@@ -184,7 +184,7 @@ def test_probabilities_of_one_column_are_its_conditional(model, small_model):
 
 def test_probabilities_of_bins_and_of_pooled_categories(monkeypatch):
     monkeypatch.setattr(categories, "MANY_CATEGORIES", 0)
-    monkeypatch.setattr(categories, "RARE", 4)
+    monkeypatch.setattr(categories, "POOLED_BELOW", 4)
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
         {"x": rng.normal(size=500), "shop": rng.zipf(1.6, 500).clip(max=80).astype(str)}
