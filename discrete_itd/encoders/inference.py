@@ -78,8 +78,8 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
 # levels do not know how far a new one lies from those seen
 NEW_NUMBERS = 0.1
 MANY_NUMBERS = 256  # distinct integers; more are measurements
-# fractional numbers of a list, like prices, are levels: with at most this share of new numbers to come, at this share of the places of their
-# lattice between the quartiles
+# fractional numbers of a list, like prices, are levels: with at most this share of new numbers to come, at this share
+# of the places of their lattice between the quartiles
 RARELY_NEW, RARE_PLACES = 0.03, 0.1
 DISTINCT = 0.9  # identifiers have at least this many different values per cell
 
