@@ -158,6 +158,12 @@ class Denoiser(nn.Module):
         own = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
         return levels.below_peak(own)
 
+    def given(self, x: Tensor) -> Posterior:
+        """The posterior of rows ``x`` (B, C) given their known cells, NaN where one is not known."""
+        book, rows = self.codebook, filled(x)
+        state = State.start(book, book.embed(rows), ~rows.isnan())
+        return self(*state).rows(slice(len(x)))
+
     def marginals(self) -> Posterior:
         """The posterior of one row of which nothing is known."""
         like = self.codebook.known_snr
@@ -221,16 +227,8 @@ class Denoiser(nn.Module):
         for j in book.in_order(range(book.n_columns)):
             rows = torch.nonzero(out[:, j].isnan()).flatten()
             for part in rows.split(self.rows_at_once):
-                known = filled(out[part])
-                points = torch.where(book.per_coord(known.isnan()), 0.0, book.embed(known))
-                snr = (
-                    torch.zeros_like(points[:, :1])
-                    .expand(known.shape)
-                    .masked_fill(~known.isnan(), torch.inf)
-                )
                 u, v = noise.uniform(j, 2)[part].unbind(1)
-                q = self(points, snr).rows(slice(0, len(part)))
-                out[part, j] = q.at_uniform(j, u, v)
+                out[part, j] = self.given(out[part]).at_uniform(j, u, v)
         return out.unflatten(0, (len(x), n_draws))
 
     @torch.no_grad()
@@ -254,11 +252,9 @@ class Denoiser(nn.Module):
         place = torch.arange(n_cells, device=x.device).view(len(x), len(book.reals))
         for j in torch.nonzero(asked.any(0)).flatten().tolist():
             for rows in torch.nonzero(asked[:, j]).flatten().split(self.rows_at_once):
-                known = filled(x[rows])
+                known = x[rows]
                 known[:, j] = torch.nan
-                q = self(*State.start(book, book.embed(known), ~known.isnan())).rows(
-                    slice(len(rows))
-                )
+                q = self.given(known)
                 if j in book.place:
                     logits[rows, book.levels.own(book.place[j])] = q.column(j)
                     continue

@@ -17,9 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import State
 from discrete_itd.denoisers import Denoiser, ForestDenoiser, RowMixtureDenoiser
-from discrete_itd.denoisers.base import filled
 from discrete_itd.encoders.rows import unique_rows
 from discrete_itd.models.model import Model
 
@@ -110,11 +108,10 @@ def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tenso
 def _log_prob(denoiser: Denoiser, x: Tensor, known: Tensor, size: int) -> Tensor:
     """Log-probability (N, C') of a row's cells given the ``known`` columns (C',): zero for these and for gaps."""
     states, inverse = unique_rows(x.masked_fill(~known, math.nan))
-    which, book = torch.from_numpy(inverse).to(x.device), denoiser.codebook
+    which = torch.from_numpy(inverse).to(x.device)
     asked, out = x.masked_fill(known, math.nan), torch.zeros_like(x)
     for i, rows in enumerate(states.split(size)):
-        own = filled(rows)
-        q = denoiser(*State.start(book, book.embed(own), ~own.isnan()))
+        q = denoiser.given(rows)
         for some in torch.nonzero(which // size == i).flatten().split(size):
             out[some] = q.rows(which[some] - i * size).log_prob(asked[some]).to(out)
     return out
