@@ -317,6 +317,10 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
                 f"column {seen.name!r}: {spec.kind or asked} needs numbers or dates,"
                 f" got {found.note or quoted(found.unlike)}"
             )
+        if is_mixed and seen.is_time:
+            text = quoted(next(v for v in seen.cells if isinstance(v, str)))
+            how = f"replace {text} by None where a cell is missing, or make all cells text"
+            raise TypeError(f"column {seen.name!r}: mixes times with text like {text}; {how}")
         if found.note and not (is_mixed and len(texts) <= FEW_VALUES):
             tell(seen.name, found)
         return seen, found

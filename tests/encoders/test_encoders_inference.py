@@ -469,3 +469,9 @@ def test_many_columns_of_one_kind_have_one_warning():
     assert either.endswith("; likewise 'day 1', 'day 2'")
     assert empty.startswith("column 'gap 0': every cell is missing")
     assert empty.endswith("; likewise 'gap 1', 'gap 2', 'gap 3', 'gap 4', 'gap 5', 2 others")
+
+
+def test_a_word_among_times_is_named():
+    days = pd.date_range("2024-01-01", periods=40).astype(object).tolist()
+    with pytest.raises(TypeError, match="column 'day': mixes times with text like 'unknown'"):
+        TableEncoder.fit(pd.DataFrame({"day": pd.Series([*days, *["unknown"] * 3], dtype=object)}))
