@@ -79,17 +79,24 @@ class Cell(NamedTuple):
 
     ``values`` are the log-probabilities of its levels, (B, K), nats, or the densities of standardised values, (B, 1);
     ``indicator`` (B, 2) the log-probabilities of being present or missing, None if missingness is not modelled, and
-    ``places`` the internal columns of the value and of the indicator.
+    ``places`` the internal columns of the value and of the indicator. ``spread`` (B, 3) are the ``QUANTILES`` of a
+    density.
     """
 
     column: Column
     values: Tensor | GaussianPosterior
     indicator: Tensor | None
     places: list[int]
+    spread: Tensor
 
     @classmethod
-    def of(cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor) -> Cell:
-        """The cells of column j in some rows (B,) of distributions of cells given the others of their rows."""
+    def of(
+        cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor, spread: Tensor | None = None
+    ) -> Cell:
+        """The cells of column j in some rows (B,) of distributions of cells given the others of their rows.
+
+        Whoever knows their quantiles (N, C, 3), as of :func:`spreads`, gives these as ``spread``.
+        """
         column, book = scorer.schema[j], q.codebook
         places = np.flatnonzero(scorer.density.encoder_.owner == j).tolist()
         indicator = q.column(places[1])[rows] if len(places) > 1 else None
@@ -99,7 +106,11 @@ class Cell(NamedTuple):
             values = q.column(j)[rows]
         else:
             values = torch.log_softmax(q.column(j)[rows].double(), 1)
-        return cls(column, values, indicator, places)
+        if spread is None:
+            spread = spreads(scorer, q.rows(rows), torch.full_like(rows[:, None], j))[:, j]
+        else:
+            spread = spread[rows, j]
+        return cls(column, values, indicator, places, spread)
 
     def _seen(self) -> Tensor:
         """Log-probabilities of the levels that were seen in training, (B, K')."""
@@ -110,7 +121,7 @@ class Cell(NamedTuple):
         """The most probable level of those seen in training, or the standardised median: float64, (B,)."""
         if isinstance(self.values, Tensor):
             return self._seen().argmax(1).double()
-        return self.values.quantiles(QUANTILES[1:2])[:, 0]
+        return self.spread[:, 1]
 
     def entropy(self) -> Tensor:
         """Expected surprisal, (B,), nats; for numbers, of the cells in which they are recorded."""
@@ -140,7 +151,7 @@ class Cell(NamedTuple):
     def expected(self, n: int) -> Expected:
         """Up to ``n`` most probable categories, or the median and interval of a number; or that it is missing."""
         if not isinstance(self.values, Tensor):
-            values = _decode(self.column, self.values.quantiles(QUANTILES).cpu().numpy())
+            values = _decode(self.column, self.spread.cpu().numpy())
             probability = np.full((len(values), 1), INTERVAL)
             found = Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
         elif self.column.is_number and (
@@ -171,6 +182,18 @@ class Cell(NamedTuple):
             inside = (level[:, :1] <= each) & (each <= level[:, 2:])
             probability = (torch.softmax(seen, 1) * inside).sum(1).cpu().numpy()
         return Expected(values[:, 1:2], probability[:, None], values[:, :1], values[:, 2:])
+
+
+def spreads(scorer: Scorer, q: Posterior, columns: Tensor) -> Tensor:
+    """``QUANTILES`` of the densities of cells in some ``columns`` (B, m) of rows: (B, C, 3), float64; NaN elsewhere."""
+    shape = *columns.shape[:1], len(scorer.schema), len(QUANTILES)
+    out = torch.full(shape, math.nan, dtype=torch.float64, device=columns.device)
+    is_number = [column.kind == "continuous" for column in scorer.schema]
+    row, rank = torch.nonzero(torch.tensor(is_number, device=columns.device)[columns]).unbind(1)
+    if len(row):
+        column = columns[row, rank]
+        out[row, column] = conditional.cells_of(q, row, column).quantiles(QUANTILES)
+    return out
 
 
 def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Expected:
@@ -379,7 +402,8 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
         row, rank = torch.nonzero(is_first | is_wrong & free & (found.log_odds > -math.inf)).unbind(
             1
         )
-        rivals, gain = _conflicts(scorer, rows, found, row, rank)
+        spread = spreads(scorer, found.q, found.columns)
+        rivals, gain = _conflicts(scorer, rows, found, spread, row, rank)
         before = free[row, :RIVALS] & (
             torch.arange(rivals.shape[1], device=x.device) < rank[:, None]
         )
@@ -405,7 +429,7 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
         lines[fields] = pd.DataFrame(None, lines.index, fields, dtype=object)
         for j, own in lines.groupby("cell"):
             at = row[torch.tensor(own.index, device=row.device)]
-            of_column = Cell.of(scorer, found.q, int(cast(int, j)), at)
+            of_column = Cell.of(scorer, found.q, int(cast(int, j)), at, spread)
             lines.loc[own.index, "expected_nats"] = of_column.entropy().cpu().numpy()
             lines.loc[own.index, fields] = np.hstack(of_column.expected(1))
         excess = lines["nats"] - lines["expected_nats"]
@@ -414,7 +438,7 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
 
 
 def _conflicts(
-    scorer: Scorer, rows: Tensor, found: Suspects, row: Tensor, rank: Tensor
+    scorer: Scorer, rows: Tensor, found: Suspects, spread: Tensor, row: Tensor, rank: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The rivals of some cells, their columns (n, r), and by how many nats each cell conflicts with each, (n, r)."""
     denoiser, rivals = scorer.model.anywhere, found.columns[row, :RIVALS]
@@ -427,7 +451,7 @@ def _conflicts(
     wanted[row, cell] = True
     for j in torch.nonzero(wanted.any(0)).flatten().tolist():
         own = torch.nonzero(wanted[:, j]).flatten()
-        told[own] = Cell.of(scorer, found.q, j, own).put_into(told[own])
+        told[own] = Cell.of(scorer, found.q, j, own, spread).put_into(told[own])
 
     def repaired(*columns: Tensor) -> Tensor:
         """The rows, for each cell and rival, with the predicted values of some columns."""
@@ -465,9 +489,10 @@ def predictions(
     for batch in _batches(scorer, x, "cells"):
         at, found = batch.cpu().numpy(), suspects(scorer, x[batch], among, k)
         own = cells[at] = found.columns.cpu().numpy()
+        spread = spreads(scorer, found.q, found.columns)
         for j in np.unique(own):
             row, rank = np.nonzero(own == j)
-            cell = Cell.of(scorer, found.q, int(j), torch.from_numpy(row).to(x.device))
+            cell = Cell.of(scorer, found.q, int(j), torch.from_numpy(row).to(x.device), spread)
             for every, part in zip(out, cell.expected(n_values), strict=True):
                 every[at[row], rank] = part
     return cells, out

@@ -293,7 +293,7 @@ class ConditionalDenoiser(Denoiser):
             return q.column(j)[part.rows].double().gather(1, nodes.long())
         cells = book.lines.cells(nodes, torch.searchsorted(book.reals, part.columns)[:, None])
         out = torch.zeros_like(nodes)
-        mixtures = _cells_of(q, part.rows, part.columns)
+        mixtures = cells_of(q, part.rows, part.columns)
         for rows, own in mixtures.few_components(nodes.shape[1]):
             out[rows] = own.log_prob(*(t[rows] for t in cells)).clamp_min(-FARTHEST)
         return out
@@ -304,7 +304,7 @@ class ConditionalDenoiser(Denoiser):
         """Nodes of cells (n,) of rows (B, C) in continuous columns, with the observed values: increasing, (n, G)."""
         each, which = column.unique(return_inverse=True)
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
-        parts += [_cells_of(g, row, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
+        parts += [cells_of(g, row, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
         there = x[row, column].nan_to_num(size.far[-1]).clamp(-FAR_NODES[-1], FAR_NODES[-1])
         nodes = torch.cat([self._rounded(torch.cat(parts, 1), column), there[:, None]], 1)
         return nodes.sort(1)[0].contiguous()
@@ -349,7 +349,7 @@ class ConditionalDenoiser(Denoiser):
         if key not in self._spread:
             far = torch.tensor(size.far, dtype=torch.float64, device=self.codebook.device)
             zero = torch.zeros(1, dtype=torch.int64, device=far.device)
-            own = _cells_of(self.proposal.marginals(), zero, zero + j).points(size.marginal)[0]
+            own = cells_of(self.proposal.marginals(), zero, zero + j).points(size.marginal)[0]
             self._spread[key] = torch.cat([-far, far, own])
         return self._spread[key]
 
@@ -606,7 +606,7 @@ def _with_all_levels(guide: Tensor, values: Tensor, log_p: Tensor) -> Tensor:
     return (guide + ratio).scatter(1, values, log_p)
 
 
-def _cells_of(q: Posterior, row: Tensor | None, column: Tensor) -> GaussianPosterior:
+def cells_of(q: Posterior, row: Tensor | None, column: Tensor) -> GaussianPosterior:
     """The mixtures of cells (n,) in some rows, by default one in each row, and continuous columns."""
     assert q.gaussian is not None
     row = torch.arange(len(column), device=column.device) if row is None else row
