@@ -70,6 +70,7 @@ class Audit:
 
 def encoded(frame: pd.DataFrame) -> tuple:
     encoder = TableEncoder.declared(frame.columns, TYPES)
+    assert set(encoder.unseen_counts) == {0.5}  # no cell was looked at
     return encoder.codebook(), torch.from_numpy(encoder.transform(frame).x)
 
 
