@@ -16,9 +16,8 @@ from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
 from discrete_itd.channel.rounded_numbers import SMALLEST, Intervals, NumberLines
 
-CLOSE_BOUNDS = (
-    2e-4  # standardised bounds that are closer have an exponential function as density between them
-)
+# standardised bounds that are closer have an exponential function as density between them
+CLOSE_BOUNDS = 2e-4
 FARTHEST = 1e30  # largest surprisal, nats
 POINTS = 256  # points of the quadrature of an expectation: entropies are right to some hundredths of a nat
 CHUNK = 1 << 18  # rows times points times Gaussians at once: more leave the cache of a processor

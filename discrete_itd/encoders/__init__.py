@@ -18,11 +18,11 @@ datetime, timedelta            continuous  a scale; the density is per second
 integer of a numpy array       nominal     the distinct values, codes; continuous if there are more than 256
 =============================  ==========  =================================================================
 
-Integers are "few" if there are at most 20 different ones, or at most 256 and they occur twice each on average. A column
-with gaps whose values are all whole is one of integers, for readers make floats of these. An object column of numbers,
-truth values or times is what these are, and text of money, percentages, decimal commas or dates is numbers or times
-where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing cell is NaN and is never an error. Identifiers
-and free text are left out of a model (:func:`discrete_itd.encoders.inference.left_out_as`).
+Integers are "few" if there are at most 20 different ones, or at most 256, of which those that occur once are at most a
+tenth of the cells. A column with gaps whose values are all whole is one of integers, for readers make floats of these.
+An object column of numbers, truth values or times is what these are, and text of money, percentages, decimal commas or
+dates is numbers or times where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing cell is NaN and is
+never an error. Identifiers and free text are left out of a model (:func:`discrete_itd.encoders.inference.left_out_as`).
 """
 
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories

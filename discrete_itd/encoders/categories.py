@@ -29,9 +29,8 @@ from discrete_itd.encoders.notation import LEADING_ZERO, TRUTHS, number_of, quot
 
 MANY_CATEGORIES = 1000  # of a column with more, rare ones are pooled
 POOLED_BELOW = 5  # in such a column, categories that occur less often are pooled
-MOST_LEVELS = (
-    4096  # of a column, the pool and the unseen included: it bounds every table of two columns
-)
+# of a column, the pool and the unseen included: it bounds every table of two columns
+MOST_LEVELS = 4096
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
 # power with which the tail of unseen numbers beyond an ordinal column's falls; chosen among 1, 3, 4, 5 and 6 on numbers
 # times ten of adult and loans, and hours of 400
@@ -62,7 +61,7 @@ class Categories:
         How often each of these occurred: its share of the level is proportional to this plus one half.
     unseen_count : float
         Pseudo-count of unseen values when the marginal is smoothed: the number of those seen exactly once, at least
-        one half.
+        one half; one half where the categories are declared.
     absent : bool
         Whether a level stands for missing cells, of a nominal column only.
 
@@ -314,11 +313,13 @@ def fit_categories(
     *,
     is_open: bool,
     equally_spaced: bool,
+    is_declared: bool = False,
 ) -> Categories:
     """The schema of categories (K, in order) that occurred ``counts`` (K,) times.
 
     Nominal ones of a column of many that occurred fewer than ``POOLED_BELOW`` times are pooled, and so are the rarest
-    of more than ``MOST_LEVELS``; of those that occurred equally often, the last.
+    of more than ``MOST_LEVELS``; of those that occurred equally often, the last. Where they are declared, others than
+    these are hardly expected.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
@@ -338,7 +339,7 @@ def fit_categories(
         levels,
         tuple(rare.tolist()),
         tuple(counts[rare].tolist()),
-        max(0.5, float((counts == 1).sum())),
+        max(0.5, 0.0 if is_declared else float((counts == 1).sum())),
     )
 
 

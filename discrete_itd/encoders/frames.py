@@ -217,7 +217,9 @@ class Sample:
             self.rows()
 
     def rows(self) -> pd.DataFrame:
-        """The rows, in the order in which they were added."""
+        """The rows, in the order in which they were added; ValueError if there are none."""
+        if not self._parts:
+            raise too_few(0, 0)
         with warnings.catch_warnings():
             # of parts in which all cells are missing
             warnings.simplefilter("ignore", FutureWarning)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 MOST_ROWS = 8192  # most rows of a table that are examined
-FEWEST_GAPS = (
-    10  # a column is examined if it has at least this many missing and as many present cells
-)
+# a column is examined if it has at least this many missing and as many present cells
+FEWEST_GAPS = 10
 PSEUDO_COUNT = 1.0  # rows, with the column's overall share of gaps, that are added to each level
 
 

@@ -394,8 +394,7 @@ def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing:
         )
     edges = np.array(spec.edges or ())
     values = spec.categories or (edges[:-1] / 2 + edges[1:] / 2).tolist()
-    # twice: values that occur once would promise unseen ones
-    seen = Observed(name, pd.Series([*values, *values]), spec.kind)
+    seen = Observed(name, pd.Series(list(values)), spec.kind)
     column = infer_column(seen, spec, is_open=is_open, missing="marginalise", from_array=False)
     column = replace(column, n_rows=0, n_missing=0, decimals=None)
     return column.with_absent() if (spec.missing or missing) == "category" else column
@@ -486,6 +485,7 @@ def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool)
     return fit_categories(
         kind, categories, counts,
         is_open=is_open, equally_spaced=is_category(dtype),
+        is_declared=spec.categories is not None or not all(counts),
     )  # fmt: skip
 
 

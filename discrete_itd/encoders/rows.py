@@ -175,7 +175,7 @@ class Rows:
     @cached_property
     def is_outside(self) -> np.ndarray:
         """Which cells lie outside the range or the categories of training: bool, shape (N, C)."""
-        # then missingness indicators
+        # without the indicators, which come last
         columns = zip(self.encoder.schema, self.cells.T, strict=False)
         return np.column_stack([column.codec.is_outside(cells) for column, cells in columns])
 

@@ -425,8 +425,9 @@ class ConditionalDenoiser(Denoiser):
         stderr = out.new_zeros(len(out))
         alone = self._few(FEW_LEVELS) & new & (new.sum(1, keepdim=True) == 1)
         for j in torch.nonzero(alone.any(0)).flatten().tolist():
-            for rows in torch.nonzero(alone[:, j]).flatten().split(KEPT_COMPLETIONS):
-                values = torch.arange(int(self._n_levels[j]), device=x.device).to(x)
+            values = torch.arange(int(self._n_levels[j]), device=x.device).to(x)
+            kept = KEPT_COMPLETIONS // len(values)
+            for rows in torch.nonzero(alone[:, j]).flatten().split(kept):
                 each = x[rows][:, None].repeat(1, len(values), 1)
                 each[:, :, j] = values
                 factors = self._factors(each.flatten(0, 1)).view(each.shape)

@@ -37,9 +37,8 @@ from discrete_itd.progress import Deadline
 
 HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
 EVALUATED_DRAWS = 4096  # most rows times repeats of one validation
-PILOT_NUMBERS = (
-    1 << 19
-)  # most rows times floats of a row's posterior in the pilot, by which noise levels are placed
+# most rows times floats of a row's posterior in the pilot, by which noise levels are placed
+PILOT_NUMBERS = 1 << 19
 N_CELLS = 64  # cells of the grid of logsnr
 FEWEST_PILOT_ROWS = 4
 

@@ -82,7 +82,7 @@ def test_property_parquet_is_read_row_for_row(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(sample, expected.iloc[sample["row"]].reset_index(drop=True))
 
 
-def test_parts_that_do_not_fit_are_refused():
+def test_parts_that_do_not_fit_are_refused(tmp_path):
     for parts, words in [
         ([{"a": [1]}, {"b": [1]}], "column 'a': not in every frame"),
         ([{"a": []}], "0 sample"),
@@ -90,6 +90,9 @@ def test_parts_that_do_not_fit_are_refused():
     ]:
         with pytest.raises(ValueError, match=words):
             in_memory([pd.DataFrame(part) for part in parts], 0)
+    pd.DataFrame({"a": []}).to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(ValueError, match="0 sample"):
+        in_memory(tmp_path, 0)
     # truth values do not become numbers
     rows = in_memory([pd.DataFrame({"a": [True]}), pd.DataFrame({"a": [3]})], 0)
     assert rows["a"].tolist() == [True, 3]

@@ -160,6 +160,16 @@ def test_unseen_counts_by_internal_column():
     assert TableEncoder.fit(frame, options).unseen_counts[:3] == [1001.0, 0.5, 0.5]
 
 
+def test_categories_that_are_listed_but_did_not_occur_are_the_ones_to_come():
+    """In a part of a table whose dtype has all its categories, what occurred once promises no others."""
+    whole = pd.Series(pd.Categorical(["a", *"bbccdd", "e"]))
+    assert encoder_of(whole).schema[0].codec.unseen_count == 2.0
+    assert encoder_of(whole[:-1]).schema[0].codec.unseen_count == 0.5
+    listed = {"kind": "nominal", "categories": list("abcde")}
+    frame = pd.DataFrame({"w": whole.astype(str)})
+    assert TableEncoder.fit(frame, {"w": listed}).schema[0].codec.unseen_count == 0.5
+
+
 def test_order_of_categories():
     unused = pd.CategoricalDtype(["low", "mid", "high"], ordered=True)
     frame = pd.DataFrame(

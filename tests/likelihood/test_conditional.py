@@ -419,6 +419,15 @@ def test_scores_of_rows_with_new_gaps_are_marginals(device, monkeypatch):
     torch.testing.assert_close(factors.sum(1), log_prob)
     torch.testing.assert_close(errors, stderr)
     assert not factors[mixed.isnan()].any()
+    completed, of = [], ConditionalDenoiser._factors
+    monkeypatch.setattr(conditional, "KEPT_COMPLETIONS", 16)
+    monkeypatch.setattr(
+        ConditionalDenoiser, "_factors", lambda self, x: completed.append(len(x)) or of(self, x)
+    )
+    both = torch.cat([gaps, one])
+    few = denoiser.factors(both, p.log_factors(both).double())
+    torch.testing.assert_close(few[0].sum(1), denoiser.score(both).log_prob)
+    assert max(completed) <= 16  # rows together
     learned = ConditionalDenoiser(p, q, has_gaps=[True, True, False]).score(gaps)
     torch.testing.assert_close(learned[0], truth, atol=1e-5, rtol=1e-5)
     assert not learned[1].any()
