@@ -31,7 +31,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from joblib import cpu_count
@@ -42,6 +42,8 @@ from discrete_itd import WAITING
 LEAST_WORK = 4e7  # multiply-adds of a step for each thread: some 2 ms
 
 Made = TypeVar("Made", bound=type)
+P = ParamSpec("P")
+R = TypeVar("R")
 _callers = threading.local()  # most: threads that a large product may take, within in_one_thread
 
 
@@ -123,10 +125,7 @@ def most_threads() -> int:
 
 @contextmanager
 def in_one_thread() -> Iterator[None]:
-    """Within the block, torch uses one thread for what this thread of Python does, but within :func:`threads_for`.
-
-    ``@in_one_thread()`` makes the body of a function such a block.
-    """
+    """Within the block, torch uses one thread for what this thread of Python does, but within :func:`threads_for`."""
     before = torch.get_num_threads()
     if before == 1 or hasattr(_callers, "most"):
         yield
@@ -164,15 +163,29 @@ def _set_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that runs within :func:`in_one_thread`.
+
+    Its frame is of this package (that of the decorator of contextlib would not be), as warnings look for the caller.
+    """
+
+    @functools.wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with in_one_thread():
+            return function(*args, **kwargs)
+
+    return limited
+
+
 def methods_in_one_thread(cls: Made) -> Made:
-    """The class, with :func:`in_one_thread` around its public methods, those of its mixins in the package included."""
+    """The class, with :func:`one_thread` around its public methods, those of its mixins in the package included."""
     package, public = __name__.partition(".")[0], {}
     for base in reversed(cls.__mro__):
         if base.__module__.partition(".")[0] == package:
             public |= {name: m for name, m in vars(base).items() if not name.startswith("_")}
     for name, member in public.items():
         if inspect.isfunction(member):
-            setattr(cls, name, in_one_thread()(member))
+            setattr(cls, name, one_thread(member))
         elif isinstance(member, classmethod):
-            setattr(cls, name, classmethod(in_one_thread()(member.__func__)))
+            setattr(cls, name, classmethod(one_thread(member.__func__)))
     return cls

@@ -23,7 +23,7 @@ from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.rounded_numbers import NumberLines
 from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.devices import in_one_thread, methods_in_one_thread, resolve_device
+from discrete_itd.devices import methods_in_one_thread, one_thread, resolve_device
 from discrete_itd.encoders import (
     KINDS,
     MISSING,
@@ -839,7 +839,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         return j, *unique_rows(x), rows.index
 
     @available_if(_has_categories)
-    @in_one_thread()
+    @one_thread
     @in_kind
     def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
         """Conditional distribution of one column given the other cells of each row, if the cell is not missing.

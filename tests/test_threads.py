@@ -43,7 +43,7 @@ def test_each_thread_has_work(share, n, within):
         with devices.threads_for(share * devices.LEAST_WORK):
             return torch.get_num_threads()
 
-    assert (devices.in_one_thread()(inner) if within else inner)() == n
+    assert (devices.one_thread(inner) if within else inner)() == n
     assert torch.get_num_threads() == 3
 
 

@@ -25,7 +25,7 @@ import pandas as pd
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import times
-from discrete_itd.devices import in_one_thread
+from discrete_itd.devices import one_thread
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import readable, shorten
 from discrete_itd.reporting.findings import Findings, Verdict, examine
@@ -46,7 +46,7 @@ CUT_SHORT = {
 }
 
 
-@in_one_thread()
+@one_thread
 def report(
     model: DiffusionDensity | DiffusionOutlierDetector,
     X: Any,

@@ -21,10 +21,11 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import detector as detecting
+from discrete_itd.detection import score as scoring
 from discrete_itd.detection.score import Scorer
 from discrete_itd.detection.thresholds import Threshold, at_offset
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.models.model import Model
+from discrete_itd.models.model import attributions
 from discrete_itd.recipes import Mixture, Network, Tree
 from discrete_itd.storage.files import read_state, write_state
 
@@ -203,20 +204,14 @@ def test_properties_a_table_and_its_rows_have_one_answer(question, fitted_mixed,
         np.testing.assert_array_equal(of_table, of_rows)
 
 
-def count_rows(monkeypatch, name):
-    """The numbers of rows of which a method of models is asked, as they come."""
-    sizes, method = [], getattr(Model, name)
-
-    def counted(self, x, *args, **settings):
-        sizes.append(len(x))
-        return method(self, x, *args, **settings)
-
-    monkeypatch.setattr(Model, name, counted)
-    return sizes
-
-
 def test_properties_the_model_scores_the_same_rows_once(fitted_mixed, monkeypatch):
-    sizes = count_rows(monkeypatch, "attribution")
+    sizes = []
+
+    def counted(models, asked):
+        sizes.append(len(asked.x))
+        return attributions(models, asked)
+
+    monkeypatch.setattr(scoring, "attributions", counted)
     rows = fitted_mixed.density_.rows(mixed(12, seed=3))
     nats = fitted_mixed.explain(rows)
     again = fitted_mixed.explain(rows)

@@ -161,7 +161,9 @@ def test_a_new_number_among_those_that_repeat_is_odd_and_named_and_no_row_drawn_
     numbers = random.normal(size=40).round(6)
     columns = {"repeating": numbers[random.integers(40, size=600)], "a": random.choice(["x"], 600)}
     X = pd.DataFrame(columns | {"different": random.normal(size=600)})
-    density = DiffusionDensity(denoiser="independent", random_state=0)
+    density = DiffusionDensity(
+        column_types={"repeating": "continuous"}, denoiser="independent", random_state=0
+    )
     model = DiffusionOutlierDetector(density, false_alarm_rate=0.05).fit(X)
     new = X[:20].assign(repeating=np.sort(numbers)[:2].mean())  # between two that were seen
     codec = model.density_.encoder_.schema[0].codec
