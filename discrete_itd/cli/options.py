@@ -42,9 +42,10 @@ Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and Non
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
 A CSV is in UTF-8 with commas; a byte order mark tells UTF-16, and a header without a comma that ; or a tab divides
 tells these. --csv says what else it is; impute writes what it fills in the same way. A row may end early, which leaves
-gaps. Dates are ISO dates and times, like 2024-01-31 08:30. fit also reads text in which all cells are numbers or dates
-of one notation, and the model remembers it: 5.067,14 EUR or 12.5 %, 31.01.2024 or 1/31/2024. What could be read in two
-ways stays text, with a note that names the option.
+gaps. Dates are ISO dates and times, like 2024-01-31 08:30. fit also reads text in which all cells are numbers, dates or
+times of one notation, and the model remembers it: 5.067,14 EUR, 12.5 % or 3 km/h, 31.01.2024 or 31-Jan-24, 1 h 20 min.
+Words that are not rare among many numbers are missing values. What could be read in two ways stays text. Notes say so,
+and name the option.
 """
 STREAMS = """\
 Tables of any size are read, and written, in chunks: memory does not grow with the number of rows. TABLE and FILE may

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -40,6 +41,7 @@ from discrete_itd.encoders.frames import (
     time_grid,
 )
 from discrete_itd.encoders.notation import (
+    BOUNDED,
     FEW_VALUES,
     MOST_NAMED,
     NOTATIONS,
@@ -50,7 +52,7 @@ from discrete_itd.encoders.notation import (
     denotes_missing,
     quoted,
     recognise,
-    tell,
+    text_option,
 )
 from discrete_itd.encoders.numeric import (
     Bins,
@@ -285,10 +287,10 @@ def all_whole(values: np.ndarray) -> bool:
 
 
 def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
-    """A column as numbers or times if it is text of these, and the recognised notation.
+    """A column as numbers or times if it is text of these, and the recognised notation, or a note on what it resembles.
 
     ValueError, naming the column and a cell, if it must be numbers or times and is not. A warning names words that are
-    treated as missing cells, and text that resembles numbers or dates and is ambiguous.
+    treated as missing cells, and bounds that are treated as numbers.
     """
     nothing, asked, is_mixed = Recognised(None), spec.notation, seen.is_mixed
     forced = spec.kind in ("continuous", "binned") or asked is not None
@@ -321,15 +323,22 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
             text = quoted(next(v for v in seen.cells if isinstance(v, str)))
             how = f"replace {text} by None where a cell is missing, or make all cells text"
             raise TypeError(f"column {seen.name!r}: mixes times with text like {text}; {how}")
-        if found.note and not (is_mixed and len(texts) <= FEW_VALUES):
-            tell(seen.name, found)
-        return seen, found
+        return seen, found._replace(note="") if is_mixed and len(texts) <= FEW_VALUES else found
+    is_word |= np.isin(texts, found.gaps)
     if is_word.any():
-        words = ", ".join(quoted(text) for text in texts if denotes_missing(text))
-        n = int(counts[is_word].sum())
         what = "dates" if notation.family == "datetime" else "numbers"
-        note = f"{words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
-        warn_of_column(seen.name, note, "words for missing cells")
+        note = f"{_cells(texts, counts, is_word)} taken as missing, as all others are {what}"
+        if found.gaps:
+            option = text_option(seen.name)
+            note += (
+                f"; if {quoted(found.gaps[0])} means something, say that it is text with {option}"
+            )
+        topic = "words that may mean something" if found.gaps else "words for missing cells"
+        warn_of_column(seen.name, note, topic)
+    is_bound = np.array([bool(BOUNDED.fullmatch(text)) for text in texts]) & ~is_word
+    if notation.family == "number" and is_bound.any():
+        note = f"{_cells(texts, counts, is_bound)} taken as the numbers that are the bounds"
+        warn_of_column(seen.name, note, "bounds")
     is_whole = notation.family == "number" and notation.places == 0
     read = notation.read(texts)
     bad = np.flatnonzero(pd.isna(read) & ~is_word).tolist()
@@ -337,6 +346,12 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
         notation = None
     column = column.as_read(read, is_whole, None if is_mixed else seen.dtype)
     return column, found._replace(notation=notation, words={texts[i]: int(counts[i]) for i in bad})
+
+
+def _cells(texts: Sequence[str], counts: np.ndarray, chosen: np.ndarray) -> str:
+    """The chosen ones of different texts (K,) for a note, with the number of their cells."""
+    n, named = int(counts[chosen].sum()), [quoted(text) for text in compress(texts, chosen)]
+    return f"{_first(named, ', ')} ({n} cell{'s' * (n > 1)})"
 
 
 def infer_column(
@@ -347,6 +362,7 @@ def infer_column(
     missing: str,
     from_array: bool,
     notation: Notation | None = None,
+    gaps: Sequence[str] = (),
 ) -> Column:
     """Decide the kind of a column from :func:`read_text`, and learn its categories, bins or scale.
 
@@ -372,7 +388,7 @@ def infer_column(
         codec, scale = _fit_numbers(seen, kind, spec, dtype)
     counts = seen.n_rows, seen.n_missing
     text = notation, seen.text_dtype
-    column = Column(name, dtype, codec, *counts, False, *scale, *text, na=spec.na)
+    column = Column(name, dtype, codec, *counts, False, *scale, *text, na=(*spec.na, *gaps))
     is_value = (spec.missing or missing) == "category" and seen.n_missing > 0
     return column.with_absent() if is_value else column
 

@@ -8,14 +8,17 @@ A column of text is numbers or times if all its cells are, in one notation, but 
   "1.234" beside "0.5" or "12.345,67" is not, nor is money like "$1,234" beside "$987" or less: thousands. A number that
   begins with a zero before another digit is a code. Negative numbers have their sign before or after them, or stand in
   parentheses.
-- Units: one sign or code of a currency, or a percent sign, the same in all cells that have one. "12,5 %" is the number
-  12.5, as "12,5" is beside it; a number with another unit is none of the column's.
+- Units: one sign or code of a currency, a percent sign, or what else stands before or behind half of the numbers at
+  least, like "km/h". "12,5 %" is the number 12.5, as "12,5" is beside it; a number with another unit is none of the
+  column's.
 - Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
   Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time of
   24 or of twelve hours; all or none have a time zone.
 - Training takes unreadable cells for missing; in a new row both the value and whether it is missing are unknown, and
   summed out. :class:`~discrete_itd.encoders.rows.Rows` have their text, and a warning names it.
-- Words like "NA" are missing cells where all others are numbers or times.
+- Words like "NA" are missing cells where all others are numbers or times, and so are one to three words of any kind
+  that are not rare, where there are more than twenty different numbers or times: "n/s", "Fel", "-".
+- Bounds like "<0.5" and "90+" are the number that is the bound; a note says so.
 - Text of nothing but plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a
   kind "continuous" or "binned" reads it. With unreadable cells among them, these are the reason why it is text.
 
@@ -53,31 +56,73 @@ Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 GAP_WORDS = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
-UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
+UNITS = (
+    r"(?:[%‰]|[^\W\d_]{0,3}[$¢£¥\u20a0-\u20cf]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|INR|Fr\.|Rs\.?|kr\.?"
+    r"|zł|Kč|Ft)"
+)
 SAME_UNIT = {
     "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
-    "Kč": "CZK", "Ft": "HUF",
+    "Kč": "CZK", "Ft": "HUF", "Rs": "₹", "Rs.": "₹", "INR": "₹",
 }  # fmt: skip
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
-HALF = rf"(?:[{SPACES}]?(?P<half>[AaPp])\.?[Mm]\.?)?"  # of the day, of twelve-hour clocks
-CLOCK = re.compile(rf"[ 0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?{HALF}", re.ASCII)  # a time of day
+# text around the numbers of a column that is its own unit: "Nr. ", "EGP " before, "km/h", "°", "mm²" behind
+BEFORE = re.compile(rf"[^\W\d_]{{1,3}}\.|[A-Z]{{1,3}}(?=[{SPACES}])")
+BEHIND = re.compile(r"(?:[°/µ$¢£¥\u20a0-\u20cf]*[^\W\d_][^\s\d]{0,9}|°)[23]?")
+BOUND = "[<>≤≥~≈]"  # before a number that is only a bound of what was measured; a plus sign behind it is one, too
+HALF = rf"(?:[{SPACES}]?(?P<half>[AaPp]\.?[Mm]\.?))?"  # of the day, of twelve-hour clocks
+# times of day, and durations, in hours, minutes and seconds or with words for days, hours, minutes and seconds
+CLOCK = re.compile(
+    rf"(?P<H>\d{{1,3}}) ?[:h時] ?(?P<M>[0-5]\d)(?:[:分](?P<S>[0-5]\d(?:[.,]\d+)?))?[分秒]?{HALF}"
+)
+SPANS = re.compile(
+    r"(?:(?P<D>\d+) ?(?:d|days?|Tage?|j|jours?|días?|dias?|[天日])\b,? ?)?"
+    r"(?:(?P<H>\d+) ?(?:h|hrs?|hours?|Std|時間|[时時])\b\.? ?)?"
+    r"(?:(?P<M>\d+) ?(?:m|mn|mins?|minutes?|分)\b\.? ?)?(?:(?P<S>\d+(?:[.,]\d+)?) ?(?:s|secs?|seconds?|秒)\b\.?)?"
+)
+SECONDS = {"D": 86400, "H": 3600, "M": 60, "S": 1}  # of a part of a duration
 GROUPS = {".": SPACES + "'\u2019,", ",": SPACES + "'\u2019."}  # by the decimal mark
 PYTHONS = {mark: str.maketrans(mark, ".", groups) for mark, groups in GROUPS.items()}
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
+TIME = (
+    rf"(?:(?:T|,?[{SPACES}]|(?<=日))(?P<H>\d{{1,2}}) ?[:.h時] ?(?P<M>\d\d)"
+    rf"(?:[:.分](?P<S>\d\d)(?:\.(?P<f>\d{{1,6}}))?)?[分秒]?{HALF}(?P<zone> ?(?:Z|[+-]\d\d:?\d\d))?)?"
+)
 DATE = re.compile(
     r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<t>[-/.])(?P<b>\d{1,2})(?P=t)(?P<z>\d{4}|(?<=\d\d[-/.]\d\d[-/.])\d\d))"
-    r"(?:(?:T|,? )(?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?"
-    + HALF
-    + r"(?P<zone> ?(?:Z|[+-]\d\d:?\d\d))?)?"
+    + TIME
 )
+# dates with words: of the year, month and day in Chinese, Japanese and Korean, of an emperor, and names of months
+WORD, GAP = r"(?P<word>[^\W\d_]{3,})\.?", r"[-/. ]*"
+WORDED = (
+    re.compile(
+        r"(?:(?P<y>\d{4}) ?[年년.]|(?P<era>[MTSHR]|明治|大正|昭和|平成|令和)(?P<n>\d{1,2}|元)[年.]) ?"
+        r"(?P<m>\d{1,2}) ?[月월.] ?(?P<d>\d{1,2}) ?[日일.]?" + TIME
+    ),
+    re.compile(
+        rf"(?P<d>\d{{1,2}})(?:er|st|nd|rd|th)?{GAP}(?:de )?{WORD}{GAP}(?:de )?(?P<y>\d{{4}}|\d\d)"
+        + TIME
+    ),
+    re.compile(rf"{WORD}{GAP}(?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?{GAP}(?P<y>\d{{4}})" + TIME),
+)
+# the year before the first, by the first letter of an emperor's era
+ERAS = dict(zip("MTSHR明大昭平令", [1867, 1911, 1925, 1988, 2018] * 2, strict=True))
+# how names of months begin without accents, in the languages of western Europe, Polish, Romanian, Turkish and Russian
+MONTHS = (
+    "jan ene gen ian sty oca янв", "feb fev lut sub фев", "mar mrt maa мар", "apr avr abr kwi nis апр",
+    "may mai mag mei maj май мая", "jun juin giu iun cze haz июн", "jul juil lug iul lip tem июл",
+    "aug ago aou agu sie авг", "sep set wrz eyl сен", "oct okt out ott paz eki окт", "nov lis kas ноя",
+    "dec dez dic des gru ara дек",
+)  # fmt: skip
 UTC = "+00:00"  # at the end of the format of times with a zone, which are written in UTC
 # text of a number with something before it, or behind it at a distance, or of several numbers with units
 NUMBER_LIKE = re.compile(
-    r"[<>≤≥~≈±]\s*[-+]?\d+(?:[.,]\d+)?"
+    r"±\s*[-+]?\d+(?:[.,]\d+)?"
     r"|[-+]?\d+(?:[.,:]\d+)+\s?[^\W\d]{0,8}|[-+]?\d+\s[^\W\d]{1,8}|\d+\s?[^\W\d]{1,8}(?:\s\d+\s?[^\W\d]{1,8})+"
 )
+BOUNDED = re.compile(rf"\s*{BOUND}.*|.*\d\+\s*")
 FEW_VALUES = 20  # different texts or numbers are categories, whatever they are like
+WHOLE = re.compile(r"\s*\d+\s*", re.ASCII)
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
 CENTURY = 69  # two digits of a year from here on are of the last century, as POSIX has it
 
@@ -88,17 +133,21 @@ class Notation:
 
     Parameters
     ----------
-    family : {"number", "datetime"}
+    family : {"number", "datetime", "timedelta"}
     decimal : {".", ","}, optional
         Decimal mark; None if no number of the training table has one: then numbers need to be the same with either.
     grouping, prefix, suffix : str
         Mark between thousands, and what stands before and after a number, like " €".
+    pairs : bool
+        Whether digits above thousands are in groups of two, like "12,34,567".
     places : int, optional
         Decimals of every number; None if they differ.
     day_first : bool, optional
         Order of dates that do not begin with the year; None if there are none.
     format : str
-        Of dates, as in ``strftime``.
+        Of dates, as in ``strftime``; of durations and times of day, as in ``str.format``, with the parts D, H, M and S.
+    months : tuple of str
+        The names of the twelve months that ``%B`` stands for, empty where no date had one.
 
     Examples
     --------
@@ -109,14 +158,16 @@ class Notation:
     ['5.067,14 €', None]
     """
 
-    family: Literal["number", "datetime"] = "number"
+    family: Literal["number", "datetime", "timedelta"] = "number"
     decimal: str | None = "."
     grouping: str = ""
     prefix: str = ""
     suffix: str = ""
+    pairs: bool = False
     places: int | None = None
     day_first: bool | None = None
     format: str = ""
+    months: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("decimal", self.decimal, (".", ",", None))
@@ -124,22 +175,29 @@ class Notation:
             raise ValueError(f"places must be a small number, got {self.places!r}")
 
     def read(self, texts: Sequence[Any]) -> np.ndarray:
-        """The numbers (float64) or times (datetime64[us]) of texts; NaN or NaT for other texts."""
+        """The numbers (float64), times or durations (in microseconds) of texts; NaN or NaT for other texts."""
+        if self.family == "timedelta":
+            seconds = np.array([_seconds(text) for text in texts], dtype=float)
+            return pd.to_timedelta(seconds, unit="s").as_unit("us").to_numpy()
         if self.family == "datetime":
             return _times(texts, self.day_first, self.format.endswith(UTC))
         if self.decimal is None:
             whole = [text.removesuffix(".0") for text in texts]  # as readers write them beside gaps
-            found, other = (_numbers(whole, mark, self.unit) for mark in ".,")
+            found, other = (_numbers(whole, mark, self.affixes) for mark in ".,")
             return np.where(found == other, found, np.nan)
-        return _numbers(texts, self.decimal, self.unit)
+        return _numbers(texts, self.decimal, self.affixes)
 
     def write(self, values: pd.Series) -> pd.Series:
         """Numbers or times as text, of dtype object; missing ones are None.
 
         A time for which the format has no place is one of ISO 8601. Numbers are rounded to their places.
         """
-        if self.family == "datetime":
-            texts = [None if pd.isna(v) else formatted(v, self.format) for v in values]
+        if self.family == "timedelta":
+            seconds = values.dt.total_seconds()
+            texts = [None if np.isnan(v) else _spelled(v, self.format) for v in seconds.tolist()]
+        elif self.family == "datetime":
+            how = self.format, self.months
+            texts = [None if pd.isna(v) else formatted(v, *how) for v in values]
         else:
             numbers = values.to_numpy(dtype=float, na_value=np.nan)
             digits = self.places
@@ -152,6 +210,9 @@ class Notation:
         text = f"{abs(number):,}" if digits is None else f"{abs(number):,.{digits}f}"
         if self.places is None and "." in text:
             text = text.rstrip("0").rstrip(".")
+        if self.pairs:
+            whole, point, fraction = text.replace(",", "").partition(".")
+            text = re.sub(r"(?<=\d)(?=(?:\d\d)*\d{3}$)", ",", whole) + point + fraction
         text = text.translate(str.maketrans({",": self.grouping, ".": self.decimal or "."}))
         return f"{'-' if number < 0 else ''}{self.prefix}{text}{self.suffix}"
 
@@ -161,38 +222,48 @@ class Notation:
         if self.family == "datetime":
             is_iso = self.day_first is None and self.format.startswith("%Y-%m-%d")
             return is_iso and "%I" not in self.format and not self.format.endswith(UTC)
+        if self.family == "timedelta":
+            return False
         return self.decimal != "," and not (self.grouping or self.prefix or self.suffix)
 
     @property
-    def unit(self) -> str:
-        """The currency of numbers, or their percent sign; numbers without one are of it, too."""
-        return _unit(self.prefix) or _unit(self.suffix)
+    def affixes(self) -> tuple[str, str]:
+        """The unit of numbers, before and behind them; numbers without one are of it, too."""
+        return self.prefix.strip(SPACES), self.suffix.strip(SPACES)
 
     @property
     def expected(self) -> str:
         """Description of a valid cell, for error messages."""
         if self.family == "datetime":
             return f"a date like {self.example}"
+        if self.family == "timedelta":
+            return f"a time like {self.example}"
         mark = {",": " with a decimal comma", ".": " with a decimal point", None: ""}[self.decimal]
         return f"a number{mark}, like {self.example}"
 
     def hint(self, text: str) -> str:
         """Explanation of a text that is a number with another unit or the other decimal mark."""
-        if self.family == "datetime":
+        if self.family != "number":
             return ""
-        units = {_number(mark, text)[1] for mark in self.decimal or ".,"} - {"", self.unit}
+        units = {_number(mark, text, self.affixes)[1] for mark in self.decimal or ".,"} - {""}
         if units:
-            return f", which is in {units.pop()}" + (f", not in {self.unit}" if self.unit else "")
+            own = _unit(self.affixes[0]) or _unit(self.affixes[1])
+            return f", which is in {units.pop()}" + (f", not in {own}" if own else "")
         other = "." if self.decimal == "," else ","
-        if np.isnan(_numbers([text], other, self.unit))[0]:
+        if np.isnan(_numbers([text], other, self.affixes))[0]:
             return ""
         return advice("", f"; if all numbers of this table are like it, give --csv decimal={other}")
 
     @property
     def example(self) -> str:
         """A cell in this notation, in quotation marks."""
+        if self.family == "timedelta":
+            return quoted(_spelled(5415.0, self.format))
         if self.family == "datetime":
-            return quoted(datetime(2028, 1, 24).strftime(self.format or "%Y-%m-%d"))
+            k = next((k for k, name in enumerate(self.months) if name), 0)
+            return quoted(
+                formatted(datetime(2028, k + 1, 24), self.format or "%Y-%m-%d", self.months)
+            )
         return quoted(self.write(pd.Series([1234.5 if self.places != 0 else 1234.0])).iloc[0])
 
 
@@ -201,7 +272,8 @@ class Recognised(NamedTuple):
 
     ``unlike`` is then the text that is least like the others. ``is_measure`` says whether nearly all texts are dates,
     times of day, or numbers other than plain integers: measurements and no identifiers, however many differ. ``words``
-    are the unreadable texts among numbers or times, and how often they occur.
+    are the unreadable texts among numbers or times, and how often they occur, ``gaps`` those that occur too often to be
+    errors, and are missing cells.
     """
 
     notation: Notation | None
@@ -209,9 +281,11 @@ class Recognised(NamedTuple):
     unlike: str = ""
     is_measure: bool = False
     words: Mapping[str, int] = {}
+    gaps: tuple[str, ...] = ()
 
 
 Words = Mapping[Hashable, Mapping[str, int]]  # how often each unreadable text occurs, by column
+MOST_GAP_WORDS = 3  # different words of a column of numbers or times that are missing cells
 MOST_NAMED = 3  # most texts of a column, and most columns of one sort, that a warning names
 
 _collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collected", default=None)
@@ -317,9 +391,12 @@ def recognise(
     probe = texts[:: max(1, len(texts) // 50)]  # most columns of text have no digits
     if not any(any(map(str.isdigit, text)) for text in probe):
         return Recognised(None, unlike=texts[0])
-    unread = [("", np.array([not CLOCK.fullmatch(text) for text in texts]))]
+    affixes = _affixes(texts, counts)
+    unread = []
     for what, options in WAYS.items():
         ways = [way for name, way in options.items() if asked in (None, name)]
+        if what == "numbers":
+            ways = [partial(way, affixes=affixes) for way in ways]
         if not ways:
             continue
         read = [_tried(way, texts, probe) for way in ways]
@@ -350,8 +427,8 @@ def recognise(
             return recognise(texts, counts, "decimal-point" if "," in unlike else "decimal-comma")
         elif is_either and differ.any():
             note = f"numbers like {quoted(unlike)}, whose mark could be decimal or of thousands"
-        elif all(text.strip().startswith("(") for text in known) or not (  # numbers of a list
-            plain or asked or bad[k].any() or not all(text.strip().isdecimal() for text in known)
+        elif all(re.fullmatch(r"\(\d+\)", text.strip()) for text in known) or not (  # of a list
+            plain or asked or bad[k].any() or not all(map(WHOLE.fullmatch, known))
         ):
             return Recognised(None)
         else:
@@ -360,9 +437,23 @@ def recognise(
                 return Recognised(replace(notation, decimal=None) if is_either else notation)
             note = f"numbers with different units, like {quoted(known[0])}"
         return Recognised(None, note, is_measure=True)
+    bad = np.isnan([_seconds(text) for text in texts])
+    unread.append(("times of day or durations", bad))
+    if asked is None and counts[bad].sum() <= most and np.count_nonzero(~bad) > FEW_VALUES:
+        return Recognised(_of_spans([*compress(texts, ~bad)], counts[~bad]), is_measure=True)
     what, bad = min(unread, key=lambda way: counts[way[1]].sum())
+    words = np.flatnonzero(bad)[np.argsort(-counts[bad], kind="stable")[:MOST_GAP_WORDS]]
+    words = words[counts[words] > most]
+    rest = np.isin(np.arange(len(texts)), words, invert=True)
+    are_few = counts[bad & rest].sum() <= most_unreadable(int(counts[rest].sum()))
+    if what and len(words) and are_few and np.count_nonzero(~bad) > FEW_VALUES:
+        gaps = [texts[i] for i in words.tolist()]
+        if not any(_is_any(word) or LEADING_ZERO.fullmatch(word) for word in gaps):
+            found = recognise([*compress(texts, rest)], counts[rest], asked, plain=True)
+            if found.notation is not None:
+                return found._replace(gaps=(*gaps,))
     share, other = 1 - counts[bad].sum() / total, texts[int(np.argmax(bad))]
-    is_plain = all(text.strip().isdecimal() for text in compress(texts, ~bad))
+    is_plain = all(map(WHOLE.fullmatch, compress(texts, ~bad)))
     # the others are probably errors, or one word for missing cells
     is_nearly = share >= 0.9
     is_measure = not is_plain and bool(is_nearly or (bad.sum() == 1 and share > 0.5))
@@ -378,7 +469,7 @@ def recognise(
 
 def _is_grouped_money(texts: Sequence[str]) -> bool:
     """Whether texts that two marks fit are money in whole units: what has no mark is below a thousand."""
-    found = [m for text in texts if (m := _pattern(".").fullmatch(text.strip()))]
+    found = [m for text in texts if (m := _pattern(".").fullmatch(western(text.strip())))]
     has_unit = [bool({m["prefix"], m["suffix"]} - {None, "", "%"}) for m in found]
     alone = [len(m["number"]) for m in found if m["number"].isdecimal()]
     return len(found) == len(texts) and all(has_unit) and bool(alone) and max(alone) < 4
@@ -399,12 +490,18 @@ def tell(name: Hashable, found: Recognised) -> None:
         shell = " or ".join(f"--column {name}={way}" for way in kind)
         ways = f"say which, with {advice(python, shell)}"
     else:
-        keeps = advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {name}=nominal")
+        keeps = text_option(name)
         gap = advice(f"replace {quoted(word)} by None", f"give --csv {shlex.quote(f'na={word}')}")
         clean = f"{gap} where a cell is missing, clean it" if word else "make its cells alike"
         ways = f"{clean}, or say that it is text with {keeps}"
     topic = "either" if "could be" in note else "nearly"
     warn_of_column(name, f"taken as text, though it looks like {note}; {ways}", topic)
+
+
+def text_option(name: Hashable) -> str:
+    """The option by which a column is text."""
+    shell = shlex.quote(f"{name}=nominal")
+    return advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {shell}")
 
 
 @contextmanager
@@ -451,43 +548,94 @@ def _unit(text: str | None) -> str:
     return SAME_UNIT.get(found, found)
 
 
+def _affixes(texts: Sequence[str], counts: np.ndarray) -> tuple[str, str]:
+    """The text before and behind numbers that is the unit of at least half of the cells, if there is one."""
+    found: Counter[tuple[str, str]] = Counter()
+    for text, n in zip(texts, counts.tolist(), strict=True):
+        before, number, behind = _parts(text)
+        is_unit = BEFORE.match(before) if before else BEHIND.fullmatch(behind)
+        if number and is_unit and (not before or not behind or BEHIND.fullmatch(behind)):
+            found[before.strip(SPACES), behind] += n
+    affixes, n = found.most_common(1)[0] if found else (("", ""), 0)
+    return affixes if 2 * n >= counts.sum() else ("", "")
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """What stands before a number, apart from its sign and a currency, the number, and what stands behind it."""
+    match = AROUND.fullmatch(western(text.strip()))
+    return (match["before"], match["number"], match["behind"] or "") if match else ("", "", "")
+
+
+def western(text: str) -> str:
+    """Text with the digits of any script, and full-width characters, as those of ASCII."""
+    if text.isascii():
+        return text
+    parts = (
+        str(unicodedata.decimal(c)) if c.isdecimal()
+        else chr(ord(c) - 0xFEE0) if "\uff01" <= c <= "\uff5e"
+        else c
+        for c in text
+    )  # fmt: skip
+    return "".join(parts)
+
+
+AROUND = re.compile(
+    rf"(?:{BOUND}[{SPACES}]?)?[-+(\u2212]?(?:{UNITS}[{SPACES}]*)?(?P<before>[^\d{SPACES}(+-]*[{SPACES}]?)[-+\u2212]?"
+    rf"(?P<number>\d[\d.,'\u2019{SPACES}]*(?<=\d))[{SPACES}]*(?P<behind>[^\d{SPACES}%+)-][^\s)]*)?\)?"
+)
+
+
 @cache
-def _pattern(decimal: str) -> re.Pattern[str]:
-    """Of a cell: sign, unit, sign, number, unit."""
+def _pattern(decimal: str, before: str = "", behind: str = "") -> re.Pattern[str]:
+    """Of a cell: sign, unit, sign, number, unit; a unit is known, or the column's own. One has a singular, perhaps."""
     groups = re.escape(GROUPS[decimal])
+    prefix, suffix = (f"(?:{re.escape(own)}|{UNITS})" if own else UNITS for own in (before, behind))
+    stems = [behind[:-k] for k in (1, 2) if len(behind) > k + 1 and behind[-k:].isalpha()]
+    one = "|".join(map(re.escape, stems)) or "(?!)"
     return re.compile(
-        rf"(?P<open>\()?(?P<sign>[-+\u2212])?(?P<prefix>{UNITS}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
-        rf"(?P<number>(?!0\d)(?:\d+|\d{{1,3}}(?P<group>[{groups}])\d{{3}}(?:(?P=group)\d{{3}})*)"
+        rf"(?P<bound>{BOUND}[{SPACES}]?)?"
+        rf"(?P<open>\()?(?P<sign>[-+\u2212])?(?P<prefix>{prefix}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
+        rf"(?P<number>(?!0\d)(?:\d+"
+        rf"|\d{{1,3}}(?P<group>[{groups}])(?:(?:\d{{3}}(?P=group))*|(?<=,)(?:\d\d,)*)\d{{3}})"
         rf"(?P<fraction>{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?)(?P<after>[-\u2212])?"
-        rf"(?P<suffix>[{SPACES}]*{UNITS})?(?P<last>[-\u2212])?(?P<close>\))?",
-        re.ASCII,
+        rf"(?:(?P<suffix>[{SPACES}]*{suffix})|[{SPACES}]*(?P<one>{one}))?(?P<last>[-\u2212])?(?P<close>\))?"
+        rf"(?P<more>\+)?"
     )
 
 
-def _numbers(texts: Sequence[str], decimal: str, unit: str | None = None) -> np.ndarray:
-    """The numbers of texts with or without a unit, None for any unit; NaN for other texts."""
-    found = [_number(decimal, text) for text in texts]
-    return np.array([x if unit is None or u in ("", unit) else np.nan for x, u in found])
+def _numbers(
+    texts: Sequence[str],
+    decimal: str,
+    affixes: tuple[str, str] = ("", ""),
+    *,
+    any_unit: bool = False,
+) -> np.ndarray:
+    """The numbers of texts with or without the unit of a column, or with any known one; NaN for other texts."""
+    found = [_number(decimal, text, affixes) for text in texts]
+    return np.array([x if any_unit or not unit else np.nan for x, unit in found])
 
 
-def _number(decimal: str, text: str) -> tuple[float, str]:
-    """The number of a text and its unit; NaN if it is not a number."""
-    match = _pattern(decimal).fullmatch(text.strip())
+def _number(decimal: str, text: str, affixes: tuple[str, str] = ("", "")) -> tuple[float, str]:
+    """The number of a text and its unit, if that is not the column's; NaN if it is not a number."""
+    match = _pattern(decimal, *affixes).fullmatch(western(text.strip()))
     if match is None:
         return np.nan, ""
     signs = [match[part] for part in ("open", "sign", "inner", "after", "last") if match[part]]
     if len(signs) > 1 or bool(match["open"]) != bool(match["close"]):
         return np.nan, ""
-    units = {_unit(match["prefix"]), _unit(match["suffix"])} - {""}
-    if len(units) > 1:
-        return np.nan, ""
+    units = {_unit(match["prefix"]), _unit(match["suffix"])} - {"", *map(_unit, affixes)}
     number = float(match["number"].translate(PYTHONS[decimal]))
+    if len(units) > 1 or (match["one"] and number != 1):
+        return np.nan, ""
     return -number if signs and signs != ["+"] else number, "".join(units)
 
 
-def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notation:
+def _of_numbers(
+    texts: Sequence[str], counts: np.ndarray, decimal: str, affixes: tuple[str, str], **_: bool
+) -> Notation:
     """The notation of numbers that all match, with the unit of most of them."""
-    found = [m for text in texts if (m := _pattern(decimal).fullmatch(text.strip()))]
+    pattern = _pattern(decimal, *affixes)
+    found = [m for text in texts if (m := pattern.fullmatch(western(text.strip())))]
     marked: Counter[tuple[str, str]] = Counter()  # text before and after a number
     for match, count in zip(found, counts.tolist(), strict=True):
         if match["prefix"] or match["suffix"]:
@@ -501,16 +649,78 @@ def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notat
         grouping=next((m["group"] for m in found if m["group"]), ""),
         prefix=prefix,
         suffix=suffix,
+        pairs=any(re.search(r",\d\d,", m["number"]) for m in found),
         places=fractions.pop() if len(fractions) == 1 else None,
     )
 
 
-def formatted(time: datetime, form: str) -> str:
+def formatted(time: datetime, form: str, months: Sequence[str] = ()) -> str:
     """A time in a ``strftime`` format, or in ISO 8601 if another time would be read from the text."""
-    text = time.strftime(form.replace("%Y", f"{time.year:04}"))  # C's has fewer digits
+    own = form.replace("%Y", f"{time.year:04}")  # C's has fewer digits
+    text = time.strftime(own.replace("%B", months[time.month - 1] if months else "%B"))
     if _time(text, form.find("%d") < form.find("%m"), None) == time:
         return text
     return time.isoformat(" ").removesuffix(" 00:00:00")
+
+
+def _span(text: str) -> re.Match[str] | None:
+    """The parts of a duration or a time of day."""
+    text = western(text.strip())
+    return (CLOCK.fullmatch(text) or SPANS.fullmatch(text)) if text else None
+
+
+def _seconds(text: str) -> float:
+    """The seconds of a duration, or of a time of day since midnight; NaN for other text."""
+    if (match := _span(text)) is None:
+        return np.nan
+    part = match.groupdict()
+    if half := part.get("half"):
+        if not 1 <= int(part["H"]) <= 12:
+            return np.nan
+        part["H"] = int(part["H"]) % 12 + 12 * (half[0] in "Pp")
+    found = {
+        name: str(part[name]).replace(",", ".") for name in SECONDS if part.get(name) is not None
+    }
+    return sum(float(number) * SECONDS[name] for name, number in found.items())
+
+
+def _of_spans(texts: Sequence[str], counts: np.ndarray) -> Notation:
+    """The notation of durations or times of day: written as most of them are, with zeros where any has."""
+    found = [match for text in texts if (match := _span(text))]
+    padded = {name for match in found for name in "HMS" if LEADING_ZERO.match(match[name] or "")}
+    formats: Counter[str] = Counter()
+    for match, n in zip(found, counts.tolist(), strict=True):
+        codes = {name: f"{{{name}:02}}" if name in padded else f"{{{name}}}" for name in SECONDS}
+        formats[_form(match, codes | {"half": "{p}"})] += n
+    return Notation("timedelta", format=formats.most_common(1)[0][0])
+
+
+def _spelled(seconds: float, form: str) -> str:
+    """A duration or time of day as text, to the finest of its parts."""
+    names = [name for name in SECONDS if f"{{{name}" in form]
+    rest = round(seconds / SECONDS[names[-1]])
+    parts: dict[str, Any] = {}
+    for name, larger in zip(names[::-1], [*names[-2::-1], ""], strict=True):
+        size = SECONDS[larger] // SECONDS[name] if larger else max(rest, 0) + 1
+        rest, parts[name] = divmod(rest, size)
+    if "{p}" in form:
+        parts["p"] = "PM" if parts["H"] % 24 >= 12 else "AM"
+        parts["H"] = (parts["H"] - 1) % 12 + 1
+    return form.format(**parts)
+
+
+def _date(text: str) -> re.Match[str] | None:
+    """The parts of a date, by their names in :data:`DATE` and :data:`WORDED`."""
+    text = western(text.strip())
+    return next(filter(None, (pattern.fullmatch(text) for pattern in (DATE, *WORDED))), None)
+
+
+def _month(word: str) -> int:
+    """The month of a name or its abbreviation; 0 if it is none."""
+    letters = "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if c.isalpha())
+    return next(
+        (k for k, names in enumerate(MONTHS, 1) if letters.startswith((*names.split(),))), 0
+    )
 
 
 def _times(texts: Sequence[str], day_first: bool | None, zoned: bool | None = None) -> np.ndarray:
@@ -522,26 +732,29 @@ def _times(texts: Sequence[str], day_first: bool | None, zoned: bool | None = No
 
 
 def _time(text: str, day_first: bool | None, zoned: bool | None) -> datetime | None:
-    match = DATE.fullmatch(text.strip())
-    if match is None or (day_first is None and not match["y"]):
+    match = _date(text)
+    part = match.groupdict() if match else {}
+    if match is None or (day_first is None and part.get("a")):
         return None
     zone = match["zone"]
     if zoned is not None and zoned != bool(zone):
         return None
-    if match["y"]:
-        year, month, day = (int(match[part]) for part in "ymd")
-    else:
-        year, *days = (int(match[part]) for part in "zba")
-        month, day = days if day_first else days[::-1]
-        if len(match["z"]) == 2:
-            year += 1900 if year >= CENTURY else 2000
+    month, day = part.get("m"), part["d"]
+    if part.get("a"):
+        month, day = (match["b"], match["a"]) if day_first else (match["a"], match["b"])
+    digits = part.get("y") or part.get("z") or part["n"].replace("元", "1")
+    year, month, day = int(digits), int(month or _month(part["word"])), int(day)
+    if part.get("era"):
+        year += ERAS[part["era"][0]]
+    elif len(digits) == 2:
+        year += 1900 if year >= CENTURY else 2000
     fraction = int((match["f"] or "").ljust(6, "0"))
     try:
         hour, minute, second = (int(match[part] or 0) for part in "HMS")
         if match["half"]:
             if not 1 <= hour <= 12:
                 return None
-            hour = hour % 12 + 12 * (match["half"] in "Pp")
+            hour = hour % 12 + 12 * (match["half"][0] in "Pp")
         time = datetime(year, month, day, hour, minute, second, fraction)
         return time if zone is None else time - _offset(zone.strip())
     except (ValueError, OverflowError):  # no such day
@@ -560,38 +773,55 @@ WAYS: dict[str, dict[Asked, partial[np.ndarray]]] = {
         "month-first": partial(_times, day_first=False),
     },
     "numbers": {
-        "decimal-point": partial(_numbers, decimal="."),
-        "decimal-comma": partial(_numbers, decimal=","),
+        "decimal-point": partial(_numbers, decimal=".", any_unit=True),
+        "decimal-comma": partial(_numbers, decimal=",", any_unit=True),
     },
 }
 
 
 def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Notation:
     """The notation of dates that all match: written as most of them are."""
-    found = [match for text in texts if (match := DATE.fullmatch(text.strip()))]
+    found = [match for text in texts if (match := _date(text))]
     formats: Counter[str] = Counter()
+    names = [Counter[str]() for _ in MONTHS]
     for match, count in zip(found, counts.tolist(), strict=True):
         formats[_format(match, day_first)] += count
+        if word := match.groupdict().get("word"):
+            names[_month(word) - 1][word] += count
     n_zoned = sum(n for form, n in formats.items() if form.endswith(UTC))
     zoned = 2 * n_zoned > formats.total()
     formats = Counter({form: n for form, n in formats.items() if form.endswith(UTC) == zoned})
     timed = Counter({form: n for form, n in formats.items() if "%M" in form}) or formats
     form = timed.most_common(1)[0][0]  # keeps the time
-    is_ordered = any(match["a"] for match in found)
-    return Notation("datetime", day_first=day_first if is_ordered else None, format=form)
+    months = tuple(max(own, key=lambda name: own[name], default="") for own in names)
+    return Notation(
+        "datetime",
+        day_first=day_first if any(match.groupdict().get("a") for match in found) else None,
+        format=form,
+        months=months if "%B" in form else (),
+    )
 
 
 def _format(match: re.Match[str], day_first: bool) -> str:
-    if match["y"]:
-        form = match["s"].join(("%Y", "%m", "%d"))
-    else:
-        parts = ("%d", "%m") if day_first else ("%m", "%d")
-        form = match["t"].join((*parts, "%Y" if len(match["z"]) == 4 else "%y"))
-    if match["H"]:
-        form += ("T" if "T" in match[0] else " ") + ("%I:%M" if match["half"] else "%H:%M")
-        form += (":%S" if match["S"] else "") + (".%f" if match["f"] else "")
-        form += (" %p" if match["half"] else "") + (UTC if match["zone"] else "")
-    return form
+    """The format of a date, with what stands between its parts."""
+    part = {name: text for name, text in match.groupdict().items() if text}
+    if "era" in part:
+        return "%Y-%m-%d"
+    codes = {name: f"%{name}" for name in "mdHMSf"}
+    codes |= {"word": "%B", "half": "%p", "zone": UTC, "a": "%m", "b": "%d"}
+    codes |= {name: "%Y" if len(part.get(name, "")) == 4 else "%y" for name in "yz"}
+    codes |= {"a": "%d", "b": "%m"} if day_first else {}
+    codes |= {"H": "%I"} if "half" in part else {}
+    return _form(match, codes)
+
+
+def _form(match: re.Match[str], codes: Mapping[str, str]) -> str:
+    """A text with the ``codes`` of its parts in their place."""
+    form, end = "", 0
+    for name in sorted((n for n in match.groupdict() if n in codes and match[n]), key=match.start):
+        form += match.string[end : match.start(name)] + codes[name]
+        end = match.end(name)
+    return form + match.string[end:]
 
 
 def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:

@@ -37,7 +37,7 @@ from discrete_itd.encoders.inference import (
     read_text,
     tell_redundant,
 )
-from discrete_itd.encoders.notation import Words, tell_unreadable
+from discrete_itd.encoders.notation import Words, tell, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
@@ -168,13 +168,16 @@ class TableEncoder:
         _warn_of(found, is_kept)
         left_out = [] if is_kept else found
         without = {column.position for column in left_out}
+        for place, (column, text) in enumerate(read.values()):
+            if text.note and place not in without:
+                tell(column.name, text)
         how: Any = {
             "is_open": handle_unknown == "smooth",
             "missing": missing,
             "from_array": from_array,
         }
         columns_of: dict[Any, Column] = {
-            name: infer_column(column, specs[name], notation=text.notation, **how)
+            name: infer_column(column, specs[name], notation=text.notation, gaps=text.gaps, **how)
             for place, (name, (column, text)) in enumerate(read.items())
             if place not in without
         }

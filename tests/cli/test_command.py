@@ -292,8 +292,8 @@ def test_a_note_on_a_column_that_is_almost_one_of_numbers(capsys):
     pd.DataFrame({"n": cells, "a": ["x", "y"] * 30}).to_csv("t.csv", index=False)
     run("fit t.csv --out new.safetensors --denoiser independent")
     assert capsys.readouterr().err == (
-        "discrete-itd: note: column 'n': taken as text, though it looks like numbers, but for '?' (96.6% are);"
-        " give --csv 'na=?' where a cell is missing, clean it, or say that it is text with --column n=nominal\n"
+        "discrete-itd: note: column 'n': '?' (2 cells) taken as missing, as all others are numbers;"
+        " if '?' means something, say that it is text with --column n=nominal\n"
     )
 
 

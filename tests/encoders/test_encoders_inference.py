@@ -474,4 +474,12 @@ def test_many_columns_of_one_kind_have_one_warning():
 def test_a_word_among_times_is_named():
     days = pd.date_range("2024-01-01", periods=40).astype(object).tolist()
     with pytest.raises(TypeError, match="column 'day': mixes times with text like 'unknown'"):
-        TableEncoder.fit(pd.DataFrame({"day": pd.Series([*days, *["unknown"] * 3], dtype=object)}))
+        TableEncoder.fit(
+            pd.DataFrame({"day": pd.Series([*days[:9], *["unknown"] * 3], dtype=object)})
+        )
+    with pytest.warns(UserWarning, match=r"'unknown' \(3 cells\) taken as missing"):
+        encoder = TableEncoder.fit(
+            pd.DataFrame({"day": pd.Series([*days, *["unknown"] * 3], dtype=object)})
+        )
+    assert encoder.schema[0].family == "datetime"
+    assert encoder.schema[0].n_missing == 3

@@ -80,7 +80,7 @@ def test_identifiers_and_free_text_are_told_from_what_is_learned_from():
         cells, why = values
         frame = pd.DataFrame({"a": cells, "b": np.arange(len(cells)) % 3})
         encoder, said = fitted(frame)
-        said = [t for t in said if "though it looks like" not in t and "unreadable" not in t]
+        said = [t for t in said if "though it looks like" not in t and " missing" not in t]
         assert [column.why for column in encoder.left_out] == ([why] if why else [])
         assert encoder.names == (["b"] if why else ["a", "b"])
         assert [t.startswith("left out of the model: 'a'") for t in said] == [True] * bool(why)

@@ -38,6 +38,15 @@ NUMBERS = {
     "one currency, by two names": (["12,50 €", "EUR 3,00"], [12.5, 3]),
     "whole money": (["850 €", "12 €"], [850, 12]),
     "accountants' parentheses": (["(1,234.50)", "2.25", "($3.00)"], [-1234.5, 2.25, -3]),
+    "accountants' costs": (["($1,234.50)", "($2.25)"], [-1234.5, -2.25]),
+    "lakhs": (["Rs. 12,34,567.50", "Rs. 345.00", "Rs. -1,00,000.00"], [1234567.5, 345, -100000]),
+    "a price for each": (["$59.21/hr", "$1,260.00/hr"], [59.21, 1260]),
+    "a unit of a measure": (["12,5 m/s", "0,7 m/s", "3 m/s"], [12.5, 0.7, 3]),
+    "a unit of any script": (["10.5万円", "1,234.0万円"], [10.5, 1234]),
+    "one of a unit": (["1 Jahr", "3 Jahre", "12 Jahre"], [1, 3, 12]),
+    "a currency of any country": (["R 1 234,50", "R 12,00"], [1234.5, 12]),
+    "digits of other scripts": (["３６．５", "٣٧.٢", "36.8"], [36.5, 37.2, 36.8]),
+    "bounds": (["<0,5", "12,75", "> 90", "80+"], [0.5, 12.75, 90, 80]),
     "a sign behind": (["1.234,5-", "2,25", "3,00- €", "4 €-"], [-1234.5, 2.25, -3, -4]),
 }
 DATES = {
@@ -59,6 +68,20 @@ DATES = {
         ["2028-03-26T01:30:00.250+01:00", "2028-03-26 03:30+0200", "2028-03-26T01:30:00Z"],
         ["2028-03-26T00:30:00.250", "2028-03-26T01:30", "2028-03-26T01:30"],
     ),
+    "names of months": (
+        ["24-Jan-2028", "1 February 2025", "Mar 3, 2026", "5 août 2025", "6 de março de 2025"],
+        ["2028-01-24", "2025-02-01", "2026-03-03", "2025-08-05", "2025-03-06"],
+    ),
+    "months of two digits": (["24-JAN-28", "01-MAY-71"], ["2028-01-24", "1971-05-01"]),
+    "words for parts": (["2028年1月24日", "2025年 2月 1日"], ["2028-01-24", "2025-02-01"]),
+    "years of emperors": (
+        ["令和元年5月1日", "H31.4.30", "昭和64年1月7日"],
+        ["2019-05-01", "2019-04-30", "1989-01-07"],
+    ),
+    "points in the time": (
+        ["2028-01-24 10.30", "2025-02-01 07.05"],
+        ["2028-01-24T10:30", "2025-02-01T07:05"],
+    ),
     "times": (["24.01.2028 10:30", "01.02.2025"], ["2028-01-24T10:30", "2025-02-01"]),
 }
 TEXT = {
@@ -69,6 +92,10 @@ TEXT = {
     "no such day": ["31.02.2025", "24.01.2025"],
     "groups of two": ["1.23.45", "1.22.33"],
     "numbers of a list": ["(1)", "(2)"],
+    "codes with a letter": ["V58", "V12"],
+    "addresses": ["12 Main Street", "5 Oak Avenue"],
+    "ranges": ["10-12", "13-15"],
+    "no month": ["24-Foo-2028", "25-Bar-2028"],
     "thirteen in the morning": ["24.01.2028 13:00 AM", "25.01.2028 13:00 PM"],
 }
 EITHER = {
@@ -96,6 +123,39 @@ def test_dates_are_read_in_the_order_that_fits_all():
         written = notation.write(pd.Series(pd.to_datetime(days, format="ISO8601"))).tolist()
         for cells in (texts, written):
             assert (notation.read(cells) == np.array(days, dtype="M8[us]")).all()
+
+
+SPANS = {
+    "of twelve hours": ("{}:{:02} PM", lambda h, m: 12 + h % 12 + m / 60),
+    "of 24 hours": ("{:02}:{:02}", lambda h, m: h + m / 60),
+    "in French": ("{} h {:02}", lambda h, m: h + m / 60),
+    "in Japanese": ("{}時{:02}分", lambda h, m: h + m / 60),
+    "in words": ("{}h {}min", lambda h, m: h + m / 60),
+    "of seconds": ("{}min {}s", lambda h, m: h / 60 + m / 3600),
+    "of days": ("{} days {} h", lambda h, m: 24 * h + m),
+}
+
+
+@pytest.mark.parametrize(("form", "hours"), SPANS.values(), ids=SPANS)
+def test_times_of_day_and_durations_are_read_as_they_are_written(form, hours):
+    parts = [(h, m) for h in range(1, 13) for m in (0, 5, 17)]
+    texts = [form.format(*part) for part in parts]
+    notation = found(*texts).notation
+    read = notation.read(texts)
+    np.testing.assert_allclose(read / np.timedelta64(1, "h"), [hours(*part) for part in parts])
+    assert notation.write(pd.Series(read)).tolist() == texts
+
+
+@given(
+    st.lists(st.integers(-(10**6), 10**6), min_size=2, unique=True),
+    st.text("abcdefgäöß/°µ万", min_size=1, max_size=6).filter(lambda unit: unit[0] not in "°/"),
+)
+def test_properties_what_stands_behind_all_numbers_is_their_unit(tenths, unit):
+    texts = [f"{t / 10:.1f} {unit}" for t in tenths]
+    notation = found(*texts).notation
+    np.testing.assert_array_equal(notation.read(texts), np.array(tenths) / 10)
+    assert notation.write(pd.Series(tenths) / 10).tolist() == texts
+    assert np.isnan(notation.read([f"1.5 {unit}z"])).all()  # another unit
 
 
 def test_other_text_stays_text():
@@ -438,10 +498,13 @@ NOTES = {
     "a gap": ([*FIVES, "NA"], None, "continuous", "'NA' (1 cell) taken as missing, as all others are numbers"),
     "text": (["24.01.2025", "1.2.2025"] * 50, "nominal", "nominal", None),
     "whole": ([str(i) for i in range(200)], "continuous", "continuous", None),
-    "an unknown unit": ([f"{i}.5 F" for i in range(40)] * 2, None, "nominal", "'0.5 F', which are not read; make its"),
-    "comparisons": ([f"<{i}.5" for i in range(40)] * 2, None, "nominal", "numbers or times, like '<0.5'"),
-    "times of day": ([f"{i % 12 + 1}:0{i % 7} PM" for i in range(84)], None, "nominal", "like '10:00 PM'"),
-    "spans": ([f"{i % 9}h {i}m" for i in range(40)] * 2, None, "nominal", "like '0h 0m'"),
+    "any unit": ([f"{i}.5 F" for i in range(40)] * 2, None, "continuous", None),
+    "several units": ([f"{i}.5 {'FC'[i % 2]}" for i in range(40)] * 2, None, "nominal", "'0.5 F', which are not"),
+    "bounds": ([*FIVES, "<3,5", "<3,5"], None, "continuous", "'<3,5' (2 cells) taken as the numbers that"),
+    "times of day": ([f"{i % 12 + 1}:0{i % 7} PM" for i in range(84)], None, "continuous", None),
+    "a word that is not rare": ([*FIVES, *["Fel"] * 40], None, "continuous", "numbers; if 'Fel' means something"),
+    "words that are not rare": ([*FIVES, *["Fel", "a"] * 9], None, "continuous", "'Fel', 'a' (18 cells) taken as"),
+    "a word among few numbers": (["1,5", "2,5", "Fel"] * 40, None, "nominal", "numbers, but for 'Fel'"),
     "seats": ([f"{i}{s}" for i in range(40) for s in "AF"], None, "nominal", None),
     "streets": ([f"Street {i}" for i in range(40)] * 2, None, "nominal", None),
     "truth values and a word": (["True", "False"] * 150 + ["?"], None, "nominal", "truth values, but for '?'"),
@@ -463,12 +526,11 @@ def test_a_note_names_the_parameter():
 def test_a_placeholder_among_dates_is_noted():
     cells = [*TRUE["start"].dt.strftime("%d.%m.%Y"), *["00.00.0000"] * 60]
     column, said = note_of(cells)
-    assert column.kind == "nominal"
-    assert "looks like dates, but for '00.00.0000' (83.3% are)" in said[0]
-    assert "replace '00.00.0000' by None" in said[0]
+    assert column.kind == "continuous"
+    assert "'00.00.0000' (60 cells) taken as missing, as all others are dates" in said[0]
     with from_shell():
-        assert "give --csv na=00.00.0000 where a cell is missing" in note_of(cells)[1][0]
-        assert "give --csv 'na=-  -' where" in note_of([*cells[:N], *["-  -"] * 60])[1][0]
+        assert "say that it is text with --column a=nominal" in note_of(cells)[1][0]
+        assert "give --csv 'na=-  -' where" in note_of(["7,5", "3,25", "-  -"] * 50)[1][0]
     assert "but for 'k.A.'" in note_of(["7,5", "3,25", "k.A."] * 50)[1][0]
     assert not note_of(["2", "4", "more"] * 50)[1]  # categories
 
