@@ -174,7 +174,8 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
 
 def _typed(cells: pd.Series) -> pd.Series:
     """Cells of text as numbers, truth values or times, if all of it is."""
-    return typed(cells)[0] if infer_dtype(cells.astype(object)) == "string" else cells
+    is_text = infer_dtype(cells.astype(object)) == "string"
+    return typed(cells)[0].rename(cells.name) if is_text else cells
 
 
 def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], unit: Ints) -> None:
@@ -250,7 +251,7 @@ class Aspect:
 
 
 class ColumnViews(NamedTuple):
-    """The views of a column: values, patterns of text, bins of numbers.
+    """The views of a column: values, patterns of text, bins of numbers; of ``few`` numbers only to find far ones.
 
     ``meant`` (N,) has the codes of the values that are meant, with probability ``misspelt`` (N,) others than those in
     the table; ``unreadable`` (N,) are cells of numbers or times that are none.
@@ -259,6 +260,7 @@ class ColumnViews(NamedTuple):
     values: Aspect
     patterns: Aspect | None
     bins: Aspect | None
+    few: Aspect | None
     meant: Ints
     misspelt: Floats
     unreadable: Bools
@@ -273,6 +275,8 @@ class ColumnViews(NamedTuple):
         wrong = np.where(self.unreadable, 1.0, judged.wrong)
         if self.patterns is not None:
             wrong = np.maximum(wrong, _judged(self.patterns, None, others, unit).wrong)
+        if self.few is not None:
+            wrong = np.maximum(wrong, _by_mixture(self.values, self.few, [], unit).wrong)
         if self.misspelt.any():  # what is meant must go with the row
             meant = Aspect(self.meant, self.values.absent)
             wrong = np.maximum(
@@ -298,9 +302,9 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     codes, distinct = pd.factorize(values)
     where = np.append(codes, len(distinct))[read.where]
     absent = read.where < 0
-    patterns = bins = None
+    patterns = bins = few = None
     meant, misspelt = np.arange(len(distinct) + 1), np.zeros(len(distinct) + 1)
-    if len(distinct) > FEW and (is_numeric or column.is_number):
+    if len(distinct) > 1 and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)[codes]
         level, log_flat = _binned(numbers / np.abs(numbers).max())
         order = np.lexsort((numbers, level))
@@ -308,6 +312,8 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
         middles = np.append(codes[order[(ends[1:] + ends[:-1]) // 2]], len(distinct))
         level, log_flat = np.append(level, level.max() + 1), np.append(log_flat, 0.0)
         bins = Aspect(level[read.where], absent, log_flat[read.where], middles)
+        if len(distinct) <= FEW:
+            bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
         forms = [
             "".join(c for c in text.casefold() if c.isalnum() or c in "<>=+%") for text in distinct
@@ -319,7 +325,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
             patterns = Aspect(np.append(of, len(known))[where], absent)
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
     own = Aspect(where, absent)
-    return ColumnViews(own, patterns, bins, meant[where], misspelt[where], unreadable)
+    return ColumnViews(own, patterns, bins, few, meant[where], misspelt[where], unreadable)
 
 
 def pattern(text: str) -> str:

@@ -90,6 +90,10 @@ def test_an_entropy_is_of_the_cells_of_values():
     q, width = mixture(2, 5, 0.5), 1e-6
     found = q.entropy(lambda z: Intervals(z, torch.full_like(z, width)))
     torch.testing.assert_close(found, q.entropy(Intervals.at) - np.log(width))
+    # which is a third of the cost; cells that are just too wide for that have nearly the same
+    sd = q.var.amin((1, 2)).sqrt()[:, None]
+    near = [q.entropy(lambda z, w=w: Intervals(z, (w * sd).expand_as(z))) for w in (0.09, 0.11)]
+    torch.testing.assert_close(near[0], near[1] + np.log(0.11 / 0.09), rtol=0, atol=1e-3)
 
 
 def test_thousands_of_components_stay_within_memory(monkeypatch):
