@@ -147,12 +147,33 @@ class GaussianPosterior:
         """Cumulative distribution function of each cell at ``values`` (B, R): (B, R)."""
         z = values[:, :, None]
         if not self.bounds:
-            below = torch.special.ndtr((z - self.means) / self.var.sqrt())
+            below = tail((z - self.means) / self.var.sqrt())
         else:
             mean, sd, low, high, log_mass = self._standard
-            below = log_between(low, ((z.double() - mean) / sd).clamp(low, high)) - log_mass
-            below = below.exp().to(self.means)
-        return (self.log_weight.exp() * below).sum(2)
+            above, beyond, mass, is_exact = self._tails
+            z = ((z.double() - mean) / sd).clamp(low, high)
+            below = (tail(torch.where(above, -z, z)) - beyond) / mass
+            below = torch.where(above, 1 - below, below)
+
+            def by_logs(at: Tensor) -> Tensor:
+                own = [t.expand_as(z).flatten()[at] for t in (low, z, log_mass)]
+                return (log_between(*own[:2]) - own[2]).exp()
+
+            inexact = (~is_exact).expand_as(below).flatten()
+            below = devices.replace_rows(below.flatten(), inexact, by_logs).view_as(below)
+        return (self.log_weight.exp() * below.to(self.means)).sum(2)
+
+    @cached_property
+    def _tails(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Whether boxes are mirrored to lie below zero, the tail beyond their lower bound, and their mass.
+
+        And where these differences of tails keep nine digits.
+        """
+        above, low, high = _mirrored(*self._standard[2:4])
+        beyond, whole = tail(low), tail(high)
+        mass = whole - beyond
+        is_exact = (mass > 1e-7 * whole) & (whole > 1e-290)
+        return above, beyond, torch.where(is_exact, mass, 1.0), is_exact
 
     def shares(self, middle: Tensor, width: Tensor | None = None) -> Tensor:
         """Posterior probabilities of the components given cells, as of :meth:`log_prob`: (B, R, K)."""
@@ -383,6 +404,11 @@ def log_normal(z: Tensor) -> Tensor:
     return -0.5 * (z.square() + math.log(2 * math.pi))
 
 
+def tail(z: Tensor) -> Tensor:
+    """Probability that a standard normal variable is below z; its digits are kept far below zero."""
+    return 0.5 * torch.erfc(z * -math.sqrt(0.5))
+
+
 def chosen(log_probs: Tensor, u: Tensor) -> Tensor:
     """Categories of distributions (B, K) of logits by uniform numbers (B,) or (B, n): int64, of the same shape."""
     cdf = torch.softmax(log_probs, 1).cumsum(1)
@@ -429,11 +455,15 @@ class _LogCell(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, middle: Tensor, width: Tensor) -> Tensor:
         """Of middles and widths of equal shapes, float64."""
-        out = _log_narrow(middle, torch.where(width > 0, width, 1.0))
-        out = torch.where(width > 0, out, log_normal(middle))
-        wide = width >= CLOSE_BOUNDS
-        if devices.any_true(wide):
-            out = torch.where(wide, log_mass_of_wide(middle, width), out)
+        middle, width = middle.contiguous(), width.contiguous()
+        out, wide = log_normal(middle).flatten(), width >= CLOSE_BOUNDS
+        for which, log_p in ((~wide & (width > 0), _log_narrow), (wide, log_mass_of_wide)):
+
+            def of_some(at: Tensor, log_p: Callable[..., Tensor] = log_p) -> Tensor:
+                return log_p(middle.view(-1)[at], width.view(-1)[at])
+
+            out = devices.replace_rows(out, which.flatten(), of_some)
+        out = out.view_as(middle)
         ctx.save_for_backward(middle, width, out)
         return out
 

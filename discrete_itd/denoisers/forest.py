@@ -41,6 +41,7 @@ from discrete_itd.channel.gaussian import (
 )
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import (
     BLOCK,
     CACHED,
@@ -53,7 +54,7 @@ from discrete_itd.denoisers.base import (
     finite_log,
 )
 from discrete_itd.denoisers.marginal import FINEST_SD, SD, WIDE_SD, MarginalDenoiser
-from discrete_itd.devices import add_at, any_true
+from discrete_itd.devices import add_at, any_true, replace_rows
 
 COUNTED = 4096  # rows that are counted, and leaves that are checked, at once
 ABOVE = 4.0  # pseudo-count of the node above a leaf: the first one that is tried
@@ -358,11 +359,22 @@ class ForestDenoiser(Denoiser):
         return cells.masked_fill_(pairs.level == n_points, 0.0)
 
     def _number_cells(self, pairs: Pairs) -> Tensor:
-        leaf, lines = pairs.leaf, self.codebook.lines
-        inside = clipped(lines.cells(pairs.reals), self._low[leaf], self._high[leaf])
+        leaf, zero, reals = pairs.leaf, self.means.new_zeros(()), pairs.reals
+        if pairs.counts is not None:  # the first pair of each row
+            reals = reals[pairs.counts.cumsum(0) - pairs.counts]
+        whole = self.codebook.lines.cells(reals)
+        far = log_mass(whole, zero, zero + WIDE_SD)
+        if pairs.row is not None:
+            whole, far = Intervals(*(t[pairs.row] for t in whole)), far[pairs.row]
+        inside = clipped(whole, self._low[leaf], self._high[leaf])
         cells = log_mass(inside, self.means[leaf], self._sd[leaf]) + self._log_own[leaf]
-        zero = self.means.new_zeros(())
-        far = log_mass(inside, zero, zero + WIDE_SD) + self._log_wide[leaf]
+
+        def of_cut(at: Tensor) -> Tensor:
+            return log_mass(Intervals(*(t.flatten()[at] for t in inside)), zero, zero + WIDE_SD)
+
+        is_cut = (inside.width != whole.width) & ~whole.width.isnan()
+        far = replace_rows(far.expand_as(cells).flatten(), is_cut.flatten(), of_cut)
+        far = far.view_as(cells) + self._log_wide[leaf]
         top = torch.maximum(cells, far)  # the rounding of logaddexp depends on position
         cells = top + ((cells - top).exp() + (far - top).exp()).log()
         if pairs.row is None and not self.codebook.indicator:

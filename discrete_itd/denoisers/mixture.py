@@ -293,10 +293,10 @@ class MixtureDenoiser(Denoiser):
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
         """In closed form: the classes of each cell have their joint probability with the row without the cell's own."""
-        book = self.codebook
-        step = rows_at_once(CACHED // (self.n_components * book.n_columns))
-        parts = [self._left_out(rows) for rows in x.split(step)]
-        logits, *moments = (torch.cat(t) for t in zip(*parts, strict=True))
+        book, (rows, back) = self.codebook, self._by_gaps(x)
+        step = max(BLOCK, rows_at_once(CACHED // (self.n_components * book.n_columns)))
+        parts = [self._left_out(some) for some in rows.split(step)]
+        logits, *moments = (torch.cat(t)[back] for t in zip(*parts, strict=True))
         gaussian = None
         if self.own_reals:
             gaussian = GaussianPosterior(*moments, normalised=True)
@@ -380,14 +380,7 @@ class MixtureDenoiser(Denoiser):
         """
         book, own = self.codebook, range(self.codebook.n_columns)
         orders = [book.in_order(columns) for columns in (own, own[::-1])]
-        rows, back = x, None
-        if self.dense is not None and not devices.static_shapes(x.device):
-            # rows with the same cells missing in one batch: each batch costs a product for each pattern
-            missing = rows[:, book.reals].isnan()
-            if bool((missing != missing[:1]).any()):
-                by_pattern = missing.unique(dim=0, return_inverse=True)[1].argsort(stable=True)
-                rows, back = rows[by_pattern], by_pattern.argsort()
-        parts = []
+        parts, (rows, back) = [], self._by_gaps(x)
         for some in self._batches(rows):
             out, total = self.log_weights.new_zeros(some.shape), None
             for order in orders:
@@ -400,8 +393,17 @@ class MixtureDenoiser(Denoiser):
                 left = (total - out.sum(1)) / there.sum(1).clamp_min(1)
                 out = out + left[:, None] * there
             parts.append(out)
-        out = torch.cat(parts) if back is None else torch.cat(parts)[back]
-        return out.masked_fill(x.isnan(), 0.0)
+        return torch.cat(parts)[back].masked_fill(x.isnan(), 0.0)
+
+    def _by_gaps(self, x: Tensor) -> tuple[Tensor, Tensor | slice]:
+        """Rows (B, C) by the numbers that they lack, and their places: each batch costs a product for each pattern."""
+        if self.dense is None or devices.static_shapes(x.device):
+            return x, slice(None)
+        missing = x[:, self.codebook.reals].isnan()
+        if not bool((missing != missing[:1]).any()):
+            return x, slice(None)
+        order = missing.unique(dim=0, return_inverse=True)[1].argsort(stable=True)
+        return x[order], order.argsort()
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         book, shape = self.codebook, (n, self.codebook.n_columns)

@@ -61,6 +61,18 @@ def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
         )
 
 
+@pytest.mark.parametrize("at", [0.0, -7.0, 12.0, -60.0, 1e3])
+@pytest.mark.parametrize("width", [3.0, 1e-2, 1e-9])
+def test_distribution_functions_keep_their_digits_far_out(at, width):
+    """The logarithm of the share below, from the masses of two cells."""
+    low, share = torch.full((1, 1, 1), at, dtype=torch.float64), torch.linspace(0.1, 0.9, 5)
+    q = GaussianPosterior(low * 0, low * 0, low * 0 + 1, low, low + width)
+    values = low[:, 0] + width * share
+    own = gaussian.log_between(low.expand(1, 5, 1), values[..., None])
+    exact = (own - gaussian.log_between(low, low + width))[..., 0].exp()
+    torch.testing.assert_close(q.cdf(values), exact, rtol=1e-7, atol=1e-8)
+
+
 @pytest.mark.parametrize("n_components", [1, 7, 60])
 @pytest.mark.parametrize("truncated", [False, True])
 def test_expected_values_of_mixtures(n_components, truncated):
