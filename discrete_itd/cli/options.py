@@ -266,11 +266,11 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
     add("table", metavar="TABLE", help=f"table to check: {ENDINGS}; or -")
     add("--out", required=True, metavar="FILE", help=f"wrong cells: {ENDINGS}; or -")
     add("--repair", metavar="FILE",
-        help="also write TABLE with the expected values that are more likely right than not; blank\n"
+        help="also write TABLE with the expected values that are twice as likely right as not; blank\n"
         "lines, and quotation marks without need, are not copied")
     add("--report", metavar="FILE", help="also write a page on them, like errors.html")
     add("--threshold", type=share, default=0.5, metavar="P",
-        help="probability of being wrong above which a cell is named (default: %(default)s)")
+        help="probability of being wrong from which a cell is named (default: %(default)s)")
     add("--groups", metavar="NAME",
         help="column that says which rows belong together, like a customer: they do not support\n"
         "each other")

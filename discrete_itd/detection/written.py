@@ -147,10 +147,10 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
     is_word = np.array([word in WORDS for word in words])
     gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word).tolist()}
     least = max(MEASURES * (n_numbers + counts[~is_word].sum()), 1)
+    if counts[list(days)].sum() >= least:  # first, as 31.01.2024 could be a number
+        return gaps | _in_one_order(days, counts)
     if n_numbers + counts[list(forms)].sum() >= least:
         return gaps | _in_one_form(forms, counts, n_numbers)
-    if counts[list(days)].sum() >= least:
-        return gaps | _in_one_order(days, counts)
     found = Meant()
     for i, text in enumerate(texts):
         if LOST.search(text):
@@ -241,6 +241,8 @@ def _days(texts: Sequence[str], counts: Ints) -> dict[int, Day]:
                 order, parts = "ymd", (match["y"], match["m"], match["d"])
             else:
                 order = "dmy" if int(match["a"]) > 12 else "mdy" if int(match["b"]) > 12 else ""
+                if match["t"] == ".":
+                    order = order or "dmy"  # as everywhere, where points divide dates
                 parts = match["a"], match["b"], match["z"]
                 n[order] += int(counts[i])
             year = parts[0] if match["y"] else parts[2]

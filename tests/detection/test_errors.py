@@ -206,10 +206,14 @@ def numbers(n=200):
         ([f"3/{x % 9 + 13}/24" if i < 9 else f"{x % 28 + 1}.3.2024" for i, x in enumerate(numbers())], [], None),
         ([f"2024-03-{x % 9 + 13}" if i < 9 else f"{x % 9 + 13}/03/2024" for i, x in enumerate(numbers())],
          range(9), None),
+        ([f"2024-03-{x % 9 + 13}" if i < 9 else f"{x % 9 + 13}.03.2024" for i, x in enumerate(numbers())],
+         range(9), None),
+        (["12.03.2024"] * 2 + [f"2024-03-{x % 19 + 10}" for x in numbers()], [0, 1], "2024-03-12"),
         (["Ã¼ber"] + ["über"] * 30, [0], "über"),
         (["caf\u0329e", "a\x07b"] + [f"text {x}" for x in numbers()], [0, 1], None),
     ],
-    ids=["unit", "units", "share", "marked", "word", "code", "inf", "empty", "gaps", "few", "order", "bytes", "marks"],
+    ids=["unit", "units", "share", "marked", "word", "code", "inf", "empty", "gaps", "few", "order", "points", "day",
+         "bytes", "marks"],
 )  # fmt: skip
 def test_cells_that_are_not_written_as_their_column_writes(cells, wrong, expected):
     found = find_errors(pd.DataFrame({"a": cells}))
