@@ -54,7 +54,7 @@ from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 from scipy import sparse, special
 
-from discrete_itd.detection.written import Written, as_written, moved
+from discrete_itd.detection.written import Written, as_written, edits, moved, pattern
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.frames import as_numbers, as_polars, is_polars, read_rows
 from discrete_itd.encoders.notation import typed
@@ -122,8 +122,10 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
         1.00 were wrong in nine of twelve tables that had not been used, .72 and .82 in two, and .19 in one where two
         calendars disagree in leap years (``python -m tests.benchmarks.cells unseen``). Errors that are other plausible
         values are hardly found. Missing cells are included where a value should be there. A cell may also be wrong by
-        its writing alone: numbers or dates in another notation than the column's, words and numbers that stand for
-        missing cells, characters that were lost, and a value that belongs into the empty cell beside.
+        its writing alone: numbers or dates in another notation than the column's, a format that hardly any other cell
+        has (then what is expected follows from the other columns alone), codes without their leading zeros, words and
+        numbers that stand for missing cells, characters that were lost or escaped, and a value that belongs into the
+        empty cell beside.
 
     Raises
     ------
@@ -274,7 +276,8 @@ class ColumnViews(NamedTuple):
         """The probability (N,) that cells are wrong, by all that is known of them."""
         wrong = np.where(self.unreadable, 1.0, judged.wrong)
         if self.patterns is not None:
-            wrong = np.maximum(wrong, _judged(self.patterns, None, others, unit).wrong)
+            by_patterns = _judged(self.patterns, None, others, unit).wrong
+            wrong = np.where(self.patterns.absent, wrong, np.maximum(wrong, by_patterns))
         if self.few is not None:
             wrong = np.maximum(wrong, _by_mixture(self.values, self.few, [], unit).wrong)
         if self.misspelt.any():  # what is meant must go with the row
@@ -326,20 +329,6 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
     own = Aspect(where, absent)
     return ColumnViews(own, patterns, bins, few, meant[where], misspelt[where], unreadable)
-
-
-def pattern(text: str) -> str:
-    """The classes of the characters of a text, with repetitions once: upper and lower case, digits, and the others.
-
-    Examples
-    --------
-    >>> pattern("St. Mary's, Ward 12"), pattern("12.0 oz")
-    ("Aa. Aa'a, Aa 9", '9.9 a')
-    """
-    text = "".join(
-        "A" if c.isupper() else "a" if c.isalpha() else "9" if c.isdigit() else c for c in text
-    )
-    return re.sub(r"(.)\1+", r"\1", text, flags=re.DOTALL)
 
 
 def _binned(z: Floats) -> tuple[Ints, Floats]:
@@ -404,9 +393,9 @@ def _misspelt(forms: list[str], counts: Ints) -> tuple[Ints, Floats]:
         np.add.at(bags[i], [letters[c] for c in forms[i]], 1)
 
     def nearest(i: int, tried: Ints) -> int:
-        edits = max(1, len(forms[i]) // CHARACTERS)
-        for j in tried[np.abs(bags[tried] - bags[i]).sum(1) <= 2 * edits].tolist():
-            if digits[i] == digits[j] and _edits(forms[i], forms[j]) <= edits:
+        most = max(1, len(forms[i]) // CHARACTERS)
+        for j in tried[np.abs(bags[tried] - bags[i]).sum(1) <= 2 * most].tolist():
+            if digits[i] == digits[j] and edits(forms[i], forms[j]) <= most:
                 return j
         return -1
 
@@ -424,19 +413,6 @@ def _misspelt(forms: list[str], counts: Ints) -> tuple[Ints, Floats]:
         if g > h:
             p[seldom & (near >= 0)] = 1 - (1 - g) / (1 - h) * h / g
     return np.where(p > 0, near, -1), p
-
-
-def _edits(one: str, two: str) -> int:
-    """Insertions, deletions, replacements and exchanges of neighbours between two texts."""
-    before, last = list(range(len(two) + 1)), [0]
-    for i, a in enumerate(one, 1):
-        row = [i]
-        for j, b in enumerate(two, 1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
-            if i > 1 and j > 1 and a == two[j - 2] and one[i - 2] == b:
-                row[-1] = min(row[-1], last[j - 2] + 1)
-        last, before = before, row
-    return before[-1]
 
 
 # -- counts without the own row -----------------------------------------------------------------------
@@ -736,7 +712,7 @@ def _lines(
     first[own.values.codes[order]] = order
     cells, meant = (c.astype(object).to_numpy() for c in (frame.iloc[:, j], written.meant))
     cells = np.where(written.wrong > 0, meant, cells)
-    is_meant = written.wrong[rows] > by_others[rows]
+    is_meant = (written.right[rows] > 0) & (written.wrong[rows] > by_others[rows])
     return pd.DataFrame(
         {
             "row": frame.index[rows],

@@ -2,12 +2,17 @@
 
 A column has one notation. Numbers have one text before and after them, or none where several compete (*12.0 oz*, *12.0
 oz.*, *12.0 ounce*); dates have one order of day, month and year. A missing cell is empty: it is no word among numbers,
-no number far from all others (-1, 999) that many rows share, and not sometimes a word and sometimes empty. Text has no
-characters that were lost or read in another encoding, and does not end with the value of an empty cell beside it.
+no number far from all others (-1, 999) that many rows share, and not sometimes a word and sometimes empty. Codes of one
+width keep their leading zeros; where most cells are numbers, or have one format, few are something else. Text has no
+characters that were lost, escaped or read in another encoding, and does not end with the value of an empty cell of its
+row.
 """
 
 from __future__ import annotations
 
+import html
+import itertools
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -20,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from discrete_itd.encoders.notation import CENTURY, DATE, GAP_WORDS, UNITS, recognise
+from discrete_itd.encoders.notation import CENTURY, DATE, GAP_WORDS, LEADING_ZERO, UNITS, recognise
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
@@ -37,8 +42,13 @@ CODE, OFTEN, SEVERAL, FAR, RARELY = re.compile(r"-1|-?99*"), 5, 10, 4, 0.1
 # Affixes are mere notation if numbers do not depend on them: if this is as likely, or they explain so little of ranks.
 LEAST_P, LITTLE = 0.001, 0.01
 MOST_MARKS = 0.2  # share of texts with a mark that no letter has, from which these are no errors
+# A text is wrong with probability LIKELY if its format is that of less than ODD of the cells, where STRICT of them have
+# one, or USUAL of them one that is an edit away (chosen on movies and five tables of open government data).
+STRICT, USUAL, ODD = 0.9, 0.7, 0.05
 # At most MOST_WORDS last words of a cell may be the value of another column, with probability LIKELY at least.
 MOST_WORDS, LIKELY = 3, 0.9
+ESCAPED = re.compile(r"&#?\w+;|(?<=[^\W\d])''(?=[^\W\d])")  # characters as HTML or SQL have them
+PADDED = re.compile(r"(?<![.,])0\d")  # a number that is filled up with zeros
 LOST = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 MARK = re.compile("[\u0300-\u036f]")
 AFFIX = rf"((?:{UNITS}|[^\w+.,<>≤≥~≈±(-])*)"  # before a number; no letters, as codes have
@@ -103,7 +113,7 @@ def as_written(cells: pd.Series) -> Written:
     meant = np.append(values, np.array([None], object))
     wrong, right = np.zeros(len(meant)), np.zeros(len(meant))
     for i, (value, p) in found.items():
-        meant[i], wrong[i], right[i] = value, CERTAIN, p
+        meant[i], wrong[i], right[i] = value, CERTAIN if p else LIKELY, p
     new = pd.Series(meant[codes], index=cells.index, name=cells.name)
     if cells.dtype.kind in "iuf":
         new = new.astype(float)
@@ -143,28 +153,30 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
         of_unit[form.unit] += int(counts[i])
     unit = max(of_unit, key=lambda u: (u > "", of_unit[u]), default="")
     forms = {i: form for i, form in forms.items() if form.unit in ("", unit)}
+    if counts[[i for i, form in forms.items() if LEADING_ZERO.match(form.number)]].sum() >= OFTEN:
+        forms = {}  # codes
     days = _days(texts, counts)
     is_word = np.array([word in WORDS for word in words])
     gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word).tolist()}
+    if codes := _with_zeros(texts, counts):
+        return gaps | codes
     least = max(MEASURES * (n_numbers + counts[~is_word].sum()), 1)
-    if counts[list(days)].sum() >= least:  # first, as 31.01.2024 could be a number
-        return gaps | _in_one_order(days, counts)
+    are_days = counts[list(days)].sum() >= least  # first, as 31.01.2024 could be a number
+    found = _unlike(texts, np.where(is_word, 0, counts), {} if are_days else forms, n_numbers)
+    if are_days:
+        return found | gaps | _in_one_order(days, counts)
     if n_numbers + counts[list(forms)].sum() >= least:
-        return gaps | _in_one_form(forms, counts, n_numbers)
-    found = Meant()
+        return found | gaps | _in_one_form(forms, counts, n_numbers)
     for i, text in enumerate(texts):
         if LOST.search(text):
             found[i] = LOST.sub("", _without_marks(text)), GUESSED
         elif not text.isascii():
             with suppress(UnicodeError):
                 found[i] = text.encode("cp1252").decode(), CERTAIN
-    marked = {
-        i: t
-        for i, text in enumerate(texts)
-        if i not in found and (t := _without_marks(text)) != text
-    }
-    if counts[list(marked)].sum() <= MOST_MARKS * counts.sum():
-        found |= {i: (text, GUESSED) for i, text in marked.items()}
+    for change, p in ((_without_marks, GUESSED), (_unescaped, CERTAIN)):
+        new = {i: (t, p) for i, text in enumerate(texts) if (t := change(text)) != text}
+        if counts[list(new)].sum() <= MOST_MARKS * counts.sum():
+            found = new | found
     gap = Counter({i: int(counts[i]) for i, word in enumerate(words) if word in WORDS_OF_TEXT})
     gap[-1] = n_empty
     most = max(gap, key=lambda i: (gap[i], -i))
@@ -177,6 +189,90 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
 def _without_marks(text: str) -> str:
     """The text without marks above and below letters that no letter has."""
     return text if text.isascii() else MARK.sub("", unicodedata.normalize("NFC", text))
+
+
+def _unescaped(text: str) -> str:
+    """The text without the escapes of HTML, and with single apostrophes."""
+    return ESCAPED.sub(lambda m: "'" if m[0] == "''" else html.unescape(m[0]), text)
+
+
+def pattern(text: str) -> str:
+    """The classes of the characters of a text, with repetitions once: upper and lower case, digits, and the others.
+
+    Examples
+    --------
+    >>> pattern("St. Mary's, Ward 12"), pattern("12.0 oz")
+    ("Aa. Aa'a, Aa 9", '9.9 a')
+    """
+    return re.sub(r"(.)\1+", r"\1", _classes(text), flags=re.DOTALL)
+
+
+def _classes(text: str) -> str:
+    return "".join(
+        "A" if c.isupper() else "a" if c.isalpha() else "9" if c.isdigit() else c for c in text
+    )
+
+
+def _unlike(texts: Sequence[str], counts: Ints, forms: Mapping[int, Form], n_bare: int) -> Meant:
+    """Rare texts of a format that hardly any other has, where most are numbers or have one format.
+
+    What is meant by them is not known. Numbers of digits belong to a format from the first one on that is filled up
+    with zeros.
+    """
+    n, at = counts.sum() + n_bare, np.flatnonzero(counts).tolist()
+    padded = Counter[int]()
+    for i in at:
+        for k, run in enumerate(re.finditer(r"\d+", texts[i])):
+            if PADDED.match(texts[i], run.start()):
+                padded[k] += int(counts[i])
+    first = min((k for k, n_padded in padded.items() if n_padded >= ODD * n), default=math.inf)
+    formats = {i: "" if i in forms else _format(texts[i].strip(), first) for i in at}
+    share = Counter({"": n_bare / n}) if n_bare else Counter[str]()
+    for i, form in formats.items():
+        share[form] += counts[i] / n
+    usual = max(share, key=share.__getitem__, default="")
+    if len(at) <= SEVERAL or share[usual] < USUAL or (usual and "9" not in usual):
+        return {}
+    is_strict = share[usual] >= STRICT
+    return {
+        i: (texts[i], 0.0)
+        for i, form in formats.items()
+        if share[form] < ODD and counts[i] < OFTEN and (is_strict or edits(form, usual) < 2)
+    }
+
+
+def _format(text: str, first: float) -> str:
+    """The classes of the characters of a text; numbers before the ``first`` of a fixed width have one digit."""
+    k = itertools.count()
+    return re.sub("9+", lambda run: run[0] if next(k) >= first else "9", _classes(text))
+
+
+def edits(one: str, two: str) -> int:
+    """Insertions, deletions, replacements and exchanges of neighbours between two texts."""
+    before, last = list(range(len(two) + 1)), [0]
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(two, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
+            if i > 1 and j > 1 and a == two[j - 2] and one[i - 2] == b:
+                row[-1] = min(row[-1], last[j - 2] + 1)
+        last, before = before, row
+    return before[-1]
+
+
+def _with_zeros(texts: Sequence[str], counts: Ints) -> Meant:
+    """Codes of fewer digits than most, which begin with a zero where they have as many."""
+    digits = {i: text for i, text in enumerate(texts) if text.isdecimal()}
+    n_digits = Counter[int]()
+    for i, text in digits.items():
+        n_digits[len(text)] += int(counts[i])
+    own, n = max(n_digits.items(), key=lambda w: w[1], default=(0, 0))
+    zeros = [i for i, text in digits.items() if text[0] == "0" and own > 1]
+    if n < USUAL * counts.sum() or counts[zeros].sum() < OFTEN:
+        return {}
+    if any(len(texts[i]) < own for i in zeros):
+        return {}
+    return {i: (text.zfill(own), CERTAIN) for i, text in digits.items() if len(text) < own}
 
 
 def _form(text: str) -> Form | None:
