@@ -191,8 +191,8 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--denoiser", choices=DENOISERS, default="auto", metavar="NAME",
         help="model to fit: auto, the cheapest of several that are as good as the best\n"
         "(the default); best, the lowest nats for --max-time; causal, one network call a\n"
-        "row; network, many calls along paths; tree, mixture, bayes_net\n"
-        "or independent, exact; row_mixture, several of them")
+        "row; network, many calls along paths; tree, mixture, bayes_net,\n"
+        "forest or independent, exact; row_mixture, several of them")
     add("--max-time", type=positive, metavar="S",
         help="maximum seconds of the fit (default: any)")
     add("--max-steps", type=count, default=6000, metavar="N",

@@ -89,8 +89,9 @@ def _examined(args: argparse.Namespace) -> Findings:
 
 def check(args: argparse.Namespace) -> None:
     """Run the command."""
-    for out, is_table in ((args.out, True), (args.repair, True), (args.report, False)):
-        check_out(out, is_table=is_table, table=args.table)
+    check_out(args.out, table=args.table)
+    check_out(args.repair, table=args.table, list_of_cells=args.out)
+    check_out(args.report, is_table=False, table=args.table)
     with reading(args.table, Dialect.asked(args)) as source:
         frame, dialect, schema = pd.concat(source.chunks()), source.dialect, source.schema
     if not len(frame):

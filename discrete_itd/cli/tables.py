@@ -398,9 +398,9 @@ def check_out(out: str | None, *, is_table: bool = True, **sources: str | None) 
     write_whole(out, None)
     for what, path in sources.items():
         if path is not None and same_file(out, path):
-            raise UserError(f"{out}: --out is the {what.replace('_', ' ')} itself")
+            raise UserError(f"{out}: would be written over the {what.replace('_', ' ')}")
     if not is_table and Path(out).suffix.lower() in (*SEPARATORS, ".parquet"):
-        raise UserError(f"{out}: --out is no table here, and its name is that of one")
+        raise UserError(f"{out}: what is written is no table, and this is the name of one")
 
 
 def same_file(a: str, b: str) -> bool:

@@ -432,6 +432,12 @@ def _others(codes: Ints, unit: Ints) -> Ints:
     return np.bincount(codes)[codes] - np.bincount(own)[own]
 
 
+def _once(codes: Ints, unit: Ints) -> Floats:
+    """Weights (N,) of cells: those of a unit count as much as its different values, which it may repeat."""
+    first = np.unique(_joined(unit, codes), return_index=True)[1]
+    return (np.bincount(unit[first]) / np.bincount(unit))[unit]
+
+
 def _alone(codes: Ints, unit: Ints) -> tuple[Floats, Bools]:
     """The probability (N,) of each cell in its column without its unit, and whether no other unit has its value."""
     n, rest = _others(codes, unit), len(unit) - np.bincount(unit)[unit]
@@ -475,18 +481,22 @@ def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[F
     return max(tried, key=lambda p: float(np.log(p).sum())), n
 
 
-def _error_share(p: Floats, flat: Floats, most: float = 1.0) -> tuple[Floats, Floats]:
-    """Probability (N,) that cells are wrong, by EM; the weights of the columns of ``p`` (N, E), then of errors."""
+def _error_share(p: Floats, flat: Floats, once: Floats, most: float = 1.0) -> tuple[Floats, Floats]:
+    """Probability (N,) that cells are wrong, by EM; the weights of the columns of ``p`` (N, E), then of errors.
+
+    Cells count as much as ``once`` (N,) says.
+    """
     n = p.shape[1]
     weights = np.append(np.full(n, (1 - SHARE) / n), SHARE)
     every, prior = np.column_stack([p, flat]), SEEN * weights
     for _ in range(N_ITERATIONS):
-        weights = weights * (every.T @ (1 / (every @ weights))) + prior
+        weights = weights * (every.T @ (once / (every @ weights))) + prior
         weights /= weights.sum()
     weights[-1] = min(weights[-1], most)
     weights /= weights.sum()
     own = flat * weights[-1] / (every @ weights)
-    gain = -np.log1p(-np.minimum(own, 1 - 1e-12)).sum() + len(p) * math.log1p(-own.mean())
+    log_right, mean = np.log1p(-np.minimum(own, 1 - 1e-12)), np.average(own, weights=once)
+    gain = once.sum() * math.log1p(-mean) - once @ log_right
     return own if gain > EVIDENCE else UNPROVEN * own, weights
 
 
@@ -622,7 +632,9 @@ def _by_votes(
     flat = np.where(dissents, np.maximum(copies, flat), flat)
     wrong, weights = np.where(view.absent, present, mixed.wrong), np.array([1 - SHARE, SHARE])
     if heard.any():
-        wrong[heard], weights = _error_share(odds[heard, None], flat[heard])
+        wrong[heard], weights = _error_share(
+            odds[heard, None], flat[heard], _once(view.codes, unit)[heard]
+        )
     at = np.flatnonzero(heard & dissents)
     ratio = 1 / weak.odds(at, -1, np.maximum(weak.flat, weak.alone))
     allowed = 0.5
@@ -674,7 +686,7 @@ def _by_mixture(
         n = _others(view.codes, unit)  # a number of several rows is no outlier
         repeated = np.where(n >= OFTEN, n / len(n) * view.n_levels * flat, 0.0)
         p = np.maximum(p, repeated[:, None])
-    wrong, weights = _error_share(p, flat, MOST_WRONG)
+    wrong, weights = _error_share(p, flat, _once(view.codes, unit), MOST_WRONG)
 
     def expected(rows: Ints) -> tuple[Ints, Floats]:
         total = np.zeros((len(rows), int(codes.max()) + 1))

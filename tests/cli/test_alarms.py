@@ -391,7 +391,7 @@ REFUSED = {
     "uncalibrated rate": ("score u t.csv --out o2.csv --false-alarm-rate 0.1", "--false-alarm-rate: u was fitted"),
     "other model": ("score other t.csv --out o2.csv", "other: the file holds a Oracle, not a DiffusionDensity or a"),
     "odd model": ("sample odd -n 1", "odd: the file holds a "),
-    "over detector": ("impute d.csv t.csv --out d.csv", "d.csv: --out is the model itself"),
+    "over detector": ("impute d.csv t.csv --out d.csv", "d.csv: would be written over the model"),
 }  # fmt: skip
 
 

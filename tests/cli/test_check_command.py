@@ -72,8 +72,9 @@ def test_parquet_and_groups():
 @pytest.mark.parametrize(
     ("command", "error"),
     [
-        ("check t.csv --out t.csv", "t.csv: --out is the table itself"),
-        ("check t.csv --out e.csv --repair t.csv", "t.csv: --out is the table itself"),
+        ("check t.csv --out t.csv", "t.csv: would be written over the table"),
+        ("check t.csv --out e.csv --repair t.csv", "t.csv: would be written over the table"),
+        ("check t.csv --out e.csv --repair e.csv", "written over the list of cells"),
         ("check t.csv --out e.csv --groups firm", "column 'firm'"),
         ("check no.csv --out e.csv", "no.csv"),
         ("check none.csv --out e.csv", "none.csv: the table is empty"),

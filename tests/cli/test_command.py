@@ -698,19 +698,19 @@ REFUSED = {
     "out in no folder": ("fit t.csv --out none/o", "none/o: no such folder"),
     "out is a folder": ("fit t.csv --out folder.csv", "folder.csv: not a regular file"),
     "out is a device": (f"fit t.csv --out {os.devnull}", "not a regular file"),
-    "out is the table": ("fit t.csv --out ./t.csv", "--out is the table itself"),
+    "out is the table": ("fit t.csv --out ./t.csv", "would be written over the table"),
     "missing model": ("score none t.csv --out o.csv", "none: No such file"),
     "model is a table": ("score t.csv t.csv --out o.csv", "t.csv: is a table, not a model as fit writes it"),
     "damaged model": ("score damaged t.csv --out o.csv", "damaged: "),
     "score lacks": (f"{SCORE} lacks.csv --out o.csv", "lacks.csv: column 'size' (and 1 more): "),
-    "score over table": (f"{SCORE} t.csv --out t.csv", "t.csv: --out is the table itself"),
+    "score over table": (f"{SCORE} t.csv --out t.csv", "t.csv: would be written over the table"),
     "score a word": ("score x t.csv --out o.csv", "t.csv: column 'day' (and 4 more): "),
     "score no number": (
         "score x badprice.csv --out o.csv",
         "badprice.csv: row 1: column 'price': expected numbers, got '2,50'; if all numbers of this table are like",
     ),
     "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: column 'colour' (and 3 more)"),
-    "impute over table": ("impute x gaps.csv --out gaps.csv", "--out is the table itself"),
+    "impute over table": ("impute x gaps.csv --out gaps.csv", "would be written over the table"),
     "impute no seed": ("impute x gaps.csv --out o.csv --method sample --seed x", "--seed: must be a whole"),
     "sample given": ("sample x -n 1 --given hue=1", "column 'hue': named in --given, but the model"),
     "sample no value": ("sample x -n 1 --given price=", "expected NAME=VALUE, got 'price='"),
@@ -719,7 +719,7 @@ REFUSED = {
     "sample bad truth": ("sample x -n 1 --given member=yes", "column 'member': expected True or False, got 'yes'"),
     "sample missing given": ("sample x -n 1 --given price=NA", "'NA' in --given is a missing value"),
     "sample none": ("sample m.safetensors -n 0", "-n: must be a whole number from 1 on"),
-    "sample over model": ("sample m.csv -n 1 --out m.csv", "m.csv: --out is the model itself"),
+    "sample over model": ("sample m.csv -n 1 --out m.csv", "m.csv: would be written over the model"),
 }  # fmt: skip
 
 

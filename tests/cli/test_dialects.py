@@ -258,8 +258,8 @@ def test_what_stands_before_the_header_is_no_row_and_no_name(place, start, optio
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("report m t.csv --out gaps.csv", "gaps.csv: --out is no table here"),
-        ("fit t.csv --out gaps.csv", "gaps.csv: --out is no table here"),
+        ("report m t.csv --out gaps.csv", "gaps.csv: what is written is no table"),
+        ("fit t.csv --out gaps.csv", "gaps.csv: what is written is no table"),
         ("fit t.csv --out -", "a model must be a file"),
     ],
 )

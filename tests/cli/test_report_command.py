@@ -121,8 +121,8 @@ def test_the_last_line_decides_and_check_returns_it(capsys, target, last, code):
 def test_what_is_wrong_is_one_line_and_no_file(place, capsys):
     frames()[0][["kind", "free"]].to_csv("bad.csv", index=False)
     for line, message in [
-        ("m.safetensors t.csv --out t.csv", "t.csv: --out is the table itself"),
-        ("m.safetensors t.csv --out o.csv --inliers o.csv", "--out is the table of inliers itself"),
+        ("m.safetensors t.csv --out t.csv", "t.csv: would be written over the table"),
+        ("m.safetensors t.csv --out o.csv --inliers o.csv", "would be written over the table of inliers"),
         ("m.safetensors t.csv --out no/r.html", "no such folder"),
         ("t.csv t.csv --out r.html", "t.csv: "),
         ("m.safetensors gone.csv --out r.html", "gone.csv: "),

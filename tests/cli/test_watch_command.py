@@ -95,7 +95,7 @@ def test_what_is_wrong_is_one_line_and_no_file(place, capsys):
         ("watch m.safetensors a.csv --state w", "watch needs a detector"),
         ("watch d.safetensors bad.csv --state w", "bad.csv: column 'twin'"),
         ("watch d.safetensors a.csv --state a.csv", "a.csv: --state is also read"),
-        ("watch d.safetensors a.csv --state w.csv --out w.csv", "w.csv: --out is the state itself"),
+        ("watch d.safetensors a.csv --state w.csv --out w.csv", "written over the state"),
         ("watch d.safetensors a.csv --state no/w", "no/w: no such folder"),
         ("watch d.safetensors a.csv --state d2.safetensors", "holds a model, not the state"),
         ("watch d.safetensors a.csv --state old --level 0.02", "--level: old is at level 0.01"),

@@ -334,6 +334,23 @@ def test_a_group_does_not_support_itself():
     assert not set(range(6)) & set(alone["row"][alone["column"] == "town"])
 
 
+def test_what_a_group_repeats_counts_once():
+    """Right values that only one customer has, in many rows, are no errors: a wrong price among them is."""
+    random = np.random.default_rng(0)
+    customer, article = random.integers(0, 40, 2000), random.integers(0, 8, 2000)
+    own = {
+        "name": random.permutation(40),
+        "town": random.integers(0, 12, 40),
+        "age": random.integers(18, 90, 40),
+    }
+    frame = pd.DataFrame({name: values[customer] for name, values in own.items()})
+    frame = frame.astype({"name": str, "town": str})
+    frame["zip"], frame["article"], frame["price"] = frame["town"] + "0", article, 1.5 * article + 3
+    frame.loc[5, "price"] = 1.5 * ((article[5] + 1) % 8) + 3
+    found = find_errors(frame, groups=customer)
+    assert set(zip(found["row"], found["column"], strict=True)) == {(5, "price"), (5, "article")}
+
+
 @pytest.mark.parametrize(
     "frame",
     [
