@@ -19,9 +19,9 @@ import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
@@ -66,7 +66,7 @@ class Dialect:
     decimal: str | None = None  # None if each column has its own
     na: tuple[str, ...] = ()  # cells that are missing, besides empty ones
     newline: str = "\n"  # end of a row of a copy
-    unnamed: frozenset[str] = frozenset()  # columns whose header is empty
+    renamed: Mapping[str, str] = field(default_factory=dict)  # what the header has, if not the name
 
     @classmethod
     def asked(cls, args: argparse.Namespace) -> Dialect:
@@ -164,9 +164,9 @@ def _csv(
             f"{path}: read with {sep!r} between cells, as the header has no comma; --csv sep= says so, or otherwise"
         )
     header, newline = _header(head, sep)
-    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
-    unnamed = frozenset(names) - frozenset(header)
-    dialect = replace(dialect, sep=sep, encoding=encoding, newline=newline, unnamed=unnamed)
+    names = _names(path, header)
+    renamed = {own: name for own, name in zip(names, header, strict=True) if own != name}
+    dialect = replace(dialect, sep=sep, encoding=encoding, newline=newline, renamed=renamed)
     how: Any = {
         "sep": sep,
         "header": None,
@@ -238,6 +238,20 @@ def _header(head: str, sep: str) -> tuple[list[str], str]:
     with suppress(csv.Error):
         cells = next((row for row in csv.reader(lines, delimiter=sep) if row), [])
     return cells, "\r\n" if head[: lines.tell()].endswith("\r\n") else "\n"
+
+
+def _names(path: str, header: Sequence[str]) -> list[str]:
+    """The columns by a header; a warning says how those are called whose name repeats, as pandas calls them."""
+    names: list[str] = []
+    for i, name in enumerate(header):
+        own, k = name or f"Unnamed: {i}", 0
+        while own in names or (k and own in header):
+            k += 1
+            own = f"{name}.{k}"
+        names.append(own)
+        if k:
+            warn(f"{path}: column {name!r}: the name repeats; column {i + 1} is called {own!r}")
+    return names
 
 
 def _parquet(path: str, stack: ExitStack) -> Source:
@@ -357,8 +371,7 @@ def _write_csv(file: Any, frames: Iterable[pd.DataFrame], dialect: Dialect, sep:
         rows: Any = SimpleNamespace(write=lines.append)
         writer = csv.writer(rows, delimiter=dialect.sep or sep, lineterminator="\r\n")
         if i == 0:
-            names = map(str, frame.columns)
-            writer.writerow("" if name in dialect.unnamed else name for name in names)
+            writer.writerow(dialect.renamed.get(str(name), str(name)) for name in frame.columns)
         writer.writerows(zip(*(as_text(values) for _, values in frame.items()), strict=True))
         file.write(encoder.encode("".join(line[:-2] + dialect.newline for line in lines)))
         file.flush()  # the next program in a pipe begins at once

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from discrete_itd.encoders.notation import CENTURY, DATE, GAP_WORDS, LEADING_ZERO, UNITS, recognise
+from discrete_itd.encoders.numeric import OFTEN, SEVERAL, gap_codes
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
@@ -36,9 +37,9 @@ INFINITE = {"inf", "-inf", "infinity"}
 # words for missing cells among numbers, and among text
 WORDS = {*GAP_WORDS, *INFINITE, *"-?.", "--", "n.a.", "unknown", "missing"}
 WORDS_OF_TEXT = WORDS - INFINITE - {"", ".", "na", "none"}
-# A number stands for missing cells if OFTEN cells have it, and all others, of SEVERAL values, are FAR times smaller, or
-# not below 0; where no more than RARELY of the cells have it, these should be empty.
-CODE, OFTEN, SEVERAL, FAR, RARELY = re.compile(r"-1|-?99*"), 5, 10, 4, 0.1
+RARELY = (
+    0.1  # share of cells up to which those that have a number for missing cells should be empty
+)
 # Affixes are mere notation if numbers do not depend on them: if this is as likely, or they explain so little of ranks.
 LEAST_P, LITTLE = 0.001, 0.01
 MOST_MARKS = 0.2  # share of texts with a mark that no letter has, from which these are no errors
@@ -133,14 +134,14 @@ def _codes(numbers: Floats, values: NDArray[np.object_], counts: Ints, n_empty: 
     order = finite[np.argsort(numbers[finite])]
     if len(order) <= SEVERAL or counts[order].sum() < MEASURES * counts.sum():
         return found
-    (low, above), (below, high) = order[:2].tolist(), order[-2:].tolist()
-    is_low = numbers[low] < 0 <= numbers[above]
-    for i, is_far in ((low, is_low), (high, numbers[high] >= FAR * abs(numbers[below]))):
-        if is_far and counts[i] >= OFTEN and CODE.fullmatch(f"{numbers[i]:.0f}"):
-            if counts[i] <= max(RARELY * n_cells, n_empty):
-                found[i] = None, CERTAIN
-            elif n_empty:
-                found[-1] = values[i], CERTAIN
+    codes = gap_codes(numbers[order], counts[order])
+    if numbers[order[0]] == -1 and numbers[order[1]] >= 0 and counts[order[0]] >= OFTEN:
+        codes.append(-1.0)
+    for i in order[np.isin(numbers[order], codes)].tolist():
+        if counts[i] <= max(RARELY * n_cells, n_empty):
+            found[i] = None, CERTAIN
+        elif n_empty:
+            found[-1] = values[i], CERTAIN
     return found
 
 

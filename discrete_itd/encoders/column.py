@@ -32,6 +32,7 @@ from discrete_itd.encoders.frames import (
     family,
     holds_text,
     is_category,
+    is_number,
     numpy_name,
     plain,
     read_cells,
@@ -90,6 +91,8 @@ class Column:
         Of the column in the training table, if it was such text: drawn and filled cells are text, too.
     na : tuple of str
         Text that is a missing cell.
+    codes : tuple of float
+        Numbers that are missing cells.
 
     Examples
     --------
@@ -110,6 +113,7 @@ class Column:
     notation: Notation | None = None
     text_dtype: StoredDtype | None = None
     na: tuple[str, ...] = ()
+    codes: tuple[float, ...] = ()
     informative: bool = False
 
     def __post_init__(self) -> None:
@@ -236,7 +240,7 @@ class Column:
         cells = values if isinstance(values, PlainCells) else read_cells(values)
         is_text = text_among(cells.values) if self._takes_text or self.na else np.zeros(0, bool)
         if not is_text.any():
-            return cells, None
+            return self._without_codes(cells), None
         found = texts = cells.values[is_text]
         is_bad, words = np.zeros(len(texts), dtype=bool), None
         if self.gives_numbers:
@@ -258,7 +262,14 @@ class Column:
             merged[~is_text] = pd.Series(own).astype(object)
         merged[is_text] = pd.Series(found, dtype=object).mask(is_bad | is_gap, None)
         read = read_cells(pd.Series(merged, dtype=object))
-        return PlainCells(read.values, np.append(read.where, -1)[cells.where]), words
+        read = PlainCells(read.values, np.append(read.where, -1)[cells.where])
+        return self._without_codes(read), words
+
+    def _without_codes(self, cells: PlainCells) -> PlainCells:
+        if not self.codes or not is_number(cells.values):
+            return cells
+        is_code = np.append(np.isin(cells.values.astype(float), self.codes), True)
+        return PlainCells(cells.values, np.where(is_code[cells.where], -1, cells.where))
 
     def refusal(self, text: str) -> str:
         """The error of an unreadable text."""

@@ -22,7 +22,7 @@ from discrete_itd.encoders.categories import (
     fit_categories,
     no_category,
 )
-from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.column import Column, number
 from discrete_itd.encoders.frames import (
     EXACT_BELOW,
     TIMES,
@@ -32,6 +32,7 @@ from discrete_itd.encoders.frames import (
     check_supported,
     decimals_of,
     family,
+    holding_missing,
     is_category,
     is_dictionary,
     is_number,
@@ -60,6 +61,7 @@ from discrete_itd.encoders.numeric import (
     find_lattice,
     fit_bins,
     fit_continuous,
+    gap_codes,
 )
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
@@ -267,6 +269,14 @@ class Observed:
         column.text_dtype = text_dtype
         return column
 
+    def without(self, codes: Sequence[float]) -> Observed:
+        """The column of numbers without those that stand for missing cells."""
+        known = self.cells[~np.isin(self.cells.astype(float), codes)]
+        column = Observed(self.name, pd.Series(known, dtype=holding_missing(self.dtype, True)))
+        column.n_rows, column.n_missing = self.n_rows, self.n_rows - len(known)
+        column.text_dtype = self.text_dtype
+        return column
+
     def as_text(self, decimal: str) -> Observed:
         """A mixed column as one of text, its numbers with a decimal mark."""
         is_number = np.array([isinstance(v, int | float | np.number) for v in self.cells])
@@ -368,6 +378,19 @@ def infer_column(
 
     A ValueError or TypeError names the column, if its name or dtype is not supported or its values are not of the kind.
     """
+    codes: list[float] = []
+    if spec.kind is None and spec.categories is None and is_number(seen.cells) and not from_array:
+        codes = gap_codes(*map(np.array, seen.tally))
+    if codes:
+        n, own = seen.n_missing, seen.without(codes)
+        note = f"{' and '.join(map(number, codes))} ({own.n_missing - n} cells) taken as missing, far from all others"
+        kind = advice(
+            f"column_types={{{seen.name!r}: 'continuous'}}", f"--column {seen.name}=continuous"
+        )
+        warn_of_column(
+            seen.name, f"{note}; {kind} takes them as numbers", "numbers for missing cells"
+        )
+        seen = own
     name, dtype, values = seen.name, seen.dtype, seen.cells
     if not isinstance(name, Scalar) or name != name:
         raise TypeError(
@@ -388,7 +411,9 @@ def infer_column(
         codec, scale = _fit_numbers(seen, kind, spec, dtype)
     counts = seen.n_rows, seen.n_missing
     text = notation, seen.text_dtype
-    column = Column(name, dtype, codec, *counts, False, *scale, *text, na=(*spec.na, *gaps))
+    column = Column(
+        name, dtype, codec, *counts, False, *scale, *text, na=(*spec.na, *gaps), codes=(*codes,)
+    )
     is_value = (spec.missing or missing) == "category" and seen.n_missing > 0
     return column.with_absent() if is_value else column
 

@@ -447,7 +447,7 @@ def recognise(
     rest = np.isin(np.arange(len(texts)), words, invert=True)
     are_few = counts[bad & rest].sum() <= most_unreadable(int(counts[rest].sum()))
     if what and len(words) and are_few and np.count_nonzero(~bad) > FEW_VALUES:
-        gaps = [texts[i] for i in words.tolist()]
+        gaps = [*compress(texts, ~rest)]
         if not any(_is_any(word) or LEADING_ZERO.fullmatch(word) for word in gaps):
             found = recognise([*compress(texts, rest)], counts[rest], asked, plain=True)
             if found.notation is not None:

@@ -7,6 +7,7 @@ A density changes with the unit in which it is expressed; both families report b
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,6 +37,8 @@ POWERS = torch.linspace(0.0, 2.0, 41, dtype=torch.float64)
 # where the tails of the map may begin, in robust standard deviations: of 3, 10 and none, by count laws and four tables
 FARS = torch.tensor([TAILS_FROM, 10.0], dtype=torch.float64)
 WITHIN = 1 / 8  # numbers are multiples of a unit if their rounding error is below this part of it
+# a number far from all others may stand for missing cells: see gap_codes
+CODE, OFTEN, SEVERAL, FAR = re.compile(r"-1|-?99*"), 5, 10, 4
 # the line is opened at no more than MOST_OPENED numbers, whose cells grow by more than the factor MANY_TIMES
 MANY_TIMES, MOST_OPENED = 4.0, 32
 
@@ -179,6 +182,20 @@ class Continuous:
             for number, _ in self.opened:
                 values = np.where(np.abs(values - number) <= self.step / 2, number, values)
         return values
+
+
+def gap_codes(numbers: np.ndarray, counts: np.ndarray) -> list[float]:
+    """Which of different numbers (K,) in order stand for missing cells, like -999 or 9999.
+
+    The least or largest, if all others, of SEVERAL values, are FAR times nearer to zero, and OFTEN cells have it.
+    """
+    found: list[float] = []
+    for i in (0, -1) if len(numbers) > SEVERAL else ():
+        others = np.delete(numbers, i)[[0, -1]]
+        is_far = abs(numbers[i]) >= FAR * np.abs(others).max()
+        if is_far and counts[i] >= OFTEN and CODE.fullmatch(f"{numbers[i]:.0f}"):
+            found.append(float(numbers[i]))
+    return found
 
 
 def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) -> Continuous:

@@ -91,6 +91,41 @@ def test_a_column_alone_may_hold_any_mark(capsys):
     assert "between cells" not in capsys.readouterr().err
 
 
+def test_names_that_repeat_are_numbered_and_written_as_they_were(place, capsys):
+    header = "size,size.1,size,,size\n"
+    (place / "twice.csv").write_text(header + "a,b,3.5,4,a\nb,a,1.5,4,b\n" * 20 + "b,,1.5,4,b\n")
+    names = ["size", "size.1", "size.2", "Unnamed: 3", "size.3"]
+    assert fit("twice.csv").encoder_.names == names
+    said = capsys.readouterr().err
+    assert "column 'size': the name repeats; column 3 is called 'size.2'" in said
+    run("impute m twice.csv --out full.csv")
+    assert (place / "full.csv").read_text() == (place / "twice.csv").read_text().replace(
+        "b,,", "b,a,"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:t.csv")
+def test_rows_that_repeat_the_header_are_left_out_of_a_fit(place, capsys):
+    plain, head, *rows = fit("t.csv"), *(place / "t.csv").read_text().splitlines(keepends=True)
+    (place / "again.csv").write_text(
+        head + "".join([*rows[:9], head, *rows[9:20], head, *rows[20:]])
+    )
+    np.testing.assert_array_equal(scores(fit("again.csv")), scores(plain))
+    assert "again.csv: 2 rows repeat the header, and are left out" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("other", "is_thousands"), [("1,5", True), ("1.5", False)])
+def test_points_are_of_thousands_beside_decimal_commas(capsys, other, is_thousands):
+    cells = [f"{i % 40 + 1}.{i:03}" for i in range(N)]
+    frame = pd.DataFrame({"cells": cells, "other": other, "b": ["x", "y", "y"] * 100})
+    frame.to_csv("points.csv", index=False, sep=";")
+    column = fit("points.csv").encoder_.schema[0]
+    assert column.codec.whole == is_thousands
+    said = "taken as a mark of thousands, as others have decimal commas" in capsys.readouterr().err
+    assert said == is_thousands
+
+
 def test_what_is_not_said_is_asked_for(place, capsys):
     TABLE.to_csv("latin.csv", index=False, encoding="cp1252")
     assert "say what it is, like --csv encoding=cp1252" in error(capsys, "fit latin.csv --out m")

@@ -535,6 +535,25 @@ def test_a_placeholder_among_dates_is_noted():
     assert not note_of(["2", "4", "more"] * 50)[1]  # categories
 
 
+@pytest.mark.parametrize("as_type", [float, "str", "Int64"])
+def test_properties_a_number_far_from_all_others_that_repeats_is_a_gap(as_type):
+    cells = [*range(40), *[-9999] * 6]
+    frame = pd.DataFrame({"a": pd.Series(cells).astype(as_type), "b": ["x", "y"] * 23})
+    spec = {"a": "continuous"} if as_type == "str" else None
+    clean = frame.assign(a=frame["a"].mask(pd.Series(cells) < 0, None))
+    if spec is None:
+        with pytest.warns(UserWarning, match=r"column 'a': -9999 \(6 cells\) taken as missing"):
+            encoder = TableEncoder.fit(frame)
+        own = TableEncoder.fit(clean)
+        assert encoder.schema[0].codec == own.schema[0].codec
+        np.testing.assert_array_equal(encoder.transform(frame).x, own.transform(clean).x)
+        assert np.isnan(encoder.transform(frame.astype(str)).x[-1, 0])
+        five = pd.DataFrame({"a": [*range(40), *[-9999] * 4]})  # no more than four may be errors
+        assert TableEncoder.fit(five).schema[0].n_missing == 0
+    else:  # as the user says
+        assert TableEncoder.fit(frame, spec).schema[0].n_missing == 0
+
+
 def test_a_notation_survives_json():
     encoder = TableEncoder.fit(WRITTEN)
     data, tensors = flatten(encoder)
