@@ -54,7 +54,7 @@ LOST = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 MARK = re.compile("[\u0300-\u036f]")
 AFFIX = rf"((?:{UNITS}|[^\w+.,<>≤≥~≈±(-])*)"  # before a number; no letters, as codes have
 NUMBER = re.compile(
-    AFFIX + r"([-+]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:[eE][-+]?\d+)?)([^\d<>+±]*)", re.ASCII
+    AFFIX + r"([-+]?(?:[0-9]+(?:[.,][0-9]+)*|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?)([^0-9<>+±]*)"
 )
 
 # what is meant, and the probability that it is right, by the code of a cell

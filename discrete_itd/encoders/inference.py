@@ -336,7 +336,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
         return seen, found._replace(note="") if is_mixed and len(texts) <= FEW_VALUES else found
     is_word |= np.isin(texts, found.gaps)
     if is_word.any():
-        what = "dates" if notation.family == "datetime" else "numbers"
+        what = {"number": "numbers", "datetime": "dates", "timedelta": "times"}[notation.family]
         note = f"{_cells(texts, counts, is_word)} taken as missing, as all others are {what}"
         if found.gaps:
             option = text_option(seen.name)

@@ -58,11 +58,11 @@ TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FAL
 GAP_WORDS = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
 UNITS = (
     r"(?:[%‰]|[^\W\d_]{0,3}[$¢£¥\u20a0-\u20cf]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|INR|Fr\.|Rs\.?|kr\.?"
-    r"|zł|Kč|Ft)"
+    r"|zł|Kč|Ft|\.[-–—])"
 )
 SAME_UNIT = {
     "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
-    "Kč": "CZK", "Ft": "HUF", "Rs": "₹", "Rs.": "₹", "INR": "₹",
+    "Kč": "CZK", "Ft": "HUF", "Rs": "₹", "Rs.": "₹", "INR": "₹", ".–": ".-", ".—": ".-",
 }  # fmt: skip
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
 # text around the numbers of a column that is its own unit: "Nr. ", "EGP " before, "km/h", "°", "mm²" behind
@@ -439,8 +439,10 @@ def recognise(
         return Recognised(None, note, is_measure=True)
     bad = np.isnan([_seconds(text) for text in texts])
     unread.append(("times of day or durations", bad))
-    if asked is None and counts[bad].sum() <= most and np.count_nonzero(~bad) > FEW_VALUES:
-        return Recognised(_of_spans([*compress(texts, ~bad)], counts[~bad]), is_measure=True)
+    if asked is None and counts[bad].sum() <= most:
+        is_few = np.count_nonzero(~bad) <= FEW_VALUES
+        notation = None if is_few else _of_spans([*compress(texts, ~bad)], counts[~bad])
+        return Recognised(notation, unlike=texts[0], is_measure=True)
     what, bad = min(unread, key=lambda way: counts[way[1]].sum())
     words = np.flatnonzero(bad)[np.argsort(-counts[bad], kind="stable")[:MOST_GAP_WORDS]]
     words = words[counts[words] > most]

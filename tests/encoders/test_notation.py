@@ -46,6 +46,7 @@ NUMBERS = {
     "one of a unit": (["1 Jahr", "3 Jahre", "12 Jahre"], [1, 3, 12]),
     "a currency of any country": (["R 1 234,50", "R 12,00"], [1234.5, 12]),
     "digits of other scripts": (["３６．５", "٣٧.٢", "36.8"], [36.5, 37.2, 36.8]),
+    "whole francs": (["500.–", "2’500.-", "1’000.–"], [500, 2500, 1000]),
     "bounds": (["<0,5", "12,75", "> 90", "80+"], [0.5, 12.75, 90, 80]),
     "a sign behind": (["1.234,5-", "2,25", "3,00- €", "4 €-"], [-1234.5, 2.25, -3, -4]),
 }
@@ -501,6 +502,7 @@ NOTES = {
     "any unit": ([f"{i}.5 F" for i in range(40)] * 2, None, "continuous", None),
     "several units": ([f"{i}.5 {'FC'[i % 2]}" for i in range(40)] * 2, None, "nominal", "'0.5 F', which are not"),
     "bounds": ([*FIVES, "<3,5", "<3,5"], None, "continuous", "'<3,5' (2 cells) taken as the numbers that"),
+    "few durations": (["1 h 20 min", "45 min", "2 h"] * 30, None, "nominal", None),
     "times of day": ([f"{i % 12 + 1}:0{i % 7} PM" for i in range(84)], None, "continuous", None),
     "a word that is not rare": ([*FIVES, *["Fel"] * 40], None, "continuous", "numbers; if 'Fel' means something"),
     "words that are not rare": ([*FIVES, *["Fel", "a"] * 9], None, "continuous", "'Fel', 'a' (18 cells) taken as"),
