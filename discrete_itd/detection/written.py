@@ -37,9 +37,8 @@ INFINITE = {"inf", "-inf", "infinity"}
 # words for missing cells among numbers, and among text
 WORDS = {*GAP_WORDS, *INFINITE, *"-?.", "--", "n.a.", "unknown", "missing"}
 WORDS_OF_TEXT = WORDS - INFINITE - {"", ".", "na", "none"}
-RARELY = (
-    0.1  # share of cells up to which those that have a number for missing cells should be empty
-)
+# share of cells up to which those that have a number for missing cells should be empty
+RARELY = 0.1
 # Affixes are mere notation if numbers do not depend on them: if this is as likely, or they explain so little of ranks.
 LEAST_P, LITTLE = 0.001, 0.01
 MOST_MARKS = 0.2  # share of texts with a mark that no letter has, from which these are no errors
