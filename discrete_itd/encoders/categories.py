@@ -7,6 +7,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
@@ -371,9 +372,11 @@ def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
 def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
     """The error that names the first value that is neither a string nor a number."""
     wrong = next((v for v in map(plain, values) if not isinstance(v, Scalar)), None)
+    # times that are no column of times have several time zones, or some have none
+    how = " by pandas.to_datetime(..., utc=True)" if isinstance(wrong, datetime) else ""
     return TypeError(
         f"column {name!r}: argument must be a string or a number, got {quoted(wrong)} of type {type(wrong).__name__};"
-        " convert it first"
+        f" convert it first{how}"
     )
 
 

@@ -46,6 +46,9 @@ REFUSED = {
     "truth values among numbers": (
         frame(a=pd.Series([True, 2] * (N // 2), dtype=object)), {}, ValueError,
         "column 'a': mixes truth values and numbers"),
+    "time zones in some cells": (
+        frame(a=pd.Series([datetime.datetime(2024, 1, 2, tzinfo=z) for z in (None, datetime.UTC)] * (N // 2))),
+        {}, TypeError, "column 'a': .*utc=True"),
     "periods": (frame(a=pd.period_range("2020", periods=N, freq="D")), {}, (TypeError, ValueError), "column 'a'"),
     "intervals": (frame(a=pd.cut(GOOD["x"], 3).astype(object)), {}, (TypeError, ValueError), "column 'a'"),
     "an unknown column": (GOOD, {"column_types": {"q": "nominal"}}, ValueError, "column 'q': named in column_types="),
@@ -126,8 +129,10 @@ def test_days_and_decimals_in_objects_are_times_and_numbers():
 
 
 def test_few_texts_among_numbers_are_pointed_out():
-    table = frame(x=[*GOOD["x"][:-3], "?", "?", "?"])
-    with pytest.warns(UserWarning, match="column 'x': taken as text, .* numbers, but for '[?]'"):
+    table = frame(x=[*GOOD["x"][:-3], "low", "high", "none of these"])
+    with pytest.warns(
+        UserWarning, match="column 'x': taken as text, .* numbers, but for text like"
+    ):
         DiffusionDensity(**QUICK).fit(table)
 
 
