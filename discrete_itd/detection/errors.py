@@ -270,7 +270,9 @@ class ColumnViews(NamedTuple):
     def contexts(self, column: int) -> list[Context]:
         """The views as contexts of other columns."""
         found = [Context(column, self.values, self.bins or self.values)]
-        return [*found, Context(column, self.patterns, self.patterns)] if self.patterns else found
+        if self.patterns:
+            found.append(Context(column, self.patterns, self.patterns, is_pattern=True))
+        return found
 
     def checked(self, judged: Judged, others: list[Context], unit: Ints) -> Floats:
         """The probability (N,) that cells are wrong, by all that is known of them."""
@@ -289,11 +291,12 @@ class ColumnViews(NamedTuple):
 
 
 class Context(NamedTuple):
-    """A view of another column: by value, and by the bins of its numbers."""
+    """A view of another column: by value, and by the bins of its numbers; or by pattern."""
 
     column: int
     values: Aspect
     bins: Aspect
+    is_pattern: bool = False
 
 
 def _views(column: Column, cells: pd.Series) -> ColumnViews:
@@ -564,7 +567,13 @@ def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints
         if o.column not in columns
     ]
     weak = _by_mixture(view, view, rest, apart).voices
-    return _by_votes(view, [(of[k], by_value[k]) for k in keys], weak, mixed, unit)
+    # with a second column the best key may leave one value open; cells without one are pairs of their own
+    pairs = [
+        _joined(best.codes, o.values.codes + o.values.absent * (1 + unit))
+        for o in of
+        if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW
+    ]
+    return _by_votes(view, [(of[k], by_value[k]) for k in keys], pairs, weak, mixed, unit)
 
 
 def _explained(view: Aspect, other: Aspect, alone: Floats, p: Floats, n: Ints) -> float:
@@ -588,19 +597,26 @@ def _indicators(codes: Ints, there: Bools) -> sparse.csr_array:
 
 
 def _by_votes(
-    view: Aspect, keys: list[tuple[Context, Floats]], weak: Voices, mixed: Judged, unit: Ints
+    view: Aspect,
+    keys: list[tuple[Context, Floats]],
+    pairs: list[Ints],
+    weak: Voices,
+    mixed: Judged,
+    unit: Ints,
 ) -> Judged:
     """Cells of a column that is a function of each of the ``keys``, given which they have probabilities (N,).
 
     Those for which no key has another row are judged as ``mixed`` does. Cells that dissent from their key, but are what
     the ``weak`` voices of the other columns expect, are right as far as many are: the key leaves several values open.
+    So are those of most other rows with an equal pair of key and second column, of which ``pairs`` are codes.
     """
     n_rows, alone, is_new = len(unit), *_alone(view.codes, unit)
     cells = _indicators(view.codes, ~view.absent)
     votes: Any = 0
     n_keys, present = np.zeros(n_rows), np.zeros(n_rows)
     of_keys, dissent = [], []
-    for (_, key, _), _ in keys:
+    for context, _ in keys:
+        key = context.values
         there, of_key = ~key.absent, 0
         for sign, codes in ((1, key.codes), (-1, _joined(unit, key.codes))):
             same = _indicators(codes, there)
@@ -643,6 +659,10 @@ def _by_votes(
         allowed = is_allowed.sum() / (len(at) + SEEN)
     if len(at):
         wrong[at] *= 1 - is_allowed
+    for codes in pairs if len(at) else ():  # other rows of the key and the second column vote, too
+        n, n_alike = (_others(c, unit)[at] for c in (codes, _joined(codes, view.codes)))
+        lead = 2 * n_alike - n
+        wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
 
     def expected(rows: Ints) -> tuple[Ints, Floats]:
         code, p = mixed.expected(rows)

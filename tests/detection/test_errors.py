@@ -461,6 +461,22 @@ def test_property_a_value_that_other_columns_expect_is_no_error():
     assert len(find_errors(frame, threshold=0.3)) > 10
 
 
+def test_property_a_function_of_two_columns_is_no_error():
+    """Distances from seldom used airports to a town are as right as those from the others."""
+    random = np.random.default_rng(0)
+    town, airport = random.integers(0, 20, 3000), random.choice(3, 3000, p=[0.84, 0.1, 0.06])
+    distance = random.permutation(60)[3 * town + airport] + 100
+    frame = pd.DataFrame({"town": town, "airport": airport}).map(lambda v: f"c{v}")
+    frame["distance"] = distance
+    assert len(find_errors(frame)) <= 3
+    rows = random.choice(np.flatnonzero(airport == 0), 20, replace=False)
+    frame.loc[rows, "distance"] = random.permutation(distance[rows])
+    wrong = set(rows[frame["distance"][rows] != distance[rows]])
+    found = find_errors(frame)
+    assert len(wrong - set(found["row"])) < 3
+    assert len(set(found["row"]) - wrong) < 5
+
+
 def test_many_kinds_of_misspellings_of_a_value_accuse_no_other_column():
     random = np.random.default_rng(0)
     number = random.integers(0, 40, 1500)
