@@ -48,7 +48,7 @@ UNREADABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
-# rows over which a plot averages what costs one evaluation of the model per row and column, in some seconds
+# rows over which a plot averages what costs one evaluation of the model per row and column, in about a second
 FEWEST_AVERAGED, MOST_AVERAGED = 64, 500
 MOST_MEASURED = 100  # most columns of a wide table whose entropy given all others is measured
 # most columns of a matrix that are shown, and most for which numbers fit in its cells
@@ -292,7 +292,8 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
         raise ValueError("no rows to plot")
     encoder, marginals = density.encoder_, density.model_.marginals
     columns, scorer = np.arange(encoder.n_columns), scorer_of(density)
-    rows = _spread(rows, (1 << 26) // (len(columns) * min(MOST_MEASURED, len(columns))))
+    cells = len(columns) * min(MOST_MEASURED, len(columns))
+    rows = _spread(rows, min((1 << 26) // cells, (1 << 27) // scorer.conditional.row_work))
     with torch.no_grad():
         log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
     table = rows.table(rows.by_column(-log_prob - rows.log_volume)).fillna(0.0)
@@ -372,7 +373,7 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """
     if len(rows) < 2:
         raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
-    rows = _spread(rows, (1 << 31) // matrix_work(density))
+    rows = _spread(rows, (1 << 29) // matrix_work(density))
     value, stderr = (t.cpu().numpy() for t in pairwise_information(density.model_, rows.x))
     names = density.encoder_.names
     matrix = pd.DataFrame(value, index=names, columns=names)
