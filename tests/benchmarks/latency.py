@@ -5,6 +5,8 @@
     python -m tests.benchmarks.latency --report        # processor time of a report, on tables that were slow
     python -m tests.benchmarks.latency --report orders --file orders.csv
     python -m tests.benchmarks.latency --impute "breast cancer" adult shop  # processor time of a filled cell
+    python -m tests.benchmarks.latency --all FOLDER    # the median fit of forty small tables of a folder (see odd.py)
+    python -m tests.benchmarks.latency --cold          # the command's score of a small file, beside the import of torch
 
 Fits and rows a second are of processor time, the others medians of wall time in milliseconds, for the most anomalous
 row of the test rows. Set ``OMP_NUM_THREADS=1`` for one thread.
@@ -13,12 +15,18 @@ row of the test rows. Set ``OMP_NUM_THREADS=1`` for one thread.
 from __future__ import annotations
 
 import argparse
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+from sklearn.datasets import load_wine
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, report
 from discrete_itd.cli.fitting import as_written, typed_table
@@ -30,6 +38,8 @@ from tests.benchmarks.tables import machine, markdown, processor_timed
 
 REPEATS = 5
 FIT_SECONDS = 20  # of the detectors whose reports are timed
+# of the tables with at most so many training rows and columns, how many are fitted, spread over their names
+SMALL_ROWS, SMALL_COLUMNS, SMALL_TABLES = 2000, 30, 40
 
 
 def main() -> None:
@@ -41,7 +51,15 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="time the page of a report instead")
     parser.add_argument("--file", help="a CSV file, read as it is, for the report named orders")
     parser.add_argument("--impute", action="store_true", help="time filled cells of small tables")
+    parser.add_argument("--all", type=Path, metavar="FOLDER", help="time fits of its small tables")
+    parser.add_argument("--cold", action="store_true", help="time the command from a cold start")
     options = parser.parse_args()
+    if options.all:
+        print_fits(options.all)
+        return
+    if options.cold:
+        print_cold()
+        return
     if options.impute:
         print_imputed(options.tables)
         return
@@ -67,6 +85,53 @@ def main() -> None:
             [name, f"{fitted - start:.2f}", f"{rate:,.0f}", *(f"{1e3 * t:.1f}" for t in times)]
         )
     print(markdown(["table", "s to fit", "rows / s", "one row, ms", "its reasons, ms"], lines))
+
+
+def print_fits(folder: Path) -> None:
+    """Print the median and the quartiles of the processor time of the default's fit to small tables of a folder."""
+    small = []
+    for name in data.odd_names(folder):
+        rows = data.load_odd(name, folder).train
+        if len(rows) <= SMALL_ROWS and rows.shape[1] <= SMALL_COLUMNS:
+            small.append(name)
+    seconds = []
+    for name in small[:: -(-len(small) // SMALL_TABLES)]:
+        rows = data.load_odd(name, folder).train
+        detector = DiffusionOutlierDetector(random_state=0)
+        seconds.append(processor_timed(detector.fit, rows)[1])
+        print(f"{name}: {len(rows):,} x {rows.shape[1]}, {seconds[-1]:.2f} s", flush=True)
+    low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+    print(
+        f"{len(seconds)} of {len(small)} tables: median {median:.2f} s, quartiles {low:.2f}, {high:.2f}"
+    )
+
+
+def print_cold() -> None:
+    """Print the processor time of the command's score of small files, each in a new process, the best of three."""
+    tables = {
+        "wine": load_wine(as_frame=True).frame,
+        "200 rows of adult": load_adult().sample(200, random_state=0),
+    }
+    lines = [["import torch", f"{cold('-c', 'import torch'):.2f}"]]
+    for name, rows in tables.items():
+        with TemporaryDirectory() as folder:
+            model, table, out = (f"{folder}/{file}" for file in ("model", "table.csv", "out.csv"))
+            rows.to_csv(table, index=False)
+            DiffusionOutlierDetector(random_state=0).fit(pd.read_csv(table)).save(model)
+            command = "-m", "discrete_itd", "score", model, table, "--out", out
+            lines.append([f"score of {name}", f"{cold(*command):.2f}"])
+    print(markdown(["from a cold start", "processor seconds"], lines))
+
+
+def cold(*arguments: str) -> float:
+    """The least processor time of Python with some arguments, of three processes."""
+    found = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
 
 
 def print_reports(names: list[str], file: str | None) -> None:
