@@ -355,6 +355,13 @@ class Denoiser(nn.Module):
         """Approximate number of floats multiplied for :meth:`log_prob` of a row: by it, candidates are called cheap."""
         return self.n_parameters
 
+    def equals(self, other: Denoiser) -> bool:
+        """Whether another denoiser is of the same class, with the same :meth:`config` and ``state_dict``."""
+        if type(self) is not type(other) or self.config() != other.config():
+            return False
+        own, others = self.state_dict(), other.state_dict()
+        return own.keys() == others.keys() and all(torch.equal(own[k], others[k]) for k in own)
+
     @cached_property
     def n_parameters(self) -> int:
         """Number of floats in its ``state_dict``."""

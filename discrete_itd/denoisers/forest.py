@@ -473,7 +473,7 @@ class ForestDenoiser(Denoiser):
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
         """In closed form, by all leaves that agree with a row but for the cells of one column."""
         book, n_points = self.codebook, self.probs.shape[1]
-        step = max(1, CACHED // (4 * self.n_trees * max(n_points, book.n_columns)))
+        step = max(1, 4 * CACHED // (self.n_trees * max(n_points, book.n_columns)))
         parts = [self._left_out(rows) for rows in x.split(step)]
         categorical = CategoricalPosterior(book.levels, torch.cat([q for q, _ in parts]))
         gaussian = GaussianPosterior.stacked([q for _, q in parts]) if len(book.reals) else None

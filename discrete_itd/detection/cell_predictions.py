@@ -48,7 +48,7 @@ from discrete_itd.progress import progress_bar
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
 QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
-BATCH_WORK = 1 << 24  # most rows times floats per row in one call
+BATCH_WORK = 1 << 25  # most rows times floats per row in one call
 PRIOR = 0.5  # probability that a row whose reasons are asked for has a wrong cell
 # nats by which a cell must be rarer than expected to be named if it is not likely wrong; so must a conflict
 LEAST_NATS = 1.0

@@ -173,9 +173,11 @@ class Model:
         book = encoder.codebook().to(marginals.dtype)
         independent, exact = marginals(book), None if companion is None else companion(book)
         assert isinstance(independent, MarginalDenoiser)
-        others = tuple(member(book) for member in members)
+        scorer, others = denoiser(book), tuple(member(book) for member in members)
+        if exact is not None:  # a part that is the companion, too, is asked once
+            exact = next((d for d in (*parts_of(scorer), *others) if d.equals(exact)), exact)
         how = {"companion": exact, "members": others, "shares": shares}
-        model = cls(encoder, denoiser(book), independent, **how, **fields)
+        model = cls(encoder, scorer, independent, **how, **fields)
         n = len(parts_of(model.denoiser)) + len(members)
         if len(shares) not in (1, n) or not math.isclose(sum(shares), 1) or min(shares) < 0:
             raise ValueError(f"shares of {n} denoisers are {shares}")

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,8 +92,9 @@ def print_fits(folder: Path) -> None:
     """Print the median and the quartiles of the processor time of the default's fit to small tables of a folder."""
     small = []
     for name in data.odd_names(folder):
-        rows = data.load_odd(name, folder).train
-        if len(rows) <= SMALL_ROWS and rows.shape[1] <= SMALL_COLUMNS:
+        with np.load(folder / f"{name}.npz") as archive:
+            n_rows, n_columns = archive["train"].shape
+        if n_rows <= SMALL_ROWS and n_columns <= SMALL_COLUMNS:
             small.append(name)
     seconds = []
     for name in small[:: -(-len(small) // SMALL_TABLES)]:
@@ -108,8 +110,9 @@ def print_fits(folder: Path) -> None:
 
 def print_cold() -> None:
     """Print the processor time of the command's score of small files, each in a new process, the best of three."""
+    wine: Any = load_wine(as_frame=True)
     tables = {
-        "wine": load_wine(as_frame=True).frame,
+        "wine": wine.frame,
         "200 rows of adult": load_adult().sample(200, random_state=0),
     }
     lines = [["import torch", f"{cold('-c', 'import torch'):.2f}"]]

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import json
 import os
@@ -24,6 +25,7 @@ from safetensors.torch import save_file
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import IsotropicSchedule
+from discrete_itd.denoisers import RowMixtureDenoiser
 from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import files
 from discrete_itd.storage.values import flatten
@@ -514,3 +516,16 @@ def test_parameters_survive_a_file(model, tmp_path):
     other.random_state = np.random.RandomState(0)
     other.save(tmp_path / "m")
     assert DiffusionDensity.load(tmp_path / "m").random_state is None
+
+
+def test_a_companion_that_is_a_part_of_the_scorer_is_one_denoiser_in_a_loaded_model(tmp_path):
+    """Both are stored; asked once, it answers for both."""
+    frame = pd.DataFrame({"a": list("xyxxyx"), "b": [True, False] * 3})
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    own = density.model_
+    both = RowMixtureDenoiser(own.denoiser.codebook, [own.denoiser, own.marginals], [3, 1])
+    for companion, is_shared in ((own.denoiser, True), (copy.deepcopy(both), False)):
+        density.model_ = dataclasses.replace(own, denoiser=both, companion=companion)
+        density.save(tmp_path / "m")
+        back = DiffusionDensity.load(tmp_path / "m").model_
+        assert (back.companion is back.denoiser.members[0]) == is_shared
