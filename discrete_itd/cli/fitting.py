@@ -92,8 +92,10 @@ def _read_to_fit(
     """
     path, dialect = args.table, Dialect.asked(args)
     frame = as_written(path, dialect)
-    is_header = (frame == [*map(str, frame.columns)]).all(axis=1) & (frame.shape[1] > 1)
-    if is_header.any():
+    names = [*map(str, frame.columns)]
+    is_name = (frame == names) | (frame == [re.sub(r"\.\d+$", "", name) for name in names])
+    is_header = is_name.all(axis=1)
+    if len(names) > 1 and is_header.any():
         warn(f"{path}: {is_header.sum()} rows repeat the header, and are left out")
         frame = cast(pd.DataFrame, frame[~is_header]).reset_index(drop=True)
     groups = groups_of(frame, path, args.groups)

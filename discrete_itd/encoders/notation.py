@@ -107,11 +107,11 @@ WORDED = (
 )
 # the year before the first, by the first letter of an emperor's era
 ERAS = dict(zip("MTSHR明大昭平令", [1867, 1911, 1925, 1988, 2018] * 2, strict=True))
-# how names of months begin without accents, in the languages of western Europe, Polish, Romanian, Turkish and Russian
+# how names of months begin, without accents: western Europe, Polish, Romanian, Turkish, Indonesian, Russian
 MONTHS = (
     "jan ene gen ian sty oca янв", "feb fev lut sub фев", "mar mrt maa мар", "apr avr abr kwi nis апр",
     "may mai mag mei maj май мая", "jun juin giu iun cze haz июн", "jul juil lug iul lip tem июл",
-    "aug ago aou agu sie авг", "sep set wrz eyl сен", "oct okt out ott paz eki окт", "nov lis kas ноя",
+    "aug ago aou agu sie авг", "sep set sze wrz eyl сен", "oct okt out ott paz eki окт", "nov noi lis kas ноя",
     "dec dez dic des gru ara дек",
 )  # fmt: skip
 UTC = "+00:00"  # at the end of the format of times with a zone, which are written in UTC

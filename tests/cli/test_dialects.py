@@ -112,6 +112,9 @@ def test_rows_that_repeat_the_header_are_left_out_of_a_fit(place, capsys):
     )
     np.testing.assert_array_equal(scores(fit("again.csv")), scores(plain))
     assert "again.csv: 2 rows repeat the header, and are left out" in capsys.readouterr().err
+    (place / "twice.csv").write_text("a,a\nx,y\ny,x\n" * 20)
+    fit("twice.csv")
+    assert "twice.csv: 19 rows repeat the header" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("place")

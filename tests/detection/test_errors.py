@@ -242,9 +242,7 @@ def test_notations_with_a_meaning_are_no_errors():
             "bound": [(f"<{x}", f"{x}")[i % 2] for i, x in places],
             "word": [("none", "yes")[i % 2] for i, _ in places],
             "negative": [x if i % 3 else -1 - x for i, x in places],
-            "remark": [
-                f"{('転院希望', 'здесь', 'état')[x % 3]}{x}" if i % 3 else None for i, x in places
-            ],
+            "remark": [f"{('転院希望', '家族', 'アレ ')[i % 3]}{x}" for i, x in places],
             "numbered": [f"Room {x if i % 30 else x // 10}" for i, x in places],
             "letter": [f"0{x}C" if i % 9 else f"0{x}" for i, x in places],
             "place": [f"(41.0{x}17, -8.{x if i % 30 else x // 10})" for i, x in places],
