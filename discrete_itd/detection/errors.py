@@ -67,9 +67,10 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # A column is a function of another one (its key) that explains a share DEPENDS of its entropy, has in a share COVERED
 # of the rows a value of other rows, FEWEST of them by the median, and gives its cells a median probability of LIKELY.
 # Of several keys, those count from which a share of cells dissents that is at most NEARLY times the least share, plus
-# SLACK.
+# SLACK (chosen on hospital, and on clean beers).
 DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
 # largest share of a column's cells with a value of no other row: where there are more, such values are no typing errors
+# (without it, a third of the cells of clean rayyan and movies are named)
 MOST_TYPOS = 0.01
 # probability that a wrong value that OFTEN rows of a key have is in one more, above chance: sources copy each other
 # (chosen on flights, and on rates of taxes, which repeat within a state)
@@ -87,7 +88,9 @@ OFTEN = 5  # a number in this many rows is no outlier, however far it lies; a va
 # EM runs N_ITERATIONS times, from a share SHARE of wrong cells that counts as much as SEEN cells
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
 SHAPES = 0.5  # prior standard deviation of the shape of a tail of numbers
-CLOSE = 1.0  # two cells are equally likely wrong if their log-odds differ by less, nats
+# two cells are equally likely wrong if their log-odds differ by less, nats: else one of a pair that contradicts each
+# other alone would be named for the shares of its column
+CLOSE = 1.0
 MOST_WRONG = 0.2  # largest share in a column without keys: right cells may look as improbable
 # if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN: none
 # is above one half, but they keep their place among those of other columns
