@@ -5,7 +5,7 @@
     python -m tests.benchmarks.latency --report        # processor time of a report, on tables that were slow
     python -m tests.benchmarks.latency --report orders --file orders.csv
     python -m tests.benchmarks.latency --impute "breast cancer" adult shop  # processor time of a filled cell
-    python -m tests.benchmarks.latency --all FOLDER    # the median fit of forty small tables of a folder (see odd.py)
+    python -m tests.benchmarks.latency --all FOLDER    # the median fit of up to forty small tables (see odd.py)
     python -m tests.benchmarks.latency --cold          # the command's score of a small file, beside the import of torch
 
 Fits and rows a second are of processor time, the others medians of wall time in milliseconds, for the most anomalous
@@ -39,7 +39,7 @@ from tests.benchmarks.tables import machine, markdown, processor_timed
 
 REPEATS = 5
 FIT_SECONDS = 20  # of the detectors whose reports are timed
-# of the tables with at most so many training rows and columns, how many are fitted, spread over their names
+# of the tables with at most so many training rows and columns, at most so many are fitted, spread over their names
 SMALL_ROWS, SMALL_COLUMNS, SMALL_TABLES = 2000, 30, 40
 
 
