@@ -35,7 +35,7 @@ mean.
 
 What rows are assumed to be ("copies"). Made tables, each with a detector of its own (a tree): draws that repeat 500
 records; 64 cells with one to eight copies each, two thirds of the rows fitted to, the others new; records that occur
-one to four times, or have such weights, or customers of one to nine rows that are alike, and new ones of these. Of what
+one to four times, or customers of one to nine rows that are alike, and new ones of these. Of what
 was said to be exchangeable, by ``groups``, or rows without these, at most a share k / (n + 1) has
 p <= alpha, and the number of alarms in a run follows the law above. What is new without having been said to be may
 raise more: that is shown, and beside it the threshold's own ``rate_if_new``, of rows that equal none of the fit. A
