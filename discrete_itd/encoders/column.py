@@ -18,7 +18,6 @@ from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.frames import (
     DAY,
-    EXACT_BELOW,
     MINUTE,
     MOST_DECIMALS,
     SECOND,
@@ -57,6 +56,7 @@ Codec = Categories | Bins | Continuous
 StoredDtype = Annotated[Any, (dtype_to_json, dtype_from_json)]
 SIGNIFICANT = 4  # digits of numbers that have more than a person writes, as in a computed column
 LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
+MOST_EXACT = 2.0**53  # up to it, all whole numbers are exact as floats
 SMALL = 1e-4  # below, and beyond exact integers, a power of ten is easier to read than zeros
 SUSPICIOUS_ROWS = 5  # this many unseen values and no known one are hardly chance
 
@@ -452,10 +452,10 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
         if not isinstance(value, int):
             value = float(value) or 0.0  # of any precision, and without a sign of zero
             # an integer is a float beside a gap, and is to be written alike
-            value = int(value) if abs(value) <= EXACT_BELOW and value.is_integer() else value
+            value = int(value) if abs(value) <= MOST_EXACT and value.is_integer() else value
     except OverflowError:  # an integer that no float holds
         return f"{Decimal(value).normalize():.{SIGNIFICANT}g}"
-    if isinstance(value, float) and not SMALL <= abs(value) <= EXACT_BELOW and value:
+    if isinstance(value, float) and not SMALL <= abs(value) <= MOST_EXACT and value:
         digits = len(Decimal(repr(float(value))).normalize().as_tuple().digits)
         return f"{value:.{digits if digits <= LONGEST else SIGNIFICANT}g}"
     own = _own_decimals(value)

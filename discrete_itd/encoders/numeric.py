@@ -192,7 +192,7 @@ def gap_codes(numbers: np.ndarray, counts: np.ndarray) -> list[float]:
     found: list[float] = []
     for i in (0, -1) if len(numbers) > SEVERAL else ():
         others = np.delete(numbers, i)[[0, -1]]
-        is_far = abs(numbers[i]) >= FAR * np.abs(others).max()
+        is_far = abs(numbers[i]) / FAR >= np.abs(others).max()
         if is_far and counts[i] >= OFTEN and CODE.fullmatch(f"{numbers[i]:.0f}"):
             found.append(float(numbers[i]))
     return found

@@ -55,7 +55,7 @@ def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
         points, density, cdf = one_by_one(q, i)
         surprisal = -np.log(np.maximum(density, 1e-300))
         exact = np.trapezoid(density * surprisal, points)
-        assert entropy[i].item() == pytest.approx(exact, abs=0.05)
+        assert entropy[i].item() == pytest.approx(exact, abs=0.08)
         np.testing.assert_allclose(
             np.interp(quantiles[i].numpy(), points, cdf), u.numpy(), atol=2e-3
         )

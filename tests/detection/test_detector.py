@@ -478,8 +478,8 @@ def test_a_seed_makes_the_fit():
 @pytest.mark.slow
 @pytest.mark.parametrize("table", [categories, mixed])
 def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
-    """A score is never that of the density as it was: Rows remember none."""
-    model = detector(false_alarm_rate=0.1).fit(table())
+    """A score along paths is never that of the density as it was: Rows remember none."""
+    model = detector(NETWORK, false_alarm_rate=0.1).fit(table())
     rows = model.density_.rows(table(20, 9))
     before = model.score_samples(rows)
     model.density_.n_evaluations = 32

@@ -33,7 +33,7 @@ CAUSAL = Causal(width=16, depth=1, base="independent")
 SMALL = {
     "mixture": Mixture(64, n_points=64, max_steps=40),
     "causal": CAUSAL,
-    "row_mixture": [CAUSAL, CAUSAL],
+    "row_mixture": [CAUSAL, "tree"],
     "network": NETWORK,
 }
 TABLES = {"mixed": mixed_table(300), "categories": gappy(300)}

@@ -207,7 +207,9 @@ def ask_density(model, frame, again):
         assert np.isfinite(model.score_samples(rows)).all()
     filled = model.impute(frame)
     there = frame.notna()
-    assert filled.where(there).equals(frame.where(there))
+    for j in range(frame.shape[1]):
+        known = there.iloc[:, j]
+        assert filled.iloc[:, j][known].tolist() == frame.iloc[:, j][known].tolist()
     assert filled.loc[:, there.any(axis=0)].notna().all(axis=None)
     assert np.isfinite(model.score_samples(filled)).all()
 
