@@ -488,8 +488,12 @@ def test_sample_given(capsys):
 
 def test_demo(monkeypatch, tmp_path, capsys):
     """What a user types, its answers, and files in a folder of its own."""
+    from discrete_itd.cli import demo
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    few_steps = {"fit": ["--max-steps", "100"]}
+    monkeypatch.setattr(demo, "main", lambda words: main([*words, *few_steps.get(words[0], [])]))
     run("demo")
     out = capsys.readouterr().out
     for words in ("independent columns", "most anomalous", "$ discrete-itd report"):
