@@ -90,12 +90,10 @@ class Cell(NamedTuple):
     spread: Tensor
 
     @classmethod
-    def of(
-        cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor, spread: Tensor | None = None
-    ) -> Cell:
+    def of(cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor, spread: Tensor) -> Cell:
         """The cells of column j in some rows (B,) of distributions of cells given the others of their rows.
 
-        Whoever knows their quantiles (N, C, 3), as of :func:`spreads`, gives these as ``spread``.
+        ``spread`` (N, C, 3) are the quantiles of these, as of :func:`spreads`.
         """
         column, book = scorer.schema[j], q.codebook
         places = np.flatnonzero(scorer.density.encoder_.owner == j).tolist()
@@ -106,11 +104,7 @@ class Cell(NamedTuple):
             values = q.column(j)[rows]
         else:
             values = torch.log_softmax(q.column(j)[rows].double(), 1)
-        if spread is None:
-            spread = spreads(scorer, q.rows(rows), torch.full_like(rows[:, None], j))[:, j]
-        else:
-            spread = spread[rows, j]
-        return cls(column, values, indicator, places, spread)
+        return cls(column, values, indicator, places, spread[rows, j])
 
     def _seen(self) -> Tensor:
         """Log-probabilities of the levels that were seen in training, (B, K')."""

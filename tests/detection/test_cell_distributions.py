@@ -20,6 +20,7 @@ from discrete_itd.detection.cell_predictions import (
     likely_errors,
     log_flat,
     predictions,
+    spreads,
 )
 from discrete_itd.detection.reasons import expected, reasons
 from discrete_itd.detection.score import Scorer
@@ -449,7 +450,8 @@ def mixed_up(table):
 def conflicts(scorer, x, q, i, cells):
     """By how many nats cells of row i of x (N, C') conflict with one another, by the scores of four rows each."""
     row = x[i : i + 1]
-    own = {j: Cell.of(scorer, q, int(j), torch.tensor([i])) for j in cells}
+    quantiles = spreads(scorer, q, torch.from_numpy(np.tile(cells, (len(x), 1))))
+    own = {j: Cell.of(scorer, q, int(j), torch.tensor([i]), quantiles) for j in cells}
     one = {j: cell.put_into(row) for j, cell in own.items()}
     pairs = [*itertools.permutations(cells, 2)]
     both = [own[k].put_into(one[j]) for j, k in pairs]
