@@ -25,7 +25,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from discrete_itd.encoders.notation import CENTURY, DATE, GAP_WORDS, LEADING_ZERO, UNITS, recognise
+from discrete_itd.encoders.notation import (
+    DATE,
+    GAP_WORDS,
+    LEADING_ZERO,
+    UNITS,
+    Notation,
+    date_format,
+    recognise,
+)
 from discrete_itd.encoders.numeric import OFTEN, SEVERAL, gap_codes
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
@@ -67,16 +75,6 @@ class Form(NamedTuple):
     behind: str
     number: str
     unit: str
-
-
-class Day(NamedTuple):
-    """How a date is written: order, mark and digits of the year; the three parts, and the text behind."""
-
-    order: str
-    mark: str
-    digits: int
-    parts: tuple[str, str, str]
-    behind: str
 
 
 class Written(NamedTuple):
@@ -327,44 +325,40 @@ def _are_notation(forms: Iterable[Form], numbers: Floats, counts: Ints) -> bool:
     return p > LEAST_P or (statistic - k + 1) / max(n - k, 1) < LITTLE
 
 
-def _days(texts: Sequence[str], counts: Ints) -> dict[int, Day]:
-    """How dates are written; day and month in the order that has more days above 12, where they could be either."""
-    found: dict[int, Day] = {}
-    n = Counter[str]()
-    for i, text in enumerate(texts):
-        if match := DATE.fullmatch(text.strip()):
-            if match["y"]:
-                order, parts = "ymd", (match["y"], match["m"], match["d"])
-            else:
-                order = "dmy" if int(match["a"]) > 12 else "mdy" if int(match["b"]) > 12 else ""
-                if match["t"] == ".":
-                    order = order or "dmy"  # as everywhere, where points divide dates
-                parts = match["a"], match["b"], match["z"]
-                n[order] += int(counts[i])
-            year = parts[0] if match["y"] else parts[2]
-            end = match.end("d") if match["y"] else match.end("z")
-            found[i] = Day(order, match["s"] or match["t"], len(year), parts, text.strip()[end:])
-    most = "dmy" if n["dmy"] > n["mdy"] else "mdy"
-    return {i: day if day.order else day._replace(order=most) for i, day in found.items()}
+def _days(texts: Sequence[str], counts: Ints) -> dict[int, tuple[re.Match[str], bool]]:
+    """Dates, without the time of day, and whether they have the day before the month.
+
+    Where they could be either, as most others of the column.
+    """
+    found, n = dict[int, tuple[re.Match[str], bool | None]](), Counter[bool | None]()
+    for i, text in enumerate(map(str.strip, texts)):
+        if match := DATE.fullmatch(text):
+            day_first = False
+            if match["a"]:
+                a, b = int(match["a"]), int(match["b"])
+                # where points divide dates, the day is first everywhere
+                day_first = a > 12 if max(a, b) > 12 else True if match["t"] == "." else None
+                n[day_first] += int(counts[i])
+            date = DATE.fullmatch(text, 0, match.end("d" if match["y"] else "z"))
+            found[i] = date or match, day_first
+    most = n[True] > n[False]
+    return {i: (date, most if own is None else own) for i, (date, own) in found.items()}
 
 
-def _in_one_order(days: Mapping[int, Day], counts: Ints) -> Meant:
+def _in_one_order(days: Mapping[int, tuple[re.Match[str], bool]], counts: Ints) -> Meant:
     """Dates in another form than most of their column, as most are written, by their code."""
-    of = Counter[tuple[str, str, int]]()
-    for i, day in days.items():
-        of[day[:3]] += int(counts[i])
+    formats, of = {i: date_format(*day) for i, day in days.items()}, Counter[str]()
+    for i, form in formats.items():
+        of[form] += int(counts[i])
     own, n = max(of.items(), key=lambda f: f[1])
     if 2 * n <= of.total():
         return {}
-    found = Meant()
-    for i, day in days.items():
-        if day[:3] != own:
-            part = dict(zip(day.order, day.parts, strict=True))
-            if own[2] == 4 and len(part["y"]) == 2:
-                part["y"] = str(1900 + int(part["y"]) + 100 * (int(part["y"]) < CENTURY))
-            part["y"] = part["y"][-own[2] :]
-            padded = (part[p] if p == "y" else part[p].zfill(2) for p in own[0])
-            found[i] = own[1].join(padded) + day.behind, CERTAIN
+    found, notation = Meant(), Notation("datetime", format=own)
+    for i, (date, day_first) in days.items():
+        if formats[i] != own:
+            time = pd.Series(Notation("datetime", day_first=day_first).read([date[0]]))
+            if time.notna().all():  # there is such a day
+                found[i] = notation.write(time)[0] + date.string[date.end() :], CERTAIN
     return found
 
 

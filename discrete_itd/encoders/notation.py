@@ -787,7 +787,7 @@ def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Nota
     formats: Counter[str] = Counter()
     names = [Counter[str]() for _ in MONTHS]
     for match, count in zip(found, counts.tolist(), strict=True):
-        formats[_format(match, day_first)] += count
+        formats[date_format(match, day_first)] += count
         if word := match.groupdict().get("word"):
             names[_month(word) - 1][word] += count
     n_zoned = sum(n for form, n in formats.items() if form.endswith(UTC))
@@ -804,7 +804,7 @@ def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Nota
     )
 
 
-def _format(match: re.Match[str], day_first: bool) -> str:
+def date_format(match: re.Match[str], day_first: bool) -> str:
     """The format of a date, with what stands between its parts."""
     part = {name: text for name, text in match.groupdict().items() if text}
     if "era" in part:
@@ -823,7 +823,7 @@ def _form(match: re.Match[str], codes: Mapping[str, str]) -> str:
     for name in sorted((n for n in match.groupdict() if n in codes and match[n]), key=match.start):
         form += match.string[end : match.start(name)] + codes[name]
         end = match.end(name)
-    return form + match.string[end:]
+    return form + match.string[end : match.end()]
 
 
 def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:

@@ -434,7 +434,7 @@ def test_property_bins_have_densities():
         assert mass == pytest.approx(1, abs=0.15)
 
 
-def testedits():
+def test_edits():
     assert [edits("Bremen", t) for t in ("Bremen", "Bermen", "Brem", "Bremmen", "")] == [
         0,
         1,
