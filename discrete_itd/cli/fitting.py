@@ -92,12 +92,9 @@ def _read_to_fit(
     """
     path, dialect = args.table, Dialect.asked(args)
     frame = as_written(path, dialect)
-    names = [*map(str, frame.columns)]
-    is_name = (frame == names) | (frame == [re.sub(r"\.\d+$", "", name) for name in names])
-    is_header = is_name.all(axis=1)
-    if len(names) > 1 and is_header.any():
-        warn(f"{path}: {is_header.sum()} rows repeat the header, and are left out")
-        frame = cast(pd.DataFrame, frame[~is_header]).reset_index(drop=True)
+    is_csv = ending(next(iter(tables_of(path).values()))) != ".parquet"
+    if is_csv:
+        frame = _without_headers(frame, path)
     groups = groups_of(frame, path, args.groups)
     kept = [n for n in frame.columns if str(n) not in args.drop]
     if args.groups not in column_types:
@@ -116,9 +113,20 @@ def _read_to_fit(
                     f"{path}: column {name!r}: named in {option}, but left out or not there"
                 )
     frame = cast(pd.DataFrame, frame[kept])
-    if ending(next(iter(tables_of(path).values()))) != ".parquet":
+    if is_csv:
         frame = typed_table(frame, path, column_types, dialect)
     return frame, groups
+
+
+def _without_headers(frame: pd.DataFrame, path: str) -> pd.DataFrame:
+    """The text of a CSV without rows that repeat the header, as files that were appended to one another have."""
+    names = [*map(str, frame.columns)]
+    is_name = (frame == names) | (frame == [re.sub(r"\.\d+$", "", name) for name in names])
+    is_header = is_name.all(axis=1)
+    if len(names) == 1 or not is_header.any():
+        return frame
+    warn(f"{path}: {is_header.sum()} rows repeat the header, and are left out")
+    return cast(pd.DataFrame, frame[~is_header]).reset_index(drop=True)
 
 
 def as_written(path: str, dialect: Dialect) -> pd.DataFrame:

@@ -115,6 +115,9 @@ def test_rows_that_repeat_the_header_are_left_out_of_a_fit(place, capsys):
     (place / "twice.csv").write_text("a,a\nx,y\ny,x\n" * 20)
     fit("twice.csv")
     assert "twice.csv: 19 rows repeat the header" in capsys.readouterr().err
+    cells = pd.array([None, 1] * 20, dtype="Int64")
+    pd.DataFrame({"a": cells, "b": cells}).to_parquet("gaps.parquet")
+    assert fit("gaps.parquet").encoder_.schema[0].n_missing == 20
 
 
 @pytest.mark.usefixtures("place")
