@@ -299,7 +299,8 @@ class Column:
         """Numbers or times, missing where a text is none."""
         notation, plain = self.notation, (texts, self.family, self.dtype)
         found = read_plainly(*plain) if notation is None else notation.read(texts)
-        if numpy_name(self.dtype) in ("float16", "float32"):  # 121.2 is what it has always been
+        # float32 columns were encoded in float32: round text alike
+        if numpy_name(self.dtype) in ("float16", "float32"):
             return found.astype(numpy_name(self.dtype)).astype(float)
         return found
 

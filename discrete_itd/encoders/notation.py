@@ -82,6 +82,10 @@ SPANS = re.compile(
 SECONDS = {"D": 86400, "H": 3600, "M": 60, "S": 1}  # of a part of a duration
 GROUPS = {".": SPACES + "'\u2019,", ",": SPACES + "'\u2019."}  # by the decimal mark
 PYTHONS = {mark: str.maketrans(mark, ".", groups) for mark, groups in GROUPS.items()}
+OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # of a script other than ASCII
+FULL_WIDTH = {
+    code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)
+}  # characters, as those of ASCII
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 TIME = (
     rf"(?:(?:T|,?[{SPACES}]|(?<=日))(?P<H>\d{{1,2}}) ?[:.h時] ?(?P<M>\d\d)"
@@ -93,24 +97,25 @@ DATE = re.compile(
     + TIME
 )
 # dates with words: of the year, month and day in Chinese, Japanese and Korean, of an emperor, and names of months
-WORD, GAP = r"(?P<word>[^\W\d_]{3,})\.?", r"[-/. ]*"
-WORDED = (
+WORD, APART = r"(?P<word>[^\W\d_]{3,})\.?", r"[-/. ]*"
+DATES = (
+    DATE,
     re.compile(
         r"(?:(?P<y>\d{4}) ?[年년.]|(?P<era>[MTSHR]|明治|大正|昭和|平成|令和)(?P<n>\d{1,2}|元)[年.]) ?"
         r"(?P<m>\d{1,2}) ?[月월.] ?(?P<d>\d{1,2}) ?[日일.]?" + TIME
     ),
     re.compile(
-        rf"(?P<d>\d{{1,2}})(?:er|st|nd|rd|th)?{GAP}(?:de )?{WORD}{GAP}(?:de )?(?P<y>\d{{4}}|\d\d)"
+        rf"(?P<d>\d{{1,2}})(?:er|st|nd|rd|th)?{APART}(?:de )?{WORD}{APART}(?:de )?(?P<y>\d{{4}}|\d\d)"
         + TIME
     ),
-    re.compile(rf"{WORD}{GAP}(?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?{GAP}(?P<y>\d{{4}})" + TIME),
+    re.compile(rf"{WORD}{APART}(?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?{APART}(?P<y>\d{{4}})" + TIME),
 )
 # the year before the first, by the first letter of an emperor's era
 ERAS = dict(zip("MTSHR明大昭平令", [1867, 1911, 1925, 1988, 2018] * 2, strict=True))
 # how names of months begin, without accents: western Europe, Polish, Romanian, Turkish, Indonesian, Russian
 MONTHS = (
     "jan ene gen ian sty oca янв", "feb fev lut sub фев", "mar mrt maa мар", "apr avr abr kwi nis апр",
-    "may mai mag mei maj май мая", "jun juin giu iun cze haz июн", "jul juil lug iul lip tem июл",
+    "may mai mag mei maj маи мая", "jun juin giu iun cze haz июн", "jul juil lug iul lip tem июл",
     "aug ago aou agu sie авг", "sep set sze wrz eyl сен", "oct okt out ott paz eki окт", "nov noi lis kas ноя",
     "dec dez dic des gru ara дек",
 )  # fmt: skip
@@ -391,11 +396,11 @@ def recognise(
     probe = texts[:: max(1, len(texts) // 50)]  # most columns of text have no digits
     if not any(any(map(str.isdigit, text)) for text in probe):
         return Recognised(None, unlike=texts[0])
-    affixes = _affixes(texts, counts)
     unread = []
     for what, options in WAYS.items():
         ways = [way for name, way in options.items() if asked in (None, name)]
         if what == "numbers":
+            affixes = _affixes(texts, counts)
             ways = [partial(way, affixes=affixes) for way in ways]
         if not ways:
             continue
@@ -448,7 +453,7 @@ def recognise(
     words = words[counts[words] > most]
     rest = np.isin(np.arange(len(texts)), words, invert=True)
     are_few = counts[bad & rest].sum() <= most_unreadable(int(counts[rest].sum()))
-    if what and len(words) and are_few and np.count_nonzero(~bad) > FEW_VALUES:
+    if len(words) and are_few and np.count_nonzero(~bad) > FEW_VALUES:
         gaps = [*compress(texts, ~rest)]
         if not any(_is_any(word) or LEADING_ZERO.fullmatch(word) for word in gaps):
             found = recognise([*compress(texts, rest)], counts[rest], asked, plain=True)
@@ -459,7 +464,7 @@ def recognise(
     # the others are probably errors, or one word for missing cells
     is_nearly = share >= 0.9
     is_measure = not is_plain and bool(is_nearly or (bad.sum() == 1 and share > 0.5))
-    if what and (is_measure or is_nearly) and not (is_plain and LEADING_ZERO.fullmatch(other)):
+    if (is_measure or is_nearly) and not (is_plain and LEADING_ZERO.fullmatch(other)):
         but = quoted(other) if bad.sum() == 1 else f"text like {quoted(other)}"
         note = f"{what}, but for {but} ({int(1000 * share) / 10:g}% are)"
         return Recognised(None, note, other, is_measure)
@@ -471,7 +476,7 @@ def recognise(
 
 def _is_grouped_money(texts: Sequence[str]) -> bool:
     """Whether texts that two marks fit are money in whole units: what has no mark is below a thousand."""
-    found = [m for text in texts if (m := _pattern(".").fullmatch(western(text.strip())))]
+    found = [m for text in texts if (m := _pattern(".").fullmatch(western(text)))]
     has_unit = [bool({m["prefix"], m["suffix"]} - {None, "", "%"}) for m in found]
     alone = [len(m["number"]) for m in found if m["number"].isdecimal()]
     return len(found) == len(texts) and all(has_unit) and bool(alone) and max(alone) < 4
@@ -544,9 +549,9 @@ def tell_unreadable(words: Words, hints: Mapping[Hashable, str], *, fitted: bool
     warn(f"{cells} {what}: {'; '.join(parts)}")
 
 
-def _unit(text: str | None) -> str:
-    """The one name of a unit, without spaces; empty if there is none."""
-    found = (text or "").strip()
+def _unit(text: str) -> str:
+    """The one name of a unit, without spaces."""
+    found = text.strip()
     return SAME_UNIT.get(found, found)
 
 
@@ -554,36 +559,28 @@ def _affixes(texts: Sequence[str], counts: np.ndarray) -> tuple[str, str]:
     """The text before and behind numbers that is the unit of at least half of the cells, if there is one."""
     found: Counter[tuple[str, str]] = Counter()
     for text, n in zip(texts, counts.tolist(), strict=True):
-        before, number, behind = _parts(text)
+        if (match := AROUND.fullmatch(western(text))) is None:
+            continue
+        before, behind = match["before"], match["behind"] or ""
         is_unit = BEFORE.match(before) if before else BEHIND.fullmatch(behind)
-        if number and is_unit and (not before or not behind or BEHIND.fullmatch(behind)):
+        if is_unit and (not before or not behind or BEHIND.fullmatch(behind)):
             found[before.strip(SPACES), behind] += n
     affixes, n = found.most_common(1)[0] if found else (("", ""), 0)
     return affixes if 2 * n >= counts.sum() else ("", "")
 
 
-def _parts(text: str) -> tuple[str, str, str]:
-    """What stands before a number, apart from its sign and a currency, the number, and what stands behind it."""
-    match = AROUND.fullmatch(western(text.strip()))
-    return (match["before"], match["number"], match["behind"] or "") if match else ("", "", "")
-
-
 def western(text: str) -> str:
-    """Text with the digits of any script, and full-width characters, as those of ASCII."""
+    """Text without spaces around it, with digits of any script, and full-width characters, as those of ASCII."""
+    text = text.strip()
     if text.isascii():
         return text
-    parts = (
-        str(unicodedata.decimal(c)) if c.isdecimal()
-        else chr(ord(c) - 0xFEE0) if "\uff01" <= c <= "\uff5e"
-        else c
-        for c in text
-    )  # fmt: skip
-    return "".join(parts)
+    return OTHER_DIGIT.sub(lambda digit: str(int(digit[0])), text.translate(FULL_WIDTH))
 
 
+# a number with what stands before it, apart from its sign and a currency, and behind it
 AROUND = re.compile(
     rf"(?:{BOUND}[{SPACES}]?)?[-+(\u2212]?(?:{UNITS}[{SPACES}]*)?(?P<before>[^\d{SPACES}(+-]*[{SPACES}]?)[-+\u2212]?"
-    rf"(?P<number>\d[\d.,'\u2019{SPACES}]*(?<=\d))[{SPACES}]*(?P<behind>[^\d{SPACES}%+)-][^\s)]*)?\)?"
+    rf"\d[\d.,'\u2019{SPACES}]*(?<=\d)[{SPACES}]*(?P<behind>[^\d{SPACES}%+)-][^\s)]*)?\)?"
 )
 
 
@@ -619,13 +616,14 @@ def _numbers(
 
 def _number(decimal: str, text: str, affixes: tuple[str, str] = ("", "")) -> tuple[float, str]:
     """The number of a text and its unit, if that is not the column's; NaN if it is not a number."""
-    match = _pattern(decimal, *affixes).fullmatch(western(text.strip()))
+    match = _pattern(decimal, *affixes).fullmatch(western(text))
     if match is None:
         return np.nan, ""
     signs = [match[part] for part in ("open", "sign", "inner", "after", "last") if match[part]]
     if len(signs) > 1 or bool(match["open"]) != bool(match["close"]):
         return np.nan, ""
-    units = {_unit(match["prefix"]), _unit(match["suffix"])} - {"", *map(_unit, affixes)}
+    marks = [mark for mark in (match["prefix"], match["suffix"]) if mark]
+    units = set(map(_unit, marks)) - set(map(_unit, affixes)) if marks else set()
     number = float(match["number"].translate(PYTHONS[decimal]))
     if len(units) > 1 or (match["one"] and number != 1):
         return np.nan, ""
@@ -637,7 +635,7 @@ def _of_numbers(
 ) -> Notation:
     """The notation of numbers that all match, with the unit of most of them."""
     pattern = _pattern(decimal, *affixes)
-    found = [m for text in texts if (m := pattern.fullmatch(western(text.strip())))]
+    found = [m for text in texts if (m := pattern.fullmatch(western(text)))]
     marked: Counter[tuple[str, str]] = Counter()  # text before and after a number
     for match, count in zip(found, counts.tolist(), strict=True):
         if match["prefix"] or match["suffix"]:
@@ -667,7 +665,7 @@ def formatted(time: datetime, form: str, months: Sequence[str] = ()) -> str:
 
 def _span(text: str) -> re.Match[str] | None:
     """The parts of a duration or a time of day."""
-    text = western(text.strip())
+    text = western(text)
     return (CLOCK.fullmatch(text) or SPANS.fullmatch(text)) if text else None
 
 
@@ -712,9 +710,12 @@ def _spelled(seconds: float, form: str) -> str:
 
 
 def _date(text: str) -> re.Match[str] | None:
-    """The parts of a date, by their names in :data:`DATE` and :data:`WORDED`."""
-    text = western(text.strip())
-    return next(filter(None, (pattern.fullmatch(text) for pattern in (DATE, *WORDED))), None)
+    """The parts of a date, by their names in :data:`DATES`."""
+    text = western(text)
+    for pattern in DATES:
+        if match := pattern.fullmatch(text):
+            return match
+    return None
 
 
 def _month(word: str) -> int:
@@ -783,10 +784,13 @@ WAYS: dict[str, dict[Asked, partial[np.ndarray]]] = {
 
 def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Notation:
     """The notation of dates that all match: written as most of them are."""
-    found = [match for text in texts if (match := _date(text))]
+    shapes: Counter[str] = Counter()  # texts with the same format
+    for text, count in zip(texts, counts.tolist(), strict=True):
+        shapes[re.sub(r"\d", "0", text)] += count
+    found = [match for shape in shapes if (match := _date(shape))]
     formats: Counter[str] = Counter()
     names = [Counter[str]() for _ in MONTHS]
-    for match, count in zip(found, counts.tolist(), strict=True):
+    for match, count in zip(found, shapes.values(), strict=True):
         formats[date_format(match, day_first)] += count
         if word := match.groupdict().get("word"):
             names[_month(word) - 1][word] += count

@@ -193,7 +193,7 @@ def gap_codes(numbers: np.ndarray, counts: np.ndarray) -> list[float]:
     for i in (0, -1) if len(numbers) > SEVERAL else ():
         others = np.delete(numbers, i)[[0, -1]]
         is_far = abs(numbers[i]) / FAR >= np.abs(others).max()
-        if is_far and counts[i] >= OFTEN and CODE.fullmatch(f"{numbers[i]:.0f}"):
+        if is_far and counts[i] >= OFTEN and CODE.fullmatch(f"{numbers[i]:.17g}"):
             found.append(float(numbers[i]))
     return found
 

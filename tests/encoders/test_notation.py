@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,19 @@ def test_dates_are_read_in_the_order_that_fits_all():
         written = notation.write(pd.Series(pd.to_datetime(days, format="ISO8601"))).tolist()
         for cells in (texts, written):
             assert (notation.read(cells) == np.array(days, dtype="M8[us]")).all()
+
+
+LANGUAGES = "da", "de", "en", "es", "fr", "id", "it", "nb", "nl", "pl", "pt", "ro", "ru", "sv", "tr"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_names_of_months_are_read_in_fifteen_languages(language):
+    months = pytest.importorskip("babel.dates").get_month_names
+    days = [datetime(2024, k, 5) for k in range(1, 13)]
+    for width in ("wide", "abbreviated"):
+        for context in ("format", "stand-alone"):
+            texts = [f"5 {months(width, context, language)[day.month]} 2024" for day in days]
+            assert found(*texts).notation.read(texts).tolist() == days
 
 
 SPANS = {
@@ -552,6 +566,7 @@ def test_properties_a_number_far_from_all_others_that_repeats_is_a_gap(as_type):
         assert np.isnan(encoder.transform(frame.astype(str)).x[-1, 0])
         five = pd.DataFrame({"a": [*range(40), *[-9999] * 4]})  # no more than four may be errors
         assert TableEncoder.fit(five).schema[0].n_missing == 0
+        assert not TableEncoder.fit(frame.assign(a=frame["a"].astype(float) + 0.4)).schema[0].codes
     else:  # as the user says
         assert TableEncoder.fit(frame, spec).schema[0].n_missing == 0
 
