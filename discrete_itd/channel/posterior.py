@@ -6,7 +6,7 @@ and the Bayes update :math:`\oplus` by new evidence. A :class:`Posterior` puts t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -157,6 +157,31 @@ class Posterior:
             gaussian = gaussian.pick(lambda t: t[at, real])
         categorical = CategoricalPosterior(levels, logits, normalised=True)
         return Posterior(book, categorical, gaussian)
+
+    def with_cells(
+        self, found: Iterable[tuple[Tensor, Tensor, Tensor | GaussianPosterior]]
+    ) -> Posterior:
+        """This posterior with the distributions of some cells, at ``rows`` and ``columns`` (n,), in place of its own.
+
+        They are the log-probabilities (n, K) of the categories of one column, or the densities of continuous cells.
+        """
+        book, logits, gaussian = self.codebook, self.categorical.logits.clone(), self.gaussian
+        n, n_reals = len(logits), len(book.reals)
+        # for each continuous cell the number of its density: first the own ones, by row, then the ones found
+        place = torch.arange(n * n_reals, device=logits.device).view(n, n_reals)
+        n_densities, densities = n * n_reals, []
+        for rows, columns, cells in found:
+            if isinstance(cells, Tensor):
+                logits[rows, book.levels.own(book.place[int(columns[0])])] = cells.to(logits)
+                continue
+            own = torch.arange(len(rows), device=rows.device)
+            place[rows, torch.searchsorted(book.reals, columns)] = n_densities + own
+            n_densities, densities = n_densities + len(rows), [*densities, cells]
+        if gaussian is not None and densities:
+            gaussian = gaussian.pick(lambda t: t.to(densities[0].means)).with_cells(
+                place, densities
+            )
+        return Posterior(book, CategoricalPosterior(book.levels, logits, normalised=True), gaussian)
 
     def sample(self, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         """One value per cell: float64, shape (B, C).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,10 +12,7 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook, State
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.channel.posterior import (
-    CategoricalPosterior,
-    Posterior,
-)
+from discrete_itd.channel.posterior import GaussianPosterior, Posterior
 
 if TYPE_CHECKING:
     from discrete_itd.denoisers.marginal import MarginalDenoiser
@@ -246,25 +243,17 @@ class Denoiser(nn.Module):
         -----
         By default from a state for each cell. Where components of a mixture know theirs, define this method.
         """
-        book, found = self.codebook, self.marginals().expand(len(x))
-        logits, gaussian = found.categorical.logits.clone(), found.gaussian
-        n_cells, numbers = len(x) * len(book.reals), []
-        place = torch.arange(n_cells, device=x.device).view(len(x), len(book.reals))
-        for j in torch.nonzero(asked.any(0)).flatten().tolist():
-            for rows in torch.nonzero(asked[:, j]).flatten().split(self.rows_at_once):
-                known = x[rows]
-                known[:, j] = torch.nan
-                q = self.given(known)
-                if j in book.place:
-                    logits[rows, book.levels.own(book.place[j])] = q.column(j)
-                    continue
-                own = torch.arange(len(rows), device=x.device)
-                place[rows, torch.nonzero(book.reals == j).flatten()] = n_cells + own
-                n_cells, numbers = n_cells + len(rows), [*numbers, q.number(j)]
-        if gaussian is not None:
-            gaussian = gaussian.with_cells(place, numbers)
-        categorical = CategoricalPosterior(book.levels, logits, normalised=True)
-        return Posterior(book, categorical, gaussian)
+
+        def cells() -> Iterator[tuple[Tensor, Tensor, Tensor | GaussianPosterior]]:
+            for j in torch.nonzero(asked.any(0)).flatten().tolist():
+                for rows in torch.nonzero(asked[:, j]).flatten().split(self.rows_at_once):
+                    known = x[rows]
+                    known[:, j] = torch.nan
+                    q = self.given(known)
+                    of_number = j not in self.codebook.place
+                    yield rows, torch.full_like(rows, j), q.number(j) if of_number else q.column(j)
+
+        return self.marginals().expand(len(x)).with_cells(cells())
 
     def preceding(self, x: Tensor, order: Sequence[int] | None = None) -> Posterior:
         """A distribution of every cell that depends on the known cells before it in an order alone.

@@ -21,7 +21,7 @@ defensive distribution.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -81,6 +81,11 @@ class Enumerated(NamedTuple):
     nodes: Tensor
     log_joint: Tensor
     density: GaussianPosterior | None = None
+
+    @property
+    def distribution(self) -> tuple[Tensor, Tensor, Tensor | GaussianPosterior]:
+        """Rows, columns and the normalised distribution of the cells, for :meth:`Posterior.with_cells`."""
+        return self.rows, self.columns, self.density or torch.log_softmax(self.log_joint, 1)
 
 
 class ConditionalDenoiser(Denoiser):
@@ -167,7 +172,8 @@ class ConditionalDenoiser(Denoiser):
         base = self._nothing(x)
         if not torch.equal(alone, asked):
             base = proposed or self.proposal.leave_one_out(x, asked & ~alone)
-        return _with_cells(base, self._enumerate(x, alone, nodes, proposed))
+        found = self._enumerate(x, alone, nodes, proposed)
+        return base.with_cells(cells.distribution for cells in found)
 
     @torch.no_grad()
     def each(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:
@@ -177,7 +183,8 @@ class ConditionalDenoiser(Denoiser):
         leaves out, so that nothing is drawn. The value at an asked cell is one of the nodes of its density. Fewer
         ``nodes`` cost fewer scores.
         """
-        return _with_cells(self._nothing(x), self._enumerate(x, asked, nodes))
+        found = self._enumerate(x, asked, nodes)
+        return self._nothing(x).with_cells(cells.distribution for cells in found)
 
     def _enumerate(
         self, x: Tensor, asked: Tensor, size: Nodes, proposed: Posterior | None = None
@@ -575,29 +582,6 @@ def _only(j: int, x: Tensor) -> Tensor:
     return torch.zeros_like(x, dtype=torch.bool).index_fill(
         1, torch.tensor([j], device=x.device), True
     )
-
-
-def _with_cells(base: Posterior, found: Iterable[Enumerated]) -> Posterior:
-    """A posterior with the distributions of some cells, each up to a constant, in place of its own."""
-    book, logits = base.codebook, base.categorical.logits.clone()
-    n, n_reals = len(logits), len(book.reals)
-    # for each continuous cell the number of its density: first the base's densities, by row, then the ones found
-    place = torch.arange(n * n_reals, device=logits.device).view(n, n_reals)
-    n_densities, densities = n * n_reals, []
-    for cells in found:
-        if cells.density is None:
-            own = book.levels.own(book.place[int(cells.columns[0])])
-            logits[cells.rows, own] = torch.log_softmax(cells.log_joint, 1).to(logits)
-            continue
-        r = torch.searchsorted(book.reals, cells.columns)
-        place[cells.rows, r] = n_densities + torch.arange(len(r), device=r.device)
-        n_densities += len(r)
-        densities.append(cells.density)
-    categorical = CategoricalPosterior(book.levels, logits, normalised=True)
-    gaussian = base.gaussian
-    if gaussian is not None and densities:
-        gaussian = gaussian.pick(Tensor.double).with_cells(place, densities)
-    return Posterior(book, categorical, gaussian)
 
 
 def _with_all_levels(guide: Tensor, values: Tensor, log_p: Tensor) -> Tensor:
