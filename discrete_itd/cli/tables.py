@@ -164,8 +164,8 @@ def _csv(
             f"{path}: read with {sep!r} between cells, as the header has no comma; --csv sep= says so, or otherwise"
         )
     header, newline = _header(head, sep)
-    names = _names(path, header)
-    renamed = {own: name for own, name in zip(names, header, strict=True) if own != name}
+    named = _names(path, header)
+    names, renamed = [*named], {own: name for own, name in named.items() if own != name}
     dialect = replace(dialect, sep=sep, encoding=encoding, newline=newline, renamed=renamed)
     how: Any = {
         "sep": sep,
@@ -240,15 +240,15 @@ def _header(head: str, sep: str) -> tuple[list[str], str]:
     return cells, "\r\n" if head[: lines.tell()].endswith("\r\n") else "\n"
 
 
-def _names(path: str, header: Sequence[str]) -> list[str]:
-    """The columns by a header; a warning says how those are called whose name repeats, as pandas calls them."""
-    names: list[str] = []
+def _names(path: str, header: Sequence[str]) -> dict[str, str]:
+    """The columns, and their names in the header; a warning says how pandas calls those whose name repeats."""
+    names, given = dict[str, str](), {*header}
     for i, name in enumerate(header):
         own, k = name or f"Unnamed: {i}", 0
-        while own in names or (k and own in header):
+        while own in names or (k and own in given):
             k += 1
             own = f"{name}.{k}"
-        names.append(own)
+        names[own] = name
         if k:
             warn(f"{path}: column {name!r}: the name repeats; column {i + 1} is called {own!r}")
     return names
