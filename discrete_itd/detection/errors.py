@@ -58,18 +58,18 @@ from scipy import sparse, special
 from discrete_itd.detection.written import Written, as_written, edits, moved, pattern
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.frames import as_numbers, as_polars, is_polars, read_rows
-from discrete_itd.encoders.notation import typed
+from discrete_itd.encoders.notation import FEW_VALUES, typed
 from discrete_itd.models.held_out import check_groups
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_share
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 
-# A column is a function of another one (its key) that explains a share DEPENDS of its entropy, has in a share COVERED
-# of the rows a value of other rows, FEWEST of them by the median, and gives its cells a median probability of LIKELY.
-# Of several keys, those count from which a share of cells dissents that is at most NEARLY times the least share, plus
-# SLACK (chosen on hospital, and on clean beers).
-DEPENDS, LIKELY, COVERED, FEWEST, NEARLY, SLACK = 0.7, 0.25, 0.2, 2, 2.5, 0.02
+# A column is a function of another one (its key) that explains a share DEPENDS of its entropy, has values of FEWEST
+# other rows by the median, and gives the column's cells a median probability of TYPICAL. Of several keys, those count
+# from which a share of cells dissents that is at most NEARLY times the least share (chosen on hospital and clean
+# beers), plus SLACK (on flights).
+DEPENDS, TYPICAL, FEWEST, NEARLY, SLACK = 0.7, 0.25, 2, 2.5, 0.02
 # largest share of a column's cells with a value of no other row: where there are more, such values are no typing errors
 # (without it, a third of the cells of clean rayyan and movies are named)
 MOST_TYPOS = 0.01
@@ -80,11 +80,10 @@ VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
 # most views of other columns that are tried, and pairs of rows that choose these
 MOST_CANDIDATES, PAIRS = 32, 500
-LEAST_GAIN = 0.01  # least gain of such a column, nats per cell
 # candidate discounts d, and the pseudo-count of the column's shares; see _conditional
 DISCOUNTS, COUNT = (0.3, 0.9), 100.0
-# a column of numbers with more than FEW different values is divided into at most N_BINS bins of at least BIN_ROWS rows
-N_BINS, BIN_ROWS, FEW = 16, 25, 20
+# a column of more than FEW_VALUES numbers is divided into at most N_BINS bins of at least BIN_ROWS rows
+N_BINS, BIN_ROWS = 16, 25
 OFTEN = 5  # a number in this many rows is no outlier, however far it lies; a value in as many is no typing error
 # EM runs N_ITERATIONS times, from a share SHARE of wrong cells that counts as much as SEEN cells
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
@@ -92,7 +91,6 @@ SHAPES = 0.5  # prior standard deviation of the shape of a tail of numbers
 # two cells are equally likely wrong if their log-odds differ by less, nats: else one of a pair that contradicts each
 # other alone would be named for the shares of its column
 CLOSE = 1.0
-MOST_WRONG = 0.2  # largest share in a column without keys: right cells may look as improbable
 # if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN: none
 # is above one half, but they keep their place among those of other columns (0.4 was chosen by the average precision of
 # the tables that tests/benchmarks/cells.py calls unseen)
@@ -227,7 +225,7 @@ def _near(views: list[ColumnViews], contexts: list[Context], unit: Ints) -> list
             kept = (of.codes[one] == of.codes[two]) & (unit[one] != unit[two]) & ~of.absent[one]
             at = np.flatnonzero(kept)
             at = at[np.linspace(0, len(at) - 1, min(len(at), PAIRS)).astype(int)]
-            if len(at) > FEW:
+            if len(at) > FEW_VALUES:
                 rate = (codes[one[at]] == codes[two[at]]).mean(0)
                 tau[k] = np.maximum(tau[k], (rate - base) / np.maximum(1 - base, 1e-9))
         tau[k, context.column] = -1
@@ -323,7 +321,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
         middles = np.append(codes[order[(ends[1:] + ends[:-1]) // 2]], len(distinct))
         level, log_flat = np.append(level, level.max() + 1), np.append(log_flat, 0.0)
         bins = Aspect(level[read.where], absent, log_flat[read.where], middles)
-        if len(distinct) <= FEW:
+        if len(distinct) <= FEW_VALUES:
             bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
         forms = [
@@ -332,7 +330,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
         of, misspelt[:-1] = _misspelt(forms, np.bincount(codes))
         meant[:-1] = np.where(of < 0, meant[:-1], of)
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
-        if len(distinct) > FEW and 1 < len(known) < len(codes) / 2:
+        if len(distinct) > FEW_VALUES and 1 < len(known) < len(codes) / 2:
             patterns = Aspect(np.append(of, len(known))[where], absent)
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
     own = Aspect(where, absent)
@@ -489,7 +487,7 @@ def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[F
     return max(tried, key=lambda p: float(np.log(p).sum())), n
 
 
-def _error_share(p: Floats, flat: Floats, once: Floats, most: float = 1.0) -> tuple[Floats, Floats]:
+def _error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]:
     """Probability (N,) that cells are wrong, by EM; the weights of the columns of ``p`` (N, E), then of errors.
 
     Cells count as much as ``once`` (N,) says.
@@ -500,8 +498,6 @@ def _error_share(p: Floats, flat: Floats, once: Floats, most: float = 1.0) -> tu
     for _ in range(N_ITERATIONS):
         weights = weights * (every.T @ (once / (every @ weights))) + prior
         weights /= weights.sum()
-    weights[-1] = min(weights[-1], most)
-    weights /= weights.sum()
     own = flat * weights[-1] / (every @ weights)
     log_right, mean = np.log1p(-np.minimum(own, 1 - 1e-12)), np.average(own, weights=once)
     gain = once.sum() * math.log1p(-mean) - once @ log_right
@@ -576,7 +572,7 @@ def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints
     pairs = [
         _joined(best.codes, o.values.codes + o.values.absent * (1 + unit))
         for o in of
-        if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW
+        if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW_VALUES
     ]
     return _by_votes(view, [(of[k], by_value[k]) for k in keys], pairs, weak, mixed, unit)
 
@@ -587,7 +583,7 @@ def _explained(view: Aspect, other: Aspect, alone: Floats, p: Floats, n: Ints) -
     By the probabilities ``p`` of the cells given the other column, of which ``n`` rows have this value, and ``alone``.
     """
     both = (n > 0) & ~view.absent & ~other.absent
-    if both.mean() < COVERED or np.median(n) < FEWEST or np.median(p[both]) < LIKELY:
+    if not both.any() or np.median(n) < FEWEST or np.median(p[both]) < TYPICAL:
         return 0.0
     entropy = -float(np.log(alone[both]).mean())
     return 1 + float(np.log(p[both]).mean()) / entropy if entropy > 0 else 0.0
@@ -657,24 +653,21 @@ def _by_votes(
             odds[heard, None], flat[heard], _once(view.codes, unit)[heard]
         )
     at = np.flatnonzero(heard & dissents)
-    ratio = 1 / weak.odds(at, -1, np.maximum(weak.flat, weak.alone))
-    allowed = 0.5
-    for _ in range(N_ITERATIONS if len(at) else 0):
-        is_allowed = allowed * ratio / (allowed * ratio + 1 - allowed)
-        allowed = is_allowed.sum() / (len(at) + SEEN)
     if len(at):
+        ratio, allowed = 1 / weak.odds(at, -1, np.maximum(weak.flat, weak.alone)), 0.5
+        for _ in range(N_ITERATIONS):
+            is_allowed = allowed * ratio / (allowed * ratio + 1 - allowed)
+            allowed = is_allowed.sum() / (len(at) + SEEN)
         wrong[at] *= 1 - is_allowed
-    for codes in pairs if len(at) else ():  # other rows of the key and the second column vote, too
-        n, n_alike = (_others(c, unit)[at] for c in (codes, _joined(codes, view.codes)))
-        lead = 2 * n_alike - n
-        wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
+        for codes in pairs:  # other rows of the key and the second column vote, too
+            n, n_alike = (_others(c, unit)[at] for c in (codes, _joined(codes, view.codes)))
+            lead = 2 * n_alike - n
+            wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
 
     def expected(rows: Ints) -> tuple[Ints, Floats]:
         code, p = mixed.expected(rows)
         by_votes = heard[rows] | view.absent[rows]
-        code = np.where(
-            by_votes, np.where((rival > mine)[rows], best[rows], view.codes[rows]), code
-        )
+        code = np.where(by_votes, np.where(dissents[rows], best[rows], view.codes[rows]), code)
         own = np.where(view.absent, present, np.maximum(odds, 1 - odds))[rows]
         return code, np.where(by_votes, own, p)
 
@@ -698,9 +691,7 @@ def _by_mixture(
     codes = bins.codes
     alone, _ = _alone(codes, unit)
     gain = np.array([np.log(p / alone).mean() for _, _, p in others])
-    found = [
-        others[k] for k in np.argsort(-gain, kind="stable")[:MOST_CONTEXTS] if gain[k] > LEAST_GAIN
-    ]
+    found = [others[k] for k in np.argsort(-gain, kind="stable")[:MOST_CONTEXTS] if gain[k] > 0]
     columns, given, of = (
         zip(*found, strict=True) if found else ([], [np.zeros_like(codes)], [alone])
     )
@@ -711,7 +702,7 @@ def _by_mixture(
         n = _others(view.codes, unit)  # a number of several rows is no outlier
         repeated = np.where(n >= OFTEN, n / len(n) * view.n_levels * flat, 0.0)
         p = np.maximum(p, repeated[:, None])
-    wrong, weights = _error_share(p, flat, _once(view.codes, unit), MOST_WRONG)
+    wrong, weights = _error_share(p, flat, _once(view.codes, unit))
 
     def expected(rows: Ints) -> tuple[Ints, Floats]:
         total = np.zeros((len(rows), int(codes.max()) + 1))
