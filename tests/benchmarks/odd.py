@@ -91,9 +91,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", help="all of them by default")
     parser.add_argument("--deciding", action="store_true", help="every tenth table")
     parser.add_argument("--all", metavar="FOLDER", type=Path, help="every table of a folder")
-    parser.add_argument(
-        "--every", type=int, default=1, help="of the folder, each so manieth by name"
-    )
+    parser.add_argument("--every", type=int, default=1, help="read every n-th table, by name")
     parser.add_argument("--jobs", type=int, default=cpu_count(), help="processes, with --all")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--dirty", type=float, nargs="+", default=[0.0])
