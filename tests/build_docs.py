@@ -1,8 +1,9 @@
 """The documentation as static files: ``python tests/build_docs.py FOLDER``.
 
-Pages are the guide, three files beside the results, the notebooks with their stored outputs, and the docstrings. They
-are put together in a folder of their own, in which links between files of the repository lead to pages, and built by
-Sphinx; ``tests/docs`` has its settings. Warnings are errors: a link or a name that leads nowhere, a page in no table.
+Pages are the opening of the README, the guide, three files beside the results, the notebooks with their stored outputs,
+and the docstrings. They are put together in a folder of their own, in which links between files of the repository lead
+to pages, and built by Sphinx; ``tests/docs`` has its settings. Warnings are errors: a link or a name that leads
+nowhere, a page in no table. Nothing is loaded from elsewhere: equations are MathML, and the search works offline.
 """
 
 import argparse
@@ -23,6 +24,7 @@ BESIDE_RESULTS = [BENCHMARKS / name for name in ("guarantees.md", "peers.md")]
 # the pages of the guide in their order, and what they are about
 ORDER = ["anomalies", "thresholds", "pilot", "tables", "which_model", "how_it_works", "command"]
 ORDER += ["scale", "images", "guarantees", "questions", "coming_from", "peers"]
+ELSEWHERE = re.compile(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(?:https?:)?//')
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[\w-]+)?\)")
 
 
@@ -61,7 +63,11 @@ def collect(source):
     for path, page in pages().items():
         target = source / f"{page}{path.suffix}"
         target.parent.mkdir(exist_ok=True)
-        target.write_text(linked(path.read_text(), path))
+        text = linked(path.read_text(), path)
+        target.write_text(re.sub(r"\n\n( *```\n)", r"\n\1", text))  # the line that ends a doctest
+    first = source / "index.md"
+    opening = (ROOT / "README.md").read_text().partition("\n## ")[0]
+    first.write_text(f"{linked(opening, ROOT / 'README.md')}\n\n{first.read_text()}")
     for picture in (ROOT / "notebooks").glob("*.png"):
         shutil.copy(picture, source / "notebooks")
     append(source / "guide" / "index.md", toctree(ORDER))
@@ -101,7 +107,10 @@ def summary(names, template):
     return f"```{{eval-rst}}\n.. autosummary::\n   {options}{listed}\n```"
 
 
-PUBLIC = [f"discrete_itd.{name}" for name in ("recipes", "datasets", "plots", "scale", "testing")]
+PUBLIC = [
+    f"discrete_itd.{name}"
+    for name in ("recipes", "datasets", "plots", "scale", "testing", "detection.pyod")
+]
 FOR_PARTS = [
     f"discrete_itd.{name}"
     for name in ("channel", "denoisers", "encoders", "likelihood", "training")
@@ -127,7 +136,9 @@ def gallery(folder):
             f":link: {stem}",
             ":link-type: doc",
         ]
-        cards.append("\n".join([*card, *shown, "", sentence.split(". ")[0], ":::"]))
+        cards.append(
+            "\n".join([*card, *shown, "", f"{sentence.split('. ')[0].rstrip('.')}.", ":::"])
+        )
     return "\n".join([*cards, "::::", "", toctree(stems)])
 
 
@@ -139,6 +150,9 @@ def build(folder):
         collect(Path(source))
         if build_main(["-q", "-W", "--keep-going", "-b", "html", source, str(folder)]):
             raise RuntimeError("the site is not whole: see above")
+    for page in Path(folder).rglob("*.html"):
+        if ELSEWHERE.search(page.read_text()):
+            raise RuntimeError(f"{page}: a script, picture or style sheet of another host")
     for path in GUIDE.glob("*.md"):  # for assistants, as Markdown
         shutil.copy(path, Path(folder) / "guide")
     listed = (GUIDE / "llms.txt").read_text().replace("](", "](guide/")

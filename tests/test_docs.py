@@ -35,6 +35,16 @@ def test_links_between_files_lead_to_pages_of_the_site():
     )
 
 
+def test_the_site_loads_nothing_from_elsewhere():
+    for page in (
+        '<script async src="https://x.org/mathjax.js">',
+        '<link href="//x.org/a.css" rel=x>',
+    ):
+        assert build_docs.ELSEWHERE.search(page)
+    for page in ('<script src="_static/a.js">', '<a href="https://x.org">', '<link href="a.css">'):
+        assert not build_docs.ELSEWHERE.search(page)
+
+
 def test_assistants_find_every_page_and_name():
     folder = Path(discrete_itd.__docs_dir__)
     text = (folder / "llms.txt").read_text()
@@ -131,9 +141,9 @@ def test_a_figure_that_the_results_lack_is_found():
         assert unproved(page.format(figure), results) == [("odd --all", figure.removeprefix("0"))]
 
 
-def test_links_of_the_guide_lead_somewhere_and_its_first_page_lists_all():
-    for path in GUIDE.values():
-        for name in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+def test_links_of_readme_and_guide_lead_somewhere_and_the_guide_lists_all_its_pages():
+    for path in (*GUIDE.values(), ROOT / "README.md"):
+        for name in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name}: {name}"
     assert set(re.findall(r"\]\((?:[./\w]+/)?(\w+)\.md\)", GUIDE["README"].read_text())) == set(
         GUIDE

@@ -5,6 +5,8 @@ import re
 from functools import cache
 from importlib import import_module
 
+from docutils import nodes
+from latex2mathml.converter import convert
 from sphinx.util.nodes import make_refnode
 
 import discrete_itd
@@ -15,7 +17,6 @@ version = release = discrete_itd.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "numpydoc",
     "myst_nb",
     "sphinx_design",
@@ -38,12 +39,16 @@ nb_merge_streams = True
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+html_math_renderer = "mathml"  # read by every browser, without a script from elsewhere
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+toc_object_entries_show_parents = "hide"
 html_theme = "pydata_sphinx_theme"
 html_title = f"discrete_itd {version}"
 html_theme_options = {
     "navbar_align": "left",
     "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
     "footer_start": ["copyright"],
     "footer_end": [],
 }
@@ -53,8 +58,16 @@ copyright = "the discrete_itd developers, MIT licence"
 
 
 def setup(app):
+    app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
     app.connect("missing-reference", within_the_package)
     app.connect("autodoc-skip-member", requests_of_metadata)
+
+
+def mathml(translator, node):
+    """Write an equation, alone or within a line, as MathML."""
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    translator.body.append(convert(node.astext(), display=display))
+    raise nodes.SkipNode
 
 
 def requests_of_metadata(_app, _what, name, *_):
