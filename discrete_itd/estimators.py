@@ -858,7 +858,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         -------
         DataFrame, shape (N, K)
             With the index of X; one column per category, or per interval of a binned column with the two tails beyond
-            its edges. Rows sum to one: they are conditional on the cell being present and seen in training.
+            its edges. Rows sum to one: they are conditional on the cell being present and one of these.
         """
         check_is_fitted(self)
         encoder = self.model_.encoder

@@ -65,6 +65,8 @@ class Categories:
         one half; one half where the categories are declared.
     absent : bool
         Whether a level stands for missing cells, of a nominal column only.
+    unused : tuple of int
+        Positions of the categories that a dtype lists but no cell had: values as unseen as any other.
 
     References
     ----------
@@ -86,18 +88,22 @@ class Categories:
     pooled_counts: tuple[int, ...] = ()
     unseen_count: float = 0.5
     absent: bool = False
+    unused: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.categories)) < len(self.categories):
             raise ValueError("categories repeat")
-        if len(set(self.pooled)) < len(self.pooled) or len(self.pooled) == 1:
-            raise ValueError("pooled must be none or several different positions")
-        if not all(0 <= k < len(self.categories) for k in self.pooled):
-            raise ValueError("pooled must hold positions of categories")
+        if len({*self.pooled, *self.unused}) < len(self.pooled + self.unused):
+            raise ValueError("pooled and unused must hold different positions")
+        if len(self.pooled) == 1 or (self.unused and not self.open):
+            raise ValueError("one pooled category has a level, and so has an unused one if closed")
+        if not all(0 <= k < len(self.categories) for k in self.pooled + self.unused):
+            raise ValueError("pooled and unused must hold positions of categories")
         if len(self.pooled_counts) != len(self.pooled) or min(self.pooled_counts, default=0) < 0:
             raise ValueError("pooled_counts must hold a count for each pooled category")
-        if self.kind == "ordinal" and (self.pooled or self.absent or not self.categories):
-            raise ValueError("an ordinal column has categories, none of them pooled or absent")
+        is_nominal = self.pooled or self.absent or self.unused or not self.categories
+        if self.kind == "ordinal" and is_nominal:
+            raise ValueError("an ordinal column has categories, none pooled, absent or unused")
         if len(self.levels) != (len(self.categories) if self.kind == "ordinal" else 0):
             raise ValueError("an ordinal column has one level for each category, a nominal none")
         if self.unseen_count <= 0:
@@ -168,12 +174,14 @@ class Categories:
     @cached_property
     def _kept(self) -> np.ndarray:
         """Positions of the categories that have a level of their own."""
-        return np.setdiff1d(np.arange(len(self.categories)), np.array(self.pooled, np.int64))
+        without = np.array(self.pooled + self.unused, np.int64)
+        return np.setdiff1d(np.arange(len(self.categories)), without)
 
     @cached_property
     def _level_of(self) -> np.ndarray:
         level_of = np.full(len(self.categories), len(self._kept))
         level_of[self._kept] = np.arange(len(self._kept))
+        level_of[list(self.unused)] = self.n_levels
         return level_of
 
     @cached_property
@@ -320,15 +328,17 @@ def fit_categories(
 
     Nominal ones of a column of many that occurred fewer than ``POOLED_BELOW`` times are pooled, and so are the rarest
     of more than ``MOST_LEVELS``; of those that occurred equally often, the last. Where they are declared, others than
-    these are hardly expected.
+    these are hardly expected; otherwise, in an open column, those that did not occur are unseen.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
         numeric = not equally_spaced and all(isinstance(c, int | float) for c in categories)
         positions = np.array(categories, float) if numeric else np.arange(float(len(categories)))
         levels = line_levels(positions, counts)
-    many = len(categories) > MANY_CATEGORIES
-    order = np.argsort(-counts, kind="stable")
+    order, unused = np.argsort(-counts, kind="stable"), counts[:0]
+    if kind == "nominal" and is_open and not is_declared and counts.any():
+        order, unused = order[: np.count_nonzero(counts)], np.flatnonzero(counts == 0)
+    many = len(order) > MANY_CATEGORIES
     n_kept = int((counts >= POOLED_BELOW).sum()) if many else len(order)
     if len(order) + is_open > MOST_LEVELS:
         n_kept = min(n_kept, MOST_LEVELS - 1 - is_open)
@@ -341,6 +351,7 @@ def fit_categories(
         tuple(rare.tolist()),
         tuple(counts[rare].tolist()),
         max(0.5, 0.0 if is_declared else float((counts == 1).sum())),
+        unused=tuple(unused.tolist()),
     )
 
 

@@ -526,7 +526,7 @@ def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool)
     return fit_categories(
         kind, categories, counts,
         is_open=is_open, equally_spaced=is_category(dtype),
-        is_declared=spec.categories is not None or not all(counts),
+        is_declared=spec.categories is not None or (kind == "ordinal" and not all(counts)),
     )  # fmt: skip
 
 

@@ -71,14 +71,27 @@ def test_members_of_a_pool_come_back_at_random_or_the_most_frequent():
     np.testing.assert_allclose(drawn[["b", "c", "d"]] / 3000, share, atol=0.04)
 
 
-def test_unused_levels_of_many_are_pooled_too():
-    values = pd.Categorical(["a"] * 9 + ["b"], categories=["a", "b", "c", "d"])
-    assert encoder_of(values).schema[0].codec.pooled == ()
-    assert pooled_below(1, values).schema[0].codec.pooled == (2, 3)
+@pytest.mark.parametrize("how", [{}, {"missing": "category"}])
+def test_categories_that_are_listed_but_did_not_occur_are_unseen_as_of_text(how):
+    """A part of a table is encoded alike, whether its dtype lists the categories of the whole or is text."""
+    cells = pd.Series([*"aabbbdd", "f", None], name="w")
+    listed = cells.astype(pd.CategoricalDtype(list("zabcdef")))
+    frames = [pd.DataFrame({"w": own}) for own in (cells, listed)]
+    text, encoder = (TableEncoder.fit(frame, **how) for frame in frames)
+    new = pd.DataFrame({"w": [*"zabcdefq", None]})
+    np.testing.assert_array_equal(text.transform(new), encoder.transform(new))
+    assert text.points == encoder.points
+    assert text.unseen_counts == encoder.unseen_counts
+    x = encoder.transform(new).x
+    back = encoder.inverse_transform(x)["w"]
+    assert back.dtype == listed.dtype
+    assert back.isna().tolist() == [v not in {*"abdf"} for v in new["w"]]
+    closed = TableEncoder.fit(frames[1], handle_unknown="error", **how)
+    assert closed.inverse_transform(closed.transform(new[:7]).x)["w"].tolist() == list("zabcdef")
 
 
 @given(
-    st.lists(st.integers(0, 90), min_size=30, max_size=60, unique=True),
+    st.lists(st.integers(1, 90), min_size=30, max_size=60, unique=True),
     st.booleans(),
     st.integers(0, 2**31 - 1),
 )
@@ -160,13 +173,10 @@ def test_unseen_counts_by_internal_column():
     assert TableEncoder.fit(frame, options).unseen_counts[:3] == [1001.0, 0.5, 0.5]
 
 
-def test_categories_that_are_listed_but_did_not_occur_are_the_ones_to_come():
-    """In a part of a table whose dtype has all its categories, what occurred once promises no others."""
-    whole = pd.Series(pd.Categorical(["a", *"bbccdd", "e"]))
-    assert encoder_of(whole).schema[0].codec.unseen_count == 2.0
-    assert encoder_of(whole[:-1]).schema[0].codec.unseen_count == 0.5
+def test_declared_categories_promise_no_others():
+    frame = pd.DataFrame({"w": list("abbccdde")})
     listed = {"kind": "nominal", "categories": list("abcde")}
-    frame = pd.DataFrame({"w": whole.astype(str)})
+    assert TableEncoder.fit(frame).schema[0].codec.unseen_count == 2.0
     assert TableEncoder.fit(frame, {"w": listed}).schema[0].codec.unseen_count == 0.5
 
 
@@ -238,6 +248,8 @@ WRONG = {
     "pool of negative counts": {"pooled": (0, 1), "pooled_counts": (1, -1)},
     "pool of ordinal": {"kind": "ordinal", "levels": (0.0, 1.0), "pooled": (0, 1)},
     "nothing expected": {"unseen_count": 0.0},
+    "unused of a closed column": {"open": False, "unused": (0,)},
+    "unused twice": {"unused": (1, 1)},
 }
 
 
