@@ -27,19 +27,16 @@ def main():
     detector = DiffusionOutlierDetector(random_state=0).fit(before)
     rows = new.iloc[detector.score_samples(new).argsort()[:3]]
     reasons = detector.reasons(rows, k=1)
-    p_values = detector.p_values(rows)
     columns = [c for c in new if c not in ("ordered", "paid by")]
-    figure, axes = plt.subplots(figsize=(10.5, 3.7))
+    figure, axes = plt.subplots(figsize=(10.5, 2.7))
     axes.set_axis_off()
-    axes.set(xlim=(0, 1), ylim=(-11.2, 0.4))
+    axes.set(xlim=(0, 1), ylim=(-8.2, 0.4))
     step = WIDTH / len(columns)
     for j, column in enumerate(columns):
         axes.text(LEFT + (j + 0.1) * step, 0, column, fontsize=9, color="#57606a")
     axes.text(0, 0, "row", fontsize=9, color="#57606a")
     y = -1.0
-    for (row, cells), reason, p in zip(
-        rows.iterrows(), reasons.itertuples(), p_values, strict=True
-    ):
+    for (row, cells), reason in zip(rows.iterrows(), reasons.itertuples(), strict=True):
         axes.text(0, y, str(row), fontsize=10, weight="bold")
         for j, column in enumerate(columns):
             if column == reason.column:
@@ -47,13 +44,12 @@ def main():
                 axes.add_patch(box)
             text = "" if pd.isna(cells[column]) else str(cells[column])
             axes.text(LEFT + (j + 0.1) * step, y, text, fontsize=10)
-        words = f"{reason.sentence} (p = {p:.4f})"
-        for k, line in enumerate(textwrap.wrap(words, 132), 1):
-            axes.text(LEFT + 0.1 * step, y - 0.95 * k, line, fontsize=9, color="#b42318")
-        y -= 3.6
+        for line in textwrap.wrap(reason.sentence, 142):
+            y -= 0.85
+            axes.text(LEFT + 0.1 * step, y, line, fontsize=9, color="#b42318")
+        y -= 1.4
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.99)
     figure.savefig(FILE, dpi=110)
-    print(reasons["sentence"].to_list(), detector.threshold_, sep="\n")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def orders(n, random):
     teas = random.choice(list(TEAS), n, p=[t[0] for t in TEAS.values()])
     abroad = np.array([TOWNS[t][2] == "Ireland" for t in towns])
     by_post = random.random(n) < np.where(abroad, 0.95, 0.6)
-    packs = 1 + random.poisson(np.where(by_post, 3.0, 0.8))
+    packs = random.integers(1, np.where(by_post, 7, 3))
     price = np.array([TEAS[t][1] for t in teas]) * np.where(random.random(n) < 0.1, 0.9, 1.0)
     days = pd.Timestamp("2026-01-02") + pd.to_timedelta(random.integers(0, 240, n), "D")
     later = days + pd.to_timedelta(random.integers(1, 4, n) + 3 * abroad, "D")

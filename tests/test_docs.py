@@ -221,6 +221,8 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
         quick = quick.replace("load_adult()", "load_adult()[:2000]")
         exec(quick, names)
         printed = capsys.readouterr().out
+        if "datasets.path" in example:  # the first example is run as it is
+            assert printed == promised
         # what is learned is not what is promised after so few steps, but its shape is
         first, own = (
             re.sub(r"[^a-z]+", " ", re.sub("True|False", "", t.split("{")[0]))
