@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 
 from discrete_itd import DiffusionDensity
-from tests.benchmarks import detectors, messy, real_tables
+from tests.benchmarks import conditionals, detectors, messy, private, real_tables
 from tests.benchmarks.baselines import ChowLiuTree, IndependentColumns
 from tests.benchmarks.change import difference
 from tests.benchmarks.data import has_density, load_density
@@ -22,6 +22,7 @@ from tests.benchmarks.fidelity import (
     copies,
     detection,
     features,
+    global_utility,
     shape,
     total_variation,
     trend,
@@ -45,7 +46,7 @@ RUNS = {
     "budgets": "adult --quick --seeds 1",
     "information": "--tasks Student --models mixture --rows 600",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
-    "synthetic": "adult --quick --methods default mixture bootstrap --folder nowhere",
+    "synthetic": "adult --quick --halves --methods default mixture other --folder nowhere",
     "private": "mushroom --quick --epsilons 1 none",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
     "seasons": "--quick --only detector",
@@ -457,3 +458,75 @@ def test_copies_are_counted_whatever_the_dtype():
     assert copies(A, mixed) == 0.75
     whole = pd.DataFrame({"n": [1, 2, 3]})
     assert copies(whole, whole.astype(float)) == 1.0
+
+
+def test_the_global_utility_is_one_for_real_rows_and_low_where_columns_are_shuffled():
+    random = np.random.default_rng(0)
+    a = random.choice(["x", "y", "z"], 400)
+    rows = pd.DataFrame({"a": a, "b": (a == "x") + 0.1 * random.normal(size=400), "c": a == "y"})
+    real, test = rows[:200].reset_index(drop=True), rows[200:].reset_index(drop=True)
+    np.testing.assert_array_equal(global_utility(real, real, test, ["b"]), 1.0)
+    shuffled = real.apply(lambda column: random.permutation(column))
+    assert global_utility(real, shuffled, test, ["b"]).max() < 0.8
+
+
+# -- scores of draws ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cells():
+    rows = pd.DataFrame({"size": [0.0, 1.0, 2.0, 3.0], "town": ["Bern", "Chur", "Bern", "Genf"]})
+    return conditionals.Codes(conditionals.Task(rows, rows, ["size"])), rows
+
+
+def test_energy_scores_against_their_definition(cells):
+    codes, rows = cells
+    truth, random = codes.of(rows), np.random.default_rng(0)
+    draws = np.stack([truth[random.permutation(4)] for _ in range(5)])
+    sd = rows["size"].std()
+
+    def far(one, other):
+        return np.hypot(one[0] - other[0], one[1] != other[1])
+
+    expected = [
+        np.mean([far(d[i], truth[i]) for d in draws])
+        - np.mean([far(d[i], e[i]) for d, e in itertools.permutations(draws, 2)]) / 2
+        for i in range(4)
+    ]
+    np.testing.assert_allclose(conditionals.energy(codes, truth, draws), expected)
+    np.testing.assert_allclose(truth[:, 0] * sd + rows["size"].mean(), rows["size"])
+    one = conditionals.energy(codes, truth, draws[:1])
+    np.testing.assert_allclose(one, [far(*pair) for pair in zip(draws[0], truth, strict=True)])
+
+
+@pytest.mark.parametrize("donor", [conditionals.regression_donor, conditionals.forest_donor])
+def test_chained_draws_follow_the_other_cells_and_keep_what_is_known(donor):
+    random = np.random.default_rng(0)
+    town = random.choice(["Bern", "Chur"], 300)
+    size = np.where(town == "Bern", 0.0, 10.0) + random.normal(size=300)
+    rows = pd.DataFrame({"size": size, "town": town})
+    codes = conditionals.Codes(conditionals.Task(rows, rows, ["size"]))
+    train = codes.of(rows)
+    known = np.array([[np.nan, 0.0], [np.nan, 1.0], [train[:, 0].min(), np.nan]])
+    draws = conditionals.chained(codes, train, known, 40, donor)
+    assert np.isin(draws[..., 0], train[:, 0]).all()
+    assert (draws[:, 0, 0] < 0).mean() > 0.95 < (draws[:, 1, 0] > 0).mean()
+    assert (draws[:, 2, 1] == 0).mean() > 0.95
+    np.testing.assert_array_equal(np.where(np.isnan(known), np.nan, draws), [known] * 40)
+
+
+# -- private rows ---------------------------------------------------------------------------------
+
+
+def test_shares_of_three_columns_against_counting():
+    codes = np.random.default_rng(0).integers(0, 2, (50, 4))
+    shares = private.marginals(codes)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert shares[1, 5] == (codes[:, [0, 1, 3]] == [1, 0, 1]).all(1).mean()
+
+
+def test_concentrated_privacy_is_no_stricter_than_the_standard_bound():
+    """Bun & Steinke (2016): rho implies (rho + 2 sqrt(rho log(1 / delta)), delta), the larger epsilon."""
+    for epsilon in (0.1, 1.0, 5.0):
+        rho = private.zero_concentrated(epsilon, 1e-5)
+        assert epsilon < rho + 2 * np.sqrt(-rho * np.log(1e-5)) < 1.5 * epsilon

@@ -2,12 +2,15 @@
 
     python -m tests.benchmarks.synthetic shoppers magic --folder FOLDER
     python -m tests.benchmarks.synthetic adult --methods default mixture --best-time 300
+    python -m tests.benchmarks.synthetic adult magic --halves --methods default independent other
     python -m tests.benchmarks.synthetic adult --quick
 
 The seven tables of tabpc (arXiv:2603.23016), which are TabSyn's and Diabetes, with its columns, types, gaps and shares
 of training and test rows: nine tenths and one tenth at random, the published test rows of adult, three and one fifth of
 diabetes. Numbers are read as they are, the columns that it declares categories as text. As many rows are drawn as there
-are training rows, and compared with these; ``fidelity.py`` says what the scores are. Besides, detection from as many
+are training rows, and compared with these; ``fidelity.py`` says what the scores are. "Quality" is SDMetrics', the mean
+of shape and trend. With ``--halves``, models are fitted to a random half of the training rows, and "other" are the rows
+of the other half in the place of drawn ones: what the scores give real rows. Besides, detection from as many
 test rows: copies of training rows, which the first detection cannot tell from them, do not help there. "Copies" are
 drawn rows that equal a training row, to be compared with those among the test rows.
 "Utility" is the AUC (beijing, news: the error of the logarithm) of XGBoost's defaults, trained on drawn rows; in print,
@@ -37,6 +40,7 @@ from tests.benchmarks.fidelity import (
     BOOSTING,
     copies,
     detection,
+    global_utility,
     shape,
     trend,
     utility,
@@ -44,8 +48,8 @@ from tests.benchmarks.fidelity import (
 )
 from tests.benchmarks.tables import estimator, machine, markdown, plus_minus, processor_timed
 
-HEADER = ["method", "nats", "detection", "AUC", "AUC, test rows", "shape", "trend", "wNMI"]
-HEADER += ["utility", "copies", "s to fit", "s to draw"]
+HEADER = ["method", "nats", "detection", "AUC", "AUC, test rows", "shape", "trend", "quality"]
+HEADER += ["wNMI", "utility", "global utility", "copies", "s to fit", "s to draw"]
 METHODS = ("default", "best", "mixture", "forest", "independent", "bootstrap")
 FINE = 100  # bins of a number in "default, numbers in bins"
 
@@ -83,10 +87,11 @@ shoppers TabPC    0.894 0.010 0.991 0.982 0.993 0.897 51 5.0
 
 
 class Table(NamedTuple):
-    """Training and test rows; which columns are numbers; the column to be predicted."""
+    """Training and test rows, and others; which columns are numbers; the column to be predicted."""
 
     train: pd.DataFrame
     test: pd.DataFrame
+    other: pd.DataFrame  # of the half that is not fitted, or none
     numbers: list[str]
     target: str
 
@@ -120,7 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", default=[*SPECS])
     parser.add_argument("--folder", type=Path, default=shared_folder("synthetic"))
-    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS, "fine"])
+    every = [*METHODS, "fine", "other"]
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=every)
+    parser.add_argument("--halves", action="store_true", help="fit to half of the training rows")
     parser.add_argument("--max-time", type=float, help="seconds of training of each model")
     parser.add_argument(
         "--best-time", type=float, default=0.0, help="of denoiser='best'; 0 skips it"
@@ -157,6 +164,8 @@ def judged(table: Table, options: argparse.Namespace) -> Iterable[list[object]]:
         held = detection(table.test, drawn.iloc[: len(table.test)], options.seed)
         if options.looks:
             print(label, found.importances.head(8).round(3).to_dict())
+        each = global_utility(table.train, drawn, table.test, table.numbers)
+        shapes, trends = (score(table.train, drawn, table.numbers) for score in (shape, trend))
         target = utility(
             drawn, table.test, table.target, is_number=table.target in table.numbers
         )  # fmt: skip
@@ -166,8 +175,12 @@ def judged(table: Table, options: argparse.Namespace) -> Iterable[list[object]]:
             f"{found.score:.3f} ± {found.error:.3f}",
             float(found.aucs.mean()),
             float(held.aucs.mean()),
-            *(score(table.train, drawn, table.numbers) for score in (shape, trend, weighted_nmi)),
+            shapes,
+            trends,
+            (shapes + trends) / 2,
+            weighted_nmi(table.train, drawn, table.numbers),
             target,
+            plus_minus(each),
             f"{copies(table.train, drawn):.1%}",
             f"{fit_seconds:.1f}",
             f"{draw_seconds:.1f}",
@@ -192,6 +205,7 @@ def methods(table: Table, options: argparse.Namespace) -> Iterable[tuple[str, Ca
         "forest": ("forest", ours(options.max_time, denoiser="forest")),
         "independent": ("independent columns", ours(options.max_time, denoiser="independent")),
         "bootstrap": ("bootstrap of the training rows", lambda: Bootstrap(table.train)),
+        "other": ("other real rows", lambda: Bootstrap(table.other, replace=False)),
     }
     for method in options.methods:
         if method != "best" or options.best_time or options.quick:
@@ -199,13 +213,16 @@ def methods(table: Table, options: argparse.Namespace) -> Iterable[tuple[str, Ca
 
 
 class Bootstrap(NamedTuple):
-    """Training rows, drawn with replacement."""
+    """Rows, drawn with replacement or without."""
 
-    train: pd.DataFrame
+    rows: pd.DataFrame
+    replace: bool = True
 
     def sample(self, n: int, random_state: int) -> pd.DataFrame:
-        """``n`` of the rows."""
-        return self.train.sample(n, replace=True, random_state=random_state).reset_index(drop=True)
+        """``n`` of the rows, or all."""
+        n = n if self.replace else min(n, len(self.rows))
+        drawn = self.rows.sample(n, replace=self.replace, random_state=random_state)
+        return drawn.reset_index(drop=True)
 
 
 def is_long(column: pd.Series) -> bool:
@@ -218,20 +235,11 @@ def published(name: str) -> Iterable[list[object]]:
     for line in PUBLISHED.strip().splitlines():
         table, method, score, deviation, *others, fit, draw = line.split()
         if table == name:
-            auc = f"{1 - float(score) / 2:.3f}"
-            yield [
-                f"{method}, published",
-                "",
-                f"{score} (s.d. {deviation})",
-                auc,
-                "",
-                *others,
-                "",
-                "",
-                "",
-                fit,
-                draw,
-            ]
+            shapes, trends, nmi, target = others
+            auc, quality = f"{1 - float(score) / 2:.3f}", (float(shapes) + float(trends)) / 2
+            label, found = f"{method}, published", f"{score} (s.d. {deviation})"
+            middle = [label, "", found, auc, "", shapes, trends, quality, nmi, target]
+            yield [*middle, "", "", fit, draw]
 
 
 # -- the tables -----------------------------------------------------------------------------------
@@ -262,9 +270,11 @@ def load(name: str, options: argparse.Namespace) -> Table | None:
             min(len(train), 600 if options.quick else options.rows), random_state=0
         )
         test = test.iloc[: 200 if options.quick else None]
+    other = train.iloc[1::2] if options.halves else train[:0]
+    train = train.iloc[::2] if options.halves else train
     names = [frame.columns[j] for j in numbers]
     text = {c: str for c in frame if c not in names}
-    parts = (part.astype(text).reset_index(drop=True) for part in (train, test))
+    parts = (part.astype(text).reset_index(drop=True) for part in (train, test, other))
     return Table(*parts, names, spec.target or frame.columns[-1])
 
 
