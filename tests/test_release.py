@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.util
+import re
 import subprocess
 import tomllib
 from importlib.machinery import SourceFileLoader
@@ -32,6 +33,8 @@ def checkout(tmp_path):
         "discrete_itd/__init__.py": '__version__ = "0.2.0"\n',
         "CHANGELOG.md": "# Changelog\n\n## [0.2.0] - 2026-12-01\n\n## [0.1.0] - 2026-11-25\n",
         "CITATION.cff": 'version: 0.2.0\ndate-released: "2026-12-01"\n',
+        "README.md": "`pip install discrete-itd`",
+        "pyproject.toml": '[project]\nname = "x"\n[project.urls]\nSource = "https://x.org/a/b"\n',
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -73,6 +76,8 @@ def test_what_agrees_may_be_released(checkout):
             "0.2.0 of 2026-11-25, not 0.2.0 of 2026-12-01",
         ),
         ("discrete_itd/__init__.py", "0.2.0", "0.2.1", "not '[0.2.1] - 2026-12-01'"),
+        ("pyproject.toml", "Source", "Paper", "project.urls has no Source"),
+        ("README.md", "`pip", "once it is released `pip", "'once it is released'"),
     ],
 )
 def test_what_differs_is_named(checkout, name, old, new, words):
@@ -85,6 +90,34 @@ def test_what_differs_is_named(checkout, name, old, new, words):
 def test_a_version_is_released_once(checkout):
     subprocess.run(["git", "-C", str(checkout), "tag", "v0.2.0"], check=True)
     assert release.problems(checkout, TODAY)[1] == ["the tag v0.2.0 is there already"]
+
+
+def test_links_of_the_long_description_lead_to_the_repository():
+    text = release.absolute((ROOT / "README.md").read_text(), "https://x.org/a/b", "0.2.0")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", text)
+    assert len(links) > 20
+    for picture, link in links:
+        if link.startswith("https://x.org"):
+            kind, path = re.fullmatch(r"https://x.org/a/b/(\w+)/v0.2.0/([^#]+).*", link).groups()
+            assert (kind, (ROOT / path).is_file()) == ("raw" if picture else "blob", True)
+        else:
+            assert link.startswith("https://")
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_are_built_as_an_index_wants_them(tmp_path, monkeypatch):
+    """What is committed, checked by twine; nothing is uploaded."""
+    for name in ("build", "twine"):
+        pytest.importorskip(name)
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    monkeypatch.setattr(release, "source", lambda _: "https://x.org/a/b")
+    wheel, sdist, unpacked = release.build(ROOT, tmp_path, "0.2.0")
+    assert wheel.is_file()
+    assert sdist.is_file()
+    assert "](https://x.org/a/b/raw/v0.2.0/notebooks/" in (unpacked / "README.md").read_text()
+    assert (unpacked / "tests" / "test_release.py").is_file()
+    assert (unpacked / ".ci" / "release").is_file()
 
 
 def test_the_repository_states_its_version_and_dates():
