@@ -9,7 +9,8 @@ is taken for a function of the first, disturbed by errors. The rows with the sam
 :math:`\Delta` more votes, averaged over such columns, for the cell than for its strongest rival, the log-odds that it
 is right are :math:`\kappa \Delta` before anything is known of how often cells are wrong; that many rows dissent alike
 is as probable as their share, and the less probable among errors, the more they are. A key may leave several values
-open: a value that other columns expect, by rows with another key, is right as far as many dissenting ones are expected,
+open: where keys differ in how many of their rows dissent, the most frequent values of those with many are no more than
+that, and so they are where its dissenting rows agree. A value that other columns expect, by rows with another key, is right as far as many dissenting ones are expected,
 and most rows of the key that agree in a second column, too, vote for theirs. A missing cell is wrong with the share of
 the rows of its key that have a value.
 
@@ -53,7 +54,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
-from scipy import sparse, special
+from scipy import sparse, special, stats
 
 from discrete_itd.detection.written import Written, as_written, edits, moved, pattern
 from discrete_itd.encoders import Categories, Column, TableEncoder
@@ -76,6 +77,11 @@ MOST_TYPOS = 0.01
 # probability that a wrong value that OFTEN rows of a key have is in one more, above chance: sources copy each other
 # (chosen on flights, and on rates of taxes, which repeat within a state)
 COPIED = 0.8
+# candidates for the share of wrong rows in keys with one value, and for the share of keys that leave several open
+RATES, OPEN = np.geomspace(0.001, 0.6, 30), np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7])
+# share of pairs of dissenting rows of a key that agree, beyond chance, from which they are a second value (errors have
+# .6 at most, those of flights, which sources copy; days of the month by the day of the year .74)
+ALIKE = 0.7
 VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
 # most views of other columns that are tried, and pairs of rows that choose these
@@ -659,6 +665,7 @@ def _by_votes(
             is_allowed = allowed * ratio / (allowed * ratio + 1 - allowed)
             allowed = is_allowed.sum() / (len(at) + SEEN)
         wrong[at] *= 1 - is_allowed
+        wrong[at] *= 1 - np.min([_open(keys[k][0].values, view, unit)[at] for k in kept], 0)
         for codes in pairs:  # other rows of the key and the second column vote, too
             n, n_alike = (_others(c, unit)[at] for c in (codes, _joined(codes, view.codes)))
             lead = 2 * n_alike - n
@@ -675,6 +682,37 @@ def _by_votes(
     p, flat = np.column_stack([keys[k][1] for k in kept]), _flat(view, unit)
     voices = Voices([keys[k][0].column for k in kept], p, even, alone, flat, weights[-1])
     return Judged(wrong, expected, voices)
+
+
+def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
+    """The probability (N,) that cells that dissent from the other rows of their key are right, as it leaves them open.
+
+    Errors are as frequent in all keys but those, by maximum likelihood, in which any share of the rows dissents; and
+    those of one key are seldom the same: where they nearly always are, they are its second value.
+    """
+    pair, size = _joined(key.codes, view.codes), len(unit)
+    rows = np.flatnonzero(~(key.absent | view.absent))
+    rows = rows[np.unique(_joined(unit, pair)[rows], return_index=True)[1]]
+    n_pair, n = (np.bincount(c[rows], minlength=size) for c in (pair, key.codes))
+    most = np.zeros_like(n)
+    np.maximum.at(most, key.codes[rows], n_pair[pair[rows]])
+    n_other = n - most
+    (n_rows, n_wrong), often = np.unique([n[n > 0], n_other[n > 0]], axis=1, return_counts=True)
+    rate = RATES[:, None, None]
+    closed = stats.binom.pmf(n_wrong, n_rows - 1, rate)
+    fit = np.log((1 - OPEN[:, None]) * closed + OPEN[:, None] / n_rows) @ often
+    fit += SEEN * (SHARE * np.log(rate) + (1 - SHARE) * np.log1p(-rate))[..., 0]
+    best = np.unravel_index(fit.argmax(), fit.shape)
+    rate, p = RATES[best[0]], OPEN[best[1]]
+    n_rows, n_wrong = np.maximum(n, 1)[key.codes], n_other[key.codes]
+    p = p / (p + (1 - p) * n_rows * stats.binom.pmf(n_wrong, n_rows - 1, rate))
+    right = p * (1 - np.minimum(rate * (n_rows + 2) / (n_wrong + 1), 1))
+    shares = np.sort(np.bincount(view.codes))[:-1] / len(view.codes)
+    by_chance = (shares @ shares) / max(shares.sum() ** 2, 1 / size)
+    alike = (n_pair @ (n_pair - 1) - most @ (most - 1)) / (n_other @ (n_other - 1) + SEEN)
+    if alike > by_chance + ALIKE * (1 - by_chance):
+        right = np.maximum(right, alike * n_pair[pair] / np.maximum(n_wrong, 1))
+    return right
 
 
 def _flat(view: Aspect, unit: Ints) -> Floats:

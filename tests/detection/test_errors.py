@@ -306,6 +306,23 @@ def test_many_dissenting_rows_are_no_errors():
     assert not len(find_errors(frame))
 
 
+def test_property_a_key_may_leave_several_values_open():
+    """Some counties have several towns, and a date one of two numbers; wrong towns of the others are found beside."""
+    random = np.random.default_rng(0)
+    county = np.sort(random.integers(0, 60, 1500))
+    n_towns = np.where(county < 30, 1, county % 7 + 2)
+    town = np.minimum(random.geometric(0.5, 1500), n_towns) + 10 * county
+    day = np.arange(1500) % 150
+    week = np.where((day > 30) & (random.random(1500) < 0.25), day - 1, day)
+    frame = pd.DataFrame({"county": county, "town": town, "day": day, "week": week}).astype(str)
+    assert len(find_errors(frame)) <= 2
+    wrong = random.choice(np.flatnonzero(county < 30), 20, replace=False)
+    frame.loc[wrong, "town"] = random.permutation(frame["town"][county > 29])[:20]
+    named = set(find_errors(frame)["row"])
+    assert len(named & set(wrong)) >= 15
+    assert len(named - set(wrong)) <= 2
+
+
 def test_patterns_of_text_that_never_repeats():
     """Numbers of telephones are written as the country writes them."""
     random = np.random.default_rng(0)
