@@ -9,10 +9,10 @@ is taken for a function of the first, disturbed by errors. The rows with the sam
 :math:`\Delta` more votes, averaged over such columns, for the cell than for its strongest rival, the log-odds that it
 is right are :math:`\kappa \Delta` before anything is known of how often cells are wrong; that many rows dissent alike
 is as probable as their share, and the less probable among errors, the more they are. A key may leave several values
-open: where keys differ in how many of their rows dissent, the most frequent values of those with many are no more than
-that, and so they are where its dissenting rows agree. A value that other columns expect, by rows with another key, is right as far as many dissenting ones are expected,
-and most rows of the key that agree in a second column, too, vote for theirs. A missing cell is wrong with the share of
-the rows of its key that have a value.
+open: where keys differ in how many of their rows dissent, the dissenting cells of those with many are no errors, nor
+are they where those of a key nearly always agree. A value that other columns expect, by rows with another key, is right
+as far as many dissenting ones are expected, and most rows of the key that agree in a second column, too, vote for
+theirs. A missing cell is wrong with the share of the rows of its key that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
 column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),

@@ -155,7 +155,8 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
         forms = {}  # codes
     days = _days(texts, counts)
     is_word = np.array([word in WORDS for word in words])
-    gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word).tolist()}
+    seldom = 2 * counts <= counts.sum() + n_numbers + n_empty  # else it is the column's own word
+    gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word & seldom).tolist()}
     if codes := _with_zeros(texts, counts):
         return gaps | codes
     least = max(MEASURES * (n_numbers + counts[~is_word].sum()), 1)

@@ -240,6 +240,7 @@ def test_notations_with_a_meaning_are_no_errors():
             "range": [f"{x}-{x + 5}" for _, x in places],
             "length": [f"{x} m" if x > 40 else f"{100 * x} mm" for _, x in places],
             "bound": [(f"<{x}", f"{x}")[i % 2] for i, x in places],
+            "bonus": [f"{x}" if i % 5 == 0 else "-" for i, x in places],
             "word": [("none", "yes")[i % 2] for i, _ in places],
             "negative": [x if i % 3 else -1 - x for i, x in places],
             "remark": [f"{('転院希望', '家族', 'アレ ')[i % 3]}{x}" for i, x in places],
