@@ -146,6 +146,15 @@ class Continuous:
         return -p * math.log(p) if p else 0.0
 
     @cached_property
+    def _ends(self) -> tuple[float, float]:
+        """The least and the greatest number that is drawn."""
+        low, high = 2 * self.low - self.high, 2 * self.high - self.low
+        for number, _ in self.opened:
+            low = number if number - self.low <= self.step / 2 else low
+            high = number if self.high - number <= self.step / 2 else high
+        return low, high
+
+    @cached_property
     def _seen(self) -> np.ndarray:
         return np.array(self.seen, dtype=float)
 
@@ -170,8 +179,13 @@ class Continuous:
         return values if rng is None else self.settled(values)
 
     def settled(self, values: np.ndarray) -> np.ndarray:
-        """The numbers that values of the density stand for: the nearest one seen, or on the lattice."""
+        """The numbers that values of the density stand for: the nearest one seen, or on the lattice.
+
+        None lies beyond the least or the greatest number if many rows share it, or farther beyond the range in training
+        than that is wide: the tails of the line reach to the largest floats.
+        """
         with np.errstate(over="ignore"):
+            values = np.clip(values, *self._ends)
             if self.seen:
                 at = np.searchsorted(self._seen[:-1] / 2 + self._seen[1:] / 2, values)
                 return np.where(np.isnan(values), np.nan, self._seen[at])

@@ -182,6 +182,21 @@ def test_draws_are_the_nearest_number_seen_and_those_seen_stay():
     assert np.isnan(codec.decode(np.array([math.nan]), rng)).all()
 
 
+@pytest.mark.parametrize("far", [0.0, -5000.0])
+@pytest.mark.parametrize("n_shared", [3, 30])
+def test_no_draw_is_beyond_a_shared_end_or_far_beyond_the_range(far, n_shared):
+    """However wide a component is: the tails of the line reach to the largest floats."""
+    rng = np.random.default_rng(0)
+    values = np.append(rng.gamma(2.0, 30.0, 600).round(2) + 1, np.full(n_shared, far))
+    codec = fit_continuous(values, False)
+    drawn = codec.decode(rng.normal(scale=5.0, size=3000), rng)
+    reach = np.ptp(values)
+    assert drawn.max() > values.max()
+    assert drawn.max() <= values.max() + reach
+    assert drawn.min() >= far - (reach if n_shared < 5 else 0)
+    np.testing.assert_allclose(codec.decode(codec.encode(values)[0], rng), values, rtol=1e-9)
+
+
 def test_the_probability_of_a_new_number_is_that_of_good_and_turing():
     """Against fresh values of the same numbers, few of their lattice, over many columns."""
     rng = np.random.default_rng(0)
