@@ -290,7 +290,7 @@ def run(
                 schema = filled(source.schema)
             elif filled:
                 of_csv = out == STANDARD or ending(out) == ".csv"
-                dialect = source.dialect if of_csv else replace(source.dialect, sep=None)
+                dialect = source.dialect if of_csv else replace(source.dialect, sep=None, head="")
             write_table(out, job(source, tally, name), dialect, schema)
 
     if in_folder(args):

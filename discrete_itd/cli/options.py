@@ -40,12 +40,11 @@ TABLES = f"""\
 Tables are read according to the ending of their names: {ENDINGS}.
 Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
-A CSV is in UTF-8 with commas; a byte order mark tells UTF-16, and a header without a comma that ; or a tab divides
-tells these. --csv says what else it is; impute writes what it fills in the same way. A row may end early, which leaves
-gaps. Dates are ISO dates and times, like 2024-01-31 08:30. fit also reads text in which all cells are numbers, dates or
+The encoding and the separator of a CSV, and which line is its header, are found by its beginning, with a note; --csv
+says otherwise; impute writes what it fills in the same way. A row may end early, which leaves gaps. Dates are ISO dates and times, like 2024-01-31 08:30. fit also reads text in which all cells are numbers, dates or
 times of one notation, and the model remembers it: 5.067,14 EUR, 12.5 % or 3 km/h, 31.01.2024 or 31-Jan-24, 1 h 20 min.
-Words that are not rare among many numbers are missing values. What could be read in two ways stays text. Notes say so,
-and name the option.
+Words that are not rare among many numbers are missing values. What could be read in two ways is read as in other
+columns, or stays text. Notes say so, and name the option.
 """
 STREAMS = """\
 Tables of any size are read, and written, in chunks: memory does not grow with the number of rows. TABLE and FILE may
@@ -318,8 +317,8 @@ def _add_files(sub: argparse.ArgumentParser, what: str, *, detector: bool = Fals
 
 def _add_csv(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--csv", **LIST, type=how_written, metavar="KEY=VALUE",
-        help="how a CSV is written: sep=';' or sep=tab between cells (default: a comma, or what divides\n"
-        "a header without one); encoding=cp1252 (default: UTF-8, or what a byte order mark says);\n"
+        help="how a CSV is written: sep=';' or sep=tab between cells (default: what divides header and\n"
+        "first row best); encoding=cp1252 (default: UTF-8, or what the beginning looks like);\n"
         "decimal=, (default: as in the model's columns; in fit, what all cells of a column have);\n"
         "na=-999, a cell that is missing, besides empty ones; may be repeated")
 

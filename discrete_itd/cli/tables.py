@@ -1,13 +1,11 @@
 """Tables of any size: chunks of rows from CSV, Parquet or the standard input, and files written whole or not at all.
 
 A cell of a CSV stays the text that it is: the columns of a model read it. Options say how a CSV is written, or the
-beginning of the file does: a byte order mark gives the encoding, and a header without a comma that another mark
-divides, and the second row with it, gives the separator.
+beginning of the file does (``dialects.py``).
 """
 
 from __future__ import annotations
 
-import argparse
 import bz2
 import codecs
 import csv
@@ -19,11 +17,11 @@ import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast
@@ -31,8 +29,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast
 import pandas as pd
 
 from discrete_itd.cli.command import put
+from discrete_itd.cli.dialects import Dialect, found_encoding, found_head
 from discrete_itd.cli.options import ENDINGS, PACKED, UserError
 from discrete_itd.encoders.notation import as_text
+from discrete_itd.statistics import count
 from discrete_itd.storage.files import write_whole
 from discrete_itd.validation import warn
 
@@ -43,37 +43,11 @@ STANDARD = "-"  # the standard input or output, in place of a file's name
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
 HEAD_BYTES = 1 << 16  # bytes at the start of a CSV from which its dialect is detected
-BYTE_ORDERS = (  # UTF-32's mark begins with UTF-16's, so it is tried first
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 DAMAGED = (ValueError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 class EmptyTableError(UserError):
     """A table without rows."""
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """Format of a CSV."""
-
-    sep: str | None = None  # None if it is to be found, and so is the encoding
-    encoding: str | None = None
-    decimal: str | None = None  # None if each column has its own
-    na: tuple[str, ...] = ()  # cells that are missing, besides empty ones
-    newline: str = "\n"  # end of a row of a copy
-    renamed: Mapping[str, str] = field(default_factory=dict)  # what the header has, if not the name
-
-    @classmethod
-    def asked(cls, args: argparse.Namespace) -> Dialect:
-        """The dialect that the options of a command describe."""
-        na = tuple(value for key, value in args.csv if key == "na")
-        others = {key: value for key, value in args.csv if key != "na"}
-        return cls(na=na, **others)
 
 
 @dataclass(frozen=True)
@@ -88,7 +62,7 @@ class Source:
     kind: str
     names: list[str]
     take: Callable[[int, Sequence[str] | None], Iterator[pd.DataFrame]]
-    dialect: Dialect = Dialect()
+    dialect: Dialect = field(default_factory=Dialect)
     schema: pa.Schema | None = None
     n_rows: int | None = None
 
@@ -152,28 +126,38 @@ def check_regular(path: str) -> None:
 def _csv(
     path: str, kind: str, raw: io.BufferedReader, dialect: Dialect, stack: ExitStack
 ) -> Source:
-    encoding = dialect.encoding or _encoding(raw.peek())
-    if encoding.lower() in ("utf-8", "utf8") and raw.peek().startswith(codecs.BOM_UTF8):
+    start = raw.peek()
+    encoding = dialect.encoding or found_encoding(path, start)
+    if encoding.lower() in ("utf-8", "utf8") and start.startswith(codecs.BOM_UTF8):
         encoding = "utf-8-sig"
+    seen = codecs.getincrementaldecoder(encoding)("replace").decode(start)
     text = io.TextIOWrapper(raw, encoding, newline="")
     stack.callback(text.detach if path == STANDARD else text.close)
     head = _two_rows(text)
-    sep = dialect.sep or SEPARATORS[kind]
-    if dialect.sep is None and kind == ".csv" and (sep := _separator(head)) != ",":
-        warn(
-            f"{path}: read with {sep!r} between cells, as the header has no comma; --csv sep= says so, or otherwise"
-        )
-    header, newline = _header(head, sep)
-    named = _names(path, header)
-    names, renamed = [*named], {own: name for own, name in named.items() if own != name}
-    dialect = replace(dialect, sep=sep, encoding=encoding, newline=newline, renamed=renamed)
+    found = found_head(
+        max(head, seen[: seen.rfind("\n") + 1], key=len),
+        dialect.sep or ("\t" if kind == ".tsv" else None),
+    )
+    if dialect.sep is None and kind == ".csv" and found.sep != ",":
+        warn(f"{path}: read with {found.sep!r} between cells; --csv sep= says otherwise")
+    for n, where in ((found.n_above, "above"), (found.n_below, "below")):
+        if n:
+            warn(f"{path}: {count(n, 'line')} {where} the header left out")
+    while len(head) < len(found.head):
+        head += text.readline()
+    names = _names(path, found.header)
+    newline = "\r\n" if found.head.endswith("\r\n") else "\n"
+    dialect = replace(dialect, sep=found.sep, encoding=encoding, newline=newline, head=found.head)
     how: Any = {
-        "sep": sep,
+        "sep": found.sep,
         "header": None,
         "na_values": ["", *dialect.na],
         "keep_default_na": False,
     }
-    whole = cast(Any, _Rejoined(head, text))
+    # a row of numbers in place of the header, so that the lines and cells of a row are counted
+    header = found.sep.join(map(str, range(len(names)))) + "\n"
+    header = "\n" * (found.n_above + found.n_below) + header
+    whole = cast(Any, _Rejoined(header + head[len(found.head) :], text))
     reader: Any = names and pd.read_csv(whole, iterator=True, dtype=object, **how)
 
     def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
@@ -203,13 +187,6 @@ class _Rejoined(io.TextIOBase):
         return head or self._text.read(size)
 
 
-def _encoding(head: bytes) -> str:
-    for mark, encoding in BYTE_ORDERS:
-        if head.startswith(mark):
-            return encoding
-    return "utf-8"
-
-
 def _two_rows(text: TextIO) -> str:
     """The beginning of a CSV, at least two rows of it by their quotation marks."""
     head, n_rows = "", 0
@@ -219,36 +196,15 @@ def _two_rows(text: TextIO) -> str:
     return head
 
 
-def _separator(head: str) -> str:
-    """The mark that divides the header, if a comma does not, and the second row too."""
-
-    def n_cells(sep: str, n_rows: int) -> int:
-        rows = csv.reader(io.StringIO(head, newline=""), delimiter=sep)
-        with suppress(csv.Error):
-            return min((len(row) for row in islice(rows, n_rows)), default=1)
-        return 1
-
-    best = max(";\t|", key=lambda sep: n_cells(sep, 2))
-    return best if n_cells(",", 1) == 1 < n_cells(best, 2) else ","
-
-
-def _header(head: str, sep: str) -> tuple[list[str], str]:
-    """The cells of the header, and what ends it."""
-    lines, cells = io.StringIO(head, newline=""), []
-    with suppress(csv.Error):
-        cells = next((row for row in csv.reader(lines, delimiter=sep) if row), [])
-    return cells, "\r\n" if head[: lines.tell()].endswith("\r\n") else "\n"
-
-
-def _names(path: str, header: Sequence[str]) -> dict[str, str]:
-    """The columns, and their names in the header; a warning says how pandas calls those whose name repeats."""
-    names, given = dict[str, str](), {*header}
+def _names(path: str, header: Sequence[str]) -> list[str]:
+    """The names of the columns; a warning says how pandas calls those whose name repeats."""
+    names, given = [], {*header}
     for i, name in enumerate(header):
         own, k = name or f"Unnamed: {i}", 0
         while own in names or (k and own in given):
             k += 1
             own = f"{name}.{k}"
-        names[own] = name
+        names.append(own)
         if k:
             warn(f"{path}: column {name!r}: the name repeats; column {i + 1} is called {own!r}")
     return names
@@ -370,10 +326,11 @@ def _write_csv(file: Any, frames: Iterable[pd.DataFrame], dialect: Dialect, sep:
         # with this end of a row, cells with either of its marks are quoted; the writer calls once for each row
         rows: Any = SimpleNamespace(write=lines.append)
         writer = csv.writer(rows, delimiter=dialect.sep or sep, lineterminator="\r\n")
-        if i == 0:
-            writer.writerow(dialect.renamed.get(str(name), str(name)) for name in frame.columns)
+        if i == 0 and not dialect.head:
+            writer.writerow(map(str, frame.columns))
         writer.writerows(zip(*(as_text(values) for _, values in frame.items()), strict=True))
-        file.write(encoder.encode("".join(line[:-2] + dialect.newline for line in lines)))
+        head = dialect.head if i == 0 else ""
+        file.write(encoder.encode(head + "".join(line[:-2] + dialect.newline for line in lines)))
         file.flush()  # the next program in a pipe begins at once
 
 

@@ -45,12 +45,15 @@ from discrete_itd.encoders.notation import (
     BOUNDED,
     FEW_VALUES,
     MOST_NAMED,
+    NO_DATE,
+    NO_VALUE,
     NOTATIONS,
     Asked,
     Notation,
     Recognised,
     as_text,
     denotes_missing,
+    most_unreadable,
     quoted,
     recognise,
     text_option,
@@ -318,10 +321,16 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     if not all(isinstance(text, str) for text in texts):
         return seen, nothing
     is_word = np.array([denotes_missing(text) for text in texts])
-    known = [text for text, word in zip(texts, is_word, strict=True) if not word]
+    is_error, is_far = (
+        np.array([bool(kind.fullmatch(text)) for text in texts]) for kind in (NO_VALUE, NO_DATE)
+    )
+    if counts[is_error].sum() > most_unreadable(int(counts[~is_word].sum())):
+        is_far |= is_error
+    known = [*compress(texts, ~(is_word | is_far))]
     if not known:
         return seen, nothing
-    found = recognise(known, counts[~is_word], asked, plain=forced or is_mixed)
+    is_plain = forced or is_mixed or bool(is_far.any())
+    found = recognise(known, counts[~(is_word | is_far)], asked, plain=is_plain)
     notation = found.notation
     if notation is None:
         if forced:
@@ -334,6 +343,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
             how = f"replace {text} by None where a cell is missing, or make all cells text"
             raise TypeError(f"column {seen.name!r}: mixes times with text like {text}; {how}")
         return seen, found._replace(note="") if is_mixed and len(texts) <= FEW_VALUES else found
+    found = found._replace(gaps=(*found.gaps, *compress(texts, is_far)))
     is_word |= np.isin(texts, found.gaps)
     if is_word.any():
         what = {"number": "numbers", "datetime": "dates", "timedelta": "times"}[notation.family]
@@ -345,12 +355,12 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
             )
         topic = "words that may mean something" if found.gaps else "words for missing cells"
         warn_of_column(seen.name, note, topic)
-    is_bound = np.array([bool(BOUNDED.fullmatch(text)) for text in texts]) & ~is_word
+    read = np.where(is_word, notation.read([""]), notation.read(texts))
+    is_bound = np.array([bool(BOUNDED.fullmatch(text)) for text in texts]) & ~pd.isna(read)
     if notation.family == "number" and is_bound.any():
-        note = f"{_cells(texts, counts, is_bound)} taken as the numbers that are the bounds"
+        note = f"{_cells(texts, counts, is_bound)} taken as the numbers that are the bounds, or between them"
         warn_of_column(seen.name, note, "bounds")
     is_whole = notation.family == "number" and notation.places == 0
-    read = notation.read(texts)
     bad = np.flatnonzero(pd.isna(read) & ~is_word).tolist()
     if is_mixed and notation.is_plain and not spec.notation:
         notation = None

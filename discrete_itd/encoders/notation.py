@@ -10,15 +10,15 @@ A column of text is numbers or times if all its cells are, in one notation, but 
   parentheses.
 - Units: one sign or code of a currency, a percent sign, or what else stands before or behind half of the numbers at
   least, like "km/h". "12,5 %" is the number 12.5, as "12,5" is beside it; a number with another unit is none of the
-  column's.
-- Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
-  Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time of
-  24 or of twelve hours; all or none have a time zone.
+  column's. Words for powers of ten, "1.2M" beside "350K", are multiplied out where they differ.
+- Dates: the year first, or day, month and year in one order for the whole column, with points, slashes, hyphens or
+  the month's name, a weekday beside them. Both orders may fit only if they are the same dates. Several of these formats
+  may be mixed, with or without a time of 24 or of twelve hours; all or none have a time zone.
 - Training takes unreadable cells for missing; in a new row both the value and whether it is missing are unknown, and
   summed out. :class:`~discrete_itd.encoders.rows.Rows` have their text, and a warning names it.
 - Words like "NA" are missing cells where all others are numbers or times, and so are one to three words of any kind
   that are not rare, where there are more than twenty different numbers or times: "n/s", "Fel", "-".
-- Bounds like "<0.5" and "90+" are the number that is the bound; a note says so.
+- Bounds like "<0.5" and "90+" are the number that is the bound, "80-100" among numbers is 90; a note says so.
 - Text of nothing but plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a
   kind "continuous" or "binned" reads it. With unreadable cells among them, these are the reason why it is text.
 
@@ -31,7 +31,7 @@ import re
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -57,42 +57,81 @@ NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 GAP_WORDS = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
 UNITS = (
-    r"(?:[%‰]|[^\W\d_]{0,3}[$¢£¥\u20a0-\u20cf]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|INR|Fr\.|Rs\.?|kr\.?"
-    r"|zł|Kč|Ft|\.[-–—])"
+    r"(?:[%‰]|[^\W\d_]{0,3}[$¢£¥\u20a0-\u20cf]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|INR|RUB|UAH|KRW|TRY"
+    r"|MXN|EGP|BRL|RON|BGN|TL|Fr\.|Rs\.?|kr\.?|zł|Kč|Ft|руб\.?|р\.|грн\.?|лв\.?|lei|원|元|円|ج\.م\.?)"
 )
 SAME_UNIT = {
     "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
-    "Kč": "CZK", "Ft": "HUF", "Rs": "₹", "Rs.": "₹", "INR": "₹", ".–": ".-", ".—": ".-",
+    "Kč": "CZK", "Ft": "HUF", "Rs": "₹", "Rs.": "₹", "INR": "₹", "TL": "₺", "TRY": "₺", "руб.": "₽", "руб": "₽",
+    "р.": "₽", "RUB": "₽", "грн.": "₴", "грн": "₴", "UAH": "₴", "원": "₩", "KRW": "₩", "元": "CNY", "円": "JPY",
+    "lei": "RON", "лв.": "BGN", "лв": "BGN", "ج.م": "EGP", "ج.م.": "EGP",
+    ".-": "", ".–": "", ".—": "", ",-": "", ",–": "", ",—": "",
 }  # fmt: skip
+# words for a power of ten behind a number
+POWERS = {
+    word: power
+    for power, words in {
+        3: "k K tys. тыс. тыс Tsd. mil bin",
+        4: "万 만",
+        5: "lakh",
+        6: "M m mn mln млн млн. Mio. Mio Mill. milyon million millones",
+        7: "crore Cr",
+        8: "億 亿 억",
+        9: "B b bn mld mlrd млрд Mrd. Mrd billion",
+    }.items()
+    for word in words.split()
+}
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
 # text around the numbers of a column that is its own unit: "Nr. ", "EGP " before, "km/h", "°", "mm²" behind
+SIGN = r"[^\x00-\x7f\w\s\u2010-\u2027]"  # of any script: °, €, ℃
 BEFORE = re.compile(rf"[^\W\d_]{{1,3}}\.|[A-Z]{{1,3}}(?=[{SPACES}])")
-BEHIND = re.compile(r"(?:[°/µ$¢£¥\u20a0-\u20cf]*[^\W\d_][^\s\d]{0,9}|°)[23]?")
-BOUND = "[<>≤≥~≈]"  # before a number that is only a bound of what was measured; a plus sign behind it is one, too
-HALF = rf"(?:[{SPACES}]?(?P<half>[AaPp]\.?[Mm]\.?))?"  # of the day, of twelve-hour clocks
+BEHIND = re.compile(
+    rf"(?:(?:[/$]|{SIGN})*[^\W\d_][^\s\d]{{0,9}}|{SIGN}[^\s\d]{{0,5}})[23]?|/\d{{1,3}}"
+)
+# before a number that is only a bound of what was measured; a plus sign behind it is one, too
+BOUNDS, ABOUT = "<>≤≥", "~≈"
+# of the day, of clocks of twelve hours
+HALVES = (
+    ("AM", "PM"), ("am", "pm"), ("a.m.", "p.m."), ("A.M.", "P.M."), ("Am", "Pm"), ("오전", "오후"), ("上午", "下午"),
+    ("午前", "午後"), ("ص", "م"),
+)  # fmt: skip
+HALF = "|".join(re.escape(word) for pair in HALVES for word in pair)
+FORE, HALF = rf"(?:(?P<fore>{HALF})[{SPACES}]?)?", rf"(?:[{SPACES}]?(?P<half>{HALF}))?"
 # times of day, and durations, in hours, minutes and seconds or with words for days, hours, minutes and seconds
 CLOCK = re.compile(
-    rf"(?P<H>\d{{1,3}}) ?[:h時] ?(?P<M>[0-5]\d)(?:[:分](?P<S>[0-5]\d(?:[.,]\d+)?))?[分秒]?{HALF}"
+    rf"{FORE}(?P<H>\d{{1,3}}) ?[:h時시] ?(?P<M>[0-5]\d)(?:[:分](?P<S>[0-5]\d(?:[.,]\d+)?))?[分秒분]?{HALF}"
 )
+# of a part of a duration: years, months, weeks, days, hours, minutes, seconds
+SECONDS = {"Y": 31_557_600, "B": 2_629_800, "W": 604_800, "D": 86_400, "H": 3600, "M": 60, "S": 1}
 SPANS = re.compile(
-    r"(?:(?P<D>\d+) ?(?:d|days?|Tage?|j|jours?|días?|dias?|[天日])\b,? ?)?"
-    r"(?:(?P<H>\d+) ?(?:h|hrs?|hours?|Std|時間|[时時])\b\.? ?)?"
-    r"(?:(?P<M>\d+) ?(?:m|mn|mins?|minutes?|分)\b\.? ?)?(?:(?P<S>\d+(?:[.,]\d+)?) ?(?:s|secs?|seconds?|秒)\b\.?)?"
+    "".join(
+        rf"(?:(?P<{name}>\d+(?:[.,]\d+)?) ?(?:{words.replace(' ', '|')})\b\.?,? ?)?"
+        for name, words in {
+            "Y": "y yrs? years? Jahre? ans? a[nñ]os? ann[oi] jaar lat rok lata yaş yıl лет года? [세살岁歳] سنة سنوات",
+            "B": "mos? mths? months? Mon Monate? mois mes meses mesi mês maand mies ay мес 개월 个月 か月 شهر أشهر",
+            "W": "w wks? weeks? Wochen? semaines? semanas? settiman[ae] we[ek]en tyg hafta нед 주 周 週 أسبوع",
+            "D": "d days? Tage? j jours? días? dias? giorn[oi] dag dagen dni gün дн дней дня [天日일] يوم أيام",
+            "H": "h hrs? hours? Std 時間 시간 [时時]",
+            "M": "m mn mins? minutes? 分 분",
+            "S": "s secs? seconds? 秒 초",
+        }.items()
+    )
 )
-SECONDS = {"D": 86400, "H": 3600, "M": 60, "S": 1}  # of a part of a duration
 GROUPS = {".": SPACES + "'\u2019,", ",": SPACES + "'\u2019."}  # by the decimal mark
 PYTHONS = {mark: str.maketrans(mark, ".", groups) for mark, groups in GROUPS.items()}
 OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # of a script other than ASCII
-FULL_WIDTH = {
-    code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)
-}  # characters, as those of ASCII
+# characters of full width, and Arabic marks, as those of ASCII
+SAME_CHARACTER = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maketrans(
+    "٫٬٪", ".,%"
+)
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 TIME = (
-    rf"(?:(?:T|,?[{SPACES}]|(?<=日))(?P<H>\d{{1,2}}) ?[:.h時] ?(?P<M>\d\d)"
-    rf"(?:[:.分](?P<S>\d\d)(?:\.(?P<f>\d{{1,6}}))?)?[分秒]?{HALF}(?P<zone> ?(?:Z|[+-]\d\d:?\d\d))?)?"
+    rf"(?: ?\((?P<v>[^\W\d_]{{1,4}})\))?(?:(?:T|,?[{SPACES}]|(?<=日)){FORE}(?P<H>\d{{1,2}}) ?[:.h時시] ?(?P<M>\d\d)"
+    rf"(?:[:.分](?P<S>\d\d)(?:\.(?P<f>\d{{1,6}}))?)?[分秒분]?{HALF}(?P<zone> ?(?:Z|[+-]\d\d:?\d\d))?)?"
 )
+DAY = r"(?:(?P<w>[^\W\d_]{2,14})[.,]{0,2} )?"  # of the week, before a date, and in parentheses behind it
 DATE = re.compile(
-    r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
+    DAY + r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<t>[-/.])(?P<b>\d{1,2})(?P=t)(?P<z>\d{4}|(?<=\d\d[-/.]\d\d[-/.])\d\d))"
     + TIME
 )
@@ -105,27 +144,55 @@ DATES = (
         r"(?P<m>\d{1,2}) ?[月월.] ?(?P<d>\d{1,2}) ?[日일.]?" + TIME
     ),
     re.compile(
-        rf"(?P<d>\d{{1,2}})(?:er|st|nd|rd|th)?{APART}(?:de )?{WORD}{APART}(?:de )?(?P<y>\d{{4}}|\d\d)"
+        rf"{DAY}(?P<d>\d{{1,2}})(?:er|st|nd|rd|th)?{APART}(?:de )?{WORD}{APART}(?:de )?(?P<y>\d{{4}}|\d\d)(?: ?[гр]\.)?"
         + TIME
     ),
-    re.compile(rf"{WORD}{APART}(?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?{APART}(?P<y>\d{{4}})" + TIME),
+    re.compile(
+        rf"{DAY}{WORD}{APART}(?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?{APART}(?P<y>\d{{4}})" + TIME
+    ),
+    re.compile(rf"(?P<y>\d{{4}}){APART}{WORD}{APART}(?P<d>\d{{1,2}})\.?" + TIME),
 )
 # the year before the first, by the first letter of an emperor's era
 ERAS = dict(zip("MTSHR明大昭平令", [1867, 1911, 1925, 1988, 2018] * 2, strict=True))
-# how names of months begin, without accents: western Europe, Polish, Romanian, Turkish, Indonesian, Russian
-MONTHS = (
-    "jan ene gen ian sty oca янв", "feb fev lut sub фев", "mar mrt maa мар", "apr avr abr kwi nis апр",
-    "may mai mag mei maj маи мая", "jun juin giu iun cze haz июн", "jul juil lug iul lip tem июл",
-    "aug ago aou agu sie авг", "sep set sze wrz eyl сен", "oct okt out ott paz eki окт", "nov noi lis kas ноя",
-    "dec dez dic des gru ara дек",
-)  # fmt: skip
+# how names of months begin, without accents: western Europe, Polish, Czech, Hungarian, Romanian, Finnish, Turkish,
+# Indonesian, Russian, Ukrainian, Greek, Arabic
+MONTHS = {
+    name: month
+    for month, names in enumerate(
+        (
+            "jan ene gen ian sty oca led tam янв січ ιαν ينا",
+            "feb fev lut sub uno hel фев лют φεβ فبر",
+            "mar mrt maa bre мар бер μαρ مار",
+            "apr avr abr kwi nis dub huh апр кві απρ ابر",
+            "may mai mag mei maj kve tou маи мая тра μαι ماي",
+            "jun juin giu iun cze haz cervn cerven cvn kes июн чер ιουν يوني",
+            "jul juil lug iul lip tem cervenc cervene cvc hei июл лип ιουλ يولي",
+            "aug ago aou agu sie srp elo авг сер αυγ اغس",
+            "sep set sze wrz eyl zar syy сен вер σεπ سبت",
+            "oct okt out ott paz eki rij lok окт жов οκτ اكت",
+            "nov noi lis kas marras ноя лис νοε نوف",
+            "dec dez dic des gru ara pro jou дек гру δεκ ديس",
+        ),
+        1,
+    )
+    for name in names.split()
+}
+ASCII_DIGITS = "0123456789"
 UTC = "+00:00"  # at the end of the format of times with a zone, which are written in UTC
 # text of a number with something before it, or behind it at a distance, or of several numbers with units
 NUMBER_LIKE = re.compile(
     r"±\s*[-+]?\d+(?:[.,]\d+)?"
     r"|[-+]?\d+(?:[.,:]\d+)+\s?[^\W\d]{0,8}|[-+]?\d+\s[^\W\d]{1,8}|\d+\s?[^\W\d]{1,8}(?:\s\d+\s?[^\W\d]{1,8})+"
 )
-BOUNDED = re.compile(rf"\s*{BOUND}.*|.*\d\+\s*")
+# cells that are bounds, or a range; grades
+BOUNDED = re.compile(rf"\s*[{BOUNDS}{ABOUT}].*|.*\d\+\s*|[^-–—]*\d\s?[-–—]\s?\d[^-–—]*")
+RANGE = re.compile(r"(?P<low>[^-–—]*\d)\s?[-–—]\s?(?P<high>\d[^-–—]*)")
+GRADE = re.compile(r"\d{1,2}[-+\u2212]?")
+# errors of spreadsheets, and dates that stand for none
+NO_VALUE = re.compile(r"#[^\W\d_]+(?:/[^\W_]+)?[!?]?")
+NO_DATE = re.compile(
+    r"0000-00-00.*|00[./-]00[./-](?:00)?00.*|[29]999[./-]12[./-]31.*|(?:31[./-]12|12/31)[./-][29]999.*"
+)
 FEW_VALUES = 20  # different texts or numbers are categories, whatever they are like
 WHOLE = re.compile(r"\s*\d+\s*", re.ASCII)
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
@@ -151,8 +218,16 @@ class Notation:
         Order of dates that do not begin with the year; None if there are none.
     format : str
         Of dates, as in ``strftime``; of durations and times of day, as in ``str.format``, with the parts D, H, M and S.
-    months : tuple of str
-        The names of the twelve months that ``%B`` stands for, empty where no date had one.
+    months, weekdays : tuple of str
+        The names that ``%B`` and ``%A`` stand for, empty where no date had one.
+    negative : str
+        Of a negative number, as in ``str.format``.
+    powers : tuple of str
+        Words for powers of ten behind the numbers, where they differ, the largest first.
+    bounds : str
+        Marks of a bound before a number.
+    digits : str
+        The digits from zero on, the point and the comma, where they are not those of ASCII.
 
     Examples
     --------
@@ -173,6 +248,11 @@ class Notation:
     day_first: bool | None = None
     format: str = ""
     months: tuple[str, ...] = ()
+    weekdays: tuple[str, ...] = ()
+    negative: str = "-{}"
+    powers: tuple[str, ...] = ()
+    bounds: str = BOUNDS
+    digits: str = ""
 
     def __post_init__(self) -> None:
         check_choice("decimal", self.decimal, (".", ",", None))
@@ -188,9 +268,9 @@ class Notation:
             return _times(texts, self.day_first, self.format.endswith(UTC))
         if self.decimal is None:
             whole = [text.removesuffix(".0") for text in texts]  # as readers write them beside gaps
-            found, other = (_numbers(whole, mark, self.affixes) for mark in ".,")
+            found, other = (_numbers(whole, mark, self.marks) for mark in ".,")
             return np.where(found == other, found, np.nan)
-        return _numbers(texts, self.decimal, self.affixes)
+        return _numbers(texts, self.decimal, self.marks)
 
     def write(self, values: pd.Series) -> pd.Series:
         """Numbers or times as text, of dtype object; missing ones are None.
@@ -201,7 +281,7 @@ class Notation:
             seconds = values.dt.total_seconds()
             texts = [None if np.isnan(v) else _spelled(v, self.format) for v in seconds.tolist()]
         elif self.family == "datetime":
-            how = self.format, self.months
+            how = self.format, self.months, self.weekdays
             texts = [None if pd.isna(v) else formatted(v, *how) for v in values]
         else:
             numbers = values.to_numpy(dtype=float, na_value=np.nan)
@@ -209,17 +289,29 @@ class Notation:
             if digits is None:
                 digits = decimals_of(numbers[~np.isnan(numbers)], np.dtype(float))
             texts = [None if np.isnan(v) else self._written(v, digits) for v in numbers.tolist()]
+        if self.digits and self.family != "number":
+            own = str.maketrans(ASCII_DIGITS, self.digits[:10])
+            texts = [text and text.translate(own) for text in texts]
         return pd.Series(texts, index=values.index, dtype=object)
 
     def _written(self, number: float, digits: int | None) -> str:
-        text = f"{abs(number):,}" if digits is None else f"{abs(number):,.{digits}f}"
-        if self.places is None and "." in text:
+        size, power = abs(number), ""
+        if self.powers:
+            scales = {word: 10.0 ** POWERS[word.strip(SPACES)] for word in self.powers if word}
+            power = next((word for word, scale in scales.items() if size >= scale), self.powers[-1])
+            size /= scales.get(power, 1.0)
+        text = f"{size:,}" if digits is None else f"{size:,.{digits}f}"
+        if (self.powers or self.places is None) and "." in text:
             text = text.rstrip("0").rstrip(".")
         if self.pairs:
             whole, point, fraction = text.replace(",", "").partition(".")
             text = re.sub(r"(?<=\d)(?=(?:\d\d)*\d{3}$)", ",", whole) + point + fraction
         text = text.translate(str.maketrans({",": self.grouping, ".": self.decimal or "."}))
-        return f"{'-' if number < 0 else ''}{self.prefix}{text}{self.suffix}"
+        text = (
+            text.translate(str.maketrans(f"{ASCII_DIGITS}.,", self.digits)) if self.digits else text
+        )
+        text = f"{self.prefix}{text}{power}{self.suffix}"
+        return self.negative.format(text) if number < 0 else text
 
     @property
     def is_plain(self) -> bool:
@@ -229,12 +321,15 @@ class Notation:
             return is_iso and "%I" not in self.format and not self.format.endswith(UTC)
         if self.family == "timedelta":
             return False
-        return self.decimal != "," and not (self.grouping or self.prefix or self.suffix)
+        others = self.grouping, self.prefix, self.suffix, self.powers, self.digits
+        return self.decimal != "," and self.negative == "-{}" and not any(others)
 
     @property
-    def affixes(self) -> tuple[str, str]:
-        """The unit of numbers, before and behind them; numbers without one are of it, too."""
-        return self.prefix.strip(SPACES), self.suffix.strip(SPACES)
+    def marks(self) -> Marks:
+        """What may stand around the numbers; those without a unit are of the column's, too."""
+        around = self.prefix.strip(SPACES), self.suffix.strip(SPACES)
+        words = (word.strip(SPACES) for word in self.powers)
+        return Marks(*around, (*filter(None, words),), self.bounds)
 
     @property
     def expected(self) -> str:
@@ -250,12 +345,12 @@ class Notation:
         """Explanation of a text that is a number with another unit or the other decimal mark."""
         if self.family != "number":
             return ""
-        units = {_number(mark, text, self.affixes)[1] for mark in self.decimal or ".,"} - {""}
+        units = {_number(mark, text, self.marks)[1] for mark in self.decimal or ".,"} - {""}
         if units:
-            own = _unit(self.affixes[0]) or _unit(self.affixes[1])
+            own = _unit(self.marks.before) or _unit(self.marks.behind)
             return f", which is in {units.pop()}" + (f", not in {own}" if own else "")
         other = "." if self.decimal == "," else ","
-        if np.isnan(_numbers([text], other, self.affixes))[0]:
+        if np.isnan(_numbers([text], other, self.marks))[0]:
             return ""
         return advice("", f"; if all numbers of this table are like it, give --csv decimal={other}")
 
@@ -263,13 +358,22 @@ class Notation:
     def example(self) -> str:
         """A cell in this notation, in quotation marks."""
         if self.family == "timedelta":
-            return quoted(_spelled(5415.0, self.format))
+            own = next(size for part, size in SECONDS.items() if f"{{{part}" in self.format)
+            return quoted(_spelled(max(5415.0, 3.0 * (own > 3600) * own), self.format))
         if self.family == "datetime":
             k = next((k for k, name in enumerate(self.months) if name), 0)
-            return quoted(
-                formatted(datetime(2028, k + 1, 24), self.format or "%Y-%m-%d", self.months)
-            )
+            names = self.months, self.weekdays
+            return quoted(formatted(datetime(2028, k + 1, 24), self.format or "%Y-%m-%d", *names))
         return quoted(self.write(pd.Series([1234.5 if self.places != 0 else 1234.0])).iloc[0])
+
+
+class Marks(NamedTuple):
+    """What stands around the numbers of a column: its unit before or behind, words for powers of ten, and bounds."""
+
+    before: str = ""
+    behind: str = ""
+    powers: tuple[str, ...] = ()
+    bounds: str = BOUNDS
 
 
 class Recognised(NamedTuple):
@@ -278,7 +382,7 @@ class Recognised(NamedTuple):
     ``unlike`` is then the text that is least like the others. ``is_measure`` says whether nearly all texts are dates,
     times of day, or numbers other than plain integers: measurements and no identifiers, however many differ. ``words``
     are the unreadable texts among numbers or times, and how often they occur, ``gaps`` those that occur too often to be
-    errors, and are missing cells.
+    errors, and are missing cells. ``either`` is "numbers" or "dates" if these have two marks or orders that fit.
     """
 
     notation: Notation | None
@@ -287,10 +391,11 @@ class Recognised(NamedTuple):
     is_measure: bool = False
     words: Mapping[str, int] = {}
     gaps: tuple[str, ...] = ()
+    either: str = ""
 
 
 Words = Mapping[Hashable, Mapping[str, int]]  # how often each unreadable text occurs, by column
-MOST_GAP_WORDS = 3  # different words of a column of numbers or times that are missing cells
+MOST_GAP_WORDS = 6  # different words of a column of numbers or times that are missing cells
 MOST_NAMED = 3  # most texts of a column, and most columns of one sort, that a warning names
 
 _collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collected", default=None)
@@ -368,7 +473,8 @@ def _plain(
     known = texts.str.match(ISO_DATE).to_numpy(dtype=bool)
     days = cast(pd.Series, texts[known])
     zoned = days.str.contains(r"(?:Z|[+-]\d\d:?\d\d)$")
-    if dates and zoned.nunique() == 1 and are_few(~known):
+    is_plain = zoned.nunique() == 1 and not any(map(NO_DATE.match, days))
+    if dates and is_plain and are_few(~known):
         dtype = pd.DatetimeTZDtype("us", "UTC") if zoned.iloc[0] else np.dtype("M8[us]")
         found = times_of(days.to_numpy(), dtype).set_axis(days.index)
         return "" if found.isna().any() else "dates", found
@@ -400,8 +506,7 @@ def recognise(
     for what, options in WAYS.items():
         ways = [way for name, way in options.items() if asked in (None, name)]
         if what == "numbers":
-            affixes = _affixes(texts, counts)
-            ways = [partial(way, affixes=affixes) for way in ways]
+            ways = [partial(way, marks=_marks(texts, counts, most)) for way in ways]
         if not ways:
             continue
         read = [_tried(way, texts, probe) for way in ways]
@@ -414,9 +519,11 @@ def recognise(
             continue
         there, way = ~bad[k], ways[k].keywords
         known, own = list(compress(texts, there)), counts[there]
+        if what == "numbers" and _are_labels(known, own):
+            return Recognised(None)
         alone = int(counts[there & bad[-1 - k]].sum())  # that only this order or mark reads
         n_others = int(counts[bad[k] & ~bad[-1 - k]].sum())
-        differ = there & (read[0] != read[-1])
+        differ, either = there & (read[0] != read[-1]), ""
         unlike = texts[int(np.argmax(differ))]
         # the order or mark alone reads ten times as many cells as the other one alone
         is_either = len(ways) == 2 and (alone < 10 * n_others or not alone)
@@ -428,10 +535,12 @@ def recognise(
                 return Recognised(notation)
             else:
                 note = f"dates like {quoted(unlike)}, whose day and month could be either"
+                either = what
         elif is_either and differ.any() and _is_grouped_money(known):
             return recognise(texts, counts, "decimal-point" if "," in unlike else "decimal-comma")
         elif is_either and differ.any():
             note = f"numbers like {quoted(unlike)}, whose mark could be decimal or of thousands"
+            either = what
         elif all(re.fullmatch(r"\(\d+\)", text.strip()) for text in known) or not (  # of a list
             plain or asked or bad[k].any() or not all(map(WHOLE.fullmatch, known))
         ):
@@ -441,7 +550,7 @@ def recognise(
             if counts[np.isnan(notation.read(texts))].sum() <= most:
                 return Recognised(replace(notation, decimal=None) if is_either else notation)
             note = f"numbers with different units, like {quoted(known[0])}"
-        return Recognised(None, note, is_measure=True)
+        return Recognised(None, note, is_measure=True, either=either)
     bad = np.isnan([_seconds(text) for text in texts])
     unread.append(("times of day or durations", bad))
     if asked is None and counts[bad].sum() <= most:
@@ -474,9 +583,17 @@ def recognise(
     return Recognised(None, note if is_like else "", "" if is_like else other, is_measure)
 
 
+def _are_labels(texts: Sequence[str], counts: np.ndarray) -> bool:
+    """Whether texts that could be numbers are ranges like "10-12", or grades like "2-"."""
+    if len(texts) <= FEW_VALUES and all(map(GRADE.fullmatch, texts)):
+        return any(text[-1] in "-\u2212" for text in texts)
+    is_range = np.array([bool(RANGE.fullmatch(text)) for text in texts])
+    return 2 * counts[is_range].sum() > counts.sum()
+
+
 def _is_grouped_money(texts: Sequence[str]) -> bool:
     """Whether texts that two marks fit are money in whole units: what has no mark is below a thousand."""
-    found = [m for text in texts if (m := _pattern(".").fullmatch(western(text)))]
+    found = [m for text in texts if (m := _pattern(".", Marks()).fullmatch(western(text)))]
     has_unit = [bool({m["prefix"], m["suffix"]} - {None, "", "%"}) for m in found]
     alone = [len(m["number"]) for m in found if m["number"].isdecimal()]
     return len(found) == len(texts) and all(has_unit) and bool(alone) and max(alone) < 4
@@ -491,8 +608,8 @@ def _tried(way: Callable[..., np.ndarray], texts: Sequence[str], probe: Sequence
 def tell(name: Hashable, found: Recognised) -> None:
     """Warn that a column of text is ambiguous, naming the options that specify its notation."""
     note, word = found.note, found.unlike
-    if "could be" in note:
-        kind = NOTATIONS[2:] if note.startswith("dates") else NOTATIONS[:2]
+    if found.either:
+        kind = NOTATIONS[2:] if found.either == "dates" else NOTATIONS[:2]
         python = " or ".join(f"column_types={{{name!r}: {{'notation': {way!r}}}}}" for way in kind)
         shell = " or ".join(f"--column {name}={way}" for way in kind)
         ways = f"say which, with {advice(python, shell)}"
@@ -501,8 +618,23 @@ def tell(name: Hashable, found: Recognised) -> None:
         gap = advice(f"replace {quoted(word)} by None", f"give --csv {shlex.quote(f'na={word}')}")
         clean = f"{gap} where a cell is missing, clean it" if word else "make its cells alike"
         ways = f"{clean}, or say that it is text with {keeps}"
-    topic = "either" if "could be" in note else "nearly"
+    topic = "either" if found.either else "nearly"
     warn_of_column(name, f"taken as text, though it looks like {note}; {ways}", topic)
+
+
+def settled(columns: Iterable[Recognised], *, any_points: bool) -> dict[str, Asked]:
+    """The mark of numbers and the order of dates on which all columns of a table agree whose notation is known.
+
+    ``any_points`` says that others have numbers with a decimal point.
+    """
+    known = [found.notation for found in columns if found.notation is not None]
+    marks = {n.decimal for n in known if n.family == "number" and (n.places != 0 or n.grouping)}
+    marks = (marks | ({"."} if any_points else set())) - {None}
+    orders = {n.day_first for n in known} - {None}
+    of_numbers: dict[Any, Asked] = {",": "decimal-comma", ".": "decimal-point"}
+    of_dates: dict[Any, Asked] = {True: "day-first", False: "month-first"}
+    found = {"numbers": (marks, of_numbers), "dates": (orders, of_dates)}
+    return {what: names[min(own)] for what, (own, names) in found.items() if len(own) == 1}
 
 
 def text_option(name: Hashable) -> str:
@@ -555,18 +687,36 @@ def _unit(text: str) -> str:
     return SAME_UNIT.get(found, found)
 
 
-def _affixes(texts: Sequence[str], counts: np.ndarray) -> tuple[str, str]:
-    """The text before and behind numbers that is the unit of at least half of the cells, if there is one."""
+def _marks(texts: Sequence[str], counts: np.ndarray, most: int) -> Marks:
+    """The text before and behind numbers that is the unit of half of the cells at least, and words for powers of ten.
+
+    Signs of what is only approximate are marks where they are not few.
+    """
+    cells = [western(text) for text in texts]
+    is_about = np.array([cell[:1] in ABOUT and bool(cell) for cell in cells])
+    bounds = BOUNDS + ABOUT * bool(counts[is_about].sum() > most)
+    words: set[str] = set()
+    if any(map(WITH_POWER.fullmatch, cells[:: max(1, len(cells) // 50)])):
+        words = {m["power"] for cell in cells if (m := WITH_POWER.fullmatch(cell))}
+    if len({POWERS[word] for word in words}) + any(cell[-1:].isdigit() for cell in cells) < 2:
+        words.clear()  # a unit
+    if all(len(word) == 1 and word.isascii() and word not in "kK" for word in words):
+        words.clear()  # a code
     found: Counter[tuple[str, str]] = Counter()
-    for text, n in zip(texts, counts.tolist(), strict=True):
-        if (match := AROUND.fullmatch(western(text))) is None:
+    for cell, n in zip(cells, counts.tolist(), strict=True):
+        if words:
+            cell = WITH_POWER.sub(r"\g<number>\g<rest>", cell)
+        if (match := AROUND.fullmatch(cell)) is None:
             continue
         before, behind = match["before"], match["behind"] or ""
+        if behind[1:].isdecimal() and 2 * len(behind) < len(cell) + 1:  # "2023/24" is of no 24
+            continue
         is_unit = BEFORE.match(before) if before else BEHIND.fullmatch(behind)
         if is_unit and (not before or not behind or BEHIND.fullmatch(behind)):
             found[before.strip(SPACES), behind] += n
     affixes, n = found.most_common(1)[0] if found else (("", ""), 0)
-    return affixes if 2 * n >= counts.sum() else ("", "")
+    affixes = affixes if 2 * n >= counts.sum() else ("", "")
+    return Marks(*affixes, (*sorted(words),), bounds)
 
 
 def western(text: str) -> str:
@@ -574,29 +724,47 @@ def western(text: str) -> str:
     text = text.strip()
     if text.isascii():
         return text
-    return OTHER_DIGIT.sub(lambda digit: str(int(digit[0])), text.translate(FULL_WIDTH))
+    return OTHER_DIGIT.sub(lambda digit: str(int(digit[0])), text.translate(SAME_CHARACTER))
+
+
+def _digits(texts: Sequence[str]) -> str:
+    """The digits from zero on, point and comma, of texts most of whose digits are not those of ASCII; else empty."""
+    text = "".join(texts)
+    others = [] if text.isascii() else OTHER_DIGIT.findall(text)
+    if 2 * len(others) <= sum(map(str.isdecimal, text)):
+        return ""
+    zero = ord(others[0]) - int(others[0])
+    marks = (next((c for c in text if c.translate(SAME_CHARACTER) == mark), mark) for mark in ".,")
+    return "".join([*map(chr, range(zero, zero + 10)), *marks])
 
 
 # a number with what stands before it, apart from its sign and a currency, and behind it
 AROUND = re.compile(
-    rf"(?:{BOUND}[{SPACES}]?)?[-+(\u2212]?(?:{UNITS}[{SPACES}]*)?(?P<before>[^\d{SPACES}(+-]*[{SPACES}]?)[-+\u2212]?"
+    rf"(?:[{BOUNDS}{ABOUT}][{SPACES}]?)?[-+(\u2212]?(?:{UNITS}[{SPACES}]*)?(?P<before>[^\d{SPACES}(+-]*[{SPACES}]?)[-+\u2212]?"
     rf"\d[\d.,'\u2019{SPACES}]*(?<=\d)[{SPACES}]*(?P<behind>[^\d{SPACES}%+)-][^\s)]*)?\)?"
+)
+# a number with a word for a power of ten
+WITH_POWER = re.compile(
+    rf"(?P<number>\D{{0,5}}\d[\d.,'\u2019{SPACES}]*)(?P<power>{'|'.join(map(re.escape, POWERS))})"
+    rf"(?P<rest>(?:[{SPACES}].*|[)+-]|{UNITS})?)"
 )
 
 
 @cache
-def _pattern(decimal: str, before: str = "", behind: str = "") -> re.Pattern[str]:
+def _pattern(decimal: str, marks: Marks) -> re.Pattern[str]:
     """Of a cell: sign, unit, sign, number, unit; a unit is known, or the column's own. One has a singular, perhaps."""
-    groups = re.escape(GROUPS[decimal])
-    prefix, suffix = (f"(?:{re.escape(own)}|{UNITS})" if own else UNITS for own in (before, behind))
+    before, behind, powers, bounds = marks
+    groups, mark = re.escape(GROUPS[decimal]), re.escape(decimal)
+    units = rf"(?:{UNITS}|{mark}[-–—])"
+    prefix, suffix = (f"(?:{re.escape(own)}|{units})" if own else units for own in (before, behind))
     stems = [behind[:-k] for k in (1, 2) if len(behind) > k + 1 and behind[-k:].isalpha()]
-    one = "|".join(map(re.escape, stems)) or "(?!)"
+    one, power = ("|".join(map(re.escape, words)) or "(?!)" for words in (stems, powers))
     return re.compile(
-        rf"(?P<bound>{BOUND}[{SPACES}]?)?"
+        rf"(?P<bound>[{bounds}][{SPACES}]?)?"
         rf"(?P<open>\()?(?P<sign>[-+\u2212])?(?P<prefix>{prefix}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
         rf"(?P<number>(?!0\d)(?:\d+"
-        rf"|\d{{1,3}}(?P<group>[{groups}])(?:(?:\d{{3}}(?P=group))*|(?<=,)(?:\d\d,)*)\d{{3}})"
-        rf"(?P<fraction>{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?)(?P<after>[-\u2212])?"
+        rf"|[1-9]\d{{0,2}}(?P<group>[{groups}])(?:(?:\d{{3}}(?P=group))*|(?<=,)(?:\d\d,)*)\d{{3}})"
+        rf"(?P<fraction>{mark}\d+)?(?:[eE][-+]?\d+)?)(?P<power>[{SPACES}]?(?:{power}))?(?P<after>[-\u2212])?"
         rf"(?:(?P<suffix>[{SPACES}]*{suffix})|[{SPACES}]*(?P<one>{one}))?(?P<last>[-\u2212])?(?P<close>\))?"
         rf"(?P<more>\+)?"
     )
@@ -605,60 +773,90 @@ def _pattern(decimal: str, before: str = "", behind: str = "") -> re.Pattern[str
 def _numbers(
     texts: Sequence[str],
     decimal: str,
-    affixes: tuple[str, str] = ("", ""),
+    marks: Marks = Marks(),  # noqa: B008
     *,
     any_unit: bool = False,
 ) -> np.ndarray:
     """The numbers of texts with or without the unit of a column, or with any known one; NaN for other texts."""
-    found = [_number(decimal, text, affixes) for text in texts]
+    found = [_number(decimal, text, marks) for text in texts]
     return np.array([x if any_unit or not unit else np.nan for x, unit in found])
 
 
-def _number(decimal: str, text: str, affixes: tuple[str, str] = ("", "")) -> tuple[float, str]:
-    """The number of a text and its unit, if that is not the column's; NaN if it is not a number."""
-    match = _pattern(decimal, *affixes).fullmatch(western(text))
+def _number(decimal: str, text: str, marks: Marks) -> tuple[float, str]:
+    """The number of a text, or the middle of two, and its unit, if that is not the column's; NaN if it has none."""
+    text = western(text)
+    match = _pattern(decimal, marks).fullmatch(text)
     if match is None:
+        between = RANGE.fullmatch(text)
+        ends = [_number(decimal, between[end], marks) for end in ("low", "high")] if between else []
+        if ends and 0 <= ends[0][0] < ends[1][0]:
+            return (ends[0][0] + ends[1][0]) / 2, ends[1][1]
         return np.nan, ""
     signs = [match[part] for part in ("open", "sign", "inner", "after", "last") if match[part]]
     if len(signs) > 1 or bool(match["open"]) != bool(match["close"]):
         return np.nan, ""
-    marks = [mark for mark in (match["prefix"], match["suffix"]) if mark]
-    units = set(map(_unit, marks)) - set(map(_unit, affixes)) if marks else set()
+    around = [mark for mark in (match["prefix"], match["suffix"]) if mark]
+    units = set(map(_unit, around)) - {*map(_unit, marks[:2]), ""} if around else set()
     number = float(match["number"].translate(PYTHONS[decimal]))
     if len(units) > 1 or (match["one"] and number != 1):
         return np.nan, ""
+    if match["power"]:
+        number = float(f"{number!r}e{POWERS[match['power'].strip(SPACES)]}")
     return -number if signs and signs != ["+"] else number, "".join(units)
 
 
 def _of_numbers(
-    texts: Sequence[str], counts: np.ndarray, decimal: str, affixes: tuple[str, str], **_: bool
+    texts: Sequence[str], counts: np.ndarray, decimal: str, marks: Marks, **_: bool
 ) -> Notation:
     """The notation of numbers that all match, with the unit of most of them."""
-    pattern = _pattern(decimal, *affixes)
-    found = [m for text in texts if (m := pattern.fullmatch(western(text)))]
+    pattern = _pattern(decimal, marks)
+    own = [
+        (pattern.fullmatch(western(text)), n)
+        for text, n in zip(texts, counts.tolist(), strict=True)
+    ]
+    found = {match: n for match, n in own if match is not None}  # without ranges
     marked: Counter[tuple[str, str]] = Counter()  # text before and after a number
-    for match, count in zip(found, counts.tolist(), strict=True):
+    negative: Counter[str] = Counter()
+    for match, count in found.items():
         if match["prefix"] or match["suffix"]:
             marked[match["prefix"] or "", match["suffix"] or ""] += count
+        sign = match["sign"] or match["inner"] or ""
+        negative["({})"] += count * bool(match["open"])
+        negative[f"{sign}{{}}"] += count * (sign not in ("", "+"))
+        negative["{}" + (match["after"] or match["last"] or "")] += count * bool(
+            match["after"] or match["last"]
+        )
     prefix, suffix = marked.most_common(1)[0][0] if marked else ("", "")
-    fractions = {
-        None if "e" in m["number"].lower() else len(m["fraction"] or ".") - 1 for m in found
-    }
+    fractions = {-1 if "e" in m["number"].lower() else len(m["fraction"] or ".") - 1 for m in found}
+    words = {POWERS[word.strip(SPACES)]: word for m in found if (word := m["power"])}
+    words |= {0: ""} if words and not all(m["power"] for m in found) else {}
+    sign, n = negative.most_common(1)[0] if negative else ("-{}", 0)
     return Notation(
         decimal=decimal,
         grouping=next((m["group"] for m in found if m["group"]), ""),
         prefix=prefix,
         suffix=suffix,
         pairs=any(re.search(r",\d\d,", m["number"]) for m in found),
-        places=fractions.pop() if len(fractions) == 1 else None,
+        places=max(fractions) if -1 not in fractions and (words or len(fractions) == 1) else None,
+        negative=sign if n else "-{}",
+        powers=tuple(words[power] for power in sorted(words, reverse=True)),
+        bounds=marks.bounds,
+        digits=_digits(texts),
     )
 
 
-def formatted(time: datetime, form: str, months: Sequence[str] = ()) -> str:
+def formatted(
+    time: datetime, form: str, months: Sequence[str] = (), weekdays: Sequence[str] = ()
+) -> str:
     """A time in a ``strftime`` format, or in ISO 8601 if another time would be read from the text."""
-    own = form.replace("%Y", f"{time.year:04}")  # C's has fewer digits
-    text = time.strftime(own.replace("%B", months[time.month - 1] if months else "%B"))
-    if _time(text, form.find("%d") < form.find("%m"), None) == time:
+    # what C writes otherwise, depending on the system and its language
+    own = {"%Y": f"{time.year:04}", "%-d": time.day, "%-m": time.month, "%-H": time.hour}
+    own |= {"%-I": (time.hour - 1) % 12 + 1}
+    own |= {"%B": months[time.month - 1]} if months else {}
+    own |= {"%A": weekdays[time.weekday()]} if weekdays else {}
+    text = re.sub("|".join(own), lambda code: str(own[code[0]]), form)
+    text = time.strftime(text.format(p=[pair[time.hour >= 12] for pair in HALVES]))
+    if _time(text, form.rfind("d") < form.rfind("m"), None) == time:
         return text
     return time.isoformat(" ").removesuffix(" 00:00:00")
 
@@ -669,15 +867,33 @@ def _span(text: str) -> re.Match[str] | None:
     return (CLOCK.fullmatch(text) or SPANS.fullmatch(text)) if text else None
 
 
+def _hour(part: Mapping[str, Any]) -> int:
+    """The hour of a clock of 24 hours; ValueError if one of twelve has no such hour."""
+    hour, half = int(part.get("H") or 0), part.get("half") or part.get("fore")
+    if not half:
+        return hour
+    if not 1 <= hour <= 12:
+        raise ValueError(hour)
+    return hour % 12 + 12 * any(half == pm for _, pm in HALVES)
+
+
+def _half(match: re.Match[str]) -> dict[str, str]:
+    """The codes of words for a half of the day: in ``str.format``, the pair of which one is."""
+    part = match.groupdict()
+    word = part.get("half") or part.get("fore")
+    k = next((k for k, pair in enumerate(HALVES) if word in pair), 0)
+    return dict.fromkeys(("half", "fore"), f"{{p[{k}]}}")
+
+
 def _seconds(text: str) -> float:
     """The seconds of a duration, or of a time of day since midnight; NaN for other text."""
     if (match := _span(text)) is None:
         return np.nan
     part = match.groupdict()
-    if half := part.get("half"):
-        if not 1 <= int(part["H"]) <= 12:
-            return np.nan
-        part["H"] = int(part["H"]) % 12 + 12 * (half[0] in "Pp")
+    try:
+        part["H"] = part["H"] and _hour(part)
+    except ValueError:
+        return np.nan
     found = {
         name: str(part[name]).replace(",", ".") for name in SECONDS if part.get(name) is not None
     }
@@ -685,26 +901,35 @@ def _seconds(text: str) -> float:
 
 
 def _of_spans(texts: Sequence[str], counts: np.ndarray) -> Notation:
-    """The notation of durations or times of day: written as most of them are, with zeros where any has."""
+    """The notation of durations or times of day: written as most with the same largest part, with zeros where any has.
+
+    The formats of several largest parts, the longest first, are divided by "|".
+    """
     found = [match for text in texts if (match := _span(text))]
     padded = {name for match in found for name in "HMS" if LEADING_ZERO.match(match[name] or "")}
-    formats: Counter[str] = Counter()
+    formats: dict[str, Counter[str]] = {name: Counter() for name in SECONDS}
     for match, n in zip(found, counts.tolist(), strict=True):
         codes = {name: f"{{{name}:02}}" if name in padded else f"{{{name}}}" for name in SECONDS}
-        formats[_form(match, codes | {"half": "{p}"})] += n
-    return Notation("timedelta", format=formats.most_common(1)[0][0])
+        form = _form(match, codes | _half(match))
+        formats[next(name for name in SECONDS if f"{{{name}" in form)][form] += n
+    known = [own.most_common(1)[0][0] for own in formats.values() if own]
+    return Notation("timedelta", format="|".join(known), digits=_digits(texts))
 
 
-def _spelled(seconds: float, form: str) -> str:
-    """A duration or time of day as text, to the finest of its parts."""
-    names = [name for name in SECONDS if f"{{{name}" in form]
+def _spelled(seconds: float, forms: str) -> str:
+    """A duration or time of day as text, to the finest part of the first format that has a part as long."""
+    for form in forms.split("|"):
+        names = [name for name in SECONDS if f"{{{name}" in form]
+        if abs(seconds) >= SECONDS[names[0]]:
+            break
     rest = round(seconds / SECONDS[names[-1]])
     parts: dict[str, Any] = {}
     for name, larger in zip(names[::-1], [*names[-2::-1], ""], strict=True):
         size = SECONDS[larger] // SECONDS[name] if larger else max(rest, 0) + 1
         rest, parts[name] = divmod(rest, size)
-    if "{p}" in form:
-        parts["p"] = "PM" if parts["H"] % 24 >= 12 else "AM"
+    if "{p" in form:
+        is_pm = parts["H"] % 24 >= 12
+        parts["p"] = [pair[is_pm] for pair in HALVES]
         parts["H"] = (parts["H"] - 1) % 12 + 1
     return form.format(**parts)
 
@@ -721,9 +946,8 @@ def _date(text: str) -> re.Match[str] | None:
 def _month(word: str) -> int:
     """The month of a name or its abbreviation; 0 if it is none."""
     letters = "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if c.isalpha())
-    return next(
-        (k for k, names in enumerate(MONTHS, 1) if letters.startswith((*names.split(),))), 0
-    )
+    found = [(len(name), month) for name, month in MONTHS.items() if letters.startswith(name)]
+    return max(found, default=(0, 0))[1]
 
 
 def _times(texts: Sequence[str], day_first: bool | None, zoned: bool | None = None) -> np.ndarray:
@@ -753,12 +977,8 @@ def _time(text: str, day_first: bool | None, zoned: bool | None) -> datetime | N
         year += 1900 if year >= CENTURY else 2000
     fraction = int((match["f"] or "").ljust(6, "0"))
     try:
-        hour, minute, second = (int(match[part] or 0) for part in "HMS")
-        if match["half"]:
-            if not 1 <= hour <= 12:
-                return None
-            hour = hour % 12 + 12 * (match["half"][0] in "Pp")
-        time = datetime(year, month, day, hour, minute, second, fraction)
+        minute, second = (int(match[part] or 0) for part in "MS")
+        time = datetime(year, month, day, _hour(part), minute, second, fraction)
         return time if zone is None else time - _offset(zone.strip())
     except (ValueError, OverflowError):  # no such day
         return None
@@ -784,40 +1004,59 @@ WAYS: dict[str, dict[Asked, partial[np.ndarray]]] = {
 
 def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Notation:
     """The notation of dates that all match: written as most of them are."""
-    shapes: Counter[str] = Counter()  # texts with the same format
+    shapes: dict[str, tuple[str, int]] = {}  # texts with the same format, and how many there are
     for text, count in zip(texts, counts.tolist(), strict=True):
-        shapes[re.sub(r"\d", "0", text)] += count
-    found = [match for shape in shapes if (match := _date(shape))]
+        shape = re.sub(r"\d", "1", re.sub(r"(?<!\d)0(?=\d)", "o", text))
+        shapes[shape] = text, shapes.get(shape, ("", 0))[1] + count
+    found = [(match, n) for text, n in shapes.values() if (match := _date(text))]
+    parts = [
+        (name, match[name] or "")
+        for match, _ in found
+        for name in "mdHab"
+        if name in match.groupdict()
+    ]
+    short = {name for name, text in parts if len(text) == 1}
+    short -= {name for name, text in parts if text.startswith("0")}
     formats: Counter[str] = Counter()
-    names = [Counter[str]() for _ in MONTHS]
-    for match, count in zip(found, shapes.values(), strict=True):
-        formats[date_format(match, day_first)] += count
-        if word := match.groupdict().get("word"):
+    names, days = [Counter[str]() for _ in range(12)], [Counter[str]() for _ in range(7)]
+    for match, count in found:
+        formats[date_format(match, day_first, short)] += count
+        part = match.groupdict()
+        if word := part.get("word"):
             names[_month(word) - 1][word] += count
+        time = _time(match.string, day_first, None)
+        if time and (word := part.get("w") or part.get("v")):
+            days[time.weekday()][word] += count
     n_zoned = sum(n for form, n in formats.items() if form.endswith(UTC))
     zoned = 2 * n_zoned > formats.total()
     formats = Counter({form: n for form, n in formats.items() if form.endswith(UTC) == zoned})
     timed = Counter({form: n for form, n in formats.items() if "%M" in form}) or formats
     form = timed.most_common(1)[0][0]  # keeps the time
-    months = tuple(max(own, key=lambda name: own[name], default="") for own in names)
+    months, weekdays = (
+        tuple(max(own, key=lambda name: own[name], default="") for own in some)
+        for some in (names, days)
+    )
     return Notation(
         "datetime",
-        day_first=day_first if any(match.groupdict().get("a") for match in found) else None,
+        day_first=day_first if any(match.groupdict().get("a") for match, _ in found) else None,
         format=form,
         months=months if "%B" in form else (),
+        weekdays=weekdays if "%A" in form else (),
+        digits=_digits(texts),
     )
 
 
-def date_format(match: re.Match[str], day_first: bool) -> str:
-    """The format of a date, with what stands between its parts."""
+def date_format(match: re.Match[str], day_first: bool, short: Collection[str] = ()) -> str:
+    """The format of a date, with what stands between its parts, of which some have no zero before them."""
     part = {name: text for name, text in match.groupdict().items() if text}
     if "era" in part:
         return "%Y-%m-%d"
     codes = {name: f"%{name}" for name in "mdHMSf"}
-    codes |= {"word": "%B", "half": "%p", "zone": UTC, "a": "%m", "b": "%d"}
+    codes |= {"word": "%B", "w": "%A", "v": "%A", "zone": UTC, "a": "%m", "b": "%d"}
     codes |= {name: "%Y" if len(part.get(name, "")) == 4 else "%y" for name in "yz"}
     codes |= {"a": "%d", "b": "%m"} if day_first else {}
-    codes |= {"H": "%I"} if "half" in part else {}
+    codes |= {"H": "%I", **_half(match)} if {"half", "fore"} & {*part} else {}
+    codes |= {name: codes[name].replace("%", "%-") for name in short}
     return _form(match, codes)
 
 

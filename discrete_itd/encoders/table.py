@@ -37,7 +37,7 @@ from discrete_itd.encoders.inference import (
     read_text,
     tell_redundant,
 )
-from discrete_itd.encoders.notation import Words, tell, tell_unreadable
+from discrete_itd.encoders.notation import Words, settled, tell, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
@@ -157,6 +157,19 @@ class TableEncoder:
         for name, cells in table.items():
             spec = specs[name]
             read[name] = read_text(Observed(name, cells, spec.kind, spec.na), spec)
+        any_points = any(
+            text.notation is None and column.cells.dtype.kind == "f" and not column.all_integers
+            for column, text in read.values()
+        )
+        ways = settled([text for _, text in read.values()], any_points=any_points)
+        for name, (column, text) in read.items():
+            if way := ways.get(text.either):
+                spec = replace(specs[name], notation=way)
+                cells = cast(pd.Series, table[name])
+                read[name] = read_text(Observed(name, cells, spec.kind, spec.na), spec)
+                warn_of_column(
+                    column.name, f"{text.note}, read as {way}, as other columns are", way
+                )
         found = {column.name: text.words for column, text in read.values() if text.words}
         tell_unreadable(found, {}, fitted=True)
         found = [

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli.tables import Dialect, reading
+from discrete_itd.cli.dialects import Dialect, found_encoding
+from discrete_itd.cli.tables import reading, write_table
 from tests.examples import run
 
 N = 300
@@ -83,6 +84,51 @@ def test_marks_and_byte_orders_are_found(capsys, encoding, mark, packed):
     np.testing.assert_array_equal(scores(found), scores(plain))
 
 
+WORDS = {
+    "cp1252": "Größe Müller|Élève à Orléans|mañana número 3º|Forlì è città|São Paulo ação|Ångström på smörgås",
+    "cp1250": "Zażółć gęślą jaźń|žluťoučký kůň úpěl ódy|árvíztűrő tükörfúrógép|Constanţa, Timişoara",
+    "cp1254": "İstanbul Şırnak ağaç",
+    "cp1251": "Москва, Samsung чёрный №5|Київ їжак",
+    "cp1253": "Αθήνα είναι",
+    "cp949": "서울 기온,℃ 2㎍/㎥",
+    "gb18030": "北京市 订单|姓名，性别，年龄",
+    "cp932": "東京都 カタカナ|氏名,部署",
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*no UTF-8")
+@pytest.mark.parametrize("encoding", WORDS)
+def test_the_encoding_is_that_whose_letters_are_of_a_language(encoding):
+    for text in WORDS[encoding].split("|"):
+        assert found_encoding("t.csv", text.encode(encoding)) == encoding
+        assert found_encoding("t.csv", text.encode()) == "utf-8"
+
+
+HEADS = {
+    "a title": "Report of 2024\n\n",
+    "a title with marks": "Account;12;;\n;;;\n",
+    "a line for Excel": "sep=;\n",
+    "nothing": "",
+}
+BELOW = {"nothing": "", "questions": "Which city?;How much?;How large?\n", "units": ";EUR;m²\n"}
+
+
+@pytest.mark.filterwarnings("ignore:.*(header left out|between cells)")
+@pytest.mark.parametrize("end", ["", ";"])
+@pytest.mark.parametrize("below", BELOW.values(), ids=BELOW)
+@pytest.mark.parametrize("above", HEADS.values(), ids=HEADS)
+def test_properties_lines_around_the_header_are_no_rows_and_are_copied(place, above, below, end):
+    header, *rows = TABLE.to_csv(index=False, sep=";").splitlines()
+    text = above + header + "\n" + below + "".join(f"{row}{end}\n" for row in rows)
+    (place / "x.csv").write_text(text)
+    with reading("x.csv", Dialect()) as source:
+        found = pd.concat(source.chunks())
+    assert found.iloc[:, :3].reset_index(drop=True).equals(TABLE.astype("str").astype(object))
+    assert found.iloc[:, 3:].isna().all(axis=None)
+    write_table("y.csv", [found], source.dialect)
+    assert (place / "y.csv").read_text() == text
+
+
 @pytest.mark.usefixtures("place")
 def test_a_column_alone_may_hold_any_mark(capsys):
     """A mark that divides the header, and not the rows, is part of a name."""
@@ -133,7 +179,8 @@ def test_points_are_of_thousands_beside_decimal_commas(capsys, other, is_thousan
 
 
 def test_what_is_not_said_is_asked_for(place, capsys):
-    TABLE.to_csv("latin.csv", index=False, encoding="cp1252")
+    latin = TABLE.to_csv(index=False).encode("cp1252")
+    (place / "latin.csv").write_bytes(latin.replace("ö".encode("cp1252"), b"\x81"))
     assert "say what it is, like --csv encoding=cp1252" in error(capsys, "fit latin.csv --out m")
     (place / "two.csv").write_bytes(TABLE.to_csv(index=False).encode("utf-16-le"))
     fit("two.csv", "--csv encoding=utf-16-le")

@@ -16,9 +16,10 @@ import pytest
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.cli import inputs, main, tables
+from discrete_itd.cli.dialects import Dialect
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.options import UserError
-from discrete_itd.cli.tables import Dialect, reading, write_table
+from discrete_itd.cli.tables import reading, write_table
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.progress import progress_bar, stream_progress
 from discrete_itd.storage.files import locked
@@ -233,7 +234,7 @@ UNREADABLE = [
     (b"a,b\n1,2\n1,2,3\n", "line 3: 3 cells, but 2 in the header"),
     (b'a,b\n1,2\n1,"x\n1,2\n', "line 3: a quotation mark opens a cell that does not end"),
     (bytes(range(256)) * 3, "cannot be read as .csv ('utf-8' codec"),
-    (b"a,b\n1,\xff\n", "cannot be read as .csv ('utf-8' codec"),
+    (b"a,b\n1,\x81\n", "cannot be read as .csv ('utf-8' codec"),
 ]
 
 

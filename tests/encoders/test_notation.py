@@ -49,6 +49,15 @@ NUMBERS = {
     "digits of other scripts": (["３６．５", "٣٧.٢", "36.8"], [36.5, 37.2, 36.8]),
     "whole francs": (["500.–", "2’500.-", "1’000.–"], [500, 2500, 1000]),
     "bounds": (["<0,5", "12,75", "> 90", "80+"], [0.5, 12.75, 90, 80]),
+    "powers of ten": (["1.2M", "350K", "12.5K"], [1.2e6, 350e3, 12.5e3]),
+    "words for powers": (["1,2 млн ₽", "850 тыс. ₽", "900 ₽"], [1.2e6, 850e3, 900]),
+    "Arabic marks": (["١٬٢٣٤٫٥", "٣٧٫٢"], [1234.5, 37.2]),
+    "whole euros": (["€ 2.345,-", "€ 12,-"], [2345, 12]),
+    "one currency, two signs": (["1.234,50 TL", "12,00 ₺"], [1234.5, 12]),
+    "a range among numbers": (["85,5 m²", "80-100 m²", "70 m²"], [85.5, 90, 70]),
+    "a unit of one sign": (["21.5℃", "-3.0℃"], [21.5, -3]),
+    "points of thirty": (["18/30", "30/30"], [18, 30]),
+    "parts of one": (["0,637", "1,853"], [0.637, 1.853]),
     "a sign behind": (["1.234,5-", "2,25", "3,00- €", "4 €-"], [-1234.5, 2.25, -3, -4]),
 }
 DATES = {
@@ -80,6 +89,14 @@ DATES = {
         ["令和元年5月1日", "H31.4.30", "昭和64年1月7日"],
         ["2019-05-01", "2019-04-30", "1989-01-07"],
     ),
+    "the year before the month": (
+        ["2024. május 5.", "2025. szept. 12."],
+        ["2024-05-05", "2025-09-12"],
+    ),
+    "days of the week": (
+        ["Mon, 24 Jan 2028", "Sat, 1 Feb 2025", "2025-02-03 (Mon)"],
+        ["2028-01-24", "2025-02-01", "2025-02-03"],
+    ),
     "points in the time": (
         ["2028-01-24 10.30", "2025-02-01 07.05"],
         ["2028-01-24T10:30", "2025-02-01T07:05"],
@@ -97,6 +114,8 @@ TEXT = {
     "codes with a letter": ["V58", "V12"],
     "addresses": ["12 Main Street", "5 Oak Avenue"],
     "ranges": ["10-12", "13-15"],
+    "grades": ["1", "2-", "3+"],
+    "years of two": ["2023/24", "2024/25"],
     "no month": ["24-Foo-2028", "25-Bar-2028"],
     "thirteen in the morning": ["24.01.2028 13:00 AM", "25.01.2028 13:00 PM"],
 }
@@ -127,11 +146,14 @@ def test_dates_are_read_in_the_order_that_fits_all():
             assert (notation.read(cells) == np.array(days, dtype="M8[us]")).all()
 
 
-LANGUAGES = "da", "de", "en", "es", "fr", "id", "it", "nb", "nl", "pl", "pt", "ro", "ru", "sv", "tr"
+LANGUAGES = (
+    *("ar", "cs", "da", "de", "el", "en", "es", "fi", "fr", "hu", "id"),
+    *("it", "nb", "nl", "pl", "pt", "ro", "ru", "sv", "tr", "uk"),
+)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_names_of_months_are_read_in_fifteen_languages(language):
+def test_names_of_months_are_read_in_many_languages(language):
     months = pytest.importorskip("babel.dates").get_month_names
     days = [datetime(2024, k, 5) for k in range(1, 13)]
     for width in ("wide", "abbreviated"):
@@ -171,6 +193,49 @@ def test_properties_what_stands_behind_all_numbers_is_their_unit(tenths, unit):
     np.testing.assert_array_equal(notation.read(texts), np.array(tenths) / 10)
     assert notation.write(pd.Series(tenths) / 10).tolist() == texts
     assert np.isnan(notation.read([f"1.5 {unit}z"])).all()  # another unit
+
+
+OWN = {
+    "parentheses": ["(1,234.50)", "2.25", "(3.00)"],
+    "a minus behind": ["1.234,50-", "12,00"],
+    "powers": ["1.2M", "350K", "1.5K"],
+    "powers and units": ["1,2 млн руб.", "850 тыс. руб.", "3 млн руб."],
+    "Arabic digits": ["١٬٢٣٤٫٥ ج.م", "٣٧٫٢ ج.م"],
+    "Arabic dates": ["٢٤ يناير ٢٠٢٨", "٥ مايو ٢٠٢٤"],
+    "weekdays": ["пн, 24 января 2028 г.", "вс, 5 мая 2024 г."],
+    "weekdays behind": ["2028.01.24(월)", "2024.05.05(일)"],
+    "halves before": ["2028-01-24 오전 9:30", "2024-05-05 오후 12:05"],
+    "halves in small letters": [f"{h}:{m} pm" for h in (1, 9, 12) for m in range(10, 20)],
+    "ages": [*(f"{k} lat" for k in range(1, 20)), "3 mies.", "11 mies."],
+    "lakhs": ["₹12,34,567", "₹345"],
+    "whole euros": ["€ 2.345,-", "€ 12,-"],
+}
+
+
+@pytest.mark.parametrize("texts", OWN.values(), ids=OWN)
+def test_properties_what_was_read_is_written_as_it_was(texts):
+    notation = found(*texts).notation
+    written = notation.write(pd.Series(notation.read(texts)))
+    assert written.tolist() == texts
+
+
+def test_the_other_columns_of_a_table_settle_a_mark_and_an_order():
+    days = pd.Timestamp("2024-03-01") + pd.to_timedelta(np.arange(N) % 40, "D")
+    either = pd.DataFrame(
+        {
+            "n": [f"{k % 90 + 1},{k % 7}00" for k in range(N)],
+            "day": [f"{k % 12 + 1:02}/{k % 5 + 1:02}/2024" for k in range(N)],
+        }
+    )
+    marks = {"1.5": days.strftime("%m/%d/%Y"), "1,5": days.strftime("%d/%m/%Y")}
+    for k, (number, order) in enumerate(marks.items()):
+        others = either.assign(other=[f"{number} kg", f"{number}5 kg"] * (N // 2), start=order)
+        with pytest.warns(UserWarning, match="as other columns are"):
+            n, day, *_ = TableEncoder.fit(others).schema
+        assert (n.notation.decimal, day.notation.day_first) == [(".", False), (",", True)][k]
+    with pytest.warns(UserWarning, match="could be"):  # they disagree
+        n, *_ = TableEncoder.fit(either.assign(p="1.5 kg", q="1,5 kg")).schema
+    assert n.notation is None
 
 
 def test_other_text_stays_text():
@@ -509,6 +574,10 @@ NOTES = {
     "another unit": (["3 €", "4,5 €"] * 50 + ["4 $"], None, "ordinal", "'a' '4 $'"),
     "a code": ([*FIVES, "007"], None, "nominal", "numbers, but for '007'"),
     "an error among whole numbers": ([*map(str, range(150)), "#REF!"], None, "continuous", "'a' '#REF!'"),
+    "errors of spreadsheets": ([*FIVES, *["#REF!", "#DIV/0!"] * 2], None, "continuous", "'#DIV/0!', '#REF!' (4 cells)"),
+    "about, once": ([*FIVES, "~3,5"], None, "continuous", "1 unreadable cell"),
+    "about": ([*FIVES, *["~3,5", "~4,5"] * 9], None, "continuous", "'~3,5', '~4,5' (18 cells) taken as the"),
+    "no date": (["24.01.2025", "1.2.2025"] * 50 + ["31.12.9999"], None, "continuous", "(1 cell) taken as missing"),
     "a code of whole numbers": ([*map(str, range(150)), "007"], None, "nominal", None),
     "a gap": ([*FIVES, "NA"], None, "continuous", "'NA' (1 cell) taken as missing, as all others are numbers"),
     "text": (["24.01.2025", "1.2.2025"] * 50, "nominal", "nominal", None),

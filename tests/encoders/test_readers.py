@@ -8,8 +8,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from discrete_itd.cli.dialects import Dialect
 from discrete_itd.cli.fitting import as_written, typed_table
-from discrete_itd.cli.tables import Dialect
 from discrete_itd.encoders import TableEncoder, as_frame
 from discrete_itd.encoders.frames import in_memory
 

@@ -1,0 +1,204 @@
+"""How a CSV is written, by its beginning: the encoding, the mark between cells, and where the rows begin."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from statistics import median
+from typing import NamedTuple
+
+from discrete_itd.encoders.notation import denotes_missing
+from discrete_itd.validation import warn
+
+BYTE_ORDERS = (  # UTF-32's mark begins with UTF-16's, so it is tried first
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# letters beyond ASCII of languages, by the encodings in which programs of their countries write
+CHINESE = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
+ALPHABETS = {
+    "cp932": ("".join(map(chr, [*range(0x3041, 0x30FD), *range(0x4E00, 0x9FA0)])),),
+    "cp949": ("".join(map(chr, range(0xAC00, 0xD7A4))),),
+    "gb18030": (CHINESE.decode("gb2312", "ignore"),),
+    "cp1251": ("абвгдежзийклмнопрстуфхцчшщъыьэюяё", "абвгґдеєжзиіїйклмнопрстуфхцчшщьюя"),
+    "cp1253": ("αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋ",),
+    "cp1252": ("äöüß", "àâæçéèêëîïôùûüÿœ", "áéíóúñüº", "àèéìíòóù", "àáâãçéêíóôõú", "åäöæøé", "áéíóúýðþæö"),
+    "cp1250": ("ąćęłńóśźż", "áäčďéěíľĺňóôřŕšťúůýž", "áéíóöőúüű", "ăâîșțşţ", "čćđšž"),
+    "cp1254": ("çğıiöşüâî",),
+}  # fmt: skip
+LATIN = ("cp1252", "cp1250", "cp1254")
+SIGNS = "²µ"  # in tables of any language
+OTHERS = (
+    "So",
+    "Sm",
+    "Sc",
+    "Pd",
+    "Pi",
+    "Pf",
+    "Ps",
+    "Pe",
+    "Po",
+    "Mn",
+)  # categories of what is no letter
+WORD = re.compile(r"[^\W\d_]+")
+MOST_ROWS = 50  # of a file that are looked at
+MOST_HEADERS = 3  # rows below the header that go on with it
+NUMBER = re.compile(r"\W{0,3}\d")  # how a cell with a number or a date begins
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Format of a CSV."""
+
+    sep: str | None = None  # None if it is to be found, and so is the encoding
+    encoding: str | None = None
+    decimal: str | None = None  # None if each column has its own
+    na: tuple[str, ...] = ()  # cells that are missing, besides empty ones
+    newline: str = "\n"  # end of a row of a copy
+    head: str = ""  # the text up to the first row
+
+    @classmethod
+    def asked(cls, args: argparse.Namespace) -> Dialect:
+        """The dialect that the options of a command describe."""
+        na = tuple(value for key, value in args.csv if key == "na")
+        others = {key: value for key, value in args.csv if key != "na"}
+        return cls(na=na, **others)
+
+
+class Head(NamedTuple):
+    """What stands in a CSV before its rows: ``n_above`` and ``n_below`` lines around the header."""
+
+    sep: str
+    header: Sequence[str]
+    head: str
+    n_above: int = 0
+    n_below: int = 0
+
+
+def found_encoding(path: str, start: bytes) -> str:
+    """The encoding of a text that begins with some bytes: by its mark, UTF-8, or that whose letters are of a language.
+
+    A warning names an encoding that is only probable.
+    """
+    for mark, encoding in BYTE_ORDERS:
+        if start.startswith(mark):
+            return encoding
+    with suppress(UnicodeDecodeError):
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+        return "utf-8"
+    share = {encoding: _share_of_letters(start, encoding) for encoding in ALPHABETS}
+    if max(share.values()) < 0.95:
+        share["cp1252"] += 0.1  # the most frequent one of tables in several languages
+    best = max(share, key=lambda encoding: share[encoding])
+    if share[best] < 0.6:
+        return "utf-8"
+    text = codecs.getincrementaldecoder(best)().decode(start)
+    word = next((word for word in WORD.findall(text) if not word.isascii()), "")
+    warn(
+        f"{path}: no UTF-8, read as {best}, by words like {word!r}; --csv encoding= says otherwise"
+    )
+    return best
+
+
+def _share_of_letters(start: bytes, encoding: str) -> float:
+    """Among characters beyond ASCII, the largest share of letters of one language; 0 if the bytes are no text."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(start)
+    except UnicodeDecodeError:
+        return 0.0
+    if (
+        encoding not in LATIN
+    ):  # words are of one script, and capitals at their beginning or all over
+        text = WORD.sub(lambda word: word[0] if _is_word(word[0]) else "¿", text)
+    letters = [c for c in text.lower() if not (c.isascii() or c.isspace() or c in SIGNS)]
+    letters = [c for c in letters if unicodedata.category(c) not in OTHERS or c == "¿"]
+    own = [sum(c in alphabet for c in letters) for alphabet in map(set, ALPHABETS[encoding])]
+    return max(own) / max(1, len(letters))
+
+
+def _is_word(text: str) -> bool:
+    is_cased = text in (text.lower(), text.upper(), text.capitalize())
+    return is_cased and (text.isascii() or not re.search("[A-Za-z]", text))
+
+
+def found_head(text: str, sep: str | None = None) -> Head:
+    """What stands before the rows of a CSV that begins with a text, whose cells ``sep`` divides or the best mark."""
+    rows = {mark: _rows(text, mark) for mark in ([sep] if sep else ",;\t|")}
+    top = {mark: _place_of_header(own) for mark, own in rows.items()}
+
+    def cells(mark: str) -> float:
+        """Those of the header and of the next row; a mark by which less is above the header is better."""
+        own = [len(row) for row, _ in rows[mark] if row]
+        n_above = sum(bool(row) for row, _ in rows[mark][: top[mark]])
+        n = min(own[n_above : n_above + 2], default=1)
+        return n / (1 + n_above) if n > 1 else 0
+
+    best = max(rows, key=cells)
+    if not rows[best]:
+        return Head(best, [], text)
+    found, place = [row for row, _ in rows[best]], top[best]
+    header, n_above = [*found[place]], sum(map(bool, found[:place]))
+    n_below = _n_more_headers(found[place + 1 :])
+    # separators at the end of each row
+    widest = max((len(row) for row in found[place + 1 :]), default=0)
+    if not any(any(row[len(header) :]) for row in found[place + 1 :]):
+        header += [""] * (widest - len(header))
+    return Head(best, header, text[: rows[best][place + n_below][1]], n_above, n_below)
+
+
+def _rows(text: str, sep: str) -> list[tuple[list[str], int]]:
+    """The first rows of a text, and where each of them ends."""
+    lines, found = io.StringIO(text, newline=""), []
+    with suppress(csv.Error):
+        for row in islice(csv.reader(lines, delimiter=sep), MOST_ROWS):
+            found.append((row, lines.tell()))
+    return found
+
+
+def _place_of_header(rows: Sequence[tuple[list[str], int]]) -> int:
+    """The position of the first row of names: half as many as most rows have cells at least, no empty line below."""
+    sizes = [sum(map(bool, row)) for row, _ in rows]
+    first = next((i for i, (row, _) in enumerate(rows) if row), 0)
+    typical = median([size for size in sizes if size] or [0])
+    wide = [
+        2 * size >= typical and len(row) >= min(2, typical) and not row[0].startswith("sep=")
+        for size, (row, _) in zip(sizes, rows, strict=True)
+    ]
+    for i in range(len(rows)):
+        later = sizes[i + 1 :][:MOST_HEADERS]
+        is_title = 0 in later and sizes[i] < max(sizes)
+        if wide[i] and not is_title:
+            return first if NUMBER.match(next(filter(None, rows[i][0]), "")) else i
+    return first
+
+
+def _n_more_headers(rows: Sequence[list[str]]) -> int:
+    """How many rows below the header have new words in all columns that are numbers further on."""
+    body = [row for row in rows[MOST_HEADERS:] if any(row)]
+    width = max(map(len, body), default=0)
+    columns = {j: [row[j] for row in body if j < len(row) and row[j]] for j in range(width)}
+    numbers = {
+        j: own
+        for j, own in columns.items()
+        if len(own) > 4 and sum(map(bool, map(NUMBER.match, own))) > 0.8 * len(own)
+    }
+    n = 0
+    for row in rows[:MOST_HEADERS]:
+        words = {j: row[j] for j in numbers if j < len(row) and row[j]}
+        if len(numbers) < 2 or 2 * len(words) < len(numbers):
+            break
+        if any(NUMBER.match(w) or denotes_missing(w) or w in numbers[j] for j, w in words.items()):
+            break
+        n += 1
+    return n
