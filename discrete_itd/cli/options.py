@@ -41,7 +41,8 @@ Tables are read according to the ending of their names: {ENDINGS}.
 Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
 The encoding and the separator of a CSV, and which line is its header, are found by its beginning, with a note; --csv
-says otherwise; impute writes what it fills in the same way. A row may end early, which leaves gaps. Dates are ISO dates and times, like 2024-01-31 08:30. fit also reads text in which all cells are numbers, dates or
+says otherwise; impute writes what it fills in the same way. A row may end early, which leaves gaps.
+Dates are ISO dates and times, like 2024-01-31 08:30. fit also reads text in which all cells are numbers, dates or
 times of one notation, and the model remembers it: 5.067,14 EUR, 12.5 % or 3 km/h, 31.01.2024 or 31-Jan-24, 1 h 20 min.
 Words that are not rare among many numbers are missing values. What could be read in two ways is read as in other
 columns, or stays text. Notes say so, and name the option.

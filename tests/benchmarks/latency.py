@@ -30,8 +30,8 @@ import pandas as pd
 from sklearn.datasets import load_wine
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, report
-from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.dialects import Dialect
+from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.datasets import load_adult
 from tests.benchmarks import answers, data
 from tests.benchmarks.odd import EVERY
