@@ -1,4 +1,4 @@
-"""Recipes of the guide for skrub, river and online-fdr, run by what these packages check."""
+"""Recipes of the guide for skrub, river, online-fdr and pgmpy, run by what these packages check."""
 
 import re
 from pathlib import Path
@@ -9,15 +9,16 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 import discrete_itd
-from discrete_itd import DiffusionOutlierDetector
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch
 
-PAGE = (Path(discrete_itd.__docs_dir__) / "scale.md").read_text()
+PAGES = [Path(discrete_itd.__docs_dir__) / f"{page}.md" for page in ("scale", "coming_from")]
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 
 
 def recipe(word):
     """The names that the example of the guide with this word defines."""
-    (code,) = (c for c in re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL) if word in c)
+    text = "".join(page.read_text() for page in PAGES)
+    (code,) = (c for c in re.findall(r"```py\n(.*?)```", text, re.DOTALL) if word in c)
     return code
 
 
@@ -62,10 +63,33 @@ def test_rivers_checks_of_a_detector(monkeypatch):
     assert not failed
 
 
-def test_a_rule_of_online_fdr_takes_p_values():
-    pytest.importorskip("online_fdr")
+def test_a_rule_of_online_fdr_finds_anomalies_late_in_a_stream():
+    online_fdr = pytest.importorskip("online_fdr.p_values")
     odd = frame().assign(size=100.0)[:10]
     detector = DiffusionOutlierDetector(denoiser="independent", random_state=0).fit(frame(10_000))
-    names = {"detector": detector, "new": pd.concat([odd, frame(50, 1)])}
-    exec(recipe("LordPlusPlus"), names)
-    assert sum(names["alarms"][:10]) > sum(names["alarms"][10:])
+    stream = pd.concat([frame(50, 1), odd, frame(40, 2)])
+    names = {"detector": detector, "batches": [stream[i : i + 20] for i in range(0, 100, 20)]}
+    exec(recipe("BatchPRDS"), names)
+    expected = list(range(50, 60))
+    assert np.flatnonzero(np.concatenate(names["alarms"])).tolist() == expected
+    p_values = DriftWatch(detector).update(stream)["p_value"].to_numpy().reshape(5, 20)
+    rule = online_fdr.BatchPRDS(alpha=0.1)
+    alarms = [rule.test_batch(p.tolist()) for p in p_values]
+    assert np.flatnonzero(np.concatenate(alarms)).tolist() == expected
+    single = online_fdr.LordPlusPlus(alpha=0.1, wealth=0.05)
+    assert not any(single.test_one(p) for p in detector.p_values(stream))
+
+
+@pytest.mark.slow
+def test_a_query_has_the_answer_that_pgmpy_gives():
+    pytest.importorskip("pgmpy")
+    rng = np.random.default_rng(0)
+    smoker, age = rng.choice(["yes", "no"], 2000), rng.normal(50, 10, 2000)
+    ill = rng.random(2000) < np.where(smoker == "yes", 0.5, 0.1) + 0.3 * (age > 55)
+    people = pd.DataFrame({"smoker": smoker, "age": age, "ill": np.where(ill, "yes", "no")})
+    names = {"people": people, "np": np, "pd": pd, "DiffusionDensity": DiffusionDensity}
+    exec(recipe("VariableElimination"), names)
+    order = names["theirs"].state_names["ill"]
+    np.testing.assert_allclose(
+        names["ours"][order].to_numpy()[0], names["theirs"].values, atol=0.01
+    )
