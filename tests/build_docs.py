@@ -1,6 +1,6 @@
 """The documentation as static files: ``python tests/build_docs.py FOLDER``.
 
-Pages are the opening of the README, the guide, three files beside the results, the notebooks with their stored outputs,
+Pages are the opening of the README, the guide, the results, the notebooks with their stored outputs,
 and the docstrings. They are put together in a folder of their own, in which links between files of the repository lead
 to pages, and built by Sphinx; ``tests/docs`` has its settings. Warnings are errors: a link or a name that leads
 nowhere, a page in no table. Nothing is loaded from elsewhere: equations are MathML, and the search works offline.
@@ -20,7 +20,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "discrete_itd" / "guide"
 BENCHMARKS = ROOT / "tests" / "benchmarks"
-BESIDE_RESULTS = [BENCHMARKS / name for name in ("guarantees.md", "peers.md")]
 # the pages of the guide in their order, and what they are about
 ORDER = ["anomalies", "thresholds", "pilot", "tables", "which_model", "how_it_works", "command"]
 ORDER += ["scale", "images", "guarantees", "questions", "coming_from", "peers"]
@@ -30,7 +29,7 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[\w-]+)?\)")
 
 def pages():
     """Where each file of the repository lies on the site, without its suffix."""
-    found = {path: f"guide/{path.stem}" for path in (*GUIDE.glob("*.md"), *BESIDE_RESULTS)}
+    found = {path: f"guide/{path.stem}" for path in GUIDE.glob("*.md")}
     found[GUIDE / "README.md"] = "guide/index"
     found |= {path: f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     found[BENCHMARKS / "RESULTS.md"] = "contributing/results"

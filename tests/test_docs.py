@@ -20,7 +20,6 @@ from discrete_itd.cli import main
 
 ROOT = Path(__file__).parents[1]
 GUIDE = {path.stem: path for path in sorted((ROOT / "discrete_itd" / "guide").glob("*.md"))}
-GUIDE |= {path.stem: path for path in build_docs.BESIDE_RESULTS}
 # what users import from, besides the names at the top
 PUBLIC = (
     "channel", "datasets", "denoisers", "encoders", "images", "likelihood", "plots", "recipes", "scale", "testing",
@@ -29,9 +28,9 @@ PUBLIC = (
 
 def test_links_between_files_lead_to_pages_of_the_site():
     home = ROOT / "discrete_itd" / "guide" / "README.md"
-    text = "[a](tables.md#gaps) [b](../../tests/benchmarks/peers.md) [c](https://x.org/a.md) [d](no.md)"
+    text = "[a](tables.md#gaps) [b](../../tests/benchmarks/RESULTS.md) [c](https://x.org/a.md) [d](no.md)"
     assert build_docs.linked(text, home) == (
-        "[a](/guide/tables.md#gaps) [b](/guide/peers.md) [c](https://x.org/a.md) [d](no.md)"
+        "[a](/guide/tables.md#gaps) [b](/contributing/results.md) [c](https://x.org/a.md) [d](no.md)"
     )
 
 
@@ -48,9 +47,7 @@ def test_the_site_loads_nothing_from_elsewhere():
 def test_assistants_find_every_page_and_name():
     folder = Path(discrete_itd.__docs_dir__)
     text = (folder / "llms.txt").read_text()
-    assert {f"{stem}.md" for stem in GUIDE} - {"guarantees.md", "peers.md"} == set(
-        re.findall(r"\]\((.*?)\)", text)
-    )
+    assert {f"{stem}.md" for stem in GUIDE} == set(re.findall(r"\]\((.*?)\)", text))
     assert all(name in text for name in discrete_itd.__all__)
     assert all((folder / name).is_file() for name in re.findall(r"\]\((.*?)\)", text))
 
