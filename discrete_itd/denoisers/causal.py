@@ -31,7 +31,13 @@ from discrete_itd.denoisers.base import (
     row_product,
 )
 from discrete_itd.denoisers.marginal import SD, MarginalDenoiser, gaussian_mixtures
-from discrete_itd.denoisers.neural import ColumnFeatures, Dropout, LongColumns, from_network
+from discrete_itd.denoisers.neural import (
+    RANK,
+    ColumnFeatures,
+    Dropout,
+    LongColumns,
+    from_network,
+)
 
 # components of a continuous column added to the base's components; they may start as a regression
 N_REGRESSED = 2
@@ -97,7 +103,10 @@ class CausalDenoiser(Denoiser):
         self.long = LongColumns(self.features, generator)
         rank = torch.tensor(order).argsort().to(device)
         self._columns: list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]] = []
-        answer_rank = rank[self.long.answer_column]
+        answer_rank, n_numbers = rank[self.long.answer_column], self.features.sizes[1]
+        # answers about numbers stand between those about levels of short and of long columns
+        end = len(answer_rank) - RANK * len(self.long.columns)
+        is_small = n_numbers * len(self.long.feature_column) <= LARGE
         if not len(answer_rank):  # a table of constants leaves nothing to predict
             answer_rank = rank.new_tensor([book.n_columns])
         self.network = MaskedMLP(
@@ -105,7 +114,7 @@ class CausalDenoiser(Denoiser):
             answer_rank,
             book.n_columns,
             # without it, numbers that follow from others by a sum are learned far more slowly
-            most_skipped=LARGE if len(book.reals) else 0,
+            parallel=range(end - n_numbers if is_small else end, end),
             width=width,
             depth=depth,
             dropout=dropout,
@@ -253,7 +262,7 @@ def _mask(module: nn.Module, loaded: object = None) -> None:  # noqa: ARG001
 
 
 class MaskedMLP(nn.Module):
-    """Masked residual blocks between two masked linear maps, and a masked linear map in parallel.
+    """Masked residual blocks between two masked linear maps, and for some outputs a masked linear map in parallel.
 
     Its outputs for a column depend only on the columns before it in a fixed order. Every hidden unit has a degree d:
     its inputs are columns of rank at most d, through units of at most its own degree, and it is an input of outputs of
@@ -266,8 +275,8 @@ class MaskedMLP(nn.Module):
         Rank of the column of each feature and output in the order, from 0 to ``n_ranks`` - 1.
     n_ranks : int
         Number of columns.
-    most_skipped : int
-        The parallel map is omitted if it would have more weights.
+    parallel : range
+        The outputs to which a linear map of the features is added.
     width, depth, dropout
         Hidden units W, residual blocks, and the share of units dropped in training.
 
@@ -288,7 +297,7 @@ class MaskedMLP(nn.Module):
         answer_rank: Tensor,
         n_ranks: int,
         *,
-        most_skipped: int,
+        parallel: range,
         width: int,
         depth: int,
         dropout: float,
@@ -305,15 +314,16 @@ class MaskedMLP(nn.Module):
         self.register_buffer("_by_rank", answer_rank.argsort(stable=True), persistent=False)
         self._n_answers = torch.bincount(answer_rank, minlength=n_ranks)[:n_ranks].tolist()
         self._n_units = torch.bincount(degree, minlength=n_ranks).tolist()
-        before = answer_rank - 1
+        before, self.parallel = answer_rank - 1, parallel
         linear = partial(MaskedLinear, generator=generator or torch.Generator().manual_seed(0))
         self.enter = linear(feature_rank, degree)
         self.blocks = nn.ModuleList(
             nn.ModuleList([linear(degree, degree), linear(degree, degree)]) for _ in range(depth)
         )
         self.leave = linear(degree, before)
-        is_small = len(feature_rank) * len(before) <= most_skipped
-        self.skip = linear(feature_rank, before) if is_small else None
+        own = before[parallel.start : parallel.stop]
+        self._parallel_ranks = set((own + 1).tolist())
+        self.skip = linear(feature_rank, own) if len(own) else None
         for last in (self.leave, self.skip):
             if last is not None:
                 last.weight.detach().zero_()
@@ -325,7 +335,10 @@ class MaskedMLP(nn.Module):
         for first, second in self._pairs():
             h = h + second(self.dropout(torch.relu(first(torch.relu(h)))))
         answers = self.leave(self.dropout(torch.relu(h)))
-        return answers if self.skip is None else answers + self.skip(features)
+        if self.skip is None:
+            return answers
+        around = self.parallel.start, answers.shape[1] - self.parallel.stop
+        return answers + nn.functional.pad(self.skip(features), around)
 
     def _pairs(self) -> Iterator[tuple[MaskedLinear, MaskedLinear]]:
         for block in self.blocks:
@@ -345,11 +358,15 @@ class MaskedMLP(nn.Module):
         # relu of the input of every linear map between units, filled in from the first unit to the last
         before = [features.new_zeros(n, width) for _ in range(2 * len(pairs) + 1)]
         done, answered = 0, 0
-        for n_answers, n_units in zip(self._n_answers, self._n_units, strict=True):
+        for rank, (n_answers, n_units) in enumerate(
+            zip(self._n_answers, self._n_units, strict=True)
+        ):
             asked = self._by_rank[answered : answered + n_answers]
             answered += n_answers
             answers = self.leave.part(before[-1][:, :done], asked)
-            yield answers if self.skip is None else answers + self.skip.part(features, asked)
+            if self.skip is not None and rank in self._parallel_ranks:
+                answers = answers + self.skip.part(features, asked - self.parallel.start)
+            yield answers
             end = done + n_units
             these = slice(done, end)
             h = self.enter.part(features, these)
@@ -428,6 +445,7 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     for k, (i, own) in enumerate(zip(places, weights, strict=True)):
         network.leave.bias[answers[i]] = features.regressed(i, shares[k], added[:, k])
         shifts = answers[i, -features.n_added :, 1, None]
+        shifts = shifts - network.parallel.start
         skip.weight[shifts, by_rank[: len(own) - 1]] = (own[1:] / SD).to(skip.weight)
 
 

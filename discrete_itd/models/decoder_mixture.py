@@ -57,7 +57,12 @@ POINT_SHARES = (0.25, 0.5, 1.0)
 JUDGED_ROWS = 4096  # most held-out rows of an evaluation
 TRAINING = TrainingPlan(
     batch_size=256,
-    learning_rate=1e-2,
+    n_batches=4,
+    learning_rate=1.4e-2,
+    betas=(
+        0.8,
+        0.95,
+    ),  # the noise of latent points is averaged by the weights' mean; a long memory is slow
     weight_decay=0.01,
     warmup=20,
     ema=0.99,

@@ -34,7 +34,7 @@ SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
 MOST_WEIGHTS = 1 << 21  # "auto" and "best" train no network whose last map has more
 # orders of the columns are compared on tables of at least FEWEST_COMPARED rows, by at most COMPARED_ROWS held-out rows
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
-QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=400)
+QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=200)
 ORDERS = "natural", "explained first", "numbers last"
 
 

@@ -55,10 +55,10 @@ class TrainingPlan:
         Most optimiser steps.
     max_time : float, optional
         Most seconds. The learning rate falls to zero at the bound that comes first.
-    batch_size : int
-        Rows B per step.
-    learning_rate, weight_decay : float
-        Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    batch_size, n_batches : int
+        Rows B of a step, and batches into which a smaller table is divided at least.
+    learning_rate, weight_decay, betas : float, float, (float, float)
+        Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); the decay per step of both moments.
     warmup : int
         Steps in which the learning rate rises.
     ema : float
@@ -80,8 +80,10 @@ class TrainingPlan:
     max_steps: int = 6000
     max_time: float | None = None
     batch_size: int = 512
+    n_batches: int = 8
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
     warmup: int = 100
     ema: float = 0.998
     max_gradient: float = 10.0
@@ -181,9 +183,14 @@ class Optimizer:
     """
 
     def __init__(
-        self, weights: Iterable[nn.Parameter], weight_decay: float, max_norm: float
+        self,
+        weights: Iterable[nn.Parameter],
+        weight_decay: float,
+        max_norm: float,
+        betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         self.weights, self._decay, self._max_norm = list(weights), weight_decay, max_norm
+        self._betas = betas
         self._fused = all(p.device.type in ("cpu", "cuda") for p in self.weights)
         self.moments: list[tuple[Tensor, Tensor, Tensor]] = []
         for p in self.weights:
@@ -213,8 +220,8 @@ class Optimizer:
                 counts,
                 fused=self._fused,
                 amsgrad=False,
-                beta1=0.9,
-                beta2=0.999,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
                 lr=rate,
                 weight_decay=self._decay,
                 eps=1e-8,
@@ -301,8 +308,8 @@ class Run:
         self.parameters = [p for p in self.denoiser.parameters() if p.requires_grad]
         self.average = Average(self.denoiser, plan.ema)
         bound = plan.max_gradient * self.x.shape[1]
-        self.optimizer = Optimizer(self.parameters, plan.weight_decay, bound)
-        self.batch_size = min(plan.batch_size, max(32, len(self.x) // 8))
+        self.optimizer = Optimizer(self.parameters, plan.weight_decay, bound, plan.betas)
+        self.batch_size = min(plan.batch_size, max(32, len(self.x) // plan.n_batches))
         self.batches = batches(self.x, self.denoiser.constants, self.batch_size, self.generator)
         self.report = Report(max_steps=plan.max_steps)
         self.next_evaluation = 1 / plan.n_validations

@@ -425,8 +425,9 @@ def three_steps(own, step):
 
 def test_steps_are_those_of_torch(dtype):
     own, theirs = random_weights(dtype), random_weights(dtype)
-    optimizer = Optimizer(own, 0.3, 0.1)
-    reference, norms = torch.optim.AdamW(theirs, weight_decay=0.3, fused=True), []
+    optimizer = Optimizer(own, 0.3, 0.1, betas := (0.8, 0.95))
+    reference = torch.optim.AdamW(theirs, weight_decay=0.3, betas=betas, fused=True)
+    norms = []
 
     def reference_step(loss, rate):
         reference.param_groups[0]["lr"] = rate
