@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,9 +49,7 @@ from sklearn.model_selection import StratifiedKFold
 
 BINS = 10
 FOLDS = 3
-GLOBAL_ROWS = (
-    5000  # of synthetic and of real rows that a forest of the global utility is trained on, at most
-)
+FOREST_ROWS = 5000  # of the global utility: trained on so many rows at most
 HAS_XGBOOST = importlib.util.find_spec("xgboost") is not None
 BOOSTING = "XGBoost" if HAS_XGBOOST else "HistGradientBoosting (xgboost is not installed)"
 
@@ -101,32 +99,24 @@ def utility(synthetic: pd.DataFrame, test: pd.DataFrame, target: str, *, is_numb
     return float(roc_auc_score(test[target] == positive, model.predict_proba(held)[:, 1]))
 
 
-def global_utility(
-    real: pd.DataFrame, synthetic: pd.DataFrame, test: pd.DataFrame, numbers: Sequence[str]
-) -> np.ndarray:
-    """The ratio of each column that varies among the test rows; the score is their mean."""
-    ratios = []
+def predictability(rows: pd.DataFrame, test: pd.DataFrame, numbers: Sequence[str]) -> np.ndarray:
+    """How well a forest trained on rows predicts each column that varies among the real test rows, from all others."""
+    rows, marks = rows[test.columns][:FOREST_ROWS], []
     for target in test.columns[(test.nunique() > 1).to_numpy()]:
-        parts = [f[real.columns] for f in (real[:GLOBAL_ROWS], synthetic[:GLOBAL_ROWS], test)]
-        X = features(pd.concat(parts, ignore_index=True).drop(columns=target)).to_numpy()
-        starts = np.cumsum([0] + [len(part) for part in parts])
-        *trained, held = (X[a:b] for a, b in pairwise(starts))
-        marks = []
-        for rows, part in zip(trained, parts[:2], strict=True):
-            if target in numbers:
-                model = RandomForestRegressor(min_samples_leaf=2, max_features=0.5, random_state=0)
-                said = model.fit(rows, part[target].astype(float)).predict(held)
-                marks.append(1 / np.sqrt(np.mean((said - test[target].astype(float)) ** 2)))
-            else:
-                model = RandomForestClassifier(min_samples_leaf=2, random_state=0)
-                said = model.fit(rows, part[target].astype(str)).predict(held)
-                truth = test[target].astype(str)
-                recalls = recall_score(
-                    truth, said, labels=sorted(truth.unique()), average="macro", zero_division=0
-                )
-                marks.append(recalls)
-        ratios.append(marks[1] / marks[0])
-    return np.array(ratios)
+        both = pd.concat([rows, test], ignore_index=True).drop(columns=target)
+        X = features(both).to_numpy()
+        train, held = X[: len(rows)], X[len(rows) :]
+        if target in numbers:
+            model = RandomForestRegressor(min_samples_leaf=2, max_features=0.5, random_state=0)
+            said = model.fit(train, rows[target].astype(float)).predict(held)
+            marks.append(1 / np.sqrt(np.mean((said - test[target].astype(float)) ** 2)))
+        else:
+            model = RandomForestClassifier(min_samples_leaf=2, random_state=0)
+            said = model.fit(train, rows[target].astype(str)).predict(held)
+            truth = test[target].astype(str)
+            labels = sorted(truth.unique())
+            marks.append(recall_score(truth, said, labels=labels, average="macro", zero_division=0))
+    return np.array(marks)
 
 
 def booster(kind: str) -> Any:

@@ -40,7 +40,7 @@ from tests.benchmarks.fidelity import (
     BOOSTING,
     copies,
     detection,
-    global_utility,
+    predictability,
     shape,
     trend,
     utility,
@@ -154,6 +154,7 @@ def main() -> None:
 
 def judged(table: Table, options: argparse.Namespace) -> Iterable[list[object]]:
     """The lines of the table."""
+    by_real = predictability(table.train, table.test, table.numbers)
     for label, fit in methods(table, options):
         model, fit_seconds = processor_timed(fit)
         drawn, draw_seconds = processor_timed(model.sample, len(table.train), options.seed)
@@ -164,7 +165,7 @@ def judged(table: Table, options: argparse.Namespace) -> Iterable[list[object]]:
         held = detection(table.test, drawn.iloc[: len(table.test)], options.seed)
         if options.looks:
             print(label, found.importances.head(8).round(3).to_dict())
-        each = global_utility(table.train, drawn, table.test, table.numbers)
+        each = predictability(drawn, table.test, table.numbers) / by_real
         shapes, trends = (score(table.train, drawn, table.numbers) for score in (shape, trend))
         target = utility(
             drawn, table.test, table.target, is_number=table.target in table.numbers
