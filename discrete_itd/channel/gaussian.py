@@ -305,15 +305,16 @@ class GaussianPosterior:
             out[rows] = function(q.points(POINTS)).mean(1)
         return out
 
-    def entropy(self, cells: Callable[[Tensor], Intervals]) -> Tensor:
+    def entropy(self, cells: Callable[..., Intervals], *of_rows: Tensor) -> Tensor:
         """Expected surprisal of one column, the mean at :meth:`points`: float64, (B,), nats, to some hundredths.
 
-        ``cells`` maps values (b, n) to the cells that record them. Memory is bounded.
+        ``cells`` maps values (b, n) of b rows, and these rows of each tensor ``of_rows``, to the cells that record
+        them. Memory is bounded.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
         n = POINTS // 2
         for rows, q in self.few_components(n):
-            middle, width = cells(q.points(n))
+            middle, width = cells(q.points(n), *(t[rows] for t in of_rows))
             # in cells so narrow the density is even, and costs a third of the mass
             is_narrow = width.amax(1) < 0.1 * q.var.amin((1, 2)).sqrt()
             for narrow in (True, False):

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -104,7 +104,8 @@ class NumberLines:
     """
 
     def __init__(self, lines: Sequence[NumberLine]) -> None:
-        numbers = [astuple(line)[:-1] for line in lines]
+        names = [field.name for field in fields(NumberLine)[:-1]]
+        numbers = [[getattr(line, name) for name in names] for line in lines]
         self._numbers = tuple(zip(*numbers, strict=True)) or ((),) * 8
         self._gaps = self._opened([line.opened for line in lines])
         has_step = [line.step > 0 for line in lines]

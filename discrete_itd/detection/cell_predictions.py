@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
 from discrete_itd.channel.posterior import Posterior
-from discrete_itd.channel.rounded_numbers import NumberLines
+from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import DRAWN
 from discrete_itd.detection.score import Scorer
@@ -95,15 +95,12 @@ class Cell(NamedTuple):
 
         ``spread`` (N, C, 3) are the quantiles of these, as of :func:`spreads`.
         """
-        column, book = scorer.schema[j], q.codebook
-        places = np.flatnonzero(scorer.density.encoder_.owner == j).tolist()
+        column, places = (
+            scorer.schema[j],
+            np.flatnonzero(scorer.density.encoder_.owner == j).tolist(),
+        )
         indicator = q.column(places[1])[rows] if len(places) > 1 else None
-        if column.kind == "continuous":
-            values = q.number(j, rows)
-        elif j in book.place:
-            values = q.column(j)[rows]
-        else:
-            values = torch.log_softmax(q.column(j)[rows].double(), 1)
+        values = q.column(j)[rows] if j in q.codebook.place else q.number(j, rows)
         return cls(column, values, indicator, places, spread[rows, j])
 
     def _seen(self) -> Tensor:
@@ -116,21 +113,6 @@ class Cell(NamedTuple):
         if isinstance(self.values, Tensor):
             return self._seen().argmax(1).double()
         return self.spread[:, 1]
-
-    def entropy(self) -> Tensor:
-        """Expected surprisal, (B,), nats; for numbers, of the cells in which they are recorded."""
-        if isinstance(self.values, Tensor):
-            inside = torch.where(self.values > -math.inf, self.values, 0.0)
-            entropy = -(self.values.exp() * inside).sum(1)
-        else:
-            line = NumberLines([self.column.points.line])
-            at = torch.zeros(1, dtype=torch.int64, device=self.values.means.device)
-            entropy = self.values.entropy(lambda z: line.cells(line.rounded(z, at), at))
-            entropy = entropy + cast(Continuous, self.column.codec).mean_new_nats
-        if self.indicator is None:
-            return entropy
-        of_indicator = -(self.indicator.exp() * self.indicator).sum(1)
-        return of_indicator + self.indicator[:, int(PRESENT)].exp() * entropy.to(self.indicator)
 
     def put_into(self, rows: Tensor) -> Tensor:
         """Rows (B, C') with the predicted values of the cells."""
@@ -182,11 +164,37 @@ def spreads(scorer: Scorer, q: Posterior, columns: Tensor) -> Tensor:
     """``QUANTILES`` of the densities of cells in some ``columns`` (B, m) of rows: (B, C, 3), float64; NaN elsewhere."""
     shape = *columns.shape[:1], len(scorer.schema), len(QUANTILES)
     out = torch.full(shape, math.nan, dtype=torch.float64, device=columns.device)
-    is_number = [column.kind == "continuous" for column in scorer.schema]
-    row, rank = torch.nonzero(torch.tensor(is_number, device=columns.device)[columns]).unbind(1)
+    row, rank = torch.nonzero(torch.isin(columns, q.codebook.reals)).unbind(1)
     if len(row):
         column = columns[row, rank]
         out[row, column] = conditional.cells_of(q, row, column).quantiles(QUANTILES)
+    return out
+
+
+def entropies(scorer: Scorer, q: Posterior, row: Tensor, column: Tensor) -> Tensor:
+    """Expected surprisal of cells (n,) given the others of their rows: float64, (n,), nats; of numbers as recorded."""
+    lines, reals, owner = q.codebook.lines, q.codebook.reals, scorer.density.encoder_.owner
+
+    def cells(z: Tensor, at: Tensor) -> Intervals:
+        return lines.cells(lines.rounded(z, at), at)
+
+    def of_levels(own: Tensor, j: int) -> Tensor:
+        log_p = q.column(j)[row[own]].double()
+        return -(log_p.exp() * log_p.clamp_min(-FARTHEST)).sum(1)
+
+    out = torch.zeros(len(row), dtype=torch.float64, device=row.device)
+    numbers = torch.nonzero(torch.isin(column, reals)).flatten()
+    if len(numbers):
+        of_numbers = conditional.cells_of(q, row[numbers], column[numbers])
+        out[numbers] = of_numbers.entropy(
+            cells, torch.searchsorted(reals, column[numbers])[:, None]
+        )
+    for j in column.unique().tolist():
+        own, codec = torch.nonzero(column == j).flatten(), scorer.schema[j].codec
+        out[own] += codec.mean_new_nats if isinstance(codec, Continuous) else of_levels(own, j)
+        for indicator in np.flatnonzero(owner == j)[1:].tolist():
+            present = q.column(indicator)[row[own], int(PRESENT)].double().exp()
+            out[own] = of_levels(own, indicator) + present * out[own]
     return out
 
 
@@ -417,17 +425,19 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
             "nats": -found.log_p[row, cell],
             "conflict": rivals.gather(1, best[:, None])[:, 0],
             "conflict_nats": by,
+            "expected_nats": entropies(scorer, found.q, row, cell),
         }
-        lines = pd.DataFrame({name: t.cpu().numpy() for name, t in columns.items()})
-        lines["expected_nats"], fields = 0.0, list(Expected._fields)
-        lines[fields] = pd.DataFrame(None, lines.index, fields, dtype=object)
-        for j, own in lines.groupby("cell"):
-            at = row[torch.tensor(own.index, device=row.device)]
-            of_column = Cell.of(scorer, found.q, int(cast(int, j)), at, spread)
-            lines.loc[own.index, "expected_nats"] = of_column.entropy().cpu().numpy()
-            lines.loc[own.index, fields] = np.hstack(of_column.expected(1))
-        excess = lines["nats"] - lines["expected_nats"]
-        parts.append(lines[(lines["error_probability"] > 0.5) | (excess >= LEAST_NATS)])
+        rarer = columns["nats"] - columns["expected_nats"]
+        shown = torch.nonzero((odds > 0) | (rarer >= LEAST_NATS)).flatten()
+        row, cell = row[shown], cell[shown]
+        values = {name: np.full(len(shown), None, dtype=object) for name in Expected._fields}
+        for j in cell.unique().tolist():
+            own = torch.nonzero(cell == j).flatten()
+            predicted = Cell.of(scorer, found.q, j, row[own], spread).expected(1)
+            for every, part in zip(values.values(), predicted, strict=True):
+                every[own.cpu().numpy()] = part[:, 0]
+        lines = {name: t[shown].cpu().numpy() for name, t in columns.items()}
+        parts.append(pd.DataFrame(lines | values))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -113,6 +113,11 @@ class Continuous:
         origin = math.nan if self.origin is None else self.origin
         return NumberLine(*own, origin, self.far, self.opened)
 
+    @cached_property
+    def lines(self) -> NumberLines:
+        """The map of the column alone."""
+        return NumberLines([self.line])
+
     @property
     def points(self) -> ColumnPoints:
         return ColumnPoints("real", line=self.line)
@@ -169,11 +174,11 @@ class Continuous:
         """Values on the new scale."""
         with np.errstate(over="ignore"):
             distance = torch.from_numpy(values - self.center)[..., None]
-        return NumberLines([self.line]).encoded(distance)[0][..., 0].numpy()
+        return self.lines.encoded(distance)[0][..., 0].numpy()
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws: :meth:`settled`."""
-        distance = NumberLines([self.line]).decoded(torch.tensor(x)[..., None])[..., 0].numpy()
+        distance = self.lines.decoded(torch.tensor(x)[..., None])[..., 0].numpy()
         with np.errstate(over="ignore"):
             values = np.clip(self.center + distance, -LARGEST, LARGEST)
         return values if rng is None else self.settled(values)
@@ -264,7 +269,7 @@ def opened(line: Continuous, values: np.ndarray) -> Continuous:
     z, ends = line.scaled(distinct), np.cumsum(rows)
     most = np.sort(np.argsort(-rows, kind="stable")[:MOST_OPENED])
     numbers, rows, end = distinct[most] + 0.0, rows[most], ends[most]
-    width = NumberLines([line.line]).cells(torch.from_numpy(z[most])[:, None]).width[:, 0].numpy()
+    width = line.lines.cells(torch.from_numpy(z[most])[:, None]).width[:, 0].numpy()
     wide = PEAK_WIDTH * rows / len(values)
     # how far as many rows reach on both sides
     low = np.maximum(end - 1.5 * rows, 0)

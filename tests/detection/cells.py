@@ -34,12 +34,7 @@ def assess(scorer, x):
         asked = there[:, own._owner(scorer, rows)]
         q = conditional.given_others(scorer.conditional, rows, asked, **how)
         log_p, entropy = own.log_probs(scorer, q, rows), torch.zeros(*there.shape).double()
-        quantiles = entropy.new_zeros(*entropy.shape, 3)  # entropies do not need them
-        for j in range(there.shape[1]):
-            some = torch.nonzero(there[:, j]).flatten()
-            if len(some):
-                cell = own.Cell.of(scorer, q, j, some, quantiles)
-                entropy[some, j] = cell.entropy().to(entropy)
+        entropy[there] = own.entropies(scorer, q, *torch.nonzero(there).unbind(1))
         odds = own.error_log_odds(log_p, own.log_flat(scorer, rows), own.share_of_wrong(scorer))
         found = -log_p, entropy, odds.masked_fill(~there, -np.inf)
         for every_one, part in zip(out, found, strict=True):
