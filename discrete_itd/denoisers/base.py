@@ -21,11 +21,15 @@ Config = Mapping[str, Any]  # arguments of a constructor, read from JSON
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
 
 ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
-BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
+# The batch size is a multiple of this, so that no row's rounding depends on the size of its batch: kernels of MKL take
+# four rows at a time, and a single row pays for a block.
+BLOCK = 8
 # floats of one batch: most that stay in a processor's cache, and most where they need not
 CACHED, LARGE = 1 << 20, 1 << 24
 DRAWN = 2048  # most rows that are drawn in one call
-WIDENED = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
+# matrices with fewer columns, and with fewer numbers than make a product of torch's own kernel for small ones (400
+# multiplications of a block), are widened: the rows of their products are summed in different orders
+WIDENED, FEWEST = 16, 400 // BLOCK
 
 
 def filled(x: Tensor, block: int = BLOCK) -> Tensor:
@@ -39,8 +43,17 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
 
     If N is small, libraries choose the order of summation by the position of a row; columns of zeros prevent this.
     """
-    n = w.shape[-1]
-    return x @ w if n >= WIDENED else (x @ nn.functional.pad(w, (0, WIDENED - n)))[..., :n]
+    k, n = w.shape[-2:]
+    lacking = max(WIDENED, -(-FEWEST // max(1, k))) - n
+    return x @ w if lacking <= 0 else (x @ nn.functional.pad(w, (0, lacking)))[..., :n]
+
+
+def added(terms: Tensor) -> Tensor:
+    """Sum over the first axis, one after the other: torch's order of summation depends on the sizes of other axes."""
+    total, *others = terms.unbind(0)
+    for term in others:
+        total = total + term
+    return total
 
 
 def finite_log(values: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
+    added,
     cumulative,
     filled,
     finite_log,
@@ -275,7 +276,7 @@ class BayesNetDenoiser(Denoiser):
                 scope, left = (j, *self.parents[j]), (share.T @ tables[j].exp().T).T
                 left = finite_log(left) + most
             else:
-                left = share.sum(0).log() + most[0]
+                left = added(share).log() + most[0]
             most = left.detach().reshape(math.prod(left.shape[:-1]), -1).amax(0)
             log_mass, left = log_mass + most, left - most  # preserves the digits of small numbers
             if scope[1:]:

@@ -140,19 +140,27 @@ class CausalDenoiser(Denoiser):
     def preceding(self, x: Tensor, order: Sequence[int] | None = None) -> Posterior:
         if order is not None and list(order) != self.order:
             raise ValueError("a causal denoiser conditions along its own order alone")
-        return self._prior(self._answers(self.features.describe_cells(x)), x)
+        return self._preceding(x, self._cells(x))
+
+    def _preceding(self, x: Tensor, numbers: Intervals) -> Posterior:
+        return self._prior(self._answers(self.features.describe_cells(x, numbers)), x)
+
+    def _cells(self, x: Tensor) -> Intervals:
+        """The cells (B, R) of the numbers of rows, of 0 where one is missing."""
+        book = self.codebook
+        return book.lines.cells(x.index_select(1, book.reals).nan_to_num(0.0))
 
     def _answers(self, features: Tensor) -> Tensor:
         """The network's outputs (B, A), by features (B, F)."""
         return self.long.write(self.network(self.long.read(features)))
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
-        prior, book = self.base.preceding(x, self.order), self.codebook
-        numbers = book.lines.cells(x[:, book.reals].nan_to_num(0.0)) if len(book.reals) else ()
-        return self.features.describe_cells(x), prior.categorical.logits, *numbers
+        prior, numbers = self.base.preceding(x, self.order), self._cells(x)
+        return self.features.describe_cells(x, numbers), prior.categorical.logits, *numbers
 
     def log_factors(self, x: Tensor) -> Tensor:
-        return self.preceding(x).log_prob(x)
+        numbers = self._cells(x)
+        return self._preceding(x, numbers).log_prob(x, numbers)
 
     def log_prob(self, x: Tensor, *constants: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) by one call (8), missing cells left out: (B,), nats."""
@@ -162,7 +170,7 @@ class CausalDenoiser(Denoiser):
         prior = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
         answers = self._answers(features)
         posterior = self.features.answer(Posterior(self.codebook, prior), answers)
-        return posterior.log_prob(x, Intervals(*numbers) if numbers else None).sum(1)
+        return posterior.log_prob(x, Intervals(*numbers)).sum(1)
 
     def _alone(self, y: Tensor, snr: Tensor) -> Posterior:
         """The posterior of every column from its own evidence, if columns were independent."""

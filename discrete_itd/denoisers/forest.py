@@ -43,7 +43,6 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import (
-    BLOCK,
     CACHED,
     DRAWN,
     Config,
@@ -57,6 +56,7 @@ from discrete_itd.denoisers.marginal import FINEST_SD, SD, WIDE_SD, MarginalDeno
 from discrete_itd.devices import add_at, any_true, replace_rows
 
 COUNTED = 4096  # rows that are counted, and leaves that are checked, at once
+VECTOR = 32  # floats that a sum takes at a time
 ABOVE = 4.0  # pseudo-count of the node above a leaf: the first one that is tried
 
 Values = Callable[[Tensor, Tensor], Tensor]  # of rows (P,) at nodes (P,)
@@ -106,11 +106,11 @@ def log_totals(values: Tensor, row: Tensor, counts: Tensor) -> Tensor:
 def padded(key: Tensor, weight: Tensor, leaf: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Log-weights and leaves (P,) in the rows of their keys, (n, K) each: minus infinity and 0 beyond a row's last.
 
-    K is a multiple of ``BLOCK``: zeros at the end of whole vectors change no sum, not even its rounding.
+    K is a multiple of ``VECTOR``: zeros at the end of whole vectors change no sum, not even its rounding.
     """
     key, order = key.sort(stable=True)
     place = torch.arange(len(key), device=key.device) - torch.searchsorted(key, key)
-    width = BLOCK * (1 + int(place.max()) // BLOCK) if len(key) else BLOCK
+    width = VECTOR * (1 + int(place.max()) // VECTOR) if len(key) else VECTOR
     log_weights, leaves = weight.new_full((n, width), -torch.inf), leaf.new_zeros(n, width)
     log_weights[key, place], leaves[key, place] = weight[order], leaf[order]
     return log_weights, leaves

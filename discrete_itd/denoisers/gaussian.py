@@ -14,7 +14,7 @@ from discrete_itd import devices
 from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.gaussian import log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
-from discrete_itd.denoisers.base import CACHED, LARGE, filled, rows_at_once
+from discrete_itd.denoisers.base import CACHED, LARGE, added, filled, row_product, rows_at_once
 from discrete_itd.denoisers.marginal import NARROWEST_SD
 
 Made = TypeVar("Made")
@@ -147,7 +147,9 @@ class DenseGaussians:
             for ways, i in self._patterns(snr[these]):
                 rows = these[i]
                 posterior, here, at = self.posterior(ways), t[rows], rows.flatten()  # (U, n, R)
-                fit.index_copy_(0, at, (monomials(here) @ posterior.mass).flatten(0, 1).to(fit))
+                fit.index_copy_(
+                    0, at, row_product(monomials(here), posterior.mass).flatten(0, 1).to(fit)
+                )
                 after = torch.einsum("unj,uzij->uniz", here, posterior.gain)
                 after = after + posterior.offset.mT[:, None]
                 mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
@@ -236,7 +238,7 @@ class DenseGaussians:
         def block(rows: Tensor) -> Tensor:
             some = Intervals(*(part[filled(rows)] for part in cells))
             own = self.in_order(some, range(some.width.shape[1]))
-            return own.masked_fill(some.width.isnan().T[:, :, None], 0.0).sum(0)[: len(rows)]
+            return added(own.masked_fill(some.width.isnan().T[:, :, None], 0.0))[: len(rows)]
 
         return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), many, chained)
 
@@ -253,7 +255,7 @@ class DenseGaussians:
         out = t.new_zeros(len(t), len(self.mean))
         for ways, rows in self._patterns(snr):
             mass = self._mass(ways)
-            out.index_copy_(0, rows.flatten(), (monomials(t[rows]) @ mass).flatten(0, 1))
+            out.index_copy_(0, rows.flatten(), row_product(monomials(t[rows]), mass).flatten(0, 1))
         return out
 
     def _mass(self, snr: Tensor) -> Tensor:
@@ -312,7 +314,7 @@ class DenseGaussians:
             own, i = width[rows].movedim(2, 0)[..., None], rows.flatten()
             step = max(1, CACHED // 16 // (len(i) * len(self.mean)))
             for some in (slice(r, r + step) for r in range(0, len(at), step)):
-                z = t @ affine[some]  # (R, U, n, Z)
+                z = row_product(t, affine[some])  # (R, U, n, Z)
                 log_p = log_masses_in_classes(z, own[some].contiguous(), sd[some], out.dtype)
                 out[some].index_copy_(1, i, log_p.flatten(1, 2))
         return out

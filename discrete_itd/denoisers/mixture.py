@@ -36,6 +36,7 @@ from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
+    added,
     checked,
     cumulative,
     filled,
@@ -245,7 +246,7 @@ class MixtureDenoiser(Denoiser):
             for (_, own), (_, p) in zip(levels.by_shape(ell), probs, strict=True):
                 mass = row_product(own.exp(), p.mT)  # (G, B, Z)
                 masses.append(mass.clamp_min(torch.finfo(mass.dtype).tiny))
-                log_class = log_class + masses[-1].log().sum(0)
+                log_class = log_class + added(masses[-1].log())
             share = torch.softmax(log_class, 1)
             pairs = zip(masses, probs, strict=True)
             prior = levels.from_shapes([row_product(share / m, p) for m, (_, p) in pairs], ell)

@@ -22,6 +22,7 @@ from discrete_itd.channel.posterior import (
     GaussianPosterior,
     Posterior,
 )
+from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.marginal import NARROWEST_SD, SD, indicators
 
@@ -307,10 +308,11 @@ class ColumnFeatures(nn.Module):
             features.append((mean - middle * narrow) / SD)
         return torch.cat([*features, reliability], 1)
 
-    def describe_cells(self, x: Tensor) -> Tensor:
+    def describe_cells(self, x: Tensor, numbers: Intervals | None = None) -> Tensor:
         """Features (B, F) of rows ``x`` (B, C) whose cells are known, or missing where NaN.
 
-        The same as :meth:`describe` of the posterior there, without computing it.
+        The same as :meth:`describe` of the posterior there, without computing it. ``numbers`` are the cells of the
+        rows' numbers, if they are known already.
         """
         book, levels = self.codebook, self.codebook.levels
         cells = x[:, book.finite]
@@ -324,7 +326,8 @@ class ColumnFeatures(nn.Module):
             values, known = cells.to(book.dtype), (~cells.isnan()).to(book.dtype)
             log_weight, mean, var = self._mixture  # (R, K)
             own = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
-            weight = own.shares(*book.lines.cells(cells.nan_to_num(0.0))) * known[:, :, None]
+            numbers = numbers or book.lines.cells(cells.nan_to_num(0.0))
+            weight = own.shares(*numbers) * known[:, :, None]
             narrow = known - weight[:, :, -1]
             prior, middle = self._prior, self._middle
             features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)

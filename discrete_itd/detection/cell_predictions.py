@@ -161,7 +161,7 @@ class Cell(NamedTuple):
 
 
 def spreads(scorer: Scorer, q: Posterior, columns: Tensor) -> Tensor:
-    """``QUANTILES`` of the densities of cells in some ``columns`` (B, m) of rows: (B, C, 3), float64; NaN elsewhere."""
+    """``QUANTILES`` of the cells in ``columns`` (B, m) of rows, -1 for none: float64, (B, C, 3), or NaN."""
     shape = *columns.shape[:1], len(scorer.schema), len(QUANTILES)
     out = torch.full(shape, math.nan, dtype=torch.float64, device=columns.device)
     row, rank = torch.nonzero(torch.isin(columns, q.codebook.reals)).unbind(1)
@@ -398,13 +398,17 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
         away = torch.from_numpy(beyond).to(x.device)[batch]
         found = suspects(scorer, rows, range(len(scorer.schema)), n, away)
         # given cells are no reasons, but others may conflict with them
-        free = ~torch.isin(found.columns, given)
-        is_first = free & (free.cumsum(1) == 1) & (found.log_odds > -math.inf)
+        free = ~torch.isin(found.columns, given) & (found.log_odds > -math.inf)
+        is_first = free & (free.cumsum(1) == 1)
+        row, rank = torch.nonzero(is_first).unbind(1)
+        cell, entropy = found.columns[row, rank], torch.zeros_like(found.log_p)
+        entropy[row, cell] = entropies(scorer, found.q, row, cell)
+        is_rare = -found.log_p[row, cell] - entropy[row, cell] >= LEAST_NATS
+        is_first[row, rank] = is_rare | (found.log_odds[row, rank] > 0)
         is_wrong = (is_first & (found.log_odds > 0)).any(1, keepdim=True)
-        row, rank = torch.nonzero(is_first | is_wrong & free & (found.log_odds > -math.inf)).unbind(
-            1
-        )
-        spread = spreads(scorer, found.q, found.columns)
+        row, rank = torch.nonzero(is_first | is_wrong & free).unbind(1)
+        of_rows = found.columns.masked_fill(~is_first.any(1, keepdim=True), -1)
+        spread = spreads(scorer, found.q, of_rows)
         rivals, gain = _conflicts(scorer, rows, found, spread, row, rank)
         before = free[row, :RIVALS] & (
             torch.arange(rivals.shape[1], device=x.device) < rank[:, None]
@@ -418,25 +422,25 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
         some = named[row, rank]
         row, rank, rivals, gain, odds = (t[some] for t in (row, rank, rivals, gain, odds))
         (by, best), cell = gain.max(1), found.columns[row, rank]
+        other = torch.nonzero(~is_first[row, rank]).flatten()
+        at = row[other], cell[other]
+        entropy[at] = entropies(scorer, found.q, *at)
         columns = {
             "row": batch[row],
             "cell": cell,
             "error_probability": odds.sigmoid(),
             "nats": -found.log_p[row, cell],
+            "expected_nats": entropy[row, cell],
             "conflict": rivals.gather(1, best[:, None])[:, 0],
             "conflict_nats": by,
-            "expected_nats": entropies(scorer, found.q, row, cell),
         }
-        rarer = columns["nats"] - columns["expected_nats"]
-        shown = torch.nonzero((odds > 0) | (rarer >= LEAST_NATS)).flatten()
-        row, cell = row[shown], cell[shown]
-        values = {name: np.full(len(shown), None, dtype=object) for name in Expected._fields}
+        values = {name: np.full(len(row), None, dtype=object) for name in Expected._fields}
         for j in cell.unique().tolist():
             own = torch.nonzero(cell == j).flatten()
             predicted = Cell.of(scorer, found.q, j, row[own], spread).expected(1)
             for every, part in zip(values.values(), predicted, strict=True):
                 every[own.cpu().numpy()] = part[:, 0]
-        lines = {name: t[shown].cpu().numpy() for name, t in columns.items()}
+        lines = {name: t.cpu().numpy() for name, t in columns.items()}
         parts.append(pd.DataFrame(lines | values))
     return pd.concat(parts, ignore_index=True)
 

@@ -370,6 +370,6 @@ def test_features_too_large_for_float64_change_nothing(monkeypatch):
     denoiser, before = started([1, 2, 0], x[:20])
     n = len(denoiser.features.feature_column)
     with monkeypatch.context() as patched:
-        patched.setattr(denoiser.features, "describe_cells", lambda x: 1e12 * x[:, [1] * n])
+        patched.setattr(denoiser.features, "describe_cells", lambda x, *_: 1e12 * x[:, [1] * n])
         start_from_regressions(denoiser, x)
     assert torch.equal(denoiser.log_factors(x[:20]).double(), before)

@@ -1,5 +1,7 @@
 """A score is a function of the row alone, to the last bit, in the precision that users run."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,7 @@ from laws import (
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import NeuralDenoiser, RowMixtureDenoiser
-from discrete_itd.denoisers.base import BLOCK, filled, rows_at_once
+from discrete_itd.denoisers.base import BLOCK, added, filled, row_product, rows_at_once
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.models.model import Model
 
@@ -105,6 +107,18 @@ def test_a_conditional_distribution_has_the_same_bits_in_any_batch(device, kind)
     rows = rows_of(denoiser)
     whole = column_distribution(denoiser, rows, 1)
     assert torch.equal(column_distribution(denoiser, rows[5:6], 1), whole[5:6])
+
+
+def test_products_and_sums_of_a_block_have_the_same_bits_as_those_of_many():
+    generator = torch.Generator().manual_seed(0)
+    for k, n, batch in itertools.product((1, 2, 3, 7, 40), (1, 2, 3, 17, 60), ((), (4,))):
+        x = torch.randn(*batch, 12 * BLOCK, k, generator=generator)
+        w = torch.randn(*batch, k, n, generator=generator)
+        terms = torch.randn(9, 12 * BLOCK, n, generator=generator)
+        whole, total = row_product(x, w), added(terms)
+        for stop in (BLOCK, 3 * BLOCK, 5 * BLOCK):
+            assert torch.equal(row_product(x[..., :stop, :], w), whole[..., :stop, :])
+            assert torch.equal(added(terms[:, :stop]), total[:stop])
 
 
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 129])
