@@ -295,7 +295,7 @@ class MixtureDenoiser(Denoiser):
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
         """In closed form: the classes of each cell have their joint probability with the row without the cell's own."""
         book, (rows, back) = self.codebook, self._by_gaps(x)
-        step = max(BLOCK, rows_at_once(CACHED // (self.n_components * book.n_columns)))
+        step = max(BLOCK, rows_at_once(CACHED // (4 * self.n_components * book.n_columns)))
         parts = [self._left_out(some) for some in rows.split(step)]
         logits, *moments = (torch.cat(t)[back] for t in zip(*parts, strict=True))
         gaussian = None
@@ -317,8 +317,9 @@ class MixtureDenoiser(Denoiser):
                 mean, var = self.dense.leave_one_out(cells)
             else:
                 mean, var = (t.T.double().expand(len(x), -1, -1) for t in (self.means, self.var))
-            wide = Intervals(*(t[:, :, None] for t in cells))
-            of_reals = log_mass(wide, mean, var.sqrt()).nan_to_num(0.0)
+            sd, (middle, width) = var.sqrt(), (t[:, :, None] for t in cells)
+            of_reals = log_masses_in_classes((middle - mean) / sd, width, sd, joint.dtype)
+            of_reals = of_reals.nan_to_num(0.0)
             of_all = of_reals.sum(1) if self.dense is None else self.dense.log_masses(cells)
             joint = joint + of_all
             weight = torch.log_softmax(joint[:, None] - of_reals, 2)
