@@ -457,9 +457,9 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
     out = out.add_(tilt).addcmul_(tilt, bend, value=-0.8).addcmul_(tilt, tilt, value=-0.2)
 
     def exactly(i: Tensor) -> Tensor:
-        at = torch.unravel_index(i, z.shape)
-        own = (width.expand_as(z)[at], sd.expand_as(z)[at])
-        return log_mass_of_wide(z[at], own[0] / own[1]).to(dtype)
+        at = i // z.shape[-1], i % z.shape[-1]  # torch.unravel_index would import sympy
+        middle, *own = (t.expand_as(z).flatten(0, -2)[at] for t in (z, width, sd))
+        return log_mass_of_wide(middle, own[0] / own[1]).to(dtype)
 
     return devices.replace_rows(out.view(-1), wide.view(-1), exactly).view_as(z)
 

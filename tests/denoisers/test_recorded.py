@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -281,3 +282,11 @@ def test_masses_in_classes_are_those_of_the_slow_reference():
         found = log_masses_in_classes(z, own, sd, torch.float64)
         expected = log_mass(Intervals(z * sd, own.expand_as(z)), torch.zeros_like(sd), sd)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_masses_in_classes_need_no_sympy(monkeypatch):
+    """Its import takes longer than the score of a small file: torch asks for it to check numbers of places."""
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)
+    z = torch.zeros(2, 3, 4, dtype=torch.float64)
+    sd = torch.logspace(-2, 1, 4, dtype=torch.float64).expand(1, 1, 4)
+    log_masses_in_classes(z, torch.ones_like(z[..., :1]), sd, torch.float64)
