@@ -306,7 +306,9 @@ def random_splits(book, rng, *, n_trees=3, depth=3):
             splits = []
             for j in own if d < depth and rng.random() < 0.9 else ():
                 if j not in book.place:
-                    splits.append((j, rng.normal(0, 0.5)))
+                    cut = torch.tensor([rng.normal(0, 0.5)], dtype=torch.float64)
+                    at = torch.nonzero(book.reals.cpu() == j).flatten()
+                    splits.append((j, float(book.lines.edges(cut, at))))
                     continue
                 ranks = np.sort(rank[t, levels.own(book.place[j])])
                 splits += [(j, r + 0.5) for r in ranks[:-1]]
@@ -325,7 +327,10 @@ def random_splits(book, rng, *, n_trees=3, depth=3):
 
 
 def random_forest(book, rng, **arguments):
-    """Random trees of splits, in whose leaves the columns are independent, within their boxes."""
+    """Random trees of splits, in whose leaves the columns are independent, within their boxes.
+
+    Numbers at which a column's line is opened have some mass besides.
+    """
     like, levels, n_reals = book.known_snr, book.levels, len(book.reals)
     column, threshold, rank, boxes = random_splits(book, rng, **arguments)
     probs = np.maximum(rng.gamma(0.7, size=(len(boxes), levels.n_points)), 0.02)
@@ -338,9 +343,13 @@ def random_forest(book, rng, **arguments):
         rng.normal(0, 0.6, (len(boxes), n_reals)),
         rng.uniform(0.2, 0.5, (len(boxes), n_reals)) ** 2,
     )
-    parts = [torch.tensor(part, device=book.device) for part in (*parts, *numbers)]
-    parts = [p.to(like) if p.is_floating_point() else p for p in parts]
-    return ForestDenoiser(book, *parts, wide=0.05)
+    opened, *ends = (t.cpu().numpy() for t in book.lines.opened_ends(like))
+    own = np.array([box for _, box in boxes])[:, book.reals.cpu().numpy()[opened]]
+    inside = (own[:, :, 0] < np.mean(ends, 0)) & (np.mean(ends, 0) < own[:, :, 1])
+    shared = rng.uniform(0, 0.3, inside.shape) * inside
+    parts = [torch.tensor(part, device=book.device) for part in (*parts, *numbers, shared)]
+    *parts, shared = [p.to(like) if p.is_floating_point() else p for p in parts]
+    return ForestDenoiser(book, *parts, wide=0.05, shared=shared)
 
 
 def random_exact_mixture(book, rng, *, nested=False):

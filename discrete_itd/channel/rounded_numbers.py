@@ -145,6 +145,16 @@ class NumberLines:
         middle = (low + length / 2).masked_fill(gap < least, math.nan)
         return list(middle.split(1, 1))
 
+    def opened_ends(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The column, and both ends, of the cell of every opened number: (A,) each, on the device of a tensor."""
+        if not self._gaps:
+            nothing = like.new_zeros(0)
+            return nothing.long(), nothing, nothing
+        _, gap, low, length = self._gaps_of(like.double(), None)
+        column, place = torch.nonzero(gap > 0, as_tuple=True)
+        low = low[column, place]
+        return column, low, low + length[column, place]
+
     def have_lattice(self, like: Tensor) -> Tensor:
         """Which columns have a lattice: bool, (R,), on the device of a tensor."""
         *_, step, origin, _ = self._of(like, None)

@@ -7,6 +7,9 @@ the product of the shares along its branch, and a product of distributions of th
 .. math:: P(x) = \frac1{Tr} \sum_t w_\ell \prod_j p_{\ell j}(x_j \mid x_j \in B_\ell),
           \qquad \ell = \text{the leaf of } x \text{ in tree } t. \tag{11}
 
+A number that many rows share, at which the column's line is opened, has a mass of its own in a leaf beside the Gaussian
+of the others.
+
 A mixture of products, then, whose components within a tree have disjoint supports. A known row lies in one leaf of each
 tree; where a cell is missing or noisy both children of a split are followed, and what is known is weighed in the leaves
 that are reached. One algorithm on pairs of a row and a leaf serves scores, posteriors and gaps.
@@ -139,6 +142,9 @@ class ForestDenoiser(Denoiser):
     wide : float
         Share, between 0 and 1, of a wide Gaussian (mean 0, standard deviation 2 where columns have one half) that is
         mixed into each of these and truncated likewise: a value far from all others is improbable, not impossible.
+    shared : Tensor, shape (L, A), optional
+        Probability in each leaf, beside these Gaussians, of every number at which the columns' lines are opened: zero
+        outside of the leaf's box, and by default.
 
     Raises
     ------
@@ -171,6 +177,9 @@ class ForestDenoiser(Denoiser):
     _sd: Tensor
     _log_own: Tensor
     _log_wide: Tensor
+    shared: Tensor
+    _log_rest: Tensor
+    _log_shared: Tensor
 
     def __init__(
         self,
@@ -183,6 +192,7 @@ class ForestDenoiser(Denoiser):
         mean: Tensor | None = None,
         var: Tensor | None = None,
         wide: float = 1e-3,
+        shared: Tensor | None = None,
     ) -> None:
         super().__init__(codebook)
         if not 0 < wide < 1:
@@ -208,6 +218,12 @@ class ForestDenoiser(Denoiser):
         self.register_buffer("probs", codebook.levels.normalised(probs))
         self.register_buffer("means", mean.to(like))
         self.register_buffer("var", var.to(like))
+        self.opened = OpenedNumbers(codebook)
+        shape = splits.n_leaves, len(self.opened.column)
+        shared = like.new_zeros(shape) if shared is None else checked("shared", shared, shape)
+        if bool((shared < 0).any()) or bool((self.opened.by_column(shared) >= 1).any()):
+            raise ValueError("shared must be probabilities that leave some to other numbers")
+        self.register_buffer("shared", shared.to(like))
         for name, bound in zip(("_low", "_high"), boxes, strict=True):
             own = bound[splits.leaves][:, codebook.reals]
             self.register_buffer(name, own, persistent=False)
@@ -226,14 +242,19 @@ class ForestDenoiser(Denoiser):
         of_splits = own[splits.leaves]  # (L, C), nats of the splits by a column
         sd, low, high = self.var.double().sqrt(), self._low.double(), self._high.double()
         of_own = log_between((low - self.means) / sd, (high - self.means) / sd)
+        log_rest = torch.log1p(-self.opened.by_column(self.shared.double()))
         derived = {
+            "_log_rest": log_rest,
+            "_log_shared": nn.functional.pad(self.shared.double().log(), (0, 1), value=-math.inf),
             "_of_splits": of_splits,
             "_log_weights": of_splits.sum(1) + self.log_shares[splits.tree[splits.leaves]],
             "_sd": sd,
             # float64, as the exponents: a box in a tail has large ones, whose difference is the log-density; the
             # shares of both Gaussians over their masses in the box
-            "_log_own": math.log1p(-self.wide) - of_own,
-            "_log_wide": math.log(self.wide) - log_between(low / WIDE_SD, high / WIDE_SD),
+            "_log_own": log_rest + math.log1p(-self.wide) - of_own,
+            "_log_wide": log_rest
+            + math.log(self.wide)
+            - log_between(low / WIDE_SD, high / WIDE_SD),
         }
         for name, data in derived.items():
             self.register_buffer(name, data, persistent=False)
@@ -254,6 +275,7 @@ class ForestDenoiser(Denoiser):
             tensors["means"],
             tensors["var"],
             config["wide"],
+            tensors["shared"],
         )
 
     @property
@@ -268,8 +290,9 @@ class ForestDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        """With continuous columns, twice five numbers of each leaf and column."""
-        return self.codebook.work + 10 * self.splits.n_leaves * len(self.codebook.reals)
+        """With continuous columns, five numbers of each component of a leaf and column."""
+        n = 2 + self.opened.slots.shape[1]
+        return self.codebook.work + 5 * n * self.splits.n_leaves * len(self.codebook.reals)
 
     @property
     def score_work(self) -> int:
@@ -375,8 +398,11 @@ class ForestDenoiser(Denoiser):
         is_cut = (inside.width != whole.width) & ~whole.width.isnan()
         far = replace_rows(far.expand_as(cells).flatten(), is_cut.flatten(), of_cut)
         far = far.view_as(cells) + self._log_wide[leaf]
-        top = torch.maximum(cells, far)  # the rounding of logaddexp depends on position
-        cells = top + ((cells - top).exp() + (far - top).exp()).log()
+        parts = [cells, far]
+        if self.shared.shape[1]:
+            parts.append(self._log_shared[leaf[..., None], self.opened.number_of(pairs.reals)])
+        top = torch.stack(parts).amax(0)  # the rounding of logaddexp depends on position
+        cells = top + sum(((t - top).exp() for t in parts[1:]), (parts[0] - top).exp()).log()
         if pairs.row is None and not self.codebook.indicator:
             return cells
         return cells.masked_fill_(pairs.reals.isnan(), 0.0)
@@ -458,7 +484,8 @@ class ForestDenoiser(Denoiser):
             fit, *moments = (t.to(y) for t in prior.given(*reals))
             fit = fit.clamp_min(-FARTHEST)
             # of both components within a leaf, which has its own weight
-            own = (prior.log_weight + fit).unflatten(2, (-1, 2)).log_softmax(3)
+            n = 2 + self.opened.slots.shape[1]
+            own = (prior.log_weight + fit).unflatten(2, (-1, n)).log_softmax(3)
             weight = (own + log_weight[:, None, :, None]).flatten(2)
             if any_true(is_coarse(*reals)):  # the components become numbers of the lattice
                 weight = (weight - fit).masked_fill(weight.isneginf(), -torch.inf)
@@ -514,15 +541,23 @@ class ForestDenoiser(Denoiser):
         return finite_log(probs), self._gaussian(leaves, log_weight)
 
     def _gaussian(self, leaf: Tensor, log_weight: Tensor | float = 0.0) -> GaussianPosterior:
-        """The continuous columns in leaves (B, R or 1, K): (B, R, 2 K), two components for each leaf."""
+        """The continuous columns in leaves (B, R or 1, K): (B, R, n K), n components for each leaf."""
         each = torch.arange(len(self.codebook.reals), device=leaf.device)[:, None]
         mean, var, low, high = (
             t[leaf, each] for t in (self.means, self.var, self._low, self._high)
         )
         far = torch.full_like(mean, WIDE_SD**2)
-        logs = [torch.full_like(mean, math.log(p)) + log_weight for p in (1 - self.wide, self.wide)]
+        rest = self._log_rest[leaf, each].to(mean) + log_weight
+        logs = [rest + math.log(p) for p in (1 - self.wide, self.wide)]
         pairs = logs, (mean, torch.zeros_like(mean)), (var, far), (low, low), (high, high)
-        return GaussianPosterior(*(torch.stack(pair, 3).flatten(2) for pair in pairs))
+        parts, opened = [torch.stack(pair, 3) for pair in pairs], self.opened
+        if opened.slots.shape[1]:
+            of_shared = self._log_shared[leaf[..., None], opened.slots[:, None]].to(mean)
+            if isinstance(log_weight, Tensor):
+                of_shared = of_shared + log_weight[..., None]
+            ends = [t[:, None].to(mean).expand_as(of_shared) for t in opened.distributions()]
+            parts = [torch.cat(pair, 3) for pair in zip(parts, (of_shared, *ends), strict=True)]
+        return GaussianPosterior(*(t.flatten(2) for t in parts))
 
     def _given_evidence(
         self, ell: Tensor, y: Tensor, snr: Tensor
@@ -642,6 +677,60 @@ class ForestDenoiser(Denoiser):
             numbers = self._gaussian(leaf[:, None, None]).sample(generator)
             out.index_copy_(1, book.reals, book.lines.rounded(numbers))
         return out
+
+
+class OpenedNumbers(nn.Module):
+    """The A opened numbers of continuous columns, each of which has a mass of its own in a leaf.
+
+    Attributes
+    ----------
+    column : Tensor of int64, shape (A,)
+        Their columns among the continuous ones.
+    low, high : Tensor, shape (A,)
+        The ends of their cells.
+    slots : Tensor of int64, shape (R, n)
+        The numbers of each column, A where it has fewer than n.
+    """
+
+    column: Tensor
+    low: Tensor
+    high: Tensor
+    slots: Tensor
+
+    def __init__(self, book: Codebook) -> None:
+        super().__init__()
+        column, low, high = book.lines.opened_ends(book.known_snr)
+        counts = torch.bincount(column, minlength=len(book.reals))
+        places = torch.arange(int(counts.max()) if len(column) else 0, device=low.device)
+        first = counts.cumsum(0) - counts
+        slots = torch.where(places < counts[:, None], first[:, None] + places, len(column))
+        parts = {"column": column, "low": low, "high": high, "slots": slots}
+        for name, data in parts.items():
+            self.register_buffer(name, data, persistent=False)
+
+    def distributions(self) -> list[Tensor]:
+        """Means, variances and bounds (R, n) of Gaussians that are about even in the cells."""
+        low, high = (
+            nn.functional.pad(t, (0, 1), value=v) for t, v in ((self.low, -1.0), (self.high, 1.0))
+        )
+        parts = (low + high) / 2, (high - low).square(), low, high
+        return [t[self.slots] for t in parts]
+
+    def by_column(self, values: Tensor) -> Tensor:
+        """Sums (B, R) of values (B, A) over the numbers of each column."""
+        return values.new_zeros(len(values), len(self.slots)).index_add_(1, self.column, values)
+
+    def hits(self, reals: Tensor) -> Tensor:
+        """Which of the numbers cells (..., R) are: bool, (..., A)."""
+        own = reals[..., self.column].double()
+        return (own > self.low) & (own < self.high)
+
+    def number_of(self, reals: Tensor) -> Tensor:
+        """The number that each of the cells (..., R) is, A if none."""
+        n = len(self.column)
+        less = self.hits(reals) * (torch.arange(n, device=reals.device) - n)
+        out = torch.full(reals.shape, n, device=reals.device)
+        return out.index_add_(-1, self.column, less)
 
 
 def portions(counts: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
@@ -905,6 +994,9 @@ class ForestCounts:
         self.levels = torch.zeros(n, book.levels.n_points, dtype=torch.float32, device=device)
         # of the numbers that are there: counts, sums, sums of squares
         self.reals = torch.zeros(3, n, n_reals, dtype=torch.float64, device=device)
+        self.opened = OpenedNumbers(book)
+        shape = n, len(self.opened.column)
+        self.shared = torch.zeros(shape, dtype=torch.float64, device=device)
 
     def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
         """Count rows ``x`` (N, C) in all trees, or each in one ``tree`` (N,)."""
@@ -934,7 +1026,13 @@ class ForestCounts:
             index = leaf[there] * n_points + own[there]
             flat.index_add_(0, index, weight[there].to(flat))
         if reals.shape[1]:
-            there, reals = ~reals.isnan(), reals.nan_to_num(0.0).double()
+            there, hits = ~reals.isnan(), self.opened.hits(reals).double()
+            self.shared.index_add_(0, leaf, hits * weight[:, None])
+            there, reals = (
+                there & (self.opened.by_column(hits) == 0),
+                reals.nan_to_num(0.0).double(),
+            )
+            reals = reals * there
             sums = torch.stack([there.double(), reals, reals.square()])
             self.reals.index_add_(1, leaf, sums * weight[:, None])
 
@@ -948,6 +1046,7 @@ class ForestCounts:
         out.rows.index_add_(0, leaf, self.rows)
         out.levels.index_add_(0, leaf, self.levels)
         out.reals.index_add_(1, leaf, self.reals)
+        out.shared.index_add_(0, leaf, self.shared)
         return out
 
     def log_shares(self, pseudo_count: float) -> Tensor:
@@ -1009,12 +1108,37 @@ class ForestCounts:
             square = second[part] - 2 * new * s + n * new.square()
             square = square.clamp_min(0.0) + above * (v + (m - new).square())
             var[part] = (square / (n + above)).clamp_min(FINEST_SD**2)
-            own = (second[part] / n.clamp_min(1) - (s / n.clamp_min(1)).square()).clamp_min(0.0)
-            peak = book.lines.peaks(s / n.clamp_min(1), own, n).to(var)
-            mean[part] = torch.where(peak.isnan(), mean[part], s / n.clamp_min(1))
-            var[part] = torch.where(peak.isnan(), var[part], peak)
         own = splits.leaves
         return untruncated(mean[own], var[own], low[own], high[own])
+
+    def masses(self, above: float, mean: Tensor, var: Tensor, wide: float) -> Tensor:
+        """Probability of every opened number in each leaf, beside Gaussians of these moments and a wide one: (L, A).
+
+        With what the Gaussians have in its cell it is the number's share of the rows. ``above`` is the pseudo-count of
+        the node above.
+        """
+        splits, opened = self.splits, self.opened
+        counts = splits.sums(self.shared)
+        rows = splits.sums(self.reals[0]) + opened.by_column(counts)
+        low, high = (t[:, splits.codebook.reals].double() for t in splits.boxes())
+        inside = (low[:, opened.column] < opened.high) & (high[:, opened.column] > opened.low)
+        share = counts / (rows[:, opened.column] + 1)
+        for part in splits.depths[1:]:
+            n, before = rows[part][:, opened.column], share[splits.parent[part]] * inside[part]
+            share[part] = (counts[part] + above * before) / (n + above)
+        own, c = splits.leaves, opened.column
+        share, low, high = share[own], low[own][:, c], high[own][:, c]
+        ends = torch.maximum(opened.low, low), torch.minimum(opened.high, high)
+        of_gaussians = torch.zeros_like(share)
+        for p, m, sd in ((1 - wide, mean[:, c], var[:, c].sqrt()), (wide, 0.0, WIDE_SD)):
+            a, b, *box = ((t - m) / sd for t in (*ends, low, high))
+            mass = (log_between(a, torch.maximum(a, b)) - log_between(*box)).exp()
+            of_gaussians += p * torch.where(inside[own], mass, 0.0)
+        rest, least = 1 - opened.by_column(share), 1e-6
+        rest = rest / (1 - opened.by_column(of_gaussians)).clamp_min(least)
+        rest = rest.clamp(least, 1.0)
+        share = (share - rest[:, c] * of_gaussians).clamp_min(0.0)
+        return share / (rest + opened.by_column(share))[:, c]
 
     def forest(self, marginals: MarginalDenoiser, above: float) -> ForestDenoiser:
         """The forest whose leaves have these counts, beside ``marginals``, the independent columns of the same rows.
@@ -1026,9 +1150,11 @@ class ForestCounts:
         # adult, jester and four tables of numbers
         probs = self.probs(marginals.log_probs.exp(), above, root=0.05)
         gaussians = self.gaussians(above=0.5) if len(book.reals) else (None, None)
-        shares = self.log_shares(pseudo_count=0.5).exp()
+        shares, wide, shared = self.log_shares(pseudo_count=0.5).exp(), 3e-3, None
+        if gaussians[0] is not None and gaussians[1] is not None:
+            shared = self.masses(above, *gaussians, wide)
         parts = splits.column, splits.threshold, splits.rank, shares
-        return ForestDenoiser(book, *parts, probs, *gaussians, wide=3e-3)
+        return ForestDenoiser(book, *parts, probs, *gaussians, wide=wide, shared=shared)
 
 
 def responsible(
@@ -1047,7 +1173,7 @@ def responsible(
     # gaps, whole rows are enough
     for _ in range(2 if float(gaps.double().mean()) > 0.1 else 0):
         counts = ForestCounts(splits, given).add(*parts[1])
-        for name in ("rows", "levels", "reals"):
+        for name in ("rows", "levels", "reals", "shared"):
             getattr(counts, name).add_(getattr(whole, name))
         given = counts.forest(marginals, ABOVE)
     return given

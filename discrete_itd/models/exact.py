@@ -174,7 +174,8 @@ class Forest(Recipe):
             return -float(forest.log_prob(x_valid).mean()), forest
 
         # leaves of at most 2^24 floats: a leaf has on average 1.6 times the least number of rows
-        numbers = book.levels.n_points + 8 * len(book.reals)
+        n_shared = len(book.lines.opened_ends(book.known_snr)[0])
+        numbers = book.levels.n_points + 8 * len(book.reals) + n_shared
         least = math.ceil(self.n_trees * len(rows.x) * numbers / (1.6 * (1 << 24)))
         fewest = max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, least)
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of

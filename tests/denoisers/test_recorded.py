@@ -36,7 +36,7 @@ LINES = (
     ),
     NumberLine(20.0, 20.0, 1.4, 0.5, 1.5, step=12.0, origin=3.0, opened=((27.0, 0.25),)),
 )
-PRODUCTS = ("marginals", "mixture", "exact mixture")
+PRODUCTS = ("marginals", "mixture", "forest", "exact mixture")
 KINDS = (*PRODUCTS, "correlated")
 
 

@@ -106,3 +106,24 @@ def test_predicted_numbers_are_what_impute_fills_in():
     assert (found["expected"] == detector.density_.impute(frame[:5].assign(x=np.nan))["x"][0]).all()
     assert (found["expected"] == 0).all()
     assert (found["low"] == 0).all()
+
+
+def test_leaves_of_many_columns_keep_the_share_of_a_frequent_number():
+    """Few splits are by its column: it has a mass of its own in a leaf, beside the Gaussian of other numbers."""
+    random, n = np.random.default_rng(0), 400
+    word = random.choice(["a", "b"], n)
+    is_zero = random.random(n) < np.where(word == "a", 0.8, 0.2)
+    x = np.where(is_zero, 0.0, random.gamma(2.0, 50.0, n).round(2))
+    noise = {f"n{i}": random.normal(size=n) for i in range(4)}
+    codes = {f"c{i}": random.choice(list("pqrs"), n) for i in range(4)}
+    frame = pd.DataFrame({"word": word, **noise, **codes, "x": x})
+    model = DiffusionDensity(denoiser="forest", random_state=0).fit(frame)
+    given = frame[:2].assign(**dict.fromkeys(frame, None)).astype(frame.dtypes)
+    given["word"], zero = ["a", "b"], np.array([0.0, np.nan])
+    rows = pd.concat([given.assign(x=value) for value in zero])
+    log_p = model.score_samples(rows).reshape(2, 2)
+    log_step = math.log(model.encoder_.schema[-1].codec.step)
+    found = np.exp(log_p[0] + log_step)  # together with the word
+    assert found.sum() == pytest.approx(is_zero.mean(), abs=0.03)
+    given_word = found / np.exp(log_p[1])
+    assert given_word[0] > given_word[1] + 0.15
