@@ -68,19 +68,10 @@ SAME_UNIT = {
     ".-": "", ".–": "", ".—": "", ",-": "", ",–": "", ",—": "",
 }  # fmt: skip
 # words for a power of ten behind a number
-POWERS = {
-    word: power
-    for power, words in {
-        3: "k K tys. тыс. тыс Tsd. mil bin",
-        4: "万 만",
-        5: "lakh",
-        6: "M m mn mln млн млн. Mio. Mio Mill. milyon million millones",
-        7: "crore Cr",
-        8: "億 亿 억",
-        9: "B b bn mld mlrd млрд Mrd. Mrd billion",
-    }.items()
-    for word in words.split()
-}
+POWERS = {word: power for power, words in (
+    (3, "k K tys. тыс. тыс Tsd. mil bin"), (4, "万 만"), (5, "lakh"), (7, "crore Cr"), (8, "億 亿 억"),
+    (6, "M m mn mln млн млн. Mio. Mio Mill. milyon million millones"), (9, "B b bn mld mlrd млрд Mrd. Mrd billion"),
+) for word in words.split()}  # fmt: skip
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
 # text around the numbers of a column that is its own unit: "Nr. ", "EGP " before, "km/h", "°", "mm²" behind
 SIGN = r"[^\x00-\x7f\w\s\u2010-\u2027]"  # of any script: °, €, ℃
@@ -103,27 +94,21 @@ CLOCK = re.compile(
 )
 # of a part of a duration: years, months, weeks, days, hours, minutes, seconds
 SECONDS = {"Y": 31_557_600, "B": 2_629_800, "W": 604_800, "D": 86_400, "H": 3600, "M": 60, "S": 1}
-SPANS = re.compile(
-    "".join(
-        rf"(?:(?P<{name}>\d+(?:[.,]\d+)?) ?(?:{words.replace(' ', '|')})\b\.?,? ?)?"
-        for name, words in {
-            "Y": "y yrs? years? Jahre? ans? a[nñ]os? ann[oi] jaar lat rok lata yaş yıl лет года? [세살岁歳] سنة سنوات",
-            "B": "mos? mths? months? Mon Monate? mois mes meses mesi mês maand mies ay мес 개월 个月 か月 شهر أشهر",
-            "W": "w wks? weeks? Wochen? semaines? semanas? settiman[ae] we[ek]en tyg hafta нед 주 周 週 أسبوع",
-            "D": "d days? Tage? j jours? días? dias? giorn[oi] dag dagen dni gün дн дней дня [天日일] يوم أيام",
-            "H": "h hrs? hours? Std 時間 시간 [时時]",
-            "M": "m mn mins? minutes? 分 분",
-            "S": "s secs? seconds? 秒 초",
-        }.items()
-    )
-)
+PARTS = {
+    "Y": "y yrs? years? Jahre? ans? a[nñ]os? ann[oi] jaar lat rok lata yaş yıl лет года? [세살岁歳] سنة سنوات",
+    "B": "mos? mths? months? Mon Monate? mois mes meses mesi mês maand mies ay мес 개월 个月 か月 شهر أشهر",
+    "W": "w wks? weeks? Wochen? semaines? semanas? settiman[ae] we[ek]en tyg hafta нед 주 周 週 أسبوع",
+    "D": "d days? Tage? j jours? días? dias? giorn[oi] dag dagen dni gün дн дней дня [天日일] يوم أيام",
+    "H": "h hrs? hours? Std 時間 시간 [时時]", "M": "m mn mins? minutes? 分 분", "S": "s secs? seconds? 秒 초",
+}  # fmt: skip
+SPANS = re.compile("".join(
+    rf"(?:(?P<{part}>\d+(?:[.,]\d+)?) ?(?:{words.replace(' ', '|')})\b\.?,? ?)?" for part, words in PARTS.items()
+))  # fmt: skip
 GROUPS = {".": SPACES + "'\u2019,", ",": SPACES + "'\u2019."}  # by the decimal mark
 PYTHONS = {mark: str.maketrans(mark, ".", groups) for mark, groups in GROUPS.items()}
 OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # of a script other than ASCII
 # characters of full width, and Arabic marks, as those of ASCII
-SAME_CHARACTER = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maketrans(
-    "٫٬٪", ".,%"
-)
+SAME_CHARACTER = {c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F)} | str.maketrans("٫٬٪", ".,%")
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 TIME = (
     rf"(?: ?\((?P<v>[^\W\d_]{{1,4}})\))?(?:(?:T|,?[{SPACES}]|(?<=日)){FORE}(?P<H>\d{{1,2}}) ?[:.h時시] ?(?P<M>\d\d)"
@@ -156,28 +141,16 @@ DATES = (
 ERAS = dict(zip("MTSHR明大昭平令", [1867, 1911, 1925, 1988, 2018] * 2, strict=True))
 # how names of months begin, without accents: western Europe, Polish, Czech, Hungarian, Romanian, Finnish, Turkish,
 # Indonesian, Russian, Ukrainian, Greek, Arabic
-MONTHS = {
-    name: month
-    for month, names in enumerate(
-        (
-            "jan ene gen ian sty oca led tam янв січ ιαν ينا",
-            "feb fev lut sub uno hel фев лют φεβ فبر",
-            "mar mrt maa bre мар бер μαρ مار",
-            "apr avr abr kwi nis dub huh апр кві απρ ابر",
-            "may mai mag mei maj kve tou маи мая тра μαι ماي",
-            "jun juin giu iun cze haz cervn cerven cvn kes июн чер ιουν يوني",
-            "jul juil lug iul lip tem cervenc cervene cvc hei июл лип ιουλ يولي",
-            "aug ago aou agu sie srp elo авг сер αυγ اغس",
-            "sep set sze wrz eyl zar syy сен вер σεπ سبت",
-            "oct okt out ott paz eki rij lok окт жов οκτ اكت",
-            "nov noi lis kas marras ноя лис νοε نوف",
-            "dec dez dic des gru ara pro jou дек гру δεκ ديس",
-        ),
-        1,
-    )
-    for name in names.split()
-}
+MONTHS = {name: k for k, names in enumerate((
+    "jan ene gen ian sty oca led tam янв січ ιαν ينا", "feb fev lut sub uno hel фев лют φεβ فبر",
+    "mar mrt maa bre мар бер μαρ مار", "apr avr abr kwi nis dub huh апр кві απρ ابر",
+    "may mai mag mei maj kve tou маи мая тра μαι ماي", "jun juin giu iun cze haz cervn cerven cvn kes июн чер ιουν يون",
+    "jul juil lug iul lip tem cervenc cervene cvc hei июл лип ιουλ يولي", "aug ago aou agu sie srp elo авг сер αυγ اغس",
+    "sep set sze wrz eyl zar syy сен вер σεπ سبت", "oct okt out ott paz eki rij lok окт жов οκτ اكت",
+    "nov noi lis kas marras ноя лис νοε نوف", "dec dez dic des gru ara pro jou дек гру δεκ ديس",
+), 1) for name in names.split()}  # fmt: skip
 ASCII_DIGITS = "0123456789"
+NEGATIVES = ("-{}", "({})", "{}-", "\u2212{}", "{}\u2212")  # how negative numbers are written
 UTC = "+00:00"  # at the end of the format of times with a zone, which are written in UTC
 # text of a number with something before it, or behind it at a distance, or of several numbers with units
 NUMBER_LIKE = re.compile(
@@ -256,6 +229,7 @@ class Notation:
 
     def __post_init__(self) -> None:
         check_choice("decimal", self.decimal, (".", ",", None))
+        check_choice("negative", self.negative, NEGATIVES)
         if self.places is not None and not 0 <= self.places < 99:
             raise ValueError(f"places must be a small number, got {self.places!r}")
 
@@ -307,9 +281,8 @@ class Notation:
             whole, point, fraction = text.replace(",", "").partition(".")
             text = re.sub(r"(?<=\d)(?=(?:\d\d)*\d{3}$)", ",", whole) + point + fraction
         text = text.translate(str.maketrans({",": self.grouping, ".": self.decimal or "."}))
-        text = (
-            text.translate(str.maketrans(f"{ASCII_DIGITS}.,", self.digits)) if self.digits else text
-        )
+        if self.digits:
+            text = text.translate(str.maketrans(f"{ASCII_DIGITS}.,", self.digits))
         text = f"{self.prefix}{text}{power}{self.suffix}"
         return self.negative.format(text) if number < 0 else text
 
@@ -820,17 +793,14 @@ def _of_numbers(
     for match, count in found.items():
         if match["prefix"] or match["suffix"]:
             marked[match["prefix"] or "", match["suffix"] or ""] += count
-        sign = match["sign"] or match["inner"] or ""
-        negative["({})"] += count * bool(match["open"])
-        negative[f"{sign}{{}}"] += count * (sign not in ("", "+"))
-        negative["{}" + (match["after"] or match["last"] or "")] += count * bool(
-            match["after"] or match["last"]
-        )
+        before, behind = match["sign"] or match["inner"], match["after"] or match["last"]
+        if match["open"] or behind or before not in (None, "+"):
+            form = "({})" if match["open"] else f"{{}}{behind}" if behind else f"{before}{{}}"
+            negative[form] += count
     prefix, suffix = marked.most_common(1)[0][0] if marked else ("", "")
     fractions = {-1 if "e" in m["number"].lower() else len(m["fraction"] or ".") - 1 for m in found}
     words = {POWERS[word.strip(SPACES)]: word for m in found if (word := m["power"])}
     words |= {0: ""} if words and not all(m["power"] for m in found) else {}
-    sign, n = negative.most_common(1)[0] if negative else ("-{}", 0)
     return Notation(
         decimal=decimal,
         grouping=next((m["group"] for m in found if m["group"]), ""),
@@ -838,7 +808,7 @@ def _of_numbers(
         suffix=suffix,
         pairs=any(re.search(r",\d\d,", m["number"]) for m in found),
         places=max(fractions) if -1 not in fractions and (words or len(fractions) == 1) else None,
-        negative=sign if n else "-{}",
+        negative=negative.most_common(1)[0][0] if negative else "-{}",
         powers=tuple(words[power] for power in sorted(words, reverse=True)),
         bounds=marks.bounds,
         digits=_digits(texts),
@@ -851,11 +821,11 @@ def formatted(
     """A time in a ``strftime`` format, or in ISO 8601 if another time would be read from the text."""
     # what C writes otherwise, depending on the system and its language
     own = {"%Y": f"{time.year:04}", "%-d": time.day, "%-m": time.month, "%-H": time.hour}
-    own |= {"%-I": (time.hour - 1) % 12 + 1}
-    own |= {"%B": months[time.month - 1]} if months else {}
-    own |= {"%A": weekdays[time.weekday()]} if weekdays else {}
-    text = re.sub("|".join(own), lambda code: str(own[code[0]]), form)
-    text = time.strftime(text.format(p=[pair[time.hour >= 12] for pair in HALVES]))
+    own |= {"%-I": (time.hour - 1) % 12 + 1, "%B": months and months[time.month - 1]}
+    own |= {"%A": weekdays and weekdays[time.weekday()]}
+    own |= {f"{{p[{k}]}}": pair[time.hour >= 12] for k, pair in enumerate(HALVES)}
+    codes = "|".join(re.escape(code) for code, text in own.items() if text != ())
+    text = time.strftime(re.sub(codes, lambda code: str(own[code[0]]), form))
     if _time(text, form.rfind("d") < form.rfind("m"), None) == time:
         return text
     return time.isoformat(" ").removesuffix(" 00:00:00")
