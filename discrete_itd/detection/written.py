@@ -157,6 +157,10 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
     is_word = np.array([word in WORDS for word in words])
     seldom = 2 * counts <= counts.sum() + n_numbers + n_empty  # else it is the column's own word
     gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word & seldom).tolist()}
+    if len(of_unit) > 1:  # "3 months" beside "45 years", "350K" beside "1.2M"
+        own = recognise([*itertools.compress(texts, ~is_word)], counts[~is_word]).notation
+        if own is not None and (own.family == "timedelta" or own.powers):
+            return gaps
     if codes := _with_zeros(texts, counts):
         return gaps | codes
     least = max(MEASURES * (n_numbers + counts[~is_word].sum()), 1)
