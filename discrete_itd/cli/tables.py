@@ -143,8 +143,8 @@ def _csv(
     for n, where in ((found.n_above, "above"), (found.n_below, "below")):
         if n:
             warn(f"{path}: {count(n, 'line')} {where} the header left out")
-    while len(head) < len(found.head):
-        head += text.readline()
+    while len(head) < len(found.head) and (line := text.readline()):
+        head += line
     names = _names(path, found.header)
     newline = "\r\n" if found.head.endswith("\r\n") else "\n"
     dialect = replace(dialect, sep=found.sep, encoding=encoding, newline=newline, head=found.head)

@@ -16,7 +16,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -157,15 +157,16 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
     is_word = np.array([word in WORDS for word in words])
     seldom = 2 * counts <= counts.sum() + n_numbers + n_empty  # else it is the column's own word
     gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word & seldom).tolist()}
-    if len(of_unit) > 1:  # "3 months" beside "45 years", "350K" beside "1.2M"
-        own = recognise([*itertools.compress(texts, ~is_word)], counts[~is_word]).notation
-        if own is not None and (own.family == "timedelta" or own.powers):
-            return gaps
+    own = recognise([*itertools.compress(texts, ~is_word)], counts[~is_word]).notation
+    if own is not None and (own.family == "timedelta" or own.powers):
+        return gaps  # "3 months" beside "45 years", "350K" beside "1.2M"
+    are_read = [] if own is None else np.flatnonzero(~pd.isna(own.read(texts))).tolist()
     if codes := _with_zeros(texts, counts):
         return gaps | codes
     least = max(MEASURES * (n_numbers + counts[~is_word].sum()), 1)
     are_days = counts[list(days)].sum() >= least  # first, as 31.01.2024 could be a number
-    found = _unlike(texts, np.where(is_word, 0, counts), {} if are_days else forms, n_numbers)
+    numbers = set[int]() if are_days else {*forms, *are_read}
+    found = _unlike(texts, np.where(is_word, 0, counts), numbers, n_numbers)
     if are_days:
         return found | gaps | _in_one_order(days, counts)
     if n_numbers + counts[list(forms)].sum() >= least:
@@ -216,8 +217,8 @@ def _classes(text: str) -> str:
     )
 
 
-def _unlike(texts: Sequence[str], counts: Ints, forms: Mapping[int, Form], n_bare: int) -> Meant:
-    """Rare texts of a format that hardly any other has, where most are numbers or have one format.
+def _unlike(texts: Sequence[str], counts: Ints, numbers: Set[int], n_bare: int) -> Meant:
+    """Rare texts of a format that hardly any other has, where most are ``numbers`` or have one format.
 
     What is meant by them is not known. Numbers of digits belong to a format from the first one on that is filled up
     with zeros.
@@ -229,7 +230,7 @@ def _unlike(texts: Sequence[str], counts: Ints, forms: Mapping[int, Form], n_bar
             if PADDED.match(texts[i], run.start()):
                 padded[k] += int(counts[i])
     first = min((k for k, n_padded in padded.items() if n_padded >= ODD * n), default=math.inf)
-    formats = {i: "" if i in forms else _format(texts[i].strip(), first) for i in at}
+    formats = {i: "" if i in numbers else _format(texts[i].strip(), first) for i in at}
     share = Counter({"": n_bare / n}) if n_bare else Counter[str]()
     for i, form in formats.items():
         share[form] += counts[i] / n

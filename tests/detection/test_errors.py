@@ -236,6 +236,8 @@ def test_notations_with_a_meaning_are_no_errors():
             "unit": [f"{x} kg" for _, x in places],
             "age": [f"{x} {('years', 'months')[i % 2]}" for i, x in places],
             "rarely months": [f"{x} {('years', 'mths.')[i % 20 == 0]}" for i, x in places],
+            "groups": [f"{x} {100 + i} kr." if i % 20 else f"{100 + i} kr." for i, x in places],
+            "areas": [f"{x} m²" if i % 20 else f"{x}-{x + 5} m²" for i, x in places],
             "powers": [f"{x}K" if i % 20 else f"0.0{x}M" for i, x in places],
             "seat": [f"{x}{'ABCD'[i % 4]}" for i, x in places],
             "code": [f"{'AB'[i % 2]}{x}" for i, x in places],
