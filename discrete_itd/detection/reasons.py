@@ -154,24 +154,27 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     beyond = np.maximum(near - rows.log_volume[:, : len(near)], 0.0)
     first, inverse = distinct(np.column_stack([rows.cells, beyond]))
     found = likely_errors(scorer, rows.x[first], beyond[first], k)
-    each = pd.DataFrame({"at": np.arange(len(rows)), "row": inverse})
-    found = each.merge(found, on="row").sort_values("at", kind="stable", ignore_index=True)
-    at, rank = found["at"].to_numpy(), found.groupby("at").cumcount().to_numpy()
+    n_lines = np.bincount(found["row"], minlength=len(first))  # of each row that is asked once
+    at = np.repeat(np.arange(len(rows)), n_lines[inverse])
+    before = n_lines[inverse].cumsum() - n_lines[inverse]
+    rank = np.arange(len(at)) - before[at]
+    found = found.iloc[(n_lines.cumsum() - n_lines)[inverse[at]] + rank].reset_index(drop=True)
     conflict = _lines(rows, at, found["conflict"].to_numpy(), rank)
     is_conflict = found["conflict_nats"] >= LEAST_NATS
-    table = pd.DataFrame(_lines(rows, at, found["cell"].to_numpy(), rank)).assign(
-        nats=found["nats"],
-        expected_nats=found["expected_nats"],
-        excess_nats=found["nats"] - found["expected_nats"],
-        error_probability=found["error_probability"],
-        expected=found["value"],
-        probability=found["probability"].astype(float),
-        low=found["low"],
-        high=found["high"],
-        conflict_column=conflict["column"].where(is_conflict, None),
-        conflict_value=conflict["value"].where(is_conflict, None),
-        conflict_nats=found["conflict_nats"].where(is_conflict, 0.0),
-    )
+    lines = _lines(rows, at, found["cell"].to_numpy(), rank) | {
+        "nats": found["nats"],
+        "expected_nats": found["expected_nats"],
+        "excess_nats": found["nats"] - found["expected_nats"],
+        "error_probability": found["error_probability"],
+        "expected": found["value"],
+        "probability": found["probability"].astype(float),
+        "low": found["low"],
+        "high": found["high"],
+        "conflict_column": conflict["column"].where(is_conflict, None),
+        "conflict_value": conflict["value"].where(is_conflict, None),
+        "conflict_nats": found["conflict_nats"].where(is_conflict, 0.0),
+    }
+    table = pd.DataFrame(lines)
     columns = dict(zip(rows.encoder.names, rows.encoder.schema, strict=True))
     text = [sentence(line, columns) for line in table.to_dict("records")]
     return _with_unreadable(table.assign(sentence=_objects(text)), at, rows, k)
