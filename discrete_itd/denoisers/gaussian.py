@@ -461,7 +461,7 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
         middle, *own = (t.expand_as(z).flatten(0, -2)[at] for t in (z, width, sd))
         return log_mass_of_wide(middle, own[0] / own[1]).to(dtype)
 
-    return devices.replace_rows(out.view(-1), wide.view(-1), exactly).view_as(z)
+    return devices.replace_rows(out.reshape(-1), wide.reshape(-1), exactly).view(z.shape)
 
 
 def monomials(t: Tensor) -> Tensor:
