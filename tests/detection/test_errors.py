@@ -167,6 +167,21 @@ def test_property_a_number_four_ranges_beyond_all_others_is_wrong(kind, n):
     assert found["probability_wrong"].item() > 0.9
 
 
+def test_what_is_expected_is_the_number_with_its_decimal_point_moved():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": random.normal(50, 6, 600).round(3)})
+    frame["text"] = (frame["x"] * 3).round(2).astype(str)
+    frame["n"] = random.integers(20_000, 80_000, 600)
+    right = frame.copy()
+    frame.loc[7, "x"], frame.loc[9, "text"], frame.loc[11, "n"] = 10 * frame["x"][7], "1.5", 700_000
+    right.loc[9, "text"], right.loc[11, "n"] = "150", 70_000
+    found = find_errors(frame)
+    assert set(found["row"]) == {7, 9, 11}
+    for row, column, expected in found[["row", "column", "expected"]].to_numpy():
+        assert expected == right.at[row, column]
+        assert isinstance(expected, type(right.at[row, column]) if column == "text" else float | int)
+
+
 def test_numbers_may_be_text():
     frame = pd.DataFrame({"age": np.random.default_rng(0).integers(18, 90, 500)})
     frame.loc[7, "age"] = 999
