@@ -780,7 +780,9 @@ def _lines(
     first[own.values.codes[order]] = order
     cells, meant = (c.astype(object).to_numpy() for c in (frame.iloc[:, j], written.meant))
     cells = np.where(written.wrong > 0, meant, cells)
-    expected = np.where(of_bin, _with_point_moved(meant, rows, first[code]), cells[first[code]])
+    expected = cells[first[code]]
+    if of_bin.any():
+        expected[of_bin] = _with_point_moved(meant, rows[of_bin], first[code][of_bin])
     is_meant = (written.right[rows] > 0) & (written.wrong[rows] > by_others[rows])
     return pd.DataFrame(
         {
@@ -802,12 +804,14 @@ def _with_point_moved(cells: NDArray[np.object_], rows: Ints, likely: Ints) -> N
     These lie among the numbers of the column; others stay what is likely, a number of many that are.
     """
     numbers = np.asarray(pd.to_numeric(pd.Series(cells), errors="coerce"), float)
-    low, high = np.nanquantile(numbers, [0.01, 0.99])
+    out, known = cells[likely], numbers[np.isfinite(numbers)]
+    if not len(known):  # they have units
+        return out
+    low, high = np.quantile(known, [0.01, 0.99])
     with np.errstate(all="ignore"):
         power = np.round(np.log10(numbers[likely] / numbers[rows]))
         moved = numbers[rows] * 10.0**power
     fits = (power != 0) & (np.abs(power) <= 3) & (low <= moved) & (moved <= high)
-    out = cells[likely]
     for i in np.flatnonzero(fits).tolist():
         text = f"{moved[i]:.15g}"
         new = text if isinstance(out[i], str) else float(text)
