@@ -8,7 +8,7 @@ its characters (*Ward 12* is ``Aa 9``): free text and identifiers have patterns 
 is taken for a function of the first, disturbed by errors. The rows with the same value there vote on the cell: with
 :math:`\Delta` more votes, averaged over such columns, for the cell than for its strongest rival, the log-odds that it
 is right are :math:`\kappa \Delta` before anything is known of how often cells are wrong; that many rows dissent alike
-is as probable as their share, and the less probable among errors, the more they are. A key may leave several values
+is as probable as their share. A key may leave several values
 open: where keys differ in how many of their rows dissent, the dissenting cells of those with many are no errors, nor
 are they where those of a key nearly always agree. A value that other columns expect, by rows with another key, is right
 as far as many dissenting ones are expected, and most rows of the key that agree in a second column, too, vote for
@@ -74,9 +74,6 @@ DEPENDS, TYPICAL, FEWEST, NEARLY, SLACK = 0.7, 0.25, 2, 2.5, 0.02
 # largest share of a column's cells with a value of no other row: where there are more, such values are no typing errors
 # (without it, a third of the cells of clean rayyan and movies are named)
 MOST_TYPOS = 0.01
-# probability that a wrong value that OFTEN rows of a key have is in one more, above chance: sources copy each other
-# (chosen on flights, and on rates of taxes, which repeat within a state)
-COPIED = 0.8
 # candidates for the share of wrong rows in keys with one value, and for the share of keys that leave several open
 RATES, OPEN = np.geomspace(0.001, 0.6, 30), np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7])
 # share of pairs of dissenting rows of a key that agree, beyond chance, from which they are a second value (errors have
@@ -651,9 +648,7 @@ def _by_votes(
     odds = np.maximum(odds, np.where(n_same >= OFTEN, share, 0.0))
     dissents, heard = rival > mine, ~view.absent & ((mine > 0) | (rival > 0))
     flat = np.where(is_new, 0.0, 1 / view.n_levels)
-    n_chance = min(dissent) * n_votes / np.maximum(n_keys, 1) * np.maximum(flat, alone)
-    copies = COPIED ** np.maximum(n_same - OFTEN - n_chance, 0)
-    flat = np.where(dissents, np.maximum(copies, flat), flat)
+    flat = np.where(dissents, 1.0, flat)
     wrong, weights = np.where(view.absent, present, mixed.wrong), np.array([1 - SHARE, SHARE])
     if heard.any():
         wrong[heard], weights = _error_share(

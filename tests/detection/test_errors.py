@@ -179,7 +179,9 @@ def test_what_is_expected_is_the_number_with_its_decimal_point_moved():
     assert set(found["row"]) == {7, 9, 11}
     for row, column, expected in found[["row", "column", "expected"]].to_numpy():
         assert expected == right.at[row, column]
-        assert isinstance(expected, type(right.at[row, column]) if column == "text" else float | int)
+        assert isinstance(
+            expected, type(right.at[row, column]) if column == "text" else float | int
+        )
 
 
 def test_numbers_may_be_text():
