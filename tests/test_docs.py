@@ -200,6 +200,7 @@ def test_the_images_example_runs_as_it_is_written(capsys, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:outside the range", "ignore:column 'odor'")  # of poisonous ones
 def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("diffusers")
