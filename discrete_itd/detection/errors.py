@@ -76,8 +76,8 @@ DEPENDS, TYPICAL, FEWEST, NEARLY, SLACK = 0.7, 0.25, 2, 2.5, 0.02
 MOST_TYPOS = 0.01
 # candidates for the share of wrong rows in keys with one value, and for the share of keys that leave several open
 RATES, OPEN = np.geomspace(0.001, 0.6, 30), np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7])
-# share of pairs of dissenting rows of a key that agree, beyond chance, from which they are a second value (errors have
-# .6 at most, those of flights, which sources copy; days of the month by the day of the year .74)
+# share of pairs of dissenting rows of a key that agree, beyond chance and less by SEEN pairs, from which they are a
+# second value (errors have .6 at most, those of flights, which sources copy; days of the month by that of the year .74)
 ALIKE = 0.7
 VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
