@@ -22,7 +22,7 @@ column each, smoothed by absolute discounting (or by ``COUNT`` cells of the colu
 with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(v)` the share of v. Values without
 another row have together the share of such cells (Good and Turing) as far as these are right: how many right ones
 there should be follows from how many values have several rows, and those beyond are levels of f. Numbers are cut into
-bins for this, with tails that outliers do not widen.
+bins for this, with tails that outliers do not widen, on a linear or a logarithmic scale.
 
 Either way a column has a share :math:`\pi` of wrong cells, whose values are flat (f) over its levels or its range. EM
 estimates it together with the weights of the mixture, and by Bayes' rule
@@ -87,6 +87,7 @@ MOST_CANDIDATES, PAIRS = 32, 500
 DISCOUNTS, COUNT = (0.3, 0.9), 100.0
 # a column of more than FEW_VALUES numbers is divided into at most N_BINS bins of at least BIN_ROWS rows
 N_BINS, BIN_ROWS = 16, 25
+ENDS = 0.01, 0.99  # quantiles between which numbers tell whether they are on a logarithmic scale
 OFTEN = 5  # a number in this many rows is no outlier, however far it lies; a value in as many is no typing error
 # EM runs N_ITERATIONS times, from a share SHARE of wrong cells that counts as much as SEEN cells
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
@@ -318,7 +319,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     meant, misspelt = np.arange(len(distinct) + 1), np.zeros(len(distinct) + 1)
     if len(distinct) > 1 and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)[codes]
-        level, log_flat = _binned(numbers / np.abs(numbers).max())
+        level, log_flat = _binned(_on_scale(numbers))
         order = np.lexsort((numbers, level))
         ends = np.searchsorted(level[order], np.arange(level.max() + 2))
         middles = np.append(codes[order[(ends[1:] + ends[:-1]) // 2]], len(distinct))
@@ -338,6 +339,18 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
     own = Aspect(where, absent)
     return ColumnViews(own, patterns, bins, few, meant[where], misspelt[where], unreadable)
+
+
+def _on_scale(numbers: Floats) -> Floats:
+    """Numbers (n,), or their logarithms if these are the more likely ones to be normal, far ones left aside."""
+    z = numbers / np.abs(numbers).max()
+    if z.min() > 0:
+        low, high = np.quantile(z, ENDS)
+        logs = np.log(z)
+        inside = (low <= z) & (z <= high)
+        if logs[inside].std() * math.exp(logs[inside].mean()) < z[inside].std():
+            return logs
+    return z
 
 
 def _binned(z: Floats) -> tuple[Ints, Floats]:

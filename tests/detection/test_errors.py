@@ -167,6 +167,17 @@ def test_property_a_number_four_ranges_beyond_all_others_is_wrong(kind, n):
     assert found["probability_wrong"].item() > 0.9
 
 
+def test_property_numbers_on_a_logarithmic_scale_are_judged_there():
+    """A number near 0 is no outlier on a linear scale, but as much as its logarithm is one."""
+    random = np.random.default_rng(0)
+    logs = random.normal(size=1500)
+    logs[7] = -10.0
+    found = [find_errors(pd.DataFrame({"x": x}), threshold=0.01) for x in (logs, np.exp(logs))]
+    assert found[0]["row"].iloc[0] == 7
+    pd.testing.assert_series_equal(*(f["row"] for f in found))
+    pd.testing.assert_series_equal(*(f["probability_wrong"] for f in found), atol=1e-6)
+
+
 def test_what_is_expected_is_the_number_with_its_decimal_point_moved():
     random = np.random.default_rng(0)
     frame = pd.DataFrame({"x": random.normal(50, 6, 600).round(3)})
