@@ -2,8 +2,8 @@
 
 Start with ``DiffusionDensity``; ``DiffusionOutlierDetector`` finds anomalies and ``DriftWatch`` changes in a stream of
 rows, ``ImageDensity`` scores images by an existing diffusion model, and ``report`` writes an HTML page on a density or
-a detector. ``find_errors`` names the cells of a table that are probably wrong, without a fit before. ``recipes`` lists
-the models that a density can fit, ``datasets`` loads example tables.
+a detector. Of a table in hand, ``find_outliers`` names the odd rows and ``find_errors`` the cells that are probably
+wrong, without a fit before. ``recipes`` lists the models that a density can fit, ``datasets`` loads example tables.
 
 Three ideas make it up, in the order in which data flow: an encoder maps the columns of a table to points
 (:mod:`discrete_itd.encoders`); a Gaussian channel adds noise (:mod:`discrete_itd.channel`), and a denoiser predicts the
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from discrete_itd import datasets, recipes
     from discrete_itd.detection.detector import DiffusionOutlierDetector
     from discrete_itd.detection.errors import find_errors
+    from discrete_itd.detection.outliers import find_outliers
     from discrete_itd.detection.watch import DriftWatch
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.images.density import ImageDensity
@@ -49,6 +50,7 @@ __all__ = [
     "ImageDensity",
     "datasets",
     "find_errors",
+    "find_outliers",
     "recipes",
     "report",
 ]
@@ -59,6 +61,7 @@ _HOMES = {
     "DriftWatch": "detection.watch",
     "ImageDensity": "images.density",
     "find_errors": "detection.errors",
+    "find_outliers": "detection.outliers",
     "report": "reporting.page",
 }
 

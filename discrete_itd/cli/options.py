@@ -269,6 +269,9 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
         help="also write TABLE with the expected values that are twice as likely right as not; blank\n"
         "lines, and quotation marks without need, are not copied")
     add("--report", metavar="FILE", help="also write a page on them, like errors.html")
+    add("--rows", metavar="FILE",
+        help="also write the twenty oddest rows, each by models that did not see it, with the\n"
+        "cells to blame; takes as long as three fits")
     add("--threshold", type=share, default=0.5, metavar="P",
         help="probability of being wrong from which a cell is named (default: %(default)s)")
     add("--groups", metavar="NAME",
@@ -400,7 +403,8 @@ example:
     "check": Command("reporting", _add_check, "wrong cells of a table, and what they should be", f"""\
 Find the cells of a table that are probably wrong, by its other rows and the other cells of the row; no model is needed.
 FILE has one line per cell: row (from 1, without the header), column, value, expected, expected_probability and
-probability_wrong, the most probable error first. The table is read whole.
+probability_wrong, the most probable error first. The table is read whole. With --rows, models are fitted to parts of
+the table, and rank the rows of the other parts.
 
 {TABLES}
 example:

@@ -28,6 +28,7 @@ from discrete_itd.cli.tables import (
     write_table,
 )
 from discrete_itd.detection.errors import find_errors
+from discrete_itd.detection.outliers import find_outliers
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
 from discrete_itd.reporting.findings import Findings, examine
@@ -92,6 +93,7 @@ def check(args: argparse.Namespace) -> None:
     check_out(args.out, table=args.table)
     check_out(args.repair, table=args.table, list_of_cells=args.out)
     check_out(args.report, is_table=False, table=args.table)
+    check_out(args.rows, table=args.table, list_of_cells=args.out, repaired_copy=args.repair)
     with reading(args.table, Dialect.asked(args)) as source:
         frame, dialect, schema = pd.concat(source.chunks()), source.dialect, source.schema
     if not len(frame):
@@ -107,6 +109,11 @@ def check(args: argparse.Namespace) -> None:
         ):
             repaired.loc[row, column] = expected
         write_table(args.repair, [repaired], dialect, schema)
+    if args.rows is not None:
+        with about(args.table):
+            own = frame if groups is None else frame.drop(columns=groups.name)
+            odd = find_outliers(own, groups=groups, random_state=0)
+        write_table(args.rows, [odd])
     if args.report is not None:
         page = errors_page(found, frame.shape, title=f"Cells of {shown(args.table)} to check")
         write_whole(args.report, lambda path: path.write_text(page, encoding="utf-8"))

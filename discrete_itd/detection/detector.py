@@ -18,6 +18,7 @@ from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, outside, reasons, thresholds
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
+from discrete_itd.detection.out_of_fold import in_order, out_of_fold
 from discrete_itd.detection.score import (
     MOST_WEIGHT,
     WEIGHT_OF_SHARE,
@@ -286,6 +287,26 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         self._set_fitted(scorer, own, terms, repeats, threshold)
         return self
 
+    def fit_predict(self, X: Any, y: Any = None, *, groups: Any = None) -> np.ndarray:
+        """Fit to a table in memory, and label its rows, each by a detector that was fitted to others.
+
+        The labels of :meth:`predict` would be those of rows that were learned. Takes the time of four fits;
+        :func:`~discrete_itd.find_outliers` names the cells to blame.
+
+        Returns
+        -------
+        ndarray of int, shape (N,)
+            -1 for the share ``contamination``, or else ``false_alarm_rate``, of the rows with the lowest scores, fewer
+            where scores are equal, and for rows with an unreadable cell; 1 for the others.
+        """
+        share = self._check_parameters()
+        folds = out_of_fold(self, X, groups)
+        scores = in_order(folds, [fold.scores for fold in folds])
+        lowest = scores < np.quantile(scores, self.false_alarm_rate if share is None else share)
+        is_unreadable = in_order(folds, [fold.rows.is_unreadable for fold in folds])
+        self.fit(X, groups=groups)
+        return np.where(lowest | is_unreadable, -1, 1)
+
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
         self._check_density()
@@ -364,7 +385,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     # -- scores --------------------------------------------------------------------------------
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """The score of each row: float64, shape (N,), nats; higher is more typical."""
+        """The score of each row: float64, shape (N,), nats; higher is more typical.
+
+        Rows that were fitted to have been learned: :func:`~discrete_itd.find_outliers` ranks the rows of a table in
+        hand by detectors that did not see them.
+        """
         rows = self._rows(X)  # which checks first that the detector is fitted
         return self._scorer.score(rows)
 
@@ -378,7 +403,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
         A row with an unreadable cell, like "#REF!" in a column of numbers, raises the alarm "unreadable", whatever its
         score, which its other cells have: no false-alarm rate counts these alarms, and :meth:`reasons` name them.
-        ``threshold`` is by default ``threshold_``.
+        ``threshold`` is by default ``threshold_``. Of rows that were fitted to fewer raise an alarm than its rate says:
+        :meth:`fit_predict` labels these.
 
         Warns
         -----
@@ -410,8 +436,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         A ValueError without calibration rows. For an inlier, at most :math:`\alpha` with probability at most
         :math:`\alpha`, on average over calibration sets, with ``given`` also within each group that has calibration
         rows enough (:mod:`discrete_itd.detection.groups`). ``scores`` are the result of :meth:`score_samples` for X, to
-        save time. To select among many rows use :meth:`discoveries`. Warns as :meth:`predict` does of rows outside of
-        training.
+        save time. To select among many rows use :meth:`discoveries`. Rows that were fitted to are no new rows: their
+        p-values promise nothing. Warns as :meth:`predict` does of rows outside of training.
         """
         calibration, rows = thresholds.calibration_scores(self), self._rows(X)
         outside.tell(rows)
@@ -591,11 +617,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         Returns
         -------
         DataFrame
-            One line per cell, with the columns of :func:`discrete_itd.detection.reasons.reasons`. A row whose most
-            suspicious cell is not a nat rarer than expected has no line, even if it raises an alarm: then it is the
-            combination of its cells that is rare. With ``given``, no cell of a given column is named as a reason (it
-            may be one in conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and where it is False, the first
-            sentence says so.
+            One line per cell, with the columns of :func:`discrete_itd.detection.reasons.reasons`; ``row`` is the label
+            in the index of X. A row whose most suspicious cell is not a nat rarer than expected has no line, even if it
+            raises an alarm: then it is the combination of its cells that is rare. With ``given``, no cell of a given
+            column is named as a reason (it may be one in conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and
+            where it is False, the first sentence says so.
             With ``contamination`` reasons, like :meth:`expected` values, are by ``density_`` alone.
         """
         check_is_fitted(self)

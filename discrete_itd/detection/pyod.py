@@ -12,6 +12,7 @@ import numpy as np
 from pyod.models.base import BaseDetector
 
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.out_of_fold import in_order, out_of_fold
 from discrete_itd.estimators import DiffusionDensity
 
 
@@ -33,7 +34,9 @@ class ITD(BaseDetector):
     detector_ : DiffusionOutlierDetector
         Fitted, with all its answers: ``reasons``, ``p_values``, ``save``.
     decision_scores_ : ndarray, shape (N,)
-        Of the training rows, high is anomalous; in nats, minus ``detector_.score_samples``.
+        Of the training rows, high is anomalous; in nats, each by a detector that was fitted to other rows, of which
+        :func:`~discrete_itd.find_outliers` has reasons. ``decision_function`` is minus ``detector_.score_samples``,
+        which has learned these rows.
     threshold_ : float
         The quantile of ``decision_scores_`` at 1 - ``contamination``.
     labels_ : ndarray, shape (N,)
@@ -66,7 +69,8 @@ class ITD(BaseDetector):
             contamination=self.contamination,
             random_state=self.random_state,
         ).fit(X)
-        self.decision_scores_ = self.decision_function(X)
+        folds = out_of_fold(self.detector_, X)
+        self.decision_scores_ = -in_order(folds, [fold.scores for fold in folds])
         self._process_decision_scores()
         return self
 

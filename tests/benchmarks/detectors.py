@@ -102,9 +102,17 @@ def fit_and_score(model: Any, train: pd.DataFrame, test: pd.DataFrame) -> Scored
 
 
 def pyod(
-    label: str, train: NDArray, test: NDArray, seed: int, max_rows: int | None = None
+    label: str,
+    train: NDArray,
+    test: NDArray,
+    seed: int,
+    max_rows: int | None = None,
+    in_hand: bool = False,
 ) -> Scored:
-    """A detector of PyOD with its defaults, on numbers; of at most ``max_rows`` random training rows."""
+    """A detector of PyOD with its defaults, on numbers; of at most ``max_rows`` random training rows.
+
+    ``in_hand`` if the training rows themselves are ranked, by its scores of them.
+    """
     if max_rows is not None and len(train) > max_rows:
         train = train[np.random.default_rng(seed).permutation(len(train))[:max_rows]]
     module, name = PYOD[label].split(".")
@@ -114,6 +122,7 @@ def pyod(
         model = kind(random_state=seed) if name == "IForest" else kind()
         _, fit_seconds = timed(model.fit, train)
         scores, score_seconds = timed(model.decision_function, test)
+        scores = model.decision_scores_ if in_hand else scores
     return Scored(np.nan_to_num(scores), fit_seconds, score_seconds)
 
 

@@ -4,6 +4,7 @@
     python -m tests.benchmarks.odd
     python -m tests.benchmarks.odd --methods ours kNN --cached
     python -m tests.benchmarks.odd --dirty 0.01 0.05 0.1 0.2
+    python -m tests.benchmarks.odd --in-hand 0.01 0.05 --all FOLDER --every 24 --most-rows 1500
     python -m tests.benchmarks.odd --all FOLDER
 
 Sixty tables drawn at random from OddBench (github.com/psorus/Outformer, arXiv:2602.03018), divided as published there:
@@ -22,6 +23,10 @@ processor-seconds of fit and score together.
 With ``--dirty``, that share of the training rows are anomalies, taken from the test rows. Ours is told the share
 (``contamination``), or not ("ours, not told"); PyOD's would set their thresholds by it only, and the papers' have no
 such parameter. MCD, which leaves out the most outlying rows by itself, is one more peer.
+
+With ``--in-hand``, the training rows, that share of anomalies among them, are the table in hand: they are ranked by
+methods that were fitted to them. Ours leaves every row out of the fit by which it is scored (``find_outliers``);
+"ours, in sample" is the detector's score of the rows that it was fitted to. Nobody is told the share.
 
 With ``--all``, every table of a folder (``benchmarks/oddbench`` of that repository at 99aebce; of these, the 559 that
 ``data/odd_open.txt`` of the shared folder names, where it is there), one process and one thread a core, beside the
@@ -52,6 +57,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.detection.out_of_fold import in_order, out_of_fold
 from discrete_itd.models.exact import BayesNet, Independent, Tree
 from discrete_itd.models.networks import QUICK_MIXTURE
 from discrete_itd.recipes import Causal, RowMixture
@@ -66,6 +72,8 @@ PARTS: dict[str, Any] = {
 }
 PEERS = ["IForest", "kNN", "LOF", "ECOD", "HBOS", "boosting", *detectors.OF_PAPERS]
 NOT_TOLD, WRONGLY_TOLD = "ours, not told", "ours, told 5 %"
+IN_SAMPLE = "ours, in sample"
+OF_HAND = ["ours", IN_SAMPLE, "kNN", "LOF", "IForest"]
 METHODS = ["ours", WRONGLY_TOLD, *PARTS, *PEERS]
 OF_ALL = ["ours", "kNN", "LOF", "IForest", "ECOD", "DTE-NP", "boosting"]
 # AUROC and average precision, over 790 tables and five seeds
@@ -93,25 +101,31 @@ def main() -> None:
     parser.add_argument("--all", metavar="FOLDER", type=Path, help="every table of a folder")
     parser.add_argument("--every", type=int, default=1, help="read every n-th table, by name")
     parser.add_argument("--jobs", type=int, default=cpu_count(), help="processes, with --all")
-    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, IN_SAMPLE])
     parser.add_argument("--dirty", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--in-hand", type=float, nargs="+", metavar="SHARE")
+    parser.add_argument("--most-rows", type=int, help="of training, of a table that is read")
     parser.add_argument("--label", default="", help="of this version of ours, in the cache")
     parser.add_argument("--cached", action="store_true", help="measure nothing")
     options = parser.parse_args()
     names = options.tables or data.odd_names(options.all)[:: options.every]
+    if options.most_rows:
+        n_rows = {name: len(data.load_odd(name, options.all).train) for name in names}
+        names = [name for name in names if n_rows[name] <= options.most_rows]
     if not names:
         print("skipped: no tables of OddBench (see tests/benchmarks/data.py)")
         return
     names = names[::EVERY] if options.deciding else names
     print(machine(), flush=True)
-    methods = options.methods or (OF_ALL if options.all else METHODS)
+    usual = OF_HAND if options.in_hand else OF_ALL if options.all else METHODS
+    methods = options.methods or usual
     if not available("pyod"):
         methods = [m for m in methods if m not in detectors.PYOD]
     if not options.cached:
         methods = [m for m in methods if m not in detectors.UNPACKED or detectors.is_unpacked(m)]
-    for share in options.dirty:
+    for share in options.in_hand or options.dirty:
         own = methods
-        if share:
+        if share and not options.in_hand:
             others = [m for m in methods if m not in ("ours", WRONGLY_TOLD)]
             own = ["ours", NOT_TOLD, *others, *(["MCD"] if "kNN" in methods else [])]
         results = of_tables(names, own, share, options)
@@ -119,7 +133,8 @@ def main() -> None:
         if not own:
             print("nothing to show: no method is available, or none has results")
             continue
-        print(f"\n{len(names)} tables, {share:.0%} anomalies in training\n")
+        where = "the table in hand" if options.in_hand else "training"
+        print(f"\n{len(names)} tables, {share:.0%} anomalies in {where}\n")
         print(summary(results, own))
         if options.all:
             print("\nAs published, on 790 tables of the same source\n")
@@ -151,16 +166,22 @@ def measured(
     name: str, methods: list[str], share: float, options: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
     """The results of the methods on one table, from the cache as far as they are there."""
-    file = f"odd/{name}" + (f"-dirty-{share:g}" if share else "")
+    kind = "in-hand" if options.in_hand else "dirty"
+    file = f"odd/{name}" + (f"-{kind}-{share:g}" if share else "")
     known, rows = kept(file), None
     for method in methods:
-        ours = (method in METHODS and method not in PEERS) or method == NOT_TOLD
+        ours = (method in METHODS and method not in PEERS) or method in (NOT_TOLD, IN_SAMPLE)
         key = f"{method}-{options.label}" if ours and options.label else method
         if key not in known and not options.cached:
-            rows = rows or dirtied(data.load_odd(name, options.all), share)
+            if rows is None:
+                divided = data.load_odd(name, options.all)
+                rows = dirtied(divided, share)
+                if options.in_hand:
+                    is_odd = np.arange(len(rows.train)) >= len(divided.train)
+                    rows = data.Anomalies(rows.train, rows.train, is_odd)
             start = time.process_time()
             try:
-                scored = fit_and_score(method, rows, share)
+                scored = fit_and_score(method, rows, share, bool(options.in_hand))
             except Exception as error:  # one table does not take the others down
                 print(f"{name}, {key}: left out, {error!r}", file=sys.stderr, flush=True)
                 continue
@@ -190,9 +211,17 @@ def dirtied(rows: data.Anomalies, share: float, seed: int = 0) -> data.Anomalies
     return data.Anomalies(train, rows.test.iloc[left].reset_index(drop=True), rows.is_odd[left])
 
 
-def fit_and_score(method: str, rows: data.Anomalies, share: float) -> detectors.Scored:
+def fit_and_score(
+    method: str, rows: data.Anomalies, share: float, in_hand: bool
+) -> detectors.Scored:
     """One method on one table."""
     train, test, _ = rows
+    if in_hand and method in ("ours", IN_SAMPLE):
+        model = DiffusionOutlierDetector(random_state=0)
+        if method == IN_SAMPLE:
+            return detectors.fit_and_score(model, train, test)
+        folds, seconds = detectors.timed(out_of_fold, model, train)
+        return detectors.Scored(-in_order(folds, [f.scores for f in folds]), seconds, 0.0)
     if method in PEERS or method == "MCD":
         arrays = (frame.to_numpy(dtype=np.float64) for frame in (train, test))
         scaled = detectors.standardised(*arrays)
@@ -200,7 +229,7 @@ def fit_and_score(method: str, rows: data.Anomalies, share: float) -> detectors.
             return detectors.boosting(*scaled, 0)
         if method in detectors.OF_PAPERS:
             return detectors.OF_PAPERS[method](*scaled, 0)
-        return detectors.pyod(method, *scaled, 0)
+        return detectors.pyod(method, *scaled, 0, in_hand=in_hand)
     contamination: Any = share if share and method != NOT_TOLD else "auto"
     if method == WRONGLY_TOLD:
         contamination = 0.05

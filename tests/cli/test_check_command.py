@@ -84,3 +84,14 @@ def test_parquet_and_groups():
 def test_refusals(command, error, capsys):
     run(command, code=2)
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
+def test_rows_are_ranked_by_models_that_did_not_see_them():
+    run("check t.csv --out errors.csv --rows odd.csv --groups client")
+    odd = pd.read_csv("odd.csv", dtype={"value": str})
+    assert odd["score"].is_monotonic_increasing
+    assert odd["row"].nunique() == 20
+    assert odd["row"].isin([8, 14])[:2].all()
+    assert "client" not in set(odd["column"])
+    run("check t.csv --out errors.csv --rows errors.csv", code=2)

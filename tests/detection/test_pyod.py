@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # PyOD's own
 from pyod.utils.ad_engine import ADEngine  # noqa: E402
 
 from discrete_itd import DiffusionDensity  # noqa: E402
+from discrete_itd.detection.out_of_fold import in_order, out_of_fold  # noqa: E402
 from discrete_itd.detection.pyod import ITD, add_to  # noqa: E402
 
 
@@ -36,6 +37,10 @@ def test_signs_and_shares_are_those_of_pyod(mixed):
     np.testing.assert_array_equal(
         model.decision_function(mixed), -model.detector_.score_samples(mixed)
     )
+    # its scores of the training rows are of models that did not see them
+    folds = out_of_fold(model.detector_, mixed)
+    left_out = -in_order(folds, [fold.scores for fold in folds])
+    np.testing.assert_array_equal(model.decision_scores_, left_out)
     odd = pd.DataFrame({"colour": ["red"], "size": [9.0]})
     assert model.predict(odd) == [1]
     assert model.predict_proba(odd)[0, 1] > 0.9

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.single_precision
 def test_public_names():
     assert discrete_itd.__all__ == [
         "DiffusionDensity", "DiffusionOutlierDetector", "DriftWatch", "ImageDensity", "datasets", "find_errors",
-        "recipes", "report",
+        "find_outliers", "recipes", "report",
     ]  # fmt: skip
     for name in discrete_itd.__all__:
         assert getattr(discrete_itd, name) is getattr(discrete_itd, name)

@@ -1,0 +1,125 @@
+"""The odd rows of a table in hand: no row is judged by a model that saw it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, find_outliers
+from discrete_itd.detection.out_of_fold import out_of_fold
+from discrete_itd.detection.reasons import NO_CELL
+
+pytestmark = pytest.mark.single_precision
+ODD = 17
+
+
+def detector(**settings):
+    return DiffusionOutlierDetector(denoiser="forest", random_state=0, **settings)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    rng = np.random.default_rng(0)
+    town = rng.choice(["Bonn", "Ulm", "Hof"], 150)
+    size = np.select([town == "Bonn", town == "Ulm"], [20.0, 50.0], 80.0) + rng.normal(size=150)
+    return pd.DataFrame({"town": town, "size": size.round(1), "code": pd.Series(town).str[0]})
+
+
+@pytest.fixture(scope="module")
+def table(clean):
+    """With one row that is nonsense."""
+    changed = clean.copy()
+    changed.loc[ODD] = ["Hof", 20.5, "U"]
+    return changed
+
+
+def scores(table, **how):
+    found = find_outliers(table, detector(), n_rows=None, k=1, **how)
+    return found.set_index("row")["score"].sort_index()
+
+
+def test_property_a_row_has_no_part_in_the_models_of_its_fold(clean, table):
+    before, after = (scores(t) for t in (clean, table))
+    own = next(f.at for f in out_of_fold(detector(), table) if ODD in f.at)
+    beside, others = own[own != ODD], table.index.difference(own)
+    pd.testing.assert_series_equal(before[beside], after[beside], check_exact=True)
+    assert (before[others] != after[others]).any()
+
+
+def test_property_every_row_is_scored_once_by_the_detector_of_the_others(table):
+    folds = out_of_fold(detector(), table)
+    np.testing.assert_array_equal(np.sort(np.concatenate([f.at for f in folds])), table.index)
+    for fold in folds:
+        rest = table.drop(index=fold.at)
+        alone = clone(fold.detector).fit(rest).score_samples(table.iloc[fold.at])
+        np.testing.assert_array_equal(fold.scores, alone)
+
+
+def test_the_odd_row_is_first_with_its_cells_and_its_label(table):
+    named = table.set_axis([f"house {i % 149}" for i in range(150)])  # one label twice
+    found = find_outliers(named, detector(), n_rows=3)
+    assert found["row"].unique()[0] == f"house {ODD}"
+    assert set(found["column"][found["row"] == f"house {ODD}"]) <= {"town", "code", "size"}
+    assert found["score"].is_monotonic_increasing
+    every = find_outliers(named, detector(), n_rows=None, k=1)
+    assert sorted(every["row"]) == sorted(named.index)
+    without = every[every["column"].isna()]
+    assert len(without) > 100
+    assert (without["sentence"] == NO_CELL).all()
+    # an array has the same rows
+    pd.testing.assert_series_equal(
+        find_outliers(table, detector())["score"],
+        find_outliers(table.to_numpy(), detector())["score"],
+    )
+
+
+def test_groups_are_left_out_together(table):
+    copied = pd.concat([table, *[table.loc[[ODD]]] * 4], ignore_index=True)
+    record = np.append(np.arange(150), [ODD] * 4)
+    folds = out_of_fold(detector(), copied, record)
+    assert sum(np.isin(record[f.at], ODD).any() for f in folds) == 1
+    copies = record == ODD
+    together, apart = scores(copied, groups=record), scores(copied)
+    assert together.loc[copies].max() < apart.loc[copies].min() - 1
+
+
+def test_the_seed_decides(table):
+    how = {"detector": DiffusionOutlierDetector(denoiser="forest"), "n_rows": 5}
+    one, again, other = (find_outliers(table, **how, random_state=seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, again)
+    assert not one["score"].equals(other["score"])
+    assert how["detector"].random_state is None
+
+
+def test_an_unreadable_cell_comes_first_and_polars_stays_polars(table):
+    polars = pytest.importorskip("polars")
+    text = table.astype({"size": str})
+    text.loc[3, "size"] = "#REF!"
+    with pytest.warns(UserWarning, match="#REF!"):
+        found = find_outliers(polars.from_pandas(text), detector(), n_rows=2)
+    assert isinstance(found, polars.DataFrame)
+    assert found["row"].unique(maintain_order=True).to_list() == [3, ODD]
+    assert "unreadable" in found["sentence"][0]
+
+
+def test_labels_of_a_fit_are_of_rows_that_were_left_out(table):
+    model = detector(contamination=0.1)
+    labels = model.fit_predict(table)
+    assert (labels == -1).sum() == 15
+    assert labels[ODD] == -1
+    again = detector(contamination=0.1).fit(table)
+    np.testing.assert_array_equal(model.score_samples(table), again.score_samples(table))
+
+
+def test_what_cannot_be_left_out_is_refused(table):
+    density = DiffusionDensity(denoiser="tree").fit(table)
+    with pytest.raises(TypeError, match="must not be frozen"):
+        find_outliers(table, DiffusionOutlierDetector(FrozenEstimator(density)))
+    with pytest.raises(ValueError, match="three rows"):
+        find_outliers(table[:2], detector())
+    with pytest.raises(ValueError, match="three groups"):
+        find_outliers(table, detector(), groups=np.arange(150) % 2)
+    for name in ("n_rows", "k"):
+        with pytest.raises(ValueError, match=name):
+            find_outliers(table, detector(), **{name: 0})
