@@ -28,29 +28,19 @@ BYTE_ORDERS = (  # UTF-32's mark begins with UTF-16's, so it is tried first
 # letters beyond ASCII of languages, by the encodings in which programs of their countries write
 CHINESE = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
 ALPHABETS = {
+    "cp1255": ("".join(map(chr, range(0x5D0, 0x5EB))),),
     "cp932": ("".join(map(chr, [*range(0x3041, 0x30FD), *range(0x4E00, 0x9FA0)])),),
     "cp949": ("".join(map(chr, range(0xAC00, 0xD7A4))),),
     "gb18030": (CHINESE.decode("gb2312", "ignore"),),
     "cp1251": ("абвгдежзийклмнопрстуфхцчшщъыьэюяё", "абвгґдеєжзиіїйклмнопрстуфхцчшщьюя"),
+    "cp1256": ("".join(map(chr, range(0x621, 0x64B))),),
     "cp1253": ("αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋ",),
-    "cp1252": ("äöüß", "àâæçéèêëîïôùûüÿœ", "áéíóúñüº", "àèéìíòóù", "àáâãçéêíóôõú", "åäöæøé", "áéíóúýðþæö"),
+    "cp1252": ("äöüß", "àâæçéèêëîïôùûüÿœ", "áéíóúñüº", "àèéìíòóù", "àáâãçéêíóôõú", "åäöæøé", "áéíóúýðæö"),
     "cp1250": ("ąćęłńóśźż", "áäčďéěíľĺňóôřŕšťúůýž", "áéíóöőúüű", "ăâîșțşţ", "čćđšž"),
     "cp1254": ("çğıiöşüâî",),
 }  # fmt: skip
 LATIN = ("cp1252", "cp1250", "cp1254")
-SIGNS = "²µ"  # in tables of any language
-OTHERS = (
-    "So",
-    "Sm",
-    "Sc",
-    "Pd",
-    "Pi",
-    "Pf",
-    "Ps",
-    "Pe",
-    "Po",
-    "Mn",
-)  # categories of what is no letter
+SIGNS = "°²³µ½±€£–—“”’…"  # in tables of any language
 WORD = re.compile(r"[^\W\d_]+")
 MOST_ROWS = 50  # of a file that are looked at
 MOST_HEADERS = 3  # rows below the header that go on with it
@@ -94,8 +84,13 @@ def found_encoding(path: str, start: bytes) -> str:
     for mark, encoding in BYTE_ORDERS:
         if start.startswith(mark):
             return encoding
-    with suppress(UnicodeDecodeError):
-        codecs.getincrementaldecoder("utf-8")().decode(start)
+    for encoding, nulls in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
+        if 4 * nulls.count(0) > len(start):
+            return encoding
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(start)
+    if 20 * text.count("\ufffd") <= sum(
+        not c.isascii() for c in text
+    ):  # damage, where there is any
         return "utf-8"
     share = {encoding: _share_of_letters(start, encoding) for encoding in ALPHABETS}
     if max(share.values()) < 0.95:
@@ -104,7 +99,7 @@ def found_encoding(path: str, start: bytes) -> str:
     if share[best] < 0.6:
         return "utf-8"
     text = codecs.getincrementaldecoder(best)().decode(start)
-    word = next((word for word in WORD.findall(text) if not word.isascii()), "")
+    word = next(word for word in re.findall(r"\S+", text) if not word.isascii())
     warn(
         f"{path}: no UTF-8, read as {best}, by words like {word!r}; --csv encoding= says otherwise"
     )
@@ -112,23 +107,28 @@ def found_encoding(path: str, start: bytes) -> str:
 
 
 def _share_of_letters(start: bytes, encoding: str) -> float:
-    """Among characters beyond ASCII, the largest share of letters of one language; 0 if the bytes are no text."""
+    """Among letters beyond ASCII, the largest share of one language; 0 if the bytes are no text."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(start)
     except UnicodeDecodeError:
         return 0.0
-    if (
-        encoding not in LATIN
-    ):  # words are of one script, and capitals at their beginning or all over
-        text = WORD.sub(lambda word: word[0] if _is_word(word[0]) else "¿", text)
+    # words have capitals at their beginning or all over, and are of one script
+    is_latin = encoding in LATIN
+    text = WORD.sub(lambda word: word[0] if _is_word(word[0], is_latin) else "¿", text)
     letters = [c for c in text.lower() if not (c.isascii() or c.isspace() or c in SIGNS)]
-    letters = [c for c in letters if unicodedata.category(c) not in OTHERS or c == "¿"]
-    own = [sum(c in alphabet for c in letters) for alphabet in map(set, ALPHABETS[encoding])]
-    return max(own) / max(1, len(letters))
+    if not is_latin:
+        letters = [c for c in letters if c == "¿" or unicodedata.category(c)[0] in "LMNC"]
+    if not letters:  # signs, like that of a degree
+        return 2.0 * (encoding == "cp1252")
+    return max(sum(map(set(own).__contains__, letters)) for own in ALPHABETS[encoding]) / len(
+        letters
+    )
 
 
-def _is_word(text: str) -> bool:
+def _is_word(text: str, is_latin: bool) -> bool:
     is_cased = text in (text.lower(), text.upper(), text.capitalize())
+    if is_latin:
+        return is_cased and not re.search(r"[²³±](?!$)", text)
     return is_cased and (text.isascii() or not re.search("[A-Za-z]", text))
 
 
@@ -145,11 +145,11 @@ def found_head(text: str, sep: str | None = None) -> Head:
         return n / (1 + n_above) if n > 1 else 0
 
     best = max(rows, key=cells)
-    if not rows[best]:
+    if not any(row for row, _ in rows[best]):
         return Head(best, [], text)
     found, place = [row for row, _ in rows[best]], top[best]
     header, n_above = [*found[place]], sum(map(bool, found[:place]))
-    n_below = _n_more_headers(found[place + 1 :])
+    n_below = _n_more_headers(rows[best][place + 1 :])
     # separators at the end of each row
     widest = max((len(row) for row in found[place + 1 :]), default=0)
     if not any(any(row[len(header) :]) for row in found[place + 1 :]):
@@ -172,20 +172,30 @@ def _place_of_header(rows: Sequence[tuple[list[str], int]]) -> int:
     first = next((i for i, (row, _) in enumerate(rows) if row), 0)
     typical = median([size for size in sizes if size] or [0])
     wide = [
-        2 * size >= typical and len(row) >= min(2, typical) and not row[0].startswith("sep=")
+        2 * size >= typical
+        and len(row) >= min(2, typical)
+        and not "".join(row[:1]).startswith("sep=")
         for size, (row, _) in zip(sizes, rows, strict=True)
     ]
     for i in range(len(rows)):
         later = sizes[i + 1 :][:MOST_HEADERS]
         is_title = 0 in later and sizes[i] < max(sizes)
         if wide[i] and not is_title:
-            return first if NUMBER.match(next(filter(None, rows[i][0]), "")) else i
+            is_value = NUMBER.match(next(filter(None, rows[i][0]), "")) or _recurs(i, rows)
+            return first if is_value else i
     return first
 
 
-def _n_more_headers(rows: Sequence[list[str]]) -> int:
-    """How many rows below the header have new words in all columns that are numbers further on."""
-    body = [row for row in rows[MOST_HEADERS:] if any(row)]
+def _recurs(i: int, rows: Sequence[tuple[list[str], int]]) -> bool:
+    """Whether a cell of row ``i`` stands again in its column further on, as values do and names do not."""
+    row = rows[i][0]
+    others = (other for other, _ in rows[i + 1 :] if other != row)
+    return any(a and a == b for other in others for a, b in zip(row, other, strict=False))
+
+
+def _n_more_headers(rows: Sequence[tuple[list[str], int]]) -> int:
+    """How many rows below the header have words in the columns that are numbers further on, and no value of another."""
+    body = [row for row, _ in rows[MOST_HEADERS:] if any(row)]
     width = max(map(len, body), default=0)
     columns = {j: [row[j] for row in body if j < len(row) and row[j]] for j in range(width)}
     numbers = {
@@ -194,11 +204,11 @@ def _n_more_headers(rows: Sequence[list[str]]) -> int:
         if len(own) > 4 and sum(map(bool, map(NUMBER.match, own))) > 0.8 * len(own)
     }
     n = 0
-    for row in rows[:MOST_HEADERS]:
-        words = {j: row[j] for j in numbers if j < len(row) and row[j]}
-        if len(numbers) < 2 or 2 * len(words) < len(numbers):
+    for row, _ in rows[:MOST_HEADERS]:
+        words = [row[j] for j in numbers if j < len(row) and row[j]]
+        if len(numbers) < 2 or 2 * len(words) < len(numbers) or _recurs(n, rows):
             break
-        if any(NUMBER.match(w) or denotes_missing(w) or w in numbers[j] for j, w in words.items()):
+        if any(NUMBER.match(word) or denotes_missing(word) for word in words):
             break
         n += 1
     return n

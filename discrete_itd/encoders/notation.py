@@ -161,6 +161,9 @@ NUMBER_LIKE = re.compile(
 BOUNDED = re.compile(rf"\s*[{BOUNDS}{ABOUT}].*|.*\d\+\s*|[^-–—]*\d\s?[-–—]\s?\d[^-–—]*")
 RANGE = re.compile(r"(?P<low>[^-–—]*\d)\s?[-–—]\s?(?P<high>\d[^-–—]*)")
 GRADE = re.compile(r"\d{1,2}[-+\u2212]?")
+PHONE = re.compile(
+    r"\+?(?:\d{2}[ .])?\d{3}(?:[ .]\d{3}){2,}"
+)  # or an address; few numbers are all so long
 # errors of spreadsheets, and dates that stand for none
 NO_VALUE = re.compile(r"#[^\W\d_]+(?:/[^\W_]+)?[!?]?")
 NO_DATE = re.compile(
@@ -520,9 +523,11 @@ def recognise(
             return Recognised(None)
         else:
             notation = _of_numbers(known, own, **way)
-            if counts[np.isnan(notation.read(texts))].sum() <= most:
-                return Recognised(replace(notation, decimal=None) if is_either else notation)
             note = f"numbers with different units, like {quoted(known[0])}"
+            if _are_two_scales(notation, known):
+                note = f"numbers with and without {quoted(notation.powers[0].strip(SPACES))}"
+            elif counts[np.isnan(notation.read(texts))].sum() <= most:
+                return Recognised(replace(notation, decimal=None) if is_either else notation)
         return Recognised(None, note, is_measure=True, either=either)
     bad = np.isnan([_seconds(text) for text in texts])
     unread.append(("times of day or durations", bad))
@@ -556,10 +561,24 @@ def recognise(
     return Recognised(None, note if is_like else "", "" if is_like else other, is_measure)
 
 
+def _are_two_scales(notation: Notation, texts: Sequence[str]) -> bool:
+    """Whether one word, like "K", would set its numbers far apart from those without: it may be a unit, too."""
+    if len(notation.powers) != 2 or notation.powers[-1] or notation.prefix or notation.suffix:
+        return False
+    sizes, has_word = np.abs(notation.read(texts)), [notation.powers[0] in text for text in texts]
+    small = sizes[np.logical_not(has_word) & (sizes > 0)]
+    return len(small) > 0 and sizes[has_word].min() > 10 * small.max()
+
+
 def _are_labels(texts: Sequence[str], counts: np.ndarray) -> bool:
-    """Whether texts that could be numbers are ranges like "10-12", or grades like "2-"."""
-    if len(texts) <= FEW_VALUES and all(map(GRADE.fullmatch, texts)):
-        return any(text[-1] in "-\u2212" for text in texts)
+    """Whether texts that could be numbers are ranges like "10-12", grades like "2-", or phone numbers."""
+    ends = {text[-1].replace("\u2212", "-") for text in texts}
+    if "-" in ends and (
+        "+" in ends or (len(texts) <= FEW_VALUES and all(map(GRADE.fullmatch, texts)))
+    ):
+        return True
+    if all(map(PHONE.fullmatch, texts)):
+        return True
     is_range = np.array([bool(RANGE.fullmatch(text)) for text in texts])
     return 2 * counts[is_range].sum() > counts.sum()
 
@@ -688,7 +707,9 @@ def _marks(texts: Sequence[str], counts: np.ndarray, most: int) -> Marks:
         if is_unit and (not before or not behind or BEHIND.fullmatch(behind)):
             found[before.strip(SPACES), behind] += n
     affixes, n = found.most_common(1)[0] if found else (("", ""), 0)
-    affixes = affixes if 2 * n >= counts.sum() else ("", "")
+    # whole numbers behind letters are codes: "LH 4184"
+    is_code = bool(affixes[0]) and not any(re.search(r"\d\D+\d", cell) for cell in cells)
+    affixes = affixes if 2 * n >= counts.sum() and not is_code else ("", "")
     return Marks(*affixes, (*sorted(words),), bounds)
 
 
@@ -718,7 +739,7 @@ AROUND = re.compile(
 )
 # a number with a word for a power of ten
 WITH_POWER = re.compile(
-    rf"(?P<number>\D{{0,5}}\d[\d.,'\u2019{SPACES}]*)(?P<power>{'|'.join(map(re.escape, POWERS))})"
+    rf"(?P<number>\D{{0,5}}\d[\d.,'\u2019{SPACES}]*)(?P<power>{'|'.join(map(re.escape, sorted(POWERS, reverse=True)))})"
     rf"(?P<rest>(?:[{SPACES}].*|[)+-]|{UNITS})?)"
 )
 

@@ -85,9 +85,12 @@ def test_marks_and_byte_orders_are_found(capsys, encoding, mark, packed):
 
 
 WORDS = {
-    "cp1252": "Größe Müller|Élève à Orléans|mañana número 3º|Forlì è città|São Paulo ação|Ångström på smörgås",
+    "cp1252": "temp °C|“x” – 5 €|m³/h|Þór Guðmundsson býr á Íslandi|"
+    "Größe Müller|Élève à Orléans|mañana número 3º|Forlì è città|São Paulo ação|Ångström på smörgås",
     "cp1250": "Zażółć gęślą jaźń|žluťoučký kůň úpěl ódy|árvíztűrő tükörfúrógép|Constanţa, Timişoara",
-    "cp1254": "İstanbul Şırnak ağaç",
+    "cp1254": "İstanbul Şırnak ağaç|Şahin Yıldız",
+    "cp1255": "שם תל אביב",
+    "cp1256": "اسم القاهرة",
     "cp1251": "Москва, Samsung чёрный №5|Київ їжак",
     "cp1253": "Αθήνα είναι",
     "cp949": "서울 기온,℃ 2㎍/㎥",
@@ -102,6 +105,31 @@ def test_the_encoding_is_that_whose_letters_are_of_a_language(encoding):
     for text in WORDS[encoding].split("|"):
         assert found_encoding("t.csv", text.encode(encoding)) == encoding
         assert found_encoding("t.csv", text.encode()) == "utf-8"
+
+
+@pytest.mark.parametrize(("encoding", "damage"), [("utf-8", b"\xff"), ("cp437", b"")])
+def test_no_other_encoding_is_made_of_damaged_or_unknown_text(place, capsys, encoding, damage):
+    cells = ["a,b", *["Größe,3", "été,4", "naïve,5"] * 20]
+    (place / "x.csv").write_bytes("\n".join(cells).encode(encoding) + damage)
+    assert "x.csv: cannot be read as .csv" in error(capsys, "fit x.csv --out m")
+
+
+VALUES = {
+    "gaps": "a,b,c\nunknown,unknown,x\n" + "1,2,x\n3,4,y\n" * 9,
+    "few cells": "a,,,,\n" + "x,y,z,1,2\nx,y,z,3,4\n" * 9,
+    "marks in text": "text\n" + "".join(f"a; {k}; c\n" for k in "hijklmnop"),
+}
+
+
+@pytest.mark.parametrize("text", VALUES.values(), ids=VALUES)
+def test_rows_whose_cells_recur_are_no_headers(place, text):
+    (place / "x.csv").write_text(text)
+    with reading("x.csv", Dialect()) as source:
+        n_rows = sum(map(len, source.chunks()))
+    assert (source.names[0], n_rows) == (
+        text[: text.index("\n")].split(",")[0],
+        text.count("\n") - 1,
+    )
 
 
 HEADS = {
@@ -281,8 +309,9 @@ def test_a_table_without_rows_gives_one_without_rows(capsys, line, ending):
 
 def test_a_file_of_nothing_has_no_columns(place, capsys):
     fit("t.csv")
-    (place / "zero.csv").write_text("")
-    assert "zero.csv: the table is empty" in error(capsys, "score m zero.csv --out s.csv")
+    for text in ("", "\n\n"):
+        (place / "zero.csv").write_text(text)
+        assert "zero.csv: the table is empty" in error(capsys, "score m zero.csv --out s.csv")
     TABLE[:0].to_csv("none.csv", index=False)
     assert "none.csv: the table is empty" in error(capsys, "report m none.csv --out r.html")
     assert "none.csv: the table is empty" in error(capsys, "fit none.csv --out n")
