@@ -172,9 +172,8 @@ def _state(content: bytes, kind: str) -> Stored:
         raise ValueError(f"the file is damaged ({error!r:.200})") from None
     # before the digest, which another format may make in another way
     version = header.pop("format", None)
-    if type(version) is int and version > 0 and version != FORMAT:
-        advice = "upgrade discrete_itd" if version > FORMAT else "fit the model anew"
-        raise ValueError(f"format {version}, but this release reads format {FORMAT}; {advice}")
+    if type(version) is int and version > 0:
+        check_format(version)
     found = header.pop("kind", None)
     if not is_sound or version != FORMAT or found not in [*KINDS]:
         raise ValueError("the file is damaged (its digest does not match)")
@@ -184,6 +183,13 @@ def _state(content: bytes, kind: str) -> Stored:
         if tensor.dtype not in DTYPES:
             raise ValueError(f"the file is damaged ({key} is of type {tensor.dtype})")
     return header, tensors
+
+
+def check_format(version: int) -> None:
+    """ValueError unless a model of this format can be read."""
+    if version != FORMAT:
+        advice = "upgrade discrete_itd" if version > FORMAT else "fit the model anew"
+        raise ValueError(f"format {version}, but this release reads format {FORMAT}; {advice}")
 
 
 def _content(path: AnyPath) -> bytes:

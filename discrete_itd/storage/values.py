@@ -26,6 +26,7 @@ from typing import (
     Literal,
     Self,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -42,9 +43,11 @@ from discrete_itd.devices import resolve_device
 from discrete_itd.storage.card import code
 from discrete_itd.storage.files import (
     CLASS,
+    FORMAT,
     AnyPath,
     Stored,
     building,
+    check_format,
     read_state,
     write_state,
     write_whole,
@@ -456,6 +459,13 @@ class Persistent:
     _stored_classes: ClassVar[tuple[type, ...]] = ()  # of which parameters may be
     model_card: Callable[[], str]  # a description for users, in Markdown; NotFittedError
     __sklearn_is_fitted__: Callable[[], bool]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**cast(Any, super()).__getstate__(), "_format": FORMAT}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        check_format(state.get("_format", 0))  # one sentence, where parts would fail at their use
+        cast(Any, super()).__setstate__({k: v for k, v in state.items() if k != "_format"})
 
     def _checked_parameters(self) -> dict[str, Any]:
         """The constructor's arguments to be stored; ValueError or TypeError if one is invalid."""

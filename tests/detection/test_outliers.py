@@ -103,6 +103,13 @@ def test_an_unreadable_cell_comes_first_and_polars_stays_polars(table):
     assert "unreadable" in found["sentence"][0]
 
 
+def test_the_time_of_the_density_bounds_all_folds(table):
+    density = DiffusionDensity(max_time=0.01, random_state=0)
+    with pytest.warns(UserWarning, match="max_time"):
+        found = find_outliers(table, DiffusionOutlierDetector(density), n_rows=None, k=1)
+    assert found["score"].notna().all()
+
+
 def test_labels_of_a_fit_are_of_rows_that_were_left_out(table):
     model = detector(contamination=0.1)
     labels = model.fit_predict(table)

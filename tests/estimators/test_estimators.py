@@ -18,6 +18,7 @@ from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.encoders.rows import RowEstimate
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
+from discrete_itd.storage.files import FORMAT
 
 pytestmark = pytest.mark.single_precision
 
@@ -331,6 +332,13 @@ def test_an_unfitted_model_is_pickled_but_not_saved(tmp_path):
     with pytest.raises(ValueError, match="is not fitted yet"):
         model.save(tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_a_pickle_of_another_format_is_refused_in_a_sentence(model, monkeypatch):
+    content = pickle.dumps(model)
+    monkeypatch.setattr("discrete_itd.storage.files.FORMAT", FORMAT + 1)
+    with pytest.raises(ValueError, match=f"^format {FORMAT}, but .*; fit the model anew"):
+        pickle.loads(content)
 
 
 def test_a_failed_refit_leaves_the_model_usable(model):
