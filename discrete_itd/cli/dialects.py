@@ -99,7 +99,8 @@ def found_encoding(path: str, start: bytes) -> str:
     if share[best] < 0.6:
         return "utf-8"
     text = codecs.getincrementaldecoder(best)().decode(start)
-    word = next(word for word in re.findall(r"\S+", text) if not word.isascii())
+    words = WORD.findall(text) + re.findall(r"\S+", text)
+    word = next(word for word in words if not word.isascii())
     warn(
         f"{path}: no UTF-8, read as {best}, by words like {word!r}; --csv encoding= says otherwise"
     )

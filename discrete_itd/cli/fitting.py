@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -28,7 +27,7 @@ from discrete_itd.cli.tables import (
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.frames import holds_text, in_memory
-from discrete_itd.encoders.notation import denotes_missing, quoted, recognise, typed
+from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.card import columns_table, facts
@@ -168,22 +167,17 @@ def typed_table(
     Text in a nominal column stays text, and in an ordinal column it is not a date. A warning names words that are taken
     as missing cells.
     """
-    has_commas = dialect.decimal is None and any(_has_commas(values) for _, values in frame.items())
+    decimal = dialect.decimal
+    if decimal is None and any(_has_commas(values) for _, values in frame.items()):
+        decimal = ","  # numbers with points are for the encoder, which knows all columns
     cells, asked = {}, {",": "decimal-comma", ".": "decimal-point", None: None}[dialect.decimal]
     for name, values in frame.items():
         spec = {**column_types.get(str(name), {})}
         kind = spec.get("kind")
         if kind != "nominal" and "notation" not in spec:
-            texts = values
-            values, words = typed(texts, decimal=dialect.decimal or ".", dates=kind != "ordinal")
+            values, words = typed(values, decimal=decimal or ".", dates=kind != "ordinal")
             if words:
                 warn(f"{path}: column {name!r}: {words}")
-            if has_commas and values is not texts and (text := _thousands(texts)):
-                spec["notation"], values = "decimal-comma", texts
-                warn(
-                    f"{path}: column {name!r}: the point in numbers like {quoted(text)} taken as a mark of thousands,"
-                    f" as others have decimal commas; --column {shlex.quote(f'{name}=decimal-point')} says otherwise"
-                )
             is_number = values.dtype.kind in "if"
             if asked is not None and (is_number or _is_written(values, asked)):
                 spec["notation"] = asked
@@ -199,13 +193,6 @@ def _has_commas(values: pd.Series) -> bool:
     """Whether the first texts of a column all have a decimal comma that cannot be a mark of thousands."""
     texts = values.dropna().unique()[:50]
     return len(texts) > 0 and all(re.fullmatch(r"\D*[\d.]*\d,\d{1,2}\b\D*", text) for text in texts)
-
-
-def _thousands(values: pd.Series) -> str:
-    """A number of a column in which all points could be marks of thousands; empty if not, or if there is none."""
-    texts = [text.strip() for text in values.dropna().unique() if re.search(r"\d\.\d", text)]
-    fits = all(re.fullmatch(r"[-+]?[1-9]\d{0,2}\.\d{3}", text) for text in texts)
-    return texts[0] if texts and fits else ""
 
 
 def _is_written(values: pd.Series, asked: Any) -> bool:

@@ -56,17 +56,15 @@ Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 GAP_WORDS = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
-UNITS = (
-    r"(?:[%‰]|[^\W\d_]{0,3}[$¢£¥\u20a0-\u20cf]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|INR|RUB|UAH|KRW|TRY"
-    r"|MXN|EGP|BRL|RON|BGN|TL|Fr\.|Rs\.?|kr\.?|zł|Kč|Ft|руб\.?|р\.|грн\.?|лв\.?|lei|원|元|円|ج\.م\.?)"
-)
-SAME_UNIT = {
-    "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
-    "Kč": "CZK", "Ft": "HUF", "Rs": "₹", "Rs.": "₹", "INR": "₹", "TL": "₺", "TRY": "₺", "руб.": "₽", "руб": "₽",
-    "р.": "₽", "RUB": "₽", "грн.": "₴", "грн": "₴", "UAH": "₴", "원": "₩", "KRW": "₩", "元": "CNY", "円": "JPY",
-    "lei": "RON", "лв.": "BGN", "лв": "BGN", "ج.م": "EGP", "ج.م.": "EGP",
-    ".-": "", ".–": "", ".—": "", ",-": "", ",–": "", ",—": "",
-}  # fmt: skip
+# currencies, by their names
+CURRENCIES = (
+    "€ EUR", "£ GBP", "USD US$", "CAD C$", "AUD A$", "BRL R$", "CHF Fr.", "kr kr.", "PLN zł", "CZK Kč", "HUF Ft", "SEK",
+    "NOK", "DKK", "MXN", "RON lei", "BGN лв. лв", "₹ Rs Rs. INR", "₺ TL TRY", "₽ руб. руб р. RUB", "₴ грн. грн UAH",
+    "₩ 원 KRW", "CNY 元", "JPY 円", "EGP ج.م ج.م.",
+)  # fmt: skip
+SAME_UNIT = {name: names.split()[0] for names in CURRENCIES for name in names.split()}
+UNITS = rf"(?:[%‰]|[^\W\d_]{{0,3}}[$¢£¥\u20a0-\u20cf]|{'|'.join(map(re.escape, sorted(SAME_UNIT, reverse=True)))})"
+SAME_UNIT |= {mark + dash: "" for mark in ".," for dash in "-–—"}  # whole amounts
 # words for a power of ten behind a number
 POWERS = {word: power for power, words in (
     (3, "k K tys. тыс. тыс Tsd. mil bin"), (4, "万 만"), (5, "lakh"), (7, "crore Cr"), (8, "億 亿 억"),
@@ -79,8 +77,8 @@ BEFORE = re.compile(rf"[^\W\d_]{{1,3}}\.|[A-Z]{{1,3}}(?=[{SPACES}])")
 BEHIND = re.compile(
     rf"(?:(?:[/$]|{SIGN})*[^\W\d_][^\s\d]{{0,9}}|{SIGN}[^\s\d]{{0,5}})[23]?|/\d{{1,3}}"
 )
-# before a number that is only a bound of what was measured; a plus sign behind it is one, too
-BOUNDS, ABOUT = "<>≤≥", "~≈"
+# before a number that is only a bound of what was measured, or about it; a plus sign behind it is one, too
+BOUNDS = "<>≤≥~≈"
 # of the day, of clocks of twelve hours
 HALVES = (
     ("AM", "PM"), ("am", "pm"), ("a.m.", "p.m."), ("A.M.", "P.M."), ("Am", "Pm"), ("오전", "오후"), ("上午", "下午"),
@@ -158,7 +156,7 @@ NUMBER_LIKE = re.compile(
     r"|[-+]?\d+(?:[.,:]\d+)+\s?[^\W\d]{0,8}|[-+]?\d+\s[^\W\d]{1,8}|\d+\s?[^\W\d]{1,8}(?:\s\d+\s?[^\W\d]{1,8})+"
 )
 # cells that are bounds, or a range; grades
-BOUNDED = re.compile(rf"\s*[{BOUNDS}{ABOUT}].*|.*\d\+\s*|[^-–—]*\d\s?[-–—]\s?\d[^-–—]*")
+BOUNDED = re.compile(rf"\s*[{BOUNDS}].*|.*\d\+\s*|[^-–—]*\d\s?[-–—]\s?\d[^-–—]*")
 RANGE = re.compile(r"(?P<low>[^-–—]*\d)\s?[-–—]\s?(?P<high>\d[^-–—]*)")
 GRADE = re.compile(r"\d{1,2}[-+\u2212]?")
 PHONE = re.compile(
@@ -200,8 +198,6 @@ class Notation:
         Of a negative number, as in ``str.format``.
     powers : tuple of str
         Words for powers of ten behind the numbers, where they differ, the largest first.
-    bounds : str
-        Marks of a bound before a number.
     digits : str
         The digits from zero on, the point and the comma, where they are not those of ASCII.
 
@@ -227,7 +223,6 @@ class Notation:
     weekdays: tuple[str, ...] = ()
     negative: str = "-{}"
     powers: tuple[str, ...] = ()
-    bounds: str = BOUNDS
     digits: str = ""
 
     def __post_init__(self) -> None:
@@ -305,7 +300,7 @@ class Notation:
         """What may stand around the numbers; those without a unit are of the column's, too."""
         around = self.prefix.strip(SPACES), self.suffix.strip(SPACES)
         words = (word.strip(SPACES) for word in self.powers)
-        return Marks(*around, (*filter(None, words),), self.bounds)
+        return Marks(*around, (*filter(None, words),))
 
     @property
     def expected(self) -> str:
@@ -344,12 +339,11 @@ class Notation:
 
 
 class Marks(NamedTuple):
-    """What stands around the numbers of a column: its unit before or behind, words for powers of ten, and bounds."""
+    """What stands around the numbers of a column: its unit before or behind, and words for powers of ten."""
 
     before: str = ""
     behind: str = ""
     powers: tuple[str, ...] = ()
-    bounds: str = BOUNDS
 
 
 class Recognised(NamedTuple):
@@ -482,7 +476,7 @@ def recognise(
     for what, options in WAYS.items():
         ways = [way for name, way in options.items() if asked in (None, name)]
         if what == "numbers":
-            ways = [partial(way, marks=_marks(texts, counts, most)) for way in ways]
+            ways = [partial(way, marks=_marks(texts, counts)) for way in ways]
         if not ways:
             continue
         read = [_tried(way, texts, probe) for way in ways]
@@ -679,14 +673,9 @@ def _unit(text: str) -> str:
     return SAME_UNIT.get(found, found)
 
 
-def _marks(texts: Sequence[str], counts: np.ndarray, most: int) -> Marks:
-    """The text before and behind numbers that is the unit of half of the cells at least, and words for powers of ten.
-
-    Signs of what is only approximate are marks where they are not few.
-    """
+def _marks(texts: Sequence[str], counts: np.ndarray) -> Marks:
+    """The text before and behind numbers that is the unit of half of the cells at least, and words for powers of ten."""
     cells = [western(text) for text in texts]
-    is_about = np.array([cell[:1] in ABOUT and bool(cell) for cell in cells])
-    bounds = BOUNDS + ABOUT * bool(counts[is_about].sum() > most)
     words: set[str] = set()
     if any(map(WITH_POWER.fullmatch, cells[:: max(1, len(cells) // 50)])):
         words = {m["power"] for cell in cells if (m := WITH_POWER.fullmatch(cell))}
@@ -710,7 +699,7 @@ def _marks(texts: Sequence[str], counts: np.ndarray, most: int) -> Marks:
     # whole numbers behind letters are codes: "LH 4184"
     is_code = bool(affixes[0]) and not any(re.search(r"\d\D+\d", cell) for cell in cells)
     affixes = affixes if 2 * n >= counts.sum() and not is_code else ("", "")
-    return Marks(*affixes, (*sorted(words),), bounds)
+    return Marks(*affixes, (*sorted(words),))
 
 
 def western(text: str) -> str:
@@ -734,7 +723,7 @@ def _digits(texts: Sequence[str]) -> str:
 
 # a number with what stands before it, apart from its sign and a currency, and behind it
 AROUND = re.compile(
-    rf"(?:[{BOUNDS}{ABOUT}][{SPACES}]?)?[-+(\u2212]?(?:{UNITS}[{SPACES}]*)?(?P<before>[^\d{SPACES}(+-]*[{SPACES}]?)[-+\u2212]?"
+    rf"(?:[{BOUNDS}][{SPACES}]?)?[-+(\u2212]?(?:{UNITS}[{SPACES}]*)?(?P<before>[^\d{SPACES}(+-]*[{SPACES}]?)[-+\u2212]?"
     rf"\d[\d.,'\u2019{SPACES}]*(?<=\d)[{SPACES}]*(?P<behind>[^\d{SPACES}%+)-][^\s)]*)?\)?"
 )
 # a number with a word for a power of ten
@@ -747,14 +736,14 @@ WITH_POWER = re.compile(
 @cache
 def _pattern(decimal: str, marks: Marks) -> re.Pattern[str]:
     """Of a cell: sign, unit, sign, number, unit; a unit is known, or the column's own. One has a singular, perhaps."""
-    before, behind, powers, bounds = marks
+    before, behind, powers = marks
     groups, mark = re.escape(GROUPS[decimal]), re.escape(decimal)
     units = rf"(?:{UNITS}|{mark}[-–—])"
     prefix, suffix = (f"(?:{re.escape(own)}|{units})" if own else units for own in (before, behind))
     stems = [behind[:-k] for k in (1, 2) if len(behind) > k + 1 and behind[-k:].isalpha()]
     one, power = ("|".join(map(re.escape, words)) or "(?!)" for words in (stems, powers))
     return re.compile(
-        rf"(?P<bound>[{bounds}][{SPACES}]?)?"
+        rf"(?P<bound>[{BOUNDS}][{SPACES}]?)?"
         rf"(?P<open>\()?(?P<sign>[-+\u2212])?(?P<prefix>{prefix}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
         rf"(?P<number>(?!0\d)(?:\d+"
         rf"|[1-9]\d{{0,2}}(?P<group>[{groups}])(?:(?:\d{{3}}(?P=group))*|(?<=,)(?:\d\d,)*)\d{{3}})"
@@ -831,7 +820,6 @@ def _of_numbers(
         places=max(fractions) if -1 not in fractions and (words or len(fractions) == 1) else None,
         negative=negative.most_common(1)[0][0] if negative else "-{}",
         powers=tuple(words[power] for power in sorted(words, reverse=True)),
-        bounds=marks.bounds,
         digits=_digits(texts),
     )
 

@@ -202,7 +202,7 @@ def test_points_are_of_thousands_beside_decimal_commas(capsys, other, is_thousan
     frame.to_csv("points.csv", index=False, sep=";")
     column = fit("points.csv").encoder_.schema[0]
     assert column.codec.whole == is_thousands
-    said = "taken as a mark of thousands, as others have decimal commas" in capsys.readouterr().err
+    said = "read as decimal-comma, as other columns are" in capsys.readouterr().err
     assert said == is_thousands
 
 
