@@ -261,32 +261,31 @@ class Observed:
 
     def as_read(self, read: np.ndarray, is_whole: bool, text_dtype: Any) -> Observed:
         """The column as numbers, integers if ``is_whole``, or times, (K,), that the texts of :meth:`tally` are."""
-        texts, counts = self.tally
-        there = ~pd.isna(read)
+        texts, there = self.tally[0], ~pd.isna(read)
         is_whole = is_whole and all_whole(read[there]) and np.abs(read[there]).max() < EXACT_BELOW
         values = read[there].astype(np.int64) if is_whole else read[there]
         place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(self.cells)]
         known = pd.Series(values[place[place >= 0]], dtype=pd.Int64Dtype() if is_whole else None)
-        column = Observed(self.name, known)
-        column.n_rows, column.n_missing = self.n_rows, self.n_missing + int(counts[~there].sum())
-        column.text_dtype = text_dtype
-        return column
+        return self._with(known, text_dtype=text_dtype)
 
     def without(self, codes: Sequence[float]) -> Observed:
         """The column of numbers without those that stand for missing cells."""
         known = self.cells[~np.isin(self.cells.astype(float), codes)]
-        column = Observed(self.name, pd.Series(known, dtype=holding_missing(self.dtype, True)))
-        column.n_rows, column.n_missing = self.n_rows, self.n_rows - len(known)
-        column.text_dtype = self.text_dtype
-        return column
+        known = pd.Series(known, dtype=holding_missing(self.dtype, True))
+        return self._with(known, text_dtype=self.text_dtype)
 
     def as_text(self, decimal: str) -> Observed:
         """A mixed column as one of text, its numbers with a decimal mark."""
         is_number = np.array([isinstance(v, int | float | np.number) for v in self.cells])
         texts = as_text(pd.Series(self.cells, dtype=object))
         texts = texts.mask(is_number, texts.str.replace(".", decimal, regex=False))
-        column = Observed(self.name, texts, "nominal")
-        column.n_rows, column.n_missing = self.n_rows, self.n_missing
+        return self._with(texts, "nominal")
+
+    def _with(self, known: pd.Series, kind: str | None = None, text_dtype: Any = None) -> Observed:
+        """The column with other cells that are there."""
+        column = Observed(self.name, known, kind)
+        column.n_rows, column.n_missing = self.n_rows, self.n_rows - len(known)
+        column.text_dtype = text_dtype
         return column
 
 

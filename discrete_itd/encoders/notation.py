@@ -106,7 +106,9 @@ GROUPS = {".": SPACES + "'\u2019,", ",": SPACES + "'\u2019."}  # by the decimal 
 PYTHONS = {mark: str.maketrans(mark, ".", groups) for mark, groups in GROUPS.items()}
 OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # of a script other than ASCII
 # characters of full width, and Arabic marks, as those of ASCII
-SAME_CHARACTER = {c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F)} | str.maketrans("٫٬٪", ".,%")
+SAME_CHARACTER = {chr(c): chr(c - 0xFEE0) for c in range(0xFF01, 0xFF5F)}
+SAME_CHARACTER |= dict(zip("٫٬٪", ".,%", strict=True))
+OTHER_CHARACTER = re.compile(rf"{OTHER_DIGIT.pattern}|[{''.join(SAME_CHARACTER)}]")
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 TIME = (
     rf"(?: ?\((?P<v>[^\W\d_]{{1,4}})\))?(?:(?:T|,?[{SPACES}]|(?<=日)){FORE}(?P<H>\d{{1,2}}) ?[:.h時시] ?(?P<M>\d\d)"
@@ -192,8 +194,8 @@ class Notation:
         Order of dates that do not begin with the year; None if there are none.
     format : str
         Of dates, as in ``strftime``; of durations and times of day, as in ``str.format``, with the parts D, H, M and S.
-    months, weekdays : tuple of str
-        The names that ``%B`` and ``%A`` stand for, empty where no date had one.
+    names : tuple of str
+        The names of the months and of the days from Monday on, of a ``%B`` or ``%A``; empty where no date had one.
     negative : str
         Of a negative number, as in ``str.format``.
     powers : tuple of str
@@ -219,8 +221,7 @@ class Notation:
     places: int | None = None
     day_first: bool | None = None
     format: str = ""
-    months: tuple[str, ...] = ()
-    weekdays: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     negative: str = "-{}"
     powers: tuple[str, ...] = ()
     digits: str = ""
@@ -253,8 +254,7 @@ class Notation:
             seconds = values.dt.total_seconds()
             texts = [None if np.isnan(v) else _spelled(v, self.format) for v in seconds.tolist()]
         elif self.family == "datetime":
-            how = self.format, self.months, self.weekdays
-            texts = [None if pd.isna(v) else formatted(v, *how) for v in values]
+            texts = [None if pd.isna(v) else _formatted(v, self.format, self.names) for v in values]
         else:
             numbers = values.to_numpy(dtype=float, na_value=np.nan)
             digits = self.places
@@ -332,9 +332,9 @@ class Notation:
             own = next(size for part, size in SECONDS.items() if f"{{{part}" in self.format)
             return quoted(_spelled(max(5415.0, 3.0 * (own > 3600) * own), self.format))
         if self.family == "datetime":
-            k = next((k for k, name in enumerate(self.months) if name), 0)
-            names = self.months, self.weekdays
-            return quoted(formatted(datetime(2028, k + 1, 24), self.format or "%Y-%m-%d", *names))
+            month = next((k for k, name in enumerate(self.names[:12], 1) if name), 1)
+            day = datetime(2028, month, 24)
+            return quoted(_formatted(day, self.format or "%Y-%m-%d", self.names))
         return quoted(self.write(pd.Series([1234.5 if self.places != 0 else 1234.0])).iloc[0])
 
 
@@ -476,7 +476,8 @@ def recognise(
     for what, options in WAYS.items():
         ways = [way for name, way in options.items() if asked in (None, name)]
         if what == "numbers":
-            ways = [partial(way, marks=_marks(texts, counts)) for way in ways]
+            marks = _marks(texts, counts)
+            ways = [partial(way, marks=marks) for way in ways]
         if not ways:
             continue
         read = [_tried(way, texts, probe) for way in ways]
@@ -674,7 +675,7 @@ def _unit(text: str) -> str:
 
 
 def _marks(texts: Sequence[str], counts: np.ndarray) -> Marks:
-    """The text before and behind numbers that is the unit of half of the cells at least, and words for powers of ten."""
+    """The text before and behind numbers that is the unit of half of the cells at least; words for powers of ten."""
     cells = [western(text) for text in texts]
     words: set[str] = set()
     if any(map(WITH_POWER.fullmatch, cells[:: max(1, len(cells) // 50)])):
@@ -707,7 +708,7 @@ def western(text: str) -> str:
     text = text.strip()
     if text.isascii():
         return text
-    return OTHER_DIGIT.sub(lambda digit: str(int(digit[0])), text.translate(SAME_CHARACTER))
+    return OTHER_CHARACTER.sub(lambda c: SAME_CHARACTER.get(c[0]) or str(int(c[0])), text)
 
 
 def _digits(texts: Sequence[str]) -> str:
@@ -717,7 +718,7 @@ def _digits(texts: Sequence[str]) -> str:
     if 2 * len(others) <= sum(map(str.isdecimal, text)):
         return ""
     zero = ord(others[0]) - int(others[0])
-    marks = (next((c for c in text if c.translate(SAME_CHARACTER) == mark), mark) for mark in ".,")
+    marks = (next((c for c in text if SAME_CHARACTER.get(c, c) == mark), mark) for mark in ".,")
     return "".join([*map(chr, range(zero, zero + 10)), *marks])
 
 
@@ -824,16 +825,14 @@ def _of_numbers(
     )
 
 
-def formatted(
-    time: datetime, form: str, months: Sequence[str] = (), weekdays: Sequence[str] = ()
-) -> str:
+def _formatted(time: datetime, form: str, names: Sequence[str]) -> str:
     """A time in a ``strftime`` format, or in ISO 8601 if another time would be read from the text."""
     # what C writes otherwise, depending on the system and its language
     own = {"%Y": f"{time.year:04}", "%-d": time.day, "%-m": time.month, "%-H": time.hour}
-    own |= {"%-I": (time.hour - 1) % 12 + 1, "%B": months and months[time.month - 1]}
-    own |= {"%A": weekdays and weekdays[time.weekday()]}
+    own |= {"%-I": (time.hour - 1) % 12 + 1}
+    own |= {"%B": names[time.month - 1], "%A": names[12 + time.weekday()]} if names else {}
     own |= {f"{{p[{k}]}}": pair[time.hour >= 12] for k, pair in enumerate(HALVES)}
-    codes = "|".join(re.escape(code) for code, text in own.items() if text != ())
+    codes = "|".join(map(re.escape, own))
     text = time.strftime(re.sub(codes, lambda code: str(own[code[0]]), form))
     if _time(text, form.rfind("d") < form.rfind("m"), None) == time:
         return text
@@ -938,26 +937,27 @@ def _times(texts: Sequence[str], day_first: bool | None, zoned: bool | None = No
 
 
 def _time(text: str, day_first: bool | None, zoned: bool | None) -> datetime | None:
-    match = _date(text)
-    part = match.groupdict() if match else {}
-    if match is None or (day_first is None and part.get("a")):
+    if (match := _date(text)) is None:
         return None
-    zone = match["zone"]
-    if zoned is not None and zoned != bool(zone):
+    part = match.groupdict()
+    zone = part["zone"]
+    if (day_first is None and part.get("a")) or zoned not in (None, bool(zone)):
         return None
     month, day = part.get("m"), part["d"]
     if part.get("a"):
-        month, day = (match["b"], match["a"]) if day_first else (match["a"], match["b"])
+        month, day = (part["b"], part["a"]) if day_first else (part["a"], part["b"])
     digits = part.get("y") or part.get("z") or part["n"].replace("元", "1")
     year, month, day = int(digits), int(month or _month(part["word"])), int(day)
     if part.get("era"):
         year += ERAS[part["era"][0]]
     elif len(digits) == 2:
         year += 1900 if year >= CENTURY else 2000
-    fraction = int((match["f"] or "").ljust(6, "0"))
     try:
-        minute, second = (int(match[part] or 0) for part in "MS")
-        time = datetime(year, month, day, _hour(part), minute, second, fraction)
+        clock = []
+        if part["H"]:
+            clock = [_hour(part), int(part["M"]), int(part["S"] or 0)]
+            clock.append(int((part["f"] or "").ljust(6, "0")))
+        time = datetime(year, month, day, *clock)
         return time if zone is None else time - _offset(zone.strip())
     except (ValueError, OverflowError):  # no such day
         return None
@@ -988,39 +988,29 @@ def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Nota
         shape = re.sub(r"\d", "1", re.sub(r"(?<!\d)0(?=\d)", "o", text))
         shapes[shape] = text, shapes.get(shape, ("", 0))[1] + count
     found = [(match, n) for text, n in shapes.values() if (match := _date(text))]
-    parts = [
-        (name, match[name] or "")
-        for match, _ in found
-        for name in "mdHab"
-        if name in match.groupdict()
-    ]
-    short = {name for name, text in parts if len(text) == 1}
+    parts = [(name, text) for match, _ in found for name, text in match.groupdict().items() if text]
+    short = {name for name, text in parts if name in "mdHab" and len(text) == 1}
     short -= {name for name, text in parts if text.startswith("0")}
-    formats: Counter[str] = Counter()
-    names, days = [Counter[str]() for _ in range(12)], [Counter[str]() for _ in range(7)]
+    formats, names = Counter[str](), [Counter[str]() for _ in range(19)]
     for match, count in found:
         formats[date_format(match, day_first, short)] += count
-        part = match.groupdict()
-        if word := part.get("word"):
-            names[_month(word) - 1][word] += count
-        time = _time(match.string, day_first, None)
+        part, time = match.groupdict(), _time(match.string, day_first, None)
+        if time and (word := part.get("word")):
+            names[time.month - 1][word] += count
         if time and (word := part.get("w") or part.get("v")):
-            days[time.weekday()][word] += count
+            names[12 + time.weekday()][word] += count
     n_zoned = sum(n for form, n in formats.items() if form.endswith(UTC))
     zoned = 2 * n_zoned > formats.total()
     formats = Counter({form: n for form, n in formats.items() if form.endswith(UTC) == zoned})
     timed = Counter({form: n for form, n in formats.items() if "%M" in form}) or formats
     form = timed.most_common(1)[0][0]  # keeps the time
-    months, weekdays = (
-        tuple(max(own, key=lambda name: own[name], default="") for own in some)
-        for some in (names, days)
-    )
     return Notation(
         "datetime",
         day_first=day_first if any(match.groupdict().get("a") for match, _ in found) else None,
         format=form,
-        months=months if "%B" in form else (),
-        weekdays=weekdays if "%A" in form else (),
+        names=tuple(max(own, key=own.__getitem__, default="") for own in names)
+        if any(names)
+        else (),
         digits=_digits(texts),
     )
 
