@@ -953,10 +953,10 @@ def _time(text: str, day_first: bool | None, zoned: bool | None) -> datetime | N
     elif len(digits) == 2:
         year += 1900 if year >= CENTURY else 2000
     try:
-        clock = []
+        clock: Any = ()
         if part["H"]:
-            clock = [_hour(part), int(part["M"]), int(part["S"] or 0)]
-            clock.append(int((part["f"] or "").ljust(6, "0")))
+            fraction = int((part["f"] or "").ljust(6, "0"))
+            clock = _hour(part), int(part["M"]), int(part["S"] or 0), fraction
         time = datetime(year, month, day, *clock)
         return time if zone is None else time - _offset(zone.strip())
     except (ValueError, OverflowError):  # no such day
