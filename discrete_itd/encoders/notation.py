@@ -10,7 +10,8 @@ A column of text is numbers or times if all its cells are, in one notation, but 
   parentheses.
 - Units: one sign or code of a currency, a percent sign, or what else stands before or behind half of the numbers at
   least, like "km/h". "12,5 %" is the number 12.5, as "12,5" is beside it; a number with another unit is none of the
-  column's. Words for powers of ten, "1.2M" beside "350K", are multiplied out where they differ.
+  column's. Words for powers of ten, "1.2M" beside "350K", are multiplied out where they differ; "294 K" beside "312.5"
+  is ambiguous, as the "K" may be a unit. Whole numbers behind letters, "LH 4184", are codes.
 - Dates: the year first, or day, month and year in one order for the whole column, with points, slashes, hyphens or
   the month's name, a weekday beside them. Both orders may fit only if they are the same dates. Several of these formats
   may be mixed, with or without a time of 24 or of twelve hours; all or none have a time zone.
@@ -18,7 +19,7 @@ A column of text is numbers or times if all its cells are, in one notation, but 
   summed out. :class:`~discrete_itd.encoders.rows.Rows` have their text, and a warning names it.
 - Words like "NA" are missing cells where all others are numbers or times, and so are one to three words of any kind
   that are not rare, where there are more than twenty different numbers or times: "n/s", "Fel", "-".
-- Bounds like "<0.5" and "90+" are the number that is the bound, "80-100" among numbers is 90; a note says so.
+- Bounds like "<0.5" and "90+" are the number that is the bound, "~40" is 40, "80-100" among numbers is 90; a note says so.
 - Text of nothing but plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a
   kind "continuous" or "binned" reads it. With unreadable cells among them, these are the reason why it is text.
 
