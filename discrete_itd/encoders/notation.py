@@ -19,7 +19,8 @@ A column of text is numbers or times if all its cells are, in one notation, but 
   summed out. :class:`~discrete_itd.encoders.rows.Rows` have their text, and a warning names it.
 - Words like "NA" are missing cells where all others are numbers or times, and so are one to three words of any kind
   that are not rare, where there are more than twenty different numbers or times: "n/s", "Fel", "-".
-- Bounds like "<0.5" and "90+" are the number that is the bound, "~40" is 40, "80-100" among numbers is 90; a note says so.
+- Bounds like "<0.5" and "90+" are the number that is the bound, "~40" is 40, "80-100" among numbers is 90; a note
+  says so.
 - Text of nothing but plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a
   kind "continuous" or "binned" reads it. With unreadable cells among them, these are the reason why it is text.
 
