@@ -221,7 +221,7 @@ def fit_and_score(
         if method == IN_SAMPLE:
             return detectors.fit_and_score(model, train, test)
         folds, seconds = detectors.timed(out_of_fold, model, train)
-        return detectors.Scored(-in_order(folds, [f.scores for f in folds]), seconds, 0.0)
+        return detectors.Scored(-in_order(folds, [f.scores for f in folds]), seconds, np.nan)
     if method in PEERS or method == "MCD":
         arrays = (frame.to_numpy(dtype=np.float64) for frame in (train, test))
         scaled = detectors.standardised(*arrays)
