@@ -238,20 +238,20 @@ class GaussianPosterior:
         coarse, given = is_coarse(y, snr, lines), (y, snr)
         if self.bounds:
             mean, var, y, snr = (t.double() for t in (mean, var, y, snr))
+        is_noisy = devices.any_true((snr > 0) & ~known)
         snr = torch.where(known, REAL_KNOWN_SNR, snr)
         y = torch.where(known, y * REAL_KNOWN_SNR, y)
+        # where snr is 0, y and the centre are 0, too
         centre = (y / snr.clamp_min(torch.finfo(snr.dtype).tiny))[:, :, None]
         y, snr = y[:, :, None], snr[:, :, None]
         shrink = 1 + snr * var
-        # where snr is 0, y and the centre are 0, too
-        log_evidence = -0.5 * (shrink.log() + snr * (mean - centre) ** 2 / shrink)
         after, narrower = (mean + var * y) / shrink, var / shrink
-        if self.bounds:
-            masses = (
-                log_between(*((t.double() - m) / v.sqrt() for t in self.bounds))
-                for m, v in ((after, narrower), (mean, var))
-            )
-            log_evidence = log_evidence + next(masses) - next(masses)
+        log_evidence = torch.zeros_like(after)
+        if is_noisy:
+            log_evidence = -0.5 * (shrink.log() + snr * (mean - centre) ** 2 / shrink)
+            if self.bounds:
+                ends = ((t.double() - after) / narrower.sqrt() for t in self.bounds)
+                log_evidence = log_evidence + log_between(*ends) - self._standard[4]
         if sums and lines is not None and devices.any_true(coarse):
             summed = self._on_lattice(*given, lines)[1].logsumexp(2)
             log_evidence = torch.where(coarse[:, :, None], summed.to(log_evidence), log_evidence)

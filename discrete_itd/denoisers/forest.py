@@ -290,9 +290,9 @@ class ForestDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        """With continuous columns, five numbers of each component of a leaf and column."""
-        n = 2 + self.opened.slots.shape[1]
-        return self.codebook.work + 5 * n * self.splits.n_leaves * len(self.codebook.reals)
+        """With continuous columns, five numbers of both components of a leaf and column, and two of opened numbers."""
+        n = 10 + 2 * self.opened.slots.shape[1]
+        return self.codebook.work + n * self.splits.n_leaves * len(self.codebook.reals)
 
     @property
     def score_work(self) -> int:
@@ -480,19 +480,18 @@ class ForestDenoiser(Denoiser):
         log_mass, logits, leaves = self._given_evidence(evidence, *reals[:2])
         if len(book.reals):
             log_weight, leaf = leaves  # (B, K)
-            prior = self._gaussian(leaf[:, None])
-            fit, *moments = (t.to(y) for t in prior.given(*reals))
+            leaf = leaf[:, None]
+            fit, *moments = (t.to(y) for t in self._gaussian(leaf).given(*reals))
             fit = fit.clamp_min(-FARTHEST)
-            # of both components within a leaf, which has its own weight
-            n = 2 + self.opened.slots.shape[1]
-            own = (prior.log_weight + fit).unflatten(2, (-1, n)).log_softmax(3)
-            weight = (own + log_weight[:, None, :, None]).flatten(2)
+            # a leaf has its own weight, which the evidence of the column divides among what is in it
+            of_own, of_shared = fit.tensor_split((2 * leaf.shape[2],), 2)
+            own, shared = self._in_leaves(leaf)
+            within = own + of_own.unflatten(2, (-1, 2)), shared.mT + of_shared[:, :, None]
+            prior = self._gaussian(leaf, log_weight[:, None] - torch.cat(within, 3).logsumexp(3))
             if any_true(is_coarse(*reals)):  # the components become numbers of the lattice
-                weight = (weight - fit).masked_fill(weight.isneginf(), -torch.inf)
-                prior = GaussianPosterior(weight, prior.means, prior.var, *prior.bounds)
                 gaussian = prior.update(*reals)
             else:
-                gaussian = GaussianPosterior(weight, *moments, *prior.bounds)
+                gaussian = GaussianPosterior(prior.log_weight + fit, *moments, *prior.bounds)
         categorical = CategoricalPosterior(book.levels, logits)
         return log_mass, Posterior(book, categorical, gaussian)
 
@@ -540,24 +539,32 @@ class ForestDenoiser(Denoiser):
         log_weight, leaves = (t.unflatten(0, (len(x), n_reals)) for t in of_cells)
         return finite_log(probs), self._gaussian(leaves, log_weight)
 
-    def _gaussian(self, leaf: Tensor, log_weight: Tensor | float = 0.0) -> GaussianPosterior:
-        """The continuous columns in leaves (B, R or 1, K): (B, R, n K), n components for each leaf."""
+    def _in_leaves(self, leaf: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of both Gaussians, (B, R, K, 2), and of the opened numbers, (B, R, n, K), in leaves."""
+        each = torch.arange(len(self.codebook.reals), device=leaf.device)[:, None]
+        rest = self._log_rest[leaf, each].to(self.means)
+        own = torch.stack([rest + math.log(p) for p in (1 - self.wide, self.wide)], 3)
+        shared = self._log_shared[leaf[:, :, None], self.opened.slots[..., None]]
+        return own, shared.to(self.means)
+
+    def _gaussian(self, leaf: Tensor, log_weight: Tensor | None = None) -> GaussianPosterior:
+        """The continuous columns in leaves (B, R or 1, K): (B, R, 2 K + n), two for each leaf, then opened numbers."""
         each = torch.arange(len(self.codebook.reals), device=leaf.device)[:, None]
         mean, var, low, high = (
             t[leaf, each] for t in (self.means, self.var, self._low, self._high)
         )
+        own, shared = self._in_leaves(leaf)
+        if log_weight is not None:
+            own, shared = own + log_weight[..., None], shared + log_weight[:, :, None]
         far = torch.full_like(mean, WIDE_SD**2)
-        rest = self._log_rest[leaf, each].to(mean) + log_weight
-        logs = [rest + math.log(p) for p in (1 - self.wide, self.wide)]
-        pairs = logs, (mean, torch.zeros_like(mean)), (var, far), (low, low), (high, high)
-        parts, opened = [torch.stack(pair, 3) for pair in pairs], self.opened
-        if opened.slots.shape[1]:
-            of_shared = self._log_shared[leaf[..., None], opened.slots[:, None]].to(mean)
-            if isinstance(log_weight, Tensor):
-                of_shared = of_shared + log_weight[..., None]
-            ends = [t[:, None].to(mean).expand_as(of_shared) for t in opened.distributions()]
-            parts = [torch.cat(pair, 3) for pair in zip(parts, (of_shared, *ends), strict=True)]
-        return GaussianPosterior(*(t.flatten(2) for t in parts))
+        pairs = (mean, torch.zeros_like(mean)), (var, far), (low, low), (high, high)
+        parts = own, *(torch.stack(pair, 3) for pair in pairs)
+        # within its cell a number is distributed alike in every leaf
+        numbers = shared.logsumexp(3), *self.opened.distributions()
+        both = [(t.flatten(2), more.to(t)) for t, more in zip(parts, numbers, strict=True)]
+        return GaussianPosterior(
+            *(torch.cat([t, more.expand(*t.shape[:2], -1)], 2) for t, more in both)
+        )
 
     def _given_evidence(
         self, ell: Tensor, y: Tensor, snr: Tensor

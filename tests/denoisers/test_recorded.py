@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from laws import (
+    empty_state,
     line,
     logistic,
     make_denoiser,
@@ -173,6 +174,14 @@ def test_noisy_numbers_have_bayes_posterior_over_the_lattice(device, kind, gamma
     torch.testing.assert_close(denoiser(*state).mean().double(), expected, rtol=0, atol=2e-3)
     found = denoiser.infer(*state)[0].double()
     torch.testing.assert_close(found, joint.logsumexp(1), rtol=0, atol=2e-3)
+
+
+def test_an_opened_number_is_one_component_however_many_leaves_have_it(book):
+    forest = make_denoiser("forest", book)
+    x = every_row(book)[:3]
+    for q in (forest(*empty_state(book, 3)), forest.leave_one_out(x, ~x.isnan())):
+        (row,) = q.gaussian.log_weight[:1]
+        assert row.isfinite().sum(1).max() <= 2 * forest.splits.n_leaves + len(LINES[0].opened)
 
 
 def test_log_masses_keep_their_digits():
