@@ -3,7 +3,8 @@
 Start with ``DiffusionDensity``; ``DiffusionOutlierDetector`` finds anomalies and ``DriftWatch`` changes in a stream of
 rows, ``ImageDensity`` scores images by an existing diffusion model, and ``report`` writes an HTML page on a density or
 a detector. Of a table in hand, ``find_outliers`` names the odd rows and ``find_errors`` the cells that are probably
-wrong, without a fit before. ``recipes`` lists the models that a density can fit, ``datasets`` loads example tables.
+wrong, without a fit before; ``compare_tables`` says how well drawn rows imitate real ones. ``recipes`` lists the models
+that a density can fit, ``datasets`` loads example tables.
 
 Three ideas make it up, in the order in which data flow: an encoder maps the columns of a table to points
 (:mod:`discrete_itd.encoders`); a Gaussian channel adds noise (:mod:`discrete_itd.channel`), and a denoiser predicts the
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from discrete_itd.detection.watch import DriftWatch
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.images.density import ImageDensity
+    from discrete_itd.reporting.fidelity import compare_tables
     from discrete_itd.reporting.page import report
 
 __version__ = "0.1.0"
@@ -48,6 +50,7 @@ __all__ = [
     "DiffusionOutlierDetector",
     "DriftWatch",
     "ImageDensity",
+    "compare_tables",
     "datasets",
     "find_errors",
     "find_outliers",
@@ -60,6 +63,7 @@ _HOMES = {
     "DiffusionOutlierDetector": "detection.detector",
     "DriftWatch": "detection.watch",
     "ImageDensity": "images.density",
+    "compare_tables": "reporting.fidelity",
     "find_errors": "detection.errors",
     "find_outliers": "detection.outliers",
     "report": "reporting.page",

@@ -71,6 +71,7 @@ from discrete_itd.validation import (
 
 # floats that may be computed for the rows of a curve, unless the user says how many rows these are
 CURVE_WORK = 1 << 34
+ONE_VALUE = "given= takes one value (for a range or a rule, draw more rows and keep those that fit)"
 INFORMATION_ROWS = 2000  # rows drawn from the model for an entropy or a mutual information
 
 
@@ -711,8 +712,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         random_state : int, RandomState or None
             None draws anew at every call.
         given : mapping, Series or frame of one row, optional
-            Values of some columns; the others are drawn given these, and so are missing ones. A category that was not
-            seen in training is a ValueError.
+            One value of each of some columns; the others are drawn given these, and so are missing ones. A category
+            that was not seen in training is a ValueError. For a range or a rule, draw more rows and keep those that
+            fit; also for a rule that holds in every training row, as it holds in nearly all drawn rows.
         missing : {"as_trained", "none"}
             Whether cells are missing as often as in the training table, or rows are complete. As trained, gaps that are
             a value of their column are drawn by the model, and are filled as by :meth:`impute` with
@@ -888,6 +890,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         DataFrame, shape (N, n)
             With the index of X; one column per quantile. Values have the fitted dtype (for text, the numbers or times
             that it stands for) and are as in training: of as many decimals, the nearest one seen where numbers repeat.
+            In a column whose gaps are a value, :meth:`log_prob` has the probability that the cell is missing: of the
+            row with this cell missing, ``given`` all other columns.
             To about 1e-4, smaller values have at most probability q and larger ones at most 1 - q.
         """
         j, unique, inverse, index = self._others(X, column)
@@ -994,9 +998,8 @@ def drawn_rows(
     present = np.zeros(encoder.n_columns, bool)
     row = None if given is None else encoder.one_row(given)
     if row is not None:
-        cells = encoder.transform(row).x
+        cells = _known(row, encoder)
         start = torch.from_numpy(cells)
-        _check_known(row, cells[0], encoder)
         present = ~(np.isnan(cells[:, : encoder.n_columns]) | encoder.absent(cells))[0]
         start[:, ~present[encoder.owner]] = torch.nan
     cells = model.draw(start.expand(n, -1).to(model.device), seed).cpu().numpy()
@@ -1021,15 +1024,24 @@ def drawn_rows(
     return as_polars(frame) if density._is_polars else frame
 
 
-def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> None:
-    """ValueError if the row has a category that was not seen in training: of such rows the model knows nothing."""
+def _known(row: pd.DataFrame, encoder: TableEncoder) -> np.ndarray:
+    """The encoded row (1, C') of given values; ValueError if one is none, or was not seen among the categories."""
+    for name, cells in row.items():
+        if not pd.api.types.is_scalar(cells.iloc[0]):
+            raise ValueError(f"column {name!r}: got {cells.iloc[0]!r}; {ONE_VALUE}")
+    try:
+        x = encoder.transform(row).x
+    except ValueError as error:
+        raise ValueError(f"{error}; {ONE_VALUE}") from None
     for j, column in enumerate(encoder.schema):
-        if column.open and x[j] == column.codec.n_levels:
+        if column.open and x[0, j] == column.codec.n_levels:  # of such rows the model knows nothing
             known = ", ".join(map(quoted, column.categories[:3]))
+            what = "number" if column.is_number else "category"
             raise ValueError(
-                f"column {column.name!r}: unseen category {quoted(plain(row.iloc[0, j]))} in given=; known are, among"
+                f"column {column.name!r}: unseen {what} {quoted(plain(row.iloc[0, j]))} in given=; known are, among"
                 f" others, {known}"
             )
+    return x
 
 
 def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:

@@ -111,7 +111,8 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     name : hashable
         The column's name, for errors.
     spec : str, mapping or None
-        A kind or a notation, or a mapping with "kind" and options: "edges" (increasing numbers) of a binned column,
+        A kind or a notation, or a mapping with "kind" and options: "edges" of a binned column (increasing numbers;
+        with epsilon, integers declare whole numbers),
         "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
         "missing" ("auto", "marginalise" or "category") of any, "na" (a text or several)
         that is a missing cell of any, and "notation" ("decimal-comma", "decimal-point", "day-first" or "month-first")
@@ -125,7 +126,7 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     Examples
     --------
     >>> check_column_spec("age", {"kind": "binned", "edges": [0, 18, 65, 120]}).edges
-    (0.0, 18.0, 65.0, 120.0)
+    (0, 18, 65, 120)
     """
     where = f"column {name!r}:"
     if isinstance(spec, str | None):
@@ -172,7 +173,7 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
         raise ValueError(
             f"{where} edges must be at least two finite increasing numbers, got {edges!r}"
         )
-    return tuple(numbers.tolist())
+    return tuple(edges) if all(type(e) is int for e in edges) else tuple(numbers.tolist())
 
 
 def _listed(name: Hashable, categories: Any) -> tuple[Scalar, ...]:
@@ -442,8 +443,7 @@ def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing:
         raise ValueError(
             f"column {name!r}: {found} categories; with epsilon, fewer than {MANY_CATEGORIES}"
         )
-    edges = np.array(spec.edges or ())
-    values = spec.categories or (edges[:-1] / 2 + edges[1:] / 2).tolist()
+    values = spec.categories or cast(tuple, spec.edges)[:-1]  # each bin contains its left edge
     seen = Observed(name, pd.Series(list(values)), spec.kind)
     column = infer_column(seen, spec, is_open=is_open, missing="marginalise", from_array=False)
     column = replace(column, n_rows=0, n_missing=0, decimals=None)

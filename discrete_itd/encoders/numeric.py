@@ -456,7 +456,7 @@ def fit_bins(values: np.ndarray, edges: Sequence[float]) -> Bins:
     middles = np.array(edges[:-1]) / 2 + np.array(edges[1:]) / 2
     centers = np.clip(np.array([ends[0], *middles, ends[1]]), -LARGEST, LARGEST)
     levels = line_levels(centers, np.bincount(_level(edges, values), minlength=len(centers)))
-    return Bins(tuple(edges), levels, (tails[0], tails[1]))
+    return Bins(tuple(map(float, edges)), levels, (tails[0], tails[1]))
 
 
 def _level(edges: Sequence[float], values: np.ndarray) -> np.ndarray:

@@ -47,6 +47,8 @@ from sklearn.ensemble import (
 from sklearn.metrics import recall_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
+from discrete_itd.reporting.fidelity import total_variation
+
 BINS = 10
 FOLDS = 3
 FOREST_ROWS = 5000  # of the global utility: trained on so many rows at most
@@ -213,12 +215,6 @@ def binned(
             codes = pd.factorize(both)[0] + 1
         out[0][name], out[1][name] = codes[: len(real)], codes[len(real) :]
     return pd.DataFrame(out[0]), pd.DataFrame(out[1])
-
-
-def total_variation(a: pd.Series, b: pd.Series) -> float:
-    """Half the sum of absolute differences of the shares of values."""
-    shares = a.value_counts(normalize=True).sub(b.value_counts(normalize=True), fill_value=0)
-    return float(shares.abs().sum() / 2)
 
 
 def copies(train: pd.DataFrame, rows: pd.DataFrame) -> float:

@@ -86,6 +86,21 @@ def test_property_a_density_is_that_of_scores_given_the_other_cells(model, colum
     pd.testing.assert_frame_equal(found, model.predict_log_density(moved, column, values))
 
 
+@pytest.mark.parametrize("column", ["word", "real"])
+def test_property_where_gaps_are_a_value_a_cell_is_missing_or_has_a_density(column):
+    missing = TABLE.assign(word=TABLE["word"].mask(np.arange(300) % 5 == 0))
+    with float64():
+        model = DiffusionDensity(denoiser=Forest(2), missing="category", random_state=0)
+        model.fit(missing)
+        row = missing.dropna()[:1]
+        absent = np.exp(by_scores(model, row, column, [None])[0])
+        value = row[column].item()
+        density = model.predict_log_density(row, column, [value]).to_numpy()[0, 0]
+        expected = by_scores(model, row, column, [value])[0]
+    assert 0.005 < absent < 0.995
+    assert np.log1p(-absent) + density == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("column", GRIDS)
 def test_property_quantiles_invert_the_sum_of_densities(model, column):
     mass = np.exp(model.predict_log_density(ROWS, column, GRIDS[column])) * UNITS.get(column, 1.0)

@@ -491,6 +491,9 @@ def test_samples_given_a_row(model, knowing, small_model):
         model.sample(1, given="top")
     with pytest.raises(ValueError, match="column 'a': unseen category 'w'"):
         small_model.sample(1, given={"a": "w"})
+    for asked in ("> 3", (3, 9), range(3, 9)):
+        with pytest.raises(ValueError, match=r"column 'size': .*draw more rows and keep those"):
+            model.sample(1, given={"size": asked})
 
 
 # -- interruptions ---------------------------------------------------------------------------------

@@ -394,3 +394,13 @@ def test_gaps_can_be_values():
     drawn = model.sample(1000, random_state=0)
     assert drawn.loc[drawn["a"] == "y", "b"].isna().mean() > 0.8
     assert drawn.loc[drawn["a"] == "x", "b"].isna().mean() < 0.3
+
+
+@pytest.mark.filterwarnings(WARNS)
+def test_integer_edges_declare_whole_numbers():
+    frame = pd.DataFrame({"v": np.arange(200) % 5})
+    for edges, whole in (([0, 2, 5], True), ([0.0, 2, 5], False)):
+        types = {"v": {"kind": "binned", "edges": edges}}
+        model = DiffusionDensity(denoiser=Forest(epsilon=1.0), column_types=types, random_state=0)
+        drawn = model.fit(frame).sample(100, random_state=0)["v"].dropna()
+        assert (drawn % 1 == 0).all() == whole
