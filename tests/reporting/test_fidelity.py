@@ -54,14 +54,13 @@ def test_the_error_of_the_auc_is_its_standard_deviation():
 
 @pytest.mark.usefixtures("without_classifier")
 def test_gaps_are_a_value():
-    found = compare_tables(REAL, OTHERS.assign(price=OTHERS["price"].fillna(15)), random_state=0)
-    worst = found.columns.iloc[0]
-    assert worst.name == "price"
-    assert worst["distance_drawn"] > 0.3
-    assert worst[["gaps_drawn", "gaps_real"]].tolist() == [
-        0,
-        pytest.approx(worst["gaps_others"], abs=0.1),
-    ]
+    real, other = (t.assign(kind=t["kind"].mask(t["size"] == 1)) for t in (REAL, OTHERS))
+    drawn = other.fillna({"price": 15, "kind": real["kind"].mode()[0]})
+    columns = compare_tables(real, drawn, random_state=0).columns
+    assert {*columns.index[:2]} == {"price", "kind"}
+    assert (columns["distance_drawn"][:2] > 0.25).all()
+    assert (columns["gaps_drawn"] == 0).all()
+    np.testing.assert_allclose(columns["gaps_real"], columns["gaps_others"], atol=0.1)
 
 
 @pytest.mark.usefixtures("without_classifier")
