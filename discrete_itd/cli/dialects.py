@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from statistics import median
 from typing import NamedTuple
 
@@ -67,13 +67,14 @@ class Dialect:
 
 
 class Head(NamedTuple):
-    """What stands in a CSV before its rows: ``n_above`` and ``n_below`` lines around the header."""
+    """What stands in a CSV before its rows: ``n_above`` and ``n_below`` lines around the header, or a first row."""
 
     sep: str
     header: Sequence[str]
     head: str
     n_above: int = 0
     n_below: int = 0
+    is_row: bool = False
 
 
 def found_encoding(path: str, start: bytes) -> str:
@@ -155,7 +156,8 @@ def found_head(text: str, sep: str | None = None) -> Head:
     widest = max((len(row) for row in found[place + 1 :]), default=0)
     if not any(any(row[len(header) :]) for row in found[place + 1 :]):
         header += [""] * (widest - len(header))
-    return Head(best, header, text[: rows[best][place + n_below][1]], n_above, n_below)
+    is_row = 2 * _recurs(place, rows[best]) > len(header)
+    return Head(best, header, text[: rows[best][place + n_below][1]], n_above, n_below, is_row)
 
 
 def _rows(text: str, sep: str) -> list[tuple[list[str], int]]:
@@ -187,11 +189,11 @@ def _place_of_header(rows: Sequence[tuple[list[str], int]]) -> int:
     return first
 
 
-def _recurs(i: int, rows: Sequence[tuple[list[str], int]]) -> bool:
-    """Whether a cell of row ``i`` stands again in its column further on, as values do and names do not."""
+def _recurs(i: int, rows: Sequence[tuple[list[str], int]]) -> int:
+    """How many cells of row ``i`` stand again in their columns further on, as values do and names do not."""
     row = rows[i][0]
-    others = (other for other, _ in rows[i + 1 :] if other != row)
-    return any(a and a == b for other in others for a, b in zip(row, other, strict=False))
+    columns = zip_longest(*(other for other, _ in rows[i + 1 :] if other != row))
+    return sum(bool(cell) and cell in own for cell, own in zip(row, columns, strict=False))
 
 
 def _n_more_headers(rows: Sequence[tuple[list[str], int]]) -> int:

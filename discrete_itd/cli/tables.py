@@ -143,6 +143,10 @@ def _csv(
     for n, where in ((found.n_above, "above"), (found.n_below, "below")):
         if n:
             warn(f"{path}: {count(n, 'line')} {where} the header left out")
+    if found.is_row:
+        warn(
+            f"{path}: the first row, taken as the header, is like others: a file needs names of columns"
+        )
     while len(head) < len(found.head) and (line := text.readline()):
         head += line
     names = _names(path, found.header)

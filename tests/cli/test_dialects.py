@@ -132,6 +132,13 @@ def test_rows_whose_cells_recur_are_no_headers(place, text):
     )
 
 
+def test_a_first_row_that_is_like_others_is_no_header(place):
+    (place / "x.csv").write_text("x,3\n" + "y,4\nx,5\ny,3\n" * 9)
+    said = pytest.warns(UserWarning, match="the first row, taken as the header, is like others")
+    with said, reading("x.csv", Dialect()):
+        pass
+
+
 HEADS = {
     "a title": "Report of 2024\n\n",
     "a title with marks": "Account;12;;\n;;;\n",
