@@ -60,10 +60,10 @@ TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FAL
 GAP_WORDS = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
 # currencies, by their names
 CURRENCIES = (
-    "€ EUR", "£ GBP", "USD US$", "CAD C$", "AUD A$", "BRL R$", "CHF Fr.", "kr kr.", "PLN zł", "CZK Kč", "HUF Ft", "RON lei",
-    "BGN лв. лв", "₹ Rs Rs. INR", "₺ TL TRY", "₽ руб. руб р. RUB", "₴ грн. грн UAH", "₩ 원 KRW", "CNY 元", "JPY 円",
-    "EGP ج.م ج.م.", "SEK", "NOK", "DKK", "MXN", "ZAR", "NGN", "KES", "GHS", "AED", "SAR", "ILS", "THB", "IDR", "MYR", "VND",
-    "SGD", "HKD", "TWD", "NZD", "ARS", "CLP",
+    "€ EUR", "£ GBP", "USD US$", "CAD C$", "AUD A$", "BRL R$", "CHF Fr.", "kr kr.", "PLN zł", "CZK Kč", "HUF Ft",
+    "RON lei", "BGN лв. лв", "₹ Rs Rs. INR", "₺ TL TRY", "₽ руб. руб р. RUB", "₴ грн. грн UAH", "₩ 원 KRW", "CNY 元",
+    "JPY 円", "EGP ج.م ج.م.", "SEK", "NOK", "DKK", "MXN", "ZAR", "NGN", "KES", "GHS", "AED", "SAR", "ILS", "THB", "IDR",
+    "MYR", "VND", "SGD", "HKD", "TWD", "NZD", "ARS", "CLP",
 )  # fmt: skip
 SAME_UNIT = {name: names.split()[0] for names in CURRENCIES for name in names.split()}
 UNITS = rf"(?:[%‰]|[^\W\d_]{{0,3}}[$¢£¥\u20a0-\u20cf]|{'|'.join(map(re.escape, sorted(SAME_UNIT, reverse=True)))})"
