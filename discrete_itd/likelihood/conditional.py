@@ -486,9 +486,10 @@ class ConditionalDenoiser(Denoiser):
     def draw_unknown(self, x: Tensor, seed: int) -> Tensor:
         """Rows ``x`` (N, C) whose unknown cells are drawn given the others; cells indicated as missing stay NaN.
 
-        Of 32 completions by the proposal one is chosen by its weight (Rubin, JASA 82, 1987); then, in rows
-        with at most eight unknown cells, each of these is drawn again given the others, from its enumerated
-        distribution, which leaves the distribution invariant (Geman & Geman, IEEE PAMI 6, 1984): a single one exactly.
+        Of 32 completions by the proposal, of 8 where many rows are equal, one is chosen by its weight (Rubin, JASA 82,
+        1987); then, in rows with at most eight unknown cells, each of these is drawn again given the others, from its
+        enumerated distribution, which leaves the distribution invariant (Geman & Geman, IEEE PAMI 6, 1984): a single
+        one exactly.
         Categories unseen in training are never drawn.
         """
         generator = torch.Generator(x.device).manual_seed(seed)
@@ -506,26 +507,33 @@ class ConditionalDenoiser(Denoiser):
         return out
 
     def _chosen(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Completions of rows (n, C) by the proposal, each chosen among 32 by its weight."""
-        out, n = x.clone(), 32
+        """Completions of rows (n, C) by the proposal, chosen by their weights among 32 a row.
+
+        Those of equal rows are chosen together, in equal steps of their weight (Kitagawa, JCGS 5, 1996); of many rows
+        among 8 a row. A completion is taken twice only if its weight is that many times the mean.
+        """
+        out = x.clone()
         first, among = equal_rows(x)
         members, counts = among.argsort(stable=True), torch.bincount(among, minlength=len(first))
         start = counts.cumsum(0) - counts
-        for r in counts.unique().tolist():  # copies of a row get independent draws
-            same = torch.nonzero(counts == r).flatten()
+        for r in counts.unique().tolist():
+            same, n = torch.nonzero(counts == r).flatten(), max(8, min(32, 256 // r))
             for copies in torch.arange(r, device=x.device).split(max(1, KEPT_COMPLETIONS // n)):
-                for some in same.split(max(1, KEPT_COMPLETIONS // (n * len(copies)))):
+                k = len(copies)
+                for some in same.split(max(1, KEPT_COMPLETIONS // (n * k))):
                     rows = x[first[some]]
                     left = rows.isnan() & ~self.codebook.unknown(rows)
-                    drawn = self._completions(rows, left, n * len(copies), draw_salt(generator))
-                    drawn = drawn.view(-1, n, x.shape[1])  # (n copies, M, C)
+                    drawn = self._completions(rows, left, n * k, draw_salt(generator))
                     flat = drawn.flatten(0, 1)
                     log_w = _log_prob(self.scorer, flat) - _log_prob(self.proposal, flat)
                     log_w -= 1e6 * self._unseen(flat).sum(1)  # these are not drawn
-                    u = torch.rand(len(drawn), generator=generator, device=x.device, dtype=x.dtype)
-                    place = chosen(log_w.view(-1, n), u)
+                    u = torch.rand(
+                        len(rows), 1, generator=generator, device=x.device, dtype=x.dtype
+                    )
+                    steps = (torch.arange(k, device=x.device) + u) / k
+                    place = chosen(log_w.view(-1, n * k), steps)
                     at = members[start[some][:, None] + copies].flatten()
-                    out[at] = drawn[torch.arange(len(drawn), device=x.device), place]
+                    out[at] = drawn.take_along_dim(place[:, :, None], 1).flatten(0, 1)
         return out
 
     def _drawn(self, x: Tensor, j: int, u: Tensor, v: Tensor) -> Tensor:
