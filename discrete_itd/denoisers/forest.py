@@ -242,6 +242,7 @@ class ForestDenoiser(Denoiser):
         of_splits = own[splits.leaves]  # (L, C), nats of the splits by a column
         sd, low, high = self.var.double().sqrt(), self._low.double(), self._high.double()
         of_own = log_between((low - self.means) / sd, (high - self.means) / sd)
+        of_wide = log_between(low / WIDE_SD, high / WIDE_SD)
         log_rest = torch.log1p(-self.opened.by_column(self.shared.double()))
         derived = {
             "_log_rest": log_rest,
@@ -252,9 +253,7 @@ class ForestDenoiser(Denoiser):
             # float64, as the exponents: a box in a tail has large ones, whose difference is the log-density; the
             # shares of both Gaussians over their masses in the box
             "_log_own": log_rest + math.log1p(-self.wide) - of_own,
-            "_log_wide": log_rest
-            + math.log(self.wide)
-            - log_between(low / WIDE_SD, high / WIDE_SD),
+            "_log_wide": log_rest + math.log(self.wide) - of_wide,
         }
         for name, data in derived.items():
             self.register_buffer(name, data, persistent=False)
@@ -386,9 +385,10 @@ class ForestDenoiser(Denoiser):
         if pairs.counts is not None:  # the first pair of each row
             reals = reals[pairs.counts.cumsum(0) - pairs.counts]
         whole = self.codebook.lines.cells(reals)
-        far = log_mass(whole, zero, zero + WIDE_SD)
+        far, number = log_mass(whole, zero, zero + WIDE_SD), self.opened.number_of(reals)
         if pairs.row is not None:
-            whole, far = Intervals(*(t[pairs.row] for t in whole)), far[pairs.row]
+            whole = Intervals(*(t[pairs.row] for t in whole))
+            far, number = far[pairs.row], number[pairs.row]
         inside = clipped(whole, self._low[leaf], self._high[leaf])
         cells = log_mass(inside, self.means[leaf], self._sd[leaf]) + self._log_own[leaf]
 
@@ -400,7 +400,7 @@ class ForestDenoiser(Denoiser):
         far = far.view_as(cells) + self._log_wide[leaf]
         parts = [cells, far]
         if self.shared.shape[1]:
-            parts.append(self._log_shared[leaf[..., None], self.opened.number_of(pairs.reals)])
+            parts.append(self._log_shared[leaf[..., None], number])
         top = torch.stack(parts).amax(0)  # the rounding of logaddexp depends on position
         cells = top + sum(((t - top).exp() for t in parts[1:]), (parts[0] - top).exp()).log()
         if pairs.row is None and not self.codebook.indicator:
@@ -1033,13 +1033,10 @@ class ForestCounts:
             index = leaf[there] * n_points + own[there]
             flat.index_add_(0, index, weight[there].to(flat))
         if reals.shape[1]:
-            there, hits = ~reals.isnan(), self.opened.hits(reals).double()
+            hits = self.opened.hits(reals).double()
             self.shared.index_add_(0, leaf, hits * weight[:, None])
-            there, reals = (
-                there & (self.opened.by_column(hits) == 0),
-                reals.nan_to_num(0.0).double(),
-            )
-            reals = reals * there
+            there = ~reals.isnan() & (self.opened.by_column(hits) == 0)
+            reals = reals.nan_to_num(0.0).double() * there
             sums = torch.stack([there.double(), reals, reals.square()])
             self.reals.index_add_(1, leaf, sums * weight[:, None])
 
@@ -1141,9 +1138,8 @@ class ForestCounts:
             a, b, *box = ((t - m) / sd for t in (*ends, low, high))
             mass = (log_between(a, torch.maximum(a, b)) - log_between(*box)).exp()
             of_gaussians += p * torch.where(inside[own], mass, 0.0)
-        rest, least = 1 - opened.by_column(share), 1e-6
-        rest = rest / (1 - opened.by_column(of_gaussians)).clamp_min(least)
-        rest = rest.clamp(least, 1.0)
+        least, beside = 1e-6, 1 - opened.by_column(of_gaussians)
+        rest = ((1 - opened.by_column(share)) / beside.clamp_min(least)).clamp(least, 1.0)
         share = (share - rest[:, c] * of_gaussians).clamp_min(0.0)
         return share / (rest + opened.by_column(share))[:, c]
 

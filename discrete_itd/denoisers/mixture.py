@@ -390,7 +390,12 @@ class MixtureDenoiser(Denoiser):
                 place = devices.index_tensor(tuple(order), str(x.device))
                 out = out.index_add(1, place, shares, alpha=0.5)
                 total = shares.sum(1) if total is None else total
-            if self.dense is not None and total is not None:  # masses are of the first order
+            if self.dense is not None and total is not None:
+                # masses are of the first order, and beside gaps those of a filter, not of the chain
+                has_gap = some[:, book.reals].isnan().any(1)
+                total = devices.replace_rows(
+                    total, has_gap, lambda i, some=some, like=total: self.log_prob(some[i]).to(like)
+                )
                 there = ~some.isnan() & torch.isin(torch.arange(x.shape[1]).to(place), place)
                 left = (total - out.sum(1)) / there.sum(1).clamp_min(1)
                 out = out + left[:, None] * there

@@ -95,10 +95,8 @@ class Cell(NamedTuple):
 
         ``spread`` (N, C, 3) are the quantiles of these, as of :func:`spreads`.
         """
-        column, places = (
-            scorer.schema[j],
-            np.flatnonzero(scorer.density.encoder_.owner == j).tolist(),
-        )
+        column = scorer.schema[j]
+        places = np.flatnonzero(scorer.density.encoder_.owner == j).tolist()
         indicator = q.column(places[1])[rows] if len(places) > 1 else None
         values = q.column(j)[rows] if j in q.codebook.place else q.number(j, rows)
         return cls(column, values, indicator, places, spread[rows, j])

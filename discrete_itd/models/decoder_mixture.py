@@ -62,7 +62,7 @@ TRAINING = TrainingPlan(
     betas=(
         0.8,
         0.95,
-    ),  # the noise of latent points is averaged by the weights' mean; a long memory is slow
+    ),  # the weights' mean averages the noise of latent points; a long memory is slow
     weight_decay=0.01,
     warmup=20,
     ema=0.99,

@@ -95,6 +95,18 @@ def test_draws_follow_the_masses(book, kind):
     assert stats.chisquare(*both).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_add_up_to_the_mass_beside_gaps(kind, device):
+    """Of dense classes too, whose masses of wide cells beside a gap are not those of the chain."""
+    book = Codebook([*recorded(*LINES, LINES[0]), simplex(2)]).to(device)
+    denoiser = make_denoiser(kind, book)
+    rows = denoiser.draw(40, seeded_generator(0, device)).double()
+    rows[torch.arange(40), torch.arange(40) % 4] = math.nan
+    expected = denoiser.log_prob(rows).double()
+    found = denoiser.log_factors(rows).double().sum(1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", PRODUCTS)
 def test_a_mass_is_the_sum_over_what_is_missing(book, kind):
     denoiser, rows = make_denoiser(kind, book), every_row(book)
