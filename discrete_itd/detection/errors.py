@@ -1,6 +1,6 @@
 r"""Cells of a table that are probably wrong, by the other rows and the other cells of the row.
 
-No model is fitted before: the table is its own reference. Every column is compared with every other by counts, without
+No model is there before: the table is its own reference. Every column is compared with every other by counts, without
 the row in question (or the rows of its group), so that no cell supports itself. Text has a second view, the pattern of
 its characters (*Ward 12* is ``Aa 9``): free text and identifiers have patterns where their values never repeat.
 
@@ -22,7 +22,9 @@ column each, smoothed by absolute discounting (or by ``COUNT`` cells of the colu
 with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(v)` the share of v. Values without
 another row have together the share of such cells (Good and Turing) as far as these are right: how many right ones
 there should be follows from how many values have several rows, and those beyond are levels of f. Numbers are cut into
-bins for this, with tails that outliers do not widen, on a linear or a logarithmic scale.
+bins for this, with tails that outliers do not widen, on a linear or a logarithmic scale. Where they make the cells of
+the column more probable than this mixture, Bayesian networks of all columns, fitted to the rows of other folds, take
+its place (:mod:`~discrete_itd.detection.cell_network`): a label may follow from many columns together.
 
 Either way a column has a share :math:`\pi` of wrong cells, whose values are flat (f) over its levels or its range. EM
 estimates it together with the weights of the mixture, and by Bayes' rule
@@ -48,15 +50,19 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
+from pandas.util import hash_pandas_object
 from scipy import sparse, special, stats
 
+from discrete_itd.detection.cell_network import CellNetwork, ColumnCells, folds
 from discrete_itd.detection.written import Written, as_written, edits, moved, pattern
+from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.frames import as_numbers, as_polars, is_polars, read_rows
 from discrete_itd.encoders.notation import FEW_VALUES, typed
@@ -88,6 +94,7 @@ DISCOUNTS, COUNT = (0.3, 0.9), 100.0
 # a column of more than FEW_VALUES numbers is divided into at most N_BINS bins of at least BIN_ROWS rows
 N_BINS, BIN_ROWS = 16, 25
 ENDS = 0.01, 0.99  # quantiles between which numbers tell whether they are on a logarithmic scale
+FEWEST_UNITS = 50  # fewest rows, or groups of these, from which networks are fitted
 OFTEN = 5  # a number in this many rows is no outlier, however far it lies; a value in as many is no typing error
 # EM runs N_ITERATIONS times, from a share SHARE of wrong cells that counts as much as SEEN cells
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
@@ -107,6 +114,7 @@ FEWEST_LETTERS, MOST_LETTERS, CHARACTERS = 3, 100, 8
 SHORT, NEAR_SHORT, NEAR = 6, 0.25, 0.05
 
 
+@one_thread
 def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> Any:
     """The cells of a table that are probably wrong, and what they should be; no model is fitted before.
 
@@ -126,7 +134,7 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column or the number with its decimal point moved, and two
         probabilities: ``expected_probability`` that this is right, which is at most the other, and
-        ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables, .94 to 1.00
+        ``probability_wrong``. Of the cells with .9 or more, .89 to 1.00 are wrong in each of twelve tables, .94 to 1.00
         in nine of them when nothing had used them (``python -m tests.benchmarks.cells unseen``). Errors that are other
         plausible values are hardly found. Missing cells are included where a value should be there. A cell may also be
         wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly any
@@ -166,13 +174,16 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
         schema = TableEncoder.fit(meant).schema
         views = [_views(c, meant.iloc[:, j]) for j, c in enumerate(schema)]
     contexts = [context for i, view in enumerate(views) for context in view.contexts(i)]
+    network = _network(views, meant, unit)
     judged, wrong = [], np.zeros(frame.shape)
     with progress_bar(len(views), "columns") as bar:
         for j, (own, near) in enumerate(zip(views, _near(views, contexts, unit), strict=True)):
             others = [contexts[k] for k in near if contexts[k].column != j]
-            judged.append(_judged(own.values, own.bins, others, unit))
+            judged.append(_judged(own.values, own.bins, others, unit, network, j))
             wrong[:, j] = own.checked(judged[j], others, unit)
             bar.update()
+    if network is not None:
+        network.ask(np.flatnonzero((np.column_stack([own.wrong for own in judged]) >= 0.5).any(1)))
     _share_blame(wrong, views, judged, unit)
     parts = zip(views, written, judged, wrong.T, strict=True)
     lines = [_lines(frame, j, *part, threshold) for j, part in enumerate(parts)]
@@ -187,6 +198,24 @@ def _typed(cells: pd.Series) -> pd.Series:
     return typed(cells)[0].rename(cells.name) if is_text else cells
 
 
+def _network(views: list[ColumnViews], meant: pd.DataFrame, unit: Ints) -> CellNetwork | None:
+    """Networks of the columns that have several frequent values, unless these are very many or the rows few."""
+    columns, keys = dict[int, ColumnCells](), np.zeros(len(unit), np.uint64)
+    for j, view in enumerate(views):
+        codes = (view.bins or view.values).codes
+        cells = meant.iloc[:, j].astype(str)
+        keys += hash_pandas_object(cells, index=False).to_numpy()  # pyright: ignore
+        if (np.bincount(codes) >= OFTEN).sum() > 1:
+            alone, _ = _alone(codes, unit)
+            # n other rows of a value cannot tell that it is rarer beside some cells than 1 / (n + 1) of it alone
+            least = alone / (1 + _others(codes, unit))
+            repeated = _repeated(view.values, view.bins or view.values, unit)
+            columns[j] = ColumnCells(codes, alone, np.maximum(least, repeated))
+    if len(np.unique(unit)) < FEWEST_UNITS or not 1 < len(columns) <= MOST_CANDIDATES:
+        return None
+    return CellNetwork(columns, folds(keys, unit))
+
+
 def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], unit: Ints) -> None:
     """Change the probabilities (N, C) of cells that hardly go with another one, and of this: either may be wrong.
 
@@ -199,9 +228,10 @@ def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], 
             is_sure = is_sure | (_others(view.values.codes, unit) == 0)
         doubted = (own.wrong >= 0.5) & ~is_sure
         before = wrong[:, j].copy()
-        for k, i in enumerate(own.voices.columns):
+        for i in own.voices.columns:
             other, share = judged[i].voices, (own.voices.share + judged[i].voices.share) / 2
-            rows = np.flatnonzero(doubted & (own.voices.p[:, k] < own.voices.alone))
+            rows = np.flatnonzero(doubted)
+            rows = rows[own.voices.against(rows, i)]
             a, b = (share * v.odds(rows, k, v.flat) for v, k in ((own.voices, i), (other, j)))
             is_close = np.abs(np.log(a / b)) < CLOSE
             a, b = (np.where(is_close, np.sqrt(a * b), x) for x in (a, b))
@@ -524,25 +554,42 @@ def _error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]
 
 
 class Voices(NamedTuple):
-    """Probabilities ``p`` (N, E) of cells given one of other ``columns`` each, with weights, and ``alone`` (N,).
+    """The other ``columns`` that say how probable cells are, and what they say ``without`` one of them, -1 for none.
 
-    And the density ``flat`` (N,) of wrong cells, and their share.
+    Whether this one is ``against`` the cells; and the probability ``alone`` (N,) of the cells, the density ``flat`` (N,) of wrong ones, and their share.
     """
 
     columns: list[int]
-    p: Floats
-    weights: Floats
+    without: Callable[[Ints, int], Floats]
+    against: Callable[[Ints, int], Bools]
     alone: Floats
     flat: Floats
     share: float
 
+    @classmethod
+    def weighed(
+        cls,
+        columns: list[int],
+        p: Floats,
+        weights: Floats,
+        alone: Floats,
+        flat: Floats,
+        share: float,
+    ) -> Voices:
+        """Voices of one column each, with their probabilities ``p`` (N, E) and weights."""
+
+        def without(rows: Ints, column: int) -> Floats:
+            kept = [k for k, i in enumerate(columns) if i != column]
+            return p[rows][:, kept] @ weights[kept] / weights[kept].sum() if kept else alone[rows]
+
+        def against(rows: Ints, column: int) -> Bools:
+            return (p[:, columns.index(column)] < alone)[rows]
+
+        return cls(columns, without, against, alone, flat, share)
+
     def odds(self, rows: Ints, column: int, flat: Floats) -> Floats:
         """The odds (n,) that cells are wrong, over the share of wrong cells, without the voice of a column."""
-        kept = [k for k, i in enumerate(self.columns) if i != column]
-        p = self.alone[rows]
-        if kept:
-            p = self.p[rows][:, kept] @ self.weights[kept] / self.weights[kept].sum()
-        return flat[rows] / p
+        return flat[rows] / self.without(rows, column)
 
 
 class Judged(NamedTuple):
@@ -553,8 +600,18 @@ class Judged(NamedTuple):
     voices: Voices
 
 
-def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints) -> Judged:
-    """The cells of a column in one view, by the ``others`` of its row as values and as bins."""
+def _judged(
+    view: Aspect,
+    bins: Aspect | None,
+    others: list[Context],
+    unit: Ints,
+    network: CellNetwork | None = None,
+    column: int = -1,
+) -> Judged:
+    """The cells of a column in one view, by the ``others`` of its row as values and as bins.
+
+    Or by a network of all columns, of which it is ``column``, if that makes them more probable.
+    """
     alone, _ = _alone(view.codes, unit)
     of = others if view.n_levels > 1 else []
     given = [_conditional(view.codes, other.values.codes, alone, unit) for other in of]
@@ -569,6 +626,21 @@ def _judged(view: Aspect, bins: Aspect | None, others: list[Context], unit: Ints
             given[k] = _conditional((bins or view).codes, other.bins.codes, alone, unit)
     every = [(o.column, o.bins.codes, p) for o, (p, _) in zip(of, given, strict=True)]
     mixed = _by_mixture(view, bins or view, every, unit)
+    if network is not None and column in network.columns:
+        p, best = network.cells(column)
+        told, rows = (
+            _by_mixture(view, bins or view, [(column, best, p)], unit),
+            np.arange(len(unit)),
+        )
+        gain = np.log(told.voices.without(rows, -1) / mixed.voices.without(rows, -1))
+        if gain.mean() > 0:
+            columns = [i for i in network.columns if i != column]
+            voices = told.voices._replace(
+                columns=columns,
+                without=partial(network.given, column),
+                against=partial(network.against, column),
+            )
+            mixed = told._replace(voices=voices)
     if not keys:
         return mixed
     # what the other columns say in rows of another key, and of another unit
@@ -688,7 +760,8 @@ def _by_votes(
 
     even = np.full(len(kept), 1 / len(kept))
     p, flat = np.column_stack([keys[k][1] for k in kept]), _flat(view, unit)
-    voices = Voices([keys[k][0].column for k in kept], p, even, alone, flat, weights[-1])
+    of = [keys[k][0].column for k in kept]
+    voices = Voices.weighed(of, p, even, alone, flat, weights[-1])
     return Judged(wrong, expected, voices)
 
 
@@ -745,9 +818,7 @@ def _by_mixture(
     flat = _flat(bins, unit)
     if bins.log_flat is not None:
         flat = np.where(bins.absent, flat, np.exp(np.minimum(bins.log_flat, 300.0)))
-        n = _others(view.codes, unit)  # a number of several rows is no outlier
-        repeated = np.where(n >= OFTEN, n / len(n) * view.n_levels * flat, 0.0)
-        p = np.maximum(p, repeated[:, None])
+        p = np.maximum(p, _repeated(view, bins, unit)[:, None])
     wrong, weights = _error_share(p, flat, _once(view.codes, unit))
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Bools]:
@@ -762,8 +833,17 @@ def _by_mixture(
         return (level if bins.middles is None else bins.middles[level]), p, of_bin
 
     share, weights = weights[-1], weights[:-1] / weights[:-1].sum()
-    voices = Voices(list(columns), p, weights, alone, flat, share)
+    voices = Voices.weighed(list(columns), p, weights, alone, flat, share)
     return Judged(wrong, expected, voices)
+
+
+def _repeated(view: Aspect, bins: Aspect, unit: Ints) -> Floats:
+    """The least probability (N,) of numbers in bins: one of several rows is no outlier."""
+    if bins.log_flat is None:
+        return np.zeros(len(unit))
+    n = _others(view.codes, unit)
+    flat = np.exp(np.minimum(bins.log_flat, 300.0))
+    return np.where(n >= OFTEN, n / len(n) * view.n_levels * flat, 0.0)
 
 
 def _lines(

@@ -1,0 +1,115 @@
+"""What Bayesian networks, each fitted to the rows of other folds, say of cells given all other cells of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from discrete_itd.channel.codebook import Codebook, ColumnPoints
+from discrete_itd.denoisers import BayesNetDenoiser, MarginalDenoiser
+
+Floats, Ints = NDArray[np.float64], NDArray[np.int64]
+
+# values that the networks tell apart: at most so many of a column, each in so many rows; the others are one level
+MOST_LEVELS, LEAST_ROWS = 50, 5
+FOLDS, HELD_OUT = 3, 5  # of the rows to fit to, one in HELD_OUT chooses the graph
+MOST_TABLE, ROWS_AT_ONCE = 1024, 4096
+
+
+class ColumnCells(NamedTuple):
+    """The cells of a column as codes (N,), with their probabilities (N,) alone, and the least they may have."""
+
+    codes: Ints
+    alone: Floats
+    least: Floats
+
+
+class CellNetwork:
+    """Probabilities of cells given all others, or all but one, by networks that have not seen their rows.
+
+    Parameters
+    ----------
+    columns : mapping of int to ColumnCells
+        By their numbers in the table.
+    fold : array of int, shape (N,)
+        Of each row, below ``FOLDS``.
+    """
+
+    def __init__(self, columns: Mapping[int, ColumnCells], fold: Ints) -> None:
+        self.columns, self._fold = list(columns), fold
+        levels, self._share, self._least = (np.zeros((len(fold), len(columns))) for _ in range(3))
+        for k, j in enumerate(self.columns):
+            codes, alone, self._least[:, k] = columns[j]
+            often = np.argsort(-np.bincount(codes), kind="stable")[:MOST_LEVELS]
+            often = often[np.bincount(codes)[often] >= LEAST_ROWS]
+            level = np.full(int(codes.max()) + 1, len(often))
+            level[often] = np.arange(len(often))
+            levels[:, k] = level = level[codes]
+            share = np.where(level == len(often), alone / np.bincount(level)[level] * len(fold), 1)
+            self._share[:, k] = np.minimum(share, 1)
+        self._x = torch.from_numpy(levels)
+        book = Codebook([ColumnPoints("simplex", int(c) + 1) for c in levels.max(0)])
+        self._networks = []
+        for f in range(FOLDS):
+            rows = torch.from_numpy(np.flatnonzero(fold != f))
+            is_held = torch.arange(len(rows)) % HELD_OUT == 0
+            x, x_valid = self._x[rows[~is_held]], self._x[rows[is_held]]
+            marginals = MarginalDenoiser.fit(book, x)
+            self._networks.append(
+                BayesNetDenoiser.fit(marginals, x, x_valid=x_valid, most_table=MOST_TABLE)
+            )
+        self._whole, self._best = self._asked(np.arange(len(fold)))
+        self._at, self._without = np.zeros(len(fold), np.int64), dict[int, Floats]()
+
+    def _asked(self, rows: Ints, without: int | None = None) -> tuple[Floats, Ints]:
+        """The probabilities (n, K) of cells given the others, but for one column, and the most probable levels."""
+        p, best = (
+            np.zeros((len(rows), len(self.columns))),
+            np.zeros((len(rows), len(self.columns)), np.int64),
+        )
+        for f, network in enumerate(self._networks):
+            own = torch.from_numpy(np.flatnonzero(self._fold[rows] == f))
+            for at in own.split(ROWS_AT_ONCE) if len(own) else ():
+                x = self._x[torch.from_numpy(rows)[at]]
+                given = x.clone()
+                if without is not None:
+                    given[:, without] = torch.nan
+                q = network.leave_one_out(given, torch.ones_like(x, dtype=torch.bool))
+                for k in range(len(self.columns)):
+                    log_p = q.column(k).double()
+                    p[at, k] = log_p.gather(1, x[:, k : k + 1].long())[:, 0].exp()
+                    best[at, k] = log_p.argmax(1)
+        return np.maximum(p * self._share[rows], self._least[rows]), best
+
+    def cells(self, column: int) -> tuple[Floats, Ints]:
+        """The probability (N,) of the cells of a column, and codes (N,) of the most probable values."""
+        k = self.columns.index(column)
+        return self._whole[:, k], self._best[:, k]
+
+    def ask(self, rows: Ints) -> None:
+        """Ask for the cells of rows, of which :meth:`given` then knows the answers, without each column."""
+        self._at[rows] = np.arange(len(rows))
+        self._without = {i: self._asked(rows, k)[0] for k, i in enumerate(self.columns)}
+
+    def given(self, column: int, rows: Ints, without: int) -> Floats:
+        """The probability (n,) of the cells of a column given all others but one."""
+        k = self.columns.index(column)
+        found = self._without.get(without)
+        return self._whole[rows, k] if found is None else found[self._at[rows], k]
+
+    def against(self, column: int, rows: Ints, other: int) -> NDArray[np.bool_]:
+        """Whether cells (n,) of a column were more probable without another cell of their rows."""
+        return self.given(column, rows, other) > self.given(column, rows, -1)
+
+
+def folds(keys: NDArray[np.uint64], unit: Ints) -> Ints:
+    """A fold (N,) for each row, one for those of a unit, by ``keys`` (N,) of what is in them, whatever their order."""
+    of_unit = np.zeros(int(unit.max()) + 1, keys.dtype)
+    np.add.at(of_unit, unit, keys)
+    rank = np.empty(len(of_unit), np.int64)
+    rank[np.argsort(of_unit, kind="stable")] = np.arange(len(of_unit))
+    return rank[unit] % FOLDS
