@@ -556,7 +556,8 @@ def _error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]
 class Voices(NamedTuple):
     """The other ``columns`` that say how probable cells are, and what they say ``without`` one of them, -1 for none.
 
-    Whether this one is ``against`` the cells; and the probability ``alone`` (N,) of the cells, the density ``flat`` (N,) of wrong ones, and their share.
+    Whether this one is ``against`` the cells; the probability ``alone`` (N,) of these, the density ``flat`` (N,) of
+    wrong ones, and their share.
     """
 
     columns: list[int]
