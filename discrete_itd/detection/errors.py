@@ -23,8 +23,8 @@ with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(
 another row have together the share of such cells (Good and Turing) as far as these are right: how many right ones
 there should be follows from how many values have several rows, and those beyond are levels of f. Numbers are cut into
 bins for this, with tails that outliers do not widen, on a linear or a logarithmic scale. Where they make the cells of
-the column more probable than this mixture, Bayesian networks of all columns, fitted to the rows of other folds, take
-its place (:mod:`~discrete_itd.detection.cell_network`): a label may follow from many columns together.
+a column of few values more probable than this mixture, Bayesian networks of all columns, fitted to the rows of other
+folds, take its place (:mod:`~discrete_itd.detection.cell_network`): a label may follow from many columns together.
 
 Either way a column has a share :math:`\pi` of wrong cells, whose values are flat (f) over its levels or its range. EM
 estimates it together with the weights of the mixture, and by Bayes' rule
@@ -134,7 +134,7 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column or the number with its decimal point moved, and two
         probabilities: ``expected_probability`` that this is right, which is at most the other, and
-        ``probability_wrong``. Of the cells with .9 or more, .89 to 1.00 are wrong in each of twelve tables, .94 to 1.00
+        ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables, .94 to 1.00
         in nine of them when nothing had used them (``python -m tests.benchmarks.cells unseen``). Errors that are other
         plausible values are hardly found. Missing cells are included where a value should be there. A cell may also be
         wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly any
@@ -627,7 +627,7 @@ def _judged(
             given[k] = _conditional((bins or view).codes, other.bins.codes, alone, unit)
     every = [(o.column, o.bins.codes, p) for o, (p, _) in zip(of, given, strict=True)]
     mixed = _by_mixture(view, bins or view, every, unit)
-    if network is not None and column in network.columns:
+    if network is not None and column in network.columns and bins is None:
         p, best = network.cells(column)
         told, rows = (
             _by_mixture(view, bins or view, [(column, best, p)], unit),
