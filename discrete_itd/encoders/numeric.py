@@ -152,8 +152,14 @@ class Continuous:
 
     @cached_property
     def _ends(self) -> tuple[float, float]:
-        """The least and the greatest number that is drawn."""
-        low, high = 2 * self.low - self.high, 2 * self.high - self.low
+        """The least and the greatest number that is drawn: no number in training lies beyond them.
+
+        One of the five whose mean is an end of the range is at most four times the range's width away from it. Of five
+        cells or fewer the range is the cell of their mean, and says nothing.
+        """
+        width = self.high - self.low
+        away = 4 * width if width > 2 * self.whole else math.inf
+        low, high = self.low - away, self.high + away
         for number, _ in self.opened:
             low = number if number - self.low <= self.step / 2 else low
             high = number if self.high - number <= self.step / 2 else high
@@ -186,8 +192,8 @@ class Continuous:
     def settled(self, values: np.ndarray) -> np.ndarray:
         """The numbers that values of the density stand for: the nearest one seen, or on the lattice.
 
-        None lies beyond the least or the greatest number if many rows share it, or farther beyond the range in training
-        than that is wide: the tails of the line reach to the largest floats.
+        None lies beyond the least or the greatest number if many rows share it, or far beyond the range in training:
+        the tails of the line reach to the largest floats.
         """
         with np.errstate(over="ignore"):
             values = np.clip(values, *self._ends)

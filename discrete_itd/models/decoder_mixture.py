@@ -59,10 +59,8 @@ TRAINING = TrainingPlan(
     batch_size=256,
     n_batches=4,
     learning_rate=1.4e-2,
-    betas=(
-        0.8,
-        0.95,
-    ),  # the weights' mean averages the noise of latent points; a long memory is slow
+    # the mean of the weights averages the noise of latent points already, and a long memory is slow
+    betas=(0.8, 0.95),
     weight_decay=0.01,
     warmup=20,
     ema=0.99,

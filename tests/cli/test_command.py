@@ -745,7 +745,7 @@ def odd_folder(tmp_path_factory, saved, saved_mixed):
         "empty.csv": b"",
         "norows.csv": b"a,b\n",
         "onerow.csv": b"a,b\nx,1\n",
-        "bytes.csv": b"a,b\n\xff\xfe,1\n\xc3\x28,2\n",
+        "bytes.csv": b"a,b\n\x81\x98\x8d,1\n\xc3\x28,2\n",
         "damaged.csv.gz": b"a,b\nx,1\n",
         "cut.csv.gz": packed[: len(packed) // 2],
         "damaged.parquet": b"PAR1",

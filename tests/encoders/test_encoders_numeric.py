@@ -190,11 +190,20 @@ def test_no_draw_is_beyond_a_shared_end_or_far_beyond_the_range(far, n_shared):
     values = np.append(rng.gamma(2.0, 30.0, 600).round(2) + 1, np.full(n_shared, far))
     codec = fit_continuous(values, False)
     drawn = codec.decode(rng.normal(scale=5.0, size=3000), rng)
-    reach = np.ptp(values)
+    reach = 4 * np.ptp(values)
     assert drawn.max() > values.max()
     assert drawn.max() <= values.max() + reach
     assert drawn.min() >= far - (reach if n_shared < 5 else 0)
     np.testing.assert_allclose(codec.decode(codec.encode(values)[0], rng), values, rtol=1e-9)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_no_number_in_training_is_too_far_to_be_drawn(whole):
+    rng = np.random.default_rng(0)
+    for n in (*range(1, 14), 200):
+        values = rng.choice([-5.0, 0.0, 1.0, 2.0, 7.0, 100.0, 1e6], n)
+        codec = fit_continuous(values, whole)
+        np.testing.assert_allclose(codec.settled(values), values, rtol=1e-6)
 
 
 def test_the_probability_of_a_new_number_is_that_of_good_and_turing():

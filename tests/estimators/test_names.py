@@ -11,8 +11,8 @@ pytestmark = pytest.mark.single_precision
 
 def test_public_names():
     assert discrete_itd.__all__ == [
-        "DiffusionDensity", "DiffusionOutlierDetector", "DriftWatch", "ImageDensity", "datasets", "find_errors",
-        "find_outliers", "recipes", "report",
+        "DiffusionDensity", "DiffusionOutlierDetector", "DriftWatch", "ImageDensity", "compare_tables", "datasets",
+        "find_errors", "find_outliers", "recipes", "report",
     ]  # fmt: skip
     for name in discrete_itd.__all__:
         assert getattr(discrete_itd, name) is getattr(discrete_itd, name)

@@ -33,7 +33,7 @@ def test_a_mixture_is_no_worse_than_its_members_on_rows_that_weighed_them():
     rows = chain(400)
     model = fit(
         rows,
-        ["tree", Mixture(4, n_points=64, max_steps=40), "independent"],
+        ["tree", Mixture(4, n_points=64, max_steps=200), "independent"],
         validation_fraction=0.3,
     )
     _, held_out = split(model, rows)
@@ -49,7 +49,7 @@ def test_the_contributions_of_members_are_reported():
     rows = chain(400)
     model = fit(
         rows,
-        ["tree", Mixture(4, n_points=64, max_steps=40), "independent"],
+        ["tree", Mixture(4, n_points=64, max_steps=200), "independent"],
         validation_fraction=0.3,
     )
     table = model.candidates_.set_index("candidate")
