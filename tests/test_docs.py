@@ -205,7 +205,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("diffusers")
     examples = EXAMPLE.findall(TEXT)
-    assert sum(1 for _, promised in examples if promised) == 7
+    assert sum(1 for _, promised in examples if promised) == 8
     names = {}
     for example, promised in examples:
         if "ImageDensity" in example:
