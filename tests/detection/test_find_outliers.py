@@ -9,13 +9,14 @@ from sklearn.frozen import FrozenEstimator
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, find_outliers
 from discrete_itd.detection.out_of_fold import out_of_fold
 from discrete_itd.detection.reasons import NO_CELL
+from discrete_itd.recipes import Forest
 
 pytestmark = pytest.mark.single_precision
 ODD = 17
 
 
 def detector(**settings):
-    return DiffusionOutlierDetector(denoiser="forest", random_state=0, **settings)
+    return DiffusionOutlierDetector(denoiser=Forest(n_trees=8), random_state=0, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_groups_are_left_out_together(table):
 
 
 def test_the_seed_decides(table):
-    how = {"detector": DiffusionOutlierDetector(denoiser="forest"), "n_rows": 5}
+    how = {"detector": DiffusionOutlierDetector(denoiser=Forest(n_trees=8)), "n_rows": 5}
     one, again, other = (find_outliers(table, **how, random_state=seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one, again)
     assert not one["score"].equals(other["score"])
