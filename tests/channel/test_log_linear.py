@@ -9,6 +9,7 @@ from discrete_itd.channel.gaussian import GaussianPosterior, log_linear
 FINE = torch.linspace(-20, 20, 100_001, dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_densities_between_nodes_integrate_to_one_with_their_mean_and_quantiles():
     rng = np.random.default_rng(0)
     nodes, log_f = np.sort(rng.normal(size=(3, 24)), 1), rng.normal(0, 3, (3, 24))

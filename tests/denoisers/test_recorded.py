@@ -132,12 +132,14 @@ def test_narrow_cells_have_the_density_times_their_width(kind, device):
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", PRODUCTS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k == "forest")) for k in PRODUCTS]
+)
 def test_estimators_agree_on_recorded_numbers(book, kind, generator):
     """The path to rounding, and the integral, whose last states are noisier than no cell is wide, to its error."""
     denoiser = make_denoiser(kind, book)
     rows = every_row(book)
-    rows = rows[denoiser.log_prob(rows).topk(40)[1]][::8]
+    rows = rows[denoiser.log_prob(rows).topk(40)[1]][::4]
     closed = denoiser.log_prob(rows).double()
     path = path_log_prob(denoiser, rows, CoordinateSchedule(3), generator=generator)
     torch.testing.assert_close(path.log_prob, closed, rtol=1e-6, atol=1e-6)

@@ -85,6 +85,7 @@ def test_groups_are_left_out_together(table):
     assert together.loc[copies].max() < apart.loc[copies].min() - 1
 
 
+@pytest.mark.slow
 def test_the_seed_decides(table):
     how = {"detector": DiffusionOutlierDetector(denoiser=Forest(n_trees=8)), "n_rows": 5}
     one, again, other = (find_outliers(table, **how, random_state=seed) for seed in (1, 1, 2))

@@ -172,6 +172,7 @@ def gaussian():
     return epsilon, noising, X, truth.logpdf(X)
 
 
+@pytest.mark.slow
 def test_density_of_a_gaussian(gaussian):
     """Integral (4) and path (6) of the exact network, against the truth."""
     epsilon, noising, X, truth = gaussian

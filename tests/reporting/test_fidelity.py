@@ -43,6 +43,7 @@ def test_independent_columns_are_told_apart_and_other_real_rows_are_not(others):
     assert drawn > 0.3 > real
 
 
+@pytest.mark.slow
 def test_the_error_of_the_auc_is_its_standard_deviation():
     random, found = np.random.default_rng(0), []
     for _ in range(8):
@@ -73,6 +74,7 @@ def test_repeats_are_counted_beside_those_of_unseen_rows():
     assert compare_tables(paired, once).summary.iloc[-1].tolist() == [0.8, 0.4]
 
 
+@pytest.mark.slow
 def test_the_form_of_a_table_changes_nothing():
     polars = pytest.importorskip("polars")
     written = [
