@@ -25,7 +25,9 @@ def demo(_: argparse.Namespace) -> int:
     before, new = path("tea_orders"), path("tea_orders_new")
     folder = Path(tempfile.mkdtemp(prefix="discrete-itd-"))
     model, scores, page = (folder / f"tea.{kind}" for kind in ("safetensors", "csv", "html"))
-    if code := _typed("fit", before, "--out", model, "--detector", "--max-time", SECONDS):
+    if code := _typed(
+        "fit", before, "--out", model, "--detector", "--seed", 0, "--max-time", SECONDS
+    ):
         return code
     if code := _typed("score", model, new, "--out", scores, "--reasons", 1):
         return code

@@ -89,9 +89,8 @@ def found_encoding(path: str, start: bytes) -> str:
         if 4 * nulls.count(0) > len(start):
             return encoding
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(start)
-    if 20 * text.count("\ufffd") <= sum(
-        not c.isascii() for c in text
-    ):  # damage, where there is any
+    n_damaged, n_beyond = text.count("\ufffd"), sum(not c.isascii() for c in text)
+    if 20 * n_damaged <= n_beyond:
         return "utf-8"
     share = {encoding: _share_of_letters(start, encoding) for encoding in ALPHABETS}
     if max(share.values()) < 0.95:
