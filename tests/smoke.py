@@ -1,9 +1,11 @@
 """What an installed package must do, run by the Python of a bare environment: ``python tests/smoke.py``.
 
-Prints the time of an import and of a first fit and score, and the size of what is installed.
+The README's first example prints what it promises, the demo ends, nothing warns. Prints the time of these, of an import
+and of a first fit and score, and the size of what is installed.
 """
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,14 +13,15 @@ import time
 from pathlib import Path
 
 PACKAGE = "discrete-itd"
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-def timed(what, code):
-    """Seconds of a new Python process that runs some code; its own, without starting Python, by what it prints."""
+def timed(what, *command):
+    """What a command prints, and its seconds on the screen; SystemExit where it fails or warns."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{what} failed:\n{done.stderr}")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or "Warning" in done.stderr:
+        raise SystemExit(f"{what} failed or warned:\n{done.stderr}")
     print(f"{what}: {time.perf_counter() - start:.1f} s")
     return done.stdout
 
@@ -53,17 +56,18 @@ def main():
     )
     assert (where / "py.typed").is_file()
     assert (where / "data").is_dir(), "the tables are not there"
-    timed("python -c pass", "pass")
-    timed("import discrete_itd", "import discrete_itd")
-    timed("from discrete_itd import DiffusionDensity", "from discrete_itd import DiffusionDensity")
+    python = (sys.executable, "-c")
+    for line in "pass", "import discrete_itd", "from discrete_itd import DiffusionDensity":
+        timed(line, *python, line)
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "model.safetensors")
-        timed("fit of 200 rows, save, load, score", f"import sys; sys.argv[1:] = [{path!r}]\n{FIT}")
-    help_ = timed("discrete-itd --help", "from discrete_itd.cli import main; main(['--help'])")
-    assert "score" in help_, help_
-    command = Path(sys.executable).with_name("discrete-itd")
-    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
-    assert "usage: discrete-itd" in done.stdout
+        timed("fit of 200 rows, save, load, score", *python, FIT, f"{folder}/model.safetensors")
+    block = re.compile(r"```(?:python|text)\n(.*?)```", re.DOTALL)
+    example, promised = block.findall(README.read_text())[:2]
+    printed = timed("the README's first example", *python, example)
+    assert printed == promised, printed
+    command = str(Path(sys.executable).with_name("discrete-itd"))
+    assert "usage: discrete-itd" in timed("discrete-itd --help", command, "--help")
+    assert "AUROC" in timed("discrete-itd demo", command, "demo")
     names = {d.metadata["Name"] for d in importlib.metadata.distributions()}
     sizes = sorted(((size(name)[0], name) for name in names), reverse=True)
     own, n_files = size(PACKAGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self, cast
@@ -251,7 +252,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             parts = division.divide(X, self, fraction=fraction, seed=seed, groups=groups)
             if fraction is not None:
                 check_table(self.given, parts.table, density)
-                with collected():
+                with collected(), warnings.catch_warnings():
+                    # rows in which copies differ are what a detector looks for
+                    warnings.filterwarnings("ignore", "columns that are copies")
                     density.fit(division.take(parts.table, parts.train), groups=parts.groups)
             with stage("calibrating"):
                 given = positions(self.given, density.encoder_.schema)

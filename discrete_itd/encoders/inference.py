@@ -632,7 +632,7 @@ def tell_redundant(columns: Mapping[Hashable, pd.Series], words: Iterable[Observ
         drops = advice("drop all but one", "keep one and give --drop for the others")
         warn(
             f"columns that are copies of each other in all rows, but for what their values are called:"
-            f" {_first(groups, '; ')}; {drops}, unless rows where they differ are what is looked for"
+            f" {_first(groups, '; ')}; {drops}"
         )
     parts = []
     for seen in words:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discrete_itd import DiffusionDensity
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.inference import copies
 from discrete_itd.encoders.notation import SPACES, quoted
@@ -75,6 +75,12 @@ def test_the_fit_says_each_once(tmp_path, monkeypatch, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         DiffusionDensity(denoiser="independent", random_state=0).fit(sales())
+        frame = frame.drop(
+            columns="town"
+        )  # rows in which copies differ are what a detector looks for
+        DiffusionOutlierDetector(denoiser="independent", false_alarm_rate=0.05, random_state=0).fit(
+            frame
+        )
 
 
 @given(st.text(st.characters(codec="utf-8") | st.sampled_from(SPACES)))
