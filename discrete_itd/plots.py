@@ -27,12 +27,10 @@ from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.cell_predictions import nats_given_others
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.score import scorer_of
-from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.information import pairs_work, pairwise_information
 from discrete_itd.statistics import p_value_band, percent
-from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -390,47 +388,6 @@ def _spread(rows: Rows, most: int) -> Rows:
 def matrix_work(density: DiffusionDensity) -> int:
     """Approximate number of floats computed for a row in :func:`information_matrix`."""
     return density.encoder_.n_columns * pairs_work(density.model_.anywhere)
-
-
-def plot_watch(
-    watch: DriftWatch, table: pd.DataFrame, ax: Axes | None = None, *, n_columns: int = 3
-) -> Axes:
-    """The martingales of a watch against the number of rows, and where they raise an alarm.
-
-    ``table`` is the result of :meth:`DriftWatch.update`, of one batch or, with ``pandas.concat``, of several. Up to
-    ``n_columns``, at most 4, of the columns are drawn: those whose martingales are highest in the table. A TypeError or
-    ValueError if there is no watch, or the table is not of it.
-
-    Examples
-    --------
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=0.1, random_state=0).fit(frame)
-    >>> watch = DriftWatch(detector)
-    >>> ax = plot_watch(watch, watch.update(frame))
-    >>> ax.get_xlabel()
-    'rows watched'
-    """
-    if not isinstance(watch, DriftWatch):
-        raise TypeError(f"watch must be a DriftWatch, got {type(watch).__name__}")
-    check_integer("n_columns", n_columns, 0, 4)
-    lines = watch.to_frame()
-    names = {name: f"log10_martingale_{name}" for name in lines["column"][1:]}
-    for name in ("row", "log10_martingale", *names.values()):
-        if name not in table:
-            raise ValueError(f"column {name!r}: table must come from this watch, and has none")
-    highest = {name: table[key].max() for name, key in names.items()}
-    loudest = sorted(highest, key=lambda name: -highest[name])[:n_columns]
-    ax = new_axes((4.8, 4.4)) if ax is None else ax  # room for a legend of six lines
-    styles = zip((VERMILLION, ORANGE, SKY, INK), ("--", "-.", ":", (0, (5, 1))), strict=True)
-    for name, (colour, style) in zip(loudest, styles, strict=False):
-        # a name that begins with an underscore, or has a dollar sign, is shown all the same
-        label, values = f"column {shorten(name)}".replace("$", r"\$"), table[names[name]]
-        ax.plot(table["row"], values, color=colour, linestyle=style, linewidth=1.4, label=label)
-    ax.plot(table["row"], table["log10_martingale"], color=BLUE, linewidth=2, label="whole rows")
-    for level, what, style in zip(lines["threshold"][:2], ("rows", "columns"), "-:", strict=False):
-        ax.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"alarm for {what}")
-    ax.set(xlabel="rows watched", ylabel="log10 of the martingale")
-    return _finish(ax)
 
 
 def readable(text: object) -> str:

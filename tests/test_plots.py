@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from sklearn.exceptions import NotFittedError
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
 from discrete_itd.plots import RowScores, column_entropies, curve_areas, readable, shorten
 from discrete_itd.reporting.findings import examine
 from discrete_itd.statistics import p_value_band, percent
@@ -54,28 +54,6 @@ def test_a_matrix_has_the_columns_that_share_most(n):
     assert len(ax.figure.axes) == 1 + (n > plots.MOST_NUMBERED)  # numbers, or a scale
     shades = ax.collections[0].get_array()
     assert float(shades[0, 1]) == matrix.loc["c0", "c1"] == shades.max()
-
-
-def test_martingales_of_a_watch():
-    watch = DriftWatch(reported.detector())
-    table = pd.concat(
-        [watch.update(reported.table(60, 9)), watch.update(reported.table(40, 5).assign(free="u"))]
-    )
-    ax = plots.plot_watch(watch, table, n_columns=2)
-    highest = {name: table[f"log10_martingale_{name}"].max() for name in reported.table(1, 0)}
-    loudest = sorted(highest, key=lambda name: -highest[name])[:2]
-    assert words(ax)[:3] == [*(f"column {name}" for name in loudest), "whole rows"]
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), table[f"log10_martingale_{loudest[0]}"])
-    np.testing.assert_array_equal(ax.lines[2].get_xdata(), range(1, 101))
-    np.testing.assert_array_equal(ax.lines[2].get_ydata(), table["log10_martingale"])
-    drawn = [ax.lines[i].get_ydata()[0] for i in (3, 4)]
-    np.testing.assert_array_equal(drawn, watch.to_frame()["threshold"][:2])
-    given = Figure().subplots()
-    assert plots.plot_watch(watch, table, given) is given
-    with pytest.raises(ValueError, match="column 'log10_martingale_free'"):
-        plots.plot_watch(watch, table.drop(columns="log10_martingale_free"))
-    with pytest.raises(TypeError, match="DriftWatch, got DiffusionOutlierDetector"):
-        plots.plot_watch(reported.detector(), table)
 
 
 @pytest.mark.parametrize("name", PLOTS)

@@ -360,7 +360,84 @@ class ConditionalDenoiser(Denoiser):
             self._spread[key] = torch.cat([-far, far, own])
         return self._spread[key]
 
-    # -- several cells --------------------------------------------------------------------------
+    # -- probabilities --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def marginal(
+        self, x: Tensor, n_draws: int, salt: int = SALT, gaps: Tensor | None = None
+    ) -> Estimate:
+        """Log-probability of the known cells of rows ``x`` (N, C) under the scorer; unknown cells (NaN) are summed out.
+
+        The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell; with several, there
+        are ``n_draws`` draws with seed ``salt``. Cells in ``gaps`` (N, C) are not summed out: they are gaps to the
+        scorer.
+        """
+        unknown = self.codebook.unknown(x)
+        unknown = unknown if gaps is None else unknown & ~gaps
+        alone = (unknown.sum(1) == 1) & ~(unknown & self._is_indicator).any(1)
+        log_prob, stderr = self._estimate(x, unknown & ~alone[:, None], n_draws, salt)
+        for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
+            rows = torch.nonzero(alone & unknown[:, j]).flatten()
+            log_prob[rows] = self._sum_over(x[rows], j)
+        return Estimate(log_prob, stderr)
+
+    @torch.no_grad()
+    def score(self, x: Tensor) -> Estimate:
+        """Log-probability of the known cells of rows (B, C), and standard errors: float64, (B,), nats.
+
+        The scorer's closed form, with gaps in the columns of ``has_gaps`` as they are. All others are summed out: a
+        single one in a column of at most ``FEW_LEVELS`` levels exactly, others by draws.
+        """
+        return self._estimate(x, self._new_gaps(x), self.n_draws, SALT)
+
+    def _estimate(self, x: Tensor, summed: Tensor, n_draws: int, salt: int) -> Estimate:
+        """Log-probability of rows (B, C) under the scorer, the cells ``summed`` (B, C) summed out."""
+        log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
+        for rows, every, log_q, is_exact in self._completed(x, summed, n_draws, salt):
+            log_p = _log_prob(self.scorer, every.flatten(0, 1)).view(log_q.shape)
+            log_prob[rows], error = combine(log_p - log_q)
+            stderr[rows] = torch.zeros_like(error) if is_exact else error
+        return Estimate(log_prob, stderr)
+
+    @torch.no_grad()
+    def factors(self, x: Tensor, of_rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares of the columns in :meth:`score`, (B, C), zero where a cell is missing; and its standard errors, (B,).
+
+        Without gaps that are summed out, the factors of the scorer ``of_rows`` (B, C); else these in completions are
+        averaged by their weights, and the remainder is divided equally among the known cells.
+        """
+        out, stderr = of_rows.clone(), of_rows.new_zeros(len(x))
+        new = self._new_gaps(x)
+        for rows, every, log_q, is_exact in self._completed(x, new, self.n_draws, SALT):
+            factors = self._factors(every.flatten(0, 1)).view(every.shape)
+            log_w = factors.sum(2) - log_q
+            log_prob, error = combine(log_w)
+            out[rows] = _averaged(factors, log_w, log_prob, x[rows])
+            stderr[rows] = torch.zeros_like(error) if is_exact else error
+        return out, stderr
+
+    def _completed(
+        self, x: Tensor, summed: Tensor, n_draws: int, salt: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, bool]]:
+        """Numbers of rows (B, C) with cells ``summed`` (B, C), their completions (n, M, C), log-probabilities (n, M).
+
+        The latter are those of the draws. A single cell in a column of few levels has each value once, as if drawn
+        evenly: True says that these are all.
+        """
+        few = (self._n_levels > 0) & (self._n_levels <= FEW_LEVELS)
+        alone = few.to(x.device) & ~self._is_indicator & summed & (summed.sum(1, keepdim=True) == 1)
+        for j in torch.nonzero(alone.any(0)).flatten().tolist():
+            n = int(self._n_levels[j])
+            for rows in torch.nonzero(alone[:, j]).flatten().split(KEPT_COMPLETIONS // n):
+                every = x[rows][:, None].repeat(1, n, 1)
+                every[:, :, j] = torch.arange(n).to(x)
+                yield rows, every, every.new_full(every.shape[:2], -math.log(n)), True
+        drawn = torch.nonzero(summed.any(1) & ~alone.any(1)).flatten()
+        for rows in drawn.split(max(1, KEPT_COMPLETIONS // n_draws)) if len(drawn) else ():
+            left = x[rows].isnan() & ~summed[rows]
+            every = self._completions(x[rows], left, n_draws, salt)
+            both = _log_prob(self.proposal, every.flatten(0, 1)).view(every.shape[:2])
+            yield rows, every, both - _log_prob(self.proposal, x[rows])[:, None], False
 
     def _completions(self, x: Tensor, left: Tensor, n_draws: int, salt: int) -> Tensor:
         """Rows whose unknown cells are drawn from the proposal: (n, M, C).
@@ -371,102 +448,21 @@ class ConditionalDenoiser(Denoiser):
         absent = self.codebook.is_absent(drawn.flatten(0, 1)).view_as(drawn)
         return drawn.masked_fill(left[:, None] | absent & x.isnan()[:, None], math.nan)
 
-    # -- probabilities --------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def marginal(
-        self,
-        x: Tensor,
-        n_draws: int,
-        salt: int = SALT,
-        *,
-        gaps: Tensor | None = None,
-        most_levels: float = math.inf,
-    ) -> Estimate:
-        """Log-probability of the known cells of rows ``x`` (N, C) under the scorer; unknown cells (NaN) are summed out.
-
-        The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell. With several, or
-        one that has more than ``most_levels``, as a number has, there are ``n_draws`` draws with seed ``salt``. Cells
-        in ``gaps`` (N, C) are not summed out: they are gaps to the scorer.
-        """
-        gaps = torch.zeros_like(x, dtype=torch.bool) if gaps is None else gaps
-        unknown = self.codebook.unknown(x) & ~gaps
-        log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
-        alone = (unknown.sum(1) == 1) & ~(unknown & ~self._few(most_levels)).any(1)
-        for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
-            rows = torch.nonzero(alone & unknown[:, j]).flatten()
-            log_prob[rows] = self._sum_over(x[rows], j)
-        several = torch.nonzero(unknown.any(1) & ~alone).flatten()
-        for rows in several.split(max(1, KEPT_COMPLETIONS // n_draws)) if len(several) else ():
-            left = x[rows].isnan() & ~unknown[rows]
-            draws = self._completions(x[rows], left, n_draws, salt)
-            log_p = _log_prob(self.scorer, draws.flatten(0, 1)).view(-1, n_draws)
-            log_prob[rows], stderr[rows] = combine(log_p - self._log_proposed(draws, x[rows]))
-        return Estimate(log_prob, stderr)
-
-    def _log_proposed(self, draws: Tensor, x: Tensor) -> Tensor:
-        """Log Q of the unknown cells of rows (n, C) in completions (n, M, C), given the known ones: (n, M)."""
-        both = _log_prob(self.proposal, draws.flatten(0, 1)).view(draws.shape[:2])
-        return both - _log_prob(self.proposal, x)[:, None]
-
-    # -- the score of rows with gaps ------------------------------------------------------------
-
-    @torch.no_grad()
-    def score(self, x: Tensor) -> Estimate:
-        """Log-probability of the known cells of rows (B, C), and standard errors: float64, (B,), nats.
-
-        The scorer's closed form, with gaps in the columns of ``has_gaps`` as they are; all others are summed out, see
-        :meth:`marginal`.
-        """
-        gaps = ~self._new_gaps(x) | x.isnan().all(1, keepdim=True)
-        return self.marginal(x, self.n_draws, SALT, gaps=gaps, most_levels=FEW_LEVELS)
-
-    @torch.no_grad()
-    def factors(self, x: Tensor, of_rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Shares of the columns in :meth:`score`, (B, C), zero where a cell is missing; and its standard errors, (B,).
-
-        Without gaps that are summed out, the factors of the scorer ``of_rows`` (B, C); else these in completions are
-        averaged by their weights, and the remainder is divided equally among the known cells.
-        """
-        out, new = of_rows.clone(), self._new_gaps(x) & ~x.isnan().all(1, keepdim=True)
-        stderr = out.new_zeros(len(out))
-        alone = self._few(FEW_LEVELS) & new & (new.sum(1, keepdim=True) == 1)
-        for j in torch.nonzero(alone.any(0)).flatten().tolist():
-            values = torch.arange(int(self._n_levels[j]), device=x.device).to(x)
-            kept = KEPT_COMPLETIONS // len(values)
-            for rows in torch.nonzero(alone[:, j]).flatten().split(kept):
-                each = x[rows][:, None].repeat(1, len(values), 1)
-                each[:, :, j] = values
-                factors = self._factors(each.flatten(0, 1)).view(each.shape)
-                log_p = factors.sum(2)
-                out[rows] = _averaged(factors, log_p, log_p.logsumexp(1), x[rows])
-        drawn = new.any(1) & ~alone.any(1)
-        for rows in torch.nonzero(drawn).flatten().split(KEPT_COMPLETIONS // self.n_draws):
-            some, left = x[rows], x[rows].isnan() & ~new[rows]
-            draws = self._completions(some, left, self.n_draws, SALT)
-            factors = self._factors(draws.flatten(0, 1)).view(draws.shape)
-            log_w = factors.sum(2) - self._log_proposed(draws, some)
-            log_prob, stderr[rows] = combine(log_w)
-            out[rows] = _averaged(factors, log_w, log_prob, some)
-        return out, stderr
-
     def _factors(self, x: Tensor) -> Tensor:
         """The factors of the scorer in rows (B, C): float64, (B, C)."""
         parts = in_blocks(self.scorer.log_factors, x, batch_size=SCORED_AT_ONCE)
         return torch.cat([x.new_zeros(x[:0].shape), *parts]).double()
-
-    def _few(self, most: float) -> Tensor:
-        """Columns (C,) of which a single unknown cell is summed out by all its values, at most so many."""
-        n = self._n_levels.to(self.codebook.device).double()
-        return (n.masked_fill(n == 0, math.inf) <= most) & ~self._is_indicator
 
     def learned_gaps(self, x: Tensor) -> Tensor:
         """The cells of rows (B, C) that are missing in a column of ``has_gaps``, (B, C)."""
         return x.isnan() & self._has_gaps
 
     def _new_gaps(self, x: Tensor) -> Tensor:
-        """The cells of rows (B, C) that are missing outside the columns of ``has_gaps``, or unknown to be, (B, C)."""
-        unknown = self.codebook.unknown(x)
+        """The cells of rows (B, C) that are missing outside the columns of ``has_gaps``, or unknown to be, (B, C).
+
+        None of a row without any cell, whose probability is one.
+        """
+        unknown = self.codebook.unknown(x) & ~x.isnan().all(1, keepdim=True)
         new = unknown & (~self._has_gaps | self._is_indicator)
         for j, i in self.codebook.indicator.items():
             new[:, j] |= unknown[:, j] & x[:, i].isnan()
