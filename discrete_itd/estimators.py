@@ -268,10 +268,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
+        X : DataFrame, array-like or iterable of frames, shape (N, C)
             A pandas frame, a table of another library that narwhals knows (polars, pyarrow, DuckDB, Dask, ...; a lazy
-            one is collected), or an array. Of more rows than memory holds, a Parquet file or a folder of them, or
-            frames, one after another: they are read once, and a uniform sample of at most 400 000 rows is fitted to.
+            one is collected), or an array. Of more rows than memory holds, frames or record batches of Arrow, one after
+            another: they are read once, and a uniform sample of at most 400 000 rows is fitted to.
         y : ignored
         groups : array-like of hashable labels, shape (N,), optional
             What each row of a table in memory belongs to, like a customer. The rows of a group are held out together.
@@ -280,8 +280,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ------
         ValueError, TypeError
             Naming the column or parameter that is invalid. A model fitted before stays usable.
-        OSError, ImportError
-            If X is a path without a file, or pyarrow, the extra ``parquet``, is not installed.
 
         Warns
         -----

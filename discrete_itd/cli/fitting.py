@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -19,8 +19,6 @@ from discrete_itd.cli.tables import (
     Dialect,
     EmptyTableError,
     check_out,
-    check_regular,
-    damage_named,
     ending,
     reading,
 )
@@ -131,30 +129,20 @@ def _without_headers(frame: pd.DataFrame, path: str) -> pd.DataFrame:
 def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
     """A table, or all in a folder, as text of CSV or in the types of Parquet; a uniform sample of very many rows."""
     files = tables_of(path).values()
-    kinds = {".parquet" if ending(file) == ".parquet" else ".csv" for file in files}
-    if len(kinds) > 1:
+    if len({ending(file) == ".parquet" for file in files}) > 1:
         raise UserError(f"{path}: fit reads folders of CSV or of Parquet, not of both")
-    if kinds == {".csv"}:
-        with about(path):
-            return in_memory(_texts(path, [*files], dialect), seed=0)
-    for file in files:
-        check_regular(file)
-    with damage_named(path, ".parquet"):
-        from pyarrow.parquet import read_metadata
-
-        if files and not sum(read_metadata(file).num_rows for file in files):
-            raise EmptyTableError(f"{path}: the table is empty")
-        return in_memory(path, seed=0)
+    with about(path):
+        return in_memory(_frames(path, files, dialect), seed=0)
 
 
-def _texts(path: str, files: Sequence[str], dialect: Dialect) -> Iterator[pd.DataFrame]:
-    """The rows of CSV, in chunks; UserError if there are none."""
+def _frames(path: str, files: Iterable[str], dialect: Dialect) -> Iterator[Any]:
+    """The rows of all files, in chunks; UserError if there are none."""
     n_rows = 0
     for file in files:
         with reading(file, dialect) as source:
-            for chunk in source.chunks():
+            for chunk in source.as_stored():
                 n_rows += len(chunk)
-                yield chunk.astype(TEXT)
+                yield chunk.astype(TEXT) if source.parquet is None else chunk
     if not n_rows:
         raise EmptyTableError(f"{path}: the table is empty")
 

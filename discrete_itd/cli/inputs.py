@@ -283,8 +283,8 @@ def run(
 
     def write(table: str, out: str, name: str | None) -> None:
         with reading(table, reader.dialect) as source:
-            if name is None:
-                reader.bar.total = source.n_rows
+            if name is None and source.parquet is not None:
+                reader.bar.total = source.parquet.metadata.num_rows
             dialect, schema = Dialect(), None
             if filled and source.schema is not None:
                 schema = filled(source.schema)

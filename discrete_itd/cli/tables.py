@@ -38,6 +38,7 @@ from discrete_itd.validation import warn
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
 
 STANDARD = "-"  # the standard input or output, in place of a file's name
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -63,16 +64,31 @@ class Source:
     names: list[str]
     take: Callable[[int, Sequence[str] | None], Iterator[pd.DataFrame]]
     dialect: Dialect = field(default_factory=Dialect)
-    schema: pa.Schema | None = None
-    n_rows: int | None = None
+    parquet: ParquetFile | None = None
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The types of a Parquet file."""
+        return None if self.parquet is None else self.parquet.schema_arrow
 
     def chunks(
         self, names: Sequence[str] | None = None, n_rows: int | None = None
     ) -> Iterator[pd.DataFrame]:
         """The rows in frames of at most about a million cells, with the columns ``names``; at least one frame."""
-        default = min(CHUNK_ROWS, max(1, CHUNK_CELLS // len(self.names)))
         with damage_named(self.path, self.kind):
-            yield from self.take(n_rows or default, names)
+            yield from self.take(n_rows or self._most_rows, names)
+
+    def as_stored(self) -> Iterator[Any]:
+        """The rows in the types of the file: frames of text, or batches of Arrow, of which there may be none."""
+        if self.parquet is None:
+            yield from self.chunks()
+            return
+        with damage_named(self.path, self.kind):
+            yield from self.parquet.iter_batches(self._most_rows)
+
+    @property
+    def _most_rows(self) -> int:
+        return min(CHUNK_ROWS, max(1, CHUNK_CELLS // len(self.names)))
 
 
 def ending(path: str) -> str:
@@ -218,18 +234,18 @@ def _parquet(path: str, stack: ExitStack) -> Source:
     from pyarrow.parquet import ParquetFile
 
     file = stack.enter_context(ParquetFile(path, buffer_size=1 << 20, pre_buffer=False))
-    schema, n_all = file.schema_arrow, file.metadata.num_rows
+    schema = file.schema_arrow
 
     def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
         first, names = 1, [name for name in schema.names if wanted is None or name in wanted]
-        none = [] if n_all else [schema.empty_table().select(names)]
+        none = [] if file.metadata.num_rows else [schema.empty_table().select(names)]
         for batch in chain(none, file.iter_batches(n_rows, columns=names)):
             # the types of the file, whatever stands in the part
             frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
             yield frame.set_axis(pd.RangeIndex(first, first + len(frame)), axis=0)
             first += len(frame)
 
-    return Source(path, ".parquet", schema.names, take, schema=schema, n_rows=n_all)
+    return Source(path, ".parquet", schema.names, take, parquet=file)
 
 
 def _opened(path: str, stack: ExitStack) -> io.BufferedReader:

@@ -215,7 +215,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
         Parameters
         ----------
-        X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
+        X : DataFrame, array-like or iterable of frames, shape (N, C)
             Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
             :meth:`DiffusionDensity.fit`.
         y : None

@@ -1,4 +1,4 @@
-"""Tables of any kind as pandas frames: of other libraries, arrays, Parquet files, and iterables of frames.
+"""Tables of any kind as pandas frames: of other libraries, arrays, and iterables of frames.
 
 Of what is larger than memory, one pass takes a uniform sample. Results come back in the form of the table. Below, the
 cells of a column: every dtype is read as one of a few plain arrays: bool, int64 or uint64, float64, datetime64,
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
-from importlib.util import find_spec
 from itertools import chain
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 
 import narwhals
@@ -90,8 +88,10 @@ def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame,
     A ValueError or TypeError if there are less than ``fewest``, a column's name repeats, or X is no table at all.
     """
     if isinstance(X, str | os.PathLike) or callable(getattr(X, "parts", None)):
-        reads = "only DiffusionDensity.fit reads others"
-        raise TypeError(f"X must be a table in memory, got {X!r}: {reads}")
+        reads = (
+            "read it first, like pandas.read_parquet, or by batches of pyarrow.dataset for a fit"
+        )
+        raise TypeError(f"X must be a table or frames, got {X!r}: {reads}")
     frame = as_frame(X)
     if frame is None:
         from sklearn.utils import check_array
@@ -119,68 +119,9 @@ def check_array_like(X: Any) -> None:
         raise TypeError(f"X must be a table or an array, got {type(X).__name__}")
 
 
-def _parquet_tables(path: Path) -> Iterator[Any]:
-    """The rows of a Parquet file, or of all files below a folder in the order of their names, as Arrow tables.
-
-    They are read page by page: memory depends on the size neither of files nor of row groups.
-    """
-    if find_spec("pyarrow") is None:
-        raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'discrete-itd[parquet]'")
-    files, schemas = _parquet_files(path), []
-    for file in files:
-        with _opened(file) as parquet:
-            schemas.append(parquet.schema_arrow)
-        for name in sorted({*schemas[0].names} ^ {*schemas[-1].names}):
-            raise ValueError(f"column {name!r}: not in every file, like {file}")
-    # without a stored index
-    columns = [str(c) for c in schemas[0].empty_table().to_pandas().columns]
-
-    def tables() -> Iterator[Any]:
-        import pyarrow as pa
-
-        n = max(1, min(1 << 16, (1 << 20) // max(1, len(columns))))  # at most a million cells
-        for file in files:
-            with _opened(file) as parquet:
-                for batch in parquet.iter_batches(n, columns=columns):
-                    yield pa.Table.from_batches([batch])
-
-    return tables()
-
-
-def _opened(file: Path) -> Any:
-    from pyarrow import parquet
-
-    try:
-        # column chunks by pages of a megabyte, or a row group would be read whole
-        return parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-    except ValueError as error:
-        raise ValueError(f"{file}: no Parquet ({error})") from None
-
-
-def _parquet_files(path: Path) -> list[Path]:
-    """The file, or the files below the folder."""
-    if not path.is_dir():
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder")
-        if not path.is_file():  # a pipe would be waited for
-            raise ValueError(f"{path}: not a regular file")
-        return [path]
-    files = [f for f in sorted(path.rglob("*.parquet")) if not f.name.startswith((".", "_"))]
-    if not files:
-        raise ValueError(f"{path}: no .parquet file in the folder")
-    for part in files[0].relative_to(path).parts[:-1]:
-        if "=" in part:
-            raise ValueError(
-                f"{path}: folders like {part!r} hold a column that is not in the files; write it into the files"
-            )
-    return files
-
-
 def as_stream(X: Any) -> Iterable[Any] | None:
-    """The frames of a Parquet path or an iterable of frames; None if X is a table in memory, or no table."""
-    if isinstance(X, str | os.PathLike):
-        return _parquet_tables(Path(X))
-    is_in_memory = isinstance(X, Mapping) or is_table(X) or hasattr(X, "__array__")
+    """The frames of an iterable of frames; None if X is a table in memory, or no table."""
+    is_in_memory = isinstance(X, Mapping | str) or is_table(X) or hasattr(X, "__array__")
     if is_in_memory or hasattr(X, "shape") or not isinstance(X, Iterable):
         return None
     frames = iter(X)
@@ -201,18 +142,18 @@ class Sample:
         self._parts: list[pd.DataFrame] = []
         self._keys, self._bound = np.zeros(0), 1.0  # rows with the least of random keys are kept
 
-    def add(self, table: Any) -> None:
-        """Add the rows of a frame, or of an Arrow table; ValueError if its columns differ from earlier ones."""
-        keys = self._random.random(len(table))
+    def add(self, frame: pd.DataFrame) -> None:
+        """Add the rows of a frame; ValueError if its columns differ from earlier ones."""
+        keys = self._random.random(len(frame))
         near = np.flatnonzero(keys < self._bound)
-        part = cast(pd.DataFrame, as_frame(table.take(near))).reset_index(drop=True)
+        part = frame.take(near).reset_index(drop=True)
         if not self._parts:
             check_unique_names(part)
         names = self._parts[0].columns if self._parts else part.columns
         for name in names.symmetric_difference(part.columns, sort=False):
             raise ValueError(f"column {name!r}: not in every frame of the stream")
         self._parts.append(cast(pd.DataFrame, part[names]))
-        self.n_rows, self._keys = self.n_rows + len(table), np.append(self._keys, keys[near])
+        self.n_rows, self._keys = self.n_rows + len(frame), np.append(self._keys, keys[near])
         if len(self._keys) > 1.25 * sample_size(len(names)):
             self.rows()
 
@@ -248,9 +189,9 @@ def in_memory(X: Any, seed: int, groups: Any = None) -> Any:
     """
     if (frames := as_stream(X)) is None:
         return X
-    sample, is_path = Sample(seed), isinstance(X, str | os.PathLike)
+    sample = Sample(seed)
     for i, table in enumerate(frames):
-        part = table if is_path else as_frame(table)
+        part = as_frame(table)
         if part is None:
             raise TypeError(f"frame {i} of the stream is a {type(table).__name__}, not a table")
         sample.add(part)

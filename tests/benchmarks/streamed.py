@@ -83,6 +83,8 @@ def peak_memory() -> int:
 
 def fit(folder: str, how: str, denoiser: str, scores: str, max_steps: str, sample: str) -> None:
     """One fit, in this process; prints its seconds and the peak memory of the process, in bytes."""
+    from pyarrow.dataset import dataset
+
     from discrete_itd import DiffusionDensity
     from discrete_itd.encoders import frames
 
@@ -92,7 +94,7 @@ def fit(folder: str, how: str, denoiser: str, scores: str, max_steps: str, sampl
         DiffusionDensity(denoiser="tree", random_state=0).fit(table(TINY, 0))
         model = None
     else:
-        X = folder if how == "stream" else pd.read_parquet(folder)
+        X = dataset(folder).to_batches() if how == "stream" else pd.read_parquet(folder)
         model = DiffusionDensity(denoiser=denoiser, max_steps=how_long, random_state=0).fit(X)
     seconds = time.perf_counter() - start
     peak = peak_memory()

@@ -23,8 +23,7 @@ def frame(**columns):
 
 
 REFUSED = {
-    "no file": ("text", {}, FileNotFoundError, "text: no such file"),
-    "no Parquet": (__file__, {}, ValueError, "test_bad_input.py: no Parquet"),
+    "a path": ("rows.parquet", {}, TypeError, "X must be a table or frames, got 'rows.parquet': read it first"),
     "a list of numbers": ([1, 2, 3], {}, ValueError, "Expected 2D array"),
     "a list of records": (GOOD.to_dict("records"), {}, TypeError, "X is a list of dict, not one table"),
     "a mapping": (GOOD.to_dict("list"), {}, TypeError, "X must be a table or an array, got dict"),

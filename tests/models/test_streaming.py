@@ -8,7 +8,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from fits import chain, mixed
-from pyarrow import parquet as pq
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.encoders import frames
@@ -26,18 +25,19 @@ def stream(rows, size=500):
     return [rows.iloc[i : i + size] for i in range(0, len(rows), size)]
 
 
-def test_property_a_short_stream_is_the_table(tmp_path):
+def test_property_a_short_stream_is_the_table():
     """The model of a stream that fits in memory is that of the table, to the last bit; it may be a generator."""
-    rows = mixed()
-    rows.to_parquet(tmp_path / "rows.parquet", row_group_size=50)
-    new, table = mixed(seed=1), pd.read_parquet(tmp_path / "rows.parquet")
-    path = tmp_path / "rows.parquet"
+    new, table = mixed(seed=1), mixed()
+    batches = pa.Table.from_pandas(table).to_batches(50)
     for kind, forms in (
         (
             DiffusionDensity,
-            [table, stream(table, 33), iter(stream(table, 70)), tmp_path, str(path)],
+            [table, stream(table, 33), iter(stream(table, 70)), iter(batches)],
         ),
-        (partial(DiffusionOutlierDetector, false_alarm_rate=0.2), [table, stream(table, 33), path]),
+        (
+            partial(DiffusionOutlierDetector, false_alarm_rate=0.2),
+            [table, stream(table, 33), batches],
+        ),
     ):
         models = [kind(denoiser="tree", random_state=0).fit(X) for X in forms]
         for other in models[1:]:
@@ -82,11 +82,9 @@ def test_memory_does_not_grow_with_the_rows():
 
 
 @pytest.mark.filterwarnings(SAMPLED)
-def test_text_may_be_missing_in_all_of_a_file(tmp_path):
+def test_text_may_be_missing_in_all_of_a_part():
     rows = chain(N)
-    schema = pa.Table.from_pandas(rows).schema
-    for i, part in enumerate((rows[:1500], rows[1500:].assign(a=None))):
-        pq.write_table(pa.Table.from_pandas(part, schema=schema), tmp_path / f"{i}.parquet")
-    model = DiffusionDensity(denoiser="tree", random_state=0).fit(tmp_path)
+    parts = [rows[:1500], rows[1500:].assign(a=None)]
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(parts)
     assert 0.4 * KEPT < model.encoder_.schema[0].n_missing < 0.6 * KEPT
     assert np.isfinite(model.score_samples(rows)).all()
