@@ -76,13 +76,10 @@ class GaussianPosterior:
 
     @classmethod
     def joined(cls, posteriors: Sequence[GaussianPosterior], log_weights: Tensor) -> Self:
-        """The mixture of posteriors: the components of all, with log-weights (B, M) of each, or (B, M, R) by column."""
-        w = log_weights if log_weights.ndim == 3 else log_weights[:, :, None]
+        """The mixture of posteriors: the components of all, with log-weights (B, M, R) of each by column."""
         bounded = any(q.bounds for q in posteriors)
-        parts = [
-            (q.log_weight + w[:, i, :, None], *q._parts(bounded)[1:])
-            for i, q in enumerate(posteriors)
-        ]
+        pairs = zip(posteriors, log_weights[..., None].unbind(1), strict=True)
+        parts = [(q.log_weight + w, *q._parts(bounded)[1:]) for q, w in pairs]
         return cls(*(torch.cat(t, 2) for t in zip(*parts, strict=True)))
 
     @classmethod

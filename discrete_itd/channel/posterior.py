@@ -6,7 +6,7 @@ and the Bayes update :math:`\oplus` by new evidence. A :class:`Posterior` puts t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -98,6 +98,18 @@ class Posterior:
     ) -> None:
         self.codebook = codebook
         self.categorical, self.gaussian = categorical, gaussian
+
+    @classmethod
+    def mixed(cls, parts: Sequence[Posterior], log_weights: Tensor) -> Posterior:
+        """The mixture of M posteriors, column by column, by log-weights (B, M, C), or (B, M, 1) alike for all."""
+        book, w = parts[0].codebook, log_weights
+        if w.shape[2] > 1:
+            w = w[:, :, book.finite][:, :, book.levels.level_column]
+        logits = torch.stack([q.categorical.logits for q in parts], 1) + w
+        categorical = CategoricalPosterior(book.levels, torch.logsumexp(logits, 1))
+        own = [q.gaussian for q in parts if q.gaussian is not None]
+        w = log_weights.expand(-1, -1, book.n_columns)[:, :, book.reals]
+        return cls(book, categorical, GaussianPosterior.joined(own, w) if own else None)
 
     def mean(self) -> Tensor:
         r"""The denoised point :math:`\hat x`, shape (B, D)."""

@@ -21,7 +21,7 @@ from discrete_itd import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import (
     ESTIMATORS,
     Config,
@@ -149,16 +149,10 @@ class RowMixtureDenoiser(Denoiser):
 
     def _mixed(self, parts: Sequence[Posterior], log_weights: Tensor) -> Posterior:
         """The mixture of members' posteriors, their weights for each column (B, M, C), or one for all (B, M, 1)."""
-        book, first = self.codebook, parts[0]
-        w = log_weights.expand(-1, -1, book.n_columns)
-        of_levels = w[:, :, book.finite][:, :, book.levels.level_column]
-        each = torch.stack([q.categorical.logits for q in parts], 1)
-        logits = torch.logsumexp(each + of_levels, 1)
-        gaussian = first.gaussian
-        if gaussian is not None and self.own_reals:
-            own = [q.gaussian for q in parts if q.gaussian is not None]
-            gaussian = GaussianPosterior.joined(own, w[:, :, book.reals])
-        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
+        mixed = Posterior.mixed(parts, log_weights)
+        if not self.own_reals:  # the members' are the same
+            mixed.gaussian = parts[0].gaussian
+        return mixed
 
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.images.conventions import Noising, VariancePreserving, described
+from discrete_itd.images.conventions import VariancePreserving, described
 from discrete_itd.images.ensemble import EnsembleDenoiser
 from discrete_itd.images.layout import Pixels, pixel_marginals
 from discrete_itd.images.posteriors import BATCH_CELLS, N_KNOTS, AdaptedDenoiser, calibrate
@@ -110,8 +110,7 @@ class ImageDensity:
         ``in_channels`` and ``sample_size`` of its ``config`` give the shape of images. It is not copied, and is put in
         evaluation mode. Its classes are its ``num_class_embeds``, less the null class if that is the last.
         ``scheduler`` is one with ``alphas_cumprod`` (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver and others, linear or
-        cosine), or one of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config); only its noise levels
-        are read. The other parameters are as in :meth:`from_callable`.
+        cosine); only these are read. The other parameters are as in :meth:`from_callable`.
 
         A TypeError if the model's config has no shape, the scheduler is of another kind, or its prediction type is
         unknown; a ValueError if ``null_class`` is none of the model's.
@@ -126,7 +125,7 @@ class ImageDensity:
         X: Any,
         *,
         prediction: Literal["epsilon", "v_prediction", "sample"],
-        schedule: Noising | Sequence[float] | Tensor,
+        schedule: Sequence[float] | Tensor,
         labels: Any = None,
         shape: tuple[int, ...] | None = None,
         n_levels: int | None = None,
@@ -151,10 +150,11 @@ class ImageDensity:
             predictions are measured on them. Levels 0 ... n_levels - 1, or values in the model's units.
         prediction : {"epsilon", "v_prediction", "sample"}
             The noise, the velocity, or the clean image.
-        schedule : Noising or sequence of float
-            :class:`~discrete_itd.images.conventions.VariancePreserving`,
-            :class:`~discrete_itd.images.conventions.Preconditioned` (which says what is predicted there), or
-            :math:`\bar\alpha_t` of the times 0 ... T - 1.
+        schedule : sequence of float
+            :math:`\bar\alpha_t` of the times 0 ... T - 1. A network ``g`` of images :math:`x + \sigma\varepsilon` and
+            noise levels (Karras et al., NeurIPS 2022) that returns the clean image is ``lambda z, t: g(z * (1 + s(t) **
+            2) ** 0.5, s(t))`` of "sample", with ``s = lambda t: low * (high / low) ** (t / 199)`` from the smallest
+            level to the largest and ``1 / (1 + s(torch.arange(200.0)) ** 2)`` as the schedule.
         labels : array-like of int, optional
             Classes of ``X``; needed if the model has classes and no ``null_class``.
         shape : tuple of int, optional
@@ -179,13 +179,9 @@ class ImageDensity:
         """
         if not callable(f):
             raise TypeError(f"f must be callable, got {type(f).__name__}")
-        if isinstance(schedule, Sequence | Tensor | np.ndarray) and not isinstance(schedule, str):
-            noising: Any = VariancePreserving(torch.as_tensor(schedule))
-        else:
-            noising = schedule
-        if not isinstance(noising, Noising):
+        if isinstance(schedule, str) or not isinstance(schedule, Sequence | Tensor | np.ndarray):
             raise TypeError(
-                f"schedule must be a Noising or a sequence of alphas_cumprod, got {type(schedule).__name__}"
+                f"schedule must be a sequence of alphas_cumprod, got {type(schedule).__name__}"
             )
         if shape is None:
             shape = np.shape(X)[1:]
@@ -200,7 +196,8 @@ class ImageDensity:
         weights = next(f.parameters(), None) if isinstance(f, nn.Module) else None
         device = torch.device("cpu") if weights is None else weights.device
         denoiser = AdaptedDenoiser(
-            f, noising, prediction, pixels, pixel_marginals(pixels, x), null_class=null_class,
+            f, VariancePreserving(schedule), prediction, pixels, pixel_marginals(pixels, x),
+            null_class=null_class,
         ).to(device)  # fmt: skip
         generator = torch.Generator(device).manual_seed(random_state)
         with progress_bar(1.0, "calibrating", "{l_bar}{bar}| {elapsed}<{remaining}") as bar:

@@ -20,8 +20,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel import Quadrature
-from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.channel import Posterior, Quadrature
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.images.posteriors import interpolated
@@ -59,7 +58,8 @@ class EnsembleDenoiser(Denoiser):
         return interpolated(self.logsnr, self.knots, log)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        return mixed([member(y, snr) for member in self.members], self.weights(snr))
+        parts = [member(y, snr) for member in self.members]
+        return Posterior.mixed(parts, self.weights(snr).log()[:, :, None])
 
     @classmethod
     @torch.no_grad()
@@ -109,17 +109,3 @@ def log_probs_at(
         each = [member(*state).log_prob(part)[~missing.isnan()] for member in members]
         found.append(torch.stack(each, 1).double())
     return torch.cat(found)
-
-
-def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:
-    """The mixture of posteriors, column by column, with weights (B, M)."""
-    first = posteriors[0]
-    log_w = weights.log()  # -inf where a weight is 0
-    if len(posteriors) == 1:
-        return first
-    logits = torch.stack([q.categorical.logits for q in posteriors], 1)  # (B, M, T)
-    logits = torch.logsumexp(logits + log_w[:, :, None], 1)
-    categorical = CategoricalPosterior(first.categorical.levels, logits)
-    parts = [q.gaussian for q in posteriors if q.gaussian is not None]
-    gaussian = GaussianPosterior.joined(parts, log_w) if parts else None
-    return Posterior(first.codebook, categorical, gaussian)

@@ -42,7 +42,7 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
-from discrete_itd.images.conventions import PREDICTIONS, Noising
+from discrete_itd.images.conventions import PREDICTIONS, VariancePreserving
 from discrete_itd.images.layout import Pixels
 
 N_KNOTS = 24  # SNRs at which errors are measured
@@ -65,7 +65,7 @@ class AdaptedDenoiser(Denoiser):
     network : callable
         Maps noisy images (B, *shape), times (B,) and, if there are classes, those (B,) to a prediction of the images'
         shape. A module becomes a submodule of this one, and can be fine-tuned.
-    noising : Noising
+    noising : VariancePreserving
         The network's times and scales.
     prediction : {"epsilon", "v_prediction", "sample"}
         The network predicts the noise, the velocity, or the clean image.
@@ -90,7 +90,7 @@ class AdaptedDenoiser(Denoiser):
     def __init__(
         self,
         network: Callable[..., Tensor],
-        noising: Noising,
+        noising: VariancePreserving,
         prediction: str,
         pixels: Pixels,
         marginals: MarginalDenoiser,
@@ -139,7 +139,7 @@ class AdaptedDenoiser(Denoiser):
         """
         noising, pixels = self.noising, self.pixels
         z = y * snr.rsqrt()
-        time = noising.time(snr[:, 0].clamp(noising.low, noising.high)).to(z)
+        time = noising.time(snr[:, 0]).to(z)
         noisy = noising.network_input(z, snr).unflatten(1, pixels.shape)
         output = self.network(noisy, time, *(() if classes is None else (classes,)))
         channels = pixels.shape[0]

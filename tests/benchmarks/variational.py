@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.noise import RowNoise, draw_salt
-from discrete_itd.images.conventions import VariancePreserving
 from discrete_itd.images.posteriors import AdaptedDenoiser
 from discrete_itd.likelihood import Estimate
 from discrete_itd.likelihood.integral import paired_variance
@@ -49,7 +48,6 @@ def variational_bound(
     standard error is from differences of neighbouring draws, on average not too small; NaN for one draw.
     """
     noising, pixels = denoiser.noising, denoiser.pixels
-    assert isinstance(noising, VariancePreserving)  # discrete times
     assert pixels.n_levels is not None
     bar = noising.alphas_cumprod.to(x.device)
     tilde, var, pull = _reverse_steps(bar, variance)

@@ -322,7 +322,7 @@ def test_joined_posteriors_are_mixtures(device):
     rng, like = np.random.default_rng(0), torch.zeros(1, device=device)
     parts = random_gaussians(rng, 1, like), random_gaussians(rng, 1, like, n_components=2)
     first = GaussianPosterior(parts[0].log_weight, parts[0].means, parts[0].var, high=like)
-    log_w = torch.tensor([[0.3, 0.7]], device=device).to(like).log()
+    log_w = torch.tensor([[[0.3], [0.7]]], device=device).to(like).log()
     x = torch.tensor([[-0.4, 0.6]], device=device).to(like)
     for q in (parts, (first, parts[1])):
         naive = 0.3 * q[0].log_prob(x).exp() + 0.7 * q[1].log_prob(x).exp()

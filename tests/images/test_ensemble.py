@@ -84,11 +84,6 @@ def test_a_combination_is_the_mean_of_its_members(device, dtype, name):
     torch.testing.assert_close(q.mean(), mean, **close)
     prob = sum(w[:, [i]] * b.log_prob(rows).exp() for i, b in enumerate(each))
     torch.testing.assert_close(q.log_prob(rows).exp(), prob, **close)
-    member = ensemble.members[0]
-    alone = EnsembleDenoiser(
-        [member], torch.zeros(1, device=device), torch.ones(1, 1, device=device)
-    )
-    assert torch.equal(alone(y, snr).log_prob(rows), member(y, snr).log_prob(rows))
 
 
 @pytest.mark.parametrize("name", sorted(BOOKS))

@@ -19,7 +19,7 @@ SCHEDULE = linear(200, 5e-4, 0.1)
 OPTIONS = {
     "n_levels": 4,
     "prediction": "epsilon",
-    "schedule": SCHEDULE,
+    "schedule": SCHEDULE.alphas_cumprod,
     "n_knots": 6,
     "n_steps": 10,
 }
@@ -218,7 +218,9 @@ def test_density_of_continuous_pixels():
         precision = inverse + snr[:, :, None] * torch.eye(4, dtype=torch.float64)
         return torch.linalg.solve(precision, y).to(noisy)
 
-    model = ImageDensity.from_callable(clean, X[:250], prediction="sample", schedule=noising)
+    model = ImageDensity.from_callable(
+        clean, X[:250], prediction="sample", schedule=noising.alphas_cumprod
+    )
     assert model.pixels == Pixels((4,))
     test = X[250:]
     truth = stats.multivariate_normal(np.zeros(4), a @ a.T + 0.05 * np.eye(4)).logpdf(test).mean()
