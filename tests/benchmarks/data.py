@@ -21,12 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.io import loadmat
 from sklearn.model_selection import train_test_split
 
 from discrete_itd.datasets import load_adult, load_mushroom
 
 FEW_ROWS = 1000  # below which the script of DTE draws a table anew
 MAX_ROWS = 12_000  # of a numeric table with anomalies
+# of OFA-TAD's tables, those that it learns from, and two that it leaves out
+NO_TARGETS = ["vertebral", "annthyroid", "comm.and.crime", "Cardiotocography", "wine", "imgseg"]
+NO_TARGETS += ["satellite", "http", "landsat"]
 
 
 class Density(NamedTuple):
@@ -95,16 +99,22 @@ def load_density(name: str) -> Density:
     return Density(train, valid, test)
 
 
-def numeric_names() -> list[str]:
-    """Return the numeric tables with anomalies that are there, smallest file first."""
-    files = shared_folder("anomaly_numeric").glob("*.npz")
-    return [file.stem for file in sorted(files, key=lambda file: file.stat().st_size)]
+def numeric_names(folder: Path | None = None) -> list[str]:
+    """Return the numeric tables with anomalies that are there, smallest file first; of OFA-TAD's, its targets."""
+    there = folder or shared_folder("anomaly_numeric")
+    files = [*there.glob("*.npz"), *there.glob("*.mat")]
+    ordered = [file.stem for file in sorted(files, key=lambda file: file.stat().st_size)]
+    return [name for name in ordered if not (folder and name in NO_TARGETS)]
 
 
-def load_numeric(name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def load_numeric(
+    name: str, folder: Path | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Load a numeric table with anomalies: X, shape (N, C), and which rows are anomalies, shape (N,)."""
-    with np.load(shared_folder("anomaly_numeric") / f"{name}.npz") as archive:
-        return archive["X"].astype(np.float64), archive["y"] == 1
+    folder = folder or shared_folder("anomaly_numeric")
+    matrix = folder / f"{name}.mat"
+    archive = loadmat(matrix) if matrix.is_file() else np.load(folder / f"{name}.npz")
+    return archive["X"].astype(np.float64), archive["y"].ravel() == 1
 
 
 class Anomalies(NamedTuple):
@@ -117,24 +127,27 @@ class Anomalies(NamedTuple):
 
 def halves(X: NDArray[np.float64], odd: NDArray[np.bool_], seed: int) -> Anomalies:
     """Train on a random half of the normal rows, test on the other and all anomalies, of at most ``MAX_ROWS`` rows."""
-    random = np.random.default_rng(seed)
-    rows = random.permutation(len(X))[:MAX_ROWS]
-    normal, anomalies = rows[~odd[rows]], rows[odd[rows]]
-    half = len(normal) // 2
-    test = np.concatenate([normal[half:], anomalies])
-    return Anomalies(X[normal[:half]], X[test], odd[test])
+    return _halved(X, odd, np.random.default_rng(seed).permutation(len(X))[:MAX_ROWS])
 
 
-def first_half(X: NDArray[np.float64], odd: NDArray[np.bool_], seed: int) -> Anomalies:
-    """Train on the first half of the normal rows in file order, test on the other and all anomalies (DTE's protocol).
+def first_half(
+    X: NDArray[np.float64], odd: NDArray[np.bool_], seed: int, *, few_anew: bool = True
+) -> Anomalies:
+    """Train on the first half of the normal rows in file order, test on the other and all anomalies.
 
-    A table of less than ``FEW_ROWS`` rows is first drawn anew, with replacement, to so many: copies of a row may lie in
-    both parts. Of a larger one at most ``MAX_ROWS`` random rows are taken, in file order.
+    Of a table of more than ``MAX_ROWS`` rows, so many random ones are taken, in file order. One of less than
+    ``FEW_ROWS`` is first drawn anew, with replacement, to so many (DTE's protocol; copies of a row may lie in both
+    parts), unless ``few_anew`` is False (OFA-TAD's).
     """
     random = np.random.default_rng(seed)
     rows = np.sort(random.permutation(len(X))[:MAX_ROWS])
-    if len(X) < FEW_ROWS:
+    if few_anew and len(X) < FEW_ROWS:
         rows = random.integers(len(X), size=FEW_ROWS)
+    return _halved(X, odd, rows)
+
+
+def _halved(X: NDArray[np.float64], odd: NDArray[np.bool_], rows: NDArray[np.intp]) -> Anomalies:
+    """Train on the first half of the normal ones of ``rows``, test on the other and all anomalies among them."""
     normal, anomalies = rows[~odd[rows]], rows[odd[rows]]
     half = len(normal) // 2
     test = np.concatenate([normal[half:], anomalies])

@@ -68,16 +68,20 @@ def fitted(name: str, table: Table, max_time: float, *, fresh: bool = False) -> 
     return model
 
 
-def estimator(max_time: float, *, quick: bool = False, **parameters: Any) -> DiffusionDensity:
-    """A model that may train for ``max_time`` seconds, or for a few steps only, to see whether it runs."""
+def estimator(
+    max_time: float | None, *, quick: bool = False, **parameters: Any
+) -> DiffusionDensity:
+    """A model that may train for ``max_time`` seconds, or as by default if that is None; or a few steps, to try it."""
+    parameters.setdefault("random_state", 0)
     if quick:
         parameters |= {
             "n_evaluations": 16,
             "denoiser": Network(width=64, depth=1, base="independent"),
+            "max_steps": 40,
         }
-    steps = 40 if quick else 1_000_000
-    parameters.setdefault("random_state", 0)
-    return DiffusionDensity(max_steps=steps, max_time=max_time, **parameters)
+    elif max_time is not None:
+        parameters["max_steps"] = 1_000_000
+    return DiffusionDensity(max_time=max_time, **parameters)
 
 
 def available(package: str) -> bool:
