@@ -374,21 +374,11 @@ def suspects(
 
 @torch.no_grad()
 def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.DataFrame:
-    r"""The most suspicious cell of each of encoded rows ``x`` (N, C'), and others that are likely wrong, at most k.
+    """The most suspicious cell of each of encoded rows ``x`` (N, C'), and others that are likely wrong, at most k.
 
-    Numbers ``beyond`` (N, C) an ordinal column are so many nats rarer than its level of unseen ones.
-
-    A row has a wrong cell with probability ``PRIOR``, which is equally likely to be any of those that are not given.
-    Where the most suspicious cell is likely wrong, the log-odds of the next ones are those if the more suspicious one
-    with which they conflict most had its predicted value: cells that only conflict with it are left out, and others
-    that it hides are found. So is a cell left out that is neither likely wrong nor ``LEAST_NATS`` rarer than expected.
-
-    One line a cell, a row's most likely wrong one first: ``row`` and ``cell``, the positions of row and column;
-    ``error_probability``; ``nats``, the surprisal of the cell given the others, and ``expected_nats``, the mean of it;
-    ``value``, ``probability``, ``low`` and ``high`` as in :class:`Expected`; and the column ``conflict`` of the cell
-    with which it conflicts most, by ``conflict_nats``: of the row's ``RIVALS`` most suspicious cells the one whose
-    predicted value in its place raises the log-odds of this cell's value against the predicted one most. Models that
-    score rows along paths name no conflicts.
+    One line a cell, as :func:`discrete_itd.detection.reasons.reasons` describes them: ``row``, ``cell`` and
+    ``conflict`` are positions of rows and columns, ``value``, ``probability``, ``low`` and ``high`` as in
+    :class:`Expected`. Numbers ``beyond`` (N, C) an ordinal column are so many nats rarer than its level of unseen ones.
     """
     parts, given = [], torch.tensor(scorer.given, dtype=torch.int64, device=x.device)
     for batch in _batches(scorer, x, "cells"):

@@ -30,10 +30,7 @@ from discrete_itd.detection.score import (
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.devices import methods_in_one_thread
 from discrete_itd.encoders.frames import in_kind
-from discrete_itd.encoders.notation import (
-    collected,
-    tell_unreadable,
-)
+from discrete_itd.encoders.notation import collected, tell_unreadable
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, private_forest
 from discrete_itd.models.auto import recipe
@@ -42,11 +39,7 @@ from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import model_card
 from discrete_itd.storage.values import SCHEDULES, Like, Persistent
-from discrete_itd.validation import (
-    check_share,
-    seed_of,
-    warn,
-)
+from discrete_itd.validation import check_share, seed_of, warn
 
 # share of the time of a fit for dividing the rows and fitting the density; the rest is for calibration
 DENSITY_SHARE = 0.9
@@ -350,11 +343,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     def _unfitted(self, seed: int) -> DiffusionDensity:
         """The density to be fitted, with a seed if it has none of its own."""
-        own = (
-            DiffusionDensity()
-            if self.density is None
-            else cast(DiffusionDensity, clone(self.density))
-        )
+        own = cast(DiffusionDensity, clone(self.density or DiffusionDensity()))
         if self.denoiser is not None:
             own.set_params(denoiser=self.denoiser)
         if private_forest(own.denoiser) is not None:

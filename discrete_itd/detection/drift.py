@@ -138,16 +138,7 @@ class Drift:
         reference). If there are none, a dependence has changed: the column is named whose cells are predicted worse by
         the others of their rows than among the reference, or among rows drawn from the model, by most nats.
         """
-        return self._named(self.columns["moved"].to_numpy(dtype=bool))
-
-    @property
-    def dependent_columns(self) -> list:
-        """Names of the other columns that differ: their nats given other columns do, but not their own distribution."""
-        moved = self.columns["moved"].to_numpy(dtype=bool)
-        return self._named(_differ(self.columns, self.alpha) & ~moved)
-
-    def _named(self, which: np.ndarray) -> list:
-        found = cast(pd.DataFrame, self.columns[which])
+        found = cast(pd.DataFrame, self.columns[self.columns["moved"]])
         order = ["outside", "effect"]
         return found.sort_values(order, ascending=False, kind="stable").index.tolist()
 
@@ -157,7 +148,7 @@ class Drift:
             f"  nats per row: {self.nats:.2f} ± {self.stderr:.2f}, inliers {self.inlier_nats:.2f} ±"
             f" {self.inlier_stderr:.2f} (p = {self.p_value:.2g})",
         ]
-        table, others = self.columns.loc[self.drifted_columns], self.dependent_columns
+        table = self.columns.loc[self.drifted_columns]
         if not (self.drifted and len(table)):
             return "\n".join([*lines, "  no column differs"])
         lines.append(
@@ -168,9 +159,6 @@ class Drift:
                 f"    {name}: {column['nats']:.2f} nats, inliers {column['inlier_nats']:.2f}"
                 f" (effect {column['effect']:.2f}, q = {column['q_value']:.2g})"
             )
-        if others:
-            names = ", ".join(map(str, others))
-            lines.append(f"  and given others {len(others)} more: {names}")
         return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ of the key that agree in a second column, too, vote for theirs. A missing cell i
 its key that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
-column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),
+column each, smoothed by absolute discounting,
 
 .. math:: p(v \mid c) = \frac{\max(n_{cv} - d, 0)}{n_c} + \frac{d\,t_c}{n_c} p(v),
 
@@ -48,7 +48,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -89,8 +89,7 @@ VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
 # most views of other columns that are tried, and pairs of rows that choose these
 MOST_CANDIDATES, PAIRS = 32, 500
-# candidate discounts d, and the pseudo-count of the column's shares; see _conditional
-DISCOUNTS, COUNT = (0.3, 0.9), 100.0
+DISCOUNTS = 0.3, 0.9  # candidates for d, of which the most likely one is taken
 # a column of more than FEW_VALUES numbers is divided into at most N_BINS bins of at least BIN_ROWS rows
 N_BINS, BIN_ROWS = 16, 25
 ENDS = 0.01, 0.99  # quantiles between which numbers tell whether they are on a logarithmic scale
@@ -208,9 +207,7 @@ def _network(views: list[ColumnViews], meant: pd.DataFrame, unit: Ints) -> CellN
         if (np.bincount(codes) >= OFTEN).sum() > 1:
             alone, _ = _alone(codes, unit)
             # n other rows of a value cannot tell that it is rarer beside some cells than 1 / (n + 1) of it alone
-            least = alone / (1 + _others(codes, unit))
-            repeated = _repeated(view.values, view.bins or view.values, unit)
-            columns[j] = ColumnCells(codes, alone, np.maximum(least, repeated))
+            columns[j] = ColumnCells(codes, alone, alone / (1 + _others(codes, unit)))
     if len(np.unique(unit)) < FEWEST_UNITS or not 1 < len(columns) <= MOST_CANDIDATES:
         return None
     return CellNetwork(columns, folds(keys, unit))
@@ -228,11 +225,11 @@ def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], 
             is_sure = is_sure | (_others(view.values.codes, unit) == 0)
         doubted = (own.wrong >= 0.5) & ~is_sure
         before = wrong[:, j].copy()
-        for i in own.voices.columns:
-            other, share = judged[i].voices, (own.voices.share + judged[i].voices.share) / 2
+        for i in own.columns:
+            other, share = judged[i], (own.share + judged[i].share) / 2
             rows = np.flatnonzero(doubted)
-            rows = rows[own.voices.against(rows, i)]
-            a, b = (share * v.odds(rows, k, v.flat) for v, k in ((own.voices, i), (other, j)))
+            rows = rows[own.against(rows, i)]
+            a, b = (share * o.flat[rows] / o.without(rows, k) for o, k in ((own, i), (other, j)))
             is_close = np.abs(np.log(a / b)) < CLOSE
             a, b = (np.where(is_close, np.sqrt(a * b), x) for x in (a, b))
             blame, others = (x / (a + b + a * b) for x in (a * (1 + b), b * (1 + a)))
@@ -529,7 +526,6 @@ def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[F
         np.where(known, (np.maximum(n_pair - d, 0) + d * n_types * alone) / floor, alone)
         for d in DISCOUNTS
     ]
-    tried.append((n_pair + COUNT * alone) / (n + COUNT))  # where the other column says little
     return max(tried, key=lambda p: float(np.log(p).sum())), n
 
 
@@ -553,52 +549,34 @@ def _error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]
 # -- cells of a column ----------------------------------------------------------------------------------
 
 
-class Voices(NamedTuple):
-    """The other ``columns`` that say how probable cells are, and what they say ``without`` one of them, -1 for none.
-
-    Whether this one is ``against`` the cells; the probability ``alone`` (N,) of these, the density ``flat`` (N,) of
-    wrong ones, and their share.
-    """
-
-    columns: list[int]
-    without: Callable[[Ints, int], Floats]
-    against: Callable[[Ints, int], Bools]
-    alone: Floats
-    flat: Floats
-    share: float
-
-    @classmethod
-    def weighed(
-        cls,
-        columns: list[int],
-        p: Floats,
-        weights: Floats,
-        alone: Floats,
-        flat: Floats,
-        share: float,
-    ) -> Voices:
-        """Voices of one column each, with their probabilities ``p`` (N, E) and weights."""
-
-        def without(rows: Ints, column: int) -> Floats:
-            kept = [k for k, i in enumerate(columns) if i != column]
-            return p[rows][:, kept] @ weights[kept] / weights[kept].sum() if kept else alone[rows]
-
-        def against(rows: Ints, column: int) -> Bools:
-            return (p[:, columns.index(column)] < alone)[rows]
-
-        return cls(columns, without, against, alone, flat, share)
-
-    def odds(self, rows: Ints, column: int, flat: Floats) -> Floats:
-        """The odds (n,) that cells are wrong, over the share of wrong cells, without the voice of a column."""
-        return flat[rows] / self.without(rows, column)
-
-
 class Judged(NamedTuple):
-    """The probability (N,) that cells are wrong; and the expected codes and their probabilities, of some rows (n,)."""
+    """The probability (N,) that the cells of a column are ``wrong``, and what is ``expected`` in some rows (n,).
+
+    That is codes, their probabilities, and whether they are of bins. The probability (n,) of cells is a function
+    ``without`` one of the ``columns`` that tell it, -1 for none, and this one may be ``against`` them; ``flat`` (N,) is
+    the density of wrong cells, and ``share`` theirs.
+    """
 
     wrong: Floats
     expected: Callable[[Ints], tuple[Ints, Floats, Bools]]
-    voices: Voices
+    columns: Sequence[int]
+    without: Callable[[Ints, int], Floats]
+    against: Callable[[Ints, int], Bools]
+    flat: Floats
+    share: float
+
+
+def _voices(columns: Sequence[int], p: Floats, weights: Floats, alone: Floats) -> tuple[Any, Any]:
+    """``without`` and ``against`` of :class:`Judged`, of columns that give probabilities ``p`` (N, E) with weights."""
+
+    def without(rows: Ints, column: int) -> Floats:
+        kept = [k for k, i in enumerate(columns) if i != column]
+        return p[rows][:, kept] @ weights[kept] / weights[kept].sum() if kept else alone[rows]
+
+    def against(rows: Ints, column: int) -> Bools:
+        return (p[:, columns.index(column)] < alone)[rows]
+
+    return without, against
 
 
 def _judged(
@@ -619,29 +597,24 @@ def _judged(
     shares = [_explained(view, o.values, alone, *p) for o, p in zip(of, given, strict=True)]
     order = np.argsort(-np.array(shares), kind="stable").tolist()
     keys = [k for k in order if shares[k] >= DEPENDS][:MOST_CONTEXTS]
-    by_value = [p for p, _ in given]
+    every, binned = [], bins or view
     if bins is not None:
         alone, _ = _alone(bins.codes, unit)
-    for k, other in enumerate(of):
+    for other, (p, _) in zip(of, given, strict=True):
         if bins is not None or other.bins is not other.values:
-            given[k] = _conditional((bins or view).codes, other.bins.codes, alone, unit)
-    every = [(o.column, o.bins.codes, p) for o, (p, _) in zip(of, given, strict=True)]
-    mixed = _by_mixture(view, bins or view, every, unit)
+            p, _ = _conditional(binned.codes, other.bins.codes, alone, unit)
+        every.append((other.column, other.bins.codes, p))
+    mixed = _by_mixture(view, binned, every, unit)
     if network is not None and column in network.columns and bins is None:
         p, best = network.cells(column)
-        told, rows = (
-            _by_mixture(view, bins or view, [(column, best, p)], unit),
-            np.arange(len(unit)),
-        )
-        gain = np.log(told.voices.without(rows, -1) / mixed.voices.without(rows, -1))
-        if gain.mean() > 0:
+        told, rows = _by_mixture(view, view, [(column, best, p)], unit), np.arange(len(unit))
+        if np.log(told.without(rows, -1) / mixed.without(rows, -1)).mean() > 0:
             columns = [i for i in network.columns if i != column]
-            voices = told.voices._replace(
+            mixed = told._replace(
                 columns=columns,
                 without=partial(network.given, column),
                 against=partial(network.against, column),
             )
-            mixed = told._replace(voices=voices)
     if not keys:
         return mixed
     # what the other columns say in rows of another key, and of another unit
@@ -656,14 +629,15 @@ def _judged(
         for o in of
         if o.column not in columns
     ]
-    weak = _by_mixture(view, view, rest, apart).voices
+    weak = _by_mixture(view, view, rest, apart)
+    ratio = weak.without(np.arange(len(unit)), -1) / np.maximum(weak.flat, alone)
     # with a second column the best key may leave one value open; cells without one are pairs of their own
     pairs = [
         _joined(best.codes, o.values.codes + o.values.absent * (1 + unit))
         for o in of
         if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW_VALUES
     ]
-    return _by_votes(view, [(of[k], by_value[k]) for k in keys], pairs, weak, mixed, unit)
+    return _by_votes(view, [(of[k], given[k][0]) for k in keys], pairs, ratio, mixed, unit)
 
 
 def _explained(view: Aspect, other: Aspect, alone: Floats, p: Floats, n: Ints) -> float:
@@ -690,15 +664,16 @@ def _by_votes(
     view: Aspect,
     keys: list[tuple[Context, Floats]],
     pairs: list[Ints],
-    weak: Voices,
+    ratio: Floats,
     mixed: Judged,
     unit: Ints,
 ) -> Judged:
     """Cells of a column that is a function of each of the ``keys``, given which they have probabilities (N,).
 
     Those for which no key has another row are judged as ``mixed`` does. Cells that dissent from their key, but are what
-    the ``weak`` voices of the other columns expect, are right as far as many are: the key leaves several values open.
-    So are those of most other rows with an equal pair of key and second column, of which ``pairs`` are codes.
+    the other columns expect, by the ``ratio`` (N,) of what these and nothing say of them, are right as far as many are:
+    the key leaves several values open. So are those of most other rows with an equal pair of key and second column, of
+    which ``pairs`` are codes.
     """
     n_rows, alone, is_new = len(unit), *_alone(view.codes, unit)
     cells = _indicators(view.codes, ~view.absent)
@@ -741,7 +716,7 @@ def _by_votes(
         )
     at = np.flatnonzero(heard & dissents)
     if len(at):
-        ratio, allowed = 1 / weak.odds(at, -1, np.maximum(weak.flat, weak.alone)), 0.5
+        ratio, allowed = ratio[at], 0.5
         for _ in range(N_ITERATIONS):
             is_allowed = allowed * ratio / (allowed * ratio + 1 - allowed)
             allowed = is_allowed.sum() / (len(at) + SEEN)
@@ -762,8 +737,7 @@ def _by_votes(
     even = np.full(len(kept), 1 / len(kept))
     p, flat = np.column_stack([keys[k][1] for k in kept]), _flat(view, unit)
     of = [keys[k][0].column for k in kept]
-    voices = Voices.weighed(of, p, even, alone, flat, weights[-1])
-    return Judged(wrong, expected, voices)
+    return Judged(wrong, expected, of, *_voices(of, p, even, alone), flat, weights[-1])
 
 
 def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
@@ -818,8 +792,10 @@ def _by_mixture(
     p = np.column_stack(of)
     flat = _flat(bins, unit)
     if bins.log_flat is not None:
-        flat = np.where(bins.absent, flat, np.exp(np.minimum(bins.log_flat, 300.0)))
-        p = np.maximum(p, _repeated(view, bins, unit)[:, None])
+        n, density = _others(view.codes, unit), np.exp(np.minimum(bins.log_flat, 300.0))
+        flat = np.where(bins.absent, flat, density)
+        # a number of several rows is no outlier
+        p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
     wrong, weights = _error_share(p, flat, _once(view.codes, unit))
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Bools]:
@@ -834,17 +810,7 @@ def _by_mixture(
         return (level if bins.middles is None else bins.middles[level]), p, of_bin
 
     share, weights = weights[-1], weights[:-1] / weights[:-1].sum()
-    voices = Voices.weighed(list(columns), p, weights, alone, flat, share)
-    return Judged(wrong, expected, voices)
-
-
-def _repeated(view: Aspect, bins: Aspect, unit: Ints) -> Floats:
-    """The least probability (N,) of numbers in bins: one of several rows is no outlier."""
-    if bins.log_flat is None:
-        return np.zeros(len(unit))
-    n = _others(view.codes, unit)
-    flat = np.exp(np.minimum(bins.log_flat, 300.0))
-    return np.where(n >= OFTEN, n / len(n) * view.n_levels * flat, 0.0)
+    return Judged(wrong, expected, columns, *_voices(columns, p, weights, alone), flat, share)
 
 
 def _lines(

@@ -138,13 +138,7 @@ class Groups:
     @cached_property
     def _of_calibration(self) -> tuple[GroupLevels, list[np.ndarray]]:
         """The distinct groups among the calibration rows, (K, m), and the positions of the rows of each."""
-        if not self.columns:
-            return self.calibration[:0], []
-        distinct, inverse = np.unique(self.calibration, axis=0, return_inverse=True)
-        inverse = inverse.ravel()
-        order = np.argsort(inverse, kind="stable")
-        sizes = np.bincount(inverse, minlength=len(distinct))
-        return distinct, np.split(order, sizes.cumsum()[:-1]) if len(distinct) else []
+        return divided(self.calibration) if self.columns else (self.calibration[:0], [])
 
     @cached_property
     def _is_own(self) -> np.ndarray:
@@ -260,6 +254,13 @@ class Groups:
             )
             out[i] = f"no row with {group} was seen in training"
         return out
+
+
+def divided(levels: GroupLevels) -> tuple[GroupLevels, list[np.ndarray]]:
+    """The distinct groups (K, m) of rows with these levels (N, m), and the positions of the rows of each."""
+    distinct, of, sizes = np.unique(levels, axis=0, return_inverse=True, return_counts=True)
+    order = np.argsort(of.ravel(), kind="stable")
+    return distinct, np.split(order, sizes.cumsum())[:-1]
 
 
 def _levels(cells: np.ndarray, columns: Sequence[int]) -> GroupLevels:

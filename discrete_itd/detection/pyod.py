@@ -103,12 +103,6 @@ def add_to(engine: Any) -> Any:
         "weaknesses": ["A fit takes seconds to a minute"],
         "best_for": "Tables of categories and numbers whose columns depend on each other",
         "avoid_when": "A fit may take a tenth of a second, or rows are text or images",
-        "benchmark_refs": [],
-        "benchmark_rank": {},
-        "paper": {"id": "itd", "short": "Kong et al., ICLR 2023"},
         "default_params": {"contamination": 0.1},
-        "preprocessing_mode": "internal",
-        "requires": ["discrete_itd"],
-        "version_added": "",
     }
     return engine

@@ -150,9 +150,8 @@ class Scorer:
     def rounding(self) -> float:
         """Bound on the rounding error of a score, relative to 1 + |score|.
 
-        Denoiser calls of constant shape make scores of equal rows equal to the last bit where this is tested, but no
-        library of matrix products guarantees it. The relative error of n roundings is at most n times the unit roundoff
-        of the floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
+        That of n roundings is at most n times the unit roundoff (Higham, "Accuracy and Stability of Numerical
+        Algorithms", 2002, section 3.1).
         """
         return ROUNDINGS * torch.finfo(self.denoiser.codebook.known_snr.dtype).eps / 2
 

@@ -87,9 +87,7 @@ def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
     theorem 2; ties only enlarge p-values).
     """
     fdr = check_share("fdr", fdr)
-    levels, counts = np.unique(p, return_counts=True)
-    found = np.flatnonzero(levels * (counts.sum() / counts.cumsum()) <= fdr)
-    return p <= (levels[found[-1]] if len(found) else -np.inf)
+    return stats.false_discovery_control(p) <= fdr if len(p) else np.zeros(0, dtype=bool)
 
 
 # -- thresholds -------------------------------------------------------------------------------------

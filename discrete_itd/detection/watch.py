@@ -59,6 +59,7 @@ import torch
 from numpy.typing import NDArray
 
 from discrete_itd.detection import thresholds
+from discrete_itd.detection.groups import divided
 from discrete_itd.detection.score import DECIMALS, row_scores
 from discrete_itd.storage import files
 from discrete_itd.storage.values import Like, flatten, unflatten
@@ -321,29 +322,21 @@ class DriftWatch:
     -----
     **Guarantee.** If the calibration rows and all rows watched are exchangeable, for instance independent draws from
     one distribution, then P(an alarm is ever raised) is at most ``level``: whatever the model, however many rows, at
-    any time of evaluation, with any ties. Half of the level is for the martingale of whole rows, whose alarm is at 2 /
-    level, the other half is divided equally among the C columns that are scored, whose alarms are at 2 C / level
-    (Ville's inequality for each, and the union bound: martingales of several columns need not be martingales together,
-    so they are not averaged). For an exact guarantee the detector must have been fitted to other rows; nats are
-    compared to 4 decimals, so that rounding errors of batches do not break ties.
-
-    With ``given``, it is enough that the rows of each group are exchangeable with the calibration rows of this group:
-    groups may arrive in any order, as often as they like, and rows of a group without calibration rows are compared
-    with one another alone.
+    any time of evaluation, with any ties. Half of the level is for the martingale of whole rows, the other half is
+    divided equally among the columns that are scored (Ville's inequality for each, and the union bound). For an exact
+    guarantee the detector must have been fitted to other rows. With ``given``, it is enough that the rows of each group
+    are exchangeable with the calibration rows of this group, if it has any: groups may arrive in any order.
 
     **What is not guaranteed.** An alarm says that exchangeability is broken, so also by rows in another order, like
     all of a day and then all of a night, unless these are groups. It names the columns whose own martingale raised
     an alarm, which may not be the cause: nats of a column depend on the other cells. Rows of one customer, say, are not
-    independent: fit with ``groups``, and watch one row of each new group. A stream of rows that were fitted to differs
-    from the calibration rows, too.
+    independent: fit with ``groups``, and watch one row of each new group.
 
-    **Power.** Rows are compared with all earlier ones, those after a change too. A change is found if it comes after
-    many rows, calibration rows among them, in comparison to the number that it takes to find it; later it
-    becomes the norm. With ``given``, these are rows of the group, and that a group becomes more frequent is no change.
+    **Power.** Rows are compared with all earlier ones of their group. A change is found if it comes after many rows,
+    calibration rows among them, in comparison to the number that it takes to find it; later it becomes the norm.
 
     **Memory**, and the file that :meth:`save` writes, grow with the logarithm of the number of rows, and with the
-    number of groups: 8 kB for each group and column after 200 000 rows of the group. Few of the values are kept,
-    and p-values are exact all the same, eq. (14) of :mod:`discrete_itd.detection.watch`.
+    number of groups: 8 kB for each group and column after 200 000 rows of the group.
 
     References
     ----------
@@ -385,7 +378,7 @@ class DriftWatch:
         broken = np.random.Generator(np.random.PCG64(self._seed).jumped()).random((len(nats), n))
         self._ranks: dict[GroupKey, Ranks] = {}
         for group, own in _divided(self._groups.calibration).items():
-            self._ranks[group] = Ranks(_keys(self._values(nats), broken)[own])
+            self._ranks[group] = Ranks((self._values(nats) + 1j * broken)[own])
         self._martingales = Martingales.start(n)
         self._first = np.zeros(n, dtype=np.int64)  # alarms; 0 if there was none
         self._now = np.zeros(n)
@@ -425,7 +418,7 @@ class DriftWatch:
         uniform, broken = np.moveaxis(
             np.random.Generator(random).random((len(values), 2, values.shape[1])), 1, 0
         )
-        p, keys = np.empty(values.shape), _keys(values, broken)
+        p, keys = np.empty(values.shape), values + 1j * broken
         for group, own in _divided(self._groups.levels(rows)).items():
             ranks = self._ranks.setdefault(group, Ranks(keys[:0]))
             p[own] = ranks.p_values(keys[own], 1 - uniform[own])
@@ -548,18 +541,8 @@ def _divided(levels: np.ndarray) -> dict[GroupKey, NDArray[np.intp]]:
     """The positions of rows of each group, in their order, by levels (N, m)."""
     if not levels.shape[1]:
         return {(): np.arange(len(levels))}
-    distinct, inverse = np.unique(levels, axis=0, return_inverse=True)
-    order = np.argsort(inverse.ravel(), kind="stable")
-    ends = np.bincount(inverse.ravel(), minlength=len(distinct)).cumsum()
-    parts = np.split(order, ends)[:-1]
-    return {tuple(group): own for group, own in zip(distinct.tolist(), parts, strict=True)}
-
-
-def _keys(values: Floats, broken: Floats) -> Keys:
-    """Complex numbers with these parts."""
-    out = np.empty(values.shape, dtype=np.complex128)
-    out.real, out.imag = values, broken
-    return out
+    distinct, members = divided(levels)
+    return {tuple(group): own for group, own in zip(distinct.tolist(), members, strict=True)}
 
 
 def _as_pairs(values: Keys) -> Floats:
@@ -568,7 +551,7 @@ def _as_pairs(values: Keys) -> Floats:
 
 
 def _from_pairs(pairs: Floats) -> Keys:
-    return _keys(pairs[..., 0], pairs[..., 1])
+    return pairs[..., 0] + 1j * pairs[..., 1]
 
 
 def _digest(detector: DiffusionOutlierDetector) -> str:

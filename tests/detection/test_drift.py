@@ -15,7 +15,7 @@ from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.detection.drift import (
     N_PERMUTATIONS,
     N_TABLES,
-    Drift,
+    _differ,
     compare,
     differs,
     drift,
@@ -134,12 +134,10 @@ def test_what_is_significant_and_negligible_is_not_named():
     before[:, 1] = before[:, 1].round(1)
     batch[:, 1] = before[:, 1] + 0.001
     batch[:, 2] += 0.1
-    p_value, table = compare((batch, before), list("abc"), random)
+    _, table = compare((batch, before), list("abc"), random)
     assert (table["q_value"] < 1e-6).tolist() == [False, True, True]
     np.testing.assert_allclose(table["effect"][1:], [0.001, 0.1], atol=0.02)
-    table["moved"], table["outside"] = False, 0.0
-    found = Drift(2, 2, *[0.0] * 4, p_value, columns=table, alpha=0.05)
-    assert found.dependent_columns == ["c"]
+    assert _differ(table, 0.05).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("kind", ["nominal", "ordinal"])
@@ -321,22 +319,15 @@ def dependent(make):
     ],
 )
 def test_the_column_that_was_changed_is_named_first(make, change):
-    """And no other one, but with probability alpha; those that depend on it differ, too."""
-    density, (changed, expected), n, wrong, more = dependent(make), CHANGES[change], 4 * TIMES, 0, 0
+    """And no other one, but with probability alpha."""
+    density, (changed, expected), n, wrong = dependent(make), CHANGES[change], 4 * TIMES, 0
     for seed in range(1, n + 1):
         rng = np.random.default_rng(seed)
         inliers, batch = make(400, rng), make(400, rng)
         batch["b"] = changed(batch["b"], rng)
         found = drift(*asked_of(density, batch, inliers), reference=inliers)
         wrong += found.drifted_columns != expected
-        more += len(found.dependent_columns)
-        assert not set(found.dependent_columns) & set(found.drifted_columns)
-        assert (
-            f"others {len(found.dependent_columns)} more: " in str(found)
-            or not found.dependent_columns
-        )
     assert stats.binom.sf(wrong - 1, n, 0.05) > 1e-3
-    assert more >= n / 4 or change != "permuted"
 
 
 def test_all_columns_with_other_values_are_named():
