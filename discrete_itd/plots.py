@@ -291,7 +291,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     encoder, marginals = density.encoder_, density.model_.marginals
     columns, scorer = np.arange(encoder.n_columns), scorer_of(density)
     cells = len(columns) * min(MOST_MEASURED, len(columns))
-    rows = _spread(rows, min((1 << 26) // cells, (1 << 27) // scorer.conditional.row_work))
+    rows = _spread(rows, min((1 << 26) // cells, (1 << 27) // scorer.model.conditional.row_work))
     with torch.no_grad():
         log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
     table = rows.table(rows.by_column(-log_prob - rows.log_volume)).fillna(0.0)

@@ -249,7 +249,7 @@ def _by_column(scorer: Scorer, nats: Tensor) -> Tensor:
 
 def _batches(scorer: Scorer, x: Tensor, what: str) -> Iterator[Tensor]:
     """Row numbers of ``x`` (N, C') in batches whose posteriors fit into memory, under a progress bar."""
-    size = min(scorer.model.batch_size, BATCH_WORK // scorer.conditional.row_work)
+    size = min(scorer.model.batch_size, BATCH_WORK // scorer.model.conditional.row_work)
     with progress_bar(len(x), what) as bar:
         for rows in torch.arange(len(x), device=x.device).split(max(1, size)):
             if len(rows):
@@ -280,7 +280,7 @@ def log_flat(scorer: Scorer, x: Tensor) -> Tensor:
     range in training with probability one half, and else beyond it, the density falling with the squared distance from
     the middle of the range: any number may be a wrong one.
     """
-    points = [-math.log(c.n_points or 1) for c in scorer.denoiser.codebook.columns]
+    points = [-math.log(c.n_points or 1) for c in scorer.model.denoiser.codebook.columns]
     out = torch.tensor(points, dtype=torch.float64, device=x.device).expand(x.shape).clone()
     for j, column in enumerate(scorer.schema):
         codec = column.codec
@@ -362,9 +362,9 @@ def suspects(
         odds, order = odds.gather(1, columns).sort(dim=1, descending=True, stable=True)
         return Suspects(columns.gather(1, order)[:, :n], odds[:, :n], q, log_p)
 
-    by_scores = scorer.conditional
+    by_scores = scorer.model.conditional
     if not isinstance(by_scores, ConditionalDenoiser):
-        return ranked(scorer.conditional, columns)
+        return ranked(scorer.model.conditional, columns)
     how: dict[str, Any] = {"nodes": SHORTLIST}
     if n < len(among):
         first = ranked(scorer.model.anywhere, columns)

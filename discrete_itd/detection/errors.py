@@ -15,7 +15,7 @@ of the key that agree in a second column, too, vote for theirs. A missing cell i
 its key that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
-column each, smoothed by absolute discounting,
+column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),
 
 .. math:: p(v \mid c) = \frac{\max(n_{cv} - d, 0)}{n_c} + \frac{d\,t_c}{n_c} p(v),
 
@@ -50,7 +50,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +89,8 @@ VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
 # most views of other columns that are tried, and pairs of rows that choose these
 MOST_CANDIDATES, PAIRS = 32, 500
-DISCOUNTS = 0.3, 0.9  # candidates for d, of which the most likely one is taken
+# candidate discounts d, and the pseudo-count of the column's shares; see _conditional
+DISCOUNTS, COUNT = (0.3, 0.9), 100.0
 # a column of more than FEW_VALUES numbers is divided into at most N_BINS bins of at least BIN_ROWS rows
 N_BINS, BIN_ROWS = 16, 25
 ENDS = 0.01, 0.99  # quantiles between which numbers tell whether they are on a logarithmic scale
@@ -214,10 +215,7 @@ def _network(views: list[ColumnViews], meant: pd.DataFrame, unit: Ints) -> CellN
 
 
 def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], unit: Ints) -> None:
-    """Change the probabilities (N, C) of cells that hardly go with another one, and of this: either may be wrong.
-
-    By Bayes' rule over which of the two are wrong, of odds a and b by all other cells, one of them at least.
-    """
+    """Change the probabilities (N, C) of cells that hardly go with another one, and of this: either may be wrong."""
     raised = np.zeros_like(wrong)
     for j, (view, own) in enumerate(zip(views, judged, strict=True)):
         is_sure = view.unreadable | view.values.absent
@@ -239,10 +237,7 @@ def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], 
 
 
 def _near(views: list[ColumnViews], contexts: list[Context], unit: Ints) -> list[list[int]]:
-    """The contexts by which each column may be judged: all, or of very many those that look nearest.
-
-    By how much more often cells are equal in pairs of rows in which the context is (Goodman and Kruskal's tau).
-    """
+    """The contexts by which each column is judged: all, or of very many those with the largest Goodman-Kruskal tau."""
     if len(contexts) <= MOST_CANDIDATES:
         return [list(range(len(contexts)))] * len(views)
     codes = np.column_stack([(view.bins or view.values).codes for view in views])
@@ -281,7 +276,7 @@ class Aspect:
     log_flat: Floats | None = None
     middles: Ints | None = None
 
-    @property
+    @cached_property
     def n_levels(self) -> int:
         return len(np.unique(self.codes))
 
@@ -381,10 +376,7 @@ def _on_scale(numbers: Floats) -> Floats:
 
 
 def _binned(z: Floats) -> tuple[Ints, Floats]:
-    """Bins (n,) of numbers with about equally many cells, and the log of a flat density over that within the bin.
-
-    The outer two have tails.
-    """
+    """Bins (n,) of numbers, the outer ones with tails, and the log of a flat density over that within the bin."""
     u, counts = np.unique(z, return_counts=True)
     n_bins = max(1, min(N_BINS, len(z) // BIN_ROWS))
     of = pd.factorize((np.cumsum(counts) - counts / 2) * n_bins // len(z))[0]
@@ -405,9 +397,8 @@ def _binned(z: Floats) -> tuple[Ints, Floats]:
 def _log_tail(distance: Floats, among: Floats) -> Floats:
     """Log-density of a generalised Pareto distribution with the median and upper quartile of distances ``among`` them.
 
-    A few outliers do not widen it, nor do numbers that many cells have. Its shape is shrunk towards 0, an exponential
-    distribution, by its standard error; where it is below 0 by two of these, as at the ends of evenly distributed
-    numbers, a tenth is left to that.
+    Its shape is shrunk towards 0, an exponential distribution, by its standard error; where it is below 0 by two of
+    these, as at the ends of evenly distributed numbers, a tenth is left to that.
     """
     half, most = np.quantile(among, [0.5, 0.75])
     error = math.sqrt(3 / len(among)) / math.log(2) ** 2
@@ -526,14 +517,12 @@ def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[F
         np.where(known, (np.maximum(n_pair - d, 0) + d * n_types * alone) / floor, alone)
         for d in DISCOUNTS
     ]
+    tried.append((n_pair + COUNT * alone) / (n + COUNT))  # where the other column says little
     return max(tried, key=lambda p: float(np.log(p).sum())), n
 
 
 def _error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]:
-    """Probability (N,) that cells are wrong, by EM; the weights of the columns of ``p`` (N, E), then of errors.
-
-    Cells count as much as ``once`` (N,) says.
-    """
+    """Probability (N,) of errors, of cells that count ``once`` (N,); weights of columns of ``p`` (N, E), and errors."""
     n = p.shape[1]
     weights = np.append(np.full(n, (1 - SHARE) / n), SHARE)
     every, prior = np.column_stack([p, flat]), SEEN * weights
@@ -587,10 +576,7 @@ def _judged(
     network: CellNetwork | None = None,
     column: int = -1,
 ) -> Judged:
-    """The cells of a column in one view, by the ``others`` of its row as values and as bins.
-
-    Or by a network of all columns, of which it is ``column``, if that makes them more probable.
-    """
+    """The cells of a column in one view, by the ``others`` of its row, or by a network of which it is ``column``."""
     alone, _ = _alone(view.codes, unit)
     of = others if view.n_levels > 1 else []
     given = [_conditional(view.codes, other.values.codes, alone, unit) for other in of]
@@ -641,10 +627,7 @@ def _judged(
 
 
 def _explained(view: Aspect, other: Aspect, alone: Floats, p: Floats, n: Ints) -> float:
-    """The share of the entropy of a column that another explains, of cells with a value in both; 0 if they are few.
-
-    By the probabilities ``p`` of the cells given the other column, of which ``n`` rows have this value, and ``alone``.
-    """
+    """The share of a column's entropy, ``alone``, that another explains, of which ``n`` rows have a value; 0 if few."""
     both = (n > 0) & ~view.absent & ~other.absent
     if not both.any() or np.median(n) < FEWEST or np.median(p[both]) < TYPICAL:
         return 0.0
@@ -670,10 +653,8 @@ def _by_votes(
 ) -> Judged:
     """Cells of a column that is a function of each of the ``keys``, given which they have probabilities (N,).
 
-    Those for which no key has another row are judged as ``mixed`` does. Cells that dissent from their key, but are what
-    the other columns expect, by the ``ratio`` (N,) of what these and nothing say of them, are right as far as many are:
-    the key leaves several values open. So are those of most other rows with an equal pair of key and second column, of
-    which ``pairs`` are codes.
+    ``ratio`` (N,) is how much more probable the other columns make them, ``pairs`` are codes of a key and a second
+    column, and ``mixed`` judges the cells for which no key has another row.
     """
     n_rows, alone, is_new = len(unit), *_alone(view.codes, unit)
     cells = _indicators(view.codes, ~view.absent)
@@ -741,11 +722,7 @@ def _by_votes(
 
 
 def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
-    """The probability (N,) that cells that dissent from the other rows of their key are right, as it leaves them open.
-
-    Errors are as frequent in all keys but those, by maximum likelihood, in which any share of the rows dissents; and
-    those of one key are seldom the same: where they nearly always are, they are its second value.
-    """
+    """The probability (N,) that cells that dissent from the other rows of their key are right: it leaves them open."""
     pair, size = _joined(key.codes, view.codes), len(unit)
     rows = np.flatnonzero(~(key.absent | view.absent))
     rows = rows[np.unique(_joined(unit, pair)[rows], return_index=True)[1]]
@@ -765,6 +742,7 @@ def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
     right = p * (1 - np.minimum(rate * (n_rows + 2) / (n_wrong + 1), 1))
     shares = np.sort(np.bincount(view.codes))[:-1] / len(view.codes)
     by_chance = (shares @ shares) / max(shares.sum() ** 2, 1 / size)
+    # errors of one key are seldom the same: where they nearly always are, they are its second value
     alike = (n_pair @ (n_pair - 1) - most @ (most - 1)) / (n_other @ (n_other - 1) + SEEN)
     if alike > by_chance + ALIKE * (1 - by_chance):
         right = np.maximum(right, alike * n_pair[pair] / np.maximum(n_wrong, 1))
@@ -853,10 +831,7 @@ def _lines(
 
 
 def _with_point_moved(cells: NDArray[np.object_], rows: Ints, likely: Ints) -> NDArray[np.object_]:
-    """The cells of the ``likely`` rows (n,), or those of ``rows`` with up to three zeros more or less that are nearer.
-
-    These lie among the numbers of the column; others stay what is likely, a number of many that are.
-    """
+    """The cells of the ``likely`` rows (n,), or of ``rows`` with up to three zeros more or less among the numbers."""
     numbers = np.asarray(pd.to_numeric(pd.Series(cells), errors="coerce"), float)
     out, known = cells[likely], numbers[np.isfinite(numbers)]
     if not len(known):  # they have units

@@ -270,7 +270,5 @@ def _levels(cells: np.ndarray, columns: Sequence[int]) -> GroupLevels:
 
 def _find(groups: GroupLevels, levels: GroupLevels) -> np.ndarray:
     """The position of each row of ``levels`` (N, m) among distinct ``groups`` (K, m), -1 if absent."""
-    places = {tuple(group): k for k, group in enumerate(groups.tolist())}
-    distinct, inverse = np.unique(levels, axis=0, return_inverse=True)
-    found = np.array([places.get(tuple(row), -1) for row in distinct.tolist()], dtype=np.int64)
-    return found[inverse.ravel()]
+    known, asked = (pd.MultiIndex.from_arrays(t.T) for t in (groups, levels))
+    return known.get_indexer(asked)

@@ -45,7 +45,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.forest import ForestDenoiser, responsible
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
@@ -153,7 +152,7 @@ class Scorer:
         That of n roundings is at most n times the unit roundoff (Higham, "Accuracy and Stability of Numerical
         Algorithms", 2002, section 3.1).
         """
-        return ROUNDINGS * torch.finfo(self.denoiser.codebook.known_snr.dtype).eps / 2
+        return ROUNDINGS * torch.finfo(self.model.denoiser.codebook.known_snr.dtype).eps / 2
 
     # -- model ---------------------------------------------------------------------------
 
@@ -176,16 +175,6 @@ class Scorer:
         if self.given:
             return ((1.0, self.model),)
         return ((self.model.shares[0], self.model), *self.model.others)
-
-    @property
-    def denoiser(self) -> Denoiser:
-        """The model's denoiser that scores rows."""
-        return self.model.denoiser
-
-    @property
-    def conditional(self) -> Denoiser:
-        """The model's denoiser of conditional distributions."""
-        return self.model.conditional
 
     @property
     def schema(self) -> Sequence[Column]:

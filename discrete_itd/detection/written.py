@@ -218,17 +218,14 @@ def _classes(text: str) -> str:
 
 
 def _unlike(texts: Sequence[str], counts: Ints, numbers: Set[int], n_bare: int) -> Meant:
-    """Rare texts of a format that hardly any other has, where most are ``numbers`` or have one format.
-
-    What is meant by them is not known. Numbers of digits belong to a format from the first one on that is filled up
-    with zeros.
-    """
+    """Rare texts of a format that hardly any other has, where most are ``numbers`` or have one format."""
     n, at = counts.sum() + n_bare, np.flatnonzero(counts).tolist()
     padded = Counter[int]()
     for i in at:
         for k, run in enumerate(re.finditer(r"\d+", texts[i])):
             if PADDED.match(texts[i], run.start()):
                 padded[k] += int(counts[i])
+    # digits belong to a format from the first number on that is filled up with zeros
     first = min((k for k, n_padded in padded.items() if n_padded >= ODD * n), default=math.inf)
     formats = {i: "" if i in numbers else _format(texts[i].strip(), first) for i in at}
     share = Counter({"": n_bare / n}) if n_bare else Counter[str]()
@@ -332,10 +329,7 @@ def _are_notation(forms: Iterable[Form], numbers: Floats, counts: Ints) -> bool:
 
 
 def _days(texts: Sequence[str], counts: Ints) -> dict[int, tuple[re.Match[str], bool]]:
-    """Dates, without the time of day, and whether they have the day before the month.
-
-    Where they could be either, as most others of the column.
-    """
+    """Dates, without the time of day, and whether they have the day before the month: if in doubt, as most others."""
     found, n = dict[int, tuple[re.Match[str], bool | None]](), Counter[bool | None]()
     for i, text in enumerate(map(str.strip, texts)):
         if match := DATE.fullmatch(text):

@@ -27,12 +27,12 @@ class CellNats(NamedTuple):
 def assess(scorer, x):
     """Of encoded rows (N, C'), by the scores themselves where the model enumerates: float64 arrays (N, C)."""
     out = CellNats(*np.zeros((3, len(x), len(scorer.schema))))
-    how = {"nodes": FINE} if isinstance(scorer.conditional, ConditionalDenoiser) else {}
+    how = {"nodes": FINE} if isinstance(scorer.model.conditional, ConditionalDenoiser) else {}
     for batch in own._batches(scorer, x, "cells"):
         rows = x[batch]
         there = ~own.without_cell(scorer, rows)
         asked = there[:, own._owner(scorer, rows)]
-        q = conditional.given_others(scorer.conditional, rows, asked, **how)
+        q = conditional.given_others(scorer.model.conditional, rows, asked, **how)
         log_p, entropy = own.log_probs(scorer, q, rows), torch.zeros(*there.shape).double()
         entropy[there] = own.entropies(scorer, q, *torch.nonzero(there).unbind(1))
         odds = own.error_log_odds(log_p, own.log_flat(scorer, rows), own.share_of_wrong(scorer))

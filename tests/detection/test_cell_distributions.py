@@ -409,13 +409,13 @@ def test_questions_asked_together_have_the_answers_of_each(
     detector = detectors[kind]
     x = detector.density_.rows(TABLES[kind]()).x[:3]
     scorer = detector._scorer
-    work = rows_at_once * scorer.conditional.codebook.work
+    work = rows_at_once * scorer.model.conditional.codebook.work
     monkeypatch.setattr("discrete_itd.detection.cell_predictions.BATCH_WORK", work)
     found = given_others(scorer.model.anywhere, x, torch.ones_like(x, dtype=torch.bool)).log_prob(x)
-    book = scorer.conditional.codebook
+    book = scorer.model.conditional.codebook
     for j in range(x.shape[1]):
         known = x.index_fill(1, torch.tensor([j]), float("nan"))
-        alone = scorer.conditional(*State.start(book, book.embed(known), ~known.isnan()))
+        alone = scorer.model.conditional(*State.start(book, book.embed(known), ~known.isnan()))
         torch.testing.assert_close(found[:, j], alone.log_prob(x)[:, j], atol=1e-5, rtol=1e-5)
 
 

@@ -236,7 +236,7 @@ def test_companions_answer_for_cells():
     scorer = detector._scorer
     assert np.allclose(detector.score_samples(X), before)
     assert not np.allclose(detector.expected(X)["probability"], told["probability"])
-    assert scorer.conditional is scorer.model.companion is model.denoiser
+    assert scorer.model.conditional is scorer.model.companion is model.denoiser
 
 
 def test_a_missing_cell_has_no_nats(fitted_mixed):

@@ -9,6 +9,7 @@ import pytest
 from discrete_itd import find_errors
 from discrete_itd.datasets import load_car
 from discrete_itd.detection.errors import (
+    COUNT,
     DISCOUNTS,
     MOST_CANDIDATES,
     _binned,
@@ -457,17 +458,16 @@ def test_counts_are_those_of_other_groups(seed):
     alone = np.full(80, 0.25)
     p, n = _conditional(codes, given, alone, unit)
 
-    def slow(d):
+    def slow(d, a):
         out = np.zeros(80)
         for i in range(80):
             rest = codes[(unit != unit[i]) & (given == given[i])]
-            own = (rest == codes[i]).sum()
-            out[i] = alone[i]
-            if len(rest):
-                out[i] = (max(own - d, 0) + d * len(set(rest)) * alone[i]) / len(rest)
+            own, more = (rest == codes[i]).sum(), d * len(set(rest)) + a
+            out[i] = (max(own - d, 0) + more * alone[i]) / (len(rest) + a)
         return out
 
-    assert any(np.allclose(p, slow(d)) for d in DISCOUNTS)
+    ways = [*((d, 0) for d in DISCOUNTS), (0, COUNT)]
+    assert any(np.allclose(p, slow(*way)) for way in ways)
     assert n.tolist() == [
         ((unit != u) & (given == g)).sum() for u, g in zip(unit, given, strict=True)
     ]
