@@ -147,30 +147,9 @@ class GaussianPosterior:
             below = tail((z - self.means) / self.var.sqrt())
         else:
             mean, sd, low, high, log_mass = self._standard
-            above, beyond, mass, is_exact = self._tails
             z = ((z.double() - mean) / sd).clamp(low, high)
-            below = (tail(torch.where(above, -z, z)) - beyond) / mass
-            below = torch.where(above, 1 - below, below)
-
-            def by_logs(at: Tensor) -> Tensor:
-                own = [t.expand_as(z).flatten()[at] for t in (low, z, log_mass)]
-                return (log_between(*own[:2]) - own[2]).exp()
-
-            inexact = (~is_exact).expand_as(below).flatten()
-            below = devices.replace_rows(below.flatten(), inexact, by_logs).view_as(below)
+            below = (log_between(low.expand_as(z), z) - log_mass).exp()
         return (self.log_weight.exp() * below.to(self.means)).sum(2)
-
-    @cached_property
-    def _tails(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Whether boxes are mirrored to lie below zero, the tail beyond their lower bound, and their mass.
-
-        And where these differences of tails keep nine digits.
-        """
-        above, low, high = _mirrored(*self._standard[2:4])
-        beyond, whole = tail(low), tail(high)
-        mass = whole - beyond
-        is_exact = (mass > 1e-7 * whole) & (whole > 1e-290)
-        return above, beyond, torch.where(is_exact, mass, 1.0), is_exact
 
     def shares(self, middle: Tensor, width: Tensor | None = None) -> Tensor:
         """Posterior probabilities of the components given cells, as of :meth:`log_prob`: (B, R, K)."""
@@ -284,7 +263,7 @@ class GaussianPosterior:
             parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
             of_each = _quantile(share, *parts)  # the mixture's quantile lies between these
             low, high = of_each.amin(1), of_each.amax(1)
-            for _ in range(32):
+            for _ in range(24):
                 middle = (low + high) / 2
                 below = q.cdf(middle) < share
                 low, high = torch.where(below, middle, low), torch.where(below, high, middle)
