@@ -144,10 +144,10 @@ def _of_detector(
     """The columns that only a detector has; p-values are NaN without calibration rows."""
     values: dict[str, Any] = {}
     if {"score", "p_value"} & set(outputs):
-        score = values["score"] = detector.score_samples(rows)
+        values["score"] = detector.score_samples(rows)
         values["p_value"] = np.full(len(rows), np.nan)
         if "p_value" in outputs and len(detector.calibration_scores_):
-            values["p_value"] = detector.p_values(rows, scores=score)
+            values["p_value"] = detector.p_values(rows)
     if "group_seen" in outputs:
         values["group_seen"] = detector.groups(rows)["seen"]
     if {"alarm", "reason"} & set(outputs):

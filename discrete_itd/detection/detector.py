@@ -422,20 +422,19 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     # -- p-values -------------------------------------------------------------------------------
 
-    def p_values(self, X: Any, *, scores: np.ndarray | None = None) -> np.ndarray:
+    def p_values(self, X: Any) -> np.ndarray:
         r"""Conformal p-values (N,), eq. (7) of :mod:`discrete_itd.detection.thresholds`.
 
         A ValueError without calibration rows. For an inlier, at most :math:`\alpha` with probability at most
         :math:`\alpha`, on average over calibration sets, with ``given`` also within each group that has calibration
-        rows enough (:mod:`discrete_itd.detection.groups`). ``scores`` are the result of :meth:`score_samples` for X, to
-        save time. To select among many rows use :meth:`discoveries`. Rows that were fitted to are no new rows: their
-        p-values promise nothing. Warns as :meth:`predict` does of rows outside of training.
+        rows enough (:mod:`discrete_itd.detection.groups`). To select among many rows use :meth:`discoveries`. Rows that
+        were fitted to are no new rows: their p-values promise nothing. Warns as :meth:`predict` does of rows outside of
+        training.
         """
         calibration, rows = thresholds.calibration_scores(self), self._rows(X)
         outside.tell(rows)
-        new = self.score_samples(rows) if scores is None else scores
         place, rounding = self._groups.place(rows), self._scorer.rounding
-        return self._groups.p_values(calibration, new, place, rounding)
+        return self._groups.p_values(calibration, self.score_samples(rows), place, rounding)
 
     def discoveries(self, X: Any, *, fdr: float = 0.1) -> np.ndarray:
         """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.

@@ -134,7 +134,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
           whose predicted value in its place raises the log-odds of this cell's value against the predicted one most,
           its value, and by how many nats; None and 0 where none does by a nat, or rows are scored along paths;
-        * ``sentence``, the same in English, see :func:`sentence`.
+        * ``sentence``, the same in English.
 
     Notes
     -----
@@ -143,6 +143,16 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     often than the share, the surprisal given the other cells, or that in excess of its entropy do
     (``python -m tests.benchmarks.explanations``). A cell that would not be likely wrong if a more suspicious one
     had its predicted value only conflicts with that one, and is not named; one that it hides is.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"odor": ["none", "almond"] * 50, "size": ["broad", "narrow"] * 50})
+    >>> density = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    >>> new = pd.DataFrame({"odor": ["foul"], "size": ["broad"]})
+    >>> for part in reasons(density, new).at[0, "sentence"].split("; "):
+    ...     print(part)
+    odor = foul is likely wrong: 180 times as rare as expected from the other cells (+5.2 nats)
+    they predict none (probability 1.00)
     """
     check_integer("k", k, 1)
     scorer = scorer_of(model)
@@ -202,21 +212,7 @@ def _with_unreadable(table: pd.DataFrame, at: np.ndarray, rows: Rows, k: int) ->
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:
-    """One line of :func:`reasons`, a mapping from its columns, as an English sentence without its full stop.
-
-    ``columns`` maps names to columns, which determine how values are written (:func:`discrete_itd.encoders.written`).
-
-    Examples
-    --------
-    >>> frame = pd.DataFrame({"odor": ["none", "almond"] * 50, "size": ["broad", "narrow"] * 50})
-    >>> density = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
-    >>> new = pd.DataFrame({"odor": ["foul"], "size": ["broad"]})
-    >>> line = reasons(density, new).to_dict("records")[0]
-    >>> for part in line["sentence"].split("; "):
-    ...     print(part)
-    odor = foul is likely wrong: 180 times as rare as expected from the other cells (+5.2 nats)
-    they predict none (probability 1.00)
-    """
+    """One line of :func:`reasons`, as an English sentence without its full stop, of ``columns`` by their names."""
     value, predicted = reason["value"], reason["expected"]
     column = columns[reason["column"]]
     cell = f"{reason['column']} = {written(value, column)}"

@@ -304,13 +304,12 @@ def examine(
 
 def _alarms(detector: DiffusionOutlierDetector, known: Rows) -> Alarms:
     """Threshold and calibration of a detector, measured on inliers."""
-    score, calibration = detector.score_samples(known), np.asarray(detector.calibration_scores_)
-    n_alarms = int((score < detector.threshold_.offset).sum())
+    calibration = np.asarray(detector.calibration_scores_)
+    n_alarms = int((detector.score_samples(known) < detector.offset_).sum())
     found = Alarms(detector.threshold_, share_interval(n_alarms, len(known)))
     if not len(calibration):
         return found
-    p_values = detector.p_values(known, scores=score)
-    return replace(found, reference=-calibration, p_values=p_values)
+    return replace(found, reference=-calibration, p_values=detector.p_values(known))
 
 
 def _read(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Rows:
@@ -343,7 +342,9 @@ def most_anomalous_rows(
     tuple of sentences), cells (a tuple of name, value as text, and whether a reason is about it: the columns to keep,
     :func:`kept`, then the columns of the model, of many the first ``MOST_CELLS_SHOWN`` and all with a reason).
     """
-    worst = np.argsort(score, kind="stable")[:n]
+    worst, p = np.argsort(score, kind="stable")[:n], np.full(len(rows), np.nan)
+    if n and len(rows) and detector is not None and len(detector.calibration_scores_):
+        p = detector.p_values(rows)
     rows = rows.take(worst)
     said, marked = _reasons(density if detector is None else detector, rows)
     columns, own = {c.name: c for c in rows.encoder.schema}, kept(rows, keep)
@@ -353,11 +354,8 @@ def most_anomalous_rows(
         values = [(name, own[name].iloc[i]) for name in keep]
         values += [(name, rows.frame[name].iloc[i]) for name in shown]
         cells.append(tuple((str(n), _text(v, columns.get(n)), n in names) for n, v in values))
-    p: Any = np.nan
-    if len(rows) and detector is not None and len(detector.calibration_scores_):
-        p = detector.p_values(rows, scores=score[worst])
-    found = {"row": list(rows.index), "nats": 0.0 - score[worst], "p_value": p}  # not -0.0
-    return pd.DataFrame(found, index=range(len(rows))).assign(reasons=said, cells=cells)
+    found = {"row": list(rows.index), "nats": 0.0 - score[worst], "p_value": p[worst]}  # not -0.0
+    return pd.DataFrame(found).assign(reasons=said, cells=cells)
 
 
 def _reasons(

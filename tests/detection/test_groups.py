@@ -93,7 +93,6 @@ def test_properties_p_values_are_those_of_the_group_or_of_all_rows():
     assert sizes["d"] < 19 < sizes["c"]
     p = model.p_values(X)
     np.testing.assert_array_equal(p, naive_p_values(model, X, calibration, 19))
-    np.testing.assert_array_equal(p, model.p_values(X, scores=model.score_samples(X)))
     assert np.array_equal(model.predict(X) == -1, model.decision_function(X) < 0)
     assert np.array_equal(model.predict(X) == -1, p <= 0.05)
     at = model.threshold_at_rate(0.1)
