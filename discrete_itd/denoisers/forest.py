@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,25 +75,23 @@ class Pairs(NamedTuple):
     ----------
     rows : Tensor of int64, shape (B,)
         Their numbers in a table.
-    leaf : Tensor of int64, shape (B, Tr) or (P,)
-        One leaf of each tree, or all that agree, sorted by the row.
-    level, reals : Tensor, shapes (B, 1, C') and (B, 1, R), or (P, C') and (P, R)
-        The cells of each pair's row: levels, T where missing, and numbers.
-    row, counts : Tensor of int64, shapes (P,) and (B,), optional
-        The row of each pair, counted from 0; leaves of each row, at least one.
+    level, reals : Tensor, shapes (B, C') and (B, R)
+        Their cells: levels, T where missing, and numbers.
+    row, leaf : Tensor of int64, shape (P,)
+        The row of each pair, counted from 0 and increasing, and the leaf.
+    counts : Tensor of int64, shape (B,)
+        Leaves of each row, at least one of each tree.
     """
 
     rows: Tensor
-    leaf: Tensor
     level: Tensor
     reals: Tensor
-    row: Tensor | None = None
-    counts: Tensor | None = None
+    row: Tensor
+    leaf: Tensor
+    counts: Tensor
 
     def log_total(self, values: Tensor) -> Tensor:
         """Logarithm of each row's sum of exponentials of the pairs' values: float64, (B, ...)."""
-        if self.row is None or self.counts is None:
-            return values.double().logsumexp(1)
         return log_totals(values, self.row, self.counts)
 
 
@@ -317,9 +315,10 @@ class ForestDenoiser(Denoiser):
         ):
             level, reals = splits.places(x[rows])
             leaf = splits.descend(splits.values(level, reals), len(rows))
-            for i in range(0, len(rows), few):
-                some = slice(i, i + few)
-                yield Pairs(rows[some], leaf[some], level[some, None], reals[some, None])
+            for own in torch.arange(len(rows), device=x.device).split(few):
+                row = torch.arange(len(own), device=x.device).repeat_interleave(splits.n_trees)
+                counts = torch.full_like(own, splits.n_trees)
+                yield Pairs(rows[own], level[own], reals[own], row, leaf[own].flatten(), counts)
         for rows in self._alike(gaps, gaps > 0):
             yield from self._reached(rows, *splits.places(x[rows]), CACHED // width)
 
@@ -334,8 +333,6 @@ class ForestDenoiser(Denoiser):
         n_trees = self.n_trees
         of_leaf = self.splits.tree[self.splits.leaves]
         for pairs in self._pairs(x):
-            if pairs.row is None:
-                raise ValueError("rows must have a missing cell")
             joint = (self._log_weights[pairs.leaf] + self._cells(pairs)).double()
             own = of_leaf[pairs.leaf]  # not sorted: the trees share the numbering of leaves
             place = pairs.row * n_trees + own
@@ -346,7 +343,8 @@ class ForestDenoiser(Denoiser):
             mine = slice(None)
             if tree is not None:
                 mine = torch.nonzero(own == tree[pairs.rows][pairs.row]).flatten()
-            yield pairs.leaf[mine], weight[mine], (pairs.level[mine], pairs.reals[mine])
+            row = pairs.row[mine]
+            yield pairs.leaf[mine], weight[mine], (pairs.level[row], pairs.reals[row])
 
     def _alike(self, n_unknown: Tensor, among: Tensor, most: int = CACHED) -> Iterator[Tensor]:
         """Numbers of rows ``among`` all (B,) with equally many unknown cells, with about ``most`` leaves together."""
@@ -363,9 +361,8 @@ class ForestDenoiser(Denoiser):
         value = self.splits.values(level, reals)
         row, leaf, _, counts = self.splits.reach(value, len(rows))
         for some, pairs in portions(counts, most):
-            at = row[pairs]
-            own = rows[some], leaf[pairs], level[at], reals[at]
-            yield Pairs(*own, at - some.start, counts[some])
+            own = row[pairs] - some.start, leaf[pairs], counts[some]
+            yield Pairs(rows[some], level[some], reals[some], *own)
 
     def _cells(self, pairs: Pairs) -> Tensor:
         """Log-probability of the known cells of each pair's row in its leaf."""
@@ -373,22 +370,16 @@ class ForestDenoiser(Denoiser):
         return out + self._number_cells(pairs).sum(-1) if len(self.codebook.reals) else out
 
     def _level_cells(self, pairs: Pairs) -> Tensor:
-        n_points = self.probs.shape[1]
-        at = pairs.leaf[..., None] * n_points + pairs.level.clamp_max(n_points - 1)
-        cells = self.probs.view(-1)[at].log()
-        if pairs.row is None and not self.codebook.indicator:
-            return cells
-        return cells.masked_fill_(pairs.level == n_points, 0.0)
+        n_points, missing = self.probs.shape[1], pairs.level == self.probs.shape[1]
+        level = pairs.level.clamp_max(n_points - 1)[pairs.row]
+        cells = self.probs.view(-1)[level.add_(pairs.leaf[:, None] * n_points)].log()
+        return cells.masked_fill_(missing[pairs.row], 0.0) if bool(missing.any()) else cells
 
     def _number_cells(self, pairs: Pairs) -> Tensor:
-        leaf, zero, reals = pairs.leaf, self.means.new_zeros(()), pairs.reals
-        if pairs.counts is not None:  # the first pair of each row
-            reals = reals[pairs.counts.cumsum(0) - pairs.counts]
-        whole = self.codebook.lines.cells(reals)
-        far, number = log_mass(whole, zero, zero + WIDE_SD), self.opened.number_of(reals)
-        if pairs.row is not None:
-            whole = Intervals(*(t[pairs.row] for t in whole))
-            far, number = far[pairs.row], number[pairs.row]
+        row, leaf, zero = pairs.row, pairs.leaf, self.means.new_zeros(())
+        whole = self.codebook.lines.cells(pairs.reals)
+        far, number = log_mass(whole, zero, zero + WIDE_SD), self.opened.number_of(pairs.reals)
+        whole = Intervals(*(t[row] for t in whole))
         inside = clipped(whole, self._low[leaf], self._high[leaf])
         cells = log_mass(inside, self.means[leaf], self._sd[leaf]) + self._log_own[leaf]
 
@@ -396,27 +387,27 @@ class ForestDenoiser(Denoiser):
             return log_mass(Intervals(*(t.flatten()[at] for t in inside)), zero, zero + WIDE_SD)
 
         is_cut = (inside.width != whole.width) & ~whole.width.isnan()
-        far = replace_rows(far.expand_as(cells).flatten(), is_cut.flatten(), of_cut)
+        far = replace_rows(far[row].flatten(), is_cut.flatten(), of_cut)
         far = far.view_as(cells) + self._log_wide[leaf]
         parts = [cells, far]
         if self.shared.shape[1]:
-            parts.append(self._log_shared[leaf[..., None], number])
+            parts.append(self._log_shared[leaf[:, None], number[row]])
         top = torch.stack(parts).amax(0)  # the rounding of logaddexp depends on position
         cells = top + sum(((t - top).exp() for t in parts[1:]), (parts[0] - top).exp()).log()
-        if pairs.row is None and not self.codebook.indicator:
-            return cells
-        return cells.masked_fill_(pairs.reals.isnan(), 0.0)
+        return cells.masked_fill_(whole.middle.isnan(), 0.0)
 
     def components(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The leaves of all trees, as of every denoiser."""
-        book, (level, reals) = self.codebook, self.splits.places(x)
-        every = torch.arange(self.splits.n_leaves, device=x.device)[None]
-        pairs = Pairs(every[0], every, level[:, None], reals[:, None])
-        out = torch.zeros(*x.shape, self.splits.n_leaves, dtype=torch.float64, device=x.device)
-        out[:, book.finite] = self._level_cells(pairs).mT.double()
+        book, (level, reals), n = self.codebook, self.splits.places(x), self.splits.n_leaves
+        rows, leaves = torch.arange(len(x), device=x.device), torch.arange(n, device=x.device)
+        row, leaf = rows.repeat_interleave(n), leaves.repeat(len(x))
+        pairs = Pairs(rows, level, reals, row, leaf, torch.full_like(rows, n))
+        out = torch.zeros(len(x), n, x.shape[1], dtype=torch.float64, device=x.device)
+        out[:, :, book.finite] = self._level_cells(pairs).view(len(x), n, -1).double()
         inside = (reals[:, None] > self._low) & (reals[:, None] <= self._high)
-        cells = self._number_cells(pairs).masked_fill(~inside, -torch.inf)
-        out[:, book.reals] = cells.mT.double()
+        cells = self._number_cells(pairs).view(inside.shape)
+        out[:, :, book.reals] = cells.masked_fill(~inside, -torch.inf).double()
+        out = out.mT
         return self._log_weights.double(), out.masked_fill_(x.isnan()[..., None], 0.0)
 
     def log_factors(self, x: Tensor) -> Tensor:
@@ -439,11 +430,12 @@ class ForestDenoiser(Denoiser):
         out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
         for pairs in self._pairs(x):
             start, terms = self._terms(pairs, x)
-            if by_tree and pairs.row is None:  # one leaf a tree: the order does not matter
-                out[pairs.rows] += _mean(terms)
+            # one leaf a tree: the order does not matter
+            if by_tree and len(pairs.row) == n_trees * len(pairs.rows):
+                out[pairs.rows] += _mean(terms.unflatten(0, (-1, n_trees)))
                 continue
             total = pairs.log_total
-            if by_tree and pairs.row is not None:
+            if by_tree:
                 tree = self.splits.tree[self.splits.leaves[pairs.leaf]]
                 place, sorting = (pairs.row * n_trees + tree).sort(stable=True)
                 start, terms = (start - self.log_shares[tree])[sorting], terms[sorting]
@@ -463,8 +455,7 @@ class ForestDenoiser(Denoiser):
 
     def _terms(self, pairs: Pairs, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of each pair's leaf as far as missing cells decide on it, and of each known cell."""
-        missing = self.codebook.unknown(x[pairs.rows])
-        missing = missing[:, None] if pairs.row is None else missing[pairs.row]
+        missing = self.codebook.unknown(x[pairs.rows])[pairs.row]
         terms = self._of_splits[pairs.leaf].double()
         start = self.log_shares[self.splits.tree[self.splits.leaves[pairs.leaf]]]
         start = start + terms.masked_fill(~missing, 0.0).sum(-1)
@@ -511,7 +502,7 @@ class ForestDenoiser(Denoiser):
         level, reals = self.splits.places(x)
         values = self.splits.values(level, reals)
         row, leaf, odd, counts = self.splits.reach(values, len(x), but_one=True)
-        pairs = Pairs(row, leaf, level[row], reals[row], row, counts)
+        pairs = Pairs(torch.arange(len(x), device=x.device), level, reals, row, leaf, counts)
         cells = x.new_zeros(len(row), book.n_columns)
         cells[:, book.finite] = self._level_cells(pairs).to(x)
         cells[:, book.reals] = self._number_cells(pairs).to(x)
@@ -588,7 +579,7 @@ class ForestDenoiser(Denoiser):
         for rows, noisy in self._in_turn(n_unknown, is_noisy):
             most = CACHED // max(1, n_points if noisy else level.shape[1])
             for pairs in self._reached(rows, level[rows], reals[rows], most):
-                row, leaf, shares = cast(Tensor, pairs.row), pairs.leaf, None
+                row, leaf, shares = pairs.row, pairs.leaf, None
                 if noisy:
                     at = pairs.rows[row]
                     joint, shares = self._weighed(leaf, ell[at], y[at], snr[at])
@@ -628,7 +619,7 @@ class ForestDenoiser(Denoiser):
 
     def _mixed(self, pairs: Pairs, weight: Tensor, shares: Tensor | None) -> Tensor:
         """Sums (B, T) over the leaves of each row, weighted by (P,), of ``shares`` (P, T), by default ``probs``."""
-        counts, row = cast(Tensor, pairs.counts), cast(Tensor, pairs.row)
+        counts, row = pairs.counts, pairs.row
         if not self.probs.shape[1]:  # embedding_bag refuses a table without columns
             return weight.new_zeros(len(counts), 0)
         if shares is None:
@@ -650,10 +641,8 @@ class ForestDenoiser(Denoiser):
         u = noise.uniform(book.n_columns + 1, 1).view(len(x), n_draws)
         leaf = torch.zeros_like(u, dtype=torch.int64)
         for pairs in self._pairs(x):
-            joint = self._log_weights[pairs.leaf] + self._cells(pairs)
-            joint, leaves = joint.double(), pairs.leaf
-            if pairs.row is not None:
-                joint, leaves = padded(pairs.row, joint, leaves, len(pairs.rows))
+            joint = (self._log_weights[pairs.leaf] + self._cells(pairs)).double()
+            joint, leaves = padded(pairs.row, joint, pairs.leaf, len(pairs.rows))
             leaf[pairs.rows] = leaves.gather(1, chosen(joint, u[pairs.rows]))
         leaf = leaf.flatten()
         for j in torch.nonzero(x.isnan().any(0)).flatten().tolist():
