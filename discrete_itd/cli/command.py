@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TextIO
 
-from discrete_itd.cli.options import COMMANDS, UserError, parse
+from discrete_itd.cli.options import COMMANDS, UserError, make_parser
 from discrete_itd.progress import harmless, terminated_as_interrupted
 
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
         try:
-            args = parse(sys.argv[1:] if argv is None else argv)
+            args = make_parser().parse_args(argv)
         except UserError as error:
             put(f"discrete-itd: error: {one_line(error)}", sys.stderr)
             return 2

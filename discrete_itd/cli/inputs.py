@@ -347,9 +347,6 @@ def _key(args: argparse.Namespace) -> bytes:
 
 def _is_newer(path: str, *sources: str) -> bool:
     """Whether a file was written after what it is made of; a file that was moved there counts from then on."""
-    try:
-        stats = [os.stat(source) for source in sources]
-        oldest = max(time for s in stats for time in (s.st_mtime_ns, s.st_ctime_ns))
-        return os.path.isfile(path) and os.stat(path).st_mtime_ns > oldest
-    except OSError:
-        return False
+    stats = map(os.stat, sources)
+    newest = max(time for s in stats for time in (s.st_mtime_ns, s.st_ctime_ns))
+    return os.path.isfile(path) and os.stat(path).st_mtime_ns > newest

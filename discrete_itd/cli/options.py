@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from discrete_itd import __version__
@@ -24,7 +24,7 @@ class UserError(ValueError):
 
 # -- help texts ------------------------------------------------------------------------------------
 
-PACKED = (".gz", ".bz2", ".xz", ".zip")
+PACKED = (".gz", ".zip")
 ENDINGS = f".csv, .tsv (also {', '.join(PACKED)}), .parquet"
 ABOUT = """\
 Log-probabilities with error bars for the rows of a table; imputation; new rows; anomalies. Logarithms are natural,
@@ -89,27 +89,15 @@ def column_spec(text: str) -> tuple[str, dict[str, Any]]:
         raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")
     kind, colon, option = what.partition(":")
     spec: dict[str, Any] = {"notation": what} if what in NOTATIONS else {"kind": kind}
+    if colon:
+        spec |= {"notation": option} if option in NOTATIONS else {"edges": option.split(",")}
     from discrete_itd.encoders import check_column_spec  # imports torch
 
     try:
-        if option in NOTATIONS:
-            spec["notation"] = option
-        elif colon:
-            edges = "with edges like binned:0,18,65,120"
-            spec["edges"] = [_converted(float, edge, edges) for edge in option.split(",")]
-        check_column_spec(name, spec)
+        checked = check_column_spec(name, spec)
     except (ValueError, TypeError) as error:
-        where = f"column {name!r}:"
-        problem = str(error).removeprefix(where).strip()
-        raise argparse.ArgumentTypeError(f"{where} {problem}") from None
-    return name, spec
-
-
-def _converted(to: Callable[[str], Any], text: str, wanted: str) -> Any:
-    try:
-        return to(text)
-    except ValueError:
-        raise ValueError(f"expected a kind {wanted}, got {text!r}") from None
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name, spec | ({"edges": checked.edges} if checked.edges else {})
 
 
 def how_written(text: str) -> tuple[str, str]:
@@ -143,11 +131,6 @@ def name_and_value(text: str) -> tuple[str, str]:
     return name, value
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The values of all options of a command, and ``command``, its name; a UserError if one is not valid."""
-    return make_parser().parse_args(argv)
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -157,7 +140,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
+    """The parser of the command line; ``command`` is the name of one. A UserError, if an option is not valid."""
     layout = argparse.RawTextHelpFormatter
     parser = _Parser(prog="discrete-itd", description=ABOUT, formatter_class=layout)
     version = f"discrete-itd {__version__}"
@@ -183,8 +166,8 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         help="kind of a column, see above; may be repeated")
     add("--drop", **LIST, metavar="NAME", help="columns to leave out; may be repeated")
     add("--groups", metavar="NAME",
-        help="column that says which rows belong together, like a customer: they are held out\n"
-        "together (left out of the model, unless --column gives its kind)")
+        help="column that says which rows belong together, like those of a customer or copies of a\n"
+        "record: they are held out together (left out of the model, unless --column gives its kind)")
     add("--missing", choices=("auto", "marginalise", "category"), default="auto",
         help="leave missing cells out of the probability (marginalise), or treat missing as\n"
         "a category; by default (auto) where gaps carry information about other cells")
@@ -355,9 +338,6 @@ is constant within these bins; or how text writes numbers and dates: decimal-com
 month-first, also continuous:day-first. What fit is told by --column and by --csv na= and decimal= is part of the
 model, and need not be told to other commands.
 
-Rows are taken for independent draws. If several are of one customer, or copies of one record, name the column that
-says so with --groups; held-out rows would be too much like the others.
-
 With --detector the model also raises alarms: a fifth of the rows is held out to calibrate p-values and the threshold.
 TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination. With --given,
 a row is compared with its own group, like sales with other sales of the same shop.
@@ -380,8 +360,7 @@ MODEL may be a detector (fit --detector). There are then four more columns: scor
 score), p_value (at most t with probability at most t for an inlier), alarm (True or False), and unreadable: the cells
 that are no number or date in a column of these, like amount = '#REF!'. Such a cell counts for nothing, and its row
 raises an alarm of that name, in addition to those whose rate is stated. With a detector of groups (fit --detector
---given) there is also group_seen, False for rows of a group that was not seen in training. The last lines printed are
-the threshold with its rate, and the number of alarms.
+--given) there is also group_seen, False for rows of a group that was not seen in training.
 
 {STREAMS}
 {TABLES}
@@ -434,14 +413,12 @@ example:
 """),
     "watch": Command("monitoring", _add_watch, "alarms once rows that arrive have changed", f"""\
 Watch rows as they arrive, and raise an alarm once they are not exchangeable with the rows that the detector was
-calibrated on. Each call goes on from --state, which holds what is known of the rows watched so far (some kB for each
-column, however many rows); remove it to begin anew, like after an alarm and a new fit. Of a detector fitted with
---given, rows are compared within their groups.
+calibrated on: within their groups, if it was fitted with --given. Each call goes on from --state (some kB for each
+column, however many rows); remove it to begin anew, like after an alarm and a new fit.
 
-Each row's score, and its nats by column, get an online conformal p-value, against which test martingales bet. The
-probability that any of them ever raises a false alarm is at most --level, however many rows and calls. Half of it is
-for whole rows, the rest is divided among the columns. An alarm stays: the exit code is 1 if one was raised, in this
-call or before, else 0. It names the columns whose own martingale raised one.
+The probability that any martingale, of the rows or of a column, ever raises a false alarm is at most --level, however
+many rows and calls. An alarm names the columns whose own martingale raised one. It stays: the exit code is 1 if one was
+raised, in this call or before, else 0.
 
 The columns of --out are row (from 1, over all calls), p_value, log10_martingale, alarm, unreadable, and for each column
 of the model p_value_<column>, log10_martingale_<column> and alarm_<column>. The state is written after --out, whole or
@@ -453,8 +430,7 @@ example:
 """),
     "drift": Command("monitoring", _add_drift, "whether a table has changed", f"""\
 Compare a table with the rows that a detector was calibrated on: mean nats per row, nats by column, and with --reference
-the values and the missing cells of each column. The page of p-values, effects and their guarantees is
-discrete_itd.detection.drift.Drift. watch follows rows as they arrive instead.
+the values and the missing cells of each column. watch follows rows as they arrive instead.
 
 {TABLES}
 example:

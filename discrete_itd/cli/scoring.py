@@ -22,10 +22,7 @@ from discrete_itd.cli.inputs import (
     run,
 )
 from discrete_itd.cli.options import UserError
-from discrete_itd.cli.tables import (
-    Source,
-    say,
-)
+from discrete_itd.cli.tables import Source, say
 from discrete_itd.detection import outside
 from discrete_itd.detection.answers import (
     DENSITY_OUTPUTS,

@@ -6,12 +6,10 @@ beginning of the file does (``dialects.py``).
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import csv
 import gzip
 import io
-import lzma
 import os
 import re
 import sys
@@ -44,7 +42,7 @@ STANDARD = "-"  # the standard input or output, in place of a file's name
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CHUNK_CELLS, CHUNK_ROWS = 1 << 20, 1 << 16  # most cells and rows of a file in memory at once
 HEAD_BYTES = 1 << 16  # bytes at the start of a CSV from which its dialect is detected
-DAMAGED = (ValueError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+DAMAGED = (ValueError, EOFError, ImportError, zlib.error, zipfile.BadZipFile)
 
 
 class EmptyTableError(UserError):
@@ -116,14 +114,14 @@ def reading(path: str, dialect: Dialect) -> Iterator[Source]:
     """
     with ExitStack() as stack:
         kind = ".csv" if path == STANDARD else ending(path)
-        if path != STANDARD:
-            check_regular(path)
+        # a device or a pipe would be waited for
+        if path != STANDARD and os.path.exists(path) and not os.path.isfile(path):
+            raise UserError(f"{path}: not a regular file; the rows of a pipe are read from -")
         with damage_named(path, kind):
             if kind == ".parquet":
                 source = _parquet(path, stack)
             else:
-                raw = _standard_input() if path == STANDARD else _opened(path, stack)
-                source = _csv(path, kind, raw, dialect, stack)
+                source = _csv(path, kind, _opened(path, stack), dialect, stack)
         if not source.names:
             raise EmptyTableError(f"{path}: the table is empty")
         named = pd.Index([name for name in source.names if name])
@@ -131,12 +129,6 @@ def reading(path: str, dialect: Dialect) -> Iterator[Source]:
             twice = named[named.duplicated()][0]
             raise UserError(f"{path}: column {twice!r}: the name repeats")
         yield source
-
-
-def check_regular(path: str) -> None:
-    """Raise a UserError if a table is a device or a pipe, which would be waited for."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path}: not a regular file; the rows of a pipe are read from -")
 
 
 def _csv(
@@ -249,7 +241,11 @@ def _parquet(path: str, stack: ExitStack) -> Source:
 
 
 def _opened(path: str, stack: ExitStack) -> io.BufferedReader:
-    """What is in a file, packed or not, as a stream of bytes that the stack closes."""
+    """What is in a file, packed or not, as a stream of bytes that the stack closes; or the standard input."""
+    if path == STANDARD:
+        if sys.stdin is None or sys.stdin.closed:
+            raise UserError(f"{STANDARD}: the standard input is closed")
+        return cast(io.BufferedReader, sys.stdin.buffer)
     raw = stack.enter_context(open(path, "rb"))  # noqa: SIM115
     return stack.enter_context(io.BufferedReader(_packed(path, raw, "r", stack), HEAD_BYTES))
 
@@ -259,10 +255,6 @@ def _packed(path: str, file: BinaryIO, mode: Literal["r", "w"], stack: ExitStack
     match Path(path).suffix.lower():
         case ".gz":  # no time in it: equal tables are equal files
             packed: Any = gzip.GzipFile("", f"{mode}b", fileobj=file, mtime=0)
-        case ".bz2":
-            packed = bz2.BZ2File(file, mode)
-        case ".xz":
-            packed = lzma.LZMAFile(file, mode)  # noqa: SIM115
         case ".zip":
             archive = stack.enter_context(zipfile.ZipFile(file, mode, zipfile.ZIP_DEFLATED))
             names = archive.namelist() if mode == "r" else [Path(path).stem]
@@ -272,12 +264,6 @@ def _packed(path: str, file: BinaryIO, mode: Literal["r", "w"], stack: ExitStack
         case _:
             return file
     return stack.enter_context(packed)
-
-
-def _standard_input() -> io.BufferedReader:
-    if sys.stdin is None or sys.stdin.closed:
-        raise UserError(f"{STANDARD}: the standard input is closed")
-    return cast(io.BufferedReader, sys.stdin.buffer)
 
 
 @contextmanager

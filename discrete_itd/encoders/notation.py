@@ -102,7 +102,7 @@ PARTS = {
     "D": "d days? Tage? j jours? días? dias? giorn[oi] dag dagen dni gün дн дней дня [天日일] يوم أيام",
     "H": "h hrs? hours? Std 時間 시간 [时時]", "M": "m mn mins? minutes? 分 분", "S": "s secs? seconds? 秒 초",
 }  # fmt: skip
-SPANS = re.compile("".join(
+SPANS = CLOCK, re.compile("(?=.)" + "".join(
     rf"(?:(?P<{part}>\d+(?:[.,]\d+)?) ?(?:{words.replace(' ', '|')})\b\.?,? ?)?" for part, words in PARTS.items()
 ))  # fmt: skip
 GROUPS = {".": SPACES + "'\u2019,", ",": SPACES + "'\u2019."}  # by the decimal mark
@@ -400,14 +400,11 @@ def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[
     """
     codes, distinct = pd.factorize(cells)
     texts = pd.Series(distinct, dtype=object)
-    is_word = texts.map(denotes_missing).astype(bool)
+    is_word = texts.map(denotes_missing).to_numpy(dtype=bool)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
-    what, found = "", pd.Series(dtype=float)
-    if len(texts):
-        known = cast(pd.Series, texts[~is_word])
-        what, found = _plain(known, counts[~is_word], decimal, dates)
-        if not what:
-            return cells, ""
+    what, found = _plain(cast(pd.Series, texts[~is_word]), counts[~is_word], decimal, dates)
+    if len(texts) and not what:
+        return cells, ""
     any_missing = len(found) < len(texts) or bool((codes < 0).any())
     values = found.astype(holding_missing(found.dtype, any_missing)).reindex(codes)
     values = values.set_axis(cells.index)
@@ -427,6 +424,7 @@ def _plain(
     The kind is empty if the texts are mixed, but for few that are no numbers or dates in any notation.
     """
     most, numbers = most_unreadable(int(counts.sum())), floats_of(texts.to_numpy())
+    none = "", pd.Series(dtype=float)
 
     def are_few(others: np.ndarray) -> bool:
         few = counts[others].sum() <= most and not others.all()
@@ -439,7 +437,7 @@ def _plain(
             with suppress(OverflowError):
                 found = cast(pd.Series, texts[known]).map(int).astype(np.int64)
         elif decimal == ",":
-            return "", texts
+            return none
         return "numbers", found
     if len(texts) and texts.isin(TRUTHS).all():
         return "truth values", texts.map(TRUTHS).astype(bool)
@@ -450,8 +448,8 @@ def _plain(
     if dates and is_plain and are_few(~known):
         dtype = pd.DatetimeTZDtype("us", "UTC") if zoned.iloc[0] else np.dtype("M8[us]")
         found = times_of(days.to_numpy(), dtype).set_axis(days.index)
-        return "" if found.isna().any() else "dates", found
-    return "", texts
+        return none if found.isna().any() else ("dates", found)
+    return none
 
 
 def _is_any(text: str) -> bool:
@@ -842,10 +840,10 @@ def _formatted(time: datetime, form: str, names: Sequence[str]) -> str:
     return time.isoformat(" ").removesuffix(" 00:00:00")
 
 
-def _span(text: str) -> re.Match[str] | None:
-    """The parts of a duration or a time of day."""
+def _parts(text: str, patterns: Iterable[re.Pattern[str]]) -> re.Match[str] | None:
+    """The parts of a date, or of a duration or time of day, by their names in :data:`DATES` or :data:`SPANS`."""
     text = western(text)
-    return (CLOCK.fullmatch(text) or SPANS.fullmatch(text)) if text else None
+    return next(filter(None, (pattern.fullmatch(text) for pattern in patterns)), None)
 
 
 def _hour(part: Mapping[str, Any]) -> int:
@@ -868,17 +866,14 @@ def _half(match: re.Match[str]) -> dict[str, str]:
 
 def _seconds(text: str) -> float:
     """The seconds of a duration, or of a time of day since midnight; NaN for other text."""
-    if (match := _span(text)) is None:
+    if (match := _parts(text, SPANS)) is None:
         return np.nan
     part = match.groupdict()
-    try:
+    with suppress(ValueError):
         part["H"] = part["H"] and _hour(part)
-    except ValueError:
-        return np.nan
-    found = {
-        name: str(part[name]).replace(",", ".") for name in SECONDS if part.get(name) is not None
-    }
-    return sum(float(number) * SECONDS[name] for name, number in found.items())
+        known = [(part[name], size) for name, size in SECONDS.items() if part.get(name) is not None]
+        return sum(float(str(number).replace(",", ".")) * size for number, size in known)
+    return np.nan
 
 
 def _of_spans(texts: Sequence[str], counts: np.ndarray) -> Notation:
@@ -886,7 +881,7 @@ def _of_spans(texts: Sequence[str], counts: np.ndarray) -> Notation:
 
     The formats of several largest parts, the longest first, are divided by "|".
     """
-    found = [match for text in texts if (match := _span(text))]
+    found = [match for text in texts if (match := _parts(text, SPANS))]
     padded = {name for match in found for name in "HMS" if LEADING_ZERO.match(match[name] or "")}
     formats: dict[str, Counter[str]] = {name: Counter() for name in SECONDS}
     for match, n in zip(found, counts.tolist(), strict=True):
@@ -915,15 +910,6 @@ def _spelled(seconds: float, forms: str) -> str:
     return form.format(**parts)
 
 
-def _date(text: str) -> re.Match[str] | None:
-    """The parts of a date, by their names in :data:`DATES`."""
-    text = western(text)
-    for pattern in DATES:
-        if match := pattern.fullmatch(text):
-            return match
-    return None
-
-
 def _month(word: str) -> int:
     """The month of a name or its abbreviation; 0 if it is none."""
     letters = "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if c.isalpha())
@@ -940,7 +926,7 @@ def _times(texts: Sequence[str], day_first: bool | None, zoned: bool | None = No
 
 
 def _time(text: str, day_first: bool | None, zoned: bool | None) -> datetime | None:
-    if (match := _date(text)) is None:
+    if (match := _parts(text, DATES)) is None:
         return None
     part = match.groupdict()
     zone = part["zone"]
@@ -961,15 +947,10 @@ def _time(text: str, day_first: bool | None, zoned: bool | None) -> datetime | N
             fraction = int((part["f"] or "").ljust(6, "0"))
             clock = _hour(part), int(part["M"]), int(part["S"] or 0), fraction
         time = datetime(year, month, day, *clock)
-        return time if zone is None else time - _offset(zone.strip())
+        offset = datetime.strptime(zone.strip(), "%z").utcoffset() if zone else None
+        return time - (offset or timedelta(0))
     except (ValueError, OverflowError):  # no such day
         return None
-
-
-def _offset(zone: str) -> timedelta:
-    """The offset from UTC of "Z", "+02:00" or "+0200"."""
-    hours, minutes = (0, 0) if zone == "Z" else (int(zone[1:3]), int(zone[-2:]))
-    return timedelta(hours=hours, minutes=minutes) * (-1 if zone[0] == "-" else 1)
 
 
 WAYS: dict[str, dict[Asked, partial[np.ndarray]]] = {
@@ -990,7 +971,7 @@ def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Nota
     for text, count in zip(texts, counts.tolist(), strict=True):
         shape = re.sub(r"\d", "1", re.sub(r"(?<!\d)0(?=\d)", "o", text))
         shapes[shape] = text, shapes.get(shape, ("", 0))[1] + count
-    found = [(match, n) for text, n in shapes.values() if (match := _date(text))]
+    found = [(match, n) for text, n in shapes.values() if (match := _parts(text, DATES))]
     parts = [(name, text) for match, _ in found for name, text in match.groupdict().items() if text]
     short = {name for name, text in parts if name in "mdHab" and len(text) == 1}
     short -= {name for name, text in parts if text.startswith("0")}
@@ -1004,13 +985,11 @@ def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Nota
             names[12 + time.weekday()][word] += count
     n_zoned = sum(n for form, n in formats.items() if form.endswith(UTC))
     zoned = 2 * n_zoned > formats.total()
-    formats = Counter({form: n for form, n in formats.items() if form.endswith(UTC) == zoned})
-    timed = Counter({form: n for form, n in formats.items() if "%M" in form}) or formats
-    form = timed.most_common(1)[0][0]  # keeps the time
     return Notation(
         "datetime",
         day_first=day_first if any(match.groupdict().get("a") for match, _ in found) else None,
-        format=form,
+        # keeps the time
+        format=max(formats, key=lambda f: (f.endswith(UTC) == zoned, "%M" in f, formats[f])),
         names=tuple(max(own, key=own.__getitem__, default="") for own in names)
         if any(names)
         else (),
