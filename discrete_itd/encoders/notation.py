@@ -38,7 +38,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import cached_property, partial
 from itertools import compress
 from typing import Any, Literal, NamedTuple, cast
 
@@ -244,9 +244,9 @@ class Notation:
             return _times(texts, self.day_first, self.format.endswith(UTC))
         if self.decimal is None:
             whole = [text.removesuffix(".0") for text in texts]  # as readers write them beside gaps
-            found, other = (_numbers(whole, mark, self.marks) for mark in ".,")
+            found, other = (_numbers(whole, replace(self, decimal=mark)) for mark in ".,")
             return np.where(found == other, found, np.nan)
-        return _numbers(texts, self.decimal, self.marks)
+        return _numbers(texts, self)
 
     def write(self, values: pd.Series) -> pd.Series:
         """Numbers or times as text, of dtype object; missing ones are None.
@@ -298,12 +298,28 @@ class Notation:
         others = self.grouping, self.prefix, self.suffix, self.powers, self.digits
         return self.decimal != "," and self.negative == "-{}" and not any(others)
 
-    @property
-    def marks(self) -> Marks:
-        """What may stand around the numbers; those without a unit are of the column's, too."""
-        around = self.prefix.strip(SPACES), self.suffix.strip(SPACES)
-        words = (word.strip(SPACES) for word in self.powers)
-        return Marks(*around, (*filter(None, words),))
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Of a number: sign, unit, sign, number, unit; a unit is known, or the column's own. One has a singular."""
+        before, behind = self.prefix.strip(SPACES), self.suffix.strip(SPACES)
+        assert self.decimal is not None
+        groups, mark = re.escape(GROUPS[self.decimal]), re.escape(self.decimal)
+        units = rf"(?:{UNITS}|{mark}[-–—])"
+        prefix, suffix = (
+            f"(?:{re.escape(own)}|{units})" if own else units for own in (before, behind)
+        )
+        stems = [behind[:-k] for k in (1, 2) if len(behind) > k + 1 and behind[-k:].isalpha()]
+        words = [*filter(None, (word.strip(SPACES) for word in self.powers))]
+        one, power = ("|".join(map(re.escape, own)) or "(?!)" for own in (stems, words))
+        return re.compile(
+            rf"(?P<bound>[{BOUNDS}][{SPACES}]?)?"
+            rf"(?P<open>\()?(?P<sign>[-+\u2212])?(?P<prefix>{prefix}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
+            rf"(?P<number>(?!0\d)(?:\d+"
+            rf"|[1-9]\d{{0,2}}(?P<group>[{groups}])(?:(?:\d{{3}}(?P=group))*|(?<=,)(?:\d\d,)*)\d{{3}})"
+            rf"(?P<fraction>{mark}\d+)?(?:[eE][-+]?\d+)?)(?P<power>[{SPACES}]?(?:{power}))?(?P<after>[-\u2212])?"
+            rf"(?:(?P<suffix>[{SPACES}]*{suffix})|[{SPACES}]*(?P<one>{one}))?(?P<last>[-\u2212])?(?P<close>\))?"
+            rf"(?P<more>\+)?"
+        )
 
     @property
     def expected(self) -> str:
@@ -319,12 +335,13 @@ class Notation:
         """Explanation of a text that is a number with another unit or the other decimal mark."""
         if self.family != "number":
             return ""
-        units = {_number(mark, text, self.marks)[1] for mark in self.decimal or ".,"} - {""}
+        ways = {mark: replace(self, decimal=mark) for mark in ".,"}
+        units = {_number(text, ways[mark])[1] for mark in self.decimal or ".,"} - {""}
         if units:
-            own = _unit(self.marks.before) or _unit(self.marks.behind)
+            own = _unit(self.prefix) or _unit(self.suffix)
             return f", which is in {units.pop()}" + (f", not in {own}" if own else "")
         other = "." if self.decimal == "," else ","
-        if np.isnan(_numbers([text], other, self.marks))[0]:
+        if np.isnan(_numbers([text], ways[other]))[0]:
             return ""
         return advice("", f"; if all numbers of this table are like it, give --csv decimal={other}")
 
@@ -339,14 +356,6 @@ class Notation:
             day = datetime(2028, month, 24)
             return quoted(_formatted(day, self.format or "%Y-%m-%d", self.names))
         return quoted(self.write(pd.Series([1234.5 if self.places != 0 else 1234.0])).iloc[0])
-
-
-class Marks(NamedTuple):
-    """What stands around the numbers of a column: its unit before or behind, and words for powers of ten."""
-
-    before: str = ""
-    behind: str = ""
-    powers: tuple[str, ...] = ()
 
 
 class Recognised(NamedTuple):
@@ -478,7 +487,10 @@ def recognise(
         ways = [way for name, way in options.items() if asked in (None, name)]
         if what == "numbers":
             marks = _marks(texts, counts)
-            ways = [partial(way, marks=marks) for way in ways]
+            ways = [
+                partial(way, own=replace(marks, decimal=way.keywords["own"].decimal))
+                for way in ways
+            ]
         if not ways:
             continue
         read = [_tried(way, texts, probe) for way in ways]
@@ -581,7 +593,7 @@ def _are_labels(texts: Sequence[str], counts: np.ndarray) -> bool:
 
 def _is_grouped_money(texts: Sequence[str]) -> bool:
     """Whether texts that two marks fit are money in whole units: what has no mark is below a thousand."""
-    found = [m for text in texts if (m := _pattern(".", Marks()).fullmatch(western(text)))]
+    found = [m for text in texts if (m := Notation().pattern.fullmatch(western(text)))]
     has_unit = [bool({m["prefix"], m["suffix"]} - {None, "", "%"}) for m in found]
     alone = [len(m["number"]) for m in found if m["number"].isdecimal()]
     return len(found) == len(texts) and all(has_unit) and bool(alone) and max(alone) < 4
@@ -675,8 +687,8 @@ def _unit(text: str) -> str:
     return SAME_UNIT.get(found, found)
 
 
-def _marks(texts: Sequence[str], counts: np.ndarray) -> Marks:
-    """The text before and behind numbers that is the unit of half of the cells at least; words for powers of ten."""
+def _marks(texts: Sequence[str], counts: np.ndarray) -> Notation:
+    """What stands around numbers: text that is the unit of half of the cells at least, and words for powers of ten."""
     cells = [western(text) for text in texts]
     words: set[str] = set()
     if any(map(WITH_POWER.fullmatch, cells[:: max(1, len(cells) // 50)])):
@@ -700,8 +712,8 @@ def _marks(texts: Sequence[str], counts: np.ndarray) -> Marks:
     affixes, n = found.most_common(1)[0] if found else (("", ""), 0)
     # whole numbers behind letters are codes: "LH 4184"
     is_code = bool(affixes[0]) and not any(re.search(r"\d\D+\d", cell) for cell in cells)
-    affixes = affixes if 2 * n >= counts.sum() and not is_code else ("", "")
-    return Marks(*affixes, (*sorted(words),))
+    prefix, suffix = affixes if 2 * n >= counts.sum() and not is_code else ("", "")
+    return Notation(prefix=prefix, suffix=suffix, powers=tuple(sorted(words)))
 
 
 def western(text: str) -> str:
@@ -735,45 +747,19 @@ WITH_POWER = re.compile(
 )
 
 
-@cache
-def _pattern(decimal: str, marks: Marks) -> re.Pattern[str]:
-    """Of a cell: sign, unit, sign, number, unit; a unit is known, or the column's own. One has a singular, perhaps."""
-    before, behind, powers = marks
-    groups, mark = re.escape(GROUPS[decimal]), re.escape(decimal)
-    units = rf"(?:{UNITS}|{mark}[-–—])"
-    prefix, suffix = (f"(?:{re.escape(own)}|{units})" if own else units for own in (before, behind))
-    stems = [behind[:-k] for k in (1, 2) if len(behind) > k + 1 and behind[-k:].isalpha()]
-    one, power = ("|".join(map(re.escape, words)) or "(?!)" for words in (stems, powers))
-    return re.compile(
-        rf"(?P<bound>[{BOUNDS}][{SPACES}]?)?"
-        rf"(?P<open>\()?(?P<sign>[-+\u2212])?(?P<prefix>{prefix}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
-        rf"(?P<number>(?!0\d)(?:\d+"
-        rf"|[1-9]\d{{0,2}}(?P<group>[{groups}])(?:(?:\d{{3}}(?P=group))*|(?<=,)(?:\d\d,)*)\d{{3}})"
-        rf"(?P<fraction>{mark}\d+)?(?:[eE][-+]?\d+)?)(?P<power>[{SPACES}]?(?:{power}))?(?P<after>[-\u2212])?"
-        rf"(?:(?P<suffix>[{SPACES}]*{suffix})|[{SPACES}]*(?P<one>{one}))?(?P<last>[-\u2212])?(?P<close>\))?"
-        rf"(?P<more>\+)?"
-    )
-
-
-def _numbers(
-    texts: Sequence[str],
-    decimal: str,
-    marks: Marks = Marks(),  # noqa: B008
-    *,
-    any_unit: bool = False,
-) -> np.ndarray:
+def _numbers(texts: Sequence[str], own: Notation, *, any_unit: bool = False) -> np.ndarray:
     """The numbers of texts with or without the unit of a column, or with any known one; NaN for other texts."""
-    found = [_number(decimal, text, marks) for text in texts]
+    found = [_number(text, own) for text in texts]
     return np.array([x if any_unit or not unit else np.nan for x, unit in found])
 
 
-def _number(decimal: str, text: str, marks: Marks) -> tuple[float, str]:
+def _number(text: str, own: Notation) -> tuple[float, str]:
     """The number of a text, or the middle of two, and its unit, if that is not the column's; NaN if it has none."""
     text = western(text)
-    match = _pattern(decimal, marks).fullmatch(text)
+    match = own.pattern.fullmatch(text)
     if match is None:
         between = RANGE.fullmatch(text)
-        ends = [_number(decimal, between[end], marks) for end in ("low", "high")] if between else []
+        ends = [_number(between[end], own) for end in ("low", "high")] if between else []
         if ends and 0 <= ends[0][0] < ends[1][0]:
             return (ends[0][0] + ends[1][0]) / 2, ends[1][1]
         return np.nan, ""
@@ -781,8 +767,10 @@ def _number(decimal: str, text: str, marks: Marks) -> tuple[float, str]:
     if len(signs) > 1 or bool(match["open"]) != bool(match["close"]):
         return np.nan, ""
     around = [mark for mark in (match["prefix"], match["suffix"]) if mark]
-    units = set(map(_unit, around)) - {*map(_unit, marks[:2]), ""} if around else set()
-    number = float(match["number"].translate(PYTHONS[decimal]))
+    units = (
+        set(map(_unit, around)) - {_unit(own.prefix), _unit(own.suffix), ""} if around else set()
+    )
+    number = float(match["number"].translate(PYTHONS[own.decimal or "."]))
     if len(units) > 1 or (match["one"] and number != 1):
         return np.nan, ""
     if match["power"]:
@@ -790,16 +778,11 @@ def _number(decimal: str, text: str, marks: Marks) -> tuple[float, str]:
     return -number if signs and signs != ["+"] else number, "".join(units)
 
 
-def _of_numbers(
-    texts: Sequence[str], counts: np.ndarray, decimal: str, marks: Marks, **_: bool
-) -> Notation:
+def _of_numbers(texts: Sequence[str], counts: np.ndarray, own: Notation, **_: bool) -> Notation:
     """The notation of numbers that all match, with the unit of most of them."""
-    pattern = _pattern(decimal, marks)
-    own = [
-        (pattern.fullmatch(western(text)), n)
-        for text, n in zip(texts, counts.tolist(), strict=True)
-    ]
-    found = {match: n for match, n in own if match is not None}  # without ranges
+    matches = [own.pattern.fullmatch(western(text)) for text in texts]
+    pairs = zip(matches, counts.tolist(), strict=True)
+    found = {match: n for match, n in pairs if match is not None}  # without ranges
     marked: Counter[tuple[str, str]] = Counter()  # text before and after a number
     negative: Counter[str] = Counter()
     for match, count in found.items():
@@ -814,7 +797,7 @@ def _of_numbers(
     words = {POWERS[word.strip(SPACES)]: word for m in found if (word := m["power"])}
     words |= {0: ""} if words and not all(m["power"] for m in found) else {}
     return Notation(
-        decimal=decimal,
+        decimal=own.decimal,
         grouping=next((m["group"] for m in found if m["group"]), ""),
         prefix=prefix,
         suffix=suffix,
@@ -959,8 +942,8 @@ WAYS: dict[str, dict[Asked, partial[np.ndarray]]] = {
         "month-first": partial(_times, day_first=False),
     },
     "numbers": {
-        "decimal-point": partial(_numbers, decimal=".", any_unit=True),
-        "decimal-comma": partial(_numbers, decimal=",", any_unit=True),
+        "decimal-point": partial(_numbers, own=Notation(), any_unit=True),
+        "decimal-comma": partial(_numbers, own=Notation(decimal=","), any_unit=True),
     },
 }
 
