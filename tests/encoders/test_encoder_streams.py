@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from pyarrow.parquet import ParquetFile
+from pyarrow.dataset import dataset
 from scipy.stats import chisquare
 
 from discrete_itd.encoders import TableEncoder
@@ -68,12 +68,13 @@ def test_property_the_sample_is_uniform_and_in_order_whatever_the_parts(monkeypa
 
 
 @pytest.mark.filterwarnings("ignore:a uniform sample of 50 of 600 rows")
-def test_property_batches_of_parquet_are_read_row_for_row(tmp_path, monkeypatch):
-    """As pandas reads the file, a sample too."""
+def test_property_a_folder_of_parquet_is_read_row_for_row(tmp_path, monkeypatch):
+    """In the order in which pandas reads its files, a sample too."""
     frame = table().drop(columns="flag").assign(row=np.arange(N))
-    frame.set_index("row", drop=False).to_parquet(tmp_path / "t.parquet", row_group_size=70)
-    batches = [*ParquetFile(tmp_path / "t.parquet").iter_batches(33)]
-    expected = pd.read_parquet(tmp_path / "t.parquet").reset_index(drop=True)
+    for i, part in enumerate(np.array_split(np.arange(N), 3)):
+        frame.iloc[part].to_parquet(tmp_path / f"{i}.parquet", row_group_size=70)
+    files = [pd.read_parquet(tmp_path / f"{i}.parquet") for i in range(3)]
+    expected, batches = pd.concat(files, ignore_index=True), [*dataset(tmp_path).to_batches()]
     pd.testing.assert_frame_equal(in_memory(batches, 0), expected)
     monkeypatch.setattr("discrete_itd.encoders.frames.SAMPLE_ROWS", 50)
     sample = in_memory(batches, 0)
