@@ -33,8 +33,6 @@ from discrete_itd.denoisers.base import (
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
-LEAST_PART = 0.01  # a member less probable than this given a row has no part in its factors
-
 
 class RowMixtureDenoiser(Denoiser):
     """A mixture of models of whole rows.
@@ -183,34 +181,17 @@ class RowMixtureDenoiser(Denoiser):
     def log_factors(self, x: Tensor, known: Mapping[Denoiser, Tensor] | None = None) -> Tensor:
         r"""Shares (B, C) of the columns in :meth:`log_prob`, nats.
 
-        The factors of the members, averaged by the probabilities r of the members given the row, those below
-        ``LEAST_PART`` left out. The remainder of the log-probability, the divergence :math:`\sum_m r_m \log (r_m /
-        w_m)`, is divided equally among the cells that are not missing. Factors of members that are ``known`` already,
-        float64, are not computed again.
+        The factors of the members, averaged by the probabilities r of the members given the row. The remainder of the
+        log-probability, the divergence :math:`\sum_m r_m \log (r_m / w_m)`, is divided equally among the cells that are
+        not missing. Factors of members that are ``known`` already, float64, are not computed again.
         """
-        main, factors = self._members[self.weights.index(max(self.weights))], dict(known or {})
-        if main not in factors:
-            factors[main] = main.log_factors(x).double()
-        each = [
-            factors[m].sum(1) if m in factors else m.log_prob(x).double() for m in self._members
-        ]
-        joint = torch.stack(each, 1) + self.log_weights
-        r = torch.softmax(joint, 1)
-        r = r.masked_fill(r < LEAST_PART, 0.0)
-        r = r / r.sum(1, keepdim=True)
-        mean: Tensor = torch.zeros_like(factors[main])
-        for m, share in zip(self._members, r[:, :, None].unbind(1), strict=True):
-            if m in factors:
-                mean = mean + share * factors[m]
-                continue
-
-            def with_own(
-                rows: Tensor, m: Denoiser = m, share: Tensor = share, mean: Tensor = mean
-            ) -> Tensor:
-                own = m.log_factors(filled(x[rows]))[: len(rows)].double()
-                return mean[rows] + share[rows] * own
-
-            mean = devices.replace_rows(mean, share[:, 0] > 0, with_own)
+        known = known or {}
+        each = torch.stack(
+            [known[m] if m in known else m.log_factors(x).double() for m in self._members], 1
+        )
+        joint = each.sum(2) + self.log_weights
+        r = torch.softmax(joint, 1)[:, :, None]
+        mean = torch.where(r > 0, r * each, 0.0).sum(1)  # a member may exclude the row
         there = (~x.isnan()).to(mean)
         left = torch.logsumexp(joint, 1) - mean.sum(1)
         return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
