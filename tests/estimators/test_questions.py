@@ -114,7 +114,7 @@ def test_exact_models_know_of_absent_cells_and_of_empty_columns(denoiser):
         }
     )
     model, beside = (
-        DiffusionDensity(denoiser=denoiser, random_state=0).fit(X)
+        DiffusionDensity(denoiser=denoiser, max_steps=25, random_state=0).fit(X)
         for X in (frame, frame.assign(empty=np.nan))
     )
     scores = model.score_samples(frame)
@@ -329,7 +329,7 @@ def test_that_a_cell_is_missing_is_learned_from_the_others():
 )
 def test_what_is_missing_is_told_by_what_is_given(dtype, kind, known):
     """log P(missing | given) + log P(values | missing, given), of any denoiser: one cell at a time, by hand."""
-    rows = gappy(40)
+    rows = gappy(15)
     model = DiffusionDensity(denoiser="independent", missing="category", random_state=0).fit(rows)
     owner, inner = model.encoder_.owner.tolist(), model.model_
     book = inner.denoiser.codebook

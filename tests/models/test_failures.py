@@ -1,5 +1,7 @@
 """Candidates that fail, each in turn: the others go on without it, and a warning says which it was and why."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -57,43 +59,48 @@ def labels(model):
     return {part for c in model.candidates_["candidate"] for part in c.split(" + ")}
 
 
-@pytest.mark.parametrize("recipe", OF_AUTO)
-def test_property_a_candidate_that_fails_is_left_out(monkeypatch, recipe):
-    """In its fit, by a lack of memory, of the estimator's default and of the detector's; the others stay."""
-    label, _ = OF_AUTO[recipe]
-    monkeypatch.setattr(recipe, "fit", failing(MemoryError("no room")))
+def without_numbers(own):
+    """Code lengths of held-out rows are no numbers; those of a training are."""
+
+    def log_prob(self, x, *constants):
+        return (
+            own(self, x, *constants)
+            if torch.is_grad_enabled()
+            else torch.full((len(x),), torch.nan)
+        )
+
+    return log_prob
+
+
+@pytest.mark.parametrize(
+    ("fit_fails", "evaluation_fails", "has_no_numbers"),
+    [
+        ((BayesNet, Causal), ForestDenoiser, MixtureDenoiser),
+        ((Tree, Forest), MixtureDenoiser, CausalDenoiser),
+    ],
+)
+def test_property_candidates_that_fail_are_left_out(
+    monkeypatch, fit_fails, evaluation_fails, has_no_numbers
+):
+    """For lack of memory in their fit or on held-out rows, or without a code length; of the detector's, too."""
+    names = {kind: name for name, kind in OF_AUTO.values()}
+    reasons = {OF_AUTO[recipe][0]: "MemoryError: no room" for recipe in fit_fails}
+    reasons[names[evaluation_fails]] = "OutOfMemoryError"
+    reasons[names[has_no_numbers]] = "no finite code length"
+    for recipe in fit_fails:
+        monkeypatch.setattr(recipe, "fit", failing(MemoryError("no room")))
+    monkeypatch.setattr(evaluation_fails, "log_prob", failing(torch.OutOfMemoryError("CUDA")))
+    monkeypatch.setattr(has_no_numbers, "log_prob", without_numbers(has_no_numbers.log_prob))
     density = DiffusionDensity(**QUICK)
-    detectors = [DiffusionOutlierDetector(density, false_alarm_rate=0.1)] * (recipe is Forest)
-    for estimator in (density, *detectors):
-        with pytest.warns(
-            UserWarning, match=rf"^{label} is left out.*MemoryError: no room$"
-        ) as seen:
+    for estimator in (density, DiffusionOutlierDetector(density, false_alarm_rate=0.1)):
+        with pytest.warns(UserWarning, match="left out") as seen:
             model = estimator.fit(TABLE)
-        assert sum("left out" in str(w.message) for w in seen) == 1
+        told = sorted(str(w.message) for w in seen if "left out" in str(w.message))
+        for (label, reason), words in zip(sorted(reasons.items()), told, strict=True):
+            assert re.match(f"{label} is left out.*{reason}", words)
+        others = {name for name, _ in OF_AUTO.values()} - {*reasons}
+        assert labels(getattr(model, "density_", model)) == {"independent", *others}
         assert np.isfinite(model.score_samples(TABLE)).all()
-    others = {name for name, _ in OF_AUTO.values()} - {label}
-    assert labels(getattr(model, "density_", model)) == {"independent", *others}
-
-
-@pytest.mark.parametrize("denoiser", dict.fromkeys(kind for _, kind in OF_AUTO.values()))
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), None])
-def test_property_a_candidate_that_cannot_be_evaluated_is_left_out(monkeypatch, denoiser, error):
-    """On held-out rows, for lack of memory on the device, or because their code lengths are no numbers."""
-
-    own = denoiser.log_prob
-
-    def nan(self, x, *constants):
-        if torch.is_grad_enabled():  # in a training
-            return own(self, x, *constants)
-        return x.new_full((len(x),), torch.nan)
-
-    monkeypatch.setattr(denoiser, "log_prob", failing(error) if error else nan)
-    reason = "OutOfMemoryError" if error else "no finite code length"
-    with pytest.warns(UserWarning, match=f"is left out, because it failed: .*{reason}"):
-        model = fit(TABLE, "auto")
-    left = {name for name, kind in OF_AUTO.values() if kind is denoiser}
-    assert labels(model) == {"independent", *(name for name, _ in OF_AUTO.values())} - left
-    assert np.isfinite(model.score_samples(TABLE)).all()
 
 
 def test_a_candidate_whose_nats_are_impossible_is_left_out(monkeypatch):
