@@ -173,7 +173,13 @@ class DenseGaussians:
                 rows = torch.nonzero(n_gaps == m).flatten()
                 yield rows, torch.nonzero(cells[rows].isnan())[:, 1].view(-1, m)
 
-    def _filtered(self, cells: Intervals, gaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _filtered(
+        self,
+        cells: Intervals,
+        gaps: Tensor,
+        before: Tensor | None = None,
+        share: float | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-masses (B, Z) of cells (B, R) with ``gaps`` (B, m), and means and variances (B, m, Z) of these: float64.
 
         Column after column, as the standardised residual of a column given all columns before it is a linear function
@@ -188,7 +194,7 @@ class DenseGaussians:
             n, own, width = len(some), gaps[some], cells.width[some].double()
             t = filled(cells.middle[some].double().nan_to_num(0.0))
             t = torch.cat([t, torch.ones_like(t[:, :1])], 1)
-            total = t.new_zeros(n, n_classes)
+            standard = t.new_empty(2, n_real, n, n_classes)  # residuals, standard deviations
             mean = t.new_zeros(*own.shape, n_classes)
             cov = t.new_zeros(*own.shape, own.shape[1], n_classes)
             for r in range(n_real):
@@ -199,33 +205,37 @@ class DenseGaussians:
                     along.addcmul_(cov[:, :, i], slope[:, i, None])
                 z = (t @ affine[r][0])[:n] + (slope * mean).sum(1)
                 var = 1 + (slope * along).sum(1)
-                log_p = log_masses_in_classes(
-                    z / var.sqrt(),
-                    width[:, r, None].nan_to_num(0.0),
-                    sd[r][0] * var.sqrt(),
-                    t.dtype,
-                )
+                standard[0, r], standard[1, r] = z / var.sqrt(), sd[r][0] * var.sqrt()
                 recorded = width[:, r, None].nan_to_num(0.0) / sd[r][0]
                 gain = (1 / (var + recorded.square() / 12)).index_fill(0, row, 0.0)[:, None]
-                total += log_p.index_fill(0, row, 0.0)
                 mean.addcmul_(along, z[:, None] * gain, value=-1.0)
                 cov.addcmul_(along[:, :, None], (along * gain)[:, None], value=-1.0)
                 if len(row):
                     mean[row, k], across = -sd[r][0] * z[row], -sd[r][0] * along[row]
                     cov[row, k], cov[row, :, k] = across, across
                     cov[row, k, k] = sd[r][0].square() * var[row]
+            start = None if before is None else before[some]
+            parts = standard[0], width.T[:, :, None], standard[1]
+            total = summed_log_masses(*parts, t.dtype, start, share)
             out.append((total, mean, cov.diagonal(dim1=1, dim2=2).mT))
         log_mass, mean, var = (torch.cat(t) for t in zip(*out, strict=True))
         return log_mass, mean, var.clamp_min(1 / REAL_KNOWN_SNR)
 
-    def log_masses(self, cells: Intervals) -> Tensor:
-        """Log-masses of cells (B, R), NaN where missing: (B, Z)."""
+    def log_masses(
+        self, cells: Intervals, before: Tensor | None = None, share: float | None = None
+    ) -> Tensor:
+        """Log-masses of cells (B, R), NaN where missing: (B, Z).
+
+        A row belongs to few of many classes. If the masses are added to log-probabilities ``before`` (B, Z), they need
+        not be exact in others, which together have less than a ``share``, as :func:`summed_log_masses` says.
+        """
         out = self.mean.new_zeros(len(cells.width), len(self.mean))
         wide = (cells.width > self._narrowest).any(1)
         many = wide.clone()
         for rows, gaps in self._few_gaps(cells.width, wide):
             some = Intervals(*(part[rows] for part in cells))
-            many[rows], out[rows] = False, self._filtered(some, gaps)[0].to(out)
+            start = None if before is None else before[rows]
+            many[rows], out[rows] = False, self._filtered(some, gaps, start, share)[0].to(out)
 
         def as_densities(rows: Tensor) -> Tensor:
             some = Intervals(*(part[filled(rows)] for part in cells))
@@ -233,12 +243,13 @@ class DenseGaussians:
             return (self._densities(some.middle) + log_width).to(out)[: len(rows)]
 
         def chained(rows: Tensor) -> Tensor:
-            return torch.cat([*map(block, rows.split(self._at_once))])
-
-        def block(rows: Tensor) -> Tensor:
-            some = Intervals(*(part[filled(rows)] for part in cells))
-            own = self.in_order(some, range(some.width.shape[1]))
-            return added(own.masked_fill(some.width.isnan().T[:, :, None], 0.0))[: len(rows)]
+            some = Intervals(*(part[rows] for part in cells))
+            total, order = out.new_empty(len(rows), len(self.mean)), range(cells.width.shape[1])
+            for i, *chain in self._residuals(some, order):
+                start = None if before is None else before[rows[i]]
+                chain = [t.flatten(1, 2) for t in chain]
+                total.index_copy_(0, i, summed_log_masses(*chain, out.dtype, start, share))
+            return total
 
         return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), many, chained)
 
@@ -304,20 +315,28 @@ class DenseGaussians:
 
         Meaningless where the cell is missing.
         """
+        out = self.mean.new_empty(len(order), len(cells.width), len(self.mean))
+        for i, z, width, sd in self._residuals(cells, order):
+            step = max(1, CACHED // 16 // (len(i) * len(self.mean)))
+            for some in (slice(r, r + step) for r in range(0, len(order), step)):
+                log_p = log_masses_in_classes(
+                    z[some], width[some].contiguous(), sd[some], out.dtype
+                )
+                out[some].index_copy_(1, i, log_p.flatten(1, 2))
+        return out
+
+    def _residuals(self, cells: Intervals, order: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+        """Rows (U n,) with the same known cells, and their chain in an order of the columns, float64.
+
+        Standardised residuals (R, U, n, Z), widths (R, U, n, 1) of their cells, standard deviations (R, U, 1, Z).
+        """
         values, width = (t.double() for t in cells)
         at = devices.index_tensor(tuple(order), str(values.device))
-        out = self.mean.new_empty(len(at), len(values), len(self.mean))
         for ways, rows in self._patterns(torch.where(values.isnan(), 0.0, math.inf)):
             affine, sd = self._once(partial(self._standardising, ways, at), ways, *order)
             t = values[rows].nan_to_num(0.0)
             t = torch.cat([t, torch.ones_like(t[..., :1])], -1)
-            own, i = width[rows].movedim(2, 0)[..., None], rows.flatten()
-            step = max(1, CACHED // 16 // (len(i) * len(self.mean)))
-            for some in (slice(r, r + step) for r in range(0, len(at), step)):
-                z = row_product(t, affine[some])  # (R, U, n, Z)
-                log_p = log_masses_in_classes(z, own[some].contiguous(), sd[some], out.dtype)
-                out[some].index_copy_(1, i, log_p.flatten(1, 2))
-        return out
+            yield rows.flatten(), row_product(t, affine), width[rows].movedim(2, 0)[..., None], sd
 
     def leave_one_out(self, cells: Intervals) -> tuple[Tensor, Tensor]:
         """Means and variances (B, R, Z) of numbers given all other known cells (B, R) of their row, float64."""
@@ -463,6 +482,49 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
         return log_mass_of_wide(middle, own[0] / own[1]).to(dtype)
 
     return devices.replace_rows(out.reshape(-1), wide.reshape(-1), exactly).view(z.shape)
+
+
+def summed_log_masses(
+    z: Tensor,
+    width: Tensor,
+    sd: Tensor,
+    dtype: torch.dtype,
+    before: Tensor | None = None,
+    share: float | None = None,
+) -> Tensor:
+    """Sums over columns of :func:`log_masses_in_classes` (R, n, Z), 0 where a width (R, n, 1) is NaN: (n, Z).
+
+    If they are added to log-probabilities ``before`` (n, Z), they are exact in the classes that have a share in a row;
+    upper bounds in others, which together have less than a ``share``, by default less than rounding. A cell has at most
+    the mass beyond its near edge, and at most its width times the density there.
+    """
+    if before is None or devices.static_shapes(z.device):
+        each = (log_masses_in_classes(*own, dtype) for own in zip(z, width, sd, strict=True))
+        return added(torch.stack([one.nan_to_num(0.0) for one in each]))
+    peak = torch.where(width > 0, width, 1.0).log().to(dtype)
+    peak = peak - (math.sqrt(2 * math.pi) * sd).log().to(dtype)
+    if not bool((width == 0).any()):  # of a mass
+        peak = peak.clamp_max_(0.0)
+    edge = z.to(dtype).abs().sub_((0.5 * width).to(dtype) / sd.to(dtype)).clamp_min_(0.0)
+    bound = torch.addcmul(peak, edge, edge, value=-0.5)
+    out = (bound.nan_to_num_(0.0) if bool(width.isnan().any()) else bound).sum(0)
+    total = out + before
+
+    def exactly(row: Tensor, k: Tensor) -> Tensor:
+        which = row * z.shape[2] + k
+        own = (
+            z.flatten(1).index_select(1, which),
+            width[:, :, 0].index_select(1, row),
+            sd.flatten(1).index_select(1, k if sd.shape[1] == 1 else which),
+        )
+        return added(log_masses_in_classes(*own, dtype).nan_to_num_(0.0))
+
+    first = total.topk(min(4, z.shape[2]), 1).indices
+    row = torch.arange(len(out), device=z.device).repeat_interleave(first.shape[1])
+    largest = (exactly(row, first.flatten()).view(first.shape) + before.gather(1, first)).amax(1)
+    least = math.log((share or torch.finfo(dtype).eps) / z.shape[2])
+    row, k = torch.nonzero(total > largest[:, None] + least).unbind(1)
+    return out.index_put_((row, k), exactly(row, k))
 
 
 def monomials(t: Tensor) -> Tensor:

@@ -264,6 +264,25 @@ def test_rows_with_few_gaps_are_those_of_the_slow_reference(device, monkeypatch,
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("step", [0.02, 0.5, 3.0])
+def test_masses_are_exact_in_classes_that_have_a_share(device, step):
+    """In others bounds: their sum is the mass within rounding, shares err by less than what EM allows."""
+    rng = np.random.default_rng(0)
+    book = Codebook(recorded(*[NumberLine(step=step, origin=0.0)] * 4)).to(device)
+    model = random_correlated(book, rng, n_classes=300)
+    x = model.draw(60, seeded_generator(0, device))
+    x[:15, :2], x[15:30, 3] = math.nan, math.nan
+    cells, own = book.lines.cells(x), model.log_weights.expand(len(x), -1)
+    exact = own + model.dense.log_masses(cells)
+    for share in (None, 0.1):
+        found = model.log_joint(x, share)
+        assert (found - exact).min() > -1e-6
+        off = (found.softmax(1) - exact.softmax(1)).abs().sum(1).max()
+        assert off < (share or 1e-12)
+        if step > 0.1:  # not computed, unless all rows have densities
+            assert ((found - exact).abs() > 1e-3).any()
+
+
 @pytest.mark.parametrize("missing", [(), (1,)])
 def test_cells_given_wide_ones_are_those_of_the_slow_reference(device, generator, missing):
     """Dense classes, two coarse records of finer numbers: the masses of rows, normalised over the values of one."""
