@@ -583,7 +583,7 @@ def refine(
 
 def total(sums: Iterable[Sums]) -> Sums:
     """The sums of all rows, by those of parts of them."""
-    return Sums(*map(sum, zip(*sums, strict=True)))
+    return Sums(*(torch.stack(own).sum(0) for own in zip(*sums, strict=True)))
 
 
 def round_seconds(evaluation: float, n: int, n_valid: int) -> float:
