@@ -247,8 +247,9 @@ class DenseGaussians:
             total, order = out.new_empty(len(rows), len(self.mean)), range(cells.width.shape[1])
             for i, *chain in self._residuals(some, order):
                 start = None if before is None else before[rows[i]]
-                chain = [t.flatten(1, 2) for t in chain]
-                total.index_copy_(0, i, summed_log_masses(*chain, out.dtype, start, share))
+                z, width, sd = (t.flatten(1, 2) for t in chain)
+                masses = summed_log_masses(z, width, sd, out.dtype, start, share)
+                total.index_copy_(0, i, masses)
             return total
 
         return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), many, chained)
