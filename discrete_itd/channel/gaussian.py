@@ -256,18 +256,28 @@ class GaussianPosterior:
         return self.at_uniform(u.expand(shape), v.expand(shape))
 
     def quantiles(self, u: Tensor) -> Tensor:
-        """Quantiles of one column at levels ``u`` (n,), by bisection: float64, (B, n)."""
+        """Quantiles of one column at levels ``u`` (n,), by Newton's method, or bisection where it is slower.
+
+        Float64, (B, n), to within a level of 1e-9.
+        """
         share = u.to(self.means.device, torch.float64)
         out = share.new_zeros(len(self.means), len(u))
         for rows, q in self.few_components(len(u)):
             parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
             of_each = _quantile(share, *parts)  # the mixture's quantile lies between these
             low, high = of_each.amin(1), of_each.amax(1)
-            for _ in range(24):
-                middle = (low + high) / 2
-                below = q.cdf(middle) < share
-                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-            out[rows] = (low + high) / 2
+            at, step = (low + high) / 2, high - low
+            for _ in range(100):
+                left = q.cdf(at) - share
+                low, high = torch.where(left < 0, at, low), torch.where(left < 0, high, at)
+                searched = (left.abs() > 1e-9) & (high > torch.nextafter(low, high))
+                if not bool(searched.any()):
+                    break
+                new = at - left / q.log_prob(at).exp()
+                is_close = (new > low) & (new < high) & ((new - at).abs() < step / 2)
+                new = torch.where(searched, torch.where(is_close, new, (low + high) / 2), at)
+                at, step = new, (new - at).abs()
+            out[rows] = at
         return out
 
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:

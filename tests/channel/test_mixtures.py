@@ -61,6 +61,17 @@ def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
         )
 
 
+@pytest.mark.parametrize("truncated", [False, True])
+def test_quantiles_have_their_share_below_however_far_the_components(truncated):
+    """Narrow ones beside one that is a million times as far away as they are wide."""
+    of_one = (0.5, 0.0, 1e-8), (0.3, 1.0, 1e-6), (0.2, -1e4, 1.0)
+    weight, mean, var = torch.tensor(of_one, dtype=torch.float64).T[:, None, None]
+    bounds = (mean - var.sqrt(), mean + 1.0) if truncated else ()
+    q, u = GaussianPosterior(weight.log(), mean, var, *bounds), torch.linspace(0.05, 0.95, 8)
+    below = [q.cdf(at[:, None]) for at in q.quantiles(u).T]
+    torch.testing.assert_close(torch.cat(below)[:, 0], u.double(), rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("at", [0.0, -7.0, 12.0, -60.0, 1e3])
 @pytest.mark.parametrize("width", [3.0, 1e-2, 1e-9])
 def test_distribution_functions_keep_their_digits_far_out(at, width):
