@@ -403,7 +403,7 @@ class ForestDenoiser(Denoiser):
         row, leaf = rows.repeat_interleave(n), leaves.repeat(len(x))
         pairs = Pairs(rows, level, reals, row, leaf, torch.full_like(rows, n))
         out = torch.zeros(len(x), n, x.shape[1], dtype=torch.float64, device=x.device)
-        out[:, :, book.finite] = self._level_cells(pairs).view(len(x), n, -1).double()
+        out[:, :, book.finite] = self._level_cells(pairs).view(len(x), n, len(book.finite)).double()
         inside = (reals[:, None] > self._low) & (reals[:, None] <= self._high)
         cells = self._number_cells(pairs).view(inside.shape)
         out[:, :, book.reals] = cells.masked_fill(~inside, -torch.inf).double()

@@ -593,7 +593,7 @@ def test_components_are_the_leaves(device, dtype, name):
     alone = random_marginals(book, np.random.default_rng(3))
     rows = random_rows(book, 40, np.random.default_rng(4))
     gaps = torch.from_numpy(np.random.default_rng(5).random(rows.shape) < 0.3).to(device)
-    for x in (rows, rows.masked_fill(gaps, math.nan)):
+    for x in (rows, rows[:0], rows.masked_fill(gaps, math.nan)):
         for denoiser in (forest, alone):
             weights, cells = denoiser.components(x)
             total = torch.logsumexp(weights + cells.sum(1), 1)
