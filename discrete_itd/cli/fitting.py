@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -128,23 +129,29 @@ def _without_headers(frame: pd.DataFrame, path: str) -> pd.DataFrame:
 
 def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
     """A table, or all in a folder, as text of CSV or in the types of Parquet; a uniform sample of very many rows."""
-    files = tables_of(path).values()
-    if len({ending(file) == ".parquet" for file in files}) > 1:
+    files = tables_of(path)
+    if len({ending(name) == ".parquet" for name in files}) > 1:
         raise UserError(f"{path}: fit reads folders of CSV or of Parquet, not of both")
     with about(path):
         return in_memory(_frames(path, files, dialect), seed=0)
 
 
-def _frames(path: str, files: Iterable[str], dialect: Dialect) -> Iterator[Any]:
-    """The rows of all files, in chunks; UserError if there are none."""
-    n_rows = 0
-    for file in files:
+def _frames(path: str, files: Mapping[str, str], dialect: Dialect) -> Iterator[Any]:
+    """The rows of all files, in chunks; UserError if there are none, a warning of columns in names of folders."""
+    n_rows, held = 0, set[str]()
+    for name, file in files.items():
         with reading(file, dialect) as source:
+            folders = [part.partition("=")[0] for part in Path(name).parts[:-1] if "=" in part]
+            held |= {*folders} - {*source.names}
             for chunk in source.as_stored():
                 n_rows += len(chunk)
                 yield chunk.astype(TEXT) if source.parquet is None else chunk
     if not n_rows:
         raise EmptyTableError(f"{path}: the table is empty")
+    for column in sorted(held):
+        warn(
+            f"{path}: {column!r} stands in names of folders alone, and is left out; write it into the files"
+        )
 
 
 def typed_table(

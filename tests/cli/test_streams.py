@@ -422,6 +422,16 @@ def contents(path):
     }
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_column_in_names_of_folders_is_said_to_be_left_out(tmp_path, kind, recwarn):
+    rows = pd.DataFrame({"a": [1, 2], "day": [5, 5]})
+    (tmp_path / "year=2024" / "day=5").mkdir(parents=True)
+    write_table(str(tmp_path / "year=2024" / "day=5" / f"t.{kind}"), [rows])
+    assert list(as_written(str(tmp_path), Dialect())) == ["a", "day"]
+    (said,) = (str(w.message) for w in recwarn)  # of the file's own column nothing
+    assert "'year' stands in names of folders" in said
+
+
 def test_a_folder_gives_a_folder(folder, capsys):
     run("score d in --out out")
     out, err = capsys.readouterr()
