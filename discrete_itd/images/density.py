@@ -153,8 +153,9 @@ class ImageDensity:
         schedule : sequence of float
             :math:`\bar\alpha_t` of the times 0 ... T - 1. A network ``g`` of images :math:`x + \sigma\varepsilon` and
             noise levels (Karras et al., NeurIPS 2022) that returns the clean image is ``lambda z, t: g(z * (1 + s(t) **
-            2) ** 0.5, s(t))`` of "sample", with ``s = lambda t: low * (high / low) ** (t / 199)`` from the smallest
-            level to the largest and ``1 / (1 + s(torch.arange(200.0)) ** 2)`` as the schedule.
+            2) ** 0.5, s(t))`` of "sample", with ``s = lambda t: low * (high / low) ** (t.view(-1, 1, 1, 1) / 199)``
+            from the smallest level to the largest, of images (C, H, W), and ``1 / (1 +
+            s(torch.arange(200.0).double()) ** 2).flatten()`` as the schedule.
         labels : array-like of int, optional
             Classes of ``X``; needed if the model has classes and no ``null_class``.
         shape : tuple of int, optional
