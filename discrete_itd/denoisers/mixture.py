@@ -10,8 +10,7 @@ another given the class (:class:`~discrete_itd.denoisers.gaussian.DenseGaussians
 
 References
 ----------
-Lazarsfeld & Henry, "Latent Structure Analysis", 1968. For :func:`refine`: Dempster, Laird, Rubin, JRSS B 39, 1977;
-Neal & Hinton, "A view of the EM algorithm that justifies incremental, sparse, and other variants", 1998.
+Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, JRSS B 39, 1977, for :func:`refine`.
 """
 
 from __future__ import annotations
@@ -58,12 +57,7 @@ from discrete_itd.denoisers.gaussian import (
 from discrete_itd.denoisers.marginal import indicators, lacking
 
 LEAST_ROUND_GAIN = 1e-3  # EM ends with the first round that gains fewer nats per row
-ROWS_OF_STEP = (
-    4096  # EM updates the classes after so many rows, beside the latest sums of all others
-)
-OTHERS_SHARE = (
-    0.1  # EM takes bounds for masses in classes that together have less of a row: they are close
-)
+OTHERS_SHARE = 0.1  # EM takes bounds for masses in classes that together have less of a row
 # continuous columns that may depend on one another in a class: the work of a step grows with their square
 MOST_DEPENDENT = 32
 CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights of a class's prior that EM tries, in rows
@@ -552,38 +546,28 @@ def refine(
 
     Every class keeps a number of rows of its former distribution, as a Dirichlet prior does (Dempster, Laird & Rubin
     1977, section 3), so that there may be more classes than rows. Held-out rows choose the number of prior rows and end
-    the rounds; in a large table the classes change several times in each (Neal & Hinton 1998). Of the last ``n_fixed``
-    classes only the weight changes. Classes of negligible weight are dropped. No round is begun that would likely take
-    longer than the seconds ``left`` on the ``clock``.
+    the rounds. Of the last ``n_fixed`` classes only the weight changes. Classes of negligible weight are dropped. No
+    round is begun that would likely take longer than the seconds ``left`` on the ``clock``.
     """
     start = clock()
     best, best_nats = model, held_out_nats(model, x_valid)
     needed = round_seconds(clock() - start, len(x), len(x_valid))
-    tried, parts, sums = CLASS_PRIORS, x.split(ROWS_OF_STEP), list[Sums]()
+    tried = CLASS_PRIORS
     for _ in range(16):  # rounds of EM
-        start, latest = clock(), best
+        start = clock()
         if needed > left():
             break
-        for i, rows in enumerate(parts):
-            sums[i : i + 1] = [expected_sums(latest, rows)]
-            if len(tried) == 1 and i < len(parts) - 1:
-                latest = updated(model, total(sums), *tried, n_fixed)
-        made = [updated(model, total(sums), rows, n_fixed) for rows in tried]
+        sums = expected_sums(best, x)
+        made = [updated(model, sums, rows, n_fixed) for rows in tried]
         nats = [held_out_nats(m, x_valid) for m in made]
         gain, i = best_nats - min(nats), nats.index(min(nats))
         if gain > 0:
             kept = weighty(made[i], n_fixed)  # a round takes time in proportion to its classes
             best, model, best_nats = part(made[i], kept), part(model, kept), nats[i]
-            sums = [Sums(*(t[kept] for t in own)) for own in sums]
         if gain < LEAST_ROUND_GAIN:
             break
         tried, needed = tried[i : i + 1], clock() - start
     return best
-
-
-def total(sums: Iterable[Sums]) -> Sums:
-    """The sums of all rows, by those of parts of them."""
-    return Sums(*(torch.stack(own).sum(0) for own in zip(*sums, strict=True)))
 
 
 def round_seconds(evaluation: float, n: int, n_valid: int) -> float:

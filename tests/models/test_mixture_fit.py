@@ -37,7 +37,6 @@ from discrete_itd.denoisers.mixture import (
     expected_sums,
     part,
     refine,
-    total,
     updated,
     weighty,
 )
@@ -333,30 +332,6 @@ def test_rounds_choose_the_prior_rows_once_and_go_on_from_the_best(device, monke
     nats = [held_out_nats(m, x_valid) for m in rounds]
     # but for the classes that are left out
     assert all(a - b >= LEAST_ROUND_GAIN / 2 for a, b in itertools.pairwise(nats))
-
-
-def test_classes_that_change_within_a_round_need_fewer_rounds(device, monkeypatch):
-    book = make_book("reals and levels", device)
-    rng = np.random.default_rng(0)
-    truth, model = (random_mixture(book, rng, n_classes=n) for n in (3, 20))
-    x, x_valid = (mixture_draws(truth, 300, rng) for _ in range(2))
-    parts = [expected_sums(model, rows) for rows in x.split(70)]
-    for found, expected in zip(total(parts), expected_sums(model, x), strict=True):
-        torch.testing.assert_close(found, expected)
-    n_rows, nats = [], []
-
-    def sums(of, rows):
-        n_rows.append(len(rows))
-        return expected_sums(of, rows)
-
-    monkeypatch.setattr(classes, "expected_sums", sums)
-    for n in (300, 60):
-        monkeypatch.setattr(classes, "ROWS_OF_STEP", n)
-        nats.append((held_out_nats(refine(model, x, x_valid), x_valid), sum(n_rows)))
-        n_rows.clear()
-    (whole, n_whole), (in_parts, n_in_parts) = nats
-    assert in_parts < whole + 0.02
-    assert n_in_parts < n_whole
 
 
 def test_refinement_without_time_does_nothing(device):
