@@ -19,6 +19,7 @@ Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005, section
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,7 +31,7 @@ import pandas as pd
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.thresholds import Scores, Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
-from discrete_itd.encoders.inference import Observed, how_kept, left_out_as
+from discrete_itd.encoders.inference import Observed, how_kept, left_out_as, read_text
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
 
@@ -92,8 +93,11 @@ def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
         schema = TableEncoder.fit(own, types, from_array=frame is not table).schema
         specs = column_specs(names, types) if frame is table else {}
         for name, spec in specs.items():
-            seen = Observed(name, cast(pd.Series, frame[name]))
-            if why := left_out_as(seen, spec):
+            seen = Observed(name, cast(pd.Series, frame[name]), spec.kind, spec.na)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the fit says what is to be said of these cells
+                column, text = read_text(seen, spec)
+            if why := left_out_as(column, spec, is_measure=text.is_measure):
                 raise ValueError(  # a group has no amounts
                     f"column {name!r}: named in given=, but left out of the model, as it looks like {why};"
                     f" {how_kept(name)} keeps it"
