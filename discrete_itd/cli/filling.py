@@ -51,7 +51,7 @@ def sample(args: argparse.Namespace) -> None:
 
 
 def given_row(model: DiffusionDensity, given: dict[str, str]) -> dict[Any, Any]:
-    """The values of ``--given`` by the model's columns; a ValueError names one that it lacks or that is missing."""
+    """The values of ``--given`` by column name; ValueError names an unknown column, UserError a missing value."""
     names = {str(name): name for name in model.encoder_.all_names}
     row = {names.get(name, name): text for name, text in given.items()}
     for name, text in row.items():
@@ -79,7 +79,7 @@ def impute(args: argparse.Namespace) -> None:
 def _filling(
     args: argparse.Namespace, reader: Reader, types: Callable[[pa.Schema], pa.Schema]
 ) -> Job:
-    """What is done with a table."""
+    """The job that fills the missing cells of one table, in chunks."""
 
     def filled(source: Source, tally: Tally, name: str | None) -> Iterator[pd.DataFrame]:
         schema = None if source.schema is None else types(source.schema)
@@ -107,19 +107,19 @@ def _filling(
 
 
 def _types(known: Mapping[str, Column], own: pa.Schema) -> pa.Schema:
-    """The types of a Parquet file, wider where they cannot hold what cells are filled with."""
+    """The schema of a Parquet file, with wider types where the present ones cannot hold imputed values."""
     import pyarrow as pa
 
     types = [_wider(f.type, known[f.name]) if f.name in known else f.type for f in own]
     fields = [f.with_type(t).with_nullable(True) for f, t in zip(own, types, strict=True)]
     metadata = dict(own.metadata or {})
     if types != own.types:
-        metadata.pop(b"pandas", None)  # it would have pandas read the types that were
+        metadata.pop(b"pandas", None)  # it would make pandas restore the former types
     return pa.schema(fields, metadata)
 
 
 def _wider(own: pa.DataType, column: Column) -> pa.DataType:
-    """A type that also holds the values of a model's column."""
+    """The Parquet type, widened where it cannot hold the values of the model's column."""
     import pyarrow as pa
 
     if pa.types.is_integer(own) and str(own) != numpy_name(column.dtype):
@@ -132,7 +132,7 @@ def _wider(own: pa.DataType, column: Column) -> pa.DataType:
 
 
 def _stored(values: pd.Series, field: pa.Field, path: str) -> pd.Series:
-    """Values in a type of Parquet; UserError, naming the column, if it cannot hold them."""
+    """Values converted to a Parquet field's type; UserError, naming the column, if it cannot hold them."""
     import pyarrow as pa
 
     coded = pa.types.is_dictionary(field.type)
@@ -148,7 +148,7 @@ def _stored(values: pd.Series, field: pa.Field, path: str) -> pd.Series:
 
 
 def _random(seed: int | None, name: str | None) -> np.random.RandomState | None:
-    """Random numbers of a table; of a file in a folder, the same in each run but not in other files."""
+    """Random state of a table, keyed by seed and, within a folder, by the file's name."""
     if seed is None:
         return None
     return np.random.RandomState(seed if name is None else [seed, zlib.crc32(name.encode())])

@@ -32,7 +32,7 @@ from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.card import columns_table, facts
 from discrete_itd.validation import warn
 
-TEXT: Any = pd.Series(["text"]).dtype  # takes less memory than objects if pandas has a text dtype
+TEXT: Any = pd.Series(["text"]).dtype  # dtype of text: smaller than object, where pandas has one
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def fit(args: argparse.Namespace) -> int:
     if args.detector:
         model = DiffusionOutlierDetector(model, random_state=args.seed, **settings)
     clock = Deadline()
-    warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
+    warnings.filterwarnings("ignore", "training was interrupted")  # a note replaces it
     with about(args.table), deferred_interrupts() as interrupted:
         model.fit(frame, groups=groups)
     elapsed = clock.age
@@ -84,9 +84,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 def _read_to_fit(
     args: argparse.Namespace, column_types: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.Series | None]:
-    """The columns of a table to learn from, in their types, and the groups of its rows, if a column says them.
+    """The training columns in their types, and the group of each row if ``--groups`` names a column.
 
-    What ``--csv`` says of a column is added to ``column_types``, by which the model knows it.
+    Decimal marks and missing values of ``--csv`` are added to ``column_types``, which the model keeps.
     """
     path, dialect = args.table, Dialect.asked(args)
     frame = as_written(path, dialect)
@@ -117,7 +117,7 @@ def _read_to_fit(
 
 
 def _without_headers(frame: pd.DataFrame, path: str) -> pd.DataFrame:
-    """The text of a CSV without rows that repeat the header, as files that were appended to one another have."""
+    """The text of a CSV without rows that repeat the header, which concatenated files have."""
     names = [*map(str, frame.columns)]
     is_name = (frame == names) | (frame == [re.sub(r"\.\d+$", "", name) for name in names])
     is_header = is_name.all(axis=1)
@@ -128,7 +128,7 @@ def _without_headers(frame: pd.DataFrame, path: str) -> pd.DataFrame:
 
 
 def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
-    """A table, or all in a folder, as text of CSV or in the types of Parquet; a uniform sample of very many rows."""
+    """A table, or all in a folder: text of CSV or typed columns of Parquet; of very many rows a uniform sample."""
     files = tables_of(path)
     if len({ending(name) == ".parquet" for name in files}) > 1:
         raise UserError(f"{path}: fit reads folders of CSV or of Parquet, not of both")
@@ -137,7 +137,7 @@ def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
 
 
 def _frames(path: str, files: Mapping[str, str], dialect: Dialect) -> Iterator[Any]:
-    """The rows of all files, in chunks; UserError if there are none, a warning of columns in names of folders."""
+    """The rows of all files in chunks; no rows raise EmptyTableError, columns in names of folders alone a warning."""
     n_rows, held = 0, set[str]()
     for name, file in files.items():
         with reading(file, dialect) as source:
@@ -157,14 +157,13 @@ def _frames(path: str, files: Mapping[str, str], dialect: Dialect) -> Iterator[A
 def typed_table(
     frame: pd.DataFrame, path: str, column_types: dict[str, Any], dialect: Dialect
 ) -> pd.DataFrame:
-    """The text of a CSV with numbers, truth values and ISO times as such, where a column has nothing else.
+    """The text of a CSV, with columns of only numbers, truth values or ISO times converted to these types.
 
-    Text in a nominal column stays text, and in an ordinal column it is not a date. A warning names words that are taken
-    as missing cells.
+    Nominal columns stay text, and ordinal ones are never dates. A warning names words that are read as missing cells.
     """
     decimal = dialect.decimal
     if decimal is None and any(_has_commas(values) for _, values in frame.items()):
-        decimal = ","  # numbers with points are for the encoder, which knows all columns
+        decimal = ","  # the encoder reads numbers with points: it compares all columns
     cells, asked = {}, {",": "decimal-comma", ".": "decimal-point", None: None}[dialect.decimal]
     for name, values in frame.items():
         spec = {**column_types.get(str(name), {})}
@@ -185,13 +184,13 @@ def typed_table(
 
 
 def _has_commas(values: pd.Series) -> bool:
-    """Whether the first texts of a column all have a decimal comma that cannot be a mark of thousands."""
+    """Whether the first 50 texts of a column have one or two digits behind a comma: no mark of thousands."""
     texts = values.dropna().unique()[:50]
     return len(texts) > 0 and all(re.fullmatch(r"\D*[\d.]*\d,\d{1,2}\b\D*", text) for text in texts)
 
 
 def _is_written(values: pd.Series, asked: Any) -> bool:
-    """Whether text of a column, or beside its numbers, is numbers with a decimal mark."""
+    """Whether a column's text is numbers in the notation asked for, or stands beside numbers."""
     if not holds_text(values):
         return False
     found = values.value_counts()
@@ -208,7 +207,7 @@ def describe(args: argparse.Namespace) -> None:
 
 
 def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
-    """Columns, training, gain and threshold of a fitted model, of which its card says more."""
+    """Print the columns, training, gain and threshold of a fitted model; its card has more."""
     model = density_of(fitted)
     put(columns_table(model.encoder_).to_string(index=False))
     known = facts(model.model_, model.n_evaluations)

@@ -32,7 +32,7 @@ def watch(args: argparse.Namespace) -> int:
 
 
 def _watch(args: argparse.Namespace) -> DriftWatch:
-    """The watch after the rows, whose state is written."""
+    """Create or load the watch, update it with the rows, and save its state."""
     detector = load_model(args.model)
     check_detector(detector, args.model, args.command)
     if not os.path.exists(args.state):
@@ -51,7 +51,7 @@ def _watch(args: argparse.Namespace) -> DriftWatch:
             write_table(args.out, frames)
         for _ in frames:
             pass
-    # last: a call that fails before can be repeated
+    # the state is saved last, so that a call that failed can be repeated
     found.save(args.state)
     return found
 
@@ -59,7 +59,7 @@ def _watch(args: argparse.Namespace) -> DriftWatch:
 def _watched(
     found: DriftWatch, chunks: Iterable[tuple[str, pd.DataFrame, Rows]], keep: list[str]
 ) -> Iterator[pd.DataFrame]:
-    """The columns to keep, and the results of the watch for the rows."""
+    """For each chunk, the columns to keep beside the results of the watch."""
     for path, chunk, rows in chunks:
         with about(path):
             table = found.update(rows)
@@ -71,7 +71,7 @@ def _watched(
 
 
 def drift(args: argparse.Namespace) -> int:
-    """Run the command; 1 if there is to be no drift and there is some."""
+    """Run the command; 1 if ``--check`` is set and the table has drifted."""
     check_out(args.out, model=args.model, table=args.table)
     detector = load_model(args.model)
     check_detector(detector, args.model, args.command)

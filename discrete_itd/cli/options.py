@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from discrete_itd import __version__
 
-# equal to encoders.NOTATIONS and recipes.NAMES, whose modules import torch
+# Copies of encoders.NOTATIONS and recipes.NAMES, so that --help need not import torch.
 NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
 DENOISERS = (
     "auto", "best", "network", "causal", "row_mixture", "independent", "tree", "mixture",
@@ -61,7 +61,7 @@ command again makes only what is not newer than its table and the model, by the 
 def _number(
     wanted: str, accepts: Callable[[float], bool], convert: Callable[[str], Any] = float
 ) -> Callable[[str], Any]:
-    """A type of numbers that are accepted."""
+    """An option's type: the text converted to a number that must be accepted; ``wanted`` words the error."""
 
     def parse(text: str) -> Any:
         try:
@@ -124,7 +124,7 @@ def how_written(text: str) -> tuple[str, str]:
 
 
 def name_and_value(text: str) -> tuple[str, str]:
-    """The two sides of NAME=VALUE."""
+    """The name and the value of NAME=VALUE."""
     name, _, value = text.partition("=")
     if not name or not value:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
@@ -140,7 +140,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command line; ``command`` is the name of one. A UserError, if an option is not valid."""
+    """Parser of the command line: it sets ``command`` to the command's name and raises UserError at invalid options."""
     layout = argparse.RawTextHelpFormatter
     parser = _Parser(prog="discrete-itd", description=ABOUT, formatter_class=layout)
     version = f"discrete-itd {__version__}"
@@ -296,7 +296,7 @@ def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
 
 
 def _add_files(sub: argparse.ArgumentParser, what: str, *, detector: bool = False) -> None:
-    """MODEL and TABLE of a command, and how a CSV is written."""
+    """Add MODEL, TABLE and the options on how a CSV is written."""
     _add_model(sub, detector=detector)
     sub.add_argument("table", metavar="TABLE", help=f"{what}: {ENDINGS}; a folder, or -")
     _add_csv(sub)
@@ -315,7 +315,7 @@ def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
 
 
 class Command(NamedTuple):
-    """A command: the module with the function of its name, its options, and its texts."""
+    """A command: the module of the function that runs it, what adds its options, and its help texts."""
 
     module: str
     add_options: Callable[[argparse.ArgumentParser], object]

@@ -46,7 +46,7 @@ def score(args: argparse.Namespace) -> None:
     threshold = _threshold(args, model)
     with reader_of(model, args) as reader:
         tally = run(args, reader, _scoring(args, model, threshold, reader))
-    if not tally:  # a folder that was complete
+    if not tally:  # every output of the folder was up to date
         return
     n_rows = tally["rows"]
     average = f"{float(tally['nats']) / max(1, n_rows):.3f} nats per row on average"
@@ -58,7 +58,7 @@ def score(args: argparse.Namespace) -> None:
 
 
 def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
-    """The threshold of this run, None of a density; a UserError names an option that does not fit."""
+    """The alarm threshold, None for a density; UserError if an option needs a detector or calibration rows."""
     asked = {"--reasons": args.reasons, "--false-alarm-rate": args.false_alarm_rate}
     for option in [option for option, value in asked.items() if value is not None]:
         check_detector(model, args.model, option)
@@ -75,7 +75,7 @@ def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
 
 
 def _of_alarms(model: Estimator, threshold: Threshold, tally: Tally) -> list[str]:
-    """The threshold and its guarantee, what no rate counts, and last the number of alarms."""
+    """Lines on the threshold, cells outside the training range, unreadable rows, and last the number of alarms."""
     n_rows, n_unreadable, lines = tally["rows"], tally["unreadable"], [str(threshold)]
     schema = density_of(model).encoder_.schema
     n_outside = np.array([tally[f"outside {j}"] for j in range(len(schema))])
@@ -91,7 +91,7 @@ def _of_alarms(model: Estimator, threshold: Threshold, tally: Tally) -> list[str
 def _scoring(
     args: argparse.Namespace, model: Estimator, threshold: Threshold | None, reader: Reader
 ) -> Job:
-    """What is done with a table; alarms are raised at the threshold, if there is one."""
+    """The job that scores one table in chunks; a detector raises alarms at the threshold."""
     asked, n_reasons = [], args.reasons or 1
     if detects(model):
         asked = ["score", "p_value", "alarm", "unreadable"]
