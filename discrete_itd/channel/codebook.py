@@ -38,9 +38,9 @@ from discrete_itd.channel.rounded_numbers import NumberLine, NumberLines
 from discrete_itd.devices import index_tensor
 
 VERTEX = 1 / math.sqrt(2)  # ‖e_k − e_l‖ = 1 for two vertices of the simplex
-CATEGORY_MAJOR_UP_TO = 32  # levels; measured by tests.benchmarks.segments
+CATEGORY_MAJOR_UP_TO = 32  # most levels of a category-major group (tests.benchmarks.segments)
 KNOWN_NATS = 1000.0  # log-odds of a known cell against the nearest other level: exp(-1000) = 0
-REAL_KNOWN_SNR = 1e10  # an error of 1e-5: finer than any density that can be learned
+REAL_KNOWN_SNR = 1e10  # SNR of a known number: noise of 1e-5, finer than any learned density
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ class ColumnPoints:
         """The finite SNR that replaces infinity: its posterior is certain to the precision of floats."""
         if self.kind == "real":
             return REAL_KNOWN_SNR
-        gap = 1.0
+        distance = 1.0
         if self.kind == "line":
-            gaps = [b - a for a, b in zip(self.levels, self.levels[1:], strict=False)]
-            gaps += [VERTEX] if self.open else []
-            gap = min(gaps, default=1.0)
-        return 2 * KNOWN_NATS / gap**2
+            distances = [b - a for a, b in zip(self.levels, self.levels[1:], strict=False)]
+            distances += [VERTEX] if self.open else []
+            distance = min(distances, default=1.0)
+        return 2 * KNOWN_NATS / distance**2
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,15 @@ class LevelGroup:
         return self.size * (self.n_points if self.kind == "simplex" else 1 + self.open)
 
     def levels(self, values: Any) -> Any:
-        """Its part of (B, T) as (B, K, G) or (B, G, K)."""
+        """The group's part of ``values`` (B, T), as (B, K, G) or (B, G, K)."""
         flat = values[:, self.first_level : self.first_level + self.size * self.n_points]
         shape = (self.n_points, self.size) if self.category_major else (self.size, self.n_points)
         return flat.reshape(len(values), *shape)
 
     def places(self) -> Iterator[tuple[int, int]]:
-        """Positions of columns in the group, and categories, of the levels as they are stored."""
+        """Position of the column in the group, and category, of each level, in the order of storage."""
         if self.category_major:
-            return ((at, k) for k in range(self.n_points) for at in range(self.size))
+            return ((position, k) for k in range(self.n_points) for position in range(self.size))
         return itertools.product(range(self.size), range(self.n_points))
 
 
@@ -217,7 +217,7 @@ class Levels(nn.Module):
                 value = self.columns[j].levels[k] if on_line and not unseen else VERTEX
                 inside = position + g.size * unseen if on_line else i
                 rows.append((j, k, g.first_coord + inside, value, unseen))
-        column, level, coord, value, is_open = (
+        column, level, coord, value, is_unseen = (
             map(list, zip(*rows, strict=True)) if rows else [[]] * 5
         )
         coord_column = [j for _, j in sorted(set(zip(coord, column, strict=True)))]
@@ -230,7 +230,7 @@ class Levels(nn.Module):
 
         keep("level_column", column, torch.int64)
         keep("level_code", level, torch.int64)
-        keep("level_unseen", is_open, torch.bool)
+        keep("level_unseen", is_unseen, torch.bool)
         keep("level_coord", coord, torch.int64)
         keep("level_value", value, torch.get_default_dtype())
         keep("coord_column", coord_column, torch.int64)
@@ -239,10 +239,10 @@ class Levels(nn.Module):
         keep("_stride", stride, torch.int64)
         keep("_grouped", order, torch.int64)
         keep("_order", sorted(range(len(order)), key=order.__getitem__), torch.int64)
-        self.any_open = any(is_open)
+        self.any_open = any(is_unseen)
         self.cardinalities = tuple(c.n_points for c in self.columns)
         self.widest = widest = max(self.cardinalities, default=1)
-        place = [self.n_points] * (self.n_columns * widest)  # n_points: no level
+        place = [self.n_points] * (self.n_columns * widest)  # n_points stands for no level
         for s in range(self.n_points):
             place[column[s] * widest + level[s]] = s
         keep("_place", place, torch.int64)
@@ -257,7 +257,7 @@ class Levels(nn.Module):
         return self._offset + codes * self._stride
 
     def own(self, j: int) -> slice:
-        """The levels of column ``j`` among all T, in the order of their codes."""
+        """The slice of column ``j`` among all T levels, in the order of their codes."""
         return self._own[j]
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -321,11 +321,11 @@ class Levels(nn.Module):
     def with_unseen(self, probs: Tensor, prior: Tensor) -> Tensor:
         """Probabilities (B, T): unseen levels as in the ``prior`` (B, T), seen levels scaled to the rest.
 
-        Counts say nothing of what was never counted: given any other cells it would nearly vanish.
+        Counts hold no unseen level: given any other cells its probability would nearly vanish.
         """
         unseen = prior.masked_fill(~self.level_unseen, 0.0)
         seen = probs.masked_fill(self.level_unseen, 0.0)
-        tiny = torch.finfo(seen.dtype).tiny  # nothing else may be possible
+        tiny = torch.finfo(seen.dtype).tiny  # all seen levels may have probability zero
         scale = (1 - self.sum(unseen)).clamp_min(0.0) / self.sum(seen).clamp_min(tiny)
         return seen * self.per_level(scale) + unseen
 
@@ -346,8 +346,8 @@ class Levels(nn.Module):
         """
         known = torch.isinf(snr)
         snr = torch.where(known, self.known_snr, snr)
-        at = self.coord_column
-        y = torch.where(known[:, at], y * self.known_snr[at], y)
+        column = self.coord_column
+        y = torch.where(known[:, column], y * self.known_snr[column], y)
         snr = snr if self._sorted else snr[:, self._grouped]
         parts = []
         for g in self._groups:
@@ -361,9 +361,9 @@ class Levels(nn.Module):
             level = g.levels(self.level_value[None])  # (1, K, G) or (1, G, K)
             ell = -0.5 * gamma.unsqueeze(g.axis) * (centre.unsqueeze(g.axis) - level) ** 2
             if g.open:
-                own = flat[:, g.size :] * VERTEX - gamma * (VERTEX**2 + centre**2) / 2
+                unseen = flat[:, g.size :] * VERTEX - gamma * (VERTEX**2 + centre**2) / 2
                 ell = torch.cat(
-                    [ell.narrow(g.axis, 0, g.n_points - 1), own.unsqueeze(g.axis)], g.axis
+                    [ell.narrow(g.axis, 0, g.n_points - 1), unseen.unsqueeze(g.axis)], g.axis
                 )
             parts.append(ell.flatten(1))
         return _joined(parts, y)
@@ -405,7 +405,7 @@ class Codebook(nn.Module):
     leading : sequence of int
         Columns that precede all others on every path: the missingness indicators.
     indicator : mapping of int to int, optional
-        For some columns, the one that indicates by its level 1 that their cell is absent, by 0 that it is there.
+        For some columns, their missingness indicator, at level 1 where their cell is absent and at level 0 elsewhere.
 
     Attributes
     ----------
@@ -448,10 +448,10 @@ class Codebook(nn.Module):
         self.columns = tuple(columns)
         self.n_columns = len(self.columns)
 
-        def of(*kinds: str) -> list[int]:
+        def of_kind(*kinds: str) -> list[int]:
             return [j for j, c in enumerate(self.columns) if c.kind in kinds]
 
-        finite, reals = of("simplex", "line"), of("real")
+        finite, reals = of_kind("simplex", "line"), of_kind("real")
         self.levels = Levels([self.columns[j] for j in finite])
         self.lines = NumberLines([self.columns[j].line for j in reals])
         self.real_coords = slice(self.levels.n_coords, self.levels.n_coords + len(reals))
@@ -515,7 +515,7 @@ class Codebook(nn.Module):
         return level.masked_fill_(cells.isnan(), self.levels.n_points)
 
     def reals_of(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, NumberLines]:
-        """The part (B, R) of a state that is of continuous columns, and their lines."""
+        """The statistic and the SNR of the continuous columns, (B, R) each, and their lines."""
         return y[:, self.real_coords], snr[:, self.reals], self.lines
 
     def known_cells(self, y: Tensor, snr: Tensor) -> Tensor:
@@ -564,7 +564,7 @@ class State(NamedTuple):
 
         ``xi`` (B, D) is standard normal noise; None where all increments are zero or infinite.
         """
-        # known cells stay as they are
+        # known cells get no increment
         delta = torch.where(torch.isinf(self.snr), 0.0, snr - self.snr)
         finite = codebook.per_coord(torch.where(torch.isinf(delta), 0.0, delta))
         dy = finite * points if xi is None else finite * points + finite.sqrt() * xi

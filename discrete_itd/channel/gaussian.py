@@ -16,11 +16,10 @@ from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
 from discrete_itd.channel.rounded_numbers import SMALLEST, Intervals, NumberLines
 
-# standardised bounds that are closer have an exponential function as density between them
-CLOSE_BOUNDS = 2e-4
-FARTHEST = 1e30  # largest surprisal, nats
-POINTS = 256  # points of the quadrature of an expectation: entropies are right to some hundredths of a nat
-CHUNK = 1 << 18  # rows times points times Gaussians at once: more leave the cache of a processor
+CLOSE_BOUNDS = 2e-4  # standardised bounds closer than this have an exponential density between
+FARTHEST = 1e30  # largest surprisal of a component, nats
+POINTS = 256  # quadrature points of an expectation: entropies err by some hundredths of a nat
+CHUNK = 1 << 18  # most rows × points × Gaussians computed at once: more leave the processor's cache
 
 
 class GaussianPosterior:
@@ -32,8 +31,8 @@ class GaussianPosterior:
         Log-weights, means and variances of the K components of each column; the constructor normalises the weights,
         unless ``normalised``.
     low, high : Tensor, broadcastable to (B, R, K), optional
-        Each component is the Gaussian of this mean and variance truncated to the interval (low, high], low < high; an
-        infinite bound is none. By default, and where one of the two is None, there are no bounds.
+        Each component is the Gaussian of this mean and variance truncated to the interval (low, high], low < high.
+        None, the default, stands for infinite bounds.
 
     Notes
     -----
@@ -76,7 +75,7 @@ class GaussianPosterior:
 
     @classmethod
     def joined(cls, posteriors: Sequence[GaussianPosterior], log_weights: Tensor) -> Self:
-        """The mixture of posteriors: the components of all, with log-weights (B, M, R) of each by column."""
+        """The mixture of M posteriors by log-weights (B, M, R): the components of all."""
         bounded = any(q.bounds for q in posteriors)
         pairs = zip(posteriors, log_weights[..., None].unbind(1), strict=True)
         parts = [(q.log_weight + w, *q._parts(bounded)[1:]) for q, w in pairs]
@@ -84,7 +83,7 @@ class GaussianPosterior:
 
     @classmethod
     def stacked(cls, posteriors: Sequence[GaussianPosterior]) -> GaussianPosterior:
-        """The rows of all posteriors of the same columns; those with fewer components get some of no weight."""
+        """The rows of all posteriors, one below the other, padded with components of weight zero."""
         nothing = -math.inf, 0.0, 1.0, -math.inf, math.inf  # a component of weight zero
         most = max(q.means.shape[2] for q in posteriors)
         bounded = any(q.bounds for q in posteriors)
@@ -98,7 +97,7 @@ class GaussianPosterior:
         return cls(*map(torch.cat, zip(*parts, strict=True)), normalised=True)
 
     def with_cells(self, place: Tensor, others: Sequence[GaussianPosterior]) -> GaussianPosterior:
-        """The posterior of the cells (B, R) that ``place`` numbers: the cells of this one, then of all ``others``."""
+        """The posterior whose cell (i, r) is number ``place[i, r]`` of the cells of this one, then of ``others``."""
         flat = [q.pick(lambda t: t.to(self.means).flatten(0, 1)[:, None]) for q in (self, *others)]
         return self.stacked(flat).pick(lambda t: t[place][:, :, 0])
 
@@ -129,12 +128,12 @@ class GaussianPosterior:
     def log_prob(self, middle: Tensor, width: Tensor | None = None) -> Tensor:
         """Log-mass (20) of cells of some ``middle`` and ``width``, (B, R) each: (B, R), nats.
 
-        Of points, which have no width, the log-density.
+        Without widths the cells are points, and the result is their log-density.
         """
         return torch.logsumexp(self.log_weight + self._log_mass(middle, width), dim=2)
 
     def log_prob_at(self, cells: Intervals) -> Tensor:
-        """Log-probabilities (B, V) of V cells, (V, 1), of one column: nats. Memory is bounded."""
+        """Log-probabilities (B, V), nats, of V cells (V, 1) of one column, in bounded memory."""
         size = CHUNK // max(1, self.means.shape[2] * len(cells.middle))
         rows = torch.arange(len(self.means), device=self.means.device).split(max(1, size))
         each = [self.pick(lambda t, i=i: t[i]).log_prob(*(t.T for t in cells)) for i in rows]
@@ -161,18 +160,18 @@ class GaussianPosterior:
         cells = Intervals(*(t.double()[:, :, None] for t in cells))
         if not self.bounds:
             return log_mass(cells, self.means, self.var.sqrt()).to(self.means)
-        mean, sd, _, _, of_box = self._standard
+        mean, sd, _, _, log_inside = self._standard
         low, high = self.bounds
         inside = (cells.middle > low) & (cells.middle <= high)
-        out = log_mass(clipped(cells, low, high), mean, sd) - of_box
+        out = log_mass(clipped(cells, low, high), mean, sd) - log_inside
         return out.to(self.means).masked_fill(~inside, -math.inf)
 
     def log_evidence(self, y: Tensor, snr: Tensor, lines: NumberLines | None = None) -> Tensor:
         r"""Log-probability that each component gives to evidence ``y`` and ``snr``, both (B, R): (B, R, K), nats.
 
         :math:`\log \int p(x)\, e^{-\gamma (x - c)^2 / 2} dx` with c = y/γ; where the SNR is infinite, the log-density
-        at y. With the ``lines`` of the columns the log-mass of its cell, and a sum over the lattice where that is too
-        coarse for an integral.
+        at y. With ``lines`` it is the log-mass of the cell of y, and the integral is a sum over the lattice where that
+        is too coarse.
         """
         return self.given(y, snr, lines)[0].to(self.means)
 
@@ -182,22 +181,22 @@ class GaussianPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence as of :meth:`log_evidence`.
 
         A known value far outside every component leaves their weights unchanged. Where the lattice is too coarse, the
-        components become the numbers around y/γ; without ``sums`` they stay what they are.
+        components become the numbers around y/γ; without ``sums`` they stay Gaussians.
         """
         log_evidence, *parts = self.given(y, snr, lines, sums=sums)
         log_weight = self.log_weight + log_evidence.clamp_min(-FARTHEST)
-        found = GaussianPosterior(log_weight, *parts, *self.bounds)
+        updated = GaussianPosterior(log_weight, *parts, *self.bounds)
         coarse = is_coarse(y, snr, lines)
         if sums and lines is not None and devices.any_true(coarse):
             z, log_p = self._on_lattice(y, snr, lines)
             log_p = (self.log_weight[:, :, None] + log_p).logsumexp(3)
             points = GaussianPosterior(log_p, z, torch.full_like(z, 1 / REAL_KNOWN_SNR))
-            own = torch.arange(coarse.numel(), device=y.device).view_as(coarse)
-            found = found.with_cells(own + coarse.numel() * coarse, [points])
-        return found.pick(lambda t: t.to(self.means))
+            place = torch.arange(coarse.numel(), device=y.device).view_as(coarse)
+            updated = updated.with_cells(place + coarse.numel() * coarse, [points])
+        return updated.pick(lambda t: t.to(self.means))
 
     def _on_lattice(self, y: Tensor, snr: Tensor, lines: NumberLines) -> tuple[Tensor, Tensor]:
-        """The numbers around y/γ, (B, R, N), and their log-masses of components with the evidence: (B, R, N, K)."""
+        """The N numbers around y/γ, (B, R, N), and their log-mass times evidence in each component, (B, R, N, K)."""
         centre = y.double() / snr.double().clamp_min(SMALLEST)
         z, cells = lines.near(centre, 13)
         evidence = -0.5 * snr.double()[:, :, None] * (z - centre[:, :, None]) ** 2
@@ -231,8 +230,8 @@ class GaussianPosterior:
         if sums and lines is not None and devices.any_true(coarse):
             summed = self._on_lattice(*given, lines)[1].logsumexp(2)
             log_evidence = torch.where(coarse[:, :, None], summed.to(log_evidence), log_evidence)
-        there = self._log_mass(*cells).to(log_evidence)
-        return torch.where(known[:, :, None], there, log_evidence), after, narrower
+        log_point = self._log_mass(*cells).to(log_evidence)
+        return torch.where(known[:, :, None], log_point, log_evidence), after, narrower
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GaussianPosterior:
         """The posterior of the rows that ``rows`` selects from each tensor."""
@@ -264,27 +263,27 @@ class GaussianPosterior:
         out = share.new_zeros(len(self.means), len(u))
         for rows, q in self.few_components(len(u)):
             parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
-            of_each = _quantile(share, *parts)  # the mixture's quantile lies between these
-            low, high = of_each.amin(1), of_each.amax(1)
-            at, step = (low + high) / 2, high - low
+            component_quantiles = _quantile(share, *parts)  # they bracket the mixture's quantile
+            low, high = component_quantiles.amin(1), component_quantiles.amax(1)
+            z, step = (low + high) / 2, high - low
             for _ in range(100):
-                left = q.cdf(at) - share
-                low, high = torch.where(left < 0, at, low), torch.where(left < 0, high, at)
-                searched = (left.abs() > 1e-9) & (high > torch.nextafter(low, high))
+                error = q.cdf(z) - share
+                low, high = torch.where(error < 0, z, low), torch.where(error < 0, high, z)
+                searched = (error.abs() > 1e-9) & (high > torch.nextafter(low, high))
                 if not bool(searched.any()):
                     break
-                new = at - left / q.log_prob(at).exp()
-                is_close = (new > low) & (new < high) & ((new - at).abs() < step / 2)
-                new = torch.where(searched, torch.where(is_close, new, (low + high) / 2), at)
-                at, step = new, (new - at).abs()
-            out[rows] = at
+                new = z - error / q.log_prob(z).exp()
+                is_close = (new > low) & (new < high) & ((new - z).abs() < step / 2)
+                new = torch.where(searched, torch.where(is_close, new, (low + high) / 2), z)
+                z, step = new, (new - z).abs()
+            out[rows] = z
         return out
 
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Mean of a function of the values of one column at :meth:`points`: float64, (B,).
 
-        Of the value itself within 0.02 standard deviations. What lies beyond these points, some 0.1 % on either side,
-        is left out: hardly any training rows lie there, and a function may grow faster than the density falls.
+        The mean of the values themselves errs by 0.02 standard deviations. Some 0.1 % on either side lie beyond these
+        points: hardly any training rows lie there, and a function may grow faster than the density falls.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
         for rows, q in self.few_components(POINTS):
@@ -301,22 +300,22 @@ class GaussianPosterior:
         n = POINTS // 2
         for rows, q in self.few_components(n):
             middle, width = cells(q.points(n), *(t[rows] for t in of_rows))
-            # in cells so narrow the density is even, and costs a third of the mass
+            # in narrow cells the density is taken as constant: it costs a third of the mass
             is_narrow = width.amax(1) < 0.1 * q.var.amin((1, 2)).sqrt()
             for narrow in (True, False):
-                at = torch.nonzero(is_narrow == narrow).flatten()
-                if len(at):
-                    own, m, w = q.pick(lambda t, at=at: t[at]), middle[at], width[at]
+                part = torch.nonzero(is_narrow == narrow).flatten()
+                if len(part):
+                    some, m, w = q.pick(lambda t, i=part: t[i]), middle[part], width[part]
                     log_width = torch.where(w > 0, w, 1.0).log()
-                    log_p = own.log_prob(m) + log_width if narrow else own.log_prob(m, w)
-                    out[rows[at]] = -log_p.mean(1)
+                    log_p = some.log_prob(m) + log_width if narrow else some.log_prob(m, w)
+                    out[rows[part]] = -log_p.mean(1)
         return out
 
     def few_components(self, n_points: int) -> Iterator[tuple[Tensor, GaussianPosterior]]:
         """Some rows, and their mixtures of one column in double, without the least likely components.
 
-        Those have at most 1e-4 of the probability: given other cells, few of thousands are left. Rows are taken
-        together that need about as many, and as many as keep K times ``n_points`` numbers of each within ``CHUNK``.
+        Left out is at most 1e-4 of the probability: given other cells, few of thousands of components are left. Rows
+        that keep about as many are taken together, at most ``CHUNK`` numbers of K × ``n_points`` for each row.
         """
         n_components = self.means.shape[2]
         for part in torch.arange(len(self.means)).split(max(1, CHUNK // n_components)):
@@ -335,13 +334,13 @@ class GaussianPosterior:
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""
         pick = add_gumbel(self.log_weight, generator).argmax(2, keepdim=True)
-        of_one = self.pick(lambda t: t.gather(2, pick))
-        mean, var = of_one.means[:, :, 0], of_one.var[:, :, 0]
-        if not of_one.bounds:
+        drawn = self.pick(lambda t: t.gather(2, pick))
+        mean, var = drawn.means[:, :, 0], drawn.var[:, :, 0]
+        if not drawn.bounds:
             xi = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=var.dtype)
             return mean + var.sqrt() * xi
         u = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=torch.float64)
-        low, high = (t[:, :, 0] for t in of_one.bounds)
+        low, high = (t[:, :, 0] for t in drawn.bounds)
         ends = mean.double(), var.double().sqrt(), low.double(), high.double()
         return _quantile(u, *ends).to(mean).clamp(torch.nextafter(low, high), high)
 
@@ -349,25 +348,25 @@ class GaussianPosterior:
 def log_linear(nodes: Tensor, log_density: Tensor) -> list[Tensor]:
     r"""Log-masses, means, variances and bounds of exponential pieces between nodes, (n, G + 1) each.
 
-    Of n densities with a ``log_density`` at increasing ``nodes``, (n, G) each, float64; equal nodes count once. Beyond
-    the outermost nodes it goes on, but falls at least as :math:`e^{-|x|}`. A piece's Gaussian is so wide that it is an
-    exponential function within 1e-5 nats.
+    They interpolate the ``log_density`` of n densities at increasing ``nodes``, (n, G) each, float64; equal nodes count
+    once. Beyond the outermost nodes a density falls at least as :math:`e^{-|x|}`. A piece's Gaussian is so wide that it
+    is an exponential function within 1e-5 nats.
     """
     f = torch.maximum(log_density, log_density.amax(1, keepdim=True) - 1e4)
-    gap = nodes.diff(dim=1)
-    slope = f.diff(dim=1) / gap.masked_fill(gap == 0, math.inf)
+    spacing = nodes.diff(dim=1)
+    slope = f.diff(dim=1) / spacing.masked_fill(spacing == 0, math.inf)
     ends = slope[:, :1].clamp_min(1.0), slope[:, -1:].clamp_max(-1.0)
     slope = torch.cat([ends[0], slope, ends[1]], 1)
-    length = torch.cat([1 / ends[0], gap, -1 / ends[1]], 1)
+    length = torch.cat([1 / ends[0], spacing, -1 / ends[1]], 1)
     sd = 100.0 * torch.where(length > 0, length, 1.0)
     low, high = (
         functional.pad(nodes, side, value=v)
         for side, v in (((1, 0), -math.inf), ((0, 1), math.inf))
     )
     high = torch.where(length > 0, high, low + 1)
-    # a middle of each piece, or the end of a tail
-    at, f = (torch.cat([t[:, :1], (t[:, 1:] + t[:, :-1]) / 2, t[:, -1:]], 1) for t in (nodes, f))
-    mean = at + slope * sd.square()
+    # the middle of each piece, or the end of a tail
+    mid, f = (torch.cat([t[:, :1], (t[:, 1:] + t[:, :-1]) / 2, t[:, -1:]], 1) for t in (nodes, f))
+    mean = mid + slope * sd.square()
     mass = (
         f - log_normal(slope * sd) + sd.log() + log_between((low - mean) / sd, (high - mean) / sd)
     )
@@ -375,9 +374,9 @@ def log_linear(nodes: Tensor, log_density: Tensor) -> list[Tensor]:
 
 
 def is_coarse(y: Tensor, snr: Tensor, lines: NumberLines | None) -> Tensor:
-    """Where a lattice is too coarse for an integral over evidence (B, R): bool, (B, R).
+    """Whether the lattice is too coarse to integrate over evidence (B, R), so that numbers are summed: bool, (B, R).
 
-    There half a standard deviation of the noise is less than the width of a cell, and numbers are summed.
+    It is where the width of a cell is above half a standard deviation of the noise.
     """
     noisy = (snr > 0) & ~torch.isinf(snr)
     if lines is None or not lines.have_steps:
@@ -397,7 +396,7 @@ def tail(z: Tensor) -> Tensor:
 
 
 def chosen(log_probs: Tensor, u: Tensor) -> Tensor:
-    """Categories of distributions (B, K) of logits by uniform numbers (B,) or (B, n): int64, of the same shape."""
+    """Draws from softmax of ``log_probs`` (B, K) by uniform numbers ``u`` (B,) or (B, n): int64, shape of ``u``."""
     cdf = torch.softmax(log_probs, 1).cumsum(1)
     wide = u[:, None] if u.ndim == 1 else u
     share = wide * cdf[:, -1:]  # the last sum may round to less than 1
@@ -406,7 +405,7 @@ def chosen(log_probs: Tensor, u: Tensor) -> Tensor:
 
 
 def _mirrored(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether an interval lies above zero; if so it is mirrored, since small masses below zero keep their digits."""
+    """Whether an interval lies above zero, and its ends, mirrored if so: small masses keep their digits below zero."""
     above = low > 0
     return above, torch.where(above, -high, low), torch.where(above, -low, high)
 
@@ -424,11 +423,11 @@ def log_between(low: Tensor, high: Tensor) -> Tensor:
 
 
 def _log_narrow(middle: Tensor, width: Tensor) -> Tensor:
-    r"""The same between bounds so close that differences lose digits, to within :math:`h^2/6`.
+    r""":func:`log_between` of bounds so close that differences lose digits, to within :math:`h^2/6`.
 
     :math:`\log\varphi(m) + \log 2h + \log(\sinh(mh)/mh)` of the middle m and the half-width h.
     """
-    # 2mh: the last term is mh + log (1 - exp(-2mh))/2mh
+    # fall = 2|m|h; log(sinh(mh)/mh) = mh + log((1 - exp(-2mh))/2mh)
     fall = (middle * width).abs().clamp_min(SMALLEST)
     return log_normal(middle) + width.log() + fall / 2 + (-torch.expm1(-fall) / fall).log()
 
@@ -441,13 +440,13 @@ class _LogCell(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, middle: Tensor, width: Tensor) -> Tensor:
-        """Of middles and widths of equal shapes, float64."""
+        """Log-probabilities of cells by ``middle`` and ``width`` of one shape, float64."""
         middle, width = middle.contiguous(), width.contiguous()
         out, wide = log_normal(middle).flatten(), width >= CLOSE_BOUNDS
         for which, log_p in ((~wide & (width > 0), _log_narrow), (wide, log_mass_of_wide)):
 
-            def of_some(at: Tensor, log_p: Callable[..., Tensor] = log_p) -> Tensor:
-                return log_p(middle.view(-1)[at], width.view(-1)[at])
+            def of_some(places: Tensor, log_p: Callable[..., Tensor] = log_p) -> Tensor:
+                return log_p(middle.view(-1)[places], width.view(-1)[places])
 
             out = devices.replace_rows(out, which.flatten(), of_some)
         out = out.view_as(middle)
@@ -456,15 +455,15 @@ class _LogCell(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients of both."""
+        """The gradients of middle and width."""
         middle, width, out = ctx.saved_tensors
         ends = middle - width / 2, middle + width / 2
         at_low, at_high = ((log_normal(z) - out).exp() for z in ends)
         wide = width >= CLOSE_BOUNDS
-        of_middle = torch.where(wide, at_high - at_low, -middle)
-        of_width = torch.where(wide, (at_low + at_high) / 2, 1 / width)
-        of_width = torch.where(width > 0, of_width, 0.0)
-        return grad_outputs[0] * of_middle, grad_outputs[0] * of_width
+        grad_middle = torch.where(wide, at_high - at_low, -middle)
+        grad_width = torch.where(wide, (at_low + at_high) / 2, 1 / width)
+        grad_width = torch.where(width > 0, grad_width, 0.0)
+        return grad_outputs[0] * grad_middle, grad_outputs[0] * grad_width
 
 
 def log_mass(cells: Intervals, mean: Tensor, sd: Tensor) -> Tensor:
@@ -480,15 +479,15 @@ def log_mass(cells: Intervals, mean: Tensor, sd: Tensor) -> Tensor:
 def log_mass_of_wide(middle: Tensor, width: Tensor) -> Tensor:
     """:func:`log_between` of cells that are not narrow, in half its time: float64.
 
-    To 1e-8; beyond 36 standard deviations, where differences of masses lose digits, to 1e-4 by the continued fraction
-    of Mills' ratio.
+    It errs by 1e-8; beyond 36 standard deviations, where differences of masses lose digits, by 1e-4, as it takes the
+    continued fraction of Mills' ratio there.
     """
-    at, half = middle.abs(), width / 2
-    low = at - half
+    distance, half = middle.abs(), width / 2
+    low = distance - half
     mass = torch.erfc(low * math.sqrt(0.5))
-    mass = mass.sub_(torch.erfc((at + half).mul_(math.sqrt(0.5)))).mul_(0.5)
+    mass = mass.sub_(torch.erfc((distance + half).mul_(math.sqrt(0.5)))).mul_(0.5)
     low = low.clamp_min_(1.0)
-    tail = (at * width).neg_().expm1_().neg_().div_(low + 1 / (low + 2 / low)).log_()
+    tail = (distance * width).neg_().expm1_().neg_().div_(low + 1 / (low + 2 / low)).log_()
     tail = tail.add_(log_normal(low))
     return torch.where(mass > 1e-290, mass.log(), tail)
 
@@ -522,7 +521,7 @@ def truncated_quantile(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
     log_below = torch.logaddexp(torch.log1p(-u) + a_below, u.log() + b_below)
     z = torch.special.ndtri(log_below.exp())
     far = -(-2 * log_below).clamp_min(1.0).sqrt()  # where the probability underflows
-    for _ in range(5):  # of Newton
+    for _ in range(5):  # Newton steps
         now = torch.special.log_ndtr(far)
         far = far + (log_below - now) * (now - log_normal(far)).exp()
     z = torch.where(log_below < math.log(SMALLEST), far, z).clamp(a, b)

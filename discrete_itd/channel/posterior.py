@@ -101,15 +101,15 @@ class Posterior:
 
     @classmethod
     def mixed(cls, parts: Sequence[Posterior], log_weights: Tensor) -> Posterior:
-        """The mixture of M posteriors, column by column, by log-weights (B, M, C), or (B, M, 1) alike for all."""
+        """The mixture of M posteriors, column by column, by log-weights (B, M, C), or (B, M, 1) for all columns."""
         book, w = parts[0].codebook, log_weights
         if w.shape[2] > 1:
             w = w[:, :, book.finite][:, :, book.levels.level_column]
         logits = torch.stack([q.categorical.logits for q in parts], 1) + w
         categorical = CategoricalPosterior(book.levels, torch.logsumexp(logits, 1))
-        own = [q.gaussian for q in parts if q.gaussian is not None]
+        gaussians = [q.gaussian for q in parts if q.gaussian is not None]
         w = log_weights.expand(-1, -1, book.n_columns)[:, :, book.reals]
-        return cls(book, categorical, GaussianPosterior.joined(own, w) if own else None)
+        return cls(book, categorical, GaussianPosterior.joined(gaussians, w) if gaussians else None)
 
     def mean(self) -> Tensor:
         r"""The denoised point :math:`\hat x`, shape (B, D)."""
@@ -119,18 +119,18 @@ class Posterior:
     def log_prob(self, x: Tensor, numbers: Intervals | None = None) -> Tensor:
         """Log-probability of each cell of rows ``x`` (B, C): (B, C), nats; 0 where NaN.
 
-        Of a number that was recorded on a lattice the log-mass of its cell (20), of another one the log-density.
-        ``numbers`` are the cells of the rows' numbers, if they are known already.
+        It is the log-mass of a number's cell (20) if the number was recorded on a lattice, else its log-density.
+        ``numbers`` are the cells of the rows' numbers, if they are computed already.
         """
         book = self.codebook
         cells = x.nan_to_num(0.0)
-        own = self.categorical.log_prob(cells[:, book.finite].long())
-        if own.shape == x.shape:
-            return own.masked_fill(x.isnan(), 0.0)
-        out = own.new_zeros(x.shape).index_copy(1, book.finite, own)
+        log_p = self.categorical.log_prob(cells[:, book.finite].long())
+        if log_p.shape == x.shape:
+            return log_p.masked_fill(x.isnan(), 0.0)
+        out = log_p.new_zeros(x.shape).index_copy(1, book.finite, log_p)
         if self.gaussian is not None:
             numbers = numbers or book.lines.cells(cells[:, book.reals])
-            out = out.index_copy(1, book.reals, self.gaussian.log_prob(*numbers).to(own))
+            out = out.index_copy(1, book.reals, self.gaussian.log_prob(*numbers).to(log_p))
         return out.masked_fill(x.isnan(), 0.0)
 
     def update(self, y: Tensor, snr: Tensor) -> Posterior:
@@ -163,31 +163,31 @@ class Posterior:
         book, levels = self.codebook, self.codebook.levels
         level = torch.arange(levels.n_points, device=place.device)
         logits = self.categorical.logits[place[:, book.finite][:, levels.level_column], level]
-        gaussian, at = self.gaussian, place[:, book.reals]
+        gaussian, real_place = self.gaussian, place[:, book.reals]
         if gaussian is not None:
-            real = torch.arange(at.shape[1], device=place.device)
-            gaussian = gaussian.pick(lambda t: t[at, real])
+            real = torch.arange(real_place.shape[1], device=place.device)
+            gaussian = gaussian.pick(lambda t: t[real_place, real])
         categorical = CategoricalPosterior(levels, logits, normalised=True)
         return Posterior(book, categorical, gaussian)
 
     def with_cells(
-        self, found: Iterable[tuple[Tensor, Tensor, Tensor | GaussianPosterior]]
+        self, replacements: Iterable[tuple[Tensor, Tensor, Tensor | GaussianPosterior]]
     ) -> Posterior:
-        """This posterior with the distributions of some cells, at ``rows`` and ``columns`` (n,), in place of its own.
+        """This posterior with other distributions of the cells at ``rows`` and ``columns`` (n,).
 
-        They are the log-probabilities (n, K) of the categories of one column, or the densities of continuous cells.
+        These are log-probabilities (n, K) of the categories of one column, or densities of continuous cells.
         """
         book, logits, gaussian = self.codebook, self.categorical.logits.clone(), self.gaussian
         n, n_reals = len(logits), len(book.reals)
-        # for each continuous cell the number of its density: first the own ones, by row, then the ones found
+        # number of each continuous cell's density: first those of this posterior, by row, then the replacements
         place = torch.arange(n * n_reals, device=logits.device).view(n, n_reals)
         n_densities, densities = n * n_reals, []
-        for rows, columns, cells in found:
+        for rows, columns, cells in replacements:
             if isinstance(cells, Tensor):
                 logits[rows, book.levels.own(book.place[int(columns[0])])] = cells.to(logits)
                 continue
-            own = torch.arange(len(rows), device=rows.device)
-            place[rows, torch.searchsorted(book.reals, columns)] = n_densities + own
+            new = torch.arange(len(rows), device=rows.device)
+            place[rows, torch.searchsorted(book.reals, columns)] = n_densities + new
             n_densities, densities = n_densities + len(rows), [*densities, cells]
         if gaussian is not None and densities:
             gaussian = gaussian.pick(lambda t: t.to(densities[0].means)).with_cells(
@@ -220,19 +220,19 @@ class Posterior:
     def number(self, j: int, rows: slice | Tensor = slice(None)) -> GaussianPosterior:
         """The distribution of the continuous column ``j`` in some rows."""
         assert self.gaussian is not None
-        at = torch.nonzero(self.codebook.reals == j).flatten()
-        return self.gaussian.pick(lambda t: t[rows][:, at])
+        index = torch.nonzero(self.codebook.reals == j).flatten()
+        return self.gaussian.pick(lambda t: t[rows][:, index])
 
     def at_uniform(self, j: int, u: Tensor, v: Tensor) -> Tensor:
         """Draws (B,), float64, of column ``j`` by inverse distribution functions of uniform numbers ``u``, ``v`` (B,).
 
         In a continuous column ``u`` chooses the component and ``v`` the value within it.
         """
-        at = torch.nonzero(self.codebook.reals == j).flatten()
-        if not len(at):
+        index = torch.nonzero(self.codebook.reals == j).flatten()
+        if not len(index):
             return chosen(self.column(j).double(), u).double()
         drawn = self.number(j).at_uniform(u[:, None], v[:, None])
-        return self.codebook.lines.rounded(drawn, at)[:, 0]
+        return self.codebook.lines.rounded(drawn, index)[:, 0]
 
     def mode(self) -> Tensor:
         """The most probable seen category of each cell, 0 in continuous columns: float64, (B, C)."""

@@ -94,11 +94,11 @@ class CoordinateSchedule:
     Parameters
     ----------
     n_steps : int
-        Number of steps; with one for every column, one column a step. With fewer, columns that jump together are
+        Number of steps; with as many as columns, one column a step. With fewer, columns that jump together are
         treated as independent given those known before. A row with fewer free cells takes one step for each.
     order : tuple of int, optional
-        A permutation of the column numbers, the first to be known first. By default every path of every row takes its
-        own random order.
+        The columns in the order in which they become known. By default every path of every row takes its own random
+        order.
 
     Examples
     --------
@@ -198,7 +198,7 @@ class Quadrature:
         self.edges, self._density = edges, density / mass.sum()
         self._cdf = torch.cat([edges.new_zeros(1), (mass / mass.sum()).cumsum(0)])
         self._cdf[-1] = 1.0
-        # the smallest and the largest SNR, on the host: reading them later would wait
+        # both are read to the host here: reading them in a step would wait
         self.low, self.high = edges[[0, -1]].exp().tolist()
 
     def to(self, device: torch.device | str) -> Quadrature:
