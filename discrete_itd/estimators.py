@@ -49,7 +49,6 @@ from discrete_itd.encoders.table import column_specs
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import level_quantiles, of_column, point_predictions
 from discrete_itd.models.auto import recipe
-from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.held_out import read_table
 from discrete_itd.models.information import log_prob_of
@@ -73,12 +72,6 @@ from discrete_itd.validation import (
 CURVE_WORK = 1 << 34
 ONE_VALUE = "given= takes one value (for a range or a rule, draw more rows and keep those that fit)"
 INFORMATION_ROWS = 2000  # rows drawn from the model for an entropy or a mutual information
-
-
-def private_forest(denoiser: Any) -> Forest | None:
-    """The recipe of a differentially private forest; None for any other."""
-    wanted = recipe(denoiser)
-    return wanted if isinstance(wanted, Forest) and wanted.epsilon is not None else None
 
 
 class Nats(NamedTuple):
@@ -108,8 +101,6 @@ class Learned:
 
 def _keeps_rows(estimator: DiffusionDensity) -> bool:
     """Whether all rows so far are known; AttributeError if not."""
-    if private_forest(estimator.denoiser) is not None:
-        raise AttributeError("partial_fit keeps rows, which epsilon forbids")
     if hasattr(estimator, "model_") and "_grown" not in vars(estimator):
         raise AttributeError(
             "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no rows are"
@@ -154,8 +145,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         is a network that scores a row by one call, "network" one that conditions on all columns and scores along a
         path. "independent", "tree", "bayes_net", "forest" and "mixture" (of products) are exact
         models. "row_mixture", or a list, is a mixture of several. Recipes of :mod:`discrete_itd.recipes` set sizes,
-        like ``Causal(width=64)`` or ``[BayesNet(), Mixture(256)]``; ``Forest(epsilon=1.0)`` is differentially
-        private.
+        like ``Causal(width=64)`` or ``[BayesNet(), Mixture(256)]``.
     max_steps : int, default=6000
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. With 0,
         "auto" and "best" train neither a network nor a mixture, and "mixture" is refused. Steps of a mixture are
@@ -285,15 +275,13 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         -----
         UserWarning
             If Ctrl-C or ``max_time`` ended the fit or a part of it: the model is the best so far. If a stream has more
-            rows than are fitted to. If the noise of a differentially private fit follows from ``random_state``.
+            rows than are fitted to.
         """
         self._checked_parameters()
         seed = seed_of(self.random_state)
         device = resolve_device(self.device)
         with fit_progress(self.max_time) as watched:
-            forest = private_forest(self.denoiser)
-            private = None if forest is None else (cast(float, forest.epsilon), forest.n_trees)
-            read = read_table(X, self, groups=groups, seed=seed, device=device, private=private)
+            read = read_table(X, self, groups=groups, seed=seed, device=device)
             if self.schedule is not None:
                 check_schedule(self.schedule, len(read.encoder.owner))
             model = fit_model(
@@ -318,7 +306,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from more rows: a fit to all rows so far, or to a uniform sample of 400 000 of them.
 
-        Not after ``fit`` or ``load``, which keep no rows, nor with ``epsilon``: AttributeError.
+        Not after ``fit`` or ``load``, which keep no rows: AttributeError.
 
         Parameters
         ----------

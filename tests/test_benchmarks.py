@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 
 from discrete_itd import DiffusionDensity
-from tests.benchmarks import anomaly, conditionals, data, detectors, messy, private, real_tables
+from tests.benchmarks import anomaly, conditionals, data, detectors, messy, real_tables
 from tests.benchmarks.baselines import ChowLiuTree, IndependentColumns
 from tests.benchmarks.change import difference
 from tests.benchmarks.data import has_density, load_density
@@ -46,7 +46,6 @@ RUNS = {
     "information": "--tasks Student --models mixture --rows 600",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
     "synthetic": "adult --quick --halves --methods default mixture other --folder nowhere",
-    "private": "mushroom --quick --epsilons 1 none",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
     "seasons": "--quick --only detector",
     "features": "discrete_itd scikit-learn",
@@ -539,20 +538,3 @@ def test_chained_draws_follow_the_other_cells_and_keep_what_is_known(donor):
     assert (draws[:, 0, 0] < 0).mean() > 0.95 < (draws[:, 1, 0] > 0).mean()
     assert (draws[:, 2, 1] == 0).mean() > 0.95
     np.testing.assert_array_equal(np.where(np.isnan(known), np.nan, draws), [known] * 40)
-
-
-# -- private rows ---------------------------------------------------------------------------------
-
-
-def test_shares_of_three_columns_against_counting():
-    codes = np.random.default_rng(0).integers(0, 2, (50, 4))
-    shares = private.marginals(codes)
-    np.testing.assert_allclose(shares.sum(1), 1)
-    assert shares[1, 5] == (codes[:, [0, 1, 3]] == [1, 0, 1]).all(1).mean()
-
-
-def test_concentrated_privacy_is_no_stricter_than_the_standard_bound():
-    """Bun & Steinke (2016): rho implies (rho + 2 sqrt(rho log(1 / delta)), delta), the larger epsilon."""
-    for epsilon in (0.1, 1.0, 5.0):
-        rho = private.zero_concentrated(epsilon, 1e-5)
-        assert epsilon < rho + 2 * np.sqrt(-rho * np.log(1e-5)) < 1.5 * epsilon

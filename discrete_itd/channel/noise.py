@@ -45,11 +45,6 @@ def row_hashes(x: Tensor, salt: int = 0) -> Tensor:
     return _mix(_mix(_mix(cell_bits(x)) * _GOLDEN + place).sum(1))
 
 
-def coins(row: Tensor, place: Tensor, seed: int) -> Tensor:
-    """Float64 numbers in [0, 1), keyed by pairs of integers (P,) and a seed: (P,)."""
-    return _shift(_mix(row * _GOLDEN + place * _MIX_1 + seed), 11).double() * 2.0**-53
-
-
 class RowNoise:
     """Random numbers that are hashes of (salt, content of the row, path, stream, coordinate): equal for equal rows.
 

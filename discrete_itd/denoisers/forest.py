@@ -63,9 +63,6 @@ VECTOR = 32  # floats that a sum takes at a time
 ABOVE = 4.0  # pseudo-count of the node above a leaf: the first one that is tried
 
 Values = Callable[[Tensor, Tensor], Tensor]  # of rows (P,) at nodes (P,)
-# whether rows (P,) go to the second child of nodes (P,), given where they go by their cells, and whether these are
-# missing; called once for each depth
-Choose = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Pairs(NamedTuple):
@@ -877,17 +874,14 @@ class Splits(nn.Module):
 
         return value
 
-    def descend(self, value: Values, n_rows: int, choose: Choose | None = None) -> Tensor:
-        """The leaf of every row in each tree, (B, Tr), by its :meth:`values`; ``choose`` decides on missing cells."""
+    def descend(self, value: Values, n_rows: int) -> Tensor:
+        """The leaf of every row without gaps in each tree, (B, Tr), by its :meth:`values`."""
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat_interleave(n_rows)
         row = torch.arange(n_rows, device=device).repeat(self.n_trees)
         for _ in self.depths[1:]:
             left, cell = self.left[node], value(row, node)  # a leaf is its own first child
-            right = cell > self._bound[node]  # never at a leaf
-            if choose is not None:
-                right = choose(row, node, right, cell.isnan()) & (left != node)
-            node = left + right
+            node = left + (cell > self._bound[node])  # never greater at a leaf
         return self.leaf[node].view(self.n_trees, n_rows).T.contiguous()
 
     def reach(self, value: Values, n_rows: int, *, but_one: bool = False) -> tuple[Tensor, ...]:

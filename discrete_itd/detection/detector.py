@@ -32,7 +32,7 @@ from discrete_itd.devices import methods_in_one_thread
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.notation import collected, tell_unreadable
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.estimators import DiffusionDensity, private_forest
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.auto import recipe
 from discrete_itd.models.held_out import Ints
 from discrete_itd.progress import Deadline, fit_progress, stage
@@ -147,9 +147,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     inliers, p-values of inliers are larger than necessary: valid, with less power. Where anomalies score higher than
     inliers, like forms left at their defaults, p-values are too small. With a share e of anomalies among the
     calibration rows, only :math:`P(p \le \alpha) \le \alpha / (1 - e)` is guaranteed for inliers.
-
-    A detector keeps the scores of its calibration rows, so it refuses ``Forest(epsilon=...)``: rows are ranked by the
-    density alone, or a frozen one is calibrated on rows that need no privacy.
 
     A missing cell has no surprisal, so rows with many of them score as more typical than complete ones.
 
@@ -346,11 +343,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         own = cast(DiffusionDensity, clone(self.density or DiffusionDensity()))
         if self.denoiser is not None:
             own.set_params(denoiser=self.denoiser)
-        if private_forest(own.denoiser) is not None:
-            raise ValueError(
-                "a detector keeps the scores of its calibration rows, which epsilon forbids: fit DiffusionDensity"
-                " alone, whose score_samples ranks rows, or calibrate a FrozenEstimator of it on public rows"
-            )
         if own.random_state is None:
             own.set_params(random_state=seed)
         return own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
 from typing import Any, Literal, cast
@@ -111,8 +111,7 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     name : hashable
         The column's name, for errors.
     spec : str, mapping or None
-        A kind or a notation, or a mapping with "kind" and options: "edges" of a binned column (increasing numbers;
-        with epsilon, integers declare whole numbers),
+        A kind or a notation, or a mapping with "kind" and options: "edges" of a binned column (increasing numbers),
         "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
         "missing" ("auto", "marginalise" or "category") of any, "na" (a text or several)
         that is a missing cell of any, and "notation" ("decimal-comma", "decimal-point", "day-first" or "month-first")
@@ -173,7 +172,7 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
         raise ValueError(
             f"{where} edges must be at least two finite increasing numbers, got {edges!r}"
         )
-    return tuple(edges) if all(type(e) is int for e in edges) else tuple(numbers.tolist())
+    return tuple(numbers.tolist())
 
 
 def _listed(name: Hashable, categories: Any) -> tuple[Scalar, ...]:
@@ -426,28 +425,6 @@ def infer_column(
     )
     is_value = (spec.missing or missing) == "category" and seen.n_missing > 0
     return column.with_absent() if is_value else column
-
-
-def declared_column(name: Hashable, spec: ColumnSpec, *, is_open: bool, missing: str) -> Column:
-    """A column whose domain is declared, for which no cell is looked at; ValueError, naming it, if it is not."""
-    if spec.edges is None and spec.categories is None:
-        raise ValueError(
-            f"column {name!r}: its domain would be learned from the rows, which epsilon forbids; declare it:"
-            f" column_types={{{name!r}: {{'kind': 'nominal', 'categories': [...]}}}} (or 'ordinal'), or"
-            " {'kind': 'binned', 'edges': [...]}"
-        )
-    if spec.notation is not None:
-        raise ValueError(f"column {name!r}: notation depends on the rows, which epsilon forbids")
-    if len(spec.categories or ()) >= MANY_CATEGORIES:
-        found = len(spec.categories or ())
-        raise ValueError(
-            f"column {name!r}: {found} categories; with epsilon, fewer than {MANY_CATEGORIES}"
-        )
-    values = spec.categories or cast(tuple, spec.edges)[:-1]  # each bin contains its left edge
-    seen = Observed(name, pd.Series(list(values)), spec.kind)
-    column = infer_column(seen, spec, is_open=is_open, missing="marginalise", from_array=False)
-    column = replace(column, n_rows=0, n_missing=0, decimals=None)
-    return column.with_absent() if (spec.missing or missing) == "category" else column
 
 
 def _fit_numbers(

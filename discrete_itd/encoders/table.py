@@ -18,7 +18,6 @@ from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.frames import (
     check_unique_names,
     is_category,
-    plain,
     read_cells,
     read_few,
 )
@@ -30,7 +29,6 @@ from discrete_itd.encoders.inference import (
     Observed,
     Why,
     check_column_spec,
-    declared_column,
     how_kept,
     infer_column,
     left_out_as,
@@ -220,26 +218,6 @@ class TableEncoder:
             c, is_value = schema[j], missing[j] == "auto"
             schema[j] = c.with_absent() if is_value else replace(c, informative=True)
         return TableEncoder(schema, self.left_out)
-
-    @classmethod
-    def declared(
-        cls,
-        names: Iterable[Any],
-        columns: Mapping[Any, Any] | str | None,
-        *,
-        handle_unknown: str = "smooth",
-        missing: str = "marginalise",
-    ) -> TableEncoder:
-        """The schema of columns whose domains ``columns`` declares, for which no row is looked at.
-
-        A column has categories, or edges between bins of real numbers. "auto" is "marginalise": no row is looked at. A
-        ValueError or TypeError names a column whose domain is not declared, or too large.
-        """
-        check_choice("handle_unknown", handle_unknown, UNKNOWN)
-        check_choice("missing", missing, MISSING)
-        how: Any = {"is_open": handle_unknown == "smooth", "missing": missing}
-        specs = column_specs(names, columns)
-        return cls([declared_column(plain(name), spec, **how) for name, spec in specs.items()])
 
     @property
     def names(self) -> list:

@@ -23,7 +23,6 @@ from discrete_itd.denoisers.forest import ABOVE, ForestCounts, Splits, responsib
 from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.fitting import FitPlan, Recipe
 from discrete_itd.models.held_out import TrainingRows
-from discrete_itd.validation import check_positive, check_real
 
 # base="auto" fits a Bayesian network with tables of at most so many floats, and so much work per call, in which it sums
 # its columns out
@@ -113,55 +112,21 @@ class Forest(Recipe):
     min_leaf : int, optional
         Rows of a leaf, at least 5. By default held-out rows choose among 5, 10, 20 and so on: larger numbers are tried
         as long as they improve.
-    epsilon : float, optional
-        Makes the fit differentially private: for tables of which one has one row more than the other, the probability
-        of any result differs at most by the factor :math:`e^\varepsilon`, (16) of
-        :mod:`discrete_itd.denoisers.private_forest`, which has the proof. ``min_leaf`` is then not for you to choose,
-        and there are at most ``n_trees``.
 
     Notes
     -----
-    With ``epsilon`` the fit is a function of noisy counts and of what you declare. ``column_types`` must list the
-    categories, or the edges of bins, of every column; values outside count for a level of their own. Names of columns
-    are public, their dtypes are not looked at; the number of rows is private, too: what a model says of it is noisy.
-    Nothing else reads the rows: "held-out" nats are of rows drawn from the private model. A detector refuses the
-    recipe, as it keeps the scores of calibration rows. The noise is drawn by the operating system. With a
-    ``random_state`` it follows from this seed instead, and the model is private only as long as nobody else knows the
-    seed, which the model keeps: a warning says so. Two fits to one table take twice the ``epsilon``, and so does every
-    choice by what an earlier fit gave. Errors and warnings of a fit are for whoever holds the table. The recipe is for
-    a table in memory, alone: not in a list of recipes, as the base of a network, with groups, nor for
-    ``partial_fit``.
-
     Held-out rows also choose how much the leaves are smoothed. Leaves are larger where they would have very many
     probabilities.
     """
 
     n_trees: int = 32
     min_leaf: int | None = None
-    epsilon: float | None = None
     exact = mixes_reals = True
     name = "forest"
     bounds: ClassVar = {"n_trees": (1, 1 << 14), "min_leaf": (FEWEST_LEAF_ROWS, math.inf)}
 
-    def check(self) -> Recipe:
-        super().check()
-        if self.epsilon is not None:
-            check_positive("epsilon", self.epsilon)
-            check_real("epsilon", self.epsilon)
-            if self.min_leaf is not None:
-                raise ValueError(
-                    "min_leaf and epsilon exclude each other: epsilon decides on the leaves"
-                )
-        return self
-
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        if self.epsilon is None:
-            return rows.once(self, partial(self._fitted, rows, plan))
-        if rows.private is None:
-            raise ValueError(
-                f"{self}: what is fitted beside it is not private; give it alone as denoiser"
-            )
-        return rows.private
+        return rows.once(self, partial(self._fitted, rows, plan))
 
     def _fitted(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         book, what = rows.codebook, "the fit of a forest"

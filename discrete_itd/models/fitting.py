@@ -45,8 +45,6 @@ class Recipe(Protocol):
         Whether its fit trains a network: the members of a mixture that do share ``max_time``.
     exact : bool
         Whether it makes an exact :class:`~discrete_itd.denoisers.Denoiser`, which a network can correct.
-    epsilon : float, optional
-        Of differential privacy, if its fit is private.
     mixes_reals : bool
         Whether continuous columns depend on others in it, so that a network can correct it only where there are none.
     name : str
@@ -70,7 +68,6 @@ class Recipe(Protocol):
     exact: bool = False
     mixes_reals: bool = False
     name: str = ""
-    epsilon: float | None = None
     bounds: ClassVar[Mapping[str, tuple[int, float]]] = {}
 
     @abstractmethod
@@ -273,7 +270,6 @@ def fit_model(
             companion=fitted.companion,
             members=fitted.members,
             shares=fitted.shares,
-            epsilon=denoiser.epsilon,
         )
         n_rows = None
         if deadline.left < math.inf and not model.denoiser.closed_form:
@@ -283,7 +279,7 @@ def fit_model(
         held_out = HeldOut.measure(model, rows.x_valid, n_evaluations, n_rows)
         measured = {
             "held_out": held_out,
-            "fit_seconds": deadline.age if denoiser.epsilon is None else math.nan,
+            "fit_seconds": deadline.age,
             "microseconds": 1e6 * clock.age / held_out.n_rows,
         }
     lines = report.history

@@ -8,9 +8,8 @@ If groups are exchangeable (independent draws of customers, say), then the held-
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Hashable, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,14 +21,10 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
-from discrete_itd.denoisers.private_forest import fit_private
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.frames import as_stream, in_memory, is_polars, read_rows
+from discrete_itd.encoders.frames import in_memory, is_polars, read_rows
 from discrete_itd.progress import stage
 from discrete_itd.validation import warn
-
-# rows drawn from a private model that takes the place of a table: this many to fit to, and as many to hold out
-PRIVATE_ROWS = 2000
 
 Made = TypeVar("Made")
 Ints = NDArray[np.int64]
@@ -97,7 +92,7 @@ class TrainingRows:
 
     ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C); ``x_valid`` (N', C) are held-out
     rows; NaN where a cell is missing. The generator, on the device of the rows, is for exact denoisers: networks have
-    their own. Gaps in columns ``summed_out`` carry information. ``private`` is the forest of which the rows are drawn.
+    their own. Gaps in columns ``summed_out`` carry information.
     """
 
     marginals: MarginalDenoiser
@@ -105,7 +100,6 @@ class TrainingRows:
     x_valid: Tensor
     generator: torch.Generator
     summed_out: tuple[int, ...] = ()
-    private: Denoiser | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
     failed: set[Hashable] = field(default_factory=set, init=False, repr=False)
 
@@ -182,18 +176,11 @@ class ReadTable(NamedTuple):
 
 
 def read_table(
-    X: Any,
-    estimator: Any,
-    *,
-    groups: Any,
-    seed: int,
-    device: torch.device,
-    private: tuple[float, int] | None = None,
+    X: Any, estimator: Any, *, groups: Any, seed: int, device: torch.device
 ) -> ReadTable:
     """The table, or the sample of a stream, that a user gives to the ``fit`` of an estimator.
 
-    ``private`` are the epsilon and the number of trees of a forest that is then fitted in place of the table. A
-    ValueError or TypeError names the column or argument that is invalid.
+    A ValueError or TypeError names the column or argument that is invalid.
     """
     reading: Any = {
         "columns": estimator.column_types,
@@ -201,34 +188,20 @@ def read_table(
         "missing": estimator.missing,
     }
     with stage("reading the table"):
-        if private is None:
-            X = in_memory(X, seed, groups)
-        elif as_stream(X) is not None:
-            raise ValueError("epsilon needs a table in memory; X is a stream")
+        X = in_memory(X, seed, groups)
         frame, is_frame = read_rows(X, estimator)
         shown: Any = frame if is_frame else X
         # names that scikit-learn refuses
         validate_data(type(estimator)(), shown, skip_check_array=True)
-        if private is not None:
-            if groups is not None:
-                raise ValueError("epsilon is the privacy of single rows: no groups")
-            # no row decides on anything but noisy counts
-            encoder = TableEncoder.declared(frame.columns, **reading)
-            x, units = torch.from_numpy(encoder.transform(frame).x), None
-        else:
-            if len(frame) < 2:
-                raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
-            units = check_groups(groups, len(frame))
-            encoder = TableEncoder.fit(frame, from_array=not is_frame, leave_out=True, **reading)
-            x = torch.from_numpy(encoder.readable(frame)[0].x)
-            there = ~x.isnan().all(1)
-            x, units = x[there], None if units is None else units[there.numpy()]
+        if len(frame) < 2:
+            raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
+        units = check_groups(groups, len(frame))
+        encoder = TableEncoder.fit(frame, from_array=not is_frame, leave_out=True, **reading)
+        x = torch.from_numpy(encoder.readable(frame)[0].x)
+        has_cells = ~x.isnan().all(1)
+        x, units = x[has_cells], None if units is None else units[has_cells.numpy()]
     with stage("fitting independent columns"):
-        if private is None:
-            rows = _divided(encoder, x, units, estimator.validation_fraction, seed, device)
-        else:
-            is_secret = estimator.random_state is None
-            encoder, rows = _drawn(encoder, x, private, seed, device, is_secret)
+        rows = _divided(encoder, x, units, estimator.validation_fraction, seed, device)
     return ReadTable(encoder, rows, shown, is_frame, is_polars(X))
 
 
@@ -253,28 +226,3 @@ def _divided(
     generator = torch.Generator(device).manual_seed(seed)
     summed_out = tuple(j for j, c in enumerate(encoder.schema) if c.informative)
     return TrainingRows(marginals, x, x_valid, generator, summed_out)
-
-
-def _drawn(
-    encoder: TableEncoder,
-    x: Tensor,
-    private: tuple[float, int],
-    seed: int,
-    device: torch.device,
-    is_secret: bool,
-) -> tuple[TableEncoder, TrainingRows]:
-    """The encoder with noisy numbers of rows, and rows drawn from a private forest in place of the rows (N, C')."""
-    if not is_secret:
-        warn(
-            "the noise of a private fit follows from random_state: the model is private only for whoever cannot"
-            " know or guess it; fit with random_state=None before you give the model away"
-        )
-    random_bytes = os.urandom if is_secret else np.random.default_rng([seed, 16]).bytes
-    fitted = fit_private(encoder.codebook(), x, *private, seed, random_bytes)
-    numbers = zip(encoder.schema, fitted.n_missing, strict=False)
-    schema = [replace(c, n_rows=fitted.n_rows, n_missing=n) for c, n in numbers]
-    generator = torch.Generator(device).manual_seed(seed)
-    forest, marginals = fitted.forest.to(device), fitted.marginals.to(device)
-    drawn, x_valid = forest.draw(2 * PRIVATE_ROWS, generator).split(PRIVATE_ROWS)
-    rows = TrainingRows(marginals, drawn, x_valid, generator, private=forest)
-    return TableEncoder(schema), rows

@@ -134,11 +134,9 @@ class Model:
         In the anomaly score, adding up to one: of the denoiser and, unless that is 1, of its members and of these.
     held_out : HeldOut
     fit_seconds : float
-        Of the whole fit; NaN of a private one, as its time depends on the rows.
+        Of the whole fit.
     microseconds : float
         In which a held-out row was scored, by independent columns too, on the machine of the fit.
-    epsilon : float, optional
-        Of differential privacy (16), if the fit was private: held-out nats are then of drawn rows.
     """
 
     encoder: TableEncoder
@@ -155,7 +153,6 @@ class Model:
     held_out: HeldOut = HeldOut(0, *[math.nan] * 5)
     fit_seconds: AnyFloat = math.nan
     microseconds: AnyFloat = math.nan
-    epsilon: AnyFloat | None = None
 
     @classmethod
     def from_fields(

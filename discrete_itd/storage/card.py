@@ -126,8 +126,6 @@ def _held_out(model: Any) -> list[str]:
         "* the same rows chose the model, ended its training or weighed its parts, so nats of new rows are expected to"
         " be slightly higher; `-score(X)` measures them"
     )
-    if model.epsilon is not None:
-        unit, last = "per drawn row", "* rows drawn from the private model stand for held-out rows"
     if any(column.has_volume for column in model.encoder.schema):
         unit += " on the encoded scale: without the volumes of bins, pooled categories and units"
     return [
@@ -171,18 +169,10 @@ def _limits(model: Any) -> list[str]:
     lines = [
         "* The probabilities hold for rows like the training rows. Nothing here says whether new rows are like"
         " them.",
+        "* The file holds no row of the training table, and no average of fewer than five: but categories and how"
+        " often they occur, alone and together, and a model that may draw rows it was fitted to. That is no"
+        " anonymisation.",
     ]
-    if model.epsilon is not None:
-        lines.append(
-            f"* Differentially private: epsilon {model.epsilon:g} for one row more or less, if the noise is secret, so"
-            " not where `random_state` is given above. Numbers of rows and of missing cells are noisy."
-        )
-    else:
-        lines.append(
-            "* The file holds no row of the training table, and no average of fewer than five: but categories and how"
-            " often they occur, alone and together, and a model that may draw rows it was fitted to. That is no"
-            " anonymisation."
-        )
     if not model.denoiser.closed_form:
         lines.append(
             "* A score is a Monte-Carlo estimate: too low in expectation, for anomalies by more than its standard error"
@@ -215,10 +205,7 @@ def _limits(model: Any) -> list[str]:
             "* Scores contain log-densities: they depend on the units of the columns and may be above 0."
         )
     if any(c.categories for c in schema):
-        whose = (
-            "of the training table as they are" if model.epsilon is None else "that were declared"
-        )
-        lines.append(f"* The file holds the categories {whose}.")
+        lines.append("* The file holds the categories of the training table as they are.")
     if repeat := [str(c.name) for c in schema if getattr(c.codec, "seen", ())]:
         lines.append(
             f"* A number never seen costs nats in {listed(repeat)}: the file holds the different numbers there."
