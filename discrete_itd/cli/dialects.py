@@ -35,11 +35,14 @@ ALPHABETS = {
     "cp1251": ("абвгдежзийклмнопрстуфхцчшщъыьэюяё", "абвгґдеєжзиіїйклмнопрстуфхцчшщьюя"),
     "cp1256": ("".join(map(chr, range(0x621, 0x64B))),),
     "cp1253": ("αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋ",),
+    "cp1254": ("çğıöşüâî\u0307",),  # what "İ" has in lower case, besides an i
     "cp1252": ("äöüß", "àâæçéèêëîïôùûüÿœ", "áéíóúñüº", "àèéìíòóù", "àáâãçéêíóôõú", "åäöæøé", "áéíóúýðæö"),
     "cp1250": ("ąćęłńóśźż", "áäčďéěíľĺňóôřŕšťúůýž", "áéíóöőúüű", "ăâîșțşţ", "čćđšž"),
-    "cp1254": ("çğıiöşüâî",),
 }  # fmt: skip
 LATIN = ("cp1252", "cp1250", "cp1254")
+# The letters in which cp1254 and cp1252 differ. cp1252 has letters of Icelandic in their place, which rarely stand
+# alone in a text, so a text that fits both is Turkish.
+TURKISH = {*"ĞİŞğış"}
 SIGNS = "°²³µ½±€£–—“”’…"  # in tables of any language
 WORD = re.compile(r"[^\W\d_]+")
 MOST_ROWS = 50  # of a file that are looked at
@@ -113,6 +116,8 @@ def _share_of_letters(start: bytes, encoding: str) -> float:
         text = codecs.getincrementaldecoder(encoding)().decode(start)
     except UnicodeDecodeError:
         return 0.0
+    if encoding == "cp1254" and TURKISH.isdisjoint(text):  # the text is the same in cp1252
+        return 0.0
     # words have capitals at their beginning or all over, and are of one script
     is_latin = encoding in LATIN
     text = WORD.sub(lambda word: word[0] if _is_word(word[0], is_latin) else "¿", text)
@@ -121,9 +126,8 @@ def _share_of_letters(start: bytes, encoding: str) -> float:
         letters = [c for c in letters if c == "¿" or unicodedata.category(c)[0] in "LMNC"]
     if not letters:  # signs, like that of a degree
         return 2.0 * (encoding == "cp1252")
-    return max(sum(map(set(own).__contains__, letters)) for own in ALPHABETS[encoding]) / len(
-        letters
-    )
+    counts = [sum(map(set(alphabet).__contains__, letters)) for alphabet in ALPHABETS[encoding]]
+    return max(counts) / len(letters)
 
 
 def _is_word(text: str, is_latin: bool) -> bool:

@@ -88,7 +88,7 @@ WORDS = {
     "cp1252": "temp °C|“x” – 5 €|m³/h|Þór Guðmundsson býr á Íslandi|"
     "Größe Müller|Élève à Orléans|mañana número 3º|Forlì è città|São Paulo ação|Ångström på smörgås",
     "cp1250": "Zażółć gęślą jaźń|žluťoučký kůň úpěl ódy|árvíztűrő tükörfúrógép|Constanţa, Timişoara",
-    "cp1254": "İstanbul Şırnak ağaç|Şahin Yıldız",
+    "cp1254": "İstanbul Şırnak ağaç|Şahin Yıldız|İzmir|DİYARBAKIR, IĞDIR|ışık",
     "cp1255": "שם תל אביב",
     "cp1256": "اسم القاهرة",
     "cp1251": "Москва, Samsung чёрный №5|Київ їжак",
