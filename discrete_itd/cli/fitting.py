@@ -30,6 +30,7 @@ from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.storage.card import columns_table, facts
+from discrete_itd.storage.values import check_card
 from discrete_itd.validation import warn
 
 TEXT: Any = pd.Series(["text"]).dtype  # dtype of text: smaller than object, where pandas has one
@@ -41,6 +42,7 @@ def fit(args: argparse.Namespace) -> int:
     if args.out == STANDARD:
         raise UserError("--out: a model must be a file, not -")
     check_out(args.out, is_table=False, table=args.table)
+    check_card(args.out)
     column_types: dict[str, Any] = dict(args.column)
     frame, groups = _read_to_fit(args, column_types)
     names = {str(n): n for n in frame.columns}

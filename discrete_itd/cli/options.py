@@ -251,7 +251,7 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
     add("--repair", metavar="FILE",
         help="also write TABLE with the expected values that are twice as likely right as not; blank\n"
         "lines, and quotation marks without need, are not copied")
-    add("--report", metavar="FILE", help="also write a page on them, like errors.html")
+    add("--report", metavar="FILE", help="also write a page on them, like errors.html; one of the files may be -")
     add("--rows", metavar="FILE",
         help="also write the twenty oddest rows, each by models that did not see it, with the\n"
         "cells to blame; takes as long as three fits")

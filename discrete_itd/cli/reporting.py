@@ -49,11 +49,7 @@ def report(args: argparse.Namespace) -> int:
         raise UserError("--check needs a target: --target-nats or --target-false-alarms")
     new_axes()  # or an ImportError
     found = _examined(args)
-    page = render(found, title=f"Report on {shown(args.table)}").encode()
-    if args.out == STANDARD:
-        standard_output().write(page)
-    else:
-        write_whole(args.out, lambda path: path.write_bytes(page))
+    _write_page(args.out, render(found, title=f"Report on {shown(args.table)}"))
     n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"
     say(args.out, f"wrote {args.out}: {count(found.n_rows, 'row')}{n_alarms}")
     for verdict in found.verdicts:
@@ -61,6 +57,14 @@ def report(args: argparse.Namespace) -> int:
     if found.verdicts:
         say(args.out, VERDICTS[found.passed].lower())
     return int(args.check and not found.passed)
+
+
+def _write_page(out: str, page: str) -> None:
+    """Write a page, which may be the standard output."""
+    if out == STANDARD:
+        standard_output().write(page.encode())
+    else:
+        write_whole(out, lambda path: path.write_bytes(page.encode()))
 
 
 def _examined(args: argparse.Namespace) -> Findings:
@@ -94,6 +98,9 @@ def check(args: argparse.Namespace) -> None:
     check_out(args.repair, table=args.table, list_of_cells=args.out)
     check_out(args.report, is_table=False, table=args.table)
     check_out(args.rows, table=args.table, list_of_cells=args.out, repaired_copy=args.repair)
+    outputs = [args.out, args.repair, args.report, args.rows]
+    if outputs.count(STANDARD) > 1:
+        raise UserError("only one of --out, --repair, --report and --rows can be -")
     with reading(args.table, Dialect.asked(args)) as source:
         frame, dialect, schema = pd.concat(source.chunks()), source.dialect, source.schema
     if not len(frame):
@@ -115,7 +122,8 @@ def check(args: argparse.Namespace) -> None:
             odd = find_outliers(own, groups=groups, random_state=0)
         write_table(args.rows, [odd])
     if args.report is not None:
-        page = errors_page(found, frame.shape, title=f"Cells of {shown(args.table)} to check")
-        write_whole(args.report, lambda path: path.write_text(page, encoding="utf-8"))
+        title = f"Cells of {shown(args.table)} to check"
+        _write_page(args.report, errors_page(found, frame.shape, title=title))
     what = f"{len(found)} of {frame.size} cells are probably wrong"
-    say(args.out, what if args.out == STANDARD else f"wrote {args.out}: {what}")
+    what = what if args.out == STANDARD else f"wrote {args.out}: {what}"
+    say(STANDARD if STANDARD in outputs else args.out, what)

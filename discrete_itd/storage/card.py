@@ -17,6 +17,7 @@ import torch
 
 from discrete_itd.statistics import count, percent, plus_minus
 
+HEADING = "# Model card: "  # by which a card is known
 # no markup in any reading of Markdown, apart from links that readers make of bare addresses
 NO_MARKUP = re.compile(
     r"(?!.*www\.)[A-Za-z0-9 .,;%±+()=-]*(?:(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])[A-Za-z0-9 .,;%±+()=-]*)*"
@@ -47,7 +48,7 @@ def model_card(estimator: Any, scorer: Any = None) -> str:
             " threshold."
         )
         sections["Calibration"] = _calibration(estimator, scorer)
-    parts = [f"# Model card: {title}\n\n{summary} Made with discrete_itd {__version__}."]
+    parts = [f"{HEADING}{title}\n\n{summary} Made with discrete_itd {__version__}."]
     parts += ["\n".join([f"## {name}", "", *lines]) for name, lines in sections.items()]
     return "\n\n".join(parts) + "\n"
 

@@ -15,8 +15,9 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ DTYPES = {
     torch.uint8,
 }
 
+DAY = 86_400  # seconds without a write after which a temporary file is one that a kill has left
+
 AnyPath = str | os.PathLike[str]
 Stored = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -54,36 +57,53 @@ Stored = tuple[dict[str, Any], dict[str, Tensor]]
 def write_whole(path: AnyPath, write: Callable[[Path], object] | None) -> None:
     """Let ``write`` make a temporary file, whose path it is given, and move it to ``path`` only when it is complete.
 
-    OSError if it cannot be written, or if ``path`` is there and no regular file, like a folder or a device; with
-    ``None`` for ``write``, this is all that is checked.
+    A file that is there keeps its mode, and a symbolic link leads to the file that is written. What killed calls have
+    left of this file goes after a day. OSError if the file cannot be written, or if ``path`` is there and no regular
+    file, like a folder or a device; with ``None`` for ``write``, this is all that is checked.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
+    target = Path(os.path.realpath(path))
+    if target.is_symlink() or (path.exists() and not path.is_file()):  # a link to itself, or a pipe
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-    if not path.parent.is_dir():
+    if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder to write in", os.fspath(path))
-    partial = path
+    partial, prefix = target, f".{target.name}.partial-"
     try:
-        beside: Any = {"prefix": f".{path.name}.partial-", "dir": path.parent}
-        descriptor, name = tempfile.mkstemp(suffix=path.suffix, **beside)
+        descriptor, name = tempfile.mkstemp(path.suffix, prefix, target.parent)
         os.close(descriptor)
         partial = Path(name)
         if write is None:
             return
         write(partial)
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)  # mkstemp's files are private
         with open(partial, "rb+") as file:  # a power failure must not leave a name without content
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.chmod(_mode(target))  # mkstemp's files are private
+        os.replace(partial, target)
     except OSError as error:
         if error.errno is not None:
             error.filename = os.fspath(path)  # not that of the temporary file
         raise
     finally:
-        if partial is not path:
+        if partial is not target:
             partial.unlink(missing_ok=True)
+    _remove_abandoned(target.parent, prefix)
+
+
+def _mode(path: Path) -> int:
+    """The permissions of a file, or those that a new file gets."""
+    with suppress(FileNotFoundError):
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove the temporary files of a name that nobody has written to for a day, where that is allowed."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(prefix) and time.time() - os.stat(folder / name).st_mtime > DAY:
+                os.unlink(folder / name)
 
 
 @contextmanager

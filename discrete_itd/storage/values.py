@@ -12,6 +12,7 @@ array. Whatever is wrong ends in a ValueError that names the field.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import inspect
 import math
@@ -40,7 +41,7 @@ from discrete_itd import channel, denoisers
 from discrete_itd.channel import Codebook
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.devices import resolve_device
-from discrete_itd.storage.card import code
+from discrete_itd.storage.card import HEADING, code
 from discrete_itd.storage.files import (
     CLASS,
     FORMAT,
@@ -519,11 +520,13 @@ class Persistent:
         Raises
         ------
         OSError
-            If a file cannot be written; the card comes last.
+            If a file cannot be written, or the card would replace a file that is no card; the card comes last.
         TypeError
             If a part of the model, like a schedule of your own, lacks an argument of its constructor as an attribute.
         """
         text = self.model_card()
+        if card:
+            check_card(path)
         digest = write_state(path, flatten(self))
         if card:
             name = os.path.basename(os.fspath(path))
@@ -579,3 +582,14 @@ def load_one_of(
 def card_path(path: AnyPath) -> str:
     """Where the card of a model's file is: "m.safetensors.md" for "m.safetensors"."""
     return f"{os.fspath(path)}.md"
+
+
+def check_card(path: AnyPath) -> None:
+    """Raise an OSError if the card of a model's file cannot be written, or another file has its name."""
+    card = card_path(path)
+    write_whole(card, None)
+    if os.path.exists(card):
+        with open(card, "rb") as file:
+            is_card = file.read(len(HEADING)) == HEADING.encode()
+        if not is_card:
+            raise FileExistsError(errno.EEXIST, "is no card of a model, and not replaced", card)

@@ -13,8 +13,7 @@ score    ``score`` of a table to a CSV, a packed CSV or a Parquet file, where no
 save     Two detectors saved over each other without an end. After each kill the file is one of them, byte for byte, and
          beside it is its own card, or none: never that of the other.
 
-What a kill may leave is a hidden file beside the one that was being written, which the next run removes: at most one
-of each file is there at any moment, and none at the end.
+What a kill may leave is a hidden file beside the one that was being written, which a run a day later removes.
 """
 
 from __future__ import annotations

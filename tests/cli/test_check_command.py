@@ -79,11 +79,23 @@ def test_parquet_and_groups():
         ("check no.csv --out e.csv", "no.csv"),
         ("check none.csv --out e.csv", "none.csv: the table is empty"),
         ("check t.csv --out e.csv --threshold 2", "--threshold"),
+        ("check t.csv --out - --repair -", "only one of --out"),
+        ("check t.csv --out e.csv --report - --rows -", "only one of --out"),
     ],
 )
 def test_refusals(command, error, capsys):
     run(command, code=2)
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "name"), [("--repair", "r.csv"), ("--report", "r.html")])
+def test_any_of_the_outputs_may_be_the_standard_output(place, capfdbinary, option, name):
+    run(f"check t.csv --out e.csv {option} {name}")
+    capfdbinary.readouterr()
+    run(f"check t.csv --out e.csv {option} -")
+    output, remarks = capfdbinary.readouterr()
+    assert output == (place / name).read_bytes()
+    assert b"wrote e.csv" in remarks
 
 
 @pytest.mark.usefixtures("place")

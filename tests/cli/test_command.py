@@ -701,6 +701,7 @@ REFUSED = {
     "out is a folder": ("fit t.csv --out folder.csv", "folder.csv: not a regular file"),
     "out is a device": (f"fit t.csv --out {os.devnull}", "not a regular file"),
     "out is the table": ("fit t.csv --out ./t.csv", "would be written over the table"),
+    "card is no card": ("fit t.csv --out notes", "notes.md: is no card of a model"),
     "missing model": ("score none t.csv --out o.csv", "none: No such file"),
     "model is a table": ("score t.csv t.csv --out o.csv", "t.csv: is a table, not a model as fit writes it"),
     "damaged model": ("score damaged t.csv --out o.csv", "damaged: "),
@@ -754,6 +755,7 @@ def odd_folder(tmp_path_factory, saved, saved_mixed):
         "damaged": saved[:-1],
         "m.safetensors": saved,
         "m.csv": saved,
+        "notes.md": b"# Notes",
     }
     for name, content in contents.items():
         (place / name).write_bytes(content)

@@ -8,8 +8,10 @@ import json
 import os
 import re
 import resource
+import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -447,6 +449,69 @@ def test_a_whole_file_replaces_the_old_one(tmp_path):
     fresh = tmp_path / "plain"
     fresh.touch()
     assert path.stat().st_mode == fresh.stat().st_mode  # not private, as temporary files are
+
+
+def rewritten(path):
+    """The mode of a file after it is written anew."""
+    files.write_whole(path, lambda partial: partial.write_text("new"))
+    assert path.read_text() == "new"
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_file_that_is_written_anew_keeps_its_mode(tmp_path, mode):
+    path = tmp_path / "f"
+    path.touch()
+    path.chmod(mode)
+    assert rewritten(path) == mode
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_links_stay_and_lead_to_what_is_written(tmp_path, is_there):
+    (tmp_path / "folder").mkdir()
+    target, link, further = tmp_path / "folder" / "f", tmp_path / "link", tmp_path / "further"
+    if is_there:
+        target.touch(0o600)
+    link.symlink_to("folder/f")
+    further.symlink_to(link)
+    for path in (link, further):
+        assert rewritten(path) == 0o600 or not is_there
+        assert target.read_text() == "new"
+        target.write_text("old")
+    assert link.is_symlink()
+    assert further.is_symlink()
+    assert os.listdir(tmp_path / "folder") == ["f"]
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="not a regular file"):
+        rewritten(tmp_path / "loop")
+
+
+def test_what_a_killed_call_has_left_goes_a_day_later(tmp_path):
+    names = []
+    files.write_whole(tmp_path / "f", lambda partial: (names.append(partial), partial.touch()))
+    (left,) = names
+    left.touch()
+    (tmp_path / ".fg.partial-x").touch()  # of another file
+    now = time.time()
+    for hours in (1, 25):
+        for path in tmp_path.glob(".*"):
+            os.utime(path, (now, now - 3600 * hours))
+        rewritten(tmp_path / "f")
+        assert left.exists() == (hours < 24)
+    assert {path.name for path in tmp_path.iterdir()} == {"f", ".fg.partial-x"}
+
+
+def test_a_card_replaces_cards_alone(model, tmp_path):
+    model.save(tmp_path / "m")
+    model.save(tmp_path / "m")
+    before = (tmp_path / "m").read_bytes()
+    for text in ("# Notes", ""):
+        (tmp_path / "m.md").write_text(text)
+        with pytest.raises(FileExistsError, match=r"m\.md"):
+            model.save(tmp_path / "m")
+        assert (tmp_path / "m.md").read_text() == text
+    model.save(tmp_path / "m", card=False)
+    assert (tmp_path / "m").read_bytes() == before
 
 
 def test_only_regular_files_are_replaced(tmp_path):
