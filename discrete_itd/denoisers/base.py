@@ -21,14 +21,13 @@ Config = Mapping[str, Any]  # arguments of a constructor, read from JSON
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
 
 ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
-# The batch size is a multiple of this, so that no row's rounding depends on the size of its batch: kernels of MKL take
-# four rows at a time, and a single row pays for a block.
+# Batch sizes are multiples of BLOCK rows, so that no row's rounding depends on the size of its batch: kernels of MKL
+# take four rows at a time, and a single row costs as much as a block.
 BLOCK = 8
-# floats of one batch: most that stay in a processor's cache, and most where they need not
-CACHED, LARGE = 1 << 20, 1 << 24
+CACHED, LARGE = 1 << 20, 1 << 24  # most floats of a batch: in a processor's cache; in memory
 DRAWN = 2048  # most rows that are drawn in one call
-# matrices with fewer columns, and with fewer numbers than make a product of torch's own kernel for small ones (400
-# multiplications of a block), are widened: the rows of their products are summed in different orders
+# Matrices are widened with zeros to WIDENED columns and FEWEST numbers: below these, rows of a product are summed in
+# different orders, by torch's kernel for small products (400 multiplications of a block) among others.
 WIDENED, FEWEST = 16, 400 // BLOCK
 
 
@@ -49,7 +48,7 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
 
 
 def added(terms: Tensor) -> Tensor:
-    """Sum over the first axis, one after the other: torch's order of summation depends on the sizes of other axes."""
+    """Sum over the first axis, term by term: torch's order of summation depends on the sizes of other axes."""
     total, *others = terms.unbind(0)
     for term in others:
         total = total + term
@@ -62,14 +61,14 @@ def finite_log(values: Tensor) -> Tensor:
 
 
 def log_sum_exp(values: Tensor, dim: int) -> Tensor:
-    """``torch.logsumexp`` without subnormal numbers, which are slow: terms 80 nats below the largest count as that."""
+    """``torch.logsumexp`` without subnormal numbers, which are slow: terms are at least the largest minus 80 nats."""
     top = values.detach().amax(dim, keepdim=True)
     total = (values - top).clamp_min(-80.0).exp().sum(dim).log() + top.squeeze(dim)
     return torch.where(top.squeeze(dim).isfinite(), total, top.squeeze(dim))
 
 
 def rows_at_once(n: int) -> int:
-    """The largest power of two that is at most n, at least 1: batches of this size do not split a :data:`BLOCK`."""
+    """The largest power of two up to n, at least 1: batches of this size do not split a :data:`BLOCK`."""
     return 1 << max(0, n.bit_length() - 1)
 
 
@@ -88,8 +87,8 @@ class Denoiser(nn.Module):
         through known and unknown cells (6) then gives this log-probability to rounding, in any order; the integral (3)
         gives it within its error, a noisy path in the limit of many steps. False by default.
     own_reals : bool
-        Whether continuous columns depend on others, so that it is no base of a network. Else their posteriors are as in
-        the ``independent_part``. False by default.
+        Whether continuous columns depend on others: then it cannot be the base of a network. Else their posteriors are
+        those of the ``independent_part``. False by default.
     independent : bool
         Whether the columns of that distribution are independent, so that a path of one step is exact.
     own_order : tuple of int, optional
@@ -153,7 +152,7 @@ class Denoiser(nn.Module):
         return self.infer(y, snr)[1]
 
     def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
-        r"""Log-probability of the evidence of a state, (B,), nats, and the posterior given it; of an exact denoiser.
+        r"""Log-probability (B,), nats, of a state's evidence, and the posterior given it; an exact denoiser has both.
 
         The former is :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}` with the :meth:`evidence` of noisy columns, of a
         continuous one :math:`-\gamma_j (x_j - y_j / \gamma_j)^2 / 2`, and the log-probability of known cells: up to a
@@ -163,19 +162,19 @@ class Denoiser(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
     def evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        """Evidence (2) of a state about the levels of its columns, 0 at the likeliest of each: (B, T), nats."""
+        """Evidence (2) of a state about each level, 0 at the likeliest one of a column: (B, T), nats."""
         levels = self.codebook.levels
-        own = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
-        return levels.below_peak(own)
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
+        return levels.below_peak(evidence)
 
     def given(self, x: Tensor) -> Posterior:
-        """The posterior of rows ``x`` (B, C) given their known cells, NaN where one is not known."""
+        """The posterior of rows ``x`` (B, C), NaN where a cell is unknown, given their known cells."""
         book, rows = self.codebook, filled(x)
         state = State.start(book, book.embed(rows), ~rows.isnan())
         return self(*state).rows(slice(len(x)))
 
     def marginals(self) -> Posterior:
-        """The posterior of one row of which nothing is known."""
+        """The posterior of one row with no known cell."""
         like = self.codebook.known_snr
         return self(like.new_zeros(1, self.codebook.n_coords), torch.zeros_like(like[None]))
 
@@ -187,11 +186,11 @@ class Denoiser(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
     def log_factors(self, x: Tensor) -> Tensor:
-        r"""The factors of :meth:`log_prob` by the chain rule, in an order of the denoiser's choice, or a mean.
+        r"""The factors of :meth:`log_prob` by the chain rule, in an order of the denoiser's choice, or their mean.
 
         :math:`\log P(x_j \mid x_i, i \text{ before } j)` of rows ``x`` (B, C), float64: (B, C), nats; zero where a cell
-        is missing, NaN in ``x``. Rows sum to the log-probability. By default C log-probabilities, each with one more
-        column, an indicator directly before its column.
+        is missing, NaN in ``x``. Rows sum to the log-probability. By default factors are differences of C
+        log-probabilities, each of one more column, an indicator directly before its column.
         """
         out = x.new_zeros(x.shape)
         seen, before = torch.full_like(x, torch.nan), x.new_zeros(len(x))
@@ -204,15 +203,15 @@ class Denoiser(nn.Module):
     def components(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Log-weights (Z,) of a mixture of products, and log-probabilities (B, C, Z) of the cells of rows ``x`` (B, C).
 
-        Zero where a cell is missing. None, by default, if it is none, or its posterior given one cell is as cheap.
+        Zero where a cell is missing. None (default) if it is no mixture, or its posterior given one cell is as cheap.
         """
         return None
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores: float64, (n, C).
 
-        Only of an ``ancestral`` denoiser. Each conditional distribution on the way is normalised without the level of
-        unseen categories. The ``generator`` is on the device of the denoiser.
+        Only an ``ancestral`` denoiser has it. Each conditional distribution is normalised without the level of unseen
+        categories. The ``generator`` is on the device of the denoiser.
         """
         raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
 
@@ -228,8 +227,8 @@ class Denoiser(nn.Module):
         """Rows whose missing cells are drawn together, given the other cells: float64, (B, M, C).
 
         M draws of each row ``x`` (B, C), NaN in the cells to be drawn, depend on the row and the seed ``salt`` alone.
-        Of an exact denoiser they follow its conditional distribution, unseen categories among them. By default column
-        after column, each by a call.
+        An exact denoiser draws from its conditional distribution, unseen categories included. By default columns are
+        drawn one after the other, by a call each.
         """
         book = self.codebook
         out = x.repeat_interleave(n_draws, 0)
@@ -250,11 +249,11 @@ class Denoiser(nn.Module):
         x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
         asked : Tensor of bool, shape (B, C)
-            The cells whose distributions are needed; for other cells they have no meaning, or are left out.
+            The cells whose distributions are needed; those of other cells have no meaning.
 
         Notes
         -----
-        By default from a state for each cell. Where components of a mixture know theirs, define this method.
+        By default each cell takes a state of its own. Define this method if a closed form is cheaper.
         """
 
         def cells() -> Iterator[tuple[Tensor, Tensor, Tensor | GaussianPosterior]]:
@@ -263,16 +262,16 @@ class Denoiser(nn.Module):
                     known = x[rows]
                     known[:, j] = torch.nan
                     q = self.given(known)
-                    of_number = j not in self.codebook.place
-                    yield rows, torch.full_like(rows, j), q.number(j) if of_number else q.column(j)
+                    is_number = j not in self.codebook.place
+                    yield rows, torch.full_like(rows, j), q.number(j) if is_number else q.column(j)
 
         return self.marginals().expand(len(x)).with_cells(cells())
 
     def preceding(self, x: Tensor, order: Sequence[int] | None = None) -> Posterior:
         """A distribution of every cell that depends on the known cells before it in an order alone.
 
-        In its :attr:`own_order` it is the conditional distribution. In any other order it makes a denoiser the base of
-        a :class:`~discrete_itd.denoisers.causal.CausalDenoiser`, and should be the conditional distribution where that
+        In the :attr:`own_order` it is the conditional distribution. In other orders it serves as the base of a
+        :class:`~discrete_itd.denoisers.causal.CausalDenoiser`, and should be the conditional distribution where that
         costs no more than a score of the row: in the order of :meth:`natural_order`.
 
         Parameters
@@ -280,7 +279,7 @@ class Denoiser(nn.Module):
         x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
         order : sequence of int, optional
-            All columns, the first one first; by default its own order.
+            A permutation of the columns; by default :attr:`own_order`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no distributions along an order")
 
@@ -295,18 +294,18 @@ class Denoiser(nn.Module):
         """Arguments of the constructor besides ``codebook``: plain values, and denoisers, alone or in lists.
 
         By default the attributes of these names that are no tensors. The tensors of a nested denoiser must have the
-        name of its argument as a prefix, as the tensors of an attribute of that name have.
+        name of its argument as a prefix, as those of an attribute of that name have.
         """
         cls, names = type(self), inspect.signature(type(self)).parameters
-        own = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        lacking = ["codebook"] * ("codebook" not in names) + [n for n in names if n not in own]
+        args = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        lacking = ["codebook"] * ("codebook" not in names) + [n for n in names if n not in args]
         if lacking and cls.from_config.__func__ is Denoiser.from_config.__func__:
             raise NotImplementedError(
                 f"{cls.__name__} cannot be saved: its constructor needs a codebook and arguments that are attributes,"
                 f" which {lacking[0]!r} is not; else define config() and from_config()"
             )
-        own.pop("codebook", None)
-        return {name: value for name, value in own.items() if not isinstance(value, Tensor)}
+        args.pop("codebook", None)
+        return {name: value for name, value in args.items() if not isinstance(value, Tensor)}
 
     @classmethod
     def from_config(
@@ -317,21 +316,21 @@ class Denoiser(nn.Module):
     ) -> Self:
         """A denoiser of the same shape as the one that was saved.
 
-        By default made from its :meth:`config` and from tensors with the names of arguments. In ``config``, as read
+        By default it is made from :meth:`config` and from tensors with the names of arguments. In ``config``, as read
         from JSON, each nested denoiser is a function from a codebook; ``codebook`` has the floating type of
         ``tensors``, the ``state_dict``, which the caller loads afterwards. Files may be damaged: compare sizes with the
-        tensors before allocating memory. A LookupError, RuntimeError, TypeError or ValueError if the arguments do not
-        fit together.
+        tensors before allocating memory. Arguments that do not fit together raise a LookupError,
+        RuntimeError, TypeError or ValueError.
         """
         arguments = {name: with_codebook(value, codebook) for name, value in config.items()}
-        own = {name: tensors[name] for name in inspect.signature(cls).parameters if name in tensors}
-        return cls(codebook, **arguments, **own).to(codebook.dtype)
+        saved = {n: tensors[n] for n in inspect.signature(cls).parameters if n in tensors}
+        return cls(codebook, **arguments, **saved).to(codebook.dtype)
 
     # -- sizes ----------------------------------------------------------------------------------
 
     @property
     def independent_part(self) -> MarginalDenoiser | None:
-        """The independent columns within it: itself, or the ``fallback`` for columns that the model leaves out."""
+        """Its denoiser of independent columns: itself, or the ``fallback`` for columns that the model leaves out."""
         return getattr(self, "fallback", None)
 
     @property
@@ -349,20 +348,20 @@ class Denoiser(nn.Module):
 
     @property
     def rows_at_once(self) -> int:
-        """Rows whose posteriors are asked for in one call of a draw, such that memory is bounded."""
+        """Most rows whose posteriors one call computes, so that memory is bounded."""
         return max(16, min(DRAWN, 2 * LARGE // self.row_work))
 
     @property
     def score_work(self) -> int:
-        """Approximate number of floats multiplied for :meth:`log_prob` of a row: by it, candidates are called cheap."""
+        """Approximate number of multiplications in :meth:`log_prob` of a row, by which candidates count as cheap."""
         return self.n_parameters
 
     def equals(self, other: Denoiser) -> bool:
         """Whether another denoiser is of the same class, with the same :meth:`config` and ``state_dict``."""
         if type(self) is not type(other) or self.config() != other.config():
             return False
-        own, others = self.state_dict(), other.state_dict()
-        return own.keys() == others.keys() and all(torch.equal(own[k], others[k]) for k in own)
+        ours, theirs = self.state_dict(), other.state_dict()
+        return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
     @cached_property
     def n_parameters(self) -> int:
@@ -386,7 +385,7 @@ def with_codebook(value: Any, codebook: Codebook) -> Any:
 def checked(
     name: str, value: Tensor | None, shape: tuple[int, ...], *, positive: bool = False
 ) -> Tensor:
-    """A tensor of parameters; ValueError unless it has this shape and finite, or positive, numbers. None is empty."""
+    """The tensor (None: an empty one); ValueError unless it has this shape and finite, or positive, numbers."""
     value = torch.zeros(shape) if value is None and 0 in shape else value
     got = None if value is None else tuple(value.shape)
     wanted = "positive" if positive else "finite"

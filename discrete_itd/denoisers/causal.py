@@ -39,10 +39,10 @@ from discrete_itd.denoisers.neural import (
     from_network,
 )
 
-# components of a continuous column added to the base's components; they may start as a regression
-N_REGRESSED = 2
-# they start from linear regressions on at most so many rows and features
-REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 2048
+N_REGRESSED = (
+    2  # components of a continuous column beside the base's, which may start as a regression
+)
+REGRESSION_ROWS, REGRESSION_FEATURES = 8192, 2048  # most rows and features of these regressions
 
 
 class CausalDenoiser(Denoiser):
@@ -56,9 +56,9 @@ class CausalDenoiser(Denoiser):
     order : sequence of int, length C
         All columns, the first one first; an indicator before its column.
     width, depth, dropout
-        Of the :class:`MaskedMLP`.
+        Arguments of the :class:`MaskedMLP`.
     generator : torch.Generator, optional
-        Of the initial weights, on the CPU; by default one of seed 0.
+        Draws the initial weights, on the CPU; by default one of seed 0.
 
     Raises
     ------
@@ -104,16 +104,16 @@ class CausalDenoiser(Denoiser):
         rank = torch.tensor(order).argsort().to(device)
         self._columns: list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]] = []
         answer_rank, n_numbers = rank[self.long.answer_column], self.features.sizes[1]
-        # answers about numbers stand between those about levels of short and of long columns
+        # the network's outputs: levels of short columns, then numbers, then levels of long columns
         end = len(answer_rank) - RANK * len(self.long.columns)
         is_small = n_numbers * len(self.long.feature_column) <= LARGE
-        if not len(answer_rank):  # a table of constants leaves nothing to predict
+        if not len(answer_rank):  # all columns are constant
             answer_rank = rank.new_tensor([book.n_columns])
         self.network = MaskedMLP(
             rank[self.long.feature_column],
             answer_rank,
             book.n_columns,
-            # without it, numbers that follow from others by a sum are learned far more slowly
+            # a linear map in parallel: without it, numbers that are sums of others are learned far more slowly
             parallel=range(end - n_numbers if is_small else end, end),
             width=width,
             depth=depth,
@@ -146,12 +146,12 @@ class CausalDenoiser(Denoiser):
         return self._prior(self._answers(self.features.describe_cells(x, numbers)), x)
 
     def _cells(self, x: Tensor) -> Intervals:
-        """The cells (B, R) of the numbers of rows, of 0 where one is missing."""
+        """The cells (B, R) of the numbers of rows ``x``, where missing of 0."""
         book = self.codebook
         return book.lines.cells(x.index_select(1, book.reals).nan_to_num(0.0))
 
     def _answers(self, features: Tensor) -> Tensor:
-        """The network's outputs (B, A), by features (B, F)."""
+        """The network's outputs (B, A) for features (B, F)."""
         return self.long.write(self.network(self.long.read(features)))
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -180,7 +180,7 @@ class CausalDenoiser(Denoiser):
         return Posterior(book, categorical, None if part is None else part.reals_given(y, snr))
 
     def _prior(self, answers: Tensor, cells: Tensor) -> Posterior:
-        """The distribution of every column given those before it, known ``cells`` (B, C) and the network's answers."""
+        """The distribution of every column given the ``cells`` (B, C) before it, corrected by the network's answers."""
         return self.features.answer(self.base.preceding(cells, self.order), answers)
 
     # -- drawing --------------------------------------------------------------------------------
@@ -192,49 +192,49 @@ class CausalDenoiser(Denoiser):
         features = book.known_snr.new_zeros(n, len(self.long.feature_column))
         prior, columns = self.base.preceding(x, self.order), self._one_by_one()
         for j, answers in zip(self.order, self.network.steps(features), strict=True):
-            alone, own, at = columns[j]
+            alone, column, place = columns[j]
             start = alone.marginals().expand(n)
             if j in places:
                 if not self.base.independent:
                     prior = self.base.preceding(x, self.order)
                 start.categorical = CategoricalPosterior(alone.codebook.levels, prior.column(j))
-            posterior = own.answer(start, self.long.write_column(j, answers))
+            posterior = column.answer(start, self.long.write_column(j, answers))
             drawn = posterior.sample(generator)
-            if j in book.indicator:  # an absent cell has no value that later ones could depend on
+            if j in book.indicator:  # an absent cell has no value
                 drawn = drawn.masked_fill(x[:, [book.indicator[j]]] == 1.0, math.nan)
             x[:, j] = drawn[:, 0]
-            features[:, at] = self.long.read_column(j, own.describe_cells(drawn))
+            features[:, place] = self.long.read_column(j, column.describe_cells(drawn))
         return x
 
     def _one_by_one(self) -> list[tuple[MarginalDenoiser, ColumnFeatures, Tensor]]:
-        """Every column as a table of its own, its features, and their places: a draw costs as much as one column.
+        """For every column a table of it alone, its features, and their places: a draw computes one column at a time.
 
-        Made at the first call, for which the host reads the base's numbers.
+        They are made at the first call, for which the host reads the base's numbers.
         """
-        book, here, part = self.codebook, self.codebook.known_snr, self.base.independent_part
-        if self._columns and self._columns[0][0].codebook.dtype == here.dtype:
-            if self._columns[0][2].device != here.device:
+        book, like, part = self.codebook, self.codebook.known_snr, self.base.independent_part
+        if self._columns and self._columns[0][0].codebook.dtype == like.dtype:
+            if self._columns[0][2].device != like.device:
                 self._columns = [
-                    (copy.deepcopy(alone).to(here), copy.deepcopy(own).to(here), at.to(here.device))
-                    for alone, own, at in self._columns
+                    (copy.deepcopy(table).to(like), copy.deepcopy(f).to(like), i.to(like.device))
+                    for table, f, i in self._columns
                 ]
             return self._columns
         q = CategoricalPosterior(book.levels, self.features.nothing, normalised=True)
         nothing, self._columns = Posterior(book, q), []
         for j in range(book.n_columns):
-            alone = Codebook([book.columns[j]]).to(here)
-            probs = nothing.column(j)[0].exp() if j in book.place else here.new_zeros(0)
+            alone = Codebook([book.columns[j]]).to(like)
+            probs = nothing.column(j)[0].exp() if j in book.place else like.new_zeros(0)
             mixture = None if part is None else part.mixture[:, book.reals == j]
             marginal = MarginalDenoiser(alone, probs, mixture)
-            at = torch.nonzero(self.long.feature_column == j).flatten()
-            self._columns.append((marginal, ColumnFeatures(marginal, N_REGRESSED), at))
+            place = torch.nonzero(self.long.feature_column == j).flatten()
+            self._columns.append((marginal, ColumnFeatures(marginal, N_REGRESSED), place))
         return self._columns
 
 
 class MaskedLinear(nn.Module):
-    """A linear map whose outputs depend on the inputs with a ``rank`` (n_in,) of at most their ``most`` (n_out,).
+    """A linear map whose output i depends on the inputs whose ``rank`` (n_in,) is at most ``most[i]``, (n_out,).
 
-    The other weights are zero, in training by the mask; ``train()``, ``eval()`` and loading a state reset them.
+    In training a mask sets the other weights to zero; ``train()``, ``eval()`` and loading a state reset them.
     """
 
     mask: Tensor
@@ -259,7 +259,7 @@ class MaskedLinear(nn.Module):
         return nn.functional.linear(x, self.weight * self.mask, self.bias)
 
     def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
-        """Some of the outputs, from the first ``x.shape[1]`` inputs: they must not depend on the others."""
+        """The outputs ``rows``, from the first inputs ``x``; they must not depend on later inputs."""
         return row_product(x, self.weight[rows, : x.shape[1]].T) + self.bias[rows]
 
 
@@ -270,11 +270,11 @@ def _mask(module: nn.Module, loaded: object = None) -> None:  # noqa: ARG001
 
 
 class MaskedMLP(nn.Module):
-    """Masked residual blocks between two masked linear maps, and for some outputs a masked linear map in parallel.
+    """Masked residual blocks between two masked linear maps; some outputs also get a masked linear map in parallel.
 
     Its outputs for a column depend only on the columns before it in a fixed order. Every hidden unit has a degree d:
-    its inputs are columns of rank at most d, through units of at most its own degree, and it is an input of outputs of
-    a higher rank. So one call gives the outputs for all columns, and a row can be drawn column by column at the cost of
+    it depends on columns of rank at most d, through units of degree at most d, and outputs of a higher rank depend on
+    it. So one call gives the outputs for all columns, and a row can be drawn column by column at the cost of
     one call. The outputs are zero at the start.
 
     Parameters
@@ -313,12 +313,12 @@ class MaskedMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.n_ranks = n_ranks
-        # evenly spread and sorted, so that units that are computed together are adjacent
+        # degrees are evenly spread and sorted, so that units that are computed together are adjacent
         degree = torch.arange(width, device=feature_rank.device) * max(1, n_ranks - 1) // width
         self.register_buffer("degree", degree, persistent=False)
         self.register_buffer("feature_rank", feature_rank, persistent=False)
         self.register_buffer("answer_rank", answer_rank, persistent=False)
-        # the answers and the units of each rank are computed together; both are known on the host
+        # outputs and units are computed rank by rank; the host knows how many each rank has
         self.register_buffer("_by_rank", answer_rank.argsort(stable=True), persistent=False)
         self._n_answers = torch.bincount(answer_rank, minlength=n_ranks)[:n_ranks].tolist()
         self._n_units = torch.bincount(degree, minlength=n_ranks).tolist()
@@ -329,9 +329,9 @@ class MaskedMLP(nn.Module):
             nn.ModuleList([linear(degree, degree), linear(degree, degree)]) for _ in range(depth)
         )
         self.leave = linear(degree, before)
-        own = before[parallel.start : parallel.stop]
-        self._parallel_ranks = set((own + 1).tolist())
-        self.skip = linear(feature_rank, own) if len(own) else None
+        parallel_rank = before[parallel.start : parallel.stop]
+        self._parallel_ranks = set((parallel_rank + 1).tolist())
+        self.skip = linear(feature_rank, parallel_rank) if len(parallel_rank) else None
         for last in (self.leave, self.skip):
             if last is not None:
                 last.weight.detach().zero_()
@@ -363,7 +363,7 @@ class MaskedMLP(nn.Module):
         """
         n, width = len(features), len(self.degree)
         pairs = list(self._pairs())
-        # relu of the input of every linear map between units, filled in from the first unit to the last
+        # inputs of every linear map between units, after the relu; filled in from the first unit to the last
         before = [features.new_zeros(n, width) for _ in range(2 * len(pairs) + 1)]
         done, answered = 0, 0
         for rank, (n_answers, n_units) in enumerate(
@@ -376,13 +376,13 @@ class MaskedMLP(nn.Module):
                 answers = answers + self.skip.part(features, asked - self.parallel.start)
             yield answers
             end = done + n_units
-            these = slice(done, end)
-            h = self.enter.part(features, these)
+            units = slice(done, end)
+            h = self.enter.part(features, units)
             for i, (first, second) in enumerate(pairs):
-                before[2 * i][:, these] = torch.relu(h)
-                before[2 * i + 1][:, these] = torch.relu(first.part(before[2 * i][:, :end], these))
-                h = h + second.part(before[2 * i + 1][:, :end], these)
-            before[-1][:, these] = torch.relu(h)
+                before[2 * i][:, units] = torch.relu(h)
+                before[2 * i + 1][:, units] = torch.relu(first.part(before[2 * i][:, :end], units))
+                h = h + second.part(before[2 * i + 1][:, :end], units)
+            before[-1][:, units] = torch.relu(h)
             done = end
 
 
@@ -416,14 +416,14 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     first = inputs[~apart]
     gram = first.T @ first
     products = first.T @ torch.where(known, y, 0.0)[~apart]
-    # the squares are of all rows, the products of those with the cell
+    # scaled to all rows, which the squares count; the products count rows that have the cell
     products *= len(first) / known[~apart].sum(0).clamp_min(1)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    # the features before a column are the first ones: a part of the factor is their factor
-    # penalties in rows; separate rows choose among them
+    # the features before a column come first, so a leading part of a factor is their factor; penalties are in rows, and
+    # separate rows choose among them
     tried = [torch.linalg.cholesky_ex(gram + penalty * eye) for penalty in (1, 10, 100, 1000)]
     factors = [factor for factor, failed in tried if not failed]
-    if not factors:  # rounding of huge features
+    if not factors:  # features too large for any penalty
         return
     answers = torch.nonzero(torch.isin(denoiser.long.answer_column, reals)).flatten()
     answers = answers.unflatten(0, (len(reals), -1, 3))  # (R, K', 3)
@@ -433,8 +433,8 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     for i, n in enumerate(n_inputs.tolist()):
         if n == 1 or int(known[:, i].sum()) < 32:
             continue
-        own = products[:n, i : i + 1]
-        fits = torch.cat([torch.cholesky_solve(own, factor[:n, :n]) for factor in factors], 1)
+        product = products[:n, i : i + 1]
+        fits = torch.cat([torch.cholesky_solve(product, factor[:n, :n]) for factor in factors], 1)
         error = y[:, i, None] - inputs_apart[:, :n] @ fits
         error = torch.where(known[:, i, None], error, torch.nan)
         best = int(error.abs().nanmean(0).argmin())
@@ -445,21 +445,21 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
         return
     error, middle = torch.stack(errors, 1), torch.stack([w[0] for w in weights])
     added = gaussian_mixtures(error, features.n_added)  # (3, R', n_added)
-    of_added = GaussianPosterior(*(t[None] for t in added)).log_prob(error)
+    log_p_added = GaussianPosterior(*(t[None] for t in added)).log_prob(error)
     y = torch.where(known, y, torch.nan)
-    of_base = features.base_mixture().log_prob(y)[:, places]
-    shares = share_of_second(of_base, of_added).clamp(0.01, 0.95)
+    log_p_base = features.base_mixture().log_prob(y)[:, places]
+    shares = share_of_second(log_p_base, log_p_added).clamp(0.01, 0.95)
     added[1] += middle[:, None]
-    for k, (i, own) in enumerate(zip(places, weights, strict=True)):
+    for k, (i, w) in enumerate(zip(places, weights, strict=True)):
         network.leave.bias[answers[i]] = features.regressed(i, shares[k], added[:, k])
         shifts = answers[i, -features.n_added :, 1, None]
         shifts = shifts - network.parallel.start
-        skip.weight[shifts, by_rank[: len(own) - 1]] = (own[1:] / SD).to(skip.weight)
+        skip.weight[shifts, by_rank[: len(w) - 1]] = (w[1:] / SD).to(skip.weight)
 
 
 def share_of_second(first: Tensor, second: Tensor) -> Tensor:
-    """Weights (R,) of the second of two densities in the mixtures that fit rows best, by their logarithms (N, R)."""
+    """Maximum-likelihood weights (R,) of the second of two densities in their mixture, by their logarithms (N, R)."""
     share = torch.full_like(first[0], 0.5)
-    for _ in range(50):  # rounds of EM
+    for _ in range(50):  # EM rounds
         share = torch.sigmoid(second - first + torch.logit(share, 1e-9)).nanmean(0)
     return share

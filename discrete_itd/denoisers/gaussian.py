@@ -19,15 +19,14 @@ from discrete_itd.denoisers.marginal import NARROWEST_SD
 
 Made = TypeVar("Made")
 
-# widths of cells in standard deviations: a density is even in narrower ones than the first, to 2e-5 within 1 sd, and
-# bends by its first four derivatives in narrower ones than the second, to 1e-4 within 3 sd and to 2e-4 of it within 30
+# Widths of cells in standard deviations. Below EVEN_CELL a density counts as constant, which errs by 2e-5 nats within
+# 1 sd; below NARROW_CELL four derivatives are used, which errs by 1e-4 nats within 3 sd, by 2e-4 of them within 30 sd.
 EVEN_CELL, NARROW_CELL = 0.02, 0.6
-# most missing cells of a row that are filtered column after column: more cost as much as a pattern of their own
-FEW_GAPS = 8
+FEW_GAPS = 8  # most missing cells of a row for the Kalman filter: more cost as much as a pattern of their own
 
 
 class GivenEvidence(NamedTuple):
-    """The classes and the continuous columns given the evidence of U states, as functions of t (R), float64.
+    """Coefficients, float64, of the posterior of U states as a function of their statistic t (R).
 
     ``mass`` (U, F, Z) are coefficients of :func:`monomials` of t: the log-probability of the evidence given the class.
     Means of the columns are ``gain @ t + offset``, (U, Z, R, R) and (U, Z, R); ``covariance`` is (U, Z, R, R).
@@ -42,7 +41,7 @@ class GivenEvidence(NamedTuple):
 class DenseGaussians:
     r"""Gaussians of continuous columns in each class of a mixture, with means (Z, R) and Cholesky factors (Z, R, R).
 
-    In every class a number is a linear function of others, with an error; many classes together follow a curve. Of the
+    In every class a number is a linear function of others, with an error; many classes together follow a curve. For
     evidence (2) about continuous columns, let :math:`D = \operatorname{diag}(\sqrt{\gamma_j})` and :math:`t_j = y_j /
     \sqrt{\gamma_j}`, or 1 and the value itself where the cell is known; N the diagonal matrix with 0 at known cells and
     1 elsewhere. Then t is Gaussian given the class, with mean :math:`D\mu_z` and covariance :math:`S_z = D \Sigma_z D +
@@ -80,7 +79,7 @@ class DenseGaussians:
         root = torch.where(known, 1.0, snr.double().sqrt())
         seen = root[:, None, :, None] * covariance * root[:, None, None, :]
         seen = seen + torch.diag_embed((~known).to(seen))[:, None]
-        # positive definite: no check that waits for the device
+        # no check that waits for the device: the matrix is positive definite
         factor = torch.linalg.cholesky_ex(seen).L
         precision = torch.cholesky_inverse(factor)
         shift = root[:, None] * mean  # (U, Z, R)
@@ -103,9 +102,9 @@ class DenseGaussians:
         return rows_at_once(CACHED // self.mean.numel())
 
     def _patterns(self, snr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Different SNRs (U, R) of rows (B, R), and the numbers (U, n) of the rows that have them: U or n is 1.
+        """Distinct SNRs (U, R) of rows (B, R), and the indices (U, n) of the rows that have them: U or n is 1.
 
-        On a CPU one after the other, n a multiple of a block, but single rows with noise together; elsewhere the rows.
+        On a CPU U is 1 and n a multiple of a block, but rows with noise of their own have n = 1; elsewhere n is 1.
         """
         at_once = self._at_once
         every = torch.arange(len(snr), device=snr.device)
@@ -128,17 +127,17 @@ class DenseGaussians:
     def evidence(self, y: Tensor, snr: Tensor, lines: NumberLines) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability (B, Z) of the evidence of states (B, R), and means and variances (B, R, Z) given it.
 
-        Of known numbers the masses count; noisy ones are taken as points, however coarse their lattice.
+        Known numbers have the masses of their cells; noisy ones are taken as points, however coarse their lattice.
         """
         known = torch.isinf(snr)
         cells = lines.cells(y.masked_fill(~known, math.nan))
         mean, var = y.new_zeros(2, *snr.shape, len(self.mean))
         fit, few = y.new_zeros(len(y), len(self.mean)), torch.zeros_like(known[:, 0])
-        for rows, gaps in self._few_gaps(cells.width, (known | (snr == 0)).all(1)):
-            log_mass, *moments = self._filtered(Intervals(*(t[rows] for t in cells)), gaps)
+        for rows, missing in self._few_gaps(cells.width, (known | (snr == 0)).all(1)):
+            log_mass, *moments = self._filtered(Intervals(*(t[rows] for t in cells)), missing)
             few[rows], fit[rows] = True, log_mass.to(fit)
             mean[rows], var[rows] = y[rows, :, None], 1 / REAL_KNOWN_SNR
-            mean[rows[:, None], gaps], var[rows[:, None], gaps] = (t.to(y) for t in moments)
+            mean[rows[:, None], missing], var[rows[:, None], missing] = (t.to(y) for t in moments)
         root = torch.where(known, 1.0, snr.double().sqrt())
         # where the root is 0, so is y
         t = y.double() / root.clamp_min(torch.finfo(root.dtype).tiny)
@@ -146,24 +145,24 @@ class DenseGaussians:
         def by_patterns(these: Tensor) -> Tensor:
             for ways, i in self._patterns(snr[these]):
                 rows = these[i]
-                posterior, here, at = self.posterior(ways), t[rows], rows.flatten()  # (U, n, R)
+                posterior, t_rows, flat = self.posterior(ways), t[rows], rows.flatten()  # (U, n, R)
                 fit.index_copy_(
-                    0, at, row_product(monomials(here), posterior.mass).flatten(0, 1).to(fit)
+                    0, flat, row_product(monomials(t_rows), posterior.mass).flatten(0, 1).to(fit)
                 )
-                after = torch.einsum("unj,uzij->uniz", here, posterior.gain)
+                after = torch.einsum("unj,uzij->uniz", t_rows, posterior.gain)
                 after = after + posterior.offset.mT[:, None]
-                mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
-                own = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
-                var.index_copy_(0, at, own.mT.to(var).repeat_interleave(rows.shape[1], 0))
+                mean.index_copy_(0, flat, after.flatten(0, 1).to(mean))
+                new = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
+                var.index_copy_(0, flat, new.mT.to(var).repeat_interleave(rows.shape[1], 0))
             some = Intervals(*(part[these] for part in cells))
             return fit[these] + (self.log_masses(some) - self._densities(some.middle)).to(fit)
 
         return devices.replace_rows(fit, ~few, by_patterns), mean, var
 
     def _few_gaps(self, cells: Tensor, these: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The rows (n,) of cells (B, R), NaN where missing, with each small number m of gaps, and these: (n, m).
+        """For each small number m of missing cells, the rows (n,) that have m, and the columns of these: (n, m).
 
-        Of ``these`` rows (B,). On a device without shapes that depend on data there are none.
+        Only ``these`` rows (B,) of cells (B, R), NaN where missing; none on a device where no shape depends on data.
         """
         if devices.static_shapes(cells.device):
             return
@@ -176,32 +175,32 @@ class DenseGaussians:
     def _filtered(
         self,
         cells: Intervals,
-        gaps: Tensor,
+        missing: Tensor,
         before: Tensor | None = None,
         share: float | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-masses (B, Z) of cells (B, R) with ``gaps`` (B, m), and means and variances (B, m, Z) of these: float64.
+        """Log-masses (B, Z) of cells, and means and variances (B, m, Z) of the ``missing`` columns (B, m): float64.
 
-        Column after column, as the standardised residual of a column given all columns before it is a linear function
-        of them: the missing ones are the state of a Kalman filter, whose observations are the others.
+        A column's standardised residual given all columns before it is a linear function of these. So the missing
+        cells are the state of a Kalman filter, whose observations are the known ones, column after column.
         """
         n_real, n_classes = cells.width.shape[1], len(self.mean)
         affine, sd = self._whole_chain()
         out = []
-        for some in torch.arange(len(gaps)).split(
-            rows_at_once(CACHED // (n_classes * max(n_real, gaps.shape[1] ** 2)))
+        for some in torch.arange(len(missing)).split(
+            rows_at_once(CACHED // (n_classes * max(n_real, missing.shape[1] ** 2)))
         ):
-            n, own, width = len(some), gaps[some], cells.width[some].double()
+            n, state, width = len(some), missing[some], cells.width[some].double()
             t = filled(cells.middle[some].double().nan_to_num(0.0))
             t = torch.cat([t, torch.ones_like(t[:, :1])], 1)
             standard = t.new_empty(2, n_real, n, n_classes)  # residuals, standard deviations
-            mean = t.new_zeros(*own.shape, n_classes)
-            cov = t.new_zeros(*own.shape, own.shape[1], n_classes)
+            mean = t.new_zeros(*state.shape, n_classes)
+            cov = t.new_zeros(*state.shape, state.shape[1], n_classes)
             for r in range(n_real):
-                row, k = (own == r).nonzero().unbind(1)
-                slope = affine[r][0, own]  # of the residual on the missing cells before: (n, m, Z)
+                row, k = (state == r).nonzero().unbind(1)
+                slope = affine[r][0, state]  # of the residual on earlier missing cells: (n, m, Z)
                 along = torch.zeros_like(mean)
-                for i in range(own.shape[1]):
+                for i in range(state.shape[1]):
                     along.addcmul_(cov[:, :, i], slope[:, i, None])
                 z = (t @ affine[r][0])[:n] + (slope * mean).sum(1)
                 var = 1 + (slope * along).sum(1)
@@ -226,16 +225,16 @@ class DenseGaussians:
     ) -> Tensor:
         """Log-masses of cells (B, R), NaN where missing: (B, Z).
 
-        A row belongs to few of many classes. If the masses are added to log-probabilities ``before`` (B, Z), they need
-        not be exact in others, which together have less than a ``share``, as :func:`summed_log_masses` says.
+        A row belongs to few of many classes. If the masses are added to log-probabilities ``before`` (B, Z), those in
+        classes that together have less than a ``share`` may be bounds, see :func:`summed_log_masses`.
         """
         out = self.mean.new_zeros(len(cells.width), len(self.mean))
         wide = (cells.width > self._narrowest).any(1)
         many = wide.clone()
-        for rows, gaps in self._few_gaps(cells.width, wide):
+        for rows, missing in self._few_gaps(cells.width, wide):
             some = Intervals(*(part[rows] for part in cells))
             start = None if before is None else before[rows]
-            many[rows], out[rows] = False, self._filtered(some, gaps, start, share)[0].to(out)
+            many[rows], out[rows] = False, self._filtered(some, missing, start, share)[0].to(out)
 
         def as_densities(rows: Tensor) -> Tensor:
             some = Intervals(*(part[filled(rows)] for part in cells))
@@ -256,22 +255,22 @@ class DenseGaussians:
 
     @cached_property
     def _narrowest(self) -> Tensor:
-        """Widths (R,) above which a cell is not narrow in every class."""
-        own = self._given_others(torch.full_like(self.mean[:1], math.inf))[2]
-        return EVEN_CELL * own[0].amin(0).sqrt()
+        """Widths (R,) above which a density is not constant in a cell, in the class with the narrowest Gaussian."""
+        var = self._given_others(torch.full_like(self.mean[:1], math.inf))[2]
+        return EVEN_CELL * var[0].amin(0).sqrt()
 
     def _densities(self, cells: Tensor) -> Tensor:
         """Log-densities of cells (B, R), NaN where missing: (B, Z), float64."""
-        there = ~cells.isnan()
-        snr, t = torch.where(there, math.inf, 0.0), cells.double().nan_to_num(0.0)
+        known = ~cells.isnan()
+        snr, t = torch.where(known, math.inf, 0.0), cells.double().nan_to_num(0.0)
         out = t.new_zeros(len(t), len(self.mean))
-        for ways, rows in self._patterns(snr):
-            mass = self._mass(ways)
+        for pattern, rows in self._patterns(snr):
+            mass = self._mass(pattern)
             out.index_copy_(0, rows.flatten(), row_product(monomials(t[rows]), mass).flatten(0, 1))
         return out
 
     def _mass(self, snr: Tensor) -> Tensor:
-        """The ``mass`` of :meth:`posterior` where cells are known or missing; on a CPU kept for the next batch."""
+        """The ``mass`` of :meth:`posterior` without noisy cells; on a CPU kept for the next batch."""
         return self._once(lambda: self.posterior(snr).mass, snr)
 
     def _once(self, make: Callable[[], Made], snr: Tensor, *order: int) -> Made:
@@ -286,21 +285,21 @@ class DenseGaussians:
         return kept[key]
 
     def moments(self, cells: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Expected sums of cells (B, R), products of each two, and rows, by shares (B, Z) in classes: ``Sums``."""
+        """Expected sums of cells (B, R), of their products, and of rows, by ``shares`` (B, Z) of classes: ``Sums``."""
         cells, r = cells.double(), shares.T.double()
         first = torch.zeros_like(self.mean, dtype=torch.float64)
         second = torch.zeros_like(self.chol, dtype=torch.float64)
-        there, t = ~cells.isnan(), cells.nan_to_num(0.0)
-        ways, way = there.unique(dim=0, return_inverse=True)
+        is_known, t = ~cells.isnan(), cells.nan_to_num(0.0)
+        patterns, pattern = is_known.unique(dim=0, return_inverse=True)
         n_real = cells.shape[1]
         i, j = torch.tril_indices(n_real, n_real, device=cells.device)
-        for u, known in enumerate(ways):
-            rows = torch.nonzero(way == u).flatten()
+        for u, known in enumerate(patterns):
+            rows = torch.nonzero(pattern == u).flatten()
             sums = r[:, rows] @ monomials(t[rows])
             squares = torch.zeros_like(second)
             squares[:, i, j] = squares[:, j, i] = sums[:, : len(i)]
             values, n = sums[:, len(i) : -1], sums[:, -1:]
-            if not bool(known.all()):  # the expected values of missing cells
+            if not bool(known.all()):  # missing cells have expected values
                 posterior = self.posterior(torch.where(known, math.inf, 0.0)[None])
                 gain, offset = posterior.gain[0], posterior.offset[0]
                 values = (gain @ values[:, :, None])[:, :, 0]
@@ -312,9 +311,9 @@ class DenseGaussians:
         return first, second, r.sum(1, keepdim=True)
 
     def in_order(self, cells: Intervals, order: Sequence[int]) -> Tensor:
-        """Log-masses (R, B, Z) of cells (B, R), each given the known ones before it in an order of the columns.
+        """Log-masses (R, B, Z) of cells (B, R), each given the known cells before it in an order of the columns.
 
-        Meaningless where the cell is missing.
+        They are meaningless where the cell is missing.
         """
         out = self.mean.new_empty(len(order), len(cells.width), len(self.mean))
         for i, z, width, sd in self._residuals(cells, order):
@@ -329,12 +328,12 @@ class DenseGaussians:
     def _residuals(self, cells: Intervals, order: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
         """Rows (U n,) with the same known cells, and their chain in an order of the columns, float64.
 
-        Standardised residuals (R, U, n, Z), widths (R, U, n, 1) of their cells, standard deviations (R, U, 1, Z).
+        The chain: standardised residuals (R, U, n, Z), widths (R, U, n, 1) of cells, standard deviations (R, U, 1, Z).
         """
         values, width = (t.double() for t in cells)
-        at = devices.index_tensor(tuple(order), str(values.device))
+        place = devices.index_tensor(tuple(order), str(values.device))
         for ways, rows in self._patterns(torch.where(values.isnan(), 0.0, math.inf)):
-            affine, sd = self._once(partial(self._standardising, ways, at), ways, *order)
+            affine, sd = self._once(partial(self._standardising, ways, place), ways, *order)
             t = values[rows].nan_to_num(0.0)
             t = torch.cat([t, torch.ones_like(t[..., :1])], -1)
             yield rows.flatten(), row_product(t, affine), width[rows].movedim(2, 0)[..., None], sd
@@ -345,48 +344,48 @@ class DenseGaussians:
         means = values.new_zeros(*values.shape, len(self.mean))
         var, wide = torch.zeros_like(means), (width > self._narrowest).any(1)
         for ways, rows in self._patterns(torch.where(values.isnan(), 0.0, math.inf)):
-            slopes, offset, own = self._once(partial(self._given_others, ways), ways, -1)
-            t, at = values[rows].nan_to_num(0.0), rows.flatten()
+            slopes, offset, new = self._once(partial(self._given_others, ways), ways, -1)
+            t, flat = values[rows].nan_to_num(0.0), rows.flatten()
             after = torch.einsum("unj,uzij->uniz", t, slopes) + offset.mT[:, None]
-            own = own.mT[:, None].expand_as(after)
-            if devices.any_true(wide[at]):
+            new = new.mT[:, None].expand_as(after)
+            if devices.any_true(wide[flat]):
                 by_cells = wide[rows][:, :, None, None] & torch.isinf(ways)[:, None, :, None]
                 chain = self._in_chain(ways, t, width[rows].nan_to_num(0.0))
-                after, own = (
-                    torch.where(by_cells, *both) for both in zip(chain, (after, own), strict=True)
+                after, new = (
+                    torch.where(by_cells, *both) for both in zip(chain, (after, new), strict=True)
                 )
-            means.index_copy_(0, at, after.flatten(0, 1))
-            var.index_copy_(0, at, own.flatten(0, 1))
-        for rows, gaps in self._few_gaps(width, wide):
-            _, *moments = self._filtered(Intervals(*(t[rows] for t in cells)), gaps)
-            means[rows[:, None], gaps], var[rows[:, None], gaps] = moments
+            means.index_copy_(0, flat, after.flatten(0, 1))
+            var.index_copy_(0, flat, new.flatten(0, 1))
+        for rows, missing in self._few_gaps(width, wide):
+            _, *moments = self._filtered(Intervals(*(t[rows] for t in cells)), missing)
+            means[rows[:, None], missing], var[rows[:, None], missing] = moments
         return means, var
 
     def _in_chain(self, snr: Tensor, values: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
         """Moments (U, n, R, Z) of known numbers given the others, all recorded (U, n, R), in the order of the table.
 
         In the chain of :meth:`log_masses` the records after a number are evidence about it, with width²/12 more
-        variance than the numbers that they stand for (Sheppard); of those before it the middles count.
+        variance than the numbers that were rounded (Sheppard); those before it enter by their middles.
         """
         order = range(values.shape[2])
-        at = devices.index_tensor(tuple(order), str(values.device))
-        affine, sd = self._once(partial(self._standardising, snr, at), snr, *order)
+        place = devices.index_tensor(tuple(order), str(values.device))
+        affine, sd = self._once(partial(self._standardising, snr, place), snr, *order)
         slopes, offset = affine.transpose(0, 1).tensor_split([len(order)], 2)  # (U, R, R or 1, Z)
         residual = torch.einsum("unj,ukjz->unkz", values, slopes) + offset[:, None, :, 0]
         width = width[..., None] / sd[:, :, 0].transpose(0, 1)[:, None]
         known = torch.isinf(snr).double()[:, None, :, None]
         share = known / (1 + width.square() / 12)
-        own = slopes.diagonal(dim1=1, dim2=2).mT[:, None]  # the number's own cell is no evidence
+        slope = slopes.diagonal(dim1=1, dim2=2).mT[:, None]  # its own cell is no evidence
         whole = known - share
-        precision = torch.einsum("unkz,ukjz->unjz", share, slopes.square()) + own.square() * whole
-        pull = torch.einsum("unkz,ukjz->unjz", share * residual, slopes) + own * whole * residual
+        precision = torch.einsum("unkz,ukjz->unjz", share, slopes.square()) + slope.square() * whole
+        pull = torch.einsum("unkz,ukjz->unjz", share * residual, slopes) + slope * whole * residual
         precision = precision.clamp_max(REAL_KNOWN_SNR)
         return values[..., None] - pull / precision, 1 / precision
 
     def _given_others(self, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given all other known ones.
 
-        For a known column they follow from its row of the precision matrix of the known ones.
+        Those of a known column follow from its row of the known columns' precision matrix.
         """
         mean, covariance = self.mean.double(), self.covariance()
         known = torch.isinf(snr).double()[:, None]  # (U, 1, R)
@@ -397,74 +396,74 @@ class DenseGaussians:
         gain = covariance * known[..., None, :] @ precision * known[..., None, :]
         slopes = torch.where(known[..., None] > 0, others, gain)
         total = covariance.diagonal(dim1=-2, dim2=-1)
-        own = torch.where(known > 0, 1 / diagonal, total - (gain * covariance).sum(-1))
+        var = torch.where(known > 0, 1 / diagonal, total - (gain * covariance).sum(-1))
         offset = mean - (slopes @ (known * mean)[..., None])[..., 0]
-        return slopes, offset, own.clamp_min(1 / REAL_KNOWN_SNR)
+        return slopes, offset, var.clamp_min(1 / REAL_KNOWN_SNR)
 
-    def _standardising(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    def _standardising(self, snr: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Maps of cells and 1 to standardised residuals, (R, U, R + 1, Z), and standard deviations, (R, U, 1, Z).
 
-        Of the columns given the known ones before them, by the Cholesky factor of the observations, its columns in the
-        order ``at``: its leading part is the factor of the first columns.
+        Each column is given the known ones before it in the order ``place``, by the Cholesky factor of the
+        observations, whose leading part is the factor of the first columns.
         """
-        mean, covariance = self.mean.double()[:, at], self.covariance()[:, at][:, :, at]
-        known = torch.isinf(snr[:, at]).double()[:, None]  # (U, 1, R)
+        mean, covariance = self.mean.double()[:, place], self.covariance()[:, place][:, :, place]
+        known = torch.isinf(snr[:, place]).double()[:, None]  # (U, 1, R)
         seen = known[..., None] * covariance * known[..., None, :] + torch.diag_embed(1 - known)
         factor = torch.linalg.cholesky_ex(seen).L
         whiten = torch.linalg.solve_triangular(
             factor, torch.diag_embed(known.expand(-1, len(mean), -1)), upper=False
         )
-        loadings = (whiten @ covariance).triu(1)  # of a column, by those before it
+        loadings = (whiten @ covariance).triu(1)  # of a column on those before it
         slopes = loadings.mT @ whiten
         offset = mean - (slopes @ mean[..., None])[..., 0]
-        own = covariance.diagonal(dim1=1, dim2=2) - loadings.square().sum(-2)
-        back = at.argsort()
+        var = covariance.diagonal(dim1=1, dim2=2) - loadings.square().sum(-2)
+        back = place.argsort()
         slopes, offset = slopes[..., back, :][..., back], offset[..., back]
-        own = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
+        var = var.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
         residual = torch.eye(slopes.shape[-1], dtype=slopes.dtype, device=slopes.device) - slopes
-        affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
-        sd = own.sqrt().mT.transpose(0, 1)
+        affine = torch.cat([residual, -offset[..., None]], -1) / var.sqrt()[..., None]
+        sd = var.sqrt().mT.transpose(0, 1)
         return affine.permute(2, 0, 3, 1).contiguous(), sd[:, :, None]
 
     def _whole_chain(self) -> tuple[Tensor, Tensor]:
         """:meth:`_standardising` where all cells are known, in the order of the table."""
         order, every = range(self.mean.shape[1]), torch.full_like(self.mean[:1], math.inf)
-        at = devices.index_tensor(tuple(order), str(self.mean.device))
-        return self._once(partial(self._standardising, every, at), every, *order)
+        place = devices.index_tensor(tuple(order), str(self.mean.device))
+        return self._once(partial(self._standardising, every, place), every, *order)
 
     def draw(self, z: Tensor, xi: Tensor, lines: NumberLines) -> Tensor:
         """Middles of the cells (n, R) of draws of classes (n,) from standard normal numbers (n, R): float64.
 
-        In the chain of :meth:`log_masses`: each number given the records before it.
+        They follow the chain of :meth:`log_masses`: each number given the records before it.
         """
         affine, sd = self._whole_chain()
         out = torch.cat([torch.zeros_like(xi), torch.ones_like(xi[:, :1])], 1).double()
         for r in range(xi.shape[1]):
-            at = devices.index_tensor((r,), str(xi.device))
+            column = devices.index_tensor((r,), str(xi.device))
             before = (out * affine[r][0].T[z]).sum(1)
             value = sd[r][0, 0, z] * (xi[:, r] - before)
-            out[:, r] = lines.cells(lines.rounded(value[:, None], at), at).middle[:, 0]
+            out[:, r] = lines.cells(lines.rounded(value[:, None], column), column).middle[:, 0]
         return out[:, :-1]
 
     def conditioned(self, free: Tensor, z: Tensor, cells: Tensor) -> Tensor:
-        """Draws ``free`` (n, R) of classes (n,) made draws given the known ones among cells (n, R): float64.
+        """Draws ``free`` (n, R) of classes (n,), moved to be draws given the known cells (n, R): float64.
 
-        By Matheron's rule: plus the posterior mean of their error at the known cells.
+        Matheron's rule: the posterior mean of their error, given that at the known cells, is added.
         """
         free = free.double()
         error, out = (cells - free).nan_to_num(0.0), torch.empty_like(free)
-        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
-            u = torch.arange(len(ways), device=z.device)[:, None]
-            gain = self.posterior(ways).gain[u, z[rows]]  # (U, n, R, R)
+        for pattern, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
+            u = torch.arange(len(pattern), device=z.device)[:, None]
+            gain = self.posterior(pattern).gain[u, z[rows]]  # (U, n, R, R)
             moved = free[rows] + (gain @ error[rows][..., None])[..., 0]
             out.index_copy_(0, rows.flatten(), moved.flatten(0, 1))
         return out
 
 
 def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dtype) -> Tensor:
-    r"""Log-masses (..., Z) of cells of widths (..., 1), float64, with standardised middles z (..., Z), in Gaussians.
+    r"""Log-masses (..., Z) in Gaussians of cells of widths (..., 1), float64, with standardised middles z (..., Z).
 
-    These have standard deviations ``sd`` (..., Z), of which all but the last dimension may be 1. Relative to the
+    The Gaussians have standard deviations ``sd`` (..., Z), all but whose last dimension may be 1. Relative to the
     density, cells of a width w in standard deviations have :math:`w^2 (z^2 - 1) / 24 - w^4 (z^4 + 4 z^2 - 2) / 2880`
     nats more, and far out about :math:`\log(\sinh(a) / a)` with a = w |z| / 2; wide ones are computed exactly.
     """
@@ -478,9 +477,9 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
     out = out.add_(tilt, alpha=2.5).addcmul_(tilt, bend, value=-2.0)
 
     def exactly(i: Tensor) -> Tensor:
-        at = i // z.shape[-1], i % z.shape[-1]  # torch.unravel_index would import sympy
-        middle, *own = (t.expand_as(z).flatten(0, -2)[at] for t in (z, width, sd))
-        return log_mass_of_wide(middle, own[0] / own[1]).to(dtype)
+        place = i // z.shape[-1], i % z.shape[-1]  # torch.unravel_index would import sympy
+        middle, *scale = (t.expand_as(z).flatten(0, -2)[place] for t in (z, width, sd))
+        return log_mass_of_wide(middle, scale[0] / scale[1]).to(dtype)
 
     return devices.replace_rows(out.reshape(-1), wide.reshape(-1), exactly).view(z.shape)
 
@@ -496,15 +495,15 @@ def summed_log_masses(
     """Sums over columns of :func:`log_masses_in_classes` (R, n, Z), 0 where a width (R, n, 1) is NaN: (n, Z).
 
     If they are added to log-probabilities ``before`` (n, Z), they are exact in the classes that have a share in a row;
-    upper bounds in others, which together have less than a ``share``, by default less than rounding. A cell has at most
-    the mass beyond its near edge, and at most its width times the density there.
+    upper bounds in others, which together have less than a ``share``, by default less than rounding. The bound of a
+    cell is the mass beyond its near edge, or its width times the density there if that is less.
     """
     if before is None or devices.static_shapes(z.device):
-        each = (log_masses_in_classes(*own, dtype) for own in zip(z, width, sd, strict=True))
+        each = (log_masses_in_classes(*t, dtype) for t in zip(z, width, sd, strict=True))
         return added(torch.stack([one.nan_to_num(0.0) for one in each]))
     peak = torch.where(width > 0, width, 1.0).log().to(dtype)
     peak = peak - (math.sqrt(2 * math.pi) * sd).log().to(dtype)
-    if not bool((width == 0).any()):  # of a mass
+    if not bool((width == 0).any()):  # no mass is above one
         peak = peak.clamp_max_(0.0)
     edge = z.to(dtype).abs().sub_((0.5 * width).to(dtype) / sd.to(dtype)).clamp_min_(0.0)
     bound = torch.addcmul(peak, edge, edge, value=-0.5)
@@ -513,12 +512,12 @@ def summed_log_masses(
 
     def exactly(row: Tensor, k: Tensor) -> Tensor:
         which = row * z.shape[2] + k
-        own = (
+        pairs = (
             z.flatten(1).index_select(1, which),
             width[:, :, 0].index_select(1, row),
             sd.flatten(1).index_select(1, k if sd.shape[1] == 1 else which),
         )
-        return added(log_masses_in_classes(*own, dtype).nan_to_num_(0.0))
+        return added(log_masses_in_classes(*pairs, dtype).nan_to_num_(0.0))
 
     first = total.topk(min(4, z.shape[2]), 1).indices
     row = torch.arange(len(out), device=z.device).repeat_interleave(first.shape[1])
@@ -542,9 +541,9 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
 def cholesky(covariance: Tensor) -> Tensor:
     """Cholesky factors of covariances (Z, R, R), widened so that no direction is narrower than ``NARROWEST_SD``.
 
-    Where rounding leaves none, with extremely large numbers, the factor of the variances alone.
+    Where rounding of huge numbers leaves no factor, that of the variances alone is returned.
     """
     var = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0)
-    own = (1 + 1e-10) * var + NARROWEST_SD**2  # by more than the rounding
-    factor, info = torch.linalg.cholesky_ex(torch.diagonal_scatter(covariance, own, 0, 1, 2))
-    return torch.where((info == 0)[:, None, None], factor, torch.diag_embed(own.sqrt()))
+    widened = (1 + 1e-10) * var + NARROWEST_SD**2  # by more than the rounding
+    factor, info = torch.linalg.cholesky_ex(torch.diagonal_scatter(covariance, widened, 0, 1, 2))
+    return torch.where((info == 0)[:, None, None], factor, torch.diag_embed(widened.sqrt()))

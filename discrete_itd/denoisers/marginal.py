@@ -19,14 +19,14 @@ from discrete_itd.channel.posterior import (
 from discrete_itd.channel.rounded_numbers import NARROW, PEAK_WIDTH, Intervals, NumberLines
 from discrete_itd.denoisers.base import LARGE, Config, Denoiser, Tensors, checked
 
-SD = 0.5  # standard deviation of a continuous column: columns are scaled to it
-WIDE_SD = 4 * SD  # of the wide component
-# least standard deviations of a component of a column by itself, and of one that depends on other columns: without a
-# bound, the density of a repeated value would be infinite
+SD = 0.5  # standard deviation to which continuous columns are scaled
+WIDE_SD = 4 * SD  # standard deviation of a mixture's wide component, which holds outliers
+# Least standard deviation of a component: FINEST_SD in a column by itself, NARROWEST_SD where it depends on other
+# columns. Without a bound, the density of a repeated value would be infinite.
 FINEST_SD, NARROWEST_SD = 0.002, 5e-4
 PRIOR_ROWS = 2.0  # pseudo-count, in rows, of the prior variance of a component
-# EM of a column runs at most EM_ROUNDS rounds on at most some EM_ROWS rows, sorted by value and divided into EM_GROUPS
-# groups of neighbours
+# EM of a column runs at most EM_ROUNDS rounds on about EM_ROWS rows at most, sorted and divided into EM_GROUPS groups
+# of neighbours.
 EM_ROUNDS, EM_ROWS, EM_GROUPS = 60, 20000, 1024
 
 
@@ -132,7 +132,7 @@ class MarginalDenoiser(Denoiser):
         return self.marginals().expand(len(y)).update(y, snr)
 
     def reals_given(self, y: Tensor, snr: Tensor) -> GaussianPosterior | None:
-        """The mixtures of continuous columns given the evidence of a state, noisy numbers as points: of (B, R, K)."""
+        """The mixtures (B, R, K) of continuous columns given a state's evidence; noisy numbers count as points."""
         q = self.marginals().expand(len(y)).gaussian
         return None if q is None else q.update(*self.codebook.reals_of(y, snr), sums=False)
 
@@ -181,10 +181,10 @@ def indicators(book: Codebook, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fit_mixtures(values: Tensor, lines: NumberLines | None = None) -> Tensor:
-    """Mixtures of Gaussians of every column, by expectation maximisation: (3, R, K).
+    """Mixtures of Gaussians of every column, by expectation maximisation.
 
-    Log-weights, means and variances; the last component is the wide one. ``values`` (N, R) have mean about 0 and
-    standard deviation about one half, NaN where missing, and are points without ``lines``.
+    (3, R, K): log-weights, means and variances; the last component is the wide one. ``values`` (N, R) have mean about
+    0 and standard deviation about one half, NaN where missing, and are points without ``lines``.
     """
     counts = (~values.isnan()).sum(0)
     values = values[:: max(1, len(values) // EM_ROWS)]
@@ -192,7 +192,7 @@ def fit_mixtures(values: Tensor, lines: NumberLines | None = None) -> Tensor:
     step = max(1, LARGE // max(1, len(values), EM_GROUPS * n_narrow))
     columns = torch.arange(values.shape[1], device=values.device)
     parts = zip(values.split(step, 1), columns.split(step), strict=True)
-    narrow = torch.cat([gaussian_mixtures(v, n_narrow, lines, at) for v, at in parts], 1)
+    narrow = torch.cat([gaussian_mixtures(v, n_narrow, lines, indices) for v, indices in parts], 1)
     wide = 1 / (counts + 2.0).to(narrow)[:, None]
     narrow[0] += torch.log1p(-wide)
     last = torch.stack([wide.log(), torch.zeros_like(wide), torch.full_like(wide, WIDE_SD**2)])
@@ -200,20 +200,20 @@ def fit_mixtures(values: Tensor, lines: NumberLines | None = None) -> Tensor:
 
 
 def lacking(rows: Tensor) -> Tensor:
-    """Rows short of five in a component or class: filled with average ones, or a mean might be a single row's cell."""
+    """Average rows to add so that a component or class has five: else its mean might be a single row's cell."""
     return (5 - rows).clamp_min(0)
 
 
 def grouped(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers of cells, means and variances, (M, R) each, of groups of neighbours in the columns of ``values`` (N, R).
+    """Counts, means and variances, (M, R) each, of groups of neighbouring cells in the columns of ``values`` (N, R).
 
-    At most ``EM_GROUPS`` of them, by which a round of expectation maximisation takes the same time for all tables.
+    There are at most ``EM_GROUPS``, so that a round of EM takes the same time for all tables.
     """
-    there = ~values.isnan()
+    present = ~values.isnan()
     if len(values) <= EM_GROUPS:
-        return there.to(values), values.nan_to_num(0.0), torch.zeros_like(values)
-    cells = values.sort(0)[0].nan_to_num(0.0)  # gaps come last
-    ends = torch.arange(EM_GROUPS + 1, device=values.device)[:, None] * there.sum(0) // EM_GROUPS
+        return present.to(values), values.nan_to_num(0.0), torch.zeros_like(values)
+    cells = values.sort(0)[0].nan_to_num(0.0)  # missing cells come last
+    ends = torch.arange(EM_GROUPS + 1, device=values.device)[:, None] * present.sum(0) // EM_GROUPS
     powers = (torch.cat([c.new_zeros(1, c.shape[1]), c.cumsum(0)]) for c in (cells, cells.square()))
     first, second = (power.gather(0, ends).diff(dim=0) for power in powers)
     n = ends.diff(dim=0).to(values)
@@ -222,51 +222,51 @@ def grouped(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gaussian_mixtures(
-    values: Tensor, n: int, lines: NumberLines | None = None, at: Tensor | None = None
+    values: Tensor, n: int, lines: NumberLines | None = None, indices: Tensor | None = None
 ) -> Tensor:
     """Log-weights, means and variances (3, R, n) of the columns of ``values`` (N, R), without a wide component.
 
-    They are the columns ``at`` (R,) of ``lines``.
+    They are the columns ``indices`` (R,) of ``lines``.
     """
-    there, filled, within = grouped(values)
-    count = there.sum(0).clamp_min(1).double()[:, None]
-    centre = (there * filled).sum(0)[:, None] / count
-    square = (there * ((filled - centre[:, 0]).square() + within)).sum(0)[:, None]
+    n_cells, filled, within = grouped(values)
+    count = n_cells.sum(0).clamp_min(1).double()[:, None]
+    centre = (n_cells * filled).sum(0)[:, None] / count
+    square = (n_cells * ((filled - centre[:, 0]).square() + within)).sum(0)[:, None]
     total = (square / count).clamp_min(FINEST_SD**2)
     place = (torch.arange(n, device=values.device) + 0.5) / n
     quantile = (place / 2 + (1 - torch.cos(math.pi * place)) / 4).to(values)  # denser in the tails
     start = values.nanquantile(quantile, dim=0).T if len(values) else centre.expand(-1, n)
     mean = torch.where(start.isnan(), 0.0, start).clone()
-    total = torch.where(there.any(0)[:, None], total, SD**2)
+    total = torch.where(n_cells.any(0)[:, None], total, SD**2)
     prior = total / n**2
     var = prior.expand(-1, n).clone()
     weight = torch.full_like(mean, 1 / n)
-    if lines is not None and lines.have_steps and at is not None:
-        # a number that has a component's share of the rows has one for itself; half, if its neighbours have fewer
-        for number in lines.opened_cells(at, PEAK_WIDTH / (2 * n)):
+    if lines is not None and lines.have_steps and indices is not None:
+        # a number with a component's share of the rows gets a component; half suffices if its neighbours have fewer
+        for number in lines.opened_cells(indices, PEAK_WIDTH / (2 * n)):
             nearest = (mean - number).abs().argmin(1, keepdim=True)
             mean = mean.scatter(
                 1, nearest, torch.where(number.isnan(), mean.gather(1, nearest), number)
             )
-        width = lines.cells(mean, at[:, None]).width.clamp_min(NARROW)
+        width = lines.cells(mean, indices[:, None]).width.clamp_min(NARROW)
         far = (filled[:, :, None] - mean).abs() / width
-        rows, around = ((there[:, :, None] * (far < end)).sum(0) for end in (0.5, 1.5))
+        rows, around = ((n_cells[:, :, None] * (far < end)).sum(0) for end in (0.5, 1.5))
         again = nn.functional.pad(mean[:, 1:] == mean[:, :-1], (1, 0))
         share = rows * (1 + (2 * rows > around).to(rows)) * n
         rows = rows.masked_fill(again | (share < count), 0.0)
-        peak = lines.peaks(mean, torch.zeros_like(mean), rows, at[:, None]).to(var)
+        peak = lines.peaks(mean, torch.zeros_like(mean), rows, indices[:, None]).to(var)
         var = torch.where(peak.isnan(), var, peak)
-    cells = Intervals.at(filled) if lines is None else lines.cells(filled, at)
-    # in wide cells a component has a mass, in narrower ones its density times their width
+    cells = Intervals.at(filled) if lines is None else lines.cells(filled, indices)
+    # wide cells get a component's mass, narrower ones its density
     wide = torch.nonzero((cells.width > 1e-3).any(0)).flatten()
-    of_wide = Intervals(*(t[:, wide, None] for t in cells))
+    wide_cells = Intervals(*(t[:, wide, None] for t in cells))
     for _ in range(EM_ROUNDS if n > 1 else 1):
         z = ((filled[:, :, None] - mean).square() + within[:, :, None]) / var  # (M, R, K)
         log_p = -0.5 * (z + var.log())
         if len(wide):
-            log_p[:, wide] = log_mass(of_wide, mean[wide], var[wide].sqrt()).to(log_p)
+            log_p[:, wide] = log_mass(wide_cells, mean[wide], var[wide].sqrt()).to(log_p)
         log_r = weight.log() + log_p
-        r = torch.softmax(log_r, 2) * there[:, :, None]
+        r = torch.softmax(log_r, 2) * n_cells[:, :, None]
         mass = r.sum(0)
         few = lacking(mass)
         weight = (mass + 0.5) / (mass + 0.5).sum(1, keepdim=True)
@@ -275,7 +275,7 @@ def gaussian_mixtures(
         square = (r * spread).sum(0)
         var = (square + (PRIOR_ROWS + few) * prior) / (mass + PRIOR_ROWS + few)
         var = var.clamp_min(FINEST_SD**2)
-        if lines is not None and lines.have_steps and at is not None:
-            peak = lines.peaks(mean, square / mass.clamp_min(1), mass, at[:, None]).to(var)
+        if lines is not None and lines.have_steps and indices is not None:
+            peak = lines.peaks(mean, square / mass.clamp_min(1), mass, indices[:, None]).to(var)
             var = torch.where(peak.isnan(), var, peak)
     return torch.stack([weight.log(), mean, var])

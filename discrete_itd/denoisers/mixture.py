@@ -57,10 +57,9 @@ from discrete_itd.denoisers.gaussian import (
 from discrete_itd.denoisers.marginal import indicators, lacking
 
 LEAST_ROUND_GAIN = 1e-3  # EM ends with the first round that gains fewer nats per row
-OTHERS_SHARE = 0.1  # EM takes bounds for masses in classes that together have less of a row
-# continuous columns that may depend on one another in a class: the work of a step grows with their square
-MOST_DEPENDENT = 32
-CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights of a class's prior that EM tries, in rows
+OTHERS_SHARE = 0.1  # EM bounds masses in classes that together have less of a row
+MOST_DEPENDENT = 32  # most continuous columns that depend on one another in a class: work grows with their square
+CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights, in rows, that EM tries for the prior of a class
 
 
 class MixtureDenoiser(Denoiser):
@@ -134,16 +133,16 @@ class MixtureDenoiser(Denoiser):
         self._kept: tuple[tuple[Tensor, ...], Tensor, Tensor, DenseGaussians | None] | None = None
 
     def _derived(self) -> tuple[Tensor, Tensor, DenseGaussians | None]:
-        """What follows from the parameters, kept until they are moved.
+        """Tensors derived from the parameters, kept until these are moved.
 
-        Log-probabilities by level, then of a missing cell: (T + 1, Z); :func:`quadratics`; and :attr:`dense`.
+        They are log-probabilities by level, then of a missing cell, (T + 1, Z); :func:`quadratics`; :attr:`dense`.
         """
-        own = self.log_probs, self.means, self.chol
-        if self._kept is None or any(map(operator.is_not, self._kept[0], own)):
+        parts = self.log_probs, self.means, self.chol
+        if self._kept is None or any(map(operator.is_not, self._kept[0], parts)):
             with torch.inference_mode(False), torch.no_grad():
-                by_level = torch.cat([own[0].T, own[0].new_zeros(1, self.n_components)])
-                dense = DenseGaussians(*own[1:]) if self.chol.numel() else None
-                self._kept = own, by_level, quadratics(self.means, self.var), dense
+                by_level = torch.cat([parts[0].T, parts[0].new_zeros(1, self.n_components)])
+                dense = DenseGaussians(*parts[1:]) if self.chol.numel() else None
+                self._kept = parts, by_level, quadratics(self.means, self.var), dense
         return self._kept[1:]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -175,7 +174,7 @@ class MixtureDenoiser(Denoiser):
 
     @property
     def _probs(self) -> list[tuple[Tensor, Tensor]]:
-        """For the columns of each shape, their numbers (G,), and probabilities (G, Z, K) by class."""
+        """For each shape, the indices (G,) of its columns, and their probabilities (G, Z, K) by class."""
         return self.codebook.levels.by_shape(self.log_probs.exp())
 
     def infer(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Posterior]:
@@ -190,7 +189,7 @@ class MixtureDenoiser(Denoiser):
     def _start(
         self, y: Tensor, snr: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], GaussianPosterior]]:
-        """Log-probabilities (B, Z) of the classes given the evidence of numbers, and the numbers given (B, R, Z)."""
+        """Log-joint (B, Z) of classes and evidence of numbers; numbers' posterior as a function of class weights."""
         start, book = self.log_weights.expand(len(y), -1), self.codebook
         if not self.own_reals:
             return start, lambda weight: GaussianPosterior(weight, weight, weight)
@@ -213,7 +212,7 @@ class MixtureDenoiser(Denoiser):
     def _given_evidence(
         self, start: Tensor, evidence: Tensor, snr: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes and the evidence, and logits of the levels: shorter without noisy cells."""
+        """Log-joint (B, Z) of classes and evidence, and logits of the levels; rows without noisy cells are cheaper."""
         if devices.static_shapes(snr.device):
             return self._noisy(start, evidence)
         hard = ((snr == 0) | torch.isinf(snr)).all(1)
@@ -228,7 +227,7 @@ class MixtureDenoiser(Denoiser):
         return log_class, logits
 
     def _known_or_not(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
-        """The same where no cell is noisy."""
+        """:meth:`_given_evidence` where no cell is noisy."""
         levels = self.codebook.levels
         known = levels.per_level(torch.isinf(snr).to(evidence))
         hot = (levels.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
@@ -239,13 +238,13 @@ class MixtureDenoiser(Denoiser):
     def _noisy(
         self, start: Tensor, evidence: Tensor, snr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The same for any evidence."""
+        """:meth:`_given_evidence` of any evidence."""
         levels, probs, out = self.codebook.levels, self._probs, []
         step = rows_at_once(CACHED // max(1, self.n_components * levels.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
             log_class, masses = first, []
-            for (_, own), (_, p) in zip(levels.by_shape(ell), probs, strict=True):
-                mass = row_product(own.exp(), p.mT)  # (G, B, Z)
+            for (_, ell_g), (_, p) in zip(levels.by_shape(ell), probs, strict=True):
+                mass = row_product(ell_g.exp(), p.mT)  # (G, B, Z)
                 masses.append(mass.clamp_min(torch.finfo(mass.dtype).tiny))
                 log_class = log_class + added(masses[-1].log())
             share = torch.softmax(log_class, 1)
@@ -264,17 +263,17 @@ class MixtureDenoiser(Denoiser):
     def log_joint(self, x: Tensor, share: float | None = None) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats.
 
-        They are upper bounds in classes that together have less than a ``share`` of the row, by default no more than
-        the rounding.
+        They may be upper bounds in classes that together have less than a ``share`` of the row, by default less than
+        rounding.
         """
         book = self.codebook
-        own = self.log_weights.expand(len(x), -1)
+        out = self.log_weights.expand(len(x), -1)
         if len(book.finite):
             table = self._derived()[0]
-            own = own + nn.functional.embedding_bag(book.level_of(x), table, mode="sum")
+            out = out + nn.functional.embedding_bag(book.level_of(x), table, mode="sum")
         if self.own_reals:
-            own = own + self._log_masses(book.lines.cells(x[:, book.reals]), own, share).to(own)
-        return own
+            out = out + self._log_masses(book.lines.cells(x[:, book.reals]), out, share).to(out)
+        return out
 
     def _log_masses(self, cells: Intervals, before: Tensor, share: float | None) -> Tensor:
         """:meth:`DenseGaussians.log_masses`."""
@@ -287,18 +286,18 @@ class MixtureDenoiser(Denoiser):
         for r in range(wide.shape[1]):
 
             def exactly(rows: Tensor, r: int = r, out: Tensor = out) -> Tensor:
-                # rows share numbers where cells are wide
-                own, which = devices.distinct(torch.stack([t[rows, r] for t in cells], 1))
+                # rows repeat numbers whose cells are wide
+                cell, i = devices.distinct(torch.stack([t[rows, r] for t in cells], 1))
                 sd = self.var[:, r].double().sqrt()
-                z = (own[:, :1] - self.means[:, r].double()) / sd
-                return out[rows] + log_masses_in_classes(z, own[:, 1:], sd[None], out.dtype)[which]
+                z = (cell[:, :1] - self.means[:, r].double()) / sd
+                return out[rows] + log_masses_in_classes(z, cell[:, 1:], sd[None], out.dtype)[i]
 
             out = devices.replace_rows(out, wide[:, r], exactly)
         return out
 
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
-        """In closed form: the classes of each cell have their joint probability with the row without the cell's own."""
+        """In closed form: a cell weights the classes by their joint probability with the row's other cells."""
         book, (rows, back) = self.codebook, self._by_gaps(x)
         step = max(BLOCK, rows_at_once(CACHED // (4 * self.n_components * book.n_columns)))
         parts = [self._left_out(some) for some in rows.split(step)]
@@ -309,13 +308,13 @@ class MixtureDenoiser(Denoiser):
         return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
 
     def _left_out(self, x: Tensor) -> list[Tensor]:
-        """Logits of the levels, and log-weights, means and variances of the numbers, of some rows.
+        """Logits of the levels of rows, and log-weights, means and variances of their numbers.
 
-        In double: the factor of an extreme cell is taken away again.
+        It is computed in double, as the factor of an extreme cell is added and subtracted.
         """
         book, levels = self.codebook, self.codebook.levels
-        own = self._derived()[0][book.level_of(x)].double()  # (B, F, Z)
-        joint, moments = self.log_weights + own.sum(1), []
+        log_p = self._derived()[0][book.level_of(x)].double()  # (B, F, Z)
+        joint, moments = self.log_weights + log_p.sum(1), []
         if self.own_reals:
             cells = book.lines.cells(x[:, book.reals])
             if self.dense is not None:
@@ -323,13 +322,13 @@ class MixtureDenoiser(Denoiser):
             else:
                 mean, var = (t.T.double().expand(len(x), -1, -1) for t in (self.means, self.var))
             sd, (middle, width) = var.sqrt(), (t[:, :, None] for t in cells)
-            of_reals = log_masses_in_classes((middle - mean) / sd, width, sd, joint.dtype)
-            of_reals = of_reals.nan_to_num(0.0)
-            of_all = of_reals.sum(1) if self.dense is None else self.dense.log_masses(cells)
-            joint = joint + of_all
-            weight = torch.log_softmax(joint[:, None] - of_reals, 2)
+            log_p_reals = log_masses_in_classes((middle - mean) / sd, width, sd, joint.dtype)
+            log_p_reals = log_p_reals.nan_to_num(0.0)
+            log_p_row = log_p_reals.sum(1) if self.dense is None else self.dense.log_masses(cells)
+            joint = joint + log_p_row
+            weight = torch.log_softmax(joint[:, None] - log_p_reals, 2)
             moments = [t.to(self.means) for t in (weight, mean, var)]
-        share = torch.softmax(joint[:, None] - own, 2).to(self.log_probs)
+        share = torch.softmax(joint[:, None] - log_p, 2).to(self.log_probs)
         share = filled(share).transpose(0, 1)  # (F, B, Z)
         prior = [row_product(share[columns], p)[:, : len(x)] for columns, p in self._probs]
         return [finite_log(levels.from_shapes(prior, joint.to(self.log_probs))), *moments]
@@ -355,13 +354,13 @@ class MixtureDenoiser(Denoiser):
         known = Intervals(*(t.nan_to_num(0.0) for t in cells))
 
         def of_column(r: int) -> Tensor:
-            own = Intervals(*(t[:, r, None] for t in known))
-            return log_mass(own, self.means[:, r], self.var[:, r].sqrt()).to(self.means)
+            cell = Intervals(*(t[:, r, None] for t in known))
+            return log_mass(cell, self.means[:, r], self.var[:, r].sqrt()).to(self.means)
 
         return of_column
 
     def _cells(self, x: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
-        """Function from a column to log-probabilities (B, Z) of its cells given the class and numbers before them.
+        """Function from a column to log-probabilities (B, Z) of its cells given the class and the numbers before.
 
         They are 0 where the cell is missing.
         """
@@ -383,10 +382,10 @@ class MixtureDenoiser(Denoiser):
     def log_factors(self, x: Tensor) -> Tensor:
         """The mean over the order of the table and its reverse.
 
-        Masses of dependent numbers are of the former order; what the latter differs by is shared by all known cells.
+        The sum is that of the former order: where dependent numbers make the mean differ, known cells share the rest.
         """
-        book, own = self.codebook, range(self.codebook.n_columns)
-        orders = [book.in_order(columns) for columns in (own, own[::-1])]
+        book, forward = self.codebook, range(self.codebook.n_columns)
+        orders = [book.in_order(columns) for columns in (forward, forward[::-1])]
         parts, (rows, back) = [], self._by_gaps(x)
         for some in self._batches(rows):
             out, total = self.log_weights.new_zeros(some.shape), None
@@ -396,19 +395,19 @@ class MixtureDenoiser(Denoiser):
                 out = out.index_add(1, place, shares, alpha=0.5)
                 total = shares.sum(1) if total is None else total
             if self.dense is not None and total is not None:
-                # masses are of the first order, and beside gaps those of a filter, not of the chain
+                # the sum is that of the first order; rows with missing numbers are scored by a filter, not by the chain
                 has_gap = some[:, book.reals].isnan().any(1)
                 total = devices.replace_rows(
                     total, has_gap, lambda i, some=some, like=total: self.log_prob(some[i]).to(like)
                 )
-                there = ~some.isnan() & torch.isin(torch.arange(x.shape[1]).to(place), place)
-                left = (total - out.sum(1)) / there.sum(1).clamp_min(1)
-                out = out + left[:, None] * there
+                present = ~some.isnan() & torch.isin(torch.arange(x.shape[1]).to(place), place)
+                rest = (total - out.sum(1)) / present.sum(1).clamp_min(1)
+                out = out + rest[:, None] * present
             parts.append(out)
         return torch.cat(parts)[back].masked_fill(x.isnan(), 0.0)
 
     def _by_gaps(self, x: Tensor) -> tuple[Tensor, Tensor | slice]:
-        """Rows (B, C) by the numbers that they lack, and their places: each batch costs a product for each pattern."""
+        """Rows sorted by their pattern of missing numbers, and their places: a batch costs a product per pattern."""
         if self.dense is None or devices.static_shapes(x.device):
             return x, slice(None)
         missing = x[:, self.codebook.reals].isnan()
@@ -421,8 +420,8 @@ class MixtureDenoiser(Denoiser):
         book, shape = self.codebook, (n, self.codebook.n_columns)
         out = torch.zeros(shape, dtype=torch.float64, device=book.device)
         z = inverse_cdf(cumulative(self.log_weights).expand(n, -1), generator)
-        own = CategoricalPosterior(book.levels, self.log_probs[z], normalised=True)
-        codes = own.sample(generator)
+        categorical = CategoricalPosterior(book.levels, self.log_probs[z], normalised=True)
+        codes = categorical.sample(generator)
         out.index_copy_(1, book.finite, codes.double())
         if self.own_reals:
             like, shape = self.means, (n, self.means.shape[1])
@@ -433,7 +432,7 @@ class MixtureDenoiser(Denoiser):
         return out
 
     def _numbers(self, z: Tensor, xi: Tensor) -> Tensor:
-        """Continuous cells (n, R) of classes (n,) by standard normal numbers (n, R)."""
+        """Continuous cells (n, R) of rows of classes ``z`` (n,) from standard normal numbers ``xi`` (n, R)."""
         mean = self.means[z].to(xi)
         if self.dense is not None:
             return mean + (self.chol[z].to(xi) @ xi[:, :, None])[:, :, 0]
@@ -441,15 +440,15 @@ class MixtureDenoiser(Denoiser):
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
-        """A class given the known cells, then all cells given the class."""
+        """Draw a class given the known cells, then the missing cells given the class."""
         book, levels = self.codebook, self.codebook.levels
         out = x.repeat_interleave(n_draws, 0)
         noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
         u, z = noise.uniform(book.n_columns, 1).view(len(x), n_draws), []
         step = rows_at_once(CACHED // max(self.n_components, levels.n_points))
-        for rows, own in zip(x.split(step), u.split(step), strict=True):
+        for rows, u_rows in zip(x.split(step), u.split(step), strict=True):
             log_class = self.log_joint(filled(rows))[: len(rows)]
-            z.append(chosen(log_class.double(), own).flatten())
+            z.append(chosen(log_class.double(), u_rows).flatten())
         which = torch.cat(z) if z else x.new_zeros(0).long()
         gaps = out.isnan()
         if self.own_reals and bool(gaps[:, book.reals].any()):
@@ -461,8 +460,8 @@ class MixtureDenoiser(Denoiser):
             out[:, book.reals] = torch.where(cells.isnan(), book.lines.rounded(drawn), cells)
         for j in torch.nonzero(out.isnan().any(0)).flatten().tolist():
             rows = torch.nonzero(gaps[:, j]).flatten()
-            own = self.log_probs[:, levels.own(book.place[j])][which[rows]]
-            out[rows, j] = chosen(own.double(), noise.uniform(j, 2)[rows, 0]).double()
+            logits = self.log_probs[:, levels.own(book.place[j])][which[rows]]
+            out[rows, j] = chosen(logits.double(), noise.uniform(j, 2)[rows, 0]).double()
         return out.unflatten(0, (len(x), n_draws))
 
 
@@ -474,10 +473,10 @@ def shares_of_classes(log_weights: Tensor, cells: Iterable[Tensor]) -> Tensor:
     of the cells of one column after the other, (B, Z), nats, 0 where one is missing.
     """
     log_class, steps = log_weights[None], []
-    for own in cells:
-        joint = log_class + own
+    for log_p in cells:
+        joint = log_class + log_p
         log_class = torch.log_softmax(joint, 1)
-        # by the largest term, where the terms are normalised
+        # the log-sum, from the largest term before and after it is normalised
         steps.append(joint.amax(1) - log_class.amax(1))
     return torch.stack(steps, 1) if steps else log_weights.new_zeros(1, 0)
 
@@ -485,9 +484,9 @@ def shares_of_classes(log_weights: Tensor, cells: Iterable[Tensor]) -> Tensor:
 class Sums(NamedTuple):
     """Expected sums of rows in each class.
 
-    Rows ``mass`` (Z,), cells of every level ``counts`` (Z, T), and of the continuous columns, float64 (Z, R), values,
-    their squares, and the cells that are not missing. Of dense classes missing cells have expected values: ``second``
-    holds the products, (Z, R, R), and ``present`` the rows, (Z, 1).
+    ``mass`` (Z,) counts rows, ``counts`` (Z, T) cells of every level. ``first``, ``second`` and ``present``, float64
+    (Z, R), are sums of numbers, of their squares, and numbers of present cells. In dense classes missing cells have
+    expected values, ``second`` (Z, R, R) holds products, and ``present`` (Z, 1) counts rows.
     """
 
     mass: Tensor
@@ -513,9 +512,9 @@ def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
 
 
 def powers(cells: Tensor) -> Tensor:
-    """Squares, values and presence of continuous cells (B, R), NaN where missing: float64, (B, 3 R), zeros there."""
-    there, cells = (~cells.isnan()).double(), cells.double().nan_to_num(0.0)
-    return torch.cat([cells.square(), cells, there], 1)
+    """Squares, values and presence of continuous cells (B, R): float64, (B, 3 R), zeros where one is NaN."""
+    present, cells = (~cells.isnan()).double(), cells.double().nan_to_num(0.0)
+    return torch.cat([cells.square(), cells, present], 1)
 
 
 def quadratics(mean: Tensor, var: Tensor) -> Tensor:
@@ -526,7 +525,7 @@ def quadratics(mean: Tensor, var: Tensor) -> Tensor:
 
 
 def smoothed(levels: Levels, counts: Tensor, prior: Tensor, rows: float) -> Tensor:
-    """Probabilities (Z, T) of levels by their counts (Z, T) and some more ``rows`` distributed as the ``prior``."""
+    """Probabilities (Z, T) of levels by their ``counts`` (Z, T) and ``rows`` pseudo-rows of the ``prior``."""
     seen = levels.per_level(levels.sum(counts))
     rows_of_prior = rows + lacking(seen)
     return (counts + rows_of_prior * prior) / (seen + rows_of_prior)
@@ -553,7 +552,7 @@ def refine(
     best, best_nats = model, held_out_nats(model, x_valid)
     needed = round_seconds(clock() - start, len(x), len(x_valid))
     tried = CLASS_PRIORS
-    for _ in range(16):  # rounds of EM
+    for _ in range(16):  # EM rounds
         start = clock()
         if needed > left():
             break
@@ -562,7 +561,7 @@ def refine(
         nats = [held_out_nats(m, x_valid) for m in made]
         gain, i = best_nats - min(nats), nats.index(min(nats))
         if gain > 0:
-            kept = weighty(made[i], n_fixed)  # a round takes time in proportion to its classes
+            kept = weighty(made[i], n_fixed)  # a round's time is proportional to its classes
             best, model, best_nats = part(made[i], kept), part(model, kept), nats[i]
         if gain < LEAST_ROUND_GAIN:
             break
@@ -572,13 +571,13 @@ def refine(
 
 def round_seconds(evaluation: float, n: int, n_valid: int) -> float:
     """Seconds of the first round, an upper bound for the others, from the seconds of one held-out evaluation."""
-    return evaluation * (2 * n / n_valid + len(CLASS_PRIORS))  # a row takes twice as long as in it
+    return evaluation * (2 * n / n_valid + len(CLASS_PRIORS))  # EM takes twice as long per row
 
 
 def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int) -> MixtureDenoiser:
-    """The mixture with these sums, and for each class a number of rows of the prior ``model``."""
+    """The M-step: the mixture with these sums, each class with ``prior_rows`` pseudo-rows of ``model``."""
     levels = model.codebook.levels
-    # one row more, spread evenly, so that no class is lost
+    # one pseudo-row, spread evenly, keeps every class
     weights = sums.mass + 1 / len(sums.mass)
     prior = model.log_probs.exp()
     probs = levels.with_unseen(smoothed(levels, sums.counts, prior, prior_rows), prior)
@@ -601,12 +600,12 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
         square = sums.second - 2 * mean * sums.first + mean.square() * sums.present
         spread = (square.clamp_min(0.0) + kept_rows * (old + moved.square())) / n
     mean[kept:], spread[kept:] = old_mean[kept:], old[kept:]
-    own = {"mean": mean, kind: spread}
-    return MixtureDenoiser(model.codebook, weights, probs, **own)
+    numbers = {"mean": mean, kind: spread}
+    return MixtureDenoiser(model.codebook, weights, probs, **numbers)
 
 
 def weighty(model: MixtureDenoiser, n_fixed: int) -> Tensor:
-    """Which classes have a hundredth of an equal weight, (Z,) of bool; the last ``n_fixed`` ones always are kept."""
+    """Classes to keep, (Z,) of bool: those with 1 % of an equal weight, and the last ``n_fixed``."""
     kept = model.log_weights >= math.log(0.01 / model.n_components)
     kept[model.n_components - n_fixed :] = True
     return kept
@@ -617,8 +616,8 @@ def part(model: MixtureDenoiser, kept: Tensor) -> MixtureDenoiser:
     if bool(kept.all()):
         return model
     weights, probs = model.log_weights[kept].exp(), model.log_probs[kept].exp()
-    own = {}
+    numbers = {}
     if model.own_reals:
         spread = {"chol": model.chol} if model.dense is not None else {"var": model.var}
-        own = {name: t[kept] for name, t in ({"mean": model.means} | spread).items()}
-    return MixtureDenoiser(model.codebook, weights, probs, **own)
+        numbers = {name: t[kept] for name, t in ({"mean": model.means} | spread).items()}
+    return MixtureDenoiser(model.codebook, weights, probs, **numbers)

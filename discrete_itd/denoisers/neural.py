@@ -29,9 +29,9 @@ from discrete_itd.denoisers.marginal import NARROWEST_SD, SD, indicators
 Network = TypeVar("Network", bound=Denoiser)
 _generator: ContextVar[torch.Generator | None] = ContextVar("_generator", default=None)
 
-MOST_LOG_VARIANCE = 8.0  # bound of the change of a component's log-variance by the network
-# a column of more than LONG levels is read and written as a vector of RANK numbers: maps of one-hot levels would take
-# most of the training time
+MOST_LOG_VARIANCE = 8.0  # most by which the network changes a component's log-variance
+# The network reads and writes a column of more than LONG levels as a vector of RANK numbers: maps of one-hot levels
+# would take most of the training time.
 LONG, RANK = 256, 32
 
 
@@ -44,9 +44,9 @@ class NeuralDenoiser(Denoiser):
         Exact, kept fixed. Its continuous columns, if there are any, must come from its ``independent_part``: a
         ``MarginalDenoiser``, itself or its ``fallback``.
     width, depth, dropout
-        Of the :class:`ResidualMLP` from :class:`ColumnFeatures` of the base's posterior to its changes.
+        Arguments of the :class:`ResidualMLP`, from :class:`ColumnFeatures` of the base's posterior to its changes.
     generator : torch.Generator, optional
-        Of the initial weights, on the CPU; by default one of seed 0.
+        Draws the initial weights, on the CPU; by default one of seed 0.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class NeuralDenoiser(Denoiser):
         self.features = ColumnFeatures(base)
         generator = generator or torch.Generator().manual_seed(0)
         self.long = LongColumns(self.features, generator)
-        # a table of constants leaves nothing to predict
+        # at least one output, even if all columns are constant
         n_answers = len(self.long.answer_column) or 1
         sizes = {"width": width, "depth": depth, "dropout": dropout}
         n_features = len(self.long.feature_column)
@@ -92,7 +92,7 @@ class NeuralDenoiser(Denoiser):
         answers = self.network(self.long.read(self.features.describe(base, snr)))
         posterior = self.features.answer(base, self.long.write(answers))
         gaussian = posterior.gaussian
-        # the others start from the base, which is updated by the evidence already
+        # numbers start without evidence; the base of the categories is updated by it already
         if gaussian is not None:
             gaussian = gaussian.update(*book.reals_of(y, snr), sums=False)
         return Posterior(book, posterior.categorical, gaussian)
@@ -101,7 +101,7 @@ class NeuralDenoiser(Denoiser):
 def from_network(
     cls: Callable[..., Network], config: Config, codebook: Codebook, tensors: Tensors
 ) -> Network:
-    """A denoiser with a network of the sizes in ``config``; ValueError, before it is made, if the weights differ."""
+    """A denoiser with a network by ``config``; ValueError, before it is made, if its weights have other sizes."""
     width, depth, first = config["width"], config["depth"], tensors["network.enter.weight"]
     if first.shape[0] != width:
         raise ValueError(f"width is {width!r}, but the weights have {tuple(first.shape)}")
@@ -115,8 +115,8 @@ def from_network(
 class Dropout(nn.Module):
     """In training, a share of the entries, to 1/256, is set to zero; the others are scaled, so that the mean is kept.
 
-    Within :func:`drawing` by the generator given there, else by torch's global one, as in ``nn.Dropout``, which on a
-    CPU draws one number for each entry where this needs eight bits.
+    The generator is that of :func:`drawing`, outside of it torch's global one. ``nn.Dropout`` on a CPU draws one number
+    for each entry where this needs eight bits.
     """
 
     def __init__(self, share: float) -> None:
@@ -160,7 +160,7 @@ class ResidualMLP(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
 
         def linear(n_in: int, n_out: int) -> nn.Module:
-            """A linear map with torch's distribution of initial weights, which the class would draw globally."""
+            """A linear map with torch's initial weights, drawn by the generator instead of the global one."""
             made, bound = nn.utils.skip_init(nn.Linear, n_in, n_out), max(1, n_in) ** -0.5
             for p in made.parameters():
                 p.detach().uniform_(-bound, bound, generator=generator)
@@ -197,9 +197,9 @@ class ColumnFeatures(nn.Module):
     Parameters
     ----------
     base : Denoiser
-        As of :class:`NeuralDenoiser`; otherwise a ValueError.
+        Base as of :class:`NeuralDenoiser`; otherwise a ValueError.
     n_added : int
-        Additional components of the network's mixtures: the base's first components are split in two.
+        Components of the network's mixtures beyond the base's: as many of the base's first ones are split in two.
 
     Attributes
     ----------
@@ -255,7 +255,7 @@ class ColumnFeatures(nn.Module):
         mixtures = torch.cat(parts) if parts else torch.zeros(3, 0, 1)
         n = mixtures.shape[2] - 1
         k = n + n_added if n else 0
-        # the base's component that it starts as
+        # index of the base's component as which each component starts
         part = torch.arange(k, device=fed.device) % max(1, n)
         started = mixtures[:, :, part]
         started[0] -= torch.bincount(part, minlength=1)[part].to(started).log()
@@ -267,8 +267,8 @@ class ColumnFeatures(nn.Module):
             "_unseen": torch.nonzero(levels.level_unseen).flatten(),
             "_open": levels.level_column[levels.level_unseen],
             "_centre": start / seen,
-            # a rare category's indicator would be huge in units of its standard deviation, and the many of a column
-            # would drown a number: all of a column together vary about as much as one; a vector of a level does so
+            # All features of a column together vary about as much as one number: the indicator of a rare category would
+            # be huge in its standard deviations. Long columns are scaled by the vectors of their levels.
             "_scale": torch.where(
                 n_fed > LONG,
                 1.0,
@@ -311,8 +311,8 @@ class ColumnFeatures(nn.Module):
     def describe_cells(self, x: Tensor, numbers: Intervals | None = None) -> Tensor:
         """Features (B, F) of rows ``x`` (B, C) whose cells are known, or missing where NaN.
 
-        The same as :meth:`describe` of the posterior there, without computing it. ``numbers`` are the cells of the
-        rows' numbers, if they are known already.
+        Equal to :meth:`describe` of the posterior there, which is not computed. ``numbers`` are the cells of the rows'
+        numbers, if they are computed already.
         """
         book, levels = self.codebook, self.codebook.levels
         cells = x[:, book.finite]
@@ -325,9 +325,9 @@ class ColumnFeatures(nn.Module):
             cells = x.index_select(1, book.reals)
             values, known = cells.to(book.dtype), (~cells.isnan()).to(book.dtype)
             log_weight, mean, var = self._mixture  # (R, K)
-            own = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
+            mixture = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
             numbers = numbers or book.lines.cells(cells.nan_to_num(0.0))
-            weight = own.shares(*numbers) * known[:, :, None]
+            weight = mixture.shares(*numbers) * known[:, :, None]
             narrow = known - weight[:, :, -1]
             prior, middle = self._prior, self._middle
             features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)
@@ -358,12 +358,12 @@ class ColumnFeatures(nn.Module):
         return Posterior(self.codebook, categorical, gaussian)
 
     def base_mixture(self) -> GaussianPosterior:
-        """The base's mixtures of the continuous columns, without the wide component: of one row, float64."""
+        """The base's mixtures of the continuous columns, without the wide component, in one row: float64."""
         log_weight, mean, var = self._mixture[:, None, :, :-1].double()
         return GaussianPosterior(log_weight, mean, var)
 
     def regressed(self, i: int, share: Tensor, added: Tensor) -> Tensor:
-        """Outputs (K', 3) that give ``added`` components a share of the i-th mixture, next to the base's own.
+        """Outputs (K', 3) that give ``added`` components a share of the i-th mixture beside the base's components.
 
         ``added`` (3, n_added) are log-weights, means and variances; ``share`` is a scalar tensor.
         """
@@ -378,13 +378,13 @@ class ColumnFeatures(nn.Module):
         return torch.cat([weights[:, None], moved], 1).to(self._started)
 
     def _seen(self, categorical: CategoricalPosterior) -> tuple[Tensor, Tensor]:
-        """Logits of the seen levels (B, T), and the log-probability of each column to be seen (B, C)."""
+        """Logits (B, T), minus infinity at unseen levels, and the log-probability (B, C) that a level is seen."""
         levels = self.codebook.levels
         closed = categorical.logits.masked_fill(levels.level_unseen, -torch.inf)
         return closed, levels.logsumexp(closed)
 
     def _mixtures(self, f: Tensor) -> GaussianPosterior:
-        """The mixtures that a network proposes in place of the marginal ones, by changes ``f`` (B, R, K', 3)."""
+        """The mixtures that result from the network's changes ``f`` (B, R, K', 3) of the marginal ones."""
         (log_weight, mean, var), wide = self._started, self._mixture[:, None, :, -1:]
         weights, shifts, changes = f.movedim(3, 0).contiguous().unbind(0)
         moved = log_weight + weights
@@ -393,7 +393,7 @@ class ColumnFeatures(nn.Module):
         changed = var * (MOST_LOG_VARIANCE * torch.tanh(changes / MOST_LOG_VARIANCE)).exp()
         parts = shares, mean + SD * shifts, changed.clamp_min(NARROWEST_SD**2)
         last = wide.expand(-1, len(f), -1, -1)
-        mixtures = (torch.cat(own, 2) for own in zip(parts, last, strict=True))
+        mixtures = (torch.cat(t, 2) for t in zip(parts, last, strict=True))
         return GaussianPosterior(*mixtures, normalised=True)
 
 
@@ -419,62 +419,62 @@ class LongColumns(nn.Module):
     def __init__(self, features: ColumnFeatures, generator: torch.Generator) -> None:
         super().__init__()
         book = features.codebook
-        # their features and outputs come first, one for each level that is fed
+        # columns of categories come first, one feature and output for each level that is fed
         n_levels = features.sizes[0]
-        own = features.feature_column[:n_levels]
-        self.columns = [j for j in book.place if int((own == j).sum()) > LONG]
+        level_column = features.feature_column[:n_levels]
+        self.columns = [j for j in book.place if int((level_column == j).sum()) > LONG]
         self._n_answers = len(features.answer_column)
-        is_long = torch.isin(own, torch.tensor(self.columns).to(own))
+        is_long = torch.isin(level_column, torch.tensor(self.columns).to(level_column))
 
-        of_long = torch.tensor(self.columns).to(own).repeat_interleave(RANK)
+        long_columns = torch.tensor(self.columns).to(level_column).repeat_interleave(RANK)
         for name in ("feature", "answer"):
             column = getattr(features, f"{name}_column")
             short = torch.ones_like(column, dtype=torch.bool)
             short[:n_levels] = ~is_long
             kept = torch.nonzero(short).flatten()
             self.register_buffer(f"_{name}s", kept, persistent=False)
-            both = torch.cat([column[kept], of_long])
+            both = torch.cat([column[kept], long_columns])
             self.register_buffer(f"{name}_column", both, persistent=False)
-        self._levels = [torch.nonzero(own == j).flatten().tolist() for j in self.columns]
-        self._levels = [slice(at[0], at[-1] + 1) for at in self._levels]
-        sizes = [at.stop - at.start for at in self._levels]
+        self._levels = [torch.nonzero(level_column == j).flatten().tolist() for j in self.columns]
+        self._levels = [slice(i[0], i[-1] + 1) for i in self._levels]
+        sizes = [levels.stop - levels.start for levels in self._levels]
 
         def vectors(size: float) -> nn.ParameterList:
             drawn = (size * torch.randn(n, RANK, generator=generator) for n in sizes)
             return nn.ParameterList(v.to(book.known_snr) for v in drawn)
 
-        # read with size 1, they would be noise that is learned by heart
+        # read vectors of size 1 would be noise that the network overfits to
         self.read_vectors, self.write_vectors = vectors(0.1), vectors(1.0)
 
     def read(self, features: Tensor) -> Tensor:
-        """What the network reads (B, F') of features (B, F)."""
+        """The network's inputs (B, F') for features (B, F)."""
         if not self.columns:
             return features
         pairs = zip(self._levels, self.read_vectors, strict=True)
-        parts = [features[:, at] @ vectors for at, vectors in pairs]
+        parts = [features[:, levels] @ vectors for levels, vectors in pairs]
         return torch.cat([features[:, self._features], *parts], 1)
 
     def write(self, answers: Tensor) -> Tensor:
-        """The outputs (B, A) for all levels, of the network's (B, A')."""
+        """The outputs (B, A) for all levels, by the network's outputs (B, A')."""
         if not self.columns:
             return answers[:, : self._n_answers]
         out = answers.new_empty(len(answers), self._n_answers)
         n = len(self._answers)
         out = out.index_copy(1, self._answers, answers[:, :n])
         parts = answers[:, n:].split(RANK, 1)
-        for at, own, vectors in zip(self._levels, parts, self.write_vectors, strict=True):
-            out[:, at] = own @ vectors.T
+        for levels, part, vectors in zip(self._levels, parts, self.write_vectors, strict=True):
+            out[:, levels] = part @ vectors.T
         return out
 
     def read_column(self, j: int, features: Tensor) -> Tensor:
-        """What the network reads of column j alone, by all of its features."""
+        """The network's inputs for column ``j`` alone, by all of its features."""
         if j not in self.columns:
             return features
         vectors = self.read_vectors[self.columns.index(j)]
         return torch.cat([features[:, len(vectors) :], features[:, : len(vectors)] @ vectors], 1)
 
     def write_column(self, j: int, answers: Tensor) -> Tensor:
-        """The outputs for all levels of column j alone."""
+        """The outputs for all levels of column ``j``, by the network's outputs for it."""
         if j not in self.columns:
             return answers
         return answers @ self.write_vectors[self.columns.index(j)].T

@@ -1,4 +1,4 @@
-r"""Mixtures of rows: several models of whole rows, of which one, chosen at random, made each row.
+r"""Mixtures of rows: each row is drawn from one of several models of whole rows, chosen at random.
 
 .. math:: P(x) = \sum_m w_m P_m(x) \qquad (10)
 
@@ -45,8 +45,8 @@ class RowMixtureDenoiser(Denoiser):
     weights : Tensor or sequence of float, length M
         Positive, normalised here.
     main : int
-        If not all members are exact, the one whose posterior at every state stands for the mixture's: one that
-        conditions on every column.
+        If not all members are exact, the member whose posteriors stand for the mixture's: one that conditions on
+        every column.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class RowMixtureDenoiser(Denoiser):
     @property
     def estimators(self) -> tuple[str, ...]:
         each = [member.estimators for member in self._members]
-        return tuple(name for name in ESTIMATORS if all(name in own for own in each))
+        return tuple(name for name in ESTIMATORS if all(name in names for names in each))
 
     def config(self) -> dict[str, Any]:
         return {"members": self._members, "weights": self.weights, "main": self.main}
@@ -139,16 +139,16 @@ class RowMixtureDenoiser(Denoiser):
             return super().infer(y, snr)
         log_masses, parts = zip(*(m.infer(y, snr) for m in self._members), strict=True)
         joint = self.log_weights + torch.stack([t.double() for t in log_masses], 1)
-        # a state that no member supports, as rows outside a listed support: keep the weights
+        # where no member gives the state any probability, as outside a listed support, weights stay as they are
         none = joint.isneginf().all(1, keepdim=True)
         weights = torch.where(none, self.log_weights, joint)
         mixed = self._mixed(parts, torch.log_softmax(weights, 1).to(y)[:, :, None])
         return torch.logsumexp(joint, 1), mixed
 
     def _mixed(self, parts: Sequence[Posterior], log_weights: Tensor) -> Posterior:
-        """The mixture of members' posteriors, their weights for each column (B, M, C), or one for all (B, M, 1)."""
+        """The mixture of members' posteriors by log-weights (B, M, C), or (B, M, 1) for all columns."""
         mixed = Posterior.mixed(parts, log_weights)
-        if not self.own_reals:  # the members' are the same
+        if not self.own_reals:  # all members have the same numbers
             mixed.gaussian = parts[0].gaussian
         return mixed
 
@@ -158,8 +158,8 @@ class RowMixtureDenoiser(Denoiser):
         if not self.exact:
             return super().leave_one_out(x, asked)
         parts = [member.leave_one_out(x, asked) for member in self._members]
-        own = torch.stack([q.log_prob(x).double() for q in parts], 1)  # (B, M, C)
-        weights = self.log_joint(filled(x))[: len(x), :, None] - own
+        log_p = torch.stack([q.log_prob(x).double() for q in parts], 1)  # (B, M, C)
+        weights = self.log_joint(filled(x))[: len(x), :, None] - log_p
         possible = (weights > -torch.inf).any(1, keepdim=True) & ~weights.isnan().any(
             1, keepdim=True
         )
@@ -192,9 +192,9 @@ class RowMixtureDenoiser(Denoiser):
         joint = each.sum(2) + self.log_weights
         r = torch.softmax(joint, 1)[:, :, None]
         mean = torch.where(r > 0, r * each, 0.0).sum(1)  # a member may exclude the row
-        there = (~x.isnan()).to(mean)
-        left = torch.logsumexp(joint, 1) - mean.sum(1)
-        return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
+        present = (~x.isnan()).to(mean)
+        rest = torch.logsumexp(joint, 1) - mean.sum(1)
+        return mean + (rest / present.sum(1).clamp_min(1.0))[:, None] * present
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         probs = self.log_weights.exp()
@@ -210,22 +210,22 @@ class RowMixtureDenoiser(Denoiser):
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
-        """A member by its probability given the known cells, then its draw."""
+        """Choose a member by its probability given the known cells, then take its draw."""
         rows, path = x.repeat_interleave(n_draws, 0), torch.arange(n_draws, device=x.device)
         u = RowNoise(rows, path.repeat(len(x)), salt).uniform(x.shape[1] + 1, 1)
         joint = self.log_joint(filled(x))[: len(x)]
         which = chosen(joint, u.view(len(x), n_draws))
         out = rows.unflatten(0, (len(x), n_draws))
         for i, member in enumerate(self._members):
-            own = which == i
-            # the k-th draw of a member in a row is its draw k: few are asked for where few are needed
-            need = own.sum(1)
+            hit = which == i
+            # a row's k-th choice of a member takes its draw k; the number of draws is rounded up to a power of two
+            need = hit.sum(1)
             needs = 2 ** need.clamp_min(1).double().log2().ceil().long()
             for n in needs[need > 0].unique().tolist():
                 some = torch.nonzero((need > 0) & (needs == n)).flatten()
                 drawn = member.complete(x[some], n, salt)
-                k = (own[some].cumsum(1) - 1).clamp(0, n - 1)[:, :, None].expand(-1, -1, x.shape[1])
-                out[some] = torch.where(own[some][:, :, None], drawn.gather(1, k), out[some])
+                k = (hit[some].cumsum(1) - 1).clamp(0, n - 1)[:, :, None].expand(-1, -1, x.shape[1])
+                out[some] = torch.where(hit[some][:, :, None], drawn.gather(1, k), out[some])
         return out
 
 
@@ -242,15 +242,15 @@ def factors_of_each(denoisers: Sequence[Denoiser], x: Tensor) -> Tensor:
 def fit_weights(log_probs: Tensor, *, least: float = 0.0) -> Tensor:
     """The weights (M,) of (10) that maximise the likelihood of rows, float64.
 
-    ``log_probs`` (N, M) are the members' log-probabilities, nats. Members of a weight below ``least``, but not the one
-    of the largest, get none, and the weights of the others are fitted again.
+    ``log_probs`` (N, M) are the members' log-probabilities, nats. Weights below ``least`` are set to 0,
+    except the largest, and the others are fitted again.
     """
     log_probs = log_probs.double()
     top = log_probs.amax(1, keepdim=True)
     likelihood = (log_probs - top).exp()
     w = torch.full_like(likelihood[0], 1 / likelihood.shape[1])
     before = -torch.inf
-    for _ in range(500):  # rounds of EM
+    for _ in range(500):  # EM rounds
         total = likelihood @ w
         nats = float(total.log().mean())
         if nats - before < 1e-7:  # nats a row
