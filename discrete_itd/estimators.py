@@ -125,9 +125,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     Parameters
     ----------
     column_types : mapping from column name to kind or options, or one kind for all columns, optional
-        "nominal", "ordinal", "continuous" or "binned", where it should not follow from the dtype
-        (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like ``{"kind": "binned", "edges": [0,
-        18, 65, 120]}`` or ``{"kind": "ordinal", "categories": ["S", "M", "L"]}``
+        "nominal", "ordinal" or "continuous", where it should not follow from the dtype
+        (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like
+        ``{"kind": "ordinal", "categories": ["S", "M", "L"]}``
         (:func:`discrete_itd.encoders.check_column_spec`); ``{"na": "k.A."}`` says which text is a missing cell.
         Integers of a numpy array are nominal codes unless there are more than 256 distinct ones.
     missing : {"auto", "marginalise", "category"}, default="auto"
@@ -741,8 +741,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         method : {"median", "mean", "sample"}
             "median" and "mean" fill each cell by itself: a number or time with the median or the mean of its
             distribution, which have the least expected absolute and squared error, and a category with the most
-            probable one. It is a number as in training: of as many decimals, the nearest one seen where numbers repeat,
-            in a binned column the middle of the bin. "sample" draws all missing cells of a row together. One gap in a
+            probable one. It is a number as in training: of as many decimals, the nearest one seen where numbers repeat.
+            "sample" draws all missing cells of a row together. One gap in a
             row, beside gaps in columns that had some in training, is filled by the model that scores; several by the
             ``model_.companion``, if there is one.
         random_state : int, RandomState or None
@@ -840,13 +840,13 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         X : DataFrame or array-like, shape (N, C), or Rows
             The values of the column itself are not read, and may be missing.
         column : name (position, for an array) of a column, optional
-            Nominal, ordinal or binned; by default the last such column, where tables have their label.
+            Nominal or ordinal; by default the last such column, where tables have their label.
 
         Returns
         -------
         DataFrame, shape (N, K)
-            With the index of X; one column per category, or per interval of a binned column with the two tails beyond
-            its edges. Rows sum to one: they are conditional on the cell being present and one of these.
+            With the index of X; one column per category. Rows sum to one: they are conditional on the cell being
+            present and one of these.
         """
         check_is_fitted(self)
         encoder = self.model_.encoder
@@ -892,12 +892,11 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         at = torch.tensor([check_share("quantiles", q) for q in named], dtype=torch.float64)
         if own.kind == "continuous":
             cells = self._conditional(unique, j, lambda q: q.number(j).quantiles(at))
-            share = torch.zeros_like(cells)
         else:
             seen = self._distribution(unique, j)[:, : own.points.n_levels]
-            cells, share = level_quantiles(seen, at)
-        both = zip(*(t.cpu().numpy()[inverse].T for t in (cells, share)), strict=True)
-        values = [own.decode_shares(*of_one).set_axis(index) for of_one in both]
+            cells = level_quantiles(seen, at)
+        of_quantiles = cells.cpu().numpy()[inverse].T
+        values = [own.decode(x, settled=True).set_axis(index) for x in of_quantiles]
         return pd.concat(values, axis=1, keys=named)
 
     @in_kind
@@ -996,7 +995,7 @@ def drawn_rows(
                 share = column.n_missing / max(1, column.n_rows)
                 cells[random.random(n) < share, j] = np.nan
     frame = encoder.inverse_transform(cells, rng=random)
-    if row is not None:  # the given values themselves, not the middle of their bins
+    if row is not None:  # the given values themselves, not the most frequent of a pool
         row = encoder.read(row)
         for name in row.columns[present]:
             value = row[name].repeat(len(frame)).set_axis(frame.index)
@@ -1038,7 +1037,7 @@ def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
     if isinstance(encoder.schema[j].codec, Continuous):
         raise ValueError(
             f"column {column!r}: continuous, so it has no table of probabilities; see predict_quantiles and"
-            " predict_log_density, or fit it with {'kind': 'binned', 'edges': [...]}"
+            " predict_log_density, or fit pandas.cut(..., labels=[...]) of it"
         )
     return j
 

@@ -231,7 +231,7 @@ def plot_p_values(model: Estimator | PValues, X: Any = None, ax: Axes | None = N
 def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None = None) -> Axes:
     """The entropy of each column, split into what the other columns explain and what remains.
 
-    A continuous or binned column has no entropy: only the part that the others explain is drawn. ``X`` (N, C) are
+    A continuous column has no entropy: only the part that the others explain is drawn. ``X`` (N, C) are
     held-out rows, of which at most 500, spread over the table, are used.
 
     Examples

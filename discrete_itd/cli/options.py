@@ -90,14 +90,14 @@ def column_spec(text: str) -> tuple[str, dict[str, Any]]:
     kind, colon, option = what.partition(":")
     spec: dict[str, Any] = {"notation": what} if what in NOTATIONS else {"kind": kind}
     if colon:
-        spec |= {"notation": option} if option in NOTATIONS else {"edges": option.split(",")}
+        spec["notation"] = option
     from discrete_itd.encoders import check_column_spec  # imports torch
 
     try:
-        checked = check_column_spec(name, spec)
+        check_column_spec(name, spec)
     except (ValueError, TypeError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return name, spec | ({"edges": checked.edges} if checked.edges else {})
+    return name, spec
 
 
 def how_written(text: str) -> tuple[str, str]:
@@ -333,10 +333,9 @@ categories that keep their order and distances. Other numbers, and dates, become
 that are only names need --column shop=nominal. Identifiers and free text are left out of the model, with a note,
 unless --column gives them a kind.
 
-Kinds of columns for --column NAME=KIND: nominal, ordinal, continuous, or binned:0,18,65,120, which has a density that
-is constant within these bins; or how text writes numbers and dates: decimal-comma, decimal-point, day-first,
-month-first, also continuous:day-first. What fit is told by --column and by --csv na= and decimal= is part of the
-model, and need not be told to other commands.
+Kinds of columns for --column NAME=KIND: nominal, ordinal or continuous; or how text writes numbers and dates:
+decimal-comma, decimal-point, day-first, month-first, also continuous:day-first. What fit is told by --column and by
+--csv na= and decimal= is part of the model, and need not be told to other commands.
 
 With --detector the model also raises alarms: a fifth of the rows is held out to calibrate p-values and the threshold.
 TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination. With --given,
@@ -352,7 +351,7 @@ examples:
 """),
     "score": Command("scoring", _add_score, "log-probabilities of a table's rows", f"""\
 Write the log-probability of each row: columns log_prob (nats; anomalies have low ones) and stderr, in the order
-of the table. It is the log-probability of the cells that are not missing. With continuous or binned columns it is a
+of the table. It is the log-probability of the cells that are not missing. With continuous columns it is a
 density, per unit of the column (per second for dates). Columns that the model does not know are ignored; --keep copies
 columns of TABLE to the output, before the others.
 

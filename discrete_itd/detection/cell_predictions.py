@@ -37,7 +37,7 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import DRAWN
 from discrete_itd.detection.score import Scorer
 from discrete_itd.devices import add_at
-from discrete_itd.encoders import ABSENT, PRESENT, Bins, Categories, Column, Continuous
+from discrete_itd.encoders import ABSENT, PRESENT, Categories, Column, Continuous
 from discrete_itd.encoders.frames import log_anywhere
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
@@ -128,9 +128,8 @@ class Cell(NamedTuple):
             values = _decode(self.column, self.spread.cpu().numpy())
             probability = np.full((len(values), 1), INTERVAL)
             found = Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
-        elif self.column.is_number and (
-            isinstance(self.column.codec, Bins) or len(self.column.categories) > MANY_LEVELS
-        ):  # better described by a median and an interval than by its most probable values
+        elif self.column.is_number and len(self.column.categories) > MANY_LEVELS:
+            # better described by a median and an interval than by its most probable values
             found = self._interval()
         else:
             probs, codec = torch.softmax(self._seen(), 1), self.column.codec
@@ -147,14 +146,11 @@ class Cell(NamedTuple):
     def _interval(self) -> Expected:
         """The median and the central interval of a number whose levels are ordered."""
         seen = self._seen()
-        level, share = level_quantiles(seen, QUANTILES)
-        values = _decode(self.column, level.cpu().numpy(), share.cpu().numpy())
-        if isinstance(self.column.codec, Bins):
-            probability = np.full(len(values), INTERVAL)
-        else:
-            each = torch.arange(seen.shape[1], device=seen.device)
-            inside = (level[:, :1] <= each) & (each <= level[:, 2:])
-            probability = (torch.softmax(seen, 1) * inside).sum(1).cpu().numpy()
+        level = level_quantiles(seen, QUANTILES)
+        values = _decode(self.column, level.cpu().numpy())
+        each = torch.arange(seen.shape[1], device=seen.device)
+        inside = (level[:, :1] <= each) & (each <= level[:, 2:])
+        probability = (torch.softmax(seen, 1) * inside).sum(1).cpu().numpy()
         return Expected(values[:, 1:2], probability[:, None], values[:, :1], values[:, 2:])
 
 
@@ -216,14 +212,12 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
     return Expected(*whole)
 
 
-def _decode(column: Column, cells: np.ndarray, share: Any = 0.0) -> np.ndarray:
-    """Values as in the table for encoded ``cells``, of their shape; ``share`` is the part of a bin's mass below."""
+def _decode(column: Column, cells: np.ndarray) -> np.ndarray:
+    """Values as in the table for encoded ``cells``, of their shape."""
     if isinstance(column.codec, Categories):
         position = column.codec.decode(cells.astype(float).ravel())
         return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
-    values = column.decode_shares(
-        cells.astype(float).ravel(), np.broadcast_to(share, cells.shape).ravel()
-    )
+    values = column.decode(cells.astype(float).ravel(), settled=True)
     return values.astype(object).to_numpy().reshape(cells.shape)
 
 

@@ -30,12 +30,12 @@ from discrete_itd.encoders.column import Column, number, written
 from discrete_itd.encoders.frames import as_frame
 from discrete_itd.encoders.inference import KINDS, MISSING, UNKNOWN, check_column_spec
 from discrete_itd.encoders.notation import NOTATIONS, Notation
-from discrete_itd.encoders.numeric import Bins, Continuous
+from discrete_itd.encoders.numeric import Continuous
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import ABSENT, PRESENT, TableEncoder
 
 __all__ = [
-    "ABSENT", "KINDS", "MANY_CATEGORIES", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN", "Bins",
+    "ABSENT", "KINDS", "MANY_CATEGORIES", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN",
     "Categories", "Column", "Continuous", "Notation", "Rows", "TableEncoder", "as_frame",
     "check_column_spec", "number", "written",
 ]  # fmt: skip

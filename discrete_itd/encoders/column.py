@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -50,9 +49,9 @@ from discrete_itd.encoders.notation import (
     quoted,
     read_plainly,
 )
-from discrete_itd.encoders.numeric import Bins, Continuous
+from discrete_itd.encoders.numeric import Continuous
 
-Codec = Categories | Bins | Continuous
+Codec = Categories | Continuous
 StoredDtype = Annotated[Any, (dtype_to_json, dtype_from_json)]
 SIGNIFICANT = 4  # digits of numbers that have more than a person writes, as in a computed column
 LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
@@ -71,7 +70,7 @@ class Column:
         The column's name; its position in an array.
     dtype : dtype
         Of values that are given back.
-    codec : Categories, Bins or Continuous
+    codec : Categories or Continuous
         Map of values to the core's numbers and back.
     n_rows, n_missing : int
         Cells in training, and how many of them were missing.
@@ -199,28 +198,26 @@ class Column:
         """The numbers, (n,), that encoded cells of a column of numbers stand for; times as counts of steps."""
         if isinstance(self.codec, Categories):
             return np.array(self.categories, float)[self.codec.decode(x)]
-        values = self.codec.decode(x)
-        return self.codec.settled(values) if isinstance(self.codec, Continuous) else values
+        return self.codec.settled(self.codec.decode(x))
 
     def from_numbers(self, values: np.ndarray) -> np.ndarray:
         """The encoded cells, (n,), of numbers; of levels, the nearest."""
         if isinstance(self.codec, Categories):
             levels = np.array(self.categories, float)[:, None]
             return np.abs(levels - values).argmin(0).astype(float)
-        codec = self.codec
-        return codec.encode(values)[0] if isinstance(codec, Bins) else codec.scaled(values)
+        return self.codec.scaled(values)
 
     @property
     def has_volume(self) -> bool:
         """Whether log-volumes of cells differ from 0: a density, or categories that share a level."""
-        return self.kind in ("continuous", "binned") or bool(getattr(self.codec, "pooled", ()))
+        return self.kind == "continuous" or bool(getattr(self.codec, "pooled", ()))
 
     @property
     def points(self) -> ColumnPoints:
         return self.codec.points
 
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
-        """The categories or intervals, the level of each, and its share of the level's probability.
+        """The categories, the level of each, and its share of the level's probability.
 
         A continuous column has none: TypeError.
         """
@@ -360,13 +357,6 @@ class Column:
         log_volume = np.concatenate((log_volume, [0.0]))
         return x[cells.where], log_volume[cells.where], is_suspicious
 
-    def decode_shares(self, x: np.ndarray, share: np.ndarray) -> pd.Series:
-        """Settled cells of the core's numbers; of a bin, the value below which lies a ``share`` (N,) of its mass."""
-        if isinstance(self.codec, Bins):  # the lower tail is drawn from its edge on
-            share = np.where(x == 0, 1 - share, share).clip(0, 1 - 1e-9)
-        positions: Any = SimpleNamespace(random=lambda n: share[:n])  # in place of draws
-        return self.decode(x, positions, settled=True)
-
     def decode(
         self, x: np.ndarray, rng: np.random.Generator | None = None, *, settled: bool = False
     ) -> pd.Series:
@@ -378,14 +368,7 @@ class Column:
             return restore_categories(self.categories, values, self.dtype)
         if self.family != "number":
             return restore_times(values, self.dtype, self.origin, self.step)
-        whole = family(self.dtype) == "integer"
-        if isinstance(self.codec, Bins):
-            # bins contain their left edge, the last one its right, too: rounding must not cross it
-            if (decimals := 0 if whole else self.decimals) is not None:
-                digits, above = 10.0**decimals * values, x > self.codec.n_levels
-                values = np.where(above, np.ceil(digits), np.floor(digits + 1e-9)) / 10.0**decimals
-        else:
-            whole = whole or self.codec.whole
+        whole = family(self.dtype) == "integer" or self.codec.whole
         return restore_numbers(values, self.dtype, whole, self.decimals)
 
 

@@ -59,18 +59,16 @@ from discrete_itd.encoders.notation import (
     text_option,
 )
 from discrete_itd.encoders.numeric import (
-    Bins,
     Continuous,
     find_lattice,
-    fit_bins,
     fit_continuous,
     gap_codes,
 )
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
-Kind = Literal["nominal", "ordinal", "continuous", "binned"]
+Kind = Literal["nominal", "ordinal", "continuous"]
 Why = Literal["identifiers", "free text"]  # a column is left out
-KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
+KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous")
 MISSING = ("auto", "marginalise", "category")
 UNKNOWN = ("smooth", "error")
 OPTIONS = {  # the choices, the kind of column that has the option, or None if any has
@@ -78,7 +76,6 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
     "missing": MISSING,
     "notation": NOTATIONS,
     "kind": KINDS,
-    "edges": "binned",
     "categories": "nominal or ordinal",
 }
 # share of the cells to come that would be new numbers (Good and Turing's), above which whole numbers are measurements:
@@ -96,7 +93,6 @@ class ColumnSpec:
     """A user's specification of one column; None where nothing is specified."""
 
     kind: Kind | None = None
-    edges: tuple[float, ...] | None = None
     missing: str | None = None
     notation: Asked | None = None
     categories: tuple[Scalar, ...] | None = None
@@ -111,7 +107,7 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     name : hashable
         The column's name, for errors.
     spec : str, mapping or None
-        A kind or a notation, or a mapping with "kind" and options: "edges" of a binned column (increasing numbers),
+        A kind or a notation, or a mapping with "kind" and options:
         "categories" of a nominal or ordinal one (all of them, in order: other values are unseen),
         "missing" ("auto", "marginalise" or "category") of any, "na" (a text or several)
         that is a missing cell of any, and "notation" ("decimal-comma", "decimal-point", "day-first" or "month-first")
@@ -124,8 +120,8 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
 
     Examples
     --------
-    >>> check_column_spec("age", {"kind": "binned", "edges": [0, 18, 65, 120]}).edges
-    (0, 18, 65, 120)
+    >>> check_column_spec("size", {"kind": "ordinal", "categories": ["S", "M", "L"]}).categories
+    ('S', 'M', 'L')
     """
     where = f"column {name!r}:"
     if isinstance(spec, str | None):
@@ -145,12 +141,6 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
             raise ValueError(f"{where} {option} needs kind={needed!r}, got kind={kind!r}")
     if "notation" in given and kind == "nominal":
         raise ValueError(f"{where} notation is of numbers or dates, and the kind nominal")
-    if kind == "binned" and "edges" not in given:
-        raise ValueError(
-            f"{where} the kind binned needs edges, like {{'kind': 'binned', 'edges': [0, 18, 65]}}"
-        )
-    if "edges" in given:
-        given["edges"] = _edges(where, given["edges"])
     if "categories" in given:
         given["categories"] = _listed(name, given["categories"])
     if "na" in given:
@@ -159,20 +149,6 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
             raise TypeError(f"{where} na must be text, got {given['na']!r}")
         given["na"] = na
     return ColumnSpec(**given)
-
-
-def _edges(where: str, edges: Any) -> tuple[float, ...]:
-    try:
-        numbers = np.array([float(e) for e in edges])
-    except (TypeError, ValueError, OverflowError):
-        numbers = np.empty(0)
-    if isinstance(edges, str) or not len(numbers):
-        raise TypeError(f"{where} edges must be numbers, got {edges!r}")
-    if len(numbers) < 2 or not np.isfinite(numbers).all() or not (np.diff(numbers / 2) > 0).all():
-        raise ValueError(
-            f"{where} edges must be at least two finite increasing numbers, got {edges!r}"
-        )
-    return tuple(numbers.tolist())
 
 
 def _listed(name: Hashable, categories: Any) -> tuple[Scalar, ...]:
@@ -305,7 +281,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     treated as missing cells, and bounds that are treated as numbers.
     """
     nothing, asked, is_mixed = Recognised(None), spec.notation, seen.is_mixed
-    forced = spec.kind in ("continuous", "binned") or asked is not None
+    forced = spec.kind == "continuous" or asked is not None
     is_open = spec.kind is None or forced
     if is_category(seen.dtype) or not is_open or not len(seen.cells):
         return seen, nothing
@@ -383,7 +359,7 @@ def infer_column(
     notation: Notation | None = None,
     gaps: Sequence[str] = (),
 ) -> Column:
-    """Decide the kind of a column from :func:`read_text`, and learn its categories, bins or scale.
+    """Decide the kind of a column from :func:`read_text`, and learn its categories or scale.
 
     A ValueError or TypeError names the column, if its name or dtype is not supported or its values are not of the kind.
     """
@@ -417,7 +393,7 @@ def infer_column(
     elif kind in ("nominal", "ordinal"):
         codec = _fit_categories(seen, kind, spec, is_open)
     else:
-        codec, scale = _fit_numbers(seen, kind, spec, dtype)
+        codec, scale = _fit_numbers(seen, dtype)
     counts = seen.n_rows, seen.n_missing
     text = notation, seen.text_dtype
     column = Column(
@@ -427,14 +403,12 @@ def infer_column(
     return column.with_absent() if is_value else column
 
 
-def _fit_numbers(
-    seen: Observed, kind: Kind, spec: ColumnSpec, dtype: Any
-) -> tuple[Continuous | Bins, tuple[int, int, int | None]]:
-    """The scale or bins of a column of numbers or times, and its origin, step and decimals."""
+def _fit_numbers(seen: Observed, dtype: Any) -> tuple[Continuous, tuple[int, int, int | None]]:
+    """The scale of a column of numbers or times, and its origin, step and decimals."""
     name, values, expected = seen.name, seen.cells, family(seen.cells.dtype)
     if is_category(dtype) or expected == "boolean":
         raise ValueError(
-            f"column {name!r}: dtype {dtype} cannot be {kind}; convert it to numbers first"
+            f"column {name!r}: dtype {dtype} cannot be continuous; convert it to numbers first"
         )
     is_time = expected in TIMES
     origin, step = time_grid(values) if is_time else (0, 1)
@@ -442,14 +416,7 @@ def _fit_numbers(
     numbers = as_numbers(name, cells, expected if is_time else "number", origin, step)
     whole = (is_time or seen.all_integers) and float(np.abs(numbers).max()) < EXACT_BELOW
     scale = origin, step, None if is_time or whole else decimals_of(numbers, dtype)
-    if kind == "continuous":
-        return fit_continuous(numbers, whole, in_time=expected == "datetime"), scale
-    assert spec.edges is not None
-    if is_time:
-        raise ValueError(
-            f"column {name!r}: edges of {expected}s are not supported; make it continuous"
-        )
-    return fit_bins(numbers, spec.edges), scale
+    return fit_continuous(numbers, whole, in_time=expected == "datetime"), scale
 
 
 def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:

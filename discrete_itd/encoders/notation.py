@@ -22,7 +22,7 @@ A column of text is numbers or times if all its cells are, in one notation, but 
 - Bounds like "<0.5" and "90+" are the number that is the bound, "~40" is 40, "80-100" among numbers is 90; a note
   says so.
 - Text of nothing but plain whole numbers is not parsed, since text distinguishes categories from numbers in Python; a
-  kind "continuous" or "binned" reads it. With unreadable cells among them, these are the reason why it is text.
+  kind "continuous" reads it. With unreadable cells among them, these are the reason why it is text.
 
 Ambiguous text is not parsed: a warning is given once, and an option specifies the notation.
 """

@@ -1,6 +1,6 @@
-r"""Columns of numbers: continuous ones, made Gaussian-like by a monotone map, and ones cut into bins at given edges.
+r"""Columns of continuous numbers, made Gaussian-like by a monotone map.
 
-A density changes with the unit in which it is expressed; both families report by how much, cell by cell, as
+A density changes with the unit in which it is expressed; the codec reports by how much, cell by cell, as
 ``log_volume``, so that the core's log-mass plus ``log_volume`` is the log-density in the column's own unit.
 """
 
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
 
 from discrete_itd.channel.codebook import ColumnPoints
@@ -29,7 +27,6 @@ from discrete_itd.channel.rounded_numbers import (
     bend,
     tamed,
 )
-from discrete_itd.encoders.categories import line_levels
 from discrete_itd.encoders.frames import EXACT_BELOW, rounding
 
 # from 0 to 2 Yeo and Johnson's map is onto the reals
@@ -363,119 +360,6 @@ def _coarse(value: float, distance: float) -> float:
     with np.errstate(all="ignore"):
         near = float(np.rint(np.float64(value) / step) * step)
     return near if math.isfinite(near) else value
-
-
-@dataclass(frozen=True)
-class Bins:
-    r"""A column of numbers cut into bins at edges that are given, with an exponential tail on either side.
-
-    Levels: 0 for values below the first edge, 1 ... K for the bins, K + 1 for values above the last edge. Bins
-    contain their left edge, the last one also its right. Within a bin the density is even; beyond the edges it
-    falls as :math:`\exp(-d/s)/s` with the distance d.
-
-    Parameters
-    ----------
-    edges : tuple of K + 1 floats
-        Increasing.
-    levels : tuple of K + 2 floats
-        Points of the levels on the line.
-    tails : tuple of two floats
-        Mean distance s beyond the first and the last edge.
-
-    Examples
-    --------
-    >>> codec = fit_bins(np.arange(100.0), (0.0, 50.0, 99.0))
-    >>> codec.encode(np.array([0.0, 99.0]))[0]
-    array([1., 2.])
-    """
-
-    edges: tuple[float, ...]
-    levels: tuple[float, ...]
-    tails: tuple[float, float]
-
-    kind: ClassVar[str] = "binned"
-    categories: ClassVar[tuple[()]] = ()
-    open: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if len(self.edges) < 2 or not (_gaps(self.edges) > 0).all():
-            raise ValueError("edges must be at least two, and increasing")
-        if len(self.levels) != self.n_levels + 2 or not (np.diff(self.levels) > 0).all():
-            raise ValueError("levels must be two more than bins, and increasing")
-        if not min(self.tails) > 0:
-            raise ValueError("tails must be two positive numbers")
-
-    @property
-    def n_levels(self) -> int:
-        return len(self.edges) - 1
-
-    def is_outside(self, level: np.ndarray) -> np.ndarray:
-        """Whether levels are those beyond the edges: bool, False for NaN."""
-        return (level < 1) | (level > self.n_levels)
-
-    @property
-    def points(self) -> ColumnPoints:
-        return ColumnPoints("line", len(self.levels), False, self.levels)
-
-    def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
-        """The intervals, the level of each, and its share of the level's probability."""
-        breaks = [-math.inf, *self.edges, math.inf]
-        n = len(breaks) - 1
-        return pd.IntervalIndex.from_breaks(breaks, closed="left"), np.arange(n), np.ones(n)
-
-    def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Levels of the values, float64, and the log-density of each within its level."""
-        level, (low, high) = _level(self.edges, values), self.tails
-        widths = np.concatenate(([low], _gaps(self.edges), [high]))
-        with np.errstate(over="ignore"):
-            beyond = np.maximum(self.edges[0] - values, values - self.edges[-1])
-            fall = np.maximum(beyond, 0.0) / np.where(level == 0, low, high)
-        return level.astype(float), -np.log(widths[level]) - np.minimum(fall, 1e300)
-
-    def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """A value drawn from each level, or, without ``rng``, its middle (in a tail, its median); NaN stays NaN."""
-        edges, missing = np.array(self.edges), np.isnan(x)
-        level = np.clip(np.where(missing, 0, x).astype(np.int64), 0, self.n_levels + 1)
-        share = np.full(len(level), 0.5) if rng is None else rng.random(len(level))
-        left, right = edges[(level - 1).clip(0)], edges[level.clip(max=self.n_levels)]
-        with np.errstate(over="ignore"):
-            beyond = -np.log1p(-share)
-            values = np.select(
-                [level == 0, level > self.n_levels],
-                [left - beyond * self.tails[0], right + beyond * self.tails[1]],
-                left * (1 - share) + right * share,
-            )
-        return np.where(missing, np.nan, np.clip(values, -LARGEST, LARGEST))
-
-
-def fit_bins(values: np.ndarray, edges: Sequence[float]) -> Bins:
-    """Tails and levels for the values (N,), N > 0; a tail without values is as wide as its bin, or the mean bin."""
-    widths = _gaps(edges)
-    with np.errstate(over="ignore"):
-        mean_width = (edges[-1] - edges[0]) / len(widths)
-        tails = []
-        for outermost, excess in ((widths[0], edges[0] - values), (widths[-1], values - edges[-1])):
-            excess = excess[excess > 0]
-            s = np.mean(excess) if len(excess) else max(outermost, mean_width)
-            tails.append(min(float(s), LARGEST))
-        ends = edges[0] - tails[0], edges[-1] + tails[1]
-    middles = np.array(edges[:-1]) / 2 + np.array(edges[1:]) / 2
-    centers = np.clip(np.array([ends[0], *middles, ends[1]]), -LARGEST, LARGEST)
-    levels = line_levels(centers, np.bincount(_level(edges, values), minlength=len(centers)))
-    return Bins(tuple(map(float, edges)), levels, (tails[0], tails[1]))
-
-
-def _level(edges: Sequence[float], values: np.ndarray) -> np.ndarray:
-    """0 below the first edge, the number of the bin, or one more than the bins above the last edge."""
-    level = np.searchsorted(edges, values, side="right")
-    level[values == edges[-1]] = len(edges) - 1
-    return level
-
-
-def _gaps(values: Sequence[float]) -> np.ndarray:
-    """Distances between neighbours, clipped to the largest float."""
-    with np.errstate(over="ignore"):
-        return np.minimum(np.diff(values), LARGEST)
 
 
 def numbers_seen(values: np.ndarray, step: float) -> tuple[tuple[float, ...], float]:

@@ -122,7 +122,7 @@ class TableEncoder:
         from_array: bool = False,
         leave_out: bool = False,
     ) -> TableEncoder:
-        """Infer the kind of each column, and learn its categories, bins or scale.
+        """Infer the kind of each column, and learn its categories or scale.
 
         Parameters
         ----------
@@ -368,8 +368,8 @@ class TableEncoder:
         """The table (N, C) of encoded rows x (N, C'), with the fitted names and dtypes.
 
         NaN becomes a missing cell, and so does the code of an unseen category; a column of numpy integers or truth
-        values that has missing cells is of the nullable dtype. ``rng`` draws a value within a bin and a member of a
-        pooled category; without it, these are the middle and the most frequent one. Draws, and ``settled`` cells, are
+        values that has missing cells is of the nullable dtype. ``rng`` draws a member of a pooled category;
+        without it, this is the most frequent one. Draws, and ``settled`` cells, are
         numbers seen in training where these repeat.
         """
         x = np.array(x, dtype=float)
@@ -385,7 +385,7 @@ class TableEncoder:
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def describe(self) -> pd.DataFrame:
-        """One line per column: kind, number of categories or bins, whether open, share missing, how, dtype.
+        """One line per column: kind, number of categories, whether open, share missing, how, dtype.
 
         ``gaps`` is "a value" where "absent" is one, "summed out" where missing cells are left out of the score.
 
@@ -394,13 +394,12 @@ class TableEncoder:
         names = ["column", "kind", "categories", "open", "missing", "gaps", "dtype"]
         lines: list[tuple] = []
         for c in self.schema:
-            n = len(c.categories) or c.codec.n_levels * (c.kind == "binned")
             share = c.n_missing / max(1, c.n_rows)
             dtype = "category" if is_category(c.dtype) else str(c.dtype)
             if c.notation is not None and c.text_dtype is not None:
                 dtype += f", written as {c.notation.example}"
             gaps = "a value" if c.absent else "summed out" if c.n_missing else ""
-            lines.append((c.name, c.kind, n, c.open, share, gaps, dtype))
+            lines.append((c.name, c.kind, len(c.categories), c.open, share, gaps, dtype))
         for c in self.left_out:
             lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, "", ""))
         return pd.DataFrame(lines, columns=names)

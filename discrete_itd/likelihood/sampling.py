@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from discrete_itd.channel import Schedule, State
 from discrete_itd.channel.posterior import Posterior
@@ -111,7 +110,7 @@ def _center(posterior: Posterior, j: int, rows: Tensor, unit: tuple[Map, Map] | 
         n_levels = book.columns[j].n_levels
         log_p = posterior.column(j)[rows, :n_levels].double()
         if unit is None:
-            return level_quantiles(log_p, median)[0][:, 0]
+            return level_quantiles(log_p, median)[:, 0]
         mean = (torch.softmax(log_p, 1) * _mapped(unit[0], torch.arange(n_levels).to(log_p))).sum(1)
     return _mapped(unit[1], mean)
 
@@ -122,15 +121,10 @@ def _mapped(function: Map, values: Tensor) -> Tensor:
     return torch.from_numpy(found).to(values).view(values.shape)
 
 
-def level_quantiles(log_p: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantiles ``u`` (n,) of ordered levels of logits (B, K): float64, (B, n) each.
-
-    The first level up to which the probability is u, and the share of its own mass that lies below the quantile.
-    """
+def level_quantiles(log_p: Tensor, u: Tensor) -> Tensor:
+    """Quantiles ``u`` (n,) of ordered levels of logits (B, K), the first up to which the probability is u: (B, n)."""
     cdf, u = cumulative(log_p), u.to(log_p.device, torch.float64)
-    level = torch.searchsorted(cdf, u.expand(len(cdf), -1).contiguous())
-    below, up_to = functional.pad(cdf, (1, 0)).gather(1, level), cdf.gather(1, level)
-    return level.double(), ((u - below) / (up_to - below)).clamp(0.0, 1.0)
+    return torch.searchsorted(cdf, u.expand(len(cdf), -1).contiguous()).double()
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ class Findings:
     nats : Interval
         Mean surprisal of the M inliers. If all their cells are missing, the interval is the whole line.
     is_mass : bool
-        Whether all columns have probabilities; continuous and binned columns have densities.
+        Whether all columns have probabilities; continuous columns have densities.
     alarms, verdicts
         Threshold and calibration; one verdict for each target.
     gain : float

@@ -117,7 +117,7 @@ def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
 
 
 def _data(model: Any) -> list[str]:
-    remark = "`categories` counts categories or bins; an `open` column has a level for values never seen."
+    remark = "`categories` counts categories; an `open` column has a level for values never seen."
     return [remark, "", *table(columns_table(model.encoder))]
 
 
@@ -128,7 +128,7 @@ def _held_out(model: Any) -> list[str]:
         " be slightly higher; `-score(X)` measures them"
     )
     if any(column.has_volume for column in model.encoder.schema):
-        unit += " on the encoded scale: without the volumes of bins, pooled categories and units"
+        unit += " on the encoded scale: without the volumes of pooled categories and units"
     return [
         f"* the model: {plus_minus(found.nats, found.stderr)} {unit}",
         f"* independent columns: {plus_minus(found.independent, found.independent_stderr)} {unit}",

@@ -348,7 +348,7 @@ def fewest_nats(density: DiffusionDensity, rows: pd.DataFrame) -> float:
     """
     total = 0.0
     for column in density.encoder_.schema:
-        if column.kind not in ("continuous", "binned"):
+        if column.kind != "continuous":
             continue
         cells = rows[column.name]
         if column.family != "number":

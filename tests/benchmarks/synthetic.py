@@ -51,7 +51,6 @@ from tests.benchmarks.tables import estimator, machine, markdown, plus_minus, pr
 HEADER = ["method", "nats", "detection", "AUC", "AUC, test rows", "shape", "trend", "quality"]
 HEADER += ["wNMI", "utility", "global utility", "copies", "s to fit", "s to draw"]
 METHODS = ("default", "best", "mixture", "forest", "independent", "bootstrap")
-FINE = 100  # bins of a number in "default, numbers in bins"
 
 # table, method, detection by XGBoost and its standard deviation, shape, trend, wNMI, utility, s to train, s to draw
 PUBLISHED = """
@@ -125,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", default=[*SPECS])
     parser.add_argument("--folder", type=Path, default=shared_folder("synthetic"))
-    every = [*METHODS, "fine", "other"]
+    every = [*METHODS, "other"]
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=every)
     parser.add_argument("--halves", action="store_true", help="fit to half of the training rows")
     parser.add_argument("--max-time", type=float, help="seconds of training of each model")
@@ -195,12 +194,8 @@ def methods(table: Table, options: argparse.Namespace) -> Iterable[tuple[str, Ca
         time = 1.0 if options.quick else max_time
         return lambda: estimator(time, random_state=options.seed, **parameters).fit(table.train)
 
-    long = {c: table.train[c] for c in table.numbers if is_long(table.train[c])}
-    shares = np.linspace(0, 1, FINE + 1)
-    fine = {c: {"kind": "binned", "edges": np.unique(v.quantile(shares))} for c, v in long.items()}
     found = {
         "default": ("default", ours(options.max_time)),
-        "fine": (f"default, numbers in {FINE} bins", ours(options.max_time, column_types=fine)),
         "best": (f"best, {options.best_time:.0f} s", ours(options.best_time, denoiser="best")),
         "mixture": ("mixture", ours(options.max_time, denoiser="mixture")),
         "forest": ("forest", ours(options.max_time, denoiser="forest")),
@@ -224,11 +219,6 @@ class Bootstrap(NamedTuple):
         n = n if self.replace else min(n, len(self.rows))
         drawn = self.rows.sample(n, replace=self.replace, random_state=random_state)
         return drawn.reset_index(drop=True)
-
-
-def is_long(column: pd.Series) -> bool:
-    """Whether a number has too many values to be levels, as the library takes it."""
-    return column.nunique() > 256
 
 
 def published(name: str) -> Iterable[list[object]]:

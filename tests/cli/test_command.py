@@ -100,9 +100,7 @@ def saved_mixed(tmp_path_factory):
         UserWarning, match=r"^gaps.csv: column 'price': 'NA' \(1 cell\) taken as missing"
     ):
         frame = typed_table(frame, "gaps.csv", {}, Dialect())
-    DiffusionDensity(
-        column_types={"age": {"kind": "binned", "edges": [18, 40, 65]}}, **settings
-    ).fit(frame).save(folder / "x")
+    DiffusionDensity(column_types={"age": "continuous"}, **settings).fit(frame).save(folder / "x")
     return (folder / "x").read_bytes()
 
 
@@ -270,13 +268,11 @@ def test_every_kind(gaps, capsys):
 def test_kinds_and_their_options(gaps):
     run(
         "fit gaps.csv --out new --denoiser independent --drop note"
-        " --column age=binned:0,18,65,120 price=binned:0,10,100 --column city=nominal day=nominal"
+        " --column age=continuous price=ordinal --column city=nominal day=nominal"
     )
     day, price, age, city, member = DiffusionDensity.load(gaps / "new").encoder_.schema
     assert (day.kind, day.is_text) == ("nominal", True)
-    assert (price.kind, price.codec.n_levels) == ("binned", 2)
-    assert (age.kind, age.codec.edges) == ("binned", (0, 18, 65, 120))
-    assert city.kind == "nominal"
+    assert [c.kind for c in (price, age, city)] == ["ordinal", "continuous", "nominal"]
     assert (member.kind, member.categories) == ("nominal", (False, True))
     run(
         "fit gaps.csv --out new --denoiser independent --drop note member"
@@ -679,18 +675,14 @@ REFUSED = {
     "drop all": (f"{FIT} colour size zip fresh", "t.csv: no column is left"),
     "bad kind": (
         f"{FIT} --column zip=text",
-        "column 'zip': kind must be one of ('nominal', 'ordinal', 'continuous', 'binned'), got 'text'",
+        "column 'zip': kind must be one of ('nominal', 'ordinal', 'continuous'), got 'text'",
     ),
-    "option of none": (f"{FIT} --column zip=ordinal:3", "column 'zip': edges needs kind='binned', got kind="),
-    "bad bins": (f"{FIT} --column size=binned:few", "'size': edges must be numbers, got ['few']"),
-    "no bins": (f"{FIT} --column size=binned", "column 'size': the kind binned needs edges"),
-    "bad edges": (f"{FIT} --column size=binned:3,1", "column 'size': edges must be at least two"),
-    "edges of names": (f"{FIT} --column zip=nominal:5", "column 'zip': edges needs kind='binned'"),
+    "option of none": (f"{FIT} --column zip=ordinal:3", "column 'zip': notation must be one of "),
     "words as numbers": (
         f"{FIT} --column colour=continuous",
         "t.csv: column 'colour': continuous needs numbers or dates, got ",
     ),
-    "a word as number": ("fit word.csv --column b=binned:0,1 --out o", "or dates, got 'large'"),
+    "a word as number": ("fit word.csv --column b=continuous --out o", "or dates, got 'large'"),
     "bad missing": (f"{FIT} --missing drop", "--missing: invalid choice: 'drop'"),
     "no kind": (f"{FIT} --column zip", "expected NAME=KIND, got 'zip'"),
     "bad time": (f"{FIT} --max-time -1", "--max-time: must be a positive number"),

@@ -42,7 +42,6 @@ def cells(n, seed, odd=False):
             "at": (pd.Timestamp("2024-01-01") + pd.to_timedelta(day * 7919, unit="s")).strftime("%Y-%m-%d %H:%M:%S"),
             "price": (rng.normal(size=n) + day / 30).round(3).astype(str),
             "age": age.astype(str),
-            "bin": (age // 3 + day).astype(str),
             "code": code.astype(str),
             "half": (code / 2).astype(str),
             "city": rng.choice(["Rome", "NA", "1"], n),
@@ -62,7 +61,6 @@ def cells(n, seed, odd=False):
         ],
         "price": ["", "NA", "3", "1e2", " 2.50", "-0.0"],
         "age": ["", "n/a", "2.5", "17", "9007199254740993", "31.0"],
-        "bin": ["", "NULL", "0.5"],
         "code": ["", "none", "9", "two", "2.0", "2.5", "True"],
         "half": ["", "nan", "3", "1", "x"],
         "city": ["", "none", "Oslo", "nan", "1.0", 'é,\n"'],
@@ -84,7 +82,7 @@ def files(tmp_path_factory):
     frame = typed_table(frame, "train", {"city": {"kind": "nominal"}}, Dialect())
     density = DiffusionDensity(
         denoiser="tree",
-        column_types={"bin": {"kind": "binned", "edges": [-1, 0, 1]}, "half": "ordinal"},
+        column_types={"half": "ordinal"},
         random_state=0,
     )
     detector = DiffusionOutlierDetector(density, false_alarm_rate=0.2, random_state=0)
@@ -138,7 +136,7 @@ def test_chunks_of_parquet_give_the_same_tables(capsys, monkeypatch):
     typed["city"] = typed["city"].astype("category")
     typed["price"] = pd.to_numeric(typed["price"], errors="coerce").astype("float32")
     typed = typed.replace({"code": {"two": "2", "True": "1"}, "half": {"x": "1"}})
-    for name in ("code", "half", "bin", "note"):
+    for name in ("code", "half", "note"):
         typed[name] = typed[name].replace("", None)
     typed.to_parquet("odd.parquet", row_group_size=10)
     for command, kinds in {"score d": ["parquet"], "impute d": ["parquet", "csv"]}.items():
@@ -169,7 +167,7 @@ def test_chunks_of_parquet_give_the_same_tables(capsys, monkeypatch):
 @pytest.mark.usefixtures("place")
 def test_text_stays_text_in_parquet(capsys, monkeypatch):
     pytest.importorskip("pyarrow")
-    cells(N, 1).mask(np.random.default_rng(0).random((N, 10)) < 0.2).to_csv("gaps.csv", index=False)
+    cells(N, 1).mask(np.random.default_rng(0).random((N, 9)) < 0.2).to_csv("gaps.csv", index=False)
     run("impute d gaps.csv --out full.csv")
     monkeypatch.setattr(tables, "CHUNK_ROWS", 8)
     run("impute d gaps.csv --out full.parquet")
@@ -208,7 +206,7 @@ def test_what_was_never_seen_is_told_once(capsys, monkeypatch):
         monkeypatch.setattr(tables, "CHUNK_ROWS", n)
         run("score d new.csv --out s.csv")
         notes = capsys.readouterr().err
-        assert "discrete-itd: note: new.csv: ignoring 1 of 10 columns: note\n" in notes
+        assert "discrete-itd: note: new.csv: ignoring 1 of 9 columns: note\n" in notes
         assert notes.count("column 'code': no value was seen in training") == (n > 4)
 
 

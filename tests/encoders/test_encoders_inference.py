@@ -119,23 +119,12 @@ def test_arrays_hold_codes_or_numbers():
         pd.testing.assert_frame_equal(back, frame, check_dtype=False)
 
 
-BINNED = {"kind": "binned", "edges": [0, 1, 2]}
-
-
-@pytest.mark.parametrize("kind", [*KINDS[:3], BINNED])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_specified_kind_is_that_of_its_column(kind):
     frame = pd.DataFrame({"a": [3, 1, 2], "b": [0.5, 2.5, 1.0]})
-    name = kind if isinstance(kind, str) else kind["kind"]
-    assert [c.kind for c in TableEncoder.fit(frame, {"a": kind, "b": kind}).schema] == [name, name]
-    assert [c.kind for c in TableEncoder.fit(frame, {"b": kind}).schema] == ["ordinal", name]
-    if isinstance(kind, str):
-        assert [c.kind for c in TableEncoder.fit(frame, kind).schema] == [name, name]
-
-
-def test_options_reach_their_column():
-    numbers = np.arange(50.0)
-    edges = column(numbers, {"kind": "binned", "edges": [0, 10, 20]}).codec.edges
-    assert edges == (0.0, 10.0, 20.0)
+    for kinds in ({"a": kind, "b": kind}, kind):
+        assert [c.kind for c in TableEncoder.fit(frame, kinds).schema] == [kind, kind]
+    assert [c.kind for c in TableEncoder.fit(frame, {"b": kind}).schema] == ["ordinal", kind]
 
 
 def test_whole_numbers_come_back_whole():
@@ -149,9 +138,8 @@ def test_whole_numbers_come_back_whole():
     back = TableEncoder.fit(pd.DataFrame({"a": np.array([1, 100], np.int8)}), "continuous")
     assert back.inverse_transform(np.array([[50.0], [-50.0]]))["a"].tolist() == [127, -128]
     large = pd.DataFrame({"a": np.array([2**63 - 1, -(2**63), 5])})
-    for kind in ("continuous", {"a": BINNED}):
-        encoder = TableEncoder.fit(large, kind)
-        assert encoder.inverse_transform(encoder.transform(large).x)["a"].dtype == np.int64
+    encoder = TableEncoder.fit(large, "continuous")
+    assert encoder.inverse_transform(encoder.transform(large).x)["a"].dtype == np.int64
     assert column(np.array([2**64 - 1, 2**63], np.uint64)).categories == (2**63, 2**64 - 1)
 
 
@@ -238,9 +226,8 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("values", NUMBERS.values(), ids=NUMBERS)
-@pytest.mark.parametrize("kind", ["continuous", {"a": BINNED}], ids=str)
-def test_numbers_are_numbers_in_any_dtype(values, kind):
-    encoder = TableEncoder.fit(pd.DataFrame({"a": np.arange(30) / 4}), kind)
+def test_numbers_are_numbers_in_any_dtype(values):
+    encoder = TableEncoder.fit(pd.DataFrame({"a": np.arange(30) / 4}), "continuous")
     expected = encoder.transform(pd.DataFrame({"a": [1.0, 2.0, 7.0]}))
     for one, other in zip(encoder.transform(pd.DataFrame({"a": values})), expected, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -310,11 +297,7 @@ def test_a_column_without_a_known_value_is_suspicious():
 
 # -- what is refused ----------------------------------------------------------------------------
 
-DAYS, HOURS, EDGES = (
-    pd.to_datetime(["2020"]),
-    pd.to_timedelta([1], unit="h"),
-    {"kind": "binned", "edges": [0, 1]},
-)
+DAYS, HOURS = pd.to_datetime(["2020"]), pd.to_timedelta([1], unit="h")
 REFUSED = {
     "infinity": (lambda: [1.0, np.inf], None, "infinity"),
     "infinity in objects": (lambda: objects(1, -np.inf), None, "infinity"),
@@ -328,12 +311,11 @@ REFUSED = {
     "truth, text and numbers": (lambda: objects(True, "x", 0.5), None, "mixes truth"),
     "endless integers": (endless, None, "too large"),
     "text": (lambda: ["x", "y"], "continuous", "needs numbers or dates, got 'x'"),
-    "text among numbers": (lambda: objects(1, "y"), BINNED, "needs numbers or dates, got 'y'"),
+    "text among numbers": (lambda: objects(1, "y"), "continuous", "needs numbers or dates, got 'y'"),
     "truth": (lambda: [True, False], "continuous", "dtype bool cannot be continuous"),
-    "category": (lambda: pd.Categorical([1, 2]), BINNED, "dtype category cannot be binned"),
+    "category": (lambda: pd.Categorical([1, 2]), "continuous", "dtype category cannot be continuous"),
     "dates": (lambda: DAYS, "nominal", "times cannot be nominal"),
     "endless": (endless, "continuous", "too large for a float"),
-    "edges of dates": (lambda: DAYS, EDGES, "edges of datetimes are not supported"),
     "pd.cut": (lambda: pd.cut([1, 2], 2), None, "Interval"),
     "lists": (lambda: objects([1], "x"), None, "list"),
     "dicts": (lambda: objects({}, "x"), None, "dict"),
@@ -399,15 +381,9 @@ SPECS = {
     "number": (5, TypeError, "expected a kind or a mapping"),
     "kind": ("text", ValueError, "kind must be one of .*got 'text'"),
     "kind in a mapping": ({"kind": 3}, ValueError, "kind must be one of .*got 3"),
-    "option": ({"kind": "binned", "width": 3}, ValueError, "unknown option 'width'"),
-    "edges of nominal": ({"kind": "nominal", "edges": [0, 1]}, ValueError, "edges needs kind='binned'"),
-    "edges without kind": ({"edges": [4, 5]}, ValueError, "edges needs kind='binned', got kind=None"),
-    "no edges": ({"kind": "binned"}, ValueError, "the kind binned needs edges"),
-    "one edge": ({"kind": "binned", "edges": [0]}, ValueError, "at least two finite increasing"),
-    "falling": ({"kind": "binned", "edges": [0, 2, 1]}, ValueError, "increasing numbers, got"),
-    "endless": ({"kind": "binned", "edges": [0, np.inf]}, ValueError, "finite"),
-    "words": ({"kind": "binned", "edges": ["a", "b"]}, TypeError, "edges must be numbers"),
-    "no list": ({"kind": "binned", "edges": 5}, TypeError, "edges must be numbers, got 5"),
+    "option": ({"kind": "ordinal", "width": 3}, ValueError, "unknown option 'width'"),
+    "categories without kind": ({"categories": [4, 5]}, ValueError, "categories needs kind='nominal or ord"),
+    "categories of numbers": ({"kind": "continuous", "categories": [4]}, ValueError, "categories needs kind="),
     "missing": ({"missing": "drop"}, ValueError, "missing must be one of .*got 'drop'"),
     "unhashable kind": ({"kind": ["nominal"]}, ValueError, "kind must be one of"),
     "notation of nominal": ({"kind": "nominal", "notation": "day-first"}, ValueError, "notation is of numbers"),
@@ -423,8 +399,6 @@ def test_specifications_that_are_refused():
 def test_specifications_that_are_fine():
     assert check_column_spec("a", None) == check_column_spec("a", {})
     assert check_column_spec("a", "nominal") == check_column_spec("a", {"kind": "nominal"})
-    edges = check_column_spec("a", {"kind": "binned", "edges": np.array([0, 10])}).edges
-    assert edges == (0.0, 10.0)
     assert check_column_spec("a", {"missing": "category"}).missing == "category"
 
 

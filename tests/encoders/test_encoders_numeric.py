@@ -1,6 +1,5 @@
-"""Laws of continuous and binned columns: there and back, slopes, masses that sum to one, far-out values."""
+"""Laws of continuous columns: there and back, slopes, masses that sum to one, far-out values."""
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -13,11 +12,10 @@ from scipy.stats import skew, yeojohnson
 
 from discrete_itd.channel.gaussian import log_mass
 from discrete_itd.channel.rounded_numbers import NumberLines, bend
-from discrete_itd.encoders import Bins, Continuous, numeric
+from discrete_itd.encoders import Continuous, numeric
 from discrete_itd.encoders.numeric import (
     LARGEST,
     find_lattice,
-    fit_bins,
     fit_continuous,
     numbers_seen,
 )
@@ -237,95 +235,6 @@ def test_neighbours_on_a_lattice_and_a_few_peaks_are_what_a_density_has():
     assert fit_continuous(np.rint(7.3 * counts), True).seen
 
 
-def slot_masses(codec, seed=0):
-    return np.random.default_rng(seed).dirichlet(np.ones(len(codec.levels)))
-
-
-def mass_between(codec, masses, low, high, n=20_001):
-    """Trapezium rule on slot masses times densities."""
-    grid = np.linspace(low, high, n)
-    slot, log_density = codec.encode(grid)
-    return np.trapezoid(masses[slot.astype(int)] * np.exp(log_density), grid)
-
-
-EDGES = st.lists(ORDINARY, min_size=2, max_size=9, unique=True).map(sorted)
-
-
-@given(st.lists(ORDINARY, min_size=1, max_size=40), EDGES)
-def test_bins_and_tails_integrate_to_one(train, edges):
-    codec = fit_bins(np.array(train), edges)
-    masses = slot_masses(codec)
-    ends = [edges[0] - 40 * codec.tails[0], *edges, edges[-1] + 40 * codec.tails[1]]
-    total = 0.0
-    for low, high in itertools.pairwise(ends):
-        inside = (high - low) * 1e-9
-        total += mass_between(codec, masses, low + inside, high - inside)
-    assert total == pytest.approx(1.0, abs=1e-3)
-
-
-@given(st.lists(ORDINARY, min_size=1, max_size=40), EDGES, st.integers(0, 99))
-def test_draws_fall_into_their_slot(train, edges, seed):
-    codec = fit_bins(np.array(train), edges)
-    slots = np.repeat(np.arange(len(codec.levels), dtype=float), 20)
-    for rng in (None, np.random.default_rng(seed)):
-        values = codec.decode(slots, rng)
-        np.testing.assert_array_equal(codec.encode(values)[0], slots)
-    assert np.isnan(codec.decode(np.array([np.nan]))).all()
-
-
-def test_draws_have_the_density_that_is_reported():
-    rng, n = np.random.default_rng(0), 40_000
-    codec = fit_bins(rng.normal(size=500), [-1.5, -0.5, 0.5, 1.0, 1.5])
-    inside, (left, right) = codec.decode(np.full(n, 2.0), rng), codec.edges[1:3]
-    assert inside.mean() == pytest.approx((left + right) / 2, abs=0.01 * (right - left))
-    assert inside.std() == pytest.approx((right - left) / math.sqrt(12), rel=0.02)
-    above = codec.decode(np.full(n, 5.0), rng) - codec.edges[-1]
-    below = codec.edges[0] - codec.decode(np.full(n, 0.0), rng)
-    for beyond, tail in ((below, codec.tails[0]), (above, codec.tails[1])):
-        assert beyond.mean() == pytest.approx(tail, rel=0.03)
-        assert beyond.min() > 0
-
-
-def test_values_beyond_the_edges_score_lower_and_lower():
-    codec = fit_bins(np.arange(100.0), [0.0, 50.0, 99.0])
-    values = np.array([99.0, 101.0, 110.0, 1e3, 1e9, 1e300, LARGEST])
-    for side, inside, beyond in ((values, 2, 3), (99 - values, 1, 0)):
-        level, log_density = codec.encode(side)
-        assert level.tolist() == [inside] + [beyond] * 6
-        assert (np.diff(log_density[1:]) < 0)[:-1].all()
-        assert np.isfinite(log_density).all()
-
-
-def test_bins_contain_their_left_edge_and_the_last_one_both():
-    codec = fit_bins(np.array([1.0, 6.0, 8.0, -3.0]), [0.0, 2.0, 5.0])
-    assert codec.tails == (3.0, 2.0)  # of the values beyond
-    values = np.array([-0.1, 0.0, 1.9, 2.0, 5.0, 5.1])
-    level, log_density = codec.encode(values)
-    assert level.tolist() == [0, 1, 1, 2, 2, 3]
-    np.testing.assert_allclose(log_density[1:5], -np.log([2, 2, 3, 3]))
-    intervals, levels, shares = codec.values()
-    own = values != 5.0
-    np.testing.assert_array_equal(levels[intervals.get_indexer(values[own])], level[own])
-    assert shares.tolist() == [1.0] * 4
-
-
-@given(
-    st.lists(ANY, min_size=1, max_size=30),
-    st.lists(ANY, min_size=2, max_size=9, unique=True).map(sorted),
-)
-@example([LARGEST, -LARGEST, 5e-324], [-1.0, 0.0])
-@example([0.0], [-LARGEST, 0.0, LARGEST])
-def test_every_finite_number_has_a_slot_and_a_finite_density(values, edges):
-    assume(np.diff(np.array(edges) / 2).min() > 0)
-    codec = fit_bins(np.array(values), edges)
-    slot, log_density = codec.encode(np.array(values))
-    assert np.isfinite(log_density).all()
-    assert slot.min() >= 0
-    assert slot.max() <= codec.n_levels + 1
-    for rng in (None, np.random.default_rng(0)):
-        assert np.isfinite(codec.decode(np.arange(codec.n_levels + 2.0), rng)).all()
-
-
 LATTICES = {
     "cents": (lambda rng: rng.normal(20, 8, 500).round(2), 0.01, 0.0),
     "ends in 99": (lambda rng: rng.integers(1, 40, 500) + 0.99, 1.0, 0.99),
@@ -361,13 +270,8 @@ def test_draws_are_numbers_of_the_lattice():
     np.testing.assert_allclose(drawn % 1, 0.5)
 
 
-LINE = (0.0, 1.0), (0.0, 1.0, 2.0), (1.0, 1.0)
 MAP = False, 0.0, 1.0, 1.0, 0.0, 1.0, *LATTICE
 WRONG = {
-    "edges fall": lambda: Bins((1.0, 0.0), *LINE[1:]),
-    "one edge": lambda: Bins((1.0,), *LINE[1:]),
-    "levels": lambda: Bins(LINE[0], (0.0, 1.0), LINE[2]),
-    "tails": lambda: Bins(*LINE[:2], (1.0, 0.0)),
     "scale": lambda: Continuous(False, 0.0, 0.0, *MAP[3:]),
     "power": lambda: Continuous(False, 0.0, 1.0, 2.5, *MAP[4:]),
     "step": lambda: Continuous(*MAP[:6], 0.0, 0.0),

@@ -422,7 +422,6 @@ PLAIN = pd.DataFrame(
         "area": RNG.normal(100, 20, N).round(1),
         "single": RNG.normal(100, 20, N).round(1).astype("float32"),
         "count": RNG.integers(0, 10**6, N),
-        "binned": RNG.normal(size=N),
         "day": pd.Timestamp("2025-01-01") + pd.to_timedelta(RNG.integers(0, 330, N), "D"),
         "zoned": pd.Timestamp("2025-01-01", tz="Europe/Paris")
         + pd.to_timedelta(RNG.integers(0, 10**6, N), "s"),
@@ -438,8 +437,7 @@ PLAIN = pd.DataFrame(
 
 @pytest.fixture(scope="module")
 def of_numbers():
-    types = {"binned": {"kind": "binned", "edges": [-1, 0, 1]}}
-    return DiffusionDensity(denoiser="tree", column_types=types, random_state=0).fit(PLAIN)
+    return DiffusionDensity(denoiser="tree", random_state=0).fit(PLAIN)
 
 
 @pytest.mark.parametrize("form", ["str", "object", "arrow", "words for gaps"])

@@ -55,13 +55,8 @@ REFUSED = {
     "an unknown option": (
         GOOD, {"column_types": {"a": {"kind": "nominal", "size": 3}}}, ValueError, "column 'a': unknown option 'size'"),
     "an option of another kind": (
-        GOOD, {"column_types": {"x": {"kind": "nominal", "edges": [0, 1]}}}, ValueError, "'x': edges needs kind="),
-    "edges that fall": (
-        GOOD, {"column_types": {"x": {"kind": "binned", "edges": [1, 0]}}}, ValueError, "column 'x': edges must be"),
-    "no bins": (GOOD, {"column_types": {"x": "binned"}}, ValueError, "column 'x': the kind binned needs"),
+        GOOD, {"column_types": {"x": {"kind": "continuous", "categories": [0]}}}, ValueError, "'x': categories needs"),
     "text as a number": (GOOD, {"column_types": {"a": "continuous"}}, (TypeError, ValueError), "column 'a': .*'x'"),
-    "text in bins": (
-        GOOD, {"column_types": {"a": {"kind": "binned", "edges": [0, 1]}}}, ValueError, "column 'a': .*'x'"),
 }  # fmt: skip
 
 WARNED = {

@@ -53,7 +53,6 @@ def table(n: int = 120) -> pd.DataFrame:
             ),
             "real": rng.normal(size=n) + group,
             "seen": rng.choice([0.5, 1.25, 7.0], n),
-            "bin": rng.exponential(size=n),
             "when": pd.Timestamp("2026-01-01") + pd.to_timedelta(rng.integers(0, 10**6, n), "s"),
             "price": [f"{1000 + i},50 €" for i in rng.integers(0, 999, n)],
             "yes": rng.random(n) < 0.3,
@@ -67,10 +66,9 @@ def density(name: str) -> DiffusionDensity:
     """The fitted density of a recipe."""
     rows = table()
     if name == "causal":  # whose companion would be large
-        rows = rows[["name", "size", "bin"]]
+        rows = rows[["name", "size"]]
     return DiffusionDensity(
         denoiser=RECIPES[name],
-        column_types={"bin": {"kind": "binned", "edges": [0, 0.5, 1, 2]}},
         missing="category",
         schedule=CoordinateSchedule(3),
         n_evaluations=8,
