@@ -51,15 +51,14 @@ from discrete_itd.progress import show_training
 from discrete_itd.training.loop import Report, TrainingPlan, train
 
 WIDTH = 128  # hidden units in each of the two layers of the network
-FEWEST_LATENT_POINTS = 64
-# shares of the latent points that are used in training, each during an equal part of it
-POINT_SHARES = (0.25, 0.5, 1.0)
+FEWEST_LATENT_POINTS = 64  # fewest latent points of a training step
+POINT_SHARES = (0.25, 0.5, 1.0)  # shares of the latent points used in equal parts of the training
 JUDGED_ROWS = 4096  # most held-out rows of an evaluation
 TRAINING = TrainingPlan(
     batch_size=256,
     n_batches=4,
     learning_rate=1.4e-2,
-    # the mean of the weights averages the noise of latent points already, and a long memory is slow
+    # short memory: the average of the weights removes the noise of latent points already
     betas=(0.8, 0.95),
     weight_decay=0.01,
     warmup=20,
@@ -70,9 +69,9 @@ TRAINING = TrainingPlan(
     last_cut=0.4,
 )
 REFINED_ROWS = 1 << 15  # most rows on which the classes are refined
-MARGINAL_SHARE = 1e-4  # weight of independent columns in each class: no category is impossible
-N_WAVES = 12  # smooth functions (cosines) by which the levels of an ordered column are described
-TOGETHER = 16  # columns that share a matrix of these functions: one of all would grow with the square of their number
+MARGINAL_SHARE = 1e-4  # weight of the marginals in each class, so that no category is impossible
+N_WAVES = 12  # cosines that describe the levels of an ordered column
+TOGETHER = 16  # columns that share a block-diagonal matrix of cosines: it grows with their square
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,9 @@ class Mixture(Recipe):
     Parameters
     ----------
     n_components, n_latent : int
-        Classes at most, and dimensions of the latent space.
+        Most classes, and dimensions of the latent space.
     n_points, max_steps : int
-        Latent points in a step of the training, and steps, at most.
+        Most latent points in a training step, and most steps.
     """
 
     n_components: int = 4096
@@ -112,7 +111,7 @@ class Mixture(Recipe):
 
 
 class LatentLoss:
-    """(9) at latent points that are fresh in every step, few of them at first: at a ``share`` of the training."""
+    """(9) at latent points that are fresh in every step; how many depends on the ``share`` of the training done."""
 
     repeats = False
 
@@ -141,22 +140,22 @@ class MixtureFit:
         cells = x[:, book.reals].double()
         mean = cells.nanmean(0).nan_to_num(0.0)
         dependent = 1 < len(book.reals) <= MOST_DEPENDENT
-        # in units of the channel, in which the column's own is about 1/2: narrower classes need more points for one
-        # error of the mean (9); columns that may depend on one another are narrow in some directions only
+        # least standard deviation of a class, where that of the column is about 1/2: narrower classes need more points
+        # for the same error of the mean (9); dependent columns are narrow in some directions only
         least = 0.02 * (0.25 if dependent else 1.0)
         sd = (cells - mean).square().nanmean(0).sqrt().nan_to_num(0.5).clamp_min(least)
-        self.x, self.judged = x, self.x_valid  # rows of the training
+        self.x, self.judged = x, self.x_valid  # rows to train on, rows of its evaluations
         if dependent:
             self.x, self.judged = self._without_gaps(mean, sd)
-        gaps = self.x.isnan().any(0) | self.judged.isnan().any(0) | self._unseen(self.x_valid)
-        far = 8.0 * sd  # cells are clamped: it bounds their gradient
+        has_gap = self.x.isnan().any(0) | self.judged.isnan().any(0) | self._unseen(self.x_valid)
+        far = 8.0 * sd  # cells are clamped here, which bounds their gradient
         n_points = 1 << max(2 * FEWEST_LATENT_POINTS, 2 * len(x) // 3).bit_length() - 1
         n_classes = 1 << (max(FEWEST_LATENT_POINTS, 4 * len(x)) - 1).bit_length()
-        if len(x) < 2048:  # twice as many take twice the time and gain nothing measurable
+        if len(x) < 2048:  # more points take longer and gain nothing measurable
             n_points, n_classes = min(n_points, 512), min(n_classes, 1024)
         self.n_components = min(recipe.n_components, n_classes)
         self.network = DecoderNetwork(
-            Layout(marginals, gaps, mean - far, mean + far),
+            Layout(marginals, has_gap, mean - far, mean + far),
             mean,
             sd,
             least_sd=least,
@@ -168,11 +167,11 @@ class MixtureFit:
         self.training = replace(TRAINING, max_steps=max_steps)
 
     def _without_gaps(self, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the training and its evaluations: missing numbers are drawn given the others by one Gaussian."""
+        """Training and held-out rows whose missing numbers are drawn given the others, by one Gaussian."""
         book, both = self.marginals.codebook, (self.rows, self.x_valid)
         if not any(bool(x[:, book.reals].isnan().any()) for x in both):
             return both
-        # of the numbers alone: the categories have no part in it
+        # the Gaussian is of the numbers alone
         numbers = Codebook([book.columns[j] for j in book.reals.tolist()]).to(book.known_snr)
         start = sd.new_ones(1), sd.new_ones(1, 0), mean[None]
         one = prior = MixtureDenoiser(numbers, *start, chol=torch.diag_embed(sd)[None])
@@ -197,7 +196,7 @@ class MixtureFit:
         return out
 
     def run(self, plan: FitPlan) -> Denoiser:
-        """The mixture, not worse than independent columns on held-out rows; these if there was no time for training."""
+        """The mixture; independent columns if these are better on held-out rows, or if there was no time to train."""
         self.report = self.train(plan)
         plan.note_end(self.report, "mixture")
         stopped, last = self.report.stopped, self.report.history[-1]
@@ -207,7 +206,7 @@ class MixtureFit:
             return self.mixture(lambda: plan.time_left)
 
     def train(self, plan: FitPlan) -> Report:
-        """Train for a part of the time that is left: fitting the classes has the rest."""
+        """Train for 70 % of the time that is left; fitting the classes has the rest."""
         training, seconds = self.training, plan.time_left
         if seconds < math.inf:
             training = replace(training, max_time=0.7 * seconds)
@@ -230,7 +229,7 @@ class MixtureFit:
             order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
             rows = rows[order[:REFINED_ROWS]]
         fitted = self.made(columns)
-        fixed = int(fitted.own_reals)  # the class for outliers
+        fixed = int(fitted.own_reals)  # the last class, for outliers
         fitted = refine(fitted, rows, self.x_valid, n_fixed=fixed, left=seconds_left)
         return min((fitted, self.marginals), key=lambda m: held_out_nats(m, self.x_valid))
 
@@ -243,9 +242,9 @@ class MixtureFit:
         weights = probs.new_full((len(probs),), 1 / len(probs))
         if not len(book.reals):
             return MixtureDenoiser(book, weights, probs)
-        # one class more, of the weight of one row, for outliers: the other Gaussians are narrow
-        own = 1 / (len(self.x) + 1)
-        weights = torch.cat([(1 - own) * weights, weights.new_tensor([own])])
+        # a class for outliers, with the weight of one row: the other Gaussians are narrow
+        share = 1 / (len(self.x) + 1)
+        weights = torch.cat([(1 - share) * weights, weights.new_tensor([share])])
         probs = torch.cat([probs, prior[None]])
         mean = torch.cat([mean, torch.zeros_like(mean[:1])])
         if columns.slopes is None:
@@ -277,7 +276,7 @@ class Columns(NamedTuple):
     def precisions(self, pairs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The Gaussians' log-densities as functions of the cells: constants (K, R), times minus 2, and coefficients.
 
-        The coefficients are of products of ``pairs`` of cells (2, P), if there are any; of squares; of cells.
+        The coefficients belong to products of ``pairs`` (2, P) of cells, if any; to squares; to cells.
         """
         mean, var = self.mean, self.var
         if self.slopes is None:
@@ -311,7 +310,7 @@ class Layout(nn.Module):
     Parameters
     ----------
     marginals : MarginalDenoiser
-    gaps : Tensor of bool, shape (C,)
+    has_gap : Tensor of bool, shape (C,)
         Columns in which a row may have no cell or an unseen category.
     low, high : Tensor, shape (R,)
         Bounds to which continuous cells are clamped.
@@ -334,14 +333,14 @@ class Layout(nn.Module):
     _whole: Tensor
 
     def __init__(
-        self, marginals: MarginalDenoiser, gaps: Tensor, low: Tensor, high: Tensor
+        self, marginals: MarginalDenoiser, has_gap: Tensor, low: Tensor, high: Tensor
     ) -> None:
         super().__init__()
         self.book = marginals.codebook
         levels = self.levels = self.book.levels
         n_real = len(self.book.reals)
         n_pairs = n_real * (n_real - 1) // 2 if n_real <= MOST_DEPENDENT else 0
-        gaps = torch.cat([gaps[self.book.finite], gaps[self.book.reals]])
+        has_gap = torch.cat([has_gap[self.book.finite], has_gap[self.book.reals]])
 
         def keep(name: str, tensor: Tensor) -> None:
             self.register_buffer(name, tensor, persistent=False)
@@ -349,12 +348,12 @@ class Layout(nn.Module):
         keep("pairs", torch.tril_indices(n_real, n_real, -1, device=low.device)[:, :n_pairs])
         keep("low", low)
         keep("high", high)
-        keep("_with_gaps", gaps.nonzero().flatten())
-        keep("_whole", (~gaps).nonzero().flatten())
+        keep("_with_gaps", has_gap.nonzero().flatten())
+        keep("_whole", (~has_gap).nonzero().flatten())
         keep("unseen", levels.level_unseen)
         keep("base", marginals.log_probs)
         seen = self.base.exp().masked_fill(self.unseen, 0.0)
-        # the seen levels of a column share what the unseen one leaves
+        # probability that the seen levels of a column share
         keep("rest", levels.sum(seen[None]).log())  # (1, C')
         many = [c.kind == "line" and c.n_levels > N_WAVES for c in levels.columns]
         smooth = torch.tensor(many, dtype=torch.bool, device=seen.device)[levels.level_column]
@@ -370,7 +369,7 @@ class Layout(nn.Module):
 
     @staticmethod
     def _waves(mass: Tensor) -> Tensor:
-        """Cosines of the share of rows below each level of one column, of given shares: (N_WAVES, levels)."""
+        """Cosines (N_WAVES, levels) of the share of rows below each level, by the levels' ``mass``."""
         place = (mass.cumsum(0) - mass / 2) / mass.sum()
         frequency = torch.arange(1, N_WAVES + 1).to(mass)
         return torch.cos(math.pi * frequency[:, None] * place)
@@ -378,7 +377,7 @@ class Layout(nn.Module):
     def logits(self, values: Tensor) -> Tensor:
         """Logits (K, T) of all seen levels."""
         single, *waves = values.split([len(self.single), *(len(b) for b in self.bases)], 1)
-        # an impossible level: finite, so that gradients are, and of a probability that is still a normal float
+        # -60 stands for an impossible level: gradients stay finite and its probability a normal float
         logits = self.base.masked_fill(self.unseen, -60.0).expand(len(values), -1)
         logits = logits.index_add(1, self.single, single)
         if not waves:
@@ -394,19 +393,19 @@ class Layout(nn.Module):
     def of_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, F) of rows (B, C), and the terms (B,) that do not depend on the point.
 
-        The log-density of a recorded number is averaged over its cell, not the density: that is a lower bound of its
-        log-mass (20), whatever the Gaussian, and the variance of a cell adds to the square; of a gap less, which is six
-        standard deviations wide, so that classes come to rest well within it.
+        The log-density of a recorded number is averaged over its cell: the variance of the cell is added to the square,
+        and the result is a lower bound of its log-mass (20), whatever the Gaussian. Opened width adds less variance: it
+        then is six standard deviations wide, so that classes come to rest well within it.
         """
         book, levels = self.book, self.levels
         ones = indicators(book, x)
         start = ones @ self.base
         ones = ones.masked_fill(self.unseen, 0.0)
-        there, (cells, width) = levels.sum(ones), book.lines.cells(x[:, book.reals])
+        is_present, (cells, width) = levels.sum(ones), book.lines.cells(x[:, book.reals])
         natural = book.lines.spacing(x[:, book.reals])
-        start = start + there @ self.rest[0]
+        start = start + is_present @ self.rest[0]
         start = start + Intervals(cells, width).log_width().nan_to_num(0.0).sum(1).to(ones)
-        there = torch.cat([there, (~cells.isnan()).to(ones)], 1)
+        is_present = torch.cat([is_present, (~cells.isnan()).to(ones)], 1)
         within = natural.square() / 12 + (width - natural).square() / 40
         cells, within = (
             t.nan_to_num(0.0).to(ones) for t in (cells.clamp(self.low, self.high), within)
@@ -416,24 +415,24 @@ class Layout(nn.Module):
         i, j = self.pairs
         products = cells[:, i] * cells[:, j]
         numbers = [products, cells.square() + within, cells]
-        parts = [ones[:, self.single], *waves, *numbers, there[:, self._with_gaps]]
+        parts = [ones[:, self.single], *waves, *numbers, is_present[:, self._with_gaps]]
         return torch.cat([*parts, torch.ones_like(start)[:, None]], 1), start
 
     def of_points(self, columns: Columns) -> Tensor:
         """Features (K, F) of latent points."""
-        values, (of_numbers, numbers) = columns.values, columns.precisions(self.pairs)
-        constants = -torch.cat([self.levels.logsumexp(self.logits(values)), 0.5 * of_numbers], 1)
+        values, (normaliser, numbers) = columns.values, columns.precisions(self.pairs)
+        constants = -torch.cat([self.levels.logsumexp(self.logits(values)), 0.5 * normaliser], 1)
         shared = constants[:, self._whole].sum(1, keepdim=True)
         return torch.cat([values, *numbers, constants[:, self._with_gaps], shared], 1)
 
 
 class DecoderNetwork(Denoiser):
-    """The network g: points of the latent space to distributions of the columns, and with fixed points (9).
+    """The network g, from latent points to distributions of the columns; at fixed points it has the density (9).
 
     Its first outputs are small, so that it starts near the marginals. ``mean`` and ``sd`` (R,) are the means and
     standard deviations of the continuous columns, ``least_sd`` is their least standard deviation given the point, and
     ``sizes`` are the dimensions of the latent space, then the hidden units of each layer. The generator draws the
-    initial weights, and ``n_points`` latent ones, (K, L) in the unit cube, at which rows are scored.
+    initial weights and ``n_points`` latent points, (K, L) in the unit cube, at which rows are scored.
     """
 
     points: Tensor
@@ -457,12 +456,12 @@ class DecoderNetwork(Denoiser):
         self.least_sd, self.n_values, self.n_real = least_sd, layout.n_values, len(mean)
         sizes = (*sizes, self.n_values + 2 * self.n_real + layout.pairs.shape[1])
         like = layout.base
-        # drawn here, for nn.Linear would move the global random state
+        # nn.Linear would advance the global random state
         weights = [
             torch.randn(n_in, n, generator=generator, device=like.device, dtype=like.dtype)
             for n_in, n in itertools.pairwise(sizes)
         ]
-        # small logits at first; zeros would be a saddle point, left slowly
+        # logits start small; zeros would be a saddle point
         gains = [math.sqrt(2)] * (len(weights) - 1) + [0.3]
         self.weights = nn.ParameterList(
             w * (gain / math.sqrt(len(w))) for w, gain in zip(weights, gains, strict=True)
@@ -496,7 +495,7 @@ class DecoderNetwork(Denoiser):
             u = torch.addmm(bias, u if i == 0 else nn.functional.silu(u), weight)
         i, j = self.pairs
         values, shift, scale, slope = u.split([self.n_values, self.n_real, self.n_real, len(i)], 1)
-        # one at zero, and linear where it is large
+        # scale is one at zero, and linear where it is large
         scale = nn.functional.softplus(scale + math.log(math.e - 1))
         var = (self.sd * scale).square() + self.least_sd**2
         slopes = None
@@ -517,7 +516,7 @@ def latent_points(n: int, n_latent: int, generator: torch.Generator) -> Tensor:
 
 
 def shifted(points: Tensor, generator: torch.Generator) -> Tensor:
-    """The points moved by one random vector around the unit cube: each is then uniform, together they stay even."""
+    """The points shifted by one random vector modulo 1: each is uniform, together they stay evenly spread."""
     shift = torch.rand(
         points.shape[1], generator=generator, device=points.device, dtype=points.dtype
     )
@@ -525,12 +524,12 @@ def shifted(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def normal(points: Tensor, like: Tensor) -> Tensor:
-    """Points of the unit cube as standard normal ones, in the type of another tensor."""
+    """Points of the unit cube mapped to standard normal ones, in the type of ``like``."""
     inside = points.clamp(1e-9, 1 - 1e-9)
     return (math.sqrt(2) * torch.erfinv(2 * inside - 1)).to(like)
 
 
 def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
-    """(9) of rows as a mean over latent points, both given by their features: (B,)."""
+    """(9) of rows as a mean over latent points, by the features of both: (B,)."""
     features, start = rows
     return start + log_sum_exp(features @ points.T, 1) - math.log(len(points))

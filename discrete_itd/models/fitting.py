@@ -1,4 +1,4 @@
-"""Fitting a model: what a recipe is given (rows, a plan) and returns, and the fit of a model by its recipe."""
+"""Fitting a model: the interface of recipes (rows and a plan in, a result out), and the fit by a recipe."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from discrete_itd.training.loop import Evaluation, Report, TrainingPlan, train
 from discrete_itd.training.objectives import seconds_of_row
 from discrete_itd.validation import check_integer, warn
 
-# a fit begins no model after this share of its time, and a network without closed form is trained for this share of the
-# time then left: the choice of a schedule, the comparison of candidates and measurements come after
+# No model is begun after FITTING_SHARE of a fit's time, and a network without closed form is trained for TRAINING_SHARE
+# of the time left: the choice of a schedule, the comparison of candidates and measurements come after.
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
-MOST_NETWORKS = 64  # in a mixture of rows
-# on a schedule along which cells are noisy, a network is trained at more noisy states
-NOISY = {"isotropic": 0.6}
+MOST_NETWORKS = 64  # most networks in a mixture of rows
+NOISY = {"isotropic": 0.6}  # training settings for schedules with noisy cells: more noisy states
 
 
 @runtime_checkable
@@ -46,7 +45,7 @@ class Recipe(Protocol):
     exact : bool
         Whether it makes an exact :class:`~discrete_itd.denoisers.Denoiser`, which a network can correct.
     mixes_reals : bool
-        Whether continuous columns depend on others in it, so that a network can correct it only where there are none.
+        Whether its continuous columns depend on others: then a network can correct it only in tables without them.
     name : str
         A short name for tables; by default the class's name.
     bounds : mapping from name to (int, int)
@@ -72,9 +71,9 @@ class Recipe(Protocol):
 
     @abstractmethod
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser | Fitted:
-        """The denoiser that this recipe makes of the rows; with its report, if it was trained by :meth:`FitPlan.train`.
+        """The denoiser fitted to the rows; with its report, if it was trained by :meth:`FitPlan.train`.
 
-        Random numbers come from a generator of its own, seeded with ``plan.network_seed``: fits in other threads share
+        Random numbers must come from a new generator, seeded with ``plan.network_seed``: fits in other threads share
         PyTorch's global one.
         """
         ...
@@ -91,7 +90,7 @@ class Recipe(Protocol):
         return base
 
     def check(self) -> Recipe:
-        """This recipe, with names in its parameters replaced; TypeError or ValueError naming an invalid one."""
+        """This recipe, with names of recipes replaced by these; TypeError or ValueError names an invalid parameter."""
         for name, bounds in self.bounds.items():
             value = getattr(self, name)
             if value is not None or getattr(type(self), name) is not None:
@@ -110,7 +109,7 @@ class Fitted(NamedTuple):
     ----------
     denoiser : Denoiser
     report : Report or None
-        Of the training; None if nothing was trained.
+        Course of the training; None if nothing was trained.
     companion, candidates, members, shares
         See :class:`~discrete_itd.models.model.Model`.
     seconds : float
@@ -133,11 +132,11 @@ class FitPlan:
     Parameters
     ----------
     training, seed
-        Of the whole fit.
+        Settings and seed of the whole fit.
     index : int
-        Number of this network: each has a seed of its own.
+        Number of this network, which enters its seed.
     deadline : Deadline
-        Of this recipe.
+        By when this recipe is to end.
     is_beside_mixture : bool
         Whether a mixture is another candidate, so that this recipe need not fit one as a companion.
     cut, left_out : list of str
@@ -159,11 +158,11 @@ class FitPlan:
 
     @property
     def time_left(self) -> float:
-        """Seconds in which this recipe is to end: infinite without ``max_time``, never below 0, none after Ctrl-C."""
+        """Seconds left for this recipe: infinite without ``max_time``, at least 0, and 0 after Ctrl-C."""
         return self.deadline.left
 
     def clock(self, what: str) -> Callable[[], bool]:
-        """Whether the time of this recipe is over, as a function; ``what`` is then recorded as ended early."""
+        """A function that says whether the recipe's time is over; if so, ``what`` is recorded as ended early."""
         is_cut: list[bool] = []
 
         def is_over() -> bool:
@@ -179,18 +178,18 @@ class FitPlan:
         return replace(self, deadline=self.deadline.within(share * self.time_left))
 
     def part(self, i: int, n: int) -> FitPlan:
-        """The plan of the i-th of ``n`` networks, one after the other: an equal share of the time that is left."""
+        """The plan of the i-th of ``n`` networks in sequence, with an equal share of the time that is left."""
         deadline = self.deadline.within(self.time_left / (n - i))
         return replace(self, index=self.index * MOST_NETWORKS + i, deadline=deadline)
 
     def train(
         self, denoiser: Denoiser, rows: TrainingRows, training: TrainingPlan | None = None
     ) -> Report:
-        """Train a denoiser, which is on the device of the rows, in place: :func:`discrete_itd.training.loop.train`."""
+        """Train a denoiser, on the device of the rows, in place: :func:`discrete_itd.training.loop.train`."""
         training = training or self.training
         if self.deadline.seconds < math.inf:
             seconds = self.time_left * (1.0 if denoiser.closed_form else TRAINING_SHARE)
-            # without time it ends after its first evaluation
+            # with no time left, training ends after its first evaluation
             training = replace(training, max_time=max(seconds, 1e-3))
         kind = "causal network" if denoiser.closed_form else "network"
         with stage(f"training a {kind}"):
@@ -199,7 +198,7 @@ class FitPlan:
                 rows.x,
                 rows.x_valid,
                 training,
-                # its own: where one training was interrupted must not change the next
+                # a new generator: an interrupted training must not change the next one
                 generator=torch.Generator(rows.device).manual_seed(self.network_seed),
                 progress=show_training,
             )
@@ -207,7 +206,7 @@ class FitPlan:
         return report
 
     def note_end(self, report: Report, kind: str) -> None:
-        """Record a training that ``max_time`` ended or left no time for."""
+        """Record a training that ``max_time`` cut short or prevented."""
         n = report.history[-1].step
         if report.stopped == "max_time" and n:
             most = report.max_steps
@@ -236,7 +235,7 @@ def fit_model(
     seed: int,
     deadline: Deadline,
 ) -> Model:
-    """Fit a denoiser to rows, to be scored on a schedule: :meth:`discrete_itd.DiffusionDensity.fit`.
+    """The model of :meth:`discrete_itd.DiffusionDensity.fit`: a denoiser fitted to rows, and its schedule.
 
     ``seed`` is the only source of randomness.
     """
@@ -246,7 +245,7 @@ def fit_model(
     with stage(f"fitting {denoiser.label}"):
         fitted = fit_recipe(denoiser, rows, plan)
         if fitted.denoiser.closed_form:
-            rows.held_out(fitted.denoiser)  # a ValueError if no density has such nats
+            rows.held_out(fitted.denoiser)  # raises a ValueError if no density has such nats
     report = fitted.report or Report(stopped="exact")
     stopped = "interrupted" if deadline.interrupted else report.stopped
     if not deadline.interrupted and (plan.cut or plan.left_out):
@@ -273,8 +272,8 @@ def fit_model(
         )
         n_rows = None
         if deadline.left < math.inf and not model.denoiser.closed_form:
-            of_row = n_evaluations * seconds_of_row(model.denoiser, rows.x_valid)
-            n_rows = max(8, int(deadline.left / of_row))
+            row_seconds = n_evaluations * seconds_of_row(model.denoiser, rows.x_valid)
+            n_rows = max(8, int(deadline.left / row_seconds))
         clock = Deadline()
         held_out = HeldOut.measure(model, rows.x_valid, n_evaluations, n_rows)
         measured = {
@@ -284,9 +283,9 @@ def fit_model(
         }
     lines = report.history
     if fitted.report is None:
-        found = [(held_out.independent, held_out.independent_stderr)]
-        found += [(held_out.nats, held_out.stderr)] * (fitted.denoiser is not rows.marginals)
-        lines = [Evaluation(0, 0.0, math.nan, math.nan, *nats) for nats in found]
+        evaluations = [(held_out.independent, held_out.independent_stderr)]
+        evaluations += [(held_out.nats, held_out.stderr)] * (fitted.denoiser is not rows.marginals)
+        lines = [Evaluation(0, 0.0, math.nan, math.nan, *nats) for nats in evaluations]
     history = pd.DataFrame(lines, columns=pd.Index(Evaluation._fields))
     return replace(model, history=history, **measured)
 
@@ -294,7 +293,7 @@ def fit_model(
 def default_schedule(denoiser: Denoiser, n_evaluations: int) -> Schedule:
     """Columns become known one after another, in as many steps as leave at least two paths."""
     book = denoiser.codebook
-    if denoiser.closed_form:  # any order, column by column, gives the closed form
+    if denoiser.closed_form:  # column by column, any order gives the closed form
         return CoordinateSchedule(1 if denoiser.independent else book.n_columns)
     most = max(1, split_evaluations(n_evaluations, book)[2] // 2)
     return CoordinateSchedule(min(most, max(1, book.n_columns - int(book.leading.sum()))))

@@ -1,11 +1,11 @@
 r"""Entropy and mutual information of columns under a fitted model: means over rows, with standard errors.
 
-They are sums of log-probabilities of some columns of the rows, all others unknown,
+Entropies are sums of log-probabilities of some columns of the rows, all others unknown,
 
 .. math:: H(A | C) = \mathrm E[\log P(c) - \log P(a, c)], \qquad
           I(A; B | C) = \mathrm E[\log P(a, b, c) - \log P(a, c) - \log P(b, c) + \log P(c)],
 
-in closed form by an exact model: the scorer or its companion; of a network, along paths.
+in closed form by an exact model, the scorer or its companion; for a network along paths.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from discrete_itd.denoisers import Denoiser, ForestDenoiser, RowMixtureDenoiser
 from discrete_itd.encoders.rows import unique_rows
 from discrete_itd.models.model import Model
 
-PAIRED_FLOATS = 1 << 22  # most log-probabilities of cells in components held at once
+PAIRED_FLOATS = 1 << 22  # most log-probabilities, of cells in components, in memory at once
 
 
 def log_prob_of(
     model: Model, x: Tensor, columns: Tensor, given: Tensor, n_evaluations: int
 ) -> np.ndarray:
-    """Log-probability (N,) of the ``columns`` (C',) of rows ``x`` (N, C'), given others, all the rest unknown."""
+    """Log-probability (N,) of ``columns`` (C',) of rows ``x`` (N, C') given the ``given`` ones, the rest unknown."""
     known = given if bool(given.any()) else None
     rows, inverse = unique_rows(x.masked_fill(~(columns | given), math.nan))
-    found = model.of_any_columns.log_prob(rows, n_evaluations, given=known)
-    return found.log_prob.cpu().numpy()[inverse]
+    estimate = model.of_any_columns.log_prob(rows, n_evaluations, given=known)
+    return estimate.log_prob.cpu().numpy()[inverse]
 
 
 @torch.no_grad()
 def pairwise_information(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Information of every two columns of the table, and standard errors: (C, C) each, the diagonal NaN.
+    """Mutual information of every two columns of the table, and standard errors: (C, C) each, the diagonal NaN.
 
-    By the exact model, or the companion of a scorer that has one. A network predicts each column given the other one:
-    the mean of both ways. The mean of a pair is over the rows that have both, NaN if there are none.
+    The exact model, the scorer or its companion, is used. A network predicts each column given the other one, and the
+    mean of both directions counts. Means are over the rows that have both columns, NaN if there are none.
     """
     denoiser = model.anywhere
     owner = torch.from_numpy(model.encoder.owner).to(x.device)
@@ -63,9 +63,9 @@ def pairs_work(denoiser: Denoiser) -> int:
 
 
 def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tensor:
-    """Log-probability of the cells of every two columns of the table, (N, n, n), of one on the diagonal.
+    """Joint log-probability (N, n, n) of the cells of every two columns; on the diagonal that of one column.
 
-    Internal columns (C',) belong to their ``owner``. A posterior is asked for ``size`` rows at once.
+    ``owner`` (C',) are the columns to which internal columns belong. Posteriors of ``size`` rows are computed at once.
     """
     if isinstance(denoiser, RowMixtureDenoiser):
         weights = denoiser.log_weights.double().tolist()
@@ -74,14 +74,14 @@ def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tenso
             [w + _log_pairs(cast(Denoiser, m), x, owner, size) for w, m in each]
         ).logsumexp(0)
     n = int(owner.max()) + 1
-    found = denoiser.components(x[:1])
-    if found is not None:
+    components = denoiser.components(x[:1])
+    if components is not None:
         parts = []
-        for rows in x.split(max(1, PAIRED_FLOATS // found[1].numel())):
+        for rows in x.split(max(1, PAIRED_FLOATS // components[1].numel())):
             weights, cells = cast(tuple[Tensor, Tensor], denoiser.components(rows))
-            own = cells.new_zeros(len(rows), n, cells.shape[2]).index_add_(1, owner, cells)
-            top = own.amax(2)
-            shares = (own - top[:, :, None]).exp()
+            log_p = cells.new_zeros(len(rows), n, cells.shape[2]).index_add_(1, owner, cells)
+            top = log_p.amax(2)
+            shares = (log_p - top[:, :, None]).exp()
             pairs = ((shares * weights.exp()) @ shares.mT).log() + top[:, :, None] + top[:, None]
             alone = (shares @ weights.exp()).log() + top
             pairs.diagonal(dim1=1, dim2=2).copy_(alone)
@@ -90,7 +90,7 @@ def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tenso
     leading = denoiser.codebook.leading
 
     def log_prob(known: Tensor) -> Tensor:
-        """Of every column given the internal columns ``known`` (C',), a value after its own indicator: (N, n)."""
+        """Log-probability (N, n) of every column given internal columns ``known`` (C',); indicators come first."""
         each = _log_prob(denoiser, x, known, size)
         for k in owner[leading].unique().tolist():
             values = (owner == k) & ~leading
@@ -106,12 +106,12 @@ def _log_pairs(denoiser: Denoiser, x: Tensor, owner: Tensor, size: int) -> Tenso
 
 
 def _log_prob(denoiser: Denoiser, x: Tensor, known: Tensor, size: int) -> Tensor:
-    """Log-probability (N, C') of a row's cells given the ``known`` columns (C',): zero for these and for gaps."""
+    """Log-probability (N, C') of a row's cells given the ``known`` columns (C',): zero for these and missing ones."""
     states, inverse = unique_rows(x.masked_fill(~known, math.nan))
     which = torch.from_numpy(inverse).to(x.device)
-    asked, out = x.masked_fill(known, math.nan), torch.zeros_like(x)
+    unknown, out = x.masked_fill(known, math.nan), torch.zeros_like(x)
     for i, rows in enumerate(states.split(size)):
         q = denoiser.given(rows)
         for some in torch.nonzero(which // size == i).flatten().split(size):
-            out[some] = q.rows(which[some] - i * size).log_prob(asked[some]).to(out)
+            out[some] = q.rows(which[some] - i * size).log_prob(unknown[some]).to(out)
     return out

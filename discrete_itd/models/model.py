@@ -34,7 +34,7 @@ from discrete_itd.storage.values import AnyFloat, Unbuilt
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.validation import check_choice
 
-POSTERIOR_FLOATS = 1 << 23  # most rows times floats of a posterior in one denoiser call
+POSTERIOR_FLOATS = 1 << 23  # most floats of the posteriors of one denoiser call
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class HeldOut:
     def measure(
         cls, model: Model, x: Tensor, n_evaluations: int, n_rows: int | None = None
     ) -> HeldOut:
-        """The nats of held-out rows (N', C'), at most ``n_rows`` of them if the model scores along paths.
+        """Nats of held-out rows ``x`` (N', C'), at most ``n_rows`` of them if the model scores along paths.
 
-        These are at most 256, and fewer, but at least 32, of a model that computes many floats in a call.
+        Along paths at most 256 rows are scored, or 32 if the model computes many floats for a row.
         """
         if not model.denoiser.closed_form:
             most = min(256, max(32, (1 << 20) // model.denoiser.row_work))
@@ -76,7 +76,7 @@ class HeldOut:
 
 
 def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """The columns of a table as lists, for a file."""
+    """The columns of a table as lists, which a file can hold."""
     return {str(name): table[name].tolist() for name in table}
 
 
@@ -108,18 +108,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Model:
-    """The result of a fit, with all that scoring, explaining and sampling need.
+    """The result of a fit: what scoring, explaining and sampling need.
 
     Parameters
     ----------
     encoder : TableEncoder
     denoiser : Denoiser
-        By which rows are scored, explained and drawn.
+        Scores, explains and draws rows.
     marginals : MarginalDenoiser
         Independent columns fitted to the same rows, for comparison.
     schedule : Schedule
     seed : int
-        Of the random orders and the noise on which rows are scored.
+        Seed of the random orders and the noise on which rows are scored.
     history : DataFrame
         One line per validation during training.
     candidates : DataFrame or None
@@ -127,11 +127,11 @@ class Model:
     stopped : str
         Why training ended.
     companion : Denoiser, optional
-        Exact, beside a denoiser that has no other closed form than the score of complete rows; see :attr:`conditional`.
+        Exact denoiser beside one whose only closed form is the score of complete rows; see :attr:`conditional`.
     members : tuple of Denoiser
-        Others that take part in the anomaly score, besides the members of a ``denoiser`` that is a mixture of rows.
+        Further denoisers in the anomaly score, besides the members of a ``denoiser`` that is a mixture of rows.
     shares : tuple of float
-        In the anomaly score, adding up to one: of the denoiser and, unless that is 1, of its members and of these.
+        Weights in the anomaly score, adding up to one: of the denoiser and, unless (1.0,), its members and ``members``.
     held_out : HeldOut
     fit_seconds : float
         Of the whole fit.
@@ -171,7 +171,7 @@ class Model:
         independent, exact = marginals(book), None if companion is None else companion(book)
         assert isinstance(independent, MarginalDenoiser)
         scorer, others = denoiser(book), tuple(member(book) for member in members)
-        if exact is not None:  # a part that is the companion, too, is asked once
+        if exact is not None:  # a part that equals the companion is called once, as one object
             exact = next((d for d in (*parts_of(scorer), *others) if d.equals(exact)), exact)
         how = {"companion": exact, "members": others, "shares": shares}
         model = cls(encoder, scorer, independent, **how, **fields)
@@ -187,7 +187,7 @@ class Model:
 
     @cached_property
     def others(self) -> tuple[tuple[float, Model], ...]:
-        """Models of one denoiser each that take part in the anomaly score besides this one, with their shares."""
+        """The other models in the anomaly score, of one denoiser each, with their shares."""
         parts = *parts_of(self.denoiser), *self.members
         alone = replace(self, members=(), shares=(1.0,))
         return tuple(
@@ -214,26 +214,26 @@ class Model:
 
     @property
     def anywhere(self) -> Denoiser:
-        """The denoiser for any state, also noisy ones: the companion, if there is one."""
+        """The denoiser for any state, noisy ones included: the companion, if there is one."""
         return self.companion or self.denoiser
 
     @property
     def of_any_columns(self) -> Model:
-        """The model of the probabilities of some columns without the others: this one, or its companion, if it has one.
+        """The model for probabilities of some columns alone: this one, or its companion if it has one.
 
-        A scorer with a companion sums cells out by sampling: the error of that is not known well enough, where many
-        columns are left out, for the entropy of few.
+        A scorer with a companion sums cells out by sampling, whose error is not known well enough for the entropy of a
+        few columns where many are left out.
         """
         return replace(self, denoiser=self.anywhere, companion=None)
 
     @property
     def curved(self) -> Denoiser:
-        """The denoiser whose error at every SNR is shown: the scorer, or the companion of one without an integral.
+        """The denoiser whose error at every SNR is plotted: the scorer, or its companion if it has no integral.
 
-        A mixture of rows with a member that is not exact has none.
+        A mixture of rows with a member that is not exact has no integral.
         """
-        own = "integral" in self.denoiser.estimators
-        if not own or (isinstance(self.denoiser, RowMixtureDenoiser) and not self.denoiser.exact):
+        has = "integral" in self.denoiser.estimators
+        if not has or (isinstance(self.denoiser, RowMixtureDenoiser) and not self.denoiser.exact):
             return self.anywhere
         return self.denoiser
 
@@ -246,7 +246,7 @@ class Model:
         return max(16, min(2048, POSTERIOR_FLOATS // self.denoiser.codebook.work))
 
     def posteriors_at_once(self, denoiser: Denoiser) -> int:
-        """Rows whose posteriors are asked for in one call of a denoiser of the model, such that memory is bounded."""
+        """Most rows whose posteriors one call of a denoiser computes, so that memory is bounded."""
         return max(16, min(self.batch_size, POSTERIOR_FLOATS // denoiser.row_work))
 
     def log_prob(
@@ -264,12 +264,12 @@ class Model:
         ----------
         n_evaluations : int
             Denoiser evaluations per row along paths; with missingness indicators, those for the indicators and those
-            for the other columns together (:func:`split_evaluations`). Of the integral, the noise levels of a row.
+            for the other columns together (:func:`split_evaluations`). For the integral, noise levels of a row.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
-            By default the first of those that the denoiser has; with ``given``, "marginal" where the scorer is not
-            exact, and any other is the companion's. ValueError if the denoiser that answers does not have it.
+            By default the first that the denoiser has; with ``given``, "marginal" where the scorer is not exact; any
+            other is the companion's. ValueError if the denoiser that answers does not have it.
         progress : callable, optional
             Called with the number of rows done since the last call.
         """
@@ -324,7 +324,7 @@ class Model:
     def _in_blocks(
         self, call: Callable[[Tensor], Tensor], denoiser: Denoiser, asked: Question
     ) -> Tensor:
-        """Results of a function of rows, float64, in calls of whole blocks: as a row's own whatever rows are asked."""
+        """Results of a function of rows, float64, computed in whole blocks: they do not depend on the other rows."""
         size = self.batch_size
 
         def rounded(rows: Tensor) -> tuple[Tensor]:
@@ -344,14 +344,14 @@ class Model:
                 log_prob -= denoiser.log_prob(rows.masked_fill(~asked.given, math.nan)).double()
             return log_prob
 
-        found = self._in_blocks(call, denoiser, asked)
-        return Estimate(found, torch.zeros_like(found))
+        log_p = self._in_blocks(call, denoiser, asked)
+        return Estimate(log_p, torch.zeros_like(log_p))
 
     def _chain(self, denoiser: Denoiser, asked: Question) -> Attribution:
         r"""The chain rule in one order of the columns that are not given, in closed form.
 
-        A column has :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`; the last known cell has what
-        is left of the whole.
+        A column has :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`; the last known cell has the
+        rest of the whole.
         """
         x, known = asked.x, cast(Tensor, asked.given).clone()
         whole = self._closed_form(denoiser, asked)
@@ -366,8 +366,8 @@ class Model:
         if order:
             missing = x[:, order].isnan()
             last = len(order) - 1 - (~missing).flip(1).long().argmax(1, keepdim=True)
-            at = torch.tensor(order, device=x.device)[last]
-            out.scatter_add_(1, at, (whole.log_prob - before)[:, None])
+            column = torch.tensor(order, device=x.device)[last]
+            out.scatter_add_(1, column, (whole.log_prob - before)[:, None])
         return Attribution(*whole, -out)
 
     # -- conditionals of a scorer that is not exact (13) ----------------------------------------
@@ -375,18 +375,18 @@ class Model:
     def _marginal(self, conditional: ConditionalDenoiser, asked: Question) -> Estimate:
         """Log-probability of the known cells under the scorer; with ``given``, conditional on the given ones (13).
 
-        With ``given``, gaps that the scorer has learned stay gaps in both.
+        With ``given``, missing cells whose missingness the scorer has learned stay missing in both terms.
         """
         x, given = asked.x, asked.given
         gaps = torch.zeros_like(x) if given is None else conditional.learned_gaps(x).to(x)
 
         def estimate(x: Tensor, gaps: Tensor) -> Estimate:
             parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
-            for rows, own in zip(
+            for rows, row_gaps in zip(
                 x.split(self.batch_size), gaps.split(self.batch_size), strict=True
             ):
                 n_draws = asked.n_evaluations
-                parts.append(conditional.marginal(rows, n_draws, self.seed, gaps=own > 0))
+                parts.append(conditional.marginal(rows, n_draws, self.seed, gaps=row_gaps > 0))
             return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
         with self._threads(self.denoiser, x):
@@ -395,7 +395,7 @@ class Model:
             if given is None:
                 return every
             both = torch.cat([x.masked_fill(~given, math.nan), gaps], 1)
-            states, inverse = unique_rows(both)  # many rows are given the same cells
+            states, inverse = unique_rows(both)  # many rows share their given cells
             part = estimate(*states.chunk(2, 1))
             part = Estimate(*(t[torch.from_numpy(inverse).to(t.device)] for t in part))
         stderr = (every.stderr.square() + part.stderr.square()).sqrt()
@@ -407,7 +407,7 @@ class Model:
         if estimator == "closed_form":
             return self._closed_form(denoiser, asked)
         if isinstance(denoiser, RowMixtureDenoiser) and not denoiser.exact:
-            # no posterior of its own at noisy states: the estimates of its members are mixed (10)
+            # it has no posterior at noisy states: the estimates of its members are mixed (10)
             later = replace(asked, progress=None)
             each = [
                 self._estimate(estimator, cast(Denoiser, member), later if i else asked)
@@ -424,9 +424,9 @@ class Model:
         return Estimate(*_product(parts))
 
     def _integral(self, denoiser: Denoiser, asked: Question) -> Estimate:
-        """The integral (4) against independent columns on the same noise, or (3) of independent categories."""
+        """The integral (4) relative to independent columns on the same noise; (3) for independent categories."""
         generator = torch.Generator(self.device).manual_seed(self.seed)
-        # not those scored: a score is a function of the row alone
+        # drawn rows, not the scored ones: a score is a function of the row alone
         rows = self.marginals.draw(512, generator)
         plain = denoiser.independent and not len(denoiser.codebook.reals)
         return integral_log_prob(
@@ -452,12 +452,12 @@ class Model:
                 n_steps = int(denoiser.codebook.leading.sum())
             schedules = [self._indicator_schedule(n_steps), self.schedule]
         return [
-            self._path(denoiser, own, replace(part, n_evaluations=n))
-            for part, n, own in zip(parts, numbers, schedules, strict=True)
+            self._path(denoiser, schedule, replace(part, n_evaluations=n))
+            for part, n, schedule in zip(parts, numbers, schedules, strict=True)
         ]
 
     def _path(self, denoiser: Denoiser, schedule: Schedule, asked: Question) -> Attribution:
-        """The path estimate on a schedule, which given columns shorten."""
+        """The path estimate on a schedule, shortened by the given columns."""
         given = asked.given
         if given is not None:
             n_free = max(1, int((~given).sum()))
@@ -471,7 +471,7 @@ class Model:
             schedule,
             n_paths=max(2, asked.n_evaluations // schedule.n_steps),
             given=given,
-            # the same for every row and call: a score depends on the row and the model alone
+            # one seed for every row and call: a score depends on the row and the model alone
             generator=torch.Generator().manual_seed(self.seed),
             batch_size=self.posteriors_at_once(denoiser),
             progress=asked.progress,
@@ -535,18 +535,18 @@ def parts_of(denoiser: Denoiser) -> tuple[Denoiser, ...]:
 
 @torch.no_grad()
 def attributions(models: Sequence[Model], asked: Question) -> list[Attribution]:
-    """:meth:`Model.attribution` of several models of one table; members of mixtures of rows are asked once."""
+    """:meth:`Model.attribution` of several models of one table; each member of mixtures of rows is called once."""
     if asked.given is not None or not all(model.denoiser.closed_form for model in models):
         return [model._attribution(asked) for model in models]
     x, first, out = asked.x, models[0], []
     call = partial(factors_of_each, [model.denoiser for model in models])
-    for model, found in zip(
+    for model, row_factors in zip(
         models, first._in_blocks(call, first.denoiser, asked).unbind(1), strict=True
     ):
-        stderr = found.new_zeros(len(x))
+        stderr = row_factors.new_zeros(len(x))
         if isinstance(model.conditional, ConditionalDenoiser):
-            found, stderr = model.conditional.factors(x, found)
-        out.append(Attribution(found.sum(1), stderr, -found))
+            row_factors, stderr = model.conditional.factors(x, row_factors)
+        out.append(Attribution(row_factors.sum(1), stderr, -row_factors))
     return out
 
 
@@ -563,7 +563,7 @@ def factors(denoiser: Denoiser, asked: Question) -> list[Question]:
     """Questions about the conditional factors of a row's probability: missingness indicators come first.
 
     If a value became known before its indicator, no mass would be left for "the cell is missing", and the total mass
-    would exceed one. The own order of a denoiser has each directly before its column.
+    would exceed one. In a denoiser's own order each indicator stands directly before its column.
     """
     book, given = denoiser.codebook, asked.given
     if not book.has_leading or denoiser.own_order is not None:
@@ -576,8 +576,8 @@ def factors(denoiser: Denoiser, asked: Question) -> list[Question]:
 def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int, int]:
     """Division of a row's evaluations between missingness indicators and the other columns, at least two for each.
 
-    The steps in which the indicators become known, the evaluations for these, by their share of the columns, and those
-    for the others.
+    Returned are the steps in which the indicators become known, the evaluations for these, by their share of the
+    columns, and the evaluations for the others.
     """
     n_indicators = int(codebook.leading.sum())
     if not n_indicators:

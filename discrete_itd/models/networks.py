@@ -30,12 +30,12 @@ from discrete_itd.training import mean_and_error
 from discrete_itd.training.loop import Evaluation, Report, TrainingPlan
 from discrete_itd.validation import check_real
 
-SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}
-MOST_WEIGHTS = 1 << 21  # "auto" and "best" train no network whose last map has more
-# orders of the columns are compared on tables of at least FEWEST_COMPARED rows, by at most COMPARED_ROWS held-out rows
+SIZES = {"width": (1, 1 << 16), "depth": (0, 1 << 16)}  # bounds of a network's parameters
+MOST_WEIGHTS = 1 << 21  # most weights of the last map of a network that "auto" and "best" train
+# Orders of the columns are compared on tables of at least FEWEST_COMPARED rows, by at most COMPARED_ROWS held-out rows.
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
-QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=200)
-ORDERS = "natural", "explained first", "numbers last"
+QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=200)  # companion of a causal network
+ORDERS = "natural", "explained first", "numbers last"  # compared kinds of order, see order_of
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Network(Recipe):
     dropout : float
         Share of hidden units dropped in training.
     base : "auto", or the name or recipe of an exact denoiser
-        What the network corrects. "auto" takes what predicts held-out rows best among independent columns, a tree and,
-        if it is cheap enough, a Bayesian network.
+        The model that the network corrects. "auto" takes the one that predicts held-out rows best among independent
+        columns, a tree and, if it is cheap enough, a Bayesian network.
 
     Notes
     -----
@@ -74,7 +74,7 @@ class Network(Recipe):
         denoiser = NeuralDenoiser(base, **sizes, generator=generator).to(rows.device)
         report = plan.train(denoiser, rows)
         if base is not rows.marginals:
-            # a history begins with independent columns; the base's gain has a closed form
+            # the history begins with independent columns: the base's gain has a closed form
             alone, stderr = mean_and_error(rows.held_out(rows.marginals))
             first = report.history[0].valid_nats + alone - rows.held_out_nats(base)
             report.history.insert(0, Evaluation(0, 0.0, math.nan, math.nan, first, stderr))
@@ -92,13 +92,13 @@ class Causal(Recipe):
     Parameters
     ----------
     width, depth : int
-        Hidden units and blocks of the network. By default the width is 128 or, of more than 50 000 cells, 256.
+        Hidden units and blocks of the network. By default the width is 128 or, with more than 50 000 cells, 256.
     dropout : float, optional
-        Share of hidden units dropped in training. By default a quarter; none of a table of at least 10 000 rows with
-        continuous columns, for what is dropped is noise in the predicted means.
+        Share of hidden units dropped in training. By default a quarter; 0 for tables of at least 10 000 rows with
+        continuous columns, as dropout is noise in the predicted means.
     base : "auto", or the name or recipe of independent columns, a tree or a Bayesian network
-        What the network corrects. "auto" takes what predicts held-out rows best among independent columns, a tree and,
-        with at most 64 columns, a Bayesian network.
+        The model that the network corrects. "auto" takes the one that predicts held-out rows best among independent
+        columns, a tree and, with at most 64 columns, a Bayesian network.
 
     Notes
     -----
@@ -118,9 +118,9 @@ class Causal(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
-        # the rest of the time is for the mixture
-        own = plan.within(0.75) if asks_mixture(rows, plan) else plan
-        denoiser, report = self.train_one(base, rows, own)
+        # a quarter of the time is left to the mixture
+        network_plan = plan.within(0.75) if asks_mixture(rows, plan) else plan
+        denoiser, report = self.train_one(base, rows, network_plan)
         answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
         return Fitted(never_worse(denoiser, base, rows), report, answers)
 
@@ -136,7 +136,7 @@ class Causal(Recipe):
 
     def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The base that the network corrects; TypeError if it has no distributions given the preceding columns."""
-        # looked up in the order of the columns: unlike the base of a Network, it is never asked to sum columns out
+        # no limit on its work: unlike the base of a Network, it only conditions on preceding columns
         base = choose_base(self.base, rows, plan)
         if type(base).preceding is Denoiser.preceding:
             raise TypeError(
@@ -148,11 +148,11 @@ class Causal(Recipe):
     def train_one(
         self, base: Denoiser, rows: TrainingRows, plan: FitPlan
     ) -> tuple[CausalDenoiser, Report]:
-        """A network with an order of its own, by the seed of the plan."""
-        # a generator of its own: the order must not depend on earlier fits
+        """A trained network and its report; the plan's seed determines its order."""
+        # a new generator: the order must not depend on earlier fits
         generator = torch.Generator().manual_seed(plan.network_seed)
         natural = base.natural_order(generator)
-        # the plan of the whole fit: the result must not depend on which network requests it first
+        # index 0 for all networks: the result must not depend on which one requests it first
         seeds = replace(plan, index=0)
         kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
         order = order_of(kind, natural, rows)
@@ -181,8 +181,8 @@ class Causal(Recipe):
     def kind_of_order(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> str:
         """The kind of order in which the regressions that a network starts from predict held-out rows best.
 
-        Natural, unless another kind is better by more than a standard error: steps of a training would be more
-        informative, but a few of them are not, and many cost more than an order gains.
+        It is "natural" unless another kind is better by more than a standard error. A few training steps would be no
+        more informative than regressions, and many cost more than an order gains.
         """
         generator = torch.Generator().manual_seed(plan.network_seed)
         natural = base.natural_order(generator)
@@ -203,7 +203,7 @@ class Causal(Recipe):
         return best if gain > error else ORDERS[0]
 
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
-        """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
+        """Training settings for ``n_rows`` rows: masked networks learn in fewer steps than others."""
         n_epochs, batch_size = 25, 256
         steps = min(max(300, n_epochs * n_rows // batch_size), 800)
         return replace(
@@ -230,7 +230,7 @@ def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoi
         return denoiser
     members = [denoiser, base]
     weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
-    # the network was asked for
+    # main: the network that was asked for
     return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(1e-6), main=1)
 
 
@@ -240,7 +240,7 @@ def asks_mixture(rows: TrainingRows, plan: FitPlan) -> bool:
 
 
 def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser for conditionals that a causal one lacks: from the base and, for numbers, a mixture."""
+    """The exact denoiser for conditionals that a causal one lacks: the base, mixed with a mixture for numbers."""
     if plan.is_beside_mixture or not plan.time_left:
         return base
 
@@ -257,7 +257,7 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
 
 
 def check_settings(recipe: Network | Causal) -> None:
-    """Raise an error for a dropout that is no share of hidden units, or a base that is not exact."""
+    """Raise an error if the dropout is no share of hidden units or the base not exact."""
     if (share := recipe.dropout) is not None or isinstance(recipe, Network):
         check_real("dropout", share)
         if not 0 <= cast(float, share) < 1:
@@ -267,10 +267,10 @@ def check_settings(recipe: Network | Causal) -> None:
 
 
 def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]:
-    """An order of all columns, an indicator directly before its column, made of a base's ``natural`` order.
+    """An order of all columns, derived from a base's ``natural`` order, each indicator directly before its column.
 
-    "explained first" begins with the categorical columns that explain at least an eighth of the variance of a
-    continuous column, and the continuous columns, those first that are explained least; "numbers last" ends with these.
+    "explained first" begins with the categorical columns that explain an eighth or more of the variance of a continuous
+    column, then the continuous columns, the least explained first; "numbers last" ends with the continuous columns.
     """
     book, place = rows.codebook, dict.fromkeys(natural, (0, 0.0))
     reals = book.reals.tolist()
@@ -288,7 +288,7 @@ def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]
 def explained_variance(rows: TrainingRows) -> Tensor:
     """Share of the variance of each continuous column that each category column explains: (R, F).
 
-    Of the rows in which both cells are known; adjusted for the number of categories, so that noise explains nothing.
+    Rows count in which both cells are known. Shares are adjusted for the number of categories: noise explains nothing.
     """
     book, levels = rows.codebook, rows.codebook.levels
     x = rows.x[:: -(-len(rows.x) // 4096) or 1]
@@ -307,7 +307,7 @@ def explained_variance(rows: TrainingRows) -> Tensor:
         by_column(n),
         by_column(squares) - by_column(sums).square() / by_column(n).clamp_min(1),
     )
-    left = by_column(squares - sums.square() / n.clamp_min(1))
+    within = by_column(squares - sums.square() / n.clamp_min(1))
     freedom = n_rows - by_column((n > 0).to(n))
-    unexplained = (left / freedom) / (total / (n_rows - 1))
+    unexplained = (within / freedom) / (total / (n_rows - 1))
     return (1 - unexplained).nan_to_num(0.0).clamp(0.0, 1.0).T

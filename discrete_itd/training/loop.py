@@ -1,7 +1,7 @@
 """Training with early stopping on held-out nats: its settings, the loop and its failures, and its report.
 
 At a plateau of the held-out nats training goes on from the best weights with a smaller learning rate. Clock and random
-streams are not reset, so that batches and noise differ. Where weights have become infinite or no numbers it ends.
+streams are not reset, so that batches and noise differ. Training ends if a weight becomes infinite or NaN.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ from discrete_itd.training.objectives import (
 )
 from discrete_itd.validation import warn
 
-# a plateau multiplies the learning rate by RATE_CUT; the first one after a factor of at most SMALLEST_CUT ends training
+# A plateau multiplies the learning rate by RATE_CUT, or ends training once the product of cuts is SMALLEST_CUT or less.
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1
-EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
-# share of a training's time that a pilot, and an evaluation in random states, may each take
-EVALUATION_SHARE = 0.1
-EVALUATION_PAUSE = 4  # time until the next evaluation, in multiples of the last one's
-TRIAL_STEPS = 4  # after these a training ends if they show that there is no time for 32
+EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps of early evaluations: small tables overfit soon
+EVALUATION_SHARE = 0.1  # most of a training's time for a pilot, or an evaluation in random states
+EVALUATION_PAUSE = 4  # time until the next evaluation, in multiples of that of the last one
+TRIAL_STEPS = 4  # steps that show whether there is time for 32; if not, training ends
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class TrainingPlan:
     max_time : float, optional
         Most seconds. The learning rate falls to zero at the bound that comes first.
     batch_size, n_batches : int
-        Rows B of a step, and batches into which a smaller table is divided at least.
+        Rows B of a step, and least number of batches into which a smaller table is divided.
     learning_rate, weight_decay, betas : float, float, (float, float)
-        Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); the decay per step of both moments.
+        Parameters of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); betas are the decay per step of both moments.
     warmup : int
         Steps in which the learning rate rises.
     ema : float
@@ -66,15 +65,15 @@ class TrainingPlan:
     max_gradient : float
         Bound on the norm of the gradient, per column of the table.
     isotropic : float
-        Share of isotropic rows in a batch, the others are masked, see :mod:`discrete_itd.training.objectives`. For
-        validation all are masked, or all isotropic where the training's are.
+        Share of isotropic rows in a batch; the others are masked, see :mod:`discrete_itd.training.objectives`. In
+        validation all rows are masked, or all isotropic if this is 1.
     n_validations : int
         Validations in a full run.
     patience : int
         Validations without improvement, a plateau, after which the learning rate is cut and, if it is small already,
         training ends.
     last_cut : float
-        Share of a full run after which training ends at a plateau whatever the learning rate.
+        Share of a full run after which a plateau ends training, whatever the learning rate.
     """
 
     max_steps: int = 6000
@@ -127,22 +126,22 @@ def train(
     progress: Callable[[float, Evaluation], object] | None = None,
     loss_at: Callable[[float], Loss] | None = None,
 ) -> Report:
-    """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
+    """Fit a denoiser in place; it is left with the averaged weights that had the best validation.
 
     Parameters
     ----------
     denoiser : Denoiser
-        On the device of the rows. Its weights at the call are the first candidate, so the result is never worse than
-        they are on the validation rows.
+        On the device of the rows. Its initial weights are the first candidate, so that the result is never worse on the
+        validation rows.
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Rows; NaN where a cell is missing.
     plan : TrainingPlan
     generator : torch.Generator
-        On the device of the rows: the only source of random numbers, dropout's too.
+        On the device of the rows: the only source of random numbers, of dropout's too.
     progress : callable, optional
         Called with the share done and the latest evaluation.
     loss_at : callable, optional
-        The objective of a step at a share of the training, in place of the plan's.
+        The objective of a step by the share of the training done, in place of the plan's.
 
     Returns
     -------
@@ -244,7 +243,7 @@ class Average:
         self.best_weights = self._copies()
 
     def follow(self, weights: Iterable[Tensor]) -> None:
-        """Move towards the weights of the latest step; at first fast, to forget the start."""
+        """Move towards the weights of the latest step, fast at first, to forget the initial weights."""
         self.n_steps += 1
         share = 1 - min(self._decay, self.n_steps / (10 + self.n_steps))
         for w, p in zip(self.weights, weights, strict=True):
@@ -261,8 +260,8 @@ class Average:
     def restore(self, weights: Iterable[Tensor]) -> None:
         """Copy the best weights to the average and to ``weights``."""
         self.stale = 0
-        for own, p, best in zip(self.weights, weights, self.best_weights, strict=True):
-            own.copy_(best)
+        for average, p, best in zip(self.weights, weights, self.best_weights, strict=True):
+            average.copy_(best)
             p.copy_(best)
 
     def _copies(self) -> list[Tensor]:
@@ -287,7 +286,7 @@ def batches(
 
 @dataclass(eq=False)
 class Run:
-    """A training under way, of the arguments of :func:`train`: everything that changes from step to step."""
+    """The state of a training with the arguments of :func:`train`: everything that changes from step to step."""
 
     denoiser: Denoiser
     x: Tensor
@@ -299,7 +298,7 @@ class Run:
     step: int = field(default=0, init=False)
     cut: float = field(default=1.0, init=False)  # factor of the learning rate
     losses: list[Tensor] = field(default_factory=list, init=False)  # since the last evaluation
-    seconds_to_evaluate: float = field(default=0.0, init=False)  # of the last evaluation
+    seconds_to_evaluate: float = field(default=0.0, init=False)  # seconds of the last evaluation
     began: float = field(default=0.0, init=False)  # seconds until the first step
 
     def __post_init__(self) -> None:
@@ -317,7 +316,7 @@ class Run:
     # -- the loop -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Evaluate the weights that training starts from."""
+        """Choose the objective and evaluate the initial weights."""
         x, generator = self.x, self.generator
         noisy = not self.denoiser.closed_form
         quadrature, seconds, plan = None, math.inf, self.plan
@@ -330,7 +329,7 @@ class Run:
         self.began = self.deadline.age
 
     def use(self, quadrature: Quadrature | None, seed: int) -> None:
-        """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
+        """Set the objective, by the SNRs of ``quadrature`` or in closed form, and the evaluator, by ``seed``."""
         plan = self.plan
         if quadrature is None:
             self.loss = judge = ExactLoss()
@@ -362,7 +361,7 @@ class Run:
                 continue
             before = self.done_share()
             self.evaluate()
-            # several may be due; where time is short, most of it should be spent on training
+            # skip evaluations that are due already; if time is bounded, most of it should be spent on training
             took = self.done_share() - before
             ahead = EVALUATION_PAUSE * took if plan.max_time else 0.0
             while self.next_evaluation <= self.done_share() + ahead:
@@ -378,7 +377,7 @@ class Run:
             self.evaluate()
 
     def done_share(self) -> float:
-        """The share of the bounds on steps and time that is used; the last evaluation must end within the time."""
+        """Used share of the bound on steps or time; time for the last evaluation is reserved."""
         if self.deadline.interrupted:
             return 1.0
         share = self.step / max(self.plan.max_steps, 1)
@@ -388,7 +387,7 @@ class Run:
         return min(share, 1.0) if self.plan.max_steps else 1.0
 
     def seconds_of_step(self) -> float:
-        """Seconds of a step until now, with its share of the evaluations."""
+        """Mean seconds of a step so far, evaluations included."""
         return (self.deadline.age - self.began) / self.step
 
     def is_short(self) -> bool:
@@ -397,14 +396,14 @@ class Run:
         return self.step > 0 and self.seconds_of_step() * n_left > self.deadline.left
 
     def is_early(self) -> bool:
-        """Whether one of the first evaluations is due: if time is short, only if it takes little of it."""
+        """Whether an early evaluation is due; if time is short, only if it takes a small part of it."""
         if self.step not in EARLY_EVALUATIONS or not self.is_short():
             return self.step in EARLY_EVALUATIONS
         trained = self.deadline.age - self.report.history[-1].seconds
         return trained > EVALUATION_PAUSE * self.seconds_to_evaluate
 
     def has_time(self) -> bool:
-        """Whether, at the speed of the first steps, there is time for as many as a network needs to be evaluated."""
+        """Whether, at the speed of the first TRIAL_STEPS, there is time for 32 steps."""
         if self.step > TRIAL_STEPS or not self.is_short():
             return True
         left = self.deadline.left - self.seconds_to_evaluate
@@ -417,7 +416,7 @@ class Run:
         rate = self.plan.learning_rate * self.cut * 0.5 * (1 + math.cos(math.pi * share))
         warm = (self.step + 1) / self.plan.warmup
         if self.is_short():
-            warm = max(warm, share / 0.1)  # it ends after a tenth of the time
+            warm = max(warm, share / 0.1)  # warmup ends after a tenth of the time
         rate *= min(1.0, warm)
         if self.loss_at is not None:
             self.loss = self.loss_at(share)
@@ -446,7 +445,7 @@ class Run:
             self.progress(self.done_share(), self.report.history[-1])
 
     def plateau(self) -> None:
-        """Continue from the best weights with a smaller learning rate, or stop if it is small already or it is late."""
+        """Continue from the best weights with a smaller learning rate; stop if it is small already or it is late."""
         if self.cut <= SMALLEST_CUT or self.done_share() > self.plan.last_cut:
             self.report.stopped = "no improvement"
             return
@@ -454,6 +453,6 @@ class Run:
         self.average.restore(self.parameters)
 
     def has_diverged(self) -> bool:
-        """Whether a weight is infinite or no number; the host waits for the device."""
+        """Whether a weight is infinite or NaN; the host waits for the device."""
         sums = [p.detach().sum() for p in self.parameters]
         return bool(sums) and not bool(torch.stack(sums).isfinite().all())

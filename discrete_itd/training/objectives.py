@@ -1,10 +1,10 @@
 r"""Training objectives: the noisy state of a row that a denoiser sees, and the loss of its posterior.
 
 Each kind of rows is a class that chooses their state and computes the loss of the posterior, in nats per row: an
-unbiased estimate of a code length, of numbers in isotropic rows of their cells by the posterior. Missing cells keep SNR
+unbiased estimate of a code length; numbers in isotropic rows have minus their log-probability. Missing cells keep SNR
 zero and have no loss.
 
-* :class:`IsotropicRows`: all columns at one SNR; of categories :math:`-\log P(x)` by the integral (3).
+* :class:`IsotropicRows`: all columns at one SNR; categories have :math:`-\log P(x)` by the integral (3).
 * :class:`MaskedRows`: a random subset of the columns known, the others unknown; there (3) has the closed form of a
   cross-entropy.
 
@@ -36,11 +36,10 @@ from discrete_itd.denoisers.base import LARGE, Denoiser
 from discrete_itd.progress import Deadline
 
 HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
-EVALUATED_DRAWS = 4096  # most rows times repeats of one validation
-# most rows times floats of a row's posterior in the pilot, by which noise levels are placed
-PILOT_NUMBERS = 1 << 19
-N_CELLS = 64  # cells of the grid of logsnr
-FEWEST_PILOT_ROWS = 4
+EVALUATED_DRAWS = 4096  # most rows × repeats of one validation
+PILOT_NUMBERS = 1 << 19  # most floats of the posteriors in the pilot, which places noise levels
+N_CELLS = 64  # cells of the pilot's grid of logsnr
+FEWEST_PILOT_ROWS = 4  # fewest rows of the pilot
 
 Constants = Callable[[Tensor], tuple[Tensor, ...]]  # of rows (n, C), see :meth:`Denoiser.constants`
 
@@ -56,8 +55,8 @@ def stratified(x: Tensor, generator: torch.Generator) -> Tensor:
 class IsotropicRows:
     """Rows ``x`` (B, C) with all columns at one ``snr``, which is drawn from an importance density.
 
-    Their loss is half the weighted squared error of categories, eq. (3). A number's squared error does not
-    depend on the width of its posterior, so its loss is minus its log-density there.
+    The loss of categories is half the weighted squared error, eq. (3). A number's squared error does not depend on the
+    width of its posterior, so its loss is minus its log-probability.
     """
 
     def __init__(
@@ -77,8 +76,8 @@ class IsotropicRows:
         error = error.masked_fill(book.per_coord(free_of_charge), 0.0).sum(1)
         nats = 0.5 * self.weight.to(error) * error  # (3)
         if len(book.reals):
-            asked = self.x.masked_fill(self.free_of_charge, math.nan)
-            nats = nats - posterior.log_prob(asked)[:, book.reals].sum(1)
+            cells = self.x.masked_fill(self.free_of_charge, math.nan)
+            nats = nats - posterior.log_prob(cells)[:, book.reals].sum(1)
         return nats
 
 
@@ -93,7 +92,7 @@ class MaskedRows:
         coin = torch.zeros_like(x[:, :1], dtype=torch.bool)
         if book.has_leading:
             coin = torch.rand(len(x), 1, generator=generator, device=x.device) < 0.5
-        # with a uniform share of known cells, every number of them is equally likely
+        # with a uniform share, every number of known cells is equally likely
         share = stratified(x, generator)
         uniform = torch.rand(x.shape, generator=generator, device=x.device, dtype=book.dtype)
         self.x = x = x.masked_fill(coin & ~book.leading, math.nan)
@@ -113,12 +112,12 @@ class MaskedRows:
 class Loss(Protocol):
     """Training objective: nats of each row of a batch."""
 
-    repeats: bool  # whether the result is random, so that an evaluation averages several
+    repeats: bool  # whether the result is random, so that an evaluation averages repeats
 
     def nats(
         self, denoiser: Denoiser, x: Tensor, generator: torch.Generator, *constants: Tensor
     ) -> Tensor:
-        """Nats of each row of ``x`` (B, C), by way of the :meth:`~Denoiser.constants` of a closed form: (B,)."""
+        """Nats (B,) of each row of ``x`` (B, C); ``constants`` are the :meth:`~Denoiser.constants` of a closed form."""
         ...
 
 
@@ -193,23 +192,23 @@ def constants_at(
 class Evaluator:
     """Held-out nats in random states that are the same at every call, so that evaluations are comparable.
 
-    ``x`` (N, C) are held-out rows, of which a wide table uses only the first; ``n_draws`` rows times repeats are
-    evaluated in random states of the seed.
+    ``x`` (N, C) are held-out rows, the first of which suffice in a wide table; ``n_draws`` is the number of rows times
+    repeats in random states, which ``seed`` determines.
     """
 
     def __init__(self, loss: Loss, x: Tensor, seed: int, n_draws: int = EVALUATED_DRAWS) -> None:
         self._loss, self._x, self._seed = loss, x[:n_draws] if loss.repeats else x, seed
         self._repeats = max(1, min(8, n_draws // len(x))) if loss.repeats else 1
-        self._kept: tuple[Tensor, ...] | None = None  # constants of the rows
+        self._kept: tuple[Tensor, ...] | None = None  # constants of the rows, once computed
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> Tensor:
         """Nats of each row that is used, float64."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
         fewest, size = (16, 16) if denoiser.codebook.work >= HUGE else (512, 2048)
-        most = max(fewest, (1 << 26) // denoiser.row_work)  # as many as have so many floats
+        most = max(fewest, (1 << 26) // denoiser.row_work)  # bounds the floats computed
         if not self._loss.repeats:
-            # it must cost less than many steps
+            # an evaluation must cost less than many steps
             return self._exact(denoiser, self._x[: min(most, 8192)], size).double()
         x = self._x[:most]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
@@ -226,8 +225,8 @@ class Evaluator:
         if self._kept is None:
             self._kept = kept_constants(denoiser.constants, x)
         for rows in torch.arange(len(x), device=x.device).split(size):
-            own = constants_at(rows, x, denoiser.constants, self._kept)
-            nats.append(self._loss.nats(denoiser, x[rows], generator, *own))
+            row_constants = constants_at(rows, x, denoiser.constants, self._kept)
+            nats.append(self._loss.nats(denoiser, x[rows], generator, *row_constants))
         return torch.cat(nats)
 
 
@@ -261,7 +260,7 @@ def pilot_quadrature(
     book = denoiser.codebook
     finite = torch.ones(book.n_columns, dtype=torch.bool, device=x.device)
     finite[book.reals] = False
-    # errors of 3e-7 where categories are at distance one, and of a sixtieth of a standard deviation
+    # SNRs of errors of 3e-7 for categories at distance one, of a sixtieth of a standard deviation for numbers
     highest = torch.where(finite, book.known_snr * 0.05, 16_000.0)
     # many pixels together are informative at a lower SNR than one
     low = 0.01 * (min(1.0, 64 / book.n_coords) if denoiser.isotropic else 1.0)
@@ -274,7 +273,7 @@ def pilot_quadrature(
         n_rows = min(n_rows, max(FEWEST_PILOT_ROWS, int(in_time)))
     rows = x[torch.randint(len(x), (n_rows,), generator=generator, device=x.device)]
     points, missing = book.embed(rows), rows.isnan()
-    known = book.leading & ~missing  # throughout, as in isotropic training
+    known = book.leading & ~missing  # indicators are known, as in isotropic training
     start = State.start(book, points, known if book.has_leading else None)
     values = []
     for logsnr in (edges[1:] + edges[:-1]) / 2:
@@ -283,8 +282,8 @@ def pilot_quadrature(
         target = gamma.expand(start.snr.shape).masked_fill(missing, 0.0)
         target = torch.where(torch.isinf(start.snr), start.snr, target)
         state = start.add(book, start.increment(book, points, target, xi))
-        # the error of a continuous column never vanishes: given its own evidence it falls as 1/snr, which beyond an
-        # SNR of 1000 is hardly informative about other columns
+        # The error of a continuous column given its own evidence falls as 1/snr: beyond an SNR of 1000 it is damped, as
+        # it is hardly informative about other columns
         damping = torch.where(finite, 1.0, (1 + gamma / 1000) ** -0.5)
         damping = damping.masked_fill(missing, 0.0)
         error = (points - denoiser(*state).mean()) * book.per_coord(damping)
