@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")  # kinds of prediction, in diffusers' words
 
 
 class VariancePreserving:
     r"""Noise that keeps unit variance: :math:`\sqrt{\bar\alpha_t} x + \sqrt{1 - \bar\alpha_t} \varepsilon`.
 
     ``alphas_cumprod``, :math:`\bar\alpha_t` of the times 0 ... T - 1, are decreasing in (0, 1). Between two times the
-    logarithm of the SNR is linear in time; beyond the smallest and the largest SNR, times are those of the nearest.
+    logarithm of the SNR is linear in time; SNRs outside the range get the time of its nearest end.
     Final zeros, of a schedule that ends in pure noise, are dropped.
 
     Examples
@@ -42,7 +42,7 @@ class VariancePreserving:
         alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64).cpu().flatten()
         n = len(alphas)
         if n > 1 and float(alphas[n - 1]) < 1e-6 and bool(alphas[n - 1] >= alphas[n - 2]):
-            n -= 1  # some schedulers replace a final zero
+            n -= 1  # some schedulers replace a final zero by a small number
         while n and float(alphas[n - 1]) == 0.0:
             n -= 1
         self.alphas_cumprod = alphas = alphas[:n]
@@ -55,15 +55,15 @@ class VariancePreserving:
 
     def snr(self, time: Tensor) -> Tensor:
         """SNR at the model's times, same shape, float64."""
-        where = np.arange(len(self._logsnr))
-        logsnr = np.interp(time.detach().cpu().double().numpy(), where, self._logsnr.numpy())
+        times = np.arange(len(self._logsnr))
+        logsnr = np.interp(time.detach().cpu().double().numpy(), times, self._logsnr.numpy())
         return torch.from_numpy(np.exp(logsnr)).to(time.device)
 
     def time(self, snr: Tensor) -> Tensor:
         """The model's time of each SNR, same shape, float64."""
-        rising, where = self._logsnr.flip(0).numpy(), np.arange(len(self._logsnr))[::-1]
+        rising, times = self._logsnr.flip(0).numpy(), np.arange(len(self._logsnr))[::-1]
         logsnr = np.log(snr.detach().cpu().double().numpy())
-        return torch.from_numpy(np.interp(logsnr, rising, where)).to(snr.device)
+        return torch.from_numpy(np.interp(logsnr, rising, times)).to(snr.device)
 
     def network_input(self, z: Tensor, snr: Tensor) -> Tensor:
         """The network's input, ``z`` (B, D) at ``snr`` (B, 1) at its scale: (B, D)."""
@@ -85,7 +85,7 @@ class VariancePreserving:
 def described(
     model: Any, scheduler: Any, null_class: int | None = None
 ) -> tuple[DiffusersNetwork, dict[str, Any]]:
-    """A diffusers model as the function, and the arguments, of :meth:`ImageDensity.from_callable`."""
+    """The function and the arguments of :meth:`ImageDensity.from_callable` for a diffusers model."""
     config = getattr(model, "config", None)
     channels, size = (getattr(config, name, None) for name in ("in_channels", "sample_size"))
     if channels is None or size is None:

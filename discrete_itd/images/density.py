@@ -51,7 +51,7 @@ class ImageDensity:
     batch_size : int, optional
         Images in one network evaluation; by default from 16 to 512, fewer where a posterior is large.
     random_state : int
-        Seed of the noise, which depends on nothing else but the image: equal images get equal scores.
+        Seed of the noise, which otherwise depends on the image alone: equal images get equal scores.
 
     Attributes
     ----------
@@ -308,7 +308,7 @@ class ImageDensity:
                 denoiser, x_train, x_valid, plan, generator=self.generator(),
                 progress=lambda done, _: bar.update(done - bar.n),
             )  # fmt: skip
-        # its own generator: the noise of the calibration must not depend on when training stopped
+        # a new generator: the noise of the calibration must not depend on when training stopped
         calibrate(denoiser, x_valid, generator=self.generator(), n_knots=len(denoiser.knots))
         tuned = copy.copy(self)
         tuned.denoiser, tuned._marginals = denoiser, denoiser.base
@@ -345,8 +345,8 @@ class ImageDensity:
         x = self.encode(X, labels)
         common = {"generator": self.generator(), "batch_size": self.batch_size, **options}
         with progress_bar(len(x), f.__name__.replace("_", " ")) as bar:
-            found = f(self.denoiser, x, *args, progress=bar.update, **common)
-        return [part.cpu().numpy() for part in found]
+            parts = f(self.denoiser, x, *args, progress=bar.update, **common)
+        return [part.cpu().numpy() for part in parts]
 
     def given(self) -> Tensor | None:
         """Columns to condition on where they are not missing: the class."""

@@ -26,7 +26,7 @@ from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.images.posteriors import interpolated
 from discrete_itd.likelihood.integral import noisy_state
 
-BATCH = 512  # images that are denoised at once
+BATCH = 512  # images denoised in one call
 
 
 class EnsembleDenoiser(Denoiser):
@@ -74,7 +74,7 @@ class EnsembleDenoiser(Denoiser):
     ) -> EnsembleDenoiser:
         """Fit the weights to images ``x`` (N, C) on which no member was trained, over the range of the quadrature.
 
-        At each of ``n_knots`` SNRs, by default one for 32 images, every pixel of which says something, up to nine.
+        They are fitted at ``n_knots`` SNRs, by default one for every 32 images, up to nine: each pixel is informative.
         """
         if n_knots is None:
             n_knots = max(1, min(9, len(x) // 32))
@@ -94,18 +94,18 @@ def log_probs_at(
 ) -> Tensor:
     """Log-probabilities of clean pixels given noisy ones under each of M members: float64, (n, M), nats.
 
-    All on the same noisy images ``x`` (N, C), at one random SNR for each, whose logarithm lies between two values; the
+    All members get the same noisy images ``x`` (N, C), each at one random SNR whose logarithm lies in an interval; the
     class is known.
     """
     book = members[0].codebook
     x = x[: max(32, (1 << 18) // book.n_columns)]  # enough pixels to fit weights to
     low, high = logsnr
     u = torch.rand(len(x), 1, generator=generator, device=x.device)
-    found = []
+    log_probs = []
     for part, snr in zip(x.split(BATCH), (low + (high - low) * u).exp().split(BATCH), strict=True):
         like = book.embed(part)
         xi = torch.randn(like.shape, generator=generator, device=x.device, dtype=like.dtype)
         _, state, missing = noisy_state(book, part, snr, xi, book.leading)
         each = [member(*state).log_prob(part)[~missing.isnan()] for member in members]
-        found.append(torch.stack(each, 1).double())
-    return torch.cat(found)
+        log_probs.append(torch.stack(each, 1).double())
+    return torch.cat(log_probs)

@@ -26,8 +26,8 @@ class Pixels:
     shape : tuple of int
         Shape of one image as the model takes it, channels first, like (3, 32, 32); (D,) for plain rows.
     n_levels : int, optional
-        Levels of a pixel; images hold their numbers 0 ... n_levels - 1. By default values are continuous, in the
-        model's own units.
+        Levels of a pixel, which images hold as 0 ... n_levels - 1. By default values are continuous, in the model's
+        own units.
     low, high : float
         The model's values of the first and the last level.
     n_classes : int
@@ -81,7 +81,7 @@ class Pixels:
         ``X`` holds numbers of levels, or values; without ``labels`` (N,), the class of every row is missing. A
         ValueError names the shape, value, level or class that does not fit; a TypeError if X is not numeric.
         """
-        # bool for two levels, float16 for values: all are exact in float64
+        # any numeric type, from bool to float16, is exact in float64
         values = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
         if values.dtype == object or values.dtype.kind not in "biuf":
             raise TypeError(f"images must be numbers, got an array of {values.dtype}")
@@ -154,21 +154,21 @@ def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
     codes = x[:, :n].long()
     counts = torch.zeros(n, k, dtype=torch.float64)
     counts.scatter_add_(1, codes.T, torch.ones(n, n_rows, dtype=torch.float64))
-    # a kernel of the width of Silverman's rule (1986), and a little of the uniform distribution
+    # a kernel with the width of Silverman's rule (1986), mixed with a little of the uniform distribution
     sd = codes.double().std(0, correction=0).mean()
     width = max(0.5, float(0.9 * sd * n_rows ** (-1 / 5)))
-    at = torch.arange(k, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * ((at[:, None] - at) / width) ** 2)
+    level = torch.arange(k, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * ((level[:, None] - level) / width) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)
     uniform = 1 / (n_rows + 1) / k
     smooth = (counts @ kernel) * (n_rows / (n_rows + 1)) / n_rows + uniform
     # a row's own contribution is left out of its prediction
-    own = kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
+    self_weight = kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
 
     def nats(share: float) -> float:
-        left = (1 - share) * (counts - 1).clamp_min(0) / max(1, n_rows - 1)
-        left = left + share * (smooth - own).clamp_min(uniform)
-        return -float((counts * left.log()).sum())
+        probs = (1 - share) * (counts - 1).clamp_min(0) / max(1, n_rows - 1)
+        probs = probs + share * (smooth - self_weight).clamp_min(uniform)
+        return -float((counts * probs.log()).sum())
 
     best = min(SHARES, key=nats)
     probs = (1 - best) * counts / n_rows + best * smooth

@@ -51,7 +51,7 @@ SCALES = torch.arange(0, 11) / 8  # candidate scales of the network's evidence
 TILTS = (0.0, 0.1, 0.5, 0.9, 1.0)  # candidate weights of the tilted posterior
 BATCH_CELLS = 1 << 22  # most floats of the posteriors of one batch
 
-Kept = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # rows, y, snr, predicted means of a batch
+Kept = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # per batch: rows, y, snr, predicted means
 
 
 class AdaptedDenoiser(Denoiser):
@@ -125,7 +125,7 @@ class AdaptedDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        """Approximate floats computed per row, for a network that uses every weight for several pixels."""
+        """Approximate floats computed per row, by a network that uses each weight for several pixels."""
         return self.codebook.work + sum(p.numel() for p in self.parameters()) // 4
 
     # -- the network's prediction -----------------------------------------------------------------
@@ -170,14 +170,14 @@ class AdaptedDenoiser(Denoiser):
 
     def evidence(self, y: Tensor, snr: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         r"""The second observation equivalent to a predicted mean: statistic h and SNR :math:`\lambda`, (B, D) each."""
-        own, var = self.own_moments(y, snr)
+        m_g, var = self.own_moments(y, snr)
         ratio = self.at_snr(self.ratio.log(), snr).exp()
         precision = self.at_snr(self.trust[:, None], snr) / var
         extra = precision * (1 / ratio - 1)
-        return extra * own + precision / ratio * self.at_snr(self.shrink, snr) * (mean - own), extra
+        return extra * m_g + precision / ratio * self.at_snr(self.shrink, snr) * (mean - m_g), extra
 
     def given_evidence(self, y: Tensor, snr: Tensor, statistic: Tensor, extra: Tensor) -> Posterior:
-        """The posterior given the state and a second observation of the pixels, (B, D) each."""
+        """The posterior given the state and a second observation of the pixels, h and λ, (B, D) each."""
         n = self.pixels.n_pixels
         y, snr = y.clone(), snr.clone()
         y[:, self.pixel_coords] += statistic
@@ -196,16 +196,16 @@ class AdaptedDenoiser(Denoiser):
             )
         classes = self._classes(y, snr)
         if self.pixels.n_classes and len(self.knots) > 1:
-            # a known class is informative even at SNR 0, where the network is evaluated at the smallest knot
+            # a known class is informative even at SNR 0: the network is evaluated at the smallest knot there
             informed = torch.isinf(snr[:, n]) & (level == 0)
             level = torch.where(informed, self.knots[0].exp(), level)
         asked = torch.nonzero((level > 0) & ~torch.isinf(level)).flatten()
         if not len(asked):
             return self.base(y, snr)
         coords = self.pixel_coords
-        own, gamma = y[asked][:, coords], level[asked, None]
-        mean = self.denoised_mean(own, gamma, None if classes is None else classes[asked])
-        statistic, extra = self.evidence(own, gamma, mean)
+        y_pixels, gamma = y[asked][:, coords], level[asked, None]
+        mean = self.denoised_mean(y_pixels, gamma, None if classes is None else classes[asked])
+        statistic, extra = self.evidence(y_pixels, gamma, mean)
         every = torch.zeros_like(y[:, : len(coords)])
         rounded = self.given_evidence(
             y, snr, every.index_copy(0, asked, statistic), every.index_copy(0, asked, extra)
@@ -264,13 +264,13 @@ class AdaptedDenoiser(Denoiser):
         return snr * clean + snr.sqrt() * xi, snr, classes, clean
 
 
-def interpolated(knots: Tensor, values: Tensor, at: Tensor) -> Tensor:
-    """Values (G, n) at increasing knots (G,), interpolated at points (B,), beyond the knots constant: (B, n)."""
+def interpolated(knots: Tensor, values: Tensor, points: Tensor) -> Tensor:
+    """``values`` (G, n) at increasing ``knots`` (G,), interpolated at ``points`` (B,); constant beyond: (B, n)."""
     if len(knots) == 1:
-        return values.expand(len(at), -1)
-    at = at.clamp(float(knots[0]), float(knots[-1]))
-    left = torch.searchsorted(knots, at, right=True).clamp(1, len(knots) - 1) - 1
-    step = (at - knots[left]) / (knots[left + 1] - knots[left])
+        return values.expand(len(points), -1)
+    points = points.clamp(float(knots[0]), float(knots[-1]))
+    left = torch.searchsorted(knots, points, right=True).clamp(1, len(knots) - 1) - 1
+    step = (points - knots[left]) / (knots[left + 1] - knots[left])
     return torch.lerp(values[left], values[left + 1], step[:, None])
 
 
@@ -310,8 +310,8 @@ def calibrate(
     like, size, pixels = denoiser.mean0, denoiser.codebook.work, denoiser.pixels
     batches = x.split(max(4, min(256, BATCH_CELLS // size)))
     few = max(16, (1 << 24) // size)  # enough rows to choose between candidates
-    gap = 2e-3 if pixels.n_levels is None else (pixels.high - pixels.low) / (pixels.n_levels - 1)
-    low, high = math.log(1e-3 / float(denoiser.var0.sum())), math.log(100 / gap**2)
+    step = 2e-3 if pixels.n_levels is None else (pixels.high - pixels.low) / (pixels.n_levels - 1)
+    low, high = math.log(1e-3 / float(denoiser.var0.sum())), math.log(100 / step**2)
     knots = torch.linspace(low, high, n_knots, device=like.device, dtype=like.dtype)
     salt = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     shrinks, ratios, costs = [], [], []
@@ -323,7 +323,7 @@ def calibrate(
         costs.append(_costs(denoiser, kept))
         if progress is not None:
             progress((i + 1) / n_knots)
-    # sum over neighbouring knots: where the network adds little, the best candidate of one would be random
+    # costs are summed over neighbouring knots: where the network adds little, the best at one knot would be random
     cost = nn.functional.pad(torch.stack(costs, -1), (1, 1), mode="replicate")
     best = cost.unfold(2, 3, 1).sum(3).flatten(0, 1).argmin(0).to(like.device)  # (G,)
     _set(denoiser, knots, shrinks, ratios, SCALES.to(like)[best // len(TILTS)])
@@ -339,7 +339,7 @@ def _errors(
     stream: int,
     few: int,
 ) -> tuple[Tensor, Tensor, Kept]:
-    """Shrinkage and variance ratio by pixel at one SNR, (D,) each, and predictions of the first ``few`` rows."""
+    """Shrinkage and variance ratio by pixel at one SNR, (D,) each, and predictions for the first ``few`` rows."""
     like, kept, n = denoiser.mean0, [], 0
     dd, du, uu = 0.0, 0.0, 0.0
     for rows in batches:
@@ -348,8 +348,8 @@ def _errors(
         noise = RowNoise(rows, index, salt)
         y, gamma, classes, clean = denoiser.noisy(rows, gamma, noise, stream)
         mean = denoiser.denoised_mean(y, gamma, classes)
-        own, _ = denoiser.own_moments(y, gamma)
-        d, u = (clean - own).double(), (mean - own).double()
+        mean_alone, _ = denoiser.own_moments(y, gamma)
+        d, u = (clean - mean_alone).double(), (mean - mean_alone).double()
         dd, du, uu = dd + d.square().sum(0), du + (d * u).sum(0), uu + u.square().sum(0)
         if n < few:
             kept.append((rows, y, gamma, mean))
@@ -359,9 +359,9 @@ def _errors(
     pooled = (du.sum() / uu.sum().clamp_min(tiny)).clamp(0, 1)
     raw = torch.where(uu > 0, du / uu.clamp_min(tiny), pooled)
     shrink = ((n * raw + POOLED_ROWS * pooled) / (n + POOLED_ROWS)).clamp(0, 1)
-    left = dd - 2 * shrink * du + shrink**2 * uu
-    common = left.sum() / dd.sum().clamp_min(tiny)
-    raw = torch.where(dd > 0, left / dd.clamp_min(tiny), common)
+    residual = dd - 2 * shrink * du + shrink**2 * uu
+    common = residual.sum() / dd.sum().clamp_min(tiny)
+    raw = torch.where(dd > 0, residual / dd.clamp_min(tiny), common)
     ratio = (n * raw + POOLED_ROWS * common) / (n + POOLED_ROWS)
     return shrink.to(like), ratio.clamp(1e-6, 1).to(like), kept
 
@@ -373,7 +373,7 @@ def _set(
     ratio: list[Tensor],
     trust: Tensor,
 ) -> None:
-    """Set the measured buffers, without a tilted posterior."""
+    """Set the measured buffers; the tilted posterior gets weight 0."""
     denoiser.knots, denoiser.trust, denoiser.tilt = knots, trust, torch.zeros_like(trust)
     denoiser.shrink, denoiser.ratio = torch.stack(shrink), torch.stack(ratio)
 
@@ -382,12 +382,12 @@ def _costs(denoiser: AdaptedDenoiser, kept: Kept) -> Tensor:
     """Nats of the pixels at one SNR, for each scale of the evidence and each weight of the tilted posterior."""
     coords, n, book = denoiser.pixel_coords, denoiser.pixels.n_pixels, denoiser.codebook
     cost = denoiser.mean0.new_zeros(len(SCALES), len(TILTS), dtype=torch.float64)
-    for rows, own, gamma, mean in kept:
-        statistic, extra = denoiser.evidence(own, gamma, mean)
+    for rows, obs, gamma, mean in kept:
+        statistic, extra = denoiser.evidence(obs, gamma, mean)
         cells = rows.clone()
         cells[:, n:] = math.nan
-        y, snr = own.new_zeros(len(rows), book.n_coords), own.new_zeros(len(rows), book.n_columns)
-        y[:, coords], snr[:, :n] = own, gamma
+        y, snr = obs.new_zeros(len(rows), book.n_coords), obs.new_zeros(len(rows), book.n_columns)
+        y[:, coords], snr[:, :n] = obs, gamma
         tilted = None
         if denoiser.pixels.n_levels is not None:
             plain, shrink = denoiser.base(y, snr), denoiser.at_snr(denoiser.shrink, gamma)
@@ -410,52 +410,53 @@ def _costs(denoiser: AdaptedDenoiser, kept: Kept) -> Tensor:
 
 
 def tilted_posterior(
-    pixels: Pixels, own: Posterior, mean: Tensor, shrink: Tensor
+    pixels: Pixels, plain: Posterior, mean: Tensor, shrink: Tensor
 ) -> CategoricalPosterior:
-    """The posterior of B rows nearest to ``own`` with predicted means ``mean`` (B, D), shrunk towards ``own``'s.
+    """The posterior of B rows nearest to ``plain`` with predicted means ``mean`` (B, D), shrunk towards its means.
 
-    ``own`` is the posterior given every pixel's own noisy value alone, of ``pixels`` with levels; ``shrink`` (B, D) is
-    the weight of the predicted mean, 0 to 1. Gradients flow through the means. Columns other than pixels are as in
-    ``own``.
+    ``plain`` is the posterior given every pixel's own noisy value alone, of ``pixels`` with levels; ``shrink`` (B, D)
+    is the weight of the predicted mean, 0 to 1. Gradients flow through the means. Columns other than pixels are as in
+    ``plain``.
     """
-    levels_of, n = own.codebook.levels, pixels.n_pixels
-    gap = (pixels.high - pixels.low) / ((pixels.n_levels or 2) - 1)
-    wide = levels_of.spread(own.categorical.logits, -torch.inf)
+    levels_of, n = plain.codebook.levels, pixels.n_pixels
+    step = (pixels.high - pixels.low) / ((pixels.n_levels or 2) - 1)
+    wide = levels_of.spread(plain.categorical.logits, -torch.inf)
     logits = wide[:, :n, : pixels.n_levels]
     levels = torch.linspace(pixels.low, pixels.high, logits.shape[2]).to(logits)
-    own_mean = (logits.exp() * levels).sum(2)
-    tiny = 1e-4 * gap
-    target = (own_mean + shrink * (mean - own_mean)).clamp(pixels.low + tiny, pixels.high - tiny)
-    eta = solve(logits, levels, target, gap)
-    eta = eta + newton_step(logits, levels, target, gap, eta).clamp(-1 / gap, 1 / gap)  # gradient
+    old_mean = (logits.exp() * levels).sum(2)
+    tiny = 1e-4 * step
+    target = (old_mean + shrink * (mean - old_mean)).clamp(pixels.low + tiny, pixels.high - tiny)
+    eta = solve(logits, levels, target, step)
+    # this step carries the gradient
+    eta = eta + newton_step(logits, levels, target, step, eta).clamp(-1 / step, 1 / step)
     tilted = torch.log_softmax(logits + eta[:, :, None] * levels, 2)
     tilted = nn.functional.pad(tilted, (0, wide.shape[2] - logits.shape[2]))
     wide = torch.cat([tilted, wide[:, n:]], 1)
     return CategoricalPosterior(levels_of, levels_of.gather(wide), normalised=True)
 
 
-def newton_step(logits: Tensor, levels: Tensor, target: Tensor, gap: float, eta: Tensor) -> Tensor:
+def newton_step(logits: Tensor, levels: Tensor, target: Tensor, step: float, eta: Tensor) -> Tensor:
     """Newton's step towards the tilt with the mean ``target``, from ``eta``: (B, D)."""
     p = torch.softmax(logits + eta[:, :, None] * levels, 2)
     mean = (p * levels).sum(2)
     var = (p * (levels - mean[:, :, None]) ** 2).sum(2)
-    return (target - mean) / var.clamp_min(1e-6 * gap**2)
+    return (target - mean) / var.clamp_min(1e-6 * step**2)
 
 
 @torch.no_grad()
-def solve(logits: Tensor, levels: Tensor, target: Tensor, gap: float) -> Tensor:
+def solve(logits: Tensor, levels: Tensor, target: Tensor, step: float) -> Tensor:
     """The tilt (B, D) with the mean ``target``, by Newton's method kept in a bracket by bisection."""
-    # the start is exact if only the two levels next to the target have mass, as at low noise
-    place = ((target - levels[0]) / gap).clamp(0, len(levels) - 1 - 1e-3)
-    below = place.long()[:, :, None]
-    odds = torch.logit(place - place.floor(), eps=1e-3)
-    own_odds = (logits.gather(2, below + 1) - logits.gather(2, below))[:, :, 0]
-    eta = (odds - own_odds) / gap
-    low, high = eta - 64 / gap, eta + 64 / gap  # log-odds between neighbouring levels
+    # the start is exact where only the two levels next to the target have mass, as at low noise
+    position = ((target - levels[0]) / step).clamp(0, len(levels) - 1 - 1e-3)
+    below = position.long()[:, :, None]
+    odds = torch.logit(position - position.floor(), eps=1e-3)
+    plain_odds = (logits.gather(2, below + 1) - logits.gather(2, below))[:, :, 0]
+    eta = (odds - plain_odds) / step
+    low, high = eta - 64 / step, eta + 64 / step  # log-odds between neighbouring levels
     for _ in range(24):
-        move = newton_step(logits, levels, target, gap, eta)
+        move = newton_step(logits, levels, target, step, eta)
         low, high = torch.where(move > 0, eta, low), torch.where(move < 0, eta, high)
-        new, done = eta + move, move.abs() * gap < 1e-4
+        new, done = eta + move, move.abs() * step < 1e-4
         eta = torch.where(done | ((new > low) & (new < high)), new, (low + high) / 2)
         if bool(done.all()):
             break

@@ -61,7 +61,7 @@ class BatchScoring:
     device : str
         Where the model is to run.
     trusted : tuple of type
-        As in :meth:`DiffusionDensity.load`.
+        Classes that the file may name, as in :meth:`DiffusionDensity.load`.
 
     Examples
     --------
@@ -140,8 +140,8 @@ class BatchScoring:
             raise ValueError(f"column {name!r}: also the name of an answer; leave it out of keep=")
         frame = _read_columns(density_of(model), batch, names)
         rows = density_of(model).rows(frame) if len(frame) else None
-        found = answers(model, rows, outputs, n_reasons=self.n_reasons)
-        return _extended(batch, kept, found)
+        results = answers(model, rows, outputs, n_reasons=self.n_reasons)
+        return _extended(batch, kept, results)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The Arrow schema of the results for batches with a schema; no row is scored."""
@@ -164,9 +164,9 @@ def _names(batch: Any) -> list:
 
 
 def _read_columns(density: DiffusionDensity, batch: Any, names: list) -> pd.DataFrame:
-    """The columns that the model reads, with its names: Arrow has only text as names.
+    """The columns that the model reads, under the model's names, as Arrow's names are all text.
 
-    All columns by position, if it was fitted to an array. A ValueError names a column that is absent or repeats.
+    A model fitted to an array takes all columns by position. A ValueError names a column that is absent or repeats.
     """
     known = {str(column.name): column.name for column in density.encoder_.schema}
     texts = [str(name) for name in names]
@@ -184,11 +184,11 @@ def _read_columns(density: DiffusionDensity, batch: Any, names: list) -> pd.Data
         import pyarrow as pa
 
         arrays = [batch.column(i) for i in places]
-        # a dictionary may hold gaps, or a value twice
+        # decode dictionaries: one may hold nulls, or a value twice
         arrays = [
             a.cast(a.type.value_type) if pa.types.is_dictionary(a.type) else a for a in arrays
         ]
-        # types of Arrow, whatever gaps the batch has
+        # Arrow's types do not depend on the nulls of the batch
         table = pa.table(arrays, names=[str(i) for i in places])
         frame = table.to_pandas(types_mapper=pd.ArrowDtype)
     if hasattr(density, "feature_names_in_"):
@@ -196,18 +196,18 @@ def _read_columns(density: DiffusionDensity, batch: Any, names: list) -> pd.Data
     return frame.set_axis(range(len(places)), axis=1)
 
 
-def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
-    """A batch of the same type: some of its columns, by position, not copied, then the results, NaN as null."""
-    if isinstance(batch, pd.DataFrame):  # the index stays
-        return pd.concat([batch.iloc[:, list(columns)], found.set_axis(batch.index)], axis=1)
+def _extended(batch: Any, columns: Sequence[int], results: pd.DataFrame) -> Any:
+    """A batch of the same type: ``columns`` of it, by position, without a copy, then the results, NaN as null."""
+    if isinstance(batch, pd.DataFrame):  # keep its index
+        return pd.concat([batch.iloc[:, list(columns)], results.set_axis(batch.index)], axis=1)
     import pyarrow as pa
 
     fields = [batch.schema.field(i) for i in columns]
     arrays: list[Any] = [batch.column(i) for i in columns]
-    for name, values in found.items():
+    for name, values in results.items():
         kind = {"f": pa.float64(), "b": pa.bool_()}.get(values.dtype.kind, pa.string())
         array = pa.array(values, type=kind, from_pandas=True)
-        # strings may be chunked, which a record batch cannot hold
+        # a record batch cannot hold chunked arrays, as of strings
         arrays.append(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
         fields.append(pa.field(str(name), kind))
     return type(batch).from_arrays(arrays, schema=pa.schema(fields))
@@ -218,7 +218,7 @@ def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
 
 @lru_cache(maxsize=8)
 def _read(path: str, _stamp: tuple[int, ...], device: str, trusted: tuple[type, ...]) -> Estimator:
-    """The model in a file; the stamp changes when the file does."""
+    """The model in a file, cached until the file and hence its stamp changes."""
     return read_model(path, device, trusted)
 
 
