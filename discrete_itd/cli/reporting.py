@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import replace
 
 import pandas as pd
@@ -114,7 +115,8 @@ def check(args: argparse.Namespace) -> None:
         for row, column, expected in zip(
             likely["row"], likely["column"], likely["expected"], strict=True
         ):
-            repaired.loc[row, column] = expected
+            with suppress(TypeError, ValueError):  # a value that no cell of the type holds
+                repaired.loc[[row], column] = pd.Series([expected]).to_numpy()
         write_table(args.repair, [repaired], dialect, schema)
     if args.rows is not None:
         with about(args.table):

@@ -29,6 +29,7 @@ import pandas as pd
 from discrete_itd.cli.command import put
 from discrete_itd.cli.dialects import Dialect, found_encoding, found_head
 from discrete_itd.cli.options import ENDINGS, PACKED, UserError
+from discrete_itd.encoders.frames import of_one_type
 from discrete_itd.encoders.notation import as_text
 from discrete_itd.statistics import count
 from discrete_itd.storage.files import write_whole
@@ -306,7 +307,7 @@ def write_table(
     """Write frames, all with the same columns, one after the other: a file completely or not at all.
 
     ``dialect`` is the format of the CSV of which this is a copy, ``schema`` the schema of a Parquet file, by default
-    the first frame's. An OSError names a file that cannot be written; BrokenPipeError, if the reader of the output has
+    the first frame's, whose columns of several types become text. An OSError names a file that cannot be written; BrokenPipeError, if the reader of the output has
     gone.
     """
     if path == STANDARD:
@@ -347,6 +348,7 @@ def _write_parquet(file: Any, frames: Iterable[pd.DataFrame], schema: pa.Schema 
     with ExitStack() as stack:
         writer = None
         for frame in frames:
+            frame = of_one_type(frame) if schema is None else frame
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
             if writer is None:
                 # a column of gaps alone is text, as others may come

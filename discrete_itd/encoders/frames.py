@@ -255,11 +255,21 @@ def as_polars(table: pd.DataFrame) -> Any:
     """A table as a polars frame, without its index; values of several types in one column become text."""
     import polars
 
-    cells = {}
+    return polars.from_pandas(of_one_type(table.rename(columns=str)), include_index=False)
+
+
+def of_one_type(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with one type in each column, as Arrow has them: columns of several become text."""
+    columns = {}
     for name, values in table.items():
-        is_mixed = values.dtype == object and infer_dtype(values).startswith("mixed")
-        cells[str(name)] = values.map(str, na_action="ignore") if is_mixed else values
-    return polars.from_pandas(pd.DataFrame(cells, index=table.index), include_index=False)
+        kind = infer_dtype(values) if values.dtype == object else ""
+        is_mixed = kind.startswith("mixed")
+        if kind == "date":  # of dates alone, or with times
+            is_mixed = values.dropna().map(type).nunique() > 1
+        elif kind == "integer":
+            is_mixed = not values.dropna().between(-(2**63), 2**63 - 1).all()
+        columns[name] = values.map(str, na_action="ignore") if is_mixed else values
+    return pd.DataFrame(columns, index=table.index)
 
 
 Family = Literal["boolean", "integer", "float", "datetime", "timedelta", "category", "other"]
@@ -284,6 +294,11 @@ def family(dtype: Any) -> Family:
 def is_dictionary(dtype: Any) -> bool:
     """Whether it is an Arrow dictionary, the categories of Arrow."""
     return isinstance(dtype, pd.ArrowDtype) and "dictionary" in str(dtype)
+
+
+def is_decimal(dtype: Any) -> bool:
+    """Whether it is an Arrow type of decimal numbers."""
+    return isinstance(dtype, pd.ArrowDtype) and str(dtype).startswith("decimal")
 
 
 def time_unit(dtype: Any) -> str:

@@ -34,6 +34,7 @@ from discrete_itd.encoders.frames import (
     family,
     holding_missing,
     is_category,
+    is_decimal,
     is_dictionary,
     is_number,
     plain,
@@ -185,6 +186,8 @@ class Observed:
         dtype: Any = column.dtype
         if is_dictionary(dtype):
             dtype = pd.ArrowDtype(dtype.pyarrow_dtype.value_type)
+        if is_decimal(dtype):  # floats come back
+            dtype = np.dtype(object)
         self.name, self.dtype, self._kind = plain(name), dtype, kind
         check_supported(self.name, self.dtype)
         self._plain = cells = read_cells(column.mask(column.isin(na)) if na else column)

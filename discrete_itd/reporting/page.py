@@ -130,7 +130,7 @@ def errors_page(found: pd.DataFrame, shape: tuple[int, int], *, title: str) -> s
 
 def _shown(value: Any) -> str:
     """A cell of a table as text, a missing one too."""
-    return "(missing)" if value is None or value != value else str(value)
+    return "(missing)" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
 
 
 def _drawings(found: Findings) -> dict[str, tuple[str, str]]:
