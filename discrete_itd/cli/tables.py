@@ -307,8 +307,8 @@ def write_table(
     """Write frames, all with the same columns, one after the other: a file completely or not at all.
 
     ``dialect`` is the format of the CSV of which this is a copy, ``schema`` the schema of a Parquet file, by default
-    the first frame's, whose columns of several types become text. An OSError names a file that cannot be written; BrokenPipeError, if the reader of the output has
-    gone.
+    the first frame's, whose columns of several types become text. An OSError names a file that cannot be written;
+    BrokenPipeError, if the reader of the output has gone.
     """
     if path == STANDARD:
         _write_csv(standard_output(), frames, dialect or Dialect(), ",")
