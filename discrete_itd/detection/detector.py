@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, outside, reasons, thresholds
 from discrete_itd.detection.drift import Drift
-from discrete_itd.detection.groups import Groups, check_table, positions
+from discrete_itd.detection.groups import Groups, positions
 from discrete_itd.detection.out_of_fold import in_order, out_of_fold
 from discrete_itd.detection.score import (
     MOST_WEIGHT,
@@ -33,8 +33,7 @@ from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.notation import collected, tell_unreadable
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.auto import recipe
-from discrete_itd.models.held_out import Ints
+from discrete_itd.models.held_out import Ints, Part
 from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import model_card
@@ -241,13 +240,15 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         with fit_progress(max_time, DENSITY_SHARE) as watched:
             parts = division.divide(X, self, fraction=fraction, seed=seed, groups=groups)
             if fraction is not None:
-                check_table(self.given, parts.table, density)
                 with collected(), warnings.catch_warnings():
                     # rows in which copies differ are what a detector looks for
                     warnings.filterwarnings("ignore", "columns that are copies")
-                    density.fit(division.take(parts.table, parts.train), groups=parts.groups)
+                    schema = parts.schema or division.schema_of(parts.table, density)
+                    positions(self.given, schema)  # raises before a long fit
+                    rows = Part(division.take(parts.table, parts.train), schema)
+                    density.fit(rows, groups=parts.groups)
             with stage("calibrating"):
-                given = positions(self.given, density.encoder_.schema)
+                given = positions(self.given, density.encoder_)
                 with collected() as words:
                     rows = density.rows(parts.table)
                 tell_unreadable(words, {}, fitted=True)
@@ -302,7 +303,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
-        self._check_density()
+        division.check_density(self.density, self.denoiser)
         check_share("false_alarm_rate", self.false_alarm_rate)
         if self.calibration_fraction != 0:
             check_share("calibration_fraction", self.calibration_fraction)
@@ -316,27 +317,6 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         if share > 0.5:
             raise ValueError(f"contamination must be at most 0.5, got {share!r}")
         return share
-
-    def _check_density(self) -> None:
-        """TypeError or ValueError if a detector cannot use these as ``density`` and ``denoiser``."""
-        density = self.density
-        if self.denoiser is not None:
-            recipe(self.denoiser)
-            if density is not None:
-                raise ValueError(
-                    "density and denoiser exclude each other: DiffusionDensity(denoiser=...)"
-                )
-        frozen = isinstance(density, FrozenEstimator)
-        own = density.estimator if frozen else density
-        if not isinstance(own, DiffusionDensity | None) or (frozen and own is None):
-            raise TypeError(
-                "density must be a DiffusionDensity, or a FrozenEstimator of one that is fitted,"
-                f" got {type(own).__name__}"
-            )
-        if not frozen and own is not None and own.handle_unknown in ("error", "raise"):
-            raise ValueError(
-                "density has handle_unknown='error': a detector must score unseen values; use 'smooth'"
-            )
 
     def _unfitted(self, seed: int) -> DiffusionDensity:
         """The density to be fitted, with a seed if it has none of its own."""
@@ -711,7 +691,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     @_learned.setter
     def _learned(self, found: Learned) -> None:
         density, encoder = found.density, found.density.encoder_
-        given = positions([encoder.schema[j].name for j in found.given], encoder.schema)
+        given = positions([encoder.schema[j].name for j in found.given], encoder)
         terms = pd.DataFrame(found.nats, columns=pd.Index(encoder.names))
         groups = Groups(given, encoder.schema, found.levels, found.trained, found.fewest)
         trees = None

@@ -19,8 +19,7 @@ Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005, section
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -31,9 +30,7 @@ import pandas as pd
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.thresholds import Scores, Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
-from discrete_itd.encoders.inference import Observed, how_kept, left_out_as, read_text
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.encoders.table import column_specs
 
 if TYPE_CHECKING:
     from discrete_itd.detection.division import Division
@@ -56,53 +53,24 @@ def named(given: str | int | Sequence[Hashable] | None) -> list[Hashable]:
     return list(dict.fromkeys(given))
 
 
-def positions(
-    given: Any, schema: Sequence[Column], n_columns: int | None = None
-) -> tuple[int, ...]:
-    """Positions of the columns ``given`` (a name, several or None) in a schema, or in a table of ``n_columns`` columns.
+def positions(given: Any, encoder: TableEncoder) -> tuple[int, ...]:
+    """Positions of the columns ``given`` (a name, several or None) in a schema.
 
     A ValueError names the column, if there is none of that name or it is not nominal or ordinal, or if no other column
     is left.
     """
-    places = {column.name: j for j, column in enumerate(schema)}
-    found = []
+    places = []
     for name in named(given):
-        if name not in places:
-            raise ValueError(f"column {name!r}: named in given=, but the model has no such column")
-        kind = schema[places[name]].kind
+        place = encoder.place_of(name, "given=")
+        kind = encoder.schema[place].kind
         if kind not in KINDS:
             raise ValueError(
                 f"column {name!r}: named in given=, but {kind}; a group is defined by nominal or ordinal columns"
             )
-        found.append(places[name])
-    if found and len(found) == (n_columns or len(schema)):
+        places.append(place)
+    if places and len(places) == encoder.n_columns:
         raise ValueError(f"given={given!r} names all columns: none is left to be scored")
-    return tuple(found)
-
-
-def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
-    """:func:`positions` in a table before a density is fitted to it, so that a long fit does not fail at its end."""
-    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
-    names = [name for name in named(given) if name in frame.columns]
-    types = density.column_types
-    if isinstance(types, Mapping):
-        types = {n: spec for n, spec in types.items() if n in names}
-    schema: Sequence[Column] = ()
-    if names:
-        own = cast(pd.DataFrame, frame[names])
-        schema = TableEncoder.fit(own, types, from_array=frame is not table).schema
-        specs = column_specs(names, types) if frame is table else {}
-        for name, spec in specs.items():
-            seen = Observed(name, cast(pd.Series, frame[name]), spec.kind, spec.na)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the fit says what is to be said of these cells
-                column, text = read_text(seen, spec)
-            if why := left_out_as(column, spec, is_measure=text.is_measure):
-                raise ValueError(  # a group has no amounts
-                    f"column {name!r}: named in given=, but left out of the model, as it looks like {why};"
-                    f" {how_kept(name)} keeps it"
-                )
-    positions(given, schema, frame.shape[1])
+    return tuple(places)
 
 
 @dataclass(frozen=True, eq=False)

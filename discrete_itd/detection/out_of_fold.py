@@ -14,10 +14,11 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
-from discrete_itd.detection.division import take
+from discrete_itd.detection.division import check_density, schema_of, take
 from discrete_itd.encoders import Rows
 from discrete_itd.encoders.frames import read_rows
-from discrete_itd.models.held_out import Ints, check_groups, count_units
+from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.held_out import Ints, Part, check_groups, count_units
 from discrete_itd.progress import fit_progress
 from discrete_itd.validation import seed_of
 
@@ -41,6 +42,7 @@ def out_of_fold(detector: DiffusionOutlierDetector, X: Any, groups: Any = None) 
 
     Warnings are those of the first fit. A ValueError or TypeError names the column or argument that is invalid.
     """
+    check_density(detector.density, detector.denoiser)
     if isinstance(detector.density, FrozenEstimator):
         raise TypeError("density must not be frozen: rows are left out of its fit")
     seed = seed_of(detector.random_state)
@@ -52,7 +54,8 @@ def out_of_fold(detector: DiffusionOutlierDetector, X: Any, groups: Any = None) 
         raise ValueError(f"at least three {what} are needed, to leave one out, got n_samples={n}")
     n_folds = min(FOLDS, n)
     place = np.random.RandomState(seed).permutation(n) % n_folds
-    place, folds = place if units is None else place[units], []
+    place = place if units is None else place[units]
+    schema, folds = None, []
     with fit_progress(getattr(detector.density, "max_time", None)) as watched:
         for i in range(n_folds):
             watched.share = (i + 0.9) / n_folds
@@ -62,7 +65,9 @@ def out_of_fold(detector: DiffusionOutlierDetector, X: Any, groups: Any = None) 
             with warnings.catch_warnings():
                 if folds:
                     warnings.simplefilter("ignore")
-                one.fit(take(table, rest), groups=None if units is None else units[rest])
+                schema = schema or schema_of(table, detector.density or DiffusionDensity())
+                rows = Part(take(table, rest), schema)
+                one.fit(rows, groups=None if units is None else units[rest])
                 rows = one.density_.rows(take(table, at))
                 folds.append(Fold(one, rows, at, one.score_samples(rows)))
             if watched.deadline.interrupted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
 from typing import Any, Literal, cast
@@ -22,7 +22,7 @@ from discrete_itd.encoders.categories import (
     fit_categories,
     no_category,
 )
-from discrete_itd.encoders.column import Column, number
+from discrete_itd.encoders.column import Codec, Column, number
 from discrete_itd.encoders.frames import (
     EXACT_BELOW,
     TIMES,
@@ -55,6 +55,7 @@ from discrete_itd.encoders.notation import (
     as_text,
     denotes_missing,
     most_unreadable,
+    number_of,
     quoted,
     recognise,
     text_option,
@@ -175,6 +176,9 @@ class Observed:
     """
 
     text_dtype: Any = None  # of the text as which the column was read
+    is_whole: bool | None = (
+        None  # what the whole table says of :attr:`all_integers`, for some of its rows
+    )
 
     def __init__(
         self,
@@ -218,6 +222,8 @@ class Observed:
     @cached_property
     def all_integers(self) -> bool:
         """Whether all values are integers: by type, or by value in a column with gaps, which readers make floats."""
+        if self.is_whole is not None:
+            return self.is_whole
         values = self._others
         by_type = family(self.dtype) != "float" and (
             family(values.dtype) == "integer"
@@ -245,23 +251,25 @@ class Observed:
         values = read[there].astype(np.int64) if is_whole else read[there]
         place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(self.cells)]
         known = pd.Series(values[place[place >= 0]], dtype=pd.Int64Dtype() if is_whole else None)
-        return self._with(known, text_dtype=text_dtype)
+        return self.holding(known, text_dtype=text_dtype)
 
     def without(self, codes: Sequence[float]) -> Observed:
         """The column of numbers without those that stand for missing cells."""
         known = self.cells[~np.isin(self.cells.astype(float), codes)]
         known = pd.Series(known, dtype=holding_missing(self.dtype, True))
-        return self._with(known, text_dtype=self.text_dtype)
+        return self.holding(known, text_dtype=self.text_dtype)
 
     def as_text(self, decimal: str) -> Observed:
         """A mixed column as one of text, its numbers with a decimal mark."""
         is_number = np.array([isinstance(v, int | float | np.number) for v in self.cells])
         texts = as_text(pd.Series(self.cells, dtype=object))
         texts = texts.mask(is_number, texts.str.replace(".", decimal, regex=False))
-        return self._with(texts, "nominal")
+        return self.holding(texts, "nominal")
 
-    def _with(self, known: pd.Series, kind: str | None = None, text_dtype: Any = None) -> Observed:
-        """The column with other cells that are there."""
+    def holding(
+        self, known: pd.Series, kind: str | None = None, text_dtype: Any = None
+    ) -> Observed:
+        """The column with these cells in the place of those that are there."""
         column = Observed(self.name, known, kind)
         column.n_rows, column.n_missing = self.n_rows, self.n_rows - len(known)
         column.text_dtype = text_dtype
@@ -389,14 +397,12 @@ def infer_column(
     if isinstance(dtype, np.dtype) and family(values.dtype) in TIMES:
         dtype = values.dtype  # times in objects come back as times
     kind = spec.kind or _kind(seen, dtype, from_array)
-    scale: tuple[int, int, int | None] = 0, 1, None
-    if not len(values) and not spec.categories and family(dtype) not in ("category", "boolean"):
-        # a value that is new is no surprise, though in float32 its probability is below one
-        codec = Categories("nominal", (), is_open, unseen_count=1e6)
-    elif kind in ("nominal", "ordinal"):
-        codec = _fit_categories(seen, kind, spec, is_open)
-    else:
-        codec, scale = _fit_numbers(seen, dtype)
+    codec, scale = _fit_codec(seen, kind, spec, dtype, is_open)
+    if kind == "ordinal" and len(codec.categories) > MANY_CATEGORIES:
+        warn(
+            f"column {name!r}: {len(codec.categories)} ordinal categories will make the model large and slow; make it"
+            " 'continuous'"
+        )
     counts = seen.n_rows, seen.n_missing
     text = notation, seen.text_dtype
     column = Column(
@@ -404,6 +410,46 @@ def infer_column(
     )
     is_value = (spec.missing or missing) == "category" and seen.n_missing > 0
     return column.with_absent() if is_value else column
+
+
+def refit_column(column: Column, cells: pd.Series, spec: ColumnSpec, *, missing: str) -> Column:
+    """The column with categories or scale learned from the ``cells`` of some rows of its table.
+
+    What the table decides is kept: the kind, the notation, and which texts and numbers are missing cells.
+    """
+    seen, codec = Observed(column.name, cells, column.kind, column.na), column.codec
+    read = column.readable(cells)[0]
+    known = read.values[read.where[read.where >= 0]]
+    types = {*map(type, column.categories)}
+    is_whole = codec.whole if isinstance(codec, Continuous) else types == {int}
+    if len(known) < len(seen.cells) or known.dtype != seen.cells.dtype:  # text or codes among them
+        if types and types <= {int, float} and known.dtype == object:
+            known = np.array([number_of(v) if isinstance(v, str) else v for v in known])
+        if is_whole and known.dtype.kind == "f":
+            known = known.astype(np.int64)
+        seen = seen.holding(pd.Series(known))
+    if isinstance(codec, Continuous) or (types and types <= {int, float}):
+        seen.is_whole = is_whole
+    is_open = column.open or not isinstance(codec, Categories)
+    codec, scale = _fit_codec(seen, column.kind, spec, column.dtype, is_open)
+    how: dict[str, Any] = dict(zip(("origin", "step", "decimals"), scale, strict=True))
+    how |= {"n_rows": seen.n_rows, "n_missing": seen.n_missing}
+    fitted = replace(column, codec=codec, absent=False, informative=False, **how)
+    is_value = (spec.missing or missing) == "category" and seen.n_missing > 0
+    return fitted.with_absent() if is_value else fitted
+
+
+def _fit_codec(
+    seen: Observed, kind: str, spec: ColumnSpec, dtype: Any, is_open: bool
+) -> tuple[Codec, tuple[int, int, int | None]]:
+    """The codec of a column of a kind; of numbers and times also their origin, step and decimals."""
+    is_known = bool(spec.categories) or family(dtype) in ("category", "boolean")
+    if not len(seen.cells) and not is_known:
+        # a value that is new is no surprise, though in float32 its probability is below one
+        return Categories("nominal", (), is_open, unseen_count=1e6), (0, 1, None)
+    if kind in ("nominal", "ordinal"):
+        return _fit_categories(seen, kind, spec, is_open), (0, 1, None)
+    return _fit_numbers(seen, dtype)
 
 
 def _fit_numbers(seen: Observed, dtype: Any) -> tuple[Continuous, tuple[int, int, int | None]]:
@@ -449,7 +495,7 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
     return "ordinal" if is_list else "continuous"
 
 
-def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool) -> Categories:
+def _fit_categories(seen: Observed, kind: str, spec: ColumnSpec, is_open: bool) -> Categories:
     name, dtype, values = seen.name, seen.dtype, seen.cells
     if family(values.dtype) in TIMES:
         raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
@@ -474,11 +520,6 @@ def _fit_categories(seen: Observed, kind: Kind, spec: ColumnSpec, is_open: bool)
         counts = np.array([found.get(c, 0) for c in categories])
     elif family(values.dtype) == "float" and seen.all_integers:  # as other readers have them
         categories = [int(c) for c in categories]
-    if kind == "ordinal" and len(categories) > MANY_CATEGORIES:
-        warn(
-            f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make it"
-            " 'continuous'"
-        )
     return fit_categories(
         kind, categories, counts,
         is_open=is_open, equally_spaced=is_category(dtype),

@@ -33,6 +33,7 @@ from discrete_itd.encoders.inference import (
     infer_column,
     left_out_as,
     read_text,
+    refit_column,
     tell_redundant,
 )
 from discrete_itd.encoders.notation import Words, settled, tell, tell_unreadable
@@ -111,8 +112,42 @@ class TableEncoder:
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
 
     @classmethod
-    @by_topic()
     def fit(
+        cls,
+        table: pd.DataFrame,
+        columns: Mapping[Any, Any] | str | None = None,
+        *,
+        missing: str = "marginalise",
+        **how: Any,
+    ) -> TableEncoder:
+        """The schema of :meth:`infer`, with "absent" as a value of columns whose gaps carry information (21)."""
+        encoder = cls.infer(table, columns, missing=missing, **how)
+        return encoder.with_informative_gaps(table, columns, missing=missing)
+
+    def refit(
+        self,
+        rows: pd.DataFrame,
+        columns: Mapping[Any, Any] | str | None = None,
+        *,
+        missing: str = "marginalise",
+    ) -> TableEncoder:
+        """The schema with categories, scales and informative gaps learned from some rows of the table.
+
+        What the table decides is kept: kinds, notations, words and numbers for missing cells, columns left out. Only a
+        column without a cell in these rows becomes one of categories, without any. ``columns`` and ``missing`` are
+        those of the fit to the table.
+        """
+        specs = column_specs(self.all_names, columns)
+        schema = [
+            refit_column(c, cast(pd.Series, rows[c.name]), specs[c.name], missing=missing)
+            for c in self.schema
+        ]
+        encoder = TableEncoder(schema, self.left_out)
+        return encoder.with_informative_gaps(rows, columns, missing=missing)
+
+    @classmethod
+    @by_topic()
+    def infer(
         cls,
         table: pd.DataFrame,
         columns: Mapping[Any, Any] | str | None = None,
@@ -122,7 +157,7 @@ class TableEncoder:
         from_array: bool = False,
         leave_out: bool = False,
     ) -> TableEncoder:
-        """Infer the kind of each column, and learn its categories or scale.
+        """Infer the kind of each column, and learn its categories or scale; "absent" is a value if asked for.
 
         Parameters
         ----------
@@ -194,14 +229,20 @@ class TableEncoder:
         }
         words = [read[n][0] for n, c in columns_of.items() if isinstance(c.codec, Categories)]
         tell_redundant({c.name: cast(pd.Series, table[n]) for n, c in columns_of.items()}, words)
-        asked = [specs[name].missing or missing for name in columns_of]
-        return cls([*columns_of.values()], left_out)._with_informative_gaps(table, asked)
+        return cls([*columns_of.values()], left_out)
 
-    def _with_informative_gaps(self, frame: pd.DataFrame, missing: Sequence[str]) -> TableEncoder:
+    def with_informative_gaps(
+        self,
+        frame: pd.DataFrame,
+        columns: Mapping[Any, Any] | str | None = None,
+        *,
+        missing: str = "marginalise",
+    ) -> TableEncoder:
         """The schema with "absent" as a value of columns whose gaps carry information (21), by rows of a table.
 
-        Of columns for which ``missing`` is "auto"; of others it is only noted.
+        Of columns for which ``missing`` is "auto"; of others it is only noted. ``columns`` are as in :meth:`infer`.
         """
+        specs = column_specs(self.all_names, columns)
         asked = [j for j, c in enumerate(self.schema) if c.n_missing and not c.absent]
         if not asked:
             return self
@@ -215,7 +256,8 @@ class TableEncoder:
             return self
         schema = [*self.schema]
         for j in found:
-            c, is_value = schema[j], missing[j] == "auto"
+            c = schema[j]
+            is_value = (specs[c.name].missing or missing) == "auto"
             schema[j] = c.with_absent() if is_value else replace(c, informative=True)
         return TableEncoder(schema, self.left_out)
 

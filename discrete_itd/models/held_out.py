@@ -165,6 +165,26 @@ class TrainingRows:
         return float(self.held_out(denoiser).mean())
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows of a table, for a ``fit``, and the ``schema`` of the table, which decides on the kinds of columns."""
+
+    rows: Any
+    schema: TableEncoder
+
+
+def infer_schema(frame: pd.DataFrame, estimator: Any, *, is_frame: bool) -> TableEncoder:
+    """The schema of a table, from a frame or array, by the parameters of a density."""
+    return TableEncoder.infer(
+        frame,
+        estimator.column_types,
+        handle_unknown=estimator.handle_unknown,
+        missing=estimator.missing,
+        from_array=not is_frame,
+        leave_out=True,
+    )
+
+
 class ReadTable(NamedTuple):
     """A user's table after reading."""
 
@@ -178,15 +198,13 @@ class ReadTable(NamedTuple):
 def read_table(
     X: Any, estimator: Any, *, groups: Any, seed: int, device: torch.device
 ) -> ReadTable:
-    """The table, or the sample of a stream, that a user gives to the ``fit`` of an estimator.
+    """The table, the :class:`Part` of one, or the sample of a stream, that is given to the ``fit`` of an estimator.
 
     A ValueError or TypeError names the column or argument that is invalid.
     """
-    reading: Any = {
-        "columns": estimator.column_types,
-        "handle_unknown": estimator.handle_unknown,
-        "missing": estimator.missing,
-    }
+    schema = X.schema if isinstance(X, Part) else None
+    X = X.rows if isinstance(X, Part) else X
+    types, missing = estimator.column_types, estimator.missing
     with stage("reading the table"):
         X = in_memory(X, seed, groups)
         frame, is_frame = read_rows(X, estimator)
@@ -196,7 +214,11 @@ def read_table(
         if len(frame) < 2:
             raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
         units = check_groups(groups, len(frame))
-        encoder = TableEncoder.fit(frame, from_array=not is_frame, leave_out=True, **reading)
+        if schema is None:
+            schema = infer_schema(frame, estimator, is_frame=is_frame)
+            encoder = schema.with_informative_gaps(frame, types, missing=missing)
+        else:
+            encoder = schema.refit(frame, types, missing=missing)
         x = torch.from_numpy(encoder.readable(frame)[0].x)
         has_cells = ~x.isnan().all(1)
         x, units = x[has_cells], None if units is None else units[has_cells.numpy()]

@@ -9,6 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, find_outliers
 from discrete_itd.detection.out_of_fold import out_of_fold
 from discrete_itd.detection.reasons import NO_CELL
+from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Forest
 
 pytestmark = pytest.mark.single_precision
@@ -55,6 +56,36 @@ def test_property_every_row_is_scored_once_by_the_detector_of_the_others(table):
         rest = table.drop(index=fold.at)
         alone = clone(fold.detector).fit(rest).score_samples(table.iloc[fold.at])
         np.testing.assert_array_equal(fold.scores, alone)
+
+
+@pytest.mark.filterwarnings("ignore:left out", "ignore:.* unreadable", "ignore:column 'code'")
+def test_the_table_decides_on_kinds_whatever_the_division():
+    """Columns on the border between two kinds: some of the rows alone would be taken for others."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({
+        "amount": [*map(str, rng.normal(100, 10, 398).round(2)), "#REF!", "12;x"],
+        "count": [*np.repeat(range(180), 2), *range(180, 220)],
+        "price": [*np.repeat(rng.integers(1, 9000, 194) / 100, 2), *rng.integers(1, 9000, 12) / 100],
+        "name": [f"n{i % 360}" for i in range(400)],
+        "code": [*rng.normal(50, 9, 394).round(1), *[9999.0] * 6],
+        "kind": ["a", "b"] * 200,
+    })  # fmt: skip
+    table.loc[7, "amount"] = "99999999.00"
+    whole = TableEncoder.fit(table, leave_out=True)
+
+    def decided(encoder):
+        columns = [(c.name, c.kind, c.notation, c.codes) for c in encoder.schema]
+        return columns, encoder.left_out
+
+    assert decided(whole)[0][0][1] == "continuous"
+    for seed in range(3):
+        one = DiffusionOutlierDetector(
+            denoiser="independent", false_alarm_rate=0.05, random_state=seed
+        )
+        own = [fold.detector for fold in out_of_fold(one, table)]
+        for each in (*own, clone(one).fit(table)):
+            assert decided(each.density_.encoder_) == decided(whole)
+        assert find_outliers(table, one, n_rows=6)["row"].tolist().count(7)
 
 
 def test_the_odd_row_is_first_with_its_cells_and_its_label(table):

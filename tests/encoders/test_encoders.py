@@ -195,6 +195,28 @@ def test_codes_depend_on_names_not_on_order(frame):
 
 
 @quiet
+@pytest.mark.filterwarnings(
+    "ignore:columns that are copies", "ignore:left out", "ignore:.*taken as"
+)
+@given(
+    frame=frames(),
+    missing=st.sampled_from(["marginalise", "category", "auto"]),
+    n=st.integers(0, 8),
+)
+def test_a_part_of_a_table_is_read_as_the_table_is(frame, missing, n):
+    """Of all rows the schema is the fit's; of some, whatever they are, the kinds are."""
+    whole = TableEncoder.infer(frame, missing=missing)
+    again, fitted = whole.refit(frame, missing=missing), TableEncoder.fit(frame, missing=missing)
+    assert flatten(again) == flatten(fitted)
+    part = frame.iloc[np.random.default_rng(n).permutation(len(frame))[: n + 1]]
+    for c, own in zip(whole.schema, whole.refit(part, missing=missing).schema, strict=True):
+        assert (own.dtype, own.notation, own.na, own.codes) == (c.dtype, c.notation, c.na, c.codes)
+        if own.n_missing < own.n_rows:
+            assert own.kind == c.kind
+            assert getattr(own.codec, "whole", None) == getattr(c.codec, "whole", None)
+
+
+@quiet
 @given(frame=frames(), seed=st.integers(0, 99))
 def test_the_order_of_rows_does_not_matter(frame, seed):
     order = np.random.default_rng(seed).permutation(len(frame))
