@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 
 from discrete_itd import DiffusionDensity
-from tests.benchmarks import anomaly, conditionals, data, detectors, messy, real_tables
+from tests.benchmarks import anomaly, conditionals, data, detectors, fast, messy, real_tables
 from tests.benchmarks.baselines import ChowLiuTree, IndependentColumns
 from tests.benchmarks.change import difference
 from tests.benchmarks.data import has_density, load_density
@@ -180,6 +180,54 @@ def test_a_difference_of_answers_is_counted_by_cell_and_named_relative_to_what_i
     assert difference(frame, frame.assign(b=["x", "y", "z"])) == (1, 6, np.inf)
     assert difference(frame, frame[:2]) == (6, 6, np.inf)
     assert difference(frame, frame.rename(columns={"a": "c"})).largest == np.inf
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7, 1e-30, 123456.789, 0.0])
+@pytest.mark.parametrize("n_rows", [3, 71, 827])
+def test_a_column_that_is_constant_in_training_is_divided_by_one(value, n_rows):
+    """Its deviation is often rounding, as of 71 times 1/3, and then another value outweighs all columns."""
+    train = np.column_stack([np.full(n_rows, value), np.arange(n_rows), 1e6 + np.arange(n_rows)])
+    train[:, 0] *= 1 + 1e-16 * np.arange(n_rows)  # by rounding itself not quite constant
+    test = train + np.array([1.0, 0.0, 1.0])
+    scaled, scaled_test = detectors.standardised(train, test)
+    np.testing.assert_allclose(scaled[:, 0], 0, atol=1e-9)
+    np.testing.assert_allclose(scaled_test[:, 0], 1, atol=1e-9)
+    np.testing.assert_allclose(scaled[:, 1:].std(0), 1)
+    frames = (pd.DataFrame(rows, columns=list("abc")).assign(d="x") for rows in (train, test))
+    assert abs(fast.numbers(*frames)[1][:, 0] - 1).max() < 1e-9
+
+
+def test_nearest_neighbours_in_four_scalings_against_their_definition():
+    random = np.random.default_rng(0)
+    train = random.integers(0, 4, (40, 3)) * [1.0, 100.0, 0.0] + [0.0, 0.0, 7.0]
+    train[:, 0] += random.random(40)
+    test = np.tile(train[:5], (3, 1))
+    test[5:10] += [0.3, 1.0, 0.0]
+    test[10:, 2] += 1  # where training is constant
+
+    def distance(rows, row):
+        return max(np.sort(np.sqrt(((rows - row) ** 2).sum(1)))[detectors.NEAREST - 1], 1e-12)
+
+    mean, deviation, width = train.mean(0), train.std(0), np.ptp(train, axis=0)
+    deviation[2] = width[2] = 1.0
+    scalings = [
+        lambda row: row,
+        lambda row: (row - mean) / deviation,
+        lambda row: row / width,
+        lambda row: ((train < row).mean(0) + (train <= row).mean(0)) / 2,
+    ]
+    expected = [
+        sum(np.log(distance(np.array([scale(r) for r in train]), scale(row))) for scale in scalings)
+        for row in test
+    ]
+    scores = detectors.neighbours_in_scalings(train, test, 0).scores
+    np.testing.assert_allclose(scores, expected)
+    larger = detectors.neighbours_in_scalings(1000 * train, 1000 * test[:10], 0).scores
+    np.testing.assert_allclose(larger, scores[:10] + np.log(1000))
+    in_hand = detectors.neighbours_in_scalings(train, train, 0, in_hand=True).scores
+    without = detectors.neighbours_in_scalings(train[1:], train[:1], 0).scores
+    # the one row that is left out changes deviations, ranges and quantiles a little
+    assert in_hand[0] == pytest.approx(without[0], abs=0.2)
 
 
 STUB = """

@@ -67,9 +67,10 @@ METHODS = {
     "categorical": (
         ["ours", "independent", "IForest", "ECOD", "COPOD", "HBOS", "kNN", "LOF", "MaskDiff-AD"]
     ),
-    "numeric": ["ours", "kNN", "ECOD", "HBOS", "IForest", "LOF"],
+    "numeric": ["ours", "kNN4", "kNN", "ECOD", "HBOS", "IForest", "LOF"],
 }
-OFA_METHODS = ["ours", "kNN", "LOF", "IForest", "ECOD", "DTE-NP"]
+OFA_METHODS = ["ours", "kNN4", "kNN", "LOF", "IForest", "ECOD", "DTE-NP"]
+ALL_METHODS = ["ours", "independent", "kNN4", *detectors.PYOD, *detectors.UNPACKED]
 # AUROC and average precision over the 34 targets of OFA-TAD, and by table where they could be had (see RESULTS.md)
 PUBLISHED = {
     "OFA-TAD": (83.45, 66.29),
@@ -99,6 +100,8 @@ satimage-2   /.9669       /.9774       /.8602       /.5736       .9964/.9610
 shuttle      /.9225       /.9683       /.9693       /.9958       .9998/.9961
 SpamBase     /.8135       /.7833       /.8455       /.6524       .8599/.8924
 """
+TIE = 0.05  # points of AUROC or average precision below which two methods are level on a table
+KEEPING_ROWS = ("kNN4", "kNN", "LOF")  # methods that keep training rows, ``NEIGHBOURS`` at most
 SEEDS = {"categorical": [4, 5, 6, 7, 8], "numeric": [0, 1, 2, 3, 4]}
 MEASURES = {"auroc": "AUROC × 100", "ap": "average precision × 100"}
 
@@ -146,7 +149,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("kind", choices=tuple(METHODS))
     parser.add_argument("tables", nargs="*", help="all of them by default")
     parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS["categorical"], "DTE-NP"])
+    parser.add_argument("--methods", nargs="+", choices=ALL_METHODS)
     parser.add_argument("--max-time", type=float, help="seconds of training, per fit")
     parser.add_argument("--n-evaluations", type=int, default=128)
     parser.add_argument("--columns", help="numeric: the kind of ours, inferred by default")
@@ -183,7 +186,7 @@ def _available(methods: list[str]) -> list[str]:
 
 def _slug(method: str, options: argparse.Namespace) -> str:
     """A method with all that its results depend on, beside table and seed."""
-    if method in ("kNN", "LOF"):
+    if method in KEEPING_ROWS:
         return f"{method}-{detectors.NEIGHBOURS}"
     if method != "ours":
         return method
@@ -244,12 +247,15 @@ def _scored(
 ) -> detectors.Scored:
     """One method on one split."""
     train, test, _ = split
+    encode = detectors.one_hot if options.kind == "categorical" else detectors.standardised
+    max_rows = detectors.NEIGHBOURS if method in KEEPING_ROWS else None
+    if method == "kNN4":
+        rows = detectors.one_hot(train, test) if options.kind == "categorical" else (train, test)
+        return detectors.neighbours_in_scalings(*rows, seed, max_rows)
     if method in detectors.PYOD:
-        code = detectors.one_hot if options.kind == "categorical" else detectors.standardised
-        max_rows = detectors.NEIGHBOURS if method in ("kNN", "LOF") else None
-        return detectors.pyod(method, *code(train, test), seed, max_rows)
-    if method == "DTE-NP":
-        return detectors.dte_np(*detectors.standardised(train, test), seed)
+        return detectors.pyod(method, *encode(train, test), seed, max_rows)
+    if method in detectors.OF_PAPERS:
+        return detectors.OF_PAPERS[method](*encode(train, test), seed)
     if options.kind == "numeric":
         names = [f"x{j}" for j in range(train.shape[1])]
         train, test = pd.DataFrame(train, columns=names), pd.DataFrame(test, columns=names)
@@ -319,7 +325,7 @@ def _cell(result: dict[int, dict[str, float]], measure: str, bold: bool) -> str:
 
 
 def _summary(results: dict[str, dict[str, dict[int, dict[str, float]]]], methods: list[str]) -> str:
-    """Means and mean ranks over the tables that every method has."""
+    """Means and mean ranks over the tables that every method has; what the first is ahead by, in pairs of one table."""
     methods = [m for m in methods if any(of.get(m) for of in results.values())]
     common = [name for name, of in results.items() if all(of.get(m) for m in methods)]
     header = ["method"]
@@ -335,6 +341,13 @@ def _summary(results: dict[str, dict[str, dict[int, dict[str, float]]]], methods
         ranks = rankdata(-means.round(6), axis=1).mean(0) if common else np.array([])
         columns.append([f"{v:.2f}" for v in ranks] if common else [""] * len(methods))
         columns.append([sum(m in of for of in best) for m in methods])
+        if len(common) > 1:
+            header += [f"{methods[0]} ahead by, {short}", f"ahead, behind, {short}"]
+            ahead = means[:, :1] - means
+            pairs = [mean_and_error(column) for column in ahead.T]
+            columns.append(["", *(f"{mean:+.1f} ± {error:.1f}" for mean, error in pairs[1:])])
+            counts = zip((ahead > TIE).sum(0), (ahead < -TIE).sum(0), strict=True)
+            columns.append(["", *(f"{won}, {lost}" for won, lost in list(counts)[1:])])
     for part in ("fit", "score"):
         header.append(f"s to {part}, sum")
         sums = [

@@ -1,8 +1,9 @@
 """Detectors of anomalies that the benchmarks set side by side: this library's, PyOD's and those of four papers.
 
 Each takes normal rows to train on and rows to score, and returns scores, higher for odder rows, and its seconds.
-PyOD's get numbers (``one_hot``, ``standardised``) and their default parameters. The papers' are run from where their
-repositories were unpacked; an environment variable names the folder of each:
+PyOD's get numbers (``one_hot``, ``standardised``) and their default parameters; "kNN4" (``neighbours_in_scalings``) is
+nearest neighbours in four scalings of the numbers, a stronger baseline than PyOD's in one. The papers' are run from
+where their repositories were unpacked; an environment variable names the folder of each:
 
 - ``DISCRETE_ITD_MASKDIFF``: MaskDiff-AD (Zhang et al., arXiv:2605.30046, github.com/lxzhang1/MaskDiff-AD);
 - ``DISCRETE_ITD_TCCM``: TCCM (Li et al., NeurIPS 2025, arXiv:2510.18328, github.com/ZhongLIFR/TCCM-NIPS);
@@ -30,6 +31,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import OneHotEncoder
 
 from discrete_itd import DiffusionDensity
@@ -37,7 +39,10 @@ from tests.benchmarks.tables import estimator, timed
 
 PYOD = {"IForest": "iforest.IForest", "ECOD": "ecod.ECOD", "COPOD": "copod.COPOD"}
 PYOD |= {"HBOS": "hbos.HBOS", "kNN": "knn.KNN", "LOF": "lof.LOF", "MCD": "mcd.MCD"}
-NEIGHBOURS = 20_000  # rows that kNN and LOF keep, and boosting fits to, at most
+NEIGHBOURS = 20_000  # rows that kNN, kNN4 and LOF keep, and boosting fits to, at most
+NEAREST = 5  # the neighbour whose distance is the score of kNN4, as of PyOD's kNN
+LEAST_DISTANCE = 1e-12  # of a row to that neighbour in kNN4, so that its logarithm is finite
+CONSTANT = 1e-12  # largest ratio of a column's deviation to its largest value that is rounding of a constant
 FEW_VALUES = 20  # of a column that boosting predicts as classes
 TREES = 200_000  # of boosting on all columns of a table, times its columns
 
@@ -114,8 +119,7 @@ def pyod(
 
     ``in_hand`` if the training rows themselves are ranked, by its scores of them.
     """
-    if max_rows is not None and len(train) > max_rows:
-        train = train[np.random.default_rng(seed).permutation(len(train))[:max_rows]]
+    train = some_rows(train, seed, max_rows)
     module, name = PYOD[label].split(".")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constant columns, of what PyOD imports
@@ -125,6 +129,45 @@ def pyod(
         scores, score_seconds = timed(model.decision_function, test)
         scores = model.decision_scores_ if in_hand else scores
     return Scored(np.nan_to_num(scores), fit_seconds, score_seconds)
+
+
+def some_rows(train: NDArray, seed: int, max_rows: int | None) -> NDArray:
+    """At most ``max_rows`` random rows."""
+    if max_rows is None or len(train) <= max_rows:
+        return train
+    return train[np.random.default_rng(seed).permutation(len(train))[:max_rows]]
+
+
+def neighbours_in_scalings(
+    train: NDArray,
+    test: NDArray,
+    seed: int,
+    max_rows: int | None = None,
+    in_hand: bool = False,
+) -> Scored:
+    """Nearest neighbours in four scalings of the columns, of at most ``max_rows`` random training rows.
+
+    The scalings are the numbers as they are, ``standardised``, divided by the range of the training rows (a constant
+    column by 1), and ``as_quantiles``. A row's score is the sum over the scalings of the logarithm of its Euclidean
+    distance to its fifth nearest training row (``NEAREST``), of ``LEAST_DISTANCE`` at least. So a common factor of
+    all columns of a scaling changes no ranking, and no scaling outweighs the others.
+
+    ``in_hand`` if ``test`` are the training rows themselves, none of which is a neighbour of itself.
+    """
+    train = some_rows(train, seed, max_rows)
+    fit_seconds = score_seconds = 0.0
+    scores = np.zeros(len(test))
+    for scale in (lambda *rows: rows, standardised, by_range, as_quantiles):
+        (scaled, scaled_test), scaling_seconds = timed(scale, train, test)
+        nearest = min(NEAREST + in_hand, len(train))
+        index, index_seconds = timed(NearestNeighbors(n_neighbors=nearest).fit, scaled)
+        (_, neighbours), query_seconds = timed(index.kneighbors, scaled_test)
+        # computed anew: in many columns scikit-learn's distances of equal rows are not 0 but rounding
+        distances = np.linalg.norm(scaled_test - scaled[neighbours[:, -1]], axis=1)
+        scores += np.log(np.maximum(distances, LEAST_DISTANCE))
+        fit_seconds += scaling_seconds + index_seconds
+        score_seconds += query_seconds
+    return Scored(scores, fit_seconds, score_seconds)
 
 
 def boosting(train: NDArray, test: NDArray, seed: int) -> Scored:
@@ -176,9 +219,39 @@ def one_hot(train: pd.DataFrame, test: pd.DataFrame) -> tuple[NDArray, NDArray]:
 
 
 def standardised(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
-    """Both by the training rows' means and deviations."""
-    scale = np.where(train.std(0) > 0, train.std(0), 1.0)
-    return (train - train.mean(0)) / scale, (test - train.mean(0)) / scale
+    """Both by the training rows' means and deviations.
+
+    A column that is constant in training, but for rounding, is divided by 1: the deviation of equal numbers is
+    often not 0 but their rounding error, by which another value in ``test`` would outweigh all other columns.
+    """
+    deviation = train.std(0)
+    is_constant = deviation <= CONSTANT * np.abs(train).max(0)
+    return _shifted(train, test, train.mean(0), np.where(is_constant, 1.0, deviation))
+
+
+def by_range(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
+    """Both so that the training rows lie in [0, 1]; a column that is constant there is divided by 1."""
+    low, width = train.min(0), np.ptp(train, axis=0)
+    return _shifted(train, test, low, np.where(width > 0, width, 1.0))
+
+
+def as_quantiles(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
+    """Each number as the share of training rows below it plus half the share of those equal to it."""
+
+    def quantiles(rows: NDArray) -> NDArray:
+        ranks = [
+            np.searchsorted(column, values, "left") + np.searchsorted(column, values, "right")
+            for column, values in zip(np.sort(train, axis=0).T, rows.T, strict=True)
+        ]
+        return np.stack(ranks, axis=1) / (2 * len(train))
+
+    return quantiles(train), quantiles(test)
+
+
+def _shifted(
+    train: NDArray, test: NDArray, centre: NDArray, scale: NDArray
+) -> tuple[NDArray, NDArray]:
+    return (train - centre) / scale, (test - centre) / scale
 
 
 # -- from unpacked repositories -----------------------------------------------------------------

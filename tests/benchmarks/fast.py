@@ -49,7 +49,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_mushroom
 from discrete_itd.recipes import NAMES, Causal, RowMixture, recipe
 from tests.benchmarks import data
-from tests.benchmarks.detectors import OF_PAPERS, UNPACKED, is_unpacked, standardised
+from tests.benchmarks.detectors import CONSTANT, OF_PAPERS, UNPACKED, is_unpacked, standardised
 from tests.benchmarks.tables import available, machine, markdown, processor_timed
 
 MIXTURE_PARTS = 32  # components of the Gaussian mixture
@@ -230,7 +230,9 @@ def numbers(train: pd.DataFrame, test: pd.DataFrame) -> tuple[np.ndarray, np.nda
     both[dates] = both[dates].astype("int64")
     train = both[: len(train)]
     numeric = both.select_dtypes("number").columns
-    scaled = (both[numeric] - train[numeric].mean()) / train[numeric].std().replace(0, 1)
+    deviation = train[numeric].std()
+    is_constant = deviation <= CONSTANT * train[numeric].abs().max()
+    scaled = (both[numeric] - train[numeric].mean()) / deviation.mask(is_constant, 1.0)
     cells = pd.concat([scaled.fillna(0.0), pd.get_dummies(both.drop(columns=numeric))], axis=1)
     cells = cells.to_numpy(float)
     return cells[: len(train)], cells[len(train) :]
