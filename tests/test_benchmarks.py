@@ -50,6 +50,7 @@ RUNS = {
     "seasons": "--quick --only detector",
     "features": "discrete_itd scikit-learn",
     "cells": "adult --rows 400",
+    "clean": "--tables carData/Mroz vcdExtra/Titanicp --rows 200",
 }
 
 
