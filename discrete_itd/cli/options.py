@@ -249,8 +249,8 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
     add("table", metavar="TABLE", help=f"table to check: {ENDINGS}; or -")
     add("--out", required=True, metavar="FILE", help=f"wrong cells: {ENDINGS}; or -")
     add("--repair", metavar="FILE",
-        help="also write TABLE with the expected values that are twice as likely right as not; blank\n"
-        "lines, and quotation marks without need, are not copied")
+        help="also write TABLE with the expected values that are right with probability .9 or more, and\n"
+        "say how many cells are left; blank lines, and quotation marks without need, are not copied")
     add("--report", metavar="FILE", help="also write a page on them, like errors.html; one of the files may be -")
     add("--rows", metavar="FILE",
         help="also write the twenty oddest rows, each by models that did not see it, with the\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
 from dataclasses import replace
 
 import pandas as pd
@@ -37,7 +36,7 @@ from discrete_itd.reporting.page import VERDICTS, errors_page, judgement, render
 from discrete_itd.statistics import count
 from discrete_itd.storage.files import write_whole
 
-LIKELY = 2 / 3  # probability of an expected value from which it is put into the repaired copy
+SURE = 0.9  # least probability of an expected value that is written into the repaired copy
 
 
 def report(args: argparse.Namespace) -> int:
@@ -110,13 +109,18 @@ def check(args: argparse.Namespace) -> None:
     with about(args.table):
         found = find_errors(frame, threshold=args.threshold, groups=groups)
     write_table(args.out, [found])
+    what = f"{len(found)} of {frame.size} cells are probably wrong"
     if args.repair is not None:
-        repaired, likely = frame.copy(), found[found["expected_probability"] > LIKELY]
+        repaired, sure = frame.copy(), found[found["expected_probability"] >= SURE]
+        n_left = len(found) - len(sure)
         for row, column, expected in zip(
-            likely["row"], likely["column"], likely["expected"], strict=True
+            sure["row"], sure["column"], sure["expected"], strict=True
         ):
-            with suppress(TypeError, ValueError):  # a value that no cell of the type holds
+            try:
                 repaired.loc[[row], column] = pd.Series([expected]).to_numpy()
+            except (TypeError, ValueError):  # a value that no cell of the type holds
+                n_left += 1
+        what += f"; {len(found) - n_left} repaired, {n_left} left"
         write_table(args.repair, [repaired], dialect, schema)
     if args.rows is not None:
         with about(args.table):
@@ -126,6 +130,5 @@ def check(args: argparse.Namespace) -> None:
     if args.report is not None:
         title = f"Cells of {shown(args.table)} to check"
         _write_page(args.report, errors_page(found, frame.shape, title=title))
-    what = f"{len(found)} of {frame.size} cells are probably wrong"
     what = what if args.out == STANDARD else f"wrote {args.out}: {what}"
     say(STANDARD if STANDARD in outputs else args.out, what)

@@ -66,6 +66,7 @@ from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Categories, Column, TableEncoder
 from discrete_itd.encoders.frames import as_numbers, as_polars, is_polars, read_rows
 from discrete_itd.encoders.notation import FEW_VALUES, typed
+from discrete_itd.encoders.numeric import find_lattice
 from discrete_itd.models.held_out import check_groups
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_share
@@ -94,6 +95,8 @@ DISCOUNTS, COUNT = (0.3, 0.9), 100.0
 # a column of more than FEW_VALUES numbers is divided into at most N_BINS bins of at least BIN_ROWS rows
 N_BINS, BIN_ROWS = 16, 25
 ENDS = 0.01, 0.99  # quantiles between which numbers tell whether they are on a logarithmic scale
+# factors by which a moved decimal point changes a number, which is on the lattice if it is NEAREST steps from it
+POINTS, NEAREST = 10.0 ** np.array([-3, -2, -1, 1, 2, 3]), 1e-6
 FEWEST_UNITS = 50  # fewest rows, or groups of these, from which networks are fitted
 OFTEN = 5  # a number in this many rows is no outlier, however far it lies; a value in as many is no typing error
 # EM runs N_ITERATIONS times, from a share SHARE of wrong cells that counts as much as SEEN cells
@@ -109,6 +112,7 @@ EVIDENCE, UNPROVEN = 4.0, 0.4
 # A misspelling has FEWEST_LETTERS to MOST_LETTERS, at most one edit in CHARACTERS of them (but one in any), and stands
 # for a value of OFTEN times as many rows.
 FEWEST_LETTERS, MOST_LETTERS, CHARACTERS = 3, 100, 8
+CODE = re.compile(r"[^\W\d_]\d|\d[^\W\d_]")  # a digit beside a letter
 # Right texts of fewer than SHORT letters, and of more, are near another one with these probabilities, which count as
 # much as two texts (in columns of towns, counties and names .01 to .1 of the longer ones are).
 SHORT, NEAR_SHORT, NEAR = 6, 0.25, 0.05
@@ -133,7 +137,8 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
     DataFrame
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column or the number with its decimal point moved, and two
-        probabilities: ``expected_probability`` that this is right, which is at most the other, and
+        probabilities: ``expected_probability`` that this is right, by the other columns or by how the column writes,
+        which is at most the other (0, and ``expected`` None, where no other value is known), and
         ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables, .94 to 1.00
         in nine of them when nothing had used them (``python -m tests.benchmarks.cells unseen``). Errors that are other
         plausible values are hardly found. Missing cells are included where a value should be there. A cell may also be
@@ -175,17 +180,17 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
         views = [_views(c, meant.iloc[:, j]) for j, c in enumerate(schema)]
     contexts = [context for i, view in enumerate(views) for context in view.contexts(i)]
     network = _network(views, meant, unit)
-    judged, wrong = [], np.zeros(frame.shape)
+    judged, wrong, mended = [], np.zeros(frame.shape), np.zeros(frame.shape)
     with progress_bar(len(views), "columns") as bar:
         for j, (own, near) in enumerate(zip(views, _near(views, contexts, unit), strict=True)):
             others = [contexts[k] for k in near if contexts[k].column != j]
             judged.append(_judged(own.values, own.bins, others, unit, network, j))
-            wrong[:, j] = own.checked(judged[j], others, unit)
+            wrong[:, j], mended[:, j] = own.checked(judged[j], others, unit)
             bar.update()
     if network is not None:
         network.ask(np.flatnonzero((np.column_stack([own.wrong for own in judged]) >= 0.5).any(1)))
     _share_blame(wrong, views, judged, unit)
-    parts = zip(views, written, judged, wrong.T, strict=True)
+    parts = zip(views, written, judged, wrong.T, mended.T, strict=True)
     lines = [_lines(frame, j, *part, threshold) for j, part in enumerate(parts)]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
@@ -284,8 +289,8 @@ class Aspect:
 class ColumnViews(NamedTuple):
     """The views of a column: values, patterns of text, bins of numbers; of ``few`` numbers only to find far ones.
 
-    ``meant`` (N,) has the codes of the values that are meant, with probability ``misspelt`` (N,) others than those in
-    the table; ``unreadable`` (N,) are cells of numbers or times that are none.
+    ``meant`` (N,) has the codes of the values of which cells are misspellings, with probability ``misspelt`` (N,) by
+    the column alone; ``unreadable`` (N,) are cells of numbers or times that are none.
     """
 
     values: Aspect
@@ -303,20 +308,22 @@ class ColumnViews(NamedTuple):
             found.append(Context(column, self.patterns, self.patterns, is_pattern=True))
         return found
 
-    def checked(self, judged: Judged, others: list[Context], unit: Ints) -> Floats:
-        """The probability (N,) that cells are wrong, by all that is known of them."""
-        wrong = np.where(self.unreadable, 1.0, judged.wrong)
+    def checked(self, judged: Judged, others: list[Context], unit: Ints) -> tuple[Floats, Floats]:
+        """The probability (N,) that cells are wrong, by all that is known of them, and that of a spelling mended."""
+        wrong, mended = np.where(self.unreadable, 1.0, judged.wrong), np.zeros(len(unit))
         if self.patterns is not None:
             by_patterns = _judged(self.patterns, None, others, unit).wrong
             wrong = np.where(self.patterns.absent, wrong, np.maximum(wrong, by_patterns))
         if self.few is not None:
             wrong = np.maximum(wrong, _by_mixture(self.values, self.few, [], unit).wrong)
-        if self.misspelt.any():  # what is meant must go with the row
-            meant = Aspect(self.meant, self.values.absent)
-            wrong = np.maximum(
-                wrong, self.misspelt * (1 - _judged(meant, None, others, unit).wrong)
-            )
-        return wrong
+        if self.misspelt.any():  # Bayes' rule: the row must make the value that is meant probable
+            p, base = judged.given(self.meant)
+            (p_own, base_own), prior = judged.given(self.values.codes), self.misspelt
+            odds = prior * p * base_own
+            misspelt = odds / (odds + (1 - prior) * p_own * base)
+            mended = np.where((misspelt > 0) & (misspelt >= wrong), p, 0.0)
+            wrong = np.maximum(wrong, misspelt)
+        return wrong, mended
 
 
 class Context(NamedTuple):
@@ -350,10 +357,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
         if len(distinct) <= FEW_VALUES:
             bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
-        forms = [
-            "".join(c for c in text.casefold() if c.isalnum() or c in "<>=+%") for text in distinct
-        ]
-        of, misspelt[:-1] = _misspelt(forms, np.bincount(codes))
+        of, misspelt[:-1] = _misspelt(list(distinct), np.bincount(codes))
         meant[:-1] = np.where(of < 0, meant[:-1], of)
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
         if len(distinct) > FEW_VALUES and 1 < len(known) < len(codes) / 2:
@@ -416,14 +420,21 @@ def _log_tail(distance: Floats, among: Floats) -> Floats:
     )
 
 
-def _misspelt(forms: list[str], counts: Ints) -> tuple[Ints, Floats]:
+def _misspelt(texts: Sequence[str], counts: Ints) -> tuple[Ints, Floats]:
     """The position of the frequent text that each text is a variant of, or -1, and the probability that it is meant.
 
-    Variants have nearly the same form; digits must be equal. How many are near by chance is seen from frequent texts:
-    with a share h of these near another, and g of the rare ones, a share (1 - g) / (1 - h) of the rare is right.
+    Variants have nearly the same form, and stand in fewer than OFTEN rows, or than SHARE of those of the text; digits
+    must be equal. Where frequent texts are codes, capitals of one length or with digits among letters, none is. How
+    many are near by chance is seen from frequent texts: with a share h of these near another, and g of the rare ones, a
+    share (1 - g) / (1 - h) of the rare is right.
     """
+    forms = ["".join(c for c in t.casefold() if c.isalnum() or c in "<>=+%") for t in texts]
     n_letters, p = np.array([len(form) for form in forms]), np.zeros(len(forms))
     fits = (n_letters >= FEWEST_LETTERS) & (n_letters <= MOST_LETTERS)
+    usual = [texts[i] for i in np.flatnonzero(counts >= OFTEN).tolist()]
+    is_fixed = len({*map(len, usual)}) == 1 and not any(c.islower() for t in usual for c in t)
+    if len(usual) > 1 and (is_fixed or all(map(CODE.search, usual))):
+        return np.full(len(forms), -1), p
     often = np.argsort(-counts, kind="stable")
     often = often[((counts >= OFTEN) & fits)[often]]
     digits = [re.sub(r"\D", "", form) for form in forms]
@@ -439,10 +450,10 @@ def _misspelt(forms: list[str], counts: Ints) -> tuple[Ints, Floats]:
                 return j
         return -1
 
-    near = np.full(len(forms), -1)
+    near, least = np.full(len(forms), -1), counts * np.where(counts < OFTEN, OFTEN, 1 / SHARE)
     for i in np.flatnonzero(fits).tolist():
-        near[i] = nearest(i, often[counts[often] >= OFTEN * counts[i]])
-    right, rare = often[near[often] < 0], fits & (counts * OFTEN <= counts.max())
+        near[i] = nearest(i, often[counts[often] >= least[i]])
+    right, rare = often[near[often] < 0], fits & (least <= counts.max())
     rare[right] = False
     by_chance = np.zeros(len(forms), bool)
     by_chance[right] = [nearest(i, right[right != i]) >= 0 for i in right.tolist()]
@@ -466,10 +477,15 @@ def _joined(*codes: Ints) -> Ints:
     return out
 
 
-def _others(codes: Ints, unit: Ints) -> Ints:
-    """Number of rows of other units with the same code, (N,)."""
-    own = _joined(unit, codes)
-    return np.bincount(codes)[codes] - np.bincount(own)[own]
+def _others(codes: Ints, unit: Ints, asked: Ints | None = None) -> Ints:
+    """Number (N,) of rows of other units with the codes ``asked`` (N,), by default the row's own."""
+    asked = codes if asked is None else asked
+    counts = np.bincount(codes, minlength=int(asked.max(initial=0)) + 1)
+    if len(unit) == unit.max(initial=-1) + 1:  # each row is its own unit
+        return counts[asked] - (codes == asked)
+    own = _joined(np.tile(unit, 2), np.append(codes, asked))
+    of_row = own[len(unit) :]
+    return counts[asked] - np.bincount(own[: len(unit)], minlength=int(own.max()) + 1)[of_row]
 
 
 def _once(codes: Ints, unit: Ints) -> Floats:
@@ -478,9 +494,12 @@ def _once(codes: Ints, unit: Ints) -> Floats:
     return (np.bincount(unit[first]) / np.bincount(unit))[unit]
 
 
-def _alone(codes: Ints, unit: Ints) -> tuple[Floats, Bools]:
-    """The probability (N,) of each cell in its column without its unit, and whether no other unit has its value."""
-    n, rest = _others(codes, unit), len(unit) - np.bincount(unit)[unit]
+def _alone(codes: Ints, unit: Ints, asked: Ints | None = None) -> tuple[Floats, Bools]:
+    """The probability (N,) of each cell in its column without its unit, and whether no other unit has its value.
+
+    Or those of the codes ``asked`` (N,) in the place of the cells.
+    """
+    n, rest = _others(codes, unit, asked), len(unit) - np.bincount(unit)[unit]
     is_new = n == 0
     share = _right_and_new(codes, unit) / len(codes)
     share = min(max(share, 0.5 / len(codes)), 1 - 0.5 / len(codes))
@@ -503,8 +522,17 @@ def _right_and_new(codes: Ints, unit: Ints) -> float:
     return min(n_new, often * OFTEN**d * (1 - 2**-d))
 
 
-def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[Floats, Ints]:
-    """The probability (N,) of each cell given one other, without its unit, and the number of rows with this one."""
+def _conditional(
+    codes: Ints,
+    given: Ints,
+    alone: Floats,
+    unit: Ints,
+    asked: tuple[Ints, Floats] | None = None,
+) -> tuple[Floats, Ints]:
+    """The probability (N,) of each cell given one other, without its unit, and the number of rows with this one.
+
+    Or that of the codes ``asked`` (N,), which have the given probabilities in the column, in the place of the cells.
+    """
     pair = _joined(given, codes)
     n, n_pair = _others(given, unit), _others(pair, unit)
     first = np.unique(pair, return_index=True)[1]
@@ -512,13 +540,19 @@ def _conditional(codes: Ints, given: Ints, alone: Floats, unit: Ints) -> tuple[F
     once = np.unique(_joined(own, pair), return_index=True)[1]
     alone_in = np.bincount(own[once], n_pair[once] == 0)[own]  # values that no other unit has
     n_types = np.bincount(given[first])[given] - alone_in
-    known, floor = n > 0, np.maximum(n, 1)
-    tried = [
-        np.where(known, (np.maximum(n_pair - d, 0) + d * n_types * alone) / floor, alone)
-        for d in DISCOUNTS
-    ]
-    tried.append((n_pair + COUNT * alone) / (n + COUNT))  # where the other column says little
-    return max(tried, key=lambda p: float(np.log(p).sum())), n
+
+    def smoothed(discount: float, count: float, n_pair: Ints, alone: Floats) -> Floats:
+        p = np.maximum(n_pair - discount, 0) + (discount * n_types + count) * alone
+        return np.where(n + count > 0, p / np.maximum(n + count, 1), alone)
+
+    # the last way is for columns of which the other one says little
+    ways = [*((d, 0.0) for d in DISCOUNTS), (0.0, COUNT)]
+    tried = [smoothed(*way, n_pair, alone) for way in ways]
+    best = int(np.argmax([np.log(p).sum() for p in tried]))
+    if asked is None:
+        return tried[best], n
+    both = _joined(np.tile(given, 2), np.append(codes, asked[0])).reshape(2, -1)
+    return smoothed(*ways[best], _others(both[0], unit, both[1]), asked[1]), n
 
 
 def _error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]:
@@ -541,18 +575,20 @@ def _error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]
 class Judged(NamedTuple):
     """The probability (N,) that the cells of a column are ``wrong``, and what is ``expected`` in some rows (n,).
 
-    That is codes, their probabilities, and whether they are of bins. The probability (n,) of cells is a function
-    ``without`` one of the ``columns`` that tell it, -1 for none, and this one may be ``against`` them; ``flat`` (N,) is
-    the density of wrong cells, and ``share`` theirs.
+    That is codes, their probabilities, and the probabilities (n, L) of bins or None. The probability (n,) of cells is a
+    function ``without`` one of the ``columns`` that tell it, -1 for none, and this one may be ``against`` them;
+    ``flat`` (N,) is the density of wrong cells, and ``share`` theirs. ``given`` returns the probabilities (N,) of codes
+    (N,) in the place of the cells, given the other columns and in this column alone.
     """
 
     wrong: Floats
-    expected: Callable[[Ints], tuple[Ints, Floats, Bools]]
+    expected: Callable[[Ints], tuple[Ints, Floats, Floats | None]]
     columns: Sequence[int]
     without: Callable[[Ints, int], Floats]
     against: Callable[[Ints, int], Bools]
     flat: Floats
     share: float
+    given: Callable[[Ints], tuple[Floats, Floats]]
 
 
 def _voices(columns: Sequence[int], p: Floats, weights: Floats, alone: Floats) -> tuple[Any, Any]:
@@ -566,6 +602,15 @@ def _voices(columns: Sequence[int], p: Floats, weights: Floats, alone: Floats) -
         return (p[:, columns.index(column)] < alone)[rows]
 
     return without, against
+
+
+def _given(
+    codes: Ints, contexts: Sequence[Ints], weights: Floats, unit: Ints, asked: Ints
+) -> tuple[Floats, Floats]:
+    """``given`` of :class:`Judged`, of ``contexts`` with weights."""
+    (alone, _), (base, _) = (_alone(codes, unit, a) for a in (None, asked))
+    parts = [_conditional(codes, c, alone, unit, (asked, base))[0] for c in contexts]
+    return (np.column_stack(parts) @ weights if parts else base), base
 
 
 def _judged(
@@ -708,17 +753,20 @@ def _by_votes(
             lead = 2 * n_alike - n
             wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
 
-    def expected(rows: Ints) -> tuple[Ints, Floats, Bools]:
-        code, p, of_bin = mixed.expected(rows)
+    def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
+        code, p, of_bins = mixed.expected(rows)
         by_votes = heard[rows] | view.absent[rows]
         code = np.where(by_votes, np.where(dissents[rows], best[rows], view.codes[rows]), code)
         own = np.where(view.absent, present, np.maximum(odds, 1 - odds))[rows]
-        return code, np.where(by_votes, own, p), of_bin & ~by_votes
+        if of_bins is not None:
+            of_bins[by_votes] = 0.0
+        return code, np.where(by_votes, own, p), of_bins
 
     even = np.full(len(kept), 1 / len(kept))
     p, flat = np.column_stack([keys[k][1] for k in kept]), _flat(view, unit)
     of = [keys[k][0].column for k in kept]
-    return Judged(wrong, expected, of, *_voices(of, p, even, alone), flat, weights[-1])
+    given = partial(_given, view.codes, [keys[k][0].values.codes for k in kept], even, unit)
+    return Judged(wrong, expected, of, *_voices(of, p, even, alone), flat, weights[-1], given)
 
 
 def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
@@ -764,7 +812,7 @@ def _by_mixture(
     alone, _ = _alone(codes, unit)
     gain = np.array([np.log(p / alone).mean() for _, _, p in others])
     found = [others[k] for k in np.argsort(-gain, kind="stable")[:MOST_CONTEXTS] if gain[k] > 0]
-    columns, given, of = (
+    columns, contexts, of = (
         zip(*found, strict=True) if found else ([], [np.zeros_like(codes)], [alone])
     )
     p = np.column_stack(of)
@@ -776,19 +824,21 @@ def _by_mixture(
         p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
     wrong, weights = _error_share(p, flat, _once(view.codes, unit))
 
-    def expected(rows: Ints) -> tuple[Ints, Floats, Bools]:
+    def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         total = np.zeros((len(rows), int(codes.max()) + 1))
-        for c, weight in zip(given, weights, strict=False):
+        for c, weight in zip(contexts, weights, strict=False):
             same = _indicators(c, np.ones(len(c), bool))
             counts = (same[rows] @ (same.T @ _indicators(codes, ~bins.absent))).toarray()
             counts[np.arange(len(rows)), codes[rows]] -= ~bins.absent[rows]
             total += weight * counts / np.maximum(counts.sum(1, keepdims=True), 1)
         level, p = total.argmax(1), total.max(1)
-        of_bin = np.full(len(rows), bins.middles is not None)
-        return (level if bins.middles is None else bins.middles[level]), p, of_bin
+        return (level, p, None) if bins.middles is None else (bins.middles[level], p, total)
 
     share, weights = weights[-1], weights[:-1] / weights[:-1].sum()
-    return Judged(wrong, expected, columns, *_voices(columns, p, weights, alone), flat, share)
+    given = partial(_given, codes, contexts if columns else [], weights, unit)
+    return Judged(
+        wrong, expected, columns, *_voices(columns, p, weights, alone), flat, share, given
+    )
 
 
 def _lines(
@@ -798,29 +848,32 @@ def _lines(
     written: Written,
     judged: Judged,
     by_others: Floats,
+    mended: Floats,
     threshold: float,
 ) -> pd.DataFrame:
     """The lines of :func:`find_errors` of one column."""
     wrong = np.maximum(by_others, written.wrong)
     rows = np.flatnonzero(wrong >= threshold)
-    code, p, of_bin = judged.expected(rows)
-    is_misspelt = (own.misspelt > 0)[rows] & (wrong <= own.misspelt)[rows]
-    code = np.where(is_misspelt, own.meant[rows], code)
-    p = np.where(is_misspelt, own.misspelt[rows], p)
+    code, p, of_bins = judged.expected(rows)
+    p = np.where((mended > 0)[rows] & (code != own.meant[rows]), mended[rows], p)
+    code = np.where((mended > 0)[rows], own.meant[rows], code)
     first = np.zeros(int(own.values.codes.max()) + 1, np.int64)
     order = np.argsort(written.wrong > 0, kind="stable")[::-1]
     first[own.values.codes[order]] = order
-    cells, meant = (c.astype(object).to_numpy() for c in (frame.iloc[:, j], written.meant))
-    cells = np.where(written.wrong > 0, meant, cells)
-    expected = cells[first[code]]
-    if of_bin.any():
-        expected[of_bin] = _with_point_moved(meant, rows[of_bin], first[code][of_bin])
+    values, meant = (c.astype(object).to_numpy() for c in (frame.iloc[:, j], written.meant))
+    expected = np.where(written.wrong > 0, meant, values)[first[code]]
+    is_known = code != own.values.codes[rows]
+    if of_bins is not None and own.bins is not None:
+        moved, p_moved = _with_point_moved(meant, rows, of_bins, own.bins.codes)
+        expected, p = (np.where(p_moved > 0, *pair) for pair in ((moved, expected), (p_moved, p)))
+        is_known |= p_moved > 0
     is_meant = (written.right[rows] > 0) & (written.wrong[rows] > by_others[rows])
+    expected[~is_known], p = None, np.where(is_known, p, 0.0)
     return pd.DataFrame(
         {
             "row": frame.index[rows],
             "column": pd.Series([frame.columns[j]] * len(rows), dtype=object),
-            "value": frame.iloc[:, j].astype(object).iloc[rows].to_numpy(),
+            "value": values[rows],
             "expected": np.where(is_meant, meant[rows], expected),
             "expected_probability": np.minimum(
                 np.where(is_meant, written.right[rows], p), wrong[rows]
@@ -830,19 +883,30 @@ def _lines(
     )
 
 
-def _with_point_moved(cells: NDArray[np.object_], rows: Ints, likely: Ints) -> NDArray[np.object_]:
-    """The cells of the ``likely`` rows (n,), or of ``rows`` with up to three zeros more or less among the numbers."""
+def _with_point_moved(
+    cells: NDArray[np.object_], rows: Ints, of_bins: Floats, level: Ints
+) -> tuple[NDArray[np.object_], Floats]:
+    """Numbers among ``cells`` (N,) with the decimal point moved in ``rows`` (n,), and their probabilities, 0 for none.
+
+    They are on the lattice of the column and within its range; of several the row makes the one taken most probable, by
+    the probabilities ``of_bins`` (n, L) of the bins with codes ``level`` (N,).
+    """
     numbers = np.asarray(pd.to_numeric(pd.Series(cells), errors="coerce"), float)
-    out, known = cells[likely], numbers[np.isfinite(numbers)]
-    if not len(known):  # they have units
-        return out
-    low, high = np.quantile(known, [0.01, 0.99])
+    order = np.argsort(numbers, kind="stable")[: np.isfinite(numbers).sum()]
+    if not len(order):  # they have units
+        return cells[rows], np.zeros(len(rows))
+    low, high = np.quantile(numbers[order], ENDS)
+    step, origin = find_lattice(numbers[order])
     with np.errstate(all="ignore"):
-        power = np.round(np.log10(numbers[likely] / numbers[rows]))
-        moved = numbers[rows] * 10.0**power
-    fits = (power != 0) & (np.abs(power) <= 3) & (low <= moved) & (moved <= high)
-    for i in np.flatnonzero(fits).tolist():
-        text = f"{moved[i]:.15g}"
+        moved = numbers[rows, None] * POINTS
+        places = 0 if origin is None else (moved - origin) / step
+        fits = (np.abs(places - np.rint(places)) < NEAREST) & (low <= moved) & (moved <= high)
+        fits &= moved != numbers[rows, None]
+    near = order[np.minimum(np.searchsorted(numbers[order], moved), len(order) - 1)]
+    p = np.where(fits, np.take_along_axis(of_bins, level[near], 1), 0.0)
+    out, best = cells[rows], p.argmax(1)
+    for i in np.flatnonzero(p.max(1, initial=0) > 0).tolist():
+        text = f"{moved[i, best[i]]:.15g}"
         new = text if isinstance(out[i], str) else float(text)
         out[i] = int(text) if isinstance(out[i], int) and text.isdecimal() else new
-    return out
+    return out, p.max(1)

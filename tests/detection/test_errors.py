@@ -185,8 +185,12 @@ def test_what_is_expected_is_the_number_with_its_decimal_point_moved():
     frame["text"] = (frame["x"] * 3).round(2).astype(str)
     frame["n"] = random.integers(20_000, 80_000, 600)
     right = frame.copy()
-    frame.loc[7, "x"], frame.loc[9, "text"], frame.loc[11, "n"] = 10 * frame["x"][7], "1.5", 700_000
-    right.loc[9, "text"], right.loc[11, "n"] = "150", 70_000
+    frame.loc[9, "x"], frame.loc[9, "text"], right.loc[9, ["x", "text"]] = (
+        50.0,
+        "1.5",
+        (50.0, "150"),
+    )
+    frame.loc[7, "x"], frame.loc[11, "n"], right.loc[11, "n"] = 10 * frame["x"][7], 700_000, 70_000
     found = find_errors(frame)
     assert set(found["row"]) == {7, 9, 11}
     for row, column, expected in found[["row", "column", "expected"]].to_numpy():
@@ -194,6 +198,56 @@ def test_what_is_expected_is_the_number_with_its_decimal_point_moved():
         assert isinstance(
             expected, type(right.at[row, column]) if column == "text" else float | int
         )
+
+
+def test_property_a_decimal_point_is_moved_onto_the_lattice_of_a_column():
+    """6 031 minutes in a column of whole ones are no 603.1, but 6 030 may be 603."""
+    random = np.random.default_rng(0)
+    for step in (1, 5, 0.1, 0.25):
+        numbers = (random.normal(600, 40, 800) / step).round() * step
+        for i, factor in enumerate((0.001, 0.1, 10, 100, 37.7)):
+            numbers[i] = (round(numbers[i] * factor / step) + 3) * step
+        found = find_errors(pd.DataFrame({"minutes": numbers}))
+        assert set(found["row"]) <= set(range(5))
+        assert len(found) > 2
+        places = found["expected"].to_numpy(float) / step
+        np.testing.assert_allclose(places, places.round(), atol=1e-6)
+
+
+def mended(frame, found):
+    """The table with the expected values that are probably right, as of ``--repair``, and the places of these cells."""
+    frame, sure = frame.astype(object), found[found["expected_probability"] >= 0.9]
+    cells = list(sure[["row", "column"]].itertuples(index=False, name=None))
+    for (row, column), expected in zip(cells, sure["expected"], strict=True):
+        frame.loc[row, column] = expected
+    return frame.infer_objects(), set(cells)
+
+
+def test_property_what_is_expected_is_another_value_and_right_once_it_is_there():
+    n_mended, kinds = 0, ("swapped", "mistyped", "format", "notation")
+    for seed, kind in itertools.product(range(TIMES), kinds):
+        frame, random = clean(300, seed), np.random.default_rng(seed)
+        rows = random.choice(300, 6, replace=False)
+        if kind == "swapped":
+            frame, _ = planted(frame, seed)
+        elif kind == "mistyped":
+            frame.loc[rows, "town"] = [f"{t[:2]}q{t[3:]}" for t in frame["town"][rows]]
+            frame.loc[rows, "tariff"] = "pensoiner"
+        elif kind == "format":
+            frame.loc[rows, "id"] = [f"{i}" for i in rows]
+        else:
+            frame["age"] = [
+                f"{age:.0f} {'oz' if i in rows else 'ounce'}" for i, age in enumerate(frame["age"])
+            ]
+        found = find_errors(frame, threshold=1e-9)
+        value, expected = (found[name].astype(object) for name in ("value", "expected"))
+        assert not (value.isna() & expected.isna() | (value == expected)).any()
+        assert (found["expected_probability"][expected.isna()] == 0).all()
+        after, cells = mended(frame, found)
+        n_mended += len(cells)
+        again = find_errors(after)[["row", "column"]].itertuples(index=False, name=None)
+        assert not cells & set(again), kind
+    assert n_mended > 10 * TIMES
 
 
 def test_numbers_may_be_text():
@@ -556,6 +610,29 @@ def test_many_kinds_of_misspellings_of_a_value_accuse_no_other_column():
     assert set(found["column"]) == {"town"}
     assert len(found) > 290
     assert (found["expected"].to_numpy() == towns[number[found["row"]]]).mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["codes", "capitals", "words"])
+def test_property_a_misspelling_goes_with_the_row_of_another_value(kind):
+    """JAX is not LAX where the distance of Jacksonville stands beside it, however much rarer it is."""
+    random = np.random.default_rng(0)
+    pairs = {
+        "codes": ["LAX", "JAX", "MCO", "MCI", "ORD", "ORF", "BNA", "SNA"],
+        "capitals": ["MULBERRY", "MULBERRA", "CHERRY", "SHERRY", "PINE", "FINE", "WALNUT", "WALLNUT"],
+        "words": ["mulberry", "mulberra", "cherry", "sherry", "pine", "fine", "walnut", "wallnut"],
+    }[kind]  # fmt: skip
+    for n_rare in (1, 4, 30, 155):
+        counts = [700, n_rare] * 4
+        value = np.repeat(np.arange(8), counts)
+        frame = pd.DataFrame({"value": np.array(pairs)[value], "distance": 100 + 37 * value})
+        frame["carrier"] = random.choice(["AA", "B6", "UA"], len(frame))
+        if n_rare > 1:
+            assert not len(find_errors(frame))
+        elif kind != "codes":
+            frame["distance"] = 100 + 37 * (value // 2 * 2)
+            found = find_errors(frame)
+            assert found["expected"].tolist() == pairs[::2]
+            assert (found["expected_probability"] > 0.9).all()
 
 
 def test_property_misspellings_are_told_from_values_that_are_near_by_chance():
