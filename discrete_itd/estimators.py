@@ -29,7 +29,6 @@ from discrete_itd.encoders import (
     MISSING,
     PRESENT,
     UNKNOWN,
-    Continuous,
     Rows,
     TableEncoder,
 )
@@ -111,7 +110,7 @@ def _keeps_rows(estimator: DiffusionDensity) -> bool:
 
 def _has_categories(estimator: DiffusionDensity) -> bool:
     check_is_fitted(estimator)
-    return any(c.kind != "continuous" for c in estimator.encoder_.schema)
+    return any(c.has_levels for c in estimator.encoder_.schema)
 
 
 @methods_in_one_thread
@@ -342,7 +341,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         check_share("validation_fraction", self.validation_fraction)
         types = self.column_types
         if isinstance(types, str):
-            check_choice("column_types", types, KINDS)
+            check_choice("column_types", types, (*KINDS,))
         else:
             column_specs(types if isinstance(types, Mapping) else (), types)
         check_choice("missing", self.missing, MISSING)
@@ -660,8 +659,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         curve = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
         curve.attrs["model"] = type(denoiser).__name__
         curve.attrs["scores_rows"] = denoiser is model.denoiser
-        kinds = {column.kind for column in self.encoder_.schema}
-        curve.attrs["is_mass"] = kinds <= {"nominal", "ordinal"}
+        curve.attrs["is_mass"] = all(c.has_levels for c in self.encoder_.schema)
         return curve
 
     def _asked(
@@ -882,15 +880,15 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         j, unique, inverse, index = self._others(X, column)
         own = self.model_.encoder.schema[j]
-        if own.kind == "nominal":
+        if not own.is_ordered:
             raise ValueError(
-                f"column {column!r}: nominal, so it has no quantiles; predict_proba has its probabilities"
+                f"column {column!r}: {own.kind}, so it has no quantiles; predict_proba has its probabilities"
             )
         named = [quantiles] if isinstance(quantiles, float | int) else list(quantiles)
         if not named:
             raise ValueError("quantiles must be at least one")
         at = torch.tensor([check_share("quantiles", q) for q in named], dtype=torch.float64)
-        if own.kind == "continuous":
+        if not own.has_levels:
             cells = self._conditional(unique, j, lambda q: q.number(j).quantiles(at))
         else:
             seen = self._distribution(unique, j)[:, : own.points.n_levels]
@@ -927,7 +925,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         if (np.isnan(cells) | (cells == own.absent_level)).any():
             raise ValueError(f"column {column!r}: values must not be missing")
         at = torch.from_numpy(cells).to(unique.device)
-        if own.kind == "continuous":
+        if not own.has_levels:
             numbers = NumberLines([own.points.line]).cells(at[:, None])
             log_p = self._conditional(unique, j, lambda q: q.number(j).log_prob_at(numbers))
         else:
@@ -1032,11 +1030,11 @@ def _known(row: pd.DataFrame, encoder: TableEncoder) -> np.ndarray:
 def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
     """Position of a column with a table of probabilities, by default the last; ValueError if it has none."""
     if column is None:
-        return max(j for j, c in enumerate(encoder.schema) if c.kind != "continuous")
+        return max(j for j, c in enumerate(encoder.schema) if c.has_levels)
     j = encoder.place_of(column)
-    if isinstance(encoder.schema[j].codec, Continuous):
+    if not (own := encoder.schema[j]).has_levels:
         raise ValueError(
-            f"column {column!r}: continuous, so it has no table of probabilities; see predict_quantiles and"
+            f"column {column!r}: {own.kind}, so it has no table of probabilities; see predict_quantiles and"
             " predict_log_density, or fit pandas.cut(..., labels=[...]) of it"
         )
     return j

@@ -45,7 +45,6 @@ MOST_BARS = 24  # most bars of a bar chart; the last one is the sum of all other
 UNREADABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
-MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
 # rows over which a plot averages what costs one evaluation of the model per row and column, in about a second
 FEWEST_AVERAGED, MOST_AVERAGED = 64, 500
 MOST_MEASURED = 100  # most columns of a wide table whose entropy given all others is measured
@@ -248,7 +247,7 @@ def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None
         density = fitted(model, X)[1]
         columns = column_entropies(density, density.rows(X))
     alone, given = columns[["nats", "nats_given_others"]].to_numpy(dtype=float).T
-    is_entropy = columns["kind"].isin(MASSES).to_numpy()
+    is_entropy = columns["is_mass"].to_numpy(dtype=bool)
     names = [
         f"{name}{'' if own else ' (density)'}"
         for name, own in zip(columns["column"], is_entropy, strict=True)
@@ -281,10 +280,10 @@ def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """Each column's mean surprisal, marginally and given all other columns, over at most 500 rows.
 
-    Columns: column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats;
-    NaN for a density and where nats is not positive). A missing cell counts as 0 nats. In a table of more than
-    ``MOST_MEASURED`` columns, only those that the model explains most, by their shares of the score: the conditional
-    distribution of each cell costs a posterior of the whole row.
+    Columns: column, kind, is_mass (whether its values have probabilities), nats, nats_given_others, explained (the
+    difference) and share (explained relative to nats; NaN for a density and where nats is not positive). A missing
+    cell counts as 0 nats. In a table of more than ``MOST_MEASURED`` columns, only those that the model explains most,
+    by their shares of the score: the conditional distribution of each cell costs a posterior of the whole row.
     """
     if not len(rows):
         raise ValueError("no rows to plot")
@@ -302,12 +301,15 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     given = (found[rows.inverse] - rows.log_volume[:, columns]).mean(0)
     alone = table.to_numpy()[:, columns].mean(0)
     schema = [encoder.schema[j] for j in columns]
-    is_entropy = np.array([column.kind in MASSES for column in schema]) & (alone > 0)
-    share = np.divide(alone - given, alone, out=np.full(len(alone), np.nan), where=is_entropy)
+    is_mass = np.array([column.has_levels for column in schema])
+    share = np.divide(
+        alone - given, alone, out=np.full(len(alone), np.nan), where=is_mass & (alone > 0)
+    )
     return pd.DataFrame(
         {
             "column": [column.name for column in schema],
             "kind": [column.kind for column in schema],
+            "is_mass": is_mass,
             "nats": alone,
             "nats_given_others": given,
             "explained": alone - given,

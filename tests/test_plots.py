@@ -167,7 +167,7 @@ def test_scores_without_a_threshold_or_all_alike_are_drawn():
 def test_a_dollar_sign_begins_no_formula():
     name = "$\\frac{$"
     columns = pd.DataFrame(
-        {"column": [name], "kind": "nominal", "nats": 1.0, "nats_given_others": 0.5}
+        {"column": [name], "is_mass": True, "nats": 1.0, "nats_given_others": 0.5}
     )
     assert name in words(plots.plot_columns(columns))  # drawn, which a formula like that cannot be
 
@@ -175,7 +175,7 @@ def test_a_dollar_sign_begins_no_formula():
 @pytest.mark.parametrize("n", [3, plots.MOST_BARS, plots.MOST_BARS + 1])
 def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
     nats = np.random.default_rng(0).random(n)
-    columns = pd.DataFrame({"column": [f"c{i}" for i in range(n)], "kind": "nominal"})
+    columns = pd.DataFrame({"column": [f"c{i}" for i in range(n)], "is_mass": True})
     columns = columns.assign(nats=nats, nats_given_others=nats / 4)
     ax = plots.plot_columns(columns)
     assert len(ax.containers[0]) == min(n, plots.MOST_BARS)

@@ -77,6 +77,8 @@ class ColumnPoints:
             if self.n_levels or self.open or self.levels:
                 raise ValueError("a real column has no categories")
             return
+        if self.kind not in ("simplex", "line"):
+            raise ValueError(f"kind must be simplex, line or real, got {self.kind!r}")
         if self.n_levels < 1:
             raise ValueError(f"a column needs at least one category, got n_levels={self.n_levels}")
         if self.kind == "line" and len(self.levels) != self.n_levels:

@@ -123,7 +123,7 @@ def _wider(own: pa.DataType, column: Column) -> pa.DataType:
     import pyarrow as pa
 
     if pa.types.is_integer(own) and str(own) != numpy_name(column.dtype):
-        is_whole = family(column.dtype) == "integer" or getattr(column.codec, "whole", False)
+        is_whole = family(column.dtype) == "integer" or column.codec.whole
         is_whole |= bool(column.categories) and all(type(c) is int for c in column.categories)
         return pa.int64() if is_whole else pa.float64()
     if pa.types.is_null(own):

@@ -37,7 +37,7 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import DRAWN
 from discrete_itd.detection.score import Scorer
 from discrete_itd.devices import add_at
-from discrete_itd.encoders import ABSENT, PRESENT, Categories, Column, Continuous
+from discrete_itd.encoders import ABSENT, PRESENT, Column
 from discrete_itd.encoders.frames import log_anywhere
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
@@ -128,14 +128,15 @@ class Cell(NamedTuple):
             values = _decode(self.column, self.spread.cpu().numpy())
             probability = np.full((len(values), 1), INTERVAL)
             found = Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
-        elif self.column.is_number and len(self.column.categories) > MANY_LEVELS:
+        elif self.column.is_number and self.column.codec.n_levels > MANY_LEVELS:
             # better described by a median and an interval than by its most probable values
             found = self._interval()
         else:
             probs, codec = torch.softmax(self._seen(), 1), self.column.codec
-            if isinstance(codec, Categories) and codec.pooled:
-                share = codec.values()[2][codec.pooled[0]]  # of the most frequent of them
-                probs[:, -1 - codec.absent] *= share
+            if codec.pooled:
+                _, level, share = codec.values()
+                first = codec.pooled[0]  # the most frequent of them
+                probs[:, int(level[first])] *= share[first]
             top = probs.topk(min(n, probs.shape[1]), 1)
             values = _decode(self.column, top.indices.cpu().numpy())
             nothing = np.full(values.shape, None, dtype=object)
@@ -185,7 +186,7 @@ def entropies(scorer: Scorer, q: Posterior, row: Tensor, column: Tensor) -> Tens
         )
     for j in column.unique().tolist():
         own, codec = torch.nonzero(column == j).flatten(), scorer.schema[j].codec
-        out[own] += codec.mean_new_nats if isinstance(codec, Continuous) else of_levels(own, j)
+        out[own] += of_levels(own, j) if codec.has_levels else codec.mean_new_nats
         for indicator in np.flatnonzero(owner == j)[1:].tolist():
             present = q.column(indicator)[row[own], int(PRESENT)].double().exp()
             out[own] = of_levels(own, indicator) + present * out[own]
@@ -214,7 +215,7 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
 
 def _decode(column: Column, cells: np.ndarray) -> np.ndarray:
     """Values as in the table for encoded ``cells``, of their shape."""
-    if isinstance(column.codec, Categories):
+    if not column.codec.of_numbers:
         position = column.codec.decode(cells.astype(float).ravel())
         return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
     values = column.decode(cells.astype(float).ravel(), settled=True)
@@ -278,7 +279,7 @@ def log_flat(scorer: Scorer, x: Tensor) -> Tensor:
     out = torch.tensor(points, dtype=torch.float64, device=x.device).expand(x.shape).clone()
     for j, column in enumerate(scorer.schema):
         codec = column.codec
-        if isinstance(codec, Continuous):
+        if not codec.has_levels:
             values = codec.decode(x[:, j].double().cpu().numpy())
             mass = log_anywhere(values, codec.low, codec.high, codec.step)
             out[:, j] = torch.from_numpy(mass).to(out)
@@ -292,7 +293,7 @@ def log_probs(scorer: Scorer, q: Posterior, x: Tensor) -> Tensor:
     """
     out = _by_column(scorer, q.log_prob(x).double())
     for j, column in enumerate(scorer.schema):
-        if isinstance(column.codec, Continuous) and column.codec.seen:
+        if column.codec.seen:
             out[:, j] -= torch.from_numpy(column.codec.new_nats(x[:, j].cpu().numpy())).to(out)
     return out.clamp_min(-FARTHEST)
 

@@ -188,7 +188,7 @@ def drift(
         rows.encoder.names,
         np.random.default_rng(seed),
         values=None if others is None else (rows.cells, others.cells),
-        kinds=[column.kind for column in scorer.schema],
+        ordered=[column.is_ordered for column in scorer.schema],
     )
     n_outside = rows.is_outside.sum(0)
     far = many_outside(n_outside, len(rows), scorer.schema) & (table["q_value"] <= alpha).to_numpy()
@@ -212,12 +212,12 @@ def compare(
     random: np.random.Generator,
     *,
     values: Sequence[np.ndarray] | None = None,
-    kinds: Sequence[str] = (),
+    ordered: Sequence[bool] = (),
 ) -> tuple[float, pd.DataFrame]:
     """The tests of :class:`Drift`, which need no model: its ``p_value`` and the first ten of its ``columns``.
 
     ``nats`` are nats of the batch and of inliers by column, (N, C) and (n, C), NaN where a cell is missing;
-    ``values``, encoded cells of the batch and of a reference, whose columns have these ``kinds``.
+    ``values``, encoded cells of the batch and of a reference, whose columns are ``ordered`` or not.
     """
     p_value = same_mean(np.nansum(nats[0], 1), np.nansum(nats[1], 1), random)
     lines = []
@@ -237,8 +237,7 @@ def compare(
             line["p_missing"] = math.nan
         if values is not None:
             a, b = (t[:, j][~g] for t, g in zip(values, gone, strict=True))
-            is_nominal = kinds[j] == "nominal"
-            found = same_categories(a, b, own) if is_nominal else same_distribution(a, b)
+            found = same_distribution(a, b) if ordered[j] else same_categories(a, b, own)
             line["p_values"], line["distance"] = found[0], max(line["distance"], found[1])
         lines.append(line)
     table = pd.DataFrame(lines, index=pd.Index(names, name="column"))

@@ -63,7 +63,7 @@ from scipy import sparse, special, stats
 from discrete_itd.detection.cell_network import CellNetwork, ColumnCells, folds
 from discrete_itd.detection.written import Written, as_written, edits, moved, pattern
 from discrete_itd.devices import one_thread
-from discrete_itd.encoders import Categories, Column, TableEncoder
+from discrete_itd.encoders import Column, TableEncoder
 from discrete_itd.encoders.frames import as_numbers, as_polars, is_polars, read_rows
 from discrete_itd.encoders.notation import FEW_VALUES, typed
 from discrete_itd.encoders.numeric import find_lattice
@@ -338,7 +338,7 @@ class Context(NamedTuple):
 def _views(column: Column, cells: pd.Series) -> ColumnViews:
     """The views of a column with these cells."""
     read, words = column.readable(cells)
-    values, is_numeric = read.values, not isinstance(column.codec, Categories)
+    values, is_numeric = read.values, column.codec.of_numbers
     if is_numeric:
         values = as_numbers(column.name, read, column.family, column.origin, column.step)
     codes, distinct = pd.factorize(values)

@@ -22,21 +22,20 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.thresholds import Scores, Threshold
-from discrete_itd.encoders import Categories, Column, TableEncoder, written
+from discrete_itd.encoders import Codec, Column, TableEncoder, written
 from discrete_itd.encoders.rows import Rows
 
 if TYPE_CHECKING:
     from discrete_itd.detection.division import Division
     from discrete_itd.estimators import DiffusionDensity
 
-KINDS = ("nominal", "ordinal")  # kinds of columns that can define a group
 MISSING = -1  # the level of a missing cell: rows without a value are a group
 
 GroupLevels = np.ndarray  # levels of the columns that define the group, int64, shape (N, m)
@@ -62,10 +61,10 @@ def positions(given: Any, encoder: TableEncoder) -> tuple[int, ...]:
     places = []
     for name in named(given):
         place = encoder.place_of(name, "given=")
-        kind = encoder.schema[place].kind
-        if kind not in KINDS:
+        column = encoder.schema[place]
+        if column.codec.of_numbers:
             raise ValueError(
-                f"column {name!r}: named in given=, but {kind}; a group is defined by nominal or ordinal columns"
+                f"column {name!r}: named in given=, but {column.kind}; a group is defined by nominal or ordinal columns"
             )
         places.append(place)
     if places and len(places) == encoder.n_columns:
@@ -182,8 +181,8 @@ class Groups:
     # -- description -------------------------------------------------------------------------------
 
     @property
-    def _codecs(self) -> list[Categories]:
-        return [cast(Categories, self.schema[j].codec) for j in self.columns]
+    def _codecs(self) -> list[Codec]:
+        return [self.schema[j].codec for j in self.columns]
 
     @property
     def names(self) -> tuple[Hashable, ...]:

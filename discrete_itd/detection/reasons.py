@@ -160,7 +160,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     if not len(rows):
         return reasons(scorer, rows.blank(), k)
     # how much rarer a number beyond an ordinal column's is than one beside them
-    near = [getattr(column.codec, "log_share_near", -math.inf) for column in rows.encoder.schema]
+    near = [column.codec.log_share_near for column in rows.encoder.schema]
     beyond = np.maximum(near - rows.log_volume[:, : len(near)], 0.0)
     first, inverse = distinct(np.column_stack([rows.cells, beyond]))
     found = likely_errors(scorer, rows.x[first], beyond[first], k)

@@ -26,6 +26,7 @@ never an error. Identifiers and free text are left out of a model (:func:`discre
 """
 
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
+from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.column import Column, number, written
 from discrete_itd.encoders.frames import as_frame
 from discrete_itd.encoders.inference import KINDS, MISSING, UNKNOWN, check_column_spec
@@ -36,6 +37,6 @@ from discrete_itd.encoders.table import ABSENT, PRESENT, TableEncoder
 
 __all__ = [
     "ABSENT", "KINDS", "MANY_CATEGORIES", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN",
-    "Categories", "Column", "Continuous", "Notation", "Rows", "TableEncoder", "as_frame",
-    "check_column_spec", "number", "written",
+    "Categories", "Codec", "Column", "Continuous", "Notation", "Rows", "TableEncoder",
+    "as_frame", "check_column_spec", "number", "written",
 ]  # fmt: skip

@@ -6,10 +6,10 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from pandas.api.types import infer_dtype
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.channel.rounded_numbers import LARGEST
+from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.frames import (
     MOST_DECIMALS,
     PlainCells,
@@ -40,7 +41,7 @@ FINEST_GAP = 1e-3  # standard deviations; closer levels are spaced by rank
 
 
 @dataclass(frozen=True)
-class Categories:
+class Categories(Codec):
     """A column whose cells are one of finitely many values.
 
     Levels: the categories that are not pooled, in order; one for all that are, if any; one for missing cells, if
@@ -90,7 +91,12 @@ class Categories:
     absent: bool = False
     unused: tuple[int, ...] = ()
 
+    of_numbers: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
+        if self.kind not in ("nominal", "ordinal"):
+            raise ValueError(f"categories are nominal or ordinal, got the kind {self.kind!r}")
         if len(set(self.categories)) < len(self.categories):
             raise ValueError("categories repeat")
         if len({*self.pooled, *self.unused}) < len(self.pooled + self.unused):
@@ -102,9 +108,9 @@ class Categories:
         if len(self.pooled_counts) != len(self.pooled) or min(self.pooled_counts, default=0) < 0:
             raise ValueError("pooled_counts must hold a count for each pooled category")
         is_nominal = self.pooled or self.absent or self.unused or not self.categories
-        if self.kind == "ordinal" and is_nominal:
+        if self.is_ordered and is_nominal:
             raise ValueError("an ordinal column has categories, none pooled, absent or unused")
-        if len(self.levels) != (len(self.categories) if self.kind == "ordinal" else 0):
+        if len(self.levels) != (len(self.categories) if self.is_ordered else 0):
             raise ValueError("an ordinal column has one level for each category, a nominal none")
         if self.unseen_count <= 0:
             raise ValueError(f"unseen_count must be positive, got {self.unseen_count}")
@@ -192,6 +198,14 @@ class Categories:
         share[list(self.pooled)] = counts / counts.sum()
         return share
 
+    @property
+    def is_ordered(self) -> bool:
+        return self.kind == "ordinal"
+
+    def with_absent(self) -> Categories:
+        """The codec with a level for missing cells, of a nominal column; an ordinal one has none."""
+        return self if self.is_ordered else replace(self, absent=True)
+
     def is_outside(self, level: np.ndarray) -> np.ndarray:
         """Whether each is the level of unseen values: bool, False for NaN."""
         return level >= self.n_levels
@@ -208,7 +222,7 @@ class Categories:
 
     @property
     def points(self) -> ColumnPoints:
-        if self.kind == "ordinal":
+        if self.is_ordered:
             return ColumnPoints("line", self.n_levels, self.open, self.levels)
         return ColumnPoints("simplex", self.n_levels, self.open)
 
@@ -241,7 +255,7 @@ class Categories:
     def _numbers(self) -> np.ndarray | None:
         """The categories (K,) of an ordinal column of numbers, increasing."""
         types = {type(c) for c in self.categories}
-        is_numeric = self.kind == "ordinal" and types <= {int, float}
+        is_numeric = self.is_ordered and types <= {int, float}
         return np.sort(np.array(self.categories, float)) if is_numeric else None
 
     @cached_property

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
-from discrete_itd.encoders.categories import Categories
+from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.frames import (
     DAY,
     MINUTE,
@@ -49,9 +49,7 @@ from discrete_itd.encoders.notation import (
     quoted,
     read_plainly,
 )
-from discrete_itd.encoders.numeric import Continuous
 
-Codec = Categories | Continuous
 StoredDtype = Annotated[Any, (dtype_to_json, dtype_from_json)]
 SIGNIFICANT = 4  # digits of numbers that have more than a person writes, as in a computed column
 LONGEST = 12  # digits of numbers that are never rounded, as a person or a till wrote them
@@ -70,7 +68,7 @@ class Column:
         The column's name; its position in an array.
     dtype : dtype
         Of values that are given back.
-    codec : Categories or Continuous
+    codec : Codec
         Map of values to the core's numbers and back.
     n_rows, n_missing : int
         Cells in training, and how many of them were missing.
@@ -95,6 +93,7 @@ class Column:
 
     Examples
     --------
+    >>> from discrete_itd.encoders import Categories
     >>> column = Column("colour", np.dtype(object), Categories("nominal", ("blue", "red"), False), 2, 0)
     >>> column.encode(pd.Series(["red", None]))[0]
     array([ 1., nan])
@@ -116,6 +115,8 @@ class Column:
     informative: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.codec, Codec):
+            raise TypeError(f"column {self.name!r}: {self.codec!r} is no kind of column")
         if not 0 <= self.n_missing <= self.n_rows or self.step < 1:
             raise ValueError("counts and step must be positive")
         if self.decimals not in (None, *range(MOST_DECIMALS + 1)):
@@ -127,27 +128,34 @@ class Column:
     @property
     def indicator(self) -> bool:
         """Whether an internal column of its own says if the cell is missing."""
-        return self.absent and self.kind != "nominal"
+        return self.absent and math.isnan(self.absent_level)
 
     @property
     def absent_level(self) -> float:
         """The level of missing cells; NaN if they have none."""
-        return getattr(self.codec, "absent_level", np.nan)
+        return self.codec.absent_level
 
     def with_absent(self) -> Column:
         """The column with "absent" as a value."""
-        codec = self.codec
-        if isinstance(codec, Categories) and codec.kind == "nominal":
-            codec = replace(codec, absent=True)
-        return replace(self, codec=codec, absent=True)
+        return replace(self, codec=self.codec.with_absent(), absent=True)
 
     @property
     def kind(self) -> str:
         return self.codec.kind
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether the values have an order, and so medians and quantiles."""
+        return self.codec.is_ordered
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether a cell is one of finitely many levels, with probabilities; else it has a density."""
+        return self.codec.has_levels
+
+    @property
     def categories(self) -> tuple[Scalar, ...]:
-        """The values of a nominal or ordinal column; empty for the others."""
+        """The values, in order; empty where they are numbers or times."""
         return self.codec.categories
 
     @property
@@ -181,36 +189,36 @@ class Column:
     @property
     def gives_numbers(self) -> bool:
         """Whether text of the column is numbers or times."""
-        return self.notation is not None or not isinstance(self.codec, Categories)
+        return self.notation is not None or self.codec.of_numbers
 
     @property
     def are_truths(self) -> bool:
         """Whether its values are True and False, which leave no level for another."""
-        return isinstance(self.codec, Categories) and self.codec.are_truths
+        return self.codec.are_truths
 
     @property
     def is_number(self) -> bool:
         """Whether its values are numbers or times, which have a median and a mean: all but codes and words."""
         numeric = {*map(type, self.categories)} <= {int, float}
-        return not isinstance(self.codec, Categories) or (self.kind == "ordinal" and numeric)
+        return self.codec.of_numbers or (self.is_ordered and numeric)
 
     def to_numbers(self, x: np.ndarray) -> np.ndarray:
         """The numbers, (n,), that encoded cells of a column of numbers stand for; times as counts of steps."""
-        if isinstance(self.codec, Categories):
+        if not self.codec.of_numbers:
             return np.array(self.categories, float)[self.codec.decode(x)]
         return self.codec.settled(self.codec.decode(x))
 
     def from_numbers(self, values: np.ndarray) -> np.ndarray:
         """The encoded cells, (n,), of numbers; of levels, the nearest."""
-        if isinstance(self.codec, Categories):
+        if not self.codec.of_numbers:
             levels = np.array(self.categories, float)[:, None]
             return np.abs(levels - values).argmin(0).astype(float)
-        return self.codec.scaled(values)
+        return self.codec.encode(values)[0]
 
     @property
     def has_volume(self) -> bool:
         """Whether log-volumes of cells differ from 0: a density, or categories that share a level."""
-        return self.kind == "continuous" or bool(getattr(self.codec, "pooled", ()))
+        return self.codec.has_volume
 
     @property
     def points(self) -> ColumnPoints:
@@ -221,8 +229,8 @@ class Column:
 
         A continuous column has none: TypeError.
         """
-        if isinstance(self.codec, Continuous):
-            raise TypeError(f"column {self.name!r}: continuous, without categories")
+        if not self.has_levels:
+            raise TypeError(f"column {self.name!r}: {self.kind}, without categories")
         return self.codec.values()
 
     def readable(
@@ -343,7 +351,7 @@ class Column:
         cells, words = self.readable(values)
         if words is not None:
             raise ValueError(self.refusal(words[pd.notna(words)][0]))
-        if isinstance(self.codec, Categories):
+        if not self.codec.of_numbers:
             x, log_volume = self.codec.encode(self.name, cells)
         else:
             numbers = as_numbers(self.name, cells, self.family, self.origin, self.step)
@@ -362,10 +370,10 @@ class Column:
     ) -> pd.Series:
         """The cells of the core's numbers, in the fitted dtype; ``settled`` ones as :meth:`Continuous.settled`."""
         values = self.codec.decode(x, rng)
-        if settled and isinstance(self.codec, Continuous):
-            values = self.codec.settled(values)
-        if isinstance(self.codec, Categories):
+        if not self.codec.of_numbers:
             return restore_categories(self.categories, values, self.dtype)
+        if settled:
+            values = self.codec.settled(values)
         if self.family != "number":
             return restore_times(values, self.dtype, self.origin, self.step)
         whole = family(self.dtype) == "integer" or self.codec.whole
@@ -413,7 +421,7 @@ def written(value: Any, column: Column | None = None) -> str:
         return value if value and value.isprintable() and value == value.strip() else quoted(value)
     if is_text or not isinstance(value, int | float):
         return str(value)
-    is_name = column is not None and column.kind == "nominal"
+    is_name = column is not None and not column.is_ordered
     return number(value, _decimals(column), grouped=not is_name)
 
 
@@ -474,8 +482,7 @@ def _unrounded(notation: Notation, value: Any) -> Notation:
 def _decimals(column: Column | None) -> int | None:
     """The decimals that numbers of a column are written with."""
     if column is None or not column.categories:
-        codec = getattr(column, "codec", None)
-        return 0 if column is None or getattr(codec, "whole", False) else column.decimals
+        return 0 if column is None or column.codec.whole else column.decimals
     numbers = [c for c in column.categories if isinstance(c, int | float)]
     return decimals_of(np.array(numbers, dtype=float), np.dtype(float)) if numbers else 0
 

@@ -22,7 +22,8 @@ from discrete_itd.encoders.categories import (
     fit_categories,
     no_category,
 )
-from discrete_itd.encoders.column import Codec, Column, number
+from discrete_itd.encoders.codec import Codec
+from discrete_itd.encoders.column import Column, number
 from discrete_itd.encoders.frames import (
     EXACT_BELOW,
     TIMES,
@@ -63,21 +64,22 @@ from discrete_itd.encoders.notation import (
 from discrete_itd.encoders.numeric import (
     Continuous,
     find_lattice,
-    fit_continuous,
     gap_codes,
 )
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous"]
 Why = Literal["identifiers", "free text"]  # a column is left out
-KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous")
+KINDS: dict[str, type[Codec]] = {  # the class of each kind of column
+    "nominal": Categories, "ordinal": Categories, "continuous": Continuous,
+}  # fmt: skip
 MISSING = ("auto", "marginalise", "category")
 UNKNOWN = ("smooth", "error")
 OPTIONS = {  # the choices, the kind of column that has the option, or None if any has
     "na": None,
     "missing": MISSING,
     "notation": NOTATIONS,
-    "kind": KINDS,
+    "kind": None,
     "categories": "nominal or ordinal",
 }
 # share of the cells to come that would be new numbers (Good and Turing's), above which whole numbers are measurements:
@@ -138,6 +140,8 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
         if isinstance(OPTIONS[option], tuple):
             check_choice(f"{where} {option}", value, OPTIONS[option])
     kind = given.get("kind")
+    if kind is not None:
+        check_choice(f"{where} kind", kind, (*KINDS,))
     for option in given:
         if isinstance(needed := OPTIONS[option], str) and kind not in needed.split(" or "):
             raise ValueError(f"{where} {option} needs kind={needed!r}, got kind={kind!r}")
@@ -214,7 +218,7 @@ class Observed:
     @property
     def is_mixed(self) -> bool:
         """Whether text stands among numbers or times, on which nobody has decided."""
-        if self._kind in ("nominal", "ordinal") or is_category(self.dtype):
+        if of_numbers(self.name, self._kind) is False or is_category(self.dtype):
             return False
         is_split = 0 < len(self._others) < len(self.cells)
         return is_split and (self.is_time or is_number(self._others))
@@ -292,7 +296,7 @@ def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     treated as missing cells, and bounds that are treated as numbers.
     """
     nothing, asked, is_mixed = Recognised(None), spec.notation, seen.is_mixed
-    forced = spec.kind == "continuous" or asked is not None
+    forced = asked is not None or bool(of_numbers(seen.name, spec.kind))
     is_open = spec.kind is None or forced
     if is_category(seen.dtype) or not is_open or not len(seen.cells):
         return seen, nothing
@@ -421,16 +425,16 @@ def refit_column(column: Column, cells: pd.Series, spec: ColumnSpec, *, missing:
     read = column.readable(cells)[0]
     known = read.values[read.where[read.where >= 0]]
     types = {*map(type, column.categories)}
-    is_whole = codec.whole if isinstance(codec, Continuous) else types == {int}
+    is_whole = codec.whole if codec.of_numbers else types == {int}
     if len(known) < len(seen.cells) or known.dtype != seen.cells.dtype:  # text or codes among them
         if types and types <= {int, float} and known.dtype == object:
             known = np.array([number_of(v) if isinstance(v, str) else v for v in known])
         if is_whole and known.dtype.kind == "f":
             known = known.astype(np.int64)
         seen = seen.holding(pd.Series(known))
-    if isinstance(codec, Continuous) or (types and types <= {int, float}):
+    if codec.of_numbers or (types and types <= {int, float}):
         seen.is_whole = is_whole
-    is_open = column.open or not isinstance(codec, Categories)
+    is_open = column.open or codec.of_numbers
     codec, scale = _fit_codec(seen, column.kind, spec, column.dtype, is_open)
     how: dict[str, Any] = dict(zip(("origin", "step", "decimals"), scale, strict=True))
     how |= {"n_rows": seen.n_rows, "n_missing": seen.n_missing}
@@ -447,17 +451,31 @@ def _fit_codec(
     if not len(seen.cells) and not is_known:
         # a value that is new is no surprise, though in float32 its probability is below one
         return Categories("nominal", (), is_open, unseen_count=1e6), (0, 1, None)
-    if kind in ("nominal", "ordinal"):
-        return _fit_categories(seen, kind, spec, is_open), (0, 1, None)
-    return _fit_numbers(seen, dtype)
+    if codec_class(seen.name, kind).of_numbers:
+        return _fit_numbers(seen, kind, dtype)
+    return _fit_categories(seen, kind, spec, is_open), (0, 1, None)
 
 
-def _fit_numbers(seen: Observed, dtype: Any) -> tuple[Continuous, tuple[int, int, int | None]]:
+def codec_class(name: Hashable, kind: str) -> type[Codec]:
+    """The class of a kind of column; ValueError, naming the column, if there is none."""
+    if kind not in KINDS:
+        raise ValueError(f"column {name!r}: unknown kind {kind!r}; the kinds are {(*KINDS,)}")
+    return KINDS[kind]
+
+
+def of_numbers(name: Hashable, kind: str | None) -> bool | None:
+    """Whether the values of a kind are numbers or times; None if there is no kind yet."""
+    return None if kind is None else codec_class(name, kind).of_numbers
+
+
+def _fit_numbers(
+    seen: Observed, kind: str, dtype: Any
+) -> tuple[Codec, tuple[int, int, int | None]]:
     """The scale of a column of numbers or times, and its origin, step and decimals."""
     name, values, expected = seen.name, seen.cells, family(seen.cells.dtype)
     if is_category(dtype) or expected == "boolean":
         raise ValueError(
-            f"column {name!r}: dtype {dtype} cannot be continuous; convert it to numbers first"
+            f"column {name!r}: dtype {dtype} cannot be {kind}; convert it to numbers first"
         )
     is_time = expected in TIMES
     origin, step = time_grid(values) if is_time else (0, 1)
@@ -465,7 +483,8 @@ def _fit_numbers(seen: Observed, dtype: Any) -> tuple[Continuous, tuple[int, int
     numbers = as_numbers(name, cells, expected if is_time else "number", origin, step)
     whole = (is_time or seen.all_integers) and float(np.abs(numbers).max()) < EXACT_BELOW
     scale = origin, step, None if is_time or whole else decimals_of(numbers, dtype)
-    return fit_continuous(numbers, whole, in_time=expected == "datetime"), scale
+    kind_class: Any = codec_class(name, kind)
+    return kind_class.fit(numbers, whole, in_time=expected == "datetime"), scale
 
 
 def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:

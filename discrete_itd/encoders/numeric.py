@@ -27,6 +27,7 @@ from discrete_itd.channel.rounded_numbers import (
     bend,
     tamed,
 )
+from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.frames import EXACT_BELOW, rounding
 
 # from 0 to 2 Yeo and Johnson's map is onto the reals
@@ -41,7 +42,7 @@ MANY_TIMES, MOST_OPENED = 4.0, 32
 
 
 @dataclass(frozen=True)
-class Continuous:
+class Continuous(Codec):
     r"""A column of numbers, mapped to mean 0 and standard deviation one half by a :class:`NumberLine`.
 
     The core counts the mass of the values that would have been recorded as one number (20); divided by the ``step`` it
@@ -91,6 +92,8 @@ class Continuous:
     opened: tuple[tuple[float, float], ...] = ()
     far: float = TAILS_FROM
 
+    of_numbers: ClassVar[bool] = True
+    is_ordered: ClassVar[bool] = True
     kind: ClassVar[str] = "continuous"
     categories: ClassVar[tuple[()]] = ()
     open: ClassVar[bool] = False
@@ -103,6 +106,10 @@ class Continuous:
             raise ValueError("seen must be increasing")
         if not (0 < self.p_new < 1 if self.seen else self.p_new == 0):
             raise ValueError("p_new must be between 0 and 1 where numbers repeat, else 0")
+
+    @classmethod
+    def fit(cls, values: np.ndarray, whole: bool, *, in_time: bool = False) -> Continuous:
+        return fit_continuous(values, whole, in_time=in_time)
 
     @property
     def line(self) -> NumberLine:
@@ -368,7 +375,7 @@ def numbers_seen(values: np.ndarray, step: float) -> tuple[tuple[float, ...], fl
     Among a few hundred different numbers that are no neighbours on their lattice, one never seen is anomalous wherever
     it lies, though between two frequent values a density is as high as at them. The next number is new with probability
 
-    .. math:: p = \max\Bigl(0.02, \frac{n_1 + 1/2}{n + 1}\Bigr), \quad (11)
+    .. math:: p = \max\Bigl(0.02, \frac{n_1 + 1/2}{n + 1}\Bigr), \quad (16)
 
     with n training cells, of which :math:`n_1` have a number that no other has: Good and Turing's share
     :math:`n_1/n`, but at least 0.02, as rows of another source may have a digit more. Empty and 0 where numbers do not

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
-from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.frames import (
     check_unique_names,
@@ -227,7 +226,7 @@ class TableEncoder:
             for place, (name, (column, text)) in enumerate(read.items())
             if place not in without
         }
-        words = [read[n][0] for n, c in columns_of.items() if isinstance(c.codec, Categories)]
+        words = [read[n][0] for n, c in columns_of.items() if not c.codec.of_numbers]
         tell_redundant({c.name: cast(pd.Series, table[n]) for n, c in columns_of.items()}, words)
         return cls([*columns_of.values()], left_out)
 
@@ -250,8 +249,8 @@ class TableEncoder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the fit says what is to be said of these cells
             x = self.readable(some)[0].x
-        kinds = [isinstance(c.codec, Categories) and c.kind == "nominal" for c in self.schema]
-        found = [asked[k] for k in informative_gaps(x[:, : self.n_columns], kinds, asked)]
+        nominal = [not c.is_ordered for c in self.schema]
+        found = [asked[k] for k in informative_gaps(x[:, : self.n_columns], nominal, asked)]
         if not found:
             return self
         schema = [*self.schema]
@@ -322,7 +321,7 @@ class TableEncoder:
     @property
     def unseen_counts(self) -> list[float]:
         """By internal column, the pseudo-count of the level of unseen values."""
-        counts = [getattr(c.codec, "unseen_count", 0.5) for c in self.schema]
+        counts = [c.codec.unseen_count for c in self.schema]
         return [counts[j] for j in self.owner]
 
     def codebook(self) -> Codebook:

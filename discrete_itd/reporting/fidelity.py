@@ -120,7 +120,7 @@ def compare_tables(
         warnings.simplefilter("ignore")  # the fit of a model says what is to be said of the columns
         encoder = TableEncoder.fit(whole, leave_out=True)
         x = encoder.readable(whole)[0].x
-    nominal = np.array([column.kind == "nominal" for column in encoder.schema])
+    nominal = np.array([not column.is_ordered for column in encoder.schema])
     for j in np.flatnonzero(nominal):  # the most frequent category is 0
         there = ~np.isnan(x[:, j])
         level, rows = np.unique(x[there, j], return_inverse=True, return_counts=True)[1:]

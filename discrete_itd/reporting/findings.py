@@ -20,7 +20,6 @@ from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import (
-    MASSES,
     RowScores,
     column_entropies,
     fitted,
@@ -285,7 +284,7 @@ def examine(
         n_inlier_cells=n_known_cells,
         nats=nats,
         stderr=estimate.stderr,
-        is_mass=all(column.kind in MASSES for column in schema),
+        is_mass=all(column.has_levels for column in schema),
         alarms=alarms,
         verdicts=tuple(
             Verdict(what, interval, float(target))

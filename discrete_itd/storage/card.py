@@ -193,7 +193,7 @@ def _limits(model: Any) -> list[str]:
                 f"* The {what}, a `{type(denoiser).__name__}`, has these columns independent of all others, so that"
                 f" nothing explains them and they explain nothing: {listed([schema[j].name for j in alone])}."
             )
-    closed = [c.name for c in schema if c.kind in ("nominal", "ordinal") and not c.open]
+    closed = [c.name for c in schema if c.has_levels and not c.open]
     if closed:
         lines.append(f"* A value never seen raises an error in: {listed(closed)}.")
     indicated = [c.name for c in schema if c.absent]
@@ -207,7 +207,7 @@ def _limits(model: Any) -> list[str]:
         )
     if any(c.categories for c in schema):
         lines.append("* The file holds the categories of the training table as they are.")
-    if repeat := [str(c.name) for c in schema if getattr(c.codec, "seen", ())]:
+    if repeat := [str(c.name) for c in schema if c.codec.seen]:
         lines.append(
             f"* A number never seen costs nats in {listed(repeat)}: the file holds the different numbers there."
         )

@@ -341,7 +341,8 @@ class ValueReader:
                 f"{where}: expected an object with the name of its class, got {data!r:.80}"
             )
         label = data[CLASS]
-        cls = kind if label == kind.__name__ else self.classes.get(label)
+        named = {c.__name__: c for c in (kind, *kind.__subclasses__()) if c is kind or is_own(c)}
+        cls = named.get(label) or self.classes.get(label)
         if cls is None:
             raise ValueError(
                 f"{where}: it needs the class {label[:80]!r}, which is not part of discrete_itd: if you trust its"

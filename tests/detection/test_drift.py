@@ -229,7 +229,7 @@ def test_levels_of_whole_batches(monkeypatch):
             gone = random.random(nats.shape) < 0.1
             nats[gone] = 0
             codes = np.where(gone, np.nan, random.poisson(1.0, nats.shape))
-            tables = {"values": (codes[:n], codes[n:]), "kinds": ["nominal", "ordinal"] * 2}
+            tables = {"values": (codes[:n], codes[n:]), "ordered": [False, True] * 2}
             p_value, table = compare((nats[:n], nats[n:]), list("abcd"), random, **tables)
             wrong[n] += differs(p_value, table["q_value"].to_numpy(), 0.1)
     for count in wrong.values():
@@ -252,17 +252,17 @@ def test_draws_follow_the_seed_and_leave_the_global_state_alone():
     nats, codes = rng.exponential(size=(70, 3)), rng.integers(4, size=(70, 3)).astype(float)
     before = np.random.get_state()[1].copy()
 
-    def found(seed, kinds):
+    def found(seed, ordered):
         random, tables = np.random.default_rng(seed), (codes[:20], codes[20:])
-        how = {"values": tables, "kinds": kinds}
+        how = {"values": tables, "ordered": ordered}
         p, table = compare((nats[:20], nats[20:]), list("abc"), random, **how)
         return [p, *table.to_numpy().ravel()]
 
-    kinds = ["nominal"] * 3
-    np.testing.assert_array_equal(found(0, kinds), found(0, kinds))
-    assert found(0, kinds) != found(1, kinds)
-    one = found(0, kinds)[-8:]  # the last column, whatever the first is
-    np.testing.assert_array_equal(one[:-1], found(0, ["ordinal", *kinds[1:]])[-8:-1])
+    ordered = [False] * 3
+    np.testing.assert_array_equal(found(0, ordered), found(0, ordered))
+    assert found(0, ordered) != found(1, ordered)
+    one = found(0, ordered)[-8:]  # the last column, whatever the first is
+    np.testing.assert_array_equal(one[:-1], found(0, [True, *ordered[1:]])[-8:-1])
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
@@ -375,7 +375,9 @@ def same_column(a, b, kind, random=None, *, name=None):
         a, b = a[~np.isnan(a)], b[~np.isnan(b)]
         return same_categories(a, b, random) if kind == "nominal" else same_distribution(a, b)
     nats, tables = (np.zeros((len(t), 1)) for t in (a, b)), (a[:, None], b[:, None])
-    return compare(tuple(nats), ["a"], random, values=tables, kinds=[kind])[1][name].item()
+    return compare(tuple(nats), ["a"], random, values=tables, ordered=[kind != "nominal"])[1][
+        name
+    ].item()
 
 
 def test_means_against_enumeration():
