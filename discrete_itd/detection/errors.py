@@ -11,7 +11,8 @@ is right are :math:`\kappa \Delta` before anything is known of how often cells a
 is as probable as their share. A key may leave several values open: where keys differ in how many of their rows dissent,
 the dissenting cells of those with many are no errors, nor are they where those of a key nearly always agree. A value
 that other columns expect, by rows with another key, is right as far as many dissenting ones are expected, and most rows
-of the key that agree in a second column, too, vote for theirs. A missing cell is wrong with the share of the rows of
+of the key that agree in a second column, too, vote for theirs. Where numbers or dates follow from others with a spread,
+dissenting ones are right as far as many are as near to the value expected. A missing cell is wrong with the share of the rows of
 its key that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
@@ -58,7 +59,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 from pandas.util import hash_pandas_object
-from scipy import sparse, special, stats
+from scipy import optimize, sparse, special, stats
 
 from discrete_itd.detection.cell_network import CellNetwork, ColumnCells, folds
 from discrete_itd.detection.written import Written, as_written, edits, moved, pattern
@@ -272,12 +273,13 @@ def _near(views: list[ColumnViews], contexts: list[Context], unit: Ints) -> list
 class Aspect:
     """Cells as codes (N,), the last one for missing cells.
 
-    Of bins, ``log_flat`` (N,) is the log of a flat density over the density of the cell within its bin, and ``middles``
-    are the codes of their medians among the values.
+    Of numbers and times, ``places`` are the ranks of the codes. Of bins, ``log_flat`` (N,) is the log of a flat density
+    over the density of the cell within its bin, and ``middles`` are the codes of their medians among the values.
     """
 
     codes: Ints
     absent: Bools
+    places: Ints | None = None
     log_flat: Floats | None = None
     middles: Ints | None = None
 
@@ -344,16 +346,17 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
     codes, distinct = pd.factorize(values)
     where = np.append(codes, len(distinct))[read.where]
     absent = read.where < 0
-    patterns = bins = few = None
+    patterns = bins = few = places = None
     meant, misspelt = np.arange(len(distinct) + 1), np.zeros(len(distinct) + 1)
     if len(distinct) > 1 and (is_numeric or column.is_number):
-        numbers = np.asarray(distinct, float)[codes]
+        numbers = np.asarray(distinct, float)
+        places, numbers = np.append(np.argsort(np.argsort(numbers)), len(numbers)), numbers[codes]
         level, log_flat = _binned(_on_scale(numbers))
         order = np.lexsort((numbers, level))
         ends = np.searchsorted(level[order], np.arange(level.max() + 2))
         middles = np.append(codes[order[(ends[1:] + ends[:-1]) // 2]], len(distinct))
         level, log_flat = np.append(level, level.max() + 1), np.append(log_flat, 0.0)
-        bins = Aspect(level[read.where], absent, log_flat[read.where], middles)
+        bins = Aspect(level[read.where], absent, None, log_flat[read.where], middles)
         if len(distinct) <= FEW_VALUES:
             bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
@@ -363,7 +366,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
         if len(distinct) > FEW_VALUES and 1 < len(known) < len(codes) / 2:
             patterns = Aspect(np.append(of, len(known))[where], absent)
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
-    own = Aspect(where, absent)
+    own = Aspect(where, absent, places)
     return ColumnViews(own, patterns, bins, few, meant[where], misspelt[where], unreadable)
 
 
@@ -743,6 +746,9 @@ def _by_votes(
     at = np.flatnonzero(heard & dissents)
     if len(at):
         ratio, allowed = ratio[at], 0.5
+        if view.places is not None and any(keys[k][0].values.places is not None for k in kept):
+            distance = view.places[view.codes[at]] - view.places[best[at]]
+            ratio = np.maximum(ratio, _nearness(distance, view.n_levels))
         for _ in range(N_ITERATIONS):
             is_allowed = allowed * ratio / (allowed * ratio + 1 - allowed)
             allowed = is_allowed.sum() / (len(at) + SEEN)
@@ -767,6 +773,17 @@ def _by_votes(
     of = [keys[k][0].column for k in kept]
     given = partial(_given, view.codes, [keys[k][0].values.codes for k in kept], even, unit)
     return Judged(wrong, expected, of, *_voices(of, p, even, alone), flat, weights[-1], given)
+
+
+def _nearness(distance: Ints, n_levels: int) -> Floats:
+    """How much more probable a density that falls on either side makes distances (n,) than one flat over the levels."""
+    n_alike = np.zeros(len(distance))
+    for steps in (distance, -distance):
+        own = steps > 0
+        if own.any():
+            counts = np.bincount(steps[own])[1:]
+            n_alike[own] = optimize.isotonic_regression(counts, increasing=False).x[steps[own] - 1]
+    return (n_alike * n_levels + SEEN) / (len(distance) + SEEN)
 
 
 def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:

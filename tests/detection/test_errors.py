@@ -411,6 +411,32 @@ def test_property_a_key_may_leave_several_values_open():
     assert len(named - set(wrong)) <= 2
 
 
+SPREADS = {
+    "even": lambda random, n: random.integers(0, 4, n),
+    "mostly none": lambda random, n: random.geometric(0.9, n) - 1,
+    "either side": lambda random, n: random.choice([-1, 0, 0, 0, 0, 1, 2], n),
+    "seldom far": lambda random, n: np.where(random.random(n) < 0.05, random.integers(1, 30, n), 0),
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("kind", ["dates", "numbers", "falling"])
+def test_property_what_follows_a_date_or_number_with_a_spread_is_no_error(kind, spread):
+    """As the day on which goods leave after the order; of other days some far ones are doubted most."""
+    random = np.random.default_rng(0)
+    order = random.integers(0, 100, 1500)
+    step = {"dates": 1, "numbers": 10, "falling": -3}[kind]
+    frame = pd.DataFrame(
+        {"order": 10 + order, "left": 1000 + step * order + SPREADS[spread](random, 1500)}
+    )
+    if kind == "dates":
+        frame = pd.Timestamp("2024-01-01") + frame.apply(pd.to_timedelta, unit="D")
+    assert not (find_errors(frame)["probability_wrong"] >= 0.9).any()
+    frame["booked"] = frame["order"]
+    frame.loc[[3, 8, 20], "left"] = frame["left"].sort_values().iloc[[700, 1400, 5]].to_numpy()
+    assert set(find_errors(frame, threshold=0.3)["row"][:2]) <= {3, 8, 20}
+
+
 def test_patterns_of_text_that_never_repeats():
     """Numbers of telephones are written as the country writes them."""
     random = np.random.default_rng(0)
