@@ -635,8 +635,9 @@ def times_to_steps(values: np.ndarray, origin: int, step: int) -> np.ndarray:
     """Times as float64 numbers of steps (of ``step`` nanoseconds) since the origin (in seconds)."""
     ticks, tick = values.astype(np.int64), NANOSECONDS[time_unit(values.dtype)]
     per_second = 10**9 // tick
-    # seconds and their parts one by one, or integers would overflow and floats lose the parts
-    return (ticks // per_second - origin) * 1e9 / step + (ticks % per_second * tick) / step
+    # seconds and their parts one by one: floats of both lose the parts, and differences of integers may overflow
+    seconds = (ticks // per_second).astype(float) - origin
+    return seconds * 1e9 / step + (ticks % per_second * tick) / step
 
 
 def restore_times(numbers: np.ndarray, dtype: Any, origin: int, step: int) -> pd.Series:
@@ -650,8 +651,11 @@ def restore_times(numbers: np.ndarray, dtype: Any, origin: int, step: int) -> pd
         low, high = max(low, -62_104_060_800), min(high, 253_339_228_800)
     steps = np.rint(np.where(missing, 0.0, numbers))
     ends = -((origin - low) * 10**9 // step), (high - origin) * 10**9 // step
-    steps = np.clip(steps, float(ends[0]), float(ends[1])).astype(np.int64)
-    ticks = steps * (step // tick) + origin * 10**9 // tick
+    steps = np.clip(steps, float(ends[0]), float(ends[1]))
+    # The origin and the distance from it may have more than 64 bits, their sum has not: integers modulo 2^64 are exact.
+    high_bits, low_bits = (part.astype(np.int64) for part in np.divmod(steps, 2.0**32))
+    start = (origin * 10**9 // tick + 2**63) % 2**64 - 2**63
+    ticks = ((high_bits << 32) + low_bits) * (step // tick) + start
     ticks[missing] = np.iinfo(np.int64).min  # NaT
     if family(dtype) == "timedelta":
         return pd.Series(ticks.view(f"timedelta64[{unit}]")).astype(dtype)
