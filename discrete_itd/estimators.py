@@ -876,7 +876,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             that it stands for) and are as in training: of as many decimals, the nearest one seen where numbers repeat.
             In a column whose gaps are a value, :meth:`log_prob` has the probability that the cell is missing: of the
             row with this cell missing, ``given`` all other columns.
-            To about 1e-4, smaller values have at most probability q and larger ones at most 1 - q.
+            To about 1e-4, smaller values have at most probability q and larger ones at most 1 - q, among the values
+            that :meth:`sample` draws given the other cells. No draw lies beyond an end of the training range that many
+            rows share, or far beyond another, where :meth:`predict_log_density` leaves some probability.
         """
         j, unique, inverse, index = self._others(X, column)
         own = self.model_.encoder.schema[j]

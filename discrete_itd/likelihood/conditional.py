@@ -43,8 +43,12 @@ from discrete_itd.likelihood.path import Estimate, combine, equal_rows, in_block
 
 SCORED_AT_ONCE = 2048  # rows in one call of the scorer
 SALT = 0x13  # seed of the draws: a row has the same ones in every call
-COMPLETIONS = 16  # draws of the unknown cells in the score of a row; 4 left intervals of numbers at 90 %
-SUMMED = 64  # unknown levels of a row are summed out exactly if they have at most this many joint values
+COMPLETIONS = (
+    16  # draws of the unknown cells in the score of a row; 4 left intervals of numbers at 90 %
+)
+SUMMED = (
+    64  # unknown levels of a row are summed out exactly if they have at most this many joint values
+)
 # factor of the standard errors in :meth:`Completions.combine`; of 1, 2 and 3, the least that covered 93 % in rows of
 # mushroom and adult with two and three gaps
 UNMET = 2.0

@@ -138,6 +138,26 @@ def test_property_shares_of_draws_below_quantiles(model, column):
         assert (drawn[column] < values).mean() < q + error
 
 
+@pytest.mark.parametrize("column", ["fee", "step"])
+def test_property_draws_beside_repeated_numbers_have_the_quantiles(column):
+    """Where many rows share the least number, and where numbers off a lattice are seen again and again."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(3, size=400)
+    values = {
+        "fee": np.where(rng.random(400) < 0.3, 0.0, np.exp(rng.normal(kind, 1))),
+        "step": np.exp(rng.normal(kind, 1).round(1)),
+    }
+    frame = pd.DataFrame({"kind": np.array(["a", "b", "c"])[kind], "value": values[column]})
+    how = {"column_types": {"value": "continuous"}, "random_state": 0}
+    model = DiffusionDensity(denoiser=Forest(4), **how).fit(frame)
+    drawn = model.sample(2000, random_state=1, given={"kind": "a"})["value"]
+    row = frame[frame["kind"] == "a"][:1]
+    for q, value in model.predict_quantiles(row, "value", [0.02, 0.3, 0.6, 0.9]).iloc[0].items():
+        error = 4 * np.sqrt(q * (1 - q) / len(drawn))
+        assert (drawn <= value).mean() > q - error
+        assert (drawn < value).mean() < q + error
+
+
 def test_quantiles_are_calibrated_on_draws_of_a_known_distribution():
     new = table(3000, seed=1).drop(columns=["day", "count", "grade"])
     small = DiffusionDensity(denoiser="tree", random_state=0).fit(new[:1000])
