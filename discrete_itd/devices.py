@@ -1,4 +1,4 @@
-"""What a program runs on: the device, operations that never wait for it, and the number of threads.
+"""The device, operations that never wait for it, and the number of threads.
 
 A program queues work for a GPU and goes on. Where the shape of a tensor, or control flow, depends on values there
 (``nonzero``, a boolean mask as an index, ``bool(tensor)``), the host has to wait for them, and the GPU is idle
@@ -39,12 +39,12 @@ from torch import Tensor
 
 from discrete_itd import WAITING
 
-LEAST_WORK = 4e7  # multiply-adds of a step for each thread: some 2 ms
+LEAST_WORK = 4e7  # fewest multiply-adds of a step for each thread: some 2 ms
 
 Made = TypeVar("Made", bound=type)
 P = ParamSpec("P")
 R = TypeVar("R")
-_callers = threading.local()  # most: threads that a large product may take, within in_one_thread
+_callers = threading.local()  # .most: threads for large products within in_one_thread
 
 
 def resolve_device(name: str) -> torch.device:
@@ -66,12 +66,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def static_shapes(device: torch.device) -> bool:
-    """Whether shapes must not depend on data there: on every device but the CPU."""
+    """Whether no shape may depend on data of the device: True on all but the CPU."""
     return device.type != "cpu"
 
 
 def any_true(mask: Tensor) -> bool:
-    """Whether any entry of a mask is true; True on a device other than the CPU, where reading it would mean waiting."""
+    """Whether any entry of a mask is true; always True on devices but the CPU, where reading it would wait."""
     return static_shapes(mask.device) or bool(mask.any())
 
 
@@ -89,7 +89,7 @@ def replace_rows(values: Tensor, mask: Tensor, compute: Callable[[Tensor], Tenso
 
 
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (n, ...) that differ, and the place of each among them; on a device but the CPU all rows."""
+    """Distinct rows of ``rows`` (n, ...), and the place of each row among them; all rows on devices but the CPU."""
     if static_shapes(rows.device):
         return rows, torch.arange(len(rows), device=rows.device)
     return torch.unique(rows, dim=0, return_inverse=True)
@@ -114,7 +114,7 @@ def add_at(sums: Tensor, dim: int, index: Tensor, values: Tensor) -> Tensor:
 
 
 def most_threads() -> int:
-    """The threads that a large product may take here."""
+    """Most threads that a large product may take here."""
     if not any(name in os.environ for name in WAITING):
         return 1
     most = getattr(_callers, "most", None)
@@ -125,7 +125,7 @@ def most_threads() -> int:
 
 @contextmanager
 def in_one_thread() -> Iterator[None]:
-    """Within the block, torch uses one thread for what this thread of Python does, but within :func:`threads_for`."""
+    """Within the block, torch uses one thread for this thread of Python, except within :func:`threads_for`."""
     before = torch.get_num_threads()
     if before == 1 or hasattr(_callers, "most"):
         yield
@@ -140,9 +140,9 @@ def in_one_thread() -> Iterator[None]:
 
 @contextmanager
 def threads_for(work: float) -> Iterator[None]:
-    """Within the block, torch uses as many threads as have ``LEAST_WORK`` each, at least one.
+    """Within the block, torch uses one thread for each ``LEAST_WORK`` of the ``work``, at least one.
 
-    ``work`` is the number of multiply-adds of a step or a block: rows, times the floats that are multiplied for a row.
+    ``work`` is the number of multiply-adds of a step or a block: rows times multiplications for a row.
     """
     n = min(int(work / LEAST_WORK), most_threads()) if work >= 2 * LEAST_WORK else 1
     with _set_threads(n):
@@ -166,7 +166,7 @@ def _set_threads(n: int) -> Iterator[None]:
 def one_thread(function: Callable[P, R]) -> Callable[P, R]:
     """A function that runs within :func:`in_one_thread`.
 
-    Its frame is of this package (that of the decorator of contextlib would not be), as warnings look for the caller.
+    Unlike the decorator of contextlib, its frame is in this package: warnings look for the caller outside it.
     """
 
     @functools.wraps(function)

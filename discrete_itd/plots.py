@@ -41,19 +41,18 @@ BLUE, SKY, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 INK, GREY, PALE = "#1f2933", "#6b7280", "#d5dae1"
 SIZE = (4.8, 3.2)  # inches; small, so that the text is readable on the screen of a telephone
 MOST_BARS = 24  # most bars of a bar chart; the last one is the sum of all other columns
-# Control characters but for tab and line feed, surrogates, what XML forbids, and marks that reverse the text after them
+# Replaced in texts: control characters but tab and line feed, surrogates, what XML forbids, marks that reverse text.
 UNREADABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
-# rows over which a plot averages what costs one evaluation of the model per row and column, in about a second
+# Fewest and most rows over which a plot averages, where each row and column takes an evaluation: about a second.
 FEWEST_AVERAGED, MOST_AVERAGED = 64, 500
 MOST_MEASURED = 100  # most columns of a wide table whose entropy given all others is measured
-# most columns of a matrix that are shown, and most for which numbers fit in its cells
-MOST_SHADED, MOST_NUMBERED = 40, 14
+MOST_SHADED, MOST_NUMBERED = 40, 14  # most columns of a matrix that is drawn; with numbers in it
 
 
 class RowScores(NamedTuple):
-    """Scores of N rows, high for anomalies, (N,), and their name; scores of calibration rows, and the threshold."""
+    """Scores (N,) of rows, high for anomalies, and their name; the threshold; scores of calibration rows."""
 
     values: np.ndarray
     name: str = "surprisal"
@@ -62,7 +61,7 @@ class RowScores(NamedTuple):
 
 
 class PValues(NamedTuple):
-    """P-values of N inliers, (N,), and the number of calibration rows among which they are ranks."""
+    """P-values (N,) of inliers, and the number of calibration rows among which they are ranks."""
 
     values: np.ndarray
     n_calibration: int
@@ -71,8 +70,7 @@ class PValues(NamedTuple):
 def fitted(model: Any, *X: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
     """A fitted model as (detector, or None if it is a density; density).
 
-    A TypeError if it is neither, or if rows ``X`` that it is to be asked about are None; a NotFittedError if it is not
-    fitted.
+    TypeError if it is neither, or if one of the rows ``X`` is None; NotFittedError if it is not fitted.
     """
     if not isinstance(model, DiffusionDensity | DiffusionOutlierDetector):
         raise TypeError(
@@ -88,9 +86,9 @@ def fitted(model: Any, *X: Any) -> tuple[DiffusionOutlierDetector | None, Diffus
 def plot_mse_curve(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None = None) -> Axes:
     """Half the denoising error times the SNR against log SNR, of the model and of independent columns.
 
-    Of a table of categories, the area is the mean surprisal, equation (3); with densities only the area between the two
-    curves has a meaning. A mixture of rows with a causal network has no curve: then it is drawn of its companion, and
-    says so. ``X`` (N, C) are at least two held-out rows, of which the first thousand are used.
+    In a table of categories the area is the mean surprisal, equation (3); with densities only the area between the two
+    curves has a meaning. A mixture of rows with a causal network has no curve: that of its companion is drawn then, and
+    labelled so. ``X`` (N, C) are at least two held-out rows, of which the first thousand are used.
 
     References
     ----------
@@ -110,12 +108,12 @@ def plot_mse_curve(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | No
     x = curve["logsnr"].to_numpy()
     learned, independent = (half_error(curve, column) for column in ("mse", "mse_independent"))
     areas = curve_areas(curve)
-    own, outer = (f": area {area:.2f} nats" if curve.attrs["is_mass"] else "" for area in areas)
+    inner, outer = (f": area {area:.2f} nats" if curve.attrs["is_mass"] else "" for area in areas)
     ax.plot(
         x, independent, color=GREY, linestyle="--", linewidth=1.4,
         label=f"independent columns{outer}",
     )  # fmt: skip
-    ax.plot(x, learned, color=BLUE, linewidth=2, label=f"{name}{own}")
+    ax.plot(x, learned, color=BLUE, linewidth=2, label=f"{name}{inner}")
     ax.fill_between(x, learned, color=BLUE, alpha=0.15, linewidth=0)
     between = f"between them: {areas[1] - areas[0]:.2f} nats"
     ax.fill_between(x, learned, independent, color=ORANGE, alpha=0.25, linewidth=0, label=between)
@@ -132,8 +130,8 @@ def half_error(curve: pd.DataFrame, name: str) -> np.ndarray:
 def curve_areas(curve: pd.DataFrame) -> tuple[float, float]:
     """Areas in nats under :func:`half_error` of the model and of independent columns, equation (3)."""
     x, names = curve["logsnr"].to_numpy(), ("mse", "mse_independent")
-    own, independent = (float(integrate.trapezoid(half_error(curve, name), x)) for name in names)
-    return own, independent
+    model, independent = (float(integrate.trapezoid(half_error(curve, name), x)) for name in names)
+    return model, independent
 
 
 def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = None) -> Axes:
@@ -155,7 +153,7 @@ def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = N
         if detector is None:
             model = RowScores(-density.score_samples(X))
         else:
-            # of groups, there is not one threshold for all rows
+            # groups have no common threshold
             threshold = np.inf if detector.threshold_.group_offsets else -detector.offset_
             scores = -detector.score_samples(X)
             model = RowScores(scores, "anomaly score", threshold, -detector.calibration_scores_)
@@ -164,7 +162,7 @@ def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = N
         raise ValueError("no rows to plot")
     ax = new_axes() if ax is None else ax
     shown = np.append(surprisal, reference)
-    # the last bar has all rows above the range
+    # the last bar counts all rows above the range, too
     low, high = shown.min(), max(np.quantile(v, 0.995) for v in (surprisal, shown))
     if np.isfinite(threshold):
         low, high = min(low, threshold), max(high, threshold)
@@ -249,8 +247,8 @@ def plot_columns(model: Estimator | pd.DataFrame, X: Any = None, ax: Axes | None
     alone, given = columns[["nats", "nats_given_others"]].to_numpy(dtype=float).T
     is_entropy = columns["is_mass"].to_numpy(dtype=bool)
     names = [
-        f"{name}{'' if own else ' (density)'}"
-        for name, own in zip(columns["column"], is_entropy, strict=True)
+        f"{name}{'' if has_entropy else ' (density)'}"
+        for name, has_entropy in zip(columns["column"], is_entropy, strict=True)
     ]
     explained, remaining = alone - given, np.where(is_entropy, given, 0.0)
     bars = pd.DataFrame(
@@ -283,7 +281,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     Columns: column, kind, is_mass (whether its values have probabilities), nats, nats_given_others, explained (the
     difference) and share (explained relative to nats; NaN for a density and where nats is not positive). A missing
     cell counts as 0 nats. In a table of more than ``MOST_MEASURED`` columns, only those that the model explains most,
-    by their shares of the score: the conditional distribution of each cell costs a posterior of the whole row.
+    by their shares of the score, are measured: the conditional distribution of each cell costs a posterior of the row.
     """
     if not len(rows):
         raise ValueError("no rows to plot")
@@ -297,8 +295,8 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     if len(columns) > MOST_MEASURED:
         explained = (table - density.explain(rows).fillna(0.0)).to_numpy().mean(0)
         columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_MEASURED])
-    found = nats_given_others(scorer, rows.unique, columns.tolist())
-    given = (found[rows.inverse] - rows.log_volume[:, columns]).mean(0)
+    nats = nats_given_others(scorer, rows.unique, columns.tolist())
+    given = (nats[rows.inverse] - rows.log_volume[:, columns]).mean(0)
     alone = table.to_numpy()[:, columns].mean(0)
     schema = [encoder.schema[j] for j in columns]
     is_mass = np.array([column.has_levels for column in schema])
@@ -324,7 +322,7 @@ def plot_information_matrix(
     """The mutual information of every two columns, in nats, as shades; numbers where there is room for them.
 
     ``X`` (N, C) are held-out rows, of which at most 500, spread over the table, are used, or the table of
-    :func:`information_matrix`. Of more than 40 columns, those that share most with another one are drawn.
+    :func:`information_matrix`. Of more than 40 columns, those are drawn that share most information with another one.
 
     Examples
     --------
@@ -341,9 +339,9 @@ def plot_information_matrix(
     nats, names = model.to_numpy()[np.ix_(kept, kept)], [model.columns[j] for j in kept]
     side = 1.6 + 0.27 * len(names)
     ax = new_axes((side + 0.6, side)) if ax is None else ax
-    most = max(np.nanmax(nats, initial=0.0), 0.05)  # less is noise, and gets no dark shade
-    at, shades = range(len(names)), {"cmap": "Blues", "vmin": 0.0, "vmax": most}
-    image = ax.pcolormesh(at, at, np.clip(nats, 0.0, None), shading="nearest", **shades)
+    most = max(np.nanmax(nats, initial=0.0), 0.05)  # smaller values are noise: no dark shade
+    places, shades = range(len(names)), {"cmap": "Blues", "vmin": 0.0, "vmax": most}
+    image = ax.pcolormesh(places, places, np.clip(nats, 0.0, None), shading="nearest", **shades)
     ax.set_aspect("equal")
     ax.invert_yaxis()
     if len(names) > MOST_NUMBERED:
@@ -354,8 +352,8 @@ def plot_information_matrix(
                 ink = "white" if value > 0.6 * most else INK
                 ax.text(k, j, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
     labels = [shorten(name) for name in names]
-    ax.set_xticks(at, labels, rotation=90)
-    ax.set_yticks(at, labels)
+    ax.set_xticks(places, labels, rotation=90)
+    ax.set_yticks(places, labels)
     for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
         label.set_parse_math(False)
     ax.tick_params(colors=INK, labelsize=9.5, length=0)
@@ -367,9 +365,9 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """Mutual information of every two columns in nats, over at most 500 rows: (C, C), the diagonal NaN.
 
     Rows that lack one of a pair's cells are left out; NaN if there are no others. ``attrs["stderr"]`` has the standard
-    errors of the means over rows, in the same shape. The nats by which one column improves the prediction of the other,
-    the mean of both ways: of an exact model, or the companion of a scorer that has one, as by
-    :meth:`DiffusionDensity.mutual_information`. Fewer rows, at least 64, of a large model.
+    errors of the means over rows, in the same shape. An entry is the nats by which one column improves the prediction
+    of the other, the mean of both ways, under the exact model, the scorer or its companion, as in
+    :meth:`DiffusionDensity.mutual_information`. Of a large model fewer rows are used, at least 64.
     """
     if len(rows) < 2:
         raise ValueError(f"X has {len(rows)} rows; a mean with a standard error needs two")
@@ -382,7 +380,7 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
 
 
 def _spread(rows: Rows, most: int) -> Rows:
-    """At most so many rows, though at least 64 and at most 500, spread over the table."""
+    """At most ``most`` rows, but at least 64 and at most 500, spread over the table."""
     most = max(FEWEST_AVERAGED, min(MOST_AVERAGED, most))
     return rows.take(slice(None, None, -(-len(rows) // most)))
 

@@ -1,7 +1,7 @@
-"""Progress of long work, and its end.
+"""Progress bars, deadlines and interruption of long work.
 
-A bar on a terminal or in a notebook. What a fit does has a name from its beginning to its end (:func:`stage`). Of the
-time that is left only the bound is known: nothing is said without ``max_time``.
+Bars appear on a terminal or in a notebook. The bar of a fit names its current stage (:func:`stage`), and the time left
+only with ``max_time``, as nothing else bounds it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any, TextIO
 
 from tqdm import TqdmWarning
 
-with warnings.catch_warnings():  # of a notebook without widgets, which gets a bar of text
+with warnings.catch_warnings():  # a notebook without widgets gets a bar of text
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
-CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # characters that control a terminal, or are none
-INTERRUPTS = signal.SIGINT, signal.SIGTERM  # each where its handler raises KeyboardInterrupt
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that may control a terminal
+INTERRUPTS = signal.SIGINT, signal.SIGTERM  # deferred if their handler raises KeyboardInterrupt
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
 _fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
 _interruption: ContextVar[threading.Event | None] = ContextVar("_interruption", default=None)
@@ -34,9 +34,9 @@ _interruption: ContextVar[threading.Event | None] = ContextVar("_interruption", 
 
 @dataclass(frozen=True)
 class Deadline:
-    """The end of a fit, which every stage asks before it begins a bounded piece of work.
+    """The end of a fit, which every stage checks before it begins a bounded piece of work.
 
-    ``seconds`` after ``start`` by ``time.perf_counter``, or at the first Ctrl-C (:func:`deferred_interrupts`).
+    It is ``seconds`` after ``start`` by ``time.perf_counter``, or the first Ctrl-C (:func:`deferred_interrupts`).
 
     Examples
     --------
@@ -46,7 +46,7 @@ class Deadline:
     """
 
     seconds: float = math.inf
-    start: float = field(default_factory=lambda: time.perf_counter())  # which tests replace
+    start: float = field(default_factory=lambda: time.perf_counter())  # tests replace it
     _interruption: threading.Event = field(
         default_factory=lambda: _interruption.get() or threading.Event(), repr=False
     )
@@ -67,19 +67,18 @@ class Deadline:
         return 0.0 if self.interrupted else max(0.0, self.seconds - self.age)
 
     def part(self, share: float) -> Deadline:
-        """The end of a share of all its time."""
+        """A deadline with the same start and a share of the seconds."""
         return replace(self, seconds=share * self.seconds)
 
     def within(self, seconds: float) -> Deadline:
-        """The end of so many seconds from now, or this one if it is earlier."""
+        """The deadline ``seconds`` from now, or this one if it is earlier."""
         return replace(self, seconds=min(self.seconds, self.age + seconds))
 
 
 def harmless(text: str, file: TextIO) -> str:
-    """A text as a file, maybe a terminal, can show it.
+    """A text that a file, maybe a terminal, can show.
 
-    Marks that would move the cursor, or turn the direction of the text, become escapes, and so do characters that the
-    encoding of the file lacks.
+    Escapes replace marks that would move the cursor or reverse the text, and characters that the file's encoding lacks.
     """
     whole = "".join(
         ascii(c)[1:-1] if c != "\n" and unicodedata.category(c) in CONTROLS else c for c in text
@@ -89,7 +88,7 @@ def harmless(text: str, file: TextIO) -> str:
 
 
 def _bar(what: str, **how: Any) -> tqdm:
-    """A bar that goes at its end, if somebody sees it; nothing within a stream."""
+    """A bar that vanishes at its end; disabled without a terminal or notebook, and within a stream."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     is_notebook = "IPKernelApp" in getattr(shell, "config", {})
     if _has_outer.get():
@@ -100,13 +99,13 @@ def _bar(what: str, **how: Any) -> tqdm:
 
 
 def progress_bar(total: float, what: str, bar_format: str | None = None) -> tqdm:
-    """A bar that appears after a second, only if somebody sees it and no bar of a stream is there."""
+    """A bar that appears after a second; disabled without a terminal or notebook, and within a stream."""
     return _bar(what, total=total, delay=1.0, bar_format=bar_format)
 
 
 @contextmanager
 def stream_progress(what: str) -> Iterator[tqdm]:
-    """A bar of the rows of a stream and rows per second; no bars of steps within the block. ``total`` may be set."""
+    """Progress bar over rows, with rows per second; hides inner bars. The caller may set ``total``."""
     with _bar(what, unit=" rows", unit_scale=True, delay=1.0) as bar:
         token = _has_outer.set(True)
         try:
@@ -116,7 +115,7 @@ def stream_progress(what: str) -> Iterator[tqdm]:
 
 
 class FitProgress:
-    """What a fit does, beside a bar; see :func:`fit_progress`."""
+    """The bar of a fit and the stage beside it; see :func:`fit_progress`."""
 
     def __init__(self, bar: tqdm, deadline: Deadline, share: float) -> None:
         self.deadline, self.share = deadline, share
@@ -125,7 +124,7 @@ class FitProgress:
 
     @contextmanager
     def stage(self, text: str) -> Iterator[None]:
-        """Say within the block what is being done."""
+        """Show this stage within the block."""
         self._stages.append(text)
         self._refresh()
         try:
@@ -136,7 +135,7 @@ class FitProgress:
             self._refresh()
 
     def show(self, done: float, valid_nats: float) -> None:
-        """Say which share of a training is done, and its latest held-out nats."""
+        """Show the share of a training that is done, and its latest held-out nats."""
         self._training = f" {done:.0%}, {valid_nats:.3f} nats held out"
         self._refresh()
 
@@ -148,7 +147,7 @@ class FitProgress:
         return f", at most {left:.0f} s left" if left < math.inf else ""
 
     def _refresh(self) -> None:
-        """Draw the bar; where there is a time, its length is the share that is used up."""
+        """Draw the bar; with ``max_time`` its length is the share of the time that is used up."""
         if not self._bar.disable:
             text = f"{self._stages[-1]}{self._training}{self._end}"
             self._bar.set_postfix_str(harmless(text, sys.stderr), refresh=False)
@@ -158,7 +157,7 @@ class FitProgress:
 
 @contextmanager
 def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[FitProgress]:
-    """One bar for a fit, shown at once; a fit within the block has the same.
+    """One bar for a fit, shown at once, which fits within the block share.
 
     The fit may take ``max_time`` seconds, and ends at the first Ctrl-C; a fit within the block may take the ``share``
     of them.
@@ -181,41 +180,41 @@ def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[
 
 @contextmanager
 def stage(text: str) -> Iterator[None]:
-    """Say within the block what a fit is doing, to those who watch it."""
+    """Show a stage on the bar of the current fit, if any, within the block."""
     fit = _fit.get()
     with nullcontext() if fit is None else fit.stage(text):
         yield
 
 
 def show_training(done: float, latest: Any) -> None:
-    """Say to those who watch a fit which share of a training is done, and its latest evaluation."""
+    """Show on the bar of the current fit, if any, the share of a training that is done and its latest evaluation."""
     if (fit := _fit.get()) is not None:
         fit.show(done, latest.valid_nats)
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[threading.Event]:
-    """Within the block, the first interruption sets the event that this yields, and ends every :class:`Deadline` there.
+    """Within the block, the first interruption sets the event that is yielded, and ends every :class:`Deadline` there.
 
-    The second one raises KeyboardInterrupt, as does the first one where the program has a handler of its own. A block
-    within another one has its event.
+    The second one raises KeyboardInterrupt; so does the first one if the program has its own handler. An inner block
+    shares the event of the outer one.
     """
     if (outer := _interruption.get()) is not None:
         yield outer
         return
-    event, own = threading.Event(), []
-    if threading.current_thread() is threading.main_thread():  # others cannot set handlers
-        own = [s for s in INTERRUPTS if signal.getsignal(s) is signal.default_int_handler]
+    event, signals = threading.Event(), []
+    if threading.current_thread() is threading.main_thread():  # other threads cannot set handlers
+        signals = [s for s in INTERRUPTS if signal.getsignal(s) is signal.default_int_handler]
 
     def restore() -> None:
-        for number in own:
+        for number in signals:
             signal.signal(number, signal.default_int_handler)
 
     def interrupted(*_: object) -> None:
         restore()
         event.set()
 
-    for number in own:
+    for number in signals:
         signal.signal(number, interrupted)
     token = _interruption.set(event)
     try:
@@ -232,7 +231,7 @@ def terminated_as_interrupted() -> Iterator[None]:
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    # itself, as a shell lets what it starts in the background ignore SIGINT
+    # SIGTERM itself: shells make background processes ignore SIGINT
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

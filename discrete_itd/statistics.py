@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-CONFIDENCE = 0.95  # probability with which every interval covers
+CONFIDENCE = 0.95  # coverage of every interval
 
 
 class Interval(NamedTuple):
@@ -43,7 +43,7 @@ def p_value_band(level: np.ndarray, n: int, n_calibration: int) -> tuple[np.ndar
     ranks, place = np.unique(np.clip(rank, 1, n_calibration), return_inverse=True)
     log_factorial = special.gammaln(np.arange(1, n + n_calibration + 2))
     counts = []
-    for k in ranks:  # all parameters are integers, so a table does: scipy's quantiles take seconds
+    for k in ranks:  # parameters are integers, so a table is exact; scipy's quantiles take seconds
         ways, others = log_factorial[k - 1 : k + n], log_factorial[n_calibration - k :][: n + 1]
         log_p = ways + others[::-1] - log_factorial[: n + 1] - log_factorial[n::-1]
         below = np.exp(log_p - special.logsumexp(log_p)).cumsum()
@@ -57,12 +57,12 @@ def p_value_band(level: np.ndarray, n: int, n_calibration: int) -> tuple[np.ndar
 
 
 def count(n: int, what: str) -> str:
-    """A number of things, with the noun in the plural where needed."""
+    """A number with its noun ``what``, in the plural unless it is 1."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def percent(share: float) -> str:
-    """A share in per cent with three digits, distinct from 0 if it is; empty if it is NaN."""
+    """A share in per cent with three digits, never rounded to 0; empty if it is NaN."""
     if math.isnan(share):
         return ""
     return "<0.01 %" if 0 < share < 5e-5 else f"{100 * share:.3g} %"

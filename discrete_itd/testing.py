@@ -81,8 +81,8 @@ from discrete_itd.storage.values import flatten, unflatten
 
 __all__ = ["all_rows", "check_denoiser", "random_rows", "states_of_every_kind"]
 
-ENUMERATED_ROWS = 2048  # all possible rows are tried where they are no more than this
-FEW_COLUMNS = 5  # with at most this many columns, all patterns of missing cells are tried
+ENUMERATED_ROWS = 2048  # most possible rows of a table for which all are tried
+FEW_COLUMNS = 5  # most columns of a table for which all patterns of missing cells are tried
 
 
 # -- rows and states ---------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def all_rows(codebook: Codebook, grid: Sequence[float] | None = None) -> Tensor:
 def random_rows(
     codebook: Codebook, n: int, rng: np.random.Generator, *, missing: float = 0.0
 ) -> Tensor:
-    """Rows of a codebook, (n, C): any category, any value, NaN with a probability of ``missing``."""
+    """Rows of a codebook, (n, C): any category, any value, NaN with probability ``missing``."""
     rows = [
         rng.normal(0, 0.6, n) if c.kind == "real" else rng.integers(c.n_points, size=n)
         for c in codebook.columns
@@ -193,7 +193,7 @@ class _Subject:
     ) -> None:
         """AssertionError if two tensors differ by more than rounding, and ``more``."""
         limit = loose * (1e-10 if self.book.dtype == torch.float64 else 1e-4) + more
-        how: Any = {"atol": limit, "rtol": limit, "msg": lambda found: f"{what}. {found}"}
+        how: Any = {"atol": limit, "rtol": limit, "msg": lambda text: f"{what}. {text}"}
         torch.testing.assert_close(got, expected.to(got), **how)
 
     def shapes(self) -> None:
@@ -231,8 +231,8 @@ class _Subject:
         y, snr = self.state
         alone = [_parts(self.denoiser(y[i : i + 1], snr[i : i + 1])) for i in range(len(y))]
         together = _parts(self.denoiser(y, snr))
-        for own, parts in zip(together, zip(*alone, strict=True), strict=True):
-            self.close(own, torch.cat(parts), "in a batch and alone", loose=1.0)
+        for batched, parts in zip(together, zip(*alone, strict=True), strict=True):
+            self.close(batched, torch.cat(parts), "in a batch and alone", loose=1.0)
         if self.denoiser.closed_form:
             rows = torch.cat([self.rows, random_rows(self.book, 9, self.rng, missing=0.4)])
             parts = torch.cat([self.denoiser.log_prob(row[None]) for row in rows])
@@ -241,15 +241,15 @@ class _Subject:
             )
 
     def _patterns(self) -> list[Tensor]:
-        """The different rows that a small table has whatever columns are missing; at most one if many."""
+        """All rows for each set of missing columns; in tables of more than FEW_COLUMNS, sets of at most one column."""
         assert self.every is not None
         n = self.book.n_columns
-        gaps: list[list[int]] = [[], *([j] for j in range(n))]
+        missing: list[list[int]] = [[], *([j] for j in range(n))]
         if n <= FEW_COLUMNS:
-            gaps = [[j for j in range(n) if pattern >> j & 1] for pattern in range(2**n)]
-        filler = -1.0  # since NaN is not equal to itself
-        at = [torch.tensor(g, dtype=torch.int64, device=self.book.device) for g in gaps]
-        rows = [self.every.index_fill(1, g, filler).unique(dim=0) for g in at]
+            missing = [[j for j in range(n) if pattern >> j & 1] for pattern in range(2**n)]
+        filler = -1.0  # in place of NaN, which unique does not merge
+        columns = [torch.tensor(g, dtype=torch.int64, device=self.book.device) for g in missing]
+        rows = [self.every.index_fill(1, g, filler).unique(dim=0) for g in columns]
         return [r.masked_fill(r == filler, math.nan) for r in rows]
 
     def path_sums_to_one(self) -> None:
@@ -297,8 +297,8 @@ class _Subject:
         """Every gradient is finite, where cells are known, unknown or noisy."""
         with torch.enable_grad():
             q = self.denoiser(*self.state)
-            asked = self.rows.masked_fill(self.state[1].isinf(), math.nan)
-            loss = (self.book.embed(self.rows) - q.mean()).square().sum() - q.log_prob(asked).sum()
+            cells = self.rows.masked_fill(self.state[1].isinf(), math.nan)
+            loss = (self.book.embed(self.rows) - q.mean()).square().sum() - q.log_prob(cells).sum()
             named = [(n, p) for n, p in self.denoiser.named_parameters() if p.requires_grad]
             grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
         for (name, _), grad in zip(named, grads, strict=True):
@@ -318,7 +318,7 @@ class _Subject:
 def _parts(q: Posterior) -> list[Tensor]:
     """All numbers of a posterior, rows first."""
     g = q.gaussian
-    # not the components: their number may depend on the other rows
+    # densities at points, as the number of components may depend on the other rows
     points = (-0.7, 0.1, 0.9)
     gaussian = [] if g is None else [g.log_prob(torch.full_like(g.mean(), v)) for v in points]
     return [q.categorical.logits, *gaussian, q.mean()]

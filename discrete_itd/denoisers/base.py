@@ -26,9 +26,9 @@ ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
 BLOCK = 8
 CACHED, LARGE = 1 << 20, 1 << 24  # most floats of a batch: in a processor's cache; in memory
 DRAWN = 2048  # most rows that are drawn in one call
-# Matrices are widened with zeros to WIDENED columns and FEWEST numbers: below these, rows of a product are summed in
-# different orders, by torch's kernel for small products (400 multiplications of a block) among others.
-WIDENED, FEWEST = 16, 400 // BLOCK
+# Matrices are widened with zeros to WIDENED columns and FEWEST_NUMBERS numbers: below these, rows of a product are
+# summed in different orders, by torch's kernel for small products (400 multiplications of a block) among others.
+WIDENED, FEWEST_NUMBERS = 16, 400 // BLOCK
 
 
 def filled(x: Tensor, block: int = BLOCK) -> Tensor:
@@ -43,7 +43,7 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
     If N is small, libraries choose the order of summation by the position of a row; columns of zeros prevent this.
     """
     k, n = w.shape[-2:]
-    lacking = max(WIDENED, -(-FEWEST // max(1, k))) - n
+    lacking = max(WIDENED, -(-FEWEST_NUMBERS // max(1, k))) - n
     return x @ w if lacking <= 0 else (x @ nn.functional.pad(w, (0, lacking)))[..., :n]
 
 

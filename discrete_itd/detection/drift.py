@@ -37,20 +37,20 @@ from discrete_itd.detection.score import DECIMALS, Scorer
 from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.validation import check_share, seed_of
 
-# Nats, or share of the rows: a column that differs by less is not named, however many rows show it.
+# Least difference (nats, or share of the rows) of a column that is named; smaller ones do not matter if significant.
 LEAST_EFFECT = 0.02
-# Rows drawn from the model that stand for a reference table where none was given, and cells of a table that are
-# predicted from the others of their rows, in as many rows, though at least FEWEST_ROWS: a few seconds for a network.
+# N_DRAWN rows of the model stand for a reference table that is not given. About MOST_ASKED cells are predicted from the
+# others of their rows, in FEWEST_ROWS rows or more: a few seconds for a network.
 N_DRAWN, MOST_ASKED, FEWEST_ROWS = 500, 5000, 100
 
-# Values of each sample above which means are close to Gaussian (skewed nats, 5000 values of each: false alarms of 0.9 %
+# Size of both samples above which means are taken as Gaussian (skewed nats, 5000 values of each: false alarms of 0.9 %
 # at a level of 1 %; but 1000 against 9000 values up to 2.9 %).
 MANY = 10_000
-N_PERMUTATIONS = 1999  # of the test of means, whose least p-value is 1 / 2000
+N_PERMUTATIONS = 1999  # permutations in the test of means, whose least p-value is 1 / 2000
 N_TABLES = 9999  # tables drawn in the test of categories: half a second for a hundred categories of many rows
 BATCH_NUMBERS = 10**7  # numbers of permutations and tables in memory at once
-# Categories of fewer values than FEW in both samples, and all but the MOST frequent ones, are counted as one: the
-# statistic chi-square would hang on single rows.
+# Categories with fewer than FEW values in both samples, and all but the MOST frequent ones, are pooled, or chi-square
+# would depend on single rows.
 FEW, MOST = 5, 100
 
 
@@ -65,11 +65,11 @@ class Drift:
     n_rows, n_inliers : int
         Number of rows in the batch, and of inliers.
     nats, stderr : float
-        Of the batch.
+        Mean of the batch and its standard error.
     inlier_nats, inlier_stderr : float
-        Of the inliers.
+        Mean of the inliers and its standard error.
     p_value : float
-        Of the hypothesis that the nats of the batch and of the inliers have one mean, at least 1 / 2000: by a
+        P-value of the hypothesis that the nats of the batch and of the inliers have one mean, at least 1 / 2000: by a
         permutation test, or Welch's where there are many rows of both.
     columns : DataFrame, indexed by column
         ``nats``, ``inlier_nats`` and ``shift``: mean shares of the column and their difference; ``p_nats``, of a
@@ -138,9 +138,9 @@ class Drift:
         reference). If there are none, a dependence has changed: the column is named whose cells are predicted worse by
         the others of their rows than among the reference, or among rows drawn from the model, by most nats.
         """
-        found = cast(pd.DataFrame, self.columns[self.columns["moved"]])
+        moved = cast(pd.DataFrame, self.columns[self.columns["moved"]])
         order = ["outside", "effect"]
-        return found.sort_values(order, ascending=False, kind="stable").index.tolist()
+        return moved.sort_values(order, ascending=False, kind="stable").index.tolist()
 
     def __str__(self) -> str:
         lines = [
@@ -193,9 +193,9 @@ def drift(
     n_outside = rows.is_outside.sum(0)
     far = many_outside(n_outside, len(rows), scorer.schema) & (table["q_value"] <= alpha).to_numpy()
     table["outside"] = np.where(far, n_outside / max(1, len(rows)), 0.0)
-    differ, own = _differ(table, alpha), _smallest(table, ["p_values", "p_missing"])
-    own = stats.false_discovery_control(own) <= alpha
-    moved = far | (differ & own & (table["distance"] >= LEAST_EFFECT).to_numpy())
+    differ, is_alone = _differ(table, alpha), _smallest(table, ["p_values", "p_missing"])
+    is_alone = stats.false_discovery_control(is_alone) <= alpha
+    moved = far | (differ & is_alone & (table["distance"] >= LEAST_EFFECT).to_numpy())
     if differ.any() and not moved.any():
         if others is None:
             others = scorer.density.rows(scorer.density.sample(N_DRAWN, random_state=seed))
@@ -221,8 +221,8 @@ def compare(
     """
     p_value = same_mean(np.nansum(nats[0], 1), np.nansum(nats[1], 1), random)
     lines = []
-    for j, own in enumerate(random.spawn(len(names))):  # columns do not share draws
-        gone = [np.isnan(t[:, j]) for t in values or nats]
+    for j, column_random in enumerate(random.spawn(len(names))):  # columns do not share draws
+        is_missing = [np.isnan(t[:, j]) for t in values or nats]
         here, before = (t[:, j][~np.isnan(t[:, j])] for t in nats)
         both = len(here) and len(before)
         line = {
@@ -230,15 +230,15 @@ def compare(
             "inlier_nats": before.mean() if len(before) else 0.0,
             "p_nats": same_distribution(here.round(DECIMALS), before.round(DECIMALS))[0],
             "effect": stats.wasserstein_distance(here, before) if both else 0.0,
-            "p_missing": _fisher([[g.sum(), (~g).sum()] for g in gone]),
-            "distance": abs(gone[0].mean() - gone[1].mean()),
+            "p_missing": _fisher([[g.sum(), (~g).sum()] for g in is_missing]),
+            "distance": abs(is_missing[0].mean() - is_missing[1].mean()),
         }
-        if not any(g.any() for g in gone):
+        if not any(g.any() for g in is_missing):
             line["p_missing"] = math.nan
         if values is not None:
-            a, b = (t[:, j][~g] for t, g in zip(values, gone, strict=True))
-            found = same_distribution(a, b) if ordered[j] else same_categories(a, b, own)
-            line["p_values"], line["distance"] = found[0], max(line["distance"], found[1])
+            a, b = (t[:, j][~g] for t, g in zip(values, is_missing, strict=True))
+            test = same_distribution(a, b) if ordered[j] else same_categories(a, b, column_random)
+            line["p_values"], line["distance"] = test[0], max(line["distance"], test[1])
         lines.append(line)
     table = pd.DataFrame(lines, index=pd.Index(names, name="column"))
     table.insert(2, "shift", table["nats"] - table["inlier_nats"])
@@ -253,7 +253,7 @@ def differs(p_value: float, q_values: np.ndarray, alpha: float) -> bool:
 
 
 def _differ(table: pd.DataFrame, alpha: float) -> np.ndarray:
-    """Which columns differ significantly and by more than a negligible amount, (C,)."""
+    """Whether each column differs significantly and by more than a negligible amount: bool, (C,)."""
     large = table[["effect", "distance"]].max(axis=1) >= LEAST_EFFECT
     return (large & (table["q_value"] <= alpha)).to_numpy()
 
@@ -263,9 +263,9 @@ def surprisals(scorer: Scorer, rows: Rows) -> np.ndarray:
     columns = [k for k in range(len(scorer.schema)) if k not in scorer.given]
     x = rows.x[:: -(-len(rows) // max(FEWEST_ROWS, MOST_ASKED // len(columns)))]
     nats = nats_given_others(scorer, x, columns)
-    there = ~x[:, columns].isnan().cpu().numpy()
+    is_known = ~x[:, columns].isnan().cpu().numpy()
     out = np.zeros(len(scorer.schema))
-    out[columns] = (nats * there).sum(0) / np.maximum(there.sum(0), 1)
+    out[columns] = (nats * is_known).sum(0) / np.maximum(is_known.sum(0), 1)
     return out
 
 
@@ -287,11 +287,11 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
 def same_mean(a: NDArray[np.float64], b: NDArray[np.float64], random: np.random.Generator) -> float:
     """p-value that nats (n,) and (m,), not empty, have one mean: two-sided, at least 1 / 2000.
 
-    Of a single row, that it is of the distribution of the others.
+    If a sample is a single row, p-value that both have one distribution.
     """
     if min(len(a), len(b)) == 1:
         return same_distribution(a, b)[0]
-    # whole numbers, whose sums are exact in any order: rounding breaks no ties
+    # rounded to whole numbers, whose sums are exact in any order, so that rounding breaks no ties
     a, b = (np.rint(t * 10**DECIMALS) for t in (a, b))
     if min(len(a), len(b)) > MANY:
         return float(cast(Any, stats.ttest_ind(a, b, equal_var=False)).pvalue)
@@ -313,10 +313,10 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """
     if not len(a) or not len(b):
         return 1.0, 0.0
-    with warnings.catch_warnings():  # of the exact recursion's overflow
+    with warnings.catch_warnings():  # the exact recursion may overflow
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = cast(Any, stats.ks_2samp(a, b))
-    return float(found.pvalue), float(found.statistic)
+        test = cast(Any, stats.ks_2samp(a, b))
+    return float(test.pvalue), float(test.statistic)
 
 
 def same_categories(

@@ -11,39 +11,39 @@ import numpy as np
 from discrete_itd.encoders import Column, Rows
 from discrete_itd.validation import advice, warn
 
-# Rows outside are many if they exceed the share SHARE plus what the range leaves out by chance (LEFT_OUT training rows,
-# or one for each category), and FEWEST rows: dates of the next week are, a few new categories are not.
-SHARE, LEFT_OUT, FEWEST = 0.03, 10, 10
+# Rows outside are many if they are FEWEST_OUTSIDE or more, and above the share MOST_OUTSIDE plus what the range leaves
+# out by chance (LEFT_OUT training rows, or one for each category): next week's dates are, a few new categories are not.
+MOST_OUTSIDE, LEFT_OUT, FEWEST_OUTSIDE = 0.03, 10, 10
 
-_is_told: ContextVar[bool] = ContextVar("is_told", default=True)
+_warns: ContextVar[bool] = ContextVar("_warns", default=True)  # False within untold
 
 
 def many_outside(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> np.ndarray:
-    """In which columns ``n_outside`` (C,) of some rows are many: bool, (C,)."""
-    known = np.array([max(1, column.n_rows - column.n_missing) for column in schema])
+    """Whether ``n_outside`` (C,) of ``n_rows`` rows outside a column's range are many: bool, (C,)."""
+    n_known = np.array([max(1, column.n_rows - column.n_missing) for column in schema])
     by_chance = np.array([max(LEFT_OUT, len(column.categories)) for column in schema])
-    return n_outside > np.maximum(FEWEST - 1, n_rows * (SHARE + by_chance / known))
+    return n_outside > np.maximum(FEWEST_OUTSIDE - 1, n_rows * (MOST_OUTSIDE + by_chance / n_known))
 
 
 @contextmanager
 def untold() -> Iterator[None]:
-    """Within the block nobody is warned of rows outside, as they are part of more."""
-    token = _is_told.set(False)
+    """Within the block :func:`tell` does not warn: its rows are part of a larger table."""
+    token = _warns.set(False)
     try:
         yield
     finally:
-        _is_told.reset(token)
+        _warns.reset(token)
 
 
 def tell(rows: Rows) -> None:
-    """Warn in the words of :func:`sentence`, if many of the rows are outside."""
-    told = _is_told.get() and sentence(rows.is_outside.sum(0), len(rows), rows.encoder.schema)
-    if told:
-        warn(told)
+    """Warn by :func:`sentence` if many of the rows are outside."""
+    text = _warns.get() and sentence(rows.is_outside.sum(0), len(rows), rows.encoder.schema)
+    if text:
+        warn(text)
 
 
 def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> str | None:
-    """What many rows outside mean for the stated rate, and what to do; None if there are not many."""
+    """A warning that the stated rate does not hold for many rows outside, with advice; None if they are not many."""
     many = np.flatnonzero(many_outside(n_outside, n_rows, schema))
     if not len(many):
         return None

@@ -7,18 +7,18 @@ With the nats :math:`\ell_{mj}(x)` of column j under model m, which add up to th
                      - \log\bigl(1 + e^{\min \ell_{mj} - q_{mj}}\bigr), \qquad
           \mathrm{score} = -\sum_j s_j(x), \quad s_j = \sum_m v_m s_{mj}, \quad (12)
 
-where :math:`q_{mj}` is the 0.95 quantile of :math:`\ell_{mj}` in rows that m draws; of C > 20 columns that at the level
-1 - 1/C, so that at most one cell of such a row is above it on average. The minimum is that in the same rows, below
-which cells count as it. The most typical cell has none, like a missing one, and every cell of a constant column; a
-typical one next to none, whether its column has masses or a density, so very typical cells cannot offset an anomalous
-one; a rare one has :math:`\ell_{mj} - q_{mj}`. But for the subtracted constant, with :math:`p = e^{-\ell_{mj}}` and the
-flat probability :math:`\epsilon = e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} = -\log \frac{p}{p + \epsilon}`: minus
-the logarithm of the model's share in a cell of a contaminated distribution. A value and its missingness indicator are
-two internal columns, each with its own q.
+where :math:`q_{mj}` is the 0.95 quantile of :math:`\ell_{mj}` in rows that m draws; with C > 20 columns that at the
+level 1 - 1/C, so that at most one cell of such a row is above it on average. The minimum is the least nats in the same
+rows, to which smaller values are raised: the most typical cell, a missing one and every cell of a constant column
+contribute 0. A typical cell contributes little, whether its column has masses or a density, so that very typical cells
+cannot offset an anomalous one; a rare one contributes :math:`\ell_{mj} - q_{mj}`. But for the subtracted constant, with
+:math:`p = e^{-\ell_{mj}}` and the flat probability :math:`\epsilon = e^{-q_{mj}}` of a wrong cell, :math:`s_{mj} =
+-\log \frac{p}{p + \epsilon}`: minus the logarithm of the model's share in a cell of a contaminated distribution. A
+value and its missingness indicator are two internal columns, each with its own q.
 
 The models are the fitted one and, where it was chosen among candidates, its ``members``. Their shares v are in
 proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost
-equally well, and err in different rows. Of a score given columns the model is the fitted one alone.
+equally well, and err in different rows. Given columns, the fitted model alone scores.
 
 If anomalies are among the training rows, a model that fits these closely has learned them. With a share c of them the
 nats are means of the nats of a model and of small density trees (11), each of which saw :data:`ROWS_OF_TREE` rows:
@@ -55,10 +55,10 @@ from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
-DECIMALS = 4  # of compared nats: further ones may differ between equal rows of two tables
-STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
+DECIMALS = 4  # decimals of compared nats: equal rows of two tables may differ in further ones
+STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact in any order
 LEVEL = 0.95  # level of the quantile q in tables of few columns
-# Rows drawn from a model to estimate q; along paths, where a row takes up to a second, fewer.
+# Rows drawn from a model to estimate q; fewer along paths, where a row takes up to a second.
 TYPICAL_ROWS, TYPICAL_ALONG_PATHS = 500, 100
 # Trees of few rows each, and the weight of their code lengths by the share of anomalies: chosen on the deciding tables,
 # with anomalies among the training rows.
@@ -93,7 +93,7 @@ class Scorer:
     def explain(self, rows: Rows) -> pd.DataFrame:
         """The score by column: DataFrame of shape (N, C) with the index of the table, nats, not negative.
 
-        NaN where a cell is missing and its being missing has no probability, and in given columns.
+        NaN in given columns, and where a cell is missing and missingness is not modelled.
         """
         return rows.table(self.terms(rows).copy())
 
@@ -110,22 +110,22 @@ class Scorer:
             if self.quantiles is None:
                 self.quantiles = self.fitted_quantiles()
             shares, models = zip(*self.models, strict=True)
-            of_models = zip(shares, self._nats(rows, *models), self.quantiles, strict=True)
-            s = sum(share * terms(nats, q) for share, nats, q in of_models)
+            per_model = zip(shares, self._nats(rows, *models), self.quantiles, strict=True)
+            s = sum(share * terms(nats, q) for share, nats, q in per_model)
             nats = rows.by_column(np.rint(s / STEP) * STEP)
             known = self._known[rows] = model, n_evaluations, nats
         return known[2]
 
     def _nats(self, rows: Rows, *models: Model) -> list[np.ndarray]:
         """Nats of every internal column under each model, (N, C'); NaN where it is missing or given."""
-        x, given = rows.unique, self.given_cells  # kept by the rows, so not made in the mode below
+        x, given = rows.unique, self.given_cells  # rows keep it: not to be made in inference mode
         with torch.inference_mode(), progress_bar(len(x), "explain") as bar:
             asked = Question(x, self.density.n_evaluations, given, bar.update)
             splits = attributions(models, asked)
             each = [split.surprisal for split in splits]
             if self.trees is not None:
-                of_trees = -self.trees.mean_log_factors(x)
-                each = [nats + self.weight * (of_trees - nats) for nats in each]
+                tree_nats = -self.trees.mean_log_factors(x)
+                each = [nats + self.weight * (tree_nats - nats) for nats in each]
         absent = x.isnan() if given is None else x.isnan() | given
         each = [nats.masked_fill(absent, torch.nan).cpu().numpy() for nats in each]
         return [nats[rows.inverse] - rows.log_volume for nats in each]
@@ -133,23 +133,23 @@ class Scorer:
     def fitted_quantiles(self) -> np.ndarray:
         """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.
 
-        0 for a column that is missing in all, or given.
+        Both are 0 for a column that is missing in all of these rows, or given.
         """
         seed = int(np.random.RandomState(self.model.seed).randint(2**31 - 1))
         out = []
         for _, model in self.models:
             n_rows = TYPICAL_ROWS if model.denoiser.closed_form else TYPICAL_ALONG_PATHS
             drawn = self.density.rows(drawn_rows(self.density, model, n_rows, seed))
-            found = [nats[~np.isnan(nats)] for nats in self._nats(drawn, model)[0].T]
-            levels = 0.0, max(LEVEL, 1 - 1 / max(1, sum(len(n) > 0 for n in found)))
-            out.append([np.quantile(n, levels) if len(n) else (0.0, 0.0) for n in found])
+            columns = [nats[~np.isnan(nats)] for nats in self._nats(drawn, model)[0].T]
+            levels = 0.0, max(LEVEL, 1 - 1 / max(1, sum(len(n) > 0 for n in columns)))
+            out.append([np.quantile(n, levels) if len(n) else (0.0, 0.0) for n in columns])
         return np.array(out).transpose(0, 2, 1)
 
     @property
     def rounding(self) -> float:
         """Bound on the rounding error of a score, relative to 1 + |score|.
 
-        That of n roundings is at most n times the unit roundoff (Higham, "Accuracy and Stability of Numerical
+        The error of n roundings is at most n times the unit roundoff (Higham, "Accuracy and Stability of Numerical
         Algorithms", 2002, section 3.1).
         """
         return ROUNDINGS * torch.finfo(self.model.denoiser.codebook.known_snr.dtype).eps / 2
@@ -183,7 +183,7 @@ class Scorer:
 
 
 def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenoiser:
-    """Density trees, each grown on and counted in a few rows of its own.
+    """Density trees, each grown and counted on a few rows drawn for it.
 
     ``x`` (N, C') are the encoded rows that ``density`` was fitted to, or a sample of them; the trees are smoothed
     towards its independent columns.
@@ -191,11 +191,11 @@ def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenois
     base = density.model_.marginals
     book, random = base.codebook, np.random.default_rng(seed)
     rows = [random.permutation(len(x))[:ROWS_OF_TREE] for _ in range(SMALL_TREES)]
-    own = x[torch.from_numpy(np.concatenate(rows)).to(x.device)]
+    cells = x[torch.from_numpy(np.concatenate(rows)).to(x.device)]
     tree = torch.arange(SMALL_TREES, device=x.device).repeat_interleave(len(rows[0]))
     seed = int(random.integers(2**31 - 1))
-    splits = grow(book, own, n_trees=SMALL_TREES, min_leaf=FEWEST_LEAF_ROWS, seed=seed, tree=tree)
-    return responsible(splits, base, own, tree)
+    splits = grow(book, cells, n_trees=SMALL_TREES, min_leaf=FEWEST_LEAF_ROWS, seed=seed, tree=tree)
+    return responsible(splits, base, cells, tree)
 
 
 def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:
@@ -204,7 +204,7 @@ def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:
 
 
 def terms(nats: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """The terms of (12) of a model, (N, C'): of nats whose least and q are ``quantiles`` (2, C')."""
+    """The terms s (12) of ``nats`` (N, C') under one model, whose least nats and q are ``quantiles`` (2, C')."""
     least, q = quantiles
     return softplus(np.maximum(nats, least) - q) - softplus(least - q)  # (12)
 

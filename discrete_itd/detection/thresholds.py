@@ -100,7 +100,7 @@ class Threshold:
     Attributes
     ----------
     offset : float
-        A score below it raises an alarm, in nats.
+        Score below which an alarm is raised, nats.
     false_alarm_rate : float
         Expected share of inliers that raise an alarm; if scores have ties, overstated by at most 1 / (n + 1).
     low, high : float
@@ -118,13 +118,13 @@ class Threshold:
         among new ones: the rate of inliers is lower if anomalies score lower, and otherwise at most 1 / (1 - e) times
         as high, with e the share of anomalies.
     group_offsets : tuple of float
-        Offsets of the groups that are compared with their own calibration rows, of a detector with ``given``; the other
-        numbers are of all calibration rows together.
+        Offsets of the groups of a detector with ``given`` that have their own calibration rows; the other numbers are
+        of all calibration rows together.
     n_new : int
-        Number of calibration rows that equal no row that was fitted to.
+        Number of calibration rows that equal no row of the fit.
     rate_if_new : (float, float, float), optional
-        Share of these that raise an alarm, and its 95 % interval: the false-alarm rate if new rows repeat none of those
-        that were fitted to, as where rows are copies of records. None if no calibration row does, or all.
+        Share of these that raise an alarm, and its 95 % interval: the false-alarm rate if no new row repeats a row of
+        the fit, as copies of records would. None if no calibration row is new, or all are.
     """
 
     offset: AnyFloat
@@ -181,9 +181,9 @@ class Threshold:
 
         Notes
         -----
-        If all n + m rows are exchangeable and no two scores are equal, the number of the m new ones that are below the
-        k-th smallest of the n others is beta-binomial: that many white balls in m draws from Pólya's urn that holds k
-        white ones and n + 1 - k others. With ties, or an offset between two calibration scores, the number lies between
+        If all n + m rows are exchangeable and no two scores are equal, the number of the m new ones below the k-th
+        smallest of the n others is beta-binomial, like the white balls in m draws from Pólya's urn that holds k white
+        ones and n + 1 - k others. With ties, or an offset between two calibration scores, the number lies between
         two of these, of k - 1 and k.
 
         Examples
@@ -211,8 +211,8 @@ class Threshold:
         new = calibration[~repeats]
         if len(new) in (0, len(calibration)):
             return replace(self, n_new=len(new), rate_if_new=None)
-        found = at_offset(new, self.offset)
-        rates = found.false_alarm_rate, found.low, found.high
+        among_new = at_offset(new, self.offset)
+        rates = among_new.false_alarm_rate, among_new.low, among_new.high
         return replace(self, n_new=len(new), rate_if_new=rates)
 
 
@@ -239,7 +239,7 @@ def at_rate(calibration: Scores, rate: float, *, confidence: float | None = None
     rate, n = check_share("rate", rate), len(calibration)
     if confidence is None:
         promise, fewest = "", math.ceil(1 / rate - 1 - 1e-9)
-        k = math.floor(rate * (n + 1) + 1e-9)  # eq. (7); 0.01 * 300 is a little less than 3
+        k = math.floor(rate * (n + 1) + 1e-9)  # eq. (7); rounding makes 0.01 * 300 less than 3
     else:
         promise = f" with confidence {check_share('confidence', confidence):g}"
         # the rate of k = 1 is at most rate with probability P(Beta(1, n) <= rate) = 1 - (1 - rate)^n
@@ -326,14 +326,14 @@ def at_cost(
         return miss_cost * share * (1 - caught) + check_cost * checks
 
     ordered = np.sort(calibration)
-    ranks = 1 + np.searchsorted(ordered, ordered)  # one more than the scores strictly below
-    alpha = np.append(0, ranks) / (n + 1)  # first without any alarm
+    ranks = 1 + np.searchsorted(ordered, ordered)  # 1 + number of scores strictly below
+    alpha = np.append(0, ranks) / (n + 1)  # entry 0: no alarm at all
     n_caught = np.append(0, np.searchsorted(np.sort(anomalies), ordered))
     k = int(cost(alpha, n_caught / len(anomalies)).argmin())
     if not k:
         missed = miss_cost * share
         return Threshold(-math.inf, 0.0, 0.0, 0.0, n, cost=(missed, missed, missed))
-    found, m = _at_rank(calibration, k), len(anomalies)
+    threshold, m = _at_rank(calibration, k), len(anomalies)
     h = share_interval(int(n_caught[k]), m)
-    interval = float(cost(found.low, h.high)), float(cost(found.high, h.low))
-    return replace(found, cost=(float(cost(alpha[k], n_caught[k] / m)), *interval))
+    interval = float(cost(threshold.low, h.high)), float(cost(threshold.high, h.low))
+    return replace(threshold, cost=(float(cost(alpha[k], n_caught[k] / m)), *interval))

@@ -72,20 +72,18 @@ Floats = NDArray[np.float64]
 Keys = NDArray[np.complex128]
 GroupKey = tuple[int, ...]
 
-PENDING = 256  # rows of a group that are compared with one another before they are sorted in
-# Two bins are joined if FINENESS times their places are beyond them: in `python -m tests.benchmarks.watch` changes are
-# found as early as by exact ranks.
+PENDING = 256  # newest rows of a group, compared with one another before they are sorted in
+# Two bins are joined if at least FINENESS times their places lie beyond them. With 16 changes are found as early as by
+# exact ranks (`python -m tests.benchmarks.watch`).
 FINENESS = 16
-FIRST_STAKE = (
-    0.5  # capital staked before the first row: that all rows differ is the likeliest change
-)
+FIRST_STAKE = 0.5  # capital staked before the first row, as a change from the start is likeliest
 PACE = 1000.0  # rows after which the reserve of eq. (15) has halved
 AT_ONCE = 256  # rows whose densities are computed at once
-SMALLEST = 2.0**-53  # lower bound on p-values
+LEAST_P = 2.0**-53  # lower bound on p-values
 RARE = 0.1  # share of changed rows that the bet on rare extremes assumes
 NO_CAPITAL = -1e300  # logarithm of a capital of zero, kept finite
 ROW_SHARE = 0.5  # share of the level for the scores of whole rows; the columns divide the rest
-EXACT_COUNTS = 2**53  # below it a float counts rows exactly
+EXACT_COUNTS = 2**53  # most rows of a watch: a float counts exactly up to it
 
 
 # -- p-values and bets ------------------------------------------------------------------------------
@@ -94,8 +92,8 @@ EXACT_COUNTS = 2**53  # below it a float counts rows exactly
 class Ranks:
     """The values of one group seen so far, by column, among which new ones are ranked: eq. (14).
 
-    Values and the numbers V that break their ties are the real and imaginary parts of complex numbers, which numpy
-    orders by these. ``seen`` (n, C) belong to the rows seen so far, in any order.
+    Complex numbers hold the values and, as imaginary parts, the numbers V that break ties: numpy sorts by both.
+    ``seen`` (n, C) are the values of the rows seen so far, in any order.
     """
 
     def __init__(self, seen: Keys) -> None:
@@ -108,7 +106,7 @@ class Ranks:
         return int(self.widths[0].sum()) - 1 + len(self.pending)
 
     def p_values(self, new: Keys, uniform: Floats) -> Floats:
-        """p-values of successive rows ``new`` (N, C), each then among those seen, with U (N, C) in (0, 1]."""
+        """p-values of successive rows ``new`` (N, C), each ranked among all before, with U (N, C) in (0, 1]."""
         p, start = np.empty(new.shape), 0
         while start < len(new):
             stop = min(len(new), start + PENDING - len(self.pending))
@@ -119,48 +117,48 @@ class Ranks:
         return p
 
     def _add(self, new: Keys, uniform: Floats) -> Floats:
-        """Append to the pending rows as many as there is room for."""
+        """p-values of rows ``new``, which are appended to the pending ones; there must be room."""
         first = len(self.pending)
         self.pending = np.concatenate([self.pending, new])
         p, last = np.empty(new.shape), len(self.pending)
         later = np.arange(first, last)[:, None] <= np.arange(last)
         for j, (edges, widths) in enumerate(zip(self.edges, self.widths, strict=True)):
-            at, is_single = self._bins(j)
-            # of values in a wide bin only the bin counts, so they are equal
+            bins, is_single = self._bins(j)
+            # values in a wide bin count as equal
             bounds = np.concatenate([[-math.inf], edges])
-            known = np.unique(
-                np.where(is_single, self.pending[:, j], bounds[at]), return_inverse=True
+            order = np.unique(
+                np.where(is_single, self.pending[:, j], bounds[bins]), return_inverse=True
             )[1]
-            here = known[first:, None]
-            at = at[first:]
-            below = (np.cumsum(widths) - widths)[at] + ((known < here) & ~later).sum(1)
-            within = widths[at] + ((known == here) & ~later).sum(1)
+            new_order = order[first:, None]
+            bins = bins[first:]
+            below = (np.cumsum(widths) - widths)[bins] + ((order < new_order) & ~later).sum(1)
+            within = widths[bins] + ((order == new_order) & ~later).sum(1)
             total = widths.sum() + np.arange(first, last)
             p[:, j] = (below + uniform[:, j] * within) / total
         return p
 
     def _bins(self, j: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The bin of each pending value of a column, and whether it is a single place: then their order is known."""
-        at = np.searchsorted(self.edges[j], self.pending[:, j])
-        return at, self.widths[j][at] == 1
+        """The bin of each pending value of a column, and whether it is a single place: then order is known."""
+        bins = np.searchsorted(self.edges[j], self.pending[:, j])
+        return bins, self.widths[j][bins] == 1
 
     def _sort_in(self) -> None:
         for j in range(len(self.edges)):
-            at, is_single = self._bins(j)
-            widths = self.widths[j] + np.bincount(at[~is_single], minlength=len(self.widths[j]))
+            bins, is_single = self._bins(j)
+            widths = self.widths[j] + np.bincount(bins[~is_single], minlength=len(self.widths[j]))
             order = np.flatnonzero(is_single)[np.argsort(self.pending[is_single, j])]
-            self.edges[j] = np.insert(self.edges[j], at[order], self.pending[order, j])
-            self.widths[j] = np.insert(widths, at[order], 1)
+            self.edges[j] = np.insert(self.edges[j], bins[order], self.pending[order, j])
+            self.widths[j] = np.insert(widths, bins[order], 1)
         self.pending = self.pending[:0]
         self._merge()
 
     def _merge(self) -> None:
-        """Join neighbouring bins whose places are few in comparison to those beyond them, on either side."""
+        """Join neighbouring bins that hold few places compared to those beyond them, on either side."""
         for j, (edges, widths) in enumerate(zip(self.edges, self.widths, strict=True)):
             size = -1
             while len(edges) != size:
                 size = len(edges)
-                for first in (0, 1):  # pairs of bins that begin at every second one
+                for first in (0, 1):  # pairs that start at even, then at odd bins
                     before = (np.cumsum(widths) - widths)[first:-1:2]
                     joined = widths[first:-1:2] + widths[first + 1 :: 2]
                     beyond = np.minimum(before, widths.sum() - before - joined)
@@ -174,11 +172,11 @@ class Ranks:
 def bets(p: Floats) -> Floats:
     r"""Densities on [0, 1] at p-values, on the last axis of the result.
 
-    For p-values that are small: :math:`\tfrac32 - p, 2(1-p), \tfrac12 p^{-1/2}, \tfrac14 p^{-3/4}`; large: the same at
-    1 - p; either: :math:`1/(\pi\sqrt{p(1-p)})`; in the middle: :math:`6p(1-p)`; extremely small, or large, but in a few
-    rows only: :math:`0.9 + 0.1 \cdot \tfrac14 p^{-3/4}`.
+    Bets on small p-values: :math:`\tfrac32 - p, 2(1-p), \tfrac12 p^{-1/2}, \tfrac14 p^{-3/4}`; on large ones: the same
+    at 1 - p; on both: :math:`1/(\pi\sqrt{p(1-p)})`; on the middle: :math:`6p(1-p)`; on extremely small, or large, p in
+    a few rows only: :math:`0.9 + 0.1 \cdot \tfrac14 p^{-3/4}`.
     """
-    p, q = np.maximum(p, SMALLEST), np.maximum(1 - p, SMALLEST)
+    p, q = np.maximum(p, LEAST_P), np.maximum(1 - p, LEAST_P)
     root_p, root_q = np.sqrt(p), np.sqrt(q)
     low, high = (0.25 / (root * np.sqrt(root)) for root in (root_p, root_q))
     rare = (1 - RARE + RARE * low, 1 - RARE + RARE * high)
@@ -202,17 +200,17 @@ class Martingales:
 
     @classmethod
     def start(cls, n_columns: int) -> Self:
-        """Before the first row."""
+        """Martingales before the first row."""
         return cls(np.full((n_columns, N_BETS), NO_CAPITAL))
 
     def update(self, p: Floats) -> Floats:
-        """Logarithms to base 10 of each martingale after each of further rows of p-values: (N, C) to (N, C)."""
+        """Base-10 logarithms (N, C) of each martingale after each further row of p-values ``p`` (N, C)."""
         log_bets = logs = np.empty(p.shape)
         for i in range(len(p)):
             if i % AT_ONCE == 0:
                 log_bets = np.log(bets(p[i : i + AT_ONCE]))
             kept = reserve(self.n_rows + 1)
-            stake = math.log(max((reserve(self.n_rows) - kept) / N_BETS, SMALLEST**2))
+            stake = math.log(max((reserve(self.n_rows) - kept) / N_BETS, LEAST_P**2))
             self.log_capital = np.logaddexp(self.log_capital, stake) + log_bets[i % AT_ONCE]
             self.n_rows += 1
             active = np.logaddexp.reduce(self.log_capital, axis=1)
@@ -237,7 +235,7 @@ class Alarm(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredColumn:
-    """Of a column of :class:`Ranks`, the values that are kept, with the numbers that break their ties, and the bins."""
+    """A column of :class:`Ranks`: the kept values with their tie-breaking numbers, and the widths of the bins."""
 
     edges: Annotated[np.ndarray, Like("float64", "edges", 2)]
     widths: Annotated[np.ndarray, Like("int64", "bins")]
@@ -274,7 +272,7 @@ class StoredRanks:
 
 @dataclass(frozen=True, eq=False)
 class WatchState:
-    """Contents of the file of a watch: settings, a digest of the detector, and the state of its martingales."""
+    """Contents of a watch's file: settings, a digest of the detector, and the state of the martingales."""
 
     seed: int
     level: float
@@ -377,16 +375,16 @@ class DriftWatch:
         n = len(self._names) + 1
         broken = np.random.Generator(np.random.PCG64(self._seed).jumped()).random((len(nats), n))
         self._ranks: dict[GroupKey, Ranks] = {}
-        for group, own in _divided(self._groups.calibration).items():
-            self._ranks[group] = Ranks((self._values(nats) + 1j * broken)[own])
+        for group, members in _divided(self._groups.calibration).items():
+            self._ranks[group] = Ranks((self._values(nats) + 1j * broken)[members])
         self._martingales = Martingales.start(n)
-        self._first = np.zeros(n, dtype=np.int64)  # alarms; 0 if there was none
+        self._first = np.zeros(n, dtype=np.int64)  # row of the first alarm; 0 if there was none
         self._now = np.zeros(n)
 
     # -- watching -------------------------------------------------------------------------------
 
     def update(self, X: Any) -> pd.DataFrame:
-        """Watch some more rows, in the order in which they arrived.
+        """Watch further rows, in the order in which they arrived.
 
         Parameters
         ----------
@@ -419,15 +417,15 @@ class DriftWatch:
             np.random.Generator(random).random((len(values), 2, values.shape[1])), 1, 0
         )
         p, keys = np.empty(values.shape), values + 1j * broken
-        for group, own in _divided(self._groups.levels(rows)).items():
+        for group, members in _divided(self._groups.levels(rows)).items():
             ranks = self._ranks.setdefault(group, Ranks(keys[:0]))
-            p[own] = ranks.p_values(keys[own], 1 - uniform[own])
+            p[members] = ranks.p_values(keys[members], 1 - uniform[members])
         logs = self._martingales.update(p)
         number = before + 1 + np.arange(len(p))
         if len(logs):
             self._now = logs[-1].copy()
-            loud = logs >= self._thresholds
-            first = np.where(loud.any(0), number[loud.argmax(0)], 0)
+            is_alarm = logs >= self._thresholds
+            first = np.where(is_alarm.any(0), number[is_alarm.argmax(0)], 0)
             self._first = np.where(self._first > 0, self._first, first)
         alarm = (self._first > 0) & (number[:, None] >= self._first)
         table = {"row": number, "p_value": p[:, 0], "log10_martingale": logs[:, 0]}
@@ -442,7 +440,7 @@ class DriftWatch:
     def _values(self, nats: pd.DataFrame) -> Floats:
         """Scores and minus the nats of scored columns, shape (N, C + 1), equal for equal rows in any batch.
 
-        A missing cell has 0 nats here: it is never improbable.
+        A missing cell gets 0 nats: it is never improbable.
         """
         cells = nats.to_numpy(dtype=float)
         values = np.column_stack([row_scores(cells), -nats[self._names].to_numpy(dtype=float)])
@@ -463,8 +461,8 @@ class DriftWatch:
 
     @property
     def alarms_(self) -> list[Alarm]:
-        found = zip(self._first.tolist(), [None, *self._names], strict=True)
-        return sorted((Alarm(row, name) for row, name in found if row), key=lambda a: a.row)
+        pairs = zip(self._first.tolist(), [None, *self._names], strict=True)
+        return sorted((Alarm(row, name) for row, name in pairs if row), key=lambda a: a.row)
 
     @property
     def alarm_(self) -> Alarm | None:
@@ -538,11 +536,11 @@ class DriftWatch:
 
 
 def _divided(levels: np.ndarray) -> dict[GroupKey, NDArray[np.intp]]:
-    """The positions of rows of each group, in their order, by levels (N, m)."""
+    """Positions of the rows of each group, in their order, by the rows' ``levels`` (N, m)."""
     if not levels.shape[1]:
         return {(): np.arange(len(levels))}
     distinct, members = divided(levels)
-    return {tuple(group): own for group, own in zip(distinct.tolist(), members, strict=True)}
+    return {tuple(group): rows for group, rows in zip(distinct.tolist(), members, strict=True)}
 
 
 def _as_pairs(values: Keys) -> Floats:

@@ -1,4 +1,4 @@
-"""How well drawn rows imitate real ones, every number beside the same for other real rows."""
+"""How well drawn rows imitate real ones; beside every number stands that of real rows in their place."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from discrete_itd.encoders.frames import read_rows
 from discrete_itd.encoders.rows import distinct
 from discrete_itd.validation import seed_of
 
-FOLDS = 5
-FEWEST = 10 * FOLDS  # rows of a table
-BINS = 10  # of a number, by its quantiles
-MOST_LEVELS = 50  # of a nominal column that distances tell apart
-MOST_CODES = 255  # of a nominal column that the classifier takes
-MOST_ROWS = 10_000  # of each table, but for repeats
+N_FOLDS = 5  # folds of the classifier that tells drawn from real rows
+MIN_ROWS = 10 * N_FOLDS  # fewest rows of a table to compare
+BINS = 10  # quantile bins of a number in distances
+DISTANCE_LEVELS = 50  # most levels of a nominal column in distances; rarer ones are pooled
+AUC_LEVELS = 255  # most levels of a nominal column for the classifier; rarer ones are pooled
+MOST_TABLE_ROWS = 10_000  # most rows of each table that are compared; all are searched for repeats
 DISTANCES = ["distance_drawn", "distance_real"]
 
 
@@ -35,14 +35,14 @@ class TableComparison:
     Attributes
     ----------
     summary : DataFrame
-        What is printed: of drawn rows, and of real rows in their place. ``AUC`` is the probability that a classifier,
-        out of fold, finds the one of these beside an unseen real row: 0.5 is guessing, 1 is certainty. Its standard
+        The numbers that are printed, of drawn rows and of real rows in their place. ``AUC`` is the probability that an
+        out-of-fold classifier picks such a row beside an unseen real row: 0.5 is guessing, 1 is certainty. Its standard
         error is over rows.
     columns, pairs : DataFrame
-        Of each column, and of every two, the worst first: ``distance_drawn`` and ``distance_real``, from unseen real
-        rows. It is the total variation, the share of rows that would have to change: of categories, of numbers in ten
-        bins with the edges apart, and of gaps as a value. Of a column also the shares of gaps, ``gaps_drawn``,
-        ``gaps_real`` and, of the unseen rows, ``gaps_others``.
+        For each column, and every two, the worst first: ``distance_drawn`` and ``distance_real`` from unseen real rows.
+        The distance is the total variation, the share of rows that would have to change: of categories, or of numbers
+        in ten bins with the edges apart; a missing cell is a value. ``columns`` also has the shares of missing cells,
+        ``gaps_drawn``, ``gaps_real`` and, in the unseen rows, ``gaps_others``.
     """
 
     summary: pd.DataFrame
@@ -64,7 +64,7 @@ class TableComparison:
 def compare_tables(
     real: Any, drawn: Any, others: Any = None, *, random_state: Any = None
 ) -> TableComparison:
-    """How well drawn rows imitate real ones, every number beside the same for other real rows.
+    """How well drawn rows imitate real ones; beside every number stands that of real rows in their place.
 
     Parameters
     ----------
@@ -73,11 +73,11 @@ def compare_tables(
     drawn : DataFrame or array-like, shape (M, C)
         Rows drawn from it, or made by any other means. Columns that it lacks, identifiers and free text do not count.
     others : DataFrame or array-like, shape (L, C), optional
-        Real rows that the model has not seen, with which drawn and real rows are compared. By default one random half
-        of the real rows is compared with the other, and so are drawn rows, though it was fitted to: rows that follow it
-        too closely, like copies, have an AUC below 0.5. Then a real row is compared with all others for repeats.
+        Real rows that the model has not seen, with which drawn and real rows are compared. By default a random half of
+        the real rows takes their place, though the model was fitted to it: rows that follow it too closely, like
+        copies, have an AUC below 0.5. Repeats of a real row are then sought among all other real rows.
     random_state : int, RandomState or None
-        Of halves and folds, and of the rows that count where drawn and real rows are not equally many.
+        Seed of halves and folds, and of the rows used where drawn and real rows are not equally many.
 
     Returns
     -------
@@ -110,21 +110,21 @@ def compare_tables(
     frames = {k: read_rows(X, compare_tables)[0] for k, X in frames.items() if X is not None}
     names = [*frames["drawn"]]
     for table, frame in frames.items():
-        if len(frame) < FEWEST:
-            raise ValueError(f"{table} has {len(frame)} rows; a comparison needs {FEWEST}")
+        if len(frame) < MIN_ROWS:
+            raise ValueError(f"{table} has {len(frame)} rows; a comparison needs {MIN_ROWS}")
         for name in names:
             if name not in frame:
                 raise ValueError(f"column {name!r}: of drawn, {table} lacks it")
     whole = pd.concat([f.loc[:, names] for f in frames.values()], ignore_index=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the fit of a model says what is to be said of the columns
+        warnings.simplefilter("ignore")  # the fit of the model has warned of the columns
         encoder = TableEncoder.fit(whole, leave_out=True)
         x = encoder.readable(whole)[0].x
     nominal = np.array([not column.is_ordered for column in encoder.schema])
     for j in np.flatnonzero(nominal):  # the most frequent category is 0
-        there = ~np.isnan(x[:, j])
-        level, rows = np.unique(x[there, j], return_inverse=True, return_counts=True)[1:]
-        x[there, j] = rankdata(-rows, method="ordinal")[level] - 1
+        is_known = ~np.isnan(x[:, j])
+        level, rows = np.unique(x[is_known, j], return_inverse=True, return_counts=True)[1:]
+        x[is_known, j] = rankdata(-rows, method="ordinal")[level] - 1
     ends = np.cumsum([len(f) for f in frames.values()])[:-1]
     known, *asked = np.split(distinct(x)[1], ends)  # equal rows have one number
     repeats = [np.isin(rows, known).mean() for rows in asked]
@@ -132,19 +132,19 @@ def compare_tables(
     if not unseen:
         repeats.append((np.bincount(known)[known] > 1).mean())
         x_real, *unseen = np.array_split(random.permutation(x_real), 2)
-    unseen = random.permutation(unseen[0])[:MOST_ROWS]
-    n = min(len(x_drawn), len(x_real), MOST_ROWS)
-    of = [random.permutation(rows)[:n] for rows in (x_drawn, x_real)]
-    columns, pairs = _distances(unseen, of, nominal, encoder.names)
-    auc, error = zip(*(_recognised(unseen, rows, nominal, random) for rows in of), strict=True)
+    unseen = random.permutation(unseen[0])[:MOST_TABLE_ROWS]
+    n = min(len(x_drawn), len(x_real), MOST_TABLE_ROWS)
+    both = [random.permutation(rows)[:n] for rows in (x_drawn, x_real)]
+    columns, pairs = _distances(unseen, both, nominal, encoder.names)
+    auc, error = zip(*(_recognised(unseen, rows, nominal, random) for rows in both), strict=True)
     lines: dict[str, Any] = {"AUC": auc, "standard error of AUC": error}
     for what, table in {"a column": columns, "two columns": pairs}.items():
         lines[f"distance of {what}, mean"] = table[DISTANCES].mean()
         for name, line in table[DISTANCES].head(2).iterrows():
             shown = ", ".join(map(str, name)) if isinstance(name, tuple) else name
             lines[f"distance of {what}, {shown}"] = line
-    gaps = columns[["gaps_drawn", "gaps_real"]].sub(columns["gaps_others"], axis=0).abs()
-    lines["largest difference of a share of gaps"] = gaps.max()
+    differences = columns[["gaps_drawn", "gaps_real"]].sub(columns["gaps_others"], axis=0).abs()
+    lines["largest difference of a share of gaps"] = differences.max()
     lines["share of rows that were fitted to"] = repeats
     heads = ["drawn rows", "real rows"]
     table = [np.asarray(line, dtype=float) for line in lines.values()]
@@ -156,47 +156,47 @@ def _recognised(
 ) -> tuple[float, float]:
     """AUC of boosted trees that tell drawn from real rows, out of fold, and its standard error.
 
-    The variance is that of the share of rows of the other kind that each row is above (DeLong et al., Biometrics 44,
+    The variance is that of each row's share of rows of the other kind that score lower (DeLong et al., Biometrics 44,
     1988).
     """
     x = np.concatenate([real, drawn])
-    x[:, nominal] = np.minimum(x[:, nominal], MOST_CODES - 1)
+    x[:, nominal] = np.minimum(x[:, nominal], AUC_LEVELS - 1)
     is_drawn = np.repeat([False, True], [len(real), len(drawn)])
     above, seed = np.zeros(len(x)), int(random.integers(2**31))
-    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, is_drawn):
+    for train, test in StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(x, is_drawn):
         how: Any = {"categorical_features": nominal, "random_state": seed}
         trees = HistGradientBoostingClassifier(**how)
         score = trees.fit(x[train], is_drawn[train]).predict_proba(x[test])[:, 1]
         rank = rankdata(score)
         for kind in (False, True):
-            own = is_drawn[test] == kind
-            above[test[own]] = (rank[own] - rankdata(score[own])) / (~own).sum()
+            is_kind = is_drawn[test] == kind
+            above[test[is_kind]] = (rank[is_kind] - rankdata(score[is_kind])) / (~is_kind).sum()
     variances = [above[is_drawn == kind].var() / (is_drawn == kind).sum() for kind in (False, True)]
     return float(above[is_drawn].mean()), float(np.sqrt(sum(variances)))
 
 
 def _distances(
-    unseen: np.ndarray, of: list[np.ndarray], nominal: np.ndarray, names: list[Hashable]
+    unseen: np.ndarray, both: list[np.ndarray], nominal: np.ndarray, names: list[Hashable]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The columns and the pairs of a :class:`TableComparison`."""
-    whole = np.concatenate([unseen, *of])
-    codes = np.minimum(whole, MOST_LEVELS)
+    """``columns`` and ``pairs`` of a :class:`TableComparison`."""
+    whole = np.concatenate([unseen, *both])
+    codes = np.minimum(whole, DISTANCE_LEVELS)
     for j in np.flatnonzero(~nominal):
-        there = unseen[~np.isnan(unseen[:, j]), j]
-        places = np.linspace(0, len(there) - 1, BINS + 1).astype(int)
-        edges = np.unique(np.sort(there)[places]) if len(there) else there
+        values = unseen[~np.isnan(unseen[:, j]), j]
+        places = np.linspace(0, len(values) - 1, BINS + 1).astype(int)
+        edges = np.unique(np.sort(values)[places]) if len(values) else values
         sides = (np.searchsorted(edges, whole[:, j], side) for side in ("left", "right"))
-        codes[:, j] = sum(sides)  # even between two edges, odd on one
+        codes[:, j] = sum(sides)  # even between two edges, odd on an edge
     codes[np.isnan(whole)] = -1
-    codes, ends = codes.astype(np.int64) + 1, np.cumsum([len(unseen), len(of[0])])
+    codes, ends = codes.astype(np.int64) + 1, np.cumsum([len(unseen), len(both[0])])
 
     def table(parts: dict[Any, np.ndarray]) -> pd.DataFrame:
         split = (np.split(part, ends) for part in parts.values())
-        found = [[total_variation(a, b) for b in rows] for a, *rows in split]
-        return pd.DataFrame(found, pd.Index([*parts]), DISTANCES)
+        distances = [[total_variation(a, b) for b in rows] for a, *rows in split]
+        return pd.DataFrame(distances, pd.Index([*parts]), DISTANCES)
 
     columns = table(dict(zip(names, codes.T, strict=True)))
-    for name, rows in {"gaps_drawn": of[0], "gaps_real": of[1], "gaps_others": unseen}.items():
+    for name, rows in {"gaps_drawn": both[0], "gaps_real": both[1], "gaps_others": unseen}.items():
         columns[name] = np.isnan(rows).mean(0)
     n = codes.max() + 1
     pairs = combinations(zip(names, codes.T, strict=True), 2)
@@ -206,7 +206,7 @@ def _distances(
 
 
 def total_variation(a: Any, b: Any) -> float:
-    """Half the sum of absolute differences of the shares of values, (N,) and (M,)."""
+    """Total variation of values (N,) and (M,): half the sum of absolute differences of their shares."""
     codes = np.unique(np.concatenate([a, b]), return_inverse=True)[1]
     shares = [
         np.bincount(part, minlength=codes.max() + 1) / len(part)

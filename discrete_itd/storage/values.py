@@ -1,8 +1,8 @@
 """Values of annotated types as JSON data and tensors, and back, by one function each way; and estimators in files.
 
 Stored are None, numbers, text, arrays, tensors, lists, tuples, mappings, and objects whose constructor's arguments are
-attributes of the same names: dataclasses, schedules, recipes. A :class:`~discrete_itd.denoisers.Denoiser` is what
-``config()`` returns and its ``state_dict``; an estimator says itself what is stored of it.
+attributes of the same names: dataclasses, schedules, recipes. A :class:`~discrete_itd.denoisers.Denoiser` is stored as
+its ``config()`` and ``state_dict``, an estimator by its own method.
 
 A file may come from anyone. :func:`unflatten` makes only objects of the annotated classes and of those that the caller
 lists, and checks every value against the annotation of its field: type, length, finite numbers, dtype and shape of an
@@ -54,12 +54,12 @@ from discrete_itd.storage.files import (
     write_whole,
 )
 
-ANY_FLOAT = "NaN and infinity"
+ANY_FLOAT = "NaN and infinity"  # mark of such an annotation
 AnyFloat = Annotated[float, ANY_FLOAT]  # the annotation of a number that need not be finite
-PLAIN = frozenset({NoneType, bool, int, float, str})  # types of JSON
+PLAIN = frozenset({NoneType, bool, int, float, str})  # JSON's scalar types
 
 SCHEDULES: tuple[type, ...] = (channel.CoordinateSchedule, channel.IsotropicSchedule)
-DENOISERS: tuple[type[Denoiser], ...] = tuple(
+DENOISER_TYPES: tuple[type[Denoiser], ...] = tuple(
     cls
     for cls in map(denoisers.__dict__.get, denoisers.__all__)
     if isinstance(cls, type) and issubclass(cls, Denoiser) and cls is not Denoiser
@@ -68,9 +68,9 @@ DENOISERS: tuple[type[Denoiser], ...] = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class Like:
-    """In the annotation of an array: its dtype and shape, of lengths or letters that stand for one length in an object.
+    """Dtype and shape in the annotation of an array; a letter stands for one length within an object.
 
-    As in ``Annotated[np.ndarray, Like("float64", "n", 2)]``. With ``gaps`` it may be NaN.
+    For example ``Annotated[np.ndarray, Like("float64", "n", 2)]``. With ``gaps``, entries may be NaN.
     """
 
     dtype: str
@@ -81,10 +81,10 @@ class Like:
         vars(self).update(dtype=dtype, shape=shape, gaps=gaps)
 
     def checked(self, array: np.ndarray, sizes: dict[str, int], name: str) -> np.ndarray:
-        """The array, if it is like this; ``sizes`` of letters that are met for the first time are added."""
-        for n, own in zip(self.shape, array.shape, strict=False):
+        """The array, if it has this dtype and shape; lengths of new letters are added to ``sizes``."""
+        for n, length in zip(self.shape, array.shape, strict=False):
             if isinstance(n, str):
-                sizes.setdefault(n, own)
+                sizes.setdefault(n, length)
         wanted = [sizes.get(n) if isinstance(n, str) else n for n in self.shape]
         stored = "uint8" if self.dtype == "bool" else self.dtype
         if list(array.shape) != wanted or array.dtype != stored:
@@ -106,11 +106,11 @@ def is_own(cls: type) -> bool:
 
 @functools.cache
 def arguments(cls: type) -> dict[str, Any]:
-    """The arguments of a class's constructor by name, with their annotations, Any where none can be read."""
+    """Arguments of a class's constructor by name, with their annotations; Any where these cannot be read."""
     maker = cls if dataclasses.is_dataclass(cls) else cls.__init__
     try:
         hints = get_type_hints(maker, include_extras=True)
-    except NameError:  # imported for type checkers only
+    except NameError:  # a name imported for type checkers only
         if is_own(cls):
             raise
         hints = {}
@@ -119,7 +119,7 @@ def arguments(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def ways_of(kind: Any) -> tuple[Any, ...]:
-    """Pairs of functions, to data and back, in an annotation or in one of its alternatives."""
+    """Pairs of functions, to data and back, that an annotation or one of its alternatives holds."""
     if get_origin(kind) is Annotated:
         return tuple(mark for mark in get_args(kind)[1:] if isinstance(mark, tuple))
     if get_origin(kind) in (Union, UnionType):
@@ -160,13 +160,13 @@ def unflatten(
 ) -> Any:
     """The value that :func:`flatten` wrote.
 
-    It must be of a ``kind``, a type or an annotation; in place of a :class:`Denoiser` there is an :class:`Unbuilt` one.
-    Objects are made of annotated classes, the library's denoisers and schedules, an estimator's recipes, and of further
-    ``classes``, which check their arguments themselves; of two with one name the later one. Estimators get the
-    ``device``, and are tried out if wished. ValueError, naming the field, if the data make no sense.
+    It must be of a ``kind``, a type or an annotation; a :class:`Denoiser` is read as an :class:`Unbuilt` one. Objects
+    may be of annotated classes, the library's denoisers and schedules, an estimator's recipes, and of further
+    ``classes``, which check their arguments themselves; of two with one name the later one is taken. Estimators get the
+    ``device``, and are tried out with ``try_out``. ValueError names the field whose data make no sense.
     """
     data, tensors = state
-    known = by_name((*SCHEDULES, *DENOISERS, *getattr(kind, "_stored_classes", ()), *classes))
+    known = by_name((*SCHEDULES, *DENOISER_TYPES, *getattr(kind, "_stored_classes", ()), *classes))
     source = ValueReader(tensors, known, device=device, try_out=try_out)
     made = source.read(kind, data, "")
     if unknown := tensors.keys() - source.used:
@@ -176,7 +176,7 @@ def unflatten(
 
 @dataclasses.dataclass
 class ValueWriter:
-    """The tensors of what is written."""
+    """Turns values into JSON data, and collects their ``tensors`` by name."""
 
     tensors: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
@@ -197,7 +197,7 @@ class ValueWriter:
         if isinstance(value, Tensor):
             return self._array(value.detach().cpu(), name, "tensor")
         if isinstance(value, tuple):
-            if PLAIN.issuperset(map(type, value)):  # perhaps very many
+            if PLAIN.issuperset(map(type, value)):  # fast path for long tuples
                 return list(value)
             return [self.write(v, join(name, i)) for i, v in enumerate(value)]
         if isinstance(value, list):
@@ -218,7 +218,7 @@ class ValueWriter:
         return {CLASS: label}
 
     def fields(self, value: Any, name: str) -> dict[str, Any]:
-        """The arguments of an object's constructor, as data."""
+        """Data of the arguments of an object's constructor."""
         if hasattr(value, "_stored_fields"):
             return value._stored_fields(name, self)
         if isinstance(value, Denoiser):
@@ -234,20 +234,20 @@ class ValueWriter:
                     f"an object of type {cls.__name__} cannot be saved: it lacks the attribute {field!r}, an argument"
                     " of its constructor"
                 )
-            own, ways = getattr(value, field), ways_of(kind)
-            if ways and own is not None:
-                own = ways[0][0](own)
+            item, ways = getattr(value, field), ways_of(kind)
+            if ways and item is not None:
+                item = ways[0][0](item)
             else:
-                own = self.write(own, join(name, field))
+                item = self.write(item, join(name, field))
                 if is_own(cls) and (scalars := scalars_of(kind)):
-                    scalar(scalars, own, join(name, field))  # or the file would not be read
-            out[field] = own
+                    scalar(scalars, item, join(name, field))  # raises what reading it would raise
+            out[field] = item
         return out
 
 
 @dataclasses.dataclass
 class ValueReader:
-    """Makes values of JSON data and tensors, and notes which tensors were used."""
+    """Makes values of JSON data and tensors, and records which tensors were ``used``."""
 
     tensors: Mapping[str, Tensor]
     classes: Mapping[str, type]
@@ -280,7 +280,7 @@ class ValueReader:
             return self._array(data, name, "tensor" if kind is Tensor else "array")
         if isinstance(kind, type) and kind not in (Any, object, dict):
             return self._object(kind, data, name)
-        made = self._any(data, name)  # an object checks what no annotation says
+        made = self._any(data, name)  # without annotation: objects check themselves
         if kind is dict and not isinstance(made, dict):
             raise ValueError(f"{name or 'header'} is {data!r:.80}, not a mapping")
         return made
@@ -303,20 +303,20 @@ class ValueReader:
         if not isinstance(data, list):
             raise ValueError(f"{name} is {data!r:.80}, not a sequence")
         if not is_tuple or kinds[-1] is Ellipsis:
-            if scalars := scalars_of(kinds[0]):  # perhaps very many
+            if scalars := scalars_of(kinds[0]):  # fast path for long sequences
                 return (tuple if is_tuple else list)(scalar(scalars, v, name) for v in data)
             kinds = kinds[:1] * len(data)
         if len(kinds) != len(data):
             raise ValueError(f"{name} has {len(data)} items, not {len(kinds)}")
         pairs = enumerate(zip(kinds, data, strict=True))
-        items = [self.read(own, v, join(name, i), sizes) for i, (own, v) in pairs]
+        items = [self.read(k, v, join(name, i), sizes) for i, (k, v) in pairs]
         return tuple(items) if is_tuple else items
 
     def _array(self, data: Any, name: str, label: str) -> Any:
         if data != {CLASS: label} or name not in self.tensors:
             raise ValueError(f"{name} is {data!r:.80}, not an array that is there")
         self.used.add(name)
-        with building(name):  # numpy does not have all types
+        with building(name):  # numpy lacks some of torch's types
             return self.tensors[name] if label == "tensor" else self.tensors[name].numpy()
 
     def _any(self, data: Any, name: str) -> Any:
@@ -355,7 +355,7 @@ class ValueReader:
             return cls._from_stored(fields, name, self)
         if issubclass(cls, Denoiser):
             return self._unbuilt(cls, fields, name)
-        # with annotated arguments exactly these
+        # annotated arguments must be complete, and no others
         kinds = arguments(cls) if cls is kind or is_own(cls) else dict.fromkeys(fields, Any)
         if wrong := kinds.keys() ^ fields.keys():
             what = "missing" if min(wrong) in kinds else "unknown"
@@ -367,9 +367,9 @@ class ValueReader:
     def _unbuilt(self, cls: type[Denoiser], fields: dict[str, Any], name: str) -> Unbuilt:
         values = self.each(dict.fromkeys(fields, Any), fields, name)
         start = join(name, "") if name else ""
-        own = {k.removeprefix(start): t for k, t in self.tensors.items() if k.startswith(start)}
-        self.used |= {start + k for k in own}
-        return Unbuilt(cls, values, own, name)
+        weights = {k.removeprefix(start): t for k, t in self.tensors.items() if k.startswith(start)}
+        self.used |= {start + k for k in weights}
+        return Unbuilt(cls, values, weights, name)
 
     def each(
         self, kinds: Mapping[str, Any], fields: Mapping[str, Any], name: str
@@ -381,7 +381,7 @@ class ValueReader:
 
 @functools.cache
 def scalars_of(kind: Any) -> frozenset[Any]:
-    """The types of which a number or text of this kind may be; empty if it is no kind of these."""
+    """Types of the numbers or texts that an annotation allows; empty if it allows anything else."""
     if kind is Hashable:  # the name of a column
         kind = bool | int | float | str
     if kind == AnyFloat:
@@ -393,7 +393,7 @@ def scalars_of(kind: Any) -> frozenset[Any]:
 
 
 def scalar(kinds: frozenset[Any], data: Any, name: str) -> Any:
-    """A number or text of one of these types; ValueError if it is none. An integer may stand for a float."""
+    """The number or text, if it has one of the types, else a ValueError. An integer may stand for a float."""
     if type(data) is int and float in kinds and int not in kinds:
         with building(name):
             data = float(data)
@@ -406,9 +406,9 @@ def scalar(kinds: frozenset[Any], data: Any, name: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Unbuilt:
-    """A stored denoiser, which is made for a codebook of the floating type of its tensors.
+    """A stored denoiser, a function that makes it for a codebook of the floating type of its tensors.
 
-    That is what ``config()`` returned, with unbuilt denoisers in it, the ``state_dict``, and the name of the field.
+    It holds the ``config()``, with unbuilt denoisers in it, the ``state_dict``, and the name of the field.
     """
 
     made_by: type[Denoiser]
@@ -429,20 +429,20 @@ class Unbuilt:
         with building(self.name or self.made_by.__name__):
             denoiser = self.made_by.from_config(self.config, codebook, self.tensors)
             made = {k: buffer.clone() for k, buffer in denoiser.named_buffers(recurse=False)}
-            # constructors normalise, which rounds: the very numbers come from here
+            # constructors normalise, which rounds: loading restores the exact numbers
             denoiser.load_state_dict(self.tensors)
             _check_normalised(made, self.tensors)
         return denoiser.eval().requires_grad_(False)
 
 
 def _check_normalised(made: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse numbers of a file that are not, but for rounding, those which the constructor has made of them."""
-    for name, own in made.items():
+    """ValueError if the constructor has changed numbers of a file by more than rounding."""
+    for name, buffer in made.items():
         if name not in tensors:
             continue
-        # the exponential of a smaller logarithm has few digits
-        found, own = (t.double().clamp_min(-80.0) for t in (tensors[name], own))
-        if not torch.allclose(found, own, rtol=1e-5, atol=1e-4, equal_nan=True):
+        # below -80, exponentials of logarithms have few digits
+        stored, buffer = (t.double().clamp_min(-80.0) for t in (tensors[name], buffer))
+        if not torch.allclose(stored, buffer, rtol=1e-5, atol=1e-4, equal_nan=True):
             raise ValueError(f"{name} is not normalised: its probabilities do not add up to one")
 
 
@@ -452,21 +452,21 @@ def _check_normalised(made: Mapping[str, Tensor], tensors: Mapping[str, Tensor])
 class Persistent:
     """Mixin of scikit-learn estimators: ``save`` and ``load``.
 
-    What is stored are the constructor's arguments and ``_learned``, a frozen dataclass of ``_learned_type`` which a
-    subclass makes of its fitted attributes, and sets these from.
+    The constructor's arguments are stored and ``_learned``: a frozen dataclass of ``_learned_type``, which a subclass
+    makes from its fitted attributes, and sets these from.
     """
 
     _learned_type: ClassVar[type]
     _learned: Any
-    _stored_classes: ClassVar[tuple[type, ...]] = ()  # of which parameters may be
-    model_card: Callable[[], str]  # a description for users, in Markdown; NotFittedError
+    _stored_classes: ClassVar[tuple[type, ...]] = ()  # allowed classes of parameters
+    model_card: Callable[[], str]  # Markdown for users; raises NotFittedError
     __sklearn_is_fitted__: Callable[[], bool]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**cast(Any, super()).__getstate__(), "_format": FORMAT}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        check_format(state.get("_format", 0))  # one sentence, where parts would fail at their use
+        check_format(state.get("_format", 0))  # one clear error instead of failures later
         cast(Any, super()).__setstate__({k: v for k, v in state.items() if k != "_format"})
 
     def _checked_parameters(self) -> dict[str, Any]:
@@ -474,14 +474,14 @@ class Persistent:
         raise NotImplementedError
 
     def _try_out(self) -> None:
-        """Refuse, by an error of any kind, what was learned if it does not work."""
+        """Raise an error of any kind if the fitted attributes do not work."""
 
     def _stored_fields(self, name: str, into: ValueWriter) -> dict[str, Any]:
-        own = self._checked_parameters()
-        for k, v in own.items():  # a file has one fitted estimator
+        parameters = self._checked_parameters()
+        for k, v in parameters.items():  # nested estimators are stored unfitted
             if isinstance(v, Persistent):
-                own[k] = type(v)(**v._checked_parameters())
-        fields: dict[str, Any] = {"parameters": into.each(own, name)}
+                parameters[k] = type(v)(**v._checked_parameters())
+        fields: dict[str, Any] = {"parameters": into.each(parameters, name)}
         if self.__sklearn_is_fitted__():
             fields["fitted"] = into.write(self._learned, join(name, "fitted"))
         return fields
@@ -490,8 +490,8 @@ class Persistent:
     def _from_stored(cls, fields: dict[str, Any], name: str, source: ValueReader) -> Self:
         if not isinstance(fields.get("parameters"), dict):
             raise ValueError(f"{join(name, 'parameters')} is missing")
-        own = fields["parameters"].items()
-        parameters = {k: source.read(Any, v, join(name, k)) for k, v in own}
+        items = fields["parameters"].items()
+        parameters = {k: source.read(Any, v, join(name, k)) for k, v in items}
         if source.device is not None and "device" in parameters:
             parameters["device"] = source.device
         with building(join(name, "parameters")):
@@ -532,7 +532,7 @@ class Persistent:
         if card:
             name = os.path.basename(os.fspath(path))
             text += f"\nFile: {code(name)}, SHA-256 of its content: `{digest}`\n"
-            whole = text.encode(errors="backslashreplace")  # any file name
+            whole = text.encode(errors="backslashreplace")  # a file name may hold any bytes
             write_whole(card_path(path), lambda part: part.write_bytes(whole))
 
     @classmethod
@@ -567,7 +567,7 @@ def load_one_of(
         raise TypeError(f"trusted must be a list of classes, got the class {trusted.__name__}")
     by_label, trusted = by_name(kinds), tuple(trusted)
     by_name(trusted)
-    resolve_device(device)  # an unavailable device is not the fault of the file
+    resolve_device(device)  # raises before the file could be blamed
 
     state = read_state(path)
     with building(os.fspath(path)):
@@ -581,7 +581,7 @@ def load_one_of(
 
 
 def card_path(path: AnyPath) -> str:
-    """Where the card of a model's file is: "m.safetensors.md" for "m.safetensors"."""
+    """Path of the card of a model's file: "m.safetensors.md" for "m.safetensors"."""
     return f"{os.fspath(path)}.md"
 
 
