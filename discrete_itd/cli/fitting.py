@@ -195,10 +195,10 @@ def _is_written(values: pd.Series, asked: Any) -> bool:
     """Whether a column's text is numbers in the notation asked for, or stands beside numbers."""
     if not holds_text(values):
         return False
-    found = values.value_counts()
-    if not all(isinstance(text, str) for text in found.index):
-        return any(isinstance(cell, int | float) for cell in found.index)
-    known = {text: n for text, n in found.items() if not denotes_missing(str(text))}
+    cell_counts = values.value_counts()
+    if not all(isinstance(text, str) for text in cell_counts.index):
+        return any(isinstance(cell, int | float) for cell in cell_counts.index)
+    known = {text: n for text, n in cell_counts.items() if not denotes_missing(str(text))}
     texts, counts = [*map(str, known)], np.array([*known.values()])
     return bool(texts) and recognise(texts, counts, asked).notation is not None
 

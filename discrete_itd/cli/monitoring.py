@@ -26,9 +26,9 @@ def watch(args: argparse.Namespace) -> int:
             raise UserError(f"{args.state}: --state is also read as another file")
     check_out(args.out, model=args.model, table=args.table, state=args.state)
     with locked(args.state):
-        found = _watch(args)
-    say(args.out, f"{shown(args.table)}: {found}")
-    return int(found.alarm_ is not None)
+        watched = _watch(args)
+    say(args.out, f"{shown(args.table)}: {watched}")
+    return int(watched.alarm_ is not None)
 
 
 def _watch(args: argparse.Namespace) -> DriftWatch:
@@ -37,32 +37,32 @@ def _watch(args: argparse.Namespace) -> DriftWatch:
     check_detector(detector, args.model, args.command)
     if not os.path.exists(args.state):
         asked = {} if args.level is None else {"level": args.level}
-        found = DriftWatch(detector, **asked)
+        watched = DriftWatch(detector, **asked)
     else:
-        found = DriftWatch.load(args.state, detector)
-        if args.level not in (None, found.level):
+        watched = DriftWatch.load(args.state, detector)
+        if args.level not in (None, watched.level):
             raise UserError(
-                f"--level: {args.state} is at level {found.level:g}, which does not change: its alarms would have no"
+                f"--level: {args.state} is at level {watched.level:g}, which does not change: its alarms would have no"
                 " guarantee; use another file for a new watch"
             )
     with reader_of(detector, args) as reader:
-        frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
+        frames = _watched(watched, reader.read_all(args.table, keep=args.keep), args.keep)
         if args.out is not None:
             write_table(args.out, frames)
         for _ in frames:
             pass
     # the state is saved last, so that a call that failed can be repeated
-    found.save(args.state)
-    return found
+    watched.save(args.state)
+    return watched
 
 
 def _watched(
-    found: DriftWatch, chunks: Iterable[tuple[str, pd.DataFrame, Rows]], keep: list[str]
+    watched: DriftWatch, chunks: Iterable[tuple[str, pd.DataFrame, Rows]], keep: list[str]
 ) -> Iterator[pd.DataFrame]:
     """For each chunk, the columns to keep beside the results of the watch."""
     for path, chunk, rows in chunks:
         with about(path):
-            table = found.update(rows)
+            table = watched.update(rows)
         names = kept_names(path, list(chunk.columns), keep, list(table.columns))
         yield pd.concat([chunk[names].set_axis(table.index, axis=0), table], axis=1)
 
@@ -82,9 +82,9 @@ def drift(args: argparse.Namespace) -> int:
             rows.append(reader.whole(path))
     new, reference = [*rows, None][:2]
     with about(" or ".join(paths)):
-        found = detector.drift(new, reference=reference)
+        result = detector.drift(new, reference=reference)
     if args.out is not None:
-        table = found.columns.rename_axis("column").reset_index()
+        table = result.columns.rename_axis("column").reset_index()
         write_table(args.out, [table])
-    say(args.out, str(found))
-    return int(args.check and found.drifted)
+    say(args.out, str(result))
+    return int(args.check and result.drifted)

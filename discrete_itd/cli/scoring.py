@@ -79,8 +79,8 @@ def _of_alarms(model: Estimator, threshold: Threshold, tally: Tally) -> list[str
     n_rows, n_unreadable, lines = tally["rows"], tally["unreadable"], [str(threshold)]
     schema = density_of(model).encoder_.schema
     n_outside = np.array([tally[f"outside {j}"] for j in range(len(schema))])
-    if told := outside.sentence(n_outside, n_rows, schema):
-        lines.append(told)
+    if warning := outside.sentence(n_outside, n_rows, schema):
+        lines.append(warning)
     if n_unreadable:
         lines.append(f"rows with an unreadable cell, an alarm that no rate counts: {n_unreadable}")
     n_others = n_rows - n_unreadable

@@ -142,9 +142,9 @@ class DenseGaussians:
         # where the root is 0, so is y
         t = y.double() / root.clamp_min(torch.finfo(root.dtype).tiny)
 
-        def by_patterns(these: Tensor) -> Tensor:
-            for ways, i in self._patterns(snr[these]):
-                rows = these[i]
+        def by_patterns(index: Tensor) -> Tensor:
+            for ways, i in self._patterns(snr[index]):
+                rows = index[i]
                 posterior, t_rows, flat = self.posterior(ways), t[rows], rows.flatten()  # (U, n, R)
                 fit.index_copy_(
                     0, flat, row_product(monomials(t_rows), posterior.mass).flatten(0, 1).to(fit)
@@ -154,19 +154,19 @@ class DenseGaussians:
                 mean.index_copy_(0, flat, after.flatten(0, 1).to(mean))
                 new = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
                 var.index_copy_(0, flat, new.mT.to(var).repeat_interleave(rows.shape[1], 0))
-            some = Intervals(*(part[these] for part in cells))
-            return fit[these] + (self.log_masses(some) - self._densities(some.middle)).to(fit)
+            some = Intervals(*(part[index] for part in cells))
+            return fit[index] + (self.log_masses(some) - self._densities(some.middle)).to(fit)
 
         return devices.replace_rows(fit, ~few, by_patterns), mean, var
 
-    def _few_gaps(self, cells: Tensor, these: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _few_gaps(self, cells: Tensor, which: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """For each small number m of missing cells, the rows (n,) that have m, and the columns of these: (n, m).
 
-        Only ``these`` rows (B,) of cells (B, R), NaN where missing; none on a device where no shape depends on data.
+        ``which`` (B,) masks rows of cells (B, R), NaN where missing. Where no shape may depend on data, there are none.
         """
         if devices.static_shapes(cells.device):
             return
-        n_gaps = cells.isnan().sum(1).masked_fill(~these, 0)
+        n_gaps = cells.isnan().sum(1).masked_fill(~which, 0)
         for m in n_gaps.unique().tolist():
             if 0 < m <= FEW_GAPS:
                 rows = torch.nonzero(n_gaps == m).flatten()

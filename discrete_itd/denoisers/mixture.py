@@ -218,11 +218,11 @@ class MixtureDenoiser(Denoiser):
         hard = ((snr == 0) | torch.isinf(snr)).all(1)
         log_class = evidence.new_zeros(len(evidence), self.n_components)
         logits = torch.zeros_like(evidence)
-        for these, update in ((hard, self._known_or_not), (~hard, self._noisy)):
-            if bool(these.all()):
+        for mask, update in ((hard, self._known_or_not), (~hard, self._noisy)):
+            if bool(mask.all()):
                 log_class, logits = update(start, evidence, snr)
-            elif bool(these.any()):
-                rows = filled(torch.nonzero(these).flatten())
+            elif bool(mask.any()):
+                rows = filled(torch.nonzero(mask).flatten())
                 log_class[rows], logits[rows] = update(start[rows], evidence[rows], snr[rows])
         return log_class, logits
 

@@ -223,13 +223,13 @@ def compare(
     lines = []
     for j, column_random in enumerate(random.spawn(len(names))):  # columns do not share draws
         is_missing = [np.isnan(t[:, j]) for t in values or nats]
-        here, before = (t[:, j][~np.isnan(t[:, j])] for t in nats)
-        both = len(here) and len(before)
+        new, old = (t[:, j][~np.isnan(t[:, j])] for t in nats)
+        both = len(new) and len(old)
         line = {
-            "nats": here.mean() if len(here) else 0.0,
-            "inlier_nats": before.mean() if len(before) else 0.0,
-            "p_nats": same_distribution(here.round(DECIMALS), before.round(DECIMALS))[0],
-            "effect": stats.wasserstein_distance(here, before) if both else 0.0,
+            "nats": new.mean() if len(new) else 0.0,
+            "inlier_nats": old.mean() if len(old) else 0.0,
+            "p_nats": same_distribution(new.round(DECIMALS), old.round(DECIMALS))[0],
+            "effect": stats.wasserstein_distance(new, old) if both else 0.0,
             "p_missing": _fisher([[g.sum(), (~g).sum()] for g in is_missing]),
             "distance": abs(is_missing[0].mean() - is_missing[1].mean()),
         }
