@@ -312,7 +312,7 @@ class GaussianPosterior:
         return out
 
     def few_components(self, n_points: int) -> Iterator[tuple[Tensor, GaussianPosterior]]:
-        """Some rows, and their mixtures of one column in double, without the least likely components.
+        """Parts of the rows, and their mixtures of one column in double, without the least likely components.
 
         Left out is at most 1e-4 of the probability: given other cells, few of thousands of components are left. Rows
         that keep about as many are taken together, at most ``CHUNK`` numbers of K × ``n_points`` for each row.
@@ -376,7 +376,7 @@ def log_linear(nodes: Tensor, log_density: Tensor) -> list[Tensor]:
 def is_coarse(y: Tensor, snr: Tensor, lines: NumberLines | None) -> Tensor:
     """Whether the lattice is too coarse to integrate over evidence (B, R), so that numbers are summed: bool, (B, R).
 
-    It is where the width of a cell is above half a standard deviation of the noise.
+    That is where the width of a cell exceeds half a standard deviation of the noise.
     """
     noisy = (snr > 0) & ~torch.isinf(snr)
     if lines is None or not lines.have_steps:

@@ -293,8 +293,8 @@ class Denoiser(nn.Module):
     def config(self) -> dict[str, Any]:
         """Arguments of the constructor besides ``codebook``: plain values, and denoisers, alone or in lists.
 
-        By default the attributes of these names that are no tensors. The tensors of a nested denoiser must have the
-        name of its argument as a prefix, as those of an attribute of that name have.
+        By default it takes the attributes of these names that are no tensors. Tensors of a nested denoiser must have its
+        argument's name as a prefix, as those of an attribute of that name have.
         """
         cls, names = type(self), inspect.signature(type(self)).parameters
         args = {name: getattr(self, name) for name in names if hasattr(self, name)}

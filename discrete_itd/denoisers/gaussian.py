@@ -20,7 +20,7 @@ from discrete_itd.denoisers.marginal import NARROWEST_SD
 Made = TypeVar("Made")
 
 # Widths of cells in standard deviations. Below EVEN_CELL a density counts as constant, which errs by 2e-5 nats within
-# 1 sd; below NARROW_CELL four derivatives are used, which errs by 1e-4 nats within 3 sd, by 2e-4 of them within 30 sd.
+# 1 sd; below NARROW_CELL four derivatives are used, which errs by 1e-4 nats within 3 sd, 2e-4 of the nats within 30.
 EVEN_CELL, NARROW_CELL = 0.02, 0.6
 FEW_GAPS = 8  # most missing cells of a row for the Kalman filter: more cost as much as a pattern of their own
 

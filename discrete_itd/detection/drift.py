@@ -37,7 +37,7 @@ from discrete_itd.detection.score import DECIMALS, Scorer
 from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.validation import check_share, seed_of
 
-# Least difference (nats, or share of the rows) of a column that is named; smaller ones do not matter if significant.
+# Least difference (nats, or share of the rows) of a column that is named, however significant a smaller one is.
 LEAST_EFFECT = 0.02
 # N_DRAWN rows of the model stand for a reference table that is not given. About MOST_ASKED cells are predicted from the
 # others of their rows, in FEWEST_ROWS rows or more: a few seconds for a network.

@@ -171,7 +171,7 @@ class ImageDensity:
         n_knots : int
             SNRs at which errors are measured; each costs one network evaluation per image of ``X``.
         random_state, options
-            As of :class:`ImageDensity`.
+            Parameters of :class:`ImageDensity`.
 
         Raises
         ------

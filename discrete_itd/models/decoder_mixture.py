@@ -359,7 +359,7 @@ class Layout(nn.Module):
         smooth = torch.tensor(many, dtype=torch.bool, device=seen.device)[levels.level_column]
         keep("single", (~self.unseen & ~smooth & (levels.level_code > 0)).nonzero().flatten())
         wave = (~self.unseen & smooth).nonzero().flatten()
-        keep("wave", wave[levels.level_column[wave].argsort(stable=True)])  # by column
+        keep("wave", wave[levels.level_column[wave].argsort(stable=True)])  # sorted by column
         sizes = [c.n_levels for c, is_many in zip(levels.columns, many, strict=True) if is_many]
         waves = [self._waves(mass) for mass in seen[self.wave].split(sizes)]
         self.bases = [

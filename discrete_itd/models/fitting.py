@@ -136,7 +136,7 @@ class FitPlan:
     index : int
         Number of this network, which enters its seed.
     deadline : Deadline
-        By when this recipe is to end.
+        The time at which this recipe is to end.
     is_beside_mixture : bool
         Whether a mixture is another candidate, so that this recipe need not fit one as a companion.
     cut, left_out : list of str

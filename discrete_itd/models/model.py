@@ -134,9 +134,9 @@ class Model:
         Weights in the anomaly score, adding up to one: of the denoiser and, unless (1.0,), its members and ``members``.
     held_out : HeldOut
     fit_seconds : float
-        Of the whole fit.
+        Duration of the whole fit.
     microseconds : float
-        In which a held-out row was scored, by independent columns too, on the machine of the fit.
+        Time in which a held-out row was scored, by independent columns too, on the machine of the fit.
     """
 
     encoder: TableEncoder
@@ -200,7 +200,7 @@ class Model:
     def conditional(self) -> Denoiser:
         """The denoiser for conditional distributions: the scorer, if it has them in closed form.
 
-        Else the scorer's conditionals by enumeration (13), with the companion as proposal.
+        Else it enumerates the scorer's conditionals (13), with the companion as proposal.
         """
         scorer, exact = self.denoiser, self.companion
         if exact is None or not exact.exact or scorer.exact or not scorer.closed_form:

@@ -297,7 +297,7 @@ class Run:
     loss_at: Callable[[float], Loss] | None = None
     step: int = field(default=0, init=False)
     cut: float = field(default=1.0, init=False)  # factor of the learning rate
-    losses: list[Tensor] = field(default_factory=list, init=False)  # since the last evaluation
+    losses: list[Tensor] = field(default_factory=list, init=False)  # of steps since an evaluation
     seconds_to_evaluate: float = field(default=0.0, init=False)  # seconds of the last evaluation
     began: float = field(default=0.0, init=False)  # seconds until the first step
 

@@ -41,7 +41,7 @@ PILOT_NUMBERS = 1 << 19  # most floats of the posteriors in the pilot, which pla
 N_CELLS = 64  # cells of the pilot's grid of logsnr
 FEWEST_PILOT_ROWS = 4  # fewest rows of the pilot
 
-Constants = Callable[[Tensor], tuple[Tensor, ...]]  # of rows (n, C), see :meth:`Denoiser.constants`
+Constants = Callable[[Tensor], tuple[Tensor, ...]]  # :meth:`Denoiser.constants` of rows (n, C)
 
 
 def stratified(x: Tensor, generator: torch.Generator) -> Tensor:
