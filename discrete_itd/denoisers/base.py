@@ -293,7 +293,7 @@ class Denoiser(nn.Module):
     def config(self) -> dict[str, Any]:
         """Arguments of the constructor besides ``codebook``: plain values, and denoisers, alone or in lists.
 
-        By default it takes the attributes of these names that are no tensors. Tensors of a nested denoiser must have its
+        By default they are the attributes of these names but for tensors. Tensors of a nested denoiser must have its
         argument's name as a prefix, as those of an attribute of that name have.
         """
         cls, names = type(self), inspect.signature(type(self)).parameters
