@@ -366,15 +366,25 @@ def _published(results: dict[str, dict[str, dict[int, dict[str, float]]]]) -> st
     cells = pd.read_csv(StringIO(BY_TABLE), sep=r"\s+", index_col="table", dtype=str)
     for i, (measure, words) in enumerate(MEASURES.items()):
         figures = 100 * cells.map(lambda cell, i=i: float(cell.split("/")[i] or "nan"))
-        for method in ("kNN", "ours"):
-            here = {n: _values(of.get(method, {}), measure).mean() for n, of in results.items()}
-            figures.insert(0, f"{method} here", pd.Series(here))
+        for method in ("kNN4", "kNN", "ours"):
+            here = {
+                n: _values(of[method], measure).mean() for n, of in results.items() if method in of
+            }
+            if here:
+                figures.insert(0, f"{method} here", pd.Series(here))
         figures = figures.dropna(axis=1, how="all").dropna()
         rows = [[name, *(f"{v:.1f}" for v in row)] for name, row in figures.iterrows()]
         rows.append(["mean", *(f"{v:.1f}" for v in figures.mean())])
-        behind = figures.rsub(figures["ours here"], axis=0).to_numpy().T
-        errors = [mean_and_error(row) for row in behind]
-        rows.append(["behind ours", *(f"{mean:.1f} ± {error:.1f}" for mean, error in errors)])
+        first = figures.columns[0]  # ours, if it is there
+        errors = [
+            mean_and_error((figures[first] - column).to_numpy()) for _, column in figures.items()
+        ]
+        rows.append(
+            [
+                f"behind {first.removesuffix(' here')}",
+                *(f"{mean:.1f} ± {error:.1f}" for mean, error in errors),
+            ]
+        )
         parts.append(markdown([words, *figures.columns], rows))
     return "\n\n".join(parts)
 
