@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import OneHotEncoder
@@ -40,8 +41,8 @@ from tests.benchmarks.tables import estimator, timed
 PYOD = {"IForest": "iforest.IForest", "ECOD": "ecod.ECOD", "COPOD": "copod.COPOD"}
 PYOD |= {"HBOS": "hbos.HBOS", "kNN": "knn.KNN", "LOF": "lof.LOF", "MCD": "mcd.MCD"}
 NEIGHBOURS = 20_000  # rows that kNN, kNN4 and LOF keep, and boosting fits to, at most
-NEAREST = 5  # the neighbour whose distance is the score of kNN4, as of PyOD's kNN
-LEAST_DISTANCE = 1e-12  # of a row to that neighbour in kNN4, so that its logarithm is finite
+NEAREST = 5  # neighbours of kNN4, as many as of PyOD's kNN
+LEAST_DISTANCE = 1e-12  # of a row to a neighbour in kNN4, in diameters of the training rows: logarithms are finite
 CONSTANT = 1e-12  # largest ratio of a column's deviation to its largest value that is rounding of a constant
 FEW_VALUES = 20  # of a column that boosting predicts as classes
 TREES = 200_000  # of boosting on all columns of a table, times its columns
@@ -147,24 +148,27 @@ def neighbours_in_scalings(
 ) -> Scored:
     """Nearest neighbours in four scalings of the columns, of at most ``max_rows`` random training rows.
 
-    The scalings are the numbers as they are, ``standardised``, divided by the range of the training rows (a constant
-    column by 1), and ``as_quantiles``. A row's score is the sum over the scalings of the logarithm of its Euclidean
-    distance to its fifth nearest training row (``NEAREST``), of ``LEAST_DISTANCE`` at least. So a common factor of
-    all columns of a scaling changes no ranking, and no scaling outweighs the others.
+    The scalings are the numbers as they are, ``standardised``, ``by_range`` and ``as_normal_scores``. A row's score is
+    the sum over the scalings of the mean logarithm of its Euclidean distances to its five nearest training rows
+    (``NEAREST``), in units of the diagonal of the training rows' ranges and of ``LEAST_DISTANCE`` at least. So a
+    common factor of all columns changes no score, and no scaling outweighs the others.
 
     ``in_hand`` if ``test`` are the training rows themselves, none of which is a neighbour of itself.
     """
     train = some_rows(train, seed, max_rows)
     fit_seconds = score_seconds = 0.0
     scores = np.zeros(len(test))
-    for scale in (lambda *rows: rows, standardised, by_range, as_quantiles):
+    for scale in (lambda *rows: rows, standardised, by_range, as_normal_scores):
         (scaled, scaled_test), scaling_seconds = timed(scale, train, test)
-        nearest = min(NEAREST + in_hand, len(train))
-        index, index_seconds = timed(NearestNeighbors(n_neighbors=nearest).fit, scaled)
+        n_neighbours = min(NEAREST + in_hand, len(train))
+        index, index_seconds = timed(NearestNeighbors(n_neighbors=n_neighbours).fit, scaled)
         (_, neighbours), query_seconds = timed(index.kneighbors, scaled_test)
-        # computed anew: in many columns scikit-learn's distances of equal rows are not 0 but rounding
-        distances = np.linalg.norm(scaled_test - scaled[neighbours[:, -1]], axis=1)
-        scores += np.log(np.maximum(distances, LEAST_DISTANCE))
+        nearest = neighbours.T[int(in_hand) :]
+        diameter = float(np.linalg.norm(np.ptp(scaled, axis=0))) or 1.0
+        for positions in nearest:
+            # computed anew: in many columns scikit-learn's distances of equal rows are not 0 but rounding
+            distances = np.linalg.norm(scaled_test - scaled[positions], axis=1) / diameter
+            scores += np.log(np.maximum(distances, LEAST_DISTANCE)) / len(nearest)
         fit_seconds += scaling_seconds + index_seconds
         score_seconds += query_seconds
     return Scored(scores, fit_seconds, score_seconds)
@@ -235,17 +239,20 @@ def by_range(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
     return _shifted(train, test, low, np.where(width > 0, width, 1.0))
 
 
-def as_quantiles(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
-    """Each number as the share of training rows below it plus half the share of those equal to it."""
+def as_normal_scores(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
+    """The standard normal quantile of each number's rank among the training rows, on average over equal ones.
 
-    def quantiles(rows: NDArray) -> NDArray:
+    A number beyond all training rows lies half a rank beyond the extreme one.
+    """
+
+    def scores(rows: NDArray) -> NDArray:
         ranks = [
             np.searchsorted(column, values, "left") + np.searchsorted(column, values, "right")
             for column, values in zip(np.sort(train, axis=0).T, rows.T, strict=True)
         ]
-        return np.stack(ranks, axis=1) / (2 * len(train))
+        return ndtri((np.stack(ranks, axis=1) + 1) / (2 * len(train) + 2))
 
-    return quantiles(train), quantiles(test)
+    return scores(train), scores(test)
 
 
 def _shifted(
