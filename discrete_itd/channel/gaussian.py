@@ -18,7 +18,7 @@ from discrete_itd.channel.rounded_numbers import SMALLEST, Intervals, NumberLine
 
 CLOSE_BOUNDS = 2e-4  # standardised bounds closer than this have an exponential density between
 FARTHEST = 1e30  # largest surprisal of a component, nats
-POINTS = 256  # quadrature points of an expectation: entropies err by some hundredths of a nat
+N_QUADRATURE = 256  # points of an expectation: entropies err by some hundredths of a nat
 CHUNK = 1 << 18  # most rows × points × Gaussians computed at once: more leave the processor's cache
 
 
@@ -286,8 +286,8 @@ class GaussianPosterior:
         points: hardly any training rows lie there, and a function may grow faster than the density falls.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
-        for rows, q in self.few_components(POINTS):
-            out[rows] = function(q.points(POINTS)).mean(1)
+        for rows, q in self.few_components(N_QUADRATURE):
+            out[rows] = function(q.points(N_QUADRATURE)).mean(1)
         return out
 
     def entropy(self, cells: Callable[..., Intervals], *of_rows: Tensor) -> Tensor:
@@ -297,7 +297,7 @@ class GaussianPosterior:
         them. Memory is bounded.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
-        n = POINTS // 2
+        n = N_QUADRATURE // 2
         for rows, q in self.few_components(n):
             middle, width = cells(q.points(n), *(t[rows] for t in of_rows))
             # in narrow cells the density is taken as constant: it costs a third of the mass

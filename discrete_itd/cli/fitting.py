@@ -33,7 +33,7 @@ from discrete_itd.storage.card import columns_table, facts
 from discrete_itd.storage.values import check_card
 from discrete_itd.validation import warn
 
-TEXT: Any = pd.Series(["text"]).dtype  # dtype of text: smaller than object, where pandas has one
+TEXT_DTYPE: Any = pd.Series(["text"]).dtype  # of text: smaller than object, where pandas has it
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -147,7 +147,7 @@ def _frames(path: str, files: Mapping[str, str], dialect: Dialect) -> Iterator[A
             held |= {*folders} - {*source.names}
             for chunk in source.as_stored():
                 n_rows += len(chunk)
-                yield chunk.astype(TEXT) if source.parquet is None else chunk
+                yield chunk.astype(TEXT_DTYPE) if source.parquet is None else chunk
     if not n_rows:
         raise EmptyTableError(f"{path}: the table is empty")
     for column in sorted(held):

@@ -79,7 +79,7 @@ FINENESS = 16
 FIRST_STAKE = 0.5  # capital staked before the first row, as a change from the start is likeliest
 PACE = 1000.0  # rows after which the reserve of eq. (15) has halved
 AT_ONCE = 256  # rows whose densities are computed at once
-LEAST_P = 2.0**-53  # lower bound on p-values
+P_FLOOR = 2.0**-53  # lower bound on p-values
 RARE = 0.1  # share of changed rows that the bet on rare extremes assumes
 NO_CAPITAL = -1e300  # logarithm of a capital of zero, kept finite
 ROW_SHARE = 0.5  # share of the level for the scores of whole rows; the columns divide the rest
@@ -176,7 +176,7 @@ def bets(p: Floats) -> Floats:
     at 1 - p; on both: :math:`1/(\pi\sqrt{p(1-p)})`; on the middle: :math:`6p(1-p)`; on extremely small, or large, p in
     a few rows only: :math:`0.9 + 0.1 \cdot \tfrac14 p^{-3/4}`.
     """
-    p, q = np.maximum(p, LEAST_P), np.maximum(1 - p, LEAST_P)
+    p, q = np.maximum(p, P_FLOOR), np.maximum(1 - p, P_FLOOR)
     root_p, root_q = np.sqrt(p), np.sqrt(q)
     low, high = (0.25 / (root * np.sqrt(root)) for root in (root_p, root_q))
     rare = (1 - RARE + RARE * low, 1 - RARE + RARE * high)
@@ -210,7 +210,7 @@ class Martingales:
             if i % AT_ONCE == 0:
                 log_bets = np.log(bets(p[i : i + AT_ONCE]))
             kept = reserve(self.n_rows + 1)
-            stake = math.log(max((reserve(self.n_rows) - kept) / N_BETS, LEAST_P**2))
+            stake = math.log(max((reserve(self.n_rows) - kept) / N_BETS, P_FLOOR**2))
             self.log_capital = np.logaddexp(self.log_capital, stake) + log_bets[i % AT_ONCE]
             self.n_rows += 1
             active = np.logaddexp.reduce(self.log_capital, axis=1)
