@@ -32,7 +32,7 @@ from discrete_itd.statistics import (
     p_value_band,
     share_interval,
 )
-from discrete_itd.storage.card import facts
+from discrete_itd.storage.card import facts, limits
 from discrete_itd.validation import check_integer, check_real, check_share
 
 MOST_CELLS_SHOWN = 24  # most cells of an anomalous row that are shown, besides those with a reason
@@ -114,8 +114,8 @@ class Findings:
     information : DataFrame or None
         From :func:`~discrete_itd.plots.information_matrix` of the inliers; None where it would take long, or there is
         one row or column.
-    facts : dict of str
-        What the model is, was fitted to and costs, as on its card.
+    facts, limits : dict of str, list of str
+        What the model is, was fitted to and costs, and what it does not promise, as on its card.
     """
 
     surprisal: np.ndarray
@@ -134,6 +134,7 @@ class Findings:
     columns: pd.DataFrame
     information: pd.DataFrame | None
     facts: dict[str, str]
+    limits: list[str]
 
     @property
     def n_rows(self) -> int:
@@ -298,6 +299,7 @@ def examine(
         columns=columns,
         information=information,
         facts=facts(own, density.n_evaluations),
+        limits=limits(own),
     )
 
 

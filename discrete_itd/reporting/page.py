@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
+CODE_SPAN = re.compile("(?<!`)(`+)(?!`)(.+?)(?<!`)\\1(?!`)")  # in Markdown
 MOST_CELLS = 500  # most wrong cells that a page lists
 
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
@@ -181,7 +182,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {f.__name__: f for f in (breakable, nats, p_value, percent, shorten, times)}
+    filters = {f.__name__: f for f in (breakable, nats, p_value, percent, shorten, spans, times)}
     environment.filters |= {**filters, "counted": count, "median": np.median}
     environment.globals["words"] = sys.modules[__name__]
     environment.finalize = lambda value: readable(value) if type(value) is str else value
@@ -193,6 +194,13 @@ def breakable(text: str) -> Markup:
     from markupsafe import Markup
 
     return Markup("<wbr>").join(re.findall(r"(?s).+?[_/|]+(?=\w)|.+", readable(text)))
+
+
+def spans(text: str) -> Markup:
+    """A sentence whose spans of code, as :func:`~discrete_itd.storage.card.code` makes them, are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(CODE_SPAN.sub(r"<code>\2</code>", str(escape(readable(text)))))
 
 
 # -- sentences that depend on many numbers; others are in the template ------------------------------

@@ -29,25 +29,30 @@ def model_card(estimator: Any, scorer: Any = None) -> str:
     from discrete_itd import __version__
 
     density = estimator if scorer is None else scorer.density
-    model = density.model_
+    model, of_columns = density.model_, "An `open` column has a level for values never seen."
+    known = facts(model, density.n_evaluations)
+    sections = {
+        "Model": [f"* fitted as {code(repr(estimator))}"],
+        "Data": [of_columns, "", *table(columns_table(model.encoder))],
+    }
+    sections["Model"] += [f"* {name}: {inline(text)}" for name, text in known.items()]
+    if model.candidates is not None:
+        names = ["candidate", "nats", "behind", "stderr", "fit_seconds", "share", "chosen"]
+        candidates = table(model.candidates[names].round(3))
+        sections["Candidates"] = ["Nats are per held-out row.", "", *candidates]
+    sections["Limits"] = [f"* {sentence}" for sentence in limits(model)]
     title = "density of the rows of a table"
     summary = (
         "A fitted `DiffusionDensity`: the log-probability of a row of the table below, in nats. Of continuous columns"
         " it is the logarithm of a density in the column's unit."
     )
-    sections = {
-        "Model": _model(estimator, model, density.n_evaluations),
-        "Data": _data(model),
-        "Held-out nats": _held_out(model),
-        "Limits": _limits(model),
-    }
     if scorer is not None:
         title = "detector of anomalous rows of a table"
         summary = (
             "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a"
             " threshold."
         )
-        sections["Calibration"] = _calibration(estimator, scorer)
+        sections["Calibration"] = [f"* {text}" for text in _calibration(estimator, scorer)]
     parts = [f"{HEADING}{title}\n\n{summary} Made with discrete_itd {__version__}."]
     parts += ["\n".join([f"## {name}", "", *lines]) for name, lines in sections.items()]
     return "\n\n".join(parts) + "\n"
@@ -55,6 +60,10 @@ def model_card(estimator: Any, scorer: Any = None) -> str:
 
 def facts(model: Any, n_evaluations: int) -> dict[str, str]:
     """What a fitted ``Model`` is, was fitted to and costs, by name: on its card, and on the page of a report."""
+    held_out = model.held_out
+    scale = ""
+    if any(column.has_volume for column in model.encoder.schema):
+        scale = " (on the encoded scale, without the volumes of pooled categories and units)"
     schema = model.encoder.schema
     kinds = Counter(column.kind for column in schema)
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
@@ -68,7 +77,9 @@ def facts(model: Any, n_evaluations: int) -> dict[str, str]:
         "denoiser": f"{type(model.denoiser).__name__}, {model.denoiser.n_parameters:,} numbers",
         "rows are scored": how,
         "training": _training(model),
-        "held-out rows": _gain(model.held_out),
+        "held-out rows": _gain(held_out),
+        "nats of a held-out row": f"{plus_minus(held_out.nats, held_out.stderr)}, by independent columns"
+        f" {plus_minus(held_out.independent, held_out.independent_stderr)}{scale}",
         "seed": str(model.seed),
     }
     if not math.isnan(model.fit_seconds):
@@ -106,111 +117,76 @@ def columns_table(encoder: Any) -> Any:
     return described.assign(categories=numbers, missing=described["missing"].map(percent))
 
 
-def _model(estimator: Any, model: Any, n_evaluations: int) -> list[str]:
-    lines = [f"* fitted as {code(repr(estimator))}"]
-    lines += [f"* {name}: {inline(text)}" for name, text in facts(model, n_evaluations).items()]
-    if model.candidates is not None:
-        names = ["candidate", "nats", "behind", "stderr", "fit_seconds"]
-        lines += ["", "It was chosen among these (nats per held-out row):", ""]
-        lines += table(model.candidates[[*names, "share", "chosen"]].round(3))
-    return lines
-
-
-def _data(model: Any) -> list[str]:
-    remark = "`categories` counts categories; an `open` column has a level for values never seen."
-    return [remark, "", *table(columns_table(model.encoder))]
-
-
-def _held_out(model: Any) -> list[str]:
-    found, unit = model.held_out, "per held-out row"
-    last = (
-        "* the same rows chose the model, ended its training or weighed its parts, so nats of new rows are expected to"
-        " be slightly higher; `-score(X)` measures them"
-    )
-    if any(column.has_volume for column in model.encoder.schema):
-        unit += " on the encoded scale: without the volumes of pooled categories and units"
-    return [
-        f"* the model: {plus_minus(found.nats, found.stderr)} {unit}",
-        f"* independent columns: {plus_minus(found.independent, found.independent_stderr)} {unit}",
-        last,
-    ]
-
-
 def _calibration(detector: Any, scorer: Any) -> list[str]:
     given = [scorer.schema[j].name for j in scorer.given]
     n = len(detector.calibration_scores_)
     columns = f"the other columns given {', '.join(map(code, given))}" if given else "all columns"
     lines = [
-        f"* score: minus the nats of {columns} above those of rare but normal cells, (12); the mean of"
+        f"score: minus the nats of {columns} above those of rare but normal cells, (12); the mean of"
         f" {len(scorer.models)} models by the `share` of each"
     ]
     if scorer.weight:
-        lines.append(f"* {scorer.weight:.0%} of these nats are by trees of few training rows each")
-    lines.append(f"* threshold: {detector.threshold_}")
+        lines.append(f"{scorer.weight:.0%} of these nats are by trees of few training rows each")
+    lines.append(f"threshold: {detector.threshold_}")
     if not n:
-        return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
+        return [*lines, "there are no calibration rows: no p-values, and no guarantee of a rate"]
     least = f"the smallest p-value is {1 / (n + 1):.3g}"
     lines += [
-        f"* {n:,} calibration rows took no part in the fit; {least}",
-        "* p-values and rates hold for rows that are independent and follow the distribution of the calibration rows;"
+        f"{n:,} calibration rows took no part in the fit; {least}",
+        "p-values and rates hold for rows that are independent and follow the distribution of the calibration rows;"
         " `drift(X)` tests whether new rows do",
-        "* the file holds scores and nats by column of the calibration rows",
+        "the file holds scores and nats by column of the calibration rows",
     ]
     if given:
         groups = detector.groups()
         lines.append(
-            f"* {groups['own'].sum():,} of {len(groups):,} groups have p-values and a threshold"
+            f"{groups['own'].sum():,} of {len(groups):,} groups have p-values and a threshold"
             " from their own calibration rows, the others from all; their rates hold only on average over groups"
         )
     return lines
 
 
-def _limits(model: Any) -> list[str]:
+def limits(model: Any) -> list[str]:
+    """What a fitted ``Model`` does not promise, in sentences, names in spans of :func:`code`."""
     schema = model.encoder.schema
     lines = [
-        "* The probabilities hold for rows like the training rows. Nothing here says whether new rows are like"
-        " them.",
-        "* The file holds no row of the training table, and no average of fewer than five: but categories and how"
-        " often they occur, alone and together, and a model that may draw rows it was fitted to. That is no"
-        " anonymisation.",
+        "The probabilities hold for rows like the training rows. Nothing here says whether new rows are like them.",
+        "Held-out rows chose the model, ended its training or weighed its parts, so nats of new rows are expected to"
+        " be slightly higher; `-score(X)` measures them.",
+        "The file holds no row of the training table, and no average of fewer than five: but categories and how often"
+        " they occur, alone and together, and a model that may draw rows it was fitted to. That is no anonymisation.",
     ]
     if not model.denoiser.closed_form:
-        lines.append(
-            "* A score is a Monte-Carlo estimate: too low in expectation, for anomalies by more than its standard error"
-            " says."
-        )
+        error = "too low in expectation, for anomalies by more than its standard error says"
+        lines.append(f"A score is a Monte-Carlo estimate: {error}.")
     if model.companion is not None:
         lines.append(
-            "* Of one cell, conditional probabilities are by the model. Where several cells are unknown, its companion,"
+            "Of one cell, conditional probabilities are by the model. Where several cells are unknown, its companion,"
             f" a `{type(model.companion).__name__}`, takes part in them; and it draws."
         )
     for what, denoiser in (("model", model.denoiser), ("companion", model.companion)):
         if denoiser is None or denoiser.independent:
             continue
-        alone = torch.nonzero(denoiser.independent_columns).flatten().tolist()
-        if alone:
+        if alone := torch.nonzero(denoiser.independent_columns).flatten().tolist():
             lines.append(
-                f"* The {what}, a `{type(denoiser).__name__}`, has these columns independent of all others, so that"
+                f"The {what}, a `{type(denoiser).__name__}`, has these columns independent of all others, so that"
                 f" nothing explains them and they explain nothing: {listed([schema[j].name for j in alone])}."
             )
-    closed = [c.name for c in schema if c.has_levels and not c.open]
-    if closed:
-        lines.append(f"* A value never seen raises an error in: {listed(closed)}.")
+    if closed := [c.name for c in schema if c.has_levels and not c.open]:
+        lines.append(f"A value never seen raises an error in: {listed(closed)}.")
     indicated = [c.name for c in schema if c.absent]
     value = f"; but it counts as a value in: {listed(indicated)}." if indicated else "."
     lines.append(
-        f"* A missing cell is left out of a row's score, so rows with many look more typical than complete ones{value}"
+        f"A missing cell is left out of a row's score, so rows with many look more typical than complete ones{value}"
     )
     if any(c.has_volume for c in schema):
-        lines.append(
-            "* Scores contain log-densities: they depend on the units of the columns and may be above 0."
-        )
+        units = "they depend on the units of the columns and may be above 0"
+        lines.append(f"Scores contain log-densities: {units}.")
     if any(c.categories for c in schema):
-        lines.append("* The file holds the categories of the training table as they are.")
+        lines.append("The file holds the categories of the training table as they are.")
     if repeat := [str(c.name) for c in schema if c.codec.seen]:
-        lines.append(
-            f"* A number never seen costs nats in {listed(repeat)}: the file holds the different numbers there."
-        )
+        held = "the file holds the different numbers there"
+        lines.append(f"A number never seen costs nats in {listed(repeat)}: {held}.")
     return lines
 
 

@@ -235,9 +235,10 @@ def test_an_array_is_examined_like_a_frame():
 
 
 def test_facts_are_those_of_the_model():
-    found, model = examine(reported.density(), reported.table(20, 9)).facts, reported.density()
-    assert found["columns"] == "3, of them 2 nominal, 1 ordinal"
-    assert all(f"* {name}: " in model.model_card() for name in found)
+    found, model = examine(reported.density(), reported.table(20, 9)), reported.density()
+    assert found.facts["columns"] == "3, of them 2 nominal, 1 ordinal"
+    assert all(f"* {name}: " in model.model_card() for name in found.facts)
+    assert all(f"* {sentence}\n" in model.model_card() for sentence in found.limits)
 
 
 def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined():

@@ -96,6 +96,8 @@ def test_the_numbers_are_those_of_the_findings(found, read):
         assert words in read.words
     for name, value in found.facts.items():
         assert f"{name} {value}" in read.words
+    for sentence in found.limits:  # names in spans of code are elements
+        assert re.sub(r"[`\s]", "", sentence) in re.sub(r"\s", "", read.words)
     for line in found.most_anomalous.to_dict("records"):
         assert f"{line['row']} {line['nats']:.1f} {line['p_value']:.2g}" in read.words
     columns = found.columns.set_index("column")

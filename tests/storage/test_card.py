@@ -59,7 +59,7 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert "missing cells: 8.33 % of the training table" in said["Model"]
     assert "| `a\\|b` | ordinal | 3 | True | 25 % | summed out | Int64 |" in said["Data"]
     nats = model.model_.held_out.nats
-    assert f"the model: {nats:.3f} ±" in said["Held-out nats"]
+    assert f"nats of a held-out row: {nats:.3f} ±" in said["Model"]
     own = model.model_
     assert f"a score took: {own.microseconds:.3g} microseconds" in said["Model"]
     assert f"the fit took: {own.fit_seconds:.3g} s" in said["Model"]
@@ -83,14 +83,14 @@ def test_a_card_says_what_a_model_along_paths_was_chosen_from_and_is_in():
     assert "Monte-Carlo" in said["Limits"]
     assert "log-densities" in said["Limits"]
     nats = along_paths.model_.held_out.nats
-    assert f"the model: {nats:.3f} ±" in said["Held-out nats"]
-    assert "on the encoded scale" in said["Held-out nats"]
+    assert f"nats of a held-out row: {nats:.3f} ±" in said["Model"]
+    assert "on the encoded scale" in said["Model"]
     several = settled(RowMixture(("tree", "independent")), missing="category").fit(table())
     said, candidates = lines_of(several.model_card()), several.candidates_
     chosen = candidates[candidates["chosen"]].iloc[0]
-    assert re.search(rf"^\| {chosen['candidate']} \|.* True \|$", said["Model"], re.MULTILINE)
+    assert re.search(rf"^\| {chosen['candidate']} \|.* True \|$", said["Candidates"], re.MULTILINE)
     alone = candidates.set_index("candidate")["nats"]["independent"]
-    assert f"independent columns: {alone:.3f} ±" in said["Held-out nats"]
+    assert f"independent columns {alone:.3f} ±" in said["Model"]
     assert "it counts as a value in: `a|b`." in said["Limits"]
 
 
@@ -115,7 +115,7 @@ def test_a_card_is_whole_can_be_left_out_and_is_not_read(tmp_path, monkeypatch):
     model.save(path, card=False)
     assert os.listdir(tmp_path) == ["m"]
     old = path.read_bytes()
-    (tmp_path / "m.md").write_bytes(b"\xff no card")
+    (tmp_path / "m.md").write_bytes(b"# Model card: \xff")
     DiffusionDensity.load(path)
 
     def fail(*_):
@@ -126,7 +126,7 @@ def test_a_card_is_whole_can_be_left_out_and_is_not_read(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="no space left"):
             model.save(path)
     assert path.read_bytes() == old
-    assert (tmp_path / "m.md").read_bytes() == b"\xff no card"
+    assert (tmp_path / "m.md").read_bytes() == b"# Model card: \xff"
     assert sorted(os.listdir(tmp_path)) == ["m", "m.md"]
     model.save(path)
     assert (tmp_path / "m.md").read_text().startswith("# Model card")
