@@ -88,15 +88,13 @@ class Auto(Recipe):
         table = CandidateTable(rows)
         for base in affordable_bases(rows, BayesNet()):
             table.attempt(base, plan.within(BASE_SHARE))
-        n_bases = len(table.candidates)
-        table.attempt(Forest(), plan.within(BASE_SHARE))
+        table.attempt(Forest(), plan.within(BASE_SHARE), scores=True)
         if plan.training.max_steps:
-            table.attempt(QUICK_MIXTURE, plan.within(MIXTURE_SHARE))
+            table.attempt(QUICK_MIXTURE, plan.within(MIXTURE_SHARE), scores=True)
             if Causal().is_affordable(rows):
-                table.attempt(Causal(), replace(plan, is_beside_mixture=True))
-        others = table.candidates[n_bases:]
+                table.attempt(Causal(), replace(plan, is_beside_mixture=True), scores=True)
         table.add_mixtures()
-        return table.settle(table.cheapest(), others)
+        return table.settle(table.cheapest())
 
 
 @dataclass(frozen=True)

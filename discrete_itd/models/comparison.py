@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,7 +27,8 @@ LEAST_SHARE = 0.05  # a model with a smaller share of the anomaly score is not w
 class CandidateModel:
     """A fitted model with a closed form: its held-out code lengths ``nats`` (N',), float64, and seconds of its fit.
 
-    ``report`` describes its training, if any; ``members`` is empty unless it is a mixture of rows.
+    ``report`` describes its training, if any; ``members`` is empty unless it is a mixture of rows. One that ``scores``
+    takes part in the anomaly score whichever is chosen.
     """
 
     label: str
@@ -37,6 +37,7 @@ class CandidateModel:
     fit_seconds: float
     report: Report | None = None
     members: tuple[CandidateModel, ...] = ()
+    scores: bool = False
 
     @property
     def mean(self) -> float:
@@ -51,8 +52,8 @@ class CandidateTable:
     candidates: list[CandidateModel] = field(default_factory=list, init=False)
     companions: list[Denoiser] = field(default_factory=list, init=False)
 
-    def fit(self, recipe: Recipe, plan: FitPlan) -> None:
-        """Fit one more candidate; TypeError if it has no closed form."""
+    def fit(self, recipe: Recipe, plan: FitPlan, *, scores: bool = False) -> None:
+        """Fit one more candidate, which may take part in the anomaly score; TypeError if it has no closed form."""
         label = recipe.label
         with stage(f"fitting {label}"):
             fitted = fit_recipe(recipe, self.rows, plan)
@@ -61,7 +62,8 @@ class CandidateTable:
         if same := sum(c.label.partition(" no. ")[0] == label for c in self.candidates):
             label = f"{label} no. {same + 1}"
         nats, fit = self._held_out(fitted.denoiser), (fitted.seconds, fitted.report)
-        self.candidates.append(CandidateModel(label, fitted.denoiser, nats, *fit))
+        candidate = CandidateModel(label, fitted.denoiser, nats, *fit, scores=scores)
+        self.candidates.append(candidate)
         if fitted.companion is not None:
             self.companions.append(fitted.companion)
 
@@ -78,15 +80,15 @@ class CandidateTable:
         learned = [j not in self.rows.summed_out for j in range(self.rows.codebook.n_columns)]
         return -ConditionalDenoiser(denoiser, proposal, learned).score(self.rows.x_valid).log_prob
 
-    def attempt(self, recipe: Recipe, plan: FitPlan) -> None:
+    def attempt(self, recipe: Recipe, plan: FitPlan, *, scores: bool = False) -> None:
         """Fit one more candidate; if there are others, one that fails, with a warning, or has no time is left out."""
         if not self.candidates:
-            self.fit(recipe, plan)
+            self.fit(recipe, plan, scores=scores)
         elif not plan.time_left:
             plan.left_out.append(recipe.label)
         else:
             there, left_out = self.candidates[:], len(plan.left_out)
-            self.rows.attempt(recipe, recipe.label, partial(self.fit, recipe, plan))
+            self.rows.attempt(recipe, recipe.label, partial(self.fit, recipe, plan, scores=scores))
             if len(plan.left_out) > left_out:
                 # it had no time for a step: the network equals its start
                 self.candidates = there
@@ -144,15 +146,16 @@ class CandidateTable:
         gap = one.nats - best.nats
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
-    def settle(self, chosen: CandidateModel, others: Iterable[CandidateModel] = ()) -> Fitted:
+    def settle(self, chosen: CandidateModel) -> Fitted:
         """The fit that ends with a candidate: with the companion for conditionals that it cannot compute.
 
-        ``others`` take part in the anomaly score, each by the factor by which its mean held-out density is smaller.
+        Candidates that score take part in the anomaly score, each by the factor by which its mean held-out density is
+        smaller.
         """
         weights = {chosen: 1.0}
         if isinstance(chosen.denoiser, RowMixtureDenoiser) and chosen.members:
             weights = dict(zip(chosen.members, chosen.denoiser.weights, strict=True))
-        shares = self._shares(chosen, others)
+        shares = self._shares(chosen)
         best = min(self.candidates, key=lambda c: c.mean)
         behind = [self._behind(c, best) for c in self.candidates]
         of_candidates = {
@@ -187,12 +190,11 @@ class CandidateTable:
             tuple(share_of.get(d, 0.0) for d in (*parts, *members)),
         )
 
-    def _shares(
-        self, chosen: CandidateModel, others: Iterable[CandidateModel]
-    ) -> dict[CandidateModel, float]:
+    def _shares(self, chosen: CandidateModel) -> dict[CandidateModel, float]:
         """Shares of the anomaly score in proportion to exp(-held-out nats)."""
         # two candidates are one denoiser where neither found anything to learn
-        every = list({c.denoiser: c for c in [*others, chosen]}.values())
+        scoring = [c for c in self.candidates if c.scores]
+        every = list({c.denoiser: c for c in [*scoring, chosen]}.values())
         share = torch.softmax(-torch.tensor([c.mean for c in every]), 0).tolist()
         kept = {c: s for c, s in zip(every, share, strict=True) if s >= LEAST_SHARE or c is chosen}
         return {c: s / sum(kept.values()) for c, s in kept.items()}

@@ -32,6 +32,8 @@ TREE_TABLE = 1 << 24  # most numbers in the tables of a tree that is fitted with
 # ABOVE_LEAF
 FEWEST_LEAF_ROWS = 5
 ABOVE_LEAF = (ABOVE, 1.0, 16.0)
+# share of a forest's time for growing, counting and judging its trees once; the rest is for other sizes and smoothings
+TREES_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class Forest(Recipe):
     Notes
     -----
     Held-out rows also choose how much the leaves are smoothed. Leaves are larger where they would have very many
-    probabilities.
+    probabilities. With ``max_time``, one tree is fitted first, and there are as many as take half of the forest's time;
+    what is tried of leaves and smoothing ends with it.
     """
 
     n_trees: int = 32
@@ -130,13 +133,29 @@ class Forest(Recipe):
 
     def _fitted(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         book, what = rows.codebook, "the fit of a forest"
-        # counting rows in the leaves takes as long as growing the trees
-        is_grown, is_over = (p.clock(what) for p in (plan.within(0.5), plan))
-        x_valid = rows.x_valid[:4096]
+        x_valid, seconds = rows.x_valid[:4096], 0.0
 
         def judged(counts: ForestCounts, above: float) -> tuple[float, ForestDenoiser]:
+            nonlocal seconds
+            before = plan.deadline.age
             forest = counts.forest(rows.marginals, above)
-            return -float(forest.log_prob(x_valid).mean()), forest
+            nats = -float(forest.log_prob(x_valid).mean())
+            seconds = plan.deadline.age - before
+            return nats, forest
+
+        def fitted(n_trees: int) -> tuple[ForestCounts, tuple[float, ForestDenoiser]]:
+            how = {"min_leaf": fewest, "seed": seed, "is_over": plan.clock(what)}
+            splits, given = grow(book, rows.x, n_trees=n_trees, **how), None
+            if bool(book.unknown(rows.x).any()):
+                given = responsible(splits, rows.marginals, rows.x)
+            counts = ForestCounts(splits, given).add(rows.x).cut(fewest)
+            return counts, judged(counts, ABOVE_LEAF[0])
+
+        def has_time() -> bool:
+            if plan.time_left > seconds:
+                return True
+            plan.cut.append(what)
+            return False
 
         # leaves of at most 2^24 floats: a leaf has on average 1.6 times the least number of rows
         n_shared = len(book.lines.opened_ends(book.known_snr)[0])
@@ -146,13 +165,16 @@ class Forest(Recipe):
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
         # several depths in one mixture have trees of their own: they err differently
         seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
-        how = {"min_leaf": fewest, "seed": seed, "is_over": is_grown}
-        splits, given = grow(book, rows.x, n_trees=self.n_trees, **how), None
-        if bool(book.unknown(rows.x).any()):
-            given = responsible(splits, rows.marginals, rows.x)
-        counts = ForestCounts(splits, given).add(rows.x).cut(fewest)
-        best = judged(counts, ABOVE_LEAF[0])
-        while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
+        start, n_trees = plan.deadline.age, self.n_trees
+        counts, best = fitted(n_trees if plan.time_left == math.inf else 1)
+        if counts.splits.n_trees < self.n_trees:
+            of_tree = max(plan.deadline.age - start, 1e-6)
+            n_trees = min(self.n_trees, int(TREES_SHARE * plan.time_left / of_tree))
+            if n_trees < self.n_trees:
+                plan.cut.append(what)
+            if n_trees > 1:
+                counts, best = fitted(n_trees)
+        while self.min_leaf is None and counts.splits.n_nodes > n_trees and has_time():
             fewest *= 2
             shallower = counts.cut(fewest)
             other = judged(shallower, ABOVE_LEAF[0])
@@ -160,7 +182,8 @@ class Forest(Recipe):
                 break
             best, counts = other, shallower
         for above in ABOVE_LEAF[1:] if len(book.finite) else ():
-            best = min(best, judged(counts, above), key=lambda found: found[0])
+            if has_time():
+                best = min(best, judged(counts, above), key=lambda candidate: candidate[0])
         return best[1]
 
 

@@ -253,9 +253,15 @@ def fit_model(
         done = [f"ended {', '.join(dict.fromkeys(plan.cut))}"] if plan.cut else []
         never = ", ".join(dict.fromkeys(plan.left_out))
         done += [f"left no time for {never}"] if never else []
-        warn(
-            f"max_time={training.max_time:g} {' and '.join(done)}: a longer fit would likely be better"
-        )
+        advice = "a longer fit would likely be better"
+        if fitted.denoiser.independent and (
+            fitted.candidates is None or len(fitted.candidates) == 1
+        ):
+            advice = (
+                "nothing was learned of how columns depend on one another; give a larger max_time, or fewer rows or"
+                " columns"
+            )
+        warn(f"max_time={training.max_time:g} {' and '.join(done)}: {advice}")
     with stage("measuring on held-out rows"):
         model = Model(
             encoder=encoder,

@@ -17,6 +17,7 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
 from discrete_itd.denoisers.bayes_net import Search
+from discrete_itd.denoisers.forest import ForestCounts
 from discrete_itd.models import networks
 from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.decoder_mixture import LatentLoss
@@ -99,9 +100,7 @@ def test_without_steps_only_exact_models_are_fitted():
 def test_what_was_not_fitted_in_time_is_named(monkeypatch):
     """In one warning, and in the reason for which the fit ended, whatever was chosen."""
     monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
-    text = (
-        "max_time=5 left no time for tree, bayes net, forest, mixture, causal: a longer fit would"
-    )
+    text = "max_time=5 left no time for tree, bayes net, forest, mixture, causal: nothing was learned of"
     with pytest.warns(UserWarning, match=text) as caught:
         model = DiffusionDensity(max_time=5, random_state=0).fit(chain(200))
     assert len(caught) == 1
@@ -164,26 +163,32 @@ def test_what_has_no_time_to_be_judged_is_not_begun(monkeypatch):
     assert fitted.denoiser.exact
 
 
-def test_a_forest_has_the_trees_that_it_has_time_to_grow(monkeypatch):
-    """At least one, for counting takes the other half of the time; with time enough as many as without a bound."""
-    past, real, fit = [0.0], time.perf_counter, ExtraTreeRegressor.fit
+def test_property_a_forest_ends_in_time(monkeypatch):
+    """At least one tree; a half of the time is for its trees, and no more is tried than the other half allows."""
+    past = [0.0]
 
-    def slow(self, *args, **options):
-        past[0] += 1.0
-        return fit(self, *args, **options)
+    def slow(kind, name, seconds):
+        real = getattr(kind, name)
 
-    monkeypatch.setattr(ExtraTreeRegressor, "fit", slow)
-    monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
-    rows = training_rows(chain(200))
-    found = {}
-    for max_time in (1.0, 20.0, 1e4, None):
+        def done(self, *args, **options):
+            past[0] += seconds(self)
+            return real(self, *args, **options)
+
+        monkeypatch.setattr(kind, name, done)
+
+    slow(ExtraTreeRegressor, "fit", lambda _: 1.0)
+    slow(ForestCounts, "add", lambda counts: 0.5 * counts.splits.n_trees)
+    slow(ForestCounts, "forest", lambda counts: 2.0 * counts.splits.n_trees)
+    monkeypatch.setattr("time.perf_counter", lambda: past[0])
+    table, trees = chain(200), {}
+    for max_time in (1.0, 9.0, 20.0, 70.0, 1e4, None):
+        past[0] = 0.0
         how = plan(0, max_time=max_time)
-        found[max_time] = fit_recipe(Forest(), training_rows(chain(200)), how).denoiser
-        assert bool(how.cut) == (max_time in (1.0, 20.0))
-    trees = {t: f.splits.n_trees for t, f in found.items()}
-    assert trees[1.0] == 1
-    assert 8 <= trees[20.0] <= 10
-    assert torch.equal(found[1e4].log_prob(rows.x), found[None].log_prob(rows.x))
+        forest = fit_recipe(Forest(), training_rows(table), how).denoiser
+        trees[max_time] = forest.splits.n_trees
+        assert bool(how.cut) == (max_time not in (1e4, None))
+        assert past[0] <= max(max_time or 1e4, 3.5)  # what one tree takes
+    assert trees == {1.0: 1, 9.0: 1, 20.0: 2, 70.0: 9, 1e4: 32, None: 32}
 
 
 def test_a_network_has_the_time_that_a_mixture_leaves(monkeypatch):

@@ -1,5 +1,6 @@
 """Candidates made by hand: which is chosen, which answers beside it, and which member a mixture answers by."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -72,11 +73,13 @@ def test_property_shares_of_the_anomaly_score_add_up_to_one():
     """Where two candidates are one denoiser, too, as of recipes that found nothing to learn."""
     nats = torch.ones(N, dtype=torch.float64)
     chosen = CandidateModel("independent", Fitted(0.5), nats, 0.0)
-    same = CandidateModel("mixture", chosen.denoiser, nats, 0.0)
-    other = CandidateModel("forest", Fitted(0.5), nats + 1, 0.0)
-    fitted = table_of(chosen, same, other).settle(chosen, [other, same])
-    assert fitted.members == (other.denoiser,)
-    assert fitted.shares == pytest.approx((1 / (1 + math.exp(-1)), 1 / (1 + math.e)))
+    same = CandidateModel("mixture", chosen.denoiser, nats, 0.0, scores=True)
+    other = CandidateModel("forest", Fitted(0.5), nats + 1, 0.0, scores=True)
+    base = CandidateModel("tree", Fitted(0.5), nats, 0.0)
+    for order in itertools.permutations((chosen, same, other, base)):  # no matter which comes first
+        fitted = table_of(*order).settle(chosen)
+        assert fitted.members == (other.denoiser,)
+        assert fitted.shares == pytest.approx((1 / (1 + math.exp(-1)), 1 / (1 + math.e)))
 
 
 def test_the_companion_is_the_best_that_hears_every_column():
