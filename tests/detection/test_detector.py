@@ -544,7 +544,7 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     fitted_mixed.save(tmp_path / "a")
     _, tensors = read_state(tmp_path / "a")
     own = {name: t for name, t in tensors.items() if not name.startswith("fitted.density.")}
-    names = ("levels", "nats", "quantiles", "repeats", "trained")
+    names = ("exceptions", "levels", "nats", "quantiles", "repeats", "trained")
     assert sorted(own) == [f"fitted.{name}" for name in names]
     assert own["fitted.quantiles"].shape[1:] == (2, 3)
     assert own["fitted.levels"].numel() == own["fitted.trained"].numel() == 0  # without groups

@@ -49,8 +49,8 @@ def test_properties_a_reason_is_a_reason(model, monkeypatch):
     random = np.random.default_rng(0)
     shuffled = pd.DataFrame({c: random.permutation(v) for c, v in TABLE[:60].items()})
     for rows in (TABLE[150:190], shuffled):
-        for prior in (0.01, 0.5):
-            monkeypatch.setattr("discrete_itd.detection.cell_predictions.PRIOR", prior)
+        for prior in (0.01, 0.2):
+            monkeypatch.setattr("discrete_itd.detection.cell_predictions.WRONG_CELLS", prior)
             table = reasons(model, rows, k=3)
             assert (table["excess_nats"] > 0).all()
             likely = table["error_probability"] > 0.5
@@ -138,6 +138,8 @@ LINE |= {
 CONFLICT = {"conflict_column": "word", "conflict_value": "top"}
 RARE = "is likely wrong: 25 times as rare as expected from the other cells (+3.2 nats)"
 
+MOST = f"is likely wrong: more than {len(TABLE)} times as rare as expected from the other cells"
+
 
 def test_sentences():
     frame = TABLE.assign(size=TABLE["size"].round(2))
@@ -165,6 +167,10 @@ def test_sentences():
             f"size = 9.00 {RARE}; they predict a missing cell (probability 0.90)",
         ),
         ({"probability": np.nan}, f"size = 9.00 {RARE}"),
+        (  # so many rows show no more, whatever the model says
+            {"probability": np.nan, "excess_nats": 167.0},
+            f"size = 9.00 {MOST}",
+        ),
         (
             {"probability": np.nan, "error_probability": 0.4},
             f"size = 9.00 {RARE.replace('likely wrong: ', '')}; no single cell is likely wrong",
