@@ -153,8 +153,8 @@ def plot_scores(model: Estimator | RowScores, X: Any = None, ax: Axes | None = N
         if detector is None:
             model = RowScores(-density.score_samples(X))
         else:
-            # groups have no common threshold
-            threshold = np.inf if detector.threshold_.group_offsets else -detector.offset_
+            # strata have no common threshold
+            threshold = np.inf if detector.threshold_.stratum_offsets else -detector.offset_
             scores = -detector.score_samples(X)
             model = RowScores(scores, "anomaly score", threshold, -detector.calibration_scores_)
     surprisal, name, threshold, reference = model

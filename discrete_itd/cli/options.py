@@ -190,8 +190,8 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         help="share of anomalies in TABLE, like 0.02: score robustly, and raise alarms at this\n"
         "rate (default: all rows are inliers)")
     add("--given", **LIST, metavar="NAME",
-        help="columns that define a row's group: score the other columns given these, and\n"
-        "compare rows with calibration rows of their own group")
+        help="columns that define a row's stratum: score the other columns given these, and\n"
+        "compare rows with calibration rows of their own stratum")
 
 
 def _add_score(sub: argparse.ArgumentParser) -> None:
@@ -255,7 +255,7 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
     add("--rows", metavar="FILE",
         help="also write the twenty oddest rows, each by models that did not see it, with the\n"
         "cells to blame; takes as long as three fits")
-    add("--threshold", type=share, default=0.5, metavar="P",
+    add("--min-probability", type=share, default=0.5, metavar="P",
         help="probability of being wrong from which a cell is named (default: %(default)s)")
     add("--groups", metavar="NAME",
         help="column that says which rows belong together, like a customer: they do not support\n"
@@ -339,7 +339,7 @@ decimal-comma, decimal-point, day-first, month-first, also continuous:day-first.
 
 With --detector the model also raises alarms: a fifth of the rows is held out to calibrate p-values and the threshold.
 TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination. With --given,
-a row is compared with its own group, like sales with other sales of the same shop.
+a row is compared with its own stratum, like sales with other sales of the same shop.
 
 Ctrl-C, or SIGTERM, ends the fit and keeps the best model so far, and the exit code is 130; a second one ends the
 command.
@@ -358,8 +358,8 @@ columns of TABLE to the output, before the others.
 MODEL may be a detector (fit --detector). There are then four more columns: score (nats; alarms are raised by a low
 score), p_value (at most t with probability at most t for an inlier), alarm (True or False), and unreadable: the cells
 that are no number or date in a column of these, like amount = '#REF!'. Such a cell counts for nothing, and its row
-raises an alarm of that name, in addition to those whose rate is stated. With a detector of groups (fit --detector
---given) there is also group_seen, False for rows of a group that was not seen in training.
+raises an alarm of that name, in addition to those whose rate is stated. With a detector of strata (fit --detector
+--given) there is also stratum_seen, False for rows of a stratum that was not seen in training.
 
 {STREAMS}
 {TABLES}
@@ -412,7 +412,7 @@ example:
 """),
     "watch": Command("monitoring", _add_watch, "alarms once rows that arrive have changed", f"""\
 Watch rows as they arrive, and raise an alarm once they are not exchangeable with the rows that the detector was
-calibrated on: within their groups, if it was fitted with --given. Each call goes on from --state (some kB for each
+calibrated on: within their strata, if it was fitted with --given. Each call goes on from --state (some kB for each
 column, however many rows); remove it to begin anew, like after an alarm and a new fit.
 
 The probability that any martingale, of the rows or of a column, ever raises a false alarm is at most --level, however

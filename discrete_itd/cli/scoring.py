@@ -31,7 +31,7 @@ from discrete_itd.detection.answers import (
     density_of,
     detects,
 )
-from discrete_itd.detection.groups import named
+from discrete_itd.detection.strata import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.statistics import count, percent
 
@@ -95,7 +95,7 @@ def _scoring(
     asked, n_reasons = [], args.reasons or 1
     if detects(model):
         asked = ["score", "p_value", "alarm", "unreadable"]
-        asked += ["group_seen"] * bool(named(model.given))
+        asked += ["stratum_seen"] * bool(named(model.given))
         asked += ["reason"] * (args.reasons is not None)
     outputs = (*DENSITY_OUTPUTS, *asked, *["nats"] * args.explain)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.detection import outside
-from discrete_itd.detection.groups import named
+from discrete_itd.detection.strata import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # default outputs of each kind of model
 DENSITY_OUTPUTS = ("log_prob", "stderr")
 DETECTOR_OUTPUTS = ("score", "p_value", "alarm", "unreadable", "reason")
-OF_GROUPS = ("group_seen",)  # also for a detector with given=
+OF_STRATA = ("stratum_seen",)  # also for a detector with given=
 OF_DENSITIES = (*DENSITY_OUTPUTS, "nats")
 OF_DETECTORS = (*DETECTOR_OUTPUTS, *OF_DENSITIES)
 
@@ -46,13 +46,13 @@ def density_of(model: Estimator) -> DiffusionDensity:
 def checked_outputs(model: Estimator, outputs: Sequence[str] | None) -> tuple[str, ...]:
     """The requested outputs; by default :data:`DENSITY_OUTPUTS` or :data:`DETECTOR_OUTPUTS`.
 
-    By default a detector with ``given`` also states whether the row's group was seen in training. A ValueError or
+    By default a detector with ``given`` also states whether the row's stratum was seen in training. A ValueError or
     TypeError names an output that the model does not have.
     """
     possible: tuple[str, ...] = OF_DETECTORS if detects(model) else OF_DENSITIES
     default: tuple[str, ...] = DETECTOR_OUTPUTS if detects(model) else DENSITY_OUTPUTS
     if detects(model) and named(model.given):
-        possible, default = (*possible, *OF_GROUPS), (*default, *OF_GROUPS)
+        possible, default = (*possible, *OF_STRATA), (*default, *OF_STRATA)
     if outputs is None:
         return default
     if isinstance(outputs, str):
@@ -60,7 +60,7 @@ def checked_outputs(model: Estimator, outputs: Sequence[str] | None) -> tuple[st
     for name in outputs:
         if name not in possible:
             needs = "; that needs a detector" if name in OF_DETECTORS else ""
-            needs = "; that needs a detector with given=" if name in OF_GROUPS else needs
+            needs = "; that needs a detector with given=" if name in OF_STRATA else needs
             raise ValueError(
                 f"outputs must be among {possible} for a {type(model).__name__}, got {name!r}{needs}"
             )
@@ -82,7 +82,7 @@ def answer_types(model: Estimator, outputs: Sequence[str], n_reasons: int) -> di
     types: dict[str, Any] = {}
     for output in outputs:
         match output:
-            case "alarm" | "group_seen":
+            case "alarm" | "stratum_seen":
                 types[output] = TRUTH
             case "unreadable":
                 types[output] = TEXT
@@ -148,8 +148,8 @@ def _of_detector(
         values["p_value"] = np.full(len(rows), np.nan)
         if "p_value" in outputs and len(detector.calibration_scores_):
             values["p_value"] = detector.p_values(rows)
-    if "group_seen" in outputs:
-        values["group_seen"] = detector.groups(rows)["seen"]
+    if "stratum_seen" in outputs:
+        values["stratum_seen"] = detector.strata(rows)["seen"]
     if {"alarm", "reason"} & set(outputs):
         values["alarm"] = detector.predict(rows, threshold=threshold) == -1
     if "reason" in outputs:

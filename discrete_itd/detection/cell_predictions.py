@@ -63,10 +63,10 @@ WRONG_CELLS = 0.01  # prior share of the cells that are wrong, in rows with an a
 # the time: 256 tell shares down to a fifth of ``WRONG_CELLS``.
 MEASURED_ROWS, MEASURED_AT_ONCE = 256, 64
 EM_STEPS = 100  # of the shares of exceptions: then they move by less than a hundredth of themselves
-# nats by which a cell must be rarer than expected to be named if it is not likely wrong; so must a conflict
+# A cell that is not likely wrong is named if it is so many nats rarer than expected, a conflict if it has so many.
 LEAST_NATS = 1.0
 LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
-# cells of a row with the largest log-odds: they should include wrong ones and those with which these conflict
+# Cells of a row with the largest log-odds, among which conflicts are sought: wrong cells and those they contradict.
 RIVALS = 4
 
 
@@ -140,10 +140,10 @@ class Cell(NamedTuple):
         if not isinstance(self.values, Tensor):
             values = _decode(self.column, self.spread.cpu().numpy())
             probability = np.full((len(values), 1), INTERVAL)
-            found = Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
+            predicted = Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
         elif self.column.is_number and self.column.codec.n_levels > MANY_LEVELS:
             # better described by a median and an interval than by its most probable values
-            found = self._interval()
+            predicted = self._interval()
         else:
             probs, codec = torch.softmax(self._seen(), 1), self.column.codec
             if codec.pooled:
@@ -152,10 +152,10 @@ class Cell(NamedTuple):
                 probs[:, int(level[first])] *= share[first]
             top = probs.topk(min(n, probs.shape[1]), 1)
             values = _decode(self.column, top.indices.cpu().numpy())
-            nothing = np.full(values.shape, None, dtype=object)
-            found = Expected(values, top.values.cpu().numpy(), nothing, nothing)
+            no_bound = np.full(values.shape, None, dtype=object)
+            predicted = Expected(values, top.values.cpu().numpy(), no_bound, no_bound)
         present = None if self.indicator is None else self.indicator[:, int(PRESENT)]
-        return _with_missing(found, present, n)
+        return _with_missing(predicted, present, n)
 
     def _interval(self) -> Expected:
         """The median and the central interval of a number whose levels are ordered."""
@@ -183,11 +183,11 @@ def entropies(scorer: Scorer, q: Posterior, row: Tensor, column: Tensor) -> Tens
     """Expected surprisal of cells (n,) given the others of their rows: float64, (n,), nats; of numbers as recorded."""
     lines, reals, owner = q.codebook.lines, q.codebook.reals, scorer.density.encoder_.owner
 
-    def cells(z: Tensor, at: Tensor) -> Intervals:
-        return lines.cells(lines.rounded(z, at), at)
+    def cells(z: Tensor, line: Tensor) -> Intervals:
+        return lines.cells(lines.rounded(z, line), line)
 
-    def of_levels(own: Tensor, j: int) -> Tensor:
-        log_p = q.column(j)[row[own]].double()
+    def of_levels(chosen: Tensor, j: int) -> Tensor:
+        log_p = q.column(j)[row[chosen]].double()
         return -(log_p.exp() * log_p.clamp_min(-FARTHEST)).sum(1)
 
     out = torch.zeros(len(row), dtype=torch.float64, device=row.device)
@@ -198,11 +198,11 @@ def entropies(scorer: Scorer, q: Posterior, row: Tensor, column: Tensor) -> Tens
             cells, torch.searchsorted(reals, column[numbers])[:, None]
         )
     for j in column.unique().tolist():
-        own, codec = torch.nonzero(column == j).flatten(), scorer.schema[j].codec
-        out[own] += of_levels(own, j) if codec.has_levels else codec.mean_new_nats
+        chosen, codec = torch.nonzero(column == j).flatten(), scorer.schema[j].codec
+        out[chosen] += of_levels(chosen, j) if codec.has_levels else codec.mean_new_nats
         for indicator in np.flatnonzero(owner == j)[1:].tolist():
-            present = q.column(indicator)[row[own], int(PRESENT)].double().exp()
-            out[own] = of_levels(own, indicator) + present * out[own]
+            present = q.column(indicator)[row[chosen], int(PRESENT)].double().exp()
+            out[chosen] = of_levels(chosen, indicator) + present * out[chosen]
     return out
 
 
@@ -240,8 +240,8 @@ def _decode(column: Column, cells: np.ndarray) -> np.ndarray:
 
 def _asked(scorer: Scorer, rows: Tensor, columns: Tensor) -> Tensor:
     """Mask (B, C') of the internal columns of the cells in ``columns`` (B, m) of each row."""
-    own = torch.zeros(len(rows), len(scorer.schema), dtype=torch.bool, device=rows.device)
-    return own.scatter_(1, columns, True)[:, _owner(scorer, rows)]
+    is_asked = torch.zeros(len(rows), len(scorer.schema), dtype=torch.bool, device=rows.device)
+    return is_asked.scatter_(1, columns, True)[:, _owner(scorer, rows)]
 
 
 def _owner(scorer: Scorer, like: Tensor) -> Tensor:
@@ -270,11 +270,12 @@ def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.n
     """Surprisal of the cells of some columns given all other cells of their rows, (N, c), nats; 0 where missing."""
     out = np.zeros((len(x), len(columns)))
     for batch in _batches(scorer, x, "columns"):
-        rows, own = x[batch], torch.tensor(columns, device=x.device).expand(len(batch), -1)
-        asked = _asked(scorer, rows, own)
+        rows, places = x[batch], torch.tensor(columns, device=x.device).expand(len(batch), -1)
+        asked = _asked(scorer, rows, places)
         q = conditional.given_others(scorer.model.anywhere, rows, asked)
         log_p = q.log_prob(rows.masked_fill(~asked, math.nan))
-        out[batch.cpu().numpy()] = -_by_column(scorer, log_p.double()).gather(1, own).cpu().numpy()
+        nats = -_by_column(scorer, log_p.double()).gather(1, places)
+        out[batch.cpu().numpy()] = nats.cpu().numpy()
     return out
 
 
@@ -356,13 +357,12 @@ def exceptional_shares(
     The weight that fits these rows best, by EM, in the mixture :math:`(1 - w)\, p + w\, e` of the exact model's
     conditional distribution and flat exceptions, under Jeffreys' prior. None without a row, or without time for one.
     """
-    n_columns, parts = len(scorer.schema), []
-    every = torch.arange(n_columns, device=x.device)
+    columns, parts = torch.arange(len(scorer.schema), device=x.device), []
     x = x[:: max(1, len(x) // MEASURED_ROWS)][:MEASURED_ROWS]
     for rows in x.split(MEASURED_AT_ONCE):
         if not len(rows) or (parts and deadline is not None and deadline.left <= 0):
             break
-        asked = _asked(scorer, rows, every.expand(len(rows), -1))
+        asked = _asked(scorer, rows, columns.expand(len(rows), -1))
         q = conditional.given_others(scorer.model.anywhere, rows, asked)
         log_e = log_exceptional(scorer, rows, log_flat(scorer, rows))
         parts.append((log_e - log_probs(scorer, q, rows), ~without_cell(scorer, rows)))
@@ -484,7 +484,7 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
         columns = {
             "row": batch[row],
             "cell": cell,
-            "error_probability": log_odds.sigmoid(),
+            "probability_wrong": log_odds.sigmoid(),
             "nats": -worst.log_p[row, cell],
             "expected_nats": entropy[row, cell],
             "conflict": rivals.gather(1, conflict[:, None])[:, 0],
@@ -579,12 +579,12 @@ def predictions(
     values = np.full((3, *shape), None, dtype=object)
     out = Expected(values[0], np.full(shape, math.nan), values[1], values[2])
     for batch in _batches(scorer, x, "cells"):
-        at, found = batch.cpu().numpy(), suspects(scorer, x[batch], among, k)
-        own = cells[at] = found.columns.cpu().numpy()
-        spread = spreads(scorer, found.q, found.columns)
-        for j in np.unique(own):
-            row, rank = np.nonzero(own == j)
-            cell = Cell.of(scorer, found.q, int(j), torch.from_numpy(row).to(x.device), spread)
-            for every, part in zip(out, cell.expected(n_values), strict=True):
-                every[at[row], rank] = part
+        numbers, worst = batch.cpu().numpy(), suspects(scorer, x[batch], among, k)
+        columns = cells[numbers] = worst.columns.cpu().numpy()
+        spread = spreads(scorer, worst.q, worst.columns)
+        for j in np.unique(columns):
+            row, rank = np.nonzero(columns == j)
+            cell = Cell.of(scorer, worst.q, int(j), torch.from_numpy(row).to(x.device), spread)
+            for array, part in zip(out, cell.expected(n_values), strict=True):
+                array[numbers[row], rank] = part
     return cells, out

@@ -19,7 +19,6 @@ from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, outside, reasons, thresholds
 from discrete_itd.detection.cell_predictions import exceptional_shares
 from discrete_itd.detection.drift import Drift
-from discrete_itd.detection.groups import Groups, positions
 from discrete_itd.detection.out_of_fold import in_order, out_of_fold
 from discrete_itd.detection.score import (
     MOST_WEIGHT,
@@ -28,6 +27,7 @@ from discrete_itd.detection.score import (
     row_scores,
     small_trees,
 )
+from discrete_itd.detection.strata import Strata, positions
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.devices import methods_in_one_thread
 from discrete_itd.encoders.frames import in_kind
@@ -51,9 +51,9 @@ SEEN_ROWS = 2000  # most rows of the fit that set the threshold if no rows are h
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """State of a fitted detector: n calibration rows, G groups of training rows by m columns.
+    """State of a fitted detector: n calibration rows, G strata of training rows by m columns.
 
-    See :class:`Scorer`, :class:`Groups` and the attributes of the detector.
+    See :class:`Scorer`, :class:`Strata` and the attributes of the detector.
     """
 
     density: DiffusionDensity
@@ -72,7 +72,7 @@ class Learned:
 
     def __post_init__(self) -> None:
         if len(self.given) != self.levels.shape[1]:
-            raise ValueError(f"its groups are of columns {self.given}")
+            raise ValueError(f"its strata are of columns {self.given}")
         if not 0 <= self.weight <= MOST_WEIGHT or (self.trees is None) != (self.weight == 0):
             raise ValueError(f"weight is {self.weight}")
         shares = self.exceptions
@@ -109,11 +109,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         Share of the rows, at most 20 000 rows, that is held out of the fit for p-values and thresholds. 0 fits on all
         rows: there are no p-values then, and the threshold is a quantile of the scores of training rows.
     given : name (position, for an array) of a column, or several, optional
-        Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
-        is then of the other columns given these (by the ``model_.companion`` of the density, if it has one), and rows
-        are compared with calibration rows of their group where it has at least 1 / ``false_alarm_rate`` - 1 of them,
-        otherwise with the calibration rows of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a
-        group of its own.
+        Nominal or ordinal columns that define a row's stratum, to find rows that are anomalous in their stratum. The
+        score is then of the other columns given these (by the ``model_.companion`` of the density, if it has one), and
+        rows are compared with calibration rows of their stratum where it has at least 1 / ``false_alarm_rate`` - 1 of
+        them, otherwise with the calibration rows of all strata (:mod:`discrete_itd.detection.strata`). A missing cell
+        is a stratum of its own.
     denoiser : str or Recipe, optional
         Denoiser of a density with defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
@@ -125,8 +125,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         The fitted model, for log-probabilities, draws and missing cells. Its ``candidates_`` say by which models rows
         are scored, and with which ``share``; :meth:`expected` values and :meth:`reasons` are by the chosen one alone.
     offset_ : float
-        A score below it raises an alarm, in nats; with ``given``, in groups without an offset of their own
-        (:meth:`groups` has these). Set it by :meth:`set_threshold`.
+        A score below it raises an alarm, in nats; with ``given``, in strata without an offset of their own
+        (:meth:`strata` has these). Set it by :meth:`set_threshold`.
     threshold_ : Threshold
         The same with its false-alarm rate.
     calibration_scores_ : ndarray, shape (n,)
@@ -171,15 +171,15 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     >>> detector.p_values(new)[1].round(3)
     np.float64(0.024)
 
-    With ``given``, a row is compared with its own group. Large amounts are typical in one shop, not in the other:
+    With ``given``, a row is compared with its own stratum. Large amounts are typical in one shop, not in the other:
 
     >>> shop = ["corner"] * 500 + ["jeweller"] * 500
     >>> sales = pd.DataFrame({"shop": shop, "amount": ["small"] * 495 + ["large"] * 485 + ["small"] * 20})
-    >>> own = DiffusionOutlierDetector(given="shop", false_alarm_rate=0.02, **settings).fit(sales)
+    >>> by_shop = DiffusionOutlierDetector(given="shop", false_alarm_rate=0.02, **settings).fit(sales)
     >>> new = pd.DataFrame({"shop": ["corner", "jeweller", "kiosk"], "amount": "large"})
-    >>> own.predict(new[:2])
+    >>> by_shop.predict(new[:2])
     array([-1,  1])
-    >>> own.groups(new)["seen"].tolist()
+    >>> by_shop.strata(new)["seen"].tolist()
     [True, True, False]
     """
 
@@ -254,37 +254,37 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                     density.fit(rows, groups=parts.groups)
             with stage("calibrating"):
                 given = positions(self.given, density.encoder_)
-                with collected() as words:
+                with collected() as unreadable:
                     rows = density.rows(parts.table)
-                tell_unreadable(words, {}, fitted=True)
+                tell_unreadable(unreadable, {}, fitted=True)
                 scorer = Scorer(density, given)
                 if share is not None and len(parts.train):
                     scorer.trees = small_trees(density, rows.x[parts.train], seed)
                     scorer.weight = min(MOST_WEIGHT, WEIGHT_OF_SHARE * share)
                 terms = pd.DataFrame(columns=pd.Index(density.encoder_.names), dtype=float)
-                # where none are held out, rows of the fit set the threshold
-                asked = parts.held if len(parts.held) else parts.rest[:SEEN_ROWS]
-                how = {"deadline": watched.deadline, "least": least}
-                asked, found = terms_in_time(scorer, rows, asked, seed, **how)
+                # rows of the fit set the threshold if none are held out
+                scored = parts.held if len(parts.held) else parts.rest[:SEEN_ROWS]
+                limits = {"deadline": watched.deadline, "least": least}
+                scored, scored_terms = terms_in_time(scorer, rows, scored, seed, **limits)
                 if len(parts.held):
-                    parts, terms = parts._replace(held=asked), found
-                    scorer.exceptions = exceptional_shares(scorer, rows.x[asked], watched.deadline)
-        own = Groups.of(given, density, rows, parts, rate)
+                    parts, terms = parts._replace(held=scored), scored_terms
+                    scorer.exceptions = exceptional_shares(scorer, rows.x[scored], watched.deadline)
+        strata = Strata.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
         if len(terms):
             name = "false_alarm_rate" if share is None else "contamination"
             # rounding must not cause an alarm
-            known = thresholds.lowered(row_scores(terms), scorer.rounding)
-            threshold = thresholds.at_lowest_rate(known, rate, name)
-            threshold = own.with_offsets(threshold, known, rate, None).among(known, repeats)
+            scores = thresholds.lowered(row_scores(terms), scorer.rounding)
+            threshold = thresholds.at_lowest_rate(scores, rate, name)
+            threshold = strata.with_offsets(threshold, scores, rate, None).among(scores, repeats)
         else:
-            seen = row_scores(found)
-            offset = np.quantile(seen, rate)
-            if (seen == offset).any():
+            scores = row_scores(scored_terms)
+            offset = np.quantile(scores, rate)
+            if (scores == offset).any():
                 offset = thresholds.lowered(offset, scorer.rounding)
             threshold = thresholds.at_offset(row_scores(terms), float(offset))
         threshold = replace(threshold, contaminated=share is not None)
-        self._set_fitted(scorer, own, terms, repeats, threshold)
+        self._set_fitted(scorer, strata, terms, repeats, threshold)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, *, groups: Any = None) -> np.ndarray:
@@ -326,24 +326,24 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     def _unfitted(self, seed: int) -> DiffusionDensity:
         """The density to be fitted, with a seed if it has none of its own."""
-        own = cast(DiffusionDensity, clone(self.density or DiffusionDensity()))
+        density = cast(DiffusionDensity, clone(self.density or DiffusionDensity()))
         if self.denoiser is not None:
-            own.set_params(denoiser=self.denoiser)
-        if own.random_state is None:
-            own.set_params(random_state=seed)
-        return own
+            density.set_params(denoiser=self.denoiser)
+        if density.random_state is None:
+            density.set_params(random_state=seed)
+        return density
 
     def _set_fitted(
         self,
         scorer: Scorer,
-        groups: Groups,
+        strata: Strata,
         terms: pd.DataFrame,
         repeats: np.ndarray,
         threshold: Threshold,
     ) -> Self:
         """Assign the results of a fit, once all of it has succeeded; ``terms`` (n, C) of (12) are calibration rows'."""
         self.density_, self._scorer = scorer.density, scorer
-        self._groups, self._repeats = groups, repeats
+        self._strata, self._repeats = strata, repeats
         self._nats, self.calibration_scores_ = terms, row_scores(terms)
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
@@ -364,7 +364,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         return self._scorer.score(rows)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Score above the threshold of the row's group, shape (N,), nats: negative for rows that raise an alarm."""
+        """Score above the threshold of the row's stratum, shape (N,), nats: negative for rows that raise an alarm."""
         rows = self._rows(X)
         return self.score_samples(rows) - self._offsets(rows, self.threshold_)
 
@@ -383,10 +383,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             in some column, like dates of the next week: the stated rate does not hold then.
         """
         rows = self._rows(X)
-        found = self.score_samples(rows)
-        used = self.threshold_ if threshold is None else self._checked(threshold)
+        scores = self.score_samples(rows)
+        threshold = self.threshold_ if threshold is None else self._checked(threshold)
         outside.tell(rows)
-        return np.where((found < self._offsets(rows, used)) | rows.is_unreadable, -1, 1)
+        return np.where((scores < self._offsets(rows, threshold)) | rows.is_unreadable, -1, 1)
 
     def _rows(self, X: Any) -> Rows:
         """A table, read and encoded; NotFittedError before the fit."""
@@ -394,9 +394,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         return self.density_.rows(X)
 
     def _offsets(self, rows: Rows, threshold: Threshold) -> np.ndarray:
-        """The score below which each row raises an alarm, (N,): the offset of its group, where there is one."""
-        own = threshold.group_offsets or [threshold.offset] * (len(self._groups.members) - 1)
-        return np.array([threshold.offset, *own])[self._groups.place(rows)]
+        """The score below which each row raises an alarm, (N,): the offset of its stratum, where there is one."""
+        n_strata = len(self._strata.members) - 1
+        offsets = threshold.stratum_offsets or [threshold.offset] * n_strata
+        return np.array([threshold.offset, *offsets])[self._strata.place(rows)]
 
     # -- p-values -------------------------------------------------------------------------------
 
@@ -404,15 +405,15 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         r"""Conformal p-values (N,), eq. (7) of :mod:`discrete_itd.detection.thresholds`.
 
         A ValueError without calibration rows. For an inlier, at most :math:`\alpha` with probability at most
-        :math:`\alpha`, on average over calibration sets, with ``given`` also within each group that has calibration
-        rows enough (:mod:`discrete_itd.detection.groups`). To select among many rows use :meth:`discoveries`. Rows that
+        :math:`\alpha`, on average over calibration sets, with ``given`` also within each stratum that has calibration
+        rows enough (:mod:`discrete_itd.detection.strata`). To select among many rows use :meth:`discoveries`. Rows that
         were fitted to are no new rows: their p-values promise nothing. Warns as :meth:`predict` does of rows outside of
         training.
         """
         calibration, rows = thresholds.calibration_scores(self), self._rows(X)
         outside.tell(rows)
-        place, rounding = self._groups.place(rows), self._scorer.rounding
-        return self._groups.p_values(calibration, self.score_samples(rows), place, rounding)
+        place, rounding = self._strata.place(rows), self._scorer.rounding
+        return self._strata.p_values(calibration, self.score_samples(rows), place, rounding)
 
     def discoveries(self, X: Any, *, fdr: float = 0.1) -> np.ndarray:
         """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
@@ -437,8 +438,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
         Notes
         -----
-        With ``given``, rows of one group share their calibration rows. That the procedure controls the rate then is not
-        proven.
+        With ``given``, rows of one stratum share their calibration rows. That the procedure controls the rate then is
+        not proven.
         """
         if self.threshold_.contaminated:
             warn(
@@ -452,7 +453,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     def threshold_at_rate(self, rate: float, *, confidence: float | None = None) -> Threshold:
         """The threshold with a given false-alarm rate and its 95 % interval; :meth:`set_threshold` puts it to use.
 
-        With ``given``, groups that have calibration rows enough for the rate get offsets of their own.
+        With ``given``, strata that have calibration rows enough for the rate get offsets of their own.
 
         Parameters
         ----------
@@ -465,16 +466,15 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             this calibration set with that confidence, at a lower threshold.
         """
         lowered = self._lowered()
-        found = thresholds.at_rate(lowered, rate, confidence=confidence)
-        found = self._groups.with_offsets(found, lowered, rate, confidence)
-        return self._stated(found)
+        threshold = thresholds.at_rate(lowered, rate, confidence=confidence)
+        return self._stated(self._strata.with_offsets(threshold, lowered, rate, confidence))
 
     def threshold_at_cost(
         self, miss_cost: float, check_cost: float, *, anomalies: Any, prevalence: float
     ) -> Threshold:
         """The threshold with the least expected cost per row, among calibration scores and no alarm at all.
 
-        It states this cost with an approximate 95 % interval; with ``given``, it is one offset for all groups.
+        It states this cost with an approximate 95 % interval; with ``given``, it is one offset for all strata.
 
         Parameters
         ----------
@@ -489,10 +489,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         costs: Any = {"miss_cost": miss_cost, "check_cost": check_cost, "prevalence": prevalence}
         return self._stated(thresholds.at_cost(self._lowered(), anomalies=scores, **costs))
 
-    def _stated(self, found: Threshold) -> Threshold:
+    def _stated(self, threshold: Threshold) -> Threshold:
         """A threshold with its rate among new rows and the contamination of the calibration rows."""
-        found = replace(found, contaminated=self.threshold_.contaminated)
-        return found.among(self._lowered(), self._repeats)
+        threshold = replace(threshold, contaminated=self.threshold_.contaminated)
+        return threshold.among(self._lowered(), self._repeats)
 
     def _lowered(self) -> np.ndarray:
         """Calibration scores less their rounding error."""
@@ -508,33 +508,33 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """The threshold; TypeError or ValueError unless it belongs to this detector."""
         if not isinstance(threshold, Threshold):
             raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")
-        n, own = len(threshold.group_offsets), len(self._groups.members) - 1
-        if n not in (0, own):
-            raise ValueError(f"threshold has offsets of {n} groups, the detector has {own}")
+        n, n_strata = len(threshold.stratum_offsets), len(self._strata.members) - 1
+        if n not in (0, n_strata):
+            raise ValueError(f"threshold has offsets of {n} strata, the detector has {n_strata}")
         return threshold
 
-    # -- groups ---------------------------------------------------------------------------------
+    # -- strata ---------------------------------------------------------------------------------
 
     @in_kind
-    def groups(self, X: Any = None) -> pd.DataFrame:
-        """The groups (see ``given``) among the calibration rows, or the group of each row of a table X.
+    def strata(self, X: Any = None) -> pd.DataFrame:
+        """The strata (see ``given``) among the calibration rows, or the stratum of each row of a table X.
 
         Returns
         -------
         DataFrame
-            ``n_calibration``, the calibration rows of the group; ``own``, whether these are enough for p-values and an
-            offset of their own; ``offset``, below which a score raises an alarm; ``seen``, whether the model was fitted
-            to rows of the group. Values that the model takes for one (rare ones that are pooled) are one group, under
-            the most frequent of them.
+            ``n_calibration``, the calibration rows of the stratum; ``own``, whether these are enough for p-values and
+            an offset of their own; ``offset``, below which a score raises an alarm; ``seen``, whether the model was
+            fitted to rows of the stratum. Values that the model takes for one (rare ones that are pooled) are one
+            stratum, under the most frequent of them.
 
         Notes
         -----
-        A row of a group that was not seen has a score, too: the value, or the combination of values, is as improbable
+        A row of a stratum that was not seen has a score, too: the value, or the combination of values, is as improbable
         as any that is unseen, and the other cells depend on it as the model generalises. Its p-value is that among all
         calibration rows, with which it need not be exchangeable: take it with care.
         """
         check_is_fitted(self)
-        return self._groups.table(self.threshold_, None if X is None else self._rows(X))
+        return self._strata.table(self.threshold_, None if X is None else self._rows(X))
 
     # -- reasons --------------------------------------------------------------------------------
 
@@ -589,7 +589,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             One line per cell, with the columns of :func:`discrete_itd.detection.reasons.reasons`; ``row`` is the label
             in the index of X. A row whose most suspicious cell is not a nat rarer than expected has no line, even if it
             raises an alarm: then it is the combination of its cells that is rare. With ``given``, no cell of a given
-            column is named as a reason (it may be one in conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and
+            column is named as a reason (it may be one in conflict), ``stratum_seen`` is ``seen`` of :meth:`strata`, and
             where it is False, the first sentence says so.
             With ``contamination`` reasons, like :meth:`expected` values, are by ``density_`` alone.
 
@@ -600,18 +600,18 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         of an error: a right exception that was never met, like a new value or combination, looks the same.
         """
         check_is_fitted(self)
-        rows, groups = self._rows(X), self._groups
+        rows, strata = self._rows(X), self._strata
         table = reasons.reasons(self._scorer, rows.labelled(range(len(rows))), k)
-        at = table["row"].to_numpy(dtype=np.int64)  # labels may repeat
-        table["row"] = rows.index[at]
-        if not groups.columns:
+        position = table["row"].to_numpy(dtype=np.int64)  # labels may repeat
+        table["row"] = rows.index[position]
+        if not strata.columns:
             return table
-        unseen = groups.unseen(rows)
+        unseen = strata.unseen(rows)
         text = [
             f"{unseen[i]}; {text}" if rank == 1 and unseen[i] else text
-            for i, rank, text in zip(at, table["rank"], table["sentence"], strict=True)
+            for i, rank, text in zip(position, table["rank"], table["sentence"], strict=True)
         ]
-        table.insert(len(table.columns) - 1, "group_seen", groups.seen(rows)[at])
+        table.insert(len(table.columns) - 1, "stratum_seen", strata.seen(rows)[position])
         return table.assign(sentence=pd.Series(text, index=table.index, dtype=object))
 
     @in_kind
@@ -662,7 +662,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         -----
         The file holds no table of rows. It does hold the score and the nats by column of each calibration row, from
         which a row can be recovered where few rows are possible, and whether it equals a row of the fit; with
-        ``given``, the groups of these rows and of training rows; the categories; of columns whose numbers repeat, the
+        ``given``, the strata of these rows and of training rows; the categories; of columns whose numbers repeat, the
         different numbers; and the model, which may have learned single training rows and may draw them. That is no
         anonymisation: do not publish the file of personal data.
         """
@@ -684,7 +684,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     @property
     def _learned(self) -> Learned:
-        groups, quantiles = self._groups, self._scorer.quantiles
+        strata, quantiles = self._strata, self._scorer.quantiles
         return Learned(
             density=self.density_,
             is_frozen=isinstance(self.density, FrozenEstimator),
@@ -692,10 +692,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             trees=self._scorer.trees,
             weight=self._scorer.weight,
             exceptions=self._scorer.exceptions,
-            given=groups.columns,
-            levels=groups.calibration,
-            trained=groups.trained,
-            fewest=groups.fewest,
+            given=strata.columns,
+            levels=strata.calibration,
+            trained=strata.trained,
+            fewest=strata.fewest,
             nats=self._nats.to_numpy(dtype=float),
             repeats=self._repeats,
             threshold=self.threshold_,
@@ -706,7 +706,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         density, encoder = found.density, found.density.encoder_
         given = positions([encoder.schema[j].name for j in found.given], encoder)
         terms = pd.DataFrame(found.nats, columns=pd.Index(encoder.names))
-        groups = Groups(given, encoder.schema, found.levels, found.trained, found.fewest)
+        strata = Strata(given, encoder.schema, found.levels, found.trained, found.fewest)
         trees = None
         if found.trees is not None:
             unbuilt = cast(Any, found.trees)
@@ -715,7 +715,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         shape = found.quantiles.shape
         if shape != (len(scorer.models), 2, len(encoder.owner)) or given != found.given:
             raise ValueError(f"its score has quantiles of shape {shape}, given {found.given}")
-        self._set_fitted(scorer, groups, terms, found.repeats, found.threshold)
+        self._set_fitted(scorer, strata, terms, found.repeats, found.threshold)
         if found.is_frozen:
             self.density = FrozenEstimator(density)
 

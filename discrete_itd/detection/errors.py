@@ -120,14 +120,14 @@ SHORT, NEAR_SHORT, NEAR = 6, 0.25, 0.05
 
 
 @one_thread
-def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> Any:
+def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None) -> Any:
     """The cells of a table that are probably wrong, and what they should be; no model is fitted before.
 
     Parameters
     ----------
     table : DataFrame or array-like, shape (N, C)
         A pandas frame, a table of another library that narwhals knows, or an array. Numbers and dates may be text.
-    threshold : float, default=0.5
+    min_probability : float, default=0.5
         Cells are named whose probability of being wrong is not less.
     groups : array-like of hashable labels, shape (N,), optional
         What each row belongs to, like a customer. Rows of a group do not support each other: give it where they repeat
@@ -168,7 +168,7 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
        row column value expected  probability_wrong
     0    7   town   Ulm     Köln               0.99
     """
-    threshold = check_share("threshold", threshold)
+    min_probability = check_share("min_probability", min_probability)
     frame, _ = read_rows(table, find_errors)
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit
@@ -192,7 +192,7 @@ def find_errors(table: Any, *, threshold: float = 0.5, groups: Any = None) -> An
         network.ask(np.flatnonzero((np.column_stack([own.wrong for own in judged]) >= 0.5).any(1)))
     _share_blame(wrong, views, judged, unit)
     parts = zip(views, written, judged, wrong.T, mended.T, strict=True)
-    lines = [_lines(frame, j, *part, threshold) for j, part in enumerate(parts)]
+    lines = [_lines(frame, j, *part, min_probability) for j, part in enumerate(parts)]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
     return as_polars(found) if is_polars(table) else found
@@ -866,11 +866,11 @@ def _lines(
     judged: Judged,
     by_others: Floats,
     mended: Floats,
-    threshold: float,
+    min_probability: float,
 ) -> pd.DataFrame:
     """The lines of :func:`find_errors` of one column."""
     wrong = np.maximum(by_others, written.wrong)
-    rows = np.flatnonzero(wrong >= threshold)
+    rows = np.flatnonzero(wrong >= min_probability)
     code, p, of_bins = judged.expected(rows)
     p = np.where((mended > 0)[rows] & (code != own.meant[rows]), mended[rows], p)
     code = np.where((mended > 0)[rows], own.meant[rows], code)

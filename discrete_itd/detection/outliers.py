@@ -14,7 +14,7 @@ from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders.frames import as_polars, is_polars
 from discrete_itd.validation import check_integer
 
-COLUMNS = ["column", "value", "expected", "probability", "error_probability", "sentence"]
+COLUMNS = ["column", "value", "expected", "expected_probability", "probability_wrong", "sentence"]
 
 
 def find_outliers(
@@ -49,10 +49,10 @@ def find_outliers(
     -------
     DataFrame
         One line per cell to blame, the oddest row first: ``row``, its label in the index; its ``score``, in nats, lower
-        for odder rows; ``column``, ``value`` and what was ``expected``, with its ``probability`` (of numbers, of an
-        interval that the sentence has); ``error_probability``, that the cell is wrong if the others are right; and a
-        ``sentence``. A row of which no cell is suspicious has one line, without a column. Rows with an unreadable cell,
-        like "#REF!" in a column of numbers, come first.
+        for odder rows; ``column``, ``value`` and what was ``expected``, with its ``expected_probability`` (of numbers,
+        of an interval that the sentence has); ``probability_wrong``, as in :meth:`DiffusionOutlierDetector.reasons`;
+        and a ``sentence``. A row of which no cell is suspicious has one line, without a column. Rows with an unreadable
+        cell, like "#REF!" in a column of numbers, come first.
 
     Raises
     ------

@@ -56,5 +56,5 @@ def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> st
     instead = f"model the weekday of {times[0]!r} in place of the date, " if times else ""
     return (
         f"outside the range or the categories of training: columns {columns}{more}; the stated rate of false alarms"
-        f" does not hold for such rows: {instead}compare within groups ({advice('given=', '--given')}), or fit again"
+        f" does not hold for such rows: {instead}compare within strata ({advice('given=', '--given')}), or fit again"
     )

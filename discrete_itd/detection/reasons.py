@@ -53,11 +53,11 @@ def expected(
     -------
     DataFrame
         One line per predicted value, a row's cell with the largest log-odds of an error first: ``row`` (the index of
-        X), ``column``, ``value`` (the observed one), ``rank`` (1 for the most probable), ``expected``, ``probability``,
-        ``low``, ``high``. For categories, ``probability`` belongs to ``expected``. For numbers (all but ordinal ones of
-        few values) ``expected`` is the median, and ``probability`` belongs to the interval from ``low`` to ``high``:
-        80 %, for whole numbers at least. Missing cells are predicted too; where missingness is modelled, a predicted
-        one is None.
+        X), ``column``, ``value`` (the observed one), ``rank`` (1 for the most probable), ``expected``,
+        ``expected_probability``, ``low``, ``high``. For categories, ``expected_probability`` belongs to ``expected``.
+        For numbers (all but ordinal ones of few values) ``expected`` is the median, and ``expected_probability``
+        belongs to the interval from ``low`` to ``high``: 80 %, for whole numbers at least. Missing cells are predicted
+        too; where missingness is modelled, a predicted one is None.
     """
     check_integer("n_values", n_values, 1)
     scorer = scorer_of(model)
@@ -75,10 +75,10 @@ def expected(
     column = np.repeat(cells[rows.inverse].ravel(), n_values)
     rank = np.tile(np.arange(n_values), len(row) // n_values)
     value, probability, low, high = (t[rows.inverse].ravel() for t in predicted)
-    columns = {"expected": _objects(value), "probability": probability}
+    columns = {"expected": _objects(value), "expected_probability": probability}
     columns |= {"low": _objects(low), "high": _objects(high)}
     lines = pd.DataFrame(_lines(rows, row, column, rank) | columns)
-    return cast(pd.DataFrame, lines[lines["probability"].notna()]).reset_index(drop=True)
+    return cast(pd.DataFrame, lines[lines["expected_probability"].notna()]).reset_index(drop=True)
 
 
 def _names(columns: Iterable[Hashable]) -> list[Hashable]:
@@ -128,12 +128,13 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; for a number,
           of the cell in which it is recorded; ``expected_nats``, its expectation, the entropy of that conditional
           distribution; ``excess_nats``, the difference;
-        * ``error_probability``, the probability that the cell is wrong, if one cell in a hundred is
+        * ``probability_wrong``, the probability that the cell is wrong, if one cell in a hundred is
           (``cell_predictions.WRONG_CELLS``), whether or not the row raises an alarm, and right cells contradict the
           others as often as in the calibration rows of a detector, or in one of so many training rows; if the other
           cells are right, or have their predicted values where they are more suspicious; cells of one contradiction
           share it. Above 0.5 the cell is called likely wrong;
-        * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
+        * ``expected``, ``expected_probability``, ``low``, ``high``: the prediction from the others, see
+        :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
           whose predicted value in its place raises the log-odds of this cell's value against the predicted one most,
           its value, and by how many nats; None and 0 where none does by a nat, or rows are scored along paths;
@@ -180,9 +181,9 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         "nats": errors["nats"],
         "expected_nats": errors["expected_nats"],
         "excess_nats": errors["nats"] - errors["expected_nats"],
-        "error_probability": errors["error_probability"],
+        "probability_wrong": errors["probability_wrong"],
         "expected": errors["value"],
-        "probability": errors["probability"].astype(float),
+        "expected_probability": errors["probability"].astype(float),
         "low": errors["low"],
         "high": errors["high"],
         "conflict_column": conflict["column"].where(is_conflict, None),
@@ -205,7 +206,7 @@ def _with_unreadable(table: pd.DataFrame, row: np.ndarray, rows: Rows, k: int) -
     first = pd.DataFrame(
         {
             "row": rows.index[list(position)], "column": _objects(name), "value": _objects(text),
-            "error_probability": 1.0, "conflict_nats": 0.0, "sentence": _objects(statement),
+            "probability_wrong": 1.0, "conflict_nats": 0.0, "sentence": _objects(statement),
         }
     )  # fmt: skip
     objects = [name for name, dtype in table.dtypes.items() if dtype.kind == "O"]
@@ -225,15 +226,15 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
         cell = f"the missing cell in {reason['column']}"
     excess, is_alone = reason["excess_nats"], len(columns) == 1
     source = "" if is_alone else " from the other cells"
-    likely = "likely wrong: " if reason["error_probability"] > 0.5 else ""
+    likely = "likely wrong: " if reason["probability_wrong"] > 0.5 else ""
     n_values = column.n_rows - column.n_missing
     if excess > math.log(max(n_values, 1)):  # rarer than so many training rows can show
         ratio, nats = f"more than {_rounded_down(n_values)} times", ""
     else:
         ratio, nats = times(excess), f" (+{_nats(excess)} nats)"
     parts = [f"{cell} is {likely}{ratio} as rare as expected{source}{nats}"]
-    if not math.isnan(reason["probability"]):
-        share = f"probability {reason['probability']:.2f}"
+    if not math.isnan(reason["expected_probability"]):
+        share = f"probability {reason['expected_probability']:.2f}"
         text = written(predicted, column)
         if not pd.isna(reason["low"]) and reason["low"] != reason["high"]:
             low, high = written(reason["low"], column), written(reason["high"], column)

@@ -117,8 +117,8 @@ class Threshold:
         Whether the calibration rows contain anomalies. The rate is then of all rows, if anomalies are as frequent
         among new ones: the rate of inliers is lower if anomalies score lower, and otherwise at most 1 / (1 - e) times
         as high, with e the share of anomalies.
-    group_offsets : tuple of float
-        Offsets of the groups of a detector with ``given`` that have their own calibration rows; the other numbers are
+    stratum_offsets : tuple of float
+        Offsets of the strata of a detector with ``given`` that have their own calibration rows; the other numbers are
         of all calibration rows together.
     n_new : int
         Number of calibration rows that equal no row of the fit.
@@ -135,12 +135,12 @@ class Threshold:
     ranks: tuple[int, int] = (0, 1)
     cost: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
     contaminated: bool = False
-    group_offsets: tuple[AnyFloat, ...] = ()
+    stratum_offsets: tuple[AnyFloat, ...] = ()
     n_new: int = 0
     rate_if_new: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
 
     def __post_init__(self) -> None:
-        if any(map(math.isnan, (self.offset, *self.group_offsets))):
+        if any(map(math.isnan, (self.offset, *self.stratum_offsets))):
             raise ValueError("an offset is NaN")
         if not 0 <= self.ranks[0] <= self.ranks[1] <= self.n_calibration + 1:
             raise ValueError(f"ranks are {self.ranks}")
@@ -167,9 +167,9 @@ class Threshold:
             text += f"; of the {self.n_new} that equal no row of the fit, {rate} ({low} to {high})"
         if self.cost is not None:
             text += "; cost per row {:.4g} ({:.4g} to {:.4g})".format(*self.cost)
-        if self.group_offsets:
-            n = len(self.group_offsets)
-            text += f"; {n} group{'s have offsets' if n > 1 else ' has an offset'} of {'their' if n > 1 else 'its'} own"
+        if self.stratum_offsets:
+            n = len(self.stratum_offsets)
+            text += f"; {n} {'strata have offsets of their' if n > 1 else 'stratum has an offset of its'} own"
         return text
 
     def alarms_expected(self, n_rows: int, *, level: float = CONFIDENCE) -> AlarmCount:
@@ -177,7 +177,7 @@ class Threshold:
 
         The number lies in the interval, its ends included, with a probability of at least ``level``: in finite samples
         and whatever the model, if these rows are exchangeable with the calibration rows. A ValueError if there are no
-        calibration rows, or groups have offsets of their own.
+        calibration rows, or strata have offsets of their own.
 
         Notes
         -----
@@ -193,8 +193,8 @@ class Threshold:
         """
         if not self.n_calibration:
             raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
-        if self.group_offsets:
-            raise ValueError("groups have offsets of their own: alarms depend on their rows")
+        if self.stratum_offsets:
+            raise ValueError("strata have offsets of their own: alarms depend on their rows")
         check_integer("n_rows", n_rows, 1)
 
         n, m, tails = self.n_calibration, int(n_rows), (1 - check_share("level", level)) / 2

@@ -19,8 +19,8 @@ independent and uniform, exactly, however few values are kept. Two bins are join
 :data:`FINENESS` of the number of places beyond them: the most extreme values are ranked exactly, the others to some per
 cent of p or 1 - p, and n values take memory of the order of log n.
 
-Values of several groups are ranked each within its own group. If the rows of each group are exchangeable given
-the sequence of groups, the orders of the values in all groups are independent, and so are all p-values, in the order
+Values of several strata are ranked each within its own stratum. If the rows of each stratum are exchangeable given
+the sequence of strata, the orders of the values in all strata are independent, and so are all p-values, in the order
 in which rows arrive.
 
 A bet is a density f on [0, 1]; capital staked on it is multiplied by f(p), which has mean 1. The martingale starts
@@ -37,7 +37,7 @@ for capital that was lost all that time. By Ville's inequality, under exchangeab
 References
 ----------
 Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005: eq. (14), its independence (theorem 8.2), and
-automata that wake up to bet; section 4.5: Mondrian conformal predictors, which compare within groups.
+automata that wake up to bet; section 4.5: Mondrian conformal predictors, which compare within strata.
 Vovk, "Testing randomness online", Statistical Science 2021, arXiv:1906.09256.
 Vovk, Petej, Nouretdinov, Ahlberg, Carlsson, Gammerman, "Retrain or not retrain: conformal test martingales for
 change-point detection", COPA 2021, arXiv:2102.10439: the Simple Jumper, with which
@@ -59,8 +59,8 @@ import torch
 from numpy.typing import NDArray
 
 from discrete_itd.detection import thresholds
-from discrete_itd.detection.groups import divided
 from discrete_itd.detection.score import DECIMALS, row_scores
+from discrete_itd.detection.strata import divided
 from discrete_itd.storage import files
 from discrete_itd.storage.values import Like, flatten, unflatten
 from discrete_itd.validation import check_share, seed_of
@@ -70,9 +70,9 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Keys = NDArray[np.complex128]
-GroupKey = tuple[int, ...]
+StratumKey = tuple[int, ...]
 
-PENDING = 256  # newest rows of a group, compared with one another before they are sorted in
+PENDING = 256  # newest rows of a stratum, compared with one another before they are sorted in
 # Two bins are joined if at least FINENESS times their places lie beyond them. With 16 changes are found as early as by
 # exact ranks (`python -m tests.benchmarks.watch`).
 FINENESS = 16
@@ -90,7 +90,7 @@ EXACT_COUNTS = 2**53  # most rows of a watch: a float counts exactly up to it
 
 
 class Ranks:
-    """The values of one group seen so far, by column, among which new ones are ranked: eq. (14).
+    """The values of one stratum seen so far, by column, among which new ones are ranked: eq. (14).
 
     Complex numbers hold the values and, as imaginary parts, the numbers V that break ties: numpy sorts by both.
     ``seen`` (n, C) are the values of the rows seen so far, in any order.
@@ -248,14 +248,14 @@ class StoredColumn:
 
 @dataclass(frozen=True, eq=False)
 class StoredRanks:
-    """:class:`Ranks` of the group of these levels."""
+    """:class:`Ranks` of the stratum of these levels."""
 
     levels: tuple[int, ...]
     columns: tuple[StoredColumn, ...]
     pending: Annotated[np.ndarray, Like("float64", "pending", "martingales", 2)]
 
     @classmethod
-    def of(cls, levels: GroupKey, ranks: Ranks) -> Self:
+    def of(cls, levels: StratumKey, ranks: Ranks) -> Self:
         columns = zip(map(_as_pairs, ranks.edges), ranks.widths, strict=True)
         return cls(levels, tuple(StoredColumn(*c) for c in columns), _as_pairs(ranks.pending))
 
@@ -278,7 +278,7 @@ class WatchState:
     level: float
     n_rows: int
     detector: str
-    groups: tuple[StoredRanks, ...]
+    strata: tuple[StoredRanks, ...]
     log_capital: Annotated[np.ndarray, Like("float64", "martingales", N_BETS)]
     first: Annotated[np.ndarray, Like("int64", "martingales")]
     now: Annotated[np.ndarray, Like("float64", "martingales")]
@@ -294,7 +294,7 @@ class DriftWatch:
     r"""Monitor rows as they arrive, and raise an alarm once they are not exchangeable with the calibration rows.
 
     Each row's score, and its nats by column, are ranked among the calibration rows and all rows watched so far; with a
-    detector's ``given``, among the rows of its own group. Against these p-values (14) a test martingale (15) bets for
+    detector's ``given``, among the rows of its own stratum. Against these p-values (14) a test martingale (15) bets for
     whole rows, and one for each column. Unlike :meth:`DiffusionOutlierDetector.drift`, which compares one batch at one
     time, the watch may be evaluated after every row.
 
@@ -322,19 +322,19 @@ class DriftWatch:
     one distribution, then P(an alarm is ever raised) is at most ``level``: whatever the model, however many rows, at
     any time of evaluation, with any ties. Half of the level is for the martingale of whole rows, the other half is
     divided equally among the columns that are scored (Ville's inequality for each, and the union bound). For an exact
-    guarantee the detector must have been fitted to other rows. With ``given``, it is enough that the rows of each group
-    are exchangeable with the calibration rows of this group, if it has any: groups may arrive in any order.
+    guarantee the detector must have been fitted to other rows. With ``given``, it is enough that the rows of each
+    stratum are exchangeable with the calibration rows of this stratum, if it has any: strata may arrive in any order.
 
     **What is not guaranteed.** An alarm says that exchangeability is broken, so also by rows in another order, like
-    all of a day and then all of a night, unless these are groups. It names the columns whose own martingale raised
+    all of a day and then all of a night, unless these are strata. It names the columns whose own martingale raised
     an alarm, which may not be the cause: nats of a column depend on the other cells. Rows of one customer, say, are not
     independent: fit with ``groups``, and watch one row of each new group.
 
-    **Power.** Rows are compared with all earlier ones of their group. A change is found if it comes after many rows,
+    **Power.** Rows are compared with all earlier ones of their stratum. A change is found if it comes after many rows,
     calibration rows among them, in comparison to the number that it takes to find it; later it becomes the norm.
 
     **Memory**, and the file that :meth:`save` writes, grow with the logarithm of the number of rows, and with the
-    number of groups: 8 kB for each group and column after 200 000 rows of the group.
+    number of strata: 8 kB for each stratum and column after 200 000 rows of the stratum.
 
     References
     ----------
@@ -369,14 +369,14 @@ class DriftWatch:
         thresholds.calibration_scores(detector)
         self.detector, self.level = detector, check_share("level", level)
         self._seed = seed_of(random_state)
-        self._groups, nats = detector._groups, detector.explain()
-        self._names = [name for name in nats.columns if name not in self._groups.names]
+        self._strata, nats = detector._strata, detector.explain()
+        self._names = [name for name in nats.columns if name not in self._strata.names]
         self._scores = detector.calibration_scores_
         n = len(self._names) + 1
         broken = np.random.Generator(np.random.PCG64(self._seed).jumped()).random((len(nats), n))
-        self._ranks: dict[GroupKey, Ranks] = {}
-        for group, members in _divided(self._groups.calibration).items():
-            self._ranks[group] = Ranks((self._values(nats) + 1j * broken)[members])
+        self._ranks: dict[StratumKey, Ranks] = {}
+        for stratum, members in _divided(self._strata.calibration).items():
+            self._ranks[stratum] = Ranks((self._values(nats) + 1j * broken)[members])
         self._martingales = Martingales.start(n)
         self._first = np.zeros(n, dtype=np.int64)  # row of the first alarm; 0 if there was none
         self._now = np.zeros(n)
@@ -417,8 +417,8 @@ class DriftWatch:
             np.random.Generator(random).random((len(values), 2, values.shape[1])), 1, 0
         )
         p, keys = np.empty(values.shape), values + 1j * broken
-        for group, members in _divided(self._groups.levels(rows)).items():
-            ranks = self._ranks.setdefault(group, Ranks(keys[:0]))
+        for stratum, members in _divided(self._strata.levels(rows)).items():
+            ranks = self._ranks.setdefault(stratum, Ranks(keys[:0]))
             p[members] = ranks.p_values(keys[members], 1 - uniform[members])
         logs = self._martingales.update(p)
         number = before + 1 + np.arange(len(p))
@@ -501,7 +501,7 @@ class DriftWatch:
             level=self.level,
             n_rows=self.n_rows_,
             detector=_digest(self.detector),
-            groups=tuple(StoredRanks.of(*group) for group in self._ranks.items()),
+            strata=tuple(StoredRanks.of(*stratum) for stratum in self._ranks.items()),
             log_capital=self._martingales.log_capital,
             first=self._first,
             now=self._now,
@@ -523,11 +523,11 @@ class DriftWatch:
     def _restore(self, state: WatchState) -> None:
         if state.detector != _digest(self.detector):
             raise ValueError("the watch is of another detector, with other calibration rows")
-        shapes = {(len(group.levels), len(group.columns)) for group in state.groups}
+        shapes = {(len(stratum.levels), len(stratum.columns)) for stratum in state.strata}
         n_columns = len(self._names) + 1
-        if shapes != {(len(self._groups.columns), n_columns)} or len(state.first) != n_columns:
+        if shapes != {(len(self._strata.columns), n_columns)} or len(state.first) != n_columns:
             raise ValueError("it has other columns than the detector")
-        ranks = {group.levels: group.ranks() for group in state.groups}
+        ranks = {stratum.levels: stratum.ranks() for stratum in state.strata}
         if sum(map(len, ranks.values())) != len(self._scores) + state.n_rows:
             raise ValueError("widths and pending are not of n_rows")
         self.level, self._seed = check_share("level", state.level), state.seed
@@ -535,12 +535,12 @@ class DriftWatch:
         self._martingales = Martingales(state.log_capital, state.n_rows)
 
 
-def _divided(levels: np.ndarray) -> dict[GroupKey, NDArray[np.intp]]:
-    """Positions of the rows of each group, in their order, by the rows' ``levels`` (N, m)."""
+def _divided(levels: np.ndarray) -> dict[StratumKey, NDArray[np.intp]]:
+    """Positions of the rows of each stratum, in their order, by the rows' ``levels`` (N, m)."""
     if not levels.shape[1]:
         return {(): np.arange(len(levels))}
     distinct, members = divided(levels)
-    return {tuple(group): rows for group, rows in zip(distinct.tolist(), members, strict=True)}
+    return {tuple(stratum): rows for stratum, rows in zip(distinct.tolist(), members, strict=True)}
 
 
 def _as_pairs(values: Keys) -> Floats:

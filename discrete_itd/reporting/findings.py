@@ -12,8 +12,8 @@ import pandas as pd
 
 from discrete_itd.detection import outside
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.groups import named
 from discrete_itd.detection.reasons import NO_CELL, reasons
+from discrete_itd.detection.strata import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Column, Rows, as_frame, written
 from discrete_itd.encoders.column import is_missing
@@ -243,7 +243,7 @@ def examine(
     detector, density = fitted(model)
     if detector is not None and named(detector.given):
         raise ValueError(
-            f"a report has one threshold for all rows; this detector has one for each group of {detector.given!r}:"
+            f"a report has one threshold for all rows; this detector has one for each stratum of {detector.given!r}:"
             " give its density_"
         )
     check_integer("n_most_anomalous", n_most_anomalous, 0)

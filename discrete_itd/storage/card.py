@@ -138,10 +138,10 @@ def _calibration(detector: Any, scorer: Any) -> list[str]:
         "the file holds scores and nats by column of the calibration rows",
     ]
     if given:
-        groups = detector.groups()
+        strata = detector.strata()
         lines.append(
-            f"{groups['own'].sum():,} of {len(groups):,} groups have p-values and a threshold"
-            " from their own calibration rows, the others from all; their rates hold only on average over groups"
+            f"{strata['own'].sum():,} of {len(strata):,} strata have p-values and a threshold"
+            " from their own calibration rows, the others from all; their rates hold only on average over strata"
         )
     return lines
 

@@ -232,7 +232,7 @@ def _f1(said: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> float:
 
 
 def ours(table: pd.DataFrame) -> Answer:
-    found = find_errors(table, threshold=0.001)
+    found = find_errors(table, min_probability=0.001)
     scores, expected = np.zeros(table.shape), np.full(table.shape, None, dtype=object)
     at = found["row"].to_numpy(), table.columns.get_indexer(found["column"])
     scores[at], expected[at] = found["probability_wrong"], found["expected"]

@@ -134,7 +134,7 @@ def _print_alarms(options: argparse.Namespace) -> None:
             is_likely = _is_likely(detector, clean)
             first = detector.reasons(wrong, k=1).set_index("row").reindex(wrong.index)
             is_right = first["column"].to_numpy() == np.asarray(train.columns)[columns[:, 0]]
-            is_named = (first["error_probability"] > 0.5).to_numpy()
+            is_named = (first["probability_wrong"] > 0.5).to_numpy()
             shares = (is_likely[is_alarm], is_likely, is_right, is_named, is_right[is_named])
             cells = [f"{100 * share.mean():.1f}" if len(share) else "" for share in shares]
             row = [name, denoiser, len(clean), is_alarm.sum(), *cells]
@@ -144,7 +144,7 @@ def _print_alarms(options: argparse.Namespace) -> None:
 def _is_likely(detector: DiffusionOutlierDetector, rows: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether the reasons of each row call a cell likely wrong, (N,)."""
     reasons = detector.reasons(rows, k=3)
-    return np.isin(rows.index, reasons["row"][reasons["error_probability"] > 0.5])
+    return np.isin(rows.index, reasons["row"][reasons["probability_wrong"] > 0.5])
 
 
 def _compare(name: str, methods: list[str], options: argparse.Namespace):

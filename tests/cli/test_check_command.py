@@ -79,7 +79,7 @@ def test_parquet_and_groups():
         ("check t.csv --out e.csv --groups firm", "column 'firm'"),
         ("check no.csv --out e.csv", "no.csv"),
         ("check none.csv --out e.csv", "none.csv: the table is empty"),
-        ("check t.csv --out e.csv --threshold 2", "--threshold"),
+        ("check t.csv --out e.csv --min-probability 2", "--min-probability"),
         ("check t.csv --out - --repair -", "only one of --out"),
         ("check t.csv --out e.csv --report - --rows -", "only one of --out"),
     ],

@@ -210,12 +210,12 @@ def test_entropy_and_interval_against_a_grid(model, name):
         told = expected(model, row, [name]).iloc[0]
         if name == "word":
             assert told["expected"] == grid[mass.argmax()]
-            assert abs(told["probability"] - mass.max() / mass.sum()) < 1e-4
+            assert abs(told["expected_probability"] - mass.max() / mass.sum()) < 1e-4
             continue
         low, median, high = told["low"], told["expected"], told["high"]
         inside = mass[(grid >= low) & (grid <= high)].sum() / mass.sum()
         assert inside > 0.79
-        assert abs(inside - told["probability"]) < 0.01
+        assert abs(inside - told["expected_probability"]) < 0.01
         assert mass[grid <= median].sum() / mass.sum() > 0.49
         assert mass[grid >= median].sum() / mass.sum() > 0.49
         assert mass[grid < low].sum() / mass.sum() < 0.11
@@ -230,7 +230,7 @@ def test_the_likeliest_values_are_those_of_predict_proba(model):
         for label, lines in told[told["column"] == name].groupby("row"):
             own = proba.loc[label].sort_values(ascending=False)[:3]
             assert lines["expected"].tolist() == own.index.tolist()
-            np.testing.assert_allclose(lines["probability"], own, atol=1e-4)
+            np.testing.assert_allclose(lines["expected_probability"], own, atol=1e-4)
             assert lines["rank"].tolist() == list(range(1, len(own) + 1))
 
 
@@ -274,7 +274,7 @@ def test_missing_as_a_category():
     assert np.isfinite(nats.error_log_odds).all(axis=None)
     told = expected(density, rows[:1], ["b"])
     assert told["expected"].isna().tolist() == [True, False, False]  # c is missing: so is b
-    np.testing.assert_allclose(told["probability"], sorted(p, reverse=True), atol=1e-4)
+    np.testing.assert_allclose(told["expected_probability"], sorted(p, reverse=True), atol=1e-4)
 
 
 def test_an_unseen_category_is_doubted_most(model):
@@ -302,7 +302,7 @@ def test_many_categories_and_pooled_ones(n, monkeypatch):
     rest = density.log_prob(rows, given=["big"]).log_prob
     np.testing.assert_allclose(nats.given_others["shop"], -rest, atol=1e-4)
     proba = density.predict_proba(rows, "shop").to_numpy()
-    top = expected(density, rows, ["shop"])["probability"].to_numpy().reshape(4, 3)
+    top = expected(density, rows, ["shop"])["expected_probability"].to_numpy().reshape(4, 3)
     np.testing.assert_allclose(top, -np.sort(-proba, axis=1)[:, :3], atol=1e-4)
 
 
@@ -382,7 +382,7 @@ def test_properties_expected_is_the_normalised_probability(kind, detectors):
             values = np.unique(TABLES[kind]()[column].dropna())
             p = pd.Series(brute_force(detector, row, column, values), index=values)
             found = detector.expected(row, [column], k=None, n_values=len(values))
-            own = found.set_index("expected")["probability"]
+            own = found.set_index("expected")["expected_probability"]
             assert set(own.index) == set(values)
             np.testing.assert_allclose(own[values], p[values], atol=1e-4)
 
@@ -399,7 +399,9 @@ def test_properties_continuous_columns_against_a_fine_grid(detectors):
         np.testing.assert_allclose(np.interp(told, grid, cdf), [0.1, 0.5, 0.9], atol=0.01)
         for value in np.unique(table["a"]):  # and a category beside a number
             p = brute_force(detector, row, "a", np.unique(table["a"]))
-            names = detector.expected(row, ["a"], k=None).set_index("expected")["probability"]
+            names = detector.expected(row, ["a"], k=None).set_index("expected")[
+                "expected_probability"
+            ]
             assert names[value] == pytest.approx(p["xyz".index(value)], abs=1e-4)
 
 
@@ -506,7 +508,7 @@ def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeyp
             ):
                 n_found[k] += 1
                 probability = 1 / (1 + np.exp(-told))
-                assert line["error_probability"] == pytest.approx(probability, abs=1e-4)
+                assert line["probability_wrong"] == pytest.approx(probability, abs=1e-4)
                 assert line["nats"] == pytest.approx(whole.given_others[i, j], abs=1e-4)
                 assert line["expected_nats"] == pytest.approx(whole.entropy[i, j], abs=1e-4)
                 expected = predictions(scorer, x[i : i + 1], [int(j)], None, 1)[1]
@@ -573,14 +575,14 @@ def test_properties_right_exceptions_are_not_called_wrong(exceptions):
     detector = DiffusionOutlierDetector(denoiser="tree", random_state=0)
     detector.fit(rules(2500, exceptions, 0))
     table = detector.reasons(rules(1000, exceptions, 1), k=2)
-    called = table[table["error_probability"] > 0.5]
+    called = table[table["probability_wrong"] > 0.5]
     assert len(called) <= 3
     broken = rules(100, 0.0, 2).assign(
         x1=lambda t: t["x1"].map(lambda v: "v7" if v < "v7" else "v0")
     )
     first = detector.reasons(broken, k=1)
     assert (first["column"] == "x1").mean() > 0.95
-    is_called = (first["error_probability"] > 0.5).mean()
+    is_called = (first["probability_wrong"] > 0.5).mean()
     assert is_called > 0.95 if exceptions == 0 else is_called < 0.05
 
 
@@ -594,7 +596,7 @@ def test_properties_of_two_copies_that_differ_neither_is_called_wrong():
         new = table[:20].assign(a=table["a"][:20].map(lambda v: "h" if v < "h" else "a"))
         first = detector.reasons(new, k=1).drop_duplicates("row")
         assert len(first) == 20
-        assert ((first["error_probability"] > 0.5) == is_called).all()
+        assert ((first["probability_wrong"] > 0.5) == is_called).all()
         if is_called:
             assert (first["column"] == "a").all()
 
@@ -700,7 +702,7 @@ def test_what_reasons_predict_is_the_log_probability_normalised():
     detector = DiffusionOutlierDetector(causal, false_alarm_rate=0.1, random_state=0).fit(table)
     rows = table[:20].reset_index(drop=True)
     found = detector.expected(rows, ["word"], k=None, n_values=3)
-    probability = found.pivot_table(index="row", columns="expected", values="probability")
+    probability = found.pivot_table(index="row", columns="expected", values="expected_probability")
     whole = [detector.density_.score_samples(rows.assign(word=value)) for value in probability]
     p = torch.softmax(torch.tensor(np.array(whole)), 0).T
     np.testing.assert_allclose(probability.to_numpy(), p, atol=1e-5)
@@ -720,5 +722,5 @@ def test_a_number_however_far_out_is_the_first_reason_with_certainty(kind):
         table = reasons(model, WITH_GAPS.dropna()[:3].assign(size=[1e6, 1e18, -1e100]))
     first = table[table["rank"] == 1]
     assert first["column"].tolist() == ["size"] * 3
-    assert (first["error_probability"] > 0.99).all()
+    assert (first["probability_wrong"] > 0.99).all()
     assert np.isfinite(first[["nats", "excess_nats", "conflict_nats"]].astype(float)).all(axis=None)

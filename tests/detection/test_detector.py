@@ -235,7 +235,9 @@ def test_companions_answer_for_cells():
     asked.model_ = replace(asked.model_, companion=model.denoiser)
     scorer = detector._scorer
     assert np.allclose(detector.score_samples(X), before)
-    assert not np.allclose(detector.expected(X)["probability"], told["probability"])
+    assert not np.allclose(
+        detector.expected(X)["expected_probability"], told["expected_probability"]
+    )
     assert scorer.model.conditional is scorer.model.companion is model.denoiser
 
 
@@ -547,7 +549,7 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     names = ("exceptions", "levels", "nats", "quantiles", "repeats", "trained")
     assert sorted(own) == [f"fitted.{name}" for name in names]
     assert own["fitted.quantiles"].shape[1:] == (2, 3)
-    assert own["fitted.levels"].numel() == own["fitted.trained"].numel() == 0  # without groups
+    assert own["fitted.levels"].numel() == own["fitted.trained"].numel() == 0  # without strata
     n_held = len(fitted_mixed.calibration_scores_)
     assert not any(set(t.shape) & {200, 200 - n_held} for t in tensors.values())
 

@@ -71,7 +71,7 @@ def test_property_probabilities_are_shares_of_wrong_cells():
     p, wrong = [], []
     for seed in range(3 * TIMES):
         frame, is_wrong = planted(clean(600, seed), seed)
-        p.append(as_array(find_errors(frame, threshold=0.01), frame))
+        p.append(as_array(find_errors(frame, min_probability=0.01), frame))
         wrong.append(is_wrong)
     p, wrong = np.concatenate(p).ravel(), np.concatenate(wrong).ravel()
     said = p >= 0.5
@@ -132,7 +132,7 @@ def test_an_expected_value_is_as_probable_as_the_error_at_most():
     """Town and code contradict each other alone: one of them is wrong, so neither expected value is likely right."""
     frame = clean(300)[["code", "town"]]
     frame.loc[3, "town"] = frame["town"][frame["code"] != frame.at[3, "code"]].iloc[0]
-    found = find_errors(frame, threshold=0.01)
+    found = find_errors(frame, min_probability=0.01)
     assert found["probability_wrong"][:2].tolist() == pytest.approx([0.5, 0.5], abs=0.02)
     assert (found["expected_probability"] <= found["probability_wrong"]).all()
 
@@ -173,7 +173,9 @@ def test_property_numbers_on_a_logarithmic_scale_are_judged_there():
     random = np.random.default_rng(0)
     logs = random.normal(size=1500)
     logs[7] = -10.0
-    found = [find_errors(pd.DataFrame({"x": x}), threshold=0.01) for x in (logs, np.exp(logs))]
+    found = [
+        find_errors(pd.DataFrame({"x": x}), min_probability=0.01) for x in (logs, np.exp(logs))
+    ]
     assert found[0]["row"].iloc[0] == 7
     pd.testing.assert_series_equal(*(f["row"] for f in found))
     pd.testing.assert_series_equal(*(f["probability_wrong"] for f in found), atol=1e-6)
@@ -239,7 +241,7 @@ def test_property_what_is_expected_is_another_value_and_right_once_it_is_there()
             frame["age"] = [
                 f"{age:.0f} {'oz' if i in rows else 'ounce'}" for i, age in enumerate(frame["age"])
             ]
-        found = find_errors(frame, threshold=1e-9)
+        found = find_errors(frame, min_probability=1e-9)
         value, expected = (found[name].astype(object) for name in ("value", "expected"))
         assert not (value.isna() & expected.isna() | (value == expected)).any()
         assert (found["expected_probability"][expected.isna()] == 0).all()
@@ -434,7 +436,7 @@ def test_property_what_follows_a_date_or_number_with_a_spread_is_no_error(kind, 
     assert not (find_errors(frame)["probability_wrong"] >= 0.9).any()
     frame["booked"] = frame["order"]
     frame.loc[[3, 8, 20], "left"] = frame["left"].sort_values().iloc[[700, 1400, 5]].to_numpy()
-    assert set(find_errors(frame, threshold=0.3)["row"][:2]) <= {3, 8, 20}
+    assert set(find_errors(frame, min_probability=0.3)["row"][:2]) <= {3, 8, 20}
 
 
 def test_patterns_of_text_that_never_repeats():
@@ -587,7 +589,7 @@ def test_property_a_value_that_other_columns_expect_is_no_error():
     for i in rows:
         frame.loc[i, "code"] = f"c{(code[i] + 60) % 125}"
     assert set(find_errors(frame)["row"]) <= set(rows)
-    assert len(find_errors(frame, threshold=0.3)) > 10
+    assert len(find_errors(frame, min_probability=0.3)) > 10
 
 
 def test_exchanged_labels_that_follow_from_many_columns():

@@ -37,7 +37,7 @@ def test_the_table_of_reasons(model):
             excess = (nats.given_others - nats.entropy).loc[row, column]
             assert np.isclose(line["excess_nats"], excess, atol=1e-4)
             odds = doubt.max()
-            assert np.isclose(line["error_probability"], 1 / (1 + np.exp(-odds)), atol=1e-5)
+            assert np.isclose(line["probability_wrong"], 1 / (1 + np.exp(-odds)), atol=1e-5)
             told = best.loc[(row, column), "expected"]
             assert told == line["expected"] or told == pytest.approx(line["expected"], rel=1e-5)
         assert line["sentence"].startswith(f"{column} = ")
@@ -53,7 +53,7 @@ def test_properties_a_reason_is_a_reason(model, monkeypatch):
             monkeypatch.setattr("discrete_itd.detection.cell_predictions.WRONG_CELLS", prior)
             table = reasons(model, rows, k=3)
             assert (table["excess_nats"] > 0).all()
-            likely = table["error_probability"] > 0.5
+            likely = table["probability_wrong"] > 0.5
             assert (likely | (table["rank"] == 1) & (table["excess_nats"] >= 1)).all()
             assert (table["sentence"].str.contains("is likely wrong: ") == likely).all()
             assert (
@@ -127,10 +127,16 @@ def test_wrong_arguments(model):
 
 # -- sentences ------------------------------------------------------------------------------------
 
-LINE = {"column": "size", "value": 9.0, "excess_nats": 3.21, "expected": 4.0, "probability": 0.8}
+LINE = {
+    "column": "size",
+    "value": 9.0,
+    "excess_nats": 3.21,
+    "expected": 4.0,
+    "expected_probability": 0.8,
+}
 LINE |= {"low": 3.0, "high": 5.25}
 LINE |= {
-    "error_probability": 0.9,
+    "probability_wrong": 0.9,
     "conflict_column": None,
     "conflict_value": None,
     "conflict_nats": 0.0,
@@ -150,7 +156,7 @@ def test_sentences():
             f"size = 9.00 {RARE}; they predict 4.00 (3.00 to 5.25 with probability 0.80)",
         ),
         (
-            {"value": None, "low": None, "expected": "x", "probability": 0.125},
+            {"value": None, "low": None, "expected": "x", "expected_probability": 0.125},
             f"the missing cell in size {RARE}; they predict x (probability 0.12)",
         ),
         (
@@ -163,16 +169,16 @@ def test_sentences():
             " it conflicts most with word = top (2.0 nats)",
         ),
         (
-            {"low": None, "expected": None, "probability": 0.9},
+            {"low": None, "expected": None, "expected_probability": 0.9},
             f"size = 9.00 {RARE}; they predict a missing cell (probability 0.90)",
         ),
-        ({"probability": np.nan}, f"size = 9.00 {RARE}"),
+        ({"expected_probability": np.nan}, f"size = 9.00 {RARE}"),
         (  # so many rows show no more, whatever the model says
-            {"probability": np.nan, "excess_nats": 167.0},
+            {"expected_probability": np.nan, "excess_nats": 167.0},
             f"size = 9.00 {MOST}",
         ),
         (
-            {"probability": np.nan, "error_probability": 0.4},
+            {"expected_probability": np.nan, "probability_wrong": 0.4},
             f"size = 9.00 {RARE.replace('likely wrong: ', '')}; no single cell is likely wrong",
         ),
         (
@@ -181,7 +187,7 @@ def test_sentences():
         ),
     ]:
         assert sentence({**LINE, **changes}, columns) == text
-        alone = sentence({**LINE, "probability": np.nan}, {"size": columns["size"]})
+        alone = sentence({**LINE, "expected_probability": np.nan}, {"size": columns["size"]})
         assert (
             alone == "size = 9.00 is likely wrong: 25 times as rare as expected (+3.2 nats)"
         )  # no other cells

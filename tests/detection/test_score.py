@@ -196,7 +196,7 @@ def test_properties_a_number_is_the_odder_the_farther_it_is_from_all_levels(reci
     wrong = reasons(fitted, new[9:], k=1)
     assert (wrong["column"] == "a").all()
     np.testing.assert_allclose(np.diff(wrong["nats"])[1:], -lost[1:], rtol=0.1)
-    assert wrong["error_probability"].iloc[-1] > 0.99
+    assert wrong["probability_wrong"].iloc[-1] > 0.99
     mirrored = Scorer(fitted).score(fitted.rows(new.assign(a=60 - new["a"])))
     np.testing.assert_allclose(mirrored[5:], scores[5:])
 
@@ -286,7 +286,7 @@ def test_quantiles_are_kept_and_checked(detector, tmp_path):
 
 @pytest.fixture(scope="module", params=[((), 0.04), (("a",), 0.1)])
 def robust(request):
-    """Told of a share of anomalies among the rows; by itself, and in groups."""
+    """Told of a share of anomalies among the rows; by itself, and in strata."""
     given, share = request.param
     settings = {"contamination": share, "given": given or None, "random_state": 0}
     return DiffusionOutlierDetector(density(Forest(n_trees=4)), **settings).fit(table(300, 1))

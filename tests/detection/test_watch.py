@@ -242,19 +242,19 @@ def test_what_depends_no_longer_is_found():
     assert "free" not in [a.column for a in watch.alarms_]
 
 
-def simulated(random, n_groups, sizes, *, shift=0.0):
-    """p-values of one stream of rows sorted by group, whose scores differ by group, 20 calibration rows in each."""
+def simulated(random, n_strata, sizes, *, shift=0.0):
+    """p-values of one stream of rows sorted by stratum, whose scores differ by stratum, 20 calibration rows in each."""
     p = []
-    for k in range(n_groups):
+    for k in range(n_strata):
         values = k * 3.0 + random.normal(size=(20 + sizes, 1)) * (k + 1)
-        values[20 + sizes // 2 :] -= shift * (k == n_groups - 1) * (k + 1)
+        values[20 + sizes // 2 :] -= shift * (k == n_strata - 1) * (k + 1)
         keys = values + 1j * random.random(values.shape)
         p.append(Ranks(keys[:20]).p_values(keys[20:], 1 - random.random((sizes, 1))))
     return np.concatenate(p)
 
 
-def test_property_ranks_within_groups_bet_on_no_order_of_groups():
-    """Of 400 streams that are exchangeable within groups and sorted by group, 5 % at most ever reach 20."""
+def test_property_ranks_within_strata_bet_on_no_order_of_strata():
+    """Of 400 streams that are exchangeable within strata and sorted by stratum, 5 % at most ever reach 20."""
     random, n = np.random.default_rng(0), 400
     p = np.concatenate([simulated(random, 4, 100) for _ in range(n)], axis=1)
     highest = Martingales.start(n).update(p).max(0)
@@ -264,34 +264,34 @@ def test_property_ranks_within_groups_bet_on_no_order_of_groups():
 
 
 @functools.cache
-def grouped():
+def stratified():
     density = DiffusionDensity(denoiser="tree", random_state=0)
     made = DiffusionOutlierDetector(density, false_alarm_rate=0.05, given="free", random_state=0)
-    return made.fit(grouped_table(1600, 0))
+    return made.fit(stratified_table(1600, 0))
 
 
-def grouped_table(n, seed):
-    """Groups in which the first column is predictable to different degrees."""
+def stratified_table(n, seed):
+    """Strata in which the first column is predictable to different degrees."""
     rows = table(n, seed)
     noise = rows["free"].map({"u": 0.0, "v": 0.2, "w": 0.5, "x": 1.0}).to_numpy()
     kinds = np.random.default_rng(seed).choice(list("0123"), n)
     return rows.assign(kind=np.where(np.random.default_rng(seed + 1).random(n) < noise, kinds, "0"))
 
 
-def test_rows_sorted_by_group_raise_no_alarm_and_a_change_in_a_group_does(tmp_path):
-    watch = DriftWatch(grouped(), level=0.05)
-    rows = grouped_table(1200, 1).sort_values("free", kind="stable")
+def test_rows_sorted_by_stratum_raise_no_alarm_and_a_change_in_a_stratum_does(tmp_path):
+    watch = DriftWatch(stratified(), level=0.05)
+    rows = stratified_table(1200, 1).sort_values("free", kind="stable")
     table = watch.update(rows[:-300])
     assert watch.alarm_ is None
     assert watch.to_frame()["column"].tolist() == [None, "kind", "twin"]
     assert "p_value_free" not in table
     watch.save(tmp_path / "w")
-    watch = DriftWatch.load(tmp_path / "w", grouped())
+    watch = DriftWatch.load(tmp_path / "w", stratified())
     parts = [watch.update(rows[a : a + 100]) for a in (900, 1000, 1100)]
     assert watch.alarm_ is None
-    whole = DriftWatch(grouped(), level=0.05)
+    whole = DriftWatch(stratified(), level=0.05)
     pd.testing.assert_frame_equal(pd.concat([table, *parts]), whole.update(rows), check_exact=True)
-    changed = grouped_table(2000, 2)
+    changed = stratified_table(2000, 2)
     changed = changed[changed["free"] == "u"]
     new = changed.assign(free="new", kind="3")[:50]  # compared with one another alone
     with pytest.warns(UserWarning, match="column 'free': no value was seen"):
@@ -309,7 +309,7 @@ def test_the_level_is_divided():
 
 
 def test_no_rows_are_no_matter():
-    for made in (grouped(), detector()):
+    for made in (stratified(), detector()):
         watch = DriftWatch(made)
         full = watch.update(table(20, 1))
         empty = watch.update(table(20, 1)[:0])
@@ -359,7 +359,7 @@ def test_states_of_others_are_refused(tmp_path):
     same = DiffusionOutlierDetector.load(tmp_path / "d")
     assert DriftWatch.load(path, same).n_rows_ == 10
     header, tensors = read_state(path, kind="watch")
-    edges, widths = (f"groups.0.columns.0.{part}" for part in ("edges", "widths"))
+    edges, widths = (f"strata.0.columns.0.{part}" for part in ("edges", "widths"))
     wrong = [
         ({**header, "n_rows": 11}, tensors, "widths .* n_rows"),
         (header, {**tensors, widths: tensors[widths] * 0 - 1}, "widths"),

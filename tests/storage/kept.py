@@ -83,7 +83,7 @@ def scores(model: DiffusionDensity | DiffusionOutlierDetector) -> np.ndarray:
 
 
 def detector() -> DiffusionOutlierDetector:
-    """A fitted detector with groups."""
+    """A fitted detector with strata."""
     return DiffusionOutlierDetector(
         DiffusionDensity(denoiser=Tree()), given="name", false_alarm_rate=0.2, random_state=0
     ).fit(table())

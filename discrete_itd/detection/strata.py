@@ -1,13 +1,14 @@
-r"""Comparison of rows within their own group: the columns that define it, and its calibration rows.
+r"""Comparison of rows within their own stratum: the columns that define it, and its calibration rows.
 
-With :math:`g` the cells of a row in the columns that define its group, a detector scores the others by :math:`\log
-P(x_{others} \mid g)`, and compares the score with the scores of calibration rows of the same group: eq. (7) of
-:mod:`discrete_itd.detection.thresholds` within each group. For an inlier that is exchangeable with the calibration rows
-of its group, :math:`P(p \le \alpha \mid g) \le \alpha` then holds in each group, not only on average over groups.
+With :math:`g` the cells of a row in the columns that define its stratum, a detector scores the others by :math:`\log
+P(x_{others} \mid g)`, and compares the score with the scores of calibration rows of the same stratum: eq. (7) of
+:mod:`discrete_itd.detection.thresholds` within each stratum. For an inlier that is exchangeable with the calibration
+rows of its stratum, :math:`P(p \le \alpha \mid g) \le \alpha` then holds in each stratum, not only on average over
+strata.
 
-A group of fewer than :math:`\lceil 1 / \alpha \rceil - 1` calibration rows has no p-value as small as :math:`\alpha`.
-Its rows are compared with the calibration rows of all groups, without a guarantee for any single one of these groups.
-Over all rows, at most a share :math:`2 \alpha` has :math:`p \le \alpha`: at most :math:`\alpha` of rows of groups that
+A stratum of fewer than :math:`\lceil 1 / \alpha \rceil - 1` calibration rows has no p-value as small as :math:`\alpha`.
+Its rows are compared with the calibration rows of all strata, without a guarantee for any single one of these strata.
+Over all rows, at most a share :math:`2 \alpha` has :math:`p \le \alpha`: at most :math:`\alpha` of rows of strata that
 are compared with their own, and, since :math:`P(p \le \alpha)` is at most :math:`\alpha` when all rows are compared
 with all, at most :math:`\alpha` of the others.
 
@@ -18,6 +19,7 @@ Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005, section
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -36,13 +38,13 @@ if TYPE_CHECKING:
     from discrete_itd.detection.division import Division
     from discrete_itd.estimators import DiffusionDensity
 
-MISSING = -1  # the level of a missing cell: rows without a value are a group
+MISSING = -1  # the level of a missing cell: rows without a value are a stratum
 
-GroupLevels = np.ndarray  # levels of the columns that define the group, int64, shape (N, m)
+StratumLevels = np.ndarray  # levels of the columns that define the stratum, int64, shape (N, m)
 
 
 def named(given: str | int | Sequence[Hashable] | None) -> list[Hashable]:
-    """The names of the columns that define the group, each once."""
+    """The names of the columns that define the stratum, each once."""
     if given is None:
         return []
     if isinstance(given, np.ndarray | pd.Index):
@@ -64,7 +66,8 @@ def positions(given: Any, encoder: TableEncoder) -> tuple[int, ...]:
         column = encoder.schema[place]
         if column.codec.of_numbers:
             raise ValueError(
-                f"column {name!r}: named in given=, but {column.kind}; a group is defined by nominal or ordinal columns"
+                f"column {name!r}: named in given=, but {column.kind}; a stratum is defined by nominal or"
+                " ordinal columns"
             )
         places.append(place)
     if places and len(places) == encoder.n_columns:
@@ -73,18 +76,18 @@ def positions(given: Any, encoder: TableEncoder) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
-    """The groups of a fitted detector; one group of all rows if no column defines any.
+class Strata:
+    """The strata of a fitted detector; one stratum of all rows if no column defines any.
 
-    ``columns`` are the positions of the m columns that define the group, ``calibration`` (n, m) and ``trained`` (G, m;
-    None if unknown) the levels of the calibration rows and the distinct ones of the rows of the fit, ``fewest`` the
-    calibration rows that a group needs to be compared with its own.
+    ``columns`` are the positions of the m columns that define the stratum, ``calibration`` (n, m) their levels in the
+    calibration rows, ``trained`` (G, m; None if unknown) the distinct ones in the rows of the fit, ``fewest`` the
+    calibration rows that a stratum needs to be compared with its own.
     """
 
     columns: tuple[int, ...]
     schema: Sequence[Column]
-    calibration: GroupLevels
-    trained: GroupLevels | None
+    calibration: StratumLevels
+    trained: StratumLevels | None
     fewest: int
 
     @classmethod
@@ -95,8 +98,8 @@ class Groups:
         rows: Rows,
         parts: Division,
         rate: float,
-    ) -> Groups:
-        """The groups of the rows of a fit."""
+    ) -> Strata:
+        """The strata of the rows of a fit."""
         levels = _levels(rows.cells, columns)
         trained = None
         if len(parts.train):
@@ -107,42 +110,42 @@ class Groups:
     # -- which rows are compared ------------------------------------------------------------------
 
     @cached_property
-    def _of_calibration(self) -> tuple[GroupLevels, list[np.ndarray]]:
-        """The distinct groups among the calibration rows, (K, m), and the positions of the rows of each."""
+    def _of_calibration(self) -> tuple[StratumLevels, list[np.ndarray]]:
+        """The distinct strata among the calibration rows, (K, m), and the positions of the rows of each."""
         return divided(self.calibration) if self.columns else (self.calibration[:0], [])
 
     @cached_property
     def _is_own(self) -> np.ndarray:
-        """Which of these groups are compared with their own calibration rows, (K,)."""
+        """Which of these strata are compared with their own calibration rows, (K,)."""
         distinct, members = self._of_calibration
         sizes = np.array([len(m) for m in members], dtype=np.int64)
         return (sizes >= self.fewest) & self._seen(distinct)
 
     @cached_property
     def members(self) -> list[np.ndarray]:
-        """Positions of the calibration rows of each place: all of them, then the rows of each group with enough."""
+        """Positions of the calibration rows of each place: all of them, then the rows of each stratum with enough."""
         everyone = np.arange(len(self.calibration))
         return [
             everyone,
-            *(m for m, own in zip(self._of_calibration[1], self._is_own, strict=True) if own),
+            *itertools.compress(self._of_calibration[1], self._is_own),
         ]
 
-    def levels(self, rows: Rows) -> GroupLevels:
-        """Levels of the columns that define each row's group, (N, m)."""
+    def levels(self, rows: Rows) -> StratumLevels:
+        """Levels of the columns that define each row's stratum, (N, m)."""
         return _levels(rows.cells, self.columns)
 
     def place(self, rows: Rows) -> np.ndarray:
         """Index in :attr:`members` of each row's calibration rows: int64, (N,), 0 for all calibration rows."""
         if len(self.members) == 1:
             return np.zeros(len(rows), dtype=np.int64)
-        own = self._of_calibration[0][self._is_own]
-        return 1 + _find(own, _levels(rows.cells, self.columns))
+        compared = self._of_calibration[0][self._is_own]
+        return 1 + _find(compared, _levels(rows.cells, self.columns))
 
     def seen(self, rows: Rows) -> np.ndarray:
-        """Whether the density was fitted to rows of each row's group: bool, (N,)."""
+        """Whether the density was fitted to rows of each row's stratum: bool, (N,)."""
         return self._seen(_levels(rows.cells, self.columns))
 
-    def _seen(self, levels: GroupLevels) -> np.ndarray:
+    def _seen(self, levels: StratumLevels) -> np.ndarray:
         known = np.array([codec.n_levels for codec in self._codecs], dtype=np.int64)
         seen = np.asarray((levels < known).all(1))  # the next level stands for unseen values
         if self.columns and self.trained is not None:
@@ -160,23 +163,23 @@ class Groups:
     ) -> Scores:
         """Conformal p-values (N,) of ``scores`` (N,), each among the calibration scores of its ``place``."""
         out = np.ones(len(scores))
-        for here in np.unique(place):
-            among, own = place == here, calibration[self.members[here]]
-            out[among] = thresholds.p_values(own, scores[among], rounding=rounding)
+        for one_place in np.unique(place):
+            reference, is_here = calibration[self.members[one_place]], place == one_place
+            out[is_here] = thresholds.p_values(reference, scores[is_here], rounding=rounding)
         return out
 
     def with_offsets(
         self, threshold: Threshold, calibration: Scores, rate: float, confidence: float | None
     ) -> Threshold:
-        """The threshold with the offsets of a rate within each group that has enough rows for it."""
+        """The threshold with the offsets of a rate within each stratum that has enough rows for it."""
         offsets = []
-        for own in self.members[1:]:
+        for members in self.members[1:]:
             try:
-                found = thresholds.at_rate(calibration[own], rate, confidence=confidence)
+                of_stratum = thresholds.at_rate(calibration[members], rate, confidence=confidence)
             except ValueError:  # too few rows
-                found = threshold
-            offsets.append(found.offset)
-        return replace(threshold, group_offsets=tuple(offsets))
+                of_stratum = threshold
+            offsets.append(of_stratum.offset)
+        return replace(threshold, stratum_offsets=tuple(offsets))
 
     # -- description -------------------------------------------------------------------------------
 
@@ -186,26 +189,27 @@ class Groups:
 
     @property
     def names(self) -> tuple[Hashable, ...]:
-        """Names of the columns that define the group."""
+        """Names of the columns that define the stratum."""
         return tuple(self.schema[j].name for j in self.columns)
 
     def table(self, threshold: Threshold, rows: Rows | None = None) -> pd.DataFrame:
-        """The groups among the calibration rows, or of some rows: :meth:`DiffusionOutlierDetector.groups`."""
+        """The strata among the calibration rows, or of some rows: :meth:`DiffusionOutlierDetector.strata`."""
         distinct, members = self._of_calibration
         sizes = np.array([*map(len, members), 0 if self.columns else len(self.calibration)])
         offset = np.full(len(distinct) + 1, threshold.offset)
-        if threshold.group_offsets:
-            offset[:-1][self._is_own] = threshold.group_offsets
-        levels, at, index = distinct, np.arange(len(distinct)), self._index(distinct)
+        if threshold.stratum_offsets:
+            offset[:-1][self._is_own] = threshold.stratum_offsets
+        levels, stratum, index = distinct, np.arange(len(distinct)), self._index(distinct)
         if rows is not None:
             levels, index = _levels(rows.cells, self.columns), rows.index
-            at = _find(distinct, levels) if self.columns else np.full(len(rows), -1)
-        own = np.append(self._is_own, False)
-        columns = {"n_calibration": sizes[at], "own": own[at], "offset": offset[at]}
+            stratum = _find(distinct, levels) if self.columns else np.full(len(rows), -1)
+        is_own = np.append(self._is_own, False)  # False for strata without a calibration row
+        columns = {"n_calibration": sizes, "own": is_own, "offset": offset}
+        columns = {name: values[stratum] for name, values in columns.items()}
         return pd.DataFrame({**columns, "seen": self._seen(levels)}, index=index)
 
-    def _index(self, distinct: GroupLevels) -> pd.Index:
-        """The values that define some groups (K, m)."""
+    def _index(self, distinct: StratumLevels) -> pd.Index:
+        """The values that define some strata (K, m)."""
         values = []
         for codec, levels in zip(self._codecs, distinct.T, strict=True):
             position = codec.decode(np.where(levels == MISSING, np.nan, levels))
@@ -215,31 +219,31 @@ class Groups:
         return pd.MultiIndex.from_arrays(values, names=self.names)
 
     def unseen(self, rows: Rows) -> list[str]:
-        """For each row a statement that its group is new, empty if it is not."""
+        """For each row a statement that its stratum is new, empty if it is not."""
         out, cells = [""] * len(rows), rows.frame.iloc[:, list(self.columns)]
         columns = [self.schema[j] for j in self.columns]
         for i in np.flatnonzero(~self.seen(rows)):
             values = zip(columns, cells.iloc[i], strict=True)
-            group = ", ".join(
+            stratum = ", ".join(
                 f"{column.name} = {written(value, column)}" for column, value in values
             )
-            out[i] = f"no row with {group} was seen in training"
+            out[i] = f"no row with {stratum} was seen in training"
         return out
 
 
-def divided(levels: GroupLevels) -> tuple[GroupLevels, list[np.ndarray]]:
-    """The distinct groups (K, m) of rows with these levels (N, m), and the positions of the rows of each."""
-    distinct, of, sizes = np.unique(levels, axis=0, return_inverse=True, return_counts=True)
-    order = np.argsort(of.ravel(), kind="stable")
+def divided(levels: StratumLevels) -> tuple[StratumLevels, list[np.ndarray]]:
+    """The distinct strata (K, m) of rows with these levels (N, m), and the positions of the rows of each."""
+    distinct, stratum, sizes = np.unique(levels, axis=0, return_inverse=True, return_counts=True)
+    order = np.argsort(stratum.ravel(), kind="stable")
     return distinct, np.split(order, sizes.cumsum())[:-1]
 
 
-def _levels(cells: np.ndarray, columns: Sequence[int]) -> GroupLevels:
-    """GroupLevels of some columns of encoded rows, (N, m)."""
+def _levels(cells: np.ndarray, columns: Sequence[int]) -> StratumLevels:
+    """Levels of some columns of encoded rows, (N, m)."""
     return np.nan_to_num(cells[:, list(columns)], nan=MISSING).astype(np.int64)
 
 
-def _find(groups: GroupLevels, levels: GroupLevels) -> np.ndarray:
-    """The position of each row of ``levels`` (N, m) among distinct ``groups`` (K, m), -1 if absent."""
-    known, asked = (pd.MultiIndex.from_arrays(t.T) for t in (groups, levels))
+def _find(strata: StratumLevels, levels: StratumLevels) -> np.ndarray:
+    """The position of each row of ``levels`` (N, m) among distinct ``strata`` (K, m), -1 if absent."""
+    known, asked = (pd.MultiIndex.from_arrays(t.T) for t in (strata, levels))
     return known.get_indexer(asked)

@@ -1,4 +1,4 @@
-"""Rows against their own group: conditional scores, p-values and offsets of groups, unseen groups, files."""
+"""Rows against their own stratum: conditional scores, p-values and offsets of strata, unseen strata, files."""
 
 import pickle
 
@@ -30,11 +30,13 @@ def sales(n=1500, seed=0):
 
 
 def nominal(n=1500, seed=0):
-    """Of each group a or b other values are usual; and two columns define the group in test tables of two."""
+    """Of each stratum a or b other values are usual; and two columns define the stratum in test tables of two."""
     random = np.random.default_rng(seed)
-    group = random.choice(list("ab"), n)
-    x = np.where(random.random(n) < 0.97, group, np.where(group == "a", "b", "a"))
-    return pd.DataFrame({"group": group, "x": np.char.upper(x), "y": random.choice(list("uvw"), n)})
+    stratum = random.choice(list("ab"), n)
+    x = np.where(random.random(n) < 0.97, stratum, np.where(stratum == "a", "b", "a"))
+    return pd.DataFrame(
+        {"stratum": stratum, "x": np.char.upper(x), "y": random.choice(list("uvw"), n)}
+    )
 
 
 def fit(X, density=TREE, **parameters):
@@ -59,7 +61,7 @@ def test_properties_nats_are_differences_of_joint_log_probabilities(density):
     alone = model.density_.log_prob(X.assign(amount=None, paid=None)).log_prob
     nats = model.explain(X)
     least, q = model._scorer.quantiles[0]
-    # (12), solved for the nats given the group
+    # (12), solved for the nats given the stratum
     own = np.log(np.expm1(nats + np.logaddexp(0, least - q))) + q
     np.testing.assert_allclose(own.sum(axis=1), alone - joint, atol=1e-4)
     assert nats[["shop", "day"]].isna().all(axis=None)
@@ -74,7 +76,7 @@ def naive_p(calibration, score, rounding):
 
 
 def naive_p_values(model, X, calibration, fewest):
-    """Row by row: the calibration rows of its group, or all if these are too few."""
+    """Row by row: the calibration rows of its stratum, or all if these are too few."""
     out = []
     for shop, score in zip(X["shop"], model.score_samples(X), strict=True):
         own = model.calibration_scores_[(calibration["shop"] == shop).to_numpy()]
@@ -83,7 +85,7 @@ def naive_p_values(model, X, calibration, fewest):
     return np.array(out)
 
 
-def test_properties_p_values_are_those_of_the_group_or_of_all_rows():
+def test_properties_p_values_are_those_of_the_stratum_or_of_all_rows():
     """Of a frozen density, whose calibration rows are those given."""
     density = DiffusionDensity(denoiser="tree", random_state=0).fit(sales(600))
     calibration, X = sales(300, seed=1), sales(60, seed=2)
@@ -97,19 +99,19 @@ def test_properties_p_values_are_those_of_the_group_or_of_all_rows():
     assert np.array_equal(model.predict(X) == -1, p <= 0.05)
     at = model.threshold_at_rate(0.1)
     assert np.array_equal(model.predict(X, threshold=at) == -1, p <= 0.1)
-    found = model.groups()
+    found = model.strata()
     assert found["n_calibration"].to_dict() == sizes.to_dict()
     assert found["own"].to_dict() == {"a": True, "b": True, "c": True, "d": False}
     assert found.loc["d", "offset"] == model.offset_ != found.loc["a", "offset"]
-    assert "3 groups have offsets of their own" in str(model.threshold_)
-    n = sizes["d"]  # the smallest p-value of the group is 1 / (n + 1)
+    assert "3 strata have offsets of their own" in str(model.threshold_)
+    n = sizes["d"]  # the smallest p-value of the stratum is 1 / (n + 1)
     for rate, is_own in ((1 / (n + 1), True), (1 / (n + 2), False)):
         model = fit(calibration, FrozenEstimator(density), false_alarm_rate=rate)
-        assert model.groups().loc["d", "own"] == is_own
+        assert model.strata().loc["d", "own"] == is_own
 
 
-def test_a_smaller_rate_takes_all_rows_where_a_group_has_too_few(fitted):
-    n = fitted.groups()["n_calibration"]
+def test_a_smaller_rate_takes_all_rows_where_a_stratum_has_too_few(fitted):
+    n = fitted.strata()["n_calibration"]
     assert n["c"] < 99 < n["a"]
     at = fitted.threshold_at_rate(0.01)
     offset = fitted._offsets(fitted.density_.rows(sales(50, seed=2).assign(shop="c")), at)
@@ -118,30 +120,30 @@ def test_a_smaller_rate_takes_all_rows_where_a_group_has_too_few(fitted):
     assert (fitted._offsets(of_a, at) != at.offset).all()
 
 
-def test_false_alarms_stay_within_the_budget_in_every_group():
-    """Of repeated divisions: the mean rate of a group is at most the budget, but for chance."""
+def test_false_alarms_stay_within_the_budget_in_every_stratum():
+    """Of repeated divisions: the mean rate of a stratum is at most the budget, but for chance."""
     new = nominal(3000, seed=100)
-    new["y"] = np.where(new["group"] == "b", "u", new["y"])  # ties are many in b
+    new["y"] = np.where(new["stratum"] == "b", "u", new["y"])  # ties are many in b
     X = nominal(8000, seed=1)
-    X["y"] = np.where(X["group"] == "b", "u", X["y"])
+    X["y"] = np.where(X["stratum"] == "b", "u", X["y"])
     random, alarms = np.random.default_rng(0), []
     density = DiffusionDensity(denoiser="tree", random_state=0).fit(X[:1000])
     for _ in range(40):
         held = X[1000:].iloc[random.choice(7000, 300, replace=False)]
-        model = fit(held, FrozenEstimator(density), given="group", false_alarm_rate=0.05)
+        model = fit(held, FrozenEstimator(density), given="stratum", false_alarm_rate=0.05)
         some = new.iloc[random.choice(3000, 150, replace=False)]
         alarms.append((model.predict(some) == -1).astype(int))
-        alarms[-1] = pd.Series(alarms[-1]).groupby(some["group"].to_numpy()).agg(["sum", "size"])
+        alarms[-1] = pd.Series(alarms[-1]).groupby(some["stratum"].to_numpy()).agg(["sum", "size"])
     total = sum(alarms[1:], alarms[0])
-    for group in "ab":
-        assert total.loc[group, "sum"] <= stats.binom.ppf(0.999, total.loc[group, "size"], 0.05)
+    for stratum in "ab":
+        assert total.loc[stratum, "sum"] <= stats.binom.ppf(0.999, total.loc[stratum, "size"], 0.05)
 
 
-def test_a_row_that_is_typical_only_of_another_group_is_found_by_its_group():
+def test_a_row_that_is_typical_only_of_another_stratum_is_found_by_its_stratum():
     X, own = sales(), []
     odd = sales(400, seed=5).query("shop == 'b'").assign(shop="a", paid="cash")
     odd["amount"] = np.clip(odd["amount"], 8.0, 12.0)
-    # whole rows, of a group column that the score cannot use: amounts of both groups are common
+    # whole rows, of a stratum column that the score cannot use: amounts of both strata are common
     without = DiffusionOutlierDetector(TREE, false_alarm_rate=0.05, random_state=0)
     without = without.fit(X.drop(columns=["shop", "paid"]))
     own = fit(X, DiffusionDensity(denoiser=Mixture(4, n_points=64, max_steps=40), random_state=0))
@@ -155,59 +157,59 @@ def test_a_row_that_is_typical_only_of_another_group_is_found_by_its_group():
     assert len(alone) > 15
 
 
-def test_a_row_is_not_anomalous_for_its_rare_group():
-    """Typical of a rare group, it is improbable as a whole row."""
+def test_a_row_is_not_anomalous_for_its_rare_stratum():
+    """Typical of a rare stratum, it is improbable as a whole row."""
     X = nominal(1500)
-    X.loc[:19, ["group", "x"]] = ["rare", "R"]
-    new = pd.DataFrame({"group": ["rare"], "x": ["R"], "y": ["u"]})
-    whole, own = (fit(X, given=given) for given in (None, "group"))
+    X.loc[:19, ["stratum", "x"]] = ["rare", "R"]
+    new = pd.DataFrame({"stratum": ["rare"], "x": ["R"], "y": ["u"]})
+    whole, own = (fit(X, given=given) for given in (None, "stratum"))
     assert whole.p_values(new)[0] < 0.05
     assert own.p_values(new)[0] > 0.5
 
 
-# -- groups that are new --------------------------------------------------------------------------
+# -- strata that are new --------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:outside the range or the categories")
-def test_unseen_groups_are_flagged_and_compared_with_all_rows(fitted):
+def test_unseen_strata_are_flagged_and_compared_with_all_rows(fitted):
     X = sales(30, seed=6)
     X.loc[:9, "shop"] = "new"
-    X.loc[10, "shop"] = None  # a group of its own, which no row was of
-    seen = fitted.groups(X)["seen"]
+    X.loc[10, "shop"] = None  # a stratum of its own, which no row was of
+    seen = fitted.strata(X)["seen"]
     assert seen.tolist() == [False] * 11 + [True] * 19
-    of_rows, of_groups = fitted.groups(X), fitted.groups()
+    of_rows, of_strata = fitted.strata(X), fitted.strata()
     assert (of_rows["n_calibration"][:11] == 0).all()
     np.testing.assert_array_equal(
         of_rows["offset"], fitted._offsets(fitted.density_.rows(X), fitted.threshold_)
     )
     pd.testing.assert_frame_equal(
-        of_rows[11:].reset_index(drop=True), of_groups.loc[X["shop"][11:]].reset_index(drop=True)
+        of_rows[11:].reset_index(drop=True), of_strata.loc[X["shop"][11:]].reset_index(drop=True)
     )
     scores, all_scores = fitted.score_samples(X), np.sort(fitted.calibration_scores_)
     assert np.isfinite(scores).all()
     p = (1 + np.searchsorted(all_scores, scores[:11])) / (len(all_scores) + 1)
     np.testing.assert_allclose(fitted.p_values(X)[:11], p, atol=4.5 / len(all_scores))
     reasons = fitted.reasons(X, k=2)
-    assert reasons["group_seen"].tolist() == seen[reasons["row"]].tolist()
+    assert reasons["stratum_seen"].tolist() == seen[reasons["row"]].tolist()
     said = reasons["sentence"].str.startswith("no row with shop = new was seen in training; ")
     assert said.tolist() == ((reasons["row"] < 10) & (reasons["rank"] == 1)).tolist()
     assert not fitted.reasons(X[11:])["sentence"].str.contains("in training").any()
 
 
 @pytest.mark.filterwarnings("ignore:outside the range or the categories")
-def test_unseen_values_make_no_group_of_their_own_however_many_calibration_rows_have_one():
-    """They are different groups, which a model cannot tell apart; a known one needs 1 / rate - 1 rows."""
+def test_unseen_values_make_no_stratum_of_their_own_however_many_calibration_rows_have_one():
+    """They are different strata, which a model cannot tell apart; a known one needs 1 / rate - 1 rows."""
     density = DiffusionDensity(denoiser="tree", random_state=0).fit(sales(600))
     shops = {"a": 19, "b": 18, "new": 40, "other": 40, "c": 30}
     calibration = sales(sum(shops.values()), seed=1).assign(
         shop=np.repeat([*shops], [*shops.values()])
     )
     model = fit(calibration, FrozenEstimator(density))
-    own = model.groups()["own"]
+    own = model.strata()["own"]
     assert own[["a", "b", "c"]].tolist() == [True, False, True]
     assert own.sum() == 2
     X = sales(30, seed=6).assign(shop=np.repeat(["new", "other", "a"], 10))
-    np.testing.assert_array_equal(model.groups(X)["seen"], X["shop"] == "a")
+    np.testing.assert_array_equal(model.strata(X)["seen"], X["shop"] == "a")
     whole, own = model.calibration_scores_, model.calibration_scores_[:19]
     p = [naive_p(own if shop == "a" else whole, s, model._scorer.rounding)
          for shop, s in zip(X["shop"], model.score_samples(X), strict=True)]  # fmt: skip
@@ -216,20 +218,20 @@ def test_unseen_values_make_no_group_of_their_own_however_many_calibration_rows_
 
 def test_a_combination_is_new_though_its_values_are_known():
     X = nominal(600)
-    X.loc[X["group"] == "a", "y"] = "u"
-    model = fit(X, given=["group", "y"])
-    new = pd.DataFrame({"group": ["a", "a", "b"], "x": "A", "y": ["u", "v", "v"]})
-    assert model.groups(new)["seen"].tolist() == [True, False, True]
-    assert model.groups().index.names == ["group", "y"]
-    frozen = fit(X, FrozenEstimator(model.density_), given=["group", "y"])
-    assert frozen.groups(new)["seen"].all()  # what it was fitted to is not known
-    assert not frozen.groups(new.assign(y="new"))["seen"].any()
+    X.loc[X["stratum"] == "a", "y"] = "u"
+    model = fit(X, given=["stratum", "y"])
+    new = pd.DataFrame({"stratum": ["a", "a", "b"], "x": "A", "y": ["u", "v", "v"]})
+    assert model.strata(new)["seen"].tolist() == [True, False, True]
+    assert model.strata().index.names == ["stratum", "y"]
+    frozen = fit(X, FrozenEstimator(model.density_), given=["stratum", "y"])
+    assert frozen.strata(new)["seen"].all()  # what it was fitted to is not known
+    assert not frozen.strata(new.assign(y="new"))["seen"].any()
 
 
 # -- other questions ------------------------------------------------------------------------------
 
 
-def test_other_questions_are_of_the_group_too(fitted):
+def test_other_questions_are_of_the_stratum_too(fitted):
     X = sales(40, seed=7)
     table = fitted.expected(X[:2])
     assert set(table["column"]) == {"amount", "paid", "day"}
@@ -239,8 +241,8 @@ def test_other_questions_are_of_the_group_too(fitted):
     cost = fitted.threshold_at_cost(100.0, 1.0, anomalies=X[:5], prevalence=0.01)
     assert np.unique(fitted._offsets(fitted.density_.rows(X), cost)).tolist() == [cost.offset]
     assert "given `shop`" in fitted.model_card()
-    with pytest.raises(ValueError, match="offsets of 3 groups"):
-        fit(nominal(200), given="group").set_threshold(fitted.threshold_)
+    with pytest.raises(ValueError, match="offsets of 3 strata"):
+        fit(nominal(200), given="stratum").set_threshold(fitted.threshold_)
 
 
 def test_streams_of_batches_give_the_answers_of_the_detector(fitted, tmp_path):
@@ -250,11 +252,11 @@ def test_streams_of_batches_give_the_answers_of_the_detector(fitted, tmp_path):
     frame = BatchScoring(tmp_path / "m")(X)
     np.testing.assert_array_equal(frame["p_value"], fitted.p_values(X))
     np.testing.assert_array_equal(frame["alarm"], fitted.predict(X) == -1)
-    np.testing.assert_array_equal(frame["group_seen"], fitted.groups(X)["seen"])
+    np.testing.assert_array_equal(frame["stratum_seen"], fitted.strata(X)["seen"])
     assert not (frame.filter(regex="^reason_.$") == "shop").any(axis=None)
 
 
-def test_the_command_fits_and_scores_by_groups(tmp_path, capsys):
+def test_the_command_fits_and_scores_by_strata(tmp_path, capsys):
     X = sales(600)
     X.to_csv(tmp_path / "in.csv", index=False)
     new = sales(40, seed=9)
@@ -271,7 +273,7 @@ def test_the_command_fits_and_scores_by_groups(tmp_path, capsys):
     found, model = pd.read_csv(out), DiffusionOutlierDetector.load(file)
     np.testing.assert_allclose(found["p_value"], model.p_values(new))
     np.testing.assert_array_equal(found["alarm"], model.predict(new) == -1)
-    assert found["group_seen"].tolist() == [False] + [True] * 39
+    assert found["stratum_seen"].tolist() == [False] + [True] * 39
     assert main([*map(str, fit), "--detector", "--given", "no"]) == 2
     assert main([*map(str, fit), "--given", "shop"]) == 2
     assert "column 'no': named in --given" in capsys.readouterr().err
@@ -280,7 +282,7 @@ def test_the_command_fits_and_scores_by_groups(tmp_path, capsys):
 # -- the estimator --------------------------------------------------------------------------------
 
 
-def test_groups_survive_files_and_copies(fitted, tmp_path):
+def test_strata_survive_files_and_copies(fitted, tmp_path):
     X = sales(50, seed=10)
     X.loc[0, "shop"] = "new"
     file = tmp_path / "m.safetensors"
@@ -289,16 +291,16 @@ def test_groups_survive_files_and_copies(fitted, tmp_path):
         for ask in ("score_samples", "p_values", "decision_function"):
             np.testing.assert_array_equal(getattr(again, ask)(X), getattr(fitted, ask)(X))
         for rows in (None, X):
-            pd.testing.assert_frame_equal(again.groups(rows), fitted.groups(rows))
+            pd.testing.assert_frame_equal(again.strata(rows), fitted.strata(rows))
         assert again.given == "shop"
     assert clone(fitted).get_params()["given"] == "shop"
 
 
-def test_without_groups_nothing_changes():
+def test_without_strata_nothing_changes():
     X, new = sales(400), sales(40, seed=11)
     model = fit(X, given=None)
-    assert len(model.groups()) == 0
-    found = model.groups(new)
+    assert len(model.strata()) == 0
+    found = model.strata(new)
     assert found["seen"].all()
     assert not found["own"].any()
     assert (found["offset"] == model.offset_).all()
@@ -308,12 +310,12 @@ def test_without_groups_nothing_changes():
     )
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.p_values(new), model.p_values(new))
-    assert "group_seen" not in model.reasons(new[:2])
+    assert "stratum_seen" not in model.reasons(new[:2])
 
 
-def test_arrays_have_groups_by_position():
+def test_arrays_have_strata_by_position():
     X = nominal(400).apply(lambda c: pd.factorize(c, sort=True)[0]).to_numpy()
-    named = fit(nominal(400), given=np.array(["group"]))  # an array of names is as good as a list
+    named = fit(nominal(400), given=np.array(["stratum"]))  # an array of names is as good as a list
     model = fit(X, given=0)
     np.testing.assert_allclose(model.score_samples(X), named.score_samples(nominal(400)), atol=1e-5)
 
@@ -324,7 +326,7 @@ def test_contaminated_rows_and_none_to_calibrate_on():
     share = pd.Series(model.predict(X) == -1).groupby(X["shop"]).mean()
     assert share[["a", "b"]].between(0.01, 0.12).all()
     model = fit(X, calibration_fraction=0)
-    assert not len(model.groups())
+    assert not len(model.strata())
     assert np.unique(model._offsets(model.density_.rows(X), model.threshold_)).tolist() == [
         model.offset_
     ]
@@ -336,7 +338,7 @@ def test_contaminated_rows_and_none_to_calibrate_on():
     (["shop", "amount", "paid", "day"], "column 'amount'"),
     (["shop", "paid"], "names all columns"),
 ])  # fmt: skip
-def test_columns_that_define_no_group_are_refused_before_the_fit(given, message, monkeypatch):
+def test_columns_that_define_no_stratum_are_refused_before_the_fit(given, message, monkeypatch):
     monkeypatch.setattr(DiffusionDensity, "fit", lambda *_, **__: pytest.fail("fitted"))
     X = sales(100)
     X = X[["shop", "paid"]] if "all" in message else X
