@@ -30,6 +30,7 @@ indicators first, conditions them on other indicators only.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -60,8 +61,8 @@ QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=to
 BATCH_WORK = 1 << 25  # most rows times floats per row in one call
 WRONG_CELLS = 0.01  # prior share of the cells that are wrong, in rows with an alarm and without
 # Rows out of the fit on which the shares of exceptions are measured, and how many are judged before the next look at
-# the time: 256 tell shares down to a fifth of ``WRONG_CELLS``.
-MEASURED_ROWS, MEASURED_AT_ONCE = 256, 64
+# the time, which the first second of it may exceed: 256 tell shares down to a fifth of ``WRONG_CELLS``.
+MEASURED_ROWS, MEASURED_AT_ONCE, MEASURED_SECONDS = 256, 64, 1.0
 EM_STEPS = 100  # of the shares of exceptions: then they move by less than a hundredth of themselves
 # A cell that is not likely wrong is named if it is so many nats rarer than expected, a conflict if it has so many.
 LEAST_NATS = 1.0
@@ -355,12 +356,14 @@ def exceptional_shares(
     r"""The share w of exceptions in each column, (C,), from encoded rows (N, C') that took no part in the fit.
 
     The weight that fits these rows best, by EM, in the mixture :math:`(1 - w)\, p + w\, e` of the exact model's
-    conditional distribution and flat exceptions, under Jeffreys' prior. None without a row, or without time for one.
+    conditional distribution and flat exceptions, under Jeffreys' prior. None without a row.
     """
     columns, parts = torch.arange(len(scorer.schema), device=x.device), []
+    latest = time.perf_counter() + MEASURED_SECONDS
     x = x[:: max(1, len(x) // MEASURED_ROWS)][:MEASURED_ROWS]
     for rows in x.split(MEASURED_AT_ONCE):
-        if not len(rows) or (parts and deadline is not None and deadline.left <= 0):
+        is_late = deadline is not None and deadline.left <= 0 and time.perf_counter() > latest
+        if not len(rows) or (parts and is_late):
             break
         asked = _asked(scorer, rows, columns.expand(len(rows), -1))
         q = conditional.given_others(scorer.model.anywhere, rows, asked)
