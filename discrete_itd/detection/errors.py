@@ -12,8 +12,8 @@ is as probable as their share. A key may leave several values open: where keys d
 the dissenting cells of those with many are no errors, nor are they where those of a key nearly always agree. A value
 that other columns expect, by rows with another key, is right as far as many dissenting ones are expected, and most rows
 of the key that agree in a second column, too, vote for theirs. Where numbers or dates follow from others with a spread,
-dissenting ones are right as far as many are as near to the value expected. A missing cell is wrong with the share of the rows of
-its key that have a value.
+dissenting ones are right as far as many are as near to the value expected. A missing cell is wrong with the share of
+the rows of its key that have a value.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
 column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),
@@ -87,10 +87,16 @@ RATES, OPEN = np.geomspace(0.001, 0.6, 30), np.array([0.001, 0.003, 0.01, 0.03, 
 # share of pairs of dissenting rows of a key that agree, beyond chance and less by SEEN pairs, from which they are a
 # second value (errors have .6 at most, those of flights, which sources copy; days of the month by that of the year .74)
 ALIKE = 0.7
+# Values that dissent from their key keep EXCEPTION of their probabilities where rightful exceptions explain them: their
+# share has a Beta(1, RARER) prior, in half of all columns (chosen so that flights keep their precision above .5, and
+# few of 3 % exceptions have .9: `python -m tests.benchmarks.cells exceptions`).
+EXCEPTION, RARER = 0.6, 3
 VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
 # most views of other columns that are tried, and pairs of rows that choose these
 MOST_CANDIDATES, PAIRS = 32, 500
+# Of very many columns, views of BESIDE columns to the left and right are tried.
+BESIDE = 1000
 # candidate discounts d, and the pseudo-count of the column's shares; see _conditional
 DISCOUNTS, COUNT = (0.3, 0.9), 100.0
 # a column of more than FEW_VALUES numbers is divided into at most N_BINS bins of at least BIN_ROWS rows
@@ -172,7 +178,8 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
     frame, _ = read_rows(table, find_errors)
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit
-    written = moved([as_written(cells) for _, cells in frame.items()])
+    columns = (_dense(cells) for _, cells in frame.items())
+    written = moved([as_written(cells) for cells in columns])
     meant = pd.concat([_typed(cells.meant) for cells in written], axis=1)
     with warnings.catch_warnings():
         # of columns that a model would leave out, and of unreadable cells
@@ -192,31 +199,41 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
         network.ask(np.flatnonzero((np.column_stack([own.wrong for own in judged]) >= 0.5).any(1)))
     _share_blame(wrong, views, judged, unit)
     parts = zip(views, written, judged, wrong.T, mended.T, strict=True)
-    lines = [_lines(frame, j, *part, min_probability) for j, part in enumerate(parts)]
+    lines = [
+        _lines(frame, j, *part, min_probability)
+        for j, part in enumerate(parts)
+        if j == 0 or max(part[1].wrong.max(), part[3].max()) >= min_probability
+    ]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
     return as_polars(found) if is_polars(table) else found
 
 
+def _dense(cells: pd.Series) -> pd.Series:
+    return cells.sparse.to_dense() if isinstance(cells.dtype, pd.SparseDtype) else cells
+
+
 def _typed(cells: pd.Series) -> pd.Series:
-    """Cells of text as numbers, truth values or times, if all of it is."""
-    is_text = infer_dtype(cells.astype(object)) == "string"
-    return typed(cells)[0].rename(cells.name) if is_text else cells
+    """Cells of text as numbers, truth values or times, if all of it is and no number is too large."""
+    if infer_dtype(cells.astype(object)) != "string":
+        return cells
+    values = typed(cells)[0].rename(cells.name)
+    return cells if values.dtype.kind == "f" and np.isinf(values).any() else values
 
 
 def _network(views: list[ColumnViews], meant: pd.DataFrame, unit: Ints) -> CellNetwork | None:
     """Networks of the columns that have several frequent values, unless these are very many or the rows few."""
-    columns, keys = dict[int, ColumnCells](), np.zeros(len(unit), np.uint64)
-    for j, view in enumerate(views):
-        codes = (view.bins or view.values).codes
-        cells = meant.iloc[:, j].astype(str)
-        keys += hash_pandas_object(cells, index=False).to_numpy()  # pyright: ignore
-        if (np.bincount(codes) >= OFTEN).sum() > 1:
-            alone, _ = _alone(codes, unit)
-            # n other rows of a value cannot tell that it is rarer beside some cells than 1 / (n + 1) of it alone
-            columns[j] = ColumnCells(codes, alone, alone / (1 + _others(codes, unit)))
-    if len(np.unique(unit)) < FEWEST_UNITS or not 1 < len(columns) <= MOST_CANDIDATES:
+    codes = [(view.bins or view.values).codes for view in views]
+    often = [j for j, c in enumerate(codes) if (np.bincount(c) >= OFTEN).sum() > 1]
+    if len(np.unique(unit)) < FEWEST_UNITS or not 1 < len(often) <= MOST_CANDIDATES:
         return None
+    columns, keys = dict[int, ColumnCells](), np.zeros(len(unit), np.uint64)
+    for _, cells in meant.items():
+        keys += hash_pandas_object(cells.map(ascii), index=False).to_numpy()  # pyright: ignore
+    for j in often:
+        alone, _ = _alone(codes[j], unit)
+        # n other rows of a value cannot tell that it is rarer beside some cells than 1 / (n + 1) of it alone
+        columns[j] = ColumnCells(codes[j], alone, alone / (1 + _others(codes[j], unit)))
     return CellNetwork(columns, folds(keys, unit))
 
 
@@ -246,24 +263,33 @@ def _near(views: list[ColumnViews], contexts: list[Context], unit: Ints) -> list
     """The contexts by which each column is judged: all, or of very many those with the largest Goodman-Kruskal tau."""
     if len(contexts) <= MOST_CANDIDATES:
         return [list(range(len(contexts)))] * len(views)
-    codes = np.column_stack([(view.bins or view.values).codes for view in views])
+    n_kept = max(MOST_CONTEXTS, MOST_CANDIDATES * BESIDE // max(len(contexts), BESIDE))
+    codes = np.column_stack([(v.bins or v.values).codes.astype(np.int32) for v in views])
     equal = [np.bincount(c) / len(c) for c in codes.T]
     base = np.array([share @ share for share in equal])
-    tau = np.zeros((len(contexts), len(views)))
-    for k, context in enumerate(contexts):
-        for of in {id(a): a for a in (context.values, context.bins)}.values():
-            order = np.lexsort((unit, of.codes))
-            one, two = order[:-1], order[1:]
-            kept = (of.codes[one] == of.codes[two]) & (unit[one] != unit[two]) & ~of.absent[one]
-            at = np.flatnonzero(kept)
-            at = at[np.linspace(0, len(at) - 1, min(len(at), PAIRS)).astype(int)]
-            if len(at) > FEW_VALUES:
-                rate = (codes[one[at]] == codes[two[at]]).mean(0)
-                tau[k] = np.maximum(tau[k], (rate - base) / np.maximum(1 - base, 1e-9))
-        tau[k, context.column] = -1
-    return [
-        sorted(near) for near in np.argsort(-tau, 0, kind="stable")[:MOST_CANDIDATES].T.tolist()
-    ]
+    best, near = np.full((n_kept, len(views)), -1.0), np.zeros((n_kept, len(views)), np.int32)
+    for start in range(0, len(contexts), BESIDE // 4):
+        block = contexts[start : start + BESIDE // 4]
+        beside = slice(max(block[0].column - BESIDE, 0), block[-1].column + BESIDE)
+        tau = np.zeros((len(block), base[beside].size))
+        for row, context in zip(tau, block, strict=True):
+            for of in {id(a): a for a in (context.values, context.bins)}.values():
+                order = np.lexsort((unit, of.codes))
+                one, two = order[:-1], order[1:]
+                kept = (of.codes[one] == of.codes[two]) & (unit[one] != unit[two]) & ~of.absent[one]
+                at = np.flatnonzero(kept)
+                at = at[np.linspace(0, len(at) - 1, min(len(at), PAIRS)).astype(int)]
+                if len(at) > FEW_VALUES:
+                    rate = (codes[one[at], beside] == codes[two[at], beside]).mean(0)
+                    gain = (rate - base[beside]) / np.maximum(1 - base[beside], 1e-9)
+                    np.maximum(row, gain, out=row)
+            row[context.column - beside.start] = -1
+        tried = np.broadcast_to(np.arange(start, start + len(block), dtype=np.int32), tau.T.shape).T
+        tau, tried = np.vstack([best[:, beside], tau]), np.vstack([near[:, beside], tried])
+        order = np.argsort(-tau, 0, kind="stable")[:n_kept]
+        best[:, beside] = np.take_along_axis(tau, order, 0)
+        near[:, beside] = np.take_along_axis(tried, order, 0)
+    return [sorted(set(of.tolist())) for of in near.T]
 
 
 # -- views of a column ------------------------------------------------------------------------------
@@ -388,7 +414,7 @@ def _binned(z: Floats) -> tuple[Ints, Floats]:
     n_bins = max(1, min(N_BINS, len(z) // BIN_ROWS))
     of = pd.factorize((np.cumsum(counts) - counts / 2) * n_bins // len(z))[0]
     edges = ((u[1:] + u[:-1]) / 2)[np.diff(of) > 0]
-    level, reach = of[np.searchsorted(u, z)], u[-1] - u[0]
+    level, reach = of[np.searchsorted(u, z)], u[-1] - u[0] or 1.0
     width = np.diff(edges, prepend=u[0], append=u[-1])
     log_density = -np.log(np.maximum(width, reach * 1e-9))[level]
     if len(edges):
@@ -704,7 +730,7 @@ def _by_votes(
     ``ratio`` (N,) is how much more probable the other columns make them, ``pairs`` are codes of a key and a second
     column, and ``mixed`` judges the cells for which no key has another row.
     """
-    n_rows, alone, is_new = len(unit), *_alone(view.codes, unit)
+    n_rows, (alone, is_new) = len(unit), _alone(view.codes, unit)
     cells = _indicators(view.codes, ~view.absent)
     votes: Any = 0
     n_keys, present = np.zeros(n_rows), np.zeros(n_rows)
@@ -758,6 +784,8 @@ def _by_votes(
             n, n_alike = (_others(c, unit)[at] for c in (codes, _joined(codes, view.codes)))
             lead = 2 * n_alike - n
             wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
+        known = at[~is_new[at]]
+        wrong[known] *= _no_exceptions(wrong[known].sum(), heard.sum())
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         code, p, of_bins = mixed.expected(rows)
@@ -773,6 +801,18 @@ def _by_votes(
     of = [keys[k][0].column for k in kept]
     given = partial(_given, view.codes, [keys[k][0].values.codes for k in kept], even, unit)
     return Judged(wrong, expected, of, *_voices(of, p, even, alone), flat, weights[-1], given)
+
+
+def _no_exceptions(n_dissenting: float, n: int) -> float:
+    """The factor of the probabilities of cells that dissent from their key, of n, with values that other rows have.
+
+    They are errors, whose share is SHARE as of SEEN cells, or, as probably at first, rightful exceptions.
+    """
+    a, b = SEEN * SHARE, SEEN * (1 - SHARE)
+    k, rest = n_dissenting, n - n_dissenting
+    of_errors = special.betaln(k + a, rest + b) - special.betaln(a, b)
+    of_exceptions = special.betaln(k + 1, rest + RARER) - special.betaln(1, RARER)
+    return EXCEPTION + (1 - EXCEPTION) * float(special.expit(of_errors - of_exceptions))
 
 
 def _nearness(distance: Ints, n_levels: int) -> Floats:

