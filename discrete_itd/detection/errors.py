@@ -47,7 +47,6 @@ dependencies", ICDE 2024, arXiv:2312.06296.
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,8 +60,21 @@ from pandas.api.types import infer_dtype
 from pandas.util import hash_pandas_object
 from scipy import optimize, sparse, special, stats
 
+from discrete_itd.detection.cell_counts import (
+    N_ITERATIONS,
+    OFTEN,
+    SEEN,
+    SHARE,
+    conditional,
+    count_others,
+    count_right_new,
+    error_share,
+    joined_codes,
+    share_alone,
+    unit_weights,
+)
 from discrete_itd.detection.cell_network import CellNetwork, ColumnCells, folds
-from discrete_itd.detection.written import Written, as_written, edits, moved, pattern
+from discrete_itd.detection.written import Written, as_written, misspellings, moved, pattern
 from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Column, TableEncoder
 from discrete_itd.encoders.frames import as_numbers, as_polars, is_polars, read_rows
@@ -79,9 +91,6 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # from which a share of cells dissents that is at most NEARLY times the least share (chosen on hospital and clean
 # beers), plus SLACK (on flights).
 DEPENDS, TYPICAL, FEWEST, NEARLY, SLACK = 0.7, 0.25, 2, 2.5, 0.02
-# largest share of a column's cells with a value of no other row: where there are more, such values are no typing errors
-# (without it, a third of the cells of clean rayyan and movies are named)
-MOST_TYPOS = 0.01
 # candidates for the share of wrong rows in keys with one value, and for the share of keys that leave several open
 RATES, OPEN = np.geomspace(0.001, 0.6, 30), np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7])
 # share of pairs of dissenting rows of a key that agree, beyond chance and less by SEEN pairs, from which they are a
@@ -97,32 +106,16 @@ MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judge
 MOST_CANDIDATES, PAIRS = 32, 500
 # Of very many columns, views of BESIDE columns to the left and right are tried.
 BESIDE = 1000
-# candidate discounts d, and the pseudo-count of the column's shares; see _conditional
-DISCOUNTS, COUNT = (0.3, 0.9), 100.0
 # a column of more than FEW_VALUES numbers is divided into at most N_BINS bins of at least BIN_ROWS rows
 N_BINS, BIN_ROWS = 16, 25
 ENDS = 0.01, 0.99  # quantiles between which numbers tell whether they are on a logarithmic scale
 # factors by which a moved decimal point changes a number, which is on the lattice if it is NEAREST steps from it
 POINTS, NEAREST = 10.0 ** np.array([-3, -2, -1, 1, 2, 3]), 1e-6
 FEWEST_UNITS = 50  # fewest rows, or groups of these, from which networks are fitted
-OFTEN = 5  # a number in this many rows is no outlier, however far it lies; a value in as many is no typing error
-# EM runs N_ITERATIONS times, from a share SHARE of wrong cells that counts as much as SEEN cells
-SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
 SHAPES = 0.5  # prior standard deviation of the shape of a tail of numbers
 # two cells are equally likely wrong if their log-odds differ by less, nats: else one of a pair that contradicts each
 # other alone would be named for the shares of its column
 CLOSE = 1.0
-# if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN: none
-# is above one half, but they keep their place among those of other columns (0.4 was chosen by the average precision of
-# the tables that tests/benchmarks/cells.py calls unseen)
-EVIDENCE, UNPROVEN = 4.0, 0.4
-# A misspelling has FEWEST_LETTERS to MOST_LETTERS, at most one edit in CHARACTERS of them (but one in any), and stands
-# for a value of OFTEN times as many rows.
-FEWEST_LETTERS, MOST_LETTERS, CHARACTERS = 3, 100, 8
-CODE = re.compile(r"[^\W\d_]\d|\d[^\W\d_]")  # a digit beside a letter
-# Right texts of fewer than SHORT letters, and of more, are near another one with these probabilities, which count as
-# much as two texts (in columns of towns, counties and names .01 to .1 of the longer ones are).
-SHORT, NEAR_SHORT, NEAR = 6, 0.25, 0.05
 
 
 @one_thread
@@ -146,8 +139,11 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
         ``value``, the ``expected`` value, a cell of the same column or the number with its decimal point moved, and two
         probabilities: ``expected_probability`` that this is right, by the other columns or by how the column writes,
         which is at most the other (0, and ``expected`` None, where no other value is known), and
-        ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables, .94 to 1.00
-        in nine of them when nothing had used them (``python -m tests.benchmarks.cells unseen``). Errors that are other
+        ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables into which
+        errors were planted (``python -m tests.benchmarks.cells unseen``). That is not so of any table: a rightful
+        exception cannot be told from an error that looks like it. Where a column follows another one but for exceptions
+        in 3 % of the rows, about one in nine of them is named, nearly all with .5 to .7, and in a table without errors
+        all that is named is right (``python -m tests.benchmarks.cells exceptions``). Errors that are other
         plausible values are hardly found. Missing cells are included where a value should be there. A cell may also be
         wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly any
         other cell has (then what is expected follows from the other columns alone), codes without their leading zeros,
@@ -231,9 +227,9 @@ def _network(views: list[ColumnViews], meant: pd.DataFrame, unit: Ints) -> CellN
     for _, cells in meant.items():
         keys += hash_pandas_object(cells.map(ascii), index=False).to_numpy()  # pyright: ignore
     for j in often:
-        alone, _ = _alone(codes[j], unit)
+        alone, _ = share_alone(codes[j], unit)
         # n other rows of a value cannot tell that it is rarer beside some cells than 1 / (n + 1) of it alone
-        columns[j] = ColumnCells(codes[j], alone, alone / (1 + _others(codes[j], unit)))
+        columns[j] = ColumnCells(codes[j], alone, alone / (1 + count_others(codes[j], unit)))
     return CellNetwork(columns, folds(keys, unit))
 
 
@@ -243,7 +239,7 @@ def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], 
     for j, (view, own) in enumerate(zip(views, judged, strict=True)):
         is_sure = view.unreadable | view.values.absent
         if view.bins is None:
-            is_sure = is_sure | (_others(view.values.codes, unit) == 0)
+            is_sure = is_sure | (count_others(view.values.codes, unit) == 0)
         doubted = (own.wrong >= 0.5) & ~is_sure
         before = wrong[:, j].copy()
         for i in own.columns:
@@ -386,7 +382,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
         if len(distinct) <= FEW_VALUES:
             bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
-        of, misspelt[:-1] = _misspelt(list(distinct), np.bincount(codes))
+        of, misspelt[:-1] = misspellings(list(distinct), np.bincount(codes))
         meant[:-1] = np.where(of < 0, meant[:-1], of)
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
         if len(distinct) > FEW_VALUES and 1 < len(known) < len(codes) / 2:
@@ -449,155 +445,6 @@ def _log_tail(distance: Floats, among: Floats) -> Floats:
     )
 
 
-def _misspelt(texts: Sequence[str], counts: Ints) -> tuple[Ints, Floats]:
-    """The position of the frequent text that each text is a variant of, or -1, and the probability that it is meant.
-
-    Variants have nearly the same form, and stand in fewer than OFTEN rows, or than SHARE of those of the text; digits
-    must be equal. Where frequent texts are codes, capitals of one length or with digits among letters, none is. How
-    many are near by chance is seen from frequent texts: with a share h of these near another, and g of the rare ones, a
-    share (1 - g) / (1 - h) of the rare is right.
-    """
-    forms = ["".join(c for c in t.casefold() if c.isalnum() or c in "<>=+%") for t in texts]
-    n_letters, p = np.array([len(form) for form in forms]), np.zeros(len(forms))
-    fits = (n_letters >= FEWEST_LETTERS) & (n_letters <= MOST_LETTERS)
-    usual = [texts[i] for i in np.flatnonzero(counts >= OFTEN).tolist()]
-    is_fixed = len({*map(len, usual)}) == 1 and not any(c.islower() for t in usual for c in t)
-    if len(usual) > 1 and (is_fixed or all(map(CODE.search, usual))):
-        return np.full(len(forms), -1), p
-    often = np.argsort(-counts, kind="stable")
-    often = often[((counts >= OFTEN) & fits)[often]]
-    digits = [re.sub(r"\D", "", form) for form in forms]
-    letters = {c: k for k, c in enumerate(sorted(set("".join(forms))))}
-    bags = np.zeros((len(forms), len(letters)), np.int16)
-    for i in np.flatnonzero(fits).tolist():
-        np.add.at(bags[i], [letters[c] for c in forms[i]], 1)
-
-    def nearest(i: int, tried: Ints) -> int:
-        most = max(1, len(forms[i]) // CHARACTERS)
-        for j in tried[np.abs(bags[tried] - bags[i]).sum(1) <= 2 * most].tolist():
-            if digits[i] == digits[j] and edits(forms[i], forms[j]) <= most:
-                return j
-        return -1
-
-    near, least = np.full(len(forms), -1), counts * np.where(counts < OFTEN, OFTEN, 1 / SHARE)
-    for i in np.flatnonzero(fits).tolist():
-        near[i] = nearest(i, often[counts[often] >= least[i]])
-    right, rare = often[near[often] < 0], fits & (least <= counts.max())
-    rare[right] = False
-    by_chance = np.zeros(len(forms), bool)
-    by_chance[right] = [nearest(i, right[right != i]) >= 0 for i in right.tolist()]
-    for own, usual in ((n_letters < SHORT, NEAR_SHORT), (n_letters >= SHORT, NEAR)):
-        others, seldom = right[own[right]], rare & own
-        h = (by_chance[others].sum() + 2 * usual) / (len(others) + 2)
-        g = (near >= 0)[seldom].sum() / (seldom.sum() + 1)
-        if g > h:
-            p[seldom & (near >= 0)] = 1 - (1 - g) / (1 - h) * h / g
-    return np.where(p > 0, near, -1), p
-
-
-# -- counts without the own row -----------------------------------------------------------------------
-
-
-def _joined(*codes: Ints) -> Ints:
-    """Codes of the combinations of several codes (N,) each."""
-    out = codes[0]
-    for c in codes[1:]:
-        out = pd.factorize(out * (int(c.max()) + 1) + c)[0]
-    return out
-
-
-def _others(codes: Ints, unit: Ints, asked: Ints | None = None) -> Ints:
-    """Number (N,) of rows of other units with the codes ``asked`` (N,), by default the row's own."""
-    asked = codes if asked is None else asked
-    counts = np.bincount(codes, minlength=int(asked.max(initial=0)) + 1)
-    if len(unit) == unit.max(initial=-1) + 1:  # each row is its own unit
-        return counts[asked] - (codes == asked)
-    own = _joined(np.tile(unit, 2), np.append(codes, asked))
-    of_row = own[len(unit) :]
-    return counts[asked] - np.bincount(own[: len(unit)], minlength=int(own.max()) + 1)[of_row]
-
-
-def _once(codes: Ints, unit: Ints) -> Floats:
-    """Weights (N,) of cells: those of a unit count as much as its different values, which it may repeat."""
-    first = np.unique(_joined(unit, codes), return_index=True)[1]
-    return (np.bincount(unit[first]) / np.bincount(unit))[unit]
-
-
-def _alone(codes: Ints, unit: Ints, asked: Ints | None = None) -> tuple[Floats, Bools]:
-    """The probability (N,) of each cell in its column without its unit, and whether no other unit has its value.
-
-    Or those of the codes ``asked`` (N,) in the place of the cells.
-    """
-    n, rest = _others(codes, unit, asked), len(unit) - np.bincount(unit)[unit]
-    is_new = n == 0
-    share = _right_and_new(codes, unit) / len(codes)
-    share = min(max(share, 0.5 / len(codes)), 1 - 0.5 / len(codes))
-    return np.where(is_new, share, n / np.maximum(rest, 1) * (1 - share)), is_new
-
-
-def _right_and_new(codes: Ints, unit: Ints) -> float:
-    """How many right cells have a value that no other unit has, by the numbers of values that many units have.
-
-    The number of values of k units or more falls as a power of k: from ``OFTEN`` on, where errors, hardly ever the
-    same, do not change it, that is extrapolated. All are right where they are too many for typing errors.
-    """
-    n_units = np.bincount(codes[np.unique(_joined(unit, codes), return_index=True)[1]])
-    n_new = float((n_units[codes] == 1).sum())
-    often, more = ((n_units >= k).sum() for k in (OFTEN, 2 * OFTEN))
-    if not often or n_new > MOST_TYPOS * len(codes):
-        return n_new
-    q = (more + 0.5) / (often + 1)
-    d = -math.log2(q) + math.sqrt((1 - q) / (q * often)) / math.log(2)  # with a standard error
-    return min(n_new, often * OFTEN**d * (1 - 2**-d))
-
-
-def _conditional(
-    codes: Ints,
-    given: Ints,
-    alone: Floats,
-    unit: Ints,
-    asked: tuple[Ints, Floats] | None = None,
-) -> tuple[Floats, Ints]:
-    """The probability (N,) of each cell given one other, without its unit, and the number of rows with this one.
-
-    Or that of the codes ``asked`` (N,), which have the given probabilities in the column, in the place of the cells.
-    """
-    pair = _joined(given, codes)
-    n, n_pair = _others(given, unit), _others(pair, unit)
-    first = np.unique(pair, return_index=True)[1]
-    own = _joined(unit, given)
-    once = np.unique(_joined(own, pair), return_index=True)[1]
-    alone_in = np.bincount(own[once], n_pair[once] == 0)[own]  # values that no other unit has
-    n_types = np.bincount(given[first])[given] - alone_in
-
-    def smoothed(discount: float, count: float, n_pair: Ints, alone: Floats) -> Floats:
-        p = np.maximum(n_pair - discount, 0) + (discount * n_types + count) * alone
-        return np.where(n + count > 0, p / np.maximum(n + count, 1), alone)
-
-    # the last way is for columns of which the other one says little
-    ways = [*((d, 0.0) for d in DISCOUNTS), (0.0, COUNT)]
-    tried = [smoothed(*way, n_pair, alone) for way in ways]
-    best = int(np.argmax([np.log(p).sum() for p in tried]))
-    if asked is None:
-        return tried[best], n
-    both = _joined(np.tile(given, 2), np.append(codes, asked[0])).reshape(2, -1)
-    return smoothed(*ways[best], _others(both[0], unit, both[1]), asked[1]), n
-
-
-def _error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]:
-    """Probability (N,) of errors, of cells that count ``once`` (N,); weights of columns of ``p`` (N, E), and errors."""
-    n = p.shape[1]
-    weights = np.append(np.full(n, (1 - SHARE) / n), SHARE)
-    every, prior = np.column_stack([p, flat]), SEEN * weights
-    for _ in range(N_ITERATIONS):
-        weights = weights * (every.T @ (once / (every @ weights))) + prior
-        weights /= weights.sum()
-    own = flat * weights[-1] / (every @ weights)
-    log_right, mean = np.log1p(-np.minimum(own, 1 - 1e-12)), np.average(own, weights=once)
-    gain = once.sum() * math.log1p(-mean) - once @ log_right
-    return own if gain > EVIDENCE else UNPROVEN * own, weights
-
-
 # -- cells of a column ----------------------------------------------------------------------------------
 
 
@@ -637,8 +484,8 @@ def _given(
     codes: Ints, contexts: Sequence[Ints], weights: Floats, unit: Ints, asked: Ints
 ) -> tuple[Floats, Floats]:
     """``given`` of :class:`Judged`, of ``contexts`` with weights."""
-    (alone, _), (base, _) = (_alone(codes, unit, a) for a in (None, asked))
-    parts = [_conditional(codes, c, alone, unit, (asked, base))[0] for c in contexts]
+    (alone, _), (base, _) = (share_alone(codes, unit, a) for a in (None, asked))
+    parts = [conditional(codes, c, alone, unit, (asked, base))[0] for c in contexts]
     return (np.column_stack(parts) @ weights if parts else base), base
 
 
@@ -651,18 +498,18 @@ def _judged(
     column: int = -1,
 ) -> Judged:
     """The cells of a column in one view, by the ``others`` of its row, or by a network of which it is ``column``."""
-    alone, _ = _alone(view.codes, unit)
+    alone, _ = share_alone(view.codes, unit)
     of = others if view.n_levels > 1 else []
-    given = [_conditional(view.codes, other.values.codes, alone, unit) for other in of]
+    given = [conditional(view.codes, other.values.codes, alone, unit) for other in of]
     shares = [_explained(view, o.values, alone, *p) for o, p in zip(of, given, strict=True)]
     order = np.argsort(-np.array(shares), kind="stable").tolist()
     keys = [k for k in order if shares[k] >= DEPENDS][:MOST_CONTEXTS]
     every, binned = [], bins or view
     if bins is not None:
-        alone, _ = _alone(bins.codes, unit)
+        alone, _ = share_alone(bins.codes, unit)
     for other, (p, _) in zip(of, given, strict=True):
         if bins is not None or other.bins is not other.values:
-            p, _ = _conditional(binned.codes, other.bins.codes, alone, unit)
+            p, _ = conditional(binned.codes, other.bins.codes, alone, unit)
         every.append((other.column, other.bins.codes, p))
     mixed = _by_mixture(view, binned, every, unit)
     if network is not None and column in network.columns and bins is None:
@@ -683,9 +530,9 @@ def _judged(
     links = np.where(best.absent, unit, n_units + best.codes)
     graph = sparse.coo_array((np.ones(len(unit)), (unit, links)), shape=(n_units + n_keys,) * 2)
     apart = sparse.csgraph.connected_components(graph)[1][unit]
-    alone, _ = _alone(view.codes, apart)
+    alone, _ = share_alone(view.codes, apart)
     rest = [
-        (o.column, o.values.codes, _conditional(view.codes, o.values.codes, alone, apart)[0])
+        (o.column, o.values.codes, conditional(view.codes, o.values.codes, alone, apart)[0])
         for o in of
         if o.column not in columns
     ]
@@ -693,7 +540,7 @@ def _judged(
     ratio = weak.without(np.arange(len(unit)), -1) / np.maximum(weak.flat, alone)
     # with a second column the best key may leave one value open; cells without one are pairs of their own
     pairs = [
-        _joined(best.codes, o.values.codes + o.values.absent * (1 + unit))
+        joined_codes(best.codes, o.values.codes + o.values.absent * (1 + unit))
         for o in of
         if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW_VALUES
     ]
@@ -730,7 +577,7 @@ def _by_votes(
     ``ratio`` (N,) is how much more probable the other columns make them, ``pairs`` are codes of a key and a second
     column, and ``mixed`` judges the cells for which no key has another row.
     """
-    n_rows, (alone, is_new) = len(unit), _alone(view.codes, unit)
+    n_rows, (alone, is_new) = len(unit), share_alone(view.codes, unit)
     cells = _indicators(view.codes, ~view.absent)
     votes: Any = 0
     n_keys, present = np.zeros(n_rows), np.zeros(n_rows)
@@ -738,7 +585,7 @@ def _by_votes(
     for context, _ in keys:
         key = context.values
         there, of_key = ~key.absent, 0
-        for sign, codes in ((1, key.codes), (-1, _joined(unit, key.codes))):
+        for sign, codes in ((1, key.codes), (-1, joined_codes(unit, key.codes))):
             same = _indicators(codes, there)
             of_key = of_key + sign * (same @ (same.T @ cells))
         most = of_key.tocsr().max(1).toarray().ravel()
@@ -749,7 +596,7 @@ def _by_votes(
     for k in kept:
         key, of_key = keys[k][0].values, of_keys[k]
         votes = votes + of_key
-        n = np.where(~key.absent, _others(key.codes, unit), 0)
+        n = np.where(~key.absent, count_others(key.codes, unit), 0)
         n_keys += n > 0
         share = (of_key.sum(1) + 1 - view.absent.mean()) / (n + 1)
         present = np.maximum(present, np.where(of_key.sum(1) > 0, share, 0.0))
@@ -766,8 +613,8 @@ def _by_votes(
     flat = np.where(dissents, 1.0, flat)
     wrong, weights = np.where(view.absent, present, mixed.wrong), np.array([1 - SHARE, SHARE])
     if heard.any():
-        wrong[heard], weights = _error_share(
-            odds[heard, None], flat[heard], _once(view.codes, unit)[heard]
+        wrong[heard], weights = error_share(
+            odds[heard, None], flat[heard], unit_weights(view.codes, unit)[heard]
         )
     at = np.flatnonzero(heard & dissents)
     if len(at):
@@ -781,7 +628,9 @@ def _by_votes(
         wrong[at] *= 1 - is_allowed
         wrong[at] *= 1 - np.min([_open(keys[k][0].values, view, unit)[at] for k in kept], 0)
         for codes in pairs:  # other rows of the key and the second column vote, too
-            n, n_alike = (_others(c, unit)[at] for c in (codes, _joined(codes, view.codes)))
+            n, n_alike = (
+                count_others(c, unit)[at] for c in (codes, joined_codes(codes, view.codes))
+            )
             lead = 2 * n_alike - n
             wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
         known = at[~is_new[at]]
@@ -828,9 +677,9 @@ def _nearness(distance: Ints, n_levels: int) -> Floats:
 
 def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
     """The probability (N,) that cells that dissent from the other rows of their key are right: it leaves them open."""
-    pair, size = _joined(key.codes, view.codes), len(unit)
+    pair, size = joined_codes(key.codes, view.codes), len(unit)
     rows = np.flatnonzero(~(key.absent | view.absent))
-    rows = rows[np.unique(_joined(unit, pair)[rows], return_index=True)[1]]
+    rows = rows[np.unique(joined_codes(unit, pair)[rows], return_index=True)[1]]
     n_pair, n = (np.bincount(c[rows], minlength=size) for c in (pair, key.codes))
     most = np.zeros_like(n)
     np.maximum.at(most, key.codes[rows], n_pair[pair[rows]])
@@ -856,8 +705,8 @@ def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
 
 def _flat(view: Aspect, unit: Ints) -> Floats:
     """The probability (N,) of wrong cells: flat over the levels, one for those that no other unit has."""
-    is_new = _alone(view.codes, unit)[1]
-    n_excess = is_new.sum() - _right_and_new(view.codes, unit)
+    is_new = share_alone(view.codes, unit)[1]
+    n_excess = is_new.sum() - count_right_new(view.codes, unit)
     return np.where(is_new, 1 + n_excess, 1) / (view.n_levels + 1)
 
 
@@ -866,7 +715,7 @@ def _by_mixture(
 ) -> Judged:
     """Cells of a column by a mixture of probabilities (N,) given one other column each, with its codes (N,)."""
     codes = bins.codes
-    alone, _ = _alone(codes, unit)
+    alone, _ = share_alone(codes, unit)
     gain = np.array([np.log(p / alone).mean() for _, _, p in others])
     found = [others[k] for k in np.argsort(-gain, kind="stable")[:MOST_CONTEXTS] if gain[k] > 0]
     columns, contexts, of = (
@@ -875,11 +724,11 @@ def _by_mixture(
     p = np.column_stack(of)
     flat = _flat(bins, unit)
     if bins.log_flat is not None:
-        n, density = _others(view.codes, unit), np.exp(np.minimum(bins.log_flat, 300.0))
+        n, density = count_others(view.codes, unit), np.exp(np.minimum(bins.log_flat, 300.0))
         flat = np.where(bins.absent, flat, density)
         # a number of several rows is no outlier
         p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
-    wrong, weights = _error_share(p, flat, _once(view.codes, unit))
+    wrong, weights = error_share(p, flat, unit_weights(view.codes, unit))
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         total = np.zeros((len(rows), int(codes.max()) + 1))

@@ -17,7 +17,7 @@ mistyped (numbers: ten times or a tenth; dates: a year off). "unseen" are twelve
 drawn (``UNSEEN``) when nothing had used them; one constant was chosen by their average precision since (see RESULTS).
 "exceptions" are generated tables in which one column follows another but for a share of rightful exceptions, or with a
 spread, without and with planted errors: printed are the cells named and what their probabilities mean, pooled.
-``--set`` changes constants of ``discrete_itd.detection.errors``.
+``--set`` changes constants of ``discrete_itd.detection.errors`` and ``cell_counts``.
 
 Printed are, per table and method: wrong cells, precision, recall and F1 at the method's own threshold and F1 at the
 true number of wrong cells, average precision, the share of wrong cells among those with a probability of .5 to .7,
@@ -52,7 +52,7 @@ from sklearn.model_selection import cross_val_predict
 
 from discrete_itd import find_errors
 from discrete_itd.datasets import load_adult
-from discrete_itd.detection import errors
+from discrete_itd.detection import cell_counts, errors
 from tests.benchmarks import data
 from tests.benchmarks.messy import cleaned, cleaned_orders
 from tests.benchmarks.tables import available, machine, markdown, mean_and_error, processor_timed
@@ -97,9 +97,11 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
     options = parser.parse_args()
     for name, value in (text.split("=") for text in options.set):
-        if not hasattr(errors, name):
+        modules = [module for module in (errors, cell_counts) if hasattr(module, name)]
+        if not modules:
             parser.error(f"find_errors has no constant {name}")
-        setattr(errors, name, json.loads(value))
+        for module in modules:
+            setattr(module, name, json.loads(value))
     print(machine())
     if options.names == ["exceptions"]:
         print(exceptions(options.seeds))

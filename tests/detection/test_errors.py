@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 
 from discrete_itd import find_errors
 from discrete_itd.datasets import load_car
-from discrete_itd.detection.errors import (
-    COUNT,
-    DISCOUNTS,
-    MOST_CANDIDATES,
-    _binned,
-    _conditional,
-    _joined,
-    _misspelt,
-)
-from discrete_itd.detection.written import edits
+from discrete_itd.detection.cell_counts import COUNT, DISCOUNTS, conditional, joined_codes
+from discrete_itd.detection.errors import MOST_CANDIDATES, _binned
+from discrete_itd.detection.written import edits, misspellings
 from discrete_itd.encoders import TableEncoder
 from tests.laws import TIMES
 
@@ -599,7 +592,7 @@ def test_counts_are_those_of_other_groups(seed):
     given, unit = random.integers(0, [[4], [30]], (2, 80))
     codes = np.where(random.random(80) < 0.25 * seed, given, random.integers(0, 4, 80))
     alone = np.full(80, 0.25)
-    p, n = _conditional(codes, given, alone, unit)
+    p, n = conditional(codes, given, alone, unit)
 
     def slow(d, a):
         out = np.zeros(80)
@@ -614,7 +607,7 @@ def test_counts_are_those_of_other_groups(seed):
     assert n.tolist() == [
         ((unit != u) & (given == g)).sum() for u, g in zip(unit, given, strict=True)
     ]
-    assert len(set(_joined(codes, given))) == len(set(zip(codes, given, strict=True)))
+    assert len(set(joined_codes(codes, given))) == len(set(zip(codes, given, strict=True)))
 
 
 def test_property_bins_have_densities():
@@ -727,10 +720,12 @@ def test_property_a_misspelling_goes_with_the_row_of_another_value(kind):
 def test_property_misspellings_are_told_from_values_that_are_near_by_chance():
     words = ["".join(c) for c in itertools.product("abc", repeat=6)]
     words = np.random.default_rng(0).permutation(words).tolist()[:300]
-    assert (_misspelt(words, np.r_[np.full(150, 50), np.full(150, 1)])[1] < 0.5).all()
+    assert (misspellings(words, np.r_[np.full(150, 50), np.full(150, 1)])[1] < 0.5).all()
     far = ["".join(c) * 3 for c in itertools.combinations("abcdefghij", 2)]
     rare = [word[:k] + "x" + word[k + 1 :] for k, word in enumerate(far[:5])]
-    meant, p = _misspelt([*far, *rare, "unrelated"], np.r_[np.full(len(far), 50), np.ones(6, int)])
+    meant, p = misspellings(
+        [*far, *rare, "unrelated"], np.r_[np.full(len(far), 50), np.ones(6, int)]
+    )
     assert meant[len(far) :].tolist() == [0, 1, 2, 3, 4, -1]
     assert (p[len(far) : -1] > 0.9).all()
     assert not p[: len(far)].any()
