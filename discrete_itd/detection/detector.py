@@ -78,6 +78,8 @@ class Learned:
         shares = self.exceptions
         if shares is not None and not ((shares > 0) & (shares < 1)).all():
             raise ValueError(f"shares of exceptions are {shares}")
+        if (self.quantiles[:, 0] > self.quantiles[:, 1]).any():
+            raise ValueError("its score has quantiles that fall")
 
 
 @methods_in_one_thread
@@ -511,6 +513,13 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         n, n_strata = len(threshold.stratum_offsets), len(self._strata.members) - 1
         if n not in (0, n_strata):
             raise ValueError(f"threshold has offsets of {n} strata, the detector has {n_strata}")
+        scores, rounding = self.calibration_scores_, self._scorer.rounding
+        if not threshold.is_of(scores) and not threshold.is_of(
+            thresholds.lowered(scores, rounding)
+        ):
+            raise ValueError(
+                "threshold states another rate than its offset has among the calibration rows"
+            )
         return threshold
 
     # -- strata ---------------------------------------------------------------------------------

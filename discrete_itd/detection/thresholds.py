@@ -206,6 +206,22 @@ class Threshold:
             high = stats.betabinom(m, k, n + 1 - k).ppf(1 - tails)
         return AlarmCount(min(m, m * k / (n + 1)), float(low), float(high))
 
+    def is_of(self, calibration: Scores) -> bool:
+        """Whether rate, interval and ranks are those of the offset among these calibration scores, (n,)."""
+        n, ordered = len(calibration), np.sort(calibration)
+        k = 1 + int(np.searchsorted(ordered, self.offset))
+        known = [at_offset(calibration, self.offset)]
+        if k <= n:
+            known.append(_at_rank(calibration, k))
+        if self.offset == -math.inf:
+            known.append(Threshold(self.offset, 0.0, 0.0, 0.0, n))
+        rates = self.false_alarm_rate, self.low, self.high
+        return any(
+            (self.n_calibration, self.ranks) == (other.n_calibration, other.ranks)
+            and np.allclose(rates, (other.false_alarm_rate, other.low, other.high), equal_nan=True)
+            for other in known
+        )
+
     def among(self, calibration: Scores, repeats: NDArray[np.bool_]) -> Threshold:
         """The threshold with its rate among the calibration rows that are not ``repeats`` (n,) of rows of the fit."""
         new = calibration[~repeats]

@@ -254,6 +254,29 @@ def test_what_does_not_add_up_to_one_is_refused(tmp_path):
         assert changed > 1
 
 
+def test_a_detector_whose_parts_contradict_each_other_is_refused(tmp_path):
+    """Quantiles that fall, and a threshold that states what its offset is not among the calibration scores."""
+    path = tmp_path / "d"
+    DiffusionOutlierDetector(
+        DiffusionDensity(denoiser="tree", random_state=0), false_alarm_rate=0.2, random_state=0
+    ).fit(table()).save(path, card=False)
+    (header, tensors), forged = files.read_state(path), []
+    threshold = header["fitted"]["threshold"]
+    odd = {name: threshold[name] * 1.5 for name in ("offset", "false_alarm_rate", "low", "high")}
+    odd |= {"ranks": [r + 1 for r in threshold["ranks"]], "n_calibration": 10**6}
+    for name, value in odd.items():
+        fitted = {**header["fitted"], "threshold": {**threshold, name: value}}
+        forged.append(("threshold states", {**header, "fitted": fitted}, tensors))
+    falling = {"fitted.quantiles": tensors["fitted.quantiles"].flip(1)}
+    forged.append(("quantiles that fall", header, tensors | falling))
+    for words, *state in forged:
+        path.write_bytes(signed(state))
+        with pytest.raises(ValueError, match=f"{path}: fitted.*{words}"):
+            DiffusionOutlierDetector.load(path)
+    path.write_bytes(signed((header, tensors)))
+    DiffusionOutlierDetector.load(path)
+
+
 BY_CHANCE = [flipped, cut, longer, outer]
 KNOWING = [other_header, other_header, other_tensors, both]
 
